@@ -8,18 +8,30 @@ FAULT_SECONDS ?= 20
 # Tests wait for processes half of their time.
 WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
 FUZZ_ENTRIES ?= 1000000
+LITMUS_ROUNDS ?= 1000000
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help demo test lint generate hub bench bench-rt bench-link torture fuzz faults model deb arm64 hwtest hwtest-long vmtest clean
+.PHONY: help native demo test test-pure sanitize lint generate hub bench bench-rt bench-link torture fuzz litmus faults model \
+    wheels deb arm64 hwtest hwtest-long vmtest clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-demo: $(VENV)/.demo ## Find faces in a moving camera picture for ten seconds
+native: $(BIN)/python ## Compile the C part of the data plane, if a compiler is there (DORAD_NATIVE=1: or fail)
+	@$(BIN)/python packaging/native.py
+
+demo: $(VENV)/.demo native ## Find faces in a moving camera picture for ten seconds
 	$(BIN)/dora run docs/examples/vision/dataflow.yml --stop-after 10s
 
-test: $(VENV)/.dev lint ## Check style, types and dependencies, and run every test but the third-party nodes'
+test: $(VENV)/.dev native lint ## Check style, types and dependencies, and run every test but the third-party nodes'
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal tests --ignore tests/hub $(PYTEST_ARGS)
+
+test-pure: export DORAD_NATIVE := 0
+test-pure: $(VENV)/.dev ## Run the tests of the data plane and of nodes in pure Python
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal tests/shm tests/node $(PYTEST_ARGS)
+
+sanitize: $(VENV)/.dev ## Run the same tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	packaging/sanitize.sh $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## Check style, types and dependency order
 	$(BIN)/ruff check
@@ -30,27 +42,35 @@ lint: $(VENV)/.dev ## Check style, types and dependency order
 generate: ## Generate the asyncio methods of the control client from the others
 	$(PYTHON) packaging/asyncmethods.py
 
-hub: $(VENV)/.dev ## Run third-party nodes from PyPI, unmodified
+hub: $(VENV)/.dev native ## Run third-party nodes from PyPI, unmodified
 	$(BIN)/python -m tests.hub.environment
 	$(BIN)/pytest tests/hub $(PYTEST_ARGS)
 
-bench: $(VENV)/.dev ## Measure beside dora 1.1.0 and iceoryx2 (about 15 minutes)
+bench: $(VENV)/.dev native ## Measure beside dora 1.1.0 and iceoryx2 (about 15 minutes)
 	$(BIN)/python -m hwtests.bench
 
 bench-rt: $(VENV)/.dev ## Measure how exactly a node wakes up with and without real time (2 minutes)
 	$(BIN)/python -m hwtests.realtime
 
-bench-link: $(VENV)/.dev ## Measure links between machines beside raw Zenoh, on loopback (15 minutes)
+bench-link: $(VENV)/.dev native ## Measure links between machines beside raw Zenoh, on loopback (15 minutes)
 	$(BIN)/python -m hwtests.link
 
-torture: $(VENV)/.dev ## Kill nodes at random and look for damage (TORTURE_SECONDS=120)
+torture: $(VENV)/.dev native ## Kill native and pure nodes at random and look for damage (TORTURE_SECONDS=120)
 	$(BIN)/python -m hwtests.torture --seconds $(TORTURE_SECONDS)
 
-fuzz: $(VENV)/.dev ## Let receivers read random entries and look for crashes (FUZZ_ENTRIES=1000000)
+fuzz: $(VENV)/.dev native ## Let native and pure receivers read random entries, and compare them (FUZZ_ENTRIES=1000000)
 	$(BIN)/python -m hwtests.fuzz --entries $(FUZZ_ENTRIES)
 
-faults: $(VENV)/.dev ## Inflict faults on running dataflows and look for damage (FAULT_SECONDS=20 each)
+litmus: $(VENV)/.dev ## Look for the reorderings that the data plane's fences forbid (needs gcc and 2 processors)
+	$(BIN)/python -m hwtests.litmus --rounds $(LITMUS_ROUNDS)
+
+faults: $(VENV)/.dev native ## Inflict faults on running dataflows and look for damage (FAULT_SECONDS=20 each)
 	$(BIN)/python -m hwtests.faults --seconds $(FAULT_SECONDS)
+
+wheels: $(BIN)/python ## Build a wheel with the C part and one of pure Python into dist/
+	DORAD_NATIVE=1 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	DORAD_NATIVE=0 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/*.whl
 
 deb: ## Build the Debian packages into dist/
 	packaging/deb.sh
@@ -72,7 +92,7 @@ model: ## Check the data plane's protocol exhaustively (needs spin and gcc)
 	$(PYTHON) -m hwtests.model.run
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .venv-hub .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf dorad/shm/native/_native.abi3.so build/native build/sanitize $(VENV) .venv-hub .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.13" >&2; exit 1; }

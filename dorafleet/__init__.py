@@ -1,1 +1,1 @@
-"""The fleet manager: many robots that run dorad, from the operator's machine."""
+"""The fleet manager: it runs on the operator's machine and manages many robots that run dorad."""

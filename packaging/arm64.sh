@@ -1,9 +1,10 @@
 #!/bin/sh
 # Build the Debian packages for arm64 into dist/, install dorad's, and test it: packaging/arm64.sh [TEST...]
 #
-# All of it runs as root in a Debian for arm64 under build/arm64, whose programs qemu-user emulates:
-# 10 to 20 times slower than they are, so only the tests that are named are run, by default the data
-# plane's and the nodes', and a short torture follows. The tests import the installed package, by its Python.
+# Everything runs as root in a Debian for arm64 under build/arm64, whose programs qemu-user emulates.
+# They are 10 to 20 times slower than on a board, so only the tests in the arguments are run (by default
+# those of the data plane and of nodes), and a short torture test. They import the installed package,
+# with its Python.
 #
 # An emulator on x86-64 has that processor's memory order, which is stronger than arm64's. It cannot
 # find missing fences; `make model`'s proofs and real boards do.
@@ -35,7 +36,7 @@ if [ ! -e $binfmt/qemu-aarch64 ]; then
     tr -d '\n' </usr/lib/binfmt.d/qemu-aarch64.conf >$binfmt/register
 fi
 
-# Two of them: libraries of the one that builds must not stand in for what the package lacks.
+# Two of them: the libraries of the build system must not hide a missing dependency of the package.
 make_root() {
     [ -e "$place/$1/ready" ] && return
     rm -rf "${place:?}/$1"
@@ -44,7 +45,7 @@ make_root() {
         "$release" "$place/$1" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
     touch "$place/$1/ready"
 }
-make_root build build-essential,ca-certificates,debhelper,dpkg-dev,lintian,python3,python3-venv
+make_root build build-essential,ca-certificates,debhelper,dpkg-dev,lintian,python3,python3-dev,python3-venv
 make_root robot ca-certificates
 
 # Namespaces of its own, so that no mount and no process outlives this script.
@@ -83,10 +84,10 @@ inside robot sh -euc '
     apt-get -qq update
     apt-get -qq install -y --no-install-recommends --reinstall /src/dist/dorad_*_arm64.deb >/dev/null
     cd /
-    dora --version
+    dora --version | grep -F "data plane: native"
     dora doctor | grep -F "PASS  memory fences"'
 
-# The tools of the tests have a folder of their own; the sources stay out of the package's way.
+# The tools of the tests have a folder of their own. The sources must not be importable in place of the package.
 inside build sh -euc '
     rm -rf /src/tools
     python3 -m venv /opt/pip
@@ -101,7 +102,7 @@ inside robot sh -euc '
     export PYTHONPATH=/suite:/src/tools:$site/dorad/compat PYTHONDONTWRITEBYTECODE=1
     python=/usr/lib/dorad/bin/python3
     $python -c "import dorad, platform; print(dorad.__file__, platform.machine())"
-    # The one that is left out asks the kernel for the memory of a mapping; qemu answers for it, with 0.
+    # The deselected test asks the kernel for the memory of a mapping; qemu always answers 0.
     $python -m pytest -n 2 --timeout 900 -p no:cacheprovider \
         --deselect tests/shm/test_mapping.py::test_room_to_spare_takes_no_memory_until_it_is_used "$@"
     $python -m hwtests.torture --seconds 30

@@ -7,9 +7,9 @@ import re
 import sys
 from pathlib import Path
 
-ROOM = Path(__file__).resolve().parents[1] / "dorad/control"
-SOURCE = ROOM / "methods.py"
-TARGET = ROOM / "asyncmethods.py"
+PACKAGE = Path(__file__).resolve().parents[1] / "dorad/control"
+SOURCE = PACKAGE / "methods.py"
+TARGET = PACKAGE / "asyncmethods.py"
 WIDTH = 100
 
 _WORDS = {
@@ -55,7 +55,7 @@ def main() -> None:
     if sys.argv[1:] != ["--check"]:
         TARGET.write_text(made, encoding="utf-8")
     elif TARGET.read_text(encoding="utf-8") != made:
-        sys.exit(f"{TARGET} does not match {SOURCE.name}; run: make generate")
+        sys.exit(f"{TARGET} does not match {SOURCE.name}; run `make generate`")
 
 
 if __name__ == "__main__":

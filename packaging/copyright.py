@@ -1,7 +1,7 @@
 """Print debian/copyright, machine-readable, for our code and each wheel in a site-packages folder.
 
 `copyright.py SITE HOME` reads the metadata in the wheels, so its output always fits the lock files.
-HOME is the folder that contains them where the package is installed.
+HOME is their folder on a system where the package is installed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from email.message import Message
 
 LONGEST = 120
-"""A licence with more lines is referred to, not repeated: the package contains its file."""
+"""A longer licence is not quoted; its file in the package is named instead."""
 
 HEAD = """\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: dorad
-Comment: /usr/lib/{home} contains {home} and the projects from PyPI that it needs, unchanged except
+Comment: /usr/lib/{home} contains {home} and its dependencies from PyPI, unchanged except
  for the files that packaging/trim.sh removes.
 
 Files: *
@@ -38,7 +38,7 @@ License: Apache-2.0
 
 
 def main() -> None:
-    """Print the file."""
+    """Print debian/copyright."""
     site, home = Path(sys.argv[1]), Path(sys.argv[2])
     print(HEAD.format(home=home.name))
     for folder in sorted(site.glob("*.dist-info")):
@@ -58,7 +58,7 @@ def paragraph(folder: Path, place: str) -> str:
     lines += ["Copyright:", *(f" {holder}" for holder in holders)]
     lines += [f"License: {name}"]
     if name != "Apache-2.0":
-        # Its own text: licences with the same name differ between projects.
+        # Quote each project's text: licences with the same name differ between projects.
         lines[-1] += f" and {about['Name'].lower()}-notice" if " " in name else ""
         for path in texts:
             lines += quoted(path, place)

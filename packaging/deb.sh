@@ -14,9 +14,9 @@ if [ "${version%%[-+~]*}" != "$ours" ]; then
     exit 1
 fi
 
-needed="build-essential debhelper dpkg-dev lintian python3 python3-venv"
+needed="build-essential debhelper dpkg-dev lintian python3 python3-dev python3-venv"
 # shellcheck disable=SC2086
-if ! dpkg-query -W -f '${db:Status-Status}\n' $needed 2>/dev/null | awk '$1 != "installed" { exit 1 } END { exit NR < 6 }'; then
+if ! dpkg-query -W -f '${db:Status-Status}\n' $needed 2>/dev/null | awk '$1 != "installed" { exit 1 } END { exit NR < 7 }'; then
     if [ "$(id -u)" != 0 ]; then
         echo "missing; install it: sudo apt-get install $needed" >&2
         exit 1

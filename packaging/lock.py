@@ -98,7 +98,11 @@ def platforms(machine: str) -> list[str]:
 
 
 def report(arguments: list[str], pins: Pins) -> list[Found]:
-    """Return what pip would install. Raises SystemExit with pip's message if pip fails."""
+    """Return the projects that pip would install.
+
+    Raises:
+        SystemExit: pip fails; with its message.
+    """
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
     command += ["--quiet", "--disable-pip-version-check", "--report=-"]
     command += ["--constraint=/dev/stdin", *arguments]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Write the pages into the folder of the first argument, which is made."""
+    """Write the pages into the folder in the first argument; create the folder."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     dora = page("dora", 1, cli, "build and run dataflows", "dorad(8)")
@@ -95,7 +95,7 @@ def options(context: click.Context) -> list[str]:
 
 
 def text(words: str) -> str:
-    """Return the words escaped, so that roff finds neither a macro nor an escape."""
+    """Escape the words, so that roff finds neither a macro nor an escape."""
     escaped = words.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
     escaped = escaped.replace("^", "\\(ha").replace("~", "\\(ti").replace("`", "\\(ga")
     return "\\&" + escaped if escaped.startswith(".") else escaped

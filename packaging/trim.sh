@@ -1,6 +1,6 @@
 #!/bin/sh
-# Remove from the environment in $1 (site-packages) what neither dorad nor a node with the package's
-# own Python uses. tried.py imports what is left, so a wrong cut stops the build.
+# Remove from the environment in $1 (site-packages) the files that neither dorad nor nodes use.
+# smoketest.py imports the rest, so the removal of a needed file stops the build.
 set -eu
 cd "$1"
 

@@ -20,14 +20,14 @@ HARMFUL = [
 ]
 
 
-def test_no_control_character_passes_but_the_tab() -> None:
+def test_no_control_character_but_the_tab_is_kept() -> None:
     shown = visible("".join(HARMFUL))
     assert not set(shown).intersection(HARMFUL) - {"\t"}
     assert shown.startswith(r"\x00\x01")
     assert len(HARMFUL) > 2100
 
 
-def test_lines_stay_lines_and_nothing_else_passes() -> None:
+def test_newlines_are_kept_and_other_control_characters_escaped() -> None:
     shown = visible_lines("".join(HARMFUL))
     assert set(shown).intersection(HARMFUL) == {"\t", "\n"}
     assert visible_lines("a\nb", "  ") == "a\n  b"
@@ -42,5 +42,5 @@ def test_json_keeps_its_value() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "plain", "Grüße", "温度\u3000高", "a\u00a0b", "\ue0b0"])
-def test_text_of_people_stays_as_it_is(text: str) -> None:
+def test_ordinary_text_is_unchanged(text: str) -> None:
     assert visible(text) == visible_lines(text) == visible_json(text) == text

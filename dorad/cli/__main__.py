@@ -1,4 +1,4 @@
-"""Runs the `dora` command as `python -m dorad.cli`, where its script is not on PATH."""
+"""Run the `dora` command as `python -m dorad.cli`, for when its script is not on PATH."""
 
 from dorad.cli.main import main
 

@@ -1,6 +1,6 @@
 """Plan the build of a dataflow: the commands of every node, their folder and environment.
 
-Looks at files, but runs nothing.
+It reads files, but runs nothing.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class NodeBuild:
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """The inputs that the builds of all nodes share."""
+    """The settings that the builds of all nodes share."""
 
     dataflow: Dataflow
     environ: Mapping[str, str]

@@ -60,7 +60,7 @@ async def build_nodes(
     parallel: bool = False,
     offline: bool = False,
 ) -> int:
-    """Do what `build_dataflow` does, within a running event loop. Cancelling kills the commands."""
+    """Build nodes like `build_dataflow`, in a running event loop. Cancelling kills the commands."""
     builds = plan(BuildContext(dataflow, os.environ, extra_env, uv, own_environment(), offline))
     if not builds:
         return 0

@@ -1,6 +1,6 @@
 """Completions from the running daemon: dataflows, nodes, topics, parameters.
 
-The shell waits for the answer, so without a quick answer of the daemon it is empty. Nothing is
+The shell waits for the answer, so it is empty if the daemon does not answer quickly. Errors are not
 printed.
 """
 
@@ -72,25 +72,25 @@ def param_names(
 def _matching(
     ctx: click.Context,
     incomplete: str,
-    ask: Callable[[Client, click.Context], Iterable[CompletionItem]],
+    query: Callable[[Client, click.Context], Iterable[CompletionItem]],
 ) -> list[CompletionItem]:
-    """Return the daemon's completions. A thread asks, so that the shell never waits for long."""
+    """Return the daemon's completions. A thread requests them, so that the wait is bounded."""
     found: list[CompletionItem] = []
-    asking = threading.Thread(target=lambda: found.extend(_answer(ctx, ask)), daemon=True)
-    asking.start()
-    asking.join(DEADLINE_S)
+    thread = threading.Thread(target=lambda: found.extend(_answer(ctx, query)), daemon=True)
+    thread.start()
+    thread.join(DEADLINE_S)
     return [item for item in found if item.value.startswith(incomplete)]
 
 
 def _answer(
-    ctx: click.Context, ask: Callable[[Client, click.Context], Iterable[CompletionItem]]
+    ctx: click.Context, query: Callable[[Client, click.Context], Iterable[CompletionItem]]
 ) -> list[CompletionItem]:
     from dorad.control.client import Client
     from dorad.control.errors import ControlError
 
     with contextlib.suppress(ControlError, OSError):
         with Client(timeout=DEADLINE_S) as client:
-            return list(ask(client, ctx))
+            return list(query(client, ctx))
     return []
 
 

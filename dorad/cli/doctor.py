@@ -16,7 +16,8 @@ from dorad import __version__
 from dorad.cli.files import DataflowFile
 from dorad.cli.select import connect
 from dorad.cli.tables import print_object
-from dorad.realtime.checks import Check, judge
+from dorad.problems import ProblemError
+from dorad.realtime.checks import Check, run_checks
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def check_machine() -> Iterator[Check]:
     """Check the needs of every dataflow."""
     yield Check("PASS", "dora", __version__)
     yield check_shared_memory(SHARED_MEMORY)
+    yield check_native()
     yield check_fences()
     yield check_uv(shutil.which("uv"))
 
@@ -98,7 +100,7 @@ def check_real_time() -> Iterator[Check]:
     except ControlError:
         hint = "its limits may differ: start it with `dora up` and check again"
         yield Check("WARN", "daemon", "not running; these are the limits of this shell", hint)
-    yield from judge(ProcReader().facts(pid))
+    yield from run_checks(ProcReader().facts(pid))
 
 
 def check_shared_memory(folder: Path) -> Check:
@@ -117,6 +119,21 @@ def check_shared_memory(folder: Path) -> Check:
     if free < MIN_FREE_SHM:
         return Check("WARN", name, text, "enlarge it or remove files: large messages need room")
     return Check("PASS", name, text)
+
+
+def check_native() -> Check:
+    """Check whether the data plane's C part is used."""
+    name = "data plane"
+    try:
+        from dorad.shm import native
+    except ProblemError as error:
+        return Check("FAIL", name, error.message, error.hint)
+    if native.module is not None:
+        return Check("PASS", name, native.describe())
+    fix = "install gcc and python3-dev, then dorad again"
+    if os.environ.get(native.VARIABLE) == "0":
+        fix = f"unset {native.VARIABLE}"
+    return Check("WARN", name, native.describe(), f"messages take several times as long; {fix}")
 
 
 def check_fences() -> Check:

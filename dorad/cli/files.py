@@ -1,4 +1,4 @@
-"""The dataflow file that a command line names: find, download, complete and load it."""
+"""The dataflow file of a command line: find, download, complete and load it."""
 
 import os
 from collections.abc import Callable

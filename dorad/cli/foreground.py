@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def early_holder() -> Iterator[HolderClient]:
-    """Start the process holder while the dataflow is being read. End it if that fails."""
+    """Start the process holder in parallel to reading the dataflow. End it if the reading fails."""
     import asyncio
 
     from dorad.launch.holder.client import HolderClient
@@ -98,7 +98,9 @@ def run_foreground(
                 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
                 ended = await run.run()
                 if holder.died:
-                    run.log.say("error", None, "the process holder ended, and every node with it")
+                    run.log.report(
+                        "error", None, "the process holder ended, and every node with it"
+                    )
         if live.stuck:
             print_warning("the last log lines were not read and are lost")
         return ended

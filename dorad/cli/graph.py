@@ -27,7 +27,7 @@ Examples:
 def graph(path: Path, *, mermaid: bool, show: bool, output: Path | None) -> None:
     """Draw the dataflow PATH: its nodes, timers and edges.
 
-    Writes an HTML file that needs no network, or prints a Mermaid flowchart.
+    The result is an HTML file that needs no network, or a Mermaid flowchart on standard output.
     """
     if mermaid and show:
         raise click.UsageError("--open needs the HTML page; leave out --mermaid")

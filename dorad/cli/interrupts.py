@@ -29,7 +29,7 @@ class Stoppable(Protocol):
 
 
 class Interrupts:
-    """Counts the signals, and escalates with each. The holder ends what an abandoned run leaves."""
+    """A signal handler that escalates with each signal. The holder ends nodes left running."""
 
     def __init__(
         self, run: Stoppable, report: Callable[[str], None], leave: Callable[[int], None] = os._exit

@@ -1,4 +1,4 @@
-"""What `dora run`, `start` and `build` do before a start: check the dataflow, warn, build."""
+"""Steps before a start, shared by `dora run`, `start` and `build`: check, warn, build."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def print_warnings(dataflow: Dataflow) -> None:
 
 
 def build_first(dataflow: Dataflow, *, uv: bool, env: Mapping[str, str]) -> None:
-    """Run the build commands, if there are any. Raises BuildError when one fails."""
+    """Run the build commands, if there are any. Raises BuildError if one fails."""
     if not any(node.build or any(o.build for o in node.operators) for node in dataflow.nodes):
         return
     from dorad.cli.builder import build_dataflow
@@ -48,5 +48,5 @@ def build_first(dataflow: Dataflow, *, uv: bool, env: Mapping[str, str]) -> None
 
 
 def _echo(line: str) -> None:
-    """Print a line of the build to stderr: stdout is for the nodes' lines alone."""
+    """Print a line of the build to stderr: stdout is only for the nodes' lines."""
     click.echo(line, err=True)

@@ -111,7 +111,7 @@ def runs_here() -> list[str]:
 
 
 def _find_instead(wanted: Wanted, error: ControlError) -> Found:
-    """Return the logs that the daemon could not provide from ./out, else raise its error."""
+    """Return the logs from ./out that the daemon could not provide, else raise its error."""
     from dorad.control.errors import NoDaemonError
 
     try:
@@ -202,9 +202,9 @@ def _follow_journal(
 ) -> Iterator[Block]:
     """Follow the journal, and the files with the lines that it does not hold."""
     with Tailing(found.folder, history) as tailing:
-        for came in past.follow(lambda: found.running, skip=skip):
+        for new in past.follow(lambda: found.running, skip=skip):
             nodes = Found.at(found.folder).nodes
-            records = [record for record in came if history.selection.passes(record)]
+            records = [record for record in new if history.selection.passes(record)]
             records += tailing.read(nodes)
             if records:
                 yield Block(found.folder.name, records, nodes)

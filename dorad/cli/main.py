@@ -7,7 +7,6 @@ every other command line, does.
 import os
 import sys
 
-from dorad import __version__
 from dorad.cli.page import CommandEntry, help_page, terminal_width
 
 TYPE_CHECKING = False
@@ -65,16 +64,16 @@ COMMANDS: dict[str, CommandEntry] = {
 }
 
 MOVED_COMMANDS = {
-    "coordinator": "is not needed: `dora up` starts the only daemon that there is",
+    "coordinator": "is not needed: `dora up` starts the one daemon",
     "daemon": "is `dorad` here; `dora up` starts one in the background",
     "self": "does not exist: update and uninstall with pip or apt, whichever installed dora",
-    "cluster": "is `dorafleet` here, a program of its own; it has `check`, `install` and `status`",
+    "cluster": "is `dorafleet` here, a separate program; it has `check`, `install` and `status`",
     "hub": "is not available yet",
     "record": "is not available yet",
     "replay": "is not available yet",
     "trace": "is not available yet",
 }
-"""For commands of dora 1.x that do not exist here: what to use instead."""
+"""What to use instead of commands of dora 1.x that do not exist here."""
 
 ABOUT = "Build and run dataflows: processes that exchange Arrow data through shared memory."
 
@@ -113,21 +112,16 @@ def run_command(arguments: "Sequence[str]") -> int:
 
 
 def _known_answer(arguments: "Sequence[str]") -> str | None:
-    """Return the output of `dora --help` or `dora --version`, None for other command lines."""
-    match list(arguments):
-        case ["-h" | "--help"]:
-            return page()
-        case ["-V" | "--version"]:
-            return f"dora {__version__}"
-    return None
+    """Return the output of `dora --help`, None for other command lines."""
+    return page() if list(arguments) in (["-h"], ["--help"]) else None
 
 
 def main() -> "NoReturn":
     """Run the `dora` command with the arguments of this process."""
-    leave(run_command(sys.argv[1:]))
+    exit_at_once(run_command(sys.argv[1:]))
 
 
-def leave(code: int) -> "NoReturn":
+def exit_at_once(code: int) -> "NoReturn":
     """Exit without shutting down the interpreter, which takes longer than most commands.
 
     Exit handlers do not run: clean up in `with` blocks instead.

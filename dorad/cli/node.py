@@ -236,7 +236,7 @@ Examples:
   dora node restart camera
   dora node restart camera --grace 500ms
 
-This ignores its restart policy. Messages to it wait in its inputs meanwhile.
+This ignores its restart policy. Meanwhile, messages to it wait in its inputs.
 """
 
 
@@ -256,7 +256,7 @@ Examples:
   dora node stop recorder
   dora node stop recorder --grace 2s
 
-It is not restarted, even if its restart policy says so. Receivers of its outputs get INPUT_CLOSED.
+Its restart policy does not restart it. Receivers of its outputs get INPUT_CLOSED.
 """
 
 

@@ -20,7 +20,7 @@ class LaunchCommand(click.Command):
     """A command with a flag that takes an optional value, `--flag` or `--flag=VALUE`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Replace the bare flag by `--flag=true`, so that it does not take the next word."""
+        """Replace the bare flag with `--flag=true`, so that it does not take the next word."""
         whole = [f"{FINISH_FLAG}=true" if word == FINISH_FLAG else word for word in args]
         return super().parse_args(ctx, whole)
 

@@ -1,4 +1,4 @@
-"""How a command line ends: every error as lines on stderr, and the exit code."""
+"""Running a command line: report every error on stderr, and return the exit code."""
 
 import errno
 import importlib
@@ -23,9 +23,9 @@ def run_group(
 ) -> int:
     """Run one command line of `program` and return its exit code.
 
-    0 is success, 1 an error, 2 a usage error, 130 Ctrl-C. `missing` returns the message for a
-    library that the user has to install, or None; any other exception is a fault and propagates.
-    A shell asks for completions with the environment variable `complete_variable`.
+    0 is success, 1 an error, 2 a usage error, 130 Ctrl-C. `missing` returns the message about a
+    library that the user has to install, or None. Any other exception is a bug and propagates. A
+    shell requests completions through the environment variable `complete_variable`.
     """
     if complete_variable in os.environ:
         importlib.import_module("dorad.cli.shells").register()
@@ -41,22 +41,22 @@ def run_group(
         sys.stdout.flush()
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else program
-        _tell(f"{_sentence(error.format_message())} (see `{path} --help`)")
+        _print_error(f"{_sentence(error.format_message())} (see `{path} --help`)")
         return error.exit_code
     except click.ClickException as error:
-        _tell(error.format_message())
+        _print_error(error.format_message())
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except ProblemError as error:
         for line in error.lines:
-            _tell(line)
+            _print_error(line)
         return 1
     except ImportError as error:
         message = missing(error)
         if message is None:
             raise
-        _tell(message)
+        _print_error(message)
         return 1
     except OSError as error:
         if not _is_output(error):
@@ -66,10 +66,10 @@ def run_group(
 
 
 def output_failed(error: OSError) -> int:
-    """Tell that the output cannot be written, unless its reader just left; return the exit code."""
+    """Report that output cannot be written, unless its reader closed it; return the exit code."""
     _abandon_stdout()
     if not isinstance(error, BrokenPipeError):
-        _tell(f"cannot write the output: {error.strerror}")
+        _print_error(f"cannot write the output: {error.strerror}")
     return 1
 
 
@@ -80,14 +80,14 @@ def _is_output(error: OSError) -> bool:
 
 
 def _sentence(message: str) -> str:
-    """Bring click's wording of a usage error into the form of our own messages."""
+    """Return click's text of a usage error in the style of dora's own messages."""
     message = message.strip().removesuffix(".").replace("a valid integer range", "a whole number")
     is_a_word = not message[1:2].isupper()  # not JSON, not KEY
     return (message[:1].lower() if is_a_word else message[:1]) + message[1:]
 
 
-def _tell(message: str) -> None:
-    from dorad.terminal import visible_lines  # here, so that help stays quick
+def _print_error(message: str) -> None:
+    from dorad.terminal import visible_lines  # imported late: help must be fast
 
     head = click.style("error:", fg="red", bold=True)
     click.echo(f"{head} {visible_lines(message)}", err=True, color=_colour())
@@ -98,5 +98,5 @@ def _colour() -> bool | None:
 
 
 def _abandon_stdout() -> None:
-    """Stop the interpreter's last flush from failing as an earlier one did."""
+    """Redirect stdout to /dev/null, so that the interpreter's last flush does not fail, too."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -80,7 +80,7 @@ def get_param(node: str, key: str, *, dataflow: str | None) -> None:
 SET_EPILOG = """\b
 Examples:
   dora param set arm speed 0.5
-  dora param set arm mode '"slow"'     text needs quotes of its own
+  dora param set arm mode '"slow"'     text needs its own quotes
   dora param set arm limits '[0, 90]'
 
 The node gets a PARAM_UPDATE event. If the dataflow's file declares the parameter, the value must

@@ -1,4 +1,4 @@
-"""What commands report on standard error: errors, warnings and notes, one line each."""
+"""Reports of commands on standard error: errors, warnings and notes, one line each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def print_note(text: str) -> None:
 
 
 def print_line(head: str, colour: str, text: str) -> None:
-    """Write a line with a coloured head; control characters in `text` are shown, not sent."""
+    """Write a line with a coloured head; control characters in `text` are escaped."""
     click.echo(f"{click.style(head, fg=colour, bold=True)} {visible(text)}", err=True)
 
 
@@ -47,11 +47,11 @@ class Failure(Protocol):
 
     @property
     def lines(self) -> Sequence[str]:
-        """The interesting part of what the node wrote to stderr."""
+        """The lines of the node's stderr that explain the failure."""
 
 
 def print_failures(failures: Iterable[Failure]) -> None:
-    """Report why a dataflow failed: each root cause, and what its node wrote to stderr."""
+    """Report why a dataflow failed: each root cause, with lines from its node's stderr."""
     for failure in failures:
         print_error(failure.headline)
         for line in failure.lines:

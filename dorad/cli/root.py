@@ -1,4 +1,4 @@
-"""The `dora` command for click: its groups and options."""
+"""The `dora` command as a click group, and its options."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
-from dorad import __version__
 from dorad.cli.groups import LazyGroup
 from dorad.cli.main import ABOUT, COMMANDS, COMPLETE_VARIABLE, EPILOG, MOVED_COMMANDS, page
 from dorad.cli.outcome import run_group
 from dorad.cli.page import MAX_WIDTH
+from dorad.version import version_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dorad.cli.page import CommandEntry
 
 MISSING_LIBRARY = "libatomic.so.1"
-"""What `dorad.shm.fence` needs on arm64; the one import that fails where all of dorad is there."""
+"""The library that `dorad.shm.fence` needs on arm64. pip cannot install it."""
 
 
 WITH_DAEMON = frozenset(
@@ -28,16 +28,16 @@ WITH_DAEMON = frozenset(
         *("system", "inspect"),
     )
 )
-"""The commands that talk to a daemon, and so can be told to which."""
+"""The commands that talk to a daemon. They have options to choose which one."""
 
 
 class Cli(LazyGroup):
-    """All commands."""
+    """The group of all commands."""
 
     table: ClassVar[dict[str, CommandEntry]] = COMMANDS
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command `cmd_name`; one that talks to a daemon can be told to which."""
+        """Import the command `cmd_name`; add the options that choose a daemon if it needs one."""
         command = super().get_command(ctx, cmd_name)
         if command is not None and cmd_name in WITH_DAEMON:
             from dorad.cli.instance import add_options
@@ -46,7 +46,7 @@ class Cli(LazyGroup):
         return command
 
     def unknown(self, name: str, names: list[str]) -> str:
-        """Say of a command of dora 1.x what takes its place."""
+        """Return the error message; for a command of dora 1.x it names the replacement."""
         if name in MOVED_COMMANDS:
             return f"`dora {name}` {MOVED_COMMANDS[name]}"
         return super().unknown(name, names)
@@ -63,16 +63,16 @@ class Cli(LazyGroup):
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": MAX_WIDTH},
 )
-@click.version_option(__version__, "-V", "--version", message="dora %(version)s")
+@version_option("dora")
 def cli() -> None:
-    """Hold the commands."""
+    """Run one of the commands."""
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Run one `dora` command line, whatever it is, and return its exit code."""
+    """Run one `dora` command line and return its exit code."""
     return run_group(cli, arguments, "dora", COMPLETE_VARIABLE, _missing)
 
 
 def _missing(error: ImportError) -> str | None:
-    """Return the message for a library that dorad needs and this machine lacks."""
+    """Return the message about a missing system library; None for any other import error."""
     return str(error) if error.name == MISSING_LIBRARY else None

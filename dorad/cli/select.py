@@ -49,8 +49,8 @@ def one_name(dataflow: str | None, name: str | None) -> str | None:
 def select(client: Client, given: str | None) -> str:
     """Return the name or UUID of the chosen dataflow.
 
-    Without `given` it is the only running one. If there are several, the user chooses at a
-    terminal.
+    Without `given`, it is the only running one; at a terminal, the user chooses if there are
+    several.
 
     Raises:
         ControlError: the daemon does not answer.

@@ -1,8 +1,8 @@
 """Completion for five shells: the scripts that call `dora`, and the format of its answers.
 
 The protocol is click's: the shell sets `_DORA_COMPLETE` and passes its words; the answer has one
-completion on each line. zsh and fish use click's scripts. bash has its own script here, so that no
-space follows a directory. click does not support elvish and PowerShell.
+completion per line. zsh and fish use click's scripts. bash has its own script here, so that no
+space follows a directory. elvish and PowerShell have theirs because click does not support them.
 """
 
 import json
@@ -78,7 +78,7 @@ class LineComplete(ShellComplete):
 
 
 class BashComplete(LineComplete):
-    """Answers bash: values only, because bash shows no help texts."""
+    """Completion for bash: values only, because bash shows no help texts."""
 
     name: ClassVar[str] = "bash"
     source_template: ClassVar[str] = BASH
@@ -89,7 +89,7 @@ class BashComplete(LineComplete):
 
 
 class ElvishComplete(LineComplete):
-    """Answers elvish: value and help, separated by a tab."""
+    """Completion for elvish: value and help, separated by a tab."""
 
     name: ClassVar[str] = "elvish"
     source_template: ClassVar[str] = ELVISH
@@ -100,7 +100,7 @@ class ElvishComplete(LineComplete):
 
 
 class PowerShellComplete(LineComplete):
-    """Answers PowerShell: value and help as JSON. The help text must not be empty."""
+    """Completion for PowerShell: value and help as JSON. The help text must not be empty."""
 
     name: ClassVar[str] = "powershell"
     source_template: ClassVar[str] = POWERSHELL

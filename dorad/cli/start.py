@@ -35,9 +35,9 @@ Examples:
   dora start dataflow.yml --attach --hot-reload
 
 \b
-At a terminal it stays and shows the log (--attach), elsewhere it ends once the nodes have been
-started (--detach). While attached, Ctrl-C stops the dataflow and a second Ctrl-C kills it; the exit
-code is 1 if any node failed. Nodes get the daemon's environment, not that of this command.
+At a terminal, the command stays and shows the log (--attach); otherwise it ends once the nodes have
+been started (--detach). While attached, Ctrl-C stops the dataflow and a second Ctrl-C kills it; the
+exit code is 1 if any node failed. Nodes get the daemon's environment, not that of this command.
 """
 
 

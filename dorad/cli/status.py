@@ -79,7 +79,7 @@ def _show(found: DaemonStatus | None, address: str | None, error: str) -> None:
 
 
 def _as_json(found: DaemonStatus | None, address: str | None, error: str) -> dict[str, Any]:
-    """Return the JSON result: dora's keys first, where this daemon is also the coordinator."""
+    """Return the JSON result: dora's keys first; this daemon is also the coordinator."""
     from msgspec import to_builtins
 
     word = "not running" if found is None else "running"
@@ -125,4 +125,4 @@ def age(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
-system = Group("system", commands={"status": status}, help="The daemon as a whole.")
+system = Group("system", commands={"status": status}, help="The state of the daemon.")

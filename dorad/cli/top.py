@@ -122,4 +122,4 @@ def _edge(edge: EdgeStats) -> dict[str, Any]:
     }
 
 
-inspect = Group("inspect", commands={"top": top}, help="Watch what runs.")
+inspect = Group("inspect", commands={"top": top}, help="Watch running dataflows.")

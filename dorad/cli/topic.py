@@ -13,7 +13,7 @@ Examples:
   dora topic echo camera/image --count 1
 
 A topic is written `node/output`. The dataflow needs no special setting, and measuring does not slow
-it down.
+it.
 """
 
 

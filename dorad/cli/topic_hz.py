@@ -30,7 +30,7 @@ Examples:
 
 \b
 It reads counters in shared memory, without copying messages or slowing the dataflow. The row ALL
-has the sum of the rates; its minimum, maximum and deviation are those of the topics' own intervals.
+has the sum of the rates; its minimum, maximum and deviation are over the intervals of all topics.
 """
 
 topics_argument = click.argument(
@@ -104,7 +104,7 @@ def _follow(stream: Iterator[TopicRates]) -> TopicRates | None:
                     screen_lines(table_lines(COLUMNS, rows(rates.rates)), head=1), refresh=True
                 )
     except KeyboardInterrupt:
-        pass  # the way to end it
+        pass  # the usual way to end it
     return last
 
 

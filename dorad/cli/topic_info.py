@@ -53,7 +53,7 @@ def list_topics(*, dataflow: str | None, style: str) -> None:
 
 
 TYPE_S = 10.0
-"""Seconds to wait for messages with undeclared types, of outputs that do send."""
+"""Seconds to wait for a message from each sending output with an undeclared type."""
 
 
 @click.command(epilog=EPILOG)

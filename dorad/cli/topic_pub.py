@@ -18,12 +18,12 @@ Examples:
   dora topic pub light/switch true --metadata '{"request_id": "7"}'
 
 \b
-A list becomes an Arrow array of its elements, anything else an array of one element. All
-subscribers of the output get the message; its node does not notice.
+A list becomes an Arrow array of its elements, any other value an array of one element. All
+subscribers of the output get the message; its node does not.
 """
 
 MAX_PER_REQUEST = 256
-"""Messages sent in one request."""
+"""Maximum number of messages in one request."""
 
 
 @click.command(epilog=EPILOG, context_settings={"ignore_unknown_options": True})

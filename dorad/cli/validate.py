@@ -107,7 +107,7 @@ def _check_manifest(path: Path, *, as_json: bool) -> int:
 def missing_programs(dataflow: "Dataflow", environ: Mapping[str, str]) -> tuple["Problem", ...]:
     """Return a warning for each node whose program does not exist here.
 
-    It is no error, since the file may be for another machine. Nodes with `build` are skipped.
+    It is not an error, since the file may be for another machine. Nodes with `build` are skipped.
     """
     from dorad.dataflow.model import NodeKind
     from dorad.launch.command import LaunchContext, command_for

@@ -1,1 +1,1 @@
-"""The control API: what commands and a daemon say to each other, its client and its server."""
+"""The control API between commands and a daemon: its messages, its client and its server."""

@@ -61,7 +61,7 @@ class AsyncClient(AsyncMethods):
         """Prepare a connection to the daemon at `path`, by default to the one at `socket_paths()`.
 
         `name` identifies this client to the daemon; `timeout` limits calls whose parameters do not
-        ask for more.
+        request more.
         """
         self._given = None if path is None else Path(path)
         self._name = name
@@ -177,7 +177,7 @@ class AsyncClient(AsyncMethods):
             raise faults.connection_closed(_code(error)) from None
 
     async def _cancel(self, request: PendingRequest) -> None:
-        """Forget a request; ask the daemon to cancel it if it is still running."""
+        """Forget a request, and cancel it in the daemon if it is still running."""
         frame = self._requests.drop(request)
         if frame is not None and self._broken is None:
             # A lost connection has ended the request already.
@@ -258,7 +258,7 @@ class AsyncStream(Generic[T]):
     ) -> None:
         """`wait_for` returns once something has arrived; `cancel` ends the request.
 
-        `convert` makes what the loop gets of each event.
+        `convert` converts each event for the loop.
         """
         self._send_request = send_request
         self._wait_for = wait_for

@@ -56,7 +56,7 @@ class Client(Methods):
         """Connect to the daemon at `path`, by default to the one at `socket_paths()`.
 
         `name` identifies this client to the daemon; `timeout` limits calls whose parameters do not
-        ask for more.
+        request more.
 
         Raises:
             NoDaemonError: no daemon is running.
@@ -157,7 +157,7 @@ class Client(Methods):
             raise faults.connection_closed(error.code) from None
 
     def _cancel(self, request: PendingRequest) -> None:
-        """Forget a request; ask the daemon to cancel it if it is still running."""
+        """Forget a request, and cancel it in the daemon if it is still running."""
         with self._condition:
             frame = self._requests.drop(request)
         if frame is not None and self._broken is None:
@@ -253,7 +253,7 @@ class Stream(Generic[T]):
     ) -> None:
         """`wait_for` returns once something has arrived; `cancel` ends the request.
 
-        `convert` makes what the loop gets of each event.
+        `convert` converts each event for the loop.
         """
         self._request: PendingRequest | None = request
         self._wait_for = wait_for

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import METHODS, Cancel, Error, Method, Nothing, Request, TopicHeader
+from dorad.control.messages import Cancel, Error, Method, Nothing, Request, TopicHeader
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dorad.control.messages import Reply, Struct
 
 T = TypeVar("T")
@@ -57,7 +59,7 @@ def encode_reply(reply: Reply, largest: int) -> bytes:
     frame = encode(reply)
     if len(frame) > largest:
         raise ControlError(
-            "too-large", f"the answer has {len(frame)} bytes; {largest} are allowed", "ask for less"
+            "too-large", f"the answer has {len(frame)} bytes; {largest} are allowed", "request less"
         )
     return frame
 
@@ -65,8 +67,7 @@ def encode_reply(reply: Reply, largest: int) -> bytes:
 def encode_request(id_: int, method: str, params: Struct) -> bytes:
     """Return a request as JSON, without the parameters that have their default.
 
-    An older daemon, which does not know a new parameter, so understands requests that do not use
-    it.
+    So an older daemon understands a newer client's request, unless it uses a new parameter.
     """
     given = {
         field.encode_name: value
@@ -141,10 +142,10 @@ def decode_params(name: str, method: Method, params: msgspec.Raw) -> Struct:
     return decoded
 
 
-def unknown_method(name: str) -> ControlError:
-    """Return the error for a method that does not exist."""
+def unknown_method(name: str, methods: Iterable[str]) -> ControlError:
+    """Return the error for a method that is not among these."""
     return ControlError(
-        "unknown-method", f"there is no method `{name}`", _suggestion(name, METHODS.keys())
+        "unknown-method", f"there is no method `{name}`", _suggestion(name, tuple(methods))
     )
 
 

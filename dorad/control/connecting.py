@@ -1,4 +1,4 @@
-"""Connect to a daemon's socket, in bounded time whatever state the daemon is in."""
+"""Connect to a daemon's socket in bounded time, even if the daemon hangs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ CONNECT_S = 2.0
 """Seconds from the first try to the daemon's welcome."""
 
 CALL_S = 30.0
-"""Seconds for a call whose parameters do not ask for more, and for sending a request."""
+"""Seconds for a call whose parameters do not request more, and for sending a request."""
 
 SILENCE_S = 0.3
-"""Seconds to wait for a frame before the client pings the daemon, and between two checks whether
-it has answered."""
+"""Seconds without a frame before the client pings the daemon, and between checks for the answer."""
 
 ANSWER_S = 2.0
 """Seconds that the daemon has to answer a ping, or to send any other frame."""

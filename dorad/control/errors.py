@@ -1,4 +1,4 @@
-"""Errors of the control API, and the form in which they travel."""
+"""Errors of the control API, and their form in a reply."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CODES = frozenset(get_args(ErrorCode))
 
 
 class ControlError(ProblemError):
-    """A request that was not answered; the daemon's handlers and the client raise it."""
+    """A failed request. The daemon's handlers and the client raise it."""
 
     code: ErrorCode
     problems: list[str]
@@ -36,11 +36,11 @@ class ControlError(ProblemError):
 
 
 class NoDaemonError(ControlError):
-    """No daemon listens at any of the usual sockets; its code is `unavailable`."""
+    """No daemon listens at any of the searched sockets; the code is `unavailable`."""
 
 
 def as_message(error: ProblemError) -> Error:
-    """Return the form of `error` in a reply; a code that the API does not have is `internal`."""
+    """Return `error` in the form of a reply; a code unknown to the API becomes `internal`."""
     code = cast("ErrorCode", error.code) if error.code in _CODES else "internal"
     problems = [str(problem) for problem in error.problems]
     return Error(code=code, message=error.message, hint=error.hint, problems=problems)

@@ -1,4 +1,4 @@
-"""The errors of a client whose connection failed: timeouts, a lost daemon, a refusal."""
+"""Errors of a client's connection: timeouts, a lost daemon, a refusal."""
 
 from __future__ import annotations
 

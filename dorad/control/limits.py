@@ -33,7 +33,7 @@ _DEFAULT_GRACE = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a server allows its clients. Times are in seconds."""
+    """Limits on a server's clients. Times are in seconds."""
 
     connections: int = 128
     """Maximum number of clients; a further one is answered with HTTP status 503."""
@@ -46,7 +46,7 @@ class Limits:
     hello: float = 5.0
     """Time from the connection to the HTTP request, and from there to the `hello` frame."""
     call: float = 60.0
-    """Time for a call whose parameters do not ask for more."""
+    """Time for a call whose parameters do not request more."""
     slow: float = 120.0
     """Time for a client to read one frame; then its stream, or its connection, is ended."""
 
@@ -54,9 +54,9 @@ class Limits:
 def time_allowed(params: Struct, usual: float) -> float | None:
     """Return the seconds that a call with these parameters may take; None means no limit.
 
-    To `usual` it adds what the call asks for: the `timeout` of a wait; the time from a stop's
-    beginning to SIGKILL, which is one and a half times its grace; and for a change of a dataflow
-    the time that the dataflow's start may still take.
+    This is `usual` plus the time that the call requests: the `timeout` of a wait; for a stop, the
+    time until SIGKILL, which is one and a half times its grace; for a change of a dataflow, the
+    time that the dataflow's start may still take.
     """
     match params:
         case Wait():

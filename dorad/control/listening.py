@@ -68,7 +68,7 @@ def bind(path: Path, group: int | None) -> tuple[socket.socket, int]:
     Its mode is 0660 with a group, 0600 without. The socket of a dead daemon is replaced.
 
     Raises:
-        ControlError: a daemon listens there, or no socket can be made there.
+        ControlError: a daemon already listens there, or no socket can be created there.
     """
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise ControlError(

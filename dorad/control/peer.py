@@ -15,16 +15,17 @@ SO_PEERGROUPS = 59
 """From Linux's asm-generic/socket.h; Python has no name for it."""
 
 SO_PEERPIDFD = 77
-"""As above; since Linux 6.5."""
+"""From the same file; since Linux 6.5."""
 
 _MAX_GROUPS = 256
-"""The groups that fit into the largest buffer of Python's getsockopt."""
+"""Number of groups that fit into the largest buffer of Python's getsockopt."""
 
 
 class Peer(NamedTuple):
     """A process as the kernel recorded it when it connected, which it cannot forge."""
 
     pid: int
+    """0 if it is not known, because it came over TCP."""
     uid: int
     gid: int
     groups: frozenset[int] = frozenset()
@@ -41,7 +42,7 @@ def peer_of(sock: socket.socket) -> Peer:
     try:
         groups = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _MAX_GROUPS)
     except OSError:
-        # The kernel is too old, or there are too many groups: only the primary one counts then.
+        # The kernel is too old, or there are too many groups: use only the primary one.
         groups = b""
     return Peer(pid, uid, gid, frozenset(struct.unpack(f"{len(groups) // 4}I", groups)))
 

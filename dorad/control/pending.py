@@ -1,4 +1,4 @@
-"""The running requests of a client, and what has arrived for each. Does no input or output."""
+"""The running requests of a client, and their queued answers. Does no input or output."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dorad.control.limits import MAX_REQUEST
 from dorad.control.messages import METHODS, PROTOCOL, Cancel, Hello
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import msgspec
 
     from dorad.control.messages import Method, Struct, TopicHeader
 
 MAX_WAITING = 1024
-"""Events kept for a stream that is not read, while other requests of its client are."""
+"""Maximum number of events queued for a stream that is not being read."""
 
 MAX_BYTES_WAITING = 64 << 20
-"""Bytes of such events."""
+"""Maximum size of such events."""
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ Arrival: TypeAlias = "Struct | tuple[TopicHeader, memoryview] | End | ControlErr
 
 
 class PendingRequest:
-    """One request with its queue of what has arrived and was not taken yet."""
+    """One request, with its queue of results and events that were not taken yet."""
 
     def __init__(self, id_: int, method: Method, name: str) -> None:
         self.id = id_
@@ -53,16 +53,16 @@ class PendingRequest:
 
     @property
     def full(self) -> bool:
-        """Whether too much waits to be taken: its stream is not being read."""
+        """Whether the queue is too long because the stream is not being read."""
         return len(self) >= MAX_WAITING or self._size >= MAX_BYTES_WAITING
 
     def put(self, arrival: Arrival, size: int = 0) -> None:
-        """Queue what arrived in a frame of `size` bytes."""
+        """Queue a result or event that arrived in a frame of `size` bytes."""
         self._arrived.append((arrival, size))
         self._size += size
 
     def take(self) -> Arrival:
-        """Return what arrived first; raise it if it is an error."""
+        """Return the oldest entry of the queue; raise it if it is an error."""
         arrival, size = self._arrived.popleft()
         self._size -= size
         if isinstance(arrival, ControlError):
@@ -70,14 +70,16 @@ class PendingRequest:
         return arrival
 
     def clear(self) -> None:
-        """Discard what was not taken."""
+        """Discard the queue."""
         self._arrived.clear()
 
 
 class PendingRequests:
     """The requests of one connection by their ids."""
 
-    def __init__(self) -> None:
+    def __init__(self, methods: Mapping[str, Method] = METHODS) -> None:
+        """`methods` are those of the server."""
+        self._methods = methods
         self._ids = count(1)
         self._requests: dict[int, PendingRequest] = {}
 
@@ -87,9 +89,9 @@ class PendingRequests:
         Raises:
             ControlError: the method is unknown, has other parameters, or the request is too large.
         """
-        method = METHODS.get(name)
+        method = self._methods.get(name)
         if method is None:
-            raise codec.unknown_method(name)
+            raise codec.unknown_method(name, self._methods)
         if type(params) is not method.params:
             raise ControlError(
                 "bad-request",
@@ -117,7 +119,7 @@ class PendingRequests:
         """Queue a frame from the daemon at its request; return a frame to send back, if any.
 
         Raises:
-            ControlError: the daemon could not read a frame of ours, so that no request gets this.
+            ControlError: an error that belongs to no request: the daemon could not read a frame.
         """
         if isinstance(frame, bytes):
             header, data = codec.decode_data(frame)
@@ -148,7 +150,7 @@ class PendingRequests:
             event = ControlError(
                 "too-slow",
                 f"{len(request)} events of `{request.name}` were waiting to be read",
-                "read faster, or ask for less",
+                "read faster, or request less",
             )
         request.put(event, size)
         if not isinstance(event, ControlError):

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
 import sys
-from pathlib import Path
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -173,11 +174,12 @@ def summary_of(kind: type) -> str:
 
 def field_docs(kind: type) -> Mapping[str, str]:
     """Return the docstrings of a struct's fields by name."""
-    return _docs()[kind.__name__]
+    return _docs(kind.__module__)[kind.__name__]
 
 
-def _docs() -> dict[str, dict[str, str]]:
-    tree = ast.parse(Path(m.__file__).read_text(encoding="utf-8"))
+@cache
+def _docs(module: str) -> dict[str, dict[str, str]]:
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
     return {node.name: _class_docs(node) for node in tree.body if isinstance(node, ast.ClassDef)}
 
 

@@ -1,4 +1,4 @@
-"""The server of the control API: it listens at a Unix socket and checks who may use it."""
+"""The server of the control API: it listens at a Unix or TCP socket and admits clients."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 import logging
 import os
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from websockets.asyncio.server import Server, ServerConnection, unix_serve
+from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
 
 from dorad.control import codec, listening
 from dorad.control.errors import ControlError, as_message
@@ -19,13 +19,18 @@ from dorad.control.session import Call, ClientSession, Handler, StreamHandler
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from websockets.http11 import Request as HttpRequest
     from websockets.http11 import Response
 
-__all__ = ["Call", "ControlServer", "Handler", "StreamHandler"]
+    from dorad.control.messages import Method
+
+Authenticate: TypeAlias = "Callable[[ServerConnection, HttpRequest], Peer]"
+"""Returns who connects. Raises ControlError to refuse the client."""
+
+__all__ = ["Authenticate", "Call", "ControlServer", "Handler", "StreamHandler"]
 
 _CLOSE_TIMEOUT_S = 1.0
 _ACCEPTED_AT_ONCE = 32
@@ -39,8 +44,8 @@ _websockets_log.setLevel(logging.WARNING)
 class ControlServer:
     """Answers requests with handlers, one for each method; a method without one is `unsupported`.
 
-    A client's mistakes affect that client alone: it gets an error, or its connection is closed and
-    all that ran for it is cancelled.
+    A client's mistakes affect only that client: it gets an error, or its connection is closed and
+    its calls and streams are cancelled.
     """
 
     def __init__(
@@ -50,18 +55,25 @@ class ControlServer:
         version: str,
         limits: Limits | None = None,
         credentials: Callable[[socket.socket], Peer] = peer_of,
+        methods: Mapping[str, Method] = METHODS,
+        name: str = "dorad",
     ) -> None:
-        """Prepare a server. `version` is sent to clients; `credentials` identifies a socket's peer.
+        """Prepare a server. `name` and `version` are sent to clients.
+
+        `methods` are those of the protocol; `credentials` identifies the peer of a Unix socket.
 
         Raises:
             ValueError: there is a handler for an unknown method.
         """
-        if wrong := handlers.keys() - METHODS.keys():
+        if wrong := handlers.keys() - methods.keys():
             raise ValueError(f"handlers for unknown methods: {', '.join(sorted(wrong))}")
         self._handlers = handlers
-        self._version = version
+        self._methods = methods
+        self._name = name
+        self._program = f"{name} {version}"
         self._limits = Limits() if limits is None else limits
         self._credentials = credentials
+        self._authenticate: Authenticate = self._authenticate_peer
         self._group: int | None = None
         self._path: Path | None = None
         self._inode = 0
@@ -84,8 +96,29 @@ class ControlServer:
         """
         sock, self._inode = await asyncio.to_thread(listening.bind, path, group)
         self._path, self._group = path, group
+        await self._listen(unix_serve, sock)
+        _log.info("listening at %s", path)
+
+    async def serve_tcp(self, sock: socket.socket, authenticate: Authenticate) -> None:
+        """Listen at a bound TCP socket until `close`; `authenticate` admits or refuses clients."""
+        self._authenticate = authenticate
+        await self._listen(serve, sock)
+        _log.info("listening at %s port %d", *sock.getsockname()[:2])
+
+    async def close(self) -> None:
+        """End all connections with their calls and streams, and remove the socket."""
+        if self._server is None:
+            return
+        if self._path is not None:
+            # The path first: a daemon that starts now does not find a socket without a server.
+            await asyncio.to_thread(listening.remove, self._path, self._inode)
+        self._server.close()
+        await self._server.wait_closed()
+        self._server = None
+
+    async def _listen(self, start: Callable[..., Awaitable[Server]], sock: socket.socket) -> None:
         try:
-            self._server = await unix_serve(
+            self._server = await start(
                 self._handle,
                 sock=sock,
                 backlog=_ACCEPTED_AT_ONCE,
@@ -100,23 +133,12 @@ class ControlServer:
                 logger=_websockets_log,
                 server_header=None,
             )
-            # asyncio uses `backlog` both for the sockets that it accepts in one go and for those
-            # that may wait. Few in one go, but many may wait instead of being refused.
+            # asyncio uses `backlog` for two things: sockets accepted at once, and sockets that may
+            # wait. Accept few at once, but let many wait instead of refusing them.
             sock.listen(self._limits.opening)
         except BaseException:
             sock.close()
             raise
-        _log.info("listening at %s", path)
-
-    async def close(self) -> None:
-        """End all connections and what runs for them, and remove the socket."""
-        if self._server is None or self._path is None:
-            return
-        # The path first, so that a daemon that starts now does not find a socket without a server.
-        await asyncio.to_thread(listening.remove, self._path, self._inode)
-        self._server.close()
-        await self._server.wait_closed()
-        self._server = None
 
     def _connection_class(self) -> type[_Connection]:
         """Return a class of connections that register with this server while they are open."""
@@ -139,27 +161,17 @@ class ControlServer:
     def _admit(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """Admit a client, or answer its HTTP request with the reason of the refusal."""
         assert isinstance(connection, _Connection)
-        peer = self._credentials(connection.transport.get_extra_info("socket"))
-        if not may_command(peer, os.getuid(), self._group):
-            _log.warning("refused process %d of user %d", peer.pid, peer.uid)
-            return _answer(
-                connection,
-                HTTPStatus.FORBIDDEN,
-                ControlError(
-                    "refused",
-                    f"user {peer.uid} may not command this dorad, which belongs to user "
-                    f"{os.getuid()}",
-                    "run the command as that user or as root; for the machine's own dorad, join "
-                    "the group `dorad`",
-                ),
-            )
+        try:
+            peer = self._authenticate(connection, request)
+        except ControlError as error:
+            return _answer(connection, HTTPStatus.FORBIDDEN, error)
         if len(self._admitted) >= self._limits.connections:
             return _answer(
                 connection,
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 ControlError(
                     "busy",
-                    f"dorad has {len(self._admitted)} clients, the maximum",
+                    f"{self._name} has {len(self._admitted)} clients, the maximum",
                     "try again when some of them have disconnected",
                 ),
             )
@@ -168,10 +180,29 @@ class ControlServer:
         self._admitted.add(connection)
         return None
 
+    def _authenticate_peer(self, connection: ServerConnection, request: HttpRequest) -> Peer:
+        """Return the process at the other end of a Unix socket. Raises ControlError."""
+        del request
+        peer = self._credentials(connection.transport.get_extra_info("socket"))
+        if not may_command(peer, os.getuid(), self._group):
+            _log.warning("refused process %d of user %d", peer.pid, peer.uid)
+            raise ControlError(
+                "refused",
+                f"user {peer.uid} may not command this dorad, which belongs to user {os.getuid()}",
+                "run the command as that user or as root; for the machine's own dorad, join "
+                "the group `dorad`",
+            )
+        return peer
+
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, _Connection)
         session = ClientSession(
-            connection, connection.peer, self._handlers, self._version, self._limits
+            connection,
+            connection.peer,
+            self._handlers,
+            self._methods,
+            self._program,
+            self._limits,
         )
         await session.run()
 
@@ -184,8 +215,8 @@ class _Connection(ServerConnection):
     def eof_received(self) -> None:
         """Abort the connection: the client has disconnected and reads nothing more.
 
-        Otherwise the transport first sends what is left and then closes itself, and websockets
-        aborts it once more, which asyncio reports as an error.
+        Otherwise the transport first sends the rest and then closes itself, and websockets aborts
+        it once more, which asyncio reports as an error.
         """
         super().eof_received()
         self.transport.abort()

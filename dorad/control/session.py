@@ -15,7 +15,6 @@ from dorad.control import codec
 from dorad.control.errors import ControlError, as_message
 from dorad.control.limits import MAX_REPLY, time_allowed
 from dorad.control.messages import (
-    METHODS,
     PROTOCOL,
     Cancel,
     Hello,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
 
     from dorad.control.limits import Limits
-    from dorad.control.messages import Request
+    from dorad.control.messages import Method, Request
     from dorad.control.peer import Peer
 
 _log = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ _POLICY_VIOLATION = 1008
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a handler gets of a request besides its parameters."""
+    """The context of a request that a handler gets besides the parameters."""
 
     id: int
     method: str
@@ -71,13 +70,17 @@ class ClientSession:
         connection: ServerConnection,
         peer: Peer,
         handlers: Mapping[str, Handler | StreamHandler],
-        version: str,
+        methods: Mapping[str, Method],
+        program: str,
         limits: Limits,
     ) -> None:
+        """`methods` are those that the protocol has; `program` is the server's name and version."""
         self._connection = connection
         self._peer = peer
         self._handlers = handlers
-        self._version = version
+        self._methods = methods
+        self._program = program
+        self._name = program.partition(" ")[0]
         self._limits = limits
         self._client = ""
         self._running: dict[int, asyncio.Task[None]] = {}
@@ -85,7 +88,7 @@ class ClientSession:
         self._cancelled: set[int] = set()
 
     async def run(self) -> None:
-        """Answer the client until its connection ends, then cancel all that runs for it."""
+        """Answer the client until its connection ends, then cancel its calls and streams."""
         try:
             if not await self._shake_hands():
                 return
@@ -105,21 +108,21 @@ class ClientSession:
         try:
             async with asyncio.timeout(self._limits.hello):
                 frame = await self._connection.recv()
-            self._client = _check_hello(frame)
+            self._client = _check_hello(frame, self._name)
             _log.debug("process %d introduces itself as %.80r", self._peer.pid, self._client)
         except TimeoutError:
             error = ControlError("deadline", f"no `hello` arrived within {self._limits.hello:g} s")
         except ControlError as refusal:
             error = refusal
         else:
-            await self._send(codec.encode(Welcome(welcome=f"dorad {self._version}")))
+            await self._send(codec.encode(Welcome(welcome=self._program)))
             return True
         await self._send(codec.encode(Reply(id=None, error=as_message(error))))
         await self._connection.close(_POLICY_VIOLATION, "no valid hello")
         return False
 
     async def _take(self, frame: str | bytes, tasks: asyncio.TaskGroup) -> None:
-        """Start the request in a frame, or answer why it cannot be started."""
+        """Start the request in a frame, or answer with the error that prevents it."""
         id_: int | None = None
         try:
             request = _read_request(frame)
@@ -151,12 +154,14 @@ class ClientSession:
         await self._finish(Reply(id=request.id, result=Nothing()))
 
     def _start(self, request: Request, tasks: asyncio.TaskGroup) -> None:
-        method = METHODS.get(request.method)
+        method = self._methods.get(request.method)
         if method is None:
-            raise codec.unknown_method(request.method)
+            raise codec.unknown_method(request.method, self._methods)
         handler = self._handlers.get(request.method)
         if handler is None:
-            raise ControlError("unsupported", f"this daemon does not support `{request.method}`")
+            raise ControlError(
+                "unsupported", f"this {self._name} does not support `{request.method}`"
+            )
         params = codec.decode_params(request.method, method, request.params)
         running = len(self._streams) if method.stream else len(self._running) - len(self._streams)
         maximum = self._limits.streams if method.stream else self._limits.calls
@@ -250,7 +255,7 @@ class ClientSession:
             raise ControlError(
                 "too-slow",
                 f"the client did not read for {self._limits.slow:g} s",
-                "read faster, or ask for less",
+                "read faster, or request less",
             ) from None
         except ConnectionClosed:
             raise _DisconnectedError from None
@@ -285,8 +290,8 @@ def _internal(id_: int | None, message: str, fault: Exception) -> Reply:
     return Reply(id=id_, error=as_message(error))
 
 
-def _check_hello(frame: str | bytes) -> str:
-    """Return the client's name.
+def _check_hello(frame: str | bytes, server: str) -> str:
+    """Return the client's name; `server` is the name of this program.
 
     Raises:
         ControlError: the frame is not a `hello`, or the client speaks another version.
@@ -295,10 +300,10 @@ def _check_hello(frame: str | bytes) -> str:
         raise ControlError("bad-request", "the first frame must be text: `hello`")
     hello = codec.decode(frame, Hello, "`hello`")
     if hello.protocol != PROTOCOL:
-        newer, older = ("client", "dorad") if hello.protocol > PROTOCOL else ("dorad", "client")
+        newer, older = ("client", server) if hello.protocol > PROTOCOL else (server, "client")
         raise ControlError(
             "version",
-            f"this dorad speaks version {PROTOCOL} of the control protocol, the client "
+            f"this {server} speaks version {PROTOCOL} of the control protocol, the client "
             f"({hello.hello}) version {hello.protocol}: the {older} is older than the {newer}",
             "install the same version of both; after an upgrade, `dora down` and `dora up` "
             "start the new dorad",

@@ -1,9 +1,9 @@
-"""The client's end of a WebSocket over a Unix socket, with the standard library alone.
+"""The client's end of a WebSocket over a Unix socket, using only the standard library.
 
 Every `dora` command connects through it. The daemon and the asyncio client use the `websockets`
 library, but importing that takes about 75 ms, longer than a whole command such as `dora list`; this
-module takes about 12 ms with all it imports. It has what the daemon's frames need and no more: no
-TLS, no compression, no extensions, no subprotocols.
+module takes about 12 ms with its imports. It has only what the daemon's frames need: no TLS, no
+compression, no extensions, no subprotocols.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The running dataflow: its processes, their mailboxes, and how all of it ends."""
+"""The daemon: it runs dataflows, with their processes, mailboxes and state."""

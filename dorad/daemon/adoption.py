@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class Adoption:
-    """Adopts what the host kept while no daemon ran. Runs once, before anything is started."""
+    """Adopts the processes that the host kept. Runs once, before anything is started."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Adoption:
         descriptors: Descriptors,
         why: str,
     ) -> None:
-        """End what is left of a dataflow that cannot be adopted."""
+        """End the remaining processes of a dataflow that cannot be adopted."""
         self._release(descriptors)
         self._kill(processes)
         record.lost = True
@@ -131,7 +131,7 @@ class Adoption:
                 found.process.signal(number)
             if exits:
                 await asyncio.wait(exits, timeout=FORMAT_GRACE_S)
-        # Only now: a node that prints must not fail because the other end of its pipe is closed.
+        # Only now: a node that still prints must not fail because its pipe is closed.
         self._release(descriptors)
         for found in processes:
             self._host.forget(found.pid)
@@ -166,4 +166,4 @@ class Adoption:
                 path.unlink(missing_ok=True)
         if count:
             some = "1 process" if count == 1 else f"{count} processes"
-            self._warn(f"ended {some} of dataflows that the state does not know")
+            self._warn(f"ended {some} of unknown dataflows")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 SYSTEM_FILE = Path("/etc/dorad/dorad.toml")
-ANYBODY = "*"
+ANY_USER = "*"
 
 _SECTION = re.compile(r"\s*\[\s*([\w.-]+)\s*\]")
 _KEY = re.compile(r"\s*([\w-]+)\s*=")
@@ -52,11 +52,11 @@ class NodeSettings:
     """The position of `user` in the file, as `FILE:LINE: nodes.user`; empty if it is not set."""
 
     def allows(self, user: str) -> bool:
-        """Return whether a node may run as this user."""
-        return user == self.user or user in self.users or ANYBODY in self.users
+        """Return True if a node may run as this user."""
+        return user == self.user or user in self.users or ANY_USER in self.users
 
     def sandboxed(self, dataflow: str | None, node: str) -> bool:
-        """Return whether a node of the dataflow with this name runs in the sandbox."""
+        """Return True if a node of the dataflow with this name runs in the sandbox."""
         return self.sandbox and not {node, f"{dataflow}/{node}"} & set(self.sandbox_exceptions)
 
 
@@ -208,7 +208,7 @@ class _Section:
     def users(self, key: str) -> tuple[str, ...]:
         values: list[Any] = self.value(key, list, [])
         for value in values:
-            if value != ANYBODY and not (isinstance(value, str) and _USER.fullmatch(value)):
+            if value != ANY_USER and not (isinstance(value, str) and _USER.fullmatch(value)):
                 raise self.error(key, f"{value!r} is not a valid user name")
         return tuple(values)
 

@@ -38,7 +38,7 @@ _DISK_ERRORS = (
     apsw.CantOpenError,
     apsw.PermissionsError,
 )
-"""What SQLite raises if the disk is at fault, and not the file."""
+"""Errors of SQLite that are caused by the disk, not by the file."""
 
 _PARTS = ("", "-wal")
 _BUSY_MS = 2000
@@ -191,7 +191,7 @@ class Database:
         return kept
 
     def execute(self, sql: str, values: Any = ()) -> list[tuple[Any, ...]]:
-        """Run one statement in a transaction of its own; return all rows. Raises StateError."""
+        """Run one statement in its own transaction; return all rows. Raises StateError."""
         try:
             with self._connection:
                 found: list[tuple[Any, ...]] = self._connection.execute(sql, values).fetchall()
@@ -232,7 +232,7 @@ class Database:
 
 
 def copy_to_spare(source: Path, spare: Path) -> None:
-    """Copy what can be read of `source` to `spare`, unless there is a spare already.
+    """Copy the readable parts of `source` to `spare`, unless a spare exists.
 
     Raises:
         OSError: there is no room in memory either.
@@ -261,7 +261,8 @@ def _restore_spare(spare: Path, connection: apsw.Connection) -> None:
 def _make_private(path: Path) -> None:
     """Let only this user read the state, which holds the `env` of all nodes.
 
-    SQLite gives its other files the mode of this one. It will report what the disk refuses here.
+    SQLite gives its other files the mode of this one. Errors of the disk are ignored here, because
+    SQLite reports them later.
     """
     with contextlib.suppress(OSError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))

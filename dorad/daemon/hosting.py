@@ -34,7 +34,7 @@ class Hosting(NamedTuple):
 
 
 async def attach_host(holder_path: Path, *, system: bool) -> Hosting:
-    """Return the host of a daemon; with `system` of that of the machine.
+    """Return the host of a daemon: of the machine's with `system`, else of a user's.
 
     Raises:
         LaunchError: no host can be reached.

@@ -76,7 +76,7 @@ def _open(
     if log is not None:
         return log.follow(selection) if wanted.follow else (log.history(selection), None)
     if not folder.is_dir():
-        raise ControlError("not-found", f"the log files of {uuid} do not exist any more: {folder}")
+        raise ControlError("not-found", f"the log files of {uuid} no longer exist: {folder}")
     found = Found.at(folder)
     sender = found.sender
     past = None if sender is None else JournalPast(uuid, selection, sender)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from dorad import __version__
 from dorad.daemon.paths import DaemonPaths, system_paths, user_paths
 from dorad.problems import ProblemError
+from dorad.version import version_option
 
 EPILOG = """\b
 Examples:
@@ -21,8 +21,8 @@ Examples:
 
 \b
 SIGTERM and SIGINT stop all dataflows and then the daemon; a second signal kills the nodes at once.
-After SIGKILL the nodes keep running, and the next dorad adopts them. Under systemd they always do,
-except at shutdown. SIGHUP reloads the configuration.
+After SIGKILL the nodes keep running, and the next dorad adopts them. Under systemd, nodes keep
+running after every signal, except at shutdown. SIGHUP reloads the configuration.
 """
 
 
@@ -49,7 +49,7 @@ except at shutdown. SIGHUP reloads the configuration.
 )
 @click.option("--rt", is_flag=True, help="Run in real time: at high priority, with memory locked.")
 @click.option("-v", "--verbose", is_flag=True, help="Log every decision (DORAD_LOG_LEVEL=debug).")
-@click.version_option(__version__, "-V", "--version", message="dorad %(version)s")
+@version_option("dorad")
 def command(
     *,
     system: bool,
@@ -90,7 +90,7 @@ def command(
             realtime=rt,
             log_level=level,
         )
-        # The daemon does not depend on the folder it is started in, nor keep its file system busy.
+        # Do not depend on the current folder, and do not keep its file system busy.
         os.chdir("/")
         return asyncio.run(service.run())
     except (OSError, ProblemError) as error:
@@ -106,6 +106,9 @@ def main() -> None:
         sys.exit(2)
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)
+        sys.exit(1)
+    except ProblemError as error:
+        click.echo(f"error: {error}", err=True)
         sys.exit(1)
     except click.Abort:
         sys.exit(130)

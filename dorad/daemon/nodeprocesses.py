@@ -82,7 +82,7 @@ class NodeProcesses:
             self._processes[process.pid] = process
             self._admission.add(node_id, process)
             if node_id in adopted:
-                # The node was being replaced; a daemon that adopts it keeps the later process only.
+                # The node was being replaced: keep only the later process.
                 adopted[node_id].signal(signal.SIGKILL)
             adopted[node_id] = process
         return adopted
@@ -97,9 +97,9 @@ class NodeProcesses:
     def close(
         self, kept: Iterable[KeptProcess], descriptors: Mapping[str, tuple[int, ...]]
     ) -> None:
-        """Kill processes that still run, which only a fault of the daemon leaves behind.
+        """Kill processes that still run because of a fault of the daemon.
 
-        `kept` and `descriptors` are those of an earlier daemon, as far as `adopt` left them.
+        `kept` and `descriptors` are the rest of an earlier daemon's after `adopt`.
         """
         left: dict[int, Process | NodeProcess] = {
             found.pid: found.process for found in kept if found.exit is None

@@ -78,14 +78,14 @@ class NodeUsers:
         return user
 
     def admits(self, uid: int) -> bool:
-        """Return whether nodes may run as this user, and so its processes may attach."""
+        """Return True if nodes may run as this user, so that its processes may attach."""
         try:
             return self.settings.allows(pwd.getpwuid(uid).pw_name)
         except KeyError:
             return False
 
     def is_user_of(self, wanted: str | None, uid: int) -> bool:
-        """Return whether a node whose `user` is `wanted` runs as the user `uid`."""
+        """Return True if a node whose `user` is `wanted` runs as the user `uid`."""
         try:
             return pwd.getpwuid(uid).pw_name == (wanted or self.settings.user)
         except KeyError:

@@ -65,7 +65,7 @@ def system_paths() -> DaemonPaths:
 def user_paths() -> DaemonPaths:
     """Return the paths of this user's daemon; create the folder for sockets if it is missing.
 
-    `$DORA_COORDINATOR_PORT` selects a daemon beside the default one, with folders of its own.
+    `$DORA_COORDINATOR_PORT` selects a daemon beside the default one, with its own folders.
 
     Raises:
         PermissionError: that folder belongs to another user or is open to others.

@@ -1,4 +1,4 @@
-"""The records of dataflows in the state file, written so that a broken disk stops no dataflow."""
+"""The records of dataflows in the state file. A broken disk does not stop any dataflow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class RecordStore:
-    """Stores records. It reports the first of successive failures, and dataflows go on."""
+    """Stores records. Failures do not stop dataflows; the first of successive ones is reported."""
 
     def __init__(self, state: State, warn: Callable[[str], None]) -> None:
         """Report failures to the operator with `warn`."""

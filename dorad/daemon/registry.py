@@ -286,7 +286,7 @@ class Registry:
 
 
 def first_since_boot(runtime: Path) -> bool:
-    """Return True at the first call since the machine started, and leave a mark for later calls.
+    """Return True at the first call since the machine started; create a file that marks it.
 
     `runtime` is a folder that is empty after a boot. Raises OSError.
     """

@@ -1,4 +1,4 @@
-"""One run of a dataflow on this machine: puts processes, broker, supervisor and log together."""
+"""One run of a dataflow on this machine: its processes, broker, supervisor and log together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dorad.daemon.broker.sessions import MAX_NOTES
 from dorad.daemon.nodeprocesses import NodeProcesses
 from dorad.daemon.rules.routing import Router
 from dorad.daemon.rules.stragglers import default_grace
-from dorad.daemon.storing import Storing
+from dorad.daemon.storing import StoreThrottle
 from dorad.daemon.subscription.subscriptions import Subscriptions
 from dorad.daemon.supervisor.hotreload import HotReload
 from dorad.daemon.supervisor.processes import Launcher, broken_commands
@@ -57,7 +57,7 @@ FORMAT = f"{layout.MAGIC:x}.{protocol.VERSION}.2"
 format."""
 
 START_S = 20.0
-"""Seconds that the start of a dataflow may take, at least, before `stop_after` ends it."""
+"""Minimum seconds that a dataflow may take to start before `stop_after` ends it."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Ended(Struct, frozen=True):
 
 
 class Inheritance(Struct, frozen=True):
-    """What an earlier daemon left of a dataflow that is adopted."""
+    """The state that an earlier daemon left of an adopted dataflow."""
 
     descriptors: dict[str, tuple[int, ...]]
     processes: tuple[KeptProcess, ...]
@@ -154,7 +154,7 @@ class DataflowRun:
         self._stop_after = stop_after
         self._inherited = inherited
         self._on_change = on_change
-        self._storing = Storing(self._store_snapshot)
+        self._store_throttle = StoreThrottle(self._store_snapshot)
         self._admits = admits
         self._admission = Admission(may_use)
         self.log = DataflowLog(
@@ -170,7 +170,7 @@ class DataflowRun:
         self._supervisor = Supervisor(
             context.dataflow,
             self._make_broker,
-            self.log.say,
+            self.log.report,
             exit_when_nodes_finish=bool(
                 context.dataflow.exit_when_nodes_finish
                 if exit_when_nodes_finish is None
@@ -180,7 +180,7 @@ class DataflowRun:
             restored=None if inherited is None else inherited.snapshot["supervisor"],
             check_program=self._check_program,
             on_topology=self._topology_changed,
-            on_change=self._storing.changed,
+            on_change=self._store_throttle.changed,
             on_event=on_event,
         )
         self.commands = self._supervisor.commands
@@ -188,7 +188,7 @@ class DataflowRun:
         for node_id, values in (params or {}).items():
             self.broker.params.replace(node_id, values)
         # Set only now: the initial parameters are not a change.
-        self.broker.on_change = self._storing.changed
+        self.broker.on_change = self._store_throttle.changed
         self.subscriptions = Subscriptions(self.broker, helpers)
         self._router = Router(dataflow_id, self.broker.emitter)
         self._router.update(context.dataflow)
@@ -197,8 +197,8 @@ class DataflowRun:
                 lambda: python_files(context, self.dataflow),
                 self.commands.restart,
                 self.broker.notifications.reload,
-                self.log.say,
-                self._storing.changed,
+                self.log.report,
+                self._store_throttle.changed,
             )
             if hot_reload
             else None
@@ -214,7 +214,7 @@ class DataflowRun:
             downloads=downloads,
         )
         self._processes = NodeProcesses(
-            launcher, self._admission, self._store, forget, self.log.say
+            launcher, self._admission, self._store, forget, self.log.report
         )
 
     async def run(self) -> Ended:
@@ -234,7 +234,7 @@ class DataflowRun:
             stack.callback(self._end_leftovers)
             stack.push_async_callback(self.broker.close)
             stack.push_async_callback(self.subscriptions.close)
-            stack.callback(self._storing.store_now)
+            stack.callback(self._store_throttle.store_now)
             await self.broker.open(
                 None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])
             )
@@ -281,7 +281,7 @@ class DataflowRun:
         return self._supervisor.status(node_id)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return what the next daemon needs to adopt the run, as JSON-able values."""
+        """Return the state that the next daemon needs to adopt the run, as JSON-able values."""
         return {
             "format": FORMAT,
             "supervisor": self._supervisor.snapshot(),
@@ -343,14 +343,14 @@ class DataflowRun:
             self._processes.close(kept.processes, kept.descriptors)
 
     def _note(self, node_id: str, text: str) -> None:
-        """Warn of a setting that a node's process lacks, and keep that for `dora node info`."""
-        self.log.say("warn", node_id, text)
+        """Warn of a setting that a node's process lacks, and keep the text for `dora node info`."""
+        self.log.report("warn", node_id, text)
         _log.debug("note of node %s: %r", node_id, text)
         notes = self.notes.setdefault(node_id, [])
         if text not in notes:
             notes.append(text)
             del notes[:-MAX_NOTES]
-        self._storing.changed()
+        self._store_throttle.changed()
 
     def _store_snapshot(self) -> None:
         # The host may forget a process only after a snapshot without it has been stored.

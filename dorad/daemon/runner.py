@@ -1,4 +1,4 @@
-"""Runs dataflows from start to end, and keeps their records up to date."""
+"""Running dataflows from start to end, and keeping their records up to date."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ class Runner:
         return f"{self._paths.marker}#{uuid}"
 
     async def _end_strays(self, record: Record) -> None:
-        """End processes that nodes have left in sessions of their own."""
+        """End processes that nodes have left in other sessions."""
         try:
             await self._host.end_marked(self._marker(record.uuid), below_too=True)
         except LaunchError as error:

@@ -1,4 +1,4 @@
-"""The daemon as a whole: host, state, registry and control socket, from start to end."""
+"""The daemon: its host, state, registry and control socket, from start to end."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from dorad.daemon.hosting import attach_host, wait_for_bus
 from dorad.daemon.measuring.measure import Measure
 from dorad.daemon.measuring.network import NetworkWatch
 from dorad.daemon.nodeusers import NodeUsers
-from dorad.daemon.notify import ServiceNotifier, feed_watchdog
 from dorad.daemon.registry import Registry
 from dorad.daemon.state import State
 from dorad.logs.journal.choice import choose
+from dorad.notify import ServiceNotifier, feed_watchdog
 from dorad.problems import ProblemError
 from dorad.realtime import own
 
@@ -195,8 +195,8 @@ class Service:
     async def _detach(self, host: Host, registry: Registry, code: int = 0) -> NoReturn:
         """Exit at once, and leave nodes to the next daemon.
 
-        The effect is that of SIGKILL, except that the state is on the disk. Nothing is closed or
-        cleaned up, because nodes and the next daemon still use it.
+        The effect is that of SIGKILL, except that the state is on the disk. Nothing is closed,
+        because nodes and the next daemon still use it.
         """
         try:
             registry.save_all()

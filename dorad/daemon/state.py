@@ -1,4 +1,4 @@
-"""What a daemon stores to survive its own end: dataflows, their progress, and parameters."""
+"""The state that a daemon stores for the next one: dataflows, their progress, and parameters."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class State:
 
 
 def _check(database: Database) -> None:
-    """Read everything once. Raises if something is not what this daemon stores."""
+    """Read everything once. Raises if anything is invalid."""
     for row in _rows(database):
         _params(database, row.uuid)
 

@@ -1,4 +1,4 @@
-"""Stores a state that changes in bursts: at once, but never for more than a share of the time."""
+"""Throttled storing of a state that changes in bursts."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ PAUSE_FACTOR = 4
 milliseconds, and each start and stop brings a burst of changes."""
 
 
-class Storing:
-    """Calls `store` after changes; many changes may share one call. Belongs to one event loop."""
+class StoreThrottle:
+    """Calls `store` after changes: at once, but for at most a fifth of the time.
+
+    Many changes may share one call. Belongs to one event loop.
+    """
 
     def __init__(self, store: Callable[[], None]) -> None:
         self._store = store
         self._next_at = 0.0
         """When `store` may be called again, on the monotonic clock."""
         self._timer: asyncio.TimerHandle | None = None
-        """Set while changes wait for that moment."""
+        """Set while changes wait for `_next_at`."""
 
     def changed(self) -> None:
         """Call `store` now, or once the pause is over."""

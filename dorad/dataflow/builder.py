@@ -49,7 +49,7 @@ class DataflowBuilder:
         return node
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what is in the dataflow file, as plain values."""
+        """Return the content of the dataflow file as plain values."""
         plain: dict[str, Any] = _plain(self.config)
         return {**plain, "nodes": [node.to_dict() for node in self.nodes]}
 

@@ -36,13 +36,31 @@ class SyncKeys(TypedDict, total=False):
     name: str
 
 
+class AmountKeys(TypedDict, total=False):
+    """How much of a machine a node needs."""
+
+    cpu: float
+    memory: int | str
+    gpu: int
+    devices: Sequence[str]
+
+
+class AvoidKeys(TypedDict, total=False):
+    """What a node shall not run on, or beside."""
+
+    machines: Sequence[str]
+    nodes: Sequence[str]
+
+
 class DeployKeys(TypedDict, total=False):
-    """The machine that a node runs on."""
+    """The machines that a node may run on."""
 
     machine: str
     labels: Mapping[str, str]
     working_dir: str
     distribute: Literal["local", "scp", "http"]
+    needs: AmountKeys
+    avoid: AvoidKeys
 
 
 Inputs: TypeAlias = Mapping[str, Union[str, "Output", InputKeys]]

@@ -72,7 +72,7 @@ def _straighten(
     x: dict[str, float],
     sizes: Mapping[str, Size],
 ) -> None:
-    """Give each run of an edge's points one x, as far as the neighbours leave room for it."""
+    """Give each run of an edge's points the same x, if the neighbours leave room for it."""
     run: list[str] = []
     low, high = float("-inf"), float("inf")
     for key in points:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.fields import Fields, scalar_text
-from dorad.dataflow.model import ParamSpec, ParamType
 from dorad.dataflow.params import check, check_key, type_of
+from dorad.dataflow.settings import ParamSpec, ParamType
 
 if TYPE_CHECKING:
     from dorad.dataflow.document import Value

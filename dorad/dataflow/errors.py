@@ -26,7 +26,7 @@ class Problem:
     message: str
     hint: str | None = None
     via: tuple[str, ...] = ()
-    """For a module's file, the nodes that name it, innermost first: "`nav` in flow.yml:4"."""
+    """For a module's file: the nodes that name it, innermost first: "`nav` in flow.yml:4"."""
     ignored: bool = False
     """Whether this warns about an ignored key, which is an error with `--strict`."""
 
@@ -54,7 +54,7 @@ class DataflowError(ProblemError):
     """Every problem found, in the order of the file."""
 
     def __init__(
-        self, problems: Iterable[Problem], message: str = "the dataflow is not in order"
+        self, problems: Iterable[Problem], message: str = "the dataflow has errors"
     ) -> None:
         super().__init__("refused", message, problems=problems)
 

@@ -29,7 +29,7 @@ class Fields:
     """The keys of one mapping. A key that is absent or has no value reads as its default.
 
     A getter reports a wrong value and returns the default, so that reading continues and finds the
-    next mistake. `finish` reports the keys that no getter asked for.
+    next mistake. `finish` reports the keys that no getter has read.
     """
 
     def __init__(self, owner: Value, problems: Problems, what: str = "a mapping") -> None:

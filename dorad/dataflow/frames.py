@@ -1,4 +1,4 @@
-"""Frames around the boxes of modules, if a drawing has room for them."""
+"""Frames around the boxes of modules, where a drawing has room for them."""
 
 from __future__ import annotations
 

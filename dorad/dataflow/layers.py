@@ -148,7 +148,7 @@ def _sort(
 def _swap_neighbours(
     rows: list[list[str]], above: Mapping[str, Sequence[str]], below: Mapping[str, Sequence[str]]
 ) -> None:
-    """Swap neighbours in a row where that removes crossings on both sides together."""
+    """Swap neighbours in a row if that reduces the crossings above and below it in total."""
     for index, row in enumerate(rows):
         upper = {key: i for i, key in enumerate(rows[index - 1])} if index else {}
         lower = {key: i for i, key in enumerate(rows[index + 1])} if index + 1 < len(rows) else {}

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dorad.dataflow.deploy import read_deploy
 from dorad.dataflow.document import Value, read_document, walk
 from dorad.dataflow.env import read_env
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.fields import Fields
 from dorad.dataflow.model import Dataflow, NodeKind, TypeRule
-from dorad.dataflow.nodes import read_deploy, read_lone_node, read_node, refuse_module
+from dorad.dataflow.nodes import read_lone_node, read_node, refuse_module
 from dorad.dataflow.patterns import check_patterns
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.problems import Problems, in_order
@@ -154,7 +155,7 @@ def _read_dataflow(
     return replace(
         dataflow,
         warnings=in_order([*dataflow.warnings, *mismatches]),
-        # last, because reading turns numbers into text where a text belongs
+        # Last, because reading the file turns numbers into text where text is required.
         descriptor=root.plain(),
     )
 

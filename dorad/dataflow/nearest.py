@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_DISTANCE = 2
-"""The number of letters by which a typing error may change a word."""
+"""Maximum number of letters that a typing error changes."""
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
@@ -40,7 +40,7 @@ def distance(a: str, b: str) -> int:
 def near(word: str, words: Iterable[str]) -> str | None:
     """Return the word that differs least, by at most two letters and less than half of them.
 
-    Stricter than `nearest`: for names of which many look alike, such as those of types.
+    Stricter than `nearest`, for names that look alike, such as those of types.
     """
     folded = word.lower()
     close = [

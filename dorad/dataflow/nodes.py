@@ -7,16 +7,18 @@ import re
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.declare import read_declared, read_module_params
+from dorad.dataflow.deploy import read_deploy
 from dorad.dataflow.env import read_env
 from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.fields import Fields, integer
 from dorad.dataflow.ids import check_node_id
 from dorad.dataflow.inputs import read_inputs
 from dorad.dataflow.kinds import INSTEAD, check_keys, check_runnable, declares, kind_of
-from dorad.dataflow.model import Deploy, Distribute, Git, NodeKind, NodeSpec, Restart, RestartPolicy
+from dorad.dataflow.model import NodeKind, NodeSpec
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.ports import read_build, read_logging, read_outputs, read_types
 from dorad.dataflow.problems import Problems, in_order
+from dorad.dataflow.settings import Git, Restart, RestartPolicy
 from dorad.dataflow.words import no_nul, split_args
 
 if TYPE_CHECKING:
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dorad.dataflow.document import Value
-    from dorad.dataflow.model import Input, Logging, Operator, Realtime, Resources, Sync
+    from dorad.dataflow.model import Input, Operator, Sync
+    from dorad.dataflow.settings import Logging, Realtime, Resources
 
 _SHA256 = r"[0-9a-fA-F]{64}"
 _HUB = r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+@.+"
@@ -92,7 +95,7 @@ def read_node(
         params=read_module_params(fields) if kind is NodeKind.MODULE else {},
         declared=read_declared(fields) if declares(kind) else {},
     )
-    fields.ignore("params", "ros2")  # `support` refuses a bridge to ROS 2 as a whole
+    fields.ignore("params", "ros2")  # `support` refuses any bridge to ROS 2
     check_keys(fields, kind)
     if kind is NodeKind.DYNAMIC and node.startup_timeout is not None:
         problems.error_in_name(
@@ -138,7 +141,7 @@ def refuse_module(place: Value, problems: Problems) -> None:
     """Report a module in a place where only its expanded nodes are allowed."""
     problems.error_in_name(
         place,
-        "a module cannot be used here, only the nodes of one",
+        "a module cannot be used here, only its nodes",
         "`dora expand` prints a dataflow with the nodes of its modules",
     )
 
@@ -213,21 +216,6 @@ def _read_git(fields: Fields) -> Git | None:
         message = f"`{given[0]}` and `{key}` exclude each other" if url else "needs `git`"
         fields.problems.error_in_name(fields.name_of(key), message)
     return None if url is None else Git(url, branch, tag, rev)
-
-
-def read_deploy(owner: Fields) -> Deploy | None:
-    """Return the `deploy` block of a node or dataflow, or None."""
-    block = owner.inside("deploy")
-    if block is None:
-        return None
-    deploy = Deploy(
-        block.text("machine"),
-        block.text_map("labels"),
-        block.text("working_dir"),
-        block.choice("distribute", Distribute) or Distribute.LOCAL,
-    )
-    block.finish()
-    return deploy
 
 
 def _read_cores(fields: Fields) -> tuple[int, ...]:

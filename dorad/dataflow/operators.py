@@ -10,7 +10,7 @@ from dorad.dataflow.fields import Fields, scalar_text
 from dorad.dataflow.ids import check_data_id
 from dorad.dataflow.inputs import read_inputs
 from dorad.dataflow.kinds import OPERATOR_NODE_ONLY
-from dorad.dataflow.model import Logging, Operator
+from dorad.dataflow.model import Operator
 from dorad.dataflow.ports import (
     LOG_KEYS,
     read_build,
@@ -18,6 +18,7 @@ from dorad.dataflow.ports import (
     read_outputs,
     read_types,
 )
+from dorad.dataflow.settings import Logging
 
 if TYPE_CHECKING:
     from typing import Any

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from dorad.dataflow.document import MAX_DEPTH, shorten
 from dorad.dataflow.errors import TextError
-from dorad.dataflow.model import ParamType
 from dorad.dataflow.nearest import did_you_mean
+from dorad.dataflow.settings import ParamType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from dorad.dataflow.model import NodeSpec, ParamSpec
+    from dorad.dataflow.model import NodeSpec
+    from dorad.dataflow.settings import ParamSpec
 
 MAX_KEY_SIZE = 256
 """Bytes of UTF-8, as in dora 1.x."""

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dorad.dataflow.fields import Fields
-    from dorad.dataflow.model import Input, NodeSpec, Types
+    from dorad.dataflow.model import Input, NodeSpec
+    from dorad.dataflow.settings import Types
 
 PARTS = {
     "service-client": "service-server",

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from dorad.dataflow.fields import scalar_text
 from dorad.dataflow.ids import check_data_id
-from dorad.dataflow.model import Logging, LogLevel, OutputFraming, Types
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.patterns import read_pattern, read_roles
+from dorad.dataflow.settings import Logging, LogLevel, OutputFraming, Types
 from dorad.dataflow.sizes import parse_size
 from dorad.dataflow.words import build_commands
 

@@ -37,7 +37,7 @@ class Problems:
         self.at(value.line, value.column, message, hint, key=value.key)
 
     def error_in_name(self, value: Value, message: str, hint: str | None = None) -> None:
-        """Report an error in the name of a value, or that the value is there at all."""
+        """Report an error in the name of a value, or in its presence."""
         self.at(value.name_line, value.name_column, message, hint, key=value.key)
 
     def text_error(self, value: Value, error: TextError) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.model import Realtime, Scheduling, Timer
+from dorad.dataflow.model import Timer
+from dorad.dataflow.settings import Realtime, Scheduling
 
 if TYPE_CHECKING:
     from dorad.dataflow.fields import Fields

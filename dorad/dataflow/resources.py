@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dorad.dataflow.document import shorten
 from dorad.dataflow.errors import TextError
-from dorad.dataflow.model import Resources
+from dorad.dataflow.settings import Resources
 from dorad.dataflow.sizes import parse_size
 
 if TYPE_CHECKING:

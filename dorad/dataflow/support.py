@@ -32,13 +32,13 @@ class _Unsupported(NamedTuple):
 def unsupported(dataflow: Dataflow) -> tuple[Problem, ...]:
     """Return a problem for each key that is not implemented, in the order of the file.
 
-    A key with its default value is no problem. Validating such a dataflow is fine; running it is
-    refused, since that would ignore the key.
+    A key with its default value is allowed. Such a dataflow can be validated, but not run, since
+    running it would ignore the key.
     """
     found = [*_of_dataflow(dataflow)]
     for node in dataflow.nodes:
         found += _of_node(node)
-    return in_order(dataflow.problem(asked.key, asked.text(), asked.hint) for asked in found)
+    return in_order(dataflow.problem(each.key, each.text(), each.hint) for each in found)
 
 
 def _of_dataflow(dataflow: Dataflow) -> Iterator[_Unsupported]:
@@ -63,7 +63,7 @@ def _of_operator(key: str, operator: Operator) -> Iterator[_Unsupported]:
     if operator.language != "python":
         yield _Unsupported(
             f"{key}.{operator.language}",
-            "write the operator in Python, or make it a program of its own and name it with `path`",
+            "write the operator in Python, or make it a separate program and name it with `path`",
             f"operators are written in Python; a `{operator.language}` cannot be loaded",
         )
     elif operator.source.startswith(("http://", "https://")):

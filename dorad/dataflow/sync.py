@@ -45,7 +45,7 @@ class _Reader:
         self._written = entries.data.keys() if entries and isinstance(entries.data, dict) else ()
         self._names = dict.fromkeys(self._written, "an input")
         self._taken: dict[str, str] = {}
-        """The group of each input that is in one already."""
+        """The group of each input that is already in one."""
 
     def read(self, item: Value) -> Sync | None:
         body = Fields(item, self._problems, _WHAT)
@@ -55,8 +55,8 @@ class _Reader:
         if name in self._names:
             self._problems.error_in_name(
                 body.name_of("name"),
-                f"`{name}` is the name of {self._names[name]} already",
-                "give it a `name` of its own",
+                f"`{name}` is already the name of {self._names[name]}",
+                "give it its own `name`",
             )
         self._names.setdefault(name, "another group")
         tolerance = body.number("tolerance_ms", minimum=0.0, maximum=MAX_MS)
@@ -81,7 +81,7 @@ class _Reader:
             return
         name = item.text
         if name in self._taken:
-            self._problems.error(item, f"`{name}` is in the group `{self._taken[name]}` already")
+            self._problems.error(item, f"`{name}` is already in the group `{self._taken[name]}`")
         found = self._inputs.get(name)
         if found is None:
             hint = did_you_mean(name, self._inputs)

@@ -83,7 +83,7 @@ def replace_node(dataflow: Dataflow, node_id: str, definition: Mapping[str, Any]
     if new.id != node_id:
         raise TopologyError(
             "refused",
-            f"the new definition is of `{new.id}`, not of `{node_id}`",
+            f"the new definition is for `{new.id}`, not for `{node_id}`",
             f"write `id: {node_id}` into it",
         )
     for node, which in ((old, "node"), (new, "new definition")):
@@ -91,7 +91,7 @@ def replace_node(dataflow: Dataflow, node_id: str, definition: Mapping[str, Any]
             raise TopologyError(
                 "refused",
                 f"the {which} `{node_id}` is not a program that dorad starts, but `{node.kind}`",
-                "only a node with a `path` of its own, or with operators, can be replaced",
+                "only a node with a `path`, or with operators, can be replaced",
             )
     descriptor = deepcopy(dataflow.descriptor)
     descriptor["nodes"] = [
@@ -223,7 +223,7 @@ def _refusal(error: DataflowError) -> TopologyError:
         key = problem.key and f"{problem.key}: "
         return TopologyError("refused", f"{key}{problem.message}", problem.hint)
     return TopologyError(
-        "refused", "the definition is not in order", None, tuple(map(str, error.problems))
+        "refused", "the definition has errors", None, tuple(map(str, error.problems))
     )
 
 

@@ -47,7 +47,7 @@ def check_sources(
 ) -> None:
     """Report duplicate ids and sources that do not exist, but not cycles.
 
-    For nodes of which some are modules: the paths through those are not known yet.
+    Use this while some nodes are modules: the paths through modules are not known yet.
     """
     _resolve_sources(nodes, values, problems)
 
@@ -145,7 +145,7 @@ def _check_options(
             problems.error_in_name(
                 values[f"{edge.key}.{key}"],
                 f"`{source.text}` is an operator of the same node, which calls this one directly",
-                "remove it, or put the operator into a node of its own",
+                "remove it, or put the operator into a separate node",
             )
 
 
@@ -181,7 +181,7 @@ def _listing(outputs: Sequence[str]) -> str:
 
 
 def _sender(source: NodeOutput, by_id: Mapping[str, NodeSpec]) -> str:
-    """Return the sender, a node or an operator; each waits for queue space by itself."""
+    """Return the sender, a node or an operator; each waits for queue space separately."""
     node = by_id.get(source.node)
     if node is None or not node.operators:
         return source.node

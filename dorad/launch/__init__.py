@@ -1,1 +1,1 @@
-"""How processes start and surely end."""
+"""Starting processes, and making sure that they end."""

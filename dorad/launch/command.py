@@ -1,6 +1,6 @@
 """Decide what to execute for a node: its command line, folder and environment.
 
-Pure, except that it looks up files.
+It is pure, except that it looks up files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _EXPANDED = ("HOME", "USER", "DORA_WORKSPACE", "CARGO_MANIFEST_DIR", "PWD")
 
 
 class Runner(NamedTuple):
-    """The node, or the operator of a node, that runs a file."""
+    """The node, or its operator, that runs a file."""
 
     node: str
     operator: str | None
@@ -39,7 +39,7 @@ class Runner(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LaunchContext:
-    """What the commands of all nodes of a run have in common."""
+    """The settings that the commands of all nodes of a run share."""
 
     dataflow: Dataflow
     environ: Mapping[str, str]
@@ -138,7 +138,7 @@ def _check_shell_allowed(context: LaunchContext) -> None:
 def _program(
     node: NodeSpec, path: str, folder: Path, context: LaunchContext, env: dict[str, str]
 ) -> list[str]:
-    """Return the words before the node's `args`; add to `env` what the chosen Python needs."""
+    """Return the words before the node's `args`; add the chosen Python's variables to `env`."""
     if context.uv:
         return _uv_program(node, path, folder, context, env)
     bin_folder = programs.environment_bin(env, context.own_environment)
@@ -150,7 +150,7 @@ def _program(
 
 
 def _python(node: NodeSpec, folder: Path, context: LaunchContext, env: dict[str, str]) -> list[str]:
-    """Return the words that start an operator node's Python; add to `env` what it needs."""
+    """Return the words that start an operator node's Python; add its variables to `env`."""
     if context.uv:
         builds = any(operator.build for operator in node.operators)
         return _uv_python(node, folder, context, env, builds=builds)
@@ -164,7 +164,7 @@ def _uv_program(
 ) -> list[str]:
     on_path = env.get("PATH", "")
     if not path.endswith(".py"):
-        # What is not a file here, uv looks up among the commands of its project.
+        # uv looks up any other name among the commands of its project.
         program = folder / path
         found = program.is_file() or "/" in path
         programs.activate_for_uv(env, folder, context.own_environment)

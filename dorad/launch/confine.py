@@ -27,7 +27,7 @@ _MAX_FILES = 1024
 
 
 def confine() -> None:
-    """Switch from root to NOBODY, drop all capabilities for good, and disable core files.
+    """Switch from root to NOBODY, drop all capabilities permanently, and disable core files.
 
     If other users cannot read the code (below /root, say), root keeps CAP_DAC_READ_SEARCH. If root
     may not change its user (in a sandbox), it stays uid 0 without capabilities.
@@ -37,7 +37,7 @@ def confine() -> None:
     """
     library = ctypes.CDLL(None, use_errno=True)
     for capability in range(_MAX_CAPABILITIES):
-        # The kernel refuses those that it does not know, or that are dropped already: no matter.
+        # Ignore the result: the kernel refuses unknown and already dropped capabilities.
         library.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     kept = 0
     if os.geteuid() == 0:

@@ -1,8 +1,8 @@
 """Find and end every descendant of this process, which has to be a subreaper.
 
 A subreaper (see `prctl`) becomes the parent of every descendant whose own parent dies, even if it
-forked or made a session of its own. So it is enough to kill until no child is left: what escapes
-one pass is a child in a later one.
+forked or created its own session. So it is enough to kill until no child is left: a process that
+escapes one pass is a child in a later one.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ COMPAT_FOLDER = Path(__file__).parents[1] / "compat"
 
 _NOT_INHERITED = frozenset(
     {
-        # They would load foreign code into every node.
+        # These would load foreign code into every node.
         "LD_PRELOAD",
         "LD_AUDIT",
         "DYLD_INSERT_LIBRARIES",
@@ -24,7 +24,7 @@ _NOT_INHERITED = frozenset(
         # Secrets and switches of dora itself.
         "DORA_AUTH_TOKEN",
         "DORA_ALLOW_SHELL_NODES",
-        # They belong to one process; a node may start dora.
+        # These belong to one process, and a node may start dora.
         "DORA_NODE_CONFIG",
         "DORA_RUNTIME_CONFIG",
         "DORA_RUN_PARENT_PID",
@@ -41,7 +41,7 @@ _LOADER_REASON = (
 
 
 def inherit(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what nodes and build commands inherit of `environ`."""
+    """Return the part of `environ` that nodes and build commands inherit."""
     return {name: value for name, value in environ.items() if name not in _NOT_INHERITED}
 
 

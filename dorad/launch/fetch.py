@@ -61,7 +61,7 @@ class Downloads:
         """Cache files in `folder`, at most `max_total` bytes.
 
         With `plain`, files without a checksum are stored in `folder` itself; otherwise each URL has
-        a folder of its own. `helpers` download for a process that has no network itself.
+        its own folder. `helpers` download for a process that has no network.
         """
         self._folder = folder
         self._plain = plain
@@ -159,7 +159,7 @@ class Downloads:
         if self._helpers is not None:
             return await self._with_helper(self._helpers, url, descriptor)
         cancelled = threading.Event()
-        # The thread may run for a moment after a cancellation: it gets a descriptor of its own.
+        # The thread may still run for a moment after a cancellation, so it gets its own descriptor.
         own = os.dup(descriptor)
 
         def work() -> str:
@@ -235,7 +235,7 @@ def _partial(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _make_folders(folder: Path, top: Path) -> None:
-    """Make `folder`, which is `top` or in it, and let all users in: their nodes run its files."""
+    """Create `folder`, which is `top` or in it, for all users: their nodes run its files."""
     folder.mkdir(parents=True, exist_ok=True)
     for each in {folder, top}:
         if each.stat().st_uid == os.geteuid():

@@ -1,8 +1,7 @@
 """Helpers: processes without privileges that parse untrusted data for the daemon.
 
-A helper gets two descriptors and nothing else. Its standard input and output are one socket, to
-the code that started it. The second descriptor is what it works on: a connection to the broker, or
-a file.
+A helper gets only two descriptors. Its standard input and output are one socket, connected to the
+code that started it. The second descriptor is its subject: a connection to the broker, or a file.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class HelperHost(Protocol):
     """Starts helpers."""
 
     parent: int
-    """Pid of the process whose children they are, and with which they end; 0 means systemd."""
+    """Pid of the helpers' parent, with which they end; 0 means systemd."""
 
     async def start_helper(
         self, command: Command, stdio: int, link: int, *, tag: str, network: bool = False

@@ -1,4 +1,4 @@
-"""The interface of what keeps processes and descriptors while the daemon is away."""
+"""The interface of a host, which keeps processes and descriptors while the daemon is away."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class KeptProcess:
 
     tag: str
     process: Process
-    """As usable as one that was just started."""
+    """It works like a process that was just started."""
 
     @property
     def pid(self) -> int:
@@ -68,11 +68,11 @@ class Host(Protocol):
     """The processes it had when this daemon attached, including ended ones that were not
     forgotten."""
     units: bool
-    """Whether processes are systemd units, which have users and limits of their own."""
+    """Whether processes are systemd units, which have their own users and limits."""
     helpers: HelperHost
     """Starts helpers of the daemon."""
     died: bool
-    """Whether it ended unexpectedly, and every process with it."""
+    """Whether it, and every process with it, ended unexpectedly."""
     on_died: Callable[[], None]
     """Called when it has died and all its processes have ended."""
     on_problem: Callable[[str], None]
@@ -112,10 +112,10 @@ class Host(Protocol):
         """
 
     async def stays(self) -> bool:
-        """Return True if nodes shall keep running when the daemon is stopped."""
+        """Return True if nodes keep running when the daemon is stopped."""
 
     async def detach(self) -> None:
-        """Disconnect; everything stays as it is, for the next daemon. Idempotent."""
+        """Disconnect; leave everything to the next daemon. Idempotent."""
 
     async def end(self) -> None:
         """End every process that is left, and close all descriptors. Idempotent."""

@@ -42,8 +42,8 @@ def belongs(pid: int, process: Process, mark: tuple[str, str]) -> bool:
     if parent not in line[1:]:
         return False
     # Two checks on the oldest ancestor below the holder:
-    # its mark is this node's, or another node has started it;
-    # it is younger than `process`, or an earlier process of this node has left it.
+    # 1. Its mark is this node's. Otherwise another node has started it.
+    # 2. It is younger than `process`. Otherwise an earlier process of this node has left it.
     orphan = line[line.index(parent) - 1]
     is_younger = (start_time(orphan) or 0) >= process.started
     return is_younger and _environ(orphan).get(mark[0]) == mark[1]
@@ -60,8 +60,8 @@ def control_groups(pid: int) -> list[str]:
 def groups_in(text: str) -> list[str]:
     """Return, from the text of a /proc/PID/cgroup, the paths in the hierarchies systemd may use.
 
-    A machine may have both, and a container may use another one than its host. In both an
-    unprivileged process can neither leave its group nor make one outside its own.
+    A machine may have both, and a container may use a different one from its host. In both, an
+    unprivileged process can neither leave its group nor create one outside its own.
     """
     found = []
     for line in text.splitlines():

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from dorad.dataflow.model import Resources
+    from dorad.dataflow.settings import Resources
     from dorad.realtime.schedule import Schedule
 
 

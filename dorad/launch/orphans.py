@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class Orphan(Struct, frozen=True):
-    """A process that has no supervisor any more."""
+    """A process whose supervisor has ended."""
 
     pid: int
     started: int
@@ -48,8 +48,8 @@ class _Seen(Struct, frozen=True):
 def find(mark: str, spare: Collection[int] = ()) -> list[Orphan]:
     """Return this user's processes that carry `mark`, and their descendants. Blocks a little.
 
-    Leaves out the pids in `spare` (a process holder's, say), this process, and the descendants of
-    these; and processes that another daemon has marked.
+    Leaves out this process and the pids in `spare` (such as a process holder's), with their
+    descendants, and processes that another daemon has marked.
     """
     seen = dict(_processes())
     below: dict[int, list[int]] = {}
@@ -73,25 +73,28 @@ def find(mark: str, spare: Collection[int] = ()) -> list[Orphan]:
 
 
 def end(mark: str, spare: Collection[int] = (), seconds: float = 10.0) -> list[Orphan]:
-    """SIGKILL what `find` returns until it returns nothing; return all that were found. Blocks.
+    """SIGKILL the processes that `find` returns until there are none; return them all. Blocks.
 
     Raises:
         LaunchError: some still run after `seconds`.
     """
     give_up_at = time.monotonic() + seconds
-    ended: set[Orphan] = set()
-    while orphans := find(mark, spare):
+    found: set[Orphan] = set()
+    while True:
+        # One without the mark is found below its parent only: `find` misses it once that has died.
+        found.update(find(mark, spare))
+        running = [orphan for orphan in found if is_alive(orphan.pid, orphan.started)]
+        if not running:
+            return sorted(found, key=lambda orphan: orphan.pid)
         if time.monotonic() > give_up_at:
-            pids = ", ".join(str(orphan.pid) for orphan in orphans[:10])
+            pids = ", ".join(str(orphan.pid) for orphan in running[:10])
             raise LaunchError(f"processes left by an earlier dorad cannot be ended: {pids}")
-        _log.debug("killing %d processes that are marked %s", len(orphans), mark)
-        ended.update(orphans)
-        _kill(orphans[:_WATCHED])
-    return sorted(ended, key=lambda orphan: orphan.pid)
+        _log.debug("killing %d processes that are marked %s", len(running), mark)
+        _kill(running[:_WATCHED])
 
 
 def _kill(orphans: list[Orphan]) -> None:
-    """SIGKILL these, and wait a moment for their end."""
+    """SIGKILL these processes, and wait a moment for their end."""
     poll = select.poll()
     with contextlib.ExitStack() as handles:
         for orphan in orphans:

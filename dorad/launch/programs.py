@@ -1,8 +1,12 @@
 """Find the program that a node's `path` names, and the Python that runs it.
 
-Which Python, in this order: that of the active virtual environment (`VIRTUAL_ENV` in the node's
-environment); that of the virtual environment which dora itself is installed in, because
-`.venv/bin/dora run` implies it even if it is not activated; `python3` or `python` on PATH.
+The Python is the first of these that exists:
+
+- that of the active virtual environment (`VIRTUAL_ENV` in the node's environment),
+- that of the virtual environment in which dora itself is installed, because `.venv/bin/dora run`
+  implies it even if it is not activated,
+- `python3` or `python` on PATH.
+
 The environment's `bin` comes first on the node's PATH, as if it were activated, so that
 the commands installed in it are found too.
 """

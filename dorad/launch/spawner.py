@@ -1,4 +1,4 @@
-"""A process of a dataflow, and the interface of what starts it: a process holder, or systemd."""
+"""A process of a dataflow, and the interface of its spawner: a process holder, or systemd."""
 
 from __future__ import annotations
 
@@ -74,6 +74,6 @@ class Process:
             self._send_signal(self, sig)
 
     def set_exit(self, how: Exit) -> None:
-        """Record how it ended and wake those that wait; only its spawner calls this."""
+        """Record how it ended and wake the waiting tasks; only its spawner calls this."""
         self._exit = how
         self._ended.set()

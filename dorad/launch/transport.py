@@ -136,14 +136,14 @@ def receive(sock: socket.socket, size: int, max_fds: int) -> tuple[bytes, list[i
 
 def duplicate(fds: Iterable[int]) -> list[int]:
     """Return duplicates of all descriptors. Raises OSError, and then leaves none."""
-    made: list[int] = []
+    duplicates: list[int] = []
     try:
         for fd in fds:
-            made.append(os.dup(fd))
+            duplicates.append(os.dup(fd))
     except OSError:
-        close_all(made)
+        close_all(duplicates)
         raise
-    return made
+    return duplicates
 
 
 def close_all(fds: Iterable[int]) -> None:

@@ -1,4 +1,4 @@
-"""`dataflow.json` beside the log files: which dataflow they are of, and whether it runs."""
+"""`dataflow.json` beside the log files: which dataflow wrote them, and whether it runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class About(msgspec.Struct, frozen=True):
-    """One run of a dataflow. Times in seconds since 1970."""
+    """One run of a dataflow. Times are in seconds since 1970."""
 
     uuid: str
     name: str | None
@@ -29,9 +29,9 @@ class About(msgspec.Struct, frozen=True):
     """The process that writes the log files, and when it was started, in clock ticks since boot."""
     pid_started: int | None = None
     journal: bool = False
-    """Whether lines went to the journal; those that it did not take are in files anyway."""
+    """Whether lines went to the journal. Lines that it did not take are in files."""
     unit: str | None = None
-    """The systemd service that wrote to the journal, if it was one."""
+    """The systemd service that wrote to the journal, if any."""
 
     @property
     def ended(self) -> bool:
@@ -40,12 +40,12 @@ class About(msgspec.Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        """What to call it to a user."""
+        """The name and UUID to show to users."""
         return f"{self.name} ({self.uuid})" if self.name else self.uuid
 
 
 def write(folder: Path, about: About) -> None:
-    """Write the file, whole or not at all; the folder is made. Raises OSError."""
+    """Write the file atomically; create the folder. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{ABOUT}"
     try:
@@ -57,20 +57,20 @@ def write(folder: Path, about: About) -> None:
 
 
 def read(folder: Path) -> About | None:
-    """Return what the file says; None if there is none, or it cannot be understood."""
+    """Return the content of the file; None if it is missing or invalid."""
     try:
         return msgspec.json.decode((folder / ABOUT).read_bytes(), type=About)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-def writer_lives(about: About) -> bool:
-    """Return True if the process that writes the log files runs."""
+def writer_is_alive(about: About) -> bool:
+    """Return True if the process that writes the log files is running."""
     if about.pid is None or about.pid_started is None:
         return False
     return is_alive(about.pid, about.pid_started)
 
 
 def own_start() -> int:
-    """Return when this process was started, in clock ticks since boot."""
+    """Return the start time of this process, in clock ticks since boot."""
     return start_time(os.getpid()) or 0

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from dorad.logs.staging import Stage, Staging
 
 TAIL_LINES = 500
-HOLD_S = 0.1
-"""Seconds that the beginning of a traceback waits for the rest, to be one entry of the journal."""
+TRACEBACK_WAIT_S = 0.1
+"""Seconds that the beginning of a traceback waits for the rest, to form one journal entry."""
 
 
 class Capture:
@@ -38,22 +38,22 @@ class Capture:
         adopted: bool = False,
         unit: str | None = None,
     ) -> None:
-        """Own the pipes (their read ends) and `staging` from here on, and close them.
+        """Take ownership of the pipes (their read ends) and of `staging`.
 
-        `adopted` says that another process read here before and may have died in the middle of it;
-        its log is put right here, before anything is appended. `unit` is systemd's for the process.
+        `adopted` means that a previous process read these pipes and may have died halfway; its log
+        is repaired before anything is appended. `unit` is the process's systemd unit.
         """
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         """The last 500 lines of stderr, as the process wrote them; for the failure report."""
         self._log = log
         self._recalled_until: float | None = None
-        """When we came, while what was read before lies in the journal alone."""
+        """When this capture began, while earlier lines are still only in the journal."""
         self._staging = staging
         self._closed = asyncio.Event()
         self._open = 2
         if adopted:
-            _put_right(staging.stdout, "stdout", log)
-            _put_right(staging.stderr, "stderr", log)
+            _recover(staging.stdout, "stdout", log)
+            _recover(staging.stderr, "stderr", log)
             if log.journal is None:
                 self.tail.extend(log.last_errors(TAIL_LINES))
             else:
@@ -64,23 +64,23 @@ class Capture:
         )
 
     async def wait_closed(self) -> None:
-        """Until every writer has closed the pipes and all of it has been passed on."""
+        """Wait until every writer has closed the pipes and all lines have been passed on."""
         await self._closed.wait()
 
     async def drain(self) -> None:
-        """Read what is in the pipes now, then close them, whoever still holds their other ends.
+        """Read what is in the pipes now, then close them, even if they have other writers.
 
-        To be called when the process has ended: a grandchild may keep the pipes open for ever. What
-        fits into a pipe at most is read, so a grandchild that keeps writing does not hold it up.
+        Call this when the process has ended: a grandchild may keep the pipes open forever. At most
+        one pipe's capacity is read, so a grandchild that keeps writing does not delay the end.
         """
         for reader in self._streams:
             for _ in reader.drain():
                 await reader.unblocked()
 
     def finish(self) -> None:
-        """Do what `drain` does at once, whoever has to wait meanwhile. Idempotent."""
+        """Do the same as `drain`, but block the event loop meanwhile. Idempotent."""
         for reader in self._streams:
-            reader.wait_no_more()
+            reader.stop_waiting()
             for _ in reader.drain():
                 continue
 
@@ -91,9 +91,9 @@ class Capture:
             self._closed.set()
 
     async def recall(self) -> None:
-        """Put what an earlier process read from stderr before what has been read since.
+        """Prepend to `tail` the stderr lines that a previous process read.
 
-        Only for who needs it: reading the journal takes a program of its own.
+        Call this only when the tail is needed: reading the journal starts a program.
         """
         until, self._recalled_until = self._recalled_until, None
         room = TAIL_LINES - len(self.tail)
@@ -104,8 +104,8 @@ class Capture:
         self.tail.extendleft(reversed(lines))
 
 
-def _put_right(stage: Stage, stream: Stream, log: NodeLog) -> None:
-    """Undo what was written, or let go of it, whichever the one who died has not come to."""
+def _recover(stage: Stage, stream: Stream, log: NodeLog) -> None:
+    """Finish the interrupted write of a process that died: undo it, or discard what it sent."""
     size = stage.recover()
     if size is not None:
         log.file.cut_to(size)
@@ -141,25 +141,25 @@ class _Reader:
         """Whether there is nothing left to read."""
         self._files_only = False
         self._free = asyncio.Event()
-        """Not set while lines wait for the journal; nothing is read then."""
+        """Cleared while lines wait for the journal; reading pauses then."""
         self._free.set()
         self._held: asyncio.TimerHandle | None = None
         """Set while the beginning of a traceback waits for the rest of it."""
         if log.journal is not None:
-            log.journal.note(stage, stream)
+            log.journal.record_last(stage, stream)
         self._loop = asyncio.get_running_loop()
         os.set_blocking(pipe, False)
         self._loop.add_reader(pipe, self._read_once)
-        # What was read before somebody died must not wait for the node's next line.
-        self._more = self._loop.call_soon(self._go_on) if stage.filled else None
-        """Set while there may be complete lines in the staging memory; nothing is read then."""
+        # Lines that a dead process has read must not wait for the node's next line.
+        self._more = self._loop.call_soon(self._move_on) if stage.filled else None
+        """Set while the staging memory may hold complete lines; reading pauses then."""
 
     def drain(self) -> Iterator[None]:
-        """Read all there is in steps, and end. Where lines wait for the journal, so must one."""
+        """Read the rest step by step, and end. After each step, wait for `unblocked`."""
         budget = _pipe_size(self._pipe) if self._pipe >= 0 else 0
         while self._pipe >= 0:
             if self._more is not None:
-                self._go_on()
+                self._move_on()
             elif self._free.is_set():
                 count = self._read_once() if budget > 0 else 0
                 budget -= count
@@ -168,20 +168,20 @@ class _Reader:
             yield
 
     async def unblocked(self) -> None:
-        """Let others do something, and wait until the journal takes lines again or is given up."""
+        """Yield to other tasks, and wait until the journal takes lines again or is given up."""
         await asyncio.sleep(0)
         await self._free.wait()
 
-    def wait_no_more(self) -> None:
-        """What the journal does not take now goes to the file."""
+    def stop_waiting(self) -> None:
+        """Write to the file what the journal does not take now."""
         self._files_only = True
         if not self._free.is_set():
             self._unblock()
 
     def _read_once(self) -> int:
-        """Read once, so that a node that writes without pause leaves time to others.
+        """Read once, so that a node that writes without pause does not starve others.
 
-        Returns the number of bytes, 0 when there are none now or any more.
+        Returns the number of bytes; 0 if there are none now, or at the end.
         """
         if self._pipe < 0 or self._more is not None or self._final or not self._free.is_set():
             return 0
@@ -192,26 +192,26 @@ class _Reader:
         if not count:
             self._end()
         elif self._stage.newest_has_newline(count) or self._stage.filled > MAX_LINE:
-            self._go_on()
+            self._move_on()
         return count
 
-    def _go_on(self) -> None:
-        """Move lines, and see to it that those that are left follow."""
+    def _move_on(self) -> None:
+        """Move lines, and schedule the move of the remaining ones."""
         self._cancel()
         more = self._move()
         if more:
-            self._more = self._loop.call_soon(self._go_on)
+            self._more = self._loop.call_soon(self._move_on)
         elif self._final and self._free.is_set():
-            self._let_go()
+            self._close()
 
     def _end(self) -> None:
-        """What is in the staging memory is all: move it, then let go."""
+        """Stop reading, move what is in the staging memory, then close the pipe."""
         if self._pipe >= 0 and not self._final:
             self._final = True
             self._loop.remove_reader(self._pipe)
-            self._go_on()
+            self._move_on()
 
-    def _let_go(self) -> None:
+    def _close(self) -> None:
         self._cancel()
         self._loop.remove_reader(self._pipe)
         os.close(self._pipe)
@@ -226,7 +226,7 @@ class _Reader:
         self._more = self._held = None
 
     def _block(self, journal: Journal) -> None:
-        """Read nothing more until the journal takes lines, or is given up."""
+        """Pause reading until the journal takes lines, or is given up."""
         self._free.clear()
         if not self._final:
             self._loop.remove_reader(self._pipe)
@@ -238,12 +238,12 @@ class _Reader:
         self._free.set()
         if not self._final:
             self._loop.add_reader(self._pipe, self._read_once)
-        self._go_on()
+        self._move_on()
 
     def _move(self, *, hold: bool = True) -> bool:
-        """Move complete lines from the staging memory to where they belong.
+        """Move complete lines from the staging memory to the journal or the file.
 
-        Returns whether there are more of them to be moved now.
+        Returns True if more lines can be moved now.
         """
         cut = cut_lines(self._stage.data(), self._stage.skipping, final=self._final)
         if not cut.lines:
@@ -281,20 +281,20 @@ class _Reader:
         if went.lines:
             self._pass_on(records[: went.lines], cut.lines[: went.lines], None)
         if warning is not None:
-            self._log.say(warning)
+            self._log.report(warning)
         if went.full and not journal.journal.given_up():
             self._block(journal.journal)
             return False
         if went.held:
-            self._held = self._loop.call_later(HOLD_S, self._release)
+            self._held = self._loop.call_later(TRACEBACK_WAIT_S, self._release)
             return False
         return went.full or cut.more
 
     def _release(self) -> None:
-        """The rest of the traceback has not come in time."""
+        """Move an incomplete traceback whose rest did not come in time."""
         self._held = None
         if self._free.is_set() and self._more is None and self._move(hold=False):
-            self._more = self._loop.call_soon(self._go_on)
+            self._more = self._loop.call_soon(self._move_on)
 
     def _pass_on(
         self, records: list[LogRecord], lines: list[bytes], warning: LogRecord | None
@@ -307,7 +307,7 @@ class _Reader:
         self._log.deliver(records, lines)
 
     def _write(self, lines: Sequence[bytes], used: int, *, skipping: bool) -> None:
-        """Append lines to the file, then let go of the bytes they were made of."""
+        """Append lines to the file, then release their bytes in the staging memory."""
         data = b"".join(lines)
         if data:
             file = self._log.file
@@ -322,7 +322,7 @@ class _Reader:
     def _write_in_parts(
         self, lines: Sequence[bytes], ends: Sequence[int], used: int, *, skipping: bool
     ) -> None:
-        """Append as many lines at a time as the file takes before it has to be rotated."""
+        """Append lines in parts, each as large as fits before the next rotation."""
         file = self._log.file
         assert file.max_size is not None
         done = at = 0
@@ -339,14 +339,14 @@ class _Reader:
     def _encoding_warning(
         self, lines: Sequence[bytes], records: Sequence[LogRecord], now: float
     ) -> LogRecord | None:
-        """Once for each stream: its bytes are not what is shown."""
+        """Return a warning the first time that a stream has invalid UTF-8."""
         if not any("\ufffd" in record.message for record in records):
             return None
         try:
             b"\n".join(lines).decode()
         except UnicodeDecodeError:
             self._warned = True
-            text = f"{self._stream} is not UTF-8; what cannot be read is shown as \ufffd"
+            text = f"{self._stream} is not UTF-8; invalid bytes are shown as \ufffd"
             return LogRecord(now, "warn", self._log.node, text, self._stream, "dora")
         return None
 

@@ -1,4 +1,4 @@
-"""The log of one dataflow: its folder, its nodes' logs, what the daemon says, and who follows."""
+"""The log of one dataflow: its folder, its nodes' logs, the daemon's reports, its followers."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from dorad.logs.record import Sink
     from dorad.logs.selection import Selection
 
-ROOM_S = 60.0
-"""Seconds between looks at how much of the disk logs take."""
+DISK_CHECK_S = 60.0
+"""Seconds between checks of the disk space that logs use."""
 SPARE_FILE = 16 << 20
-"""Bytes at which a node's file is rotated that has only what the journal does not take."""
+"""Size in bytes at which a node's file is rotated if its lines normally go to the journal."""
 DAEMON_FILE = 16 << 20
-"""Bytes at which the file of what the daemon says is rotated."""
+"""Size in bytes at which the file of the daemon's reports is rotated."""
 
 
 class DataflowLog:
-    """Belongs to one event loop. Never raises for what happens to the files."""
+    """The log of one run. Belongs to one event loop. Never raises when a file cannot be written."""
 
     def __init__(
         self,
@@ -55,13 +55,13 @@ class DataflowLog:
         route: Callable[[Batch], None] | None = None,
         journal: Journal | None = None,
     ) -> None:
-        """Make a log that has written nothing yet; its files lie beside the dataflow's, or in
+        """Create a log; nothing is written yet. Its files lie beside the dataflow's, or in
         `folder`.
 
-        `watch` gets every line that `min_log_level` lets through, and what the daemon says; `route`
-        gets every batch of a node's lines, and may raise OSError. `started_at` (seconds since 1970)
-        is now, unless the dataflow was found running. With `journal`, which is owned, lines go
-        there, and to files only what it does not take.
+        `watch` gets every line that passes `min_log_level`, and the daemon's reports. `route` gets
+        every batch of a node's lines, and may raise OSError. `started_at` (seconds since 1970)
+        defaults to now. With `journal`, which is then owned, lines go there, and only those that
+        it does not take go to files.
 
         Raises:
             ValueError: DORA_LOG_DISK_LIMIT cannot be understood.
@@ -70,20 +70,20 @@ class DataflowLog:
         self._timer: asyncio.TimerHandle | None = None
         self.folder = folder or log_folder(dataflow.base_dir, dataflow_id)
         self.hub = LogHub()
-        self.trouble = Trouble(self._tell)
-        """`trouble.text` says why log files are not written; None while all is well."""
+        self.trouble = Trouble(self._report_trouble)
+        """`trouble.text` is the reason why log files are not written; None if they are."""
         self.route = route
         self._watch = watch
         self._unsent = False
-        """Whether the last batch could not be sent to other nodes, which is told once."""
+        """Whether the last batch could not be sent to other nodes, which is reported once."""
         self._nodes: dict[str, NodeLog] = {}
         self._ids = {node.id for node in dataflow.nodes}
         self._file = LogFile(self.folder, DAEMON, self.trouble, max_size=DAEMON_FILE, max_rotated=1)
         self._journal = journal
-        self._said: DaemonJournal | None = None
+        self._daemon_journal: DaemonJournal | None = None
         if journal is not None:
-            journal.tell = lambda level, text: self.say(level, None, text)
-            self._said = DaemonJournal(journal, dataflow_id, name, time.time_ns() // 1000)
+            journal.report = lambda level, text: self.report(level, None, text)
+            self._daemon_journal = DaemonJournal(journal, dataflow_id, name, time.time_ns() // 1000)
         self._about = about.About(
             uuid=dataflow_id,
             name=name,
@@ -98,11 +98,11 @@ class DataflowLog:
 
     @property
     def nodes(self) -> list[str]:
-        """The nodes there are, and those there were."""
+        """All present and past nodes."""
         return sorted(self._ids)
 
     def begin(self) -> None:
-        """Say in the folder that the dataflow runs, and begin to look after the disk."""
+        """Record in the folder that the dataflow runs, and begin to check the disk space."""
         try:
             disk.prepare(self.folder)
             about.write(self.folder, self._about)
@@ -111,22 +111,22 @@ class DataflowLog:
         self._make_room()
 
     def update(self, dataflow: Dataflow) -> None:
-        """Take note that nodes came or went."""
+        """Record that nodes were added or removed."""
         self._ids |= {node.id for node in dataflow.nodes}
         changed = msgspec.structs.replace(self._about, nodes=tuple(n.id for n in dataflow.nodes))
         self._rewrite(changed)
 
     def end(self, status: str) -> None:
-        """Say in the folder that the dataflow has ended, `finished` or `failed`; close all files.
+        """Record in the folder that the dataflow has `finished` or `failed`; close all files.
 
-        Those who follow see the last lines, then the end.
+        Followers get the last lines, then the end.
         """
         self._rewrite(msgspec.structs.replace(self._about, status=status, ended_at=time.time()))
         self.trouble.end()
         self.close()
 
     def close(self) -> None:
-        """Close all files; as far as they say, the dataflow goes on. Idempotent."""
+        """Close all files without recording an end: the dataflow may go on. Idempotent."""
         self.hub.end()
         if self._timer is not None:
             self._timer.cancel()
@@ -137,7 +137,7 @@ class DataflowLog:
             self._journal.close()
 
     def node(self, node: NodeSpec) -> NodeLog:
-        """Return the log of a node, the same for all its processes; its settings are taken anew."""
+        """Return the log of a node, shared by all its processes, with its present settings."""
         known = self._nodes.get(node.id)
         if known is not None and known.logging == node.logging:
             return known
@@ -157,19 +157,19 @@ class DataflowLog:
             journal = known.journal
         elif self._journal is not None:
             of = self._about
-            journal = NodeJournal(self._journal, of.uuid, of.name, node.id, self.say)
+            journal = NodeJournal(self._journal, of.uuid, of.name, node.id, self.report)
         log = NodeLog(node.id, node.logging, file, self._take, journal, self._record)
         self._nodes[node.id] = log
         return log
 
-    def say(self, level: str, node: str | None, text: str) -> None:
-        """Record one sentence of the daemon about the dataflow, or about a node of it."""
+    def report(self, level: str, node: str | None, text: str) -> None:
+        """Record a sentence of the daemon about the dataflow, or about one of its nodes."""
         self._record(LogRecord(time.time(), level, node, text))
 
     def follow(self, selection: Selection) -> tuple[History, Follower]:
-        """Return what was logged so far, and a follower that goes on exactly where it ends.
+        """Return what was logged so far, and a follower that continues exactly where it ends.
 
-        Both have to be closed.
+        The caller closes both.
 
         Raises:
             OSError: a file cannot be read.
@@ -177,29 +177,29 @@ class DataflowLog:
         return self.history(selection), self.hub.follow(selection)
 
     def history(self, selection: Selection) -> History:
-        """Return what was logged so far. It has to be closed. Raises OSError as `follow`."""
+        """Return what was logged so far; the caller closes it. Raises OSError as `follow`."""
         past = None
-        if self._said is not None:
+        if self._daemon_journal is not None:
             last = {
                 (node, stream): number
                 for node, log in self._nodes.items()
                 if log.journal is not None
                 for stream, number in log.journal.last.items()
             }
-            last["", DAEMON_STREAM] = self._said.last
+            last["", DAEMON_STREAM] = self._daemon_journal.last
             before = time.time_ns() // 1000
             past = JournalPast(self._about.uuid, selection, own(), last=last, before=before)
         return History(self.folder, self.nodes, selection, past)
 
     def _record(self, record: LogRecord) -> None:
-        if self._said is None or not self._said.say(record):
+        if self._daemon_journal is None or not self._daemon_journal.report(record):
             self._file.write(encode([record])[0], 1)
         self._show([record])
 
-    def _tell(self, level: str, text: str) -> None:
-        """Show a line about the files, which is not for the files while they cannot be written."""
+    def _report_trouble(self, level: str, text: str) -> None:
+        """Report trouble with the files; write it to them only once they can be written."""
         if self.trouble.text is None:
-            self.say(level, None, text)
+            self.report(level, None, text)
         else:
             self._show([LogRecord(time.time(), level, None, text)])
 
@@ -212,7 +212,7 @@ class DataflowLog:
             self.route(batch)
         except OSError as error:
             if not self._unsent:
-                self.say("warn", batch.node, f"its lines do not reach other nodes: {error}")
+                self.report("warn", batch.node, f"its lines do not reach other nodes: {error}")
             self._unsent = True
         else:
             self._unsent = False
@@ -232,6 +232,6 @@ class DataflowLog:
     def _make_room(self) -> None:
         """Delete old logs in a thread, now and once a minute."""
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(ROOM_S, self._make_room)
+        self._timer = loop.call_later(DISK_CHECK_S, self._make_room)
         out, mine = self.folder.parent, {self.folder.name}
         loop.run_in_executor(None, lambda: disk.make_room(out, keep=mine, limit=self._limit))

@@ -1,8 +1,7 @@
-"""How much of the disk logs may take, and what goes when it is too much.
+"""The limit of disk space for logs, and which files are deleted above it.
 
-The oldest finished dataflows go first, then rotated files of those that run. The file that a
-running node writes to stays. Nothing but our own files is ever touched: an `out` folder may hold
-others.
+The oldest finished runs are deleted first, then rotated files of running ones. The file that a
+running node writes to stays. Only log files are ever touched: an `out` folder may hold others.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ if TYPE_CHECKING:
 VARIABLE = "DORA_LOG_DISK_LIMIT"
 DEFAULT_LIMIT = 1 << 30
 SHARE = 8
-"""A file that has no limit of its own may take the limit divided by this,"""
+"""A file without its own limit may take the limit divided by this,"""
 SMALLEST = 64 << 10
-"""or so many bytes, if that is more."""
-LEFT_ALONE_S = 600.0
-"""A dataflow that is not known to have ended may be taken over by another daemon. Its folder counts
-as finished when nothing was written to it for as long as this."""
+"""or this many bytes, if that is more."""
+ABANDONED_S = 600.0
+"""Seconds without a write after which a run without a recorded end counts as finished. Before that,
+another daemon may adopt it."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class LogEntry(NamedTuple):
-    """One log file, or the description beside them."""
+    """One log file, or the `dataflow.json` beside it."""
 
     path: Path
     size: int
@@ -48,20 +47,20 @@ class Run(NamedTuple):
     folder: Path
     files: tuple[LogEntry, ...]
     rotated: tuple[LogEntry, ...]
-    """Those of `files` that nothing is appended to."""
+    """The closed files among `files`."""
     finished: bool
 
     @property
     def changed(self) -> float:
-        """When something was written last."""
+        """The time of the last write."""
         return max((entry.changed for entry in self.files), default=0.0)
 
 
 def limit(environ: Mapping[str, str]) -> int | None:
-    """Return the bytes that the logs below one `out` folder may take; None is no limit.
+    """Return how many bytes the logs below one `out` folder may take; None is unlimited.
 
     Raises:
-        ValueError: the variable says something else than a size or `off`.
+        ValueError: the variable is neither a size nor `off`.
     """
     text = environ.get(VARIABLE, "").strip()
     if not text:
@@ -75,15 +74,15 @@ def limit(environ: Mapping[str, str]) -> int | None:
 
 
 def share(limit: int | None) -> int | None:
-    """Return the bytes at which a file is rotated that has no limit of its own; None is never.
+    """Return the size at which a file without its own limit is rotated; None is never.
 
-    With the usual number of rotated files a node alone keeps below the whole limit.
+    With the default number of rotated files, one node alone stays below the whole limit.
     """
     return None if limit is None else max(limit // SHARE, SMALLEST)
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder of a run. A new `out` folder is kept out of git. Raises OSError."""
+    """Create the folder of a run. A new `out` folder is kept out of git. Raises OSError."""
     out = folder.parent
     if not out.exists():
         out.mkdir(parents=True, exist_ok=True)
@@ -92,37 +91,37 @@ def prepare(folder: Path) -> None:
 
 
 def make_room(out: Path, *, keep: Iterable[str], limit: int | None) -> None:
-    """Delete what is too much below `out`; the folders named in `keep` belong to what runs."""
+    """Delete files below `out` until `limit` is met; `keep` names folders of running dataflows."""
     if limit is None:
         return
-    for path in too_much(survey(out, frozenset(keep), time.time()), limit):
-        with contextlib.suppress(OSError):  # gone already, or not ours to delete
+    for path in files_to_delete(survey(out, frozenset(keep), time.time()), limit):
+        with contextlib.suppress(OSError):  # already deleted, or not permitted
             path.unlink()
-        with contextlib.suppress(OSError):  # something is left in it
+        with contextlib.suppress(OSError):  # not empty
             path.parent.rmdir()
 
 
-def too_much(runs: Sequence[Run], limit: int) -> list[Path]:
-    """Return the files to delete so that the rest takes `limit` bytes at most, if it can be had."""
+def files_to_delete(runs: Sequence[Run], limit: int) -> list[Path]:
+    """Return the files to delete so that the rest takes at most `limit` bytes, if possible."""
     total = sum(entry.size for run in runs for entry in run.files)
     finished = sorted((run for run in runs if run.finished), key=lambda run: run.changed)
     rotated = [entry for run in runs if not run.finished for entry in run.rotated]
-    doomed: list[Path] = []
+    chosen: list[Path] = []
     for run in finished:
         if total <= limit:
-            return doomed
-        doomed += [entry.path for entry in run.files]
+            return chosen
+        chosen += [entry.path for entry in run.files]
         total -= sum(entry.size for entry in run.files)
     for entry in sorted(rotated, key=lambda entry: entry.changed):
         if total <= limit:
             break
-        doomed.append(entry.path)
+        chosen.append(entry.path)
         total -= entry.size
-    return doomed
+    return chosen
 
 
 def survey(out: Path, keep: frozenset[str], now: float) -> list[Run]:
-    """Return the runs whose files lie below `out`."""
+    """Return the runs that have files below `out`."""
     try:
         folders = [path for path in out.iterdir() if _UUID.fullmatch(path.name) and path.is_dir()]
     except OSError:
@@ -136,10 +135,10 @@ def _run(folder: Path, running: bool, now: float) -> Run:
     nodes = known.nodes if known else ()
     rotated = tuple(entry for entry in files if is_rotated(entry.path.name, nodes))
     run = Run(folder, files, rotated, finished=False)
-    if running or (known is not None and not known.ended and about.writer_lives(known)):
+    if running or (known is not None and not known.ended and about.writer_is_alive(known)):
         return run
     ended = known is not None and known.ended
-    return run._replace(finished=ended or now - run.changed > LEFT_ALONE_S)
+    return run._replace(finished=ended or now - run.changed > ABANDONED_S)
 
 
 def _entries(folder: Path) -> Iterable[LogEntry]:

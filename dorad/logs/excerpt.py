@@ -1,4 +1,4 @@
-"""The interesting part of what a failed node wrote to stderr."""
+"""The lines of a failed node's stderr that explain the failure."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _BLOCKS = 2
 
 
 def excerpt(lines: Sequence[str], limit: int = 20) -> tuple[str, ...]:
-    """At most `limit` lines of `lines` that say why the node failed.
+    """Return at most `limit` of `lines`, those that explain why the node failed.
 
-    Of the last Python traceback: the frames in the user's files and the error, and the same of
-    what it was raised from. Of an interpreter's crash: its beginning. Else the last lines.
+    For a Python traceback: the frames in the user's files and the error, also those of its cause.
+    For a crash of the interpreter: its first lines. Otherwise: the last lines.
     """
     lines = [line.rstrip() for line in lines]
     while lines and not lines[-1]:
@@ -52,7 +52,7 @@ def _last_index(lines: Sequence[str], beginning: str) -> int | None:
 
 
 def _last_chain(lines: Sequence[str]) -> list[int]:
-    """Where the tracebacks begin that end in the last one, each the reason of the next."""
+    """Return where the last traceback and its causes begin, oldest cause first."""
     starts = [at for at, line in enumerate(lines) if line == _HEADER]
     chain = starts[-1:]
     for earlier, later in reversed(list(pairwise(starts))):
@@ -63,7 +63,7 @@ def _last_chain(lines: Sequence[str]) -> list[int]:
 
 
 def _trim_block(block: Sequence[str]) -> list[str]:
-    """One traceback with its error, and the joiner to the next one if there is one."""
+    """Return one traceback, shortened, with its error and the joiner to the next one, if any."""
     frames, error = _split_block(block)
     users = [frame for frame in frames if not _is_library(frame)] or frames[-1:]
     if len(users) > _FRAMES:
@@ -76,7 +76,7 @@ def _trim_block(block: Sequence[str]) -> list[str]:
 
 
 def _split_block(block: Sequence[str]) -> tuple[list[list[str]], list[str]]:
-    """The frames of a traceback (each with its lines of code), and everything after them."""
+    """Return the frames of a traceback (each with its lines of code), and the lines after them."""
     frames: list[list[str]] = []
     for at, line in enumerate(block[1:], start=1):
         if _FRAME.match(line):

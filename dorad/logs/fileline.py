@@ -1,6 +1,6 @@
 """A line of a log file: one JSON object with `ts level node stream msg target fields`.
 
-`file`, `line` and `module_path` follow where the node says them. `ts` has milliseconds.
+`file`, `line` and `module_path` follow if the node gives them. `ts` has milliseconds.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def encode(records: Sequence[LogRecord]) -> list[bytes]:
     text = _encoder.encode
     for record in records:
         if record.level == RAW and record.target is None and record.fields is None:
-            # Most lines: what they have in common with their neighbours is written once.
+            # Most lines share time, node and stream with their neighbours: encode those once.
             now = (record.timestamp, record.node, record.stream)
             if now != known:
                 known = now
@@ -82,17 +82,17 @@ def decode(line: bytes) -> LogRecord:
     """Return the record of a line of a log file.
 
     Raises:
-        ValueError: it is none, such as one that was half written when the disk was full.
+        ValueError: it is not a record, for example half a line written to a full disk.
     """
     try:
         found = _decoder.decode(line)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ValueError(f"no line of a log file: {error}") from error
+        raise ValueError(f"not a line of a log file: {error}") from error
     level = found.level if found.level == RAW else parse_level(found.level)
     if level is None:
-        raise ValueError(f"no log level: {found.level}")
+        raise ValueError(f"not a log level: {found.level}")
     if found.line is not msgspec.UNSET and not 0 <= found.line < 1 << 31:
-        raise ValueError("no number of a line")
+        raise ValueError("not a line number")
     return LogRecord(
         _seconds(found.ts),
         level,
@@ -108,7 +108,7 @@ def decode(line: bytes) -> LogRecord:
 
 
 def timestamp(seconds: float) -> str:
-    """Return RFC 3339 in UTC with milliseconds."""
+    """Return a time as RFC 3339 in UTC with milliseconds."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -120,13 +120,13 @@ _last_seconds = 0.0
 def _seconds(text: str) -> float:
     """Return seconds since the epoch, or raise ValueError.
 
-    Peers often have the same time, so it is kept.
+    The last one is cached: neighbouring lines often have the same time.
     """
     global _last_text, _last_seconds
     if text != _last_text:
         moment = datetime.fromisoformat(text)
         seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         if not 0 <= seconds < LAST_MOMENT:
-            raise ValueError(f"not a time of this age: {text}")
+            raise ValueError(f"time is out of range: {text}")
         _last_text, _last_seconds = text, seconds
     return _last_seconds

@@ -1,8 +1,8 @@
 """Which log records are shown: `--log-level` and `--log-filter`.
 
-A line without a severity counts as `info` when it came on stdout and as `warn` when it came on
-stderr: asking for warnings silences the chatter of `print`, but not what libraries and
-interpreters complain about.
+A line without a severity counts as `info` if it came on stdout and as `warn` if it came on
+stderr: a filter for warnings hides what `print` writes, but not what libraries and interpreters
+report.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LEVELS = ("error", "warn", "info", "debug", "trace", RAW)
-"""From the gravest down; `stdout` shows everything."""
+"""Most severe first; `stdout` shows everything."""
 
 _RANK = {level: rank for rank, level in enumerate(LEVELS)}
 
@@ -29,7 +29,7 @@ class LogFilter(Struct, frozen=True):
     by_node: Mapping[str, str] = field(default_factory=dict)
 
     def passes(self, record: LogRecord) -> bool:
-        """Whether `record` is shown."""
+        """Return True if `record` is shown."""
         level = record.level
         if level == RAW:
             level = "warn" if record.stream == "stderr" else "info"
@@ -38,10 +38,10 @@ class LogFilter(Struct, frozen=True):
 
 
 def parse_filter(level: str | None, by_node: str | None) -> LogFilter:
-    """The filter of `--log-level LEVEL` and `--log-filter node=LEVEL,…`.
+    """Return the filter of `--log-level LEVEL` and `--log-filter node=LEVEL,…`.
 
     Raises:
-        ValueError: one line naming the wrong part and what is accepted.
+        ValueError: one line that names the wrong part and what is accepted.
     """
     levels: dict[str, str] = {}
     for part in filter(None, map(str.strip, (by_node or "").split(","))):

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from dorad.logs.journal.sender import Sender
 
 SHOWN = 8
-"""Dataflows that an error lists."""
+"""Maximum number of dataflows that an error lists."""
 
 
 class NoLogsError(ProblemError):
-    """Logs that do not exist; the message lists those that do."""
+    """The requested logs do not exist; the message lists those that do."""
 
     def __init__(self, message: str) -> None:
         super().__init__("not-found", message)
@@ -31,9 +31,9 @@ class Found(NamedTuple):
 
     folder: Path
     about: About | None
-    """None where the folder does not say, as dora's own do not."""
+    """None if the folder has no `dataflow.json`, like dora's own."""
     others: int
-    """Older runs of the same name, or of any if none was asked for."""
+    """Number of older runs that also match."""
 
     @classmethod
     def at(cls, folder: Path) -> Found:
@@ -42,18 +42,18 @@ class Found(NamedTuple):
 
     @property
     def nodes(self) -> list[str]:
-        """The nodes there are or were, those first that the dataflow has now."""
+        """Present nodes, then past ones."""
         known = [] if self.about is None else [*self.about.nodes]
         return list(dict.fromkeys([*known, *nodes_in(self.folder)]))
 
     @property
     def name(self) -> str | None:
-        """What its user called it."""
+        """The name that the user gave to the run."""
         return None if self.about is None else self.about.name
 
     @property
     def title(self) -> str:
-        """What to call it to a user."""
+        """The name and UUID to show to users."""
         return self.folder.name if self.about is None else self.about.title
 
     @property
@@ -63,7 +63,7 @@ class Found(NamedTuple):
 
     @property
     def sender(self) -> Sender | None:
-        """Whose entries of the journal are its lines; None if they did not go there."""
+        """The sender of its journal entries; None if its lines did not go to the journal."""
         try:
             return of_run(self.folder, self.about) if self.journal else None
         except FileNotFoundError:  # deleted meanwhile
@@ -73,14 +73,14 @@ class Found(NamedTuple):
     def running(self) -> bool:
         """Whether more lines may come."""
         known = about.read(self.folder)
-        return known is not None and not known.ended and about.writer_lives(known)
+        return known is not None and not known.ended and about.writer_is_alive(known)
 
 
 def find(out: Path, wanted: str | None) -> Found:
-    """Return the newest run called `wanted` (a UUID, the beginning of one, or a name), or any.
+    """Return the newest run that matches `wanted` (a UUID, its beginning, or a name; None is any).
 
     Raises:
-        NoLogsError: there is none.
+        NoLogsError: no run matches.
     """
     runs = list_runs(out)
     if not runs:

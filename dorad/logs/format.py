@@ -28,7 +28,7 @@ _LEVEL_COLORS = {
     RAW: "\x1b[2m",
 }
 _NODE_COLORS = tuple(f"\x1b[38;5;{n}m" for n in (39, 208, 141, 43, 205, 178, 75, 113, 203, 80))
-"""Ten that differ from each other and can be read on black and on white."""
+"""Ten distinct colours, readable on black and on white."""
 
 
 def formatter(
@@ -39,13 +39,13 @@ def formatter(
     color: bool = False,
     daemon_id: str | None = None,
 ) -> Formatter:
-    """A function from a record to its line(s), without the last newline.
+    """Return a function from a record to its line(s), without the last newline.
 
-    pretty: `HH:MM:SS LEVEL node: target message`, with the levels padded so that nodes stand below
-    each other; compact leaves out the target and the padding; times are local.
-    json: the record as dora's `LogMessage`, times in UTC. `color` gives every node of `nodes` a
-    colour of its own; never for `json`. Control characters of nodes are shown, not sent; further
-    lines of one message are indented, so that none looks like a line of another node.
+    pretty: `HH:MM:SS LEVEL node: target message`, with padded levels, so that nodes line up;
+    compact: without target and padding; both with local time.
+    json: the record as dora's `LogMessage`, with times in UTC, never with colours. `color` gives
+    each of `nodes` its own colour. Control characters from nodes are escaped. Further lines of a
+    message are indented, so that none looks like a line of another node.
     """
     if kind == "json":
         return lambda record: visible_json(log_message(record, dataflow_id, daemon_id))
@@ -92,7 +92,7 @@ class _TextFormatter:
         return self._clock
 
     def _color(self, node: str | None) -> str:
-        """The node's place in the dataflow decides; its name, for one that is not in it."""
+        """Return the colour of a node, chosen by its place in the dataflow, else by its name."""
         if node is None:
             return "\x1b[1m"
         if node not in self._colors:

@@ -1,4 +1,4 @@
-"""What was logged of a dataflow up to one moment, in files and journal, as one sequence."""
+"""The log of a dataflow up to one moment, from files and journal, as one sequence."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from dorad.logs.selection import Selection
 
 BLOCK = 500
-"""Records given out at a time, at most."""
+"""Maximum number of records per block."""
 
 _SLACK_S = 60.0
-"""Nodes have clocks of their own: how far the times in one file may go backwards."""
+"""How far the times in one file may go backwards: nodes have different clocks."""
 
 
 class History:
-    """The files of some nodes, open, each up to where it reached. Use it as a context manager."""
+    """The open log files of some nodes, each up to its present end. Use it as a context manager."""
 
     def __init__(
         self,
@@ -37,9 +37,9 @@ class History:
         selection: Selection,
         journal: JournalPast | None = None,
     ) -> None:
-        """Open the files of those of `nodes` that are selected, and the daemon's.
+        """Open the files of the selected `nodes`, and the daemon's.
 
-        `journal` is what the journal holds of the dataflow, where it is written to; it is owned.
+        `journal` is the dataflow's part of the journal, if used; it is owned.
 
         Raises:
             OSError: a file may not be read.
@@ -47,7 +47,7 @@ class History:
         self.selection = selection
         self._journal = journal
         self.parts: dict[str, list[Part]] = {}
-        """By node, oldest first."""
+        """Parts by node, oldest first."""
         nodes = [*nodes]
         for node in nodes:
             if not selection.nodes or node in selection.nodes:
@@ -69,9 +69,9 @@ class History:
             self._journal.close()
 
     def blocks(self, tail: int | None = None) -> Iterator[list[LogRecord]]:
-        """Yield the selected records by time, oldest first; with `tail` only the last ones.
+        """Yield the selected records by time, oldest first; with `tail`, only that many at the end.
 
-        The lines of one node stay in the order in which it wrote them, whatever times it says.
+        The lines of one node stay in the order in which it wrote them, whatever their times.
 
         Raises:
             OSError: a file, or the journal, cannot be read.

@@ -1,4 +1,4 @@
-"""Handing the lines of a running dataflow to those who follow them."""
+"""Delivery of a running dataflow's log lines to its followers."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from dorad.logs.selection import Selection
 
 QUEUE_LINES = 10_000
-"""Lines that may wait for one follower; a slower one misses some, and is told how many."""
+"""Maximum of lines queued for one follower. A slower one misses lines and gets a count."""
 
 
 class Lines(NamedTuple):
-    """Some lines, oldest first, and how many were left out before them."""
+    """Lines, oldest first, and the number of lines left out before them."""
 
     records: list[LogRecord]
     left_out: int = 0
 
 
 class Follower:
-    """One who follows; an iterator over `Lines` that ends with the dataflow."""
+    """An iterator over `Lines` that ends with the dataflow."""
 
     def __init__(self, hub: LogHub, selection: Selection) -> None:
         self._hub = hub
@@ -36,7 +36,7 @@ class Follower:
         self._changed = asyncio.Event()
 
     def offer(self, records: Sequence[LogRecord]) -> None:
-        """Queue what is selected; what there is no room for is counted."""
+        """Queue the selected records; count those that do not fit."""
         wanted = [record for record in records if self._selection.passes(record)]
         room = max(0, QUEUE_LINES - self._waiting)
         if wanted and room:
@@ -47,12 +47,12 @@ class Follower:
         self._left_out += len(wanted[room:])
 
     def end(self) -> None:
-        """Let the iteration end after what waits."""
+        """End the iteration after the queued lines."""
         self._ended = True
         self._changed.set()
 
     def close(self) -> None:
-        """Follow no more. Idempotent."""
+        """Stop following. Idempotent."""
         self._hub.leave(self)
 
     def __aiter__(self) -> Follower:
@@ -76,14 +76,14 @@ class Follower:
 
 
 class LogHub:
-    """Those who follow the log of one dataflow. Belongs to one event loop."""
+    """The followers of one dataflow's log. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self._followers: set[Follower] = set()
         self._ended = False
 
     def follow(self, selection: Selection) -> Follower:
-        """Return a follower of what is published from now on. It has to be closed."""
+        """Return a follower of everything published from now on; the caller closes it."""
         follower = Follower(self, selection)
         if self._ended:
             follower.end()
@@ -92,16 +92,16 @@ class LogHub:
         return follower
 
     def publish(self, records: Sequence[LogRecord]) -> None:
-        """Hand lines to all who follow. Never blocks."""
+        """Hand lines to all followers. Never blocks."""
         for follower in self._followers:
             follower.offer(records)
 
     def leave(self, follower: Follower) -> None:
-        """Publish nothing to `follower` any more."""
+        """Stop publishing to `follower`."""
         self._followers.discard(follower)
 
     def end(self) -> None:
-        """The dataflow has ended: so do all followers, after what they have not read yet."""
+        """End all followers, after the lines that they have not read yet."""
         self._ended = True
         for follower in self._followers:
             follower.end()

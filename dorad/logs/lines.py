@@ -1,4 +1,4 @@
-"""Cutting what is there of a stream into lines of bounded length."""
+"""Cutting the bytes of a stream into lines of bounded length."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from itertools import accumulate
 from typing import NamedTuple
 
 MAX_LINE = 1 << 20
-"""Bytes of a line that are kept; the rest is dropped."""
+"""Maximum number of bytes kept of a line; the rest is dropped."""
 MAX_LINES = 1000
-"""Lines that are cut off at a time: what one node may keep the others waiting for."""
+"""Maximum number of lines cut off at a time, so that one node does not delay others."""
 CUT_MARKER = " … [line cut at 1 MiB]".encode()
 
 
 class Cut(NamedTuple):
-    """The lines at the beginning of some bytes, and how far they reach."""
+    """The complete lines at the beginning of some bytes, and where they end."""
 
     lines: list[bytes]
-    """Without newlines, and without the carriage return before one."""
+    """Lines without newlines and carriage returns."""
     used: int
-    """Bytes that are done with."""
+    """Number of bytes that these lines took."""
     more: bool
-    """Whether there are more complete lines; else what follows begins one that is not."""
+    """Whether more complete lines follow."""
     skipping: bool
     """Whether the next byte belongs to the dropped rest of a line that was cut."""
     start: int
-    """Where the first line begins: after the rest of an earlier one that was cut."""
+    """Where the first line begins, after the dropped rest of an earlier one."""
     pieces: list[bytes]
-    """The lines before they were shortened, without their newlines."""
+    """The lines before shortening, without newlines."""
 
     def ends(self) -> list[int]:
         """Return where each line ends, its newline included."""
@@ -35,11 +35,11 @@ class Cut(NamedTuple):
 
 
 def cut_lines(data: bytes, skipping: bool, *, final: bool = False) -> Cut:
-    """Cut complete lines off `data`, 1000 at most.
+    """Cut complete lines off `data`, at most 1000.
 
-    `skipping` says that `data` begins inside the dropped rest of a line. What is longer than 1 MiB
-    is given out as soon as that is clear, cut and marked. `final` says that nothing will follow, so
-    that a last line without a newline is complete, too.
+    `skipping` means that `data` begins inside the dropped rest of a line. A line longer than 1 MiB
+    is returned at once, cut and marked. `final` means that no more data follows, so a last line
+    without a newline is complete, too.
     """
     start = 0
     if skipping:

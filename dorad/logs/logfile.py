@@ -1,4 +1,4 @@
-"""One log file: appended to whole lines at a time, rotated by size, and quiet when it cannot be."""
+"""One log file: appended in whole lines and rotated by size; failures are reported, not raised."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RETRY_S = 3.0
-"""Seconds between attempts to write, after one that failed."""
+"""Seconds between attempts to write after a failure."""
 
 
 class Trouble:
-    """What keeps the log files of a dataflow from being written; told once, and when it is over."""
+    """Why a dataflow's log files cannot be written; reported once, and again when it is over."""
 
     def __init__(
-        self, tell: Callable[[str, str], None], clock: Callable[[], float] = time.monotonic
+        self, report: Callable[[str, str], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`tell` gets a level and a sentence."""
+        """`report` gets a level and a sentence."""
         self.text: str | None = None
         """One sentence while there is trouble."""
-        self._tell = tell
+        self._report = report
         self._clock = clock
         self._next_try = 0.0
         self._missing = 0
 
     def may_try(self) -> bool:
-        """Whether it is worth trying to write."""
+        """Return True if it is worth trying to write."""
         return self.text is None or self._clock() >= self._next_try
 
     def missing(self, lines: int) -> None:
@@ -40,24 +40,26 @@ class Trouble:
         self._missing += lines
 
     def failed(self, path: Path, error: OSError) -> None:
-        """Take note that a file could not be written."""
+        """Record that a file could not be written."""
         self._next_try = self._clock() + RETRY_S
         if self.text is None:
             reason = error.strerror or str(error)
             self.text = f"log files are not written: {path}: {reason}"
-            self._tell("error", f"{self.text}; nodes go on, make room or allow writing there")
+            self._report(
+                "error", f"{self.text}; nodes keep running; free space or permit writing there"
+            )
 
     def end(self) -> None:
-        """Nothing will be written any more: tell what is missing, if it is not over."""
+        """Report the missing lines, if the files still cannot be written."""
         if self.text is not None:
-            self._tell("error", f"log files were not written; {_count(self._missing)} missing")
+            self._report("error", f"log files were not written; {_count(self._missing)} missing")
 
     def worked(self) -> None:
-        """Take note that a file was written."""
+        """Record that a file was written."""
         if self.text is not None:
             missing, self._missing = self._missing, 0
             self.text = None
-            self._tell("warn", f"log files are written again; {_count(missing)} missing in them")
+            self._report("warn", f"log files are written again; {_count(missing)} missing")
 
 
 def _count(lines: int) -> str:
@@ -65,9 +67,9 @@ def _count(lines: int) -> str:
 
 
 class LogFile:
-    """The log file of one node, with the rotated ones beside it.
+    """The log file of one node, and its rotated files.
 
-    It is made by the first line. Never raises: what cannot be written is counted by `trouble`.
+    The first line creates it. Never raises: `trouble` counts lines that cannot be written.
     """
 
     def __init__(
@@ -80,9 +82,9 @@ class LogFile:
         max_rotated: int = 5,
         others: Collection[str] = (),
     ) -> None:
-        """`name` is the node's id, `others` those whose files lie in the same folder.
+        """`name` is the node's id, `others` are the ids of other nodes with files in the folder.
 
-        A file that has `max_size` bytes or more is rotated before the next line.
+        A file of `max_size` bytes or more is rotated before the next line.
         """
         self.max_size = max_size
         self.path = folder / current_name(name)
@@ -93,7 +95,7 @@ class LogFile:
         self._size = 0
 
     def begin(self) -> int | None:
-        """Return the size of the file that the next lines go to; None if it cannot be written."""
+        """Open the file for the next lines and return its size; None if it cannot be written."""
         if not self._trouble.may_try():
             return None
         try:
@@ -107,7 +109,7 @@ class LogFile:
         return self._size
 
     def append(self, data: bytes, lines: int) -> None:
-        """Append `lines` lines, right after a `begin` that worked; all of them, or none."""
+        """Append all of `lines` lines or none, right after a successful `begin`."""
         try:
             written = os.write(self._descriptor, data)
             if written < len(data):
@@ -123,18 +125,18 @@ class LogFile:
             self._trouble.worked()
 
     def write(self, data: bytes, lines: int) -> None:
-        """Append `lines` lines if the file can be written; else count them."""
+        """Append `lines` lines if the file can be written; else count them as missing."""
         if self.begin() is None:
             self._trouble.missing(lines)
         else:
             self.append(data, lines)
 
     def skip(self, lines: int) -> None:
-        """Count lines that are not written, because `begin` did not work."""
+        """Count lines as missing because `begin` failed."""
         self._trouble.missing(lines)
 
     def cut_to(self, size: int) -> None:
-        """Undo what was appended beyond `size` by somebody who died before saying so."""
+        """Remove what a process appended beyond `size` and died before committing."""
         try:
             if self._open() > size:
                 self._cut(size)
@@ -142,19 +144,19 @@ class LogFile:
             self._trouble.failed(self.path, error)
 
     def close(self) -> None:
-        """Close the file. The next line would open it again."""
+        """Close the file. The next line opens it again."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def _open(self) -> int:
-        """Make sure that the file is open and still has its name; return its size."""
+        """Ensure that the file is open and still has its name; return its size."""
         if self._descriptor >= 0:
             status = os.fstat(self._descriptor)
             if status.st_nlink:
                 return status.st_size
             self.close()
-        # Not blocked by a FIFO, which a node may have put in its place.
+        # O_NONBLOCK: a node may have put a FIFO in its place.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             self._descriptor = os.open(self.path, flags, 0o644)
@@ -164,9 +166,9 @@ class LogFile:
         return os.fstat(self._descriptor).st_size
 
     def _rotate(self) -> None:
-        """Move each file one place back; a place that is free ends the moving.
+        """Move each file one place back, up to the first free place.
 
-        Every step leaves the files in a state from which the next rotation goes on.
+        An interrupted rotation leaves a state from which the next one continues.
         """
         self.close()
         if not self._rotated:

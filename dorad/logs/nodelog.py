@@ -1,4 +1,4 @@
-"""What happens to the lines of one node: its filter, its file, and who else gets them."""
+"""The lines of one node: filtered, written to its file, and delivered to others."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from dorad.logs.selection import Selection
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dorad.dataflow.model import Logging
+    from dorad.dataflow.settings import Logging
     from dorad.logs.journal.forward import NodeJournal
     from dorad.logs.logfile import LogFile
     from dorad.logs.record import LogRecord
 
 
 class Batch(NamedTuple):
-    """Lines of one node that came together."""
+    """Lines of one node that arrived together."""
 
     node: str
     records: Sequence[LogRecord]
-    """Those that `min_log_level` lets through."""
+    """The lines that pass `min_log_level`."""
     raw: Sequence[bytes]
-    """All of them as the node wrote them, without newlines."""
+    """All lines as the node wrote them, without newlines."""
 
 
 class NodeLog:
@@ -39,29 +39,29 @@ class NodeLog:
         file: LogFile,
         sink: Callable[[Batch], None],
         journal: NodeJournal | None = None,
-        say: Callable[[LogRecord], None] = lambda record: None,
+        report: Callable[[LogRecord], None] = lambda record: None,
     ) -> None:
-        """`sink` must not block. With `journal`, the file has only what that does not take.
+        """`sink` must not block. With `journal`, the file has only the lines that it does not take.
 
-        `say` records what there is to say about the node, where the journal is used.
+        `report` records a warning about the node if the journal is used.
         """
         self.node = node
         self.logging = logging
         self.file = file
         self.journal = journal
-        self.say = say
+        self.report = report
         self._sink = sink
         level = logging.min_log_level
         self._filter = None if level is None or level == RAW else LogFilter(level)
 
     def passes(self, record: LogRecord) -> bool:
-        """Whether `min_log_level` lets a record through."""
+        """Return True if a record passes `min_log_level`."""
         return self._filter is None or self._filter.passes(record)
 
     def encode(self, records: Sequence[LogRecord], extra: LogRecord | None) -> list[bytes]:
-        """Return what each record adds to the file, nothing for one that is filtered out.
+        """Return the bytes that each record adds to the file, none for one that is filtered out.
 
-        `extra` goes along with the last one.
+        `extra` is added to the last one.
         """
         lines = encode(records)
         if self._filter is not None:
@@ -74,15 +74,15 @@ class NodeLog:
         return lines
 
     def deliver(self, records: Sequence[LogRecord], raw: Sequence[bytes]) -> None:
-        """Pass on what has just been written."""
+        """Deliver lines that have just been written."""
         if self._filter is not None:
             records = [record for record in records if self._filter.passes(record)]
         self._sink(Batch(self.node, records, raw))
 
     def last_errors(self, count: int, until: float | None = None) -> list[str]:
-        """Return the last lines on stderr that were written so far, oldest first.
+        """Return the last `count` lines on stderr, oldest first.
 
-        `until` is in seconds since 1970: later ones are left out. May be called in another thread.
+        Lines later than `until` (seconds since 1970) are left out. May be called in another thread.
         """
         selection = Selection(frozenset([self.node]), until=until, stream="stderr")
         past = None if self.journal is None else self.journal.past(selection)
@@ -90,5 +90,5 @@ class NodeLog:
             with History(self.file.path.parent, [self.node], selection, past) as history:
                 found = [record for block in history.blocks(count) for record in block]
         except OSError:
-            return []  # they cannot be read; the report goes without
+            return []  # unreadable: the report goes without them
         return [record.message for record in found]

@@ -1,4 +1,4 @@
-"""Open log files up to where they reached at one moment, read forwards or backwards."""
+"""Log files up to their end at one moment, read forwards or backwards."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _TRIES = 20
 
 
 class Part(NamedTuple):
-    """An open file of which the first `end` bytes count. Its descriptor is the owner's to close."""
+    """The first `end` bytes of an open file. The owner closes its descriptor."""
 
     descriptor: int
     end: int
     inode: int
     changed: float
-    """When it was last written to, in seconds since 1970."""
+    """The time of the last write, in seconds since 1970."""
 
 
 def open_parts(find: Callable[[], list[Path]]) -> list[Part]:
-    """Open the files of one node; `find` lists them, and both are oldest first.
+    """Open the files of one node that `find` lists, oldest first.
 
-    They may be rotated meanwhile: then all is done again, so that none is missed or met twice.
+    If they are rotated meanwhile, start over, so that no file is missed or read twice.
 
     Raises:
         OSError: a file may not be read.
@@ -62,7 +62,7 @@ def _open_all(paths: list[Path]) -> list[Part]:
 
 
 def inode(path: Path) -> int | None:
-    """Return which file has this name now, None if none has."""
+    """Return the inode of a file; None if there is no such file."""
     try:
         return path.stat().st_ino
     except FileNotFoundError:
@@ -76,14 +76,14 @@ def close_parts(parts: Iterable[Part]) -> None:
 
 
 def records(parts: Iterable[Part]) -> Iterator[LogRecord]:
-    """Yield the records of files, oldest first. What is no whole line of ours is left out."""
+    """Yield the records of files, oldest first. Invalid lines are left out."""
     for part in parts:
         for block in _blocks(part, 0):
             yield from decode_lines(block)
 
 
 def read_on(part: Part, position: int) -> tuple[list[LogRecord], int]:
-    """Return what stands from `position` on, and where to go on: behind the last whole line."""
+    """Return the records from `position` on, and the position after the last whole line."""
     found: list[LogRecord] = []
     for block in _blocks(part, position):
         found += decode_lines(block)
@@ -125,13 +125,13 @@ def records_backwards(parts: Iterable[Part]) -> Iterator[LogRecord]:
 
 
 def decode_lines(block: bytes) -> list[LogRecord]:
-    """Return the records of lines; what is none is left out."""
+    """Return the records of lines; invalid ones are left out."""
     found = []
     for line in block.split(b"\n"):
         if line:
             try:
                 found.append(decode(line))
             except (ValueError, OverflowError) as error:
-                # Half written when the disk was full, or another program's.
+                # Half a line written to a full disk, or another program's.
                 _log.debug("skipped a line of a log file: %s", error)
     return found

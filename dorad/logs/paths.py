@@ -1,7 +1,7 @@
 """Names of log files and their folders.
 
-`<base>/out/<uuid>/log_<node>.jsonl`; rotated ones are `log_<node>.1.jsonl`, the newest of them,
-and so on; `log_dora.jsonl` is what the daemon says about the dataflow (no node is called `dora`).
+`<base>/out/<uuid>/log_<node>.jsonl`; rotated files are `log_<node>.1.jsonl` (the newest), `.2` and
+so on; `log_dora.jsonl` holds the daemon's reports (no node may be called `dora`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DAEMON = "dora"
-"""Stands for the daemon where others have a node's id."""
+"""The daemon's name in place of a node's id."""
 MAX_ROTATED = 100
 ABOUT = "dataflow.json"
 
@@ -22,7 +22,7 @@ _FILE = re.compile(r"log_(?P<node>[\w.-]+?)(?:\.(?P<number>[1-9]\d{0,2}))?\.json
 
 
 def out_folder(base: Path) -> Path:
-    """Return where the folders of a dataflow file's runs lie."""
+    """Return the folder that holds the run folders of a dataflow file."""
     return base / "out"
 
 
@@ -32,14 +32,14 @@ def log_folder(base: Path, dataflow_id: str) -> Path:
 
 
 def current_name(node: str) -> str:
-    """Return the name of the file that a node's lines are appended to."""
+    """Return the name of a node's current file."""
     return f"log_{node}.jsonl"
 
 
 def rotated_names(node: str, count: int, others: Collection[str] = ()) -> list[str]:
     """Return the names of a node's rotated files, newest first.
 
-    A node may be called `cam.1` beside one called `cam`: its file is not taken for a rotated one.
+    If a node `cam.1` exists beside `cam`, its file does not count as a rotated one.
     """
     numbers = (n for n in range(1, MAX_ROTATED + 1) if f"{node}.{n}" not in others)
     return [f"log_{node}.{number}.jsonl" for number, _ in zip(numbers, range(count), strict=False)]
@@ -53,17 +53,17 @@ def files_of(folder: Path, node: str, others: Collection[str] = ()) -> list[Path
 
 
 def nodes_in(folder: Path) -> list[str]:
-    """Return the nodes that have log files, by the names of these, in order of the alphabet."""
+    """Return the nodes that have log files, sorted."""
     found = (_FILE.fullmatch(path.name) for path in folder.glob("log_*.jsonl"))
     return sorted({match["node"] for match in found if match and match["node"] != DAEMON})
 
 
 def is_log_file(name: str) -> bool:
-    """Whether a file of this name is one of ours."""
+    """Return True if a file of this name is a log file."""
     return _FILE.fullmatch(name) is not None
 
 
 def is_rotated(name: str, nodes: Collection[str]) -> bool:
-    """Whether a file of this name is a rotated one, to which nothing is appended."""
+    """Return True if a file of this name is a rotated log file."""
     match = _FILE.fullmatch(name)
     return bool(match and match["number"] and f"{match['node']}.{match['number']}" not in nodes)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Stream = Literal["stdout", "stderr"]
 
 RAW = "stdout"
-"""The level of a line that carries no severity, on whichever stream it came."""
+"""The level of a line without a severity, from either stream."""
 
 _LEVELS = {
     "error": "error",
@@ -29,10 +29,10 @@ _LEVELS = {
     "trace": "trace",
     "stdout": RAW,
 }
-"""Every spelling of a severity that is understood, in lower case."""
+"""Every accepted spelling of a severity, in lower case."""
 
 _PYTHON_LOGGING = re.compile(r"(CRITICAL|ERROR|WARNING|INFO|DEBUG):([\w.-]+):(.*)", re.DOTALL)
-"""What `logging.basicConfig()` writes: `WARNING:camera.driver:no frame`."""
+"""The default format of Python's logging: `WARNING:camera.driver:no frame`."""
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _TOP = ("message", "target", "file", "line", "module_path")
@@ -46,7 +46,7 @@ class LogRecord(msgspec.Struct, frozen=True, gc=False):
     """One line of a node, or of the daemon itself (`node` None)."""
 
     timestamp: float
-    """Seconds since the epoch, as the line says, else when it was read."""
+    """Seconds since the epoch, from the line itself, else when it was read."""
     level: str
     """`error` `warn` `info` `debug` `trace`, or `stdout` for a line without a severity."""
     node: str | None
@@ -64,12 +64,12 @@ Sink = Callable[[Sequence[LogRecord]], None]
 
 
 def parse_line(line: bytes, node: str, stream: Stream, now: float) -> LogRecord:
-    """The record of one output line (without its newline). Never raises.
+    """Return the record of one output line (without its newline). Never raises.
 
-    Structured are: a JSON object with at least a known `level` and a `timestamp`, in the shape of
-    our log methods or of Rust's `tracing` (text and origin inside `fields`), and a line of
-    Python's `logging` in its default format. Anything else is its own message at level `stdout`
-    and time `now`. Bad UTF-8 is replaced.
+    Two forms are structured: a JSON object with at least a known `level` and a `timestamp`, in the
+    shape of our log methods or of Rust's `tracing` (text and origin inside `fields`), and a line of
+    Python's `logging` in its default format. Any other line is a message at level `stdout` and time
+    `now`. Invalid UTF-8 is replaced.
     """
     text = line.decode("utf-8", "replace")
     if text.startswith("{"):
@@ -83,7 +83,7 @@ def parse_line(line: bytes, node: str, stream: Stream, now: float) -> LogRecord:
 
 
 def parse_level(text: str) -> str | None:
-    """The level that `text` spells, in any case; None if it is none."""
+    """Return the level that `text` spells, in upper or lower case; None if unknown."""
     return _LEVELS.get(text.lower())
 
 
@@ -95,7 +95,7 @@ def _from_json(text: str, node: str, stream: Stream) -> LogRecord | None:
     if not isinstance(data, dict):
         return None
     if _SURROGATE.search(text):
-        # JSON can spell half a character, which no output could write again.
+        # JSON can contain a lone surrogate, which no output could encode.
         data = json.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
     level, when = data.get("level"), _seconds(data.get("timestamp"))
     known = parse_level(level) if isinstance(level, str) else None
@@ -104,7 +104,7 @@ def _from_json(text: str, node: str, stream: Stream) -> LogRecord | None:
     fields = data.get("fields")
     rest: dict[str, Any] = dict(fields) if isinstance(fields, dict) else {}
     if "message" not in data:
-        # The shape of `tracing`: what we keep at the top it has among the fields.
+        # The shape of `tracing`: our top-level keys are inside its fields.
         data = {**data, "message": "", **{key: rest.pop(key) for key in _TOP if key in rest}}
     message = data["message"]
     return LogRecord(
@@ -130,7 +130,7 @@ def _line_number(value: object) -> int | None:
 
 
 def _seconds(timestamp: object) -> float | None:
-    """Seconds since the epoch of RFC 3339 text or a number of seconds; None for neither."""
+    """Return seconds since the epoch from RFC 3339 text or a number; None for anything else."""
     if isinstance(timestamp, str):
         try:
             moment = datetime.fromisoformat(timestamp)

@@ -1,4 +1,4 @@
-"""Which of the recorded lines somebody wants to see."""
+"""The log lines that a reader requests."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 class Selection(Struct, frozen=True):
-    """What a line has to be; what is not set asks for nothing. Times in seconds since 1970."""
+    """Conditions on a line; unset ones always hold. Times are in seconds since 1970."""
 
     nodes: frozenset[str] = frozenset()
-    """Empty is all of them, and the daemon; `dora` is what the daemon says about no node."""
+    """Empty means all nodes and the daemon; `dora` means the daemon's reports about no node."""
     shown: LogFilter = field(default_factory=LogFilter)
     since: float | None = None
     until: float | None = None
     grep: str | None = None
-    """Text within the message, in any case."""
+    """Text within the message, ignoring case."""
     stream: Stream | None = None
 
     def passes(self, record: LogRecord) -> bool:
-        """Whether `record` is wanted."""
+        """Return True if `record` is wanted."""
         if self.nodes and (record.node or DAEMON) not in self.nodes:
             return False
         if self.since is not None and record.timestamp < self.since:
@@ -51,7 +51,7 @@ def select(
     until: float | None = None,
     grep: str | None = None,
 ) -> Selection:
-    """Return the selection of these words. Raises ValueError: a level is none."""
+    """Return the selection of these texts. Raises ValueError if a level is unknown."""
     pairs = ",".join(f"{node}={least}" for node, least in (by_node or {}).items())
     shown = parse_filter(level, pairs)
     return Selection(frozenset(nodes), shown, since, until, grep or None)

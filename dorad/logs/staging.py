@@ -1,22 +1,27 @@
 """Shared memory between the pipes of a node's process and its log file.
 
-What is read from a pipe goes straight into it, and leaves it once it is in the file. The host keeps
-the memory beside the pipes. So a daemon that is killed at any moment, even inside the reading or
-the writing, leaves all its successor needs: no line is lost from the file or doubled.
+Bytes are read from a pipe straight into it, and stay until they are in the file. The host keeps the
+memory beside the pipes. So a daemon that is killed at any moment, even during a read or a write,
+leaves everything that its successor needs: no line is lost or duplicated.
 
     a page of words | stdout: bank 0, bank 1 | stderr: bank 0, bank 1
 
-A bank is 1 MiB and a little, but memory is taken only for what lines need. One bank of a stream is
-active: it holds FILLED bytes that are not in the file, and zeros after them, where the next read
-goes. Lines move to the file in three steps: BATCH takes the file's size; the lines are appended;
-the incomplete rest is copied to the other bank, and that one becomes active with one store of a
-word, which is the commit. After a death in between BATCH tells where to cut the file before the
-same lines are appended again. After a death inside a read, the zeros tell how much was read.
+A bank is slightly larger than 1 MiB, but uses only the memory that its lines need. One bank of a
+stream is active: it holds FILLED bytes that are not in the file, then zeros, where the next read
+goes. Lines move to the file in three steps:
 
-Entries for the journal go one by one. SENDING takes where the next one ends in the bank, and SENT
-after it how far they are gone and how many there were, in one word. After a death in between only
-the journal knows whether it got that one; the number that the entry carries is what it is asked
-for.
+1. BATCH is set to the file's size.
+2. The lines are appended.
+3. The incomplete rest is copied to the other bank, and one store of a word makes that bank active.
+   This is the commit.
+
+After a death between 1 and 3, the file is cut to BATCH and the same lines are appended again. After
+a death inside a read, the zeros show how much was read.
+
+Entries for the journal are sent one by one. SENDING is set to where the next entry ends in the
+bank; the entry is sent; SENT is set to the same end and the number of entries, in one word. After
+a death between these steps, only the journal knows whether it got the entry: it is searched for
+the entry's number.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ from dorad.logs.lines import MAX_LINE
 from dorad.shm.check import check_memory
 
 CHUNK = 16 << 10
-"""Bytes of one read: what one node may keep the others waiting for."""
+"""Maximum size of one read, so that one node does not delay others."""
 
 _PAGE = 4096
 _BANK = MAX_LINE + 4 * CHUNK
@@ -39,10 +44,10 @@ _SIZE = _PAGE + _STREAMS * 2 * _BANK
 _ZEROS = bytes(CHUNK)
 _LARGE = 16 * CHUNK
 
-# Words of a stream, from its place in the page.
+# Word offsets of a stream within the page.
 _ACTIVE = 0
 _FIRST = 1  # the number before that of the first entry, microseconds since 1970
-_BANK_WORDS = 8  # of bank 0; those of bank 1 are as far behind
+_BANK_WORDS = 8  # offset of bank 0's words; bank 1's are as far behind
 _FILLED = 0
 _SKIPPING = 1
 _BATCH = 2  # size of the file before the batch, plus 1; 0 is no batch
@@ -69,7 +74,7 @@ class Staging:
     """The memory of both streams, mapped; the descriptor stays the caller's.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the descriptor is not staging memory.
         OSError: it cannot be mapped.
     """
 
@@ -85,7 +90,7 @@ class Staging:
         )
 
     def close(self) -> None:
-        """Let go of the memory. Idempotent."""
+        """Unmap the memory. Idempotent."""
         if self._memory.closed:
             return
         for view in (self.stdout.words, self.stderr.words, self._words, self._view):
@@ -106,7 +111,7 @@ class Stage:
 
     @property
     def filled(self) -> int:
-        """Bytes that were read and are not in the file."""
+        """Number of bytes that were read and are not in the file."""
         return int(self.words[self._bank() + _FILLED])
 
     @property
@@ -128,7 +133,7 @@ class Stage:
         return count
 
     def newest_has_newline(self, count: int) -> bool:
-        """Whether there is a newline among the last `count` bytes."""
+        """Return True if there is a newline among the last `count` bytes."""
         end = self._base() + self.filled
         return self._memory.find(b"\n", end - count, end) >= 0
 
@@ -138,11 +143,11 @@ class Stage:
         return self._memory[begin : begin + self.filled]
 
     def begin(self, file_size: int) -> None:
-        """Take note that lines are about to be appended to a file of this size."""
+        """Record that lines are about to be appended to a file of this size."""
         self.words[self._bank() + _BATCH] = file_size + 1
 
     def commit(self, used: int, *, skipping: bool) -> None:
-        """Let go of the first `used` bytes: what they hold is in the file."""
+        """Release the first `used` bytes: their lines are in the file."""
         old = self._base()
         filled = self.filled
         rest = filled - used
@@ -161,10 +166,10 @@ class Stage:
             self._memory.madvise(mmap.MADV_REMOVE, old, _BANK)
 
     def recover(self) -> int | None:
-        """Go on after the death of the process that read here.
+        """Recover after the death of the process that read here.
 
-        Returns the size to which the file has to be cut before anything is appended to it, None if
-        no batch was under way.
+        Returns the size to which to cut the file before appending to it; None if no batch was under
+        way.
         """
         filled = self.filled
         begin = self._base() + filled
@@ -174,39 +179,37 @@ class Stage:
         return batch - 1 if batch else None
 
     def forget_batch(self) -> None:
-        """Take note that the file has been cut: what others append to it now is not to be."""
+        """Record that the file has been cut, so that it is not cut again."""
         self.words[self._bank() + _BATCH] = 0
-
-    # -- the journal -------------------------------------------------------------------------
 
     @property
     def number(self) -> int:
-        """The number of the last entry; over all processes of a node they rise."""
+        """The number of the last journal entry; it rises over all processes of a node."""
         return int(self.words[_FIRST]) + (self._sent() >> _END_BITS)
 
     def sending(self, end: int, *, skipping: bool) -> None:
-        """Take note that an entry is about to be sent, made of the bytes up to `end`."""
+        """Record that an entry made of the bytes up to `end` is about to be sent."""
         self.words[self._bank() + _SENDING] = end << 1 | skipping
 
     def sent(self) -> None:
-        """Take note that it was sent."""
+        """Record that it was sent."""
         end = self.words[self._bank() + _SENDING] >> 1
         count = (self._sent() >> _END_BITS) + 1
         self.words[self._bank() + _SENT] = count << _END_BITS | end
 
     def not_sent(self) -> None:
-        """Take note that it was not."""
+        """Record that it was not sent."""
         self.words[self._bank() + _SENDING] = 0
 
-    def doubtful(self) -> int | None:
-        """Return the number of the entry that may or may not have been sent before a death."""
+    def unconfirmed(self) -> int | None:
+        """Return the number of the entry that a dead process may or may not have sent, if any."""
         if self.words[self._bank() + _SENDING] >> 1 > self._sent_end():
             return self.number + 1
         return None
 
     def settle(self, *, arrived: bool) -> None:
-        """Let go of all that was sent before a death; `arrived` is said of what is doubtful."""
-        if self.doubtful() is not None:
+        """Release the entries that a dead process sent; `arrived` is about the unconfirmed one."""
+        if self.unconfirmed() is not None:
             if arrived:
                 self.sent()
             else:
@@ -223,7 +226,7 @@ class Stage:
         return self._sent() & ((1 << _END_BITS) - 1)
 
     def _grow(self, filled: int, count: int) -> None:
-        """Take note of `count` more bytes; the zeros behind them come first."""
+        """Record `count` more bytes, after writing the zeros behind them."""
         behind = self._base() + filled + CHUNK
         self._memory[behind : behind + count] = _ZEROS[:count]
         self.words[self._bank() + _FILLED] = filled + count

@@ -1,4 +1,4 @@
-"""Following log files that another process writes, rotation included."""
+"""Following log files that another process writes and rotates."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Tailing:
-    """Goes on where a `History` ends. Use it as a context manager."""
+    """A reader of log files that continues where a `History` ends. Use it as a context manager."""
 
     def __init__(self, folder: Path, history: History) -> None:
-        """Take over the newest file of each node from `history`, which must not be closed yet."""
+        """Continue with the newest file of each node in `history`, which must still be open."""
         self._selection: Selection = history.selection
         self._files = {
             node: _Followed(folder, node, parts) for node, parts in history.parts.items()
@@ -39,7 +39,7 @@ class Tailing:
             file.close()
 
     def read(self, nodes: Iterable[str]) -> list[LogRecord]:
-        """Return what was written since the last time, by time; `nodes` are those there are now.
+        """Return the lines since the last call, sorted by time; `nodes` are the present nodes.
 
         Raises:
             OSError: a file may not be read.
@@ -57,7 +57,7 @@ class Tailing:
 
 
 class _Followed:
-    """The files of one node, read up to some place in one of them."""
+    """The files of one node, and the position of the reader in them."""
 
     def __init__(self, folder: Path, node: str, parts: list[Part]) -> None:
         self._folder = folder
@@ -75,12 +75,12 @@ class _Followed:
             status = os.fstat(self._part.descriptor)
             if status.st_nlink and inode(self._current()) == self._part.inode:
                 return self._read_to(status.st_size)
-        # The file was rotated, or there was none: all that are newer, from the oldest on.
+        # The file was rotated, or did not exist: read all newer ones, oldest first.
         others = [] if self._node == DAEMON else [*nodes]
         parts = open_parts(partial(files_of, self._folder, self._node, others))
         inodes = [part.inode for part in parts]
         if self._part is not None:
-            # Only now that the newer ones are open is it sure that nothing is appended to it.
+            # The newer files are open now, so nothing more is appended to this one.
             found += self._read_to(os.fstat(self._part.descriptor).st_size)
             if self._part.inode in inodes:
                 seen = inodes.index(self._part.inode) + 1
@@ -99,7 +99,7 @@ class _Followed:
 
     def _read_to(self, end: int) -> list[LogRecord]:
         assert self._part is not None
-        # A file that a new daemon has cut loses what is written to it again.
+        # A new daemon may have cut the file; it writes the same lines again.
         self._position = min(self._position, end)
         found, self._position = read_on(self._part._replace(end=end), self._position)
         return found

@@ -152,11 +152,11 @@ class SyncGroup:
         """Return the next set as one event, or None; drop messages that match nothing."""
         for rings in self.rings.values():
             for ring in rings:
-                ring.searched_to = ring.inlet.seen()
+                ring.searched_to = ring.inlet.next_index()
         while True:
             passed, found = self._search()
             for ring, index in passed:
-                ring.inlet.pass_to(index)
+                ring.inlet.skip_to(index)
             if found is None:
                 return None
             events = [ring.served.take() for ring, _ in found]
@@ -166,7 +166,7 @@ class SyncGroup:
             _log.debug("sync %s: a queue overflowed during the search", self.name)
             for (ring, _), event in zip(found, events, strict=True):
                 if event is not None:
-                    ring.inlet.disown()
+                    ring.inlet.count_dropped()
 
     def _search(self) -> tuple[list[tuple[_Ring, int]], list[tuple[_Ring, int]] | None]:
         """Return the index to skip to in each ring, and the rings and indexes of a set, if any."""

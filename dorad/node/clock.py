@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from dorad.node import logbridge
-from dorad.shm.layout import BOX_STAMPS_REFUSED, add_to
+from dorad.shm.layout import BOX_STAMPS_REFUSED, MAX_AHEAD_NS, add_to
+from dorad.shm.steps import twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,17 +26,21 @@ _log = logging.getLogger(__name__)
 _fromtimestamp = datetime.fromtimestamp
 _time_ns = time.time_ns
 
-MAX_AHEAD_NS = 500_000_000
-"""Maximum lead of another clock over this machine's, as in dora (`uhlc`)."""
+
+@twin
+class ClockState:
+    """The fields of a clock."""
+
+    __slots__ = ("last", "on_refused")
 
 
-class Clock:
+class Clock(ClockState):
     """The clock of one node; timestamps are ns since 1970, UTC.
 
     `on_refused` is called with each timestamp that is too far ahead.
     """
 
-    __slots__ = ("last", "on_refused")
+    __slots__ = ()
 
     def __init__(self, on_refused: Callable[[int], None] = lambda _: None) -> None:
         self.last = 0

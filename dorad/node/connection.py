@@ -23,6 +23,7 @@ from dorad.node.peers import Peers
 from dorad.shm import doorbell
 from dorad.shm.layout import BOX_ASLEEP, BOX_MAGIC, BOX_MAIL, BOX_PULSE, BOX_SEEN, MAGIC
 from dorad.shm.mapping import Mapping
+from dorad.shm.steps import twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +47,14 @@ class DaemonAwayError(RuntimeError):
     """No daemon answers at the socket now; a restarted one may answer soon."""
 
 
-class DaemonConnection:
+@twin
+class ConnectionState:
+    """The fields of a connection that sending and receiving look at each time."""
+
+    __slots__ = ("bell", "lost", "mail", "outlets", "packets_handled")
+
+
+class DaemonConnection(ConnectionState):
     """The connection of one attached node. Receiving and sending threads both read its packets.
 
     `mail` is the value of BOX_MAIL when the socket was last read empty. `packets_received` counts
@@ -143,18 +151,20 @@ class DaemonConnection:
             self.box.words[BOX_PULSE] += 1
 
     def wait_for_start(self) -> int:
-        """Send `ready` and block until the start barrier opens.
+        """Send `ready` and wait until the start barrier opens.
 
-        Returns the start of the dataflow on CLOCK_MONOTONIC, in ns.
+        Return the start of the dataflow on CLOCK_MONOTONIC, in ns.
 
         Raises:
-            RuntimeError: the dataflow could not start, or the daemon is gone.
+            RuntimeError: the dataflow could not start, or the connection was closed.
         """
         with self._lock:
             self._send("ready", {})
             while self.epoch_ns is None:
                 if self.lost:
-                    raise RuntimeError("the daemon went away before the dataflow started")
+                    raise RuntimeError(
+                        "the daemon closed the connection before the dataflow started"
+                    )
                 self._wait(BEAT_S)
         self.beat()
         _log.debug("the start barrier is open")
@@ -178,7 +188,7 @@ class DaemonConnection:
 
     def _drain(self) -> None:
         if self._draining:
-            # A signal handler interrupted this very method, which will read the rest.
+            # A signal handler has interrupted this method, which will read the rest.
             return
         self._draining = True
         try:
@@ -206,7 +216,7 @@ class DaemonConnection:
         self._drain()
 
     def _receive(self, flags: int = 0) -> protocol.Packet | None:
-        """Return the next packet, or None when the daemon is gone."""
+        """Return the next packet, None if the daemon has closed the connection."""
         try:
             return protocol.receive_any(self._socket, flags)
         except ConnectionResetError:
@@ -286,7 +296,7 @@ class DaemonConnection:
 
         Raises:
             OSError: /dev/shm is full (the text gives the requested and the free size), or the
-                daemon is gone.
+                connection was closed.
         """
         answer = self.ask("grow", {"size": size})
         if answer.kind == "full":
@@ -302,14 +312,14 @@ class DaemonConnection:
         The descriptors must stay open until then, because a new daemon gets the request again.
 
         Raises:
-            OSError: the daemon is gone.
+            OSError: the connection was closed.
             ProtocolError: the packet would be too large.
         """
         with self._lock:
             if self._draining:
                 raise OSError(
                     "this was called in a signal handler that has interrupted the node while it "
-                    "reads packets of its daemon; set a flag there, and do it later"
+                    "was reading packets of its daemon; set a flag there, and do it later"
                 )
             # A signal handler may call this meanwhile: each request has its own answer.
             self._asked += 1
@@ -320,10 +330,10 @@ class DaemonConnection:
                 try:
                     protocol.send(self._socket, *request)
                 except (BrokenPipeError, ConnectionResetError):
-                    raise ConnectionError("the daemon is gone") from None
+                    raise ConnectionError("the daemon has closed the connection") from None
                 while number not in self._answers:
                     if self.lost:
-                        raise ConnectionError("the daemon is gone")
+                        raise ConnectionError("the daemon has closed the connection")
                     self.beat()
                     self._wait(BEAT_S)
             finally:
@@ -362,7 +372,7 @@ class DaemonConnection:
         self._send("ended", {"operator": operator})
 
     def done(self) -> None:
-        """Notify the daemon that this node sends nothing any more, and close the connection."""
+        """Notify the daemon that this node sends no more messages, and close the connection."""
         if self.descriptor >= 0:
             self._send("done", {})
             self.hang_up()
@@ -378,5 +388,5 @@ class DaemonConnection:
         try:
             protocol.send(self._socket, kind, fields, list(fds))
         except (BrokenPipeError, ConnectionResetError):
-            # A daemon that is gone needs no notice.
+            # The daemon has closed the connection and needs no notice.
             self.lost = True

@@ -109,8 +109,9 @@ class DaemonEvents:
         return any(source == node for _, source in self._sources.values())
 
     def lose_daemon(self) -> None:
-        """Queue an ERROR event: the daemon is gone."""
-        self.urgent.append(events.error("the daemon is gone; no more events will come"))
+        """Queue an ERROR event: the connection to the daemon was closed."""
+        text = "the daemon has closed the connection; no more events will come"
+        self.urgent.append(events.error(text))
 
     def _close(self, input_id: str) -> None:
         self._broken.discard(input_id)

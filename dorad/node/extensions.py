@@ -46,7 +46,8 @@ class ExtensionMethods:
         Raises:
             RuntimeError: another node has stored this key, 8192 entries are there already, the
                 value has more than 64 MiB, this node would store more than 128 MiB (all nodes
-                together: 256 MiB), a name has more than 1024 characters, or the daemon is gone.
+                together: 256 MiB), a name has more than 1024 characters, or the connection to the
+                daemon was closed.
             TypeError: the value is not `bytes`, or a name is not a `str`.
             ValueError: a name is not valid Unicode.
         """
@@ -59,7 +60,7 @@ class ExtensionMethods:
         """Return a stored value, or None if there is none; `remove` also drops it.
 
         Raises:
-            RuntimeError: the daemon is gone.
+            RuntimeError: the connection to the daemon was closed.
             TypeError: a name is not a `str`.
         """
         _check(namespace, key)
@@ -69,7 +70,7 @@ class ExtensionMethods:
         """Drop a stored value; do nothing if there is none.
 
         Raises:
-            RuntimeError: the daemon is gone.
+            RuntimeError: the connection to the daemon was closed.
             TypeError: a name is not a `str`.
         """
         _check(namespace, key)
@@ -82,7 +83,7 @@ class ExtensionMethods:
         Only the last 4096 keys are kept.
 
         Raises:
-            RuntimeError: the daemon is gone.
+            RuntimeError: the connection to the daemon was closed.
             TypeError: the namespace is not a `str`.
         """
         _check(namespace)

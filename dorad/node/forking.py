@@ -12,7 +12,7 @@ import ctypes
 import mmap
 import os
 import weakref
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from dorad.shm.mapping import Mapping
@@ -55,23 +55,23 @@ def _in_child() -> None:
 os.register_at_fork(after_in_child=_in_child)
 
 
-class _Abandoned:
-    """What an object of the parent becomes in the child."""
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise RuntimeError(
-            "this Node belongs to its parent process and cannot be used in a forked child; "
-            "send and receive in the parent, or start the child with the method 'spawn'"
-        )
+def _get_abandoned(item: object, name: str) -> Any:
+    if name.startswith("__"):
+        return object.__getattribute__(item, name)
+    raise RuntimeError(
+        "this Node belongs to its parent process and cannot be used in a forked child; "
+        "send and receive in the parent, or start the child with the method 'spawn'"
+    )
 
 
 def refuse(item: Any) -> None:
-    """Make every method of the item raise RuntimeError, for all who hold a reference to it.
+    """Make every method of the item raise RuntimeError, through all references to it.
 
     Only a change of its class reaches references that other code already holds, such as the
-    receiver inside a `Node`.
+    receiver inside a `Node`. The new class has the same fields, so that Python permits the change.
     """
-    object.__setattr__(item, "__class__", _Abandoned)
+    body = {"__slots__": (), "__getattribute__": _get_abandoned}
+    object.__setattr__(item, "__class__", type("Abandoned", (type(item),), body))
 
 
 def detach(mapping: Mapping) -> None:

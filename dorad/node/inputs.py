@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dorad.node import metadata as metadata_codec
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.events import Event, error, tick
+from dorad.shm import native
 from dorad.shm.layout import (
     RING_HEAD,
     RING_LAST,
@@ -25,6 +26,7 @@ from dorad.shm.layout import (
     add_to,
     read_count,
 )
+from dorad.shm.steps import step, twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +43,9 @@ NEVER_NS = 1 << 62
 
 _monotonic_ns = time.monotonic_ns
 _fromtimestamp = datetime.fromtimestamp
+
+if native.module is not None:
+    native.module.use_metadata(metadata_codec.decode, _fromtimestamp, UTC)
 
 
 @functools.cache
@@ -74,7 +79,7 @@ def warm_up(config: dict[str, Any]) -> None:
 
     It takes long enough for a queue to overflow. The first conversion in pyarrow imports pandas if
     that is installed, and computing on arrays imports `pyarrow.compute`. A node without data inputs
-    and outputs skips all of it.
+    and outputs skips the imports.
     """
     receives = any(item["interval_ns"] is None for item in config["inputs"])
     if receives or config["outputs"]:
@@ -89,13 +94,20 @@ def warm_up(config: dict[str, Any]) -> None:
     gc.collect()
 
 
-class RingInput:
+@twin
+class RingInputState:
+    """The fields of one ring."""
+
+    __slots__ = ("_build", "clock", "id", "inlet", "removed", "ring")
+
+
+class RingInput(RingInputState):
     """One ring that feeds an input from another node.
 
     `removed` is True once the daemon has disconnected the ring; its queue may not be empty yet.
     """
 
-    __slots__ = ("_build", "clock", "id", "inlet", "removed", "ring")
+    __slots__ = ()
 
     def __init__(self, input_id: str, inlet: Inlet, clock: Clock) -> None:
         self.id = input_id
@@ -117,6 +129,7 @@ class RingInput:
         """Return True if an event seems to be queued; safe in any thread."""
         return self.inlet.moved()
 
+    @step
     def take(self) -> Event | None:
         """Return the next event, or None.
 
@@ -133,9 +146,7 @@ class RingInput:
                 metadata["timestamp"] = _fromtimestamp(stamp / 1e9, UTC)
             value = self._build(taken)
         except Exception as failure:  # noqa: BLE001 - extension types run code of their own
-            self.inlet.count_unreadable()
-            _log.debug("input %s: unreadable message", self.id, exc_info=True)
-            return error(f"a message on input {self.id!r} cannot be read: {failure}")
+            return self._unreadable(failure)
         self.clock.saw(stamp)
         return {
             "kind": "dora",
@@ -144,6 +155,12 @@ class RingInput:
             "value": value,
             "metadata": metadata,
         }
+
+    def _unreadable(self, failure: Exception) -> Event:
+        """Count a message that cannot be read, and return its ERROR event."""
+        self.inlet.count_unreadable()
+        _log.debug("input %s: unreadable message", self.id, exc_info=failure)
+        return error(f"a message on input {self.id!r} cannot be read: {failure}")
 
     def stop(self) -> None:
         """Return only what is queued now."""

@@ -20,7 +20,7 @@ class Match(NamedTuple):
 
 
 def match(waiting: Sequence[Sequence[int]], tolerance: int) -> Match:
-    """Find the first set of one message from each input, all sent within `tolerance`.
+    """Search for the first set of one message from each input, all sent within `tolerance`.
 
     `waiting` holds the times of the queued messages of each input, oldest first, in the unit of
     `tolerance`. The oldest message of a set is skipped if its successor makes the set tighter.

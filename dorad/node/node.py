@@ -37,7 +37,7 @@ _attaching = threading.RLock()
 
 
 def _reset_in_child() -> None:
-    """Forget the parent's nodes, and a lock that one of its threads may hold."""
+    """Discard the parent's nodes, and replace a lock that one of its threads may hold."""
     global _attaching
     _attaching = threading.RLock()
     _attached.clear()
@@ -87,10 +87,9 @@ class Node(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
         logbridge.bridge(self._config["node_id"])
 
     def next(self, timeout: float | None = None) -> Event | None:
-        """Block for the next event.
+        """Wait for the next event and return it, None after the last event.
 
-        Returns None after the last event. After `timeout` seconds without an event, it returns one
-        of type ERROR, as in dora.
+        After `timeout` seconds without an event, return one of type ERROR, as in dora.
 
         Raises:
             ValueError: `timeout` is negative or not finite.

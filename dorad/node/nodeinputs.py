@@ -13,6 +13,7 @@ from dorad.node.replyinput import ReplyInput
 from dorad.shm import doorbell
 from dorad.shm.fence import fence
 from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, LayoutError
+from dorad.shm.steps import step, twin
 
 if TYPE_CHECKING:
     from collections import deque
@@ -62,7 +63,29 @@ class Input(Protocol):
         """See `RingInput`."""
 
 
-class NodeInputs:
+@twin
+class NodeInputsState:
+    """The fields of a node's inputs that polling and waiting look at each time."""
+
+    __slots__ = (
+        "_choosy",
+        "_daemon_events",
+        "_epoll",
+        "_has_removed",
+        "_mail",
+        "_order",
+        "_packets",
+        "_rings",
+        "_spin",
+        "_stopped",
+        "_timers",
+        "_words",
+        "connection",
+        "ended",
+    )
+
+
+class NodeInputs(NodeInputsState):
     """The inputs of one node or operator, and the daemon's events about them.
 
     Inputs are served least recently served first, each in order; urgent events of the daemon come
@@ -92,10 +115,12 @@ class NodeInputs:
         self._spin = spin
         self._words = connection.box.words
         self._waiter = doorbell.Waiter(connection.bell, [connection.descriptor])
+        self._epoll = self._waiter.descriptor
         self._stopped = False
         self._mail = 0
         self._packets = 0
 
+    @step
     def poll(self) -> Event | None:
         """Return the next event if there is one; set `ended` after the last."""
         connection = self.connection
@@ -185,7 +210,7 @@ class NodeInputs:
         )
 
     def _stop(self) -> None:
-        """Serve only what is queued now: it is all that comes after STOP."""
+        """Serve only the messages queued now: nothing else follows STOP."""
         _log.debug("stopping: only queued messages follow")
         self._stopped = True
         for item in self._order:
@@ -198,8 +223,8 @@ class NodeInputs:
     def add_reply_input(self, input_id: str, splitter: ReplySplitter) -> None:
         """Pass replies on an input to `splitter`, on all its rings, present and future.
 
-        If another thread or task holds the lock, it does so at the start of its next poll. The
-        reply to a request that is sent after this call comes later than that.
+        If another thread or task holds the lock, it does so at the start of its next poll. That is
+        before the reply to any request sent after this call.
         """
         if input_id in self._splitters:
             return
@@ -290,7 +315,7 @@ class NodeInputs:
     def _moved(self, watched: Watched) -> bool:
         """Return True if one of the words has changed, without a system call."""
         words = self._words
-        for at, seen in watched:  # noqa: SIM110 - any() costs as much as the rest of a look
+        for at, seen in watched:  # noqa: SIM110 - any() costs as much as the rest of a check
             if words[at] != seen:
                 return True
         return False
@@ -323,6 +348,7 @@ class NodeInputs:
                 return due if deadline is None else min(due, deadline)
         return deadline
 
+    @step
     def wait(self, deadline: int | None, only: Watched | None = None) -> None:
         """Sleep until an event may have come, or until the deadline.
 

@@ -13,7 +13,7 @@ packet is `{"t": kind, "large": true}`.
                                                              requests to the extension table
                      note {text}                             a line for the user about the node
                      ended {operator}                        one of its operators has ended
-                     done {}                                 sends nothing any more
+                     done {}                                 sends no more messages
     daemon -> node   welcome {} [mailbox, doorbell, space, config]
                                                              the node's own; config is JSON
                      refused {error}                         the dataflow has no such node
@@ -106,7 +106,7 @@ class Packet:
             raise ProtocolError(f"packet {self.kind!r} has no number {key!r}")
         return value
 
-    def question(self) -> int | None:
+    def request_number(self) -> int | None:
         """Return the request number, or None if there is none; or raise `ProtocolError`."""
         return None if self.fields.get("ask") is None else self.number("ask")
 
@@ -144,7 +144,7 @@ def send(sock: socket.socket, kind: str, fields: dict[str, Any], fds: list[int])
     """Send one packet with descriptors.
 
     Raises:
-        OSError: the other end is gone or, for a non-blocking socket, does not read.
+        OSError: the other end is closed or, for a non-blocking socket, does not read.
         ProtocolError: the packet is too large.
     """
     socket.send_fds(sock, [encode(kind, fields)], fds, socket.MSG_NOSIGNAL)
@@ -154,7 +154,7 @@ def send_any(sock: socket.socket, kind: str, fields: dict[str, Any], fds: list[i
     """Send a node one packet of any size with descriptors.
 
     Raises:
-        OSError: the node is gone or, for a non-blocking socket, does not read.
+        OSError: the node's end is closed or, for a non-blocking socket, not read.
         ProtocolError: the packet is larger than `MAX_LARGE`.
     """
     data = _dump(kind, fields)
@@ -202,8 +202,8 @@ def receive(
             raise ProtocolError("a packet is too large")
         if received & socket.MSG_CTRUNC:
             raise ProtocolError(
-                "descriptors were lost on their way: too many beside one packet, or this process "
-                "has too many files open (see `ulimit -n`)"
+                "descriptors were lost: a packet had too many, or this process has too many files "
+                "open (see `ulimit -n`)"
             )
         packet.kind, packet.fields = _load(data)
     except ProtocolError:

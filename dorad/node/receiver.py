@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from dorad.node import events
+from dorad.shm.steps import step, twin
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,7 +33,14 @@ class Turn(Protocol):
         """Give the turn back."""
 
 
-class Receiver:
+@twin
+class ReceiverState:
+    """The fields of a receiver that `next` looks at each time."""
+
+    __slots__ = ("_holder", "_poll", "_turn", "inputs")
+
+
+class Receiver(ReceiverState):
     """Receives the events of `inputs`.
 
     `loop` is the event loop whose task is suspended in `recv_async`, None if there is none.
@@ -60,8 +68,9 @@ class Receiver:
         self._turn = turn
         self._poll = poll
 
+    @step
     def next(self, timeout: float | None) -> Event | None:
-        """Block for the next event; None after the last. `timeout` in seconds."""
+        """Wait for the next event and return it, None after the last. `timeout` in seconds."""
         deadline = None if timeout is None else _monotonic_ns() + int(timeout * 1e9)
         turn = self._turn
         if not turn.acquire(False):

@@ -1,4 +1,4 @@
-"""An input on which calls and goals wait for replies: those go to them, the rest stays queued."""
+"""An input on which calls and goals wait for replies. Other messages stay queued."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ ENDED = "Cannot acquire buffer view: the parent SampleHandler has been sent or d
 
 
 class _Hold:
-    """Calls a function once: in `end`, or when its last reference is gone."""
+    """Calls a function once: in `end`, or when the last reference to it is dropped."""
 
     __slots__ = ("_call",)
 
@@ -159,7 +159,7 @@ else:
 def begin(memory: Any, offset: int, length: int, on_end: Callable[[], None]) -> Any:
     """Return a new buffer over writable memory, without views.
 
-    `on_end` is called once: by `release`, or when the buffer and all its views are gone.
+    `on_end` is called once: by `release`, or when the buffer and all its views are freed.
     """
     buffer = _begin()
     buffer._memory = (ctypes.c_ubyte * length).from_buffer(memory, offset)

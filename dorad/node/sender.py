@@ -16,6 +16,7 @@ from dorad.shm import doorbell
 from dorad.shm.fence import fence
 from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, ENTRY, INLINE
 from dorad.shm.pool import TRIM_EVERY_NS, Pool, Sample
+from dorad.shm.steps import step, twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +38,25 @@ SPACE_POLL_NS = 100_000_000
 """How often a sender that waits for room checks for packets of the daemon."""
 
 
-class Sender:
+@twin
+class SenderState:
+    """The fields of a sender."""
+
+    __slots__ = (
+        "_busy",
+        "_clock",
+        "_connection",
+        "_deferred",
+        "_encode",
+        "_lock",
+        "_trim_due_ns",
+        "_words",
+        "pool",
+        "shared_arrays",
+    )
+
+
+class Sender(SenderState):
     """Sends messages on a node's outputs. Safe to use from several threads and signal handlers.
 
     A signal handler may interrupt a send of its own thread. Its messages are deferred until that
@@ -45,7 +64,7 @@ class Sender:
     """
 
     def __init__(self, connection: DaemonConnection, clock: Clock, keep: int) -> None:
-        """`keep` is the size of the shared memory that the pool keeps while idle, in bytes."""
+        """Create an empty pool, which keeps up to `keep` bytes of shared memory while idle."""
         self._connection = connection
         self._words = connection.box.words
         self._clock = clock
@@ -57,9 +76,10 @@ class Sender:
         self._deferred: deque[Callable[[], None]] = deque()
         self._waiter: doorbell.Waiter | None = None
         self._encode: Callable[[Any], Encoded] | None = None
-        self._trim_ns = 0
+        self._trim_due_ns = 0
         self._kept: dict[str, KeptMessage] = {}
 
+    @step
     def send(self, output: str, data: Any, metadata: dict[str, Any] | None) -> None:
         """Send `data` on a declared output; blocks only for inputs with `backpressure`.
 
@@ -313,15 +333,18 @@ class Sender:
             else:
                 self._push_sample(outlets, encoded, meta, sample, stamp, flags)
         finally:
-            # Also when a signal handler raises during a wait: some rings have the message by now.
+            # Also if a signal handler raises during a wait: some rings have the message already.
             fence()
             for outlet in outlets:
                 peer = outlet.peer
                 if peer.words[BOX_ASLEEP]:
                     doorbell.ring(peer.bell)
-        if stamp - self._trim_ns > TRIM_EVERY_NS:
-            self._trim_ns = stamp
-            self.pool.trim(stamp)
+        if stamp > self._trim_due_ns:
+            self._trim(stamp)
+
+    def _trim(self, stamp: int) -> None:
+        self._trim_due_ns = stamp + TRIM_EVERY_NS
+        self.pool.trim(stamp)
 
     def _push_sample(
         self,
@@ -355,7 +378,7 @@ class Sender:
                     marks.append((outlet, outlet.head))
                     outlet.push(entry, size, stamp)
         finally:
-            # Also when a signal handler raises during a wait: some receivers may read the sample.
+            # Also if a signal handler raises during a wait: some receivers may read the sample.
             if sample is not None:
                 self.pool.sent(sample, marks)
             if holder is not None:

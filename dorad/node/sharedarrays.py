@@ -7,6 +7,8 @@ import operator
 import weakref
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from dorad.shm.steps import twin
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -37,7 +39,14 @@ class SharedArray(weakref.ref["NDArray[Any]"]):
             array.flags.writeable = False
 
 
-class SharedArrays:
+@twin
+class SharedArraysState:
+    """The arrays by identity and by address."""
+
+    __slots__ = ("_by_address", "_by_id")
+
+
+class SharedArrays(SharedArraysState):
     """The arrays in the node's samples, found by identity or by address."""
 
     def __init__(self, pool: Pool) -> None:

@@ -152,7 +152,7 @@ class PortCheck:
             return None
         field = f"field `{found.field}`: " if found.field else ""
         text = (
-            f"{self._sender} -> {self._receiver or 'nobody'}: not {self._port['type']}: "
+            f"{self._sender} -> {self._receiver or 'no receiver'}: not {self._port['type']}: "
             f"{field}expected {found.expected}, found {found.found}"
         )
         parts = {

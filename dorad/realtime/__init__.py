@@ -1,1 +1,1 @@
-"""Real time: how processes are scheduled, what this machine allows, what mends it."""
+"""Real time: scheduling of processes, and checks of what this machine allows."""

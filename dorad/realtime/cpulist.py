@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 def parse(text: str) -> frozenset[int]:
-    """Return the cores of a list; an empty text is none.
+    """Return the cores of a list; an empty text is an empty list.
 
     Raises:
-        ValueError: it is no list of cores.
+        ValueError: the text is not a list of cores.
     """
     cores: set[int] = set()
     for part in text.strip().split(","):
@@ -23,7 +23,7 @@ def parse(text: str) -> frozenset[int]:
 
 
 def spell(cores: Iterable[int]) -> str:
-    """Return the list as the kernel would write it."""
+    """Return cores as the kernel writes them."""
     spans: list[list[int]] = []
     for core in sorted(set(cores)):
         if spans and core == spans[-1][1] + 1:

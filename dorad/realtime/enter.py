@@ -1,7 +1,7 @@
-"""The words before a command: become what is wanted, give the right to it away, be the command.
+"""A program that sets the policy `deadline`, drops the right to do so, and executes a command.
 
-For units of systemd, which knows no policy `deadline`. What is refused is one line on stderr, and
-the command runs without.
+For systemd units, because systemd does not support that policy. If the kernel refuses it, one line
+on stderr says so, and the command runs without it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_LOWER = 3
 
 
-def entering(wanted: Schedule | None, argv: Sequence[str]) -> list[str]:
-    """Return `argv`, with the words before it that a policy `deadline` needs.
+def wrap_command(wanted: Schedule | None, argv: Sequence[str]) -> list[str]:
+    """Return `argv`, preceded by this program if the policy is `deadline`.
 
-    The kernel gives that to who has CAP_SYS_NICE; it is taken from the command. Nothing of the
-    environment that the command will have matters here.
+    The kernel grants that policy only with CAP_SYS_NICE, which the command does not keep. Variables
+    of the command's environment have no effect here.
     """
     if wanted is None or wanted.policy != SCHED_DEADLINE:
         return list(argv)
@@ -34,7 +34,7 @@ def entering(wanted: Schedule | None, argv: Sequence[str]) -> list[str]:
 
 
 def main() -> None:
-    """Execute the command in `sys.argv`, after the schedule's numbers with commas between.
+    """Execute the command in `sys.argv`, which follows the schedule as comma-separated numbers.
 
     Raises:
         OSError: the command cannot be executed.
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _drop_rights() -> None:
-    """A program that is executed by another user than root does not have CAP_SYS_NICE then."""
+    """Drop CAP_SYS_NICE for the program that is executed next, unless the user is root."""
     import ctypes
 
     from dorad.realtime.refusal import CAP_SYS_NICE

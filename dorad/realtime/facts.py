@@ -1,4 +1,4 @@
-"""What /proc and /sys say about real time on this machine: the one place that reads them."""
+"""Facts about real time on this machine, read from /proc and /sys."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SERVICE = "dorad.service"
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was found; None or empty where the machine does not have it or does not tell."""
+    """The facts; None or empty if missing or unreadable."""
 
     governors: Mapping[int, str] = field(default_factory=dict)
-    """By core, what sets its frequency."""
+    """The frequency governor of each core."""
     huge_pages: str | None = None
     """`always`, `madvise` or `never`."""
     rt_runtime_us: int | None = None
@@ -33,34 +33,34 @@ class Facts:
     preemption: str | None = None
     """`rt`, `full`, `voluntary`, `none` or `lazy`; `dynamic`: one of those, chosen at boot."""
     interrupts: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    """By number, the cores on which an interrupt may come."""
+    """The cores that may receive each interrupt, by its number."""
     locked_limit: int | None = None
-    """Bytes; UNLIMITED is no limit. This and the following are the process's that starts nodes."""
+    """In bytes, or UNLIMITED. This and the next four are about the process that starts nodes."""
     may_lock: bool = False
-    """Whether it has CAP_IPC_LOCK."""
+    """True if it has CAP_IPC_LOCK."""
     priority_limit: int | None = None
     may_prioritise: bool = False
-    """Whether it has CAP_SYS_NICE."""
+    """True if it has CAP_SYS_NICE."""
     is_service: bool = False
-    """Whether it is the system's service rather than a process of a user."""
+    """True if it is the system service, False if a user runs it."""
     swaps: tuple[str, ...] = ()
     clock: str | None = None
     clocks: tuple[str, ...] = ()
-    """Those there are."""
+    """The available clock sources."""
     smt: bool = False
-    """Whether cores share their units with another one that is in use."""
+    """True if simultaneous multithreading is active."""
     machine: str = ""
     """As `uname -m`."""
 
 
 class ProcReader:
-    """Reads below `root`, which is `/` but for tests."""
+    """Reads files below `root`, which is `/` except in tests."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
 
     def facts(self, pid: int | str = "self") -> Facts:
-        """Return what is to be found, `pid` being the process that starts nodes."""
+        """Return all facts; `pid` is the process that starts nodes."""
         cpus = "sys/devices/system/cpu"
         clock = "sys/devices/system/clocksource/clocksource0"
         limits, status = self._table(f"proc/{pid}/limits"), self._table(f"proc/{pid}/status")
@@ -98,7 +98,7 @@ class ProcReader:
         return None if text is None else int(text)
 
     def _table(self, path: str) -> dict[str, list[str]]:
-        """Rows of a name and its values; two blanks or a tab end a name."""
+        """Return rows of a name and its values; two blanks or a tab end a name."""
         rows: dict[str, list[str]] = {}
         for line in (self._text(path) or "").splitlines():
             name, _, rest = line.replace("\t", "  ").partition("  ")
@@ -118,7 +118,7 @@ class ProcReader:
         if "PREEMPT_DYNAMIC" in version:
             words = (self._text("proc/cmdline") or "").split()
             asked = [word[8:] for word in words if word.startswith("preempt=")]
-            # Only root may see what is in force.
+            # Only root may read the present mode.
             now = _chosen(self._text("sys/kernel/debug/sched/preempt"), "()")
             return now or (asked[-1] if asked else "dynamic")
         if not version:
@@ -136,7 +136,7 @@ class ProcReader:
 
 
 def _chosen(text: str | None, marks: str = "[]") -> str | None:
-    """The word in brackets among those that may be chosen."""
+    """Return the word in brackets, which the kernel puts around the chosen option."""
     if text is None or marks[0] not in text:
         return None
     return text.partition(marks[0])[2].partition(marks[1])[0]

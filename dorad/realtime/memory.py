@@ -1,6 +1,6 @@
-"""Keeping all memory of this process present, so that no page has to be fetched at a bad moment.
+"""Lock the memory of this process, so that it never waits for a page to be fetched.
 
-A node's process pays for these imports: only the standard library.
+Nodes import this module: it uses only the standard library.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _HINT = (
 
 
 def lock() -> str | None:
-    """Lock what is mapped now and later; return None, or one line that says what is missing.
+    """Lock present and future memory; return None, or one line that says what is missing.
 
-    A page is locked once it is touched: address space that is only reserved (stacks of threads, the
-    spare room of a mailbox) takes no memory. Where the limit is not infinite only what is there now
-    is locked, because an allocation that exceeds the limit later would fail.
+    A page is locked when it is first touched: reserved address space (stacks of threads, the spare
+    room of a mailbox) takes no memory. With a finite limit, only the present memory is locked,
+    because a later allocation beyond the limit would fail.
     """
-    limit, most = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    if limit != most:
+    limit, hard_limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if limit != hard_limit:
         with contextlib.suppress(OSError, ValueError):  # forbidden by a sandbox
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard_limit, hard_limit))
         limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     free = limit == resource.RLIM_INFINITY or has_capability(CAP_IPC_LOCK)
     code = _mlockall(_MCL_CURRENT | _MCL_ONFAULT | (_MCL_FUTURE if free else 0))
@@ -37,12 +37,12 @@ def lock() -> str | None:
         return None
     found = f"its limit is {limit >> 10} KiB" if not free else os.strerror(code)
     if code == 0:
-        return f"lock_memory: only what it has now is locked: {found}; {_HINT}"
+        return f"lock_memory: only the present memory is locked: {found}; {_HINT}"
     return f"lock_memory: the memory of the process is not locked: {found}; {_HINT}"
 
 
 def has_capability(number: int, pid: int | str = "self") -> bool:
-    """Tell whether a process has a capability now (`number` as in linux/capability.h)."""
+    """Return True if a process has a capability (`number` as in linux/capability.h)."""
     with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123
         for line in status:
             if line.startswith("CapEff:"):

@@ -1,4 +1,4 @@
-"""Giving this process itself real time: the thread that calls, and the memory of all."""
+"""Real time for this process itself: for the calling thread, and the memory of all threads."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ POLICIES = {"fifo": os.SCHED_FIFO, "rr": os.SCHED_RR, "other": os.SCHED_OTHER}
 
 
 def apply(settings: RealtimeSettings) -> list[str]:
-    """Do what the settings say; return one line for each part that is refused, and how to get it.
+    """Apply the settings; return one line for each part that is refused, with a hint.
 
-    The policy is the calling thread's only: neither threads nor processes that it starts have it.
-    The cores are those of threads and processes that it starts from now on, too.
+    The policy applies to the calling thread only: threads and processes that it starts do not
+    inherit it. They do inherit the cores.
     """
     if not settings.enabled:
         return []

@@ -1,4 +1,4 @@
-"""Why a process does not run in real time though it should: one line that says how to mend it."""
+"""The reason why the kernel refuses real time to a process, as one line with a hint."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ _LIMIT = "Max realtime priority"
 
 
 def rights(pid: int | str = "self") -> tuple[int, bool]:
-    """Return the highest real-time priority that a process may take by its limits, and whether it
-    has CAP_SYS_NICE, which lets it take any. Of a process that is gone: (0, False).
+    """Return a process's limit of real-time priority, and True if it has CAP_SYS_NICE.
+
+    With CAP_SYS_NICE it may take any priority. For a process that has ended, return (0, False).
     """
     try:
         limits = Path(f"/proc/{pid}/limits").read_text(encoding="ascii")
@@ -35,7 +36,7 @@ def rights(pid: int | str = "self") -> tuple[int, bool]:
 
 
 def policy_refused(wanted: Schedule, number: int, limit: int, *, nice: bool) -> str:
-    """Say why the kernel has answered errno `number` to a process with these rights."""
+    """Return the line for errno `number`, for a process with these rights."""
     return f"realtime: runs without `{wanted}`: {_why(wanted, number, limit, nice=nice)}"
 
 
@@ -44,14 +45,14 @@ def _why(wanted: Schedule, number: int, limit: int, *, nice: bool) -> str:
     if number == errno.EBUSY:
         return (
             "the deadlines of all processes together need more time than the cores have; "
-            "ask for less with `runtime_ms`"
+            "reduce `runtime_ms`"
         )
     if number == errno.EPERM and nice and deadline:
-        return "the kernel wants a `deadline` process to be free to use every core of its cpuset"
+        return "the kernel requires that a `deadline` process may use every core of its cpuset"
     if number == errno.EPERM and nice:
         return (
             "its control group has no share of real time; "
-            "give it some in cpu.rt_runtime_us, or take it out of the group"
+            "give it some in cpu.rt_runtime_us, or move the process out of the group"
         )
     if number == errno.EPERM and deadline:
         return (

@@ -1,6 +1,6 @@
-"""How the kernel is to run a process, as numbers, and asking the kernel for it.
+"""The scheduling of a process as numbers, and the system calls that set it.
 
-Few imports: the parent of all nodes pays for them before the first one starts.
+Few imports: the process that starts nodes loads this module before the first one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dorad.dataflow.model import Realtime
+    from dorad.dataflow.settings import Realtime
 
 SCHED_DEADLINE = 6
 _POLICIES = {"other": os.SCHED_OTHER, "fifo": os.SCHED_FIFO, "rr": os.SCHED_RR} | {
@@ -17,13 +17,13 @@ _POLICIES = {"other": os.SCHED_OTHER, "fifo": os.SCHED_FIFO, "rr": os.SCHED_RR} 
 }
 _NAMES = {number: name for name, number in _POLICIES.items()}
 _RESET_ON_FORK = 1
-"""Of `sched_setattr`, which has a number of its own for what os calls SCHED_RESET_ON_FORK."""
+"""The flag of `sched_setattr`; its value differs from os.SCHED_RESET_ON_FORK."""
 _SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274, "armv7l": 380, "armv6l": 380}
-"""The number of the system call `sched_setattr`, which the C library has no name for."""
+"""The number of the system call `sched_setattr`, for which the C library has no function."""
 
 
 class Schedule:
-    """A policy with what belongs to it, and whether the process is to lock its memory.
+    """A policy with its parameters, and whether the process locks its memory.
 
     Threads and children of the process never inherit the policy.
     """
@@ -47,7 +47,7 @@ class Schedule:
         self.period_ns = period_ns
 
     def numbers(self) -> tuple[int, ...]:
-        """Return what the constructor was given, in its order."""
+        """Return the arguments of the constructor, in order."""
         return (
             self.policy,
             self.priority,
@@ -73,7 +73,7 @@ class Schedule:
 
 
 def schedule_of(realtime: Realtime | None) -> Schedule | None:
-    """Return what the kernel is to be asked for; None if nothing."""
+    """Return the schedule of a node's `realtime`, None if it needs no system call."""
     if realtime is None or (realtime.policy == "other" and not realtime.lock_memory):
         return None
     deadline = realtime.policy == "deadline"
@@ -88,7 +88,7 @@ def schedule_of(realtime: Realtime | None) -> Schedule | None:
 
 
 def in_words(realtime: Realtime) -> str:
-    """Return what a node asks for: `fifo 20, memory locked, ticks due within 5 ms`."""
+    """Return a node's settings as text: `fifo 20, memory locked, ticks due within 5 ms`."""
     wanted = schedule_of(realtime) or Schedule()
     words = [str(wanted)]
     if wanted.lock_memory:
@@ -99,11 +99,11 @@ def in_words(realtime: Realtime) -> str:
 
 
 def set_policy(wanted: Schedule) -> None:
-    """Run the calling thread as wanted from now on.
+    """Set the policy of the calling thread.
 
     Raises:
-        OSError: the kernel refuses: EPERM for a lack of rights, EBUSY when the deadlines of all
-            processes together would need more than there is, ENOSYS on an unknown machine.
+        OSError: the kernel refuses: EPERM for a lack of rights, EBUSY if the deadlines of all
+            processes together need more time than the cores have, ENOSYS on an unknown machine.
     """
     if wanted.policy == os.SCHED_OTHER:
         return

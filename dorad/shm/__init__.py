@@ -1,1 +1,1 @@
-"""The data plane: rings, samples and doorbells in shared memory, without any process in between."""
+"""The data plane: rings, samples and doorbells in shared memory; no process in between."""

@@ -8,12 +8,12 @@ the receiver also reads in place.
     fixed width:     [validity, if any null] [values]
     variable width:  [validity, if any null] [offsets] [values]
 
-Each part starts at a multiple of 8 bytes; the last one ends where its data ends, because nodes
+Each part starts at a multiple of 8 bytes. The last one ends where its data ends, because nodes
 write `value.buffers()[1]` to files as it is.
 
-A receiver does not trust its sender. Numbers may have any value; but a validity bitmap, offsets,
-and all of an IPC stream say where to read, and the sender can still write to them. So these parts
-are copied first, and the copy is checked; only plain values are read where they lie.
+A receiver does not trust its sender. Plain values may be anything. But a validity bitmap, offsets
+and an IPC stream determine where Arrow reads, and the sender can still write to them. So the
+receiver copies these parts first and checks the copy; only plain values are read in place.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import struct
 from typing import Any
 
 import pyarrow as pa
+
+from dorad.shm import native
 
 CODE_NULL = 0
 CODE_IPC = 255
@@ -50,12 +52,12 @@ _VARIABLE = (
     (pa.large_binary(), "q"),
 )
 
-# Codes are positions in these two tables: both ends run the same version of this file, which the
-# handshake with the daemon makes sure of.
+# Codes are positions in these two tables. Both ends run the same version of this file: the
+# handshake with the daemon checks that.
 _FIXED_BY_ID = {t.id: (code, bits) for code, (t, bits) in enumerate(_FIXED, start=1)}
 _FIXED_BY_CODE = dict(enumerate(_FIXED, start=1))
 BARE = _FIXED_BY_CODE
-"""The types of arrays that, without nulls, are one buffer, and how many bits an item has."""
+"""Types whose arrays are a single buffer if they have no nulls, with the bits of one item."""
 _VARIABLE_BY_ID = {
     t.id: (code, struct.Struct(letter)) for code, (t, letter) in enumerate(_VARIABLE, start=100)
 }
@@ -68,6 +70,11 @@ UINT8_CODE = _FIXED_BY_ID[pa.uint8().id][0]
 
 _Array = pa.Array
 _from_buffers = pa.Array.from_buffers
+
+if native.module is not None:
+    native.module.use_arrow(
+        pa.Array, _from_buffers, pa.py_buffer, pa.foreign_buffer, BARE, UINT8_CODE
+    )
 
 ACCEPTED = "invalid data type, must be PyBytes or arrow array"
 
@@ -84,12 +91,12 @@ def code_of(dtype: Any) -> int:
 
 
 def as_array(data: Any) -> pa.Array:
-    """Return what a node handed to `send_output` as one Arrow array.
+    """Return the data that a node passed to `send_output` as one Arrow array.
 
     `bytes` become a UInt8 array over the same memory, a RecordBatch a StructArray.
 
     Raises:
-        RuntimeError: it is none of these and does not export one Arrow array.
+        RuntimeError: the data is neither, and does not export one Arrow array.
     """
     if isinstance(data, pa.Array):
         return data
@@ -101,13 +108,13 @@ def as_array(data: Any) -> pa.Array:
         return pa.array(data)
     raise RuntimeError(
         f"{ACCEPTED}; got {type(data).__module__}.{type(data).__qualname__}. "
-        "Accepted are bytes, pyarrow.Array, pyarrow.RecordBatch, whatever exports one Arrow array, "
-        "and arrays from node.empty()"
+        "Accepted are bytes, pyarrow.Array, pyarrow.RecordBatch, objects that export one Arrow "
+        "array, and arrays from node.empty()"
     )
 
 
 def encode(data: Any) -> Encoded:
-    """Return the parts of an array, or of anything `as_array` accepts; they share its memory."""
+    """Return the parts of an array, or of data that `as_array` accepts; they share its memory."""
     array = data if isinstance(data, _Array) else as_array(data)
     type_id = array.type.id
     length = len(array)
@@ -171,6 +178,7 @@ def _encode_variable(array: pa.Array, code: int, word: struct.Struct) -> Encoded
 
 
 def _encode_stream(array: pa.Array) -> Encoded:
+    """Return an array as an IPC stream of one column."""
     batch = pa.record_batch([array], names=["v"])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
@@ -184,11 +192,11 @@ def decode(
 ) -> pa.Array:
     """Return the array whose parts lie in `payload`; its values stay in that memory.
 
-    `shared` tells whether somebody else may write to the payload meanwhile.
+    `shared` is True if another process may write to the payload meanwhile.
 
     Raises:
-        ValueError: the payload is no such array; or an extension type refuses it.
-        OverflowError: the length is one that no array can have.
+        ValueError: the payload does not hold such an array; or an extension type refuses it.
+        OverflowError: no array can be that long.
     """
     if code in _FIXED_BY_CODE:
         return _decode_fixed(code, length, nulls, payload, shared)
@@ -207,10 +215,10 @@ def _private(buffer: pa.Buffer) -> pa.Buffer:
 
 
 def _bitmap(length: int, payload: pa.Buffer, shared: bool) -> tuple[pa.Buffer, int]:
-    """Return the validity bitmap that a payload begins with, and where the next part begins."""
+    """Return the validity bitmap at the start of a payload, and the offset of the next part."""
     size = (length + 7) >> 3
     if size > payload.size:
-        raise ValueError(f"{payload.size} bytes are no bitmap of {length} items")
+        raise ValueError(f"{payload.size} bytes are too few for a bitmap of {length} items")
     bitmap = payload.slice(0, size)
     return _private(bitmap) if shared else bitmap, (size + 7) & ~7
 
@@ -219,8 +227,8 @@ def _decode_fixed(code: int, length: int, nulls: int, payload: pa.Buffer, shared
     kind, bits = _FIXED_BY_CODE[code]
     validity, at = _bitmap(length, payload, shared) if nulls else (None, 0)
     if at + ((length * bits + 7) >> 3) != payload.size:
-        raise ValueError(f"{payload.size} bytes are no {length} items of type {kind}")
-    # How many nulls there are is counted, not believed.
+        raise ValueError(f"{payload.size} bytes do not match {length} items of type {kind}")
+    # -1: Arrow counts the nulls; the sender's count is not trusted.
     return _from_buffers(kind, length, [validity, payload.slice(at)], -1 if nulls else 0)
 
 
@@ -232,14 +240,14 @@ def _decode_variable(
     table = (length + 1) * width
     values = at + ((table + 7) & ~7)
     if values > payload.size:
-        raise ValueError(f"{payload.size} bytes are no {length} items of type {kind}")
+        raise ValueError(f"{payload.size} bytes do not match {length} items of type {kind}")
     offsets = payload.slice(at, table)
     if shared:
         offsets = _private(offsets)
     buffers = [validity, offsets, payload.slice(values)]
     array = _from_buffers(binary, length, buffers, -1 if nulls else 0)
-    # As binary: that looks at the offsets alone, and costs 0.6 ns an item. What is no UTF-8 shows
-    # when a string is made of it.
+    # Validated as binary: that checks the offsets only, and costs 0.6 ns an item. Invalid UTF-8
+    # raises later, when a str is made of it.
     array.validate(full=True)
     return array if kind is binary else array.view(kind)
 
@@ -247,20 +255,20 @@ def _decode_variable(
 _U16 = struct.Struct("<H").unpack_from
 _I32 = struct.Struct("<i").unpack_from
 _HEADER_TYPE, _HEADER, _DATA, _COMPRESSION = 6, 8, 6, 10
-"""Where a table's list of fields has them: `Message.header_type` and `.header`,
+"""Positions in a table's list of fields: `Message.header_type` and `.header`,
 `DictionaryBatch.data`, `RecordBatch.compression`; see Message.fbs of Arrow."""
 _DICTIONARY, _BATCH = 2, 3
 _CONTINUATION = -1
 
 SMALL_STREAM = 4096
-"""A stream of up to so many bytes is copied as a whole: that is faster than to sort its parts."""
+"""Streams up to this many bytes are copied completely: faster than separating their parts."""
 
 
 def _is_compressed(metadata: bytes) -> bool:
-    """Tell whether a message of a stream would have to be decompressed, to any size."""
+    """Return True if a message of a stream is compressed: it could decompress to any size."""
 
     def field(table: int, at: int) -> int:
-        """Return where a table's field lies, 0 if it has none."""
+        """Return the position of a table's field, 0 if the table does not have it."""
         fields = table - _I32(metadata, table)[0]
         offset = _U16(metadata, fields + at)[0] if at < _U16(metadata, fields)[0] else 0
         return table + offset if offset else 0
@@ -280,9 +288,10 @@ def _is_compressed(metadata: bytes) -> bool:
 
 
 class _Stream:
-    """A stream in shared memory as a file: all but the bodies of its messages is copied out.
+    """An IPC stream in shared memory as a file. Copies out everything but the message bodies.
 
-    It follows what Arrow reads: a continuation mark, the length of the metadata, these, a body.
+    It follows the order in which Arrow reads: a continuation mark, the length of the metadata, the
+    metadata, a body.
     """
 
     closed = False
@@ -313,7 +322,7 @@ class _Stream:
         return copied
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 def _decode_stream(payload: pa.Buffer, shared: bool) -> pa.Array:
@@ -322,7 +331,7 @@ def _decode_stream(payload: pa.Buffer, shared: bool) -> pa.Array:
             reader = pa.ipc.open_stream(pa.PythonFile(_Stream(payload), mode="r"))
             if _is_ordinary(reader.schema.field(0).type):
                 array = reader.read_next_batch().column(0)
-                # Lengths and sizes, before its children are looked at; all else when it is copied.
+                # Check lengths and sizes before reading the children; the rest once it is copied.
                 array.validate()
                 array = _with_private_structure(array)
                 array.validate(full=True)
@@ -339,15 +348,15 @@ def _decode_stream(payload: pa.Buffer, shared: bool) -> pa.Array:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Tell whether arrays of a type are a bitmap and values of one width."""
+    """Return True if arrays of a type consist of a bitmap and values of one width."""
     t = pa.types
     return bool(t.is_primitive(kind) or t.is_fixed_size_binary(kind) or t.is_decimal(kind))
 
 
 def _is_ordinary(kind: pa.DataType) -> bool:
-    """Tell whether `_with_private_structure` knows arrays of a type, down to the innermost.
+    """Return True if `_with_private_structure` handles a type and all its nested types.
 
-    It does not know views, unions, run ends and the like, all of which say where to read.
+    It does not handle views, unions, run-end encoding and the like: they hold positions to read.
     """
     t = pa.types
     if isinstance(kind, pa.BaseExtensionType):
@@ -364,7 +373,7 @@ def _is_ordinary(kind: pa.DataType) -> bool:
 
 
 def _with_private_structure(array: pa.Array) -> pa.Array:
-    """Return an array of an ordinary type of which only plain values are left in shared memory."""
+    """Return an array of an ordinary type that has only its plain values in shared memory."""
     kind, t = array.type, pa.types
     if array.offset:
         raise ValueError("its Arrow stream is malformed")
@@ -386,7 +395,7 @@ def _with_private_structure(array: pa.Array) -> pa.Array:
 
 
 def _rebuilt(array: pa.Array, structural: int, children: list[pa.Array] | None = None) -> pa.Array:
-    """Return an array with copies of its first buffers; nulls are counted anew."""
+    """Return the array with its first `structural` buffers copied and its nulls recounted."""
     buffers = array.buffers()
     if children is not None:
         buffers = buffers[:structural]

@@ -1,17 +1,21 @@
-"""A message as its receiver has it: copied out, or still lying in the sender's shared memory."""
+"""A message as its receiver gets it: copied out, or still in the sender's shared memory."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dorad.shm.steps import twin
+
 if TYPE_CHECKING:
     from dorad.shm.mapping import Mapping
 
 
+@twin
 class Borrow:
-    """A sample in use by this process; its hazard slot is cleared when the last array over it dies.
+    """A sample in use by this process.
 
-    Arrow buffers over the sample keep this object, and through it the mapping, alive.
+    Arrow buffers over the sample keep this object, and through it the mapping, alive. When the last
+    of them is freed, the hazard slot is cleared.
     """
 
     __slots__ = ("_free", "_slot", "_words", "mapping")
@@ -28,7 +32,6 @@ class Borrow:
 
 
 Taken = tuple[int, int, int, int, int, bytes | None, Borrow | None, int, bytes]
-"""A message as it lies in shared memory: timestamp in ns since 1970, type code, array length, null
-count, payload size in bytes, the payload if it was copied out, else the borrow of its sample and
-where in the segment it lies, and the metadata. A plain tuple, because one is made for each message.
-"""
+"""A message taken from a ring: timestamp in ns since 1970, type code, array length, null count,
+payload size in bytes, the payload if it was copied out, else the borrow of its sample, its offset
+in the segment, and the metadata. A plain tuple, because one is made for each message."""

@@ -1,7 +1,7 @@
-"""What a descriptor is that another process had in its hands, found out without trusting it.
+"""Checks of descriptors that come from another process, which is not trusted.
 
-Nothing here can block: a file is asked for its size only when it is known to lie in memory, because
-a file of a user's own file system (FUSE) answers when that user likes.
+Nothing here can block: a file's size is read only when the file is known to be in memory, because
+a file on a user's own file system (FUSE) answers whenever that user likes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PIPE = "pipe:["
 
 
 def seals(descriptor: int) -> int | None:
-    """Return the seals of a file in memory (a memfd, or one in /dev/shm); None of anything else."""
+    """Return the seals of a file in memory (a memfd, or one in /dev/shm), None for other files."""
     try:
         return fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
     except OSError:
@@ -23,10 +23,10 @@ def seals(descriptor: int) -> int | None:
 
 
 def check_memory(what: str, descriptor: int, size: int) -> None:
-    """Make sure that a descriptor is of `size` bytes of memory that nobody can shrink.
+    """Check that a descriptor refers to `size` bytes of memory that cannot be shrunk.
 
     Raises:
-        ValueError: it is not; `what` it should be begins the text.
+        ValueError: it does not; the text begins with `what`.
     """
     found = seals(descriptor)
     if not found or not found & fcntl.F_SEAL_SHRINK:
@@ -35,10 +35,10 @@ def check_memory(what: str, descriptor: int, size: int) -> None:
 
 
 def check_bell(descriptor: int) -> None:
-    """Make sure that a descriptor is of a doorbell.
+    """Check that a descriptor refers to a doorbell.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it does not.
     """
     found = _target(descriptor)
     if found != _EVENTFD:
@@ -46,7 +46,7 @@ def check_bell(descriptor: int) -> None:
 
 
 def check_pipe(descriptor: int) -> None:
-    """Make sure that a descriptor is the end of a pipe that reads.
+    """Check that a descriptor is the read end of a pipe.
 
     Raises:
         ValueError: it is not.
@@ -57,19 +57,19 @@ def check_pipe(descriptor: int) -> None:
 
 
 def check_segment(descriptor: int, size: int) -> None:
-    """Make sure that a descriptor is of a segment of `size` bytes that it cannot write.
+    """Check that a descriptor refers to a segment of `size` bytes and cannot write to it.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it does not.
     """
     found = seals(descriptor)
     if found is None or not (_only_reads(descriptor) or found & F_SEAL_FUTURE_WRITE):
-        raise ValueError("a segment of its samples is not memory that can only be read")
+        raise ValueError("a segment of its samples is not read-only memory")
     _check_size("a segment of its samples", descriptor, size)
 
 
 def _target(descriptor: int) -> str:
-    return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - it is no path
+    return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - not a path
 
 
 def _only_reads(descriptor: int) -> bool:

@@ -1,11 +1,11 @@
-"""Making shared memory: only the daemon does, so that only it could ever leave some behind.
+"""Creation of shared memory. Only the daemon creates it, so no other process can leave any behind.
 
-There are three kinds, and what each process can do with them follows from the kind:
+There are three kinds, with different rights:
 
-    mailbox  a sealed memfd, written at every end. Nobody can shrink it, so the daemon may map it.
-    pool     a segment in /dev/shm, whose size bounds what nodes use up. Its owner writes it;
-             receivers have a descriptor that only reads. The daemon never maps it.
-    texts    what the daemon itself sends: a sealed memfd that nobody else can write or shrink.
+    mailbox  a sealed memfd that both ends write. It cannot be shrunk, so the daemon may map it.
+    pool     a segment in /dev/shm, whose size limits what nodes use. Its owner writes it;
+             receivers have a read-only descriptor. The daemon never maps it.
+    texts    what the daemon itself sends: a sealed memfd that only the daemon can write.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ PREFIX = "dorad-"
 _FOLDER = "/dev/shm"
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _LARGE = 1 << 26
-"""Bytes from which on a mailbox is compared with the memory that is available."""
+"""Mailboxes of at least this many bytes are checked against the available memory."""
 _log = logging.getLogger(__name__)
 
 
 class ShmFullError(OSError):
-    """There is no room for shared memory; `asked` and `free` are bytes."""
+    """There is not enough room for shared memory; `asked` and `free` are bytes."""
 
     def __init__(self, asked: int, free: int, where: str = _FOLDER) -> None:
         self.asked = asked
         self.free = free
         super().__init__(
-            f"{where} is full: {asked} bytes asked, {free} free; "
+            f"{where} is full: {asked} bytes requested, {free} free; "
             "make room there or send smaller messages"
         )
 
@@ -48,18 +48,18 @@ class PoolMemory(NamedTuple):
 
     owner: int
     receiver: int
-    """Only reads."""
+    """Read-only."""
 
 
 def create_mailbox(size: int, *, room: int = 0) -> int:
     """Return the descriptor of new zeroed memory of `size` bytes whose size is sealed.
 
-    Its pages are allocated here. If `room` is larger, the memory is as long as that, and `extend`
+    Its pages are allocated here. If `room` is larger, the memory is `room` bytes long, and `extend`
     allocates the rest when it is needed.
 
     Raises:
-        ShmFullError: the machine has not so much memory.
-        OSError: it cannot be made at all.
+        ShmFullError: the machine does not have that much memory.
+        OSError: it cannot be created for another reason.
     """
     memory = os.memfd_create("dorad-mailbox", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
@@ -73,11 +73,11 @@ def create_mailbox(size: int, *, room: int = 0) -> int:
 
 
 def extend(mailbox: int, offset: int, size: int) -> None:
-    """Allocate the pages of `size` bytes of a mailbox from `offset` on; what is there stays.
+    """Allocate the pages of `size` bytes of a mailbox from `offset` on; existing data stays.
 
     Raises:
-        ShmFullError: the machine has not so much memory.
-        OSError: it cannot be done at all.
+        ShmFullError: the machine does not have that much memory.
+        OSError: they cannot be allocated for another reason.
     """
     if size >= _LARGE and size > (free := _available()):
         # The kernel would rather kill a process than refuse.
@@ -86,16 +86,16 @@ def extend(mailbox: int, offset: int, size: int) -> None:
 
 
 def create_pool(size: int) -> PoolMemory:
-    """Return the descriptors of a new zeroed segment of `size` bytes that has no name any more.
+    """Return the descriptors of a new zeroed segment of `size` bytes, already unlinked.
 
-    All its pages are allocated here, so that no process meets a full /dev/shm (SIGBUS) later. The
-    mode of the segment lets no other user open it anew for writing.
+    All its pages are allocated here, so that no process runs into a full /dev/shm (SIGBUS) later.
+    The segment's mode prevents other users from reopening it for writing.
 
     Raises:
-        ShmFullError: there is no room.
-        OSError: shared memory cannot be made at all.
+        ShmFullError: there is not enough room.
+        OSError: it cannot be created for another reason.
     """
-    # The pid in the name lets `sweep` find what a daemon killed right here has left.
+    # The pid in the name lets `unlink_stale` find the segment of a daemon that was killed here.
     name = f"/{PREFIX}{os.getpid()}-{os.urandom(8).hex()}"
     segment = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
     try:
@@ -119,7 +119,7 @@ def create_texts(size: int) -> tuple[int, Mapping]:
     """Return the descriptor and the mapping of memory that only this mapping can write.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     memory = os.memfd_create("dorad-texts", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
@@ -147,22 +147,22 @@ def _allocate(segment: int, size: int) -> None:
 
 
 def check_share(size: int, used: int) -> None:
-    """Make sure that a node that has `used` bytes in /dev/shm may have `size` more.
+    """Check that a node with `used` bytes in /dev/shm may have `size` more.
 
-    One node may have three quarters of it, and so leaves room for the others.
+    One node may have three quarters of it: the rest is left to the others.
 
     Raises:
-        ShmFullError: there is no room anyway.
-        OSError: it may not.
+        ShmFullError: there is not enough room.
+        OSError: the node would exceed its share.
     """
     usage = os.statvfs(_FOLDER)
-    free, most = usage.f_bavail * usage.f_frsize, usage.f_blocks * usage.f_frsize // 4 * 3
+    free, share = usage.f_bavail * usage.f_frsize, usage.f_blocks * usage.f_frsize // 4 * 3
     if size > free:
         raise ShmFullError(size, free)
-    if used + size > most:
+    if used + size > share:
         raise OSError(
-            f"{size} bytes asked, and this node has {used} of the {most} that one node may have "
-            "(three quarters of /dev/shm); send smaller messages, or make /dev/shm larger"
+            f"{size} bytes requested, and this node has {used} of the {share} that one node may "
+            "have (three quarters of /dev/shm); send smaller messages, or make /dev/shm larger"
         )
 
 
@@ -171,13 +171,13 @@ def _available() -> int:
         name, _, value = line.partition(":")
         if name == "MemAvailable":
             return int(value.split()[0]) << 10
-    raise OSError("/proc/meminfo does not say how much memory is available")
+    raise OSError("/proc/meminfo has no line MemAvailable")
 
 
-def sweep() -> None:
-    """Unlink segments of this user's daemons that died between making and unlinking one.
+def unlink_stale() -> None:
+    """Unlink segments of this user's daemons that died between creating and unlinking one.
 
-    Anybody may put files into /dev/shm: those of others, and what is no segment, are passed over.
+    All users may put files into /dev/shm: files of others and non-regular files are skipped.
     """
     for path in Path("/dev/shm").glob(f"{PREFIX}*-*"):
         pid = path.name.removeprefix(PREFIX).partition("-")[0]
@@ -188,6 +188,6 @@ def sweep() -> None:
             if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid():
                 path.unlink()
             else:
-                _log.debug("passing over %s, which is not ours", path)
+                _log.debug("skipping %s: not a regular file of this user", path)
         except OSError as error:
-            _log.debug("%s stays: %s", path, error)
+            _log.debug("cannot unlink %s: %s", path, error)

@@ -1,7 +1,7 @@
-"""Doorbells: how a process is woken, and how it waits for one with its other descriptors.
+"""Doorbells: how a process is woken, and how it waits for a doorbell and other descriptors.
 
-All who have a doorbell share its open file, and each of them can make its writes block. So only
-nodes ring doorbells; the daemon wakes a node over its socket (`BrokerState.wake`).
+All holders of a doorbell share its open file, and each of them can make writes to it block. So
+only nodes ring doorbells; the daemon wakes a node over its socket (`BrokerState.wake`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _NANOS = 1_000_000_000
-_LONGEST = 1 << 50
-"""Nanoseconds, 13 days: about half of what the system calls can be told."""
+_MAX_WAIT_NS = 1 << 50
+"""13 days: about half of what the system calls accept."""
 
 
 def create() -> int:
@@ -25,7 +25,7 @@ def create() -> int:
 
 
 def ring(descriptor: int) -> None:
-    """Wake whoever waits on the doorbell, now or at its next wait."""
+    """Wake the owner of the doorbell, now or at its next wait."""
     try:
         os.eventfd_write(descriptor, 1)
     except BlockingIOError:
@@ -34,7 +34,7 @@ def ring(descriptor: int) -> None:
 
 
 def clear(descriptor: int) -> None:
-    """Forget the rings so far. Never blocks, whatever others have made of the open file."""
+    """Discard the rings so far. Never blocks, even if a peer made the open file blocking."""
     try:
         os.preadv(descriptor, [bytearray(8)], -1, os.RWF_NOWAIT)
     except BlockingIOError:
@@ -53,10 +53,10 @@ _ppoll = ctypes.CDLL(None).ppoll
 
 
 class Waiter:
-    """Waits for a doorbell, and for other descriptors to become readable.
+    """A wait for a doorbell, and for other descriptors to become readable.
 
-    Each ring since the last wait ends one wait; nobody has to read the doorbell. The call lets go
-    of the interpreter lock, and a signal ends it early.
+    A ring since the last wait ends one wait; the doorbell need not be read. Waiting releases the
+    interpreter lock, and a signal ends it early.
     """
 
     __slots__ = ("_epoll", "_fds", "_timeout", "_timeout_ref")
@@ -70,20 +70,25 @@ class Waiter:
         self._timeout = _TimeSpec()
         self._timeout_ref = ctypes.byref(self._timeout)
 
-    def wait(self, nanos: int | None, *, fine: bool = False) -> list[int]:
-        """Wait up to `nanos`, or for ever; return the descriptors that are ready.
+    @property
+    def descriptor(self) -> int:
+        """What becomes readable when one of the descriptors is ready."""
+        return self._epoll.fileno()
 
-        There are none when the time, or 13 days, are over or a signal came. The time is kept to a
-        millisecond, or, if `fine`, as well as the machine can, which a timer needs and which costs
-        a little.
+    def wait(self, nanos: int | None, *, fine: bool = False) -> list[int]:
+        """Wait up to `nanos`, or without limit if None; return the descriptors that are ready.
+
+        Return none after the time, after 13 days, or after a signal. The time is exact to a
+        millisecond; if `fine`, as exact as the machine can, which timers need and which costs a
+        little.
         """
         if nanos is None:
             ready = self._epoll.poll()
         elif fine:
-            nanos = min(max(nanos, 0), _LONGEST)
+            nanos = min(max(nanos, 0), _MAX_WAIT_NS)
             self._timeout.seconds, self._timeout.nanos = divmod(nanos, _NANOS)
             _ppoll(self._fds, 1, self._timeout_ref, None)
             ready = self._epoll.poll(0)
         else:
-            ready = self._epoll.poll(min(max(nanos, 0), _LONGEST) / _NANOS)
+            ready = self._epoll.poll(min(max(nanos, 0), _MAX_WAIT_NS) / _NANOS)
         return [descriptor for descriptor, _ in ready]

@@ -1,6 +1,6 @@
 """A sequentially consistent fence, behind one name.
 
-Two places of the protocol need one: borrowing a sample against reclaiming it, and falling asleep
+The protocol needs one in two places: borrowing a sample against reclaiming it, and falling asleep
 against ringing the doorbell. In both, each side stores its own word and then loads the other's.
 
 On x86-64 every uncontended acquire of a Python lock runs a LOCK-prefixed instruction, which is a
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LIBRARY = "libatomic.so.1"
-"""Of GCC; needed where `STRONG_ORDER` does not hold."""
+"""GCC's library of atomic operations; needed where `STRONG_ORDER` is False."""
 
 _SEQ_CST = 5
 
 STRONG_ORDER = platform.machine() in ("x86_64", "AMD64")
-"""Whether loads stay in order with loads, and stores with stores, without any fence."""
+"""True if loads stay in order with loads, and stores with stores, without a fence."""
 
 
 def _lock_fence() -> Callable[[], object]:
@@ -36,7 +36,7 @@ def _lock_fence() -> Callable[[], object]:
         if acquire_lock(False):
             release_lock()
         else:
-            # Failing takes a mere load where another thread holds the lock; a new lock is free.
+            # A failed acquire may be a plain load only. A new lock is free, so this one locks.
             threading.Lock().acquire(False)
 
     return fence
@@ -57,7 +57,7 @@ def _library_fence() -> Callable[[], object]:
 
 
 def _nothing() -> None:
-    """Take no time where the processor already keeps the order."""
+    """Do nothing: the processor already keeps the order."""
 
 
 fence: Callable[[], object] = _lock_fence() if STRONG_ORDER else _library_fence()

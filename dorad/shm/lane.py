@@ -1,19 +1,19 @@
 """The lane of an edge: a second ring for messages that newer ordinary ones must not displace.
 
-A queue of `queue_size` messages with `drop_oldest` gives up its oldest ordinary message first.
-Those that belong to an exchange (a request, a goal, their answers) are given up only for newer ones
-of their kind. With both kinds in rings of their own, what it holds follows from four words:
+A queue of `queue_size` messages with `drop_oldest` drops its oldest ordinary message first.
+Messages of an exchange (a request, a goal, their answers) are dropped only for newer ones of their
+kind. As each kind has a ring of its own, four words determine what the queue holds:
 
     kept     = min(LANE_HEAD - LANE_TAIL, queue_size)       the newest of the lane
     ordinary = min(HEAD - TAIL, queue_size - kept)          the newest of the ring
 
-however the messages came, and whenever the consumer looks. So each ring keeps the protocol of
-`ring.py`, word for word, and nobody waits. Each entry of the lane says how many ordinary messages
-were pushed before it, which puts the two back into the order of sending.
+in whatever order the messages arrive, and whenever the consumer looks. So each ring keeps the
+protocol of `ring.py` unchanged, and neither end waits. Each entry of the lane records how many
+ordinary messages were pushed before it, which restores the order of sending.
 
-A message that says `flush` goes into the lane, too. It voids the ordinary messages before it that
-have its `session_id` (all of them if it has none); the consumer skips them, and they count as
-dropped. Until it looks, they take up their place in the queue.
+A message with `flush` goes into the lane, too. It voids the ordinary messages before it that have
+its `session_id` (all of them if it has none). The consumer skips them, and they count as dropped.
+Until it looks, they occupy their places in the queue.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from dorad.shm.layout import (
     ENTRY_SIZE,
     FLUSH,
     INLINE,
+    MAX_LAPS,
     RING_FLUSHED,
     RING_LANE_HEAD,
     RING_LANE_TAIL,
@@ -36,7 +37,7 @@ from dorad.shm.layout import (
     RingPlan,
     read_count,
 )
-from dorad.shm.ring import MAX_LAPS, Inlet, Outlet, UnreadableError
+from dorad.shm.ring import Inlet, Outlet, UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,14 +49,14 @@ _unpack = ENTRY.unpack_from
 
 
 class Lane(Outlet):
-    """The producer's end of a lane; all but its entries, head and tail are those of the ring."""
+    """The producer's end of a lane. It shares all but its entries, head and tail with the ring."""
 
     __slots__ = ("_flushed_at", "_marks", "_ring")
 
     def __init__(self, ring: Outlet, plan: RingPlan) -> None:
         """Continue the lane of `ring` where its last producer stopped."""
         base = ring.base
-        # Weak, so that both end with the last who sends, and not at a later collection.
+        # Weak: no cycle, so both are freed with the last reference, not at a later collection.
         self._ring = weakref.ref(ring)
         self._marks = plan.lane // WORD
         self._flushed_at = base + RING_FLUSHED
@@ -79,14 +80,14 @@ class Lane(Outlet):
         self._hazards = ring._hazards
 
     def push(self, entry: bytes, size: int, stamp: int) -> int:
-        """Append an entry, which comes after all that the ring has now; return its index."""
+        """Append an entry that follows all that the ring holds now; return its index."""
         head = self.head
         slot = head & self._mask
         at = self._entries + slot * ENTRY_SIZE
         self._memory[at : at + len(entry)] = entry
         words = self._words
         ring = self._ring()
-        assert ring is not None, "whoever sends holds the ring"
+        assert ring is not None, "the sender holds the ring"
         words[self._marks + slot] = ring.head
         ring._bytes += size
         words[self._bytes_at] = ring._bytes
@@ -100,14 +101,14 @@ class Lane(Outlet):
 
 
 def add_lane(ring: Outlet, plan: RingPlan) -> Outlet:
-    """Give a producer's end the lane that its plan has, if any; return it."""
+    """Add the lane of its plan, if any, to a producer's end; return that end."""
     if plan.lane:
         ring.lane = Lane(ring, plan)
     return ring
 
 
 class _Flush(NamedTuple):
-    """A message of the lane that says `flush`: and how many ordinary messages it follows."""
+    """A message of the lane with `flush`: its index, and how many ordinary messages precede it."""
 
     at: int
     before: int
@@ -117,8 +118,8 @@ class _Flush(NamedTuple):
 class LanedInlet(Inlet):
     """The consumer's end of an edge with a lane.
 
-    `session_of` tells the `session_id` that metadata, as bytes, have. `on_lost` is called with how
-    many messages of an exchange had to be dropped.
+    `session_of` returns the `session_id` of encoded metadata. `on_lost` is called with the number
+    of messages of an exchange that had to be dropped.
     """
 
     __slots__ = (
@@ -153,7 +154,7 @@ class LanedInlet(Inlet):
         self.on_lost: Callable[[int], None] = lambda _: None
 
     def ready(self) -> bool:
-        """Tell whether `take` would return a message; skips what is void."""
+        """Return True if `take` would return a message; skip void ones."""
         words = self._words
         head = words[self.head_at]
         if not STRONG_ORDER:
@@ -172,7 +173,7 @@ class LanedInlet(Inlet):
         self._lane_limit = self._words[self.lane_head_at]
 
     def discard(self) -> None:
-        """Drop, and count, all that is queued."""
+        """Drop all queued messages; they count as dropped."""
         words = self._words
         self.lane_tail = words[self._lane_tail_at] = words[self.lane_head_at]
         super().discard()
@@ -190,7 +191,7 @@ class LanedInlet(Inlet):
             lane_head = words[self.lane_head_at]
             if not STRONG_ORDER:
                 acquire()
-            # Looked at after the lane: all that came before what the lane shows is in the ring.
+            # Read after the lane's head: what was sent before the lane's newest is in the ring.
             head = words[self.head_at]
             if not STRONG_ORDER:
                 acquire()
@@ -240,10 +241,8 @@ class LanedInlet(Inlet):
         self.lane_tail = words[self._lane_tail_at] = tail + 1
         return taken
 
-    # -- flush -------------------------------------------------------------------------------
-
     def _drop_void(self, lane_head: int, lane: bool) -> bool:
-        """Skip the next message if a later flush voids it; True if all is to be looked at again."""
+        """Skip the next message if a later flush voids it; return True to look at both again."""
         if not self._scan(lane_head):
             return True
         words = self._words
@@ -272,7 +271,7 @@ class LanedInlet(Inlet):
         return True
 
     def _scan(self, lane_head: int) -> bool:
-        """Take note of the flushes of the lane up to `lane_head`; False if it was overtaken."""
+        """Record the flushes of the lane up to `lane_head`; return False if it was overtaken."""
         tail = self.lane_tail
         self._flushes = [flush for flush in self._flushes if flush.at >= tail]
         found = []
@@ -288,7 +287,7 @@ class LanedInlet(Inlet):
         return True
 
     def _session(self, at: int) -> Any:
-        """Return the session of the entry at a byte; the caller checks that it still stood."""
+        """Return the session of the entry at a byte; the caller checks for overwriting."""
         _, _, _, _, _, offset, _, segment, size, _, _, _ = _unpack(self._memory, at)
         memory, start = self._memory, at + ENTRY.size
         try:
@@ -298,6 +297,6 @@ class LanedInlet(Inlet):
                 return None
             return self.session_of(memory[start : start + size]) if size else None
         except ValueError:
-            # It was overwritten as we read, which the caller finds out; or it is unreadable, and so
-            # of no session.
+            # The entry was overwritten meanwhile, which the caller detects; or it is unreadable,
+            # and so has no session.
             return None

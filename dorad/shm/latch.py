@@ -1,10 +1,10 @@
 """The two ends of a latched edge: its newest message is kept after it was taken.
 
-The newest entry stays in the ring anyway, until others displace it. The producer holds on to the
-sample that it names, and the daemon to the sample's segment if the producer dies. So a consumer
-that starts anew finds there what the last one has taken.
+The newest entry stays in the ring until others displace it. The producer keeps the sample that the
+entry names; the daemon keeps the sample's segment if the producer dies. So a new consumer finds
+the message that the last one has taken.
 
-Nothing of this is counted: a message that is given out once more was received once.
+The counters ignore this: a message that is delivered again was received once.
 """
 
 from __future__ import annotations
@@ -44,18 +44,19 @@ class LatchedInlet(PickingInlet):
         sent = bool(box.words[ring.base + RING_LAST])
         self._pending = sent
         self._may_be_late = not sent
+        self.plain = False
         self._since_ns = _time_ns()
 
     def ready(self) -> bool:
-        """Tell whether `take` would return a message."""
+        """Return True if `take` would return a message."""
         return super().ready() or (self._pending and self._words[self.head_at] == self.tail)
 
     def discard(self) -> None:
-        """Drop, and count, all that is queued but the newest."""
+        """Drop all queued messages but the newest; they count as dropped."""
         self.keep_newest()
 
     def take(self) -> Taken | None:
-        """Take the newest message once more, unless something waits; then the next one."""
+        """Take the newest message again if no other is queued; then the next one."""
         if self._pending:
             self._pending = False
             taken = self._recall()
@@ -78,13 +79,13 @@ class LatchedInlet(PickingInlet):
             if words[self.head_at] != head:
                 return None
             raise
-        # Something newer has come: that one is taken, and the sample of this one may be reused.
+        # If a newer message came meanwhile, take that one: this one's sample may be reused.
         return taken if words[self.head_at] == head else None
 
     def _take_first(self) -> Taken | None:
-        """Take a message that may have been sent long before this edge was there.
+        """Take a message that may have been sent long before this edge existed.
 
-        How long that was says nothing of how long messages are on their way.
+        If so, its age is not a latency.
         """
         latency_sum = self._latency_sum
         taken = super().take()
@@ -97,10 +98,10 @@ class LatchedInlet(PickingInlet):
 
 
 class LatchedOutlet(Outlet):
-    """A producer's end whose newest message stays within reach, also after it was taken.
+    """A producer's end that keeps its newest message reachable, also after it was taken.
 
-    Even if somebody else has taken over the edge, or its consumer is away: whoever comes next
-    finds the message. The daemon ends that with a word of its own when the edge is taken away.
+    It does so even if another producer has taken over the edge, or the consumer is away: the next
+    consumer finds the message. The daemon's word LATCHED ends that when the edge is removed.
     """
 
     __slots__ = ("_latched_at",)
@@ -108,6 +109,7 @@ class LatchedOutlet(Outlet):
     def __init__(self, peer: Peer, ring: RingPlan, *, blocking: bool) -> None:
         """See `Outlet`."""
         super().__init__(peer, ring, blocking=blocking)
+        self.plain = False
         self._latched_at = ring.base + RING_LATCHED
 
     def done_with(self, index: int, key: int) -> bool:
@@ -119,6 +121,6 @@ class LatchedOutlet(Outlet):
 
 
 def samples_of(entry: bytes) -> list[tuple[int, int]]:
-    """Return where the message that an entry stands for lies, as (segment, offset)."""
+    """Return the places of an entry's payload and metadata, as (segment, offset)."""
     _, _, _, _, offset, meta_offset, segment, meta_segment, *_ = ENTRY.unpack_from(entry)
     return [place for place in ((segment, offset), (meta_segment, meta_offset)) if place[0]]

@@ -6,23 +6,32 @@ import contextlib
 import mmap
 import os
 
+from dorad.shm.steps import twin
+
 _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14
 _BLOCK = 512  # unit of st_blocks
 
 
-class Mapping:
-    """A mapped segment: `memory` for copying bytes in and out, `words` for single 64-bit words.
-
-    The memory stays mapped for as long as any view or array over it lives, whoever unlinks or
-    closes the descriptor meanwhile. The descriptor handed in stays the caller's.
-    """
+@twin
+class MappingState:
+    """The fields of a mapping."""
 
     __slots__ = ("_address", "memory", "size", "words")
 
-    def __init__(self, descriptor: int, *, writable: bool = True) -> None:
-        """Map all of `descriptor`, the pages that are allocated present.
 
-        Of a segment with room to spare at its end, only what is there now is made present.
+class Mapping(MappingState):
+    """A mapped segment: `memory` for copying bytes in and out, `words` for single 64-bit words.
+
+    The memory stays mapped while any view or array over it lives, even if the segment is unlinked
+    or the descriptor closed. The descriptor passed in stays the caller's.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, descriptor: int, *, writable: bool = True) -> None:
+        """Map all of `descriptor`, and fault in its allocated pages.
+
+        Pages that a mailbox has in reserve are not allocated yet: they are left alone.
 
         Raises:
             OSError: the descriptor cannot be mapped.
@@ -34,16 +43,16 @@ class Mapping:
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         self.memory = mmap.mmap(descriptor, self.size, flags=flags, prot=access)
         if writable and 0 < allocated < self.size:
-            # An older kernel leaves it to the first touch of each page.
+            # On an older kernel, each page is faulted in when it is first touched.
             with contextlib.suppress(OSError):
                 self.memory.madvise(_POPULATE_WRITE, 0, allocated)
         self.words = memoryview(self.memory).cast("Q")
         self._address = 0
 
     def address(self) -> int:
-        """Return where the segment lies in this process's memory."""
+        """Return the address of the segment in this process."""
         if not self._address:
-            # Python itself tells the address of writable memory only.
+            # Python itself gives the address of writable memory only.
             import pyarrow as pa
 
             self._address = int(pa.py_buffer(self.memory).address)

@@ -1,4 +1,4 @@
-"""The consumer's end of an edge for those that choose among what waits there."""
+"""A consumer's end of an edge that can choose among the queued messages."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ _STAMP = struct.Struct("=Q")
 
 
 class PickingInlet(Inlet):
-    """An inlet whose messages can be looked at, and passed over, before one is taken.
+    """An inlet whose queued messages can be inspected, and skipped, before one is taken.
 
-    What is passed over is dropped, and counted so.
+    Skipped messages count as dropped.
     """
 
     __slots__ = ()
 
     def moved(self) -> bool:
-        """Tell whether `take` would return a message; any thread may ask, as it has no lane."""
+        """Return True if `take` would return a message. Thread-safe, because there is no lane."""
         return self.ready()
 
-    def seen(self) -> int:
-        """Return the index of the message that comes next into the ring."""
+    def next_index(self) -> int:
+        """Return the index that the next pushed message will have."""
         return self._words[self.head_at]
 
     def keep_newest(self) -> None:
-        """Pass over all that waits but the newest."""
-        self.pass_to(self._end() - 1)
+        """Skip all queued messages but the newest."""
+        self.skip_to(self._end() - 1)
 
     def stamps(self, most: int) -> tuple[int, list[int]]:
-        """Return the index of the oldest message that waits, and when it and the next were sent.
+        """Return the index of the oldest queued message, and the timestamps from that one on.
 
-        At most so many; times in ns since 1970. Nothing changes. A producer that laps us meanwhile
-        makes them wrong, which shows when the message is taken.
+        There are at most `most` timestamps, in ns since 1970. The ring does not change. If the
+        producer laps us meanwhile, they are wrong, which `take` detects.
         """
         end = self._end()
         first = max(self.tail, self._words[self.head_at] - self.queue_size)
@@ -47,14 +47,14 @@ class PickingInlet(Inlet):
             read(memory, self._entries + (index & self._mask) * ENTRY_SIZE)[0] for index in places
         ]
 
-    def pass_to(self, index: int) -> None:
-        """Pass over all messages before one."""
+    def skip_to(self, index: int) -> None:
+        """Skip all messages before the one with this index."""
         if index > self.tail:
             self._skip_to(index)
             self._make_room_known()
 
-    def disown(self) -> None:
-        """Count a message that was taken as dropped after all."""
+    def count_dropped(self) -> None:
+        """Count the message that was taken last as dropped after all."""
         self._received = self._words[self._received_at] = self._received - 1
 
     def _end(self) -> int:

@@ -1,8 +1,8 @@
-"""The publisher's samples: where payloads too large for a ring entry are placed.
+"""The publisher's samples: memory for payloads too large for a ring entry.
 
-Only the owner knows which samples are free; what is shared is just the bytes. A sample that was
-sent becomes free again when no subscriber can reach it any more, which the owner finds out when it
-next needs one.
+Only the owner knows which samples are free; only the bytes are shared. A sample that was sent
+becomes free again when no subscriber can reach it any more. The owner checks that when it next
+needs a sample.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dorad.shm.layout import sample_key
+from dorad.shm.layout import SMALLEST, sample_key
+from dorad.shm.steps import twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
     from dorad.shm.mapping import Mapping
     from dorad.shm.ring import Outlet
 
-SMALLEST = 9  # 512 bytes
 SLAB = 1 << 18  # bytes; segments of smaller samples hold this much
 GROWTH = 8
-"""A new segment holds a so-many-th of the samples of its size that there are, if that is more."""
+"""A new segment adds at least 1/8 of the samples of its size that exist."""
 DEFAULT_KEEP = 8 << 20
 TRIM_EVERY_NS = 5_000_000_000
 
@@ -37,36 +37,52 @@ class Segment:
     idle: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class Sample:
-    """A stretch of a segment: `1 << order` bytes at `offset`.
+@twin
+class SampleState:
+    """The fields of a sample."""
 
-    `marks` are the (outlet, index) pairs it was pushed as. `held` counts what the node itself still
-    has in it: an array, or a message that is yet to be sent.
+    __slots__ = ("held", "key", "marks", "offset", "order", "segment")
+
+
+class Sample(SampleState):
+    """A part of a segment: `1 << order` bytes at `offset`.
+
+    `marks` are the (outlet, index) pairs it was pushed as. `held` counts the node's own uses of it:
+    an array, or a message that is yet to be sent.
     """
 
-    segment: Segment
-    offset: int
-    order: int
-    key: int
-    marks: list[tuple[Outlet, int]] = field(default_factory=list)
-    held: int = 0
+    __slots__ = ()
+
+    def __init__(self, segment: Segment, offset: int, order: int, key: int) -> None:
+        self.segment = segment
+        self.offset = offset
+        self.order = order
+        self.key = key
+        self.marks: list[tuple[Outlet, int]] = []
+        self.held = 0
 
     def reachable(self) -> bool:
-        """Tell whether some subscriber may still read it."""
+        """Return True if a subscriber may still read it."""
         key = self.key
-        for outlet, index in self.marks:  # noqa: SIM110 - a generator costs as much as the look
+        for outlet, index in self.marks:  # noqa: SIM110 - a generator costs as much as the check
             if not outlet.done_with(index, key):
                 return True
         return False
 
     def write(self, at: int, data: Any) -> None:
-        """Copy bytes, or anything else that is as long as its buffer, to `at` in the sample."""
+        """Copy a bytes-like object with items of one byte to `at` in the sample."""
         start = self.offset + at
         self.segment.mapping.memory[start : start + len(data)] = data
 
 
-class Pool:
+@twin
+class PoolState:
+    """The lines of a pool: its free samples, those that were sent, and those given back."""
+
+    __slots__ = ("_flying", "_free", "_returned")
+
+
+class Pool(PoolState):
     """All samples of one node."""
 
     def __init__(
@@ -77,8 +93,8 @@ class Pool:
     ) -> None:
         """Start empty.
 
-        `grow` gets a new segment of so many bytes, already known to all subscribers; `retire` says
-        that one is not used any more. `keep` bytes are held on to even when idle.
+        `grow` returns a new segment of the given size, already known to all subscribers; `retire`
+        gives one back. `keep` bytes stay in the pool even when idle.
         """
         self._grow = grow
         self._retire = retire
@@ -91,11 +107,11 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """Bytes of shared memory this pool has now."""
+        """Bytes of shared memory that this pool has now."""
         return sum(segment.mapping.size for segment in self._segments)
 
     def take(self, size: int) -> Sample:
-        """Return a sample of at least `size` bytes that nobody else can reach.
+        """Return a sample of at least `size` bytes that no subscriber can reach.
 
         Raises:
             OSError: there is no room for another segment.
@@ -109,9 +125,9 @@ class Pool:
         return sample
 
     def sent(self, sample: Sample, marks: list[tuple[Outlet, int]]) -> None:
-        """Record that the sample was pushed; it comes back by itself."""
+        """Record that the sample was pushed; it becomes free when no subscriber can reach it."""
         if sample.held:
-            # The latest on each edge stands for all before it: an array may be sent for ever.
+            # An array may be sent any number of times: only the latest push of each edge counts.
             sample.marks = [*dict([*sample.marks, *marks]).items()]
         elif marks:
             sample.marks = marks
@@ -120,7 +136,7 @@ class Pool:
             self._free[sample.order].append(sample)
 
     def find(self, segment: int, offset: int) -> Sample | None:
-        """Return the sample at a place; None where none of this pool's is."""
+        """Return the sample at a place, None if this pool has none there."""
         for each in self._segments:
             if each.number == segment:
                 samples = each.samples
@@ -129,7 +145,7 @@ class Pool:
         return None
 
     def give_back(self, sample: Sample) -> None:
-        """End one hold by the node itself. May be called from any thread, even a finalizer."""
+        """End one use by the node itself. Thread-safe; a finalizer may call it."""
         self._returned.append(sample)
 
     def _collect_returned(self) -> None:
@@ -146,7 +162,7 @@ class Pool:
         if not flying:
             return None
         if not flying[0].reachable():
-            # Samples nearly always come back in the order in which they went.
+            # Samples nearly always become free in the order in which they were sent.
             sample = flying.popleft()
             sample.marks = []
             return sample
@@ -158,7 +174,7 @@ class Pool:
         return None
 
     def _add_segment(self, order: int) -> Sample:
-        """Get one more segment: the more samples there are, the larger, so that few suffice."""
+        """Add a segment, larger the more samples there are, and return a sample of it."""
         size = 1 << order
         there = sum(len(s.samples) for s in self._segments if s.samples[0].order == order)
         least = max(SLAB, size)
@@ -181,7 +197,7 @@ class Pool:
         return free.pop()
 
     def trim(self, now_ns: int) -> None:
-        """Give back segments that have been idle since the last trim, beyond what is kept."""
+        """Give back segments that have been idle since the last trim, beyond `keep` bytes."""
         if now_ns - self._trimmed_ns < TRIM_EVERY_NS:
             return
         self._trimmed_ns = now_ns

@@ -1,4 +1,4 @@
-"""Where a daemon's socket lies, so that nodes started by hand can find it."""
+"""The place of a daemon's socket, where nodes started by hand find it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 _log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 53291
-"""Stands in a socket's name for the port dora's daemon listens on; several daemons may share it."""
+"""The port of dora's daemon. Here it is only part of a socket's name; daemons may share it."""
 
 
 def port() -> int:
     """Return the local port number that names this daemon's socket.
 
     Raises:
-        ValueError: `DORA_DAEMON_LOCAL_LISTEN_PORT` is set but is no port number.
+        ValueError: `DORA_DAEMON_LOCAL_LISTEN_PORT` is set but not a port number.
     """
     text = os.environ.get("DORA_DAEMON_LOCAL_LISTEN_PORT", "")
     if not text:
@@ -29,17 +29,17 @@ def port() -> int:
 
 
 COORDINATOR_PORT = 6013
-"""Port of dora's coordinator; stands for the default instance."""
+"""Port of dora's coordinator. Here it means the default instance."""
 
 
 def instance() -> str | None:
-    """Return the name of the user's daemon to use beside the default one, None for that.
+    """Return the name of the user's daemon to use, None for the default one.
 
-    It is `$DORA_COORDINATOR_PORT`, by which users tell several instances of dora apart. Nothing
-    listens at the port.
+    It is `$DORA_COORDINATOR_PORT`, which users set to run several instances of dora. No process
+    listens at that port.
 
     Raises:
-        ValueError: that is not a port number, or `$DORA_COORDINATOR_ADDR` is another machine.
+        ValueError: it is not a port number, or `$DORA_COORDINATOR_ADDR` is another machine.
     """
     address = os.environ.get("DORA_COORDINATOR_ADDR", "")
     if address not in ("", "localhost", "::1") and not address.startswith("127."):
@@ -59,31 +59,31 @@ SYSTEM_DIR = Path("/run/dorad")
 """The folder of the sockets of the machine's daemon."""
 
 SHARED = "/tmp"
-"""Where everybody may make directories."""
+"""A directory in which all users may create directories."""
 
-LONGEST_DIR = 80
-"""Bytes a directory's path may have so that a socket's whole path fits into its 107."""
+MAX_DIR_BYTES = 80
+"""Upper bound of a directory's path, so that a socket's path fits into its 107 bytes."""
 
 
 def runtime_dir() -> Path:
-    """Return the private directory of this user's sockets, made if missing.
+    """Return the private directory of this user's sockets; create it if missing.
 
-    It is `$XDG_RUNTIME_DIR/dora`; or `/tmp/dora-<uid>` where that variable is not set or names
-    nothing usable, as after `su` or in a container; or `~/.local/state/dora/run` where somebody
-    else has taken that name in a directory that all may write to.
+    It is `$XDG_RUNTIME_DIR/dora`; or `/tmp/dora-<uid>` if that variable is not set or not usable,
+    as after `su` or in a container; or `~/.local/state/dora/run` if another user has taken that
+    name in a world-writable directory.
 
     Raises:
-        PermissionError: none of them can be had.
+        PermissionError: none of them can be used.
     """
     base = os.environ.get("XDG_RUNTIME_DIR", "")
-    usable = base and os.access(base, os.W_OK | os.X_OK) and len(os.fsencode(base)) < LONGEST_DIR
+    usable = base and os.access(base, os.W_OK | os.X_OK) and len(os.fsencode(base)) < MAX_DIR_BYTES
     path = Path(base, "dora") if usable else Path(SHARED, f"dora-{os.getuid()}")
     spare = _spare_dir() if path.parent.stat().st_mode & stat.S_IWOTH else None
-    # What was taken once may be free now; a daemon that runs is then still in the spare one.
+    # The first name may be free again: a daemon that runs still has its socket in the spare one.
     if (spare is None or not _is_private(spare) or _is_private(path)) and _make_private(path):
         return path
     if spare is not None and _make_private(spare):
-        _log.debug("%s is not ours; using %s", path, spare)
+        _log.debug("%s is not private to this user; using %s", path, spare)
         return spare
     raise PermissionError(
         f"{path} must be a directory of user {os.getuid()} with mode 0700; remove it and retry"
@@ -91,7 +91,7 @@ def runtime_dir() -> Path:
 
 
 def _spare_dir() -> Path | None:
-    """Return the directory in the user's home; None if there is no home or the path is too long."""
+    """Return the directory in the user's home, None if there is no home or the path is too long."""
     try:
         home = Path(pwd.getpwuid(os.getuid()).pw_dir)
         if home.stat().st_uid != os.getuid():
@@ -99,15 +99,15 @@ def _spare_dir() -> Path | None:
     except (KeyError, OSError):
         return None
     path = home / ".local" / "state" / "dora" / "run"
-    return path if len(os.fsencode(path)) < LONGEST_DIR else None
+    return path if len(os.fsencode(path)) < MAX_DIR_BYTES else None
 
 
 def _make_private(path: Path) -> bool:
-    """Make a directory if it is missing; tell whether it is this user's, and nobody else's."""
+    """Create a directory if missing; return True if only this user has access to it."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        _log.debug("cannot make %s: %s", path, error)
+        _log.debug("cannot create %s: %s", path, error)
         return False
     return _is_private(path)
 
@@ -122,7 +122,7 @@ def _is_private(path: Path) -> bool:
 
 
 def socket_path(pid: int, port: int) -> Path:
-    """Return the path of the socket of daemon `pid` that answers for `port`."""
+    """Return the path of the socket of daemon `pid` for `port`."""
     return runtime_dir() / f"{port}-{pid}.sock"
 
 

@@ -7,15 +7,15 @@ Counting follows from three words:
     queued   = min(HEAD - TAIL, queue_size)
     dropped  = TAIL - RECEIVED + max(0, HEAD - TAIL - queue_size)
 
-Where there is a lane (see `lane.py`), HEAD stands for HEAD + LANE_HEAD, and TAIL for TAIL +
-LANE_TAIL; RECEIVED counts both. Skipping moves TAIL alone, and taking moves TAIL before RECEIVED,
-so the counts are exact even for a consumer killed between two stores: the message that it was
-taking is lost, and counts as dropped.
+With a lane (see `lane.py`), HEAD stands for HEAD + LANE_HEAD, and TAIL for TAIL + LANE_TAIL;
+RECEIVED counts both. Skipping moves TAIL only, and taking moves TAIL before RECEIVED. So the counts
+are exact even if a consumer is killed between two stores: the message that it was taking is lost,
+and counts as dropped.
 
-A mailbox is writable by all who send to its node. So a consumer believes nothing that it reads
-there: counts are its own, and each field of an entry is checked against what it points into before
-it is used. A message that fails a check is taken and counted, raises `UnreadableError`, and the
-next one comes.
+All senders of a node can write to its mailbox. So a consumer does not trust what it reads there:
+it keeps its own counts, and checks each field of an entry against the memory it points into before
+using it. A message that fails a check is taken, counted and raises `UnreadableError`; the consumer
+continues with the next one.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ from dorad.shm import doorbell
 from dorad.shm.borrow import Borrow
 from dorad.shm.fence import STRONG_ORDER, acquire, fence, release
 from dorad.shm.layout import (
+    ALIGNMENT,
+    BEYOND_NS,
     BOX_ASLEEP,
     ENTRY,
     ENTRY_SIZE,
     HAZARDS,
     INLINE,
+    MAX_LAPS,
     RING_BYTES,
     RING_HAZARDS,
     RING_HEAD,
@@ -53,6 +56,7 @@ from dorad.shm.layout import (
     add_to,
     read_count,
 )
+from dorad.shm.steps import twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,26 +70,17 @@ _time_ns = time.time_ns
 
 _LARGEST = (1 << 63) - 1
 
-BEYOND_NS = 1 << 40
-"""A message that seems to have been on its way for longer, 18 minutes, counts as 0 ns."""
-
-MAX_LAPS = 100
-"""How often one call starts again because the other end was faster; it then finds nothing."""
-
-ALIGNMENT = 64
-"""Samples begin at multiples of so many bytes."""
-
 
 class UnreadableError(ValueError):
     """A message's entry points where it must not, or its ring was overwritten."""
 
 
 class Counters(NamedTuple):
-    """What one edge has seen so far; `sent == received + dropped + queued` at rest.
+    """The counters of one edge; `sent == received + dropped + queued` at rest.
 
-    `latency_sum` is the time from sending to taking, summed over what was received, and
-    `latency_diff` how much that time differed from one message to the next, both in ns. Of what was
-    received, `unreadable` messages could not be read.
+    `latency_sum` is the sum of the times from sending to taking, `latency_diff` the sum of the
+    differences of successive such times, both in ns. `unreadable` of the received messages could
+    not be read.
     """
 
     sent: int
@@ -101,9 +96,9 @@ class Counters(NamedTuple):
 
 
 def counters(words: memoryview, base: int) -> Counters:
-    """Read the counters of the ring whose header starts at word `base`.
+    """Return the counters of the ring whose header starts at word `base`.
 
-    Whatever is written there: it ends, and the numbers are such as a ring can have.
+    Even if a peer has overwritten the words, this terminates and returns possible numbers.
     """
     for _ in range(MAX_LAPS):
         received = words[base + RING_RECEIVED]
@@ -112,7 +107,7 @@ def counters(words: memoryview, base: int) -> Counters:
         acquire()
         head = words[base + RING_HEAD] + words[base + RING_LANE_HEAD]
         acquire()
-        # What a busy consumer has taken between the looks must not seem dropped.
+        # If the consumer took a message between these loads, that one would seem dropped: retry.
         if words[base + RING_RECEIVED] == received:
             break
     queue_size = words[base + RING_QUEUE_SIZE]
@@ -134,10 +129,17 @@ def counters(words: memoryview, base: int) -> Counters:
     )
 
 
-class Peer:
-    """A node that others send to: its mailbox and its doorbell."""
+@twin
+class PeerState:
+    """The fields of a peer."""
 
     __slots__ = ("bell", "mapping", "words")
+
+
+class Peer(PeerState):
+    """A node that this one sends to: its mailbox and its doorbell."""
+
+    __slots__ = ()
 
     def __init__(self, mapping: Mapping, bell: int) -> None:
         self.mapping = mapping
@@ -145,19 +147,16 @@ class Peer:
         self.bell = bell
 
     def wake(self) -> None:
-        """Ring the doorbell if the node sleeps. The caller has fenced after its last push."""
+        """Ring the doorbell if the node sleeps. The caller must fence after its last push."""
         if self.words[BOX_ASLEEP]:
             doorbell.ring(self.bell)
 
 
-class Outlet:
-    """The producer's end of an edge.
-
-    `lane` is where messages go that belong to an exchange, None if they go the way of all.
-    """
+@twin
+class OutletState:
+    """The fields of a producer's end; it is `plain` if `done_with` is that of `Outlet`."""
 
     __slots__ = (
-        "__weakref__",
         "_bytes",
         "_bytes_at",
         "_entries",
@@ -176,8 +175,18 @@ class Outlet:
         "head",
         "lane",
         "peer",
+        "plain",
         "queue_size",
     )
+
+
+class Outlet(OutletState):
+    """The producer's end of an edge.
+
+    `lane` takes the messages of an exchange; if None, they go into this ring.
+    """
+
+    __slots__ = ("__weakref__",)
 
     lane: Outlet | None
 
@@ -190,6 +199,7 @@ class Outlet:
         self.blocking = blocking
         self.closed = False
         self.lane = None
+        self.plain = True
         self.queue_size = ring.queue_size
         self.head = read_count(words, base + RING_HEAD)
         self._words = words
@@ -204,7 +214,7 @@ class Outlet:
         self._waiting_at = base + RING_WAITING
         self._state_at = base + RING_STATE
         self._hazards = words[base + RING_HAZARDS : base + RING_HAZARDS + HAZARDS]
-        # A producer killed while it waited for room has left this set.
+        # A producer that was killed while it waited for room has left this set.
         words[self._waiting_at] = 0
 
     def push(self, entry: bytes, size: int, stamp: int) -> int:
@@ -225,16 +235,16 @@ class Outlet:
         return head
 
     def last_ns(self) -> int:
-        """Return when the newest message was sent, 0 if there was none."""
+        """Return the timestamp of the newest message in ns, 0 if there was none."""
         return self._words[self._last_at]
 
     def newest(self) -> bytes:
-        """Return the entry that was pushed last, as it lies in the ring."""
+        """Return the bytes of the entry that was pushed last."""
         at = self._entries + (self.head - 1 & self._mask) * ENTRY_SIZE
         return self._memory[at : at + ENTRY_SIZE]
 
     def full(self) -> bool:
-        """Tell whether a consumer that reads has no room for one more."""
+        """Return True if the queue of an attached consumer is full."""
         words = self._words
         base = self.base
         waiting = words[base + RING_HEAD] - words[base + RING_TAIL]
@@ -242,30 +252,28 @@ class Outlet:
         return waiting >= self.queue_size and bool(words[self._state_at] == STATE_ATTACHED)
 
     def announce_waiting(self, waiting: bool) -> None:
-        """Ask the consumer to ring the space bell when it has taken something, or no longer."""
+        """Start or stop asking the consumer to ring the space bell when it takes a message."""
         self._words[self._waiting_at] = int(waiting)
         fence()
 
     def refuse(self) -> None:
-        """Count a message that was given up because the dataflow is stopping."""
+        """Count a message that was discarded because the dataflow is stopping."""
         add_to(self._words, self.base + RING_REFUSED, 1)
 
     def done_with(self, index: int, key: int) -> bool:
-        """Tell whether the consumer can no longer reach sample `key`, pushed as entry `index`."""
+        """Return True if the consumer can no longer reach sample `key`, pushed as entry `index`."""
         if self._words[self._tail_at] <= index and self.head - index <= self.queue_size:
-            # Over an edge that was taken away, what is queued may still be received, unless the
-            # consumer is gone for good.
+            # It is queued. The consumer may still take it, even if the edge was removed, unless it
+            # will never read again.
             return self.closed and self._words[self._state_at] == STATE_CLOSED
         if not STRONG_ORDER:
             fence()
         return key not in self._hazards.tolist()
 
 
-class Inlet:
-    """The consumer's end of an edge, without a lane.
-
-    `head_at` and `lane_head_at` are the words that move when something comes.
-    """
+@twin
+class InletState:
+    """The fields of a consumer's end; it is `plain` if `take` is that of `Inlet`."""
 
     __slots__ = (
         "_entries",
@@ -291,9 +299,19 @@ class Inlet:
         "lane_head_at",
         "lane_tail",
         "limit",
+        "plain",
         "queue_size",
         "tail",
     )
+
+
+class Inlet(InletState):
+    """The consumer's end of an edge, without a lane.
+
+    `head_at` and `lane_head_at` are the words that change when a message is pushed.
+    """
+
+    __slots__ = ()
 
     def __init__(
         self,
@@ -304,12 +322,13 @@ class Inlet:
     ) -> None:
         """Continue the edge where its last consumer stopped.
 
-        `segments` maps a segment's number to its mapping, None if it was given back meanwhile.
-        `space_bell` is the producer's, where it waits for room; None if it never does.
+        `segments` returns the mapping of a segment's number, None if it was given back meanwhile.
+        `space_bell` wakes a producer that waits for room; None if the producer never waits.
         """
         base = ring.base
         self._words = box.words
         self.base = base
+        self.plain = True
         self._memory = box.memory
         self._segments = segments
         self._space_bell = space_bell
@@ -323,7 +342,7 @@ class Inlet:
         self._waiting_at = base + RING_WAITING
         hazards = range(base + RING_HAZARDS, base + RING_HAZARDS + HAZARDS)
         # A slot that is set belongs to an array that outlived an earlier Node of this process, or
-        # to a process that this one takes the place of.
+        # to the process that this one replaces.
         self._free = [slot for slot in hazards if not box.words[slot]]
         self._foreign = [slot for slot in hazards if box.words[slot]]
         self.queue_size = ring.queue_size
@@ -338,35 +357,35 @@ class Inlet:
         self.limit: int | None = None
 
     def ready(self) -> bool:
-        """Tell whether `take` would return a message."""
+        """Return True if `take` would return a message."""
         return self._words[self.head_at] != self.tail and (
             self.limit is None or self.tail < self.limit
         )
 
     def moved(self) -> bool:
-        """Tell whether something has come; any thread may ask."""
+        """Return True if messages are queued. Thread-safe."""
         words = self._words
         return bool(words[self.head_at] != self.tail or words[self.lane_head_at] != self.lane_tail)
 
     def freeze(self) -> None:
-        """Take no more than what is queued now."""
+        """Limit `take` to the messages queued now."""
         self.limit = self._words[self.head_at]
 
     def discard(self) -> None:
-        """Drop, and count, all that is queued."""
+        """Drop all queued messages; they count as dropped."""
         words = self._words
         self.tail = words[self._tail_at] = words[self.head_at]
         self._make_room_known()
 
     def count_unreadable(self) -> None:
-        """Count a message that was taken as one that could not be read."""
+        """Count a taken message as unreadable."""
         self._unreadable = self._words[self._unreadable_at] = self._unreadable + 1
 
     def _skip_to(self, tail: int) -> None:
-        """Go on with the message of an index.
+        """Continue with the message of an index.
 
         Raises:
-            UnreadableError: it was taken long ago: HEAD was overwritten. What was queued is lost.
+            UnreadableError: the index goes back: HEAD was overwritten, and the queue is lost.
         """
         before = self.tail
         self.tail = self._words[self._tail_at] = tail
@@ -374,23 +393,23 @@ class Inlet:
             raise UnreadableError(f"the count of its messages went back from {before} to {tail}")
 
     def _lane_next(self) -> bool | None:
-        """Tell whether the next message is one of the lane; None if there is none at all.
+        """Return True if the next message is one of the lane, None if there is no message.
 
-        Here there is no use for a lane: what comes there nevertheless is dropped.
+        This inlet has no lane: messages that a peer pushes there anyway are dropped.
         """
         self.lane_tail = self._words[self.lane_head_at]
         self._words[self.base + RING_LANE_TAIL] = self.lane_tail
         return False
 
     def _take_from_lane(self) -> Taken | None:
-        """Take the next message of the lane, or None if it was overtaken."""
+        """Take the next message of the lane; return None if it was overwritten meanwhile."""
         raise NotImplementedError
 
     def take(self) -> Taken | None:
-        """Take the next message, or None when there is none.
+        """Take the next message; return None if there is none.
 
         Raises:
-            UnreadableError: its entry is wrong; it counts as received.
+            UnreadableError: its entry is malformed; it counts as received.
         """
         words = self._words
         for _ in range(MAX_LAPS):
@@ -399,7 +418,7 @@ class Inlet:
                 acquire()
             taken = None
             if words[self.lane_head_at] != self.lane_tail:
-                # Looked at after `head`: nothing in the ring is newer than what the lane shows.
+                # Read after `head`: no message before `head` is newer than the lane's newest.
                 lane = self._lane_next()
                 if lane is None:
                     return None
@@ -427,16 +446,16 @@ class Inlet:
                     self._count_received()
                     raise
                 if words[self.head_at] - tail > self.queue_size:
-                    # The producer lapped us while we read; a borrow ends as `taken` goes.
+                    # The producer lapped us while we read; a borrow ends when `taken` is freed.
                     continue
                 self.tail = words[self._tail_at] = tail + 1
             if not STRONG_ORDER:
                 release()
             self._received = words[self._received_at] = self._received + 1
-            # Both sums only grow, by one store each: what lies between two looks is right.
+            # Both sums only grow, by one store each: differences between two reads are right.
             latency = _time_ns() - taken[0]
             if not 0 <= latency < BEYOND_NS:
-                # A clock was set, or the sender's is ahead by having seen another's.
+                # A clock was set, or the sender took over a timestamp that is ahead of ours.
                 latency = 0
             last = self._latency
             self._latency = latency
@@ -446,17 +465,17 @@ class Inlet:
                 if last is not None:
                     change = latency - last if latency > last else last - latency
                     self._latency_diff = sums[1] = self._latency_diff + change
-            except ValueError:
-                # Only a sender whose timestamps are wrong on purpose gets past 64 bits.
+            except (ValueError, OverflowError):
+                # Only a sender with timestamps that are wrong on purpose gets past 64 bits.
                 self._latency_sum = self._latency_diff = 0
             if self._space_bell is not None:
                 self._make_room_known()
             return taken
-        # A producer this fast, or one that only moves HEAD, must not keep us here for ever.
+        # A producer this fast, or one that only moves HEAD, must not keep us here.
         return None
 
     def _count_received(self) -> None:
-        """Count a message that was taken although it could not be read."""
+        """Count a message as received although it could not be read."""
         if not STRONG_ORDER:
             release()
         self._received = self._words[self._received_at] = self._received + 1
@@ -464,23 +483,23 @@ class Inlet:
             self._make_room_known()
 
     def _inherit(self) -> bool:
-        """Take over the slots that others have cleared by now; tell whether there are any."""
+        """Take over foreign slots that were cleared; return True if any slot is free."""
         words = self._words
         self._free += [slot for slot in self._foreign if not words[slot]]
         self._foreign = [slot for slot in self._foreign if words[slot]]
         return bool(self._free)
 
     def _make_room_known(self) -> None:
-        """Wake a producer that waits for room."""
+        """Wake the producer if it waits for room."""
         fence()
         if self._space_bell is not None and self._words[self._waiting_at]:
             doorbell.ring(self._space_bell)
 
     def _mapping(self, segment: int, offset: int, size: int) -> Mapping:
-        """Return the mapping that `size` bytes of a segment at `offset` lie in.
+        """Return the mapping of a segment that holds `size` bytes at `offset`.
 
         Raises:
-            UnreadableError: there is no such segment, or they do not lie in it.
+            UnreadableError: there is no such segment, or the bytes are not within it.
         """
         mapping = self._segments(segment)
         if mapping is None:
@@ -492,12 +511,13 @@ class Inlet:
         return mapping
 
     def _read(self, at: int) -> Taken:
-        """Copy out or borrow what the entry at a byte says; the caller checks that it still stood.
+        """Copy out or borrow the message of the entry at a byte.
 
-        The entry is copied out once, and only the copy is looked at.
+        The caller checks afterwards that the entry was not overwritten. The entry is copied out
+        once, and only the copy is used.
 
         Raises:
-            UnreadableError: it does not lie where a message may.
+            UnreadableError: it points where no message can be.
         """
         memory = self._memory
         (
@@ -535,7 +555,7 @@ class Inlet:
                 borrow = Borrow(self._words, slot, self._free, mapping)
                 fence()
                 return (stamp, code, length, nulls, size, None, borrow, offset, metadata)
-            # The node holds as many as there are slots: this one is copied out instead.
+            # All hazard slots are in use: copy this one out instead.
             memory, at = mapping.memory, offset
         elif size > room:
             raise UnreadableError(f"it has {size} bytes in its entry")

@@ -1,1 +1,1 @@
-"""The `dorafleet` command: one module a command, each imported only when it is called."""
+"""The `dorafleet` command: one module per command, imported only when the command is called."""

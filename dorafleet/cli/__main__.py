@@ -1,4 +1,4 @@
-"""Runs the `dorafleet` command as `python -m dorafleet.cli`, where its script is not on PATH."""
+"""Run the `dorafleet` command as `python -m dorafleet.cli`, if its script is not on PATH."""
 
 from dorafleet.cli.main import main
 

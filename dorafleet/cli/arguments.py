@@ -1,7 +1,8 @@
-"""What several commands take: the cluster file, some of its machines, how many at once."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 else:  # generic only in click's newer releases
     PathType = click.ParamType
 
-AT_ONCE = 10
-MAX_AT_ONCE = 1000
+DEFAULT_PARALLEL = 10
+MAX_PARALLEL = 1000
 
 
 class File(PathType):
-    """A path, completed by the suffixes that it may have. Who reads it says what is wrong."""
+    """A path, with completion of files that have one of the suffixes. The file need not exist."""
 
     name = "path"
 
@@ -45,7 +46,7 @@ class File(PathType):
 def _machine_ids(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete the machines of the file that stands before; none if it has problems."""
+    """Complete the machines of the file before the option; none if the file has problems."""
     from dorad.dataflow.errors import DataflowError
     from dorafleet.inventory.load import load
 
@@ -76,22 +77,60 @@ only_option = click.option(
 parallel_option = click.option(
     "--parallel",
     metavar="N",
-    type=click.IntRange(1, MAX_AT_ONCE),
-    default=AT_ONCE,
+    type=click.IntRange(1, MAX_PARALLEL),
+    default=DEFAULT_PARALLEL,
     show_default=True,
-    help="At most so many machines at once.",
+    help="Maximum number of machines at once.",
+)
+
+
+def _state(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path:
+    """Return the coordinator's folder: the given one, that of systemd, or one in the home."""
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    return (value or (Path(given) if given else Path(base) / "dorafleet")).absolute()
+
+
+state_option = click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    callback=_state,
+    help="The coordinator's folder.  [default: ~/.local/state/dorafleet]",
+)
+etcd_option = click.option(
+    "--etcd",
+    metavar="URL",
+    multiple=True,
+    help="Use the etcd cluster with this member instead of a file; may be repeated.",
+)
+etcd_ca_option = click.option(
+    "--etcd-ca", type=click.Path(path_type=Path), help="The authority of etcd's certificates."
+)
+etcd_cert_option = click.option(
+    "--etcd-cert", type=click.Path(path_type=Path), help="The certificate to show to etcd."
+)
+etcd_key_option = click.option(
+    "--etcd-key", type=click.Path(path_type=Path), help="Its key, if it is in another file."
+)
+port_option = click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=6013,
+    show_default=True,
+    help="The coordinator's port.",
 )
 accept_new_option = click.option(
     "--accept-new",
     is_flag=True,
-    help="Trust host keys that are new, and write them to known_hosts; never changed ones.",
+    help="Trust new host keys and write them to known_hosts; changed keys are still refused.",
 )
 
 
-def chosen(cluster: Cluster, only: Sequence[str]) -> tuple[Machine, ...]:
-    """Return the machines that are asked for, in the order of the file.
+def select_machines(cluster: Cluster, only: Sequence[str]) -> tuple[Machine, ...]:
+    """Return the machines named in `only`, or all, in the order of the file.
 
-    Raises click.UsageError for an id that there is not.
+    Raises:
+        click.UsageError: an id is not in the file.
     """
     from dorad.dataflow.nearest import did_you_mean
 
@@ -101,6 +140,6 @@ def chosen(cluster: Cluster, only: Sequence[str]) -> tuple[Machine, ...]:
     for name in wanted:
         if name not in cluster.ids:
             hint = did_you_mean(name, cluster.ids)
-            said = f"no machine `{name}` in {cluster.path}"
-            raise click.UsageError(said + (f"; {hint}" if hint else ""))
+            message = f"no machine `{name}` in {cluster.path}"
+            raise click.UsageError(message + (f"; {hint}" if hint else ""))
     return tuple(each for each in cluster.machines if not wanted or each.id in wanted)

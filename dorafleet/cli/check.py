@@ -15,15 +15,15 @@ EPILOG = """\b
 Examples:
   dorafleet check cluster.yml
 \b
-Each problem is one line, `file:line:column: key: what is wrong`, which editors understand.
-Nothing is asked of any machine. Exit code 0: the file is good. 1: it has problems.
+Each problem is one line, `file:line:column: key: message`, which editors understand.
+No machine is contacted. Exit code 0: the file is valid. 1: it has problems.
 """
 
 
 @click.command(epilog=EPILOG)
 @file_argument
 def check(file: Path) -> int:
-    """Check the cluster FILE and list everything that is wrong with it at once."""
+    """Check the cluster FILE and list all its problems."""
     from dorad.dataflow.errors import DataflowError
     from dorafleet.inventory.load import load
 

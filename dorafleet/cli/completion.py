@@ -1,4 +1,4 @@
-"""`dorafleet completion`: print the script that makes a shell complete `dorafleet`."""
+"""`dorafleet completion`: print the completion script of a shell."""
 
 import click
 
@@ -17,7 +17,7 @@ Set it up, once (the Debian package does it for bash, fish and zsh):
 @click.command(epilog=EPILOG)
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 def completion(shell: str | None) -> None:
-    """Print the completion script of SHELL; without SHELL, of the one in $SHELL."""
+    """Print the completion script of SHELL, or of the shell in $SHELL."""
     from dorafleet.cli.main import COMPLETE_VARIABLE, cli
 
     print_script(shell, cli, "dorafleet", COMPLETE_VARIABLE)

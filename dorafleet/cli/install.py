@@ -1,4 +1,4 @@
-"""`dorafleet install`: install the package dorad on machines, and start its service."""
+"""`dorafleet install`: install the package dorad on machines and start its service."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import click
 from dorafleet.cli.arguments import (
     File,
     accept_new_option,
-    chosen,
     file_argument,
     only_option,
     parallel_option,
+    select_machines,
 )
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ Examples:
   dorafleet install cluster.yml dorad_0.1.0_arm64.deb --only arm1 --only arm2
   dorafleet install cluster.yml dorad_0.1.0_arm64.deb --parallel 2
 \b
-A machine that has this version, with the service active and enabled, is left alone. What fails on
-one machine does not hold up the others; running dataflows go on through an upgrade.
-The ssh user has to be root, or may sudo without a password.
-Exit code 0: all machines have it, and their service answers. 1: some do not.
+A machine that has this version, with the service active and enabled, is not changed. A failure on
+one machine does not affect the others. Running dataflows continue during an upgrade.
+The ssh user must be root, or able to sudo without a password.
+Exit code 0: all machines have the package and their service answers. 1: some do not.
 """
 
 
@@ -45,7 +45,7 @@ Exit code 0: all machines have it, and their service answers. 1: some do not.
 @only_option
 @parallel_option
 @accept_new_option
-@click.option("--allow-downgrade", is_flag=True, help="Also go back to an older version.")
+@click.option("--allow-downgrade", is_flag=True, help="Also install an older version.")
 def install(
     file: Path,
     package: Path,
@@ -60,20 +60,21 @@ def install(
     from dorafleet.inventory.load import load
     from dorafleet.robot.package import read_package
 
-    machines = chosen(load(file), only)
+    machines = select_machines(load(file), only)
     found = read_package(package)
     with Reporter([machine.id for machine in machines], found.size) as reporter:
-        work = _Work(found, reporter, accept_new=accept_new, downgrade=allow_downgrade)
-        outcomes = asyncio.run(work.run(machines, parallel))
+        installer = _Installer(found, reporter, accept_new=accept_new, downgrade=allow_downgrade)
+        outcomes = asyncio.run(installer.run(machines, parallel))
     failed = [outcome.machine.id for outcome in outcomes if outcome.error is not None]
     if failed:
-        said = f"{len(failed)} of {len(outcomes)} machines failed: {', '.join(failed)}"
-        raise click.ClickException(said)
+        raise click.ClickException(
+            f"{len(failed)} of {len(outcomes)} machines failed: {', '.join(failed)}"
+        )
     return 0
 
 
-class _Work:
-    """Installing on all machines."""
+class _Installer:
+    """Installs one package on all machines."""
 
     def __init__(
         self, package: Package, reporter: Reporter, *, accept_new: bool, downgrade: bool
@@ -84,11 +85,14 @@ class _Work:
         self._downgrade = downgrade
 
     async def run(self, machines: Sequence[Machine], parallel: int) -> list[Outcome[Installed]]:
-        from dorafleet.ssh.fanout import each
+        """Install on up to `parallel` machines at once; return the outcomes in order."""
+        from dorafleet.ssh.fanout import run_on_each
 
-        return await each(machines, self._one, at_most=parallel, ended=self._tell)
+        return await run_on_each(
+            machines, self._install, parallel=parallel, on_outcome=self._report
+        )
 
-    async def _one(self, machine: Machine) -> Installed:
+    async def _install(self, machine: Machine) -> Installed:
         from dorafleet.robot.install import Installation
         from dorafleet.ssh.connection import connect
 
@@ -96,13 +100,13 @@ class _Work:
             installation = Installation(
                 robot,
                 self._package,
-                said=lambda step: self._reporter.step(machine.id, step),
-                sent=lambda count: self._reporter.sent(machine.id, count),
+                on_step=lambda step: self._reporter.step(machine.id, step),
+                on_sent=lambda count: self._reporter.sent(machine.id, count),
                 downgrade=self._downgrade,
             )
             return await installation.run()
 
-    def _tell(self, outcome: Outcome[Installed]) -> None:
+    def _report(self, outcome: Outcome[Installed]) -> None:
         if outcome.error is None:
             self._reporter.done(outcome.machine.id, str(outcome.result))
         else:

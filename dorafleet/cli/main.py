@@ -1,7 +1,4 @@
-"""The entry of the `dorafleet` command: the table of commands, and errors as lines.
-
-It is made as `dora` is, from the same parts.
-"""
+"""The entry point of the `dorafleet` command, built from the same parts as `dora`."""
 
 import sys
 from collections.abc import Sequence
@@ -14,11 +11,20 @@ from dorad.cli.groups import CommandEntry, LazyGroup
 from dorad.cli.outcome import run_group
 
 COMPLETE_VARIABLE = "_DORAFLEET_COMPLETE"
-"""The environment variable by which a shell asks for completions."""
+"""The environment variable with which a shell requests completions."""
 
 COMMANDS: dict[str, CommandEntry] = {
     "check": CommandEntry("dorafleet.cli.check:check", "Check a cluster file and list problems."),
-    "status": CommandEntry("dorafleet.cli.status:status", "Tell how dorad is on every machine."),
+    "status": CommandEntry(
+        "dorafleet.cli.status:status", "Show the state of dorad on every machine."
+    ),
+    "explain": CommandEntry(
+        "dorafleet.cli.explain:explain", "Show where nodes would run, and why."
+    ),
+    "serve": CommandEntry("dorafleet.cli.serve:serve", "Run the coordinator in the foreground."),
+    "audit": CommandEntry("dorafleet.cli.audit:audit", "Show or verify the coordinator's audit."),
+    "backup": CommandEntry("dorafleet.cli.backup:backup", "Back up the coordinator's store."),
+    "restore": CommandEntry("dorafleet.cli.backup:restore", "Restore a backup."),
     "install": CommandEntry(
         "dorafleet.cli.install:install", "Install the package dorad on machines."
     ),
@@ -60,7 +66,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _missing(error: ImportError) -> str | None:
-    """Return the message for a Python package that dorafleet needs and this machine lacks."""
+    """Return the message for a missing Python package of dorafleet, None for other modules."""
     if error.name == "asyncssh":
         return "the Python package asyncssh is missing (pip install 'dorad[fleet]')"
     return None

@@ -1,7 +1,7 @@
-"""What is shown while machines are worked on: a line for each step, and one line that moves.
+"""Progress of the work on many machines: a line for each step, and a progress bar.
 
-Steps and failures go to standard error, results to standard output. The line that moves, how much
-of the files is copied, is for terminals only.
+Steps and failures go to standard error, results to standard output. The progress bar, which counts
+copied bytes, is shown only on terminals.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """Tells of each machine what happens there. A context manager: the moving line ends with it."""
+    """Prints the progress of each machine. A context manager that removes the progress bar."""
 
     def __init__(self, machines: Sequence[str], size: int) -> None:
-        """`size`: bytes of the file that each machine may get."""
+        """`size` is the size of the file for each machine, in bytes."""
         self._width = max(map(len, machines), default=0)
         self._size = size
         self._sent: dict[str, int] = {}
@@ -51,13 +51,13 @@ class Reporter:
             self._progress.stop()
             self._progress = None
 
-    def step(self, machine: str, what: str) -> None:
-        """Tell of a step that begins."""
-        shown = f"{what} {megabytes(self._size)}" if what == "copying" else what
+    def step(self, machine: str, name: str) -> None:
+        """Report the start of a step."""
+        shown = f"{name} {megabytes(self._size)}" if name == "copying" else name
         self._print(machine, click.style(visible(shown), dim=True), err=True)
 
     def sent(self, machine: str, count: int) -> None:
-        """Tell how many bytes of the file a machine has got."""
+        """Report how many bytes of the file were sent to a machine so far."""
         self._sent[machine] = count
         if self._progress is None:
             return
@@ -67,17 +67,17 @@ class Reporter:
         done = sum(self._sent.values())
         self._progress.update(self._progress.task_ids[0], total=total, completed=done)
 
-    def done(self, machine: str, what: str) -> None:
-        """Tell of a machine that all is well there."""
-        self._print(machine, f"{click.style('✓', fg='green')} {visible(what)}", err=False)
+    def done(self, machine: str, result: str) -> None:
+        """Report success on a machine."""
+        self._print(machine, f"{click.style('✓', fg='green')} {visible(result)}", err=False)
 
-    def failed(self, machine: str, why: str) -> None:
-        """Tell of a machine where it has failed."""
-        self._print(machine, f"{click.style('✗', fg='red')} {visible(why)}", err=True)
+    def failed(self, machine: str, reason: str) -> None:
+        """Report failure on a machine."""
+        self._print(machine, f"{click.style('✗', fg='red')} {visible(reason)}", err=True)
 
     def _print(self, machine: str, text: str, *, err: bool) -> None:
         if self._progress is not None:
-            # Off the moving line, which is drawn again after this.
+            # Remove the progress bar, which is drawn again below.
             self._progress.stop()
         colour = False if os.environ.get("NO_COLOR") else None
         click.echo(f"{machine:<{self._width}}  {text}", err=err, color=colour)

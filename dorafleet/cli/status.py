@@ -1,4 +1,4 @@
-"""`dorafleet status`: how dorad is on every machine."""
+"""`dorafleet status`: show the state of dorad on every machine."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dorad.cli.tables import plain, print_object, print_table
 from dorad.terminal import visible
 from dorafleet.cli.arguments import (
     accept_new_option,
-    chosen,
     file_argument,
     only_option,
     parallel_option,
+    select_machines,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COLUMNS = ("Machine", "Host", "Version", "Service", "Dataflows", "Problem")
 
 MAX_NAMES = 500
-"""Characters of the names of a machine's dataflows in the table; `--json` has them whole."""
+"""Maximum length of a machine's list of dataflows in the table; `--json` has all of it."""
 
 EPILOG = """\b
 Examples:
@@ -36,8 +36,8 @@ Examples:
   dorafleet status cluster.yml --only arm1,arm2
   dorafleet status cluster.yml --json | jq '.[] | select(.error) | .id'
 \b
-The ssh user has to be root or in the group `dorad` there.
-Exit code 0: on every machine the service is active and answers. 1: on some it is not.
+The ssh user must be root or in the group `dorad` on the machine.
+Exit code 0: the service is active and answers on every machine. 1: on some it does not.
 """
 
 
@@ -50,35 +50,35 @@ Exit code 0: on every machine the service is active and answers. 1: on some it i
 def status(
     file: Path, *, only: Sequence[str], as_json: bool, parallel: int, accept_new: bool
 ) -> int:
-    """Ask every machine in FILE for its version, its service, and the dataflows that run."""
+    """Show the version, the service and the running dataflows of every machine in FILE."""
     from dorafleet.inventory.load import load
 
-    machines = chosen(load(file), only)
-    outcomes = asyncio.run(_ask(machines, parallel, accept_new=accept_new))
+    machines = select_machines(load(file), only)
+    outcomes = asyncio.run(_query(machines, parallel, accept_new=accept_new))
     if as_json:
         print_object([as_plain(outcome) for outcome in outcomes])
     else:
         print_table(COLUMNS, [[*map(visible, as_row(outcome))] for outcome in outcomes])
-    well = all(outcome.result is not None and outcome.result.well for outcome in outcomes)
-    return 0 if well else 1
+    healthy = all(outcome.result is not None and outcome.result.healthy for outcome in outcomes)
+    return 0 if healthy else 1
 
 
-async def _ask(
+async def _query(
     machines: Sequence[Machine], parallel: int, *, accept_new: bool
 ) -> list[Outcome[State]]:
     from dorafleet.robot.state import read_state
     from dorafleet.ssh.connection import connect
-    from dorafleet.ssh.fanout import each
+    from dorafleet.ssh.fanout import run_on_each
 
-    async def ask(machine: Machine) -> State:
+    async def query(machine: Machine) -> State:
         async with connect(machine, accept_new=accept_new) as robot:
             return await read_state(robot)
 
-    return await each(machines, ask, at_most=parallel)
+    return await run_on_each(machines, query, parallel=parallel)
 
 
 def as_row(outcome: Outcome[State]) -> tuple[str, ...]:
-    """Return a line of the table."""
+    """Return one row of the table."""
     machine, state = outcome.machine, outcome.result
     if state is None:
         return (machine.id, machine.host, "-", "-", "-", str(outcome.error))
@@ -96,13 +96,13 @@ def as_row(outcome: Outcome[State]) -> tuple[str, ...]:
 
 
 def as_plain(outcome: Outcome[State]) -> dict[str, Any]:
-    """Return what `--json` has of a machine: the same keys for each."""
+    """Return a machine's object for `--json`; all machines have the same keys."""
     machine, state, error = outcome.machine, outcome.result, outcome.error
     result: dict[str, Any] = {
         "id": machine.id,
         "host": machine.host,
         "labels": dict(machine.labels),
-        "reachable": error is None or error.code.is_from_there,
+        "reachable": error is None or error.code.is_after_login,
         "version": None,
         "package": None,
         "service": None,
@@ -118,7 +118,7 @@ def as_plain(outcome: Outcome[State]) -> dict[str, Any]:
         result["service"] = state.daemon.service
         result["answers"] = state.daemon.answers
         result["dataflows"] = plain(state.dataflows)
-        if not state.well:
+        if not state.healthy:
             message = state.daemon.problem or f"the service is {state.daemon.service}"
             result["error"] = {"code": "not_well", "message": message, "hint": None}
     return result

@@ -1,1 +1,1 @@
-"""cluster.yml as data: which machines there are and how to reach them. Nothing here is sent."""
+"""cluster.yml as data: the machines, and how to reach them."""

@@ -1,6 +1,6 @@
-"""From a cluster.yml to a checked cluster, or to all its problems at once.
+"""Read a cluster.yml, and return a checked cluster or all problems at once.
 
-The keys are those of dora 1.x; unknown ones are refused, as there.
+The keys are those of dora 1.x. Unknown keys are problems, as in dora.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dorad.dataflow.deploy import read_amounts
 from dorad.dataflow.document import read_document
 from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.fields import Fields
 from dorad.dataflow.problems import Problems, in_order
 from dorad.dataflow.text import read_text
-from dorafleet.inventory import words
+from dorafleet.inventory import syntax
 from dorafleet.inventory.model import (
     COORDINATOR_PORT,
     DAEMON_PORT,
@@ -40,8 +41,9 @@ _NO_PORT = "accepted, but nothing uses it: dorad listens on a Unix socket"
 def load(path: str | Path) -> Cluster:
     """Read and check the file at `path`.
 
-    Raises DataflowError with every problem found, sorted by position; also for a file that is
-    missing, a directory, unreadable, too large or not UTF-8.
+    Raises:
+        DataflowError: it has problems, sorted by position; or it is missing, a directory,
+            unreadable, too large or not UTF-8.
     """
     problems = Problems(str(path))
     text = read_text(Path(path), problems, WHAT)
@@ -51,9 +53,10 @@ def load(path: str | Path) -> Cluster:
 
 
 def parse(text: str, *, path: Path) -> Cluster:
-    """Check the YAML in `text` as if it were the content of `path`, which is not opened.
+    """Check the YAML in `text` as the content of `path`, which is not opened.
 
-    Raises DataflowError with every problem found, sorted by position.
+    Raises:
+        DataflowError: it has problems, sorted by position.
     """
     problems = Problems(str(path))
     root = read_document(text, problems, START)
@@ -64,7 +67,7 @@ def parse(text: str, *, path: Path) -> Cluster:
         raise DataflowError(problems.errors)
     fields = Fields(root, problems)
     coordinator = _read_coordinator(fields)
-    peer = fields.checked("zenoh_peer", words.endpoint, None)
+    peer = fields.checked("zenoh_peer", syntax.endpoint, None)
     items = fields.items("machines")
     machines = [_read_machine(item, problems) for item in items]
     misspelt = fields.finish()
@@ -88,31 +91,32 @@ def _read_coordinator(fields: Fields) -> Coordinator | None:
         return None
     if not block.has("addr"):
         block.required_text("addr", "the IP address that the robots reach it at")
-    addr = block.checked("addr", words.address, None)
+    addr = block.checked("addr", syntax.address, None)
     port = block.integer("port", minimum=1, maximum=_LARGEST_PORT)
     block.finish()
     return None if addr is None else Coordinator(addr, port or COORDINATOR_PORT)
 
 
 def _read_machine(item: Value, problems: Problems) -> Machine | None:
-    """The machine; None if it cannot be, which is reported."""
+    """Return the machine, None if it has problems, which are reported."""
     block = Fields(item, problems, _MACHINE)
     if not isinstance(item.data, dict | None):
         return None
     for name, hint in (("id", "a name of your choice"), ("host", _TARGET)):
         if not block.has(name):
             block.required_text(name, hint)
-    identity = block.checked("id", words.machine_id, "")
-    target = block.checked("host", words.target, "")
-    user = block.checked("user", words.user_name, None)
+    identity = block.checked("id", syntax.machine_id, "")
+    target = block.checked("host", syntax.target, "")
+    user = block.checked("user", syntax.user_name, None)
     before, at, host = target.rpartition("@")
     if at and user is not None:
-        problems.error(block.name_of("user"), f"`host` says the user already, `{before}`")
+        problems.error(block.name_of("user"), f"`host` already names the user `{before}`")
     labels = _read_labels(block)
     port = block.integer("port", minimum=1, maximum=_LARGEST_PORT)
     daemon_port = block.integer("daemon_port", minimum=1, maximum=_LARGEST_PORT)
-    zenoh_addr = block.checked("zenoh_addr", words.address, None)
+    zenoh_addr = block.checked("zenoh_addr", syntax.address, None)
     zenoh_port = block.integer("zenoh_port", minimum=1, maximum=_LARGEST_PORT)
+    capacity = read_amounts(block, "capacity")
     if block.has("daemon_port"):
         problems.warn(block.name_of("daemon_port"), _NO_PORT)
     block.finish()
@@ -127,26 +131,27 @@ def _read_machine(item: Value, problems: Problems) -> Machine | None:
         labels,
         zenoh_addr or _as_address(host),
         zenoh_port or ZENOH_PORT,
+        capacity,
     )
 
 
 def _read_labels(block: Fields) -> dict[str, str]:
-    """Labels by name; a value is text in the file, too, so that `1.10` stays what it is."""
+    """Return the labels by name. Values must be text in the file, because YAML changes `1.10`."""
     labels: dict[str, str] = {}
     for name, value in block.entries("labels").items():
         try:
-            words.label(name)
+            syntax.label(name)
         except TextError as error:
             block.problems.error_in_name(value, error.message, error.hint)
             continue
         if not isinstance(value.data, str):
             scalar = value.text and not isinstance(value.data, dict | list)
             hint = f'write "{value.text}"' if scalar else None
-            said = value.describe()
-            block.problems.error(value, f"a label's value must be text, not {said}", hint)
+            message = f"a label's value must be text, not {value.describe()}"
+            block.problems.error(value, message, hint)
             continue
         try:
-            labels[name] = words.label(value.data)
+            labels[name] = syntax.label(value.data)
         except TextError as error:
             block.problems.text_error(value, error)
     return labels
@@ -172,7 +177,7 @@ def _check_zenoh(
     machines: list[Machine | None],
     problems: Problems,
 ) -> None:
-    """Report keys for links that contradict each other; warn of what will not work."""
+    """Report Zenoh keys that contradict each other, and warn about those without effect."""
     if peer is not None:
         problems.warn(fields.name_of("zenoh_peer"), _NO_LINKS)
     places: dict[tuple[Address, int], str] = {}
@@ -183,15 +188,18 @@ def _check_zenoh(
                 if peer is None:
                     problems.warn(own[name], _NO_LINKS)
                 else:
-                    said = "cannot be given beside `zenoh_peer`"
-                    problems.error_in_name(own[name], said, "all machines meet at that one")
+                    problems.error_in_name(
+                        own[name],
+                        "cannot be given beside `zenoh_peer`",
+                        "all machines connect to that peer",
+                    )
         if machine is None or machine.zenoh_addr is None or peer is not None:
             continue
         place = (machine.zenoh_addr, machine.zenoh_port)
         other = places.setdefault(place, machine.id)
         if other != machine.id:
-            said = f"has the Zenoh address of `{other}`, {place[0]} port {place[1]}"
-            problems.warn(item, said, "give one of them another `zenoh_port`")
+            message = f"has the Zenoh address of `{other}`, {place[0]} port {place[1]}"
+            problems.warn(item, message, "give one of them another `zenoh_port`")
 
 
 def _as_address(host: str) -> Address | None:

@@ -1,10 +1,12 @@
-"""A checked cluster.yml: frozen values, as the file says them or by default."""
+"""A checked cluster.yml as frozen data, with defaults filled in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
+
+from dorad.dataflow.settings import Amounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +23,7 @@ Address = IPv4Address | IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class Coordinator:
-    """Where the robots will find the coordinator."""
+    """The address at which robots will find the coordinator."""
 
     addr: Address
     port: int = COORDINATOR_PORT
@@ -35,27 +37,29 @@ class Machine:
     host: str
     """A name, an address, or a `Host` of ~/.ssh/config; without the user."""
     user: str | None = None
-    """None: as ssh has it, from ~/.ssh/config or the name of who runs this."""
+    """None: as for ssh, from ~/.ssh/config or the name of the current user."""
     port: int | None = None
-    """Of sshd. None: as ssh has it, from ~/.ssh/config or 22."""
+    """The port of sshd. None: as for ssh, from ~/.ssh/config or 22."""
     daemon_port: int = DAEMON_PORT
     labels: Mapping[str, str] = field(default_factory=dict)
     zenoh_addr: Address | None = None
-    """The host, where that is an address and the file says nothing else."""
+    """By default the host, if that is an address."""
     zenoh_port: int = ZENOH_PORT
+    capacity: Amounts = field(default_factory=Amounts)
+    """What there is of cores, memory, GPUs and devices, as far as the file says."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A whole file. Every machine's id is unique, and there is at least one."""
+    """The content of a file: at least one machine, with unique ids."""
 
     machines: tuple[Machine, ...]
     coordinator: Coordinator
     path: Path
-    """The file as it was named, for messages."""
+    """The path as given on the command line, for messages."""
     zenoh_peer: str | None = None
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
-    """What is accepted but will not do what the file hopes for."""
+    """Accepted keys that have no effect yet."""
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""What is asked of one robot and done to it: facts in, commands out."""
+"""Operations on one robot: read its facts, plan steps, run commands."""

@@ -1,4 +1,4 @@
-"""The commands that are run on robots, as lists of words."""
+"""The commands that dorafleet runs on robots, as lists of words."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 UNIT = "dorad.service"
 SOCKET = "/run/dorad/control.sock"
-"""Of the service; not of a daemon that the ssh user may have started by hand."""
-LOCK_S = 120
-"""Seconds that apt-get waits for another apt-get."""
+"""The service's socket, not that of a daemon that the ssh user may have started by hand."""
+LOCK_TIMEOUT_S = 120
+"""How long apt-get waits for another apt-get."""
 
 ENGLISH = ("env", "LC_ALL=C.UTF-8")
-"""In front of what prints sentences that we read or show."""
+"""Prefix of commands whose messages are parsed or shown."""
 
-WHO = ("id", "-u")
+USER_ID = ("id", "-u")
 ARCHITECTURE = ("dpkg", "--print-architecture")
 VERSION = ("dpkg-query", "--show", "--showformat=${db:Status-Status} ${Version}", "dorad")
 ACTIVE = ("systemctl", "is-active", UNIT)
@@ -29,11 +29,11 @@ INSTALL = (
     'cd "$1" && apt-get -q -y -o "DPkg::Lock::Timeout=$3" -o Dpkg::Options::=--force-confold '
     '$4 install "./$2"; code=$?; cd / && rm -rf "$1"; exit $code'
 )
-"""Shell: install the package $2 in the folder $1, which is gone afterwards however it ends."""
+"""Shell: install the package $2 in the folder $1, then remove the folder in any case."""
 
 
 def dora(*words: str) -> tuple[str, ...]:
-    """Return a `dora` command that asks the robot's service."""
+    """Return a `dora` command that talks to the robot's service."""
     return (*ENGLISH, f"DORA_SOCKET={SOCKET}", "dora", *words)
 
 
@@ -42,31 +42,31 @@ DATAFLOWS = dora("list", "--status", "running", "--format", "json")
 
 
 def install(folder: str, name: str, unit: str, *, downgrade: bool) -> tuple[str, ...]:
-    """Return what installs the package `folder`/`name`.
+    """Return the command that installs the package `folder`/`name`.
 
-    It runs as a unit of systemd and prints to the journal, so that a connection that breaks does
-    not end dpkg halfway.
+    It runs as a systemd unit that prints to the journal, so that a lost connection does not end
+    dpkg halfway.
     """
     command = ["systemd-run", "--quiet", "--wait", "--collect", f"--unit={unit}"]
     command += ["--setenv=DEBIAN_FRONTEND=noninteractive", "--setenv=LC_ALL=C.UTF-8"]
     option = "--allow-downgrades" if downgrade else ""
-    return (*command, "sh", "-c", INSTALL, "sh", folder, name, str(LOCK_S), option)
+    return (*command, "sh", "-c", INSTALL, "sh", folder, name, str(LOCK_TIMEOUT_S), option)
 
 
 SYNC = ("journalctl", "--sync")
-"""Wait until the journal holds what was printed up to now."""
+"""Wait until the journal contains everything printed so far."""
 
 
 def journal(unit: str) -> tuple[str, ...]:
-    """Return what prints the last lines of a unit that has ended."""
+    """Return the command that prints the last lines of a unit."""
     return ("journalctl", f"--unit={unit}", "--output=cat", "--lines=30", "--no-pager")
 
 
 def remove(folder: str) -> tuple[str, ...]:
-    """Return what removes a folder that MAKE_FOLDER has made."""
+    """Return the command that removes a folder created by MAKE_FOLDER."""
     return ("rm", "-rf", "--", folder)
 
 
 def as_root(command: Sequence[str], uid: int) -> tuple[str, ...]:
-    """Return the command, through sudo unless the user is root."""
+    """Return the command, with sudo unless the user is root."""
     return tuple(command) if uid == 0 else ("sudo", "-n", *command)

@@ -1,4 +1,4 @@
-"""What a robot is and has, before something is installed on it."""
+"""The facts about a robot that an installation depends on."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from dorafleet.robot import commands
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
-    from dorafleet.ssh.connection import Connection, Finished
+    from dorafleet.ssh.connection import CommandResult, Connection
 
 NOT_FOUND = 127
-"""The exit code of a shell that finds no such command."""
+"""The exit code of a shell for an unknown command."""
 
 MAX_UID_DIGITS = 10
 """A user id has 32 bits."""
 MAX_WORD = 80
-"""Characters of a version or a state of a service that are shown."""
+"""Maximum characters of a version, or of a service's state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """As measured in one moment."""
+    """The facts about one robot."""
 
     uid: int
-    """Of the user who is logged in."""
+    """The id of the ssh user."""
     architecture: str | None
     """As dpkg names it; None without dpkg."""
     version: str | None
-    """Of the package dorad; None if it is not installed."""
+    """The version of the package dorad; None if it is not installed."""
     service: str
-    """`active`, `inactive`, `failed`, …: what systemctl says."""
+    """`active`, `inactive`, `failed`, …: the state that systemctl reports."""
     enabled: bool
 
 
 async def read_facts(robot: Connection) -> Facts:
-    """Ask a robot. Raises SshError."""
-    who, architecture, version, active, enabled = await asyncio.gather(
-        robot.check(commands.WHO),
+    """Read the facts about a robot. Raises SshError."""
+    user, architecture, version, active, enabled = await asyncio.gather(
+        robot.check(commands.USER_ID),
         robot.run(commands.ARCHITECTURE),
         robot.run(commands.VERSION),
         robot.run(commands.ACTIVE),
         robot.run(commands.ENABLED),
     )
-    uid = who.strip()
+    uid = user.strip()
     if not uid.isdecimal() or len(uid) > MAX_UID_DIGITS:
-        raise SshError(Code.FAILED, f"`id -u` says {uid[:80]!r}", "is there a shell behind ssh?")
+        raise SshError(Code.FAILED, f"`id -u` prints {uid[:80]!r}", "does ssh start a shell there?")
     return Facts(
         uid=int(uid),
         architecture=None if architecture.code else architecture.stdout.strip(),
@@ -57,14 +57,14 @@ async def read_facts(robot: Connection) -> Facts:
     )
 
 
-def installed_version(answer: Finished) -> str | None:
-    """Return the version out of dpkg-query's answer; None if the package is not fully there."""
+def installed_version(answer: CommandResult) -> str | None:
+    """Return the version in dpkg-query's output, None if the package is not fully installed."""
     status, _, version = answer.stdout.strip().partition(" ")
     return version[:MAX_WORD] if answer.code == 0 and status == "installed" else None
 
 
-def service_state(answer: Finished) -> str:
-    """Return systemctl's word; it says `inactive` also of a unit that there is not."""
+def service_state(answer: CommandResult) -> str:
+    """Return the state that systemctl prints, which is `inactive` also for an unknown unit."""
     if answer.code == NOT_FOUND:
         return "no systemd"
-    return (answer.stdout.strip() or answer.last_words)[:MAX_WORD]
+    return (answer.stdout.strip() or answer.last_line)[:MAX_WORD]

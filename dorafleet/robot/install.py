@@ -1,4 +1,4 @@
-"""Install dorad on one robot, and wait until its service answers."""
+"""Install dorad on one robot and wait until its service answers."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dorafleet.robot.package import Package
-    from dorafleet.ssh.connection import Connection, Finished
+    from dorafleet.ssh.connection import CommandResult, Connection
 
-INSTALL_S = 900.0
-"""Seconds for apt-get, which waits for locks and unpacks on slow cards."""
-READY_S = 60.0
-"""Seconds from the end of that until the service has to be active and answer."""
-EVERY_S = 0.5
-SHOWN = 3
-"""Lines of apt-get's complaints."""
+INSTALL_TIMEOUT_S = 900.0
+"""How long apt-get may take: it waits for locks and unpacks to slow cards."""
+READY_TIMEOUT_S = 60.0
+"""How long the service may take to become active and answer."""
+POLL_INTERVAL_S = 0.5
+MAX_ERRORS = 3
+"""Maximum number of apt-get's error lines in a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """What has been done."""
+    """The result of an installation."""
 
     before: str | None
-    """The version that was there."""
+    """The version that was installed before."""
     version: str
     installed: bool
     enabled: bool
@@ -45,31 +45,34 @@ class Installed:
         if self.installed:
             return f"{self.version} installed, active"
         if self.enabled:
-            return f"{self.version} was there; enabled and started, active"
-        return f"{self.version} is there already, active: nothing to do"
+            return f"{self.version} was installed already; enabled and started, active"
+        return f"{self.version} is installed already, active: nothing to do"
 
 
 class Installation:
-    """One package on one robot. `said` gets each step before it is done."""
+    """The installation of one package on one robot.
+
+    `on_step` gets the name of each step before it starts, `on_sent` the number of copied bytes.
+    """
 
     def __init__(
         self,
         robot: Connection,
         package: Package,
         *,
-        said: Callable[[str], object],
-        sent: Callable[[int], object],
+        on_step: Callable[[str], object],
+        on_sent: Callable[[int], object],
         downgrade: bool = False,
     ) -> None:
         self._robot = robot
         self._package = package
-        self._said = said
-        self._sent = sent
+        self._on_step = on_step
+        self._on_sent = on_sent
         self._downgrade = downgrade
         self._uid = 0
 
     async def run(self) -> Installed:
-        """Do what is to do. Raises SshError."""
+        """Run the steps that this robot needs. Raises SshError."""
         facts = await read_facts(self._robot)
         steps = plan(facts, self._package)
         self._uid = facts.uid
@@ -78,63 +81,66 @@ class Installation:
         if steps.install:
             await self._install()
         if steps.enable:
-            self._said("starting the service")
-            await self._check_as_root(commands.ENABLE, timeout=READY_S)
+            self._on_step("starting the service")
+            await self._check_as_root(commands.ENABLE, timeout=READY_TIMEOUT_S)
         if not steps.nothing:
-            self._said("waiting until it answers")
+            self._on_step("waiting until it answers")
         await self._wait_ready()
         return Installed(facts.version, self._package.version, steps.install, steps.enable)
 
     async def _check_sudo(self) -> None:
         done = await self._robot.run(commands.MAY_SUDO)
         if done.code:
-            said = f"its user is not root, and sudo says: {done.last_words}"
+            message = f"its user is not root, and sudo fails: {done.last_line}"
             hint = "let the user sudo without a password, or log in as root (`user: root`)"
-            raise SshError(Code.DENIED, said, hint)
+            raise SshError(Code.DENIED, message, hint)
 
     async def _install(self) -> None:
         folder = (await self._robot.check(commands.MAKE_FOLDER)).strip()
-        handed_over = False
+        started = False
         try:
-            self._said("copying")
+            self._on_step("copying")
             name = "dorad.deb"
-            await self._robot.upload(self._package.path, f"{folder}/{name}", self._sent)
+            await self._robot.upload(self._package.path, f"{folder}/{name}", self._on_sent)
             unit = f"dorafleet-install-{secrets.token_hex(4)}"
-            self._said("installing")
-            handed_over = True
+            self._on_step("installing")
+            started = True
             command = commands.install(folder, name, unit, downgrade=self._downgrade)
             await self._apt(command, unit)
         finally:
-            if not handed_over:
-                # Only tidiness: what interrupts this is what is told.
+            # The command itself removes the folder once it was started.
+            if not started:
+                # Best effort: the exception that led here matters more than one from this.
                 with suppress(SshError):
                     await self._robot.run(commands.remove(folder), timeout=5)
 
     async def _apt(self, command: Sequence[str], unit: str) -> None:
-        goes_on = f"the installation goes on there: journalctl -u {unit}"
+        hint = f"the installation continues there: journalctl -u {unit}"
         try:
             done = await self._robot.run(
-                commands.as_root(command, self._uid), timeout=INSTALL_S, doing="the installation"
+                commands.as_root(command, self._uid),
+                timeout=INSTALL_TIMEOUT_S,
+                doing="the installation",
             )
         except SshError as error:
-            raise SshError(error.code, error.message, goes_on) from error
+            raise SshError(error.code, error.message, hint) from error
         except asyncio.CancelledError:
-            self._said(goes_on)
+            self._on_step(hint)
             raise
         if done.code:
             await self._robot.run(commands.as_root(commands.SYNC, self._uid))
             shown = commands.as_root(commands.journal(unit), self._uid)
             journal = await self._robot.run(shown)
-            raise SshError(Code.FAILED, f"apt-get failed: {complaint(done, journal)}")
+            raise SshError(Code.FAILED, f"apt-get failed: {failure_reason(done, journal)}")
 
     async def _check_as_root(self, command: Sequence[str], *, timeout: float) -> None:
         await self._robot.check(commands.as_root(command, self._uid), timeout=timeout)
 
     async def _wait_ready(self) -> None:
-        """Wait until the service answers. Raises SshError with what it says instead."""
+        """Wait until the service answers. Raises SshError with the last problem."""
         problem = "it does not answer"
         try:
-            async with asyncio.timeout(READY_S):
+            async with asyncio.timeout(READY_TIMEOUT_S):
                 while True:
                     daemon = await read_daemon(self._robot, self._uid)
                     if daemon.service == "active" and daemon.answers:
@@ -142,14 +148,14 @@ class Installation:
                     problem = daemon.problem or f"the service is {daemon.service}"
                     if daemon.service == "failed":
                         break
-                    await asyncio.sleep(EVERY_S)
+                    await asyncio.sleep(POLL_INTERVAL_S)
         except TimeoutError:
-            problem = f"{problem}, {READY_S:g} s after the start"
+            problem = f"{problem}, {READY_TIMEOUT_S:g} s after the start"
         raise SshError(Code.FAILED, f"installed, but {problem}", "there: journalctl -u dorad -n 50")
 
 
-def complaint(done: Finished, journal: Finished) -> str:
-    """Return why apt-get failed: its errors, else the last lines there are."""
+def failure_reason(done: CommandResult, journal: CommandResult) -> str:
+    """Return why apt-get failed: its errors, else its last lines."""
     lines = [line.strip() for line in journal.stdout.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(("E: ", "dpkg: error"))]
-    return "; ".join((errors or lines)[-SHOWN:]) or done.last_words
+    return "; ".join((errors or lines)[-MAX_ERRORS:]) or done.last_line

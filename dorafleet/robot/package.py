@@ -1,4 +1,4 @@
-"""The Debian package that is to be installed, as its own control file describes it."""
+"""The Debian package to install, as its control file describes it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 NAME = "dorad"
 ANY = "all"
 FIELDS = ("Package", "Version", "Architecture")
-DPKG_S = 30.0
+DPKG_TIMEOUT_S = 30.0
 
 
 class PackageError(ProblemError):
-    """A file that is not a package for robots; the message says why."""
+    """The file is not a package for robots; the message gives the reason."""
 
     def __init__(self, message: str) -> None:
         super().__init__("refused", message)
@@ -27,18 +27,18 @@ class PackageError(ProblemError):
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A file that `apt-get install` takes."""
+    """A package file."""
 
     path: Path
     version: str
     architecture: str
     """As dpkg names it: amd64, arm64, all."""
     size: int
-    """Bytes of the file."""
+    """The size of the file in bytes."""
 
 
 def read_package(path: Path) -> Package:
-    """Return what the package at `path` is. Raises PackageError unless it is one of dorad."""
+    """Return the package at `path`. Raises PackageError if it is not the package dorad."""
     if shutil.which("dpkg-deb") is None:
         raise PackageError("dpkg-deb is needed to read a package; install dpkg")
     try:
@@ -50,13 +50,13 @@ def read_package(path: Path) -> Package:
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=DPKG_S,
+        timeout=DPKG_TIMEOUT_S,
         check=False,
     )
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["no reason"]
-        reason = said[-1].removeprefix("dpkg-deb: error: ")
-        raise PackageError(f"{path} is no Debian package: {reason}")
+        lines = done.stderr.strip().splitlines() or ["no reason"]
+        reason = lines[-1].removeprefix("dpkg-deb: error: ")
+        raise PackageError(f"{path} is not a Debian package: {reason}")
     found = dict(line.partition(": ")[::2] for line in done.stdout.splitlines())
     name = found.get("Package", "")
     if name != NAME:

@@ -1,4 +1,4 @@
-"""What has to be done on a robot so that a package runs there: a function of what it has."""
+"""The steps that an installation needs, as a function of the robot's facts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Plan:
     """The steps, in this order."""
 
     install: bool
-    """Copy the package and have apt-get install it."""
+    """Copy the package and install it with apt-get."""
     enable: bool
-    """Have systemd start the service, now and at boot."""
+    """Start the service, now and at boot."""
 
     @property
     def nothing(self) -> bool:
-        """Whether the robot is as it should be."""
+        """True if the robot needs no step."""
         return not self.install and not self.enable
 
 
@@ -33,10 +33,10 @@ def plan(facts: Facts, package: Package) -> Plan:
     if facts.architecture is None:
         raise SshError(Code.REFUSED, "it has no dpkg", "packages are for Debian and Ubuntu")
     if facts.service == "no systemd":
-        raise SshError(Code.REFUSED, "it has no systemd", "dorad is a service of systemd there")
+        raise SshError(Code.REFUSED, "it has no systemd", "dorad runs as a systemd service")
     if package.architecture not in (facts.architecture, ANY):
-        said = f"it is {facts.architecture}, the package is for {package.architecture}"
-        raise SshError(Code.REFUSED, said, "build one there, or on such a machine: make deb")
+        message = f"it is {facts.architecture}, the package is for {package.architecture}"
+        raise SshError(Code.REFUSED, message, "build one there, or on such a machine: make deb")
     return Plan(
         install=facts.version != package.version,
         enable=facts.service != "active" or not facts.enabled,

@@ -1,4 +1,4 @@
-"""How dorad is on a robot: its version, its service, what runs under it."""
+"""The state of dorad on a robot: its version, its service, its running dataflows."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from dorafleet.robot.facts import NOT_FOUND, installed_version, service_state
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
-    from dorafleet.ssh.connection import Connection, Finished
+    from dorafleet.ssh.connection import CommandResult, Connection
 
 Content = TypeVar("Content")
 
 MAX_DATAFLOWS = 1000
-"""Dataflows that are taken from one robot; more are no answer of dorad's."""
+"""Maximum number of dataflows of one robot; a longer list is refused."""
 
 
 class Dataflow(msgspec.Struct, frozen=True):
-    """A dataflow that runs on a robot: a line of `dora list --format json`."""
+    """A running dataflow: a line of `dora list --format json`."""
 
     uuid: str
     name: str | None
@@ -44,34 +44,34 @@ class _Status(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """The service and what it answers."""
+    """The state of the service."""
 
     service: str
-    """`active`, `inactive`, `failed`, …: what systemctl says."""
+    """`active`, `inactive`, `failed`, …: the state that systemctl reports."""
     answers: bool
     version: str | None = None
-    """Of the daemon that answers."""
+    """The version of the running daemon."""
     problem: str | None = None
-    """Why it does not answer, in its own words."""
+    """The reason why it does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that `dorafleet status` shows of a robot that is reached."""
+    """The state of a robot that was reached."""
 
     daemon: Daemon
     package: str | None
-    """The version of the package; None if dorad is not there as a package."""
+    """The version of the package; None if dorad was not installed as a package."""
     dataflows: tuple[Dataflow, ...] = ()
 
     @property
-    def well(self) -> bool:
-        """Whether the service is active and answers."""
+    def healthy(self) -> bool:
+        """True if the service is active and answers."""
         return self.daemon.service == "active" and self.daemon.answers
 
 
 async def read_state(robot: Connection) -> State:
-    """Ask a robot how it is. Raises SshError."""
+    """Read the state of a robot. Raises SshError."""
     daemon, package, listed = await asyncio.gather(
         read_daemon(robot, uid=0),
         robot.run(commands.VERSION),
@@ -82,7 +82,7 @@ async def read_state(robot: Connection) -> State:
 
 
 async def read_daemon(robot: Connection, uid: int) -> Daemon:
-    """Ask a robot for its service; through sudo unless `uid` is 0. Raises SshError."""
+    """Read the state of a robot's service, with sudo unless `uid` is 0. Raises SshError."""
     active, status = await asyncio.gather(
         robot.run(commands.ACTIVE), robot.run(commands.as_root(commands.DAEMON, uid))
     )
@@ -90,18 +90,18 @@ async def read_daemon(robot: Connection, uid: int) -> Daemon:
     if status.code == NOT_FOUND:
         return Daemon(service, answers=False, problem="dorad is not installed")
     try:
-        said = _decode(status.stdout, _Status)
+        found = _decode(status.stdout, _Status)
     except ValueError:
-        return Daemon(service, answers=False, problem=f"`dora status` says: {status.last_words}")
-    answers = status.code == 0 and said.daemon.status == "running"
-    problem = None if answers else said.error or status.last_words
-    return Daemon(service, answers, said.daemon.version or None, problem)
+        return Daemon(service, answers=False, problem=f"`dora status` prints: {status.last_line}")
+    answers = status.code == 0 and found.daemon.status == "running"
+    problem = None if answers else found.error or status.last_line
+    return Daemon(service, answers, found.daemon.version or None, problem)
 
 
-def _dataflows(listed: Finished) -> tuple[Dataflow, ...]:
-    """Return the dataflows out of JSON lines. Raises SshError for anything else."""
+def _dataflows(listed: CommandResult) -> tuple[Dataflow, ...]:
+    """Return the dataflows in JSON lines. Raises SshError for other output."""
     if listed.code:
-        raise SshError(Code.FAILED, f"`dora list` says: {listed.last_words}")
+        raise SshError(Code.FAILED, f"`dora list` failed: {listed.last_line}")
     lines = listed.stdout.splitlines()
     if len(lines) > MAX_DATAFLOWS:
         raise SshError(Code.FAILED, f"`dora list` lists {len(lines)} dataflows")
@@ -112,11 +112,11 @@ def _dataflow(line: str) -> Dataflow:
     try:
         return _decode(line, Dataflow)
     except ValueError as error:
-        raise SshError(Code.FAILED, f"`dora list` says: {line[:200]}") from error
+        raise SshError(Code.FAILED, f"`dora list` prints: {line[:200]}") from error
 
 
 def _decode(text: str, kind: type[Content]) -> Content:
-    """Return the JSON that a robot printed. Raises ValueError for whatever else it printed."""
+    """Return the JSON that a robot printed. Raises ValueError for other output."""
     try:
         return msgspec.json.decode(text, type=kind)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""A connection to one robot: run a command there, put a file there."""
+"""A connection to one robot: run commands and copy files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import asyncssh
 
 from dorafleet.ssh.errors import Code, SshError
-from dorafleet.ssh.failures import RAISED, why_lost, why_not_connected
+from dorafleet.ssh.failures import RAISED, connect_error, lost_error
 from dorafleet.ssh.hostkeys import Client, HostKeys
 
 if TYPE_CHECKING:
@@ -23,46 +23,46 @@ if TYPE_CHECKING:
 
     from dorafleet.inventory.model import Machine
 
-CONNECT_S = 10.0
-"""Seconds until the user is logged in."""
-COMMAND_S = 30.0
-"""Seconds for a command, unless it is given others."""
+CONNECT_TIMEOUT_S = 10.0
+"""How long connecting and logging in may take."""
+COMMAND_TIMEOUT_S = 30.0
+"""How long a command may take by default."""
 OUTPUT_LIMIT = 1 << 20
-"""Bytes that a command may print, to each of its two outputs."""
-MAX_WORDS = 300
-"""Characters of a command's last line that are shown."""
+"""Maximum bytes that a command may print, to each of its two outputs."""
+MAX_LINE = 300
+"""Maximum characters of a command's last line in a message."""
 KEEPALIVE_S = 5.0
-SILENT_KEEPALIVES = 3
-"""So many without an answer end a connection: a robot that is cut off is noticed within 20 s."""
-STALL_S = 60.0
-"""Seconds within which a file has to get on by one piece."""
-CLOSE_S = 2.0
-"""Seconds for a farewell."""
-PIECE = 256 << 10
-"""Bytes."""
+MAX_MISSED_KEEPALIVES = 3
+"""After these the connection ends: a robot that is cut off is noticed within 20 s."""
+STALL_TIMEOUT_S = 60.0
+"""How long one chunk of a file may take."""
+CLOSE_TIMEOUT_S = 2.0
+"""How long closing a connection may take."""
+CHUNK = 256 << 10
+"""Bytes that are read at once."""
 
-# What asyncssh logs is in our errors too; without a handler Python would print it.
+# Our errors contain what asyncssh logs; without a handler Python would print it, too.
 logging.getLogger("asyncssh").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """A command that has ended by itself."""
+class CommandResult:
+    """The result of a command."""
 
     code: int
-    """Exit code; 128 + the signal's number is what a shell says of a signal, -1 what sshd does."""
+    """The exit code. After a signal: 128 + its number from a shell, -1 from sshd."""
     stdout: str
     stderr: str
 
     @property
-    def last_words(self) -> str:
-        """The last line of what it had to complain of, or of what it printed."""
+    def last_line(self) -> str:
+        """The last line of stderr, or else of stdout."""
         lines = self.stderr.strip().splitlines() or self.stdout.strip().splitlines()
-        return lines[-1].strip()[:MAX_WORDS] if lines else f"exit code {self.code}"
+        return lines[-1].strip()[:MAX_LINE] if lines else f"exit code {self.code}"
 
 
 class Connection:
-    """An open connection. `connect` makes it."""
+    """An open connection; see `connect`."""
 
     def __init__(self, ssh: asyncssh.SSHClientConnection) -> None:
         self._ssh = ssh
@@ -71,64 +71,64 @@ class Connection:
         self,
         command: Sequence[str],
         *,
-        timeout: float = COMMAND_S,
+        timeout: float = COMMAND_TIMEOUT_S,
         limit: int = OUTPUT_LIMIT,
         doing: str | None = None,
-    ) -> Finished:
-        """Run a command, whatever its exit code; the shell there sees its words quoted.
+    ) -> CommandResult:
+        """Run a command and return its result, with any exit code. Its words are quoted.
 
-        `doing` is what errors say instead of the command.
+        Errors name `doing` instead of the command.
 
         Raises:
             SshError: it takes longer than `timeout` seconds, prints more than `limit` bytes, or
-                the connection is lost. What runs there is not waited for then.
+                the connection is lost. The command may then still run.
         """
         doing = doing or f"`{shlex.join(command)}`"
         try:
             async with asyncio.timeout(timeout):
                 return await self._run(command, limit, doing)
         except TimeoutError as error:
-            said = f"{doing} is not done after {timeout:g} s"
-            raise SshError(Code.TIMEOUT, said) from error
+            message = f"{doing} is not done after {timeout:g} s"
+            raise SshError(Code.TIMEOUT, message) from error
         except RAISED as error:
-            raise why_lost(error, doing) from error
+            raise lost_error(error, doing) from error
 
-    async def check(self, command: Sequence[str], *, timeout: float = COMMAND_S) -> str:
+    async def check(self, command: Sequence[str], *, timeout: float = COMMAND_TIMEOUT_S) -> str:
         """Run a command and return what it printed. Raises SshError, also if it fails."""
         done = await self.run(command, timeout=timeout)
         if done.code:
-            raise SshError(Code.FAILED, f"`{shlex.join(command)}` failed: {done.last_words}")
+            raise SshError(Code.FAILED, f"`{shlex.join(command)}` failed: {done.last_line}")
         return done.stdout
 
     async def upload(
         self, source: Path, target: str, sent: Callable[[int], object] = lambda count: None
     ) -> None:
-        """Write a file to the path `target` there, and compare the checksum of what arrived.
+        """Copy a file to the path `target` on the robot, and verify its checksum.
 
-        It goes through the input of `cat`, which every robot has, and which says why it failed.
-        `sent` is called with the bytes that are sent so far.
+        It is the input of `cat`, which every robot has, and which reports why it failed. `sent` is
+        called with the number of bytes sent so far.
 
         Raises:
-            SshError: it cannot be written, does not get on, or arrives damaged.
+            SshError: the file cannot be written, stalls, or arrives damaged.
             OSError: `source` cannot be opened.
         """
         doing = f"copying {source.name}"
         digest = hashlib.sha256()
         with source.open("rb") as file:
             try:
-                done = await self._feed(target, partial(file.read, PIECE), digest.update, sent)
+                done = await self._feed(target, partial(file.read, CHUNK), digest.update, sent)
             except TimeoutError as error:
-                said = f"{doing} does not get on"
-                raise SshError(Code.TIMEOUT, said, f"nothing went for {STALL_S:g} s") from error
+                message = f"{doing} has stalled for {STALL_TIMEOUT_S:g} s"
+                raise SshError(Code.TIMEOUT, message) from error
             except RAISED as error:
-                raise why_lost(error, doing) from error
+                raise lost_error(error, doing) from error
         if done.code:
-            raise SshError(Code.FAILED, f"{doing} failed: {done.last_words}")
+            raise SshError(Code.FAILED, f"{doing} failed: {done.last_line}")
         arrived = (await self.check(["sha256sum", "--", target])).split()
         if arrived[:1] != [digest.hexdigest()]:
             raise SshError(Code.FAILED, f"{source.name} arrived damaged", "try again")
 
-    async def _run(self, command: Sequence[str], limit: int, doing: str) -> Finished:
+    async def _run(self, command: Sequence[str], limit: int, doing: str) -> CommandResult:
         process = await self._ssh.create_process(
             shlex.join(command), encoding=None, stdin=asyncssh.DEVNULL
         )
@@ -138,67 +138,69 @@ class Connection:
                 _read(process, process.stdout, limit), _read(process, process.stderr, limit)
             )
             if None in outputs:
-                said = f"{doing} prints more than {limit >> 10} KiB"
-                raise SshError(Code.TOO_MUCH_OUTPUT, said)
+                message = f"{doing} prints more than {limit >> 10} KiB"
+                raise SshError(Code.TOO_MUCH_OUTPUT, message)
             await process.wait_closed()
-        return _finished(process, outputs[0] or b"", outputs[1] or b"")
+        return _result(process, outputs[0] or b"", outputs[1] or b"")
 
     async def _feed(
         self,
         target: str,
         read: Callable[[], bytes],
-        took: Callable[[bytes], object],
+        on_chunk: Callable[[bytes], object],
         sent: Callable[[int], object],
-    ) -> Finished:
+    ) -> CommandResult:
         count = 0
         command = f"cat > {shlex.quote(target)}"
-        async with asyncio.timeout(STALL_S) as stall:
+        async with asyncio.timeout(STALL_TIMEOUT_S) as stall:
             process = await self._ssh.create_process(command, encoding=None)
             with closing(process):
                 try:
-                    while piece := await asyncio.to_thread(read):
-                        took(piece)
-                        process.stdin.write(piece)
+                    while chunk := await asyncio.to_thread(read):
+                        on_chunk(chunk)
+                        process.stdin.write(chunk)
                         await process.stdin.drain()
-                        stall.reschedule(asyncio.get_running_loop().time() + STALL_S)
-                        count += len(piece)
+                        stall.reschedule(asyncio.get_running_loop().time() + STALL_TIMEOUT_S)
+                        count += len(chunk)
                         sent(count)
                     process.stdin.write_eof()
                 except BrokenPipeError:
-                    pass  # it has ended, and says why
-                complaint = await _read(process, process.stderr, OUTPUT_LIMIT)
+                    pass  # `cat` has ended, and stderr has the reason
+                errors = await _read(process, process.stderr, OUTPUT_LIMIT)
                 await process.wait_closed()
-        return _finished(process, b"", complaint or b"")
+        return _result(process, b"", errors or b"")
 
 
 async def _read(
     process: asyncssh.SSHClientProcess[bytes], stream: asyncssh.SSHReader[bytes], limit: int
 ) -> bytes | None:
-    """Return all of a stream; None, with the process closed, once it is more than `limit`."""
-    pieces, size = [], 0
-    while piece := await stream.read(PIECE):
-        pieces.append(piece)
-        size += len(piece)
+    """Return all bytes of a stream; beyond `limit`, close the process and return None."""
+    chunks, size = [], 0
+    while chunk := await stream.read(CHUNK):
+        chunks.append(chunk)
+        size += len(chunk)
         if size > limit:
             process.close()
             return None
-    return b"".join(pieces)
+    return b"".join(chunks)
 
 
-def _finished(process: asyncssh.SSHClientProcess[bytes], stdout: bytes, stderr: bytes) -> Finished:
+def _result(
+    process: asyncssh.SSHClientProcess[bytes], stdout: bytes, stderr: bytes
+) -> CommandResult:
     code = process.returncode
     if code is None:
-        raise asyncssh.ConnectionLost("the command's end was not told")
-    return Finished(code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+        raise asyncssh.ConnectionLost("the exit code of the command is missing")
+    return CommandResult(code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
 
 @asynccontextmanager
 async def connect(
-    machine: Machine, *, accept_new: bool = False, timeout: float = CONNECT_S
+    machine: Machine, *, accept_new: bool = False, timeout: float = CONNECT_TIMEOUT_S
 ) -> AsyncIterator[Connection]:
-    """Connect to a robot as `ssh` does: ~/.ssh/config, the agent, keys of ~/.ssh, known_hosts.
+    """Connect to a robot like `ssh`, with ~/.ssh/config, the agent, keys in ~/.ssh and known_hosts.
 
-    `accept_new` trusts host keys that are new, and writes them down. No password is asked for.
+    `accept_new` trusts new host keys and adds them to known_hosts. Passwords are never requested.
     Raises SshError after `timeout` seconds at the latest.
     """
     keys: HostKeys | None = None
@@ -215,20 +217,20 @@ async def connect(
                 connect_timeout=None,
                 login_timeout=timeout,
                 keepalive_interval=KEEPALIVE_S,
-                keepalive_count_max=SILENT_KEEPALIVES,
+                keepalive_count_max=MAX_MISSED_KEEPALIVES,
                 agent_forwarding=False,
                 x11_forwarding=False,
                 command=None,
                 request_pty=False,
             )
     except RAISED as error:
-        raise why_not_connected(error, machine, keys, timeout) from error
+        raise connect_error(error, machine, keys, timeout) from error
     try:
         yield Connection(ssh)
     finally:
         ssh.close()
         try:
-            async with asyncio.timeout(CLOSE_S):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await ssh.wait_closed()
         except TimeoutError:
             ssh.abort()

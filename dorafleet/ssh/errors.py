@@ -1,4 +1,4 @@
-"""The one error of a connection, with a code for programs and a hint for people."""
+"""The error of a connection, with a code for programs and a hint for users."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from enum import StrEnum
 from dorad.problems import ProblemError
 
 MAX_MESSAGE = 1000
-"""Characters: messages quote robots, which may say anything."""
+"""Maximum characters of a message, because messages quote robots, which may print anything."""
 
 
 class Code(StrEnum):
-    """What kind of thing went wrong."""
+    """The kind of an error."""
 
     UNREACHABLE = "unreachable"
-    """No connection to sshd: the name, the network, or nobody listens."""
+    """No connection to sshd: unknown name, no network, or no server at the port."""
     HOST_KEY_UNKNOWN = "host_key_unknown"
     HOST_KEY_CHANGED = "host_key_changed"
     DENIED = "denied"
-    """sshd lets the user not in, or sudo asks for a password."""
+    """sshd refuses the user, or sudo requires a password."""
     CONFIG = "config"
-    """The operator's own files below ~/.ssh."""
+    """The operator's own files in ~/.ssh are not valid."""
     LOST = "lost"
-    """The connection ended in the middle of something."""
+    """The connection ended during an operation."""
     TIMEOUT = "timeout"
-    """A command took longer than it may."""
+    """A command took too long."""
     TOO_MUCH_OUTPUT = "too_much_output"
     FAILED = "failed"
-    """A command there ended with an error."""
+    """A command on the robot failed."""
     REFUSED = "refused"
-    """What was asked for does not fit the robot, and nothing was done."""
+    """The operation does not fit the robot; nothing was changed."""
     UNEXPECTED = "unexpected"
-    """An error that nothing here foresaw."""
+    """A bug in dorafleet."""
 
     @property
-    def is_from_there(self) -> bool:
-        """Whether the robot was reached and its user logged in."""
+    def is_after_login(self) -> bool:
+        """True if the robot was reached and the user logged in."""
         return self in (
             Code.LOST,
             Code.TIMEOUT,
@@ -46,7 +46,7 @@ class Code(StrEnum):
 
 
 class SshError(ProblemError):
-    """Something that failed on one robot; the others are not affected."""
+    """An error on one robot; the others are not affected."""
 
     code: Code
 

@@ -1,4 +1,4 @@
-"""The same work on many robots, so many at once; what fails on one concerns no other."""
+"""Run the same work on many robots at once. A failure on one does not affect the others."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Result]):
-    """How the work on one robot ended: with a result, or with an error."""
+    """The outcome of the work on one robot: a result or an error."""
 
     machine: Machine
     result: Result | None = None
     error: SshError | None = None
 
 
-async def each(
+async def run_on_each(
     machines: Sequence[Machine],
     work: Callable[[Machine], Awaitable[Result]],
     *,
-    at_most: int,
-    ended: Callable[[Outcome[Result]], object] = lambda outcome: None,
+    parallel: int,
+    on_outcome: Callable[[Outcome[Result]], object] = lambda outcome: None,
 ) -> list[Outcome[Result]]:
-    """Return the outcomes in the order of the machines; each is told to `ended` at its end.
+    """Run `work` on up to `parallel` machines at once; return the outcomes in their order.
 
-    Every error is an outcome, foreseen or not. Cancelling this cancels the work on all, and waits
-    for it to clean up.
+    `on_outcome` is called with each outcome at once. Every exception becomes an outcome.
+    Cancellation cancels the work on all machines and waits for its clean-up.
     """
-    turns = asyncio.Semaphore(at_most)
+    semaphore = asyncio.Semaphore(parallel)
 
-    async def one(machine: Machine) -> Outcome[Result]:
-        async with turns:
+    async def run_one(machine: Machine) -> Outcome[Result]:
+        async with semaphore:
             try:
                 outcome = Outcome(machine, await work(machine))
             except SshError as error:
                 outcome = Outcome(machine, error=error)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is this machine's
+            except Exception as error:  # noqa: BLE001 - becomes this machine's outcome
                 _log.debug("%s: unexpected error", machine.id, exc_info=True)
-                said = f"unexpected {type(error).__name__}: {error}"
-                hint = "please report it, with the answer of this machine that it came from"
-                outcome = Outcome(machine, error=SshError(Code.UNEXPECTED, said, hint))
-        ended(outcome)
+                message = f"unexpected {type(error).__name__}: {error}"
+                hint = "please report it, with the output of this machine that caused it"
+                outcome = Outcome(machine, error=SshError(Code.UNEXPECTED, message, hint))
+        on_outcome(outcome)
         return outcome
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(machine)) for machine in machines]
+        tasks = [group.create_task(run_one(machine)) for machine in machines]
     return [task.result() for task in tasks]

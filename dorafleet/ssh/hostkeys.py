@@ -1,7 +1,7 @@
-"""Whether a robot is who it says: its host key against known_hosts, as OpenSSH does it.
+"""Verify a robot's host key against known_hosts, like OpenSSH.
 
-asyncssh refuses a key that is not known; what is added here is that an unknown key is told apart
-from a changed one, and `accept_new`, which writes an unknown one down and never a changed one.
+asyncssh refuses every key that is not in known_hosts. This module distinguishes unknown keys from
+changed ones, and adds `accept_new`, which writes unknown keys to known_hosts, never changed ones.
 """
 
 from __future__ import annotations
@@ -27,12 +27,10 @@ SSH_PORT = 22
 
 
 class HostKeys:
-    """What is known of the host key of one connection, and what came of it.
-
-    Made before the connection, it reads ~/.ssh/config. Raises what asyncssh does if that is wrong.
-    """
+    """The known host keys of one machine, and the result of their check."""
 
     def __init__(self, machine: Machine, *, accept_new: bool) -> None:
+        """Read ~/.ssh/config. Raises what asyncssh does if that file is not valid."""
         self._accept_new = accept_new
         options = asyncssh.SSHClientConnectionOptions(
             config=(),
@@ -42,49 +40,49 @@ class HostKeys:
             client_keys=None,
         )
         self._files = _user_files(options.known_hosts)
-        """The operator's known_hosts, of which the first is written to."""
+        """The operator's known_hosts files; new keys are written to the first."""
         name = options.host_key_alias or options.host
         self.algorithms = (
-            () if options.config.get("HostKeyAlgorithms") else self._wanted(name, options.port)
+            () if options.config.get("HostKeyAlgorithms") else self._preferred(name, options.port)
         )
-        """Kinds of keys to ask for: those that are known first, but the others, too, so that a
-        robot whose key is now of another kind shows it. Empty leaves it to asyncssh."""
+        """The key algorithms to request. Those of known keys come first. The others follow, so that
+        a changed key of another kind is detected. If empty, asyncssh decides."""
         self._name = ""
         self._known: list[asyncssh.SSHKey] = []
         self._refused: asyncssh.SSHKey | None = None
-        self._unwritten: OSError | None = None
+        self._write_error: OSError | None = None
 
     def match(self, host: str, addr: str, port: int | None) -> Matched:
-        """Return host keys, authorities and revoked keys; asyncssh calls this once it connects."""
+        """Return known keys, authorities and revoked keys; asyncssh calls this when it connects."""
         self._name = host if port in (None, SSH_PORT) else f"[{host}]:{port}"
         found = self._look_up(host, addr, port)
         self._known = list(found[0])
         return found
 
     def accept(self, key: asyncssh.SSHKey) -> bool:
-        """Return whether a key that is not among the known ones will do."""
+        """Return True if a key that is not among the known ones is accepted."""
         if self._known or not self._accept_new:
             self._refused = key
             return False
         try:
-            self._write_down(key)
+            self._add_known(key)
         except OSError as error:
-            self._refused, self._unwritten = key, error
+            self._refused, self._write_error = key, error
             return False
         return True
 
     def refusal(self) -> SshError | None:
-        """Return why the key was refused; None if that is not what has failed."""
-        if self._unwritten is not None:
-            said = f"its host key cannot be written to {self._files[0]}"
-            return SshError(Code.CONFIG, f"{said}: {self._unwritten.strerror}")
+        """Return why the key was refused, None if it was not refused."""
+        if self._write_error is not None:
+            message = f"its host key cannot be written to {self._files[0]}"
+            return SshError(Code.CONFIG, f"{message}: {self._write_error.strerror}")
         shown = "" if self._refused is None else f" {self._refused.get_fingerprint()}"
         if self._known:
             return SshError(
                 Code.HOST_KEY_CHANGED,
                 f"its host key{shown} is not the one in known_hosts: another machine answers, or "
-                "it was installed anew",
-                f"if that is as it should be: ssh-keygen -R '{self._name}'",
+                "it was reinstalled",
+                f"if that is expected: ssh-keygen -R '{self._name}'",
             )
         if self._refused is None:
             return None
@@ -94,7 +92,7 @@ class HostKeys:
             Code.HOST_KEY_UNKNOWN,
             f"its host key{shown} is not known",
             f"compare it with the robot's own, then: ssh-keyscan {option}{host} >> "
-            f"{self._files[0]}, or trust every new one: --accept-new",
+            f"{self._files[0]}, or trust all new keys: --accept-new",
         )
 
     def _look_up(self, host: str, addr: str, port: int | None) -> Matched:
@@ -102,16 +100,16 @@ class HostKeys:
         found = asyncssh.match_known_hosts(names or b"", host, addr, port)
         return found[0], found[1], found[2]
 
-    def _wanted(self, host: str, port: int) -> list[str]:
+    def _preferred(self, host: str, port: int) -> list[str]:
         known, authorities, _ = self._look_up(host, "", None if port == SSH_PORT else port)
         if not known:
             return []
         first = [name for key in known for name in key.sig_algorithms]
         certificates = get_default_certificate_algs() if authorities else []
-        wanted = [*certificates, *first, *get_default_public_key_algs()]
-        return [name.decode() for name in dict.fromkeys(wanted)]
+        names = [*certificates, *first, *get_default_public_key_algs()]
+        return [name.decode() for name in dict.fromkeys(names)]
 
-    def _write_down(self, key: asyncssh.SSHKey) -> None:
+    def _add_known(self, key: asyncssh.SSHKey) -> None:
         path = self._files[0]
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         line = " ".join([self._name, *key.export_public_key("openssh").decode().split()[:2]])
@@ -125,7 +123,7 @@ class HostKeys:
 
 
 class Client(asyncssh.SSHClient):
-    """Asks `HostKeys` about keys that asyncssh does not find among the known ones."""
+    """A client that asks `HostKeys` about keys that are not in known_hosts."""
 
     def __init__(self, keys: HostKeys) -> None:
         self._keys = keys
@@ -133,13 +131,13 @@ class Client(asyncssh.SSHClient):
     def validate_host_public_key(
         self, host: str, addr: str, port: int, key: asyncssh.SSHKey
     ) -> bool:
-        """Return whether to trust the key."""
+        """Return True if the key is trusted."""
         del host, addr, port
         return self._keys.accept(key)
 
 
 def _user_files(given: object) -> list[Path]:
-    """Return the operator's known_hosts files, as ~/.ssh/config has them or by default."""
+    """Return the operator's known_hosts files, from ~/.ssh/config or the default."""
     names = [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
     default = Path("~/.ssh/known_hosts").expanduser()
     return [Path(name).expanduser() for name in names] or [default]

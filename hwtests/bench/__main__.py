@@ -31,7 +31,7 @@ KEPT = Path(__file__).parents[2] / "docs" / "bench"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of the command."""
+    """Return the parser of the command's options."""
     options = argparse.ArgumentParser(prog="python -m hwtests.bench", description=__doc__)
     options.add_argument("--quick", action="store_true", help="one short round (under a minute)")
     options.add_argument("--only", choices=GROUPS, action="append", help="measure only this group")
@@ -56,11 +56,11 @@ def parser() -> argparse.ArgumentParser:
 def measurements(
     plan: Plan, groups: list[str], systems: list[System], peers: Path | None
 ) -> list[tuple[str, Measurement]]:
-    """Everything one round measures, the systems taking turns."""
+    """Return every measurement of one round, the systems taking turns."""
     found: list[tuple[str, Measurement]] = []
     for flow in flows(plan):
         for system in systems:
-            if flow.group in groups and (flow.spin or system.name == OURS):
+            if flow.group in groups and (system.name == OURS or not flow.only_ours):
                 found.append((f"{flow.measure}, {system.name}", _flow(system, flow)))
     if "start" in groups:
         for system in systems * plan.starts * 2:
@@ -88,7 +88,7 @@ def _list(system: System) -> Measurement:
 def measure(
     plan: Plan, todo: list[tuple[str, Measurement]], console: Console
 ) -> tuple[list[Figure], list[str]]:
-    """Take every measurement in every round: the figures, and what failed."""
+    """Take every measurement in every round; return the figures and the failures."""
     figures: list[Figure] = []
     failures: list[str] = []
     for number in range(plan.rounds):
@@ -106,7 +106,7 @@ def measure(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the benchmark: 0 whether targets are reached or not, 1 if a measurement failed."""
+    """Run the benchmark; return 1 if a measurement failed, 0 also if targets are missed."""
     options = parser().parse_args(argv)
     progress = Console(stderr=True)
     plan = quick_plan() if options.quick else Plan()
@@ -159,12 +159,12 @@ def keep(
 
 
 def place(machine: dict[str, object]) -> str:
-    """The machine in half a line."""
+    """Return the machine in half a line."""
     return f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}"
 
 
 def show(console: Console, machine: dict[str, object], figures: list[Figure]) -> None:
-    """Print what was measured where."""
+    """Print the tables."""
     summary = summarise(figures)
     console.print(f"{place(machine)}, load {machine['load_before']:.2f} before the run")
     console.print(main_table(summary))

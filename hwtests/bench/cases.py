@@ -1,4 +1,4 @@
-"""What is measured: every dataflow as data, with its payload sizes and how often it sends."""
+"""Every measured dataflow as data, with its payload sizes and rates."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Plan:
 
 
 def quick_plan() -> Plan:
-    """One short round for continuous integration."""
+    """Return one short round for continuous integration."""
     sizes = (8, 64 << 10, 1 << 20)
     return Plan(
         sizes=sizes,
@@ -73,8 +73,8 @@ class BenchNode:
 class Flow:
     """One dataflow to run.
 
-    ``spin=False`` sets ``spin_us: 0``, so only our daemon can run it. ``quick`` flows are those of
-    a quick run.
+    ``spin=False`` sets ``spin_us: 0``, and ``native=False`` selects the data plane in pure Python:
+    only our nodes know these. ``quick`` flows are those of a quick run.
     """
 
     measure: str
@@ -84,15 +84,21 @@ class Flow:
     deadline_s: float
     spin: bool = True
     quick: bool = True
+    native: bool = True
+
+    @property
+    def only_ours(self) -> bool:
+        """Whether the peers cannot run it."""
+        return not (self.spin and self.native)
 
 
 def gap(size: int) -> float:
-    """Seconds between spaced messages: 4 ms, but 50 ms where 4 ms would only measure a queue."""
+    """Return the seconds between spaced messages: 4 ms, or 50 ms where 4 ms would fill a queue."""
     return 0.004 if size <= 1 << 20 else 0.05
 
 
 def steps(plan: Plan, counts: Mapping[int, int]) -> dict[str, str]:
-    """The environment that tells a node which sizes to send, how many of each, how far apart."""
+    """Return the environment with the sizes to send, their counts and their distance."""
     return {
         "BENCH_SIZES": ",".join(str(size) for size in plan.sizes),
         "BENCH_COUNTS": ",".join(str(counts[size]) for size in plan.sizes),
@@ -149,10 +155,10 @@ def hello() -> Flow:
 
 
 def flows(plan: Plan) -> tuple[Flow, ...]:
-    """Every dataflow of the benchmark, in the order of its table."""
+    """Return every dataflow of the benchmark, in the order of its table."""
     found = (
         round_trip(plan, "round trip"),
-        round_trip(plan, "round trip, born in shm", source="born"),
+        round_trip(plan, "round trip, allocated in shm", source="born"),
         _thorough(round_trip(plan, "round trip, with metadata", metadata=True)),
         _thorough(round_trip(plan, "round trip, echo", answer="echo")),
         round_trip(plan, "round trip, spin off", spin=False),
@@ -165,9 +171,16 @@ def flows(plan: Plan) -> tuple[Flow, ...]:
         _thorough(stream(plan, "stream 30 Hz, spin off", 33, False)),
         stream(plan, "stream 1 kHz", 1, True),
         stream(plan, "stream 1 kHz, spin off", 1, False),
+        _pure(round_trip(plan, "round trip")),
+        _pure(burst(plan, "burst", "burst", 1, None)),
+        _pure(stream(plan, "stream 1 kHz", 1, True)),
         *(hello() for _ in range(plan.starts)),
     )
     return tuple(flow for flow in found if flow.quick or not plan.quick)
+
+
+def _pure(flow: Flow) -> Flow:
+    return replace(flow, measure=f"{flow.measure}, pure Python", quick=False, native=False)
 
 
 def _thorough(flow: Flow) -> Flow:

@@ -27,10 +27,10 @@ class Series:
 
 SERIES = (
     Series("ours, heap array", "round trip", OURS, "#1f6f54"),
-    Series("ours, born in shared memory", "round trip, born in shm", OURS, "#5bb98c"),
+    Series("ours, allocated in shared memory", "round trip, allocated in shm", OURS, "#5bb98c"),
     Series("ours, heap array, spinning off", "round trip, spin off", OURS, "#b7dfca"),
     Series("dora 1.1.0, heap array", "round trip", PEER, "#a33b20"),
-    Series("dora 1.1.0, send_output_raw", "round trip, born in shm", PEER, "#e0916f"),
+    Series("dora 1.1.0, send_output_raw", "round trip, allocated in shm", PEER, "#e0916f"),
     Series("iceoryx2, raw bytes, blocking", "round trip", "iceoryx2 blocking", "#44588c"),
     Series("iceoryx2, raw bytes, busy polling", "round trip", "iceoryx2 polling", "#a3b1d6"),
 )
@@ -51,13 +51,13 @@ class Scale:
     high: int
 
     def y(self, value: float) -> float:
-        """The height on the page at which a time in µs lies."""
+        """Return the height on the page of a time in µs."""
         share = (math.log10(value) - self.low) / (self.high - self.low)
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
 
 def scale_for(values: list[float]) -> Scale:
-    """The decades that hold all values.
+    """Return the decades that hold all values.
 
     :raises ValueError: if there are none.
     """
@@ -67,7 +67,7 @@ def scale_for(values: list[float]) -> Scale:
 
 
 def chart(summary: Summary, caption: str) -> str:
-    """The picture as SVG.
+    """Return the picture as SVG.
 
     :raises ValueError: if the summary holds no round trip.
     """
@@ -156,7 +156,7 @@ def _floors(floors: list[tuple[str, float | None]], scale: Scale) -> Iterator[st
 
 
 def time_text(us: float) -> str:
-    """A time in µs with the unit that suits it."""
+    """Return a time in µs with a suitable unit."""
     if us < 1_000:
         return f"{us:.2g} µs" if us < 10 else f"{us:.0f} µs"
     return f"{us / 1e3:.2g} ms" if us < 10_000 else f"{us / 1e3:.0f} ms"

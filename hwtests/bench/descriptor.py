@@ -1,4 +1,4 @@
-"""The YAML of a measured dataflow, the same for every system but for the keys only ours knows."""
+"""The YAML of a measured dataflow, the same for every system except for keys of ours."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ NODES = Path(__file__).parent / "nodes"
 
 
 def flow_yaml(flow: Flow, results: Path) -> str:
-    """The dataflow file; every node writes its result to ``results/ID.json``."""
-    nodes = [_node(node, results, flow.spin) for node in flow.nodes]
+    """Return the dataflow file; every node writes its result to ``results/ID.json``."""
+    nodes = [_node(node, results, flow) for node in flow.nodes]
     return yaml.safe_dump({"nodes": nodes}, sort_keys=False)
 
 
-def _node(node: BenchNode, results: Path, spin: bool) -> dict[str, Any]:
+def _node(node: BenchNode, results: Path, flow: Flow) -> dict[str, Any]:
     described: dict[str, Any] = {"id": node.id, "path": str(NODES / node.file)}
     if node.inputs:
         described["inputs"] = {name: _input(wire) for name, wire in node.inputs.items()}
     if node.outputs:
         described["outputs"] = list(node.outputs)
     described["env"] = {**node.env, "BENCH_OUT": str(results / f"{node.id}.json")}
-    if not spin:
+    if not flow.native:
+        described["env"]["DORAD_NATIVE"] = "0"
+    if not flow.spin:
         described["spin_us"] = 0
     return described
 

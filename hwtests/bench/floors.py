@@ -1,4 +1,4 @@
-"""What lies below any dataflow system here: bare eventfds, and iceoryx2's Python binding."""
+"""The floor of any dataflow system: bare eventfds, and iceoryx2's Python binding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Measurement = Callable[[], Iterator[tuple[Key, float]]]
 
 
 def eventfd(plan: Plan, placement: str) -> Iterator[tuple[Key, float]]:
-    """A round trip of two processes over bare eventfds, ``free`` or ``pinned`` to one core."""
+    """Measure a round trip over bare eventfds, ``free`` or ``pinned`` to one core."""
     count = 1_000 if plan.quick else 10_000
     argv: list[str | Path] = [sys.executable, FLOOR / "eventfd.py", str(count), placement]
     output, _ = run(argv, environment(Path(sys.prefix)), FLOOR, 60.0)
@@ -29,7 +29,7 @@ def eventfd(plan: Plan, placement: str) -> Iterator[tuple[Key, float]]:
 
 
 def iceoryx(plan: Plan, venv: Path, source: str, wait: str) -> Iterator[tuple[Key, float]]:
-    """A round trip over iceoryx2, raw bytes; ``source`` and ``wait`` as its script has them."""
+    """Measure a round trip of raw bytes over iceoryx2; see its script for the arguments."""
     sizes = ",".join(str(size) for size in plan.sizes)
     counts = ",".join(str(plan.round_trips[size]) for size in plan.sizes)
     argv: list[str | Path] = [
@@ -41,20 +41,20 @@ def iceoryx(plan: Plan, venv: Path, source: str, wait: str) -> Iterator[tuple[Ke
         wait,
     ]
     output, _ = run(argv, environment(venv), FLOOR, 60.0)
-    measure = "round trip" if source == "heap" else "round trip, born in shm"
+    measure = "round trip" if source == "heap" else "round trip, allocated in shm"
     for text, step in last_line(output)["sizes"].items():
         for size, metric, value in latencies(int(text), step["ns"]):
             yield Key(measure, f"iceoryx2 {wait}", size, metric), value
 
 
 def last_line(output: str) -> dict[str, Any]:
-    """The JSON a floor's script prints at its end, below any warnings of its libraries."""
+    """Return the JSON in the last line of a script's output, after warnings of libraries."""
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
 
 
 def floors(plan: Plan, peers: Path | None) -> list[tuple[str, Measurement]]:
-    """Every floor to measure in one round, with its name."""
+    """Return every floor of one round, with its name."""
     found: list[tuple[str, Measurement]] = [
         ("eventfd free", lambda: eventfd(plan, "free")),
         ("eventfd pinned", lambda: eventfd(plan, "pinned")),

@@ -1,4 +1,4 @@
-"""What machine and which versions a run was measured on."""
+"""The machine and the versions of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ print(json.dumps(found))
 
 
 def cpu_model() -> str:
-    """The processor's name as the kernel gives it."""
+    """Return the name of the processor from the kernel."""
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith(("model name", "Model")):
             return line.partition(":")[2].strip()
@@ -31,7 +31,7 @@ def cpu_model() -> str:
 
 
 def describe() -> dict[str, object]:
-    """The machine, its kernel, its load and the time, as plain data."""
+    """Return the machine, its kernel, its load and the time as plain data."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": cpu_model(),
@@ -44,7 +44,7 @@ def describe() -> dict[str, object]:
 
 
 def versions(python: Path) -> dict[str, str]:
-    """The versions of Python and of what is measured in one virtual environment.
+    """Return the versions of Python and the measured packages in a virtual environment.
 
     :raises subprocess.CalledProcessError: if its interpreter does not work.
     """

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def page(summary: Summary, caption: str) -> str:
-    """A page with both tables, what was lost, and how to read them."""
+    """Return a page with both tables, the losses and an explanation."""
     headings, cells = other_rows(summary)
     parts = [
-        "# Measured beside dora 1.1.0",
+        "# Benchmarks against dora 1.1.0",
         (
             f"{caption}. Medians over rounds in which the systems took turns; every round of every "
             "figure is in [results.json](results.json). Made by `make bench`."

@@ -1,4 +1,4 @@
-"""Runs one measured program with a deadline; nothing it started outlives a missed one."""
+"""Run one measured program with a deadline; kill all its processes if it misses it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TAIL = 3_000
-"""How many characters of a failed program's output an error shows."""
+"""Number of characters of a failed program's output that an error shows."""
 
 
 class MeasurementError(Exception):
-    """A measurement that could not be taken. The text says which, and why."""
+    """A measurement failed; the text names it and the reason."""
 
 
 def environment(venv: Path) -> dict[str, str]:
-    """This process's environment with one virtual environment active and no dora settings."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DORA", "BENCH", "PYTHON"))}
+    """Return this process's environment with one venv active and no settings of dora.
+
+    `DORAD_NATIVE` stays: it chooses between the two speeds of the data plane.
+    """
+    dropped = ("DORA", "BENCH", "PYTHON")
+    kept = {k: v for k, v in os.environ.items() if k == "DORAD_NATIVE" or not k.startswith(dropped)}
     path = f"{venv / 'bin'}:{kept.get('PATH', os.defpath)}"
     return kept | {"VIRTUAL_ENV": str(venv), "PATH": path}
 
@@ -35,12 +39,12 @@ def environment(venv: Path) -> dict[str, str]:
 def run(
     argv: Sequence[str | Path], env: Mapping[str, str], cwd: Path, deadline_s: float
 ) -> tuple[str, float]:
-    """Run a program to its end: its output, and the seconds from start to exit.
+    """Run a program; return its output and the seconds from start to exit.
 
     :raises MeasurementError: if it exits with another code than 0 or misses its deadline.
     """
     command = " ".join(str(word) for word in argv)
-    # A file, not a pipe: whoever still holds a pipe's end would delay what is measured here.
+    # A file, not a pipe: a process that still holds the end of a pipe would delay the measurement.
     with tempfile.TemporaryFile() as output:
         begin = time.perf_counter()
         with subprocess.Popen(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def document(
     machine: dict[str, object], plan: Plan, figures: list[Figure], failures: list[str]
 ) -> dict[str, Any]:
-    """Everything a run measured, every round of every figure with its median, and the verdicts."""
+    """Return every round of every figure with its median, and the verdicts."""
     return {
         "machine": machine,
         "plan": asdict(plan),

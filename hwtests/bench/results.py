@@ -1,4 +1,4 @@
-"""From what the nodes of one run reported to figures."""
+"""Compute figures from the reports of nodes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Measured = Iterator[tuple[int, str, float]]
 
 
 def figures_of(flow: Flow, system: str, reports: Reports) -> Iterator[tuple[Key, float]]:
-    """All figures of one run.
+    """Return all figures of one run.
 
     :raises ValueError: if a report holds no measurement, for example because every message of a
         size was lost.
@@ -32,7 +32,7 @@ def figures_of(flow: Flow, system: str, reports: Reports) -> Iterator[tuple[Key,
 
 
 def latencies(size: int, ns: list[float]) -> Measured:
-    """Median and 99th percentile in µs of times in ns."""
+    """Return median and 99th percentile in µs of times in ns."""
     if not ns:
         raise ValueError(f"no message of {size} B arrived")
     yield size, "p50_us", percentile(ns, 0.5) / 1e3
@@ -41,7 +41,7 @@ def latencies(size: int, ns: list[float]) -> Measured:
 
 
 def slowest(per_receiver: list[dict[str, float]]) -> list[float]:
-    """Of every message that reached all receivers, the latency of the last to get it."""
+    """Return the latency of the slowest receiver for each message that all received."""
     first, *others = per_receiver
     return [
         max(latency, *(other[seq] for other in others)) if others else latency

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a figure is about. ``size`` is the payload in bytes, 0 where there is none."""
+    """The subject of a figure. ``size`` is the payload in bytes, 0 without a payload."""
 
     measure: str
     system: str
@@ -31,7 +31,7 @@ Summary = Mapping[Key, float]
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which ``share`` (0 to 1) of ``values`` lie, interpolated between ranks.
+    """Return the value below which a ``share`` (0 to 1) of ``values`` is, interpolated.
 
     :raises ValueError: if there are no values.
     """
@@ -45,7 +45,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def summarise(figures: Iterable[Figure]) -> dict[Key, float]:
-    """The median over all rounds of every figure."""
+    """Return the median over all rounds of every figure."""
     rounds: defaultdict[Key, list[float]] = defaultdict(list)
     for figure in figures:
         rounds[figure.key].append(figure.value)
@@ -53,7 +53,7 @@ def summarise(figures: Iterable[Figure]) -> dict[Key, float]:
 
 
 def spread(figures: Iterable[Figure], key: Key) -> tuple[float, float]:
-    """The lowest and the highest round of one figure.
+    """Return the lowest and the highest round of one figure.
 
     :raises ValueError: if it was never measured.
     """
@@ -62,5 +62,5 @@ def spread(figures: Iterable[Figure], key: Key) -> tuple[float, float]:
 
 
 def ratio(numerator: float | None, denominator: float | None) -> float | None:
-    """The quotient, or None if either is missing or the denominator is zero."""
+    """Return the quotient, or None if either is missing or the denominator is zero."""
     return numerator / denominator if numerator is not None and denominator else None

@@ -36,7 +36,7 @@ class System:
         return self.venv / "bin" / "dora"
 
     def measure(self, flow: Flow) -> Iterator[tuple[Key, float]]:
-        """Run one dataflow; its figures.
+        """Run one dataflow; return its figures.
 
         :raises MeasurementError: if it fails, is late, or a node reports nothing usable.
         """
@@ -57,7 +57,7 @@ class System:
             raise MeasurementError(f"{flow.measure} under {self.name}: {error}") from error
 
     def measure_help(self) -> tuple[Key, float]:
-        """Seconds that ``dora --help`` takes.
+        """Return the seconds that ``dora --help`` takes.
 
         :raises MeasurementError: if it fails.
         """
@@ -65,7 +65,7 @@ class System:
         return Key("dora --help", self.name, 0, "s"), taken
 
     def measure_list(self) -> tuple[Key, float]:
-        """Seconds that ``dora list`` takes with a daemon that has nothing to do.
+        """Return the seconds that ``dora list`` takes with an idle daemon.
 
         :raises MeasurementError: if it fails.
         """
@@ -91,9 +91,9 @@ def _report(path: Path, output: str) -> dict[str, Any]:
 
 
 def ensure_peers(venv: Path) -> None:
-    """Make the environment of the peers, unless it is there already with these very packages.
+    """Create the environment of the peers, unless it exists with the same packages.
 
-    :raises MeasurementError: if it cannot be made, for example without a network.
+    :raises MeasurementError: if that fails, for example without a network.
     """
     note = venv / "bench-packages.txt"
     wanted = "\n".join(PEER_PACKAGES)

@@ -23,8 +23,8 @@ METRICS = {
 
 NOTE = (
     "A round trip is the payload out and 8 bytes back (echo: the payload back); with metadata, a "
-    "number goes along both ways. Born in shm: node.empty here, send_output_raw under dora, only "
-    "the first 8 bytes written. Spaced: 4 ms apart, 50 ms at 8 MiB. Burst: a queue of 1000, "
+    "number goes along both ways. Allocated in shm: node.empty here, send_output_raw under dora, "
+    "only the first 8 bytes written. Spaced: 4 ms apart, 50 ms at 8 MiB. Burst: a queue of 1000, "
     "messages received per second. Fan-out: the slowest of four receivers."
 )
 
@@ -46,7 +46,7 @@ class Row:
 
 
 def rows(summary: Summary) -> Iterator[Row]:
-    """Every measure of ours and dora's, in the order it was measured."""
+    """Return every measure of ours and dora's, in the order of measurement."""
     judged: dict[tuple[str, int], list[Verdict]] = {}
     for verdict in verdicts(summary):
         place = verdict.target.ours.measure, verdict.target.ours.size
@@ -76,7 +76,7 @@ def rows(summary: Summary) -> Iterator[Row]:
 
 
 def size_text(size: int) -> str:
-    """A payload size as people write it; nothing for measures without a payload."""
+    """Return a payload size with its unit; an empty text without a payload."""
     if not size:
         return ""
     for unit, factor in (("MiB", 1 << 20), ("KiB", 1 << 10)):
@@ -86,7 +86,7 @@ def size_text(size: int) -> str:
 
 
 def number(value: float | None, metric: str) -> str:
-    """A figure with three significant digits and its unit."""
+    """Return a figure with three significant digits and its unit."""
     if value is None:
         return "-"
     unit = METRICS[metric][1] if metric in METRICS else "µs"
@@ -99,7 +99,7 @@ def number(value: float | None, metric: str) -> str:
 
 
 def main_table(summary: Summary) -> Table:
-    """Ours beside dora 1.1.0."""
+    """Return the table of ours beside dora 1.1.0."""
     table = Table(title="ours beside dora 1.1.0, medians over rounds", title_justify="left")
     table.add_column("measure", no_wrap=True)
     for name in ("payload", "ours", "p99", "dora", "p99", "better by"):
@@ -125,7 +125,7 @@ def main_table(summary: Summary) -> Table:
 
 
 def other_rows(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    """The headings and the cells of what is not a dataflow system: a line per system."""
+    """Return headings and cells of the other systems, a line for each."""
     sizes = sorted({key.size for key in _others(summary)})
     lines = [
         [
@@ -144,7 +144,7 @@ def other_rows(summary: Summary) -> tuple[list[str], list[list[str]]]:
 
 
 def other_table(summary: Summary) -> Table:
-    """The floor and iceoryx2: round trips that carry no Arrow, no metadata and no queue policy."""
+    """Return the table of floor and iceoryx2: round trips without Arrow, metadata and queues."""
     table = Table(title="below a dataflow: raw round trips, p50", title_justify="left")
     headings, lines = other_rows(summary)
     for index, heading in enumerate(headings):
@@ -155,7 +155,7 @@ def other_table(summary: Summary) -> Table:
 
 
 def losses(summary: Summary) -> list[str]:
-    """A line for every measure in which messages were lost or dropped (medians over rounds)."""
+    """Return a line for every measure with lost or dropped messages (medians over rounds)."""
     found = []
     for key, value in summary.items():
         where = f"{key.system}: {key.measure}, {size_text(key.size)}"

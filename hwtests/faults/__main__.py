@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
 from hwtests.faults import campaigns
-from hwtests.faults.bed import DamageError
 from hwtests.faults.campaigns import Outcome
 from hwtests.faults.clock import MachineClock, PatchedClock, why_not_the_machines
 from hwtests.faults.daemon import busy, daemon, lost
 from hwtests.faults.disks import fulldisk
+from hwtests.faults.testbed import DamageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 def machine_clock(seconds: float, rng: Random) -> Outcome:
-    """Steps of the machine's own clock; everybody sees them."""
+    """Step the machine's own clock, for every process on it."""
     if why := why_not_the_machines():
         return Outcome(skipped=why)
     return campaigns.clock(seconds, rng, MachineClock())
@@ -34,7 +34,7 @@ CAMPAIGNS: dict[str, Callable[[float, Random], Outcome]] = {
     "stop": campaigns.stop,
     "forkbomb": campaigns.forkbomb,
     "fulldisk": fulldisk,
-    "clock": functools.partial(campaigns.clock, hand=PatchedClock()),
+    "clock": functools.partial(campaigns.clock, wall_clock=PatchedClock()),
     "daemon": daemon,
     "busy": busy,
     "lost": lost,
@@ -74,7 +74,7 @@ def run(
     arguments: argparse.Namespace,
     seed: int,
 ) -> bool:
-    """Run one campaign; return whether all is well."""
+    """Run one campaign; return True if it found no fault."""
     begun = time.monotonic()
     try:
         outcome = campaign(arguments.seconds, Random(f"{seed} {name}"))
@@ -85,7 +85,7 @@ def run(
         print(f"{name}: skipped, {outcome.skipped}", flush=True)
         return True
     verdict = f"{len(outcome.faults)} FAULTS" if outcome.faults else "ok"
-    print(f"{name}: {verdict} ({took:.0f} s) {outcome.said}", flush=True)
+    print(f"{name}: {verdict} ({took:.0f} s) {outcome.summary}", flush=True)
     for fault in outcome.faults[:10]:
         print(f"  FAULT: {fault}", file=sys.stderr, flush=True)
     return not outcome.faults

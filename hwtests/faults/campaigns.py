@@ -1,4 +1,4 @@
-"""The campaigns: each inflicts one kind of fault for a while, and says what it saw."""
+"""The campaigns: each inflicts one kind of fault for a while, and returns its outcome."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hwtests.faults.bed import Bed, DamageError
 from hwtests.faults.flow import RESTARTED, Flow
+from hwtests.faults.testbed import DamageError, Testbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,24 +18,23 @@ if TYPE_CHECKING:
     from hwtests.faults.clock import Clock
 
 PAUSE_S = 1.0
-"""Longest pause in data whose nodes nobody touches. They send every 5 ms; the rest is for a machine
-with two busy cores."""
+"""Longest pause in data of undisturbed nodes, which send every 5 ms, on two busy cores."""
 
 SLACK = 40
-"""Descriptors: nodes that were killed have left segments that others still read, and so on."""
+"""Descriptors that may be added, for segments of killed nodes that others still read."""
 
 
 @dataclass
 class Outcome:
-    """What a campaign saw. `skipped` says why it did not take place."""
+    """The result of a campaign; `skipped` is the reason if it did not run."""
 
-    said: str = ""
+    summary: str = ""
     faults: list[str] = field(default_factory=list)
     skipped: str | None = None
 
 
-def spell(seconds: float) -> Iterator[int]:
-    """Count until so many seconds have passed, to one at least."""
+def repeat(seconds: float) -> Iterator[int]:
+    """Yield 1, 2, … until the time is over, but at least once."""
     end = time.monotonic() + seconds
     for turn in itertools.count(1):
         yield turn
@@ -43,131 +42,131 @@ def spell(seconds: float) -> Iterator[int]:
             return
 
 
-def check_calm(bed: Bed, *flows: Flow, since_ns: int = 0) -> float:
-    """Return the longest pause in dataflows that had nothing to do with the faults, in seconds."""
+def check_undisturbed(testbed: Testbed, *flows: Flow, since_ns: int = 0) -> float:
+    """Return the longest pause in undisturbed dataflows, in seconds; add their faults."""
     longest = max(flow.longest_pause(flow.checks, since_ns) for flow in flows)
     if longest > PAUSE_S:
-        bed.faults.append(f"data that had nothing to do with it paused for {longest:.2f} s")
-    bed.faults += [
+        testbed.faults.append(f"undisturbed data paused for {longest:.2f} s")
+    testbed.faults += [
         f"{flow.name}: {flow.missing()} messages are missing" for flow in flows if flow.missing()
     ]
     return longest
 
 
-def check_descriptors(bed: Bed, before: tuple[int, int], now: tuple[int, int]) -> None:
-    """The same nodes must not take more and more."""
+def check_descriptors(testbed: Testbed, before: tuple[int, int], now: tuple[int, int]) -> None:
+    """Add a fault if the same nodes take more and more descriptors."""
     if sum(now) > sum(before) + SLACK:
-        bed.faults.append(f"dorad and its holder held {before} descriptors, now {now}")
+        testbed.faults.append(f"dorad and its holder had {before} descriptors, now {now}")
 
 
 def kill(seconds: float, rng: Random) -> Outcome:
-    """SIGKILL of nodes that are restarted; the others see data in order."""
+    """SIGKILL nodes that are restarted; the others receive data in order."""
     killed: set[int | None] = set()
-    with Bed() as bed:
-        struck = Flow("struck", bed.folder / "struck")
+    with Testbed() as testbed:
+        faulty = Flow("faulty", testbed.folder / "faulty")
         for chain in ("one", "two"):
-            struck.add_chain(chain, **RESTARTED)
-        calm = Flow("calm", bed.folder / "calm")
-        calm.add_chain("calm")
-        bed.start(struck)
-        bed.start(calm)
-        held = bed.descriptors()
-        for _ in spell(seconds):
+            faulty.add_chain(chain, **RESTARTED)
+        undisturbed = Flow("undisturbed", testbed.folder / "undisturbed")
+        undisturbed.add_chain("undisturbed")
+        testbed.start(faulty)
+        testbed.start(undisturbed)
+        open_before = testbed.descriptors()
+        for _ in repeat(seconds):
             time.sleep(rng.expovariate(1.5))
-            nodes = [node for node in bed.nodes(struck).values() if node.pid]
+            nodes = [node for node in testbed.nodes(faulty).values() if node.pid]
             for node in rng.sample(nodes, min(len(nodes), rng.choice((1, 1, 1, 2, 6)))):
-                if bed.signal(node.pid or 0, signal.SIGKILL):
+                if testbed.signal(node.pid or 0, signal.SIGKILL):
                     killed.add(node.pid)
 
         def restarts() -> int:
-            return sum(node.restarts for node in bed.nodes(struck).values())
+            return sum(node.restarts for node in testbed.nodes(faulty).values())
 
-        if not bed.comes(lambda: restarts() >= len(killed)):
-            bed.faults.append(f"{len(killed)} killed, but only {restarts()} restarts")
-        bed.flows(struck, calm)
-        pause = check_calm(bed, calm)
-        held_now = bed.descriptors()
-        check_descriptors(bed, held, held_now)
-        received, lost = struck.received(), struck.missing()
-        bed.stop(struck)
-        bed.judge((struck, calm))
-    said = (
-        f"{len(killed)} killed and restarted; {received} messages verified, {lost} lost with those"
-        f" that died; longest pause of others {pause:.2f} s;"
-        f" descriptors of dorad and holder {held} before, {held_now} after"
+        if not testbed.wait_until(lambda: restarts() >= len(killed)):
+            testbed.faults.append(f"{len(killed)} killed, but only {restarts()} restarts")
+        testbed.wait_for_data(faulty, undisturbed)
+        pause = check_undisturbed(testbed, undisturbed)
+        open_after = testbed.descriptors()
+        check_descriptors(testbed, open_before, open_after)
+        received, lost = faulty.received(), faulty.missing()
+        testbed.stop(faulty)
+        testbed.collect_faults((faulty, undisturbed))
+    summary = (
+        f"{len(killed)} killed and restarted; {received} messages verified, {lost} lost with"
+        f" killed nodes; longest pause of others {pause:.2f} s;"
+        f" descriptors of dorad and holder {open_before} before, {open_after} after"
     )
-    return Outcome(said, bed.faults)
+    return Outcome(summary, testbed.faults)
 
 
 def stop(seconds: float, rng: Random) -> Outcome:
-    """SIGSTOP and SIGCONT: nothing is lost, and nobody is taken for dead."""
+    """SIGSTOP and SIGCONT nodes: nothing is lost, and no node is replaced."""
     stops = 0
-    with Bed() as bed:
-        flow = Flow("flow", bed.folder / "flow")
+    with Testbed() as testbed:
+        flow = Flow("flow", testbed.folder / "flow")
         for chain in ("one", "two"):
             flow.add_chain(chain)
-        bed.start(flow)
-        pids = [node.pid or 0 for node in bed.nodes(flow).values()]
-        for _ in spell(seconds):
+        testbed.start(flow)
+        pids = [node.pid or 0 for node in testbed.nodes(flow).values()]
+        for _ in repeat(seconds):
             chosen = rng.sample(pids, rng.choice((1, 1, 2, 6)))
-            stops += sum(bed.signal(pid, signal.SIGSTOP) for pid in chosen)
+            stops += sum(testbed.signal(pid, signal.SIGSTOP) for pid in chosen)
             time.sleep(rng.expovariate(4.0))
             for pid in chosen:
-                bed.signal(pid, signal.SIGCONT)
+                testbed.signal(pid, signal.SIGCONT)
             time.sleep(rng.expovariate(8.0))
-        bed.flows(flow)
-        if (now := [node.pid or 0 for node in bed.nodes(flow).values()]) != pids:
-            bed.faults.append(f"nodes were replaced: {pids} became {now}")
+        testbed.wait_for_data(flow)
+        if (now := [node.pid or 0 for node in testbed.nodes(flow).values()]) != pids:
+            testbed.faults.append(f"nodes were replaced: {pids} became {now}")
         if flow.missing():
-            bed.faults.append(f"{flow.missing()} messages are missing")
+            testbed.faults.append(f"{flow.missing()} messages are missing")
         received = flow.received()
-        bed.judge([flow])
-    return Outcome(f"{stops} stops; {received} messages verified, none lost", bed.faults)
+        testbed.collect_faults([flow])
+    return Outcome(f"{stops} stops; {received} messages verified, none lost", testbed.faults)
 
 
 def forkbomb(_seconds: float, _rng: Random) -> Outcome:
-    """A node with 200 children in sessions of their own: `dora stop` ends them all."""
+    """Fork 200 children in sessions of their own: `dora stop` ends them all."""
     processes = 200
-    with Bed() as bed:
-        calm = Flow("calm", bed.folder / "calm")
-        calm.add_chain("calm")
-        bed.start(calm)
-        bomb = Flow("bomb", bed.folder / "bomb")
+    with Testbed() as testbed:
+        undisturbed = Flow("undisturbed", testbed.folder / "undisturbed")
+        undisturbed.add_chain("undisturbed")
+        testbed.start(undisturbed)
+        bomb = Flow("bomb", testbed.folder / "bomb")
         env = {"FAULTS_PROCESSES": str(processes)}
         bomb.add("bomb", "bomb", tick=1000, env=env)
-        bed.start(bomb)
-        if not bed.comes(lambda: bomb.counts("bomb")[0] == processes):
-            raise DamageError("the node does not get to its forks")
-        before = len(bed.processes())
+        testbed.start(bomb)
+        if not testbed.wait_until(lambda: bomb.counts("bomb")[0] == processes):
+            raise DamageError("the node does not finish its forks")
+        before = len(testbed.processes())
         begun = time.monotonic()
-        bed.stop(bomb)
+        testbed.stop(bomb)
         took = time.monotonic() - begun
-        if left := bed.processes_of(bomb):
-            bed.faults.append(f"{len(left)} processes outlive `dora stop`")
-        bed.flows(calm)
-        pause = check_calm(bed, calm)
-        bed.judge([calm])
-    said = f"{before} processes, stopped in {took:.1f} s; longest pause of others {pause:.2f} s"
-    return Outcome(said, bed.faults)
+        if left := testbed.processes_of(bomb):
+            testbed.faults.append(f"{len(left)} processes outlive `dora stop`")
+        testbed.wait_for_data(undisturbed)
+        pause = check_undisturbed(testbed, undisturbed)
+        testbed.collect_faults([undisturbed])
+    summary = f"{before} processes, stopped in {took:.1f} s; longest pause of others {pause:.2f} s"
+    return Outcome(summary, testbed.faults)
 
 
-def clock(seconds: float, rng: Random, hand: Clock) -> Outcome:
-    """A wall clock that jumps by up to a day: nothing happens."""
+def clock(seconds: float, rng: Random, wall_clock: Clock) -> Outcome:
+    """Step the wall clock by up to a day: no node is restarted and data does not pause."""
     steps = 0
-    with hand, Bed(hand.env) as bed:
-        flow = Flow("flow", bed.folder / "flow")
+    with wall_clock, Testbed(wall_clock.env) as testbed:
+        flow = Flow("flow", testbed.folder / "flow")
         flow.add_chain("one", **RESTARTED, health_check_timeout=5.0)
-        bed.start(flow)
+        testbed.start(flow)
         begun = time.monotonic_ns()
-        for _ in spell(seconds):
+        for _ in repeat(seconds):
             time.sleep(rng.uniform(0.2, 1.0))
-            hand.step(rng.choice((-1, 1)) * rng.choice(hand.steps))
+            wall_clock.step(rng.choice((-1, 1)) * rng.choice(wall_clock.steps))
             steps += 1
-        bed.flows(flow)
-        hand.step(0)
-        if restarts := sum(node.restarts for node in bed.nodes(flow).values()):
-            bed.faults.append(f"{restarts} restarts")
-        pause = check_calm(bed, flow, since_ns=begun)
-        bed.judge([flow])
-        said = f"{steps} steps of {hand.what}; {flow.received()} messages verified,"
-    return Outcome(f"{said} longest pause {pause:.2f} s", bed.faults)
+        testbed.wait_for_data(flow)
+        wall_clock.step(0)
+        if restarts := sum(node.restarts for node in testbed.nodes(flow).values()):
+            testbed.faults.append(f"{restarts} restarts")
+        pause = check_undisturbed(testbed, flow, since_ns=begun)
+        testbed.collect_faults([flow])
+        summary = f"{steps} steps of {wall_clock.what}; {flow.received()} messages verified,"
+    return Outcome(f"{summary} longest pause {pause:.2f} s", testbed.faults)

@@ -8,9 +8,9 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
-from hwtests.faults.bed import Bed, DamageError
-from hwtests.faults.campaigns import Outcome, check_calm
+from hwtests.faults.campaigns import Outcome, check_undisturbed
 from hwtests.faults.flow import RESTARTED, Flow
+from hwtests.faults.testbed import DamageError, Testbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def _small_disk(path: Path, size: str) -> Iterator[None]:
 
 
 def fulldisk(_seconds: float, _rng: Random) -> Outcome:
-    """Full disks: nodes go on, and it is reported."""
+    """Fill the disks: nodes keep running, and the daemon reports it."""
     try:
         return _join(_full_logs(), _full_state())
     except _NoDiskError as why:
@@ -46,62 +46,64 @@ def fulldisk(_seconds: float, _rng: Random) -> Outcome:
 
 
 def _full_logs() -> Outcome:
-    with Bed() as bed:
-        flow = Flow("flow", bed.folder / "flow")
-        flow.add_chain("calm")
+    with Testbed() as testbed:
+        flow = Flow("flow", testbed.folder / "flow")
+        flow.add_chain("undisturbed")
         flow.add("talk", "talk", tick=10, env={"FAULTS_LINES": "50"})
         flow.write()
         disk = flow.folder / "out"
         with _small_disk(disk, "512k"):
-            bed.start(flow)
-            pids = [node.pid for node in bed.nodes(flow).values()]
-            if not bed.comes(lambda: os.statvfs(disk).f_bavail <= 1):
-                raise DamageError("the disk does not get full")
-            if not bed.comes(lambda: any("No space" in text for text in bed.notices())):
-                bed.faults.append("nobody says that the disk for logs is full")
+            testbed.start(flow)
+            pids = [node.pid for node in testbed.nodes(flow).values()]
+            if not testbed.wait_until(lambda: os.statvfs(disk).f_bavail <= 1):
+                raise DamageError("the disk is not filled")
+            if not testbed.wait_until(
+                lambda: any("No space" in text for text in testbed.notices())
+            ):
+                testbed.faults.append("the daemon does not report that the disk for logs is full")
             lines = flow.counts("talk")[0]
-            if not bed.comes(lambda: flow.counts("talk")[0] > lines + 10_000):
-                bed.faults.append("a node that prints has come to a halt")
-            bed.flows(flow)
-            if [node.pid for node in bed.nodes(flow).values()] != pids:
-                bed.faults.append("nodes have ended")
-            pause = check_calm(bed, flow)
-            bed.stop(flow)
-            bed.judge([flow])
+            if not testbed.wait_until(lambda: flow.counts("talk")[0] > lines + 10_000):
+                testbed.faults.append("a node that prints is blocked")
+            testbed.wait_for_data(flow)
+            if [node.pid for node in testbed.nodes(flow).values()] != pids:
+                testbed.faults.append("nodes have ended")
+            pause = check_undisturbed(testbed, flow)
+            testbed.stop(flow)
+            testbed.collect_faults([flow])
             lines = flow.counts("talk")[0]
-    said = f"{lines} lines printed though only some could be kept, longest pause {pause:.2f} s"
-    return Outcome(said, bed.faults)
+    summary = f"{lines} lines printed though only some could be kept, longest pause {pause:.2f} s"
+    return Outcome(summary, testbed.faults)
 
 
 def _full_state() -> Outcome:
-    bed = Bed()
-    with _small_disk(bed.folder / "state", "2m"), bed:
-        calm = Flow("calm", bed.folder / "calm")
-        calm.add_chain("calm")
-        struck = Flow("struck", bed.folder / "struck")
-        struck.add_chain("struck", **RESTARTED)
-        bed.start(calm)
-        bed.start(struck)
-        pids = [node.pid for node in bed.nodes(calm).values()]
-        with (bed.folder / "state" / "fill").open("wb", buffering=0) as fill:
+    testbed = Testbed()
+    with _small_disk(testbed.folder / "state", "2m"), testbed:
+        undisturbed = Flow("undisturbed", testbed.folder / "undisturbed")
+        undisturbed.add_chain("undisturbed")
+        faulty = Flow("faulty", testbed.folder / "faulty")
+        faulty.add_chain("faulty", **RESTARTED)
+        testbed.start(undisturbed)
+        testbed.start(faulty)
+        pids = [node.pid for node in testbed.nodes(undisturbed).values()]
+        with (testbed.folder / "state" / "fill").open("wb", buffering=0) as fill:
             with contextlib.suppress(OSError):
                 while True:
                     fill.write(bytes(4096))
-        for node in bed.nodes(struck).values():
-            bed.signal(node.pid or 0, signal.SIGKILL)
-        bed.flows(calm, struck)
-        if not bed.comes(lambda: any("full" in text for text in bed.notices())):
-            bed.faults.append("nobody says that the disk for the state is full")
-        bed.signal(bed.daemon_pid(), signal.SIGKILL)
-        bed.dora("up")
-        bed.flows(calm, struck)
-        if [node.pid for node in bed.nodes(calm).values()] != pids:
-            bed.faults.append("nodes were not adopted from a full disk")
-        pause = check_calm(bed, calm)
-        bed.judge([calm, struck])
-    return Outcome(f"a killed daemon goes on, longest pause {pause:.2f} s", bed.faults)
+        for node in testbed.nodes(faulty).values():
+            testbed.signal(node.pid or 0, signal.SIGKILL)
+        testbed.wait_for_data(undisturbed, faulty)
+        if not testbed.wait_until(lambda: any("full" in text for text in testbed.notices())):
+            testbed.faults.append("the daemon does not report that the disk for the state is full")
+        testbed.signal(testbed.daemon_pid(), signal.SIGKILL)
+        testbed.dora("up")
+        testbed.wait_for_data(undisturbed, faulty)
+        if [node.pid for node in testbed.nodes(undisturbed).values()] != pids:
+            testbed.faults.append("nodes were not adopted from a full disk")
+        pause = check_undisturbed(testbed, undisturbed)
+        testbed.collect_faults([undisturbed, faulty])
+    return Outcome(f"a killed daemon continues, longest pause {pause:.2f} s", testbed.faults)
 
 
 def _join(logs: Outcome, state: Outcome) -> Outcome:
-    said = f"for logs: {logs.said}; for the state: {state.said}"
-    return Outcome(said, logs.faults + state.faults)
+    summary = f"for logs: {logs.summary}; for the state: {state.summary}"
+    return Outcome(summary, logs.faults + state.faults)

@@ -1,4 +1,4 @@
-"""Dataflows that watch their own data, and what they have noticed."""
+"""Dataflows that check their own data, and their results."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 NODES = Path(__file__).with_name("nodes")
 TICK_MS = 5
 QUEUE = 4000
-"""Messages: more than come while a node is stopped or restarted."""
+"""Messages: more than arrive while a node is stopped or restarted."""
 _COUNTS = struct.Struct("3Q")
 RESTARTED = {"restart_policy": "always", "restart_delay": 0.02, "max_restart_delay": 0.2}
 
 
 @dataclass
 class Flow:
-    """A dataflow in a folder of its own; `name` is also what the daemon calls it."""
+    """A dataflow in a folder of its own; the daemon knows it by `name`."""
 
     name: str
     folder: Path
@@ -74,15 +74,15 @@ class Flow:
         return sum(self.counts(node)[0] for node in self.checks)
 
     def missing(self) -> int:
-        """Messages that were lost with a process that died."""
+        """Return the number of messages lost with killed processes."""
         return sum(self.counts(node)[1] for node in self.checks)
 
-    def complaints(self) -> list[str]:
-        path = self.folder / "complaints"
+    def faults(self) -> list[str]:
+        path = self.folder / "faults"
         return path.read_text().splitlines() if path.exists() else []
 
     def longest_pause(self, nodes: Iterable[str], since_ns: int = 0) -> float:
-        """Seconds between two messages at one of these nodes, at most; at least 0.05."""
+        """Return the longest time between two messages at one of these nodes, at least 0.05 s."""
         longest = 0.05
         for node in nodes:
             path = self.folder / f"{node}.pauses"
@@ -95,20 +95,20 @@ class Flow:
     def wrong_lines(self, uuid: str, node: str) -> list[str]:
         """Compare the log of a `talk` node that has ended with what it printed."""
         files = files_of(log_folder(self.folder, uuid), node)
-        said = [
+        found = [
             record.message
             for file in files
             for line in file.read_bytes().splitlines()
             if (record := decode(line)).message.startswith("line ")
         ]
         expected = [f"line {number}" for number in range(self.counts(node)[0])]
-        if said == expected:
+        if found == expected:
             return []
         at = next(
-            (i for i, (a, b) in enumerate(zip(said, expected, strict=False)) if a != b), len(said)
+            (i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), len(found)
         )
         text = (
-            f"the log of {node} has {len(said)} lines, {len(expected)} were printed;"
-            f" the first difference is at {at}: {said[at : at + 3]}"
+            f"the log of {node} has {len(found)} lines, {len(expected)} were printed;"
+            f" the first difference is at {at}: {found[at : at + 3]}"
         )
         return [text]

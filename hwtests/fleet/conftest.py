@@ -24,12 +24,12 @@ machines:
   - {id: arm1, host: robot1, user: root}
   - {id: arm2, host: robot2, user: pilot, labels: {zone: hall}}
 """
-"""The first lets root in, the second a user who may sudo."""
+"""The first is reached as root, the second as a user with sudo."""
 
 
 @dataclass
-class Hall:
-    """The machines of a test."""
+class Fleet:
+    """The machines of a fleet: two robots and an operator's computer."""
 
     bed: Testbed
     arm1: Robot
@@ -38,8 +38,8 @@ class Hall:
 
 
 @pytest.fixture(scope="module")
-def hall(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Hall]:
-    """Two robots with sshd and nothing of ours, and an operator with both packages."""
+def fleet(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Fleet]:
+    """Two robots with sshd and without packages, and an operator with both packages."""
     with Testbed(include=("openssh-server", "openssh-client", "sudo")) as bed:
         arm1, arm2, operator = bed.up(3)
         operator.push(deb, "/root/dorad.deb")
@@ -51,4 +51,4 @@ def hall(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Hall]:
         arm2.exec("useradd", "--create-home", "--shell", "/bin/bash", "pilot")
         arm2.write("/etc/sudoers.d/pilot", "pilot ALL=(ALL) NOPASSWD: ALL\n")
         arm2.write("/home/pilot/.ssh/authorized_keys", key)
-        yield Hall(bed, arm1, arm2, operator)
+        yield Fleet(bed, arm1, arm2, operator)

@@ -11,7 +11,7 @@ from hwtests.robots.shell import run, wait_until
 if TYPE_CHECKING:
     import subprocess
 
-    from hwtests.fleet.conftest import Hall
+    from hwtests.fleet.conftest import Fleet
     from hwtests.robots import Robot
 
 CLUSTER = "/root/cluster.yml"
@@ -29,14 +29,14 @@ def files(robot: Robot) -> set[str]:
     return set(robot.sh(EVERYWHERE, timeout=120).splitlines())
 
 
-def dorafleet(hall: Hall, *words: str) -> subprocess.CompletedProcess[str]:
-    return hall.operator.attempt("dorafleet", *words, timeout=300)
+def dorafleet(fleet: Fleet, *words: str) -> subprocess.CompletedProcess[str]:
+    return fleet.operator.attempt("dorafleet", *words, timeout=300)
 
 
-def status(hall: Hall) -> dict[str, dict[str, Any]]:
-    said = dorafleet(hall, "status", CLUSTER, "--json")
-    assert said.stdout, said.stderr
-    return {machine["id"]: machine for machine in json.loads(said.stdout)}
+def status(fleet: Fleet) -> dict[str, dict[str, Any]]:
+    output = dorafleet(fleet, "status", CLUSTER, "--json")
+    assert output.stdout, output.stderr
+    return {machine["id"]: machine for machine in json.loads(output.stdout)}
 
 
 def version(robot: Robot) -> str:
@@ -48,9 +48,7 @@ def pid(robot: Robot) -> str:
     return str(nodes["pid"])
 
 
-def test_robots_get_nothing_of_the_fleet_manager_and_the_operator_all(
-    deb: Path, fleet_deb: Path
-) -> None:
+def test_the_package_for_robots_has_no_fleet_manager(deb: Path, fleet_deb: Path) -> None:
     robots, fleet = (run(["dpkg-deb", "-c", str(each)]) for each in (deb, fleet_deb))
     assert "dorafleet" not in robots
     assert "asyncssh" not in robots
@@ -67,32 +65,32 @@ def test_robots_get_nothing_of_the_fleet_manager_and_the_operator_all(
     assert "./etc/" not in fleet
 
 
-def test_a_fleet_from_nothing_to_an_upgrade(hall: Hall, newer_deb: Path) -> None:
-    operator, arm1, arm2 = hall.operator, hall.arm1, hall.arm2
+def test_a_fleet_from_nothing_to_an_upgrade(fleet: Fleet, newer_deb: Path) -> None:
+    operator, arm1, arm2 = fleet.operator, fleet.arm1, fleet.arm2
     operator.exec("apt-get", "-qq", "install", "-y", "/root/dorad.deb", timeout=300)
     before = files(operator)
     operator.exec("apt-get", "-qq", "install", "-y", "/root/dorafleet.deb", timeout=120)
     assert operator.exec("dorafleet", "check", CLUSTER) == f"{CLUSTER}: ok, 2 machines\n"
 
-    # Nobody has said yet that these are the robots.
-    refused = dorafleet(hall, "install", CLUSTER, "/root/dorad.deb")
+    # The robots' host keys are not known yet.
+    refused = dorafleet(fleet, "install", CLUSTER, "/root/dorad.deb")
     assert refused.returncode == 1
     assert refused.stderr.count("ssh-keyscan") == 2
     assert arm1.attempt("dpkg", "-s", "dorad").returncode == 1
 
-    installed = dorafleet(hall, "install", CLUSTER, "/root/dorad.deb", "--accept-new")
+    installed = dorafleet(fleet, "install", CLUSTER, "/root/dorad.deb", "--accept-new")
     assert installed.returncode == 0, installed.stderr
     assert installed.stdout.count("installed, active") == 2
     for robot in (arm1, arm2):
         assert robot.exec("systemctl", "is-enabled", "dorad").strip() == "enabled"
         assert robot.sh("ls /var/tmp | grep dorafleet || true") == ""
         robot.exec("test", "!", "-e", "/usr/bin/dorafleet")
-    again = dorafleet(hall, "install", CLUSTER, "/root/dorad.deb")
+    again = dorafleet(fleet, "install", CLUSTER, "/root/dorad.deb")
     assert again.returncode == 0
     assert again.stdout.count("nothing to do") == 2
 
-    # The second robot's user may not ask the daemon before he is in its group.
-    asked = status(hall)
+    # The user of the second robot may use the daemon once it is in its group.
+    asked = status(fleet)
     assert asked["arm1"]["answers"]
     assert not asked["arm2"]["answers"]
     assert "group `dorad`" in asked["arm2"]["error"]["message"]
@@ -101,47 +99,47 @@ def test_a_fleet_from_nothing_to_an_upgrade(hall: Hall, newer_deb: Path) -> None
     arm1.push(TICKER, "/opt/flow/ticker.py")
     arm1.write("/opt/flow/dataflow.yml", FLOW)
     arm1.exec("dora", "start", "/opt/flow/dataflow.yml", "--name", "clock", "--detach")
-    asked = status(hall)
+    asked = status(fleet)
     assert [flow["name"] for flow in asked["arm1"]["dataflows"]] == ["clock"]
     assert asked["arm2"]["error"] is None
-    assert asked["arm2"]["labels"] == {"zone": "hall"}
+    assert asked["arm2"]["labels"] == {"zone": "fleet"}
     node = pid(arm1)
 
-    # One robot is cut off in the middle of it; the other is upgraded, its dataflow goes on.
+    # One robot is cut off in the middle of it; the other is upgraded, its dataflow continues.
     operator.push(newer_deb, "/root/newer.deb")
-    operator.sh(f"nohup dorafleet install {CLUSTER} /root/newer.deb >/root/said 2>&1 & echo $!")
+    operator.sh(f"nohup dorafleet install {CLUSTER} /root/newer.deb >/root/output 2>&1 & echo $!")
     unit = "dorafleet-install-*"
     listed = ("systemctl", "list-units", "--no-legend", "--state=active,activating", unit)
     wait_until(lambda: arm2.exec(*listed), "the second robot installs", timeout=60)
-    hall.bed.network.silent(2)
+    fleet.bed.network.silent(2)
     ended = "machines failed"
-    wait_until(lambda: ended in operator.exec("cat", "/root/said"), "the first ends", timeout=120)
-    said = operator.exec("cat", "/root/said")
-    print(said)
-    assert "arm1  ✓ " in said
-    assert "→ 99.0.0, active" in said
-    assert "the installation goes on there: journalctl -u dorafleet-install-" in said
-    assert "1 of 2 machines failed: arm2" in said
+    wait_until(lambda: ended in operator.exec("cat", "/root/output"), "the first ends", timeout=120)
+    output = operator.exec("cat", "/root/output")
+    print(output)
+    assert "arm1  ✓ " in output
+    assert "→ 99.0.0, active" in output
+    assert "the installation continues there: journalctl -u dorafleet-install-" in output
+    assert "1 of 2 machines failed: arm2" in output
     assert version(arm1) == "installed 99.0.0"
     assert pid(arm1) == node
     wait_until(lambda: version(arm2) == "installed 99.0.0", "the second ends alone", timeout=60)
     assert arm2.sh("ls /var/tmp | grep dorafleet || true") == ""
-    hall.bed.network.heal(2)
-    finished = dorafleet(hall, "install", CLUSTER, "/root/newer.deb")
+    fleet.bed.network.repair(2)
+    finished = dorafleet(fleet, "install", CLUSTER, "/root/newer.deb")
     assert finished.returncode == 0, finished.stderr
 
-    # apt-get's own words reach the operator.
-    older = dorafleet(hall, "install", CLUSTER, "/root/dorad.deb", "--only", "arm2")
+    # The message of apt-get reaches the operator.
+    older = dorafleet(fleet, "install", CLUSTER, "/root/dorad.deb", "--only", "arm2")
     assert older.returncode == 1
     assert "E: Packages were downgraded" in older.stderr
     back = dorafleet(
-        hall, "install", CLUSTER, "/root/dorad.deb", "--only", "arm2", "--allow-downgrade"
+        fleet, "install", CLUSTER, "/root/dorad.deb", "--only", "arm2", "--allow-downgrade"
     )
     assert back.returncode == 0, back.stderr
     assert version(arm2) != "installed 99.0.0"
 
     arm2.power_cut()
-    gone = dorafleet(hall, "status", CLUSTER)
+    gone = dorafleet(fleet, "status", CLUSTER)
     print(gone.stdout)
     assert gone.returncode == 1
     assert "clock" in gone.stdout

@@ -9,6 +9,7 @@ import sys
 import time
 from random import Random
 
+from dorad.shm import native
 from hwtests.fuzz.entries import run
 
 
@@ -21,7 +22,10 @@ def main() -> int:
     given = parser.parse_args()
     if given.here:
         result = run(Random(given.seed), given.entries)
-        print(f"{result.entries} entries: {result.inputs} read, {result.errors} errors")
+        print(
+            f"{result.entries} entries: {result.inputs} read, {result.errors} errors; "
+            f"{result.by_native} of the messages taken by C ({native.describe()})"
+        )
         for fault in result.faults[:20]:
             print(fault)
         return 1 if result.faults else 0

@@ -1,7 +1,10 @@
-"""Random entries in a ring, as a hostile sender would write them, and a receiver that reads them.
+"""Random entries in a ring, as a hostile sender would write them, and receivers that read them.
 
 Behind each segment lies memory that ends the process when it is touched (SIGBUS). So a read
 outside a mapping is a crash, not a wrong number.
+
+The native receiver and the one in pure Python read the same entries, each in a mailbox of its own,
+and must come to the same events and leave the same words.
 """
 
 from __future__ import annotations
@@ -18,28 +21,37 @@ import pyarrow.compute as pc
 from dorad.node.clock import Clock
 from dorad.node.correlation import session_of
 from dorad.node.inputs import RingInput
-from dorad.shm import layout
+from dorad.shm import layout, native
 from dorad.shm.arrow import encode
 from dorad.shm.lane import LanedInlet
 from dorad.shm.latch import LatchedInlet
+from dorad.shm.mapping import Mapping
 from dorad.shm.ring import Inlet
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from random import Random
+
+    from dorad.node.events import Event
+    from dorad.shm.borrow import Taken
 
 SEGMENT_BYTES = 1 << 16
 GUARD_BYTES = 16 << 20
 QUEUE_SIZE = 8
-EVERY_TOUCHED = 50
-"""Of so many messages one is read as a whole, value by value."""
+READ_EVERY = 50
+"""One message in this many is read completely, value by value."""
+MAX_HELD = layout.HAZARDS + 8
+"""How many messages a receiver keeps: more than it can borrow at once."""
 
 _U64 = (1 << 64) - 1
 _U32 = (1 << 32) - 1
 _EDGES = (0, 1, 7, 8, 63, 64, 255, SEGMENT_BYTES - 64, SEGMENT_BYTES, 1 << 31, 1 << 32, 1 << 62)
 
 
-class Guarded:
-    """Stands for a `Mapping` of a segment, with nothing behind it that may be read."""
+class Guarded(Mapping):
+    """A mapping; memory behind it must not be read."""
+
+    __slots__ = ()
 
     def __init__(self, size: int = SEGMENT_BYTES) -> None:
         descriptor = os.memfd_create("dorad-fuzz", os.MFD_CLOEXEC)
@@ -51,22 +63,24 @@ class Guarded:
         self.words = memoryview(self.memory)[:size].cast("Q")
         self._address = int(pa.py_buffer(self.memory).address)
 
-    def address(self) -> int:
-        return self._address
-
 
 @dataclass
 class Result:
-    """What came of a campaign. `faults` are reads that a receiver must not do, as far as seen."""
+    """The result of a campaign.
+
+    `by_native` of the messages were taken without Python. `faults` are the detected reads that a
+    receiver must not do, and differences between receivers.
+    """
 
     entries: int = 0
     inputs: int = 0
     errors: int = 0
+    by_native: int = 0
     faults: list[str] = field(default_factory=list)
 
 
 def _samples() -> list[pa.Array]:
-    """Arrays of every kind that a message can have."""
+    """Return arrays of every kind that a message can have."""
     numbers = pa.array(range(40), pa.int64())
     return [
         pa.nulls(5),
@@ -102,12 +116,11 @@ def _samples() -> list[pa.Array]:
 
 
 class Hostile:
-    """Writes messages of which something is wrong, mostly."""
+    """Writes messages that mostly have an invalid field, the same to all `boxes`."""
 
-    def __init__(self, rng: Random, words: memoryview, memory: Any, plan: layout.RingPlan) -> None:
+    def __init__(self, rng: Random, boxes: Sequence[Mapping], plan: layout.RingPlan) -> None:
         self._rng = rng
-        self._words = words
-        self._memory = memory
+        self._boxes = boxes
         self._plan = plan
         self._messages = [encode(array) for array in _samples()]
         self._heads = [0, 0]
@@ -159,7 +172,7 @@ class Hostile:
         )
 
     def entry(self) -> bytes:
-        """Return an entry; its payload and metadata are where it says, or not."""
+        """Return an entry, whose payload and metadata may be elsewhere than it claims."""
         rng = self._rng
         code, length, nulls, size, parts = rng.choice(self._messages)
         payload, metadata = self._payload(parts, size), self._metadata()
@@ -197,7 +210,7 @@ class Hostile:
 
     def push(self, entry: bytes) -> None:
         """Put an entry into the ring or its lane, and now and then write to a word of the ring."""
-        rng, plan, words = self._rng, self._plan, self._words
+        rng, plan = self._rng, self._plan
         laned = bool(plan.lane) and rng.random() < 0.4
         base = plan.base
         at, word = (
@@ -208,20 +221,26 @@ class Hostile:
         head = self._heads[laned]
         slot = head & plan.capacity - 1
         start = at + slot * layout.ENTRY_SIZE
-        self._memory[start : start + len(entry)] = entry
+        for box in self._boxes:
+            box.memory[start : start + len(entry)] = entry
         if laned:
-            words[plan.lane // layout.WORD + slot] = self._number(self._heads[0])
+            self._write(plan.lane // layout.WORD + slot, self._number(self._heads[0]))
             if rng.random() < 0.3:
-                words[base + layout.RING_FLUSHED] = self._number(head + 1)
+                self._write(base + layout.RING_FLUSHED, self._number(head + 1))
         self._heads[laned] = head + 1
-        words[word] = head + 1
+        self._write(word, head + 1)
         if rng.random() < 0.02:
-            words[base + rng.randrange(layout.RING_HEAD, layout.RING_WORDS)] = self._number(head)
+            overwritten = base + rng.randrange(layout.RING_HEAD, layout.RING_WORDS)
+            self._write(overwritten, self._number(head))
+
+    def _write(self, at: int, value: int) -> None:
+        for box in self._boxes:
+            box.words[at] = value
 
     def settle(self) -> None:
-        """Go on as an honest sender would."""
+        """Send valid entries again."""
         for word, head in zip((layout.RING_HEAD, layout.RING_LANE_HEAD), self._heads, strict=True):
-            self._words[self._plan.base + word] = head
+            self._write(self._plan.base + word, head)
 
 
 def _touch(value: Any) -> None:
@@ -236,54 +255,145 @@ def _touch(value: Any) -> None:
                 continue
 
 
+class _Counted(Inlet):
+    """An inlet that counts the messages that Python takes."""
+
+    __slots__ = ("calls",)
+
+    calls: int
+
+    def take(self) -> Taken | None:
+        self.calls += 1
+        return super().take()
+
+
+class Receiver:
+    """A receiver with its mailbox, over inlets of a class; without `by_native`, Python takes."""
+
+    def __init__(self, plan: layout.MailboxPlan, kind: type[Inlet], *, by_native: bool) -> None:
+        (self._ring,) = plan.rings
+        self.box = Guarded(plan.size)
+        self.box.words[self._ring.base + layout.RING_STATE] = layout.STATE_ATTACHED
+        self._bytes = self.box.words.cast("B")
+        self._kind = kind
+        self.by_native = by_native
+        self.clock = Clock()
+        self.took_by_native = False
+        self._last: Event | None = None
+        self._held: list[Event] = []
+
+    def restart(self, segments: Any) -> None:
+        """Continue with the words as they are, like a new process of the node."""
+        inlet = self.inlet = self._kind(self.box, self._ring, segments, None)
+        if isinstance(inlet, LanedInlet):
+            inlet.session_of = session_of
+        if isinstance(inlet, _Counted):
+            inlet.calls = 0
+            inlet.plain = self.by_native
+        self.item = RingInput("in", inlet, self.clock)
+
+    def take(self) -> Event | None:
+        """Return the next event; it is kept until `let_go`."""
+        inlet = self.inlet
+        before = inlet.calls if isinstance(inlet, _Counted) else 0
+        event = self._last = self.item.take()
+        self.took_by_native = isinstance(inlet, _Counted) and inlet.calls == before
+        return event
+
+    def let_go(self, *, keep: bool, release: bool) -> None:
+        """Hold the last event longer if `keep`, and release all if `release`."""
+        if keep and self._last is not None:
+            self._held.append(self._last)
+        self._last = None
+        if release or len(self._held) > MAX_HELD:
+            self._held.clear()
+
+    def state(self) -> tuple[Any, ...]:
+        """All words of the mailbox, and what the receiver counts on its own."""
+        inlet = self.inlet
+        return bytes(self._bytes), inlet.tail, inlet._free, inlet._received, self.clock.last
+
+
 def run(rng: Random, entries: int) -> Result:
-    """Let receivers of each kind read so many entries."""
+    """Let receivers of each kind read `count` entries, half of them with and without C."""
     result = Result()
-    share = -(-entries // 3)
-    for kind, lane in ((Inlet, False), (LanedInlet, True), (LatchedInlet, False)):
-        _run(rng, share, kind, lane, result)
+    both = (True, False) if native.module is not None else (False,)
+    _run(rng, -(-entries // 2), _Counted, both, result)
+    for kind in (LanedInlet, LatchedInlet):
+        _run(rng, -(-entries // 4), kind, (False,), result)
     return result
 
 
-def _run(rng: Random, entries: int, kind: type[Inlet], lane: bool, result: Result) -> None:
-    plan = layout.plan([QUEUE_SIZE], lanes=[lane])
-    (ring,) = plan.rings
-    box = Guarded(plan.size)
-    box.words[ring.base + layout.RING_STATE] = layout.STATE_ATTACHED
-    hostile = Hostile(rng, box.words, box.memory, ring)
-    segments: Any = hostile.segments.get
-    mapping: Any = box
-    clock = Clock()
+def _run(
+    rng: Random, entries: int, kind: type[Inlet], variants: Sequence[bool], result: Result
+) -> None:
+    plan = layout.plan([QUEUE_SIZE], lanes=[kind is LanedInlet])
+    receivers = [Receiver(plan, kind, by_native=by_native) for by_native in variants]
+    hostile = Hostile(rng, [each.box for each in receivers], plan.rings[0])
     left = entries
     while left > 0:
-        # A new process of the receiver goes on with whatever words there are.
-        inlet = kind(mapping, ring, segments, None)
-        if isinstance(inlet, LanedInlet):
-            inlet.session_of = session_of
-        item = RingInput("in", inlet, clock)
+        for each in receivers:
+            each.restart(hostile.segments.get)
         for _ in range(min(left, 1000)):
             hostile.push(hostile.entry())
             left -= 1
             result.entries += 1
             if rng.random() < 0.8:
-                _receive(item, result)
+                _receive(receivers, rng, result)
         hostile.settle()
-        item.ready()
+        for each in receivers:
+            each.item.ready()
 
 
-def _receive(item: RingInput, result: Result) -> None:
+def _receive(receivers: list[Receiver], rng: Random, result: Result) -> None:
+    """Let all receivers take what there is, and compare what comes of it."""
     for _ in range(2 * QUEUE_SIZE):
-        event = item.take()
-        if event is None:
+        if not _receive_one(receivers, result):
             return
-        if event["type"] == "ERROR":
-            result.errors += 1
-            continue
-        result.inputs += 1
-        if result.inputs % EVERY_TOUCHED == 0:
-            try:
-                _touch(event["value"])
-            except (pa.ArrowException, UnicodeDecodeError, OverflowError) as error:
-                # Text that is no UTF-8 shows when it is looked at.
-                if "utf" not in str(error).lower():
-                    result.faults.append(f"{event['value'].type}: {error}")
+        keep, release = rng.random() < 0.5, rng.random() < 0.02
+        for each in receivers:
+            each.let_go(keep=keep, release=release)
+
+
+def _receive_one(receivers: list[Receiver], result: Result) -> bool:
+    """Let all receivers take a message; return False if there was none."""
+    event, *others = [each.take() for each in receivers]
+    for receiver, other in zip(receivers[1:], others, strict=True):
+        difference = _difference(event, other)
+        if not difference and receivers[0].state() != receiver.state():
+            difference = "the words, or what a receiver counts"
+        if difference:
+            result.faults.append(f"native and pure differ in {difference}")
+    if event is None:
+        return False
+    result.by_native += receivers[0].took_by_native
+    if event["type"] == "ERROR":
+        result.errors += 1
+        return True
+    result.inputs += 1
+    if result.inputs % READ_EVERY == 0:
+        try:
+            _touch(event["value"])
+        except (pa.ArrowException, UnicodeDecodeError, OverflowError) as error:
+            # Text that is no UTF-8 shows when it is looked at.
+            if "utf" not in str(error).lower():
+                result.faults.append(f"{event['value'].type}: {error}")
+    return True
+
+
+def _difference(one: Event | None, other: Event | None) -> str:
+    """Return in what two events differ, empty if in nothing."""
+    if one is None or other is None or one["type"] == other["type"] == "ERROR":
+        return "" if one == other else f"the event: {one} and {other}"
+    if one["type"] != other["type"]:
+        return f"the event: {one} and {other}"
+    # As text: a NaN is not equal to itself.
+    if repr(one["metadata"]) != repr(other["metadata"]):
+        return f"the metadata: {one['metadata']} and {other['metadata']}"
+    if _parts(one["value"]) != _parts(other["value"]):
+        return f"the array: {one['value'].type}"
+    return ""
+
+
+def _parts(array: pa.Array) -> tuple[Any, ...]:
+    return array.type, len(array), array.offset, array.buffers()

@@ -1,1 +1,1 @@
-"""What containers cannot show: limits of memory, CPU and processes, on a kernel of their own."""
+"""Limits of memory, CPU and processes on a virtual machine, because containers cannot test them."""

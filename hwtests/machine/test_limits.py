@@ -1,4 +1,4 @@
-"""The limits of a node hold, seen on a kernel with cgroup v2 (`make vmtest`, five minutes)."""
+"""The limits of a node hold on a kernel with cgroup v2 (`make vmtest`, five minutes)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ nodes:
     env: {HUNGRY_FOR: processes}
     resources: {tasks_max: 20}
 """
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -60,35 +60,37 @@ def machine(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[vir
         yield made
 
 
-def said(machine: virtual.Machine, node: str) -> str:
+def printed(machine: virtual.Machine, node: str) -> str:
     return machine.sh(f"journalctl --output=cat --no-pager DORA_NODE={node}")
 
 
-def test_a_node_that_takes_more_memory_than_it_may_is_ended(machine: virtual.Machine) -> None:
-    wait_until(lambda: "oom-kill" in said(machine, "memory"), "it is ended", timeout=PATIENCE_S)
-    most = max(int(number) for number in re.findall(r"has (\d+) MiB", said(machine, "memory")))
+def test_a_node_above_its_memory_limit_is_ended(machine: virtual.Machine) -> None:
+    wait_until(lambda: "oom-kill" in printed(machine, "memory"), "it is ended", timeout=TIMEOUT_S)
+    most = max(int(number) for number in re.findall(r"has (\d+) MiB", printed(machine, "memory")))
     print(f"\n100 MB: the node had {most} MiB of its own")
     assert 40 <= most <= 100
     assert "Running" in machine.sh("dora list")
 
 
-def test_a_node_has_no_more_of_the_cores_than_it_may(machine: virtual.Machine) -> None:
-    wait_until(lambda: said(machine, "cpu").count("share") > 2, "it tells", timeout=PATIENCE_S)
-    shares = [float(share) for share in re.findall(r"share ([\d.]+)", said(machine, "cpu"))]
+def test_a_node_gets_no_more_cpu_than_its_limit(machine: virtual.Machine) -> None:
+    wait_until(lambda: printed(machine, "cpu").count("share") > 2, "it tells", timeout=TIMEOUT_S)
+    shares = [float(share) for share in re.findall(r"share ([\d.]+)", printed(machine, "cpu"))]
     print(f"\n25 %: the node had {shares}")
     assert max(shares) < 0.35
 
 
-def test_a_node_has_no_more_processes_than_it_may(machine: virtual.Machine) -> None:
+def test_a_node_gets_no_more_processes_than_its_limit(machine: virtual.Machine) -> None:
     wait_until(
-        lambda: "Resource temporarily" in said(machine, "processes"), "told", timeout=PATIENCE_S
+        lambda: "Resource temporarily" in printed(machine, "processes"),
+        "reported",
+        timeout=TIMEOUT_S,
     )
     count = machine.sh("cat /sys/fs/cgroup/dorad.slice/dorad-limits-processes-*/pids.current")
     print(f"\n20 tasks: the node has {count.strip()}")
     assert int(count) <= 20
 
 
-def test_the_daemon_has_its_rights_and_its_place_when_memory_runs_out(
+def test_the_daemon_has_real_time_rights_and_is_spared_by_the_oom_killer(
     machine: virtual.Machine,
 ) -> None:
     pid = machine.sh("systemctl show -P MainPID dorad").strip()

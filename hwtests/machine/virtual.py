@@ -1,7 +1,7 @@
-"""A robot as a virtual machine: QEMU without any help of the processor, so on every machine.
+"""A robot as a virtual machine: QEMU without hardware virtualisation, so it runs everywhere.
 
-It has a Debian kernel and root file system, which are made once and kept in FOLDER; its disk is a
-copy. It reaches nothing outside; `ssh` reaches it.
+It has a Debian kernel and root file system, which are built once and kept in FOLDER; its disk is a
+copy. It has no network but `ssh` from this machine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def missing() -> str:
 
 
 def build() -> None:
-    """Make kernel, disk and key unless they are there; two minutes."""
+    """Build kernel, disk and key unless they exist; takes two minutes."""
     if (FOLDER / "complete").exists():
         return
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -69,7 +69,7 @@ def build() -> None:
 
 
 class Machine:
-    """One that runs. A context manager: nothing of it is left after it."""
+    """A running machine. A context manager that removes it."""
 
     def __init__(self) -> None:
         self._disk = FOLDER / "running.img"
@@ -77,7 +77,7 @@ class Machine:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Boot, and wait until systemd is done with that."""
+        """Boot, and wait until systemd has finished."""
         run(["cp", "--sparse=always", str(FOLDER / "disk.img"), str(self._disk)], timeout=120)
         forward = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self._port}-:22"
         command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "2048"]
@@ -100,7 +100,7 @@ class Machine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Pull the plug."""
+        """Stop the machine."""
         self.stop()
 
     def sh(self, script: str, *, stdin: bytes = b"", timeout: float = 120) -> str:

@@ -1,4 +1,4 @@
-"""What is checked: configurations that must hold, and mutants in which spin must find a fault."""
+"""The checked cases: configurations that must hold, and mutants in which spin must find a fault."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ HOLDS = [
     Case(
         "publisher killed and restarted",
         ONE_SAMPLE | SHALLOW | RESTART_P,
-        "goes on at HEAD, old samples untouched",
+        "continues at HEAD, old samples untouched",
     ),
-    Case("consumer killed", ONE_SAMPLE | KILL_C, "publisher goes on, hazards are cleared"),
+    Case("consumer killed", ONE_SAMPLE | KILL_C, "publisher continues, hazards are cleared"),
     Case(
         "consumer killed and restarted",
         INLINE | RESTART_C,
-        "goes on at TAIL, none twice, counters exact",
+        "continues at TAIL, none twice, counters exact",
     ),
     Case(
         "borrower killed and restarted",
@@ -106,9 +106,11 @@ HOLDS = [
         "no counter is ever below zero",
     ),
     Case("backpressure, consumer killed", BLOCK | KILL_C, "publisher does not stay blocked"),
-    Case("backpressure, consumer restarted", BLOCK | RESTART_C, "nobody stays blocked"),
+    Case("backpressure, consumer restarted", BLOCK | RESTART_C, "no process stays blocked"),
     Case("backpressure, publisher killed", BLOCK | KILL_P | END, "consumer does not stay asleep"),
-    Case("backpressure, publisher restarted", BLOCK | RESTART_P, "nobody stays blocked, no drop"),
+    Case(
+        "backpressure, publisher restarted", BLOCK | RESTART_P, "no process stays blocked, no drop"
+    ),
     # a ring and its lane
     Case(
         "lane",
@@ -132,7 +134,7 @@ HOLDS = [
 
 
 def mutant(name: str, macros: Macros, macro: str, fault: str, *, model: str = "ring.pml") -> Case:
-    """The protocol with the step that MUTANT_<macro> breaks."""
+    """Return the protocol with the step that MUTANT_<macro> breaks."""
     return Case(name, macros | {f"MUTANT_{macro}": 1}, fault=fault, model=model)
 
 

@@ -2,7 +2,8 @@
 
 #define ME  CONSUMER_ID(c)
 
-/* The last reference to a borrowed array dies; until then the user may read it. */
+/* The last reference to a borrowed array dies; until then the user may read it.
+ * C11: the slot is stored with release (`borrow_dealloc`), after the last read. */
 inline give_back(s)
 {
 #ifdef MUTANT_SLOT_CLEARED_BEFORE_LAST_READ
@@ -23,11 +24,13 @@ inline skip_to_newest()
     d_step { STORE(ME, DROPPED(e), count[e] + h - QUEUE - tail[e]);
              count[e] = count[e] + h - QUEUE - tail[e] };
 #endif
+    /* release */
     d_step { STORE(ME, TAIL(e), h - QUEUE);
              gone[e] = gone[e] + h - QUEUE - tail[e]; tail[e] = h - QUEUE }
 }
 
-/* The message is out of the queue; until it is handed out, a kill loses it. */
+/* The message is out of the queue; until it is handed out, a kill loses it.
+ * C11: release, so that the entry was copied, and the slot stored, before. */
 inline store_tail()
 {
     STORE(ME, TAIL(e), tail[e] + 1);
@@ -37,6 +40,7 @@ inline store_tail()
     last[e] = message
 }
 
+/* C11: release; whoever reads the counters loads RECEIVED, TAIL and HEAD with acquire. */
 inline store_received()
 {
     STORE(ME, RECEIVED(e), count[e] + 1);
@@ -64,7 +68,7 @@ inline take()
 #if CLOSES && !defined(MUTANT_STATE_READ_AFTER_RING)
         d_step { closing = (mem[STATE(e)] == CLOSED) };
 #endif
-        d_step { h = mem[HEAD(e)] };
+        d_step { h = mem[HEAD(e)] };                        /* acquire */
         if
         :: h == tail[e] ->
 #if CLOSES && defined(MUTANT_STATE_READ_AFTER_RING)
@@ -83,6 +87,7 @@ inline take()
         :: h - tail[e] > QUEUE -> skip_to_newest()
         :: else
         fi;
+        /* relaxed, word by word (`copy_out`) */
         d_step { message = mem[ENTRY_MESSAGE(e, tail[e])] };
         d_step { key = mem[ENTRY_KEY(e, tail[e])] };
         slot = FIRST_SLOT(e);
@@ -96,9 +101,9 @@ inline take()
 #ifdef MUTANT_TAIL_BEFORE_HAZARD
             STORE(ME, TAIL(e), tail[e] + 1);                /* taken back if lapped */
 #endif
-            STORE(ME, HAZARD(slot), key);
+            STORE(ME, HAZARD(slot), key);                   /* relaxed */
 #ifndef MUTANT_NO_FENCE_AFTER_HAZARD
-            FENCE(ME)
+            FENCE(ME)                                       /* seq_cst (`borrow`) */
 #endif
         :: key != 0 && slot > LAST_SLOT(e) ->               /* all slots in use: copy */
             d_step { copy = mem[PAYLOAD(key - 1)] }
@@ -119,12 +124,13 @@ inline take()
         :: else -> d_step { h = mem[HEAD(e)] }
         fi;
 #else
+        /* relaxed, after the fence above; after an acquire fence if nothing was borrowed */
         d_step { h = mem[HEAD(e)] };
 #endif
         if
         :: h - tail[e] > QUEUE ->                           /* lapped: it may be torn */
             if
-            :: key != 0 && slot <= LAST_SLOT(e) -> STORE(ME, HAZARD(slot), 0);
+            :: key != 0 && slot <= LAST_SLOT(e) -> STORE(ME, HAZARD(slot), 0);     /* release */
 #ifdef MUTANT_TAIL_BEFORE_HAZARD
                 STORE(ME, TAIL(e), tail[e])
 #endif
@@ -145,9 +151,9 @@ inline take()
             if
             :: BACKPRESSURE(e) ->
 #ifndef MUTANT_NO_FENCE_AFTER_TAIL
-                FENCE(ME);
+                FENCE(ME);                                  /* seq_cst (`make_room_known`) */
 #endif
-                if
+                if                                          /* relaxed */
                 :: mem[WAITING(e)] == 1 -> space[PUBLISHER_OF(e)] = true
                 :: mem[WAITING(e)] == 0
                 fi
@@ -193,12 +199,12 @@ end_idle:
 #else
 inline sleep()
 {
-    STORE(ME, ASLEEP(c), 1);
+    STORE(ME, ASLEEP(c), 1);                                /* relaxed */
 #ifndef MUTANT_NO_FENCE_AFTER_ASLEEP
-    FENCE(ME);
+    FENCE(ME);                                              /* seq_cst (`may_sleep`) */
 #endif
 #ifndef MUTANT_NO_LOOK_AFTER_ASLEEP
-    look_at_all();
+    look_at_all();                                          /* relaxed: a take loads HEAD anew */
 #endif
 #ifdef MUTANT_BELL_DRAINED_AFTER_LOOK
     bell[c] = false;
@@ -212,7 +218,7 @@ end_asleep:
         OR_GIVE_BACK
         od
     fi;
-    STORE(ME, ASLEEP(c), 0);
+    STORE(ME, ASLEEP(c), 0);                                /* relaxed */
     bell[c] = false
 }
 #endif

@@ -116,7 +116,7 @@ proctype Killer()
 }
 
 /* Reads the counters once, at any moment. Each word only grows, so what is read later may be too
- * new but never too small.
+ * new but never too small. C11: an acquire fence between any two of the loads (`counters`).
  */
 proctype Reader()
 {

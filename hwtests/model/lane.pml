@@ -3,6 +3,10 @@
  *
  * Messages 1 to MESSAGES are pushed in turn, each as ordinary or as one of an exchange, which
  * the checker chooses. Borrowing and sleeping are those of ring.pml, for each of the two rings.
+ *
+ * The lane is Python's alone (dorad/shm/lane.py). In C11 terms, LANE_HEAD is stored like HEAD, with
+ * release, and both are loaded with acquire; an acquire fence stands between an entry or a mark and
+ * the next look at LANE_HEAD.
  */
 
 #ifndef MESSAGES

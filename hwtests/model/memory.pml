@@ -5,6 +5,10 @@
  * writer's own buffer is empty. So the only thing that can be seen out of order is a load that
  * overtakes an earlier store of the same process: exactly what the protocol's fences forbid.
  *
+ * Comments beside the steps name the order that each has in C11, in dorad/shm/native; where they
+ * name none, it is relaxed. FENCE is `atomic_thread_fence(memory_order_seq_cst)`. On x86-64 the
+ * weaker orders only bind the compiler: only the fences are more than plain loads and stores.
+ *
  * On real hardware a process also sees its own buffered stores. Here nobody needs that: every
  * word has one writer, which keeps its last value in a variable of its own.
  */

@@ -14,7 +14,9 @@
 #define LAST_EDGE_TO_LOOK_AT  LAST_OUT(p)
 #endif
 
-/* ok := sample n may be rewritten, for on no edge is it queued or in a hazard slot. */
+/* ok := sample n may be rewritten, for on no edge is it queued or in a hazard slot.
+ * C11: TAIL and the slots are loaded with acquire; a seq_cst fence between them (`is_done_with`)
+ * keeps the store of HEAD before the loads of the slots, as the one after the push does here. */
 inline reclaim(n)
 {
     ok = true;
@@ -47,19 +49,19 @@ inline reclaim(n)
 /* Backpressure: returns once edge e has room or its consumer is gone. */
 inline wait_for_room()
 {
-    d_step { no_room = (head[e] - mem[TAIL(e)] >= QUEUE) };
+    d_step { no_room = (head[e] - mem[TAIL(e)] >= QUEUE) };     /* acquire */
     if
     :: no_room ->
-        STORE(ME, WAITING(e), 1);
+        STORE(ME, WAITING(e), 1);                               /* relaxed */
 #ifndef MUTANT_NO_FENCE_AFTER_WAITING
-        FENCE(ME);
+        FENCE(ME);                                              /* seq_cst */
 #endif
 #ifdef MUTANT_NO_LOOK_AFTER_WAITING
         space[p];
         space[p] = false;
 #endif
         do
-        :: true -> d_step { no_room = (head[e] - mem[TAIL(e)] >= QUEUE) };
+        :: true -> d_step { no_room = (head[e] - mem[TAIL(e)] >= QUEUE) };     /* acquire */
 #ifndef MUTANT_BACKPRESSURE_IGNORES_STATE
            if
            :: no_room -> d_step { no_room = (mem[STATE(e)] == ATTACHED) }
@@ -71,11 +73,13 @@ inline wait_for_room()
            :: else -> break
            fi
         od;
-        STORE(ME, WAITING(e), 0)
+        STORE(ME, WAITING(e), 0)                                /* relaxed */
     :: else
     fi
 }
 
+/* C11: not atomic (`memcpy` in `push`); ordered by the release of HEAD that follows, and by the
+ * fence after the last push, which keeps the earlier HEAD before it. */
 inline write_entry()
 {
     STORE(ME, ENTRY_MESSAGE(e, head[e]), message);
@@ -91,6 +95,7 @@ inline push()
 #ifndef MUTANT_HEAD_BEFORE_ENTRY
     write_entry();
 #endif
+    /* release */
     d_step { STORE(ME, HEAD(e), head[e] + 1); pushed[e]++; newest[e] = message };
 #ifdef MUTANT_HEAD_BEFORE_ENTRY
     write_entry();
@@ -102,7 +107,8 @@ inline push()
     head[e]++
 }
 
-/* For the doorbell, and for every reclaim that follows. */
+/* For the doorbell, for every reclaim that follows, and for the next entry. C11: seq_cst
+ * (`wake_all`). */
 inline fence_after_head()
 {
 #ifdef MUTANT_NO_FENCE_AFTER_HEAD
@@ -118,6 +124,7 @@ inline ring()
     skip
 #else
     if
+    /* relaxed */
     :: mem[ASLEEP(CONSUMER_OF(e))] == 1 -> bell[CONSUMER_OF(e)] = true
     :: mem[ASLEEP(CONSUMER_OF(e))] == 0
     fi
@@ -155,7 +162,7 @@ inline publish_all()
             reclaim(n);
             if
             :: ok ->
-                STORE(ME, PAYLOAD(SAMPLE(p, start, n)), message);
+                STORE(ME, PAYLOAD(SAMPLE(p, start, n)), message);   /* not atomic */
                 key = KEY(SAMPLE(p, start, n))
             :: else                             /* in use: go inline rather than wait for it */
             fi

@@ -33,12 +33,12 @@ TRUNCATED = (
 
 
 class ToolError(Exception):
-    """spin, gcc or pan could not do its work; the text says what happened."""
+    """spin, gcc or pan failed; the text has its output."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one search found: `fault` and `truncated` are empty when there was none."""
+    """The result of one search: `fault` and `truncated` are empty without one."""
 
     fault: str
     truncated: str
@@ -68,7 +68,7 @@ def command(argv: list[str], cwd: Path, case: Case) -> str:
 def parse(output: str, seconds: float) -> Outcome:
     """Read pan's report.
 
-    Raises ToolError when it is no report of a search.
+    Raises ToolError if it is not a report of a search.
     """
     ended = re.search(r"depth reached (\d+), errors: (\d+)", output)
     states = re.search(r"(\d+) states, stored", output)
@@ -80,7 +80,7 @@ def parse(output: str, seconds: float) -> Outcome:
         plain = re.search(r"pan:\d+: (.*) \(at depth", output)
         found = named or plain
         fault = found.group(1).replace("_", " ") if found else "unnamed fault"
-    # pan stops at the first fault, so after one an unfinished search is as it should be.
+    # pan stops at the first fault: an unfinished search is expected then.
     cut = [] if fault else [text for text in TRUNCATED if text in output]
     return Outcome(fault, ", ".join(cut), int(states.group(1)), int(ended.group(1)), seconds)
 
@@ -98,7 +98,7 @@ def check(case: Case, place: Path) -> Outcome:
 
 
 def verdict(case: Case, outcome: Outcome) -> tuple[bool, str]:
-    """Whether the outcome is the wanted one, and how the table says it."""
+    """Return True if the outcome is the expected one, and the text for the table."""
     if case.fault:
         if outcome.fault == case.fault:
             return True, f"caught: {outcome.fault}"
@@ -111,7 +111,7 @@ def verdict(case: Case, outcome: Outcome) -> tuple[bool, str]:
 
 
 def explain(case: Case, place: Path) -> str:
-    """Write the steps that lead to the fault to a file that outlives the run; say where it is."""
+    """Write the steps to the fault to a file that is kept; return its path."""
     trail = place / f"{case.model}.trail"
     if not trail.exists():
         return ""
@@ -125,7 +125,7 @@ def explain(case: Case, place: Path) -> str:
 
 
 def run(title: str, cases: list[Case], jobs: int, root: Path) -> int:
-    """Check the cases and print a row for each; returns how many came out wrong."""
+    """Check the cases and print a row for each; return the number of failed ones."""
     print(f"{title:<46} {'states':>10} {'depth':>6} {'time':>7}  result", flush=True)
     places = [root / f"{title}-{number}" for number in range(len(cases))]
     wrong = 0
@@ -146,7 +146,7 @@ def run(title: str, cases: list[Case], jobs: int, root: Path) -> int:
 
 
 def main() -> int:
-    """Parse the arguments, check what was asked for, print the sum."""
+    """Parse the arguments, check the selected cases, print a summary."""
     parser = argparse.ArgumentParser(description="Check the data plane's model with spin.")
     parser.add_argument("--mutants", action="store_true", help="only the mutants")
     parser.add_argument("--protocol", action="store_true", help="only the protocol itself")

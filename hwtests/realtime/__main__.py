@@ -32,7 +32,7 @@ FLOOR = "under load, cyclictest"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of the command."""
+    """Return the parser of the command's options."""
     options = argparse.ArgumentParser(prog="python -m hwtests.realtime", description=__doc__)
     options.add_argument("--seconds", type=float, default=5.0, help="of a case in a round")
     options.add_argument("--rounds", type=int, default=3, help="how often the cases take turns")
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def table(rows: Mapping[str, Sequence[float]]) -> Table:
-    """What was measured, in µs."""
+    """Return the measured times in µs."""
     shown = Table(title="From when a tick of a 1 ms timer is due to when the node has it")
     shown.add_column("")
     for name in SHARES:
@@ -53,7 +53,7 @@ def table(rows: Mapping[str, Sequence[float]]) -> Table:
 
 
 def main() -> int:
-    """Measure all cases; exit code 1 when real time is refused here."""
+    """Measure all cases; exit code 1 if real time is refused here."""
     options = parser().parse_args()
     console = Console()
     name, _ = commands(os.cpu_count() or 1)

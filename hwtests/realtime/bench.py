@@ -1,4 +1,4 @@
-"""Runs a node with a timer of 1 ms under each condition and takes its lateness."""
+"""Run a node with a timer of 1 ms under each condition and measure its lateness."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 REALTIME = {"policy": "fifo", "priority": 80, "lock_memory": True}
 SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "worst": 1.0}
 GOAL = 10.0
-"""How many times better p99.9 is to be under load with real time."""
+"""Factor by which p99.9 must be better under load with real time."""
 
 _NODE = Path(__file__).parent / "nodes" / "ticker.py"
 _SLACK_S = 60.0
@@ -41,7 +41,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What it is called in table and picture."""
+        """Its name in table and picture."""
         state = "under load" if self.busy else "idle"
         return f"{state}, {'real time' if self.realtime else 'normal'}"
 
@@ -50,7 +50,7 @@ CASES = tuple(Case(busy, realtime) for busy in (False, True) for realtime in (Fa
 
 
 def measure(case: Case, seconds: float, folder: Path) -> list[float]:
-    """Return how late each tick was taken, in µs, sorted.
+    """Return the lateness of each tick in µs, sorted.
 
     :raises MeasurementError: if the node could not run as it should.
     """
@@ -58,7 +58,7 @@ def measure(case: Case, seconds: float, folder: Path) -> list[float]:
     node: dict[str, Any] = {
         "id": "ticker",
         "path": str(_NODE),
-        # No tick is left out: one that waits behind another counts as late as it is.
+        # No tick is left out: one that waits behind another counts with its full lateness.
         "inputs": {"tick": {"source": "dora/timer/millis/1", "queue_size": 10_000}},
         "env": {"TICKS": str(int(seconds * 1000)), "RESULT": str(result)},
     }
@@ -78,9 +78,9 @@ def measure(case: Case, seconds: float, folder: Path) -> list[float]:
             timeout=seconds + _SLACK_S,
             check=False,
         )
-    said = [line for line in (done.stdout + done.stderr).splitlines() if _refused(line)]
-    if said:
-        raise MeasurementError(said[0])
+    output = [line for line in (done.stdout + done.stderr).splitlines() if _refused(line)]
+    if output:
+        raise MeasurementError(output[0])
     if done.returncode:
         raise MeasurementError(f"{case.name}: {done.stderr}")
     return sorted(json.loads(result.read_text(encoding="utf-8")))

@@ -1,11 +1,11 @@
 """Fixtures of the tests of real time."""
 
 from hwtests.robots.fixtures import (
-    baked_bed,
     deb,
+    preinstalled_bed,
     pytest_runtest_makereport,
     robot,
     robots_possible,
 )
 
-__all__ = ["baked_bed", "deb", "pytest_runtest_makereport", "robot", "robots_possible"]
+__all__ = ["deb", "preinstalled_bed", "pytest_runtest_makereport", "robot", "robots_possible"]

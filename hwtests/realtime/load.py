@@ -1,4 +1,4 @@
-"""Keeping every core busy: stress-ng where it is installed, else processes of our own."""
+"""Keep every core busy: with stress-ng if it is installed, else with processes of our own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SPIN = "import os\nwhile True: bytes(os.urandom(4096)).find(b'\\0' * 16)"
 
 
 def commands(cores: int) -> tuple[str, list[Sequence[str]]]:
-    """Return what the load is called, and the commands that make it."""
+    """Return the name of the load and its commands."""
     workers = PER_CORE * cores
     stress = shutil.which("stress-ng")
     if stress is not None:
@@ -28,7 +28,7 @@ def commands(cores: int) -> tuple[str, list[Sequence[str]]]:
 
 @contextlib.contextmanager
 def load() -> Iterator[None]:
-    """Keep all cores busy meanwhile."""
+    """Keep all cores busy in a `with` block."""
     _, argvs = commands(os.cpu_count() or 1)
     running: list[subprocess.Popen[bytes]] = []
     try:

@@ -1,4 +1,4 @@
-"""A picture of lateness: for each condition, which share of ticks was later than what."""
+"""A picture of lateness: the share of ticks that were later than a time, for each condition."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STEPS = 20
 
 
 def picture(found: Mapping[Case, Sequence[float]], caption: str) -> str:
-    """The picture as SVG; `found` has the sorted times in µs."""
+    """Return the picture as SVG; `found` has the sorted times in µs."""
     values = [value for late in found.values() for value in (late[0], late[-1])]
     low = math.floor(math.log10(max(min(values), 1.0)))
     high = max(math.ceil(math.log10(max(values))), low + 1)

@@ -1,4 +1,4 @@
-"""Real time does what it is for: under load a node is late less than without."""
+"""Real time works: under load a node is less late than without it."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def test_under_load_a_node_with_real_time_is_less_late(tmp_path: Path) -> None:
         if "runs without" in str(error):
             pytest.skip(str(error))
         raise
-    # How much less depends on the machine; `make bench-rt` tells.
+    # How much less depends on the machine; `make bench-rt` measures it.
     assert gain(found) > 1.5

@@ -30,7 +30,7 @@ def served(robot: Robot) -> Robot:
 
 
 def start(robot: Robot, **realtime: Any) -> int:
-    """Start a node as a user without rights, and return its pid."""
+    """Start a node as an unprivileged user, and return its pid."""
     node = {
         "id": "arm",
         "path": "arm.py",
@@ -56,23 +56,23 @@ def locked_kb(robot: Robot, pid: int) -> int:
     return int(robot.exec("grep", "VmLck", f"/proc/{pid}/status").split()[1])
 
 
-def test_a_node_of_a_user_without_rights_is_urgent(served: Robot) -> None:
+def test_a_node_of_an_unprivileged_user_has_real_time_priority(served: Robot) -> None:
     pid = start(served, policy="fifo", priority=42, lock_memory=True)
-    said = served.exec("chrt", "-p", str(pid))
-    assert "SCHED_FIFO|SCHED_RESET_ON_FORK" in said
-    assert "42" in said.splitlines()[1]
+    output = served.exec("chrt", "-p", str(pid))
+    assert "SCHED_FIFO|SCHED_RESET_ON_FORK" in output
+    assert "42" in output.splitlines()[1]
     wait_until(lambda: locked_kb(served, pid) > 4096, "locked memory")
     assert "Notes:" not in served.exec("dora", "node", "info", "arm")
 
 
-def test_a_node_of_a_user_without_rights_has_a_deadline(served: Robot) -> None:
+def test_a_node_of_an_unprivileged_user_has_a_deadline(served: Robot) -> None:
     pid = start(served, policy="deadline")
     assert "SCHED_DEADLINE" in served.exec("chrt", "-p", str(pid))
     status = served.exec("cat", f"/proc/{pid}/status")
     assert "CapEff:\t0000000000000000" in status
 
 
-def test_the_daemon_is_urgent_within_its_sandbox(served: Robot) -> None:
+def test_the_daemon_has_real_time_priority_within_its_sandbox(served: Robot) -> None:
     served.write("/etc/dorad/dorad.toml", "[realtime]\nenabled = true\n")
     served.exec("systemctl", "restart", "dorad.service")
     pid = served.exec("systemctl", "show", "-P", "MainPID", "dorad.service").strip()
@@ -82,7 +82,7 @@ def test_the_daemon_is_urgent_within_its_sandbox(served: Robot) -> None:
     assert "real-time priority: " in served.attempt("dora", "doctor", "--rt").stdout
 
 
-def test_a_lost_link_is_told_at_once(served: Robot) -> None:
+def test_a_lost_link_is_reported_at_once(served: Robot) -> None:
     def network() -> str:
         return served.exec("dora", "status").partition("network:")[2]
 

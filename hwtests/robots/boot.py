@@ -1,7 +1,7 @@
 """Boot one robot and stay until it is off: run in a mount namespace of its own, with its network.
 
-`boot.py MACHINE CGROUP LOWER FOLDER` mounts the robot's disk and runs systemd-nspawn on it. All it
-mounts ends with it.
+`boot.py MACHINE CGROUP LOWER FOLDER` mounts the robot's disk and runs systemd-nspawn on it. Its
+mounts end with it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 REBOOT = 133
-"""The exit code by which systemd-nspawn says that the robot wants to be started again."""
+"""The exit code of systemd-nspawn after a reboot of the robot."""
 
 
 def main(machine: str, cgroup: str, lower: str, folder: Path) -> int:

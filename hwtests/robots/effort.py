@@ -1,4 +1,4 @@
-"""How often tests try what shows only by chance: a few times, or with HWTEST_LONG=1 many times."""
+"""How often tests repeat random trials: a few times, or many times with HWTEST_LONG=1."""
 
 from __future__ import annotations
 

@@ -2,4 +2,4 @@
 
 
 class RobotError(Exception):
-    """A robot or the bed failed; the text says which command, where, and what it printed."""
+    """A robot or the test bed failed; the text has the command, the place and the output."""

@@ -1,6 +1,6 @@
-"""pytest fixtures for tests on robots; a conftest.py imports those it offers.
+"""pytest fixtures for tests on robots; each conftest.py imports those it needs.
 
-Tests are skipped, with a reason, where there can be no robots.
+Tests are skipped with a reason where robots cannot run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def robots_possible() -> None:
-    """Skip where there can be no robots."""
+    """Skip where robots cannot run."""
     reason = host.missing()
     if reason:
         pytest.skip(reason)
@@ -73,28 +73,28 @@ def newer_deb(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bed(robots_possible: None) -> Iterator[Testbed]:
-    """An empty test bed: plain Debian robots come from `bed.up(n)`."""
+    """An empty test bed; `bed.up(n)` creates plain Debian robots."""
     with Testbed() as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def baked_bed(deb: Path) -> Iterator[Testbed]:
+def preinstalled_bed(deb: Path) -> Iterator[Testbed]:
     """A test bed for all tests of a module, whose robots have the package from the start."""
     with Testbed() as made:
-        made.bake(deb)
+        made.preinstall(deb)
         yield made
 
 
 @pytest.fixture
-def robot(baked_bed: Testbed, request: pytest.FixtureRequest) -> Iterator[Robot]:
+def robot(preinstalled_bed: Testbed, request: pytest.FixtureRequest) -> Iterator[Robot]:
     """A robot of its own for one test, freshly booted, with the package installed.
 
-    What the daemon has said there is shown if the test fails.
+    The log of its daemon is shown if the test fails.
     """
-    (made,) = baked_bed.up(1)
+    (made,) = preinstalled_bed.up(1)
     yield made
     if request.node.stash.get(FAILED, False) and made.running:
-        said = ("SYSLOG_IDENTIFIER=dorad", "--output=short-precise", "--lines=60", "--no-pager")
-        print(made.attempt("journalctl", *said).stdout)
+        printed = ("SYSLOG_IDENTIFIER=dorad", "--output=short-precise", "--lines=60", "--no-pager")
+        print(made.attempt("journalctl", *printed).stdout)
     made.destroy()

@@ -1,4 +1,4 @@
-"""What the machine must have for robots, and where things are on it."""
+"""Requirements of robots on this machine, and their places on it."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ rmdir "/sys/fs/cgroup/$1"
 ip link add one type veth peer name other
 ip link add br0 type bridge
 """
-"""What robots take of the kernel, each thing once, in namespaces that end with this."""
+"""Kernel features that robots use, each tried once in namespaces that end with this."""
 
 
 def missing() -> str:
-    """Return why there can be no robots here and what to do, or an empty string."""
+    """Return why robots cannot run here and the fix, or an empty string."""
     if os.geteuid() != 0:
         return "robots need root"
     packages = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool)})
@@ -57,7 +57,7 @@ def missing() -> str:
 
 @cache
 def _refused() -> str:
-    """Return what root may not do here, as in a container without privileges."""
+    """Return what root is not permitted here, as in an unprivileged container."""
     namespaces = ["unshare", "--mount", "--propagation=private", "--pid", "--net", "--ipc", "--uts"]
     done = subprocess.run(
         [*namespaces, "--fork", "--kill-child", "sh", "-ec", PROBE, "sh", f"probe-{os.getpid()}"],
@@ -66,12 +66,12 @@ def _refused() -> str:
         timeout=60,
         check=False,
     )
-    said = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
-    return f"robots cannot be on this machine: {said[-1]}" if done.returncode else ""
+    output = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
+    return f"robots cannot be on this machine: {output[-1]}" if done.returncode else ""
 
 
 def cgroup2() -> Path:
-    """Return where the cgroup v2 tree is mounted, be it alone or beside v1 controllers."""
+    """Return where the cgroup v2 tree is mounted, alone or beside v1 controllers."""
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, place, kind, *_ = line.split()
         if kind == "cgroup2":

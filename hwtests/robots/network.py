@@ -24,7 +24,7 @@ class Network:
         self._plugged: set[int] = set()
 
     def make(self) -> None:
-        """Make the switch, and the fleet's cable."""
+        """Create the switch and the cable of the fleet."""
         run(["ip", "netns", "add", self.switch])
         self._ip("link", "set", "lo", "up")
         self._ip("link", "add", "br0", "type", "bridge", *SWITCHING)
@@ -32,14 +32,14 @@ class Network:
         self.plug(FLEET)
 
     def remove(self) -> None:
-        """Remove everything that was made, whatever of it there is."""
+        """Remove all that exists of switch and cables."""
         for number in [*self._plugged]:
             attempt(["ip", "netns", "del", self.namespace(number)])
         attempt(["ip", "netns", "del", self.switch])
         self._plugged.clear()
 
     def plug(self, number: int) -> None:
-        """Make a namespace whose eth0 hangs on the switch."""
+        """Create a namespace whose eth0 is connected to the switch."""
         namespace = self.namespace(number)
         run(["ip", "netns", "add", namespace])
         self._plugged.add(number)
@@ -61,15 +61,15 @@ class Network:
         return f"{self._name}-{number or 'fleet'}"
 
     def cut(self, number: int) -> None:
-        """Pull the cable: the carrier goes, on both sides."""
+        """Unplug the cable: both sides lose the carrier."""
         self._ip("link", "set", port(number), "down")
 
     def silent(self, number: int) -> None:
-        """Let nothing through any more, while the carrier stays: nobody is told."""
+        """Drop all packets while the carrier stays up, so that no robot is notified."""
         self._inside("bridge", "link", "set", "dev", port(number), "state", "disabled")
 
     def split(self, one: int, other: int) -> None:
-        """Drop what these two send each other, and nothing else."""
+        """Drop packets between these two only."""
         a, b = port(one), port(other)
         table = f"bridge split_{a}_{b}"
         self._nft(f"""
@@ -82,7 +82,7 @@ class Network:
             }}""")
 
     def loss(self, number: int, percent: float) -> None:
-        """Drop that share of the packets at random, each way."""
+        """Drop a share of the packets at random, each way."""
         name = port(number)
         lose = f"numgen random mod 1000 < {round(percent * 10)} drop" if percent < 100 else "drop"
         hook = f"device {name} priority 0; {lose}"
@@ -92,8 +92,8 @@ class Network:
                 chain out {{ type filter hook egress {hook}; }}
             }}""")
 
-    def heal(self, number: int) -> None:
-        """Undo all of these for one robot."""
+    def repair(self, number: int) -> None:
+        """Undo all faults of one robot."""
         name = port(number)
         for line in self._inside("nft", "list", "tables").splitlines():
             _, family, table = line.split()
@@ -113,7 +113,7 @@ class Network:
 
 
 def address(number: int) -> str:
-    """Return the address of a robot, or of the fleet: of a net that is set aside for tests."""
+    """Return the address of a robot, or of the fleet: in a network reserved for tests."""
     return f"198.18.0.{10 + number if number else 1}"
 
 

@@ -1,4 +1,4 @@
-"""One robot: its disk, its processes, and what can be done to it."""
+"""One robot: its disk and processes, and operations on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hwtests.robots.network import Network
 
 BOOT_S = 90.0
-"""How long a robot may take to boot."""
+"""Deadline of a boot."""
 ENVIRONMENT = (
     "/usr/bin/env",
     "-i",
@@ -47,7 +47,7 @@ class Robot:
         self._process: subprocess.Popen[bytes] | None = None
 
     def create(self) -> None:
-        """Make its disk, identity and cable; it is off still."""
+        """Create its disk, identity and cable; do not boot it."""
         for name in ("upper/etc", "work", "root"):
             (self._folder / name).mkdir(parents=True)
         etc = self._folder / "upper/etc"
@@ -59,11 +59,11 @@ class Robot:
         self._network.plug(self.number)
 
     def switch_on(self) -> None:
-        """Begin to boot; `wait_up` waits for the end of that."""
+        """Begin to boot; `wait_until_booted` waits for the end."""
         if self.running:
             raise RobotError(f"{self.name} is running")
         self._reap()
-        # Linux kills whatever enters a cgroup that was once killed as a whole: take a new one.
+        # After cgroup.kill Linux kills every process that enters this cgroup: use a new one.
         boot.remove_cgroup(self._cgroup)
         network = f"--net=/run/netns/{self._network.namespace(self.number)}"
         command = ["nsenter", network, "unshare", "--mount", "--propagation=private"]
@@ -78,14 +78,14 @@ class Robot:
                 start_new_session=True,
             )
 
-    def wait_up(self) -> None:
+    def wait_until_booted(self) -> None:
         """Wait until systemd has finished booting. Raises RobotError if a unit has failed."""
         wait_until(self._booted, f"{self.name} is up, see {self._console}", timeout=BOOT_S)
 
     def start(self) -> None:
-        """Boot, and wait until it is up. Its disk is as it was left."""
+        """Boot with the disk as it is, and wait until it is up."""
         self.switch_on()
-        self.wait_up()
+        self.wait_until_booted()
 
     def exec(self, *command: str, stdin: bytes = b"", timeout: float = 60) -> str:
         """Run a command inside as root and return what it printed.
@@ -96,7 +96,7 @@ class Robot:
         return run(self._entering(command), stdin=stdin, timeout=timeout)
 
     def attempt(self, *command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run a command inside as root, whatever its exit code."""
+        """Run a command inside as root; accept any exit code."""
         return attempt(self._entering(command), timeout=timeout)
 
     def sh(self, script: str, *, timeout: float = 60) -> str:
@@ -121,7 +121,7 @@ class Robot:
         self._reap()
 
     def power_off(self) -> None:
-        """Shut down in order."""
+        """Shut down cleanly."""
         self.exec("systemctl", "poweroff")
         wait_until(lambda: not self.running, f"{self.name} is off", timeout=60)
         self._reap()
@@ -131,16 +131,16 @@ class Robot:
         before = self.leader
         self.exec("systemctl", "reboot")
         wait_until(lambda: self.leader not in (before, None), f"{self.name} reboots", timeout=60)
-        self.wait_up()
+        self.wait_until_booted()
 
     def destroy(self) -> None:
-        """Cut its power and remove what is left of its processes; the disk is the bed's."""
+        """Cut its power and remove what is left of its processes; the test bed removes the disk."""
         self.power_cut()
         boot.remove_cgroup(self._cgroup)
 
     @property
     def running(self) -> bool:
-        """Whether any of its processes is there."""
+        """True if it has processes."""
         events = self._cgroup / "cgroup.events"
         try:
             return "populated 1" in events.read_text()
@@ -149,7 +149,7 @@ class Robot:
 
     @property
     def leader(self) -> int | None:
-        """Its PID 1, as this machine numbers it; None while there is none."""
+        """The pid of its PID 1 on this machine; None while it is off."""
         try:
             listed = (self._cgroup / "payload/init.scope/cgroup.procs").read_text().split()
             for pid in listed:
@@ -171,7 +171,7 @@ class Robot:
     def _booted(self) -> bool:
         if self.leader is None:
             if self._process is not None and self._process.poll() is not None:
-                raise RobotError(f"{self.name} did not start: {self._last_words()}")
+                raise RobotError(f"{self.name} did not start: {self._last_output()}")
             return False
         state = self.attempt("systemctl", "is-system-running", "--wait", timeout=BOOT_S)
         if "degraded" in state.stdout:
@@ -184,7 +184,7 @@ class Robot:
             self._process.wait(timeout=30)
             self._process = None
 
-    def _last_words(self) -> str:
+    def _last_output(self) -> str:
         return self._console.read_text(errors="replace")[-2000:]
 
     @property

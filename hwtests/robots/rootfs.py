@@ -24,7 +24,7 @@ PACKAGES = (
 )
 RELEASE = "trixie"
 SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
-"""Where this machine's packages come from, and so the robots' too."""
+"""Sources of this machine's packages, used for robots too."""
 
 INSTALL = """
 set -eu
@@ -63,7 +63,7 @@ def build(folder: Path, more: Sequence[str] = ()) -> Path:
     return making.rename(root)
 
 
-def bake(lower: str, deb: Path, layer: Path) -> str:
+def preinstall(lower: str, deb: Path, layer: Path) -> str:
     """Install a package over `lower` into a new layer; return both as an overlay's lowerdir.
 
     Nothing is fetched: what the package depends on has to be in the root file system.
@@ -80,7 +80,7 @@ def bake(lower: str, deb: Path, layer: Path) -> str:
 def newer(
     deb: Path, version: str, folder: Path, changed: Mapping[str, tuple[str, str]] | None = None
 ) -> Path:
-    """Return a copy of a package that says it is another version: quick, for upgrades.
+    """Return a copy of a package with another version number, for upgrades.
 
     `changed` has modules of it by their paths below `dorad`, each with a text and what replaces it.
     """

@@ -17,15 +17,15 @@ def run(command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> s
     """Run a command and return what it printed. Raises RobotError if it fails or takes longer."""
     done = attempt(command, stdin=stdin, timeout=timeout)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip())[-4000:]
-        raise RobotError(f"{shlex.join(command)}: exit code {done.returncode}\n{said}")
+        output = (done.stderr.strip() or done.stdout.strip())[-4000:]
+        raise RobotError(f"{shlex.join(command)}: exit code {done.returncode}\n{output}")
     return done.stdout
 
 
 def attempt(
     command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command, whatever its exit code. Raises RobotError if it takes longer than that."""
+    """Run a command; accept any exit code. Raises RobotError if it takes longer."""
     try:
         done = subprocess.run(
             command, input=stdin, capture_output=True, timeout=timeout, check=False

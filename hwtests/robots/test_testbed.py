@@ -1,4 +1,4 @@
-"""What the test bed promises to other tests."""
+"""The guarantees of the test bed to other tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hwtests.robots import Robot, RobotError, Testbed, host
 from hwtests.robots.shell import attempt, wait_until
 
 
-def test_a_life_of_two_robots(bed: Testbed) -> None:
+def test_two_robots_boot_and_keep_their_files_over_a_power_cut(bed: Testbed) -> None:
     one, two = bed.up(2)
 
     assert one.exec("hostname").strip() == "robot1"
@@ -37,13 +37,13 @@ def test_a_life_of_two_robots(bed: Testbed) -> None:
     assert first_boot
 
     with pytest.raises(RobotError, match="exit code 3\nsaid"):
-        two.sh("echo said >&2; exit 3")
+        two.sh("echo output >&2; exit 3")
     assert two.attempt("false").returncode == 1
     with pytest.raises(RobotError, match=r"not done after 0\.2 s"):
         two.exec("sleep", "30", timeout=0.2)
 
 
-def test_every_fault_of_the_network_is_felt_and_healed(bed: Testbed) -> None:
+def test_every_network_fault_has_an_effect_and_can_be_undone(bed: Testbed) -> None:
     one, two, three = bed.up(3)
 
     def reached(source: Robot, target: str) -> bool:
@@ -54,31 +54,31 @@ def test_every_fault_of_the_network_is_felt_and_healed(bed: Testbed) -> None:
     bed.network.cut(1)
     assert not reached(one, "robot2")
     assert one.sh("cat /sys/class/net/eth0/carrier").strip() == "0"
-    bed.network.heal(1)
+    bed.network.repair(1)
     wait_until(lambda: reached(one, "robot2"), "the cable is back")
 
     bed.network.silent(1)
     assert not reached(one, "robot2")
     assert one.sh("cat /sys/class/net/eth0/carrier").strip() == "1"
-    bed.network.heal(1)
+    bed.network.repair(1)
     wait_until(lambda: reached(one, "robot2"), "robot 1 is heard again")
 
     bed.network.split(1, 2)
     assert not reached(one, "robot2")
     assert reached(one, "robot3") and reached(two, "robot3")
-    bed.network.heal(2)
+    bed.network.repair(2)
     assert reached(one, "robot2")
 
     bed.network.loss(3, 100)
     assert not reached(one, "robot3")
-    bed.network.heal(3)
+    bed.network.repair(3)
     bed.network.loss(3, 30)
-    said = three.attempt("ping", "-c60", "-i0.002", "-W1", "robot1").stdout
-    lost = next(word for word in said.split() if word.endswith("%"))
+    output = three.attempt("ping", "-c60", "-i0.002", "-W1", "robot1").stdout
+    lost = next(word for word in output.split() if word.endswith("%"))
     assert 20 < float(lost.rstrip("%")) < 80
 
 
-def test_nothing_is_left_even_of_a_bed_whose_test_failed(robots_possible: None) -> None:
+def test_a_testbed_whose_test_failed_leaves_nothing(robots_possible: None) -> None:
     with pytest.raises(ZeroDivisionError):
         with Testbed() as bed:
             bed.up(1)
@@ -86,7 +86,7 @@ def test_nothing_is_left_even_of_a_bed_whose_test_failed(robots_possible: None) 
     assert_no_trace(os.getpid())
 
 
-def test_what_a_killed_run_has_left_is_swept_by_the_next(robots_possible: None) -> None:
+def test_remains_of_a_killed_run_are_removed_by_the_next(robots_possible: None) -> None:
     script = (
         "import time; from hwtests.robots import Testbed\n"
         "with Testbed() as bed:\n    bed.up(1); print('up', flush=True); time.sleep(600)"
@@ -103,7 +103,7 @@ def test_what_a_killed_run_has_left_is_swept_by_the_next(robots_possible: None) 
 
 
 def assert_no_trace(pid: int) -> None:
-    """Nothing is left of the bed of that process."""
+    """Check that nothing is left of the test bed of a process."""
     name = f"dorad-{pid}"
     assert not (host.FOLDER / "beds" / name).exists()
     assert f"{name}-" not in attempt(["ip", "netns", "list"]).stdout

@@ -1,4 +1,4 @@
-"""The test bed as a whole: its robots from first boot to the last trace of them removed."""
+"""The test bed: creates robots, boots them, and removes every trace of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Testbed:
-    """Robots of one process, up to 99. A context manager: nothing of them is left after it."""
+    """Robots of one process, up to 99. A context manager that removes all of them."""
 
     __test__ = False
 
@@ -36,11 +36,11 @@ class Testbed:
         self.robots: list[Robot] = []
 
     def __enter__(self) -> Self:
-        """Make root file system and switch. Raises RobotError where that cannot be."""
+        """Create root file system and switch. Raises RobotError if that is impossible."""
         reason = host.missing()
         if reason:
             raise RobotError(reason)
-        sweep()
+        remove_leftovers()
         self._lower = str(rootfs.build(host.FOLDER, self._include))
         self._folder.mkdir(parents=True)
         try:
@@ -59,13 +59,13 @@ class Testbed:
         """Remove everything."""
         self.down()
 
-    def bake(self, deb: Path) -> None:
-        """Let robots that come after this have a package from their first boot on."""
+    def preinstall(self, deb: Path) -> None:
+        """Preinstall a package on all robots created afterwards."""
         self._layers += 1
-        self._lower = rootfs.bake(self._lower, deb, self._folder / f"layer{self._layers}")
+        self._lower = rootfs.preinstall(self._lower, deb, self._folder / f"layer{self._layers}")
 
     def up(self, count: int) -> list[Robot]:
-        """Make and boot that many more robots, all at once, and wait until they are up."""
+        """Create and boot more robots at once, and wait until they are up."""
         added = []
         for _ in range(count):
             number = len(self.robots) + 1
@@ -76,13 +76,13 @@ class Testbed:
             robot.switch_on()
             added.append(robot)
         for robot in added:
-            robot.wait_up()
+            robot.wait_until_booted()
         return added
 
     def down(self) -> None:
-        """Kill all robots and remove their disks and networks; also of a bed half made."""
+        """Kill all robots and remove their disks and networks, also after a failed start."""
         with ExitStack() as stack:
-            # The last one pushed is done first, and each is done even if another fails.
+            # Runs in reverse order; each is run even if another fails.
             stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
             stack.callback(boot.remove_cgroup, host.cgroup2() / self._name)
             stack.callback(self.network.remove)
@@ -91,8 +91,8 @@ class Testbed:
             self.robots = []
 
 
-def sweep() -> None:
-    """Remove what the beds of processes that were killed have left."""
+def remove_leftovers() -> None:
+    """Remove the remains of test beds whose process was killed."""
     beds = host.FOLDER / "beds"
     for folder in beds.iterdir() if beds.is_dir() else ():
         if Path("/proc", folder.name.removeprefix("dorad-")).exists():

@@ -1,20 +1,20 @@
 """Fixtures of the tests on systemd robots."""
 
 from hwtests.robots.fixtures import (
-    baked_bed,
     bed,
     deb,
     newer_deb,
+    preinstalled_bed,
     pytest_runtest_makereport,
     robot,
     robots_possible,
 )
 
 __all__ = [
-    "baked_bed",
     "bed",
     "deb",
     "newer_deb",
+    "preinstalled_bed",
     "pytest_runtest_makereport",
     "robot",
     "robots_possible",

@@ -1,7 +1,7 @@
-"""A stand-in for the daemon, run in a robot: it keeps one memory in systemd's descriptor store.
+"""A stand-in for the daemon, run in a robot: it keeps one memfd in systemd's descriptor store.
 
-Each life adds its process id to the memory. `/run/dorad/lives` shows all of them, so that a lost
-store shows.
+Each process adds its pid to the memory. `/run/dorad/lives` lists all of them, which reveals a lost
+store.
 """
 
 import array
@@ -13,7 +13,7 @@ NAME = "lives"
 
 
 def notify(text: str, *descriptors: int) -> None:
-    """Tell systemd."""
+    """Notify systemd."""
     address = os.environ["NOTIFY_SOCKET"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
@@ -22,7 +22,7 @@ def notify(text: str, *descriptors: int) -> None:
 
 
 def main() -> None:
-    """Add this life, show all of them, and stay."""
+    """Add this pid, list all of them, and stay."""
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     if NAME in names:
         memory = 3 + names.index(NAME)

@@ -1,4 +1,4 @@
-"""A dataflow that shows any loss: numbers at 1 kHz, images at 30 Hz, 1,000 lines a second."""
+"""A dataflow that reveals any loss: numbers at 1 kHz, images at 30 Hz, 1,000 lines a second."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ PIDS = "systemctl show --property=Id,ExecMainPID,NRestarts 'dorad-load-*' | sort
 
 
 @dataclass(frozen=True)
-class Passed:
-    """What one sink has noticed in a stretch of time."""
+class Arrivals:
+    """What one sink has received in an interval."""
 
     messages: int
     missing: int
@@ -63,7 +63,7 @@ class Passed:
 
 
 def install(robot: Robot, flow: str = FLOW) -> None:
-    """Put the dataflow on a robot, where nodes may write."""
+    """Copy the dataflow to a folder of the robot where nodes may write."""
     for file in NODES.glob("*.py"):
         robot.push(file, f"{FOLDER}/{file.name}")
     robot.write(f"{FOLDER}/load.yml", flow)
@@ -81,13 +81,13 @@ def rows(robot: Robot, sink: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in complete.splitlines()]
 
 
-def passed(robot: Robot, sink: str, since: float, until: float) -> Passed:
-    """What a sink has noticed between two times (seconds since 1970)."""
+def passed(robot: Robot, sink: str, since: float, until: float) -> Arrivals:
+    """Return what a sink has received between two times (seconds since 1970)."""
     found = rows(robot, sink)
     part = [row for row in found if since <= row["at"] < until]
     assert part, f"{sink} has noticed nothing from {since} to {until}"
     latencies = np.concatenate([row["latencies_us"] for row in part])
-    return Passed(
+    return Arrivals(
         messages=len(latencies),
         missing=part[-1]["missing"],
         broken=part[-1]["broken"],
@@ -98,13 +98,13 @@ def passed(robot: Robot, sink: str, since: float, until: float) -> Passed:
 
 
 def lines(robot: Robot) -> list[int]:
-    """The numbers of the lines that the talker's log has, in the order of the log."""
+    """Return the numbers of the lines in the talker's log, in order."""
     text = robot.exec("journalctl", "DORA_NODE=talker", "--output=cat", "--no-pager", timeout=120)
     words = (line.split() for line in text.splitlines())
     return [int(each[1]) for each in words if len(each) == 2 and each[0] == "line"]
 
 
-def explain(title: str, before: Passed, during: Passed) -> str:
+def explain(title: str, before: Arrivals, during: Arrivals) -> str:
     return textwrap.dedent(f"""
         {title}
           before  {before}

@@ -23,7 +23,7 @@ CONNECT = "import socket; socket.create_connection(('127.0.0.1', 8000)).close()"
 FILE = f"/var/lib/dorad/downloads/{SHA256}/far.sh"
 
 
-def test_a_node_from_a_url_runs_as_others_do_and_starts_again_without_its_server(
+def test_a_node_from_a_url_runs_and_restarts_without_its_server(
     robot: Robot,
 ) -> None:
     robot.exec("systemctl", "enable", "--now", "dorad")

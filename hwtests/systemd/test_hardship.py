@@ -1,4 +1,4 @@
-"""What a robot may lack: room on its disk, a disk that can be written, D-Bus, systemd."""
+"""Robots with a full or read-only disk, without D-Bus, and without systemd."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ mkdir /root/state && cp -a {DISK}/. /root/state
 mount -t tmpfs -o size=4m,mode=755 tmpfs {DISK}
 cp -a /root/state/. {DISK}
 """
-"""Puts the state on a disk of its own, so that nothing else gets full."""
+"""Puts the state on a disk of its own, so that only this one gets full."""
 FULL = f"mountpoint -q {DISK} && ! dd if=/dev/zero of={DISK}/fill bs=4k 2>/dev/null"
 
 
 @pytest.fixture
 def enabled(robot: Robot) -> Robot:
-    """A robot with an enabled dataflow, whose daemon has ended in an orderly way."""
+    """A robot with an enabled dataflow, whose daemon has been stopped."""
     robot.exec("systemctl", "enable", "--now", "dorad")
     load.install(robot, FLOW)
     robot.exec("dora", "start", f"{load.FOLDER}/load.yml", "--name", "load", "--detach", "--enable")
@@ -52,14 +52,14 @@ def running(robot: Robot) -> bool:
 
 
 @pytest.mark.parametrize("how", ["full", "read-only"])
-def test_a_disk_that_takes_nothing_keeps_no_dataflow_from_running(enabled: Robot, how: str) -> None:
+def test_dataflows_run_although_the_disk_cannot_be_written(enabled: Robot, how: str) -> None:
     enabled.sh(f"rm -f {DISK}/state.db-shm")
     enabled.sh(FULL if how == "full" else f"mount -o remount,ro {DISK}")
     enabled.exec("systemctl", "start", "dorad")
     wait_until(lambda: running(enabled), "what was enabled runs")
     before = pid(enabled)
-    said = enabled.exec("dora", "status")
-    assert f"{DISK}/state.db cannot be" in said or "cannot be written" in said
+    output = enabled.exec("dora", "status")
+    assert f"{DISK}/state.db cannot be" in output or "cannot be written" in output
     enabled.exec("systemctl", "restart", "dorad")
     enabled.exec("systemctl", "kill", "--signal=KILL", "dorad")
     wait_until(lambda: running(enabled), "it is taken over")
@@ -74,7 +74,7 @@ def test_a_disk_that_takes_nothing_keeps_no_dataflow_from_running(enabled: Robot
     enabled.exec("test", "!", "-e", "/run/dorad/state.db")
 
 
-def test_without_dbus_no_node_runs_and_all_go_on_by_themselves_once_it_is_there(
+def test_without_dbus_no_node_runs_and_all_continue_once_it_is_back(
     enabled: Robot,
 ) -> None:
     buses = ("dbus.service", "dbus.socket")
@@ -96,7 +96,7 @@ def test_without_dbus_no_node_runs_and_all_go_on_by_themselves_once_it_is_there(
     assert "dorad-node" in enabled.exec("ps", "-o", "user:20=", "-p", pid(enabled))
 
 
-def test_without_dbus_nodes_run_as_root_where_the_configuration_says_root(enabled: Robot) -> None:
+def test_without_dbus_nodes_run_as_root_if_the_configuration_allows_it(enabled: Robot) -> None:
     enabled.write("/etc/dorad/dorad.toml", '[nodes]\nuser = "root"\n')
     enabled.exec("systemctl", "mask", "--now", "--runtime", "dbus.service", "dbus.socket")
     enabled.exec("systemctl", "start", "dorad")
@@ -106,14 +106,14 @@ def test_without_dbus_nodes_run_as_root_where_the_configuration_says_root(enable
     assert "talker.py" in enabled.exec("systemd-cgls", "--no-pager", "/dorad.slice/dorad.service")
 
 
-def test_without_systemd_nodes_are_plain_processes_and_that_is_said(enabled: Robot) -> None:
+def test_without_systemd_nodes_are_plain_processes_with_a_notice(enabled: Robot) -> None:
     places = ("--runtime-dir", "/run/plain", "--state-dir", "/root/plain")
-    enabled.sh(f"setsid dorad --system {' '.join(places)} >/root/said 2>&1 &")
+    enabled.sh(f"setsid dorad --system {' '.join(places)} >/root/output 2>&1 &")
     dora = ("env", "DORA_SOCKET=/run/plain/control.sock", "dora")
     wait_until(lambda: enabled.attempt(*dora, "list").returncode == 0, "the daemon is there")
     enabled.exec(*dora, "start", f"{load.FOLDER}/load.yml", "--name", "load", "--detach")
     assert "Running" in enabled.exec(*dora, "list")
     assert "systemd does not run this dorad" in enabled.exec(*dora, "status")
-    assert "systemd does not run this dorad" in enabled.exec("cat", "/root/said")
+    assert "systemd does not run this dorad" in enabled.exec("cat", "/root/output")
     enabled.exec(*dora, "down", "--force")
     assert enabled.attempt("pgrep", "-f", "talker.py").returncode == 1

@@ -1,4 +1,4 @@
-"""Lines of nodes in the journal of a robot: found there, each once, whatever is restarted."""
+"""Lines of nodes in the journal of a robot: each once, whatever is restarted."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def entries(robot: Robot, *matches: str) -> list[dict[str, Any]]:
 
 
 def numbers(robot: Robot) -> list[int]:
-    """The numbers of the lines that the journal has, in its order."""
+    """Return the numbers of the lines in the journal, in its order."""
     found = entries(robot, "DORA_NODE=printer", "DORA_STREAM=stdout")
     return [int(entry["MESSAGE"].split()[1]) for entry in found]
 
 
-def test_who_knows_only_journalctl_finds_what_a_node_said(daemon: Robot) -> None:
+def test_journalctl_alone_finds_the_lines_of_a_node(daemon: Robot) -> None:
     start(daemon, FAILING)
     wait_until(
         lambda: "RuntimeError" in daemon.exec("journalctl", "DORA_NODE=camera"), "camera fails"
@@ -107,7 +107,7 @@ def test_dora_logs_reads_the_journal_with_all_its_options(daemon: Robot) -> None
     assert daemon.exec("find", "/var/lib/dorad/out", "-name", "log_*.jsonl") == ""
 
 
-def test_following_goes_on_exactly_where_the_past_ends(daemon: Robot) -> None:
+def test_following_continues_exactly_where_the_history_ends(daemon: Robot) -> None:
     start(daemon, PRINTER)
     wait_until(lambda: numbers(daemon), "lines arrive")
     command = f"timeout 5 dora logs {load.NAME} -f --node printer --log-format json || true"
@@ -147,7 +147,7 @@ def restart_journal(robot: Robot) -> None:
         pytest.param(restart_journal, marks=only_long),
     ],
 )
-def test_each_of_1000_lines_a_second_is_there_once(
+def test_each_of_1000_lines_a_second_is_in_the_journal_once(
     daemon: Robot, disturb: Callable[[Robot], None]
 ) -> None:
     start(daemon, PRINTER)
@@ -161,12 +161,12 @@ def test_each_of_1000_lines_a_second_is_there_once(
     print(f"\n{ROUNDS} x {disturb.__name__}: {len(found)} lines, {len(missing)} missing,"
           f" {len(found) - len(set(found))} twice")  # fmt: skip
     assert found == sorted(set(found))
-    # A journald that is killed has at most one line in its hands: what it has read and not written.
+    # A killed journald loses at most one line: one that it has read and not written.
     assert len(missing) <= (ROUNDS if disturb is kill_journal else 0)
     assert daemon.exec("find", "/var/lib/dorad/out", "-name", "log_*.jsonl") == ""
 
 
-def test_a_burst_is_slowed_down_and_nothing_of_it_is_lost(daemon: Robot) -> None:
+def test_a_burst_of_lines_is_slowed_down_and_no_line_is_lost(daemon: Robot) -> None:
     before = [int(word) for word in daemon.exec("sh", "-c", CPU).split()]
     begun = time.time()
     start(daemon, BURST)

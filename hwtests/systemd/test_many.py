@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NODES = times(160, 600)
 REAL = 10
-"""Of them so many with all that `Node()` brings with it, and messages."""
+"""Number of them that use `Node()` and exchange messages."""
 FLOWS = times(2, 6)
 EACH = 40
 LIMIT_S = times(180, 600)
@@ -70,7 +70,7 @@ def start(robot: Robot, name: str, text: str) -> None:
 
 
 def dora(robot: Robot, *words: str) -> None:
-    """Run a command; a busy machine's daemon may be silent for longer than it has patience."""
+    """Run a command; retry if the daemon of a busy machine does not answer in time."""
     done = robot.attempt("dora", *words, timeout=LIMIT_S)
     assert done.returncode == 0 or "has not answered" in done.stderr, done.stderr
 
@@ -81,7 +81,7 @@ def units(robot: Robot) -> int:
 
 
 def all_run(robot: Robot, flows: int, nodes: int) -> None:
-    """Wait until every dataflow runs, and see that each node does."""
+    """Wait until every dataflow runs, and check every node."""
     wait_until(
         lambda: robot.attempt("dora", "list").stdout.count("Running") == flows,
         f"{flows} dataflows run",
@@ -125,7 +125,7 @@ def test_hundreds_of_nodes_start_outlive_their_daemon_reboot_and_stop(ready: Rob
     )
 
 
-def test_dataflows_that_come_back_at_the_same_time_all_run(ready: Robot) -> None:
+def test_dataflows_that_restart_at_the_same_time_all_run(ready: Robot) -> None:
     for number in range(FLOWS):
         start(ready, f"flow{number}", flow(EACH, f"flow{number}", real=2))
     all_run(ready, FLOWS, FLOWS * EACH)

@@ -26,7 +26,7 @@ ExecStart=
 ExecStart=/usr/bin/python3 /opt/keeping.py
 """
 EVERYWHERE = "find / -xdev -path /proc -prune -o -path /sys -prune -o -path /tmp -prune -o -print"
-"""What lies on the robot's disk."""
+"""Files of the package on the robot's disk."""
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def plain(bed: Testbed) -> Robot:
 
 
 @pytest.fixture
-def keeper(robot: Robot) -> Iterator[Robot]:
+def stand_in(robot: Robot) -> Iterator[Robot]:
     """A robot whose dorad.service is enabled and runs the stand-in, as a user would start it."""
     robot.push(KEEPING, "/opt/keeping.py")
     robot.write(f"/etc/systemd/system/{UNIT}.d/stand-in.conf", STAND_IN)
@@ -46,7 +46,7 @@ def keeper(robot: Robot) -> Iterator[Robot]:
 
 
 def lives(robot: Robot) -> list[str]:
-    """The process ids of all lives whose memory is still there."""
+    """Return the pids of all processes recorded in the memory."""
     return robot.exec("cat", "/run/dorad/lives").split()
 
 
@@ -60,8 +60,10 @@ def test_installing_enables_and_starts_nothing(plain: Robot, deb: Path) -> None:
 
     assert plain.attempt("systemctl", "is-enabled", UNIT).stdout.strip() == "disabled"
     assert plain.attempt("systemctl", "is-active", UNIT).stdout.strip() == "inactive"
-    assert plain.exec("dora", "--version").startswith("dora ")
-    assert plain.exec("dorad", "--version").startswith("dorad ")
+    for program in ("dora", "dorad"):
+        version, plane = plain.exec(program, "--version").splitlines()
+        assert version.startswith(f"{program} ")
+        assert plane == "data plane: native"
     assert "dorad-node" in plain.exec("getent", "passwd", "dorad-node")
     assert plain.exec("getent", "group", "dorad")
     assert plain.exec("stat", "-c", "%a %U", "/run/dorad").split() == ["755", "root"]
@@ -99,61 +101,63 @@ def test_purging_leaves_nothing(plain: Robot, deb: Path) -> None:
     assert plain.attempt("systemctl", "status", UNIT).returncode == 4
 
 
-def test_an_enabled_daemon_runs_after_a_reboot_and_after_a_power_cut(keeper: Robot) -> None:
-    assert lives(keeper) == [main_pid(keeper)]
-    keeper.reboot()
-    assert keeper.exec("systemctl", "is-active", UNIT).strip() == "active"
-    keeper.power_cut()
-    keeper.start()
-    assert keeper.exec("systemctl", "is-active", UNIT).strip() == "active"
-    assert lives(keeper) == [main_pid(keeper)]
-    assert keeper.exec("systemctl", "show", "-P", "Slice", UNIT).strip() == "dorad.slice"
+def test_an_enabled_daemon_runs_after_a_reboot_and_after_a_power_cut(stand_in: Robot) -> None:
+    assert lives(stand_in) == [main_pid(stand_in)]
+    stand_in.reboot()
+    assert stand_in.exec("systemctl", "is-active", UNIT).strip() == "active"
+    stand_in.power_cut()
+    stand_in.start()
+    assert stand_in.exec("systemctl", "is-active", UNIT).strip() == "active"
+    assert lives(stand_in) == [main_pid(stand_in)]
+    assert stand_in.exec("systemctl", "show", "-P", "Slice", UNIT).strip() == "dorad.slice"
 
 
-def test_descriptors_outlive_kill_restart_stop_and_reload(keeper: Robot) -> None:
-    expected = [main_pid(keeper)]
+def test_descriptors_outlive_kill_restart_stop_and_reload(stand_in: Robot) -> None:
+    expected = [main_pid(stand_in)]
 
     def another_life() -> None:
         wait_until(
-            lambda: main_pid(keeper) not in ("0", *expected) and len(lives(keeper)) > len(expected),
+            lambda: (
+                main_pid(stand_in) not in ("0", *expected) and len(lives(stand_in)) > len(expected)
+            ),
             "the daemon runs again",
         )
-        expected.append(main_pid(keeper))
-        assert lives(keeper) == expected
+        expected.append(main_pid(stand_in))
+        assert lives(stand_in) == expected
 
-    keeper.exec("kill", "-KILL", expected[-1])
+    stand_in.exec("kill", "-KILL", expected[-1])
     another_life()
-    keeper.exec("systemctl", "restart", UNIT)
+    stand_in.exec("systemctl", "restart", UNIT)
     another_life()
-    keeper.exec("systemctl", "stop", UNIT)
-    keeper.exec("systemctl", "daemon-reload")
-    keeper.exec("systemctl", "start", UNIT)
+    stand_in.exec("systemctl", "stop", UNIT)
+    stand_in.exec("systemctl", "daemon-reload")
+    stand_in.exec("systemctl", "start", UNIT)
     another_life()
-    keeper.exec("systemctl", "daemon-reexec")
-    keeper.exec("systemctl", "restart", UNIT)
+    stand_in.exec("systemctl", "daemon-reexec")
+    stand_in.exec("systemctl", "restart", UNIT)
     another_life()
 
 
 def test_an_upgrade_restarts_the_daemon_and_keeps_descriptors_and_nodes(
-    keeper: Robot, newer_deb: Path
+    stand_in: Robot, newer_deb: Path
 ) -> None:
-    before = lives(keeper)
+    before = lives(stand_in)
     node = ["systemd-run", "--slice=dorad.slice", "--unit=dorad-some-node", "sleep", "1000"]
-    keeper.exec(*node)
-    node_pid = keeper.exec("systemctl", "show", "-P", "MainPID", "dorad-some-node")
-    keeper.push(newer_deb, "/root/newer.deb")
+    stand_in.exec(*node)
+    node_pid = stand_in.exec("systemctl", "show", "-P", "MainPID", "dorad-some-node")
+    stand_in.push(newer_deb, "/root/newer.deb")
 
-    keeper.exec(*INSTALL, "/root/newer.deb", timeout=300)
+    stand_in.exec(*INSTALL, "/root/newer.deb", timeout=300)
 
-    assert keeper.exec("dpkg-query", "-W", "-f", "${Version}", "dorad") == "99.0.0"
-    assert lives(keeper) == [*before, main_pid(keeper)]
-    assert keeper.exec("systemctl", "show", "-P", "MainPID", "dorad-some-node") == node_pid
-    assert keeper.exec("systemctl", "is-enabled", UNIT).strip() == "enabled"
-    journal = keeper.exec("journalctl", "-u", UNIT, "-o", "cat", "--no-pager")
+    assert stand_in.exec("dpkg-query", "-W", "-f", "${Version}", "dorad") == "99.0.0"
+    assert lives(stand_in) == [*before, main_pid(stand_in)]
+    assert stand_in.exec("systemctl", "show", "-P", "MainPID", "dorad-some-node") == node_pid
+    assert stand_in.exec("systemctl", "is-enabled", UNIT).strip() == "enabled"
+    journal = stand_in.exec("journalctl", "-u", UNIT, "-o", "cat", "--no-pager")
     assert "Failed" not in journal
 
 
-def test_an_upgrade_leaves_a_stopped_daemon_stopped(robot: Robot, newer_deb: Path) -> None:
+def test_an_upgrade_does_not_start_a_stopped_daemon(robot: Robot, newer_deb: Path) -> None:
     robot.push(newer_deb, "/root/newer.deb")
     robot.exec(*INSTALL, "/root/newer.deb", timeout=300)
     assert robot.attempt("systemctl", "is-active", UNIT).stdout.strip() == "inactive"

@@ -71,7 +71,7 @@ def test_it_runs_again_after_an_orderly_reboot_which_it_does_not_delay(enabled: 
     assert "timed out" not in enabled.exec("journalctl", "-b", "-1", "-u", "dorad", "--no-pager")
 
 
-def test_what_was_disabled_or_stopped_is_not_started(enabled: Robot) -> None:
+def test_disabled_and_stopped_dataflows_are_not_started(enabled: Robot) -> None:
     enabled.exec("dora", "stop", "load")
     enabled.exec("systemctl", "restart", "dorad")
     assert "Running" not in enabled.exec("dora", "list")

@@ -1,4 +1,4 @@
-"""What other users of a robot can see of nodes, and whom nodes run as."""
+"""What other users of a robot can see of nodes, and as which user nodes run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ nodes:
     inputs: {{tick: dora/timer/millis/100}}
     env: {{OF_ONE: hunter-of-one, ODD: {json.dumps(ODD.replace("$", "$$"))}}}
 """
-TELLER = """\
+PRINTER = """\
 import os
 from dora import Node
 for event in Node():
@@ -42,19 +42,19 @@ cat /proc/[0-9]*/environ
 grep -ra hunter /run /var/lib/dorad /etc /tmp /dev/shm
 find /run/dorad /var/lib/dorad -type f -perm /077
 """
-"""All of a unit, and all files, that a user can try to read."""
+"""Properties of units and files that a user can try to read."""
 
 
 def test_variables_of_nodes_are_for_root_and_the_node_s_user(robot: Robot) -> None:
     robot.exec("systemctl", "enable", "--now", "dorad")
     load.install(robot, FLOW)
-    robot.write(f"{load.FOLDER}/teller.py", TELLER)
+    robot.write(f"{load.FOLDER}/teller.py", PRINTER)
     robot.exec("chmod", "-R", "go-rwx", f"{load.FOLDER}/load.yml")
     started = ("dora", "start", f"{load.FOLDER}/load.yml", "--name", "load", "--detach")
     robot.exec(*started, "--env", "OF_RUN=hunter-of-run")
     wait_until(lambda: "OF_ONE" in robot.exec("dora", "logs", "load"), "the node speaks")
-    said = robot.exec("dora", "logs", "load")
-    # All of them are there, as they were written.
+    output = robot.exec("dora", "logs", "load")
+    # All variables arrive unchanged.
     expected = {
         "OF_ALL": "hunter-of-all",
         "OF_ONE": "hunter-of-one",
@@ -62,7 +62,7 @@ def test_variables_of_nodes_are_for_root_and_the_node_s_user(robot: Robot) -> No
         "ODD": ODD,
         "USER": "dorad-node",
     }
-    assert repr(expected) in said
+    assert repr(expected) in output
 
     seen = robot.attempt(*STRANGER, "sh", "-c", LOOK, timeout=120).stdout
     assert "Node talker of dataflow load" in seen
@@ -72,9 +72,9 @@ def test_variables_of_nodes_are_for_root_and_the_node_s_user(robot: Robot) -> No
     assert robot.exec("ls", "/run/dorad/environments") == ""
 
 
-def test_a_misspelt_user_keeps_nodes_from_running_and_a_reload_mends_it(robot: Robot) -> None:
+def test_a_misspelt_user_keeps_nodes_from_running_until_a_reload(robot: Robot) -> None:
     load.install(robot, FLOW)
-    robot.write(f"{load.FOLDER}/teller.py", TELLER)
+    robot.write(f"{load.FOLDER}/teller.py", PRINTER)
     robot.write("/etc/dorad/dorad.toml", '[nodes]\nuser = "dorad-nod"\n')
     robot.exec("systemctl", "enable", "--now", "dorad")
     file = f"{load.FOLDER}/load.yml"

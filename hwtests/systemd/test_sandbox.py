@@ -85,8 +85,8 @@ def start(robot: Robot) -> None:
 
 
 def probed(robot: Robot, node: str) -> dict[str, object]:
-    said = robot.exec("journalctl", f"DORA_NODE={node}", "--output=cat", "--no-pager")
-    lines = [line for line in said.splitlines() if line.startswith("probed ")]
+    printed = robot.exec("journalctl", f"DORA_NODE={node}", "--output=cat", "--no-pager")
+    lines = [line for line in printed.splitlines() if line.startswith("probed ")]
     return dict(json.loads(lines[-1].removeprefix("probed "))) if lines else {}
 
 

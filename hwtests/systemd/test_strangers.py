@@ -1,4 +1,4 @@
-"""Local users without rights disturb the daemon over D-Bus and systemd's notify socket, in vain."""
+"""Attacks of local users over D-Bus and systemd's notify socket do not disturb the daemon."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FLOOD = times(20_000, 1_000_000)
 
 @pytest.fixture(params=["with the policy", "without it"])
 def running(robot: Robot, request: pytest.FixtureRequest) -> Robot:
-    """A robot with a dataflow, also where the bus lets strangers send to the daemon."""
+    """A robot with a dataflow, with and without the bus policy that protects the daemon."""
     if request.param == "without it":
         robot.exec("rm", POLICY)
         robot.exec("systemctl", "reload", "dbus")
@@ -55,7 +55,7 @@ def unique_name(robot: Robot) -> str:
 
 
 def stranger(robot: Robot, what: str, argument: str) -> int:
-    """Do harm; return how many messages the bus refused."""
+    """Run an attack; return the number of messages that the bus refused."""
     command = (PYTHON, f"{load.FOLDER}/stranger.py", what, unique_name(robot), argument)
     return int(robot.exec(*AS_NOBODY, *command, timeout=300))
 
@@ -69,26 +69,28 @@ def node(robot: Robot) -> str:
 
 
 def alive(robot: Robot) -> None:
-    """See that the dataflow goes on and the daemon still hears what systemd says."""
+    """Check that the dataflow runs and the daemon still receives signals of systemd."""
     assert robot.exec("dora", "list").count("Running") == 1
     robot.exec("dora", "node", "restart", "talker")
     robot.exec("dora", "stop", "load")
 
 
-def test_forged_signals_end_nothing(running: Robot) -> None:
+def test_forged_signals_end_no_node(running: Robot) -> None:
     before = node(running)
     unit = running.exec("systemctl", "show", "-P", "Id", "dorad-load-*").strip()
     refused = stranger(running, "forge", unit)
     print(f"{refused} of 4 forged signals were refused by the bus")
     assert running.attempt("test", "-e", POLICY).returncode or refused == 4
     lines = running.exec("dora", "logs", "load").count("line")
-    wait_until(lambda: running.exec("dora", "logs", "load").count("line") > lines, "it goes on")
+    wait_until(
+        lambda: running.exec("dora", "logs", "load").count("line") > lines, "the dataflow continues"
+    )
     assert node(running) == before
     assert "ExecMainPID=0" not in before
     alive(running)
 
 
-def test_descriptors_of_strangers_do_not_stay(running: Robot) -> None:
+def test_descriptors_of_other_users_are_closed(running: Robot) -> None:
     before = descriptors(running)
     stranger(running, "descriptors", "2000")
     running.exec("dora", "list")
@@ -110,7 +112,7 @@ def test_a_flood_of_messages_does_not_end_the_daemon(running: Robot) -> None:
     alive(running)
 
 
-def test_systemd_takes_no_news_of_the_daemon_from_strangers_or_nodes(running: Robot) -> None:
+def test_systemd_accepts_notifications_of_the_daemon_only_from_the_daemon(running: Robot) -> None:
     pid = daemon(running)
     stored = running.exec("systemctl", "show", "-P", "NFileDescriptorStore", "dorad")
     notify = (
@@ -144,9 +146,9 @@ def test_a_flood_on_the_notify_socket_does_not_end_the_daemon(running: Robot) ->
     user = " ".join(AS_NOBODY)
     script = f"for n in 1 2 3 4; do {user} {PYTHON} /tmp/spin.py & done; wait"
     running.sh(script, timeout=120)
-    said = running.exec("journalctl", "-b", "-u", "dorad", "--no-pager")
-    print(f"{said.count('systemd was not told')} signs of life did not get through")
-    assert "Watchdog timeout" not in said
+    output = running.exec("journalctl", "-b", "-u", "dorad", "--no-pager")
+    print(f"{output.count('systemd was not reported')} signs of life did not get through")
+    assert "Watchdog timeout" not in output
     assert daemon(running) == pid
     assert node(running) == before
     alive(running)

@@ -1,4 +1,4 @@
-"""Nodes as units of systemd: what it shows of them, what they may use, and that none escapes."""
+"""Nodes as units of systemd: their description, limits and end."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def shown(robot: Robot, unit: str, *names: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in found.split("\n") if "=" in line)
 
 
-def test_a_node_is_a_unit_that_an_administrator_understands(running: Robot) -> None:
+def test_a_node_is_a_unit_with_a_readable_name_and_description(running: Robot) -> None:
     status = running.exec("systemctl", "status", "dorad-load-talker-*", "--no-pager")
     assert "Node talker of dataflow load" in status
     assert "active (running)" in status
@@ -90,11 +90,11 @@ print(json.loads(sock.recv(65536)).get("error"))
 
 
 @pytest.mark.parametrize("user", ["root", "dorad-node"])
-def test_nobody_attaches_as_a_node_whose_unit_is_another(running: Robot, user: str) -> None:
-    """Not even as the node's own user; `nobody`, as whom no node may run, is not even heard."""
+def test_no_process_of_another_unit_attaches_as_a_node(running: Robot, user: str) -> None:
+    """Not even as the user of the node. `nobody`, which no node runs as, cannot connect at all."""
     program = ("python3", "-c", HELLO % VERSION)
-    said = running.exec("runuser", "-u", user, "--", *program)
-    assert "is not one that the dataflow has started for node 'talker'" in said
+    output = running.exec("runuser", "-u", user, "--", *program)
+    assert "is not one that the dataflow has started for node 'talker'" in output
     stranger = running.attempt("runuser", "-u", "nobody", "--", *program)
     assert "started for node" not in stranger.stdout
     assert stranger.returncode != 0
@@ -113,7 +113,7 @@ def test_no_process_escapes_the_end_of_its_node(running: Robot, how: str) -> Non
     )
 
 
-def test_how_a_node_ended_while_no_daemon_was_there_is_known(running: Robot) -> None:
+def test_the_exit_of_a_node_without_a_daemon_is_known(running: Robot) -> None:
     running.exec("systemctl", "stop", "dorad")
     running.sh("kill -SEGV $(systemctl show -P ExecMainPID 'dorad-load-talker-*')")
     running.exec("systemctl", "start", "dorad")
@@ -126,7 +126,7 @@ def test_how_a_node_ended_while_no_daemon_was_there_is_known(running: Robot) -> 
     )
 
 
-def test_a_node_that_cannot_be_started_says_why(running: Robot) -> None:
+def test_a_node_that_cannot_be_started_has_a_reason(running: Robot) -> None:
     running.write(CONFIG, '[nodes]\nusers = ["*"]\n')
     running.exec("systemctl", "reload", "dorad")
     running.write(f"{load.FOLDER}/broken.yml", BROKEN % ("nobody_knows", "stranger"))
@@ -159,15 +159,15 @@ def test_a_broken_configuration_changes_nothing_on_reload_and_fails_the_start(
     wait_until(lambda: "Running" in running.attempt("dora", "list").stdout, "all is well again")
 
 
-def test_a_blocked_daemon_is_restarted_and_its_nodes_do_not_notice(running: Robot) -> None:
+def test_a_blocked_daemon_is_restarted_and_its_nodes_keep_running(running: Robot) -> None:
     pids = running.sh("systemctl show -P ExecMainPID 'dorad-load-*'")
     daemon = running.exec("systemctl", "show", "-P", "MainPID", "dorad")
-    # A process that is stopped is the loop that never comes round, as systemd sees it.
+    # To systemd, a stopped process looks like an event loop that is blocked.
     running.exec("kill", "-STOP", daemon.strip())
     begun = time.monotonic()
     wait_until(
         lambda: running.exec("systemctl", "show", "-P", "MainPID", "dorad") not in (daemon, "0\n"),
-        "systemd has started it anew",
+        "systemd has restarted it",
         timeout=60,
     )
     wait_until(lambda: "Running" in running.attempt("dora", "list").stdout, "it has taken over")

@@ -49,8 +49,8 @@ def loaded(robot: Robot) -> Robot:
     return robot
 
 
-def prove(robot: Robot, title: str, disturb: Callable[[], None], rounds: int = 1) -> None:
-    """Disturb the daemon, and see that nobody else has noticed."""
+def check_no_loss(robot: Robot, title: str, disturb: Callable[[], None], rounds: int = 1) -> None:
+    """Disturb the daemon, and check that no node was restarted and nothing lost."""
     pids = robot.sh(load.PIDS)
     assert pids.count("ExecMainPID") == 5
     time.sleep(BEFORE_S)
@@ -78,19 +78,19 @@ def test_nothing_is_lost_while_the_daemon_is_away(
     loaded: Robot, disturb: Callable[[Robot], None]
 ) -> None:
     rounds = 1 if disturb is stop else ROUNDS
-    prove(loaded, f"{rounds} x {disturb.__name__}", lambda: disturb(loaded), rounds)
+    check_no_loss(loaded, f"{rounds} x {disturb.__name__}", lambda: disturb(loaded), rounds)
 
 
 def test_nothing_is_lost_by_an_upgrade(loaded: Robot, newer_deb: Path) -> None:
     loaded.push(newer_deb, "/root/newer.deb")
-    prove(
+    check_no_loss(
         loaded,
         "upgrade",
         lambda: loaded.exec("apt-get", "-qq", "install", "-y", "/root/newer.deb", timeout=300),
     )
 
 
-def test_a_new_format_of_shared_memory_starts_nodes_anew_and_is_told(
+def test_a_new_format_of_shared_memory_restarts_nodes_with_a_notice(
     loaded: Robot, deb: Path, tmp_path: Path
 ) -> None:
     other = {"node/protocol.py": (f"VERSION = {VERSION}\n", "VERSION = 1002\n")}
@@ -123,7 +123,7 @@ def kill_dbus(robot: Robot) -> None:
     "disturb",
     [reexec, pytest.param(reload, marks=only_long), pytest.param(kill_dbus, marks=only_long)],
 )
-def test_nothing_is_lost_when_dbus_or_systemd_start_anew(
+def test_nothing_is_lost_when_dbus_or_systemd_restart(
     loaded: Robot, disturb: Callable[[Robot], None]
 ) -> None:
-    prove(loaded, disturb.__name__, lambda: disturb(loaded))
+    check_no_loss(loaded, disturb.__name__, lambda: disturb(loaded))

@@ -10,28 +10,36 @@ import random
 import sys
 import tempfile
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from dorad.daemon.broker.broker import Broker
-from hwtests.torture import checks, room
-from hwtests.torture.client import Nursery, NurseryError
-from hwtests.torture.keeper import HolderClient
+from dorad.shm import native
+from hwtests.torture import checks, devshm
+from hwtests.torture.client import ForkServer, ForkServerError
+from hwtests.torture.inject import inject
+from hwtests.torture.spec import FAULTS_FILE
+from hwtests.torture.supervisor import NodeSupervisor
 from hwtests.torture.topology import random_dataflow
-from hwtests.torture.torment import torment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dorad.dataflow.model import Dataflow, NodeSpec
 
-ROOM_BYTES = 64 << 20
-"""Shared memory there is for each node; samples that are never taken back soon fill it."""
-LOOK_S = 0.1
+SHM_BYTES = 64 << 20
+"""Shared memory for each node; samples that are never released soon fill it."""
+CHECK_S = 0.1
+
+PLANES = {"native": (True,), "pure": (False,), "mixed": (True, False)}
+"""Which data planes the processes of nodes have; True is the native one."""
 
 
-class _Deaf:
-    """The broker's listener: the keeper learns of ends from the processes themselves."""
+class _IgnoredEvents:
+    """A listener of the broker that does nothing: the processes report their ends."""
 
     def on_connected(self, node_id: str, pid: int) -> None: ...
 
@@ -53,75 +61,92 @@ class Result:
     verified: int = 0
     rechecked: int = 0
     payload: int = 0
+    native: int = 0
+    pure: int = 0
     peak: int = 0
 
 
-async def run(dataflow: Dataflow, rng: Random, seconds: float, folder: Path) -> Result:
-    """Torture a dataflow; `folder` is for what nodes write down."""
+async def run(
+    dataflow: Dataflow, planes: Sequence[bool], rng: Random, seconds: float, folder: Path
+) -> Result:
+    """Torture a dataflow; nodes write their ledgers and faults into `folder`.
+
+    Each process of a node has one of the data planes, chosen anew: True is the native one.
+    """
     result = Result()
-    broker = Broker(dataflow, "torture", folder / "daemon.sock", _Deaf())
+    broker = Broker(dataflow, "torture", folder / "daemon.sock", _IgnoredEvents())
     await broker.open()
     try:
-        async with Nursery() as nursery:
-            keeper = HolderClient(dataflow, broker, nursery, folder, rng)
+        async with AsyncExitStack() as stack:
+            servers = [
+                await stack.enter_async_context(ForkServer(native=plane)) for plane in planes
+            ]
+            supervisor = NodeSupervisor(dataflow, broker, servers, folder, rng)
             broker.notifications.open_barrier()
-            tending = [asyncio.ensure_future(_tend(keeper, node)) for node in dataflow.nodes]
-            watching = asyncio.ensure_future(_watch(keeper, folder, result))
+            keeping = [
+                asyncio.ensure_future(_keep_running(supervisor, node)) for node in dataflow.nodes
+            ]
+            watching = asyncio.ensure_future(_watch(supervisor, folder, result))
             try:
-                await torment(keeper, rng, seconds)
-                await keeper.calm()
-                if not keeper.failed.is_set():
-                    await keeper.end()
+                await inject(supervisor, rng, seconds)
+                await supervisor.settle()
+                if not supervisor.failed.is_set():
+                    await supervisor.end()
             finally:
                 watching.cancel()
-                for task in tending:
+                for task in keeping:
                     task.cancel()
-                for outcome in await asyncio.gather(*tending, watching, return_exceptions=True):
+                for outcome in await asyncio.gather(*keeping, watching, return_exceptions=True):
                     if isinstance(outcome, Exception):
-                        keeper.fault(f"the harness itself failed: {outcome!r}")
-            _conclude(keeper, folder, result)
+                        supervisor.fault(f"the harness itself failed: {outcome!r}")
+            _collect(supervisor, folder, result)
+            result.native = sum(server.started for server in servers if server.native)
+            result.pure = sum(server.started for server in servers if not server.native)
     finally:
         await broker.close()
     return result
 
 
-async def _tend(keeper: HolderClient, node: NodeSpec) -> None:
+async def _keep_running(supervisor: NodeSupervisor, node: NodeSpec) -> None:
     try:
-        await keeper.tend(node)
-    except (NurseryError, OSError) as error:
-        keeper.fault(f"{node.id} cannot be kept running: {error}")
+        await supervisor.keep_running(node)
+    except (ForkServerError, OSError) as error:
+        supervisor.fault(f"{node.id} cannot be kept running: {error}")
 
 
-async def _watch(keeper: HolderClient, folder: Path, result: Result) -> None:
+async def _watch(supervisor: NodeSupervisor, folder: Path, result: Result) -> None:
     loop = asyncio.get_running_loop()
-    progress = checks.Progress(keeper.ledgers, loop.time())
-    before = keeper.broker.stats.counters()
-    while not keeper.failed.is_set():
-        await asyncio.sleep(LOOK_S)
-        now = keeper.broker.stats.counters()
-        for fault in (*checks.running(before, now), *progress.stuck(keeper.awake, loop.time())):
-            keeper.fault(fault)
+    progress = checks.Progress(supervisor.ledgers, loop.time())
+    before = supervisor.broker.stats.counters()
+    while not supervisor.failed.is_set():
+        await asyncio.sleep(CHECK_S)
+        now = supervisor.broker.stats.counters()
+        for fault in (
+            *checks.running(before, now),
+            *progress.stuck(supervisor.running, loop.time()),
+        ):
+            supervisor.fault(fault)
         before = now
-        result.peak = max(result.peak, room.used())
-        if (folder / "complaints").exists():
-            keeper.failed.set()
+        result.peak = max(result.peak, devshm.used())
+        if (folder / FAULTS_FILE).exists():
+            supervisor.failed.set()
 
 
-def _conclude(keeper: HolderClient, folder: Path, result: Result) -> None:
-    edges = keeper.broker.stats.counters()
-    result.faults += keeper.faults
-    complaints = folder / "complaints"
-    if complaints.exists():
-        result.faults += complaints.read_text(encoding="utf-8").splitlines()
+def _collect(supervisor: NodeSupervisor, folder: Path, result: Result) -> None:
+    edges = supervisor.broker.stats.counters()
+    result.faults += supervisor.faults
+    reported = folder / FAULTS_FILE
+    if reported.exists():
+        result.faults += reported.read_text(encoding="utf-8").splitlines()
     if not result.faults:
-        result.faults += checks.final(edges, keeper.ledgers, keeper.kills)
-    result.kills = sum(keeper.kills.values())
-    result.stops = keeper.stops
+        result.faults += checks.final(edges, supervisor.ledgers, supervisor.kills)
+    result.kills = sum(supervisor.kills.values())
+    result.stops = supervisor.stops
     result.sent = sum(edge.sent for edge in edges)
     result.received = sum(edge.received for edge in edges)
     result.dropped = sum(edge.dropped for edge in edges)
-    for node in keeper.dataflow.nodes:
-        ledger = keeper.ledgers[node.id]
+    for node in supervisor.dataflow.nodes:
+        ledger = supervisor.ledgers[node.id]
         result.rechecked += ledger.rechecked
         for item in node.inputs:
             result.verified += ledger.logged(item.id)
@@ -129,53 +154,63 @@ def _conclude(keeper: HolderClient, folder: Path, result: Result) -> None:
 
 
 def main() -> int:
-    """Run the test and print what happened."""
+    """Run the test and print its result."""
     parser = argparse.ArgumentParser(prog="python -m hwtests.torture", description=__doc__)
     parser.add_argument("--seconds", type=float, default=120.0, help="how long (default: 120)")
     parser.add_argument("--seed", type=int, help="repeat the choices of an earlier run")
     parser.add_argument("--processes", type=int, default=8, help="number of nodes (default: 8)")
+    parser.add_argument(
+        "--data-plane",
+        choices=PLANES,
+        default="mixed" if native.module else "pure",
+        help="of each process: native, pure Python, or chosen at random (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     if arguments.processes < 2:
         parser.error("a dataflow needs at least 2 nodes")
     seed = random.SystemRandom().getrandbits(32) if arguments.seed is None else arguments.seed
-    own_room = room.enter(ROOM_BYTES * arguments.processes)
+    private_shm = devshm.mount_private(SHM_BYTES * arguments.processes)
     rng = Random(seed)
     dataflow = random_dataflow(rng, arguments.processes)
     edges = sum(len(node.inputs) for node in dataflow.nodes)
     print(
-        f"seed {seed}: {arguments.processes} nodes, {edges} edges, {arguments.seconds:g} s",
+        f"seed {seed}: {arguments.processes} nodes, {edges} edges, {arguments.seconds:g} s,"
+        f" data plane: {arguments.data_plane}",
         flush=True,
     )
-    used, descriptors = room.used(), room.descriptors()
+    used, descriptors = devshm.used(), devshm.descriptors()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dora-torture-") as folder:
-        result = asyncio.run(run(dataflow, rng, arguments.seconds, Path(folder)))
+        planes = PLANES[arguments.data_plane]
+        result = asyncio.run(run(dataflow, planes, rng, arguments.seconds, Path(folder)))
     gc.collect()
-    result.faults += _remains(used if own_room else None, descriptors)
+    result.faults += _leaks(used if private_shm else None, descriptors)
     took = time.monotonic() - begun
     print(
-        f"{took:.0f} s: {result.kills} kills, {result.stops} stops;"
+        f"{took:.0f} s: {result.native} native and {result.pure} pure processes;"
+        f" {result.kills} kills, {result.stops} stops;"
         f" {result.sent} messages sent, {result.received} received, {result.dropped} dropped;"
         f" {result.verified} verified ({result.payload / 1e9:.2f} GB),"
         f" {result.rechecked} again after being held;"
         f" {len(result.faults)} faults;"
         f" at most {result.peak / 1e6:.0f} MB of /dev/shm in use, "
-        + ("none left" if own_room else "not checked by size, because only root can")
+        + ("none left" if private_shm else "not checked by size, because only root can")
     )
     for fault in result.faults[:20]:
         print(f"FAULT: {fault}", file=sys.stderr)
     if result.faults:
-        print(f"repeat with: python -m hwtests.torture --seed {seed}", file=sys.stderr)
+        again = f"--seed {seed} --data-plane {arguments.data_plane}"
+        print(f"repeat with: python -m hwtests.torture {again}", file=sys.stderr)
     return 1 if result.faults else 0
 
 
-def _remains(used: int | None, descriptors: set[str]) -> list[str]:
-    """Return what the run has left behind in this process and on the machine."""
-    left = [f"a segment is left: {path}" for path in room.segments()]
-    left += [f"a descriptor is left: {each}" for each in sorted(room.descriptors() - descriptors)]
+def _leaks(used: int | None, descriptors: set[str]) -> list[str]:
+    """Return the memory, descriptors and processes that the run has left."""
+    left = [f"a segment is left: {path}" for path in devshm.segments()]
+    left += [f"a descriptor is left: {each}" for each in sorted(devshm.descriptors() - descriptors)]
     left += [f"process {pid} is left" for pid in _children()]
-    if used is not None and room.used() != used:
-        left.append(f"{room.used() - used} bytes are left in /dev/shm")
+    if used is not None and devshm.used() != used:
+        left.append(f"{devshm.used() - used} bytes are left in /dev/shm")
     return left
 
 

@@ -1,4 +1,4 @@
-"""What must hold of the counters, during the torment and after it."""
+"""Conditions that the counters must meet, during the kills and after them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROGRESS_S = 25.0
 
 
 def running(before: Sequence[EdgeCounters], now: Sequence[EdgeCounters]) -> list[str]:
-    """Return how the counters of living edges contradict what they were a moment ago."""
+    """Return contradictions between the counters of edges now and a moment ago."""
     faults = []
     for old, new in zip(before, now, strict=True):
         name = edge_name(new)
@@ -33,10 +33,10 @@ def running(before: Sequence[EdgeCounters], now: Sequence[EdgeCounters]) -> list
 def final(
     edges: Sequence[EdgeCounters], ledgers: Mapping[str, Ledger], kills: Mapping[str, int]
 ) -> list[str]:
-    """Return how the counters contradict what the nodes wrote down, once all have ended.
+    """Return contradictions between the counters and the ledgers, once all nodes have ended.
 
-    A publisher's kill may fall between sending a message and noting it. What killed receivers had
-    taken without noting it, their successors have found out.
+    A sender may be killed between sending a message and counting it in its ledger. A message that
+    a killed receiver had taken but not counted is counted by its successor as excused.
     """
     faults = []
     for edge in edges:
@@ -63,12 +63,12 @@ class Progress:
         self._ledgers = ledgers
         self._moved = dict.fromkeys(ledgers, (-1, now))
 
-    def stuck(self, awake: Sequence[str], now: float) -> list[str]:
-        """Return the nodes that have done nothing for too long, though they could."""
+    def stuck(self, running: Sequence[str], now: float) -> list[str]:
+        """Return the running nodes that have made no progress for too long."""
         stuck = []
         for node, ledger in self._ledgers.items():
             turns, since = self._moved[node]
-            if ledger.turns != turns or node not in awake:
+            if ledger.turns != turns or node not in running:
                 self._moved[node] = (ledger.turns, now)
             elif now - since > PROGRESS_S:
                 stuck.append(f"{node} has received and sent nothing for {now - since:.0f} s")

@@ -1,4 +1,4 @@
-"""The harness's end of the nursery: start a node's process, signal it, wait for its end."""
+"""The client of the fork server: start a node's process, signal it, wait for its end."""
 
 from __future__ import annotations
 
@@ -10,35 +10,50 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from dorad.shm.native import VARIABLE
+
 if TYPE_CHECKING:
-    from hwtests.torture.part import Part
+    from hwtests.torture.spec import ProcessSpec
 
 PACKET = 1 << 16
 
 
-class NurseryError(Exception):
-    """The nursery is gone."""
+class ForkServerError(Exception):
+    """The fork server has exited."""
 
 
 class Child:
     """A node's process. `ended` becomes its exit code, negative for a signal."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, channel: socket.socket) -> None:
         self.pid = pid
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._channel = channel
+
+    def signal(self, number: int) -> None:
+        """Send a signal, unless the process has ended."""
+        self._channel.send(json.dumps({"pid": self.pid, "signal": number}).encode())
 
 
-class Nursery:
-    """The process that forks nodes, as an asynchronous context."""
+class ForkServer:
+    """A process that forks nodes, as an asynchronous context; `native` is their data plane."""
 
-    async def __aenter__(self) -> Nursery:
+    def __init__(self, *, native: bool) -> None:
+        self.native = native
+        self.started = 0
+
+    async def __aenter__(self) -> ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - returns once the child has started
-                [sys.executable, "-m", "hwtests.torture.nursery", str(theirs.fileno())],
+                [sys.executable, "-m", "hwtests.torture.forkserver", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 # Threads of numpy's libraries would not survive the fork.
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                env={
+                    **os.environ,
+                    "OPENBLAS_NUM_THREADS": "1",
+                    VARIABLE: "1" if self.native else "0",
+                },
             )
         ours.setblocking(False)
         self._channel = ours
@@ -52,16 +67,12 @@ class Nursery:
         self._channel.close()
         await asyncio.to_thread(self._process.wait)
 
-    async def start(self, part: Part) -> Child:
-        """Fork a process that plays this part."""
+    async def start(self, spec: ProcessSpec) -> Child:
+        """Fork a process of a node, and return it."""
         future: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
-        self._starting[part.node] = future
-        self._channel.send(json.dumps({"start": part.to_json()}).encode())
+        self._starting[spec.node] = future
+        self._channel.send(json.dumps({"start": spec.to_json()}).encode())
         return await future
-
-    def signal(self, child: Child, number: int) -> None:
-        """Send a signal, unless the process has ended."""
-        self._channel.send(json.dumps({"pid": child.pid, "signal": number}).encode())
 
     def _readable(self) -> None:
         try:
@@ -71,11 +82,12 @@ class Nursery:
         if not packet:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             for future in self._starting.values():
-                future.set_exception(NurseryError("the process that forks nodes has ended"))
+                future.set_exception(ForkServerError("the process that forks nodes has ended"))
             return
-        said = json.loads(packet)
-        if "started" in said:
-            child = self._children[said["pid"]] = Child(said["pid"])
-            self._starting.pop(said["started"]).set_result(child)
+        reply = json.loads(packet)
+        if "started" in reply:
+            child = self._children[reply["pid"]] = Child(reply["pid"], self._channel)
+            self.started += 1
+            self._starting.pop(reply["started"]).set_result(child)
         else:
-            self._children.pop(said["ended"]).ended.set_result(said["code"])
+            self._children.pop(reply["ended"]).ended.set_result(reply["code"])

@@ -1,6 +1,6 @@
-"""What a node has done so far, in a file of words that outlives each of its processes.
+"""The progress of a node, in a file of words that outlives each of its processes.
 
-Only the node's living process writes; each step is one store, so a kill leaves it exact.
+Only the running process writes. Each step is one store, so the counts are exact after a kill.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ SIZE = 4096
 
 
 class Ledger:
-    """A node's words.
+    """The counters of a node.
 
-    `turns` moves with every event; `rechecked` counts arrays verified again when let go. For each
+    `turns` moves with every event; `rechecked` counts arrays verified again when released. For each
     output, `begun` and `done` count messages before and after they are sent. For each input,
     `logged` counts verified messages, `bytes` their payload, `latest` is the highest sequence
     number plus one, and `excused` counts messages that killed processes had taken but not verified.
@@ -26,7 +26,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path, outputs: Sequence[str], inputs: Sequence[str]) -> None:
-        """Open the file, made full of zeros if missing."""
+        """Open the file; create it with zeros if it is missing."""
         with path.open("a+b") as file:
             file.truncate(SIZE)
             self._words = memoryview(mmap.mmap(file.fileno(), SIZE)).cast("Q")

@@ -1,4 +1,4 @@
-"""Messages that prove themselves: content that follows from a number, and a checksum beside it."""
+"""Messages that can be verified: content that follows from a number, and a checksum."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def random_size(rng: Random) -> int:
 
 
 def content(sequence: int, incarnation: int, size: int) -> memoryview:
-    """Return bytes that hardly any other message has."""
+    """Return bytes that differ from those of almost every other message."""
     at = (sequence * 40_503 + incarnation * 1_000_003) % (len(_BLOCK) - size)
     return _BLOCK[at : at + size]
 
@@ -37,7 +37,7 @@ def padding(sequence: int) -> str:
 
 
 def send(node: Node, output: str, sequence: int, incarnation: int, rng: Random) -> Any:
-    """Send one message in a random way; return the array born in shared memory, if it was one."""
+    """Send one message in a random way; return the array if it was created in shared memory."""
     kind = rng.choice(KINDS)
     size = random_size(rng)
     data = content(sequence, incarnation, size)

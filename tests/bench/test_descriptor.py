@@ -42,7 +42,7 @@ def test_a_queue_is_written_only_where_it_is_set(tmp_path):
     assert sender["inputs"] == {"ack_0": "sink_0/ack"}
 
 
-def test_a_quick_run_is_part_of_a_whole_run():
+def test_a_quick_run_is_a_subset_of_a_full_run():
     whole = [flow.measure for flow in ALL]
     quick = [flow.measure for flow in flows(quick_plan())]
     assert set(quick) < set(whole)

@@ -1,4 +1,4 @@
-"""From what the nodes reported to figures."""
+"""Figures from the reports of nodes."""
 
 import pytest
 

@@ -18,7 +18,7 @@ def test_percentile_interpolates_between_ranks():
     assert percentile([0, 10], 0.99) == pytest.approx(9.9)
 
 
-def test_percentile_of_nothing_is_an_error():
+def test_the_percentile_of_no_values_is_an_error():
     with pytest.raises(ValueError, match="no values"):
         percentile([], 0.5)
 

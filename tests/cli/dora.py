@@ -1,4 +1,4 @@
-"""Calls the `dora` command as a user does, in a process of its own."""
+"""Run the `dora` command as a user does, in a process of its own."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ DEADLINE_S = 30.0
 def dora(
     *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `dora` to its end, with `env` over this process's environment."""
+    """Run `dora` to its end, with `env` added to this process's environment."""
     return subprocess.run(
         [*DORA, *arguments],
         cwd=cwd,

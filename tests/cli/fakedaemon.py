@@ -1,4 +1,4 @@
-"""A daemon whose answers a test writes down: a real server of the control API, canned handlers."""
+"""A fake daemon: a real server of the control API with prepared answers."""
 
 import asyncio
 import inspect
@@ -31,7 +31,7 @@ def dataflow(
 
 
 def node(name: str, status: m.NodeStatus = "running", **values: Any) -> m.NodeInfo:
-    """Return what is known of a node of the dataflow `demo`."""
+    """Return the info of a node of the dataflow `demo`."""
     given = {
         "dataflow": UUID,
         "dataflow_name": "demo",
@@ -43,7 +43,7 @@ def node(name: str, status: m.NodeStatus = "running", **values: Any) -> m.NodeIn
 
 
 def daemon_status(**values: Any) -> m.DaemonStatus:
-    """Return what a daemon says of itself."""
+    """Return the status of a daemon."""
     given = {
         "version": "0.1.0",
         "protocol": m.PROTOCOL,
@@ -57,9 +57,9 @@ def daemon_status(**values: Any) -> m.DaemonStatus:
 
 
 class FakeDaemon:
-    """Answers methods with what `answers` holds: a struct, an error, or a function for either.
+    """Answers methods from `answers`: a struct, an error, or a function that returns either.
 
-    For a stream it is a list of events; after `...` nothing comes any more.
+    For a stream it is a list of events: it waits at an `asyncio.Event`, and forever at `...`.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -99,6 +99,8 @@ class FakeDaemon:
             for event in self._answer(name, params):
                 if event is ...:
                     await asyncio.Event().wait()
+                elif isinstance(event, asyncio.Event):
+                    await event.wait()
                 elif isinstance(event, tuple):
                     yield structs.replace(event[0], stream=call.id), event[1]
                 else:

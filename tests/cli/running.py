@@ -42,24 +42,26 @@ class Running:
 
     @property
     def out(self) -> str:
-        """What it has written to stdout so far."""
+        """Its stdout so far."""
         return (self.folder / "stdout").read_text(encoding="utf-8")
 
     @property
     def err(self) -> str:
-        """What it has written to stderr so far."""
+        """Its stderr so far."""
         return (self.folder / "stderr").read_text(encoding="utf-8")
 
     @property
     def sockets(self) -> list[str]:
-        """The names of the sockets there are."""
+        """The names of the existing sockets."""
         return [path.name for path in self.runtime.glob("dora/*.sock")]
 
     def until(self, holds: Callable[[], object], deadline: float = DEADLINE_S) -> None:
         """Wait until a condition holds."""
         end = time.monotonic() + deadline
         while not holds():
-            assert time.monotonic() < end, f"in vain; stdout:\n{self.out}\nstderr:\n{self.err}"
+            assert time.monotonic() < end, (
+                f"the condition did not hold; stdout:\n{self.out}\nstderr:\n{self.err}"
+            )
             time.sleep(0.01)
 
     def until_prints(self, text: str) -> None:
@@ -72,7 +74,7 @@ class Running:
         self.process.send_signal(number)
 
     def processes(self) -> list[psutil.Process]:
-        """Every living process that descends from it, its holder excepted."""
+        """Return all running descendants."""
         found = []
         for process in psutil.process_iter(["environ", "status"]):
             environ = process.info["environ"] or {}
@@ -82,7 +84,7 @@ class Running:
         return found
 
     def end(self, code: int | None = None, deadline: float = DEADLINE_S) -> float:
-        """Wait for its end and return the seconds it ran; nothing of it may be left."""
+        """Wait for its exit and return the seconds it ran; fail if a process or socket is left."""
         try:
             found = self.process.wait(deadline)
         except subprocess.TimeoutExpired:
@@ -99,7 +101,7 @@ class Running:
 def dora(
     folder: Path, *arguments: str, env: Mapping[str, str] | None = None, stdout: int | None = None
 ) -> Iterator[Running]:
-    """Start `dora run` with these arguments in `folder`; whatever happens, nothing stays."""
+    """Start `dora run` with these arguments in `folder`; kill all its processes at the end."""
     token = uuid.uuid4().hex
     runtime = Path(tempfile.mkdtemp(prefix="dora-test-"))  # a socket's path must be short
     bin_dir = Path(sys.executable).parent

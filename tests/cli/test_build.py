@@ -1,4 +1,4 @@
-"""`dora build`: commands really run, their output, their failures, their end."""
+"""`dora build` runs real commands: output, failures, and their end."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.dora import DORA, dora
 
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 
 
 def write(folder: Path, *builds: str, extra: str = "") -> None:
@@ -29,7 +29,7 @@ def build(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return dora("build", "flow.yml", *options, cwd=folder)
 
 
-def test_nothing_to_build_is_said(tmp_path):
+def test_a_dataflow_without_build_commands_is_reported(tmp_path):
     (tmp_path / "flow.yml").write_text("nodes:\n  - id: a\n    path: dynamic\n")
     assert build(tmp_path).stdout == "nothing to build\n"
 
@@ -75,7 +75,7 @@ def test_a_command_that_fails_ends_the_build_and_can_be_pasted(tmp_path):
     assert subprocess.run(["bash", "-c", command], check=False).returncode == 3
 
 
-def test_a_program_that_is_not_there_is_one_line(tmp_path):
+def test_a_missing_program_is_one_line(tmp_path):
     write(tmp_path, "nosuchprogram x")
     result = build(tmp_path)
     assert result.returncode == 1
@@ -91,7 +91,7 @@ def test_pip_installs_for_the_python_that_runs_the_nodes(tmp_path):
 
 
 def test_parallel_builds_run_at_the_same_time(tmp_path):
-    # Each waits for the file that the other makes.
+    # Each waits for a file of the other.
     wait = "sh -c 'touch {0}; until [ -e {1} ]; do sleep 0.01; done'"
     write(tmp_path, wait.format("a", "b"), wait.format("b", "a"))
     assert build(tmp_path, "--parallel").returncode == 0
@@ -131,7 +131,7 @@ def test_commands_end_with_the_build_however_it_ends(tmp_path, sig):
 
 
 @pytest.mark.parametrize("options", [[], ["--parallel"]])
-def test_a_reader_that_goes_away_ends_the_build_quietly(tmp_path, options):
+def test_a_closed_pipe_ends_the_build_quietly(tmp_path, options):
     write(tmp_path, "yes", "yes")
     process = subprocess.Popen(
         [*DORA, "build", "flow.yml", *options],

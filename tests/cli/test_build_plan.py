@@ -1,4 +1,4 @@
-"""Which commands build a dataflow, where, and with what environment: decided as data."""
+"""The plan of a build as data: commands, folders and environments."""
 
 from pathlib import Path
 
@@ -68,9 +68,7 @@ def test_commands_run_in_the_folder_of_the_dataflow(tmp_path, own):
     assert {build.cwd for build in builds(tmp_path, own)} == {tmp_path}
 
 
-def test_env_of_the_node_goes_over_that_of_the_command_line_over_that_of_the_dataflow(
-    tmp_path, own
-):
+def test_env_of_the_node_overrides_that_of_the_command_line_and_of_the_dataflow(tmp_path, own):
     talker, tool = builds(tmp_path, own, run_env={"LEVEL": "run", "SHARED": "run"})
     assert (talker.env["LEVEL"], talker.env["SHARED"]) == ("node", "run")
     assert tool.env["LEVEL"] == "run"
@@ -89,7 +87,7 @@ def with_uv(tmp_path):
     return {"PATH": f"{folder}:/usr/bin"}
 
 
-def test_uv_gives_a_python_node_an_environment_of_its_own(tmp_path, own, with_uv):
+def test_uv_gives_a_python_node_its_own_environment(tmp_path, own, with_uv):
     talker, _ = builds(tmp_path, own, uv=True, environ=with_uv)
     uv, venv = str(tmp_path / "tools" / "uv"), tmp_path / ".dora" / "python-envs" / "talker"
     assert talker.commands[0][:2] == (uv, "venv")
@@ -100,7 +98,7 @@ def test_uv_gives_a_python_node_an_environment_of_its_own(tmp_path, own, with_uv
     assert talker.env["PATH"].startswith(f"{venv}/bin:")
 
 
-def test_uv_keeps_an_environment_that_is_there(tmp_path, own, with_uv):
+def test_uv_keeps_an_existing_environment(tmp_path, own, with_uv):
     python = tmp_path / ".dora" / "python-envs" / "talker" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.touch()
@@ -133,7 +131,7 @@ def test_a_program_is_looked_up_on_the_path_of_the_node(tmp_path, own):
     assert Path(talker.program(talker.commands[1])) == own / "make"
 
 
-def test_a_program_that_is_not_there_is_an_error_that_names_it(tmp_path, own):
+def test_a_missing_program_is_an_error_that_names_it(tmp_path, own):
     talker, _ = builds(tmp_path, own, environ={"PATH": ""})
     with pytest.raises(BuildError, match=r"node 'talker': .*make: not found on PATH"):
         talker.program(("make",))

@@ -1,4 +1,4 @@
-"""`dora completion`: scripts for five shells, and the answers they ask for."""
+"""`dora completion`: scripts for five shells, and their queries."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from tests.cli.dora import dora
 
 
 def complete(shell, *words, cwd):
-    """Return what `dora` answers a shell that completes the last of the words."""
+    """Return the completions of the last of the words."""
     env = {"_DORA_COMPLETE": f"{shell}_complete", "_DORA_WORDS": "\n".join(words)}
     return dora(cwd=cwd, env=env).stdout.splitlines()
 

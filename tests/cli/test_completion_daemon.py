@@ -14,7 +14,7 @@ from dorad.control import messages as m
 from tests.cli.dora import DORA
 from tests.cli.fakedaemon import OTHER, dataflow, no_daemon, node
 
-PATIENT = """
+COMPLETE = """
 import dorad.cli.complete as complete
 from dorad.cli.main import main
 complete.DEADLINE_S = 30.0
@@ -23,7 +23,7 @@ main()
 
 
 def complete(env, *words, command=DORA):
-    """Return what is offered for the last of the words."""
+    """Return the completions of the last of the words."""
     asked = {"_DORA_COMPLETE": "bash_complete", "_DORA_WORDS": "\n".join(words)}
     result = subprocess.run(
         command, env={**os.environ, **env, **asked}, capture_output=True, text=True, timeout=40
@@ -33,8 +33,8 @@ def complete(env, *words, command=DORA):
 
 
 def offers(env, *words):
-    """Return the same, however long a busy machine takes: a shell is kept waiting for 0.5 s."""
-    return complete(env, *words, command=[sys.executable, "-c", PATIENT])
+    """Return the completions without the time limit of 0.5 s, for a busy machine."""
+    return complete(env, *words, command=[sys.executable, "-c", COMPLETE])
 
 
 @pytest.fixture
@@ -63,20 +63,20 @@ def env(daemon):
         (["param", "get", "arm", ""], ["speed"]),
     ],
 )
-def test_what_runs_is_offered(env, words, offered):
+def test_running_dataflows_are_completed(env, words, offered):
     assert offers(env, *words) == offered
 
 
-def test_the_dataflow_that_was_chosen_is_asked_for(daemon, env):
+def test_nodes_are_completed_from_the_selected_dataflow(daemon, env):
     assert offers(env, "node", "info", "-d", "demo", "") == ["arm", "camera"]
     assert daemon.asked("node.list") == [m.Ref(dataflow="demo")]
 
 
-def test_without_a_daemon_nothing_is_offered_or_said(tmp_path):
+def test_without_a_daemon_nothing_is_completed_or_printed(tmp_path):
     assert complete(no_daemon(tmp_path), "stop", "") == []
 
 
-def test_a_daemon_that_hangs_does_not_hold_up_the_shell():
+def test_a_hanging_daemon_does_not_block_the_shell():
     with tempfile.TemporaryDirectory(prefix="dora-test-") as folder, socket.socket(AF_UNIX) as hung:
         hung.bind(f"{folder}/hung.sock")
         hung.listen()
@@ -86,5 +86,5 @@ def test_a_daemon_that_hangs_does_not_hold_up_the_shell():
             assert complete({"DORA_SOCKET": f"{folder}/hung.sock"}, "stop", "") == []
             return time.monotonic() - begun
 
-        # The deadline of a connection is 2.5 s; a busy machine may need that for the rest alone.
+        # The deadline of a connection is 2.5 s; a busy machine may need as long for the rest.
         assert any(takes() < 2.4 for _ in range(8))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dorad.control.messages import NodeInfo
-from tests.cli.test_completion_daemon import PATIENT
+from tests.cli.test_completion_daemon import COMPLETE
 from tests.harness.daemon import Daemon
 from tests.harness.flows import logged, seen, write_flow
 
@@ -49,9 +49,14 @@ SINK = """
 HZ = 20
 
 
+def near(rate: float) -> object:
+    """Return a value that equals a rate which a busy machine has lowered, but not halved."""
+    return pytest.approx(rate, rel=0.45)
+
+
 @pytest.fixture
 def flow(dorad: Daemon, tmp_path: Path) -> Path:
-    """A dataflow that sends 20 numbers a second, and after each second one of them 8 MiB."""
+    """A dataflow that sends 20 numbers a second, and 8 MiB after each second one."""
     nodes = [
         {
             "id": "source",
@@ -73,19 +78,19 @@ def flow(dorad: Daemon, tmp_path: Path) -> Path:
 
 
 def test_hz_is_right_for_small_messages_and_for_8_mib(dorad: Daemon, flow: Path) -> None:
-    out = dorad.dora_ok("topic", "hz", "--duration", "4", "-f", "json")
+    out = dorad.dora_ok("topic", "hz", "--duration", "2", "-f", "json")
     rates = {row["topic"]: row for row in map(json.loads, out.splitlines())}
-    assert rates["source/number"]["avg_hz"] == pytest.approx(HZ, rel=0.2)
-    assert rates["source/large"]["avg_hz"] == pytest.approx(HZ / 2, rel=0.2)
-    assert rates["source/large"]["avg_ms"] == pytest.approx(2000 / HZ, rel=0.2)
+    assert rates["source/number"]["avg_hz"] == near(HZ)
+    assert rates["source/large"]["avg_hz"] == near(HZ / 2)
+    assert rates["source/large"]["avg_ms"] == near(2000 / HZ)
 
 
-def test_info_of_an_output_that_nobody_receives(dorad: Daemon, flow: Path) -> None:
-    out = dorad.dora_ok("topic", "info", "source/large", "--duration", "3", "-f", "json")
+def test_info_of_an_output_without_receivers(dorad: Daemon, flow: Path) -> None:
+    out = dorad.dora_ok("topic", "info", "source/large", "--duration", "2", "-f", "json")
     (found,) = map(json.loads, out.splitlines())
     assert (found["type"], found["subscribers"]) == ("uint8", [])
-    assert found["hz"] == pytest.approx(HZ / 2, rel=0.3)
-    assert found["mbps"] == pytest.approx(HZ / 2 * (8 << 20) * 8 / 1e6, rel=0.3)
+    assert found["hz"] == near(HZ / 2)
+    assert found["mbps"] == near(HZ / 2 * (8 << 20) * 8 / 1e6)
 
 
 def test_echo_shows_every_message_with_its_metadata(dorad: Daemon, flow: Path) -> None:
@@ -112,7 +117,7 @@ PRINTING = """
 
 
 @pytest.mark.parametrize("received", [False, True])
-def test_outputs_that_carry_what_a_node_prints_are_topics_like_others(
+def test_outputs_of_printed_lines_are_topics_like_others(
     dorad: Daemon, tmp_path: Path, received: bool
 ) -> None:
     talker: dict[str, Any] = {
@@ -139,14 +144,14 @@ def test_outputs_that_carry_what_a_node_prints_are_topics_like_others(
     assert {message["node_id"] for message in messages} == {"talker"}
     assert any("warned" in message["message"] for message in messages)
 
-    # A tick makes two lines, of which both outputs carry each.
-    out = dorad.dora_ok("topic", "hz", "--duration", "3", "-f", "json")
+    # A tick makes two lines; both outputs carry each.
+    out = dorad.dora_ok("topic", "hz", "--duration", "2", "-f", "json")
     rates = {row["topic"]: row["avg_hz"] for row in map(json.loads, out.splitlines())}
     assert rates == {
-        "talker/lines": pytest.approx(2 * HZ, rel=0.3),
-        "talker/logs": pytest.approx(2 * HZ, rel=0.3),
+        "talker/lines": near(2 * HZ),
+        "talker/logs": near(2 * HZ),
     }
-    out = dorad.dora_ok("topic", "info", "talker/logs", "--duration", "2", "-f", "json")
+    out = dorad.dora_ok("topic", "info", "talker/logs", "--duration", "1", "-f", "json")
     info = json.loads(out)
     assert (info["type"], info["subscribers"]) == ("string", ["sink/logs"] if received else [])
     assert info["messages"] > 0
@@ -157,9 +162,7 @@ def test_outputs_that_carry_what_a_node_prints_are_topics_like_others(
     }
 
 
-def test_an_echo_that_is_killed_leaves_nothing_and_disturbs_nobody(
-    dorad: Daemon, flow: Path
-) -> None:
+def test_a_killed_echo_leaves_nothing_and_disturbs_no_node(dorad: Daemon, flow: Path) -> None:
     (pid,) = [node.pid for node in dorad_nodes(dorad) if node.node == "source"]
     assert pid is not None
     before = doorbells(pid)
@@ -169,15 +172,15 @@ def test_an_echo_that_is_killed_leaves_nothing_and_disturbs_nobody(
             assert echo.stdout.readline()
             echo.kill()
         count = len(seen(flow))
-        dorad.until(lambda: len(seen(flow)) > count + HZ)  # noqa: B023 (called at once)
-    # Those of the last ones are given up at the node's next chance.
+        dorad.until(lambda: len(seen(flow)) > count + 5)  # noqa: B023 (called at once)
+    # The node closes the last ones a little later.
     dorad.until(lambda: doorbells(pid) <= before + 2)
     numbers = seen(flow)
     assert numbers == list(range(len(numbers)))
 
 
 def doorbells(pid: int) -> int:
-    """Return how many receivers a node can wake, itself included."""
+    """Return the number of receivers that a node can wake, including itself."""
     found = 0
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
@@ -212,8 +215,8 @@ def test_echo_ends_with_the_dataflow(dorad: Daemon, flow: Path) -> None:
 def test_a_published_message_reaches_the_subscribers(dorad: Daemon, flow: Path) -> None:
     words = ("[-1, -2]", "--metadata", '{"from": "a test"}', "--count", "3")
     dorad.dora_ok("topic", "pub", "source/number", *words)
-    said = "published [-1, -2] a test"
-    dorad.until(lambda: logged(flow, "sink").count(said) == 3)
+    output = "published [-1, -2] a test"
+    dorad.until(lambda: logged(flow, "sink").count(output) == 3)
 
 
 def test_top_once_has_the_figures_of_nodes_and_edges(dorad: Daemon, flow: Path) -> None:
@@ -229,7 +232,7 @@ def test_top_once_has_the_figures_of_nodes_and_edges(dorad: Daemon, flow: Path) 
     assert (edge["id"], edge["source"], edge["queue_size"]) == ("number", "source/number", 100)
     assert edge["sent"] == edge["received"] + edge["dropped"] + edge["queued"]
     assert edge["dropped"] == 0
-    assert edge["rate_hz"] == pytest.approx(HZ, rel=0.3)
+    assert edge["rate_hz"] == near(HZ)
     assert 0 < edge["latency_ms"] < 1000
     assert found["source"]["metrics"]["memory_mb"] > 10
 
@@ -238,7 +241,7 @@ def test_a_nodes_names_topics_and_dataflow_are_completed(dorad: Daemon, flow: Pa
     def complete(*words: str) -> list[str]:
         env = {"_DORA_COMPLETE": "bash_complete", "_DORA_WORDS": "\n".join(words)}
         done = subprocess.run(
-            [sys.executable, "-c", PATIENT],
+            [sys.executable, "-c", COMPLETE],
             env={**dorad.env, **env},
             capture_output=True,
             text=True,
@@ -266,7 +269,9 @@ def test_an_attached_start_ends_with_control_c(dorad: Daemon, tmp_path: Path) ->
         assert [info.status for info in client.list()] == ["finished"]
 
 
-def test_an_attached_start_says_that_the_daemon_is_gone(own_daemon: Daemon, tmp_path: Path) -> None:
+def test_an_attached_start_reports_that_the_daemon_has_exited(
+    own_daemon: Daemon, tmp_path: Path
+) -> None:
     talk = "from dora import Node\nfor event in Node():\n    print(1, flush=True)\n"
     inputs = {"tick": "dora/timer/millis/50"}
     file = write_flow(tmp_path, [{"id": "a", "path": "a.py", "inputs": inputs}], a=talk)
@@ -292,7 +297,7 @@ def test_doctor_finds_a_healthy_daemon(dorad: Daemon, flow: Path) -> None:
     } == dict.fromkeys(("daemon", "socket", "nodes", "dataflow"), "PASS")
 
 
-def test_a_daemon_that_hangs_is_given_up_within_seconds(own_daemon: Daemon) -> None:
+def test_a_hanging_daemon_is_reported_within_seconds(own_daemon: Daemon) -> None:
     os.kill(own_daemon.pid, signal.SIGSTOP)
     try:
         done = own_daemon.dora("list", deadline=10)

@@ -1,4 +1,4 @@
-"""`dora doctor`: each check by itself, and the whole."""
+"""`dora doctor`: each check, and the complete output."""
 
 import json
 import os
@@ -41,7 +41,19 @@ def test_all_is_well(healthy):
     assert "all checks passed" in result.stdout.splitlines()[-1]
 
 
-def test_without_a_daemon_it_fails_and_says_what_to_do(tmp_path):
+def test_pure_python_is_a_warning_with_the_way_out(healthy):
+    result = healthy.dora("doctor", env={"DORAD_NATIVE": "0"})
+    assert "  WARN  data plane: pure Python (DORAD_NATIVE=0)" in result.stdout
+    assert "unset DORAD_NATIVE" in result.stdout
+
+
+def test_a_data_plane_that_must_be_native_and_is_not_fails(healthy):
+    result = healthy.dora("doctor", env={"DORAD_NATIVE": "fast"})
+    assert result.returncode == 1
+    assert "  FAIL  data plane: DORAD_NATIVE must be 0 or 1" in result.stdout
+
+
+def test_without_a_daemon_it_fails_with_a_fix(tmp_path):
     result = dora("doctor", env=no_daemon(tmp_path))
     assert result.returncode == 1
     assert "  FAIL  daemon: no dorad is running" in result.stdout
@@ -92,7 +104,7 @@ def test_types_that_do_not_fit_are_a_warning_and_where_they_are_strict_a_failure
         assert lines[0].startswith(f"  {level}  dataflow: flow.yml:3:")
 
 
-def test_shared_memory_that_is_not_there_is_a_failure(tmp_path):
+def test_missing_shared_memory_is_a_failure(tmp_path):
     check = check_shared_memory(tmp_path / "shm")
     assert check.level == "FAIL"
     assert check.hint is not None
@@ -131,7 +143,7 @@ def test_a_failed_dataflow_is_a_warning():
 @pytest.mark.parametrize(
     ("status", "level"), [("degraded", "WARN"), ("restarting", "WARN"), ("failed", "FAIL")]
 )
-def test_a_node_that_is_not_well_is_named(status, level):
+def test_an_unhealthy_node_is_named(status, level):
     checks = list(judge_nodes([node("a"), node("b", status, broken_inputs=["scan"])]))
     assert levels(checks) == [level, level]
     assert checks[1].name == "node demo/b"

@@ -27,7 +27,7 @@ def test_a_dataflow_is_enabled_and_disabled(daemon):
     assert daemon.dora("disable", "nav").stdout == "nav is disabled: it is not started at boot\n"
 
 
-def test_a_daemon_that_nothing_starts_at_boot_is_told_of(daemon, tmp_path):
+def test_a_daemon_that_is_not_started_at_boot_is_warned_of(daemon, tmp_path):
     daemon.answers["dataflow.enable"] = info(enabled=True)
     folder = tmp_path / "dora"
     folder.mkdir(mode=0o700)

@@ -3,7 +3,6 @@
 import ast
 import itertools
 import signal
-import time
 from pathlib import Path
 
 import psutil
@@ -11,7 +10,7 @@ import psutil
 from tests.cli.running import Running, dora, write
 
 LATE_S = 10.0
-"""How late a loaded machine may do what is due; on an idle one it is a few hundredths."""
+"""Tolerated delay on a busy machine; an idle one needs a few hundredths."""
 
 SINK = """
     import time
@@ -22,23 +21,21 @@ SINK = """
 """
 
 
-def heard(run: Running, node: str = "sink") -> list[tuple[str, str, object, str | None, float]]:
-    """What a sink has received: type, id, value, reason, and when."""
+def events_of(run: Running, node: str = "sink") -> list[tuple[str, str, object, str | None, float]]:
+    """Return the events of a sink: type, id, value, reason, time."""
     mark = f" {node}: ("
-    said = [line.split(mark, 1)[1] for line in run.out.splitlines() if mark in line]
-    return [ast.literal_eval("(" + each) for each in said]
+    output = [line.split(mark, 1)[1] for line in run.out.splitlines() if mark in line]
+    return [ast.literal_eval("(" + each) for each in output]
 
 
 def times(run: Running, word: str) -> list[float]:
-    """When a word was said by nodes that print `<word> <monotonic seconds>`."""
+    """Return the times at which nodes printed `<word> <monotonic seconds>`."""
     return [float(line.split()[-1]) for line in run.out.splitlines() if f": {word} " in line]
 
 
 def kinds(run: Running, node: str = "sink") -> list[str]:
-    return [each[0] for each in heard(run, node)]
+    return [each[0] for each in events_of(run, node)]
 
-
-# -- restarts ----------------------------------------------------------------------------------
 
 CRASH = """
     nodes:
@@ -74,12 +71,12 @@ def test_a_crashing_node_is_restarted_with_growing_delays_until_its_limit(tmp_pa
         gaps = [b - d for d, b in zip(times(run, "dies"), times(run, "born")[1:], strict=False)]
         for gap, least, most in zip(gaps, (0.4, 0.6, 0.6), (0.5, 0.6, 0.6), strict=True):
             assert least <= gap <= most + LATE_S
-        assert [each[2] for each in heard(run) if each[0] == "INPUT"] == [[0], [1], [2], [3]]
+        assert [each[2] for each in events_of(run) if each[0] == "INPUT"] == [[0], [1], [2], [3]]
         after_data = [kind for kind in kinds(run) if kind != "INPUT"]
         assert after_data == ["NODE_RESTARTED"] * 3 + ["INPUT_CLOSED", "NODE_FAILED", "STOP"]
 
 
-def test_a_node_that_fails_once_and_then_ends_well_has_ended_well(tmp_path: Path) -> None:
+def test_a_node_that_fails_once_and_then_exits_with_0_has_succeeded(tmp_path: Path) -> None:
     crash = """
         from dora import Node
         node = Node()
@@ -95,34 +92,35 @@ def test_a_node_that_fails_once_and_then_ends_well_has_ended_well(tmp_path: Path
         assert kinds(run) == ["NODE_RESTARTED", "INPUT_CLOSED", "STOP"]
 
 
-def test_a_node_that_always_restarts_does_so_until_it_is_stopped(tmp_path: Path) -> None:
+def test_restart_policy_always_restarts_until_the_stop(tmp_path: Path) -> None:
     crash = """
         from dora import Node
         node = Node()
         print("life", node.restart_count(), flush=True)
     """
     write(tmp_path, crashing("always", "restart_delay: 0.1"), crash=crash, sink=SINK)
-    with dora(tmp_path, "dataflow.yml", "--stop-after", "4s") as run:
+    with dora(tmp_path, "dataflow.yml") as run:
         run.until_prints("crash: life 3")
+        run.signal(signal.SIGINT)
         run.end(0)
     assert kinds(run)[-1] == "STOP"
 
 
-def test_a_window_that_is_over_gives_a_node_its_restarts_again(tmp_path: Path) -> None:
+def test_the_restart_count_is_reset_after_each_window(tmp_path: Path) -> None:
     crash = """
         import time
         from dora import Node
         node = Node()
-        time.sleep(0.7)
+        time.sleep(0.3)
         raise SystemExit(0 if node.restart_count() == 4 else 1)
     """
-    keys = ("max_restarts: 1", "restart_window: 0.5")
+    keys = ("max_restarts: 1", "restart_window: 0.2")
     write(tmp_path, crashing("on-failure", *keys), crash=crash, sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(0)
 
 
-def test_a_node_that_dies_before_its_node_call_spoils_no_start_if_it_is_restarted(
+def test_a_node_that_exits_before_node_and_is_restarted_does_not_abort_the_start(
     tmp_path: Path,
 ) -> None:
     crash = """
@@ -139,7 +137,7 @@ def test_a_node_that_dies_before_its_node_call_spoils_no_start_if_it_is_restarte
         assert kinds(run)[-1] == "STOP"
 
 
-def test_what_was_sent_while_a_node_was_down_reaches_its_next_life(tmp_path: Path) -> None:
+def test_messages_sent_while_a_node_was_down_reach_its_next_process(tmp_path: Path) -> None:
     yaml = """
         nodes:
           - {id: source, path: source.py, outputs: [out]}
@@ -184,18 +182,16 @@ def test_what_was_sent_while_a_node_was_down_reaches_its_next_life(tmp_path: Pat
         assert "sink: got [16, 17, 18, 19, 20]" in run.out
 
 
-def test_an_interrupt_does_not_wait_for_a_restart_that_is_due_later(tmp_path: Path) -> None:
+def test_an_interrupt_does_not_wait_for_a_restart_delay(tmp_path: Path) -> None:
     keys = ("restart_delay: 1000",)
     write(tmp_path, crashing("on-failure", *keys), crash="raise SystemExit(1)", sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
         run.until_prints("restarting in")
-        begun = time.monotonic()
         run.signal(signal.SIGINT)
         run.end(1)
-        assert time.monotonic() - begun < 12
 
 
-def test_a_run_whose_holder_was_killed_ends_whatever_the_policies(tmp_path: Path) -> None:
+def test_a_run_whose_holder_was_killed_ends_despite_restart_policies(tmp_path: Path) -> None:
     crash = """
         from dora import Node
         node = Node()
@@ -211,8 +207,6 @@ def test_a_run_whose_holder_was_killed_ends_whatever_the_policies(tmp_path: Path
         assert "the process holder has exited" in run.err
 
 
-# -- watchdogs ---------------------------------------------------------------------------------
-
 WATCHED = """
     nodes:
       - id: watched
@@ -226,13 +220,13 @@ WATCHED = """
 """
 
 
-def noticed(run: Running, word: str) -> list[float]:
-    """Seconds from each time a node said `word` to when its sink heard of its end."""
-    ends = [each[4] for each in heard(run) if each[0] in ("NODE_RESTARTED", "INPUT_CLOSED")]
-    return [end - said for said, end in zip(times(run, word), ends, strict=True)]
+def delays_after(run: Running, word: str) -> list[float]:
+    """Return the seconds from each print of `word` to the event at the sink."""
+    ends = [each[4] for each in events_of(run) if each[0] in ("NODE_RESTARTED", "INPUT_CLOSED")]
+    return [end - output for output, end in zip(times(run, word), ends, strict=True)]
 
 
-def test_a_node_that_does_not_come_back_is_killed_and_restarted(tmp_path: Path) -> None:
+def test_a_node_that_does_not_return_to_dora_is_killed_and_restarted(tmp_path: Path) -> None:
     watched = """
         import time
         from dora import Node
@@ -247,8 +241,8 @@ def test_a_node_that_does_not_come_back_is_killed_and_restarted(tmp_path: Path) 
     write(tmp_path, yaml, watched=watched, sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(1)
-        assert "killed because it had not come back to dora for 1 s; gave up" in run.err
-        assert all(0.7 <= delay <= 1 + LATE_S for delay in noticed(run, "hangs"))
+        assert "killed because it had not called dora for 1 s; gave up" in run.err
+        assert all(0.7 <= delay <= 1 + LATE_S for delay in delays_after(run, "hangs"))
 
 
 def test_a_process_that_hangs_after_it_dropped_its_node_is_killed_and_restarted(
@@ -268,10 +262,10 @@ def test_a_process_that_hangs_after_it_dropped_its_node_is_killed_and_restarted(
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(1)
         assert "killed because it had not ended 1 s after it dropped its Node; gave up" in run.err
-        assert all(0.7 <= delay <= 1 + LATE_S for delay in noticed(run, "hangs"))
+        assert all(0.7 <= delay <= 1 + LATE_S for delay in delays_after(run, "hangs"))
 
 
-def test_a_node_that_is_stopped_while_it_waits_is_killed_too(tmp_path: Path) -> None:
+def test_a_node_that_is_sigstopped_while_it_waits_is_killed_too(tmp_path: Path) -> None:
     watched = """
         import os, signal, threading, time
         from dora import Node
@@ -288,10 +282,10 @@ def test_a_node_that_is_stopped_while_it_waits_is_killed_too(tmp_path: Path) -> 
     write(tmp_path, yaml, watched=watched, sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(1)
-        assert all(0.7 <= delay <= 1 + LATE_S for delay in noticed(run, "halts"))
+        assert all(0.7 <= delay <= 1 + LATE_S for delay in delays_after(run, "halts"))
 
 
-def test_nodes_that_work_wait_or_are_held_up_are_healthy(tmp_path: Path) -> None:
+def test_working_waiting_and_blocked_nodes_are_healthy(tmp_path: Path) -> None:
     yaml = """
         nodes:
           - id: worker
@@ -310,8 +304,9 @@ def test_nodes_that_work_wait_or_are_held_up_are_healthy(tmp_path: Path) -> None
     worker = """
         import time
         from dora import Node
+        node = Node()
         begun = time.monotonic()
-        for event in Node():
+        for event in node:
             end = time.monotonic() + 0.4
             while time.monotonic() < end:
                 pass
@@ -319,6 +314,7 @@ def test_nodes_that_work_wait_or_are_held_up_are_healthy(tmp_path: Path) -> None
                 print("long enough", flush=True)
     """
     held = """
+        import pyarrow  # takes seconds on a busy machine: not between two calls of the node
         from dora import Node
         node = Node()
         while node.next(timeout=0.001)["type"] != "STOP":
@@ -355,7 +351,7 @@ def test_a_node_that_starts_too_slowly_is_killed_and_restarted(tmp_path: Path) -
         assert 0.9 <= between <= 1 + LATE_S
 
 
-def test_a_silent_input_breaks_and_recovers_and_its_end_is_another_thing(tmp_path: Path) -> None:
+def test_a_silent_input_breaks_and_recovers_and_closes_separately(tmp_path: Path) -> None:
     yaml = """
         nodes:
           - {id: source, path: source.py, outputs: [out]}
@@ -366,20 +362,34 @@ def test_a_silent_input_breaks_and_recovers_and_its_end_is_another_thing(tmp_pat
     """
     source = """
         import time
+        from pathlib import Path
         import pyarrow as pa
         from dora import Node
         node = Node()
-        time.sleep(1.5)
+        time.sleep(1)  # longer than the timeout: an input without a first message does not break
         for number in (1, 2, 3):
             node.send_output("out", pa.array([number]))
             print("sends", time.monotonic(), flush=True)
-            time.sleep(1.3)
+            while not Path(f"broken-{number}").exists():
+                time.sleep(0.01)
     """
-    write(tmp_path, yaml, source=source, sink=SINK)
+    sink = """
+        import time
+        from pathlib import Path
+        from dora import Node
+        number = 0
+        for event in Node():
+            if event["type"] == "INPUT":
+                (number,) = event["value"].to_pylist()
+            print((event["type"], event["id"], None, event.get("reason"), time.monotonic()))
+            if event.get("reason") == "timeout":
+                Path(f"broken-{number}").touch()
+    """
+    write(tmp_path, yaml, source=source, sink=sink)
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(0)
-        said = times(run, "sends")
-        got = heard(run)
+        output = times(run, "sends")
+        got = events_of(run)
     broken = [each[4] for each in got if each[:4:3] == ("INPUT_CLOSED", "timeout")]
     recovered = [each[4] for each in got if each[0] == "INPUT_RECOVERED"]
     assert [each[0] for each in got if each[0] != "INPUT"] == [
@@ -387,13 +397,13 @@ def test_a_silent_input_breaks_and_recovers_and_its_end_is_another_thing(tmp_pat
         *["INPUT_CLOSED", "INPUT_CLOSED", "STOP"],
     ]
     assert got[-2][3] == "finished"
-    for sent, told in zip(said, broken, strict=True):
-        assert 0.4 <= told - sent <= 0.6 + LATE_S
-    for sent, told in zip(said[1:], recovered, strict=True):
-        assert told - sent <= LATE_S
+    for sent, reported in zip(output, broken, strict=True):
+        assert 0.4 <= reported - sent <= 0.6 + LATE_S
+    for sent, reported in zip(output[1:], recovered, strict=True):
+        assert reported - sent <= LATE_S
 
 
-def test_a_node_that_always_ends_well_may_use_up_its_restarts(tmp_path: Path) -> None:
+def test_a_node_that_exits_with_0_may_use_up_its_restarts(tmp_path: Path) -> None:
     yaml = """
         nodes:
           - {id: short, path: short.py, restart_policy: always, max_restarts: 2}

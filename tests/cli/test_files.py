@@ -58,7 +58,7 @@ def test_a_different_file_of_that_name_is_not_overwritten(site, here):
     assert (here / "flow.yml").read_text() == "mine"
 
 
-def test_an_address_that_is_not_there_is_one_line(site, here):
+def test_a_missing_address_is_one_line(site, here):
     result = dora("validate", f"{site}/nothing.yml", cwd=here)
     assert result.returncode == 1
     assert result.stderr == f"error: {site}/nothing.yml: 404 File not found\n"
@@ -70,7 +70,7 @@ def test_a_server_that_does_not_answer_is_one_line(here):
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_an_address_that_is_no_dataflow_is_refused(site, here):
+def test_an_address_without_a_dataflow_is_refused(site, here):
     result = dora("validate", f"{site}/index.html", cwd=here)
     assert result.returncode == 1
     assert ".yml" in result.stderr

@@ -36,7 +36,7 @@ def test_graph_writes_a_page_named_after_the_file_into_the_current_folder(folder
     assert (folder / "robot-graph.html").read_text().startswith("<!doctype html>")
 
 
-def test_graph_writes_where_it_is_told(folder):
+def test_graph_writes_to_the_given_path(folder):
     dora("graph", "flows/robot.yml", "-o", "flows/g.html", cwd=folder, env=SPEED)
     assert (folder / "flows" / "g.html").exists()
 
@@ -76,7 +76,7 @@ def test_expand_prints_a_dataflow_with_env_filled_in(folder):
     assert load(flat, environ={}).node("camera").env == {"SPEED": "3"}
 
 
-def test_expand_names_the_variable_that_is_not_set(folder):
+def test_expand_names_the_unset_variable(folder):
     text = FLOW.replace("$SPEED", "$NOT_SET_ANYWHERE")
     (folder / "flows" / "robot.yml").write_text(text)
     result = dora("expand", "flows/robot.yml", cwd=folder)
@@ -105,7 +105,7 @@ def test_expand_prints_the_nodes_of_modules(folder):
     assert ids == ["camera", "viewer", "eye.look"]
 
 
-def test_expand_checks_a_module_by_itself(folder):
+def test_expand_checks_a_module_without_a_dataflow(folder):
     (folder / "flows" / "part.yml").write_text(MODULE)
     result = dora("expand", "--module", "flows/part.yml", cwd=folder)
     assert result.returncode == 0
@@ -114,7 +114,7 @@ def test_expand_checks_a_module_by_itself(folder):
     )
 
 
-def test_expand_tells_all_that_is_wrong_with_a_module(folder):
+def test_expand_reports_all_errors_of_a_module(folder):
     text = MODULE.replace("light: _mod/", "light: mod/").replace(
         "image: _mod/image", "image: _mod/im"
     )
@@ -126,7 +126,7 @@ def test_expand_tells_all_that_is_wrong_with_a_module(folder):
     assert light.startswith("error: flows/part.yml:3:63: nodes[0].inputs.light: there is no node")
 
 
-def test_expand_of_a_dataflow_as_a_module_says_what_it_lacks(folder):
+def test_expanding_a_dataflow_as_a_module_names_the_missing_key(folder):
     result = dora("expand", "--module", "flows/robot.yml", cwd=folder, env=SPEED)
     assert result.returncode == 1
     assert "needs `module`" in result.stderr

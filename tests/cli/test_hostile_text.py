@@ -1,4 +1,4 @@
-"""What nodes, robots and files say is shown on a terminal; none of it is sent to the terminal."""
+"""Text of nodes, robots and files is shown on a terminal, and never controls it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_live_log_and_the_report_of_a_run(tmp_path: Path) -> None:
     assert harmless(running.out) and harmless(running.err)
     assert f"stdout cam: {SHOWN}\n" in running.out
     assert "\n    12:00:00 ERROR  other: forged\n" in running.out
-    assert SHOWN in running.err  # the last words of a failed node
+    assert SHOWN in running.err  # the last lines of a failed node
 
     result = dora("logs", "--local", cwd=tmp_path)
     assert harmless(result.stdout)
@@ -54,7 +54,7 @@ def test_the_live_log_and_the_report_of_a_run(tmp_path: Path) -> None:
 
 
 def texts(value: object) -> list[object]:
-    """Return a value of JSON and all within it."""
+    """Return all texts within a JSON value."""
     inner = [*value, *value.values()] if isinstance(value, dict) else value
     if not isinstance(inner, list):
         return [value]
@@ -111,7 +111,7 @@ def hostile(daemon):
         ["stop", "demo"],
     ],
 )
-def test_what_a_daemon_hands_on(hostile, command: list[str]) -> None:
+def test_text_from_a_daemon(hostile, command: list[str]) -> None:
     result = hostile.dora(*command)
     assert harmless(result.stdout) and harmless(result.stderr)
     escaped = json.dumps(HOSTILE)[1:-1].replace("\x9b", "\\u009b").replace("\x7f", "\\u007f")

@@ -15,11 +15,11 @@ class Run:
         self.calls.append("abandon")
 
 
-def test_three_signals_ask_then_kill_then_leave() -> None:
-    run, told, codes = Run(), list[str](), list[int]()
-    interrupts = Interrupts(run, told.append, codes.append)
+def test_the_first_signal_stops_the_second_kills_the_third_exits() -> None:
+    run, reported, codes = Run(), list[str](), list[int]()
+    interrupts = Interrupts(run, reported.append, codes.append)
     for _ in range(3):
         interrupts.interrupt()
     assert run.calls == ["stop", "kill", "abandon"]
     assert codes == [1]
-    assert [text.partition(";")[0] for text in told] == ["stopping", "killing the nodes"]
+    assert [text.partition(";")[0] for text in reported] == ["stopping", "killing the nodes"]

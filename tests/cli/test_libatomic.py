@@ -1,4 +1,4 @@
-"""A machine whose processor needs libatomic: what is said where the library is missing."""
+"""A machine whose processor needs libatomic: the error if the library is missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CONTROL = ROOT / "packaging/debian/control"
 
-PRETENDED = """
+WITHOUT_LIBATOMIC = """
 import ctypes, os, platform, sys
 platform.machine = lambda: "aarch64"
 load = ctypes.CDLL
@@ -24,7 +24,7 @@ ctypes.CDLL = refuse
 
 
 def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PRETENDED + code]
+    command = [sys.executable, "-c", WITHOUT_LIBATOMIC + code]
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, timeout=60
     )
@@ -33,7 +33,7 @@ def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 COMMAND = "from dorad.cli.main import run_command; sys.exit(run_command({!r}))"
 
 
-def test_running_a_dataflow_says_in_one_line_what_to_install(tmp_path: Path) -> None:
+def test_running_a_dataflow_names_the_missing_package_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "flow.yml").write_text("nodes: [{id: a, path: a.py}]\n")
     (tmp_path / "a.py").write_text("")
     done = run(COMMAND.format(["run", "flow.yml"]), tmp_path)
@@ -45,7 +45,7 @@ def test_running_a_dataflow_says_in_one_line_what_to_install(tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_a_node_says_it_when_dora_is_imported(tmp_path: Path) -> None:
+def test_a_node_names_it_when_dora_is_imported(tmp_path: Path) -> None:
     done = run("from dora import Node", tmp_path)
     assert done.returncode == 1
     assert "install it: sudo apt-get install libatomic1" in done.stderr.splitlines()[-1]
@@ -58,7 +58,7 @@ def test_the_doctor_finds_it(tmp_path: Path) -> None:
     assert "sudo apt-get install libatomic1" in done.stdout
 
 
-def test_the_doctor_is_content_on_this_machine(tmp_path: Path) -> None:
+def test_the_doctor_passes_on_this_machine(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "dorad.cli", "doctor"],
         cwd=tmp_path,
@@ -71,7 +71,7 @@ def test_the_doctor_is_content_on_this_machine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dependency", ["libatomic1 [arm64]", "dbus | dbus-system-bus"])
-def test_the_package_depends_on_what_none_of_its_files_names(dependency: str) -> None:
+def test_the_package_depends_on_libraries_that_none_of_its_files_names(dependency: str) -> None:
     (package,) = (
         part for part in CONTROL.read_text().split("\n\n") if part.startswith("Package: dorad\n")
     )

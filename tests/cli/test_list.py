@@ -61,20 +61,20 @@ def test_a_dataflow_that_has_not_ended_counts_as_running(status, found):
     assert names == (found or states)
 
 
-def test_names_are_found_by_a_part_and_the_nameless_are_left_out():
+def test_names_are_filtered_by_substring_and_unnamed_dataflows_left_out():
     dataflows = [dataflow("left-arm"), dataflow(None), dataflow("leg")]
     (found,) = chosen(dataflows, status=None, name="arm", sort_by=None)
     assert found.name == "left-arm"
 
 
 @pytest.mark.parametrize("field", ["cpu", "memory"])
-def test_the_largest_comes_first(field):
+def test_the_largest_dataflow_is_listed_first(field):
     dataflows = [dataflow(str(size), **{field: size}) for size in (1, 3, 2)]
     names = [info.name for info in chosen(dataflows, status=None, name=None, sort_by=field)]
     assert names == ["3", "2", "1"]
 
 
-def test_without_a_daemon_it_says_what_to_do(tmp_path):
+def test_without_a_daemon_the_error_has_a_fix(tmp_path):
     result = dora("list", env=no_daemon(tmp_path))
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
@@ -82,7 +82,7 @@ def test_without_a_daemon_it_says_what_to_do(tmp_path):
     assert "`dora up`" in result.stderr
 
 
-def test_clean_tells_what_was_forgotten(daemon):
+def test_clean_lists_the_deleted_dataflows(daemon):
     daemon.answers["dataflow.clean"] = m.DataflowList(dataflows=[ENDED])
     result = daemon.dora("clean")
     assert result.stdout.splitlines()[1] == f"{OTHER}  arm   Failed"
@@ -96,15 +96,15 @@ def test_clean_prints_json_lines_or_uuids(daemon):
     assert daemon.dora("clean", "-q").stdout == f"{OTHER}\n"
 
 
-def test_clean_with_nothing_to_do_is_no_error(daemon):
+def test_clean_without_ended_dataflows_succeeds(daemon):
     daemon.answers["dataflow.clean"] = m.DataflowList(dataflows=[])
     result = daemon.dora("clean")
     assert (result.returncode, result.stdout) == (0, "")
     assert "nothing to clean" in result.stderr
 
 
-def test_what_is_slow_to_import_is_left_alone(two):
-    """A command has to answer within 300 ms, most of which is its imports."""
+def test_slow_modules_are_not_imported(two):
+    """A command must answer within 300 ms, and imports take most of that."""
     env = {**os.environ, "DORA_SOCKET": str(two.socket)}
     argv = [sys.executable, "-X", "importtime", *DORA[1:], "list", "--format", "json"]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)

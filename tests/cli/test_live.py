@@ -10,7 +10,7 @@ from dorad.cli import live
 from dorad.logs.filter import LogFilter
 from dorad.logs.record import LogRecord
 
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 
 
 def record(text: str) -> LogRecord:
@@ -50,7 +50,7 @@ def test_lines_are_written_in_order_to_the_last() -> None:
     assert stream.getvalue().split() == [str(number) for number in range(100)]
 
 
-def test_a_held_terminal_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paused_terminal_does_not_block_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "BACKLOG", 2)
     monkeypatch.setattr(live, "ROOM_TIMEOUT_S", 0.01)
     stream = Held()
@@ -67,7 +67,7 @@ def test_a_held_terminal_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> Non
     assert text[3:] == ["... 2 lines left out: output is too slow ...", "last"]
 
 
-def test_a_reader_that_is_gone_is_told_once() -> None:
+def test_a_closed_pipe_is_reported_once() -> None:
     broken = threading.Event()
     with log(Broken(), broken.set) as lines:
         lines.take([record("a")])
@@ -82,7 +82,7 @@ def test_quiet_writes_nothing() -> None:
     assert stream.getvalue() == ""
 
 
-def test_a_descriptor_that_does_not_block_is_waited_for() -> None:
+def test_a_nonblocking_descriptor_is_waited_for() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     text = "x" * (1 << 20)

@@ -79,9 +79,9 @@ def test_files_are_read_where_no_daemon_runs(
     assert (result.returncode, messages(result.stdout)) == (0, found), result.stderr
 
 
-def test_which_run_is_shown_is_said_unless_it_was_asked_for(folder: Path) -> None:
-    said = local(folder, "robot").stderr
-    assert said.startswith(f"logs of: robot ({SECOND}), ended 1970-01-01 00:33:21; 1 older")
+def test_the_shown_run_is_named_unless_it_was_selected(folder: Path) -> None:
+    output = local(folder, "robot").stderr
+    assert output.startswith(f"logs of: robot ({SECOND}), ended 1970-01-01 00:33:21; 1 older")
     assert local(folder, SECOND).stderr == ""
 
 
@@ -121,7 +121,9 @@ def test_lines_look_like_those_of_dora_run(folder: Path) -> None:
         (["robot", "--since", "soon"], 2, "soon"),
     ],
 )
-def test_errors_say_what_there_is(folder: Path, arguments: list[str], code: int, text: str) -> None:
+def test_errors_list_the_available_runs_and_nodes(
+    folder: Path, arguments: list[str], code: int, text: str
+) -> None:
     result = local(folder, *arguments)
     assert result.returncode == code
     assert result.stdout == ""
@@ -129,7 +131,7 @@ def test_errors_say_what_there_is(folder: Path, arguments: list[str], code: int,
     assert "Traceback" not in result.stderr
 
 
-def test_a_folder_without_logs_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_logs_is_an_error(tmp_path: Path) -> None:
     result = local(tmp_path)
     assert result.returncode == 1
     assert "no dorad is running" in result.stderr
@@ -156,7 +158,7 @@ def lines(*texts: str, left_out: int = 0) -> m.LogLines:
     return m.LogLines(dataflow=UUID, lines=found, left_out=left_out)
 
 
-def test_a_running_dataflow_is_asked_from_the_daemon(daemon: FakeDaemon) -> None:
+def test_a_running_dataflow_is_queried_from_the_daemon(daemon: FakeDaemon) -> None:
     daemon.answers["logs.read"] = [lines("a", "b"), lines("c", left_out=3)]
     result = daemon.dora(
         "logs", "demo", "-n", "cam", "--tail", "5", "-f", "--level", "info", "--grep", "x"
@@ -168,7 +170,7 @@ def test_a_running_dataflow_is_asked_from_the_daemon(daemon: FakeDaemon) -> None
     assert (asked.level, asked.grep, asked.follow) == ("info", "x", True)
 
 
-def test_what_the_daemon_does_not_know_is_looked_for_in_files(
+def test_a_run_that_the_daemon_does_not_know_is_read_from_files(
     daemon: FakeDaemon, folder: Path
 ) -> None:
     daemon.answers["logs.read"] = ControlError("not-found", "there is no dataflow `robot`")
@@ -178,7 +180,7 @@ def test_what_the_daemon_does_not_know_is_looked_for_in_files(
     assert "there is no dataflow `robot`" in result.stderr
 
 
-def test_other_errors_of_the_daemon_are_told(daemon: FakeDaemon, folder: Path) -> None:
+def test_other_errors_of_the_daemon_are_shown(daemon: FakeDaemon, folder: Path) -> None:
     daemon.answers["logs.read"] = ControlError("ambiguous", "several dataflows run: a, b")
     result = daemon.dora("logs", cwd=folder)
     assert (result.returncode, result.stdout) == (1, "")
@@ -217,7 +219,7 @@ def following(folder: Path, socket: str, *arguments: str) -> subprocess.Popen[st
     )
 
 
-def test_ctrl_c_ends_following_without_a_word(daemon: FakeDaemon, folder: Path) -> None:
+def test_ctrl_c_ends_following_silently(daemon: FakeDaemon, folder: Path) -> None:
     daemon.answers["logs.read"] = [lines("a"), ...]
     with following(folder, str(daemon.socket), "demo") as process:
         assert process.stdout

@@ -1,4 +1,4 @@
-"""What `dora run` leaves in log files, and what nodes get to see of each other's lines."""
+"""Log files of `dora run`, and log lines that nodes receive from each other."""
 
 import json
 import signal
@@ -61,7 +61,7 @@ def test_every_line_of_a_run_is_in_a_file_of_its_node(tmp_path: Path) -> None:
     assert len(shown.splitlines()) == 4
 
 
-def test_lines_go_to_other_nodes_as_the_file_says(tmp_path: Path) -> None:
+def test_lines_go_to_other_nodes_as_declared(tmp_path: Path) -> None:
     yaml = """
         nodes:
           - id: talk
@@ -92,7 +92,7 @@ def test_lines_go_to_other_nodes_as_the_file_says(tmp_path: Path) -> None:
     assert written == {"plain", "complaint", "hot"}
 
 
-def test_a_log_input_gets_grave_lines_of_all_other_nodes(tmp_path: Path) -> None:
+def test_a_log_input_gets_severe_lines_of_all_other_nodes(tmp_path: Path) -> None:
     yaml = """
         nodes:
           - {id: one, path: talk.py}

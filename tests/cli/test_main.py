@@ -1,4 +1,4 @@
-"""The `dora` command as a whole: its help, its errors, its exit codes."""
+"""The `dora` command: its help, errors and exit codes."""
 
 import json
 import os
@@ -14,6 +14,7 @@ import pytest
 from dorad import __version__
 from dorad.cli.main import COMMANDS, page
 from dorad.cli.root import cli
+from dorad.shm import native
 from tests.cli.dora import DORA, dora
 
 PROBE = """
@@ -39,7 +40,7 @@ def test_help_imports_no_third_party_module():
     ).stdout
     modules = set(json.loads(output.splitlines()[-1]))
     assert modules - set(sys.stdlib_module_names) == {"dorad"}
-    # What costs the most of what is left.
+    # The most expensive of the remaining imports.
     assert not modules & {"typing", "inspect", "pathlib", "asyncio", "shutil"}
 
 
@@ -51,7 +52,7 @@ def test_help_reads_as_click_would_write_it(columns: int, monkeypatch: pytest.Mo
     assert page() == click.Group.get_help(cli, context)
 
 
-def test_help_is_the_same_however_it_is_asked_for():
+def test_help_is_the_same_in_all_its_forms():
     assert dora("--help").stdout == dora("-h").stdout == dora().stderr
 
 
@@ -99,12 +100,23 @@ def test_a_command_can_be_called_by_its_other_name(words):
     assert other == dora(words[1], "--help").stdout.partition("\n")[2]
 
 
-def test_h_is_help_for_every_command():
+def test_h_shows_the_help_of_every_command():
     assert dora("validate", "-h").stdout == dora("validate", "--help").stdout
 
 
-def test_version():
-    assert dora("--version").stdout == f"dora {__version__}\n"
+@pytest.mark.parametrize(("program", "module"), [("dora", "cli"), ("dorad", "daemon.main")])
+def test_version_shows_the_data_plane(program, module):
+    command = [sys.executable, "-m", f"dorad.{module}", "--version"]
+    for wish, plane in (("", native.describe()), ("0", "pure Python (DORAD_NATIVE=0)")):
+        environment = {**os.environ, "DORAD_NATIVE": wish or os.environ.get("DORAD_NATIVE", "")}
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert found.stdout == f"{program} {__version__}\ndata plane: {plane}\n"
+
+
+def test_a_wrong_wish_for_the_data_plane_is_one_line():
+    result = dora("--version", env={"DORAD_NATIVE": "fast"})
+    assert result.returncode == 1
+    assert result.stderr == "error: DORAD_NATIVE must be 0 or 1, not 'fast'\n"
 
 
 def test_an_unknown_command_gets_the_nearest_suggested():
@@ -115,12 +127,12 @@ def test_an_unknown_command_gets_the_nearest_suggested():
     )
 
 
-@pytest.mark.parametrize(("name", "said"), [("coordinator", "`dora up`"), ("daemon", "`dorad`")])
-def test_a_command_of_dora_that_is_not_here_is_explained(name: str, said: str) -> None:
+@pytest.mark.parametrize(("name", "hint"), [("coordinator", "`dora up`"), ("daemon", "`dorad`")])
+def test_a_command_of_dora_that_is_not_here_is_explained(name: str, hint: str) -> None:
     result = dora(name)
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: `dora {name}` ")
-    assert said in result.stderr
+    assert hint in result.stderr
 
 
 def test_an_unknown_option_is_a_usage_error_on_one_line():
@@ -137,7 +149,7 @@ def test_a_missing_argument_is_a_usage_error():
     assert result.stderr.startswith("error: missing argument 'PATH'")
 
 
-def test_a_missing_file_is_one_line_that_names_what_is_there(tmp_path):
+def test_a_missing_file_is_one_line_that_names_existing_files(tmp_path):
     (tmp_path / "flow.yml").write_text("nodes: []\n")
     result = dora("graph", "fow.yml", cwd=tmp_path)
     assert result.returncode == 1
@@ -161,7 +173,7 @@ def test_each_problem_of_a_dataflow_is_one_line(tmp_path):
     assert all(line.startswith("error: bad.yml:") for line in lines)
 
 
-def test_a_reader_that_goes_away_ends_it_quietly():
+def test_a_closed_pipe_ends_it_quietly():
     reading, writing = os.pipe()
     os.close(reading)
     result = subprocess.run(
@@ -201,7 +213,7 @@ def test_control_c_ends_it_with_130_and_no_traceback(tmp_path):
 
 
 def on_a_terminal(arguments, env):
-    """Return everything `dora` writes to a terminal that is its standard error."""
+    """Return the output of `dora` to a terminal on its standard error."""
     ours, theirs = pty.openpty()
     subprocess.run([*DORA, *arguments], stderr=theirs, env={**os.environ, **env}, check=False)
     os.close(theirs)
@@ -218,14 +230,14 @@ def test_no_color_is_respected():
     assert b"\x1b[" not in on_a_terminal(["nonsense"], {"TERM": "xterm", "NO_COLOR": "1"})
 
 
-def test_a_wrong_number_is_told_in_words():
+def test_an_invalid_number_is_a_readable_error():
     result = dora("topic", "echo", "--count", "many")
     assert result.returncode == 2
     assert "'many' is not a whole number" in result.stderr
 
 
 @pytest.mark.parametrize("command", [["topic", "hz"], ["topic", "info"], ["topic", "echo"]])
-def test_how_long_to_look_is_a_duration_of_some_length(command):
+def test_an_invalid_measuring_time_is_refused(command):
     for text, why in (("soon", "is not a duration"), ("50ms", "is less than")):
         result = dora(*command, "--duration", text)
         assert result.returncode == 2
@@ -262,14 +274,14 @@ def test_help_is_a_command_too(words, same):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["help", "lst"], "no command named 'lst'; did you mean 'list'? (see `dora --help`)"),
         (["help", "list", "x"], "`dora list` has no commands"),
         (["node", "help", "ad"], "no command named 'ad'; did you mean 'add'?"),
     ],
 )
-def test_help_of_what_is_no_command_is_a_usage_error(words, said):
+def test_help_of_an_unknown_command_is_a_usage_error(words, expected):
     result = dora(*words)
     assert result.returncode == 2
-    assert said in result.stderr
+    assert expected in result.stderr

@@ -1,4 +1,4 @@
-"""`dora new`: what it makes runs, is tested, and never overwrites."""
+"""`dora new`: new projects run, pass their tests, and overwrite nothing."""
 
 import os
 import subprocess
@@ -88,7 +88,7 @@ def test_new_python_is_clean_for_ruff(folder, request):
     assert result.returncode == 0, result.stdout
 
 
-def test_a_folder_that_exists_is_left_alone(tmp_path):
+def test_an_existing_folder_is_not_changed(tmp_path):
     (tmp_path / "hello").mkdir()
     (tmp_path / "hello" / "mine.txt").write_text("mine")
     result = dora("new", "hello", cwd=tmp_path)
@@ -97,7 +97,7 @@ def test_a_folder_that_exists_is_left_alone(tmp_path):
     assert [path.name for path in (tmp_path / "hello").iterdir()] == ["mine.txt"]
 
 
-def test_a_file_of_that_name_is_left_alone(tmp_path):
+def test_an_existing_file_is_not_changed(tmp_path):
     (tmp_path / "hello").write_text("mine")
     assert dora("new", "hello", cwd=tmp_path).returncode == 1
     assert (tmp_path / "hello").read_text() == "mine"
@@ -118,13 +118,13 @@ def test_other_languages_are_a_usage_error(tmp_path, language):
 
 
 @pytest.mark.parametrize("name", ["9lives", "a b", "ünïcode", "-x", "a/../..", "a--b"])
-def test_names_that_no_package_can_have_are_usage_errors(tmp_path, name):
+def test_invalid_package_names_are_usage_errors(tmp_path, name):
     assert dora("new", "--", name, cwd=tmp_path).returncode == 2
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["json", "dora", "NumPy"])
-def test_a_node_may_not_hide_a_module_it_needs(tmp_path, name):
+def test_a_node_may_not_shadow_a_module_it_needs(tmp_path, name):
     result = dora("new", name, "--kind", "node", cwd=tmp_path)
     assert result.returncode == 2
     assert "would hide" in result.stderr

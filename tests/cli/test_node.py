@@ -102,7 +102,7 @@ def test_info_as_json_has_doras_keys(daemon):
 
 
 @pytest.mark.parametrize(
-    ("words", "asked", "told"),
+    ("words", "asked", "reported"),
     [
         (
             ["remove", "arm", "--grace", "500ms"],
@@ -121,25 +121,25 @@ def test_info_as_json_has_doras_keys(daemon):
         ),
     ],
 )
-def test_a_change_is_told_with_how_the_dataflow_now_differs(changing, words, asked, told):
+def test_a_change_is_shown_with_the_difference_to_the_file(changing, words, asked, reported):
     result = changing.dora("node", *words)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == f"{told}\n"
+    assert result.stdout == f"{reported}\n"
     assert result.stderr == "note: differs from its file: something\n"
     assert changing.asked(f"node.{words[0]}") == [asked]
 
 
 @pytest.mark.parametrize(
-    ("words", "told"), [(["restart", "arm"], "restarted"), (["stop", "arm"], "stopped")]
+    ("words", "reported"), [(["restart", "arm"], "restarted"), (["stop", "arm"], "stopped")]
 )
-def test_restart_and_stop(daemon, words, told):
+def test_restart_and_stop(daemon, words, reported):
     result = daemon.dora("node", *words, "--grace", "2s")
-    assert result.stdout == f"{told} node `arm`\n"
+    assert result.stdout == f"{reported} node `arm`\n"
     (asked,) = daemon.asked(f"node.{words[0]}")
     assert asked == m.NodeStop(node="arm", dataflow=UUID, grace=2.0)
 
 
-def test_add_and_replace_hand_over_one_node_with_its_env_expanded(changing, tmp_path):
+def test_add_and_replace_send_one_node_with_its_env_expanded(changing, tmp_path):
     (tmp_path / "camera.yml").write_text(CAMERA)
     words = ("--from-yaml", "camera.yml", "-d", "demo")
     result = changing.dora("node", "add", *words, cwd=tmp_path)
@@ -152,7 +152,7 @@ def test_add_and_replace_hand_over_one_node_with_its_env_expanded(changing, tmp_
     assert (replaced.node, replaced.definition) == ("camera", added.definition)
 
 
-def test_a_mistake_in_the_nodes_file_is_told_with_its_place(changing, tmp_path):
+def test_an_error_in_the_file_of_a_node_is_reported_with_line_and_column(changing, tmp_path):
     (tmp_path / "camera.yml").write_text("id: camera\npath: camera.py\ninptus: {}\n")
     result = changing.dora("node", "add", "--from-yaml", "camera.yml", cwd=tmp_path)
     assert result.returncode == 1
@@ -160,7 +160,7 @@ def test_a_mistake_in_the_nodes_file_is_told_with_its_place(changing, tmp_path):
     assert changing.asked("node.add") == []
 
 
-def test_what_the_daemon_refuses_is_one_line(daemon):
+def test_a_refusal_of_the_daemon_is_one_line(daemon):
     daemon.answers["node.restart"] = ControlError("not-found", "no node 'am'", "there is arm")
     result = daemon.dora("node", "restart", "am")
     assert result.returncode == 1

@@ -21,7 +21,7 @@ def params(daemon):
     return daemon
 
 
-def test_the_list_shows_values_and_what_is_allowed(params):
+def test_the_list_shows_values_and_allowed_ranges(params):
     assert params.dora("param", "list", "arm").stdout.splitlines() == [
         "Key    Value      Type   Default  Allowed        Description",
         "speed  0.5        float  1.0      0..2",
@@ -41,7 +41,7 @@ def test_get_prints_json(daemon):
     assert daemon.dora("param", "get", "arm", "mode").stdout == '"slow"\n'
 
 
-def test_get_of_a_key_that_is_not_there_is_an_error(daemon):
+def test_getting_an_unknown_key_is_an_error(daemon):
     daemon.answers["param.get"] = ControlError("not-found", "node arm has no parameter 'x'")
     result = daemon.dora("param", "get", "arm", "x")
     assert (result.returncode, result.stdout) == (1, "")
@@ -61,7 +61,7 @@ def test_set_takes_any_json(daemon, text, value):
     assert asked == m.ParamSet(node="arm", key="speed", value=value, dataflow=UUID)
 
 
-def test_set_says_when_the_node_could_not_be_told(daemon):
+def test_set_reports_when_the_node_could_not_be_notified(daemon):
     daemon.answers["param.set"] = m.Param(key="speed", value=3, delivered=False)
     result = daemon.dora("param", "set", "arm", "speed", "3")
     assert result.returncode == 0
@@ -91,7 +91,7 @@ def test_delete(daemon):
 @pytest.mark.parametrize(
     "text", ["fast", "", "NaN", "-Infinity", "[1", '"\\ud800"', "[" * 100_000, "1 2"]
 )
-def test_what_is_no_json_is_a_usage_error(daemon, text):
+def test_invalid_json_is_a_usage_error(daemon, text):
     result = daemon.dora("param", "set", "arm", "speed", text)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("error: VALUE is not JSON: ")

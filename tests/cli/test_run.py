@@ -39,8 +39,8 @@ TICKING = """
 """
 
 
-def said(output: str, node: str) -> list[str]:
-    """The words of one node, without time and level."""
+def printed(output: str, node: str) -> list[str]:
+    """Return the lines of one node, without time and level."""
     return [line.split(f"{node}: ", 1)[1] for line in output.splitlines() if f" {node}: " in line]
 
 
@@ -48,7 +48,7 @@ def test_a_dataflow_ends_by_itself_when_its_source_has_ended(tmp_path: Path) -> 
     write(tmp_path, PIPE, source=SOURCE, sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(0)
-        assert said(run.out, "sink") == [
+        assert printed(run.out, "sink") == [
             *(f"INPUT numbers [{number}]" for number in range(5)),
             "INPUT_CLOSED numbers None",
             "STOP ALL_INPUTS_CLOSED None",
@@ -57,7 +57,7 @@ def test_a_dataflow_ends_by_itself_when_its_source_has_ended(tmp_path: Path) -> 
         assert run.err == ""
 
 
-def test_a_failed_node_is_reported_with_its_last_words(tmp_path: Path) -> None:
+def test_a_failed_node_is_reported_with_its_last_lines(tmp_path: Path) -> None:
     write(tmp_path, PIPE, source=SOURCE + "    raise ValueError('boom')\n", sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(1)
@@ -71,7 +71,7 @@ def test_consumers_learn_of_a_failure_between_close_and_stop(tmp_path: Path) -> 
     write(tmp_path, PIPE, source=SOURCE + "    raise SystemExit(3)\n", sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(1)
-        *_, closed, failed, stopped, end = said(run.out, "sink")
+        *_, closed, failed, stopped, end = printed(run.out, "sink")
     assert closed == "INPUT_CLOSED numbers None"
     assert failed.startswith("NODE_FAILED source {")
     assert "'error': 'exited with code 3'" in failed
@@ -91,11 +91,11 @@ def test_a_node_that_ends_before_it_connects_fails_the_others(tmp_path: Path) ->
         assert "node source ended before it called Node()" in run.out
 
 
-def test_a_lone_program_that_knows_nothing_of_dora_may_run(tmp_path: Path) -> None:
+def test_a_lone_program_without_dora_may_run(tmp_path: Path) -> None:
     write(tmp_path, "nodes: [{id: hello, path: hello.py}]", hello="print('hello')")
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(0)
-        assert said(run.out, "hello") == ["hello"]
+        assert printed(run.out, "hello") == ["hello"]
 
 
 def test_a_missing_script_is_named_with_its_place_in_the_file(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_missing_script_is_named_with_its_place_in_the_file(tmp_path: Path) ->
         assert "source.py" in line
 
 
-def test_what_is_not_supported_yet_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_unsupported_keys_are_refused_before_any_node_starts(tmp_path: Path) -> None:
     yaml = TICKING + "        deploy: {machine: other}\n"
     write(tmp_path, yaml, sink=SINK)
     with dora(tmp_path, "dataflow.yml") as run:
@@ -122,7 +122,7 @@ def test_stop_after_stops_a_timer_fed_node(tmp_path: Path) -> None:
     write(tmp_path, TICKING, sink=SINK)
     with dora(tmp_path, "dataflow.yml", "--stop-after", "1500ms") as run:
         assert 1.5 <= run.end(0) < 25
-        words = said(run.out, "sink")
+        words = printed(run.out, "sink")
         assert words[-2:] == ["STOP MANUAL None", "the end"]
         assert len(words) > 5
 
@@ -132,7 +132,7 @@ def test_exit_when_nodes_finish_ends_a_node_that_has_a_timer_too(tmp_path: Path)
     write(tmp_path, yaml, source=SOURCE, sink=SINK)
     with dora(tmp_path, "--exit-when-nodes-finish", "dataflow.yml") as run:
         run.end(0)
-        assert "STOP ALL_INPUTS_CLOSED None" in said(run.out, "sink")
+        assert "STOP ALL_INPUTS_CLOSED None" in printed(run.out, "sink")
 
 
 def test_the_flag_overrides_the_file(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_the_flag_overrides_the_file(tmp_path: Path) -> None:
     options = ("--exit-when-nodes-finish=false", "--stop-after", "1s")
     with dora(tmp_path, "dataflow.yml", *options) as run:
         run.end(0)
-        assert "STOP MANUAL None" in said(run.out, "sink")
+        assert "STOP MANUAL None" in printed(run.out, "sink")
 
 
 def test_a_value_of_the_flag_that_is_neither_true_nor_false_is_a_usage_error(
@@ -162,10 +162,10 @@ def test_shell_nodes_need_permission(tmp_path: Path) -> None:
         assert "--allow-shell-nodes" in run.err
     with dora(tmp_path, "dataflow.yml", "--allow-shell-nodes") as run:
         run.end(0)
-        assert said(run.out, "sh") == ["it is 42"]
+        assert printed(run.out, "sh") == ["it is 42"]
 
 
-def test_env_goes_over_the_dataflow_and_under_the_node(tmp_path: Path) -> None:
+def test_env_overrides_the_dataflow_and_not_the_node(tmp_path: Path) -> None:
     yaml = """
         env: {A: dataflow, B: dataflow}
         nodes:
@@ -178,7 +178,7 @@ def test_env_goes_over_the_dataflow_and_under_the_node(tmp_path: Path) -> None:
     options = ("--env", "A=run", "--env", "B=run", "--env", "C=x=y")
     with dora(tmp_path, "dataflow.yml", *options) as run:
         run.end(0)
-        assert said(run.out, "show") == ["run node x=y"]
+        assert printed(run.out, "show") == ["run node x=y"]
 
 
 def test_env_with_a_dollar_is_refused(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_json_lines_are_one_object_each(tmp_path: Path) -> None:
         assert records[-1]["message"] == "the end"
 
 
-def test_the_log_level_hides_what_is_less_grave(tmp_path: Path) -> None:
+def test_the_log_level_hides_less_severe_lines(tmp_path: Path) -> None:
     talk = """
         from dora import Node
         node = Node()
@@ -218,12 +218,12 @@ def test_a_wrong_log_level_is_a_usage_error(tmp_path: Path) -> None:
         assert "loud" in run.err
 
 
-def test_the_build_comes_first(tmp_path: Path) -> None:
+def test_build_commands_run_before_the_nodes(tmp_path: Path) -> None:
     yaml = "nodes: [{id: made, path: made.py, build: cp template.py made.py}]"
     write(tmp_path, yaml, template="print('made')")
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(0)
-        assert said(run.out, "made")[-1] == "made"
+        assert printed(run.out, "made")[-1] == "made"
 
 
 def test_a_failed_build_starts_nothing(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_failed_build_starts_nothing(tmp_path: Path) -> None:
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(1)
         assert "node 'made': a build command exited with code 1" in run.err
-        assert said(run.out, "made") == []
+        assert printed(run.out, "made") == []
 
 
 def test_an_address_is_downloaded_into_the_current_folder(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_an_address_is_downloaded_into_the_current_folder(tmp_path: Path) -> Non
         address = f"http://127.0.0.1:{server.server_port}/dataflow.yml"
         with dora(tmp_path, address) as run:
             run.end(0)
-            assert said(run.out, "hello") == ["hello"]
+            assert printed(run.out, "hello") == ["hello"]
         server.shutdown()
 
 
@@ -263,10 +263,10 @@ def test_nodes_run_in_the_folder_of_the_file(tmp_path: Path) -> None:
     write(folder, "nodes: [{id: where, path: where.py}]", where="import os; print(os.getcwd())")
     with dora(tmp_path, "flow/dataflow.yml") as run:
         run.end(0)
-        assert said(run.out, "where") == [str(folder)]
+        assert printed(run.out, "where") == [str(folder)]
 
 
-def test_drops_are_told_unless_only_the_newest_message_was_wanted(tmp_path: Path) -> None:
+def test_drops_are_reported_unless_the_queue_size_is_one(tmp_path: Path) -> None:
     yaml = """
         nodes:
           - {id: source, path: source.py, outputs: [out]}
@@ -298,7 +298,7 @@ def test_drops_are_told_unless_only_the_newest_message_was_wanted(tmp_path: Path
         assert set(run.err.splitlines()) == {few, newest}
 
 
-def test_a_reader_that_goes_away_stops_the_dataflow(tmp_path: Path) -> None:
+def test_a_closed_pipe_stops_the_dataflow(tmp_path: Path) -> None:
     write(tmp_path, TICKING, sink=SINK)
     reading, writing = os.pipe()
     with dora(tmp_path, "dataflow.yml", stdout=writing) as run:
@@ -308,7 +308,7 @@ def test_a_reader_that_goes_away_stops_the_dataflow(tmp_path: Path) -> None:
         assert run.end() < 15
 
 
-def test_output_that_nobody_reads_does_not_keep_a_run_from_stopping(tmp_path: Path) -> None:
+def test_unread_output_does_not_keep_a_run_from_stopping(tmp_path: Path) -> None:
     chatter = """
         from dora import Node
         for event in Node():
@@ -353,6 +353,6 @@ def test_a_dataflow_may_need_more_descriptors_than_programs_may_open(tmp_path: P
     try:
         with dora(tmp_path, "dataflow.yml") as run:
             run.end(0)
-            assert said(run.out, "limited") == ["may open 150"]
+            assert printed(run.out, "limited") == ["may open 150"]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))

@@ -1,4 +1,4 @@
-"""`dora start`: what it asks the daemon for, and what it tells, attached or not."""
+"""`dora start`: its requests to the daemon, and its output, attached or not."""
 
 import asyncio
 import contextlib
@@ -95,7 +95,7 @@ def test_mistakes_in_the_file_are_found_without_a_daemon(tmp_path):
     assert "error: bad.yml:3:" in result.stderr
 
 
-def test_what_is_not_supported_is_refused(starting, tmp_path):
+def test_unsupported_keys_are_refused(starting, tmp_path):
     (tmp_path / "flow.yml").write_text(
         "nodes:\n  - id: a\n    path: a.py\n    git: https://example.com/a.git\n"
     )
@@ -137,7 +137,7 @@ def test_attached_it_shows_the_log_and_exits_as_the_dataflow_does(starting, fold
     assert (asked.dataflow, asked.follow) == (UUID, True)
 
 
-def test_on_a_terminal_it_attaches_by_itself(starting, folder):
+def test_on_a_terminal_it_attaches(starting, folder):
     starting.answers["logs.read"] = [lines("one")]
     ours, theirs = pty.openpty()
     env = {**os.environ, "DORA_SOCKET": str(starting.socket)}
@@ -164,7 +164,7 @@ class Stoppable:
         self.over = asyncio.Event()
         daemon.answers["dataflow.wait"] = self.wait
         daemon.answers["dataflow.stop"] = self.stop
-        daemon.answers["logs.read"] = [lines("ready"), ...]
+        daemon.answers["logs.read"] = [lines("ready"), self.over]
 
     async def wait(self, params):
         del params

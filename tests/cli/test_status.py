@@ -65,7 +65,7 @@ def test_up_starts_no_second_daemon_where_a_socket_is_named(daemon, tmp_path):
     assert "unset DORA_SOCKET" in result.stderr
 
 
-def test_the_network_is_shown_without_what_has_no_address():
+def test_the_network_is_shown_without_interfaces_that_have_no_address():
     known = m.Network(
         [
             m.Interface("lo", up=True, addresses=["127.0.0.1/8"]),

@@ -1,4 +1,4 @@
-"""`dora stop` and `dora restart`: which dataflow, how, and what is told of its end."""
+"""`dora stop` and `dora restart`: the selected dataflow, the grace, and the report of its end."""
 
 import asyncio
 import os
@@ -38,13 +38,13 @@ def test_the_only_dataflow_is_stopped_silently(stopping):
 
 
 @pytest.mark.parametrize("words", [["demo"], ["-n", "demo"], ["demo", "--name", "demo"]])
-def test_a_name_is_left_to_the_daemon(stopping, words):
+def test_a_name_is_resolved_by_the_daemon(stopping, words):
     assert stopping.dora("stop", *words).returncode == 0
     assert stopping.asked("dataflow.stop") == [m.Stop(dataflow="demo")]
     assert stopping.asked("dataflow.list") == []
 
 
-def test_grace_and_force_are_handed_on(stopping):
+def test_grace_and_force_are_passed_on(stopping):
     assert stopping.dora("stop", "demo", "--grace-duration", "500ms", "-f").returncode == 0
     assert stopping.asked("dataflow.stop") == [m.Stop(dataflow="demo", grace=0.5, force=True)]
 
@@ -56,7 +56,7 @@ def test_a_node_that_failed_is_reported_and_makes_it_exit_with_1(stopping):
     assert result.stderr == "error: node arm exited with code 3\n    boom\n"
 
 
-def test_with_nothing_to_stop_it_says_so_and_that_is_no_error(stopping):
+def test_with_nothing_to_stop_it_prints_a_note_and_exits_with_0(stopping):
     stopping.answers["dataflow.list"] = m.DataflowList(dataflows=[dataflow(status="finished")])
     for words in (["stop"], ["stop", "--all"]):
         result = stopping.dora(*words)
@@ -75,7 +75,7 @@ def many(count):
 
 
 def test_all_stops_more_dataflows_at_once_than_a_daemon_lets_one_client_call(stopping):
-    """The first one ends only when all have been asked to, so that no grace is waited for twice."""
+    """The first one ends only after the request for the last, so all graces run at once."""
     count = 2 * Limits().calls + 3
     stopping.answers["dataflow.list"] = m.DataflowList(dataflows=many(count))
     asked, all_asked = set(), asyncio.Event()
@@ -162,7 +162,7 @@ def test_control_c_does_not_wait_for_the_end(daemon, words):
     assert (process.returncode, errors.strip()) == (130, b"")
 
 
-def test_restart_tells_both_uuids_and_what_differs_from_the_file(daemon):
+def test_restart_shows_both_uuids_and_the_difference_to_the_file(daemon):
     daemon.answers["dataflow.restart"] = m.Restarted(old=UUID, new=OTHER, changes=["added node x"])
     result = daemon.dora("restart", "demo", "--grace-duration", "2s")
     assert result.stdout == f"dataflow restarted: {UUID} -> {OTHER}\n"

@@ -129,7 +129,7 @@ def test_the_live_table_needs_a_terminal(topped):
     assert "--once" in result.stderr
 
 
-def test_without_a_daemon_it_says_what_to_do(tmp_path):
+def test_without_a_daemon_the_error_has_a_fix(tmp_path):
     result = dora("top", "--once", env=no_daemon(tmp_path))
     assert (result.returncode, result.stdout) == (1, "")
     assert "`dora up`" in result.stderr

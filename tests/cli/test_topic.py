@@ -52,7 +52,7 @@ def topics(daemon):
     return daemon
 
 
-def test_list_shows_who_receives(topics):
+def test_list_shows_the_receivers(topics):
     assert topics.dora("topic", "list").stdout.splitlines() == [
         "Node    Name   Subscribers",
         "talker  count  sink/c",
@@ -95,7 +95,7 @@ def test_hz_without_a_terminal_needs_a_duration(topics):
     assert "--duration" in result.stderr
 
 
-def test_hz_on_a_terminal_goes_on_until_control_c(topics):
+def test_hz_on_a_terminal_runs_until_control_c(topics):
     topics.answers["topic.watch"] = [m.TopicRates(at=1.0, rates=[COUNT]), ...]
     ours, theirs = pty.openpty()
     env = {**os.environ, "DORA_SOCKET": str(topics.socket), "TERM": "xterm", "COLUMNS": "120"}
@@ -195,7 +195,7 @@ def test_echo_ends_after_a_count(daemon):
     assert len(result.stdout.splitlines()) == 2
 
 
-def test_echo_ends_after_a_time_even_if_nothing_comes(daemon):
+def test_echo_ends_after_a_time_without_messages(daemon):
     daemon.answers["topic.subscribe"] = [message("a/b", [1]), ...]
     for duration in ("0.5", "2", "10"):  # a busy machine may need that for its start alone
         result = daemon.dora("topic", "echo", "--duration", duration)
@@ -205,13 +205,13 @@ def test_echo_ends_after_a_time_even_if_nothing_comes(daemon):
     assert len(result.stdout.splitlines()) == 1
 
 
-def test_echo_tells_at_its_end_what_was_displaced(daemon):
+def test_echo_reports_displaced_messages_at_its_end(daemon):
     daemon.answers["topic.subscribe"] = [message("a/b", [1]), message("a/b", [9], dropped=7)]
     result = daemon.dora("topic", "echo")
     assert result.stderr == "note: 7 messages were displaced on a/b: read too slowly\n"
 
 
-def test_pub_sends_json_as_often_as_asked(daemon):
+def test_pub_sends_json_the_requested_number_of_times(daemon):
     daemon.answers["topic.publish"] = m.Published(messages=1, subscribers=2)
     result = daemon.dora("topic", "pub", "a/b", "[1, 2]", "--count", "300")
     assert result.returncode == 0
@@ -260,5 +260,5 @@ def test_a_long_array_is_cut_for_people():
         ("ü", '"ü"'),
     ],
 )
-def test_what_json_has_no_word_for_is_still_valid_json(value, text):
+def test_values_without_a_json_form_are_still_valid_json(value, text):
     assert to_json(value) == text

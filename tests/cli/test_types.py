@@ -71,7 +71,7 @@ acme/v1/Joint
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "expected"),
     [
         ("Imgae", "there is no type `Imgae` (did you mean `std/media/v1/Image`?)"),
         (
@@ -81,13 +81,13 @@ acme/v1/Joint
         ("a[", "`a[` is not a valid type name; write it as `std/media/v1/Image`"),
     ],
 )
-def test_a_type_that_is_none_is_an_error(tmp_path: Path, name: str, said: str) -> None:
+def test_an_unknown_type_is_an_error(tmp_path: Path, name: str, expected: str) -> None:
     result = dora("types", "show", name, cwd=tmp_path)
     assert result.returncode == 1
-    assert result.stderr.startswith(f"error: {said}")
+    assert result.stderr.startswith(f"error: {expected}")
 
 
-def test_the_module_goes_to_standard_output_or_a_file(project: Path) -> None:
+def test_the_module_is_written_to_stdout_or_a_file(project: Path) -> None:
     printed = dora("types", "generate", cwd=project)
     assert printed.returncode == 0
     assert "class Joint(Reader):" in printed.stdout
@@ -103,12 +103,12 @@ def test_a_file_that_cannot_be_written_is_an_error(project: Path) -> None:
     assert result.stderr == "error: cannot write no/m.py: No such file or directory\n"
 
 
-def test_what_is_wrong_in_a_file_of_types_is_an_error(project: Path) -> None:
+def test_an_invalid_file_of_types_is_an_error(project: Path) -> None:
     (project / "types" / "acme" / "v1.yml").write_text("types: {T: {arrow: X}}\n")
     result = dora("types", "list", cwd=project)
     assert result.returncode == 1
-    said = "error: types/acme/v1.yml:1:20: types.T.arrow: there is no type `X`\n"
-    assert result.stderr == said
+    expected = "error: types/acme/v1.yml:1:20: types.T.arrow: there is no type `X`\n"
+    assert result.stderr == expected
 
 
 def test_urns_are_completed(project: Path) -> None:

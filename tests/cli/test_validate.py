@@ -70,7 +70,7 @@ def test_all_problems_are_listed_one_a_line_with_their_place(bad):
     assert "`outputs`" in second
 
 
-def test_json_tells_problems_with_their_places(bad):
+def test_json_lists_problems_with_line_and_column(bad):
     result = dora("validate", "--json", cwd=bad)
     assert result.returncode == 1
     report = json.loads(result.stdout)
@@ -81,27 +81,29 @@ def test_json_tells_problems_with_their_places(bad):
     ]
 
 
-def test_json_counts_what_a_good_file_has(good):
+def test_json_counts_the_parts_of_a_valid_file(good):
     report = json.loads(dora("validate", "--json", cwd=good).stdout)
     assert report["ok"] is True
     assert (report["nodes"], report["edges"], report["timers"]) == (2, 2, 1)
     assert report["problems"] == report["warnings"] == report["notes"] == []
 
 
-def test_a_program_that_is_not_there_is_a_warning(tmp_path):
+def test_a_missing_program_is_a_warning(tmp_path):
     (tmp_path / "dataflow.yml").write_text("nodes:\n  - id: a\n    path: missing.py\n")
     result = dora("validate", cwd=tmp_path)
     assert result.returncode == 0
     assert result.stderr.startswith("warning: dataflow.yml:3:5: nodes[0].path: no file")
 
 
-def test_so_is_the_file_of_an_operator(tmp_path):
+def test_a_missing_operator_file_is_a_warning(tmp_path):
     text = "nodes:\n  - id: a\n    operators:\n      - {id: x, python: {source: missing.py}}\n"
     (tmp_path / "dataflow.yml").write_text(text)
     result = dora("validate", cwd=tmp_path)
     assert result.returncode == 0
-    said = "warning: dataflow.yml:4:26: nodes[0].operators[0].python.source: no file `missing.py`"
-    assert result.stderr.startswith(said)
+    printed = (
+        "warning: dataflow.yml:4:26: nodes[0].operators[0].python.source: no file `missing.py`"
+    )
+    assert result.stderr.startswith(printed)
 
 
 def test_a_node_that_is_built_first_may_have_no_program_yet(tmp_path):
@@ -110,7 +112,7 @@ def test_a_node_that_is_built_first_may_have_no_program_yet(tmp_path):
     assert dora("validate", cwd=tmp_path).stderr == ""
 
 
-def test_what_cannot_run_yet_is_a_note_and_no_failure(tmp_path):
+def test_unsupported_keys_are_a_note_and_not_a_failure(tmp_path):
     text = "nodes:\n  - id: a\n    path: dynamic\n    deploy: {machine: b}\n"
     (tmp_path / "dataflow.yml").write_text(text)
     result = dora("validate", cwd=tmp_path)
@@ -153,7 +155,7 @@ def test_types_that_do_not_fit_are_warnings_and_with_strict_types_errors(tmp_pat
     assert [note["key"] for note in found["notes"]] == ["nodes[1].inputs.z"]
 
 
-def test_a_file_that_asks_for_strict_types_is_not_run_unless_they_fit(tmp_path):
+def test_a_file_with_strict_types_is_not_run_unless_they_fit(tmp_path):
     (tmp_path / "dataflow.yml").write_text(f"strict_types: true\n{TYPED}")
     for command in ("validate", "build", "run"):
         result = dora(command, "dataflow.yml", cwd=tmp_path)
@@ -173,7 +175,7 @@ def test_build_warns_of_types_and_with_strict_types_builds_nothing(tmp_path):
     assert (tmp_path / "built").exists()
 
 
-def test_what_is_wrong_in_a_file_of_types_fails_the_check(good):
+def test_errors_in_a_file_of_types_fail_the_check(good):
     (good / "types" / "acme").mkdir(parents=True)
     (good / "types" / "acme" / "v1.yml").write_text("types:\n  X: {arrow: Flaot32}\n")
     result = dora("validate", cwd=good)
@@ -206,7 +208,7 @@ PLACE = f"dataflow.yml:6:41: {KEY}: the unknown key `queue-size` is ignored"
 
 
 @pytest.mark.parametrize("command", ["validate", "build", "run"])
-def test_an_ignored_key_is_told_with_its_place_and_the_nearest_word(ignored, command):
+def test_an_ignored_key_is_reported_with_line_and_column_and_the_nearest_key(ignored, command):
     result = dora(command, "dataflow.yml", cwd=ignored)
     assert result.returncode == 0, result.stderr
     assert f"warning: {PLACE} (did you mean `queue_size`?)\n" in result.stderr
@@ -221,7 +223,7 @@ def test_strict_makes_ignored_keys_errors(ignored, command):
     assert not (ignored / "out").exists()
 
 
-def test_json_says_which_warnings_are_of_ignored_keys(ignored):
+def test_json_marks_warnings_about_ignored_keys(ignored):
     found = json.loads(dora("validate", "--json", cwd=ignored).stdout)
     assert (found["ok"], [warning["ignored"] for warning in found["warnings"]]) == (True, [True])
     found = json.loads(dora("validate", "--strict", "--json", cwd=ignored).stdout)

@@ -52,7 +52,7 @@ def test_next_in_a_thread_lets_another_thread_send(flow: Flow) -> None:
     assert flow.reports("both") == [list(range(30))]
 
 
-def test_next_in_an_executor_leaves_the_event_loop_running(flow: Flow) -> None:
+def test_next_in_an_executor_does_not_block_the_event_loop(flow: Flow) -> None:
     flow.node(
         "async",
         """
@@ -77,19 +77,19 @@ def test_next_in_an_executor_leaves_the_event_loop_running(flow: Flow) -> None:
                 types.append(event["type"])
                 if len(types) == 3:
                     break
-            event = await asyncio.to_thread(node.next, timeout=0.3)
+            event = await asyncio.to_thread(node.next, timeout=0.1)
             counter.cancel()
             report([types, event["type"], turns])
 
         asyncio.run(main())
         """,
-        inputs={"tick": "dora/timer/millis/400"},
+        inputs={"tick": "dora/timer/millis/600"},
     )
     flow.run(stop_after=10).expect(0)
     [[types, timed_out, turns]] = flow.reports("async")
     assert types == ["INPUT"] * 3
     assert timed_out == "ERROR"
-    assert turns >= 20, "the loop stood still while a thread waited"
+    assert turns >= 10, "the loop stood still while a thread waited"
 
 
 def test_polling_is_empty_in_a_coroutine_sees_data_and_the_stop(flow: Flow) -> None:
@@ -207,7 +207,7 @@ def test_recv_async_gives_events_timeouts_and_none_at_the_end(flow: Flow) -> Non
     ]
 
 
-def test_recv_async_leaves_other_tasks_running(flow: Flow) -> None:
+def test_recv_async_does_not_block_other_tasks(flow: Flow) -> None:
     flow.node(
         "async",
         """
@@ -232,4 +232,4 @@ def test_recv_async_leaves_other_tasks_running(flow: Flow) -> None:
     flow.run(stop_after=10).expect(0)
     [[type_, turns]] = flow.reports("async")
     assert type_ == "INPUT"
-    assert turns >= 10, "the loop stood still during recv_async"
+    assert turns >= 5, "the loop stood still during recv_async"

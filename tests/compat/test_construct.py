@@ -123,7 +123,7 @@ except RuntimeError as error:
     assert outcome.output.startswith("RAISED"), outcome.output
 
 
-def test_nodes_can_see_that_a_daemon_started_them(flow: Flow) -> None:
+def test_nodes_can_detect_that_a_daemon_started_them(flow: Flow) -> None:
     flow.node(
         "node",
         """
@@ -155,7 +155,7 @@ HAND_STARTED = """
 """
 
 
-def test_a_process_started_by_hand_attaches_as_a_dynamic_node(flow: Flow) -> None:
+def test_a_manually_started_process_attaches_as_a_dynamic_node(flow: Flow) -> None:
     (flow.folder / "by_hand.py").write_text(
         """
 from dora import Node
@@ -174,7 +174,7 @@ print(event["type"], event["id"])
 
 
 @pytest.mark.parametrize("name", ["nobody", "starter"])
-def test_a_name_that_is_no_dynamic_node_raises(flow: Flow, name: str) -> None:
+def test_a_name_of_no_dynamic_node_raises(flow: Flow, name: str) -> None:
     (flow.folder / "by_hand.py").write_text(
         f"""
 from dora import Node

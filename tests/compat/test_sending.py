@@ -13,7 +13,7 @@ SINK = """
 """
 
 
-def test_an_undeclared_output_is_warned_about_once_and_nothing_else(flow: Flow) -> None:
+def test_an_undeclared_output_is_only_warned_about_once(flow: Flow) -> None:
     flow.node(
         "sender",
         """

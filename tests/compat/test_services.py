@@ -5,7 +5,7 @@ import uuid
 from tests.harness.dataflow import Flow
 
 
-def test_a_response_comes_back_with_the_id_of_its_request(flow: Flow) -> None:
+def test_a_response_has_the_id_of_its_request(flow: Flow) -> None:
     flow.node(
         "client",
         """
@@ -98,7 +98,7 @@ def test_a_response_without_an_id_is_sent_with_a_warning(flow: Flow) -> None:
     assert len(warnings) == 1, outcome.output
 
 
-def test_mistakes_are_those_of_sending(flow: Flow) -> None:
+def test_invalid_data_raises_as_in_send_output(flow: Flow) -> None:
     flow.node(
         "node",
         """

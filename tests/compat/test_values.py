@@ -120,7 +120,7 @@ def test_an_array_arrives_with_its_type_and_values(received: dict[str, Any], nam
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_offsets_of_slices_stay_behind(received: dict[str, Any], name: str) -> None:
+def test_slices_arrive_without_their_offsets(received: dict[str, Any], name: str) -> None:
     assert received[name]["offset"] == 0
 
 
@@ -136,7 +136,7 @@ def test_bytes_arrive_as_uint8(received: dict[str, Any]) -> None:
     assert received["bytes"]["values"] == str(list(b"bytes"))
 
 
-def test_no_bytes_arrive_as_an_empty_uint8(received: dict[str, Any]) -> None:
+def test_empty_bytes_arrive_as_an_empty_uint8(received: dict[str, Any]) -> None:
     assert received["no bytes"]["type"] == "uint8"
     assert received["no bytes"]["values"] == "[]"
 
@@ -146,7 +146,7 @@ def test_a_record_batch_arrives_as_a_struct_array(received: dict[str, Any]) -> N
     assert received["record batch"]["values"] == "[{'a': 1, 'b': 'x'}, {'a': 2, 'b': 'y'}]"
 
 
-def test_anything_else_is_refused_naming_the_accepted_types(flow: Flow) -> None:
+def test_other_data_is_refused_with_a_list_of_accepted_types(flow: Flow) -> None:
     flow.node("sender", REFUSED, outputs=["v"])
     flow.run().expect(0)
     reports = flow.reports("sender")

@@ -1,4 +1,4 @@
-"""What the tests of the control API share."""
+"""Fixtures of the tests of the control API."""
 
 from tests.harness.blocking import nothing_blocks
 

@@ -1,6 +1,6 @@
 """Makes the reference part of docs/control-api.md, and the AsyncAPI document beside it.
 
-`python -m tests.control.reference` writes both anew.
+`python -m tests.control.reference` writes both.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def asyncapi() -> str:
 
 
 def page(text: str) -> str:
-    """Return the page with its reference part made anew."""
+    """Return the page with its reference part replaced."""
     assert _MADE.search(text), "the page has lost its markers"
     return _MADE.sub(lambda found: found[1] + "\n" + reference() + found[2], text)
 
@@ -41,13 +41,13 @@ def reference() -> str:
 
 
 def _methods() -> Iterator[str]:
-    yield from ("| method | parameters | gives |", "|---|---|---|")
+    yield from ("| method | parameters | returns |", "|---|---|---|")
     for name, method in m.METHODS.items():
         result = "nothing" if method.result is m.Nothing else _link(method.result)
-        gives = f"a stream of {result}" if method.stream else result
+        shown = f"a stream of {result}" if method.stream else result
         if method.binary:
-            gives = f"a stream of [binary frames](#data) with {result}"
-        yield f"| [`{name}`](#method-{name.replace('.', '')}) | {_brief(method.params)} | {gives} |"
+            shown = f"a stream of [binary frames](#data) with {result}"
+        yield f"| [`{name}`](#method-{name.replace('.', '')}) | {_brief(method.params)} | {shown} |"
     for name, method in m.METHODS.items():
         yield from ("", f"### Method {name}", "", _summary(method), "")
         if msgspec.structs.fields(method.params):
@@ -57,7 +57,7 @@ def _methods() -> Iterator[str]:
 
 
 def _summary(method: m.Method) -> str:
-    """What a method does, and what is said of its parameters, if they are its own."""
+    """Return the summary of a method, and that of its parameters unless methods share them."""
     sharing = [row for row in m.METHODS.values() if row.params is method.params]
     words = summary_of(method.params)
     if len(sharing) > 1 or _letters(words) == _letters(method.summary):
@@ -81,9 +81,9 @@ def _brief(params: type[m.Struct]) -> str:
 
 def _types() -> Iterator[str]:
     yield from ("", "## Types", "", "Times are seconds since 1970 (UTC), durations seconds, sizes")
-    yield from ("bytes, unless it says otherwise. Fields with a default may be missing.",)
+    yield from ("bytes, unless stated otherwise. Fields with a default may be missing.",)
     used = {method.params for method in m.METHODS.values()}
-    for kind in vars(m).values():
+    for _, kind in sorted(vars(m).items()):
         if not (isinstance(kind, type) and issubclass(kind, m.Struct) and kind is not m.Struct):
             continue
         if kind in used or kind.__name__ in _HIDDEN:

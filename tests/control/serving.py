@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dorad.control.limits import Limits
     from dorad.control.server import Call
 
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 VERSION = "1.2.3"
 
 
@@ -39,12 +39,12 @@ async def status(call: Call, params: m.Nothing) -> m.DaemonStatus:
     )
 
 
-def happening(number: int, text: str = "") -> m.Event:
+def event_number(number: int, text: str = "") -> m.Event:
     return m.Event(at=number, dataflow="u", what="node-started", text=text)
 
 
 class Endless:
-    """Handlers that go on until they are ended, and tell when they are."""
+    """Handlers that run until they are cancelled, and record it."""
 
     def __init__(self) -> None:
         self.running = 0
@@ -61,12 +61,12 @@ class Endless:
         raise AssertionError
 
     async def watch(self, call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
-        """One event and silence; or, for the dataflow `flood`, as many as the client takes."""
+        """Yield one event and wait; for the dataflow `flood`, yield events without end."""
         with self._counted():
             while params.dataflow == "flood":
-                yield happening(self.sent, "x" * 10_000)
+                yield event_number(self.sent, "x" * 10_000)
                 self.sent += 1
-            yield happening(0)
+            yield event_number(0)
             await asyncio.Event().wait()
 
     @contextmanager
@@ -96,7 +96,7 @@ async def serving(
     limits: Limits | None = None,
     credentials: Any = peer_of,
 ) -> AsyncIterator[Path]:
-    """Run a server in this event loop; gives its socket."""
+    """Run a server in this event loop; yield its socket."""
     server = ControlServer(handlers, version=VERSION, limits=limits, credentials=credentials)
     path = folder / "control.sock"
     await server.serve(path)
@@ -111,7 +111,7 @@ async def serving(
 def serving_beside(
     folder: Path, handlers: Mapping[str, Any], limits: Limits | None = None
 ) -> Iterator[Path]:
-    """Run a server in an event loop in a thread of its own; gives its socket."""
+    """Run a server in an event loop of its own thread; yield its socket."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -134,7 +134,7 @@ def serving_beside(
 
 
 class Raw:
-    """A client that does what the document says, with nothing of ours."""
+    """A client that follows the document and uses no code of dorad."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -151,7 +151,7 @@ class Raw:
         await self.send({"id": id_, "method": method, "params": params or {}})
 
     async def call(self, id_: int, method: str, params: Any = None) -> Any:
-        """Return the reply to this id; others are skipped."""
+        """Return the reply to this id; skip others."""
         await self.ask(id_, method, params)
         while (reply := await self.receive())["id"] != id_:
             pass

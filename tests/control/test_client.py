@@ -22,7 +22,7 @@ from dorad.control.client import Client, ControlError, NoDaemonError
 from dorad.control.limits import Limits
 from dorad.dataflow.errors import DataflowError
 
-from .serving import DEADLINE_S, VERSION, Endless, happening, serving_beside, status
+from .serving import DEADLINE_S, VERSION, Endless, event_number, serving_beside, status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -74,7 +74,7 @@ def test_a_stream_ends_with_its_block(tmp_path: Path) -> None:
     endless = Endless()
     with serving_beside(tmp_path, endless.handlers) as path, Client(path) as client:
         with client.watch() as events:
-            assert next(events) == happening(0)
+            assert next(events) == event_number(0)
         client.status()  # answered after the cancellation was taken
         assert endless.running == 0
         assert list(events) == []
@@ -169,7 +169,7 @@ def test_the_usual_places_are_tried_in_turn(
 
 @pytest.mark.parametrize("backlog", [0, 5])
 def test_a_daemon_that_hangs(tmp_path: Path, backlog: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether it has room in its backlog still, or not."""
+    """With and without room in its backlog."""
     monkeypatch.setattr(client_module, "CONNECT_S", 0.2)
     monkeypatch.setattr(connecting, "CONNECT_S", 0.2)
     with socket.socket(socket.AF_UNIX) as hung, socket.socket(socket.AF_UNIX) as other:
@@ -186,7 +186,7 @@ def test_the_deadline_to_connect_leaves_room_within_three_seconds() -> None:
     assert connecting.CONNECT_S + connecting.OPTIONS["close_timeout"] < 3
 
 
-def test_what_is_no_daemon(tmp_path: Path) -> None:
+def test_a_server_that_is_not_dorad(tmp_path: Path) -> None:
     with _answering(tmp_path / "s", b"SSH-2.0-OpenSSH\r\n"):
         with pytest.raises(ControlError, match="does not answer like dorad"):
             Client(tmp_path / "s")
@@ -194,7 +194,7 @@ def test_what_is_no_daemon(tmp_path: Path) -> None:
 
 @contextmanager
 def _answering(path: Path, words: bytes) -> Iterator[None]:
-    """Something that listens, says a few bytes to who connects, and ends."""
+    """A listener that sends a few bytes to its client and ends."""
 
     def answer() -> None:
         client, _ = listener.accept()
@@ -214,15 +214,15 @@ def _answering(path: Path, words: bytes) -> Iterator[None]:
 def test_a_call_that_is_not_answered_in_time_is_ended(tmp_path: Path) -> None:
     endless = Endless()
     with serving_beside(tmp_path, endless.handlers) as path:
-        with Client(path, timeout=0.1) as client:
-            with pytest.raises(ControlError, match=r"did not answer .* within 0\.1 s") as caught:
+        with Client(path, timeout=0.5) as client:
+            with pytest.raises(ControlError, match=r"did not answer .* within 0\.5 s") as caught:
                 client.wait("x", timeout=0)
             client.status()
             assert endless.running == 0
     assert caught.value.code == "deadline"
 
 
-def test_the_end_of_the_daemon_ends_what_waits(tmp_path: Path) -> None:
+def test_the_end_of_the_daemon_ends_waiting_calls(tmp_path: Path) -> None:
     endless = Endless()
     errors = []
     with serving_beside(tmp_path, endless.handlers) as path:
@@ -251,14 +251,16 @@ def test_the_end_of_the_daemon_ends_what_waits(tmp_path: Path) -> None:
         lambda client: client.wait("x"),
         lambda client: client.list(),
         lambda client: next(client.watch()),
-        lambda client: _look_again_and_again(client.watch()),
+        lambda client: _poll_forever(client.watch()),
     ],
     ids=["a call without a deadline", "a call", "a stream", "a stream with timeouts"],
 )
-def test_a_daemon_that_falls_silent_is_noticed_within_3_s(
-    tmp_path: Path, ask: Callable[[Client], object]
+def test_a_silent_daemon_is_detected_within_3_s(
+    tmp_path: Path, ask: Callable[[Client], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert client_module.SILENCE_S + client_module.ANSWER_S < 3
+    monkeypatch.setattr(client_module, "SILENCE_S", 0.3)
+    monkeypatch.setattr(client_module, "ANSWER_S", 0.7)
     with _silent_after_welcome(tmp_path / "s"), Client(tmp_path / "s") as client:
         begun = time.monotonic()
         with pytest.raises(ControlError, match="has not answered") as caught:
@@ -267,7 +269,7 @@ def test_a_daemon_that_falls_silent_is_noticed_within_3_s(
     assert caught.value.code == "deadline"
 
 
-def _look_again_and_again(stream: Stream[m.Event]) -> None:
+def _poll_forever(stream: Stream[m.Event]) -> None:
     while True:
         with suppress(TimeoutError):
             stream.next(timeout=0.3)
@@ -304,25 +306,25 @@ def _silent_after_welcome(path: Path) -> Iterator[None]:
             process.kill()
 
 
-def test_a_daemon_that_works_long_is_not_taken_for_hung(
+def test_a_slow_call_does_not_count_as_a_hung_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "SILENCE_S", 0.05)
-    monkeypatch.setattr(client_module, "ANSWER_S", 0.2)
+    monkeypatch.setattr(client_module, "ANSWER_S", 0.7)
     endless = Endless()
     with serving_beside(tmp_path, endless.handlers) as path, Client(path) as client:
         with client.watch() as events:
             next(events)
             with pytest.raises(TimeoutError):
-                events.next(timeout=0.5)
+                events.next(timeout=1.0)
 
 
-def test_closing_does_not_wait_for_what_nobody_reads(
+def test_closing_does_not_wait_for_unread_streams(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def chatter(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         while True:
-            yield happening(0)
+            yield event_number(0)
 
     monkeypatch.setitem(connecting.OPTIONS, "close_timeout", DEADLINE_S)
     with serving_beside(tmp_path, {"watch": chatter}) as path:

@@ -1,4 +1,4 @@
-"""What requests and data look like as frames, and what is said of wrong ones."""
+"""Requests and data as frames, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dorad.dataflow.errors import DataflowError, Problem
 from dorad.problems import ProblemError
 
 
-def test_a_request_has_only_what_differs_from_the_defaults() -> None:
-    """So a daemon that is older than a parameter understands who does not use it."""
+def test_a_request_omits_default_values() -> None:
+    """So an older daemon understands clients that do not use newer parameters."""
     frame = codec.encode_request(3, "logs.read", m.LogRead(tail=5, nodes=["a"]))
     assert json.loads(frame) == {
         "id": 3,
@@ -41,7 +41,7 @@ def test_a_result_may_have_fields_that_we_do_not_know() -> None:
         (m.Stop, '{"grace": NaN}', "it is not valid JSON"),
     ],
 )
-def test_a_message_says_which_field_is_wrong(kind: type, text: str, words: str) -> None:
+def test_a_decoding_error_names_the_wrong_field(kind: type, text: str, words: str) -> None:
     with pytest.raises(ControlError) as caught:
         codec.decode(text, kind, "it")
     assert words in caught.value.message
@@ -68,7 +68,7 @@ def test_negative_times_are_refused(method: str, params: bytes) -> None:
         codec.decode_params(method, m.METHODS[method], msgspec.Raw(params))
 
 
-def test_data_comes_back_as_it_was_sent() -> None:
+def test_data_round_trips() -> None:
     header = m.TopicHeader(stream=1, topic="a/b", sequence=2, dropped=3, metadata={"k": 1.5})
     found, data = codec.decode_data(codec.encode_data(header, b"12345678"))
     assert found == header
@@ -88,7 +88,7 @@ def test_an_answer_that_is_too_large_is_an_error() -> None:
     assert caught.value.code == "too-large"
 
 
-def test_an_error_keeps_all_it_says_on_its_way() -> None:
+def test_an_error_round_trips_with_all_its_fields() -> None:
     error = ControlError("not-found", "no node `x`", "did you mean `y`?", ["a"])
     frame = codec.encode(m.Reply(id=1, error=as_message(error)))
     arrived = codec.decode(frame, codec.Arrived, "it")
@@ -103,7 +103,7 @@ def test_an_error_keeps_all_it_says_on_its_way() -> None:
     assert str(again) == "no node `x` (did you mean `y`?)"
 
 
-def test_errors_of_other_rooms_travel_too() -> None:
+def test_errors_of_other_packages_round_trip_too() -> None:
     found = Problem("flow.yml", 2, 3, "nodes[0].path", "cannot be empty")
     sent = as_message(DataflowError([found], "the node cannot be started"))
     assert (sent.code, sent.message) == ("refused", "the node cannot be started")

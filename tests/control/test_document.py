@@ -1,4 +1,4 @@
-"""The documents of the API: made from the structs, right in what they show, and enough."""
+"""The documents of the API: generated from the structs, correct and complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dorad.control.schema import document, field_docs
 from tests.docs.markdown import sections
 
 from .reference import ASYNCAPI, PAGE, asyncapi, page
-from .serving import DEADLINE_S, happening, raw, serving
+from .serving import DEADLINE_S, event_number, raw, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -32,14 +32,11 @@ DOCUMENT = json.loads(ASYNCAPI.read_text(encoding="utf-8"))
 UUID = "0197a3c2-5d1e-7c4f-9b8a-2f6d10e4c7aa"
 
 
-# -- made from the structs -------------------------------------------------------------------------
-
-
-def test_the_page_says_what_the_structs_say() -> None:
+def test_the_page_equals_the_structs() -> None:
     assert page(TEXT) == TEXT, "run `python -m tests.control.reference`"
 
 
-def test_the_asyncapi_document_says_what_the_structs_say() -> None:
+def test_the_asyncapi_document_equals_the_structs() -> None:
     assert ASYNCAPI.read_text(encoding="utf-8") == asyncapi(), (
         "run `python -m tests.control.reference`"
     )
@@ -70,9 +67,6 @@ def test_the_limits_are_those_in_force() -> None:
     assert {MAX_REQUEST >> 20, MAX_REPLY >> 20} <= shown
 
 
-# -- AsyncAPI --------------------------------------------------------------------------------------
-
-
 def references(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for key, inner in value.items():
@@ -93,7 +87,7 @@ def resolve(reference: str) -> Any:
     return resolve(found["$ref"]) if "$ref" in found else found
 
 
-def test_it_has_what_asyncapi_3_requires() -> None:
+def test_it_has_the_keys_that_asyncapi_3_requires() -> None:
     assert DOCUMENT["asyncapi"] == "3.0.0"
     assert {"title", "version"} <= DOCUMENT["info"].keys()
     assert {"host", "protocol"} <= DOCUMENT["servers"]["local"].keys()
@@ -127,14 +121,11 @@ def test_every_message_and_schema_is_used() -> None:
             assert f"#/components/{kind}/{name}" in used, name
 
 
-def test_what_is_said_of_a_field_stands_in_its_schema() -> None:
+def test_the_description_of_a_field_is_in_its_schema() -> None:
     [words] = [text for name, text in field_docs(m.Stop).items() if name == "force"]
     schema = DOCUMENT["components"]["schemas"]["Stop"]
     assert schema["properties"]["force"]["description"] == words
     assert schema["additionalProperties"] is False
-
-
-# -- what is shown ---------------------------------------------------------------------------------
 
 
 def test_every_frame_that_is_shown_is_json() -> None:
@@ -153,7 +144,7 @@ def session() -> list[tuple[str, Any]]:
     return [(line[0], json.loads(line[2:])) for line in lines]
 
 
-async def test_the_session_goes_as_it_is_shown(tmp_path: Path) -> None:
+async def test_the_example_session_works(tmp_path: Path) -> None:
     started = asyncio.Event()
     shown = session()
     [event] = [frame["event"] for _, frame in shown if "event" in frame]
@@ -182,7 +173,7 @@ async def test_the_session_goes_as_it_is_shown(tmp_path: Path) -> None:
             if direction == ">":
                 await client.send(frame)
                 continue
-            # What belongs to different requests may come in any order.
+            # Replies to different requests may come in any order.
             while frame not in waiting:
                 got = await client.receive()
                 waiting.append({**got, "welcome": "dorad 0.1.0"} if "welcome" in got else got)
@@ -190,14 +181,14 @@ async def test_the_session_goes_as_it_is_shown(tmp_path: Path) -> None:
         assert waiting == []
 
 
-async def test_the_client_that_is_shown_works(tmp_path: Path) -> None:
+async def test_the_example_client_works(tmp_path: Path) -> None:
     [block] = [
         block for found in sections(PAGE) for block in found.blocks if block.language == "python"
     ]
     (tmp_path / "client.py").write_text(block.text)
 
     async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
-        yield happening(1)
+        yield event_number(1)
         yield m.Event(at=2, dataflow="u", what="dataflow-ended")
 
     async with serving(tmp_path, {"watch": watch}) as path:

@@ -1,4 +1,4 @@
-"""Whatever a client does concerns that client alone."""
+"""A hostile client harms only itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STRANGER = 4321
 
 @pytest.fixture
 def nothing_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """A client's mistakes are its own: the daemon's log has no word of them."""
+    """Fail if the daemon has logged a client's mistake."""
     yield
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
@@ -54,9 +54,7 @@ def nothing_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         (b"\x00\x01", None, "only the daemon sends binary frames"),
     ],
 )
-async def test_a_frame_that_is_no_request(
-    tmp_path: Path, frame: Any, id_: int | None, words: str
-) -> None:
+async def test_an_invalid_frame(tmp_path: Path, frame: Any, id_: int | None, words: str) -> None:
     async with serving(tmp_path, {**HANDLERS, "top": status}) as path, raw(path) as client:
         await client.connection.send(frame)
         reply = await client.receive()
@@ -81,7 +79,7 @@ async def test_a_frame_that_is_no_request(
         ),
     ],
 )
-async def test_a_request_that_is_wrong(
+async def test_an_invalid_request(
     tmp_path: Path, method: str, params: Any, code: str, words: str
 ) -> None:
     handlers = {**HANDLERS, "node.info": status, "dataflow.wait": status}
@@ -101,7 +99,7 @@ async def test_a_misspelt_word_is_answered_with_the_right_one(tmp_path: Path) ->
 
 async def test_a_huge_frame_ends_its_connection_only(tmp_path: Path) -> None:
     async with serving(tmp_path, HANDLERS) as path, raw(path) as other, raw(path) as client:
-        # The header of a frame that says it is so large; the rest never comes.
+        # Only the header of a large frame.
         size = (MAX_REQUEST + 1).to_bytes(8, "big")
         client.connection.transport.write(b"\x81\xff" + size + bytes(4))
         with pytest.raises(ConnectionClosed) as caught:
@@ -140,7 +138,7 @@ async def test_a_handshake_that_is_wrong(tmp_path: Path, hello: Any, code: str, 
             await client.receive()
 
 
-async def test_who_says_no_hello_is_let_go(tmp_path: Path) -> None:
+async def test_a_client_without_a_hello_is_disconnected(tmp_path: Path) -> None:
     limits = Limits(hello=0.1)
     async with serving(tmp_path, HANDLERS, limits=limits) as path, raw(path, greet=False) as client:
         assert (await client.receive())["error"]["code"] == "deadline"
@@ -148,7 +146,7 @@ async def test_who_says_no_hello_is_let_go(tmp_path: Path) -> None:
             await client.receive()
 
 
-async def test_a_socket_that_says_nothing_is_closed(tmp_path: Path) -> None:
+async def test_a_silent_socket_is_closed(tmp_path: Path) -> None:
     async with serving(tmp_path, HANDLERS, limits=Limits(hello=0.1)) as path:
         reader, writer = await asyncio.open_unix_connection(str(path))
         async with asyncio.timeout(DEADLINE_S):
@@ -156,7 +154,7 @@ async def test_a_socket_that_says_nothing_is_closed(tmp_path: Path) -> None:
         writer.close()
 
 
-async def test_half_open_handshakes_keep_nobody_out(tmp_path: Path) -> None:
+async def test_half_open_handshakes_do_not_block_other_clients(tmp_path: Path) -> None:
     limits = Limits(connections=2)
     async with serving(tmp_path, HANDLERS, limits=limits) as path, AsyncExitStack() as stack:
         for _ in range(50):
@@ -180,7 +178,7 @@ async def test_sockets_beyond_the_limit_are_closed_at_once(tmp_path: Path) -> No
 
 
 async def test_500_connections_at_once(tmp_path: Path) -> None:
-    """Some get in, the others are told why not; who was there before notices nothing."""
+    """Some connect, the others get the reason; connected clients are not disturbed."""
     limits = Limits(connections=20)
     async with serving(tmp_path, HANDLERS, limits=limits) as path, raw(path) as first:
         results = await asyncio.gather(*(_try(path) for _ in range(500)))
@@ -209,7 +207,7 @@ async def _try(path: Path) -> str:
         sock.close()
 
 
-async def test_a_wrong_user_is_refused_and_told_why(
+async def test_another_user_is_refused_with_the_reason(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def stranger(sock: socket.socket) -> Peer:
@@ -227,7 +225,7 @@ async def test_a_wrong_user_is_refused_and_told_why(
     assert f"refused process 1 of user {STRANGER}" in caplog.text
 
 
-async def test_a_client_that_vanishes_takes_its_calls_and_streams_along(tmp_path: Path) -> None:
+async def test_calls_and_streams_end_when_their_client_vanishes(tmp_path: Path) -> None:
     endless = Endless()
     async with serving(tmp_path, endless.handlers) as path:
         async with raw(path) as client:
@@ -250,7 +248,7 @@ async def test_a_client_that_vanishes_while_it_does_not_read(tmp_path: Path) -> 
             await endless.until_running(0)
 
 
-async def test_a_client_that_only_stops_sending_has_gone(tmp_path: Path) -> None:
+async def test_a_client_that_shuts_down_its_sending_end_is_disconnected(tmp_path: Path) -> None:
     endless = Endless()
     async with serving(tmp_path, endless.handlers) as path, raw(path) as client:
         await _stop_reading(client.connection)
@@ -261,7 +259,7 @@ async def test_a_client_that_only_stops_sending_has_gone(tmp_path: Path) -> None
         client.connection.transport.abort()
 
 
-async def test_a_reader_that_is_too_slow_loses_its_stream_and_holds_up_nobody(
+async def test_a_reader_that_is_too_slow_loses_its_stream_and_delays_no_other(
     tmp_path: Path,
 ) -> None:
     endless = Endless()
@@ -281,7 +279,7 @@ async def test_a_reader_that_is_too_slow_loses_its_stream_and_holds_up_nobody(
             assert "result" in await slow.call(2, "daemon.status"), "the connection lives"
 
 
-async def test_a_reader_that_never_reads_again_is_let_go(tmp_path: Path) -> None:
+async def test_a_reader_that_stops_reading_is_disconnected(tmp_path: Path) -> None:
     endless = Endless()
     server = ControlServer(endless.handlers, version=VERSION, limits=Limits(slow=0.2))
     await server.serve(tmp_path / "control.sock")
@@ -291,13 +289,13 @@ async def test_a_reader_that_never_reads_again_is_let_go(tmp_path: Path) -> None
         await endless.until_running(1)
         await endless.until_running(0)
         async with asyncio.timeout(DEADLINE_S):
-            while server.connections:  # noqa: ASYNC110 - a test can look, but is not told
+            while server.connections:  # noqa: ASYNC110 - a server announces nothing
                 await asyncio.sleep(0.01)
         slow.connection.transport.abort()
     await server.close()
 
 
-async def test_a_flood_of_requests_does_not_keep_others_waiting(tmp_path: Path) -> None:
+async def test_a_flood_of_requests_does_not_delay_others(tmp_path: Path) -> None:
     async with serving(tmp_path, HANDLERS) as path, raw(path) as noisy, raw(path) as other:
         flood = asyncio.create_task(_flood(noisy))
         try:
@@ -321,7 +319,7 @@ async def _stop_reading(connection: Any) -> None:
 
 
 async def _until_still(endless: Endless) -> int:
-    """Return how much the flood has sent, once it has to wait."""
+    """Return the number of events that the flood has sent when it has to wait."""
     async with asyncio.timeout(DEADLINE_S):
         await endless.until_running(1)
         before = -1
@@ -332,5 +330,5 @@ async def _until_still(endless: Endless) -> int:
     return before
 
 
-def test_our_own_process_is_not_the_stranger() -> None:
+def test_our_own_process_does_not_count_as_another_user() -> None:
     assert os.getuid() != STRANGER

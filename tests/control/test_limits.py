@@ -25,7 +25,7 @@ from dorad.control.limits import time_allowed
         (m.EdgeRef(source="a/x", target="b/x"), 90),
     ],
 )
-def test_a_call_may_take_what_it_asks_for_besides_the_usual(
+def test_the_time_a_call_may_take_includes_the_time_it_requests(
     params: m.Struct, seconds: float | None
 ) -> None:
     assert time_allowed(params, 60) == seconds

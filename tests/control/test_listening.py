@@ -1,4 +1,4 @@
-"""Where the socket lies, who may open it, and what happens to what lay there before."""
+"""The control socket: its place, its mode, and an existing file in its place."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_mode_follows_from_the_group(tmp_path: Path, group: int | None, mode
     assert found.st_gid == os.getgid()
 
 
-def test_nobody_gets_in_before_the_mode_is_right(tmp_path: Path) -> None:
+def test_no_client_connects_before_the_mode_is_set(tmp_path: Path) -> None:
     sock, _ = listening.bind(tmp_path / "s", None)
     with sock, socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
         client.connect(str(tmp_path / "s"))
@@ -56,14 +56,14 @@ def test_the_socket_of_a_live_daemon_is_not(tmp_path: Path, backlog: int) -> Non
     assert (tmp_path / "s").exists()
 
 
-def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_socket_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / "s").write_text("mine")
     with pytest.raises(ControlError, match="is not a socket"):
         listening.bind(tmp_path / "s", None)
     assert (tmp_path / "s").read_text() == "mine"
 
 
-def test_a_path_that_cannot_be_is_an_error(tmp_path: Path) -> None:
+def test_an_impossible_path_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="too long"):
         listening.bind(tmp_path / ("x" * 120), None)
     with pytest.raises(ControlError, match="cannot be used: No such file"):
@@ -120,7 +120,7 @@ def test_root_the_own_user_and_the_group_may_command(
     assert may_command(peer, own_uid=1000, group=group) is may
 
 
-def test_the_kernel_says_who_is_at_the_other_end() -> None:
+def test_the_peer_is_identified_by_the_kernel() -> None:
     here, there = socket.socketpair()
     with here, there:
         peer = peer_of(here)

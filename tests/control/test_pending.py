@@ -1,4 +1,4 @@
-"""How what arrives finds the request that it belongs to."""
+"""Received frames are matched to their requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_each_answer_goes_to_its_request() -> None:
     assert second.take() == m.NodeList(nodes=[])
 
 
-def test_an_error_is_raised_when_it_is_taken() -> None:
+def test_an_error_is_raised_when_its_result_is_read() -> None:
     requests = PendingRequests()
     request, _ = requests.add("dataflow.list", m.Nothing())
     requests.dispatch(frame(request.id, error={"code": "busy", "message": "no"}))
@@ -52,7 +52,7 @@ def test_data_goes_to_the_stream_in_its_header() -> None:
     assert request.take() == (header, memoryview(b"x"))
 
 
-def test_what_comes_for_a_request_that_was_dropped_is_ignored() -> None:
+def test_answers_to_a_dropped_request_are_ignored() -> None:
     requests = PendingRequests()
     request, _ = requests.add("watch", m.Watch())
     cancel = requests.drop(request)
@@ -64,7 +64,7 @@ def test_what_comes_for_a_request_that_was_dropped_is_ignored() -> None:
     assert requests.drop(request) is None, "what is over is not cancelled"
 
 
-def test_a_stream_that_nobody_reads_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unread_stream_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pending, "MAX_WAITING", 3)
     requests = PendingRequests()
     request, _ = requests.add("watch", m.Watch())
@@ -112,7 +112,7 @@ def test_a_wrong_request_is_not_sent() -> None:
         (b"no", "bad-request"),
     ],
 )
-def test_a_daemon_that_does_not_welcome_us(first: str | bytes, code: str) -> None:
+def test_a_daemon_that_sends_no_welcome(first: str | bytes, code: str) -> None:
     with pytest.raises(ControlError) as caught:
         check_welcome(first)
     assert caught.value.code == code

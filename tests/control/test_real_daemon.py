@@ -1,4 +1,4 @@
-"""Hostile and unlucky clients of a real dorad, while a dataflow runs: it notices nothing."""
+"""Hostile and unlucky clients of a real dorad do not disturb a running dataflow."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def dorad() -> Iterator[Daemon]:
 
 @pytest.fixture
 def flow(dorad: Daemon, tmp_path: Path) -> Iterator[Path]:
-    """A dataflow that counts; in the end it has run all the time and lost no number."""
+    """A dataflow that counts; fail if it has stopped or lost a number."""
     with dorad.client() as client:
         started = client.start(counting(tmp_path, HZ))
         dorad.until(lambda: seen(tmp_path))
@@ -58,13 +58,13 @@ def connect(path: Path, stack: ExitStack) -> socket.socket:
 
 
 def noise(path: Path, stack: ExitStack) -> None:
-    """Bytes that are no HTTP, HTTP that is no WebSocket, half a handshake, nothing at all."""
+    """Send random bytes, plain HTTP, half a handshake, and nothing."""
     for words in (os.urandom(5000), b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nUpgr", b""):
         connect(path, stack).sendall(words)
 
 
 def nonsense(path: Path, stack: ExitStack) -> None:
-    """Frames that are no requests, requests that are wrong, a frame that is too large."""
+    """Send invalid frames, invalid requests, and a frame that is too large."""
     for frame in ("{", "[" * 100_000, b"\x00", '{"id": 1, "method": "no.such"}', "x" * (5 << 20)):
         connection = stack.enter_context(unix_connect(str(path), compression=None))
         try:
@@ -77,13 +77,13 @@ def nonsense(path: Path, stack: ExitStack) -> None:
 
 
 def crowd(path: Path, stack: ExitStack) -> None:
-    """500 connections at once, most of which say nothing."""
+    """Open 500 connections at once that send nothing."""
     for _ in range(500):
         connect(path, stack)
 
 
 def slow_readers(path: Path, stack: ExitStack) -> None:
-    """Subscribers that never read what they asked for."""
+    """Subscribe without ever reading."""
     for method in ("topic.subscribe", "topic.watch", "watch", "logs.read"):
         connection = stack.enter_context(
             unix_connect(str(path), compression=None, max_queue=1, close_timeout=0.1)
@@ -95,7 +95,7 @@ def slow_readers(path: Path, stack: ExitStack) -> None:
 
 
 @pytest.mark.parametrize("attack", [noise, nonsense, crowd, slow_readers])
-def test_a_dataflow_does_not_notice(
+def test_hostile_clients_do_not_disturb_a_dataflow(
     dorad: Daemon, flow: Path, attack: Callable[[Path, ExitStack], None]
 ) -> None:
     with ExitStack() as stack:
@@ -104,7 +104,7 @@ def test_a_dataflow_does_not_notice(
         dorad.until(lambda: len(seen(flow)) > before + HZ)
 
 
-def test_what_hostile_clients_cost_is_given_back(dorad: Daemon, flow: Path) -> None:
+def test_descriptors_of_hostile_clients_are_closed(dorad: Daemon, flow: Path) -> None:
     process = psutil.Process(dorad.pid)
     before = process.num_fds()
     for attack in (noise, crowd, slow_readers):
@@ -113,7 +113,9 @@ def test_what_hostile_clients_cost_is_given_back(dorad: Daemon, flow: Path) -> N
     dorad.until(lambda: process.num_fds() <= before + 2, why="descriptors are left")
 
 
-def test_who_vanishes_in_mid_stream_leaves_nothing_behind(dorad: Daemon, flow: Path) -> None:
+def test_a_client_that_vanishes_in_mid_stream_leaves_no_descriptor(
+    dorad: Daemon, flow: Path
+) -> None:
     process = psutil.Process(dorad.pid)
     before = process.num_fds()
     for _ in range(2):
@@ -128,7 +130,7 @@ def test_who_vanishes_in_mid_stream_leaves_nothing_behind(dorad: Daemon, flow: P
         assert detail.status == "running"
 
 
-def test_a_daemon_that_is_stopped_is_reported_in_time(dorad: Daemon, flow: Path) -> None:
+def test_a_sigstopped_daemon_is_reported_in_time(dorad: Daemon, flow: Path) -> None:
     os.kill(dorad.pid, signal.SIGSTOP)
     try:
         begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""Calls and streams as a client sees them that only knows JSON."""
+"""Calls and streams, seen by a client that knows only JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dorad.control.errors import ControlError
 from dorad.control.limits import Limits
 from dorad.control.server import ControlServer
 
-from .serving import VERSION, Endless, happening, raw, serving, status
+from .serving import VERSION, Endless, event_number, raw, serving, status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -64,7 +64,7 @@ async def test_an_error_of_a_handler_reaches_the_client(tmp_path: Path) -> None:
     }
 
 
-async def test_a_fault_of_a_handler_is_logged_and_the_connection_lives(
+async def test_a_fault_of_a_handler_is_logged_and_the_connection_stays_open(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def top(call: Call, params: m.Nothing) -> m.Top:
@@ -79,7 +79,7 @@ async def test_a_fault_of_a_handler_is_logged_and_the_connection_lives(
     assert "ZeroDivisionError: secret" in caplog.text
 
 
-async def test_an_answer_that_is_no_json_is_an_internal_error(tmp_path: Path) -> None:
+async def test_an_answer_that_cannot_be_encoded_is_an_internal_error(tmp_path: Path) -> None:
     async def info(call: Call, params: m.ParamRef) -> m.Param:
         return m.Param(key="k", value=object())
 
@@ -119,7 +119,7 @@ async def test_a_timeout_inside_a_handler_is_its_own_fault(tmp_path: Path) -> No
 async def test_a_stream_is_events_and_an_end(tmp_path: Path) -> None:
     async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         for number in range(3):
-            yield happening(number)
+            yield event_number(number)
 
     async with serving(tmp_path, {"watch": watch}) as path, raw(path) as client:
         await client.ask(5, "watch")
@@ -128,7 +128,7 @@ async def test_a_stream_is_events_and_an_end(tmp_path: Path) -> None:
     assert replies[-1] == {"id": 5, "end": True}
 
 
-async def test_data_comes_in_binary_frames(tmp_path: Path) -> None:
+async def test_data_is_sent_in_binary_frames(tmp_path: Path) -> None:
     async def subscribe(call: Call, params: m.TopicSubscribe) -> AsyncIterator[Any]:
         header = m.TopicHeader(
             stream=call.id, topic="a/b", sequence=1, dropped=0, metadata={"k": [1]}
@@ -147,7 +147,7 @@ async def test_data_comes_in_binary_frames(tmp_path: Path) -> None:
 
 async def test_an_error_ends_a_stream(tmp_path: Path) -> None:
     async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
-        yield happening(0)
+        yield event_number(0)
         raise ControlError("not-found", "gone")
 
     async with serving(tmp_path, {"watch": watch}) as path, raw(path) as client:
@@ -181,7 +181,7 @@ async def test_cancel_right_after_the_request_ends_it(tmp_path: Path) -> None:
         await endless.until_running(0)
 
 
-async def test_cancel_of_what_has_ended_is_no_error(tmp_path: Path) -> None:
+async def test_cancelling_an_ended_request_is_not_an_error(tmp_path: Path) -> None:
     async with serving(tmp_path, {}) as path, raw(path) as client:
         assert await client.call(2, "cancel", {"id": 1}) == {"id": 2, "result": {}}
 
@@ -191,7 +191,7 @@ async def test_cleaning_up_is_not_disturbed_by_the_end_of_the_connection(tmp_pat
 
     async def watch(call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         try:
-            yield happening(0)
+            yield event_number(0)
             await asyncio.Event().wait()
         finally:
             await going.wait()
@@ -207,7 +207,7 @@ async def test_cleaning_up_is_not_disturbed_by_the_end_of_the_connection(tmp_pat
             await cleaned.wait()
 
 
-async def test_an_id_in_use_is_refused_and_what_runs_goes_on(tmp_path: Path) -> None:
+async def test_an_id_in_use_is_refused_and_its_request_continues(tmp_path: Path) -> None:
     endless = Endless()
     async with serving(tmp_path, endless.handlers) as path, raw(path) as client:
         await client.ask(1, "dataflow.wait", {"dataflow": "x"})
@@ -242,7 +242,7 @@ def test_a_handler_for_an_unknown_method_is_refused() -> None:
         ControlServer({"no.such": status}, version=VERSION)
 
 
-async def test_closing_the_server_ends_what_runs_and_removes_the_socket(
+async def test_closing_the_server_ends_all_requests_and_removes_the_socket(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)

@@ -17,7 +17,7 @@ from dorad.dataflow.model import Dataflow
 from dorad.node.protocol import VERSION
 from tests.daemon.flows import dataflow, node
 
-DEADLINE_S = 15.0
+DEADLINE_S = 30.0
 TIMEOUT_S = 30.0
 
 SENDER = """
@@ -52,19 +52,19 @@ class EventRecorder:
     """Records the events of a broker."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[str, ...]] = []
+        self.events: list[tuple[str, ...]] = []
 
     def on_connected(self, node_id: str, pid: int) -> None:
-        self.heard.append(("connected", node_id))
+        self.events.append(("connected", node_id))
 
     def on_waiting(self, node_id: str, pid: int) -> None:
-        self.heard.append(("waiting", node_id))
+        self.events.append(("waiting", node_id))
 
     def on_outputs_done(self, node_id: str) -> None:
-        self.heard.append(("done", node_id))
+        self.events.append(("done", node_id))
 
     def on_disconnected(self, node_id: str) -> None:
-        self.heard.append(("disconnected", node_id))
+        self.events.append(("disconnected", node_id))
 
 
 def four_nodes() -> Dataflow:
@@ -80,10 +80,10 @@ class Stage:
     def __init__(self, broker: Broker, path: Path, events: EventRecorder) -> None:
         self.broker = broker
         self.path = path
-        self.heard = events.heard
+        self.events = events.events
 
     def received(self, node_id: str) -> int:
-        """How many messages a node has received so far."""
+        """Return the number of messages a node has received."""
         return sum(edge.received for edge in self.broker.stats.counters() if edge.node == node_id)
 
     async def makes_progress(self) -> None:
@@ -117,7 +117,7 @@ async def stage(
 
 @asynccontextmanager
 async def pair(on: Stage) -> AsyncIterator[None]:
-    """The nodes `a` and `b` as processes that exchange messages all the time."""
+    """The nodes `a` and `b` as processes that exchange messages continually."""
     processes = {name: start(on.broker, name) for name in PROGRAMS}
     try:
         await on.makes_progress()
@@ -179,29 +179,29 @@ class Client:
         self._socket.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
 
     def peek(self) -> bytes:
-        """Return what comes next and leave it; empty at the end. BlockingIOError: nothing yet."""
+        """Return the next bytes unconsumed; empty at the end. Raises BlockingIOError."""
         return self._socket.recv(1 << 17, socket.MSG_PEEK)
 
     def receive_descriptors(self) -> list[int]:
-        """Return the descriptors of the next packet, the caller's. BlockingIOError: none yet."""
+        """Return descriptors of the next packet; the caller closes them. Raises BlockingIOError."""
         _, fds, _, _ = socket.recv_fds(self._socket, 1 << 17, 8)
         return fds
 
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
-        """Send one packet as it is."""
+        """Send one packet unchanged."""
         socket.send_fds(self._socket, [data], list(fds))
 
-    def say(self, kind: str, **fields: Any) -> None:
+    def send_packet(self, kind: str, **fields: Any) -> None:
         """Send one packet of the protocol."""
         self.send(json.dumps({"t": kind, **fields}).encode())
 
     def hello(self, node_id: str, *, dynamic: bool = False, version: int = VERSION) -> None:
         """Say hello as a node."""
-        self.say("hello", node=node_id, dynamic=dynamic, pid=os.getpid(), version=version)
+        self.send_packet("hello", node=node_id, dynamic=dynamic, pid=os.getpid(), version=version)
 
     async def attach(self, node_id: str) -> None:
         """Attach as a node; packets after the welcome stay unread."""
@@ -241,7 +241,7 @@ class Client:
 
     async def ended(self) -> list[dict[str, Any]]:
         """Wait for the end of the connection; return the packets received before."""
-        said = []
+        output = []
         while packet := await self.packet():
-            said.append(packet)
-        return said
+            output.append(packet)
+        return output

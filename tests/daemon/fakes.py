@@ -32,7 +32,7 @@ class Edge:
 
 @dataclass
 class Vitals:
-    """What a node shows of itself."""
+    """The vitals of a node."""
 
     connected: bool = True
     asleep: bool = True
@@ -42,7 +42,7 @@ class Vitals:
 
 
 class FakeBroker:
-    """Writes down every call as a tuple: its name and its arguments."""
+    """Records every call as a tuple: its name and arguments."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, ...]] = []
@@ -129,7 +129,7 @@ class FakeBroker:
 
 
 class FakeProcess:
-    """Runs until `end` is called, or a signal ends it that it does not ignore."""
+    """Runs until `end` is called or a signal that it does not ignore arrives."""
 
     def __init__(self, ignores: frozenset[int], pid: int = 1) -> None:
         self.pid = pid
@@ -163,7 +163,7 @@ class Stage:
     broken: frozenset[str] = frozenset()
     """Nodes that cannot be started."""
     slow: frozenset[str] = frozenset()
-    """Nodes whose start never comes to its end."""
+    """Nodes whose start never completes."""
     broker: FakeBroker = field(default_factory=FakeBroker)
     reports: list[tuple[str, str | None, str]] = field(default_factory=list)
     processes: dict[str, FakeProcess] = field(default_factory=dict)
@@ -203,7 +203,7 @@ class Stage:
             self.supervisor.on_connected(node, 1)
 
     async def until_started(self, node: str, starts: int) -> FakeProcess:
-        """Wait until a node's process was started so many times; return the newest."""
+        """Wait until a node has had that many processes; return the newest."""
         await until(lambda: [each[0] for each in self.started].count(node) >= starts)
         return self.processes[node]
 
@@ -224,7 +224,7 @@ class Stage:
             view = self.supervisor.statuses()[name]
             return view.pid is not None or view.last_exit is not None
 
-        # Also by the supervisor, which hears of a process a moment after it was started.
+        # The supervisor learns of a process a moment after its start.
         await until(lambda: self.processes.keys() >= wanted and all(map(known, wanted)))
 
 
@@ -232,7 +232,7 @@ class Stage:
 async def running(
     stage: Stage, adopted: Mapping[str, FakeProcess | Exit] | None = None
 ) -> AsyncIterator[asyncio.Task[tuple[Result, ...]]]:
-    """Run the stage's dataflow; at the end it must have ended by itself, with all its tasks."""
+    """Run the stage's dataflow; fail if it or a task of it has not ended."""
     before = asyncio.all_tasks()
     task = asyncio.create_task(stage.supervisor.run(stage.start, adopted))
     try:

@@ -5,17 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dorad.dataflow.model import (
-    Dataflow,
-    Input,
-    LogSource,
-    NodeKind,
-    NodeOutput,
-    NodeSpec,
-    Restart,
-    RestartPolicy,
-    Timer,
-)
+from dorad.dataflow.model import Dataflow, Input, LogSource, NodeKind, NodeOutput, NodeSpec, Timer
+from dorad.dataflow.settings import Restart, RestartPolicy
 
 
 def node(
@@ -26,7 +17,7 @@ def node(
     timeout: float | None = None,
     **inputs: str,
 ) -> NodeSpec:
-    """A node with the given inputs; those without a name are called after their source.
+    """A node with the given inputs; an input without a name is named after its source.
 
     `options` are further fields of the node; `timeout` is the `input_timeout` of every input.
     """
@@ -63,11 +54,11 @@ def dataflow(*nodes: NodeSpec, base: Path = Path("/"), **options: object) -> Dat
 
 
 def chain(*ids: str) -> Dataflow:
-    """Nodes that feed each other in a row; the first is a source."""
+    """Return nodes in a chain; the first is a source."""
     pairs: Sequence[tuple[str | None, str]] = list(zip((None, *ids), ids, strict=False))
     return dataflow(*(node(b, a) if a else node(b) for a, b in pairs))
 
 
 def open_of(flow_inputs: Mapping[str, Mapping[str, str]]) -> dict[str, set[str]]:
-    """The open inputs of a flow, as plain sets."""
+    """Return the open inputs of a flow, as plain sets."""
     return {name: set(inputs) for name, inputs in flow_inputs.items()}

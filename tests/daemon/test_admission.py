@@ -60,21 +60,21 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Running:
-    """A dataflow that runs, and what its nodes have printed."""
+    """A running dataflow, and the lines of its nodes."""
 
     def __init__(self, run: DataflowRun, path: Path, records: list[LogRecord]) -> None:
         self.run = run
         self.path = path
         self.records = records
 
-    async def said(self, word: str) -> str:
-        """Wait for a line that begins so, and return the rest of it."""
+    async def line_after(self, word: str) -> str:
+        """Wait for a line with this prefix, and return the rest of it."""
         await until(lambda: any(each.message.startswith(word) for each in self.records))
         line = next(each.message for each in self.records if each.message.startswith(word))
         return line.removeprefix(word).strip()
 
     def hello_as(self, node_id: str) -> socket.socket:
-        """Connect from this process, which no dataflow has started, and say hello as a node."""
+        """Connect from this process, which no dataflow has started, and send a hello as a node."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sock.connect(os.fspath(self.path))
         hello = {"t": "hello", "node": node_id, "dynamic": False, "pid": 1, "version": VERSION}
@@ -84,7 +84,7 @@ class Running:
 
 
 class SlowHolder:
-    """A holder whose answers come late, as those of a machine with much to do."""
+    """A holder that answers late, as on a busy machine."""
 
     def __init__(self, holder: HolderClient, seconds: float) -> None:
         self._holder = holder
@@ -134,10 +134,10 @@ async def answer(sock: socket.socket) -> dict[str, Any]:
 
 async def test_a_process_that_the_dataflow_did_not_start_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path, a=WAITS) as on:
-        await on.said("there")
-        said = await answer(on.hello_as("a"))
-    assert said["t"] == "refused"
-    assert said["error"] == (
+        await on.line_after("there")
+        line_after = await answer(on.hello_as("a"))
+    assert line_after["t"] == "refused"
+    assert line_after["error"] == (
         f"process {os.getpid()} of user {os.getuid()} is not one that the dataflow has started "
         "for node 'a'; only `path: dynamic` nodes attach from outside"
     )
@@ -145,11 +145,13 @@ async def test_a_process_that_the_dataflow_did_not_start_is_refused(tmp_path: Pa
 
 async def test_a_dynamic_node_attaches_from_outside(tmp_path: Path) -> None:
     async with running(tmp_path, a=WAITS) as on:
-        await on.said("there")
+        await on.line_after("there")
         assert (await answer(on.hello_as("dyn")))["t"] == "welcome"
 
 
-async def test_no_node_attaches_as_another_that_is_between_two_processes(tmp_path: Path) -> None:
+async def test_no_process_attaches_as_another_node_that_is_between_two_processes(
+    tmp_path: Path,
+) -> None:
     other = """
         import json, os, subprocess, sys
         config = json.loads(os.environ["DORA_NODE_CONFIG"]) | {"node_id": "a"}
@@ -160,8 +162,8 @@ async def test_no_node_attaches_as_another_that_is_between_two_processes(tmp_pat
         exec(open("hello.py").read())
     """
     async with running(tmp_path, a=WAITS, b=other) as on:
-        assert (await on.said("child")).startswith("refused process")
-        assert (await on.said("itself")).startswith("refused process")
+        assert (await on.line_after("child")).startswith("refused process")
+        assert (await on.line_after("itself")).startswith("refused process")
 
 
 FAMILIES = {
@@ -184,27 +186,27 @@ async def test_a_child_process_of_a_node_may_attach_as_the_node(
         time.sleep(600)
     """
     async with running(tmp_path, a=program) as on:
-        assert await on.said("child") == "welcome None"
+        assert await on.line_after("child") == "welcome None"
 
 
-async def test_a_hello_waits_until_it_is_known_which_process_was_started(tmp_path: Path) -> None:
+async def test_a_hello_waits_until_the_pid_of_the_node_is_known(tmp_path: Path) -> None:
     program = "import os; os.environ['WHO'] = 'itself'; exec(open('hello.py').read())"
     async with running(tmp_path, slow=1.0, a=program) as on:
-        assert await on.said("itself") == "welcome None"
+        assert await on.line_after("itself") == "welcome None"
 
 
-async def test_another_process_is_refused_then(tmp_path: Path) -> None:
+async def test_a_waiting_hello_of_another_process_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path, slow=1.0, a=WAITS) as on:
-        said = await answer(on.hello_as("a"))
-    assert said["t"] == "refused"
+        line_after = await answer(on.hello_as("a"))
+    assert line_after["t"] == "refused"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another user")
-async def test_a_part_of_a_node_that_has_become_another_user_is_not_the_node(
+async def test_a_process_of_the_node_that_changed_its_user_is_refused(
     tmp_path: Path,
 ) -> None:
     async with running(tmp_path, a=WAITS) as on:
-        await on.said("there")
+        await on.line_after("there")
         on.path.chmod(0o666)
         for folder in on.path.parents[:2]:
             folder.chmod(0o755)
@@ -222,7 +224,7 @@ async def test_a_part_of_a_node_that_has_become_another_user_is_not_the_node(
     assert "welcome" not in done.stdout
 
 
-async def test_what_the_first_process_of_a_node_has_left_is_no_part_of_the_second(
+async def test_a_process_left_by_an_earlier_process_of_the_node_is_refused(
     tmp_path: Path,
 ) -> None:
     program = """
@@ -246,9 +248,9 @@ async def test_what_the_first_process_of_a_node_has_left_is_no_part_of_the_secon
         task = asyncio.create_task(run.run())
         await until(lambda: [each.message for each in records].count("born") == 2)
         (tmp_path / "go").touch()
-        said = tmp_path / "answer"
-        await until(lambda: said.read_text().endswith("\n"))
-        assert said.read_text().startswith("left refused process")
+        line_after = tmp_path / "answer"
+        await until(lambda: line_after.read_text().endswith("\n"))
+        assert line_after.read_text().startswith("left refused process")
         run.kill("was killed")
         await task
 
@@ -270,7 +272,7 @@ class Started:
 
 
 async def test_the_pid_of_an_exited_process_admits_no_other() -> None:
-    """It connected and ended; another process, of the node, may have its number by now."""
+    """It connected and ended; another process of the node may have its pid now."""
     with tempfile.TemporaryDirectory(prefix="dora-test-") as folder:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(f"{folder}/s")
@@ -292,7 +294,7 @@ async def test_the_pid_of_an_exited_process_admits_no_other() -> None:
         assert process.stdin is not None
         process.stdin.close()
         await process.wait()
-        # Whatever has the number now, and `Started` says that it is the node's.
+        # Another process has the pid now; `Started` reports it as the node's.
         assert admission.verdict(node("a"), connection) is Verdict.FOREIGN
         connection.close("the test has ended")
         client.close()

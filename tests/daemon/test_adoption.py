@@ -1,4 +1,4 @@
-"""A new broker takes the place of a previous one, and nodes do not notice."""
+"""A new broker replaces a previous one, and nodes keep running."""
 
 import os
 import tempfile
@@ -21,7 +21,7 @@ from tests.daemon.clients import EventRecorder, Program, Stage, four_nodes, unti
 from tests.daemon.flows import dataflow, node
 
 
-class Shelf:
+class DescriptorStore:
     """Keeps duplicates of descriptors, as the holder of a daemon does."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Shelf:
             os.close(fd)
 
     def copies(self) -> dict[str, tuple[int, ...]]:
-        """What a new daemon is handed."""
+        """Return the descriptors that a new daemon gets."""
         return {name: tuple(os.dup(fd) for fd in fds) for name, fds in self.kept.items()}
 
     def names(self, part: str) -> list[str]:
@@ -44,36 +44,36 @@ class Shelf:
 
 
 def as_stored(snapshot: BrokerSnapshot) -> Any:
-    """A snapshot as the state database gives it back."""
+    """Return a snapshot as read from the state database."""
     return msgspec.json.decode(msgspec.json.encode(snapshot))
 
 
-class Succession(Stage):
-    """Brokers, each in the place of the one before."""
+class BrokerSeries(Stage):
+    """Brokers that replace each other."""
 
     def __init__(self, flow: Dataflow, path: Path) -> None:
         self.flow = flow
         self.path = path
-        self.shelf = Shelf()
+        self.store = DescriptorStore()
 
     def make(self) -> Broker:
         events = EventRecorder()
-        self.heard = events.heard
-        self.broker = Broker(self.flow, "test", self.path, events, store=self.shelf)
+        self.events = events.events
+        self.broker = Broker(self.flow, "test", self.path, events, store=self.store)
         return self.broker
 
-    async def succeed(self, snapshot: BrokerSnapshot | None = None) -> Broker:
-        """Replace this broker, which is killed, by another one."""
+    async def replace_broker(self, snapshot: BrokerSnapshot | None = None) -> Broker:
+        """Kill this broker and open another one."""
         snapshot = self.broker.snapshot() if snapshot is None else snapshot
-        kept = Kept(self.shelf.copies(), as_stored(snapshot))
-        await self.die()
+        kept = Kept(self.store.copies(), as_stored(snapshot))
+        await self.kill_broker()
         broker = self.make()
         await broker.open(kept)
         assert not kept.descriptors
         return broker
 
-    async def die(self) -> None:
-        """End the broker as if its daemon was killed; stored descriptors stay."""
+    async def kill_broker(self) -> None:
+        """End the broker as a killed daemon does; stored descriptors stay."""
         state, handovers = self.broker._state, self.broker.handovers
         state.store = NoStore()
         pending = [each.pending for each in handovers._open.values() if each.pending is not None]
@@ -89,16 +89,16 @@ class Succession(Stage):
 
 
 @asynccontextmanager
-async def succession(flow: Dataflow) -> AsyncIterator[Succession]:
+async def broker_series(flow: Dataflow) -> AsyncIterator[BrokerSeries]:
     with tempfile.TemporaryDirectory(prefix="dora-test-") as folder:
-        on = Succession(flow, Path(folder) / "broker.sock")
+        on = BrokerSeries(flow, Path(folder) / "broker.sock")
         await on.make().open()
         on.broker.notifications.open_barrier()
         try:
             yield on
         finally:
             await on.broker.close()
-            assert not on.shelf.kept
+            assert not on.store.kept
 
 
 def sequence(path: Path) -> list[int]:
@@ -110,12 +110,12 @@ async def test_data_and_counters_continue(tmp_path: Path) -> None:
     flow = dataflow(
         node("a"), replace(node("b"), inputs=(Input("x", NodeOutput("a", "out"), 1000),))
     )
-    async with succession(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
+    async with broker_series(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
         for _ in range(3):
             goal = len(sequence(out)) + 50
             await until(lambda g=goal: len(sequence(out)) > g)
             before = on.broker.stats.counters()[0]
-            broker = await on.succeed()
+            broker = await on.replace_broker()
             after = broker.stats.counters()[0]
             assert after.sent >= before.sent
             assert after.dropped == 0
@@ -125,30 +125,30 @@ async def test_data_and_counters_continue(tmp_path: Path) -> None:
         assert found == list(range(found[0], found[0] + len(found)))
         on.broker.notifications.close_input("b", "x")
         on.broker.notifications.stop("b", "MANUAL")
-        await until(lambda: ("disconnected", "b") in on.heard)
+        await until(lambda: ("disconnected", "b") in on.events)
 
 
 async def test_earlier_samples_stay_readable_and_are_returned(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
-    async with succession(dataflow(node("a"), node("b", x="a/out"))) as on:
+    async with broker_series(dataflow(node("a"), node("b", x="a/out"))) as on:
         async with Program(on, "b", WRITER, out):
             async with Program(on, "a", COUNTER):
                 await until(lambda: on.received("b") > 20)
-                assert on.shelf.names("segment")
-                await on.succeed()
+                assert on.store.names("segment")
+                await on.replace_broker()
                 async with Program(on, "c", WRITER, tmp_path / "c"):
                     pass
                 seen = on.received("b")
                 await until(lambda: on.received("b") > seen + 20)
             on.broker.released("a")
-            await until(lambda: not on.shelf.names("segment"))
+            await until(lambda: not on.store.names("segment"))
             async with Program(on, "a", COUNTER):
                 seen = on.received("b")
                 await until(lambda: on.received("b") > seen + 20)
 
 
 async def test_numbers_of_segments_are_never_used_again() -> None:
-    async with succession(dataflow(node("a"), node("b", x="a/out"))) as on:
+    async with broker_series(dataflow(node("a"), node("b", x="a/out"))) as on:
         numbers = []
         with on.client() as client:
             await client.attach("a")
@@ -161,7 +161,7 @@ async def test_numbers_of_segments_are_never_used_again() -> None:
                 client.say("retire", segment=answer["segment"])
             client.say("ready")
             await client.packet_of("start")
-            await on.succeed(snapshot)
+            await on.replace_broker(snapshot)
             assert (await client.packet_of("adopted")) == {"t": "adopted"}
             client.say("grow", size=4096)
             numbers.append((await client.packet_of("grown"))["segment"])
@@ -169,49 +169,49 @@ async def test_numbers_of_segments_are_never_used_again() -> None:
 
 
 async def test_a_node_is_sent_the_current_facts_again() -> None:
-    async with succession(four_nodes()) as on:
+    async with broker_series(four_nodes()) as on:
         with on.client() as client:
             await client.attach("b")
             on.broker.notifications.close_input("b", "x")
             on.broker.notifications.node_failed("b", "a", "it broke", ["x"])
             on.broker.notifications.stop("b", "ALL_INPUTS_CLOSED")
             await client.packet_of("stop")
-            await on.succeed()
-            said = []
-            while not said or said[-1]["t"] != "start":
-                said.append(await client.packet())
-            kinds = [packet["t"] for packet in said]
+            await on.replace_broker()
+            output = []
+            while not output or output[-1]["t"] != "start":
+                output.append(await client.packet())
+            kinds = [packet["t"] for packet in output]
             assert kinds == ["adopted", "closed", "failed", "stop", "start"]
 
 
 async def test_questions_that_were_not_answered_are_not_answered_twice() -> None:
-    """The node asks again; its other packets are processed."""
-    async with succession(dataflow(node("a"), node("b", x="a/out"))) as on:
+    """The node repeats its request; its other packets are processed."""
+    async with broker_series(dataflow(node("a"), node("b", x="a/out"))) as on:
         with on.client() as client:
             await client.attach("a")
             snapshot = on.broker.snapshot()
-            kept = Kept(on.shelf.copies(), as_stored(snapshot))
-            await on.die()
+            kept = Kept(on.store.copies(), as_stored(snapshot))
+            await on.kill_broker()
             client.say("grow", size=4096, ask=1)
             client.say("done")
             await on.make().open(kept)
-            await until(lambda: ("done", "a") in on.heard)
+            await until(lambda: ("done", "a") in on.events)
             await client.packet_of("adopted")
             client.say("grow", size=4096, ask=2)
             assert (await client.packet_of("grown"))["ask"] == 2
 
 
 async def test_a_node_that_ended_meanwhile_is_detected(tmp_path: Path) -> None:
-    async with succession(dataflow(node("a"), node("b", x="a/out"))) as on:
+    async with broker_series(dataflow(node("a"), node("b", x="a/out"))) as on:
         async with Program(on, "a", COUNTER), Program(on, "b", WRITER, tmp_path / "b") as b:
             await until(lambda: on.received("b") > 5)
-            kept = Kept(on.shelf.copies(), as_stored(on.broker.snapshot()))
-            await on.die()
+            kept = Kept(on.store.copies(), as_stored(on.broker.snapshot()))
+            await on.kill_broker()
             b.process.kill()
             await b.ended()
             await on.make().open(kept)
-            await until(lambda: ("disconnected", "b") in on.heard)
-            assert on.shelf.names("conn/b") == []
+            await until(lambda: ("disconnected", "b") in on.events)
+            assert on.store.names("conn/b") == []
             on.broker.released("b")
             async with Program(on, "b", WRITER, tmp_path / "b"):
                 seen = on.received("b")
@@ -223,14 +223,14 @@ async def test_a_sender_that_waits_for_room_continues(tmp_path: Path) -> None:
     flow = dataflow(node("a"), replace(node("b"), inputs=(entry,)))
     out = tmp_path / "b.txt"
     async with (
-        succession(flow) as on,
+        broker_series(flow) as on,
         Program(on, "a", COUNTER),
         Program(on, "b", WRITER, out) as b,
     ):
         await until(lambda: len(sequence(out)) > 5)
         os.kill(b.process.pid, 19)
         await until(lambda: on.broker.stats.counters()[0].queued == 2)
-        await on.succeed()
+        await on.replace_broker()
         os.kill(b.process.pid, 18)
         goal = len(sequence(out)) + 50
         await until(lambda: len(sequence(out)) > goal)
@@ -241,7 +241,7 @@ async def test_a_sender_that_waits_for_room_continues(tmp_path: Path) -> None:
 async def test_observers_end_with_their_daemon_and_texts_continue(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     b = replace(node("b"), inputs=(Input("x", NodeOutput("a", "out")), Input("logs", LogSource())))
-    async with succession(dataflow(node("a"), b)) as on:
+    async with broker_series(dataflow(node("a"), b)) as on:
         async with Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
             await until(lambda: on.received("b") > 5)
             on.broker.emitter.emit("b", "logs", "before " + "x" * 1000)
@@ -252,7 +252,7 @@ async def test_observers_end_with_their_daemon_and_texts_continue(tmp_path: Path
                 await observer.packet_of("welcome")
                 observer.say("grow", size=4096)
                 await observer.packet_of("grown")
-                await on.succeed()
+                await on.replace_broker()
                 await observer.ended()
             with pytest.raises(KeyError):
                 on.broker.stats.vitals(".echo")
@@ -268,13 +268,13 @@ async def test_added_and_removed_inputs_survive_the_daemon(tmp_path: Path) -> No
     out = tmp_path / "b.txt"
     flow = dataflow(node("a"), node("b", x="a/out"))
     other = dataflow(node("a"), node("b", y="a/out"))
-    async with succession(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
+    async with broker_series(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
         await until(lambda: len(lines(out, "x")) > 5)
         on.broker.topology.remove_edge("b", "x")
         on.broker.topology.add_edge("b", other.node("b").inputs[0])
         on.flow = other
         on.broker.topology.update(other)
-        await on.succeed()
+        await on.replace_broker()
         await until(lambda: len(lines(out, "y")) > 20)
         assert [edge.input for edge in on.broker.stats.counters()] == ["y"]
         found = [int(line.split()[1]) for line in lines(out, "y")]
@@ -282,16 +282,16 @@ async def test_added_and_removed_inputs_survive_the_daemon(tmp_path: Path) -> No
 
 
 async def test_a_node_missing_in_the_snapshot_is_created() -> None:
-    async with succession(dataflow(node("a"))) as on:
+    async with broker_series(dataflow(node("a"))) as on:
         snapshot = on.broker.snapshot()
         on.flow = dataflow(node("a"), node("b", x="a/out"))
-        await on.succeed(snapshot)
+        await on.replace_broker(snapshot)
         with on.client() as client:
             await client.attach("b")
 
 
 async def test_a_snapshot_is_small_and_contains_no_observer() -> None:
-    async with succession(four_nodes()) as on:
+    async with broker_series(four_nodes()) as on:
         await on.broker.observers.add(".g", (Input("x", NodeOutput("a", "out")),))
         text = msgspec.json.encode(on.broker.snapshot()).decode()
         assert ".g" not in text
@@ -303,13 +303,13 @@ async def test_a_handover_continues_under_the_next_daemon(tmp_path: Path) -> Non
     flow = dataflow(
         node("a"), replace(node("b"), inputs=(Input("x", NodeOutput("a", "out"), 100),))
     )
-    async with succession(flow) as on, Program(on, "a", COUNTER):
+    async with broker_series(flow) as on, Program(on, "a", COUNTER):
         async with Program(on, "b", WRITER, out) as old:
             await until(lambda: len(sequence(out)) > 5)
             on.broker.handovers.begin("b", flow.node("b"), flow)
             async with Program(on, "b", WRITER, out):
-                await until(lambda: ("waiting", "b") in on.heard)
-                await on.succeed()
+                await until(lambda: ("waiting", "b") in on.events)
+                await on.replace_broker()
                 on.broker.notifications.stop("b", "MANUAL")
                 assert await old.ended() == 0
                 goal = len(sequence(out)) + 50

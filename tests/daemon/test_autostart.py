@@ -1,4 +1,4 @@
-"""Which dataflows start by themselves, and when the watchdog is fed."""
+"""Which dataflows start automatically, and when the watchdog is fed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dorad.daemon.notify import Heartbeat, unhealthy
 from dorad.daemon.record import Record
 from dorad.daemon.registry import due, first_since_boot, forgettable
 from dorad.daemon.state import Options, Row
+from dorad.notify import Heartbeat, unhealthy
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,7 +1,6 @@
 """Inputs with a rate and synchronised inputs under a daemon: watched, replaced, adopted."""
 
 import uuid
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ NOTE = """
 
 TOLERANCE_MS = 8
 RATE_HZ = 20
-QUIET_S = 1.5
+QUIET_S = 2.5
 
 
 def camera(name: str, *, on: bool = True, hz: int = 50) -> dict[str, Any]:
@@ -95,7 +94,7 @@ def more(dorad: Daemon, file: Path, count: int) -> list[Any]:
     return json_lines(file)[before:]
 
 
-def test_pairs_come_whatever_happens_to_the_node_and_to_the_daemon(
+def test_pairs_arrive_despite_restarts_of_node_and_daemon(
     own_daemon: Daemon, tmp_path: Path
 ) -> None:
     nodes = [camera("left"), camera("right"), pair(tmp_path)]
@@ -122,7 +121,7 @@ def test_pairs_come_whatever_happens_to_the_node_and_to_the_daemon(
 
 
 def test_a_node_that_waits_for_partners_is_healthy(dorad: Daemon, tmp_path: Path) -> None:
-    nodes = [camera("left"), camera("right", on=False), pair(tmp_path, health_check_timeout=0.5)]
+    nodes = [camera("left"), camera("right", on=False), pair(tmp_path, health_check_timeout=2)]
     file = write_flow(tmp_path, nodes, camera=CAMERA, note=NOTE)
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
 
@@ -146,14 +145,11 @@ def test_a_rate_holds_and_delays_no_replacement(dorad: Daemon, tmp_path: Path) -
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
     seen = tmp_path / "slow.jsonl"
     lines = more(dorad, seen, 10)
-    replace(dorad, tmp_path, slow(tmp_path, description="another", health_check_timeout=0.5))
+    replace(dorad, tmp_path, slow(tmp_path, description="another", health_check_timeout=1.5))
     lines += more(dorad, seen, 20)
-    for earlier, later in pairwise(lines):
-        if earlier[2] == later[2]:
-            # Written a little after it was taken, so the one before may have been written late.
-            assert later[1] - earlier[1] > 0.2 / RATE_HZ
-    mean = (lines[-1][1] - lines[-15][1]) / 14
-    assert mean > 0.95 / RATE_HZ
+    last = [time for _, time, pid, _ in lines if pid == lines[-1][2]]
+    # A busy machine writes a line later than it has received the message: tolerate three more.
+    assert 5 < len(last) <= RATE_HZ * (last[-1] - last[0]) + 4
     with dorad.client() as client:
         (edge,) = client.top().edges
         assert edge.dropped > 0

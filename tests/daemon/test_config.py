@@ -1,4 +1,4 @@
-"""dorad.toml: its values, and the positions of its mistakes."""
+"""dorad.toml: its values, and errors with line and key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A daemon with a malicious node: its dataflow can be inspected and stopped, and others run on."""
+"""The dataflow of a malicious node can be inspected and stopped, and others keep running."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HOSTILE = """
     sock = socket.socket(fileno=made[0].descriptor)
     for _ in range(20):
         sock.send(b'{"t":"note","text":"half \\\\ud800 a character"}')
-    open("said", "w").close()
+    open("output", "w").close()
     time.sleep(600)
 """
 
@@ -59,7 +59,7 @@ def test_a_dataflow_whose_node_sends_half_a_character_can_be_stopped(
 ) -> None:
     dorad.dora_ok("start", counting(tmp_path / "good"), "--name", "good", "--detach")
     dorad.dora_ok("start", hostile(tmp_path / "bad"), "--name", "bad", "--detach")
-    dorad.until(lambda: (tmp_path / "bad" / "said").exists())
+    dorad.until(lambda: (tmp_path / "bad" / "output").exists())
     with dorad.client() as client:
         dorad.until(lambda: client.node_info("bad", dataflow="bad").notes)
         assert client.node_info("bad", dataflow="bad").notes == ["half ? a character"]
@@ -93,7 +93,7 @@ def test_no_client_gets_an_internal_error_while_dataflows_end(
     for each in lookers:
         each.start()
     try:
-        for number in range(6):
+        for number in range(3):
             dorad.dora_ok("start", file, "--name", f"flow{number}", "--detach")
             dorad.dora_ok("stop", f"flow{number}")
     finally:

@@ -62,7 +62,7 @@ SMALL = 3
 
 
 class Flow:
-    """A source called `map`, and receivers that note what they get."""
+    """A source called `map`, and receivers that record their messages."""
 
     def __init__(self, dorad: Daemon, folder: Path, size: int, *receivers: dict[str, Any]) -> None:
         self.dorad = dorad
@@ -123,7 +123,7 @@ class Flow:
     def settled(self) -> None:
         """On every edge, what was sent was received or dropped."""
         with self.dorad.client() as client:
-            # The first look is a second after the start.
+            # The first check is a second after the start.
             self.dorad.until(lambda: client.top().edges)
             for edge in client.top().edges:
                 assert edge.sent == edge.received + edge.dropped + edge.queued, edge
@@ -155,7 +155,7 @@ def test_late_subscribers_get_the_last_value(dorad: Daemon, tmp_path: Path, size
     flow.add("third", latched=True)
     flow.until("third", [2])
     assert len(flow.times("third") | flow.times("second")) == 1, "the time of sending has changed"
-    # Its source is gone for good.
+    # Its source does not run any more.
     dorad.dora_ok("node", "stop", "map")
     flow.add("fourth", latched=True)
     flow.until("fourth", [2])
@@ -176,7 +176,7 @@ def test_another_daemon_keeps_the_last_value(own_daemon: Daemon, tmp_path: Path)
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_the_first_latched_input_gets_what_others_have_received(
+def test_the_first_latched_input_gets_the_value_that_others_have_received(
     dorad: Daemon, tmp_path: Path, size: int
 ) -> None:
     flow = Flow(dorad, tmp_path, size, receiver(tmp_path, "plain"))
@@ -230,9 +230,7 @@ def test_an_edge_that_is_connected_begins_with_the_last_value(
     assert "did you mean `latest`?" in refused.stderr
 
 
-def test_a_node_that_is_started_by_hand_begins_with_the_last_value(
-    dorad: Daemon, tmp_path: Path
-) -> None:
+def test_a_manually_started_node_begins_with_the_last_value(dorad: Daemon, tmp_path: Path) -> None:
     node = receiver(tmp_path, "viewer", latched=True) | {"path": "dynamic"}
     del node["env"]
     flow = Flow(dorad, tmp_path, LARGE, node, receiver(tmp_path, "other"))

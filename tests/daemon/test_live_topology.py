@@ -170,8 +170,8 @@ def test_changes_wait_for_the_end_of_the_start(dorad: Daemon, tmp_path: Path) ->
                 process.wait(0.5)
     finally:
         (tmp_path / "go").touch()
-        said = [process.communicate(timeout=60) for process in begun]
-    assert [process.returncode for process in begun] == [0, 0, 0, 0], said
+        output = [process.communicate(timeout=60) for process in begun]
+    assert [process.returncode for process in begun] == [0, 0, 0, 0], output
     with dorad.client() as client:
         assert {node.node for node in client.nodes()} == {"source", "other", "slow", "new"}
         (flow,) = client.list()
@@ -204,7 +204,7 @@ def test_invalid_changes_are_refused_and_change_nothing(dorad: Daemon, tmp_path:
     library = definition(tmp_path, id="third", operator={"shared-library": "sink"})
     broken = definition(tmp_path, id="third", path="sink.py", inputs={"n": "source/nothing"})
     twice = definition(tmp_path, id="sink", path="sink.py", inputs={"n": "source/number"})
-    for words, said in (
+    for words, output in (
         (("node", "add", "-d", "flow", "--from-yaml", missing), "missing.py"),
         (("node", "add", "-d", "flow", "--from-yaml", library), "shared-library"),
         (("node", "add", "-d", "flow", "--from-yaml", broken), "nothing"),
@@ -214,7 +214,7 @@ def test_invalid_changes_are_refused_and_change_nothing(dorad: Daemon, tmp_path:
         (("node", "disconnect", "source/number", "sink/other"), "other"),
     ):
         done = dorad.dora(*words)
-        assert (done.returncode, said in done.stderr) == (1, True), f"{words}: {done.stderr}"
+        assert (done.returncode, output in done.stderr) == (1, True), f"{words}: {done.stderr}"
     with dorad.client() as client:
         assert client.info("flow").changes == []
         assert {node.node for node in client.nodes()} == {"source", "sink"}
@@ -229,12 +229,12 @@ def test_subscribers_get_each_change_once(dorad: Daemon, tmp_path: Path) -> None
         dorad.dora_ok("node", "disconnect", "source/number", "sink/number")
         dorad.dora_ok("node", "remove", "sink")
         dorad.dora_ok("stop", "flow")
-        told = []
+        reported = []
         for event in events:
-            told.append((event.what, event.text))
+            reported.append((event.what, event.text))
             if event.what == "dataflow-ended":
                 break
-    assert [each for each in told if each[0].startswith(("dataflow", "topology"))] == [
+    assert [each for each in reported if each[0].startswith(("dataflow", "topology"))] == [
         ("dataflow-starting", ""),
         ("dataflow-running", ""),
         ("topology-changed", "disconnected source/number -> sink/number"),

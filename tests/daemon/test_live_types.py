@@ -25,7 +25,7 @@ types:
 
 
 def typed_flow(folder: Path, **top: object) -> Path:
-    """Write a dataflow whose source says that it sends a type of the user's, and does not."""
+    """Write a dataflow whose source declares a user type and sends another."""
     (folder / "types" / "acme").mkdir(parents=True)
     (folder / "types" / "acme" / "v1.yml").write_text(OWN)
     nodes = [
@@ -59,17 +59,17 @@ def test_the_daemon_keeps_user_types_if_their_files_disappear(
 ) -> None:
     own_daemon.dora_ok("start", typed_flow(tmp_path), "--name", "flow", "--detach")
     own_daemon.until(lambda: warnings(tmp_path, "source") and warnings(tmp_path, "sink"))
-    told = (
+    reported = (
         "type mismatch: source/number -> sink/first: not acme/v1/Reading: "
         "expected Struct, found Int64"
     )
-    assert warnings(tmp_path, "source") == warnings(tmp_path, "sink") == [told]
+    assert warnings(tmp_path, "source") == warnings(tmp_path, "sink") == [reported]
     shutil.rmtree(tmp_path / "types")
     own_daemon.kill()
     own_daemon.start()
     own_daemon.dora_ok("node", "restart", "source")
     own_daemon.until(lambda: len(warnings(tmp_path, "source")) > 1)
-    assert set(warnings(tmp_path, "source")) == {told}
+    assert set(warnings(tmp_path, "source")) == {reported}
 
 
 def test_a_change_has_to_fit_where_types_are_strict_and_a_new_edge_is_checked(

@@ -53,10 +53,10 @@ async def test_an_ended_dataflow_is_read_from_its_files(folder: Path) -> None:
 
 async def test_following_ends_with_the_dataflow(folder: Path) -> None:
     log = running(folder)
-    log.say("info", None, "before")
+    log.report("info", None, "before")
     reading = asyncio.create_task(read(folder, log, follow=True))
     await asyncio.sleep(0)
-    log.say("info", None, "during")
+    log.report("info", None, "during")
     log.end("finished")
     assert await reading == ["before", "during"]
 
@@ -64,8 +64,8 @@ async def test_following_ends_with_the_dataflow(folder: Path) -> None:
 async def test_without_follow_a_running_dataflow_is_read_up_to_now(folder: Path) -> None:
     log = running(folder)
     assert await read(folder, log) == []
-    log.say("info", None, "said")
-    assert await read(folder, log) == ["said"]
+    log.report("info", None, "expected")
+    assert await read(folder, log) == ["expected"]
     log.close()
 
 
@@ -101,14 +101,14 @@ async def test_invalid_requests_are_refused(
 
 
 async def test_missing_files_are_an_error(folder: Path) -> None:
-    with pytest.raises(ControlError, match="do not exist any more"):
+    with pytest.raises(ControlError, match="no longer exist"):
         await read(folder, None)
 
 
 async def test_following_ends_with_the_client(folder: Path) -> None:
     log = running(folder)
     stream = read_logs(LogRead(follow=True), ID, folder, log)
-    log.say("info", None, "x")
+    log.report("info", None, "x")
     assert (await anext(stream)).lines[0].message == "x"
     await stream.aclose()  # type: ignore[attr-defined]
     assert log.hub._followers == set()

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def in_a_module(folder: Path) -> Path:
-    """The counting dataflow, both of its nodes in `parts/part.yml`, which is returned."""
+    """Write the counting dataflow with its nodes in `parts/part.yml`; return that file."""
     file = counting(folder)
     nodes = yaml.safe_load(file.read_text())["nodes"]
     for node in nodes:
@@ -51,7 +51,5 @@ def test_a_module_cannot_be_added_to_a_running_dataflow(dorad: Daemon, tmp_path:
     dorad.dora_ok("start", folder / "dataflow.yml", "--name", "flow", "--detach")
     done = dorad.dora("node", "add", "--from-yaml", folder / "node.yml")
     assert done.returncode == 1
-    assert (
-        "node.yml:1:12: module: a module cannot be used here, only the nodes of one" in done.stderr
-    )
+    assert "node.yml:1:12: module: a module cannot be used here, only its nodes" in done.stderr
     dorad.dora_ok("stop", "flow")

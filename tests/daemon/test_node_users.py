@@ -1,4 +1,4 @@
-"""The users that nodes run as; no node becomes root by a mistake."""
+"""The users that nodes run as; no node becomes root by accident."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_misspelt_user_is_refused_with_place_and_nearest_name() -> None:
         users.user_for(None)
 
 
-def test_a_node_with_a_user_of_its_own_does_not_need_the_misspelt_one() -> None:
+def test_a_node_with_its_own_user_does_not_need_the_misspelt_one() -> None:
     users = on_systemd(f'[nodes]\nuser = "no-such-user"\nusers = ["{OTHER}"]\n')
     assert users.user_for(OTHER) == OTHER
 

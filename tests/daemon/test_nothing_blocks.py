@@ -1,4 +1,4 @@
-"""A whole daemon in the test's own event loop, where a call that blocks raises."""
+"""A complete daemon in the event loop of the test, where blocking calls raise."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ __all__ = ["nothing_blocks"]
 pytestmark = pytest.mark.timeout(120)
 
 ALLOWED = {
-    # Programs are looked up where they lie: a stat or two for each start of a node.
+    # Lookup of programs: a stat or two for each start of a node.
     "dorad/launch/programs.py": {"environment_bin", "find_program"},
-    # The command of a process goes to the holder through memory.
+    # The command of a process is sent to the holder in a memfd.
     "dorad/launch/holder/link.py": {"_request_spawn"},
     "dorad/node/payload.py": {"pack"},
-    # Folders and sockets of one's own, when the daemon or a dataflow starts or ends.
+    # Own folders and sockets, when the daemon or a dataflow starts or ends.
     "dorad/daemon/service.py": {"_prepare"},
     "dorad/daemon/database.py": {"_restore_spare"},
     "dorad/daemon/adoption.py": {"_end_unknown"},
     "dorad/daemon/broker/listener.py": {"open", "close"},
-    "dorad/shm/create.py": {"sweep"},
+    "dorad/shm/create.py": {"unlink_stale"},
     # What a dataflow is, beside its log files: small, written at its start and its end.
     "dorad/logs/about.py": {"write"},
     "dorad/logs/disk.py": {"prepare"},
-    # What the kernel knows of a process that says it is a node: no disk has a part in it.
+    # Facts of the kernel about a process that attaches: no disk access.
     "dorad/procinfo.py": {"stat_fields"},
     "dorad/launch/membership.py": {"control_groups", "_environ"},
     # Log lines go to the page cache: the kernel makes a process wait only when it has more unsaved
@@ -53,7 +53,7 @@ ALLOWED = {
 
 @asynccontextmanager
 async def daemon(folder: Path) -> AsyncIterator[AsyncClient]:
-    """Run a daemon in this loop, and be its client."""
+    """Run a daemon in this loop; yield a client."""
     paths = DaemonPaths(folder / "run", folder / "state")
     service = Service(paths)
     running = asyncio.create_task(service.run())

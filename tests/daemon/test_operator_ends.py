@@ -1,4 +1,4 @@
-"""What the end of an operator, or of its node, means for its consumers. Decisions only."""
+"""The effects of the end of an operator or its node on consumers. Decisions only."""
 
 from dorad.daemon.rules.actions import (
     CloseInput,
@@ -39,7 +39,7 @@ def ended(node: str, *, ok: bool = True) -> Result:
     return Result(node, Outcome.OK if ok else Outcome.FAILED, None, "exited with code 1")
 
 
-def test_what_an_operator_feeds_closes_within_its_node_and_outside() -> None:
+def test_the_end_of_an_operator_closes_inputs_within_its_node_and_outside() -> None:
     assert begun().operator_ended("n", "x") == [CloseInput("n", "y/i"), CloseInput("sink", "a")]
 
 
@@ -58,7 +58,7 @@ def test_an_operator_without_open_inputs_is_stopped_alone() -> None:
     assert not life.may_restart("n")
 
 
-def test_what_a_process_prints_ends_with_the_process() -> None:
+def test_outputs_of_printed_lines_close_with_the_process() -> None:
     life = begun()
     assert life.operator_ended("n", "z") == []
     closed = life.after_exit(ended("n"))
@@ -66,7 +66,7 @@ def test_what_a_process_prints_ends_with_the_process() -> None:
     assert Stop("printed", DRAINED) in closed
 
 
-def test_the_end_of_the_node_closes_what_all_its_operators_feed() -> None:
+def test_the_end_of_the_node_closes_inputs_fed_by_all_its_operators() -> None:
     life = begun()
     life.operator_ended("n", "x")
     assert life.after_exit(ended("n", ok=False)) == [
@@ -95,7 +95,7 @@ def test_after_a_restart_all_operators_run_again() -> None:
     assert life.flow.ended == set()
 
 
-def test_nothing_closes_while_all_stop() -> None:
+def test_no_input_closes_during_a_stop() -> None:
     life = begun()
     life.stop()
     assert life.operator_ended("n", "x") == []
@@ -104,7 +104,7 @@ def test_nothing_closes_while_all_stop() -> None:
     assert life.after_exit(ended("printed")) == [Finish()]
 
 
-def test_the_next_daemon_knows_all_of_it() -> None:
+def test_the_next_daemon_restores_which_operators_have_ended() -> None:
     life = begun()
     life.operator_ended("n", "x")
     assert Flow.from_json(life.flow.to_json()) == life.flow

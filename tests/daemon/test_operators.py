@@ -105,7 +105,7 @@ def test_a_killed_operator_node_is_restarted_and_its_consumer_continues(
     dorad.dora_ok("stop", "flow")
 
 
-def test_one_operator_that_hangs_is_noticed_though_the_others_work(
+def test_one_hanging_operator_is_detected_though_the_others_work(
     dorad: Daemon, tmp_path: Path
 ) -> None:
     hangs = {"id": "hangs", "python": "hangs.py", "inputs": {"tick": "dora/timer/millis/600"}}
@@ -114,23 +114,21 @@ def test_one_operator_that_hangs_is_noticed_though_the_others_work(
     flow["nodes"][0]["operators"].append(hangs)
     file.write_text(yaml.safe_dump(flow), encoding="utf-8")
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
-    text = "was killed because it had not come back to dora for 2 s"
+    text = "was killed because it had not called dora for 2 s"
     dorad.until(lambda: text in dorad.dora_ok("logs", "flow"))
     dorad.dora("stop", "flow", "--force")
 
 
 def test_idle_and_busy_operators_are_healthy(dorad: Daemon, tmp_path: Path) -> None:
-    start(dorad, tmp_path, health_check_timeout=0.5)
+    start(dorad, tmp_path, health_check_timeout=1.5)
     pid = pid_of(dorad, "ops")
     mark = len(seen(tmp_path))
-    dorad.until(lambda: len(seen(tmp_path)) > mark + 75)
+    dorad.until(lambda: len(seen(tmp_path)) > mark + 100)  # in two seconds or more
     assert pid_of(dorad, "ops") == pid
     dorad.dora_ok("stop", "flow")
 
 
-def test_replacing_an_operator_node_loses_nothing_that_waits_for_it(
-    dorad: Daemon, tmp_path: Path
-) -> None:
+def test_replacing_an_operator_node_loses_no_queued_message(dorad: Daemon, tmp_path: Path) -> None:
     start(dorad, tmp_path)
     pid = pid_of(dorad, "ops")
     file = tmp_path / "new.yml"
@@ -163,7 +161,7 @@ def test_the_edge_between_operators_is_listed_and_can_be_subscribed_to(
     values = [json.loads(line)["data"] for line in echoed.splitlines()]
     assert len(values) == 3
     with dorad.client() as client:
-        # The first look is a second after the start.
+        # The first check is a second after the start.
         dorad.until(lambda: client.top().edges)
         edges = {edge.target: edge for edge in client.top().edges}
     inner = edges["ops/relay/number"]
@@ -177,7 +175,7 @@ def test_the_edge_between_operators_is_listed_and_can_be_subscribed_to(
     dorad.dora_ok("stop", "flow")
 
 
-def test_operators_run_without_a_daemon_and_the_next_one_learns_of_their_end(
+def test_operators_run_without_a_daemon_and_the_next_daemon_learns_their_exits(
     own_daemon: Daemon, tmp_path: Path
 ) -> None:
     start(own_daemon, tmp_path)

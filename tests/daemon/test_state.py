@@ -280,7 +280,7 @@ def test_when_the_disk_cannot_be_used_that_is_reported_and_the_state_is_in_memor
         assert not list(tmp_path.glob("spare*"))
 
 
-def test_the_spare_state_has_what_the_disk_has(tmp_path: Path) -> None:
+def test_an_existing_spare_state_is_not_overwritten(tmp_path: Path) -> None:
     state = State(tmp_path / "state.db", never)
     state.put(row())
     copy_to_spare(tmp_path / "state.db", tmp_path / "spare.db")

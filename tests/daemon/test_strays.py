@@ -1,4 +1,4 @@
-"""What nodes leave in sessions of their own, and what is left when the holder is killed."""
+"""Processes that nodes leave in sessions of their own, and the end of the holder."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ def dorad() -> Iterator[Daemon]:
 
 
 def start_leaving(dorad: Daemon, folder: Path) -> int:
-    """Start a dataflow called like its folder; return the pid of what its node leaves."""
+    """Start a dataflow named after its folder; return the pid of the process its node leaves."""
     node = {"id": "leaving", "path": "leaving.py", "inputs": {"tick": "dora/timer/millis/100"}}
     file = write_flow(folder, [node], leaving=LEAVING)
     dorad.dora_ok("start", file, "--name", folder.name, "--detach")

@@ -45,7 +45,7 @@ def test_three_dataflows_keep_running_and_are_adopted(dorad: Daemon, tmp_path: P
     dorad.kill()
     marks = [len(seen(folder)) for folder in folders]
     for folder, mark in zip(folders, marks, strict=True):
-        # With no daemon at all the data goes on.
+        # Data flows without a daemon.
         dorad.until(lambda folder=folder, mark=mark: len(seen(folder)) > mark + 50)  # type: ignore[misc]
     dorad.start()
     assert pids(dorad) == before
@@ -140,7 +140,7 @@ def test_without_its_state_file_a_daemon_ends_unknown_processes(
     with dorad.client() as client:
         assert client.list() == []
         notices = client.status().notices
-    assert any("does not know" in text and "2 processes" in text for text in notices)
+    assert any("unknown dataflows" in text and "2 processes" in text for text in notices)
 
 
 def test_a_damaged_state_file_is_renamed_and_reported(dorad: Daemon) -> None:

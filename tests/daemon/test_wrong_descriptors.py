@@ -1,4 +1,4 @@
-"""A new daemon checks what it inherits: wrong descriptors are detected and closed."""
+"""A new daemon checks inherited descriptors: wrong ones are detected and closed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from dorad.daemon.broker.restore import Kept, RestoreError, close_all
 from dorad.shm import create
 from tests.daemon.flows import dataflow, node
-from tests.daemon.test_adoption import Succession, as_stored, succession
+from tests.daemon.test_adoption import BrokerSeries, as_stored, broker_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +65,7 @@ WRONG: dict[str, tuple[str, int, Callable[[int], int], str]] = {
 }  # fmt: skip
 
 
-async def fail(on: Succession, kept: Kept, message: str) -> None:
+async def fail(on: BrokerSeries, kept: Kept, message: str) -> None:
     """Let a new broker fail on the descriptors; then their owners close them."""
     await on.die()
     with pytest.raises(RestoreError, match=message):
@@ -78,7 +78,7 @@ async def fail(on: Succession, kept: Kept, message: str) -> None:
 @pytest.mark.parametrize("case", WRONG)
 async def test_wrong_descriptors_are_detected(case: str) -> None:
     prefix, index, replace, message = WRONG[case]
-    async with succession(FLOW) as on:
+    async with broker_series(FLOW) as on:
         with on.client() as client:
             await client.attach("a")
             client.say("grow", size=1 << 16)
@@ -94,7 +94,7 @@ async def test_wrong_descriptors_are_detected(case: str) -> None:
 
 
 async def test_a_pool_that_its_owner_has_shortened_is_detected() -> None:
-    async with succession(FLOW) as on:
+    async with broker_series(FLOW) as on:
         with on.client() as client:
             await client.attach("a")
             client.say("grow", size=1 << 16)
@@ -118,6 +118,6 @@ async def test_a_pool_that_its_owner_has_shortened_is_detected() -> None:
     ids=lambda change: next(iter(change)),
 )
 async def test_an_invalid_snapshot_is_reported(change: dict[str, Any]) -> None:
-    async with succession(FLOW) as on:
+    async with broker_series(FLOW) as on:
         snapshot = as_stored(on.broker.snapshot()) | change
         await fail(on, Kept(on.shelf.copies(), snapshot), r"its snapshot is invalid")

@@ -55,7 +55,7 @@ def path_node(keys: str, **environ: str) -> NodeSpec:
     return read(path_node_text(keys), **environ).nodes[0]
 
 
-def complaint(keys: str, **environ: str) -> str:
+def error(keys: str, **environ: str) -> str:
     """The only problem of a node `a` with `path: a.py` and these keys, without its place."""
     found = problem(path_node_text(keys), **environ)
     hint = f" ({found.hint})" if found.hint else ""

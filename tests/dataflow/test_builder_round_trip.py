@@ -86,6 +86,13 @@ node_keys = optional(
         "max_log_size": st.just("1MB") | st.integers(1, 2**30),
         "resources": optional({"memory_max": st.just("1GB"), "cpu_quota": st.just("50%")}),
         "realtime": optional({"lock_memory": st.booleans()}),
+        "deploy": optional(
+            {
+                "machine": ids,
+                "needs": optional({"cpu": st.floats(0, 8), "devices": st.just(["/dev/video0"])}),
+                "avoid": optional({"nodes": st.lists(ids, unique=True)}),
+            }
+        ),
     }
 )
 flow_keys = optional(
@@ -129,7 +136,7 @@ def flows(draw: DrawFn) -> DataflowBuilder:
 
 @unhurried
 @given(flows())
-def test_what_is_written_is_read_again(flow: DataflowBuilder) -> None:
+def test_a_written_dataflow_is_read_back(flow: DataflowBuilder) -> None:
     read = parse(flow.to_yaml(), path=FILE, environ={})
     made = from_descriptor(flow.to_dict(), path=FILE)
     assert read == made
@@ -189,7 +196,7 @@ def test_inputs_can_be_synchronised() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         ({"queue_policy": "latest", "queue_size": 2}, "must be 1 with queue_policy latest, got 2"),
         ({"input_timeout": -1.0}, "input_timeout must be 0 or more seconds, got -1.0"),
@@ -197,8 +204,8 @@ def test_inputs_can_be_synchronised() -> None:
         ({"max_rate_hz": 0}, "max_rate_hz must be above 0, got 0"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         Node("b").add_input("x", "a/x", **options)
 
 

@@ -110,7 +110,7 @@ def test_problems_name_keys_and_no_lines(descriptor: dict[str, Any], message: st
     assert {problem.line for problem in caught.value.problems} == {0}
 
 
-def test_bottomless_and_endless_descriptors_are_refused() -> None:
+def test_recursive_and_endless_descriptors_are_refused() -> None:
     deep: list[Any] = []
     for _ in range(MAX_DEPTH + 1):
         deep = [deep]

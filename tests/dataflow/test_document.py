@@ -194,7 +194,7 @@ def test_a_file_that_is_not_utf8(tmp_path: Path, content: bytes, place: str, mes
     assert str(caught.value).startswith(f"{file}{place}: {message}")
 
 
-def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
     file = tmp_path / "flow.yml"
     file.write_bytes(b"\xef\xbb\xbfnodes: []\n")
     assert load(file).nodes == ()

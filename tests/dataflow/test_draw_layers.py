@@ -16,7 +16,7 @@ def test_a_chain_keeps_its_direction():
     assert without_cycles(["a", "b", "c"], chain) == (set(chain), set())
 
 
-def test_the_link_that_closes_a_cycle_is_turned_round():
+def test_the_link_that_closes_a_cycle_is_reversed():
     forward, backward = without_cycles(["a", "b"], [Link("a", "b"), Link("b", "a")])
     assert (forward, backward) == ({Link("a", "b")}, {Link("b", "a")})
 
@@ -28,7 +28,7 @@ def test_a_cycle_fed_from_outside_is_entered_where_it_is_fed():
 
 
 @given(links)
-def test_what_is_left_can_always_be_ranked_with_every_source_above(given_links):
+def test_the_remaining_graph_can_be_ranked_with_every_source_above(given_links):
     forward, backward = without_cycles(KEYS, given_links)
     downward = forward | {Link(link.target, link.source) for link in backward}
     rank = ranks(KEYS, downward, step=2)

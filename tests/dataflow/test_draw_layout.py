@@ -3,7 +3,7 @@
 from itertools import combinations, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dorad.dataflow.columns import Size, settle
@@ -32,8 +32,12 @@ edges = st.lists(
 drawings = st.tuples(st.fixed_dictionaries(dict.fromkeys(KEYS, sizes)), edges)
 
 
+half = settings(max_examples=50)
+"""Five properties of the same drawings need no more."""
+
+
 def overlap(a, b):
-    """Say whether two (centre, size) rectangles overlap by more than rounding."""
+    """Return True if two (centre, size) rectangles overlap by more than rounding."""
     (one, one_size), (two, two_size) = a, b
     return (
         abs(one.x - two.x) < (one_size.width + two_size.width) / 2 - 0.01
@@ -41,6 +45,7 @@ def overlap(a, b):
     )
 
 
+@half
 @given(drawings)
 def test_boxes_and_labels_never_overlap(drawing):
     boxes, given_edges = drawing
@@ -54,6 +59,7 @@ def test_boxes_and_labels_never_overlap(drawing):
     assert not any(overlap(a, b) for a, b in combinations(rectangles, 2))
 
 
+@half
 @given(drawings)
 def test_everything_lies_within_the_drawing(drawing):
     boxes, given_edges = drawing
@@ -68,6 +74,7 @@ def test_everything_lies_within_the_drawing(drawing):
         assert all(-0.01 <= point.y <= placed.height + 0.01 for point in route.points)
 
 
+@half
 @given(drawings)
 def test_every_edge_runs_from_the_border_of_its_source_to_that_of_its_target(drawing):
     boxes, given_edges = drawing
@@ -79,6 +86,7 @@ def test_every_edge_runs_from_the_border_of_its_source_to_that_of_its_target(dra
             assert abs(point.y - centre.y) <= size.height / 2 + 0.01
 
 
+@half
 @given(drawings)
 def test_edges_run_down_unless_they_close_a_cycle(drawing):
     placed = layout(*drawing)
@@ -87,6 +95,7 @@ def test_edges_run_down_unless_they_close_a_cycle(drawing):
         assert ys == sorted(ys, reverse=route.backward)
 
 
+@half
 @given(drawings)
 def test_an_edge_passes_no_box_but_its_own(drawing):
     boxes, given_edges = drawing
@@ -122,7 +131,7 @@ def test_nothing_has_no_size():
         ([(10.0, 1.0), (0.0, 1.0)], [0.0, 10.0]),
     ],
 )
-def test_positions_settle_nearest_to_what_is_wanted(wanted, expected):
+def test_positions_settle_nearest_to_the_wanted_ones(wanted, expected):
     assert settle(wanted, [10.0]) == pytest.approx(expected)
 
 

@@ -58,7 +58,7 @@ def test_an_empty_dataflow_is_a_valid_chart():
     assert draw("nodes: []\n")[0] == "flowchart TB"
 
 
-def test_what_were_modules_are_subgraphs(tmp_path, monkeypatch):
+def test_modules_are_subgraphs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("inner.yml").write_text("module: {name: i}\nnodes: [{id: a, path: a}, {id: b, path: b}]")
     Path("outer.yml").write_text("module: {name: o}\nnodes: [{id: in, module: inner.yml}]")

@@ -66,7 +66,7 @@ def test_every_node_and_timer_is_a_box_of_its_kind():
     }
 
 
-def test_every_connection_is_an_edge_that_knows_its_ends():
+def test_every_connection_is_an_edge_with_its_ends():
     edges = Elements(page(flow())).of_class("edge")
     assert {(edge["data-source"], edge["data-target"]) for edge in edges} == {
         ("dora/timer/millis/33", "camera"),
@@ -203,7 +203,7 @@ nodes:
     assert Elements(page(flow(text))).of_class("frame") == []
 
 
-def test_an_edge_says_the_type_of_its_output():
+def test_an_edge_shows_the_type_of_its_output():
     typed = FLOW.replace(
         "    outputs: [image]\n",
         "    outputs: [image]\n    output_types: {image: 'std/media/v1/Image[encoding=rgb8]'}\n",

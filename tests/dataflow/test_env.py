@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dorad.dataflow.env import escape, expand, float_text, is_reserved
 from dorad.dataflow.errors import TextError
-from tests.dataflow.reading import complaint, path_node, path_node_text, read, unhurried
+from tests.dataflow.reading import error, path_node, path_node_text, read, unhurried
 
 _ENVIRON = {"HOME": "/root", "EMPTY": "", "A1": "one", "DOLLAR": "$HOME"}
 _NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]*", fullmatch=True)
@@ -97,7 +97,7 @@ def test_expansion(text: str, expanded: str) -> None:
         ("${A:-" * 20 + "}" * 20, "defaults nested more than 8 deep", ""),
     ],
 )
-def test_what_cannot_be_expanded(text: str, message: str, hint: str) -> None:
+def test_texts_that_cannot_be_expanded(text: str, message: str, hint: str) -> None:
     with pytest.raises(TextError) as caught:
         expand(text, _ENVIRON)
     assert caught.value.message == message
@@ -112,7 +112,7 @@ def test_an_escaped_text_expands_to_itself(text: str) -> None:
 
 @unhurried
 @given(_NAMES, _TEXTS, _TEXTS)
-def test_a_value_is_put_in_as_it_is(name: str, value: str, around: str) -> None:
+def test_a_value_is_inserted_unchanged(name: str, value: str, around: str) -> None:
     before = escape(around)
     assert expand(f"{before}${{{name}}}", {name: value}) == around + value
     assert expand(f"${name}", {name: value}) == value
@@ -120,7 +120,7 @@ def test_a_value_is_put_in_as_it_is(name: str, value: str, around: str) -> None:
 
 @unhurried
 @given(_NAMES, _TEXTS)
-def test_a_default_stands_in_for_what_is_not_set(name: str, default: str) -> None:
+def test_a_default_replaces_an_unset_variable(name: str, default: str) -> None:
     assume("{" not in default)
     assume("}" not in default)
     assert expand(f"${{{name}:-{escape(default)}}}", {}) == default
@@ -153,7 +153,7 @@ def test_floats_as_dora_writes_them(number: float, text: str) -> None:
     assert float_text(number) == text
 
 
-def test_a_node_goes_over_the_dataflow() -> None:
+def test_env_of_a_node_overrides_that_of_the_dataflow() -> None:
     flow = read("env: {A: 1, B: 2}\nnodes: [{id: a, path: x, env: {B: 3, C: 4}}, {id: b, path: y}]")
     assert flow.node("a").env == {"A": "1", "B": "3", "C": "4"}
     assert flow.node("a").own_env == {"B": "3", "C": "4"}
@@ -187,7 +187,7 @@ def test_the_descriptor_shows_the_expanded_text_and_keeps_numbers() -> None:
     ],
 )
 def test_mistakes(written: str, message: str) -> None:
-    assert complaint(written) == message
+    assert error(written) == message
 
 
 @pytest.mark.parametrize(

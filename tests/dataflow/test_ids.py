@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.ids import check_data_id, check_node_id
-from tests.dataflow.reading import complaint, path_node, problem, unhurried
+from tests.dataflow.reading import error, path_node, problem, unhurried
 
 _WORD = st.text(string.ascii_letters + string.digits + "_-.", min_size=1)
 
@@ -39,7 +39,7 @@ def test_not_a_data_id(text: str) -> None:
         check_data_id(text)
 
 
-def test_ids_that_dora_takes_are_taken() -> None:
+def test_ids_that_dora_accepts_are_accepted() -> None:
     node = path_node("inputs: {v1/chat/completions: dora/timer/secs/1}\noutputs: [.a, '..', -x]")
     assert node.inputs[0].id == "v1/chat/completions"
     assert node.outputs == (".a", "..", "-x")
@@ -56,15 +56,15 @@ def test_ids_that_dora_takes_are_taken() -> None:
         ("dora", "the node id `dora` is reserved"),
     ],
 )
-def test_a_bad_node_id_is_reported_where_it_stands(written: str, message: str) -> None:
+def test_an_invalid_node_id_is_reported_with_line_and_column(written: str, message: str) -> None:
     found = problem(f"nodes:\n  - path: x\n    id: {written}\n")
     assert found.line == 3
     assert message in found.message
 
 
 def test_bad_ids_of_ports() -> None:
-    assert complaint("outputs: [ok, a b]") == (
+    assert error("outputs: [ok, a b]") == (
         "outputs[1]: ` ` is not allowed in the id `a b`"
         " (letters, digits, `_`, `-`, `.` and `/` between parts)"
     )
-    assert "empty part" in complaint("inputs: {/a: dora/timer/secs/1}")
+    assert "empty part" in error("inputs: {/a: dora/timer/secs/1}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dorad.dataflow.model import Input, LogSource, NodeOutput, QueuePolicy, Timer
-from tests.dataflow.reading import complaint, path_node, path_node_text, problem, read
+from tests.dataflow.reading import error, path_node, path_node_text, problem, read
 
 _SECOND = Timer(10**9)
 
@@ -114,7 +114,7 @@ def test_inputs_keep_their_order_and_spelling() -> None:
     ],
 )
 def test_mistakes(written: str, message: str) -> None:
-    assert complaint(f"inputs: {{i: {written}}}").startswith(message)
+    assert error(f"inputs: {{i: {written}}}").startswith(message)
 
 
 def test_a_mistake_in_the_long_form_has_its_own_place() -> None:
@@ -124,7 +124,7 @@ def test_a_mistake_in_the_long_form_has_its_own_place() -> None:
     assert str(found).startswith("flow.yml:7:21: nodes[0].inputs.image.queue_size: ")
 
 
-def test_what_a_node_prints_cannot_be_latched() -> None:
+def test_an_output_of_printed_lines_cannot_be_latched() -> None:
     found = problem("""\
         nodes:
           - {id: a, path: a.py, outputs: [out], send_stdout_as: out}
@@ -135,9 +135,9 @@ def test_what_a_node_prints_cannot_be_latched() -> None:
                 source: a/out
                 latched: true
     """)
-    place, said = str(found).split(": ", 1)
+    place, shown = str(found).split(": ", 1)
     assert place == "flow.yml:8:9"
-    assert said.endswith(".latched: `a/out` carries printed lines, and the last one is not kept")
+    assert shown.endswith(".latched: `a/out` carries printed lines, and the last one is not kept")
 
 
 def test_the_options_of_an_operator_are_those_of_its_node() -> None:
@@ -156,7 +156,7 @@ def test_the_options_of_an_operator_are_those_of_its_node() -> None:
     assert found.may_skip("op/i")
 
 
-def test_operators_of_one_node_hand_everything_on() -> None:
+def test_rate_limits_between_operators_of_one_node_are_refused() -> None:
     found = problem("""\
         nodes:
           - id: a
@@ -167,6 +167,6 @@ def test_operators_of_one_node_hand_everything_on() -> None:
                 inputs:
                   i: {source: a/one/o, max_rate_hz: 2}
     """)
-    place, said = str(found).split(": ", 1)
+    place, shown = str(found).split(": ", 1)
     assert place == "flow.yml:8:32"
-    assert "max_rate_hz: `a/one/o` is an operator of the same node" in said
+    assert "max_rate_hz: `a/one/o` is an operator of the same node" in shown

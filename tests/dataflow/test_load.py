@@ -11,7 +11,8 @@ import pytest
 
 from dorad.dataflow.errors import DataflowError, Problem
 from dorad.dataflow.load import from_descriptor, load
-from dorad.dataflow.model import Deploy, TypeRule
+from dorad.dataflow.model import TypeRule
+from dorad.dataflow.settings import Deploy
 from dorad.dataflow.text import MAX_FILE_SIZE
 from tests.dataflow.reading import problem, problems, read
 
@@ -158,7 +159,7 @@ def test_all_problems_are_found_at_once_in_the_order_of_the_file() -> None:
     ]
 
 
-def test_a_position_is_known_for_every_key() -> None:
+def test_every_key_has_a_position() -> None:
     flow = read("nodes:\n  - id: a\n    path: x\n    inputs: {t: dora/timer/secs/1}\n")
     assert flow.problem("nodes[0].inputs.t", "m", "h") == Problem(
         "flow.yml", 4, 14, "nodes[0].inputs.t", "m", "h"
@@ -200,7 +201,7 @@ nodes:
 """
 
 
-def test_keys_that_dora_ignores_are_told_with_their_place_and_leave_the_dataflow() -> None:
+def test_keys_that_dora_ignores_are_reported_with_line_and_column_and_dropped() -> None:
     flow = read(LENIENT)
     beside = "it belongs to the node, beside `operator` or `operators`"
     options = "source, queue_policy, queue_size, input_timeout, latched, max_rate_hz"

@@ -1,4 +1,4 @@
-"""The manifest of a node: what is accepted, and what is said of mistakes."""
+"""The manifest of a node: accepted forms, and error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nearest right word."""
+"""Suggestions for misspelt words."""
 
 from __future__ import annotations
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from dorad.dataflow.model import (
+from dorad.dataflow.model import NodeKind
+from dorad.dataflow.settings import (
+    Amounts,
+    Avoid,
     Deploy,
     Distribute,
     Git,
     Logging,
     LogLevel,
-    NodeKind,
     OutputFraming,
     Restart,
     RestartPolicy,
     Types,
 )
 from tests.dataflow.reading import (
-    complaint,
+    error,
     node,
     node_text,
     path_node,
@@ -76,7 +78,13 @@ def test_every_key_of_a_path_node() -> None:
         min_log_level: INFO
         max_log_size: 5MB
         max_rotated_files: 7
-        deploy: {machine: m, labels: {gpu: 1}, working_dir: /w, distribute: scp}
+        deploy:
+          machine: m
+          labels: {gpu: 1}
+          working_dir: /w
+          distribute: scp
+          needs: {cpu: 1.5, memory: 2GB, gpu: 1, devices: [/dev/video0]}
+          avoid: {machines: [old], nodes: [other]}
         """
     )
     assert (found.name, found.description) == ("A node", "does things")
@@ -97,7 +105,14 @@ def test_every_key_of_a_path_node() -> None:
     assert (found.health_check_timeout, found.startup_timeout) == (2.0, 30.0)
     assert found.finish_grace_secs == 0.0
     assert found.logging == Logging("o", "p", LogLevel.INFO, 5 << 20, 7)
-    assert found.deploy == Deploy("m", {"gpu": "1"}, "/w", Distribute.SCP)
+    assert found.deploy == Deploy(
+        "m",
+        {"gpu": "1"},
+        "/w",
+        Distribute.SCP,
+        Amounts(1.5, 2 << 30, 1, ("/dev/video0",)),
+        Avoid(("old",), ("other",)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,6 +194,18 @@ def test_a_url_may_have_a_checksum() -> None:
         (f"path_sha256: {_SHA}", "path_sha256: only a `path` that is a URL can have a checksum"),
         ("path_sha256: abc", "path_sha256: must be 64 hexadecimal digits (the output of `sha256"),
         ("deploy: m", "deploy: must be a mapping, not `m`"),
+        ("deploy: {needs: {cpu: -1}}", "deploy.needs.cpu: must be a number from 0 to 10000"),
+        ("deploy: {needs: {memory: 1XB}}", "deploy.needs.memory: `1XB` has an unknown unit"),
+        ("deploy: {needs: {gpu: 0.5}}", "deploy.needs.gpu: must be a whole number"),
+        ("deploy: {needs: {devices: [a b]}}", "deploy.needs.devices[0]: a device is a path"),
+        (
+            "deploy: {needs: {gpus: 1}}",
+            "deploy.needs.gpus: unknown key `gpus` (did you mean `gpu`",
+        ),
+        ("deploy: {needs: 2}", "deploy.needs: must be a mapping such as `{cpu: 2, memory: 1GB}`"),
+        ("deploy: {avoid: [a]}", "deploy.avoid: must be a mapping with `machines`, `nodes` or"),
+        ("deploy: {avoid: {node: [a]}}", "deploy.avoid.node: unknown key `node` (did you mean"),
+        ("deploy: {resources: {}}", "deploy.resources: unknown key `resources` (write `needs`)"),
         ("deploy: {machin: m}", "deploy.machin: unknown key `machin` (did you mean `machine`?)"),
         ("queue_size: 1", "queue_size: unknown key `queue_size` (it is an option of an input"),
         ('args: "a\\0b"', "args: contains a NUL character"),
@@ -187,7 +214,7 @@ def test_a_url_may_have_a_checksum() -> None:
     ],
 )
 def test_mistakes_in_a_path_node(keys: str, message: str) -> None:
-    assert complaint(keys).startswith(message)
+    assert error(keys).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +234,7 @@ def test_mistakes_in_a_path_node(keys: str, message: str) -> None:
         ("hub: x", "nodes[0].hub: `x` is not a package (write `name@1.2`"),
     ],
 )
-def test_mistakes_in_what_a_node_is(keys: str, message: str) -> None:
+def test_mistakes_in_the_kind_of_a_node(keys: str, message: str) -> None:
     assert message in str(problem(node_text(keys)))
 
 
@@ -229,7 +256,7 @@ def test_keys_that_a_kind_cannot_carry(keys: str, key: str, hint: str | None) ->
     assert found.hint == hint
 
 
-def test_a_key_at_its_default_counts_as_not_there() -> None:
+def test_a_key_at_its_default_counts_as_missing() -> None:
     found = node(
         "operator: {python: x}\nrestart_policy: never\nmax_restarts: 0\noutputs: []\nargs:\nenv: {}"
     )
@@ -255,6 +282,6 @@ def test_an_output_listed_twice_is_kept_once_with_a_warning() -> None:
         ("pattern: service", "unknown pattern `service`"),
     ],
 )
-def test_what_describes_nothing_is_a_warning(keys: str, message: str) -> None:
+def test_keys_about_missing_ports_are_a_warning(keys: str, message: str) -> None:
     (warning,) = read(path_node_text(keys)).warnings
     assert warning.message == message

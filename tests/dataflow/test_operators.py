@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dorad.dataflow.model import Logging, LogLevel, NodeOutput
+from dorad.dataflow.model import NodeOutput
+from dorad.dataflow.settings import Logging, LogLevel
 from tests.dataflow.reading import node, node_text, problem, read
 
 
@@ -117,7 +118,7 @@ def test_mistakes(keys: str, message: str) -> None:
     assert message in str(found)
 
 
-def test_what_an_operator_says_of_logging_holds_for_its_node() -> None:
+def test_logging_keys_of_an_operator_apply_to_its_node() -> None:
     found = node(
         """
         operators:
@@ -132,14 +133,14 @@ def test_what_an_operator_says_of_logging_holds_for_its_node() -> None:
 def test_the_node_may_name_an_output_of_an_operator() -> None:
     found = node("operator: {python: x.py, outputs: [o]}\nsend_logs_as: op/o")
     assert found.logging == Logging(None, "op/o")
-    said = problem(node_text("operator: {python: x.py, outputs: [o]}\nsend_logs_as: o"))
-    assert said.message == "`o` is not among the outputs"
+    error = problem(node_text("operator: {python: x.py, outputs: [o]}\nsend_logs_as: o"))
+    assert error.message == "`o` is not among the outputs"
 
 
-def test_a_logging_key_is_said_once() -> None:
-    said = problem(node_text("operator: {python: x.py, min_log_level: info}\nmin_log_level: warn"))
-    assert said.message == "the operator `op` sets it, too"
-    assert said.line == 4
+def test_a_logging_key_may_be_given_only_once() -> None:
+    error = problem(node_text("operator: {python: x.py, min_log_level: info}\nmin_log_level: warn"))
+    assert error.message == "the operator `op` sets it, too"
+    assert error.line == 4
 
 
 def test_an_operator_node_may_restart_and_be_watched() -> None:
@@ -179,8 +180,8 @@ def test_operators_of_one_node_may_wait_for_each_other_in_a_row() -> None:
     assert read(blocking("n/x/o", "n/z/o")).nodes
 
 
-def test_operators_that_wait_for_each_other_in_a_circle_are_refused() -> None:
-    said = problem(blocking("n/x/o", "n/y/o"))
-    assert said.message.startswith("every input on the cycle n/")
-    assert "n/x" in said.message
-    assert "n/y" in said.message
+def test_operators_that_wait_for_each_other_in_a_cycle_are_refused() -> None:
+    error = problem(blocking("n/x/o", "n/y/o"))
+    assert error.message.startswith("every input on the cycle n/")
+    assert "n/x" in error.message
+    assert "n/y" in error.message

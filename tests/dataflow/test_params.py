@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.load import from_descriptor
-from dorad.dataflow.model import ParamSpec, ParamType
 from dorad.dataflow.params import MAX_VALUE_SIZE, check, check_key, initial, type_of
+from dorad.dataflow.settings import ParamSpec, ParamType
 from tests.dataflow.reading import FILE, node, path_node, path_node_text, problem, read, unhurried
 
 _FIRST = len("    params: ") + 1
@@ -160,7 +160,7 @@ def test_values_that_are_refused(
     assert isinstance(caught.value, ValueError)
 
 
-def test_a_bottomless_value_is_refused() -> None:
+def test_a_value_that_contains_itself_is_refused() -> None:
     value: list[Any] = []
     for _ in range(40):
         value = [value]
@@ -170,7 +170,7 @@ def test_a_bottomless_value_is_refused() -> None:
 
 @unhurried
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists))
-def test_what_is_held_survives_json(value: object) -> None:
+def test_a_parameter_survives_json(value: object) -> None:
     try:
         held = check(None, value)
     except TextError:
@@ -185,6 +185,6 @@ def test_keys_that_are_refused(key: str) -> None:
         check_key(key)
 
 
-def test_keys_that_are_fine() -> None:
+def test_keys_that_are_valid() -> None:
     check_key("a b/c.é")
     check_key("a" * 256)

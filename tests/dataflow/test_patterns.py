@@ -1,4 +1,4 @@
-"""What is declared of services, actions and streams is checked at both ends."""
+"""Declarations of services, actions and streams are checked at both ends."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def warnings(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", [SERVICE, ACTION])
-def test_two_ends_that_fit_are_no_warning(text: str) -> None:
+def test_matching_ends_give_no_warning(text: str) -> None:
     assert warnings(text) == []
 
 
@@ -125,7 +125,7 @@ def test_two_ends_that_fit_are_no_warning(text: str) -> None:
         ),
     ],
 )
-def test_an_end_that_does_not_fit_is_warned_of(
+def test_an_end_that_does_not_match_is_warned_of(
     before: str, after: str, expected: list[str]
 ) -> None:
     assert before in SERVICE
@@ -145,7 +145,7 @@ def test_a_goal_needs_feedback_and_a_result() -> None:
     ]
 
 
-def test_an_unknown_part_is_told_with_the_nearest_one() -> None:
+def test_an_unknown_role_is_reported_with_the_nearest_one() -> None:
     (found,) = [
         w for w in read(SERVICE.replace("service-client", "service-clinet")).warnings if w.hint
     ]
@@ -155,7 +155,7 @@ def test_an_unknown_part_is_told_with_the_nearest_one() -> None:
     )
 
 
-def test_operators_play_parts_too() -> None:
+def test_operators_have_roles_too() -> None:
     text = """
     nodes:
       - id: client
@@ -185,7 +185,7 @@ def test_operators_play_parts_too() -> None:
     ]
 
 
-def test_a_part_in_a_module_is_told_with_the_modules_file(tmp_path: Path) -> None:
+def test_a_role_in_a_module_is_reported_in_the_file_of_the_module(tmp_path: Path) -> None:
     (tmp_path / "flow.yml").write_text(
         """
 nodes:

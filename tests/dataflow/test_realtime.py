@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from dorad.dataflow.model import Realtime, Scheduling
-from tests.dataflow.reading import complaint, path_node, path_node_text, problem
+from dorad.dataflow.settings import Realtime, Scheduling
+from tests.dataflow.reading import error, path_node, path_node_text, problem
 
 
 def realtime(keys: str, others: str = "") -> Realtime | None:
     return path_node(f"realtime: {{{keys}}}\n{others}").realtime
 
 
-def test_a_node_without_it_is_not_urgent() -> None:
+def test_a_node_without_the_key_has_no_priority() -> None:
     assert path_node("").realtime is None
     assert path_node("realtime:").realtime is None
 
@@ -48,7 +48,7 @@ def test_a_deadline_is_its_own_period_without_a_timer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "expected"),
     [
         ("realtime: fifo", "realtime: must be a mapping, not `fifo`"),
         (
@@ -112,8 +112,8 @@ def test_a_deadline_is_its_own_period_without_a_timer() -> None:
         ),
     ],
 )
-def test_mistakes_are_told(keys: str, said: str) -> None:
-    assert complaint(keys) == said
+def test_errors_have_messages(keys: str, expected: str) -> None:
+    assert error(keys) == expected
 
 
 def test_a_mistake_has_its_place() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dorad.dataflow.errors import DataflowError
-from dorad.dataflow.model import Resources
 from dorad.dataflow.nodes import read_one
+from dorad.dataflow.settings import Resources
 
 
 def read(**keys: Any) -> Any:
@@ -25,7 +25,7 @@ def test_sizes_and_shares_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("block", "complaint"),
+    ("block", "error"),
     [
         ({"memory_max": "12XB"}, "unknown unit"),
         ({"memory_max": 1000}, "less than 1 MB"),
@@ -36,8 +36,8 @@ def test_sizes_and_shares_are_read() -> None:
         ({"memory": "1MB"}, "write `memory_max`"),
     ],
 )
-def test_what_is_wrong_is_told(block: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(DataflowError, match=complaint):
+def test_errors_are_reported(block: dict[str, Any], error: str) -> None:
+    with pytest.raises(DataflowError, match=error):
         read(resources=block)
 
 

@@ -1,4 +1,4 @@
-"""What an input may listen to."""
+"""The sources of an input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.dataflow.errors import TextError
-from dorad.dataflow.model import LogLevel, LogSource, NodeOutput, Timer
+from dorad.dataflow.model import LogSource, NodeOutput, Timer
+from dorad.dataflow.settings import LogLevel
 from dorad.dataflow.sources import parse_source
 from tests.dataflow.reading import unhurried
 

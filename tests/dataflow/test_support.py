@@ -1,4 +1,4 @@
-"""What is understood but not supported yet."""
+"""Keys that are known but not supported yet."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_kinds_without_behaviour(keys: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "key", "said", "hint"),
+    ("keys", "key", "expected", "hint"),
     [
         (
             "operator: {shared-library: x}",
             "operator.shared-library",
             "operators are written in Python; a `shared-library` cannot be loaded",
-            "make it a program of its own and name it with `path`",
+            "make it a separate program and name it with `path`",
         ),
         (
             "operators: [{id: a, python: x.py}, {id: b, wasm: x.wasm}]",
@@ -72,9 +72,9 @@ def test_kinds_without_behaviour(keys: str, key: str) -> None:
         ),
     ],
 )
-def test_operators_that_cannot_be_run(keys: str, key: str, said: str, hint: str) -> None:
+def test_operators_that_cannot_be_run(keys: str, key: str, expected: str, hint: str) -> None:
     (found,) = unsupported(read(node_text(keys)))
-    assert (found.key, found.message) == (f"nodes[0].{key}", said)
+    assert (found.key, found.message) == (f"nodes[0].{key}", expected)
     assert found.line == 3
     assert found.column > 5
     assert found.hint is not None
@@ -128,7 +128,7 @@ def test_everything_that_works_is_supported() -> None:
     assert unsupported(flow) == ()
 
 
-def test_all_of_it_at_once_in_the_order_of_the_file() -> None:
+def test_all_unsupported_keys_are_reported_in_the_order_of_the_file() -> None:
     flow = read(
         "nodes:\n- {id: a, hub: x@1}\n- id: b\n  path: y\n  deploy: {machine: m}\n"
         "deploy: {machine: m}"

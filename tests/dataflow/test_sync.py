@@ -69,7 +69,7 @@ def test_forms(written: str, found: tuple[Sync, ...]) -> None:
         ),
         (
             "{inputs: [left, right], tolerance_ms: 1, name: depth}",
-            "sync.name: `depth` is the name of an input already (give it a `name` of its own)",
+            "sync.name: `depth` is already the name of an input (give it its own `name`)",
         ),
         (
             "{inputs: [left, right], tolerance_ms: 1, tolerance: 1}",
@@ -97,16 +97,16 @@ def test_forms(written: str, found: tuple[Sync, ...]) -> None:
 def test_mistakes(written: str, message: str) -> None:
     found = problem(sync(written))
     hint = f" ({found.hint})" if found.hint else ""
-    said = f"{found.key.removeprefix('nodes[0].')}: {found.message}{hint}"
-    assert said.startswith(message)
+    error = f"{found.key.removeprefix('nodes[0].')}: {found.message}{hint}"
+    assert error.startswith(message)
 
 
 def test_an_input_is_in_one_group_only_and_groups_have_names_of_their_own() -> None:
     first = "{inputs: [left, right], tolerance_ms: 1}"
     found = problems(sync(f"[{first}, {{inputs: [right, depth], tolerance_ms: 1}}]"))
     assert [f"{each.key}: {each.message}" for each in found] == [
-        "nodes[0].sync[1]: `sync` is the name of another group already",
-        "nodes[0].sync[1].inputs[0]: `right` is in the group `sync` already",
+        "nodes[0].sync[1]: `sync` is already the name of another group",
+        "nodes[0].sync[1].inputs[0]: `right` is already in the group `sync`",
     ]
 
 
@@ -115,7 +115,7 @@ def test_a_mistake_has_its_own_place() -> None:
     assert str(problem(text)).startswith("flow.yml:14:22: nodes[0].sync.inputs[1]: ")
 
 
-def test_operators_have_none() -> None:
+def test_operators_cannot_synchronise_inputs() -> None:
     found = problem("""\
         nodes:
           - id: a

@@ -104,7 +104,7 @@ class TestReplace:
     @pytest.mark.parametrize(
         ("difference", "message"),
         [
-            ({"id": "other"}, "the new definition is of `other`, not of `filter`"),
+            ({"id": "other"}, "the new definition is for `other`, not for `filter`"),
             ({"outputs": ["rest"]}, "has no output `clean`, which `ops/op/a` receives"),
             ({"path": "dynamic"}, "the new definition `filter` is not a program that dorad starts"),
             ({"inputs": {"tick": "dora/timer/hz/1"}}, "lacks the input `number`"),
@@ -132,7 +132,7 @@ class TestReplace:
             ),
         ],
     )
-    def test_what_would_change_edges(
+    def test_a_replacement_may_not_change_edges(
         self, flow: Dataflow, difference: dict[str, Any], message: str
     ) -> None:
         with pytest.raises(TopologyError) as caught:
@@ -158,14 +158,14 @@ class TestConnect:
         assert changes(flow, after) == [f"connected {full} -> {target}"]
         assert _read_again(after) == after
 
-    def test_and_loses_it_again(self, flow: Dataflow) -> None:
+    def test_removing_the_edge_removes_the_input(self, flow: Dataflow) -> None:
         after = disconnect(connect(flow, "ops/b", "last/x"), "ops/b", "last/x")
         assert after.nodes == flow.nodes
         assert changes(flow, after) == []
 
 
 class TestDisconnect:
-    def test_the_input_goes(self, flow: Dataflow) -> None:
+    def test_the_input_is_removed(self, flow: Dataflow) -> None:
         after = disconnect(flow, "source/number", "filter/number")
         assert _sources(after, "filter") == {"tick": "dora/timer/secs/1"}
         assert changes(flow, after) == ["disconnected source/number -> filter/number"]
@@ -222,17 +222,19 @@ _Change = Callable[["Dataflow"], "Dataflow"]
         ),
     ],
 )
-def test_what_cannot_be(flow: Dataflow, change: _Change, code: str, message: str) -> None:
+def test_invalid_changes_are_refused(
+    flow: Dataflow, change: _Change, code: str, message: str
+) -> None:
     with pytest.raises(TopologyError) as caught:
         change(flow)
     assert message in str(caught.value)
     assert caught.value.code == code
 
 
-def test_several_mistakes_of_a_definition_are_all_told(flow: Dataflow) -> None:
+def test_all_errors_of_a_definition_are_reported(flow: Dataflow) -> None:
     with pytest.raises(TopologyError) as caught:
         add_node(flow, {"id": "a", "path": "x", "max_restarts": -1, "output": ["x"]})
-    assert caught.value.message == "the definition is not in order"
+    assert caught.value.message == "the definition has errors"
     assert len(caught.value.problems) == 2
     assert caught.value.problems[0].startswith("node a: max_restarts: must be a whole number")
 

@@ -127,7 +127,7 @@ def test_each_cycle_is_a_problem() -> None:
 
 @unhurried
 @given(st.sets(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd"))))
-def test_backpressure_is_refused_exactly_where_it_goes_round(edges: set[tuple[str, str]]) -> None:
+def test_backpressure_is_refused_exactly_in_cycles(edges: set[tuple[str, str]]) -> None:
     reached = {start: {end for begin, end in edges if begin == start} for start in "abcd"}
     for middle in "abcd":
         for start in "abcd":
@@ -143,9 +143,9 @@ def test_backpressure_is_refused_exactly_where_it_goes_round(edges: set[tuple[st
         assert not goes_round
 
 
-def test_a_long_chain_is_no_trouble() -> None:
+def test_a_long_chain_is_checked_without_recursion() -> None:
     lines = ["nodes:", "  - {id: n0, path: x, outputs: [o]}"]
-    for i in range(1, 2000):
+    for i in range(1, 1200):
         source = f"{{source: n{i - 1}/o, queue_policy: backpressure}}"
         lines.append(f"  - {{id: n{i}, path: x, outputs: [o], inputs: {{i: {source}}}}}")
-    assert len(read("\n".join(lines)).nodes) == 2000
+    assert len(read("\n".join(lines)).nodes) == 1200

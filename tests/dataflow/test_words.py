@@ -48,7 +48,7 @@ def test_open_quotes_are_refused(text: str, message: str) -> None:
 
 @unhurried
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
-def test_quoted_words_come_back(words: list[str]) -> None:
+def test_quoted_words_round_trip(words: list[str]) -> None:
     assert split_args(shlex.join(words)) == tuple(words)
 
 

@@ -23,9 +23,9 @@ _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 @dataclass
 class Block:
-    """A fenced code block; `name` is the file it is to be, if the page says so.
+    """A fenced code block; `name` is its file name, if the page has one.
 
-    `broken` says that it shows a mistake: the word stands after the language.
+    `broken` marks an example of a mistake: the word follows the language.
     """
 
     language: str
@@ -37,7 +37,7 @@ class Block:
 
 @dataclass
 class Section:
-    """What stands below one heading, down to the next."""
+    """The content between one heading and the next."""
 
     page: Path
     title: str
@@ -100,10 +100,10 @@ def commands(session: str) -> list[Command]:
         elif line.strip():
             assert found, f"a session begins with a command, not with {line!r}"
             found[-1].expected.append(line)
-    told = [at for at, command in enumerate(found) if command.line == "echo $?"]
-    for at in told:
+    reported = [at for at, command in enumerate(found) if command.line == "echo $?"]
+    for at in reported:
         found[at - 1].code = int(found[at].expected[0])
-    return [command for at, command in enumerate(found) if at not in told]
+    return [command for at, command in enumerate(found) if at not in reported]
 
 
 def prose(page: Path) -> str:

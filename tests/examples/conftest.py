@@ -1,4 +1,4 @@
-"""What the tests of the examples share: a private copy of an example, and running it."""
+"""Private copies of examples, and running them."""
 
 import os
 import re
@@ -26,7 +26,7 @@ class Output:
     text: str
 
     def printed(self, node: str) -> list[str]:
-        """Return what a node printed, line by line."""
+        """Return the printed lines of a node."""
         return self.lines(node, "stdout")
 
     def lines(self, node: str, level: str = r"\S+") -> list[str]:
@@ -36,14 +36,14 @@ class Output:
 
 
 class Example:
-    """A copy of one example that a test may run, and that may write files."""
+    """A copy of one example that a test runs."""
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self.folder = folder
         self._env = env
 
     def run(self, *options: str) -> Output:
-        """Run the dataflow to its end; the test fails when that takes too long."""
+        """Run the dataflow to its end; fail if that takes too long."""
         with self.start(*options) as run:
             return finish(run)
 
@@ -55,7 +55,7 @@ class Example:
 
     @contextmanager
     def start_by_hand(self, script: str) -> Iterator[subprocess.Popen[str]]:
-        """Start one node with nothing but Python."""
+        """Start one node with plain Python."""
         with self._popen(sys.executable, script) as node:
             yield node
 
@@ -77,7 +77,7 @@ class Example:
 
 
 def finish(process: subprocess.Popen[str]) -> Output:
-    """Wait for the end of a process, with the deadline of all examples."""
+    """Wait for the exit of a process with the common deadline."""
     try:
         text, _ = process.communicate(timeout=DEADLINE_S)
     except subprocess.TimeoutExpired:
@@ -89,14 +89,14 @@ def finish(process: subprocess.Popen[str]) -> Output:
 
 @pytest.fixture
 def example(tmp_path: Path) -> Callable[[str], Example]:
-    """Return a function that copies an example, by name, to a place of the test's own."""
+    """Return a function that copies an example, by name, to a folder of the test."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     env = {
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        # Runs of other tests at the same time must not answer this one's hand-started nodes.
+        # A manually started node must not attach to a run of another test.
         "DORA_DAEMON_LOCAL_LISTEN_PORT": str(port),
     }
 

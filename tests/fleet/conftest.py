@@ -1,4 +1,4 @@
-"""A fleet on loopback, and an operator with a home, a key and nothing else."""
+"""A fleet on loopback, and an operator with a home and a key."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-NOBODY_LISTENS = 1
-"""A port."""
+UNUSED_PORT = 1
+"""A port without a server."""
 
 
 @dataclass
 class Operator:
-    """Who calls dorafleet: the home folder with ~/.ssh in it."""
+    """The user of dorafleet: the home folder with ~/.ssh in it."""
 
     home: Path
     key: asyncssh.SSHKey
@@ -51,7 +51,7 @@ class Fleet:
         return robot
 
     def add_unreachable(self, name: str) -> None:
-        self.ports[name] = NOBODY_LISTENS
+        self.ports[name] = UNUSED_PORT
 
     def trust(self, name: str, key: asyncssh.SSHKey) -> None:
         line = key.export_public_key("openssh").decode().strip()
@@ -70,7 +70,7 @@ class Fleet:
 
 @pytest.fixture(scope="session")
 def keys() -> tuple[asyncssh.SSHKey, asyncssh.SSHKey, asyncssh.SSHKey]:
-    """The operator's key, a host's key, and the key of a host that is somebody else."""
+    """The operator's key, the key of a host, and the key of another host."""
     one, two, three = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(3))
     return one, two, three
 

@@ -25,7 +25,7 @@ FLOW = {"uuid": "u-1", "name": "arm", "status": "Running", "nodes": 3}
 
 @dataclass
 class FakeRobot:
-    """What a robot has, and every command that it got. A test changes what is to be different."""
+    """The state of a robot, and the commands that it received. Tests set fields as they need."""
 
     uid: int = 0
     architecture: str = "arm64"
@@ -42,22 +42,22 @@ class FakeRobot:
     hanging: set[str] = field(default_factory=set)
     """First words of commands that never end."""
     dropping: set[str] = field(default_factory=set)
-    """First words of commands at which the connection breaks."""
+    """First words of commands that break the connection."""
     flooding: set[str] = field(default_factory=set)
     """First words of commands that print without end."""
     dripping: set[str] = field(default_factory=set)
     """First words of commands that print a byte now and then without end."""
     never_closing: bool = False
-    """Whether it ignores that a command is to be ended."""
-    said: dict[str, tuple[int, str | bytes, str]] = field(default_factory=dict)
-    """Other answers by first word: exit code, output, errors."""
+    """True if it ignores that a command is closed."""
+    answers: dict[str, tuple[int, str | bytes, str]] = field(default_factory=dict)
+    """Replaced answers by first words: exit code, output, errors."""
     commands: list[list[str]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     most_at_once: int = 0
     connections: int = 0
 
     def ran(self, *words: str) -> bool:
-        """Whether a command with these words, in this order and side by side, came."""
+        """Return True if a command contained these words in sequence."""
         return any(
             list(words) == command[at : at + len(words)]
             for command in self.commands
@@ -72,8 +72,8 @@ class FakeRobot:
         if words[0] == "env":
             words = words[3:] if words[2].startswith("DORA_SOCKET=") else words[2:]
         for first in (" ".join(words[:2]), words[0]):
-            if first in self.said:
-                return self.said[first]
+            if first in self.answers:
+                return self.answers[first]
         match words:
             case ["true"] | ["rm", *_] | ["journalctl", "--sync"]:
                 return 0, "", ""
@@ -117,7 +117,7 @@ class FakeRobot:
 
 
 class Server(asyncssh.SSHServer):
-    """Counts connections, for what is promised of how many there are at once."""
+    """Counts connections, and the maximum at once."""
 
     def __init__(self, robot: FakeRobot, counts: dict[str, int]) -> None:
         self._robot = robot
@@ -138,7 +138,7 @@ class Server(asyncssh.SSHServer):
 
 
 class Servers:
-    """SSH servers in a thread of their own, with a loop of their own."""
+    """SSH servers in their own thread, with their own event loop."""
 
     def __init__(self, authorized: Path) -> None:
         self._authorized = str(authorized)
@@ -167,7 +167,7 @@ class Servers:
         return listener.get_port()
 
     def end(self) -> None:
-        """End all servers, what hangs in them, and the thread."""
+        """End all servers, their hanging commands, and the thread."""
 
         async def close() -> None:
             for listener in self._listeners:

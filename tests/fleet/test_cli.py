@@ -1,4 +1,4 @@
-"""The `dorafleet` command against a fleet: what it prints, what it does there, how it ends."""
+"""The `dorafleet` command against a fleet: its output, its commands on robots, its exit codes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ DORAFLEET = (sys.executable, "-m", "dorafleet.cli")
 PYTHON = "import sys; from dorafleet.cli.main import run_command; "
 
 
-def well(**more):
+def healthy(**more):
     return FakeRobot(version="1.0.0", service="active", enabled=True, **more)
 
 
 def wait_until(holds, process):
-    """Wait for something while a process runs; fail when it ends before."""
+    """Wait until `holds()` while a process runs; fail if it ends before."""
     end = time.monotonic() + DEADLINE_S
     while not holds():
         assert process.poll() is None
@@ -33,21 +33,21 @@ def wait_until(holds, process):
         time.sleep(0.01)
 
 
-def test_check_says_ok_or_every_mistake(fleet, capsys):
+def test_check_prints_ok_or_all_problems(fleet, capsys):
     fleet.add_unreachable("arm1")
     path = fleet.file()
     assert run_command(["check", str(path)]) == 0
     assert capsys.readouterr().out == f"{path}: ok, 1 machine\n"
     path.write_text(path.read_text().replace("host:", "hots:"))
     assert run_command(["check", str(path)]) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert f"{path}:3:" in said.err
-    assert "did you mean `host`?" in said.err
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert f"{path}:3:" in shown.err
+    assert "did you mean `host`?" in shown.err
 
 
-def test_status_shows_every_machine_and_fails_if_one_is_not_well(fleet, capsys):
-    fleet.add("arm1", well())
+def test_status_shows_every_machine_and_fails_if_one_is_unhealthy(fleet, capsys):
+    fleet.add("arm1", healthy())
     assert run_command(["status", str(fleet.file())]) == 0
     head, line = capsys.readouterr().out.splitlines()
     assert head.split() == ["Machine", "Host", "Version", "Service", "Dataflows", "Problem"]
@@ -67,9 +67,9 @@ def test_status_shows_every_machine_and_fails_if_one_is_not_well(fleet, capsys):
 
 
 def test_status_as_json_has_the_same_keys_for_every_machine(fleet, capsys):
-    fleet.add("arm1", well())
+    fleet.add("arm1", healthy())
     fleet.add_unreachable("arm2")
-    fleet.add("arm3", well(said={"dora": (1, "Traceback", "broken\n")}))
+    fleet.add("arm3", healthy(answers={"dora": (1, "Traceback", "broken\n")}))
     fleet.add("arm4", FakeRobot(), known=False)
     assert run_command(["status", str(fleet.file()), "--json"]) == 1
     one, two, three, four = json.loads(capsys.readouterr().out)
@@ -84,10 +84,10 @@ def test_status_as_json_has_the_same_keys_for_every_machine(fleet, capsys):
     assert four["error"]["code"] == "host_key_unknown"
 
 
-def test_status_asks_only_the_machines_that_are_named(fleet, capsys):
-    one = fleet.add("arm1", well())
-    fleet.add("arm2", well())
-    fleet.add("arm3", well())
+def test_status_queries_only_the_named_machines(fleet, capsys):
+    one = fleet.add("arm1", healthy())
+    fleet.add("arm2", healthy())
+    fleet.add("arm3", healthy())
     file = str(fleet.file())
     assert run_command(["status", file, "--only", "arm3,arm2"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [
@@ -99,12 +99,12 @@ def test_status_asks_only_the_machines_that_are_named(fleet, capsys):
     assert "did you mean `arm1`?" in capsys.readouterr().err
 
 
-def test_a_new_robot_gets_the_package_its_service_and_is_waited_for(fleet, packages, capsys):
+def test_a_new_robot_gets_the_package_and_its_service_is_started(fleet, packages, capsys):
     robot = fleet.add("arm1", FakeRobot())
     assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 0
-    said = capsys.readouterr()
-    assert said.out == "arm1  ✓ 1.0.0 installed, active\n"
-    assert [line.split("  ")[1].split()[0] for line in said.err.splitlines()] == [
+    shown = capsys.readouterr()
+    assert shown.out == "arm1  ✓ 1.0.0 installed, active\n"
+    assert [line.split("  ")[1].split()[0] for line in shown.err.splitlines()] == [
         "copying",
         "installing",
         "starting",
@@ -118,8 +118,8 @@ def test_a_new_robot_gets_the_package_its_service_and_is_waited_for(fleet, packa
     assert not any(words[0] == "sudo" for words in robot.commands)
 
 
-def test_a_robot_that_has_the_version_is_left_alone(fleet, packages, capsys):
-    robot = fleet.add("arm1", well())
+def test_a_robot_that_has_the_version_is_not_changed(fleet, packages, capsys):
+    robot = fleet.add("arm1", healthy())
     assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert robot.files == {}
@@ -127,21 +127,21 @@ def test_a_robot_that_has_the_version_is_left_alone(fleet, packages, capsys):
     assert not any(words[0] == "systemd-run" for words in robot.commands)
 
 
-def test_an_upgrade_tells_both_versions_and_leaves_starting_to_the_package(fleet, packages, capsys):
+def test_an_upgrade_shows_both_versions_and_does_not_start_the_service(fleet, packages, capsys):
     robot = fleet.add("arm1", FakeRobot(version="0.9.0", service="active", enabled=True))
     assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 0
     assert "0.9.0 → 1.0.0, active" in capsys.readouterr().out
     assert not robot.ran("systemctl", "enable")
 
 
-def test_a_user_who_is_not_root_does_everything_through_sudo(fleet, packages):
+def test_a_user_other_than_root_uses_sudo(fleet, packages):
     robot = fleet.add("arm1", FakeRobot(uid=1000))
     assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 0
     assert robot.ran("sudo", "-n", "systemd-run")
     assert robot.ran("sudo", "-n", "systemctl", "enable", "--now", "dorad.service")
 
 
-def test_what_fails_on_one_machine_is_told_and_the_others_are_installed(fleet, packages, capsys):
+def test_a_failure_on_one_machine_is_reported_and_the_others_are_installed(fleet, packages, capsys):
     fleet.add("arm1", FakeRobot(apt_fails="Reading lists\nE: Unable to locate package\n"))
     fleet.add_unreachable("arm2")
     fleet.add("arm3", FakeRobot(architecture="amd64"))
@@ -151,9 +151,9 @@ def test_what_fails_on_one_machine_is_told_and_the_others_are_installed(fleet, p
     fleet.add("arm7", FakeRobot(dropping={"systemd-run"}))
     good = fleet.add("arm8", FakeRobot())
     assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 1
-    said = capsys.readouterr()
-    assert said.out == "arm8  ✓ 1.0.0 installed, active\n"
-    why = {line.split()[0]: line for line in said.err.splitlines() if "✗" in line}
+    shown = capsys.readouterr()
+    assert shown.out == "arm8  ✓ 1.0.0 installed, active\n"
+    why = {line.split()[0]: line for line in shown.err.splitlines() if "✗" in line}
     assert why["arm1"].endswith("apt-get failed: E: Unable to locate package")
     assert "nothing listens" in why["arm2"]
     assert "it is amd64, the package is for arm64" in why["arm3"]
@@ -162,33 +162,33 @@ def test_what_fails_on_one_machine_is_told_and_the_others_are_installed(fleet, p
     assert full.ran("rm", "-rf", "--", "/var/tmp/dorafleet.abc")
     assert why["arm6"].endswith("(there: journalctl -u dorad -n 50)")
     assert "the connection was lost during the installation: " in why["arm7"]
-    assert "the installation goes on there: journalctl -u dorafleet-install-" in why["arm7"]
-    assert "error: 7 of 8 machines failed: arm1, arm2, arm3, arm4, arm5, arm6, arm7" in said.err
+    assert "the installation continues there: journalctl -u dorafleet-install-" in why["arm7"]
+    assert "error: 7 of 8 machines failed: arm1, arm2, arm3, arm4, arm5, arm6, arm7" in shown.err
     assert good.service == "active"
 
 
 @pytest.mark.parametrize(
-    ("package", "said"),
+    ("package", "expected"),
     [("other", "is the package dorafleet; robots get dorad"), ("missing", "No such file")],
 )
-def test_a_file_that_is_no_package_of_dorad_is_refused_before_any_connection(
-    fleet, packages, capsys, package, said
+def test_a_file_that_is_not_the_package_is_refused_before_any_connection(
+    fleet, packages, capsys, package, expected
 ):
     robot = fleet.add("arm1", FakeRobot())
     path = packages.get(package, "/nowhere/missing.deb")
     assert run_command(["install", str(fleet.file()), str(path)]) == 1
-    assert said in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
     assert robot.connections == 0
 
 
-def test_a_text_file_is_no_package(fleet, capsys):
+def test_a_text_file_is_not_a_package(fleet, capsys):
     fleet.add_unreachable("arm1")
     path = str(fleet.file())
     assert run_command(["install", path, path]) == 1
-    assert "is no Debian package" in capsys.readouterr().err
+    assert "is not a Debian package" in capsys.readouterr().err
 
 
-def test_going_back_is_asked_of_apt_only_when_told_so(fleet, packages):
+def test_a_downgrade_happens_only_with_its_option(fleet, packages):
     robot = fleet.add("arm1", FakeRobot(version="2.0.0", service="active", enabled=True))
     command = ["install", str(fleet.file()), str(packages["good"]), "--allow-downgrade"]
     assert run_command(command) == 0
@@ -196,7 +196,7 @@ def test_going_back_is_asked_of_apt_only_when_told_so(fleet, packages):
     assert installing[-1] == "--allow-downgrades"
 
 
-def test_ctrl_c_ends_at_once_with_its_exit_code_and_tidies_up(fleet, packages):
+def test_ctrl_c_exits_at_once_and_cleans_up(fleet, packages):
     robot = fleet.add("arm1", FakeRobot(hanging={"sha256sum"}))
     command = [*DORAFLEET, "install", str(fleet.file()), str(packages["good"])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -205,43 +205,43 @@ def test_ctrl_c_ends_at_once_with_its_exit_code_and_tidies_up(fleet, packages):
         assert b"copying" in process.stderr.readline()
         wait_until(lambda: robot.ran("sha256sum"), process)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, shown = process.communicate(timeout=20)
     finally:
         process.kill()
         process.wait()
     assert process.returncode == 130
-    assert b"Traceback" not in said
+    assert b"Traceback" not in shown
     assert robot.ran("rm", "-rf", "--", "/var/tmp/dorafleet.abc")
 
 
-def test_ctrl_c_during_the_installation_says_that_it_goes_on(fleet, packages):
+def test_ctrl_c_during_the_installation_reports_that_it_continues(fleet, packages):
     robot = fleet.add("arm1", FakeRobot(hanging={"systemd-run"}))
     command = [*DORAFLEET, "install", str(fleet.file()), str(packages["good"])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         wait_until(lambda: any(words[0] == "systemd-run" for words in robot.commands), process)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, shown = process.communicate(timeout=20)
     finally:
         process.kill()
         process.wait()
     assert process.returncode == 130
-    assert b"the installation goes on there: journalctl -u dorafleet-install-" in said
+    assert b"the installation continues there: journalctl -u dorafleet-install-" in shown
     assert not robot.ran("rm", "-rf", "--", "/var/tmp/dorafleet.abc")
 
 
-def test_what_a_robot_says_can_do_nothing_to_the_terminal(fleet, packages, capsys):
+def test_output_of_a_robot_cannot_control_the_terminal(fleet, packages, capsys):
     fleet.add("arm1", FakeRobot(apt_fails="E: \x1b]0;title\x07\n"))
-    fleet.add("arm2", well(dataflows=[FLOW | {"name": "a\x1b[2Jb"}]))
+    fleet.add("arm2", healthy(dataflows=[FLOW | {"name": "a\x1b[2Jb"}]))
     run_command(["install", str(fleet.file()), str(packages["good"])])
     run_command(["status", str(fleet.file())])
-    said = capsys.readouterr()
-    assert "\x1b" not in said.out + said.err
-    assert "\\x1b]0;title" in said.err
-    assert "a\\x1b[2Jb" in said.out
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    assert "\\x1b]0;title" in shown.err
+    assert "a\\x1b[2Jb" in shown.out
 
 
-def test_on_a_terminal_there_are_colours_and_a_bar_and_none_without(fleet, packages):
+def test_colours_and_a_progress_bar_are_only_for_terminals(fleet, packages):
     fleet.add("arm1", FakeRobot())
     command = [*DORAFLEET, "install", str(fleet.file()), str(packages["good"])]
     code, shown = on_a_terminal(command, {"TERM": "xterm"})
@@ -262,7 +262,7 @@ def on_a_terminal(command, env):
         )
         os.close(theirs)
         shown = b""
-        with contextlib.suppress(OSError):  # Linux says EIO at the end
+        with contextlib.suppress(OSError):  # Linux raises EIO at the end
             while piece := os.read(ours, 4096):
                 shown += piece
         return process.wait(20), shown.decode()
@@ -271,10 +271,10 @@ def on_a_terminal(command, env):
 
 
 @pytest.mark.parametrize("command", [*COMMANDS])
-def test_every_command_has_help_with_examples_and_refuses_what_it_does_not_know(command, capsys):
+def test_every_command_has_help_with_examples_and_refuses_unknown_options(command, capsys):
     assert run_command([command, "--help"]) == 0
-    said = capsys.readouterr().out
-    assert "Examples:" in said or "Set it up" in said
+    shown = capsys.readouterr().out
+    assert "Examples:" in shown or "Set it up" in shown
     assert run_command([command, "--nonsense"]) == 2
     assert f"see `dorafleet {command} --help`" in capsys.readouterr().err
 
@@ -288,7 +288,7 @@ def test_wrong_usage_is_exit_code_2(fleet, capsys):
     assert run_command(["status", str(fleet.file()), "--parallel", "0"]) == 2
 
 
-def test_the_help_imports_no_ssh_and_a_missing_asyncssh_is_told(fleet):
+def test_the_help_imports_no_ssh_and_a_missing_asyncssh_is_reported(fleet):
     fleet.add_unreachable("arm1")
     script = f"sys.modules['asyncssh'] = None; sys.exit(run_command({['--help']!r}))"
     done = subprocess.run([sys.executable, "-c", PYTHON + script], capture_output=True, check=False)

@@ -1,4 +1,4 @@
-"""Connections to a real SSH server: who is let in, who is believed, what ends in time."""
+"""Connections to a real SSH server: logins, host keys, and timeouts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from dorafleet.inventory.model import Machine
 from dorafleet.ssh.connection import connect
 from dorafleet.ssh.errors import Code, SshError
-from dorafleet.ssh.fanout import each
+from dorafleet.ssh.fanout import run_on_each
 from tests.fleet.fakerobot import FakeRobot
 
 
@@ -26,7 +26,7 @@ async def until(holds):
 
 
 async def refused(target, **options):
-    """Return the error of a connection that must not come about."""
+    """Return the error of a connection that must fail."""
     with pytest.raises(SshError) as caught:
         async with connect(target, **options):
             pass
@@ -34,14 +34,14 @@ async def refused(target, **options):
 
 
 async def test_a_command_gives_its_output_errors_and_exit_code(fleet):
-    robot = fleet.add("arm", FakeRobot(said={"try": (3, "out\n", "first\nlast\n")}))
+    robot = fleet.add("arm", FakeRobot(answers={"try": (3, "out\n", "first\nlast\n")}))
     async with connect(machine(fleet, "arm")) as connection:
         done = await connection.run(["try", "two words", "$HOME"])
-    assert (done.code, done.stdout, done.last_words) == (3, "out\n", "last")
+    assert (done.code, done.stdout, done.last_line) == (3, "out\n", "last")
     assert robot.commands == [["try", "two words", "$HOME"]]
 
 
-async def test_an_unknown_host_key_is_refused_with_the_command_that_mends_it(fleet):
+async def test_an_unknown_host_key_is_refused_with_the_command_that_adds_it(fleet):
     fleet.add("arm", FakeRobot(), known=False)
     error = await refused(machine(fleet, "arm"))
     assert error.code is Code.HOST_KEY_UNKNOWN
@@ -51,7 +51,7 @@ async def test_an_unknown_host_key_is_refused_with_the_command_that_mends_it(fle
     assert not fleet.operator.known_hosts.exists()
 
 
-async def test_accept_new_writes_the_key_down_so_that_it_is_known_from_then_on(fleet):
+async def test_accept_new_adds_the_key_to_known_hosts(fleet):
     fleet.add("arm", FakeRobot(), known=False)
     fleet.operator.known_hosts.write_text("# no end of line")
     async with connect(machine(fleet, "arm"), accept_new=True) as connection:
@@ -72,7 +72,7 @@ async def test_a_changed_host_key_is_refused_even_with_accept_new(fleet, kind):
     assert fleet.operator.known_hosts.read_text() == before
 
 
-async def test_a_robot_with_several_keys_is_believed_for_the_one_that_is_known(fleet):
+async def test_a_robot_with_several_keys_is_accepted_for_the_known_one(fleet):
     rsa = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
     fleet.add("arm", FakeRobot(), rsa, known=False)
     fleet.trust("arm", rsa)
@@ -80,7 +80,7 @@ async def test_a_robot_with_several_keys_is_believed_for_the_one_that_is_known(f
         await connection.check(["true"])
 
 
-async def test_no_known_hosts_file_in_the_configuration_is_no_way_around_the_check(fleet):
+async def test_the_configuration_cannot_disable_the_check_of_host_keys(fleet):
     fleet.add("arm", FakeRobot(), known=False)
     (fleet.operator.home / ".ssh/config").write_text(
         "Host *\n  UserKnownHostsFile none\n  StrictHostKeyChecking no\n"
@@ -103,7 +103,7 @@ async def test_host_user_port_and_files_come_from_the_configuration_of_ssh(fleet
     assert robot.commands == [["true"]]
 
 
-async def test_a_machine_behind_another_is_reached_through_it(fleet):
+async def test_a_machine_behind_a_jump_host_is_reached_through_it(fleet):
     gate, robot = fleet.add("gate", FakeRobot()), fleet.add("arm", FakeRobot())
     (fleet.operator.home / ".ssh/config").write_text(
         f"Host arm\n  HostName 127.0.0.1\n  Port {fleet.ports['arm']}\n"
@@ -115,7 +115,7 @@ async def test_a_machine_behind_another_is_reached_through_it(fleet):
     assert robot.commands == [["true"]]
 
 
-async def test_a_user_whose_key_is_not_known_there_is_told_what_to_do(fleet):
+async def test_a_refused_user_gets_a_hint(fleet):
     fleet.add("arm", FakeRobot())
     stranger = asyncssh.generate_private_key("ssh-ed25519")
     stranger.write_private_key(fleet.operator.home / ".ssh/id_ed25519")
@@ -139,7 +139,7 @@ async def test_a_configuration_or_a_key_that_cannot_be_read_is_named(fleet):
     assert "ssh-add" in str(error)
 
 
-async def test_who_listens_and_says_nothing_is_given_up_in_time(fleet):
+async def test_a_silent_server_is_a_timeout(fleet):
     left = asyncio.Event()
 
     async def silent(reader, writer):
@@ -158,7 +158,7 @@ async def test_who_listens_and_says_nothing_is_given_up_in_time(fleet):
     server.close()
 
 
-async def test_a_command_that_hangs_is_given_up_and_the_connection_stays(fleet):
+async def test_a_hanging_command_is_a_timeout_and_the_connection_stays(fleet):
     fleet.add("arm", FakeRobot(hanging={"sleep"}))
     async with connect(machine(fleet, "arm")) as connection:
         with pytest.raises(SshError, match=r"`sleep 9` is not done after 0.2 s"):
@@ -166,8 +166,8 @@ async def test_a_command_that_hangs_is_given_up_and_the_connection_stays(fleet):
         assert await connection.check(["id", "-u"]) == "0\n"
 
 
-async def test_a_command_that_prints_too_much_is_ended_and_the_connection_stays(fleet):
-    fleet.add("arm", FakeRobot(said={"yes": (0, "y\n" * 200_000, "")}))
+async def test_a_command_that_prints_too_much_is_closed_and_the_connection_stays(fleet):
+    fleet.add("arm", FakeRobot(answers={"yes": (0, "y\n" * 200_000, "")}))
     async with connect(machine(fleet, "arm")) as connection:
         with pytest.raises(SshError) as caught:
             await connection.run(["yes"], limit=64 << 10)
@@ -175,7 +175,7 @@ async def test_a_command_that_prints_too_much_is_ended_and_the_connection_stays(
         assert await connection.check(["id", "-u"]) == "0\n"
 
 
-async def test_a_connection_that_breaks_is_told_with_what_was_being_done(fleet):
+async def test_a_lost_connection_is_reported_with_the_running_command(fleet):
     fleet.add("arm", FakeRobot(dropping={"id"}))
     async with connect(machine(fleet, "arm")) as connection:
         with pytest.raises(SshError) as caught:
@@ -184,7 +184,7 @@ async def test_a_connection_that_breaks_is_told_with_what_was_being_done(fleet):
     assert "during `id -u`" in str(caught.value)
 
 
-async def test_a_file_arrives_whole_and_its_progress_is_told(fleet, tmp_path):
+async def test_a_file_arrives_complete_and_its_progress_is_reported(fleet, tmp_path):
     robot = fleet.add("arm", FakeRobot())
     data = bytes(range(256)) * 12_000
     (tmp_path / "big").write_bytes(data)
@@ -204,12 +204,12 @@ async def test_a_file_that_does_not_fit_or_arrives_damaged_is_an_error(fleet, tm
         with pytest.raises(SshError, match="No space left on device"):
             await connection.upload(tmp_path / "big", "/tmp/big")
         robot.disk_full = False
-        robot.said["sha256sum"] = (0, "0123  /tmp/big\n", "")
+        robot.answers["sha256sum"] = (0, "0123  /tmp/big\n", "")
         with pytest.raises(SshError, match="arrived damaged"):
             await connection.upload(tmp_path / "big", "/tmp/big")
 
 
-async def test_what_fails_on_one_machine_concerns_no_other_and_order_is_kept(fleet):
+async def test_a_failure_on_one_machine_does_not_affect_the_others(fleet):
     fleet.add("one", FakeRobot())
     fleet.add_unreachable("two")
     fleet.add("three", FakeRobot(dropping={"id"}))
@@ -219,14 +219,14 @@ async def test_what_fails_on_one_machine_concerns_no_other_and_order_is_kept(fle
         async with connect(target) as connection:
             return await connection.check(["id", "-u"])
 
-    outcomes = await each([machine(fleet, name) for name in fleet.ports], work, at_most=4)
+    outcomes = await run_on_each([machine(fleet, name) for name in fleet.ports], work, parallel=4)
     assert [outcome.machine.id for outcome in outcomes] == ["one", "two", "three", "four"]
     assert [outcome.result for outcome in outcomes] == ["0\n", None, None, "0\n"]
     codes = [outcome.error and outcome.error.code for outcome in outcomes]
     assert codes == [None, Code.UNREACHABLE, Code.LOST, None]
 
 
-async def test_no_more_machines_than_asked_for_are_worked_on_at_once(fleet):
+async def test_the_number_of_machines_at_once_is_limited(fleet):
     for number in range(6):
         fleet.add(f"arm{number}", FakeRobot())
 
@@ -234,7 +234,7 @@ async def test_no_more_machines_than_asked_for_are_worked_on_at_once(fleet):
         async with connect(target) as connection:
             return await connection.check(["id", "-u"])
 
-    await each([machine(fleet, name) for name in fleet.ports], work, at_most=2)
+    await run_on_each([machine(fleet, name) for name in fleet.ports], work, parallel=2)
     assert fleet.servers.counts["most"] == 2
 
 
@@ -246,7 +246,7 @@ async def test_cancelling_closes_every_connection(fleet):
             await connection.run(["sleep", "9"])
 
     task = asyncio.create_task(
-        each([machine(fleet, name) for name in fleet.ports], work, at_most=3)
+        run_on_each([machine(fleet, name) for name in fleet.ports], work, parallel=3)
     )
     await until(lambda: all(robot.commands for robot in robots))
     task.cancel()
@@ -255,7 +255,7 @@ async def test_cancelling_closes_every_connection(fleet):
     await until(lambda: not fleet.servers.counts["now"])
 
 
-async def test_nothing_of_a_key_is_logged(fleet, caplog):
+async def test_private_keys_are_not_logged(fleet, caplog):
     caplog.set_level(logging.DEBUG)
     fleet.add("arm", FakeRobot())
     async with connect(machine(fleet, "arm")) as connection:

@@ -1,4 +1,4 @@
-"""cluster.yml: every key, its default, and every mistake at its place."""
+"""cluster.yml: every key, its default, and the position of every problem."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.settings import Amounts
 from dorafleet.inventory.load import load, parse
 from dorafleet.inventory.model import Coordinator, Machine
 
@@ -25,7 +26,7 @@ def problems(text):
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_what_is_not_said_has_its_default():
+def test_missing_keys_have_their_defaults():
     cluster = read(HEAD + "machines:\n  - {id: arm1, host: arm1.local}\n")
     assert cluster.coordinator == Coordinator(ip_address("10.0.0.1"), 6013)
     assert cluster.machines == (Machine("arm1", "arm1.local"),)
@@ -48,6 +49,7 @@ machines:
     labels: {zone: hall-2, version: "1.10"}
     zenoh_addr: 10.1.0.2
     zenoh_port: 4001
+    capacity: {cpu: 3.5, memory: 8GB, gpu: 1, devices: [/dev/video0]}
 """)
     assert cluster.coordinator == Coordinator(ip_address("fd00::1"), 7000)
     assert cluster.machines[0] == Machine(
@@ -59,16 +61,17 @@ machines:
         {"zone": "hall-2", "version": "1.10"},
         ip_address("10.1.0.2"),
         4001,
+        Amounts(3.5, 8 << 30, 1, ("/dev/video0",)),
     )
 
 
-def test_the_host_may_name_the_user_as_ssh_has_it():
+def test_the_host_may_name_the_user_as_for_ssh():
     (machine,) = read(HEAD + "machines: [{id: a, host: pi@10.0.0.2}]").machines
     assert (machine.user, machine.host) == ("pi", "10.0.0.2")
     assert machine.zenoh_addr == ip_address("10.0.0.2")
 
 
-def test_all_mistakes_are_told_at_once_in_order_with_the_nearest_word():
+def test_all_problems_are_reported_in_order_with_the_nearest_word():
     found = problems("""\
 coordinator:
   addr: fleet.local
@@ -108,7 +111,7 @@ label: 3
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "the file is empty (a cluster starts with"),
         ("- 1", "a cluster is a mapping"),
@@ -121,7 +124,7 @@ label: 3
         (HEAD + "machines: [{host: b}]", "needs `id`"),
         (HEAD + "machines: [{id: a}]", "needs `host`"),
         (HEAD + "machines: [{id: a b, host: b}]", "` ` is not allowed in a machine's id"),
-        (HEAD + "machines: [{id: a, host: b c}]", "a host has no blanks"),
+        (HEAD + "machines: [{id: a, host: b c}]", "a host must not contain blanks"),
         (HEAD + "machines: [{id: a, host: b, daemon_port: 0}]", "from 1 to 65535"),
         (HEAD + "machines: [{id: a, host: b, zenoh_addr: c}]", "must be an IP address"),
         (HEAD + "machines: [{id: a, host: b, labels: {n: 1.10}}]", 'write "1.10"'),
@@ -130,13 +133,13 @@ label: 3
         (HEAD + "machine: [{id: a, host: b}]", "did you mean `machines`?"),
     ],
 )
-def test_a_mistake_is_told(text, said):
+def test_a_problem_is_reported(text, expected):
     (found,) = problems(text)
-    assert said in found
+    assert expected in found
     assert found.startswith("cluster.yml:")
 
 
-def test_keys_that_nothing_uses_yet_are_warned_of():
+def test_unused_keys_are_warned_about():
     cluster = read(HEAD + "machines: [{id: a, host: b, daemon_port: 5, zenoh_port: 6}]")
     assert [warning.key for warning in cluster.warnings] == [
         "machines[0].daemon_port",
@@ -144,13 +147,13 @@ def test_keys_that_nothing_uses_yet_are_warned_of():
     ]
 
 
-def test_two_machines_with_the_same_zenoh_address_are_warned_of():
+def test_two_machines_with_the_same_zenoh_address_are_warned_about():
     cluster = read(HEAD + "machines:\n - {id: a, host: 10.0.0.2}\n - {id: b, host: 10.0.0.2}\n")
     (warning,) = cluster.warnings
     assert "has the Zenoh address of `a`" in str(warning)
     assert warning.line == 4
 
 
-def test_a_file_that_is_not_there_is_one_problem(tmp_path):
+def test_a_missing_file_is_one_problem(tmp_path):
     with pytest.raises(DataflowError, match="no such file"):
         load(tmp_path / "none.yml")

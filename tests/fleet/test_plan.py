@@ -1,4 +1,4 @@
-"""What is to be done on a robot: facts in, steps out."""
+"""The plan of an installation: facts in, steps out."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ WELL = Facts(0, "arm64", "1.0.0", "active", enabled=True)
         ({"enabled": False}, False, True),
     ],
 )
-def test_only_what_is_missing_is_done(change, install, enable):
+def test_only_missing_steps_are_planned(change, install, enable):
     assert plan(replace(WELL, **change), PACKAGE) == Plan(install, enable)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ({"architecture": "amd64"}, "it is amd64, the package is for arm64"),
         ({"architecture": None}, "no dpkg"),
         ({"service": "no systemd"}, "no systemd"),
     ],
 )
-def test_a_robot_that_the_package_does_not_fit_is_refused(change, said):
-    with pytest.raises(SshError, match=said) as caught:
+def test_a_robot_that_the_package_does_not_fit_is_refused(change, expected):
+    with pytest.raises(SshError, match=expected) as caught:
         plan(replace(WELL, **change), PACKAGE)
     assert caught.value.code is Code.REFUSED
 

@@ -1,4 +1,4 @@
-"""A `dorad` of a test's own: in folders of its own, killed and started again, ended for sure."""
+"""A `dorad` in folders of its own that a test starts, kills and restarts."""
 
 import shutil
 import signal
@@ -23,7 +23,7 @@ DEADLINE_S = 30.0
 
 
 class Daemon:
-    """One daemon, and what is started through it."""
+    """One daemon, and the processes that it starts."""
 
     def __init__(self, folder: Path) -> None:
         """`folder` must have a short path: sockets go into it."""
@@ -43,10 +43,8 @@ class Daemon:
         self.paths = DaemonPaths(folder / "run" / "dora", folder / "state" / "dora")
         self.process: subprocess.Popen[bytes] | None = None
 
-    # -- the daemon ----------------------------------------------------------------------------
-
     def start(self, *arguments: str) -> "Daemon":
-        """Start it in the foreground of a process of ours, and wait until it answers."""
+        """Start it as a child of the test, and wait until it answers."""
         with (self.folder / "dorad.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [self.bin / "dorad", *arguments],
@@ -69,13 +67,13 @@ class Daemon:
             return False
 
     def kill(self) -> None:
-        """SIGKILL it; its nodes live on."""
+        """SIGKILL it; its nodes keep running."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
 
     def end(self) -> None:
-        """Ask it to end, and wait for that."""
+        """Send SIGTERM and wait for its exit."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -88,7 +86,7 @@ class Daemon:
 
     @property
     def log(self) -> str:
-        """What it has said of itself."""
+        """Its stdout and stderr so far."""
         path = self.folder / "dorad.log"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
@@ -98,10 +96,8 @@ class Daemon:
         assert self.process is not None
         return self.process.pid
 
-    # -- talking to it -------------------------------------------------------------------------
-
     def client(self) -> Client:
-        """Return a client of it."""
+        """Return a new client."""
         return Client(self.paths.control)
 
     def dora(
@@ -128,7 +124,7 @@ class Daemon:
         return done.stdout
 
     def begin(self, *words: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
-        """Start a `dora` command; who does so ends it."""
+        """Start a `dora` command; the caller ends it."""
         return subprocess.Popen(
             [self.bin / "dora", *words],
             env=self.env,
@@ -139,10 +135,8 @@ class Daemon:
             text=True,
         )
 
-    # -- looking -------------------------------------------------------------------------------
-
     def processes(self) -> list[psutil.Process]:
-        """Return everything that descends from this test's commands and still lives."""
+        """Return all running descendants of this test's commands."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -159,11 +153,11 @@ class Daemon:
         """Wait until a condition holds."""
         end = time.monotonic() + deadline
         while not holds():
-            assert time.monotonic() < end, why or "the condition did not come to hold in time"
+            assert time.monotonic() < end, why or "the condition did not hold in time"
             time.sleep(0.01)
 
     def clear(self) -> list[str]:
-        """End whatever is left, and return what that was."""
+        """Kill all processes that are left, and return them as text."""
         left = []
         for process in self.processes():
             try:
@@ -179,14 +173,14 @@ class Daemon:
 
 @contextmanager
 def daemon() -> Iterator[Daemon]:
-    """Start a daemon and end it; afterwards nothing of it may be left."""
+    """Start a daemon and end it; fail if a process of it is left."""
     folder = Path(tempfile.mkdtemp(prefix="dd-", dir="/tmp"))
     found = Daemon(folder)
     try:
         yield found.start()
         if found.process is not None and found.process.poll() is None:
             found.end()
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + DEADLINE_S
         while found.processes() and time.monotonic() < deadline:
             time.sleep(0.02)
     finally:
@@ -196,7 +190,7 @@ def daemon() -> Iterator[Daemon]:
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process lives, zombies not counted."""
+    """Return True if a process runs (a zombie does not)."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -205,7 +199,7 @@ def alive(pid: int) -> bool:
 
 @contextmanager
 def emptied(found: Daemon) -> Iterator[Daemon]:
-    """Lend one daemon to several tests: nothing runs, and nothing is listed, after each."""
+    """Yield the daemon; afterwards stop and forget all its dataflows."""
     yield found
     with found.client() as client:
         for flow in client.list():

@@ -116,7 +116,11 @@ class Flow:
 
 
 def json_lines(file: Path) -> list[Any]:
-    """Return the values of a JSON lines file, or nothing if there is no such file."""
+    """Return the values of a JSON lines file, or nothing if there is no such file.
+
+    Leaves out a last line that is still being written.
+    """
     if not file.exists():
         return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]

@@ -12,8 +12,8 @@ from pathlib import Path
 MARKER = "DORAD_TEST_COMMAND"
 """Names the command that a process descends from, in the environment of each."""
 
-SETTLE = 1.0
-"""Seconds that descendants may outlive their command."""
+SETTLE_S = 5.0
+"""Seconds that descendants may outlive their command; a fraction of one on a quiet machine."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def run(argv: list[str | Path], *, cwd: Path, env: Mapping[str, str], deadline: 
     """Run argv in cwd with exactly this environment; stdout and stderr come back as one text.
 
     Raises AssertionError when it takes longer than `deadline` seconds, or when a process that
-    it started is still there a second after its end. Either way they are killed.
+    it started still runs a few seconds after its end. Either way they are killed.
     """
     token = uuid.uuid4().hex
     log = cwd / f".output-{token}"
@@ -63,7 +63,7 @@ def run(argv: list[str | Path], *, cwd: Path, env: Mapping[str, str], deadline: 
         except subprocess.TimeoutExpired:
             code = None
         seconds = time.monotonic() - started
-        left = _survivors(token, wait=0.0 if code is None else SETTLE)
+        left = _survivors(token, wait=0.0 if code is None else SETTLE_S)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         if code is None:

@@ -1,4 +1,4 @@
-"""The venv of third-party nodes, made once; cases copied into a folder of their own and run."""
+"""The venv of third-party nodes, created once; cases copied into a folder of their own and run."""
 
 import shutil
 from collections.abc import Callable

@@ -2,7 +2,7 @@
 
     python -m tests.hub.environment DIR
 
-makes or refreshes it. It is made anew when the lists below or the Python version change; our own
+makes or refreshes it. It is recreated when the lists below or the Python version change; our own
 distribution is installed again when its sources change.
 """
 

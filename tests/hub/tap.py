@@ -1,4 +1,4 @@
-"""What the cases' tap wrote: events as dictionaries, by input."""
+"""The events that the tap of a case has written, by input."""
 
 from pathlib import Path
 from typing import Any

@@ -30,7 +30,7 @@ def test_the_good_dataflow_ends_by_itself(good: Outcome) -> None:
 
 
 @pytest.mark.parametrize("node", ["numbers", "words", "echo", "check-n", "check-w"])
-def test_no_node_of_the_good_dataflow_is_said_to_have_failed(good: Outcome, node: str) -> None:
+def test_no_node_of_the_good_dataflow_is_reported_as_failed(good: Outcome, node: str) -> None:
     assert not good.lines_about(node, FAILURE), f"{node} ended badly:\n{good.output}"
 
 
@@ -42,9 +42,9 @@ def test_the_bad_dataflow_ends_by_itself(bad: Outcome) -> None:
     assert bad.seconds < SECONDS, f"took {bad.seconds:.1f} s; it printed:\n{bad.output}"
 
 
-def test_the_output_says_that_check_exited_with_code_1(bad: Outcome) -> None:
-    said = bad.lines_about("check", ["exited with code 1"])
-    assert said, f"no line says that `check` exited with code 1:\n{bad.output}"
+def test_the_output_reports_that_check_exited_with_code_1(bad: Outcome) -> None:
+    text = bad.lines_about("check", ["exited with code 1"])
+    assert text, f"no line says that `check` exited with code 1:\n{bad.output}"
 
 
 def test_the_output_shows_the_assertion_from_stderr(bad: Outcome) -> None:

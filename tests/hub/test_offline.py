@@ -1,4 +1,4 @@
-"""What needs no daemon: hub nodes started by hand, and the test suites in two source archives."""
+"""Hub nodes without a daemon, and the test suites in two source archives."""
 
 import tarfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Shared by the tests of launching: marked processes, and the search for survivors."""
+"""Marked processes for the tests of launching, and the search for survivors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAMILY = Path(__file__).with_name("family.py")
 MARK = "LAUNCH_TEST_MARK"
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
     """Return True if `condition` becomes true within `seconds`."""
     give_up_at = time.monotonic() + seconds
     while not condition():

@@ -37,7 +37,7 @@ class Systemd:
         self.refusal: BusError | None = None
         self.first_fails_with: int | None = None
         self.kept = 1
-        self._pid = 4_000_000  # no machine has such a pid
+        self._pid = 4_000_000  # larger than any pid
 
     async def call(
         self,

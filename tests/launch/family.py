@@ -17,7 +17,7 @@ def announce() -> None:
     os.close(os.open(ready, os.O_CREAT))
 
 
-def wait_for_ever() -> None:
+def wait_forever() -> None:
     while True:
         signal.pause()
 
@@ -50,7 +50,7 @@ elif role == "orphan":
 elif role == "deep":
     for _ in range(8):
         if os.fork() > 0:
-            wait_for_ever()
+            wait_forever()
         os.setpgid(0, 0)
     announce()
 elif role == "forking":
@@ -63,9 +63,9 @@ elif role == "forking":
             if os.fork() > 0:
                 os._exit(0)
 elif role == "breeding":
-    announce()
     for _ in range(60):
         if os.fork() == 0:
             os.setsid()
-            wait_for_ever()
-wait_for_ever()
+            wait_forever()
+    announce()
+wait_forever()

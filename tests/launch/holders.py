@@ -1,4 +1,4 @@
-"""What the tests of the shared holder use: a path for one, and daemons to kill."""
+"""A path for a shared holder, and daemons to kill."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Daemon:
         )
 
     def ask(self, *words: Any) -> dict[str, Any]:
-        self.tell(*words)
+        self.send(*words)
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
         assert self.process.stdout
         return dict(json.loads(self.process.stdout.readline()))
 
-    def tell(self, *words: Any) -> None:
+    def send(self, *words: Any) -> None:
         assert self.process.stdin
         self.process.stdin.write(json.dumps(words) + "\n")
         self.process.stdin.flush()
@@ -60,7 +60,7 @@ class Daemon:
 
 
 class Place:
-    """Where a holder listens; the holders that were seen here end with the test."""
+    """The path where a holder listens; holders found here end with the test."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "holder.sock"

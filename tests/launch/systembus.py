@@ -49,7 +49,7 @@ KINDS = {str: "s", int: "t", bool: "b"}
 
 
 class PrivateBus:
-    """A daemon that lets anybody do anything: nothing but our own care protects us."""
+    """A D-Bus daemon without any policy: only checks of dorad protect it."""
 
     def __init__(self, folder: Path, *, replies: int = 128) -> None:
         self.folder = folder
@@ -75,7 +75,7 @@ class PrivateBus:
             stderr=subprocess.DEVNULL,
         )
         assert self._process.stdout is not None
-        # Said once it listens.
+        # Printed once it listens.
         assert self._process.stdout.readline().startswith(b"unix:")
 
     def kill(self) -> None:
@@ -89,7 +89,7 @@ class PrivateBus:
 
 
 class SystemdOnBus(Systemd):
-    """The stand-in as a process sees systemd: under its name, from a thread of its own."""
+    """The fake systemd on the bus: under its name, from a thread of its own."""
 
     def __init__(self, bus: PrivateBus) -> None:
         super().__init__(bus.folder / "environments")
@@ -99,7 +99,7 @@ class SystemdOnBus(Systemd):
         self.unanswered: set[str] = set()
         """Methods that get no answer."""
         self.waiting = 0
-        """Calls that came and have no answer yet."""
+        """Received calls without an answer."""
         self.most_waiting = 0
         self._later: list[Callable[[], None]] = []
         self.soon = self._later.append
@@ -119,10 +119,10 @@ class SystemdOnBus(Systemd):
         return str(self._connection.unique_name)
 
     def do(self, work: Callable[[], None]) -> None:
-        """Have something done in the thread."""
+        """Run a function in the thread."""
         self._work.put(work)
 
-    def execute_anew(self) -> None:
+    def reexec(self) -> None:
         """Do as `systemctl daemon-reexec`: leave the bus, and return with another unique name."""
         self.close()
         self._stopped = False
@@ -187,7 +187,7 @@ class SystemdOnBus(Systemd):
 
 
 def changed(path: str, interface: str, member: str, signature: str, values: list[Any]) -> Any:
-    """A signal; plain dictionaries become those of variants."""
+    """Return a signal; plain dictionaries become dictionaries of variants."""
     typed = [
         {k: (KINDS[type(v)], v) for k, v in each.items()} if isinstance(each, dict) else each
         for each in values
@@ -198,7 +198,7 @@ def changed(path: str, interface: str, member: str, signature: str, values: list
 
 
 def addressed(message: Any, to: str) -> Any:
-    """The same message, but sent to one connection alone."""
+    """Return the message, addressed to one connection."""
     message.header.fields[HeaderFields.destination] = to
     return message
 

@@ -93,7 +93,7 @@ def test_the_active_virtual_environment_wins(bench: Bench, tmp_path: Path) -> No
     assert command.env["PATH"] == f"{python.parent}:{bench.bin}"
 
 
-def test_a_deleted_virtual_environment_is_passed_over(bench: Bench) -> None:
+def test_a_deleted_virtual_environment_is_skipped(bench: Bench) -> None:
     assert bench.command(environ={"VIRTUAL_ENV": "/gone"}).argv[0] == str(bench.python)
 
 
@@ -115,7 +115,7 @@ def test_the_python_of_a_virtual_environment_is_not_resolved(bench: Bench, tmp_p
     assert bench.command(own_environment=link.parent).argv[0] == str(link)
 
 
-def test_a_command_in_the_folder_goes_before_one_on_path(bench: Bench) -> None:
+def test_a_command_in_the_folder_is_preferred_to_one_on_path(bench: Bench) -> None:
     executable(bench.bin / "tool")
     assert bench.command("tool").argv == (str(bench.bin / "tool"),)
     executable(bench.folder / "tool")
@@ -156,12 +156,12 @@ def test_a_missing_command_names_the_nearest(bench: Bench, fails: Callable[..., 
     )
 
 
-def test_a_file_that_is_not_executable_says_so(bench: Bench, fails: Callable[..., str]) -> None:
+def test_a_file_that_is_not_executable_is_an_error(bench: Bench, fails: Callable[..., str]) -> None:
     (bench.folder / "tool").touch()
     assert "is not executable" in fails("./tool")
 
 
-def test_a_folder_is_no_program(bench: Bench, fails: Callable[..., str]) -> None:
+def test_a_folder_is_refused_as_a_program(bench: Bench, fails: Callable[..., str]) -> None:
     (bench.folder / "tool").mkdir()
     assert "is a folder" in fails("./tool")
 
@@ -179,7 +179,7 @@ def test_a_dynamic_node_has_no_command(fails: Callable[..., str]) -> None:
     assert "dynamic" in fails("dynamic", kind=NodeKind.DYNAMIC)
 
 
-def test_a_downloaded_file_runs_like_one_that_was_there(bench: Bench, tmp_path: Path) -> None:
+def test_a_downloaded_file_runs_like_a_local_one(bench: Bench, tmp_path: Path) -> None:
     binary = executable(tmp_path / "build/tool")
     script = tmp_path / "build/tool.py"
     script.touch()
@@ -211,7 +211,9 @@ def operators(*ids: str, build: tuple[str, ...] = ()) -> dict[str, Any]:
     return {"kind": NodeKind.OPERATORS, "operators": found}
 
 
-def test_all_operators_of_a_node_run_in_one_python_that_is_told_their_files(bench: Bench) -> None:
+def test_all_operators_of_a_node_run_in_one_python_process_that_gets_their_files(
+    bench: Bench,
+) -> None:
     command = bench.command(**operators("a", "b"))
     assert command.argv[:3] == (str(bench.python), "-u", "-c")
     assert command.argv[3].endswith("# node n")
@@ -242,11 +244,13 @@ def test_uv_finds_commands_itself(bench: Bench) -> None:
     assert bench.command("dora-echo", uv=True).argv == (uv, "run", "dora-echo")
 
 
-def test_a_missing_uv_says_so(fails: Callable[..., str]) -> None:
+def test_a_missing_uv_is_an_error(fails: Callable[..., str]) -> None:
     assert "`uv` command" in fails(uv=True)
 
 
-def test_the_nodes_env_goes_over_the_command_lines_over_the_dataflows(bench: Bench) -> None:
+def test_env_of_the_node_overrides_the_command_line_which_overrides_the_dataflow(
+    bench: Bench,
+) -> None:
     command = bench.command(
         environ=dict.fromkeys("ABCD", "inherited"),
         dataflow_env=dict.fromkeys("BCD", "dataflow"),
@@ -261,7 +265,9 @@ def test_the_lookup_uses_the_path_the_node_will_have(bench: Bench, tmp_path: Pat
     assert bench.command("tool", own_env={"PATH": str(tool.parent)}).argv == (str(tool),)
 
 
-def test_secrets_loaders_and_anothers_configuration_are_not_inherited(bench: Bench) -> None:
+def test_secrets_loader_variables_and_configuration_of_others_are_not_inherited(
+    bench: Bench,
+) -> None:
     names = ("LD_PRELOAD", "DORA_AUTH_TOKEN", "DORA_ALLOW_SHELL_NODES", "DORA_RUNTIME_CONFIG")
     command = bench.command(environ={**dict.fromkeys(names, "x"), "LD_LIBRARY_PATH": "/lib"})
     assert not set(names) & set(command.env)
@@ -286,7 +292,7 @@ def test_reserved_names_on_the_command_line_are_left_out_with_the_reason(
     assert warning.startswith(f"--env {name} is left out: {reason}")
 
 
-def test_what_dora_tells_a_node(bench: Bench) -> None:
+def test_variables_that_dora_sets_for_a_node(bench: Bench) -> None:
     env = bench.command(parent_pid=42, own_env={"PYTHONPATH": "/mine"}).env
     assert env["DORA_NODE_CONFIG"] == "CONFIG"
     assert env["DORA_RUN_PARENT_PID"] == "42"
@@ -294,5 +300,5 @@ def test_what_dora_tells_a_node(bench: Bench) -> None:
     assert env["PYTHONPATH"] == f"{COMPAT_FOLDER}:/mine"
 
 
-def test_pinning_is_handed_on(bench: Bench) -> None:
+def test_pinning_is_passed_on(bench: Bench) -> None:
     assert bench.command(cpu_affinity=(1, 3)).cpu_affinity == (1, 3)

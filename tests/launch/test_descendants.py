@@ -27,7 +27,7 @@ def test_a_process_that_does_not_exist_has_no_children() -> None:
     assert descendants._children_by_psutil(2**22 + 1) == []
 
 
-def test_what_is_spared_stays_with_all_below_it(family: Family) -> None:
+def test_spared_processes_keep_their_descendants(family: Family) -> None:
     code = """
 import subprocess, sys
 import os

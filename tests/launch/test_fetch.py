@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(BODY)
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -130,11 +130,11 @@ async def test_a_file_over_the_limit_is_refused(server: str, tmp_path: Path) -> 
     assert "larger than 5 bytes" in await failure(f"{server}/node.sh", tmp_path, max_bytes=5)
 
 
-async def test_a_download_that_breaks_off_is_refused(server: str, tmp_path: Path) -> None:
+async def test_an_incomplete_download_is_refused(server: str, tmp_path: Path) -> None:
     assert "broke off" in await failure(f"{server}/short", tmp_path)
 
 
-async def test_a_silent_server_does_not_hang_the_start(server: str, tmp_path: Path) -> None:
+async def test_a_silent_server_does_not_block_the_start(server: str, tmp_path: Path) -> None:
     assert "timed out" in await failure(f"{server}/slow", tmp_path, max_seconds=0.2)
 
 
@@ -155,7 +155,9 @@ async def test_a_full_or_forbidden_folder_is_one_line(server: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("path", ["/", "/..", "/%2e%2e%2f%2e%2e%2fevil", "/%00"])
-async def test_a_strange_name_stays_inside_build(server: str, tmp_path: Path, path: str) -> None:
+async def test_a_hostile_file_name_stays_inside_build(
+    server: str, tmp_path: Path, path: str
+) -> None:
     file = await download(server + path, tmp_path)
     assert file.parent == tmp_path / "build"
 
@@ -194,7 +196,7 @@ async def test_nodes_that_start_at_once_share_one_download(server: str, tmp_path
     assert files(tmp_path) == ["n"]
 
 
-async def test_a_file_without_checksum_is_downloaded_anew_and_kept_for_when_the_server_is_gone(
+async def test_a_file_without_checksum_is_downloaded_each_time_and_kept_for_an_unreachable_server(
     server: str, tmp_path: Path
 ) -> None:
     downloads = Downloads(tmp_path, max_seconds=0.5)
@@ -209,7 +211,7 @@ async def test_a_file_without_checksum_is_downloaded_anew_and_kept_for_when_the_
     assert (await limited.get(f"{server}/node.sh")).read_bytes() == b"older"
 
 
-async def test_what_was_used_least_recently_makes_room(server: str, tmp_path: Path) -> None:
+async def test_the_least_recently_used_files_are_removed(server: str, tmp_path: Path) -> None:
     downloads = Downloads(tmp_path, max_total=3 * len(BODY))
     found = []
     for number in range(3):
@@ -221,7 +223,7 @@ async def test_what_was_used_least_recently_makes_room(server: str, tmp_path: Pa
     assert [file.exists() for file in found] == [True, False, True, True]
 
 
-async def test_what_a_daemon_that_was_killed_has_left_is_removed_and_never_used(
+async def test_files_of_a_killed_download_are_removed_and_never_used(
     server: str, tmp_path: Path
 ) -> None:
     left = tmp_path / SHA256 / ".download-x"

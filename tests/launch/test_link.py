@@ -39,12 +39,12 @@ async def spawned(monkeypatch: pytest.MonkeyPatch, ticks: int) -> int:
         holder.close("the test has ended")
 
 
-async def test_a_holder_that_sends_something_may_take_its_time(
+async def test_a_slow_holder_that_sends_something_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert await spawned(monkeypatch, 6) == 77
 
 
-async def test_a_silent_holder_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_holder_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LaunchError, match="it does not answer"):
         await spawned(monkeypatch, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import uuid
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -49,11 +51,24 @@ def pids(found: list[orphans.Orphan]) -> list[int]:
     return sorted(orphan.pid for orphan in found)
 
 
-async def test_what_a_dead_holder_leaves_is_ended(place: Place, family: Family, mark: str) -> None:
+def running_sleeps(family: Family) -> list[int]:
+    """Return the processes that execute `sleep`; before that they carry their parent's mark."""
+    found = []
+    for pid in family.alive():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).cmdline()[:1] == ["sleep"]:
+                found.append(pid)
+    return found
+
+
+async def test_processes_of_a_dead_holder_are_ended(
+    place: Place, family: Family, mark: str
+) -> None:
     holder = await place.attach()
     for role in ("double_fork", "breeding", "orphan"):
         await start(holder, family.role(role))
         assert eventually(family.ready(role).exists)
+    # The leaders of double_fork and orphan exit a moment after the file appears.
     assert eventually(lambda: len(family.alive()) == 64)
     os.kill(holder.pid, signal.SIGKILL)
     # The nodes die with it; what they started in sessions of their own does not.
@@ -64,7 +79,9 @@ async def test_what_a_dead_holder_leaves_is_ended(place: Place, family: Family, 
     assert family.has_ended()
 
 
-async def test_what_has_a_holder_is_no_orphan(place: Place, family: Family, mark: str) -> None:
+async def test_processes_of_a_live_holder_are_spared(
+    place: Place, family: Family, mark: str
+) -> None:
     holder = await place.attach()
     await start(holder, family.role("double_fork"))
     assert eventually(family.ready("double_fork").exists)
@@ -74,29 +91,32 @@ async def test_what_has_a_holder_is_no_orphan(place: Place, family: Family, mark
     assert len(family.alive()) == 2
 
 
-def test_what_has_dropped_its_mark_is_found_below_its_parent(family: Family, mark: str) -> None:
-    left_behind(family.shell("env -u DORA_DAEMON sleep 100 & wait"))
-    assert eventually(lambda: len(family.alive()) == 2)
-    assert len(orphans.end(mark)) == 2
+def test_children_without_the_mark_are_ended_also_if_their_parent_dies_first(
+    family: Family, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orphans, "_WATCHED", 1)
+    left_behind(family.shell("for _ in 1 2 3 4 5; do env -u DORA_DAEMON sleep 100 & done; wait"))
+    assert eventually(lambda: len(running_sleeps(family)) == 5)
+    assert len(orphans.end(mark)) == 6
     assert not family.alive()
 
 
 def test_other_marks_are_left_alone(family: Family, mark: str) -> None:
     left_behind(family.shell(f"DORA_DAEMON={mark}x sleep 100 & DORA_DAEMON= sleep 100 & wait"))
-    assert eventually(lambda: len(family.alive()) == 3)
+    assert eventually(lambda: len(running_sleeps(family)) == 2)
     assert len(orphans.end(mark)) == 1
     assert len(family.alive()) == 2
     assert orphans.find(mark) == []
 
 
-def test_one_dataflow_can_be_looked_for(family: Family, mark: str) -> None:
+def test_the_processes_of_one_dataflow_can_be_found(family: Family, mark: str) -> None:
     left_behind(family.command("/bin/sleep", "100"))
     assert eventually(lambda: len(family.alive()) == 1)
     assert orphans.find(f"{mark}#other") == []
     assert pids(orphans.find(f"{mark}#flow")) == family.alive()
 
 
-def test_our_own_children_are_no_orphans(family: Family, mark: str) -> None:
+def test_children_of_this_process_are_spared(family: Family, mark: str) -> None:
     with subprocess.Popen(["/bin/sleep", "100"], env=dict(family.env)) as child:
         assert orphans.find(mark) == []
         child.kill()
@@ -123,7 +143,7 @@ def test_a_later_process_with_the_same_pid_is_not_killed(family: Family, mark: s
     assert eventually(lambda: not family.alive())
 
 
-def test_what_cannot_be_ended_is_named(
+def test_processes_that_cannot_be_ended_are_named(
     family: Family, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left_behind(family.command("/bin/sleep", "100"))

@@ -44,7 +44,7 @@ def open_files() -> list[str]:
 
 
 async def output(holder: HolderClient, command: Command) -> str:
-    """What the command writes, both streams together."""
+    """Return stdout and stderr of a command."""
     read, write = os.pipe()
     with os.fdopen(read, "rb") as pipe:
         try:
@@ -84,7 +84,7 @@ async def test_it_has_an_empty_stdin_and_no_descriptor_of_ours(
     assert text == "/dev/null ['0', '1', '2', '3']\n"
 
 
-async def test_its_signals_are_at_their_defaults(holder: HolderClient, family: Family) -> None:
+async def test_its_signal_handlers_are_the_defaults(holder: HolderClient, family: Family) -> None:
     text = await output(holder, family.shell("grep -E 'Sig(Blk|Ign)' /proc/self/status"))
     assert [int(line.split()[1], 16) for line in text.splitlines()] == [0, 0]
 
@@ -97,7 +97,7 @@ async def test_it_gets_the_environment_and_folder_and_nothing_else(
     assert await output(holder, Command(("/bin/pwd",), tmp_path)) == f"{tmp_path}\n"
 
 
-async def test_bytes_that_are_not_utf8_arrive_as_they_are(
+async def test_bytes_that_are_not_utf8_arrive_unchanged(
     holder: HolderClient, family: Family
 ) -> None:
     command = family.command("/bin/echo", os.fsdecode(b"\xff\xfe"))
@@ -189,14 +189,18 @@ async def test_a_missing_interpreter_is_named(holder: HolderClient, family: Fami
         await start(holder, family.command(str(script)))
 
 
-async def test_a_file_that_may_not_run_says_so(holder: HolderClient, family: Family) -> None:
+async def test_a_file_without_execute_permission_is_an_error(
+    holder: HolderClient, family: Family
+) -> None:
     script = family.folder / "script"
     script.write_text("#!/bin/sh\n")
     with pytest.raises(LaunchError, match="chmod"):
         await start(holder, family.command(str(script)))
 
 
-async def test_a_file_that_is_no_program_says_so(holder: HolderClient, family: Family) -> None:
+async def test_a_file_that_is_not_a_program_is_an_error(
+    holder: HolderClient, family: Family
+) -> None:
     script = family.folder / "script"
     script.write_text("hello\n")
     script.chmod(0o755)
@@ -204,7 +208,7 @@ async def test_a_file_that_is_no_program_says_so(holder: HolderClient, family: F
         await start(holder, family.command(str(script)))
 
 
-async def test_too_long_arguments_say_so(holder: HolderClient, family: Family) -> None:
+async def test_too_long_arguments_are_an_error(holder: HolderClient, family: Family) -> None:
     with pytest.raises(LaunchError, match="too long"):
         await start(holder, family.command("/bin/true", "x" * 300_000))
 
@@ -227,12 +231,12 @@ async def test_a_cancelled_start_leaves_no_process(holder: HolderClient, family:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    # The holder answers in order: what was cancelled has been started and is known by now.
+    # The holder answers in order: the cancelled start has been handled by now.
     await start(holder, family.shell("exit 0"))
     assert eventually(lambda: not family.alive())
 
 
-async def test_closing_ends_everything_and_says_how(family: Family) -> None:
+async def test_closing_ends_every_process_and_reports_the_exits(family: Family) -> None:
     async with HolderClient.start() as holder:
         process = await start(holder, family.role("deaf"))
         assert eventually(family.ready("deaf").exists)
@@ -277,9 +281,7 @@ async def test_closing_is_complete_even_when_it_is_cancelled(family: Family) -> 
     await asyncio.to_thread(lambda: asyncio.run(holder.end()))
 
 
-async def test_a_polite_signal_does_not_end_the_holder(
-    holder: HolderClient, family: Family
-) -> None:
+async def test_sigterm_does_not_end_the_holder(holder: HolderClient, family: Family) -> None:
     process = await start(holder, family.command("/bin/sleep", "100"))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         os.kill(holder.pid, number)
@@ -287,7 +289,7 @@ async def test_a_polite_signal_does_not_end_the_holder(
     assert process.exit is None
 
 
-async def test_two_holders_do_not_disturb_each_other(holder: HolderClient, family: Family) -> None:
+async def test_two_holders_are_independent(holder: HolderClient, family: Family) -> None:
     async with HolderClient.start() as other:
         mine = await start(holder, family.command("/bin/sleep", "100"))
         theirs = await start(other, family.command("/bin/sleep", "100"))

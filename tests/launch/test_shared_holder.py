@@ -38,7 +38,9 @@ def by_tag(holder: HolderClient) -> dict[str, Exit | None]:
     return {kept.tag: kept.exit for kept in holder.kept}
 
 
-async def test_processes_go_on_when_the_daemon_is_killed(place: Place, family: Family) -> None:
+async def test_processes_keep_running_when_the_daemon_is_killed(
+    place: Place, family: Family
+) -> None:
     with place.daemon() as daemon:
         sleeper = daemon.spawn("u/sleeper/0", family.command("/bin/sleep", "100"))
     holder = await place.attach()
@@ -54,7 +56,7 @@ async def test_processes_go_on_when_the_daemon_is_killed(place: Place, family: F
     assert await kept.process.wait() == Exit(signal=signal.SIGTERM)
 
 
-async def test_a_process_that_prints_meanwhile_loses_nothing(place: Place, family: Family) -> None:
+async def test_output_printed_without_a_daemon_is_not_lost(place: Place, family: Family) -> None:
     hold = family.folder / "hold"
     talker = f"while [ ! -e {hold} ]; do sleep 0.01; done; echo after; echo error >&2"
     with place.daemon() as daemon:
@@ -69,7 +71,7 @@ async def test_a_process_that_prints_meanwhile_loses_nothing(place: Place, famil
     assert by_tag(holder) == {"u/talker/0": Exit(code=0)}
 
 
-async def test_ends_while_no_daemon_runs_are_known_until_they_are_forgotten(
+async def test_exits_without_a_daemon_are_kept_until_they_are_forgotten(
     place: Place, family: Family
 ) -> None:
     gate = family.folder / "gate"
@@ -95,7 +97,7 @@ async def test_ends_while_no_daemon_runs_are_known_until_they_are_forgotten(
     assert by_tag(await place.attach()) == expected
 
 
-async def test_an_end_the_daemon_knew_but_did_not_write_down_is_told_again(
+async def test_an_exit_that_the_daemon_did_not_record_is_reported_again(
     place: Place, family: Family
 ) -> None:
     holder = await place.attach()
@@ -125,7 +127,7 @@ async def test_a_process_that_still_runs_is_forgotten_when_it_ends(
     assert by_tag(await place.attach()) == {}
 
 
-async def test_what_was_asked_for_right_before_the_death_is_found_by_its_tag(
+async def test_a_process_requested_right_before_a_kill_is_found_by_its_tag(
     place: Place, family: Family
 ) -> None:
     with place.daemon() as daemon:
@@ -137,7 +139,7 @@ async def test_what_was_asked_for_right_before_the_death_is_found_by_its_tag(
     assert set(holder.entries) == {"u/n/5"}
 
 
-async def test_many_descriptors_are_kept_and_handed_back(place: Place) -> None:
+async def test_many_descriptors_are_kept_and_returned(place: Place) -> None:
     with place.daemon() as daemon:
         daemon.ask("pipes", 300)
     holder = await place.attach()
@@ -147,7 +149,7 @@ async def test_many_descriptors_are_kept_and_handed_back(place: Place) -> None:
     }
 
 
-async def test_a_store_of_many_is_on_its_way_before_the_holder_looks(place: Place) -> None:
+async def test_a_large_store_is_sent_before_the_holder_reads(place: Place) -> None:
     with place.daemon() as daemon:
         os.kill(pid := next(iter(place.pids)), signal.SIGSTOP)
         daemon.ask("pipes", 300)
@@ -159,7 +161,7 @@ async def test_a_store_of_many_is_on_its_way_before_the_holder_looks(place: Plac
     assert len(numbers) > 100
 
 
-async def test_what_the_holder_does_not_take_at_once_is_queued(place: Place) -> None:
+async def test_descriptors_that_the_holder_does_not_accept_at_once_are_queued(place: Place) -> None:
     holder = await place.attach()
     os.kill(holder.pid, signal.SIGSTOP)
     for number in range(10_000):
@@ -175,7 +177,7 @@ async def test_what_the_holder_does_not_take_at_once_is_queued(place: Place) -> 
     assert read_all(*again.take("last")["last"]) == "kept"
 
 
-async def test_a_connection_is_not_broken_by_the_death(place: Place) -> None:
+async def test_a_stored_connection_survives_the_daemon(place: Place) -> None:
     with place.daemon() as daemon:
         daemon.ask("socket")
     holder = await place.attach()
@@ -186,7 +188,7 @@ async def test_a_connection_is_not_broken_by_the_death(place: Place) -> None:
         assert their_end.recv(100) == b"sent after"
 
 
-async def test_the_same_name_replaces_and_a_drop_closes(place: Place) -> None:
+async def test_storing_a_name_again_replaces_it_and_a_drop_closes_it(place: Place) -> None:
     holder = await place.attach()
     for name in ("a", "a", "b"):
         read, write = os.pipe()
@@ -225,13 +227,13 @@ async def test_a_second_daemon_is_refused(place: Place) -> None:
         assert daemon.ask("pipes", 1) == {}
 
 
-async def test_daemons_that_start_at_once_share_one_holder_and_one_of_them_has_it(
+async def test_of_daemons_that_start_at_once_exactly_one_gets_the_holder(
     place: Place,
 ) -> None:
     daemons = [Daemon() for _ in range(4)]
     try:
         for daemon in daemons:
-            daemon.tell("attach", str(place.path))
+            daemon.send("attach", str(place.path))
         answers = [daemon.answer() for daemon in daemons]
         place.pids |= {answer["holder"] for answer in answers if "holder" in answer}
         assert len(place.pids) == 1
@@ -256,7 +258,7 @@ async def test_ending_leaves_nothing(place: Place, family: Family) -> None:
     assert not holder.died
 
 
-async def test_a_holder_that_hangs_is_ended_all_the_same(
+async def test_a_hanging_holder_is_ended_too(
     place: Place, family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dorad.launch.holder.client._END_SECONDS", 0.1)
@@ -268,9 +270,7 @@ async def test_a_holder_that_hangs_is_ended_all_the_same(
     assert not family.alive()
 
 
-async def test_the_death_of_the_holder_is_noticed_and_its_nodes_are_gone(
-    place: Place, family: Family
-) -> None:
+async def test_a_killed_holder_is_detected_and_its_nodes_end(place: Place, family: Family) -> None:
     holder = await place.attach()
     process = await start(holder, family.role("deaf"))
     assert eventually(family.ready("deaf").exists)
@@ -289,16 +289,14 @@ async def test_the_death_of_the_holder_is_noticed_and_its_nodes_are_gone(
     assert (await place.attach()).pid != holder.pid
 
 
-async def test_polite_signals_do_not_end_it(place: Place, family: Family) -> None:
+async def test_signals_other_than_sigkill_do_not_end_it(place: Place, family: Family) -> None:
     holder = await place.attach()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         os.kill(holder.pid, number)
     assert (await (await start(holder, family.shell("exit 0"))).wait()).ok
 
 
-async def test_it_has_nothing_to_do_with_the_daemons_group_session_or_streams(
-    place: Place, family: Family
-) -> None:
+async def test_it_has_its_own_group_session_and_streams(place: Place, family: Family) -> None:
     with place.daemon(start_new_session=True) as daemon:
         daemon.spawn("u/n/0", family.command("/bin/sleep", "100"))
         pid = next(iter(place.pids))
@@ -312,12 +310,12 @@ async def test_it_has_nothing_to_do_with_the_daemons_group_session_or_streams(
     assert by_tag(await place.attach()) == {"u/n/0": None}
 
 
-async def test_only_the_user_may_reach_it(place: Place) -> None:
+async def test_only_its_user_can_connect_to_it(place: Place) -> None:
     await place.attach()
     assert stat.S_IMODE(place.path.stat().st_mode) == 0o600
 
 
-async def test_nonsense_does_not_harm_it(place: Place, family: Family) -> None:
+async def test_malformed_packets_do_not_end_it(place: Place, family: Family) -> None:
     with place.daemon() as daemon:
         daemon.spawn("u/n/0", family.command("/bin/sleep", "100"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
@@ -341,7 +339,7 @@ async def test_a_holder_of_another_version_is_named(
         await place.attach()
 
 
-async def test_a_path_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+async def test_an_impossible_path_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match="cannot start the process holder"):
         await Place(tmp_path / "no-folder").attach()
     with pytest.raises(LaunchError, match="AF_UNIX path too long"):
@@ -354,7 +352,7 @@ async def test_a_stale_socket_is_replaced(place: Place) -> None:
     await place.attach()
 
 
-async def test_nodes_are_allowed_as_many_files_as_ever(place: Place, family: Family) -> None:
+async def test_nodes_keep_their_limit_of_open_files(place: Place, family: Family) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limits[1]))
     try:
@@ -367,7 +365,7 @@ async def test_nodes_are_allowed_as_many_files_as_ever(place: Place, family: Fam
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-async def test_it_says_what_it_cannot_keep_and_lives_on(place: Place, family: Family) -> None:
+async def test_it_reports_what_it_cannot_keep_and_continues(place: Place, family: Family) -> None:
     holder = await place.attach()
     process = await start(holder, family.command("/bin/sleep", "100"))
     problems: list[str] = []

@@ -30,7 +30,7 @@ ODD = {
 
 
 def test_a_shell_reads_exactly_what_was_written() -> None:
-    """A shell's double quotes are what systemd follows, so a shell can judge."""
+    """systemd follows the rules of a shell's double quotes, so a shell can check them."""
     names = " ".join(ODD)
     script = f"set -a\n{environment_text(ODD).decode()}\nexec python3 -c '{_SHOW}' {names}"
     sh = shutil.which("sh")
@@ -46,7 +46,7 @@ sys.stdout.buffer.write(repr({name: os.environ[name] for name in sys.argv[1:]}).
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "complaint"),
+    ("name", "value", "expected"),
     [
         ("a.b", "hunter2", "name 'a.b'"),
         ("9A", "hunter2", "no digit first"),
@@ -56,16 +56,16 @@ sys.stdout.buffer.write(repr({name: os.environ[name] for name in sys.argv[1:]}).
         ("A", "hunter2" * MAX_BYTES, "A has .* at most 131071"),
     ],
 )
-def test_what_systemd_cannot_pass_on_is_refused_without_showing_it(
-    name: str, value: str, complaint: str
+def test_variables_that_systemd_cannot_pass_on_are_refused_without_showing_them(
+    name: str, value: str, expected: str
 ) -> None:
     with pytest.raises(LaunchError) as refused:
         environment_text({name: value})
-    assert re.search(complaint, str(refused.value))
+    assert re.search(expected, str(refused.value))
     assert "hunter2" not in str(refused.value)
 
 
-def test_a_folder_that_cannot_be_written_fails_the_start_in_words(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_fails_the_start_with_a_reason(tmp_path: Path) -> None:
     files = EnvironmentFiles(tmp_path / "environments")
     (tmp_path / "environments").rmdir()
     with pytest.raises(LaunchError, match="cannot be written"), files.file({"A": "b"}):

@@ -127,7 +127,7 @@ async def test_no_environment_is_left_of_a_unit_that_does_not_start(systemd: Sys
     ("code", "status", "expected"),
     [(1, 0, Exit(code=0)), (1, 3, Exit(code=3)), (2, 9, Exit(signal=9))],
 )
-async def test_the_end_of_a_node_is_the_end_of_all_it_left_behind(
+async def test_the_end_of_a_node_ends_all_its_processes(
     systemd: Systemd, code: int, status: int, expected: Exit
 ) -> None:
     host = await attach(systemd)
@@ -136,7 +136,7 @@ async def test_the_end_of_a_node_is_the_end_of_all_it_left_behind(
     systemd.end(name, code, status)
     assert await process.wait() == expected
     assert systemd.killed(name) == [signal.SIGKILL]
-    # It stays readable until it is written down.
+    # It stays readable until it is recorded.
     assert name in systemd.units
     host.forget(process.pid)
     if expected.ok:
@@ -144,7 +144,7 @@ async def test_the_end_of_a_node_is_the_end_of_all_it_left_behind(
     await host.detach()
 
 
-async def test_a_failed_unit_is_seen_until_its_node_is_started_again(systemd: Systemd) -> None:
+async def test_a_failed_unit_exists_until_its_node_is_restarted(systemd: Systemd) -> None:
     first = await attach(systemd)
     process = await spawn(first)
     systemd.end("dorad-nav-camera-1.service", 1, 3)
@@ -170,7 +170,7 @@ async def test_a_signal_goes_to_every_process_of_a_node(systemd: Systemd) -> Non
     await host.detach()
 
 
-async def test_a_unit_that_systemd_refuses_is_told_with_its_reason(systemd: Systemd) -> None:
+async def test_a_unit_that_systemd_refuses_is_an_error_with_the_reason(systemd: Systemd) -> None:
     host = await attach(systemd)
     systemd.refusal = BusError("x", "Invalid environment assignments")
     with pytest.raises(LaunchError, match=r"dorad-nav-camera-1\.service: Invalid environment"):
@@ -178,7 +178,7 @@ async def test_a_unit_that_systemd_refuses_is_told_with_its_reason(systemd: Syst
     await host.detach()
 
 
-async def test_a_program_that_cannot_be_executed_is_told(systemd: Systemd) -> None:
+async def test_a_program_that_cannot_be_executed_is_an_error(systemd: Systemd) -> None:
     host = await attach(systemd)
     systemd.first_fails_with = 203
     with pytest.raises(LaunchError, match="/bin/node: it cannot be executed"):
@@ -197,7 +197,7 @@ async def test_a_policy_that_is_refused_is_left_out(systemd: Systemd) -> None:
     await host.detach()
 
 
-async def test_a_capability_that_systemd_has_not_itself_is_left_out(systemd: Systemd) -> None:
+async def test_a_capability_that_systemd_lacks_is_left_out(systemd: Systemd) -> None:
     host = await attach(systemd)
     systemd.first_fails_with = CAPABILITIES
     process = await spawn(host, schedule=Schedule(1, 50, lock_memory=1))
@@ -208,7 +208,7 @@ async def test_a_capability_that_systemd_has_not_itself_is_left_out(systemd: Sys
     await host.detach()
 
 
-async def test_the_next_daemon_finds_what_runs_and_what_has_ended(systemd: Systemd) -> None:
+async def test_the_next_daemon_finds_running_and_ended_nodes(systemd: Systemd) -> None:
     first = await attach(systemd)
     for node in ("runs", "done", "crashed"):
         await spawn(first, node)
@@ -224,7 +224,7 @@ async def test_the_next_daemon_finds_what_runs_and_what_has_ended(systemd: Syste
         f"{FLOW}/done/0": Exit(code=0),
         f"{FLOW}/crashed/0": Exit(signal=11),
     }
-    # Whatever they have left behind is ended.
+    # Their remaining processes are ended.
     assert systemd.killed("dorad-nav-done-2.service") == [signal.SIGKILL]
     for kept in second.kept:
         if kept.exit is not None:
@@ -236,7 +236,7 @@ async def test_the_next_daemon_finds_what_runs_and_what_has_ended(systemd: Syste
     await second.detach()
 
 
-async def test_an_adopted_node_that_ends_is_noticed(systemd: Systemd) -> None:
+async def test_the_exit_of_an_adopted_node_is_reported(systemd: Systemd) -> None:
     first = await attach(systemd)
     await spawn(first)
     await first.detach()
@@ -254,7 +254,7 @@ async def test_a_unit_that_an_administrator_removes_has_ended(systemd: Systemd) 
     await host.detach()
 
 
-async def test_an_empty_unit_that_any_user_can_have_made_is_not_the_node(systemd: Systemd) -> None:
+async def test_an_empty_unit_that_any_user_could_create_is_not_the_node(systemd: Systemd) -> None:
     host = await attach(systemd)
     process = await spawn(host)
     (name,) = systemd.units
@@ -265,7 +265,7 @@ async def test_an_empty_unit_that_any_user_can_have_made_is_not_the_node(systemd
     await host.detach()
 
 
-async def test_nodes_outlive_that_systemd_reads_its_files_again(systemd: Systemd) -> None:
+async def test_nodes_survive_a_reload_of_systemd(systemd: Systemd) -> None:
     host = await attach(systemd)
     living, ended = await spawn(host, "living"), await spawn(host, "ended")
     systemd.end_silently("dorad-nav-ended-2.service", 1, 4)
@@ -278,7 +278,7 @@ async def test_nodes_outlive_that_systemd_reads_its_files_again(systemd: Systemd
     await host.detach()
 
 
-async def test_ends_that_happened_while_dbus_was_gone_are_found(systemd: Systemd) -> None:
+async def test_exits_while_dbus_was_down_are_found(systemd: Systemd) -> None:
     host = await attach(systemd)
     ended, gone, living = [await spawn(host, node) for node in ("ended", "gone", "living")]
     systemd.end_silently("dorad-nav-ended-1.service", 1, 4)
@@ -290,20 +290,20 @@ async def test_ends_that_happened_while_dbus_was_gone_are_found(systemd: Systemd
     await host.detach()
 
 
-async def test_descriptors_that_systemd_did_not_take_are_a_problem(systemd: Systemd) -> None:
+async def test_descriptors_that_systemd_did_not_accept_are_a_problem(systemd: Systemd) -> None:
     host = await attach(systemd)
     problems: list[str] = []
     host.store("a", (0, 1, 2))
-    told = asyncio.Event()
-    host.on_problem = lambda text: (problems.append(text), told.set())[1]
+    reported = asyncio.Event()
+    host.on_problem = lambda text: (problems.append(text), reported.set())[1]
     async with asyncio.timeout(10):
-        await told.wait()
+        await reported.wait()
     assert problems[0].startswith("systemd keeps 1 of 4 descriptors")
     assert "FileDescriptorStoreMax=7 of dorad.service" in problems[0]
     await host.detach()
 
 
-async def test_nodes_go_on_without_the_daemon_but_not_without_the_machine(
+async def test_nodes_keep_running_unless_the_machine_stops(
     systemd: Systemd,
 ) -> None:
     host = await attach(systemd)

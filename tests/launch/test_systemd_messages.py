@@ -1,4 +1,4 @@
-"""Messages of D-Bus in a stream: whose are read, whichever way the stream is cut."""
+"""Messages of D-Bus in a stream: only trusted senders are parsed, however it is split."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def texts(box: Inbox, data: bytes) -> list[Any]:
     return [values_of(each) for each in box.feed(data)]
 
 
-def test_only_messages_of_who_is_trusted_are_read_however_the_stream_is_cut() -> None:
+def test_only_messages_of_trusted_senders_are_parsed_however_the_stream_is_split() -> None:
     chance = random.Random(3)
     stream, expected = b"", []
     for number in range(300):
@@ -53,7 +53,7 @@ def test_only_messages_of_who_is_trusted_are_read_however_the_stream_is_cut() ->
         assert found == expected
 
 
-def test_nothing_is_kept_of_what_a_stranger_sends() -> None:
+def test_messages_of_others_are_not_buffered() -> None:
     box = inbox()
     piece = b"x" * (1 << 16)
     stranger = message(STRANGER, "x" * (8 << 20))
@@ -70,7 +70,7 @@ def test_nothing_is_kept_of_what_a_stranger_sends() -> None:
 
 
 @pytest.mark.parametrize("size", [MAX_MESSAGE + 1, 0xFFFFFF00])
-def test_a_message_that_is_too_long_is_passed_over(size: int) -> None:
+def test_a_message_that_is_too_long_is_skipped(size: int) -> None:
     box = inbox()
     long = bytearray(message(TRUSTED, "long"))
     long[4:8] = size.to_bytes(4, "little")
@@ -78,7 +78,7 @@ def test_a_message_that_is_too_long_is_passed_over(size: int) -> None:
     assert texts(box, message(TRUSTED, "inside of it")) == []
 
 
-def test_headers_that_cannot_be_read_are_passed_over() -> None:
+def test_messages_with_malformed_headers_are_skipped() -> None:
     chance = random.Random(5)
     good = message(TRUSTED, "good")
     end = len(message(TRUSTED)) - 20
@@ -91,12 +91,12 @@ def test_headers_that_cannot_be_read_are_passed_over() -> None:
         try:
             found = texts(inbox(), bytes(bad) + good)
         except BusError:
-            continue  # it has become an error, and would answer to nothing
+            continue  # it is an error without a call
         assert found[-1:] == [["good", 7]]
         assert len(found) == 1
 
 
-def test_an_answer_that_cannot_be_read_is_an_error_for_who_waits_for_it() -> None:
+def test_a_malformed_answer_is_an_error_for_its_caller() -> None:
 
     call = new_signal(DBusAddress("/a", interface="a.b"), "Signal")
     call.header.serial = 5
@@ -110,7 +110,7 @@ def test_an_answer_that_cannot_be_read_is_an_error_for_who_waits_for_it() -> Non
         values_of(found)
 
 
-def test_what_is_no_dbus_ends_the_connection() -> None:
+def test_bytes_that_are_not_dbus_end_the_connection() -> None:
     with pytest.raises(ProtocolError, match="begins with"):
         texts(inbox(), b"GET / HTTP/1.1\r\n\r\n")
 

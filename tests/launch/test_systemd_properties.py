@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dorad.dataflow.model import Resources
+from dorad.dataflow.settings import Resources
 from dorad.launch.model import Command, Exit
 from dorad.launch.systemd import names
 from dorad.launch.systemd.exits import exit_of, why_not_started
@@ -31,7 +31,7 @@ def command(**fields: Any) -> Command:
     return Command(("/bin/node", "$HOME", "%n"), Path("/srv"), **fields)
 
 
-def test_arguments_reach_the_program_as_they_are() -> None:
+def test_arguments_reach_the_program_unchanged() -> None:
     values = requested(command())
     assert values["ExecStartEx"] == [
         ["/bin/node", ["/bin/node", "$HOME", "%n"], ["no-env-expand"]],
@@ -83,7 +83,7 @@ def test_a_real_time_policy_can_be_left_out_again() -> None:
     assert not [n for n, _, _ in without(found, "CPUScheduling") if n.startswith("CPUScheduling")]
 
 
-def test_locked_memory_does_not_hang_on_a_limit_that_systemd_may_be_unable_to_lift() -> None:
+def test_locked_memory_works_even_if_systemd_cannot_raise_the_limit() -> None:
     found = requested(command(schedule=Schedule(lock_memory=1)))
     assert found["AmbientCapabilities"] == 1 << CAP_IPC_LOCK
     both = requested(command(schedule=Schedule(SCHED_DEADLINE, 0, 1, 1, 2, 3)))
@@ -111,12 +111,12 @@ def test_an_exit_is_read(values: dict[str, int], expected: Exit | None) -> None:
     assert exit_of(values) == expected
 
 
-def test_a_failed_start_has_a_reason_in_words() -> None:
+def test_a_failed_start_has_a_readable_reason() -> None:
     assert "executed" in why_not_started({"ExecMainCode": 1, "ExecMainStatus": 203})
     assert "timeout" in why_not_started({"Result": "timeout"})
 
 
-def test_names_of_units_have_only_letters_that_units_may_have() -> None:
+def test_names_of_units_contain_only_valid_characters() -> None:
     name = names.unit_name("nav", "cam@ära/x", 12)
     assert name == "dorad-nav-cam\\x40\\xc3\\xa4ra\\x2fx-12.service"
     assert names.number_of(name) == 12

@@ -63,7 +63,7 @@ class Systemd:
             os.close(fd)
 
     def hand_over(self) -> list[tuple[str, int]]:
-        """Give the next daemon copies of everything, in no order."""
+        """Give the next daemon copies of all descriptors, in random order."""
         return [(name, os.dup(fd)) for name, fd in reversed(self.kept)]
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ def put(store: SystemdStore, name: str, *contents: bytes) -> None:
         os.close(fd)
 
 
-async def test_the_next_daemon_finds_what_the_last_one_kept(
+async def test_the_next_daemon_finds_the_stored_descriptors(
     systemd: Systemd, notifier: Notifier
 ) -> None:
     first = SystemdStore(notifier, [])
@@ -124,7 +124,9 @@ async def test_the_next_daemon_finds_what_the_last_one_kept(
     second.close()
 
 
-async def test_what_was_dropped_or_replaced_is_gone(systemd: Systemd, notifier: Notifier) -> None:
+async def test_dropped_and_replaced_descriptors_are_not_found(
+    systemd: Systemd, notifier: Notifier
+) -> None:
     first = SystemdStore(notifier, [])
     put(first, "dropped", b"x")
     put(first, "kept", b"old")
@@ -141,9 +143,7 @@ async def test_what_was_dropped_or_replaced_is_gone(systemd: Systemd, notifier: 
     second.close()
 
 
-async def test_a_socket_that_is_kept_already_is_not_sent_again(
-    systemd: Systemd, notifier: Notifier
-) -> None:
+async def test_a_stored_socket_is_not_sent_again(systemd: Systemd, notifier: Notifier) -> None:
     # systemd ignores the second copy of a descriptor; removing the first would lose it.
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     first = SystemdStore(notifier, [])
@@ -187,7 +187,7 @@ async def test_a_daemon_that_is_killed_at_any_moment_leaves_whole_entries(
     third.close()
 
 
-async def test_a_table_that_is_cut_off_loses_nothing_but_its_last_line(
+async def test_a_truncated_table_loses_only_its_last_line(
     systemd: Systemd, notifier: Notifier
 ) -> None:
     first = SystemdStore(notifier, [])
@@ -216,9 +216,7 @@ async def test_unknown_descriptors_are_dropped(systemd: Systemd, notifier: Notif
     assert names == ["8.0"]
 
 
-async def test_nothing_is_left_of_a_store_that_drops_all(
-    systemd: Systemd, notifier: Notifier
-) -> None:
+async def test_a_store_that_drops_everything_is_empty(systemd: Systemd, notifier: Notifier) -> None:
     store = SystemdStore(notifier, [])
     put(store, "a", b"1", b"2")
     store.drop_all()
@@ -227,7 +225,7 @@ async def test_nothing_is_left_of_a_store_that_drops_all(
     assert systemd.kept == []
 
 
-async def test_more_than_systemd_takes_at_once_is_sent_when_it_does(
+async def test_messages_beyond_a_full_socket_are_sent_once_it_has_room(
     systemd: Systemd, notifier: Notifier
 ) -> None:
     store = SystemdStore(notifier, [])
@@ -243,9 +241,7 @@ async def test_more_than_systemd_takes_at_once_is_sent_when_it_does(
 
 
 @pytest.mark.parametrize("name", ["", "with space", "x" * 3001])
-async def test_a_name_that_cannot_be_kept_is_refused(
-    systemd: Systemd, notifier: Notifier, name: str
-) -> None:
+async def test_an_invalid_name_is_refused(systemd: Systemd, notifier: Notifier, name: str) -> None:
     store = SystemdStore(notifier, [])
     with pytest.raises(ValueError, match="not a valid name"):
         store.store(name, (0,))

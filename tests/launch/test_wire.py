@@ -1,4 +1,4 @@
-"""Commands survive the way to the holder whatever bytes they hold."""
+"""Commands reach the holder unchanged, whatever bytes they contain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ cores = st.lists(st.integers(min_value=0)).map(tuple)
 
 
 @given(st.lists(texts, min_size=1), texts, st.dictionaries(names, texts), cores, cores)
-def test_what_is_packed_is_unpacked(
+def test_a_packed_message_is_unpacked(
     argv: list[bytes],
     cwd: bytes,
     env: dict[bytes, bytes],

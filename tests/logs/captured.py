@@ -1,4 +1,4 @@
-"""A process's pipes with a log behind them, to write to and to look at."""
+"""The pipes of a process with a log behind them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.model import Logging
+from dorad.dataflow.settings import Logging
 from dorad.logs import staging
 from dorad.logs.capture import Capture
 from dorad.logs.fileline import decode
@@ -30,10 +30,10 @@ class Captured:
     def __init__(self, folder: Path, **logging: object) -> None:
         self.folder = folder
         self.batches: list[Batch] = []
-        self.told: list[tuple[str, str]] = []
+        self.reported: list[tuple[str, str]] = []
         self.first = asyncio.Event()
         settings = Logging(**logging)  # type: ignore[arg-type]
-        self.trouble = Trouble(lambda level, text: self.told.append((level, text)))
+        self.trouble = Trouble(lambda level, text: self.reported.append((level, text)))
         self.file = LogFile(
             folder,
             "cam",
@@ -74,7 +74,7 @@ class Captured:
         return [record.message for record in in_files(self.folder)]
 
     def written_by(self, *argv: str) -> subprocess.Popen[bytes]:
-        """A process whose stdout is the pipe; nobody else writes to it any more."""
+        """A process whose stdout is the pipe; it is the only writer."""
         process = subprocess.Popen(argv, stdout=self.out)
         self.close()
         return process
@@ -92,7 +92,7 @@ class Captured:
 
 
 def in_files(folder: Path, node: str = "cam") -> list[LogRecord]:
-    """What the log files of a node hold, oldest first."""
+    """Return the records in the log files of a node, oldest first."""
     return [
         decode(line)
         for path in files_of(folder, node)

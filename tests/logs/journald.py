@@ -46,6 +46,7 @@ class Journald:
         self.entries: list[dict[str, str]] = []
         self.memories = 0
         """How many entries came as memory."""
+        self._written: list[dict[str, str]] = []
         self._file = folder / "entries"
         self._file.touch()
         self.client = folder / "journalctl"
@@ -63,7 +64,7 @@ class Journald:
         self._socket.close()
 
     def stop(self) -> None:
-        """Be gone, socket and all."""
+        """Close and remove the socket."""
         self._socket.close()
         Path(self.path).unlink()
 
@@ -86,12 +87,20 @@ class Journald:
                 data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
                 os.close(descriptor)
                 self.memories += 1
-            said = {name: value for name, value in fields(data).items() if name[0] != "_"}
-            self.entries.append(said | trusted)
-        with self._file.open("w") as file:
-            for entry in self.entries:
-                file.write(json.dumps({"__CURSOR": str(id(entry)), **entry}) + "\n")
+            output = {name: value for name, value in fields(data).items() if name[0] != "_"}
+            self.entries.append(output | trusted)
+        self._write()
         return self.entries
+
+    def _write(self) -> None:
+        """Append new entries to the file; rewrite it if a test has inserted some."""
+        known = len(self._written)
+        if self.entries[:known] != self._written:
+            known = 0
+        with self._file.open("a" if known else "w") as file:
+            for entry in self.entries[known:]:
+                file.write(json.dumps({"__CURSOR": str(id(entry)), **entry}) + "\n")
+        self._written = list(self.entries)
 
     @property
     def messages(self) -> list[str]:
@@ -99,7 +108,7 @@ class Journald:
 
 
 def fields(data: bytes) -> dict[str, str]:
-    """What an entry holds."""
+    """Return the fields of an entry."""
     found = {}
     while data:
         line, _, rest = data.partition(b"\n")

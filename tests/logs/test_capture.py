@@ -66,7 +66,7 @@ async def test_the_descriptors_are_closed_at_the_end(captured: Captured) -> None
     assert not is_open(captured.err_read)
 
 
-async def test_finishing_reads_what_is_there_and_waits_for_nobody(captured: Captured) -> None:
+async def test_finishing_reads_the_pipes_without_waiting(captured: Captured) -> None:
     os.write(captured.out, b"a\nb")
     captured.capture.finish()
     assert captured.messages == ["a", "b"]
@@ -82,11 +82,11 @@ async def test_finishing_does_not_wait_for_a_grandchild_that_never_stops_writing
         await captured.first.wait()
         captured.capture.finish()
         assert not is_open(captured.out_read)
-        # Its next write fails: nobody reads any more.
+        # Its next write fails: the pipe has no reader.
         assert chatterer.wait(5) != 0
 
 
-async def test_a_hundred_thousand_lines_arrive_whole_and_leave_room_for_others(
+async def test_a_hundred_thousand_lines_arrive_whole_and_do_not_block_the_loop(
     captured: Captured,
 ) -> None:
     count = 100_000
@@ -108,7 +108,7 @@ async def test_a_hundred_thousand_lines_arrive_whole_and_leave_room_for_others(
     assert turns > 10
 
 
-async def test_bad_utf8_is_replaced_and_said_once(captured: Captured) -> None:
+async def test_bad_utf8_is_replaced_and_reported_once(captured: Captured) -> None:
     os.write(captured.err, "ein \ufffd allein\n".encode())
     os.write(captured.err, b"\xff\n")
     os.write(captured.err, b"\xfe\n")
@@ -116,7 +116,7 @@ async def test_bad_utf8_is_replaced_and_said_once(captured: Captured) -> None:
     await captured.until_closed()
     warnings = [record for record in captured.records if record.level == "warn"]
     assert [record.message for record in warnings] == [
-        "stderr is not UTF-8; what cannot be read is shown as \ufffd"
+        "stderr is not UTF-8; invalid bytes are shown as \ufffd"
     ]
     assert len(captured.records) == 4
     assert captured.written == captured.messages
@@ -149,7 +149,7 @@ async def test_the_tail_is_the_last_lines_of_stderr_as_they_were_written(
     assert list(captured.capture.tail) == lines[10:]
 
 
-async def test_what_min_log_level_holds_back_is_in_no_file_and_not_passed_on(
+async def test_lines_below_min_log_level_are_neither_written_nor_passed_on(
     tmp_path: Path,
 ) -> None:
     with Captured(tmp_path, min_log_level="warn") as captured:
@@ -163,7 +163,7 @@ async def test_what_min_log_level_holds_back_is_in_no_file_and_not_passed_on(
         assert sorted(raw) == [b"WARNING:root:hot", b"chatter", b"complaint"]
 
 
-async def test_a_file_is_rotated_when_it_is_full_and_the_oldest_goes(tmp_path: Path) -> None:
+async def test_a_full_file_is_rotated_and_the_oldest_is_deleted(tmp_path: Path) -> None:
     with Captured(tmp_path, max_log_size=1000, max_rotated_files=3) as captured:
         os.write(captured.out, b"".join(b"line %03d\n" % n for n in range(100)))
         captured.close()
@@ -180,7 +180,7 @@ async def test_a_file_is_rotated_when_it_is_full_and_the_oldest_goes(tmp_path: P
         assert all(1000 <= size < 1200 for size in sizes)
 
 
-async def test_a_folder_that_cannot_be_written_stops_the_file_and_not_the_lines(
+async def test_a_folder_that_cannot_be_written_does_not_stop_live_lines(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -188,6 +188,6 @@ async def test_a_folder_that_cannot_be_written_stops_the_file_and_not_the_lines(
         os.write(captured.out, b"a\nb\n")
         captured.close()
         assert await captured.until_closed() == ["a", "b"]
-        ((level, text),) = captured.told
+        ((level, text),) = captured.reported
         assert level == "error"
         assert "Not a directory" in text

@@ -1,4 +1,4 @@
-"""The log of one dataflow: its folder, and who gets its lines."""
+"""The log of one dataflow: its folder and its followers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def texts(follower: Follower) -> list[str]:
     return [record.message async for lines in follower for record in lines.records]
 
 
-async def test_the_folder_says_what_runs_there_and_how_it_ended(tmp_path: Path) -> None:
+async def test_the_folder_describes_its_run_and_how_it_ended(tmp_path: Path) -> None:
     log = made(tmp_path, name="robot")
     log.begin()
     begun = about(log)
@@ -55,18 +55,18 @@ async def test_the_folder_says_what_runs_there_and_how_it_ended(tmp_path: Path) 
     assert sorted(path.name for path in log.folder.parent.iterdir()) == [ID, ".gitignore"][::-1]
 
 
-async def test_a_daemon_that_takes_over_keeps_the_time_of_the_start(tmp_path: Path) -> None:
+async def test_an_adopting_daemon_keeps_the_start_time(tmp_path: Path) -> None:
     log = made(tmp_path, started_at=12.5)
     log.begin()
     log.close()
     assert (about(log)["started_at"], about(log)["status"]) == (12.5, "running")
 
 
-async def test_what_the_daemon_says_has_a_file_of_its_own(tmp_path: Path) -> None:
+async def test_lines_of_the_daemon_have_a_file_of_their_own(tmp_path: Path) -> None:
     seen: list[LogRecord] = []
     log = made(tmp_path, watch=seen.extend)
-    log.say("warn", "cam", "did not end within 10 s")
-    log.say("info", None, "ready")
+    log.report("warn", "cam", "did not end within 10 s")
+    log.report("info", None, "ready")
     log.close()
     written = in_files(log.folder, "dora")
     assert [(r.node, r.level, r.message) for r in written] == [
@@ -76,11 +76,11 @@ async def test_what_the_daemon_says_has_a_file_of_its_own(tmp_path: Path) -> Non
     assert [record.message for record in seen] == ["did not end within 10 s", "ready"]
 
 
-async def test_a_follower_goes_on_exactly_where_the_history_ends(tmp_path: Path) -> None:
+async def test_a_follower_continues_exactly_where_the_history_ends(tmp_path: Path) -> None:
     log = made(tmp_path)
-    log.say("info", None, "1")
+    log.report("info", None, "1")
     history, follower = log.follow(Selection())
-    log.say("info", None, "2")
+    log.report("info", None, "2")
     log.end("finished")
     with history:
         assert [r.message for block in history.blocks() for r in block] == ["1"]
@@ -99,7 +99,7 @@ async def test_a_node_has_one_log_whose_settings_may_change(tmp_path: Path) -> N
     log.close()
 
 
-async def test_nodes_that_come_and_go_are_in_the_description(tmp_path: Path) -> None:
+async def test_added_and_removed_nodes_are_in_the_description(tmp_path: Path) -> None:
     log = made(tmp_path)
     log.begin()
     (tmp_path / "dataflow.yml").write_text("nodes: [{id: cam, path: a.py}, {id: new, path: c.py}]")
@@ -109,14 +109,14 @@ async def test_nodes_that_come_and_go_are_in_the_description(tmp_path: Path) -> 
     log.close()
 
 
-async def test_a_folder_that_cannot_be_made_is_told_and_nothing_else_happens(
+async def test_a_folder_that_cannot_be_created_is_reported_and_has_no_other_effect(
     tmp_path: Path,
 ) -> None:
     seen: list[LogRecord] = []
     log = made(tmp_path, watch=seen.extend)
     (tmp_path / "out").write_text("in the way")
     log.begin()
-    log.say("info", None, "still there")
+    log.report("info", None, "still there")
     log.end("finished")
     assert [record.level for record in seen] == ["error", "info", "error"]
     assert "log files are not written" in seen[0].message
@@ -124,7 +124,7 @@ async def test_a_folder_that_cannot_be_made_is_told_and_nothing_else_happens(
     assert log.trouble.text is not None
 
 
-def test_a_limit_of_the_disk_that_is_none_is_refused_at_once(
+def test_an_invalid_disk_limit_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DORA_LOG_DISK_LIMIT", "much")
@@ -147,13 +147,13 @@ async def test_a_node_that_prints_without_end_keeps_below_the_limit_of_the_disk(
     assert sum(kept) < 1 << 20
 
 
-async def test_who_follows_one_node_gets_its_lines_and_what_the_daemon_says_about_it(
+async def test_following_one_node_shows_its_lines_and_those_of_the_daemon_about_it(
     tmp_path: Path,
 ) -> None:
     log = made(tmp_path)
     history, follower = log.follow(select(["cam"]))
     history.close()
-    log.say("info", "imu", "about the other")
-    log.say("info", "cam", "about it")
+    log.report("info", "imu", "about the other")
+    log.report("info", "cam", "about it")
     log.end("finished")
     assert await texts(follower) == ["about it"]

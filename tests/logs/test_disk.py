@@ -1,4 +1,4 @@
-"""What goes when logs take too much of the disk."""
+"""Deleting logs that take too much of the disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dorad.logs import about, disk
-from dorad.logs.disk import LogEntry, Run, too_much
+from dorad.logs.disk import LogEntry, Run, files_to_delete
 
 
 def run(name: str, *files: tuple[str, int, float], finished: bool = True) -> Run:
@@ -41,10 +41,10 @@ LIVE = run("live", ("log_a.jsonl", 100, 9.0), ("log_a.1.jsonl", 100, 8.0), finis
         ),
     ],
 )
-def test_old_dataflows_go_first_then_rotated_files_and_what_is_written_stays(
+def test_old_dataflows_are_deleted_first_then_rotated_files_and_never_open_ones(
     limit: int, gone: list[str]
 ) -> None:
-    assert [str(path) for path in too_much([LIVE, NEW, OLD], limit)] == gone
+    assert [str(path) for path in files_to_delete([LIVE, NEW, OLD], limit)] == gone
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_the_limit_comes_from_the_environment(text: str, limit: int | None) -> N
     assert disk.limit({disk.VARIABLE: text}) == limit
 
 
-def test_a_limit_that_is_none_is_refused_with_its_name() -> None:
+def test_an_invalid_limit_is_refused_with_its_name() -> None:
     with pytest.raises(ValueError, match=disk.VARIABLE):
         disk.limit({disk.VARIABLE: "plenty"})
 
@@ -80,7 +80,7 @@ def folder(out: Path, *, ended: bool, pid: int | None = None) -> Path:
     return out / name
 
 
-def test_finished_folders_are_deleted_and_nothing_of_others(tmp_path: Path) -> None:
+def test_finished_folders_are_deleted_and_foreign_files_are_not(tmp_path: Path) -> None:
     ended, running, mine = (
         folder(tmp_path, ended=True),
         folder(tmp_path, ended=False, pid=os.getpid()),
@@ -96,13 +96,13 @@ def test_finished_folders_are_deleted_and_nothing_of_others(tmp_path: Path) -> N
     assert (tmp_path / "notes" / "log_a.jsonl").exists()
 
 
-def test_an_empty_folder_goes_too(tmp_path: Path) -> None:
+def test_an_empty_folder_is_deleted_too(tmp_path: Path) -> None:
     ended = folder(tmp_path, ended=True)
     disk.make_room(tmp_path, keep=(), limit=0)
     assert not ended.exists()
 
 
-def test_what_another_daemon_may_take_over_is_left_for_a_while(tmp_path: Path) -> None:
+def test_a_folder_that_another_daemon_may_adopt_is_kept_for_a_while(tmp_path: Path) -> None:
     lost = folder(tmp_path, ended=False)
     disk.make_room(tmp_path, keep=(), limit=0)
     assert (lost / "log_a.jsonl").exists()
@@ -118,7 +118,7 @@ def test_no_limit_deletes_nothing(tmp_path: Path) -> None:
     assert (ended / "log_a.jsonl").exists()
 
 
-def test_a_new_out_folder_is_kept_out_of_git_and_an_old_one_is_left_as_it_is(
+def test_a_new_out_folder_is_ignored_by_git_and_an_old_one_is_not_changed(
     tmp_path: Path,
 ) -> None:
     disk.prepare(tmp_path / "out" / "id")

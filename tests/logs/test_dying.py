@@ -1,4 +1,4 @@
-"""A reader that is killed at any moment has lost nothing and written nothing twice."""
+"""A reader that is killed at any moment loses no line and writes none twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("max_size", [0, 500], ids=["one file", "rotated"])
-def test_death_at_every_line_of_code_leaves_each_line_once(tmp_path: Path, max_size: int) -> None:
+def test_a_kill_at_any_line_of_code_leaves_each_line_once_in_the_files(
+    tmp_path: Path, max_size: int
+) -> None:
     argv = [sys.executable, "-m", "tests.logs.dying", str(tmp_path), str(max_size)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
@@ -34,12 +36,12 @@ def memory() -> Iterator[int]:
     os.close(descriptor)
 
 
-def test_what_a_read_brought_before_death_is_found_by_its_length(memory: int) -> None:
+def test_bytes_read_just_before_a_kill_are_found_by_their_length(memory: int) -> None:
     first = Staging(memory)
     read, write = os.pipe()
     os.write(write, b"a\n")
     first.stdout.read(read)
-    # The kernel has copied this when the process dies, and nothing has taken note of it.
+    # The kernel has copied this, and the process is killed before it has counted it.
     at = first.stdout._base() + first.stdout.filled
     first._view[at : at + 4] = b"b\0\0c"
     first.close()
@@ -53,7 +55,7 @@ def test_what_a_read_brought_before_death_is_found_by_its_length(memory: int) ->
     os.close(write)
 
 
-def test_old_bytes_are_never_taken_for_new_ones(memory: int) -> None:
+def test_old_bytes_are_never_mistaken_for_new_ones(memory: int) -> None:
     staged = Staging(memory)
     read, write = os.pipe()
     for size in (9000, 16000, 3, 12000):
@@ -77,7 +79,7 @@ def test_memory_of_another_kind_is_refused() -> None:
     os.close(descriptor)
 
 
-async def test_half_a_batch_in_the_file_is_written_again(tmp_path: Path) -> None:
+async def test_a_half_written_batch_is_written_again(tmp_path: Path) -> None:
     with Captured(tmp_path) as captured:
         stage = captured.capture._staging.stdout
         os.write(captured.out, b"a\n")

@@ -1,4 +1,4 @@
-"""What a failure report quotes."""
+"""The excerpt in a failure report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_without_a_traceback_the_last_lines_are_quoted() -> None:
     assert excerpt(["a", "", " "]) == ("a",)
 
 
-def test_a_traceback_is_quoted_without_what_came_before() -> None:
+def test_a_traceback_is_quoted_without_earlier_lines() -> None:
     lines = ["noise"] * 50 + [HEADER, *USER, "ValueError: boom"]
     assert excerpt(lines) == (HEADER, *USER, "ValueError: boom")
 
@@ -59,7 +59,7 @@ def test_the_cause_of_an_error_is_quoted_too() -> None:
     assert excerpt(lines) == (*first, CAUSE, HEADER, *USER, "ValueError: boom")
 
 
-def test_an_earlier_unrelated_traceback_is_not() -> None:
+def test_an_earlier_unrelated_traceback_is_not_quoted() -> None:
     last = [HEADER, *USER, "ValueError: boom"]
     assert excerpt([HEADER, *USER, "KeyError: 'x'", "went on", *last]) == tuple(last)
 

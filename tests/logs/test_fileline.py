@@ -62,7 +62,7 @@ def test_every_record_can_be_written_and_read(line: bytes) -> None:
 @pytest.mark.parametrize(
     "line", [b"", b"{", b"[]", b'{"ts":"2026', b"\xff", b'{"ts":"yesterday","level":"info"}']
 )
-def test_what_is_no_line_of_ours_is_refused(line: bytes) -> None:
+def test_a_foreign_line_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         decode(line)
 
@@ -83,7 +83,7 @@ def test_a_line_of_another_program_with_an_unknown_level_is_refused() -> None:
         b'"ts":"2026-01-01T00:00:00Z","line":' + b"9" * 400,
     ],
 )
-def test_an_odd_line_of_a_file_is_skipped_and_reading_goes_on(odd: bytes) -> None:
+def test_a_malformed_line_is_skipped_and_reading_continues(odd: bytes) -> None:
     good = encode([LogRecord(WHEN, "info", "cam", "good")])[0]
     bad = b"{" + odd + b',"level":"info","node":"cam","stream":"stdout","msg":"odd"}\n'
     assert [record.message for record in decode_lines(bad + good + bad + good)] == ["good"] * 2

@@ -1,4 +1,4 @@
-"""What --log-level and --log-filter show."""
+"""Filtering with --log-level and --log-filter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ERR = LogRecord(0, "stdout", "n", "x", "stderr")
 
 
 def shown(level: str) -> set[str]:
-    """Which of all kinds of lines pass `--log-level level`."""
+    """Return the kinds of lines that pass `--log-level level`."""
     wanted = LogFilter(level)
     kinds = {name: LogRecord(0, name, "n", "x") for name in LEVELS if name != "stdout"}
     kinds |= {"raw stdout": OUT, "raw stderr": ERR}
@@ -30,7 +30,7 @@ def shown(level: str) -> set[str]:
         ("stdout", {"error", "warn", "raw stderr", "info", "raw stdout", "debug", "trace"}),
     ],
 )
-def test_a_level_shows_itself_and_what_is_graver(level: str, lines: set[str]) -> None:
+def test_a_level_shows_itself_and_more_severe_ones(level: str, lines: set[str]) -> None:
     assert shown(level) == lines
 
 
@@ -39,7 +39,7 @@ def test_without_options_everything_is_shown() -> None:
     assert parse_filter("", "") == LogFilter("stdout", {})
 
 
-def test_a_node_may_have_a_level_of_its_own() -> None:
+def test_a_node_may_have_its_own_level() -> None:
     wanted = parse_filter("WARN", "cam=debug, arm = error,")
     assert wanted == LogFilter("warn", {"cam": "debug", "arm": "error"})
     debug = {name: LogRecord(0, "debug", name, "x") for name in ("cam", "arm", "other")}

@@ -59,24 +59,24 @@ def test_the_newest_run_of_that_name_is_found(
     assert found.nodes == ["b", "a"]
 
 
-def test_what_is_not_there_is_told_with_what_is(out: Path) -> None:
+def test_an_unknown_run_is_an_error_that_lists_the_known_ones(out: Path) -> None:
     with pytest.raises(NoLogsError) as caught:
         find(out, "nosuch")
     assert str(caught.value).endswith(f"there are: robot, {THIRD}")
 
 
-def test_a_beginning_that_several_have_is_not_enough(out: Path) -> None:
+def test_an_ambiguous_prefix_is_an_error(out: Path) -> None:
     run(out, FIRST[:-1] + "1", None, 9.0)
     with pytest.raises(NoLogsError, match="several UUIDs"):
         find(out, FIRST[:8])
 
 
-def test_without_any_logs_it_is_said_who_writes_them(tmp_path: Path) -> None:
+def test_without_logs_the_error_explains_which_commands_write_them(tmp_path: Path) -> None:
     with pytest.raises(NoLogsError, match="dora run"):
         find(tmp_path / "out", None)
 
 
-def test_a_folder_that_does_not_say_what_it_is_counts_by_its_files(out: Path) -> None:
+def test_a_folder_without_a_description_is_dated_by_its_files(out: Path) -> None:
     """As dora's own folders."""
     append(out / "unknown" / "log_n.jsonl", record("n", 1, "x"))
     append(out / "unknown" / "log_n.1.jsonl", record("n", 1, "x"))
@@ -86,7 +86,9 @@ def test_a_folder_that_does_not_say_what_it_is_counts_by_its_files(out: Path) ->
     assert find(out, "unknown").about is None
 
 
-def test_it_runs_as_long_as_its_writer_lives_and_has_not_said_that_it_ended(out: Path) -> None:
+def test_a_run_counts_as_running_while_its_writer_is_alive_and_has_not_recorded_its_end(
+    out: Path,
+) -> None:
     run(out, "live", "live", 10.0, pid=os.getpid(), pid_started=about.own_start())
     run(out, "dead", "dead", 10.0, pid=os.getpid(), pid_started=about.own_start() - 1)
     assert find(out, "live").running

@@ -120,7 +120,7 @@ def test_a_message_of_several_lines_cannot_forge_a_line_of_another_node() -> Non
     assert lines == ["00:29:38 INFO   cam: first", "    00:29:38 ERROR  [dora]: forged"]
 
 
-def test_json_escapes_what_controls_a_terminal_and_keeps_its_value() -> None:
+def test_json_escapes_terminal_controls_and_keeps_their_value() -> None:
     message = "\x1b[2J \x9b2J \u202e \x7f"
     line = formatter("json", dataflow_id="d")(LogRecord(WHEN, "info", "cam", message))
     assert line.isprintable()

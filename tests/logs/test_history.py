@@ -1,4 +1,4 @@
-"""Reading what log files hold."""
+"""Reading log files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_node_named_like_a_rotated_file_is_another_node(tmp_path: Path) -> Non
     assert read(tmp_path, "a", "a.1") == ["of a", "of a.1"]
 
 
-def test_a_nodes_lines_stay_in_order_whatever_times_it_gives(tmp_path: Path) -> None:
+def test_lines_of_a_node_stay_in_order_whatever_their_times(tmp_path: Path) -> None:
     append(
         tmp_path / "log_a.jsonl",
         record("a", 5, "first"),
@@ -73,7 +73,7 @@ def test_a_nodes_lines_stay_in_order_whatever_times_it_gives(tmp_path: Path) -> 
     ],
 )
 @pytest.mark.parametrize("tail", [None, 10])
-def test_only_what_is_selected_is_read(
+def test_only_selected_lines_are_read(
     tmp_path: Path, wanted: Selection, found: list[str], tail: int | None
 ) -> None:
     append(tmp_path / "log_a.jsonl", record("a", 1, "Hello"))
@@ -82,7 +82,7 @@ def test_only_what_is_selected_is_read(
     assert read(tmp_path, "a", "b", wanted=wanted, tail=tail) == found
 
 
-def test_what_is_no_line_of_ours_is_left_out(tmp_path: Path) -> None:
+def test_foreign_lines_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "log_a.jsonl"
     append(path, record("a", 1, "1"))
     with path.open("ab") as file:
@@ -104,7 +104,7 @@ def test_long_files_are_read_in_blocks_from_both_ends(tmp_path: Path) -> None:
         assert {len(block) for block in history.blocks()} == {BLOCK, 2}
 
 
-def test_lines_that_come_later_belong_to_the_future(tmp_path: Path) -> None:
+def test_lines_written_later_are_not_part_of_the_history(tmp_path: Path) -> None:
     path = tmp_path / "log_a.jsonl"
     append(path, record("a", 1, "1"))
     with History(tmp_path, ["a"], Selection()) as history:
@@ -114,7 +114,7 @@ def test_lines_that_come_later_belong_to_the_future(tmp_path: Path) -> None:
         assert [r.message for block in history.blocks() for r in block] == ["1"]
 
 
-def test_files_that_are_rotated_while_they_are_opened_are_met_once_each(
+def test_files_rotated_while_they_are_opened_are_read_once_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "log_a.jsonl"
@@ -135,5 +135,5 @@ def test_files_that_are_rotated_while_they_are_opened_are_met_once_each(
     assert read(tmp_path, "a") == ["0", "1"]
 
 
-def test_nothing_is_an_empty_history(tmp_path: Path) -> None:
+def test_no_files_are_an_empty_history(tmp_path: Path) -> None:
     assert read(tmp_path / "none", "a") == []

@@ -19,7 +19,7 @@ async def read(follower: Follower) -> list[tuple[list[str], int]]:
         return [([r.message for r in lines.records], lines.left_out) async for lines in follower]
 
 
-async def test_a_follower_gets_what_is_published_until_the_end() -> None:
+async def test_a_follower_gets_all_records_until_the_end() -> None:
     hub = LogHub()
     hub.publish([record("before")])
     follower = hub.follow(Selection())
@@ -41,7 +41,7 @@ async def test_a_follower_waits_for_the_next_line() -> None:
     assert await reading == [(["a"], 0)]
 
 
-async def test_who_comes_after_the_end_gets_nothing() -> None:
+async def test_a_follower_after_the_end_gets_nothing() -> None:
     hub = LogHub()
     hub.end()
     assert await read(hub.follow(Selection())) == []
@@ -69,7 +69,7 @@ async def test_lines_that_were_lost_at_the_very_end_are_counted() -> None:
     assert (await read(follower))[-1] == ([], 1)
 
 
-async def test_a_closed_follower_costs_nothing_any_more() -> None:
+async def test_a_closed_follower_keeps_no_lines() -> None:
     hub = LogHub()
     follower = hub.follow(Selection())
     follower.close()

@@ -1,4 +1,4 @@
-"""What a node prints, in the journal: each line once, whatever the journal and the daemon do."""
+"""Output of a node in the journal: each line once, whatever journal and daemon do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dorad.dataflow.load import load
-from dorad.dataflow.model import Logging
+from dorad.dataflow.settings import Logging
 from dorad.logs import about, staging
 from dorad.logs.capture import Capture
 from dorad.logs.dataflowlog import DataflowLog
@@ -102,7 +102,7 @@ async def taken(journald: Journald, count: int) -> list[str]:
     return journald.messages
 
 
-async def test_lines_go_to_the_journal_and_no_file_is_made(
+async def test_lines_go_to_the_journal_and_no_file_is_created(
     tmp_path: Path, journald: Journald
 ) -> None:
     robot = Robot(tmp_path, journald)
@@ -119,7 +119,7 @@ async def test_lines_go_to_the_journal_and_no_file_is_made(
     assert found is not None and found.journal
 
 
-async def test_a_traceback_that_comes_in_pieces_is_one_entry(
+async def test_a_traceback_that_arrives_in_pieces_is_one_entry(
     tmp_path: Path, journald: Journald
 ) -> None:
     robot = Robot(tmp_path, journald)
@@ -132,7 +132,7 @@ async def test_a_traceback_that_comes_in_pieces_is_one_entry(
     robot.end()
 
 
-async def test_half_a_traceback_is_waited_for_but_not_for_ever(
+async def test_waiting_for_the_rest_of_a_traceback_has_a_deadline(
     tmp_path: Path, journald: Journald
 ) -> None:
     robot = Robot(tmp_path, journald)
@@ -142,7 +142,7 @@ async def test_half_a_traceback_is_waited_for_but_not_for_ever(
     robot.end()
 
 
-async def test_a_full_journal_holds_up_the_node_and_nobody_else(
+async def test_a_full_journal_blocks_only_the_node_that_prints(
     tmp_path: Path, journald: Journald
 ) -> None:
     robot = Robot(tmp_path, journald)
@@ -156,7 +156,9 @@ async def test_a_full_journal_holds_up_the_node_and_nobody_else(
     robot.end()
 
 
-async def test_the_last_lines_wait_for_the_journal_too(tmp_path: Path, journald: Journald) -> None:
+async def test_the_last_lines_of_a_node_wait_for_the_journal_too(
+    tmp_path: Path, journald: Journald
+) -> None:
     robot = Robot(tmp_path, journald)
     lines = [f"line {number}" for number in range(3000)]
     os.write(robot.out, "\n".join(lines).encode())
@@ -167,7 +169,7 @@ async def test_the_last_lines_wait_for_the_journal_too(tmp_path: Path, journald:
     robot.end()
 
 
-async def test_who_cannot_wait_writes_to_the_file_what_the_journal_does_not_take(
+async def test_finishing_without_waiting_writes_entries_that_the_journal_refuses_to_the_file(
     tmp_path: Path, journald: Journald
 ) -> None:
     robot = Robot(tmp_path, journald)
@@ -185,7 +187,7 @@ async def test_who_cannot_wait_writes_to_the_file_what_the_journal_does_not_take
 async def test_lines_go_to_files_while_there_is_no_journal(
     tmp_path: Path, journald: Journald, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(writer, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(writer, "RETRY_S", 0.1)
     robot = Robot(tmp_path, journald)
     os.write(robot.out, b"one\n")
@@ -212,7 +214,7 @@ async def test_lines_go_to_files_while_there_is_no_journal(
     robot.end()
 
 
-async def test_a_node_that_never_stops_printing_fills_its_share_and_goes_on_in_files(
+async def test_a_node_that_never_stops_printing_fills_its_share_and_continues_in_files(
     tmp_path: Path, journald: Journald, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget, "share", lambda: 2000)
@@ -221,9 +223,9 @@ async def test_a_node_that_never_stops_printing_fills_its_share_and_goes_on_in_f
         os.write(robot.out, b"line %d\n" % number)
         text = f"line {number}"
         await until(lambda text=text: text in robot.messages)  # type: ignore[misc]
-    *lines, said = [m for m in journald.messages if m]
+    *lines, output = [m for m in journald.messages if m]
     assert lines == ["line 0", "line 1", "line 2"]
-    assert said.startswith("has filled its share of the journal")
+    assert output.startswith("has filled its share of the journal")
     assert [record.message for record in in_files(robot.log.folder)] == [
         "line 3",
         "line 4",
@@ -232,7 +234,7 @@ async def test_a_node_that_never_stops_printing_fills_its_share_and_goes_on_in_f
     robot.end()
 
 
-def test_a_share_comes_back_slowly() -> None:
+def test_a_used_up_share_refills_slowly() -> None:
     now = 0.0
     share = budget.Budget(86400, clock=lambda: now)
     for _ in range(2):
@@ -253,10 +255,10 @@ def test_a_share_is_a_quarter_of_the_journal(disk: int, expected: int) -> None:
     assert budget.share_of(disk) == expected
 
 
-async def test_a_large_entry_goes_as_memory(tmp_path: Path, journald: Journald) -> None:
+async def test_a_large_entry_is_sent_as_a_memfd(tmp_path: Path, journald: Journald) -> None:
     robot = Robot(tmp_path, journald)
     large = "x" * 20_000_000
-    robot.log.say("warn", None, large)
+    robot.log.report("warn", None, large)
     assert journald.messages == [large]
     assert journald.memories == 1
     robot.end()
@@ -273,24 +275,24 @@ async def test_min_log_level_holds_for_the_journal(tmp_path: Path, journald: Jou
 async def test_the_history_ends_where_following_begins(tmp_path: Path, journald: Journald) -> None:
     robot = Robot(tmp_path, journald)
     os.write(robot.out, b"one\n")
-    robot.log.say("info", None, "said one")
+    robot.log.report("info", None, "output one")
     await taken(journald, 2)
     history, follower = robot.log.follow(Selection())
     os.write(robot.out, b"two\n")
     os.write(robot.err, b"error\n")
-    robot.log.say("info", "imu", "said two")
+    robot.log.report("info", "imu", "output two")
     await taken(journald, 5)
     with history:
-        assert {r.message for block in history.blocks() for r in block} == {"one", "said one"}
+        assert {r.message for block in history.blocks() for r in block} == {"one", "output one"}
     with robot.log.history(Selection()) as history:
         last = [[r.message for r in block] for block in history.blocks(2)]
         assert len(last[0]) == 2
     robot.end()
     live = {record.message async for lines in follower for record in lines.records}
-    assert live == {"two", "error", "said two"}
+    assert live == {"two", "error", "output two"}
 
 
-async def test_the_last_words_are_known_to_the_next_daemon(
+async def test_the_last_lines_of_a_node_are_known_to_the_next_daemon(
     tmp_path: Path, journald: Journald
 ) -> None:
     robot = Robot(tmp_path, journald)
@@ -352,7 +354,7 @@ async def test_a_node_s_own_unit_cannot_speak_for_the_daemon_s(
         {"DORA_LEVEL": "loud"},
     ],
 )
-async def test_an_odd_entry_is_skipped_and_counted_and_reading_goes_on(
+async def test_a_malformed_entry_is_skipped_and_counted_and_reading_continues(
     tmp_path: Path, journald: Journald, odd: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     robot = Robot(tmp_path, journald)
@@ -369,11 +371,11 @@ async def test_an_odd_entry_is_skipped_and_counted_and_reading_goes_on(
     robot.end()
 
 
-async def test_the_journal_is_asked_for_last_words_only_when_a_node_has_failed(
+async def test_the_journal_is_read_for_last_lines_only_when_a_node_has_failed(
     tmp_path: Path, journald: Journald, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     robot = Robot(tmp_path, journald)
-    os.write(robot.err, b"said to the first daemon\n")
+    os.write(robot.err, b"output to the first daemon\n")
     await taken(journald, 1)
     await robot.drained()
     asked: list[int] = []
@@ -384,22 +386,22 @@ async def test_the_journal_is_asked_for_last_words_only_when_a_node_has_failed(
         lambda *arguments: (asked.append(1), last_errors(*arguments))[1],
     )
     out, gone = os.pipe()
-    err, said = os.pipe()
+    err, output = os.pipe()
     next_capture = Capture(out, err, Staging(robot.memory), robot.node, adopted=True)
-    os.write(said, b"said to the second\n")
-    for end in (gone, said):
+    os.write(output, b"output to the second\n")
+    for end in (gone, output):
         os.close(end)
     await next_capture.drain()
     assert not asked
     await next_capture.recall()
     await next_capture.recall()
-    assert list(next_capture.tail) == ["said to the first daemon", "said to the second"]
+    assert list(next_capture.tail) == ["output to the first daemon", "output to the second"]
     assert len(asked) == 1
     next_capture.finish()
     robot.end()
 
 
-def test_a_reader_that_fails_says_why(tmp_path: Path) -> None:
+def test_a_failing_journal_reader_is_an_error_with_its_reason(tmp_path: Path) -> None:
     program = (sys.executable, "-c", "import sys; sys.exit('no such boot')")
     past = JournalPast(ID, Selection(), own(), program=program)
     with pytest.raises(JournalError, match="the journal cannot be read: no such boot"):
@@ -409,8 +411,8 @@ def test_a_reader_that_fails_says_why(tmp_path: Path) -> None:
         list(gone.forwards())
 
 
-def test_a_reader_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "PATIENCE_S", 0.2)
+def test_a_silent_journal_reader_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(reader, "SYNC_S", 0.1)
     program = (sys.executable, "-c", "import signal; signal.pause()")
     past = JournalPast(ID, Selection(), own(), program=program)
@@ -419,7 +421,7 @@ def test_a_reader_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.timeout(300)
-def test_whoever_dies_at_any_moment_leaves_each_line_once(tmp_path: Path) -> None:
+def test_a_kill_at_any_line_of_code_leaves_each_line_once_in_the_journal(tmp_path: Path) -> None:
     """Between pipe and journal, at every line of code."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.logs.dying", str(tmp_path), "journal"],

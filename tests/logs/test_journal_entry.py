@@ -57,7 +57,7 @@ def test_priorities(level: str, stream: str, priority: str) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_record_comes_back_as_it_was(level: str) -> None:
+def test_a_record_round_trips(level: str) -> None:
     record = LogRecord(
         1764045000.25, level, "cam", "lens is hot" * 9, "stdout", "lens", {"degrees": 71, "ä": [1]},
         "cam.py", 12, "driver.read",
@@ -71,7 +71,7 @@ def test_a_structured_message_may_have_newlines() -> None:
     assert read_back(encode(ORIGIN, [record], 3)).records == [record]
 
 
-def test_joined_lines_come_back_as_lines() -> None:
+def test_joined_lines_are_split_into_lines() -> None:
     origin = Origin("u", None, "cam", "stderr")
     records = [LogRecord(2.0, RAW, "cam", text, "stderr") for text in ("Traceback", "  f", "E: x")]
     entry = encode(origin, records, 1)
@@ -79,7 +79,7 @@ def test_joined_lines_come_back_as_lines() -> None:
     assert read_back(entry).records == records
 
 
-def test_what_the_daemon_says_is_of_no_node() -> None:
+def test_lines_of_the_daemon_have_no_node() -> None:
     record = LogRecord(2.0, "warn", None, "ready")
     entry = encode(Origin("u", None, None, "daemon"), [record], 1)
     assert (fields(entry)["DORA_NODE"], fields(entry)["SYSLOG_IDENTIFIER"]) == ("dora", "dorad")
@@ -125,7 +125,7 @@ def test_an_entry_as_journalctl_prints_it() -> None:
         b'{"MESSAGE":[1e9],"DORA_NODE":"a","DORA_STREAM":"stdout","DORA_LEVEL":"info","DORA_TIME":"1","DORA_SEQ":"1"}',
     ],
 )  # fmt: skip
-def test_what_is_none_of_ours_is_left_out(line: bytes) -> None:
+def test_foreign_entries_are_left_out(line: bytes) -> None:
     assert parse(line) is None
 
 

@@ -9,7 +9,7 @@ from dorad.logs.lines import CUT_MARKER, MAX_LINE, MAX_LINES, cut_lines
 
 
 class Splitter:
-    """What a reader does: keep what is not used, and go on from there."""
+    """Cut pieces as a reader does: keep the unused rest for the next piece."""
 
     def __init__(self) -> None:
         self.kept = b""
@@ -47,7 +47,7 @@ def test_a_last_line_without_newline_counts() -> None:
     assert split(b"a\n", b"\n") == [b"a", b""]
 
 
-def test_a_carriage_return_before_the_newline_goes() -> None:
+def test_a_carriage_return_before_the_newline_is_removed() -> None:
     assert split(b"a\r", b"\nb\rc\r\n") == [b"a", b"b\rc"]
 
 
@@ -61,7 +61,7 @@ def test_a_longer_line_is_cut_and_marked_and_the_next_is_whole() -> None:
     assert split(line + b"\nnext\n") == [b"x" * MAX_LINE + CUT_MARKER, b"next"]
 
 
-def test_an_endless_line_is_given_out_once_and_not_kept() -> None:
+def test_an_endless_line_is_returned_once_and_not_kept() -> None:
     splitter = Splitter()
     lines = [line for _ in range(100) for line in splitter.feed(b"x" * 65536)]
     assert lines == [b"x" * MAX_LINE + CUT_MARKER]
@@ -70,14 +70,14 @@ def test_an_endless_line_is_given_out_once_and_not_kept() -> None:
     assert splitter.end() == []
 
 
-def test_very_many_lines_come_a_thousand_at_a_time() -> None:
+def test_many_lines_are_returned_a_thousand_at_a_time() -> None:
     cut = cut_lines(b"\n" * 2500 + b"rest", skipping=False, final=True)
     assert (len(cut.lines), cut.used, cut.more) == (MAX_LINES, MAX_LINES, True)
     assert split(b"\n" * 2500 + b"rest") == [b""] * 2500 + [b"rest"]
     assert not cut_lines(b"\n" * MAX_LINES + b"rest", skipping=False).more
 
 
-def test_where_each_line_ends_counts_what_was_shortened() -> None:
+def test_the_end_of_each_line_counts_its_shortened_part() -> None:
     cut = cut_lines(b"dropped\na\r\n\nlast", skipping=True, final=True)
     assert cut.lines == [b"a", b"", b"last"]
     assert cut.ends() == [11, 12, 16]

@@ -25,13 +25,13 @@ class Clock:
         return self.now
 
 
-class NodeFacts:
-    """A log file, and what is told about it."""
+class LogFixture:
+    """A log file, and the trouble reported about it."""
 
     def __init__(self, folder: Path, **options: object) -> None:
         self.clock = Clock()
-        self.said: list[tuple[str, str]] = []
-        self.trouble = Trouble(lambda level, text: self.said.append((level, text)), self.clock)
+        self.reports: list[tuple[str, str]] = []
+        self.trouble = Trouble(lambda level, text: self.reports.append((level, text)), self.clock)
         self.file = LogFile(folder, "cam", self.trouble, **options)  # type: ignore[arg-type]
         self.folder = folder
 
@@ -40,74 +40,74 @@ class NodeFacts:
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Iterator[NodeFacts]:
-    made = NodeFacts(tmp_path)
+def facts(tmp_path: Path) -> Iterator[LogFixture]:
+    made = LogFixture(tmp_path)
     yield made
     made.file.close()
 
 
-def test_the_file_and_its_folder_are_made_by_the_first_line(tmp_path: Path) -> None:
-    told = NodeFacts(tmp_path / "out" / "id")
-    assert not told.folder.exists()
-    told.file.write(b"a\n", 1)
-    told.file.close()
-    assert told.contents() == [b"a\n"]
+def test_the_first_line_creates_the_file_and_its_folder(tmp_path: Path) -> None:
+    facts = LogFixture(tmp_path / "out" / "id")
+    assert not facts.folder.exists()
+    facts.file.write(b"a\n", 1)
+    facts.file.close()
+    assert facts.contents() == [b"a\n"]
 
 
-def test_a_file_that_is_there_is_continued(told: NodeFacts) -> None:
-    told.file.path.write_bytes(b"before\n")
-    told.file.write(b"a\n", 1)
-    assert told.contents() == [b"before\na\n"]
+def test_a_file_that_is_there_is_continued(facts: LogFixture) -> None:
+    facts.file.path.write_bytes(b"before\n")
+    facts.file.write(b"a\n", 1)
+    assert facts.contents() == [b"before\na\n"]
 
 
-def test_a_file_that_somebody_deleted_is_begun_again(told: NodeFacts) -> None:
-    told.file.write(b"a\n", 1)
-    told.file.path.unlink()
-    told.file.write(b"b\n", 1)
-    assert told.contents() == [b"b\n"]
+def test_a_deleted_file_is_created_again(facts: LogFixture) -> None:
+    facts.file.write(b"a\n", 1)
+    facts.file.path.unlink()
+    facts.file.write(b"b\n", 1)
+    assert facts.contents() == [b"b\n"]
 
 
-def test_rotation_keeps_so_many_files(tmp_path: Path) -> None:
-    told = NodeFacts(tmp_path, max_size=2, max_rotated=2)
+def test_rotation_keeps_a_limited_number_of_files(tmp_path: Path) -> None:
+    facts = LogFixture(tmp_path, max_size=2, max_rotated=2)
     for letter in (b"a\n", b"b\n", b"c\n", b"d\n"):
-        told.file.write(letter, 1)
-    told.file.close()
-    assert told.contents() == [b"b\n", b"c\n", b"d\n"]
+        facts.file.write(letter, 1)
+    facts.file.close()
+    assert facts.contents() == [b"b\n", b"c\n", b"d\n"]
 
 
-def test_a_rotation_that_was_cut_short_is_completed(tmp_path: Path) -> None:
-    """Somebody died between two renames: the first place is free, nothing moves behind it."""
+def test_an_interrupted_rotation_is_completed(tmp_path: Path) -> None:
+    """The process died between two renames: the first name is free and stays the only gap."""
     (tmp_path / "log_cam.2.jsonl").write_bytes(b"old\n")
     (tmp_path / "log_cam.jsonl").write_bytes(b"new\n")
-    told = NodeFacts(tmp_path, max_size=2, max_rotated=2)
-    told.file.write(b"a\n", 1)
-    told.file.close()
-    assert told.contents() == [b"old\n", b"new\n", b"a\n"]
+    facts = LogFixture(tmp_path, max_size=2, max_rotated=2)
+    facts.file.write(b"a\n", 1)
+    facts.file.close()
+    assert facts.contents() == [b"old\n", b"new\n", b"a\n"]
 
 
-def test_the_file_of_a_node_that_is_called_like_a_rotated_one_is_left_alone(
+def test_the_file_of_a_node_named_like_a_rotated_file_is_not_touched(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "log_cam.1.jsonl").write_bytes(b"of cam.1\n")
-    told = NodeFacts(tmp_path, max_size=2, max_rotated=1, others=["cam", "cam.1"])
-    told.file.write(b"a\n", 1)
-    told.file.write(b"b\n", 1)
-    told.file.close()
+    facts = LogFixture(tmp_path, max_size=2, max_rotated=1, others=["cam", "cam.1"])
+    facts.file.write(b"a\n", 1)
+    facts.file.write(b"b\n", 1)
+    facts.file.close()
     assert (tmp_path / "log_cam.1.jsonl").read_bytes() == b"of cam.1\n"
     assert (tmp_path / "log_cam.2.jsonl").read_bytes() == b"a\n"
 
 
-def test_what_was_appended_too_much_is_cut(told: NodeFacts) -> None:
-    told.file.write(b"a\nb\n", 2)
-    told.file.cut_to(2)
-    told.file.write(b"c\n", 1)
-    told.file.cut_to(100)
-    assert told.contents() == [b"a\nc\n"]
+def test_bytes_appended_twice_are_cut(facts: LogFixture) -> None:
+    facts.file.write(b"a\nb\n", 2)
+    facts.file.cut_to(2)
+    facts.file.write(b"c\n", 1)
+    facts.file.cut_to(100)
+    assert facts.contents() == [b"a\nc\n"]
 
 
 @pytest.fixture
 def nearly_full() -> Iterator[None]:
-    """Files may have 10 bytes here, as if the disk were full then."""
+    """Limit files to 10 bytes, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
@@ -117,51 +117,51 @@ def nearly_full() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("nearly_full")
-def test_a_line_for_which_there_is_no_room_leaves_nothing_behind(told: NodeFacts) -> None:
-    told.file.write(b"12345\n", 1)
-    told.file.write(b"too long\nfor it\n", 2)
-    ((level, text),) = told.said
+def test_a_line_that_does_not_fit_on_the_disk_leaves_no_bytes(facts: LogFixture) -> None:
+    facts.file.write(b"12345\n", 1)
+    facts.file.write(b"too long\nfor it\n", 2)
+    ((level, text),) = facts.reports
     assert level == "error"
     assert "File too large" in text
-    assert str(told.file.path) in text
-    assert told.trouble.text is not None
-    assert told.contents() == [b"12345\n"]
+    assert str(facts.file.path) in text
+    assert facts.trouble.text is not None
+    assert facts.contents() == [b"12345\n"]
 
 
 @pytest.mark.usefixtures("nearly_full")
-def test_trouble_is_told_once_and_so_is_its_end_with_the_number_of_missing_lines(
-    told: NodeFacts,
+def test_trouble_is_reported_once_and_its_end_with_the_number_of_missing_lines(
+    facts: LogFixture,
 ) -> None:
-    told.file.write(b"more than there is room for\n", 1)
-    told.file.write(b"x\n", 1)  # no attempt yet
-    told.clock.now += RETRY_S
-    told.file.write(b"still too much for it\n", 1)
-    assert len(told.said) == 1
-    told.clock.now += RETRY_S
-    told.file.write(b"y\n", 1)
-    assert told.said[1:] == [("warn", "log files are written again; 3 lines are missing in them")]
-    assert told.trouble.text is None
-    assert told.contents() == [b"y\n"]
+    facts.file.write(b"more than there is room for\n", 1)
+    facts.file.write(b"x\n", 1)  # no attempt yet
+    facts.clock.now += RETRY_S
+    facts.file.write(b"still too much for it\n", 1)
+    assert len(facts.reports) == 1
+    facts.clock.now += RETRY_S
+    facts.file.write(b"y\n", 1)
+    assert facts.reports[1:] == [("warn", "log files are written again; 3 lines are missing")]
+    assert facts.trouble.text is None
+    assert facts.contents() == [b"y\n"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_may_not_be_written_is_trouble_too(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    told = NodeFacts(tmp_path / "id")
-    told.file.write(b"a\n", 1)
-    assert "Permission denied" in told.said[0][1]
+    facts = LogFixture(tmp_path / "id")
+    facts.file.write(b"a\n", 1)
+    assert "Permission denied" in facts.reports[0][1]
     tmp_path.chmod(0o700)
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("read", [False, True], ids=["that nobody reads", "that a node reads"])
-def test_a_fifo_in_the_place_of_a_file_blocks_nobody(told: NodeFacts, read: bool) -> None:
-    os.mkfifo(told.file.path)
-    reader = os.open(told.file.path, os.O_RDWR) if read else -1
+@pytest.mark.parametrize("read", [False, True], ids=["without a reader", "with a reader"])
+def test_a_fifo_in_place_of_a_file_does_not_block(facts: LogFixture, read: bool) -> None:
+    os.mkfifo(facts.file.path)
+    reader = os.open(facts.file.path, os.O_RDWR) if read else -1
     for _ in range(10):
-        told.file.write(b"x" * 50_000 + b"\n", 1)
-        told.clock.now += 2 * RETRY_S
-    assert told.said
-    close_parts(open_parts(lambda: [told.file.path]))
+        facts.file.write(b"x" * 50_000 + b"\n", 1)
+        facts.clock.now += 2 * RETRY_S
+    assert facts.reports
+    close_parts(open_parts(lambda: [facts.file.path]))
     if reader >= 0:
         os.close(reader)

@@ -1,4 +1,4 @@
-"""Which lines are structured, and what becomes of the others."""
+"""Parsing structured lines, and keeping the others."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def parse(line: bytes | dict[str, Any]) -> LogRecord:
     return parse_line(data, "cam", "stdout", NOW)
 
 
-def test_a_plain_line_is_its_own_message_without_severity() -> None:
+def test_a_plain_line_is_a_message_without_severity() -> None:
     assert parse(b"hello  ") == LogRecord(NOW, "stdout", "cam", "hello  ")
 
 
-def test_a_line_of_our_log_methods_is_taken_apart() -> None:
+def test_a_line_of_our_log_methods_is_parsed() -> None:
     line = {"timestamp": WHEN, "level": "WARN", "node_id": "cam", "message": "hot"}
     assert parse(line) == LogRecord(WHEN_SECONDS, "warn", "cam", "hot")
     more = parse({**line, "target": "driver", "fields": {"degrees": 80, "line": "x"}})
     assert (more.target, more.fields, more.line) == ("driver", {"degrees": 80, "line": "x"}, None)
 
 
-def test_the_node_that_wrote_a_line_is_the_one_it_comes_from() -> None:
+def test_a_line_belongs_to_the_node_that_wrote_it() -> None:
     line = {"timestamp": WHEN, "level": "info", "node_id": "other", "message": ""}
     assert parse(line).node == "cam"
 
 
-def test_a_line_of_rusts_tracing_is_taken_apart() -> None:
+def test_a_line_of_rusts_tracing_is_parsed() -> None:
     fields = {"file": "/n.py", "line": 6, "target": "root", "message": "py warn", "x": 1}
     record = parse({"timestamp": WHEN, "level": "WARN", "fields": fields, "target": "dora"})
     assert (record.level, record.message, record.target) == ("warn", "py warn", "root")
@@ -61,7 +61,7 @@ def test_a_line_of_pythons_logging_keeps_its_severity(
 
 
 @pytest.mark.parametrize("line", [b"Error: x", b"INFO: x", b"ERRORS:a:b", b"INFO:a b:c", b""])
-def test_what_only_resembles_it_is_left_alone(line: bytes) -> None:
+def test_similar_lines_are_not_parsed(line: bytes) -> None:
     assert parse(line) == LogRecord(NOW, "stdout", "cam", line.decode())
 
 
@@ -81,16 +81,16 @@ def test_what_only_resembles_it_is_left_alone(line: bytes) -> None:
         b'{"a":' * 100_000,
     ],
 )
-def test_json_that_is_no_log_line_is_a_plain_line(line: bytes) -> None:
+def test_other_json_is_a_plain_line(line: bytes) -> None:
     assert parse(line) == LogRecord(NOW, "stdout", "cam", line.decode())
 
 
 @pytest.mark.parametrize("number", [False, -1, 10**30, 1.5, "3"])
-def test_a_line_number_that_is_none_is_left_out(number: object) -> None:
+def test_an_invalid_line_number_is_left_out(number: object) -> None:
     assert parse({"timestamp": WHEN, "level": "info", "message": "", "line": number}).line is None
 
 
-def test_a_message_that_is_no_text_is_shown_as_json() -> None:
+def test_a_message_that_is_not_a_string_is_shown_as_json() -> None:
     assert parse({"timestamp": WHEN, "level": "info", "message": {"a": 1}}).message == '{"a": 1}'
 
 

@@ -18,7 +18,7 @@ def texts(tailing: Tailing, *nodes: str) -> list[str]:
     return [record.message for record in tailing.read(nodes)]
 
 
-def test_it_goes_on_where_the_history_ended(tmp_path: Path) -> None:
+def test_following_continues_where_the_history_ended(tmp_path: Path) -> None:
     path = tmp_path / "log_a.jsonl"
     append(path, record("a", 1, "old"))
     with History(tmp_path, ["a"], Selection()) as history, Tailing(tmp_path, history) as tailing:
@@ -28,7 +28,7 @@ def test_it_goes_on_where_the_history_ended(tmp_path: Path) -> None:
         assert texts(tailing, "a") == []
 
 
-def test_nodes_that_come_later_and_the_daemon_are_followed_too(tmp_path: Path) -> None:
+def test_later_nodes_and_the_daemon_are_followed_too(tmp_path: Path) -> None:
     with History(tmp_path, ["a"], Selection()) as history, Tailing(tmp_path, history) as tailing:
         append(tmp_path / "log_b.jsonl", record("b", 2, "of b"))
         append(tmp_path / "log_a.jsonl", record("a", 1, "of a"))
@@ -36,7 +36,7 @@ def test_nodes_that_come_later_and_the_daemon_are_followed_too(tmp_path: Path) -
         assert texts(tailing, "a", "b") == ["of a", "of b", "ours"]
 
 
-def test_only_what_is_selected_is_followed(tmp_path: Path) -> None:
+def test_only_selected_lines_are_followed(tmp_path: Path) -> None:
     wanted = select(["a"], level="warn")
     with History(tmp_path, ["a"], wanted) as history, Tailing(tmp_path, history) as tailing:
         append(tmp_path / "log_b.jsonl", record("b", 1, "of b", "error"))
@@ -44,7 +44,7 @@ def test_only_what_is_selected_is_followed(tmp_path: Path) -> None:
         assert texts(tailing, "a", "b") == ["bad"]
 
 
-def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
+def test_an_unfinished_line_is_delivered_once_complete(tmp_path: Path) -> None:
     line = encode([record("a", 1, "whole")])[0]
     with History(tmp_path, ["a"], Selection()) as history, Tailing(tmp_path, history) as tailing:
         with (tmp_path / "log_a.jsonl").open("ab", buffering=0) as file:
@@ -67,7 +67,7 @@ def test_rotation_loses_and_doubles_nothing(tmp_path: Path) -> None:
     assert seen == [str(number) for number in range(200)]
 
 
-def test_files_that_were_deleted_meanwhile_are_a_gap_and_no_more(tmp_path: Path) -> None:
+def test_deleted_files_are_a_gap_in_following(tmp_path: Path) -> None:
     file = LogFile(tmp_path, "a", Trouble(lambda *_: None), max_size=1, max_rotated=1)
     with History(tmp_path, ["a"], Selection()) as history, Tailing(tmp_path, history) as tailing:
         for number in range(10):

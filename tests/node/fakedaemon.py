@@ -79,7 +79,7 @@ class Box:
     def close(self) -> None:
         for descriptor in (self.memory, self.bell, self.space):
             os.close(descriptor)
-        # A mapping has a descriptor of its own, and pytest holds on to us.
+        # A mapping duplicates the descriptor, and pytest keeps references to us.
         del self.mapping, self.words
 
 
@@ -125,7 +125,7 @@ class FakeDaemon:
     def accept(self) -> None:
         """Accept a connection and read its hello."""
         self.socket, _ = self.listener.accept()
-        self.hear("hello")
+        self.receive("hello")
 
     def welcome(self) -> None:
         content = {
@@ -145,22 +145,22 @@ class FakeDaemon:
             "keep_bytes": None,
         }
         config = pack(json.dumps(content | self.config).encode())
-        self.say("welcome", fds=[self.box.memory, self.box.bell, self.box.space, config])
+        self.send("welcome", fds=[self.box.memory, self.box.bell, self.box.space, config])
         os.close(config)
 
     def start(self) -> None:
         """Accept a node and open the barrier for it."""
         self.accept()
         self.welcome()
-        self.hear("ready")
-        self.say("start", epoch_ns=time.monotonic_ns())
+        self.receive("ready")
+        self.send("start", epoch_ns=time.monotonic_ns())
 
-    def say(self, kind: str, fds: Sequence[int] = (), **fields: Any) -> None:
+    def send(self, kind: str, fds: Sequence[int] = (), **fields: Any) -> None:
         assert self.socket is not None
         protocol.send(self.socket, kind, fields, list(fds))
         self.box.words[layout.BOX_MAIL] += 1
 
-    def hear(self, kind: str) -> protocol.Packet:
+    def receive(self, kind: str) -> protocol.Packet:
         """Return the node's next packet, which must be of this kind."""
         assert self.socket is not None
         self.socket.settimeout(DEADLINE_S)
@@ -171,21 +171,21 @@ class FakeDaemon:
 
     def introduce(self, box: Box, *, blocking: bool, node: str = "c") -> None:
         """Connect a receiver to the output of the tested node."""
-        self.say("peer", [box.memory, box.bell], node=node)
-        self.say("edges", output="out", to=[[node, box.rings[0].base, blocking]])
+        self.send("peer", [box.memory, box.bell], node=node)
+        self.send("edges", output="out", to=[[node, box.rings[0].base, blocking]])
 
     def read(self) -> bool:
         """Return True if the node has read all packets."""
         words = self.box.words
         return bool(words[layout.BOX_SEEN] == words[layout.BOX_MAIL])
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         if self.socket is not None:
             self.socket.close()
             self.socket = None
 
     def close(self) -> None:
-        self.hang_up()
+        self.disconnect()
         self.listener.close()
         for box in (self.box, *self.others):
             box.close()
@@ -229,7 +229,7 @@ def attached(daemon: FakeDaemon) -> Iterator[Attachment]:
     try:
         yield kept.pop()
     finally:
-        # Whatever still refers to the attachment: its descriptors end here.
+        # Close the descriptors here, even if references to the attachment are left.
         connection.done()
 
 

@@ -142,7 +142,7 @@ def test_a_nan_is_written_and_read_back() -> None:
     assert math.isnan(from_json(**_through_text(written))[0].as_py())
 
 
-def test_a_fields_metadata_and_nullability_come_back() -> None:
+def test_metadata_and_nullability_of_a_field_round_trip() -> None:
     kind = pa.struct([pa.field("a", pa.int64(), nullable=False, metadata={"unit": "m"})])
     array = pa.array([{"a": 1}], kind)
     read = from_json(**_through_text(to_json(array)))
@@ -170,7 +170,7 @@ def test_a_decimal_that_no_float_holds_is_written_as_text() -> None:
     ],
     ids=["interval", "union", "map-of-numbers"],
 )
-def test_types_without_a_form_in_json_are_refused(array: pa.Array) -> None:
+def test_types_without_a_json_form_are_refused(array: pa.Array) -> None:
     with pytest.raises(ValueError, match="JSON"):
         to_json(array)
 
@@ -192,7 +192,7 @@ def test_types_without_a_form_in_json_are_refused(array: pa.Array) -> None:
     ],
     ids=lambda value: "" if isinstance(value, pa.Array) else json.dumps(value),
 )
-def test_a_type_that_is_not_given_is_inferred(data: Any, expected: pa.Array) -> None:
+def test_a_missing_type_is_inferred(data: Any, expected: pa.Array) -> None:
     assert from_json(data).equals(expected)
 
 
@@ -227,7 +227,7 @@ def test_data_that_does_not_fit_is_refused(data: Any, data_type: Any) -> None:
         from_json(data, data_type)
 
 
-def test_numbers_are_taken_where_texts_are_written() -> None:
+def test_numbers_are_accepted_where_strings_are_written() -> None:
     assert from_json([18_000], "Date32").to_pylist() == [dt.date(2019, 4, 14)]
     assert from_json([5], {"Duration": "Microsecond"}).to_pylist() == [dt.timedelta(microseconds=5)]
     assert from_json("5", "Int64").to_pylist() == [5]
@@ -241,19 +241,19 @@ SECONDS = st.integers(-(10**10), 10**11)
 @given(
     UNITS, SECONDS, st.integers(0, 10**9 - 1), st.sampled_from([None, "+05:30", "-08:00", "UTC"])
 )
-def test_every_moment_comes_back(unit: str, seconds: int, part: int, zone: str | None) -> None:
+def test_every_timestamp_round_trips(unit: str, seconds: int, part: int, zone: str | None) -> None:
     per_second = arrowtimes.PER_SECOND[unit]
     count = seconds * per_second + part % per_second
     assert arrowtimes.stamp_count(arrowtimes.stamp_text(count, unit, zone), unit, zone) == count
 
 
 @given(UNITS, st.integers(-(2**62), 2**62))
-def test_every_duration_comes_back(unit: str, count: int) -> None:
+def test_every_duration_round_trips(unit: str, count: int) -> None:
     assert arrowtimes.duration_count(arrowtimes.duration_text(count, unit), unit) == count
 
 
 @given(UNITS, st.integers(0, 86_399), st.integers(0, 10**9 - 1))
-def test_every_time_of_day_comes_back(unit: str, seconds: int, part: int) -> None:
+def test_every_time_of_day_round_trips(unit: str, seconds: int, part: int) -> None:
     per_second = arrowtimes.PER_SECOND[unit]
     count = seconds * per_second + part % per_second
     assert arrowtimes.time_count(arrowtimes.time_text(count, unit), unit) == count
@@ -268,9 +268,9 @@ def test_every_time_of_day_comes_back(unit: str, seconds: int, part: int) -> Non
         ("2020-07-01T12:00", 1593604800),
     ],
 )
-def test_moments_are_read_in_other_writings(text: str, seconds: int) -> None:
+def test_timestamps_are_read_in_other_notations(text: str, seconds: int) -> None:
     assert arrowtimes.stamp_count(text, "s", None) == seconds
 
 
-def test_a_moment_without_offset_is_in_its_columns_zone() -> None:
+def test_a_timestamp_without_offset_is_in_the_zone_of_its_column() -> None:
     assert arrowtimes.stamp_count("2020-07-01T12:00:00", "s", "Europe/Paris") == 1593597600

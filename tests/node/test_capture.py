@@ -82,7 +82,7 @@ def test_times_count_from_the_start_and_never_back(tmp_path: Path) -> None:
     assert 0 <= offsets[0] <= offsets[-1] < 10
 
 
-def test_the_file_is_whole_after_every_event(tmp_path: Path) -> None:
+def test_the_file_is_valid_after_every_event(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, "node")
     for count in range(5):
         content = json.loads((tmp_path / "inputs-node.json").read_text())
@@ -90,7 +90,7 @@ def test_the_file_is_whole_after_every_event(tmp_path: Path) -> None:
         recorder.add(an_input(pa.array([count])))
 
 
-def test_events_that_test_files_do_not_know_are_left_out(tmp_path: Path) -> None:
+def test_events_that_test_files_lack_are_omitted(tmp_path: Path) -> None:
     content = recording(
         tmp_path, events.timed_out(1), events.node_failed("cam", "exited with code 3", ["in"])
     )
@@ -105,7 +105,7 @@ def test_parameters_are_part_of_the_recording(tmp_path: Path) -> None:
     assert [timed.event["type"] for timed in replayed.events] == ["STOP"]
 
 
-def test_an_event_that_cannot_be_written_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_an_event_that_cannot_be_written_is_reported_as_missing(tmp_path: Path) -> None:
     interval = pa.array([pa.MonthDayNano([1, 2, 3])])
     content = recording(
         tmp_path,
@@ -184,7 +184,7 @@ def test_a_recording_of_a_dataflow_replays_to_the_same_outputs(flow: Flow, tmp_p
     assert [line["data"] for line in ran.outputs] == [[0], [2], [4], [6], [8]], ran.errors
 
 
-def test_a_recording_survives_the_nodes_sudden_end(tmp_path: Path) -> None:
+def test_a_recording_survives_a_crash_of_the_node(tmp_path: Path) -> None:
     source = f"""
 import os, signal
 from pathlib import Path

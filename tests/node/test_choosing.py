@@ -67,7 +67,7 @@ def bed(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bed]:
             found = Bed(daemon, node)
             del node
             yield found
-            # pytest holds on to the bed.
+            # pytest keeps references to the bed.
             vars(found).clear()
             del found
     finally:
@@ -93,7 +93,7 @@ stereo = pytest.mark.parametrize("bed", [{"left": (10, SYNC), "right": (10, SYNC
 
 
 @paced
-def test_at_its_turn_comes_the_newest_and_the_others_are_dropped(bed: Bed) -> None:
+def test_a_rate_limited_input_delivers_the_newest_and_drops_the_others(bed: Bed) -> None:
     bed.send("x", b"1")
     assert value(bed.next()) == b"1"
     began = time.monotonic()
@@ -108,7 +108,7 @@ def test_at_its_turn_comes_the_newest_and_the_others_are_dropped(bed: Bed) -> No
 
 
 @paced
-def test_the_last_one_is_not_lost_when_its_source_pauses(bed: Bed) -> None:
+def test_the_last_message_is_not_lost_when_its_source_pauses(bed: Bed) -> None:
     for payload in (b"1", b"2"):
         bed.send("x", payload)
         event = bed.next()
@@ -116,7 +116,7 @@ def test_the_last_one_is_not_lost_when_its_source_pauses(bed: Bed) -> None:
 
 
 @paced
-def test_a_coroutine_waits_for_the_turn(bed: Bed) -> None:
+def test_a_coroutine_waits_until_the_rate_allows(bed: Bed) -> None:
     async def receive() -> list[bytes]:
         found = []
         for payload in (b"1", b"2", b"3"):
@@ -130,7 +130,7 @@ def test_a_coroutine_waits_for_the_turn(bed: Bed) -> None:
 
 
 @paced
-def test_a_turn_that_nobody_waits_for_is_taken_later(bed: Bed) -> None:
+def test_a_message_due_while_no_call_waits_is_received_later(bed: Bed) -> None:
     bed.send("x", b"1")
     bed.next()
     bed.send("x", b"2")
@@ -139,7 +139,7 @@ def test_a_turn_that_nobody_waits_for_is_taken_later(bed: Bed) -> None:
 
 
 @paced
-def test_a_wait_that_is_too_short_ends_in_time(bed: Bed) -> None:
+def test_a_timeout_shorter_than_the_rate_limit_ends_in_time(bed: Bed) -> None:
     bed.send("x", b"1")
     bed.next()
     bed.send("x", b"2")
@@ -150,28 +150,28 @@ def test_a_wait_that_is_too_short_ends_in_time(bed: Bed) -> None:
 
 
 @paced
-def test_the_end_of_the_input_comes_after_the_last_one(bed: Bed) -> None:
+def test_input_closed_comes_after_the_last_message(bed: Bed) -> None:
     bed.send("x", b"1")
     bed.next()
     bed.send("x", b"2")
-    bed.daemon.say("closed", input="x")
+    bed.daemon.send("closed", input="x")
     assert bed.receiver.is_empty()
     assert [value(bed.next()), bed.next()["type"]] == [b"2", "INPUT_CLOSED"]
 
 
 @paced
-def test_what_waits_when_the_node_is_stopped_comes_at_once(bed: Bed) -> None:
+def test_pending_messages_come_at_once_when_the_node_is_stopped(bed: Bed) -> None:
     bed.send("x", b"1")
     bed.next()
     bed.send("x", b"2")
-    bed.daemon.say("stop", reason="MANUAL")
+    bed.daemon.send("stop", reason="MANUAL")
     assert bed.next()["type"] == "STOP"
     assert value(bed.receiver.try_recv()) == b"2"
     assert bed.receiver.next(SOON) is None
 
 
 @pytest.mark.parametrize("bed", [{"x": (10, RATE | {"keeps_all": True})}], indirect=True)
-def test_an_input_that_keeps_all_gives_them_in_turn(bed: Bed) -> None:
+def test_a_backpressure_input_delivers_every_message_at_the_rate(bed: Bed) -> None:
     for payload in (b"1", b"2", b"3"):
         bed.send("x", payload)
     began = time.monotonic()
@@ -181,7 +181,7 @@ def test_an_input_that_keeps_all_gives_them_in_turn(bed: Bed) -> None:
 
 
 @pytest.mark.parametrize("bed", [{"x": (10, RATE), "y": (10, {})}], indirect=True)
-def test_other_inputs_do_not_wait_for_it(bed: Bed) -> None:
+def test_other_inputs_do_not_wait_for_a_rate_limited_one(bed: Bed) -> None:
     bed.send("x", b"1")
     bed.next()
     for _ in range(5):
@@ -197,7 +197,7 @@ def test_other_inputs_do_not_wait_for_it(bed: Bed) -> None:
 
 
 @stereo
-def test_two_that_were_sent_together_come_as_one(bed: Bed) -> None:
+def test_two_messages_with_one_timestamp_come_as_one_set(bed: Bed) -> None:
     bed.send("left", b"L", 100 * MS)
     assert bed.receiver.try_recv() is None
     assert bed.receiver.is_empty()
@@ -213,7 +213,7 @@ def test_two_that_were_sent_together_come_as_one(bed: Bed) -> None:
 
 
 @stereo
-def test_what_matches_nothing_is_dropped_and_counted(bed: Bed) -> None:
+def test_messages_without_a_match_are_dropped_and_counted(bed: Bed) -> None:
     for stamp in (0, 33, 66, 100):
         bed.send("left", b"L%d" % stamp, stamp * MS)
     for stamp in (1, 67, 99):
@@ -225,7 +225,7 @@ def test_what_matches_nothing_is_dropped_and_counted(bed: Bed) -> None:
 
 
 @stereo
-def test_one_side_alone_waits_in_its_queue_and_no_longer(bed: Bed) -> None:
+def test_messages_of_one_side_wait_within_their_queue_size(bed: Bed) -> None:
     for n in range(50):
         bed.send("left", b"%d" % n, n * 33 * MS)
     assert bed.receiver.try_recv() is None
@@ -236,11 +236,11 @@ def test_one_side_alone_waits_in_its_queue_and_no_longer(bed: Bed) -> None:
 
 
 @stereo
-def test_a_waiting_node_is_woken_by_the_other_half(bed: Bed) -> None:
+def test_the_missing_half_of_a_set_wakes_a_waiting_node(bed: Bed) -> None:
     async def receive() -> Any:
         bed.send("left", b"L", 10 * MS)
         task = asyncio.create_task(bed.receiver.recv_async(SOON))
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # nothing may happen
         assert not task.done()
         bed.send("right", b"R", 10 * MS)
         return await task
@@ -249,11 +249,11 @@ def test_a_waiting_node_is_woken_by_the_other_half(bed: Bed) -> None:
 
 
 @stereo
-def test_the_end_of_one_input_comes_after_what_still_matches(bed: Bed) -> None:
+def test_input_closed_comes_after_the_last_matching_set(bed: Bed) -> None:
     bed.send("left", b"L", 10 * MS)
     bed.send("left", b"alone", 90 * MS)
     bed.send("right", b"R", 10 * MS)
-    bed.daemon.say("closed", input="left")
+    bed.daemon.send("closed", input="left")
     assert pair(bed.next()) == (b"L", b"R")
     event = bed.next()
     assert (event["type"], event["id"]) == ("INPUT_CLOSED", "left")
@@ -262,9 +262,9 @@ def test_the_end_of_one_input_comes_after_what_still_matches(bed: Bed) -> None:
 
 
 @stereo
-def test_a_partner_that_comes_just_after_the_end_is_not_too_late(bed: Bed) -> None:
+def test_a_match_that_arrives_just_after_input_closed_still_counts(bed: Bed) -> None:
     bed.send("left", b"L", 10 * MS)
-    bed.daemon.say("closed", input="left")
+    bed.daemon.send("closed", input="left")
     assert bed.receiver.try_recv() is None
     bed.send("right", b"R", 10 * MS)
     assert pair(bed.next()) == (b"L", b"R")
@@ -272,20 +272,20 @@ def test_a_partner_that_comes_just_after_the_end_is_not_too_late(bed: Bed) -> No
 
 
 @stereo
-def test_after_a_stop_come_the_sets_that_are_there(bed: Bed) -> None:
+def test_after_a_stop_complete_sets_are_delivered(bed: Bed) -> None:
     bed.send("left", b"L", 10 * MS)
     bed.send("right", b"R", 10 * MS)
     bed.send("left", b"alone", 90 * MS)
-    bed.daemon.say("stop", reason="MANUAL")
+    bed.daemon.send("stop", reason="MANUAL")
     assert bed.next()["type"] == "STOP"
     assert pair(bed.next()) == (b"L", b"R")
     assert bed.receiver.next(SOON) is None
 
 
 @stereo
-def test_one_more_ring_of_an_input_takes_part(bed: Bed) -> None:
+def test_a_second_source_of_an_input_is_matched_too(bed: Bed) -> None:
     ring = bed.daemon.box.add_ring(10)
-    bed.daemon.say(
+    bed.daemon.send(
         "input", id="left", ring=ring.base, source="s", interval_ns=None, blocking=False, **SYNC
     )
     bed.outlets["more"] = bed.daemon.box.outlet(ring)
@@ -294,7 +294,7 @@ def test_one_more_ring_of_an_input_takes_part(bed: Bed) -> None:
     bed.send("right", b"1", 10 * MS)
     bed.send("right", b"2", 50 * MS)
     assert [pair(bed.next()), pair(bed.next())] == [(b"M", b"1"), (b"L", b"2")]
-    bed.daemon.say("input_gone", id="left", ring=ring.base)
+    bed.daemon.send("input_gone", id="left", ring=ring.base)
     assert bed.receiver.try_recv() is None
     bed.send("left", b"L", 90 * MS)
     bed.send("right", b"3", 90 * MS)

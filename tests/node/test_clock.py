@@ -53,14 +53,14 @@ def test_a_timestamp_far_ahead_does_not_move_the_clock(stamp: int) -> None:
     assert clock.now() <= time.time_ns()
 
 
-def test_however_often_it_sees_the_future_a_clock_is_half_a_second_ahead_at_most() -> None:
+def test_a_clock_is_never_more_than_half_a_second_ahead() -> None:
     clock = Clock()
     for _ in range(1000):
         clock.saw(clock.now() + MAX_AHEAD_NS // 2)
     assert clock.now() <= time.time_ns() + MAX_AHEAD_NS + 1
 
 
-def test_refused_timestamps_are_counted_and_the_first_is_told_of(
+def test_refused_timestamps_are_counted_and_the_first_is_reported(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words: Any = [0] * BOX_WORDS

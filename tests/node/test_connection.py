@@ -45,7 +45,7 @@ def test_a_spawned_node_waits_for_a_daemon_that_does_not_listen_yet(tmp_path: Pa
     daemon = FakeDaemon(tmp_path)
     daemon.listener.close()
     with in_thread(lambda: connect(Spawned("n", daemon.path))) as connected:
-        # The socket's name is there and nobody listens: connecting is refused.
+        # The socket's file exists without a listener: connecting is refused.
         again = FakeDaemon(tmp_path, name="late.sock")
         again.path.replace(daemon.path)
         again.accept()
@@ -55,13 +55,13 @@ def test_a_spawned_node_waits_for_a_daemon_that_does_not_listen_yet(tmp_path: Pa
     daemon.box.close()
 
 
-def test_a_spawned_node_tries_again_when_the_daemon_dies_before_it_answers(
+def test_a_spawned_node_retries_when_the_daemon_dies_before_answering(
     daemon: FakeDaemon,
 ) -> None:
     def serve() -> None:
         for _ in range(3):
             daemon.accept()
-            daemon.hang_up()
+            daemon.disconnect()
         daemon.accept()
         daemon.welcome()
 
@@ -71,7 +71,7 @@ def test_a_spawned_node_tries_again_when_the_daemon_dies_before_it_answers(
     connection.done()
 
 
-def test_a_spawned_node_gives_up_in_the_end(
+def test_a_spawned_node_gives_up_after_its_deadline(
     daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attach, "CONNECT_TIMEOUT_S", 0.2)
@@ -80,10 +80,10 @@ def test_a_spawned_node_gives_up_in_the_end(
         connect(Spawned("n", daemon.path))
 
 
-def test_a_node_that_is_refused_does_not_try_again(daemon: FakeDaemon) -> None:
+def test_a_refused_node_does_not_retry(daemon: FakeDaemon) -> None:
     def serve() -> None:
         daemon.accept()
-        daemon.say("refused", error="no place for it")
+        daemon.send("refused", error="no place for it")
 
     with in_thread(serve), pytest.raises(RuntimeError, match="no place for it"):
         connect(Spawned("n", daemon.path))
@@ -98,77 +98,77 @@ def test_a_node_ends_with_the_last_reference_to_it(daemon: FakeDaemon) -> None:
             assert gone() is None
         finally:
             gc.enable()
-        daemon.hear("done")
+        daemon.receive("done")
 
 
 # -- a daemon that takes over ----------------------------------------------------------------
 
 
-def test_a_node_at_the_barrier_tells_a_new_daemon_that_it_is_ready(daemon: FakeDaemon) -> None:
+def test_a_node_at_the_barrier_reports_ready_to_a_new_daemon(daemon: FakeDaemon) -> None:
     connection = connection_to(daemon)
     with in_thread(connection.wait_for_start) as started:
-        daemon.hear("ready")
-        daemon.say("adopted")
-        daemon.hear("ready")
-        daemon.say("start", epoch_ns=5)
-        daemon.say("start", epoch_ns=5)
+        daemon.receive("ready")
+        daemon.send("adopted")
+        daemon.receive("ready")
+        daemon.send("start", epoch_ns=5)
+        daemon.send("start", epoch_ns=5)
         assert started() == 5
     connection.done()
 
 
-def test_a_question_is_asked_again_of_a_new_daemon(daemon: FakeDaemon) -> None:
+def test_a_request_is_repeated_to_a_new_daemon(daemon: FakeDaemon) -> None:
     with attached(daemon) as node, in_thread(lambda: node.connection.grow(1000)) as grown:
-        first = daemon.hear("grow")
-        daemon.say("adopted")
-        again = daemon.hear("grow")
+        first = daemon.receive("grow")
+        daemon.send("adopted")
+        again = daemon.receive("grow")
         assert again.fields == first.fields
         memory = _segment()
-        # Both daemons have heard it. The second answer is given back.
-        daemon.say("grown", [memory], segment=1, ask=first.number("ask"))
-        daemon.say("grown", [memory], segment=2, ask=first.number("ask"))
+        # Both daemons have received it. The segment of the second answer is given back.
+        daemon.send("grown", [memory], segment=1, ask=first.number("ask"))
+        daemon.send("grown", [memory], segment=2, ask=first.number("ask"))
         os.close(memory)
         assert grown()[0] == 1
         node.connection.read_mail()
-        assert daemon.hear("retire").number("segment") == 2
+        assert daemon.receive("retire").number("segment") == 2
 
 
-def test_a_late_answer_is_not_taken_for_that_of_the_next_question(daemon: FakeDaemon) -> None:
+def test_a_late_answer_is_not_matched_to_the_next_request(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         memory = _segment()
         for number in (1, 2):
             with in_thread(lambda: node.connection.grow(1000)) as grown:
-                ask = daemon.hear("grow").number("ask")
+                ask = daemon.receive("grow").number("ask")
                 if number == 2:
-                    daemon.say("grown", [memory], segment=9, ask=ask - 1)
-                    assert daemon.hear("retire").number("segment") == 9
-                daemon.say("grown", [memory], segment=number, ask=ask)
+                    daemon.send("grown", [memory], segment=9, ask=ask - 1)
+                    assert daemon.receive("retire").number("segment") == 9
+                daemon.send("grown", [memory], segment=number, ask=ask)
                 assert grown()[0] == number
         os.close(memory)
 
 
-def test_what_comes_beside_a_question_comes_again_too(daemon: FakeDaemon) -> None:
+def test_descriptors_sent_with_a_request_are_sent_again_too(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         with in_thread(lambda: node.extensions.store("s", "k", b"value")) as stored:
-            daemon.hear("ext_store").close()
-            daemon.say("adopted")
-            again = daemon.hear("ext_store")
+            daemon.receive("ext_store").close()
+            daemon.send("adopted")
+            again = daemon.receive("ext_store")
             (value,) = again.take(1)
             assert unpack(value, 100) == b"value"
             os.close(value)
-            daemon.say("ext_done", ask=again.number("ask"))
+            daemon.send("ext_done", ask=again.number("ask"))
             stored()
 
 
-def test_data_flows_while_a_sender_waits_for_a_daemon_that_is_gone(daemon: FakeDaemon) -> None:
+def test_data_flows_while_a_sender_waits_for_an_absent_daemon(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         receiver = daemon.other(10)
         daemon.introduce(receiver, blocking=False)
         ours = receiver.inlet(receiver.rings[0])
         theirs = daemon.outlet("a")
         with in_thread(lambda: node.sender.send("out", LARGE, None)) as sent:
-            question = daemon.hear("grow")
-            # Nobody answers for now. What the dead daemon still said is read all the same.
-            daemon.say("closed", input="b")
+            question = daemon.receive("grow")
+            # No daemon answers now. Packets that the dead daemon has sent are still read.
+            daemon.send("closed", input="b")
             for number in range(100):
                 push(theirs, bytes([number]))
                 event = node.receiver.next(None)
@@ -179,19 +179,19 @@ def test_data_flows_while_a_sender_waits_for_a_daemon_that_is_gone(daemon: FakeD
                     assert event is not None
                 assert event["value"].to_pylist() == [number]
             assert not ours.ready()
-            daemon.say("adopted")
-            daemon.hear("grow")
+            daemon.send("adopted")
+            daemon.receive("grow")
             memory = _segment()
-            daemon.say("grown", [memory], segment=1, ask=question.number("ask"))
+            daemon.send("grown", [memory], segment=1, ask=question.number("ask"))
             os.close(memory)
             sent()
             assert ours.ready()
 
 
-def test_a_node_whose_daemon_is_gone_for_good_hears_of_it(daemon: FakeDaemon) -> None:
+def test_a_node_whose_daemon_never_returns_gets_an_error(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         push(daemon.outlet("a"), b"x")
-        daemon.hang_up()
+        daemon.disconnect()
         types = []
         while (event := node.receiver.next(None)) is not None:
             types.append(event["type"])
@@ -201,21 +201,21 @@ def test_a_node_whose_daemon_is_gone_for_good_hears_of_it(daemon: FakeDaemon) ->
 # -- a daemon that repeats itself ------------------------------------------------------------
 
 
-def test_what_is_said_again_changes_nothing(daemon: FakeDaemon) -> None:
+def test_repeated_packets_change_nothing(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         receiver = daemon.other(10)
         memory = _segment()
 
-        def say_all() -> None:
+        def send_all() -> None:
             daemon.introduce(receiver, blocking=False)
-            daemon.say("source", [receiver.space], node="s")
-            daemon.say("segment", [memory], segment=3)
-            daemon.say("start", epoch_ns=1)
-            daemon.say("closed", input="a")
-            daemon.say("broken", input="b")
-            daemon.say("failed", source_node_id="s", error="code 3", affected_input_ids=["a"])
+            daemon.send("source", [receiver.space], node="s")
+            daemon.send("segment", [memory], segment=3)
+            daemon.send("start", epoch_ns=1)
+            daemon.send("closed", input="a")
+            daemon.send("broken", input="b")
+            daemon.send("failed", source_node_id="s", error="code 3", affected_input_ids=["a"])
 
-        say_all()
+        send_all()
         assert [event["type"] for event in node.receiver.drain()] == [
             "INPUT_CLOSED",
             "INPUT_CLOSED",
@@ -224,7 +224,7 @@ def test_what_is_said_again_changes_nothing(daemon: FakeDaemon) -> None:
         outlets = node.connection.outlets["out"]
         mapped = node.connection.segment(3)
         open_files = len(list(Path("/proc/self/fd").iterdir()))
-        say_all()
+        send_all()
         assert node.receiver.drain() == []
         assert node.connection.outlets["out"] == outlets
         assert node.connection.segment(3) is mapped
@@ -232,7 +232,7 @@ def test_what_is_said_again_changes_nothing(daemon: FakeDaemon) -> None:
         os.close(memory)
 
 
-def test_a_node_that_was_made_anew_is_met_anew(daemon: FakeDaemon) -> None:
+def test_a_recreated_peer_is_connected_again(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         old, new = daemon.other(10), daemon.other(10)
         daemon.introduce(old, blocking=False)
@@ -249,23 +249,23 @@ def test_a_node_that_was_made_anew_is_met_anew(daemon: FakeDaemon) -> None:
 
 def test_a_failed_node_can_fail_again_after_a_restart(daemon: FakeDaemon) -> None:
     def fail() -> None:
-        daemon.say("failed", source_node_id="s", error="x", affected_input_ids=["a"])
-        daemon.say("closed", input="a")
+        daemon.send("failed", source_node_id="s", error="x", affected_input_ids=["a"])
+        daemon.send("closed", input="a")
 
     with attached(daemon) as node:
         fail()
-        daemon.say("restarted", node="s")
+        daemon.send("restarted", node="s")
         fail()
         fail()
         types = [event["type"] for event in node.receiver.drain()]
         assert types == ["NODE_RESTARTED", *["NODE_FAILED", "INPUT_CLOSED"] * 2]
 
 
-def test_stop_is_said_once(daemon: FakeDaemon) -> None:
+def test_stop_is_delivered_once(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
-        daemon.say("stop", reason="ALL_INPUTS_CLOSED")
-        daemon.say("stop", reason="ALL_INPUTS_CLOSED")
-        daemon.say("ping")
+        daemon.send("stop", reason="ALL_INPUTS_CLOSED")
+        daemon.send("stop", reason="ALL_INPUTS_CLOSED")
+        daemon.send("ping")
         events: list[Any] = []
         while (event := node.receiver.next(None)) is not None:
             events.append(event["id"])
@@ -275,7 +275,7 @@ def test_stop_is_said_once(daemon: FakeDaemon) -> None:
 # -- several threads -------------------------------------------------------------------------
 
 
-def test_what_a_sending_thread_reads_wakes_the_receiving_one(daemon: FakeDaemon) -> None:
+def test_packets_read_by_a_sending_thread_wake_the_receiving_thread(daemon: FakeDaemon) -> None:
     with attached(daemon) as node, in_thread(lambda: node.receiver.next(None)) as received:
         stop = threading.Event()
 
@@ -284,13 +284,13 @@ def test_what_a_sending_thread_reads_wakes_the_receiving_one(daemon: FakeDaemon)
                 node.sender.send("out", b"x", None)
 
         with in_thread(send) as sent:
-            daemon.say("stop", reason="MANUAL")
+            daemon.send("stop", reason="MANUAL")
             assert received()["type"] == "STOP"
             stop.set()
             sent()
 
 
-def test_a_sender_that_waits_for_room_goes_on_when_its_receiver_may_lose_messages(
+def test_a_waiting_sender_continues_when_its_receiver_may_lose_messages(
     daemon: FakeDaemon,
 ) -> None:
     with attached(daemon) as node:
@@ -302,7 +302,7 @@ def test_a_sender_that_waits_for_room_goes_on_when_its_receiver_may_lose_message
             node.sender.send("out", b"x", None)
         with in_thread(lambda: node.sender.send("out", b"y", None)) as sent:
             wait_for(lambda: receiver.words[ring + RING_WAITING])
-            daemon.say("edges", output="out", to=[["c", ring, False]])
+            daemon.send("edges", output="out", to=[["c", ring, False]])
             sent()
         assert not node.connection.outlets["out"][0].blocking
         assert inlet.ready()

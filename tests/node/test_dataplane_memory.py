@@ -12,7 +12,7 @@ from tests.harness.dataflow import PROBE, Flow, clean_environment, json_lines
 from tests.harness.process import run
 
 
-def test_a_held_array_stays_as_it_was_when_its_publisher_is_gone(flow: Flow) -> None:
+def test_a_held_array_stays_unchanged_after_its_publisher_has_exited(flow: Flow) -> None:
     flow.node(
         "publisher",
         """
@@ -72,7 +72,7 @@ def test_a_held_array_stays_as_it_was_when_its_publisher_is_gone(flow: Flow) -> 
     assert contents == [[300_000, 7], [300_000, 9], [1_200_000, 5]]
 
 
-def test_who_holds_more_than_there_are_slots_for_still_receives(flow: Flow) -> None:
+def test_a_receiver_that_holds_more_arrays_than_slots_still_receives(flow: Flow) -> None:
     flow.node(
         "sender",
         """
@@ -95,7 +95,7 @@ def test_who_holds_more_than_there_are_slots_for_still_receives(flow: Flow) -> N
     assert flow.reports("hoarder") == [[[number] for number in range(200)]]
 
 
-def test_a_pool_does_not_grow_with_what_is_sent(flow: Flow) -> None:
+def test_a_pool_does_not_grow_with_the_number_of_messages(flow: Flow) -> None:
     flow.node(
         "publisher",
         """
@@ -128,7 +128,7 @@ def test_a_pool_does_not_grow_with_what_is_sent(flow: Flow) -> None:
     assert flow.reports("publisher")[0] <= 18 << 20
 
 
-def test_an_interrupted_send_leaves_alone_what_some_have_already_received(flow: Flow) -> None:
+def test_an_interrupted_send_does_not_change_what_some_receivers_already_have(flow: Flow) -> None:
     flow.node(
         "sender",
         """
@@ -201,7 +201,7 @@ needs_root = pytest.mark.skipif(
 
 
 @needs_root
-def test_a_full_shm_is_an_error_in_the_sending_node_and_ends_nothing_else(tmp_path: Path) -> None:
+def test_a_full_shm_is_an_error_only_in_the_sending_node(tmp_path: Path) -> None:
     write(
         tmp_path,
         """
@@ -259,7 +259,7 @@ def test_a_full_shm_is_an_error_in_the_sending_node_and_ends_nothing_else(tmp_pa
     assert len(errors) == 3
     for error in errors:
         assert "50000000 bytes" in error
-        assert "/dev/shm is full: 67108864 bytes asked, " in error
+        assert "/dev/shm is full: 67108864 bytes requested, " in error
         assert " free" in error
     assert json_lines(tmp_path / "taker.jsonl") == [[1000]]
     assert json_lines(tmp_path / "content.jsonl") == [300]
@@ -267,7 +267,7 @@ def test_a_full_shm_is_an_error_in_the_sending_node_and_ends_nothing_else(tmp_pa
 
 
 def test_a_receiver_cannot_change_what_others_receive(flow: Flow) -> None:
-    """Neither through its array nor by way of the descriptors that it was given."""
+    """Neither through its array nor through its descriptors."""
     flow.node(
         "publisher",
         """

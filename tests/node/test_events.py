@@ -125,7 +125,7 @@ def test_a_tick_can_be_changed() -> None:
         event.pop("value")
 
 
-def test_pyarrow_is_imported_when_a_ticks_value_is_looked_at_and_not_before(
+def test_pyarrow_is_imported_when_the_value_of_a_tick_is_first_read(
     tmp_path: Path,
 ) -> None:
     ended = run_source(
@@ -167,7 +167,7 @@ def test_events_of_other_types_have_doras_keys() -> None:
     }
 
 
-def test_the_end_of_an_input_says_why_beside_doras_keys() -> None:
+def test_input_closed_has_a_reason_besides_doras_keys() -> None:
     finished = {"kind": "dora", "type": "INPUT_CLOSED", "id": "a", "reason": "finished"}
     assert events.input_closed("a") == finished
     assert events.input_closed("a", events.TIMEOUT) == finished | {"reason": "timeout"}

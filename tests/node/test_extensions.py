@@ -9,7 +9,7 @@ from tests.harness.dataflow import Flow
 from tests.node.bed import run_node
 
 
-def test_a_mock_keeps_values_for_itself() -> None:
+def test_a_mock_has_its_own_table() -> None:
     node = MockNode([])
     node.extension_store("n", "k", b"1")
     assert node.extension_load("n", "k") == b"1"
@@ -21,7 +21,7 @@ def test_a_mock_keeps_values_for_itself() -> None:
         node.extension_store("n", "k", "text")  # type: ignore[arg-type]  # what is tested
 
 
-def test_a_node_on_a_file_keeps_values_for_itself(tmp_path: Path) -> None:
+def test_a_node_on_a_file_has_its_own_table(tmp_path: Path) -> None:
     ran = run_node(
         """
         from dora import Node

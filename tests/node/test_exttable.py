@@ -12,7 +12,7 @@ def table() -> ExtensionTable:
     return ExtensionTable()
 
 
-def test_any_node_loads_what_one_has_stored(table: ExtensionTable) -> None:
+def test_every_node_loads_what_another_has_stored(table: ExtensionTable) -> None:
     table.store("a", "n", "k", b"1")
     assert table.load("b", "n", "k") == b"1"
     assert table.load("b", "n", "k") == b"1"
@@ -20,7 +20,7 @@ def test_any_node_loads_what_one_has_stored(table: ExtensionTable) -> None:
     assert table.load("b", "other", "k") is None
 
 
-def test_only_its_owner_overwrites_a_value_and_nobody_is_told(table: ExtensionTable) -> None:
+def test_only_the_owner_overwrites_a_value_and_no_notice_is_sent(table: ExtensionTable) -> None:
     table.store("a", "n", "k", b"1")
     table.load("b", "n", "k")
     table.store("a", "n", "k", b"2")
@@ -30,7 +30,9 @@ def test_only_its_owner_overwrites_a_value_and_nobody_is_told(table: ExtensionTa
     assert table.drain("a", "n") == table.drain("b", "n") == []
 
 
-def test_whoever_stored_or_loaded_a_key_learns_of_its_end_once(table: ExtensionTable) -> None:
+def test_nodes_that_stored_or_loaded_a_key_are_notified_of_its_end_once(
+    table: ExtensionTable,
+) -> None:
     table.store("a", "n", "k", b"1")
     table.load("b", "n", "k")
     table.drop("n", "k")
@@ -39,14 +41,14 @@ def test_whoever_stored_or_loaded_a_key_learns_of_its_end_once(table: ExtensionT
     assert [table.drain(node, "n") for node in "abc"] == [[], [], []]
 
 
-def test_loading_with_remove_tells_the_loader_too(table: ExtensionTable) -> None:
+def test_loading_with_remove_notifies_the_loader_too(table: ExtensionTable) -> None:
     table.store("a", "n", "k", b"1")
     assert table.load("b", "n", "k", remove=True) == b"1"
     assert table.load("b", "n", "k", remove=True) is None
     assert table.drain("a", "n") == table.drain("b", "n") == ["k"]
 
 
-def test_notices_are_kept_apart_by_namespace(table: ExtensionTable) -> None:
+def test_notices_are_separated_by_namespace(table: ExtensionTable) -> None:
     for namespace in ("n", "m"):
         table.store("a", namespace, "k", b"1")
         table.drop(namespace, "k")
@@ -55,7 +57,7 @@ def test_notices_are_kept_apart_by_namespace(table: ExtensionTable) -> None:
     assert table.drain("a", "m") == ["k"]
 
 
-def test_a_key_stored_anew_is_a_new_one(table: ExtensionTable) -> None:
+def test_a_key_stored_again_is_a_new_one(table: ExtensionTable) -> None:
     table.store("a", "n", "k", b"1")
     table.load("b", "n", "k")
     table.drop("n", "k")
@@ -77,7 +79,7 @@ def test_the_values_of_a_node_end_with_it(table: ExtensionTable) -> None:
     assert table.drain("a", "n") == []
 
 
-def test_a_full_table_takes_what_replaces_a_value_and_nothing_else(table: ExtensionTable) -> None:
+def test_a_full_table_accepts_only_replacements(table: ExtensionTable) -> None:
     for number in range(MAX_ENTRIES):
         table.store("a", "n", str(number), b"")
     with pytest.raises(TableError, match="full with 8192 entries"):
@@ -96,7 +98,7 @@ def test_the_newest_notices_are_kept(table: ExtensionTable) -> None:
     assert (len(drained), drained[0], drained[-1]) == (MAX_NOTICES, "5", str(MAX_NOTICES + 4))
 
 
-def test_a_value_may_be_too_large(table: ExtensionTable) -> None:
+def test_a_value_above_the_limit_is_refused(table: ExtensionTable) -> None:
     table.store("a", "n", "k", bytes(MAX_VALUE))
     with pytest.raises(TableError, match="bytes are more than"):
         table.store("a", "n", "k", bytes(MAX_VALUE + 1))
@@ -112,7 +114,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_every_dropped_key_reaches_exactly_those_who_touched_it(
+def test_a_dropped_key_is_reported_to_exactly_the_nodes_that_used_it(
     steps: list[tuple[str, str, str]],
 ) -> None:
     table = ExtensionTable()

@@ -72,7 +72,7 @@ def test_a_node_gets_its_inputs_and_its_outputs_are_written(tmp_path: Path) -> N
     ]
 
 
-def test_what_a_node_knows_of_itself(tmp_path: Path) -> None:
+def test_a_node_on_a_file_knows_its_description(tmp_path: Path) -> None:
     inputs = tmp_path / "inputs.json"
     content = {"id": "cam", "name": "Camera", "inputs": {"a": "b/c"}, "outputs": ["o"]}
     inputs.write_text(json.dumps({**content, "events": []}))
@@ -97,7 +97,7 @@ def test_what_a_node_knows_of_itself(tmp_path: Path) -> None:
     ], ran.errors
 
 
-def test_every_way_of_sending_is_written(tmp_path: Path) -> None:
+def test_outputs_of_all_send_methods_are_written(tmp_path: Path) -> None:
     ran = run_node(
         """
         import pyarrow as pa
@@ -134,7 +134,7 @@ def test_every_way_of_sending_is_written(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in ran.printed[1:]] == refused
 
 
-def test_outputs_go_beside_the_inputs_with_their_times_by_default(tmp_path: Path) -> None:
+def test_by_default_outputs_are_written_beside_the_inputs_with_times(tmp_path: Path) -> None:
     inputs = tmp_path / "inputs.json"
     inputs.write_text('{"id": "node", "events": []}')
     attachment = FileAttachment(inputs, {})
@@ -156,7 +156,7 @@ def test_an_output_file_that_cannot_be_written_is_an_error_of_one_line(tmp_path:
         FileSender(tmp_path / "nowhere" / "outputs.jsonl", None)
 
 
-def test_mistakes_of_sending_are_those_of_a_dataflow(tmp_path: Path) -> None:
+def test_errors_of_sending_equal_those_in_a_dataflow(tmp_path: Path) -> None:
     sender = FileSender(tmp_path / "outputs.jsonl", None)
     with pytest.raises(RuntimeError, match="invalid data type"):
         sender.send("o", [1, 2], None)
@@ -177,7 +177,7 @@ def test_an_event_comes_when_it_is_due_and_not_before() -> None:
     assert time.monotonic() - started > 0.1
 
 
-def test_nothing_within_the_timeout_is_an_error_event() -> None:
+def test_a_timeout_is_an_error_event() -> None:
     event = receiver(at(60)).next(0.01)
     assert event is not None
     assert event["error"].startswith("Timeout event stream error")
@@ -196,7 +196,7 @@ def test_a_senders_own_timestamp_is_kept() -> None:
     assert event["metadata"] == {"timestamp": 5}
 
 
-def test_draining_gives_what_is_due_and_raises_at_the_end() -> None:
+def test_drain_returns_due_events_and_raises_at_the_end() -> None:
     received = receiver(at(0, "a"), at(0, "b"), at(60))
     assert [event["id"] for event in received.drain()] == ["a", "b"]
     assert received.drain() == []
@@ -212,7 +212,7 @@ def test_nothing_comes_after_a_stop() -> None:
     assert received.ended
 
 
-async def test_receiving_in_a_coroutine_lets_others_run() -> None:
+async def test_receiving_in_a_coroutine_lets_other_tasks_run() -> None:
     received = receiver(at(0.05))
     turns = 0
 

@@ -59,15 +59,15 @@ def _lost(flow: Flow, look: str) -> list[int]:
     return sorted({*range(MESSAGES)} - {*received})
 
 
-def test_no_message_of_the_start_is_lost_where_pandas_is_installed(flow: Flow) -> None:
+def test_no_first_message_is_lost_with_pandas_installed(flow: Flow) -> None:
     assert _lost(flow, "value.to_numpy()[0]") == []
 
 
-def test_no_message_of_the_start_is_lost_to_the_first_computation(flow: Flow) -> None:
+def test_no_first_message_is_lost_to_the_first_computation(flow: Flow) -> None:
     assert _lost(flow, "value.sum().as_py()") == []
 
 
-def test_what_is_done_once_is_done_before_the_barrier_by_who_sends_too(flow: Flow) -> None:
+def test_one_time_setup_is_done_before_the_barrier_by_senders_too(flow: Flow) -> None:
     flow.folder.joinpath("pandas.py").write_text(SLOW_PANDAS)
     flow.node(
         "node",

@@ -84,20 +84,20 @@ def _run(flow: Flow, exits: str) -> None:
     refused, status, values = flow.reports("node")
     assert refused[0] == refused[1]
     assert status == 0
-    # What the parent held was not given free by the child: it is what it was.
+    # The child did not release the parent's arrays: they are unchanged.
     assert values == [1, 1, 0, 1]
     assert flow.reports("sink") == [list(range(2, 60))]
 
 
-def test_a_child_that_ends_like_a_program_disturbs_nothing(flow: Flow) -> None:
+def test_a_forked_child_that_exits_normally_does_not_affect_the_node(flow: Flow) -> None:
     _run(flow, "exit")
 
 
-def test_a_child_that_ends_at_once_disturbs_nothing(flow: Flow) -> None:
+def test_a_forked_child_that_exits_at_once_does_not_affect_the_node(flow: Flow) -> None:
     _run(flow, "_exit")
 
 
-def test_worker_processes_started_by_forking_can_work_for_a_node(flow: Flow) -> None:
+def test_forked_worker_processes_can_work_for_a_node(flow: Flow) -> None:
     flow.node(
         "node",
         """
@@ -117,7 +117,7 @@ def test_worker_processes_started_by_forking_can_work_for_a_node(flow: Flow) -> 
     assert flow.reports("node") == [[1, 2, 3], ["INPUT"] * 3]
 
 
-def test_a_child_keeps_no_copy_of_the_nodes_socket_so_that_the_daemon_sees_its_end(
+def test_a_forked_child_does_not_keep_the_connection_of_the_node_open(
     flow: Flow,
 ) -> None:
     flow.node(
@@ -151,7 +151,7 @@ def test_a_child_keeps_no_copy_of_the_nodes_socket_so_that_the_daemon_sees_its_e
     assert flow.reports("node") == [1, 0]
 
 
-def test_a_node_of_test_inputs_is_refused_in_a_child_too(tmp_path: Path) -> None:
+def test_a_node_on_test_inputs_is_refused_in_a_child_too(tmp_path: Path) -> None:
     ran = run_node(
         """
         import os

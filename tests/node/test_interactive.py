@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from dorad.node import events
-from dorad.node.offline.interactive import AskingReceiver, parse
+from dorad.node.offline.interactive import PromptReceiver, parse
 from tests.harness.dataflow import clean_environment
 from tests.node.bed import run_source
 
@@ -35,7 +35,7 @@ ECHO = """
 
 
 class Terminal:
-    """A process on a pseudo-terminal, and all that it has printed there."""
+    """A process on a pseudo-terminal, and its output."""
 
     def __init__(self, source: str, folder: Path) -> None:
         argv = [sys.executable, "-c", textwrap.dedent(source)]
@@ -109,7 +109,7 @@ def test_typed_inputs_arrive_and_outputs_are_shown(tmp_path: Path) -> None:
         assert node.end() == 0
 
 
-def test_no_data_is_sent_by_ctrl_d_and_the_node_is_stopped_by_it(tmp_path: Path) -> None:
+def test_ctrl_d_sends_no_data_and_stops_the_node(tmp_path: Path) -> None:
     with terminal(ECHO, tmp_path) as node:
         node.give("tick", "\x04")
         node.see("output echo: 0 nulls (null)\n")
@@ -119,11 +119,11 @@ def test_no_data_is_sent_by_ctrl_d_and_the_node_is_stopped_by_it(tmp_path: Path)
         assert node.end() == 0
 
 
-def test_a_mistake_is_explained_and_the_question_asked_again(tmp_path: Path) -> None:
+def test_an_invalid_answer_is_explained_and_asked_for_again(tmp_path: Path) -> None:
     with terminal(ECHO, tmp_path) as node:
         node.see("Input id (none to stop): ")
         node.type("a b\n")
-        node.see("'a b' is no input id")
+        node.see("'a b' is not a valid input id")
         node.give("a", "HEX:0\n")
         node.see("hexadecimal")
         node.see("Data: ")
@@ -131,7 +131,7 @@ def test_a_mistake_is_explained_and_the_question_asked_again(tmp_path: Path) -> 
         node.see("output echo: [0,255] (uint8)\n")
 
 
-def test_a_node_ends_while_a_question_is_open(tmp_path: Path) -> None:
+def test_a_node_ends_while_a_prompt_is_open(tmp_path: Path) -> None:
     source = """
         import asyncio
         from dora import Node
@@ -204,7 +204,7 @@ def test_values_that_arrow_cannot_hold_are_refused() -> None:
         parse("[1, [2]]")
 
 
-async def test_several_wait_and_each_answer_goes_to_one() -> None:
+async def test_each_answer_goes_to_one_of_several_waiting_calls() -> None:
     answers = [events.tick("a", {}), events.tick("b", {}), events.stop(events.MANUAL)]
     asked = threading.Semaphore(0)
 
@@ -212,7 +212,7 @@ async def test_several_wait_and_each_answer_goes_to_one() -> None:
         assert asked.acquire(timeout=DEADLINE_S)
         return answers.pop(0)
 
-    receiver = AskingReceiver(question)
+    receiver = PromptReceiver(question)
     tasks = [asyncio.create_task(receiver.recv_async(None)) for _ in range(4)]
     await asyncio.sleep(0)
     for _ in range(3):
@@ -225,10 +225,10 @@ async def test_several_wait_and_each_answer_goes_to_one() -> None:
         receiver.drain()
 
 
-def test_a_terminal_that_is_gone_stops_the_node() -> None:
+def test_a_closed_terminal_stops_the_node() -> None:
     def question() -> events.Event:
         raise OSError(5, "Input/output error")
 
-    receiver = AskingReceiver(question)
+    receiver = PromptReceiver(question)
     assert receiver.next(DEADLINE_S) == events.stop(events.MANUAL)
     assert receiver.next(None) is None

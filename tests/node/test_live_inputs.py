@@ -32,14 +32,14 @@ def _add(daemon: FakeDaemon, input_id: str, *, queue_size: int = 10, **more: Any
 
 def _announce(daemon: FakeDaemon, input_id: str, ring: RingPlan, **more: Any) -> None:
     fields = {"source": "s", "interval_ns": None, "blocking": False, **more}
-    daemon.say("input", id=input_id, ring=ring.base, **fields)
+    daemon.send("input", id=input_id, ring=ring.base, **fields)
 
 
 def _asleep(daemon: FakeDaemon) -> bool:
     return bool(daemon.box.words[BOX_ASLEEP])
 
 
-def _told(events: list[Any]) -> list[Any]:
+def _summary(events: list[Any]) -> list[Any]:
     return [
         [e["type"], e["id"], *([bytes(e["value"])] if e["type"] == "INPUT" else [])] for e in events
     ]
@@ -55,13 +55,13 @@ def test_an_input_can_be_added_to_a_node_that_waits(daemon: FakeDaemon) -> None:
         assert received()["id"] == "new"
 
 
-def test_what_came_before_the_node_heard_of_the_input_is_received_too(daemon: FakeDaemon) -> None:
+def test_messages_sent_before_the_node_knew_the_input_are_received_too(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         ring = daemon.box.add_ring(10)
         push(daemon.box.outlet(ring), b"1")
         _announce(daemon, "new", ring)
         assert not node.receiver.is_empty()
-        assert _told(node.receiver.drain()) == [["INPUT", "new", b"1"]]
+        assert _summary(node.receiver.drain()) == [["INPUT", "new", b"1"]]
 
 
 def test_a_timer_can_be_added(daemon: FakeDaemon) -> None:
@@ -85,33 +85,33 @@ def test_two_nodes_can_feed_one_input(daemon: FakeDaemon) -> None:
         assert [n for n in received if n < 10] == [0, 1, 2]
 
 
-def test_an_input_ends_after_all_that_feeds_it_was_received(daemon: FakeDaemon) -> None:
+def test_an_input_closes_after_all_messages_of_all_its_sources(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         second = daemon.box.outlet(_add(daemon, "a", source="t"))
         push(second, b"1")
-        daemon.say("closed", input="a")
+        daemon.send("closed", input="a")
         push(daemon.outlet("a"), b"2")
-        told = _told(node.receiver.drain())
-        assert sorted(told[:2]) == [["INPUT", "a", b"1"], ["INPUT", "a", b"2"]]
-        assert told[2:] == [["INPUT_CLOSED", "a"]]
+        found = _summary(node.receiver.drain())
+        assert sorted(found[:2]) == [["INPUT", "a", b"1"], ["INPUT", "a", b"2"]]
+        assert found[2:] == [["INPUT_CLOSED", "a"]]
 
 
-def test_what_is_queued_on_an_input_that_goes_is_received_before_its_end(
+def test_queued_messages_of_a_removed_input_are_received_before_its_end(
     daemon: FakeDaemon,
 ) -> None:
     with attached(daemon) as node:
         outlet = daemon.outlet("a")
         push(outlet, b"1")
         push(outlet, b"2")
-        daemon.say("input_gone", id="a", ring=daemon.ring("a").base)
-        daemon.say("closed", input="a")
-        told = _told(node.receiver.drain())
-        assert told == [["INPUT", "a", b"1"], ["INPUT", "a", b"2"], ["INPUT_CLOSED", "a"]]
+        daemon.send("input_gone", id="a", ring=daemon.ring("a").base)
+        daemon.send("closed", input="a")
+        found = _summary(node.receiver.drain())
+        assert found == [["INPUT", "a", b"1"], ["INPUT", "a", b"2"], ["INPUT_CLOSED", "a"]]
 
 
-def test_a_sender_that_does_not_know_yet_is_not_heard_any_more(daemon: FakeDaemon) -> None:
+def test_messages_of_a_sender_that_has_not_seen_the_removal_are_ignored(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
-        daemon.say("input_gone", id="a", ring=daemon.ring("a").base)
+        daemon.send("input_gone", id="a", ring=daemon.ring("a").base)
         assert node.receiver.is_empty()
         push(daemon.outlet("a"), b"late")
         started, used = time.monotonic(), time.thread_time()
@@ -119,17 +119,17 @@ def test_a_sender_that_does_not_know_yet_is_not_heard_any_more(daemon: FakeDaemo
         assert event is not None
         assert event["type"] == "ERROR"
         assert time.monotonic() - started >= 0.3
-        # It slept: the ring that moves is looked at no more.
+        # It slept: a change of the removed ring does not wake it.
         assert time.thread_time() - used < 0.1
 
 
-def test_a_ring_can_serve_again_with_another_queue_size(daemon: FakeDaemon) -> None:
+def test_a_ring_can_be_reused_with_another_queue_size(daemon: FakeDaemon) -> None:
     ring = daemon.ring("a")
     with attached(daemon) as node:
         outlet = daemon.outlet("a")
         for _ in range(3):
             push(outlet, b"x")
-        daemon.say("input_gone", id="a", ring=ring.base)
+        daemon.send("input_gone", id="a", ring=ring.base)
         assert len(node.receiver.drain()) == 3
         words = daemon.box.words
         words[ring.base + RING_QUEUE_SIZE] = 2
@@ -138,46 +138,46 @@ def test_a_ring_can_serve_again_with_another_queue_size(daemon: FakeDaemon) -> N
         _announce(daemon, "b", ring)
         for number in range(5):
             push(outlet, bytes([number]))
-        told = _told(node.receiver.drain())
-        assert told == [["INPUT", "b", b"\x03"], ["INPUT", "b", b"\x04"]]
+        found = _summary(node.receiver.drain())
+        assert found == [["INPUT", "b", b"\x03"], ["INPUT", "b", b"\x04"]]
         assert words[ring.base + RING_RECEIVED] == 5
 
 
-def test_an_input_said_again_is_the_one_that_is_there(daemon: FakeDaemon) -> None:
+def test_an_input_announced_twice_is_added_once(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         _announce(daemon, "a", daemon.ring("a"))
         ring = _add(daemon, "b")
         _announce(daemon, "b", ring)
-        daemon.say("input_gone", id="z", ring=12345)
+        daemon.send("input_gone", id="z", ring=12345)
         push(daemon.outlet("a"), b"1")
         push(daemon.box.outlet(ring), b"2")
-        told = _told(node.receiver.drain())
-        assert sorted(told) == [["INPUT", "a", b"1"], ["INPUT", "b", b"2"]]
+        found = _summary(node.receiver.drain())
+        assert sorted(found) == [["INPUT", "a", b"1"], ["INPUT", "b", b"2"]]
 
 
-def test_an_input_that_was_closed_can_come_back_and_end_again(daemon: FakeDaemon) -> None:
+def test_a_closed_input_can_be_added_and_closed_again(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
-        daemon.say("closed", input="a")
+        daemon.send("closed", input="a")
         _announce(daemon, "a", daemon.box.add_ring(10), source="t")
-        daemon.say("closed", input="a")
-        daemon.say("closed", input="a")
-        assert _told(node.receiver.drain()) == [["INPUT_CLOSED", "a"], ["INPUT_CLOSED", "a"]]
+        daemon.send("closed", input="a")
+        daemon.send("closed", input="a")
+        assert _summary(node.receiver.drain()) == [["INPUT_CLOSED", "a"], ["INPUT_CLOSED", "a"]]
 
 
 # -- events ----------------------------------------------------------------------------------
 
 
-def test_a_silent_input_is_closed_by_timeout_before_and_a_finished_one_after_what_is_queued(
+def test_a_timeout_closes_before_queued_messages_and_an_end_after(
     daemon: FakeDaemon,
 ) -> None:
     with attached(daemon) as node:
         outlet = daemon.outlet("a")
         push(outlet, b"1")
-        daemon.say("broken", input="a")
-        daemon.say("recovered", input="a")
-        daemon.say("closed", input="a")
+        daemon.send("broken", input="a")
+        daemon.send("recovered", input="a")
+        daemon.send("closed", input="a")
         events = node.receiver.drain()
-        assert _told(events) == [
+        assert _summary(events) == [
             ["INPUT_CLOSED", "a"],
             ["INPUT_RECOVERED", "a"],
             ["INPUT", "a", b"1"],
@@ -189,25 +189,25 @@ def test_a_silent_input_is_closed_by_timeout_before_and_a_finished_one_after_wha
 def test_a_silent_input_that_ends_is_closed_twice(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         for kind in ("broken", "broken", "closed", "broken"):
-            daemon.say(kind, input="a")
+            daemon.send(kind, input="a")
         assert [e["reason"] for e in node.receiver.drain()] == ["timeout", "finished"]
 
 
 def test_an_input_that_was_not_closed_does_not_recover(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
-        daemon.say("recovered", input="a")
+        daemon.send("recovered", input="a")
         assert node.receiver.drain() == []
 
 
 def test_after_stop_come_only_inputs_that_are_queued(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         push(daemon.outlet("a"), b"1")
-        daemon.say("stop", reason="MANUAL")
-        daemon.say("restarted", node="s")
-        daemon.say("param", key="p", value=1)
-        daemon.say("broken", input="a")
-        told = []
+        daemon.send("stop", reason="MANUAL")
+        daemon.send("restarted", node="s")
+        daemon.send("param", key="p", value=1)
+        daemon.send("broken", input="a")
+        found = []
         while (event := node.receiver.next(None)) is not None:
-            told.append(event)
-        assert _told(told) == [["STOP", "MANUAL"], ["INPUT", "a", b"1"]]
+            found.append(event)
+        assert _summary(found) == [["STOP", "MANUAL"], ["INPUT", "a", b"1"]]
         assert node.receiver.is_empty()

@@ -1,4 +1,4 @@
-"""Python's `logging` in a node: what its lines carry."""
+"""Python's `logging` in a node: the content of its lines."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ logging.getLogger("arm").warning("hot: %d", 81)
 """
 
 
-def test_the_source_of_a_record_stands_beside_its_message() -> None:
+def test_a_record_has_its_source_besides_its_message() -> None:
     [line] = subprocess.run(
         [sys.executable, "-c", SOURCE], capture_output=True, check=True
     ).stdout.splitlines()
@@ -44,14 +44,14 @@ def _lines(source: str) -> list[tuple[str, str | None, str]]:
     return [(each["level"], each.get("target"), each["message"]) for each in records]
 
 
-def test_records_from_info_on_are_shown_without_any_configuration() -> None:
+def test_records_of_level_info_and_above_are_shown_without_configuration() -> None:
     assert _lines("logging.debug('d'); logging.info('i'); logging.error('e')") == [
         ("info", "root", "i"),
         ("error", "root", "e"),
     ]
 
 
-def test_records_of_named_loggers_are_shown_without_any_configuration() -> None:
+def test_records_of_named_loggers_are_shown_without_configuration() -> None:
     source = "log = logging.getLogger('arm'); log.debug('d'); log.info('i'); log.warning('w')"
     assert _lines(source) == [("info", "arm", "i"), ("warn", "arm", "w")]
 
@@ -63,7 +63,7 @@ def test_a_module_level_call_sets_the_root_logger_to_level_0_as_under_dora() -> 
     ]
 
 
-def test_a_level_that_is_given_holds() -> None:
+def test_a_given_level_is_kept() -> None:
     both = "logging.debug('d'); logging.info('i'); logging.warning('w')"
     assert _lines(f"logging.basicConfig(level=logging.WARNING); {both}") == [("warn", "root", "w")]
     assert [line[2] for line in _lines(f"logging.basicConfig(level=logging.DEBUG); {both}")] == [
@@ -71,7 +71,7 @@ def test_a_level_that_is_given_holds() -> None:
     ]
 
 
-def test_a_level_that_was_set_before_the_node_holds() -> None:
+def test_a_level_set_before_the_node_is_kept() -> None:
     source = """
 import logging
 logging.getLogger().setLevel(logging.ERROR)
@@ -86,7 +86,7 @@ print(logging.root.level)
     assert ended.stdout == "40\n"
 
 
-def test_a_stream_of_the_nodes_own_is_left_alone() -> None:
+def test_a_log_stream_that_the_node_configures_is_used() -> None:
     source = """
 import logging, sys
 from dorad.node import logbridge

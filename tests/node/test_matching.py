@@ -12,7 +12,7 @@ unhurried = settings(deadline=None, max_examples=300)
 
 
 def sets_of(waiting: list[list[int]], tolerance: int) -> tuple[list[list[int]], list[list[int]]]:
-    """All sets that are found one after the other, and what is left, by index."""
+    """All sets found in sequence, and the remaining messages, by index."""
     left = [list(enumerate(line)) for line in waiting]
     found = []
     while True:
@@ -38,10 +38,10 @@ def test_each_set_is_within_the_tolerance_and_no_message_is_used_twice(
 
 @unhurried
 @given(st.lists(times, min_size=2, max_size=3), st.integers(0, 10))
-def test_nothing_that_could_be_in_a_set_is_passed_over_before_the_first(
+def test_no_possible_match_is_skipped_before_the_first_set(
     waiting: list[list[int]], tolerance: int
 ) -> None:
-    """No set is found only if there is none; and what is passed over can never be in one."""
+    """The search finds a set if there is one, and skips only messages that match nothing."""
     matched = match(waiting, tolerance)
     possible = [
         group
@@ -52,7 +52,7 @@ def test_nothing_that_could_be_in_a_set_is_passed_over_before_the_first(
     ]
     assert matched.found == bool(possible)
     if not matched.found:
-        # Whatever comes is not older than what came before on its input.
+        # Messages of an input come in the order of their times.
         for line, count in zip(waiting, matched.passed, strict=True):
             newest = [other[-1] for other in waiting if other]
             assert all(max(newest) - stamp > tolerance for stamp in line[:count])
@@ -60,7 +60,7 @@ def test_nothing_that_could_be_in_a_set_is_passed_over_before_the_first(
 
 @unhurried
 @given(times.filter(bool), times.filter(bool), st.integers(0, 10))
-def test_of_two_that_wait_the_nearest_is_taken(
+def test_of_two_candidates_the_nearest_is_matched(
     left: list[int], right: list[int], tolerance: int
 ) -> None:
     """Neither neighbour of a pair's older half would have been nearer."""
@@ -76,10 +76,10 @@ def test_of_two_that_wait_the_nearest_is_taken(
 
 @unhurried
 @given(st.lists(times, min_size=2, max_size=3), st.integers(0, 10), st.data())
-def test_messages_that_come_later_change_no_set_that_cannot_be_tighter(
+def test_later_messages_do_not_change_a_set_that_cannot_get_tighter(
     waiting: list[list[int]], tolerance: int, data: st.DataObject
 ) -> None:
-    """One after the other, as they come: every set is sound, and the order of sending is kept."""
+    """In sequence, as messages arrive: every set is valid, and the order of sending is kept."""
     arrivals = sorted(
         (stamp, data.draw(st.integers(0, 3)), side)
         for side, line in enumerate(waiting)

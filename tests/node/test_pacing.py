@@ -25,7 +25,7 @@ steps = st.lists(
 
 @settings(deadline=None, max_examples=200)
 @given(steps, st.integers(1, 5), st.booleans())
-def test_never_too_often_always_the_newest_and_the_last_one_comes(
+def test_pacing_never_exceeds_the_rate_and_delivers_the_newest_and_the_last(
     plan: list[tuple[int, str]], queue_size: int, keeps_all: bool
 ) -> None:
     now = 1
@@ -51,7 +51,7 @@ def test_never_too_often_always_the_newest_and_the_last_one_comes(
                 sent += 1
                 e.push(bytes([sent]))
             elif what == "wait" and paced.next_ns() < NEVER_NS:
-                # What a node that waits does: nothing before the time, and then it is there.
+                # A waiting node gets nothing before that time, and the message then.
                 due = paced.next_ns()
                 if now < due:
                     assert not paced.ready()

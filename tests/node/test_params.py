@@ -23,7 +23,7 @@ def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
     daemon.close()
 
 
-def test_declared_values_are_there_from_the_first_line_on(daemon: FakeDaemon) -> None:
+def test_declared_values_are_available_before_the_first_event(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         assert node.params.get("speed") == 1.5
         assert node.params.all() == {"speed": 1.5, "gains": [1, 2]}
@@ -31,8 +31,8 @@ def test_declared_values_are_there_from_the_first_line_on(daemon: FakeDaemon) ->
 
 def test_a_value_is_current_before_its_event_is_received(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
-        daemon.say("param", key="speed", value=2)
-        daemon.say("param", key="new", value={"x": None})
+        daemon.send("param", key="speed", value=2)
+        daemon.send("param", key="new", value={"x": None})
         assert node.params.all() == {"speed": 2, "gains": [1, 2], "new": {"x": None}}
         assert [[e["type"], e["id"], e["value"]] for e in node.receiver.drain()] == [
             ["PARAM_UPDATE", "speed", 2],
@@ -40,20 +40,20 @@ def test_a_value_is_current_before_its_event_is_received(daemon: FakeDaemon) -> 
         ]
 
 
-def test_a_deleted_value_is_gone_or_the_default_again(daemon: FakeDaemon) -> None:
+def test_a_deleted_value_is_missing_or_the_default_again(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
-        daemon.say("param_gone", key="gains")
-        daemon.say("param_gone", key="speed", value=0.5)
+        daemon.send("param_gone", key="gains")
+        daemon.send("param_gone", key="speed", value=0.5)
         assert node.params.all() == {"speed": 0.5}
         events = [[e["type"], e["id"], "value" in e] for e in node.receiver.drain()]
         assert events == [["PARAM_DELETED", "gains", False], ["PARAM_DELETED", "speed", False]]
 
 
-def test_a_value_that_was_handed_out_is_the_nodes_own(daemon: FakeDaemon) -> None:
+def test_a_returned_value_is_a_copy(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         node.params.get("gains").append(3)
         node.params.all()["gains"].append(3)
-        daemon.say("param", key="speed", value=[1])
+        daemon.send("param", key="speed", value=[1])
         event = node.receiver.next(None)
         assert event is not None
         event["value"].append(2)
@@ -68,13 +68,13 @@ def test_a_value_that_was_handed_out_is_the_nodes_own(daemon: FakeDaemon) -> Non
         ({}, "no parameter 'spede': the dataflow file declares none, and none was set"),
     ],
 )
-def test_an_unknown_name_is_told_the_nearest(known: dict[str, Any], text: str) -> None:
+def test_an_unknown_name_gets_the_nearest_suggested(known: dict[str, Any], text: str) -> None:
     with pytest.raises(KeyError) as caught:
         Params(known).get("spede")
     assert caught.value.args == (text,)
 
 
-def test_a_mock_node_has_the_parameters_it_was_given() -> None:
+def test_a_mock_node_has_the_given_parameters() -> None:
     update = {"type": "PARAM_UPDATE", "id": "speed", "value": 2}
     gone = {"type": "PARAM_DELETED", "id": "speed"}
     node = MockNode([update, gone], params={"speed": 1})

@@ -9,7 +9,7 @@ from dorad.node.payload import pack, unpack
 
 
 @pytest.mark.parametrize("size", [0, 1, 5_000_000])
-def test_bytes_come_out_as_they_went_in(size: int) -> None:
+def test_bytes_arrive_unchanged(size: int) -> None:
     value = os.urandom(size)
     descriptor = pack(value)
     assert unpack(descriptor, size) == value
@@ -23,7 +23,7 @@ def test_too_many_bytes_are_not_read() -> None:
     os.close(descriptor)
 
 
-def test_nobody_changes_bytes_on_their_way() -> None:
+def test_bytes_cannot_be_changed_on_their_way() -> None:
     descriptor = pack(b"value")
     for attempt in (
         lambda: os.pwrite(descriptor, b"other", 0),
@@ -36,7 +36,7 @@ def test_nobody_changes_bytes_on_their_way() -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "file", "memory", "eventfd", "device"])
-def test_what_could_block_or_change_is_not_read(kind: str, tmp_path: Path) -> None:
+def test_a_descriptor_that_could_block_or_change_is_not_read(kind: str, tmp_path: Path) -> None:
     """A file may lie in a file system whose server never answers."""
     path = tmp_path / "file"
     path.write_bytes(b"value")

@@ -40,12 +40,12 @@ def test_a_packet_arrives_with_its_fields_and_descriptors(pair: Pair) -> None:
     os.close(read)
 
 
-def test_the_end_of_the_connection_is_none(pair: Pair) -> None:
+def test_receiving_returns_none_at_the_end_of_the_connection(pair: Pair) -> None:
     pair[0].close()
     assert protocol.receive(pair[1]) is None
 
 
-def test_not_waiting_for_a_packet_raises(pair: Pair) -> None:
+def test_a_nonblocking_receive_without_a_packet_raises(pair: Pair) -> None:
     with pytest.raises(BlockingIOError):
         protocol.receive(pair[1], socket.MSG_DONTWAIT)
 
@@ -78,7 +78,7 @@ def test_garbage_is_refused_and_the_next_packet_is_read(pair: Pair, data: bytes)
 
 
 @given(st.binary(min_size=1, max_size=2000))
-def test_no_bytes_raise_anything_but_protocol_errors(data: bytes) -> None:
+def test_any_bytes_raise_only_protocol_errors(data: bytes) -> None:
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with a, b:
         a.send(data)
@@ -126,7 +126,7 @@ def test_a_packet_without_its_descriptors_is_refused(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, "5", 1.5, True, None, [1]])
-def test_a_field_that_is_no_number_is_refused(pair: Pair, value: object) -> None:
+def test_a_field_that_must_be_a_number_is_checked(pair: Pair, value: object) -> None:
     protocol.send(pair[0], "x", {"n": value}, [])
     packet = protocol.receive(pair[1])
     assert packet is not None
@@ -135,7 +135,7 @@ def test_a_field_that_is_no_number_is_refused(pair: Pair, value: object) -> None
 
 
 @pytest.mark.parametrize("value", [5, None, ["a"], {"a": 1}])
-def test_a_field_that_is_no_text_is_refused(pair: Pair, value: object) -> None:
+def test_a_field_that_must_be_text_is_checked(pair: Pair, value: object) -> None:
     protocol.send(pair[0], "x", {"s": value}, [])
     packet = protocol.receive(pair[1])
     assert packet is not None

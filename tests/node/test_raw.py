@@ -96,7 +96,7 @@ def test_an_array_left_open_in_a_block_is_an_error_and_nothing_is_sent(bench: Be
     assert bench.sent() == []
 
 
-def test_a_block_that_raises_sends_nothing_and_it_can_be_sent_later(bench: Bench) -> None:
+def test_a_block_that_raises_sends_nothing_and_the_buffer_can_be_sent_later(bench: Bench) -> None:
     handler = bench.handler(4)
     with pytest.raises(ZeroDivisionError):
         with handler as buffer:
@@ -108,7 +108,7 @@ def test_a_block_that_raises_sends_nothing_and_it_can_be_sent_later(bench: Bench
     assert bench.sent() == [b"kept"]
 
 
-def test_a_block_in_which_it_was_sent_by_hand_says_so_at_its_end(bench: Bench) -> None:
+def test_a_buffer_sent_by_hand_in_its_block_raises_at_the_end_of_the_block(bench: Bench) -> None:
     handler = bench.handler(2)
     with pytest.raises(RuntimeError, match="Failed to send: Sample has already been sent"):
         with handler:
@@ -133,7 +133,7 @@ def test_a_buffer_can_be_read_and_written_like_bytes(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("view_of", [memoryview, np.frombuffer, bytes, pa.py_buffer, len])
-def test_a_buffer_that_was_sent_gives_no_view_any_more(bench: Bench, view_of: Any) -> None:
+def test_a_sent_buffer_gives_no_view(bench: Bench, view_of: Any) -> None:
     handler = bench.handler(4)
     buffer = handler.as_buffer()
     handler.send()
@@ -143,7 +143,7 @@ def test_a_buffer_that_was_sent_gives_no_view_any_more(bench: Bench, view_of: An
         handler.as_buffer()
 
 
-def test_the_buffer_of_a_dropped_handler_gives_no_view_any_more(bench: Bench) -> None:
+def test_the_buffer_of_a_dropped_handler_gives_no_view(bench: Bench) -> None:
     buffer = bench.handler(4).as_buffer()
     with pytest.raises(BufferError, match="sent or dropped"):
         memoryview(buffer)
@@ -172,7 +172,7 @@ def test_each_open_view_is_counted(bench: Bench) -> None:
     handler.send()
 
 
-def test_what_is_sent_is_the_metadata_of_the_beginning(bench: Bench) -> None:
+def test_the_metadata_given_at_the_start_is_sent(bench: Bench) -> None:
     seen = []
     bench.sender.send_sample = lambda *given: seen.append(given[-1])
     metadata = {"n": 1, "list": [1]}
@@ -183,7 +183,7 @@ def test_what_is_sent_is_the_metadata_of_the_beginning(bench: Bench) -> None:
     assert seen == [{"n": 1, "list": [1]}]
 
 
-def test_a_handler_is_not_copied(bench: Bench) -> None:
+def test_a_handler_cannot_be_copied(bench: Bench) -> None:
     with pytest.raises(TypeError, match="cannot pickle"):
         copy.copy(bench.handler(4))
 
@@ -197,12 +197,12 @@ def test_a_buffer_of_no_bytes_is_sent(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("length", "error"), [(-1, OverflowError), (1 << 64, OverflowError), (1.5, TypeError)]
 )
-def test_what_is_no_length_is_refused(bench: Bench, length: Any, error: type[Exception]) -> None:
+def test_an_invalid_length_is_refused(bench: Bench, length: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         bench.handler(length)
 
 
-def test_buffers_are_used_again_whether_they_were_sent_or_not(bench: Bench) -> None:
+def test_buffers_are_reused_whether_sent_or_not(bench: Bench) -> None:
     for number in range(200):
         handler = bench.handler(100_000)
         if number % 2:
@@ -246,7 +246,7 @@ def test_a_raw_buffer_arrives_as_uint8_with_its_metadata(flow: Flow) -> None:
     assert flow.reports("sink") == [["uint8", 100_000, True, 1]]
 
 
-def test_an_array_over_a_sent_buffer_stays_valid_when_the_sender_is_gone(bench: Bench) -> None:
+def test_an_array_over_a_sent_buffer_stays_valid_after_the_sender_has_exited(bench: Bench) -> None:
     handler = bench.handler(4)
     view = handler.as_memoryview()
     copy = pa.py_buffer(view)

@@ -12,7 +12,7 @@ def flow(tmp_path: Path) -> Flow:
     return Flow(tmp_path)
 
 
-def test_a_node_knows_its_parameters_from_the_first_line_on(flow: Flow) -> None:
+def test_parameters_are_available_before_the_first_event(flow: Flow) -> None:
     flow.node(
         "node",
         """
@@ -35,7 +35,9 @@ def test_a_node_knows_its_parameters_from_the_first_line_on(flow: Flow) -> None:
     ]
 
 
-def test_a_restarted_node_goes_on_where_it_died_and_its_receivers_hear_of_it(flow: Flow) -> None:
+def test_a_restarted_node_continues_where_it_died_and_its_receivers_are_notified(
+    flow: Flow,
+) -> None:
     flow.node(
         "source",
         """

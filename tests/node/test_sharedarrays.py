@@ -56,7 +56,7 @@ def bed() -> Iterator[Bed]:
         *["float16", "float32", "float64"],
     ],
 )
-def test_native_numbers_can_be_born(bed: Bed, dtype: str) -> None:
+def test_arrays_of_native_numbers_can_be_created(bed: Bed, dtype: str) -> None:
     array = bed.shared_arrays.empty((3, 4), dtype)
     assert (array.shape, array.dtype, array.flags.c_contiguous) == ((3, 4), np.dtype(dtype), True)
     array[:] = 5
@@ -76,7 +76,7 @@ def test_other_types_are_refused_with_their_name(bed: Bed, dtype: str) -> None:
 @pytest.mark.parametrize(
     ("shape", "expected"), [(5, (5,)), ((2, 3), (2, 3)), ((), ()), (0, (0,)), ((3, 0), (3, 0))]
 )
-def test_shapes_are_numpys(bed: Bed, shape: Any, expected: tuple[int, ...]) -> None:
+def test_shapes_are_those_of_numpy(bed: Bed, shape: Any, expected: tuple[int, ...]) -> None:
     assert bed.shared_arrays.empty(shape, "uint8").shape == expected
 
 
@@ -89,12 +89,12 @@ def test_shapes_may_be_numpys_own_integers(bed: Bed, shape: Any) -> None:
     ("shape", "error"),
     [(-1, ValueError), ((2, -1), ValueError), (1.5, TypeError), ((2.0,), TypeError)],
 )
-def test_what_is_no_shape_is_refused(bed: Bed, shape: Any, error: type[Exception]) -> None:
+def test_an_invalid_shape_is_refused(bed: Bed, shape: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         bed.shared_arrays.empty(shape, "uint8")
 
 
-def test_the_array_itself_is_recognised(bed: Bed) -> None:
+def test_the_array_itself_is_found(bed: Bed) -> None:
     array = bed.shared_arrays.empty((10, 10), "float32")
     array[:] = np.arange(100).reshape(10, 10)
     found = bed.shared_arrays.find(array)
@@ -104,13 +104,13 @@ def test_the_array_itself_is_recognised(bed: Bed) -> None:
     assert flat(array).to_pylist() == list(range(100))
 
 
-def test_views_from_its_start_are_recognised(bed: Bed) -> None:
+def test_views_from_its_start_are_found(bed: Bed) -> None:
     array = bed.shared_arrays.empty((10, 10), "uint8")
     for view in (array[:], array.reshape(-1), array.view("int8"), np.asarray(array), array[:5]):
         assert bed.finds(view)
 
 
-def test_an_arrow_array_over_it_is_recognised(bed: Bed) -> None:
+def test_an_arrow_array_over_it_is_found(bed: Bed) -> None:
     array = bed.shared_arrays.empty(100, "uint8")
     assert bed.finds(pa.array(array))
     assert bed.finds(pa.array(array)[:50])
@@ -142,11 +142,11 @@ def test_a_view_of_a_type_with_other_bytes_is_copied(bed: Bed, derive: Any) -> N
 
 
 @pytest.mark.parametrize("dtype", [">i4", "complex64", "i4,f4"])
-def test_a_view_of_a_type_that_arrow_lacks_is_not_recognised(bed: Bed, dtype: str) -> None:
+def test_a_view_of_a_type_that_arrow_lacks_is_not_found(bed: Bed, dtype: str) -> None:
     assert not bed.finds(bed.shared_arrays.empty(80, "uint8").view(dtype))
 
 
-def test_other_memory_is_not_recognised(bed: Bed) -> None:
+def test_other_memory_is_not_found(bed: Bed) -> None:
     array = bed.shared_arrays.empty((10, 10), "uint8")
     others: list[Any] = [
         np.zeros(100, "uint8"),
@@ -179,7 +179,7 @@ def test_freezing_forbids_writing_through_the_array_and_later_views(bed: Bed) ->
     assert array.tolist() == [1] * 10
 
 
-def test_its_memory_is_used_again_when_it_is_gone(bed: Bed) -> None:
+def test_memory_is_reused_after_the_array_is_deleted(bed: Bed) -> None:
     for _ in range(200):
         bed.shared_arrays.empty(1_000_000, "uint8")[:] = 1
     assert bed.grown == 1
@@ -198,7 +198,7 @@ def test_its_memory_is_used_again_when_it_is_gone(bed: Bed) -> None:
     ],
     ids=["slice", "nested", "arrow", "arrow-slice", "memoryview", "view", "frombuffer"],
 )
-def test_whatever_looks_at_its_memory_keeps_it(bed: Bed, derive: Any) -> None:
+def test_every_view_keeps_the_memory_alive(bed: Bed, derive: Any) -> None:
     array = bed.shared_arrays.empty(100, "uint8")
     array[:] = np.arange(100)
     derived = derive(array)
@@ -213,7 +213,7 @@ def test_whatever_looks_at_its_memory_keeps_it(bed: Bed, derive: Any) -> None:
     assert after == before
 
 
-def test_a_new_array_at_an_old_ones_address_is_its_own(bed: Bed) -> None:
+def test_a_new_array_at_the_address_of_an_old_one_is_distinct(bed: Bed) -> None:
     for length in range(100, 200):
         array = bed.shared_arrays.empty(length, "uint8")
         found = bed.shared_arrays.find(array)
@@ -223,15 +223,15 @@ def test_a_new_array_at_an_old_ones_address_is_its_own(bed: Bed) -> None:
     assert not bed.shared_arrays
 
 
-def test_no_room_is_an_error_that_says_how_much_was_asked() -> None:
+def test_a_full_pool_is_an_error_with_the_requested_size() -> None:
     def full(size: int) -> tuple[int, Mapping]:
-        raise OSError(f"/dev/shm is full: {size} bytes asked, 0 free")
+        raise OSError(f"/dev/shm is full: {size} bytes requested, 0 free")
 
     with pytest.raises(RuntimeError, match="1000000 bytes cannot be allocated: /dev/shm is full"):
         SharedArrays(Pool(full, lambda _: None)).empty(1_000_000, "uint8")
 
 
-def test_sent_arrays_arrive_and_their_memory_is_used_again(flow: Flow) -> None:
+def test_sent_arrays_arrive_and_their_memory_is_reused(flow: Flow) -> None:
     flow.node(
         "sender",
         """

@@ -55,7 +55,9 @@ def _received(inlet: Any) -> list[int]:
     return found
 
 
-def test_what_a_handler_sends_during_a_send_is_sent_next(daemon: FakeDaemon) -> None:
+def test_a_message_that_a_signal_handler_sends_during_a_send_is_sent_next(
+    daemon: FakeDaemon,
+) -> None:
     box = daemon.other(10)
     inlet = box.inlet(box.rings[0])
     with attached(daemon) as node:
@@ -67,7 +69,7 @@ def test_what_a_handler_sends_during_a_send_is_sent_next(daemon: FakeDaemon) -> 
         assert _received(inlet) == [1, 2, 3]
 
 
-def test_what_a_handler_must_not_send_is_its_own_error(daemon: FakeDaemon) -> None:
+def test_an_invalid_send_in_a_signal_handler_raises_in_the_handler(daemon: FakeDaemon) -> None:
     box = daemon.other(10)
     inlet = box.inlet(box.rings[0])
     errors = []
@@ -88,7 +90,7 @@ def test_what_a_handler_must_not_send_is_its_own_error(daemon: FakeDaemon) -> No
     assert "invalid data type" in errors[0]
 
 
-def test_memory_asked_for_in_the_middle_of_a_send_is_refused_clearly(daemon: FakeDaemon) -> None:
+def test_memory_requested_during_a_send_is_refused_with_a_reason(daemon: FakeDaemon) -> None:
     errors = []
 
     def ask() -> None:
@@ -105,7 +107,7 @@ def test_memory_asked_for_in_the_middle_of_a_send_is_refused_clearly(daemon: Fak
     assert all("signal handler" in error for error in errors)
 
 
-def test_signals_at_any_moment_cost_no_message(daemon: FakeDaemon) -> None:
+def test_no_message_is_lost_to_signals_at_any_moment(daemon: FakeDaemon) -> None:
     box = daemon.other(1 << 15)
     inlet = box.inlet(box.rings[0])
     sent = 0
@@ -149,7 +151,9 @@ def test_a_handler_sends_while_its_node_waits_for_an_event(daemon: FakeDaemon) -
         assert _received(inlet) == [7]
 
 
-def test_a_handler_that_would_wait_for_what_it_has_interrupted_is_told(daemon: FakeDaemon) -> None:
+def test_a_handler_that_would_deadlock_with_the_interrupted_call_gets_an_error(
+    daemon: FakeDaemon,
+) -> None:
     errors: list[str] = []
     found: list[Any] = []
 
@@ -173,18 +177,18 @@ def test_a_handler_that_would_wait_for_what_it_has_interrupted_is_told(daemon: F
     assert "already receiving" in errors[0]
 
 
-def test_a_handler_asks_the_daemon_while_its_node_waits_for_an_answer(daemon: FakeDaemon) -> None:
+def test_a_handler_sends_a_request_while_its_node_waits_for_an_answer(daemon: FakeDaemon) -> None:
     answers: list[Any] = []
     with attached(daemon) as node:
         table = DaemonTable(node.connection)
 
         def answer() -> None:
-            first = daemon.hear("ext_load")
+            first = daemon.receive("ext_load")
             signal.raise_signal(signal.SIGUSR1)  # its handler runs in the main thread
-            second = daemon.hear("ext_load")
+            second = daemon.receive("ext_load")
             for packet in (second, first):
                 text = packet.text("key")
-                daemon.say("ext_refused", error=f"no {text}", ask=packet.fields["ask"])
+                daemon.send("ext_refused", error=f"no {text}", ask=packet.fields["ask"])
 
         def ask(key: str) -> None:
             try:
@@ -198,7 +202,7 @@ def test_a_handler_asks_the_daemon_while_its_node_waits_for_an_answer(daemon: Fa
     assert answers == [("inner", "no inner"), ("outer", "no outer")]
 
 
-def test_a_packet_that_comes_while_another_is_taken_in_waits_its_turn(daemon: FakeDaemon) -> None:
+def test_packets_that_arrive_during_handling_are_handled_in_order(daemon: FakeDaemon) -> None:
     seen: list[str] = []
     with attached(daemon) as node:
         connection = node.connection
@@ -207,7 +211,7 @@ def test_a_packet_that_comes_while_another_is_taken_in_waits_its_turn(daemon: Fa
         def slow(packet: Any) -> None:
             if not seen:
                 seen.append("first begins")
-                daemon.say("param", key="b", value=2)
+                daemon.send("param", key="b", value=2)
                 connection.read_mail()
                 seen.append("first ends")
             else:
@@ -215,7 +219,7 @@ def test_a_packet_that_comes_while_another_is_taken_in_waits_its_turn(daemon: Fa
             handle(packet)
 
         connection.daemon_events.handle = slow  # type: ignore[method-assign]
-        daemon.say("param", key="a", value=1)
+        daemon.send("param", key="a", value=1)
         deadline = time.monotonic() + DEADLINE_S
         while len(seen) < 3 and time.monotonic() < deadline:
             connection.read_mail()

@@ -61,7 +61,7 @@ def test_data_becomes_an_array(tmp_path: Path) -> None:
     assert event["value"].equals(pa.array([1], pa.int8()))
 
 
-def test_data_may_lie_in_an_arrow_file(tmp_path: Path) -> None:
+def test_data_may_be_in_an_arrow_file(tmp_path: Path) -> None:
     path = tmp_path / "data.arrow"
     with pa.ipc.new_file(path, pa.schema({"x": pa.int64(), "y": pa.string()})) as writer:
         for n in range(2):
@@ -88,27 +88,27 @@ METADATA: dict[str, Any] = {
 }
 
 
-def test_metadata_comes_back_with_its_types(tmp_path: Path) -> None:
+def test_metadata_is_read_back_with_its_types(tmp_path: Path) -> None:
     tagged = tag(METADATA)
     assert tagged["int"] == {"Integer": 3}
     (event,) = events(tmp_path, {"type": "Input", "id": "a", "metadata": tagged})
     assert event["metadata"] == METADATA
 
 
-def test_plain_metadata_is_understood(tmp_path: Path) -> None:
+def test_plain_metadata_is_accepted(tmp_path: Path) -> None:
     (event,) = events(tmp_path, {"type": "Input", "id": "a", "metadata": {"n": 1, "l": ["a"]}})
     assert event["metadata"] == {"n": 1, "l": ["a"]}
 
 
-def test_a_messages_own_time_is_left_out_but_a_senders_number_is_kept() -> None:
+def test_a_datetime_timestamp_is_omitted_and_a_number_is_kept() -> None:
     assert tag({"timestamp": datetime.now(UTC)}) == {}
     assert tag({"timestamp": 5}) == {"timestamp": {"Integer": 5}}
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ([], "must be an object"),
         ({}, "`id`"),
         ({"id": "a/b", "events": []}, "`id`"),
@@ -119,16 +119,16 @@ def test_a_messages_own_time_is_left_out_but_a_senders_number_is_kept() -> None:
     ],
     ids=repr,
 )
-def test_mistakes_of_the_file(tmp_path: Path, content: Any, said: str | None) -> None:
-    if said is None:
+def test_mistakes_of_the_file(tmp_path: Path, content: Any, expected: str | None) -> None:
+    if expected is None:
         loaded(tmp_path, content)
     else:
-        with pytest.raises(RuntimeError, match=rf"inputs\.json: .*{said}"):
+        with pytest.raises(RuntimeError, match=rf"inputs\.json: .*{expected}"):
             loaded(tmp_path, content)
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "expected"),
     [
         ({"type": "Foo"}, "no event type 'Foo'; known are Input"),
         ({"type": "Input"}, "`id`"),
@@ -137,30 +137,33 @@ def test_mistakes_of_the_file(tmp_path: Path, content: Any, said: str | None) ->
         ({"type": "Input", "id": "a", "time_offset_secs": True}, "`time_offset_secs`"),
         ({"type": "Input", "id": "a", "data": ["x"], "data_type": "Int8"}, "does not fit"),
         ({"type": "Input", "id": "a", "data": [1], "data_type": "Int"}, "no Arrow type 'Int'"),
-        ({"type": "Input", "id": "a", "metadata": {"k": {"Integer": "x"}}}, "'x' is no Integer"),
+        (
+            {"type": "Input", "id": "a", "metadata": {"k": {"Integer": "x"}}},
+            "'x' is not a valid Integer",
+        ),
         ({"type": "Input", "id": "a", "metadata": {"k": {"a": 1, "b": 2}}}, "metadata 'k'"),
         ({"type": "Input", "id": "a", "path": "nowhere.arrow"}, "nowhere.arrow"),
     ],
     ids=repr,
 )
-def test_a_wrong_event_is_named_by_its_place(
-    tmp_path: Path, entry: dict[str, Any], said: str
+def test_an_invalid_event_is_named_by_its_index(
+    tmp_path: Path, entry: dict[str, Any], expected: str
 ) -> None:
-    with pytest.raises(RuntimeError, match=rf"events\[1\]: .*{said}"):
+    with pytest.raises(RuntimeError, match=rf"events\[1\]: .*{expected}"):
         events(tmp_path, {"type": "Stop"}, entry)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="cannot be read: No such file"):
         load(tmp_path / "inputs.json")
 
 
-def test_a_column_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_column(tmp_path: Path) -> None:
     path = tmp_path / "data.arrow"
     with pa.ipc.new_file(path, pa.schema({"x": pa.int64()})) as writer:
         writer.write_batch(pa.record_batch({"x": [1]}))
-    for more, said in (({"column": "y"}, "no column 'y'"), ({"batch_index": 7}, "batch 7")):
-        with pytest.raises(RuntimeError, match=said):
+    for more, expected in (({"column": "y"}, "no column 'y'"), ({"batch_index": 7}, "batch 7")):
+        with pytest.raises(RuntimeError, match=expected):
             events(tmp_path, {"type": "Input", "id": "a", "path": str(path), **more})
 
 

@@ -19,7 +19,7 @@ def test_inputs_become_events_and_a_stop_follows() -> None:
     assert node.next() is None
 
 
-def test_dictionaries_are_given_on_as_copies() -> None:
+def test_dictionaries_are_passed_on_as_copies() -> None:
     event = {"type": "INPUT_CLOSED", "id": "a"}
     received = MockNode([event]).next()
     assert received == event
@@ -33,7 +33,7 @@ def test_an_event_has_no_keys_that_were_not_given() -> None:
     assert stop == STOPPED
 
 
-def test_no_stop_is_added_when_there_is_one() -> None:
+def test_no_second_stop_is_added() -> None:
     stop = {"type": "STOP", "id": "MANUAL"}
     assert list(MockNode([stop])) == [stop]
 
@@ -45,7 +45,7 @@ def test_each_input_gets_its_own_copy_of_the_metadata() -> None:
     assert second["metadata"] == {"n": 1}
 
 
-async def test_no_way_of_receiving_waits() -> None:
+async def test_no_receiving_method_blocks() -> None:
     node = MockNode([(str(n), n) for n in range(5)])
     received = [node.next(60), next(node), await node.recv_async(60), node.try_recv()]
     assert [event["id"] for event in received if event] == ["0", "1", "2", "3"]
@@ -117,7 +117,7 @@ def test_responses_are_kept() -> None:
     assert node.service_responses_sent[0]["data"] == 5
 
 
-def test_what_needs_a_dataflow_is_not_implemented() -> None:
+def test_methods_that_need_a_dataflow_raise_not_implemented() -> None:
     node = MockNode([])
     with pytest.raises(NotImplementedError, match="shared memory"):
         node.send_output_raw("o", 5)
@@ -125,7 +125,7 @@ def test_what_needs_a_dataflow_is_not_implemented() -> None:
         node.merge_external_events(None)
 
 
-def test_a_mock_tells_what_it_was_told() -> None:
+def test_a_mock_returns_the_description_it_was_given() -> None:
     node = MockNode(
         [],
         dataflow_descriptor={"nodes": []},
@@ -142,10 +142,10 @@ def test_a_mock_tells_what_it_was_told() -> None:
     assert node.timestamp().tzinfo is UTC
 
 
-def test_a_mock_that_was_told_nothing_says_so() -> None:
+def test_a_mock_without_a_description_returns_empty_values() -> None:
     node = MockNode([])
-    told: list[Any] = [node.dataflow_descriptor(), node.dataflow_id(), node.node_config()]
-    assert told == [{}, "", {}]
+    found: list[Any] = [node.dataflow_descriptor(), node.dataflow_id(), node.node_config()]
+    assert found == [{}, "", {}]
     assert not node.is_restart()
     assert node.restart_count() == 0
 

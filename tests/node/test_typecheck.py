@@ -218,7 +218,7 @@ def test_the_variable_takes_words(text: str, setting: Setting) -> None:
 
 
 @pytest.mark.parametrize("text", ["eror", "warn first", "first,every"])
-def test_what_the_variable_does_not_take_is_an_error(text: str) -> None:
+def test_unknown_words_in_the_variable_are_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"DORA_RUNTIME_TYPE_CHECK={text}: `")):
         parse_setting(text)
 
@@ -264,7 +264,7 @@ def typed(flow: Flow, check: str, *, data: str = VALUES, meta: str = "None", **k
 
 
 def warned(flow: Flow, node: str) -> list[str]:
-    """What the lines of a node say is found, instead of what is expected."""
+    """The mismatches in the log lines of a node."""
     return [re.sub(WARNING, "", line) for line in logged(flow.folder, node)]
 
 
@@ -276,7 +276,7 @@ def run(flow: Flow) -> None:
     dora_run(file).expect(0)
 
 
-def test_by_default_outputs_are_not_checked_and_inputs_of_any_type_and_ticks_neither(
+def test_by_default_outputs_and_untyped_inputs_and_ticks_are_not_checked(
     flow: Flow,
 ) -> None:
     run(typed(flow, ""))
@@ -284,7 +284,7 @@ def test_by_default_outputs_are_not_checked_and_inputs_of_any_type_and_ticks_nei
     assert warned(flow, "source") == warned(flow, "sink") == []
 
 
-def test_a_sender_that_warns_says_each_thing_once_and_sends(flow: Flow) -> None:
+def test_a_sender_in_warn_mode_warns_once_per_problem_and_sends(flow: Flow) -> None:
     run(typed(flow, "1"))
     assert flow.reports("sink") == ["double", "int64", "int64", "string"]
     assert warned(flow, "source") == ["Int64", "Utf8"]
@@ -298,15 +298,13 @@ def test_a_sender_with_errors_does_not_send(flow: Flow) -> None:
     assert flow.reports("sink") == ["double"]
 
 
-def test_first_looks_at_the_first_message_only(flow: Flow) -> None:
+def test_mode_first_checks_only_the_first_message(flow: Flow) -> None:
     run(typed(flow, "error,first", data="[pa.array([1]), pa.array([1.0]), pa.array([2])]"))
     assert [text == "sent" for text in flow.reports("source")] == [False, True, True]
 
 
 @pytest.mark.parametrize("key", ["request_id", "goal_id", "goal_status"])
-def test_messages_of_services_and_actions_are_checked_only_if_asked_for(
-    flow: Flow, key: str
-) -> None:
+def test_messages_of_services_and_actions_are_checked_only_on_request(flow: Flow, key: str) -> None:
     expects = {"expects": "std/core/v1/Float64", "data": "[pa.array([1])]"}
     run(typed(flow, "error", meta=f"{{'{key}': 'x'}}", **expects))
     assert flow.reports("source") == ["sent"]
@@ -318,14 +316,14 @@ def test_the_word_patterns_includes_them(flow: Flow) -> None:
     assert flow.reports("source") != ["sent"]
 
 
-def test_a_receiver_always_looks_at_the_first_message(flow: Flow) -> None:
+def test_a_receiver_always_checks_the_first_message(flow: Flow) -> None:
     data = "[pa.array([1]), pa.array(['x'])]"
     run(typed(flow, "", data=data, expects="std/core/v1/Float64"))
     assert warned(flow, "sink") == ["Int64"]
     assert flow.reports("sink") == ["int64", "string"]
 
 
-def test_a_receiver_looks_at_every_message_if_asked_to(flow: Flow) -> None:
+def test_a_receiver_checks_every_message_if_asked_to(flow: Flow) -> None:
     run(typed(flow, "", sink="every", expects="std/core/v1/Float64"))
     assert warned(flow, "sink") == ["Int64", "Utf8"]
 
@@ -350,12 +348,12 @@ def test_a_raw_buffer_is_bytes(flow: Flow) -> None:
     flow.nodes[-1]["output_types"] = {"out": "std/core/v1/Float64"}
     del flow.nodes[0]
     run(flow)
-    (told,) = flow.reports("source")
-    assert re.sub(WARNING, "", told) == "UInt8"
+    (reported,) = flow.reports("source")
+    assert re.sub(WARNING, "", reported) == "UInt8"
     assert flow.reports("sink") == ["double"]
 
 
-def test_a_setting_that_is_not_understood_is_an_error_of_the_node(flow: Flow) -> None:
+def test_an_unknown_setting_is_an_error_of_the_node(flow: Flow) -> None:
     flow.node(
         "alone", "from dora import Node\nNode()", env={"DORA_RUNTIME_TYPE_CHECK": "eror"},
         outputs=["o"],

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 PLACE = '''
 def shared(array):
-    """Tell whether an array lies in memory that processes share (proc_pid_maps(5), `rw-s`)."""
+    """Return True if an array is in shared memory (proc_pid_maps(5), `rw-s`)."""
     first = array.ctypes.data
     for line in open("/proc/self/maps"):
         addresses, permissions = line.split()[:2]
@@ -22,7 +22,7 @@ def shared(array):
 '''
 
 
-def test_pictures_and_lists_are_read_in_the_memory_that_processes_share(flow: Flow) -> None:
+def test_images_and_lists_are_read_in_place(flow: Flow) -> None:
     (flow.folder / "messages.py").write_text(module_text(), encoding="utf-8")
     (flow.folder / "place.py").write_text(PLACE, encoding="utf-8")
     flow.node(

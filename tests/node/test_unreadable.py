@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Picky(pa.ExtensionType):
-    """A type whose own code does not take its storage."""
+class FailingType(pa.ExtensionType):
+    """A type whose own code refuses its storage."""
 
     def __init__(self) -> None:
         super().__init__(pa.int8(), "tests.picky")
@@ -26,7 +26,7 @@ class Picky(pa.ExtensionType):
         return b""
 
     @classmethod
-    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> Picky:
+    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> FailingType:
         raise KeyError("not mine")
 
 
@@ -46,8 +46,8 @@ def _event_of(folder: Path, code: int, payload: bytes) -> str:
             outlet = daemon.outlet("a")
             memory = daemon.box.memory
             size = len(payload)
-            # The mailbox stands in for a segment of the sender's.
-            daemon.say("segment", [memory], segment=7)
+            # The mailbox takes the place of the sender's segment.
+            daemon.send("segment", [memory], segment=7)
             at = daemon.box.mapping.size - layout.ENTRY_SIZE * 64
             daemon.box.mapping.memory[at : at + size] = payload
             entry = layout.ENTRY.pack(time.time_ns(), 1, 0, size, at, 0, 7, 0, 0, code, 0, 0)
@@ -65,14 +65,14 @@ def _event_of(folder: Path, code: int, payload: bytes) -> str:
 
 
 @pytest.mark.parametrize("code", [77, CODE_IPC])
-def test_a_payload_that_is_no_array_is_an_error_event(tmp_path: Path, code: int) -> None:
+def test_a_payload_that_is_not_an_array_is_an_error_event(tmp_path: Path, code: int) -> None:
     text = _event_of(tmp_path, code, b"\xff" * 400)
     assert text.startswith("a message on input 'a' cannot be read: ")
 
 
 def test_a_type_whose_own_code_fails_is_an_error_event(tmp_path: Path) -> None:
-    payload = _stream(pa.ExtensionArray.from_storage(Picky(), pa.array([1], pa.int8())))
-    pa.register_extension_type(Picky())
+    payload = _stream(pa.ExtensionArray.from_storage(FailingType(), pa.array([1], pa.int8())))
+    pa.register_extension_type(FailingType())
     try:
         text = _event_of(tmp_path, CODE_IPC, payload)
     finally:

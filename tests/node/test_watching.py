@@ -23,7 +23,7 @@ def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
     daemon.close()
 
 
-def test_every_call_shows(daemon: FakeDaemon) -> None:
+def test_every_api_call_changes_the_pulse(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         calls: list[Callable[[], Any]] = [
             lambda: node.receiver.next(0.0),
@@ -42,7 +42,7 @@ def test_every_call_shows(daemon: FakeDaemon) -> None:
             assert daemon.box.words[BOX_PULSE] > before
 
 
-def test_a_node_that_is_not_watched_pays_nothing(tmp_path: Path) -> None:
+def test_a_node_without_a_health_check_writes_no_pulse(tmp_path: Path) -> None:
     daemon = FakeDaemon(tmp_path, {"a": 10})
     with attached(daemon) as node:
         node.receiver.next(0.0)
@@ -52,11 +52,11 @@ def test_a_node_that_is_not_watched_pays_nothing(tmp_path: Path) -> None:
     daemon.close()
 
 
-def test_a_node_that_waits_sleeps_and_reads_what_it_is_sent(daemon: FakeDaemon) -> None:
+def test_a_waiting_node_is_marked_asleep_and_reads_packets(daemon: FakeDaemon) -> None:
     with attached(daemon) as node, in_thread(lambda: node.receiver.next(None)) as received:
         wait_for(lambda: daemon.box.words[BOX_ASLEEP])
         for _ in range(3):
-            daemon.say("ping")
+            daemon.send("ping")
             wait_for(daemon.read)
         wait_for(lambda: daemon.box.words[BOX_ASLEEP])
         push(daemon.outlet("a"), b"x")
@@ -64,46 +64,46 @@ def test_a_node_that_waits_sleeps_and_reads_what_it_is_sent(daemon: FakeDaemon) 
         assert not daemon.box.words[BOX_ASLEEP]
 
 
-def test_a_node_that_waits_in_an_event_loop_sleeps_too(daemon: FakeDaemon) -> None:
+def test_a_node_that_waits_in_an_event_loop_is_marked_asleep(daemon: FakeDaemon) -> None:
     with (
         attached(daemon) as node,
         in_thread(lambda: asyncio.run(node.receiver.recv_async(None))) as received,
     ):
         wait_for(lambda: daemon.box.words[BOX_ASLEEP])
-        daemon.say("ping")
+        daemon.send("ping")
         wait_for(daemon.read)
         push(daemon.outlet("a"), b"x")
         received()
 
 
-def test_what_a_busy_node_has_not_read_shows(daemon: FakeDaemon) -> None:
+def test_unread_packets_of_a_busy_node_are_visible(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
-        daemon.say("ping")
+        daemon.send("ping")
         assert not daemon.read()
         node.receiver.try_recv()
         assert daemon.read()
 
 
-def test_a_sender_that_waits_for_room_shows_that_it_does(daemon: FakeDaemon) -> None:
+def test_a_sender_that_waits_for_room_keeps_changing_its_pulse(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         receiver = daemon.other(1)
         daemon.introduce(receiver, blocking=True)
         node.sender.send("out", b"1", None)
         with in_thread(lambda: node.sender.send("out", b"2", None)) as sent:
             _beats(daemon)
-            daemon.say("ping")
+            daemon.send("ping")
             wait_for(daemon.read)
             inlet = receiver.inlet(receiver.rings[0])
             inlet.take()
             sent()
 
 
-def test_a_node_that_waits_for_an_answer_shows_that_it_does(daemon: FakeDaemon) -> None:
+def test_a_node_that_waits_for_an_answer_keeps_changing_its_pulse(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         with in_thread(lambda: node.extensions.drop("s", "k")) as dropped:
-            question = daemon.hear("ext_drop")
+            question = daemon.receive("ext_drop")
             _beats(daemon)
-            daemon.say("ext_done", ask=question.number("ask"))
+            daemon.send("ext_done", ask=question.number("ask"))
             dropped()
 
 

@@ -1,4 +1,4 @@
-"""What `dora doctor --rt` makes of what it finds: facts in, verdict and command out."""
+"""The checks of `dora doctor --rt`: facts in, level and command out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dorad.realtime import checks
-from dorad.realtime.checks import Check, judge
+from dorad.realtime.checks import Check, run_checks
 from dorad.realtime.facts import Facts
 from dorad.realtime.refusal import UNLIMITED
 
@@ -33,13 +33,13 @@ GOOD = Facts(
 )
 
 
-def test_a_machine_in_order_passes_every_check() -> None:
-    assert {found.level for found in judge(GOOD)} == {"PASS"}
-    assert {found.hint for found in judge(GOOD)} == {None}
+def test_a_well_configured_machine_passes_every_check() -> None:
+    assert {found.level for found in run_checks(GOOD)} == {"PASS"}
+    assert {found.hint for found in run_checks(GOOD)} == {None}
 
 
-def test_a_machine_that_tells_nothing_is_no_error() -> None:
-    assert {found.level for found in judge(Facts())} <= {"PASS", "WARN"}
+def test_a_machine_without_facts_is_not_an_error() -> None:
+    assert {found.level for found in run_checks(Facts())} <= {"PASS", "WARN"}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_machine_that_tells_nothing_is_no_error() -> None:
             checks.isolation,
             {"isolated": frozenset()},
             "WARN",
-            "none: whatever else runs",
+            "none: other processes may run",
             (
                 """sudo sed -i 's/^GRUB_CMDLINE_LINUX="/&isolcpus=domain,managed_irq,3"""
                 """ nohz_full=3 rcu_nocbs=3 /' /etc/default/grub"""
@@ -96,7 +96,7 @@ def test_a_machine_that_tells_nothing_is_no_error() -> None:
             checks.isolation,
             {"isolated": frozenset(), "online": frozenset({0, 1})},
             "PASS",
-            "none; with 2 cores none is to spare",
+            "none; 2 cores are too few to reserve one",
             None,
         ),
         (
@@ -110,7 +110,7 @@ def test_a_machine_that_tells_nothing_is_no_error() -> None:
             checks.interrupts,
             {"interrupts": {"9": frozenset({0}), "24": frozenset({3}), "100": frozenset({2, 3})}},
             "WARN",
-            "24, 100 may come on isolated cores (3)",
+            "24, 100 may interrupt isolated cores (3)",
             "for irq in 24 100; do echo 0-2 | sudo tee /proc/irq/$irq/smp_affinity_list; done",
         ),
         (checks.interrupts, {"isolated": frozenset()}, "PASS", "2, and no core is isolated", None),
@@ -118,7 +118,7 @@ def test_a_machine_that_tells_nothing_is_no_error() -> None:
             checks.locked_memory,
             {"locked_limit": 8 << 20},
             "WARN",
-            "at most 8192 KiB a process",
+            "at most 8192 KiB per process",
             (
                 'echo "$USER - memlock unlimited" | sudo tee /etc/security/limits.d/'
                 "dorad-memlock.conf  # then log in again, and restart dorad"
@@ -129,7 +129,7 @@ def test_a_machine_that_tells_nothing_is_no_error() -> None:
             checks.priority,
             {"priority_limit": 0, "is_service": True},
             "WARN",
-            "none to dorad itself",
+            "not to dorad itself",
             (
                 r"printf '[Service]\nLimitRTPRIO=99\n' | sudo install -D -m 644 /dev/stdin"
                 " /etc/systemd/system/dorad.service.d/rtprio.conf"
@@ -164,7 +164,7 @@ def test_a_machine_that_tells_nothing_is_no_error() -> None:
             {"clock": "hpet", "clocks": ("hpet",)},
             "WARN",
             "hpet",
-            "sudo dmesg | grep -i clocksource  # says why the kernel does not trust a faster one",
+            "sudo dmesg | grep -i clocksource  # shows why the kernel rejects a faster one",
         ),
         (
             checks.hyperthreads,
@@ -175,7 +175,7 @@ def test_a_machine_that_tells_nothing_is_no_error() -> None:
         ),
     ],
 )
-def test_what_is_found_is_judged_and_mended(
+def test_each_finding_has_a_level_a_text_and_a_fix(
     check: Callable[[Facts], Check],
     change: dict[str, Any],
     level: str,

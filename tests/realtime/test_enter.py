@@ -1,4 +1,4 @@
-"""What comes before a command whose policy nobody else can ask for."""
+"""The program that sets the policy `deadline` before a command."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ import sys
 
 import pytest
 
-from dorad.realtime.enter import entering
+from dorad.realtime.enter import wrap_command
 from dorad.realtime.schedule import SCHED_DEADLINE, Schedule
-from tests.realtime.test_processes import may
+from tests.realtime.test_processes import skip_unless_permitted
 
 DEADLINE = Schedule(SCHED_DEADLINE, 0, 0, 1_000_000, 5_000_000, 10_000_000)
 SAYS = (sys.executable, "-S", "-c", "import os; print(os.sched_getscheduler(0))")
 
 
-def test_only_a_deadline_needs_words_before_the_command() -> None:
-    assert entering(Schedule(os.SCHED_FIFO, 30), SAYS) == list(SAYS)
-    assert entering(None, SAYS) == list(SAYS)
+def test_only_a_deadline_needs_the_program_before_the_command() -> None:
+    assert wrap_command(Schedule(os.SCHED_FIFO, 30), SAYS) == list(SAYS)
+    assert wrap_command(None, SAYS) == list(SAYS)
 
 
-def test_a_deadline_is_entered() -> None:
-    may(DEADLINE)
-    argv = entering(DEADLINE, SAYS)
-    said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
-    assert int(said.stdout) == SCHED_DEADLINE | os.SCHED_RESET_ON_FORK
-    assert said.stderr == ""
+def test_a_command_runs_with_its_deadline() -> None:
+    skip_unless_permitted(DEADLINE)
+    argv = wrap_command(DEADLINE, SAYS)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) == SCHED_DEADLINE | os.SCHED_RESET_ON_FORK
+    assert done.stderr == ""
 
 
-def test_a_deadline_that_is_refused_is_told() -> None:
+def test_a_refused_deadline_is_reported() -> None:
     impossible = Schedule(SCHED_DEADLINE, 0, 0, 5_000_000, 1_000_000, 1_000_000)
-    argv = entering(impossible, SAYS)
-    said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
-    assert int(said.stdout) == os.SCHED_OTHER
-    assert said.stderr.startswith("realtime: runs without `deadline (5 ms within 1 ms, every 1 ms)")
+    argv = wrap_command(impossible, SAYS)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) == os.SCHED_OTHER
+    assert done.stderr.startswith("realtime: runs without `deadline (5 ms within 1 ms, every 1 ms)")
 
 
-def test_the_right_to_it_is_not_the_commands() -> None:
-    may(DEADLINE)
+def test_the_command_does_not_keep_the_capability() -> None:
+    skip_unless_permitted(DEADLINE)
     caps = ("--inh-caps=+sys_nice", "--ambient-caps=+sys_nice", "--bounding-set=-all,+sys_nice")
     user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *caps)
     says = "import os; print(os.sched_getscheduler(0), open('/proc/self/status').read())"
-    # The interpreter of these tests may lie where another user cannot look.
-    argv = [*user, *entering(DEADLINE, ("/usr/bin/python3", "-S", "-c", says))]
+    # The interpreter of these tests may be where another user cannot read.
+    argv = [*user, *wrap_command(DEADLINE, ("/usr/bin/python3", "-S", "-c", says))]
     if os.geteuid() != 0 or subprocess.run([*user, sys.executable, "-V"], check=False).returncode:
-        pytest.skip("becoming another user takes root, and an interpreter that all may run")
-    said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert said.split()[0] == str(SCHED_DEADLINE | os.SCHED_RESET_ON_FORK)
-    assert "CapEff:\t0000000000000000" in said
+        pytest.skip("needs root, and an interpreter that every user may run")
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert done.split()[0] == str(SCHED_DEADLINE | os.SCHED_RESET_ON_FORK)
+    assert "CapEff:\t0000000000000000" in done

@@ -1,4 +1,4 @@
-"""Reading /proc and /sys, as a robot's might be."""
+"""Facts read from /proc and /sys of imagined robots."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(root: Path, **files: str) -> ProcReader:
     return ProcReader(root)
 
 
-def test_everything_is_found(tmp_path: Path) -> None:
+def test_all_facts_are_read(tmp_path: Path) -> None:
     clock = "sys/devices/system/clocksource/clocksource0"
     reader = write(
         tmp_path,
@@ -66,7 +66,7 @@ def test_everything_is_found(tmp_path: Path) -> None:
     assert (found.clock, found.clocks) == ("hpet", ("tsc", "hpet"))
 
 
-def test_a_machine_without_any_of_it_tells_nothing(tmp_path: Path) -> None:
+def test_missing_files_give_empty_facts(tmp_path: Path) -> None:
     found = ProcReader(tmp_path).facts()
     assert found == Facts(machine=found.machine)
 
@@ -86,7 +86,7 @@ def test_a_machine_without_any_of_it_tells_nothing(tmp_path: Path) -> None:
         ("#1 SMP", {}, "voluntary"),
     ],
 )
-def test_the_kinds_of_preemption(
+def test_each_kind_of_preemption_is_recognised(
     tmp_path: Path, version: str, extra: dict[str, str], kind: str
 ) -> None:
     assert write(tmp_path, **{"proc/version": version}, **extra).facts().preemption == kind
@@ -97,5 +97,5 @@ def test_lists_of_cores_are_read_and_written(text: str) -> None:
     assert spell(parse(text)) == text
 
 
-def test_this_machine_can_be_read() -> None:
+def test_the_facts_of_this_machine_can_be_read() -> None:
     assert ProcReader().facts().priority_limit is not None

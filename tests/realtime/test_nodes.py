@@ -1,4 +1,4 @@
-"""Nodes under a real daemon: what the kernel says of them, and what is said where it refuses."""
+"""Nodes under a real daemon: their scheduling in the kernel, and the reports of refusals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dorad.realtime.memory import CAP_IPC_LOCK, has_capability
 from dorad.realtime.schedule import Schedule
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.flows import write_flow
-from tests.realtime.test_processes import may
+from tests.realtime.test_processes import skip_unless_permitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ def flow(folder: Path, speed: str = "fast", millis: int = 20, **realtime: object
 
 
 def start(dorad: Daemon, file: Path) -> int:
-    """The pid of the node, once it runs."""
+    """Return the pid of the node once it runs."""
     dorad.dora_ok("start", file, "--name", "robot", "--detach")
     with dorad.client() as client:
         pid = client.node_info("arm").info.pid
@@ -60,8 +60,8 @@ def locked_kb(pid: int) -> int:
     return int(status.partition("VmLck:")[2].split()[0])
 
 
-def test_a_node_is_urgent_and_its_memory_locked(dorad: Daemon, tmp_path: Path) -> None:
-    may(Schedule(os.SCHED_FIFO, 9))
+def test_a_node_runs_in_real_time_with_locked_memory(dorad: Daemon, tmp_path: Path) -> None:
+    skip_unless_permitted(Schedule(os.SCHED_FIFO, 9))
     if not has_capability(CAP_IPC_LOCK):
         pytest.skip("memory can be locked without limit only with CAP_IPC_LOCK")
     pid = start(dorad, flow(tmp_path, policy="fifo", priority=9, lock_memory=True))
@@ -73,7 +73,7 @@ def test_a_node_is_urgent_and_its_memory_locked(dorad: Daemon, tmp_path: Path) -
     assert "Notes:" not in info
 
 
-def test_what_is_refused_is_told_in_the_log_and_with_the_node(tmp_path: Path) -> None:
+def test_refusals_are_in_the_log_and_in_the_nodes_info(tmp_path: Path) -> None:
     with daemon() as dorad:
         dorad.end()
         dorad.bin = bare(tmp_path, dorad.bin)
@@ -84,8 +84,8 @@ def test_what_is_refused_is_told_in_the_log_and_with_the_node(tmp_path: Path) ->
             pytest.skip("every user may run in real time here")
         dorad.until(lambda: "lock_memory:" in dorad.dora_ok("node", "info", "arm"))
         info = dorad.dora_ok("node", "info", "arm")
-        said = dorad.dora_ok("logs", "robot")
-        for text in (info, said):
+        logs = dorad.dora_ok("logs", "robot")
+        for text in (info, logs):
             assert "realtime: runs without `fifo 9`: its limit of real-time priority is" in text
             assert "LimitRTPRIO=99" in text
             assert "lock_memory:" in text
@@ -111,7 +111,7 @@ def bare(folder: Path, programs: Path) -> Path:
 
 
 def timers(dorad: Daemon) -> dict[str, float]:
-    """How the node keeps up; nothing while the daemon has not looked."""
+    """The timer statistics of the node; empty until the daemon has sampled them."""
     (node,) = json.loads(dorad.dora_ok("top", "--once"))
     return node["timers"] or {}
 
@@ -126,7 +126,7 @@ def test_missed_deadlines_are_counted(dorad: Daemon, tmp_path: Path) -> None:
     assert "deadlines missed" in info
 
 
-def test_a_node_that_keeps_up_misses_none(dorad: Daemon, tmp_path: Path) -> None:
+def test_a_node_in_time_misses_no_deadline(dorad: Daemon, tmp_path: Path) -> None:
     start(dorad, flow(tmp_path, millis=500, deadline_ms=3000))
     dorad.until(lambda: timers(dorad).get("delay_ms") is not None)
     assert timers(dorad)["deadline_misses"] == 0

@@ -1,4 +1,4 @@
-"""A daemon that gives itself real time: only its loop's thread is urgent, nodes are not bound."""
+"""Real time for the daemon itself: only for the thread of its loop, not for nodes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dorad.realtime.settings import RealtimeSettings
 from tests.harness.daemon import daemon
 from tests.harness.flows import counting
 from tests.realtime.test_nodes import bare, locked_kb
-from tests.realtime.test_processes import may
+from tests.realtime.test_processes import skip_unless_permitted
 
 pytestmark = pytest.mark.timeout(120)
 
 
 def policies(pid: int) -> dict[int, int]:
-    """The policy of each thread of a process."""
+    """Return the policy of each thread of a process."""
     return {int(t.name): os.sched_getscheduler(int(t.name)) for t in threads(pid)}
 
 
@@ -32,13 +32,13 @@ def test_settings_that_are_not_enabled_do_nothing() -> None:
     assert apply(RealtimeSettings(priority=1000, cpu_affinity=(10**6,))) == []
 
 
-def test_the_loop_is_urgent_and_no_other_thread_or_node(tmp_path: Path) -> None:
-    may(Schedule(os.SCHED_FIFO, 10))
+def test_only_the_thread_of_the_loop_runs_in_real_time(tmp_path: Path) -> None:
+    skip_unless_permitted(Schedule(os.SCHED_FIFO, 10))
     with daemon() as dorad:
         dorad.end()
         dorad.start("--rt")
         dorad.dora_ok("start", counting(tmp_path), "--name", "count", "--detach")
-        # What is measured, is measured in another thread.
+        # Measurements run in another thread.
         dorad.until(lambda: len(threads(dorad.pid)) > 1)
         found = policies(dorad.pid)
         assert found.pop(dorad.pid) == os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
@@ -51,7 +51,7 @@ def test_the_loop_is_urgent_and_no_other_thread_or_node(tmp_path: Path) -> None:
         assert {os.sched_getscheduler(n.pid) for n in nodes if n.pid} == {os.SCHED_OTHER}
 
 
-def test_what_is_refused_is_a_notice(tmp_path: Path) -> None:
+def test_refusals_are_notices(tmp_path: Path) -> None:
     with daemon() as dorad:
         dorad.end()
         dorad.bin = bare(tmp_path, dorad.bin)
@@ -65,7 +65,7 @@ def test_what_is_refused_is_a_notice(tmp_path: Path) -> None:
         assert memory.startswith("dorad itself: lock_memory: ")
 
 
-def test_cores_that_are_not_there_are_named() -> None:
+def test_missing_cores_are_named() -> None:
     pid = os.fork()
     if pid == 0:
         every = os.sched_getaffinity(0)
@@ -78,6 +78,6 @@ def test_cores_that_are_not_there_are_named() -> None:
             )
         )
         pinned = os.sched_getaffinity(0) == {min(every)}
-        told = len(lines) == 1 and "may not use core 1000000" in lines[0]
-        os._exit(0 if pinned and told else 1)
+        reported = len(lines) == 1 and "may not use core 1000000" in lines[0]
+        os._exit(0 if pinned and reported else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

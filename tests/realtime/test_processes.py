@@ -1,4 +1,4 @@
-"""A process runs in real time from its first line, as the kernel itself says."""
+"""A process runs in real time from its first line, as the kernel reports."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ print(resource.getrlimit(resource.RLIMIT_MEMLOCK)[0])
 
 
 def refusal(wanted: Schedule) -> int:
-    """Whether this machine lets us: what a child of ours is answered."""
+    """The errno that the kernel returns to a child of ours, 0 if it allows the schedule."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -46,14 +46,14 @@ def refusal(wanted: Schedule) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def may(wanted: Schedule) -> None:
+def skip_unless_permitted(wanted: Schedule) -> None:
     code = refusal(wanted)
     if code:
         pytest.skip(f"this machine gives us no real time: {os.strerror(code)}")
 
 
 async def output(wanted: Schedule | None, *, source: str = _SAYS) -> tuple[list[str], int]:
-    """What a process that is scheduled so says of itself, and what it was refused."""
+    """The lines that a process with this schedule prints, and the errno of a refusal."""
     read, write = os.pipe()
     env = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     command = Command((sys.executable, "-S", "-c", source), Path("/"), env, schedule=wanted)
@@ -68,35 +68,35 @@ async def output(wanted: Schedule | None, *, source: str = _SAYS) -> tuple[list[
 
 
 @pytest.mark.parametrize("policy", [os.SCHED_FIFO, os.SCHED_RR])
-async def test_the_main_thread_is_urgent_and_nothing_else_of_the_process(policy: int) -> None:
+async def test_only_the_main_thread_of_the_process_runs_in_real_time(policy: int) -> None:
     wanted = Schedule(policy, 7)
-    may(wanted)
+    skip_unless_permitted(wanted)
     lines, refused = await output(wanted)
     assert refused == 0
     assert lines[:3] == [f"{policy | _RESET} 7", "0 0", "0 0"]
 
 
-async def test_a_deadline() -> None:
+async def test_a_process_runs_with_its_deadline() -> None:
     wanted = Schedule(SCHED_DEADLINE, 0, 0, 1_000_000, 5_000_000, 10_000_000)
-    may(wanted)
+    skip_unless_permitted(wanted)
     lines, refused = await output(wanted)
     assert refused == 0
     assert lines[:3] == [f"{SCHED_DEADLINE | _RESET} 0", "0 0", "0 0"]
 
 
-async def test_nothing_is_urgent_unless_it_is_said() -> None:
+async def test_without_settings_no_process_runs_in_real_time() -> None:
     lines, refused = await output(None)
     assert refused == 0
     assert lines[0] == "0 0"
 
 
-async def test_a_process_that_is_refused_runs_without() -> None:
+async def test_a_refused_process_runs_without_real_time() -> None:
     lines, refused = await output(Schedule(os.SCHED_FIFO, 100))
     assert refused == errno.EINVAL
     assert lines[0] == "0 0"
 
 
-async def test_the_limit_of_locked_memory_is_lifted_where_that_is_allowed() -> None:
+async def test_the_limit_of_locked_memory_is_raised_if_allowed() -> None:
     allowed = has_capability(CAP_SYS_RESOURCE)
     lines, _ = await output(Schedule(lock_memory=1))
     own, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)

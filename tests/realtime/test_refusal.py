@@ -1,4 +1,4 @@
-"""What is said of a process that does not get the real time it asks for."""
+"""The line about a process that is refused real time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from dorad.dataflow.model import Realtime, Scheduling
+from dorad.dataflow.settings import Realtime, Scheduling
 from dorad.realtime.refusal import policy_refused, rights
 from dorad.realtime.schedule import SCHED_DEADLINE, Schedule, schedule_of
 
@@ -16,23 +16,23 @@ DEADLINE = Schedule(SCHED_DEADLINE, 0, 0, 1_000_000, 2_500_000, 5_000_000)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "number", "nice", "said"),
+    ("wanted", "number", "nice", "expected"),
     [
         (FIFO, errno.EPERM, False, "`fifo 50`: its limit of real-time priority is 10 and CAP_SYS"),
         (FIFO, errno.EPERM, False, "LimitRTPRIO=99 in the unit, or `@realtime - rtprio 99`"),
         (FIFO, errno.EPERM, True, "no share of real time; give it some in cpu.rt_runtime_us"),
         (DEADLINE, errno.EPERM, False, "`deadline (1 ms within 2.5 ms, every 5 ms)`: CAP_SYS_NICE"),
-        (DEADLINE, errno.EPERM, True, "free to use every core"),
-        (DEADLINE, errno.EBUSY, True, "ask for less with `runtime_ms`"),
+        (DEADLINE, errno.EPERM, True, "may use every core"),
+        (DEADLINE, errno.EBUSY, True, "reduce `runtime_ms`"),
         (FIFO, errno.EINVAL, True, "Invalid argument"),
     ],
 )
-def test_the_line_names_what_is_missing(
-    wanted: Schedule, number: int, nice: bool, said: str
+def test_the_line_names_the_missing_right(
+    wanted: Schedule, number: int, nice: bool, expected: str
 ) -> None:
     line = policy_refused(wanted, number, 10, nice=nice)
     assert line.startswith("realtime: runs without `")
-    assert said in line
+    assert expected in line
     assert "\n" not in line
 
 
@@ -56,7 +56,5 @@ def test_the_rights_of_a_process_are_read() -> None:
         ),
     ],
 )
-def test_the_file_says_what_the_kernel_is_asked_for(
-    realtime: Realtime | None, wanted: Schedule | None
-) -> None:
+def test_the_schedule_follows_the_file(realtime: Realtime | None, wanted: Schedule | None) -> None:
     assert schedule_of(realtime) == wanted

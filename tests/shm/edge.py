@@ -77,7 +77,7 @@ class Edge:
         return sample
 
     def take(self) -> bytes | None:
-        """Receive a payload, and let go of it."""
+        """Receive a payload and release its sample."""
         taken = self.inlet.take()
         return None if taken is None else content(taken)
 
@@ -87,7 +87,7 @@ class Edge:
 
 
 def content(taken: Taken) -> bytes:
-    """The bytes of a received payload, wherever it lies."""
+    """Return the bytes of a received payload, copied or borrowed."""
     size, payload, borrow, offset = taken[4:8]
     if payload is not None:
         return payload
@@ -97,7 +97,7 @@ def content(taken: Taken) -> bytes:
 
 @contextmanager
 def edge(queue_size: int = 10, *, blocking: bool = False, lane: bool = False) -> Iterator[Edge]:
-    """An edge between two ends in this process, its consumer attached."""
+    """An edge between two ends in this process, with its consumer attached."""
     plan = layout.plan([queue_size], lanes=[lane])
     memory = create.create_mailbox(plan.size)
     bells = [doorbell.create(), doorbell.create()]

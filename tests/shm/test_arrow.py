@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dorad.shm import arrow
 
 
-def travel(array: Any) -> pa.Array:
+def round_trip(array: Any) -> pa.Array:
     """Encode, lay out in memory as a publisher does, and decode as a subscriber does."""
     code, length, nulls, size, parts = arrow.encode(array)
     memory = bytearray(size)
@@ -115,7 +115,7 @@ def arrays(draw: st.DrawFn) -> pa.Array:
 
 @given(arrays())
 def test_every_array_arrives_as_it_was_sent(array: pa.Array) -> None:
-    received = travel(array)
+    received = round_trip(array)
     assert received.type == array.type
     assert received.equals(array)
 
@@ -143,7 +143,7 @@ def test_every_array_arrives_as_it_was_sent(array: pa.Array) -> None:
 def test_particular_arrays_arrive(array: pa.Array) -> None:
     pa.register_extension_type(Celsius())
     try:
-        received = travel(array)
+        received = round_trip(array)
     finally:
         pa.unregister_extension_type("test.celsius")
     assert received.type == array.type
@@ -154,23 +154,23 @@ def test_a_union_arrives() -> None:
     union = pa.UnionArray.from_sparse(
         pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])]
     )
-    assert travel(union).to_pylist() == union.to_pylist()
+    assert round_trip(union).to_pylist() == union.to_pylist()
 
 
 def test_the_data_buffer_is_exactly_as_long_as_the_data() -> None:
-    received = travel(pa.array(np.arange(10, dtype=np.uint8)).slice(2, 5))
+    received = round_trip(pa.array(np.arange(10, dtype=np.uint8)).slice(2, 5))
     assert received.buffers()[1].size == 5
 
 
 def test_bytes_arrive_as_uint8() -> None:
-    received = travel(b"abc")
+    received = round_trip(b"abc")
     assert received.type == pa.uint8()
     assert received.to_pylist() == [97, 98, 99]
 
 
 def test_a_record_batch_arrives_as_a_struct_array() -> None:
     batch = pa.record_batch({"a": [1, 2], "b": ["x", "y"]})
-    assert travel(batch).to_pylist() == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+    assert round_trip(batch).to_pylist() == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
 
 
 @pytest.mark.parametrize(
@@ -189,12 +189,12 @@ def test_a_record_batch_arrives_as_a_struct_array() -> None:
     ],
     ids=lambda data: type(data).__name__,
 )
-def test_other_data_is_refused_naming_what_is_accepted(data: Any) -> None:
+def test_other_data_is_refused_with_a_list_of_accepted_types(data: Any) -> None:
     with pytest.raises(RuntimeError, match=r"invalid data type.*Accepted are bytes, pyarrow"):
         arrow.encode(data)
 
 
-def test_a_payload_that_is_no_stream_is_an_error() -> None:
+def test_a_payload_that_is_not_a_stream_is_an_error() -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         arrow.decode(arrow.CODE_IPC, 1, 0, pa.py_buffer(b"garbage"))
     with pytest.raises(ValueError, match="unknown type code 77"):

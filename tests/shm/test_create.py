@@ -1,4 +1,4 @@
-"""Shared memory by owner: what each process can do with the descriptors that it is given."""
+"""Rights to shared memory: what each process can do with the descriptors it receives."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ for attempt in (
         continue
     sys.exit("it could be written")
 """
-"""Tries all ways to write what a descriptor that was handed over stands for."""
+"""A program that tries all ways to write to the memory behind a received descriptor."""
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def closing(*descriptors: int) -> Iterator[None]:
             os.close(descriptor)
 
 
-def test_nobody_can_shrink_grow_or_seal_a_mailbox() -> None:
+def test_no_process_can_shrink_grow_or_seal_a_mailbox() -> None:
     memory = create.create_mailbox(SIZE, room=4 * SIZE)
     with closing(memory):
         assert os.fstat(memory).st_size == 4 * SIZE
@@ -65,7 +65,7 @@ def test_nobody_can_shrink_grow_or_seal_a_mailbox() -> None:
         check.check_memory("its mailbox", memory, 4 * SIZE)
 
 
-def test_a_mailbox_whose_pages_are_taken_away_can_still_be_used() -> None:
+def test_a_mailbox_whose_pages_were_removed_can_still_be_used() -> None:
     memory = create.create_mailbox(SIZE)
     with closing(memory):
         mapping = Mapping(memory)
@@ -111,7 +111,7 @@ def test_arrays_over_received_memory_cannot_be_changed() -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can run a process of another user")
 @pytest.mark.parametrize("kind", ["pool", "texts"])
-def test_another_users_process_cannot_open_received_memory_anew_to_write(kind: str) -> None:
+def test_a_process_of_another_user_cannot_reopen_received_memory_for_writing(kind: str) -> None:
     if kind == "pool":
         descriptors = tuple(create.create_pool(SIZE))
     else:
@@ -131,7 +131,7 @@ def test_another_users_process_cannot_open_received_memory_anew_to_write(kind: s
         assert os.fstat(descriptors[-1]).st_size == SIZE
 
 
-def test_nobody_but_the_daemon_writes_its_texts() -> None:
+def test_only_the_daemon_can_write_its_texts() -> None:
     memory, mapping = create.create_texts(SIZE)
     with closing(memory):
         mapping.memory[:4] = b"text"
@@ -148,11 +148,11 @@ def test_nobody_but_the_daemon_writes_its_texts() -> None:
 
 
 def names() -> set[str]:
-    """What of this process has a name in /dev/shm."""
+    """Segments of this process that have a name in /dev/shm."""
     return {path.name for path in Path("/dev/shm").glob(f"*{os.getpid()}-*")}
 
 
-def test_no_name_is_left() -> None:
+def test_a_pool_leaves_no_name() -> None:
     with closing(*create.create_pool(SIZE)):
         assert not names()
     with pytest.raises(create.ShmFullError):
@@ -160,7 +160,7 @@ def test_no_name_is_left() -> None:
     assert not names()
 
 
-def test_what_is_no_mailbox_or_of_another_size_is_found_out() -> None:
+def test_memory_that_is_not_a_mailbox_of_the_right_size_is_refused() -> None:
     plain = os.memfd_create("plain")
     os.ftruncate(plain, SIZE)
     mailbox = create.create_mailbox(SIZE)
@@ -175,7 +175,7 @@ def test_what_is_no_mailbox_or_of_another_size_is_found_out() -> None:
             with pytest.raises(ValueError, match="not sealed memory"):
                 check.check_memory("its mailbox", wrong, SIZE)
         for wrong in (plain, pool.owner, mailbox, read, bell):
-            with pytest.raises(ValueError, match="can only be read"):
+            with pytest.raises(ValueError, match="not read-only memory"):
                 check.check_segment(wrong, SIZE)
         for wrong in (plain, mailbox, read):
             with pytest.raises(ValueError, match="its doorbell is"):

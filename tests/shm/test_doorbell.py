@@ -27,19 +27,19 @@ def test_a_ring_before_the_wait_is_not_lost(bell: int) -> None:
     assert waiter.wait(None) == [bell]
 
 
-def test_a_ring_before_there_was_a_waiter_is_not_lost(bell: int) -> None:
+def test_a_ring_before_the_waiter_exists_is_not_lost(bell: int) -> None:
     doorbell.ring(bell)
     assert doorbell.Waiter(bell).wait(None) == [bell]
 
 
 @pytest.mark.parametrize("fine", [False, True])
-def test_a_wait_may_be_for_ages(bell: int, fine: bool) -> None:
+def test_a_timeout_may_exceed_what_the_kernel_accepts(bell: int, fine: bool) -> None:
     waiter = doorbell.Waiter(bell)
     doorbell.ring(bell)
     assert waiter.wait(10**30, fine=fine) == [bell]
 
 
-def test_every_ring_ends_a_wait_although_nobody_reads_the_bell(bell: int) -> None:
+def test_every_ring_ends_a_wait_although_the_bell_is_never_read(bell: int) -> None:
     waiter = doorbell.Waiter(bell)
     for _ in range(3):
         doorbell.ring(bell)
@@ -55,7 +55,7 @@ def test_a_ring_ends_a_wait(bell: int) -> None:
     ringer.join()
 
 
-def test_a_hushed_bell_is_silent(bell: int) -> None:
+def test_a_cleared_bell_does_not_end_a_wait(bell: int) -> None:
     doorbell.ring(bell)
     doorbell.clear(bell)
     doorbell.clear(bell)
@@ -74,7 +74,7 @@ def _timed(waiter: doorbell.Waiter, nanos: int) -> int:
     return time.monotonic_ns() - started
 
 
-def test_another_descriptor_ends_the_wait_for_as_long_as_it_is_ready(bell: int) -> None:
+def test_another_descriptor_ends_waits_while_it_is_ready(bell: int) -> None:
     other = doorbell.create()
     doorbell.ring(other)
     waiter = doorbell.Waiter(bell, [other])

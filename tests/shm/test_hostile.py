@@ -1,4 +1,4 @@
-"""What a hostile peer writes into shared memory: no crash, no read elsewhere, no hang."""
+"""A hostile peer writes into shared memory: no crash, no read elsewhere, no hang."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def e() -> Iterator[Edge]:
         vars(made).clear()
 
 
-def test_what_is_right_arrives(e: Edge) -> None:
+def test_a_valid_entry_arrives(e: Edge) -> None:
     _push(e, _right(e))
     event = _input(e).take()
     assert event is not None
@@ -99,7 +99,7 @@ SEGMENT = 1 << 18  # what the pool makes for small samples
         {"code": STRING},
     ],
 )
-def test_an_entry_of_which_a_field_is_wrong_is_an_error_and_counted(
+def test_an_entry_with_a_wrong_field_is_an_error_and_counted(
     e: Edge, wrong: dict[str, int]
 ) -> None:
     right = _right(e)
@@ -117,7 +117,7 @@ def test_an_entry_of_which_a_field_is_wrong_is_an_error_and_counted(
     assert (seen.sent, seen.received, seen.dropped, seen.unreadable) == (2, 2, 0, 1)
 
 
-def test_a_slot_is_not_lost_to_an_entry_that_cannot_be_read(e: Edge) -> None:
+def test_an_unreadable_entry_does_not_cost_a_slot(e: Edge) -> None:
     item = _input(e)
     right = _right(e)
     for _ in range(3 * layout.HAZARDS):
@@ -129,7 +129,7 @@ def test_a_slot_is_not_lost_to_an_entry_that_cannot_be_read(e: Edge) -> None:
 
 @pytest.mark.parametrize("array", [pa.array(["ab", "cd"] * 50), pa.array([b"ab", None] * 50)])
 @pytest.mark.parametrize("offset", [-1, 1 << 30, -(1 << 31)])
-def test_offsets_that_point_elsewhere_are_an_error(e: Edge, array: pa.Array, offset: int) -> None:
+def test_offsets_outside_the_payload_are_an_error(e: Edge, array: pa.Array, offset: int) -> None:
     fields = _right(e, array)
     table = fields["offset"] + (16 if fields["nulls"] else 0)
     memory = e.pool.find(fields["segment"], fields["offset"]).segment.mapping.memory  # type: ignore[union-attr]
@@ -148,7 +148,7 @@ def test_offsets_that_point_elsewhere_are_an_error(e: Edge, array: pa.Array, off
         pa.array([{"a": "x"}, {"a": None}] * 600),
     ],
 )
-def test_what_is_written_after_the_check_leads_nowhere_else(e: Edge, array: pa.Array) -> None:
+def test_changes_after_the_check_do_not_redirect_a_read(e: Edge, array: pa.Array) -> None:
     fields = _right(e, array)
     _push(e, fields)
     event = _input(e).take()
@@ -163,7 +163,7 @@ def test_what_is_written_after_the_check_leads_nowhere_else(e: Edge, array: pa.A
     assert value.null_count == array.null_count
 
 
-def test_how_many_nulls_there_are_is_not_believed(e: Edge) -> None:
+def test_the_null_count_of_a_sender_is_not_trusted(e: Edge) -> None:
     fields = _right(e, pa.array([1, None, 3, None]))
     _push(e, fields | {"nulls": 4})
     event = _input(e).take()
@@ -195,7 +195,7 @@ def test_malformed_metadata_are_an_error_event(e: Edge, metadata: bytes) -> None
     assert (item.take() or {})["value"].to_pylist() == [ord("y")]
 
 
-def test_metadata_nested_deeper_than_python_goes_are_an_error_event(e: Edge) -> None:
+def test_metadata_nested_too_deeply_for_python_are_an_error_event(e: Edge) -> None:
     sample = e.pool.take(200_000)
     sample.write(0, b'{"a":' + b"[" * 199_995)
     fields = dict.fromkeys(FIELDS, 0) | {"stamp": 1, "meta_size": 200_000}
@@ -206,7 +206,7 @@ def test_metadata_nested_deeper_than_python_goes_are_an_error_event(e: Edge) -> 
 
 @pytest.mark.parametrize("lane", [False, True])
 @pytest.mark.parametrize("head", [0, 3, 1 << 62, (1 << 64) - 1])
-def test_a_count_that_was_overwritten_ends_nothing(lane: bool, head: int) -> None:
+def test_an_overwritten_count_does_not_end_the_receiver(lane: bool, head: int) -> None:
     with edge(5, lane=lane) as e:
         item = _input(e)
         for n in range(8):
@@ -219,7 +219,7 @@ def test_a_count_that_was_overwritten_ends_nothing(lane: bool, head: int) -> Non
         for _ in range(20):
             item.take()
             item.ready()
-        # An honest sender writes its own count again, and is understood from the second message on.
+        # An honest sender rewrites its count: the receiver is right from the second message on.
         e.push(b"a")
         for _ in range(20):
             item.take()
@@ -230,7 +230,7 @@ def test_a_count_that_was_overwritten_ends_nothing(lane: bool, head: int) -> Non
 
 
 class _Racing:
-    """Words of which one has grown whenever it is read, as if its writer never rested."""
+    """Words, one of which grows with every read, as if its writer never paused."""
 
     def __init__(self, words: memoryview, at: int, step: int) -> None:
         self._words = words
@@ -250,7 +250,9 @@ class _Racing:
     ("lane", "word"),
     [(False, layout.RING_HEAD), (True, layout.RING_HEAD), (True, layout.RING_LANE_HEAD)],
 )
-def test_a_sender_that_only_moves_its_count_holds_nobody(lane: bool, word: int) -> None:
+def test_a_sender_that_keeps_changing_its_count_does_not_block_receivers(
+    lane: bool, word: int
+) -> None:
     with edge(lane=lane) as e:
         e.inlet._words = _Racing(e.box.words, e.ring.base + word, 1000)  # type: ignore[assignment]
         item = _input(e)
@@ -266,7 +268,7 @@ def test_a_sender_that_only_moves_its_count_holds_nobody(lane: bool, word: int) 
         assert done.wait(20), "it is still looking"
 
 
-def test_a_consumer_that_only_moves_its_count_does_not_hold_who_reads_the_counters() -> None:
+def test_a_consumer_that_keeps_changing_its_count_does_not_block_readers_of_counters() -> None:
     with edge() as e:
         racing: Any = _Racing(e.box.words, e.ring.base + layout.RING_RECEIVED, 1)
         assert counters(racing, e.ring.base).sent == 0
@@ -275,7 +277,7 @@ def test_a_consumer_that_only_moves_its_count_does_not_hold_who_reads_the_counte
 @pytest.mark.parametrize("word", range(layout.RING_HEAD, layout.RING_WORDS))
 @pytest.mark.parametrize("value", [1 << 63, (1 << 64) - 1])
 @pytest.mark.parametrize("lane", [False, True])
-def test_new_ends_go_on_whatever_their_words_say(word: int, value: int, lane: bool) -> None:
+def test_new_ends_work_whatever_is_in_their_words(word: int, value: int, lane: bool) -> None:
     with edge(lane=lane) as e:
         e.box.words[e.ring.base + word] = value
         e.outlet, e.inlet = e.new_outlet(), e.new_inlet()
@@ -303,7 +305,7 @@ def test_new_ends_go_on_whatever_their_words_say(word: int, value: int, lane: bo
         (layout.RING_LANE, 1 << 62),
     ],
 )
-def test_a_ring_that_was_overwritten_is_not_used(e: Edge, word: int, value: int) -> None:
+def test_an_overwritten_ring_is_not_used(e: Edge, word: int, value: int) -> None:
     assert ring_at(e.box.words, e.ring.base) == e.ring
     e.box.words[e.ring.base + word] = value
     with pytest.raises(layout.LayoutError, match="is damaged"):
@@ -315,7 +317,7 @@ def test_a_ring_outside_of_its_mailbox_is_not_used(e: Edge) -> None:
         ring_at(e.box.words, len(e.box.words))
 
 
-def test_a_latched_message_that_cannot_be_read_is_one_error(e: Edge) -> None:
+def test_an_unreadable_latched_message_is_one_error_event(e: Edge) -> None:
     e.box.words[e.ring.base + layout.RING_LATCHED] = 1
     e.outlet = LatchedOutlet(e.peer, e.ring, blocking=False)
     from dorad.shm.latch import LatchedInlet
@@ -330,7 +332,7 @@ def test_a_latched_message_that_cannot_be_read_is_one_error(e: Edge) -> None:
     assert item.take() is None
 
 
-def test_a_timer_whose_words_are_overwritten_ticks_on(e: Edge) -> None:
+def test_a_timer_whose_words_are_overwritten_keeps_ticking(e: Edge) -> None:
     words, base = e.box.words, e.ring.base
     for at in (layout.RING_LAST, layout.RING_TAIL, layout.RING_RECEIVED, layout.RING_LATENCY_SUM):
         words[base + at] = (1 << 64) - 1
@@ -343,7 +345,7 @@ def test_a_timer_whose_words_are_overwritten_ticks_on(e: Edge) -> None:
             words[base + at] = (1 << 64) - 1
 
 
-def test_a_place_outside_of_its_segment_is_no_sample(e: Edge) -> None:
+def test_an_offset_outside_the_segment_finds_no_sample(e: Edge) -> None:
     sample = e.pool.take(1000)
     assert e.pool.find(sample.segment.number, sample.offset) is sample
     assert e.pool.find(sample.segment.number, 1 << 63) is None

@@ -24,7 +24,7 @@ class Message:
 
 
 class Queue:
-    """What a queue of `size` does, message by message: evict as each one comes, flush at once."""
+    """The rules for a queue of `size`, message by message: evict on arrival, flush at once."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -54,7 +54,7 @@ def push(e: Edge, message: Message) -> None:
 
 
 def watch(e: Edge) -> list[int]:
-    """Give a consumer a way to read sessions; return what it will report as lost."""
+    """Let a consumer read sessions; return the list of losses that it reports."""
     lost: list[int] = []
     e.inlet.session_of = bytes.decode  # type: ignore[attr-defined]
     e.inlet.on_lost = lost.append  # type: ignore[attr-defined]
@@ -79,7 +79,7 @@ def drain_all(e: Edge) -> int:
     size=st.integers(1, 5),
     steps=st.lists(st.sampled_from(["ordinary", "correlated", "take", "restart", "kill"])),
 )
-def test_what_waits_is_what_the_rules_say_however_messages_come(
+def test_the_queue_equals_a_model_whatever_order_messages_come_in(
     size: int, steps: list[str]
 ) -> None:
     with edge(size, lane=True) as e:
@@ -116,7 +116,7 @@ def test_what_waits_is_what_the_rules_say_however_messages_come(
         )
     )
 )
-def test_a_flush_empties_what_is_older_of_its_own_session(steps: list[tuple[int, str]]) -> None:
+def test_a_flush_drops_older_messages_of_its_own_session(steps: list[tuple[int, str]]) -> None:
     # A queue that is never full: until the consumer looks, what is void takes up its place.
     with edge(len(steps) + 1, lane=True) as e:
         watch(e)
@@ -137,7 +137,7 @@ def test_a_flush_empties_what_is_older_of_its_own_session(steps: list[tuple[int,
         assert counters.sent == counters.received + counters.dropped
 
 
-def test_a_flush_without_a_session_empties_all_but_an_exchange() -> None:
+def test_a_flush_without_a_session_drops_all_but_messages_of_calls_and_goals() -> None:
     with edge(lane=True) as e:
         watch(e)
         for number, (flags, session) in enumerate(
@@ -147,7 +147,7 @@ def test_a_flush_without_a_session_empties_all_but_an_exchange() -> None:
         assert drain(e) == [2, 3]
 
 
-def test_what_of_an_exchange_must_be_dropped_is_reported() -> None:
+def test_dropped_messages_of_calls_and_goals_are_reported() -> None:
     with edge(3, lane=True) as e:
         lost = watch(e)
         for number in range(5):
@@ -155,7 +155,7 @@ def test_what_of_an_exchange_must_be_dropped_is_reported() -> None:
         assert (drain(e), sum(lost)) == ([2, 3, 4], 2)
 
 
-def test_a_burst_of_ordinary_messages_displaces_no_request_for_ever_so_long() -> None:
+def test_a_long_burst_of_ordinary_messages_displaces_no_request() -> None:
     with edge(2, lane=True) as e:
         push(e, Message(0, CORRELATED, ""))
         for number in range(1, 1000):
@@ -185,7 +185,7 @@ def test_a_sample_in_the_lane_is_kept_while_its_entry_may_be_read() -> None:
         assert all(item is not None and content(item) == request for item in held)
 
 
-def test_after_a_stop_only_what_was_queued_comes_from_either_ring() -> None:
+def test_after_a_stop_both_rings_give_only_queued_messages() -> None:
     with edge(lane=True) as e:
         for number, flags in enumerate([0, CORRELATED, 0]):
             push(e, Message(number, flags, ""))
@@ -196,7 +196,7 @@ def test_after_a_stop_only_what_was_queued_comes_from_either_ring() -> None:
         assert not e.inlet.ready()
 
 
-def test_a_consumer_may_throw_away_all_that_is_queued() -> None:
+def test_a_consumer_may_discard_its_queue() -> None:
     with edge(lane=True) as e:
         for number, flags in enumerate([0, CORRELATED, 0]):
             push(e, Message(number, flags, ""))
@@ -253,7 +253,7 @@ def test_order_and_counts_hold_while_both_ends_run(queue_size: int) -> None:
         assert counters.dropped == total - len(received)
 
 
-def test_both_ends_of_a_senders_edge_end_with_the_last_who_holds_it() -> None:
+def test_an_outlet_and_its_lane_are_freed_with_the_last_reference() -> None:
     with edge(3, lane=True) as e:
         push(e, Message(0, CORRELATED, ""))
         ring, lane = weakref.ref(e.outlet), weakref.ref(e.outlet.lane)

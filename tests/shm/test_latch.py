@@ -23,11 +23,11 @@ def latch(e: Edge) -> Edge:
 
 
 def renew(e: Edge) -> None:
-    """Another consumer takes the place of the last."""
+    """Replace the consumer."""
     e.inlet = LatchedInlet(e.box, e.ring, e.segments.get, e.space if e.blocking else None)
 
 
-def test_a_new_consumer_begins_with_what_the_last_one_has_taken() -> None:
+def test_a_new_consumer_begins_with_the_last_message_its_predecessor_took() -> None:
     with edge() as e:
         latch(e)
         e.push(b"1", b"about", stamp=7)
@@ -43,7 +43,7 @@ def test_a_new_consumer_begins_with_what_the_last_one_has_taken() -> None:
         assert (e.counters.sent, e.counters.received, e.counters.dropped) == (2, 2, 0)
 
 
-def test_what_waits_is_given_once() -> None:
+def test_a_queued_message_is_delivered_once() -> None:
     with edge() as e:
         latch(e)
         e.push(b"1")
@@ -53,7 +53,7 @@ def test_what_waits_is_given_once() -> None:
         assert [e.take(), e.take()] == [b"2", None]
 
 
-def test_what_comes_before_the_first_look_goes_before_what_was_taken() -> None:
+def test_a_message_sent_before_the_first_take_replaces_the_latched_one() -> None:
     with edge() as e:
         latch(e)
         e.push(b"1")
@@ -73,14 +73,14 @@ def test_a_consumer_that_discards_keeps_the_newest() -> None:
         assert (e.counters.received, e.counters.dropped) == (1, 2)
 
 
-def test_an_edge_that_never_had_a_message_has_no_last_one() -> None:
+def test_an_edge_without_messages_has_no_latched_one() -> None:
     with edge() as e:
         latch(e)
         assert not e.inlet.ready()
         assert e.take() is None
 
 
-def test_the_age_of_a_first_message_is_not_how_long_messages_take() -> None:
+def test_a_latched_message_does_not_count_in_the_latency() -> None:
     with edge() as e:
         latch(e)
         e.push(b"old", stamp=1)
@@ -102,7 +102,7 @@ def test_the_newest_sample_is_kept_until_there_is_a_newer_one() -> None:
         assert not first.reachable()
 
 
-def test_the_sample_goes_when_the_edge_is_taken_away() -> None:
+def test_the_sample_is_released_when_the_edge_is_removed() -> None:
     with edge() as e:
         latch(e)
         sample = e.push_sample(b"1" * _SIZE)
@@ -112,7 +112,7 @@ def test_the_sample_goes_when_the_edge_is_taken_away() -> None:
 
 
 class Latched(RuleBasedStateMachine):
-    """Consumers come and go at any point; every payload is whole, and the last one always comes."""
+    """Ends restart at any point; every payload is intact, and the newest always arrives."""
 
     @initialize(queue_size=st.integers(1, 4))
     def begin(self, queue_size: int) -> None:
@@ -120,7 +120,7 @@ class Latched(RuleBasedStateMachine):
         self.edge = latch(self._context.__enter__())
         self.sent = 0
         self.seen = 0
-        """The newest that the present consumer has received."""
+        """The newest message that the present consumer has received."""
 
     @rule(count=st.integers(1, 6), large=st.booleans())
     def send(self, count: int, large: bool) -> None:
@@ -170,7 +170,7 @@ TestLatched.settings = settings(max_examples=60, stateful_step_count=40, deadlin
 # -- choosing ----------------------------------------------------------------------------------
 
 
-def test_messages_can_be_looked_at_and_passed_over() -> None:
+def test_messages_can_be_inspected_and_skipped() -> None:
     with edge(3) as e:
         inlet = PickingInlet(e.box, e.ring, e.segments.get, None)
         for number in range(5):
@@ -178,11 +178,11 @@ def test_messages_can_be_looked_at_and_passed_over() -> None:
         assert inlet.stamps(10) == (2, [12, 13, 14])
         assert inlet.stamps(2) == (2, [12, 13])
         assert e.counters.queued == 3, "a look has changed something"
-        inlet.pass_to(3)
+        inlet.skip_to(3)
         taken = inlet.take()
         assert taken is not None
         assert taken[0] == 13
-        inlet.disown()
+        inlet.count_dropped()
         assert e.counters[:4] == (5, 0, 4, 1)
         inlet.freeze()
         e.push(b"5", stamp=15)

@@ -1,4 +1,4 @@
-"""How long messages were on their way, as the consumer of an edge counts it."""
+"""The latency of messages, as the consumer of an edge counts it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _sums(e: Edge) -> tuple[int, int]:
     return e.counters.latency_sum, e.counters.latency_diff
 
 
-def test_times_and_their_differences_add_up(now: list[int]) -> None:
+def test_latencies_and_their_differences_are_summed(now: list[int]) -> None:
     with edge() as e:
         for late in (3, 5, 1):
             e.push(b"x", stamp=now[0] - late * MS)
@@ -32,7 +32,7 @@ def test_times_and_their_differences_add_up(now: list[int]) -> None:
         assert _sums(e) == (9 * MS, (2 + 4) * MS)
 
 
-def test_a_clock_that_was_set_counts_as_no_time(now: list[int]) -> None:
+def test_a_clock_change_counts_as_zero_latency(now: list[int]) -> None:
     with edge() as e:
         for stamp in (now[0] - 2 * MS, now[0] + 3600 * 10**9, 1, now[0] - 2 * MS):
             e.push(b"x", stamp=stamp)
@@ -54,7 +54,7 @@ def test_a_restarted_consumer_adds_to_the_sums_without_comparing_itself_to_the_l
         assert _sums(e) == (1002 * MS, MS)
 
 
-def test_dropped_messages_took_no_time(now: list[int]) -> None:
+def test_dropped_messages_do_not_count_in_the_latency(now: list[int]) -> None:
     with edge(1) as e:
         for late in (100, 2):
             e.push(b"x", stamp=now[0] - late * MS)

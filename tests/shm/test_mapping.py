@@ -1,4 +1,4 @@
-"""What a mapping costs: pages that are there are present, room to spare takes none."""
+"""What a mapping costs: allocated pages are resident, spare room takes no memory."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ def _resident_kb(name: str) -> int:
     return int(blocks[1].split("Rss:")[1].split()[0])
 
 
-def test_room_to_spare_takes_no_memory_until_it_is_used() -> None:
+def test_a_mapping_uses_memory_only_for_allocated_pages() -> None:
     name = f"dorad-test-{os.urandom(4).hex()}"
     memory = os.memfd_create(name)
     try:

@@ -9,7 +9,7 @@ from dorad.shm.pool import TRIM_EVERY_NS
 from tests.shm.edge import content, edge
 
 
-def test_a_sample_that_was_received_and_let_go_is_used_again() -> None:
+def test_a_received_and_released_sample_is_reused() -> None:
     with edge() as e:
         first = e.push_sample(b"a" * 1000)
         assert e.take() is not None
@@ -21,21 +21,21 @@ def test_a_sample_that_was_received_and_let_go_is_used_again() -> None:
         assert first.segment.number == 1
 
 
-def test_a_sample_that_waits_in_a_queue_is_not_used_again() -> None:
+def test_a_queued_sample_is_not_reused() -> None:
     with edge(5) as e:
         waiting = [e.push_sample(b"%d" % n * 1000) for n in range(5)]
         assert e.pool.take(1000) not in waiting
         assert [e.take() for _ in range(5)] == [b"%d" % n * 1000 for n in range(5)]
 
 
-def test_a_sample_that_newer_ones_displaced_is_used_again_unread() -> None:
+def test_a_sample_displaced_by_newer_ones_is_reused() -> None:
     with edge(1) as e:
         for _ in range(1000):
             e.push_sample(b"x" * 300_000)
         assert len(e.segments) <= 3
 
 
-def test_a_held_array_stays_unchanged_whatever_is_sent_meanwhile() -> None:
+def test_a_held_array_stays_unchanged_while_others_are_sent() -> None:
     with edge(2) as e:
         e.push_sample(b"precious" * 1000)
         taken = e.inlet.take()
@@ -46,7 +46,7 @@ def test_a_held_array_stays_unchanged_whatever_is_sent_meanwhile() -> None:
         assert content(taken) == b"precious" * 1000
 
 
-def test_a_subscriber_that_is_gone_holds_nothing_back() -> None:
+def test_a_removed_subscriber_keeps_no_sample() -> None:
     with edge(10) as e:
         sample = e.push_sample(b"x" * 1000)
         assert sample.reachable()
@@ -57,7 +57,7 @@ def test_a_subscriber_that_is_gone_holds_nothing_back() -> None:
         assert not sample.reachable()
 
 
-def test_a_sample_the_node_itself_holds_comes_back_only_when_given_back() -> None:
+def test_a_sample_held_by_its_own_node_is_reused_only_after_release() -> None:
     with edge() as e:
         sample = e.pool.take(1000)
         sample.held = True
@@ -67,7 +67,7 @@ def test_a_sample_the_node_itself_holds_comes_back_only_when_given_back() -> Non
         assert any(e.pool.take(1000) is sample for _ in range(1000))
 
 
-def test_idle_segments_are_given_back_at_the_second_look() -> None:
+def test_idle_segments_are_returned_at_the_second_trim() -> None:
     with edge(4) as e:
         held = [e.push_sample(b"x" * (1 << 20)) for _ in range(4)]
         while e.take() is not None:
@@ -80,7 +80,7 @@ def test_idle_segments_are_given_back_at_the_second_look() -> None:
         assert e.pool.size == 0
 
 
-def test_segments_in_use_are_not_given_back() -> None:
+def test_segments_in_use_are_not_returned() -> None:
     with edge(4) as e:
         e.push_sample(b"x" * (1 << 20))
         taken = e.inlet.take()
@@ -98,15 +98,15 @@ def test_samples_of_a_segment_do_not_overlap() -> None:
             assert segment != other or start + size <= following
 
 
-def test_a_full_dev_shm_says_how_much_was_asked_and_free() -> None:
+def test_a_full_dev_shm_is_reported_with_requested_and_free_bytes() -> None:
     with pytest.raises(create.ShmFullError) as caught:
         create.create_pool(1 << 45)
     assert caught.value.asked == 1 << 45
     assert 0 < caught.value.free < 1 << 45
-    assert f"{1 << 45} bytes asked, {caught.value.free} free" in str(caught.value)
+    assert f"{1 << 45} bytes requested, {caught.value.free} free" in str(caught.value)
 
 
-def test_a_sample_that_is_used_again_has_forgotten_where_it_was() -> None:
+def test_a_reused_sample_forgets_its_earlier_edges() -> None:
     with edge() as e:
         for _ in range(200):
             sample = e.pool.take(300_000)

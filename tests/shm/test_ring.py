@@ -41,14 +41,14 @@ def test_a_full_queue_keeps_the_newest_and_counts_the_rest(queue_size: int) -> N
         assert e.counters.received == queue_size
 
 
-def test_drops_are_counted_before_the_consumer_has_looked() -> None:
+def test_drops_are_counted_before_the_consumer_takes_anything() -> None:
     with edge(3) as e:
         for _ in range(10):
             e.push(b"x")
         assert (e.counters.sent, e.counters.dropped, e.counters.queued) == (10, 7, 3)
 
 
-def test_a_restarted_consumer_goes_on_where_the_last_one_stopped() -> None:
+def test_a_restarted_consumer_continues_where_the_last_one_stopped() -> None:
     with edge() as e:
         for n in range(4):
             e.push(b"%d" % n)
@@ -57,7 +57,7 @@ def test_a_restarted_consumer_goes_on_where_the_last_one_stopped() -> None:
         assert e.take() == b"1"
 
 
-def test_a_restarted_producer_goes_on_where_the_last_one_stopped() -> None:
+def test_a_restarted_producer_continues_where_the_last_one_stopped() -> None:
     with edge() as e:
         e.push(b"a")
         e.outlet = e.new_outlet()
@@ -66,7 +66,7 @@ def test_a_restarted_producer_goes_on_where_the_last_one_stopped() -> None:
         assert e.counters.payload_bytes == 2
 
 
-def test_an_entry_that_was_not_finished_never_existed() -> None:
+def test_an_unfinished_entry_is_never_read() -> None:
     """A producer killed before it moved HEAD leaves no trace."""
     with edge() as e:
         at = e.ring.entries
@@ -76,7 +76,7 @@ def test_an_entry_that_was_not_finished_never_existed() -> None:
         assert e.take() == b"whole"
 
 
-def test_a_frozen_inlet_gives_what_was_queued_and_no_more() -> None:
+def test_a_frozen_inlet_returns_queued_messages_and_no_later_ones() -> None:
     with edge() as e:
         e.push(b"before")
         e.inlet.freeze()
@@ -93,7 +93,7 @@ def test_discarded_messages_are_counted_as_dropped() -> None:
         assert (e.counters.received, e.counters.dropped) == (1, 1)
 
 
-def test_a_full_ring_is_full_only_for_a_consumer_that_reads() -> None:
+def test_a_full_ring_without_a_consumer_does_not_count_as_full() -> None:
     with edge(2, blocking=True) as e:
         e.push(b"1")
         e.push(b"2")
@@ -102,7 +102,7 @@ def test_a_full_ring_is_full_only_for_a_consumer_that_reads() -> None:
         assert not e.outlet.full()
 
 
-def test_taking_rings_a_producer_that_waits_for_room_and_only_then() -> None:
+def test_taking_rings_the_space_bell_only_if_a_producer_waits() -> None:
     with edge(1, blocking=True) as e:
         e.push(b"1")
         e.take()
@@ -140,7 +140,7 @@ def test_a_receiver_that_holds_more_than_there_are_slots_gets_copies() -> None:
         assert [content(t) for t in held if t] == [b"%5d" % n * 200 for n in range(len(held))]
 
 
-def test_slots_of_a_process_that_was_there_before_are_used_once_they_are_cleared() -> None:
+def test_slots_of_an_earlier_process_are_reused_once_cleared() -> None:
     with edge(100) as e:
         slots = range(e.ring.base + layout.RING_HAZARDS, e.ring.base + layout.RING_HAZARDS + 30)
         for slot in slots:
@@ -216,7 +216,7 @@ class DropOldest(RuleBasedStateMachine):
         self.received += 1
 
     @rule()
-    def let_go(self) -> None:
+    def release(self) -> None:
         self.held.clear()
 
     @rule()

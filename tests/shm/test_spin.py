@@ -4,7 +4,7 @@ from dorad.shm.spin import WOULD_HAVE_PAID_NS, Spin
 
 
 def spun(spin: Spin, waits: int, waited_ns: int) -> int:
-    """Nanoseconds burnt over so many waits that all end in a block."""
+    """Nanoseconds spun over a number of waits that all end in a block."""
     burnt = 0
     for _ in range(waits):
         burnt += spin.budget_ns
@@ -31,7 +31,7 @@ def test_success_keeps_the_whole_budget_after_a_failure() -> None:
     assert spin.budget_ns == 50_000
 
 
-def test_spinning_that_never_pays_fades_to_almost_nothing() -> None:
+def test_spinning_that_never_pays_off_fades_to_almost_nothing() -> None:
     spin = Spin(50)
     waits = 20_000
     burnt = spun(spin, waits, WOULD_HAVE_PAID_NS - 1)

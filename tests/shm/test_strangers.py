@@ -1,4 +1,4 @@
-"""What others have put where everybody may write is passed over and keeps nobody from working."""
+"""Files of other users in world-writable directories are skipped and do no harm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOBODY = 65534
 
 
 def dead_pid() -> int:
-    """The number of a process that has ended."""
+    """The id of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
@@ -27,7 +27,7 @@ def dead_pid() -> int:
 
 @pytest.fixture
 def left() -> Iterator[Path]:
-    """A name as that of a segment whose daemon has died."""
+    """The name of a segment whose daemon has died."""
     path = Path(f"/dev/shm/dorad-{dead_pid()}-{os.urandom(4).hex()}")
     yield path
     if path.is_dir():
@@ -35,38 +35,38 @@ def left() -> Iterator[Path]:
     path.unlink(missing_ok=True)
 
 
-def test_a_segment_of_a_dead_daemon_of_ours_is_removed(left: Path) -> None:
+def test_a_segment_of_this_users_dead_daemon_is_removed(left: Path) -> None:
     left.touch()
-    create.sweep()
+    create.unlink_stale()
     assert not left.exists()
 
 
-def test_a_directory_with_the_name_of_a_segment_is_passed_over(left: Path) -> None:
+def test_a_directory_with_the_name_of_a_segment_is_skipped(left: Path) -> None:
     left.mkdir()
-    create.sweep()
+    create.unlink_stale()
     assert left.is_dir()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user")
-def test_a_file_of_another_user_is_passed_over(left: Path) -> None:
+def test_a_file_of_another_user_is_skipped(left: Path) -> None:
     left.touch()
     os.chown(left, NOBODY, NOBODY)
-    create.sweep()
+    create.unlink_stale()
     assert left.exists()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can act as two users")
-def test_a_file_of_root_stops_nobody_else(left: Path) -> None:
-    """The directory is sticky: another user may not unlink it, which must be no error."""
+def test_a_file_of_root_does_not_fail_other_users(left: Path) -> None:
+    """The directory is sticky: another user may not unlink it, which must not fail."""
     left.touch()
-    program = f"import os; from dorad.shm import create; os.setuid({NOBODY}); create.sweep()"
+    program = f"import os; from dorad.shm import create; os.setuid({NOBODY}); create.unlink_stale()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.fixture
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory that everybody may write to, in the place of /tmp; and a home."""
+    """A world-writable directory in place of /tmp, and a home."""
     folder = tmp_path / "shared"
     folder.mkdir()
     folder.chmod(0o1777)
@@ -79,17 +79,17 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def take(path: Path) -> None:
-    """Take a name as a stranger would: what lies there is open to others."""
+    """Take a name as another user would: with a directory that others can access."""
     path.mkdir()
     path.chmod(0o777)
 
 
-def test_the_directory_in_tmp_is_used_while_nobody_has_taken_it(shared: Path) -> None:
+def test_the_directory_in_tmp_is_used_unless_another_user_owns_it(shared: Path) -> None:
     assert rendezvous.runtime_dir() == shared / f"dora-{os.getuid()}"
 
 
 @pytest.mark.parametrize("kind", ["directory", "file", "link"])
-def test_a_name_that_a_stranger_has_taken_is_passed_over(shared: Path, kind: str) -> None:
+def test_a_name_taken_by_another_user_is_skipped(shared: Path, kind: str) -> None:
     path = shared / f"dora-{os.getuid()}"
     if kind == "directory":
         take(path)
@@ -102,7 +102,7 @@ def test_a_name_that_a_stranger_has_taken_is_passed_over(shared: Path, kind: str
     assert found.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_client_finds_the_daemon_when_the_stranger_has_gone_again(shared: Path) -> None:
+def test_a_client_finds_the_daemon_after_the_file_of_another_user_is_removed(shared: Path) -> None:
     path = shared / f"dora-{os.getuid()}"
     take(path)
     daemon = rendezvous.runtime_dir()
@@ -110,7 +110,7 @@ def test_a_client_finds_the_daemon_when_the_stranger_has_gone_again(shared: Path
     assert rendezvous.runtime_dir() == daemon
 
 
-def test_without_any_safe_place_it_is_said_what_to_do(
+def test_without_a_safe_directory_the_error_has_a_fix(
     shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take(shared / f"dora-{os.getuid()}")
@@ -119,7 +119,7 @@ def test_without_any_safe_place_it_is_said_what_to_do(
         rendezvous.runtime_dir()
 
 
-def test_a_private_runtime_directory_is_used_as_before(
+def test_a_private_runtime_directory_is_used(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = tmp_path / "own"
@@ -130,17 +130,17 @@ def test_a_private_runtime_directory_is_used_as_before(
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory to another user")
-def test_a_directory_of_another_user_is_passed_over(shared: Path) -> None:
+def test_a_directory_of_another_user_is_skipped(shared: Path) -> None:
     path = shared / f"dora-{os.getuid()}"
     path.mkdir(mode=0o700)
     os.chown(path, NOBODY, NOBODY)
     assert rendezvous.runtime_dir() == shared.parent / "home" / "run"
 
 
-def test_the_spare_directory_is_in_the_home_of_the_user_whatever_the_environment_says(
+def test_the_spare_directory_ignores_the_variable_home(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`sudo -E` keeps the HOME of somebody else, who could replace what lies there."""
+    """`sudo -E` keeps the HOME of another user, who could replace the directory."""
     monkeypatch.setenv("HOME", "/nonexistent")
     spare = rendezvous._spare_dir()
     assert spare is None or not spare.is_relative_to("/nonexistent")

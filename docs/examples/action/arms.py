@@ -5,7 +5,7 @@ from dora import Node
 
 
 def main() -> None:
-    """Pursue goals until the dataflow ends."""
+    """Handle goals until the dataflow ends."""
     node = Node()
 
     @node.serve_goals("goal", "result", feedback="feedback", cancel="cancel")

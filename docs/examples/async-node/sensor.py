@@ -1,4 +1,4 @@
-"""Measures ten times, then leaves."""
+"""Measures ten times, then ends."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Awaits readings in one coroutine while another one keeps its own time."""
+"""Awaits readings in one coroutine while another one prints heartbeats."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ async def readings(node: Node, seen: list[float]) -> None:
 
 
 async def heartbeat(seen: list[float]) -> None:
-    """Say every quarter of a second that nothing blocks the event loop."""
+    """Print a line every quarter of a second, to show that nothing blocks the event loop."""
     while True:
         await asyncio.sleep(0.25)
         print(f"heartbeat: {len(seen)} readings so far")

@@ -1,10 +1,10 @@
-"""Passes each message on, with its metadata."""
+"""Forwards each message, with its metadata."""
 
 from dora import Node
 
 
 def main() -> None:
-    """Relay until the node before has gone."""
+    """Forward messages until the source has ended."""
     node = Node()
     for event in node:
         if event["type"] == "INPUT":

@@ -1,4 +1,4 @@
-"""Checks that all messages came through the chain, in order, and how long they took."""
+"""Checks that all messages arrive in order, and measures how long they took."""
 
 import time
 from statistics import median

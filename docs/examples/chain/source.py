@@ -10,7 +10,7 @@ PERIOD_S = 0.05
 
 
 def main() -> None:
-    """Send and leave."""
+    """Send all messages, then end."""
     node = Node()
     for number in range(MESSAGES):
         node.send_output("message", pa.array([number]), {"sent_ns": time.monotonic_ns()})

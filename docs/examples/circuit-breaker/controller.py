@@ -1,11 +1,11 @@
-"""Drives as fast as the distance allows, and stands still while there is none."""
+"""Drives as fast as the distance allows, and stops without a distance."""
 
 from dora import Node
 
 
 def main() -> None:
-    """Print each change of mind."""
-    distance, said = None, None
+    """Print each change of the speed."""
+    distance, printed = None, None
     for event in Node():
         match event["type"], event.get("id"):
             case "INPUT", "distance":
@@ -19,9 +19,9 @@ def main() -> None:
                 print("recovered")
             case "INPUT", "tick":
                 speed = "stop" if distance is None else f"drive at {distance / 3:.1f} m/s"
-                if speed != said:
+                if speed != printed:
                     print(speed)
-                said = speed
+                printed = speed
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ SILENCE_S = 1.5
 
 
 def main() -> None:
-    """Send twice for half a second, with a silence between."""
+    """Send twice for half a second, with silence between."""
     node = Node()
     for half in range(2):
         for _ in range(10):

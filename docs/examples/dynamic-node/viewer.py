@@ -1,4 +1,4 @@
-"""Started by hand: attaches to the running dataflow, watches five counts, and leaves."""
+"""Started by hand: attaches to the running dataflow, prints five counts, and ends."""
 
 from dora import Node
 
@@ -6,7 +6,7 @@ COUNTS = 5
 
 
 def main() -> None:
-    """Print the counts; leaving early does the dataflow no harm."""
+    """Print the counts; the dataflow continues without this process."""
     node = Node("viewer")
     seen = 0
     for event in node:

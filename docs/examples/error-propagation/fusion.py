@@ -1,4 +1,4 @@
-"""Fuses two sensors, and goes on with one when the other has failed."""
+"""Fuses two sensors, and continues with one when the other has failed."""
 
 from collections import Counter
 
@@ -6,7 +6,7 @@ from dora import Node
 
 
 def main() -> None:
-    """Say which sensor has failed, and why."""
+    """Print which sensor has failed, and why."""
     seen: Counter[str] = Counter()
     missing: set[str] = set()
     without = 0
@@ -18,8 +18,8 @@ def main() -> None:
             failed = event["value"]
             missing.update(failed["affected_input_ids"])
             print(f"{failed['source_node_id']} failed: {failed['error']}")
-            print(f"going on without {', '.join(sorted(missing))}")
-    print(f"{seen['points']} scans; {'went on' if without else 'stood still'} after the failure")
+            print(f"continuing without {', '.join(sorted(missing))}")
+    print(f"{seen['points']} scans; {'continued' if without else 'stopped'} after the failure")
 
 
 if __name__ == "__main__":

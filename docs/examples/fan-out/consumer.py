@@ -1,4 +1,4 @@
-"""Adds up what it receives."""
+"""Counts and adds up numbers."""
 
 from dora import Node
 

@@ -7,7 +7,7 @@ MESSAGES = 1000
 
 
 def main() -> None:
-    """Send and leave."""
+    """Send all messages, then end."""
     node = Node()
     for number in range(MESSAGES):
         node.send_output("square", pa.array([number * number]))

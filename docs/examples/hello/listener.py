@@ -1,4 +1,4 @@
-"""Prints what it hears until nobody talks any more."""
+"""Prints greetings until the talker has ended."""
 
 from dora import Node
 

@@ -1,4 +1,4 @@
-"""Says hello five times, then leaves."""
+"""Sends five greetings, then ends."""
 
 import pyarrow as pa
 from dora import Node
@@ -9,13 +9,13 @@ GREETINGS = 5
 def main() -> None:
     """Send one greeting for each tick."""
     node = Node()
-    said = 0
+    sent = 0
     for event in node:
         if event["type"] != "INPUT":
             continue
-        said += 1
-        node.send_output("greeting", pa.array([f"hello {said}"]))
-        if said == GREETINGS:
+        sent += 1
+        node.send_output("greeting", pa.array([f"hello {sent}"]))
+        if sent == GREETINGS:
             break
 
 

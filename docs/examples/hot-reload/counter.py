@@ -1,4 +1,4 @@
-"""Count, and keep the count when this file is changed."""
+"""Counts ticks, and keeps the count when this file is changed."""
 
 import pyarrow as pa
 from dora import DoraStatus

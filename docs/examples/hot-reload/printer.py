@@ -1,4 +1,4 @@
-"""Print each count."""
+"""Prints each count."""
 
 from dora import Node
 

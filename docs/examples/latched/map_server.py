@@ -1,4 +1,4 @@
-"""Sends a map of 400 x 400 cells once, and stays for three seconds."""
+"""Sends a map of 400 x 400 cells once, and keeps running for three seconds."""
 
 from dora import Node
 

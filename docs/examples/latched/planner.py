@@ -8,7 +8,7 @@ TICKS = 5
 
 
 def main() -> None:
-    """Wait for a few ticks, then say whether there is a map."""
+    """Wait for a few ticks, then print whether there is a map."""
     node = Node()
     walls, ticks = None, 0
     for event in node:

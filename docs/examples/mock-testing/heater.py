@@ -1,4 +1,4 @@
-"""Prints what it is told to do."""
+"""Prints when the heating is switched."""
 
 from dora import Node
 

@@ -19,7 +19,7 @@ def test_heats_until_it_is_warm_not_until_it_is_less_cold() -> None:
     assert switches(18.5, 19.5, 20.5, 21.5) == [True, False]
 
 
-def test_says_why_it_switched() -> None:
+def test_logs_why_it_switched() -> None:
     node = MockNode([("celsius", pa.array([18.0]))])
     thermostat.run(node)
     assert "heating on at 18.0 degrees" in str(node.logs)

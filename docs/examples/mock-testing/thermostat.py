@@ -1,6 +1,6 @@
 """Switches the heating on below 19 degrees and off above 21.
 
-`run` takes the node as an argument, so that a test can hand in a `MockNode`.
+`run` takes the node as an argument, so that a test can pass a `MockNode`.
 """
 
 import pyarrow as pa

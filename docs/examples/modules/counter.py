@@ -5,7 +5,7 @@ from dora import Node
 
 
 def main() -> None:
-    """Send and leave."""
+    """Send the numbers, then end."""
     node = Node()
     node.send_output("offset", pa.array([100]))
     for number in range(1, 6):

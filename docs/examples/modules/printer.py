@@ -1,10 +1,10 @@
-"""Prints what each line made of the numbers."""
+"""Prints the results of both modules."""
 
 from dora import Node
 
 
 def main() -> None:
-    """Collect until all has come."""
+    """Collect until all inputs have closed."""
     lines: dict[str, list[int]] = {"double": [], "tenfold": []}
     for event in Node():
         if event["type"] == "INPUT":

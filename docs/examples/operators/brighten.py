@@ -1,4 +1,4 @@
-"""Make each picture brighter."""
+"""Makes each picture brighter."""
 
 import pyarrow as pa
 from dora import DoraStatus

@@ -1,4 +1,4 @@
-"""Print the report."""
+"""Prints the report."""
 
 from dora import Node
 

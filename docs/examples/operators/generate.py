@@ -1,4 +1,4 @@
-"""Make 20 grey pictures, one a tick."""
+"""Makes 20 grey pictures, one a tick."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Count pictures that came without a copy, and measure how bright they are."""
+"""Counts pictures that came without a copy, and measures how bright they are."""
 
 import pyarrow as pa
 from dora import DoraStatus

@@ -8,7 +8,7 @@ log = logging.getLogger("robot.arm")
 
 
 def main() -> None:
-    """Log a few lines for three ticks, then leave."""
+    """Log a few lines for three ticks, then end."""
     node = Node()
     logging.basicConfig(level=logging.INFO)
 

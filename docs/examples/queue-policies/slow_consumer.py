@@ -1,4 +1,4 @@
-"""Takes 20 ms for each number, four times as long as the source."""
+"""Needs 20 ms for each number, four times as long as the source."""
 
 import time
 
@@ -8,7 +8,7 @@ WORK_S = 0.02
 
 
 def main() -> None:
-    """Count what arrives, and what did not."""
+    """Count received and dropped numbers."""
     received: list[int] = []
     sent = 0
     for event in Node():

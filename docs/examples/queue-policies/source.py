@@ -1,4 +1,4 @@
-"""Sends sixty numbers, one every 5 ms, and says how long it was held up by its consumer."""
+"""Sends sixty numbers, one every 5 ms, and prints how long it waited for its consumer."""
 
 import time
 
@@ -12,13 +12,13 @@ PERIOD_S = 0.005
 def main() -> None:
     """Send, and measure the time spent inside `send_output`."""
     node = Node()
-    held_up = 0.0
+    waited = 0.0
     for number in range(NUMBERS):
         before = time.perf_counter()
         node.send_output("number", pa.array([number]), {"of": NUMBERS})
-        held_up += time.perf_counter() - before
+        waited += time.perf_counter() - before
         time.sleep(PERIOD_S)
-    print(f"sent {NUMBERS}, held up for {held_up:.2f} s")
+    print(f"sent {NUMBERS}, waited for {waited:.2f} s")
 
 
 if __name__ == "__main__":

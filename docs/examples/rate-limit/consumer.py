@@ -1,4 +1,4 @@
-"""Counts numbers, after some work on each, and looks at how fast they come."""
+"""Counts numbers, with some work on each, and measures how fast they come."""
 
 import argparse
 import time
@@ -24,7 +24,7 @@ def main() -> None:
     nearest = min(later - earlier for earlier, later in pairwise(times))
     print(
         f"got {len(numbers)} of {of}, the last was {numbers[-1]}, "
-        f"never two within {nearest * 1e3:.0f} ms"
+        f"at least {nearest * 1e3:.0f} ms apart"
     )
 
 

@@ -1,4 +1,4 @@
-"""Sends numbers, 200 a second unless somebody holds it up."""
+"""Sends numbers, 200 a second unless a consumer makes it wait."""
 
 import argparse
 import time
@@ -10,7 +10,7 @@ PERIOD_S = 0.005
 
 
 def main() -> None:
-    """Send so many numbers, and say how long that took."""
+    """Send `--count` numbers, and print how long that took."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, required=True)
     count = parser.parse_args().count

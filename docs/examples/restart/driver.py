@@ -1,4 +1,4 @@
-"""Sends five readings in each of its lives, and crashes at the end of the first two."""
+"""Sends five readings in each of its processes; the first two end with a crash."""
 
 import sys
 
@@ -6,16 +6,16 @@ import pyarrow as pa
 from dora import Node
 
 READINGS = 5
-LIVES = 3
+PROCESSES = 3
 
 
 def main() -> None:
-    """Send; the reading says in which life it was taken."""
+    """Send readings, with the number of the process in the metadata."""
     node = Node()
-    life = node.restart_count() + 1
+    process = node.restart_count() + 1
     for number in range(READINGS):
-        node.send_output("reading", pa.array([number]), {"life": life})
-    if life < LIVES:
+        node.send_output("reading", pa.array([number]), {"process": process})
+    if process < PROCESSES:
         sys.exit(1)
 
 

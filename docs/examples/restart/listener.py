@@ -1,4 +1,4 @@
-"""Counts readings, and crashes after the first three; what waits is there after the restart."""
+"""Counts readings, and crashes after the first three; the others wait for the next process."""
 
 import sys
 
@@ -8,17 +8,17 @@ CRASH_AFTER = 3
 
 
 def main() -> None:
-    """Print what happens."""
+    """Print readings and restarts."""
     node = Node()
     received: list[tuple[int, int]] = []
     for event in node:
         if event["type"] == "INPUT":
-            received.append((event["metadata"]["life"], event["value"][0].as_py()))
+            received.append((event["metadata"]["process"], event["value"][0].as_py()))
             if len(received) == CRASH_AFTER and not node.is_restart():
-                print(f"received {received}, and crash")
+                print(f"received {received}; crashing")
                 sys.exit(1)
         elif event["type"] == "NODE_RESTARTED":
-            print(f"{event['id']} is started again")
+            print(f"{event['id']} is restarted")
     print(f"received {len(received)} more, the last {received[-1]}")
 
 

@@ -1,11 +1,11 @@
-"""Divides numbers for whoever asks."""
+"""Answers requests to divide numbers."""
 
 import pyarrow as pa
 from dora import Node
 
 
 def main() -> None:
-    """Answer until the dataflow ends."""
+    """Answer requests until the dataflow ends."""
     node = Node()
 
     def divide(event):

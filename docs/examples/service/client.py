@@ -1,4 +1,4 @@
-"""Asks the calculator, and goes on with its own work."""
+"""Asks the calculator, then receives its other inputs."""
 
 import pyarrow as pa
 from dora import Node
@@ -6,7 +6,7 @@ from dora.patterns import RemoteError
 
 
 def main() -> None:
-    """Ask three times, then look at what has come meanwhile."""
+    """Ask three times, then receive a tick that came meanwhile."""
     node = Node()
     for dividend, divisor in ((84, 2), (91, 7), (1, 0)):
         try:

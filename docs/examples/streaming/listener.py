@@ -1,4 +1,4 @@
-"""Notices that somebody speaks, and interrupts the assistant's voice."""
+"""Detects a loud sound, and interrupts the assistant's voice."""
 
 import numpy as np
 from dora import Node
@@ -7,7 +7,7 @@ LOUD = 0.1
 
 
 def main() -> None:
-    """Say `flush` for the session `voice` once, when the sound gets loud."""
+    """Send one `flush` for the session `voice` when the sound gets loud."""
     node = Node()
     for event in node:
         if event["type"] != "INPUT":

@@ -1,4 +1,4 @@
-"""Plays what comes, at the speed of sound: here it only takes its time, and counts."""
+"""Plays chunks in real time: here it only waits, and counts."""
 
 import time
 from collections import Counter
@@ -9,7 +9,7 @@ SECONDS = 0.01
 
 
 def main() -> None:
-    """Play every chunk; say how much of each segment was heard."""
+    """Play every chunk, then print how much of each segment was heard."""
     node = Node()
     reader = node.read_stream("audio")
     heard = Counter()

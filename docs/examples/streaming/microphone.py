@@ -1,4 +1,4 @@
-"""A second of quiet, then somebody says a word."""
+"""Sends a second of quiet noise, then a word."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Takes a picture at each tick, and loses every fifth or seventh, and those that come too late."""
+"""Takes a picture at each tick; loses every fifth or seventh, and pictures that are too late."""
 
 import argparse
 
@@ -11,7 +11,7 @@ LATE_S = 0.01
 
 
 def main() -> None:
-    """Send pictures; the metadata says when each was taken."""
+    """Send pictures, with the time of each in its metadata."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--lose", type=int, required=True)
     lose = parser.parse_args().lose

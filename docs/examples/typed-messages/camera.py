@@ -9,7 +9,7 @@ PICTURES = 8
 
 
 def main() -> None:
-    """Send one picture for each tick; at last try something that is no picture."""
+    """Send one picture for each tick; then try to send an array of another type."""
     node = Node()
     for number in range(PICTURES):
         if node.next() is None:

@@ -5,7 +5,7 @@ from messages import Spot
 
 
 def main() -> None:
-    """Print one line a spot; every field has its type."""
+    """Print one line for each spot."""
     for event in Node():
         if event["type"] == "INPUT":
             spot = Spot(event["value"])

@@ -1,4 +1,4 @@
-"""Finds the spot in each picture, which it reads where it lies."""
+"""Finds the spot in each picture, which it reads in place."""
 
 import numpy as np
 from dora import Node
@@ -6,7 +6,7 @@ from messages import Image, spot, vector3
 
 
 def main() -> None:
-    """Send the spot of each picture, with the way that it has come."""
+    """Send the spot of each picture, with its track so far."""
     node = Node()
     track: list[float] = []
     for event in node:

@@ -1,6 +1,6 @@
 """A camera that walks along a wall of photographs, 640x480 pixels, 30 frames a second.
 
-Each frame is written once, straight into shared memory; nobody copies it after that.
+Each frame is written once, straight into shared memory, and never copied after that.
 """
 
 import math

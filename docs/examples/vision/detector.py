@@ -1,8 +1,8 @@
 """Finds faces in camera frames with the LBP cascade that scikit-image ships.
 
-It takes longer for a frame than the camera does, and gets the newest one each time
-(`queue_size: 1`). The frame's own metadata travels on with the boxes, so that whoever receives
-them knows which frame they belong to.
+It needs longer for a frame than the camera does, and gets the newest one each time
+(`queue_size: 1`). It sends the frame's metadata with the boxes, so that their receivers know
+the frame they belong to.
 """
 
 import time
@@ -39,7 +39,7 @@ def find_faces(cascade: Cascade, image: NDArray[np.uint8]) -> pa.StructArray:
 
 
 def main() -> None:
-    """Send the boxes of each frame looked at, also when there are none."""
+    """Send the boxes of each examined frame, even if there are none."""
     cascade = Cascade(data.lbp_frontal_face_cascade_filename())
     node = Node()
     for event in node:

@@ -12,7 +12,7 @@ Pixels = NDArray[np.uint8]
 
 WALL_HEIGHT = 528
 SLOT_WIDTH = 620
-"""Pixels of wall that each photograph has to itself."""
+"""Width of the wall for each photograph, in pixels."""
 
 PHOTO_BOX = (500, 372)
 MAT, FRAME = 18, 7

@@ -1,4 +1,4 @@
-"""Draws one frame with its faces, and under it how late everything was during the whole run."""
+"""Draws one frame with its faces, and below it the latencies of the whole run."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ MS_LOW, MS_HIGH = 0.1, 1000.0
 
 @dataclass(frozen=True)
 class Moment:
-    """A frame, and what is known about it."""
+    """A frame with its faces and their latencies."""
 
     frame: int
     image: Pixels
@@ -32,7 +32,7 @@ class Moment:
 
 
 def draw(moment: Moment, frames: Tally, detections: Tally) -> Image.Image:
-    """Return the picture, twice the size of the frame so that the writing is crisp."""
+    """Return the picture, twice the size of the frame so that its text is crisp."""
     photo = Image.fromarray(moment.image)
     photo = photo.resize((photo.width * SCALE, photo.height * SCALE), Image.Resampling.LANCZOS)
     canvas = Image.new("RGB", (photo.width, photo.height + PANEL), PAPER)

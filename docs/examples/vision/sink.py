@@ -1,7 +1,7 @@
 """Joins frames and faces, measures how late both arrive, and keeps the best picture.
 
-At the end (Ctrl-C, `--stop-after`, or a camera that has gone) it writes the picture and prints
-what it counted.
+At the end (Ctrl-C, `--stop-after`, or the end of the camera) it writes the picture and prints
+a table.
 """
 
 import time
@@ -19,7 +19,7 @@ PICTURE = Path(__file__).parent / "out" / "faces.png"
 
 
 def merit(moment: Moment) -> float:
-    """Tell how good a picture this is: big faces, near the middle."""
+    """Return how good a picture this is: big faces, near the middle."""
     middle = moment.image.shape[1] / 2
     return sum(f["width"] - abs(f["x"] + f["width"] / 2 - middle) / 3 for f in moment.faces)
 
@@ -58,7 +58,7 @@ def main() -> None:
         PICTURE.parent.mkdir(exist_ok=True)
         draw(best, frames, detections).save(PICTURE)
     print(table(frames, detections, faces))
-    print(f"picture: {PICTURE}" if best else "picture: none, no frame was looked at")
+    print(f"picture: {PICTURE}" if best else "picture: none, no frame was examined")
 
 
 if __name__ == "__main__":

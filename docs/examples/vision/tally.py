@@ -1,4 +1,4 @@
-"""What the sink counts: how many messages, how often, how late, and how many were dropped."""
+"""Counts, rates, latencies and drops of the streams that the sink receives."""
 
 from dataclasses import dataclass, field
 
@@ -7,11 +7,11 @@ import numpy as np
 
 @dataclass
 class Tally:
-    """Counts of one stream of messages that carry the number of the frame they are about."""
+    """Counts of one stream of messages that carry the number of their frame."""
 
     frames: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    """When each message was in the receiver's hands, on the monotonic clock."""
+    """When each message was received, on the monotonic clock."""
     latencies_ms: list[float] = field(default_factory=list)
     """Time from the capture of the frame until then."""
 
@@ -59,7 +59,7 @@ def table(frames: Tally, detections: Tally, faces: int) -> str:
             *rows,
             f"{'faces':<12}{faces:>9}",
             "latency: from the camera's capture until the sink has it",
-            "drops: gaps in the frame numbers, which is how a node sees them; the detector",
-            "       leaves frames out on purpose (queue_size: 1, always the newest)",
+            "drops: gaps in the frame numbers; the detector skips frames on purpose",
+            "       (queue_size: 1, always the newest)",
         ]
     )

@@ -1,6 +1,6 @@
-"""Receives large arrays and finds out whether they were copied on the way.
+"""Receives large arrays and checks whether they were copied on the way.
 
-Two pieces of evidence: the kernel's own list of this process's memory tells whether the array lies
+Two pieces of evidence: the kernel's list of this process's memory shows whether the array lies
 in memory shared with another process; and receiving one takes less time than copying it would.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 
 def is_shared(array: NDArray[np.float64]) -> bool:
-    """Tell whether the whole array lies in one shared mapping (proc_pid_maps(5), `rw-s`)."""
+    """Return True if the whole array lies in one shared mapping (proc_pid_maps(5), `rw-s`)."""
     first = array.ctypes.data
     last = first + array.nbytes - 1
     for line in Path("/proc/self/maps").read_text().splitlines():
@@ -26,7 +26,7 @@ def is_shared(array: NDArray[np.float64]) -> bool:
 
 
 def main() -> None:
-    """Examine every array, then tell."""
+    """Examine every array, then print the results."""
     received_ms: list[float] = []
     copied_ms: list[float] = []
     in_place = intact = 0

@@ -1,4 +1,4 @@
-"""Fills arrays that are born in shared memory, and sends them."""
+"""Fills arrays in shared memory, and sends them."""
 
 import time
 
@@ -11,7 +11,7 @@ SHAPE = (1024, 1024)
 
 
 def main() -> None:
-    """Send one array for each tick; `send_output` sends where it lies, not what is in it."""
+    """Send one array for each tick; `send_output` sends its location, not its content."""
     node = Node()
     sent = 0
     for event in node:

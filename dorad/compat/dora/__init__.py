@@ -1,8 +1,7 @@
 """The drop-in `dora` module: nodes written for dora run unmodified.
 
-It is put in front of the module search path of every node, also where the dora-rs wheel is
-installed, and then loads the `dorad` package that it is a part of: the node's environment need not
-have it installed.
+It comes first in the module search path of every node, also if the dora-rs wheel is installed. It
+loads the `dorad` package that it is a part of, so the node's environment need not contain it.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def run(
     """Run a dataflow to its end as `dora run` does; `stop_after` in seconds.
 
     Raises:
-        RuntimeError: it could not start, or a node failed; then stderr tells more.
+        RuntimeError: it could not start, or a node failed; stderr has the details.
     """
     from dorad.cli import inprocess
 
@@ -68,7 +67,7 @@ def build(
 
 
 def start_runtime() -> None:
-    """Run the operators of the node that this process was started for; return when all ended.
+    """Run the operators of this process's node; return when all have ended.
 
     Raises:
         RuntimeError: the process was not started for an operator node.
@@ -80,9 +79,9 @@ def start_runtime() -> None:
 
 def __getattr__(name: str) -> NoReturn:
     if name.startswith("Ros2"):
-        text = f"dora.{name} is not there: this distribution has no ROS 2 bridge for Python yet"
+        text = f"dora.{name} is missing: this distribution has no ROS 2 bridge for Python yet"
     else:
         raise AttributeError(f"module 'dora' has no attribute {name!r}")
-    # `from dora import X` would replace an AttributeError's text by its own.
+    # `from dora import X` would replace the text of an AttributeError.
     importing = sys._getframe(1).f_globals.get("__name__") in _IMPORT_SYSTEM
     raise (ImportError if importing else AttributeError)(text)

@@ -1,7 +1,4 @@
-"""What belongs to calls, goals and streams: the errors of those who wait, and their types.
-
-The methods themselves are those of `dora.Node`.
-"""
+"""The types and errors of calls, goals and streams; their methods are those of `dora.Node`."""
 
 from dorad.node.patterns.errors import (
     ExchangeError,

@@ -1,1 +1,1 @@
-"""What the daemon does for each method of the control API."""
+"""The daemon's handlers of the control API."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dorad.daemon.service import Service
 
 MAX_NODES = 1000
-"""Nodes of one dataflow, at most. More would block the event loop for other dataflows."""
+"""Maximum nodes of one dataflow. More would block the event loop for other dataflows."""
 
 END_SLACK_S = 5.0
 """Seconds that a dataflow may need to end after the last step of its stop ladder."""
@@ -159,7 +159,7 @@ class DataflowMethods:
         return self._measure.dataflow(record)
 
     async def read_logs(self, _call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
-        """Yield log lines of a running or ended dataflow, and follow them if asked to."""
+        """Yield log lines of a running or ended dataflow; follow new ones if requested."""
         record = self._registry.find(params.dataflow, ended_too=True)
         folder = Path(record.row.log_dir)
         log = None if record.run is None else record.run.log

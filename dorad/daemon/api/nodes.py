@@ -131,7 +131,7 @@ class NodeMethods:
             return self._edge_changed(record, after, "disconnected", params)
 
     async def restart(self, _call: Call, params: m.NodeStop) -> m.Nothing:
-        """Restart a node, whatever its policy."""
+        """Restart a node, regardless of its policy."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
         node_of(dataflow, params.node)
         await run.commands.restart(params.node, _grace(params.grace, RESTART_GRACE_S))

@@ -1,1 +1,1 @@
-"""Mailboxes, edges and connections of a running dataflow: what its nodes need to exchange data."""
+"""The broker: mailboxes, edges and connections through which nodes exchange data."""

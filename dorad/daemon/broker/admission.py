@@ -29,7 +29,7 @@ class Verdict(Enum):
 
 
 class Started(Protocol):
-    """A process of a node, and the processes that it has started."""
+    """A process of a node, and its descendants."""
 
     @property
     def ended(self) -> bool:
@@ -40,7 +40,7 @@ class Started(Protocol):
         """The user it runs as."""
 
     def owns(self, pid: int) -> bool:
-        """Return True if `pid` is this process, or one that it has started."""
+        """Return True if `pid` is this process or a descendant."""
 
 
 class OwnUser:
@@ -53,9 +53,9 @@ class OwnUser:
 
 
 class Admission:
-    """Admits to a node the processes that were started for it, and those that these started.
+    """Admits to a node the processes that were started for it, and their descendants.
 
-    A dynamic node is attached from outside, by a user that may use the dataflow.
+    A process from outside attaches as a dynamic node if its user may use the dataflow.
     """
 
     def __init__(self, may_use: Callable[[NodeSpec, Peer], bool]) -> None:

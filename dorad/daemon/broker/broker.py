@@ -52,8 +52,8 @@ class Broker:
     """The mailboxes and connections of one dataflow. Belongs to one event loop.
 
     `topology` changes the dataflow, `handovers` replaces processes, `observers` adds temporary
-    participants; `notifications` and `params` send to nodes, `emitter` feeds inputs with what nodes
-    print and log, `stats` reads counters.
+    participants, `notifications` and `params` send to nodes, `emitter` sends printed and logged
+    lines to inputs, `stats` reads counters.
     """
 
     def __init__(
@@ -68,13 +68,14 @@ class Broker:
         admission: Admission | None = None,
         hello_deadline: float = HELLO_DEADLINE_S,
     ) -> None:
-        """Prepare a broker; `open` creates everything. `store` keeps descriptors for a next daemon.
+        """Prepare a broker; `open` creates everything.
 
-        `admits` is passed to `Listener`; `admission` decides which process may be which node.
-        Without it, any process of the daemon's user may be any node.
+        `store` keeps descriptors for the next daemon. `admits` is passed to `Listener`. `admission`
+        decides which process may be which node; without it, any process of the daemon's user may be
+        any node.
         """
         self.on_change: Callable[[], None] = lambda: None
-        """Called when `snapshot` would return something else than before."""
+        """Called when the result of `snapshot` changes."""
         self.on_note: Callable[[str, str], None] = lambda _node, _text: None
         """Called with a node's id and one line that its process reports to the user."""
         self._path = socket_path
@@ -127,15 +128,15 @@ class Broker:
         )
 
     async def open(self, kept: Kept | None = None) -> None:
-        """Create all mailboxes and listen; or adopt what a previous daemon has left.
+        """Create all mailboxes and listen, or adopt those of a previous daemon.
 
         Raises:
-            OSError: there is no memory left, or the socket cannot be made.
-            RestoreError: what the previous daemon has left cannot be used.
+            OSError: there is no memory left, or the socket cannot be created.
+            RestoreError: the state of the previous daemon cannot be used.
         """
         state = self._state
         _log.debug("the broker of %s opens, adopts: %s", state.dataflow_id, kept is not None)
-        create.sweep()
+        create.unlink_stale()
         try:
             if kept is None:
                 self.topology.build()
@@ -194,7 +195,7 @@ class Broker:
         await self._segments.close()
 
     def snapshot(self) -> BrokerSnapshot:
-        """Return what the next daemon must know besides the descriptors."""
+        """Return the state that the next daemon needs besides the descriptors."""
         state = self._state
         boxes = {n: box.snapshot() for n, box in state.mailboxes.items() if not is_observer(n)}
         return BrokerSnapshot(
@@ -222,7 +223,7 @@ class Broker:
         )
 
     def detach(self, node_id: str) -> None:
-        """Mark a node's process as exited for good: no producer waits for it any more."""
+        """Mark a node's process as permanently ended: no producer waits for it from now on."""
         _log.debug("node %s has exited for good", node_id)
         state = self._state
         self.handovers.end(node_id)
@@ -243,7 +244,7 @@ class Broker:
         """Mark a node's process as exited; another one will take its place.
 
         Queued messages stay, and newer ones displace them: no producer waits for a node without a
-        process. A stop that was meant for the old process does not reach the new one.
+        process. A pending stop of the old process does not reach the new one.
         """
         _log.debug("node %s has exited and waits for its next process", node_id)
         self._sessions.reclaim(node_id)
@@ -265,6 +266,6 @@ class Broker:
         state.changed()
 
     def _forget(self, node_id: str) -> None:
-        """Release what a node or observer holds that is about to be removed."""
+        """Release the resources of a node or observer that is about to be removed."""
         self._sessions.forget(node_id)
         self.emitter.forget(node_id)

@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from dorad.control.peer import peer_of, pidfd_of
-from dorad.daemon.broker.foreign import close_apart, close_foreign
+from dorad.daemon.broker.foreign import close_foreign, close_in_thread
 from dorad.node import protocol
 from dorad.node.protocol import Packet, ProtocolError
 from dorad.procinfo import start_time
@@ -25,14 +25,14 @@ MAX_BACKLOG = 512
 """Packets queued for a node that does not read, beyond what its socket holds (about 300)."""
 
 MAX_UNREAD = 512
-"""More packets than a socket holds: what comes after these was sent to the new daemon."""
+"""More packets than a socket holds: later ones were sent to the new daemon."""
 
 HUNG_UP = "hung up"
 """The reason of a connection that its node has closed."""
 
 SCM_MAX_FD = 253
-"""Maximum number of descriptors that come with a packet. All are received: descriptors that are
-not received are closed by the kernel, and that may block."""
+"""Maximum number of descriptors in a packet. All are received, because the kernel closes those that
+are not, and that may block."""
 
 MAX_PER_TURN = 64
 """Packets of one node that are handled before those of others."""
@@ -60,8 +60,8 @@ def is_running(pid: int) -> bool:
 class Connection:
     """A node's socket. Every received packet goes to `on_packet`, the end goes to `on_end`, once.
 
-    An invalid packet closes this connection with the reason, and affects nothing else; so does a
-    node that leaves too many packets unread. A node that sends very many packets is throttled.
+    An invalid packet closes this connection with the reason, and affects nothing else. So do too
+    many unread packets. A node that sends too many packets is throttled.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Connection:
         self._loop.add_reader(sock.fileno(), self._readable)
         self.closed = False
         self.violation: str | None = None
-        """The offence of the node for which the connection was closed."""
+        """The node's violation of the protocol for which the connection was closed."""
         self._credit = BURST_S
         """Seconds that may be spent on the node's packets, as of `_credited_at`."""
         self._credited_at = time.monotonic()
@@ -130,10 +130,9 @@ class Connection:
         return bool(poll.poll(0)) or not is_running(self.pid)
 
     def discard_requests(self, kinds: Collection[str]) -> bool:
-        """Discard waiting packets of these kinds, which the node will send again.
+        """Discard waiting packets of these kinds, which the node will repeat.
 
-        All other packets are handled in the next turn of the loop. Returns False if the node has
-        ended.
+        All others are handled in the next turn of the loop. Returns False if the node has ended.
         """
         for _ in range(MAX_UNREAD):
             try:
@@ -204,14 +203,14 @@ class Connection:
         self._loop.add_reader(self._sock.fileno(), self._readable)
 
     def send(self, kind: str, fields: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
-        """Send a packet, now or as soon as the node reads; nothing happens once it is closed."""
+        """Send a packet, now or as soon as the node reads; do nothing once it is closed."""
         if self.closed:
             return
         _log.debug("to process %d: %s, %d descriptors", self.pid, kind, len(fds))
         if not self._backlog and self._deliver(kind, fields, fds):
             return
         if len(self._backlog) == MAX_BACKLOG:
-            self.violation = "does not read what it is sent"
+            self.violation = "does not read its packets"
             self.close(self.violation)
             return
         # The caller may close its descriptors before the packet is sent.
@@ -244,7 +243,7 @@ class Connection:
         return True
 
     def refuse(self, why: str) -> None:
-        """Close the connection for an offence of the node, and send the node the reason."""
+        """Close the connection because of a violation by the node, and send it the reason."""
         if self.closed:
             return
         self.violation = why
@@ -267,7 +266,7 @@ class Connection:
             self._sock.close()
         else:
             # Unread packets of the node may hold descriptors, and closing those may block.
-            close_apart(self._sock.detach())
+            close_in_thread(self._sock.detach())
         for _, _, fds in self._backlog:
             _close_all(fds)
         self._backlog.clear()

@@ -32,7 +32,8 @@ class Edge(NamedTuple):
     """The connection from one output to one input.
 
     `ring` is the name of a ring in the consumer's mailbox; several rings may feed one input. The
-    producer of a `daemon` edge is the daemon: it sends what the source node prints or logs.
+    producer of a `daemon` edge is the daemon, which sends the source node's printed or logged
+    lines.
     """
 
     source: str
@@ -107,7 +108,7 @@ class EdgeTable:
         return self._into.get((consumer, input_id), [])
 
     def printed(self, source: str, output: str) -> list[Edge]:
-        """Return the edges that carry what a node prints or logs as this output."""
+        """Return the edges that carry a node's printed or logged lines as this output."""
         if not self._printed:
             for edge in self._all:
                 if edge.daemon:

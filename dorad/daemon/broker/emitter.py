@@ -1,4 +1,4 @@
-"""The daemon as a sender: it sends what nodes print and log to inputs, as texts."""
+"""The daemon as a sender: it sends printed and logged lines of nodes to inputs, as texts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OFFSETS = struct.Struct("=ii")
 
 
 def encode_text(text: str) -> bytes:
-    """Return an Arrow array of one utf8 text as it lies in shared memory: offsets, then bytes."""
+    """Return an Arrow array of one utf8 text in its shared memory form: offsets, then bytes."""
     data = text.encode(errors="replace")
     return _OFFSETS.pack(0, len(data)) + data
 
@@ -54,7 +54,7 @@ class Emitter:
         self._push(edges, text)
 
     def emit_output(self, node_id: str, output: str, text: str) -> None:
-        """Send one text to all receivers of an output that carries what a node prints or logs.
+        """Send one text to all receivers of an output of printed or logged lines.
 
         Raises:
             OSError: /dev/shm is full.
@@ -62,7 +62,7 @@ class Emitter:
         self._push(self._state.edges.printed(node_id, output), text)
 
     def has_receivers(self, node_id: str, output: str) -> bool:
-        """Return True if an output that carries what a node prints or logs has a receiver."""
+        """Return True if an output that carries printed or logged lines has a receiver."""
         return bool(self._state.edges.printed(node_id, output))
 
     def _push(self, edges: Sequence[Edge], text: str) -> None:
@@ -98,7 +98,7 @@ class Emitter:
         return known[1]
 
     def forget(self, consumer: str) -> None:
-        """Stop waiting for a consumer: it receives nothing any more."""
+        """Stop waiting for a consumer that no longer receives."""
         for key in [key for key in self._outlets if key.node == consumer]:
             self._outlets.pop(key)[1].closed = True
 

@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 KINDS = frozenset({"ext_store", "ext_load", "ext_drop", "ext_drain"})
 
 LARGE = 1 << 18
-"""Bytes from which on a value is stored in a file that all answers share. Otherwise a node that
-requests it again and again without reading the answers would use up the memory."""
+"""Size from which a value is stored in a file that all answers share. Otherwise a node could use up
+the memory by requesting it repeatedly without reading the answers."""
 
 
 class _Value:
@@ -73,18 +73,18 @@ class Extensions:
         Raises:
             ProtocolError: the packet is malformed.
         """
-        ask = packet.question()
+        request = packet.request_number()
         _log.debug("node %s requests %s", node_id, packet.kind)
         try:
             value = self._carry_out(node_id, packet)
             memory = None if value is None else value.open()
         except (TableError, OSError) as error:
             _log.debug("a request of node %s is refused: %s", node_id, error)
-            self._sender.send(node_id, "ext_refused", {"error": str(error), "ask": ask})
+            self._sender.send(node_id, "ext_refused", {"error": str(error), "ask": request})
             return
         try:
             fds = () if memory is None else (memory,)
-            self._sender.send(node_id, "ext_done", {"ask": ask}, fds)
+            self._sender.send(node_id, "ext_done", {"ask": request}, fds)
         finally:
             if memory is not None:
                 os.close(memory)

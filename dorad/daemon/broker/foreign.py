@@ -1,6 +1,6 @@
 """Closing descriptors that a node has sent, without blocking.
 
-A node chooses the file behind a descriptor, so closing it can block for ever: a TCP socket lingers,
+A node chooses the file behind a descriptor, so closing it can block forever: a TCP socket lingers,
 a FUSE file system answers late, a serial line drains. Such descriptors are closed in threads.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_THREADS = 32
-"""Maximum number of closing threads. Hostile nodes may block some; the others go on closing."""
+"""Maximum number of closing threads. Hostile nodes may block some; the others continue."""
 
 _NULL = os.makedev(1, 3)
 
@@ -75,7 +75,7 @@ def close_foreign(descriptors: Sequence[int]) -> None:
             _closer.close(descriptor)
 
 
-def close_apart(descriptor: int) -> None:
+def close_in_thread(descriptor: int) -> None:
     """Close a descriptor in a thread."""
     _closer.close(descriptor)
 

@@ -1,4 +1,4 @@
-"""Handover: passing a node's mailbox to a replacement, without lost or doubled messages."""
+"""Handover: passing a node's mailbox to a replacement, without lost or duplicated messages."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ class _Handover:
     """Whether the old process has finished with the mailbox."""
     swapped: bool = False
     adopted: bool = False
-    """Whether a previous daemon began it; then it ends by itself, not by `end`."""
+    """Whether a previous daemon began it. Then nothing calls `end`: it ends with the swap."""
 
 
 class Handovers:
     """The nodes that are being replaced.
 
-    The replacement says hello while the old process still works, and waits until that one has
-    finished. From the beginning until the new process has caught up, producers wait for room
-    instead of displacing queued messages.
+    The replacement says hello while the old process still works, and waits until the old one has
+    finished. Until the new process has caught up, producers wait for room instead of displacing
+    queued messages.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Handovers:
         state.changed()
 
     def _block(self, node_id: str) -> None:
-        """Let producers wait for room, except where the input wants only the newest messages."""
+        """Let producers wait for room, except where the input keeps only the newest messages."""
         node = self._state.mailboxes[node_id].node
         latest = {item.id for item in node.all_inputs if item.queue_policy is QueuePolicy.LATEST}
         for edge in self._state.edges.received_by(node_id):
@@ -164,7 +164,7 @@ class Handovers:
             self.end(node_id)
 
     def old_is_done(self, node_id: str) -> None:
-        """Handle the old process's finish: it neither sends nor receives any more."""
+        """Handle that the old process has finished sending and receiving."""
         _log.debug("node %s: the old process is done", node_id)
         handover = self._open[node_id]
         handover.old_done = True
@@ -253,9 +253,9 @@ class Handovers:
     def _settle(self, node_id: str, before: int, left: float, calm: int = 0) -> None:
         """Restore the queue policies once the new process has caught up, or `left` seconds passed.
 
-        A process is slow with its first messages, because it imports modules for them. So it has
-        caught up when it has begun (it received more than `before`, or sleeps), and its queues were
-        almost empty for `CALM_POLLS` checks in a row.
+        A process is slow with its first messages, because it imports modules for them. So two
+        things must hold: it has begun (it received more than `before`, or sleeps), and its queues
+        were almost empty for `CALM_POLLS` checks in a row.
         """
         self._settling.pop(node_id, None)
         box = self._state.mailboxes.get(node_id)

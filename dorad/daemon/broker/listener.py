@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SOCKETS = "*-d*.sock"
 """The pattern of the names of a background daemon's sockets."""
 
-MAX_SILENT = 64
+MAX_UNIDENTIFIED = 64
 """Connections of one user that have not said hello. A node does so at once; beyond this number,
 the oldest connection is closed."""
 
@@ -45,7 +45,7 @@ def own_socket() -> Path:
     """Return the path of this process's socket, and remove sockets of ended processes.
 
     Raises:
-        OSError: the directory cannot be made, or others can write to it.
+        OSError: the directory cannot be created, or others can write to it.
         ValueError: `DORA_DAEMON_LOCAL_LISTEN_PORT` is not a valid port.
     """
     path = rendezvous.socket_path(os.getpid(), rendezvous.port())
@@ -79,17 +79,17 @@ class Listener:
         self._on_packet = on_packet
         self._on_end = on_end
         self._admits = admits
-        self._silent: dict[Connection, asyncio.TimerHandle] = {}
+        self._unidentified: dict[Connection, asyncio.TimerHandle] = {}
         """Accepted connections that have not said hello, with their deadlines."""
         self._reserved: dict[Connection, str] = {}
-        """Connections made for one observer each, until it says hello."""
+        """Connections created for one observer each, until it says hello."""
         self._server: socket.socket | None = None
 
     def open(self, kept: int | None = None) -> int:
         """Listen on a new socket, or on the descriptor `kept`; return the descriptor.
 
         Raises:
-            OSError: the socket cannot be made.
+            OSError: the socket cannot be created.
         """
         if kept is None:
             server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
@@ -111,7 +111,7 @@ class Listener:
             self._server.close()
             self._server = None
             self._path.unlink(missing_ok=True)
-        for connection in [*self._silent, *self._reserved]:
+        for connection in [*self._unidentified, *self._reserved]:
             connection.close("the dataflow has ended")
 
     def adopt(self, sock: socket.socket, sent: int) -> Connection:
@@ -143,18 +143,22 @@ class Listener:
         if not self._is_admitted(connection.peer):
             connection.close("another user's process")
             return
-        silent = [each for each in self._silent if each.peer.uid == connection.peer.uid]
-        if len(silent) >= MAX_SILENT:
-            _log.debug("user %d has %d silent connections", connection.peer.uid, len(silent))
-            silent[0].close("too many silent connections of its user")
+        waiting = [each for each in self._unidentified if each.peer.uid == connection.peer.uid]
+        if len(waiting) >= MAX_UNIDENTIFIED:
+            _log.debug(
+                "user %d has %d connections without a hello", connection.peer.uid, len(waiting)
+            )
+            waiting[0].close("too many connections of its user without a hello")
         loop = asyncio.get_running_loop()
-        self._silent[connection] = loop.call_later(self._deadline, connection.close, "said nothing")
+        self._unidentified[connection] = loop.call_later(
+            self._deadline, connection.close, "no hello in time"
+        )
 
     def _is_admitted(self, peer: Peer) -> bool:
         return peer.uid in (0, os.getuid()) or (self._admits is not None and self._admits(peer))
 
     def _packet(self, connection: Connection, packet: Packet) -> None:
-        if connection not in self._silent and connection not in self._reserved:
+        if connection not in self._unidentified and connection not in self._reserved:
             self._on_packet(connection, packet)
             return
         if packet.kind != "hello":
@@ -163,13 +167,13 @@ class Listener:
         packet.number("version")
         expected = self._reserved.pop(connection, None)
         if expected is None:
-            self._silent.pop(connection).cancel()
+            self._unidentified.pop(connection).cancel()
         elif expected != node_id:
             raise ProtocolError(f"hello of {node_id!r} over the connection of {expected!r}")
         self._on_hello(connection, packet)
 
     def _ended(self, connection: Connection, _reason: str) -> None:
-        handle = self._silent.pop(connection, None)
+        handle = self._unidentified.pop(connection, None)
         if handle is not None:
             handle.cancel()
         elif self._reserved.pop(connection, None) is None:

@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class NoRoomError(OSError):
-    """Means that a mailbox has no place for one more ring."""
+    """A mailbox has no place for one more ring."""
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class Mailbox:
     """The daemon's side of one node: its segment, its bells, and the words the daemon writes.
 
     Every process that maps the segment may write any word. So the positions of rings are kept here,
-    and no value of a word makes a method raise or loop for ever. The bells are only passed on.
+    and no value of a word makes a method raise or loop forever. The bells are only passed on.
     """
 
     def __init__(self, node: NodeSpec) -> None:
@@ -97,7 +97,7 @@ class Mailbox:
 
     @classmethod
     def adopt(cls, node: NodeSpec, descriptors: Sequence[int], kept: MailboxSnapshot) -> Mailbox:
-        """Return the mailbox that a previous daemon made and described with `snapshot`.
+        """Return the mailbox that a previous daemon created and described with `snapshot`.
 
         Raises:
             ValueError, TypeError: the descriptors or the snapshot are invalid. The descriptors stay
@@ -120,13 +120,13 @@ class Mailbox:
         # A ring may have been added after the snapshot: its place is not used again.
         end = max(kept.end, box._words[layout.BOX_END])
         box._set_end(end if end <= box._mapping.size and not end % _LINE else box._mapping.size)
-        # Rings of ended operators are closed whatever the state of the mailbox: take the smallest.
+        # Rings of ended operators are closed in any state of the mailbox: take the smallest.
         states = (box._words[ring.plan.base + layout.RING_STATE] for ring in box.rings.values())
         box._state = min(layout.STATE_CLOSED, min(states, default=layout.STATE_DETACHED))
         return box
 
     def snapshot(self) -> MailboxSnapshot:
-        """Return what `adopt` needs besides the descriptors."""
+        """Return the state that `adopt` needs besides the descriptors."""
         return MailboxSnapshot(
             size=self._mapping.size,
             end=self._end,
@@ -209,8 +209,8 @@ class Mailbox:
     def _reuse(self, input_id: str, queue_size: int, *, lane: bool) -> layout.RingPlan:
         """Return a free ring that fits, the longest free first, and reset its counters.
 
-        Indexes continue: a producer that still waits for a message of its own in this ring must
-        find it received.
+        Indexes continue: a producer that still waits for one of its messages in this ring must find
+        it received.
         """
         need = layout.capacity_for(queue_size)
         for old in self._free:
@@ -219,7 +219,7 @@ class Mailbox:
         else:
             raise NoRoomError(
                 f"node {self.node.id!r} has no room for one more queue of {queue_size} messages "
-                f"(input {input_id!r}); restart it, or ask for a shorter queue"
+                f"(input {input_id!r}); restart it, or use a shorter queue"
             )
         self._free.remove(old)
         words = self._words
@@ -242,7 +242,7 @@ class Mailbox:
         return replace(old, queue_size=queue_size)
 
     def recycle(self, name: str) -> None:
-        """Free a ring that no process pushes into or receives from any more."""
+        """Free a ring into which no process pushes, and from which none receives."""
         self._free.append(self.rings.pop(name).plan)
 
     def attach(self) -> None:

@@ -1,4 +1,4 @@
-"""What the daemon sends to nodes: events, the opening of the start barrier, parameters."""
+"""Notifications to nodes: events, the opening of the start barrier, parameters."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _log = logging.getLogger(__name__)
 
 
 class Conditions:
-    """What holds for a node now, as the packets that inform a process of it.
+    """The conditions that hold for a node now, as the packets that report them.
 
     Every process of the node gets them after its welcome. So nothing is lost if a packet was sent
-    to a process that had ended, but whose end was not noticed yet.
+    to a process that had already ended.
     """
 
     def __init__(self, conditions: Iterable[Condition] = ()) -> None:
@@ -149,7 +149,7 @@ class Notifications:
 
 
 class Params:
-    """The parameters of all nodes, for processes that run and for those that will attach."""
+    """The parameters of all nodes, for present and later processes."""
 
     def __init__(self, state: BrokerState) -> None:
         self._state = state

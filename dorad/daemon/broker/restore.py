@@ -1,4 +1,4 @@
-"""Adopting what a previous daemon has left of a dataflow: descriptors and a snapshot."""
+"""Restoring a dataflow from a previous daemon's descriptors and snapshot."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _log = logging.getLogger(__name__)
 
 
 class RestoreError(Exception):
-    """Means that what a previous daemon left of a dataflow cannot be used, and why."""
+    """The state that a previous daemon left of a dataflow cannot be used."""
 
 
 @dataclass(slots=True)
 class Kept:
-    """What a previous daemon left: descriptors by name, and `Broker.snapshot` as JSON values.
+    """The previous daemon's descriptors by name, and its `Broker.snapshot` as JSON values.
 
-    Adopting a descriptor removes it from `descriptors`. The rest stays the caller's, also after a
+    Adopting a descriptor removes it from `descriptors`. The caller keeps the rest, also after a
     failure.
     """
 
@@ -52,7 +52,7 @@ class Kept:
 
 
 def restore_mailboxes(state: BrokerState, kept: Kept, snapshot: BrokerSnapshot) -> list[Edge]:
-    """Adopt mailboxes, edges and conditions, and create what the snapshot does not contain.
+    """Adopt mailboxes, edges and conditions; create those that the snapshot does not contain.
 
     Returns the edges whose rings were created, for the caller to announce them.
 
@@ -95,7 +95,7 @@ def restore_mailboxes(state: BrokerState, kept: Kept, snapshot: BrokerSnapshot) 
 
 def _add_missing_rings(state: BrokerState) -> list[Edge]:
     """Create the rings and edges that are newer than the snapshot; return the edges."""
-    made = []
+    added = []
     for node in state.dataflow.nodes:
         box = state.mailboxes[node.id]
         for item in node.all_inputs:
@@ -105,8 +105,8 @@ def _add_missing_rings(state: BrokerState) -> list[Edge]:
             edge = edge_of(state.dataflow, node.id, item, item.id)
             if edge is not None:
                 state.edges.add(edge)
-                made.append(edge)
-    return made
+                added.append(edge)
+    return added
 
 
 def lost_rings(state: BrokerState, snapshot: BrokerSnapshot) -> list[tuple[str, str, int]]:
@@ -169,7 +169,7 @@ def restore_connections(
             continue
         sock = _socket(found[name][0], f"node {node_id!r}: its connection")
         del kept.descriptors[state.name("conn", name)]
-        # A daemon that was killed between sending a packet and counting it has counted one too few.
+        # A daemon killed between sending a packet and counting it has counted one too few.
         sent = max(box.mail, box.seen)
         connection = listener.adopt(sock, sent)
         connection.kept_as = state.name("conn", name)

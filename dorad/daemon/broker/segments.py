@@ -1,4 +1,4 @@
-"""The shared memory that nodes place their samples in: from its creation until it is not needed."""
+"""The shared memory that nodes place their samples in: its creation, distribution and removal."""
 
 from __future__ import annotations
 
@@ -22,19 +22,17 @@ if TYPE_CHECKING:
     from dorad.shm import mapping
 
 REAP_S = 1.0
-"""Seconds between checks of the segments that ended processes have left."""
+"""Seconds between checks of the segments of ended processes."""
 
 MAX_SEGMENTS = 256
-"""Segments that one node may have, including those that its ended processes have left.
-
-A pool's segments become larger the more samples it needs: this suffices for any number of them."""
+"""Maximum segments of one node, including those of its ended processes. A pool that needs more
+samples creates larger segments, so this is always enough."""
 
 MAX_GROWING = 8
-"""Segments that may be in the making for one node. It waits for each, unless a signal interrupts
-it."""
+"""Maximum segments in creation for one node. It waits for each, unless a signal interrupts it."""
 
 SKIPPED = 4096
-"""Segment numbers that a new daemon leaves out: its snapshot may be older than the last segment."""
+"""Segment numbers that a new daemon skips: its snapshot may be older than the last segment."""
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +90,7 @@ class SegmentTable:
         return [segment for segment in self._all.values() if segment.owner in owners]
 
     def retire(self, number: int, owner: str) -> None:
-        """Drop a segment that its owner does not need any more.
+        """Drop a segment that its owner no longer needs.
 
         Raises:
             KeyError: the segment does not belong to the owner.
@@ -111,7 +109,7 @@ class SegmentTable:
     def reap(
         self, is_past: Callable[[EdgeKey, int], bool], kept: Collection[int] = ()
     ) -> list[Segment]:
-        """Drop the orphans that no queued message lies in, and return them.
+        """Drop the orphans that contain no queued message, and return them.
 
         `is_past` returns True if that many messages of an edge were received or dropped; `kept` are
         the numbers of segments to keep in any case. A process that uses an array in a segment keeps
@@ -146,17 +144,17 @@ class Segments:
         self._state = state
         self._table = SegmentTable(self._on_drop)
         self._growing: dict[asyncio.Task[None], tuple[str, int]] = {}
-        """Segments in the making: their owner and size."""
+        """Owner and size of the segments in creation."""
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
     def next_number(self) -> int:
-        """A number that no segment has had."""
+        """A number that no segment has used."""
         return self._table.next
 
-    def grow(self, node_id: str, size: int, ask: Any) -> None:
-        """Create a segment of `size` bytes for a connected node, and answer its request `ask`."""
+    def grow(self, node_id: str, size: int, request: Any) -> None:
+        """Create a segment of `size` bytes for a connected node, and answer its request."""
         connection = self._state.connection(node_id)
         if connection is None:
             return
@@ -165,9 +163,9 @@ class Segments:
             self._check_limits(node_id, size)
         except OSError as error:
             _log.debug("no segment of %d bytes for node %s: %s", size, node_id, error)
-            connection.send("full", {"error": str(error), "ask": ask})
+            connection.send("full", {"error": str(error), "ask": request})
             return
-        task = asyncio.ensure_future(self._grow(node_id, connection, size, ask))
+        task = asyncio.ensure_future(self._grow(node_id, connection, size, request))
         self._growing[task] = (node_id, size)
         task.add_done_callback(self._growing.pop)
 
@@ -176,15 +174,15 @@ class Segments:
         held = [segment.size for segment in self._table.of({owner})]
         growing = [each for node_id, each in self._growing.values() if node_id == owner]
         if len(growing) == MAX_GROWING:
-            raise OSError(f"{MAX_GROWING} segments are being made for this node; wait for them")
+            raise OSError(f"{MAX_GROWING} segments are being created for this node; wait for them")
         if len(held) + len(growing) >= MAX_SEGMENTS:
             raise OSError(
                 f"this node has {MAX_SEGMENTS} segments of shared memory, the maximum; "
-                "release arrays that were made or received"
+                "release arrays that were created or received"
             )
         create.check_share(size, sum(held) + sum(growing))
 
-    async def _grow(self, node_id: str, connection: Connection, size: int, ask: Any) -> None:
+    async def _grow(self, node_id: str, connection: Connection, size: int, request: Any) -> None:
         state = self._state
         try:
             # Allocating zeroes the pages, which takes a quarter of a second for each gigabyte.
@@ -192,15 +190,15 @@ class Segments:
         except OSError as error:
             _log.debug("no segment of %d bytes for node %s: %s", size, node_id, error)
             if state.connection(node_id) is connection:
-                state.send(node_id, "full", {"error": str(error), "ask": ask})
+                state.send(node_id, "full", {"error": str(error), "ask": request})
             return
         if state.connection(node_id) is not connection:
-            # The process that asked has left; the one in its place did not ask.
+            # The process that requested it has ended, and its successor did not request it.
             os.close(memory.owner)
             os.close(memory.receiver)
             return
         number = self._add(node_id, connection.pid, memory.receiver, size)
-        state.send(node_id, "grown", {"segment": number, "ask": ask}, (memory.owner,))
+        state.send(node_id, "grown", {"segment": number, "ask": request}, (memory.owner,))
         # From here on only the owner can write: this daemon, the next one and receivers read.
         os.close(memory.owner)
 
@@ -235,12 +233,12 @@ class Segments:
             self._state.send(node_id, "segment", {"segment": segment.number}, (segment.memory,))
 
     def withdraw(self, source: str, node_id: str) -> None:
-        """Let a node unmap the segments of a source that it receives nothing from any more."""
+        """Let a node unmap the segments of a source from which it no longer receives."""
         for segment in self._table.of({source}):
             self._state.send(node_id, "retired", {"segment": segment.number})
 
     def retire(self, node_id: str, number: int) -> None:
-        """Drop a segment that its owner does not need any more.
+        """Drop a segment that its owner no longer needs.
 
         Raises:
             ProtocolError: the segment does not belong to the node.
@@ -251,11 +249,11 @@ class Segments:
             raise ProtocolError(f"segment {number} does not belong to the node") from None
 
     def retire_own(self, number: int) -> None:
-        """Drop a segment that the daemon itself does not need any more."""
+        """Drop a segment that the daemon itself no longer needs."""
         self._table.retire(number, DAEMON)
 
     def orphan(self, node_id: str, pid: int | None) -> None:
-        """Drop the segments of a process once no queued message lies in them.
+        """Drop the segments of a process once they contain no queued message.
 
         The process has stopped sending. None stands for all processes of the node.
         """
@@ -316,7 +314,7 @@ class Segments:
     def restore(
         self, segments: Collection[Segment], next_number: int, orphans: Iterable[SegmentSnapshot]
     ) -> None:
-        """Take over the segments of a previous daemon; the rest is from its snapshot."""
+        """Take over the segments of a previous daemon, with the other values from its snapshot."""
         known = {
             each.number: {EdgeKey(node, ring): head for node, ring, head in each.heads}
             for each in orphans
@@ -351,6 +349,6 @@ class Segments:
         if self._reaper is not None:
             self._reaper.cancel()
         self._table.close()
-        # A segment in the making is closed as soon as it exists: its connection is closed.
+        # A segment in creation is closed as soon as it exists, since its connection is closed.
         while self._growing:
             await asyncio.wait(self._growing)

@@ -1,4 +1,4 @@
-"""Sessions: processes that attach as nodes, the packets they send, and how they leave."""
+"""Sessions: processes that attach as nodes, their packets, and their end."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.wiring import PeerSetup
 
 MAX_NOTE = 1000
-"""Characters of one note of a node to the user."""
+"""Maximum characters of one note of a node to the user."""
 
 MAX_NOTES = 100
-"""Notes that one process of a node may send."""
+"""Maximum notes of one process."""
 
 MAX_DEFERRED = 8
-"""Processes per node whose hello waits until their node's start has finished."""
+"""Maximum processes per node whose hello waits until the start of their node has finished."""
 
 _log = logging.getLogger(__name__)
 
 
 class BrokerEvents(Protocol):
-    """Receives what nodes do; the supervisor implements it."""
+    """Receives events of nodes; the supervisor implements it."""
 
     def on_connected(self, node_id: str, pid: int) -> None:
         """Handle a node that called `Node()` and waits at the start barrier."""
@@ -238,8 +238,8 @@ class Sessions:
             raise ProtocolError(f"the end of the unknown operator {operator!r}")
         if (node_id, operator) in state.ended_operators:
             return
-        # Read now: if the process has exited already, the sends below find that, and may end
-        # the handover.
+        # Read this now: if the process has exited, the sends below notice it and may end the
+        # handover.
         being_replaced = node_id in self.handovers
         state.ended_operators.add((node_id, operator))
         state.mailboxes[node_id].close_rings_of(operator)
@@ -277,7 +277,7 @@ class Sessions:
             self._on_note(node_id, f"its connection was ended: {connection.violation}"[:MAX_NOTE])
         state.changed()
         if node_id in self.handovers:
-            # Producers go on waiting for room: nothing may be displaced before the replacement.
+            # Producers keep waiting for room: no message may be displaced before the replacement.
             self.handovers.old_is_done(node_id)
             return
         self.release_senders(node_id)
@@ -300,7 +300,7 @@ class Sessions:
                 state.send_ping(edge.source)
 
     def reclaim(self, node_id: str) -> None:
-        """Release what an ended process has left: its connection, borrows, samples and values."""
+        """Release the connection, borrows, samples and values of an ended process."""
         self.revive_operators(node_id)
         connection = self._state.connections.get(node_id)
         if connection is not None:
@@ -319,7 +319,7 @@ class Sessions:
             self._peer_setup.send_edges_into(node_id)
 
     def forget(self, node_id: str) -> None:
-        """Release what a node or an observer holds that is about to be removed."""
+        """Release the resources of a node or observer that is about to be removed."""
         self._extensions.release(node_id)
         box = self._state.mailboxes.get(node_id)
         if box is not None and node_id in self._watch:
@@ -328,7 +328,7 @@ class Sessions:
             box.clear_hazards()
 
     def _process_ended(self, pid: int, node_id: str) -> None:
-        """Release what a process has left that is not a child of the daemon."""
+        """Release the resources of an ended process that was not a child of the daemon."""
         self._segments.orphan(node_id, pid)
         self._state.changed()
         if self.handovers.process_ended(pid):

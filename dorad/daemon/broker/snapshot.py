@@ -1,4 +1,4 @@
-"""What the next daemon must know of a dataflow besides its descriptors, as JSON."""
+"""The state of a dataflow's broker that the next daemon needs besides descriptors, as JSON."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class RingSnapshot(Struct, array_like=True):
 class MailboxSnapshot(Struct, omit_defaults=True):
     """The layout of one mailbox.
 
-    `retiring` lists (input, offset) of rings that are being retired, or free: their place is not
-    used again, because their state may be older than what became of them.
+    `retiring` lists (input, offset) of rings that are being retired or were free. Their place is
+    not used again, because the snapshot may be older than their last change.
     """
 
     size: int
@@ -31,7 +31,7 @@ class MailboxSnapshot(Struct, omit_defaults=True):
 
 
 class SegmentSnapshot(Struct, array_like=True):
-    """A segment that outlives its process: until `heads`, as (node, ring, messages sent)."""
+    """A segment that outlives its process, until `heads`: (node, ring, messages sent)."""
 
     number: int
     heads: list[tuple[str, str, int]]

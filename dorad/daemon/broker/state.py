@@ -1,4 +1,4 @@
-"""What the parts of a broker share: mailboxes, connections, edges, conditions of nodes."""
+"""The state that the parts of a broker share: mailboxes, connections, edges, conditions."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ class BrokerState:
             connection.send("ping", {})
 
     def edge_counters(self, key: EdgeKey) -> Counters | None:
-        """Return the counters of an edge; None if no process will receive what is queued on it."""
+        """Return the counters of an edge; None if no process will receive its queued messages."""
         box = self.mailboxes.get(key.node)
         if box is None or key.node in self.exited or key.ring not in box.rings:
             return None
         return box.counters(key.ring)
 
     def receives(self, edge: Edge) -> bool:
-        """Return True if a present or later process receives what comes over an edge."""
+        """Return True if a present or later process receives the messages of an edge."""
         operator = edge.input.partition("/")[0]
         ended = (edge.consumer, operator) in self.ended_operators
         return edge.consumer not in self.exited and not ended

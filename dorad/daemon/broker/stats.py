@@ -30,9 +30,9 @@ class Vitals(NamedTuple):
 class Lateness(NamedTuple):
     """The total lateness of a node with the ticks of one timer. Times in ns.
 
-    `sum` adds up the times from when each tick was due to when it was taken, `diff` the differences
-    between successive ones, `most` is the largest; `missed` ticks were taken after their deadline,
-    or never.
+    The delay of a tick is the time from when it was due until the node took it. `sum` is the sum of
+    all delays, `diff` the sum of the differences between successive ones, `most` the largest.
+    `missed` ticks were taken after their deadline, or never.
     """
 
     node: str
@@ -46,7 +46,7 @@ class Lateness(NamedTuple):
 
 
 class EdgeCounters(NamedTuple):
-    """What passed over one edge so far; at rest, sent = received + dropped + queued.
+    """Counters of the messages of one edge; at rest, sent = received + dropped + queued.
 
     `refused` messages were never sent: the dataflow stopped while they waited for room.
     """
@@ -68,7 +68,7 @@ class EdgeCounters(NamedTuple):
     unreadable: int = 0
     """Received messages that became an ERROR event, because their entry was invalid."""
     limited: bool = False
-    """Whether `max_rate_hz` of the file asks for fewer messages than are sent."""
+    """Whether the file's `max_rate_hz` lets fewer messages through than are sent."""
 
 
 class Stats:

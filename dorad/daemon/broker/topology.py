@@ -1,4 +1,4 @@
-"""Changing a running dataflow: its nodes, their inputs, and what feeds them."""
+"""Changing a running dataflow: its nodes, their inputs and edges."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Topology:
         self._forget = forget
 
     def build(self) -> None:
-        """Make the mailboxes and edges of the whole dataflow, before any node connects.
+        """Create the mailboxes and edges of the whole dataflow, before any node connects.
 
         Raises:
             OSError: there is no memory left.
@@ -55,7 +55,7 @@ class Topology:
                     state.edges.add(edge)
 
     async def add_node(self, node: NodeSpec, dataflow: Dataflow) -> None:
-        """Make the mailbox of a node and connect it; `dataflow` already contains the node.
+        """Create the mailbox of a node and connect it; `dataflow` already contains the node.
 
         Raises:
             OSError: there is no memory left.

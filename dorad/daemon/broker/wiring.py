@@ -28,7 +28,7 @@ MAX_SIZE = 1 << 48
 """Bytes; no message is larger."""
 
 Receipt = tuple["Connection", int] | None
-"""A connection and a number of packets: once so many were read, a packet has taken effect."""
+"""A connection, and the number of packets that it must have read for a packet to take effect."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class PeerSetup:
         self._segments = segments
 
     def send_all(self, node_id: str) -> None:
-        """Send a node that has just attached everything it needs to reach its peers."""
+        """Send a newly attached node everything that it needs to reach its peers."""
         edges = self._state.edges
         pushed = edges.pushed_by(node_id)
         for consumer in sorted({edge.consumer for edge in pushed}):
@@ -139,8 +139,8 @@ class Wiring:
     def replay_last(self, edge: Edge) -> None:
         """Push the last message of a latched output into a new edge, if it is missing there.
 
-        Only while the source has no process: a running source does this itself, and nothing else
-        may push into its rings.
+        This applies only while the source has no process: a running source does this itself, and
+        only it may push into its rings.
         """
         state = self._state
         ring = state.mailboxes[edge.consumer].rings[edge.ring]

@@ -1,1 +1,1 @@
-"""Measure nodes, edges and the machine from outside, without asking a node."""
+"""Measurements of nodes, edges and the machine. They need no answer from a node."""

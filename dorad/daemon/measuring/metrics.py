@@ -1,8 +1,8 @@
 """CPU, memory, disk and network use of nodes, including their child processes.
 
-All rates are differences of totals that the kernel keeps. A process passes its CPU time and disk
-bytes to the parent that reaps it, so children that run for less than a second count too. Only a
-process whose parent exits first is lost. Memory that processes share counts for each of them.
+All rates are differences of the kernel's totals. A process passes its CPU time and disk bytes to
+the parent that reaps it, so children that run for less than a second count too. Only a process
+whose parent exits first is lost. Memory that processes share counts for each of them.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def _tree(pid: int) -> frozenset[int]:
 
 
 def _sockets(pid: int) -> set[int]:
-    """Return the inodes of the sockets of a process, as far as we may read them."""
+    """Return the inodes of the sockets of a process, as far as permitted."""
     found: set[int] = set()
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/fd").iterdir():

@@ -66,7 +66,7 @@ def changes(before: Network, after: Network) -> list[str]:
     """Return the differences, as a few words each."""
     old = {each.name: each for each in before.interfaces}
     new = {each.name: each for each in after.interfaces}
-    changed = [f"{name} is gone" for name in old if name not in new]
+    changed = [f"{name} was removed" for name in old if name not in new]
     for name, now in new.items():
         then = old.get(name)
         if then is None:
@@ -77,7 +77,7 @@ def changes(before: Network, after: Network) -> list[str]:
         changed += [f"{name} has {each}" for each in now.addresses if each not in had]
         changed += [f"{name} has lost {each}" for each in had if each not in now.addresses]
     if before.defaults != after.defaults:
-        changed.append(f"default route {', '.join(after.defaults) or 'gone'}")
+        changed.append(f"default route {', '.join(after.defaults) or 'removed'}")
     return changed
 
 

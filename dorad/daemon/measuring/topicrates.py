@@ -1,4 +1,4 @@
-"""How often an output sends, from the counters of its rings alone.
+"""How often an output sends, measured only with the counters of its rings.
 
 While a client measures, a ring's newest timestamp is polled every 2 ms. One message between two
 polls gives the exact interval, on the sender's clock. Several messages give the mean of their
@@ -236,7 +236,7 @@ class _Output:
             self._broker.observers.remove(self._counting[0])
 
     def _connected(self, node_id: str) -> bool | None:
-        """Return whether a node has a process; None if the node or the dataflow does not exist."""
+        """Return True if a node has a process; None if the node or the dataflow does not exist."""
         try:
             return self._broker.stats.vitals(node_id).connected
         except KeyError:

@@ -1,4 +1,4 @@
-"""What the exit of a node's process means: success, failure, or a consequence of a failure."""
+"""The meaning of a process's exit: success, failure, or a consequence of a failure."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Outcome(StrEnum):
     OK = "ok"
     FAILED = "failed"
     GRACE = "grace"
-    """It had to be killed because it did not end when asked to."""
+    """It had to be killed because it did not end within its grace."""
     CASCADING = "cascading"
     """It could not start because another node ended before it called `Node()`."""
 
 
 class ExitContext(Struct, frozen=True):
-    """What the daemon knows about a process when it exits."""
+    """The daemon's knowledge about a process when it exits."""
 
     stopping: bool = False
     """The daemon was stopping it."""
@@ -93,14 +93,14 @@ def classify(
 ) -> Result:
     """Return the result of a node whose process has exited.
 
-    Code 0 is a success. So is an exit by SIGTERM or SIGINT (or by the codes 143 and 130, which
-    programs use to pass these on) while the daemon was stopping the node, unless it had to be
-    forced. After an aborted start every other exit is a consequence of that.
+    Code 0 is a success. So is an exit by SIGTERM or SIGINT, or by the codes 143 and 130, which
+    programs use to report these signals, while the daemon was stopping the node, unless it had to
+    be forced. After an aborted start, every other exit is a consequence of that.
     """
     reason = describe(exit_)
     ended_by = _signal_of(exit_)
-    asked = context.stopping and not context.forced_reason and ended_by in _STOP_SIGNALS
-    if exit_.code == 0 or asked:
+    stopped = context.stopping and not context.forced_reason and ended_by in _STOP_SIGNALS
+    if exit_.code == 0 or stopped:
         return Result(node, Outcome.OK, exit_, reason, None, stderr)
     if context.root_cause is not None:
         return Result(node, Outcome.CASCADING, exit_, reason, context.root_cause, stderr)

@@ -1,4 +1,4 @@
-"""The natural finish: which inputs close when a source ends, and which nodes then have no work.
+"""The natural finish: which inputs close when a source ends, and which nodes end after that.
 
 The rules work on units. A unit is a node, or one operator of a node: `node/operator`.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Closing(Struct, frozen=True):
-    """What the end of a source means for one of its consumers."""
+    """The effect of a source's end on one of its consumers."""
 
     unit: str
     inputs: tuple[str, ...]
@@ -51,7 +51,7 @@ class Flow(Struct, frozen=True):
         force_setattr(self, "_units", units)
 
     def close_source(self, source: str) -> tuple[Flow, tuple[Closing, ...]]:
-        """Close all inputs that a unit feeds; return the flow and what that means for consumers."""
+        """Close all inputs that a unit feeds; return the flow and the effect on consumers."""
         closings = []
         still_open: dict[str, Mapping[str, str]] = {}
         for consumer, inputs in self.open_inputs.items():
@@ -66,7 +66,7 @@ class Flow(Struct, frozen=True):
         return after, tuple(closings)
 
     def without(self, consumer: str) -> Flow:
-        """Return the flow after a node has ended: its inputs need not be closed any more."""
+        """Return the flow after a node has ended: its inputs no longer need to be closed."""
         rest = {
             unit: inputs for unit, inputs in self.open_inputs.items() if node_of(unit) != consumer
         }
@@ -196,8 +196,8 @@ def data_inputs(dataflow: Dataflow) -> dict[str, dict[str, str]]:
     runtimes = {node.id: printed_outputs(node) for node in dataflow.nodes if node.operators}
 
     def source_of(output: NodeOutput) -> str:
-        # The daemon sends what a process prints. Such an output ends with the process, even if it
-        # is an output of one operator.
+        # The daemon sends printed lines. Such an output ends with the process, even if it is an
+        # output of one operator.
         if output.node not in runtimes or output.output in runtimes[output.node]:
             return output.node
         return f"{output.node}/{output.output.partition('/')[0]}"

@@ -1,4 +1,4 @@
-"""Whether a node is healthy: it uses the API, or it waits for input and answers pings."""
+"""Node health: a healthy node uses the API, or waits for input and answers pings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Vitals(Protocol):
-    """What a node's shared memory and its connection show."""
+    """Facts from a node's shared memory and its connection."""
 
     @property
     def connected(self) -> bool:
@@ -64,5 +64,5 @@ def health_after(
 
 
 def at_rest(vitals: Vitals) -> bool:
-    """Return True if a node waits for input and nothing is there for it to read."""
+    """Return True if a node waits for input and has nothing to read."""
     return vitals.asleep and not vitals.queued and not vitals.unread

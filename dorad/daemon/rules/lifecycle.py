@@ -1,4 +1,4 @@
-"""The lifecycle of a running dataflow: takes what has happened, returns the actions to take."""
+"""The lifecycle of a running dataflow: from events to the actions to take."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Lifecycle:
         return actions
 
     def stop(self) -> list[Action]:
-        """Stop the dataflow: every node gets STOP, and none restarts any more."""
+        """Stop the dataflow: every node gets STOP, and none is restarted."""
         if self.stopping:
             return []
         self.stopping = True

@@ -15,7 +15,7 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 
 
 class Named(Protocol):
-    """What tells a dataflow from others."""
+    """The identity of a dataflow."""
 
     @property
     def uuid(self) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dorad.daemon.rules.exits import Result
 
 MAX_NAMES = 8
-"""Nodes that the report names, at most, of those that failed only because of another node."""
+"""Maximum nodes that the report names among those that failed only because of another."""
 
 
 @dataclass(frozen=True, slots=True)

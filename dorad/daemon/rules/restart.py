@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from dorad.dataflow.model import RestartPolicy
+from dorad.dataflow.settings import RestartPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dorad.dataflow.model import Restart as RestartKeys
+    from dorad.dataflow.settings import Restart as RestartKeys
 
 MAX_DOUBLINGS = 16
 JITTER = 0.25
-"""Maximum random addition to a delay, as a part of it, so that nodes that ended together do not
-restart together."""
+"""Maximum random addition to a delay, as a fraction of it: nodes that ended together then restart
+at different times."""
 
 
 class RestartHistory(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Routes log lines of nodes to inputs: `send_stdout_as`, `send_logs_as`, `dora/logs` inputs."""
+"""Routing log lines of nodes to inputs: `send_stdout_as`, `send_logs_as`, `dora/logs` inputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class InputRef(NamedTuple):
 
 
 class LogInput(NamedTuple):
-    """A `dora/logs` input and the lines it wants."""
+    """A `dora/logs` input and the lines it receives."""
 
     target: InputRef
     level: LogFilter
@@ -84,7 +84,7 @@ class Emitter(Protocol):
 
 @dataclass(slots=True)
 class Router:
-    """Sends the lines of a dataflow's nodes to the inputs that want them."""
+    """Sends the lines of a dataflow's nodes to the inputs that select them."""
 
     dataflow_id: str
     emitter: Emitter
@@ -123,7 +123,7 @@ class Router:
 
 
 def printed_outputs(node: NodeSpec) -> set[str]:
-    """Return the outputs that carry what a node prints or logs; the daemon sends these."""
+    """Return the outputs that carry a node's printed or logged lines; the daemon sends these."""
     found = {node.logging.send_stdout_as, node.logging.send_logs_as}
     for operator in node.operators:
         for output in (operator.logging.send_stdout_as, operator.logging.send_logs_as):

@@ -40,7 +40,7 @@ class Straggler(Struct, frozen=True):
 def stragglers(remaining: Sequence[Remaining], now: float) -> tuple[Straggler, ...]:
     """Return the nodes to stop: all of them once the last one is overdue, none before.
 
-    A node with work of its own, or without the rule, keeps all others running: it may feed them.
+    A node with its own work, or without the rule, keeps all others running: it may feed them.
     """
     if not all(_overdue(node, now) for node in remaining):
         return ()
@@ -56,7 +56,7 @@ def stragglers(remaining: Sequence[Remaining], now: float) -> tuple[Straggler, .
 
 
 def next_check(remaining: Sequence[Remaining], now: float) -> float | None:
-    """Return the seconds until the nodes are overdue; None if they are not by time alone."""
+    """Return the seconds until the nodes are overdue; None if more than time is needed."""
     if not remaining or any(node.has_own_work or node.grace is None for node in remaining):
         return None
     due = max(node.idle_since + (node.grace or 0.0) for node in remaining)

@@ -26,7 +26,7 @@ class Outbox:
     def __init__(self, queue_size: int, max_bytes: int = MAX_BYTES) -> None:
         """Keep up to `queue_size` messages of each topic, and up to `max_bytes` in all.
 
-        The newest message is kept whatever its size.
+        The newest message is kept, even if it is larger.
         """
         self._queue_size = queue_size
         self._max_bytes = max_bytes
@@ -69,7 +69,7 @@ class Outbox:
         self.displaced[message.topic] += 1
 
     def _take(self, message: Message) -> Message:
-        # by identity: equality would look at payloads
+        # Compare by identity: equality would read the payloads.
         at = next(at for at, each in enumerate(self._messages) if each is message)
         del self._messages[at]
         self._waiting[message.topic] -= 1

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Targets = tuple[tuple[str, str], ...]
 
 IDLE_S = 5.0
-"""How long the process waits for further messages of the same topic."""
+"""Seconds that the process waits for further messages of the same topic."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Publisher:
         self._new_id = new_id
         self._process: ObserverProcess | None = None
         self._route: tuple[NodeOutput, Targets] | None = None
-        """What `_process` sends: the output, and the inputs that receive it."""
+        """The output that `_process` sends, and the inputs that receive it."""
         self._lock = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -45,7 +45,7 @@ class Publisher:
         """Send each entry of `data` to the inputs `targets`.
 
         Raises:
-            ControlError: `refused`, and nothing is sent, if a value is no Arrow data.
+            ControlError: `refused`, and nothing is sent, if a value is not Arrow data.
         """
         async with self._lock:
             process = await self._process_for(topic, targets)

@@ -1,8 +1,8 @@
 """Subscriptions to the outputs of one running dataflow, for clients of the control API.
 
 The daemon itself never touches messages. Each subscription has a small process that attaches to the
-dataflow as an observer and passes the daemon what it receives. If the client reads slowly, the
-process keeps copies of the newest messages, and no node waits.
+dataflow as an observer and passes the received messages to the daemon. If the client reads slowly,
+the process keeps copies of the newest messages, and no node waits.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Subscriptions:
     async def subscribe(
         self, topics: Sequence[NodeOutput], *, queue_size: int, stream: int
     ) -> AsyncGenerator[tuple[TopicHeader, bytes], None]:
-        """Yield what the outputs send from now on, until closed or the dataflow ends.
+        """Yield the messages of the outputs from now on, until closed or the dataflow ends.
 
         `stream` goes into the headers. Raises ControlError.
         """
@@ -174,8 +174,8 @@ class Subscriptions:
         """Send each entry of `data` as a message of `topic`, to the inputs `targets` (node, input).
 
         Open subscriptions to the topic receive it too. A list becomes an array of its items, any
-        other value an array of one. Raises ControlError; nothing is sent then if a value is no
-        Arrow data.
+        other value an array of one. Raises ControlError; if a value is not Arrow data, nothing is
+        sent.
         """
         name = str(topic)
         subscribers = [(s.observer, name) for s in self._open if s.joined and name in s.topics]

@@ -1,1 +1,1 @@
-"""Starts, watches, stops and restarts the nodes of one running dataflow."""
+"""The supervisor: it starts, watches, stops and restarts the nodes of one running dataflow."""

@@ -35,7 +35,7 @@ class DetachedTasks:
         self._unfinished: set[asyncio.Future[None]] = set()
 
     async def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` in a task of its own and wait for it. Raises what it raises."""
+        """Run `work` in its own task and wait for it. Raises its exception."""
         task = asyncio.ensure_future(work)
         self._unfinished.add(task)
         task.add_done_callback(self._done)
@@ -44,7 +44,7 @@ class DetachedTasks:
     def _done(self, task: asyncio.Future[None]) -> None:
         self._unfinished.discard(task)
         if not task.cancelled():
-            task.exception()  # marks it as retrieved: a cancelled caller does not
+            task.exception()  # marks it as retrieved, which a cancelled caller does not do
 
     async def drain(self) -> None:
         """Wait until all are done."""
@@ -100,7 +100,7 @@ class Commands:
 
     @_detached
     async def restart(self, name: str, grace: float = RESTART_GRACE_S) -> None:
-        """End a node's process and start the next one, whatever its policy; no input closes."""
+        """End a node's process and start the next one, whatever its policy. No input closes."""
         state = self._state
         with self._working_on(name, "restarted") as run:
             _refuse_unless_started(run)
@@ -233,7 +233,7 @@ class Commands:
         except OSError as error:
             del state.nodes[node.id]
             raise CommandError(
-                "refused", f"no mailbox can be made for node {node.id}: {error}"
+                "refused", f"no mailbox can be created for node {node.id}: {error}"
             ) from error
         if state.finished:
             del state.nodes[node.id]
@@ -261,7 +261,7 @@ class Commands:
         return run
 
     def _running(self) -> NodeRunner:
-        """Return what runs the nodes, unless the dataflow does not run or is being stopped."""
+        """Return the runner of the nodes. Raises CommandError if the dataflow does not run."""
         if self._runner is None or self._state.finished:
             raise CommandError("refused", "the dataflow does not run")
         if self._state.lifecycle.stopping:

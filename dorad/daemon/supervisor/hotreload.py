@@ -1,8 +1,8 @@
-"""Hot reload: polls the Python files of a dataflow and reloads what runs a changed file.
+"""Hot reload: polls the Python files of a dataflow and reloads nodes and operators.
 
-An operator loads its file again and keeps its state. A node gets a new process and keeps its
-mailbox. Polling also finds files that an editor saves by renaming, and changes made while no daemon
-ran, and works on every file system.
+An operator loads its changed file again and keeps its state. A node gets a new process and keeps
+its mailbox. Polling works on every file system, and also finds files that an editor saves by
+renaming, and changes made while no daemon ran.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class Signature(NamedTuple):
-    """What tells a file from one that was saved in its place."""
+    """The identity of a saved version of a file."""
 
     modified_ns: int
     inode: int
@@ -164,7 +164,7 @@ def _signatures(paths: Iterable[Path]) -> dict[Path, Signature | None]:
 
 
 def mistake_in(path: Path) -> str | None:
-    """Return why a Python file does not compile; None if it does, or cannot be read."""
+    """Return the reason why a Python file does not compile; None if it does, or is unreadable."""
     try:
         compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dorad.daemon.supervisor.state import SupervisorState
 
 CHECK_S = 1.0
-"""Seconds between two checks of nodes that may have become stragglers, at most."""
+"""Maximum seconds between two checks of nodes that may have become stragglers."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,9 +48,9 @@ class IdleWatch:
             await state.bell.wait(None if wait is None else min(wait, CHECK_S))
 
     def measure(self, now: float) -> tuple[Remaining, ...]:
-        """Return what the straggler rule needs to know of every running node.
+        """Return the facts that the straggler rule needs about every running node.
 
-        The idle time of a node counts from the first check at which no node had work of its own.
+        The idle time of a node counts from the first check at which no node had its own work.
         """
         lifecycle = self._state.lifecycle
         working = {node: self._has_own_work(node) for node in lifecycle.running}
@@ -81,7 +81,7 @@ class IdleWatch:
         return self._default_grace if own is None else own
 
     def _has_own_work(self, node: str) -> bool:
-        """Return True if the node's work does not all come from other nodes that run here."""
+        """Return True if some of the node's work does not come from other nodes that run here."""
         lifecycle = self._state.lifecycle
         if lifecycle.flow.has_drained(node):
             return False
@@ -96,8 +96,8 @@ class IdleWatch:
     def _idle_since(self, node: str, received: int, now: float) -> float:
         """Return when the node was last active.
 
-        Once all inputs of a node have closed, only the messages it takes count as activity, not
-        those it sends: it may work through its queue, but not run on for ever.
+        Once all inputs of a node have closed, only the messages that it takes count as activity,
+        not those that it sends: it may finish its queue, but not run forever.
         """
         drained = self._state.lifecycle.flow.has_drained(node)
         activity = (drained, received if drained else self._state.broker.stats.activity(node))

@@ -38,7 +38,7 @@ _SNAPSHOT_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """What `dora node list` shows of a node."""
+    """The facts about a node that `dora node list` shows."""
 
     status: Status
     pid: int | None
@@ -77,7 +77,7 @@ class NodeRun:
     excluded: bool = False
     """Its end does not count in the dataflow's result: it is being added or removed."""
     restart_requested: bool = False
-    """A command restarts it, whatever its restart policy."""
+    """A command restarts it, regardless of its restart policy."""
     start_refused: bool = False
     """Its last start was refused for a reason that may pass."""
     unstartable: bool = False
@@ -129,7 +129,7 @@ class NodeRun:
         self.cancel_drain()
 
     def cancel_drain(self) -> None:
-        """Keep the consumers' inputs open: the process exited, or made another `Node`."""
+        """Keep the consumers' inputs open: the process exited, or created another `Node`."""
         if self.drain_timer is not None:
             self.drain_timer.cancel()
             self.drain_timer = None
@@ -149,7 +149,7 @@ class NodeRun:
 
     @property
     def view(self) -> NodeView:
-        """Return what commands show of the node."""
+        """Return the facts about the node that commands show."""
         return NodeView(
             self.status,
             self.pid,

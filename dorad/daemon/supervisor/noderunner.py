@@ -1,4 +1,4 @@
-"""Runs nodes: starts a node's process, judges its exit, and restarts it as its policy asks."""
+"""Running a node: start its process, classify its exit, and restart it according to its policy."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from dorad.daemon.supervisor.state import SupervisorState
 
 MIN_RESTART_INTERVAL_S = 0.1
-"""Seconds between two starts of a node, at least, so that a node that exits at once does not use up
-a core."""
+"""Minimum seconds between two starts of a node, so that a node that exits at once does not use up a
+core."""
 
 RETRY_S = 1.0
-"""Seconds until the next attempt, at least, after a process could not be started."""
+"""Minimum seconds until the next attempt after a process could not be started."""
 
 _log = logging.getLogger(__name__)
 
 
 class NodeRunner:
-    """Runs each node in a task of its own, from its first process to its end."""
+    """Runs each node in its own task, from its first process to its end."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class NodeRunner:
                 await asyncio.wait((starting,))
 
     def _is_unwanted(self, run: NodeRun) -> bool:
-        """Return True if a start that is under way is to be cancelled."""
+        """Return True if the current start should be cancelled."""
         lifecycle = self._state.lifecycle
         return (
             run.stop_requested
@@ -173,7 +173,7 @@ class NodeRunner:
         return await successor.wait()
 
     def _judge(self, run: NodeRun, exit_: Exit, stderr: tuple[str, ...]) -> Result:
-        """Record the exit of the process and return what it means."""
+        """Record the exit of the process and return its result."""
         lifecycle, name = self._state.lifecycle, run.node.id
         root_cause = lifecycle.barrier.root_cause
         context = ExitContext(
@@ -197,7 +197,7 @@ class NodeRunner:
         """Return True if the node is restarted, and announce it; the result is `last_result`."""
         run.last_result = result
         if not self._may_run(run):
-            _log.debug("node %s is not restarted: it may not run any more", run.node.id)
+            _log.debug("node %s is not restarted: it may no longer run", run.node.id)
             return False
         # A program that cannot be started the first time is a mistake in the file, unless the
         # start was refused for a reason that may pass.
@@ -248,7 +248,7 @@ class NodeRunner:
         state.changed()
 
     async def _delay(self, run: NodeRun) -> bool:
-        """Wait until the restart is due; return False if the node may not run any more."""
+        """Wait until the restart is due; return False if the node may no longer run."""
         loop = asyncio.get_running_loop()
         while self._may_run(run) and not run.restart_requested:
             left = (run.resume_at or 0.0) - loop.time()

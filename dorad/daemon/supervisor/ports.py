@@ -1,4 +1,4 @@
-"""What the supervisor calls: the broker, the launcher of processes, and two reporting functions.
+"""The interfaces that the supervisor calls: broker, process launcher, and reporting functions.
 
 `dorad.daemon.broker` implements `Broker` and documents each method. The supervisor does not import
 it, so tests can put a fake in its place.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Received(Protocol):
-    """How many messages the consumer of an edge has taken."""
+    """The number of messages that the consumer of an edge has taken."""
 
     @property
     def node(self) -> str: ...
@@ -27,7 +27,7 @@ class Received(Protocol):
 
 
 class Sent(Protocol):
-    """How many messages the producer of an edge has pushed."""
+    """The number of messages that the producer of an edge has pushed."""
 
     @property
     def sent(self) -> int: ...
@@ -77,7 +77,7 @@ class Handovers(Protocol):
 
 
 class Broker(Protocol):
-    """The broker of a dataflow, as far as the supervisor calls it."""
+    """The part of a dataflow's broker that the supervisor uses."""
 
     @property
     def notifications(self) -> Notifications: ...

@@ -1,4 +1,4 @@
-"""Starts the processes of nodes: command, pipes, and the capture of what they write."""
+"""Starting the processes of nodes: command, pipes, and the capture of their output."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 _PIPE_SIZES = (1 << 20, 1 << 19, 1 << 18, 1 << 17)
 _PIPE_BUDGET = 32 << 20
-"""Bytes for all pipes of a dataflow: half of what the kernel allows one user before it gives all of
-that user's programs smaller pipes."""
+"""Bytes for all pipes of a dataflow: half of the limit above which the kernel gives all programs of
+a user smaller pipes."""
 
 _log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class Launcher:
 
         `downloads` keeps downloaded nodes; without it they are stored in `build/` beside the
         dataflow's file. `note` gets a node's id and one line about each setting that its process
-        could not be given.
+        did not get.
         """
         self._id = dataflow_id
         self._spawner = spawner
@@ -147,7 +147,7 @@ class Launcher:
         self._store = store
         self._marker = marker
         self._downloads = downloads
-        self._note = note or (lambda node, text: log.say("warn", node, text))
+        self._note = note or (lambda node, text: log.report("warn", node, text))
         self._tags: set[str] = set()
 
     async def start(self, node: NodeSpec, node_config: str, restart_count: int = 0) -> NodeProcess:
@@ -159,7 +159,7 @@ class Launcher:
         command = await self._command(node, node_config)
         _log.debug("node %s is started, restart count %d", node.id, restart_count)
         for warning in command.warnings:
-            self._log.say("warn", node.id, warning)
+            self._log.report("warn", node.id, warning)
         tag = self._new_tag(node.id, restart_count)
         with ExitStack() as on_error:
             (out, out_write), (err, err_write) = self._pipes()
@@ -196,8 +196,8 @@ class Launcher:
     ) -> NodeProcess:
         """Adopt a process that an earlier daemon started; it may have exited.
 
-        `descriptors` are those stored under `log_name(tag)`; this method takes ownership of them. A
-        process that has exited may have none: then all its output is in its log.
+        `descriptors` are those stored under `log_name(tag)`; this method takes ownership of them.
+        An exited process without any has all its output in its log.
 
         Raises:
             LaunchError: the descriptors are not a process's pipes and staging memory.
@@ -215,7 +215,7 @@ class Launcher:
                 staged = Staging(memory)
             except (ValueError, OSError) as error:
                 raise LaunchError(
-                    f"the output of {node.id} cannot be read any more: {error}"
+                    f"the output of {node.id} can no longer be read: {error}"
                 ) from error
             on_error.pop_all()
         os.close(memory)
@@ -293,7 +293,7 @@ def _pipes(count: int, size: int) -> list[tuple[int, int]]:
 
 
 def _enlarge(pipe: int, size: int) -> None:
-    """Set the size of a pipe to `size` bytes, or to what the kernel allows."""
+    """Set the size of a pipe to `size` bytes, or to the largest permitted size."""
     for each in _PIPE_SIZES:
         if each <= size:
             with suppress(PermissionError):
@@ -302,7 +302,7 @@ def _enlarge(pipe: int, size: int) -> None:
 
 
 def broken_commands(context: LaunchContext) -> tuple[Problem, ...]:
-    """Return why nodes of a dataflow cannot be started, as far as that shows without a start."""
+    """Return the problems with the nodes' programs that can be found without starting them."""
     dataflow = context.dataflow
     problems = []
     for node in dataflow.nodes:

@@ -1,4 +1,4 @@
-"""Replaces the process of a node: the new process starts first, then the old one is stopped."""
+"""Replacing the process of a node: the new process starts first, then the old one is stopped."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def replace_process(
     *,
     on_replaced: Callable[[], None],
 ) -> None:
-    """Replace the process of `run` by one of `node`. Raises CommandError; the old one then stays.
+    """Replace the process of `run` by one of `node`. If it raises CommandError, the old one stays.
 
     Messages sent meanwhile wait in the node's mailbox, which passes from process to process.
     `on_replaced` is called once the old process has exited.
@@ -91,7 +91,7 @@ async def _start_successor(
             timeout,
         )
         if run.successor is not process:
-            return process  # the old process has exited by itself, and this one took over
+            return process  # the old process has exited, and this one took over
         if exited.done():
             failure = f"the new {name} {describe(exited.result())} before it called Node()"
         elif not in_time:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SupervisorState(Struct, eq=False):
-    """One running dataflow: its lifecycle, its nodes, and where changes are reported."""
+    """One running dataflow: its lifecycle, its nodes, and its reporting functions."""
 
     lifecycle: Lifecycle
     broker: Broker
@@ -34,14 +34,14 @@ class SupervisorState(Struct, eq=False):
     results: list[Result] = field(default_factory=list)
     """In the order in which the nodes ended."""
     kill_reason: str = ""
-    """Why every process is killed, including one that is just being started; empty if none is."""
+    """Why all processes are killed, including ones being started; empty if they are not."""
     finished: bool = False
     """Whether the dataflow has ended."""
     bell: Bell = field(default_factory=Bell)
     """Rings at every change."""
 
     def changed(self) -> None:
-        """Wake all tasks that wait for a change, and have the snapshot stored."""
+        """Wake all tasks that wait for a change, and request to store the snapshot."""
         self.bell.ring()
         self.on_change()
 

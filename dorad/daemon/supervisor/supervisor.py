@@ -1,4 +1,4 @@
-"""The supervisor of one dataflow: starts its nodes, carries out decisions, collects the results."""
+"""The supervisor of one dataflow: it starts nodes, carries out decisions, collects results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dorad.daemon.supervisor.noderunner import NodeRunner
 from dorad.daemon.supervisor.state import SupervisorState
 from dorad.daemon.supervisor.stopladder import StopLadder
 from dorad.daemon.supervisor.watchdogs import Watchdogs
-from dorad.dataflow.model import RestartPolicy
+from dorad.dataflow.settings import RestartPolicy
 from dorad.launch.model import Exit
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ DRAIN_S = 0.25
 close. Most processes exit sooner; their consumers then also learn whether the node failed."""
 
 MAX_NAMED = 20
-"""Nodes that one line names, at most."""
+"""Maximum nodes that one line names."""
 
 START_WARNING_S = 10.0
-"""Seconds until the user is told which nodes hold up the start."""
+"""Seconds until the nodes that delay the start are reported."""
 
 _log = logging.getLogger(__name__)
 
@@ -146,8 +146,8 @@ class Supervisor:
     ) -> tuple[Result, ...]:
         """Start every node; return when the dataflow and all its processes have ended.
 
-        `adopted` holds, for a supervisor made with `restored`, the processes that the earlier
-        daemon started, or how those exited that have exited since.
+        For a supervisor created with `restored`, `adopted` maps nodes to the processes that the
+        earlier daemon started, or to their exits.
         """
         loop = asyncio.get_running_loop()
         warning = loop.call_later(START_WARNING_S, self._report_awaited)
@@ -190,7 +190,7 @@ class Supervisor:
         """Return the process of a node that an earlier daemon started, or how it exited."""
         if adopted is None and run.spawned_at is not None:
             _log.debug("node %s: its process has vanished", run.node.id)
-            run.watchdog_reason = "ended while no daemon was there to see it"
+            run.watchdog_reason = "ended while no daemon was running"
             return Exit(signal=signal.SIGKILL)
         if adopted is not None and not isinstance(adopted, Exit):
             run.connected = run.connected or self.broker.stats.vitals(run.node.id).connected
@@ -201,7 +201,7 @@ class Supervisor:
 
         A second call can only bring the signals forward.
         """
-        _log.debug("asked to stop, grace %s", grace)
+        _log.debug("stop requested, grace %s", grace)
         if grace is not None and (not self._lifecycle.stopping or grace < self._grace):
             self._grace = grace
         self._carry_out(self._lifecycle.stop())
@@ -225,7 +225,7 @@ class Supervisor:
         """Handle that a node has called `Node()`."""
         _log.debug("node %s called Node() in process %d", node_id, pid)
         run = self._nodes[node_id]
-        run.cancel_drain()  # a process may make a second Node
+        run.cancel_drain()  # a process may create a second Node
         run.connected = True
         run.api_pid = pid
         run.successor_connected = run.successor_waiting
@@ -273,12 +273,12 @@ class Supervisor:
         self.on_outputs_done(node_id)
 
     def _close_outputs(self, run: NodeRun) -> None:
-        """Close the inputs fed by a process that lives on without a `Node`.
+        """Close the inputs fed by a process that still runs without a `Node`.
 
         They stay open if another process may follow, since that one feeds them again.
         """
         restarts = self._may_restart(run)
-        _log.debug("node %s lives on without a Node, may restart: %s", run.node.id, restarts)
+        _log.debug("node %s runs without a Node, may restart: %s", run.node.id, restarts)
         if run.successor is None and not restarts:
             self._carry_out(self._lifecycle.outputs_done(run.node.id))
 
@@ -325,7 +325,7 @@ class Supervisor:
             self._nodes[node].wake.set()
 
     def _report_awaited(self) -> None:
-        """Tell the user which nodes hold up the start."""
+        """Report which nodes delay the start."""
         pending = self._lifecycle.barrier.pending
         if self._lifecycle.barrier.phase is Phase.WAITING and pending:
             first = sorted(pending)[:MAX_NAMED]

@@ -29,12 +29,12 @@ SAMPLE_S = 0.05
 """Seconds between two samples of values in state memory, which change without notice."""
 
 ADOPTION_S = 1.0
-"""Seconds from the start of an adopting daemon until a startup timeout may expire: packets that
-nodes sent while no daemon ran must be read first, and a `Node()` call may be among them."""
+"""Seconds from the start of an adopting daemon until a startup timeout may expire: the daemon must
+first read the packets that nodes sent while no daemon ran. They may contain a `Node()` call."""
 
 STALL_S = 0.5
-"""If a check comes late by more than these seconds, this process was not running, and the nodes may
-not have run either. The time does not count as their silence."""
+"""If a check comes late by more than this, this process was not running, and the nodes may not have
+run either. The time does not count as their silence."""
 
 _log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class Watchdogs:
         self._health[name] = health
         if health.silent_for(now) >= timeout:
             reason = (
-                f"it had not come back to dora for {timeout:g} s"
+                f"it had not called dora for {timeout:g} s"
                 if vitals.connected
                 else f"it had not ended {timeout:g} s after it dropped its Node"
             )
@@ -195,7 +195,7 @@ class Watchdogs:
             run.broken.pop(entry.id, None)
             state.broker.notifications.input_recovered(name, entry.id)
             what, level = "input-recovered", "info"
-            text = f"input {entry.id}: messages from {entry.source} come again"
+            text = f"input {entry.id}: messages from {entry.source} arrive again"
         state.report(level, name, text)
         state.publish(what, name, text, input=entry.id, source=str(entry.source))
         state.on_change()

@@ -55,8 +55,8 @@ def check_members(
     """Report duplicate ids, and inputs whose source does not exist in this file.
 
     Sources may also name nodes of modules by their full ids. Without `header` the file is the
-    dataflow itself. `outside` are nodes of the dataflow, from which a module's nodes may receive,
-    with a warning. Return those of them that are used.
+    dataflow itself. A module's nodes may receive from `outside`, nodes of the dataflow, with a
+    warning; return the ids of those that are used.
     """
     used: set[str] = set()
     nodes: list[NodeSpec] = []

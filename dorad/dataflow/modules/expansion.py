@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Expanded(NamedTuple):
-    """The nodes without modules, and which modules they came from."""
+    """The nodes that replace the modules, and these modules."""
 
     nodes: tuple[NodeSpec, ...]
     modules: tuple[ModuleUse, ...]
@@ -76,7 +76,7 @@ def check_module(path: Path, *, environ: Mapping[str, str]) -> tuple[Level, tupl
     shown = path.parent if folder == here.parent else Path(os.path.relpath(folder))
     project = Project(folder, shown)
     reader = ModuleReader(project, environ)
-    # the folder stands for the dataflow's file, which does not exist here
+    # The folder stands in for the dataflow's file, which does not exist here.
     level = reader.module(here, (), (project.folder,))
     errors = [problem for found in reader.problems for problem in found.errors]
     warnings = [problem for found in reader.problems for problem in found.warnings]

@@ -54,7 +54,7 @@ def read_header(file: Fields) -> Header | None:
             file.problems.error(
                 port.value,
                 f"the input `{port.name}` cannot be optional: it is required {first}",
-                "leave it in one of the two lists",
+                "remove it from one of the two lists",
             )
         inputs.setdefault(port.name, port)
     outputs = _read_ports(block, "outputs")

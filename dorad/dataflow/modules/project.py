@@ -22,7 +22,7 @@ class Project:
         self._shown = shown
 
     def shown(self, file: Path) -> str:
-        """Return a file of the project as messages show it, relative as the dataflow's own."""
+        """Return the path of a file as messages show it, relative like the dataflow's own."""
         return str(self._shown / file.relative_to(self.folder))
 
     def find_module(self, text: str, folder: Path) -> Path:

@@ -126,7 +126,7 @@ class ModuleReader:
             names = " -> ".join(self.project.shown(one) for one in cycle)
             problems.error(target, f"the module would contain itself: {names}")
             return None
-        # the dataflow's own file is the first
+        # `within` starts with the dataflow's own file.
         depth = len(within) - 1
         if depth >= MAX_NESTED:
             problems.error(target, f"modules are nested more than {MAX_NESTED} deep")
@@ -174,5 +174,5 @@ class ModuleReader:
 
 
 def used_by(node: NodeSpec, value: Value, problems: Problems) -> str:
-    """Return the target where a module is used, in words."""
+    """Return the place where a module is used, in words."""
     return f"`{node.id}` in {problems.file}:{value.line}"

@@ -12,7 +12,7 @@ from dorad.dataflow.types.model import SCALARS, STRUCT, ListOf, Named, Scalar, S
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-_DEEPEST = 8
+_MAX_DEPTH = 8
 _BARE_LISTS = ("List", "LargeList", "FixedSizeList")
 _LIST_HINT = "write the type of its items: `List<Float32>`"
 
@@ -22,7 +22,7 @@ def parse_shape(text: str, urns: Collection[str], depth: int = 0) -> Shape:
     text = text.strip()
     for opening in ("List<", "LargeList<"):
         if text.startswith(opening):
-            if not text.endswith(">") or depth == _DEEPEST:
+            if not text.endswith(">") or depth == _MAX_DEPTH:
                 raise TextError(f"`{text}` is not a valid list", _LIST_HINT)
             return ListOf(parse_shape(text[len(opening) : -1], urns, depth + 1))
     if text in SCALARS:

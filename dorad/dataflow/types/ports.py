@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dorad.dataflow.model import Dataflow, Input, NodeSpec, Types
+    from dorad.dataflow.model import Dataflow, Input, NodeSpec
+    from dorad.dataflow.settings import Types
 
 
 class Body(NamedTuple):

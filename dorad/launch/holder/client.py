@@ -56,7 +56,7 @@ class HolderClient:
         self.kept: list[KeptProcess] = []
         """The processes of the last daemon, including ended ones that were not forgotten."""
         self.died = False
-        """Whether the holder ended unexpectedly, and every process with it."""
+        """Whether the holder, and every process with it, ended unexpectedly."""
         self.on_died: Callable[[], None] = lambda: None
         """Called when it has died and all its processes have ended."""
         self.on_problem: Callable[[str], None] = _log.warning
@@ -139,7 +139,7 @@ class HolderClient:
         return len(await asyncio.to_thread(orphans.end, mark, spared))
 
     async def stays(self) -> bool:
-        """Return False: a daemon that is stopped ends its nodes; without it nothing else would."""
+        """Return False: a stopping daemon ends its nodes, since nothing else would."""
         return False
 
     async def detach(self) -> None:
@@ -160,7 +160,7 @@ class HolderClient:
     async def end(self) -> None:
         """Kill every process and the holder, and wait for their end. Idempotent.
 
-        When cancelled, it does all of that first, without waiting for the holder's own way.
+        When cancelled, it kills the holder at once instead of letting it end in order.
         """
         if self._ended.is_set():
             return

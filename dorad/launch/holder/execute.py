@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 """Signals that the holder ignores: only its client, or the end of its client, ends it."""
 _MAX_CORES = 8192
-"""More than Linux can be built for. Bounds the memory that a mask of cores takes."""
+"""More than Linux supports. Bounds the memory of a mask of cores."""
 _OPEN_FILES, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
 """The limit of open files that programs get, even if the holder raises its own later."""
 

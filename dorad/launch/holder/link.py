@@ -77,7 +77,7 @@ class HolderLink:
             asyncio.get_running_loop().add_reader(self._sock, self._on_readable)
 
     def stop_listening(self) -> None:
-        """Read and write nothing any more. Idempotent."""
+        """Stop reading and writing. Idempotent."""
         if self._listening:
             self._listening = False
             self._sender.clear()

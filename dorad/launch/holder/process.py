@@ -4,11 +4,12 @@ A private holder (of `dora run`) has one client, over a socket pair. When that c
 because the client closed it or died, it kills every descendant and ends.
 
 A shared holder (of a daemon) has a listening socket, and one client after the other. It also keeps
-duplicates of the daemon's descriptors under names, and exits until the daemon has stored them. When
-a daemon's connection ends, it keeps everything and waits for the next daemon, without a time limit.
+duplicates of the daemon's descriptors under names, and the exits of processes until the daemon has
+stored them. When a daemon's connection ends, it keeps everything and waits for the next daemon,
+without a time limit.
 It ends on request, and every node with it. If it is killed, the kernel kills the nodes.
 
-Both run in a session of their own, so that a terminal's Ctrl-C reaches neither them nor the nodes.
+Both run in their own session, so that a terminal's Ctrl-C reaches neither them nor the nodes.
 
 Few imports, because no node starts before they are done: no json, no asyncio, no subprocess.
 """
@@ -156,7 +157,7 @@ class ProcessHolder:
         self._greet()
 
     def _greet(self) -> None:
-        """Send a new daemon all that is held."""
+        """Send everything that is held to a new daemon."""
         self._send(b"hello", wire.VERSION, os.getpid())
         for name, fds in self._kept.items():
             self._send(b"entry", name, fds=fds)
@@ -207,7 +208,7 @@ class ProcessHolder:
         try:
             keeps = self._handle(packet.split(), fds)
         except ValueError:
-            # Not from a client of ours: no packet may harm the nodes.
+            # This is not one of dora's clients. No packet may harm the nodes.
             keeps = False
         if not keeps:
             close_all(fds)
@@ -281,7 +282,7 @@ class ProcessHolder:
         try:
             self._outgoing.flush()
         except OSError:
-            # It has died or hangs. All processes have ended; it can find that out by itself.
+            # The client has died or hangs. All processes have ended anyway.
             return
         finally:
             self._client.close()

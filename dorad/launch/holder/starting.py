@@ -113,12 +113,12 @@ def _start_shared(path: Path, deadline: float) -> socket.socket:
 
 
 def _run(code: str, fd: int, stderr: int | None = None) -> subprocess.Popen[bytes]:
-    """Run Python `code` in a session of its own, without site packages and with few variables.
+    """Run Python `code` in its own session, without site packages and with few variables.
 
     It inherits `fd`. Its stderr is that of this process, or `stderr`.
 
     Raises:
-        OSError: the interpreter does not exist any more, or memory is short.
+        OSError: the interpreter no longer exists, or memory is short.
     """
     kept = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONHOME")
     env = {name: os.environ[name] for name in kept if name in os.environ}
@@ -154,7 +154,7 @@ def _lock(folder: Path, deadline: float) -> Iterator[None]:
 
 
 def _enlarge_send_buffer(sock: socket.socket) -> None:
-    """Make room for many descriptors: what is in the socket is kept even if this process dies."""
+    """Make room for many descriptors: those in the socket are kept even if this process dies."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
     except PermissionError:

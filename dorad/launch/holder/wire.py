@@ -15,10 +15,10 @@ From the holder:
   `exited PID STATUS`, with the status of waitpid
   `refused =NAME`: the holder has no room for these descriptors
 
-A holder with a socket of its own greets each client: with `busy PID` and the end of the connection
-if PID is connected already; else with `hello VERSION PID`, then for all that it holds
-`entry =NAME` with descriptors and `process PID STARTED STATUS =TAG` (STATUS is `-` while it runs),
-then `ready`.
+A shared holder greets each client. If PID is already connected, it sends `busy PID` and ends the
+connection. Otherwise it sends `hello VERSION PID`, then `entry =NAME` with descriptors and
+`process PID STARTED STATUS =TAG` (STATUS is `-` while it runs) for everything that it holds, then
+`ready`.
 
 A command may be larger than a packet, hence the memfd. Its parts are NUL-terminated, because
 neither arguments nor environments can contain that byte.

@@ -193,7 +193,7 @@ class SystemBus:
         try:
             await _ask(connection, "RequestName", "su", [OWN_NAME, 0])
         except BusError as error:
-            # Then any user may send messages to this connection; that costs time, no more.
+            # Now any user may send messages to this connection, which only costs time.
             _log.debug("the name %s is refused: %s", OWN_NAME, error)
 
     def _trust(self, connection: Connection, owner: str) -> None:

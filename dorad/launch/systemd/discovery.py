@@ -32,7 +32,7 @@ async def find_processes(manager: Manager, units: Units) -> list[KeptProcess]:
 
 
 async def _find(manager: Manager, units: Units, name: str, listed: Listed) -> KeptProcess | None:
-    """Return the process of a unit; None if the unit is not a node of ours, or done with."""
+    """Return the process of a unit; None if it is not a node of this daemon, or already handled."""
     values = await manager.values(name, _FOUND)
     tag = tag_of(values.get("LogExtraFields", ()))
     if tag is None:

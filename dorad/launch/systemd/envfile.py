@@ -31,10 +31,10 @@ class EnvironmentFiles:
     """The folder of the files. Each file exists only while its unit is being started."""
 
     def __init__(self, folder: Path) -> None:
-        """Make `folder`, accessible to root only, and remove files of an earlier daemon.
+        """Create `folder`, accessible only to root, and remove files of an earlier daemon.
 
         Raises:
-            OSError: the folder cannot be made.
+            OSError: the folder cannot be created.
         """
         self._folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

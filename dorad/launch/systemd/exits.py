@@ -18,7 +18,7 @@ _CONTROL_GROUP = 219
 _NOT_STARTED = {
     200: "its working directory cannot be entered",
     202: "its descriptors cannot be passed on",
-    203: "it cannot be executed (is it there, executable, and may the node's user read it?)",
+    203: "it cannot be executed (does it exist, is it executable, may the node's user read it?)",
     205: "a limit cannot be set",
     SCHEDULER: "its scheduling policy cannot be set",
     206: "none of its cores can be used",
@@ -43,9 +43,9 @@ def exit_of(values: Mapping[str, Any]) -> Exit | None:
 
 
 def is_transient(values: Mapping[str, Any]) -> bool:
-    """Return True if a unit failed to start for want of resources, so a later start may succeed.
+    """Return True if a unit failed to start for lack of resources, so a later start may succeed.
 
-    Examples: the machine has no more memory or processes.
+    For example, the machine has reached its limit of memory or processes.
     """
     return values.get("Result") == "resources" or values.get("ExecMainStatus") == _CONTROL_GROUP
 

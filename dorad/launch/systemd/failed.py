@@ -21,7 +21,7 @@ class FailedUnits:
     """The failed units that are still loaded: at most 32, each until its node starts again."""
 
     def __init__(self, release: Callable[[Unit], None]) -> None:
-        """Call `release` with each unit that systemd shall unload."""
+        """Call `release` with each unit that systemd should unload."""
         self._release = release
         self._units: dict[str, Unit] = {}
 
@@ -40,7 +40,7 @@ class FailedUnits:
             self._release(old)
 
     def remove(self, unit: Unit) -> None:
-        """Remove a unit that systemd has unloaded by itself."""
+        """Remove a unit that systemd has unloaded."""
         key = names.without_number(unit.name)
         if self._units.get(key) is unit:
             del self._units[key]

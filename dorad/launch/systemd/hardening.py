@@ -51,7 +51,7 @@ def of_node(user: str, capabilities: int) -> Properties:
 
 
 def of_helper(*, code_in_home: bool, network: bool) -> Properties:
-    """Return the sandbox of a helper: a user of its own, two descriptors, and its code.
+    """Return the sandbox of a helper: its own user, two descriptors, and its code.
 
     With `code_in_home` it may read below /home and /root, where a development tree may be.
     """

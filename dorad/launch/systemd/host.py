@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from dorad.launch.systemd.store import SystemdStore
 
 _LEFT_OUT = {SCHEDULER: "CPUScheduling", CAPABILITIES: "AmbientCapabilities"}
-"""The properties without which a unit is started again if it exited with this code; in the order
-in which systemd applies them."""
+"""Exit codes after which a unit is started again without these properties; in the order in which
+systemd applies them."""
 _FIRST_EXTRA = 3
 """The number of the first descriptor that is not a standard one."""
 _log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class SystemdHost:
     async def start_helper(
         self, command: Command, stdio: int, link: int, *, tag: str, network: bool = False
     ) -> Process:
-        """Start a helper as a unit with a user of its own, as `HelperHost.start_helper`."""
+        """Start a helper as a unit with its own user, as `HelperHost.start_helper`."""
         environ = {**command.env, helper.LINK: str(_FIRST_EXTRA)}
         wanted = helper_properties(command, tag, environ, self._own_unit, network=network)
         fds = (("Input", stdio), ("Output", stdio), (LINK, link))
@@ -210,7 +210,7 @@ class SystemdHost:
         refused = 0
         outputs = (("Output", stdout_fd), ("Error", stderr_fd))
         unit, values = await self._units.start(command, wanted, outputs, tag)
-        # Leave out what systemd itself may not grant; the node then reports what it lacks.
+        # Leave out settings that systemd itself may not grant; the node reports what it lacks.
         for status, prefix in _LEFT_OUT.items():
             if unit.start_result != "done" and values.get("ExecMainStatus") == status:
                 _log.debug("%s ended with %d; trying without %s", unit.name, status, prefix)

@@ -81,7 +81,7 @@ class Manager:
         except BusError as error:
             if error.name != _EXISTS or not await self._has_properties(unit, wanted):
                 raise
-            # An earlier try of this call has made it, and its answer was lost.
+            # An earlier try of this call created the unit, and its answer was lost.
             _log.debug("%s exists already", unit)
 
     async def kill(self, unit: str, number: int) -> None:

@@ -99,11 +99,11 @@ def _sizes(fixed: bytes) -> tuple[int, int]:
 
 
 def _parsed(raw: bytes) -> Message | None:
-    """Return the message. If it cannot be read: an error in place of an answer, None otherwise."""
+    """Return the message. If it is unreadable: an error in place of an answer, otherwise None."""
     try:
         # An answer may refer to descriptors; they were not received.
         return Message.from_buffer(raw, fds=range(-1, -254, -1))
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the next one may be fine
+    except Exception as error:  # noqa: BLE001 - the next message may be fine
         _log.warning("a message of D-Bus cannot be read: %r", error)
         header, _ = Header.from_buffer(raw)
         if header.message_type is not MessageType.method_return:

@@ -21,8 +21,8 @@ _FIRST_FD = 3
 class Notifier:
     """Sends datagrams to systemd, in order, without ever blocking.
 
-    systemd reads a process's notifications before it handles its exit: what was sent is not lost
-    if this process is killed.
+    systemd reads a process's notifications before it handles its exit, so sent ones are not lost if
+    this process is killed.
     """
 
     def __init__(self, address: str) -> None:
@@ -67,7 +67,7 @@ class Notifier:
             os.close(read)
 
     def close(self) -> None:
-        """Close the socket; what waits to be sent is lost. Idempotent."""
+        """Close the socket; unsent notifications are lost. Idempotent."""
         self._sender.clear()
         self._socket.close()
 

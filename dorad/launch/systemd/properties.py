@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad.launch.systemd import hardening
-from dorad.realtime.enter import entering
+from dorad.realtime.enter import wrap_command
 from dorad.realtime.memory import CAP_IPC_LOCK
 from dorad.realtime.refusal import CAP_SYS_NICE
 from dorad.realtime.schedule import SCHED_DEADLINE
@@ -18,7 +18,7 @@ from dorad.realtime.schedule import SCHED_DEADLINE
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from dorad.dataflow.model import Resources
+    from dorad.dataflow.settings import Resources
     from dorad.launch.model import Command
     from dorad.launch.systemd.hardening import Properties
     from dorad.realtime.schedule import Schedule
@@ -58,7 +58,7 @@ def properties(
     dataflow_id, node, _ = [*tag.split("/", 2), "", ""][:3]
     flow = command.dataflow_name or dataflow_id
     # A unit has no property for the policy `deadline`.
-    argv = entering(command.schedule, command.argv)
+    argv = wrap_command(command.schedule, command.argv)
     found: Properties = [
         ("Description", "s", f"Node {node} of dataflow {flow}"),
         ("Slice", "s", SLICE),
@@ -96,7 +96,7 @@ def helper_properties(
 ) -> Properties:
     """Return the properties of the unit of a helper, without its descriptors.
 
-    Every user can read its environment `environ`. It ends with the daemon's unit, `own_unit`.
+    Every user can read `environ`, its environment. It ends with the daemon's unit, `own_unit`.
     """
     dataflow_id, name, *_ = [*tag.split("/"), ""]
     argv = list(command.argv)
@@ -178,7 +178,7 @@ def _capabilities(schedule: Schedule | None) -> int:
         # In a container systemd may be unable to raise LimitMEMLOCK: its own is limited, too.
         capabilities |= 1 << CAP_IPC_LOCK
     if schedule is not None and schedule.policy == SCHED_DEADLINE:
-        # Used, and dropped, by the program that `entering` puts before the command.
+        # Used, and dropped, by the program that `wrap_command` puts before the command.
         capabilities |= 1 << CAP_SYS_NICE
     return capabilities
 

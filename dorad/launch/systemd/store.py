@@ -8,8 +8,8 @@ maps these numbers to names. It is a text to which lines are appended:
     +<number> <count> <name>        before the descriptors are sent
     -<number>                       after their removal is sent
 
-A daemon that is killed in between leaves an incomplete entry, which the next one drops. Each daemon
-starts a new table with the entries it has found.
+A daemon that is killed in between leaves an incomplete entry, which the next daemon drops. Each
+daemon starts a new table with the entries that it has found.
 """
 
 from __future__ import annotations

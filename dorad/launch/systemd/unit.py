@@ -25,7 +25,7 @@ class Unit:
     reaped: bool = False
     """Whether the rest of the unit has been killed, or is being killed."""
     forgotten: bool = False
-    """Whether the daemon has stored its exit, or needs not: the unit may be released."""
+    """Whether the unit may be released: the daemon has stored its exit, or need not."""
     helper: bool = False
     """Whether it is a helper, not a node: its failure is not shown."""
     started: asyncio.Event = field(default_factory=asyncio.Event)

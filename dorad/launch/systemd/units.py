@@ -186,8 +186,8 @@ class Units:
             case "JobRemoved", [_, _, str(name), str(result)] if name in self._units:
                 self._end_of_job(self._units[name], result)
             case "UnitRemoved", [str(name), _] if name in self._units:
-                # Also sent for every unit when systemd reads its files again, which each package
-                # with a unit makes it do (`systemctl daemon-reload`). Then the unit still exists.
+                # Also sent for every unit after `systemctl daemon-reload`, which most packages run.
+                # In that case the unit still exists.
                 self._in_background(self._query(self._units[name]))
             case "Reloading", [False]:
                 self.resync_soon()
@@ -244,8 +244,8 @@ class Units:
     async def _query(self, unit: Unit) -> None:
         """Read the state of a unit; repeat that until systemd answers.
 
-        If systemd is asked for a unit that does not exist, it may make an empty one of that name,
-        and so may any user. So a unit without our tag is not ours: ours has been removed.
+        A query for a unit that does not exist may create an empty unit of that name, and any user
+        may do so. So if the unit lacks our tag, ours has been removed.
         """
         while not self._closed:
             try:

@@ -1,1 +1,1 @@
-"""Lines of nodes in systemd's journal: written, and read again."""
+"""Writing log lines of nodes to systemd's journal, and reading them back."""

@@ -1,7 +1,7 @@
-"""How much one node may put into the journal before it pushes out the lines of others.
+"""One node's share of the journal.
 
-The journal is of one size for all, and what is oldest in it goes first. A node that never stops
-printing would leave nothing of the others: what is beyond its share goes to its own files.
+All nodes share the journal's size, and its oldest entries are deleted first. A node that never
+stops printing would push out the lines of all others, so lines beyond its share go to its files.
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FOLDERS = (Path("/var/log/journal"), Path("/run/log/journal"))
-"""Where the journal lies: on the disk if the first is there, else in memory."""
+"""Folders of the journal: on the disk if the first exists, else in memory."""
 PARTS = 4
-"""A node may fill one part in as many of the journal at once, and once more every day."""
+"""A node may fill 1/PARTS of the journal at once, and the same again every day."""
 ENTRY_BYTES = 600
-"""What an entry takes in the journal besides its own bytes, about."""
+"""Approximate overhead of an entry in the journal."""
 
 _DAY_S = 86400.0
-_MOST = 4 << 30
-_LEAST = 32 << 20
+_MAX_SHARE = 4 << 30
+_MIN_SHARE = 32 << 20
 
 
 def share() -> int:
     """Return how many bytes of the journal one node may fill at once."""
     folder = next((path for path in FOLDERS if path.is_dir()), None)
     if folder is None:
-        return _LEAST
+        return _MIN_SHARE
     status = os.statvfs(folder)
     return share_of(status.f_blocks * status.f_frsize)
 
 
 def share_of(disk: int) -> int:
-    """Return the same for a journal on a file system of `disk` bytes.
+    """Return a node's share of a journal on a file system of `disk` bytes.
 
-    It takes a tenth of that, and at most 4 GiB, where journald.conf does not say otherwise.
+    By default the journal takes a tenth of the file system, at most 4 GiB.
     """
-    return max(_LEAST, min(_MOST, disk // 10) // PARTS)
+    return max(_MIN_SHARE, min(_MAX_SHARE, disk // 10) // PARTS)
 
 
 class Budget:
-    """What one node has left."""
+    """The rest of one node's share."""
 
     def __init__(
         self, size: int | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`size` in bytes of the journal; None is a share of the one of this machine."""
+        """`size` is the share in bytes; None is the default share of this machine's journal."""
         self._size = share() if size is None else size
         self._clock = clock
         self._left = float(self._size)
@@ -57,9 +57,10 @@ class Budget:
         self._spent = False
 
     def allows(self) -> bool:
-        """Whether the next entries may go to the journal.
+        """Return True if the next entries may go to the journal.
 
-        When all is used up, a tenth is waited for: lines are not torn apart one by one.
+        Once used up, the answer stays False until a tenth is available again, so that consecutive
+        lines stay together.
         """
         now = self._clock()
         self._left = min(self._size, self._left + (now - self._at) * self._size / _DAY_S)
@@ -71,5 +72,5 @@ class Budget:
         return not self._spent
 
     def take(self, entry: int) -> None:
-        """Count an entry of so many bytes that was written."""
+        """Subtract an entry of `entry` bytes that was written."""
         self._left -= entry + ENTRY_BYTES

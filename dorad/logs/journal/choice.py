@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 class Choice(NamedTuple):
-    """Where lines go."""
+    """The destination of log lines."""
 
     journal: bool
     note: str | None = None
-    """What the operator should know about it, in one line."""
+    """One line for the operator, if needed."""
 
 
 def choose(
     wanted: bool | None, environ: Mapping[str, str], *, system: bool, path: str = SOCKET
 ) -> Choice:
-    """Return where lines go; `wanted` is what the configuration says, None if nothing.
+    """Return where log lines go; `wanted` is the configured value, None if not set.
 
-    To the journal go those of the machine's daemon, if systemd runs it; where there is no journal,
-    files are written.
+    By default the system's daemon uses the journal if systemd runs it. Without a journal, lines go
+    to files.
     """
     by_systemd = bool(environ.get("NOTIFY_SOCKET") or environ.get("JOURNAL_STREAM"))
     if wanted is False or (wanted is None and not (system and by_systemd)):

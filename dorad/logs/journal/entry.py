@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from dorad.logs.record import LogRecord
 
 DAEMON_STREAM = "daemon"
-"""The stream of what the daemon says, where others have `stdout` or `stderr`."""
+"""The stream of the daemon's reports; nodes have `stdout` and `stderr`."""
 
 _PRIORITY = {"error": b"3", "warn": b"4", "info": b"6", "debug": b"7", "trace": b"7"}
 _encoder = msgspec.json.Encoder()
 
 
 class Origin:
-    """What all entries of one stream have in common."""
+    """The fields that all entries of one stream share."""
 
     def __init__(
         self,
@@ -36,9 +36,9 @@ class Origin:
         stream: str,
         unit: str | None = None,
     ) -> None:
-        """`node` is None for the daemon; `unit` is systemd's for the node's process, if it has one.
+        """`node` is None for the daemon; `unit` is the systemd unit of the node's process, if any.
 
-        With a unit, `systemctl status` of it shows the lines, too.
+        With a unit, its `systemctl status` also shows the lines.
         """
         fields = [
             ("SYSLOG_IDENTIFIER", "dorad" if stream == DAEMON_STREAM else node or DAEMON),
@@ -52,16 +52,16 @@ class Origin:
 
 
 def field(name: str, value: bytes) -> bytes:
-    """Return one field."""
+    """Return the bytes of one field."""
     if b"\n" in value:
         return b"%b\n%b%b\n" % (name.encode(), len(value).to_bytes(8, "little"), value)
     return b"%b=%b\n" % (name.encode(), value)
 
 
 def encode(origin: Origin, records: Sequence[LogRecord], number: int) -> bytes:
-    """Return the entry of a record, or of several raw lines that belong together.
+    """Return the entry of one record, or of several raw lines that belong together.
 
-    `number` tells it from all other entries of the same node and stream, and rises.
+    `number` is unique per node and stream, and rises.
     """
     record = records[0]
     message = record.message

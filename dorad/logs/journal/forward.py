@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from dorad.logs.selection import Selection
     from dorad.logs.staging import Stage
 
-_GO_ON = "its lines go to files until it prints less, `dora logs` shows them as before"
+_GO_ON = "its lines go to files until it prints less; `dora logs` still shows them"
 HELD_BYTES = 256 << 10
-"""A traceback that is not complete is waited for up to this size."""
+"""Maximum size of an incomplete traceback that waits for its rest."""
 
 
 class Forwarded(NamedTuple):
-    """What became of some lines."""
+    """The result of forwarding lines."""
 
     lines: int
-    """How many are in the journal; the others are in the staging memory still."""
+    """How many are in the journal; the others are still in the staging memory."""
     held: bool = False
-    """The next ones may go on: they wait for more."""
+    """Whether the next lines are held back as an incomplete traceback."""
     full: bool = False
-    """The journal took no more."""
+    """Whether the journal was full."""
 
 
 class NodeJournal:
-    """The journal as one node sees it, over all of its processes."""
+    """The journal of one node, over all of its processes."""
 
     def __init__(
         self,
@@ -45,17 +45,17 @@ class NodeJournal:
         dataflow: str,
         name: str | None,
         node: str,
-        tell: Callable[[str, str, str], None] = lambda level, node, text: None,
+        report: Callable[[str, str, str], None] = lambda level, node, text: None,
         arrived: Callable[[str, str, str, int], bool] = arrived,
     ) -> None:
-        """`tell` gets level, node and sentence when the node has used up its share.
+        """`report` gets level, node and sentence when the node has used up its share.
 
-        `arrived` tells whether the journal has the entry of dataflow, node, stream and number.
+        `arrived` returns True if the journal has the entry of dataflow, node, stream and number.
         """
         self.journal = journal
         self._budget = Budget()
         self._over = False
-        self._tell = tell
+        self._report = report
         self.last: dict[str, int] = {}
         """The number of the last entry, by stream."""
         self._dataflow = dataflow
@@ -65,29 +65,29 @@ class NodeJournal:
         self._origins: dict[tuple[Stream, str | None], Origin] = {}
 
     def usable(self) -> bool:
-        """Whether the next lines may go to the journal."""
+        """Return True if the next lines may go to the journal."""
         over = not self._budget.allows()
         if over != self._over:
             self._over = over
             if over:
-                self._tell("warn", self._node, "has filled its share of the journal; " + _GO_ON)
+                self._report("warn", self._node, "has filled its share of the journal; " + _GO_ON)
             else:
-                self._tell("info", self._node, "its lines go to the journal again")
+                self._report("info", self._node, "its lines go to the journal again")
         return not over and self.journal.usable()
 
     def past(self, selection: Selection) -> JournalPast:
-        """Return what the journal holds of what was sent so far."""
+        """Return the entries that were sent so far."""
         last = {(self._node, stream): number for stream, number in self.last.items()}
         return JournalPast(self._dataflow, selection, own(), last=last)
 
     def settle(self, stage: Stage, stream: Stream) -> None:
-        """Go on after the death of the process that sent what is in `stage`."""
-        number = stage.doubtful()
+        """Recover after the process that was sending from `stage` died."""
+        number = stage.unconfirmed()
         arrived = number is not None and self._arrived(self._dataflow, self._node, stream, number)
         stage.settle(arrived=arrived)
 
-    def note(self, stage: Stage, stream: Stream) -> None:
-        """Take note of the number of the last entry that came out of `stage`."""
+    def record_last(self, stage: Stage, stream: Stream) -> None:
+        """Record the number of the last entry sent from `stage`."""
         self.last[stream] = max(self.last.get(stream, 0), stage.number)
 
     def forward(
@@ -100,10 +100,10 @@ class NodeJournal:
         unit: str | None,
         hold: bool,
     ) -> Forwarded:
-        """Send the records of the lines in `cut`, and let go of those that were sent.
+        """Send the records of the lines in `cut`, and release those that were sent.
 
-        Those that are not `wanted` count as sent. With `hold` a traceback that may go on is kept
-        back, unless it is too large.
+        Records that are not `wanted` count as sent. With `hold`, a traceback that may be incomplete
+        is held back, unless it is too large.
         """
         ends = cut.ends()
         stream = records[0].stream
@@ -131,7 +131,7 @@ class NodeJournal:
             every = done == len(records)
             used = cut.used if every else ends[done - 1]
             stage.commit(used, skipping=every and cut.skipping)
-        self.note(stage, stream)
+        self.record_last(stage, stream)
         return Forwarded(done, held, full)
 
     def _origin(self, stream: Stream, unit: str | None) -> Origin:
@@ -144,24 +144,24 @@ class NodeJournal:
 
 
 def _spans(records: Sequence[LogRecord]) -> list[Span]:
-    """Return which records are one entry; only raw lines of stderr are joined."""
+    """Return which records form one entry; only raw lines of stderr are joined."""
     if records[0].stream != "stderr":
         return [Span(at, at + 1) for at in range(len(records))]
     return spans([record.message if record.level == RAW else "-" for record in records])
 
 
 class DaemonJournal:
-    """The journal as the daemon uses it for what it says about a dataflow."""
+    """The journal of the daemon's reports about one dataflow."""
 
     def __init__(self, journal: Journal, dataflow: str, name: str | None, first: int) -> None:
-        """`first` is the number before that of the first entry; microseconds since 1970."""
+        """`first` is the number before that of the first entry, in microseconds since 1970."""
         self.last = first
         self._journal = journal
         self._dataflow = dataflow
         self._name = name
 
-    def say(self, record: LogRecord) -> bool:
-        """Send a record; False if the journal does not take it now."""
+    def report(self, record: LogRecord) -> bool:
+        """Send a record; return False if the journal does not take it now."""
         if not self._journal.usable():
             return False
         origin = Origin(self._dataflow, self._name, record.node, DAEMON_STREAM)

@@ -1,4 +1,4 @@
-"""Entries of the journal, as `journalctl -o json` prints them, back to records."""
+"""From the journal's entries, as `journalctl -o json` prints them, to records."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIELDS = (
     "CODE_LINE",
     "CODE_FUNC",
 )
-"""What is needed of an entry."""
+"""The fields of an entry that are read."""
 
 _DIGITS = re.compile(r"[0-9]{1,19}")
 
@@ -36,18 +36,18 @@ _fields_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 class JournalEntry(NamedTuple):
-    """One entry: the lines that it was made of, and what tells it from others."""
+    """One entry: its lines, and what identifies it."""
 
     records: list[LogRecord]
     node: str
     stream: str
     number: int
     cursor: str
-    """Where it stands in the journal."""
+    """Its position in the journal."""
 
 
 def parse(line: bytes) -> JournalEntry | None:
-    """Return the entry of one line of JSON; None if it is none of ours."""
+    """Return the entry of one line of JSON; None if it is not one that dorad writes."""
     try:
         found = _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -78,7 +78,7 @@ def parse(line: bytes) -> JournalEntry | None:
 
 
 def _number(text: str | None, limit: int) -> int | None:
-    """Return a whole number from 0 to below `limit`; None for any other text."""
+    """Return a whole number of at least 0 and below `limit`; None for any other text."""
     if text is None or not _DIGITS.fullmatch(text):
         return None
     number = int(text)
@@ -86,7 +86,7 @@ def _number(text: str | None, limit: int) -> int | None:
 
 
 def _lines(record: LogRecord) -> list[LogRecord]:
-    """Return the lines that were joined: a raw line has no newline in it."""
+    """Split joined raw lines: a raw line itself never contains a newline."""
     if record.level != RAW or "\n" not in record.message:
         return [record]
     lines = record.message.split("\n")
@@ -94,10 +94,10 @@ def _lines(record: LogRecord) -> list[LogRecord]:
 
 
 def _text(found: Mapping[str, Any], key: str) -> str | None:
-    """Return a field: text, or the numbers of its bytes where it holds what is not printable."""
+    """Return a field; the journal gives unprintable ones as a list of byte values."""
     value = found.get(key)
     if isinstance(value, list) and value and not isinstance(value[0], int):
-        value = value[0]  # said more than once
+        value = value[0]  # the field occurs more than once
     if isinstance(value, list):
         try:
             return bytes(value).decode("utf-8", "replace")

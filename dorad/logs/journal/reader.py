@@ -1,4 +1,4 @@
-"""Reading the journal with systemd's own program, `journalctl`."""
+"""Reading the journal with systemd's `journalctl`."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from dorad.logs.record import LogRecord
     from dorad.logs.selection import Selection
 
-PATIENCE_S = 30.0
-"""Seconds without a word after which `journalctl` is given up."""
+TIMEOUT_S = 30.0
+"""Seconds without output after which `journalctl` is given up."""
 SYNC_S = 5.0
 
 _log = logging.getLogger(__name__)
 _BLOCK = 1 << 18
 _SLACK_S = 60.0
-"""Nodes have clocks of their own: how far their times may be from those of the journal."""
+"""How far nodes' times may differ from those of the journal: nodes have different clocks."""
 
 
 class JournalError(OSError):
-    """The journal cannot be read; the text says why."""
+    """The journal cannot be read; the text gives the reason."""
 
 
 class JournalPast:
-    """What the journal holds of one dataflow. Made for one reading; `close` ends that."""
+    """The journal's entries of one dataflow, for one reader. `close` ends the reading."""
 
     def __init__(
         self,
@@ -47,12 +47,11 @@ class JournalPast:
         before: int | None = None,
         program: Sequence[str] = ("journalctl",),
     ) -> None:
-        """Entries of others than `sender` are not believed.
+        """Only entries of `sender` are trusted.
 
-        `last` has the numbers of the last entries that count, by node and stream.
-
-        All that the daemon says counts as one node, "". Of others those count that have a number
-        below `before` (microseconds since 1970).
+        `last` has the numbers of the last entries to return, by node and stream; the node of the
+        daemon's reports is "". For streams not in `last`, entries count whose number is below
+        `before` (microseconds since 1970).
         """
         self._dataflow = dataflow
         self._selection = selection
@@ -64,22 +63,22 @@ class JournalPast:
         self._closed = False
         self._newest: str | None = None
         self.skipped = 0
-        """How many entries could not be understood."""
+        """Number of invalid entries."""
 
     def close(self) -> None:
-        """End `journalctl`, if it runs; whoever iterates comes to an end. Idempotent."""
+        """End `journalctl`, if it runs, and any iteration. Idempotent."""
         self._closed = True
         if self._process is not None:
             self._process.kill()
 
     def forwards(self) -> Iterator[LogRecord]:
-        """Yield records, oldest first, of which not all are selected. Raises JournalError."""
+        """Yield records, oldest first, also some that are not selected. Raises JournalError."""
         for entry in self._entries():
             self._newest = entry.cursor
             yield from entry.records
 
     def backwards(self) -> Iterator[LogRecord]:
-        """Yield the same, newest first."""
+        """Yield the same records, newest first."""
         for entry in self._entries("--reverse"):
             self._newest = self._newest or entry.cursor
             yield from reversed(entry.records)
@@ -87,10 +86,10 @@ class JournalPast:
     def follow(
         self, running: Callable[[], bool], *, skip: bool = False
     ) -> Iterator[list[LogRecord]]:
-        """Yield what comes after all that was read, until the dataflow no longer runs.
+        """Yield what follows the records read so far, until the dataflow no longer runs.
 
-        With `skip`, nothing was read because nothing of what there was is wanted. An empty list
-        says twice a second that there is nothing new.
+        With `skip`, existing entries are skipped. While there are no new ones, it yields an empty
+        list every half second.
         """
         options = ["--follow", "--lines=0" if skip else "--no-tail"]
         if self._newest is not None:
@@ -138,7 +137,7 @@ class JournalPast:
     def _blocks(
         self, options: Sequence[str], *, wait: float | None = None
     ) -> Iterator[list[bytes]]:
-        """Yield whole lines as they come; with `wait`, an empty list after as many seconds."""
+        """Yield whole lines as they arrive; with `wait`, an empty list after that many seconds."""
         command = self._command(options)
         try:
             process = subprocess.Popen(
@@ -157,26 +156,27 @@ class JournalPast:
                 if self._closed:
                     return
                 yield from _lines(process.stdout.fileno(), wait)
-                if process.wait(PATIENCE_S) > 0 and not self._closed:
-                    said = process.stderr.read().decode("utf-8", "replace").strip()
-                    raise JournalError(f"the journal cannot be read: {said or 'journalctl failed'}")
+                if process.wait(TIMEOUT_S) > 0 and not self._closed:
+                    reason = process.stderr.read().decode("utf-8", "replace").strip()
+                    reason = reason or "journalctl failed"
+                    raise JournalError(f"the journal cannot be read: {reason}")
             finally:
                 process.kill()
 
 
 def _lines(pipe: int, wait: float | None) -> Iterator[list[bytes]]:
     rest = b""
-    heard = time.monotonic()
+    last_output = time.monotonic()
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
     while True:
-        if not poll.poll(1000 * (PATIENCE_S if wait is None else wait)):
+        if not poll.poll(1000 * (TIMEOUT_S if wait is None else wait)):
             if wait is None:
-                silent = time.monotonic() - heard
+                silent = time.monotonic() - last_output
                 raise JournalError(f"the journal cannot be read: no answer in {silent:.0f} s")
             yield []
             continue
-        heard = time.monotonic()
+        last_output = time.monotonic()
         block = os.read(pipe, _BLOCK)
         if not block:
             return
@@ -192,8 +192,9 @@ def arrived(
     number: int,
     program: Sequence[str] = ("journalctl",),
 ) -> bool:
-    """Tell whether the journal has this entry of this process's service. Waits for it to write what
-    it got, and answers False where it cannot be asked: rather twice than never.
+    """Return True if the journal has this entry of this process's service.
+
+    Returns False if unknown: a duplicate is better than a loss.
     """
     sync(program)
     matches = (
@@ -218,7 +219,7 @@ def arrived(
 
 
 def sync(program: Sequence[str] = ("journalctl",)) -> None:
-    """Wait until the journal has written what it got; not where that is not allowed."""
+    """Wait until the journal has written what it got; return at once if that is not permitted."""
     try:
         subprocess.run(
             [*program, "--sync"],
@@ -229,7 +230,7 @@ def sync(program: Sequence[str] = ("journalctl",)) -> None:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return  # then what came last may be missing
+        return  # the last entries may be missing then
 
 
 def _base(program: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Whose entries of the journal are believed: any user can write any other field of an entry."""
+"""Which journal entries are trusted: users can forge all fields except those that journald adds."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class Sender(NamedTuple):
-    """The process that writes the entries of a dataflow, by the fields that journald adds."""
+    """The process that writes a dataflow's entries, identified by the fields that journald adds."""
 
     uid: int
     unit: str | None
-    """Its systemd service; None outside of one."""
+    """Its systemd service, if any."""
 
     def matches(self) -> list[str]:
         """Return the arguments of `journalctl` that select its entries."""
@@ -27,12 +27,12 @@ class Sender(NamedTuple):
 
 
 def own() -> Sender:
-    """Return this process as a sender."""
+    """Return the sender of this process."""
     return Sender(os.getuid(), own_service())
 
 
 def of_run(folder: Path, known: About | None) -> Sender:
-    """Return the sender of the run that logs to `folder`: the owner of the file about it.
+    """Return the sender of the run that logs to `folder`: the owner of its `dataflow.json`.
 
     Raises OSError.
     """
@@ -40,9 +40,9 @@ def of_run(folder: Path, known: About | None) -> Sender:
 
 
 def own_service() -> str | None:
-    """Return the systemd service that this process belongs to, None outside of one."""
+    """Return the systemd service of this process; None if it is not part of one."""
     try:
-        # The kernel answers at once: an event loop may ask.
+        # Never blocks, so it may be read from an event loop.
         file = os.open("/proc/self/cgroup", os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
@@ -53,9 +53,9 @@ def own_service() -> str | None:
 
 
 def service_of(cgroups: str) -> str | None:
-    """Return the system service that the text of a /proc/PID/cgroup names, None if it names none.
+    """Return the system service named by the text of a /proc/PID/cgroup; None without one.
 
-    Processes of a login session change their unit with the session, so those have none.
+    The unit of a login session changes with the session, so it does not count.
     """
     for line in cgroups.splitlines():
         _, controllers, path = line.split(":", 2)

@@ -1,4 +1,4 @@
-"""Which lines on stderr are one Python traceback, and so one entry of the journal."""
+"""Grouping the lines of one Python traceback on stderr into one entry of the journal."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _JOINERS = (
 
 
 class Span(NamedTuple):
-    """Lines from `begin` up to `end`, which belong together."""
+    """Lines from `begin` up to `end` that belong together."""
 
     begin: int
     end: int
     open: bool = False
-    """Whether lines that have not arrived yet may belong to them."""
+    """Whether lines that have not arrived yet may belong to the span."""
 
 
 def spans(lines: Sequence[str]) -> list[Span]:
-    """Return all lines as spans: a traceback is one, with those that it was raised from.
+    """Group lines into spans: a traceback with its causes is one span, any other line is another.
 
-    A traceback goes from its header over indented lines to the first that is not, which says the
-    error; an exception group has indented lines only. A blank line and the sentence that says so
-    continue it with the next one.
+    A traceback has a header, indented lines and one unindented line with the error; an exception
+    group has indented lines only. A blank line and a joiner sentence continue it with the next
+    traceback.
     """
     found = []
     at = 0

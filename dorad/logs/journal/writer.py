@@ -1,4 +1,4 @@
-"""The socket of the journal: entries go in without waiting, and none is lost when it is full."""
+"""The socket of the journal: sending never blocks, and no entry is lost when it is full."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SOCKET = "/run/systemd/journal/socket"
-PATIENCE_S = 10.0
-"""How long nodes wait for a journal that takes nothing, before their lines go to files instead."""
+TIMEOUT_S = 10.0
+"""Seconds that nodes wait for a full journal before their lines go to files instead."""
 RETRY_S = 3.0
 """Seconds between attempts after that."""
 
@@ -32,44 +32,44 @@ class Journal:
     def __init__(
         self,
         path: str = SOCKET,
-        tell: Callable[[str, str], None] = lambda level, text: None,
+        report: Callable[[str, str], None] = lambda level, text: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`tell` gets a level and a sentence when it takes nothing any more, and when it does."""
+        """`report` gets a level and a sentence when the journal stops or resumes taking entries."""
         self._path = path
-        self.tell = tell
+        self.report = report
         self._clock = clock
         self._socket: socket.socket | None = None
         self._stuck_since: float | None = None
         self._next_try = 0.0
-        self._told = False
+        self._reported = False
         self._waiting: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def usable(self) -> bool:
-        """Whether to try: it takes entries, or has not been silent for long, or it is time to."""
+        """Return True if it is worth sending now: not given up, or time for another attempt."""
         return not self.given_up() or self._clock() >= self._next_try
 
     def given_up(self) -> bool:
-        """Whether it has taken nothing for so long that lines go elsewhere."""
+        """Return True if the journal has taken nothing for so long that lines go elsewhere."""
         since = self._stuck_since
-        return since is not None and self._clock() - since >= PATIENCE_S
+        return since is not None and self._clock() - since >= TIMEOUT_S
 
     def send(self, entry: bytes) -> bool:
-        """Hand over an entry; False if it cannot be taken now, and then it was not. Never waits."""
+        """Send an entry; return False if the journal did not take it. Never blocks."""
         try:
             self._send(entry)
         except OSError as error:
             self._failed(error)
             return False
         self._stuck_since = None
-        if self._told:
-            self._told = False
-            self.tell("warn", "the journal takes lines again")
+        if self._reported:
+            self._reported = False
+            self.report("warn", "the journal takes lines again")
         return True
 
     def when_writable(self, callback: Callable[[], None]) -> None:
-        """Call back once when it may be worth to try again, at the latest when patience ends."""
+        """Call back once when the journal may take entries again, or after a short while."""
         self._waiting.append(callback)
         if self._timer is None:
             loop = asyncio.get_running_loop()
@@ -78,7 +78,7 @@ class Journal:
                 loop.add_writer(self._socket, self._wake)
 
     def close(self) -> None:
-        """Let go. Idempotent."""
+        """Close the connection. Idempotent."""
         self._stop_waiting()
         self._waiting.clear()
         self._disconnect()
@@ -94,7 +94,7 @@ class Journal:
             self._send_memory(self._socket, entry)
 
     def _send_memory(self, connection: socket.socket, entry: bytes) -> None:
-        """Send an entry that no datagram holds, as sealed memory."""
+        """Send an entry that is too large for a datagram, as sealed memory."""
         memory = os.memfd_create("dora-entry", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             with open(memory, "wb", closefd=False) as file:
@@ -112,13 +112,13 @@ class Journal:
             self._disconnect()
         if self.given_up():
             self._next_try = now + RETRY_S
-            if not self._told:
-                self._told = True
+            if not self._reported:
+                self._reported = True
                 reason = "it is full" if error.errno in _FULL else error.strerror or str(error)
-                self.tell(
+                self.report(
                     "error",
                     f"the journal takes no lines ({self._path}: {reason}); they go to files"
-                    " until it does, see `systemctl status systemd-journald`",
+                    " until it does; see `systemctl status systemd-journald`",
                 )
 
     def _disconnect(self) -> None:

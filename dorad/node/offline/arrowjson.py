@@ -1,7 +1,7 @@
 """Arrow arrays written as JSON and read back, in the form of dora 1.x's test files.
 
-Binary data is hexadecimal, a map an object, the numbers JSON lacks are "NaN", "Infinity" and
-"-Infinity"; dates, times and durations are texts. A struct's null fields are left out.
+Binary data is hexadecimal text, a map is an object. Numbers that JSON lacks are "NaN", "Infinity"
+and "-Infinity". Dates, times and durations are text. Null fields of a struct are omitted.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ def to_json(array: pa.Array) -> dict[str, Any]:
     """Return an array as the keys `data` and `data_type` of a test file.
 
     Raises:
-        ValueError: JSON test files have no form for its type.
+        ValueError: its type cannot be written in a JSON test file.
     """
     return {"data": _values(array), "data_type": type_to_json(array.type)}
 
 
 def from_json(data: Any, description: Any = None) -> pa.Array:
-    """Return the array that `data` stands for; a value that is no list is a list of one.
+    """Return the array that `data` describes; a value that is not a list becomes a list of one.
 
     Without a description the type is inferred: int64, float64, text, bool, lists and structs.
 
@@ -102,7 +102,9 @@ def _object(entries: pa.StructArray) -> dict[str, Any]:
     keys, items = (_values(column) for column in entries.flatten())
     for key in keys:
         if not isinstance(key, str):
-            raise ValueError(f"a map with keys of type {entries.type[0].type} is no JSON object")
+            raise ValueError(
+                f"a map with keys of type {entries.type[0].type} cannot be a JSON object"
+            )
     return dict(zip(keys, items, strict=True))
 
 
@@ -113,7 +115,7 @@ def _float(value: float) -> float | str:
 
 
 def _decimal(value: Decimal) -> float | str:
-    """Return a number where it says exactly the same, else a text."""
+    """Return a float if it has exactly this value, else text."""
     number = float(value)
     return number if Decimal(repr(number)) == value else str(value)
 
@@ -146,7 +148,7 @@ def _array(items: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _value(item: Any, kind: pa.DataType) -> Any:
-    """Return a JSON value as what pyarrow takes for the type."""
+    """Return a JSON value in the form that pyarrow accepts for the type."""
     if item is None:
         return None
     if types.is_nested(kind):

@@ -1,6 +1,6 @@
 """Arrow's dates, times and durations as text, exact to the nanosecond.
 
-Python's own `datetime` ends at microseconds and the year 9999, so the texts are made of integers.
+Python's own `datetime` ends at microseconds and the year 9999, so the text is built from integers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OFFSET_TEXT = re.compile(r"([+-])(\d\d):?(\d\d)")
 
 
 def date_text(days: int) -> str:
-    """Return the date so many days after 1970-01-01."""
+    """Return the date `days` days after 1970-01-01."""
     return (_EPOCH + timedelta(days=days)).isoformat()
 
 
@@ -34,7 +34,7 @@ def date_days(text: str) -> int:
 
 
 def _fraction(count: int, unit: str) -> str:
-    """Return a fraction of a second in 0, 3, 6 or 9 digits, as few as hold it."""
+    """Return a fraction of a second in 0, 3, 6 or 9 digits, as few as are exact."""
     digits = f"{count * (PER_SECOND['ns'] // PER_SECOND[unit]):09d}"
     for shown in (0, 3, 6, 9):
         if not digits[shown:].strip("0"):
@@ -43,7 +43,7 @@ def _fraction(count: int, unit: str) -> str:
 
 
 def time_text(count: int, unit: str) -> str:
-    """Return the time of day so many units after midnight."""
+    """Return the time of day `count` units after midnight."""
     seconds, rest = divmod(count, PER_SECOND[unit])
     minutes, second = divmod(seconds, 60)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}{_fraction(rest, unit)}"
@@ -75,7 +75,7 @@ def _count(
 
 
 def stamp_text(count: int, unit: str, zone: str | None) -> str:
-    """Return the moment so many units after 1970, in its zone if that is an offset, else UTC."""
+    """Return the timestamp `count` units after 1970, in its zone if that is an offset, else UTC."""
     seconds, rest = divmod(count, PER_SECOND[unit])
     offset = _OFFSET_TEXT.fullmatch(zone) if zone else None
     suffix = ""
@@ -93,11 +93,11 @@ def stamp_count(text: str, unit: str, zone: str | None) -> int:
     """Return the inverse of `stamp_text`; a text without an offset is in `zone`.
 
     Raises:
-        ValueError: it is no moment, or finer than the unit.
+        ValueError: the text is not a timestamp, or finer than the unit.
     """
     found = _STAMP_TEXT.fullmatch(text)
     if not found:
-        raise ValueError(f"{text!r} is not a moment such as 2026-01-31T12:30:00.5Z")
+        raise ValueError(f"{text!r} is not a timestamp such as 2026-01-31T12:30:00.5Z")
     day, *clock, offset = found.groups()
     count = date_days(day) * _DAY_S * PER_SECOND[unit] + _count(*clock, unit=unit, text=text)
     shift = _shift(count // PER_SECOND[unit], offset or zone)
@@ -105,7 +105,7 @@ def stamp_count(text: str, unit: str, zone: str | None) -> int:
 
 
 def _shift(local_s: int, zone: str | None) -> int:
-    """Return how many seconds a zone, an offset or a name, is ahead of UTC at a local time."""
+    """Return how many seconds a zone (an offset or a name) is ahead of UTC at a local time."""
     if zone is None or zone in ("Z", "UTC"):
         return 0
     offset = _OFFSET_TEXT.fullmatch(zone)

@@ -1,6 +1,7 @@
-"""Arrow types written as JSON, in the form that dora 1.x gives them in its test files.
+"""Arrow types written as JSON, in the form of dora 1.x's test files.
 
-A type without parameters is its name, `"Int64"`; any other an object of one key, `{"List": field}`.
+A type without parameters is its name: `"Int64"`. Other types are an object with one key:
+`{"List": field}`.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ _UNIT_NAMES = {unit: name for name, unit in _UNITS.items()}
 
 
 def type_to_json(arrow_type: pa.DataType) -> Any:
-    """Return the description of a type; an extension type is described as its storage.
+    """Return the description of a type; an extension type is described as its storage type.
 
     Raises:
-        ValueError: JSON test files have no form for it.
+        ValueError: the type cannot be written in a JSON test file.
     """
     name = _PLAIN_NAMES.get(arrow_type)
     if name is not None:
@@ -107,10 +108,10 @@ def _field_to_json(field: pa.Field) -> dict[str, Any]:
 
 
 def type_from_json(description: Any) -> pa.DataType:
-    """Return the type that is described.
+    """Return the type of a description.
 
     Raises:
-        ValueError: it is no description of a type that JSON test files have a form for.
+        ValueError: the description is not that of a known type.
     """
     if isinstance(description, str):
         if description not in _PLAIN:

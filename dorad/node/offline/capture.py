@@ -1,4 +1,4 @@
-"""Recording what a node receives, as a file of test inputs for later: `DORA_WRITE_EVENTS_TO`."""
+"""Record the events of a node as a file of test inputs: `DORA_WRITE_EVENTS_TO`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ TICK = {"data": [], "data_type": "Null"}
 
 
 class Receiving(Protocol):
-    """The receiving half of a node, whatever its events come from."""
+    """The receiver of a node, in a dataflow or without one."""
 
     @property
     def ended(self) -> bool:
-        """Whether the last event was received."""
+        """True after the last event."""
 
     def next(self, timeout: float | None) -> Event | None:
         """See `dorad.node.receiver.Receiver`."""
@@ -45,7 +45,7 @@ class Receiving(Protocol):
 
 
 class CapturingReceiver:
-    """A receiver that writes down what another one gives."""
+    """A receiver that records the events of another one."""
 
     def __init__(self, receiver: Receiving, recording: Recorder) -> None:
         self._receiver = receiver
@@ -53,7 +53,7 @@ class CapturingReceiver:
 
     @property
     def ended(self) -> bool:
-        """Whether the last event was received."""
+        """True after the last event."""
         return self._receiver.ended
 
     def next(self, timeout: float | None) -> Event | None:
@@ -78,28 +78,27 @@ class CapturingReceiver:
         return event
 
     def drain(self) -> list[Event]:
-        """Receive and record all events that wait."""
+        """Receive and record all queued events."""
         drained = self._receiver.drain()
         for event in drained:
             self._recording.add(event)
         return drained
 
     def is_empty(self) -> bool:
-        """Tell whether no event waits."""
+        """Return True if no event is queued."""
         return self._receiver.is_empty()
 
 
 class Recorder:
-    """Writes `inputs-<node>.json`, which is whole after every event, however the node ends.
+    """Writes `inputs-<node>.json`. The file is valid after every event, however the node ends.
 
-    An event that cannot be written down marks the recording as incomplete; it is then refused as
-    test inputs.
+    An event that cannot be written marks the recording as incomplete: `testfile.load` refuses it.
     """
 
     def __init__(
         self, directory: Path, node_id: str, params: Mapping[str, Any] | None = None
     ) -> None:
-        """Begin the recording; its times count from now. `params` are the node's parameters now.
+        """Start the recording; its times count from now. `params` are the node's parameters now.
 
         Raises:
             RuntimeError: the file cannot be written.
@@ -124,24 +123,24 @@ class Recorder:
         return f'\n],\n"recording_status": {json.dumps(self._status)}\n}}\n'.encode()
 
     def add(self, event: Event) -> None:
-        """Write down an event that was received now."""
+        """Write an event that was received now."""
         offset = time.monotonic() - self._started
         with self._lock:
             try:
                 entry = _entry(event, offset)
             except ValueError as error:
-                self._miss(offset, error)
+                self._mark_incomplete(offset, error)
                 entry = None
             text = b""
             if entry is not None:
                 text = (",\n" if self._count else "\n").encode() + json.dumps(entry).encode()
                 self._count += 1
-            # The trailer is overwritten by the event and a new trailer; the file never shrinks.
+            # The event and a new trailer overwrite the old trailer; the file never shrinks.
             if not self._file.closed:
                 self._write(text)
 
     def _write(self, text: bytes) -> None:
-        """Insert text before the trailer; a disk that is full ends the recording, not the node."""
+        """Insert text before the trailer; a full disk ends the recording, not the node."""
         try:
             os.pwrite(self._file.fileno(), text + self._trailer(), self._end)
             self._end += len(text)
@@ -150,7 +149,7 @@ class Recorder:
             message = f"{self._path}: the recording ends here: {error.strerror}"
             logbridge.emit(logbridge.line(self._node_id, "error", message))
 
-    def _miss(self, offset: float, error: ValueError) -> None:
+    def _mark_incomplete(self, offset: float, error: ValueError) -> None:
         if self._status["state"] == "poisoned":
             self._status["additional_failures"] += 1
             return
@@ -164,10 +163,10 @@ class Recorder:
 
 
 def _entry(event: Event, offset: float) -> dict[str, Any] | None:
-    """Return what the file says of an event, or None for those that test files do not know.
+    """Return the entry of an event in the file, None if test files have no such event.
 
     Raises:
-        ValueError: its value has no form in JSON.
+        ValueError: its value cannot be written as JSON.
     """
     timed: dict[str, Any] = {"time_offset_secs": offset}
     match event["type"]:
@@ -184,9 +183,9 @@ def _entry(event: Event, offset: float) -> dict[str, Any] | None:
 
 def _content(event: Event) -> dict[str, Any]:
     if isinstance(event["value"], dict):
-        raise ValueError(f"the event {event['id']!r} of synchronised inputs has no form in a file")
+        raise ValueError(f"the event {event['id']!r} of synchronised inputs cannot be recorded")
     metadata = testfile.tag(event["metadata"])
     content: dict[str, Any] = {"metadata": metadata} if metadata else {}
     written = to_json(event["value"])
-    # A tick is written without data, so that it becomes one again.
+    # A tick is written without data, so that it is read as a tick again.
     return content if written == TICK else content | written

@@ -1,7 +1,7 @@
 """A node without a dataflow: its inputs come from a file, its outputs go to another.
 
-The mode of `DORA_TEST_WITH_INPUTS`, for testing a whole node as a program. Each output becomes a
-line of JSON with its `id`, the seconds since the node's start, `data` and `data_type`.
+The mode of `DORA_TEST_WITH_INPUTS`, for testing a complete node program. Each output becomes a line
+of JSON with its `id`, the seconds since the node's start, `data` and `data_type`.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _monotonic = time.monotonic
 
 
 class FileAttachment:
-    """What a `Node` has in place of its connection to a dataflow."""
+    """The attachment of a `Node` without a dataflow; see `dorad.node.attachment.Attachment`."""
 
     def __init__(self, inputs: Path, environ: Environment[str, str]) -> None:
-        """Read the inputs and begin the file of outputs.
+        """Read the inputs and create the file of outputs.
 
         Raises:
             RuntimeError: one of the files cannot be used.
@@ -71,7 +71,7 @@ class FileAttachment:
         forking.watch(self)
 
     def abandon(self) -> None:
-        """Leave the node to the parent: this process is a forked child of it."""
+        """Leave the node to the parent process: this one is a forked child."""
         forking.refuse(self.receiver)
         forking.refuse(self.sender)
         forking.refuse(self.extensions)
@@ -79,17 +79,17 @@ class FileAttachment:
 
 
 class WellFormed:
-    """All output ids that a dataflow could declare: a test file declares none."""
+    """The set of all valid output ids, because a test file declares none."""
 
     def __contains__(self, output_id: object) -> bool:
         return isinstance(output_id, str) and well_formed(output_id)
 
 
 class FileReceiver:
-    """Gives events when they are due. After a STOP, and after the last one, there are no more."""
+    """A receiver that returns events when they are due, up to a STOP or the last one."""
 
     def __init__(self, timed: list[TimedEvent], started: float, start_ns: int) -> None:
-        """Start at `started` on the monotonic clock, which was `start_ns` since 1970."""
+        """Start at `started` on the monotonic clock, which is `start_ns` ns since 1970."""
         stops = [at for at, item in enumerate(timed) if item.event["type"] == "STOP"]
         self._waiting = timed[: stops[0] + 1] if stops else timed
         self._waiting.reverse()
@@ -99,7 +99,7 @@ class FileReceiver:
 
     @property
     def ended(self) -> bool:
-        """Whether there are no more events."""
+        """True after the last event."""
         return not self._waiting
 
     def _wait_s(self) -> float:
@@ -120,7 +120,7 @@ class FileReceiver:
         return event
 
     def next(self, timeout: float | None) -> Event | None:
-        """Block for the next event; None after the last. `timeout` in seconds."""
+        """Wait for the next event and return it, None after the last. `timeout` in seconds."""
         deadline = None if timeout is None else _monotonic() + timeout
         while True:
             event = self.try_recv()
@@ -132,7 +132,7 @@ class FileReceiver:
             time.sleep(left)
 
     async def recv_async(self, timeout: float | None) -> Event | None:
-        """Wait for the next event without holding up the event loop."""
+        """Wait for the next event without blocking the event loop."""
         import asyncio
 
         deadline = None if timeout is None else _monotonic() + timeout
@@ -147,7 +147,7 @@ class FileReceiver:
             await asyncio.sleep(left)
 
     def _left(self, deadline: float | None) -> float:
-        """Return how long to wait before looking again; nothing if the deadline has passed."""
+        """Return the seconds until the next event or the deadline; <= 0 if the deadline is over."""
         due = max(self._wait_s(), 1e-6)
         return due if deadline is None else min(due, deadline - _monotonic())
 
@@ -165,12 +165,12 @@ class FileReceiver:
         return drained
 
     def is_empty(self) -> bool:
-        """Tell whether `try_recv` would find nothing."""
+        """Return True if `try_recv` would return None."""
         return self.ended or self._wait_s() > 0
 
 
 class LocalSender:
-    """Sends nowhere by itself. Shared arrays and raw buffers lie in memory of the process."""
+    """A sender without receivers; subclasses define `_put`. Its samples are in private memory."""
 
     def __init__(self) -> None:
         self._segments = 0
@@ -188,16 +188,16 @@ class LocalSender:
             os.close(descriptor)
 
     def send(self, output: str, data: Any, metadata: dict[str, Any] | None) -> None:
-        """Take `data` as if it were sent.
+        """Check `data` and metadata as in a dataflow, and pass the array to `_put`.
 
         Raises:
-            RuntimeError: `data` is no Arrow data, or cannot be written.
-            TypeError, OverflowError: the metadata could not be sent.
+            RuntimeError: `data` is not Arrow data, or cannot be written.
+            TypeError, OverflowError: the metadata cannot be sent.
         """
         from dorad.shm.arrow import as_array
 
         if metadata:
-            # Checked as in a dataflow, though there is no place for it.
+            # Checked as in a dataflow, although it is not written.
             metadata_codec.encode(metadata)
         with self._lock:
             found = self.shared_arrays.find(data) if self.shared_arrays else None
@@ -206,7 +206,7 @@ class LocalSender:
                 found[0].freeze()
 
     def _put(self, output: str, array: Any) -> None:
-        """Keep or show an Arrow array. Raises RuntimeError if that is impossible."""
+        """Write or print an Arrow array. Raises RuntimeError if it cannot be written."""
         raise NotImplementedError
 
     def send_sample(
@@ -233,14 +233,14 @@ class FileSender(LocalSender):
     """Writes outputs as lines of JSON."""
 
     def __init__(self, path: Path, started: float | None) -> None:
-        """Begin an empty file; without `started` the lines have no time.
+        """Create an empty file; if `started` is None, the lines have no time.
 
         Raises:
             RuntimeError: it cannot be written.
         """
         super().__init__()
         try:
-            # Unbuffered: what was sent is in the file, however the process ends.
+            # Unbuffered: each output is in the file, however the process ends.
             self._file = path.open("wb", buffering=0)
         except OSError as error:
             raise RuntimeError(f"{path}: cannot be written: {error.strerror}") from error

@@ -1,6 +1,6 @@
-"""A node without a dataflow, on a terminal: a person types its inputs and sees its outputs.
+"""A node without a dataflow, on a terminal: the user types its inputs and sees its outputs.
 
-Questions go to stderr and outputs to stdout, so that outputs can be piped into something.
+Prompts go to stderr and outputs to stdout, so that outputs can be piped.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ NODE_ID = "interactive"
 
 _TERMINAL = 0
 _INTRODUCTION = """\
-This node is not part of a dataflow: type what it is to receive.
-Data is JSON or plain text, HEX:00ff for bytes, or FILE:path of an Arrow file with one column;
+This node is not part of a dataflow: type its inputs.
+Data is JSON or plain text, HEX:00ff for bytes, or FILE:path of an Arrow file with one column.
 Ctrl-D instead of data sends none."""
 
 _monotonic = time.monotonic
 
 
 class InteractiveAttachment:
-    """What a `Node` has in place of its connection to a dataflow."""
+    """The attachment of a `Node` without a dataflow; see `dorad.node.attachment.Attachment`."""
 
     def __init__(self) -> None:
         self.config: dict[str, Any] = {
@@ -54,74 +54,74 @@ class InteractiveAttachment:
         }
         self.clock = Clock()
         self.outputs: Container[str] = WellFormed()
-        self.receiver = AskingReceiver(lambda: ask(self.clock))
-        self.sender = ShowingSender()
+        self.receiver = PromptReceiver(lambda: prompt(self.clock))
+        self.sender = PrintingSender()
         self.extensions = OwnTable()
         self.params = Params({})
         forking.watch(self)
-        _say(_INTRODUCTION)
+        _print(_INTRODUCTION)
 
     def abandon(self) -> None:
-        """Leave the node to the parent: this process is a forked child of it."""
+        """Leave the node to the parent process: this one is a forked child."""
         forking.refuse(self.receiver)
         forking.refuse(self.sender)
         forking.refuse(self.extensions)
         forking.refuse(self.params)
 
 
-class AskingReceiver:
-    """Gives the events that a question brings; asks the next one when an event is wanted.
+class PromptReceiver:
+    """A receiver that prompts for an event when one is requested.
 
-    Questions are asked in a thread, so that timeouts and polling work while somebody types.
+    It prompts in a thread, so that timeouts and polling work while the user types.
     """
 
-    def __init__(self, question: Callable[[], Event]) -> None:
-        """`question` blocks for the next event; STOP is the last one."""
-        self._question = question
+    def __init__(self, read_event: Callable[[], Event]) -> None:
+        """`read_event` waits for the next event and returns it; STOP is the last one."""
+        self._read_event = read_event
         self._changed = threading.Condition()
         self._waiting: deque[Event] = deque()
         self._futures: list[asyncio.Future[None]] = []
-        self._asking = False
+        self._prompting = False
         self._stopped = False
 
     @property
     def ended(self) -> bool:
-        """Whether there are no more events."""
+        """True after the last event."""
         return self._stopped and not self._waiting
 
     def _take(self) -> Event | None:
-        """Return an event that is there, or see to it that somebody is asked for one."""
+        """Return a queued event, or None; then make sure that the user is being prompted."""
         if self._waiting:
             return self._waiting.popleft()
-        if not self._asking and not self._stopped:
-            self._asking = True
-            threading.Thread(target=self._ask, name="dorad-terminal", daemon=True).start()
+        if not self._prompting and not self._stopped:
+            self._prompting = True
+            threading.Thread(target=self._prompt, name="dorad-terminal", daemon=True).start()
         return None
 
-    def _ask(self) -> None:
+    def _prompt(self) -> None:
         try:
-            event = self._question()
+            event = self._read_event()
         except OSError:
-            # The terminal is gone, and with it whoever could type.
+            # The terminal was closed: no more input can come.
             event = events.stop(events.MANUAL)
         with self._changed:
             self._waiting.append(event)
-            self._asking = False
+            self._prompting = False
             self._stopped = event["type"] == "STOP"
             self._changed.notify_all()
             futures, self._futures = self._futures, []
         for future in futures:
-            # Nobody waits any more in a loop that has ended meanwhile.
+            # A loop that was closed meanwhile has no waiting task.
             with contextlib.suppress(RuntimeError):
                 future.get_loop().call_soon_threadsafe(_resolve, future)
 
     def try_recv(self) -> Event | None:
-        """Return the next event if it is there."""
+        """Return the next event if one is queued, else None."""
         with self._changed:
             return self._take()
 
     def next(self, timeout: float | None) -> Event | None:
-        """Block for the next event; None after the last. `timeout` in seconds."""
+        """Wait for the next event and return it, None after the last. `timeout` in seconds."""
         deadline = None if timeout is None else _monotonic() + timeout
         with self._changed:
             while (event := self._take()) is None and not self.ended:
@@ -132,7 +132,7 @@ class AskingReceiver:
             return event
 
     async def recv_async(self, timeout: float | None) -> Event | None:
-        """Wait for the next event without holding up the event loop."""
+        """Wait for the next event without blocking the event loop."""
         import asyncio
 
         deadline = None if timeout is None else _monotonic() + timeout
@@ -150,7 +150,7 @@ class AskingReceiver:
                 return events.timed_out(timeout or 0.0)
 
     def drain(self) -> list[Event]:
-        """Return all events that are there.
+        """Return all queued events.
 
         Raises:
             RuntimeError: the last event was already received.
@@ -162,7 +162,7 @@ class AskingReceiver:
             return [] if event is None else [event]
 
     def is_empty(self) -> bool:
-        """Tell whether `try_recv` would find nothing."""
+        """Return True if `try_recv` would return None."""
         with self._changed:
             event = self._take()
             if event is not None:
@@ -175,7 +175,7 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-class ShowingSender(LocalSender):
+class PrintingSender(LocalSender):
     """Prints outputs."""
 
     def _put(self, output: str, array: Any) -> None:
@@ -183,29 +183,29 @@ class ShowingSender(LocalSender):
         print(f"output {output}: {shown} ({array.type})", flush=True)
 
 
-def ask(clock: Clock) -> Event:
-    """Ask for an input and return it; STOP if there is to be none.
+def prompt(clock: Clock) -> Event:
+    """Prompt for an input and return its event, or STOP if the user enters none.
 
     Raises:
-        OSError: the terminal is gone.
+        OSError: the terminal was closed.
     """
     while True:
-        typed = _line("Input id (none to stop): ")
+        typed = _read_line("Input id (none to stop): ")
         if typed is None or not typed.strip():
             return events.stop(events.MANUAL)
         input_id = typed.strip()
         if input_id in WellFormed():
             break
-        _say(f"{input_id!r} is no input id: only letters, digits and _ . - / are allowed")
+        _print(f"{input_id!r} is not a valid input id: use letters, digits and _ . - /")
     while True:
-        text = _line("Data: ")
+        text = _read_line("Data: ")
         stamp = as_datetime(clock.now())
         if text is None:
             return events.tick(input_id, {"timestamp": stamp})
         try:
             value = parse(text)
         except ValueError as error:
-            _say(str(error))
+            _print(str(error))
             continue
         metadata = {"timestamp": stamp}
         return {
@@ -218,12 +218,12 @@ def ask(clock: Clock) -> Event:
 
 
 def parse(text: str) -> Any:
-    """Return the Arrow array that typed data stands for; text that is no JSON is a string.
+    """Return typed data as an Arrow array; text that is not JSON is a string.
 
     A JSON value becomes an array of one element, as in dora: `[1, 2]` is one list.
 
     Raises:
-        ValueError: it cannot be one; the text says why.
+        ValueError: it cannot be converted; the text gives the reason.
     """
     import pyarrow as pa
 
@@ -235,7 +235,7 @@ def parse(text: str) -> Any:
         except ValueError as error:
             raise ValueError(
                 f"HEX: must be followed by pairs of hexadecimal digits: {error}"
-            ) from (error)
+            ) from error
     if text.startswith("FILE:"):
         return _column(text[5:].strip())
     try:
@@ -259,24 +259,24 @@ def _column(path: str) -> Any:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _say(text: str, end: str = "\n") -> None:
+def _print(text: str, end: str = "\n") -> None:
     print(text, end=end, file=sys.stderr, flush=True)
 
 
-def _line(question: str) -> str | None:
-    """Return a line that was typed; None for Ctrl-D on an empty one.
+def _read_line(text: str) -> str | None:
+    """Return a typed line, None for Ctrl-D on an empty line.
 
-    `input` would hold the lock of stdin while it waits, and the interpreter could not end.
+    `input` would hold the lock of stdin while it waits, so that the interpreter could not exit.
 
     Raises:
-        OSError: the terminal is gone.
+        OSError: the terminal was closed.
     """
-    _say(question, end="")
+    _print(text, end="")
     typed = b""
     while not typed.endswith(b"\n"):
         part = os.read(_TERMINAL, 4096)
         if not part:
-            _say("")
+            _print("")
             return typed.decode(errors="replace") if typed else None
         typed += part
     return typed[:-1].decode(errors="replace")

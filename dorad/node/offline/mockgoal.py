@@ -1,4 +1,4 @@
-"""A goal that was sent by a `MockNode`: its feedback and its result are prepared."""
+"""The goal of a `MockNode`, with prepared feedback and result."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class MockGoal:
-    """Takes the place of a `Goal`; waits for nothing."""
+    """A substitute for `Goal` that never waits."""
 
     def __init__(self, output: str, answers: Sequence[Any] | None) -> None:
-        """`answers` are the feedback and, last, the result, or an exception in its place."""
+        """`answers` are the feedback and, last, the result or an exception."""
         self.id = uuid7()
         self.status: str | None = None
         self.canceled = False
@@ -38,11 +38,11 @@ class MockGoal:
             yield event
 
     def result(self, timeout: float | None = None) -> Event:
-        """Return the result, with the status `canceled` if it was.
+        """Return the result; its status is `canceled` after `cancel`.
 
         Raises:
-            NoAnswerError: none was prepared.
-            RemoteError: an exception was.
+            NoAnswerError: no result was prepared.
+            RemoteError: an exception was prepared.
         """
         if not self._answers:
             raise NoAnswerError(f"service_responses have no result for goals on `{self._output}`")
@@ -58,7 +58,7 @@ class MockGoal:
         return self.result(timeout)
 
     def cancel(self, data: Any = b"") -> None:
-        """Take note of it."""
+        """Set `canceled`."""
         self.canceled = True
 
     def _event(self, value: Any, metadata: dict[str, Any]) -> Event:

@@ -1,11 +1,10 @@
-"""The file of a node's test inputs, as `DORA_WRITE_EVENTS_TO` writes it and
-`DORA_TEST_WITH_INPUTS` names it: one JSON object with the node's `id` and its `events`, and, where
-the node asks for parameters, the values of its `params`.
+"""The file of a node's test inputs: `DORA_WRITE_EVENTS_TO` writes it, `DORA_TEST_WITH_INPUTS` reads
+it. It is a JSON object with the node's `id`, its `events`, and the values of its `params`, if any.
 
-An event has a `type` (`Input`, `InputClosed`, `AllInputsClosed`, `Stop`), a `time_offset_secs`
-since the node's start, for the first two an `id`, and for an input its `data` with an optional
+An event has a `type` (`Input`, `InputClosed`, `AllInputsClosed`, `Stop`) and a `time_offset_secs`
+since the node's start. The first two types have an `id`. An input has `data` with an optional
 `data_type`, or the `path` of an Arrow file. Metadata is an object of values with their type:
-`{"count": {"Integer": 3}}`; plain values are understood too.
+`{"count": {"Integer": 3}}`; plain values are accepted too.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _TAGS: dict[str, Callable[[Any], Any]] = {
 
 @dataclass(slots=True)
 class TimedEvent:
-    """An event and when it comes, in seconds after the node's start."""
+    """An event and its time, in seconds after the node's start."""
 
     offset: float
     event: events.Event
@@ -43,7 +42,7 @@ class TimedEvent:
 
 @dataclass(slots=True)
 class Recording:
-    """The content of a file of test inputs; `events` in the order in which they come."""
+    """The content of a file of test inputs; `events` are sorted by time."""
 
     node_id: str
     inputs: dict[str, Any] = field(default_factory=dict)
@@ -57,14 +56,14 @@ def load(path: Path) -> Recording:
     """Read a file of test inputs.
 
     Raises:
-        RuntimeError: it cannot be read, or something in it is wrong; the text says which event.
+        RuntimeError: it cannot be read, or is not valid; the text names the event.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RuntimeError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise RuntimeError(f"{path}: is no JSON: {error}") from error
+        raise RuntimeError(f"{path}: is not JSON: {error}") from error
     try:
         return _parse(content)
     except ValueError as error:
@@ -85,8 +84,8 @@ def _parse(content: Any) -> Recording:
     found.inputs = _typed(content, "inputs", dict)
     found.outputs = _typed(content, "outputs", list)
     found.params = _typed(content, "params", dict)
-    left_out = ("events", "recording_status")
-    found.description = {key: content[key] for key in content if key not in left_out}
+    omitted = ("events", "recording_status")
+    found.description = {key: content[key] for key in content if key not in omitted}
     for index, entry in enumerate(timed):
         try:
             found.events.append(_timed_event(entry))
@@ -165,7 +164,7 @@ def _from_arrow_file(path: str, batch_index: int, column: str | None) -> Any:
 def tag(metadata: dict[str, Any]) -> dict[str, Any]:
     """Return received metadata in the form of the file.
 
-    A datetime `timestamp` is left out: each message has one by itself.
+    A datetime `timestamp` is omitted, because every message gets one.
     """
     tagged = {}
     for key, value in metadata.items():
@@ -202,7 +201,7 @@ def _untag(key: str, value: Any) -> Any:
             try:
                 return _TAGS[name](content)
             except (TypeError, ValueError) as error:
-                raise ValueError(f"metadata {key!r}: {content!r} is no {name}") from error
+                raise ValueError(f"metadata {key!r}: {content!r} is not a valid {name}") from error
     raise ValueError(f"metadata {key!r} must be an object of one key: {', '.join(_TAGS)}")
 
 

@@ -1,4 +1,4 @@
-"""`MockNode`: a node for unit tests, fed by the test, with no dataflow and no process."""
+"""`MockNode`: a node for unit tests, without a dataflow and without processes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class MockNode(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
-    """Takes the place of a `Node`: gives prepared events and keeps what is sent.
+    """A substitute for `Node`: it returns prepared events and records what the node sends.
 
-    `outputs` maps an output's id to the values sent on it, `logs` holds what was logged, and
-    `service_requests` and `service_responses_sent` hold what the service methods were given.
+    `outputs` maps an output's id to the values sent on it. `logs` holds the log entries,
+    `service_requests` and `service_responses_sent` the arguments of the service methods.
     Receiving never waits.
     """
 
@@ -45,11 +45,11 @@ class MockNode(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
     ) -> None:
         """Prepare the events.
 
-        Each of `inputs` is an input's id with its value, which gets a copy of `metadata`, or an
-        event dictionary, given on as it is. A STOP follows, unless there is one among them.
-        `service_responses` are the replies to requests on an output, in turn, for `call` too, which
-        raises an exception among them. For `send_goal` each is a list: feedback and, last, the
-        result. `params` are the node's parameters until an event among the inputs changes them.
+        Each of `inputs` is a tuple of an input's id and a value, which gets a copy of `metadata`,
+        or an event dictionary, which is returned unchanged. A STOP follows, unless they contain
+        one. `service_responses` are the replies to requests on an output, in order; `call` raises
+        those that are exceptions. For `send_goal` each is a list: feedback and, last, the result.
+        `params` are the node's parameters until a PARAM event among the inputs changes them.
         """
         self._events: deque[Event] = deque(_event(item, metadata or {}) for item in inputs)
         if not any(event.get("type") == "STOP" for event in self._events):
@@ -67,10 +67,8 @@ class MockNode(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
         self.service_requests: list[dict[str, Any]] = []
         self.service_responses_sent: list[dict[str, Any]] = []
 
-    # -- receiving ---------------------------------------------------------------------------
-
     def next(self, timeout: float | None = None) -> Event | None:
-        """Return the next event, None after the last; `timeout` means nothing here."""
+        """Return the next event, None after the last; `timeout` has no effect."""
         if not self._events:
             return None
         event = self._events.popleft()
@@ -98,36 +96,34 @@ class MockNode(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
         return self.next()
 
     def drain(self) -> list[Event]:
-        """Return all events that are left."""
+        """Return all remaining events."""
         left = []
         while (event := self.next()) is not None:
             left.append(event)
         return left
 
     def is_empty(self) -> bool:
-        """Tell whether no event is left."""
+        """Return True if no event is left."""
         return not self._events
 
     def merge_external_events(self, subscription: Any) -> NoReturn:
-        """Refuse: there is no ROS 2 to receive from.
+        """Raise NotImplementedError: there is no ROS 2 bridge.
 
         Raises:
             NotImplementedError: always.
         """
-        raise NotImplementedError("MockNode has no ROS 2 whose events it could merge")
-
-    # -- sending -----------------------------------------------------------------------------
+        raise NotImplementedError("MockNode has no ROS 2 bridge whose events it could merge")
 
     def send_output(
         self, output_id: str, data: Any, metadata: dict[str, Any] | None = None
     ) -> None:
-        """Keep `data` in `outputs`."""
+        """Append `data` to `outputs`."""
         self.outputs.setdefault(output_id, []).append(data)
 
     def send_output_raw(
         self, output_id: str, data_length: int, metadata: dict[str, Any] | None = None
     ) -> NoReturn:
-        """Refuse: there is no shared memory to write into.
+        """Raise NotImplementedError: there is no shared memory.
 
         Raises:
             NotImplementedError: always.
@@ -143,7 +139,7 @@ class MockNode(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
     def send_service_request(
         self, output_id: str, data: Any, metadata: dict[str, Any] | None = None
     ) -> str:
-        """Keep the request and return its new `request_id`.
+        """Record the request and return its new `request_id`.
 
         The next of the output's `service_responses` arrives as an input with the output's id,
         before the STOP.
@@ -165,7 +161,7 @@ class MockNode(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
         return request_id
 
     def send_service_response(self, output_id: str, data: Any, metadata: dict[str, Any]) -> None:
-        """Keep the response in `service_responses_sent`."""
+        """Append the response to `service_responses_sent`."""
         self.service_responses_sent.append(
             {
                 "output_id": output_id,
@@ -174,8 +170,6 @@ class MockNode(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
                 "request_id": metadata.get("request_id"),
             }
         )
-
-    # -- exchanges ---------------------------------------------------------------------------
 
     def call(
         self,
@@ -186,11 +180,11 @@ class MockNode(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
         *,
         reply: str | None = None,
     ) -> Event:
-        """Keep the request and return the next of the output's `service_responses`.
+        """Record the request and return the next of the output's `service_responses`.
 
         Raises:
-            NoAnswerError: there is none left.
-            RemoteError: it is an exception.
+            NoAnswerError: no response is left.
+            RemoteError: the response is an exception.
         """
         from dorad.node.patterns.calls import checked
         from dorad.node.patterns.errors import NoAnswerError
@@ -211,7 +205,7 @@ class MockNode(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
         *,
         reply: str | None = None,
     ) -> Event:
-        """Answer like `call`."""
+        """Return the reply like `call`."""
         return self.call(output, data, metadata, timeout, reply=reply)
 
     def send_goal(  # type: ignore[override]  # a MockGoal has what a Goal has
@@ -225,7 +219,7 @@ class MockNode(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
         result: str | None = None,
         cancel: str | None = None,
     ) -> MockGoal:
-        """Keep the goal in `outputs`; its answers are the next of the `service_responses`."""
+        """Append the goal to `outputs`; its answers are the next of the `service_responses`."""
         from dorad.node.offline.mockgoal import MockGoal
 
         self.send_output(output, data, metadata)
@@ -235,8 +229,6 @@ class MockNode(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
     def _declared_outputs(self) -> None:
         return None
 
-    # -- saying ------------------------------------------------------------------------------
-
     def log(
         self,
         level: str,
@@ -244,35 +236,33 @@ class MockNode(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
         target: str | None = None,
         fields: dict[str, Any] | None = None,
     ) -> None:
-        """Keep the entry in `logs`."""
+        """Append the entry to `logs`."""
         self.logs.append(
             {"level": level, "message": message, "target": target, "fields": dict(fields or {})}
         )
 
-    # -- knowing -----------------------------------------------------------------------------
-
     def dataflow_descriptor(self) -> dict[str, Any]:
-        """Return the descriptor that was given, or an empty one."""
+        """Return the given descriptor, or an empty one."""
         return dict(self._dataflow_descriptor)
 
     def dataflow_id(self) -> str:
-        """Return the id that was given, or an empty one."""
+        """Return the given id, or an empty one."""
         return self._dataflow_id
 
     def node_config(self) -> dict[str, Any]:
-        """Return the configuration that was given, or an empty one."""
+        """Return the given configuration, or an empty one."""
         return dict(self._node_config)
 
     def is_restart(self) -> bool:
-        """Tell what was given."""
+        """Return the given value."""
         return self._is_restart
 
     def restart_count(self) -> int:
-        """Return what was given."""
+        """Return the given value."""
         return self._restart_count
 
     def timestamp(self) -> datetime:
-        """Return the time, UTC."""
+        """Return the current time, UTC."""
         return datetime.now(UTC)
 
 

@@ -70,7 +70,7 @@ class ReplyRoute:
         """Return why no reply can come any more, or None."""
         connection, daemon_events = self._connection, self._connection.daemon_events
         if connection.lost:
-            return PeerLostError("the daemon is gone; no reply can come")
+            return PeerLostError("the daemon has closed the connection; no reply can come")
         for node in sorted(self.peers):
             if node in daemon_events.failed:
                 return PeerLostError(f"node `{node}` has failed: {daemon_events.failed[node]}")
@@ -120,7 +120,7 @@ class Exchange:
     def route(
         self, output: str, inputs: tuple[str, ...], option: str, *, several: bool
     ) -> ReplyRoute:
-        """Find the nodes that reply to an output, and the inputs of their replies.
+        """Return the nodes that reply to an output, and the inputs of their replies.
 
         `inputs` are the inputs that the caller has named with `option`. With `several`, replies may
         come on several inputs.
@@ -131,9 +131,9 @@ class Exchange:
         """
         connection = self.connection
         connection.refresh()
-        there = receivers(connection, output)
+        present = receivers(connection, output)
         sources = connection.daemon_events.sources()
-        if not there:
+        if not present:
             ended = subscribers(connection, output)
             if ended:
                 raise PeerLostError(
@@ -149,10 +149,10 @@ class Exchange:
             missing = [item for item in inputs if item not in {known for known, _ in sources}]
             if missing:
                 raise NoPeerError(f"{option}: this node has no input `{missing[0]}`")
-            peers = peers & set(there) or peers
+            peers = peers & set(present) or peers
             found = ReplyRoute(connection, output, frozenset(peers), frozenset(inputs))
         else:
-            found = self._find(output, there, option, several=several)
+            found = self._find(output, present, option, several=several)
         failure = found.failure()
         if failure is not None:
             raise failure
@@ -161,15 +161,15 @@ class Exchange:
             self.sharing.add_reply_input(item)
         return found
 
-    def _find(self, output: str, there: list[str], option: str, *, several: bool) -> ReplyRoute:
+    def _find(self, output: str, present: list[str], option: str, *, several: bool) -> ReplyRoute:
         sources = self.connection.daemon_events.sources()
-        back = sorted({(item, node) for item, node in sources if node in there})
+        back = sorted({(item, node) for item, node in sources if node in present})
         peers = {node for _, node in back if node is not None}
         if not back:
-            nodes = " and ".join(f"`{node}`" for node in there)
+            nodes = " and ".join(f"`{node}`" for node in present)
             raise NoPeerError(
-                f"output `{output}` goes to {nodes}, which send nothing back: give this node an "
-                f"input with an output of `{there[0]}` as its source"
+                f"output `{output}` goes to {nodes}, but no output comes back: give this node an "
+                f"input with an output of `{present[0]}` as its source"
             )
         if len(peers) > 1 or (len(back) > 1 and not several):
             choices = ", ".join(f"`{item}` from `{node}`" for item, node in back)

@@ -200,6 +200,6 @@ def cancel_output(exchange: Exchange, route: ReplyRoute) -> str:
         return str(others[0])
     choices = ", ".join(f"`{output}`" for output in others) or "there is none"
     raise NoPeerError(
-        f"which output cancels goals of `{route.output}`? Outputs to the same node: {choices}; say "
-        "which with `cancel`"
+        f"which output cancels goals of `{route.output}`? Outputs to the same node: {choices}; "
+        "select one with `cancel`"
     )

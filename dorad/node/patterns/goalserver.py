@@ -118,11 +118,11 @@ class ServedGoal:
         if wake is not None:
             wake()
 
-    def conclude(self, found: Any) -> None:
+    def conclude(self, result: Any) -> None:
         """Send the return value of the handler as the result."""
-        from dorad.node.patterns.server import unfold
+        from dorad.node.patterns.server import split_result
 
-        data, metadata = unfold(found)
+        data, metadata = split_result(result)
         try:
             self.finish(CANCELED if self._cancel_seen else SUCCEEDED, data, metadata)
         except (RuntimeError, TypeError, OverflowError) as error:
@@ -252,14 +252,14 @@ class GoalService:
 
     def _run(self, goal: ServedGoal) -> None:
         try:
-            found = self._handler(goal)
-            if hasattr(found, "__await__"):
-                found.close()
+            result = self._handler(goal)
+            if hasattr(result, "__await__"):
+                result.close()
                 raise TypeError("the handler is a coroutine function: use serve_async")
         except Exception as error:  # noqa: BLE001 - sent to the client
             goal.fail(error)
         else:
-            goal.conclude(found)
+            goal.conclude(result)
         finally:
             with self._lock:
                 self._threads.discard(threading.current_thread())
@@ -267,13 +267,13 @@ class GoalService:
 
     async def _run_async(self, goal: ServedGoal) -> None:
         try:
-            found = self._handler(goal)
-            if hasattr(found, "__await__"):
-                found = await found
+            result = self._handler(goal)
+            if hasattr(result, "__await__"):
+                result = await result
         except Exception as error:  # noqa: BLE001 - sent to the client
             goal.fail(error)
         else:
-            goal.conclude(found)
+            goal.conclude(result)
         finally:
             self._finished(goal)
 

@@ -58,14 +58,14 @@ class Service:
         if request_id is None:
             return
         try:
-            found = self._handler(event)
-            if hasattr(found, "__await__"):
-                found.close()
+            result = self._handler(event)
+            if hasattr(result, "__await__"):
+                result.close()
                 raise TypeError("the handler is a coroutine function: use serve_async")
         except Exception as error:  # noqa: BLE001 - sent to the caller
             self._fail(request_id, error)
         else:
-            self._reply(request_id, found)
+            self._reply(request_id, result)
 
     async def answer_async(self, event: Event) -> None:
         """Call the handler, await a coroutine, and send the return value."""
@@ -73,13 +73,13 @@ class Service:
         if request_id is None:
             return
         try:
-            found = self._handler(event)
-            if hasattr(found, "__await__"):
-                found = await found
+            result = self._handler(event)
+            if hasattr(result, "__await__"):
+                result = await result
         except Exception as error:  # noqa: BLE001 - sent to the caller
             self._fail(request_id, error)
         else:
-            self._reply(request_id, found)
+            self._reply(request_id, result)
 
     def _id(self, event: Event) -> str | None:
         request_id = id_in(event.get("metadata") or {}, REQUEST_ID)
@@ -91,8 +91,8 @@ class Service:
             )
         return request_id
 
-    def _reply(self, request_id: str, found: Any) -> None:
-        data, metadata = unfold(found)
+    def _reply(self, request_id: str, result: Any) -> None:
+        data, metadata = split_result(result)
         try:
             self._send(request_id, data, metadata)
         except (RuntimeError, TypeError, OverflowError) as error:
@@ -200,9 +200,9 @@ class Server:
                     start(service.answer_async(event))
                 elif not self._take_goal(event, start):
                     if others is not None:
-                        found = others(event)
-                        if hasattr(found, "__await__"):
-                            await found
+                        result = others(event)
+                        if hasattr(result, "__await__"):
+                            await result
                     if event["type"] == "STOP":
                         return event
                 if self._unknown:
@@ -231,8 +231,8 @@ class Server:
         cancels = self._cancels.get(event["id"])
         if cancels is None:
             return False
-        found = [goals.cancel(event) for goals in cancels]
-        if not any(found):
+        canceled = [goals.cancel(event) for goals in cancels]
+        if not any(canceled):
             self._unknown.append((event, cancels))
         return True
 
@@ -243,8 +243,8 @@ class Server:
         """
         left = []
         for event, cancels in self._unknown:
-            found = [goals.cancel(event) for goals in cancels]
-            if not any(found):
+            canceled = [goals.cancel(event) for goals in cancels]
+            if not any(canceled):
                 left.append((event, cancels))
         self._unknown = left
         _log.debug("%d cancels without a goal so far", len(left))
@@ -258,11 +258,11 @@ class Server:
             goals.end()
 
 
-def unfold(found: Any) -> tuple[Any, dict[str, Any]]:
+def split_result(result: Any) -> tuple[Any, dict[str, Any]]:
     """Split the return value of a handler into data and metadata."""
-    if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict):
-        return found
-    return found, {}
+    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):
+        return result
+    return result, {}
 
 
 def empty_for(data: Any) -> Any:

@@ -1,1 +1,1 @@
-"""The process of an operator node: several operators, each in a thread of its own."""
+"""The process of an operator node: several operators, each in its own thread."""

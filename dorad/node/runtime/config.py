@@ -1,4 +1,4 @@
-"""DORA_RUNTIME_CONFIG: which operators a process runs, from which files."""
+"""DORA_RUNTIME_CONFIG: the operators that a process runs, and their files."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ class OperatorEntry(NamedTuple):
 
 
 def to_json(entries: Iterable[OperatorEntry]) -> str:
-    """Return the text for the environment."""
+    """Return the value of the variable."""
     return json.dumps({"operators": [[*entry] for entry in entries]})
 
 
 def from_environment(environ: Mapping[str, str]) -> tuple[OperatorEntry, ...]:
-    """Return the operators that this process is to run.
+    """Return the operators of this process.
 
     Raises:
-        RuntimeError: it is to run none.
+        RuntimeError: the variable is missing or not valid.
     """
     text = environ.get(CONFIG)
     if not text:
         raise RuntimeError(
-            "this process is no operator node: `dora run` and `dora start` make one for each node"
-            f" with `operator` or `operators`, and tell it what to run in {CONFIG}"
+            "this process is not an operator node: `dora run` and `dora start` start one for each "
+            f"node with `operator` or `operators`, and set {CONFIG}"
         )
     try:
         return tuple(
             OperatorEntry(str(name), str(source)) for name, source in json.loads(text)["operators"]
         )
     except (ValueError, TypeError, KeyError) as error:
-        raise RuntimeError(f"{CONFIG} is not one of ours: {error}") from error
+        raise RuntimeError(f"{CONFIG} is not a valid runtime configuration: {error}") from error

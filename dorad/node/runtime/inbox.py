@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from dorad.node.nodeinputs import Input, NodeInputs, Watched
-from dorad.node.runtime.handed import HandedInput
+from dorad.node.runtime.inprocess import InProcessInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Inbox(NodeInputs):
-    """The inputs of one operator. Without a scheduler it is the only one, and sleeps by itself."""
+    """The inputs of one operator. Without a scheduler, it is the only operator of its process."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Inbox(NodeInputs):
         """The operator waits by acquiring it; the scheduler releases it to wake the operator."""
         self.gate.acquire()
 
-    def has_something(self) -> bool:
+    def may_have_event(self) -> bool:
         """Return True if a poll may find an event, or the end."""
         connection = self.connection
         if connection.has_mail():
@@ -55,7 +55,7 @@ class Inbox(NodeInputs):
     def close(self) -> None:
         """Accept no more messages: the operator has ended."""
         for item in self._order:
-            if isinstance(item, HandedInput):
+            if isinstance(item, InProcessInput):
                 item.close()
 
     def wait(self, deadline: int | None, only: Watched | None = None) -> None:

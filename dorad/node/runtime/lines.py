@@ -1,7 +1,7 @@
-"""What the operators of one process print: whole lines, whoever else prints at the same time.
+"""Output streams that write whole lines, so that lines of several operators do not mix.
 
-`print` writes its arguments, the blanks between them and the newline one by one, and Python is run
-with `-u`, so that each would go out by itself and lines of several threads be mixed.
+`print` writes its arguments, the blanks between them and the newline separately. Python is run with
+`-u`, so each of these would be written at once.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ if TYPE_CHECKING:
 
 
 class WholeLines:
-    """A text stream that holds back what a thread writes until its line is whole, or flushed."""
+    """A text stream that buffers what a thread writes until its line is complete, or flushed."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._begun: dict[int, str] = {}
+        self._partial: dict[int, str] = {}
 
     def write(self, text: str) -> int:
-        """Write the lines that are whole now."""
+        """Write the lines that are complete now."""
         thread = threading.get_ident()
-        whole, newline, rest = (self._begun.pop(thread, "") + text).rpartition("\n")
+        whole, newline, rest = (self._partial.pop(thread, "") + text).rpartition("\n")
         if rest:
-            self._begun[thread] = rest
+            self._partial[thread] = rest
         if newline:
             self._stream.write(whole + newline)
         return len(text)
 
     def flush(self) -> None:
-        """Write what this thread has begun."""
-        begun = self._begun.pop(threading.get_ident(), "")
-        if begun:
-            self._stream.write(begun)
+        """Write the incomplete line of this thread."""
+        partial = self._partial.pop(threading.get_ident(), "")
+        if partial:
+            self._stream.write(partial)
         self._stream.flush()
 
     def flush_all(self) -> None:
-        """Write what any thread has begun."""
-        for thread in list(self._begun):
-            self._stream.write(self._begun.pop(thread, ""))
+        """Write the incomplete lines of all threads."""
+        for thread in list(self._partial):
+            self._stream.write(self._partial.pop(thread, ""))
         self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
@@ -49,13 +49,13 @@ class WholeLines:
 
 
 def install() -> None:
-    """Let stdout and stderr be written in whole lines from now on."""
+    """Write stdout and stderr in whole lines from now on."""
     sys.stdout = WholeLines(sys.stdout)
     sys.stderr = WholeLines(sys.stderr)
 
 
 def flush() -> None:
-    """Write all that was begun, before the end of the process."""
+    """Write all incomplete lines, before the end of the process."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, WholeLines):
             stream.flush_all()

@@ -1,7 +1,7 @@
-"""Running the operators of a node: from their files to the exit code of the process.
+"""Run the operators of a node: from their files to the exit code of the process.
 
-An operator that is alone has the main thread; of several each has a thread of its own, so that a
-slow one holds up nobody else.
+A single operator runs in the main thread. Several operators run in a thread each, so that a slow
+one does not delay the others.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from dorad.node.peers import ring_at
 from dorad.node.receiver import Receiver
 from dorad.node.runtime import lines
 from dorad.node.runtime.config import from_environment
-from dorad.node.runtime.handed import HandedInput
 from dorad.node.runtime.inbox import Inbox
+from dorad.node.runtime.inprocess import InProcessInput
 from dorad.node.runtime.operatorevents import OperatorEvents, own_item, split
 from dorad.node.runtime.outbox import OperatorSender, Outbox
 from dorad.node.runtime.program import OperatorError, Program
@@ -47,19 +47,19 @@ if TYPE_CHECKING:
     from dorad.node.typecheck import PortCheck, TypeChecks
     from dorad.shm.ring import Inlet
 
-LAST_WORDS_S = 2.0
-"""Seconds that operators have to end when another one of their process has failed."""
+STOP_TIMEOUT_S = 2.0
+"""How long operators may take to end after one of their process has failed."""
 
-TURN_S = 0.001
-"""Seconds that an operator which computes in Python keeps the others from going on, at a time."""
+SWITCH_INTERVAL_S = 0.001
+"""How long an operator that computes in Python keeps the interpreter while others wait."""
 
 _HERE = str(Path(__file__).parent)
-_OF_A_RING = frozenset({"id", "ring", "interval_ns", "source", "blocking"})
-"""What is known of an input whose queue is nothing special."""
+_PLAIN_KEYS = frozenset({"id", "ring", "interval_ns", "source", "blocking"})
+"""The keys of an input without `max_rate_hz` and `sync`; see `_input_of`."""
 
 
 def run() -> None:
-    """Run the operators that the environment names; return when all have ended well.
+    """Run the operators that the environment names; return when all have succeeded.
 
     Raises:
         RuntimeError: the process was not started for an operator node.
@@ -68,14 +68,14 @@ def run() -> None:
     entries = from_environment(os.environ)
     place = attach.decide(None, None, os.environ)
     if not isinstance(place, attach.Spawned):
-        raise RuntimeError("operators run in a dataflow only: start it with `dora run`")
+        raise RuntimeError("operators run only in a dataflow: start it with `dora run`")
     logbridge.bridge(place.node_id)
     if os.environ.get(attach.WRITE_EVENTS):
-        text = f"{attach.WRITE_EVENTS} is not followed: what operators receive is not recorded"
+        text = f"{attach.WRITE_EVENTS} is ignored: events of operators are not recorded"
         logbridge.emit(logbridge.line(place.node_id, "warn", text))
     if len(entries) > 1:
         lines.install()
-        sys.setswitchinterval(TURN_S)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         programs = [Program(entry) for entry in entries]
     except OperatorError as error:
@@ -86,14 +86,14 @@ def run() -> None:
     except RuntimeError as error:
         print(f"node {place.node_id}: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
-    well = runtime.run()
+    succeeded = runtime.run()
     lines.flush()
-    if not well:
+    if not succeeded:
         _exit_failed()
 
 
 class _OperatorParts(NamedTuple):
-    """All that one operator has."""
+    """The objects of one operator."""
 
     program: Program
     inbox: Inbox
@@ -103,7 +103,7 @@ class _OperatorParts(NamedTuple):
 
 
 class _OwnTypes:
-    """The types of one operator's inputs, by its own names for them; see `TypeChecks.input`."""
+    """The types of one operator's inputs, under the operator's own names; see `InputTypes`."""
 
     def __init__(self, types: TypeChecks, operator: str) -> None:
         self._types = types
@@ -116,10 +116,10 @@ class _OwnTypes:
 
 
 class Runtime:
-    """The operators of one node and what they share. Made when the start barrier opens."""
+    """The operators of one node, and the state that they share."""
 
     def __init__(self, connection: DaemonConnection, programs: Sequence[Program]) -> None:
-        """Attach the operators to the dataflow.
+        """Attach the operators to the dataflow, and wait for the start barrier.
 
         Raises:
             RuntimeError: the dataflow could not start.
@@ -138,24 +138,24 @@ class Runtime:
         inputs.warm_up(config)
         self._epoch_ns = connection.wait_for_start()
         self._pulse = Pulse(connection) if connection.watched else None
-        self._handed: dict[int, HandedInput] = {}
+        self._inprocess: dict[int, InProcessInput] = {}
         self._ending = threading.Lock()
         self._alive = set(names)
         self._over = threading.Event()
         self._failed = False
         self._scheduler = OperatorScheduler(connection) if len(programs) > 1 else None
         self._inboxes: dict[str, Inbox] = {}
-        self._desks = [self._desk_of(program) for program in programs]
+        self._operators = [self._parts_of(program) for program in programs]
         connection.catch_up = self._catch_up
         self._catch_up()
         forking.watch(self)
         gc.freeze()
 
-    def _desk_of(self, program: Program) -> _OperatorParts:
+    def _parts_of(self, program: Program) -> _OperatorParts:
         connection, name = self._connection, program.id
         clock = Clock(StampCounter(self._config["node_id"], connection.box.words))
         make = functools.partial(self._input_of, name, clock)
-        # Two that look at once would only keep each other from working.
+        # Several operators that spin at once would only slow each other down.
         spin_us = self._config.get("spin_us")
         alone = self._scheduler is None and len(os.sched_getaffinity(0)) > 1
         spin = Spin((SPIN_US if spin_us is None else spin_us) if alone else 0)
@@ -172,7 +172,7 @@ class Runtime:
             name, connection, clock, DEFAULT_KEEP if keep is None else keep, beat
         )
         warn = functools.partial(self._log, "warn")
-        outbox = Outbox(name, connection, sender, clock, self._handed, beat, warn)
+        outbox = Outbox(name, connection, sender, clock, self._inprocess, beat, warn)
         if self._types is not None:
             outbox.check(self._types.sender(sender))
         return _OperatorParts(program, inbox, Receiver(inbox), outbox, sender)
@@ -181,27 +181,28 @@ class Runtime:
         return functools.partial(self._pulse.beat, operator) if self._pulse else lambda: None
 
     def _input_of(self, operator: str, clock: Clock, item: dict[str, Any]) -> Input:
-        """Return what serves an input of an operator."""
+        """Return the ring, timer or queue of an operator's input."""
         connection = self._connection
         full = f"{operator}/{item['id']}"
         within = item["source"] == self._config["node_id"]
         latched = connection.box.words[item["ring"] + RING_LATCHED]
-        if not within or latched or any(item[key] for key in item.keys() - _OF_A_RING):
+        if not within or latched or any(item[key] for key in item.keys() - _PLAIN_KEYS):
             types = _OwnTypes(self._types, operator) if self._types else None
             return InputFactory(connection, clock, self._epoch_ns, types)(item)
         ring = ring_at(connection.box.words, item["ring"])
         wake = functools.partial(self._wake, operator)
-        handed = HandedInput(item["id"], connection.box.words, ring, clock, wake)
+        inprocess = InProcessInput(item["id"], connection.box.words, ring, clock, wake)
         if self._types is not None:
             check = self._types.check_of(full, item["source"])
             if check is not None:
-                handed.look = functools.partial(_look, handed, check, self._config["node_id"])
-        self._handed[handed.ring] = handed
-        return handed
+                node_id = self._config["node_id"]
+                inprocess.inspect = functools.partial(_check_type, inprocess, check, node_id)
+        self._inprocess[inprocess.ring] = inprocess
+        return inprocess
 
     def _catch_up(self) -> bool:
-        """Let each sender give new receivers what was sent last; see `Sender.catch_up`."""
-        busy = [parts for parts in self._desks if not parts.sender.catch_up()]
+        """Send the last messages to late subscribers; see `Sender.catch_up`."""
+        busy = [parts for parts in self._operators if not parts.sender.catch_up()]
         return not busy
 
     def _wake(self, operator: str) -> None:
@@ -209,8 +210,8 @@ class Runtime:
             self._scheduler.wake(self._inboxes[operator])
 
     def abandon(self) -> None:
-        """Leave the node to the parent: this process is a forked child of it."""
-        for parts in self._desks:
+        """Leave the node to the parent process: this one is a forked child."""
+        for parts in self._operators:
             forking.refuse(parts.inbox)
             forking.refuse(parts.receiver)
             forking.refuse(parts.outbox)
@@ -218,12 +219,10 @@ class Runtime:
         forking.detach(self._connection.box)
         self._connection.hang_up()
 
-    # -- working -----------------------------------------------------------------------------
-
     def run(self) -> bool:
-        """Run all operators to their ends; tell whether all ended well."""
+        """Run all operators to their ends; return False if one has failed."""
         if self._scheduler is None:
-            self._serve(self._desks[0])
+            self._serve(self._operators[0])
         else:
             self._serve_all()
         if not self._failed:
@@ -235,20 +234,20 @@ class Runtime:
             threading.Thread(
                 target=self._serve, args=(parts,), name=f"operator {parts.program.id}", daemon=True
             )
-            for parts in self._desks
+            for parts in self._operators
         ]
         for thread in threads:
             thread.start()
         self._over.wait()
-        deadline = time.monotonic() + LAST_WORDS_S
+        deadline = time.monotonic() + STOP_TIMEOUT_S
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _serve(self, parts: _OperatorParts) -> None:
-        """Give one operator its events until it has ended."""
+        """Run one operator until it ends."""
         try:
-            self._events_of(parts)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the process fails with it
+            self._handle_events(parts)
+        except Exception as error:  # noqa: BLE001 - the process fails with it
             self._fail(error)
         parts.inbox.close()
         with self._ending:
@@ -258,7 +257,7 @@ class Runtime:
             else:
                 self._connection.ended(parts.program.id)
 
-    def _events_of(self, parts: _OperatorParts) -> None:
+    def _handle_events(self, parts: _OperatorParts) -> None:
         program, receiver, send = parts.program, parts.receiver, parts.outbox.send_output
         pulse = self._pulse
         while (event := receiver.next(None)) is not None:
@@ -268,7 +267,7 @@ class Runtime:
                 status = self._reload(program, event, send)
             else:
                 status = program.on_event(event, send)
-            del event  # what it borrows is free while this one waits
+            del event  # ends its borrow before the next wait
             if pulse is not None:
                 pulse.rest(program.id)
             if status is DoraStatus.STOP:
@@ -278,15 +277,15 @@ class Runtime:
                 return
 
     def _reload(self, program: Program, event: Event, send: Send) -> DoraStatus:
-        """Load an operator's file anew; if that fails, the old code goes on.
+        """Reload an operator's file; if that fails, the old code keeps running.
 
-        The operator then gets the event, too, and an exception in that is said, no more.
+        The operator then gets the event, too; an exception in that call is only reported.
         """
         try:
             program.reload()
         except OperatorError as error:
             _show_trace(error)
-            self._log("error", f"{error}; the code from before the change goes on")
+            self._log("error", f"{error}; the old code keeps running")
             return DoraStatus.CONTINUE
         self._log("info", f"operator {program.id!r}: reloaded {program.path}")
         try:
@@ -311,19 +310,19 @@ class Runtime:
         logbridge.emit(logbridge.line(self._config["node_id"], level, text))
 
 
-def _look(handed: HandedInput, check: PortCheck, node_id: str, event: Event) -> None:
-    """Warn of data of another type; mostly the first message only is looked at."""
+def _check_type(inprocess: InProcessInput, check: PortCheck, node_id: str, event: Event) -> None:
+    """Warn about data of another type, in the first message or in all."""
     if not check.applies(event["metadata"]):
         return
     found = check.mismatch(event["value"])
     if found is not None:
         check.warn(node_id, found)
     if not check.setting.every_input:
-        handed.look = None
+        inprocess.inspect = None
 
 
 def _report(error: BaseException) -> None:
-    """Print what has gone wrong: the traceback of the user's own code, then one sentence."""
+    """Print an error: the traceback of the user's own code, then one sentence."""
     _show_trace(error)
     if isinstance(error, OperatorError):
         print(error, file=sys.stderr, flush=True)
@@ -339,7 +338,7 @@ def _show_trace(error: BaseException) -> None:
 
 
 def _exit_failed() -> None:
-    """End with exit code 1, even if an operator does not come back from its event."""
+    """Exit with code 1, even if an operator does not return from its event."""
     if threading.active_count() == 1:
         sys.exit(1)
     os._exit(1)

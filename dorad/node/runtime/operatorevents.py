@@ -1,4 +1,4 @@
-"""What the daemon tells a node of operators, handed to each operator that it is about."""
+"""The daemon's events for a node of operators, passed to each operator that they concern."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def split(name: str) -> tuple[str, str]:
-    """Return the operator of an input or output of a node, and the operator's own name for it."""
+    """Split the id of a node's input or output into the operator and the operator's own id."""
     operator, _, own = name.partition("/")
     return operator, own
 
 
 class OperatorEvents(DaemonEvents):
-    """The news of all operators; `of` has those of each, in which ids are the operator's own."""
+    """The events of all operators. `of` has the events of each, with the operator's own ids."""
 
     def __init__(
         self, inputs: Sequence[dict[str, Any]], params: Params, operators: Sequence[str]
@@ -59,7 +59,7 @@ class OperatorEvents(DaemonEvents):
         )
 
     def stop_all(self) -> None:
-        """Let every operator stop, as if the daemon had said so."""
+        """Stop every operator, as if the daemon had sent `stop`."""
         self.handle(Packet("stop", {"reason": events.MANUAL}))
 
     def lose_daemon(self) -> None:
@@ -85,5 +85,5 @@ class OperatorEvents(DaemonEvents):
 
 
 def own_item(item: dict[str, Any]) -> dict[str, Any]:
-    """Return the description of a node's input under its operator's own name."""
+    """Return the description of a node's input with the operator's own id."""
     return {**item, "id": split(item["id"])[1]}

@@ -1,4 +1,4 @@
-"""What one operator sends: through shared memory to other nodes, as it is to its neighbours."""
+"""Send the messages of one operator: by reference within the process, else in shared memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from dorad.node.identifiers import well_formed
-from dorad.node.runtime.handed import Message
+from dorad.node.runtime.inprocess import Message
 from dorad.node.sender import Sender
 
 if TYPE_CHECKING:
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     from dorad.node.clock import Clock
     from dorad.node.connection import DaemonConnection
-    from dorad.node.runtime.handed import HandedInput
+    from dorad.node.runtime.inprocess import InProcessInput
     from dorad.node.typecheck import CheckingSender
     from dorad.shm.ring import Outlet
 
 
 class OperatorSender(Sender):
-    """A sender that can leave out the receivers that are reached in another way."""
+    """A sender that can send to some of the receivers of an output."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class OperatorSender(Sender):
 
 
 class Outbox:
-    """The `send_output` of one operator. Every output has one sender, so none waits for another."""
+    """The `send_output` of one operator."""
 
     def __init__(
         self,
@@ -61,11 +61,11 @@ class Outbox:
         connection: DaemonConnection,
         sender: OperatorSender,
         clock: Clock,
-        handed: Mapping[int, HandedInput],
+        inprocess: Mapping[int, InProcessInput],
         beat: Callable[[], None],
         warn: Callable[[str], None],
     ) -> None:
-        """`handed` are the inputs of operators of this process, by the base of their rings."""
+        """`inprocess` holds the inputs of this process's operators, by the base of their rings."""
         config = connection.config
         own = f"{operator}/"
         self._names = {
@@ -77,14 +77,14 @@ class Outbox:
         self._sender = sender
         self._checked: CheckingSender | None = None
         self._clock = clock
-        self._handed = handed
+        self._inprocess = inprocess
         self._beat = beat
         self._warn = warn
         self._warned: set[str] = set()
         self._split: dict[str, tuple[Any, tuple[Outlet, ...], tuple[Outlet, ...]]] = {}
 
     def check(self, checked: Sender | CheckingSender) -> None:
-        """Send by way of one that looks at the types of what is sent, if it does."""
+        """Send through `checked` if it checks types."""
         from dorad.node.typecheck import CheckingSender
 
         if isinstance(checked, CheckingSender):
@@ -99,8 +99,8 @@ class Outbox:
         as UInt8). An output that the dataflow does not declare is ignored with one warning.
 
         Raises:
-            RuntimeError: the data is of no accepted type, the id is malformed, a metadata key is no
-                string, or /dev/shm is full.
+            RuntimeError: the type of the data is not accepted, the id is malformed, a metadata key
+                is not a string, or /dev/shm is full.
             TypeError, OverflowError: a metadata value cannot be sent.
         """
         name = self._names.get(output_id)
@@ -120,14 +120,14 @@ class Outbox:
             self._beat()
 
     def _receivers(self, name: str) -> tuple[tuple[Outlet, ...], tuple[Outlet, ...]]:
-        """Return who receives an output in this process, and who outside of it."""
+        """Return the receivers of an output inside of this process, and those outside."""
         connection = self._connection
         connection.refresh()
         outlets = connection.outlets.get(name, ())
         known = self._split.get(name)
         if known is None or known[0] is not outlets:
             own = connection.peer(self._node_id)
-            inner = tuple(o for o in outlets if o.peer is own and o.base in self._handed)
+            inner = tuple(o for o in outlets if o.peer is own and o.base in self._inprocess)
             outer = tuple(o for o in outlets if o not in inner)
             known = self._split[name] = (outlets, inner, outer)
         return known[1:]
@@ -143,13 +143,13 @@ class Outbox:
 
         array = as_array(data)
         message = Message.of(self._clock.now(), array, _size(array), metadata)
-        for outlet in _that_block(inner, False):
-            self._handed[outlet.base].put(message)
+        for outlet in _by_blocking(inner, False):
+            self._inprocess[outlet.base].put(message)
         if outer:
             self._sender.send_to(outer, array, message.meta, message.flags)
-        for outlet in _that_block(inner, True):
+        for outlet in _by_blocking(inner, True):
             may_wait = functools.partial(self._may_wait, outlet)
-            self._handed[outlet.base].put_in_turn(message, may_wait=may_wait)
+            self._inprocess[outlet.base].put_blocking(message, may_wait=may_wait)
 
     def _may_wait(self, outlet: Outlet) -> bool:
         self._beat()
@@ -173,15 +173,15 @@ class Outbox:
             )
 
 
-def _that_block(outlets: tuple[Outlet, ...], blocking: bool) -> Iterable[Outlet]:
+def _by_blocking(outlets: tuple[Outlet, ...], blocking: bool) -> Iterable[Outlet]:
     return [outlet for outlet in outlets if outlet.blocking is blocking]
 
 
 def _size(array: Any) -> int:
-    """Return the bytes of an array that is not copied anywhere, for the counters."""
+    """Return the size of an array in bytes, for the counters."""
     import pyarrow as pa
 
     try:
         return int(array.nbytes)
-    except pa.ArrowNotImplementedError:  # of some nested types the part in use is not known
+    except pa.ArrowNotImplementedError:  # unknown for slices of some nested types
         return int(array.get_total_buffer_size())

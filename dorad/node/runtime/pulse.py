@@ -1,4 +1,4 @@
-"""Whether all operators of a watched process are well, as the one pulse that the daemon sees."""
+"""The heartbeats of all operators of a watched process, combined into one for the daemon."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ if TYPE_CHECKING:
 
 
 class Pulse:
-    """Moves when every operator that is at work has shown itself since it last moved.
+    """Counts a heartbeat when every working operator has beaten since the last one.
 
-    So the slowest of them decides. The mailbox also says how many are at work, since one of them
-    may sleep while another hangs.
+    So the slowest operator decides. The mailbox also holds the number of working operators, because
+    one may sleep while another hangs.
     """
 
     def __init__(self, connection: DaemonConnection) -> None:
         self._words = connection.box.words
         self._mutex = threading.Lock()
-        self._at_work: set[str] = set()
-        self._shown: set[str] = set()
+        self._working: set[str] = set()
+        self._beaten: set[str] = set()
 
     def begin(self, operator: str) -> None:
-        """Take note that an operator has got an event."""
+        """Record that an operator has received an event."""
         with self._mutex:
-            self._at_work.add(operator)
-            self._words[BOX_BUSY] = len(self._at_work)
-            self._show(operator)
+            self._working.add(operator)
+            self._words[BOX_BUSY] = len(self._working)
+            self._count(operator)
 
     def beat(self, operator: str) -> None:
-        """Take note that an operator at work has come back to dora."""
+        """Record a heartbeat of a working operator."""
         with self._mutex:
-            self._show(operator)
+            self._count(operator)
 
     def rest(self, operator: str) -> None:
-        """Take note that an operator is through with its event."""
+        """Record that an operator has handled its event."""
         with self._mutex:
-            self._show(operator)
-            self._at_work.discard(operator)
-            self._words[BOX_BUSY] = len(self._at_work)
+            self._count(operator)
+            self._working.discard(operator)
+            self._words[BOX_BUSY] = len(self._working)
 
-    def _show(self, operator: str) -> None:
-        self._shown.add(operator)
-        if self._shown >= self._at_work:
-            self._shown.clear()
+    def _count(self, operator: str) -> None:
+        self._beaten.add(operator)
+        if self._beaten >= self._working:
+            self._beaten.clear()
             self._words[BOX_PULSE] += 1

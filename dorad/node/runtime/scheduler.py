@@ -1,9 +1,8 @@
-"""Where the operators of a process wait: one of them for all, on the doorbell they share.
+"""Waiting operators of one process: one of them, the leader, waits at the doorbell for all.
 
-Whoever finds nothing to do waits here. The first leads: it sleeps on the node's doorbell, socket
-and timers, and wakes the others as something comes for them. When it gets something itself, it goes
-to work at once and leaves the lead to one that still waits. While all work, nobody listens to the
-doorbell, so that senders need not ring it.
+The first operator without events leads. It sleeps at the node's doorbell, socket and timers, and
+wakes the others when events come for them. When it gets an event itself, it handles that at once,
+and another waiting operator leads. While all operators work, senders need not ring the doorbell.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ class OperatorScheduler:
         self._leader: Inbox | None = None
         self._others: list[Inbox] = []
         self._due_ns: int | None = None
-        """Until when the leader sleeps at most."""
+        """The time at which the leader wakes up at the latest."""
 
     def wait(self, inbox: Inbox) -> None:
-        """Return when there may be something for an inbox that was found empty."""
+        """Return when an inbox that was found empty may have an event."""
         with self._mutex:
             leads = self._leader is None
             if leads:
@@ -49,12 +48,12 @@ class OperatorScheduler:
                     doorbell.ring(self._connection.bell)
         if leads:
             self._lead(inbox)
-        # Looked at once more: what came before it was among the others woke nobody.
-        elif not (inbox.has_something() and self._leave(inbox)):
+        # Check once more: an event that came before it was in `_others` woke no operator.
+        elif not (inbox.may_have_event() and self._leave(inbox)):
             inbox.gate.acquire()
 
     def wake(self, inbox: Inbox) -> None:
-        """Let an inbox be looked at, if it waits, because something was put into it."""
+        """Wake the operator of an inbox, if it waits, because the inbox has a new event."""
         with self._mutex:
             if inbox is self._leader:
                 if self._words[BOX_ASLEEP]:
@@ -64,7 +63,7 @@ class OperatorScheduler:
                 inbox.gate.release()
 
     def _leave(self, inbox: Inbox) -> bool:
-        """Wait no more; False if the inbox was just being woken anyway."""
+        """Stop waiting; return False if the inbox is being woken already."""
         with self._mutex:
             if inbox not in self._others:
                 return False
@@ -73,7 +72,7 @@ class OperatorScheduler:
 
     def _lead(self, inbox: Inbox) -> None:
         try:
-            while not inbox.has_something():
+            while not inbox.may_have_event():
                 self._sleep(inbox)
                 self._wake_others()
         finally:
@@ -84,12 +83,12 @@ class OperatorScheduler:
 
     def _wake_others(self) -> None:
         with self._mutex:
-            for other in [each for each in self._others if each.has_something()]:
+            for other in [each for each in self._others if each.may_have_event()]:
                 self._others.remove(other)
                 other.gate.release()
 
     def _sleep(self, inbox: Inbox) -> None:
-        """Sleep until the doorbell rings, the daemon says something, or a timer is due."""
+        """Sleep until the doorbell rings, the daemon sends a packet, or a timer is due."""
         words, connection = self._words, self._connection
         words[BOX_ASLEEP] = 1
         try:
@@ -98,7 +97,7 @@ class OperatorScheduler:
                 waiting = [inbox, *self._others]
                 dues = [due for each in waiting if (due := each.due_ns()) is not None]
                 self._due_ns = due = min(dues, default=None)
-            if any(each.has_something() for each in waiting):
+            if any(each.may_have_event() for each in waiting):
                 return
             if due is None:
                 ready = self._waiter.wait(None)

@@ -1,10 +1,10 @@
-"""What an operator answers to an event."""
+"""The return value of an operator's `on_event`."""
 
 from enum import Enum
 
 
 class DoraStatus(Enum):
-    """What an operator answers to an event: go on, end itself, or end all operators of its node."""
+    """The return value of `on_event`: continue, stop the operator, or stop all of its node."""
 
     CONTINUE = 0
     STOP = 1

@@ -58,7 +58,7 @@ class Side:
             self._notifier.notify()
 
     def receive(self) -> int:
-        """Wait for the next sample; its first 8 bytes.
+        """Wait for the next sample and return its first 8 bytes.
 
         :raises TimeoutError: if the other side is silent for 10 s.
         """

@@ -1,6 +1,6 @@
-"""What the nodes of the benchmark share: settings from the environment, payloads, results.
+"""Shared by the nodes of the benchmark: settings, payloads, results.
 
-Runs unchanged under every system that is measured, so it uses nothing beyond the common node API.
+Runs unchanged under every system that is measured, so it uses only the common node API.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class HeapPayload:
 
 
 class EmptyPayload:
-    """A fresh ``node.empty`` array for every message: born in shared memory, only stamped."""
+    """A new ``node.empty`` array for every message; only its first bytes are written."""
 
     form = "node.empty"
 
@@ -61,7 +61,7 @@ class EmptyPayload:
 
 
 class RawPayload:
-    """A fresh ``send_output_raw`` buffer for every message: born in shared memory, only stamped."""
+    """A new ``send_output_raw`` buffer for every message; only its first bytes are written."""
 
     form = "send_output_raw"
 
@@ -75,41 +75,41 @@ class RawPayload:
 
 
 def payload_class(node: Node) -> type[HeapPayload] | type[EmptyPayload] | type[RawPayload]:
-    """The class named by ``BENCH_SOURCE``: a heap array, or the system's best born in memory."""
+    """Return the class that ``BENCH_SOURCE`` names: a heap array, or one in shared memory."""
     if os.environ.get("BENCH_SOURCE", "heap") == "heap":
         return HeapPayload
     return EmptyPayload if hasattr(node, "empty") else RawPayload
 
 
 def numbers(name: str) -> list[float]:
-    """A comma-separated list of numbers from the environment."""
+    """Return a comma-separated list of numbers from the environment."""
     return [float(text) for text in os.environ[name].split(",")]
 
 
 def steps() -> list[tuple[int, int, float]]:
-    """Size in bytes, number of messages and gap in seconds of every step of this run."""
+    """Return size in bytes, number of messages and gap in seconds of every step."""
     columns = numbers("BENCH_SIZES"), numbers("BENCH_COUNTS"), numbers("BENCH_GAPS_S")
     return [(int(size), int(count), gap) for size, count, gap in zip(*columns, strict=True)]
 
 
 def step_seconds() -> float:
-    """The time after which a step ends although its messages are not all sent."""
+    """Return the time after which a step ends, even if messages are left."""
     return float(os.environ["BENCH_STEP_SECONDS"])
 
 
 def stamp_of(value: Any) -> int:
-    """The time a payload was sent, in ns of the monotonic clock."""
+    """Return the time a payload was sent, in ns of the monotonic clock."""
     return int(STAMP.unpack_from(value.buffers()[1], value.offset)[0])
 
 
 def cpu_seconds() -> float:
-    """Processor time of this process so far, user and system, all threads."""
+    """Return the processor time of this process, user and system, all threads."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def report(result: dict[str, Any]) -> None:
-    """Write the result of this node to ``BENCH_OUT``, whole or not at all."""
+    """Write the result of this node to ``BENCH_OUT``, completely or not at all."""
     target = Path(os.environ["BENCH_OUT"])
     draft = target.with_suffix(".part")
     draft.write_text(json.dumps(result), encoding="utf-8")

@@ -13,7 +13,7 @@ ASK_LIMIT_S = 15.0
 
 
 def settle(node: Node, payload: Payload, step: int, receivers: int) -> bool:
-    """Send end marks until every receiver has answered one of this step; False if it gave up."""
+    """Send end marks until every receiver has answered one; return False after a timeout."""
     seen: set[str] = set()
     give_up = time.monotonic() + ASK_LIMIT_S
     while len(seen) < receivers and time.monotonic() < give_up:
@@ -29,7 +29,7 @@ def settle(node: Node, payload: Payload, step: int, receivers: int) -> bool:
 
 
 def burst(payload: Payload, count: int) -> tuple[int, int]:
-    """Send ``count`` messages or as many as the time allows: how many, and in how many ns."""
+    """Send ``count`` messages, or as many as time allows; return their number and the ns."""
     begin = time.monotonic_ns()
     stop = begin + int(step_seconds() * 1e9)
     for seq in range(count):

@@ -22,7 +22,7 @@ class StreamEndedError(Exception):
 
 
 def exchange(node: Node, payload: Payload, seq: int) -> int | None:
-    """One round trip in ns, or None if no answer came in time."""
+    """Return the ns of one round trip; None if no answer came in time."""
     begin = time.monotonic_ns()
     payload.send("ping", {"seq": seq} if METADATA else None)
     while True:
@@ -39,7 +39,7 @@ def exchange(node: Node, payload: Payload, seq: int) -> int | None:
 
 
 def forget_late_answers(node: Node) -> None:
-    """Take what still comes, so that it is not mistaken for the answer to a later message."""
+    """Discard late answers, which would be mistaken for answers to later messages."""
     while (event := node.next(timeout=LATE_S)) is not None and event["type"] == "INPUT":
         continue
 

@@ -1,4 +1,4 @@
-"""Two ways to let the wall clock jump: for the bed's processes only, or for the whole machine."""
+"""Two ways to step the wall clock: for processes of the testbed, or for the whole machine."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _OFFSET = struct.Struct("q")
 
 
 class Clock(Protocol):
-    """A wall clock that can be put wrong, and is put right at the end."""
+    """A wall clock that can be set wrong, and is right again at the end."""
 
     env: dict[str, str]
     steps: tuple[int, ...]
     what: str
 
     def step(self, seconds: int) -> None:
-        """Put it wrong by so much in all."""
+        """Set it wrong by `seconds` in total."""
 
     def __enter__(self) -> Self: ...
 
@@ -29,7 +29,7 @@ class Clock(Protocol):
 
 
 class PatchedClock:
-    """What Python code of the bed's processes reads; see `sitecustomize.py`."""
+    """The clock that Python code of the testbed's processes reads; see `sitecustomize.py`."""
 
     steps: tuple[int, ...] = (1, 60, 3600, 86_400)
     what = "the wall clock as Python sees it"
@@ -51,7 +51,7 @@ class PatchedClock:
 
 
 class MachineClock:
-    """The machine's CLOCK_REALTIME itself. Everything else on the machine sees it, too."""
+    """The machine's CLOCK_REALTIME, for every process on it."""
 
     steps: tuple[int, ...] = (1, 5)
     what = "the machine's clock"
@@ -69,5 +69,5 @@ class MachineClock:
 
 
 def why_not_the_machines() -> str | None:
-    """Return what keeps this process from setting the machine's clock."""
+    """Return why this process cannot set the machine's clock; None if it can."""
     return None if os.geteuid() == 0 else "only root can set the machine's clock"

@@ -1,4 +1,4 @@
-"""Lets the wall clock of every Python process jump: it is off by the seconds in FAULTS_CLOCK.
+"""Shift the wall clock of every Python process by the seconds in the file FAULTS_CLOCK.
 
 Only what Python code reads is changed. Monotonic clocks never jump, on any machine.
 """

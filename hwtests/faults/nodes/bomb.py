@@ -1,11 +1,11 @@
-"""Fills the machine with processes that have left their parent's session, some twice removed."""
+"""Fork many processes that leave the session of their parent, some of them twice."""
 
 from __future__ import annotations
 
 import os
 import signal
 
-import proof
+import checked
 from dora import Node
 
 PROCESSES = int(os.environ["FAULTS_PROCESSES"])
@@ -20,7 +20,7 @@ for number in range(PROCESSES):
             signal.signal(deaf, signal.SIG_IGN)
         while True:
             signal.pause()
-counts = proof.Counts()
+counts = checked.Counts()
 counts.values[0] = PROCESSES
 counts.write()
 for event in node:

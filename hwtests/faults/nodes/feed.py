@@ -1,15 +1,15 @@
-"""Sends numbered messages on every tick."""
+"""Send numbered messages on every tick."""
 
 from __future__ import annotations
 
-import proof
+import checked
 from dora import Node
 
 sequence = 0
 node = Node()
 for event in node:
     if event["type"] == "INPUT":
-        proof.send(node, "data", sequence)
+        checked.send(node, "data", sequence)
         sequence += 1
     elif event["type"] == "STOP":
         break

@@ -1,12 +1,12 @@
-"""Passes on what it gets."""
+"""Pass on every message."""
 
 from __future__ import annotations
 
-import proof
+import checked
 from dora import Node
 
 node = Node()
 for event in node:
     if event["type"] == "INPUT":
-        born, _, sequence = proof.verify(event)
-        proof.send(node, "data", sequence, born, proof.BORN)
+        origin, _, sequence = checked.verify(event)
+        checked.send(node, "data", sequence, origin, checked.STARTED)

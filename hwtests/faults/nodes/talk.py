@@ -1,14 +1,14 @@
-"""Prints numbered lines on every tick, and notes how many."""
+"""Print numbered lines on every tick, and record how many."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-import proof
+import checked
 from dora import Node
 
-counts = proof.Counts()  # lines
+counts = checked.Counts()  # lines
 LINES = int(os.environ["FAULTS_LINES"])
 
 for event in Node():

@@ -1,4 +1,4 @@
-"""Counts for as long as it lives."""
+"""Count ticks until the end."""
 
 from dora import Node
 

@@ -1,4 +1,4 @@
-"""Takes more than its limit allows of what HUNGRY_FOR says, and prints how far it gets."""
+"""Use more of the resource HUNGRY_FOR than the limit allows, and print how far it gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Takes ticks of a timer and writes how late each was, in µs, as one JSON list."""
+"""Receive ticks of a timer and write the lateness of each in µs as one JSON list."""
 
 import json
 import os

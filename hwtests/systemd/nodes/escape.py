@@ -1,4 +1,4 @@
-"""Forks a process that hides: in its own session, twice removed, deaf to polite signals."""
+"""Fork a process that hides: twice forked, in its own session, ignoring SIGTERM."""
 
 from __future__ import annotations
 

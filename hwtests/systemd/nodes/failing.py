@@ -1,4 +1,4 @@
-"""Says something, warns in the way of `logging`, and fails with two tracebacks in a chain."""
+"""Print a line, log a warning, and fail with two chained tracebacks."""
 
 from __future__ import annotations
 

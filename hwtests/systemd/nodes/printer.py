@@ -1,4 +1,4 @@
-"""Prints numbered lines, PRINT_PER_S of them every second for ever, or PRINT_BURST at once."""
+"""Prints numbered lines, PRINT_PER_S of them every second, or PRINT_BURST at once."""
 
 from __future__ import annotations
 

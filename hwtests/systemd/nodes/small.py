@@ -1,7 +1,7 @@
-"""A node that costs little: it speaks with the daemon as `Node()` does, but has no messages.
+"""A cheap node: it attaches to the daemon as `Node()` does, but exchanges no messages.
 
-What a node imports for messages takes half a second of a processor, so hundreds of them start here
-in the time of a few.
+Imports for messages take half a second of a processor; without them hundreds of nodes start as
+fast as a few.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 CONFIG = json.loads(os.environ["DORA_NODE_CONFIG"])
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 def load_protocol():
@@ -28,8 +28,8 @@ def load_protocol():
 
 
 def connect():
-    """Connect to the daemon, which may be coming back."""
-    give_up_at = time.monotonic() + PATIENCE_S
+    """Connect to the daemon, which may be restarting."""
+    give_up_at = time.monotonic() + TIMEOUT_S
     while True:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -43,7 +43,7 @@ def connect():
 
 
 def main():
-    """Stay until told to stop."""
+    """Stay until a stop."""
     protocol = load_protocol()
     while True:
         sock = connect()

@@ -1,4 +1,4 @@
-"""A local user without any rights who wants to do dorad harm over D-Bus.
+"""A local user without rights that attacks dorad over D-Bus.
 
     stranger.py forge DORAD UNIT     say, as if systemd did, that a unit has ended
     stranger.py descriptors DORAD N  send N signals with 16 descriptors each
@@ -19,7 +19,7 @@ SERVICE = "org.freedesktop.systemd1.Service"
 
 
 def ended(unit):
-    """Return the signals by which systemd tells of a unit's end."""
+    """Return the signals that systemd sends when a unit ends."""
     name = "".join(c if c.isalnum() else f"_{ord(c):02x}" for c in unit)
     path = f"/org/freedesktop/systemd1/unit/{name}"
     place = DBusAddress(path, interface=PROPERTIES.interface)
@@ -31,7 +31,7 @@ def ended(unit):
 
 
 def main(what, dorad, argument):
-    """Do it."""
+    """Run the attack that the arguments name."""
     refused = 0
     with open_dbus_connection("SYSTEM", enable_fds=True) as bus:
         end, _ = os.pipe()
@@ -50,7 +50,7 @@ def main(what, dorad, argument):
         done = new_method_call(
             DBusAddress("/", "org.freedesktop.DBus", "org.freedesktop.DBus"), "GetId"
         )
-        # Whatever was refused is said before this is answered.
+        # An error about the messages before arrives ahead of this answer.
         serial = next(bus.outgoing_serial)
         bus.send(done, serial=serial)
         while True:

@@ -90,15 +90,15 @@ async def test_an_invalid_request_closes_its_connection() -> None:
         before = descriptors()
         with on.client() as other:
             await other.attach("a")
-            other.say("grow", size=4096)
+            other.send_packet("grow", size=4096)
             assert (await other.packet_of("grown"))["segment"] == 1
             for what, data in NO_REQUEST.items():
                 with on.client() as client:
                     await client.attach("c")
                     client.send(data)
-                    said = {packet["t"] for packet in await client.ended()}
-                    assert said <= {"edges", "segment", "refused"}, what
-        await until(lambda: ("disconnected", "a") in on.heard)
+                    output = {packet["t"] for packet in await client.ended()}
+                    assert output <= {"edges", "segment", "refused"}, what
+        await until(lambda: ("disconnected", "a") in on.events)
         on.broker.released("a")
         assert descriptors() == before
 
@@ -107,9 +107,9 @@ async def test_a_segment_of_any_size_is_answered(at_work: Stage) -> None:
     with at_work.client() as client:
         await client.attach("c")
         for size in (1 << 50, 1 << 60, 1 << 80):
-            client.say("grow", size=size)
+            client.send_packet("grow", size=size)
             answer = await client.packet_of("full")
-            assert answer["error"].startswith(f"/dev/shm is full: {size} bytes asked, ")
+            assert answer["error"].startswith(f"/dev/shm is full: {size} bytes requested, ")
 
 
 async def test_nodes_continue_whatever_others_send(at_work: Stage) -> None:
@@ -168,7 +168,7 @@ async def test_a_refused_hello_does_not_affect_the_attached_node() -> None:
 
 
 async def test_a_silent_connection_is_closed_at_its_deadline() -> None:
-    async with stage(hello_deadline=0.05) as on:
+    async with stage(hello_deadline=0.5) as on:
         with on.client() as silent, on.client() as node_client:
             await node_client.attach("c")
             assert await silent.ended() == []
@@ -184,7 +184,7 @@ async def test_clients_that_vanish_at_any_point_leave_nothing() -> None:
                 if number % 3:
                     client.hello("c")
                 if number % 3 == 2:
-                    client.say("ready")
+                    client.send_packet("ready")
             await until(lambda: descriptors() == before)
         with on.client() as client:
             await client.attach("c")
@@ -196,7 +196,7 @@ async def test_a_node_that_never_reads_is_disconnected_and_the_others_continue(
     with at_work.client() as deaf:
         await deaf.attach("c")
         sent = 0
-        while ("disconnected", "c") not in at_work.heard:
+        while ("disconnected", "c") not in at_work.events:
             at_work.broker.params.update("c", "number", sent)
             sent += 1
             assert sent < MAX_BACKLOG + 2000
@@ -226,7 +226,7 @@ async def test_a_node_that_sends_without_end_does_not_delay_others() -> None:
             def talk() -> None:
                 while talking:
                     try:
-                        chatty.say("done")
+                        chatty.send_packet("done")
                     except BlockingIOError:
                         continue
 
@@ -249,7 +249,7 @@ async def test_close_leaves_no_descriptor_and_no_socket(connect: bool) -> None:
             clients = [on.client() for _ in range(3)]
             await clients[0].attach("c")
             clients[1].hello("d", dynamic=True)
-            clients[0].say("grow", size=1 << 20)
+            clients[0].send_packet("grow", size=1 << 20)
             await clients[0].packet_of("grown")
         await on.broker.close()
         assert not path.exists()
@@ -274,14 +274,14 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return gate
 
 
-async def test_close_waits_for_memory_that_is_being_made(gate: threading.Event) -> None:
+async def test_close_waits_for_memory_that_is_being_created(gate: threading.Event) -> None:
     before = descriptors()
     async with stage() as on:
         with on.client() as client:
             await client.attach("a")
             gate.clear()
-            client.say("grow", size=1 << 16)
-            client.say("ready")  # answered once the request before it is taken
+            client.send_packet("grow", size=1 << 16)
+            client.send_packet("ready")  # answered once the request before it is taken
             await client.packet_of("start")
             closing = asyncio.ensure_future(on.broker.close())
             await client.ended()
@@ -296,19 +296,19 @@ async def test_memory_requested_by_a_dead_process_is_not_given_to_the_next_one(
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on:
         with on.client() as first:
             await first.attach("a")
-            first.say("grow", size=1 << 16)
+            first.send_packet("grow", size=1 << 16)
             assert (await first.packet_of("grown"))["segment"] == 1
             gate.clear()
-            first.say("grow", size=1 << 16)
-            first.say("ready")  # answered once the request before it is taken
+            first.send_packet("grow", size=1 << 16)
+            first.send_packet("ready")  # answered once the request before it is taken
             await first.packet_of("start")
             on.broker.released("a")
         with on.client() as second:
             await second.attach("a")
             gate.set()
-            second.say("grow", size=1 << 17)
+            second.send_packet("grow", size=1 << 17)
             assert (await second.packet_of("grown"))["segment"] == 2
-            second.say("ready")
+            second.send_packet("ready")
             assert (await second.packet_of("start"))["epoch_ns"]
 
 
@@ -345,7 +345,7 @@ async def test_segments_of_a_dead_process_are_dropped_once_no_queued_message_lie
         with on.client() as receiver, on.client() as sender:
             await receiver.attach("b")
             await sender.attach("a")
-            sender.say("grow", size=1 << 16)
+            sender.send_packet("grow", size=1 << 16)
             await sender.packet_of("grown")
             on.broker.released("a")
             assert (await receiver.packet_of("segment"))["segment"] == 1
@@ -370,7 +370,7 @@ async def test_a_node_that_was_disconnected_may_attach_again() -> None:
                 await client.attach("c")
                 client.send(b"garbage")
                 await client.ended()
-        assert on.heard.count(("disconnected", "c")) == 3
+        assert on.events.count(("disconnected", "c")) == 3
 
 
 async def test_a_failed_open_leaves_nothing(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from dorad.daemon.broker.emitter import TEXT_CODE, encode_text
-from dorad.dataflow.model import Input, Logging, LogSource, NodeOutput
+from dorad.dataflow.model import Input, LogSource, NodeOutput
+from dorad.dataflow.settings import Logging
 from dorad.shm.arrow import decode
 from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Program, stage, until
@@ -56,7 +57,7 @@ async def test_texts_wait_for_a_node_that_attaches_later(tmp_path: Path) -> None
         assert [int(line.split()[1]) for line in lines(out)] == list(range(1015, 1020))
 
 
-async def test_what_a_node_prints_is_not_its_own_to_send(tmp_path: Path) -> None:
+async def test_a_node_cannot_send_on_its_stdout_output(tmp_path: Path) -> None:
     """The node sends on the same output; only the daemon's texts arrive."""
     out, observer = tmp_path / "b.txt", tmp_path / "observer.txt"
     a = replace(node("a"), logging=Logging(send_stdout_as="out"))

@@ -60,10 +60,10 @@ async def line_of_three(queue_size: int, out: Path) -> AsyncIterator[tuple[Stage
 async def replace_relay(on: Stage, old: Program, program: str, stack: AsyncExitStack) -> Program:
     """Replace the relay as the supervisor does."""
     dataflow = flow()
-    heard = len(on.heard)
+    events = len(on.events)
     on.broker.handovers.begin("m", dataflow.node("m"), dataflow)
     new = await stack.enter_async_context(Program(on, "m", program))
-    await until(lambda: ("waiting", "m") in on.heard[heard:])
+    await until(lambda: ("waiting", "m") in on.events[events:])
     on.broker.notifications.stop("m", "MANUAL")
     assert await old.ended() == 0
     assert on.broker.handovers.end("m")
@@ -82,11 +82,11 @@ async def test_a_sequence_continues_without_a_gap(program: str, tmp_path: Path) 
         assert [edge.dropped for edge in on.broker.stats.counters()] == [0, 0]
         found = numbers(out)
         assert found == list(range(found[0], found[0] + len(found)))
-        # Afterwards the input displaces again what a slow receiver leaves.
+        # Afterwards the input drops the oldest messages of a slow receiver again.
         os.kill(relay.process.pid, 19)
         await until(lambda: on.broker.stats.counters()[0].dropped > 0)
         os.kill(relay.process.pid, 18)
-    assert ("disconnected", "m") not in on.heard[: on.heard.index(("waiting", "m")) + 1]
+    assert ("disconnected", "m") not in on.events[: on.events.index(("waiting", "m")) + 1]
 
 
 async def test_a_killed_old_process_hands_over_queued_messages(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ async def test_a_killed_old_process_hands_over_queued_messages(tmp_path: Path) -
     async with line_of_three(100, out) as (on, relay):
         on.broker.handovers.begin("m", flow().node("m"), flow())
         async with Program(on, "m", RELAY) as new:
-            await until(lambda: ("waiting", "m") in on.heard)
+            await until(lambda: ("waiting", "m") in on.events)
             relay.process.kill()
             await relay.ended()
             on.broker.handovers.end("m")
@@ -108,7 +108,7 @@ async def test_a_killed_old_process_hands_over_queued_messages(tmp_path: Path) -
             assert new.process.poll() is None
 
 
-async def test_a_replacement_that_comes_after_the_old_process_has_exited_gets_its_place(
+async def test_a_replacement_that_attaches_after_the_exit_of_the_old_process_takes_over(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "b.txt"
@@ -124,12 +124,12 @@ async def test_a_replacement_that_comes_after_the_old_process_has_exited_gets_it
         assert found == list(range(found[0], found[0] + len(found)))
 
 
-async def test_a_replacement_that_dies_changes_nothing(tmp_path: Path) -> None:
+async def test_a_replacement_that_exits_changes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     async with line_of_three(100, out) as (on, relay):
         on.broker.handovers.begin("m", flow().node("m"), flow())
         async with Program(on, "m", RELAY) as new:
-            await until(lambda: ("waiting", "m") in on.heard)
+            await until(lambda: ("waiting", "m") in on.events)
             new.process.kill()
         assert not on.broker.handovers.end("m")
         goal = len(numbers(out)) + 20
@@ -156,7 +156,7 @@ async def test_a_replacement_may_have_other_inputs(tmp_path: Path) -> None:
             await until(lambda: len(lines(out, "gone")) > 5)
             on.broker.handovers.begin("m", new, dataflow(node("a"), new))
             async with Program(on, "m", WRITER, out):
-                await until(lambda: ("waiting", "m") in on.heard)
+                await until(lambda: ("waiting", "m") in on.events)
                 on.broker.notifications.stop("m", "MANUAL")
                 await first.ended()
                 assert on.broker.handovers.end("m")
@@ -179,13 +179,13 @@ async def test_a_timer_continues_without_a_repeated_tick(tmp_path: Path) -> None
         await until(lambda: len(lines(out, "tick")) > 5)
         on.broker.handovers.begin("m", node_m, dataflow(node_m))
         async with Program(on, "m", stamper, out):
-            await until(lambda: ("waiting", "m") in on.heard)
+            await until(lambda: ("waiting", "m") in on.events)
             on.broker.notifications.stop("m", "MANUAL")
             await first.ended()
             on.broker.handovers.end("m")
             seen = len(lines(out, "tick"))
             await until(lambda: len(lines(out, "tick")) > seen + 5)
-    # Ticks are due every 20 ms; a stamp is as good as two looks at two clocks.
+    # Ticks are due every 20 ms; the clocks of stamps differ slightly.
     stamps = [float(line.split()[1]) for line in lines(out, "tick")]
     assert all(later - earlier > 0.015 for earlier, later in pairwise(stamps))
 
@@ -200,17 +200,17 @@ async def test_a_second_process_may_wait_only_during_a_handover() -> None:
             with pytest.raises(ValueError, match="already"):
                 on.broker.handovers.begin("m", flow().node("m"), flow())
             with on.client() as same:
-                same.hello("m")  # from the very process that has the place
+                same.hello("m")  # from the process that is attached
                 assert "being replaced" in (await same.packet_of("refused"))["error"]
             async with Program(on, "m", RELAY):
-                await until(lambda: ("waiting", "m") in on.heard)
+                await until(lambda: ("waiting", "m") in on.events)
                 async with Program(on, "m", RELAY) as second:
                     assert await second.ended() == 1
-                old.say("done")
+                old.send_packet("done")
                 await old.ended()
-                await until(lambda: ("connected", "m") in on.heard)
+                await until(lambda: ("connected", "m") in on.events)
             on.broker.handovers.end("m")
-            await until(lambda: ("disconnected", "m") in on.heard)
+            await until(lambda: ("disconnected", "m") in on.events)
 
 
 async def test_samples_that_an_old_process_holds_are_not_reused_before_it_has_ended() -> None:
@@ -234,7 +234,7 @@ assert all(array.to_pylist() == known for array, known in held) and len(held) ==
             await until(lambda: on.broker.stats.vitals("m").connected and on.received("m") > 60)
             on.broker.handovers.begin("m", flow().node("m"), flow())
             async with Program(on, "m", RELAY):
-                await until(lambda: ("waiting", "m") in on.heard)
+                await until(lambda: ("waiting", "m") in on.events)
                 on.broker.notifications.stop("m", "MANUAL")
                 await until(lambda: on.received("m") > 100)
                 seen = on.received("m")

@@ -1,4 +1,4 @@
-"""Hostile words in a mailbox: no method of the daemon raises or loops for ever."""
+"""Hostile words in a mailbox: no method of the daemon raises or loops forever."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NODE = replace(node("b"), inputs=INPUTS)
 EXTREMES = (0, 1, 2, 3, 7, 64, 255, 1 << 31, 1 << 32, 1 << 62, 1 << 63, (1 << 64) - 1)
 
 
-def spoil(box: Mailbox, chance: random.Random) -> None:
+def corrupt(box: Mailbox, chance: random.Random) -> None:
     words = box._mapping.words
     magic = words[layout.BOX_MAGIC]
     everything = chance.random() < 0.3
@@ -81,19 +81,19 @@ def test_no_words_in_a_mailbox_make_the_daemon_raise(seed: int) -> None:
     chance = random.Random(seed)
     with closing(Mailbox(NODE)) as box:
         for turn in range(5):
-            spoil(box, chance)
+            corrupt(box, chance)
             use(box, f"x#{turn}")
         kept = msgspec.json.decode(msgspec.json.encode(box.snapshot()), type=MailboxSnapshot)
-        spoil(box, chance)
+        corrupt(box, chance)
         again = Mailbox.adopt(NODE, (box.memory, box.bell, box.space), kept)
         assert {n: r.plan for n, r in again.rings.items()} == {
             n: r.plan for n, r in box.rings.items()
         }
-        spoil(again, chance)
+        corrupt(again, chance)
         use(again, "more")
 
 
-def test_counters_of_a_ring_that_changes_all_the_time_can_be_read() -> None:
+def test_counters_of_a_constantly_changing_ring_can_be_read() -> None:
     class Moving:
         """Words that change with each read."""
 

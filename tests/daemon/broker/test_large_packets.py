@@ -22,7 +22,7 @@ node.send_output("out", b"x")
 """
 
 
-async def test_600_subscribers_of_very_long_names_all_get_what_is_sent() -> None:
+async def test_600_subscribers_with_very_long_names_get_all_messages() -> None:
     names = [f"{number}".rjust(LONG, "n") for number in range(CONSUMERS)]
     inputs = {f"{number}".rjust(LONG, "i"): "a/out" for number in range(INPUTS)}
     flow = dataflow(node("a"), *(node(name, **inputs) for name in names))
@@ -34,8 +34,8 @@ async def test_600_subscribers_of_very_long_names_all_get_what_is_sent() -> None
             env={**os.environ, "DORA_NODE_CONFIG": on.broker.node_config("a")},
             stderr=subprocess.PIPE,
         )
-        _, said = await process.communicate()
-        assert (process.returncode, said) == (0, b"")
+        _, output = await process.communicate()
+        assert (process.returncode, output) == (0, b"")
         counters = on.broker.stats.counters()
         assert len(counters) == 600
         assert {each.sent for each in counters} == {1}

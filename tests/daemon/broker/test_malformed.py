@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from dorad.daemon.broker import sessions
-from dorad.daemon.broker.listener import MAX_SILENT
+from dorad.daemon.broker.listener import MAX_UNIDENTIFIED
 from dorad.node.connection import DaemonConnection
 from dorad.node.payload import pack
 from dorad.node.protocol import MAX_PACKET
@@ -25,8 +25,8 @@ from tests.daemon.fakes import until
 
 SEED = 20240229
 ROUNDS = 1500
-LATE_S = 2.0
-"""Upper bound of one turn of the event loop; a daemon that hangs takes for ever."""
+LATE_S = 5.0
+"""Upper bound of one turn of the event loop; a hanging daemon exceeds every bound."""
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "hello": ("node", "dynamic", "pid", "version"),
@@ -99,7 +99,7 @@ def packet(chance: random.Random) -> bytes:
             return data
 
 
-class Neighbour:
+class LoopMonitor:
     """A task that runs continually and records its longest delay."""
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class Neighbour:
             self.worst = max(self.worst, time.monotonic() - before)
 
 
-def say(client: Client, data: bytes, fds: list[int]) -> None:
+def send(client: Client, data: bytes, fds: list[int]) -> None:
     """Send a packet to a daemon that may have closed the connection already."""
     try:
         client.send(data[:150_000], fds)
@@ -121,15 +121,15 @@ def say(client: Client, data: bytes, fds: list[int]) -> None:
         return
 
 
-async def test_no_packet_raises_in_the_daemon_or_blocks_it(
+async def test_no_packet_makes_the_daemon_raise_or_block(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     chance = random.Random(SEED)
     caplog.set_level(logging.ERROR)
     faults: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
-    neighbour = Neighbour()
-    task = asyncio.create_task(neighbour.run())
+    monitor = LoopMonitor()
+    task = asyncio.create_task(monitor.run())
     async with stage() as on, pair(on):
         noted: list[str] = []
         on.broker.on_note = lambda _node, text: noted.append(text)
@@ -140,7 +140,7 @@ async def test_no_packet_raises_in_the_daemon_or_blocks_it(
                 for _ in range(chance.randrange(1, 6)):
                     fds = list(descriptors(chance))
                     data = packet(chance)
-                    say(client, data, fds)
+                    send(client, data, fds)
                     for fd in fds:
                         os.close(fd)
                 await asyncio.sleep(0)
@@ -154,14 +154,14 @@ async def test_no_packet_raises_in_the_daemon_or_blocks_it(
         task.cancel()
     assert faults == []
     assert [record.getMessage() for record in caplog.records] == []
-    assert neighbour.worst < LATE_S
+    assert monitor.worst < LATE_S
 
 
 async def test_a_descriptor_that_takes_a_minute_to_close_delays_no_node() -> None:
     """A TCP socket lingers for unsent data; a FUSE file system can do the same."""
-    neighbour = Neighbour()
+    monitor = LoopMonitor()
     async with stage() as on, pair(on):
-        task = asyncio.create_task(neighbour.run())
+        task = asyncio.create_task(monitor.run())
         with socket.create_server(("127.0.0.1", 0)) as server:
             for kind in ("note", "ext_store", "no such kind"):
                 slow = socket.create_connection(server.getsockname())
@@ -176,13 +176,13 @@ async def test_a_descriptor_that_takes_a_minute_to_close_delays_no_node() -> Non
                     client.send(data, [slow.fileno()])
                     client.send(data, [slow.fileno()])
                     os.close(slow.detach())
-                    await asyncio.sleep(0.1)
+                    await asyncio.sleep(0.1)  # the daemon receives both and closes them
                 await on.makes_progress()
                 # The other end resets the connection, so that the threads end.
                 there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 there.close()
         task.cancel()
-    assert neighbour.worst < LATE_S
+    assert monitor.worst < LATE_S
 
 
 def fill(sock: socket.socket) -> None:
@@ -224,7 +224,7 @@ async def test_only_a_node_that_sends_notes_without_end_is_refused() -> None:
         with on.client() as client:
             await client.attach("c")
             for number in range(30_000):
-                say(client, b'{"t":"note","text":"%d"}' % number, [])
+                send(client, b'{"t":"note","text":"%d"}' % number, [])
                 if number % 50 == 0:
                     await asyncio.sleep(0)
             error = (await client.packet_of("refused"))["error"]
@@ -233,19 +233,19 @@ async def test_only_a_node_that_sends_notes_without_end_is_refused() -> None:
         await on.makes_progress()
 
 
-async def test_silent_connections_are_bounded_and_keep_no_node_out() -> None:
+async def test_connections_without_a_hello_are_bounded_and_keep_no_node_out() -> None:
     before = open_descriptors()
     silent: list[Client] = []
     async with stage(hello_deadline=60) as on, pair(on):
-        for _ in range(20 * MAX_SILENT):
+        for _ in range(20 * MAX_UNIDENTIFIED):
             silent.append(on.client())
             await asyncio.sleep(0)
-        await until(lambda: sum(not is_closed(each) for each in silent) <= MAX_SILENT)
+        await until(lambda: sum(not is_closed(each) for each in silent) <= MAX_UNIDENTIFIED)
         with on.client() as client:
             await client.attach("c")
         await on.makes_progress()
         held = open_descriptors() - before - len(silent)
-        assert held < 2 * MAX_SILENT
+        assert held < 2 * MAX_UNIDENTIFIED
         for each in silent:
             each.close()
 
@@ -269,11 +269,11 @@ async def test_a_node_that_sends_without_end_is_throttled() -> None:
             begun = time.monotonic()
             spent = time.process_time()
             while time.monotonic() < begun + 2:
-                say(client, b'{"t":"ready"}', [])
+                send(client, b'{"t":"ready"}', [])
                 await asyncio.sleep(0)
-            heard = on.heard.count(("connected", "c"))
+            events = on.events.count(("connected", "c"))
             await on.makes_progress()
-        assert heard < 60_000, f"in {time.process_time() - spent:.1f} s of the processor"
+        assert events < 60_000, f"in {time.process_time() - spent:.1f} s of the processor"
 
 
 async def test_a_value_of_the_extension_table_is_copied_once_however_often_it_is_requested() -> (
@@ -289,7 +289,7 @@ async def test_a_value_of_the_extension_table_is_copied_once_however_often_it_is
             assert (await client.packet_of("ext_done"))["ask"] == 1
             files: list[int] = []
             for _ in range(50):
-                client.say("ext_load", namespace="n", key="k", remove=False, ask=2)
+                client.send_packet("ext_load", namespace="n", key="k", remove=False, ask=2)
                 await asyncio.sleep(0)
                 await until(lambda: take_file(client, files))
             assert (len(files), len(set(files))) == (50, 1), "all answers share one file"

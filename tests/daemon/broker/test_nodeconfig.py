@@ -1,4 +1,4 @@
-"""What a process of a node is told about its dataflow."""
+"""The configuration that a process of a node gets of its dataflow."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def test_an_observer_is_shown_no_env_of_a_node() -> None:
     assert descriptor_for(".tap-1", FILE)["env"] == {"SITE": "hall 3"}
 
 
-def test_the_file_itself_stays_as_it_is() -> None:
+def test_the_file_itself_is_unchanged() -> None:
     descriptor_for("c", FILE)
     assert FILE["nodes"][0]["env"] == {"TOKEN": "secret of a"}  # type: ignore[index]

@@ -27,7 +27,7 @@ with open(sys.argv[1], "a") as file:
 """
 
 
-def test_a_condition_holds_once_and_a_stop_comes_last() -> None:
+def test_a_condition_holds_once_and_stop_is_the_last_event() -> None:
     conditions = Conditions()
     assert conditions.add("stop", {"reason": "MANUAL"})
     assert conditions.add("closed", {"input": "x"})
@@ -50,7 +50,7 @@ def test_only_a_manual_stop_was_meant_for_one_process(reason: str, left: int) ->
 
 async def kinds(client: Client) -> list[str]:
     """The packets that a client gets before the start."""
-    client.say("ready")
+    client.send_packet("ready")
     found: list[dict[str, Any]] = []
     while not found or found[-1]["t"] != "start":
         found.append(await client.packet())
@@ -61,9 +61,9 @@ async def follow(on: Stage) -> list[str]:
     """The packets that a process gets that attaches as `c` now."""
     with on.client() as client:
         await client.attach("c")
-        said = await kinds(client)
+        output = await kinds(client)
     await until(lambda: not on.broker.stats.vitals("c").connected)
-    return said
+    return output
 
 
 async def test_a_packet_to_a_process_that_has_ended_is_not_lost() -> None:
@@ -164,7 +164,7 @@ async def test_a_parameter_too_large_is_refused_and_harms_no_node() -> None:
             assert (await client.packet_of("param"))["value"] == 1
 
 
-async def test_signs_of_life(tmp_path: Path) -> None:
+async def test_vitals_show_whether_a_node_waits_and_reads(tmp_path: Path) -> None:
     b = replace(node("b", x="a/out"), health_check_timeout=5.0)
     async with stage(dataflow(node("a"), b)) as on:
         assert on.broker.stats.vitals("b") == Vitals(False, False, 0, False, 0, 0)

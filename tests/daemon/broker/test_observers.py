@@ -27,7 +27,9 @@ def descriptors_of(process: subprocess.Popen[bytes]) -> int:
     return len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
 
 
-async def test_an_observer_receives_what_nodes_receive_and_is_in_no_result(tmp_path: Path) -> None:
+async def test_an_observer_receives_the_messages_of_nodes_and_is_in_no_result(
+    tmp_path: Path,
+) -> None:
     out = tmp_path / "observer.txt"
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on:
         async with Program(on, "a", COUNTER):
@@ -38,7 +40,7 @@ async def test_an_observer_receives_what_nodes_receive_and_is_in_no_result(tmp_p
             on.broker.observers.remove(".echo")
             sent = on.broker.stats.counters()[0].sent
             await until(lambda: on.broker.stats.counters()[0].sent > sent + 20)
-        assert {name for _, name in on.heard} == {"a"}
+        assert {name for _, name in on.events} == {"a"}
 
 
 async def test_an_observer_that_does_not_read_delays_no_sender() -> None:
@@ -48,7 +50,7 @@ async def test_an_observer_that_does_not_read_delays_no_sender() -> None:
         with on.client() as client:
             client.hello(".deaf")
             await client.packet_of("welcome")
-            client.say("ready")
+            client.send_packet("ready")
             await until(lambda: on.broker.stats.input_counters(".deaf", "x").sent > 50)
         on.broker.observers.remove(".deaf")
 

@@ -1,4 +1,4 @@
-"""A node that requests shared memory without end gets an error; no other node notices."""
+"""A node that requests shared memory without end gets an error; others are not affected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def on() -> AsyncIterator[Stage]:
 
 
 async def grow(client: Client, size: int = PAGE) -> dict[str, Any]:
-    client.say("grow", size=size, ask=1)
+    client.send_packet("grow", size=size, ask=1)
     while (packet := await client.packet()).get("t") not in ("grown", "full"):
         assert packet
     return packet
@@ -47,7 +47,7 @@ async def test_6000_requests_are_refused_past_a_limit_and_the_others_continue(on
             # One descriptor a segment; the other nodes have a few of their own.
             assert len(os.listdir("/proc/self/fd")) < before + MAX_SEGMENTS + 200  # noqa: PTH208
             await on.makes_progress()
-            client.say("retire", segment=answers[0]["segment"])
+            client.send_packet("retire", segment=answers[0]["segment"])
             assert (await grow(client))["t"] == "grown"
             assert (await grow(client))["t"] == "full"
 
@@ -56,7 +56,7 @@ async def test_many_requests_at_once_are_answered_within_the_limit(on: Stage) ->
     with on.client() as client:
         await client.attach("c")
         for _ in range(100):
-            client.say("grow", size=PAGE)
+            client.send_packet("grow", size=PAGE)
         answers: Counter[str] = Counter()
         while answers.total() < 100:
             answers[(await client.packet())["t"]] += 1
@@ -87,7 +87,7 @@ async def test_one_node_leaves_a_quarter_of_dev_shm_to_the_others(
         assert (await grow(greedy, 50 * PAGE))["t"] == "grown"
         refused = await grow(greedy, 26 * PAGE)
         assert refused["error"].startswith(
-            f"{26 * PAGE} bytes asked, and this node has {50 * PAGE} of the {75 * PAGE} "
+            f"{26 * PAGE} bytes requested, and this node has {50 * PAGE} of the {75 * PAGE} "
         )
         assert (await grow(other, 26 * PAGE))["t"] == "grown"
         assert (await grow(greedy, 25 * PAGE))["t"] == "grown"

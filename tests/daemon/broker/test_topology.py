@@ -1,4 +1,4 @@
-"""Changing a running dataflow: nodes and inputs come and go, other nodes do not notice."""
+"""Nodes and inputs are added to and removed from a running dataflow; others are not affected."""
 
 from dataclasses import replace
 from pathlib import Path

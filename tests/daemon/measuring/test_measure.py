@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class NoDataflows:
-    """A registry of a daemon that runs nothing."""
+    """A registry of a daemon without dataflows."""
 
     records: tuple[Record, ...] = ()
 
 
 @contextmanager
 def no_descriptor_left() -> Iterator[None]:
-    """As long as this lasts, no file can be opened."""
+    """Let no file be opened in a `with` block."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:

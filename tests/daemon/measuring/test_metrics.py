@@ -82,8 +82,8 @@ def node() -> Iterator[_Node]:
         process.kill()
 
 
-class _Stretch:
-    """Samples of one node a second apart, by a clock of our own: rates are amounts."""
+class _Sampler:
+    """Takes samples of one node a fake second apart, so that rates equal amounts."""
 
     def __init__(self, node: _Node, **options: Any) -> None:
         self._now = 1000.0
@@ -98,18 +98,18 @@ class _Stretch:
 
 
 def test_cpu_of_the_node_itself(node: _Node) -> None:
-    stretch = _Stretch(node)
+    sampler = _Sampler(node)
     node.do("burn", 0.5)
-    metrics = stretch.sample()
+    metrics = sampler.sample()
     assert metrics.cpu / 100 == pytest.approx(0.45, abs=0.12)
 
 
 def test_cpu_of_a_child_that_ran_between_two_samples(node: _Node) -> None:
-    stretch = _Stretch(node)
+    sampler = _Sampler(node)
     node.do("child", 0.5)
-    metrics = stretch.sample()
+    metrics = sampler.sample()
     assert 0.45 < metrics.cpu / 100 < 1.0
-    metrics = stretch.sample()
+    metrics = sampler.sample()
     assert metrics.cpu / 100 < 0.1
 
 
@@ -121,21 +121,21 @@ def test_the_first_sample_counts_from_the_start_of_the_process(node: _Node) -> N
 
 
 def test_memory_includes_children(node: _Node) -> None:
-    stretch = _Stretch(node)
-    alone = stretch.sample()
+    sampler = _Sampler(node)
+    alone = sampler.sample()
     assert alone.memory == pytest.approx(psutil.Process(node.pid).memory_info().rss, rel=0.1)
     node.do("keep")
     deadline = time.monotonic() + 20
-    while stretch.sample().memory < alone.memory + (60 << 20):
+    while sampler.sample().memory < alone.memory + (60 << 20):
         assert time.monotonic() < deadline
 
 
 def test_disk_bytes_are_the_kernel_s(node: _Node, tmp_path: Path) -> None:
     process = psutil.Process(node.pid)
     before = process.io_counters().write_bytes
-    stretch = _Stretch(node)
+    sampler = _Sampler(node)
     node.do("write", tmp_path / "file")
-    metrics = stretch.sample()
+    metrics = sampler.sample()
     written = process.io_counters().write_bytes - before
     assert metrics.disk_write == pytest.approx(written, rel=0.2, abs=1000)
 
@@ -155,19 +155,19 @@ def _receive(link: socket.socket, size: int) -> None:
 
 
 def test_bytes_over_tcp(node: _Node) -> None:
-    stretch = _Stretch(node)
+    sampler = _Sampler(node)
     with _connected(node) as link:
         node.do("send", 100_000)
         _receive(link, 100_000)
         link.sendall(bytes(50_000))
         node.do("receive", 50_000)
-        metrics = stretch.sample()
+        metrics = sampler.sample()
         assert metrics.net_known
         assert metrics.net_tx == 100_000
         assert metrics.net_rx == 50_000
         node.do("send", 10_000)
         _receive(link, 10_000)
-        metrics = stretch.sample()
+        metrics = sampler.sample()
         assert metrics.net_tx == 10_000
         assert metrics.net_rx == 0
 
@@ -187,7 +187,7 @@ def test_without_socket_diagnostics_the_network_is_unknown(node: _Node) -> None:
     def refuse() -> dict[int, Traffic]:
         raise PermissionError
 
-    metrics = _Stretch(node, traffic=refuse).sample()
+    metrics = _Sampler(node, traffic=refuse).sample()
     assert not metrics.net_known
     assert metrics.memory > 0
 

@@ -1,4 +1,4 @@
-"""The network as the daemon knows it, in a network namespace of its own."""
+"""The network as the daemon reports it, in a network namespace of the test."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ip(words: str) -> None:
 
 
 def apart(work: Callable[[], Awaitable[None]]) -> None:
-    """Run something on a thread in a new network namespace, which ends with it."""
+    """Run a function on a thread in a new network namespace."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("making a network namespace takes root and the program ip")
     failed: list[BaseException] = []
@@ -60,19 +60,19 @@ class Watched:
     """A running watch, and its reports."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.reports: list[str] = []
         self._heard = asyncio.Event()
         self.watch = NetworkWatch(self._hear)
         self.task = asyncio.create_task(self.watch.run())
 
-    def _hear(self, said: list[str], _: Network) -> None:
-        self.said += said
+    def _hear(self, reports: list[str], _: Network) -> None:
+        self.reports += reports
         self._heard.set()
 
     async def until(self, *words: str) -> None:
         """Wait until all of this was reported."""
         async with asyncio.timeout(DEADLINE_S):
-            while not all(any(word in each for each in self.said) for word in words):
+            while not all(any(word in each for each in self.reports) for word in words):
                 self._heard.clear()
                 await self._heard.wait()
 
@@ -100,7 +100,7 @@ def test_changes_of_links_addresses_and_routes_are_reported() -> None:
         ip("link set far down")
         await found.until("near is down")
         ip("link del near")
-        await found.until("near is gone", "near is gone", "default route gone")
+        await found.until("near was removed", "near was removed", "default route removed")
         assert found.watch.now == Network([lo], [])
         found.task.cancel()
 
@@ -167,7 +167,7 @@ def test_unchanged_parts_are_not_reported() -> None:
     assert changes(one, Network([Interface("eth0", up=False)])) == [
         "eth0 is down",
         "eth0 has lost 192.0.2.2/24",
-        "default route gone",
+        "default route removed",
     ]
 
 
@@ -177,9 +177,13 @@ async def test_it_is_an_event_of_no_dataflow() -> None:
     first = asyncio.ensure_future(anext(watcher))
     await asyncio.sleep(0)
     event_bus.network_changed(["eth0 is down"], Network([Interface("eth0", up=False)]))
-    told = await first
-    assert (told.what, told.dataflow, told.text) == ("network-changed", "", "eth0 is down")
-    assert told.data["interfaces"] == [{"name": "eth0", "up": False, "addresses": []}]
+    event = await first
+    assert (event.what, event.dataflow, event.text) == (
+        "network-changed",
+        "",
+        "eth0 is down",
+    )
+    assert event.data["interfaces"] == [{"name": "eth0", "up": False, "addresses": []}]
     await watcher.aclose()
 
 

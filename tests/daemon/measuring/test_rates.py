@@ -81,7 +81,7 @@ def test_rates_cover_the_window_only() -> None:
     assert history.window == pytest.approx(5.0)
 
 
-def test_a_late_sample_still_divides_by_the_time_that_passed() -> None:
+def test_a_late_sample_divides_by_the_real_interval() -> None:
     history = EdgeHistory(window=1.0)
     history.add(0.0, [_seen()])
     history.add(7.0, [_seen(sent=70)])

@@ -157,7 +157,7 @@ async def test_rates_are_reported_once_a_second() -> None:
     assert sources["a/o"].choices == 2
 
 
-async def test_a_poll_between_two_stores_is_taken_again() -> None:
+async def test_a_poll_between_two_stores_is_repeated() -> None:
     polls = 0
 
     def poll() -> Counters:

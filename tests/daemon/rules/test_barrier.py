@@ -1,7 +1,7 @@
 from dorad.daemon.rules.barrier import Barrier, Phase
 
 
-def test_it_opens_when_all_have_connected() -> None:
+def test_the_barrier_opens_when_all_nodes_have_connected() -> None:
     barrier = Barrier.of(["a", "b"]).connected("a")
     assert barrier.phase is Phase.WAITING
     assert barrier.connected("b").phase is Phase.OPEN
@@ -15,16 +15,16 @@ def test_a_node_outside_the_cohort_does_not_count() -> None:
     assert Barrier.of(["a"]).connected("dynamic").pending == {"a"}
 
 
-def test_an_early_end_aborts_the_start_of_those_who_wait() -> None:
+def test_an_early_end_aborts_the_start_of_waiting_nodes() -> None:
     barrier = Barrier.of(["a", "b"]).connected("a").ended("b")
     assert (barrier.phase, barrier.root_cause) == (Phase.ABORTED, "b")
 
 
-def test_an_early_end_aborts_the_start_of_those_who_have_yet_to_connect() -> None:
+def test_an_early_end_aborts_the_start_of_nodes_that_have_not_connected() -> None:
     assert Barrier.of(["a", "b"]).ended("b").phase is Phase.ABORTED
 
 
-def test_an_early_end_without_others_spoils_nothing() -> None:
+def test_an_early_end_of_a_lone_node_aborts_nothing() -> None:
     assert Barrier.of(["a"]).ended("a").phase is Phase.OPEN
 
 
@@ -34,11 +34,11 @@ def test_the_end_of_a_connected_node_does_not_keep_the_others_waiting() -> None:
     assert barrier.connected("b").phase is Phase.OPEN
 
 
-def test_the_end_of_the_last_awaited_aborts_only_if_somebody_is_there() -> None:
+def test_the_end_of_the_last_missing_node_aborts_only_if_others_wait() -> None:
     assert Barrier.of(["a", "b"]).connected("a").ended("a").ended("b").phase is Phase.OPEN
 
 
-def test_a_aborted_start_stays_aborted_with_its_first_root_cause() -> None:
+def test_an_aborted_start_stays_aborted_with_its_first_root_cause() -> None:
     barrier = Barrier.of(["a", "b", "c"]).ended("a").ended("b").connected("c").forced_open()
     assert (barrier.phase, barrier.root_cause) == (Phase.ABORTED, "a")
 

@@ -39,7 +39,7 @@ ABORTED = ExitContext(root_cause="early")
         ),
     ],
 )
-def test_an_exit_is_judged_by_what_the_daemon_did(
+def test_the_result_of_an_exit_depends_on_the_daemons_actions(
     exit_: Exit, context: ExitContext, outcome: Outcome
 ) -> None:
     assert classify("node", exit_, context).outcome is outcome
@@ -49,7 +49,7 @@ def test_a_cascading_failure_names_the_node_that_caused_it() -> None:
     assert classify("node", Exit(code=1), ABORTED).root_cause == "early"
 
 
-def test_a_failure_keeps_what_the_node_wrote() -> None:
+def test_a_failure_keeps_the_nodes_stderr() -> None:
     assert classify("node", Exit(code=1), ExitContext(), ("a", "b")).stderr == ("a", "b")
 
 
@@ -61,11 +61,11 @@ def test_a_failure_keeps_what_the_node_wrote() -> None:
         (Exit(signal=signal.SIGKILL), FORCED, "had to be killed"),
     ],
 )
-def test_the_reason_goes_on_after_the_name(exit_: Exit, context: ExitContext, reason: str) -> None:
+def test_the_reason_follows_the_name(exit_: Exit, context: ExitContext, reason: str) -> None:
     assert classify("node", exit_, context).reason == reason
 
 
-def test_a_sigkill_from_elsewhere_is_said_not_to_be_ours() -> None:
+def test_a_foreign_sigkill_is_reported_as_foreign() -> None:
     assert "not sent by dora" in classify("node", Exit(signal=signal.SIGKILL)).reason
 
 

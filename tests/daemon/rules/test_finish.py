@@ -29,7 +29,7 @@ def test_two_inputs_from_one_source_close_together() -> None:
     assert closing == Closing("b", ("x", "y"), drained=True)
 
 
-def test_only_direct_consumers_are_told() -> None:
+def test_only_direct_consumers_are_notified() -> None:
     closings = flow_of(chain("a", "b", "c"), exit_when_nodes_finish=False).close_source("a")[1]
     assert [closing.unit for closing in closings] == ["b"]
 
@@ -39,12 +39,12 @@ def test_closing_a_source_again_changes_nothing() -> None:
     assert once.close_source("a") == (once, ())
 
 
-def test_an_ended_consumer_is_not_told() -> None:
+def test_an_ended_consumer_is_not_notified() -> None:
     assert flow(node("a"), node("b", "a")).without("b").close_source("a")[1] == ()
 
 
 @pytest.mark.parametrize("other", ["dora/timer/millis/100", "dora/logs"])
-def test_a_timer_or_log_input_keeps_a_node_going(other: str) -> None:
+def test_a_timer_or_log_input_keeps_a_node_running(other: str) -> None:
     assert not flow(node("a"), node("b", "a", t=other)).close_source("a")[1][0].drained
 
 
@@ -59,14 +59,14 @@ def test_a_node_fed_by_a_timer_alone_stays_a_source() -> None:
     assert start.endless == {"a"}
 
 
-def test_a_loop_is_not_drained_by_itself() -> None:
+def test_a_loop_does_not_drain_itself() -> None:
     start = flow(node("s"), node("a", x="s", y="b"), node("b", x="a"))
     after, closings = start.close_source("s")
     assert closings == (Closing("a", ("x",), drained=False),)
     assert after.drained == frozenset()
 
 
-def test_a_look_at_every_node_costs_no_more_than_there_are_nodes() -> None:
+def test_checking_every_node_takes_linear_time() -> None:
     def seconds(count: int) -> float:
         after = (node(f"n{number}", x=f"n{number - 1}") for number in range(1, count))
         found = flow(node("n0"), *after)
@@ -80,5 +80,5 @@ def test_a_look_at_every_node_costs_no_more_than_there_are_nodes() -> None:
             best = min(best, time.process_time() - begun)
         return best
 
-    # Four times as many: with a look at all for each it would be sixteen times as long.
+    # Four times as many nodes take four times as long, not sixteen times.
     assert seconds(1600) < 9 * seconds(400)

@@ -7,8 +7,8 @@ BUSY = Vitals(asleep=False, pulse=1)
 BEFORE = Health(pulse=1, healthy_at=10)
 
 
-def well(vitals: Vitals) -> bool:
-    """Whether a node that was well at 10 is so at 12 as well."""
+def healthy(vitals: Vitals) -> bool:
+    """Return True if a node that was healthy at 10 is still healthy at 12."""
     return health_after(BEFORE, vitals, 12) == Health(vitals.pulse, 12)
 
 
@@ -24,26 +24,26 @@ def well(vitals: Vitals) -> bool:
         (Vitals(asleep=True, pulse=1, queued=1), False),
     ],
 )
-def test_a_node_is_well_that_moves_or_waits_and_answers(vitals: Vitals, is_well: bool) -> None:
-    assert well(vitals) is is_well
+def test_a_node_is_healthy_if_it_moves_or_waits_and_answers(vitals: Vitals, is_well: bool) -> None:
+    assert healthy(vitals) is is_well
 
 
-def test_silence_counts_from_when_it_was_last_well() -> None:
+def test_silence_counts_from_the_last_healthy_check() -> None:
     seen = health_after(BEFORE, BUSY, 12)
     assert seen.silent_for(12.5) == 2.5
 
 
-def test_the_first_look_finds_every_node_well() -> None:
+def test_the_first_check_finds_every_node_healthy() -> None:
     assert health_after(None, BUSY, 12) == Health(1, 12)
 
 
-def test_a_node_that_has_dropped_its_node_is_not_well_whatever_its_words_say() -> None:
+def test_a_process_that_has_dropped_its_node_is_unhealthy_whatever_its_words() -> None:
     for words in (Vitals(connected=False), Vitals(connected=False, asleep=False, pulse=7)):
         assert health_after(BEFORE, words, 12) == BEFORE
     assert health_after(None, Vitals(connected=False), 12).healthy_at == 12
 
 
-def test_a_halted_node_is_not_well_at_rest_but_is_if_it_has_moved() -> None:
+def test_a_sigstopped_node_is_healthy_only_if_it_has_moved() -> None:
     at_rest = Vitals(asleep=True, pulse=1)
     assert health_after(BEFORE, at_rest, 12, sigstopped=True) == BEFORE
     moved = Vitals(asleep=True, pulse=2)

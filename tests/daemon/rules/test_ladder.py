@@ -9,9 +9,9 @@ def test_the_default_ladder_ends_after_fifteen_seconds() -> None:
     )
 
 
-def test_the_kill_comes_half_a_grace_after_sigterm() -> None:
+def test_sigkill_follows_half_a_grace_after_sigterm() -> None:
     assert [step.after for step in ladder(4)] == [0, 4, 6]
 
 
-def test_no_grace_takes_all_steps_at_once() -> None:
+def test_a_grace_of_zero_takes_all_steps_at_once() -> None:
     assert [step.after for step in ladder(0)] == [0, 0, 0]

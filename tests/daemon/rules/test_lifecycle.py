@@ -66,7 +66,7 @@ def test_a_source_that_ends_drains_its_consumer() -> None:
     ]
 
 
-def test_a_failed_source_is_told_between_close_and_stop() -> None:
+def test_a_failed_source_is_reported_between_close_and_stop() -> None:
     assert started(chain("a", "b")).after_exit(failed("a")) == [
         CloseInput("b", "a"),
         SendNodeFailed("b", "a", "exited with code 1", ("a",)),
@@ -74,19 +74,19 @@ def test_a_failed_source_is_told_between_close_and_stop() -> None:
     ]
 
 
-def test_a_failure_after_the_outputs_were_done_is_still_told() -> None:
+def test_a_failure_after_the_outputs_were_done_is_still_reported() -> None:
     life = started(dataflow(node("a"), node("b", "a", t="dora/timer/secs/1")))
     assert life.outputs_done("a") == [CloseInput("b", "a")]
     assert life.after_exit(failed("a")) == [SendNodeFailed("b", "a", "exited with code 1", ("a",))]
 
 
-def test_nothing_is_told_after_a_stop_event() -> None:
+def test_no_events_follow_a_stop_event() -> None:
     life = started(chain("a", "b"))
     life.outputs_done("a")
     assert life.after_exit(failed("a")) == []
 
 
-def test_nothing_is_told_to_a_node_that_ended() -> None:
+def test_an_ended_node_gets_no_events() -> None:
     life = started(chain("a", "b"))
     life.after_exit(ok("b"))
     assert life.after_exit(failed("a")) == [Finish()]
@@ -97,7 +97,7 @@ def test_the_dataflow_ends_with_its_last_spawned_node() -> None:
     assert life.after_exit(ok("a")) == [CloseInput("d", "a"), Stop("d", DRAINED), Finish()]
 
 
-def test_a_dynamic_node_that_leaves_closes_what_it_fed() -> None:
+def test_a_dynamic_node_that_leaves_closes_the_inputs_it_fed() -> None:
     life = started(dataflow(node("d", dynamic=True), node("b", "d")))
     assert life.outputs_done("d") == [CloseInput("b", "d"), Stop("b", DRAINED)]
 
@@ -117,14 +117,14 @@ def test_a_node_that_ends_well_before_it_connects_aborts_but_lets_the_others_run
     assert isinstance(abort_start, AbortStart)
 
 
-def test_after_a_aborted_start_no_events_are_sent() -> None:
+def test_after_an_aborted_start_no_events_are_sent() -> None:
     life = Lifecycle(chain("a", "b", "c"))
     life.after_exit(ok("b"))
     actions: list[Action] = life.after_exit(failed("a")) + life.after_exit(failed("c"))
     assert actions == [Finish()]
 
 
-def test_one_node_that_never_connects_is_fine() -> None:
+def test_a_lone_node_that_never_connects_may_end_well() -> None:
     assert Lifecycle(dataflow(node("a"))).after_exit(ok("a")) == [OpenBarrier(), Finish()]
 
 
@@ -144,7 +144,7 @@ def test_during_a_stop_inputs_stay_as_they_are() -> None:
     assert [life.after_exit(ok("a")), life.after_exit(ok("b"))] == [[], [Finish()]]
 
 
-def test_a_restart_is_told_to_those_who_listen_and_closes_nothing() -> None:
+def test_a_restart_is_reported_to_consumers_and_closes_nothing() -> None:
     life = started(dataflow(node("a"), node("b", "a"), node("c", "a"), node("s")))
     life.after_exit(ok("c"))
     assert life.after_run("a") == [SendNodeRestarted("b", "a")]
@@ -152,7 +152,7 @@ def test_a_restart_is_told_to_those_who_listen_and_closes_nothing() -> None:
     assert life.after_run("a") == []
 
 
-def test_who_may_be_restarted() -> None:
+def test_which_nodes_may_be_restarted() -> None:
     life = started(dataflow(node("a"), node("b", "a"), node("c", "b")))
     assert [life.may_restart(name) for name in "abc"] == [True, True, True]
     life.after_exit(ok("a"))
@@ -161,7 +161,7 @@ def test_who_may_be_restarted() -> None:
     assert not life.may_restart("c")
 
 
-def test_a_spoilt_start_restarts_nobody() -> None:
+def test_after_an_aborted_start_no_node_is_restarted() -> None:
     life = Lifecycle(chain("a", "b"))
     life.after_exit(ok("b"))
     assert not life.may_restart("a")
@@ -185,14 +185,14 @@ def test_the_input_of_an_added_node_from_one_that_has_ended_is_closed() -> None:
     assert life.changed(after) == [CloseInput("c", "x")]
 
 
-def test_an_edge_that_stays_is_as_open_or_closed_as_it_was() -> None:
+def test_a_kept_edge_stays_open_or_closed() -> None:
     life = started(dataflow(node("a"), node("b"), node("c", x="a", y="b")))
     life.outputs_done("a")
     assert life.changed(dataflow(node("a"), node("b"), node("c", x="a", y="b", z="b"))) == []
     assert open_of(life.flow.open_inputs)["c"] == {"y", "z"}
 
 
-def test_a_removed_edge_closes_nothing_and_a_node_without_any_left_works_on() -> None:
+def test_a_removed_edge_closes_nothing_and_its_node_keeps_running_without_inputs() -> None:
     life = started(chain("a", "b"))
     assert life.changed(dataflow(node("a"), node("b"))) == []
     assert life.after_exit(ok("a")) == []
@@ -205,7 +205,7 @@ def test_the_removal_of_the_last_node_does_not_end_the_dataflow() -> None:
     assert life.stop() == [StopAll(), Finish()]
 
 
-def test_a_node_that_has_ended_is_told_of_no_change() -> None:
+def test_an_ended_node_is_notified_of_no_change() -> None:
     life = started(dataflow(node("a"), node("b"), node("c", "a")))
     life.after_exit(ok("b"))
     life.after_exit(ok("c"))
@@ -229,7 +229,7 @@ STEPS = st.lists(
 
 
 def step(life: Lifecycle, what: str, name: str) -> list[Action]:
-    """Let something happen to a node, if it can."""
+    """Apply an event to a node if it is possible."""
     match what:
         case "connected":
             return life.connected(name)
@@ -247,7 +247,7 @@ def step(life: Lifecycle, what: str, name: str) -> list[Action]:
 
 
 @given(STEPS, STEPS)
-def test_a_restored_lifecycle_decides_as_the_one_it_was_taken_from(
+def test_a_restored_lifecycle_decides_like_the_original(
     before: list[tuple[str, str]], after: list[tuple[str, str]]
 ) -> None:
     life = Lifecycle(FLOW)

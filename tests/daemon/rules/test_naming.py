@@ -1,4 +1,4 @@
-"""Which dataflow a user means."""
+"""Finding the dataflow that a user names."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ KNOWN = [
         ("leg", True, 4),
     ],
 )
-def test_the_one_that_is_meant_is_found(wanted: str, ended_too: bool, place: int) -> None:
+def test_a_dataflow_is_found_by_name_or_uuid(wanted: str, ended_too: bool, place: int) -> None:
     assert find(KNOWN, wanted, ended_too=ended_too) == place
 
 
@@ -48,13 +48,13 @@ def test_the_one_that_is_meant_is_found(wanted: str, ended_too: bool, place: int
         (U[5], "not-found", U[5]),
     ],
 )
-def test_one_that_is_not_clear_is_an_error(wanted: str | None, code: str, word: str) -> None:
+def test_an_ambiguous_name_is_an_error(wanted: str | None, code: str, word: str) -> None:
     with pytest.raises(ControlError, match=word) as raised:
         find(KNOWN, wanted)
     assert raised.value.code == code
 
 
-def test_without_a_name_the_only_one_that_runs_is_meant_or_the_last_that_did() -> None:
+def test_without_a_name_the_only_running_dataflow_or_the_last_one_is_used() -> None:
     assert find(KNOWN[:2], None) == 1
     assert find(KNOWN[3:], None, ended_too=True) == 1
     with pytest.raises(ControlError, match="no dataflow runs"):

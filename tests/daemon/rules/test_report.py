@@ -8,7 +8,7 @@ def result(name: str, outcome: Outcome, code: int = 1, root_cause: str | None = 
     return Result(name, outcome, Exit(code=code), f"exited with code {code}", root_cause, stderr)
 
 
-def test_there_is_no_report_when_all_is_well() -> None:
+def test_without_failures_there_is_no_report() -> None:
     assert failure_report([result("a", Outcome.OK, 0)]) == ()
 
 
@@ -36,7 +36,7 @@ def test_consequences_are_counted_behind_the_cause() -> None:
     assert blocks[1].lines == ()
 
 
-def test_a_root_cause_that_ended_well_is_named_all_the_same() -> None:
+def test_a_root_cause_that_ended_with_code_0_is_named_too() -> None:
     blocks = failure_report(
         [result("a", Outcome.OK, 0), result("b", Outcome.CASCADING, root_cause="a")]
     )

@@ -9,8 +9,8 @@ from dorad.daemon.rules.restart import (
     RestartHistory,
     decide,
 )
-from dorad.dataflow.model import Restart as Keys
-from dorad.dataflow.model import RestartPolicy
+from dorad.dataflow.settings import Restart as Keys
+from dorad.dataflow.settings import RestartPolicy
 
 NEVER, ON_FAILURE, ALWAYS = RestartPolicy.NEVER, RestartPolicy.ON_FAILURE, RestartPolicy.ALWAYS
 
@@ -29,7 +29,7 @@ def decided(
 
 
 def delays(keys: Keys, count: int, chance: float = 0) -> list[float]:
-    """The delays of so many restarts in a row."""
+    """Return the delays of `count` restarts in a row."""
     history, found = RestartHistory(), []
     for _ in range(count):
         decision = decided(keys, history=history, chance=chance)
@@ -50,14 +50,14 @@ def delays(keys: Keys, count: int, chance: float = 0) -> list[float]:
         (ALWAYS, False, True),
     ],
 )
-def test_the_policy_says_after_which_end_a_node_is_restarted(
+def test_the_policy_decides_after_which_exits_a_node_is_restarted(
     policy: RestartPolicy, ok: bool, restarts: bool
 ) -> None:
     decision = decided(Keys(policy), ok=ok)
     assert isinstance(decision, Restart if restarts else NoRestart)
 
 
-def test_without_a_delay_a_node_is_restarted_at_once_as_often_as_it_takes() -> None:
+def test_without_a_delay_a_node_is_restarted_at_once_without_limit() -> None:
     assert delays(Keys(ALWAYS), 100) == [0.0] * 100
 
 
@@ -73,12 +73,12 @@ def test_the_delay_is_capped() -> None:
     assert delays(Keys(ALWAYS, delay=0.3, max_delay=0.5), 3) == [0.3, 0.5, 0.5]
 
 
-def test_chance_adds_up_to_a_quarter_but_never_exceeds_the_cap() -> None:
+def test_jitter_adds_up_to_a_quarter_but_never_exceeds_the_cap() -> None:
     assert delays(Keys(ALWAYS, delay=1), 2, chance=1) == [1 + JITTER, 2 * (1 + JITTER)]
     assert delays(Keys(ALWAYS, delay=1, max_delay=1.1), 2, chance=1) == [1.1, 1.1]
 
 
-def test_after_the_last_restart_it_gives_up_and_says_how_often_it_tried() -> None:
+def test_after_the_last_restart_it_gives_up_with_the_number_of_restarts() -> None:
     keys = Keys(ALWAYS, max_restarts=3)
     assert delays(keys, 3) == [0, 0, 0]
     assert decided(keys, history=RestartHistory(3, 0)) == GiveUp("gave up after 3 restarts")
@@ -87,20 +87,20 @@ def test_after_the_last_restart_it_gives_up_and_says_how_often_it_tried() -> Non
     )
 
 
-def test_a_limit_of_a_window_is_said_to_be_one() -> None:
+def test_giving_up_names_the_window_of_the_limit() -> None:
     keys = Keys(ALWAYS, max_restarts=2, window=10)
     assert decided(keys, history=RestartHistory(2, 0), now=10) == GiveUp(
         "gave up after 2 restarts within 10 s"
     )
 
 
-def test_the_counter_and_the_delay_start_anew_when_the_window_is_over() -> None:
+def test_counter_and_delay_are_reset_when_the_window_is_over() -> None:
     keys = Keys(ALWAYS, max_restarts=2, delay=1, window=10)
     decision = decided(keys, history=RestartHistory(2, 0), now=10.1)
     assert decision == Restart(1, RestartHistory(1, 10.1))
 
 
-def test_without_a_window_the_counter_never_starts_anew() -> None:
+def test_without_a_window_the_counter_is_never_reset() -> None:
     keys = Keys(ALWAYS, max_restarts=2)
     assert isinstance(decided(keys, history=RestartHistory(2, 0), now=1e9), GiveUp)
 

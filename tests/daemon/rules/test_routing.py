@@ -1,4 +1,4 @@
-"""Where a node's lines go, besides its log file."""
+"""Routes of a node's lines, besides its log file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from dorad.daemon.rules.routing import InputRef, Router, routes_of
 from dorad.dataflow.load import parse
-from dorad.dataflow.model import Logging
+from dorad.dataflow.settings import Logging
 from dorad.logs.nodelog import Batch
 from dorad.logs.record import parse_line
 
@@ -32,8 +32,8 @@ def batch(node: str, *lines: str, stream: str = "stdout") -> Batch:
     return Batch(node, records, raw)
 
 
-class Mailroom:
-    """A broker that notes what is sent; `silent` outputs have no receiver."""
+class FakeBroker:
+    """A broker that records messages; `silent` outputs have no receiver."""
 
     def __init__(self, *silent: str) -> None:
         self.silent = silent
@@ -57,12 +57,12 @@ TALKER = """
 
 
 def sent(dataflow: Dataflow, lines: Batch, *silent: str) -> list[tuple[InputRef, str]]:
-    mailroom = Mailroom(*silent)
-    Router("id", mailroom, routes_of(dataflow)).route(lines)
-    return mailroom.sent
+    broker = FakeBroker(*silent)
+    Router("id", broker, routes_of(dataflow)).route(lines)
+    return broker.sent
 
 
-def test_every_line_goes_out_of_send_stdout_as_with_its_newline() -> None:
+def test_send_stdout_as_carries_every_line_with_its_newline() -> None:
     lines = batch("talk", "hello", "WARNING:root:hot")
     assert sent(flow(TALKER), lines, "logs") == [
         (InputRef("talk", "lines"), "hello\n"),
@@ -81,12 +81,12 @@ def test_send_logs_as_carries_log_messages() -> None:
     ]
 
 
-def test_what_min_log_level_held_back_leaves_through_send_stdout_as_alone() -> None:
+def test_lines_below_min_log_level_are_sent_by_send_stdout_as_only() -> None:
     lines = batch("talk", "hello")._replace(records=[])
     assert {target.input for target, _ in sent(flow(TALKER), lines)} == {"lines"}
 
 
-def test_an_output_that_nothing_receives_costs_no_message() -> None:
+def test_no_message_is_sent_on_an_output_without_receivers() -> None:
     assert sent(flow(TALKER), batch("talk", "hello"), "lines", "logs") == []
 
 
@@ -116,14 +116,14 @@ WATCHED = """
         ("dora/logs/info/watch", "watch", "stdout", "plain", False),
     ],
 )
-def test_a_log_input_gets_what_it_asks_for(
+def test_a_log_input_gets_the_lines_it_selects(
     source: str, node: str, stream: str, line: str, arrives: bool
 ) -> None:
     found = sent(flow(WATCHED.replace("SOURCE", source)), batch(node, line, stream=stream))
     assert [target for target, _ in found] == ([InputRef("watch", "x")] if arrives else [])
 
 
-def test_two_nodes_that_watch_each_other_get_each_others_lines_once() -> None:
+def test_two_nodes_with_log_inputs_from_each_other_get_each_line_once() -> None:
     dataflow = flow("""
         nodes:
           - {id: a, path: a.py, inputs: {logs: dora/logs}}
@@ -132,16 +132,16 @@ def test_two_nodes_that_watch_each_other_get_each_others_lines_once() -> None:
     assert [target.node for target, _ in sent(dataflow, batch("a", "x"))] == ["b"]
 
 
-def test_nobody_listens_where_nobody_asked() -> None:
+def test_without_log_inputs_there_are_no_routes() -> None:
     assert routes_of(flow("nodes: [{id: a, path: a.py}]")) == {}
 
 
 def test_the_router_follows_changes_of_the_dataflow() -> None:
-    mailroom = Mailroom("logs")
-    router = Router("id", mailroom)
+    broker = FakeBroker("logs")
+    router = Router("id", broker)
     dataflow = flow(TALKER)
     quiet = replace(dataflow.nodes[0], logging=Logging())
     for text, now in (("one", dataflow), ("two", replace(dataflow, nodes=(quiet,)))):
         router.update(now)
         router.route(batch("talk", text))
-    assert mailroom.sent == [(InputRef("talk", "lines"), "one\n")]
+    assert broker.sent == [(InputRef("talk", "lines"), "one\n")]

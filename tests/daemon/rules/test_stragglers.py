@@ -14,7 +14,7 @@ def waits(
     return Remaining(name, grace, has_own_work, since, drained)
 
 
-def test_a_node_within_its_grace_is_left_alone() -> None:
+def test_a_node_within_its_grace_is_not_stopped() -> None:
     assert stragglers([waits()], now=9.9) == ()
 
 
@@ -24,7 +24,7 @@ def test_an_overdue_node_is_to_be_stopped() -> None:
     assert found.reason == "still runs 10 s after all its inputs closed"
 
 
-def test_a_silent_node_is_told_apart() -> None:
+def test_a_straggler_without_messages_has_its_own_reason() -> None:
     (found,) = stragglers([waits(drained=False)], now=12)
     assert found.reason == "has neither sent nor received anything for 12 s"
 
@@ -32,7 +32,7 @@ def test_a_silent_node_is_told_apart() -> None:
 @pytest.mark.parametrize(
     "other", [waits("b", has_own_work=True), waits("b", grace=None), waits("b", since=5)]
 )
-def test_one_node_that_may_go_on_saves_all(other: Remaining) -> None:
+def test_one_node_that_may_continue_keeps_all_running(other: Remaining) -> None:
     assert stragglers([waits("a"), other], now=12) == ()
 
 
@@ -44,7 +44,7 @@ def test_nothing_remaining_means_nothing_to_stop() -> None:
     assert stragglers([], now=12) == ()
 
 
-def test_the_next_look_is_when_the_last_node_is_due() -> None:
+def test_the_next_check_is_when_the_last_node_is_due() -> None:
     assert next_check([waits("a", since=1), waits("b", since=3)], now=5) == 8
 
 
@@ -59,7 +59,7 @@ def test_the_grace_comes_from_the_environment(text: str, grace: float | None) ->
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan"])
-def test_a_grace_that_is_no_time_is_refused(text: str) -> None:
+def test_an_invalid_grace_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be a number of seconds, or off"):
         default_grace({"DORA_FINISH_DRAIN_GRACE_SECS": text})
 

@@ -1,4 +1,4 @@
-"""What waits for a slow reader is bounded in number and bytes; the oldest messages go."""
+"""Messages for a slow reader are bounded in number and bytes; the oldest are dropped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _numbers(outbox: Outbox) -> list[tuple[str, int]]:
     return found
 
 
-def test_messages_come_in_their_order() -> None:
+def test_messages_keep_their_order() -> None:
     outbox = Outbox(10)
     for number, topic in enumerate("abab"):
         outbox.put(_message(topic, number))

@@ -1,4 +1,4 @@
-"""Receiving topics and sending on them through the control API, beside nodes at work."""
+"""Receiving topics and sending on them through the control API, while nodes run."""
 
 from __future__ import annotations
 
@@ -59,11 +59,12 @@ async def _next(stream: Any) -> tuple[TopicHeader, pa.Array]:
 
 
 def _processes() -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and _MODULE in child.cmdline()
-    ]
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # ended meanwhile
+            if child.status() != psutil.STATUS_ZOMBIE and _MODULE in child.cmdline():
+                found.append(child)
+    return found
 
 
 _EXACT = """
@@ -79,7 +80,7 @@ while (event := node.next(timeout=0.01))["type"] != "STOP":
 
 @pytest.fixture
 async def sender(on: Stage) -> AsyncIterator[None]:
-    """Node `a` sends one and the same message all the time."""
+    """Node `a` sends the same message continually."""
     environ = {**os.environ, "DORA_NODE_CONFIG": on.broker.node_config("a")}
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", _EXACT, env=environ)
     yield
@@ -223,7 +224,7 @@ async def _drain(stream: Any) -> None:
         pass
 
 
-async def test_a_process_that_dies_is_an_error(on: Stage, subs: Subscriptions) -> None:
+async def test_a_subscription_process_that_dies_is_an_error(on: Stage, subs: Subscriptions) -> None:
     async with pair(on):
         async with _received(subs) as stream:
             await _next(stream)

@@ -18,13 +18,13 @@ TERMINATED = Exit(signal=signal.SIGTERM)
 
 
 async def within(command: Coroutine[Any, Any, None]) -> None:
-    """Await a command, but not for ever."""
+    """Await a command with a deadline."""
     async with asyncio.timeout(DEADLINE_S):
         await command
 
 
 async def ends(stage: Stage, name: str, exit_: Exit = FINE) -> None:
-    """Let a node end once it is asked to."""
+    """Let a node exit when it is asked to."""
     await stage.called("stop", name, "MANUAL")
     stage.processes[name].end(exit_)
 
@@ -44,7 +44,7 @@ def with_(flow: Dataflow, *nodes: NodeSpec) -> Dataflow:
 # -- restart -----------------------------------------------------------------------------------
 
 
-async def test_a_restart_asks_the_process_to_end_and_starts_the_next_whatever_the_policy() -> None:
+async def test_a_restart_stops_the_process_and_starts_the_next_regardless_of_the_policy() -> None:
     stage = Stage(chain("a", "b"))
     async with running(stage):
         stage.connect("a", "b")
@@ -59,7 +59,7 @@ async def test_a_restart_asks_the_process_to_end_and_starts_the_next_whatever_th
         stage.supervisor.kill("was killed")
 
 
-async def test_a_restart_walks_up_the_ladder() -> None:
+async def test_a_restart_follows_the_stop_ladder() -> None:
     stage = Stage(chain("a"), ignores=frozenset({signal.SIGTERM}))
     async with running(stage):
         stage.connect("a")
@@ -81,7 +81,7 @@ async def test_a_restart_does_not_count_against_the_limit() -> None:
         stage.supervisor.kill("was killed")
 
 
-async def test_a_restart_cuts_short_the_delay_of_a_node_between_two_lives() -> None:
+async def test_a_restart_ends_a_restart_delay() -> None:
     stage = Stage(dataflow(node("a", options=restarted(delay=60))))
     async with running(stage):
         stage.connect("a")
@@ -92,7 +92,7 @@ async def test_a_restart_cuts_short_the_delay_of_a_node_between_two_lives() -> N
         stage.supervisor.kill("was killed")
 
 
-async def test_a_drained_node_is_not_restarted_by_hand_either() -> None:
+async def test_a_drained_node_cannot_be_restarted_manually() -> None:
     stage = Stage(chain("a", "b"))
     async with running(stage):
         stage.connect("a", "b")
@@ -128,7 +128,7 @@ async def test_a_stop_of_the_dataflow_overtakes_a_restart() -> None:
             await restart
 
 
-async def test_what_cannot_be_asked_for_is_refused_in_words() -> None:
+async def test_an_impossible_command_is_refused_with_the_reason() -> None:
     stage = Stage(dataflow(node("a"), node("b"), node("d", dynamic=True)))
     async with running(stage):
         stage.connect("a", "b")
@@ -153,7 +153,7 @@ async def test_what_cannot_be_asked_for_is_refused_in_words() -> None:
 # -- stop and remove ---------------------------------------------------------------------------
 
 
-async def test_a_stopped_node_is_not_restarted_and_its_consumers_are_told() -> None:
+async def test_a_stopped_node_is_not_restarted_and_its_consumers_are_notified() -> None:
     stage = Stage(dataflow(node("a", options=restarted()), node("b", "a")))
     async with running(stage) as task:
         stage.connect("a", "b")
@@ -177,7 +177,7 @@ async def test_a_node_that_waits_for_its_restart_is_stopped_at_once() -> None:
     assert task.result()[0].ok
 
 
-async def test_a_removed_node_is_gone_and_its_consumers_are_told() -> None:
+async def test_a_removed_node_no_longer_exists_and_its_consumers_are_notified() -> None:
     flow = dataflow(node("a"), node("b", "a", t="dora/timer/secs/1"))
     stage = Stage(flow)
     async with running(stage) as task:
@@ -194,14 +194,14 @@ async def test_a_removed_node_is_gone_and_its_consumers_are_told() -> None:
     assert [result.node for result in task.result()] == ["b"]
 
 
-async def test_a_dataflow_without_its_last_node_lives_until_it_is_stopped() -> None:
+async def test_a_dataflow_without_nodes_runs_until_it_is_stopped() -> None:
     stage = Stage(chain("a"))
     async with running(stage) as task:
         stage.connect("a")
         asked = asyncio.create_task(ends(stage, "a"))
         await within(stage.supervisor.commands.remove("a", dataflow()))
         await asked
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # nothing may happen
         assert not task.done()
         stage.supervisor.stop()
 
@@ -209,7 +209,7 @@ async def test_a_dataflow_without_its_last_node_lives_until_it_is_stopped() -> N
 # -- add ---------------------------------------------------------------------------------------
 
 
-async def test_an_added_node_is_started_and_tended_like_the_others() -> None:
+async def test_an_added_node_is_started_and_supervised_like_the_others() -> None:
     flow = chain("a", "b")
     stage = Stage(flow)
     async with running(stage) as task:
@@ -251,7 +251,7 @@ async def test_a_name_is_not_added_twice() -> None:
         stage.processes["a"].end(FINE)
 
 
-async def test_an_added_node_whose_sources_have_ended_is_told_so() -> None:
+async def test_an_added_node_whose_sources_have_ended_is_notified() -> None:
     flow = dataflow(node("a"), node("b"))
     stage = Stage(flow)
     async with running(stage):
@@ -300,7 +300,7 @@ async def test_a_replacement_is_started_first_and_takes_over_when_the_old_one_ha
     assert stage.processes["a"].signals == [signal.SIGKILL]
 
 
-async def test_a_node_is_not_replaced_while_an_earlier_daemons_handover_goes_on(
+async def test_a_node_is_not_replaced_while_the_handover_of_an_earlier_daemon_continues(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stage = Stage(chain("a"))
@@ -317,7 +317,7 @@ async def test_a_node_is_not_replaced_while_an_earlier_daemons_handover_goes_on(
         stage.supervisor.kill("was killed")
 
 
-async def test_a_replacement_that_ends_early_leaves_the_old_one_where_it_was() -> None:
+async def test_a_replacement_that_ends_early_leaves_the_old_process_running() -> None:
     stage = Stage(chain("a"))
     async with running(stage):
         stage.connect("a")
@@ -346,7 +346,7 @@ async def test_a_replacement_that_takes_too_long_is_killed() -> None:
         old.end(FINE)
 
 
-async def test_an_old_process_that_dies_meanwhile_is_followed_by_its_replacement() -> None:
+async def test_a_replacement_takes_over_if_the_old_process_exits_meanwhile() -> None:
     stage = Stage(chain("a"))
     async with running(stage):
         stage.connect("a")
@@ -385,7 +385,7 @@ async def test_an_edge_that_is_added_closes_with_its_source() -> None:
         stage.processes["b"].end(FINE)
 
 
-async def test_an_edge_that_is_taken_away_closes_nothing_and_drains_nobody() -> None:
+async def test_removing_an_edge_closes_no_input_and_drains_no_node() -> None:
     stage = Stage(chain("a", "b"))
     async with running(stage):
         stage.connect("a", "b")
@@ -397,7 +397,7 @@ async def test_an_edge_that_is_taken_away_closes_nothing_and_drains_nobody() -> 
         stage.processes["b"].end(FINE)
 
 
-async def test_a_command_is_carried_out_also_if_its_asker_goes_away() -> None:
+async def test_a_command_is_carried_out_even_if_its_caller_disconnects() -> None:
     stage = Stage(chain("a", "b"), ignores=frozenset({signal.SIGTERM}))
     async with running(stage):
         stage.connect("a", "b")

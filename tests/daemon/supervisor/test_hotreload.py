@@ -1,4 +1,4 @@
-"""Hot reload: when a file counts as changed, and what becomes of that in a running dataflow."""
+"""Hot reload: detection of changed files, and its effect in a running dataflow."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ OPERATOR = """
                 self.count += 1
                 send_output("number", pa.array([self.count + OFFSET]))
             elif dora_event["type"] == "RELOAD":
-                print("told of", dora_event["id"])
+                print("reported of", dora_event["id"])
             return DoraStatus.CONTINUE
 
     OFFSET = 0
@@ -31,7 +31,7 @@ OPERATOR = """
 
 
 def after(*looks: Signature | None) -> list[bool]:
-    """Whether each look at a file that was OLD has it taken up."""
+    """Return whether each poll of a file that was OLD reports a change."""
     file, found = Watched(OLD, OLD), []
     for now in looks:
         file, take_up = file.poll(now)
@@ -39,7 +39,7 @@ def after(*looks: Signature | None) -> list[bool]:
     return found
 
 
-def test_a_change_is_taken_up_when_it_is_there_twice() -> None:
+def test_a_change_is_applied_once_two_polls_agree() -> None:
     assert after(OLD, NEW, NEW, NEW) == [False, False, True, False]
 
 
@@ -47,12 +47,12 @@ def test_a_file_that_still_changes_is_waited_for() -> None:
     assert after(NEW, NEWER, NEW, NEWER, NEWER) == [False, False, False, False, True]
 
 
-def test_a_file_that_is_gone_for_a_moment_is_being_saved() -> None:
+def test_a_file_that_disappears_briefly_is_being_saved() -> None:
     assert after(None, None, NEW, NEW) == [False, False, False, True]
     assert after(NEW, None, OLD, OLD) == [False, False, False, False]
 
 
-def test_the_same_file_put_back_is_a_change_if_it_came_by_renaming(tmp_path: Path) -> None:
+def test_an_equal_file_moved_into_place_is_a_change(tmp_path: Path) -> None:
     file, other = tmp_path / "x.py", tmp_path / "y.py"
     file.write_text("a = 1")
     before = signature(file)
@@ -62,7 +62,7 @@ def test_the_same_file_put_back_is_a_change_if_it_came_by_renaming(tmp_path: Pat
     assert signature(other) is None
 
 
-def test_a_mistake_is_found_before_a_node_is_ended_for_it(tmp_path: Path) -> None:
+def test_a_syntax_error_is_found_before_the_node_is_stopped(tmp_path: Path) -> None:
     file = tmp_path / "x.py"
     file.write_text("def broken(")
     assert mistake_in(file) == "SyntaxError: '(' was never closed (x.py, line 1)"
@@ -90,18 +90,18 @@ def start(found: Daemon, folder: Path, **scripts: str) -> None:
 
 
 def save(path: Path, old: str, new: str) -> None:
-    """Save an edit as many editors do: into another file, which then takes the name."""
+    """Save an edit as many editors do: into another file that replaces the first."""
     whole = path.with_suffix(".tmp")
     whole.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     whole.rename(path)
 
 
-def said(folder: Path, node: str, text: str) -> bool:
+def output(folder: Path, node: str, text: str) -> bool:
     return any(text in line for line in logged(folder, node))
 
 
 @pytest.mark.timeout(120)
-def test_an_operator_takes_up_an_edit_and_keeps_its_state(
+def test_an_operator_reloads_an_edit_and_keeps_its_state(
     own_daemon: Daemon, tmp_path: Path
 ) -> None:
     start(own_daemon, tmp_path)
@@ -111,15 +111,15 @@ def test_an_operator_takes_up_an_edit_and_keeps_its_state(
     own_daemon.until(lambda: seen(tmp_path)[-1] > 100_000)
     numbers = [number % 100_000 for number in seen(tmp_path)]
     assert numbers == list(range(1, len(numbers) + 1))
-    own_daemon.until(lambda: said(tmp_path, "ops", "told of op"))
+    own_daemon.until(lambda: output(tmp_path, "ops", "reported of op"))
 
     (tmp_path / "op.py").write_text("def broken(", encoding="utf-8")
-    own_daemon.until(lambda: said(tmp_path, "ops", "the code from before the change goes on"))
+    own_daemon.until(lambda: output(tmp_path, "ops", "the old code keeps running"))
     mark = len(seen(tmp_path))
     own_daemon.until(lambda: len(seen(tmp_path)) > mark + 5)
     assert seen(tmp_path)[-1] > 100_000
 
-    # What is edited while there is no daemon is taken up by the next one.
+    # An edit without a daemon is applied by the next one.
     own_daemon.kill()
     (tmp_path / "op.py").write_text("", encoding="utf-8")
     write_flow_file(tmp_path / "op.py", OPERATOR.replace("OFFSET = 0", "OFFSET = 200_000"))
@@ -136,10 +136,10 @@ def write_flow_file(path: Path, source: str) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_a_node_is_started_again_and_no_message_is_lost(dorad: Daemon, tmp_path: Path) -> None:
+def test_an_edited_node_is_restarted_and_no_message_is_lost(dorad: Daemon, tmp_path: Path) -> None:
     start(dorad, tmp_path)
     save(tmp_path / "sink.py", "import os", "import os; print('the second one')")
-    dorad.until(lambda: said(tmp_path, "sink", "the second one"))
+    dorad.until(lambda: output(tmp_path, "sink", "the second one"))
     mark = len(seen(tmp_path))
     dorad.until(lambda: len(seen(tmp_path)) > mark + 20)
     numbers = seen(tmp_path)
@@ -159,8 +159,8 @@ def test_without_the_flag_nothing_is_watched(dorad: Daemon, tmp_path: Path) -> N
     nodes[0]["outputs"] = ["number"]
     file = write_flow(tmp_path, nodes, source=SOURCE)
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
-    dorad.until(lambda: said(tmp_path, "source", "sent 1"))
+    dorad.until(lambda: output(tmp_path, "source", "sent 1"))
     save(tmp_path / "source.py", "number = 0", "number = 5000")
-    dorad.until(lambda: said(tmp_path, "source", "sent 50"))
-    assert not said(tmp_path, "source", "sent 5000")
+    dorad.until(lambda: output(tmp_path, "source", "sent 50"))
+    assert not output(tmp_path, "source", "sent 5000")
     dorad.dora_ok("stop", "flow")

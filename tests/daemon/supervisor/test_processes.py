@@ -1,4 +1,4 @@
-"""How nodes are started, and what becomes of what they print."""
+"""Starting nodes, and their output."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DEADLINE_S = 60
 
 
 class Store(NoStore):
-    """Remembers the names it was given."""
+    """Records the names that it gets."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -77,7 +77,7 @@ async def launching(
             made.log.close()
 
 
-async def test_what_a_node_prints_is_in_its_log_when_its_end_is_known(tmp_path: Path) -> None:
+async def test_all_output_of_a_node_is_logged_when_its_exit_is_reported(tmp_path: Path) -> None:
     script = """
         import os, sys, time
         for number in range(1000): print(number)
@@ -97,7 +97,7 @@ async def test_what_a_node_prints_is_in_its_log_when_its_end_is_known(tmp_path: 
         assert made.store.names == []
 
 
-async def test_the_log_file_goes_on_when_a_node_is_started_again(tmp_path: Path) -> None:
+async def test_the_log_file_continues_when_a_node_is_restarted(tmp_path: Path) -> None:
     async with launching(tmp_path, "import os; print(os.environ['DORA_NODE_CONFIG'])") as made:
         for count in range(3):
             process = await made.launcher.start(made.node, f"start {count}", count)
@@ -106,7 +106,7 @@ async def test_the_log_file_goes_on_when_a_node_is_started_again(tmp_path: Path)
         assert made.store.ever == [f"{ID}/log/talk/{count}" for count in range(3)]
 
 
-async def test_two_processes_of_a_node_that_is_replaced_keep_their_pipes_apart(
+async def test_old_and_new_process_of_a_replaced_node_have_separate_pipes(
     tmp_path: Path,
 ) -> None:
     async with launching(tmp_path, "print('x'); input()") as made:
@@ -143,7 +143,7 @@ async def test_descriptors_that_are_not_a_nodes_are_refused(tmp_path: Path) -> N
             made.launcher.adopt(made.node, process._process, f"{ID}/talk/0", others)
 
 
-async def test_of_a_node_whose_end_was_seen_already_the_log_tells_the_last_words(
+async def test_the_last_lines_of_a_node_that_ended_earlier_come_from_its_log(
     tmp_path: Path,
 ) -> None:
     async with launching(tmp_path, "import sys; sys.exit('no camera')") as made:
@@ -184,7 +184,7 @@ def started(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_node_that_prints_while_daemons_are_killed_loses_and_doubles_no_line(
+def test_no_line_is_lost_or_doubled_while_daemons_are_killed(
     home: Path,
 ) -> None:
     write(home, "nodes: [{id: talk, path: talk.py}]", talk=TALKER)

@@ -35,7 +35,7 @@ async def test_results_come_in_the_order_of_the_ends() -> None:
     ]
 
 
-async def test_a_failed_source_detaches_closes_tells_and_stops_in_this_order() -> None:
+async def test_a_failed_source_is_detached_its_inputs_close_and_consumers_are_notified() -> None:
     stage = Stage(chain("a", "b"))
     async with running(stage):
         stage.connect("a", "b")
@@ -50,7 +50,7 @@ async def test_a_failed_source_detaches_closes_tells_and_stops_in_this_order() -
     ]
 
 
-async def test_a_failure_is_told_to_the_user_when_it_happens() -> None:
+async def test_a_failure_is_reported_when_it_happens() -> None:
     stage = Stage(chain("a", "b"))
     async with running(stage):
         stage.connect("a", "b")
@@ -59,9 +59,7 @@ async def test_a_failure_is_told_to_the_user_when_it_happens() -> None:
         stage.processes["b"].end(Exit(code=0))
 
 
-async def test_a_process_that_drops_its_node_and_ends_closes_inputs_once_its_exit_is_known() -> (
-    None
-):
+async def test_a_process_that_drops_its_node_and_exits_closes_inputs_after_its_exit() -> None:
     stage = Stage(chain("a", "b"))
     async with running(stage):
         stage.connect("a", "b")
@@ -72,7 +70,7 @@ async def test_a_process_that_drops_its_node_and_ends_closes_inputs_once_its_exi
         stage.processes["b"].end(Exit(code=0))
 
 
-async def test_a_process_that_drops_its_node_and_lives_on_closes_inputs_soon() -> None:
+async def test_a_process_that_drops_its_node_and_keeps_running_closes_inputs_soon() -> None:
     stage = Stage(chain("a", "b"))
     async with running(stage):
         stage.connect("a", "b")
@@ -91,7 +89,7 @@ async def test_a_second_node_object_in_the_process_keeps_the_inputs_open(
         stage.connect("a", "b")
         stage.supervisor.on_outputs_done("a")
         stage.connect("a")
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(0.03)  # nothing may happen
         assert ("close_input", "b", "a") not in stage.broker.calls
         for process in stage.processes.values():
             process.end(Exit(code=0))
@@ -106,7 +104,7 @@ async def test_a_node_that_cannot_be_started_aborts_the_start_and_stops_the_rest
     assert not results["b"].ok
 
 
-async def test_a_node_that_raises_because_of_a_aborted_start_is_cascading() -> None:
+async def test_a_node_that_raises_because_of_an_aborted_start_is_cascading() -> None:
     stage = Stage(chain("a", "b"))
     async with running(stage) as task:
         stage.connect("a")
@@ -163,7 +161,7 @@ async def test_a_node_that_ignores_everything_is_killed_and_has_failed() -> None
     assert result.reason.startswith("was killed because it did not end within 0.075 s")
 
 
-async def test_a_kill_takes_no_steps() -> None:
+async def test_a_kill_skips_the_stop_ladder() -> None:
     stage = Stage(chain("a", "b"), ignores=frozenset({signal.SIGTERM}))
     async with running(stage) as task:
         stage.connect("a", "b")
@@ -228,7 +226,7 @@ async def test_a_straggler_that_has_to_be_terminated_has_failed() -> None:
     assert result.reason.startswith("was stopped by force: still runs")
 
 
-async def test_a_drained_node_that_still_takes_messages_is_left_alone() -> None:
+async def test_a_drained_node_that_still_takes_messages_is_not_stopped() -> None:
     stage = Stage(chain("a", "b"), finish_grace=0.1)
     edge = Edge("a", "out", "b", "a", sent=99, queued=99)
     stage.broker.edges.append(edge)
@@ -249,13 +247,13 @@ async def test_a_running_source_keeps_silent_nodes_alive() -> None:
     stage = Stage(chain("a", "b"), finish_grace=0.02)
     async with running(stage):
         stage.connect("a", "b")
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # five times the grace: nothing may happen
         assert ("stop", "b", "MANUAL") not in stage.broker.calls
         for process in stage.processes.values():
             process.end(Exit(code=0))
 
 
-async def test_a_silent_loop_is_stopped_when_its_source_is_gone() -> None:
+async def test_a_silent_loop_is_stopped_after_its_source_has_ended() -> None:
     loop = dataflow(node("s"), node("a", x="s", y="b"), node("b", x="a"))
     stage = Stage(loop, finish_grace=0.05, grace=0.0)
     async with running(stage):
@@ -276,7 +274,7 @@ async def test_a_broken_start_cancels_everything() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_a_long_wait_for_a_node_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_wait_for_a_node_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "START_WARNING_S", 0.5)
     stage = Stage(chain("a", "b"))
     async with running(stage):
@@ -287,7 +285,7 @@ async def test_a_long_wait_for_a_node_is_told(monkeypatch: pytest.MonkeyPatch) -
             process.end(Exit(code=0))
 
 
-async def test_what_comes_before_a_start_is_known_to_have_succeeded_is_not_forgotten() -> None:
+async def test_events_before_a_start_is_confirmed_are_not_lost() -> None:
     stage = Stage(chain("a"))
     loop = asyncio.get_running_loop()
 

@@ -16,7 +16,7 @@ FINE, FAILED = Exit(code=0), Exit(code=1)
 
 @asynccontextmanager
 async def lost(stage: Stage) -> AsyncIterator[Stage]:
-    """A supervisor whose daemon is gone afterwards, and the one that takes over its snapshot."""
+    """Run a supervisor, kill its daemon, and yield the one that adopts its snapshot."""
     after = Stage(stage.dataflow, grace=stage.grace)
     task = asyncio.create_task(stage.supervisor.run(stage.start))
     try:
@@ -32,11 +32,11 @@ async def lost(stage: Stage) -> AsyncIterator[Stage]:
 
 
 def kept(stage: Stage, *names: str) -> dict[str, FakeProcess | Exit]:
-    """The processes that live on."""
+    """Return the processes that keep running."""
     return {name: stage.processes[name] for name in names}
 
 
-async def test_what_runs_goes_on_and_no_barrier_is_made() -> None:
+async def test_running_nodes_continue_without_a_new_barrier() -> None:
     before = Stage(chain("a", "b"))
     async with lost(before) as stage:
         before.connect("a", "b")
@@ -51,7 +51,7 @@ async def test_what_runs_goes_on_and_no_barrier_is_made() -> None:
     assert all(result.ok for result in task.result())
 
 
-async def test_a_start_that_waits_at_the_barrier_goes_on_waiting() -> None:
+async def test_a_start_that_waits_at_the_barrier_keeps_waiting() -> None:
     before = Stage(chain("a", "b"))
     async with lost(before) as stage:
         before.connect("a")
@@ -64,7 +64,7 @@ async def test_a_start_that_waits_at_the_barrier_goes_on_waiting() -> None:
         stage.supervisor.kill("was killed")
 
 
-async def test_a_node_that_ended_meanwhile_has_ended_now_and_as_it_did() -> None:
+async def test_a_node_that_ended_meanwhile_has_its_real_exit() -> None:
     before = Stage(chain("a", "b"))
     async with lost(before) as stage:
         before.connect("a", "b")
@@ -74,17 +74,17 @@ async def test_a_node_that_ended_meanwhile_has_ended_now_and_as_it_did() -> None
     assert task.result()[0].reason == "exited with code 1"
 
 
-async def test_a_node_of_which_nothing_is_left_has_failed() -> None:
+async def test_a_node_without_a_process_or_exit_has_failed() -> None:
     before = Stage(chain("a", "b"))
     async with lost(before) as stage:
         before.connect("a", "b")
     async with running(stage, kept(stage, "b")) as task:
         await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
         stage.processes["b"].end(FINE)
-    assert task.result()[0].reason == "ended while no daemon was there to see it"
+    assert task.result()[0].reason == "ended while no daemon was running"
 
 
-async def test_restarts_are_counted_on() -> None:
+async def test_the_restart_count_continues() -> None:
     keys = restarted("on-failure", max_restarts=2)
     before = Stage(dataflow(node("a", options=keys), node("b", "a")))
     async with lost(before) as stage:
@@ -100,7 +100,7 @@ async def test_restarts_are_counted_on() -> None:
     assert task.result()[0].reason == "exited with code 1; gave up after 2 restarts"
 
 
-async def test_a_delay_goes_on_where_it_was() -> None:
+async def test_a_restart_delay_continues() -> None:
     before = Stage(dataflow(node("a", options=restarted(delay=0.3)), node("b", "a")))
     loop = asyncio.get_running_loop()
     async with lost(before) as stage:
@@ -116,7 +116,7 @@ async def test_a_delay_goes_on_where_it_was() -> None:
         stage.supervisor.kill("was killed")
 
 
-async def test_a_process_that_was_started_when_it_could_not_be_noted_is_counted() -> None:
+async def test_a_process_started_without_being_recorded_is_counted() -> None:
     before = Stage(dataflow(node("a", options=restarted(delay=60))))
     async with lost(before) as stage:
         before.connect("a")
@@ -129,7 +129,7 @@ async def test_a_process_that_was_started_when_it_could_not_be_noted_is_counted(
         stage.supervisor.kill("was killed")
 
 
-async def test_a_stop_in_progress_goes_on_with_a_fresh_ladder_of_the_same_grace() -> None:
+async def test_a_stop_in_progress_continues_with_a_new_ladder_of_the_same_grace() -> None:
     before = Stage(chain("a", "b"), grace=600)
     async with lost(before) as stage:
         before.connect("a", "b")
@@ -163,20 +163,20 @@ async def test_a_dataflow_whose_last_node_ended_meanwhile_ends() -> None:
     assert task.result()[0].ok
 
 
-async def test_it_tells_when_its_snapshot_would_differ() -> None:
+async def test_every_change_of_the_snapshot_is_announced() -> None:
     changes: list[None] = []
     stage = Stage(dataflow(node("a", options=restarted()), node("b", "a")))
     stage.on_change = lambda: changes.append(None)
     stage.__post_init__()
     seen = stage.supervisor.snapshot()
-    told = 0
+    reported = 0
 
     def changed() -> bool:
-        """Whether there was a change, and it was told."""
-        nonlocal seen, told
+        """Return True if the snapshot changed; fail if that was not reported."""
+        nonlocal seen, reported
         differs = stage.supervisor.snapshot() != seen
-        assert not differs or len(changes) > told
-        seen, told = stage.supervisor.snapshot(), len(changes)
+        assert not differs or len(changes) > reported
+        seen, reported = stage.supervisor.snapshot(), len(changes)
         return differs
 
     async with running(stage):
@@ -222,7 +222,7 @@ async def test_a_node_that_was_just_being_restarted_is_restarted() -> None:
         stage.supervisor.kill("was killed")
 
 
-async def test_a_change_that_was_not_written_down_does_not_keep_the_rest_from_going_on() -> None:
+async def test_an_unrecorded_change_does_not_stop_the_adoption() -> None:
     before = Stage(chain("a", "b"))
     async with lost(before) as stage:
         before.connect("a", "b")

@@ -19,7 +19,7 @@ def pair(policy: str = "always", **keys: float) -> Stage:
     return Stage(dataflow(node("a", options=restarted(policy, **keys)), node("b", "a")))
 
 
-async def test_a_node_that_failed_is_started_again_with_the_next_restart_count() -> None:
+async def test_a_failed_node_is_restarted_with_the_next_restart_count() -> None:
     stage = pair("on-failure")
     async with running(stage) as task:
         stage.connect("a", "b")
@@ -31,7 +31,7 @@ async def test_a_node_that_failed_is_started_again_with_the_next_restart_count()
     assert [(r.node, r.outcome) for r in task.result()] == [("a", Outcome.OK), ("b", Outcome.OK)]
 
 
-async def test_consumers_hear_of_a_restart_and_their_inputs_stay_open() -> None:
+async def test_consumers_are_notified_of_a_restart_and_their_inputs_stay_open() -> None:
     stage = pair()
     async with running(stage):
         stage.connect("a", "b")
@@ -45,7 +45,7 @@ async def test_consumers_hear_of_a_restart_and_their_inputs_stay_open() -> None:
         stage.supervisor.kill("was killed")
 
 
-async def test_consumers_hear_of_a_restart_before_the_delay() -> None:
+async def test_consumers_are_notified_of_a_restart_before_the_delay() -> None:
     stage = pair(delay=60)
     async with running(stage):
         stage.connect("a", "b")
@@ -55,7 +55,7 @@ async def test_consumers_hear_of_a_restart_before_the_delay() -> None:
         stage.supervisor.kill("was killed")
 
 
-async def test_the_delays_between_lives_grow() -> None:
+async def test_restart_delays_grow() -> None:
     stage = pair(delay=0.05, max_delay=0.15)
     async with running(stage):
         stage.connect("a", "b")
@@ -71,7 +71,7 @@ async def test_the_delays_between_lives_grow() -> None:
     assert fourth >= 0.15
 
 
-async def test_a_node_that_dies_at_once_is_not_restarted_without_a_breath() -> None:
+async def test_a_node_that_exits_at_once_is_restarted_after_a_minimum_delay() -> None:
     stage = pair()
     async with running(stage):
         stage.connect("a", "b")
@@ -83,7 +83,7 @@ async def test_a_node_that_dies_at_once_is_not_restarted_without_a_breath() -> N
     assert all(b - a >= 0.09 for a, b in itertools.pairwise(times))
 
 
-async def test_giving_up_says_how_often_it_was_restarted() -> None:
+async def test_giving_up_reports_the_number_of_restarts() -> None:
     stage = pair(max_restarts=2)
     async with running(stage) as task:
         stage.connect("a", "b")
@@ -96,7 +96,7 @@ async def test_giving_up_says_how_often_it_was_restarted() -> None:
     assert result.reason == "exited with code 1; gave up after 2 restarts"
 
 
-async def test_giving_up_on_a_node_whose_last_process_ended_well_is_no_failure() -> None:
+async def test_giving_up_after_an_exit_with_0_is_not_a_failure() -> None:
     stage = pair(max_restarts=1)
     async with running(stage) as task:
         stage.connect("a", "b")
@@ -122,7 +122,7 @@ async def test_a_drained_node_is_not_restarted() -> None:
     assert [(r.node, r.ok) for r in task.result()] == [("a", True), ("b", False)]
 
 
-async def test_a_node_that_is_drained_while_it_waits_for_its_restart_has_ended_as_it_did() -> None:
+async def test_a_node_drained_during_its_restart_delay_keeps_its_last_result() -> None:
     stage = Stage(dataflow(node("a"), node("b", "a", options=restarted(delay=60))))
     async with running(stage) as task:
         stage.connect("a", "b")
@@ -132,7 +132,7 @@ async def test_a_node_that_is_drained_while_it_waits_for_its_restart_has_ended_a
     assert task.result()[1].reason == "exited with code 1"
 
 
-async def test_a_stop_ends_the_waiting_for_a_restart() -> None:
+async def test_a_stop_ends_a_restart_delay() -> None:
     stage = pair(delay=60)
     async with running(stage) as task:
         stage.connect("a", "b")
@@ -143,7 +143,7 @@ async def test_a_stop_ends_the_waiting_for_a_restart() -> None:
     assert {(r.node, r.ok) for r in task.result()} == {("a", False), ("b", True)}
 
 
-async def test_a_stop_in_the_middle_of_a_restart_leaves_what_the_last_life_came_to() -> None:
+async def test_a_stop_during_a_restart_keeps_the_result_of_the_last_process() -> None:
     stage = pair()
     async with running(stage) as task:
         stage.connect("a", "b")
@@ -184,7 +184,7 @@ async def test_a_restartable_node_that_drops_its_node_keeps_its_consumers(
         stage.processes["a"].end(FINE)
 
 
-async def test_a_node_that_ends_before_it_called_node_and_is_restarted_spoils_no_start() -> None:
+async def test_a_node_that_ends_before_node_and_is_restarted_does_not_abort_the_start() -> None:
     stage = pair("on-failure")
     async with running(stage):
         stage.connect("b")
@@ -196,7 +196,7 @@ async def test_a_node_that_ends_before_it_called_node_and_is_restarted_spoils_no
         stage.supervisor.kill("was killed")
 
 
-async def test_a_node_that_gives_up_before_it_called_node_spoils_the_start() -> None:
+async def test_a_node_that_gives_up_before_node_aborts_the_start() -> None:
     stage = pair("on-failure", max_restarts=1)
     async with running(stage):
         for life in (1, 2):
@@ -205,7 +205,7 @@ async def test_a_node_that_gives_up_before_it_called_node_spoils_the_start() -> 
         stage.processes["b"].end(FAILED)
 
 
-async def test_a_restart_for_which_no_process_can_be_started_counts_and_is_tried_again(
+async def test_a_restart_whose_process_cannot_be_started_counts_and_is_retried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(noderunner, "RETRY_S", 0.01)
@@ -221,7 +221,7 @@ async def test_a_restart_for_which_no_process_can_be_started_counts_and_is_tried
         stage.supervisor.kill("was killed")
 
 
-async def test_when_nothing_can_be_started_any_more_no_restart_is_tried_again() -> None:
+async def test_no_restart_is_retried_once_no_process_can_be_started() -> None:
     stage = pair("always")
     starts = 0
 
@@ -254,7 +254,7 @@ async def test_a_first_start_that_fails_is_final_whatever_the_policy() -> None:
     assert task.result()[0].reason == "could not be started: no such file: a.py"
 
 
-async def test_a_first_start_that_is_refused_for_now_is_a_start_that_the_policy_repeats(
+async def test_a_first_start_that_is_refused_temporarily_is_retried_by_the_policy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(noderunner, "RETRY_S", 0.01)
@@ -278,7 +278,7 @@ async def test_a_first_start_that_is_refused_for_now_is_a_start_that_the_policy_
         assert all(result.ok for result in await task)
 
 
-async def test_starts_that_are_refused_end_with_the_limit_of_the_policy(
+async def test_refused_starts_end_at_the_limit_of_the_policy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(noderunner, "RETRY_S", 0.01)
@@ -303,7 +303,7 @@ async def test_starts_that_are_refused_end_with_the_limit_of_the_policy(
     assert results["a"] == ("could not be started: systemd has no time; gave up after 3 restarts")
 
 
-async def test_what_happens_to_a_node_is_told_to_programs() -> None:
+async def test_node_events_are_published_to_clients() -> None:
     stage = pair(max_restarts=1)
     async with running(stage):
         stage.connect("a", "b")
@@ -321,7 +321,7 @@ async def test_what_happens_to_a_node_is_told_to_programs() -> None:
     ]
 
 
-async def test_a_node_shows_how_it_is_doing() -> None:
+async def test_the_status_of_a_node_follows_its_life() -> None:
     stage = pair(delay=60)
     async with running(stage):
         assert stage.status("a") == "starting"

@@ -20,7 +20,7 @@ BUSY = Vitals(asleep=False)
 
 
 class Scene:
-    """Watchdogs over some nodes whose processes run since 0, and a clock in the test's hand."""
+    """Watchdogs of nodes that run since time 0, with a clock that the test controls."""
 
     def __init__(self, *nodes: NodeSpec, connected: bool = True) -> None:
         flow = dataflow(*nodes)
@@ -54,7 +54,7 @@ class Scene:
         return self.processes[name].signals == [signal.SIGKILL]
 
     def look(self, *times: float) -> float | None:
-        """Look at these moments; return in how many seconds the next look is due."""
+        """Check at these times; return the seconds until the next check."""
         wait = None
         for now in times:
             wait = self.watchdogs.check(now)
@@ -65,7 +65,7 @@ def checked(**options: Any) -> NodeSpec:
     return node("a", options=options)
 
 
-async def test_where_nothing_is_watched_nobody_ever_looks() -> None:
+async def test_without_watched_nodes_no_check_is_scheduled() -> None:
     assert Scene(node("a"), node("b", "a")).look(0) is None
 
 
@@ -86,7 +86,7 @@ async def test_a_node_that_called_node_has_started() -> None:
     assert not scene.killed("a")
 
 
-async def test_every_life_has_its_own_time_to_start() -> None:
+async def test_every_process_has_its_own_startup_timeout() -> None:
     scene = Scene(checked(startup_timeout=2.0), connected=False)
     scene.look(1.0)
     scene.runs["a"].process_exited("exited with code 1")
@@ -96,7 +96,7 @@ async def test_every_life_has_its_own_time_to_start() -> None:
 
 
 @pytest.mark.parametrize("has_called", [True, False])
-async def test_a_daemon_that_takes_over_first_hears_who_called_node_meanwhile(
+async def test_a_new_daemon_first_learns_which_nodes_have_called_node(
     has_called: bool,
 ) -> None:
     scene = Scene(checked(startup_timeout=2.0), connected=False)
@@ -110,25 +110,23 @@ async def test_a_daemon_that_takes_over_first_hears_who_called_node_meanwhile(
     assert scene.killed("a") is not has_called
 
 
-async def test_a_node_that_does_not_come_back_is_killed_once() -> None:
+async def test_a_node_that_does_not_return_to_dora_is_killed_once() -> None:
     scene = Scene(checked(health_check_timeout=1.0))
     scene.broker.nodes["a"] = BUSY
     assert scene.look(0, 0.5) == pytest.approx(SAMPLE_S)
     assert not scene.killed("a")
     scene.look(1.0, 1.1)
     assert scene.killed("a")
-    assert (
-        scene.runs["a"].watchdog_reason == "was killed because it had not come back to dora for 1 s"
-    )
+    assert scene.runs["a"].watchdog_reason == "was killed because it had not called dora for 1 s"
 
 
-async def test_the_look_is_due_when_the_timeout_is_and_not_later() -> None:
+async def test_the_check_is_due_exactly_at_the_timeout() -> None:
     scene = Scene(checked(health_check_timeout=1.0))
     scene.broker.nodes["a"] = BUSY
     assert scene.look(0, 0.98) == pytest.approx(0.02)
 
 
-async def test_a_busy_node_that_comes_back_is_left_alone() -> None:
+async def test_a_busy_node_that_returns_to_dora_is_not_killed() -> None:
     scene = Scene(checked(health_check_timeout=1.0))
     for pulse in range(10):
         scene.broker.nodes["a"] = Vitals(asleep=False, pulse=pulse)
@@ -136,14 +134,16 @@ async def test_a_busy_node_that_comes_back_is_left_alone() -> None:
     assert not scene.killed("a")
 
 
-async def test_a_node_at_rest_is_pinged_twice_in_its_time_and_left_alone_while_it_answers() -> None:
+async def test_a_waiting_node_is_pinged_twice_within_its_timeout_and_not_killed_if_it_answers() -> (
+    None
+):
     scene = Scene(checked(health_check_timeout=1.0))
     scene.look(0, 0.4, 0.5, 0.9, 1.0, 1.4)
     assert scene.broker.calls == [("ping", "a")] * 3
     assert not scene.killed("a")
 
 
-async def test_a_node_that_is_halted_at_rest_is_killed_in_time() -> None:
+async def test_a_waiting_node_that_is_sigstopped_is_killed_in_time() -> None:
     scene = Scene(checked(health_check_timeout=1.0))
     scene.look(0, 0.3)
     scene.sigstopped.add(42)
@@ -153,7 +153,7 @@ async def test_a_node_that_is_halted_at_rest_is_killed_in_time() -> None:
     assert scene.killed("a")
 
 
-async def test_a_node_at_rest_that_does_not_answer_is_killed() -> None:
+async def test_a_waiting_node_that_does_not_answer_is_killed() -> None:
     scene = Scene(checked(health_check_timeout=1.0))
     scene.look(0)
     scene.broker.nodes["a"].unread = True
@@ -177,7 +177,7 @@ async def test_a_process_that_outlives_its_node_for_too_long_is_killed() -> None
     assert scene.broker.calls == [("ping", "a")] * 2
 
 
-async def test_before_the_barrier_opens_health_is_not_asked_for() -> None:
+async def test_health_is_not_checked_before_the_barrier_opens() -> None:
     scene = Scene(checked(health_check_timeout=1.0), node("late"), connected=False)
     scene.connect("a")
     scene.broker.nodes["a"] = BUSY
@@ -187,7 +187,7 @@ async def test_before_the_barrier_opens_health_is_not_asked_for() -> None:
     assert not scene.killed("a")
 
 
-async def test_a_node_that_is_being_stopped_is_left_to_the_ladder() -> None:
+async def test_a_node_that_is_being_stopped_is_not_checked() -> None:
     scene = Scene(checked(health_check_timeout=1.0))
     scene.broker.nodes["a"] = BUSY
     scene.look(0)
@@ -202,7 +202,7 @@ def fed() -> Scene:
     return scene
 
 
-async def test_a_silent_input_breaks_and_the_next_message_mends_it() -> None:
+async def test_a_silent_input_breaks_and_recovers_with_the_next_message() -> None:
     scene = fed()
     (edge,) = scene.broker.edges
     scene.look(0, 100)
@@ -228,7 +228,7 @@ async def test_an_input_whose_source_has_ended_does_not_break() -> None:
     assert scene.broker.calls == []
 
 
-async def test_a_broken_input_whose_source_ends_is_broken_no_longer() -> None:
+async def test_a_broken_input_whose_source_ends_is_closed() -> None:
     scene = fed()
     scene.broker.edges[0].sent = 1
     scene.look(0, 1)
@@ -237,7 +237,7 @@ async def test_a_broken_input_whose_source_ends_is_broken_no_longer() -> None:
     assert scene.runs["b"].broken == {}
 
 
-async def test_what_an_earlier_daemon_found_broken_stays_so_until_a_message_comes() -> None:
+async def test_an_input_found_broken_by_an_earlier_daemon_recovers_with_a_message() -> None:
     scene = fed()
     scene.broker.edges[0].sent = 7
     scene.runs["b"].broken = {"a": 7}
@@ -248,13 +248,13 @@ async def test_what_an_earlier_daemon_found_broken_stays_so_until_a_message_come
     assert scene.broker.calls == [("input_recovered", "b", "a")]
 
 
-async def test_during_a_stop_nobody_looks() -> None:
+async def test_nothing_is_checked_during_a_stop() -> None:
     scene = fed()
     scene.state.lifecycle.stop()
     assert scene.look(0) is None
 
 
-async def test_time_in_which_the_daemon_itself_stood_still_counts_for_nobody() -> None:
+async def test_time_in_which_the_daemon_was_stopped_counts_for_no_node() -> None:
     scene = Scene(checked(health_check_timeout=2.0))
     scene.broker.nodes["a"] = BUSY
     loop = asyncio.get_running_loop()

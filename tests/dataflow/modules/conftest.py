@@ -45,18 +45,18 @@ class Project:
             self.load()
         return caught.value.problems
 
-    def complaints(self, text: str | None = None) -> list[str]:
+    def errors(self, text: str | None = None) -> list[str]:
         return [str(problem) for problem in self.problems(text)]
 
-    def complaint(self, text: str | None = None) -> str:
-        found = self.complaints(text)
+    def error(self, text: str | None = None) -> str:
+        found = self.errors(text)
         assert len(found) == 1, found
         return found[0]
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """An empty folder, which is the current one, so that files are named as people name them."""
+    """An empty folder that is the current one, so that paths in messages are short."""
     folder = tmp_path / "project"
     folder.mkdir()
     monkeypatch.chdir(folder)

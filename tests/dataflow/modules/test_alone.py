@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from .conftest import Project
 
 
-def _complaints(path: str) -> list[str]:
+def _errors(path: str) -> list[str]:
     with pytest.raises(DataflowError) as caught:
         check_module(Path(path), environ={})
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_a_good_one_says_what_its_ports_are(project: Project) -> None:
+def test_a_valid_module_lists_its_ports(project: Project) -> None:
     project.write(
         "m.yml",
         """
@@ -34,10 +34,10 @@ def test_a_good_one_says_what_its_ports_are(project: Project) -> None:
     assert warnings == ()
 
 
-def test_mistakes_need_no_way_that_leads_there(project: Project) -> None:
+def test_errors_in_a_module_are_found_without_a_dataflow_that_uses_it(project: Project) -> None:
     project.write("o.yml", "module: {name: o}\nnodes: [{id: m, module: m.yml}]")
     project.write("m.yml", "module: {name: m, outputs: [x]}\nnodes: []\nenv: {}")
-    assert _complaints("o.yml") == [
+    assert _errors("o.yml") == [
         (
             "m.yml:1:29: module.outputs[0]: no node of the module has the output `x`"
             " (used by `m` in o.yml:2)"
@@ -49,7 +49,7 @@ def test_mistakes_need_no_way_that_leads_there(project: Project) -> None:
     ]
 
 
-def test_what_only_a_use_can_show(project: Project) -> None:
+def test_problems_that_only_a_use_of_a_module_shows(project: Project) -> None:
     project.write(
         "m.yml",
         "module: {name: m, inputs: [i]}\nnodes: [{id: n, path: n, inputs: {i: _mod/i}}]",
@@ -64,13 +64,13 @@ def test_what_only_a_use_can_show(project: Project) -> None:
         - {id: b, path: b, inputs: {a: {source: a/o, queue_policy: backpressure}}, outputs: [o]}
         """,
     )
-    port, cycle = _complaints("o.yml")
+    port, cycle = _errors("o.yml")
     assert cycle.startswith("o.yml:4:29: nodes[1].inputs.b: every input on the cycle o.a -> o.b")
     assert port.startswith("o.yml:3:38: nodes[0].inputs.i: m.yml needs the input `i`, which comes")
     assert "used by" not in cycle + port
 
 
-def test_types_that_do_not_agree_are_warned_of(project: Project) -> None:
+def test_types_that_do_not_match_are_warned_of(project: Project) -> None:
     project.write(
         "m.yml",
         """\
@@ -91,12 +91,12 @@ def test_the_current_folder_is_the_project_if_it_holds_the_file(
     project.write("a/m.yml", "module: {name: m}\nnodes: [{id: n, path: ../n.py}]")
     assert check_module(Path("a/m.yml"), environ={})[0].file == "a/m.yml"
     monkeypatch.chdir(project.folder / "a")
-    assert _complaints("m.yml")[0].startswith("m.yml:2:23: nodes[0].path: `../n.py` leaves")
+    assert _errors("m.yml")[0].startswith("m.yml:2:23: nodes[0].path: `../n.py` leaves")
     other = project.folder / "b"
     other.mkdir()
     monkeypatch.chdir(other)
-    assert _complaints("../a/m.yml")[0].startswith("../a/m.yml:2:23: nodes[0].path: `../n.py`")
+    assert _errors("../a/m.yml")[0].startswith("../a/m.yml:2:23: nodes[0].path: `../n.py`")
 
 
-def test_a_file_that_is_not_there(project: Project) -> None:
-    assert _complaints("no.yml") == ["no.yml: no such file (give the path of a module's YAML file)"]
+def test_a_missing_file(project: Project) -> None:
+    assert _errors("no.yml") == ["no.yml: no such file (give the path of a module's YAML file)"]

@@ -62,7 +62,7 @@ def test_the_nodes_of_a_module_take_its_place(nav: Project) -> None:
     assert all(node.kind is NodeKind.PATH for node in flow.nodes)
 
 
-def test_inputs_from_ports_get_what_is_wired_to_them(nav: Project) -> None:
+def test_inputs_from_ports_get_the_sources_wired_to_them(nav: Project) -> None:
     (frame,) = nav.node(FLOW, "nav.look").inputs
     assert (frame.id, frame.source) == ("frame", NodeOutput("camera", "image"))
 
@@ -74,7 +74,7 @@ def test_an_optional_port_without_a_source_takes_its_inputs_away(nav: Project) -
     assert [found.id for found in flow.node("nav.look").inputs] == ["frame", "map"]
 
 
-def test_inputs_from_neighbours_and_timers_stay_what_they_mean(nav: Project) -> None:
+def test_inputs_from_nodes_of_the_module_and_timers_keep_their_meaning(nav: Project) -> None:
     goal, tick = nav.node(FLOW, "nav.plan").inputs
     assert goal.source == NodeOutput("nav.look", "goal")
     assert tick.source.text == "dora/timer/hz/10"
@@ -85,7 +85,7 @@ def test_an_output_of_a_module_is_that_of_the_node_that_sends_it(nav: Project) -
     assert speed.source == NodeOutput("nav.plan", "speed")
 
 
-def test_what_is_inside_can_be_named_from_outside(nav: Project) -> None:
+def test_nodes_inside_can_be_named_from_outside(nav: Project) -> None:
     flow = nav.flow(FLOW.replace("nav/speed", "nav.look/goal"))
     assert flow.node("wheels").inputs[0].source == NodeOutput("nav.look", "goal")
 
@@ -105,7 +105,7 @@ def test_what_is_inside_can_be_named_from_outside(nav: Project) -> None:
         ),
     ],
 )
-def test_options_of_an_input_win_over_those_of_what_is_wired_to_the_port(
+def test_options_of_an_input_override_those_of_the_source_wired_to_the_port(
     project: Project, inner: str, outer: str, size: int, policy: QueuePolicy, timeout: float | None
 ) -> None:
     project.write("modules/nav.yml", NAV.replace("frame: _mod/image", f"frame: {inner}"))
@@ -116,7 +116,7 @@ def test_options_of_an_input_win_over_those_of_what_is_wired_to_the_port(
     assert (frame.queue_size, frame.queue_policy, frame.input_timeout) == (size, policy, timeout)
 
 
-def test_env_fills_what_the_nodes_lack(project: Project) -> None:
+def test_env_fills_in_missing_variables_of_the_nodes(project: Project) -> None:
     project.write(
         "modules/nav.yml", NAV.replace("path: look.py", "path: look.py\n    env: {A: in}")
     )
@@ -136,7 +136,7 @@ def test_deploy_is_for_nodes_that_have_none(project: Project) -> None:
     assert deploys == {"nav.look": "own", "nav.plan": "a"}
 
 
-def test_build_goes_before_that_of_each_node(project: Project) -> None:
+def test_build_commands_of_a_module_run_before_those_of_its_nodes(project: Project) -> None:
     inner = NAV.replace("path: look.py", "path: look.py\n    build: make look")
     project.write("modules/nav.yml", inner + "build: make module\n")
     flow = project.flow(_use("build: make node"))
@@ -193,7 +193,7 @@ def test_modules_in_modules(nav: Project) -> None:
     assert flow.node("o.inner.plan").path == "modules/plan.py"
 
 
-def test_logs_of_a_neighbour_are_those_of_the_node_in_the_module(project: Project) -> None:
+def test_a_log_input_may_name_a_node_of_the_module(project: Project) -> None:
     logs = "logs: dora/logs/warn/look, any: dora/logs//look, all: dora/logs"
     project.write("modules/nav.yml", NAV.replace("tick: dora/timer/hz/10", logs))
     _, level, named, everything = project.node(FLOW, "nav.plan").inputs
@@ -253,7 +253,7 @@ def test_a_descriptor_needs_no_files(nav: Project) -> None:
 def test_a_descriptor_cannot_have_modules(nav: Project) -> None:
     nav.write("flow.yml", FLOW)
     nodes = [{"id": "nav", "module": "modules/nav.yml"}]
-    with pytest.raises(DataflowError, match="a module cannot be used here, only the nodes of one"):
+    with pytest.raises(DataflowError, match="a module cannot be used here, only its nodes"):
         from_descriptor({"nodes": nodes}, path=nav.folder / "flow.yml")
 
 
@@ -278,13 +278,13 @@ def test_a_node_of_the_dataflow_can_be_named_in_a_module_with_a_warning(project:
     ]
 
 
-def test_a_neighbour_goes_before_a_node_of_the_dataflow(project: Project) -> None:
+def test_a_node_of_the_module_shadows_one_of_the_dataflow(project: Project) -> None:
     project.write("modules/nav.yml", NAV.replace("look", "camera").replace("goal", "image"))
     flow = project.flow(FLOW)
     assert flow.node("nav.plan").inputs[0].source == NodeOutput("nav.camera", "image")
     assert flow.warnings == ()
 
 
-def test_modules_are_told_apart_from_nodes_in_drawings(nav: Project) -> None:
+def test_modules_differ_from_nodes_in_drawings(nav: Project) -> None:
     (use,) = nav.flow(FLOW).modules
     assert (use.id, use.name, use.file) == ("nav", "navigation", "modules/nav.yml")

@@ -1,4 +1,4 @@
-"""What is wrong with modules and their use, each at its place, with the way that leads there."""
+"""Errors in modules and their use are reported with file, line and the path of modules."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ GOOD = _module("- {id: a, path: a.py, inputs: {i: _mod/i}}")
 )
 def test_in_the_file_of_a_module(project: Project, text: str, expected: str) -> None:
     project.write("m.yml", text)
-    complaint = project.complaint(FLOW)
-    assert complaint.startswith(expected)
-    assert complaint.endswith("used by `m` in flow.yml:3)")
+    error = project.error(FLOW)
+    assert error.startswith(expected)
+    assert error.endswith("used by `m` in flow.yml:3)")
 
 
 @pytest.mark.parametrize(
@@ -152,28 +152,28 @@ def test_in_the_file_of_a_module(project: Project, text: str, expected: str) -> 
 )
 def test_in_the_node_that_uses_it(project: Project, node: str, expected: str) -> None:
     project.write("m.yml", GOOD)
-    found = project.complaints(f"nodes:\n- {node}\n- {{id: a, path: a.py, outputs: [x]}}\n")
-    assert any(expected in complaint for complaint in found), found
+    found = project.errors(f"nodes:\n- {node}\n- {{id: a, path: a.py, outputs: [x]}}\n")
+    assert any(expected in error for error in found), found
 
 
 def test_a_misspelt_list_of_ports_is_reported_alone(project: Project) -> None:
     project.write("m.yml", GOOD.replace("inputs: [i]", "input: [i]"))
-    assert "module.input: unknown key `input` (did you mean `inputs`?" in project.complaint(FLOW)
+    assert "module.input: unknown key `input` (did you mean `inputs`?" in project.error(FLOW)
 
 
 def test_an_output_that_the_module_does_not_have(project: Project) -> None:
     project.write("m.yml", _module("- {id: a, path: a, outputs: [o, p]}", "name: m, outputs: [o]"))
     inputs = "{i: m/p, j: m.a/p, k: m.a/q}"
     text = f"nodes:\n- {{id: m, module: m.yml}}\n- {{id: b, path: b, inputs: {inputs}}}\n"
-    assert project.complaints(text) == [
+    assert project.errors(text) == [
         "flow.yml:3:32: nodes[1].inputs.i: `m` has no output `p`; it has o",
         "flow.yml:3:50: nodes[1].inputs.k: `m.a` has no output `q`; it has o, p",
     ]
 
 
-def test_ids_that_meet_in_the_dataflow(project: Project) -> None:
+def test_ids_that_collide_in_the_dataflow(project: Project) -> None:
     project.write("m.yml", _module("- {id: a, path: a}", "name: m"))
-    assert project.complaints("nodes:\n- {id: m.a, path: x}\n- {id: m, module: m.yml}\n") == [
+    assert project.errors("nodes:\n- {id: m.a, path: x}\n- {id: m, module: m.yml}\n") == [
         "flow.yml:3:4: nodes[1].id: two nodes with the id `m.a`, the first in line 2"
     ]
 
@@ -181,7 +181,7 @@ def test_ids_that_meet_in_the_dataflow(project: Project) -> None:
 def test_the_log_of_a_module(project: Project) -> None:
     project.write("m.yml", _module("- {id: a, path: a}", "name: m"))
     text = "nodes:\n- {id: m, module: m.yml}\n- {id: b, path: b, inputs: {l: dora/logs/info/m}}\n"
-    assert project.complaint(text) == (
+    assert project.error(text) == (
         "flow.yml:3:32: nodes[1].inputs.l: `m` is a module, and each of its nodes has its own log"
         " (name one of them, such as `m.a`)"
     )
@@ -190,13 +190,13 @@ def test_the_log_of_a_module(project: Project) -> None:
 def test_ports_outside_of_a_module(project: Project) -> None:
     project.write("m.yml", GOOD)
     text = FLOW + "- {id: b, path: b, inputs: {i: _mod/i}}\n"
-    assert project.complaint(text) == "flow.yml:6:32: nodes[2].inputs.i: there is no node `_mod`"
+    assert project.error(text) == "flow.yml:6:32: nodes[2].inputs.i: there is no node `_mod`"
 
 
-def test_all_of_it_is_told_at_once_and_each_file_once(project: Project) -> None:
+def test_all_errors_are_reported_at_once_and_each_file_once(project: Project) -> None:
     project.write("a.yml", _module("- {id: a, pth: x}\n- {id: b, module: b.yml}", "name: a"))
     project.write("b.yml", _module("- {id: c, path: c, inputs: {i: d/x}}", "name: b, outputs: [o]"))
-    found = project.complaints(
+    found = project.errors(
         """\
         nodes:
         - {id: x, module: a.yml}
@@ -221,14 +221,14 @@ def test_all_of_it_is_told_at_once_and_each_file_once(project: Project) -> None:
 def test_a_module_that_contains_itself(project: Project) -> None:
     project.write("a.yml", _module("- {id: b, module: sub/b.yml}", "name: a"))
     project.write("sub/b.yml", _module("- {id: a, module: ../a.yml}", "name: b"))
-    assert project.complaint("nodes: [{id: x, module: a.yml}]") == (
+    assert project.error("nodes: [{id: x, module: a.yml}]") == (
         "sub/b.yml:3:19: nodes[0].module: the module would contain itself:"
         " a.yml -> sub/b.yml -> a.yml (used by `b` in a.yml:3, `x` in flow.yml:1)"
     )
 
 
-def test_a_dataflow_is_no_module_of_its_own(project: Project) -> None:
-    assert "the module would contain itself: flow.yml -> flow.yml" in project.complaint(
+def test_a_dataflow_cannot_be_its_own_module(project: Project) -> None:
+    assert "the module would contain itself: flow.yml -> flow.yml" in project.error(
         "nodes: [{id: x, module: flow.yml}]"
     )
 
@@ -244,7 +244,7 @@ def test_eight_modules_within_each_other_and_not_nine(project: Project) -> None:
     _nested(project, 8)
     assert project.flow("nodes: [{id: n, module: m1.yml}]").nodes[0].id == ".".join("n" * 9)
     _nested(project, 9)
-    assert project.complaint().startswith(
+    assert project.error().startswith(
         "m8.yml:3:19: nodes[0].module: modules are nested more than 8 deep (used by"
     )
 
@@ -252,37 +252,38 @@ def test_eight_modules_within_each_other_and_not_nine(project: Project) -> None:
 def test_a_module_that_was_read_before_is_not_nested_deeper_either(project: Project) -> None:
     _nested(project, 8)
     project.write("o.yml", _module("- {id: o, module: m1.yml}", "name: o"))
-    assert project.complaint("nodes: [{id: n, module: m1.yml}, {id: o, module: o.yml}]").startswith(
+    assert project.error("nodes: [{id: n, module: m1.yml}, {id: o, module: o.yml}]").startswith(
         "o.yml:3:19: nodes[0].module: modules are nested more than 8 deep: 8 in this one"
     )
 
 
-def test_few_lines_cannot_become_millions_of_nodes(project: Project) -> None:
+def test_few_lines_cannot_become_millions_of_nodes(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "MAX_VALUES", 20_000)
     for level in range(1, 8):
         inner = "\n".join(f"- {{id: n{i}, module: m{level + 1}.yml}}" for i in range(20))
         project.write(f"m{level}.yml", _module(inner, f"name: m{level}"))
     project.write("m8.yml", _module("- {id: n, path: n}", "name: last"))
-    found = project.complaints("nodes: [{id: n, module: m1.yml}]")
-    assert all("more than 200000 values once modules are expanded" in line for line in found)
+    found = project.errors("nodes: [{id: n, module: m1.yml}]")
+    assert all("more than 20000 values once modules are expanded" in line for line in found)
 
 
 def test_a_file_above_a_mebibyte(project: Project) -> None:
     project.write("m.yml", GOOD.ljust(reader.MAX_FILE_SIZE + 1, "#"))
-    assert "m.yml: is larger than 1 MB (is it a module's YAML file?; used by" in project.complaint(
-        FLOW
-    )
+    assert "m.yml: is larger than 1 MB (is it a module's YAML file?; used by" in project.error(FLOW)
     project.write("m.yml", GOOD + "#".ljust(reader.MAX_FILE_SIZE - len(GOOD), "x"))
     assert project.load().nodes[1].id == "m.a"
 
 
 def test_a_file_that_is_not_utf_8(project: Project) -> None:
     (project.folder / "m.yml").write_bytes(b"module: {name: \xff}")
-    assert "m.yml:1:16: the byte 0xff is not UTF-8" in project.complaint(FLOW)
+    assert "m.yml:1:16: the byte 0xff is not UTF-8" in project.error(FLOW)
 
 
-def test_a_fifo_is_no_file(project: Project) -> None:
+def test_a_fifo_is_refused(project: Project) -> None:
     os.mkfifo(project.folder / "m.yml")
-    assert "`m.yml` is not a file" in project.complaint(FLOW)
+    assert "`m.yml` is not a file" in project.error(FLOW)
 
 
 def test_a_required_port_behind_an_optional_one(project: Project) -> None:
@@ -291,7 +292,7 @@ def test_a_required_port_behind_an_optional_one(project: Project) -> None:
         "- {id: in, module: m.yml, inputs: {i: _mod/x}}", "name: o, inputs_optional: [x]"
     )
     project.write("o.yml", outer)
-    assert project.complaint("nodes: [{id: o, module: o.yml}]") == (
+    assert project.error("nodes: [{id: o, module: o.yml}]") == (
         "o.yml:3:39: nodes[0].inputs.i: m.yml needs the input `i`, which comes from an optional"
         " input that is not connected (connect that one, or make this one optional, too;"
         " used by `o` in flow.yml:1)"
@@ -312,10 +313,12 @@ def test_nodes_that_could_block_each_other_across_modules(project: Project) -> N
     )
     through = "{{id: {0}, module: m.yml, inputs: {{i: {1}/o}}}}"
     text = f"nodes: [{through.format('l', 'r')}, {through.format('r', 'l')}]"
-    assert "every input on the cycle" in project.complaint(text)
+    assert "every input on the cycle" in project.error(text)
 
 
-def test_a_way_in_and_a_way_out_that_do_not_meet_are_no_cycle(project: Project) -> None:
+def test_an_input_and_an_output_port_that_are_not_connected_are_not_a_cycle(
+    project: Project,
+) -> None:
     project.write(
         "m.yml",
         """
@@ -331,7 +334,7 @@ def test_a_way_in_and_a_way_out_that_do_not_meet_are_no_cycle(project: Project) 
     assert len(project.flow(text).nodes) == 3
 
 
-def test_warnings_name_the_way_too_and_come_once(project: Project) -> None:
+def test_warnings_name_the_path_of_modules_and_come_once(project: Project) -> None:
     project.write(
         "m.yml",
         """\
@@ -353,8 +356,8 @@ def test_warnings_name_the_way_too_and_come_once(project: Project) -> None:
     ]
 
 
-def test_a_module_is_no_dataflow(project: Project) -> None:
-    assert project.complaint(GOOD) == (
+def test_a_module_cannot_be_run_as_a_dataflow(project: Project) -> None:
+    assert project.error(GOOD) == (
         "flow.yml:1:1: module: this is the file of a module, not a dataflow"
         " (name it in a node's `module`, or check it with `dora expand --module`)"
     )

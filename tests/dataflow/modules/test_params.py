@@ -57,7 +57,7 @@ nodes:
 """
 
 
-def test_they_are_put_into_args_and_nowhere_else(project: Project) -> None:
+def test_params_are_inserted_into_args_only(project: Project) -> None:
     project.write("m.yml", _MODULE.replace('"${_param.gain:-x}"', "$$PARAM_GAIN"))
     node = project.node(_FLOW, "m.a")
     assert node.args == "--gain 1.50 --mode 'a b' --on true $PARAM_X"
@@ -65,7 +65,7 @@ def test_they_are_put_into_args_and_nowhere_else(project: Project) -> None:
     assert node.own_env["OTHER"] == "$PARAM_GAIN"
 
 
-def test_they_are_variables_that_win_over_those_of_the_node(project: Project) -> None:
+def test_params_are_variables_that_override_those_of_the_node(project: Project) -> None:
     project.write("m.yml", _MODULE.replace('"${_param.gain:-x}"', "x"))
     env = project.node(_FLOW, "m.a").own_env
     assert {name: env[name] for name in env if name.startswith("PARAM")} == {
@@ -83,7 +83,7 @@ def test_each_use_has_its_own(project: Project) -> None:
     assert [node.args for node in flow.nodes] == ["1", "2"]
 
 
-def test_a_module_hands_them_on_by_name(project: Project) -> None:
+def test_a_module_passes_params_on_by_name(project: Project) -> None:
     project.write(
         "m.yml", "module: {name: m}\nnodes: [{id: a, path: a, args: '$PARAM_X $PARAM_Y'}]"
     )
@@ -96,7 +96,7 @@ def test_a_module_hands_them_on_by_name(project: Project) -> None:
     assert node.own_env == {"PARAM_X": "40", "PARAM_Y": "4"}
 
 
-def test_the_command_of_a_shell_node_gets_them_too(project: Project) -> None:
+def test_the_command_of_a_shell_node_gets_params_too(project: Project) -> None:
     project.write("m.yml", "module: {name: m}\nnodes: [{id: a, path: shell, args: echo $PARAM_X}]")
     assert project.node("nodes: [{id: o, module: m.yml, params: {x: 4}}]", "o.a").args == "echo 4"
 
@@ -113,12 +113,12 @@ def test_the_command_of_a_shell_node_gets_them_too(project: Project) -> None:
 )
 def test_mistakes(project: Project, params: str, message: str) -> None:
     project.write("m.yml", "module: {name: m}\nnodes: []")
-    assert message in project.complaint(f"nodes: [{{id: m, module: m.yml, params: {params}}}]")
+    assert message in project.error(f"nodes: [{{id: m, module: m.yml, params: {params}}}]")
 
 
-def test_a_quote_in_one_can_spoil_the_arguments_of_a_node(project: Project) -> None:
+def test_a_quote_in_a_param_can_break_the_arguments_of_a_node(project: Project) -> None:
     project.write("m.yml", "module: {name: m}\nnodes:\n- id: a\n  path: a\n  args: $PARAM_X")
-    assert project.complaint("nodes:\n- {id: m, module: m.yml, params: {x: it's}}") == (
+    assert project.error("nodes:\n- {id: m, module: m.yml, params: {x: it's}}") == (
         "m.yml:5:9: nodes[0].args: a quote ' is never closed (write `\\'` for the character itself;"
         " used by `m` in flow.yml:2)"
     )

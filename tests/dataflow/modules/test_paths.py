@@ -43,7 +43,7 @@ def test_a_path_starts_at_the_file_of_the_module(project: Project, written: str,
     assert project.node(FLOW, "m.a").path == flat
 
 
-def test_a_file_may_be_called_like_a_kind_of_node(project: Project) -> None:
+def test_a_file_may_be_named_like_a_kind_of_node(project: Project) -> None:
     project.write("mods/arm/m.yml", _module("../../dynamic"))
     node = project.node(FLOW, "m.a")
     assert (node.kind, node.path) == (NodeKind.PATH, "./dynamic")
@@ -54,7 +54,7 @@ def test_a_path_in_a_clone_stays(project: Project) -> None:
     assert project.node(FLOW, "m.a").path == "src/a.py"
 
 
-def test_it_starts_at_the_dataflow_from_wherever_that_is_read(
+def test_it_starts_at_the_dataflow_whatever_the_current_folder(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.write("mods/arm/m.yml", _module("a.py\n  restart: x"))
@@ -73,7 +73,7 @@ def test_it_starts_at_the_dataflow_from_wherever_that_is_read(
 @pytest.mark.parametrize("path", ["../../../x.py", "../../..", "b/../../../../x"])
 def test_a_program_outside(project: Project, path: str) -> None:
     project.write("mods/arm/m.yml", _module(path))
-    assert project.complaint(FLOW) == (
+    assert project.error(FLOW) == (
         f"mods/arm/m.yml:4:9: nodes[0].path: `{path}` leaves the directory of the dataflow"
         " (write a relative path; used by `m` in flow.yml:1)"
     )
@@ -83,12 +83,12 @@ def test_a_program_outside(project: Project, path: str) -> None:
 def test_an_operator_outside(project: Project, key: str) -> None:
     text = f"module: {{name: m}}\nnodes:\n- {{id: a, operator: {{{key}}}}}"
     project.write("mods/arm/m.yml", text)
-    assert "leaves the directory of the dataflow" in project.complaint(FLOW)
+    assert "leaves the directory of the dataflow" in project.error(FLOW)
 
 
 @pytest.mark.parametrize("path", ["../m.yml", "x/../../m.yml", "/m.yml", "mods/../../m.yml"])
 def test_a_module_outside(project: Project, path: str) -> None:
-    assert project.complaint(f"nodes: [{{id: m, module: {path}}}]") == (
+    assert project.error(f"nodes: [{{id: m, module: {path}}}]") == (
         f"flow.yml:1:25: nodes[0].module: `{path}` leaves the directory of the dataflow"
         " (write a relative path)"
     )
@@ -102,27 +102,25 @@ def test_a_module_beside_that_of_the_user(project: Project) -> None:
 
 def test_a_module_beside_that_of_the_user_but_outside(project: Project) -> None:
     project.write("mods/arm/m.yml", "module: {name: m}\nnodes: [{id: n, module: ../../../n.yml}]")
-    assert "mods/arm/m.yml:2:25: nodes[0].module: `../../../n.yml` leaves" in project.complaint(
-        FLOW
-    )
+    assert "mods/arm/m.yml:2:25: nodes[0].module: `../../../n.yml` leaves" in project.error(FLOW)
 
 
-def test_links_that_lead_out(project: Project) -> None:
+def test_links_that_lead_outside(project: Project) -> None:
     outside = project.folder.parent / "outside"
     outside.mkdir()
     (outside / "m.yml").write_text(_module("a.py"))
     (outside / "x.py").write_text("")
     (project.folder / "mods").symlink_to(outside)
     assert "`mods/m.yml` leaves the directory of the dataflow by a symbolic link (copy the" in (
-        project.complaint("nodes: [{id: m, module: mods/m.yml}]")
+        project.error("nodes: [{id: m, module: mods/m.yml}]")
     )
     (project.folder / "m.yml").symlink_to(outside / "m.yml")
-    assert "by a symbolic link" in project.complaint("nodes: [{id: m, module: m.yml}]")
+    assert "by a symbolic link" in project.error("nodes: [{id: m, module: m.yml}]")
     (project.folder / "here.py").symlink_to(outside / "x.py")
     for path in ("here.py", "mods/x.py", "./mods/not-there-yet"):
         project.write("n.yml", _module(path))
         assert f"n.yml:4:9: nodes[0].path: `{path}` leaves the directory of the dataflow by a" in (
-            project.complaint("nodes: [{id: m, module: n.yml}]")
+            project.error("nodes: [{id: m, module: n.yml}]")
         )
 
 
@@ -134,7 +132,7 @@ def test_links_that_stay(project: Project) -> None:
 
 def test_a_link_to_nowhere(project: Project) -> None:
     (project.folder / "m.yml").symlink_to("m.yml")
-    assert "there is no file `m.yml`" in project.complaint("nodes: [{id: m, module: m.yml}]")
+    assert "there is no file `m.yml`" in project.error("nodes: [{id: m, module: m.yml}]")
 
 
 def test_a_project_that_is_reached_by_a_link(project: Project, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ports with types: the nodes behind them get the types, and disagreement is told."""
+"""Ports with types: the nodes behind them get the types, and disagreement is reported."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_type_that_the_ports_converts_to_agrees(project: Project, own: str) ->
     assert bool(_warnings(project.flow(FLOW))) == (own == DEPTH)
 
 
-def test_types_are_checked_across_modules_and_told_in_their_files(project: Project) -> None:
+def test_types_are_checked_across_modules_and_reported_in_their_files(project: Project) -> None:
     project.write("see.yml", SEE.replace(IMAGE, "acme/v1/Picture"))
     project.write("types/acme/v1.yml", "types: {Picture: {arrow: Struct}}")
     flow = project.flow(f"""
@@ -77,7 +77,7 @@ def test_types_are_checked_across_modules_and_told_in_their_files(project: Proje
     assert "`camera/image` sends `std/media/v1/Image`, but `acme/v1/Picture` is" in found[0]
 
 
-def test_what_a_node_says_itself_stays(project: Project) -> None:
+def test_a_type_declared_by_a_node_is_kept(project: Project) -> None:
     project.write(
         "see.yml", SEE.replace("path: a.py", f"path: a.py\n  input_types: {{frame: {IMAGE}}}")
     )
@@ -90,7 +90,7 @@ def test_what_a_node_says_itself_stays(project: Project) -> None:
     ("key", "port"),
     [("input_types: {frame", "the input `image`"), ("output_types: {mask", "the output `mask`")],
 )
-def test_a_node_that_says_something_else_is_warned_of(
+def test_a_node_that_declares_another_type_is_warned_of(
     project: Project, key: str, port: str
 ) -> None:
     text = SEE.replace("path: a.py", f"path: a.py\n  {key}: {DEPTH}}}")
@@ -104,10 +104,10 @@ def test_a_node_that_says_something_else_is_warned_of(
     )
 
 
-def test_where_types_are_strict_it_is_a_mistake(project: Project) -> None:
+def test_with_strict_types_a_mismatch_is_an_error(project: Project) -> None:
     text = SEE.replace("path: a.py", f"path: a.py\n  input_types: {{frame: {DEPTH}}}")
     project.write("see.yml", text)
-    assert "does not agree with" in project.complaint("strict_types: true\n" + FLOW)
+    assert "does not agree with" in project.error("strict_types: true\n" + FLOW)
 
 
 def test_ports_around_ports(project: Project) -> None:
@@ -134,7 +134,7 @@ def test_ports_around_ports(project: Project) -> None:
     ]
 
 
-def test_an_optional_port_that_is_open_takes_the_type_away(project: Project) -> None:
+def test_an_open_optional_port_removes_the_type(project: Project) -> None:
     project.write(
         "see.yml",
         f"""\

@@ -1,4 +1,4 @@
-"""What is said of the types of a dataflow."""
+"""Warnings and errors about the types of a dataflow."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def edge(source: str, target: str, more: str = "") -> list[str]:
     return found(f"output_types: {{o: '{source}'}}", f"input_types: {{i: '{target}'}}", more)
 
 
-def test_types_that_fit_are_not_spoken_of() -> None:
+def test_matching_types_give_no_warning() -> None:
     assert edge(f"{CORE}/Float32", f"{CORE}/Float64") == []
     assert edge("std/media/v1/Image", f"{CORE}/Bytes") == []
     assert found() == []
 
 
-def test_types_that_do_not_fit_are_named_with_what_differs() -> None:
+def test_a_mismatch_is_reported_with_the_difference() -> None:
     assert edge("std/math/v1/Pose", "std/math/v1/Vector3") == [
         (
             "nodes[1].input_types.i: `a/o` sends `std/math/v1/Pose`, "
@@ -58,13 +58,13 @@ def test_types_that_do_not_fit_are_named_with_what_differs() -> None:
     ]
 
 
-def test_type_rules_of_the_file_count() -> None:
+def test_type_rules_of_the_file_are_applied() -> None:
     rule = f"type_rules: [{{from: {CORE}/Float64, to: {CORE}/Float32}}]"
     assert edge(f"{CORE}/Float64", f"{CORE}/Float32") != []
     assert edge(f"{CORE}/Float64", f"{CORE}/Float32", rule) == []
 
 
-def test_a_rule_for_types_that_are_none_is_warned_of() -> None:
+def test_a_rule_for_unknown_types_is_warned_of() -> None:
     assert found(more="type_rules: [{from: std/core/v1/Flaot64, to: my/v1/T}]") == [
         (
             "type_rules[0].from: unknown type `std/core/v1/Flaot64` "
@@ -74,25 +74,25 @@ def test_a_rule_for_types_that_are_none_is_warned_of() -> None:
     ]
 
 
-def test_an_unknown_type_is_told_once_and_its_edge_is_not_checked() -> None:
+def test_an_unknown_type_is_reported_once_and_its_edge_is_not_checked() -> None:
     unknown = "unknown type `std/media/v1/Imgae` (did you mean `std/media/v1/Image`?)"
     image = "std/media/v1/Image"
     assert edge("std/media/v1/Imgae", image) == [f"nodes[0].output_types.o: {unknown}"]
     assert edge(image, "std/media/v1/Imgae") == [f"nodes[1].input_types.i: {unknown}"]
 
 
-def test_a_short_name_is_no_type_but_is_understood() -> None:
+def test_a_short_name_is_warned_of_with_its_urn() -> None:
     assert edge("Float64", f"{CORE}/Float64") == [
         "nodes[0].output_types.o: unknown type `Float64` (did you mean `std/core/v1/Float64`?)"
     ]
 
 
-def test_what_is_no_urn_is_told_how_to_write_it() -> None:
-    (told,) = edge("std/media/v1/Image[encoding", "std/media/v1/Image")
-    assert "is not a valid type name (write it as `std/media/v1/Image` or " in told
+def test_an_invalid_urn_is_reported_with_the_right_form() -> None:
+    (reported,) = edge("std/media/v1/Image[encoding", "std/media/v1/Image")
+    assert "is not a valid type name (write it as `std/media/v1/Image` or " in reported
 
 
-def test_a_parameter_that_is_nearly_one_is_warned_of() -> None:
+def test_a_misspelt_parameter_is_warned_of() -> None:
     assert edge("std/media/v1/AudioFrame[sampel_type=f32]", "std/media/v1/AudioFrame[x=1]") == [
         (
             "nodes[0].output_types.o: `std/media/v1/AudioFrame` has no parameter `sampel_type` "
@@ -103,8 +103,8 @@ def test_a_parameter_that_is_nearly_one_is_warned_of() -> None:
 
 def test_a_timer_gives_uint64() -> None:
     assert found(b=f"input_types: {{t: {CORE}/UInt64}}") == []
-    (told,) = found(b=f"input_types: {{t: {CORE}/Float64}}")
-    assert told.startswith("nodes[1].input_types.t: `dora/timer/secs/1` sends `std/core/v1/UInt64`")
+    (text,) = found(b=f"input_types: {{t: {CORE}/Float64}}")
+    assert text.startswith("nodes[1].input_types.t: `dora/timer/secs/1` sends `std/core/v1/UInt64`")
 
 
 def test_an_input_without_a_type_has_that_of_its_source() -> None:
@@ -120,16 +120,16 @@ def test_only_strict_types_ask_for_the_type_of_a_source() -> None:
     text = EDGE.format(a="", b=f"input_types: {{i: {CORE}/Bool}}", more="")
     assert check_types(read(text)).warnings == ()
     assert type_problems(read(text)) == ()
-    told = "nodes[1].input_types.i: `std/core/v1/Bool` is expected, but `a/o` has no type"
+    reported = "nodes[1].input_types.i: `std/core/v1/Bool` is expected, but `a/o` has no type"
     for problems in (
         type_problems(read(text), strict=True),
         type_problems(read(f"strict_types: true\n{text}")),
     ):
         (problem,) = problems
-        assert _text(problem).startswith(told)
+        assert _text(problem).startswith(reported)
 
 
-def test_strict_types_count_what_names_no_port_and_no_pattern() -> None:
+def test_strict_types_make_unknown_ports_and_patterns_errors() -> None:
     flow = read(
         EDGE.format(
             a="output_types: {x: std/core/v1/Bool}\n    output_metadata: {y: [k]}\n"

@@ -1,4 +1,4 @@
-"""Which types may feed which."""
+"""Compatible types of outputs and inputs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_rules_of_the_standard_types(source: str, target: str, fit: bool) ->
     assert fits(parse_urn(source), parse_urn(target)) is fit
 
 
-def test_rules_of_the_file_make_more_fit_in_at_most_three_steps() -> None:
+def test_rules_of_the_file_apply_in_at_most_three_steps() -> None:
     chain = [parse_urn(f"my/v1/T{number}") for number in range(5)]
     rules = list(itertools.pairwise(chain))
     assert fits(chain[0], chain[3], rules)
@@ -51,12 +51,12 @@ def test_rules_of_the_file_make_more_fit_in_at_most_three_steps() -> None:
     assert not fits(chain[1], chain[0], rules)
 
 
-def test_rules_of_the_file_go_on_from_those_of_the_standard_types() -> None:
+def test_rules_of_the_file_chain_with_those_of_the_standard_types() -> None:
     rules = [(parse_urn(f"{CORE}UInt64"), parse_urn("my/v1/Stamp"))]
     assert fits(parse_urn(f"{CORE}UInt8"), parse_urn("my/v1/Stamp"), rules)
 
 
-def test_a_rule_with_parameters_is_for_these_alone() -> None:
+def test_a_rule_with_parameters_applies_to_these_only() -> None:
     rules = [(parse_urn("a/v1/T[unit=m]"), parse_urn("b/v1/T"))]
     assert fits(parse_urn("a/v1/T[unit=m]"), parse_urn("b/v1/T"), rules)
     assert fits(parse_urn("a/v1/T"), parse_urn("b/v1/T"), rules)
@@ -69,7 +69,7 @@ def test_a_rule_with_parameters_is_for_these_alone() -> None:
     start=st.integers(0, 5),
     end=st.integers(0, 5),
 )
-def test_fits_is_what_a_walk_of_three_steps_reaches(
+def test_fits_reaches_types_within_three_steps(
     links: list[tuple[int, int]], start: int, end: int
 ) -> None:
     types = [parse_urn(f"my/v1/T{number}") for number in range(6)]

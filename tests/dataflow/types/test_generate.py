@@ -91,7 +91,7 @@ def conforms(urn: str, array: pa.Array) -> None:
 # -- the text --------------------------------------------------------------------------------------
 
 
-def test_it_is_the_same_every_time_and_whatever_the_order(text: str) -> None:
+def test_the_generated_module_is_deterministic(text: str) -> None:
     assert module_text(reversed(USERS)) == text
 
 
@@ -127,8 +127,8 @@ def test_a_strict_type_checker_finds_nothing_wrong(text: str, tmp_path: Path) ->
         *(f"--cache-dir={ROOT / '.mypy_cache'}", "messages.py", "use.py"),
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    told = [line for line in done.stdout.splitlines() if ": error:" in line]
-    assert [line.partition(":")[0] for line in told] == ["use.py"] * 2, done.stdout
+    reported = [line for line in done.stdout.splitlines() if ": error:" in line]
+    assert [line.partition(":")[0] for line in reported] == ["use.py"] * 2, done.stdout
 
 
 # -- names -----------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ def test_a_picture_is_height_by_width_by_channels_without_a_copy(
     assert not pixels.size or np.shares_memory(read.pixels, pixels)
 
 
-def test_what_is_no_picture_is_refused(made: Any) -> None:
+def test_an_array_that_is_not_a_picture_is_refused(made: Any) -> None:
     with pytest.raises(ValueError, match="height x width x channels"):
         made.image(np.zeros(4, np.uint8))
     with pytest.raises(ValueError, match="give the encoding of 2 channels of uint8"):
@@ -349,7 +349,7 @@ def test_types_of_the_user_whatever_their_fields_are(made: Any) -> None:
     assert read.a_rather_long_name_of_a_field_with == [[[[["x"], []]]]]
 
 
-def test_types_of_the_user_that_are_no_structs(made: Any) -> None:
+def test_types_of_the_user_other_than_structs(made: Any) -> None:
     assert made.read_speed(made.speed([1.5])).tolist() == [1.5]
     assert [step.y for step in made.read_path(made.path([made.vector3(1, 2, 3)]))] == [2]
     assert made.read_words(made.words(["a", "b"])) == ["a", "b"]
@@ -411,7 +411,7 @@ def test_other_layouts_of_the_same_type_are_read_too(made: Any) -> None:
     assert made.read_string(pa.array(["a"], pa.large_string())) == ["a"]
 
 
-def test_every_standard_type_is_there(made: Any) -> None:
+def test_every_standard_type_is_generated(made: Any) -> None:
     for definition in Library():
         shape: Shape = definition.shape
         name = definition.name
@@ -435,7 +435,7 @@ CODE = [
 
 
 def without_injected_code(text: str) -> bool:
-    """Whether the text is a module in which no payload is a name."""
+    """Return True if the text is a module in which no payload is a name."""
     tree = ast.parse(text)
     return not any(isinstance(node, ast.Name) and node.id == "INJECTED" for node in ast.walk(tree))
 

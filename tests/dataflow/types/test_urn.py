@@ -23,7 +23,7 @@ WORDS = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,8}", fullmatch=True)
         ("Float64", Urn("Float64")),
     ],
 )
-def test_a_urn_is_a_path_and_perhaps_parameters(text: str, urn: Urn) -> None:
+def test_a_urn_is_a_path_with_optional_parameters(text: str, urn: Urn) -> None:
     assert parse_urn(text) == urn
 
 
@@ -58,7 +58,7 @@ def test_anything_else_is_an_error(text: str) -> None:
     base=st.lists(WORDS, min_size=1, max_size=4).map("/".join),
     params=st.dictionaries(WORDS, WORDS, max_size=3),
 )
-def test_what_is_printed_is_read_again(base: str, params: dict[str, str]) -> None:
+def test_a_printed_urn_is_read_back(base: str, params: dict[str, str]) -> None:
     urn = Urn(base, params)
     assert parse_urn(str(urn)) == urn
 
@@ -72,7 +72,7 @@ def test_the_distance_of_words_is_one(a: str, b: str, c: str) -> None:
     assert abs(len(a) - len(b)) <= distance(a, b) <= max(len(a), len(b))
 
 
-def test_near_is_two_letters_at_most_and_not_half_of_a_word() -> None:
+def test_near_means_at_most_two_letters_and_less_than_half_of_the_word() -> None:
     assert near("std/media/v1/Imgae", ["std/math/v1/Pose", "std/media/v1/Image"])
     assert near("std/media/v1/Imgaex", ["std/media/v1/Image"]) is None
     assert near("Nope", ["Pose"]) is None

@@ -1,4 +1,4 @@
-"""The user's own types: their files, what is wrong in them, and their way into the descriptor."""
+"""The user's own types: their files, errors in them, and the descriptor."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def types(folder: Path, **files: str) -> dict[str, TypeDef]:
 
 
 def wrong(folder: Path, text: str) -> list[str]:
-    """What is said of the file acme/v1.yml, without its path."""
+    """Return the errors of the file acme/v1.yml, without its path."""
     with pytest.raises(DataflowError) as caught:
         types(folder, acme__v1=text)
     return [
@@ -93,7 +93,7 @@ def test_no_folder_means_no_types(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         (
             "types: {T: {arrow: Flaot32}}",
@@ -188,13 +188,13 @@ def test_no_folder_means_no_types(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+def test_errors_are_reported_with_line_and_column(tmp_path: Path, text: str, expected: str) -> None:
     found = wrong(tmp_path, text)
-    assert said in found
+    assert expected in found
     assert len(found) <= 2, found  # a misspelt key may also be missed
 
 
-def test_a_circle_of_types_is_told_once(tmp_path: Path) -> None:
+def test_a_cycle_of_types_is_reported_once(tmp_path: Path) -> None:
     text = """
         types:
           A:
@@ -210,20 +210,22 @@ def test_a_circle_of_types_is_told_once(tmp_path: Path) -> None:
             arrow: Struct
             fields: [{name: a, type: A}]
         """
-    (told,) = wrong(tmp_path, text)
-    assert told.startswith("4:30: types.A.fields[0].type: contains itself: acme/v1/A -> ")
+    (reported,) = wrong(tmp_path, text)
+    assert reported.startswith("4:30: types.A.fields[0].type: contains itself: acme/v1/A -> ")
 
 
-def test_types_that_grow_beyond_measure_are_refused(tmp_path: Path) -> None:
+def test_types_above_the_size_limit_are_refused(tmp_path: Path) -> None:
     doubled = ["types:", "  T0: {arrow: Float32}"]
     chained = ["types:", "  T0: {arrow: Float32}"]
     for n in range(1, 40):
         two = f"[{{name: a, type: T{n - 1}}}, {{name: b, type: T{n - 1}}}]"
         doubled.append(f"  T{n}: {{arrow: Struct, fields: {two}}}")
         chained.append(f"  T{n}: {{arrow: List<T{n - 1}>}}")
-    told = wrong(tmp_path, "\n".join(doubled))
-    assert told[0] == "14:3: types.T12: has more than 10000 fields, including those of its parts"
-    assert 1 < len(told) < 4
+    reported = wrong(tmp_path, "\n".join(doubled))
+    assert (
+        reported[0] == "14:3: types.T12: has more than 10000 fields, including those of its parts"
+    )
+    assert 1 < len(reported) < 4
     assert wrong(tmp_path, "\n".join(chained)) == ["34:3: types.T32: is more than 32 types deep"]
 
 
@@ -232,7 +234,7 @@ def test_the_prefix_of_the_standard_library_is_refused(tmp_path: Path) -> None:
         types(tmp_path, std__x__v1="types: {T: {arrow: Utf8}}")
 
 
-def test_all_files_are_told_of_at_once(tmp_path: Path) -> None:
+def test_errors_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
     write(
         tmp_path,
         {
@@ -272,7 +274,7 @@ def test_the_types_travel_with_the_descriptor(tmp_path: Path) -> None:
     assert (flat.own_types, flat.descriptor) == (flow.own_types, flow.descriptor)
 
 
-def test_the_file_of_a_dataflow_without_types_stays_as_it_is(tmp_path: Path) -> None:
+def test_the_file_of_a_dataflow_without_types_is_unchanged(tmp_path: Path) -> None:
     write(
         tmp_path,
         {"types/acme/arm/v1.yml": JOINT, "flow.yml": "nodes: [{id: a, path: a, outputs: [o]}]"},
@@ -282,7 +284,7 @@ def test_the_file_of_a_dataflow_without_types_stays_as_it_is(tmp_path: Path) -> 
     assert flow.own_types == ()
 
 
-def test_a_dataflow_may_define_types_itself_and_these_come_first(tmp_path: Path) -> None:
+def test_types_defined_in_a_dataflow_override_others(tmp_path: Path) -> None:
     own = f"types: {{acme/arm/v1/Speed: {{arrow: Float64}}}}\n{dedent(FLOW)}"
     write(tmp_path, {"types/acme/arm/v1.yml": JOINT, "flow.yml": own})
     flow = load(tmp_path / "flow.yml")
@@ -291,7 +293,7 @@ def test_a_dataflow_may_define_types_itself_and_these_come_first(tmp_path: Path)
     assert "acme/arm/v1/Joint" in shapes
 
 
-def test_what_is_wrong_with_types_in_a_dataflow_is_told_with_its_place(tmp_path: Path) -> None:
+def test_errors_of_types_in_a_dataflow_are_reported_with_line_and_column(tmp_path: Path) -> None:
     text = "types: {T: {arrow: Utf8}, std/x/v1/T: {arrow: Utf8}, a/v1/T: {arrow: X}}\nnodes: []\n"
     with pytest.raises(DataflowError) as caught:
         parse(text, path=tmp_path / "flow.yml")
@@ -302,7 +304,7 @@ def test_what_is_wrong_with_types_in_a_dataflow_is_told_with_its_place(tmp_path:
     ]
 
 
-def test_a_definition_that_is_printed_is_read_again(tmp_path: Path) -> None:
+def test_a_printed_definition_is_read_back(tmp_path: Path) -> None:
     found = types(tmp_path, acme__arm__v1=JOINT)
     written = {urn: plain_definition(definition) for urn, definition in found.items()}
     again = from_descriptor({"types": written, "nodes": []}, path=tmp_path / "flow.yml")

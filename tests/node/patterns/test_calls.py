@@ -175,7 +175,7 @@ report(error_of(1, timeout=0.2))
     assert seconds >= 0.2
 
 
-def test_an_answer_without_its_id_is_named_to_the_one_who_waits(flow: Flow) -> None:
+def test_an_answer_without_a_request_id_is_an_error_for_the_caller(flow: Flow) -> None:
     wire(
         flow,
         "report(error_of(1, timeout=0.5)); report(error_of(2, timeout=None))",
@@ -190,14 +190,14 @@ for event in node:
         assert "1 message without request_id or goal_id came on `response`" in text
 
 
-def test_a_request_without_an_id_is_warned_of_at_the_server(flow: Flow) -> None:
+def test_a_server_warns_of_a_request_without_an_id(flow: Flow) -> None:
     outcome = wire(flow, "node.send_output('request', pa.array([1])); report(ask(2))").run()
     outcome.expect(0)
     assert flow.reports("client") == [4]
     assert "a message on input `request` has no request_id" in outcome.output
 
 
-def test_a_call_without_a_server_says_what_is_missing(flow: Flow) -> None:
+def test_a_call_without_a_server_names_what_is_missing(flow: Flow) -> None:
     wire(
         flow,
         """
@@ -218,7 +218,7 @@ except NoPeerError as error:
     assert nowhere == "`reply`: this node has no input `nowhere`"
 
 
-def test_two_ways_back_must_be_told_apart(flow: Flow) -> None:
+def test_a_call_with_two_possible_reply_inputs_must_name_one(flow: Flow) -> None:
     wire(
         flow,
         """
@@ -258,7 +258,7 @@ def test_a_server_that_ends_ends_the_call_at_once(flow: Flow) -> None:
         assert seconds < 10
 
 
-def test_an_answer_sent_with_the_last_breath_arrives(flow: Flow) -> None:
+def test_an_answer_sent_just_before_exit_arrives(flow: Flow) -> None:
     wire(
         flow,
         "report(ask(1))",
@@ -350,7 +350,7 @@ for event in node:
     assert flow.reports("client") == [[[6], True]]
 
 
-def test_an_async_server_answers_requests_side_by_side(flow: Flow) -> None:
+def test_an_async_server_answers_requests_concurrently(flow: Flow) -> None:
     wire(
         flow,
         """
@@ -362,7 +362,7 @@ asyncio.run(main())
 waiting = []
 @node.serve("request", "response")
 async def handler(event):
-    # Nobody is answered before all have asked.
+    # No request is answered before all have arrived.
     gate = asyncio.get_running_loop().create_future()
     waiting.append(gate)
     if len(waiting) == 8:
@@ -376,7 +376,7 @@ asyncio.run(node.serve_async())
     assert flow.reports("client") == [list(range(8))]
 
 
-def test_a_late_answer_is_thrown_away(flow: Flow) -> None:
+def test_a_late_answer_is_discarded(flow: Flow) -> None:
     wire(
         flow,
         """
@@ -395,7 +395,7 @@ node.send_service_response("response", pa.array([4]), second["metadata"])
     assert flow.reports("client") == ["NoAnswerError", 4, ["INPUT_CLOSED", "STOP"]]
 
 
-def test_a_call_that_would_hold_up_its_own_event_loop_is_refused(flow: Flow) -> None:
+def test_a_call_that_would_block_its_own_event_loop_is_refused(flow: Flow) -> None:
     wire(
         flow,
         """
@@ -417,7 +417,7 @@ asyncio.run(main())
     assert (second, fourth) == (4, 6)
 
 
-def test_a_call_that_is_canceled_leaves_nothing_behind(flow: Flow) -> None:
+def test_a_canceled_call_leaves_no_pending_request(flow: Flow) -> None:
     wire(
         flow,
         """
@@ -435,7 +435,7 @@ report([event["type"] for event in [node.try_recv(), *node.drain()] if event])
     assert flow.reports("client") == [200, 202, []]
 
 
-def test_an_operator_that_has_ended_is_a_peer_that_was_lost(flow: Flow) -> None:
+def test_a_call_to_an_ended_operator_raises_peer_lost(flow: Flow) -> None:
     flow.folder.joinpath("ends.py").write_text(
         """
 from dora import DoraStatus

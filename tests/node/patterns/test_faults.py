@@ -46,7 +46,7 @@ report(ended)
 
 SERVER = """
 import random, signal
-# Each life ends at another moment; some before the first request.
+# Each process ends at another time, some before the first request.
 moments = random.Random(f"SEED {node.restart_count()}")
 
 def die():

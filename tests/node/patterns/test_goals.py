@@ -57,7 +57,7 @@ report([goal.status, result["value"].to_pylist(), metadata["note"], goal.id == m
     assert flow.reports("client") == [[0, 1, 2, 3, 4], ["succeeded", [5], "all", True]]
 
 
-def test_goals_run_at_once_and_in_tasks(flow: Flow) -> None:
+def test_goals_run_concurrently_in_threads_and_tasks(flow: Flow) -> None:
     wire(
         flow,
         """
@@ -75,7 +75,7 @@ asyncio.run(main())
     assert flow.reports("client") == [[[True, most] for most in (3, 8, 5, 1, 9, 2)]]
 
 
-def test_a_canceled_goal_ends_early_and_says_so(flow: Flow) -> None:
+def test_a_canceled_goal_ends_early_with_status_canceled(flow: Flow) -> None:
     wire(
         flow,
         """
@@ -99,7 +99,7 @@ again.result()
     assert "a message on input `goal` has no goal_id" in outcome.output
 
 
-def test_more_goals_than_are_pursued_at_once_wait_and_may_be_canceled(flow: Flow) -> None:
+def test_goals_beyond_the_limit_wait_and_may_be_canceled(flow: Flow) -> None:
     wire(
         flow,
         """
@@ -117,7 +117,7 @@ report([waiting.result()["value"][0].as_py(), first.result() and first.status])
     assert flow.reports("client") == [["canceled", None], [2, "canceled"]]
 
 
-def test_a_handler_that_raises_aborts_its_goal_and_tells_the_client(flow: Flow) -> None:
+def test_a_handler_that_raises_aborts_its_goal_and_the_client_gets_the_error(flow: Flow) -> None:
     wire(
         flow,
         """
@@ -178,7 +178,7 @@ os._exit(2)
     assert flow.reports("client") == [True, "lost"]
 
 
-def test_a_goal_that_takes_too_long_ends_the_wait(flow: Flow) -> None:
+def test_waiting_for_a_result_times_out(flow: Flow) -> None:
     wire(
         flow,
         """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dorad.node.patterns.goalserver import ServedGoal
 
 
-def test_a_call_returns_the_prepared_answers_in_turn() -> None:
+def test_a_call_returns_the_prepared_answers_in_order() -> None:
     node = MockNode([("tick", 1)], service_responses={"ask": [5, ValueError("no"), 7]})
     assert node.call("ask", 1, {"note": "x"})["value"] == 5
     with pytest.raises(RemoteError, match="ValueError: no"):
@@ -70,6 +70,6 @@ def test_goal_handlers_are_served() -> None:
     assert node.outputs == {"feedback": [1], "result": [20]}
 
 
-def test_nothing_to_serve_is_a_mistake() -> None:
+def test_serving_without_a_handler_is_an_error() -> None:
     with pytest.raises(ValueError, match="nothing to serve"):
         MockNode([]).serve()

@@ -26,7 +26,9 @@ report(seen)
 
 @pytest.mark.parametrize("length", [1, 1000], ids=["inline", "in a sample"])
 @pytest.mark.parametrize("key", ["request_id", "goal_id", "goal_status"])
-def test_ordinary_messages_displace_none_of_an_exchange(flow: Flow, key: str, length: int) -> None:
+def test_ordinary_messages_never_displace_messages_of_calls_and_goals(
+    flow: Flow, key: str, length: int
+) -> None:
     flow.node(
         "source",
         HEAD
@@ -43,7 +45,7 @@ open("sent", "w").close()
     assert "196 of 200 messages dropped on source/out -> sink/in" in outcome.output
 
 
-def test_of_too_many_the_oldest_is_dropped_and_said_to_be(flow: Flow) -> None:
+def test_a_full_lane_drops_its_oldest_message_and_reports_it(flow: Flow) -> None:
     flow.node(
         "source",
         HEAD
@@ -61,7 +63,7 @@ open("sent", "w").close()
     assert "ERROR" in line
 
 
-def test_a_restarted_consumer_finds_what_was_kept(flow: Flow) -> None:
+def test_a_restarted_consumer_gets_the_queued_messages(flow: Flow) -> None:
     flow.node(
         "source",
         HEAD

@@ -37,7 +37,7 @@ def test_chunks_are_numbered_in_their_segments() -> None:
     assert sent[1] == (b"b", {"note": 1, "session_id": "s", "segment_id": 0, "seq": 1, "fin": True})
 
 
-def test_a_flush_begins_a_segment() -> None:
+def test_a_flush_starts_a_segment() -> None:
     sent: Sent = []
     stream = sender(sent)
     stream.send(b"a")
@@ -65,7 +65,7 @@ def event(session: str, segment: int, seq: int, **more: Any) -> dict[str, Any]:
     return {"type": "INPUT", "id": "in", "value": seq, "metadata": metadata}
 
 
-def test_a_reader_keeps_sessions_apart_and_counts_what_is_missing() -> None:
+def test_a_reader_separates_sessions_and_counts_missing_chunks() -> None:
     reader = StreamReader("in")
     chunks = [
         reader.take(item)
@@ -96,7 +96,7 @@ def test_a_reader_keeps_sessions_apart_and_counts_what_is_missing() -> None:
     assert chunks[5].fin
 
 
-def test_a_flush_empties_the_queue_of_its_session_only(flow: Flow) -> None:
+def test_a_flush_voids_only_chunks_of_its_session(flow: Flow) -> None:
     flow.node(
         "source",
         HEAD
@@ -114,7 +114,7 @@ open("sent", "w").close()
         "reader",
         HEAD
         + """
-# All is queued before this node looks for the first time: its source has ended.
+# All chunks are queued before this node receives: its source has ended.
 while not os.path.exists("sent"):
     time.sleep(0.01)
 seen = {}

@@ -1,4 +1,4 @@
-"""What several threads print comes out in whole lines."""
+"""Output of several threads is written in whole lines."""
 
 import io
 import threading
@@ -6,7 +6,7 @@ import threading
 from dorad.node.runtime.lines import WholeLines
 
 
-def test_pieces_of_two_threads_do_not_mix() -> None:
+def test_lines_of_two_threads_do_not_mix() -> None:
     out = io.StringIO()
     stream = WholeLines(out)
     stream.write("from ")
@@ -19,7 +19,7 @@ def test_pieces_of_two_threads_do_not_mix() -> None:
     assert out.getvalue().endswith("\nand")
 
 
-def test_nothing_that_was_begun_is_lost_at_the_end() -> None:
+def test_an_unfinished_line_is_written_at_the_end() -> None:
     out = io.StringIO()
     stream = WholeLines(out)
     thread = threading.Thread(target=stream.write, args=("begun",))
@@ -30,6 +30,6 @@ def test_nothing_that_was_begun_is_lost_at_the_end() -> None:
     assert out.getvalue() == "begun"
 
 
-def test_it_is_otherwise_the_stream_it_stands_for() -> None:
+def test_other_methods_are_those_of_the_wrapped_stream() -> None:
     out = io.StringIO()
     assert WholeLines(out).isatty() is False

@@ -84,7 +84,7 @@ def test_the_last_message_before_stop_arrives_and_then_the_output_closes(tmp_pat
     ]
 
 
-def test_one_operator_ends_and_the_others_of_its_process_go_on(tmp_path: Path) -> None:
+def test_one_operator_ends_and_the_others_in_its_process_continue(tmp_path: Path) -> None:
     on = f"""{OPERATOR}
             report([kind, dora_event.get("id"), self.dataflow_descriptor["nodes"][0]["id"]])
             if kind == "INPUT":
@@ -260,7 +260,9 @@ def test_stop_all_ends_all_operators_of_the_process(tmp_path: Path) -> None:
     assert reports(tmp_path, "ops")[-1] == ["STOP", "MANUAL"]
 
 
-def test_an_operator_that_fails_fails_its_node_and_others_get_a_last_word(tmp_path: Path) -> None:
+def test_a_failing_operator_fails_its_node_and_others_receive_its_last_message(
+    tmp_path: Path,
+) -> None:
     fails = f"""{OPERATOR}
             raise ValueError("no light")
     """
@@ -275,31 +277,33 @@ def test_an_operator_that_fails_fails_its_node_and_others_get_a_last_word(tmp_pa
     file = write(tmp_path, {"id": "ops", "operators": operators}, fails=fails, other=other)
     outcome = dora_run(file)
     assert outcome.code == 1
-    said = f"operator 'fails' ({tmp_path / 'fails.py'}): on_event failed on INPUT tick: ValueError"
-    assert said in outcome.output
+    expected = (
+        f"operator 'fails' ({tmp_path / 'fails.py'}): on_event failed on INPUT tick: ValueError"
+    )
+    assert expected in outcome.output
     assert "node ops exited with code 1" in outcome.output.replace("'", "")
     assert reports(tmp_path, "ops")[-1] == ["STOP", "MANUAL"]
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "expected"),
     [
-        ("class Operator:\n    def on_input(self, *_): ...", "`on_input` was that of dora before"),
+        ("class Operator:\n    def on_input(self, *_): ...", "`on_input` is from dora before"),
         ("VALUE = 1", "has no class `Operator`"),
         ("import missing_module_x", "ModuleNotFoundError"),
     ],
 )
-def test_a_file_that_is_no_operator_is_said_before_anything_starts(
-    tmp_path: Path, source: str, said: str
+def test_an_invalid_operator_file_is_reported_before_the_start(
+    tmp_path: Path, source: str, expected: str
 ) -> None:
     file = write(tmp_path, {"id": "ops", "operators": [operator("bad", inputs=TICK)]}, bad=source)
     outcome = dora_run(file)
     assert outcome.code == 1
     assert f"operator 'bad' ({tmp_path / 'bad.py'}): " in outcome.output
-    assert said in outcome.output
+    assert expected in outcome.output
 
 
-def test_a_missing_file_is_told_with_its_place(tmp_path: Path) -> None:
+def test_a_missing_operator_file_is_reported_with_line_and_column(tmp_path: Path) -> None:
     file = write(tmp_path, {"id": "ops", "operators": [operator("some", inputs=TICK)]}, sone="")
     outcome = dora_run(file)
     assert outcome.code == 1
@@ -308,7 +312,7 @@ def test_a_missing_file_is_told_with_its_place(tmp_path: Path) -> None:
     assert "did you mean `sone.py`?" in outcome.output
 
 
-def test_what_operators_print_goes_where_one_of_them_says(tmp_path: Path) -> None:
+def test_prints_of_operators_go_to_the_output_that_one_of_them_declares(tmp_path: Path) -> None:
     prints = f"""{OPERATOR}
             if kind == "INPUT":
                 print("from", __name__)
@@ -356,7 +360,7 @@ def test_operators_are_built_first(tmp_path: Path) -> None:
     assert reports(tmp_path, "ops") == ["by the build"]
 
 
-def test_parameters_and_failures_of_sources_reach_the_operators_they_are_about(
+def test_parameters_and_failures_of_sources_reach_the_operators_concerned(
     tmp_path: Path,
 ) -> None:
     fails = """
@@ -400,7 +404,7 @@ def test_parameters_and_failures_of_sources_reach_the_operators_they_are_about(
     ]
 
 
-def test_a_process_that_an_operator_forks_leaves_the_node_alone(tmp_path: Path) -> None:
+def test_a_process_forked_by_an_operator_does_not_affect_the_node(tmp_path: Path) -> None:
     forks = f"""{OPERATOR}
             import os
             if kind == "INPUT":
@@ -427,7 +431,7 @@ def test_a_process_that_an_operator_forks_leaves_the_node_alone(tmp_path: Path) 
     assert values == [[1], [2], [3]]
 
 
-def test_nobody_sleeps_while_there_is_something_for_him(tmp_path: Path) -> None:
+def test_no_operator_sleeps_while_it_has_messages(tmp_path: Path) -> None:
     source = """
         import pyarrow as pa
         from dora import Node
@@ -458,7 +462,7 @@ def test_nobody_sleeps_while_there_is_something_for_him(tmp_path: Path) -> None:
             "outputs": ["number"],
         }
 
-    # Timers at odds with each other make whoever sleeps for all change all the time.
+    # Timers with different intervals make the leader change all the time.
     operators = [
         one("a", "source/number"),
         one("b", "ops/a/number", t="dora/timer/millis/3"),
@@ -503,8 +507,8 @@ def test_types_are_checked_between_operators_and_beyond(tmp_path: Path) -> None:
     ]
     file = write(tmp_path, {"id": "ops", "operators": operators}, sends=sends, hears=hears)
     outcome = ok(dora_run(file))
-    said = "type mismatch: ops/sends/number -> ops/hears/n: not std/core/v1/Float64: expected"
-    assert said in outcome.output
+    expected = "type mismatch: ops/sends/number -> ops/hears/n: not std/core/v1/Float64: expected"
+    assert expected in outcome.output
     assert reports(tmp_path, "ops") == [["no number"]]
     flow = yaml.safe_load(file.read_text(encoding="utf-8"))
     flow["nodes"][0]["env"]["DORA_RUNTIME_TYPE_CHECK"] = "error"
@@ -514,7 +518,7 @@ def test_types_are_checked_between_operators_and_beyond(tmp_path: Path) -> None:
     assert "on_event failed on INPUT tick: TypeMismatchError: type mismatch:" in refused.output
 
 
-def test_latched_and_limited_inputs_of_operators(tmp_path: Path) -> None:
+def test_operators_may_have_latched_and_limited_inputs(tmp_path: Path) -> None:
     once = f"""{OPERATOR}
             if kind == "INPUT":
                 self.count += 1

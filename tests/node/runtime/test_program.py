@@ -1,4 +1,4 @@
-"""An operator's file: loading it, its mistakes, and loading it again."""
+"""The file of an operator: loading, errors, and reloading."""
 
 import sys
 import textwrap
@@ -69,7 +69,7 @@ def test_the_operator_gets_events_and_the_description_of_the_dataflow(make: Make
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "expected"),
     [
         ("def broken(", "cannot be loaded: SyntaxError: '(' was never closed"),
         ("import missing_module_x", "cannot be loaded: ModuleNotFoundError: No module named"),
@@ -79,7 +79,7 @@ def test_the_operator_gets_events_and_the_description_of_the_dataflow(make: Make
         ("class Operator: ...", "no method `on_event(self, dora_event, send_output)`"),
         (
             "class Operator:\n    def on_input(self, *_): ...",
-            "`on_input` was that of dora before 0.2, and is not called",
+            "`on_input` is from dora before 0.2 and is not called",
         ),
         (
             "class Operator:\n    def on_event(self, *_): ...\n    def __init__(self, x): ...",
@@ -87,30 +87,34 @@ def test_the_operator_gets_events_and_the_description_of_the_dataflow(make: Make
         ),
     ],
 )
-def test_a_file_that_is_no_operator(make: Make, tmp_path: Path, source: str, said: str) -> None:
+def test_a_file_without_a_valid_operator_is_an_error(
+    make: Make, tmp_path: Path, source: str, expected: str
+) -> None:
     with pytest.raises(OperatorError) as caught:
         make(source)
     assert str(caught.value).startswith(f"operator 'it' ({tmp_path / 'some_operator.py'}): ")
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected"),
     [
-        ("return None", "on_event returned None on INPUT tick, which is no DoraStatus"),
+        ("return None", "on_event returned None on INPUT tick, not a DoraStatus"),
         ("return 0", "on_event returned 0 on INPUT tick"),
         ("raise ValueError('no light')", "on_event failed on INPUT tick: ValueError: no light"),
         ("raise SystemExit(2)", "on_event failed on INPUT tick: SystemExit: 2"),
     ],
 )
-def test_an_answer_that_is_none(make: Make, body: str, said: str) -> None:
+def test_a_return_value_that_is_not_a_status_is_an_error(
+    make: Make, body: str, expected: str
+) -> None:
     program = make(f"class Operator:\n    def on_event(self, *_):\n        {body}")
     with pytest.raises(OperatorError) as caught:
         program.on_event(EVENT, print)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
-def test_reloading_takes_the_new_code_and_keeps_the_state(make: Make) -> None:
+def test_reloading_uses_the_new_code_and_keeps_the_state(make: Make) -> None:
     program = make(GOOD)
     assert sent(program) + sent(program) == [1, 2]
     program.path.write_text(textwrap.dedent(GOOD).replace("STEP = 1", "STEP = 9"))
@@ -140,7 +144,7 @@ def test_a_broken_file_changes_nothing(make: Make, edit: str) -> None:
     assert sent(program) == [3]
 
 
-def test_an_edit_of_the_same_length_within_a_moment_is_seen(make: Make) -> None:
+def test_an_edit_of_the_same_length_in_the_same_second_is_detected(make: Make) -> None:
     program = make(GOOD)
     for step in range(2, 9):
         program.path.write_text(textwrap.dedent(GOOD).replace("STEP = 1", f"STEP = {step}"))
@@ -149,19 +153,19 @@ def test_an_edit_of_the_same_length_within_a_moment_is_seen(make: Make) -> None:
 
 
 @pytest.mark.parametrize("name", ["json.py", "colorsys.py", "numpy.py"])
-def test_a_file_called_like_a_library_does_not_hide_it(make: Make, name: str) -> None:
+def test_an_operator_file_named_like_a_library_does_not_shadow_it(make: Make, name: str) -> None:
     program = make(f"import {name[:-3]} as library\n{textwrap.dedent(GOOD)}", name=name)
     assert sent(program) == [1]
     library = sys.modules[name[:-3]]
     assert library.__file__ != str(program.path)
 
 
-def test_two_operators_of_one_file_are_two_objects(make: Make) -> None:
+def test_two_operators_from_one_file_are_two_objects(make: Make) -> None:
     one, two = make(GOOD, operator="one"), make(GOOD, operator="two")
     assert sent(one) + sent(one) + sent(two) == [1, 2, 1]
 
 
-def test_a_neighbour_of_the_file_can_be_imported(make: Make, tmp_path: Path) -> None:
+def test_a_module_beside_the_file_can_be_imported(make: Make, tmp_path: Path) -> None:
     (tmp_path / "helper_of_it.py").write_text("VALUE = 7")
     assert sent(
         make(

@@ -1,4 +1,4 @@
-"""Adds an offset to numbers, if the dataflow gives it one."""
+"""Adds an offset to numbers, if the dataflow connects one."""
 
 import pyarrow as pa
 import pyarrow.compute as pc

@@ -1,4 +1,4 @@
-"""Multiplies numbers by the number that its argument says."""
+"""Multiplies numbers by the number in its argument."""
 
 import argparse
 

@@ -1,0 +1,73 @@
+"""The messages of the control API as plain structs: one request, one reply, or a stream of events.
+
+Times are seconds since 1970 (UTC), durations are seconds, sizes are bytes, unless a name says
+otherwise. A new field gets a default, so that older and newer programs understand each other;
+`PROTOCOL` increases with every change that breaks this.
+"""
+
+from dorad.control.messages.base import PROTOCOL, Nothing, Struct
+from dorad.control.messages.daemon import DaemonStatus, Interface, Network, Shutdown
+from dorad.control.messages.dataflows import (
+    DataflowDetail,
+    DataflowInfo,
+    DataflowList,
+    DataflowState,
+    Enable,
+    Failure,
+    NodeResult,
+    Ref,
+    Restarted,
+    Start,
+    Started,
+    Status,
+    Stop,
+    Until,
+    Wait,
+)
+from dorad.control.messages.frames import Cancel, Error, ErrorCode, Hello, Reply, Request, Welcome
+from dorad.control.messages.logs import Event, LogLine, LogLines, LogRead, Watch
+from dorad.control.messages.nodes import (
+    Changed,
+    EdgeNew,
+    EdgeRef,
+    NodeAdd,
+    NodeDetail,
+    NodeInfo,
+    NodeList,
+    NodeMetrics,
+    NodeRef,
+    NodeReplace,
+    NodeStatus,
+    NodeStop,
+    Subscriber,
+)
+from dorad.control.messages.params import Param, ParamList, ParamRef, ParamSet
+from dorad.control.messages.table import METHODS, Method
+from dorad.control.messages.topics import (
+    EdgeStats,
+    InterfaceRates,
+    Published,
+    Top,
+    TopicHeader,
+    TopicInfo,
+    TopicList,
+    TopicPublish,
+    TopicRate,
+    TopicRates,
+    TopicSubscribe,
+    TopicWatch,
+)
+
+# fmt: off
+__all__ = [
+    "METHODS", "PROTOCOL", "Cancel", "Changed", "DaemonStatus", "DataflowDetail",
+    "DataflowInfo", "DataflowList", "DataflowState", "EdgeNew", "EdgeRef", "EdgeStats",
+    "Enable", "Error", "ErrorCode", "Event", "Failure", "Hello", "Interface", "InterfaceRates",
+    "LogLine", "LogLines", "LogRead", "Method", "Network", "NodeAdd", "NodeDetail", "NodeInfo",
+    "NodeList", "NodeMetrics", "NodeRef", "NodeReplace", "NodeResult", "NodeStatus", "NodeStop",
+    "Nothing", "Param", "ParamList", "ParamRef", "ParamSet", "Published", "Ref", "Reply",
+    "Request", "Restarted", "Shutdown", "Start", "Started", "Status", "Stop", "Struct",
+    "Subscriber", "Top", "TopicHeader", "TopicInfo", "TopicList", "TopicPublish", "TopicRate",
+    "TopicRates", "TopicSubscribe", "TopicWatch", "Until", "Wait", "Watch", "Welcome"
+]
+# fmt: on

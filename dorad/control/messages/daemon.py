@@ -1,0 +1,56 @@
+"""Messages about the daemon itself: its state, and the network that it sees."""
+
+from __future__ import annotations
+
+from dorad.control.messages.base import Struct
+
+
+class Interface(Struct):
+    """A network interface."""
+
+    name: str
+    up: bool
+    """Whether packets can pass now."""
+    addresses: list[str] = []
+    """With prefix: `192.0.2.7/24`."""
+
+
+class Network(Struct):
+    """The network in the network namespace of the daemon."""
+
+    interfaces: list[Interface]
+    defaults: list[str] = []
+    """Default routes, the preferred first: `192.0.2.1 over eth0`."""
+
+
+class DaemonStatus(Struct):
+    """State of the daemon itself."""
+
+    version: str
+    protocol: int
+    pid: int
+    started_at: float
+    dataflows: int
+    """Number of running dataflows."""
+    nodes: int
+    """Number of running node processes."""
+    state: str
+    """Path of the state file."""
+    adopted: int = 0
+    """Nodes of a previous daemon that it has taken over."""
+    notices: list[str] = []
+    """Warnings for the administrator, such as a full disk or a state file that was set aside."""
+    problem: str = ""
+    """Why nodes cannot be started; empty if they can."""
+    memory: int = 0
+    """Resident bytes."""
+    cpu: float = 0.0
+    """Percent of one core, over the last seconds."""
+    network: Network | None = None
+    """The network as the daemon sees it; None while unknown."""
+
+
+class Shutdown(Struct):
+    """Stop the daemon. Refused with `busy` while dataflows run, unless `force` stops them first."""
+
+    force: bool = False

@@ -1,0 +1,144 @@
+"""Messages about dataflows: start, wait, stop, list."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from dorad.control.messages.base import Struct
+
+Status = Literal["starting", "running", "stopping", "finished", "failed"]
+
+
+class Start(Struct):
+    """Start a dataflow."""
+
+    descriptor: dict[str, Any]
+    """The parsed file, with variables in `env` expanded."""
+    path: str
+    """Absolute path of the file; relative paths in it are relative to its folder."""
+    name: str | None = None
+    """1 to 64 characters of `A-Z a-z 0-9 _ . -`, not starting with `-`; no other running dataflow
+    may have it."""
+    env: dict[str, str] = {}
+    """Variables of `--env`. They override the dataflow's `env`; a node's `env` overrides them."""
+    uv: bool = False
+    allow_shell: bool = False
+    exit_when_nodes_finish: bool | None = None
+    hot_reload: bool = False
+    """Whether operators are reloaded, and nodes restarted, when their Python files change."""
+
+
+class Started(Struct):
+    """The dataflow is accepted and its nodes are being started."""
+
+    uuid: str
+    name: str | None = None
+
+
+class Ref(Struct):
+    """A dataflow, by UUID or name; None means the only running one."""
+
+    dataflow: str | None = None
+
+
+Until = Literal["spawned", "running", "ended"]
+
+
+class Wait(Struct):
+    """Wait until a dataflow has reached a state: all nodes spawned, all nodes running, or its end.
+
+    Fails with `deadline` after `timeout` seconds.
+    """
+
+    dataflow: str
+    until: Until = "ended"
+    timeout: float | None = None
+
+
+class Failure(Struct):
+    """One root cause: what failed, and the last lines that the node wrote to stderr."""
+
+    headline: str
+    lines: list[str] = []
+
+
+class NodeResult(Struct):
+    """How a node ended."""
+
+    node: str
+    outcome: Literal["ok", "failed", "grace", "cascading"]
+    reason: str
+    code: int | None = None
+    signal: int | None = None
+
+
+class DataflowState(Struct):
+    """The state of a dataflow. The results are complete once it has ended."""
+
+    uuid: str
+    name: str | None
+    status: Status
+    results: list[NodeResult] = []
+    failures: list[Failure] = []
+
+
+class Stop(Struct):
+    """Stop a dataflow and wait until it has ended."""
+
+    dataflow: str | None = None
+    grace: float | None = None
+    """Seconds until SIGTERM; SIGKILL follows after half as many more. The default is 10."""
+    force: bool = False
+    """SIGKILL at once."""
+
+
+class Restarted(Struct):
+    """The dataflow has been started again, under a new UUID."""
+
+    old: str
+    new: str
+    name: str | None = None
+    changes: list[str] = []
+    """How the descriptor differs from the file it was started from: `added node x`, ..."""
+
+
+class DataflowInfo(Struct):
+    """A row of the list of dataflows."""
+
+    uuid: str
+    name: str | None
+    status: Status
+    nodes: int
+    """Number of running node processes."""
+    cpu: float
+    """Percent of one core."""
+    memory: int
+    started_at: float
+    ended_at: float | None = None
+    enabled: bool = False
+    """Whether it is started at boot."""
+
+
+class Enable(Struct):
+    """Choose whether a dataflow is started at boot. It needs a name."""
+
+    dataflow: str | None = None
+    """Running or ended, by UUID or name; None means the only running one."""
+    enabled: bool = True
+
+
+class DataflowList(Struct):
+    """All running dataflows, and those that have ended and were not cleaned."""
+
+    dataflows: list[DataflowInfo]
+
+
+class DataflowDetail(Struct):
+    """One dataflow with its descriptor and paths."""
+
+    info: DataflowInfo
+    descriptor: dict[str, Any]
+    """The current descriptor, including changes since the start."""
+    path: str
+    log_dir: str
+    changes: list[str] = []

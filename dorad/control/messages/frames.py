@@ -1,0 +1,80 @@
+"""The frames of a connection: handshake, request, reply, error."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from dorad.control.messages.base import PROTOCOL, Struct
+
+ErrorCode = Literal[
+    "bad-request",
+    "unknown-method",
+    "not-found",
+    "ambiguous",
+    "exists",
+    "conflict",
+    "busy",
+    "refused",
+    "deadline",
+    "cancelled",
+    "unavailable",
+    "too-large",
+    "too-slow",
+    "version",
+    "unsupported",
+    "internal",
+]
+
+
+class Error(Struct):
+    """Why a request failed: `code` for programs, the rest for people."""
+
+    code: ErrorCode
+    message: str
+    hint: str | None = None
+    problems: list[str] = []
+    """The problems of an invalid dataflow, one line each."""
+
+
+class Hello(Struct):
+    """The first frame from the client."""
+
+    hello: str
+    """Name and version of the client, such as `dora 0.1.0`."""
+    protocol: int = PROTOCOL
+
+
+class Welcome(Struct):
+    """The first frame from the daemon."""
+
+    welcome: str
+    """Name and version of the daemon, such as `dorad 0.1.0`."""
+    protocol: int = PROTOCOL
+
+
+class Request(Struct):
+    """A request. The client chooses ids; one that is in use is refused."""
+
+    id: int
+    method: str
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Cancel(Struct):
+    """The parameters of `cancel`: the id of the call or stream to end."""
+
+    id: int
+
+
+class Reply(Struct, omit_defaults=True):
+    """An answer, an event of a stream, or the end of one. Exactly one of the fields is set."""
+
+    id: int | None
+    """None if the id of the request could not be read."""
+    result: Any = msgspec.UNSET
+    event: Any = msgspec.UNSET
+    end: bool = False
+    """True at the end of a stream. After `cancel`, events that are under way still come before."""
+    error: Error | None = None

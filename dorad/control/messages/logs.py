@@ -1,0 +1,72 @@
+"""Messages about log lines and events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dorad.control.messages.base import Struct
+
+
+class LogRead(Struct):
+    """Read log lines, and follow new ones. Times are seconds since 1970."""
+
+    dataflow: str | None = None
+    nodes: list[str] = []
+    """Ids of nodes; empty means all nodes, and the daemon's own lines about the dataflow."""
+    tail: int | None = None
+    """Maximum number of matching lines, the newest of all chosen nodes together."""
+    since: float | None = None
+    until: float | None = None
+    level: str | None = None
+    by_node: dict[str, str] = {}
+    """Minimum severity by node."""
+    grep: str | None = None
+    follow: bool = False
+
+
+class LogLine(Struct):
+    """One log line. `node` is None for a line of the daemon."""
+
+    timestamp: float
+    level: str
+    node: str | None
+    message: str
+    stream: str = "stdout"
+    target: str | None = None
+    fields: dict[str, Any] | None = None
+    file: str | None = None
+    line: int | None = None
+    module_path: str | None = None
+
+
+class LogLines(Struct):
+    """Log lines, oldest first. `left_out` lines were dropped because the reader was too slow."""
+
+    dataflow: str
+    lines: list[LogLine]
+    left_out: int = 0
+
+
+class Watch(Struct):
+    """Follow the events of dataflows: a stream of `Event`."""
+
+    dataflow: str | None = None
+    """None means all dataflows."""
+
+
+class Event(Struct):
+    """An event of a dataflow or of one of its nodes."""
+
+    at: float
+    dataflow: str
+    what: str
+    """`dataflow-starting` `dataflow-running` `dataflow-ended` `node-started` `node-exited`
+    `node-restarting` `node-failed` `input-broken` `input-recovered` `param-changed`
+    `topology-changed`, `network-changed` (which belongs to no dataflow); more may be added."""
+    node: str | None = None
+    text: str = ""
+    """Details for people; may be empty."""
+    data: dict[str, Any] = {}
+    """Details for programs: `pid` and `restarts` of `node-started`; `code` and `signal` of
+    `node-exited`; `after`, in seconds, of `node-restarting`; `input` and `source` of `input-broken`
+    and `input-recovered`; `key` and `value` of `param-changed`; `change` of `topology-changed`."""

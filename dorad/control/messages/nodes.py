@@ -1,0 +1,152 @@
+"""Messages about the nodes of a dataflow, and about changes of its nodes and edges."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from dorad.control.messages.base import Struct
+
+NodeStatus = Literal["starting", "running", "degraded", "restarting", "failed", "stopped"]
+
+
+class NodeMetrics(Struct):
+    """Resources that a node and its child processes use."""
+
+    cpu: float = 0.0
+    """Percent of one core."""
+    memory: int = 0
+    disk_read: float = 0.0
+    """Bytes a second."""
+    disk_write: float = 0.0
+    net_tx: float = 0.0
+    """Payload bytes a second over TCP connections, if `net_known`."""
+    net_rx: float = 0.0
+    net_known: bool = False
+    """Whether the network rates of this node can be measured."""
+
+
+class NodeInfo(Struct):
+    """The current state of one node."""
+
+    dataflow: str
+    dataflow_name: str | None
+    node: str
+    status: NodeStatus
+    pid: int | None
+    restarts: int
+    metrics: NodeMetrics
+    broken_inputs: list[str] = []
+    pending: int = 0
+    """Messages that wait in its inputs."""
+    stamps_refused: int = 0
+    """Received timestamps that were too far ahead and did not move the node's clock."""
+    dynamic: bool = False
+    started_at: float | None = None
+    last_exit: str | None = None
+    """Description of how its last process ended."""
+    deadline_misses: int | None = None
+    """Timer ticks that it handled after their deadline, or never; None without timers."""
+    tick_delay: float | None = None
+    """Mean seconds from a tick's due time until the node handles it, over the last seconds."""
+    tick_jitter: float | None = None
+    """Mean absolute difference of successive delays in seconds, over the last seconds."""
+    tick_worst: float | None = None
+    """Longest delay since the start, in seconds."""
+
+
+class NodeRef(Struct):
+    """One node of a dataflow."""
+
+    node: str
+    dataflow: str | None = None
+
+
+class NodeList(Struct):
+    """The nodes of one dataflow, or of all running dataflows."""
+
+    nodes: list[NodeInfo]
+
+
+class Subscriber(Struct):
+    """An input that receives an output."""
+
+    node: str
+    input: str
+
+
+class NodeDetail(Struct):
+    """One node with its inputs, its outputs and its policies."""
+
+    info: NodeInfo
+    path: str | None
+    args: str | None
+    restart_policy: str
+    max_restarts: int
+    restart_delay: float | None
+    max_restart_delay: float | None
+    restart_window: float | None
+    health_check_timeout: float | None
+    startup_timeout: float | None
+    inputs: dict[str, str]
+    """The source of each input, as text."""
+    outputs: dict[str, list[Subscriber]]
+    realtime: str | None = None
+    """Description of the real-time settings it requests from the kernel."""
+    notes: list[str] = []
+    """Requested settings that its process did not get, one line each."""
+
+
+class NodeAdd(Struct):
+    """Add a node to a running dataflow."""
+
+    definition: dict[str, Any]
+    """An entry of `nodes` with variables in `env` expanded. Relative paths are relative to the
+    folder of the dataflow's file."""
+    dataflow: str | None = None
+
+
+class NodeReplace(Struct):
+    """Replace a node by another one, which keeps its inputs and outputs."""
+
+    node: str
+    definition: dict[str, Any]
+    """As in `node.add`, with the same `id` and the same inputs."""
+    dataflow: str | None = None
+    grace: float | None = None
+    """Seconds until the old process gets SIGTERM. The default is 10."""
+
+
+class NodeStop(Struct):
+    """Stop, remove or restart a node."""
+
+    node: str
+    dataflow: str | None = None
+    grace: float | None = None
+    """Seconds until SIGTERM; SIGKILL follows after half as many more. The default is 10, for a
+    restart 5."""
+
+
+class EdgeRef(Struct):
+    """One edge, as `node/output` and `node/input`."""
+
+    source: str
+    target: str
+    dataflow: str | None = None
+
+
+class EdgeNew(Struct):
+    """A new edge, as `node/output` and `node/input`."""
+
+    source: str
+    target: str
+    options: dict[str, Any] = {}
+    """Options of the input, as in its long form in the file, such as `{"queue_size": 1}`."""
+    dataflow: str | None = None
+
+
+class Changed(Struct):
+    """The result of a change to a running dataflow."""
+
+    uuid: str
+    changes: list[str]
+    """How the descriptor now differs from the file it was started from."""

@@ -1,0 +1,46 @@
+"""Messages about the parameters of nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dorad.control.messages.base import Struct
+
+
+class ParamRef(Struct):
+    """One parameter of a node."""
+
+    node: str
+    key: str
+    dataflow: str | None = None
+
+
+class ParamSet(Struct):
+    """Set a parameter and notify the node. Refused if its declaration forbids the value."""
+
+    node: str
+    key: str
+    value: Any
+    dataflow: str | None = None
+
+
+class Param(Struct):
+    """A parameter with its current value and its declaration."""
+
+    key: str
+    value: Any
+    declared: bool = False
+    type: str | None = None
+    default: Any = None
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: list[Any] | None = None
+    description: str | None = None
+    delivered: bool = True
+    """Whether the running node was notified. If not, it gets the value when it starts."""
+
+
+class ParamList(Struct):
+    """The parameters of a node."""
+
+    params: list[Param]

@@ -1,0 +1,151 @@
+"""Messages about edges and outputs: counters, rates, subscriptions, publishing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dorad.control.messages.base import Struct
+from dorad.control.messages.nodes import NodeInfo, Subscriber
+
+
+class EdgeStats(Struct):
+    """Counters of one edge: totals since the start, and rates over the last seconds."""
+
+    dataflow: str
+    source: str
+    """`node/output`."""
+    target: str
+    """`node/input`."""
+    queue_size: int
+    sent: int
+    received: int
+    dropped: int
+    queued: int
+    payload: int
+    """Bytes sent."""
+    rate: float
+    """Messages sent a second."""
+    drop_rate: float
+    bandwidth: float
+    """Payload bytes a second."""
+    latency: float | None
+    """Mean seconds from sending to receiving; None while nothing has been received."""
+    jitter: float | None
+    """Mean absolute difference of the latencies of successive messages, in seconds."""
+    broken: bool = False
+    unreadable: int = 0
+    """Received messages that were malformed; the node got an ERROR event for each."""
+
+
+class InterfaceRates(Struct):
+    """Current rates of a network interface, in bytes and packets a second."""
+
+    name: str
+    received: float
+    sent: float
+    dropped: float
+    """Packets dropped or faulty, in both directions."""
+
+
+class Top(Struct):
+    """A snapshot of everything that `dora top` shows."""
+
+    at: float
+    window: float
+    """Seconds over which rates and latencies are measured."""
+    nodes: list[NodeInfo]
+    edges: list[EdgeStats]
+    interfaces: list[InterfaceRates] = []
+
+
+class TopicInfo(Struct):
+    """One output and its subscribers."""
+
+    node: str
+    output: str
+    subscribers: list[Subscriber]
+    type: str | None = None
+    """The declared type; null if the file declares none."""
+
+
+class TopicList(Struct):
+    """The outputs of one dataflow."""
+
+    dataflow: str
+    topics: list[TopicInfo]
+
+
+class TopicWatch(Struct):
+    """Measure outputs: a stream with one `TopicRates` a second. No topics means all of them."""
+
+    dataflow: str | None = None
+    topics: list[str] = []
+    window: int = 10
+    """Seconds over which rates are measured."""
+
+
+class TopicRate(Struct):
+    """Rate and bandwidth of one output. Intervals are in ms, None if unknown."""
+
+    topic: str
+    hz: float
+    bandwidth: float
+    """Payload bytes a second."""
+    count: int
+    """Messages within the window."""
+    mean_ms: float | None = None
+    min_ms: float | None = None
+    max_ms: float | None = None
+    std_ms: float | None = None
+    samples: int = 0
+    """Number of intervals behind minimum, maximum and deviation."""
+
+
+class TopicRates(Struct):
+    """The rates of all watched outputs."""
+
+    at: float
+    rates: list[TopicRate]
+
+
+class TopicSubscribe(Struct):
+    """Receive the messages of outputs as binary frames. No topics means all of the dataflow."""
+
+    dataflow: str | None = None
+    topics: list[str] = []
+    queue_size: int = 64
+    """Messages kept for a slow reader, for each topic; newer ones displace older ones."""
+
+
+class TopicHeader(Struct):
+    """The header before the Arrow IPC stream in a binary frame."""
+
+    stream: int
+    """Id of the `topic.subscribe` request."""
+    topic: str
+    sequence: int
+    """Counts the frames of this topic from 1."""
+    dropped: int
+    """Messages of this topic that have been displaced so far."""
+    metadata: dict[str, Any]
+    """Metadata as sent, and the time of sending as `timestamp`. Times are text in ISO 8601; numbers
+    that JSON cannot express, such as NaN, are null."""
+
+
+class TopicPublish(Struct):
+    """Send messages on an output as if its node did. Each entry of `data` is one message."""
+
+    topic: str
+    data: list[Any]
+    """A list becomes an Arrow array, anything else an array of one element. Numbers become int64 or
+    float64, objects structs; the elements of a list must fit one type."""
+    dataflow: str | None = None
+    metadata: dict[str, Any] = {}
+    """Metadata of each message: numbers, text, booleans, and lists of one of these kinds."""
+
+
+class Published(Struct):
+    """The number of messages sent, and of subscribers that received each."""
+
+    messages: int
+    subscribers: int

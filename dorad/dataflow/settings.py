@@ -1,0 +1,195 @@
+"""The settings of a node: logging, types, restarts, limits, real time, deployment, parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+
+class RestartPolicy(StrEnum):
+    """When a node that exited is started again."""
+
+    NEVER = "never"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+
+
+class Distribute(StrEnum):
+    """How the files of a node get to its machine."""
+
+    LOCAL = "local"
+    SCP = "scp"
+    HTTP = "http"
+
+
+class OutputFraming(StrEnum):
+    """The framing of an output; accepted for compatibility, since there is only one framing."""
+
+    RAW = "raw"
+    ARROW_IPC = "arrow-ipc"
+
+
+class LogLevel(StrEnum):
+    """The severity of a log line; `stdout` is a line without one."""
+
+    ERROR = "error"
+    WARN = "warn"
+    INFO = "info"
+    DEBUG = "debug"
+    TRACE = "trace"
+    STDOUT = "stdout"
+
+
+class ParamType(StrEnum):
+    """The type of a parameter's value."""
+
+    BOOL = "bool"
+    INT = "int"
+    FLOAT = "float"
+    STRING = "string"
+    LIST = "list"
+    MAP = "map"
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """Where the output lines of a node go in addition to its log file."""
+
+    send_stdout_as: str | None = None
+    send_logs_as: str | None = None
+    min_log_level: LogLevel | None = None
+    max_log_size: int | None = None
+    """Bytes after which the log file is rotated; None never rotates."""
+    max_rotated_files: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Types:
+    """Declared properties of the data of a node's ports; mappings go from port ids to values."""
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    framing: Mapping[str, OutputFraming] = field(default_factory=dict)
+    metadata: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    pattern: str | None = None
+    roles_in: Mapping[str, str] = field(default_factory=dict)
+    """The part of a pattern that each input carries; `roles_out` for the outputs."""
+    roles_out: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Whether and how fast a node that exited is started again. Times in seconds."""
+
+    policy: RestartPolicy = RestartPolicy.NEVER
+    max_restarts: int = 0
+    """Maximum number of restarts within `window`; 0 is no limit."""
+    delay: float | None = None
+    max_delay: float | None = None
+    window: float | None = None
+
+
+class Scheduling(StrEnum):
+    """The scheduling policy of a node's process; `other` is the default of the kernel."""
+
+    FIFO = "fifo"
+    RR = "rr"
+    DEADLINE = "deadline"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Limits for all processes of a node together; None is no limit, or the default weight."""
+
+    memory_max: int | None = None
+    """Bytes; above them the kernel kills all processes of the node."""
+    memory_high: int | None = None
+    """Bytes; above them the kernel slows the node down."""
+    memory_swap_max: int | None = None
+    """Bytes."""
+    cpu_quota: float | None = None
+    """CPU time in cores: 1.5 is one and a half cores."""
+    cpu_weight: int | None = None
+    """1 to 10000, relative to other processes; the default is 100. The same for `io_weight`."""
+    io_weight: int | None = None
+    tasks_max: int | None = None
+    """Processes and threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Realtime:
+    """Real-time settings of a node's process. Times in nanoseconds."""
+
+    policy: Scheduling = Scheduling.OTHER
+    priority: int | None = None
+    """1 to 99 for `fifo` and `rr`; None for the other policies."""
+    lock_memory: bool = False
+    deadline_ns: int | None = None
+    """How late the node may take a timer tick; for `deadline` also the kernel's deadline."""
+    runtime_ns: int = 0
+    """For `deadline`: CPU time in each period of `period_ns`."""
+    period_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Git:
+    """The repository of a node's source; at most one of branch, tag and rev is set."""
+
+    url: str
+    branch: str | None = None
+    tag: str | None = None
+    rev: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """How much of a machine a node needs, or how much a machine has; None is not stated."""
+
+    cpu: float | None = None
+    """Cores."""
+    memory: int | None = None
+    """Bytes."""
+    gpu: int | None = None
+    devices: tuple[str, ...] | None = None
+    """Such as `/dev/video0`; one node at a time uses a device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Avoid:
+    """The machines that a node must not run on, and the nodes that it must not run beside."""
+
+    machines: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    """Ids; the id of a module stands for all its nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """The machines that a node may run on."""
+
+    machine: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str | None = None
+    distribute: Distribute = Distribute.LOCAL
+    needs: Amounts = field(default_factory=Amounts)
+    avoid: Avoid = field(default_factory=Avoid)
+
+
+@dataclass(frozen=True, slots=True)
+class ParamSpec:
+    """The declaration of one parameter; `params.check` checks values against it."""
+
+    type: ParamType
+    default: Any = None
+    """None: the parameter has no value until one is set."""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[Any, ...] = ()
+    """The allowed values; empty allows all."""
+    description: str | None = None

@@ -1,0 +1,55 @@
+"""What the C sources of the data plane are compiled with: the layout's constants, a fingerprint.
+
+`packaging/native.py` writes both into the extension when it builds it, and `dorad.shm.native`
+compares them when it loads it.
+"""
+
+from __future__ import annotations
+
+import platform
+import struct
+from pathlib import Path
+
+from dorad.shm import layout
+
+SOURCES = Path(__file__).parent / "native"
+"""Where the C sources are; installed packages have none."""
+
+EXTENSION = SOURCES / "_native.abi3.so"
+
+
+def constants() -> dict[str, int]:
+    """Return every number in `layout.py` by its name, and the offset of each field of an entry."""
+    found = {
+        name: value for name, value in vars(layout).items() if name.isupper() and type(value) is int
+    }
+    formats = "="
+    for name, code in layout.ENTRY_FIELDS.items():
+        found[name] = struct.calcsize(formats)
+        formats += code
+    return found
+
+
+def header() -> str:
+    """Return `layout_constants.h`: a macro for each constant, and `LAYOUT(X)` to list them all."""
+    numbers = constants()
+    lines = ["/* Generated from dorad/shm/layout.py by packaging/native.py. */", "#pragma once"]
+    lines += [f"#define {name} {value}" for name, value in numbers.items()]
+    lines += ["#define LAYOUT(X) " + " ".join(f"X({name})" for name in numbers)]
+    return "\n".join(lines) + "\n"
+
+
+def fingerprint() -> str | None:
+    """Return a digest of the C sources, the layout and the machine; None without sources."""
+    sources = sorted(SOURCES.glob("*.[ch]"))
+    if not sources:
+        return None
+    import hashlib  # here, because installed packages have no use for it
+
+    # The machine, because a source tree may be copied from one to another with all that is in it.
+    digest = hashlib.sha256(f"{platform.machine()}\n{header()}".encode())
+    for path in sources:
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()[:32]

@@ -1,0 +1,241 @@
+/* Arrays of one buffer without nulls, from and to Arrow; see dorad/shm/arrow.py.
+
+   All other arrays are "not mine" to send, and built by Python on arrival. */
+
+#include "native.h"
+
+/* Take what Arrow has: the class of arrays, three functions, and the types by code with their bits.
+   Called by dorad/shm/arrow.py when that is imported. */
+PyObject *use_arrow(PyObject *module, PyObject *arguments)
+{
+    struct state *state = PyModule_GetState(module);
+    PyObject *array, *from_buffers, *py_buffer, *foreign_buffer, *bare;
+    int uint8_code;
+    if (!PyArg_ParseTuple(arguments, "OOOOO!i", &array, &from_buffers, &py_buffer, &foreign_buffer,
+                          &PyDict_Type, &bare, &uint8_code))
+        return NULL;
+    Py_ssize_t at = 0;
+    PyObject *key, *value;
+    while (PyDict_Next(bare, &at, &key, &value)) {
+        PyObject *type;
+        int bits;
+        long code = PyLong_AsLong(key);
+        if (!PyArg_ParseTuple(value, "Oi", &type, &bits))
+            return NULL;
+        PyObject *id = PyObject_GetAttr(type, state->names.id);
+        long number = id == NULL ? -1 : PyLong_AsLong(id);
+        Py_XDECREF(id);
+        if (code <= 0 || code >= MAX_CODE || number < 0 || number >= MAX_TYPE_ID) {
+            if (!PyErr_Occurred())
+                PyErr_SetString(PyExc_ValueError, "a type code or id is beyond the table");
+            return NULL;
+        }
+        put_in_place(&state->bare[code], Py_NewRef(type));
+        state->bits[code] = (uint8_t)bits;
+        state->code_of[number] = (uint8_t)code;
+    }
+    state->uint8_code = (uint8_t)uint8_code;
+    put_in_place(&state->array, Py_NewRef(array));
+    put_in_place(&state->from_buffers, Py_NewRef(from_buffers));
+    put_in_place(&state->py_buffer, Py_NewRef(py_buffer));
+    put_in_place(&state->foreign_buffer, Py_NewRef(foreign_buffer));
+    Py_RETURN_NONE;
+}
+
+/* -- to send ----------------------------------------------------------------------------------- */
+
+static void release_encoded(struct encoded *encoded)
+{
+    Py_CLEAR(encoded->shared);
+    if (encoded->exported.release != NULL)
+        encoded->exported.release(&encoded->exported);
+}
+
+/* Return the SharedArray under an address, or NULL; a new reference. */
+static PyObject *shared_array(PyObject *known, const void *address)
+{
+    if (known == NULL || !PyDict_Check(known) || PyDict_Size(known) == 0)
+        return NULL;
+    PyObject *key = PyLong_FromVoidPtr((void *)address);
+    PyObject *found = key == NULL ? NULL : PyDict_GetItem(known, key);
+    Py_XDECREF(key);
+    return Py_XNewRef(found);
+}
+
+/* Encode an array from `node.empty`, known by its identity; see `SharedArrays.find`. */
+static enum outcome encode_shared(const struct state *state, const struct shared_arrays *arrays,
+                                  PyObject *data, struct encoded *encoded)
+{
+    PyObject *shared = shared_array(arrays->by_id, data);
+    if (shared == NULL) {
+        PyErr_Clear();
+        return NOT_MINE;
+    }
+    PyObject *alive = PyObject_CallNoArgs(shared);
+    bool same = alive == data;
+    Py_XDECREF(alive);
+    PyObject *fields = same ? PyObject_GetAttrString(shared, "encoded") : NULL;
+    unsigned long long length, size;
+    unsigned char code;
+    if (fields == NULL || !PyTuple_Check(fields) || PyTuple_Size(fields) != 5 ||
+        !PyArg_Parse(PyTuple_GetItem(fields, 0), "b", &code) ||
+        !PyArg_Parse(PyTuple_GetItem(fields, 1), "K", &length) ||
+        !PyArg_Parse(PyTuple_GetItem(fields, 3), "K", &size)) {
+        PyErr_Clear();
+        Py_XDECREF(fields);
+        Py_DECREF(shared);
+        return NOT_MINE;
+    }
+    Py_DECREF(fields);
+    (void)state;
+    *encoded = (struct encoded){
+        .code = code, .length = length, .size = size, .shared = shared, .release = release_encoded};
+    return DONE;
+}
+
+static long id_of(const struct state *state, PyObject *array)
+{
+    PyObject *type = PyObject_GetAttr(array, state->names.type);
+    PyObject *id = type == NULL ? NULL : PyObject_GetAttr(type, state->names.id);
+    long number = id == NULL ? -1 : PyLong_AsLong(id);
+    Py_XDECREF(type);
+    Py_XDECREF(id);
+    PyErr_Clear();
+    return number;
+}
+
+static bool export_array(const struct state *state, PyObject *array, struct encoded *encoded)
+{
+    PyObject *address = PyLong_FromVoidPtr(&encoded->exported);
+    PyObject *done = address == NULL ? NULL
+                                     : PyObject_CallMethodObjArgs(array, state->names._export_to_c,
+                                                                  address, NULL);
+    Py_XDECREF(address);
+    Py_XDECREF(done);
+    if (done == NULL)
+        PyErr_Clear();
+    return done != NULL;
+}
+
+/* Find the bytes of an array; see `encode`. They stay there until the caller calls `release`. */
+enum outcome encode_array(const struct state *state, const struct sender *sender, PyObject *data,
+                          struct encoded *encoded)
+{
+    *encoded = (struct encoded){.release = release_encoded};
+    if (state->array == NULL || !is(state, sender->shared_arrays, SHARED_ARRAYS))
+        return NOT_MINE;
+    const struct shared_arrays *arrays = (struct shared_arrays *)sender->shared_arrays;
+    if (PyBytes_CheckExact(data)) {
+        encoded->code = state->uint8_code;
+        encoded->length = encoded->size = (uint64_t)PyBytes_Size(data);
+        encoded->values = PyBytes_AsString(data);
+        return DONE;
+    }
+    if (!PyObject_TypeCheck(data, (PyTypeObject *)state->array))
+        return encode_shared(state, arrays, data, encoded);
+    long id = id_of(state, data);
+    if (id < 0 || id >= MAX_TYPE_ID || state->code_of[id] == 0 ||
+        !export_array(state, data, encoded))
+        return NOT_MINE;
+    const struct arrow_array *array = &encoded->exported;
+    encoded->code = state->code_of[id];
+    uint64_t bits = state->bits[encoded->code];
+    uint64_t offset = (uint64_t)array->offset;
+    if (array->n_buffers != 2 || array->dictionary != NULL || array->length < 0 ||
+        array->offset < 0 || array->length > INT64_MAX / 64 || array->offset > INT64_MAX / 64 ||
+        (array->null_count != 0 && array->buffers[0] != NULL) || (bits == 1 && offset % 8 != 0)) {
+        release_encoded(encoded);
+        return NOT_MINE;
+    }
+    encoded->length = (uint64_t)array->length;
+    encoded->size = (encoded->length * bits + 7) / 8;
+    encoded->values = (const char *)array->buffers[1] + offset * bits / 8;
+    if (array->buffers[1] == NULL) {
+        if (encoded->size != 0) {
+            release_encoded(encoded);
+            return NOT_MINE;
+        }
+        encoded->values = "";
+    } else if (array->offset == 0) {
+        /* A view from the start of an array from `node.empty` is sent as that. */
+        encoded->shared = shared_array(arrays->by_address, array->buffers[1]);
+        if (encoded->shared != NULL && encoded->size == 0) {
+            release_encoded(encoded);
+            return NOT_MINE;
+        }
+    }
+    return DONE;
+}
+
+/* -- on arrival -------------------------------------------------------------------------------- */
+
+/* Return a taken message as Python has it; see `Taken`. */
+static PyObject *as_tuple(const struct taken *taken)
+{
+    const struct entry *entry = &taken->entry;
+    const char *payload = entry->rest + entry->meta_size;
+    PyObject *copied = taken->borrow != NULL
+                           ? Py_NewRef(Py_None)
+                           : PyBytes_FromStringAndSize(payload, (Py_ssize_t)entry->size);
+    if (copied == NULL)
+        return NULL;
+    PyObject *borrow = taken->borrow != NULL ? taken->borrow : Py_None;
+    return Py_BuildValue("KiKKKNOKy#", (unsigned long long)entry->stamp, (int)entry->code,
+                         (unsigned long long)entry->length, (unsigned long long)entry->nulls,
+                         (unsigned long long)entry->size, copied, borrow,
+                         taken->borrow != NULL ? (unsigned long long)entry->offset : 0ULL,
+                         entry->rest, (Py_ssize_t)entry->meta_size);
+}
+
+static PyObject *buffer_of(const struct state *state, const struct taken *taken)
+{
+    const struct entry *entry = &taken->entry;
+    if (taken->borrow == NULL) {
+        PyObject *payload = PyBytes_FromStringAndSize(entry->rest + entry->meta_size,
+                                                      (Py_ssize_t)entry->size);
+        PyObject *buffer = payload == NULL ? NULL
+                                           : PyObject_CallFunctionObjArgs(state->py_buffer, payload,
+                                                                          NULL);
+        Py_XDECREF(payload);
+        return buffer;
+    }
+    PyObject *address = PyLong_FromVoidPtr((void *)taken->address);
+    PyObject *size = PyLong_FromUnsignedLongLong(entry->size);
+    PyObject *buffer = NULL;
+    if (address != NULL && size != NULL)
+        buffer = PyObject_CallFunctionObjArgs(state->foreign_buffer, address, size, taken->borrow,
+                                              NULL);
+    Py_XDECREF(address);
+    Py_XDECREF(size);
+    return buffer;
+}
+
+/* Build the array of a message; see `load_decoder`. */
+PyObject *build_array(const struct state *state, const struct ring_input *input,
+                      struct taken *taken)
+{
+    const struct entry *entry = &taken->entry;
+    PyObject *kind = entry->code < MAX_CODE ? state->bare[entry->code] : NULL;
+    if (kind == NULL || entry->nulls || entry->length > entry->size * 8 ||
+        (entry->length * state->bits[entry->code] + 7) / 8 != entry->size) {
+        PyObject *whole = as_tuple(taken);
+        PyObject *array = whole == NULL || input->build == NULL
+                              ? NULL
+                              : PyObject_CallFunctionObjArgs(input->build, whole, NULL);
+        Py_XDECREF(whole);
+        return array;
+    }
+    PyObject *buffer = buffer_of(state, taken);
+    PyObject *length = PyLong_FromUnsignedLongLong(entry->length);
+    PyObject *buffers = PyList_New(2), *array = NULL;
+    if (buffer != NULL && length != NULL && buffers != NULL) {
+        PyList_SetItem(buffers, 0, Py_NewRef(Py_None));
+        PyList_SetItem(buffers, 1, Py_NewRef(buffer));
+        array = PyObject_CallFunctionObjArgs(state->from_buffers, kind, length, buffers,
+                                             state->zero, NULL);
+    }
+    Py_XDECREF(buffer);
+    Py_XDECREF(length);
+    Py_XDECREF(buffers);
+    return array;
+}

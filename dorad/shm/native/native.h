@@ -1,0 +1,328 @@
+/* What the parts of the extension share: the objects that Python and C both see, and their words.
+
+   Python owns the semantics. A native step does what the Python method of the same name does, in the
+   same order, for the common case. For any other case it returns to that method before it has
+   changed anything ("not mine"). The state types here are the bases of the Python classes, so both
+   work on the same fields. All of it runs with the interpreter lock held, except for the waiting in
+   wait.c. */
+
+#pragma once
+
+#define _GNU_SOURCE /* ppoll */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <structmember.h>
+
+#include "layout_constants.h"
+
+/* -- words of shared memory ----------------------------------------------------------------- */
+
+typedef _Atomic uint64_t word;
+
+/* The words of a mapping. The memory stays mapped while `held` holds it, whatever becomes of the
+   memoryview `view`. */
+struct words {
+    word *at;
+    size_t count;
+    PyObject *view;
+    Py_buffer held;
+};
+
+static inline uint64_t read_word(const struct words *words, size_t at, memory_order order)
+{
+    return atomic_load_explicit(&words->at[at], order);
+}
+
+static inline void write_word(struct words *words, size_t at, uint64_t value, memory_order order)
+{
+    atomic_store_explicit(&words->at[at], value, order);
+}
+
+/* An int or None of Python; of the counts of packets, -1 instead of None. */
+struct optional {
+    bool given;
+    uint64_t value;
+};
+
+/* Tell whether packets came since their count was as given. */
+static inline bool has_mail(const struct words *words, struct optional mail)
+{
+    /* Acquire: as for every word that says to look elsewhere. */
+    return !mail.given || read_word(words, BOX_MAIL, memory_order_acquire) != mail.value;
+}
+
+/* -- the state types, see states.c ------------------------------------------------------------ */
+
+struct mapping {
+    PyObject_HEAD
+    struct words words;
+    Py_ssize_t size;
+    unsigned long long address;
+    PyObject *memory;
+};
+
+struct peer {
+    PyObject_HEAD
+    struct words words;
+    int bell;
+    PyObject *mapping;
+};
+
+struct outlet {
+    PyObject_HEAD
+    struct words words;
+    PyObject *peer, *lane, *memory, *hazards;
+    char blocking, closed, plain;
+    unsigned long long base, queue_size, head, entries, mask, bytes;
+    unsigned long long head_at, tail_at, bytes_at, last_at, waiting_at, state_at;
+};
+
+struct inlet {
+    PyObject_HEAD
+    struct words words;
+    PyObject *memory, *segments, *space_bell, *free, *foreign, *latency_words;
+    char plain;
+    struct optional limit, latency;
+    unsigned long long base, queue_size, tail, lane_tail, entries, mask;
+    unsigned long long received, unreadable, latency_sum, latency_diff;
+    unsigned long long head_at, lane_head_at, tail_at, received_at, unreadable_at, waiting_at;
+};
+
+struct sample {
+    PyObject_HEAD
+    PyObject *segment, *marks;
+    unsigned long long offset, key;
+    int order;
+    long long held;
+};
+
+struct pool {
+    PyObject_HEAD
+    PyObject *free, *flying, *returned;
+};
+
+struct clock {
+    PyObject_HEAD
+    PyObject *on_refused;
+    long long last;
+};
+
+struct spin {
+    PyObject_HEAD
+    long long budget_ns, limit_ns, cooldown, penalty;
+};
+
+struct connection {
+    PyObject_HEAD
+    PyObject *outlets;
+    int bell;
+    char lost;
+    struct optional mail;
+    long long packets_handled;
+};
+
+struct shared_arrays {
+    PyObject_HEAD
+    PyObject *by_id, *by_address;
+};
+
+struct sender {
+    PyObject_HEAD
+    struct words words;
+    PyObject *connection, *clock, *pool, *shared_arrays, *lock, *deferred, *encode;
+    char busy;
+    long long trim_due_ns;
+};
+
+struct ring_input {
+    PyObject_HEAD
+    PyObject *id, *inlet, *clock, *build;
+    char removed;
+    unsigned long long ring;
+};
+
+struct inputs {
+    PyObject_HEAD
+    struct words words;
+    PyObject *connection, *daemon_events, *order, *rings, *choosy, *timers, *spin;
+    char ended, stopped, has_removed;
+    int epoll;
+    struct optional mail;
+    long long packets;
+};
+
+struct receiver {
+    PyObject_HEAD
+    PyObject *inputs, *turn, *poll;
+    unsigned long long holder;
+};
+
+enum kind {
+    MAPPING,
+    PEER,
+    OUTLET,
+    INLET,
+    SAMPLE,
+    POOL,
+    CLOCK,
+    SPIN,
+    CONNECTION,
+    SHARED_ARRAYS,
+    SENDER,
+    RING_INPUT,
+    INPUTS,
+    RECEIVER,
+    KINDS,
+};
+
+/* -- the module's state ------------------------------------------------------------------------ */
+
+/* The steps: methods of which the fallback is the Python method of the same name. */
+enum step { SEND, TAKE, POLL, WAIT, NEXT, STEPS };
+
+/* Strings that are used all the time. */
+#define NAMES(X)                                                                                   \
+    X(acquire) X(release) X(append) X(popleft) X(mapping) X(idle) X(sample) X(sent) X(freeze)      \
+    X(saw) X(urgent) X(endings) X(take) X(wait) X(blocked) X(found) X(due_ns) X(read_mail)         \
+    X(kind) X(dora) X(type) X(INPUT) X(id) X(value) X(metadata) X(timestamp) X(timed_out)          \
+    X(_unreadable) X(_flush_deferred) X(_trim) X(_export_to_c)
+
+#define MAX_CODE 32     /* above all type codes of arrays of one buffer */
+#define MAX_TYPE_ID 64  /* above all ids of their Arrow types */
+
+struct state {
+    PyTypeObject *types[KINDS];
+    PyTypeObject *borrow;
+    PyObject *fallbacks[STEPS];
+    PyObject *utc, *fromtimestamp, *decode_metadata, *zero;
+    /* Of Arrow, NULL before it is imported. */
+    PyObject *array, *from_buffers, *py_buffer, *foreign_buffer;
+    PyObject *bare[MAX_CODE]; /* the Arrow type of a code, or NULL */
+    uint8_t bits[MAX_CODE];
+    uint8_t code_of[MAX_TYPE_ID]; /* the code of an Arrow type's id, or 0 */
+    uint8_t uint8_code;
+#define NAME(name) PyObject *name;
+    struct { NAMES(NAME) } names;
+#undef NAME
+};
+
+/* Put a new reference in the place of an old one. */
+static inline void put_in_place(PyObject **place, PyObject *object)
+{
+    PyObject *before = *place;
+    *place = object;
+    Py_XDECREF(before);
+}
+
+/* Tell whether an object has the fields of a kind. */
+static inline bool is(const struct state *state, PyObject *object, enum kind kind)
+{
+    return object != NULL && PyObject_TypeCheck(object, state->types[kind]);
+}
+
+/* Tell whether an object belongs to the parent of this process: forking.py then gives it a class
+   that refuses all attributes, which a method that was bound before must do too. */
+static inline bool is_abandoned(const struct state *state, PyObject *object, enum kind kind)
+{
+    return PyType_GetSlot(Py_TYPE(object), Py_tp_getattro) !=
+           PyType_GetSlot(state->types[kind], Py_tp_getattro);
+}
+
+/* Arguments of a method that knows the module it belongs to. */
+#define METHOD_ARGUMENTS                                                                           \
+    PyObject *object, PyTypeObject *class, PyObject *const *arguments, Py_ssize_t count,           \
+        PyObject *keywords
+typedef PyObject *method(METHOD_ARGUMENTS);
+#define METHOD(function)                                                                           \
+    (PyCFunction)(void (*)(void))(function), METH_METHOD | METH_FASTCALL | METH_KEYWORDS
+
+method step_send, step_take, step_poll, step_wait, step_next;
+
+/* Call the Python method that does the whole step. */
+PyObject *fall_back(const struct state *state, enum step step, PyObject *object,
+                    PyObject *const *arguments, Py_ssize_t count, PyObject *keywords);
+/* Call a method for its effect, with one argument or, if that is NULL, none. */
+bool call(PyObject *object, PyObject *name, PyObject *argument);
+
+/* What a part of a step came to. After FAILED an exception is set. */
+enum outcome { DONE, NOTHING, NOT_MINE, FAILED };
+
+/* -- states.c, borrow.c ------------------------------------------------------------------------ */
+
+int add_states(PyObject *module, struct state *state);
+int hold_words(struct words *words, PyObject *view, bool writable);
+void release_words(struct words *words);
+int add_borrow(PyObject *module, struct state *state);
+PyObject *new_borrow(const struct state *state, struct words *words, PyObject *slot, PyObject *free,
+                     PyObject *mapping);
+
+/* -- ring.c ------------------------------------------------------------------------------------ */
+
+/* An entry, copied out of shared memory once. */
+struct entry {
+    uint64_t stamp, length, nulls, size, offset, meta_offset;
+    uint32_t segment, meta_segment, meta_size;
+    uint8_t code, spare;
+    uint16_t flags;
+    char rest[INLINE]; /* metadata, then payload */
+};
+_Static_assert(sizeof(struct entry) == ENTRY_SIZE, "an entry is as layout.py says");
+
+/* A message as its receiver has it: `borrow` if its payload lies in a sample, else in the entry. */
+struct taken {
+    struct entry entry;
+    PyObject *borrow;
+    const char *address; /* of the borrowed payload */
+};
+
+enum outcome take(const struct state *state, struct inlet *inlet, struct taken *taken);
+bool is_usable(const struct outlet *outlet);
+bool is_full(const struct outlet *outlet);
+void push(struct outlet *outlet, const void *entry, size_t length, uint64_t size, uint64_t stamp);
+bool is_done_with(const struct outlet *outlet, uint64_t index, uint64_t key);
+int ring_bell(int descriptor);
+
+/* -- pool.c, arrow.c, metadata.c, clock.c ------------------------------------------------------- */
+
+enum outcome take_sample(const struct state *state, PyObject *pool, uint64_t size,
+                         struct sample **found, char **address);
+int sample_sent(const struct state *state, struct pool *pool, struct sample *sample,
+                PyObject *marks);
+
+/* An array of one buffer, ready to be placed. */
+struct encoded {
+    uint8_t code;
+    uint64_t length, size;
+    const char *values;
+    PyObject *shared; /* the SharedArray that the values lie in, or NULL */
+    void (*release)(struct encoded *);
+    struct arrow_array {
+        int64_t length, null_count, offset, n_buffers, n_children;
+        const void **buffers;
+        struct arrow_array **children, *dictionary;
+        void (*release)(struct arrow_array *);
+        void *private_data;
+    } exported;
+};
+
+PyObject *use_arrow(PyObject *module, PyObject *arguments);
+enum outcome encode_array(const struct state *state, const struct sender *sender, PyObject *data,
+                          struct encoded *encoded);
+PyObject *build_array(const struct state *state, const struct ring_input *input,
+                      struct taken *taken);
+
+/* Encode plain metadata into `room` bytes; -1 if it is not plain or too long. */
+int encode_metadata(PyObject *metadata, char *into, size_t room);
+/* Decode metadata: plain ones here, others by Python. */
+PyObject *decode_metadata(const struct state *state, const char *data, size_t size);
+
+int64_t realtime_ns(void);
+int64_t monotonic_ns(void);
+uint64_t clock_now(struct clock *clock);
+int clock_saw(const struct state *state, struct clock *clock, uint64_t stamp);

@@ -1,0 +1,234 @@
+/* `Sender.send` of dorad/node/sender.py, for arrays of one buffer with plain metadata. */
+
+#include "native.h"
+
+/* All that a message needs, found before anything is changed. */
+struct message {
+    struct encoded encoded;
+    char metadata[INLINE];
+    size_t metadata_size;
+    PyObject *outlets;
+    uint64_t stamp;
+};
+
+static PyObject *outlet_at(PyObject *outlets, Py_ssize_t at)
+{
+    return PyTuple_GetItem(outlets, at);
+}
+
+/* Tell whether each end takes the message at once, in the ordinary way. */
+static bool all_take(const struct state *state, PyObject *outlets)
+{
+    if (outlets == NULL || !PyTuple_Check(outlets) || PyTuple_Size(outlets) == 0)
+        return false;
+    for (Py_ssize_t at = 0; at < PyTuple_Size(outlets); at++) {
+        struct outlet *outlet = (struct outlet *)outlet_at(outlets, at);
+        if (!is(state, (PyObject *)outlet, OUTLET) || !is_usable(outlet) ||
+            !is(state, outlet->peer, PEER) || ((struct peer *)outlet->peer)->words.count < BOX_WORDS ||
+            (outlet->blocking && is_full(outlet)))
+            return false;
+    }
+    return true;
+}
+
+static size_t begin_entry(const struct message *message, struct entry *entry)
+{
+    const struct encoded *encoded = &message->encoded;
+    entry->stamp = message->stamp;
+    entry->length = encoded->length;
+    entry->nulls = 0;
+    entry->size = encoded->size;
+    entry->offset = entry->meta_offset = 0;
+    entry->segment = entry->meta_segment = 0;
+    entry->meta_size = (uint32_t)message->metadata_size;
+    entry->code = encoded->code;
+    entry->spare = 0;
+    entry->flags = 0;
+    memcpy(entry->rest, message->metadata, message->metadata_size);
+    return offsetof(struct entry, rest) + message->metadata_size;
+}
+
+static void push_to_all(const struct message *message, const struct entry *entry, size_t length)
+{
+    for (Py_ssize_t at = 0; at < PyTuple_Size(message->outlets); at++)
+        push((struct outlet *)outlet_at(message->outlets, at), entry, length, entry->size,
+             message->stamp);
+}
+
+static void push_inline(const struct sender *sender, struct message *message)
+{
+    struct entry entry;
+    message->stamp = clock_now((struct clock *)sender->clock);
+    size_t length = begin_entry(message, &entry);
+    memcpy((char *)&entry + length, message->encoded.values, message->encoded.size);
+    push_to_all(message, &entry, length + message->encoded.size);
+}
+
+/* Find the sample of a SharedArray, or a free one to copy the bytes to `address`. */
+static enum outcome find_sample(const struct state *state, const struct sender *sender,
+                                const struct encoded *encoded, struct sample **sample,
+                                char **address)
+{
+    *address = NULL;
+    if (encoded->shared == NULL)
+        return take_sample(state, sender->pool, encoded->size, sample, address);
+    PyObject *found = PyObject_GetAttr(encoded->shared, state->names.sample);
+    if (found == NULL || !is(state, found, SAMPLE) || !is(state, sender->pool, POOL)) {
+        PyErr_Clear();
+        Py_XDECREF(found);
+        return NOT_MINE;
+    }
+    *sample = (struct sample *)found;
+    return DONE;
+}
+
+/* Return what the sample is pushed as: a list of (outlet, index). */
+static PyObject *marks_of(PyObject *outlets)
+{
+    PyObject *marks = PyList_New(PyTuple_Size(outlets));
+    for (Py_ssize_t at = 0; marks != NULL && at < PyTuple_Size(outlets); at++) {
+        PyObject *outlet = outlet_at(outlets, at);
+        PyObject *mark = Py_BuildValue("OK", outlet, ((struct outlet *)outlet)->head);
+        if (mark == NULL || PyList_SetItem(marks, at, mark) < 0)
+            Py_CLEAR(marks);
+    }
+    return marks;
+}
+
+static enum outcome push_sample(const struct state *state, const struct sender *sender,
+                                struct message *message)
+{
+    const struct encoded *encoded = &message->encoded;
+    PyObject *marks = marks_of(message->outlets);
+    if (marks == NULL)
+        return FAILED;
+    struct sample *sample = NULL;
+    char *address;
+    enum outcome outcome = find_sample(state, sender, encoded, &sample, &address);
+    if (outcome == DONE) {
+        message->stamp = clock_now((struct clock *)sender->clock);
+        if (address != NULL)
+            memcpy(address, encoded->values, encoded->size);
+        struct entry entry;
+        size_t length = begin_entry(message, &entry);
+        entry.offset = sample->offset;
+        entry.segment = (uint32_t)(sample->key >> KEY_SEGMENT);
+        push_to_all(message, &entry, length);
+        if (sample_sent(state, (struct pool *)sender->pool, sample, marks) < 0)
+            outcome = FAILED;
+        Py_DECREF(sample);
+    }
+    Py_DECREF(marks);
+    return outcome;
+}
+
+static enum outcome wake_all(PyObject *outlets)
+{
+    /* We stored HEAD and look at ASLEEP; pairs with the fence of a receiver that falls asleep, which
+       stores ASLEEP and looks at HEAD. Also: HEAD before the slots that is_done_with looks at, and
+       before the next entry. */
+    atomic_thread_fence(memory_order_seq_cst);
+    enum outcome outcome = DONE;
+    for (Py_ssize_t at = 0; at < PyTuple_Size(outlets); at++) {
+        struct peer *peer = (struct peer *)((struct outlet *)outlet_at(outlets, at))->peer;
+        if (read_word(&peer->words, BOX_ASLEEP, memory_order_relaxed) && ring_bell(peer->bell) < 0)
+            outcome = FAILED;
+    }
+    return outcome;
+}
+
+/* The caller has marked the sender as busy. */
+static enum outcome send(const struct state *state, struct sender *sender, PyObject *output,
+                         PyObject *data, struct message *message)
+{
+    const struct connection *connection = (struct connection *)sender->connection;
+    if (sender->words.count < BOX_WORDS || has_mail(&sender->words, connection->mail))
+        return NOT_MINE;
+    PyObject *outlets = connection->outlets != NULL && PyDict_Check(connection->outlets)
+                            ? PyDict_GetItem(connection->outlets, output)
+                            : NULL;
+    /* Held: what runs while memory is found (a finalizer, another thread) may connect others. */
+    message->outlets = Py_XNewRef(outlets);
+    if (!all_take(state, outlets))
+        return NOT_MINE;
+    enum outcome outcome = encode_array(state, sender, data, &message->encoded);
+    if (outcome != DONE)
+        return outcome;
+    const struct encoded *encoded = &message->encoded;
+    if (encoded->shared == NULL && encoded->size + message->metadata_size <= INLINE)
+        push_inline(sender, message);
+    else
+        outcome = push_sample(state, sender, message);
+    if (outcome != NOT_MINE && wake_all(outlets) == FAILED)
+        outcome = FAILED;
+    return outcome;
+}
+
+static bool finish(const struct state *state, struct sender *sender, const struct message *message)
+{
+    if ((int64_t)message->stamp > sender->trim_due_ns) {
+        PyObject *stamp = PyLong_FromUnsignedLongLong(message->stamp);
+        bool done = stamp != NULL && call((PyObject *)sender, state->names._trim, stamp);
+        Py_XDECREF(stamp);
+        if (!done)
+            return false;
+    }
+    return message->encoded.shared == NULL ||
+           call(message->encoded.shared, state->names.freeze, NULL);
+}
+
+/* Give the lock back; send what signal handlers wanted to send meanwhile. Keeps an exception. */
+static bool leave(const struct state *state, struct sender *sender)
+{
+    PyObject *type, *failure, *trace;
+    PyErr_Fetch(&type, &failure, &trace);
+    bool done = call(sender->lock, state->names.release, NULL);
+    if (done && sender->deferred != NULL && PyObject_IsTrue(sender->deferred) == 1)
+        done = call((PyObject *)sender, state->names._flush_deferred, NULL);
+    if (type != NULL)
+        PyErr_Restore(type, failure, trace);
+    return done && type == NULL;
+}
+
+/* Send an array on an output. */
+PyObject *step_send(METHOD_ARGUMENTS)
+{
+    const struct state *state = PyType_GetModuleState(class);
+    struct sender *sender = (struct sender *)object;
+    struct message message = {0};
+    int size = -1;
+    if (count == 3 && keywords == NULL && sender->lock != NULL && sender->encode != NULL &&
+        sender->encode != Py_None && is(state, sender->connection, CONNECTION) &&
+        is(state, sender->clock, CLOCK) && !is_abandoned(state, object, SENDER))
+        size = encode_metadata(arguments[2], message.metadata, sizeof message.metadata);
+    if (size < 0)
+        return fall_back(state, SEND, object, arguments, count, keywords);
+    message.metadata_size = (size_t)size;
+    PyObject *locked = PyObject_CallMethodObjArgs(sender->lock, state->names.acquire, Py_False,
+                                                  NULL);
+    if (locked == NULL)
+        return NULL;
+    Py_DECREF(locked);
+    if (locked == Py_False)
+        /* Another thread sends. */
+        return fall_back(state, SEND, object, arguments, count, keywords);
+    enum outcome outcome = NOT_MINE;
+    if (!sender->busy) {
+        sender->busy = true;
+        outcome = send(state, sender, arguments[0], arguments[1], &message);
+        if (outcome == DONE && !finish(state, sender, &message))
+            outcome = FAILED;
+        sender->busy = false;
+    }
+    if (message.encoded.release != NULL)
+        message.encoded.release(&message.encoded);
+    Py_XDECREF(message.outlets);
+    if (outcome == NOT_MINE) {
+        if (!call(sender->lock, state->names.release, NULL))
+            return NULL;
+        return fall_back(state, SEND, object, arguments, count, keywords);
+    }
+    if (!leave(state, sender))
+        return NULL;
+    Py_RETURN_NONE;
+}

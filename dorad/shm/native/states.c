@@ -1,0 +1,432 @@
+/* The state types: bases of Python classes whose fields C reads and writes directly.
+
+   Each mirrors the class of the same name in Python, which is used without the extension; see
+   `twin` in dorad/shm/steps.py. */
+
+#include "native.h"
+
+/* -- words ------------------------------------------------------------------------------------- */
+
+void release_words(struct words *words)
+{
+    if (words->at != NULL)
+        PyBuffer_Release(&words->held);
+    words->at = NULL;
+    words->count = 0;
+    Py_CLEAR(words->view);
+}
+
+/* Take hold of the memory that a view of words begins with. Of any other object there are no words
+   here: all is left to Python. */
+int hold_words(struct words *words, PyObject *view, bool writable)
+{
+    release_words(words);
+    words->view = Py_XNewRef(view);
+    if (view == NULL || !PyMemoryView_Check(view))
+        return 0;
+    /* The exporter is held: the garbage collector may clear a view, but not a buffer of the memory. */
+    PyObject *memory = PyObject_GetAttrString(view, "obj");
+    Py_buffer seen;
+    int failed = memory == NULL ? -1 : PyObject_GetBuffer(view, &seen, PyBUF_SIMPLE);
+    if (!failed) {
+        failed = PyObject_GetBuffer(memory, &words->held, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE);
+        if (!failed && (seen.buf != words->held.buf || seen.len > words->held.len ||
+                        (uintptr_t)seen.buf % sizeof(word) != 0)) {
+            PyErr_SetString(PyExc_ValueError, "the words do not begin where the memory does");
+            PyBuffer_Release(&words->held);
+            failed = -1;
+        }
+        if (!failed) {
+            words->at = words->held.buf;
+            words->count = (size_t)seen.len / sizeof(word);
+        }
+        PyBuffer_Release(&seen);
+    }
+    Py_XDECREF(memory);
+    if (failed)
+        Py_CLEAR(words->view);
+    return failed;
+}
+
+static PyObject *get_words(PyObject *self, void *offset)
+{
+    struct words *words = (struct words *)((char *)self + (uintptr_t)offset);
+    if (words->view == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "words");
+        return NULL;
+    }
+    return Py_NewRef(words->view);
+}
+
+static int set_words(PyObject *self, PyObject *view, void *offset)
+{
+    return hold_words((struct words *)((char *)self + (uintptr_t)offset), view, true);
+}
+
+static int set_readable_words(PyObject *self, PyObject *view, void *offset)
+{
+    return hold_words((struct words *)((char *)self + (uintptr_t)offset), view, false);
+}
+
+static PyObject *get_optional(PyObject *self, void *offset)
+{
+    struct optional *found = (struct optional *)((char *)self + (uintptr_t)offset);
+    return found->given ? PyLong_FromUnsignedLongLong(found->value) : Py_NewRef(Py_None);
+}
+
+static int set_optional(PyObject *self, PyObject *value, void *offset)
+{
+    struct optional *into = (struct optional *)((char *)self + (uintptr_t)offset);
+    if (value == NULL || value == Py_None) {
+        into->given = false;
+        return 0;
+    }
+    unsigned long long number = PyLong_AsUnsignedLongLong(value);
+    if (number == (unsigned long long)-1 && PyErr_Occurred())
+        return -1;
+    *into = (struct optional){true, number};
+    return 0;
+}
+
+static PyObject *get_mail(PyObject *self, void *offset)
+{
+    struct optional *found = (struct optional *)((char *)self + (uintptr_t)offset);
+    return found->given ? PyLong_FromUnsignedLongLong(found->value) : PyLong_FromLong(-1);
+}
+
+/* The word may have any value: all senders can write to it. */
+static int set_mail(PyObject *self, PyObject *value, void *offset)
+{
+    int overflow;
+    if (value != NULL && PyLong_Check(value) &&
+        PyLong_AsLongLongAndOverflow(value, &overflow) == -1 && !overflow)
+        value = Py_None;
+    return set_optional(self, value, offset);
+}
+
+/* -- creation and end -------------------------------------------------------------------------- */
+
+static int visit_objects(PyObject **first, PyObject **last, visitproc visit, void *arg)
+{
+    for (PyObject **each = first; each <= last; each++)
+        Py_VISIT(*each);
+    return 0;
+}
+
+static int clear_objects(PyObject **first, PyObject **last)
+{
+    for (PyObject **each = first; each <= last; each++)
+        Py_CLEAR(*each);
+    return 0;
+}
+
+static void free_object(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+/* The functions of a type whose objects are the fields from `first` to `last`. */
+#define LIFE(name, first, last, at_end)                                                            \
+    static int name##_traverse(PyObject *self, visitproc visit, void *arg)                         \
+    {                                                                                              \
+        struct name *own = (struct name *)self;                                                    \
+        Py_VISIT(Py_TYPE(self));                                                                   \
+        return visit_objects(&own->first, &own->last, visit, arg);                                 \
+    }                                                                                              \
+    static int name##_clear(PyObject *self)                                                        \
+    {                                                                                              \
+        struct name *own = (struct name *)self;                                                    \
+        return clear_objects(&own->first, &own->last);                                             \
+    }                                                                                              \
+    static void name##_dealloc(PyObject *self)                                                     \
+    {                                                                                              \
+        PyObject_GC_UnTrack(self);                                                                 \
+        name##_clear(self);                                                                        \
+        at_end;                                                                                    \
+        free_object(self);                                                                         \
+    }
+#define RELEASE(name) release_words(&((struct name *)self)->words)
+
+LIFE(mapping, memory, memory, RELEASE(mapping))
+LIFE(peer, mapping, mapping, RELEASE(peer))
+LIFE(outlet, peer, hazards, RELEASE(outlet))
+LIFE(inlet, memory, latency_words, RELEASE(inlet))
+LIFE(sample, segment, marks, (void)0)
+LIFE(pool, free, returned, (void)0)
+LIFE(clock, on_refused, on_refused, (void)0)
+LIFE(connection, outlets, outlets, (void)0)
+LIFE(shared_arrays, by_id, by_address, (void)0)
+LIFE(sender, connection, encode, RELEASE(sender))
+LIFE(ring_input, id, build, (void)0)
+LIFE(inputs, connection, spin, RELEASE(inputs))
+LIFE(receiver, inputs, poll, (void)0)
+
+static void spin_dealloc(PyObject *self)
+{
+    free_object(self);
+}
+
+/* -- members ----------------------------------------------------------------------------------- */
+
+#define OBJECT(type, field, name) {name, T_OBJECT_EX, offsetof(struct type, field), 0, NULL}
+#define BOOL(type, field, name) {name, T_BOOL, offsetof(struct type, field), 0, NULL}
+#define INT(type, field, name) {name, T_INT, offsetof(struct type, field), 0, NULL}
+#define SIGNED(type, field, name) {name, T_LONGLONG, offsetof(struct type, field), 0, NULL}
+#define COUNT(type, field, name) {name, T_ULONGLONG, offsetof(struct type, field), 0, NULL}
+#define END {NULL, 0, 0, 0, NULL}
+
+#define WORDS(type, name) \
+    {name, get_words, set_words, NULL, (void *)offsetof(struct type, words)}
+#define READABLE_WORDS(type, name) \
+    {name, get_words, set_readable_words, NULL, (void *)offsetof(struct type, words)}
+#define OPTIONAL(type, field, name) \
+    {name, get_optional, set_optional, NULL, (void *)offsetof(struct type, field)}
+#define MAIL(type, field, name) \
+    {name, get_mail, set_mail, NULL, (void *)offsetof(struct type, field)}
+#define NO_MORE {NULL, NULL, NULL, NULL, NULL}
+
+static PyMemberDef mapping_members[] = {
+    OBJECT(mapping, memory, "memory"),
+    {"size", T_PYSSIZET, offsetof(struct mapping, size), 0, NULL},
+    COUNT(mapping, address, "_address"),
+    END,
+};
+static PyGetSetDef mapping_getset[] = {READABLE_WORDS(mapping, "words"), NO_MORE};
+
+static PyMemberDef peer_members[] = {
+    OBJECT(peer, mapping, "mapping"),
+    INT(peer, bell, "bell"),
+    END,
+};
+static PyGetSetDef peer_getset[] = {WORDS(peer, "words"), NO_MORE};
+
+static PyMemberDef outlet_members[] = {
+    OBJECT(outlet, peer, "peer"),
+    OBJECT(outlet, lane, "lane"),
+    OBJECT(outlet, memory, "_memory"),
+    OBJECT(outlet, hazards, "_hazards"),
+    BOOL(outlet, blocking, "blocking"),
+    BOOL(outlet, closed, "closed"),
+    BOOL(outlet, plain, "plain"),
+    COUNT(outlet, base, "base"),
+    COUNT(outlet, queue_size, "queue_size"),
+    COUNT(outlet, head, "head"),
+    COUNT(outlet, entries, "_entries"),
+    COUNT(outlet, mask, "_mask"),
+    COUNT(outlet, bytes, "_bytes"),
+    COUNT(outlet, head_at, "_head_at"),
+    COUNT(outlet, tail_at, "_tail_at"),
+    COUNT(outlet, bytes_at, "_bytes_at"),
+    COUNT(outlet, last_at, "_last_at"),
+    COUNT(outlet, waiting_at, "_waiting_at"),
+    COUNT(outlet, state_at, "_state_at"),
+    END,
+};
+static PyGetSetDef outlet_getset[] = {WORDS(outlet, "_words"), NO_MORE};
+
+static PyMemberDef inlet_members[] = {
+    OBJECT(inlet, memory, "_memory"),
+    OBJECT(inlet, segments, "_segments"),
+    OBJECT(inlet, space_bell, "_space_bell"),
+    OBJECT(inlet, free, "_free"),
+    OBJECT(inlet, foreign, "_foreign"),
+    OBJECT(inlet, latency_words, "_latency_words"),
+    BOOL(inlet, plain, "plain"),
+    COUNT(inlet, base, "base"),
+    COUNT(inlet, queue_size, "queue_size"),
+    COUNT(inlet, tail, "tail"),
+    COUNT(inlet, lane_tail, "lane_tail"),
+    COUNT(inlet, entries, "_entries"),
+    COUNT(inlet, mask, "_mask"),
+    COUNT(inlet, received, "_received"),
+    COUNT(inlet, unreadable, "_unreadable"),
+    COUNT(inlet, latency_sum, "_latency_sum"),
+    COUNT(inlet, latency_diff, "_latency_diff"),
+    COUNT(inlet, head_at, "head_at"),
+    COUNT(inlet, lane_head_at, "lane_head_at"),
+    COUNT(inlet, tail_at, "_tail_at"),
+    COUNT(inlet, received_at, "_received_at"),
+    COUNT(inlet, unreadable_at, "_unreadable_at"),
+    COUNT(inlet, waiting_at, "_waiting_at"),
+    END,
+};
+static PyGetSetDef inlet_getset[] = {
+    WORDS(inlet, "_words"),
+    OPTIONAL(inlet, limit, "limit"),
+    OPTIONAL(inlet, latency, "_latency"),
+    NO_MORE,
+};
+
+static PyMemberDef sample_members[] = {
+    OBJECT(sample, segment, "segment"),
+    OBJECT(sample, marks, "marks"),
+    COUNT(sample, offset, "offset"),
+    COUNT(sample, key, "key"),
+    INT(sample, order, "order"),
+    SIGNED(sample, held, "held"),
+    END,
+};
+
+static PyMemberDef pool_members[] = {
+    OBJECT(pool, free, "_free"),
+    OBJECT(pool, flying, "_flying"),
+    OBJECT(pool, returned, "_returned"),
+    END,
+};
+
+static PyMemberDef clock_members[] = {
+    OBJECT(clock, on_refused, "on_refused"),
+    SIGNED(clock, last, "last"),
+    END,
+};
+
+static PyMemberDef spin_members[] = {
+    SIGNED(spin, budget_ns, "budget_ns"),
+    SIGNED(spin, limit_ns, "_limit_ns"),
+    SIGNED(spin, cooldown, "_cooldown"),
+    SIGNED(spin, penalty, "_penalty"),
+    END,
+};
+
+static PyMemberDef connection_members[] = {
+    OBJECT(connection, outlets, "outlets"),
+    INT(connection, bell, "bell"),
+    BOOL(connection, lost, "lost"),
+    SIGNED(connection, packets_handled, "packets_handled"),
+    END,
+};
+static PyGetSetDef connection_getset[] = {MAIL(connection, mail, "mail"), NO_MORE};
+
+static PyMemberDef shared_arrays_members[] = {
+    OBJECT(shared_arrays, by_id, "_by_id"),
+    OBJECT(shared_arrays, by_address, "_by_address"),
+    END,
+};
+
+static PyMemberDef sender_members[] = {
+    OBJECT(sender, connection, "_connection"),
+    OBJECT(sender, clock, "_clock"),
+    OBJECT(sender, pool, "pool"),
+    OBJECT(sender, shared_arrays, "shared_arrays"),
+    OBJECT(sender, lock, "_lock"),
+    OBJECT(sender, deferred, "_deferred"),
+    OBJECT(sender, encode, "_encode"),
+    BOOL(sender, busy, "_busy"),
+    SIGNED(sender, trim_due_ns, "_trim_due_ns"),
+    END,
+};
+static PyGetSetDef sender_getset[] = {WORDS(sender, "_words"), NO_MORE};
+static PyMethodDef sender_methods[] = {
+    {"send", METHOD(step_send), "Send `data` on a declared output; see Sender.send."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef ring_input_members[] = {
+    OBJECT(ring_input, id, "id"),
+    OBJECT(ring_input, inlet, "inlet"),
+    OBJECT(ring_input, clock, "clock"),
+    OBJECT(ring_input, build, "_build"),
+    BOOL(ring_input, removed, "removed"),
+    COUNT(ring_input, ring, "ring"),
+    END,
+};
+static PyMethodDef ring_input_methods[] = {
+    {"take", METHOD(step_take), "Return the next event, or None; see RingInput.take."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef inputs_members[] = {
+    OBJECT(inputs, connection, "connection"),
+    OBJECT(inputs, daemon_events, "_daemon_events"),
+    OBJECT(inputs, order, "_order"),
+    OBJECT(inputs, rings, "_rings"),
+    OBJECT(inputs, choosy, "_choosy"),
+    OBJECT(inputs, timers, "_timers"),
+    OBJECT(inputs, spin, "_spin"),
+    BOOL(inputs, ended, "ended"),
+    BOOL(inputs, stopped, "_stopped"),
+    BOOL(inputs, has_removed, "_has_removed"),
+    INT(inputs, epoll, "_epoll"),
+    SIGNED(inputs, packets, "_packets"),
+    END,
+};
+static PyGetSetDef inputs_getset[] = {
+    WORDS(inputs, "_words"),
+    MAIL(inputs, mail, "_mail"),
+    NO_MORE,
+};
+static PyMethodDef inputs_methods[] = {
+    {"poll", METHOD(step_poll), "Return the next event if there is one; see NodeInputs.poll."},
+    {"wait", METHOD(step_wait), "Sleep until an event may have come; see NodeInputs.wait."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef receiver_members[] = {
+    OBJECT(receiver, inputs, "inputs"),
+    OBJECT(receiver, turn, "_turn"),
+    OBJECT(receiver, poll, "_poll"),
+    COUNT(receiver, holder, "_holder"),
+    END,
+};
+static PyMethodDef receiver_methods[] = {
+    {"next", METHOD(step_next), "Block for the next event; see Receiver.next."},
+    {NULL, NULL, 0, NULL},
+};
+
+/* -- the types --------------------------------------------------------------------------------- */
+
+static PyMethodDef no_methods[] = {{NULL, NULL, 0, NULL}};
+static PyGetSetDef no_getset[] = {NO_MORE};
+
+#define FLAGS (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE)
+#define TYPE(type, class, getset, methods)                                                         \
+    {                                                                                              \
+        .name = "dorad.shm.native._native." class, .basicsize = sizeof(struct type),               \
+        .flags = FLAGS | Py_TPFLAGS_HAVE_GC, .slots = (PyType_Slot[]){                             \
+            {Py_tp_traverse, type##_traverse},                                                     \
+            {Py_tp_clear, type##_clear},                                                           \
+            {Py_tp_dealloc, type##_dealloc},                                                       \
+            {Py_tp_members, type##_members},                                                       \
+            {Py_tp_getset, getset},                                                                \
+            {Py_tp_methods, methods},                                                              \
+            {0, NULL},                                                                             \
+        }                                                                                          \
+    }
+
+static PyType_Spec specs[KINDS] = {
+    [MAPPING] = TYPE(mapping, "MappingState", mapping_getset, no_methods),
+    [PEER] = TYPE(peer, "PeerState", peer_getset, no_methods),
+    [OUTLET] = TYPE(outlet, "OutletState", outlet_getset, no_methods),
+    [INLET] = TYPE(inlet, "InletState", inlet_getset, no_methods),
+    [SAMPLE] = TYPE(sample, "SampleState", no_getset, no_methods),
+    [POOL] = TYPE(pool, "PoolState", no_getset, no_methods),
+    [CLOCK] = TYPE(clock, "ClockState", no_getset, no_methods),
+    [SPIN] = {
+        .name = "dorad.shm.native._native.SpinState", .basicsize = sizeof(struct spin),
+        .flags = FLAGS, .slots = (PyType_Slot[]){
+            {Py_tp_dealloc, spin_dealloc},
+            {Py_tp_members, spin_members},
+            {0, NULL},
+        },
+    },
+    [CONNECTION] = TYPE(connection, "ConnectionState", connection_getset, no_methods),
+    [SHARED_ARRAYS] = TYPE(shared_arrays, "SharedArraysState", no_getset, no_methods),
+    [SENDER] = TYPE(sender, "SenderState", sender_getset, sender_methods),
+    [RING_INPUT] = TYPE(ring_input, "RingInputState", no_getset, ring_input_methods),
+    [INPUTS] = TYPE(inputs, "NodeInputsState", inputs_getset, inputs_methods),
+    [RECEIVER] = TYPE(receiver, "ReceiverState", no_getset, receiver_methods),
+};
+
+int add_states(PyObject *module, struct state *state)
+{
+    for (int kind = 0; kind < KINDS; kind++) {
+        PyObject *type = PyType_FromModuleAndSpec(module, &specs[kind], NULL);
+        state->types[kind] = (PyTypeObject *)type;
+        if (type == NULL || PyModule_AddType(module, (PyTypeObject *)type) < 0)
+            return -1;
+    }
+    return 0;
+}

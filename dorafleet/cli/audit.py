@@ -1,0 +1,97 @@
+"""`dorafleet audit`: show or verify the changes that were made through the coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from dorad.cli.tables import plain, print_lines, print_object, print_table
+from dorafleet.cli.arguments import port_option, state_option
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dorafleet.coordinator.messages import AuditRecord
+
+PAGE = 100
+
+EPILOG = """\b
+Examples:
+  dorafleet audit
+  dorafleet audit --after 120 --json
+  dorafleet audit verify
+  dorafleet audit verify --known 120:5d1e…   (a head that an earlier `verify` printed)
+\b
+Every record has a hash of itself and of all before. A record that was changed, removed or inserted
+breaks the chain; a chain whose end was cut off does not have the head that you have kept.
+Exit code 0: the audit is whole. 1: it is not, or no coordinator answers.
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("action", type=click.Choice(["verify"]), required=False)
+@click.option("--after", type=click.IntRange(0), default=0, help="Only records after this number.")
+@click.option("--known", metavar="HEAD", help="With `verify`: a head that the audit must contain.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@state_option
+@port_option
+def audit(
+    action: str | None, *, after: int, known: str | None, as_json: bool, state: Path, port: int
+) -> None:
+    """Show every change that was made through the coordinator, or `verify` that all are there."""
+    if action is None:
+        if known is not None:
+            raise click.UsageError("--known needs `verify`")
+        records = asyncio.run(_read(state, port, after))
+        if as_json:
+            print_lines(plain(record) for record in records)
+        else:
+            print_table(("Number", "Time", "Client", "Change"), map(_as_row, records))
+        return
+    if after:
+        raise click.UsageError("`verify` checks all records; --after does not go with it")
+    head = asyncio.run(_verify(state, port, known))
+    if as_json:
+        print_object({"head": head})
+    else:
+        count = int(head.partition(":")[0])
+        click.echo(f"ok, {'1 record' if count == 1 else f'{count} records'}; head: {head}")
+
+
+async def _read(state: Path, port: int, after: int) -> list[AuditRecord]:
+    from dorafleet.coordinator.client import connect
+    from dorafleet.coordinator.messages import AuditPage, AuditRead
+
+    records: list[AuditRecord] = []
+    async with connect(state, port) as client:
+        while True:
+            params = AuditRead(after=after, limit=PAGE)
+            page = await client.call("audit.read", params, AuditPage)
+            records += page.records
+            if len(page.records) < PAGE:
+                return records
+            after = page.records[-1].sequence
+
+
+async def _verify(state: Path, port: int, known: str | None) -> str:
+    from dorafleet.coordinator.client import connect
+    from dorafleet.coordinator.messages import AuditHead, AuditVerify
+
+    async with connect(state, port) as client:
+        found = await client.call("audit.verify", AuditVerify(known=known), AuditHead)
+        return found.head
+
+
+def _as_row(found: AuditRecord) -> tuple[str, str, str, str]:
+    record = found.record
+    content = record.get("content", {})
+    enabled = "enabled" if content.get("enabled") else "disabled"
+    change = (
+        f"{record.get('action')} {record.get('robot')}/{record.get('dataflow')}: "
+        f"{content.get('release')}, {enabled}, generation {content.get('generation')}"
+    )
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.get("time", 0)))
+    return (str(found.sequence), when, str(record.get("client")), change)

@@ -1,0 +1,84 @@
+"""`dorafleet serve`: the coordinator in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from dorafleet.cli.arguments import (
+    etcd_ca_option,
+    etcd_cert_option,
+    etcd_key_option,
+    etcd_option,
+    file_argument,
+    state_option,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+EPILOG = """\b
+Examples:
+  dorafleet serve cluster.yml
+  dorafleet serve cluster.yml --state /srv/fleet --port 6014
+  dorafleet serve cluster.yml --etcd http://127.0.0.1:2379
+\b
+The coordinator keeps what shall run on each robot, with an audit of every change. No robot connects
+to it yet, so it changes nothing on any. It listens on this machine's loopback only. A client has to
+send the token in the file `token` of the state folder, which only the user of the coordinator can
+read. With etcd, several coordinators may run: one leads, the others wait for its end.
+SIGTERM and SIGINT end it; whatever it has acknowledged is on the disk.
+"""
+
+
+@click.command(epilog=EPILOG)
+@file_argument
+@state_option
+@etcd_option
+@etcd_ca_option
+@etcd_cert_option
+@etcd_key_option
+@click.option("--listen", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Where.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="The port; 0 is any.  [default: `coordinator.port` of FILE]",
+)
+def serve(
+    file: Path,
+    *,
+    state: Path,
+    etcd: Sequence[str],
+    etcd_ca: Path | None,
+    etcd_cert: Path | None,
+    etcd_key: Path | None,
+    listen: str,
+    port: int | None,
+) -> None:
+    """Run the coordinator of the machines in the cluster FILE."""
+    from dorafleet.coordinator.messages import Robot
+    from dorafleet.coordinator.service import Coordinator
+    from dorafleet.coordinator.storing import open_store
+    from dorafleet.inventory.load import load
+
+    cluster = load(file)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    robots = [
+        Robot(id=machine.id, host=machine.host, labels=dict(machine.labels))
+        for machine in cluster.machines
+    ]
+    chosen = cluster.coordinator.port if port is None else port
+
+    connect = partial(
+        open_store, state, etcd, authority=etcd_ca, certificate=etcd_cert, key=etcd_key
+    )
+
+    async def run() -> None:
+        await Coordinator(state, connect, robots, listen, chosen).run()
+
+    asyncio.run(run())

@@ -1,0 +1,1 @@
+"""Where the nodes of dataflows run in a fleet."""

@@ -1,0 +1,191 @@
+"""The desired state in the store: what shall run on each robot, with every change in the audit."""
+
+from __future__ import annotations
+
+import asyncio
+import string
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dorad.control.errors import ControlError
+from dorad.dataflow.document import MAX_DEPTH, shorten
+from dorafleet.coordinator.audit import read_tail
+from dorafleet.coordinator.messages import Desired, DesiredList
+from dorafleet.store.errors import ConflictError
+from dorafleet.store.model import LEADER, Transaction
+
+if TYPE_CHECKING:
+    from dorafleet.coordinator.messages import DesiredRef, DesiredSet
+    from dorafleet.store.model import Entry, Store, Term
+
+PREFIX = "desired/"
+MAX_NAME = 200
+MAX_SHOWN = 200
+"""Characters of a value in a message."""
+
+_NAME = frozenset(string.ascii_letters + string.digits + "_.-")
+
+
+class _Content(msgspec.Struct):
+    """The value of a key; the generation grows with every change of the rest."""
+
+    generation: int
+    release: str
+    params: dict[str, Any]
+    enabled: bool
+
+
+class DesiredState:
+    """Reads and changes the desired state, as the leader of one term."""
+
+    def __init__(self, store: Store, term: Term) -> None:
+        self._store = store
+        self._term = term
+        # One change after the other: all append to the same audit.
+        self._changing = asyncio.Lock()
+
+    async def get(self, selected: DesiredRef) -> DesiredList:
+        """Return the selected states. Raises ControlError for a name that cannot be."""
+        prefix = PREFIX
+        if selected.robot is not None:
+            prefix = f"{PREFIX}{_checked(selected.robot, 'robot')}/"
+        if selected.dataflow is not None:
+            _checked(selected.dataflow, "dataflow")
+        snapshot = await self._store.get(prefix)
+        found = [_desired(entry) for entry in snapshot.entries]
+        return DesiredList(
+            desired=[each for each in found if selected.dataflow in (None, each.dataflow)],
+            revision=snapshot.revision,
+        )
+
+    async def set(self, wanted: DesiredSet, actor: dict[str, Any]) -> Desired:
+        """Make a change and record that `actor` has made it; the same content is no change.
+
+        Raises:
+            ControlError: with code `conflict` if `if_version` is not the version now.
+            StoreError: the change may be too large, or the store cannot be written.
+        """
+        if _is_deeper(wanted.params, MAX_DEPTH):
+            raise ControlError("bad-request", f"`params` is nested more than {MAX_DEPTH} deep")
+        robot = _checked(wanted.robot, "robot")
+        key = f"{PREFIX}{robot}/{_checked(wanted.dataflow, 'dataflow')}"
+        async with self._changing:
+            found = (await self._store.get(key, limit=1)).entries
+            now = _desired(found[0]) if found and found[0].key == key else None
+            version = 0 if now is None else now.version
+            if wanted.if_version != version:
+                raise _conflict(wanted, now)
+            if now is not None and not _differences(wanted, now):
+                return now
+            generation = 1 if now is None else now.generation + 1
+            content = _Content(generation, wanted.release, wanted.params, wanted.enabled)
+            record = {
+                "time": time.time(),
+                "epoch": self._term.epoch,
+                **actor,
+                "action": "desired.set",
+                "robot": robot,
+                "dataflow": wanted.dataflow,
+                "content": content,
+            }
+            tail = await read_tail(self._store)
+            try:
+                revision = await self._store.commit(
+                    Transaction(
+                        {key: version, **tail.compares, **self._term.guard},
+                        {
+                            key: msgspec.json.encode(content),
+                            **tail.puts(msgspec.json.encode(record)),
+                        },
+                    )
+                )
+            except ConflictError as error:
+                if LEADER in error.found:
+                    raise ControlError(
+                        "unavailable", "another coordinator leads now", "ask that one"
+                    ) from None
+                raise
+        return _as_desired(robot, wanted.dataflow, content, revision)
+
+
+def _checked(name: str, what: str) -> str:
+    """Return a name that can be a part of a key. Raises ControlError."""
+    if not 0 < len(name) <= MAX_NAME or not _NAME.issuperset(name):
+        raise ControlError(
+            "bad-request",
+            f"`{name[:MAX_NAME]}` is not the name of a {what}",
+            "letters, digits, `_`, `-` and `.`",
+        )
+    return name
+
+
+def _is_deeper(value: object, limit: int) -> bool:
+    """Return True if lists and mappings are nested deeper than `limit`."""
+    level = [value]
+    for _ in range(limit + 1):
+        inner: list[object] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += each.values()
+            elif isinstance(each, list):
+                inner += each
+        if not inner:
+            return False
+        level = inner
+    return True
+
+
+def _desired(entry: Entry) -> Desired:
+    robot, _, dataflow = entry.key.removeprefix(PREFIX).partition("/")
+    content = msgspec.json.decode(entry.value, type=_Content)
+    return _as_desired(robot, dataflow, content, entry.version)
+
+
+def _as_desired(robot: str, dataflow: str, content: _Content, version: int) -> Desired:
+    return Desired(
+        robot=robot,
+        dataflow=dataflow,
+        release=content.release,
+        params=content.params,
+        enabled=content.enabled,
+        generation=content.generation,
+        version=version,
+    )
+
+
+def _differences(wanted: DesiredSet, now: Desired) -> list[str]:
+    """Return in words what of the content is different."""
+    # Compared as JSON: for Python, 1 is True.
+    encode = msgspec.json.Encoder(order="deterministic").encode
+    pairs = (
+        ("release", encode(now.release), encode(wanted.release)),
+        ("params", encode(now.params), encode(wanted.params)),
+        ("enabled", encode(now.enabled), encode(wanted.enabled)),
+    )
+    return [
+        f"{field} is {_shown(there)}, not {_shown(own)}"
+        for field, there, own in pairs
+        if there != own
+    ]
+
+
+def _shown(encoded: bytes) -> str:
+    return shorten(encoded.decode(), MAX_SHOWN)
+
+
+def _conflict(wanted: DesiredSet, now: Desired | None) -> ControlError:
+    place = f"`{wanted.dataflow}` on `{wanted.robot}`"
+    if now is None:
+        return ControlError(
+            "conflict",
+            f"there is no desired state of {place} yet, so no version {wanted.if_version}",
+            "send 0 as `if_version`",
+        )
+    return ControlError(
+        "conflict",
+        f"{place} is at version {now.version}, not {wanted.if_version}",
+        "read it again and repeat the change",
+        _differences(wanted, now),
+    )

@@ -1,0 +1,126 @@
+"""The answers of the coordinator, one method for each of the protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dorad.control.errors import ControlError
+from dorad.dataflow.document import shorten
+from dorad.dataflow.nearest import did_you_mean
+from dorafleet.coordinator.audit import AuditError, Head, read_rows, read_tail, verify
+from dorafleet.coordinator.messages import AuditHead, AuditPage, AuditRecord, BackedUp, RobotList
+from dorafleet.store.backup import back_up
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from dorad.control.messages import Nothing
+    from dorad.control.server import Call, Handler
+    from dorafleet.coordinator.audit import Row
+    from dorafleet.coordinator.desired import DesiredState
+    from dorafleet.coordinator.messages import (
+        AuditRead,
+        AuditVerify,
+        Backup,
+        CoordinatorStatus,
+        Desired,
+        DesiredList,
+        DesiredRef,
+        DesiredSet,
+        Robot,
+    )
+    from dorafleet.store.model import Store
+
+MAX_RECORDS = 1000
+MAX_CLIENT = 100
+"""Characters of a client's name in the audit."""
+
+
+class Handlers:
+    """Answers requests from the store and the cluster file."""
+
+    def __init__(
+        self,
+        store: Store,
+        desired: DesiredState,
+        robots: Sequence[Robot],
+        status: Callable[[], Awaitable[CoordinatorStatus]],
+    ) -> None:
+        """`status` returns the state of the process."""
+        self._store = store
+        self._desired = desired
+        self._robots = {robot.id: robot for robot in robots}
+        self._read_status = status
+
+    @property
+    def table(self) -> Mapping[str, Handler]:
+        """The handler of each method."""
+        return {
+            "coordinator.status": self._status,
+            "coordinator.backup": self._back_up,
+            "robot.list": self._list_robots,
+            "desired.get": self._get_desired,
+            "desired.set": self._set_desired,
+            "audit.read": self._read_audit,
+            "audit.verify": self._verify_audit,
+        }
+
+    async def _status(self, call: Call, params: Nothing) -> CoordinatorStatus:
+        return await self._read_status()
+
+    async def _back_up(self, call: Call, params: Backup) -> BackedUp:
+        path = Path(params.path)
+        if not path.is_absolute() or "\0" in params.path:
+            raise ControlError("bad-request", f"`{shorten(params.path)}` is not an absolute path")
+        try:
+            return BackedUp(entries=await back_up(self._store, path))
+        except OSError as error:
+            raise ControlError("refused", f"{path} cannot be written: {error.strerror}") from None
+
+    async def _list_robots(self, call: Call, params: Nothing) -> RobotList:
+        return RobotList(robots=list(self._robots.values()))
+
+    async def _get_desired(self, call: Call, params: DesiredRef) -> DesiredList:
+        self._check_robot(params.robot)
+        return await self._desired.get(params)
+
+    async def _set_desired(self, call: Call, params: DesiredSet) -> Desired:
+        self._check_robot(params.robot)
+        actor = {"user": call.peer.uid, "client": call.client[:MAX_CLIENT]}
+        return await self._desired.set(params, actor)
+
+    async def _read_audit(self, call: Call, params: AuditRead) -> AuditPage:
+        if not 0 < params.limit <= MAX_RECORDS:
+            raise ControlError("bad-request", f"`limit` must be from 1 to {MAX_RECORDS}")
+        if params.after < 0:
+            raise ControlError("bad-request", "`after` must be 0 or more")
+        records: list[AuditRecord] = []
+        async for row in read_rows(self._store, params.after):
+            records.append(_as_record(row))
+            if len(records) == params.limit:
+                break
+        return AuditPage(records=records, head=str((await read_tail(self._store)).head))
+
+    async def _verify_audit(self, call: Call, params: AuditVerify) -> AuditHead:
+        try:
+            known = None if params.known is None else Head.parse(params.known)
+        except ValueError as error:
+            raise ControlError("bad-request", str(error)) from None
+        return AuditHead(head=str(await verify(self._store, known)))
+
+    def _check_robot(self, id_: str | None) -> None:
+        if id_ is not None and id_ not in self._robots:
+            raise ControlError(
+                "not-found", f"there is no robot `{id_}`", did_you_mean(id_, self._robots)
+            )
+
+
+def _as_record(row: Row) -> AuditRecord:
+    try:
+        record = msgspec.json.decode(row.record, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise AuditError(f"record {row.sequence} of the audit was changed") from None
+    return AuditRecord(sequence=row.sequence, hash=row.hash, record=record)

@@ -1,0 +1,108 @@
+"""From `deploy` blocks to requirements, and the names in them that a fleet does not have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.nearest import did_you_mean
+from dorad.dataflow.problems import hint_for, in_order
+from dorad.dataflow.settings import Deploy
+from dorafleet.coordinator.placement import Requirements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from dorad.dataflow.errors import Problem
+    from dorad.dataflow.model import Dataflow, NodeSpec
+    from dorafleet.coordinator.placement import Candidate
+
+_MAX_VALUES = 5
+
+
+def requirements_of(dataflow: Dataflow) -> tuple[Requirements, ...]:
+    """Return what each node asks for; a node without `deploy` has that of the dataflow."""
+    return tuple(_requirements(node, dataflow) for node in dataflow.nodes)
+
+
+def problems_of(dataflow: Dataflow, machines: Sequence[Candidate]) -> tuple[Problem, ...]:
+    """Return what names a machine, a label or a node that there is not, in order of the file."""
+    blocks = [(node.key, node.deploy, node.id) for node in dataflow.nodes]
+    if any(deploy is None for _, deploy, _ in blocks):
+        blocks.append(("", dataflow.deploy, ""))
+    problems: list[Problem] = []
+    for key, deploy, own in blocks:
+        if deploy is not None:
+            place = f"{key}.deploy" if key else "deploy"
+            problems += _of_names(dataflow, deploy, place, own, machines)
+            problems += _of_labels(dataflow, deploy, place, machines)
+    # Nodes of a module share its block.
+    return in_order(dict.fromkeys(problems))
+
+
+def _requirements(node: NodeSpec, dataflow: Dataflow) -> Requirements:
+    deploy = node.deploy or dataflow.deploy or Deploy()
+    avoided = (_named(name, dataflow) for name in deploy.avoid.nodes)
+    return Requirements(
+        node.id,
+        deploy.machine,
+        deploy.labels,
+        deploy.needs,
+        frozenset(deploy.avoid.machines),
+        frozenset(id_ for ids in avoided for id_ in ids) - {node.id},
+    )
+
+
+def _named(name: str, dataflow: Dataflow) -> list[str]:
+    """Return the ids of a node, or of the nodes of a module."""
+    return [node.id for node in dataflow.nodes if node.id == name or node.id.startswith(f"{name}.")]
+
+
+def _of_names(
+    dataflow: Dataflow, deploy: Deploy, place: str, own: str, machines: Sequence[Candidate]
+) -> Iterator[Problem]:
+    ids = [machine.id for machine in machines]
+    if deploy.machine is not None and deploy.machine not in ids:
+        message = f"there is no machine `{deploy.machine}`"
+        yield dataflow.problem(f"{place}.machine", message, hint_for(deploy.machine, ids))
+    for index, name in enumerate(deploy.avoid.machines):
+        if name not in ids:
+            key = f"{place}.avoid.machines[{index}]"
+            yield dataflow.problem(key, f"there is no machine `{name}`", hint_for(name, ids))
+    for index, name in enumerate(deploy.avoid.nodes):
+        key = f"{place}.avoid.nodes[{index}]"
+        named = _named(name, dataflow)
+        if not named:
+            nodes = [node.id for node in dataflow.nodes]
+            yield dataflow.problem(key, f"there is no node `{name}`", hint_for(name, nodes))
+        elif named == [own]:
+            yield dataflow.problem(key, "a node cannot avoid itself", "remove it")
+
+
+def _of_labels(
+    dataflow: Dataflow, deploy: Deploy, place: str, machines: Sequence[Candidate]
+) -> Iterator[Problem]:
+    known = {name for machine in machines for name in machine.labels}
+    single = False
+    for name, value in deploy.labels.items():
+        values = {machine.labels[name] for machine in machines if name in machine.labels}
+        if value in values:
+            continue
+        single = True
+        hint: str | None
+        if values:
+            message = f"no machine has the label `{name}` with `{value}`"
+            hint = did_you_mean(value, values) or f"there is {_listed(values)}"
+        else:
+            message, hint = f"no machine has a label `{name}`", hint_for(name, sorted(known))
+        yield dataflow.problem(f"{place}.labels.{name}", message, hint)
+    if len(deploy.labels) > 1 and not single:
+        pairs = deploy.labels.items()
+        if not any(pairs <= machine.labels.items() for machine in machines):
+            message = "each of these labels is on some machine, but no machine has all of them"
+            yield dataflow.problem(f"{place}.labels", message)
+
+
+def _listed(values: Iterable[str]) -> str:
+    found = sorted(values)
+    shown = ", ".join(f"`{value}`" for value in found[:_MAX_VALUES])
+    return f"{shown}, …" if len(found) > _MAX_VALUES else shown

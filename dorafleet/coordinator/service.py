@@ -1,0 +1,203 @@
+"""The coordinator as a process: its store, its server, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from contextlib import AsyncExitStack
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, NoReturn
+
+from dorad import __version__
+from dorad.control.errors import ControlError
+from dorad.control.server import ControlServer
+from dorad.notify import ServiceNotifier, feed_watchdog
+from dorafleet.coordinator.audit import read_tail
+from dorafleet.coordinator.desired import DesiredState
+from dorafleet.coordinator.handlers import Handlers
+from dorafleet.coordinator.messages import METHODS, CoordinatorStatus
+from dorafleet.coordinator.token import TokenCheck, make_token
+from dorafleet.store.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+
+    from dorafleet.coordinator.messages import Robot
+    from dorafleet.inventory.model import Address
+    from dorafleet.store.model import Store, Term
+
+TOKEN = "token"  # noqa: S105 - the name of a file
+
+HISTORY = 10_000
+"""Revisions whose changes a watch can still get."""
+
+COMPACT_S = 3600.0
+"""Seconds between two times that older ones are forgotten."""
+
+_log = logging.getLogger(__name__)
+
+
+class Coordinator:
+    """One coordinator. Runs once."""
+
+    def __init__(
+        self,
+        folder: Path,
+        open_store: Callable[[], Awaitable[Store]],
+        robots: Sequence[Robot],
+        listen: str,
+        port: int,
+    ) -> None:
+        """Prepare a coordinator with its token in `folder`; `open_store` connects to its store.
+
+        Raises:
+            ControlError: `listen` is not an address of this machine's loopback.
+        """
+        self._folder = folder
+        self._open_store = open_store
+        self._robots = robots
+        self._address = _loopback(listen)
+        self._port = port
+        self._started_at = time.time()
+        self._doing = "starting"
+        """For systemd's status line."""
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT.
+
+        Raises:
+            ProblemError: the folder, the port or the store cannot be used, or another coordinator
+                leads meanwhile.
+        """
+        serving = asyncio.create_task(self._serve())
+        ending = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, ending.set)
+        waiting = asyncio.create_task(ending.wait())
+        try:
+            await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                _log.info("ending")
+                serving.cancel()
+                await asyncio.wait((serving,))
+        finally:
+            waiting.cancel()
+        if not serving.cancelled():
+            await serving
+        _log.info("ended")
+
+    async def _serve(self) -> NoReturn:
+        """Wait for the lead, then serve clients until another coordinator leads."""
+        make_folder(self._folder)
+        async with AsyncExitStack() as stack:
+            notifier = ServiceNotifier()
+            stack.callback(notifier.close)
+            token = make_token(self._folder / TOKEN)
+            sock = _bind(self._address, self._port)
+            stack.callback(sock.close)
+            store = await self._open_store()
+            stack.push_async_callback(store.close)
+            self._doing = "waiting to lead"
+            watchdog = feed_watchdog(notifier, lambda: None, lambda: self._doing)
+            stack.callback(asyncio.create_task(watchdog).cancel)
+            # One that waits for another to end is ready as well.
+            notifier.ready(self._doing)
+            _log.info("%s with the store %s", self._doing, store.name)
+            name = f"{socket.gethostname()}:{os.getpid()}"
+            term = await stack.enter_async_context(store.lead(name))
+
+            async def status() -> CoordinatorStatus:
+                return await self._status(store, term)
+
+            handlers = Handlers(store, DesiredState(store, term), self._robots, status)
+            server = ControlServer(
+                handlers.table, version=__version__, methods=METHODS, name="dorafleet"
+            )
+            await server.serve_tcp(sock, TokenCheck(token))
+            stack.push_async_callback(server.close)
+            where = f"{self._address} port {sock.getsockname()[1]}"
+            self._doing = f"listening at {where}"
+            notifier.status(self._doing)
+            _log.info("ready at %s, the token is in %s", where, self._folder / TOKEN)
+            stack.callback(notifier.stopping, "ending")
+            stack.callback(asyncio.create_task(_forget_history(store)).cancel)
+            await term.lost.wait()
+        raise ControlError("unavailable", "another coordinator may lead now: the lease has ended")
+
+    async def _status(self, store: Store, term: Term) -> CoordinatorStatus:
+        tail = await read_tail(store)
+        return CoordinatorStatus(
+            version=__version__,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            state=store.name,
+            epoch=term.epoch,
+            revision=(await store.get("", limit=1)).revision,
+            robots=len(self._robots),
+            audit=str(tail.head),
+        )
+
+
+async def _forget_history(store: Store) -> NoReturn:
+    """Keep the store from growing with every change."""
+    while True:
+        try:
+            revision = (await store.get("", limit=1)).revision
+            await store.compact(revision - HISTORY)
+        except StoreError as error:
+            _log.warning("the history was not shortened: %s", error)
+        await asyncio.sleep(COMPACT_S)
+
+
+def _loopback(text: str) -> Address:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise ControlError("refused", f"`{text}` is not an IP address", "127.0.0.1") from None
+    if not address.is_loopback:
+        raise ControlError(
+            "refused",
+            f"{address} can be reached from other machines, and there is no TLS yet",
+            "listen at 127.0.0.1 or ::1; from another machine, use `ssh -L`",
+        )
+    return address
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder, which only this user can enter. Raises ControlError."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+    except OSError as error:
+        raise ControlError("refused", f"{folder} cannot be used: {error.strerror}") from None
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise ControlError(
+            "refused",
+            f"others may write to {folder}",
+            f"chown {os.geteuid()} {folder} && chmod 700 {folder}",
+        )
+
+
+def _bind(address: Address, port: int) -> socket.socket:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((str(address), port))
+    except OSError as error:
+        sock.close()
+        _raise_in_use(address, port, error)
+    return sock
+
+
+def _raise_in_use(address: Address, port: int, error: OSError) -> NoReturn:
+    raise ControlError(
+        "refused",
+        f"{address} port {port} cannot be used: {error.strerror}",
+        "is another coordinator running? choose another port with `--port`",
+    ) from None

@@ -1,0 +1,80 @@
+"""The syntax of texts in cluster.yml. Each function returns a valid text or raises TextError."""
+
+from __future__ import annotations
+
+import string
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.document import shorten
+from dorad.dataflow.errors import TextError
+
+if TYPE_CHECKING:
+    from dorafleet.inventory.model import Address
+
+_WORD = frozenset(string.ascii_letters + string.digits + "_.-")
+_LABEL = _WORD | frozenset("/:@+")
+_ENDPOINT = _LABEL | frozenset("[]#?=;&%")
+
+
+def machine_id(text: str) -> str:
+    """Return the id of a machine."""
+    _only(_WORD, text, "a machine's id", "letters, digits, `_`, `-` and `.`")
+    return _no_dash(text, "a machine's id")
+
+
+def label(text: str) -> str:
+    """Return the name or the value of a label."""
+    return _only(_LABEL, text, "a label", "letters, digits and `_.-/:@+`")
+
+
+def endpoint(text: str) -> str:
+    """Return an endpoint such as `tcp/10.0.0.1:7447`."""
+    return _only(_ENDPOINT, text, "an endpoint", "such as `tcp/10.0.0.1:7447`")
+
+
+def target(text: str) -> str:
+    """Return a target of ssh: `host` or `user@host`."""
+    user, at, host = text.rpartition("@")
+    if at:
+        user_name(user)
+    _visible(host, "a host")
+    return f"{user}{at}{_no_dash(host, 'a host')}"
+
+
+def user_name(text: str) -> str:
+    """Return the name of a user."""
+    _visible(text, "a user")
+    return _no_dash(text, "a user")
+
+
+def address(text: str) -> Address:
+    """Return an IP address."""
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise TextError(
+            f"must be an IP address, not `{shorten(text)}`", "names are not looked up here"
+        ) from None
+
+
+def _only(allowed: frozenset[str], text: str, what: str, hint: str) -> str:
+    if not text:
+        raise TextError(f"{what} cannot be empty")
+    bad = next((character for character in text if character not in allowed), None)
+    if bad is not None:
+        raise TextError(f"`{shorten(bad)}` is not allowed in {what}", hint)
+    return text
+
+
+def _visible(text: str, what: str) -> None:
+    if not text:
+        raise TextError(f"{what} cannot be empty")
+    if not text.isprintable() or any(character.isspace() for character in text):
+        raise TextError(f"{what} must not contain blanks: `{shorten(text)}`")
+
+
+def _no_dash(text: str, what: str) -> str:
+    if text.startswith("-"):
+        raise TextError(f"{what} cannot start with `-`", "commands would take it for an option")
+    return text

@@ -1,0 +1,66 @@
+"""The errors of the store; each says whether something may have been written."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from dorad.problems import ProblemError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Code(StrEnum):
+    """What kind of thing went wrong."""
+
+    UNAVAILABLE = "unavailable"
+    """The engine cannot be used now. Nothing was written."""
+    UNKNOWN = "unknown"
+    """The engine was lost before it answered. The transaction may have been written."""
+    CONFLICT = "conflict"
+    COMPACTED = "compacted"
+    TOO_LARGE = "too-large"
+    REFUSED = "refused"
+    """The store does not do this with this content; trying again does not help."""
+    DAMAGED = "damaged"
+
+
+class StoreError(ProblemError):
+    """Something that the store did not do."""
+
+    code: Code
+
+    def __init__(self, code: Code, message: str, hint: str | None = None) -> None:
+        super().__init__(code, message, hint)
+
+
+class ConflictError(StoreError):
+    """A transaction that expected other versions. Nothing was written."""
+
+    def __init__(self, expected: Mapping[str, int], found: Mapping[str, int]) -> None:
+        self.found = {key: found[key] for key in expected if found[key] != expected[key]}
+        """The versions of the keys that differ; 0 where there is no such key."""
+        changed = ", ".join(
+            f"{key} is at version {version}, not {expected[key]}"
+            for key, version in self.found.items()
+        )
+        super().__init__(Code.CONFLICT, changed, "read it again and repeat the change")
+
+
+class CompactedError(StoreError):
+    """A watch from a revision whose changes are forgotten."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__(
+            Code.COMPACTED,
+            f"the changes from revision {start} on are not kept any more",
+            "read everything, then watch from there",
+        )
+
+
+def not_empty(where: str) -> StoreError:
+    """Return the error for a restore into a store that has content."""
+    return StoreError(
+        Code.REFUSED, f"{where} has content already", "a backup is restored into an empty store"
+    )

@@ -1,0 +1,158 @@
+"""What every engine of the store can do, and the values that go in and come out.
+
+One counter, the revision, grows by one with every transaction that changes something, and never
+falls, not even after a restore. The version of a key is the revision of its last change.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dorafleet.store.errors import Code, StoreError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+MAX_OPERATIONS = 128
+"""Keys in one transaction: those to compare, and those to put or delete. etcd's default."""
+
+MAX_BYTES = 1 << 20
+"""Bytes of all keys and values in one transaction; etcd accepts 1.5 MiB with its overhead."""
+
+MAX_KEY = 512
+"""Bytes."""
+
+LEADER = "leader"
+"""The key of the leader; its version is the leader's epoch."""
+
+LEASE_S = 10.0
+"""Seconds after which a leader that the engine does not hear of is replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key with its value."""
+
+    key: str
+    value: bytes
+    version: int
+    """The revision of the last change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Entries as they are at one revision, sorted by key."""
+
+    revision: int
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one transaction has changed under the prefix of a watch."""
+
+    revision: int
+    values: Mapping[str, bytes | None]
+    """New values by key; None for a key that was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Changes that happen all together, or not at all if one of the versions differs.
+
+    Raises StoreError if it is invalid for any engine.
+    """
+
+    compares: Mapping[str, int] = field(default_factory=dict)
+    """Expected versions by key; 0 expects that there is no such key."""
+    puts: Mapping[str, bytes] = field(default_factory=dict)
+    deletes: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        for key in (*self.compares, *self.puts, *self.deletes):
+            check_key(key)
+        if len(set(self.deletes)) != len(self.deletes) or self.puts.keys() & set(self.deletes):
+            raise StoreError(Code.REFUSED, "a transaction changes a key twice")
+        if max(len(self.compares), len(self.puts) + len(self.deletes)) > MAX_OPERATIONS:
+            raise StoreError(Code.TOO_LARGE, f"a transaction has more than {MAX_OPERATIONS} keys")
+        size = sum(len(key) + len(value) for key, value in self.puts.items())
+        if size > MAX_BYTES:
+            message = f"a transaction has {size} bytes; {MAX_BYTES} are allowed"
+            raise StoreError(Code.TOO_LARGE, message)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A time as the leader."""
+
+    epoch: int
+    """Higher than that of every leader before."""
+    lost: asyncio.Event
+    """Set once another may lead."""
+
+    @property
+    def guard(self) -> dict[str, int]:
+        """Return what a transaction compares so that it fails under another leader."""
+        return {LEADER: self.epoch}
+
+
+class Store(ABC):
+    """A connection to the store. Every method raises StoreError if the engine fails."""
+
+    name: str
+    """Where the content is, for people."""
+
+    @abstractmethod
+    async def get(self, prefix: str, *, after: str = "", limit: int | None = None) -> Snapshot:
+        """Return the entries whose key starts with `prefix` and sorts after the key `after`."""
+
+    @abstractmethod
+    async def commit(self, transaction: Transaction) -> int:
+        """Make the changes and return the revision. They are on the disk then.
+
+        Raises:
+            ConflictError: a version is not as expected.
+        """
+
+    @abstractmethod
+    def watch(self, prefix: str, start: int) -> AsyncGenerator[Changes, None]:
+        """Yield every change under `prefix` from the revision `start` on, then as they happen.
+
+        Raises:
+            CompactedError: changes that it should yield are forgotten.
+        """
+
+    @abstractmethod
+    async def compact(self, revision: int) -> None:
+        """Forget the history up to `revision`, of which only a watch would make use."""
+
+    @abstractmethod
+    def lead(self, name: str, *, lease: float = LEASE_S) -> AbstractAsyncContextManager[Term]:
+        """Wait until nobody else leads, then lead as `name` until the block ends."""
+
+    @abstractmethod
+    async def fill(self, entries: Iterable[Entry], revision: int) -> None:
+        """Put the entries of a backup into an empty store and continue above `revision`.
+
+        Raises:
+            StoreError: the store is not empty.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Release the engine and end all watches."""
+
+
+def check_key(key: str) -> None:
+    """Raise StoreError if no engine takes this key: it must be of printable ASCII, no blanks."""
+    if not key or len(key) > MAX_KEY or not all("!" <= each <= "~" for each in key):
+        raise StoreError(Code.REFUSED, f"{key[:MAX_KEY]!r} cannot be a key of the store")
+
+
+def end_of(prefix: str) -> str:
+    """Return the first key after all that start with `prefix`, which is not empty."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)

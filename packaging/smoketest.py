@@ -1,0 +1,53 @@
+"""Test the trimmed environment of the package dorad; a missing part stops the build.
+
+Nodes may use: Arrow arrays, compute, IPC, Parquet, CSV, JSON, Feather, datasets; numpy;
+dorad with the C part of its data plane, and dora.
+"""
+
+import importlib
+import io
+import pkgutil
+
+import dora
+import numpy as np
+import pyarrow as pa
+import pyarrow.acero
+import pyarrow.csv
+import pyarrow.dataset
+import pyarrow.feather
+import pyarrow.fs
+import pyarrow.ipc
+import pyarrow.json
+from pyarrow import compute, parquet
+
+import dorad
+from dorad.shm import native
+
+
+def main() -> None:
+    """Raise if a part is missing."""
+    table = pa.table({"number": np.arange(4), "word": ["a", "b", "a", None]})
+    assert compute.sum(table["number"]).as_py() == 6
+    assert table.group_by("word").aggregate([("number", "sum")]).num_rows == 3
+    assert table.join(table, "number").num_rows == 4
+
+    file = pa.BufferOutputStream()
+    parquet.write_table(table, file)
+    read = parquet.read_table(pa.BufferReader(file.getvalue()), filters=[("number", ">", 1)])
+    assert read.num_rows == 2
+
+    stream = io.BytesIO()
+    with pyarrow.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    assert pyarrow.ipc.open_stream(stream.getvalue()).read_all() == table
+
+    assert np.linalg.inv(np.eye(3)).trace() == 3.0
+    assert np.random.default_rng(1).random() < 1
+    assert dora.Node
+    assert native.describe() == "native"
+    for module in pkgutil.walk_packages(dorad.__path__, "dorad."):
+        if "templates" not in module.name and not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+main()

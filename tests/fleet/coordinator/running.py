@@ -1,0 +1,125 @@
+"""A coordinator in a process of its own, and a client that knows only JSON and WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from websockets.asyncio.client import connect
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+DEADLINE_S = 30.0
+CLUSTER = """\
+coordinator: {addr: 10.0.0.1}
+machines:
+  - {id: arm1, host: 10.0.0.11, labels: {zone: hall}}
+  - {id: arm2, host: 10.0.0.12}
+"""
+
+
+class RefusedError(Exception):
+    """An error that the coordinator answered."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(error["message"])
+        self.code = error["code"]
+        self.error = error
+
+
+class Process:
+    """A running coordinator."""
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
+        self.process = process
+        self.folder = folder
+        self.lines: list[str] = []
+        assert process.stderr is not None
+        for line in process.stderr:
+            self.lines.append(line)
+            found = re.search(r"ready at (\S+) port (\d+)", line)
+            if found:
+                self.port = int(found[2])
+                return
+        raise AssertionError(f"it ended: {''.join(self.lines)}")
+
+    @property
+    def token(self) -> str:
+        return (self.folder / "token").read_text().strip()
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/"
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(DEADLINE_S)
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    (folder / "cluster.yml").write_text(CLUSTER)
+    return [
+        *(sys.executable, "-m", "dorafleet.cli", "serve", str(folder / "cluster.yml")),
+        *("--state", str(folder), "--port", "0", *more),
+    ]
+
+
+@contextmanager
+def coordinator(folder: Path, *more: str, **env: str) -> Iterator[Process]:
+    """Start a coordinator whose files are in a folder; kill it in the end if it still runs."""
+    with subprocess.Popen(
+        command(folder, *more), stderr=subprocess.PIPE, text=True, env={**os.environ, **env}
+    ) as process:
+        try:
+            yield Process(process, folder)
+        finally:
+            process.kill()
+
+
+class Client:
+    """A client that waits for each answer."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self._id = 0
+
+    async def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Return the result. Raises RefusedError."""
+        self._id += 1
+        request = {"id": self._id, "method": method, "params": params}
+        await self.connection.send(json.dumps(request))
+        answer = json.loads(await self.connection.recv())
+        assert answer["id"] == self._id
+        if "error" in answer:
+            raise RefusedError(answer["error"])
+        result: dict[str, Any] = answer["result"]
+        return result
+
+
+@asynccontextmanager
+async def connected(process: Process, **headers: str) -> AsyncIterator[Any]:
+    """Open a WebSocket with the token, or with other headers."""
+    sent = headers or {"Authorization": f"Bearer {process.token}"}
+    async with asyncio.timeout(DEADLINE_S):
+        async with connect(process.url, additional_headers=sent, compression=None) as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def client(process: Process, name: str = "test 1") -> AsyncIterator[Client]:
+    """Connect and shake hands."""
+    async with connected(process) as connection:
+        await connection.send(json.dumps({"hello": name, "protocol": 1}))
+        welcome = json.loads(await connection.recv())
+        assert welcome["welcome"].startswith("dorafleet ")
+        yield Client(connection)

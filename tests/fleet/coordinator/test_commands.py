@@ -1,0 +1,212 @@
+"""`dorafleet audit`, `backup` and `restore` against a running coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+
+import apsw
+import pytest
+
+from dorad.control.errors import ControlError
+from dorafleet.cli.main import run_command
+from dorafleet.coordinator.client import check_listener
+from tests.fleet.coordinator.running import DEADLINE_S, client, coordinator
+
+
+@pytest.fixture
+def running(tmp_path):
+    with coordinator(tmp_path / "state") as process:
+        yield process
+
+
+async def change(process, *names):
+    async with client(process, "someone\x1b[31m 1") as one:
+        for name in names:
+            await one.call(
+                "desired.set", robot="arm1", dataflow=name, release="pick-1", if_version=0
+            )
+
+
+def run(capsys, process, *words):
+    code = run_command([*words, "--state", str(process.folder), "--port", str(process.port)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_audit_shows_every_change_and_verifies_them(running, capsys):
+    names = [f"flow{number}" for number in range(120)]
+    asyncio.run(change(running, *names))
+    code, out, _ = run(capsys, running, "audit")
+    assert code == 0
+    assert "\x1b" not in out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[0] == "Number Time Client Change"
+    assert len(lines) == 121
+    assert lines[120].endswith("desired.set arm1/flow119: pick-1, enabled, generation 1")
+
+    code, out, _ = run(capsys, running, "audit", "--after", "118", "--json")
+    assert [json.loads(line)["record"]["dataflow"] for line in out.splitlines()] == names[118:]
+
+    code, out, _ = run(capsys, running, "audit", "verify")
+    assert code == 0
+    head = out.split("head: ")[1].strip()
+    assert out == f"ok, 120 records; head: {head}\n"
+    code, out, _ = run(capsys, running, "audit", "verify", "--known", head, "--json")
+    assert (code, json.loads(out)) == (0, {"head": head})
+
+
+def test_a_changed_row_and_a_cut_tail_fail_the_verification(running, capsys):
+    asyncio.run(change(running, "a", "b", "c"))
+    _, out, _ = run(capsys, running, "audit", "verify")
+    head = out.split("head: ")[1].strip()
+    assert running.end() == 0
+    edit(
+        running.folder,
+        "UPDATE entries SET value = replace(value, 'pick-1', 'pick-9') WHERE key LIKE 'audit/%2'",
+        text=True,
+    )
+    with coordinator(running.folder) as process:
+        code, out, err = run(capsys, process, "audit", "verify")
+        assert (code, out) == (1, "")
+        assert "record 2 of the audit, or one before, was changed" in err
+        process.end()
+    edit(
+        running.folder,
+        "UPDATE entries SET value = replace(value, 'pick-9', 'pick-1') WHERE key LIKE 'audit/%2'",
+        text=True,
+    )
+    edit(running.folder, "DELETE FROM entries WHERE key LIKE 'audit/%3'")
+    edit(
+        running.folder,
+        "UPDATE entries SET value = CAST('2:' || (SELECT substr(CAST(value AS"
+        " TEXT), 1, 64) FROM entries WHERE key LIKE 'audit/%2') AS BLOB)"
+        " WHERE key = 'audit-head'",
+    )
+    with coordinator(running.folder) as process:
+        code, out, _ = run(capsys, process, "audit", "verify")
+        assert (code, out[:15]) == (0, "ok, 2 records; ")
+        code, _, err = run(capsys, process, "audit", "verify", "--known", head)
+        assert code == 1
+        assert "its end was cut off" in err
+
+
+def edit(folder, sql, *, text=False):
+    """Change the store as somebody with the file would."""
+    connection = apsw.Connection(str(folder / "coordinator.db"))
+    if text:
+        sql = sql.replace("replace(value", "CAST(replace(CAST(value AS TEXT)")
+        sql = sql.replace("') WHERE", "') AS BLOB) WHERE")
+    connection.execute(sql)
+    assert connection.changes() == 1
+    connection.close()
+
+
+def test_a_backup_is_restored_into_a_new_store_with_its_audit(running, tmp_path, capsys):
+    asyncio.run(change(running, "a", "b"))
+    _, out, _ = run(capsys, running, "audit", "verify")
+    path = tmp_path / "fleet.backup"
+    assert run(capsys, running, "backup", str(path)) == (0, f"{path}: 5 entries\n", "")
+    assert run_command(["restore", str(path), "--state", str(running.folder)]) == 1
+    assert "another process uses" in capsys.readouterr().err
+    status = asyncio.run(status_of(running))
+    running.end()
+    assert run_command(["restore", str(path), "--state", str(running.folder)]) == 1
+    assert "has content already" in capsys.readouterr().err
+
+    folder = tmp_path / "new"
+    assert run_command(["restore", str(path), "--state", str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder}/coordinator.db: 5 entries restored\n"
+    with coordinator(folder) as process:
+        assert run(capsys, process, "audit", "verify")[1] == out
+        later = asyncio.run(status_of(process))
+        assert later["epoch"] > status["revision"]
+        asyncio.run(change(process, "c"))
+
+
+async def status_of(process):
+    async with client(process) as one:
+        return await one.call("coordinator.status")
+
+
+def test_what_cannot_be_backed_up_or_restored_is_named(running, tmp_path, capsys):
+    code, _, err = run(capsys, running, "backup", str(tmp_path / "absent/x"))
+    assert code == 1
+    assert f"{tmp_path}/absent/x cannot be written: No such file or directory" in err
+    code = run_command(["restore", str(tmp_path / "absent"), "--state", str(tmp_path / "new")])
+    assert code == 1
+    assert "absent cannot be read" in capsys.readouterr().err
+    (tmp_path / "damaged").write_text("nonsense")
+    code = run_command(["restore", str(tmp_path / "damaged"), "--state", str(tmp_path / "new")])
+    assert code == 1
+    assert "damaged cannot be restored" in capsys.readouterr().err
+
+
+def test_without_a_coordinator_the_command_says_how_to_start_one(running, tmp_path, capsys):
+    running.end()
+    code, _, err = run(capsys, running, "audit")
+    assert code == 1
+    assert f"no coordinator at 127.0.0.1 port {running.port}: Connection refused" in err
+    assert "dorafleet serve" in err
+    assert run_command(["audit", "--state", str(tmp_path / "absent")]) == 1
+    assert "absent/token cannot be read" in capsys.readouterr().err
+
+
+def test_a_wrong_token_is_refused_with_the_reason(running, capsys):
+    (running.folder / "token").write_text("0" * 64 + "\n")
+    code, _, err = run(capsys, running, "audit")
+    assert code == 1
+    assert "the token is wrong" in err
+
+
+def test_options_that_do_not_go_together_are_refused(running, capsys):
+    assert run(capsys, running, "audit", "--known", "1:0")[0] == 2
+    assert run(capsys, running, "audit", "verify", "--after", "1")[0] == 2
+    code, _, err = run(capsys, running, "audit", "verify", "--known", "1:0")
+    assert code == 1
+    assert "is not a head of an audit" in err
+
+
+LISTEN = """
+import socket, time
+sock = socket.create_server(("127.0.0.1", 0))
+print(sock.getsockname()[1], flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another user")
+def test_the_token_is_not_sent_to_the_port_of_another_user(running, capsys):
+    with subprocess.Popen(
+        ["/usr/bin/env", "python3", "-c", LISTEN], user=65534, stdout=subprocess.PIPE, text=True
+    ) as impostor:
+        try:
+            assert impostor.stdout is not None
+            running.port = int(impostor.stdout.readline())
+            code, _, err = run(capsys, running, "audit")
+        finally:
+            impostor.kill()
+    assert code == 1
+    assert "belongs to users [65534], not to you; the token was not sent" in err
+
+
+def test_a_port_that_nobody_listens_at_belongs_to_nobody(running):
+    check_listener(running.port, os.geteuid())
+    running.end()
+    with pytest.raises(ControlError, match="belongs to nobody known"):
+        check_listener(running.port, os.geteuid())
+
+
+def test_commands_import_nothing_they_do_not_need():
+    code = "import sys; from dorafleet.cli.main import run_command; run_command(['audit', '-h']);"
+    done = subprocess.run(
+        [sys.executable, "-c", code + "assert 'apsw' not in sys.modules, 'apsw'"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

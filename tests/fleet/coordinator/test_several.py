@@ -1,0 +1,139 @@
+"""Several coordinators with one etcd: one leads, and what it acknowledged survives it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+
+import pytest
+
+from dorafleet.cli.main import run_command
+from tests.fleet.coordinator.running import DEADLINE_S, Process, client, command, coordinator
+from tests.fleet.store.etcdserver import Cluster
+
+
+@pytest.fixture
+def url(tmp_path):
+    cluster = Cluster(tmp_path, 1)
+    try:
+        cluster.start()
+        yield cluster.urls[0]
+    finally:
+        cluster.end()
+
+
+async def change(process, *names):
+    """Set desired states; return them, and the epoch of the coordinator."""
+    async with client(process) as one:
+        changed = [
+            await one.call(
+                "desired.set", robot="arm1", dataflow=name, release="pick-1", if_version=0
+            )
+            for name in names
+        ]
+        return changed, (await one.call("coordinator.status"))["epoch"]
+
+
+async def content(process):
+    async with client(process) as one:
+        await one.call("audit.verify")
+        return (await one.call("desired.get"))["desired"]
+
+
+def waiting(folder, url):
+    """Start a coordinator that does not lead."""
+    process = subprocess.Popen(command(folder, "--etcd", url), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "waiting to lead" in process.stderr.readline()
+    return process
+
+
+def test_the_second_takes_over_from_a_killed_one_with_all_that_was_acknowledged(tmp_path, url):
+    names = [f"flow{number}" for number in range(20)]
+    with coordinator(tmp_path / "one", "--etcd", url) as one:
+        with waiting(tmp_path / "two", url) as other:
+            try:
+                changed, first = asyncio.run(change(one, *names))
+                one.end(signal.SIGKILL)
+                two = Process(other, tmp_path / "two")  # returns once it leads
+                assert (
+                    sorted(asyncio.run(content(two)), key=lambda each: each["version"]) == changed
+                )
+                _, second = asyncio.run(change(two, "later"))
+                assert second > first
+                assert two.end() == 0
+            finally:
+                other.kill()
+
+
+def test_one_that_waits_ends_at_once(tmp_path, url):
+    with coordinator(tmp_path / "one", "--etcd", url) as one:
+        with waiting(tmp_path / "two", url) as other:
+            try:
+                other.send_signal(signal.SIGTERM)
+                assert other.wait(DEADLINE_S) == 0
+                asyncio.run(change(one, "a"))
+            finally:
+                other.kill()
+
+
+def test_one_that_was_replaced_while_it_was_stopped_changes_nothing_and_ends(tmp_path, url):
+    with coordinator(tmp_path / "one", "--etcd", url) as one:
+        with waiting(tmp_path / "two", url) as other:
+            try:
+                asyncio.run(change(one, "a"))
+                one.process.send_signal(signal.SIGSTOP)
+                two = Process(other, tmp_path / "two")
+                asyncio.run(change(two, "b"))
+                one.process.send_signal(signal.SIGCONT)
+                assert one.process.wait(DEADLINE_S) == 1
+                assert one.process.stderr is not None
+                assert "another coordinator may lead now" in one.process.stderr.read()
+                assert [each["dataflow"] for each in asyncio.run(content(two))] == ["a", "b"]
+            finally:
+                other.kill()
+
+
+def test_a_backup_moves_a_fleet_from_a_file_to_etcd(tmp_path, url, capsys):
+    path = tmp_path / "fleet.backup"
+    with coordinator(tmp_path / "one") as one:
+        asyncio.run(change(one, "a", "b"))
+        before = asyncio.run(content(one))
+        port = ["--port", str(one.port), "--state", str(one.folder)]
+        assert run_command(["backup", str(path), *port]) == 0
+    restore = ["restore", str(path), "--etcd", url, "--state", str(tmp_path / "two")]
+    assert run_command(restore) == 0
+    assert f"etcd at {url}: 5 entries restored" in capsys.readouterr().out
+    assert run_command(restore) == 1
+    assert "has content already" in capsys.readouterr().err
+    with coordinator(tmp_path / "two", "--etcd", url) as two:
+        after = asyncio.run(content(two))
+        assert all(each["version"] > before[-1]["version"] for each in after)
+        assert [each | {"version": 0} for each in after] == [
+            each | {"version": 0} for each in before
+        ]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--etcd", "http://192.0.2.1:2379"], "leaves this machine without TLS"),
+        (["--etcd", "http://fleet.invalid:2379"], "leaves this machine without TLS"),
+        (["--etcd", "127.0.0.1:2379"], "is not an address of etcd"),
+        (["--etcd", "http://127.0.0.1:1"], "etcd cannot be reached"),
+        (["--etcd", "https://127.0.0.1:1", "--etcd-ca", "/absent"], "certificates of etcd"),
+        (["--etcd", "https://127.0.0.1:1", "--etcd-cert", "/absent"], "certificates of etcd"),
+    ],
+)
+def test_a_wrong_etcd_is_named(tmp_path, options, words):
+    done = subprocess.run(
+        command(tmp_path / "state", *options),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,73 @@
+"""Both engines behind one face, so that the same tests run against both."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from dorafleet.store.etcd import EtcdStore
+from dorafleet.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from dorafleet.store.model import Store
+    from tests.fleet.store.etcdserver import Cluster
+
+ENGINES = ("sqlite", "etcd")
+DEADLINE_S = 30.0
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Wait for something that announces nothing."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not holds():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.01)
+
+
+class SqliteEngine:
+    """New files in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def new_place(self) -> Path:
+        return self._folder / f"{uuid.uuid4().hex}.db"
+
+    async def open(self, place: Path) -> Store:
+        return await SqliteStore.open(place)
+
+    async def open_rival(self, place: Path, first: Store) -> Store:
+        """A second candidate: SQLite has but one process."""
+        return first
+
+
+class EtcdEngine:
+    """Namespaces of their own in one cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def new_place(self) -> str:
+        return f"/{uuid.uuid4().hex}/"
+
+    async def open(self, place: str) -> Store:
+        return await EtcdStore.open(self._cluster.urls, namespace=place)
+
+    async def open_rival(self, place: str, first: Store) -> Store:
+        return await self.open(place)
+
+
+@asynccontextmanager
+async def opened(engine, place, *, rivals: int = 0) -> AsyncIterator[list[Store]]:
+    """A store at a place, and handles of other processes to it."""
+    async with AsyncExitStack() as stack:
+        stores = [await engine.open(place)]
+        stack.push_async_callback(stores[0].close)
+        for _ in range(rivals):
+            stores.append(await engine.open_rival(place, stores[0]))
+            stack.push_async_callback(stores[-1].close)
+        yield stores

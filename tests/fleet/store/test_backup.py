@@ -1,0 +1,109 @@
+"""A backup fills either engine; a damaged one fills none; revisions never fall."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from dorafleet.store.backup import GAP, back_up, restore
+from dorafleet.store.errors import Code, CompactedError, StoreError
+from dorafleet.store.model import LEADER, Transaction
+from dorafleet.store.sqlite import SqliteStore
+from tests.fleet.store.engines import opened
+
+ENTRIES = {f"key/{number:04}": bytes([number % 256]) * number for number in range(300)}
+
+
+async def filled(store):
+    keys = list(ENTRIES)
+    for start in range(0, len(keys), 100):
+        batch = keys[start : start + 100]
+        await store.commit(Transaction(puts={key: ENTRIES[key] for key in batch}))
+
+
+async def content(store):
+    return {entry.key: entry.value for entry in (await store.get("")).entries}
+
+
+async def test_a_backup_of_one_engine_restores_into_both_and_revisions_go_on(engine, tmp_path):
+    path = tmp_path / "backup"
+    async with opened(engine, engine.new_place()) as (store,):
+        await filled(store)
+        async with store.lead("me") as term:
+            assert await back_up(store, path) == len(ENTRIES)
+        last = (await store.get("")).revision
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    place = engine.new_place()
+    async with opened(engine, place) as (store,):
+        assert await restore(store, path) == len(ENTRIES)
+    async with opened(engine, place) as (store,):
+        assert await content(store) == ENTRIES
+        snapshot = await store.get("")
+        assert all(term.epoch < entry.version for entry in snapshot.entries)
+        assert snapshot.revision >= term.epoch
+        async with store.lead("me") as later:
+            assert later.epoch > term.epoch
+        with pytest.raises(CompactedError):
+            await anext(store.watch("", term.epoch))
+        version = snapshot.entries[0].version
+        assert await store.commit(Transaction({"key/0000": version}, {"a": b""})) > last + GAP
+
+    other = await SqliteStore.open(tmp_path / "other.db")
+    try:
+        await restore(other, path)
+        assert await content(other) == ENTRIES
+        # And once more, from the restored one.
+        await back_up(other, path)
+    finally:
+        await other.close()
+
+
+async def test_a_store_with_content_is_not_restored_into(store, tmp_path):
+    path = tmp_path / "backup"
+    await store.commit(Transaction(puts={"a": b"1"}))
+    await back_up(store, path)
+    before = await store.get("")
+    with pytest.raises(StoreError) as caught:
+        await restore(store, path)
+    assert caught.value.code == Code.REFUSED
+    assert await store.get("") == before
+
+
+async def test_any_changed_or_missing_byte_of_a_backup_is_found(tmp_path):
+    path = tmp_path / "backup"
+    store = await SqliteStore.open(tmp_path / "a.db")
+    empty = await SqliteStore.open(tmp_path / "b.db")
+    try:
+        await store.commit(Transaction(puts={"a": b"1", LEADER: b"x"}))
+        assert await back_up(store, path) == 1
+        good = path.read_bytes()
+        damaged = [good[:end] for end in range(len(good) - 1)]
+        for place in range(len(good) - 1):
+            damaged.append(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        for each in damaged:
+            path.write_bytes(each)
+            with pytest.raises(StoreError) as caught:
+                await restore(empty, path)
+            assert caught.value.code == Code.DAMAGED
+        assert await content(empty) == {}
+        path.write_bytes(good)
+        assert await restore(empty, path) == 1
+    finally:
+        await store.close()
+        await empty.close()
+
+
+async def test_a_backup_that_cannot_be_written_leaves_the_earlier_one(tmp_path):
+    path = tmp_path / "backup"
+    store = await SqliteStore.open(tmp_path / "a.db")
+    try:
+        await back_up(store, path)
+        before = path.read_bytes()
+        (tmp_path / "backup.part").mkdir()
+        with pytest.raises(OSError, match=r"backup\.part"):
+            await back_up(store, path)
+        assert path.read_bytes() == before
+    finally:
+        await store.close()

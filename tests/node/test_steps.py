@@ -1,0 +1,301 @@
+"""What comes between the steps of sending and receiving: signals, other threads, hostile words."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+
+from dorad.shm import layout, native
+from tests.node.fakedaemon import DEADLINE_S, FakeDaemon, attached, in_thread, push
+from tests.shm.edge import Edge, edge
+from tests.shm.test_native import Side
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+NO_DESCRIPTOR = 1 << 30
+"""Above all open ones."""
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
+    daemon = FakeDaemon(tmp_path, {"a": 10})
+    yield daemon
+    daemon.close()
+
+
+# -- receiving ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [1 << 62, 1 << 63, (1 << 64) - 1])
+def test_any_count_of_packets_is_survived(daemon: FakeDaemon, value: int) -> None:
+    with attached(daemon) as node:
+        daemon.box.words[layout.BOX_MAIL] = value
+        push(daemon.outlet("a"), b"x")
+        event = node.receiver.next(DEADLINE_S)
+        assert event is not None
+        assert event["value"].to_pylist() == [120]
+
+
+def test_the_longest_timeout_lasts_until_a_message_comes(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node, in_thread(lambda: node.receiver.next(1e12)) as received:
+        push(daemon.outlet("a"), b"x")
+        assert received()["value"].to_pylist() == [120]
+
+
+def test_a_timeout_that_is_no_time_is_an_error(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        with pytest.raises(ValueError, match="NaN"):
+            node.receiver.next(float("nan"))
+        event = node.receiver.next(-1e10)
+        assert event is not None
+        assert event["type"] == "ERROR"
+
+
+class _InterruptError(Exception):
+    pass
+
+
+def _interrupt(*_: object) -> None:
+    raise _InterruptError
+
+
+def _let_seem_ready(daemon: FakeDaemon, node: Any) -> Any:
+    """Let a word say that there is a message, while there is none to take, and return the ring."""
+    (inlet,) = node.ring_receiver.inputs._rings
+    inlet.freeze()
+    push(daemon.outlet("a"), b"x")
+    return inlet
+
+
+def test_a_signal_is_handled_while_a_ring_only_seems_to_have_a_message(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        _let_seem_ready(daemon, node)
+        before = signal.signal(signal.SIGALRM, _interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        try:
+            with pytest.raises(_InterruptError):
+                node.receiver.next(DEADLINE_S / 4)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def test_threads_run_while_a_ring_only_seems_to_have_a_message(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        inlet = _let_seem_ready(daemon, node)
+
+        def release() -> None:
+            inlet.limit = None
+
+        timer = threading.Timer(0.05, release)
+        timer.start()
+        event = node.receiver.next(DEADLINE_S / 2)
+        timer.join()
+        assert event is not None
+        assert event["type"] == "INPUT"
+
+
+def test_a_way_to_poll_is_used_to_the_end_although_it_is_replaced_meanwhile(
+    daemon: FakeDaemon,
+) -> None:
+    with attached(daemon) as node:
+        receiver = node.ring_receiver
+
+        class Poll:
+            def __call__(self) -> Any:
+                receiver.share(receiver.inputs.lock, receiver.inputs.poll)
+                return None
+
+        push(daemon.outlet("a"), b"x")
+        receiver.share(receiver.inputs.lock, Poll())
+        event = receiver.next(DEADLINE_S)
+        assert event is not None
+        assert event["type"] == "INPUT"
+
+
+def test_a_forked_child_cannot_use_methods_that_its_parent_has_bound(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        other = daemon.other(10)
+        daemon.introduce(other, blocking=False)
+        send, receive = node.sender.send, node.receiver.next
+        send("out", pa.array([1]), None)
+        counter = other.rings[0].base + layout.RING_HEAD
+        child = os.fork()
+        if child == 0:
+            refused = 0
+            for way in (lambda: send("out", pa.array([1]), None), lambda: receive(0.01)):
+                try:
+                    way()
+                except RuntimeError as error:
+                    refused += "belongs to its parent" in str(error)
+            os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+        assert other.words[counter] == 1
+
+
+# -- sending -----------------------------------------------------------------------------------
+
+
+class _Disconnecting(pa.ExtensionArray):
+    """An array that connects the output to other inputs while it is encoded."""
+
+    on_export: Any = None
+
+    @property
+    def type(self) -> Any:
+        return self.storage.type
+
+    def _export_to_c(self, *arguments: Any) -> Any:
+        if self.on_export is not None:
+            self.on_export()
+        return self.storage._export_to_c(*arguments)
+
+
+class _DisconnectingType(pa.ExtensionType):
+    def __init__(self) -> None:
+        super().__init__(pa.int64(), "dorad.test.disconnecting")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    def __arrow_ext_class__(self) -> type:
+        return _Disconnecting
+
+
+@pytest.mark.parametrize("length", [1, 1000])
+def test_a_message_goes_to_the_inputs_that_were_connected_when_it_was_sent(length: int) -> None:
+    with edge() as first, edge() as second:
+        one = Side(first)
+        one.sender.send("out", pa.array(range(1000)), None)
+        first.take()
+        outlets = one.sender._connection.outlets
+        array = pa.ExtensionArray.from_storage(_DisconnectingType(), pa.array(range(length)))
+        kept: list[Any] = []
+
+        def reconnect() -> None:
+            outlets["out"] = (second.outlet, second.outlet)
+            # These take the place of a tuple that is freed too early.
+            kept.extend((second.outlet,) for _ in range(50))
+
+        array.on_export = reconnect
+        one.sender.send("out", array, None)
+        assert [first.counters.queued, second.counters.queued] == [1, 0]
+        _forget(one)
+
+
+def test_the_first_bell_that_cannot_be_rung_is_reported() -> None:
+    with edge() as first, edge() as second:
+        one = Side(first)
+        one.sender._connection.outlets["out"] = (first.outlet, second.outlet)
+        for each in (first, second):
+            _break_bell(each)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            one.sender.send("out", pa.array([1]), None)
+        assert [first.counters.queued, second.counters.queued] == [1, 1]
+        for each in (first, second):
+            each.box.words[layout.BOX_ASLEEP] = 0
+        one.sender.send("out", pa.array([2]), None)
+        _forget(one)
+
+
+def _break_bell(e: Edge) -> None:
+    e.box.words[layout.BOX_ASLEEP] = 1
+    e.peer.bell = NO_DESCRIPTOR
+
+
+def _forget(one: Side) -> None:
+    vars(one).clear()
+
+
+def test_a_timestamp_beyond_63_bits_counts_no_time_on_the_way() -> None:
+    with edge() as e:
+        one = Side(e)
+        for stamp in (1 << 63, (1 << 64) - 1, (1 << 63) - 1):
+            e.push(b"x", stamp=stamp)
+            assert one.input.take() is not None
+        assert e.counters.latency_sum == 0
+        _forget(one)
+
+
+@pytest.mark.skipif(native.module is None, reason="only C can forget a reference")
+def test_a_borrow_that_is_refused_keeps_nothing() -> None:
+    assert native.module is not None
+    with edge() as e:
+        view = e.box.words[1:]
+        before = sys.getrefcount(view)
+        for _ in range(10):
+            with pytest.raises(ValueError, match="do not begin"):
+                native.module.Borrow(view, 0, [], e.box)
+        assert sys.getrefcount(view) == before
+
+
+# -- finalizers --------------------------------------------------------------------------------
+
+
+class _Cycle:
+    """Garbage whose finalizer runs in any allocation that collects garbage."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._self = self
+        self._work = work
+
+    def __del__(self) -> None:
+        self._work()
+
+
+def test_finalizers_that_send_and_receive_lose_and_damage_nothing() -> None:
+    with edge(5) as e:
+        one = Side(e)
+        one.sender.send("out", pa.array(range(1000)), None)
+        arrays = [pa.array(range(length)) for length in (1, 200, 3000)]
+        taken: list[Any] = []
+        counts = {"sent": 1, "taken": 0}
+
+        def send() -> None:
+            counts["sent"] += 1
+            number = counts["sent"] % len(arrays)
+            one.sender.send("out", arrays[number], {"seq": number})
+
+        def take() -> None:
+            event = one.input.take()
+            if event is not None:
+                assert event["type"] == "INPUT", event
+                assert event["value"][0].as_py() == 0
+                counts["taken"] += 1
+                taken.append(event)
+                if len(taken) > 40:
+                    del taken[::2]
+
+        thresholds = gc.get_threshold()
+        gc.set_threshold(1, 1, 1)
+        try:
+            for _ in range(1500):
+                for work in (send, take, e.inlet.discard if counts["sent"] % 50 == 0 else take):
+                    _Cycle(work)
+                send()
+                take()
+        finally:
+            gc.set_threshold(*thresholds)
+        gc.collect()
+        found = e.counters
+        assert found.sent == counts["sent"]
+        assert found.received == counts["taken"]
+        assert found.unreadable == 0
+        while taken:
+            value = taken.pop()["value"]
+            assert value.to_pylist() == list(range(len(value)))
+            del value
+        gc.collect()
+        slots = range(e.ring.base + layout.RING_HAZARDS, e.ring.base + layout.RING_WORDS)
+        assert sorted(e.inlet._free) == [*slots][: layout.HAZARDS]
+        _forget(one)
