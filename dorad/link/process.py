@@ -16,21 +16,20 @@ import zenoh
 
 from dorad.link import config as messages
 from dorad.link import frames, hello
-from dorad.link.config import Happened, InStatus, OutStatus, Status
-from dorad.link.courier import Courier
+from dorad.link.config import Happened, Status
 from dorad.link.delivery import Delivery, Nowhere
 from dorad.link.forward import ForwardedInput
 from dorad.link.frames import Ack, EventKind, FrameError
 from dorad.link.greeting import Greeting
-from dorad.link.hello import Window
-from dorad.link.incoming import Arrived, Incoming
+from dorad.link.incoming import Arrived
+from dorad.link.machine import In, Machine, Out, in_status, out_status
 from dorad.link.outgoing import Outgoing
 from dorad.link.session import BATCH_BYTES, BATCHES, Session
 from dorad.node.events import FINISHED, MANUAL
 from dorad.node.nodeinputs import NodeInputs
 from dorad.shm import doorbell
 from dorad.shm.fence import fence
-from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, INLINE
+from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL
 from dorad.shm.ring import counters
 from dorad.shm.spin import Spin
 
@@ -60,52 +59,6 @@ BURST = 64
 
 SWITCH_S = 0.0005
 """How long the loop keeps Zenoh's callbacks and the couriers from the interpreter, at most."""
-
-
-class _Out:
-    """One outgoing channel, and what it takes its messages from."""
-
-    def __init__(self, spec: ChannelOut, channel: Outgoing, source: str) -> None:
-        self.spec = spec
-        self.channel = channel
-        self.source = source
-        """The node that sends the messages."""
-
-
-class _In:
-    """One incoming channel, and what its messages go to."""
-
-    def __init__(self, spec: ChannelIn, number: int, incarnation: int) -> None:
-        self.spec = spec
-        window = Window(spec.messages, spec.bytes)
-        self.channel = Incoming(number, incarnation, window, spec.max_size, INLINE)
-        self.owed_s: float | None = None
-        self.blocked = False
-        self.undelivered = 0
-        self.latency_ns = 0
-        self.latencies = 0
-
-
-class _Machine:
-    """Everything about one other machine."""
-
-    def __init__(self, greeting_of: Greeting, session: Session) -> None:
-        machine = greeting_of.peer
-        self.greeting = greeting_of
-        self.opened = 0
-        """The number of the greeting with which the incoming channels were opened."""
-        self.outgoing: list[_Out] = []
-        self.incoming: list[_In] = []
-        self.control = session.publisher(machine, "hello", zenoh.Priority.INTERACTIVE_HIGH)
-        self.acks = session.publisher(machine, "ack", zenoh.Priority.INTERACTIVE_HIGH)
-        data = session.publisher(machine, "data", zenoh.Priority.DATA)
-        self.courier = Courier(data.put, f"courier to {machine}")
-        self.complaint = ""
-        self.told: PeerStatus | None = None
-
-    @property
-    def bytes_on_the_way(self) -> int:
-        return sum(out.channel.on_the_way[1] for out in self.outgoing)
 
 
 class LinkProcess:
@@ -142,7 +95,7 @@ class LinkProcess:
         self._delivery = Delivery(connection, connection.config["keep_bytes"] or 8 << 20)
         self._session = Session(config, credentials, self.incarnation, self._wake)
         self._machines = {
-            name: _Machine(
+            name: Machine(
                 Greeting(config.dataflow, config.machine, self.incarnation, name), self._session
             )
             for name in config.peers
@@ -152,7 +105,7 @@ class LinkProcess:
         for each in self._ins:
             self._machines[each.spec.machine].incoming.append(each)
 
-    def _make_out(self, spec: ChannelOut) -> _Out:
+    def _make_out(self, spec: ChannelOut) -> Out:
         """Return a channel that numbers on where an earlier process of this link has stopped.
 
         Raises:
@@ -163,13 +116,13 @@ class LinkProcess:
             raise RuntimeError(f"the link has no input {spec.input!r}")
         taken = sum(counters(self._words, item["ring"]).received for item in fed)
         channel = Outgoing(self.incarnation, reliable=spec.reliable, first=taken)
-        return _Out(spec, channel, fed[0]["source"] or "")
+        return Out(spec, channel, fed[0]["source"] or "")
 
-    def _make_in(self, spec: ChannelIn, number: int) -> _In:
+    def _make_in(self, spec: ChannelIn, number: int) -> In:
         """Return a channel. Raises RuntimeError if the participant has no such output."""
         if spec.output not in self._connection.config["outputs"]:
             raise RuntimeError(f"the link has no output {spec.output!r}")
-        return _In(spec, number, self.incarnation)
+        return In(spec, number, self.incarnation)
 
     def run(self) -> None:
         """Serve until stopped, or until the daemon is gone."""
@@ -256,7 +209,7 @@ class LinkProcess:
                     machine.greeting.restart(now_s)
         return busy
 
-    def _handle_frame(self, machine: _Machine, received: Received, now_s: float) -> None:
+    def _handle_frame(self, machine: Machine, received: Received, now_s: float) -> None:
         if len(received.payload) > frames.MAX_FRAME:
             raise FrameError(f"a frame of {len(received.payload)} bytes")
         data = received.payload.to_bytes()
@@ -276,7 +229,7 @@ class LinkProcess:
             raise FrameError(f"channel {number} is not one of this machine")
         self._ins[number].channel.arrive(frame, self._delivery.place)
 
-    def _open(self, machine: _Machine, grants: dict[str, Any]) -> None:
+    def _open(self, machine: Machine, grants: dict[str, Any]) -> None:
         """Open the channels to a machine that it grants; close the others."""
         machine.complaint = machine.courier.failed = ""
         for out in machine.outgoing:
@@ -287,19 +240,19 @@ class LinkProcess:
             else:
                 out.channel.open(grant)
 
-    def _disconnect(self, machine: _Machine) -> None:
+    def _disconnect(self, machine: Machine) -> None:
         _log.info("the link process of %s has gone", machine.greeting.peer)
         for out in machine.outgoing:
             out.channel.close()
         for each in machine.incoming:
             self._abort(each)
 
-    def _abort(self, each: _In) -> None:
+    def _abort(self, each: In) -> None:
         place = each.channel.close()
         if place is not None:
             self._delivery.drop(place)
 
-    def _deliver(self, each: _In) -> bool:
+    def _deliver(self, each: In) -> bool:
         """Push what has arrived on a channel into the queues here, as far as they have room."""
         channel = each.channel
         busy = False
@@ -354,13 +307,13 @@ class LinkProcess:
         elif kind == "ERROR":
             _log.warning("%s", event["error"])
 
-    def _outs_of(self, input_id: str) -> Iterator[_Out]:
+    def _outs_of(self, input_id: str) -> Iterator[Out]:
         return (out for out in self._outs if out.spec.input == input_id)
 
-    def _queued(self, out: _Out) -> bool:
+    def _queued(self, out: Out) -> bool:
         return any(item.holds() for item in self._inputs.get(out.spec.input, ()))
 
-    def _send(self, machine: _Machine, out: _Out) -> bool:
+    def _send(self, machine: Machine, out: Out) -> bool:
         """Send what a channel may send now; return False if that is nothing."""
         channel = out.channel
         busy = False
@@ -375,7 +328,7 @@ class LinkProcess:
             machine.courier.send(frame, may_wait=may_wait)
         return busy
 
-    def _take(self, out: _Out) -> bool:
+    def _take(self, out: Out) -> bool:
         for item in self._inputs.get(out.spec.input, ()):
             taken = item.take_message()
             if taken is None:
@@ -469,7 +422,7 @@ class LinkProcess:
             others.append(self._stop_fd)
         return doorbell.Waiter(connection.bell, others)
 
-    def _peer_status(self, machine: _Machine) -> PeerStatus:
+    def _peer_status(self, machine: Machine) -> PeerStatus:
         status = machine.greeting.status()
         reason = machine.complaint or machine.courier.failed
         if reason:
@@ -496,8 +449,8 @@ class LinkProcess:
         self._report(
             Status(
                 peers,
-                [_out_status(out) for out in self._outs],
-                [_in_status(each) for each in self._ins],
+                [out_status(out) for out in self._outs],
+                [in_status(each) for each in self._ins],
             )
         )
 
@@ -508,35 +461,3 @@ class LinkProcess:
         for each in self._ins:
             self._abort(each)
         self._connection.done()
-
-
-def _out_status(out: _Out) -> OutStatus:
-    channel = out.channel
-    count, size = channel.on_the_way
-    return OutStatus(
-        out.spec.name,
-        out.spec.machine,
-        channel.opened,
-        channel.sent,
-        channel.repeated,
-        channel.lost,
-        channel.uncertain,
-        count,
-        size,
-    )
-
-
-def _in_status(each: _In) -> InStatus:
-    channel = each.channel
-    latency = round(each.latency_ns / each.latencies / 1000) if each.latencies else None
-    each.latency_ns = each.latencies = 0
-    return InStatus(
-        each.spec.name,
-        each.spec.machine,
-        channel.received,
-        channel.lost,
-        channel.restarts,
-        len(channel.arrived),
-        each.undelivered,
-        latency,
-    )
