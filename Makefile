@@ -11,8 +11,8 @@ FUZZ_ENTRIES ?= 1000000
 LITMUS_ROUNDS ?= 1000000
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help native demo test test-pure sanitize lint generate hub bench bench-rt torture fuzz litmus faults model wheels deb arm64 \
-    hwtest hwtest-long vmtest clean
+.PHONY: help native demo test test-pure sanitize lint generate hub bench bench-rt bench-link torture fuzz litmus faults model \
+    wheels deb arm64 hwtest hwtest-long vmtest clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -51,6 +51,9 @@ bench: $(VENV)/.dev native ## Measure beside dora 1.1.0 and iceoryx2 (about 15 m
 
 bench-rt: $(VENV)/.dev ## Measure how exactly a node wakes up with and without real time (2 minutes)
 	$(BIN)/python -m hwtests.realtime
+
+bench-link: $(VENV)/.dev native ## Measure links between machines beside raw Zenoh, on loopback (15 minutes)
+	$(BIN)/python -m hwtests.link
 
 torture: $(VENV)/.dev native ## Kill native and pure nodes at random and look for damage (TORTURE_SECONDS=120)
 	$(BIN)/python -m hwtests.torture --seconds $(TORTURE_SECONDS)

@@ -1,0 +1,63 @@
+"""Sends the frames for one machine, in a thread of its own.
+
+Credit keeps Zenoh's queues short, but a machine that stops reading can still make one `put` wait
+for seconds. Only the courier of that machine waits then.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+import zenoh
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
+
+
+class Courier:
+    """Puts frames in order. `failed` is the last error, empty if there was none."""
+
+    def __init__(self, put: Callable[[bytes], None], name: str) -> None:
+        self.failed = ""
+        self._put = put
+        self._frames: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._queued = 0
+        """Frames that were queued; only the sending thread changes it."""
+        self._done = 0
+        """Frames that were put; only the courier's thread changes it."""
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def idle(self) -> bool:
+        """Whether all queued frames have been put."""
+        return self._queued == self._done
+
+    def send(self, frame: bytes, *, may_wait: bool) -> None:
+        """Put a frame after all earlier ones: in the thread, unless it surely need not wait."""
+        if not may_wait and self.idle:
+            self._deliver(frame)
+            return
+        self._queued += 1
+        self._frames.put(frame)
+
+    def close(self) -> None:
+        """End the thread when it has put everything; do not wait for it."""
+        self._frames.put(None)
+
+    def _deliver(self, frame: bytes) -> None:
+        try:
+            self._put(frame)
+        except zenoh.ZError as error:
+            _log.debug("a frame of %d bytes was not sent: %s", len(frame), error)
+            self.failed = str(error)
+
+    def _run(self) -> None:
+        while (frame := self._frames.get()) is not None:
+            self._deliver(frame)
+            self._done += 1

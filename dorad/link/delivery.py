@@ -1,0 +1,141 @@
+"""Puts messages of other machines into the queues of the nodes here.
+
+It works like the sending half of a node, but never waits for room: the link serves other channels
+meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from dorad.shm.fence import fence
+from dorad.shm.layout import ENTRY, INLINE
+from dorad.shm.pool import TRIM_EVERY_NS, Pool, Sample
+
+if TYPE_CHECKING:
+    from dorad.link.frames import Content
+    from dorad.link.incoming import Arrived, Place
+    from dorad.node.connection import DaemonConnection
+    from dorad.shm.ring import Outlet
+
+_log = logging.getLogger(__name__)
+
+
+class Nowhere:
+    """The place of a payload for which there is no memory."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def write(self, at: int, data: Any) -> None:
+        """Discard the bytes."""
+
+
+class Delivery:
+    """The outputs of a link process."""
+
+    def __init__(self, connection: DaemonConnection, keep: int) -> None:
+        """`keep` is the size of the shared memory that the pool keeps while idle, in bytes."""
+        self._connection = connection
+        self._pool = Pool(connection.grow, connection.retire, keep)
+        self._trim_ns = 0
+
+    def place(self, size: int) -> Sample | Nowhere:
+        """Return the place for a payload: shared memory, or nowhere if that is full."""
+        try:
+            return self._pool.take(size)
+        except OSError as error:
+            return Nowhere(f"a message of {size} bytes cannot be delivered: {error}")
+
+    def drop(self, place: Place) -> None:
+        """Take back the place of a message that never became complete."""
+        if isinstance(place, Sample):
+            self._pool.sent(place, [])
+
+    def is_blocked(self, output: str) -> bool:
+        """Return True if an input with backpressure has no room; its taking rings `space` then."""
+        blocked = False
+        for outlet in self._connection.outlets.get(output, ()):
+            if outlet.blocking and not outlet.closed and outlet.full():
+                outlet.announce_waiting(True)
+                if outlet.full():
+                    blocked = True
+                else:
+                    outlet.announce_waiting(False)
+        return blocked
+
+    def unblock(self, output: str) -> None:
+        """No longer wait for room."""
+        for outlet in self._connection.outlets.get(output, ()):
+            if outlet.blocking:
+                outlet.announce_waiting(False)
+
+    def push(self, output: str, arrived: Arrived) -> bool:
+        """Push a message into the queues of all nodes that receive the output.
+
+        Returns False if there was no memory for it.
+        """
+        place = arrived.place
+        if isinstance(place, Nowhere):
+            return False
+        assert place is None or isinstance(place, Sample)
+        outlets = self._connection.outlets.get(output, ())
+        content = arrived.content
+        if content.flags:
+            outlets = tuple([outlet.lane or outlet for outlet in outlets])
+        try:
+            self._push(outlets, arrived, content, place)
+        except OSError as error:
+            _log.debug("output %s: %s", output, error)
+            return False
+        fence()
+        for outlet in outlets:
+            outlet.peer.wake()
+        stamp = content.stamp
+        if abs(stamp - self._trim_ns) > TRIM_EVERY_NS:
+            self._trim_ns = stamp
+            self._pool.trim(stamp)
+        return True
+
+    def _push(
+        self,
+        outlets: tuple[Outlet, ...],
+        arrived: Arrived,
+        content: Content,
+        sample: Sample | None,
+    ) -> None:
+        metadata, payload = arrived.metadata, arrived.payload
+        holder = None
+        if len(metadata) > INLINE:
+            holder = self._pool.take(len(metadata))
+            holder.write(0, metadata)
+        inline = metadata if holder is None else b""
+        if sample is None and payload and len(payload) + len(inline) > INLINE:
+            sample = self._pool.take(len(payload))
+            sample.write(0, payload)
+        marks: list[tuple[Outlet, int]] = []
+        stamp, code, length, nulls, size, flags = content
+        entry = ENTRY.pack(
+            stamp,
+            length,
+            nulls,
+            size,
+            0 if sample is None else sample.offset,
+            0 if holder is None else holder.offset,
+            0 if sample is None else sample.segment.number,
+            0 if holder is None else holder.segment.number,
+            len(metadata),
+            code,
+            0,
+            flags,
+        )
+        entry += inline
+        if sample is None:
+            entry += payload
+        for outlet in outlets:
+            marks.append((outlet, outlet.head))
+            outlet.push(entry, size, stamp)
+        for each in (sample, holder):
+            if each is not None:
+                self._pool.sent(each, marks)

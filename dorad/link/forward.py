@@ -1,0 +1,130 @@
+"""The inputs of a link process: messages are taken from their queues as they lie there."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dorad.link.frames import Content
+from dorad.node import metadata as metadata_codec
+from dorad.node.correlation import MARKING, flags_of, session_of
+from dorad.node.peers import ring_at
+from dorad.shm.lane import LanedInlet
+from dorad.shm.layout import RING_LATCHED
+from dorad.shm.ring import Inlet, UnreadableError
+
+if TYPE_CHECKING:
+    from dorad.node.connection import DaemonConnection
+    from dorad.node.events import Event
+
+_log = logging.getLogger(__name__)
+
+_MARKS = tuple(f'"{key}"'.encode() for key in sorted(MARKING))
+
+
+class Taken(NamedTuple):
+    """A message taken from a queue; `owner` keeps the memory of the payload."""
+
+    content: Content
+    metadata: bytes
+    payload: memoryview
+    owner: Any
+
+
+class ForwardedInput:
+    """One ring that feeds an input of the link process; see `Input` in `dorad.node.nodeinputs`.
+
+    The link calls `take_message` when it has credit. `take` never returns an event, so that
+    `NodeInputs` only reports what the daemon says.
+    """
+
+    def __init__(self, connection: DaemonConnection, item: dict[str, Any]) -> None:
+        """Serve the ring that the daemon describes as `item`.
+
+        Raises:
+            LayoutError: a peer has overwritten the ring's words in the mailbox.
+        """
+        self.id: str = item["id"]
+        self.removed = False
+        self.inlet = _inlet(connection, item)
+        self.ring = self.inlet.base
+
+    def take_message(self) -> Taken | None:
+        """Return the next message, or None. One that cannot be read is skipped and counted."""
+        while True:
+            try:
+                taken = self.inlet.take()
+            except UnreadableError as error:
+                self.inlet.count_unreadable()
+                _log.warning("input %s: a message cannot be read: %s", self.id, error)
+                continue
+            if taken is None:
+                return None
+            stamp, code, length, nulls, size, payload, borrow, offset, metadata = taken
+            if borrow is None:
+                view = memoryview(payload or b"")
+            else:
+                view = memoryview(borrow.mapping.memory)[offset : offset + size]
+            content = Content(stamp, code, length, nulls, size, _flags(metadata))
+            return Taken(content, metadata, view, borrow)
+
+    @property
+    def watched(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The words that change when a message comes, with their values at the last poll."""
+        inlet = self.inlet
+        return ((inlet.head_at, inlet.tail), (inlet.lane_head_at, inlet.lane_tail))
+
+    def ready(self) -> bool:
+        """Return False: messages are no events here."""
+        return False
+
+    def holds(self) -> bool:
+        """Return True if messages are still queued, so that the input must not end yet."""
+        return self.inlet.ready()
+
+    def moved(self) -> bool:
+        """Return True if a message seems to be queued."""
+        return self.inlet.moved()
+
+    def take(self) -> Event | None:
+        """Return None: messages are no events here."""
+        return None
+
+    def stop(self) -> None:
+        """Return only what is queued now."""
+        self.inlet.freeze()
+
+    def leave(self) -> None:
+        """Return what is queued now; then the ring no longer feeds the input."""
+        self.removed = True
+        self.inlet.freeze()
+
+
+def _inlet(connection: DaemonConnection, item: dict[str, Any]) -> Inlet:
+    ring = ring_at(connection.box.words, item["ring"])
+    space = connection.spaces.get(item["source"]) if item["blocking"] else None
+    if connection.box.words[ring.base + RING_LATCHED]:
+        from dorad.shm.latch import LatchedInlet  # few inputs are latched
+
+        return LatchedInlet(connection.box, ring, connection.segment, space)
+    if not ring.lane:
+        return Inlet(connection.box, ring, connection.segment, space)
+    inlet = LanedInlet(connection.box, ring, connection.segment, space)
+    inlet.session_of = session_of
+    inlet.on_lost = functools.partial(_report_lost, item["id"])
+    return inlet
+
+
+def _report_lost(input_id: str, lost: int) -> None:
+    _log.warning("input %s: %d messages of an exchange were dropped", input_id, lost)
+
+
+def _flags(metadata: bytes) -> int:
+    """Return the flags that the ring entry of the message carried."""
+    if metadata and any(mark in metadata for mark in _MARKS):
+        try:
+            return flags_of(metadata_codec.decode(metadata))
+        except ValueError:
+            return 0  # the receiver reports it
+    return 0

@@ -1,0 +1,231 @@
+"""The frames that two link processes exchange, and the checks of every field of them.
+
+    START    with which number the messages of a sender begin that is new to the receiver
+    MESSAGE  the start of a message: what its ring entry says, its metadata, and the first bytes of
+             its payload, or all
+    PART     more bytes of the payload of the message that was started last on the channel
+    EVENT    the channel has closed or its source has failed; has a sequence number like a message
+    ACK      what the receiver has taken, which gives the sender credit
+
+A frame belongs to one opening of a channel (see `peer`). Frames of earlier openings may still
+arrive, and are recognised by `opening` and `incarnation`.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import NamedTuple
+
+VERSION = 1
+"""Version of these frames and of `hello`. Link processes of different versions do not exchange
+data."""
+
+MAX_FRAGMENT = 1 << 20
+"""Bytes of payload that one frame carries at most."""
+
+MAX_METADATA = 1 << 20
+MAX_TEXT = 4096
+"""Bytes of the text of an event."""
+
+_LARGEST = (1 << 63) - 1
+
+_PREFIX = struct.Struct("<BBHIQ")
+_MESSAGE = struct.Struct("<QQQQQIBB")
+_PART = struct.Struct("<QQ")
+_EVENT = struct.Struct("<QB")
+_ACK = struct.Struct("<QQ")
+_START = struct.Struct("<Q")
+
+OVERHEAD = _PREFIX.size + _MESSAGE.size
+"""Bytes that the largest header has."""
+
+MAX_FRAME = OVERHEAD + MAX_METADATA + MAX_FRAGMENT
+
+_KIND_MESSAGE, _KIND_PART, _KIND_EVENT, _KIND_ACK, _KIND_START = 1, 2, 3, 4, 5
+
+
+class FrameError(ValueError):
+    """The bytes are not a frame of this version."""
+
+
+class Opening(NamedTuple):
+    """Which opening of which channel a frame belongs to.
+
+    `channel` and `opening` are numbers that the receiver of the channel has chosen. `incarnation`
+    is that of the process that sends the frame.
+    """
+
+    channel: int
+    opening: int
+    incarnation: int
+
+
+class Content(NamedTuple):
+    """What a ring entry says of a message, besides where it lies; see `dorad.shm.layout`."""
+
+    stamp: int
+    code: int
+    length: int
+    nulls: int
+    size: int
+    flags: int
+
+
+class Message(NamedTuple):
+    """The start of a message; `payload` is all of it, or its first bytes."""
+
+    opening: Opening
+    sequence: int
+    content: Content
+    metadata: bytes
+    payload: memoryview
+
+
+class Part(NamedTuple):
+    """More of a message, from byte `offset` of its payload."""
+
+    opening: Opening
+    sequence: int
+    offset: int
+    payload: memoryview
+
+
+class EventKind(IntEnum):
+    """What has happened to the source of a channel."""
+
+    CLOSED = 1
+    FAILED = 2
+    RESTARTED = 3
+
+
+class Event(NamedTuple):
+    """Something that has happened to the source of a channel; in order with its messages."""
+
+    opening: Opening
+    sequence: int
+    kind: EventKind
+    text: str
+
+
+class Ack(NamedTuple):
+    """Everything before the sequence number `next` has been handled, and `received` bytes."""
+
+    opening: Opening
+    next: int
+    received: int
+
+
+class Start(NamedTuple):
+    """The first frame of an opening, if the receiver does not know the sender yet."""
+
+    opening: Opening
+    first: int
+
+
+Frame = Start | Message | Part | Event | Ack
+
+
+def message_head(opening: Opening, sequence: int, content: Content, metadata: bytes) -> bytes:
+    """Return the header and metadata of a message; bytes of its payload follow.
+
+    Raises:
+        FrameError: the metadata are too long.
+    """
+    if len(metadata) > MAX_METADATA:
+        raise FrameError(f"{len(metadata)} bytes of metadata; {MAX_METADATA} are allowed")
+    stamp, code, length, nulls, size, flags = content
+    fields = _MESSAGE.pack(sequence, stamp, length, nulls, size, len(metadata), code, flags)
+    return _prefix(_KIND_MESSAGE, opening) + fields + metadata
+
+
+def part_head(opening: Opening, sequence: int, offset: int) -> bytes:
+    """Return the header of a part; bytes of the payload follow."""
+    return _prefix(_KIND_PART, opening) + _PART.pack(sequence, offset)
+
+
+def encode_event(event: Event) -> bytes:
+    """Return an event as bytes; a long text is cut."""
+    text = event.text.encode("utf-8", "replace")[:MAX_TEXT].decode("utf-8", "ignore").encode()
+    fields = _EVENT.pack(event.sequence, event.kind)
+    return _prefix(_KIND_EVENT, event.opening) + fields + text
+
+
+def encode_ack(ack: Ack) -> bytes:
+    """Return an acknowledgement as bytes."""
+    return _prefix(_KIND_ACK, ack.opening) + _ACK.pack(ack.next, ack.received)
+
+
+def encode_start(start: Start) -> bytes:
+    """Return a start as bytes."""
+    return _prefix(_KIND_START, start.opening) + _START.pack(start.first)
+
+
+def decode(data: bytes) -> Frame:
+    """Return the frame that `data` is; its payload stays in that memory.
+
+    Raises:
+        FrameError: a field has a value that no frame can have.
+    """
+    try:
+        kind, version, channel, opening_number, incarnation = _PREFIX.unpack_from(data)
+        if version != VERSION:
+            raise FrameError(f"a frame of version {version}; this is version {VERSION}")
+        opening = Opening(channel, opening_number, incarnation)
+        if kind == _KIND_MESSAGE:
+            return _decode_message(opening, data)
+        if kind == _KIND_PART:
+            return _decode_part(opening, data)
+        if kind == _KIND_EVENT:
+            return _decode_event(opening, data)
+        if kind == _KIND_ACK:
+            next_sequence, received = _ACK.unpack(data[_PREFIX.size :])
+            return Ack(opening, _count(next_sequence), _count(received))
+        if kind == _KIND_START:
+            return Start(opening, _count(*_START.unpack(data[_PREFIX.size :])))
+        raise FrameError(f"a frame of the unknown kind {kind}")
+    except struct.error as error:
+        raise FrameError(f"a frame of {len(data)} bytes: {error}") from error
+
+
+def _decode_message(opening: Opening, data: bytes) -> Message:
+    fields = _MESSAGE.unpack_from(data, _PREFIX.size)
+    sequence, stamp, length, nulls, size, meta_size, code, flags = fields
+    at = _PREFIX.size + _MESSAGE.size
+    if meta_size > MAX_METADATA or at + meta_size > len(data):
+        raise FrameError(f"{meta_size} bytes of metadata in a frame of {len(data)}")
+    content = Content(_count(stamp), code, _count(length), _count(nulls), _count(size), flags)
+    payload = memoryview(data)[at + meta_size :]
+    if len(payload) != min(size, MAX_FRAGMENT):
+        raise FrameError(f"the first {len(payload)} bytes of a payload of {size}")
+    return Message(opening, _count(sequence), content, data[at : at + meta_size], payload)
+
+
+def _decode_part(opening: Opening, data: bytes) -> Part:
+    sequence, offset = _PART.unpack_from(data, _PREFIX.size)
+    payload = memoryview(data)[_PREFIX.size + _PART.size :]
+    if not 0 < len(payload) <= MAX_FRAGMENT:
+        raise FrameError(f"a part of {len(payload)} bytes")
+    return Part(opening, _count(sequence), _count(offset), payload)
+
+
+def _decode_event(opening: Opening, data: bytes) -> Event:
+    sequence, kind = _EVENT.unpack_from(data, _PREFIX.size)
+    text = data[_PREFIX.size + _EVENT.size :]
+    if len(text) > MAX_TEXT:
+        raise FrameError(f"an event with {len(text)} bytes of text")
+    try:
+        return Event(opening, _count(sequence), EventKind(kind), text.decode())
+    except ValueError as error:  # also UnicodeDecodeError
+        raise FrameError(f"an event that cannot be read: {error}") from error
+
+
+def _count(value: int) -> int:
+    """Return a number that may be counted on from. Raises FrameError if it is out of range."""
+    if value > _LARGEST:
+        raise FrameError(f"the number {value} is too large")
+    return value
+
+
+def _prefix(kind: int, opening: Opening) -> bytes:
+    return _PREFIX.pack(kind, VERSION, *opening)

@@ -1,0 +1,152 @@
+"""The greeting of two link processes: who is there, which version, which credit.
+
+Pure. Zenoh drops silently what is sent before the other end listens, so a greeting is repeated
+until it is answered. Each carries a number; a new number opens all channels anew.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.link.config import PeerStatus
+from dorad.link.frames import VERSION
+from dorad.link.hello import Hello
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.link.hello import Grant
+
+REPEAT_S = 0.2
+"""Seconds after which a greeting without an answer is repeated."""
+
+MAX_NAME = 64
+"""Characters of what a stranger calls itself that are shown."""
+
+
+class Greeting:
+    """The state of the greeting with one machine."""
+
+    def __init__(self, dataflow: str, machine: str, incarnation: int, peer: str) -> None:
+        self.peer = peer
+        self._dataflow = dataflow
+        self._machine = machine
+        self._incarnation = incarnation
+        self.number = 0
+        """The number of the present greeting; a change means that all channels are opened anew."""
+        self._seen: int | None = None
+        """The incarnation of the process that is there."""
+        self._heard: tuple[int, int] | None = None
+        self._answered = False
+        self._refusal = ""
+        self._due_s: float | None = None
+        self._sent_s = 0.0
+        self._round_trip_s: float | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether both ends have heard each other."""
+        return self._heard is not None and self._answered
+
+    def status(self) -> PeerStatus:
+        """Return the state, and why it is not up."""
+        if self.up:
+            trip = self._round_trip_s
+            return PeerStatus("up", "", None if trip is None else round(trip * 1e6))
+        if self._refusal:
+            return PeerStatus("refused", self._refusal)
+        if self._seen is not None:
+            return PeerStatus("greeting", f"the link process of {self.peer} has not answered yet")
+        return PeerStatus(
+            "absent",
+            f"no link process of {self.peer} for this dataflow has been seen; check that it runs, "
+            "its address, and that both certificates are of one authority",
+        )
+
+    def appear(self, incarnation: int, now_s: float) -> None:
+        """A link process of the machine has appeared: greet it, unless it is known."""
+        if incarnation != self._seen:
+            self._seen = incarnation
+            self._heard = None
+            self._refusal = ""
+            self.restart(now_s)
+
+    def vanish(self, incarnation: int) -> bool:
+        """A link process has vanished; return True if it was the present one."""
+        if incarnation != self._seen:
+            return False
+        self._seen = self._heard = self._due_s = None
+        self._answered = False
+        return True
+
+    def restart(self, now_s: float) -> None:
+        """Greet anew, so that all channels to this machine are opened again."""
+        self.number += 1
+        self._answered = False
+        self._due_s = now_s
+
+    def due(self, now_s: float) -> bool:
+        """Return True if a greeting must be sent now."""
+        return self._due_s is not None and now_s >= self._due_s
+
+    @property
+    def due_s(self) -> float | None:
+        """When a greeting must be sent; None if none has to be."""
+        return self._due_s
+
+    def hello(self, grants: Mapping[str, Grant], now_s: float) -> bytes:
+        """Return the greeting to send now."""
+        self._due_s = None if self._answered or self._refusal else now_s + REPEAT_S
+        self._sent_s = now_s
+        hello = Hello(
+            VERSION,
+            self._dataflow,
+            self._machine,
+            self._incarnation,
+            self.number,
+            self._heard,
+            self._answered,
+            dict(grants) if self._heard is not None else {},
+        )
+        return msgspec.json.encode(hello)
+
+    def hear(self, hello: Hello, now_s: float) -> bool:
+        """Handle a greeting; return True if its grants open the channels to the machine anew."""
+        if hello.version != VERSION:
+            return self._refuse(
+                f"{self.peer} has version {hello.version} of the protocol and this machine "
+                f"{VERSION}; install the same version of dorad"
+            )
+        if hello.dataflow != self._dataflow or hello.machine != self.peer:
+            return self._refuse(
+                f"{self.peer} calls itself {hello.machine[:MAX_NAME]!r} "
+                f"of dataflow {hello.dataflow[:MAX_NAME]!r}"
+            )
+        self._refusal = ""
+        if hello.incarnation != self._seen:
+            # Its sign of life comes later, or not at all if it replaced a killed process.
+            self.appear(hello.incarnation, now_s)
+        answered = hello.heard == (self._incarnation, self.number)
+        if answered and not self._answered:
+            self._round_trip_s = now_s - self._sent_s
+            self._due_s = None
+        self._answered = answered
+        if hello.heard is None or hello.heard[0] != self._incarnation:
+            # It has not heard this process, so it has no complete grants yet.
+            self._heard = self._heard or (hello.incarnation, 0)
+            self._due_s = now_s
+            return False
+        heard = (hello.incarnation, hello.number)
+        is_new = heard != self._heard
+        self._heard = heard
+        if is_new or not hello.answered:
+            self._due_s = now_s
+        return is_new
+
+    def _refuse(self, reason: str) -> bool:
+        self._refusal = reason
+        self._heard = self._due_s = None
+        self._answered = False
+        return False

@@ -1,0 +1,247 @@
+"""The receiver's end of a channel: assembles messages, counts what is missing, gives credit.
+
+Pure: it is fed frames and says what to acknowledge. The transport keeps the order within one
+opening, so a gap in the sequence numbers is a loss, and is counted when the next message comes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from dorad.link.frames import Ack, Event, FrameError, Message, Opening, Part, Start
+from dorad.link.hello import Grant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.link.frames import Content
+    from dorad.link.hello import Window
+
+_ACK_SHARE = 4
+"""An acknowledgement is due when one part in so many of the window is not acknowledged."""
+
+
+class Place(Protocol):
+    """Memory for the payload of one message."""
+
+    def write(self, at: int, data: Any) -> None:
+        """Copy bytes to `at`."""
+
+
+class Arrived(NamedTuple):
+    """A message that has arrived completely."""
+
+    sequence: int
+    content: Content
+    metadata: bytes
+    place: Place | None
+    """Where the payload is; None if it is in `payload`."""
+    payload: bytes
+
+
+@dataclass(slots=True)
+class _Assembly:
+    sequence: int
+    content: Content
+    metadata: bytes
+    place: Place
+    filled: int
+
+
+@dataclass(slots=True)
+class Incoming:
+    """One channel from one machine.
+
+    `arrived` holds complete messages and events in order; whoever handles the first calls
+    `handled`. `received` counts complete messages, `lost` those that never came. `restarts` counts
+    senders that began to number anew, so that a loss before them cannot be known.
+    """
+
+    number: int
+    incarnation: int
+    """That of this process."""
+    window: Window
+    max_size: int
+    """Bytes; a larger message is refused."""
+    inline: int
+    """A payload of up to so many bytes is not given a place."""
+    arrived: deque[Arrived | Event] = field(default_factory=deque)
+    received: int = 0
+    lost: int = 0
+    restarts: int = 0
+    opening: int = 0
+    _open: bool = False
+    _sender: int | None = None
+    _next: int = 0
+    _assembly: _Assembly | None = None
+    _bytes: int = 0
+    _bytes_handled: int = 0
+    _sizes: deque[int] = field(default_factory=deque)
+    _acked: tuple[int, int] = (0, 0)
+
+    def open(self) -> None:
+        """Begin a new opening, after `close`; frames of the previous one are ignored."""
+        self.opening += 1
+        self._open = True
+        # What has arrived but was not handled yet still takes up credit.
+        self._bytes = sum(self._sizes)
+        self._bytes_handled = 0
+        self._acked = self._ack_state()
+
+    def close(self) -> Place | None:
+        """End the opening: the sender is not connected any more.
+
+        Returns the place of a message that is not complete, which the caller takes back.
+        """
+        self._open = False
+        assembly, self._assembly = self._assembly, None
+        return None if assembly is None else assembly.place
+
+    @property
+    def grant(self) -> Grant:
+        """The present opening, as its sender has to know it."""
+        return Grant(
+            self.number,
+            self.opening,
+            self.incarnation,
+            self.window,
+            self._sender,
+            self._next,
+            self._handled_next(),
+            sum(self._sizes),
+        )
+
+    def is_current(self, opening: Opening) -> bool:
+        """Return True if a frame belongs to the present opening."""
+        return self._open and opening.opening == self.opening
+
+    def arrive(self, frame: Start | Message | Part | Event, take: Callable[[int], Place]) -> None:
+        """Handle the next frame; one of an earlier opening is ignored.
+
+        `take` returns the place for a payload of so many bytes.
+
+        Raises:
+            FrameError: the frame cannot follow the previous one.
+        """
+        if not self.is_current(frame.opening):
+            return
+        if isinstance(frame, Part):
+            self._continue(frame)
+            return
+        sender = frame.opening.incarnation
+        if isinstance(frame, Start):
+            self._meet(sender, frame.first)
+            return
+        if self._assembly is not None:
+            raise FrameError(f"message {self._assembly.sequence} is not complete")
+        if isinstance(frame, Message):
+            size = frame.content.size
+            if size > self.max_size:
+                raise FrameError(f"a message of {size} bytes; {self.max_size} are allowed")
+            self._follow(sender, frame.sequence)
+            self._begin(frame, take)
+        else:
+            self._follow(sender, frame.sequence)
+            self._complete(frame, 0)
+
+    def _meet(self, sender: int, first: int) -> None:
+        """Begin with a new sender, whose messages before `first` are not for this process.
+
+        A sender that replaces another numbers on where that one stopped, unless it cannot know.
+        """
+        if sender == self._sender:
+            raise FrameError("its sender starts twice")
+        if self._sender is None:
+            self._next = first
+        elif first < self._next:
+            self.restarts += 1
+            self._next = first
+        self._sender = sender
+
+    def _follow(self, sender: int, sequence: int) -> None:
+        """Count what is missing before a message."""
+        if self._sender != sender:
+            raise FrameError("its sender has not started")
+        if sequence < self._next:
+            raise FrameError(f"message {sequence} comes after {self._next - 1}")
+        self.lost += sequence - self._next
+        self._next = sequence
+
+    def _begin(self, frame: Message, take: Callable[[int], Place]) -> None:
+        payload = frame.payload
+        self._bytes += len(payload) + len(frame.metadata)
+        size = frame.content.size
+        if size <= self.inline:
+            arrived = Arrived(frame.sequence, frame.content, frame.metadata, None, bytes(payload))
+            self._complete(arrived, size + len(frame.metadata))
+            return
+        place = take(size)
+        place.write(0, payload)
+        assembly = _Assembly(frame.sequence, frame.content, frame.metadata, place, len(payload))
+        self._assembly = assembly
+        self._finish_if_full(assembly)
+
+    def _continue(self, part: Part) -> None:
+        assembly = self._assembly
+        payload = part.payload
+        if assembly is None or (part.sequence, part.offset) != (assembly.sequence, assembly.filled):
+            raise FrameError(f"byte {part.offset} of message {part.sequence} is out of order")
+        if part.offset + len(payload) > assembly.content.size:
+            raise FrameError(f"message {part.sequence} is longer than it says")
+        assembly.place.write(part.offset, payload)
+        assembly.filled += len(payload)
+        self._bytes += len(payload)
+        self._finish_if_full(assembly)
+
+    def _finish_if_full(self, assembly: _Assembly) -> None:
+        sequence, content, metadata = assembly.sequence, assembly.content, assembly.metadata
+        if assembly.filled == content.size:
+            self._assembly = None
+            arrived = Arrived(sequence, content, metadata, assembly.place, b"")
+            self._complete(arrived, content.size + len(metadata))
+
+    def _complete(self, item: Arrived | Event, size: int) -> None:
+        self._next = item.sequence + 1
+        self.received += isinstance(item, Arrived)
+        self.arrived.append(item)
+        self._sizes.append(size)
+
+    def handled(self) -> None:
+        """Remove the first of `arrived`, which gives its credit back."""
+        self.arrived.popleft()
+        self._bytes_handled += self._sizes.popleft()
+
+    def _handled_next(self) -> int:
+        return self.arrived[0].sequence if self.arrived else self._next
+
+    def _handled_bytes(self) -> int:
+        """Return the bytes to acknowledge: of a message that is being assembled, those that came.
+
+        Behind messages that wait to be handled it has to wait as well.
+        """
+        return self._bytes_handled if self.arrived else self._bytes
+
+    def _ack_state(self) -> tuple[int, int]:
+        return self._handled_next(), self._handled_bytes()
+
+    @property
+    def owes(self) -> bool:
+        """Whether something was handled that is not acknowledged."""
+        return self._open and self._ack_state() != self._acked
+
+    @property
+    def ack_due(self) -> bool:
+        """Whether so much is not acknowledged that the sender may soon run out of credit."""
+        number, size = self._ack_state()
+        before, size_before = self._acked
+        return self._open and (
+            (number - before) * _ACK_SHARE >= self.window.messages
+            or (size - size_before) * _ACK_SHARE >= self.window.bytes
+        )
+
+    def acknowledge(self) -> Ack:
+        """Return the acknowledgement of all that was handled; it counts as sent."""
+        self._acked = number, size = self._ack_state()
+        return Ack(Opening(self.number, self.opening, self.incarnation), number, size)

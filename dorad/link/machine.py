@@ -1,0 +1,100 @@
+"""What a link process knows of one other machine, and of the channels to and from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import zenoh
+
+from dorad.link.config import InStatus, OutStatus
+from dorad.link.courier import Courier
+from dorad.link.hello import Window
+from dorad.link.incoming import Incoming
+from dorad.shm.layout import INLINE
+
+if TYPE_CHECKING:
+    from dorad.link.config import ChannelIn, ChannelOut, PeerStatus
+    from dorad.link.greeting import Greeting
+    from dorad.link.outgoing import Outgoing
+    from dorad.link.session import Session
+
+
+class Out:
+    """One outgoing channel, and what it takes its messages from."""
+
+    def __init__(self, spec: ChannelOut, channel: Outgoing, source: str) -> None:
+        self.spec = spec
+        self.channel = channel
+        self.source = source
+        """The node that sends the messages."""
+
+
+class In:
+    """One incoming channel, and what its messages go to."""
+
+    def __init__(self, spec: ChannelIn, number: int, incarnation: int) -> None:
+        self.spec = spec
+        window = Window(spec.messages, spec.bytes)
+        self.channel = Incoming(number, incarnation, window, spec.max_size, INLINE)
+        self.owed_s: float | None = None
+        self.blocked = False
+        self.undelivered = 0
+        self.latency_ns = 0
+        self.latencies = 0
+
+
+class Machine:
+    """Everything about one other machine."""
+
+    def __init__(self, greeting_of: Greeting, session: Session) -> None:
+        machine = greeting_of.peer
+        self.greeting = greeting_of
+        self.opened = 0
+        """The number of the greeting with which the incoming channels were opened."""
+        self.outgoing: list[Out] = []
+        self.incoming: list[In] = []
+        self.control = session.publisher(machine, "hello", zenoh.Priority.INTERACTIVE_HIGH)
+        self.acks = session.publisher(machine, "ack", zenoh.Priority.INTERACTIVE_HIGH)
+        data = session.publisher(machine, "data", zenoh.Priority.DATA)
+        self.courier = Courier(data.put, f"courier to {machine}")
+        self.complaint = ""
+        self.told: PeerStatus | None = None
+
+    @property
+    def bytes_on_the_way(self) -> int:
+        """Bytes that the machine has not acknowledged."""
+        return sum(out.channel.on_the_way[1] for out in self.outgoing)
+
+
+def out_status(out: Out) -> OutStatus:
+    """Return the counters of an outgoing channel."""
+    channel = out.channel
+    count, size = channel.on_the_way
+    return OutStatus(
+        out.spec.name,
+        out.spec.machine,
+        channel.opened,
+        channel.sent,
+        channel.repeated,
+        channel.lost,
+        channel.uncertain,
+        count,
+        size,
+    )
+
+
+def in_status(each: In) -> InStatus:
+    """Return the counters of an incoming channel; the average latency begins anew."""
+    channel = each.channel
+    latency = round(each.latency_ns / each.latencies / 1000) if each.latencies else None
+    each.latency_ns = each.latencies = 0
+    return InStatus(
+        each.spec.name,
+        each.spec.machine,
+        channel.received,
+        channel.lost,
+        channel.restarts,
+        len(channel.arrived),
+        each.undelivered,
+        latency,
+    )

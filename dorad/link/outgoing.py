@@ -1,0 +1,225 @@
+"""The sender's end of a channel: what may be sent now, what must be sent again, what was lost.
+
+Pure: frames come out as bytes, and nothing here knows how they travel. Messages are numbered in the
+order in which they were taken from the queue of the link. Two kinds of channel exist:
+
+    reliable   messages are kept until they are acknowledged, and sent again after an interruption
+    otherwise  a message is forgotten once it is sent; what an interruption swallows counts as lost
+
+Events are always kept. While the channel is closed or out of credit nothing is taken from the
+queue, whose policy then decides: it drops its oldest messages, or makes the node wait.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dorad.link import frames
+from dorad.link.frames import Ack, Content, Event, EventKind, FrameError, Opening, Start
+
+if TYPE_CHECKING:
+    from dorad.link.hello import Grant
+
+
+class _Taken(NamedTuple):
+    """A message that was taken from the queue; `owner` keeps the memory of its payload."""
+
+    sequence: int
+    content: Content
+    metadata: bytes
+    payload: memoryview
+    owner: Any
+
+
+class _Happened(NamedTuple):
+    sequence: int
+    kind: EventKind
+    text: str
+
+
+class Outgoing:
+    """One channel to one machine.
+
+    `sent` counts messages that were sent completely, each once; `repeated` those that were sent
+    again. `lost` counts messages that the receiver has not got and will not get. `uncertain` counts
+    those that were on the way when the receiver's process ended: it may have handled them.
+    """
+
+    def __init__(self, incarnation: int, *, reliable: bool, first: int = 0) -> None:
+        """Number messages from `first` on."""
+        self.reliable = reliable
+        self.sent = 0
+        self.repeated = 0
+        self.lost = 0
+        self.uncertain = 0
+        self._incarnation = incarnation
+        self._grant: Grant | None = None
+        self._receiver: int | None = None
+        """The incarnation of the process that opened the channel last."""
+        self._start: int | None = None
+        """What to send in a `Start` before anything else."""
+        self._first = first
+        """What the receiver's process has to have, if it gets everything, begins here."""
+        self._next = first
+        """The number of the next message."""
+        self._handled = first
+        """Everything before this number is acknowledged, held by the receiver, or lost."""
+        self._finished = first
+        """Everything before this number has been sent completely, at least once."""
+        self._resumed = first
+        self._acked = first
+        """The receiver may still hold what lies from here to `_resumed`."""
+        self._written_off = first
+        """Everything before this number that is not kept has been counted, if it was lost."""
+        self._items: deque[_Taken | _Happened] = deque()
+        self._cursor = 0
+        """How many of `_items` have been sent completely in this opening."""
+        self._offset: int | None = None
+        """How much of the payload of the item at the cursor has been sent; None if nothing has."""
+        self._bytes_sent = 0
+        self._bytes_handled = 0
+
+    @property
+    def opened(self) -> bool:
+        """Whether the receiver has offered credit and is connected."""
+        return self._grant is not None
+
+    @property
+    def on_the_way(self) -> tuple[int, int]:
+        """How many messages and events are not acknowledged, and how many bytes."""
+        held = max(0, self._resumed - self._acked)
+        return self._next - self._handled + held, self._bytes_sent - self._bytes_handled
+
+    @property
+    def wants(self) -> bool:
+        """Whether to take the next message from the queue now."""
+        grant = self._grant
+        return (
+            grant is not None
+            and self._cursor == len(self._items)
+            and self.on_the_way[0] < grant.window.messages
+        )
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was taken is acknowledged or given up."""
+        return not self._items and self._next == self._handled
+
+    def add(self, content: Content, metadata: bytes, payload: memoryview, owner: Any) -> None:
+        """Add a message. Call it only if the channel `wants` one."""
+        self._items.append(_Taken(self._next, content, metadata, payload, owner))
+        self._next += 1
+
+    def add_event(self, kind: EventKind, text: str = "") -> None:
+        """Add an event, at any time. It needs no credit."""
+        self._items.append(_Happened(self._next, kind, text))
+        self._next += 1
+
+    def next_frame(self) -> bytes | None:
+        """Return the next frame to send; None if there is nothing to send or no credit left."""
+        grant = self._grant
+        if grant is None or self._cursor == len(self._items):
+            return None
+        opening = Opening(grant.channel, grant.opening, self._incarnation)
+        if self._start is not None:
+            start, self._start = Start(opening, self._start), None
+            return frames.encode_start(start)
+        item = self._items[self._cursor]
+        if isinstance(item, _Happened):
+            self._finish(item)
+            return frames.encode_event(Event(opening, *item))
+        at = self._offset or 0
+        end = min(at + frames.MAX_FRAGMENT, len(item.payload))
+        cost = end - at + (len(item.metadata) if self._offset is None else 0)
+        _, on_the_way = self.on_the_way
+        if on_the_way and on_the_way + cost > grant.window.bytes:
+            return None
+        if self._offset is None:
+            head = frames.message_head(opening, item.sequence, item.content, item.metadata)
+        else:
+            head = frames.part_head(opening, item.sequence, at)
+        frame = b"".join((head, item.payload[at:end]))
+        self._bytes_sent += cost
+        self._offset = end
+        if end == len(item.payload):
+            self._finish(item)
+        return frame
+
+    def _finish(self, item: _Taken | _Happened) -> None:
+        self._offset = None
+        if item.sequence >= self._finished:
+            self._finished = item.sequence + 1
+            self.sent += isinstance(item, _Taken)
+        else:
+            self.repeated += isinstance(item, _Taken)
+        if self.reliable or isinstance(item, _Happened):
+            self._cursor += 1
+        else:
+            del self._items[self._cursor]
+
+    def acknowledge(self, ack: Ack) -> None:
+        """Take back credit. An acknowledgement of an earlier opening has no effect.
+
+        Raises:
+            FrameError: it acknowledges what was never sent.
+        """
+        grant = self._grant
+        if grant is None or ack.opening[:2] != (grant.channel, grant.opening):
+            return
+        if ack.next > self._finished or ack.received > self._bytes_sent:
+            raise FrameError(
+                f"message {ack.next} and byte {ack.received} are acknowledged, but only "
+                f"{self._finished} and {self._bytes_sent} were sent"
+            )
+        self._bytes_handled = max(self._bytes_handled, ack.received)
+        self._acked = max(self._acked, ack.next)
+        self._forget_before(ack.next)
+
+    def _forget_before(self, sequence: int) -> None:
+        self._handled = max(self._handled, sequence)
+        while self._cursor and self._items[0].sequence < sequence:
+            self._items.popleft()
+            self._cursor -= 1
+
+    def open(self, grant: Grant) -> None:
+        """Begin to send under a new grant, again from the first message that is missing there."""
+        self.close()
+        self._grant = grant
+        met = grant.sender == self._incarnation
+        # A receiver that opens the channel again and still knows no sender has had nothing.
+        known = met or (grant.receiver == self._receiver)
+        self._receiver = grant.receiver
+        if met:
+            self._acked = min(max(self._acked, grant.handled), self._finished)
+            resume = min(max(grant.next, self._acked), self._finished)
+        else:
+            resume = self._first if known else self._acked
+        self._resumed = resume
+        self._bytes_sent = grant.held
+        self._bytes_handled = 0
+        while self._items and self._items[0].sequence < self._acked:
+            self._items.popleft()
+        self._cursor = sum(1 for item in self._items if item.sequence < resume)
+        # Of what was sent completely, the receiver lacks everything from `resume` on. Some of it is
+        # kept, and some was given up at an earlier opening.
+        start = max(resume, self._written_off)
+        kept = sum(1 for item in self._items if item.sequence >= start)
+        gone = max(0, self._next - start - kept)
+        if known:
+            self.lost += gone
+        else:
+            self.uncertain += gone
+        self._written_off = max(start, self._next)
+        unsent = len(self._items) > self._cursor
+        self._handled = self._items[self._cursor].sequence if unsent else self._next
+        if not known:
+            self._first = self._handled
+        self._start = None if met else self._first
+
+    def close(self) -> None:
+        """Stop sending: the receiver is not connected any more."""
+        self._grant = None
+        self._cursor = 0
+        # A message that was sent in part is sent again from its beginning.
+        self._offset = None

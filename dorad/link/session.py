@@ -1,0 +1,199 @@
+"""The Zenoh session of a link process: how it is configured, opened, listened to and closed.
+
+Keys, all below `dorad/<dataflow>`:
+
+    alive/<machine>/<incarnation>   a liveliness token of each link process
+    to/<machine>/<from>/hello       greetings
+    to/<machine>/<from>/data        frames of channels; their order is kept
+    to/<machine>/<from>/ack         acknowledgements, with a higher priority
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections import deque
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import zenoh
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.link.config import LinkConfig
+    from dorad.link.credentials import Credentials
+
+_log = logging.getLogger(__name__)
+
+OPEN_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 2.0
+"""Closing waits ten seconds for a peer that has stopped; nobody waits that long for it."""
+
+RETRY = {"period_init_ms": 200, "period_max_ms": 1000, "period_increase_factor": 2}
+LEASE_MS = 3000
+
+BATCHES = 16
+"""Batches of data that Zenoh queues for one machine before a `put` waits."""
+BATCH_BYTES = 65_535
+
+MAX_QUEUED = 16_384
+"""Samples that wait to be handled. Peers within their credit never come near it."""
+
+
+class LinkError(RuntimeError):
+    """The session cannot be opened."""
+
+
+class Received(NamedTuple):
+    """One sample: from which machine, which kind, and the bytes."""
+
+    machine: str
+    kind: str
+    """`hello`, `data` or `ack`."""
+    payload: zenoh.ZBytes
+
+
+class Seen(NamedTuple):
+    """The link process of a machine has appeared or vanished."""
+
+    machine: str
+    incarnation: int
+    alive: bool
+
+
+def zenoh_config(config: LinkConfig, credentials: Credentials | None) -> zenoh.Config:
+    """Return the configuration of the session: these addresses, and nothing found by itself."""
+    settings: dict[str, Any] = {
+        "mode": "peer",
+        "listen/endpoints": config.listen,
+        "listen/exit_on_failure": True,
+        "connect/endpoints": config.connect,
+        "connect/exit_on_failure": False,
+        "connect/retry": RETRY,
+        "scouting/multicast/enabled": False,
+        "scouting/gossip/enabled": False,
+        "transport/shared_memory/enabled": False,
+        "transport/link/tx/lease": LEASE_MS,
+        "transport/link/tx/keep_alive": 4,
+        "transport/link/tx/queue/size/data": BATCHES,
+    }
+    if credentials is not None:
+        settings["transport/link/tls"] = _tls_settings(credentials)
+        # A plain connection must be impossible, not only unused.
+        settings["transport/link/protocols"] = ["tls"]
+    found = zenoh.Config()
+    for key, value in settings.items():
+        found.insert_json5(key, json.dumps(value))
+    return found
+
+
+def _tls_settings(credentials: Credentials) -> dict[str, Any]:
+    """Return the settings for mutual TLS."""
+    return {
+        "root_ca_certificate_base64": credentials.ca,
+        "listen_certificate_base64": credentials.certificate,
+        "listen_private_key_base64": credentials.key,
+        "connect_certificate_base64": credentials.certificate,
+        "connect_private_key_base64": credentials.key,
+        "enable_mtls": True,
+        "verify_name_on_connect": credentials.verify_name,
+    }
+
+
+class Session:
+    """An open session. Callbacks of Zenoh only append to `received` and `seen`, and call `wake`."""
+
+    def __init__(
+        self,
+        config: LinkConfig,
+        credentials: Credentials | None,
+        incarnation: int,
+        wake: Callable[[], None],
+    ) -> None:
+        """Open the session and begin to listen.
+
+        Raises:
+            LinkError: it cannot listen, or the certificates cannot be read.
+        """
+        self.received: deque[Received] = deque()
+        self.seen: deque[Seen] = deque()
+        self.dropped = 0
+        """Samples beyond `MAX_QUEUED`."""
+        self._wake = wake
+        self._root = f"dorad/{config.dataflow}"
+        self._machine = config.machine
+        self._known = frozenset(config.peers)
+        opened = _in_thread(lambda: zenoh.open(zenoh_config(config, credentials)), OPEN_TIMEOUT_S)
+        if isinstance(opened, Exception):
+            raise LinkError(f"the link cannot be opened: {opened}") from opened
+        if opened is None:
+            raise LinkError(f"the link could not be opened within {OPEN_TIMEOUT_S:g} s")
+        self._session: zenoh.Session = opened
+        everything = f"{self._root}/to/{config.machine}/*/*"
+        self._session.declare_subscriber(
+            everything, zenoh.handlers.Callback(self._take, indirect=False)
+        )
+        liveliness = self._session.liveliness()
+        self._token = liveliness.declare_token(
+            f"{self._root}/alive/{config.machine}/{incarnation:016x}"
+        )
+        liveliness.declare_subscriber(
+            f"{self._root}/alive/*/*",
+            zenoh.handlers.Callback(self._see, indirect=False),
+            history=True,
+        )
+
+    def publisher(self, machine: str, kind: str, priority: zenoh.Priority) -> zenoh.Publisher:
+        """Return a publisher of one kind of frames to a machine."""
+        return self._session.declare_publisher(
+            f"{self._root}/to/{machine}/{self._machine}/{kind}",
+            congestion_control=zenoh.CongestionControl.BLOCK,
+            priority=priority,
+            express=True,
+            reliability=zenoh.Reliability.RELIABLE,
+        )
+
+    def close(self) -> None:
+        """Close the session; give up after `CLOSE_TIMEOUT_S`."""
+        close = methodcaller("close")  # Zenoh does not declare its type
+        if _in_thread(lambda: (close(self._session),), CLOSE_TIMEOUT_S) is None:
+            _log.debug("the session was not closed in time")
+
+    def _take(self, sample: zenoh.Sample) -> None:
+        *_, machine, kind = str(sample.key_expr).split("/")
+        if machine not in self._known:
+            return
+        if len(self.received) >= MAX_QUEUED:
+            self.dropped += 1
+            return
+        self.received.append(Received(machine, kind, sample.payload))
+        self._wake()
+
+    def _see(self, sample: zenoh.Sample) -> None:
+        *_, machine, incarnation = str(sample.key_expr).split("/")
+        if machine not in self._known or len(self.seen) >= MAX_QUEUED:
+            return
+        try:
+            number = int(incarnation, 16)
+        except ValueError:
+            return  # not a token of a link process
+        self.seen.append(Seen(machine, number, sample.kind == zenoh.SampleKind.PUT))
+        self._wake()
+
+
+def _in_thread(act: Callable[[], Any], timeout_s: float) -> Any:
+    """Return what `act` returns or the error it raises; None if that takes too long."""
+    done: list[Any] = []
+
+    def run() -> None:
+        try:
+            done.append(act())
+        except (zenoh.ZError, OSError, ValueError) as error:
+            done.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return done[0] if done else None

@@ -1,0 +1,1 @@
+"""Measures links between machines beside raw Zenoh: `make bench-link`."""

@@ -1,0 +1,289 @@
+"""Two brokers in this process, which stand for two machines, and a link process for each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dorad.dataflow.model import NodeSpec, QueuePolicy
+from dorad.launch.helper import LINK
+from dorad.node.attach import CONFIG
+from tests.daemon.clients import Stage, stage
+from tests.daemon.flows import dataflow, node
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from dorad.dataflow.model import Dataflow
+
+DEADLINE_S = 20.0
+
+SENDER = """
+import sys, time
+import pyarrow as pa
+from dora import Node
+count, size, pause = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+node = Node()
+for number in range(count):
+    value = pa.array([number] * max(1, size // 8), type=pa.int64())
+    node.send_output("out", value, {"number": number, "name": "frame"})
+    if pause:
+        time.sleep(pause)
+    with open(sys.argv[4], "a") as out:
+        out.write(f"{number}\\n")
+"""
+
+RECEIVER = """
+import sys
+from dora import Node
+for event in Node():
+    if event["type"] == "INPUT":
+        value, meta = event["value"], event["metadata"]
+        same = value[0].as_py() == value[-1].as_py() == meta["number"]
+        with open(sys.argv[1], "a") as out:
+            out.write(f"{meta['number']} {len(value)} {value.type} {same} {meta['name']}\\n")
+"""
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def lines(path: Path) -> list[str]:
+    """Return the lines of a file that may not be there yet."""
+    return path.read_text().splitlines() if path.exists() else []
+
+
+class Link:
+    """The link process of one machine."""
+
+    def __init__(self, on: Stage, config: dict[str, Any]) -> None:
+        self.reports: list[dict[str, Any]] = []
+        self.errors = bytearray()
+        inherited = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with inherited:
+            # The process switches to another user and could not connect itself.
+            inherited.connect(os.fspath(on.path))
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "dorad.link", "link"],
+                env={key: value for key, value in os.environ.items() if key != CONFIG}
+                | {LINK: str(inherited.fileno())},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=(inherited.fileno(),),
+            )
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(config).encode() + b"\n")
+        self.process.stdin.flush()
+        self._reading = [
+            asyncio.create_task(asyncio.to_thread(self._read)),
+            asyncio.create_task(asyncio.to_thread(self._read_errors)),
+        ]
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.reports.append(json.loads(line))
+
+    def _read_errors(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.errors += line
+
+    def status(self) -> dict[str, Any]:
+        """Return the last status; empty before the first."""
+        found = [each for each in self.reports if each["kind"] == "status"]
+        return found[-1] if found else {}
+
+    def peer(self, machine: str) -> dict[str, Any]:
+        """Return the state of the link to a machine; empty before the first status."""
+        found: dict[str, Any] = self.status().get("peers", {}).get(machine, {})
+        return found
+
+    def events(self) -> list[tuple[str, str]]:
+        """Return the events of the other machine, by channel."""
+        return [(each["name"], each["event"]) for each in self.reports if each["kind"] == "event"]
+
+    async def until(self, holds: Any, deadline_s: float = DEADLINE_S) -> None:
+        """Wait until a condition holds; show what the process said if it does not."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                while not holds():  # noqa: ASYNC110 - files announce nothing
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"{self.status()}\n{self.errors.decode()}") from None
+
+    async def stop(self) -> int:
+        """Tell the process to stop, and return its exit code."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        code = await asyncio.to_thread(self.process.wait, DEADLINE_S)
+        await self._end()
+        return code
+
+    async def kill(self) -> None:
+        """Kill the process."""
+        self.process.kill()
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        await asyncio.to_thread(self.process.wait, DEADLINE_S)
+        await self._end()
+
+    async def _end(self) -> None:
+        await asyncio.gather(*self._reading)
+        for channel in (self.process.stdout, self.process.stderr):
+            assert channel is not None
+            channel.close()
+
+
+class Relay:
+    """A TCP cable that can be cut."""
+
+    def __init__(self, target: int) -> None:
+        self.port = free_port()
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.ChannelWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def open(cls, target: int) -> Relay:
+        found = cls(target)
+        await found.heal()
+        return found
+
+    async def heal(self) -> None:
+        """Pass connections on again."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+
+    async def cut(self) -> None:
+        """Reset all connections, and refuse new ones."""
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._writers.clear()
+
+    async def _serve(self, reader: asyncio.ChannelReader, writer: asyncio.ChannelWriter) -> None:
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.close()
+            return
+        self._writers |= {writer, back}
+        for source, sink in ((reader, back), (there, writer)):
+            task = asyncio.create_task(self._copy(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _copy(self, source: asyncio.ChannelReader, sink: asyncio.ChannelWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(1 << 16):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+
+class Pair:
+    """Machines `alpha` and `beta`: node `a` on alpha sends to nodes `b` and `c` on beta."""
+
+    def __init__(self, alpha: Stage, beta: Stage, port: int, scheme: str) -> None:
+        self.alpha, self.beta = alpha, beta
+        self.links: list[Link] = []
+        self.relay: Relay | None = None
+        """What beta connects through, if not directly."""
+        self._port = port
+        self._scheme = scheme
+
+    def start_alpha(self, *, reliable: bool = False, **changed: Any) -> Link:
+        channel = {"name": "a/out", "machine": "beta", "input": "x", "reliable": reliable}
+        return self._start(
+            self.alpha,
+            {"machine": "alpha", "listen": [self._address(self._port)], "outgoing": [channel]}
+            | changed,
+        )
+
+    def start_beta(self, *, channel: dict[str, Any] | None = None, **changed: Any) -> Link:
+        given = {"name": "a/out", "machine": "alpha", "output": "out"} | (channel or {})
+        port = self._port if self.relay is None else self.relay.port
+        return self._start(
+            self.beta,
+            {"machine": "beta", "connect": [self._address(port)], "incoming": [given]} | changed,
+        )
+
+    def _address(self, port: int) -> str:
+        return f"{self._scheme}/127.0.0.1:{port}"
+
+    @property
+    def address(self) -> str:
+        """Where alpha listens."""
+        return self._address(self._port)
+
+    async def cable(self) -> Relay:
+        """Let beta connect through a cable that can be cut."""
+        self.relay = await Relay.open(self._port)
+        return self.relay
+
+    def _start(self, on: Stage, config: dict[str, Any]) -> Link:
+        link = Link(on, {"dataflow": "test-flow"} | config)
+        self.links.append(link)
+        return link
+
+
+def with_policy(spec: NodeSpec, policy: QueuePolicy, size: int) -> NodeSpec:
+    """Return a node all of whose inputs have this policy and queue size."""
+    inputs = tuple(replace(each, queue_policy=policy, queue_size=size) for each in spec.inputs)
+    return replace(spec, inputs=inputs)
+
+
+@contextlib.asynccontextmanager
+async def pair(
+    policy: QueuePolicy = QueuePolicy.DROP_OLDEST, size: int = 100, scheme: str = "tcp"
+) -> AsyncIterator[Pair]:
+    """Alpha with `a`, and beta with `b` and `c`, without any process.
+
+    The inputs of the link and of `b` have this policy.
+    """
+    first = dataflow(node("a"), with_policy(node("link", x="a/out"), policy, size))
+    sink = with_policy(node("b", x="link/out"), policy, size)
+    other = with_policy(node("c", x="link/out"), QueuePolicy.DROP_OLDEST, size)
+    async with machines_of(first, dataflow(node("link"), sink, other), scheme) as found:
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def machines_of(
+    first: Dataflow, second: Dataflow, scheme: str = "tcp"
+) -> AsyncIterator[Pair]:
+    """Two machines with these dataflows, each with a node `link`.
+
+    Links that are still there at the end are killed.
+    """
+    async with (
+        stage(first, hello_deadline=DEADLINE_S) as alpha,
+        stage(second, hello_deadline=DEADLINE_S) as beta,
+    ):
+        found = Pair(alpha, beta, free_port(), scheme)
+        try:
+            yield found
+        finally:
+            for link in found.links:
+                if link.process.returncode is None:
+                    await link.kill()
+            if found.relay is not None:
+                await found.relay.cut()

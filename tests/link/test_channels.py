@@ -1,0 +1,352 @@
+"""The two ends of a channel over a connection that breaks at any moment."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.link import frames
+from dorad.link.frames import (
+    Ack,
+    Content,
+    Event,
+    EventKind,
+    FrameError,
+    Message,
+    Opening,
+    Part,
+    Start,
+)
+from dorad.link.hello import Window
+from dorad.link.incoming import Arrived, Incoming
+from dorad.link.outgoing import Outgoing
+
+SMALL = 16
+
+
+class Buffer:
+    def __init__(self, size: int) -> None:
+        self.data = bytearray(size)
+
+    def write(self, at: int, data: Any) -> None:
+        self.data[at : at + len(data)] = data
+
+
+@dataclass
+class Wire:
+    """Both ends, and what is on the way between them."""
+
+    reliable: bool
+    window: Window
+    outgoing: Outgoing = field(init=False)
+    incoming: Incoming = field(init=False)
+    forth: deque[bytes] = field(default_factory=deque)
+    back: deque[bytes] = field(default_factory=deque)
+    taken: list[bytes] = field(default_factory=list)
+    delivered: list[bytes] = field(default_factory=list)
+    processes: int = 100
+    numbers: list[int] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    events_sent: list[str] = field(default_factory=list)
+    heard_first: bool = False
+    """Whether the receiver has begun to count with the first sender."""
+
+    def __post_init__(self) -> None:
+        self.outgoing = Outgoing(1, reliable=self.reliable)
+        self.incoming = self.new_receiver()
+
+    def new_receiver(self) -> Incoming:
+        self.processes += 1
+        return Incoming(0, self.processes, window=self.window, max_size=1 << 30, inline=SMALL)
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        self.incoming.open()
+        self.outgoing.open(self.incoming.grant)
+
+    def cut(self, survive: int = 0) -> None:
+        """Lose all but the first frames on the way, then the connection."""
+        for _ in range(min(survive, len(self.forth))):
+            self.pass_one()
+        self.forth.clear()
+        self.back.clear()
+        self.outgoing.close()
+        self.incoming.close()
+
+    def send(self, payload: bytes) -> bool:
+        if not self.outgoing.wants:
+            return False
+        content = Content(len(self.taken), 5, len(payload), 0, len(payload), 0)
+        self.outgoing.add(content, b"{}", memoryview(payload), None)
+        self.taken.append(payload)
+        return True
+
+    def pump(self) -> None:
+        while (frame := self.outgoing.next_frame()) is not None:
+            self.forth.append(frame)
+            messages, size = self.outgoing.on_the_way
+            assert messages <= self.window.messages + 1 + len(self.events_sent)
+            assert size <= max(self.window.bytes, frames.MAX_FRAGMENT + 2)
+
+    def event(self, text: str) -> None:
+        self.outgoing.add_event(EventKind.FAILED, text)
+        self.events_sent.append(text)
+
+    def pass_one(self) -> None:
+        if self.forth:
+            frame = frames.decode(self.forth.popleft())
+            assert isinstance(frame, Start | Message | Part | Event)
+            self.incoming.arrive(frame, Buffer)
+            self.heard_first |= frame.opening.incarnation == 1
+
+    def handle(self) -> None:
+        while self.incoming.arrived:
+            item = self.incoming.arrived[0]
+            if isinstance(item, Arrived):
+                place = item.place
+                data = bytes(place.data) if isinstance(place, Buffer) else item.payload
+                self.delivered.append(data)
+                self.numbers.append(item.content.stamp)
+            else:
+                self.events.append(item.text)
+            self.incoming.handled()
+
+    def acknowledge(self) -> None:
+        if self.incoming.owes:
+            self.back.append(frames.encode_ack(self.incoming.acknowledge()))
+        while self.back:
+            ack = frames.decode(self.back.popleft())
+            assert isinstance(ack, Ack)
+            self.outgoing.acknowledge(ack)
+
+    def settle(self) -> None:
+        """Connect, and run until nothing moves."""
+        self.cut()
+        self.connect()
+        for _ in range(10_000):
+            self.handle()
+            self.pump()
+            if not self.forth and not self.incoming.owes:
+                return
+            while self.forth:
+                self.pass_one()
+            self.handle()
+            self.acknowledge()
+        raise AssertionError("it never settles")
+
+
+Step = tuple[str, int]
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.integers(0, 40)),
+        st.tuples(st.just("send"), st.integers(1 << 19, 3 << 20)),
+        st.tuples(st.just("pump"), st.just(0)),
+        st.tuples(st.just("pass"), st.integers(1, 4)),
+        st.tuples(st.just("handle"), st.just(0)),
+        st.tuples(st.just("acknowledge"), st.just(0)),
+        st.tuples(st.just("event"), st.just(0)),
+        st.tuples(st.just("cut"), st.integers(0, 5)),
+        st.tuples(st.just("connect"), st.just(0)),
+    ),
+    max_size=60,
+)
+windows = st.builds(Window, st.integers(1, 8), st.integers(1, 4 << 20))
+
+
+def carry_out(wire: Wire, what: list[Step]) -> None:
+    for number, (step, argument) in enumerate(what):
+        match step:
+            case "send":
+                wire.send(bytes([number % 251]) * argument)
+            case "pump":
+                wire.pump()
+            case "pass":
+                for _ in range(argument):
+                    wire.pass_one()
+            case "handle":
+                wire.handle()
+            case "acknowledge":
+                wire.acknowledge()
+            case "event":
+                wire.event(str(number))
+            case "cut":
+                wire.cut(argument)
+            case "connect":
+                wire.cut()
+                wire.connect()
+
+
+@given(windows, steps)
+def test_a_reliable_channel_delivers_everything_once_and_in_order(
+    window: Window, what: list[Step]
+) -> None:
+    wire = Wire(True, window)
+    carry_out(wire, what)
+    wire.settle()
+    assert wire.delivered == wire.taken
+    assert wire.events == wire.events_sent
+    assert wire.outgoing.lost == wire.incoming.lost == wire.outgoing.uncertain == 0
+    assert wire.outgoing.sent == wire.incoming.received == len(wire.taken)
+    assert wire.outgoing.idle
+
+
+@given(windows, steps)
+def test_every_loss_of_an_unreliable_channel_is_counted_at_both_ends(
+    window: Window, what: list[Step]
+) -> None:
+    wire = Wire(False, window)
+    carry_out(wire, what)
+    wire.settle()
+    wire.send(b"the last")
+    wire.settle()
+    assert len(wire.taken) == len(wire.delivered) + wire.outgoing.lost
+    assert wire.outgoing.lost == wire.incoming.lost
+    assert wire.outgoing.uncertain == 0
+    left = iter(wire.taken)
+    assert all(any(each == other for other in left) for each in wire.delivered), "out of order"
+    assert wire.events == wire.events_sent
+
+
+@given(windows, steps, steps)
+def test_a_receiver_that_restarts_gets_everything_of_a_reliable_channel_at_least_once(
+    window: Window, before: list[Step], after: list[Step]
+) -> None:
+    wire = Wire(True, window)
+    carry_out(wire, before)
+    wire.cut()
+    wire.incoming = wire.new_receiver()
+    carry_out(wire, after)
+    wire.settle()
+    assert sorted(set(wire.numbers)) == list(range(len(wire.taken)))
+    assert wire.outgoing.uncertain == 0
+
+
+@given(windows, steps, steps)
+def test_the_losses_of_a_sender_that_restarts_and_numbers_on_are_counted(
+    window: Window, before: list[Step], after: list[Step]
+) -> None:
+    wire = Wire(False, window)
+    carry_out(wire, before)
+    wire.cut()
+    numbered = len(wire.taken) + len(wire.events_sent)
+    wire.outgoing = Outgoing(2, reliable=False, first=numbered)
+    carry_out(wire, after)
+    wire.settle()
+    wire.send(b"the last")
+    wire.settle()
+    got, issued = len(wire.delivered) + len(wire.events), len(wire.taken) + len(wire.events_sent)
+    first = 0 if wire.heard_first else numbered
+    assert wire.incoming.restarts == 0
+    assert got + wire.incoming.lost == issued - first
+
+
+def opened(window: Window) -> Wire:
+    wire = Wire(False, window)
+    wire.connect()
+    return wire
+
+
+def test_a_message_larger_than_the_window_passes_piece_by_piece() -> None:
+    wire = opened(Window(1, 1))
+    payload = bytes(range(256)) * (5 << 12)
+    assert wire.send(payload)
+    wire.pump()
+    assert len(wire.forth) == 2, "a start, and one piece"
+    while wire.forth:
+        wire.pass_one()
+        wire.handle()
+        wire.acknowledge()
+        wire.pump()
+    assert wire.delivered == [payload]
+
+
+def test_without_acknowledgements_nothing_is_taken_beyond_the_window() -> None:
+    wire = opened(Window(3, 1 << 20))
+    for _ in range(5):
+        wire.send(b"x")
+        wire.pump()
+    assert len(wire.taken) == 3
+
+
+def test_messages_that_wait_at_the_receiver_take_up_credit_over_a_reconnection() -> None:
+    wire = Wire(True, Window(3, 1 << 20))
+    for _ in range(4):
+        wire.cut()
+        wire.connect()
+        for _ in range(5):
+            wire.send(b"x")
+            wire.pump()
+            wire.pass_one()
+    assert len(wire.incoming.arrived) == 3
+
+
+def start(first: int, **changed: Any) -> Start:
+    return Start(Opening(0, changed.get("opening", 1), changed.get("incarnation", 1)), first)
+
+
+def message(sequence: int, size: int, first: int, **changed: Any) -> Message:
+    content = Content(1, 5, size, 0, size, 0)
+    opening = Opening(0, changed.get("opening", 1), changed.get("incarnation", 1))
+    return Message(opening, sequence, content, b"", memoryview(bytes(first)))
+
+
+def part(sequence: int, offset: int, size: int) -> Part:
+    return Part(Opening(0, 1, 1), sequence, offset, memoryview(bytes(size)))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        message(0, 50, 50),
+        message(2, 1 << 31, 100),
+        part(1, 20, 10),
+        part(1, 60, 10),
+        part(2, 50, 10),
+        part(1, 50, 60),
+        Event(Opening(0, 1, 1), 1, EventKind.CLOSED, ""),
+    ],
+    ids=["old", "huge", "overlap", "hole", "other", "overlong", "event"],
+)
+def test_a_frame_that_cannot_follow_is_refused(bad: Message | Part | Event) -> None:
+    incoming = Incoming(0, 7, window=Window(4, 1 << 20), max_size=1 << 30, inline=SMALL)
+    incoming.open()
+    incoming.arrive(start(1), Buffer)
+    incoming.arrive(message(1, 100, 50), Buffer)
+    with pytest.raises(FrameError):
+        incoming.arrive(bad, Buffer)
+
+
+def test_a_frame_of_an_earlier_opening_is_ignored() -> None:
+    incoming = Incoming(0, 7, window=Window(4, 1 << 20), max_size=1 << 30, inline=SMALL)
+    incoming.open()
+    incoming.open()
+    incoming.arrive(start(0, opening=2), Buffer)
+    incoming.arrive(message(5, 50, 50, opening=1), Buffer)
+    assert not incoming.arrived
+    incoming.arrive(message(0, 50, 50, opening=2), Buffer)
+    assert len(incoming.arrived) == 1
+
+
+def test_what_was_never_sent_cannot_be_acknowledged() -> None:
+    wire = opened(Window(4, 1 << 20))
+    wire.send(b"x")
+    wire.pump()
+    for ack in (Ack(Opening(0, 1, 9), 2, 1), Ack(Opening(0, 1, 9), 1, 1000)):
+        with pytest.raises(FrameError, match="only 1 and 3 were sent"):
+            wire.outgoing.acknowledge(ack)
+
+
+def test_a_sender_that_numbers_anew_is_counted_as_a_restart() -> None:
+    incoming = Incoming(0, 7, window=Window(4, 1 << 20), max_size=1 << 30, inline=SMALL)
+    incoming.open()
+    incoming.arrive(start(7), Buffer)
+    incoming.arrive(message(7, 5, 5), Buffer)
+    incoming.arrive(start(0, incarnation=2), Buffer)
+    incoming.arrive(message(0, 5, 5, incarnation=2), Buffer)
+    assert (incoming.restarts, incoming.lost, incoming.received) == (1, 0, 2)

@@ -1,0 +1,131 @@
+"""The wire codec: what is encoded is decoded, and anything else is refused."""
+
+import os
+import random
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.link import frames
+from dorad.link.frames import (
+    Ack,
+    Content,
+    Event,
+    EventKind,
+    FrameError,
+    Message,
+    Opening,
+    Part,
+    Start,
+)
+
+counts = st.integers(0, (1 << 63) - 1)
+openings = st.builds(
+    Opening, st.integers(0, 0xFFFF), st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1)
+)
+
+
+@given(
+    openings,
+    counts,
+    st.tuples(counts, st.integers(0, 255), counts, counts),
+    st.integers(0, 3),
+    st.binary(max_size=200),
+    st.binary(max_size=300),
+)
+def test_a_message_is_decoded_as_it_was_encoded(
+    opening: Opening,
+    sequence: int,
+    fields: tuple[int, int, int, int],
+    flags: int,
+    metadata: bytes,
+    payload: bytes,
+) -> None:
+    content = Content(*fields, len(payload), flags)
+    frame = frames.decode(frames.message_head(opening, sequence, content, metadata) + payload)
+    assert frame == Message(opening, sequence, content, metadata, memoryview(payload))
+
+
+@given(openings, counts, counts, st.binary(min_size=1, max_size=300))
+def test_a_part_is_decoded_as_it_was_encoded(
+    opening: Opening, sequence: int, offset: int, payload: bytes
+) -> None:
+    frame = frames.decode(frames.part_head(opening, sequence, offset) + payload)
+    assert frame == Part(opening, sequence, offset, memoryview(payload))
+
+
+@given(openings, counts, st.sampled_from(EventKind), st.text(max_size=5000))
+def test_an_event_is_decoded_with_its_text_cut(
+    opening: Opening, sequence: int, kind: EventKind, text: str
+) -> None:
+    frame = frames.decode(frames.encode_event(Event(opening, sequence, kind, text)))
+    assert isinstance(frame, Event)
+    assert frame[:3] == (opening, sequence, kind)
+    assert text.encode("utf-8", "replace").startswith(frame.text.encode())
+    assert len(frame.text.encode()) <= frames.MAX_TEXT
+
+
+@given(openings, counts, counts)
+def test_an_acknowledgement_is_decoded_as_it_was_encoded(
+    opening: Opening, sequence: int, received: int
+) -> None:
+    ack = Ack(opening, sequence, received)
+    assert frames.decode(frames.encode_ack(ack)) == ack
+
+
+@given(openings, counts)
+def test_a_start_is_decoded_as_it_was_encoded(opening: Opening, first: int) -> None:
+    assert frames.decode(frames.encode_start(Start(opening, first))) == Start(opening, first)
+
+
+def test_a_message_whose_payload_is_too_short_or_too_long_is_refused() -> None:
+    head = frames.message_head(Opening(0, 1, 2), 3, Content(0, 5, 8, 0, 8, 0), b"{}")
+    frames.decode(head + bytes(8))
+    for payload in (bytes(7), bytes(9)):
+        with pytest.raises(FrameError, match="payload of 8"):
+            frames.decode(head + payload)
+
+
+def test_a_frame_of_another_version_is_refused_by_name() -> None:
+    data = bytearray(frames.encode_ack(Ack(Opening(0, 0, 0), 0, 0)))
+    data[1] = frames.VERSION + 1
+    with pytest.raises(FrameError, match=f"version {frames.VERSION + 1}"):
+        frames.decode(bytes(data))
+
+
+def samples() -> list[bytes]:
+    opening = Opening(3, 7, 1 << 60)
+    content = Content(1, 2, 16, 0, 16, 0)
+    return [
+        frames.message_head(opening, 9, content, b'{"a":1}') + bytes(16),
+        frames.part_head(opening, 9, 1 << 20) + bytes(100),
+        frames.encode_event(Event(opening, 10, EventKind.FAILED, "exited with 1")),
+        frames.encode_ack(Ack(opening, 11, 12)),
+    ]
+
+
+def test_100000_random_frames_are_refused_or_decoded_in_bounded_memory() -> None:
+    chance = random.Random(1)
+    known = samples()
+    refused = 0
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            if number % 2:
+                data = bytearray(chance.choice(known))
+                for _ in range(chance.randint(1, 6)):
+                    data[chance.randrange(len(data))] = chance.randrange(256)
+                frame = bytes(data[: chance.randint(0, len(data))])
+            else:
+                frame = os.urandom(chance.randint(0, 120))
+            try:
+                frames.decode(frame)
+            except FrameError:
+                refused += 1
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert refused > 50_000
+    assert peak < 1 << 20

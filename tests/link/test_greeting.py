@@ -1,0 +1,119 @@
+"""Two ends that greet each other over a connection that drops anything."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.link import hello
+from dorad.link.frames import FrameError
+from dorad.link.greeting import REPEAT_S, Greeting
+from dorad.link.hello import Grant, Hello, Window
+
+GRANT = Grant(0, 1, 1, Window(1, 1))
+
+
+class End:
+    """One link process, which opens channels when it is told to."""
+
+    def __init__(self, name: str, other: str, incarnation: int) -> None:
+        self.greeting = Greeting("flow", name, incarnation, other)
+        self.incarnation = incarnation
+        self.opened: list[int] = []
+        self.offered = 0
+
+    def send(self, now_s: float) -> bytes | None:
+        if not self.greeting.due(now_s):
+            return None
+        grant = GRANT._replace(opening=self.greeting.number)
+        return self.greeting.hello({"s": grant}, now_s)
+
+    def hear(self, data: bytes, now_s: float) -> None:
+        said = hello.decode(data)
+        if self.greeting.hear(said, now_s):
+            self.opened.append(said.grants["s"].opening)
+
+
+@given(st.lists(st.booleans(), max_size=40), st.lists(st.sampled_from("abrs"), max_size=6))
+def test_both_ends_come_up_with_the_last_grants_whatever_is_dropped(
+    passes: list[bool], disturbances: list[str]
+) -> None:
+    a, b = End("a", "b", 1), End("b", "a", 2)
+    losses = iter(passes)
+    now_s = 0.0
+    a.greeting.appear(2, now_s)
+    b.greeting.appear(1, now_s)
+    for step in range(200):
+        now_s += REPEAT_S / 3
+        if step % 5 == 0 and step // 5 < len(disturbances):
+            what = disturbances[step // 5]
+            if what == "a":
+                a.greeting.restart(now_s)
+            elif what == "b":
+                b.greeting.restart(now_s)
+            elif what == "r":
+                b = End("b", "a", b.incarnation + 1)
+                b.greeting.appear(1, now_s)
+            else:
+                a.greeting.vanish(b.incarnation)
+                a.greeting.appear(b.incarnation, now_s)
+        for sender, receiver in ((a, b), (b, a)):
+            data = sender.send(now_s)
+            if data is not None and next(losses, True):
+                receiver.hear(data, now_s)
+    assert a.greeting.up and b.greeting.up
+    assert a.greeting.due_s is b.greeting.due_s is None, "they still greet each other"
+    assert a.opened[-1] == b.greeting.number
+    assert b.opened[-1] == a.greeting.number
+    assert a.greeting.status().state == "up"
+
+
+def test_another_version_is_refused_and_named() -> None:
+    a = Greeting("flow", "a", 1, "b")
+    a.appear(2, 0)
+    own = hello.decode(a.hello({}, 0))
+    assert not a.hear(msgspec.structs.replace(own, version=9, machine="b"), 0)
+    status = a.status()
+    assert status.state == "refused"
+    assert "version 9" in status.reason
+
+
+@pytest.mark.parametrize("change", [{"dataflow": "other"}, {"machine": "c" * 1000}])
+def test_a_stranger_is_refused_and_named(change: dict[str, str]) -> None:
+    a = Greeting("flow", "a", 1, "b")
+    a.appear(2, 0)
+    own = hello.decode(a.hello({}, 0))
+    said = msgspec.structs.replace(own, **({"machine": "b"} | change))
+    assert not a.hear(said, 0)
+    assert a.status().state == "refused"
+    assert len(a.status().reason) < 300
+
+
+def test_the_end_of_an_earlier_process_does_not_count() -> None:
+    a = Greeting("flow", "a", 1, "b")
+    a.appear(2, 0)
+    a.appear(3, 0)
+    assert not a.vanish(2)
+    assert a.vanish(3)
+    assert a.status().state == "absent"
+
+
+@given(st.binary(max_size=200))
+def test_what_is_no_greeting_is_refused(data: bytes) -> None:
+    with pytest.raises(FrameError):
+        hello.decode(data)
+
+
+def test_a_greeting_with_wrong_fields_is_refused() -> None:
+    said = Hello(1, "f", "m", 1, 1, None, False, {})
+    good = msgspec.to_builtins(said)
+    hello.decode(msgspec.json.encode(good))
+    numbers = [1 << 16, 1, 1, [1, 1]], [1, 1 << 32, 1, [1, 1]], [1, 1, 1, [-1, 1]]
+    wrong = [("number", "x"), ("grants", {"s": [1]}), ("heard", [1]), ("number", -1)]
+    for key, value in [*wrong, *(("grants", {"s": each}) for each in numbers)]:
+        with pytest.raises(FrameError):
+            hello.decode(msgspec.json.encode(good | {key: value}))
+    with pytest.raises(FrameError):
+        hello.decode(b" " * (hello.MAX_HELLO + 1))

@@ -1,0 +1,464 @@
+"""Link processes between two brokers, over real Zenoh sessions on loopback."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dorad.dataflow.model import QueuePolicy
+from dorad.link import frames
+from tests.daemon.clients import Program, Stage
+from tests.daemon.flows import dataflow, node
+from tests.link.certificates import Authority
+from tests.link.links import RECEIVER, SENDER, Link, Pair, lines, machines_of, pair, with_policy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENDLESS = 10**6
+BACKPRESSURE = QueuePolicy.BACKPRESSURE
+
+
+async def connect(machines: Pair, **changed: object) -> tuple[Link, Link]:
+    """Start both link processes, and wait until they have greeted each other."""
+    alpha = machines.start_alpha(**changed)
+    beta = machines.start_beta()
+    await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
+    await beta.until(lambda: beta.peer("alpha").get("state") == "up")
+    return alpha, beta
+
+
+def dropped(on: Stage, node: str) -> int:
+    """Return how many messages were dropped in the queue of a node."""
+    return sum(each.dropped for each in on.broker.stats.counters() if each.node == node)
+
+
+def taken(on: Stage, node: str) -> int:
+    """Return how many messages a node has taken."""
+    return sum(each.received for each in on.broker.stats.counters() if each.node == node)
+
+
+async def test_messages_arrive_as_they_were_sent(tmp_path: Path) -> None:
+    out, other, sent = tmp_path / "b", tmp_path / "c", tmp_path / "a"
+    async with pair() as machines:
+        alpha, beta = await connect(machines)
+        async with (
+            Program(machines.beta, "b", RECEIVER, out),
+            Program(machines.beta, "c", RECEIVER, other),
+            Program(machines.alpha, "a", SENDER, 20, 80, 0.002, sent),
+        ):
+            await beta.until(lambda: len(lines(out)) == len(lines(other)) == 20)
+        assert lines(out) == [f"{n} 10 int64 True frame" for n in range(20)]
+        assert await alpha.stop() == await beta.stop() == 0
+        assert alpha.status()["outgoing"][0]["sent"] == 20
+        assert beta.status()["incoming"][0]["received"] == 20
+
+
+@pytest.mark.parametrize("size", [8, 200, 1 << 16, frames.MAX_FRAGMENT, 5 << 20])
+async def test_messages_of_any_size_arrive_whole(size: int, tmp_path: Path) -> None:
+    out, sent = tmp_path / "b", tmp_path / "a"
+    async with pair(BACKPRESSURE, 4) as machines:
+        await connect(machines, reliable=True)
+        async with (
+            Program(machines.beta, "b", RECEIVER, out),
+            Program(machines.alpha, "a", SENDER, 10, size, 0, sent),
+        ):
+            await machines.links[1].until(lambda: len(lines(out)) == 10)
+        assert lines(out) == [f"{n} {size // 8} int64 True frame" for n in range(10)]
+
+
+STRINGS = """
+import sys
+import pyarrow as pa
+from dora import Node
+node = Node()
+deep = pa.array([{"a": [1, None], "b": "x"}, None] * int(sys.argv[1]))
+for value in (pa.array(["é", None, "abc"] * 1000), deep, pa.nulls(3), pa.array([], pa.int8())):
+    node.send_output("out", value, {"text": "x" * 3000, "numbers": [1, 2]})
+node.next(timeout=5)
+"""
+
+SHOW = """
+import hashlib, sys
+from dora import Node
+for event in Node():
+    if event["type"] == "INPUT":
+        with open(sys.argv[1], "a") as out:
+            value, meta = event["value"], event["metadata"]
+            value.validate(full=True)
+            out.write(f"{value.type} {len(value)} {value.null_count} {len(meta['text'])}\\n")
+"""
+
+
+async def test_arrays_of_any_type_arrive_with_their_metadata(tmp_path: Path) -> None:
+    out = tmp_path / "b"
+    async with pair() as machines:
+        await connect(machines)
+        async with (
+            Program(machines.beta, "b", SHOW, out),
+            Program(machines.alpha, "a", STRINGS, 500),
+        ):
+            await machines.links[1].until(lambda: len(lines(out)) == 4)
+    deep = "struct<a: list<item: int64>, b: string> 1000 500 3000"
+    assert lines(out) == ["string 3000 1000 3000", deep, "null 3 3 3000", "int8 0 0 3000"]
+
+
+async def test_backpressure_makes_the_sender_on_the_other_machine_wait(tmp_path: Path) -> None:
+    out, sent = tmp_path / "b", tmp_path / "a"
+    async with pair(BACKPRESSURE, 3) as machines:
+        alpha, beta = await connect(machines, reliable=True)
+        async with (
+            Program(machines.beta, "b", RECEIVER, out) as receiver,
+            Program(machines.alpha, "a", SENDER, 400, 8000, 0, sent),
+        ):
+            await beta.until(lambda: len(lines(out)) > 5)
+            receiver.process.send_signal(signal.SIGSTOP)
+            seen, since = -1, time.monotonic()
+
+            def stands() -> bool:
+                nonlocal seen, since
+                now = len(lines(sent))
+                if now != seen:
+                    seen, since = now, time.monotonic()
+                return time.monotonic() - since > 1
+
+            await alpha.until(stands)
+            assert seen - len(lines(out)) < 60, "it does not wait"
+            assert alpha.status()["outgoing"][0]["on_the_way"] > 0
+            receiver.process.send_signal(signal.SIGCONT)
+            await beta.until(lambda: len(lines(out)) == 400)
+        assert lines(out) == [f"{n} 1000 int64 True frame" for n in range(400)]
+        assert dropped(machines.alpha, "link") == dropped(machines.beta, "b") == 0
+
+
+async def test_a_cut_loses_exactly_what_is_counted_and_data_flows_again(tmp_path: Path) -> None:
+    out, sent = tmp_path / "b", tmp_path / "a"
+    async with pair() as machines:
+        cable = await machines.cable()
+        alpha, beta = await connect(machines)
+        async with (
+            Program(machines.beta, "b", RECEIVER, out),
+            Program(machines.alpha, "a", SENDER, ENDLESS, 2000, 0.001, sent) as sender,
+        ):
+            await beta.until(lambda: len(lines(out)) > 50)
+            await cable.cut()
+            await alpha.until(lambda: alpha.peer("beta")["state"] != "up")
+            await beta.until(lambda: beta.peer("alpha")["state"] != "up")
+            assert "no link process of alpha" in beta.peer("alpha")["reason"]
+            before = len(lines(sent))
+            await alpha.until(lambda: len(lines(sent)) > before + 300)
+            await cable.heal()
+            healed = time.monotonic()
+            arrived = len(lines(out))
+            await beta.until(lambda: len(lines(out)) > arrived + 100)
+            flowed = time.monotonic() - healed
+            sender.process.kill()
+            await sender.ended()
+            await beta.until(lambda: settled(machines, alpha, beta))
+        outgoing, incoming = alpha.status()["outgoing"][0], beta.status()["incoming"][0]
+        assert flowed < 10
+        assert outgoing["lost"] == incoming["lost"]
+        numbers = [int(line.split()[0]) for line in lines(out)]
+        assert numbers == sorted(set(numbers))
+        missing = numbers[-1] + 1 - len(numbers)
+        in_queues = dropped(machines.alpha, "link") + dropped(machines.beta, "b")
+        assert missing == outgoing["lost"] + in_queues
+        assert missing > 100
+
+
+def settled(machines: Pair, alpha: Link, beta: Link) -> bool:
+    """Whether the statuses count all messages that the link has taken."""
+    outgoing, incoming = alpha.status()["outgoing"][0], beta.status()["incoming"][0]
+    count = taken(machines.alpha, "link")
+    queued = sum(each.queued for each in machines.alpha.broker.stats.counters())
+    return (
+        queued == 0
+        and outgoing["sent"] == count
+        and incoming["received"] + outgoing["lost"] == count
+        and outgoing["on_the_way"] == 0
+    )
+
+
+async def test_nothing_of_a_reliable_channel_is_lost_in_cuts(tmp_path: Path) -> None:
+    out, sent = tmp_path / "b", tmp_path / "a"
+    async with pair(BACKPRESSURE, 5) as machines:
+        cable = await machines.cable()
+        _, beta = await connect(machines, reliable=True)
+        async with (
+            Program(machines.beta, "b", RECEIVER, out),
+            Program(machines.alpha, "a", SENDER, 600, 30_000, 0, sent),
+        ):
+            for part in (100, 300):
+                await beta.until(lambda part=part: len(lines(out)) > part)
+                await cable.cut()
+                await beta.until(lambda: beta.peer("alpha")["state"] != "up")
+                await cable.heal()
+            await beta.until(lambda: len(lines(out)) == 600)
+        assert lines(out) == [f"{n} 3750 int64 True frame" for n in range(600)]
+
+
+async def test_a_killed_link_process_is_replaced_and_data_flows_again(tmp_path: Path) -> None:
+    out, sent = tmp_path / "b", tmp_path / "a"
+    async with pair() as machines:
+        alpha, beta = await connect(machines)
+        async with (
+            Program(machines.beta, "b", RECEIVER, out),
+            Program(machines.alpha, "a", SENDER, ENDLESS, 80, 0.002, sent),
+        ):
+            await beta.until(lambda: len(lines(out)) > 20)
+            await beta.kill()
+            await alpha.until(lambda: alpha.peer("beta")["state"] == "absent")
+            beta = machines.start_beta()
+            arrived = len(lines(out))
+            await beta.until(lambda: len(lines(out)) > arrived + 50)
+            await alpha.kill()
+            await beta.until(lambda: beta.peer("alpha")["state"] == "absent")
+            machines.start_alpha()
+            arrived = len(lines(out))
+            await beta.until(lambda: len(lines(out)) > arrived + 50)
+
+
+async def test_what_a_killed_link_process_takes_with_it_is_counted(tmp_path: Path) -> None:
+    out = tmp_path / "b"
+    async with pair() as machines:
+        alpha, beta = await connect(machines)
+        async with (
+            Program(machines.beta, "b", RECEIVER, out),
+            Program(machines.alpha, "a", SENDER, ENDLESS, 2000, 0.001, tmp_path / "a") as sender,
+        ):
+            for _ in range(2):
+                arrived = len(lines(out))
+                await beta.until(lambda arrived=arrived: len(lines(out)) > arrived + 50)
+                await alpha.kill()
+                await beta.until(lambda: beta.peer("alpha")["state"] == "absent")
+                alpha = machines.start_alpha()
+            arrived = len(lines(out))
+            await beta.until(lambda: len(lines(out)) > arrived + 50)
+            sender.process.kill()
+            await sender.ended()
+            await beta.until(lambda: all_counted(machines, beta))
+            await beta.until(lambda: len(lines(out)) == taken(machines.beta, "b"))
+        numbers = [int(line.split()[0]) for line in lines(out)]
+        found = beta.status()["incoming"][0]
+        assert found["restarts"] == 0
+        assert numbers == sorted(set(numbers))
+        in_queues = dropped(machines.alpha, "link") + dropped(machines.beta, "b")
+        assert numbers[-1] + 1 - len(numbers) == found["lost"] + in_queues
+
+
+def all_counted(machines: Pair, beta: Link) -> bool:
+    """Whether beta counts all messages that the link of alpha has taken."""
+    found = beta.status()["incoming"][0]
+    queued = sum(each.queued for each in machines.alpha.broker.stats.counters())
+    return queued == 0 and found["received"] + found["lost"] == taken(machines.alpha, "link")
+
+
+async def test_a_stopped_link_process_is_noticed_within_the_lease(tmp_path: Path) -> None:
+    async with pair() as machines:
+        alpha, beta = await connect(machines)
+        beta.process.send_signal(signal.SIGSTOP)
+        await alpha.until(lambda: alpha.peer("beta")["state"] == "absent")
+        beta.process.send_signal(signal.SIGCONT)
+        await alpha.until(lambda: alpha.peer("beta")["state"] == "up")
+
+
+async def test_the_end_of_the_source_comes_after_its_messages(tmp_path: Path) -> None:
+    out, sent = tmp_path / "b", tmp_path / "a"
+    async with pair() as machines:
+        _, beta = await connect(machines)
+        async with (
+            Program(machines.beta, "b", RECEIVER, out),
+            Program(machines.alpha, "a", SENDER, 30, 80, 0, sent) as sender,
+        ):
+            assert await sender.ended() == 0
+            machines.alpha.broker.notifications.node_failed("link", "a", "exited with 3", ["x"])
+            machines.alpha.broker.notifications.close_input("link", "x")
+            await beta.until(lambda: len(beta.events()) == 2)
+            assert beta.status()["incoming"][0]["received"] in (0, 30), "the status may be older"
+            await beta.until(lambda: len(lines(out)) == 30)
+        assert beta.events() == [("a/out", "failed"), ("a/out", "closed")]
+        assert [each.get("text") for each in beta.reports if each["kind"] == "event"] == [
+            "exited with 3",
+            "",
+        ]
+
+
+async def test_a_stopped_receiver_of_one_channel_does_not_slow_another(tmp_path: Path) -> None:
+    out, other = tmp_path / "b", tmp_path / "c"
+    first = dataflow(
+        node("a"), node("d"), with_policy(node("link", x="a/out", y="d/out"), BACKPRESSURE, 3)
+    )
+    second = dataflow(
+        replace(node("link"), outputs=("out", "also")),
+        with_policy(node("b", x="link/out"), BACKPRESSURE, 3),
+        with_policy(node("c", y="link/also"), BACKPRESSURE, 3),
+    )
+    channels = [("a/out", "x", "out"), ("d/out", "y", "also")]
+    async with machines_of(first, second) as machines:
+        alpha = machines.start_alpha(
+            outgoing=[
+                {"name": name, "machine": "beta", "input": each, "reliable": True}
+                for name, each, _ in channels
+            ]
+        )
+        beta = machines.start_beta(
+            incoming=[
+                {"name": name, "machine": "alpha", "output": output} for name, _, output in channels
+            ]
+        )
+        async with (
+            Program(machines.beta, "b", RECEIVER, out) as receiver,
+            Program(machines.beta, "c", RECEIVER, other),
+            Program(machines.alpha, "a", SENDER, ENDLESS, 200_000, 0, tmp_path / "a"),
+            Program(machines.alpha, "d", SENDER, ENDLESS, 200_000, 0, tmp_path / "d"),
+        ):
+            await beta.until(lambda: len(lines(out)) > 20 and len(lines(other)) > 20)
+            receiver.process.send_signal(signal.SIGSTOP)
+            await alpha.until(lambda: status_of(alpha, "a/out")["on_the_way"] >= 20)
+            before = len(lines(other))
+            await beta.until(lambda: len(lines(other)) > before + 500)
+            assert status_of(alpha, "a/out")["lost"] == 0
+
+
+def status_of(link: Link, name: str) -> dict[str, Any]:
+    """Return the last counters of an outgoing channel."""
+    (found,) = [each for each in link.status()["outgoing"] if each["name"] == name]
+    return dict(found)
+
+
+HOSTILE = """
+import os, random, sys, time, zenoh
+from dorad.link import frames
+from dorad.link.frames import Ack, Content, Event, EventKind, Opening, Start
+config = zenoh.Config()
+for key, value in {
+    "mode": '"peer"',
+    "listen/endpoints": "[]",
+    "connect/endpoints": f'["{sys.argv[1]}"]',
+    "scouting/multicast/enabled": "false",
+}.items():
+    config.insert_json5(key, value)
+chance = random.Random(int(sys.argv[2]))
+with zenoh.open(config) as session:
+    time.sleep(1)
+    for number in range(int(sys.argv[3])):
+        opening = Opening(chance.choice((0, 0, 9)), chance.randrange(8), chance.randrange(3))
+        content = Content(1, chance.randrange(256), chance.randrange(1 << 40), 0, 40, 0)
+        data = chance.choice([
+            os.urandom(chance.randrange(100)),
+            frames.message_head(opening, chance.randrange(1 << 62), content, b"{}") + bytes(40),
+            frames.part_head(opening, 1, chance.randrange(1 << 50)) + bytes(9),
+            frames.encode_event(Event(opening, 5, EventKind.CLOSED, "x")),
+            frames.encode_ack(Ack(opening, chance.randrange(1 << 62), 0)),
+            frames.encode_start(Start(opening, 3)),
+            b'{"version": 1, "heard": [1, 2]}',
+        ])
+        sender = chance.choice(("alpha", "alpha", "stranger"))
+        kind = chance.choice(("data", "ack", "hello", "what"))
+        session.put(f"dorad/test-flow/to/beta/{sender}/{kind}", data)
+        if number % 100 == 0:
+            session.put("dorad/test-flow/alive/alpha/zz", b"")
+            time.sleep(0.001)
+"""
+
+
+async def test_nothing_that_a_peer_sends_ends_the_process(tmp_path: Path) -> None:
+    out = tmp_path / "b"
+    async with pair() as machines:
+        beta = machines.start_beta(connect=[], listen=[machines.address])
+        await beta.until(beta.status)
+        async with Program(machines.alpha, "a", HOSTILE, machines.address, 1, 5_000) as hostile:
+            assert await hostile.ended() == 0
+        assert beta.process.poll() is None
+        alpha = machines.start_alpha(listen=[], connect=[machines.address])
+        await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
+        async with (
+            Program(machines.beta, "b", RECEIVER, out),
+            Program(machines.alpha, "a", SENDER, 5, 80, 0, tmp_path / "a"),
+        ):
+            await beta.until(lambda: len(lines(out)) == 5)
+        assert lines(out) == [f"{n} 10 int64 True frame" for n in range(5)]
+
+
+async def test_the_process_ends_by_itself_when_all_its_inputs_have_and_everything_was_sent(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "b"
+    async with pair(BACKPRESSURE, 3) as machines:
+        alpha, beta = await connect(machines, reliable=True)
+        async with Program(machines.beta, "b", RECEIVER, out) as receiver:
+            await beta.until(lambda: machines.beta.broker.stats.vitals("b").connected)
+            receiver.process.send_signal(signal.SIGSTOP)
+            async with Program(machines.alpha, "a", SENDER, 20, 80, 0, tmp_path / "a") as sender:
+                assert await sender.ended() == 0
+            machines.alpha.broker.notifications.close_input("link", "x")
+            machines.alpha.broker.notifications.stop("link", "ALL_INPUTS_CLOSED")
+            await alpha.until(lambda: alpha.status()["outgoing"][0]["on_the_way"] > 0)
+            assert alpha.process.poll() is None
+            receiver.process.send_signal(signal.SIGCONT)
+            await alpha.until(lambda: alpha.process.poll() == 0)
+            await beta.until(lambda: len(lines(out)) == 20)
+            await beta.until(lambda: beta.events() == [("a/out", "closed")])
+
+
+async def test_a_channel_that_nobody_receives_is_reported() -> None:
+    async with pair() as machines:
+        alpha = machines.start_alpha()
+        machines.start_beta(channel={"name": "a/other"})
+        await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
+        assert alpha.peer("beta")["reason"] == "beta does not receive a/out"
+
+
+async def test_both_ends_prove_who_they_are(tmp_path: Path) -> None:
+    out, sent = tmp_path / "b", tmp_path / "a"
+    fleet = Authority(tmp_path / "fleet")
+    async with pair(scheme="tls") as machines:
+        alpha = machines.start_alpha(tls=fleet.issue("alpha"))
+        beta = machines.start_beta(tls=fleet.issue("beta"))
+        await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
+        async with (
+            Program(machines.beta, "b", RECEIVER, out),
+            Program(machines.alpha, "a", SENDER, 5, 3 << 20, 0, sent),
+        ):
+            await beta.until(lambda: len(lines(out)) == 5)
+
+
+async def test_a_certificate_of_another_authority_is_not_let_in(tmp_path: Path) -> None:
+    fleet, other = Authority(tmp_path / "fleet"), Authority(tmp_path / "other")
+    async with pair(scheme="tls") as machines:
+        alpha = machines.start_alpha(tls=fleet.issue("alpha"))
+        foreign = machines.start_beta(tls=other.issue("beta") | {"ca": fleet.issue("alpha")["ca"]})
+        await foreign.until(lambda: foreign.peer("alpha").get("state") == "absent")
+        good = machines.links.pop()
+        await good.kill()
+        assert alpha.peer("beta")["state"] == "absent"
+        machines.start_beta(tls=fleet.issue("beta"))
+        await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
+
+
+async def test_an_address_in_use_ends_the_process_with_the_reason() -> None:
+    async with pair() as machines:
+        first = machines.start_alpha()
+        await first.until(first.status)
+        second = Link(machines.beta, {"dataflow": "x", "machine": "y"} | first_address(machines))
+        machines.links.append(second)
+        await second.until(lambda: second.process.poll() is not None)
+        assert second.process.returncode == 1
+        assert b"the link cannot be opened" in second.errors
+
+
+def first_address(machines: Pair) -> dict[str, list[str]]:
+    return {"listen": [machines.address]}
+
+
+async def test_a_wrong_configuration_ends_the_process_with_the_reason() -> None:
+    async with pair() as machines:
+        link = Link(machines.alpha, {"dataflow": "x", "machine": "not a/key"})
+        machines.links.append(link)
+        await link.until(lambda: link.process.poll() is not None and link.errors)
+        assert link.process.returncode == 1
+        assert b"the configuration of the link is not valid" in link.errors
