@@ -131,6 +131,7 @@ def test_another_machine_is_refused_and_this_one_is_not(instances: Instances) ->
     assert "no dorad is running" in near.stderr
 
 
+@pytest.mark.usefixtures("ended_afterwards")
 def test_a_dynamic_node_finds_the_daemon_of_its_port(instances: Instances, tmp_path: Path) -> None:
     flow = tmp_path / "flow.yml"
     flow.write_text(FLOW)
