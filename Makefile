@@ -63,6 +63,7 @@ faults: $(VENV)/.dev native ## Inflict faults on running dataflows and look for 
 wheels: $(BIN)/python ## Build a wheel with the C part and one of pure Python into dist/
 	DORAD_NATIVE=1 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	DORAD_NATIVE=0 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/*.whl
 
 deb: ## Build the Debian packages into dist/
 	packaging/deb.sh

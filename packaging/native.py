@@ -39,7 +39,7 @@ FLAGS = (
 )
 
 OLDEST_GLIBC = 17
-"""Minor version of the oldest glibc 2.x that wheels are marked for: that of Python 3.11's own."""
+"""Minor version of the oldest glibc 2.x that wheels are marked for: that of manylinux2014."""
 
 GLIBC = {"libc.so.6", "ld-linux-aarch64.so.1"}
 
@@ -58,7 +58,7 @@ def main() -> int:
     if arguments.tag:
         print(f"cp311-abi3-{platform_tag(arguments.tag)}")
         return 0
-    path: Path = arguments.output / abi.EXTENSION.name
+    path: Path = arguments.output.resolve() / abi.EXTENSION.name
     wish = os.environ.get("DORAD_NATIVE", "")
     if wish == "0" or is_current(path):
         return 0
@@ -76,7 +76,7 @@ def main() -> int:
 
 
 def is_current(path: Path) -> bool:
-    """Return True if the extension was compiled from the present sources."""
+    """Return True if the extension was compiled from the present sources, for this machine."""
     return path.exists() and str(abi.fingerprint()).encode() in path.read_bytes()
 
 

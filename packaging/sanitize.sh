@@ -25,7 +25,7 @@ DORAD_NATIVE=1 CC=$compiler "$python" packaging/native.py -- \
 # leak of ours.
 export DORAD_NATIVE=1 PYTHONPATH="$place:$place/dorad/compat" PYTHONMALLOC=malloc
 export ASAN_OPTIONS="detect_leaks=0:abort_on_error=1:log_path=$reports/address"
-export UBSAN_OPTIONS="print_stacktrace=1:abort_on_error=1:log_path=$reports/undefined"
+export UBSAN_OPTIONS="print_stacktrace=1:abort_on_error=1"
 LD_PRELOAD=$("$compiler" -print-file-name=libasan.so)
 export LD_PRELOAD
 "$python" -c 'from dorad.shm import native; print(native.describe(), native.__file__)'
@@ -33,7 +33,8 @@ export LD_PRELOAD
 status=0
 "$python" -m pytest -n 2 --dist worksteal --timeout 600 -p no:cacheprovider "$@" || status=$?
 
-# A report of a process whose end a test expects would go unnoticed.
+# A report of a process whose end a test expects would go unnoticed. (Undefined behaviour is reported
+# on stderr, whatever the options say, and aborts the process.)
 for report in "$reports"/*; do
     [ -e "$report" ] || continue
     echo "--- $report" >&2

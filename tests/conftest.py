@@ -13,6 +13,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from dorad.shm import native
 from tests.harness.daemon import Daemon, daemon, emptied
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ def _command(process: psutil.Process) -> str:
 def _is_library(target: str) -> bool:
     """Tell whether a descriptor belongs to something a library opens once for the process."""
     return target in ("/dev/urandom", "/dev/null") or target.endswith((".so", ".db", ".lock"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which data plane was tested."""
+    terminalreporter.line(f"data plane: {native.describe()}")
 
 
 @pytest.fixture(autouse=True)

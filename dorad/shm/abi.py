@@ -6,7 +6,7 @@ compares them when it loads it.
 
 from __future__ import annotations
 
-import hashlib
+import platform
 import struct
 from pathlib import Path
 
@@ -40,11 +40,14 @@ def header() -> str:
 
 
 def fingerprint() -> str | None:
-    """Return a digest of the C sources and the layout; None where there are no sources."""
+    """Return a digest of the C sources, the layout and the machine; None without sources."""
     sources = sorted(SOURCES.glob("*.[ch]"))
     if not sources:
         return None
-    digest = hashlib.sha256(header().encode())
+    import hashlib  # here, because installed packages have no use for it
+
+    # The machine, because a source tree may be copied from one to another with all that is in it.
+    digest = hashlib.sha256(f"{platform.machine()}\n{header()}".encode())
     for path in sources:
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)}\n".encode())

@@ -60,8 +60,10 @@ def test_installing_enables_and_starts_nothing(plain: Robot, deb: Path) -> None:
 
     assert plain.attempt("systemctl", "is-enabled", UNIT).stdout.strip() == "disabled"
     assert plain.attempt("systemctl", "is-active", UNIT).stdout.strip() == "inactive"
-    assert plain.exec("dora", "--version").startswith("dora ")
-    assert plain.exec("dorad", "--version").startswith("dorad ")
+    for program in ("dora", "dorad"):
+        version, plane = plain.exec(program, "--version").splitlines()
+        assert version.startswith(f"{program} ")
+        assert plane == "data plane: native"
     assert "dorad-node" in plain.exec("getent", "passwd", "dorad-node")
     assert plain.exec("getent", "group", "dorad")
     assert plain.exec("stat", "-c", "%a %U", "/run/dorad").split() == ["755", "root"]

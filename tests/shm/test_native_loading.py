@@ -49,7 +49,10 @@ def extension(tree: Path) -> Path:
 
 
 def sources(tree: Path) -> list[Path]:
-    return sorted((tree / "dorad/shm/native").glob("*.[ch]"))
+    found = sorted((tree / "dorad/shm/native").glob("*.[ch]"))
+    if not found:
+        pytest.skip("an installed package has no sources")
+    return found
 
 
 def move_a_word(tree: Path) -> None:
@@ -74,9 +77,13 @@ def test_another_value_is_an_error(tree: Path) -> None:
     assert "DORAD_NATIVE must be 0 or 1, not 'yes'" in done.stderr.splitlines()[-1]
 
 
-def test_without_sources_it_is_not_compared_with_them(tree: Path) -> None:
-    for source in sources(tree):
+def remove_sources(tree: Path) -> None:
+    for source in (tree / "dorad/shm/native").glob("*.[ch]"):
         source.unlink()
+
+
+def test_without_sources_it_is_not_compared_with_them(tree: Path) -> None:
+    remove_sources(tree)
     assert load(tree).stdout == "native\n"
 
 
@@ -89,9 +96,13 @@ def add_a_source(tree: Path) -> None:
     (tree / "dorad/shm/native/more.c").write_text("/* newer */\n")
 
 
+def move_a_word_beside_sources(tree: Path) -> None:
+    assert sources(tree)
+    move_a_word(tree)
+
+
 def move_a_word_without_sources(tree: Path) -> None:
-    for source in sources(tree):
-        source.unlink()
+    remove_sources(tree)
     move_a_word(tree)
 
 
@@ -109,7 +120,7 @@ def remove(tree: Path) -> None:
         (remove, "_native.abi3.so is not built"),
         (change_a_source, "_native.abi3.so is older than its sources"),
         (add_a_source, "_native.abi3.so is older than its sources"),
-        (move_a_word, "_native.abi3.so is older than its sources"),
+        (move_a_word_beside_sources, "_native.abi3.so is older than its sources"),
         (
             move_a_word_without_sources,
             "_native.abi3.so has another layout: RING_TAIL is 16, not 17",

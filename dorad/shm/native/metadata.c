@@ -168,8 +168,8 @@ static PyObject *get_number(struct text *from)
         return NULL;
     memcpy(digits, start, size);
     digits[size] = 0;
-    if (!real)
-        return PyLong_FromLongLong(strtoll(digits, NULL, 10));
+    if (!real) /* strtoll, compiled here, would need the newest glibc wherever it runs */
+        return PyLong_FromString(digits, NULL, 10);
     double number = PyOS_string_to_double(digits, NULL, NULL);
     return number == -1.0 && PyErr_Occurred() ? NULL : PyFloat_FromDouble(number);
 }
