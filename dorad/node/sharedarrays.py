@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import weakref
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from dorad.shm.steps import twin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import pyarrow as pa
     from numpy.typing import DTypeLike, NDArray
@@ -26,10 +27,11 @@ class SharedArray(weakref.ref["NDArray[Any]"]):
     no longer uses the sample.
     """
 
-    __slots__ = ("address", "encoded", "sample")
+    __slots__ = ("address", "encoded", "identity", "sample")
 
     sample: Sample
     address: int
+    identity: int
     encoded: Encoded
 
     def freeze(self) -> None:
@@ -67,10 +69,7 @@ class SharedArrays(SharedArraysState):
             TypeError: the shape is neither an integer nor a sequence of integers.
             RuntimeError: /dev/shm is full.
         """
-        import numpy as np
-
-        from dorad.shm import arrow
-
+        np, code_of = _load()
         kind = np.dtype(dtype)
         if kind.kind not in "iuf" or not kind.isnative or kind.itemsize > 8:
             raise ValueError(
@@ -90,16 +89,19 @@ class SharedArrays(SharedArraysState):
         shared_arrays = SharedArray(array, self._release)
         shared_arrays.sample = sample
         shared_arrays.address = mapping.address() + sample.offset
-        shared_arrays.encoded = (arrow.code_of(kind), length, 0, size, ())
-        self._by_id[id(array)] = self._by_address[shared_arrays.address] = shared_arrays
+        shared_arrays.encoded = (code_of(kind), length, 0, size, ())
+        shared_arrays.identity = id(array)
+        self._by_id[shared_arrays.identity] = self._by_address[shared_arrays.address] = (
+            shared_arrays
+        )
         return array
 
     def _release(self, shared_arrays: weakref.ref[NDArray[Any]]) -> None:
         if isinstance(shared_arrays, SharedArray):
             if self._by_address.get(shared_arrays.address) is shared_arrays:
                 del self._by_address[shared_arrays.address]
-            for key in [key for key, known in self._by_id.items() if known is shared_arrays]:
-                del self._by_id[key]
+            if self._by_id.get(shared_arrays.identity) is shared_arrays:
+                del self._by_id[shared_arrays.identity]
             self._pool.give_back(shared_arrays.sample)
 
     def find(self, data: Any) -> tuple[SharedArray | None, Encoded] | None:
@@ -142,9 +144,21 @@ def _in_place(shared_arrays: SharedArray, encoded: Encoded) -> tuple[SharedArray
     return None, encoded
 
 
+@functools.cache
+def _load() -> tuple[Any, Callable[[Any], int]]:
+    """Import numpy and Arrow at the first array."""
+    import numpy as np
+
+    from dorad.shm import arrow
+
+    return np, arrow.code_of
+
+
 def _extent(shape: SupportsIndex | Iterable[SupportsIndex]) -> tuple[int, ...]:
     """Return a shape as plain integers. numpy would derive a -1 from the size of the segment."""
     extent: tuple[int, ...]
+    if type(shape) is int and shape >= 0:
+        return (shape,)
     try:
         extent = (operator.index(shape),)  # type: ignore[arg-type]  # this finds out
     except TypeError:

@@ -71,7 +71,7 @@ static void borrow_dealloc(PyObject *object)
         atomic_store_explicit(self->slot, 0, memory_order_release);
         /* An error here (no memory) only loses a slot; whatever else is under way must not see it. */
         if (PyList_Append(self->free, self->number) < 0)
-            PyErr_WriteUnraisable(object);
+            PyErr_WriteUnraisable(self->free);
         PyBuffer_Release(&self->memory);
     }
     Py_XDECREF(self->number);
