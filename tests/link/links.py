@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dorad.dataflow.model import NodeSpec, QueuePolicy
 from dorad.launch.helper import LINK
 from dorad.node.attach import CONFIG
-from tests.daemon.clients import Stage, stage
+from tests.daemon.clients import Program, Stage, stage
 from tests.daemon.flows import dataflow, node
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.model import Dataflow
 
-DEADLINE_S = 20.0
+DEADLINE_S = 40.0
 
 SENDER = """
 import sys, time
@@ -150,6 +150,22 @@ class Link:
             channel.close()
 
 
+class Connected(Program):
+    """A program whose node is connected when the context begins: it misses no message."""
+
+    def __init__(self, on: Stage, node_id: str, program: str, *args: object) -> None:
+        super().__init__(on, node_id, program, *args)
+        self._event = ("connected", node_id)
+        self._events = on.events
+        self._before = on.events.count(self._event)
+
+    async def __aenter__(self) -> Connected:
+        async with asyncio.timeout(DEADLINE_S):
+            while self._events.count(self._event) == self._before:  # noqa: ASYNC110 - a plain list
+                await asyncio.sleep(0.01)
+        return self
+
+
 class Relay:
     """A TCP cable that can be cut."""
 
@@ -157,7 +173,7 @@ class Relay:
         self.port = free_port()
         self._target = target
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.ChannelWriter] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -179,7 +195,7 @@ class Relay:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._writers.clear()
 
-    async def _serve(self, reader: asyncio.ChannelReader, writer: asyncio.ChannelWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
@@ -191,7 +207,7 @@ class Relay:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _copy(self, source: asyncio.ChannelReader, sink: asyncio.ChannelWriter) -> None:
+    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(1 << 16):
                 sink.write(data)

@@ -14,7 +14,17 @@ from dorad.link import frames
 from tests.daemon.clients import Program, Stage
 from tests.daemon.flows import dataflow, node
 from tests.link.certificates import Authority
-from tests.link.links import RECEIVER, SENDER, Link, Pair, lines, machines_of, pair, with_policy
+from tests.link.links import (
+    RECEIVER,
+    SENDER,
+    Connected,
+    Link,
+    Pair,
+    lines,
+    machines_of,
+    pair,
+    with_policy,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,8 +57,8 @@ async def test_messages_arrive_as_they_were_sent(tmp_path: Path) -> None:
     async with pair() as machines:
         alpha, beta = await connect(machines)
         async with (
-            Program(machines.beta, "b", RECEIVER, out),
-            Program(machines.beta, "c", RECEIVER, other),
+            Connected(machines.beta, "b", RECEIVER, out),
+            Connected(machines.beta, "c", RECEIVER, other),
             Program(machines.alpha, "a", SENDER, 20, 80, 0.002, sent),
         ):
             await beta.until(lambda: len(lines(out)) == len(lines(other)) == 20)
@@ -64,7 +74,7 @@ async def test_messages_of_any_size_arrive_whole(size: int, tmp_path: Path) -> N
     async with pair(BACKPRESSURE, 4) as machines:
         await connect(machines, reliable=True)
         async with (
-            Program(machines.beta, "b", RECEIVER, out),
+            Connected(machines.beta, "b", RECEIVER, out),
             Program(machines.alpha, "a", SENDER, 10, size, 0, sent),
         ):
             await machines.links[1].until(lambda: len(lines(out)) == 10)
@@ -99,7 +109,7 @@ async def test_arrays_of_any_type_arrive_with_their_metadata(tmp_path: Path) -> 
     async with pair() as machines:
         await connect(machines)
         async with (
-            Program(machines.beta, "b", SHOW, out),
+            Connected(machines.beta, "b", SHOW, out),
             Program(machines.alpha, "a", STRINGS, 500),
         ):
             await machines.links[1].until(lambda: len(lines(out)) == 4)
@@ -112,7 +122,7 @@ async def test_backpressure_makes_the_sender_on_the_other_machine_wait(tmp_path:
     async with pair(BACKPRESSURE, 3) as machines:
         alpha, beta = await connect(machines, reliable=True)
         async with (
-            Program(machines.beta, "b", RECEIVER, out) as receiver,
+            Connected(machines.beta, "b", RECEIVER, out) as receiver,
             Program(machines.alpha, "a", SENDER, 400, 8000, 0, sent),
         ):
             await beta.until(lambda: len(lines(out)) > 5)
@@ -141,7 +151,7 @@ async def test_a_cut_loses_exactly_what_is_counted_and_data_flows_again(tmp_path
         cable = await machines.cable()
         alpha, beta = await connect(machines)
         async with (
-            Program(machines.beta, "b", RECEIVER, out),
+            Connected(machines.beta, "b", RECEIVER, out),
             Program(machines.alpha, "a", SENDER, ENDLESS, 2000, 0.001, sent) as sender,
         ):
             await beta.until(lambda: len(lines(out)) > 50)
@@ -189,7 +199,7 @@ async def test_nothing_of_a_reliable_channel_is_lost_in_cuts(tmp_path: Path) -> 
         cable = await machines.cable()
         _, beta = await connect(machines, reliable=True)
         async with (
-            Program(machines.beta, "b", RECEIVER, out),
+            Connected(machines.beta, "b", RECEIVER, out),
             Program(machines.alpha, "a", SENDER, 600, 30_000, 0, sent),
         ):
             for part in (100, 300):
@@ -206,7 +216,7 @@ async def test_a_killed_link_process_is_replaced_and_data_flows_again(tmp_path: 
     async with pair() as machines:
         alpha, beta = await connect(machines)
         async with (
-            Program(machines.beta, "b", RECEIVER, out),
+            Connected(machines.beta, "b", RECEIVER, out),
             Program(machines.alpha, "a", SENDER, ENDLESS, 80, 0.002, sent),
         ):
             await beta.until(lambda: len(lines(out)) > 20)
@@ -227,7 +237,7 @@ async def test_what_a_killed_link_process_takes_with_it_is_counted(tmp_path: Pat
     async with pair() as machines:
         alpha, beta = await connect(machines)
         async with (
-            Program(machines.beta, "b", RECEIVER, out),
+            Connected(machines.beta, "b", RECEIVER, out),
             Program(machines.alpha, "a", SENDER, ENDLESS, 2000, 0.001, tmp_path / "a") as sender,
         ):
             for _ in range(2):
@@ -271,7 +281,7 @@ async def test_the_end_of_the_source_comes_after_its_messages(tmp_path: Path) ->
     async with pair() as machines:
         _, beta = await connect(machines)
         async with (
-            Program(machines.beta, "b", RECEIVER, out),
+            Connected(machines.beta, "b", RECEIVER, out),
             Program(machines.alpha, "a", SENDER, 30, 80, 0, sent) as sender,
         ):
             assert await sender.ended() == 0
@@ -311,8 +321,8 @@ async def test_a_stopped_receiver_of_one_channel_does_not_slow_another(tmp_path:
             ]
         )
         async with (
-            Program(machines.beta, "b", RECEIVER, out) as receiver,
-            Program(machines.beta, "c", RECEIVER, other),
+            Connected(machines.beta, "b", RECEIVER, out) as receiver,
+            Connected(machines.beta, "c", RECEIVER, other),
             Program(machines.alpha, "a", SENDER, ENDLESS, 200_000, 0, tmp_path / "a"),
             Program(machines.alpha, "d", SENDER, ENDLESS, 200_000, 0, tmp_path / "d"),
         ):
@@ -377,7 +387,7 @@ async def test_nothing_that_a_peer_sends_ends_the_process(tmp_path: Path) -> Non
         alpha = machines.start_alpha(listen=[], connect=[machines.address])
         await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
         async with (
-            Program(machines.beta, "b", RECEIVER, out),
+            Connected(machines.beta, "b", RECEIVER, out),
             Program(machines.alpha, "a", SENDER, 5, 80, 0, tmp_path / "a"),
         ):
             await beta.until(lambda: len(lines(out)) == 5)
@@ -390,7 +400,7 @@ async def test_the_process_ends_by_itself_when_all_its_inputs_have_and_everythin
     out = tmp_path / "b"
     async with pair(BACKPRESSURE, 3) as machines:
         alpha, beta = await connect(machines, reliable=True)
-        async with Program(machines.beta, "b", RECEIVER, out) as receiver:
+        async with Connected(machines.beta, "b", RECEIVER, out) as receiver:
             await beta.until(lambda: machines.beta.broker.stats.vitals("b").connected)
             receiver.process.send_signal(signal.SIGSTOP)
             async with Program(machines.alpha, "a", SENDER, 20, 80, 0, tmp_path / "a") as sender:
@@ -421,7 +431,7 @@ async def test_both_ends_prove_who_they_are(tmp_path: Path) -> None:
         beta = machines.start_beta(tls=fleet.issue("beta"))
         await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
         async with (
-            Program(machines.beta, "b", RECEIVER, out),
+            Connected(machines.beta, "b", RECEIVER, out),
             Program(machines.alpha, "a", SENDER, 5, 3 << 20, 0, sent),
         ):
             await beta.until(lambda: len(lines(out)) == 5)
