@@ -17,6 +17,7 @@ from dorad.node.attachment import Attachment
 from dorad.node.payload import pack
 from dorad.shm import doorbell, layout
 from dorad.shm.arrow import UINT8_CODE
+from dorad.shm.fence import fence
 from dorad.shm.mapping import Mapping
 from dorad.shm.ring import Inlet, Outlet, Peer
 
@@ -89,6 +90,7 @@ def push(outlet: Outlet, payload: bytes) -> None:
     stamp = time.time_ns()
     entry = layout.ENTRY.pack(stamp, size, 0, size, 0, 0, 0, 0, 0, UINT8_CODE, 0, 0)
     outlet.push(entry + payload, size, stamp)
+    fence()
     outlet.peer.wake()
 
 
