@@ -70,8 +70,8 @@ class Outgoing:
         self._resumed = first
         self._acked = first
         """The receiver may still hold what lies from here to `_resumed`."""
-        self._written_off = first
-        """Everything before this number that is not kept has been counted, if it was lost."""
+        self._unkept: deque[int] = deque()
+        """The numbers of messages that were sent, are not kept, and are not acknowledged."""
         self._items: deque[_Taken | _Happened] = deque()
         self._cursor = 0
         """How many of `_items` have been sent completely in this opening."""
@@ -157,6 +157,7 @@ class Outgoing:
             self._cursor += 1
         else:
             del self._items[self._cursor]
+            self._unkept.append(item.sequence)
 
     def acknowledge(self, ack: Ack) -> None:
         """Take back credit. An acknowledgement of an earlier opening has no effect.
@@ -181,6 +182,8 @@ class Outgoing:
         while self._cursor and self._items[0].sequence < sequence:
             self._items.popleft()
             self._cursor -= 1
+        while self._unkept and self._unkept[0] < sequence:
+            self._unkept.popleft()
 
     def open(self, grant: Grant) -> None:
         """Begin to send under a new grant, again from the first message that is missing there."""
@@ -201,16 +204,13 @@ class Outgoing:
         while self._items and self._items[0].sequence < self._acked:
             self._items.popleft()
         self._cursor = sum(1 for item in self._items if item.sequence < resume)
-        # Of what was sent completely, the receiver lacks everything from `resume` on. Some of it is
-        # kept, and some was given up at an earlier opening.
-        start = max(resume, self._written_off)
-        kept = sum(1 for item in self._items if item.sequence >= start)
-        gone = max(0, self._next - start - kept)
+        # The receiver lacks everything from `resume` on, and these are not kept to be sent again.
+        gone = sum(1 for sequence in self._unkept if sequence >= resume)
+        self._unkept.clear()
         if known:
             self.lost += gone
         else:
             self.uncertain += gone
-        self._written_off = max(start, self._next)
         unsent = len(self._items) > self._cursor
         self._handled = self._items[self._cursor].sequence if unsent else self._next
         if not known:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dorad.link import frames
@@ -197,6 +197,7 @@ def test_a_reliable_channel_delivers_everything_once_and_in_order(
 
 
 @given(windows, steps)
+@example(Window(1, 1), [("connect", 0), ("send", 0), ("connect", 0), ("pump", 0)])
 def test_every_loss_of_an_unreliable_channel_is_counted_at_both_ends(
     window: Window, what: list[Step]
 ) -> None:
