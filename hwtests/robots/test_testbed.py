@@ -36,7 +36,7 @@ def test_two_robots_boot_and_keep_their_files_over_a_power_cut(bed: Testbed) -> 
     assert len(journal) == 4
     assert first_boot
 
-    with pytest.raises(RobotError, match="exit code 3\nsaid"):
+    with pytest.raises(RobotError, match="exit code 3\noutput"):
         two.sh("echo output >&2; exit 3")
     assert two.attempt("false").returncode == 1
     with pytest.raises(RobotError, match=r"not done after 0\.2 s"):
