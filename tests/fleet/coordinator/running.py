@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.client import connect
+from websockets.protocol import State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -111,8 +112,15 @@ async def connected(process: Process, **headers: str) -> AsyncIterator[Any]:
     """Open a WebSocket with the token, or with other headers."""
     sent = headers or {"Authorization": f"Bearer {process.token}"}
     async with asyncio.timeout(DEADLINE_S):
-        async with connect(process.url, additional_headers=sent, compression=None) as connection:
+        connection = await connect(process.url, additional_headers=sent, compression=None)
+        try:
             yield connection
+        finally:
+            # Closing one that its peer has just closed may meet a transport without a loop.
+            if connection.state is State.OPEN:
+                await connection.close()
+            else:
+                await connection.wait_closed()
 
 
 @asynccontextmanager
