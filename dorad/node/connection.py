@@ -312,8 +312,12 @@ class DaemonConnection(ConnectionState):
         try:
             if self._draining or self.lost:
                 return False
-            number = self._begin_request("grow", {"size": size}, [])
-            self._handlers[number] = functools.partial(_pass_on, arrived)
+            handler = functools.partial(_pass_on, arrived)
+            self._begin_request("grow", {"size": size}, (), handler)
+        except ConnectionError as error:
+            # What has a sample already is sent all the same.
+            _log.debug("no segment ahead of need: %s", error)
+            return False
         finally:
             self._lock.release()
         return True
@@ -333,16 +337,8 @@ class DaemonConnection(ConnectionState):
                     "this was called in a signal handler that has interrupted the node while it "
                     "was reading packets of its daemon; set a flag there, and do it later"
                 )
-            # A signal handler may call this meanwhile: each request has its own answer.
-            self._asked += 1
-            number = self._asked
-            request = (kind, {**fields, "ask": number}, list(fds))
-            self._requests[number] = request
+            number = self._begin_request(kind, fields, fds)
             try:
-                try:
-                    protocol.send(self._socket, *request)
-                except (BrokenPipeError, ConnectionResetError):
-                    raise ConnectionError("the daemon has closed the connection") from None
                 while number not in self._answers:
                     if self.lost:
                         raise ConnectionError("the daemon has closed the connection")
@@ -352,18 +348,36 @@ class DaemonConnection(ConnectionState):
                 self._requests.pop(number, None)
             return self._answers.pop(number)
 
-    def _begin_request(self, kind: str, fields: dict[str, Any], fds: Sequence[int]) -> int:
-        """Send a request, and return its number. The caller holds the lock."""
+    def _begin_request(
+        self,
+        kind: str,
+        fields: dict[str, Any],
+        fds: Sequence[int],
+        handler: Callable[[protocol.Packet], None] | None = None,
+    ) -> int:
+        """Send a request, and return its number. The caller holds the lock.
+
+        `handler` gets the answer; without one, it is in `_answers`.
+
+        Raises:
+            ConnectionError: the connection was closed.
+            ProtocolError: the packet would be too large.
+        """
         # A signal handler may do so meanwhile: each request has its own answer.
         self._asked += 1
         number = self._asked
         request = (kind, {**fields, "ask": number}, list(fds))
         self._requests[number] = request
+        if handler is not None:
+            self._handlers[number] = handler
         try:
             protocol.send(self._socket, *request)
-        except (BrokenPipeError, ConnectionResetError):
-            del self._requests[number]
-            raise ConnectionError("the daemon is gone") from None
+        except BaseException as error:
+            self._requests.pop(number, None)
+            self._handlers.pop(number, None)
+            if isinstance(error, BrokenPipeError | ConnectionResetError):
+                raise ConnectionError("the daemon has closed the connection") from None
+            raise
         return number
 
     def _take_answer(self, packet: protocol.Packet) -> None:

@@ -38,6 +38,17 @@ def _segment() -> int:
     return memory
 
 
+def test_a_daemon_that_has_exited_is_not_asked_for_memory_ahead_of_need(
+    daemon: FakeDaemon,
+) -> None:
+    connection = connection_to(daemon)
+    daemon.disconnect()
+    assert not connection.grow_ahead(1 << 20, pytest.fail)
+    with pytest.raises(ConnectionError, match="the daemon has closed the connection"):
+        connection.grow(1 << 20)
+    connection.done()
+
+
 # -- a daemon that comes late ----------------------------------------------------------------
 
 
