@@ -87,6 +87,15 @@ class AsyncMethods(ABC):
         params = m.Wait(dataflow=dataflow, until=until, timeout=timeout)
         return await self.call("dataflow.wait", params, m.DataflowState)
 
+    async def open_barrier(self, dataflow: str) -> None:
+        """Open the start barrier of a dataflow that was started with `hold`."""
+        await self.call("dataflow.open", m.Ref(dataflow=dataflow), m.Nothing)
+
+    async def update(self, dataflow: str, descriptor: dict[str, Any], share: m.Share) -> m.Changed:
+        """Change this machine's share of a running dataflow to a new descriptor and placement."""
+        params = m.Update(dataflow=dataflow, descriptor=descriptor, share=share)
+        return await self.call("dataflow.update", params, m.Changed)
+
     async def stop(
         self, dataflow: str | None = None, *, grace: float | None = None, force: bool = False
     ) -> m.DataflowState:

@@ -85,6 +85,15 @@ class Methods(ABC):
         params = m.Wait(dataflow=dataflow, until=until, timeout=timeout)
         return self.call("dataflow.wait", params, m.DataflowState)
 
+    def open_barrier(self, dataflow: str) -> None:
+        """Open the start barrier of a dataflow that was started with `hold`."""
+        self.call("dataflow.open", m.Ref(dataflow=dataflow), m.Nothing)
+
+    def update(self, dataflow: str, descriptor: dict[str, Any], share: m.Share) -> m.Changed:
+        """Change this machine's share of a running dataflow to a new descriptor and placement."""
+        params = m.Update(dataflow=dataflow, descriptor=descriptor, share=share)
+        return self.call("dataflow.update", params, m.Changed)
+
     def stop(
         self, dataflow: str | None = None, *, grace: float | None = None, force: bool = False
     ) -> m.DataflowState:

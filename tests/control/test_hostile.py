@@ -75,7 +75,7 @@ async def test_an_invalid_frame(tmp_path: Path, frame: Any, id_: int | None, wor
             "dataflow.wait",
             {"dataflow": "x", "until": "spawn"},
             "bad-request",
-            "expected one of `spawned`, `running`, `ended`",
+            "expected one of `spawned`, `ready`, `running`, `ended`",
         ),
     ],
 )

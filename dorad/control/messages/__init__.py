@@ -42,6 +42,7 @@ from dorad.control.messages.nodes import (
     Subscriber,
 )
 from dorad.control.messages.params import Param, ParamList, ParamRef, ParamSet
+from dorad.control.messages.shares import LinkChannel, LinkPeer, LinkTls, Share, Update
 from dorad.control.messages.table import METHODS, Method
 from dorad.control.messages.topics import (
     EdgeStats,
@@ -63,11 +64,12 @@ __all__ = [
     "METHODS", "PROTOCOL", "Cancel", "Changed", "DaemonStatus", "DataflowDetail",
     "DataflowInfo", "DataflowList", "DataflowState", "EdgeNew", "EdgeRef", "EdgeStats",
     "Enable", "Error", "ErrorCode", "Event", "Failure", "Hello", "Interface", "InterfaceRates",
-    "LogLine", "LogLines", "LogRead", "Method", "Network", "NodeAdd", "NodeDetail", "NodeInfo",
-    "NodeList", "NodeMetrics", "NodeRef", "NodeReplace", "NodeResult", "NodeStatus", "NodeStop",
-    "Nothing", "Param", "ParamList", "ParamRef", "ParamSet", "Published", "Ref", "Reply",
-    "Request", "Restarted", "Shutdown", "Start", "Started", "Status", "Stop", "Struct",
-    "Subscriber", "Top", "TopicHeader", "TopicInfo", "TopicList", "TopicPublish", "TopicRate",
-    "TopicRates", "TopicSubscribe", "TopicWatch", "Until", "Wait", "Watch", "Welcome"
+    "LinkChannel", "LinkPeer", "LinkTls", "LogLine", "LogLines", "LogRead", "Method", "Network",
+    "NodeAdd", "NodeDetail", "NodeInfo", "NodeList", "NodeMetrics", "NodeRef", "NodeReplace",
+    "NodeResult", "NodeStatus", "NodeStop", "Nothing", "Param", "ParamList", "ParamRef",
+    "ParamSet", "Published", "Ref", "Reply", "Request", "Restarted", "Share", "Shutdown",
+    "Start", "Started", "Status", "Stop", "Struct", "Subscriber", "Top", "TopicHeader",
+    "TopicInfo", "TopicList", "TopicPublish", "TopicRate", "TopicRates", "TopicSubscribe",
+    "TopicWatch", "Until", "Update", "Wait", "Watch", "Welcome"
 ]
 # fmt: on

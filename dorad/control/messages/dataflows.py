@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from dorad.control.messages.base import Struct
+from dorad.control.messages.shares import LinkPeer, Share
 
 Status = Literal["starting", "running", "stopping", "finished", "failed"]
 
@@ -26,6 +27,12 @@ class Start(Struct):
     exit_when_nodes_finish: bool | None = None
     hot_reload: bool = False
     """Whether operators are reloaded, and nodes restarted, when their Python files change."""
+    uuid: str | None = None
+    """Names the run; by default a new one. A run that has ended may be started again under it."""
+    share: Share | None = None
+    """The part of the dataflow that this machine runs; None means all of it."""
+    hold: float | None = None
+    """Keep the start barrier closed until `dataflow.open`, for so many seconds; then fail."""
 
 
 class Started(Struct):
@@ -41,11 +48,14 @@ class Ref(Struct):
     dataflow: str | None = None
 
 
-Until = Literal["spawned", "running", "ended"]
+Until = Literal["spawned", "ready", "running", "ended"]
 
 
 class Wait(Struct):
     """Wait until a dataflow has reached a state: all nodes spawned, all nodes running, or its end.
+
+    `ready` means that only `dataflow.open` is missing: all nodes wait at the start barrier, and all
+    links to other machines are up.
 
     Fails with `deadline` after `timeout` seconds.
     """
@@ -80,6 +90,10 @@ class DataflowState(Struct):
     status: Status
     results: list[NodeResult] = []
     failures: list[Failure] = []
+    ready: bool = False
+    """Whether only `dataflow.open` is missing; see `Wait`."""
+    links: dict[str, LinkPeer] = {}
+    """The link to each other machine."""
 
 
 class Stop(Struct):

@@ -32,6 +32,7 @@ from dorad.control.messages.nodes import (
     NodeStop,
 )
 from dorad.control.messages.params import Param, ParamList, ParamRef, ParamSet
+from dorad.control.messages.shares import Update
 from dorad.control.messages.topics import (
     Published,
     Top,
@@ -60,6 +61,8 @@ METHODS: dict[str, Method] = {
     "daemon.status": Method(Nothing, DaemonStatus, "Return the state of the daemon."),
     "daemon.shutdown": Method(Shutdown, Nothing, "Stop the daemon."),
     "dataflow.start": Method(Start, Started, "Start a dataflow."),
+    "dataflow.open": Method(Ref, Nothing, "Open the start barrier that `hold` keeps closed."),
+    "dataflow.update": Method(Update, Changed, "Change a running dataflow to a new descriptor."),
     "dataflow.wait": Method(Wait, DataflowState, "Wait until a dataflow has reached a state."),
     "dataflow.stop": Method(Stop, DataflowState, "Stop a dataflow and wait for its end."),
     "dataflow.restart": Method(Stop, Restarted, "Stop a dataflow and start it again."),

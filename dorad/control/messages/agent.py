@@ -1,0 +1,159 @@
+"""What a coordinator and the agent of a robot send each other.
+
+The agent connects; then the coordinator is the client and the agent the server of the control API:
+it answers `AGENT_METHODS`, and passes the methods of `METHODS` on to the robot's daemon.
+
+`epoch` is the number of a coordinator's term, `generation` counts the changes of one share. An
+agent refuses what is older than what it has.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from dorad.control.messages.base import Nothing, Struct
+from dorad.control.messages.dataflows import DataflowState
+from dorad.control.messages.shares import LinkPeer, Share
+from dorad.control.messages.table import Method
+
+
+class ShareContent(Struct):
+    """What a robot needs to start its share of a dataflow, as in `dataflow.start`."""
+
+    uuid: str
+    """Of the dataflow, the same on all its machines."""
+    descriptor: dict[str, Any]
+    """Of the whole dataflow."""
+    path: str
+    """Absolute path of the file where it was started. Relative paths in it are relative to its
+    folder, or to a node's `deploy.working_dir`, on the robot."""
+    share: Share
+    """Without `tls`, which the agent knows."""
+    env: dict[str, str] = {}
+    uv: bool = False
+    allow_shell: bool = False
+    exit_when_nodes_finish: bool | None = None
+
+
+class ShareSet(Struct):
+    """What the robot shall do about one dataflow. The agent stores it before it answers."""
+
+    epoch: int
+    generation: int
+    dataflow: str
+    """The name of the dataflow, unique in the fleet."""
+    enabled: bool
+    """Whether it shall run."""
+    content: ShareContent
+    hold: float | None = None
+    """Wait for `share.open` with the first message, for so many seconds; then the start fails.
+    None starts at once, as after a reboot."""
+    grace: float | None = None
+    """For its stop: seconds until SIGTERM."""
+    force: bool = False
+    """For its stop: SIGKILL at once."""
+
+
+class ShareRef(Struct):
+    """One share, by the name of its dataflow."""
+
+    epoch: int
+    generation: int
+    dataflow: str
+
+
+ShareStatus = Literal[
+    "pending", "starting", "ready", "running", "stopping", "stopped", "finished", "failed"
+]
+
+
+class ShareState(Struct):
+    """What a robot reports of a share."""
+
+    dataflow: str
+    uuid: str
+    epoch: int
+    generation: int
+    """Of what it has carried out, or is carrying out."""
+    status: ShareStatus
+    """`pending`: it will be tried again, see `reason`. `ready`: every node waits for `share.open`
+    and every link is up. `stopped`, `finished` and `failed` are final for this generation."""
+    since: float
+    """When `status` changed, by the robot's clock."""
+    reason: str = ""
+    links: dict[str, LinkPeer] = {}
+    """The link to each other machine of the dataflow."""
+    outcome: DataflowState | None = None
+    """The results, once it has ended."""
+
+
+class Attach(Struct):
+    """The coordinator's first request to an agent."""
+
+    coordinator: str
+    """A name for messages: `host:pid`."""
+    epoch: int
+    audit: str
+    """Head of the audit. The agent keeps it, and returns the last that it has kept."""
+    time: float
+
+
+class Attached(Struct):
+    """The agent's first answer."""
+
+    robot: str
+    version: str
+    boot_id: str
+    time: float
+    epoch: int
+    """Of the last coordinator that it has obeyed."""
+    audit: str
+    """The head of the audit that an earlier coordinator told it; empty if none did."""
+    arch: str
+    cores: float
+    memory: int
+    """Bytes."""
+    shares: list[ShareState]
+    """All of them."""
+
+
+class AgentWatch(Struct):
+    """Report what changes, at most once a second, and at least every `heartbeat` seconds."""
+
+    heartbeat: float
+
+
+class AgentReport(Struct):
+    """A heartbeat, with the shares that have changed since the last report."""
+
+    time: float
+    shares: list[ShareState] = []
+    removed: list[str] = []
+    """Names of dataflows of which the robot has no share any more."""
+    daemon: str = ""
+    """Why the robot's daemon cannot be used; empty if it can."""
+
+
+class Csr(Struct):
+    """A request for a certificate, for a key that never leaves the robot (PEM)."""
+
+    csr: str
+
+
+class Certificates(Struct):
+    """A new certificate with its intermediates, and the authority of the fleet (PEM)."""
+
+    chain: str
+    authority: str
+
+
+AGENT_METHODS: dict[str, Method] = {
+    "agent.attach": Method(Attach, Attached, "Begin a connection; refused for an old epoch."),
+    "agent.watch": Method(AgentWatch, AgentReport, "Report what changes.", stream=True),
+    "agent.renew": Method(Nothing, Csr, "Make a new key, and return a request for a certificate."),
+    "agent.certify": Method(Certificates, Nothing, "Use a new certificate."),
+    "share.set": Method(ShareSet, ShareState, "Store a share and carry it out."),
+    "share.open": Method(ShareRef, ShareState, "Open the start barrier of a share."),
+    "share.remove": Method(ShareRef, Nothing, "Forget a share that does not run."),
+}
+"""The methods that an agent answers itself."""

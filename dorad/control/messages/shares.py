@@ -1,0 +1,69 @@
+"""Messages about a dataflow over several machines: the share of one of them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from dorad.control.messages.base import Struct
+
+
+class LinkTls(Struct):
+    """Files with which the link processes of a fleet prove to each other who they are (PEM)."""
+
+    ca: str
+    certificate: str
+    key: str
+
+
+class Share(Struct):
+    """Which part of a dataflow this machine runs, and how it reaches the other machines.
+
+    The descriptor beside it is that of the whole dataflow.
+    """
+
+    machine: str
+    """The id of this machine."""
+    placement: dict[str, str]
+    """The machine of each node that runs; a node that is missing runs nowhere yet."""
+    listen: list[str] = []
+    """Where the link process listens: `tls/0.0.0.0:5456`."""
+    connect: list[str] = []
+    """Where it connects to: other machines, or a router."""
+    tls: LinkTls | None = None
+
+
+class LinkPeer(Struct):
+    """The link of a dataflow to one other machine."""
+
+    state: Literal["absent", "greeting", "up", "refused"]
+    reason: str = ""
+    """Why it is not up."""
+    round_trip_us: int | None = None
+
+
+class LinkChannel(Struct):
+    """An output on its way to, or from, one other machine. Counts are since the start."""
+
+    output: str
+    """`node/output`"""
+    machine: str
+    """The other machine."""
+    outgoing: bool
+    messages: int
+    """Sent, or received."""
+    lost: int
+    queued: int
+    """Messages that wait for credit, or for room in the queue of a node."""
+    latency_us: int | None = None
+    """Only incoming: from sending to delivery, averaged over the last second."""
+
+
+class Update(Struct):
+    """Make a running dataflow what this descriptor and placement say.
+
+    Nodes and edges that do not differ run on.
+    """
+
+    dataflow: str
+    descriptor: dict[str, Any]
+    share: Share
