@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from dorad.control.messages import Method, Nothing, Struct
+from dorafleet.coordinator.accessmessages import ACCESS_METHODS
 
 
 class CoordinatorStatus(Struct):
@@ -153,4 +154,5 @@ METHODS: dict[str, Method] = {
     "desired.set": Method(DesiredSet, Desired, "Set what shall run on a robot."),
     "audit.read": Method(AuditRead, AuditPage, "Return records of the audit."),
     "audit.verify": Method(AuditVerify, AuditHead, "Check the audit and return its head."),
+    **ACCESS_METHODS,
 }
