@@ -60,9 +60,7 @@ class Access:
         """Return who connects. Raises ControlError to refuse the client."""
         try:
             peer, token = self._identify(connection, request)
-            if (peer.role == "robot") != (request.path == AGENT_PATH):
-                where = f"at `{AGENT_PATH}`" if peer.role == "robot" else "elsewhere"
-                raise ControlError("refused", f"`{peer.name}`, a {peer.role}, connects {where}")
+            _check_path(peer, request.path)
         except ControlError as error:
             _log.warning("refused a client at %s: %s", connection.remote_address, error.message)
             raise
@@ -149,6 +147,13 @@ class Access:
 def _peer(name: str, role: PeerRole, certificate: Certificate | None = None) -> Peer:
     """Return a peer that acts as the coordinator's user."""
     return Peer(0, os.geteuid(), os.getegid(), name=name, role=role, certificate=certificate)
+
+
+def _check_path(peer: Peer, path: str) -> None:
+    if peer.role == "robot" and path != AGENT_PATH:
+        raise ControlError("refused", f"robot `{peer.name}` may connect at `{AGENT_PATH}` only")
+    if peer.role != "robot" and path == AGENT_PATH:
+        raise ControlError("refused", f"`{AGENT_PATH}` is for robots that have a certificate")
 
 
 def _no_token(message: str) -> ControlError:
