@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from dorad.control.messages.base import Struct
 
-NodeStatus = Literal["pending", "starting", "running", "degraded", "restarting", "failed", "stopped"]
+NodeStatus = Literal[
+    "pending", "starting", "running", "degraded", "restarting", "failed", "stopped"
+]
 
 
 class NodeMetrics(Struct):
