@@ -92,8 +92,10 @@ class Desired(Struct):
     params: dict[str, Any]
     enabled: bool
     generation: int
-    """Counts the changes of the content, from 1."""
+    """Grows with every change of the content."""
     version: int
+    uuid: str = ""
+    """The run, for a share of a dataflow that was started; then there is no release."""
 
 
 class DesiredList(Struct):
