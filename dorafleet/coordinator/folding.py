@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dorad.control.messages import DataflowState, Failure, NodeResult, Status
-from dorafleet.coordinator.reconcile import FINAL, current
+from dorad.control.messages import DataflowInfo, DataflowState, Failure, NodeResult, Status
+from dorafleet.coordinator.reconcile import AT_BARRIER, FINAL, current
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from dorad.control.messages.agent import ShareState
     from dorafleet.coordinator.records import Record
@@ -61,13 +61,29 @@ def state_of(record: Record, shares: Mapping[str, ShareState | None]) -> Dataflo
         status=status,
         results=list(results),
         failures=list(failures),
-        ready=is_at_barrier(record, [shares.get(robot) for robot in record.robots]),
+        ready=is_at_barrier(record, (shares.get(robot) for robot in record.robots)),
     )
 
 
-def is_at_barrier(record: Record, shares: Sequence[ShareState | None]) -> bool:
+def is_at_barrier(record: Record, shares: Iterable[ShareState | None]) -> bool:
     """Return True if all nodes have started on all machines, or their share has ended."""
     found = [current(record, share) for share in shares]
     return bool(found) and all(
-        share is not None and share.status in (*FINAL, "ready", "running") for share in found
+        share is not None and share.status in AT_BARRIER | FINAL for share in found
+    )
+
+
+def info_of(record: Record, parts: Iterable[DataflowInfo]) -> DataflowInfo:
+    """Return a row of the list of dataflows; `parts` are the rows of its machines, among others."""
+    own = [part for part in parts if part.uuid == record.uuid]
+    return DataflowInfo(
+        uuid=record.uuid,
+        name=record.name,
+        status=status_of(record),
+        nodes=sum(part.nodes for part in own),
+        cpu=sum(part.cpu for part in own),
+        memory=sum(part.memory for part in own),
+        started_at=record.started_at,
+        ended_at=None if record.end is None else record.end.at,
+        enabled=record.running and record.enabled,
     )

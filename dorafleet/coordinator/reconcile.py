@@ -148,7 +148,6 @@ def judge(
     if not record.running:
         return None
     found = {robot: current(record, shares.get(robot)) for robot in record.robots}
-    final = {robot for robot, share in found.items() if share and share.status in FINAL}
     if record.enabled and not record.opened:
         if record.robots and all(
             share is not None and share.status in AT_BARRIER for share in found.values()
@@ -158,21 +157,30 @@ def judge(
             share = found[robot]
             if robot in refused:
                 return Fail(f"`{robot}` refuses its share: {refused[robot]}")
-            if share is not None and robot in final:
+            if share is not None and share.status in FINAL:
                 why = share.reason or _failures(share) or f"its share has {share.status}"
                 return Fail(f"`{robot}`: {why}")
         if overdue:
             return Fail("; ".join(_unready(record, found, unreachable)))
         return None
-    awaited = set(record.robots) - final
-    if record.enabled:
-        return None if awaited else Finish()
-    awaited -= set(idle)
+    awaited = still_running(record, shares, () if record.enabled else idle)
     missing: tuple[str, ...] = ()
-    if record.force or record.failure:
+    if not record.enabled and (record.force or record.failure):
         # They stop it once they are back.
         missing = tuple(robot for robot in record.robots if robot in awaited & unreachable.keys())
     return None if awaited - set(missing) else Finish(missing)
+
+
+def still_running(
+    record: Record, shares: Mapping[str, ShareState | None], idle: Collection[str]
+) -> set[str]:
+    """Return the robots where a dataflow has not ended; `idle` are those without a share of it."""
+    found = {robot: current(record, shares.get(robot)) for robot in record.robots}
+    return {
+        robot
+        for robot, share in found.items()
+        if robot not in idle and (share is None or share.status not in FINAL)
+    }
 
 
 def _unready(
