@@ -61,17 +61,12 @@ def serve(
     port: int | None,
 ) -> None:
     """Run the coordinator of the machines in the cluster FILE."""
-    from dorafleet.coordinator.messages import Robot
     from dorafleet.coordinator.service import Coordinator
     from dorafleet.coordinator.storing import open_store
     from dorafleet.inventory.load import load
 
     cluster = load(file)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    robots = [
-        Robot(id=machine.id, host=machine.host, labels=dict(machine.labels))
-        for machine in cluster.machines
-    ]
     chosen = cluster.coordinator.port if port is None else port
 
     connect = partial(
@@ -79,6 +74,8 @@ def serve(
     )
 
     async def run() -> None:
-        await Coordinator(state, connect, robots, listen, chosen).run()
+        await Coordinator(
+            state, connect, cluster.machines, cluster.zenoh_peer, listen, chosen
+        ).run()
 
     asyncio.run(run())

@@ -264,7 +264,7 @@ class DataflowMethods:
                 return True
             # Nothing is gained by waiting for robots that cannot be reached.
             awaited = self._awaited(self._now(found))
-            return awaited <= self._robots.unreachable(awaited).keys()
+            return bool(awaited) and awaited <= self._robots.unreachable(awaited).keys()
 
         await self._fleet.bell.until(reached, seconds)
         record = self._now(found)

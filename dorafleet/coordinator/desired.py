@@ -77,7 +77,12 @@ class DesiredState:
                 "action": "desired.set",
                 "robot": robot,
                 "dataflow": wanted.dataflow,
-                "content": content,
+                "content": {
+                    "generation": generation,
+                    "release": wanted.release,
+                    "params": wanted.params,
+                    "enabled": wanted.enabled,
+                },
             }
             revision, _ = await self._writer.commit(
                 record, compares={key: version}, puts={key: msgspec.json.encode(content)}

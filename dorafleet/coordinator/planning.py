@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.settings import Amounts
 from dorafleet.coordinator.fleet import dataflow_of
 from dorafleet.coordinator.placement import Candidate, Requirements, Rule, place
 from dorafleet.coordinator.records import labels_of
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from dorad.dataflow.model import Dataflow
+    from dorad.dataflow.settings import Amounts
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.placement import Decision
     from dorafleet.coordinator.robots import Robot, Robots

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.control.messages import Nothing
-from dorad.control.messages.agent import ShareRef, ShareState
+from dorad.control.messages.agent import ShareRef
 from dorad.problems import ProblemError
 from dorafleet.coordinator.folding import outcome_of
 from dorafleet.coordinator.reconcile import (
@@ -31,6 +31,7 @@ from dorafleet.coordinator.shares import end_of, share_of, share_set
 if TYPE_CHECKING:
     from dorad.control.eventbus import EventBus
     from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.planning import Planner
     from dorafleet.coordinator.reconcile import Action, Verdict
     from dorafleet.coordinator.records import Record
     from dorafleet.coordinator.robots import Robot, Robots
@@ -52,10 +53,13 @@ _log = logging.getLogger(__name__)
 class Reconciler:
     """Converges robots that are dirty at once, and all of them every `EVERY_S`."""
 
-    def __init__(self, fleet: Fleet, robots: Robots, event_bus: EventBus, peer: str | None) -> None:
+    def __init__(
+        self, fleet: Fleet, robots: Robots, planner: Planner, event_bus: EventBus, peer: str | None
+    ) -> None:
         """`peer` is the endpoint that all links connect to, if there is one."""
         self._fleet = fleet
         self._robots = robots
+        self._planner = planner
         self._event_bus = event_bus
         self._peer = peer
         self._dirty = {robot.id for robot in robots.all}
@@ -70,7 +74,7 @@ class Reconciler:
         self._dirty.update(robots)
         self._wake.set()
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Converge until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
@@ -146,8 +150,7 @@ class Reconciler:
                     ref = ShareRef(
                         epoch=self._fleet.writer.epoch, generation=record.generation, dataflow=name
                     )
-                    state = await self._robots.call(robot.id, "share.open", ref, ShareState)
-                    self._robots.learn(robot, state)
+                    await self._robots.command(robot, "share.open", name, ref)
             case RemoveShare(name):
                 _log.debug("robot `%s`: removing the share of `%s`", robot.id, name)
                 generation = robot.shares[name].generation
@@ -172,7 +175,7 @@ class Reconciler:
         _log.debug("robot `%s`: generation %d of `%s`", robot.id, request.generation, name)
         robot.sending.add(name)
         try:
-            state = await self._robots.call(robot.id, "share.set", request, ShareState)
+            await self._robots.command(robot, "share.set", name, request)
         except ControlError as error:
             if error.code not in _FOR_GOOD:
                 raise
@@ -184,7 +187,6 @@ class Reconciler:
         finally:
             robot.sending.discard(name)
         robot.refusals.pop(name, None)
-        self._robots.learn(robot, state)
 
     async def _settle_all(self) -> None:
         """Let each dataflow follow what its robots have reported."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from dorad.control.errors import ControlError
 from dorad.control.messages import Struct
-from dorad.control.messages.agent import AgentReport, AgentWatch, Attach, Attached
+from dorad.control.messages.agent import AgentReport, AgentWatch, Attach, Attached, ShareState
 from dorad.dataflow.nearest import did_you_mean
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
 
     from dorad.control.asyncclient import AsyncClient
-    from dorad.control.messages.agent import ShareState
     from dorad.control.peer import Peer
     from dorafleet.inventory.model import Machine
 
@@ -89,6 +88,8 @@ class Robot:
     reason: str = ""
     """Why it is not connected."""
     was_refused: bool = False
+    audit: str = ""
+    """How the audit contradicts the one that it knows."""
 
     @property
     def id(self) -> str:
@@ -125,7 +126,7 @@ class Robots:
         machines: Iterable[Machine],
         connect: Connect,
         attach: Callable[[], Attach],
-        on_attached: Callable[[Robot, Attached], None],
+        on_attached: Callable[[Robot, Attached], Awaitable[None]],
         on_change: Callable[[Robot], None],
     ) -> None:
         """`attach` returns the first request to an agent.
@@ -221,7 +222,7 @@ class Robots:
             async with self._handshakes, asyncio.timeout(ATTACH_S):
                 client = await self._connect(connection, robot.id)
                 attached = await client.call("agent.attach", self._attach(), Attached)
-                self._check(robot, attached)
+                await self._check(robot, attached)
         except (ControlError, TimeoutError) as error:
             reason = str(error) or f"it did not attach within {ATTACH_S:g} s"
             _log.warning("refused the agent of `%s`: %s", robot.id, reason)
@@ -241,14 +242,14 @@ class Robots:
                 self._on_change(robot)
             await client.close()
 
-    def _check(self, robot: Robot, attached: Attached) -> None:
+    async def _check(self, robot: Robot, attached: Attached) -> None:
         """Raise ControlError unless these answers can be those of this robot."""
         if attached.robot != robot.id:
             raise ControlError(
                 "refused", f"the agent of `{robot.id}` says that it is `{attached.robot[:100]}`"
             )
         _check_shares(attached.shares)
-        self._on_attached(robot, attached)
+        await self._on_attached(robot, attached)
 
     async def _replace(self, robot: Robot, client: AsyncClient, attached: Attached) -> None:
         """Make a connection the one of its robot; the last one wins."""
@@ -300,11 +301,19 @@ class Robots:
         if news:
             self._on_change(robot)
 
-    def learn(self, robot: Robot, share: ShareState) -> None:
-        """Take the state of a share that a call has returned."""
-        known = robot.shares.get(share.dataflow)
-        if known is None or (known.epoch, known.generation) <= (share.epoch, share.generation):
-            robot.shares[share.dataflow] = share
+    async def command(self, robot: Robot, method: str, dataflow: str, params: Struct) -> None:
+        """Call a method of an agent that returns the state of a share, and take that state.
+
+        A report that arrives before the answer is the newer one: then the answer is not used.
+
+        Raises:
+            ControlError: the robot refuses, or cannot be reached.
+        """
+        before = robot.shares.get(dataflow)
+        state = await self.call(robot.id, method, params, ShareState)
+        _check_shares([state])
+        if robot.shares.get(dataflow) is before and state.dataflow == dataflow:
+            robot.shares[dataflow] = state
             self._on_change(robot)
 
     def _saw(self, robot: Robot, clock: float) -> None:

@@ -14,27 +14,34 @@ from typing import TYPE_CHECKING, NoReturn
 
 from dorad import __version__
 from dorad.control.errors import ControlError
+from dorad.control.limits import Limits
 from dorad.control.server import ControlServer
 from dorad.notify import ServiceNotifier, feed_watchdog
+from dorafleet.coordinator.agentclient import connect_agent
 from dorafleet.coordinator.audit import read_tail
+from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.desired import DesiredState
 from dorafleet.coordinator.handlers import Handlers
 from dorafleet.coordinator.messages import METHODS, CoordinatorStatus
+from dorafleet.coordinator.robots import PATH
 from dorafleet.coordinator.token import TokenCheck, make_token
+from dorafleet.coordinator.writing import Writer
 from dorafleet.store.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from dorafleet.coordinator.messages import Robot
-    from dorafleet.inventory.model import Address
+    from dorafleet.inventory.model import Address, Machine
     from dorafleet.store.model import Store, Term
 
 TOKEN = "token"  # noqa: S105 - the name of a file
 
 HISTORY = 10_000
 """Revisions whose changes a watch can still get."""
+
+LIMITS = Limits(connections=512, opening=4096)
+"""Clients, and sockets of clients and robots."""
 
 COMPACT_S = 3600.0
 """Seconds between two times that older ones are forgotten."""
@@ -49,21 +56,26 @@ class Coordinator:
         self,
         folder: Path,
         open_store: Callable[[], Awaitable[Store]],
-        robots: Sequence[Robot],
+        machines: Sequence[Machine],
+        zenoh_peer: str | None,
         listen: str,
         port: int,
     ) -> None:
         """Prepare a coordinator with its token in `folder`; `open_store` connects to its store.
+
+        All links between machines connect to `zenoh_peer`, if there is one.
 
         Raises:
             ControlError: `listen` is not an address of this machine's loopback.
         """
         self._folder = folder
         self._open_store = open_store
-        self._robots = robots
+        self._machines = machines
+        self._zenoh_peer = zenoh_peer
         self._address = _loopback(listen)
         self._port = port
         self._started_at = time.time()
+        self._ending = asyncio.Event()
         self._doing = "starting"
         """For systemd's status line."""
 
@@ -75,10 +87,9 @@ class Coordinator:
                 leads meanwhile.
         """
         serving = asyncio.create_task(self._serve())
-        ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, ending.set)
-        waiting = asyncio.create_task(ending.wait())
+            asyncio.get_running_loop().add_signal_handler(number, self._ending.set)
+        waiting = asyncio.create_task(self._ending.wait())
         try:
             await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
@@ -114,9 +125,23 @@ class Coordinator:
             async def status() -> CoordinatorStatus:
                 return await self._status(store, term)
 
-            handlers = Handlers(store, DesiredState(store, term), self._robots, status)
+            writer = Writer(store, term)
+            control = FleetControl(store, writer, self._machines, self._zenoh_peer, connect_agent)
+            await control.fleet.load()
+            handlers = Handlers(
+                store,
+                DesiredState(store, writer),
+                control.robots.machines,
+                status,
+                self._ending.set,
+            )
             server = ControlServer(
-                handlers.table, version=__version__, methods=METHODS, name="dorafleet"
+                {**handlers.table, **control.table},
+                version=__version__,
+                methods=METHODS,
+                name="dorafleet",
+                accept={PATH: control.robots.accept},
+                limits=LIMITS,
             )
             await server.serve_tcp(sock, TokenCheck(token))
             stack.push_async_callback(server.close)
@@ -126,7 +151,10 @@ class Coordinator:
             _log.info("ready at %s, the token is in %s", where, self._folder / TOKEN)
             stack.callback(notifier.stopping, "ending")
             stack.callback(asyncio.create_task(_forget_history(store)).cancel)
-            await term.lost.wait()
+            async with asyncio.TaskGroup() as tasks:
+                working = tasks.create_task(control.run(), name="reconcile")
+                await term.lost.wait()
+                working.cancel()
         raise ControlError("unavailable", "another coordinator may lead now: the lease has ended")
 
     async def _status(self, store: Store, term: Term) -> CoordinatorStatus:
@@ -138,7 +166,7 @@ class Coordinator:
             state=store.name,
             epoch=term.epoch,
             revision=(await store.get("", limit=1)).revision,
-            robots=len(self._robots),
+            robots=len(self._machines),
             audit=str(tail.head),
         )
 

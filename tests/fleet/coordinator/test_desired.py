@@ -26,7 +26,9 @@ async def test_a_former_leader_changes_nothing_and_says_why(tmp_path):
         assert (await former.get(DesiredRef())).desired == []
         assert (await verify(store)).sequence == 0
         async with store.lead("two") as term:
-            assert (await DesiredState(store, Writer(store, term)).set(wanted, ACTOR)).generation == 1
+            assert (
+                await DesiredState(store, Writer(store, term)).set(wanted, ACTOR)
+            ).generation == 1
             with pytest.raises(ControlError):
                 await former.set(
                     DesiredSet(
