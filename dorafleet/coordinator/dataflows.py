@@ -24,6 +24,7 @@ from dorafleet.coordinator.folding import info_of, is_at_barrier, state_of
 from dorafleet.coordinator.reconcile import still_running
 from dorafleet.coordinator.records import Options, Record
 from dorafleet.coordinator.requirements import problems_of
+from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -47,9 +48,6 @@ GRACE_S = 10.0
 
 END_SLACK_S = 8.0
 """Seconds that a dataflow may need to end after the last step of its stop."""
-
-MAX_CLIENT = 100
-"""Characters of a client's name in the audit."""
 
 _log = logging.getLogger(__name__)
 
@@ -359,11 +357,6 @@ class DataflowMethods:
                 f"`dora stop {record.key}`" if record.running else "start it again",
             )
         return (await self._listed([record])).dataflows[0]
-
-
-def actor_of(call: Call) -> dict[str, Any]:
-    """Return who makes a change, for the audit."""
-    return {"user": call.peer.name or call.peer.uid, "client": call.client[:MAX_CLIENT]}
 
 
 def changes_of(record: Record) -> list[str]:

@@ -13,8 +13,8 @@ from dorad.control.messages import Nothing
 from dorad.dataflow.document import shorten
 from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.audit import AuditError, Head, read_rows, read_tail, verify
-from dorafleet.coordinator.dataflows import MAX_CLIENT, actor_of
 from dorafleet.coordinator.messages import AuditHead, AuditPage, AuditRecord, BackedUp
+from dorafleet.coordinator.writing import MAX_CLIENT, actor_of
 from dorafleet.store.backup import back_up
 
 if TYPE_CHECKING:

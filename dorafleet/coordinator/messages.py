@@ -13,6 +13,7 @@ import msgspec
 from dorad.control.messages import METHODS as DORAD_METHODS
 from dorad.control.messages import Method, Nothing, Struct
 from dorad.control.messages.agent import ShareState
+from dorafleet.coordinator.accessmessages import ACCESS_METHODS
 
 
 class CoordinatorStatus(Struct):
@@ -200,4 +201,5 @@ METHODS: dict[str, Method] = {
     "desired.set": Method(DesiredSet, Desired, "Set what shall run on a robot."),
     "audit.read": Method(AuditRead, AuditPage, "Return records of the audit."),
     "audit.verify": Method(AuditVerify, AuditHead, "Check the audit and return its head."),
+    **ACCESS_METHODS,
 }

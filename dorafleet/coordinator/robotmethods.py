@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
 from dorad.dataflow.errors import TextError
-from dorafleet.coordinator.dataflows import actor_of
 from dorafleet.coordinator.messages import Robot as RobotMessage
 from dorafleet.coordinator.messages import RobotList
+from dorafleet.coordinator.writing import actor_of
 from dorafleet.inventory import syntax
 
 if TYPE_CHECKING:

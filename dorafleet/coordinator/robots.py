@@ -16,6 +16,8 @@ from dorad.control.errors import ControlError
 from dorad.control.messages import Struct
 from dorad.control.messages.agent import AgentReport, AgentWatch, Attach, Attached, ShareState
 from dorad.dataflow.nearest import did_you_mean
+from dorad.problems import ProblemError
+from dorafleet.coordinator.renewing import Renewal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -24,13 +26,11 @@ if TYPE_CHECKING:
 
     from dorad.control.asyncclient import AsyncClient
     from dorad.control.peer import Peer
+    from dorafleet.coordinator.renewing import Sign
     from dorafleet.inventory.model import Machine
 
     Connect = Callable[[ServerConnection, str], Awaitable[AsyncClient]]
     """Shakes hands as the client of a robot's agent."""
-
-PATH = "/agent"
-"""Where agents connect."""
 
 HANDSHAKES = 64
 """Robots that attach at the same time; the others wait."""
@@ -128,17 +128,20 @@ class Robots:
         attach: Callable[[], Attach],
         on_attached: Callable[[Robot, Attached], Awaitable[None]],
         on_change: Callable[[Robot], None],
+        sign: Sign | None = None,
     ) -> None:
         """`attach` returns the first request to an agent.
 
         `on_attached` may raise ControlError to refuse a robot; `on_change` follows every report
-        that says something new, every new connection, and the end of one.
+        that says something new, every new connection, and the end of one. `sign` renews the
+        certificates of robots.
         """
         self._robots = {machine.id: Robot(machine) for machine in machines}
         self._connect = connect
         self._attach = attach
         self._on_attached = on_attached
         self._on_change = on_change
+        self._sign = sign
         self._handshakes = asyncio.Semaphore(HANDSHAKES)
 
     @property
@@ -221,9 +224,11 @@ class Robots:
         try:
             async with self._handshakes, asyncio.timeout(ATTACH_S):
                 client = await self._connect(connection, robot.id)
+                renewal = Renewal(client, peer, self._sign)
+                await renewal.before_use()
                 attached = await client.call("agent.attach", self._attach(), Attached)
                 await self._check(robot, attached)
-        except (ControlError, TimeoutError) as error:
+        except (ProblemError, TimeoutError) as error:
             reason = str(error) or f"it did not attach within {ATTACH_S:g} s"
             _log.warning("refused the agent of `%s`: %s", robot.id, reason)
             if robot.client is None:
@@ -234,7 +239,7 @@ class Robots:
         await self._replace(robot, client, attached)
         reason = "the connection was lost"
         try:
-            reason = await self._follow(robot, client)
+            reason = await self._follow(robot, client, renewal)
         finally:
             if robot.client is client:
                 _log.info("robot `%s` is unreachable: %s", robot.id, reason)
@@ -266,7 +271,7 @@ class Robots:
             await before.close()
         self._on_change(robot)
 
-    async def _follow(self, robot: Robot, client: AsyncClient) -> str:
+    async def _follow(self, robot: Robot, client: AsyncClient, renewal: Renewal) -> str:
         """Take the reports of a robot until they end; return the reason of the end."""
         heartbeat = self.heartbeat
         silence = SILENT_HEARTBEATS * heartbeat
@@ -280,6 +285,7 @@ class Robots:
                         return "the agent ended its reports"
                     if robot.client is client:
                         self._take(robot, report)
+                    await renewal.when_due()
         except TimeoutError:
             return f"it was silent for {silence:.0f} s"
         except ControlError as error:

@@ -9,7 +9,6 @@ import signal
 import socket
 import time
 from contextlib import AsyncExitStack
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, NoReturn
 
 from dorad import __version__
@@ -17,25 +16,33 @@ from dorad.control.errors import ControlError
 from dorad.control.limits import Limits
 from dorad.control.server import ControlServer
 from dorad.notify import ServiceNotifier, feed_watchdog
+from dorafleet.ca.authority import open_authority
+from dorafleet.coordinator.access import AGENT_PATH, Access
 from dorafleet.coordinator.agentclient import connect_agent
 from dorafleet.coordinator.audit import read_tail
 from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.desired import DesiredState
+from dorafleet.coordinator.enrolling import Enrolling
+from dorafleet.coordinator.grants import Grants
 from dorafleet.coordinator.handlers import Handlers
+from dorafleet.coordinator.listening import bind, make_context, reachable_at
 from dorafleet.coordinator.messages import METHODS, CoordinatorStatus
-from dorafleet.coordinator.robots import PATH
-from dorafleet.coordinator.token import TokenCheck, make_token
+from dorafleet.coordinator.roles import guarded
+from dorafleet.coordinator.token import make_token
 from dorafleet.coordinator.writing import Writer
 from dorafleet.store.errors import StoreError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from dorafleet.inventory.model import Address, Machine
+    from dorafleet.ca.authority import Authority
+    from dorafleet.coordinator.listening import Listen
+    from dorafleet.inventory.model import Machine
     from dorafleet.store.model import Store, Term
 
-TOKEN = "token"  # noqa: S105 - the name of a file
+TOKEN, CA = "token", "ca"
 
 HISTORY = 10_000
 """Revisions whose changes a watch can still get."""
@@ -57,23 +64,19 @@ class Coordinator:
         folder: Path,
         open_store: Callable[[], Awaitable[Store]],
         machines: Sequence[Machine],
-        zenoh_peer: str | None,
-        listen: str,
-        port: int,
+        listen: Listen,
+        *,
+        zenoh_peer: str | None = None,
     ) -> None:
-        """Prepare a coordinator with its token in `folder`; `open_store` connects to its store.
+        """Prepare a coordinator with its files in `folder`; `open_store` connects to its store.
 
         All links between machines connect to `zenoh_peer`, if there is one.
-
-        Raises:
-            ControlError: `listen` is not an address of this machine's loopback.
         """
         self._folder = folder
         self._open_store = open_store
         self._machines = machines
+        self._listen = listen
         self._zenoh_peer = zenoh_peer
-        self._address = _loopback(listen)
-        self._port = port
         self._started_at = time.time()
         self._ending = asyncio.Event()
         self._doing = "starting"
@@ -109,7 +112,8 @@ class Coordinator:
             notifier = ServiceNotifier()
             stack.callback(notifier.close)
             token = make_token(self._folder / TOKEN)
-            sock = _bind(self._address, self._port)
+            authority = await asyncio.to_thread(open_authority, self._folder / CA)
+            sock = bind(self._listen.address, self._listen.port)
             stack.callback(sock.close)
             store = await self._open_store()
             stack.push_async_callback(store.close)
@@ -125,27 +129,33 @@ class Coordinator:
             async def status() -> CoordinatorStatus:
                 return await self._status(store, term)
 
+            ids = [machine.id for machine in self._machines]
             writer = Writer(store, term)
-            control = FleetControl(store, writer, self._machines, self._zenoh_peer, connect_agent)
-            await control.fleet.load()
-            handlers = Handlers(
+            grants = Grants(store, writer)
+            await grants.load()
+            access = Access(grants, token, ids)
+            enrolling = Enrolling(grants, access, writer, authority, ids)
+            control = FleetControl(
                 store,
-                DesiredState(store, writer),
-                control.robots.machines,
-                status,
-                self._ending.set,
+                writer,
+                self._machines,
+                self._zenoh_peer,
+                connect_agent,
+                enrolling.renew,
             )
+            await control.fleet.load()
+            handlers = Handlers(store, DesiredState(store, writer), ids, status, self._ending.set)
             server = ControlServer(
-                {**handlers.table, **control.table},
+                guarded({**handlers.table, **enrolling.table, **control.table}),
                 version=__version__,
                 methods=METHODS,
                 name="dorafleet",
-                accept={PATH: control.robots.accept},
+                accept={AGENT_PATH: control.robots.accept},
                 limits=LIMITS,
             )
-            await server.serve_tcp(sock, TokenCheck(token))
+            await server.serve_tcp(sock, access, await self._context(authority))
             stack.push_async_callback(server.close)
-            where = f"{self._address} port {sock.getsockname()[1]}"
+            where = f"{self._listen.address} port {sock.getsockname()[1]}"
             self._doing = f"listening at {where}"
             notifier.status(self._doing)
             _log.info("ready at %s, the token is in %s", where, self._folder / TOKEN)
@@ -156,6 +166,15 @@ class Coordinator:
                 await term.lost.wait()
                 working.cancel()
         raise ControlError("unavailable", "another coordinator may lead now: the lease has ended")
+
+    async def _context(self, authority: Authority) -> ssl.SSLContext | None:
+        """Return what TLS needs, None if clients connect without it."""
+        if not self._listen.tls:
+            return None
+        addresses = reachable_at(self._listen.address, self._listen.advertised)
+        return await asyncio.to_thread(
+            make_context, self._folder, authority, socket.gethostname(), addresses
+        )
 
     async def _status(self, store: Store, term: Term) -> CoordinatorStatus:
         tail = await read_tail(store)
@@ -182,20 +201,6 @@ async def _forget_history(store: Store) -> NoReturn:
         await asyncio.sleep(COMPACT_S)
 
 
-def _loopback(text: str) -> Address:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        raise ControlError("refused", f"`{text}` is not an IP address", "127.0.0.1") from None
-    if not address.is_loopback:
-        raise ControlError(
-            "refused",
-            f"{address} can be reached from other machines, and there is no TLS yet",
-            "listen at 127.0.0.1 or ::1; from another machine, use `ssh -L`",
-        )
-    return address
-
-
 def make_folder(folder: Path) -> None:
     """Make the folder, which only this user can enter. Raises ControlError."""
     try:
@@ -209,23 +214,3 @@ def make_folder(folder: Path) -> None:
             f"others may write to {folder}",
             f"chown {os.geteuid()} {folder} && chmod 700 {folder}",
         )
-
-
-def _bind(address: Address, port: int) -> socket.socket:
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((str(address), port))
-    except OSError as error:
-        sock.close()
-        _raise_in_use(address, port, error)
-    return sock
-
-
-def _raise_in_use(address: Address, port: int, error: OSError) -> NoReturn:
-    raise ControlError(
-        "refused",
-        f"{address} port {port} cannot be used: {error.strerror}",
-        "is another coordinator running? choose another port with `--port`",
-    ) from None

@@ -13,10 +13,10 @@ from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.peer import Peer
 from dorad.control.server import Call, ControlServer
+from dorafleet.coordinator.access import AGENT_PATH
 from dorafleet.coordinator.agentclient import connect_agent
 from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.messages import METHODS
-from dorafleet.coordinator.robots import PATH
 from dorafleet.coordinator.writing import Writer
 from dorafleet.inventory.model import Machine
 from dorafleet.store.sqlite import SqliteStore
@@ -128,7 +128,7 @@ async def leading(
         await control.fleet.load()
         sock = socket.create_server(("127.0.0.1", port))
         server = ControlServer(
-            control.table, version="1", methods=METHODS, accept={PATH: control.robots.accept}
+            control.table, version="1", methods=METHODS, accept={AGENT_PATH: control.robots.accept}
         )
         await server.serve_tcp(sock, _peer)
         stack.push_async_callback(server.close)
