@@ -88,7 +88,7 @@ class DataflowMethods:
         """Place the nodes of a dataflow and store it; its machines are told in the background."""
         _check_start(params)
         dataflow = checked(params.descriptor, params.path)
-        _check_runnable(dataflow)
+        check_runnable(dataflow)
         options = Options(params.env, params.uv, params.allow_shell, params.exit_when_nodes_finish)
         record = await self._start(
             call,
@@ -388,7 +388,7 @@ def _check_start(params: m.Start) -> None:
         )
 
 
-def _check_runnable(dataflow: Dataflow) -> None:
+def check_runnable(dataflow: Dataflow) -> None:
     """Raise DataflowError for what dorad would refuse."""
     problems = [
         problem for problem in unsupported(dataflow) if problem.key.split(".")[-1] != "deploy"

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dorad.control.messages import DataflowInfo, DataflowState, Failure, NodeResult, Status
+from dorad.control.messages import (
+    DataflowInfo,
+    DataflowState,
+    Failure,
+    NodeInfo,
+    NodeMetrics,
+    NodeResult,
+    Status,
+)
 from dorafleet.coordinator.reconcile import AT_BARRIER, FINAL, current
 
 if TYPE_CHECKING:
@@ -87,3 +95,20 @@ def info_of(record: Record, parts: Iterable[DataflowInfo]) -> DataflowInfo:
         ended_at=None if record.end is None else record.end.at,
         enabled=record.running and record.enabled,
     )
+
+
+def pending_nodes(record: Record) -> list[NodeInfo]:
+    """Return the nodes that no machine takes yet, as rows of the list of nodes."""
+    return [
+        NodeInfo(
+            dataflow=record.uuid,
+            dataflow_name=record.name,
+            node=node,
+            status="pending",
+            pid=None,
+            restarts=0,
+            metrics=NodeMetrics(),
+            reason=reason,
+        )
+        for node, reason in record.pending.items()
+    ]
