@@ -31,6 +31,9 @@ class Peer(NamedTuple):
     groups: frozenset[int] = frozenset()
     """Its supplementary groups."""
 
+    def __str__(self) -> str:
+        return f"process {self.pid}"
+
 
 def peer_of(sock: socket.socket) -> Peer:
     """Return the process that connected to, or listens at, the other end of a Unix socket.

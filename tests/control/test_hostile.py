@@ -51,7 +51,7 @@ def nothing_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         ('{"id": 7, "method": "top", "params": [1]}', 7, "expected `object`, got `array`"),
         ("[" * 100_000, None, "the request"),
         ('{"id": 7, "method": "watch", "params":' + '{"a":' * 50_000, None, "the request"),
-        (b"\x00\x01", None, "only the daemon sends binary frames"),
+        (b"\x00\x01", None, "only the server sends binary frames"),
     ],
 )
 async def test_an_invalid_frame(tmp_path: Path, frame: Any, id_: int | None, words: str) -> None:
