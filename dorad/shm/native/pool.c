@@ -65,7 +65,7 @@ static bool is_scarce(const struct state *state, PyObject *free, PyObject *flyin
     return scarce;
 }
 
-/* Take a sample of at least `size` bytes that nobody else can reach; see `Pool.take`. */
+/* Take a sample of at least `size` bytes that no subscriber can reach; see `Pool.take`. */
 enum outcome take_sample(const struct state *state, PyObject *object, uint64_t size,
                          struct sample **found, char **address)
 {
