@@ -25,8 +25,8 @@
 
 typedef _Atomic uint64_t word;
 
-/* The words of a mapping. The memory stays mapped while `held` holds it, whatever becomes of the
-   memoryview `view`. */
+/* The words of a mapping. The memory stays mapped while `held` holds it, even after the memoryview
+   `view` is released. */
 struct words {
     word *at;
     size_t count;

@@ -131,7 +131,7 @@ static enum outcome reuse(const struct state *state, PyObject *free, PyObject *f
     return found ? DONE : NOT_MINE;
 }
 
-/* Take a sample of at least `size` bytes that nobody else can reach, and the mapping it lies in,
+/* Take a sample of at least `size` bytes that no subscriber can reach, and the mapping it lies in,
    which its segment holds; see `Pool.take`. */
 enum outcome take_sample(const struct state *state, PyObject *object, uint64_t size,
                          struct sample **found, struct mapping **mapping)
