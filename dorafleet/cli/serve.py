@@ -32,7 +32,7 @@ The coordinator keeps what shall run on each robot, with an audit of every chang
 to it yet, so it changes nothing on any. It listens on this machine's loopback only. A client has to
 send the token in the file `token` of the state folder, which only the user of the coordinator can
 read. With etcd, several coordinators may run: one leads, the others wait for its end.
-SIGTERM and SIGINT end it; whatever it has acknowledged is on the disk.
+SIGTERM and SIGINT end it; every change that it has acknowledged is on the disk.
 """
 
 
@@ -76,17 +76,12 @@ def serve(
 ) -> None:
     """Run the coordinator of the machines in the cluster FILE."""
     from dorafleet.coordinator.listening import listen_at
-    from dorafleet.coordinator.messages import Robot
     from dorafleet.coordinator.service import Coordinator
     from dorafleet.coordinator.storing import open_store
     from dorafleet.inventory.load import load
 
     cluster = load(file)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    robots = [
-        Robot(id=machine.id, host=machine.host, labels=dict(machine.labels))
-        for machine in cluster.machines
-    ]
     chosen = cluster.coordinator.port if port is None else port
     where = listen_at(listen, chosen, cluster.coordinator.addr, tls=tls)
     connect = partial(
@@ -94,6 +89,13 @@ def serve(
     )
 
     async def run() -> None:
-        await Coordinator(state, connect, robots, where, new_authority=new_authority).run()
+        await Coordinator(
+            state,
+            connect,
+            cluster.machines,
+            where,
+            zenoh_peer=cluster.zenoh_peer,
+            new_authority=new_authority,
+        ).run()
 
     asyncio.run(run())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import Certificates
@@ -11,6 +11,7 @@ from dorad.control.tls import Identity, is_name
 from dorafleet.coordinator import accessmessages as m
 from dorafleet.coordinator.access import unknown_robot
 from dorafleet.coordinator.grants import EnrolmentRecord, TokenRecord, digest
+from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -29,9 +30,6 @@ ENROLMENT_S = 15 * 60.0
 
 MAX_DAYS = 3650
 MAX_TOKENS = 1000
-MAX_CLIENT = 100
-"""Characters of a client's name in the audit."""
-
 _DAY_S = 86400.0
 
 
@@ -169,16 +167,6 @@ class Enrolling:
 
     def _answer(self, issued: Issued) -> Certificates:
         return Certificates(chain=issued.chain, authority=self._authority.certificate)
-
-
-def actor_of(call: Call) -> dict[str, Any]:
-    """Return who makes a change, for the audit."""
-    return {
-        "user": call.peer.uid,
-        "peer": call.peer.name,
-        "role": call.peer.role,
-        "client": call.client[:MAX_CLIENT],
-    }
 
 
 def _checked_name(name: str) -> str:

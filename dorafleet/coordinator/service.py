@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from dorad import __version__
 from dorad.control.errors import ControlError
+from dorad.control.limits import Limits
 from dorad.control.server import ControlServer
 from dorad.notify import ServiceNotifier, feed_watchdog
-from dorafleet.coordinator.access import Access
+from dorafleet.coordinator.access import AGENT_PATH, Access
+from dorafleet.coordinator.agentclient import connect_agent
 from dorafleet.coordinator.audit import read_tail
 from dorafleet.coordinator.authority import check_authority, claim_authority
+from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.desired import DesiredState
 from dorafleet.coordinator.enrolling import Enrolling
 from dorafleet.coordinator.grants import Grants
@@ -36,13 +39,16 @@ if TYPE_CHECKING:
 
     from dorafleet.ca.authority import Authority
     from dorafleet.coordinator.listening import Listen
-    from dorafleet.coordinator.messages import Robot
+    from dorafleet.inventory.model import Machine
     from dorafleet.store.model import Store, Term
 
 TOKEN, CA = "token", "ca"
 
 HISTORY = 10_000
 """Revisions whose changes a watch can still get."""
+
+LIMITS = Limits(connections=512, opening=4096)
+"""Clients, and sockets of clients and robots."""
 
 COMPACT_S = 3600.0
 """Seconds between two times that older ones are forgotten."""
@@ -57,21 +63,25 @@ class Coordinator:
         self,
         folder: Path,
         open_store: Callable[[], Awaitable[Store]],
-        robots: Sequence[Robot],
+        machines: Sequence[Machine],
         listen: Listen,
         *,
+        zenoh_peer: str | None = None,
         new_authority: bool = False,
     ) -> None:
         """Prepare a coordinator with its files in `folder`; `open_store` connects to its store.
 
-        `new_authority` takes the authority in the folder, whatever the fleet had before.
+        All links between machines connect to `zenoh_peer`, if there is one. `new_authority` takes
+        the authority in the folder, whatever the fleet had before.
         """
         self._folder = folder
         self._open_store = open_store
-        self._robots = robots
+        self._machines = machines
         self._listen = listen
+        self._zenoh_peer = zenoh_peer
         self._new_authority = new_authority
         self._started_at = time.time()
+        self._ending = asyncio.Event()
         self._doing = "starting"
         """For systemd's status line."""
 
@@ -83,10 +93,9 @@ class Coordinator:
                 leads meanwhile.
         """
         serving = asyncio.create_task(self._serve())
-        ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, ending.set)
-        waiting = asyncio.create_task(ending.wait())
+            asyncio.get_running_loop().add_signal_handler(number, self._ending.set)
+        waiting = asyncio.create_task(self._ending.wait())
         try:
             await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
@@ -126,18 +135,29 @@ class Coordinator:
                 return await self._status(store, term)
 
             authority = await self._authority(store, term)
-            ids = [robot.id for robot in self._robots]
+            ids = [machine.id for machine in self._machines]
             writer = Writer(store, term)
             grants = Grants(store, writer)
             await grants.load()
             access = Access(grants, token, ids)
-            handlers = Handlers(store, DesiredState(store, term), self._robots, status)
             enrolling = Enrolling(grants, access, writer, authority, ids)
+            control = FleetControl(
+                store,
+                writer,
+                self._machines,
+                self._zenoh_peer,
+                connect_agent,
+                enrolling.renew,
+            )
+            await control.fleet.load()
+            handlers = Handlers(store, DesiredState(store, writer), ids, status, self._ending.set)
             server = ControlServer(
-                guarded({**handlers.table, **enrolling.table}),
+                guarded({**handlers.table, **enrolling.table, **control.table}),
                 version=__version__,
                 methods=METHODS,
                 name="dorafleet",
+                accept={AGENT_PATH: control.robots.accept},
+                limits=LIMITS,
             )
             await server.serve_tcp(sock, access, await self._context(authority))
             stack.push_async_callback(server.close)
@@ -147,7 +167,10 @@ class Coordinator:
             _log.info("ready at %s, the token is in %s", where, self._folder / TOKEN)
             stack.callback(notifier.stopping, "ending")
             stack.callback(asyncio.create_task(_forget_history(store)).cancel)
-            await term.lost.wait()
+            async with asyncio.TaskGroup() as tasks:
+                working = tasks.create_task(control.run(), name="reconcile")
+                await term.lost.wait()
+                working.cancel()
         raise ControlError("unavailable", "another coordinator may lead now: the lease has ended")
 
     async def _authority(self, store: Store, term: Term) -> Authority:
@@ -172,7 +195,7 @@ class Coordinator:
             state=store.name,
             epoch=term.epoch,
             revision=(await store.get("", limit=1)).revision,
-            robots=len(self._robots),
+            robots=len(self._machines),
             audit=str(tail.head),
         )
 

@@ -16,8 +16,23 @@ from dorafleet.store.model import LEADER, Transaction
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from dorad.control.server import Call
     from dorafleet.coordinator.audit import Head
     from dorafleet.store.model import Store, Term
+
+
+MAX_CLIENT = 100
+"""Characters of a client's name in the audit."""
+
+
+def actor_of(call: Call) -> dict[str, Any]:
+    """Return who makes a change, for the audit."""
+    return {
+        "user": call.peer.uid,
+        "peer": call.peer.name,
+        "role": call.peer.role,
+        "client": call.client[:MAX_CLIENT],
+    }
 
 
 class Writer:
