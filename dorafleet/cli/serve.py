@@ -56,6 +56,11 @@ SIGTERM and SIGINT end it; every change that it has acknowledged is on the disk.
     type=click.IntRange(0, 65535),
     help="The port; 0 is any.  [default: `coordinator.port` of FILE]",
 )
+@click.option(
+    "--new-authority",
+    is_flag=True,
+    help="Accept another authority in `ca` than the fleet had: all robots must be enrolled again.",
+)
 def serve(
     file: Path,
     *,
@@ -67,6 +72,7 @@ def serve(
     listen: str,
     port: int | None,
     tls: bool,
+    new_authority: bool,
 ) -> None:
     """Run the coordinator of the machines in the cluster FILE."""
     from dorafleet.coordinator.listening import listen_at
@@ -84,7 +90,12 @@ def serve(
 
     async def run() -> None:
         await Coordinator(
-            state, connect, cluster.machines, where, zenoh_peer=cluster.zenoh_peer
+            state,
+            connect,
+            cluster.machines,
+            where,
+            zenoh_peer=cluster.zenoh_peer,
+            new_authority=new_authority,
         ).run()
 
     asyncio.run(run())

@@ -16,9 +16,9 @@ from dorad.control.errors import ControlError
 from dorad.control.limits import Limits
 from dorad.control.server import ControlServer
 from dorad.notify import ServiceNotifier, feed_watchdog
-from dorafleet.ca.authority import open_authority
 from dorafleet.coordinator.access import AGENT_PATH, Access
 from dorafleet.coordinator.audit import read_tail
+from dorafleet.coordinator.authority import check_authority, claim_authority
 from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.desired import DesiredState
 from dorafleet.coordinator.enrolling import Enrolling
@@ -66,16 +66,19 @@ class Coordinator:
         listen: Listen,
         *,
         zenoh_peer: str | None = None,
+        new_authority: bool = False,
     ) -> None:
         """Prepare a coordinator with its files in `folder`; `open_store` connects to its store.
 
-        All links between machines connect to `zenoh_peer`, if there is one.
+        All links between machines connect to `zenoh_peer`, if there is one. `new_authority` takes
+        the authority in the folder, whatever the fleet had before.
         """
         self._folder = folder
         self._open_store = open_store
         self._machines = machines
         self._listen = listen
         self._zenoh_peer = zenoh_peer
+        self._new_authority = new_authority
         self._started_at = time.time()
         self._ending = asyncio.Event()
         self._doing = "starting"
@@ -111,11 +114,13 @@ class Coordinator:
             notifier = ServiceNotifier()
             stack.callback(notifier.close)
             token = make_token(self._folder / TOKEN)
-            authority = await asyncio.to_thread(open_authority, self._folder / CA)
             sock = bind(self._listen.address, self._listen.port)
             stack.callback(sock.close)
             store = await self._open_store()
             stack.push_async_callback(store.close)
+            if not self._new_authority:
+                # Now, not when it has to take over from another one.
+                await check_authority(store, self._folder / CA)
             self._doing = "waiting to lead"
             watchdog = feed_watchdog(notifier, lambda: None, lambda: self._doing)
             stack.callback(asyncio.create_task(watchdog).cancel)
@@ -128,6 +133,7 @@ class Coordinator:
             async def status() -> CoordinatorStatus:
                 return await self._status(store, term)
 
+            authority = await self._authority(store, term)
             ids = [machine.id for machine in self._machines]
             writer = Writer(store, term)
             grants = Grants(store, writer)
@@ -164,6 +170,10 @@ class Coordinator:
                 await term.lost.wait()
                 working.cancel()
         raise ControlError("unavailable", "another coordinator may lead now: the lease has ended")
+
+    async def _authority(self, store: Store, term: Term) -> Authority:
+        found = None if self._new_authority else await check_authority(store, self._folder / CA)
+        return found or await claim_authority(store, term, self._folder / CA)
 
     async def _context(self, authority: Authority) -> ssl.SSLContext | None:
         """Return what TLS needs, None if clients connect without it."""
