@@ -82,13 +82,15 @@ def decide(record: Record, runs: Runs, boot: str) -> Action | None:
 
 def _steer(record: Record, run: Run) -> Action | None:
     """Return what to do for a run of the order's uuid that has not ended."""
+    order = record.order
     if run.info.status == "stopping":
-        return None
-    if not record.order.enabled:
+        # A stop that waits for the nodes may be followed by one that does not.
+        return Stop(run.info.uuid) if order.force and not order.enabled else None
+    if not order.enabled:
         return Stop(run.info.uuid)
     if not record.followed:
         return Change()
-    if run.ready and record.order.hold is None:
+    if run.ready and order.hold is None:
         return Open()
     return None
 
@@ -102,15 +104,9 @@ def take_order(record: Record | None, order: ShareSet, boot: str) -> Record:
     if record is None:
         return Record(order=order, boot=boot)
     check_version(record, order.epoch, order.generation)
-    present = record.order
-    same = (order.generation, order.content.uuid, order.enabled) == (
-        present.generation,
-        present.content.uuid,
-        present.enabled,
-    )
-    if not same:
+    if not record.same_order(order):
         return Record(order=order, boot=boot, begun=record.begun)
-    if present.hold is None:
+    if record.order.hold is None:
         # A barrier that is open stays open.
         order = msgspec.structs.replace(order, hold=None)
     return _renumber(record, order)
@@ -158,12 +154,16 @@ def begin(record: Record, boot: str, previous: float | None) -> Record:
     return msgspec.structs.replace(record, begun=begun)
 
 
-def follow(record: Record, boot: str, trouble: str = "") -> Record:
-    """Return the record of a run that was changed to the order, or could not be: `trouble`."""
-    begun = begin(record, boot, None).begun
-    if record.begun is not None and begun is not None:
+def follow(record: Record, order: ShareSet, boot: str, trouble: str = "") -> Record:
+    """Return the record of a run that was changed to an order, or could not be: `trouble`.
+
+    A newer order may have arrived meanwhile.
+    """
+    asked = record if record.same_order(order) else Record(order=order, boot=boot)
+    begun = Begun(order.content.uuid, asked.version, digest_of(order), boot, trouble=trouble)
+    if record.begun is not None:
         begun = msgspec.structs.replace(
-            begun, boot=record.begun.boot, previous=record.begun.previous, trouble=trouble
+            begun, boot=record.begun.boot, previous=record.begun.previous
         )
     return msgspec.structs.replace(record, begun=begun)
 

@@ -53,6 +53,15 @@ class Record(msgspec.Struct, frozen=True):
         """Epoch and generation of the order."""
         return self.order.epoch, self.order.generation
 
+    def same_order(self, order: ShareSet) -> bool:
+        """Return True if an order is that of the record, possibly in another coordinator's term."""
+        own = self.order
+        return (own.generation, own.content.uuid, own.enabled) == (
+            order.generation,
+            order.content.uuid,
+            order.enabled,
+        )
+
     @property
     def started(self) -> bool:
         """Whether dorad was told to start a run, or to change one, for the order."""
