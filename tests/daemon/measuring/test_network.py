@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dorad.control.eventbus import EventBus
 from dorad.control.messages import Interface, Network
-from dorad.daemon.eventbus import EventBus
 from dorad.daemon.measuring.ifrates import Counts, InterfaceMeter, read
 from dorad.daemon.measuring.network import NetworkWatch, changes, compose, query
 from tests.harness.daemon import daemon
