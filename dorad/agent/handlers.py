@@ -8,6 +8,7 @@ import os
 import platform
 import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from dorad.agent.identity import IdentityStore
     from dorad.agent.shares import Shares
     from dorad.agent.store import ShareStore
+    from dorad.bell import Bell
+    from dorad.control.messages import TopicHeader
     from dorad.control.session import Call, Handler, StreamHandler
 
 REPORT_INTERVAL_S = 1.0
@@ -43,19 +46,17 @@ class AgentMethods:
         identity: IdentityStore,
         store: ShareStore,
         shares: Shares,
-        changed: asyncio.Condition,
+        changed: Bell,
         boot: str,
         on_attached: Callable[[a.Attach], None],
-        on_certified: Callable[[], None],
     ) -> None:
-        """`changed` is notified when the state of a share has changed."""
+        """`changed` rings when the state of a share has changed."""
         self._identity = identity
         self._store = store
         self._shares = shares
         self._changed = changed
         self._boot = boot
         self._on_attached = on_attached
-        self._on_certified = on_certified
 
     async def attach(self, _call: Call, params: a.Attach) -> a.Attached:
         """Obey this coordinator, unless a newer one was obeyed."""
@@ -78,31 +79,29 @@ class AgentMethods:
 
     async def watch(self, _call: Call, params: a.AgentWatch) -> AsyncIterator[a.AgentReport]:
         """Report changes, and a heartbeat."""
-        deltas, problem = Deltas(), ""
+        deltas, loop = Deltas(), asyncio.get_running_loop()
         heartbeat = max(params.heartbeat, MIN_HEARTBEAT_S)
         while True:
-            changed, removed = deltas.take(self._shares.states)
-            problem = self._shares.problem
+            states, problem = self._shares.states, self._shares.problem
+            changed, removed = deltas.take(states)
             yield a.AgentReport(time=time.time(), shares=changed, removed=removed, daemon=problem)
             # Not all robots at one time.
             pause = random.uniform(0.8, 1.0) * heartbeat  # noqa: S311 - not a secret
-            due = asyncio.get_running_loop().time() + pause
+            due = loop.time() + pause
             await asyncio.sleep(min(REPORT_INTERVAL_S, pause))
-            seen = self._shares.states
-            try:
-                async with asyncio.timeout_at(due), self._changed:
-                    await self._changed.wait_for(lambda: True)
-            except TimeoutError:
-                continue
+            differs = partial(self._differ, states, problem)
+            await self._changed.until(differs, max(0.0, due - loop.time()))
+
+    def _differ(self, states: dict[str, a.ShareState], problem: str) -> bool:
+        return (states, problem) != (self._shares.states, self._shares.problem)
 
     async def renew(self, _call: Call, _params: Nothing) -> a.Csr:
         """Make a new key."""
         return a.Csr(csr=self._identity.renew())
 
     async def certify(self, _call: Call, params: a.Certificates) -> Nothing:
-        """Use the certificate for the new key."""
+        """Use the certificate for the new key. The dialer notices, and connects again with it."""
         self._identity.certify(params.chain, params.authority)
-        self._on_certified()
         return Nothing()
 
     async def set(self, _call: Call, params: a.ShareSet) -> a.ShareState:
@@ -117,3 +116,43 @@ class AgentMethods:
         """Forget a share."""
         self._shares.remove(params)
         return Nothing()
+
+
+def handlers(methods: AgentMethods, daemon: Daemon) -> dict[str, Handler | StreamHandler]:
+    """Return the handler of each method: the agent's own, and all of the daemon's."""
+    own: dict[str, Handler | StreamHandler] = {
+        "agent.attach": methods.attach,
+        "agent.watch": methods.watch,
+        "agent.renew": methods.renew,
+        "agent.certify": methods.certify,
+        "share.set": methods.set,
+        "share.open": methods.open,
+        "share.remove": methods.remove,
+    }
+    return {name: _passing(name, daemon) for name in METHODS} | own
+
+
+def _passing(name: str, daemon: Daemon) -> Handler | StreamHandler:
+    """Return a handler that lets the daemon answer a method."""
+    method = METHODS[name]
+
+    async def call(_call: Call, params: m.Struct) -> m.Struct:
+        client = await daemon.client()
+        return await client.call(name, params, method.result)
+
+    async def stream(_call: Call, params: m.Struct) -> AsyncIterator[m.Struct]:
+        client = await daemon.client()
+        async with client.stream(name, params, method.result) as events:
+            async for event in events:
+                yield event
+
+    async def frames(call: Call, params: m.Struct) -> AsyncIterator[tuple[TopicHeader, memoryview]]:
+        assert isinstance(params, m.TopicSubscribe)
+        client = await daemon.client()
+        async with client.frames(params) as events:
+            async for header, data in events:
+                yield msgspec.structs.replace(header, stream=call.id), data
+
+    if not method.stream:
+        return call
+    return frames if method.binary else stream

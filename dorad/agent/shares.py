@@ -103,14 +103,12 @@ class Shares:
                 busy = set(self._acting)
                 try:
                     self._runs = await self._look()
-                    self.problem = ""
+                    self._set_problem("")
                     retry = Backoff()
                     # What was busy meanwhile may differ from what was seen.
                     self._decide(tasks, busy)
                 except ControlError as error:
-                    if error.message != self.problem:
-                        _log.warning("dorad cannot be used: %s", error.message)
-                    self.problem = error.message
+                    self._set_problem(error.message)
                 self._update_states()
                 due = loop.time() + (retry.next() if self.problem else self._interval())
                 await asyncio.sleep(MIN_INTERVAL_S)
@@ -317,6 +315,12 @@ class Shares:
         _log.info(
             "the share of %s is %s%s", record.order.dataflow, status, reason and f": {reason}"
         )
+
+    def _set_problem(self, problem: str) -> None:
+        if problem != self.problem:
+            _log.info("dorad can be used" if not problem else f"dorad cannot be used: {problem}")
+            self.problem = problem
+            self._on_change()
 
     def _with_tls(self, share: Share) -> Share:
         linked = bool(share.listen or share.connect)
