@@ -9,7 +9,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
 from websockets.asyncio.client import connect
 from websockets.exceptions import (
     ConnectionClosed,
@@ -20,6 +19,7 @@ from websockets.exceptions import (
 
 from dorad import __version__
 from dorad.agent.backoff import Backoff
+from dorad.agent.model import Connected
 from dorad.control import codec
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REQUEST, Limits
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
     from dorad.agent.identity import Identity, IdentityStore
+    from dorad.agent.model import ConnectionState
     from dorad.control.session import Handler, StreamHandler
 
 PATH = "/agent"
@@ -58,18 +59,6 @@ _websockets_log = logging.getLogger("dorad.agent.websockets")
 _websockets_log.setLevel(logging.WARNING)
 
 
-class Connected(Struct):
-    """The state of the connection, for people and for `dorad-agent status`."""
-
-    state: str = "connecting"
-    """`connecting`, `connected`, `refused` or `unreachable`."""
-    coordinator: str = ""
-    """The address of the last attempt."""
-    since: float = 0.0
-    reason: str = ""
-    """Why it is not connected."""
-
-
 class Dialer:
     """Keeps one connection to one of the coordinators. Belongs to one event loop."""
 
@@ -90,26 +79,25 @@ class Dialer:
         self._address = ""
         self._version = ""
         """Of the identity that is in use."""
-        self.status = Connected(since=time.time())
+        self.status = Connected("connecting", "", time.time())
 
-    async def run(self) -> None:
-        """Connect, and answer the coordinator, until cancelled.
-
-        Raises:
-            ControlError: this robot is not enrolled any more.
-        """
+    async def run(self) -> ControlError:
+        """Connect, and answer the coordinator; return why this robot has no identity any more."""
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(self._follow_identity(), name="identity")
             try:
-                await self._dial()
+                return await self._dial()
             finally:
                 following.cancel()
 
-    async def _dial(self) -> None:
+    async def _dial(self) -> ControlError:
         backoff = Backoff()
         while True:
             self._version = self._identities.version
-            identity = self._identities.load()
+            try:
+                identity = self._identities.load()
+            except ControlError as error:
+                return error
             refused = False
             for host, port in identity.coordinators:
                 refused = await self._try(identity, host, port) or refused
@@ -128,7 +116,7 @@ class Dialer:
                 continue
 
     async def _try(self, identity: Identity, host: str, port: int) -> bool:
-        """Answer one coordinator until the connection ends; return True if it refuses this robot."""
+        """Answer one coordinator until the connection ends; return True if it refuses us."""
         self._attached = False
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
@@ -219,7 +207,7 @@ class Dialer:
         if not self._attached:
             raise _closed(connection)
 
-    def _set(self, state: str, reason: str) -> None:
+    def _set(self, state: ConnectionState, reason: str) -> None:
         before, address = self.status, self._address
         if (state, address, reason) == (before.state, before.coordinator, before.reason):
             return

@@ -48,7 +48,7 @@ class AgentMethods:
         shares: Shares,
         changed: Bell,
         boot: str,
-        on_attached: Callable[[a.Attach], None],
+        on_attached: Callable[[], None],
     ) -> None:
         """`changed` rings when the state of a share has changed."""
         self._identity = identity
@@ -63,7 +63,7 @@ class AgentMethods:
         identity = self._identity.load()
         before, audit = self._store.epoch, self._store.audit
         self._shares.obey(params.epoch, params.audit)
-        self._on_attached(params)
+        self._on_attached()
         return a.Attached(
             robot=identity.robot,
             version=__version__,

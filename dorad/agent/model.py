@@ -1,4 +1,4 @@
-"""What the agent knows of a share: the order, the run that it began, and how that ended."""
+"""What the agent knows: of a share the order, the run that it began and its end; its own state."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Literal
 import msgspec
 
 from dorad.control.messages import DataflowInfo, DataflowState
-from dorad.control.messages.agent import ShareSet
+from dorad.control.messages.agent import ShareSet, ShareState
 
 Final = Literal["stopped", "finished", "failed"]
+ConnectionState = Literal["connecting", "connected", "refused", "unreachable"]
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -92,6 +93,45 @@ class Run(msgspec.Struct, frozen=True):
     def ready(self) -> bool:
         """Whether only `dataflow.open` is missing."""
         return self.state is not None and self.state.ready
+
+
+class Connected(msgspec.Struct, frozen=True):
+    """The state of the connection to the coordinator."""
+
+    state: ConnectionState
+    coordinator: str
+    """The address of the last attempt."""
+    since: float
+    reason: str = ""
+    """Why it is not connected."""
+
+
+class AgentStatus(msgspec.Struct, frozen=True):
+    """The state of the agent, for `dorad-agent status`."""
+
+    version: str
+    pid: int
+    robot: str
+    started_at: float
+    connection: Connected
+    epoch: int
+    daemon: str
+    """Why dorad cannot be used; empty if it can."""
+    shares: list[ShareState]
+    notice: str = ""
+
+    @property
+    def line(self) -> str:
+        """The state in one line."""
+        connection = self.connection
+        where = f"{connection.state} {connection.coordinator}".strip()
+        parts = [f"robot {self.robot}", where + (connection.reason and f": {connection.reason}")]
+        parts.append(f"{len(self.shares)} share{'' if len(self.shares) == 1 else 's'}")
+        if self.daemon:
+            parts.append(f"dorad cannot be used: {self.daemon}")
+        if self.notice:
+            parts.append(self.notice)
+        return "; ".join(parts)
 
 
 def digest_of(order: ShareSet) -> str:
