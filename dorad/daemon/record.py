@@ -74,7 +74,7 @@ class Record:
     @property
     def status(self) -> Status:
         """The state of its life cycle."""
-        return self.row.status  # type: ignore[return-value]  # only statuses are ever stored
+        return self.row.status
 
     def state(self) -> DataflowState:
         """Return the record as a reply."""

@@ -18,6 +18,7 @@ from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REQUEST, Limits
 from dorad.control.peer import Peer
 from dorad.control.server import ControlServer
+from tests.harness.waiting import until
 
 from .serving import DEADLINE_S, VERSION, Endless, raw, serving, status
 
@@ -288,9 +289,7 @@ async def test_a_reader_that_stops_reading_is_disconnected(tmp_path: Path) -> No
         await slow.ask(1, "watch", {"dataflow": "flood"})
         await endless.until_running(1)
         await endless.until_running(0)
-        async with asyncio.timeout(DEADLINE_S):
-            while server.connections:  # noqa: ASYNC110 - a server announces nothing
-                await asyncio.sleep(0.01)
+        await until(lambda: not server.connections)
         slow.connection.transport.abort()
     await server.close()
 
