@@ -14,10 +14,13 @@ from dorad.control.messages.agent import Attach
 from dorafleet.coordinator.audit import contradiction
 from dorafleet.coordinator.dataflows import DataflowMethods
 from dorafleet.coordinator.fleet import Fleet
+from dorafleet.coordinator.logs import LogMethods
+from dorafleet.coordinator.nodes import NodeMethods
 from dorafleet.coordinator.planning import Planner
 from dorafleet.coordinator.reconciler import Reconciler
 from dorafleet.coordinator.robotmethods import RobotMethods
 from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.topics import TopicMethods
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,8 +61,16 @@ class FleetControl:
         dataflows = DataflowMethods(
             self.fleet, self.robots, self._planner, self._reconciler, self._event_bus
         )
-        robots = RobotMethods(self.fleet, self.robots, self._planner, self._reconciler)
-        return {**dataflows.table, **robots.table}
+        nodes = NodeMethods(
+            self.fleet, self.robots, self._planner, self._reconciler, self._event_bus
+        )
+        return {
+            **dataflows.table,
+            **nodes.table,
+            **TopicMethods(self.fleet, self.robots).table,
+            **LogMethods(self.fleet, self.robots, self._event_bus).table,
+            **RobotMethods(self.fleet, self.robots, self._planner, self._reconciler).table,
+        }
 
     async def run(self) -> NoReturn:
         """Keep robots at what the store says, until cancelled. Call `fleet.load` before."""
