@@ -12,6 +12,7 @@ from dorad.control.errors import ControlError
 from dorad.control.eventbus import EventBus
 from dorad.control.messages.agent import Attach
 from dorafleet.coordinator.audit import contradiction
+from dorafleet.coordinator.daemon import DaemonMethods
 from dorafleet.coordinator.dataflows import DataflowMethods
 from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.logs import LogMethods
@@ -23,7 +24,7 @@ from dorafleet.coordinator.robots import Robots
 from dorafleet.coordinator.topics import TopicMethods
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from dorad.control.messages.agent import Attached
     from dorad.control.server import Handler, StreamHandler
@@ -45,10 +46,15 @@ class FleetControl:
         writer: Writer,
         machines: Sequence[Machine],
         peer: str | None,
+        end: Callable[[], None],
         sign: Sign | None = None,
     ) -> None:
-        """`peer` is the endpoint that all links connect to; `sign` renews robots' certificates."""
+        """`peer` is the endpoint that all links connect to; `end` lets the process end.
+
+        `sign` renews the certificates of robots.
+        """
         self._store = store
+        self._end = end
         self._event_bus = EventBus()
         self.fleet = Fleet(store, writer)
         self.robots = Robots(machines, self._attach, self._on_attached, self._on_change, sign)
@@ -66,6 +72,7 @@ class FleetControl:
         )
         return {
             **dataflows.table,
+            **DaemonMethods(self.fleet, self.robots, dataflows, self._end).table,
             **nodes.table,
             **TopicMethods(self.fleet, self.robots).table,
             **LogMethods(self.fleet, self.robots, self._event_bus).table,

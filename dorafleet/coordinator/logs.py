@@ -18,7 +18,7 @@ from dorafleet.coordinator.fleet import dataflow_of
 from dorafleet.coordinator.streams import merged
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 
     from dorad.control.eventbus import EventBus
     from dorad.control.server import Call, StreamHandler
@@ -37,7 +37,7 @@ FRAME_LINES = 500
 MAX_KEPT = 100_000
 """Lines that wait for their order; then they are passed on as they are."""
 
-DAEMON = "daemon"
+DAEMON = "dora"
 """The name of the daemon among the nodes of a log."""
 
 _OF_A_SHARE = ("dataflow-starting", "dataflow-running", "dataflow-ended")
@@ -160,7 +160,7 @@ async def in_order(
     robots: Iterable[str],
     skews: Mapping[str, float],
     tail: int | None,
-) -> AsyncIterator[tuple[list[m.LogLine], int]]:
+) -> AsyncGenerator[tuple[list[m.LogLine], int], None]:
     """Yield lines of several robots in the order of their times, by the coordinator's clock.
 
     A line waits until every robot has sent a later one, has been quiet for a moment, or has ended.

@@ -145,6 +145,7 @@ class Coordinator:
                 writer,
                 self._machines,
                 self._zenoh_peer,
+                self._ending.set,
                 enrolling.renew,
             )
             await control.fleet.load()

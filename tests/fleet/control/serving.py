@@ -123,7 +123,7 @@ async def leading(
         store = await SqliteStore.open(folder / "coordinator.db")
         stack.push_async_callback(store.close)
         term = await stack.enter_async_context(store.lead("test"))
-        control = FleetControl(store, Writer(store, term), machines, peer)
+        control = FleetControl(store, Writer(store, term), machines, peer, lambda: None)
         await control.fleet.load()
         sock = socket.create_server(("127.0.0.1", port))
         server = ControlServer(
