@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from dorad.bell import Bell
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
@@ -129,7 +127,7 @@ class FakeDorad:
         if self.refusal is not None:
             raise self.refusal
         self.updates.append(params)
-        return msgspec.convert({"changes": []}, m.Changed)
+        return m.Changed(uuid=params.dataflow, changes=[])
 
     async def _stop(self, _call: Call, params: m.Stop) -> m.DataflowState:
         assert params.dataflow is not None
@@ -154,7 +152,9 @@ class FakeDorad:
         self, call: Call, _params: m.TopicSubscribe
     ) -> AsyncIterator[tuple[m.TopicHeader, bytes]]:
         for number in range(3):
-            header = m.TopicHeader(stream=call.id, topic="a/out", sequence=number)
+            header = m.TopicHeader(
+                stream=call.id, topic="a/out", sequence=number + 1, dropped=0, metadata={}
+            )
             yield header, bytes([number]) * 1000
 
     async def _top(self, _call: Call, _params: m.Nothing) -> m.Top:

@@ -50,7 +50,9 @@ class Coordinator:
         self._folder = folder
         self._server: Server | None = None
 
-    async def start(self, identity: Identity | None = None, authority: Authority | None = None) -> None:
+    async def start(
+        self, identity: Identity | None = None, authority: Authority | None = None
+    ) -> None:
         """Listen at a port, which stays the same."""
         signed = (authority or self.authority).issue_pair(
             identity or Identity("coordinator", "base")
@@ -87,8 +89,7 @@ class Coordinator:
         self.tries += 1
         if self.refusal is not None:
             status, body = self.refusal
-            response = connection.respond(status, body.decode())
-            return response
+            return connection.respond(status, body.decode())
         return None
 
     async def accepted(self) -> ServerConnection:
@@ -106,7 +107,11 @@ class Coordinator:
         """Return the attached agent that connects next."""
         client = await self.client()
         attach = Attach(coordinator="test:1", epoch=epoch, audit=audit, time=time.time())
-        attached = await client.call("agent.attach", attach, Attached)
+        try:
+            attached = await client.call("agent.attach", attach, Attached)
+        except BaseException:
+            await client.close()
+            raise
         return Control(client, attached)
 
 
@@ -172,7 +177,9 @@ class Agent:
             timeout=DEADLINE_S,
         )
 
-    def enrol(self, authority: Authority, *ports: int, robot: str = ROBOT, replace: bool = False) -> None:
+    def enrol(
+        self, authority: Authority, *ports: int, robot: str = ROBOT, replace: bool = False
+    ) -> None:
         """Give it an identity, as over SSH."""
         more = ["--replace"] if replace else []
         asked = self.command("enrol", robot, *more)
@@ -253,5 +260,3 @@ async def fleet(folder: Path, socket: Path) -> AsyncIterator[tuple[Coordinator, 
     finally:
         agent.clear()
         await coordinator.stop()
-
-
