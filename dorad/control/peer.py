@@ -45,6 +45,9 @@ class Peer(NamedTuple):
     certificate: Certificate | None = None
     """What it has shown in the TLS handshake."""
 
+    def __str__(self) -> str:
+        return f"process {self.pid}"
+
 
 def peer_of(sock: socket.socket) -> Peer:
     """Return the process that connected to, or listens at, the other end of a Unix socket.
