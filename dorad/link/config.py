@@ -22,7 +22,7 @@ MAX_CONFIG = 1 << 24
 
 Positive = Annotated[int, Meta(ge=1, le=1 << 40)]
 
-MESSAGES = 32
+MESSAGES = 64
 BYTES = 4 << 20
 MAX_SIZE = 1 << 30
 

@@ -219,15 +219,15 @@ class LinkProcess:
             if machine.greeting.hear(said, now_s):
                 self._open(machine, said.grants)
             return
-        frame = frames.decode(data)
-        number = frame.opening.channel
-        if isinstance(frame, Ack):
-            for out in machine.outgoing:
-                out.channel.acknowledge(frame)
-            return
-        if number >= len(self._ins) or self._ins[number].spec.machine != received.machine:
-            raise FrameError(f"channel {number} is not one of this machine")
-        self._ins[number].channel.arrive(frame, self._delivery.place)
+        for frame in frames.decode(data):
+            number = frame.opening.channel
+            if isinstance(frame, Ack):
+                for out in machine.outgoing:
+                    out.channel.acknowledge(frame)
+                continue
+            if number >= len(self._ins) or self._ins[number].spec.machine != received.machine:
+                raise FrameError(f"channel {number} is not one of this machine")
+            self._ins[number].channel.arrive(frame, self._delivery.place)
 
     def _open(self, machine: Machine, grants: dict[str, Any]) -> None:
         """Open the channels to a machine that it grants; close the others."""
@@ -318,14 +318,14 @@ class LinkProcess:
         channel = out.channel
         busy = False
         for _ in range(BURST):
-            frame = channel.next_frame()
-            if frame is None:
-                if not channel.wants or not self._take(out):
-                    break
-                continue
+            while channel.wants and self._take(out):
+                pass
+            sample = channel.next_sample()
+            if sample is None:
+                break
             busy = True
             may_wait = machine.bytes_on_the_way > DIRECT_BYTES
-            machine.courier.send(frame, may_wait=may_wait)
+            machine.courier.send(sample, may_wait=may_wait)
         return busy
 
     def _take(self, out: Out) -> bool:
