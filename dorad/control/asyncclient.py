@@ -154,6 +154,10 @@ class AsyncClient(AsyncMethods):
         """Return the messages of `topic.subscribe` as a stream; see `AsyncStream`."""
         return self._open_stream("topic.subscribe", params, to_message)
 
+    def frames(self, params: TopicSubscribe) -> AsyncFrames:
+        """Request the messages of `topic.subscribe`, and return them without decoding the data."""
+        return self._open_stream("topic.subscribe", params, _undecoded)
+
     def _open_stream(
         self, method: str, params: Struct, convert: Callable[[Any], T]
     ) -> AsyncStream[T]:
@@ -311,6 +315,14 @@ class AsyncStream(Generic[T]):
 
 AsyncArrays: TypeAlias = "AsyncStream[tuple[TopicHeader, pa.Array | None]]"
 """Messages of outputs: the header of each, and its Arrow array."""
+
+AsyncFrames: TypeAlias = "AsyncStream[tuple[TopicHeader, memoryview]]"
+"""Messages of outputs: the header of each, and its Arrow IPC stream."""
+
+
+def _undecoded(event: Any) -> tuple[TopicHeader, memoryview]:
+    header, data = event
+    return header, data
 
 
 def _code(error: ConnectionClosed) -> int | None:

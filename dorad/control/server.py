@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 Authenticate: TypeAlias = "Callable[[ServerConnection, HttpRequest], Peer]"
 """Returns who connects. Raises ControlError to refuse the client."""
 
-__all__ = ["Authenticate", "Call", "ControlServer", "Handler", "StreamHandler"]
+Accept: TypeAlias = "Callable[[ServerConnection, Peer], Awaitable[None]]"
+"""Uses a connection whose peer is the server of the control API. It is closed at the end."""
+
+__all__ = ["Accept", "Authenticate", "Call", "ControlServer", "Handler", "StreamHandler"]
 
 _CLOSE_TIMEOUT_S = 1.0
 _ACCEPTED_AT_ONCE = 32
@@ -57,10 +60,12 @@ class ControlServer:
         credentials: Callable[[socket.socket], Peer] = peer_of,
         methods: Mapping[str, Method] = METHODS,
         name: str = "dorad",
+        accept: Mapping[str, Accept] | None = None,
     ) -> None:
         """Prepare a server. `name` and `version` are sent to clients.
 
         `methods` are those of the protocol; `credentials` identifies the peer of a Unix socket.
+        `accept` gets the connections to its paths; they do not count as clients.
 
         Raises:
             ValueError: there is a handler for an unknown method.
@@ -73,6 +78,7 @@ class ControlServer:
         self._program = f"{name} {version}"
         self._limits = Limits() if limits is None else limits
         self._credentials = credentials
+        self._accept = {} if accept is None else accept
         self._authenticate: Authenticate = self._authenticate_peer
         self._group: int | None = None
         self._path: Path | None = None
@@ -165,6 +171,10 @@ class ControlServer:
             peer = self._authenticate(connection, request)
         except ControlError as error:
             return _answer(connection, HTTPStatus.FORBIDDEN, error)
+        connection.peer = peer
+        if request.path in self._accept:
+            _log.debug("admitted a peer at %s", request.path)
+            return None
         if len(self._admitted) >= self._limits.connections:
             return _answer(
                 connection,
@@ -176,7 +186,6 @@ class ControlServer:
                 ),
             )
         _log.debug("admitted process %d of user %d", peer.pid, peer.uid)
-        connection.peer = peer
         self._admitted.add(connection)
         return None
 
@@ -196,6 +205,11 @@ class ControlServer:
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, _Connection)
+        assert connection.request is not None
+        accept = self._accept.get(connection.request.path)
+        if accept is not None:
+            await accept(connection, connection.peer)
+            return
         session = ClientSession(
             connection,
             connection.peer,

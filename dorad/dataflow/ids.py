@@ -6,6 +6,7 @@ import string
 
 from dorad.dataflow.document import shorten
 from dorad.dataflow.errors import TextError
+from dorad.dataflow.model import LINK
 
 _IN_NODE_ID = frozenset(string.ascii_letters + string.digits + "_.-")
 _IN_DATA_ID = _IN_NODE_ID | {"/"}
@@ -24,6 +25,10 @@ def check_node_id(text: str) -> None:
         raise TextError(f"the node id `{text}` starts with a dot", f"write `{text.lstrip('.')}`")
     if text == "dora":
         raise TextError("the node id `dora` is reserved", "`dora/timer` starts with it")
+    if text == LINK:
+        raise TextError(
+            f"the node id `{LINK}` is reserved", "the link between machines is called that"
+        )
 
 
 def check_data_id(text: str) -> None:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from dorad.dataflow.types.model import TypeDef
 
 
+LINK = "dora.link"
+"""The id of the node that carries messages between this machine and others."""
+
+
 class QueuePolicy(StrEnum):
     """What happens to a message that arrives at a full queue."""
 
@@ -46,6 +50,8 @@ class NodeKind(StrEnum):
     MODULE = "module"
     ROS2 = "ros2"
     HUB = "hub"
+    LINK = "link"
+    """The link process. No file can have it: `share` adds it to the part of one machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,42 @@ class Operator:
 
 
 @dataclass(frozen=True, slots=True)
+class Channel:
+    """One output on its way to, or from, one other machine."""
+
+    output: NodeOutput
+    machine: str
+    """The other machine."""
+    reliable: bool = False
+    """Whether the sender keeps a message until the receiver has it."""
+    receivers: tuple[str, ...] = ()
+    """The nodes of the other machine that receive it; empty for an incoming channel."""
+
+    @property
+    def name(self) -> str:
+        """Return the name at both ends, which is also the output of the link that feeds nodes."""
+        return str(self.output)
+
+    @property
+    def input(self) -> str:
+        """Return the input of the link that takes the messages of an outgoing channel."""
+        return f"{self.machine}/{self.output}"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The channels of a link process."""
+
+    outgoing: tuple[Channel, ...] = ()
+    incoming: tuple[Channel, ...] = ()
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """Return the other machines, sorted."""
+        return tuple(sorted({each.machine for each in (*self.outgoing, *self.incoming)}))
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSpec:
     """One entry of `nodes`."""
 
@@ -205,6 +247,8 @@ class NodeSpec:
     """For a module: the texts that its nodes get."""
     declared: Mapping[str, ParamSpec] = field(default_factory=dict)
     """For a program: the parameters that can be read and set while it runs."""
+    link: Link | None = None
+    """For the node `LINK`: its channels."""
 
     @property
     def is_dynamic(self) -> bool:

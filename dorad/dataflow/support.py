@@ -29,21 +29,26 @@ class _Unsupported(NamedTuple):
         return self.message or f"`{self.key.rsplit('.', 1)[-1]}` is not supported yet"
 
 
-def unsupported(dataflow: Dataflow) -> tuple[Problem, ...]:
+def unsupported(dataflow: Dataflow, *, placed: bool = False) -> tuple[Problem, ...]:
     """Return a problem for each key that is not implemented, in the order of the file.
+
+    `deploy` is implemented where a coordinator has `placed` the nodes on machines.
 
     A key with its default value is allowed. Such a dataflow can be validated, but not run, since
     running it would ignore the key.
     """
-    found = [*_of_dataflow(dataflow)]
+    found = [] if placed else [*_deploys(dataflow)]
     for node in dataflow.nodes:
         found += _of_node(node)
     return in_order(dataflow.problem(each.key, each.text(), each.hint) for each in found)
 
 
-def _of_dataflow(dataflow: Dataflow) -> Iterator[_Unsupported]:
+def _deploys(dataflow: Dataflow) -> Iterator[_Unsupported]:
     if dataflow.deploy is not None:
         yield _Unsupported("deploy", "remove it; every node runs on this machine")
+    for node in dataflow.nodes:
+        if node.deploy is not None:
+            yield _Unsupported(f"{node.key}.deploy", "remove it")
 
 
 def _of_node(node: NodeSpec) -> Iterator[_Unsupported]:
@@ -52,8 +57,6 @@ def _of_node(node: NodeSpec) -> Iterator[_Unsupported]:
         yield _Unsupported(f"{node.key}.{word}", hint)
     if node.git is not None:
         yield _Unsupported(f"{node.key}.git", "clone it yourself and name the program with `path`")
-    if node.deploy is not None:
-        yield _Unsupported(f"{node.key}.deploy", "remove it")
     for index, operator in enumerate(node.operators):
         body = node.operator_key(index)
         yield from _of_operator(body, operator)

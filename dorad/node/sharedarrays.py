@@ -154,15 +154,15 @@ def _load() -> tuple[Any, Callable[[Any], int]]:
     return np, arrow.code_of
 
 
-def _extent(shape: SupportsIndex | Iterable[SupportsIndex]) -> tuple[int, ...]:
+def _extent(shape: Any) -> tuple[int, ...]:
     """Return a shape as plain integers. numpy would derive a -1 from the size of the segment."""
     extent: tuple[int, ...]
     if type(shape) is int and shape >= 0:
         return (shape,)
     try:
-        extent = (operator.index(shape),)  # type: ignore[arg-type]  # this finds out
+        extent = (operator.index(shape),)
     except TypeError:
-        extent = tuple(map(operator.index, shape))  # type: ignore[arg-type]  # raises again
+        extent = tuple(map(operator.index, shape))
     if any(length < 0 for length in extent):
         raise ValueError(f"negative dimensions are not allowed: {extent}")
     return extent

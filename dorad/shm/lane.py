@@ -5,11 +5,11 @@ Messages of an exchange (a request, a goal, their answers) are dropped only for 
 kind. As each kind has a ring of its own, four words determine what the queue holds:
 
     kept     = min(LANE_HEAD - LANE_TAIL, queue_size)       the newest of the lane
-    ordinary = min(HEAD - TAIL, queue_size - kept)          the newest of the ring
+    ordinary = min(HEAD - TAIL, queue_size - kept)          the newest of the ring.
 
-in whatever order the messages arrive, and whenever the consumer looks. So each ring keeps the
-protocol of `ring.py` unchanged, and neither end waits. Each entry of the lane records how many
-ordinary messages were pushed before it, which restores the order of sending.
+This holds for every order of arrival and at every moment that the consumer looks. So each ring
+keeps the protocol of `ring.py` unchanged, and neither end waits. Each entry of the lane records
+how many ordinary messages were pushed before it, which restores the order of sending.
 
 A message with `flush` goes into the lane, too. It voids the ordinary messages before it that have
 its `session_id` (all of them if it has none). The consumer skips them, and they count as dropped.

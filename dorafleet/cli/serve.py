@@ -32,7 +32,7 @@ The coordinator keeps what shall run on each robot, with an audit of every chang
 to it yet, so it changes nothing on any. It listens on this machine's loopback only. A client has to
 send the token in the file `token` of the state folder, which only the user of the coordinator can
 read. With etcd, several coordinators may run: one leads, the others wait for its end.
-SIGTERM and SIGINT end it; whatever it has acknowledged is on the disk.
+SIGTERM and SIGINT end it; every change that it has acknowledged is on the disk.
 """
 
 

@@ -153,7 +153,7 @@ class EtcdStore(Store):
 
     @asynccontextmanager
     async def lead(self, name: str, *, lease: float = LEASE_S) -> AsyncIterator[Term]:
-        """Wait until nobody else leads, then lead as `name` until the block ends."""
+        """Wait until no other candidate leads, then lead as `name` until the block ends."""
         held, epoch = await self._campaign(name, lease)
         term = Term(epoch, asyncio.Event())
         keeper = asyncio.create_task(self._keep(held, term), name=f"lease of {name}")

@@ -132,7 +132,7 @@ class Store(ABC):
 
     @abstractmethod
     def lead(self, name: str, *, lease: float = LEASE_S) -> AbstractAsyncContextManager[Term]:
-        """Wait until nobody else leads, then lead as `name` until the block ends."""
+        """Wait until no other candidate leads, then lead as `name` until the block ends."""
 
     @abstractmethod
     async def fill(self, entries: Iterable[Entry], revision: int) -> None:

@@ -72,7 +72,7 @@ def test_the_daemons_configuration_switches_it_on_and_off(tmp_path: Path) -> Non
             assert f"DEBUG dorad.{'control' if 'session' in text else 'daemon'}." in dorad.log
             assert text in dorad.log, text
         config.write_text('[daemon]\nlog_level = "info"\n')
-        dorad.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
+        dorad.process.send_signal(signal.SIGHUP)
         dorad.until(lambda: "the configuration was reloaded" in dorad.log)
         lines = dorad.log.count("DEBUG")
         dorad.dora_ok("stop", "flow")

@@ -44,8 +44,8 @@ class _Connection(DaemonConnection):
         self.lost = self.watched = False
         self.outlets = {"out": (e.outlet,)}
         self.late_outputs = set()
-        self.grow = e._grow  # type: ignore[method-assign]
-        self.retire = e.retired.append  # type: ignore[method-assign]
+        self.grow = e._grow
+        self.retire = e.retired.append
         self.edge = e
 
     def grow_ahead(self, size: int, arrived: Any) -> bool:

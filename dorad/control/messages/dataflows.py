@@ -145,6 +145,8 @@ class DataflowList(Struct):
     """All running dataflows, and those that have ended and were not cleaned."""
 
     dataflows: list[DataflowInfo]
+    missing: dict[str, str] = {}
+    """Machines that did not answer, with the reason; only from a coordinator."""
 
 
 class DataflowDetail(Struct):

@@ -35,6 +35,8 @@ class EdgeStats(Struct):
     broken: bool = False
     unreadable: int = 0
     """Received messages that were malformed; the node got an ERROR event for each."""
+    machine: str | None = None
+    """The machine that it is on; only from a coordinator."""
 
 
 class InterfaceRates(Struct):
@@ -45,6 +47,8 @@ class InterfaceRates(Struct):
     sent: float
     dropped: float
     """Packets dropped or faulty, in both directions."""
+    machine: str | None = None
+    """The machine that it is on; only from a coordinator."""
 
 
 class Top(Struct):
@@ -56,6 +60,8 @@ class Top(Struct):
     nodes: list[NodeInfo]
     edges: list[EdgeStats]
     interfaces: list[InterfaceRates] = []
+    missing: dict[str, str] = {}
+    """Machines that did not answer, with the reason; only from a coordinator."""
 
 
 class TopicInfo(Struct):

@@ -69,7 +69,7 @@ static void borrow_dealloc(PyObject *object)
     if (self->free != NULL) {
         /* Release: the last reads of the sample come before. Pairs with the load in is_done_with. */
         atomic_store_explicit(self->slot, 0, memory_order_release);
-        /* An error here (no memory) only loses a slot; whatever else is under way must not see it. */
+        /* An error here (no memory) only loses a slot; the caller must not see it. */
         if (PyList_Append(self->free, self->number) < 0)
             PyErr_WriteUnraisable(self->free);
         PyBuffer_Release(&self->memory);

@@ -25,8 +25,8 @@
 
 typedef _Atomic uint64_t word;
 
-/* The words of a mapping. The memory stays mapped while `held` holds it, whatever becomes of the
-   memoryview `view`. */
+/* The words of a mapping. The memory stays mapped while `held` holds it, even after the memoryview
+   `view` is released. */
 struct words {
     word *at;
     size_t count;
@@ -188,7 +188,7 @@ enum step { SEND, TAKE, POLL, WAIT, NEXT, STEPS };
 
 /* Strings that are used all the time. */
 #define NAMES(X)                                                                                   \
-    X(acquire) X(release) X(append) X(popleft) X(mapping) X(idle) X(sample) X(sent) X(freeze)      \
+    X(acquire) X(release) X(mapping) X(idle) X(sample) X(sent) X(freeze)      \
     X(saw) X(urgent) X(endings) X(take) X(wait) X(blocked) X(found) X(due_ns) X(read_mail)         \
     X(kind) X(dora) X(type) X(INPUT) X(id) X(value) X(metadata) X(timestamp) X(timed_out)          \
     X(_unreadable) X(_flush_deferred) X(_trim) X(_look_ahead) X(_export_to_c)
@@ -291,7 +291,7 @@ int ring_bell(int descriptor);
 /* -- pool.c, arrow.c, metadata.c, clock.c ------------------------------------------------------- */
 
 enum outcome take_sample(const struct state *state, PyObject *pool, uint64_t size,
-                         struct sample **found, char **address);
+                         struct sample **found, struct mapping **mapping);
 int sample_sent(const struct state *state, struct pool *pool, struct sample *sample,
                 PyObject *marks);
 

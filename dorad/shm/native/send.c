@@ -70,8 +70,13 @@ static enum outcome find_sample(const struct state *state, const struct sender *
                                 char **address)
 {
     *address = NULL;
-    if (encoded->shared == NULL)
-        return take_sample(state, sender->pool, encoded->size, sample, address);
+    if (encoded->shared == NULL) {
+        struct mapping *mapping;
+        enum outcome outcome = take_sample(state, sender->pool, encoded->size, sample, &mapping);
+        if (outcome == DONE)
+            *address = (char *)mapping->words.at + (*sample)->offset;
+        return outcome;
+    }
     PyObject *found = PyObject_GetAttr(encoded->shared, state->names.sample);
     if (found == NULL || !is(state, found, SAMPLE) || !is(state, sender->pool, POOL)) {
         PyErr_Clear();

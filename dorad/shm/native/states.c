@@ -273,7 +273,7 @@ static PyMemberDef sample_members[] = {
 static PyMemberDef pool_members[] = {
     OBJECT(pool, free, "_free"),
     OBJECT(pool, flying, "_flying"),
-    OBJECT(pool, returned, "_returned"),
+    OBJECT(pool, returned, "returned"),
     OBJECT(pool, arrived, "_arrived"),
     END,
 };

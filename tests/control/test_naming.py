@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from dorad.control.errors import ControlError
-from dorad.daemon.rules.naming import check_name, find
+from dorad.control.naming import check_name, find
 
 
 @dataclass
