@@ -13,7 +13,7 @@ from rich.console import Console
 from hwtests.bench.process import MeasurementError
 from hwtests.scale.certificates import issue
 from hwtests.scale.coordinator import ADDRESS, coordinator
-from hwtests.scale.operator import Operator
+from hwtests.scale.operator import operator
 from hwtests.scale.orders import Fleet
 from hwtests.scale.page import page, table, targets
 from hwtests.scale.phases import Phase, Scenario
@@ -41,9 +41,9 @@ async def measure(options: argparse.Namespace, console: Console) -> list[Phase]:
             fleet = Fleet(names, ADDRESS, running.port, str(folder))
             async with (
                 simulators(fleet, options.processes) as robots,
-                Operator(running) as operator,
+                operator(running) as status,
             ):
-                await Scenario(robots, running.pid, operator.status, options.seconds).run(keep)
+                await Scenario(robots, running.pid, status, options.seconds).run(keep)
     return phases
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwtests.bench.machine import describe
@@ -16,33 +17,13 @@ BACK_S = 15.0
 MEMORY = 200 << 20
 MIB = 1 << 20
 
-TEXT = """\
-# A fleet of {robots:,} robots
-
-`make bench-fleet` runs one coordinator and {robots:,} simulated robots on one machine. Each robot has a certificate of the
-fleet and a connection with TLS of its own, and speaks the protocol of agents; there is no daemon behind it. All share
-the processors with the coordinator: the robots cost more than it does, so times of storms are upper bounds.
-
-{place}.
-
-{table}
-
-- *processor* and *memory* are those of the coordinator's process: percent of one core over the phase, and the highest
-  resident size in it.
-- *`status`* is the time until an operator's client has its answer, asked every 0.2 s in every phase, storms too. No answer
-  within {timeout:g} s counts as a failure; there were {failures}.
-- *until all are there* is the time from the order to the moment when the last robot reported.
-
-| target | reached |
-|---|---|
-{targets}
-"""
+TEXT = Path(__file__).with_name("page.md")
 
 
 def table(phases: Sequence[Phase]) -> str:
     """Return the phases as a table."""
     lines = [
-        "| phase | until all are there | processor | memory | a robot | `status` p50 / p99 / worst | |",
+        "| phase | all there after | processor | memory | traffic of a robot | `status` | |",
         "|---|---:|---:|---:|---:|---:|---|",
     ]
     for phase in phases:
@@ -80,7 +61,7 @@ def page(robots: int, phases: Sequence[Phase]) -> str:
         f"| {target} | {value}{'' if enough else ' (missed)'} |"
         for target, value, enough in targets(phases)
     ]
-    return TEXT.format(
+    return TEXT.read_text(encoding="utf-8").format(
         robots=robots,
         place=f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}",
         table=table(phases),

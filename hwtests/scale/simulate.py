@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hwtests.scale.certificates import client_context
+from hwtests.scale.certificates import context_of
 from hwtests.scale.orders import Counts, Fleet, Order
 from hwtests.scale.robot import Robot
 
@@ -25,7 +25,7 @@ async def serve() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     fleet = msgspec.json.decode(await reader.readline(), type=Fleet)
     robots = [
-        Robot(name, fleet.address, fleet.port, client_context(fleet.folder, name))
+        Robot(name, fleet.address, fleet.port, context_of(fleet.folder, name))
         for name in fleet.robots
     ]
     async with asyncio.TaskGroup() as tasks:
