@@ -174,7 +174,8 @@ def check_daemon() -> Iterator[Check]:
         yield Check("FAIL", "daemon", error.message, error.hint)
         return
     yield from judge_daemon(found)
-    yield check_socket(client.path)
+    if client.server.path is not None:
+        yield check_socket(client.server.path)
     yield judge_dataflows(dataflows)
     yield from judge_nodes(nodes)
 

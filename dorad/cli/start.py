@@ -95,7 +95,7 @@ def start(
         click.echo(f"dataflow start triggered: {started.uuid}")
         if enable:
             client.enable(started.uuid)
-            warn_unless_of_machine(client.path)
+            warn_unless_of_machine(client.server.path)
         sys.stdout.flush()
         if not attach:
             state = client.wait(started.uuid, until="spawned")

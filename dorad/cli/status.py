@@ -40,7 +40,7 @@ def status(*, style: str, path: Path | None) -> int:
     address, error = None, ""
     try:
         with connect() as client:
-            found, address = client.status(), str(client.path)
+            found, address = client.status(), str(client.server.path or client.server.place)
     except ControlError as failure:
         error = str(failure)
     if style == "json":

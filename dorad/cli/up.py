@@ -37,7 +37,7 @@ separate daemon with its own dataflows, sockets and log.
 @click.command(epilog=EPILOG)
 def up() -> int:
     """Start this user's daemon in the background."""
-    from dorad.control.listening import SOCKET_VARIABLE
+    from dorad.control.choosing import SOCKET_VARIABLE
     from dorad.daemon.paths import user_paths
 
     try:

@@ -12,8 +12,8 @@ import apsw
 import pytest
 
 from dorad.control.errors import ControlError
+from dorad.control.loopback import check_listener
 from dorafleet.cli.main import run_command
-from dorafleet.coordinator.client import check_listener
 from tests.fleet.coordinator.running import DEADLINE_S, client, coordinator
 
 
@@ -145,14 +145,19 @@ def test_what_cannot_be_backed_up_or_restored_is_named(running, tmp_path, capsys
     assert "damaged cannot be restored" in capsys.readouterr().err
 
 
-def test_without_a_coordinator_the_command_says_how_to_start_one(running, tmp_path, capsys):
+def test_without_a_coordinator_the_command_says_how_to_start_one(running, capsys):
     running.end()
     code, _, err = run(capsys, running, "audit")
     assert code == 1
-    assert f"no coordinator at 127.0.0.1 port {running.port}: Connection refused" in err
-    assert "dorafleet serve" in err
-    assert run_command(["audit", "--state", str(tmp_path / "absent")]) == 1
-    assert "absent/token cannot be read" in capsys.readouterr().err
+    assert f"no coordinator is running at 127.0.0.1 port {running.port}" in err
+    assert "dorafleet up" in err
+
+
+def test_a_token_that_cannot_be_read_is_named(running, tmp_path, capsys):
+    running.folder = tmp_path / "absent"
+    code, _, err = run(capsys, running, "audit")
+    assert code == 1
+    assert "absent/token cannot be read" in err
 
 
 def test_a_wrong_token_is_refused_with_the_reason(running, capsys):
@@ -194,10 +199,10 @@ def test_the_token_is_not_sent_to_the_port_of_another_user(running, capsys):
 
 
 def test_a_port_that_nobody_listens_at_belongs_to_nobody(running):
-    check_listener(running.port, os.geteuid())
+    check_listener("127.0.0.1", running.port, os.geteuid())
     running.end()
     with pytest.raises(ControlError, match="belongs to nobody known"):
-        check_listener(running.port, os.geteuid())
+        check_listener("127.0.0.1", running.port, os.geteuid())
 
 
 def test_commands_import_nothing_they_do_not_need():

@@ -1,0 +1,19 @@
+"""Connect to the coordinator that a command talks to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dorad.control.client import Client
+
+
+def connect(state: Path, port: int) -> Client:
+    """Connect to the coordinator of this machine with its folder and port. Raises ControlError."""
+    from dorad.control.client import Client
+    from dorad.control.target import Tcp
+    from dorafleet.coordinator.messages import METHODS
+
+    return Client(Tcp("127.0.0.1", port, state / "token"), methods=METHODS)
