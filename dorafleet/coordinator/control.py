@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dorad.control.messages.agent import Attached
     from dorad.control.server import Handler, StreamHandler
     from dorafleet.coordinator.renewing import Sign
-    from dorafleet.coordinator.robots import Connect, Robot
+    from dorafleet.coordinator.robots import Robot
     from dorafleet.coordinator.writing import Writer
     from dorafleet.inventory.model import Machine
     from dorafleet.store.model import Store
@@ -42,19 +42,13 @@ class FleetControl:
         writer: Writer,
         machines: Sequence[Machine],
         peer: str | None,
-        connect: Connect,
         sign: Sign | None = None,
     ) -> None:
-        """`peer` is the endpoint that all links connect to; `connect` shakes hands with agents.
-
-        `sign` renews the certificates of robots.
-        """
+        """`peer` is the endpoint that all links connect to; `sign` renews robots' certificates."""
         self._store = store
         self._event_bus = EventBus()
         self.fleet = Fleet(store, writer)
-        self.robots = Robots(
-            machines, connect, self._attach, self._on_attached, self._on_change, sign
-        )
+        self.robots = Robots(machines, self._attach, self._on_attached, self._on_change, sign)
         self._planner = Planner(self.fleet, self.robots, peer)
         self._reconciler = Reconciler(self.fleet, self.robots, self._planner, self._event_bus, peer)
 

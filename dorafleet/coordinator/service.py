@@ -18,7 +18,6 @@ from dorad.control.server import ControlServer
 from dorad.notify import ServiceNotifier, feed_watchdog
 from dorafleet.ca.authority import open_authority
 from dorafleet.coordinator.access import AGENT_PATH, Access
-from dorafleet.coordinator.agentclient import connect_agent
 from dorafleet.coordinator.audit import read_tail
 from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.desired import DesiredState
@@ -140,7 +139,6 @@ class Coordinator:
                 writer,
                 self._machines,
                 self._zenoh_peer,
-                connect_agent,
                 enrolling.renew,
             )
             await control.fleet.load()
