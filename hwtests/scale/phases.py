@@ -130,7 +130,8 @@ class Scenario:
     async def _calm(self) -> float:
         began = time.monotonic()
         await self._robots.order("calm")
-        return (await self._all_attached()).last_attached - began
+        counts = await self._all_attached()
+        return max(0.0, counts.last_attached - began)
 
     async def _all_attached(self, tries: int = 0) -> Counts:
         return await self._robots.wait(
