@@ -9,7 +9,6 @@ import click
 from dorad.shm.rendezvous import ADDRESS_VARIABLE, PORT_VARIABLE
 
 
-
 def add_options(command: click.Command) -> None:
     """Add the two options to a command, or to all commands of a group, unless it has them."""
     if isinstance(command, click.Group):
