@@ -25,7 +25,10 @@ def _port() -> click.Option:
         metavar="PORT",
         expose_value=False,
         callback=_set,
-        help=f"The coordinator's port, or the number of a daemon of this user. Same as {PORT_VARIABLE}.",
+        help=(
+            "The coordinator's port, or the number of a daemon of this user. "
+            f"Same as {PORT_VARIABLE}."
+        ),
     )
 
 

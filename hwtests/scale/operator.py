@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from dorad.control.target import Tcp, TlsFiles
-
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.messages import Nothing
+from dorad.control.target import Tcp, TlsFiles
 from dorafleet.coordinator.messages import METHODS, RobotList
 from hwtests.scale.coordinator import ADDRESS
 
