@@ -356,4 +356,4 @@ def test_a_native_type_has_every_field_of_its_twin(name: str) -> None:
     pytest.fail(f"{name} has no twin")
 
 
-STEPS = {"send", "take", "poll", "wait", "next"}
+STEPS = {"send", "empty", "take", "poll", "wait", "next"}

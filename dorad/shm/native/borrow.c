@@ -77,10 +77,7 @@ static void borrow_dealloc(PyObject *object)
     Py_XDECREF(self->number);
     Py_XDECREF(self->free);
     Py_XDECREF(self->mapping);
-    PyTypeObject *type = Py_TYPE(object);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    release(object);
-    Py_DECREF(type);
+    free_object(object);
 }
 
 static PyMemberDef members[] = {

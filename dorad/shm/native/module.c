@@ -17,6 +17,7 @@ static const struct {
     const char *method;
 } steps[STEPS] = {
     [SEND] = {"Sender.send", SENDER, "send"},
+    [EMPTY] = {"Sender.empty", SENDER, "empty"},
     [TAKE] = {"RingInput.take", RING_INPUT, "take"},
     [POLL] = {"NodeInputs.poll", INPUTS, "poll"},
     [WAIT] = {"NodeInputs.wait", INPUTS, "wait"},
@@ -126,7 +127,8 @@ static int execute(PyObject *module)
     state->zero = PyLong_FromLong(0);
     if (state->zero == NULL || PyModule_AddStringConstant(module, "FINGERPRINT", DORAD_FINGERPRINT) < 0)
         return -1;
-    if (add_states(module, state) < 0 || add_borrow(module, state) < 0)
+    if (add_states(module, state) < 0 || add_borrow(module, state) < 0 ||
+        add_shared_array(module, state) < 0)
         return -1;
     return add_layout(module);
 }
@@ -141,6 +143,7 @@ static int traverse(PyObject *module, visitproc visit, void *arg)
     for (int at = 0; at < MAX_CODE; at++)
         Py_VISIT(state->bare[at]);
     Py_VISIT(state->borrow);
+    Py_VISIT(state->shared_array);
     Py_VISIT(state->utc);
     Py_VISIT(state->fromtimestamp);
     Py_VISIT(state->decode_metadata);
@@ -148,6 +151,8 @@ static int traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->from_buffers);
     Py_VISIT(state->py_buffer);
     Py_VISIT(state->foreign_buffer);
+    Py_VISIT(state->ndarray);
+    Py_VISIT(state->kinds);
     return 0;
 }
 
@@ -161,6 +166,7 @@ static int clear(PyObject *module)
     for (int at = 0; at < MAX_CODE; at++)
         Py_CLEAR(state->bare[at]);
     Py_CLEAR(state->borrow);
+    Py_CLEAR(state->shared_array);
     Py_CLEAR(state->utc);
     Py_CLEAR(state->fromtimestamp);
     Py_CLEAR(state->decode_metadata);
@@ -168,6 +174,8 @@ static int clear(PyObject *module)
     Py_CLEAR(state->from_buffers);
     Py_CLEAR(state->py_buffer);
     Py_CLEAR(state->foreign_buffer);
+    Py_CLEAR(state->ndarray);
+    Py_CLEAR(state->kinds);
     Py_CLEAR(state->zero);
 #define NAME(name) Py_CLEAR(state->names.name);
     NAMES(NAME)
@@ -183,6 +191,7 @@ static void release(void *module)
 static PyMethodDef methods[] = {
     {"step", step, METH_O, "Return the native step of a Python method, which it falls back to."},
     {"use_arrow", use_arrow, METH_VARARGS, "Take the classes and functions of Arrow."},
+    {"use_numpy", use_numpy, METH_VARARGS, "Take the class of numpy's arrays, and the dtypes."},
     {"use_metadata", use_metadata, METH_VARARGS, "Take the functions that metadata need."},
     {NULL, NULL, 0, NULL},
 };
