@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from dorad.shm.arrow import Encoded
     from dorad.shm.pool import Pool, Sample
 
-_DTYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-_DTYPES += ("float16", "float32", "float64")
+_DTYPES = [
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64"),
+]
 
 
 @twin

@@ -102,30 +102,37 @@ static bool is_scarce(const struct state *state, PyObject *free, PyObject *flyin
     return is(state, oldest, SAMPLE) && is_reachable(state, (struct sample *)oldest) != 0;
 }
 
-/* Return the mapping of the sample at a place of a list; NULL if it cannot be written to now. */
-static struct mapping *writable_at(const struct state *state, PyObject *list, Py_ssize_t at,
-                                   int order)
+/* Tell whether the sample at a place of a list can be written to: DONE, NOTHING if a subscriber may
+   reach it. */
+static enum outcome look_at(const struct state *state, PyObject *list, Py_ssize_t at, int order,
+                            struct mapping **mapping)
 {
     struct sample *sample = (struct sample *)PyList_GetItem(list, at);
-    bool ready = is(state, (PyObject *)sample, SAMPLE) && sample->segment != NULL &&
-                 sample->order == order && is_reachable(state, sample) == 0;
-    return ready ? mapping_of(state, sample) : NULL;
+    if (!is(state, (PyObject *)sample, SAMPLE) || sample->segment == NULL || sample->order != order)
+        return NOT_MINE;
+    int reachable = is_reachable(state, sample);
+    if (reachable != 0)
+        return reachable < 0 ? NOT_MINE : NOTHING;
+    *mapping = mapping_of(state, sample);
+    return *mapping == NULL ? NOT_MINE : DONE;
 }
 
-/* Find a sample that no subscriber can reach; see `Pool._reuse`. Return its mapping, or NULL: of those
-   that were not sent lately, only the oldest is looked at. */
-static struct mapping *reuse(const struct state *state, PyObject *free, PyObject *flying, int order,
-                             PyObject **list, Py_ssize_t *place)
+/* Find a sample that no subscriber can reach; see `Pool._reuse`. Of those that were not sent lately,
+   only the oldest is looked at. */
+static enum outcome reuse(const struct state *state, PyObject *free, PyObject *flying, int order,
+                          PyObject **list, Py_ssize_t *place, struct mapping **mapping)
 {
     Py_ssize_t count = PyList_Size(flying), left = PyList_Size(free);
-    struct mapping *found = NULL;
+    enum outcome outcome = NOTHING;
     *list = flying;
     for (*place = count - 1; *place >= 0 && *place >= count - RECENT; --*place)
-        if ((found = writable_at(state, flying, *place, order)) != NULL)
-            return found;
+        if ((outcome = look_at(state, flying, *place, order, mapping)) != NOTHING)
+            return outcome;
     *list = left > 0 ? free : flying;
     *place = left > 0 ? left - 1 : 0;
-    return left > 0 || count > RECENT ? writable_at(state, *list, *place, order) : NULL;
+    if (left > 0 || count > RECENT)
+        outcome = look_at(state, *list, *place, order, mapping);
+    return outcome == NOTHING ? NOT_MINE : outcome;
 }
 
 /* Take a sample of at least `size` bytes that nobody else can reach, and the mapping it lies in,
@@ -149,7 +156,7 @@ enum outcome take_sample(const struct state *state, PyObject *object, uint64_t s
     PyObject *free = list_of(pool->free, order), *flying = list_of(pool->flying, order), *list;
     Py_ssize_t place;
     if (free == NULL || flying == NULL ||
-        (*mapping = reuse(state, free, flying, order, &list, &place)) == NULL)
+        reuse(state, free, flying, order, &list, &place, mapping) == NOT_MINE)
         return NOT_MINE;
     PyObject *marks = PyList_New(0);
     struct sample *sample = marks == NULL ? NULL : (struct sample *)take_out(list, place);
