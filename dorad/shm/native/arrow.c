@@ -61,9 +61,7 @@ static struct shared_array *shared_at(const struct state *state, const struct sh
     PyObject *key = PyLong_FromVoidPtr((void *)place);
     PyObject *found = key == NULL ? NULL : PyDict_GetItem(known, key);
     Py_XDECREF(key);
-    if (found == NULL || !PyObject_TypeCheck(found, state->shared_array))
-        return NULL;
-    return (struct shared_array *)Py_NewRef(found);
+    return is(state, found, SHARED_ARRAY) ? (struct shared_array *)Py_NewRef(found) : NULL;
 }
 
 /* Encode an array from `node.empty`, known by its identity; see `SharedArrays.find`. */

@@ -186,6 +186,8 @@ enum kind {
     RING_INPUT,
     INPUTS,
     RECEIVER,
+    BORROW,
+    SHARED_ARRAY,
     KINDS,
 };
 
@@ -205,19 +207,19 @@ enum step { SEND, EMPTY, TAKE, POLL, WAIT, NEXT, STEPS };
 #define MAX_TYPE_ID 64  /* above all ids of their Arrow types */
 
 struct state {
+    /* Objects, up to `bits`. */
     PyTypeObject *types[KINDS];
-    PyTypeObject *borrow, *shared_array;
     PyObject *fallbacks[STEPS];
     PyObject *utc, *fromtimestamp, *decode_metadata, *zero;
     /* Of Arrow and numpy, NULL before they are imported. */
     PyObject *array, *from_buffers, *py_buffer, *foreign_buffer, *ndarray, *kinds;
     PyObject *bare[MAX_CODE]; /* the Arrow type of a code, or NULL */
-    uint8_t bits[MAX_CODE];
-    uint8_t code_of[MAX_TYPE_ID]; /* the code of an Arrow type's id, or 0 */
-    uint8_t uint8_code;
 #define NAME(name) PyObject *name;
     struct { NAMES(NAME) } names;
 #undef NAME
+    uint8_t bits[MAX_CODE];       /* of one item of a code */
+    uint8_t code_of[MAX_TYPE_ID]; /* the code of an Arrow type's id, or 0 */
+    uint8_t uint8_code;
 };
 
 /* Put a new reference in the place of an old one. */
@@ -300,7 +302,7 @@ enum outcome { DONE, NOTHING, NOT_MINE, FAILED };
 int add_states(PyObject *module, struct state *state);
 int hold_words(struct words *words, PyObject *view, bool writable);
 void release_words(struct words *words);
-int add_borrow(PyObject *module, struct state *state);
+extern PyType_Spec borrow_spec, shared_array_spec;
 PyObject *new_borrow(const struct state *state, struct words *words, PyObject *slot, PyObject *free,
                      PyObject *mapping);
 
@@ -308,7 +310,6 @@ PyObject *new_borrow(const struct state *state, struct words *words, PyObject *s
 
 enum outcome enter(const struct state *state, struct sender *sender);
 bool leave(const struct state *state, struct sender *sender);
-int add_shared_array(PyObject *module, struct state *state);
 PyObject *use_numpy(PyObject *module, PyObject *arguments);
 bool refers_to(const struct shared_array *shared, PyObject *array);
 bool freeze(const struct state *state, const struct shared_array *shared);

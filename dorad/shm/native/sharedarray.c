@@ -144,18 +144,12 @@ static PyType_Slot slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec spec = {
+PyType_Spec shared_array_spec = {
     .name = "dorad.shm.native._native.SharedArray",
     .basicsize = sizeof(struct shared_array),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = slots,
 };
-
-int add_shared_array(PyObject *module, struct state *state)
-{
-    state->shared_array = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL);
-    return state->shared_array == NULL ? -1 : PyModule_AddType(module, state->shared_array);
-}
 
 /* -- to make one ------------------------------------------------------------------------------- */
 
@@ -240,7 +234,7 @@ static enum outcome empty(const struct state *state, struct sender *sender, PyOb
     } else {
         sample->held = 1;
         wanted->address = (uintptr_t)((char *)mapping->words.at + sample->offset);
-        shared = new_shared_array(state->shared_array, array, (PyObject *)sample, wanted,
+        shared = new_shared_array(state->types[SHARED_ARRAY], array, (PyObject *)sample, wanted,
                                   arrays->known, pool->returned);
     }
     if (shared == NULL)

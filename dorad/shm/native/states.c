@@ -382,7 +382,10 @@ static PyType_Spec specs[KINDS] = {
 int add_states(PyObject *module, struct state *state)
 {
     for (int kind = 0; kind < KINDS; kind++) {
-        PyObject *type = PyType_FromModuleAndSpec(module, &specs[kind], NULL);
+        PyType_Spec *spec = kind == BORROW         ? &borrow_spec
+                            : kind == SHARED_ARRAY ? &shared_array_spec
+                                                   : &specs[kind];
+        PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
         state->types[kind] = (PyTypeObject *)type;
         if (type == NULL || PyModule_AddType(module, (PyTypeObject *)type) < 0)
             return -1;
