@@ -258,11 +258,16 @@ class DataflowMethods:
         seconds = (0.0 if params.force else grace * 1.5) + END_SLACK_S
 
         def reached() -> bool:
-            if not self._now(found).running:
+            record = self._now(found)
+            if not record.running:
                 return True
             # Nothing is gained by waiting for robots that cannot be reached.
-            awaited = self._awaited(self._now(found))
-            return bool(awaited) and awaited <= self._robots.unreachable(awaited).keys()
+            awaited = self._awaited(record)
+            return (
+                bool(awaited)
+                and not record.force
+                and awaited <= self._robots.unreachable(awaited).keys()
+            )
 
         await self._fleet.bell.until(reached, seconds)
         record = self._now(found)
