@@ -202,7 +202,7 @@ class Grants:
         if isinstance(found, TokenRecord) or (isinstance(found, Holder) and not found.revoked):
             raise ControlError(
                 "exists",
-                f"there is a {kind} `{name}` already",
+                f"{kind} `{name}` exists already",
                 f"`dorafleet revoke --{kind} {name}` first, or choose another name",
             )
         if sum(key[0] == kind for key in self._values) >= limit and found is None:

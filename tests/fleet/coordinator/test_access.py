@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import time
 
 import pytest
-from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from dorad.control.errors import ControlError
 from dorad.control.messages import METHODS as DORA_METHODS
-from dorad.control.tls import Identity, check_coordinator, client_context
+from dorad.control.tls import Identity, check_coordinator, client_context, server_context
 from dorafleet.ca.authority import open_authority
 from dorafleet.coordinator.messages import METHODS
 from dorafleet.coordinator.roles import ROLES, may_call
@@ -21,6 +23,8 @@ from tests.fleet.coordinator.running import (
     connected,
     coordinator,
 )
+
+DAY = 86400.0
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +61,13 @@ async def refusal(process, tls=None, path="/", **headers):
             pass
     assert caught.value.response.status_code == 403
     return json.loads(caught.value.response.body)["message"]
+
+
+async def ended(connection):
+    """Wait until the coordinator has closed a connection."""
+    with pytest.raises(ConnectionClosed):
+        while True:
+            await connection.recv()
 
 
 # -- roles -----------------------------------------------------------------------------------------
@@ -191,3 +202,188 @@ async def test_a_client_finds_out_that_the_server_is_of_another_fleet(shared, tm
     with pytest.raises(ssl.SSLCertVerificationError):
         async with connected(shared, client_context(tmp_path / "authority.pem")):
             pass
+
+
+def issued_days_ago(process, folder, monkeypatch, days, identity=None):
+    """Return the context of a holder whose certificate the fleet's authority signed in the past."""
+    key = new_key()
+    with monkeypatch.context() as patch:
+        patch.setattr("dorafleet.ca.authority.time.time", lambda: time.time_ns() / 1e9 - days * DAY)
+        authority = open_authority(process.folder / "ca")
+        issued = authority.issue(csr_of(key), identity or Identity("robot", "arm2"))
+    return holding(folder, key, issued.chain, authority.certificate)
+
+
+@pytest.mark.parametrize("days", [-40_000, -30, 0, 200, 395, 450])
+async def test_a_robot_is_admitted_from_its_certificate_s_past_to_90_days_after_it(
+    shared, tmp_path, monkeypatch, days
+):
+    tls = issued_days_ago(shared, tmp_path, monkeypatch, days)
+    async with connected(shared, tls, "/agent"):
+        pass
+
+
+async def test_a_certificate_that_is_too_old_is_refused_with_its_age(shared, tmp_path, monkeypatch):
+    tls = issued_days_ago(shared, tmp_path, monkeypatch, 365 + 91)
+    message = await refusal(shared, tls, "/agent")
+    assert message == "the certificate of robot `arm2` expired 91 days ago"
+
+
+async def test_an_operator_s_certificate_is_not_good_after_its_end(shared, tmp_path, monkeypatch):
+    ann = Identity("operator", "ann", "admin")
+    async with client(shared, tls=issued_days_ago(shared, tmp_path, monkeypatch, 364, ann)) as one:
+        await one.call("robot.list")
+    tls = issued_days_ago(shared, tmp_path, monkeypatch, 366, ann)
+    assert "expired 1 days ago" in await refusal(shared, tls)
+
+
+@pytest.mark.parametrize(
+    ("identity", "words"),
+    [
+        (Identity("robot", "arm9"), "there is no robot `arm9`"),
+        (Identity("coordinator", "main"), "a coordinator is no client"),
+    ],
+)
+async def test_a_certificate_of_somebody_else_is_no_robot_s(
+    shared, tmp_path, monkeypatch, identity, words
+):
+    tls = issued_days_ago(shared, tmp_path, monkeypatch, 0, identity)
+    assert words in await refusal(shared, tls, "/agent")
+
+
+async def test_a_robot_is_no_coordinator(shared, tmp_path):
+    """A robot of the fleet listens where the coordinator should."""
+    authority = open_authority(shared.folder / "ca")
+    key = new_key()
+    issued = authority.issue(csr_of(key), Identity("robot", "arm1"))
+    holding(tmp_path, key, issued.chain, authority.certificate)
+    context = server_context(
+        tmp_path / "chain.pem", tmp_path / "key.pem", tmp_path / "authority.pem"
+    )
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        trusting = client_context(tmp_path / "authority.pem")
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+        with pytest.raises(ControlError, match="certificate of dorad:robot/arm1, not that of a co"):
+            check_coordinator(writer.get_extra_info("ssl_object"))
+        writer.transport.abort()
+
+
+# -- revocation ------------------------------------------------------------------------------------
+
+
+async def test_a_revoked_robot_is_cut_off_at_once_and_refused_until_it_is_enrolled_again(tmp_path):
+    with coordinator(tmp_path / "state", "--tls") as process:
+        tls = await enrol(process, tmp_path / "robot")
+        other = await enrol(process, tmp_path / "other", "arm2")
+        async with connected(process, tls, "/agent") as robot, connected(process, other, "/agent"):
+            async with admin(process) as one:
+                done = await one.call("access.revoke", kind="robot", name="arm1")
+                assert done == {"certificates": 1, "connections": 1}
+                await ended(robot)
+        assert "certificate of robot `arm1` was revoked" in await refusal(process, tls, "/agent")
+        async with connected(process, other, "/agent"):
+            pass
+        process.end()
+    with coordinator(tmp_path / "state", "--tls") as process:
+        assert "was revoked" in await refusal(process, tls, "/agent")
+        again = await enrol(process, tmp_path / "again")
+        async with connected(process, again, "/agent"):
+            pass
+        assert "was revoked" in await refusal(process, tls, "/agent")
+
+
+async def test_a_robot_that_the_store_does_not_know_can_be_revoked(tmp_path, monkeypatch):
+    """As after a restore: the robot was enrolled after the backup."""
+    with coordinator(tmp_path / "state", "--tls") as process:
+        tls = issued_days_ago(process, tmp_path / "robot", monkeypatch, 0)
+        async with connected(process, tls, "/agent") as robot, admin(process) as one:
+            done = await one.call("access.revoke", kind="robot", name="arm2")
+            assert done == {"certificates": 0, "connections": 1}
+            await ended(robot)
+        assert "was revoked" in await refusal(process, tls, "/agent")
+
+
+# -- operators and tokens --------------------------------------------------------------------------
+
+
+async def operator(process, folder, name, role):
+    async with admin(process) as one:
+        bundle = (await one.call("operator.add", name=name, role=role))["pem"]
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.pem").write_text(bundle)
+    return client_context(folder / f"{name}.pem", folder / f"{name}.pem")
+
+
+async def test_each_role_may_do_what_it_is_for(shared, tmp_path):
+    wanted = {"robot": "arm1", "dataflow": "roles", "release": "x", "if_version": 0}
+    viewer = await operator(shared, tmp_path, "vic", "viewer")
+    async with client(shared, tls=viewer) as one:
+        await one.call("robot.list")
+        with pytest.raises(RefusedError, match="needs the role operator; `vic` has the role view"):
+            await one.call("desired.set", **wanted)
+    async with client(shared, tls=await operator(shared, tmp_path, "olga", "operator")) as one:
+        await one.call("desired.set", **wanted)
+        for method, params in (
+            ("enrol.token", {"robot": "arm1"}),
+            ("operator.add", {"name": "eve", "role": "admin"}),
+            ("access.revoke", {"kind": "operator", "name": "vic"}),
+            ("coordinator.backup", {"path": "/dev/null"}),
+        ):
+            with pytest.raises(RefusedError, match="needs the role admin") as caught:
+                await one.call(method, **params)
+            assert caught.value.code == "refused"
+    async with client(shared, tls=await operator(shared, tmp_path, "ada", "admin")) as one:
+        grants = (await one.call("access.list"))["grants"]
+        assert {"vic", "olga", "ada"} <= {each["name"] for each in grants}
+        with pytest.raises(RefusedError, match="operator `vic` exists already"):
+            await one.call("operator.add", name="vic", role="admin")
+        done = await one.call("access.revoke", kind="operator", name="vic")
+        assert done["certificates"] == 1
+    assert "was revoked" in await refusal(shared, viewer)
+
+
+async def test_a_token_has_its_role_until_it_is_revoked(shared):
+    async with admin(shared) as one:
+        made = await one.call("token.create", name="panel", role="viewer", days=1)
+        bearer = {"Authorization": f"Bearer {made['token']}"}
+        with pytest.raises(RefusedError, match="token `panel` exists already"):
+            await one.call("token.create", name="panel", role="viewer", days=1)
+        async with client(shared, **bearer) as panel:
+            await panel.call("robot.list")
+            with pytest.raises(RefusedError, match="needs the role admin"):
+                await panel.call("token.create", name="more", role="admin", days=1)
+            done = await one.call("access.revoke", kind="token", name="panel")
+            assert done["connections"] == 1
+            await ended(panel.connection)
+        assert await refusal(shared, **bearer) == "the token is wrong"
+        with pytest.raises(RefusedError, match="there is no token `panel`"):
+            await one.call("access.revoke", kind="token", name="panel")
+
+
+async def test_a_token_is_in_no_file(shared):
+    async with admin(shared) as one:
+        made = await one.call("token.create", name="secret", role="viewer", days=1)
+    for path in shared.folder.rglob("*"):
+        assert path.is_dir() or made["token"].encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "words"),
+    [
+        ("token.create", {"name": "", "role": "viewer", "days": 1}, "is not a name"),
+        ("token.create", {"name": "a/b", "role": "viewer", "days": 1}, "is not a name"),
+        ("token.create", {"name": "x" * 201, "role": "viewer", "days": 1}, "is not a name"),
+        ("token.create", {"name": "x", "role": "root", "days": 1}, "role"),
+        ("token.create", {"name": "x", "role": "robot", "days": 1}, "role"),
+        ("token.create", {"name": "x", "role": "viewer", "days": 0}, "must be from 1 to"),
+        ("operator.add", {"name": "x", "role": "viewer", "days": 99999}, "must be from 1 to"),
+        ("access.revoke", {"kind": "coordinator", "name": "x"}, "kind"),
+        ("access.revoke", {"kind": "robot", "name": "arm3"}, "there is no robot `arm3`"),
+    ],
+)
+async def test_wrong_requests_about_access_are_refused(shared, method, params, words):
+    async with admin(shared) as one:
+        with pytest.raises(RefusedError, match=words):
+            await one.call(method, **params)
