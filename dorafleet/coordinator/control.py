@@ -12,20 +12,24 @@ from dorad.control.errors import ControlError
 from dorad.control.eventbus import EventBus
 from dorad.control.messages.agent import Attach
 from dorafleet.coordinator.audit import contradiction
+from dorafleet.coordinator.daemon import DaemonMethods
 from dorafleet.coordinator.dataflows import DataflowMethods
 from dorafleet.coordinator.fleet import Fleet
+from dorafleet.coordinator.logs import LogMethods
+from dorafleet.coordinator.nodes import NodeMethods
 from dorafleet.coordinator.planning import Planner
 from dorafleet.coordinator.reconciler import Reconciler
 from dorafleet.coordinator.robotmethods import RobotMethods
 from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.topics import TopicMethods
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from dorad.control.messages.agent import Attached
     from dorad.control.server import Handler, StreamHandler
     from dorafleet.coordinator.renewing import Sign
-    from dorafleet.coordinator.robots import Connect, Robot
+    from dorafleet.coordinator.robots import Robot
     from dorafleet.coordinator.writing import Writer
     from dorafleet.inventory.model import Machine
     from dorafleet.store.model import Store
@@ -42,19 +46,18 @@ class FleetControl:
         writer: Writer,
         machines: Sequence[Machine],
         peer: str | None,
-        connect: Connect,
+        end: Callable[[], None],
         sign: Sign | None = None,
     ) -> None:
-        """`peer` is the endpoint that all links connect to; `connect` shakes hands with agents.
+        """`peer` is the endpoint that all links connect to; `end` lets the process end.
 
         `sign` renews the certificates of robots.
         """
         self._store = store
+        self._end = end
         self._event_bus = EventBus()
         self.fleet = Fleet(store, writer)
-        self.robots = Robots(
-            machines, connect, self._attach, self._on_attached, self._on_change, sign
-        )
+        self.robots = Robots(machines, self._attach, self._on_attached, self._on_change, sign)
         self._planner = Planner(self.fleet, self.robots, peer)
         self._reconciler = Reconciler(self.fleet, self.robots, self._planner, self._event_bus, peer)
 
@@ -64,8 +67,17 @@ class FleetControl:
         dataflows = DataflowMethods(
             self.fleet, self.robots, self._planner, self._reconciler, self._event_bus
         )
-        robots = RobotMethods(self.fleet, self.robots, self._planner, self._reconciler)
-        return {**dataflows.table, **robots.table}
+        nodes = NodeMethods(
+            self.fleet, self.robots, self._planner, self._reconciler, self._event_bus
+        )
+        return {
+            **dataflows.table,
+            **DaemonMethods(self.fleet, self.robots, dataflows, self._end).table,
+            **nodes.table,
+            **TopicMethods(self.fleet, self.robots).table,
+            **LogMethods(self.fleet, self.robots, self._event_bus).table,
+            **RobotMethods(self.fleet, self.robots, self._planner, self._reconciler).table,
+        }
 
     async def run(self) -> NoReturn:
         """Keep robots at what the store says, until cancelled. Call `fleet.load` before."""

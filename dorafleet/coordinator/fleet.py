@@ -73,6 +73,11 @@ class Fleet:
         _log.debug("%d dataflows at revision %d", len(self._records), self._revision)
 
     @property
+    def store_name(self) -> str:
+        """Where the store is, for people."""
+        return self._store.name
+
+    @property
     def records(self) -> list[Record]:
         """All dataflows, the oldest first."""
         return sorted(self._records.values(), key=lambda record: record.started_at)

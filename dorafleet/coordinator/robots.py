@@ -12,9 +12,19 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from dorad import __version__
+from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
-from dorad.control.messages import Struct
-from dorad.control.messages.agent import AgentReport, AgentWatch, Attach, Attached, ShareState
+from dorad.control.messages import METHODS, Struct
+from dorad.control.messages.agent import (
+    AGENT_METHODS,
+    AgentReport,
+    AgentWatch,
+    Attach,
+    Attached,
+    ShareState,
+)
+from dorad.control.target import Accepted
 from dorad.dataflow.nearest import did_you_mean
 from dorad.problems import ProblemError
 from dorafleet.coordinator.renewing import Renewal
@@ -24,13 +34,9 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.server import ServerConnection
 
-    from dorad.control.asyncclient import AsyncClient
     from dorad.control.peer import Peer
     from dorafleet.coordinator.renewing import Sign
     from dorafleet.inventory.model import Machine
-
-    Connect = Callable[[ServerConnection, str], Awaitable[AsyncClient]]
-    """Shakes hands as the client of a robot's agent."""
 
 HANDSHAKES = 64
 """Robots that attach at the same time; the others wait."""
@@ -124,7 +130,6 @@ class Robots:
     def __init__(
         self,
         machines: Iterable[Machine],
-        connect: Connect,
         attach: Callable[[], Attach],
         on_attached: Callable[[Robot, Attached], Awaitable[None]],
         on_change: Callable[[Robot], None],
@@ -137,7 +142,6 @@ class Robots:
         certificates of robots.
         """
         self._robots = {machine.id: Robot(machine) for machine in machines}
-        self._connect = connect
         self._attach = attach
         self._on_attached = on_attached
         self._on_change = on_change
@@ -223,7 +227,12 @@ class Robots:
             return
         try:
             async with self._handshakes, asyncio.timeout(ATTACH_S):
-                client = await self._connect(connection, robot.id)
+                client = AsyncClient(
+                    Accepted(connection, robot.id),
+                    name=f"dorafleet {__version__}",
+                    methods=METHODS | AGENT_METHODS,
+                )
+                await client.open()
                 renewal = Renewal(client, peer, self._sign)
                 await renewal.before_use()
                 attached = await client.call("agent.attach", self._attach(), Attached)

@@ -17,7 +17,6 @@ from dorad.control.limits import Limits
 from dorad.control.server import ControlServer
 from dorad.notify import ServiceNotifier, feed_watchdog
 from dorafleet.coordinator.access import AGENT_PATH, Access
-from dorafleet.coordinator.agentclient import connect_agent
 from dorafleet.coordinator.audit import read_tail
 from dorafleet.coordinator.authority import check_authority, claim_authority
 from dorafleet.coordinator.control import FleetControl
@@ -146,7 +145,7 @@ class Coordinator:
                 writer,
                 self._machines,
                 self._zenoh_peer,
-                connect_agent,
+                self._ending.set,
                 enrolling.renew,
             )
             await control.fleet.load()

@@ -14,7 +14,6 @@ from dorad.control.errors import ControlError
 from dorad.control.peer import Peer
 from dorad.control.server import Call, ControlServer
 from dorafleet.coordinator.access import AGENT_PATH
-from dorafleet.coordinator.agentclient import connect_agent
 from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.messages import METHODS
 from dorafleet.coordinator.writing import Writer
@@ -124,7 +123,7 @@ async def leading(
         store = await SqliteStore.open(folder / "coordinator.db")
         stack.push_async_callback(store.close)
         term = await stack.enter_async_context(store.lead("test"))
-        control = FleetControl(store, Writer(store, term), machines, peer, connect_agent)
+        control = FleetControl(store, Writer(store, term), machines, peer, lambda: None)
         await control.fleet.load()
         sock = socket.create_server(("127.0.0.1", port))
         server = ControlServer(
