@@ -35,7 +35,7 @@ class Daemon:
                 await self.close()
             if self._client is None:
                 self._client = await AsyncClient(self._path, name=self._name).open()
-                _log.debug("connected to %s at %s", self._client.daemon, self._client.path)
+                _log.debug("connected to %s", self._client.daemon)
             return self._client
 
     async def close(self) -> None:

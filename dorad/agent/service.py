@@ -81,7 +81,7 @@ class Service:
             for daemon in (self._own, self._passing):
                 stack.push_async_callback(daemon.close)
             _log.info("dorad-agent %s of robot %s", __version__, self._robot)
-            dialing = asyncio.create_task(self._dialer.run(), name="dialer")
+            dialing = asyncio.create_task(self._dial(), name="dialer")
             works: list[asyncio.Task[Any]] = [dialing]
             for work in self._works(notifier):
                 works.append(asyncio.create_task(work))
@@ -120,6 +120,11 @@ class Service:
             keep_status(self._folder, self._changed, self.status),
             feed_watchdog(notifier, lambda: None, lambda: self.status().line),
         ]
+
+    async def _dial(self) -> ControlError:
+        # A coordinator that attaches gets the state of all shares.
+        await self._shares.looked.wait()
+        return await self._dialer.run()
 
     async def _follow_daemon(self) -> None:
         """Wake the shares at each event of dorad, and the dialer when the network changes."""

@@ -77,6 +77,9 @@ class Shares:
         """What to report, by the name of the dataflow."""
         self.problem = "dorad was not asked yet"
         """Why dorad cannot be used; empty if it can."""
+        self.looked = asyncio.Event()
+        """Set once dorad was asked, with or without success."""
+        self._update_states()
 
     @property
     def uuids(self) -> set[str]:
@@ -110,6 +113,7 @@ class Shares:
                 except ControlError as error:
                     self._set_problem(error.message)
                 self._update_states()
+                self.looked.set()
                 due = loop.time() + (retry.next() if self.problem else self._interval())
                 await asyncio.sleep(MIN_INTERVAL_S)
                 with suppress(TimeoutError):

@@ -16,9 +16,6 @@ _log = logging.getLogger(__name__)
 SOCKET_VARIABLE = "DORA_SOCKET"
 """Environment variable with the path of the only socket to use."""
 
-ADDRESS_VARIABLE = "DORA_COORDINATOR_ADDR"
-PORT_VARIABLE = "DORA_COORDINATOR_PORT"
-
 
 class Asked(NamedTuple):
     """What the user asks for, by options or by variables."""
@@ -92,7 +89,7 @@ def chosen() -> tuple[UnixSocket | Tcp, ...]:
             is invalid.
         DataflowError: the settings have problems.
     """
-    from dorad.shm.rendezvous import SYSTEM_DIR, coordinator_port, runtime_dir
+    from dorad.shm.rendezvous import ADDRESS_VARIABLE, SYSTEM_DIR, coordinator_port, runtime_dir
 
     try:
         socket = os.environ.get(SOCKET_VARIABLE)

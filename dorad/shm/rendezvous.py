@@ -32,17 +32,21 @@ COORDINATOR_PORT = 6013
 """Port of a coordinator. As the number of a daemon it means the default one."""
 
 
+ADDRESS_VARIABLE = "DORA_COORDINATOR_ADDR"
+PORT_VARIABLE = "DORA_COORDINATOR_PORT"
+
+
 def coordinator_port() -> int | None:
     """Return the port in `$DORA_COORDINATOR_PORT`, None if it is not set.
 
     Raises:
         ValueError: it is not a port number.
     """
-    text = os.environ.get("DORA_COORDINATOR_PORT", "")
+    text = os.environ.get(PORT_VARIABLE, "")
     if not text:
         return None
     if not (text.isascii() and text.isdecimal()) or not 0 < int(text[:6]) < 65536:
-        raise ValueError(f"DORA_COORDINATOR_PORT is {text!r}; it must be a port number")
+        raise ValueError(f"{PORT_VARIABLE} is {text!r}; it must be a port number")
     return int(text)
 
 
@@ -56,7 +60,7 @@ def instance() -> str | None:
         ValueError: it is not a port number.
     """
     port = coordinator_port()
-    if os.environ.get("DORA_COORDINATOR_ADDR") or port in (None, COORDINATOR_PORT):
+    if os.environ.get(ADDRESS_VARIABLE) or port in (None, COORDINATOR_PORT):
         return None
     return str(port)
 
