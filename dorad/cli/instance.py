@@ -9,7 +9,6 @@ import click
 from dorad.shm.rendezvous import ADDRESS_VARIABLE, PORT_VARIABLE
 
 
-
 def add_options(command: click.Command) -> None:
     """Add the two options to a command, or to all commands of a group, unless it has them."""
     if isinstance(command, click.Group):
@@ -19,6 +18,16 @@ def add_options(command: click.Command) -> None:
         command.params += [_port(), _address()]
 
 
+def refuse_address(command: str, what: str, instead: str) -> None:
+    """Refuse a command that concerns this machine alone where a coordinator is named."""
+    address = os.environ.get(ADDRESS_VARIABLE)
+    if address:
+        raise click.ClickException(
+            f"`{command}` does not go to the coordinator at {address}: {what} (for the coordinator "
+            f"use `{instead}`; otherwise leave out --coordinator-addr, or unset {ADDRESS_VARIABLE})"
+        )
+
+
 def _port() -> click.Option:
     return click.Option(
         ["--coordinator-port"],
@@ -26,7 +35,7 @@ def _port() -> click.Option:
         metavar="PORT",
         expose_value=False,
         callback=_set,
-        help=f"The coordinator's port, or the number of a daemon of this user. Same as {PORT_VARIABLE}.",
+        help=f"The coordinator's port, or a number of a daemon of yours. Same as {PORT_VARIABLE}.",
     )
 
 

@@ -89,28 +89,34 @@ def chosen() -> tuple[UnixSocket | Tcp, ...]:
             is invalid.
         DataflowError: the settings have problems.
     """
+    path = settings_path()
+    targets = _choose(None if path is None else load(path))
+    _log.debug("servers to try: %s", targets)
+    return targets
+
+
+def chosen_daemons() -> tuple[UnixSocket, ...]:
+    """Return the daemons of this machine to try, for commands that concern this machine only.
+
+    Raises:
+        ControlError: as in `chosen`.
+    """
+    return tuple(each for each in _choose(None) if isinstance(each, UnixSocket))
+
+
+def _choose(settings: Settings | None) -> tuple[UnixSocket | Tcp, ...]:
     from dorad.shm.rendezvous import ADDRESS_VARIABLE, SYSTEM_DIR, coordinator_port, runtime_dir
 
     try:
         socket = os.environ.get(SOCKET_VARIABLE)
-        path = settings_path()
-        settings = None if path is None else load(path)
         asked = Asked(
             os.environ.get(ADDRESS_VARIABLE) or None,
             coordinator_port(),
             Path(socket) if socket else None,
         )
-        targets = choose(asked, settings, Places(runtime_dir(), SYSTEM_DIR, _token()))
+        return choose(asked, settings, Places(runtime_dir(), SYSTEM_DIR, _token()))
     except (PermissionError, ValueError) as error:
         raise ControlError("refused", str(error)) from None
-    _log.debug("servers to try: %s", targets)
-    return targets
-
-
-def chosen_coordinator() -> Tcp | None:
-    """Return the coordinator that is used, None if it is a daemon of this machine."""
-    first = chosen()[0]
-    return first if isinstance(first, Tcp) else None
 
 
 def _token() -> Path:
