@@ -35,7 +35,10 @@ def _port() -> click.Option:
         metavar="PORT",
         expose_value=False,
         callback=_set,
-        help=f"The coordinator's port, or a number of a daemon of yours. Same as {PORT_VARIABLE}.",
+        help=(
+            "The coordinator's port, or the number of a daemon of this user. "
+            f"Same as {PORT_VARIABLE}."
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar, cast
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_websocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.protocol import State
 
 from dorad import __version__
 from dorad.control import faults
@@ -124,6 +125,11 @@ class AsyncClient(AsyncMethods):
                 raise faults.connection_closed(self.server, _code(error)) from None
             raise
         return self
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is open, as far as is known."""
+        return self._broken is None and self._connection.state is State.OPEN
 
     async def close(self) -> None:
         """End the connection, and with it all calls and streams."""

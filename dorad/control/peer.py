@@ -46,7 +46,7 @@ class Peer(NamedTuple):
     """What it has shown in the TLS handshake."""
 
     def __str__(self) -> str:
-        return f"process {self.pid}"
+        return self.name or f"process {self.pid}"
 
 
 def peer_of(sock: socket.socket) -> Peer:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
 
@@ -19,6 +19,7 @@ from dorad.control.session import Call, ClientSession, Handler, StreamHandler
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
@@ -105,10 +106,15 @@ class ControlServer:
         await self._listen(unix_serve, sock)
         _log.info("listening at %s", path)
 
-    async def serve_tcp(self, sock: socket.socket, authenticate: Authenticate) -> None:
+    async def serve_tcp(
+        self,
+        sock: socket.socket,
+        authenticate: Authenticate,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """Listen at a bound TCP socket until `close`; `authenticate` admits or refuses clients."""
         self._authenticate = authenticate
-        await self._listen(serve, sock)
+        await self._listen(serve, sock, ssl=tls)
         _log.info("listening at %s port %d", *sock.getsockname()[:2])
 
     async def close(self) -> None:
@@ -122,7 +128,9 @@ class ControlServer:
         await self._server.wait_closed()
         self._server = None
 
-    async def _listen(self, start: Callable[..., Awaitable[Server]], sock: socket.socket) -> None:
+    async def _listen(
+        self, start: Callable[..., Awaitable[Server]], sock: socket.socket, **options: Any
+    ) -> None:
         try:
             self._server = await start(
                 self._handle,
@@ -138,6 +146,7 @@ class ControlServer:
                 ping_interval=None,
                 logger=_websockets_log,
                 server_header=None,
+                **options,
             )
             # asyncio uses `backlog` for two things: sockets accepted at once, and sockets that may
             # wait. Accept few at once, but let many wait instead of refusing them.

@@ -90,11 +90,15 @@ class ClientSession:
         self._streams: set[int] = set()
         self._cancelled: set[int] = set()
 
-    async def run(self) -> None:
-        """Answer the client until its connection ends, then cancel its calls and streams."""
+    async def run(self) -> ControlError | None:
+        """Answer the client until its connection ends, then cancel its calls and streams.
+
+        Return why the client was refused; None if it was not.
+        """
         try:
-            if not await self._shake_hands():
-                return
+            refusal = await self._shake_hands()
+            if refusal is not None:
+                return refusal
             async with asyncio.TaskGroup() as tasks:
                 try:
                     async for frame in self._connection:
@@ -106,8 +110,9 @@ class ClientSession:
                             task.cancel()
         except* (ConnectionClosed, _DisconnectedError):
             pass
+        return None
 
-    async def _shake_hands(self) -> bool:
+    async def _shake_hands(self) -> ControlError | None:
         try:
             async with asyncio.timeout(self._limits.hello):
                 frame = await self._connection.recv()
@@ -119,10 +124,10 @@ class ClientSession:
             error = refusal
         else:
             await self._send(codec.encode(Welcome(welcome=self._program)))
-            return True
+            return None
         await self._send(codec.encode(Reply(id=None, error=as_message(error))))
         await self._connection.close(_POLICY_VIOLATION, "no valid hello")
-        return False
+        return error
 
     async def _take(self, frame: str | bytes, tasks: asyncio.TaskGroup) -> None:
         """Start the request in a frame, or answer with the error that prevents it."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dorad.daemon.ownlog import LEVELS
+from dorad.ownlog import LEVELS
 from dorad.problems import ProblemError
 from dorad.realtime.settings import RealtimeSettings
 

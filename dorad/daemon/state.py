@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dorad.control.messages import Status
+from dorad.control.messages import Share, Status
 from dorad.daemon.database import Database, Schema, StateError
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Options(msgspec.Struct, frozen=True):
     allow_shell: bool = False
     exit_when_nodes_finish: bool | None = None
     hot_reload: bool = False
+    share: Share | None = None
+    """The part of the dataflow that this machine runs; None means all of it."""
 
 
 class Row(msgspec.Struct):

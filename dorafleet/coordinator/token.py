@@ -7,23 +7,15 @@ either, so no web page reaches the coordinator.
 
 from __future__ import annotations
 
-import hmac
-import logging
 import os
 import secrets
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
-from dorad.control.peer import Peer
 from dorad.control.token import TOKEN_BYTES, read_token
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from websockets.asyncio.server import ServerConnection
-    from websockets.http11 import Request as HttpRequest
-
-_log = logging.getLogger(__name__)
 
 
 def make_token(path: Path) -> str:
@@ -45,28 +37,3 @@ def make_token(path: Path) -> str:
     finally:
         os.close(descriptor)
     return token
-
-
-class TokenCheck:
-    """Admits clients that send the token as `Authorization: Bearer TOKEN`."""
-
-    def __init__(self, token: str) -> None:
-        self._expected = f"Bearer {token}".encode()
-
-    def __call__(self, connection: ServerConnection, request: HttpRequest) -> Peer:
-        """Return the user of the coordinator, as whom a client with the token acts.
-
-        Raises:
-            ControlError: the token is missing or wrong.
-        """
-        given = request.headers.get_all("Authorization")
-        # The library keeps bytes that are not ASCII as surrogates.
-        sent = given[0].encode("utf-8", "surrogateescape") if len(given) == 1 else b""
-        if not hmac.compare_digest(sent, self._expected):
-            _log.warning("refused a client at %s: no valid token", connection.remote_address)
-            raise ControlError(
-                "refused",
-                "the token is wrong" if given else "no token was sent",
-                "send the content of the coordinator's token file as `Authorization: Bearer TOKEN`",
-            )
-        return Peer(0, os.geteuid(), os.getegid())

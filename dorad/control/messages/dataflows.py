@@ -158,3 +158,7 @@ class DataflowDetail(Struct):
     path: str
     log_dir: str
     changes: list[str] = []
+    placement: dict[str, str] = {}
+    """The machine of each node; only from a coordinator."""
+    pending: dict[str, str] = {}
+    """Nodes that no machine takes yet, with the reason; only from a coordinator."""

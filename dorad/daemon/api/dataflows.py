@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dorad import __version__
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.limits import MAX_NODES
 from dorad.daemon.logreads import read_logs
 from dorad.daemon.rules.ladder import GRACE_S
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
     from dorad.daemon.service import Service
-
-MAX_NODES = 1000
-"""Maximum nodes of one dataflow. More would block the event loop for other dataflows."""
 
 END_SLACK_S = 5.0
 """Seconds that a dataflow may need to end after the last step of its stop ladder."""
@@ -86,6 +84,12 @@ class DataflowMethods:
         record = self._registry.start(params)
         await self._registry.store.sync()
         return m.Started(uuid=record.uuid, name=record.name)
+
+    async def open(self, _call: Call, params: m.Ref) -> m.Nothing:
+        """Open the start barrier of a dataflow that was started with `hold`."""
+        _, run, _ = self._registry.find_run(params.dataflow)
+        run.open_barrier()
+        return m.Nothing()
 
     async def wait(self, _call: Call, params: m.Wait) -> m.DataflowState:
         """Wait until a dataflow has reached a state."""
@@ -184,6 +188,8 @@ def _reached(record: Record, until: str) -> bool:
     match until:
         case "spawned":
             return record.run is not None and record.run.spawned
+        case "ready":
+            return record.status != "starting" or (record.run is not None and record.run.ready)
         case "running":
             return record.status in ("running", "stopping")
     return False

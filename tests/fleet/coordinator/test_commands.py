@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -109,7 +110,7 @@ def test_a_backup_is_restored_into_a_new_store_with_its_audit(running, tmp_path,
     asyncio.run(change(running, "a", "b"))
     _, out, _ = run(capsys, running, "audit", "verify")
     path = tmp_path / "fleet.backup"
-    assert run(capsys, running, "backup", str(path)) == (0, f"{path}: 5 entries\n", "")
+    assert run(capsys, running, "backup", str(path)) == (0, f"{path}: 6 entries\n", "")
     assert run_command(["restore", str(path), "--state", str(running.folder)]) == 1
     assert "another process uses" in capsys.readouterr().err
     status = asyncio.run(status_of(running))
@@ -119,7 +120,8 @@ def test_a_backup_is_restored_into_a_new_store_with_its_audit(running, tmp_path,
 
     folder = tmp_path / "new"
     assert run_command(["restore", str(path), "--state", str(folder)]) == 0
-    assert capsys.readouterr().out == f"{folder}/coordinator.db: 5 entries restored\n"
+    assert capsys.readouterr().out == f"{folder}/coordinator.db: 6 entries restored\n"
+    shutil.copytree(running.folder / "ca", folder / "ca")
     with coordinator(folder) as process:
         assert run(capsys, process, "audit", "verify")[1] == out
         later = asyncio.run(status_of(process))

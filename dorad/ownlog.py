@@ -1,4 +1,4 @@
-"""Set up the daemon's own log on stderr; at level `debug` it has every decision."""
+"""Set up the log of dorad, or of the agent, on stderr; at level `debug` it has every decision."""
 
 from __future__ import annotations
 

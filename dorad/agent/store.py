@@ -1,0 +1,148 @@
+"""The shares of this robot in a SQLite file, with what the agent must not forget of coordinators.
+
+Each change is on the disk when its method returns.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import apsw
+import msgspec
+
+from dorad.agent.model import Record
+from dorad.control.errors import ControlError
+
+MAX_SHARES = 200
+"""Maximum number of shares of one robot."""
+MAX_BYTES = 64 << 20
+"""Maximum size of all shares together."""
+
+_SCHEMA = 1
+_TABLES = """
+CREATE TABLE share (dataflow TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE memory (id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, audit TEXT NOT NULL);
+"""
+
+_log = logging.getLogger(__name__)
+
+
+class ShareStore:
+    """One file. It may be used by one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file; a damaged one is renamed, and a new one begun.
+
+        Raises:
+            ControlError: the file cannot be used, or was written by a newer version.
+        """
+        self.notice = ""
+        """What was wrong with the file."""
+        self._path = path
+        self._sizes: dict[str, int] = {}
+        self.epoch = 0
+        """Of the last coordinator that was obeyed."""
+        self.audit = ""
+        """The head of the audit that it told; empty if none did."""
+        try:
+            try:
+                self._db = _open(path)
+                self.records = self._load()
+            except (apsw.CorruptError, apsw.NotADBError, msgspec.DecodeError) as error:
+                self._set_aside(error)
+                self._db = _open(path)
+                self.records = {}
+        except (apsw.Error, OSError) as error:
+            raise ControlError("refused", f"{path} cannot be used: {error}") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def put(self, record: Record) -> None:
+        """Store a share.
+
+        Raises:
+            ControlError: there are too many, or the disk cannot be written.
+        """
+        name = record.order.dataflow
+        content = msgspec.json.encode(record)
+        others = sum(size for other, size in self._sizes.items() if other != name)
+        if name not in self._sizes and len(self._sizes) >= MAX_SHARES:
+            raise ControlError(
+                "busy", f"this robot has {MAX_SHARES} shares, the maximum", "remove some of them"
+            )
+        if others + len(content) > MAX_BYTES:
+            raise ControlError(
+                "too-large", f"the shares of this robot would exceed {MAX_BYTES} bytes"
+            )
+        self._write("INSERT OR REPLACE INTO share VALUES (?, ?)", (name, content))
+        self._sizes[name] = len(content)
+        self.records[name] = record
+
+    def remove(self, dataflow: str) -> None:
+        """Forget a share. Raises ControlError."""
+        self._write("DELETE FROM share WHERE dataflow = ?", (dataflow,))
+        self._sizes.pop(dataflow, None)
+        self.records.pop(dataflow, None)
+
+    def remember(self, epoch: int, audit: str) -> None:
+        """Store what a coordinator has told. Raises ControlError."""
+        self._write("INSERT OR REPLACE INTO memory VALUES (0, ?, ?)", (epoch, audit))
+        self.epoch, self.audit = epoch, audit
+
+    def _write(self, sql: str, values: tuple[str | bytes | int, ...]) -> None:
+        try:
+            with self._db:
+                self._db.execute(sql, values)
+        except apsw.Error as error:
+            raise ControlError(
+                "unavailable",
+                f"{self._path} cannot be written: {error}",
+                "see `df` and the journal",
+            ) from None
+
+    def _load(self) -> dict[str, Record]:
+        for epoch, audit in self._db.execute("SELECT epoch, audit FROM memory"):
+            assert isinstance(epoch, int)
+            assert isinstance(audit, str)
+            self.epoch, self.audit = epoch, audit
+        records = {}
+        for name, content in self._db.execute("SELECT dataflow, record FROM share"):
+            assert isinstance(content, bytes)
+            assert isinstance(name, str)
+            records[name] = msgspec.json.decode(content, type=Record)
+            self._sizes[name] = len(content)
+        return records
+
+    def _set_aside(self, why: Exception) -> None:
+        kept = self._path.with_name(f"{self._path.name}.damaged.{int(time.time())}")
+        self.notice = f"{self._path} was damaged ({why}); it is kept as {kept.name}"
+        _log.error("%s", self.notice)
+        self._sizes.clear()
+        self._path.rename(kept)
+        for part in ("-wal", "-shm"):
+            Path(f"{self._path}{part}").unlink(missing_ok=True)
+
+
+def _open(path: Path) -> apsw.Connection:
+    database = apsw.Connection(str(path))
+    try:
+        database.set_busy_timeout(2000)
+        database.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
+        version = database.execute("PRAGMA user_version").get
+        if version == 0:
+            with database:
+                database.execute(f"{_TABLES} PRAGMA user_version = {_SCHEMA}")
+        elif version != _SCHEMA:
+            raise ControlError(
+                "version",
+                f"{path} has version {version}, this dorad-agent knows {_SCHEMA}",
+                "install the newer dorad again",
+            )
+    except BaseException:
+        database.close()
+        raise
+    return database
