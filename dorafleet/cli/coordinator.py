@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 def connect(state: Path, port: int) -> Client:
     """Connect to the coordinator of this machine with its folder and port. Raises ControlError."""
     from dorad.control.client import Client
-    from dorad.control.target import Tcp
+    from dorad.control.target import Tcp, TlsFiles
+    from dorafleet.coordinator.listening import AUTHORITY
     from dorafleet.coordinator.messages import METHODS
 
-    return Client(Tcp("127.0.0.1", port, state / "token"), methods=METHODS)
+    # The coordinator writes it if it listens with TLS.
+    authority = state / AUTHORITY
+    tls = TlsFiles(authority) if authority.exists() else None
+    return Client(Tcp("127.0.0.1", port, state / "token", tls), methods=METHODS)
