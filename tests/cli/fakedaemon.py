@@ -16,8 +16,9 @@ from msgspec import structs
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.peer import Peer
 from dorad.control.server import ControlServer
-from dorafleet.coordinator.token import TokenCheck, make_token
+from dorafleet.coordinator.token import make_token
 from tests.cli.dora import dora
 
 UUID = "01a210b8-7107-7668-ad50-a69259bce001"
@@ -132,6 +133,12 @@ class FakeCoordinator(FakeDaemon):
         state.mkdir(mode=0o700)
         self.token = make_token(state / "token")
 
+    def admit(self, _: Any, request: Any) -> Peer:
+        """Admit a client that sends the token."""
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
+            raise ControlError("refused", "the token is wrong")
+        return Peer(0, 0, 0)
+
     def dora(self, *arguments: str, **values: Any) -> CompletedProcess[str]:
         """Run a command against this coordinator."""
         env = {
@@ -159,7 +166,7 @@ def fake_coordinator(folder: Path) -> Iterator[FakeCoordinator]:
     """Run a fake coordinator in a thread until the end of the block."""
     fake = FakeCoordinator(folder)
     server = ControlServer(fake.handlers(), version="0.1.0", name="dorafleet")
-    with _serving(server, lambda: server.serve_tcp(fake.listener, TokenCheck(fake.token))):
+    with _serving(server, lambda: server.serve_tcp(fake.listener, fake.admit)):
         yield fake
 
 
