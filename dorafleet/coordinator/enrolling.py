@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from dorad.control.messages import Nothing
-    from dorad.control.messages.agent import Csr
+    from dorad.control.messages.agent import Csr, EnrolSign
     from dorad.control.peer import Peer
     from dorad.control.server import Call, Handler
     from dorafleet.ca.authority import Authority, Issued
@@ -80,7 +80,7 @@ class Enrolling:
             await self._grants.add_certificate(issued.certificate, actor, replace=False)
         return self._answer(issued)
 
-    async def _sign(self, call: Call, params: m.EnrolSign) -> Certificates:
+    async def _sign(self, call: Call, params: EnrolSign) -> Certificates:
         robot = self._checked_robot(params.robot)
         async with self._writer.changing:
             enrolment = None
@@ -101,7 +101,7 @@ class Enrolling:
             self._access.close_revoked()
         return self._answer(issued)
 
-    def _usable_enrolment(self, name: str, params: m.EnrolSign) -> EnrolmentRecord:
+    def _usable_enrolment(self, name: str, params: EnrolSign) -> EnrolmentRecord:
         """Return the token of a robot, which is still unused. Raises ControlError."""
         enrolment = self._grants.enrolment(name)
         if params.robot != name:
