@@ -23,6 +23,7 @@ from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.desired import DesiredState
 from dorafleet.coordinator.enrolling import Enrolling
 from dorafleet.coordinator.files import AUTHORITY, CA, TOKEN
+from dorafleet.coordinator.gate import Gate
 from dorafleet.coordinator.grants import Grants
 from dorafleet.coordinator.handlers import Handlers
 from dorafleet.coordinator.listening import bind, make_context, reachable_at
@@ -113,7 +114,8 @@ class Coordinator:
             notifier = ServiceNotifier()
             stack.callback(notifier.close)
             token = make_token(self._folder / TOKEN)
-            sock = bind(self._listen.address, self._listen.port)
+            gate = Gate()
+            sock = bind(self._listen.address, self._listen.port, gate)
             stack.callback(sock.close)
             store = await self._open_store()
             stack.push_async_callback(store.close)
@@ -137,7 +139,7 @@ class Coordinator:
             writer = Writer(store, term)
             grants = Grants(store, writer)
             await grants.load()
-            access = Access(grants, token, ids)
+            access = Access(grants, token, ids, gate.admit)
             enrolling = Enrolling(grants, access, writer, authority, ids)
             control = FleetControl(
                 store,
