@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from dorad.control.choosing import AUTHORITY
 from dorad.control.errors import ControlError
 from dorad.control.tls import Identity, server_context
 from dorafleet.ca.authority import write_secret
-from dorafleet.coordinator.files import AUTHORITY, CERTIFICATE
 from dorafleet.coordinator.gate import GatedSocket
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 READ_BUFFER = 16 << 10
 """Bytes of a connection with TLS that are read at once: one record."""
+
+CERTIFICATE = "coordinator.pem"
+"""The coordinator's own key and certificate."""
 
 MAX_RECORD = 16 << 10
 """Bytes of the largest record of TLS."""

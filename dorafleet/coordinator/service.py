@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, NoReturn
 
 from dorad import __version__
+from dorad.control.choosing import AUTHORITY, TOKEN
 from dorad.control.errors import ControlError
 from dorad.control.limits import Limits
 from dorad.control.server import ControlServer
@@ -22,7 +23,6 @@ from dorafleet.coordinator.authority import check_authority, claim_authority
 from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.desired import DesiredState
 from dorafleet.coordinator.enrolling import Enrolling
-from dorafleet.coordinator.files import AUTHORITY, CA, TOKEN
 from dorafleet.coordinator.gate import Gate
 from dorafleet.coordinator.grants import Grants
 from dorafleet.coordinator.handlers import Handlers
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.listening import Listen
     from dorafleet.inventory.model import Machine
     from dorafleet.store.model import Store, Term
+
+CA = "ca"
+"""The folder of the fleet's authority."""
 
 HISTORY = 10_000
 """Revisions whose changes a watch can still get."""
@@ -140,7 +143,7 @@ class Coordinator:
             grants = Grants(store, writer)
             await grants.load()
             access = Access(grants, token, ids, gate.admit)
-            enrolling = Enrolling(grants, access, writer, authority, ids)
+            enrolling = Enrolling(grants, access, writer, authority, ids, tls=self._listen.tls)
             control = FleetControl(
                 store,
                 writer,

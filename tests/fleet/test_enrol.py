@@ -159,11 +159,14 @@ def test_a_robot_that_prints_nonsense_fails_alone(fleet, served, stack, capsys):
     assert "arm2  ✓ enrolled, connected" in shown.out
 
 
-def test_without_tls_the_command_says_what_robots_need(fleet, served, capsys):
-    fleet.add_unreachable("arm1")
+def test_without_tls_the_command_says_what_robots_need(fleet, served, stack, capsys):
+    one = Machine(stack)
+    fleet.add("arm1", one.robot)
     path, run = served("--listen", "127.0.0.1")
-    assert run("enrol", str(path)) == 1
-    assert "robots need TLS" in capsys.readouterr().err
+    for more in ([], ["arm1", "--token"]):
+        assert run("enrol", str(path), *more) == 1
+        assert "robots need TLS" in capsys.readouterr().err
+    assert not (one.folder / "identity").exists()
 
 
 def test_a_robot_without_ssh_is_enrolled_by_the_printed_command_once(fleet, served, stack, capsys):
