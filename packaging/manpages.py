@@ -1,4 +1,4 @@
-"""Write dora.1, dorad.8, dorad-agent.8 and dorafleet.1 from the commands' own help: `manpages.py FOLDER`."""
+"""Write the manual pages of all programs from their own help: `manpages.py FOLDER`."""
 
 from __future__ import annotations
 
