@@ -18,6 +18,16 @@ def add_options(command: click.Command) -> None:
         command.params += [_port(), _address()]
 
 
+def refuse_address(command: str, what: str, instead: str) -> None:
+    """Refuse a command that concerns this machine alone where a coordinator is named."""
+    address = os.environ.get(ADDRESS_VARIABLE)
+    if address:
+        raise click.ClickException(
+            f"`{command}` does not go to the coordinator at {address}: {what} (for the coordinator "
+            f"use `{instead}`; otherwise leave out --coordinator-addr, or unset {ADDRESS_VARIABLE})"
+        )
+
+
 def _port() -> click.Option:
     return click.Option(
         ["--coordinator-port"],

@@ -23,7 +23,7 @@ from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import time_allowed
 from dorad.control.messages import METHODS, Struct
 from dorad.control.pending import END, PendingRequests, check_welcome, checked_as, hello
-from dorad.control.target import NEAR, ROBOT, Accepted, Tcp, UnixSocket
+from dorad.control.target import NEAR, ROBOT, Accepted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dorad.control.faults import Server
     from dorad.control.messages import Method, TopicHeader, TopicSubscribe
     from dorad.control.pending import PendingRequest
+    from dorad.control.target import Targets, Tcp, UnixSocket
 
 __all__ = ["AsyncArrays", "AsyncClient", "AsyncStream", "ControlError", "NoDaemonError"]
 
@@ -55,7 +56,7 @@ class AsyncClient(AsyncMethods):
 
     def __init__(
         self,
-        target: str | Path | UnixSocket | Tcp | Accepted | None = None,
+        target: str | Path | UnixSocket | Tcp | Targets | Accepted | None = None,
         *,
         name: str = NAME,
         timeout: float | None = None,
@@ -349,7 +350,7 @@ class _Coordinator(ClientConnection):
         await super().handshake(*args, **kwargs)
 
 
-def _open_socket(target: str | Path | UnixSocket | Tcp | None) -> Opened:
+def _open_socket(target: str | Path | UnixSocket | Tcp | Targets | None) -> Opened:
     return open_socket(targets_of(target))
 
 

@@ -9,12 +9,19 @@ from typing import NamedTuple
 
 from dorad.control.errors import ControlError
 from dorad.control.settings import Settings, load, settings_path
-from dorad.control.target import COORDINATOR_PORT, Tcp, UnixSocket, is_loopback
+from dorad.control.target import COORDINATOR_PORT, Tcp, TlsFiles, UnixSocket, is_loopback
 
 _log = logging.getLogger(__name__)
 
 SOCKET_VARIABLE = "DORA_SOCKET"
 """Environment variable with the path of the only socket to use."""
+
+TOKEN = "token"  # noqa: S105 - the name of a file
+AUTHORITY = "authority.pem"
+"""Files in the folder of a coordinator. It has the authority only while it listens with TLS."""
+
+OF_MACHINE = Path("/var/lib/dorafleet")
+"""The folder of the machine's coordinator."""
 
 
 class Asked(NamedTuple):
@@ -32,8 +39,10 @@ class Places(NamedTuple):
     """The folder of this user's daemon."""
     machine: Path
     """The folder of the machine's daemon."""
-    token: Path
-    """The file with the token of a coordinator on this machine."""
+    coordinator: Path
+    """The folder of a coordinator on this machine."""
+    encrypts: bool = False
+    """Whether that coordinator listens with TLS."""
 
 
 def choose(asked: Asked, settings: Settings | None, places: Places) -> tuple[UnixSocket | Tcp, ...]:
@@ -74,11 +83,25 @@ def _coordinator(host: str, port: int, settings: Settings | None, places: Places
     near = is_loopback(host)
     named = None if settings is None else settings.address
     if settings is None or (near and named is not None and not is_loopback(named)):
-        # Settings for another machine say nothing about this one.
-        return Tcp(host, port, places.token if near else None)
+        settings = Settings()  # those for another machine say nothing about this one
     if settings.tls is not None or not near:
         return Tcp(host, port, settings.token, settings.tls)
-    return Tcp(host, port, settings.token or places.token)
+    own = in_folder(places.coordinator, port, encrypts=places.encrypts)
+    return own._replace(host=host, token=settings.token or own.token)
+
+
+def in_folder(folder: Path, port: int, *, encrypts: bool) -> Tcp:
+    """Return the coordinator of this machine that has this folder; `encrypts`: it uses TLS."""
+    tls = TlsFiles(folder / AUTHORITY) if encrypts else None
+    return Tcp("127.0.0.1", port, folder / TOKEN, tls)
+
+
+def encrypts(folder: Path) -> bool:
+    """Return True if the coordinator with this folder listens with TLS."""
+    try:
+        return (folder / AUTHORITY).exists()
+    except PermissionError:
+        return False
 
 
 def chosen() -> tuple[UnixSocket | Tcp, ...]:
@@ -89,32 +112,39 @@ def chosen() -> tuple[UnixSocket | Tcp, ...]:
             is invalid.
         DataflowError: the settings have problems.
     """
+    path = settings_path()
+    targets = _choose(None if path is None else load(path))
+    _log.debug("servers to try: %s", targets)
+    return targets
+
+
+def chosen_daemons() -> tuple[UnixSocket, ...]:
+    """Return the daemons of this machine to try, for commands that concern this machine only.
+
+    Raises:
+        ControlError: as in `chosen`.
+    """
+    return tuple(each for each in _choose(None) if isinstance(each, UnixSocket))
+
+
+def _choose(settings: Settings | None) -> tuple[UnixSocket | Tcp, ...]:
     from dorad.shm.rendezvous import ADDRESS_VARIABLE, SYSTEM_DIR, coordinator_port, runtime_dir
 
     try:
+        folder = coordinator_folder()
         socket = os.environ.get(SOCKET_VARIABLE)
-        path = settings_path()
-        settings = None if path is None else load(path)
         asked = Asked(
             os.environ.get(ADDRESS_VARIABLE) or None,
             coordinator_port(),
             Path(socket) if socket else None,
         )
-        targets = choose(asked, settings, Places(runtime_dir(), SYSTEM_DIR, _token()))
+        return choose(asked, settings, Places(runtime_dir(), SYSTEM_DIR, folder, encrypts(folder)))
     except (PermissionError, ValueError) as error:
         raise ControlError("refused", str(error)) from None
-    _log.debug("servers to try: %s", targets)
-    return targets
 
 
-def chosen_coordinator() -> Tcp | None:
-    """Return the coordinator that is used, None if it is a daemon of this machine."""
-    first = chosen()[0]
-    return first if isinstance(first, Tcp) else None
-
-
-def _token() -> Path:
-    """Return the token of the user's own coordinator, else that of the machine's."""
+def coordinator_folder() -> Path:
+    """Return the folder of the user's own coordinator; without one, that of the machine's."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    own = Path(base, "dorafleet", "token")
-    return own if own.exists() else Path("/var/lib/dorafleet/token")
+    own = Path(base, "dorafleet")
+    return own if (own / TOKEN).exists() else OF_MACHINE

@@ -17,7 +17,7 @@ from dorad.control.limits import MAX_REPLY, time_allowed
 from dorad.control.messages import METHODS, Struct
 from dorad.control.methods import Methods
 from dorad.control.pending import END, PendingRequests, check_welcome, checked_as, hello
-from dorad.control.target import Tcp, UnixSocket
+from dorad.control.target import Targets, Tcp, UnixSocket
 from dorad.control.transport import SocketTransport
 from dorad.control.websocket import ClosedError, NotOpenedError, WebSocket
 
@@ -50,13 +50,15 @@ class Client(Methods):
 
     def __init__(
         self,
-        target: str | Path | UnixSocket | Tcp | None = None,
+        target: str | Path | UnixSocket | Tcp | Targets | None = None,
         *,
         name: str = NAME,
         timeout: float | None = None,
         methods: Mapping[str, Method] = METHODS,
     ) -> None:
         """Connect to a server: a daemon's socket, a coordinator, or by default as `chosen` says.
+
+        Of several, the first that runs is used.
 
         `name` identifies this client to the server; `timeout` limits calls whose parameters do not
         request more. `methods` are those of the server.
@@ -309,14 +311,16 @@ Arrays: TypeAlias = "Stream[tuple[TopicHeader, pa.Array | None]]"
 
 
 def targets_of(
-    given: str | Path | UnixSocket | Tcp | None,
-) -> tuple[UnixSocket | Tcp, ...]:
-    """Return the servers to try: the given one, or those that the user has chosen."""
+    given: str | Path | UnixSocket | Tcp | Targets | None,
+) -> Targets:
+    """Return the servers to try: the given ones, or those that the user has chosen."""
     if given is None:
         from dorad.control.choosing import chosen
 
         return chosen()
-    return (UnixSocket(Path(given)),) if isinstance(given, (str, Path)) else (given,)
+    if isinstance(given, (str, Path)):
+        return (UnixSocket(Path(given)),)
+    return (given,) if isinstance(given, (UnixSocket, Tcp)) else given
 
 
 def _open(opened: Opened, deadline: float) -> WebSocket:

@@ -32,6 +32,11 @@ class Server(NamedTuple):
     pid: int | None = None
     """Of that daemon."""
 
+    @property
+    def address(self) -> str:
+        """The path of a daemon's socket; a coordinator's host and port."""
+        return str(self.path) if self.path is not None else self.place.rpartition(" at ")[2]
+
 
 def dorad_at(path: Path, pid: int | None) -> Server:
     """Describe a daemon on this machine."""

@@ -50,7 +50,8 @@ class Accepted(NamedTuple):
     robot: str
 
 
-Target: TypeAlias = UnixSocket | Tcp | Accepted
+Targets: TypeAlias = tuple[UnixSocket | Tcp, ...]
+"""Servers to try; the first that runs is used."""
 
 
 class Timing(NamedTuple):

@@ -24,7 +24,7 @@ from dorafleet.coordinator.desired import DesiredState
 from dorafleet.coordinator.enrolling import Enrolling
 from dorafleet.coordinator.grants import Grants
 from dorafleet.coordinator.handlers import Handlers
-from dorafleet.coordinator.listening import bind, make_context, reachable_at
+from dorafleet.coordinator.listening import AUTHORITY, bind, make_context, reachable_at
 from dorafleet.coordinator.messages import METHODS, CoordinatorStatus
 from dorafleet.coordinator.roles import guarded
 from dorafleet.coordinator.token import make_token
@@ -179,6 +179,8 @@ class Coordinator:
     async def _context(self, authority: Authority) -> ssl.SSLContext | None:
         """Return what TLS needs, None if clients connect without it."""
         if not self._listen.tls:
+            # Commands on this machine see by this file that there is TLS.
+            await asyncio.to_thread((self._folder / AUTHORITY).unlink, missing_ok=True)
             return None
         addresses = reachable_at(self._listen.address, self._listen.advertised)
         return await asyncio.to_thread(

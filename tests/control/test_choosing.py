@@ -17,8 +17,8 @@ from dorad.shm import rendezvous
 
 USER = Path("/run/user/7/dora")
 MACHINE = Path("/run/dorad")
-PLACES = Places(USER, MACHINE, Path("/home/state/token"))
-TOKEN = PLACES.token
+PLACES = Places(USER, MACHINE, Path("/home/state"))
+TOKEN = Path("/home/state/token")
 TLS = TlsFiles(Path("/etc/dora/ca.pem"))
 REMOTE = Settings("10.0.0.1", 6014, None, TLS)
 
@@ -59,6 +59,11 @@ def test_the_rule(
     asked: Asked, settings: Settings | None, targets: tuple[UnixSocket | Tcp, ...]
 ) -> None:
     assert choose(asked, settings, PLACES) == targets
+
+
+def test_a_coordinator_of_this_machine_that_encrypts_is_checked_with_its_own_authority() -> None:
+    (found,) = choose(Asked("127.0.0.1"), None, PLACES._replace(encrypts=True))
+    assert found == Tcp("127.0.0.1", 6013, TOKEN, TlsFiles(Path("/home/state/authority.pem")))
 
 
 @pytest.fixture
