@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dorad.control.messages import Share
 from dorad.daemon.database import Database, Schema, StateError
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Options(msgspec.Struct, frozen=True):
     allow_shell: bool = False
     exit_when_nodes_finish: bool | None = None
     hot_reload: bool = False
+    share: Share | None = None
+    """The part of the dataflow that this machine runs; None means all of it."""
 
 
 class Row(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""The two settings of prctl(2) that keep processes from outliving their parent."""
+"""Settings of prctl(2): processes do not outlive their parent, and secrets stay in one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_DUMPABLE = 4
 
 
 def set_subreaper(enabled: bool) -> None:
@@ -27,6 +28,15 @@ def die_with_parent(parent: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         raise ProcessLookupError
+
+
+def hide_memory() -> None:
+    """Keep other processes of the same user from reading this one's memory and environment.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -1,24 +1,18 @@
-"""What a link process is told when it starts, and what it tells: JSON lines, checked on the way in.
+"""What the daemon tells a link process: which channels it has, and how it reaches other machines.
 
-The first line on standard input is a `LinkConfig`. Every line on standard output is a `Status` or a
-`Happened`.
+It comes over the process's connection, with the welcome and at each change: a variable of its
+environment could be read by other processes of its user, and has an upper bound.
 """
 
 from __future__ import annotations
 
-import os
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
 
-from dorad.link.frames import EventKind
-
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 """A machine or a dataflow, as one part of a key in Zenoh."""
-
-MAX_CONFIG = 1 << 24
-"""Bytes of the line with the configuration."""
 
 Positive = Annotated[int, Meta(ge=1, le=1 << 40)]
 
@@ -28,13 +22,19 @@ MAX_SIZE = 1 << 30
 
 
 class Tls(Struct, frozen=True, forbid_unknown_fields=True):
-    """Files of the certificates with which both ends prove who they are."""
+    """The certificates with which both ends prove who they are: PEM in base64, as Zenoh takes it.
+
+    They are contents, not paths: the process may not read the files, which belong to the agent.
+    """
 
     ca: str
     certificate: str
     key: str
     verify_name: bool = True
     """Whether the address that is connected to must be one that the certificate names."""
+
+    def __repr__(self) -> str:
+        return "Tls(...)"  # the key does not belong in a log
 
 
 class ChannelOut(Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,86 +82,13 @@ class LinkConfig(Struct, frozen=True, forbid_unknown_fields=True):
         return sorted(set(machines))
 
 
-class PeerStatus(Struct, frozen=True):
-    """The state of the link to one machine."""
-
-    state: Literal["absent", "greeting", "up", "refused"]
-    reason: str
-    """Why it is not up; empty if it is."""
-    round_trip_us: int | None = None
-    """The time of a greeting and its answer."""
-
-
-class OutStatus(Struct, frozen=True):
-    """The counters of an outgoing channel; see `Outgoing`."""
-
-    name: str
-    machine: str
-    open: bool
-    sent: int
-    repeated: int
-    lost: int
-    uncertain: int
-    on_the_way: int
-    bytes_on_the_way: int
-
-
-class InStatus(Struct, frozen=True):
-    """The counters of an incoming channel; see `Incoming`."""
-
-    name: str
-    machine: str
-    received: int
-    lost: int
-    restarts: int
-    queued: int
-    """Messages that wait for room in the queue of a node."""
-    undelivered: int
-    """Messages for which there was no memory."""
-    latency_us: int | None
-    """From sending to delivery, averaged since the last status; as good as both clocks agree."""
-
-
-class Status(Struct, frozen=True, tag="status", tag_field="kind"):
-    """The state of all links and channels; sent every second and when a peer changes."""
-
-    peers: dict[str, PeerStatus]
-    outgoing: list[OutStatus]
-    incoming: list[InStatus]
-
-
-class Happened(Struct, frozen=True, tag="event", tag_field="kind"):
-    """Something that has happened to the source of an incoming channel.
-
-    `closed` comes after all its messages.
-    """
-
-    name: str
-    machine: str
-    event: Literal["closed", "failed", "restarted"]
-    text: str
-
-
-EVENTS: dict[EventKind, Literal["closed", "failed", "restarted"]] = {
-    EventKind.CLOSED: "closed",
-    EventKind.FAILED: "failed",
-    EventKind.RESTARTED: "restarted",
-}
-
-
-def read_config(descriptor: int) -> LinkConfig:
-    """Return the configuration from the first line of a descriptor.
+def decode(content: object) -> LinkConfig:
+    """Return the configuration in a packet of the daemon.
 
     Raises:
-        RuntimeError: the line is too long or not a configuration.
+        RuntimeError: it is not valid.
     """
-    line = bytearray()
-    while not line.endswith(b"\n") and len(line) < MAX_CONFIG:
-        byte = os.read(descriptor, 1)  # no more than the line: what follows is for others
-        if not byte:
-            break
-        line += byte
     try:
-        return msgspec.json.decode(bytes(line), type=LinkConfig)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return msgspec.convert(content, LinkConfig)
+    except msgspec.ValidationError as error:
         raise RuntimeError(f"the configuration of the link is not valid: {error}") from error

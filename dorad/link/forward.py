@@ -46,6 +46,8 @@ class ForwardedInput:
             LayoutError: a peer has overwritten the ring's words in the mailbox.
         """
         self.id: str = item["id"]
+        self.source: str = item["source"] or ""
+        """The node that sends the messages; empty for the lines that a node prints."""
         self.removed = False
         self.inlet = _inlet(connection, item)
         self.ring = self.inlet.base

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dorad.link.config import PeerStatus
 from dorad.link.frames import VERSION
 from dorad.link.hello import Hello
+from dorad.link.reports import PeerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +41,8 @@ class Greeting:
         self._heard: tuple[int, int] | None = None
         self._answered = False
         self._refusal = ""
+        self.left = False
+        """Whether the other end has said that it receives nothing any more."""
         self._due_s: float | None = None
         self._sent_s = 0.0
         self._round_trip_s: float | None = None
@@ -50,11 +52,18 @@ class Greeting:
         """Whether both ends have heard each other."""
         return self._heard is not None and self._answered
 
+    @property
+    def heard(self) -> bool:
+        """Whether the other end is there and its grants can be used."""
+        return self._heard is not None
+
     def status(self) -> PeerStatus:
         """Return the state, and why it is not up."""
         if self.up:
             trip = self._round_trip_s
             return PeerStatus("up", "", None if trip is None else round(trip * 1e6))
+        if self.left:
+            return PeerStatus("absent", f"the dataflow has ended on {self.peer}")
         if self._refusal:
             return PeerStatus("refused", self._refusal)
         if self._seen is not None:
@@ -71,6 +80,7 @@ class Greeting:
             self._seen = incarnation
             self._heard = None
             self._refusal = ""
+            self.left = False
             self.restart(now_s)
 
     def vanish(self, incarnation: int) -> bool:
@@ -80,6 +90,11 @@ class Greeting:
         self._seen = self._heard = self._due_s = None
         self._answered = False
         return True
+
+    def lose(self) -> None:
+        """Handle that this end has closed its session: nobody can be seen."""
+        self._seen = self._heard = self._due_s = None
+        self._answered = False
 
     def restart(self, now_s: float) -> None:
         """Greet anew, so that all channels to this machine are opened again."""
@@ -96,7 +111,12 @@ class Greeting:
         """When a greeting must be sent; None if none has to be."""
         return self._due_s
 
-    def hello(self, grants: Mapping[str, Grant], now_s: float) -> bytes:
+    def announce(self, now_s: float) -> None:
+        """Greet once more, because channels were added or removed; the others stay open."""
+        if self._seen is not None:
+            self._due_s = now_s
+
+    def hello(self, grants: Mapping[str, Grant], now_s: float, *, leaving: bool = False) -> bytes:
         """Return the greeting to send now."""
         self._due_s = None if self._answered or self._refusal else now_s + REPEAT_S
         self._sent_s = now_s
@@ -109,6 +129,7 @@ class Greeting:
             self._heard,
             self._answered,
             dict(grants) if self._heard is not None else {},
+            leaving,
         )
         return msgspec.json.encode(hello)
 
@@ -125,6 +146,12 @@ class Greeting:
                 f"of dataflow {hello.dataflow[:MAX_NAME]!r}"
             )
         self._refusal = ""
+        if hello.leaving:
+            if hello.incarnation in (self._seen, None):
+                self.left = True
+                self._heard = self._due_s = None
+                self._answered = False
+            return False
         if hello.incarnation != self._seen:
             # Its sign of life comes later, or not at all if it replaced a killed process.
             self.appear(hello.incarnation, now_s)

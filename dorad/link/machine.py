@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 
 import zenoh
 
-from dorad.link.config import InStatus, OutStatus
 from dorad.link.courier import Courier
 from dorad.link.hello import Window
 from dorad.link.incoming import Incoming
+from dorad.link.reports import MAX_COUNT, InStatus, OutStatus
 from dorad.shm.layout import INLINE
 
 if TYPE_CHECKING:
-    from dorad.link.config import ChannelIn, ChannelOut, PeerStatus
+    from dorad.link.config import ChannelIn, ChannelOut
     from dorad.link.greeting import Greeting
+    from dorad.link.hello import Grant
     from dorad.link.outgoing import Outgoing
+    from dorad.link.reports import PeerStatus
     from dorad.link.session import Session
 
 
@@ -47,18 +49,28 @@ class Machine:
     """Everything about one other machine."""
 
     def __init__(self, greeting_of: Greeting, session: Session) -> None:
-        machine = greeting_of.peer
         self.greeting = greeting_of
         self.opened = 0
         """The number of the greeting with which the incoming channels were opened."""
         self.outgoing: list[Out] = []
         self.incoming: list[In] = []
+        self.grants: dict[str, Grant] = {}
+        """What the machine offers, also for channels that this one does not have yet."""
+        self.complaint = ""
+        self.told: PeerStatus | None = None
+        self.connect(session)
+
+    def connect(self, session: Session) -> None:
+        """Use a session from now on."""
+        machine = self.greeting.peer
         self.control = session.publisher(machine, "hello", zenoh.Priority.INTERACTIVE_HIGH)
         self.acks = session.publisher(machine, "ack", zenoh.Priority.INTERACTIVE_HIGH)
         data = session.publisher(machine, "data", zenoh.Priority.DATA)
         self.courier = Courier(data.put, f"courier to {machine}")
-        self.complaint = ""
-        self.told: PeerStatus | None = None
+
+    def close(self) -> None:
+        """End the courier when it has sent everything."""
+        self.courier.close()
 
     @property
     def bytes_on_the_way(self) -> int:
@@ -92,7 +104,7 @@ def in_status(each: In) -> InStatus:
         each.spec.name,
         each.spec.machine,
         channel.received,
-        channel.lost,
+        min(channel.lost, MAX_COUNT),  # a machine may number its messages as it likes
         channel.restarts,
         len(channel.arrived),
         each.undelivered,

@@ -217,6 +217,15 @@ class Outgoing:
             self._first = self._handled
         self._start = None if met else self._first
 
+    def abandon(self) -> None:
+        """Forget everything: nobody on the other machine wants it any more."""
+        self.close()
+        self._items.clear()
+        self._unkept.clear()
+        self._handled = self._finished = self._first = self._next
+        self._resumed = self._acked = self._next
+        self._bytes_sent = self._bytes_handled = 0
+
     def close(self) -> None:
         """Stop sending: the receiver is not connected any more."""
         self._grant = None

@@ -7,6 +7,7 @@ it; couriers put frames, so that a machine that stops reading holds up no other.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import sys
 import time
@@ -14,9 +15,8 @@ from typing import TYPE_CHECKING
 
 import zenoh
 
-from dorad.link import config as messages
+from dorad.link import config as configuration
 from dorad.link import frames, hello
-from dorad.link.config import Happened, Status
 from dorad.link.delivery import Delivery, Nowhere
 from dorad.link.forward import ForwardedInput
 from dorad.link.frames import Ack, EventKind, FrameError
@@ -24,8 +24,10 @@ from dorad.link.greeting import Greeting
 from dorad.link.incoming import Arrived
 from dorad.link.machine import In, Machine, Out, in_status, out_status
 from dorad.link.outgoing import Outgoing
+from dorad.link.reporting import Reporter
+from dorad.link.reports import EVENTS, Happened, PeerStatus
 from dorad.link.session import BATCH_BYTES, BATCHES, Session
-from dorad.node.events import FINISHED, MANUAL
+from dorad.node.events import ALL_INPUTS_CLOSED, FINISHED, MANUAL
 from dorad.node.nodeinputs import NodeInputs
 from dorad.shm import doorbell
 from dorad.shm.fence import fence
@@ -34,11 +36,11 @@ from dorad.shm.ring import counters
 from dorad.shm.spin import Spin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
-    from dorad.link.config import ChannelIn, ChannelOut, LinkConfig, PeerStatus
-    from dorad.link.credentials import Credentials
+    from dorad.link.config import ChannelIn, ChannelOut, LinkConfig
+    from dorad.link.hello import Grant
     from dorad.link.session import Received
     from dorad.node.connection import DaemonConnection
 
@@ -49,7 +51,10 @@ ACK_DELAY_S = 0.02
 
 STATUS_S = 1.0
 FLUSH_S = 2.0
-"""How long the process goes on sending what is queued when it is told to stop."""
+"""How long the process goes on sending what is queued when the dataflow is stopped."""
+
+DRAIN_S = 30.0
+"""The same when all other nodes have ended by themselves: nothing of theirs shall be lost."""
 
 DIRECT_BYTES = BATCHES * BATCH_BYTES
 """If no more than this is on the way to a machine, Zenoh takes it without waiting."""
@@ -64,15 +69,8 @@ SWITCH_S = 0.0005
 class LinkProcess:
     """Runs the links of one dataflow on one machine, until told to stop."""
 
-    def __init__(
-        self,
-        config: LinkConfig,
-        credentials: Credentials | None,
-        connection: DaemonConnection,
-        stop: int,
-        report: Callable[[Status | Happened], None],
-    ) -> None:
-        """Stop when descriptor `stop` becomes readable. `report` passes on what has happened.
+    def __init__(self, config: LinkConfig, connection: DaemonConnection) -> None:
+        """Open the session.
 
         Raises:
             LinkError: the session cannot be opened.
@@ -80,64 +78,139 @@ class LinkProcess:
         """
         self.incarnation = secrets.randbits(63)
         self._config = config
+        self._changed: LinkConfig | None = None
+        """The configuration to use from the next turn on."""
         self._connection = connection
+        connection.on_link = self._on_link
         self._words = connection.box.words
-        self._stop_fd = stop
-        self._report = report
+        self._reporter = Reporter(connection)
         self._stopping_s: float | None = None
-        self._waiter = self._make_waiter()
+        self._waiter = doorbell.Waiter(connection.bell, [connection.descriptor, connection.space])
         self._status_s = 0.0
         self._news = True
         """Whether the state of a peer may have changed since the last status."""
-        self._outs = [self._make_out(spec) for spec in config.outgoing]
-        self._ins = [self._make_in(spec, number) for number, spec in enumerate(config.incoming)]
         self._inputs: dict[str, list[ForwardedInput]] = {}
+        made = [self._make_input(item) for item in connection.config["inputs"]]
+        self._node_inputs = NodeInputs(
+            connection, connection.daemon_events, made, Spin(0), self._make_input
+        )
         self._delivery = Delivery(connection, connection.config["keep_bytes"] or 8 << 20)
-        self._session = Session(config, credentials, self.incarnation, self._wake)
-        self._machines = {
-            name: Machine(
-                Greeting(config.dataflow, config.machine, self.incarnation, name), self._session
-            )
-            for name in config.peers
-        }
-        for out in self._outs:
-            self._machines[out.spec.machine].outgoing.append(out)
-        for each in self._ins:
-            self._machines[each.spec.machine].incoming.append(each)
+        self._session = Session(config, self.incarnation, self._wake)
+        self._machines: dict[str, Machine] = {}
+        self._outs: list[Out] = []
+        self._ins: dict[int, In] = {}
+        """By the number that this process has given the channel."""
+        self._next_number = 0
+        self._add(config, time.monotonic())
 
-    def _make_out(self, spec: ChannelOut) -> Out:
-        """Return a channel that numbers on where an earlier process of this link has stopped.
+    def _on_link(self, fields: dict[str, Any]) -> None:
+        self._changed = configuration.decode(fields)
+
+    def _add(self, config: LinkConfig, now_s: float) -> None:
+        """Add the machines and channels of a configuration that are new."""
+        for name in config.peers:
+            if name not in self._machines:
+                greeting = Greeting(config.dataflow, config.machine, self.incarnation, name)
+                self._machines[name] = Machine(greeting, self._session)
+        outs = {(out.spec.name, out.spec.machine): out for out in self._outs}
+        for sent in config.outgoing:
+            out = outs.get((sent.name, sent.machine))
+            if out is None:
+                self._add_out(sent)
+            else:
+                out.spec = sent
+                out.channel.reliable = sent.reliable
+        known = {(each.spec.name, each.spec.machine) for each in self._ins.values()}
+        for received in config.incoming:
+            if (received.name, received.machine) not in known:
+                self._add_in(received, now_s)
+
+    def _add_out(self, spec: ChannelOut) -> None:
+        """Add a channel that numbers on where an earlier process of this link has stopped.
 
         Raises:
             RuntimeError: the participant has no such input.
         """
-        fed = [item for item in self._connection.config["inputs"] if item["id"] == spec.input]
+        fed = self._inputs.get(spec.input)
         if not fed:
             raise RuntimeError(f"the link has no input {spec.input!r}")
-        taken = sum(counters(self._words, item["ring"]).received for item in fed)
+        taken = sum(counters(self._words, each.ring).received for each in fed)
         channel = Outgoing(self.incarnation, reliable=spec.reliable, first=taken)
-        return Out(spec, channel, fed[0]["source"] or "")
+        out = Out(spec, channel, fed[0].source)
+        self._outs.append(out)
+        machine = self._machines[spec.machine]
+        machine.outgoing.append(out)
+        if spec.name in machine.grants:
+            channel.open(machine.grants[spec.name])
 
-    def _make_in(self, spec: ChannelIn, number: int) -> In:
-        """Return a channel. Raises RuntimeError if the participant has no such output."""
-        if spec.output not in self._connection.config["outputs"]:
-            raise RuntimeError(f"the link has no output {spec.output!r}")
-        return In(spec, number, self.incarnation)
+    def _add_in(self, spec: ChannelIn, now_s: float) -> None:
+        """Add a channel, and offer it to its sender."""
+        each = self._ins[self._next_number] = In(spec, self._next_number, self.incarnation)
+        self._next_number += 1
+        machine = self._machines[spec.machine]
+        machine.incoming.append(each)
+        each.channel.open()
+        machine.greeting.announce(now_s)
+
+    def _remove(self, config: LinkConfig, now_s: float) -> None:
+        """Remove the machines and channels that a configuration does not have."""
+        sent = {(spec.name, spec.machine) for spec in config.outgoing}
+        received = {(spec.name, spec.machine) for spec in config.incoming}
+        for out in [o for o in self._outs if (o.spec.name, o.spec.machine) not in sent]:
+            self._outs.remove(out)
+            self._machines[out.spec.machine].outgoing.remove(out)
+        for number, each in list(self._ins.items()):
+            if (each.spec.name, each.spec.machine) not in received:
+                self._abort(each)
+                del self._ins[number]
+                machine = self._machines[each.spec.machine]
+                machine.incoming.remove(each)
+                machine.greeting.announce(now_s)
+        for name in self._machines.keys() - set(config.peers):
+            self._machines.pop(name).close()
+
+    def _reconfigure(self, now_s: float) -> None:
+        """Use the changed configuration. Channels that stay lose nothing."""
+        config, self._changed = self._changed, None
+        if config is None or config == self._config:
+            return
+        before, self._config = self._config, config
+        _log.info("%d channels out, %d in", len(config.outgoing), len(config.incoming))
+        self._news = True
+        self._remove(config, now_s)
+        if (config.listen, config.connect, config.tls) != (
+            before.listen,
+            before.connect,
+            before.tls,
+        ):
+            self._reopen(config)
+        self._session.know(config.peers)
+        self._add(config, now_s)
+
+    def _reopen(self, config: LinkConfig) -> None:
+        """Open the session anew, with other addresses or certificates."""
+        self._session.close()
+        for machine in self._machines.values():
+            machine.greeting.lose()
+            self._disconnect(machine)
+            machine.close()
+        self._session = Session(config, self.incarnation, self._wake)
+        for machine in self._machines.values():
+            machine.connect(self._session)
 
     def run(self) -> None:
-        """Serve until stopped, or until the daemon is gone."""
+        """Serve until stopped, or until the daemon is gone.
+
+        It does not wait for the start barrier, because a start over several machines needs the
+        links; no node sends a message before.
+        """
         sys.setswitchinterval(SWITCH_S)
-        connection = self._connection
-        connection.wait_for_start()
-        made = [self._make_input(item) for item in connection.config["inputs"]]
-        node_inputs = NodeInputs(
-            connection, connection.daemon_events, made, Spin(0), self._make_input
-        )
+        self._connection.ready()
         try:
-            while not self._finished(node_inputs):
+            while not self._finished():
                 mail = self._words[BOX_MAIL]
-                if not self._turn(node_inputs):
-                    self._sleep(node_inputs, mail)
+                if not self._turn():
+                    self._sleep(mail)
         finally:
             self._tell_status(time.monotonic(), force=True)
             self._close()
@@ -147,33 +220,29 @@ class LinkProcess:
         self._inputs.setdefault(made.id, []).append(made)
         return made
 
-    def _finished(self, node_inputs: NodeInputs) -> bool:
-        """Return True if the process may end.
-
-        When all its inputs have closed, and it receives nothing, it first sends everything. When it
-        is told to stop, it gives up after a while.
-        """
+    def _finished(self) -> bool:
+        """Return True if the process may end: told to, and all is sent or given up."""
         if self._connection.lost:
             return True
-        if self._stopping_s is not None:
-            if time.monotonic() >= self._stopping_s:
-                return True
-        elif self._ins or not node_inputs.ended:
+        if self._stopping_s is None:
             return False
+        if time.monotonic() >= self._stopping_s:
+            return True
         return all(out.channel.idle and not self._queued(out) for out in self._outs)
 
-    def _turn(self, node_inputs: NodeInputs) -> bool:
+    def _turn(self) -> bool:
         """Do once everything that can be done now; return False if there was nothing."""
         now_s = time.monotonic()
         busy = self._receive(now_s)
-        while (event := node_inputs.poll()) is not None:
+        while (event := self._node_inputs.poll()) is not None:
             self._handle_event(event, now_s)
             busy = True
-        for each in self._ins:
+        self._reconfigure(now_s)
+        for each in self._ins.values():
             busy |= self._deliver(each)
         for machine in self._machines.values():
             for out in machine.outgoing:
-                busy |= self._send(machine, out)
+                busy |= self._discard(out) if machine.greeting.left else self._send(machine, out)
         self._acknowledge(now_s)
         self._greet(now_s)
         self._tell_status(now_s)
@@ -187,6 +256,8 @@ class LinkProcess:
         while session.seen:
             busy = self._news = True
             machine_name, incarnation, alive = session.seen.popleft()
+            if machine_name not in self._machines:
+                continue
             machine = self._machines[machine_name]
             if alive:
                 machine.greeting.appear(incarnation, now_s)
@@ -197,6 +268,8 @@ class LinkProcess:
                 break
             busy = True
             received = session.received.popleft()
+            if received.machine not in self._machines:
+                continue
             machine = self._machines[received.machine]
             try:
                 self._handle_frame(machine, received, now_s)
@@ -216,8 +289,11 @@ class LinkProcess:
         if received.kind == "hello":
             self._news = True
             said = hello.decode(data)
-            if machine.greeting.hear(said, now_s):
-                self._open(machine, said.grants)
+            anew = machine.greeting.hear(said, now_s)
+            if machine.greeting.left:
+                self._abandon(machine)
+            elif machine.greeting.heard and said.heard and said.heard[0] == self.incarnation:
+                self._open(machine, said.grants, anew=anew)
             return
         frame = frames.decode(data)
         number = frame.opening.channel
@@ -225,23 +301,48 @@ class LinkProcess:
             for out in machine.outgoing:
                 out.channel.acknowledge(frame)
             return
-        if number >= len(self._ins) or self._ins[number].spec.machine != received.machine:
+        each = self._ins.get(number)
+        if each is None and number < self._next_number:
+            return  # a channel that was removed while the frame was on its way
+        if each is None or each.spec.machine != received.machine:
             raise FrameError(f"channel {number} is not one of this machine")
-        self._ins[number].channel.arrive(frame, self._delivery.place)
+        each.channel.arrive(frame, self._delivery.place)
 
-    def _open(self, machine: Machine, grants: dict[str, Any]) -> None:
-        """Open the channels to a machine that it grants; close the others."""
+    def _open(self, machine: Machine, grants: dict[str, Grant], *, anew: bool) -> None:
+        """Open the channels to a machine that it grants; close the others.
+
+        A greeting that is not new opens only channels that were added since.
+        """
+        machine.grants = grants
         machine.complaint = machine.courier.failed = ""
         for out in machine.outgoing:
             grant = grants.get(out.spec.name)
             if grant is None:
                 out.channel.close()
                 machine.complaint = f"{machine.greeting.peer} does not receive {out.spec.name}"
-            else:
+            elif anew or not out.channel.opened:
                 out.channel.open(grant)
+
+    def _abandon(self, machine: Machine) -> None:
+        """Keep nothing for a machine on which the dataflow has ended: no node waits for it.
+
+        It may still send what its nodes have sent before.
+        """
+        machine.grants = {}
+        for out in machine.outgoing:
+            out.channel.abandon()
+
+    def _discard(self, out: Out) -> bool:
+        """Empty the queue of a channel; return False if it was empty."""
+        busy = False
+        for item in self._inputs.get(out.spec.input, ()):
+            while item.take_message() is not None:
+                busy = True
+        return busy
 
     def _disconnect(self, machine: Machine) -> None:
         _log.info("the link process of %s has gone", machine.greeting.peer)
+        machine.grants = {}
         for out in machine.outgoing:
             out.channel.close()
         for each in machine.incoming:
@@ -274,14 +375,9 @@ class LinkProcess:
                     if isinstance(item.place, Nowhere):
                         _log.warning("%s: %s", each.spec.name, item.place.reason)
             else:
-                self._report(
-                    Happened(
-                        each.spec.name,
-                        each.spec.machine,
-                        messages.EVENTS[item.kind],
-                        item.text,
-                    )
-                )
+                happened = Happened(each.spec.name, each.spec.machine, EVENTS[item.kind], item.text)
+                if not self._reporter.event(happened):
+                    break  # the daemon is away, and its socket is full
             channel.handled()
             busy = True
         return busy
@@ -291,7 +387,9 @@ class LinkProcess:
     def _handle_event(self, event: dict[str, Any], now_s: float) -> None:
         kind = event["type"]
         if kind == "STOP" and event["id"] == MANUAL:
-            self._stop(now_s)
+            self._stop(now_s, FLUSH_S)
+        elif kind == "STOP" and event["id"] == ALL_INPUTS_CLOSED:
+            self._stop(now_s, DRAIN_S)
         elif kind == "INPUT_CLOSED" and event["reason"] == FINISHED:
             for out in self._outs_of(event["id"]):
                 out.channel.add_event(EventKind.CLOSED)
@@ -341,7 +439,7 @@ class LinkProcess:
         return False
 
     def _acknowledge(self, now_s: float) -> None:
-        for each in self._ins:
+        for each in self._ins.values():
             channel = each.channel
             if not channel.owes:
                 each.owed_s = None
@@ -363,7 +461,8 @@ class LinkProcess:
                     self._abort(each)
                     each.channel.open()
             grants = {each.spec.name: each.channel.grant for each in machine.incoming}
-            self._put(machine.control, machine.greeting.hello(grants, now_s))
+            leaving = self._stopping_s is not None
+            self._put(machine.control, machine.greeting.hello(grants, now_s, leaving=leaving))
 
     def _put(self, publisher: zenoh.Publisher, data: bytes) -> None:
         try:
@@ -378,10 +477,11 @@ class LinkProcess:
         if self._words[BOX_ASLEEP]:
             doorbell.ring(self._connection.bell)
 
-    def _sleep(self, node_inputs: NodeInputs, mail: int) -> None:
+    def _sleep(self, mail: int) -> None:
+        node_inputs = self._node_inputs
         watched = [(BOX_MAIL, mail)]
         for out in self._outs:
-            if out.channel.wants:
+            if out.channel.wants or self._machines[out.spec.machine].greeting.left:
                 for item in self._inputs.get(out.spec.input, ()):
                     watched += item.watched
         node_inputs.set_asleep(True)
@@ -396,13 +496,11 @@ class LinkProcess:
             doorbell.clear(self._connection.space)
         if self._connection.descriptor in ready:
             self._connection.read_mail()
-        if self._stop_fd in ready:
-            self._stop(time.monotonic())
 
     def _next_s(self) -> float:
         """Return when something must be done even if nothing comes."""
         times = [self._status_s + STATUS_S]
-        times += [each.owed_s for each in self._ins if each.owed_s is not None]
+        times += [each.owed_s for each in self._ins.values() if each.owed_s is not None]
         for machine in self._machines.values():
             if machine.greeting.due_s is not None:
                 times.append(machine.greeting.due_s)
@@ -410,23 +508,17 @@ class LinkProcess:
             times.append(self._stopping_s)
         return min(times)
 
-    def _stop(self, now_s: float) -> None:
-        if self._stopping_s is None:
-            self._stopping_s = now_s + FLUSH_S
-            self._waiter = self._make_waiter()
-
-    def _make_waiter(self) -> doorbell.Waiter:
-        connection = self._connection
-        others = [connection.descriptor, connection.space]
-        if self._stopping_s is None:
-            others.append(self._stop_fd)
-        return doorbell.Waiter(connection.bell, others)
+    def _stop(self, now_s: float, flush_s: float) -> None:
+        """End soon, and tell the other machines that this one receives nothing any more."""
+        self._stopping_s = min(self._stopping_s or math.inf, now_s + flush_s)
+        for machine in self._machines.values():
+            machine.greeting.announce(now_s)
 
     def _peer_status(self, machine: Machine) -> PeerStatus:
         status = machine.greeting.status()
         reason = machine.complaint or machine.courier.failed
         if reason:
-            return messages.PeerStatus(status.state, status.reason or reason, status.round_trip_us)
+            return PeerStatus(status.state, status.reason or reason, status.round_trip_us)
         return status
 
     def _tell_status(self, now_s: float, *, force: bool = False) -> None:
@@ -446,18 +538,16 @@ class LinkProcess:
             _log.info("link to %s: %s %s", name, peers[name].state, peers[name].reason)
             self._machines[name].told = peers[name]
         self._status_s = now_s
-        self._report(
-            Status(
-                peers,
-                [out_status(out) for out in self._outs],
-                [in_status(each) for each in self._ins],
-            )
+        self._reporter.status(
+            peers,
+            [out_status(out) for out in self._outs],
+            [in_status(each) for each in self._ins.values()],
         )
 
     def _close(self) -> None:
         for machine in self._machines.values():
-            machine.courier.close()
+            machine.close()
         self._session.close()
-        for each in self._ins:
+        for each in self._ins.values():
             self._abort(each)
         self._connection.done()

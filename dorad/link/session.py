@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import zenoh
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from dorad.link.config import LinkConfig
-    from dorad.link.credentials import Credentials
+    from dorad.link.config import LinkConfig, Tls
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ class Seen(NamedTuple):
     alive: bool
 
 
-def zenoh_config(config: LinkConfig, credentials: Credentials | None) -> zenoh.Config:
+def zenoh_config(config: LinkConfig) -> zenoh.Config:
     """Return the configuration of the session: these addresses, and nothing found by itself."""
     settings: dict[str, Any] = {
         "mode": "peer",
@@ -79,8 +78,8 @@ def zenoh_config(config: LinkConfig, credentials: Credentials | None) -> zenoh.C
         "transport/link/tx/keep_alive": 4,
         "transport/link/tx/queue/size/data": BATCHES,
     }
-    if credentials is not None:
-        settings["transport/link/tls"] = _tls_settings(credentials)
+    if config.tls is not None:
+        settings["transport/link/tls"] = _tls_settings(config.tls)
         # A plain connection must be impossible, not only unused.
         settings["transport/link/protocols"] = ["tls"]
     found = zenoh.Config()
@@ -89,16 +88,16 @@ def zenoh_config(config: LinkConfig, credentials: Credentials | None) -> zenoh.C
     return found
 
 
-def _tls_settings(credentials: Credentials) -> dict[str, Any]:
+def _tls_settings(tls: Tls) -> dict[str, Any]:
     """Return the settings for mutual TLS."""
     return {
-        "root_ca_certificate_base64": credentials.ca,
-        "listen_certificate_base64": credentials.certificate,
-        "listen_private_key_base64": credentials.key,
-        "connect_certificate_base64": credentials.certificate,
-        "connect_private_key_base64": credentials.key,
+        "root_ca_certificate_base64": tls.ca,
+        "listen_certificate_base64": tls.certificate,
+        "listen_private_key_base64": tls.key,
+        "connect_certificate_base64": tls.certificate,
+        "connect_private_key_base64": tls.key,
         "enable_mtls": True,
-        "verify_name_on_connect": credentials.verify_name,
+        "verify_name_on_connect": tls.verify_name,
     }
 
 
@@ -108,7 +107,6 @@ class Session:
     def __init__(
         self,
         config: LinkConfig,
-        credentials: Credentials | None,
         incarnation: int,
         wake: Callable[[], None],
     ) -> None:
@@ -125,7 +123,7 @@ class Session:
         self._root = f"dorad/{config.dataflow}"
         self._machine = config.machine
         self._known = frozenset(config.peers)
-        opened = _in_thread(lambda: zenoh.open(zenoh_config(config, credentials)), OPEN_TIMEOUT_S)
+        opened = _in_thread(lambda: zenoh.open(zenoh_config(config)), OPEN_TIMEOUT_S)
         if isinstance(opened, Exception):
             raise LinkError(f"the link cannot be opened: {opened}") from opened
         if opened is None:
@@ -139,11 +137,25 @@ class Session:
         self._token = liveliness.declare_token(
             f"{self._root}/alive/{config.machine}/{incarnation:016x}"
         )
-        liveliness.declare_subscriber(
+        self._watch()
+
+    def _watch(self) -> None:
+        """Hear of all link processes, also of those that are there already."""
+        self._signs = self._session.liveliness().declare_subscriber(
             f"{self._root}/alive/*/*",
             zenoh.handlers.Callback(self._see, indirect=False),
             history=True,
         )
+
+    def know(self, machines: Iterable[str]) -> None:
+        """Exchange messages with these machines from now on."""
+        known = frozenset(machines)
+        new = known - self._known
+        self._known = known
+        if new:
+            undeclare = methodcaller("undeclare")  # Zenoh does not declare its type
+            undeclare(self._signs)
+            self._watch()
 
     def publisher(self, machine: str, kind: str, priority: zenoh.Priority) -> zenoh.Publisher:
         """Return a publisher of one kind of frames to a machine."""

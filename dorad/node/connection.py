@@ -84,6 +84,8 @@ class DaemonConnection(ConnectionState):
         self.packets_handled = 0
         self.packets_received = 0
         self.on_packet: Callable[[], None] | None = None
+        self.on_link: Callable[[dict[str, Any]], None] | None = None
+        """Called with a changed configuration; only the link process sets it."""
         self._peers = Peers()
         self.outlets = self._peers.outlets
         self.receivers = self._peers.receivers
@@ -161,7 +163,7 @@ class DaemonConnection(ConnectionState):
             RuntimeError: the dataflow could not start, or the connection was closed.
         """
         with self._lock:
-            self._send("ready", {})
+            self.ready()
             while self.epoch_ns is None:
                 if self.lost:
                     raise RuntimeError(
@@ -171,6 +173,10 @@ class DaemonConnection(ConnectionState):
         self.beat()
         _log.debug("the start barrier is open")
         return self.epoch_ns
+
+    def ready(self) -> None:
+        """Notify the daemon that this node can receive; do not wait for the start barrier."""
+        self._send("ready", {})
 
     def refresh(self) -> None:
         """Handle the packets from the daemon, if there are new ones."""
@@ -255,6 +261,8 @@ class DaemonConnection(ConnectionState):
             self._repeat_requests()
         elif kind == "refused":
             raise RuntimeError(packet.text("error"))
+        elif kind == "link" and self.on_link is not None:
+            self.on_link(packet.fields)
         elif kind == "ping":
             # Wakes a sender that waits for room. `_handle` wakes a receiver.
             doorbell.ring(self.space)
@@ -399,13 +407,28 @@ class DaemonConnection(ConnectionState):
         """Repeat to a new daemon what the previous one may not have read."""
         _log.debug("a new daemon has taken over: %d requests again", len(self._requests))
         if self.epoch_ns is None:
-            self._send("ready", {})
+            self.ready()
         for request in list(self._requests.values()):
             self._send(*request)
 
     def note(self, text: str) -> None:
         """Send a line about this node, which the daemon shows to the user."""
         self._send("note", {"text": text})
+
+    def offer(self, kind: str, fields: dict[str, Any]) -> bool:
+        """Send a notice if its socket has room; return False if it has none, or is closed.
+
+        Raises:
+            ProtocolError: the packet would be too large.
+        """
+        try:
+            protocol.send(self._socket, kind, fields, [], socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except (BrokenPipeError, ConnectionResetError):
+            self.lost = True
+            return False
+        return True
 
     def retire(self, segment: int) -> None:
         """Notify the daemon that the node no longer uses one of its own segments."""

@@ -13,6 +13,7 @@ packet is `{"t": kind, "large": true}`.
                                                              requests to the extension table
                      note {text}                             a line for the user about the node
                      ended {operator}                        one of its operators has ended
+                     link {report}                           a report of the link process
                      done {}                                 sends no more messages
     daemon -> node   welcome {} [mailbox, doorbell, space, config]
                                                              the node's own; config is JSON
@@ -39,6 +40,7 @@ packet is `{"t": kind, "large": true}`.
                                                              operator is for the whole node;
                                                              `value` of param_gone is the default
                                                              that applies from now on
+                     link {config}                           the link's changed configuration
                      ping {}                                 wakes a receiver or sender, which
                                                              then polls; no other effect
                      adopted {}                              a new daemon has taken over:
@@ -140,14 +142,16 @@ def _dump(kind: str, fields: dict[str, Any]) -> bytes:
     return json.dumps({"t": kind, **fields}, separators=(",", ":")).encode()
 
 
-def send(sock: socket.socket, kind: str, fields: dict[str, Any], fds: list[int]) -> None:
+def send(
+    sock: socket.socket, kind: str, fields: dict[str, Any], fds: list[int], flags: int = 0
+) -> None:
     """Send one packet with descriptors.
 
     Raises:
         OSError: the other end is closed or, for a non-blocking socket, does not read.
         ProtocolError: the packet is too large.
     """
-    socket.send_fds(sock, [encode(kind, fields)], fds, socket.MSG_NOSIGNAL)
+    socket.send_fds(sock, [encode(kind, fields)], fds, socket.MSG_NOSIGNAL | flags)
 
 
 def send_any(sock: socket.socket, kind: str, fields: dict[str, Any], fds: list[int]) -> None:

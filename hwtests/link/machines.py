@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
 import subprocess
@@ -13,9 +12,22 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from dorad.control.messages import LinkTls
 from dorad.daemon.broker.broker import Broker
-from dorad.dataflow.model import Dataflow, Input, NodeKind, NodeOutput, NodeSpec, QueuePolicy
-from dorad.launch.helper import LINK
+from dorad.daemon.linkconfig import read_tls
+from dorad.dataflow.model import (
+    LINK,
+    Dataflow,
+    Input,
+    NodeKind,
+    NodeOutput,
+    NodeSpec,
+    QueuePolicy,
+)
+from dorad.link.reports import Happened, Status
+from dorad.node.attach import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,7 +36,14 @@ HELLO_DEADLINE_S = 60.0
 
 
 class _Events:
-    """Hears of nodes; nothing depends on it here."""
+    """Hears of nodes, and whether the link of a machine is up."""
+
+    def __init__(self) -> None:
+        self.up = False
+
+    def on_link(self, report: Status | Happened) -> None:
+        if isinstance(report, Status) and report.peers:
+            self.up = all(peer.state == "up" for peer in report.peers.values())
 
     def on_connected(self, node_id: str, pid: int) -> None:
         pass
@@ -55,9 +74,9 @@ def _node(node_id: str, source: str) -> NodeSpec:
 
 
 @contextlib.asynccontextmanager
-async def _machine(path: Path, *nodes: NodeSpec) -> AsyncIterator[Broker]:
+async def _machine(path: Path, events: _Events, *nodes: NodeSpec) -> AsyncIterator[Broker]:
     flow = Dataflow(nodes, path.with_suffix(".yml"), path.parent)
-    broker = Broker(flow, "bench", path, _Events(), hello_deadline=HELLO_DEADLINE_S)
+    broker = Broker(flow, "bench", path, events, hello_deadline=HELLO_DEADLINE_S)
     await broker.open()
     try:
         broker.notifications.open_barrier()
@@ -66,35 +85,25 @@ async def _machine(path: Path, *nodes: NodeSpec) -> AsyncIterator[Broker]:
         await broker.close()
 
 
-def _start_link(path: Path, config: dict[str, Any]) -> subprocess.Popen[bytes]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as inherited:
-        inherited.connect(os.fspath(path))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dorad.link", "link"],
-            env=os.environ | {LINK: str(inherited.fileno())},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(inherited.fileno(),),
-        )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(config).encode() + b"\n")
-    process.stdin.flush()
-    return process
+def _start_link(broker: Broker, config: dict[str, Any]) -> subprocess.Popen[bytes]:
+    broker.set_link(config)
+    return subprocess.Popen(
+        [sys.executable, "-m", "dorad.link"],
+        env=os.environ | {CONFIG: broker.node_config(LINK)},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
-def _wait_until_up(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        peers = json.loads(line).get("peers", {})
-        if peers and all(each["state"] == "up" for each in peers.values()):
-            return
-    raise RuntimeError("a link process has ended")
+async def _until_up(events: _Events) -> None:
+    async with asyncio.timeout(HELLO_DEADLINE_S):
+        while not events.up:  # noqa: ASYNC110 - a plain attribute
+            await asyncio.sleep(0.01)
 
 
-def _drain(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdout is not None
-    process.stdout.read()
+def _contents(files: dict[str, str] | None) -> dict[str, Any] | None:
+    """Return the `tls` section of a configuration, as the daemon passes it on."""
+    return None if files is None else msgspec.to_builtins(read_tls(LinkTls(**files)))
 
 
 @contextlib.asynccontextmanager
@@ -105,35 +114,25 @@ async def two_machines(
     address = f"{scheme}/127.0.0.1:{free_port()}"
     channel = {"name": "sender/out", "input": "x", "machine": "two", "reliable": True}
     arriving = {"name": "sender/out", "output": "out", "machine": "one"}
+    here, there = _Events(), _Events()
     with tempfile.TemporaryDirectory(prefix="dora-link-") as folder:
         one, two = Path(folder, "one.sock"), Path(folder, "two.sock")
         async with (
-            _machine(one, _node("sender", ""), _node("link", "sender")) as first,
-            _machine(two, _node("link", ""), _node("receiver", "link")) as second,
+            _machine(one, here, _node("sender", ""), _node(LINK, "sender")) as first,
+            _machine(two, there, _node(LINK, ""), _node("receiver", LINK)) as second,
         ):
-            configs = (
-                (
-                    one,
-                    {"machine": "one", "listen": [address], "outgoing": [channel]},
-                    tls.get("one"),
-                ),
-                (
-                    two,
-                    {"machine": "two", "connect": [address], "incoming": [arriving]},
-                    tls.get("two"),
-                ),
-            )
+            common = {"dataflow": "bench"}
+            sending = {"machine": "one", "listen": [address], "outgoing": [channel]}
+            receiving = {"machine": "two", "connect": [address], "incoming": [arriving]}
             links = [
-                _start_link(path, {"dataflow": "bench", "tls": section} | config)
-                for path, config, section in configs
+                _start_link(first, common | sending | {"tls": _contents(tls.get("one"))}),
+                _start_link(second, common | receiving | {"tls": _contents(tls.get("two"))}),
             ]
             try:
-                for link in links:
-                    await asyncio.to_thread(_wait_until_up, link)
-                draining = [asyncio.create_task(asyncio.to_thread(_drain, each)) for each in links]
+                for events in (here, there):
+                    await _until_up(events)
                 yield first, second
             finally:
                 for link in links:
                     link.kill()
                     link.wait()
-            await asyncio.gather(*draining)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -28,6 +28,7 @@ from dorad.daemon.broker.state import BrokerState
 from dorad.daemon.broker.stats import Stats
 from dorad.daemon.broker.topology import Topology
 from dorad.daemon.broker.wiring import PeerSetup, Wiring
+from dorad.dataflow.model import LINK
 from dorad.launch.host import NoStore
 from dorad.shm import create
 
@@ -126,6 +127,14 @@ class Broker:
                 "daemon_socket": os.fspath(self._path),
             }
         )
+
+    def set_link(self, config: dict[str, Any] | None) -> None:
+        """Set the configuration of the link process, and send it to the present one."""
+        state = self._state
+        if state.link != config:
+            state.link = config
+            if config is not None:
+                state.send(LINK, "link", config)
 
     async def open(self, kept: Kept | None = None) -> None:
         """Create all mailboxes and listen, or adopt those of a previous daemon.

@@ -24,8 +24,12 @@ def configuration(
     *,
     restart_count: int,
     params: Mapping[str, Any],
+    link: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """Return the configuration of a process that attaches to `box` now."""
+    """Return the configuration of a process that attaches to `box` now.
+
+    `link` is for the link process.
+    """
     node = box.node
     by_ring = {edge.ring: edge for edge in edges.received_by(node.id)}
     inputs = []
@@ -62,6 +66,8 @@ def configuration(
         "deadline_ns": None if node.realtime is None else node.realtime.deadline_ns,
         "keep_bytes": node.shared_memory_pool_size,
     }
+    if link is not None:
+        content["link"] = dict(link)
     if any(body.types.inputs or body.types.outputs for body in bodies_of(node)):
         from dorad.dataflow.types.runtime import port_types  # most nodes have no types
 

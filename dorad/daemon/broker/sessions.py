@@ -10,6 +10,8 @@ from dorad.daemon.broker.edges import is_observer
 from dorad.daemon.broker.extensions import KINDS, Extensions
 from dorad.daemon.broker.handover import Handovers
 from dorad.daemon.pidwatch import PidWatch
+from dorad.dataflow.model import LINK
+from dorad.link import reports
 from dorad.node.protocol import VERSION, Packet, ProtocolError
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.state import BrokerState
     from dorad.daemon.broker.topology import Topology
     from dorad.daemon.broker.wiring import PeerSetup
+    from dorad.link.reports import Happened, Status
 
 MAX_NOTE = 1000
 """Maximum characters of one note of a node to the user."""
@@ -53,6 +56,9 @@ class BrokerEvents(Protocol):
 
     def on_disconnected(self, node_id: str) -> None:
         """Handle the end of a node's connection."""
+
+    def on_link(self, report: Status | Happened) -> None:
+        """Handle a report of the link process."""
 
 
 class Sessions:
@@ -177,6 +183,8 @@ class Sessions:
         if state.mailboxes[node_id].node.is_dynamic:
             self._watch.add(connection.pid, node_id)
         connection.send("adopted", {})
+        if node_id == LINK and state.link is not None:
+            connection.send("link", state.link)
         self._send_present(node_id)
         if state.abort_reason is not None:
             connection.send("refused", {"error": state.abort_reason})
@@ -207,6 +215,8 @@ class Sessions:
                 self._note(node_id, packet.text("text"))
             case "ended":
                 self._operator_ended(node_id, packet.text("operator"))
+            case "link" if node_id == LINK:
+                self._events.on_link(_report(packet))
             case "done":
                 self._done(node_id, connection)
             case kind if kind in KINDS:
@@ -346,3 +356,10 @@ class Sessions:
         for connection in list(self._state.connections.values()):
             connection.close("the dataflow has ended")
         self._watch.close()
+
+
+def _report(packet: Packet) -> Status | Happened:
+    try:
+        return reports.decode(packet.fields.get("report"))
+    except ValueError as error:
+        raise ProtocolError(str(error)) from error

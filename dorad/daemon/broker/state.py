@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dorad.daemon.broker.edges import EdgeTable, is_observer
 from dorad.daemon.broker.nodeconfig import configuration
 from dorad.daemon.broker.notifications import Conditions
+from dorad.dataflow.model import LINK
 from dorad.node.payload import pack
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class BrokerState:
         self.params: dict[str, dict[str, Any]] = {}
         self.epoch_ns: int | None = None
         """When the start barrier opened, on CLOCK_MONOTONIC."""
+        self.link: dict[str, Any] | None = None
+        """The configuration of the link process, if the dataflow has one; it holds its key."""
         self.abort_reason: str | None = None
         """Why no node may start; None if they may."""
 
@@ -117,6 +120,7 @@ class BrokerState:
             self.edges,
             restart_count=self.restarts.get(node_id, 0),
             params=self.params.get(node_id, {}),
+            link=self.link if node_id == LINK else None,
         )
         config = pack(content)
         try:

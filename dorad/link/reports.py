@@ -1,0 +1,96 @@
+"""What a link process reports to the daemon over its connection: packets `link {report}`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from dorad.link.frames import EventKind
+
+MAX_COUNT = (1 << 63) - 1
+Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
+Text = Annotated[str, Meta(max_length=4096)]
+Id = Annotated[str, Meta(max_length=512)]
+
+MAX_CHANNELS = 50
+"""Channels of one status: it must fit into a packet."""
+
+
+class PeerStatus(Struct, frozen=True):
+    """The state of the link to one machine."""
+
+    state: Literal["absent", "greeting", "up", "refused"]
+    reason: Text
+    """Why it is not up; empty if it is."""
+    round_trip_us: Count | None = None
+    """The time of a greeting and its answer."""
+
+
+class OutStatus(Struct, frozen=True):
+    """The counters of an outgoing channel; see `Outgoing`."""
+
+    name: Id
+    machine: Id
+    open: bool
+    sent: Count
+    repeated: Count
+    lost: Count
+    uncertain: Count
+    on_the_way: Count
+    bytes_on_the_way: Count
+
+
+class InStatus(Struct, frozen=True):
+    """The counters of an incoming channel; see `Incoming`."""
+
+    name: Id
+    machine: Id
+    received: Count
+    lost: Count
+    restarts: Count
+    queued: Count
+    """Messages that wait for room in the queue of a node."""
+    undelivered: Count
+    """Messages for which there was no memory."""
+    latency_us: Count | None
+    """From sending to delivery, averaged since the last status; as good as both clocks agree."""
+
+
+class Status(Struct, frozen=True, tag="status", tag_field="kind"):
+    """The state of links and channels, of some of them if there are many.
+
+    All are sent every second, and when a peer changes.
+    """
+
+    peers: dict[Id, PeerStatus]
+    outgoing: Annotated[list[OutStatus], Meta(max_length=MAX_CHANNELS)]
+    incoming: Annotated[list[InStatus], Meta(max_length=MAX_CHANNELS)]
+
+
+class Happened(Struct, frozen=True, tag="event", tag_field="kind"):
+    """Something that has happened to the source of an incoming channel.
+
+    `closed` comes after all its messages.
+    """
+
+    name: Id
+    machine: Id
+    event: Literal["closed", "failed", "restarted"]
+    text: Text
+
+
+EVENTS: dict[EventKind, Literal["closed", "failed", "restarted"]] = {
+    EventKind.CLOSED: "closed",
+    EventKind.FAILED: "failed",
+    EventKind.RESTARTED: "restarted",
+}
+
+
+def decode(report: object) -> Status | Happened:
+    """Return the report in a packet. Raises ValueError if it is none."""
+    try:
+        return msgspec.convert(report, Status | Happened)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"not a report of a link: {error}") from error
