@@ -79,7 +79,7 @@ class Adoption:
                 raise ControlError("refused", "dorad ended before its nodes were started")
             if not descriptors:
                 raise ControlError("refused", "its nodes ended together with their host")
-            record.dataflow = checked_dataflow(row.descriptor, row.path)
+            record.dataflow = checked_dataflow(row.descriptor, row.path, row.options.share)
             if row.snapshot.get("format") != FORMAT:
                 self._runner.prepare(record, record.dataflow)
                 record.task = asyncio.create_task(

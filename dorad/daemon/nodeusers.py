@@ -11,6 +11,9 @@ from dorad.daemon.config import SYSTEM_FILE, NodeSettings
 from dorad.dataflow.nearest import did_you_mean
 from dorad.launch.model import LaunchError
 
+LINK_USER = "dorad-link"
+"""The user that links between machines run as under systemd."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -77,10 +80,28 @@ class NodeUsers:
         _log.debug("a node with the user %r runs as %r", wanted, user or _own_name())
         return user
 
+    def link_user(self) -> str:
+        """Return the user of link processes; empty means the daemon's own user.
+
+        It is not a user of nodes, which could otherwise read the keys in a link's memory.
+
+        Raises:
+            LaunchError: that user does not exist.
+        """
+        if not (self.system and self.units):
+            return ""
+        if not _exists(LINK_USER):
+            raise LaunchError(
+                f"there is no user `{LINK_USER}`, which links between machines run as;"
+                " create it with `systemd-sysusers`"
+            )
+        return LINK_USER
+
     def admits(self, uid: int) -> bool:
         """Return True if nodes may run as this user, so that its processes may attach."""
         try:
-            return self.settings.allows(pwd.getpwuid(uid).pw_name)
+            name = pwd.getpwuid(uid).pw_name
+            return name == LINK_USER or self.settings.allows(name)
         except KeyError:
             return False
 

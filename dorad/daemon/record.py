@@ -20,9 +20,11 @@ from dorad.daemon.bell import Bell
 from dorad.dataflow import params
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import from_descriptor
+from dorad.dataflow.share import share
 from dorad.dataflow.support import unsupported
 
 if TYPE_CHECKING:
+    from dorad.control.messages import Share
     from dorad.daemon.rules.exits import Result
     from dorad.daemon.rules.report import Block
     from dorad.daemon.run import DataflowRun
@@ -78,10 +80,13 @@ class Record:
 
     def state(self) -> DataflowState:
         """Return the record as a reply."""
+        run = self.run
         return DataflowState(
             uuid=self.uuid,
             name=self.name,
             status=self.status,
+            ready=run is not None and run.ready,
+            links={} if run is None else run.links.peers(),
             results=[NodeResult(**entry) for entry in self.row.results],
             failures=[Failure(**entry) for entry in self.row.failures],
         )
@@ -123,10 +128,15 @@ class Record:
         self.run = None
 
 
-def checked_dataflow(descriptor: dict[str, Any], path: str) -> Dataflow:
-    """Return the dataflow that a descriptor describes. Raises DataflowError if it is invalid."""
+def checked_dataflow(descriptor: dict[str, Any], path: str, part: Share | None = None) -> Dataflow:
+    """Return what this machine runs of the dataflow that a descriptor describes.
+
+    Raises DataflowError if the dataflow is invalid.
+    """
     dataflow = from_descriptor(descriptor, path=Path(path))
-    if problems := unsupported(dataflow):
+    if part is not None:
+        dataflow = share(dataflow, part.machine, part.placement)
+    if problems := unsupported(dataflow, placed=part is not None):
         raise DataflowError(problems)
     return dataflow
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from dorad.daemon.adoption import Adoption
 from dorad.daemon.eventbus import EventBus
 from dorad.daemon.record import Record, checked_dataflow
 from dorad.daemon.recordstore import RecordStore
-from dorad.daemon.rules.naming import check_name, find
+from dorad.daemon.rules.naming import check_name, check_uuid, find
 from dorad.daemon.run import DataflowRun, new_dataflow_id
 from dorad.daemon.runner import Runner
 from dorad.daemon.state import Options, Row
@@ -111,7 +112,8 @@ class Registry:
     def dataflow_of(self, record: Record) -> Dataflow:
         """Return the current dataflow, or the last one if it has ended. Raises DataflowError."""
         if record.dataflow is None:
-            record.dataflow = checked_dataflow(record.row.descriptor, record.row.path)
+            row = record.row
+            record.dataflow = checked_dataflow(row.descriptor, row.path, row.options.share)
         return record.dataflow
 
     def changes(self, record: Record) -> list[str]:
@@ -119,7 +121,8 @@ class Registry:
         row = record.row
         if row.original == row.descriptor:
             return []
-        return changes(checked_dataflow(row.original, row.path), self.dataflow_of(record))
+        part = row.options.share
+        return changes(checked_dataflow(row.original, row.path, part), self.dataflow_of(record))
 
     async def adopt(self) -> None:
         """Read the state and adopt what the previous daemon left; see `Adoption`."""
@@ -138,16 +141,39 @@ class Registry:
             check_name(wanted.name, self._records)
         if not Path(wanted.path).is_absolute():
             raise ControlError("bad-request", f"path {wanted.path!r} is not absolute")
+        if wanted.hold is not None and not 0 < wanted.hold < math.inf:
+            raise ControlError("bad-request", "`hold` must be a number of seconds above 0")
+        old = None if wanted.uuid is None else self._ended_with(wanted.uuid)
         options = Options(
             env=wanted.env,
             uv=wanted.uv,
             allow_shell=wanted.allow_shell,
             exit_when_nodes_finish=wanted.exit_when_nodes_finish,
             hot_reload=wanted.hot_reload,
+            share=wanted.share,
         )
         return self._start(
-            wanted.descriptor, wanted.descriptor, wanted.path, wanted.name, options, {}
+            wanted.descriptor,
+            wanted.descriptor,
+            wanted.path,
+            wanted.name,
+            options,
+            {} if old is None else old.params,
+            uuid=wanted.uuid,
+            hold=wanted.hold,
         )
+
+    def _ended_with(self, uuid: str) -> Record | None:
+        """Return the ended dataflow with this UUID, if there is one.
+
+        Raises:
+            ControlError: it is not a UUID, or that dataflow runs.
+        """
+        check_uuid(uuid)
+        known = next((record for record in self._records if record.uuid == uuid), None)
+        if known is not None and known.running:
+            raise ControlError("exists", f"dataflow {uuid} runs already")
+        return known
 
     def start_again(self, old: Record) -> Record:
         """Start an ended dataflow as it was at its end, under a new UUID. Raises ProblemError."""
@@ -166,16 +192,19 @@ class Registry:
         name: str | None,
         options: Options,
         params: dict[str, dict[str, Any]],
+        *,
+        uuid: str | None = None,
+        hold: float | None = None,
     ) -> Record:
         if self._closing:
             raise ControlError("busy", "the daemon is ending")
-        dataflow = checked_dataflow(descriptor, path)
+        dataflow = checked_dataflow(descriptor, path, options.share)
         problem = self.runner.node_users.problem()
         if problem and any(node.user is None and not node.is_dynamic for node in dataflow.nodes):
             raise ControlError("refused", f"nodes cannot be started: {problem}")
         if problems := change_problems(dataflow):
             raise DataflowError(problems)
-        uuid = new_dataflow_id()
+        uuid = uuid or new_dataflow_id()
         row = Row(
             uuid=uuid,
             name=name,
@@ -183,13 +212,13 @@ class Registry:
             original=original,
             descriptor=descriptor,
             options=options,
-            log_dir=str(log_folder(self._paths.logs or dataflow.base_dir, uuid)),
+            log_dir=str(log_folder(self._log_base(dataflow), uuid)),
             status="starting",
             started_at=time.time(),
             enabled=any(each.row.enabled for each in self._namesakes(name)),
         )
         record = Record(row, dataflow, params={node: dict(keys) for node, keys in params.items()})
-        self.runner.prepare(record, dataflow)
+        self.runner.prepare(record, dataflow, hold=hold)
         _log.debug("dataflow %s (%s) of %s is started", uuid, name, path)
         self.store.put(record)
         if row.enabled:
@@ -197,9 +226,16 @@ class Registry:
         for node, values in record.params.items():
             for key, value in values.items():
                 self.store.set_param(record, node, key, value)
+        self._records = [known for known in self._records if known.uuid != uuid]
         self._records.append(record)
         self.runner.start(record)
         return record
+
+    def _log_base(self, dataflow: Dataflow) -> Path:
+        """Return the folder for logs: beside the file, which may be on another machine only."""
+        if self._paths.logs is not None:
+            return self._paths.logs
+        return dataflow.base_dir if dataflow.base_dir.is_dir() else self._paths.state
 
     def enable(self, record: Record, *, enabled: bool) -> None:
         """Start a dataflow at boot, or no longer. Raises ControlError."""

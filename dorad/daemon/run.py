@@ -17,7 +17,9 @@ from dorad.daemon.broker.admission import Admission
 from dorad.daemon.broker.broker import Broker
 from dorad.daemon.broker.restore import Kept
 from dorad.daemon.broker.sessions import MAX_NOTES
+from dorad.daemon.linkconfig import link_config, read_tls
 from dorad.daemon.nodeprocesses import NodeProcesses
+from dorad.daemon.rules.links import Links
 from dorad.daemon.rules.routing import Router
 from dorad.daemon.rules.stragglers import default_grace
 from dorad.daemon.storing import StoreThrottle
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from dorad.control.messages import Share
     from dorad.control.peer import Peer
     from dorad.daemon.broker.stats import EdgeCounters
     from dorad.daemon.rules.exits import Result
@@ -70,11 +73,13 @@ class Ended(Struct, frozen=True):
     edges: tuple[EdgeCounters, ...]
     seconds: float
     """From the start of the first process to the end of the last."""
+    failure: str = ""
+    """Why the start failed for a reason outside the nodes; empty if it did not."""
 
     @property
     def ok(self) -> bool:
         """Whether every node ended well."""
-        return all(result.ok for result in self.results)
+        return not self.failure and all(result.ok for result in self.results)
 
 
 class Inheritance(Struct, frozen=True):
@@ -116,6 +121,8 @@ class DataflowRun:
         stop_after: float | None = None,
         params: Mapping[str, dict[str, Any]] | None = None,
         hot_reload: bool = False,
+        share: Share | None = None,
+        hold: float | None = None,
         inherited: Inheritance | None = None,
         on_change: Callable[[], None] = lambda: None,
         on_event: PublishEvent = lambda what, node, text, data: None,
@@ -130,6 +137,10 @@ class DataflowRun:
         open, from the start, but at least START_S. `params` are the parameters that each node
         starts with. With `hot_reload` nodes and operators reload changed Python files.
 
+        `share` says how this machine reaches the others, if the dataflow has nodes elsewhere. With
+        `hold` the start barrier opens only after `open_barrier`; after so many seconds the start
+        fails.
+
         For a daemon: `admits` decides which processes of other users may connect, and `may_use`
         which may attach as a dynamic node. `helpers` starts helper processes, `downloads` keeps
         downloaded nodes, `store` keeps descriptors, and `marker` marks processes for the next
@@ -139,6 +150,7 @@ class DataflowRun:
         Raises:
             DataflowError: the program of a node is missing or forbidden.
             ValueError: an environment variable has an invalid value.
+            ControlError: the certificates of the share cannot be read.
         """
         problems = () if inherited is not None else broken_commands(context)
         if problems:
@@ -148,6 +160,10 @@ class DataflowRun:
         """Settings that the process of a node could not be given, one line each, by node."""
         if inherited is not None:
             self.notes |= inherited.snapshot.get("notes", {})
+        self.links = Links()
+        """The state of the links to other machines."""
+        self._share = share
+        self._tls = None if share is None or share.tls is None else read_tls(share.tls)
         self._context = context
         self._socket = socket
         self._store = NoStore() if store is None else store
@@ -176,6 +192,8 @@ class DataflowRun:
                 if exit_when_nodes_finish is None
                 else exit_when_nodes_finish
             ),
+            hold=hold,
+            links=self.links,
             finish_grace=default_grace(context.environ),
             restored=None if inherited is None else inherited.snapshot["supervisor"],
             check_program=self._check_program,
@@ -189,6 +207,7 @@ class DataflowRun:
             self.broker.params.replace(node_id, values)
         # Set only now: the initial parameters are not a change.
         self.broker.on_change = self._store_throttle.changed
+        self._configure_link(context.dataflow)
         self.subscriptions = Subscriptions(self.broker, helpers)
         self._router = Router(dataflow_id, self.broker.emitter)
         self._router.update(context.dataflow)
@@ -248,7 +267,8 @@ class DataflowRun:
                 stack.push_async_callback(_cancel, watching)
             results = await self._supervisor.run(self._start, adopted)
             edges = tuple(self.broker.stats.counters())
-            ended = Ended(results, edges, time.monotonic() - started_at)
+            failure = self._supervisor.start_failure
+            ended = Ended(results, edges, time.monotonic() - started_at, failure)
             _log.debug("dataflow %s ends, ok: %s", self.dataflow_id, ended.ok)
             self.log.end("finished" if ended.ok else "failed")
         return ended
@@ -262,6 +282,15 @@ class DataflowRun:
     def opened(self) -> bool:
         """Whether the start barrier has opened."""
         return self._supervisor.opened_at is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether all nodes wait at the start barrier and all links are up."""
+        return self._supervisor.ready
+
+    def open_barrier(self) -> None:
+        """Let a start barrier open that is held."""
+        self._supervisor.open_barrier()
 
     @property
     def spawned(self) -> bool:
@@ -316,6 +345,14 @@ class DataflowRun:
         problems = broken_commands(replace(self._context, dataflow=alone))
         if problems:
             raise DataflowError(problems, "the node cannot be started")
+
+    def _configure_link(self, dataflow: Dataflow) -> None:
+        """Send the link process the channels of a dataflow."""
+        link = next((node.link for node in dataflow.nodes if node.link is not None), None)
+        self.links.expect(link)
+        if self._share is not None and link is not None:
+            config = link_config(self.dataflow_id, self._share, self._tls, link)
+            self.broker.set_link(config)
 
     def _topology_changed(self, after: Dataflow) -> None:
         self.log.update(after)

@@ -15,7 +15,7 @@ from dorad.daemon.broker.restore import RestoreError
 from dorad.daemon.config import NodeSettings
 from dorad.daemon.nodeusers import NodeUsers
 from dorad.daemon.record import stored_failure, stored_result
-from dorad.daemon.rules.report import failure_report
+from dorad.daemon.rules.report import Block, failure_report
 from dorad.daemon.run import DataflowRun, Inheritance
 from dorad.launch.command import LaunchContext
 from dorad.launch.fetch import MAX_TOTAL, Downloads
@@ -72,7 +72,12 @@ class Runner:
             self._downloads.clear_partial()
 
     def prepare(
-        self, record: Record, dataflow: Dataflow, inherited: Inheritance | None = None
+        self,
+        record: Record,
+        dataflow: Dataflow,
+        inherited: Inheritance | None = None,
+        *,
+        hold: float | None = None,
     ) -> None:
         """Set `record.run` to a run that is not started yet. Raises ProblemError."""
         row = record.row
@@ -84,6 +89,7 @@ class Runner:
             allow_shell=row.options.allow_shell,
             dataflow_name=row.name or "",
             user_for=lambda wanted: self.node_users.user_for(wanted),
+            link_user=lambda: self.node_users.link_user(),
             sandboxed=lambda node: self.node_users.settings.sandboxed(row.name, node),
         )
         try:
@@ -104,6 +110,8 @@ class Runner:
                 exit_when_nodes_finish=row.options.exit_when_nodes_finish,
                 hot_reload=row.options.hot_reload,
                 params={node.id: record.initial_params(node) for node in dataflow.nodes},
+                share=row.options.share,
+                hold=hold,
                 inherited=inherited,
                 on_change=lambda: self.save(record),
                 on_event=lambda what, node, text, data: self._event_bus.publish(
@@ -127,7 +135,10 @@ class Runner:
             ended = await run.run()
             await self._end_strays(record)
             record.row.results = [stored_result(result) for result in ended.results]
-            record.row.failures = [stored_failure(block) for block in failure_report(ended.results)]
+            blocks = failure_report(ended.results)
+            if ended.failure:
+                blocks = (Block(ended.failure), *blocks)
+            record.row.failures = [stored_failure(block) for block in blocks]
             record.row.status = "finished" if ended.ok else "failed"
         except RestoreError as error:
             _log.warning("dataflow %s could not be adopted: %s", record.uuid, error)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import re
 import shlex
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.dataflow.model import NodeKind
 from dorad.launch import environment, operators, programs
+from dorad.launch.helper import helper_environment
 from dorad.launch.model import Command, LaunchError
 from dorad.node.runtime.config import CONFIG
 from dorad.realtime.schedule import schedule_of
@@ -58,6 +60,9 @@ class LaunchContext:
     Raises LaunchError."""
     sandboxed: Callable[[str], bool] = lambda _: True
     """Returns whether the node with this id loses the rights that most nodes never need."""
+    link_user: Callable[[], str] = lambda: ""
+    """Returns the user that the link process runs as; empty is the user of the spawner. Raises
+    LaunchError."""
     own_environment: Path | None = field(default_factory=programs.own_environment)
     """`bin` of the virtual environment that dora runs from."""
 
@@ -72,12 +77,16 @@ def command_for(
     Raises:
         LaunchError: the file or command does not exist, or must not be run.
     """
+    if node.kind is NodeKind.LINK:
+        return _link_command(context, node_config)
     env = environment.layered_environment(
         context.environ, context.dataflow.env, context.run_env, node.own_env
     )
     user = context.user_for(node.user)
     warnings = environment.left_out(context.run_env)
-    folder = context.dataflow.base_dir
+    folder = programs.folder_of(node, context.dataflow)
+    if node.deploy is not None and node.deploy.working_dir is not None and not folder.is_dir():
+        raise LaunchError(f"`deploy.working_dir`: there is no folder {folder} on this machine")
     args = shlex.split(node.args or "")
     match node.kind:
         case NodeKind.SHELL:
@@ -101,7 +110,8 @@ def command_for(
     _log.debug("node %s: %s", node.id, argv)
     return Command(
         tuple(argv),
-        folder,
+        # The folder of a file that was started on another machine may be missing here.
+        folder if folder.is_dir() else Path("/"),
         env,
         node.cpu_affinity,
         schedule_of(node.realtime),
@@ -113,15 +123,29 @@ def command_for(
     )
 
 
+def _link_command(context: LaunchContext, node_config: str) -> Command:
+    """Return the command of the link process, which gets nothing of the nodes' environment."""
+    env = helper_environment(context.environ)
+    env["DORA_NODE_CONFIG"] = node_config
+    return Command(
+        (sys.executable, "-m", "dorad.link"),
+        Path("/"),
+        env,
+        user=context.link_user(),
+        dataflow_name=context.dataflow_name,
+    )
+
+
 def python_files(context: LaunchContext, dataflow: Dataflow) -> dict[Path, tuple[Runner, ...]]:
     """Return the Python files of a dataflow, each with the nodes and operators that run it."""
     found: dict[Path, tuple[Runner, ...]] = {}
     for node in dataflow.nodes:
+        folder = programs.folder_of(node, dataflow)
         runs: list[tuple[str, str | None]] = [(each.source, each.id) for each in node.operators]
         if node.kind is NodeKind.PATH and node.path is not None:
             runs.append((_expand(node.path, context.environ, []), None))
         for source, operator in runs:
-            path = dataflow.base_dir / source
+            path = folder / source
             if path.suffix == ".py":
                 found[path] = (*found.get(path, ()), Runner(node.id, operator))
     return found

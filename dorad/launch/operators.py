@@ -43,6 +43,6 @@ def missing_files(node: NodeSpec, dataflow: Dataflow) -> Iterator[tuple[str, str
             yield key, f"`{operator.source}` is not a Python file: its name must end in .py"
             continue
         try:
-            programs.find_program(operator.source, dataflow.base_dir, "")
+            programs.find_program(operator.source, programs.folder_of(node, dataflow), "")
         except LaunchError as error:
             yield key, str(error)

@@ -25,6 +25,18 @@ from dorad.launch.model import LaunchError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from dorad.dataflow.model import Dataflow, NodeSpec
+
+
+def folder_of(node: NodeSpec, dataflow: Dataflow) -> Path:
+    """Return the folder of a node: its `deploy.working_dir`, or that of the dataflow's file.
+
+    A relative `working_dir` is relative to the folder of the file.
+    """
+    if node.deploy is None or node.deploy.working_dir is None:
+        return dataflow.base_dir
+    return dataflow.base_dir / Path(node.deploy.working_dir).expanduser()
+
 
 def own_environment() -> Path | None:
     """Return the `bin` folder of the virtual environment that dora runs from; None without one."""

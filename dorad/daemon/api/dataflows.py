@@ -87,6 +87,12 @@ class DataflowMethods:
         await self._registry.store.sync()
         return m.Started(uuid=record.uuid, name=record.name)
 
+    async def open(self, _call: Call, params: m.Ref) -> m.Nothing:
+        """Open the start barrier of a dataflow that was started with `hold`."""
+        _, run, _ = self._registry.find_run(params.dataflow)
+        run.open_barrier()
+        return m.Nothing()
+
     async def wait(self, _call: Call, params: m.Wait) -> m.DataflowState:
         """Wait until a dataflow has reached a state."""
         record = self._registry.find(params.dataflow, ended_too=True)
@@ -184,6 +190,8 @@ def _reached(record: Record, until: str) -> bool:
     match until:
         case "spawned":
             return record.run is not None and record.run.spawned
+        case "ready":
+            return record.status != "starting" or (record.run is not None and record.run.ready)
         case "running":
             return record.status in ("running", "stopping")
     return False

@@ -28,6 +28,7 @@ def handlers(
         "daemon.status": dataflows.status,
         "daemon.shutdown": dataflows.shutdown,
         "dataflow.start": dataflows.start,
+        "dataflow.open": dataflows.open,
         "dataflow.wait": dataflows.wait,
         "dataflow.stop": dataflows.stop,
         "dataflow.restart": dataflows.restart,

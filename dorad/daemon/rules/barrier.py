@@ -20,8 +20,15 @@ class Phase(StrEnum):
     ABORTED = "poisoned"
 
 
+HOLD = "hold"
+"""The root cause if nobody has opened a barrier in time that was held."""
+
+
 class Barrier(Struct, frozen=True):
-    """Holds back every `Node()` call until all nodes of the dataflow have made theirs."""
+    """Holds back every `Node()` call until all nodes of the dataflow have made theirs.
+
+    A `held` barrier waits also for nodes on other machines, until it is released.
+    """
 
     pending: frozenset[str]
     """Nodes that have not called `Node()` yet."""
@@ -29,12 +36,21 @@ class Barrier(Struct, frozen=True):
     """Nodes that have called `Node()` and not ended."""
     phase: Phase = Phase.WAITING
     root_cause: str | None = None
-    """The node whose early end aborted the start."""
+    """The node whose early end aborted the start, or HOLD."""
+    held: bool = False
 
     @classmethod
-    def of(cls, nodes: Iterable[str]) -> Barrier:
-        """Return the barrier for the nodes that the daemon starts; without any it is open."""
-        return cls(frozenset(nodes))._open_if_complete()
+    def of(cls, nodes: Iterable[str], *, held: bool = False) -> Barrier:
+        """Return the barrier for the nodes that the daemon starts.
+
+        Without any, and not held, it is open.
+        """
+        return cls(frozenset(nodes), held=held)._open_if_complete()
+
+    @property
+    def complete(self) -> bool:
+        """Whether only its release is missing."""
+        return self.phase is Phase.WAITING and not self.pending
 
     def connected(self, node: str) -> Barrier:
         """Return the barrier after `node` has called `Node()`."""
@@ -48,14 +64,25 @@ class Barrier(Struct, frozen=True):
         """Return the barrier after `node` has ended for good, not to be restarted.
 
         A node that ends before it has called `Node()` aborts the start, unless it was the only one
-        left. The end of a node that has called it changes nothing for the others.
+        left, here and on other machines. The end of a node that has called it changes nothing for
+        the others.
         """
         if self.phase is not Phase.WAITING:
             return self
         rest = replace(self, pending=self.pending - {node}, waiting=self.waiting - {node})
-        if node in self.pending and (rest.pending or rest.waiting):
+        if node in self.pending and (rest.pending or rest.waiting or self.held):
             return replace(rest, phase=Phase.ABORTED, root_cause=node)
         return rest._open_if_complete()
+
+    def released(self) -> Barrier:
+        """Return the barrier that is no longer held."""
+        return replace(self, held=False)._open_if_complete()
+
+    def expired(self) -> Barrier:
+        """Return the barrier after it was held for too long: the start is aborted."""
+        if self.phase is not Phase.WAITING:
+            return self
+        return replace(self, phase=Phase.ABORTED, root_cause=HOLD)
 
     def forced_open(self) -> Barrier:
         """Return the barrier after a stop: it opens, so that every node receives its STOP."""
@@ -68,6 +95,7 @@ class Barrier(Struct, frozen=True):
             "waiting": sorted(self.waiting),
             "phase": str(self.phase),
             "culprit": self.root_cause,
+            "held": self.held,
         }
 
     @classmethod
@@ -78,7 +106,10 @@ class Barrier(Struct, frozen=True):
             frozenset(data["waiting"]),
             Phase(data["phase"]),
             data["culprit"],
+            data.get("held", False),
         )
 
     def _open_if_complete(self) -> Barrier:
-        return self if self.pending else replace(self, phase=Phase.OPEN)
+        if self.pending or self.held or self.phase is not Phase.WAITING:
+            return self
+        return replace(self, phase=Phase.OPEN)

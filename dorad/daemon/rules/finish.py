@@ -1,6 +1,7 @@
 """The natural finish: which inputs close when a source ends, and which nodes end after that.
 
-The rules work on units. A unit is a node, or one operator of a node: `node/operator`.
+The rules work on units. A unit is a node, or one operator of a node: `node/operator`. What the link
+receives from other machines are units too, one for each output: `LINK/node/output`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr, replace
 
 from dorad.daemon.rules.routing import printed_outputs
-from dorad.dataflow.model import NodeOutput
+from dorad.dataflow.model import LINK, NodeOutput
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -39,7 +40,7 @@ class Flow(Struct, frozen=True):
     drained: frozenset[str] = frozenset()
     """Units that got STOP with ALL_INPUTS_CLOSED."""
     ended: frozenset[str] = frozenset()
-    """Operators that have ended while their node runs on."""
+    """Operators, and outputs of other machines, that have ended while their node runs on."""
     _units: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     """Node to its units in `open_inputs`; derived from it."""
 
@@ -140,7 +141,8 @@ class Flow(Struct, frozen=True):
             and closing.unit not in endless
             and closing.unit not in self.drained
         }
-        before_drained, ended = (units & still_open.keys() for units in (self.drained, self.ended))
+        before_drained = self.drained & still_open.keys()
+        ended = frozenset(u for u in self.ended if u in still_open or node_of(u) == LINK)
         flow = Flow(still_open, endless, before_drained | drained, ended)
         return flow, tuple(replace(each, drained=each.unit in drained) for each in closings)
 
@@ -164,16 +166,20 @@ class Flow(Struct, frozen=True):
 def flow_of(dataflow: Dataflow, *, exit_when_nodes_finish: bool) -> Flow:
     """Return the flow of a dataflow that has just started.
 
-    Timers and the log stream never close. With `exit_when_nodes_finish` they do not keep a unit
-    running that has a data input too; a unit without any is a source.
+    Timers and the log stream never close, and the link ends after all others. With
+    `exit_when_nodes_finish` timers and logs do not keep a unit running that has a data input too; a
+    unit without any is a source.
     """
     open_inputs = {unit: MappingProxyType(inputs) for unit, inputs in data_inputs(dataflow).items()}
     endless = {
         unit
         for node in dataflow.nodes
         for unit, entries in _inputs_of(node).items()
-        if len(open_inputs[unit]) < len(tuple(entries))
-        and not (exit_when_nodes_finish and open_inputs[unit])
+        if unit == LINK
+        or (
+            len(open_inputs[unit]) < len(tuple(entries))
+            and not (exit_when_nodes_finish and open_inputs[unit])
+        )
     }
     return Flow(open_inputs, frozenset(endless))
 
@@ -184,7 +190,9 @@ def node_of(unit: str) -> str:
 
 
 def units_of(node: NodeSpec) -> tuple[str, ...]:
-    """Return the units of a node: itself, or its operators."""
+    """Return the units of a node: itself, or its operators, or what the link receives."""
+    if node.id == LINK:
+        return tuple(f"{LINK}/{output}" for output in node.outputs)
     return tuple(f"{node.id}/{operator.id}" for operator in node.operators) or (node.id,)
 
 
@@ -196,6 +204,8 @@ def data_inputs(dataflow: Dataflow) -> dict[str, dict[str, str]]:
     runtimes = {node.id: printed_outputs(node) for node in dataflow.nodes if node.operators}
 
     def source_of(output: NodeOutput) -> str:
+        if output.node == LINK:
+            return str(output)
         # The daemon sends printed lines. Such an output ends with the process, even if it is an
         # output of one operator.
         if output.node not in runtimes or output.output in runtimes[output.node]:
@@ -223,11 +233,15 @@ def _inputs_of(node: NodeSpec) -> dict[str, Collection[Input]]:
 
 
 def feeds_of(dataflow: Dataflow) -> dict[str, dict[str, dict[str, tuple[str, ...]]]]:
-    """Return the consumers of each node: source to consumer to its units to their inputs."""
+    """Return the consumers of each node: source to consumer to its units to their inputs.
+
+    For the link, the sources are its units.
+    """
     feeds: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {}
     for unit, inputs in data_inputs(dataflow).items():
         for name, source in inputs.items():
-            fed = feeds.setdefault(node_of(source), {}).setdefault(node_of(unit), {})
+            feeder = source if node_of(source) == LINK else node_of(source)
+            fed = feeds.setdefault(feeder, {}).setdefault(node_of(unit), {})
             fed[unit] = (*fed.get(unit, ()), name)
     return feeds
 

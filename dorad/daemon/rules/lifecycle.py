@@ -16,7 +16,15 @@ from dorad.daemon.rules.actions import (
     StopReason,
 )
 from dorad.daemon.rules.barrier import Barrier, Phase
-from dorad.daemon.rules.finish import Flow, feeds_of, flow_of, merged, node_of, units_of
+from dorad.daemon.rules.finish import (
+    Flow,
+    feeds_of,
+    flow_of,
+    merged,
+    node_of,
+    units_of,
+)
+from dorad.dataflow.model import LINK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,14 +41,21 @@ class Lifecycle:
     Each method is called after an event of the dataflow and returns the actions to take, in order.
     """
 
-    def __init__(self, dataflow: Dataflow, *, exit_when_nodes_finish: bool = False) -> None:
+    def __init__(
+        self, dataflow: Dataflow, *, exit_when_nodes_finish: bool = False, held: bool = False
+    ) -> None:
+        """With `held` the start barrier opens only after `release`."""
         self.dataflow = dataflow
         self.dynamic = frozenset(node.id for node in dataflow.nodes if node.is_dynamic)
         self.running = {node.id for node in dataflow.nodes if not node.is_dynamic}
         """Nodes that the daemon starts and that have not ended for good."""
-        self.barrier = Barrier.of(self.running)
+        self.barrier = Barrier.of(self.running, held=held)
         self.flow = flow_of(dataflow, exit_when_nodes_finish=exit_when_nodes_finish)
         self.stopping = False
+        self.link_ends = False
+        """Whether the link was told to end because all other nodes have."""
+        self._failures: dict[str, str] = {}
+        """Why outputs of other machines have failed that have not closed yet."""
         self._exit_when_nodes_finish = exit_when_nodes_finish
         self._feeds = feeds_of(dataflow)
 
@@ -51,6 +66,8 @@ class Lifecycle:
             "barrier": self.barrier.to_json(),
             "flow": self.flow.to_json(),
             "stopping": self.stopping,
+            "link_ends": self.link_ends,
+            "failures": dict(self._failures),
         }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
@@ -63,12 +80,26 @@ class Lifecycle:
         self.barrier = Barrier.from_json(snapshot["barrier"])
         self.flow = Flow.from_json(snapshot["flow"])
         self.stopping = snapshot["stopping"]
+        self.link_ends = snapshot.get("link_ends", False)
+        self._failures = dict(snapshot.get("failures", {}))
 
     def begin(self) -> list[Action]:
         """Start: without nodes the dataflow ends at once, and dynamic nodes alone do not wait."""
         if not self.dataflow.nodes:
             return [OpenBarrier(), Finish()]
         return [OpenBarrier()] if self.barrier.phase is Phase.OPEN else []
+
+    def release(self) -> list[Action]:
+        """Handle that a held start barrier may open."""
+        before, self.barrier = self.barrier, self.barrier.released()
+        return self._barrier_actions(before)
+
+    def expire(self, reason: str) -> list[Action]:
+        """Handle that the start barrier was held for too long: the start fails."""
+        before, self.barrier = self.barrier, self.barrier.expired()
+        if self.barrier is before:
+            return []
+        return [AbortStart(reason), *self.stop()]
 
     def connected(self, node: str) -> list[Action]:
         """Handle that a node has called `Node()`."""
@@ -93,10 +124,54 @@ class Lifecycle:
         have closed. A node that never had inputs is a source and may restart.
         """
         aborted = self.barrier.phase is Phase.ABORTED
+        if node == LINK and self.link_ends:
+            return False
         return not self.stopping and not aborted and not self.flow.has_drained(node)
+
+    def foreign_closed(self, output: str) -> list[Action]:
+        """Handle that the source of an output of another machine, `node/output`, has ended."""
+        unit = f"{LINK}/{output}"
+        error = self._failures.pop(unit, None)
+        flow, closings = self.flow.close_source(unit)
+        self.flow = flow.operator_ended(unit)
+        if self.stopping:
+            return []
+        return list(self._tell_closed(unit, node_of(output), error, closings))
+
+    def foreign_failed(self, output: str, error: str) -> list[Action]:
+        """Handle that the source of an output of another machine has failed.
+
+        As on one machine, nodes get NODE_FAILED after their inputs have closed.
+        """
+        unit = f"{LINK}/{output}"
+        if unit not in self.flow.ended:
+            self._failures[unit] = error
+            return []
+        if self.stopping:
+            return []
+        return list(self._tell_closed(unit, node_of(output), error, ()))
+
+    def foreign_restarted(self, output: str) -> list[Action]:
+        """Handle that the source of an output of another machine restarts.
+
+        Of several outputs of one node, the first tells its consumer.
+        """
+        source, unit = node_of(output), f"{LINK}/{output}"
+        self._failures.pop(unit, None)
+        if self.stopping:
+            return []
+        siblings = sorted(each for each in self._feeds if each.startswith(f"{LINK}/{source}/"))
+        first: dict[str, str] = {}
+        for each in siblings:
+            for consumer, units in self._feeds[each].items():
+                if any(map(self._receives, units)):
+                    first.setdefault(consumer, each)
+        return [SendNodeRestarted(node, source) for node, each in first.items() if each == unit]
 
     def after_run(self, node: str) -> list[Action]:
         """Handle that the process of a node has exited, and that the node restarts."""
+        if node == LINK:
+            return []  # the nodes behind it have not restarted
         self.flow = self.flow.restarted(node)
         if self.stopping:
             return []
@@ -109,7 +184,8 @@ class Lifecycle:
     def after_exit(self, result: Result, *, removed: bool = False) -> list[Action]:
         """Handle that a node has ended for good: its process exited or could not be started.
 
-        The dataflow ends with its last node, unless that one was `removed`.
+        The dataflow ends with its last node, unless that one was `removed`. Before that, the link
+        sends what it has.
         """
         node = result.node
         self.running.discard(node)
@@ -121,9 +197,17 @@ class Lifecycle:
                 actions += self.stop()
         else:
             actions += self._close(node, None if result.ok else result.reason)
-        if not self.running and (self.stopping or not removed):
-            actions.append(Finish())
+        if self.stopping or not removed:
+            actions += self._finish()
         return actions
+
+    def _finish(self) -> list[Action]:
+        if not self.running:
+            return [Finish()]
+        if self.running == {LINK} and not self.stopping and not self.link_ends:
+            self.link_ends = True
+            return [Stop(LINK, StopReason.ALL_INPUTS_CLOSED)]
+        return []
 
     def stop(self) -> list[Action]:
         """Stop the dataflow: every node gets STOP, and none is restarted."""
@@ -181,15 +265,24 @@ class Lifecycle:
             found += closings
         if self.stopping:  # every node has got STOP, which is the last event of a node
             return
+        for feeder in parts if source == LINK else (source,):
+            yield from self._tell_closed(feeder, source, error, found)
+
+    def _tell_closed(
+        self, feeder: str, source: str, error: str | None, found: Sequence[Closing]
+    ) -> Iterator[Action]:
+        """Close inputs that a feeder, a key of `_feeds`, fed with the messages of `source`."""
         by_unit = merged(found)
-        for consumer, units in self._feeds.get(source, {}).items():
+        for consumer, units in self._feeds.get(feeder, {}).items():
             closings = tuple(by_unit[unit] for unit in units if unit in by_unit)
-            for closing in closings:
-                yield from (CloseInput(consumer, name) for name in closing.inputs)
+            closes = [CloseInput(consumer, name) for each in closings for name in each.inputs]
+            fails: list[Action] = []
             fed = [unit for unit in units if unit in by_unit or self._receives(unit)]
             if error is not None and any(unit in self.flow.open_inputs for unit in fed):
                 inputs = tuple(name for unit in fed for name in units[unit])
-                yield SendNodeFailed(consumer, source, error, inputs)
+                fails.append(SendNodeFailed(consumer, source, error, inputs))
+            # The other machine must know of the failure when it closes the inputs there.
+            yield from (*fails, *closes) if consumer == LINK else (*closes, *fails)
             yield from _drained(closings)
 
 

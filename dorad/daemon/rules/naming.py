@@ -48,6 +48,12 @@ def check_name(name: str, known: Sequence[Named]) -> None:
             )
 
 
+def check_uuid(text: str) -> None:
+    """Raise ControlError unless `text` is a UUID in lower case."""
+    if not _UUID.fullmatch(text):
+        raise ControlError("bad-request", f"{text!r} is not a UUID in lower case")
+
+
 def find(known: Sequence[Named], wanted: str | None, *, ended_too: bool = False) -> int:
     """Return the index in `known`, which is sorted by age, of the dataflow that `wanted` means.
 

@@ -22,7 +22,7 @@ class Remaining(Struct, frozen=True):
     """Seconds that it may be idle; None if the rule is off for it."""
     has_own_work: bool
     """It has work that does not come from other nodes that run here: it is a source, has a timer or
-    a log input, is fed by a dynamic node, or is still starting."""
+    a log input, is fed by a dynamic node or another machine, or is still starting."""
     idle_since: float
     """Monotonic seconds. With closed inputs: when they closed, or when it took a message since.
     With open inputs: when it last sent or received a message."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dorad.daemon.rules.finish import node_of
 from dorad.daemon.rules.stragglers import Remaining, next_check, stragglers
+from dorad.dataflow.model import LINK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,18 +54,17 @@ class IdleWatch:
         The idle time of a node counts from the first check at which no node had its own work.
         """
         lifecycle = self._state.lifecycle
-        working = {node: self._has_own_work(node) for node in lifecycle.running}
+        running = lifecycle.running - {LINK}
+        working = {node: self._has_own_work(node) for node in running}
         if any(working.values()):
             self._seen.clear()
-            idle_since = dict.fromkeys(lifecycle.running, now)
+            idle_since = dict.fromkeys(running, now)
         else:
-            received = dict.fromkeys(lifecycle.running, 0)
+            received = dict.fromkeys(running, 0)
             for edge in self._state.broker.stats.counters():
                 if edge.node in received:
                     received[edge.node] += edge.received
-            idle_since = {
-                node: self._idle_since(node, received[node], now) for node in lifecycle.running
-            }
+            idle_since = {node: self._idle_since(node, received[node], now) for node in running}
         return tuple(
             Remaining(
                 node,
@@ -73,7 +73,7 @@ class IdleWatch:
                 idle_since[node],
                 lifecycle.flow.has_drained(node),
             )
-            for node in sorted(lifecycle.running)
+            for node in sorted(running)
         )
 
     def _grace(self, node: str) -> float | None:
@@ -90,7 +90,7 @@ class IdleWatch:
             not self._state.nodes[node].connected
             or lifecycle.flow.is_endless(node)
             or not sources
-            or not sources.isdisjoint(lifecycle.dynamic)
+            or not sources.isdisjoint(lifecycle.dynamic | {LINK})
         )
 
     def _idle_since(self, node: str, received: int, now: float) -> float:

@@ -20,6 +20,7 @@ from dorad.daemon.rules.exits import (
     not_started,
 )
 from dorad.daemon.rules.restart import GiveUp, NoRestart, Restart, decide
+from dorad.dataflow.model import LINK
 from dorad.launch.model import Exit, LaunchError, RefusedError, SpawnerExitedError
 
 if TYPE_CHECKING:
@@ -276,7 +277,9 @@ class NodeRunner:
         state, name = self._state, run.node.id
         _log.debug("node %s has ended for good: %s", name, result.reason)
         run.result, run.last_result, run.resume_at = result, None, None
-        if not run.excluded:
+        # The end of the link is no result of the dataflow, unless it failed while nodes needed it.
+        ending = state.lifecycle.stopping or state.lifecycle.link_ends
+        if not run.excluded and not (name == LINK and (ending or result.ok)):
             state.results.append(result)
         if not result.ok and result.outcome is not Outcome.CASCADING:
             state.report("error", name, result.reason)

@@ -306,7 +306,7 @@ def broken_commands(context: LaunchContext) -> tuple[Problem, ...]:
     dataflow = context.dataflow
     problems = []
     for node in dataflow.nodes:
-        if node.kind in (NodeKind.PATH, NodeKind.SHELL):
+        if node.kind in (NodeKind.PATH, NodeKind.SHELL, NodeKind.LINK):
             try:
                 command_for(node, context, "")
             except LaunchError as error:

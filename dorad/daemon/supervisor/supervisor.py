@@ -12,6 +12,7 @@ from dorad.daemon.rules.barrier import Phase
 from dorad.daemon.rules.exits import Outcome, Result
 from dorad.daemon.rules.ladder import GRACE_S
 from dorad.daemon.rules.lifecycle import Lifecycle
+from dorad.daemon.rules.links import Links
 from dorad.daemon.supervisor.commands import Commands
 from dorad.daemon.supervisor.idlewatch import IdleWatch
 from dorad.daemon.supervisor.noderun import NodeRun, NodeView
@@ -21,6 +22,7 @@ from dorad.daemon.supervisor.stopladder import StopLadder
 from dorad.daemon.supervisor.watchdogs import Watchdogs
 from dorad.dataflow.settings import RestartPolicy
 from dorad.launch.model import Exit
+from dorad.link.reports import Happened, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -58,6 +60,8 @@ class Supervisor:
         report: Report,
         *,
         exit_when_nodes_finish: bool = False,
+        hold: float | None = None,
+        links: Links | None = None,
         grace: float = GRACE_S,
         finish_grace: float | None = None,
         restored: dict[str, Any] | None = None,
@@ -68,6 +72,8 @@ class Supervisor:
     ) -> None:
         """Prepare a supervisor; no node is started yet.
 
+        With `hold` the start barrier opens only after `open_barrier`; after so many seconds the
+        start fails. `links` collects what the link process reports.
         `grace` is the grace of the stop ladder, in seconds. `finish_grace` is that of the straggler
         rule; None turns the rule off. `restored` is `snapshot()` of an earlier daemon's supervisor.
         `check_program` checks a node that a command adds. `on_topology` is called with the new
@@ -76,7 +82,16 @@ class Supervisor:
         self.broker = make_broker(self)
         self.opened_at: float | None = None
         """When the start barrier opened, on the loop's clock."""
-        self._lifecycle = Lifecycle(dataflow, exit_when_nodes_finish=exit_when_nodes_finish)
+        self.start_failure = ""
+        """Why the start failed for a reason outside the nodes; empty if it did not."""
+        self.links = Links() if links is None else links
+        self._hold = hold
+        """Seconds until a held start fails."""
+        self._hold_until: float | None = None
+        """When that is, on the loop's clock."""
+        self._lifecycle = Lifecycle(
+            dataflow, exit_when_nodes_finish=exit_when_nodes_finish, held=hold is not None
+        )
         self._state = SupervisorState(
             self._lifecycle,
             self.broker,
@@ -98,6 +113,18 @@ class Supervisor:
     def dataflow(self) -> Dataflow:
         """The dataflow as it is now."""
         return self._lifecycle.dataflow
+
+    @property
+    def ready(self) -> bool:
+        """Whether all nodes wait at the start barrier and all links are up."""
+        return self._lifecycle.barrier.complete and not self.links.missing()
+
+    def open_barrier(self) -> None:
+        """Let a held start barrier open, as soon as all nodes have called `Node()`."""
+        _log.debug("the start barrier is released")
+        self._hold_until = None
+        self._carry_out(self._lifecycle.release())
+        self._state.changed()
 
     async def until_opened(self, seconds: float) -> float | None:
         """Wait for the start barrier; return when it opened, or None after `seconds`."""
@@ -121,6 +148,8 @@ class Supervisor:
         return {
             "life": self._lifecycle.snapshot(),
             "opened_at": self.opened_at,
+            "hold_until": self._hold_until,
+            "start_failure": self.start_failure,
             "killing": self._state.kill_reason,
             "grace": self._grace,
             "nodes": {name: run.snapshot() for name, run in self._nodes.items()},
@@ -130,6 +159,8 @@ class Supervisor:
     def _restore(self, snapshot: dict[str, Any]) -> None:
         self._lifecycle.restore(snapshot["life"])
         self.opened_at = snapshot["opened_at"]
+        self._hold_until = snapshot.get("hold_until")
+        self.start_failure = snapshot.get("start_failure", "")
         self._state.kill_reason = snapshot["killing"]
         if self._lifecycle.stopping:
             self._grace = snapshot["grace"]
@@ -150,7 +181,11 @@ class Supervisor:
         earlier daemon started, or to their exits.
         """
         loop = asyncio.get_running_loop()
-        warning = loop.call_later(START_WARNING_S, self._report_awaited)
+        timers = [loop.call_later(START_WARNING_S, self._report_awaited)]
+        if self._hold is not None and adopted is None:
+            self._hold_until = loop.time() + self._hold
+        if self._hold_until is not None:
+            timers.append(loop.call_at(self._hold_until, self._expire_hold))
         try:
             async with asyncio.TaskGroup() as tasks:
                 runner = NodeRunner(self._state, start, tasks)
@@ -179,7 +214,8 @@ class Supervisor:
             await self.commands.detached.drain()
         finally:
             self.commands.close()
-            warning.cancel()
+            for timer in timers:
+                timer.cancel()
             for run in self._nodes.values():
                 run.cancel_drain()
         return tuple(self._state.results)
@@ -220,6 +256,19 @@ class Supervisor:
             for process in (run.process, run.successor):
                 if process is not None:
                     process.signal(signal.SIGKILL)
+
+    def on_link(self, report: Status | Happened) -> None:
+        """Handle a report of the link process."""
+        match report:
+            case Happened(name, _, "closed", _):
+                self._carry_out(self._lifecycle.foreign_closed(name))
+            case Happened(name, _, "failed", text):
+                self._carry_out(self._lifecycle.foreign_failed(name, text))
+            case Happened(name, _, "restarted", _):
+                self._carry_out(self._lifecycle.foreign_restarted(name))
+            case Status():
+                if self.links.update(report):
+                    self._state.changed()
 
     def on_connected(self, node_id: str, pid: int) -> None:
         """Handle that a node has called `Node()`."""
@@ -326,9 +375,24 @@ class Supervisor:
 
     def _report_awaited(self) -> None:
         """Report which nodes delay the start."""
-        pending = self._lifecycle.barrier.pending
-        if self._lifecycle.barrier.phase is Phase.WAITING and pending:
-            first = sorted(pending)[:MAX_NAMED]
-            more = len(pending) - len(first)
-            names = ", ".join(first) + (f" and {more} more" if more else "")
+        if self._lifecycle.barrier.phase is Phase.WAITING and (names := self._pending()):
             self._state.report("warn", None, f"the start still waits for Node() in: {names}")
+
+    def _pending(self) -> str:
+        """Return the nodes that have not called `Node()` yet, as text."""
+        pending = self._lifecycle.barrier.pending
+        more = len(pending) - MAX_NAMED
+        return ", ".join(sorted(pending)[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+    def _expire_hold(self) -> None:
+        """Fail the start: nobody has released the barrier in time."""
+        if self._lifecycle.barrier.phase is not Phase.WAITING or self._lifecycle.stopping:
+            return
+        missing = [f"it waits for Node() in: {names}" if (names := self._pending()) else ""]
+        missing += self.links.missing()
+        why = "; ".join(filter(None, missing)) or "the other machines were not ready"
+        self.start_failure = f"the dataflow did not start in time: {why}"
+        _log.debug("the hold is over: %s", self.start_failure)
+        self._hold_until = None
+        self._state.report("error", None, self.start_failure)
+        self._carry_out(self._lifecycle.expire(self.start_failure))

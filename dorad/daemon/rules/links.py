@@ -1,0 +1,97 @@
+"""What the daemon knows of the links of a dataflow to other machines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.control.messages import LinkChannel, LinkPeer
+
+if TYPE_CHECKING:
+    from dorad.dataflow.model import Link
+    from dorad.link.reports import InStatus, OutStatus, PeerStatus, Status
+
+_UNKNOWN = LinkPeer(state="absent", reason="the link process has not reported yet")
+
+
+class Links:
+    """The last report about each machine and channel. Reports about unknown ones are ignored."""
+
+    def __init__(self) -> None:
+        self._machines: tuple[str, ...] = ()
+        self._sent: frozenset[tuple[str, str]] = frozenset()
+        """The name and the machine of each outgoing channel; `_received` of the incoming ones."""
+        self._received: frozenset[tuple[str, str]] = frozenset()
+        self._peers: dict[str, PeerStatus] = {}
+        self._outgoing: dict[tuple[str, str], OutStatus] = {}
+        self._incoming: dict[tuple[str, str], InStatus] = {}
+
+    def expect(self, link: Link | None) -> None:
+        """Take reports about these channels from now on."""
+        self._machines = () if link is None else link.machines
+        sent, received = ((), ()) if link is None else (link.outgoing, link.incoming)
+        self._sent = frozenset((each.name, each.machine) for each in sent)
+        self._received = frozenset((each.name, each.machine) for each in received)
+        self._peers = {name: peer for name, peer in self._peers.items() if name in self._machines}
+        self._outgoing = {key: out for key, out in self._outgoing.items() if key in self._sent}
+        self._incoming = {key: one for key, one in self._incoming.items() if key in self._received}
+
+    def update(self, status: Status) -> bool:
+        """Record a report; return True if the state of a link has changed."""
+        before = {name: (peer.state, peer.reason) for name, peer in self._peers.items()}
+        self._peers |= {name: peer for name, peer in status.peers.items() if name in self._machines}
+        for out in status.outgoing:
+            if (out.name, out.machine) in self._sent:
+                self._outgoing[out.name, out.machine] = out
+        for each in status.incoming:
+            if (each.name, each.machine) in self._received:
+                self._incoming[each.name, each.machine] = each
+        return before != {name: (peer.state, peer.reason) for name, peer in self._peers.items()}
+
+    def peers(self) -> dict[str, LinkPeer]:
+        """Return the link to each other machine."""
+        found = {}
+        for name in self._machines:
+            peer = self._peers.get(name)
+            found[name] = (
+                _UNKNOWN
+                if peer is None
+                else LinkPeer(
+                    state=peer.state, reason=peer.reason, round_trip_us=peer.round_trip_us
+                )
+            )
+        return found
+
+    def missing(self) -> list[str]:
+        """Return the links that are not up, each with the reason."""
+        return [
+            f"the link to {name} is not up: {peer.reason}"
+            for name, peer in self.peers().items()
+            if peer.state != "up"
+        ]
+
+    def channels(self) -> list[LinkChannel]:
+        """Return the counters of all channels that were reported."""
+        sent = [
+            LinkChannel(
+                output=out.name,
+                machine=out.machine,
+                outgoing=True,
+                messages=out.sent,
+                lost=out.lost + out.uncertain,
+                queued=out.on_the_way,
+            )
+            for out in self._outgoing.values()
+        ]
+        received = [
+            LinkChannel(
+                output=each.name,
+                machine=each.machine,
+                outgoing=False,
+                messages=each.received,
+                lost=each.lost + each.undelivered,
+                queued=each.queued,
+                latency_us=each.latency_us,
+            )
+            for each in self._incoming.values()
+        ]
+        return sent + received

@@ -1,0 +1,256 @@
+"""A dataflow over two machines: two daemons, their links on loopback, one dataflow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.dataflow.model import LINK
+from tests.harness.flows import SINK, SOURCE, seen, write_flow
+from tests.harness.machines import Machines, machines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.timeout(120)
+
+PLACEMENT = {"source": "alpha", "sink": "beta"}
+
+FINITE = """
+    import pyarrow as pa
+    from dora import Node
+    node = Node()
+    for number in range(200):
+        node.send_output("number", pa.array([number]))
+"""
+
+EVENTS = """
+    import os
+    from dora import Node
+    with open(os.environ["SEEN"], "a", buffering=1) as seen:
+        for event in Node():
+            seen.write(f"{event['type']} {event['id']}\\n")
+"""
+
+
+@pytest.fixture
+def two() -> Iterator[Machines]:
+    with machines() as found:
+        yield found
+
+
+def counting(folder: Path, *, source: str = SOURCE, sink: str = SINK, **edge: Any) -> list[Any]:
+    """Write the programs of `source` and `sink`; return the nodes."""
+    nodes = [
+        {
+            "id": "source",
+            "path": "source.py",
+            "inputs": {"tick": "dora/timer/hz/100"},
+            "outputs": ["number"],
+        },
+        {
+            "id": "sink",
+            "path": "sink.py",
+            "inputs": {"number": {"source": "source/number", "queue_size": 1000, **edge}},
+            "env": {"SEEN": str(folder / "seen")},
+        },
+    ]
+    write_flow(folder, nodes, source=source, sink=sink)
+    return nodes
+
+
+def test_data_flows_between_machines_until_both_are_stopped(two: Machines, tmp_path: Path) -> None:
+    two.start_both(tmp_path, counting(tmp_path), PLACEMENT)
+    two.daemons["beta"].until(lambda: len(seen(tmp_path)) > 50)
+    assert seen(tmp_path)[:50] == list(range(50))
+    assert two.state("alpha").links["beta"].state == "up"
+    for machine in two.daemons.values():
+        with machine.client() as client:
+            assert client.stop(two.uuid).status == "finished"
+            assert [each.node for each in client.wait(two.uuid).results] != [LINK]
+
+
+def test_no_node_starts_before_every_machine_is_ready(two: Machines, tmp_path: Path) -> None:
+    nodes = counting(tmp_path)
+    two.start("alpha", tmp_path, nodes, PLACEMENT)
+    with two.daemons["alpha"].client() as client, pytest.raises(ControlError) as caught:
+        client.wait(two.uuid, until="ready", timeout=2)
+    assert caught.value.code == "deadline"
+    state = two.state("alpha")
+    assert not state.ready
+    assert state.links["beta"].state == "absent"
+    two.start("beta", tmp_path, nodes, PLACEMENT)
+    two.open()
+    two.daemons["beta"].until(lambda: len(seen(tmp_path)) > 5)
+
+
+def test_a_start_that_nobody_opens_fails_and_says_what_was_missing(
+    two: Machines, tmp_path: Path
+) -> None:
+    two.start("alpha", tmp_path, counting(tmp_path), PLACEMENT, hold=3)
+    state = two.ended("alpha")
+    assert state.status == "failed"
+    headline = state.failures[0].headline
+    assert "did not start in time" in headline
+    assert "link to beta" in headline
+
+
+def test_a_machine_alone_starts_at_once_without_a_hold(two: Machines, tmp_path: Path) -> None:
+    nodes = counting(tmp_path)
+    two.start("alpha", tmp_path, nodes, PLACEMENT, hold=None)
+    with two.daemons["alpha"].client() as client:
+        client.wait(two.uuid, until="running", timeout=30)
+    two.start("beta", tmp_path, nodes, PLACEMENT, hold=None)
+    two.daemons["beta"].until(lambda: len(seen(tmp_path)) > 20)
+
+
+def test_the_end_of_a_source_ends_its_consumers_on_the_other_machine(
+    two: Machines, tmp_path: Path
+) -> None:
+    nodes = counting(tmp_path, source=FINITE)
+    nodes[0].pop("inputs")
+    two.start_both(tmp_path, nodes, PLACEMENT)
+    assert two.ended("alpha").status == two.ended("beta").status == "finished"
+    assert seen(tmp_path) == list(range(200))
+
+
+def test_a_consumer_hears_of_the_failure_of_a_node_elsewhere(two: Machines, tmp_path: Path) -> None:
+    source = "from dora import Node\nnode = Node()\nraise SystemExit(3)\n"
+    nodes = counting(tmp_path, source=source, sink=EVENTS)
+    two.start_both(tmp_path, nodes, PLACEMENT)
+    assert two.ended("beta").status == "finished"
+    text = (tmp_path / "seen").read_text()
+    assert text == "INPUT_CLOSED number\nNODE_FAILED source\nSTOP ALL_INPUTS_CLOSED\n"
+    failed = two.ended("alpha")
+    assert [each.headline for each in failed.failures] == ["node source exited with code 3"]
+
+
+def test_a_killed_link_comes_back_and_every_loss_is_counted(two: Machines, tmp_path: Path) -> None:
+    two.start_both(tmp_path, counting(tmp_path), PLACEMENT)
+    daemon = two.daemons["beta"]
+    for machine in two.daemons:
+        daemon.until(lambda: len(seen(tmp_path)) > 20)
+        pid = two.node(machine, LINK).pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        daemon.until(lambda machine=machine: two.node(machine, LINK).restarts == 1)  # type: ignore[misc]
+        mark = len(seen(tmp_path))
+        daemon.until(lambda mark=mark: len(seen(tmp_path)) > mark + 50)  # type: ignore[misc]
+    numbers = seen(tmp_path)
+    assert numbers == sorted(set(numbers)), "a message came twice or out of order"
+
+
+def test_backpressure_on_the_other_machine_makes_a_node_wait(two: Machines, tmp_path: Path) -> None:
+    source = """
+        import os
+        import pyarrow as pa
+        from dora import Node
+        node = Node()
+        with open(os.environ["SENT"], "a", buffering=1) as sent:
+            for number in range(100_000):
+                node.send_output("number", pa.array([number] * 1000))
+                sent.write("x\\n")
+    """
+    sink = """
+        import os, time
+        from dora import Node
+        node = Node()
+        while not os.path.exists(os.environ["SEEN"] + ".go"):
+            time.sleep(0.02)
+        with open(os.environ["SEEN"], "a", buffering=1) as seen:
+            for event in node:
+                if event["type"] == "INPUT":
+                    seen.write(f"{event['value'][0]}\\n")
+    """
+    nodes = counting(tmp_path, source=source, sink=sink, queue_policy="backpressure", queue_size=4)
+    nodes[0].pop("inputs")
+    nodes[0]["env"] = {"SENT": str(tmp_path / "sent")}
+    two.start_both(tmp_path, nodes, PLACEMENT)
+    sent = tmp_path / "sent"
+    daemon = two.daemons["alpha"]
+    daemon.until(lambda: sent.exists() and sent.stat().st_size > 10)
+    size, since = -1, time.monotonic()
+
+    def waits() -> bool:
+        nonlocal size, since
+        before, size = size, sent.stat().st_size
+        since = since if before == size else time.monotonic()
+        return time.monotonic() - since > 1
+
+    daemon.until(waits)
+    assert sent.stat().st_size < 200  # messages on the way, and in two queues, at two bytes
+    (tmp_path / "seen.go").touch()
+    daemon.until(lambda: len(seen(tmp_path)) > 500)
+    assert seen(tmp_path)[:500] == list(range(500))
+
+
+def test_a_daemon_may_be_killed_under_a_share_and_the_link_goes_on(
+    two: Machines, tmp_path: Path
+) -> None:
+    two.start_both(tmp_path, counting(tmp_path), PLACEMENT)
+    daemon = two.daemons["beta"]
+    daemon.until(lambda: len(seen(tmp_path)) > 20)
+    before = {machine: two.node(machine, LINK).pid for machine in two.daemons}
+    for each in two.daemons.values():
+        each.kill()
+    mark = len(seen(tmp_path))
+    daemon.until(lambda: len(seen(tmp_path)) > mark + 50)
+    for each in two.daemons.values():
+        each.start()
+    assert {machine: two.node(machine, LINK).pid for machine in two.daemons} == before
+    daemon.until(lambda: two.state("alpha").links["beta"].state == "up")
+    for each in two.daemons.values():
+        with each.client() as client:
+            client.stop(two.uuid)
+    numbers = seen(tmp_path)
+    assert numbers == list(range(len(numbers)))
+
+
+def test_a_missing_working_directory_is_an_error_of_that_machine(
+    two: Machines, tmp_path: Path
+) -> None:
+    nodes = counting(tmp_path)
+    nodes[1]["deploy"] = {"machine": "beta", "working_dir": "nowhere"}
+    two.start("alpha", tmp_path, nodes, PLACEMENT)
+    with pytest.raises(ControlError) as caught:
+        two.start("beta", tmp_path, nodes, PLACEMENT)
+    assert f"no folder {tmp_path / 'nowhere'}" in str(caught.value.problems)
+
+
+def test_a_run_may_be_started_again_under_its_uuid_only_after_its_end(
+    two: Machines, tmp_path: Path
+) -> None:
+    nodes = counting(tmp_path)
+    two.start("alpha", tmp_path, nodes, PLACEMENT, hold=None)
+    with pytest.raises(ControlError) as caught:
+        two.start("alpha", tmp_path, nodes, PLACEMENT, hold=None)
+    assert caught.value.code == "exists"
+    with two.daemons["alpha"].client() as client:
+        client.stop(two.uuid)
+    two.start("alpha", tmp_path, nodes, PLACEMENT, hold=None)
+    with two.daemons["alpha"].client() as client:
+        assert [flow.uuid for flow in client.list()] == [two.uuid]
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"other": "no/name"}, "share is not valid"),
+        ({"tls": m.LinkTls(ca="/none", certificate="/none", key="/none")}, "/none cannot be read"),
+    ],
+)
+def test_a_share_that_cannot_work_is_refused(
+    changed: dict[str, Any], text: str, two: Machines, tmp_path: Path
+) -> None:
+    nodes = counting(tmp_path)
+    placement = {"source": "alpha", "sink": changed.pop("other", "beta")}
+    with pytest.raises(ControlError) as caught:
+        two.start("alpha", tmp_path, nodes, placement, **changed)
+    assert text in caught.value.message
