@@ -114,7 +114,7 @@ class Access:
             raise ControlError(
                 "refused",
                 f"the certificate of {identity.kind} `{identity.name}` expired "
-                f"{validity.days} days ago",
+                f"{'1 day' if validity.days == 1 else f'{validity.days} days'} ago",
                 _how_to_renew(certificate),
             )
         return _peer(identity.name, identity.role or "robot", certificate)
