@@ -16,7 +16,7 @@ import msgspec
 
 from dorad.control.messages import LinkTls
 from dorad.daemon.broker.broker import Broker
-from dorad.daemon.linkconfig import read_tls
+from dorad.daemon.sharelink import read_tls
 from dorad.dataflow.model import (
     LINK,
     Dataflow,
