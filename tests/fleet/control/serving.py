@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.limits import Limits
 from dorad.control.peer import Peer
 from dorad.control.server import Call, ControlServer
 from dorafleet.coordinator.access import AGENT_PATH
@@ -135,7 +136,11 @@ async def leading(
         await control.fleet.load()
         sock = socket.create_server(("127.0.0.1", 0))
         server = ControlServer(
-            control.table, version="1", methods=METHODS, accept={AGENT_PATH: control.robots.accept}
+            control.table,
+            version="1",
+            methods=METHODS,
+            limits=Limits(opening=4096),
+            accept={AGENT_PATH: control.robots.accept},
         )
         await server.serve_tcp(sock, _peer)
         stack.push_async_callback(server.close)
