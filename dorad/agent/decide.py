@@ -99,12 +99,19 @@ def take_order(record: Record | None, order: ShareSet, boot: str) -> Record:
     """Return the record after an order.
 
     Raises:
-        ControlError: with code `conflict`: the order is older than that of the record.
+        ControlError: with code `conflict`: the order is older than that of the record, or differs
+            from it under the same number.
     """
     if record is None:
         return Record(order=order, boot=boot)
     check_version(record, order.epoch, order.generation)
     if not record.same_order(order):
+        if record.version == (order.epoch, order.generation):
+            raise ControlError(
+                "conflict",
+                f"the share of {order.dataflow} here has generation {order.generation} already, "
+                "but it is another run, or its opposite",
+            )
         return Record(order=order, boot=boot, begun=record.begun)
     if record.order.hold is None:
         # A barrier that is open stays open.
@@ -215,6 +222,6 @@ def state_of(
 def _status(record: Record, run: Run) -> ShareStatus:
     if run.info.status == "stopping" or not record.order.enabled:
         return "stopping"
-    if run.ready:
+    if run.ready and record.order.hold is not None:
         return "ready"
     return "running" if run.info.status == "running" else "starting"

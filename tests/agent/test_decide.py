@@ -157,6 +157,13 @@ def test_an_older_order_is_refused(epoch, generation):
         )
 
 
+@pytest.mark.parametrize("changed", [{"enabled": False}, {"uuid": OTHER}])
+def test_another_order_under_the_same_number_is_refused(changed):
+    with pytest.raises(ControlError, match="has generation 1 already"):
+        take_order(taken(order(1)), order(1, **changed), BOOT)
+    assert take_order(taken(order(1)), order(1, epoch=2, **changed), BOOT).version == (2, 1)
+
+
 def test_a_barrier_of_another_generation_is_not_opened():
     with pytest.raises(ControlError, match="generation 1, not 2"):
         open_barrier(taken(order(1)), ShareRef(epoch=1, generation=2, dataflow="flow"))
@@ -196,6 +203,13 @@ def test_the_state_says_what_it_waits_for():
     assert (ready.status, ready.since, ready.links) == ("ready", 10.0, link)
     same = state_of(running(order(hold=20)), {UUID: run("starting", ready=True)}, "", ready, 12.0)
     assert same.since == 10.0
+
+
+def test_a_share_whose_barrier_may_open_is_not_reported_as_ready_any_more():
+    ref = ShareRef(epoch=1, generation=1, dataflow="flow")
+    opened = open_barrier(running(order(hold=20)), ref)
+    state = state_of(opened, {UUID: run("starting", ready=True)}, "", None, 9.0)
+    assert state.status == "starting"
 
 
 def test_the_state_of_a_share_that_is_yet_to_change_has_the_old_generation():
