@@ -28,7 +28,6 @@ from dorad.notify import ServiceNotifier, feed_watchdog
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from dorad.control.messages import LinkTls
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -54,7 +53,9 @@ class Service:
         # A connection of its own: many requests that are passed on must not hold up the shares.
         self._own = Daemon(socket, name)
         self._passing = Daemon(socket, name)
-        self._shares = Shares(self._store, self._own, self._tls, self._boot, self._changed.ring)
+        self._shares = Shares(
+            self._store, self._own, self._identities, self._boot, self._changed.ring
+        )
         methods = AgentMethods(
             self._identities, self._store, self._shares, self._changed, self._boot, self._attached
         )
@@ -145,9 +146,6 @@ class Service:
                 _log.debug("events of dorad: %s", error)
             self._shares.wake()
             await asyncio.sleep(backoff.next())
-
-    def _tls(self) -> LinkTls:
-        return self._identities.load().tls
 
     def _attached(self) -> None:
         self._dialer.attached()
