@@ -37,8 +37,8 @@ _log = logging.getLogger(__name__)
 class Service:
     """One agent. Runs once."""
 
-    def __init__(self, folder: Path, socket: Path | None = None) -> None:
-        """`socket` is that of dorad's control API, by default as for commands.
+    def __init__(self, folder: Path, socket: Path) -> None:
+        """`socket` is that of dorad's control API.
 
         Raises:
             ControlError: the robot is not enrolled, or the files cannot be used.

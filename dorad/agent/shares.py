@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 
 EVERY_S = 30.0
 """Time between two looks when nothing happens."""
-LINKS_EVERY_S = 2.0
-"""The same while a dataflow has links, whose state has no events."""
-STARTING_EVERY_S = 0.1
-"""The same while a share waits until it is ready."""
+ACTIVE_EVERY_S = 2.0
+"""The same while a dataflow starts, or has links, whose state has no events."""
+HELD_EVERY_S = 0.1
+"""The same while other machines may wait until a share is ready."""
 MIN_INTERVAL_S = 0.05
 
 _log = logging.getLogger(__name__)
@@ -350,12 +350,12 @@ class Shares:
 
     def _interval(self) -> float:
         now = asyncio.get_running_loop().time()
-        states = self.states.values()
+        found = [(state, self._store.records[name].order) for name, state in self.states.items()]
         shortest = EVERY_S
-        if any(state.links for state in states):
-            shortest = LINKS_EVERY_S
-        if any(state.status in ("starting", "ready") for state in states):
-            shortest = STARTING_EVERY_S
+        if any(state.links or state.status in ("starting", "ready") for state, _ in found):
+            shortest = ACTIVE_EVERY_S
+        if any(state.status == "starting" and order.hold is not None for state, order in found):
+            shortest = HELD_EVERY_S
         retries = [due - now for _, due, _ in self._retries.values()]
         return max(MIN_INTERVAL_S, min([shortest, *retries]))
 
