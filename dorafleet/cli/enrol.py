@@ -188,8 +188,7 @@ class _Enroller:
 
 
 def _sign(client: Client, robot: str, csr: str, *, again: bool) -> Certificates:
-    from dorad.control.messages.agent import Certificates
-    from dorafleet.coordinator.accessmessages import EnrolSign
+    from dorad.control.messages.agent import Certificates, EnrolSign
 
     params = EnrolSign(robot=robot, csr=csr, again=again)
     return client.call("enrol.sign", params, Certificates)
@@ -207,6 +206,7 @@ def _is_connected(client: Client, id_: str) -> bool:
 
 def _print_token(client: Client, robot: str, coordinators: Sequence[str]) -> None:
     from dorafleet.coordinator.accessmessages import EnrolRef, EnrolToken
+    from dorafleet.robot.commands import ENABLE_AGENT
 
     made = client.call("enrol.token", EnrolRef(robot=robot), EnrolToken)
     authority = base64.b64encode(ssl.PEM_cert_to_DER_cert(made.authority)).decode()
@@ -214,7 +214,8 @@ def _print_token(client: Client, robot: str, coordinators: Sequence[str]) -> Non
     words += ["--token", made.token, "--authority", authority]
     until = time.strftime("%H:%M", time.localtime(made.expires))
     click.echo(f"Run this on {robot}, once and before {until}:", err=True)
-    click.echo(shlex.join(words))
+    start = ("sudo", *ENABLE_AGENT)
+    click.echo(f"{shlex.join(words)} && {shlex.join(start)}")
 
 
 def _address(cluster: Cluster, port: int | None) -> str:

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, NoReturn
 
 from dorad import __version__
+from dorad.control.choosing import AUTHORITY, TOKEN
 from dorad.control.errors import ControlError
 from dorad.control.limits import Limits
 from dorad.control.server import ControlServer
@@ -22,9 +23,10 @@ from dorafleet.coordinator.authority import check_authority, claim_authority
 from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.desired import DesiredState
 from dorafleet.coordinator.enrolling import Enrolling
+from dorafleet.coordinator.gate import Gate
 from dorafleet.coordinator.grants import Grants
 from dorafleet.coordinator.handlers import Handlers
-from dorafleet.coordinator.listening import AUTHORITY, bind, make_context, reachable_at
+from dorafleet.coordinator.listening import bind, make_context, reachable_at
 from dorafleet.coordinator.messages import METHODS, CoordinatorStatus
 from dorafleet.coordinator.roles import guarded
 from dorafleet.coordinator.token import make_token
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
     from dorafleet.inventory.model import Machine
     from dorafleet.store.model import Store, Term
 
-TOKEN, CA = "token", "ca"
+CA = "ca"
+"""The folder of the fleet's authority."""
 
 HISTORY = 10_000
 """Revisions whose changes a watch can still get."""
@@ -114,7 +117,8 @@ class Coordinator:
             notifier = ServiceNotifier()
             stack.callback(notifier.close)
             token = make_token(self._folder / TOKEN)
-            sock = bind(self._listen.address, self._listen.port)
+            gate = Gate()
+            sock = bind(self._listen.address, self._listen.port, gate)
             stack.callback(sock.close)
             store = await self._open_store()
             stack.push_async_callback(store.close)
@@ -138,8 +142,8 @@ class Coordinator:
             writer = Writer(store, term)
             grants = Grants(store, writer)
             await grants.load()
-            access = Access(grants, token, ids)
-            enrolling = Enrolling(grants, access, writer, authority, ids)
+            access = Access(grants, token, ids, gate.admit)
+            enrolling = Enrolling(grants, access, writer, authority, ids, tls=self._listen.tls)
             control = FleetControl(
                 store,
                 writer,

@@ -93,6 +93,11 @@ class Fleet:
         call = Call(1, method, Peer(0, os.getuid(), os.getgid(), name="ann"), "test 1")
         return await self._table[method](call, m.Nothing() if params is None else params)
 
+    def stream(self, method: str, params: m.Struct) -> Any:
+        """Open a stream like a client."""
+        call = Call(1, method, Peer(0, os.getuid(), os.getgid(), name="ann"), "test 1")
+        return self._table[method](call, params)
+
     async def start(self, descriptor: dict[str, Any] = TALK, **options: Any) -> m.Started:
         given = {"name": "talk", "path": "/srv/talk.yml", **options}
         started = await self.call("dataflow.start", m.Start(descriptor=descriptor, **given))
