@@ -55,7 +55,7 @@ class Operator:
             timeout=DEADLINE_S,
         )
         assert done.returncode == 0, done.stderr
-        words = shlex.split(done.stdout)
+        words = shlex.split(done.stdout.partition("&&")[0])
         assert words[:3] == ["sudo", "dorad-agent", "join"]
         return words[2:]
 
