@@ -120,6 +120,8 @@ class AgentStatus(msgspec.Struct, frozen=True):
 
     version: str
     pid: int
+    ticks: int
+    """When the process started, in clock ticks from boot: its pid may be reused."""
     robot: str
     started_at: float
     connection: Connected

@@ -24,6 +24,7 @@ from dorad.agent.store import ShareStore
 from dorad.bell import Bell
 from dorad.control.errors import ControlError
 from dorad.notify import ServiceNotifier, feed_watchdog
+from dorad.procinfo import start_time
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -63,6 +64,7 @@ class Service:
             self._identities, handlers(methods, self._passing), self._changed.ring
         )
         self._started_at = time.time()
+        self._ticks = start_time(os.getpid()) or 0
         self._ending = asyncio.Event()
 
     async def run(self) -> int:
@@ -105,6 +107,7 @@ class Service:
         return AgentStatus(
             version=__version__,
             pid=os.getpid(),
+            ticks=self._ticks,
             robot=self._robot,
             started_at=self._started_at,
             connection=self._dialer.status,

@@ -128,3 +128,19 @@ async def test_the_service_ends_when_the_robot_leaves_its_fleet(folder):
         await until(lambda: agent.process.poll() is not None)
         assert "this robot is not enrolled" in agent.log
         await control.close()
+
+
+async def test_only_one_agent_runs_in_a_folder(folder):
+    async with robot(folder) as (coordinator, agent, _):
+        control = await coordinator.attach()
+        second = await asyncio.to_thread(agent.command, "run")
+        assert second.returncode == 1
+        assert "already runs" in second.stderr
+        shown = await asyncio.to_thread(agent.command, "status", "--json")
+        assert shown.returncode == 0
+        assert json.loads(shown.stdout)["pid"] == agent.process.pid
+        agent.kill()
+        gone = await asyncio.to_thread(agent.command, "status")
+        assert gone.returncode == 1
+        assert "no dorad-agent runs" in gone.stderr
+        await control.close()
