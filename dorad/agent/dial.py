@@ -47,8 +47,8 @@ PING_S = 5.0
 """Seconds between two pings, and for the answer."""
 CHECK_S = 2.0
 """Seconds for the answer to a ping after the network has changed."""
-REFUSED_S = 60.0
-"""Mean seconds until a coordinator that has refused this robot is tried again."""
+REFUSED_S, LONG_REFUSED_S = 5.0, 60.0
+"""Maximum seconds until a coordinator that has refused this robot is tried again; they double."""
 
 LIMITS = Limits(calls=256, streams=256, hello=10.0)
 """A coordinator passes on what all its clients ask for."""
@@ -91,7 +91,7 @@ class Dialer:
                 following.cancel()
 
     async def _dial(self) -> ControlError:
-        backoff = Backoff()
+        quick, slow = Backoff(), Backoff(first=REFUSED_S, longest=LONG_REFUSED_S)
         while True:
             self._version = self._identities.version
             try:
@@ -103,15 +103,14 @@ class Dialer:
                 refused = await self._try(identity, host, port) or refused
                 if self._attached:
                     # The first coordinator in the list is the preferred one.
-                    backoff, refused = Backoff(), False
+                    quick, refused = Backoff(), False
+                    slow = Backoff(first=REFUSED_S, longest=LONG_REFUSED_S)
                     break
-            if refused:
-                backoff = Backoff(first=REFUSED_S, longest=2 * REFUSED_S)
             self._now.clear()
             try:
-                async with asyncio.timeout(backoff.next()):
+                async with asyncio.timeout((slow if refused else quick).next()):
                     await self._now.wait()
-                backoff = Backoff()
+                quick = Backoff()
             except TimeoutError:
                 continue
 
@@ -187,7 +186,11 @@ class Dialer:
             raise ControlError("unavailable", f"it does not speak WebSocket: {error}") from None
 
     async def _serve(self, connection: ClientConnection) -> None:
-        found = check_coordinator(connection.transport.get_extra_info("ssl_object"))
+        try:
+            found = check_coordinator(connection.transport.get_extra_info("ssl_object"))
+        except ControlError as error:
+            # That is not our coordinator, which may be back at any time.
+            raise ControlError("unavailable", error.message) from None
         peer = Peer(0, -1, -1, name=f"coordinator {found.name}", role="admin")
         session = ClientSession(
             connection,

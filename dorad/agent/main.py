@@ -25,8 +25,8 @@ EPILOG = """\b
 Examples:
   dorad-agent                  follow the coordinator of this robot's fleet
   dorad-agent status           show whether it is connected, and what runs here
-  dorad-agent join 192.0.2.1 --robot arm1 --token TOKEN --fingerprint SHA256
-                               enrol this robot with a token of `dorafleet enrol --token`
+  dorad-agent join 192.0.2.1 --robot arm1 --token TOKEN --authority BASE64
+                               enrol this robot; `dorafleet enrol --token` prints the command
 
 \b
 Usually `dorafleet enrol` enrols a robot over SSH: it runs `enrol` and `certify` there.
@@ -123,6 +123,47 @@ def certify(folder: Path, *, replace: bool) -> None:
         raise click.ClickException(f"this is not the answer to a request: {error}") from error
     identity = _identities(folder).enrol(enrolment, replace=replace)
     click.echo(f"this robot is {identity.robot}", err=True)
+
+
+@command.command(
+    context_settings=CONTEXT,
+    epilog="""\b
+Example:
+  dorad-agent join 192.0.2.1 --robot arm1 --token TOKEN --authority BASE64
+""",
+)
+@click.argument("coordinators", nargs=-1, required=True, metavar="COORDINATOR...")
+@click.option("--robot", required=True, help="Id of this robot in the cluster file.")
+@click.option(
+    "--token",
+    required=True,
+    envvar="DORAD_AGENT_TOKEN",
+    help="Good for one enrolment; `-` reads it from stdin.",
+)
+@click.option("--authority", required=True, help="Certificate of the fleet's authority in base64.")
+@click.option("--replace", is_flag=True, help="Also if this robot is enrolled already.")
+@click.pass_obj
+def join(
+    folder: Path,
+    *,
+    coordinators: tuple[str, ...],
+    robot: str,
+    token: str,
+    authority: str,
+    replace: bool,
+) -> None:
+    """Enrol this robot with a token, which `dorafleet enrol --token` prints with this command."""
+    from dorad.agent import join as joining
+
+    if token == "-":  # noqa: S105 - stands for stdin
+        token = sys.stdin.readline(MAX_INPUT).strip()
+    identities = _identities(folder)
+    pem = joining.authority_of(authority)
+    identity = joining.join(identities, robot, coordinators, token, pem, replace=replace)
+    click.echo(
+        f"this robot is {identity.robot}; `systemctl enable --now dorad-agent` starts the agent",
+        err=True,
+    )
 
 
 @command.command(

@@ -21,9 +21,10 @@ MAX_BYTES = 64 << 20
 """Maximum size of all shares together."""
 
 _SCHEMA = 1
+_BUSY_MS = 2000
 _TABLES = """
-CREATE TABLE share (dataflow TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE memory (id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, audit TEXT NOT NULL);
+CREATE TABLE share (dataflow TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE memory (id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, audit TEXT NOT NULL) STRICT;
 """
 
 _log = logging.getLogger(__name__)
@@ -42,18 +43,18 @@ class ShareStore:
         """What was wrong with the file."""
         self._path = path
         self._sizes: dict[str, int] = {}
+        self.records: dict[str, Record] = {}
+        """By the name of the dataflow."""
         self.epoch = 0
         """Of the last coordinator that was obeyed."""
         self.audit = ""
         """The head of the audit that it told; empty if none did."""
         try:
             try:
-                self._db = _open(path)
-                self.records = self._load()
+                self._open()
             except (apsw.CorruptError, apsw.NotADBError, msgspec.DecodeError) as error:
                 self._set_aside(error)
-                self._db = _open(path)
-                self.records = {}
+                self._open()
         except (apsw.Error, OSError) as error:
             raise ControlError("refused", f"{path} cannot be used: {error}") from None
 
@@ -104,45 +105,45 @@ class ShareStore:
                 "see `df` and the journal",
             ) from None
 
-    def _load(self) -> dict[str, Record]:
+    def _open(self) -> None:
+        """Open the file and read all of it."""
+        self._db = apsw.Connection(str(self._path))
+        try:
+            self._db.set_busy_timeout(_BUSY_MS)
+            version = self._db.execute("PRAGMA user_version").get
+            if version not in (0, _SCHEMA):
+                raise ControlError(
+                    "version",
+                    f"{self._path} has version {version}, this dorad-agent knows {_SCHEMA}",
+                    "install the newer dorad again",
+                )
+            self._db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
+            if version == 0:
+                with self._db:
+                    self._db.execute(f"{_TABLES} PRAGMA user_version = {_SCHEMA}")
+            self._load()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _load(self) -> None:
         for epoch, audit in self._db.execute("SELECT epoch, audit FROM memory"):
             assert isinstance(epoch, int)
             assert isinstance(audit, str)
             self.epoch, self.audit = epoch, audit
-        records = {}
         for name, content in self._db.execute("SELECT dataflow, record FROM share"):
-            assert isinstance(content, bytes)
             assert isinstance(name, str)
-            records[name] = msgspec.json.decode(content, type=Record)
+            assert isinstance(content, bytes)
+            self.records[name] = msgspec.json.decode(content, type=Record)
             self._sizes[name] = len(content)
-        return records
 
     def _set_aside(self, why: Exception) -> None:
         kept = self._path.with_name(f"{self._path.name}.damaged.{int(time.time())}")
         self.notice = f"{self._path} was damaged ({why}); it is kept as {kept.name}"
         _log.error("%s", self.notice)
-        self._sizes.clear()
         self._path.rename(kept)
         for part in ("-wal", "-shm"):
             Path(f"{self._path}{part}").unlink(missing_ok=True)
-
-
-def _open(path: Path) -> apsw.Connection:
-    database = apsw.Connection(str(path))
-    try:
-        database.set_busy_timeout(2000)
-        database.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
-        version = database.execute("PRAGMA user_version").get
-        if version == 0:
-            with database:
-                database.execute(f"{_TABLES} PRAGMA user_version = {_SCHEMA}")
-        elif version != _SCHEMA:
-            raise ControlError(
-                "version",
-                f"{path} has version {version}, this dorad-agent knows {_SCHEMA}",
-                "install the newer dorad again",
-            )
-    except BaseException:
-        database.close()
-        raise
-    return database
+        self._sizes.clear()
+        self.records.clear()
+        self.epoch, self.audit = 0, ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dorad.ownlog import LEVELS
 from dorad.problems import ProblemError
-from dorad.realtime.settings import RealtimeSettings
+from dorad.realtime.own import RealtimeSettings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -61,6 +61,7 @@ class DeployKeys(TypedDict, total=False):
     distribute: Literal["local", "scp", "http"]
     needs: AmountKeys
     avoid: AvoidKeys
+    failover: bool
 
 
 Inputs: TypeAlias = Mapping[str, Union[str, "Output", InputKeys]]

@@ -19,7 +19,7 @@ from dorad.dataflow.support import unsupported
 from dorad.dataflow.topology import changes
 from dorad.dataflow.types.strict import change_problems
 from dorafleet.coordinator.asking import ask
-from dorafleet.coordinator.fleet import checked, dataflow_of
+from dorafleet.coordinator.fleet import checked
 from dorafleet.coordinator.folding import info_of, is_at_barrier, state_of
 from dorafleet.coordinator.reconcile import still_running
 from dorafleet.coordinator.records import Options, Record
@@ -258,11 +258,16 @@ class DataflowMethods:
         seconds = (0.0 if params.force else grace * 1.5) + END_SLACK_S
 
         def reached() -> bool:
-            if not self._now(found).running:
+            record = self._now(found)
+            if not record.running:
                 return True
             # Nothing is gained by waiting for robots that cannot be reached.
-            awaited = self._awaited(self._now(found))
-            return bool(awaited) and awaited <= self._robots.unreachable(awaited).keys()
+            awaited = self._awaited(record)
+            return (
+                bool(awaited)
+                and not record.force
+                and awaited <= self._robots.unreachable(awaited).keys()
+            )
 
         await self._fleet.bell.until(reached, seconds)
         record = self._now(found)
@@ -295,7 +300,7 @@ class DataflowMethods:
         self._restarting.add(old.key)
         try:
             old = await self._stop(call, old, params)
-            dataflow = dataflow_of(old)
+            dataflow = self._fleet.dataflow(old)
             new = await self._start(
                 call,
                 dataflow,
@@ -308,7 +313,9 @@ class DataflowMethods:
             )
         finally:
             self._restarting.discard(old.key)
-        return m.Restarted(old=old.uuid, new=new.uuid, name=new.name, changes=changes_of(old))
+        return m.Restarted(
+            old=old.uuid, new=new.uuid, name=new.name, changes=changes_of(self._fleet, old)
+        )
 
     async def list_all(self, _call: Call, _params: m.Nothing) -> m.DataflowList:
         """List all dataflows, the oldest first."""
@@ -334,7 +341,7 @@ class DataflowMethods:
             descriptor=record.descriptor,
             path=record.path,
             log_dir="",
-            changes=changes_of(record),
+            changes=changes_of(self._fleet, record),
             placement=record.placement,
             pending=record.pending,
         )
@@ -359,11 +366,11 @@ class DataflowMethods:
         return (await self._listed([record])).dataflows[0]
 
 
-def changes_of(record: Record) -> list[str]:
+def changes_of(fleet: Fleet, record: Record) -> list[str]:
     """Return the differences between a dataflow and the file it was started from, in lines."""
     if record.original == record.descriptor:
         return []
-    return changes(checked(record.original, record.path), dataflow_of(record))
+    return changes(checked(record.original, record.path), fleet.dataflow(record))
 
 
 def _check_start(params: m.Start) -> None:

@@ -15,13 +15,13 @@ from dorafleet.coordinator.records import (
     DATAFLOWS,
     DESIRED,
     LABELS,
-    RESTORED,
     Record,
     Restored,
     Wanted,
     desired_key,
     puts_for,
 )
+from dorafleet.store.backup import RESTORED
 from dorafleet.store.errors import Code, StoreError
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class Fleet:
         self._records: dict[str, Record] = {}
         self._wanted: dict[str, dict[str, Wanted]] = {}
         self._labels: dict[str, dict[str, str | None]] = {}
+        self._parsed: dict[str, tuple[str, int, Dataflow]] = {}
+        """The last dataflow of each key, with its UUID and generation."""
 
     async def load(self) -> None:
         """Read everything from the store. Raises StoreError or AuditError."""
@@ -103,6 +105,14 @@ class Fleet:
     def get(self, key: str) -> Record | None:
         """Return the dataflow with this key, or None."""
         return self._records.get(key)
+
+    def dataflow(self, record: Record) -> Dataflow:
+        """Return the checked dataflow of a record. Raises DataflowError."""
+        known = self._parsed.get(record.key)
+        if known is None or known[:2] != (record.uuid, record.generation):
+            parsed = checked(record.descriptor, record.path)
+            known = self._parsed[record.key] = (record.uuid, record.generation, parsed)
+        return known[2]
 
     def wanted(self, robot: str) -> dict[str, Wanted]:
         """Return what shall run on a robot, by dataflow, without what belongs to releases."""
@@ -166,6 +176,7 @@ class Fleet:
                 ],
             )
             del self._records[record.key]
+            self._parsed.pop(record.key, None)
             for robot in robots:
                 del self._wanted[robot][record.key]
         self.bell.ring()
@@ -197,11 +208,6 @@ class Fleet:
                 await self.load()
             raise
         _log.debug("revision %d: %s", self._revision, audited["action"])
-
-
-def dataflow_of(record: Record) -> Dataflow:
-    """Return the checked dataflow of a record. Raises DataflowError."""
-    return checked(record.descriptor, record.path)
 
 
 def checked(descriptor: Mapping[str, Any], path: str) -> Dataflow:

@@ -14,7 +14,6 @@ import msgspec
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.dataflow.nearest import did_you_mean
-from dorafleet.coordinator.fleet import dataflow_of
 from dorafleet.coordinator.streams import merged
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class LogMethods:
         """Return the machines to ask, each with the nodes to ask for; none means all."""
         if not wanted:
             return {robot: [] for robot in record.robots}
-        known = [node.id for node in dataflow_of(record).nodes]
+        known = [node.id for node in self._fleet.dataflow(record).nodes]
         chosen: dict[str, list[str]] = {}
         for node in wanted:
             if node == DAEMON:

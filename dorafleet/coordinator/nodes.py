@@ -16,7 +16,6 @@ from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.asking import ask
 from dorafleet.coordinator.dataflows import changes_of, check_runnable
-from dorafleet.coordinator.fleet import dataflow_of
 from dorafleet.coordinator.folding import pending_nodes, status_of
 from dorafleet.coordinator.reconcile import current
 from dorafleet.coordinator.requirements import problems_of
@@ -102,7 +101,7 @@ class NodeMethods:
         """Describe one node."""
         record, node, robot = self._find(params.dataflow, params.node)
         detail = await self._forward(record, robot, "node.info", params, m.NodeDetail)
-        dataflow = dataflow_of(record)
+        dataflow = self._fleet.dataflow(record)
         # On its machine, what comes from other machines comes from the link.
         return msgspec.structs.replace(
             detail,
@@ -195,7 +194,7 @@ class NodeMethods:
     def _find(self, dataflow: str | None, id_: str) -> tuple[Record, NodeSpec, str]:
         """Return a node with its dataflow and its robot. Raises ControlError."""
         record = self._fleet.find(dataflow)
-        flow = dataflow_of(record)
+        flow = self._fleet.dataflow(record)
         try:
             node = flow.node(id_)
         except KeyError:
@@ -237,7 +236,7 @@ class NodeMethods:
         await self._until_running(found)
         async with self._fleet.writer.changing:
             before = self._running(found)
-            after = change(dataflow_of(before))
+            after = change(self._fleet.dataflow(before))
             check_runnable(after)
             if problems := problems_of(after, self._planner.candidates()):
                 raise DataflowError(problems)
@@ -262,7 +261,7 @@ class NodeMethods:
         seconds = (time_allowed(params, CHANGE_S) or CHANGE_S) - MAX_START_WAIT_S
         await self._until_carried_out(call, before, record, max(CHANGE_S, seconds))
         self._event_bus.publish(record.uuid, "topology-changed", node, text)
-        return m.Changed(uuid=record.uuid, changes=changes_of(record))
+        return m.Changed(uuid=record.uuid, changes=changes_of(self._fleet, record))
 
     async def _until_running(self, found: Record) -> None:
         """Wait until a dataflow that is being started runs. Raises ControlError."""

@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dorafleet.coordinator.fleet import dataflow_of
 from dorafleet.coordinator.placement import Candidate, Requirements, Rule, place
 from dorafleet.coordinator.records import labels_of
 from dorafleet.coordinator.requirements import requirements_of
 from dorafleet.coordinator.shares import check_reachable, ports_for
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from dorad.dataflow.model import Dataflow
     from dorad.dataflow.settings import Amounts
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.placement import Decision
+    from dorafleet.coordinator.records import Record
     from dorafleet.coordinator.robots import Robot, Robots
 
 
@@ -61,7 +62,7 @@ class Planner:
         stay: Mapping[str, str],
         ports: Mapping[str, int],
         *,
-        leave: Collection[str] = (),
+        leave: AbstractSet[str] = frozenset(),
     ) -> Plan:
         """Return where the nodes of a dataflow go; those in `stay` keep their machine.
 
@@ -95,12 +96,39 @@ class Planner:
             every,
         )
 
+    def replan(self, record: Record, lost: AbstractSet[str]) -> Plan | None:
+        """Return where the nodes of a running dataflow go now; None if nothing changes.
+
+        Pending nodes go where a machine takes them meanwhile. Those with `failover` leave machines
+        in `lost`. All others stay.
+        """
+        if not record.pending and not lost & record.ports.keys():
+            return None
+        dataflow = self._fleet.dataflow(record)
+        moving = {
+            node.id
+            for node in dataflow.nodes
+            if (deploy := node.deploy or dataflow.deploy) is not None
+            and deploy.failover
+            and record.placement.get(node.id) in lost
+        }
+        if not record.pending and not moving:
+            return None
+        stay = {node: robot for node, robot in record.placement.items() if node not in moving}
+        plan = self.plan(dataflow, record.key, stay, record.ports, leave=lost)
+        # A node that nobody else takes stays: its machine may come back.
+        placement = {**{node: record.placement[node] for node in moving}, **plan.placement}
+        if placement == record.placement:
+            return None
+        pending = {node: why for node, why in plan.pending.items() if node not in moving}
+        return replace(plan, placement=placement, pending=pending)
+
     def _others(self, key: str) -> Iterator[tuple[Requirements, str]]:
         """Yield the nodes of other dataflows that run, under ids of their own."""
         for record in self._fleet.running:
             if record.key == key:
                 continue
-            for node in requirements_of(dataflow_of(record)):
+            for node in requirements_of(self._fleet.dataflow(record)):
                 machine = record.placement.get(node.id)
                 if machine is not None:
                     id_ = f"{record.key}:{node.id}"

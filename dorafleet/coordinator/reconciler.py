@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 EVERY_S = 30.0
 """Seconds between two passes over everything."""
 
+FAILOVER_S = 60.0
+"""Seconds without a robot after which its nodes with `deploy.failover` move to others."""
+
+REPLAN_S = 1.0
+"""Minimum seconds between two tries to place nodes."""
+
 RETRY_S = 1.0
 MAX_RETRY_S = 30.0
 
@@ -68,6 +74,7 @@ class Reconciler:
         self._failures: dict[str, int] = {}
         self._starting: dict[str, float] = {}
         """When a start was first seen, by its UUID, on the monotonic clock."""
+        self._replanned = 0.0
 
     def mark(self, *robots: str) -> None:
         """Look at these robots soon."""
@@ -99,6 +106,8 @@ class Reconciler:
             for record in self._fleet.running
             if record.uuid in self._starting
         ]
+        if any(record.pending for record in self._fleet.running):
+            ends.append(REPLAN_S)
         return max(0.05, min([EVERY_S, *(end for end in ends if end > 0)]))
 
     async def _converge(self, id_: str) -> None:
@@ -193,9 +202,15 @@ class Reconciler:
         running = self._fleet.running
         starting = {record.uuid for record in running if not record.opened and record.enabled}
         self._starting = {uuid: self._starting.get(uuid, time.monotonic()) for uuid in starting}
+        lost = self._robots.away(FAILOVER_S)
+        replans = time.monotonic() - self._replanned >= REPLAN_S
+        if replans:
+            self._replanned = time.monotonic()
         for record in running:
             try:
                 await self._settle(record)
+                if replans and (record.pending or lost & record.ports.keys()):
+                    await self._replan(record.key, lost)
             except ProblemError as error:
                 _log.warning("dataflow `%s`: %s", record.key, error)
 
@@ -207,6 +222,33 @@ class Reconciler:
             if found is None or (verdict := self._judge(found)) is None:
                 return
             await self._follow(found, verdict)
+
+    async def _replan(self, key: str, lost: set[str]) -> None:
+        """Place pending nodes, and those that shall leave lost robots."""
+        async with self._fleet.writer.changing:
+            record = self._fleet.get(key)
+            if record is None or not (record.running and record.enabled and record.opened):
+                return
+            plan = self._planner.replan(record, lost)
+            if plan is None:
+                return
+            moved = {
+                node: robot
+                for node, robot in plan.placement.items()
+                if record.placement.get(node) != robot
+            }
+            _log.info("dataflow `%s`: nodes go to machines: %s", key, moved)
+            placed = msgspec.structs.replace(
+                record,
+                placement=plan.placement,
+                pending=plan.pending,
+                ports=plan.ports,
+                generation=self._fleet.next_generation,
+            )
+            await self._fleet.put(placed, _ACTOR, "dataflow.place", moved=moved)
+        for node, robot in moved.items():
+            self._event_bus.publish(record.uuid, "node-placed", node, f"on {robot}", robot=robot)
+        self.mark(*placed.robots)
 
     def _judge(self, record: Record) -> Verdict | None:
         refused = self._robots.refused(record.key, record.robots, record.generation)

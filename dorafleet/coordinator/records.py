@@ -15,9 +15,6 @@ DATAFLOWS = "dataflow/"
 DESIRED = "desired/"
 LABELS = "labels/"
 
-RESTORED = "restored"
-"""The key that a restore leaves: the revision of the backup, and the one it continued from."""
-
 
 class Options(msgspec.Struct, frozen=True):
     """The options that a dataflow was started with."""

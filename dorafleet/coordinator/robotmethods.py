@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
 from dorad.dataflow.errors import TextError
+from dorafleet.coordinator.adopting import Conflicts
 from dorafleet.coordinator.messages import Robot as RobotMessage
 from dorafleet.coordinator.messages import RobotList
 from dorafleet.coordinator.writing import actor_of
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
     from dorad.control.messages import Nothing
     from dorad.control.server import Call, Handler
     from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.coordinator.messages import RobotLabel
+    from dorafleet.coordinator.messages import RobotLabel, RobotRef
     from dorafleet.coordinator.planning import Planner
     from dorafleet.coordinator.reconciler import Reconciler
     from dorafleet.coordinator.robots import Robot, Robots
 
 MAX_LABELS = 100
+
+SETTLED_S = 5.0
+"""Seconds that a robot has to settle before its state is returned."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +42,17 @@ class RobotMethods:
         self._robots = robots
         self._planner = planner
         self._reconciler = reconciler
+        self._conflicts = Conflicts(fleet, robots)
 
     @property
     def table(self) -> Mapping[str, Handler]:
         """The handler of each method."""
-        return {"robot.list": self.list_all, "robot.label": self.label}
+        return {
+            "robot.list": self.list_all,
+            "robot.label": self.label,
+            "robot.adopt": self.adopt,
+            "robot.resume": self.resume,
+        }
 
     async def list_all(self, _call: Call, _params: Nothing) -> RobotList:
         """List all robots, in the order of the cluster file."""
@@ -65,6 +75,31 @@ class RobotMethods:
                 raise ControlError("refused", f"a robot has at most {MAX_LABELS} labels")
             await self._fleet.set_labels(robot.id, changed, actor_of(call))
         self._reconciler.mark(robot.id)
+        return self._message(robot)
+
+    async def adopt(self, call: Call, params: RobotRef) -> RobotMessage:
+        """Take over what a paused robot has."""
+        robot = self._conflicting(params.robot)
+        self._reconciler.mark(*await self._conflicts.adopt(robot, actor_of(call)))
+        return await self._after(robot)
+
+    async def resume(self, call: Call, params: RobotRef) -> RobotMessage:
+        """Make a paused robot do what the store says."""
+        robot = self._conflicting(params.robot)
+        self._reconciler.mark(*await self._conflicts.resume(robot, actor_of(call)))
+        return await self._after(robot)
+
+    def _conflicting(self, id_: str) -> Robot:
+        """Return a connected robot that is paused. Raises ControlError."""
+        robot = self._robots.get(id_)
+        self._robots.client(id_)
+        if not robot.conflicts:
+            raise ControlError("refused", f"robot `{id_}` has no conflict with the store")
+        return robot
+
+    async def _after(self, robot: Robot) -> RobotMessage:
+        """Return the robot once its conflicts are gone, or soon."""
+        await self._fleet.bell.until(lambda: not robot.conflicts, SETTLED_S)
         return self._message(robot)
 
     def _message(self, robot: Robot) -> RobotMessage:

@@ -94,6 +94,8 @@ class Robot:
     reason: str = ""
     """Why it is not connected."""
     was_refused: bool = False
+    away_since: float | None = field(default_factory=time.monotonic)
+    """Since when it cannot be reached, on the monotonic clock; None while it can."""
     audit: str = ""
     """How the audit contradicts the one that it knows."""
 
@@ -203,6 +205,15 @@ class Robots:
             if robot.client and dataflow not in robot.shares and dataflow not in robot.sending
         }
 
+    def away(self, seconds: float) -> set[str]:
+        """Return the robots that could not be reached for so long."""
+        now = time.monotonic()
+        return {
+            robot.id
+            for robot in self._robots.values()
+            if robot.away_since is not None and now - robot.away_since >= seconds
+        }
+
     async def call(self, id_: str, method: str, params: Struct, kind: type[R]) -> R:
         """Call a method of a robot. Raises ControlError, also if it is not connected."""
         return await self.client(id_).call(method, params, kind)
@@ -253,6 +264,7 @@ class Robots:
             if robot.client is client:
                 _log.info("robot `%s` is unreachable: %s", robot.id, reason)
                 robot.client, robot.reason = None, reason
+                robot.away_since = time.monotonic()
                 self._on_change(robot)
             await client.close()
 
@@ -268,7 +280,7 @@ class Robots:
     async def _replace(self, robot: Robot, client: AsyncClient, attached: Attached) -> None:
         """Make a connection the one of its robot; the last one wins."""
         before, earlier = robot.client, robot.attached
-        robot.client, robot.attached = client, attached
+        robot.client, robot.attached, robot.away_since = client, attached, None
         robot.shares = {share.dataflow: share for share in attached.shares}
         robot.reason, robot.was_refused, robot.daemon = "", False, ""
         self._saw(robot, attached.time)

@@ -12,7 +12,6 @@ from dorad.control.errors import ControlError
 from dorad.control.wiring import topics
 from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.asking import ask
-from dorafleet.coordinator.fleet import dataflow_of
 from dorafleet.coordinator.folding import pending_nodes
 from dorafleet.coordinator.streams import merged
 
@@ -77,7 +76,7 @@ class TopicMethods:
     async def list_all(self, _call: Call, params: m.Ref) -> m.TopicList:
         """List the topics of a dataflow and their subscribers."""
         record = self._fleet.find(params.dataflow, ended_too=True)
-        return m.TopicList(dataflow=record.uuid, topics=topics(dataflow_of(record)))
+        return m.TopicList(dataflow=record.uuid, topics=topics(self._fleet.dataflow(record)))
 
     async def watch(self, _call: Call, params: m.TopicWatch) -> AsyncIterator[m.TopicRates]:
         """Yield the rates of topics once a second, measured on their machines."""
@@ -129,7 +128,7 @@ class TopicMethods:
 
     def _chosen(self, record: Record, wanted: list[str]) -> dict[str, list[str]]:
         """Return the topics with these names, or all without any, by machine."""
-        known = [f"{each.node}/{each.output}" for each in topics(dataflow_of(record))]
+        known = [f"{each.node}/{each.output}" for each in topics(self._fleet.dataflow(record))]
         if not wanted and not known:
             raise ControlError("not-found", "the dataflow has no outputs")
         chosen: dict[str, list[str]] = {}

@@ -17,10 +17,18 @@ from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REPLY
 from dorad.control.messages import METHODS
-from dorad.control.messages.agent import AGENT_METHODS, AgentReport, AgentWatch, Attach, Attached
+from dorad.control.messages.agent import (
+    AGENT_METHODS,
+    AgentReport,
+    AgentWatch,
+    Attach,
+    Attached,
+    ShareState,
+)
 from dorad.control.target import Accepted
 from dorad.control.tls import Identity, server_context
 from dorafleet.ca.authority import open_authority
+from tests.agent.fakedorad import FakeDorad
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
@@ -29,7 +37,7 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.server import Server, ServerConnection
 
-    from dorad.control.messages.agent import ShareState
+    from dorad.control.messages.agent import ShareSet
     from dorafleet.ca.authority import Authority
 
 DEADLINE_S = 30.0
@@ -260,3 +268,20 @@ async def fleet(folder: Path, socket: Path) -> AsyncIterator[tuple[Coordinator, 
     finally:
         agent.clear()
         await coordinator.stop()
+
+
+@asynccontextmanager
+async def robot(folder: Path) -> AsyncIterator[tuple[Coordinator, Agent, FakeDorad]]:
+    """Yield a fleet whose robot has a daemon of the test."""
+    dorad = FakeDorad(folder / "dorad.sock")
+    await dorad.start()
+    try:
+        async with fleet(folder, dorad.path) as (coordinator, agent):
+            yield coordinator, agent, dorad
+    finally:
+        await dorad.stop()
+
+
+async def send(control: Control, order: ShareSet) -> ShareState:
+    """Send an order; return the answer."""
+    return await control.client.call("share.set", order, ShareState)

@@ -3,49 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import ShareRef, ShareState
-from tests.agent.fakedorad import FakeDorad
-from tests.agent.fleet import fleet
+from tests.agent.fleet import robot, send
 from tests.agent.orders import NODE, UUID, order
 from tests.harness.waiting import until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from tests.agent.fleet import Agent, Control, Coordinator
-
-
-@pytest.fixture
-def folder():
-    # Short, because sockets go into it.
-    path = Path(tempfile.mkdtemp(prefix="da-", dir="/tmp"))
-    yield path
-    shutil.rmtree(path)
-
-
-@asynccontextmanager
-async def robot(folder: Path) -> AsyncIterator[tuple[Coordinator, Agent, FakeDorad]]:
-    dorad = FakeDorad(folder / "dorad.sock")
-    await dorad.start()
-    try:
-        async with fleet(folder, dorad.path) as (coordinator, agent):
-            yield coordinator, agent, dorad
-    finally:
-        await dorad.stop()
-
-
-async def send(control: Control, asked) -> ShareState:
-    return await control.client.call("share.set", asked, ShareState)
 
 
 async def test_a_share_is_started_held_opened_and_stopped(folder):

@@ -14,6 +14,7 @@ from typing import Any
 
 from dorad.daemon.broker.broker import HELLO_DEADLINE_S, Broker
 from dorad.dataflow.model import Dataflow
+from dorad.link.reports import Happened, Status
 from dorad.node.protocol import VERSION
 from tests.daemon.flows import dataflow, node
 from tests.harness.waiting import until
@@ -46,6 +47,11 @@ class EventRecorder:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, ...]] = []
+        self.reports: list[Status | Happened] = []
+        """Of the link process."""
+
+    def on_link(self, report: Status | Happened) -> None:
+        self.reports.append(report)
 
     def on_connected(self, node_id: str, pid: int) -> None:
         self.events.append(("connected", node_id))
@@ -74,6 +80,7 @@ class Stage:
         self.broker = broker
         self.path = path
         self.events = events.events
+        self.reports = events.reports
 
     def received(self, node_id: str) -> int:
         """Return the number of messages a node has received."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
 import subprocess
@@ -12,8 +11,11 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dorad.dataflow.model import NodeSpec, QueuePolicy
-from dorad.launch.helper import LINK
+import msgspec
+
+from dorad.control.messages import LinkTls
+from dorad.daemon.linkconfig import read_tls
+from dorad.dataflow.model import LINK, NodeSpec, QueuePolicy
 from dorad.node.attach import CONFIG
 from tests.daemon.clients import Program, Stage, stage
 from tests.daemon.flows import dataflow, node
@@ -69,43 +71,38 @@ class Link:
     """The link process of one machine."""
 
     def __init__(self, on: Stage, config: dict[str, Any]) -> None:
-        self.reports: list[dict[str, Any]] = []
         self.errors = bytearray()
-        inherited = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with inherited:
-            # The process switches to another user and could not connect itself.
-            inherited.connect(os.fspath(on.path))
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "dorad.link", "link"],
-                env={key: value for key, value in os.environ.items() if key != CONFIG}
-                | {LINK: str(inherited.fileno())},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=(inherited.fileno(),),
-            )
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(config).encode() + b"\n")
-        self.process.stdin.flush()
-        self._reading = [
-            asyncio.create_task(asyncio.to_thread(self._read)),
-            asyncio.create_task(asyncio.to_thread(self._read_errors)),
-        ]
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.reports.append(json.loads(line))
+        self._on = on
+        self._first = len(on.reports)
+        on.broker.set_link(config | {"tls": contents(config.get("tls"))})
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "dorad.link"],
+            env=os.environ | {CONFIG: on.broker.node_config(LINK)},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        self._reading = asyncio.create_task(asyncio.to_thread(self._read_errors))
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.errors += line
 
+    @property
+    def reports(self) -> list[dict[str, Any]]:
+        """Everything that it has reported."""
+        return [msgspec.to_builtins(each) for each in self._on.reports[self._first :]]
+
     def status(self) -> dict[str, Any]:
         """Return the last status; empty before the first."""
-        found = [each for each in self.reports if each["kind"] == "status"]
-        return found[-1] if found else {}
+        found: dict[str, Any] = {"peers": {}}
+        for each in self.reports:
+            if each["kind"] == "status":
+                found["peers"] |= each["peers"]
+                for key in ("outgoing", "incoming"):
+                    if each[key]:
+                        found[key] = each[key]
+        return found if found["peers"] else {}
 
     def peer(self, machine: str) -> dict[str, Any]:
         """Return the state of the link to a machine; empty before the first status."""
@@ -123,13 +120,12 @@ class Link:
                 while not holds():  # noqa: ASYNC110 - files announce nothing
                     await asyncio.sleep(0.01)
         except TimeoutError:
-            raise AssertionError(f"{self.status()}\n{self.errors.decode()}") from None
+            where = f"{self.process.poll()} {self.status()}\n{self.errors.decode()}"
+            raise AssertionError(where) from None
 
     async def stop(self) -> int:
         """Tell the process to stop, and return its exit code."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
+        self._on.broker.notifications.stop(LINK, "MANUAL")
         code = await asyncio.to_thread(self.process.wait, DEADLINE_S)
         await self._end()
         return code
@@ -137,17 +133,19 @@ class Link:
     async def kill(self) -> None:
         """Kill the process."""
         self.process.kill()
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
         await asyncio.to_thread(self.process.wait, DEADLINE_S)
         await self._end()
 
     async def _end(self) -> None:
-        await asyncio.gather(*self._reading)
-        for channel in (self.process.stdout, self.process.stderr):
-            assert channel is not None
-            channel.close()
+        await self._reading
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+def contents(tls: dict[str, str] | None) -> dict[str, Any] | None:
+    """Return the files of a `tls` section as the daemon passes them on."""
+    found = None if tls is None else read_tls(LinkTls(**tls))
+    return None if found is None else {**msgspec.to_builtins(found), "verify_name": True}
 
 
 class Connected(Program):
@@ -275,10 +273,10 @@ async def pair(
 
     The inputs of the link and of `b` have this policy.
     """
-    first = dataflow(node("a"), with_policy(node("link", x="a/out"), policy, size))
-    sink = with_policy(node("b", x="link/out"), policy, size)
-    other = with_policy(node("c", x="link/out"), QueuePolicy.DROP_OLDEST, size)
-    async with machines_of(first, dataflow(node("link"), sink, other), scheme) as found:
+    first = dataflow(node("a"), with_policy(node(LINK, x="a/out"), policy, size))
+    sink = with_policy(node("b", x=f"{LINK}/out"), policy, size)
+    other = with_policy(node("c", x=f"{LINK}/out"), QueuePolicy.DROP_OLDEST, size)
+    async with machines_of(first, dataflow(node(LINK), sink, other), scheme) as found:
         yield found
 
 
@@ -286,7 +284,7 @@ async def pair(
 async def machines_of(
     first: Dataflow, second: Dataflow, scheme: str = "tcp"
 ) -> AsyncIterator[Pair]:
-    """Two machines with these dataflows, each with a node `link`.
+    """Two machines with these dataflows, each with a link.
 
     Links that are still there at the end are killed.
     """

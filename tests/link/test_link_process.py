@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dorad.dataflow.model import QueuePolicy
+from dorad.dataflow.model import LINK, QueuePolicy
 from dorad.link import frames
 from tests.daemon.clients import Program, Stage
 from tests.daemon.flows import dataflow, node
@@ -142,7 +142,7 @@ async def test_backpressure_makes_the_sender_on_the_other_machine_wait(tmp_path:
             receiver.process.send_signal(signal.SIGCONT)
             await beta.until(lambda: len(lines(out)) == 400)
         assert lines(out) == [f"{n} 1000 int64 True frame" for n in range(400)]
-        assert dropped(machines.alpha, "link") == dropped(machines.beta, "b") == 0
+        assert dropped(machines.alpha, LINK) == dropped(machines.beta, "b") == 0
 
 
 async def test_a_cut_loses_exactly_what_is_counted_and_data_flows_again(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ async def test_a_cut_loses_exactly_what_is_counted_and_data_flows_again(tmp_path
         numbers = [int(line.split()[0]) for line in lines(out)]
         assert numbers == sorted(set(numbers))
         missing = numbers[-1] + 1 - len(numbers)
-        in_queues = dropped(machines.alpha, "link") + dropped(machines.beta, "b")
+        in_queues = dropped(machines.alpha, LINK) + dropped(machines.beta, "b")
         assert missing == outgoing["lost"] + in_queues
         assert missing > 100
 
@@ -183,7 +183,7 @@ async def test_a_cut_loses_exactly_what_is_counted_and_data_flows_again(tmp_path
 def settled(machines: Pair, alpha: Link, beta: Link) -> bool:
     """Whether the statuses count all messages that the link has taken."""
     outgoing, incoming = alpha.status()["outgoing"][0], beta.status()["incoming"][0]
-    count = taken(machines.alpha, "link")
+    count = taken(machines.alpha, LINK)
     queued = sum(each.queued for each in machines.alpha.broker.stats.counters())
     return (
         queued == 0
@@ -256,7 +256,7 @@ async def test_what_a_killed_link_process_takes_with_it_is_counted(tmp_path: Pat
         found = beta.status()["incoming"][0]
         assert found["restarts"] == 0
         assert numbers == sorted(set(numbers))
-        in_queues = dropped(machines.alpha, "link") + dropped(machines.beta, "b")
+        in_queues = dropped(machines.alpha, LINK) + dropped(machines.beta, "b")
         assert numbers[-1] + 1 - len(numbers) == found["lost"] + in_queues
 
 
@@ -264,7 +264,7 @@ def all_counted(machines: Pair, beta: Link) -> bool:
     """Whether beta counts all messages that the link of alpha has taken."""
     found = beta.status()["incoming"][0]
     queued = sum(each.queued for each in machines.alpha.broker.stats.counters())
-    return queued == 0 and found["received"] + found["lost"] == taken(machines.alpha, "link")
+    return queued == 0 and found["received"] + found["lost"] == taken(machines.alpha, LINK)
 
 
 async def test_a_stopped_link_process_is_noticed_within_the_lease(tmp_path: Path) -> None:
@@ -285,8 +285,8 @@ async def test_the_end_of_the_source_comes_after_its_messages(tmp_path: Path) ->
             Program(machines.alpha, "a", SENDER, 30, 80, 0, sent) as sender,
         ):
             assert await sender.ended() == 0
-            machines.alpha.broker.notifications.node_failed("link", "a", "exited with 3", ["x"])
-            machines.alpha.broker.notifications.close_input("link", "x")
+            machines.alpha.broker.notifications.node_failed(LINK, "a", "exited with 3", ["x"])
+            machines.alpha.broker.notifications.close_input(LINK, "x")
             await beta.until(lambda: len(beta.events()) == 2)
             assert beta.status()["incoming"][0]["received"] in (0, 30), "the status may be older"
             await beta.until(lambda: len(lines(out)) == 30)
@@ -300,12 +300,12 @@ async def test_the_end_of_the_source_comes_after_its_messages(tmp_path: Path) ->
 async def test_a_stopped_receiver_of_one_channel_does_not_slow_another(tmp_path: Path) -> None:
     out, other = tmp_path / "b", tmp_path / "c"
     first = dataflow(
-        node("a"), node("d"), with_policy(node("link", x="a/out", y="d/out"), BACKPRESSURE, 3)
+        node("a"), node("d"), with_policy(node(LINK, x="a/out", y="d/out"), BACKPRESSURE, 3)
     )
     second = dataflow(
-        replace(node("link"), outputs=("out", "also")),
-        with_policy(node("b", x="link/out"), BACKPRESSURE, 3),
-        with_policy(node("c", y="link/also"), BACKPRESSURE, 3),
+        replace(node(LINK), outputs=("out", "also")),
+        with_policy(node("b", x=f"{LINK}/out"), BACKPRESSURE, 3),
+        with_policy(node("c", y=f"{LINK}/also"), BACKPRESSURE, 3),
     )
     channels = [("a/out", "x", "out"), ("d/out", "y", "also")]
     async with machines_of(first, second) as machines:
@@ -383,7 +383,7 @@ async def test_nothing_that_a_peer_sends_ends_the_process(tmp_path: Path) -> Non
         await beta.until(beta.status)
         async with Program(machines.alpha, "a", HOSTILE, machines.address, 1, 5_000) as hostile:
             assert await hostile.ended() == 0
-        assert beta.process.poll() is None
+        assert beta.process.poll() is None, beta.errors.decode()
         alpha = machines.start_alpha(listen=[], connect=[machines.address])
         await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
         async with (
@@ -405,8 +405,8 @@ async def test_the_process_ends_by_itself_when_all_its_inputs_have_and_everythin
             receiver.process.send_signal(signal.SIGSTOP)
             async with Program(machines.alpha, "a", SENDER, 20, 80, 0, tmp_path / "a") as sender:
                 assert await sender.ended() == 0
-            machines.alpha.broker.notifications.close_input("link", "x")
-            machines.alpha.broker.notifications.stop("link", "ALL_INPUTS_CLOSED")
+            machines.alpha.broker.notifications.close_input(LINK, "x")
+            machines.alpha.broker.notifications.stop(LINK, "ALL_INPUTS_CLOSED")
             await alpha.until(lambda: alpha.status()["outgoing"][0]["on_the_way"] > 0)
             assert alpha.process.poll() is None
             receiver.process.send_signal(signal.SIGCONT)

@@ -275,12 +275,14 @@ class Lifecycle:
         by_unit = merged(found)
         for consumer, units in self._feeds.get(feeder, {}).items():
             closings = tuple(by_unit[unit] for unit in units if unit in by_unit)
-            for closing in closings:
-                yield from (CloseInput(consumer, name) for name in closing.inputs)
+            closes = [CloseInput(consumer, name) for each in closings for name in each.inputs]
+            fails: list[Action] = []
             fed = [unit for unit in units if unit in by_unit or self._receives(unit)]
             if error is not None and any(unit in self.flow.open_inputs for unit in fed):
                 inputs = tuple(name for unit in fed for name in units[unit])
-                yield SendNodeFailed(consumer, source, error, inputs)
+                fails.append(SendNodeFailed(consumer, source, error, inputs))
+            # The other machine must know of the failure when it closes the inputs there.
+            yield from (*fails, *closes) if consumer == LINK else (*closes, *fails)
             yield from _drained(closings)
 
 

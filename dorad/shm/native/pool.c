@@ -102,33 +102,37 @@ static bool is_scarce(const struct state *state, PyObject *free, PyObject *flyin
     return is(state, oldest, SAMPLE) && is_reachable(state, (struct sample *)oldest) != 0;
 }
 
-/* Tell whether the sample at a place of a list can be written to. */
-static bool is_ready(const struct state *state, PyObject *list, Py_ssize_t at, bool sent, int order)
+/* Tell whether the sample at a place of a list can be written to: DONE, NOTHING if a subscriber may
+   reach it. */
+static enum outcome look_at(const struct state *state, PyObject *list, Py_ssize_t at, int order,
+                            struct mapping **mapping)
 {
     struct sample *sample = (struct sample *)PyList_GetItem(list, at);
-    return is(state, (PyObject *)sample, SAMPLE) && sample->segment != NULL &&
-           sample->order == order && (!sent || is_reachable(state, sample) == 0) &&
-           mapping_of(state, sample) != NULL;
+    if (!is(state, (PyObject *)sample, SAMPLE) || sample->segment == NULL || sample->order != order)
+        return NOT_MINE;
+    int reachable = is_reachable(state, sample);
+    if (reachable != 0)
+        return reachable < 0 ? NOT_MINE : NOTHING;
+    *mapping = mapping_of(state, sample);
+    return *mapping == NULL ? NOT_MINE : DONE;
 }
 
-/* Find a sample that no subscriber can reach; see `Pool._reuse`. Only the oldest of those that were
-   not sent lately is looked at. */
+/* Find a sample that no subscriber can reach; see `Pool._reuse`. Of those that were not sent lately,
+   only the oldest is looked at. */
 static enum outcome reuse(const struct state *state, PyObject *free, PyObject *flying, int order,
-                          PyObject **list, Py_ssize_t *place)
+                          PyObject **list, Py_ssize_t *place, struct mapping **mapping)
 {
     Py_ssize_t count = PyList_Size(flying), left = PyList_Size(free);
+    enum outcome outcome = NOTHING;
     *list = flying;
     for (*place = count - 1; *place >= 0 && *place >= count - RECENT; --*place)
-        if (is_ready(state, flying, *place, true, order))
-            return DONE;
-    if (left > 0) {
-        *list = free;
-        *place = left - 1;
-    } else {
-        *place = 0;
-    }
-    bool found = (left > 0 || count > RECENT) && is_ready(state, *list, *place, left == 0, order);
-    return found ? DONE : NOT_MINE;
+        if ((outcome = look_at(state, flying, *place, order, mapping)) != NOTHING)
+            return outcome;
+    *list = left > 0 ? free : flying;
+    *place = left > 0 ? left - 1 : 0;
+    if (left > 0 || count > RECENT)
+        outcome = look_at(state, *list, *place, order, mapping);
+    return outcome == NOTHING ? NOT_MINE : outcome;
 }
 
 /* Take a sample of at least `size` bytes that no subscriber can reach, and the mapping it lies in,
@@ -152,7 +156,7 @@ enum outcome take_sample(const struct state *state, PyObject *object, uint64_t s
     PyObject *free = list_of(pool->free, order), *flying = list_of(pool->flying, order), *list;
     Py_ssize_t place;
     if (free == NULL || flying == NULL ||
-        reuse(state, free, flying, order, &list, &place) == NOT_MINE)
+        reuse(state, free, flying, order, &list, &place, mapping) == NOT_MINE)
         return NOT_MINE;
     PyObject *marks = PyList_New(0);
     struct sample *sample = marks == NULL ? NULL : (struct sample *)take_out(list, place);
@@ -160,7 +164,6 @@ enum outcome take_sample(const struct state *state, PyObject *object, uint64_t s
         Py_XDECREF(marks);
         return FAILED;
     }
-    *mapping = mapping_of(state, sample);
     put_in_place(&sample->marks, marks);
     PyObject *number = PyLong_FromLong(order);
     if (number == NULL || PyObject_SetAttr(sample->segment, state->names.idle, Py_False) < 0 ||

@@ -54,10 +54,14 @@ async def test_status_names_the_process_and_its_store(shared):
 
 async def test_robots_are_those_of_the_file_and_were_never_seen(shared):
     async with client(shared) as one:
-        assert (await one.call("robot.list"))["robots"] == [
-            {"id": "arm1", "host": "10.0.0.11", "labels": {"zone": "hall"}, "state": "never-seen"},
-            {"id": "arm2", "host": "10.0.0.12", "labels": {}, "state": "never-seen"},
+        robots = (await one.call("robot.list"))["robots"]
+        assert [(each["id"], each["host"], each["labels"]) for each in robots] == [
+            ("arm1", "10.0.0.11", {"zone": "hall"}),
+            ("arm2", "10.0.0.12", {}),
         ]
+        for robot in robots:
+            assert robot["state"] == "never-seen"
+            assert robot["reason"] == "it has never connected"
 
 
 async def test_the_generation_grows_with_the_content_only(shared):
@@ -116,6 +120,8 @@ async def test_every_change_is_in_the_audit_with_who_made_it_and_nothing_else_is
         assert record.pop("epoch") > 0
         assert record == {
             "user": os.geteuid(),
+            "peer": "admin",
+            "role": "admin",
             "client": "auditor 7",
             "action": "desired.set",
             "robot": "arm1",
@@ -152,7 +158,7 @@ async def test_every_change_is_in_the_audit_with_who_made_it_and_nothing_else_is
         ("audit.read", {"limit": 1001}, "bad-request", "must be from 1 to 1000"),
         ("audit.read", {"after": -1}, "bad-request", "must be 0 or more"),
         ("audit.verify", {"known": "7"}, "bad-request", "is not a head"),
-        ("daemon.status", {}, "unknown-method", "there is no method `daemon.status`"),
+        ("daemon.stati", {}, "unknown-method", "there is no method `daemon.stati`"),
         ("desired.sett", {}, "unknown-method", "there is no method"),
     ],
 )
