@@ -10,7 +10,7 @@ import click
 from dorad.cli.files import DataflowFile
 from dorad.cli.groups import Group
 from dorad.cli.select import connect
-from dorad.cli.tables import format_option, megabytes, percent, print_object
+from dorad.cli.tables import age, format_option, megabytes, percent, print_object
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -159,17 +159,6 @@ def network_lines(network: Network) -> Iterator[str]:
         yield f"  {each.name}{state}: {', '.join(each.addresses)}"
     if shown:
         yield f"  default route: {', '.join(network.defaults) or 'none'}"
-
-
-def age(seconds: float) -> str:
-    """Return a time span in its two largest units, such as `3d 4h` or `12m 5s`."""
-    whole = max(0, int(seconds))
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, whole = divmod(whole, size)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count}{unit}")
-    return " ".join(parts[:2])
 
 
 system = Group("system", commands={"status": status}, help="The state of the daemon.")

@@ -25,6 +25,12 @@ role_option = click.option(
     help="viewer: read. operator: also start, stop and change dataflows. admin: everything.",
 )
 
+ACCESS_EPILOG = """\b
+Examples:
+  dorafleet access
+  dorafleet access --json
+"""
+
 REVOKE_EPILOG = """\b
 Examples:
   dorafleet revoke arm1
@@ -36,7 +42,7 @@ running. `dorafleet enrol` lets a robot in again, with a new key.
 """
 
 ADD_EPILOG = """\b
-Example:
+Examples:
   dorafleet operator add ann --role operator --output ann.pem
 \b
 The file has Ann's key, her certificate and the fleet's authority. Give it to her on a safe way; she
@@ -44,14 +50,14 @@ names it in ~/.config/dora/config.yml, as `certificate` and as `ca` of `coordina
 """
 
 CREATE_EPILOG = """\b
-Example:
+Examples:
   dorafleet token create panel --role viewer --days 30 > panel.token
 \b
 A client sends it as `Authorization: Bearer TOKEN`. The coordinator keeps only its hash.
 """
 
 
-@click.command()
+@click.command(epilog=ACCESS_EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @state_option
 @port_option
@@ -88,7 +94,7 @@ def revoke(name: str, *, kind: Kind, state: Path, port: int) -> None:
     )
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, epilog=ADD_EPILOG)
 def operator() -> None:
     """Give people their certificates."""
 
@@ -126,7 +132,7 @@ def add(name: str, *, role: Role, days: int, output: Path | None, state: Path, p
     click.echo(f"{path}: {role} {name}, until {_day(bundle.expires)}")
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, epilog=CREATE_EPILOG)
 def token() -> None:
     """Give programs their tokens."""
 

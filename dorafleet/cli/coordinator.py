@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from dorad.control.client import Client
 
 
+def serves_tls(state: Path) -> bool:
+    """Return True if the coordinator with this folder listens with TLS."""
+    from dorad.control.choosing import encrypts
+
+    return encrypts(state)
+
+
 def connect(state: Path, port: int) -> Client:
     """Connect to the coordinator that `--state` and `--port` name.
 
@@ -22,12 +29,12 @@ def connect(state: Path, port: int) -> Client:
     Raises:
         ControlError: it does not run, or refuses this client.
     """
-    from dorad.control.choosing import chosen, encrypts, in_folder
+    from dorad.control.choosing import chosen, in_folder
     from dorad.control.client import Client
     from dorad.control.target import Tcp
     from dorafleet.coordinator.messages import METHODS
 
-    target = in_folder(state, port, encrypts=encrypts(state))
+    target = in_folder(state, port, encrypts=serves_tls(state))
     if not _is_given("state", "port"):
         target = next((each for each in chosen() if isinstance(each, Tcp)), target)
     return Client(target, methods=METHODS)

@@ -82,7 +82,7 @@ def enrol(
     accept_new: bool,
 ) -> int:
     """Enrol the machines of FILE over SSH, so that their agents follow the coordinator."""
-    from dorafleet.cli.coordinator import connect
+    from dorafleet.cli.coordinator import connect, serves_tls
     from dorafleet.cli.reporting import Reporter
     from dorafleet.inventory.load import load
 
@@ -92,6 +92,11 @@ def enrol(
     if by_token and (len(machine) != 1 or again or as_json):
         raise click.UsageError("--token needs exactly one MACHINE, without --again and --json")
     with connect(state, port or cluster.coordinator.port) as client:
+        if not serves_tls(state):
+            raise click.ClickException(
+                "robots need TLS, and the coordinator serves without it: start it with "
+                f"`dorafleet serve --listen {cluster.coordinator.addr}`"
+            )
         if by_token:
             _print_token(client, machines[0].id, coordinators)
             return 0

@@ -13,6 +13,7 @@ import psutil
 from dorad.control.errors import ControlError
 from dorad.control.tls import Identity, server_context
 from dorafleet.ca.authority import write_secret
+from dorafleet.coordinator.files import AUTHORITY, CERTIFICATE
 
 if TYPE_CHECKING:
     import ssl
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from dorafleet.ca.authority import Authority
     from dorafleet.inventory.model import Address
 
-CERTIFICATE, AUTHORITY = "coordinator.pem", "authority.pem"
 
 READ_BUFFER = 16 << 10
 """Bytes of a connection with TLS that are read at once: one record."""

@@ -22,9 +22,10 @@ from dorafleet.coordinator.authority import check_authority, claim_authority
 from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.desired import DesiredState
 from dorafleet.coordinator.enrolling import Enrolling
+from dorafleet.coordinator.files import AUTHORITY, CA, TOKEN
 from dorafleet.coordinator.grants import Grants
 from dorafleet.coordinator.handlers import Handlers
-from dorafleet.coordinator.listening import AUTHORITY, bind, make_context, reachable_at
+from dorafleet.coordinator.listening import bind, make_context, reachable_at
 from dorafleet.coordinator.messages import METHODS, CoordinatorStatus
 from dorafleet.coordinator.roles import guarded
 from dorafleet.coordinator.token import make_token
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.listening import Listen
     from dorafleet.inventory.model import Machine
     from dorafleet.store.model import Store, Term
-
-TOKEN, CA = "token", "ca"
 
 HISTORY = 10_000
 """Revisions whose changes a watch can still get."""

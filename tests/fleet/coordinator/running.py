@@ -72,9 +72,9 @@ class Process:
         return self.process.wait(DEADLINE_S)
 
 
-def command(folder: Path, *more: str) -> list[str]:
+def command(folder: Path, *more: str, file: str = CLUSTER) -> list[str]:
     folder.mkdir(exist_ok=True)
-    (folder / "cluster.yml").write_text(CLUSTER)
+    (folder / "cluster.yml").write_text(file)
     return [
         *(sys.executable, "-m", "dorafleet.cli", "serve", str(folder / "cluster.yml")),
         *("--state", str(folder), "--port", "0", *more),
@@ -82,10 +82,13 @@ def command(folder: Path, *more: str) -> list[str]:
 
 
 @contextmanager
-def coordinator(folder: Path, *more: str, **env: str) -> Iterator[Process]:
+def coordinator(folder: Path, *more: str, file: str = CLUSTER, **env: str) -> Iterator[Process]:
     """Start a coordinator whose files are in a folder; kill it in the end if it still runs."""
     with subprocess.Popen(
-        command(folder, *more), stderr=subprocess.PIPE, text=True, env={**os.environ, **env}
+        command(folder, *more, file=file),
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **env},
     ) as process:
         try:
             yield Process(process, folder)
