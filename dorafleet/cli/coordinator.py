@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.control.client import Client
+    from dorad.control.target import Tcp
 
 
 def serves_tls(state: Path) -> bool:
@@ -20,28 +21,34 @@ def serves_tls(state: Path) -> bool:
     return encrypts(state)
 
 
-def connect(state: Path, port: int) -> Client:
-    """Connect to the coordinator that `--state` and `--port` name.
+def target_of(state: Path, port: int) -> Tcp:
+    """Return where the coordinator is that `--state` and `--port` name.
 
     Without those options it is the one in the variables or in the settings of the user, else the
     one of this machine.
+    """
+    from dorad.control.choosing import chosen, in_folder
+    from dorad.control.target import Tcp
+
+    own = in_folder(state, port, encrypts=serves_tls(state))
+    if _is_given("state", "port"):
+        return own
+    return next((each for each in chosen() if isinstance(each, Tcp)), own)
+
+
+def connect(state: Path, port: int) -> Client:
+    """Connect to the coordinator at `target_of`.
 
     Raises:
         ControlError: it does not run, or refuses this client.
     """
-    from dorad.control.choosing import chosen, in_folder
     from dorad.control.client import Client
-    from dorad.control.target import Tcp
     from dorafleet.coordinator.messages import METHODS
 
-    target = in_folder(state, port, encrypts=serves_tls(state))
-    if not _is_given("state", "port"):
-        target = next((each for each in chosen() if isinstance(each, Tcp)), target)
-    return Client(target, methods=METHODS)
+    return Client(target_of(state, port), methods=METHODS)
 
 
 def _is_given(*options: str) -> bool:
     """Return True if one of these options is on the command line."""
     context = click.get_current_context()
-    sources = map(context.get_parameter_source, options)
-    return ParameterSource.COMMANDLINE in sources
+    return ParameterSource.COMMANDLINE in map(context.get_parameter_source, options)

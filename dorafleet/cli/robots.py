@@ -31,7 +31,8 @@ def problems_of(robot: Robot) -> list[str]:
         found.append(f"audit: {robot.audit}")
     for share in robot.shares:
         if share.status in ("failed", "pending"):
-            found.append(f"{share.dataflow} {share.status}" + (f": {share.reason}" * bool(share.reason)))
+            reason = f": {share.reason}" if share.reason else ""
+            found.append(f"{share.dataflow} {share.status}{reason}")
         found += [f"{share.dataflow}: no link to {name}" for name in links_down(share)]
     return found
 
@@ -76,6 +77,5 @@ def skew_text(seconds: float) -> str:
 def as_plain(robots: Iterable[Robot]) -> list[dict[str, Any]]:
     """Return what `--json` prints: all that the coordinator says, with what is wrong."""
     return [
-        {**plain(robot), "well": is_well(robot), "problems": problems_of(robot)}
-        for robot in robots
+        {**plain(robot), "well": is_well(robot), "problems": problems_of(robot)} for robot in robots
     ]
