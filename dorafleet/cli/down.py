@@ -50,7 +50,7 @@ def down(*, force: bool, keep_dataflows: bool, state: Path, port: int) -> int:
     target = target_of(state, port)
     with connect(state, port) as client:
         ends = {} if keep_dataflows else _stop_all(client, force=force)
-        fine = all([_report(name, end) for name, end in ends.items()])
+        failed = [name for name, end in ends.items() if not _report(name, end)]
         if not force and any(isinstance(end, ControlError) for end in ends.values()):
             raise click.ClickException(
                 "the coordinator runs on, because it could not stop everything (`--force` ends it)"
@@ -59,7 +59,7 @@ def down(*, force: bool, keep_dataflows: bool, state: Path, port: int) -> int:
         where = client.server.name
     _wait_for_end(target, where)
     click.echo(f"{where} has ended")
-    return 0 if fine else 1
+    return 1 if failed else 0
 
 
 def _stop_all(client: Client, *, force: bool) -> dict[str, DataflowState | ControlError]:

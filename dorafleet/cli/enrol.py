@@ -100,7 +100,7 @@ def enrol(
         if by_token:
             _print_token(client, machines[0].id, coordinators)
             return 0
-        with Reporter([each.id for each in machines], 0) as reporter:
+        with Reporter([each.id for each in machines], 0, as_json=as_json) as reporter:
             work = Enroller(client, coordinators, reporter, accept_new=accept_new, again=again)
             outcomes = asyncio.run(work.run(machines, parallel))
     if as_json:

@@ -29,7 +29,7 @@ that wait for a machine are placed at once.
 """
 
 ADOPT_EPILOG = """\b
-Example:
+Examples:
   dorafleet adopt arm1
 \b
 After the coordinator's store was restored from a backup, a robot may run something newer. It keeps
@@ -38,7 +38,7 @@ running, and nothing is done about it. `adopt` makes what the robot has the stat
 """
 
 RESUME_EPILOG = """\b
-Example:
+Examples:
   dorafleet resume arm1
 \b
 The opposite of `dorafleet adopt`, which see.

@@ -29,6 +29,13 @@ COMMANDS: dict[str, CommandEntry] = {
     "resume": CommandEntry(
         "dorafleet.cli.labels:resume", "Make a machine do what the store says, after a restore."
     ),
+    "doctor": CommandEntry(
+        "dorafleet.cli.doctor:doctor", "Check the fleet, and suggest how to fix it."
+    ),
+    "restart": CommandEntry("dorafleet.cli.restart:restart", "Stop a dataflow, start it again."),
+    "uninstall": CommandEntry(
+        "dorafleet.cli.uninstall:uninstall", "Take machines out of the fleet."
+    ),
     "explain": CommandEntry(
         "dorafleet.cli.explain:explain", "Show where nodes would run, and why."
     ),

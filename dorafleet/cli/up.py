@@ -97,7 +97,7 @@ def up(
         _check_coordinator(client, machines, state, file)
         word = "started" if started else "is running already"
         click.echo(f"coordinator {word} (pid {status.pid}, port {chosen})", err=as_json)
-        with Reporter([each.id for each in machines], 0) as reporter:
+        with Reporter([each.id for each in machines], 0, as_json=as_json) as reporter:
             places = (address_of(cluster, port),)
             work = Enroller(client, places, reporter, accept_new=accept_new, again=False)
             outcomes = asyncio.run(work.run(machines, parallel))
