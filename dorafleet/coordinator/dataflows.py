@@ -5,25 +5,19 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.limits import MAX_NODES
 from dorad.control.naming import check_name
-from dorad.dataflow.errors import DataflowError
-from dorad.dataflow.support import unsupported
-from dorad.dataflow.topology import changes
-from dorad.dataflow.types.strict import change_problems
 from dorafleet.coordinator.asking import ask
+from dorafleet.coordinator.checking import check_names, check_runnable, check_start
 from dorafleet.coordinator.fleet import checked
 from dorafleet.coordinator.folding import info_of, is_at_barrier, state_of
 from dorafleet.coordinator.reconcile import still_running
 from dorafleet.coordinator.records import Options, Record
-from dorafleet.coordinator.requirements import problems_of
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
@@ -86,9 +80,10 @@ class DataflowMethods:
 
     async def start(self, call: Call, params: m.Start) -> m.Started:
         """Place the nodes of a dataflow and store it; its machines are told in the background."""
-        _check_start(params)
+        check_start(params)
         dataflow = checked(params.descriptor, params.path)
         check_runnable(dataflow)
+        check_names(dataflow, self._planner.candidates())
         options = Options(params.env, params.uv, params.allow_shell, params.exit_when_nodes_finish)
         record = await self._start(
             call,
@@ -114,8 +109,6 @@ class DataflowMethods:
         hold: float,
         stay: Mapping[str, str],
     ) -> Record:
-        if problems := problems_of(dataflow, self._planner.candidates()):
-            raise DataflowError(problems)
         run = str(uuid.uuid4())
         key = name or run
         await self._until_connected(dataflow, key, stay)
@@ -314,7 +307,7 @@ class DataflowMethods:
         finally:
             self._restarting.discard(old.key)
         return m.Restarted(
-            old=old.uuid, new=new.uuid, name=new.name, changes=changes_of(self._fleet, old)
+            old=old.uuid, new=new.uuid, name=new.name, changes=self._fleet.changes(old)
         )
 
     async def list_all(self, _call: Call, _params: m.Nothing) -> m.DataflowList:
@@ -341,7 +334,7 @@ class DataflowMethods:
             descriptor=record.descriptor,
             path=record.path,
             log_dir="",
-            changes=changes_of(self._fleet, record),
+            changes=self._fleet.changes(record),
             placement=record.placement,
             pending=record.pending,
         )
@@ -364,44 +357,6 @@ class DataflowMethods:
                 f"`dora stop {record.key}`" if record.running else "start it again",
             )
         return (await self._listed([record])).dataflows[0]
-
-
-def changes_of(fleet: Fleet, record: Record) -> list[str]:
-    """Return the differences between a dataflow and the file it was started from, in lines."""
-    if record.original == record.descriptor:
-        return []
-    return changes(checked(record.original, record.path), fleet.dataflow(record))
-
-
-def _check_start(params: m.Start) -> None:
-    nodes = params.descriptor.get("nodes")
-    if isinstance(nodes, list) and len(nodes) > MAX_NODES:
-        raise ControlError(
-            "refused",
-            f"{len(nodes)} nodes are too many for one dataflow; the maximum is {MAX_NODES}",
-            "split it into several dataflows",
-        )
-    if not Path(params.path).is_absolute():
-        raise ControlError("bad-request", f"path {params.path!r} is not absolute")
-    if params.share is not None or params.uuid is not None:
-        raise ControlError("bad-request", "a coordinator chooses `uuid` and `share` itself")
-    if params.hold is not None and not 0 < params.hold <= 3600:
-        raise ControlError("bad-request", "`hold` must be above 0 and at most 3600 seconds")
-    if params.hot_reload:
-        raise ControlError(
-            "unsupported",
-            "files are not reloaded on the machines of a fleet",
-            "start it without `--hot-reload`",
-        )
-
-
-def check_runnable(dataflow: Dataflow) -> None:
-    """Raise DataflowError for what dorad would refuse."""
-    problems = [
-        problem for problem in unsupported(dataflow) if problem.key.split(".")[-1] != "deploy"
-    ]
-    if problems := [*problems, *change_problems(dataflow)]:
-        raise DataflowError(problems)
 
 
 def _listed(nodes: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from dorad.bell import Bell
 from dorad.control.naming import find
 from dorad.dataflow.load import from_descriptor
+from dorad.dataflow.topology import changes
 from dorafleet.coordinator.audit import read_tail
 from dorafleet.coordinator.records import (
     DATAFLOWS,
@@ -114,6 +116,12 @@ class Fleet:
             known = self._parsed[record.key] = (record.uuid, record.generation, parsed)
         return known[2]
 
+    def changes(self, record: Record) -> list[str]:
+        """Return how a dataflow differs from the file it was started from, in lines."""
+        if record.original == record.descriptor:
+            return []
+        return changes(checked(record.original, record.path), self.dataflow(record))
+
     def wanted(self, robot: str) -> dict[str, Wanted]:
         """Return what shall run on a robot, by dataflow, without what belongs to releases."""
         return {
@@ -212,8 +220,6 @@ class Fleet:
 
 def checked(descriptor: Mapping[str, Any], path: str) -> Dataflow:
     """Return the dataflow that a descriptor describes. Raises DataflowError if it is invalid."""
-    from pathlib import Path
-
     return from_descriptor(descriptor, path=Path(path))
 
 

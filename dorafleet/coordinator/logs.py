@@ -137,14 +137,14 @@ class LogMethods:
                 await self._fleet.bell.wait(1.0)
 
         robots = [each.id for each in self._robots.all] if record is None else record.robots
-        async with asyncio.TaskGroup() as tasks:
-            readers = [tasks.create_task(own()), *(tasks.create_task(of(r)) for r in robots)]
-            try:
-                while True:
-                    yield await queue.get()
-            finally:
-                for reader in readers:
-                    reader.cancel()
+        readers = [asyncio.create_task(each) for each in (own(), *map(of, robots))]
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            for reader in readers:
+                reader.cancel()
+            await asyncio.gather(*readers, return_exceptions=True)
 
     async def _pass_on(self, robot: str, uuid: str | None, queue: asyncio.Queue[m.Event]) -> None:
         params = m.Watch(dataflow=uuid)

@@ -12,13 +12,11 @@ from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_START_WAIT_S, time_allowed
 from dorad.control.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
-from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.asking import ask
-from dorafleet.coordinator.dataflows import changes_of, check_runnable
+from dorafleet.coordinator.checking import check_names, check_runnable
 from dorafleet.coordinator.folding import pending_nodes, status_of
 from dorafleet.coordinator.reconcile import current
-from dorafleet.coordinator.requirements import problems_of
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
@@ -238,8 +236,8 @@ class NodeMethods:
             before = self._running(found)
             after = change(self._fleet.dataflow(before))
             check_runnable(after)
-            if problems := problems_of(after, self._planner.candidates()):
-                raise DataflowError(problems)
+            if isinstance(params, m.NodeAdd | m.NodeReplace):
+                check_names(after, self._planner.candidates())
             stay = {
                 each.id: before.placement[each.id]
                 for each in after.nodes
@@ -261,7 +259,7 @@ class NodeMethods:
         seconds = (time_allowed(params, CHANGE_S) or CHANGE_S) - MAX_START_WAIT_S
         await self._until_carried_out(call, before, record, max(CHANGE_S, seconds))
         self._event_bus.publish(record.uuid, "topology-changed", node, text)
-        return m.Changed(uuid=record.uuid, changes=changes_of(self._fleet, record))
+        return m.Changed(uuid=record.uuid, changes=self._fleet.changes(record))
 
     async def _until_running(self, found: Record) -> None:
         """Wait until a dataflow that is being started runs. Raises ControlError."""
@@ -304,7 +302,13 @@ class NodeMethods:
             }
 
         def refusals() -> dict[str, str]:
-            return self._robots.refused(record.key, record.robots, record.generation)
+            found = self._robots.refused(record.key, record.robots, record.generation)
+            shares = self._robots.shares_of(record.key, record.robots)
+            for id_ in record.robots:
+                share = current(record, shares[id_])
+                if share is not None and share.status == "running" and share.reason:
+                    found[id_] = share.reason
+            return found
 
         def settled() -> bool:
             now = self._fleet.get(record.key)

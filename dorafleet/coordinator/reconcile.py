@@ -96,8 +96,6 @@ def _conflict(target: Wanted | None, share: ShareState, restored: Restored | Non
         if lost:
             return "it was changed after the backup from which the store was restored"
         return f"its generation {share.generation} is above {target.generation}"
-    if share.generation == target.generation and share.uuid != target.uuid:
-        return f"it is another run, {share.uuid}"
     return ""
 
 

@@ -166,6 +166,7 @@ class Reconciler:
                 ref = ShareRef(epoch=self._fleet.writer.epoch, generation=generation, dataflow=name)
                 await self._robots.call(robot.id, "share.remove", ref, Nothing)
                 robot.shares.pop(name, None)
+                robot.told.pop(name, None)
             case Conflict():
                 pass  # reported where it was found
 
@@ -173,8 +174,9 @@ class Reconciler:
         record, wanted = self._fleet.get(name), self._fleet.owner(robot.id, name)
         if wanted is None:
             return  # it was cleaned meanwhile
-        if robot.refusals.get(name, (0, ""))[0] == wanted.generation:
-            return
+        known = (robot.told.get(name), robot.refusals.get(name, (0, ""))[0])
+        if wanted.generation in known:
+            return  # it is carrying it out, or never will
         epoch = self._fleet.writer.epoch
         if record is None or record.uuid != wanted.uuid or robot.id not in record.ports:
             request = end_of(name, wanted.uuid, robot.id, epoch=epoch, generation=wanted.generation)
@@ -195,6 +197,7 @@ class Reconciler:
             return
         finally:
             robot.sending.discard(name)
+        robot.told[name] = request.generation
         robot.refusals.pop(name, None)
 
     async def _settle_all(self) -> None:

@@ -80,6 +80,8 @@ class Robot:
     """What it said when it connected last."""
     shares: dict[str, ShareState] = field(default_factory=dict)
     """By dataflow; the last that is known."""
+    told: dict[str, int] = field(default_factory=dict)
+    """The generation of each share that it has stored since it connected."""
     sending: set[str] = field(default_factory=set)
     """Dataflows whose share is on its way to it."""
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -282,6 +284,7 @@ class Robots:
         before, earlier = robot.client, robot.attached
         robot.client, robot.attached, robot.away_since = client, attached, None
         robot.shares = {share.dataflow: share for share in attached.shares}
+        robot.told.clear()
         robot.reason, robot.was_refused, robot.daemon = "", False, ""
         self._saw(robot, attached.time)
         _log.info("robot `%s` is connected (dorad-agent %s)", robot.id, attached.version)
@@ -325,6 +328,7 @@ class Robots:
             robot.shares[share.dataflow] = share
         for name in report.removed:
             robot.shares.pop(name, None)
+            robot.told.pop(name, None)
         if news:
             self._on_change(robot)
 

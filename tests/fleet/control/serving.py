@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
     from websockets.http11 import Request
 
+    from dorafleet.store.model import Store
+
 DEADLINE_S = 20.0
 
 TALK = {
@@ -64,7 +66,7 @@ def _peer(connection: ServerConnection, request: Request) -> Peer:
 class Fleet:
     """A leader and its agents."""
 
-    def __init__(self, control: FleetControl, store: SqliteStore, port: int) -> None:
+    def __init__(self, control: FleetControl, store: Store, port: int) -> None:
         self.control = control
         self.store = store
         self.port = port
@@ -93,6 +95,11 @@ class Fleet:
         call = Call(1, method, Peer(0, os.getuid(), os.getgid(), name="ann"), "test 1")
         return await self._table[method](call, m.Nothing() if params is None else params)
 
+    def stream(self, method: str, params: m.Struct) -> Any:
+        """Open a stream like a client."""
+        call = Call(1, method, Peer(0, os.getuid(), os.getgid(), name="ann"), "test 1")
+        return self._table[method](call, params)
+
     async def start(self, descriptor: dict[str, Any] = TALK, **options: Any) -> m.Started:
         given = {"name": "talk", "path": "/srv/talk.yml", **options}
         started = await self.call("dataflow.start", m.Start(descriptor=descriptor, **given))
@@ -116,16 +123,17 @@ async def leading(
     machines: tuple[Machine, ...] = MACHINES,
     *,
     peer: str | None = None,
-    port: int = 0,
+    store: Store | None = None,
 ) -> AsyncIterator[Fleet]:
-    """Lead with the store in a folder until the block ends."""
+    """Lead with the store in a folder, or another one, until the block ends."""
     async with AsyncExitStack() as stack:
-        store = await SqliteStore.open(folder / "coordinator.db")
-        stack.push_async_callback(store.close)
+        if store is None:
+            store = await SqliteStore.open(folder / "coordinator.db")
+            stack.push_async_callback(store.close)
         term = await stack.enter_async_context(store.lead("test"))
         control = FleetControl(store, Writer(store, term), machines, peer, lambda: None)
         await control.fleet.load()
-        sock = socket.create_server(("127.0.0.1", port))
+        sock = socket.create_server(("127.0.0.1", 0))
         server = ControlServer(
             control.table, version="1", methods=METHODS, accept={AGENT_PATH: control.robots.accept}
         )
