@@ -108,6 +108,26 @@ def test_status_and_doctor_are_those_of_the_fleet(fleet):
     assert by_name["machine arm2"]["level"] == "WARN"
 
 
+def test_a_running_dataflow_is_drawn_and_checked(fleet, folder):
+    nodes = [{"id": "a", "path": "absent.py", "deploy": {"machine": "arm1"}}]
+    fleet.answers["dataflow.info"] = m.DataflowDetail(
+        info=dataflow(), descriptor={"nodes": nodes}, path="/robot/flow.yml", log_dir="/robot/out"
+    )
+    result = fleet.dora("graph", "-d", "demo", cwd=folder)
+    assert (result.returncode, result.stdout) == (0, "wrote demo-graph.html\n"), result.stderr
+    assert "absent.py" in (folder / "demo-graph.html").read_text()
+    assert fleet.dora("graph", "-d", "demo", "--mermaid").stdout.startswith("flowchart TB")
+    result = fleet.dora("validate", "-d", "demo", cwd=folder)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("demo: ok")
+    for words in (
+        ["graph"],
+        ["graph", "flow.yml", "-d", "demo"],
+        ["validate", "flow.yml", "-d", "y"],
+    ):
+        assert fleet.dora(*words, cwd=folder).returncode == 2
+
+
 def test_up_and_down_concern_this_machine_only(fleet):
     for command, instead in (("up", "dorafleet up cluster.yml"), ("down", "dorafleet down")):
         result = fleet.dora(command)
@@ -128,6 +148,14 @@ def test_logs_of_a_fleet_are_never_files_of_this_machine(fleet, tmp_path):
     )
     assert result.returncode == 1
     assert "no coordinator is running at 127.0.0.1 port 1" in result.stderr
+
+
+def test_a_dataflow_that_the_fleet_does_not_know_is_not_looked_for_here(fleet, tmp_path):
+    (tmp_path / "out" / UUID).mkdir(parents=True)
+    (tmp_path / "out" / UUID / "log_a.jsonl").write_text("")
+    fleet.answers["logs.read"] = ControlError("not-found", "there is no dataflow `demo`")
+    result = fleet.dora("logs", UUID, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (1, "error: there is no dataflow `demo`\n")
 
 
 def test_a_missing_token_is_named(fleet):
