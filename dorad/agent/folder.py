@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import grp
 import os
 from pathlib import Path
 
 SYSTEM_DIR = Path("/var/lib/dorad-agent")
 """The folder on a robot. The package creates it."""
+
+GROUP = "dorad"
+"""The group of dorad, whose members may do everything on a robot."""
 
 
 def default_folder() -> Path:
@@ -35,25 +39,44 @@ def open_folder(path: Path) -> None:
         os.setuid(owner.st_uid)
 
 
-def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+def make_secret_folder(path: Path) -> None:
+    """Create a folder for files of the identity. Raises OSError."""
+    path.mkdir(mode=0o700)
+    if _is_shared(path):
+        path.chmod(0o750)
+
+
+def write_secret(path: Path, content: bytes) -> None:
     """Write a file that is on the disk on return; a power cut leaves the old one or the new one.
+
+    Only its owner may read it. On a robot the group of dorad may, too: dorad, which is not the
+    agent's user, reads the key for the links of dataflows.
 
     Raises:
         OSError: it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
-    number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(number, "wb") as file:  # noqa: PTH123 - of a descriptor
             file.write(content)
             file.flush()
+            if _is_shared(temporary):
+                os.fchmod(number, 0o640)
             os.fsync(number)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _is_shared(path: Path) -> bool:
+    try:
+        return path.stat().st_gid == grp.getgrnam(GROUP).gr_gid
+    except KeyError:
+        return False
 
 
 def sync_folder(path: Path) -> None:

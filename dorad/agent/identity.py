@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dorad.agent.folder import sync_folder, write_file
+from dorad.agent.folder import make_secret_folder, sync_folder, write_secret
 from dorad.control.errors import ControlError
 from dorad.control.messages import LinkTls
 from dorad.control.tls import MAX_NAME, is_name
@@ -121,7 +121,7 @@ class IdentityStore:
         self._check_replace(robot, replace=replace)
         key = keys.new_key()
         self._pending.mkdir(mode=0o700, exist_ok=True)
-        write_file(self._pending / "key.pem", key.encode())
+        write_secret(self._pending / "key.pem", key.encode())
         _log.debug("made a new key for robot %s", robot)
         return keys.request_for(robot, key)
 
@@ -144,14 +144,14 @@ class IdentityStore:
         keys.check_chain(robot, key, enrolment.chain, enrolment.authority)
         config = Config(robot, enrolment.coordinators)
         made = self._folder / f"identity.{secrets.token_hex(4)}"
-        made.mkdir(mode=0o700)
+        make_secret_folder(made)
         for name, content in {
             "key.pem": key.encode(),
             "chain.pem": enrolment.chain.encode(),
             "authority.pem": enrolment.authority.encode(),
             "agent.json": msgspec.json.format(msgspec.json.encode(config)) + b"\n",
         }.items():
-            write_file(made / name, content)
+            write_secret(made / name, content)
         self._swap(made)
         shutil.rmtree(self._pending)
         _log.info("this robot is %s; it obeys %s", robot, ", ".join(enrolment.coordinators))

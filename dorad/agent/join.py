@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad import __version__
-from dorad.agent.folder import write_file
+from dorad.agent.folder import write_secret
 from dorad.agent.identity import Enrolment, checked
 from dorad.control.client import Client
 from dorad.control.errors import ControlError
@@ -72,8 +72,8 @@ def _sign(
     failures: list[ControlError] = []
     with tempfile.TemporaryDirectory(prefix="dorad-agent-") as name:
         secret, ca = Path(name) / "token", Path(name) / "authority.pem"
-        write_file(secret, token.encode())
-        write_file(ca, authority.encode())
+        write_secret(secret, token.encode())
+        write_secret(ca, authority.encode())
         for host, port in addresses:
             target = Tcp(host, port, token=secret, tls=TlsFiles(ca))
             try:

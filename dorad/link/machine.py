@@ -9,7 +9,7 @@ import zenoh
 from dorad.link.courier import Courier
 from dorad.link.hello import Window
 from dorad.link.incoming import Incoming
-from dorad.link.reports import InStatus, OutStatus
+from dorad.link.reports import MAX_COUNT, InStatus, OutStatus
 from dorad.shm.layout import INLINE
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def in_status(each: In) -> InStatus:
         each.spec.name,
         each.spec.machine,
         channel.received,
-        channel.lost,
+        min(channel.lost, MAX_COUNT),  # a machine may number its messages as it likes
         channel.restarts,
         len(channel.arrived),
         each.undelivered,

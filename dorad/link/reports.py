@@ -9,7 +9,8 @@ from msgspec import Meta, Struct
 
 from dorad.link.frames import EventKind
 
-Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+MAX_COUNT = (1 << 63) - 1
+Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 Text = Annotated[str, Meta(max_length=4096)]
 Id = Annotated[str, Meta(max_length=512)]
 

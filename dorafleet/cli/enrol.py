@@ -82,7 +82,7 @@ def enrol(
     accept_new: bool,
 ) -> int:
     """Enrol the machines of FILE over SSH, so that their agents follow the coordinator."""
-    from dorafleet.cli.coordinator import connect, serves_tls
+    from dorafleet.cli.coordinator import connect
     from dorafleet.cli.reporting import Reporter
     from dorafleet.inventory.load import load
 
@@ -92,11 +92,6 @@ def enrol(
     if by_token and (len(machine) != 1 or again or as_json):
         raise click.UsageError("--token needs exactly one MACHINE, without --again and --json")
     with connect(state, port or cluster.coordinator.port) as client:
-        if not serves_tls(state):
-            raise click.ClickException(
-                "robots need TLS, and the coordinator serves without it: start it with "
-                f"`dorafleet serve --listen {cluster.coordinator.addr}`"
-            )
         if by_token:
             _print_token(client, machines[0].id, coordinators)
             return 0
@@ -193,8 +188,7 @@ class Enroller:
 
 
 def _sign(client: Client, robot: str, csr: str, *, again: bool) -> Certificates:
-    from dorad.control.messages.agent import Certificates
-    from dorafleet.coordinator.accessmessages import EnrolSign
+    from dorad.control.messages.agent import Certificates, EnrolSign
 
     params = EnrolSign(robot=robot, csr=csr, again=again)
     return client.call("enrol.sign", params, Certificates)
@@ -212,6 +206,7 @@ def _is_connected(client: Client, id_: str) -> bool:
 
 def _print_token(client: Client, robot: str, coordinators: Sequence[str]) -> None:
     from dorafleet.coordinator.accessmessages import EnrolRef, EnrolToken
+    from dorafleet.robot.commands import ENABLE_AGENT
 
     made = client.call("enrol.token", EnrolRef(robot=robot), EnrolToken)
     authority = base64.b64encode(ssl.PEM_cert_to_DER_cert(made.authority)).decode()
@@ -219,7 +214,8 @@ def _print_token(client: Client, robot: str, coordinators: Sequence[str]) -> Non
     words += ["--token", made.token, "--authority", authority]
     until = time.strftime("%H:%M", time.localtime(made.expires))
     click.echo(f"Run this on {robot}, once and before {until}:", err=True)
-    click.echo(shlex.join(words))
+    start = ("sudo", *ENABLE_AGENT)
+    click.echo(f"{shlex.join(words)} && {shlex.join(start)}")
 
 
 def address_of(cluster: Cluster, port: int | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from websockets.protocol import State
@@ -43,11 +43,11 @@ class Access:
         grants: Grants,
         token: str,
         robots: Collection[str],
-        admitted: Callable[[ServerConnection], object] = lambda connection: None,
+        admitted: Callable[[Any], object],
     ) -> None:
         """`token` is that of the coordinator's user; `robots` are the ids in the cluster file.
 
-        `admitted` is called with every connection that is admitted.
+        `admitted` is called with the address of every peer that is admitted.
         """
         self._grants = grants
         self._token = token
@@ -66,7 +66,7 @@ class Access:
             raise
         _log.debug("admitted %s, %s, at %s", peer.name, peer.role, connection.remote_address)
         self._open[connection] = (peer, token)
-        self._admitted(connection)
+        self._admitted(connection.remote_address)
         return peer
 
     def close_revoked(self) -> int:

@@ -5,19 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from dorad.control.messages import Method, Nothing, Struct
-from dorad.control.messages.agent import Certificates
+from dorad.control.messages.agent import Certificates, EnrolSign
 from dorad.control.tls import Role
-
-
-class EnrolSign(Struct):
-    """Sign the certificate of a robot."""
-
-    robot: str
-    """Its id in the cluster file."""
-    csr: str
-    """A request for a certificate (PEM); only its key is used."""
-    again: bool = False
-    """Replace the certificate that the robot has, which is revoked. Not with a token."""
 
 
 class EnrolRef(Struct):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from dorad.control.messages import Nothing
-    from dorad.control.messages.agent import Csr
+    from dorad.control.messages.agent import Csr, EnrolSign
     from dorad.control.peer import Peer
     from dorad.control.server import Call, Handler
     from dorafleet.ca.authority import Authority, Issued
@@ -43,13 +43,16 @@ class Enrolling:
         writer: Writer,
         authority: Authority,
         robots: Collection[str],
+        *,
+        tls: bool,
     ) -> None:
-        """`robots` are the ids in the cluster file."""
+        """`robots` are the ids in the cluster file; without `tls` none can connect."""
         self._grants = grants
         self._access = access
         self._writer = writer
         self._authority = authority
         self._robots = robots
+        self._tls = tls
 
     @property
     def table(self) -> Mapping[str, Handler]:
@@ -80,7 +83,7 @@ class Enrolling:
             await self._grants.add_certificate(issued.certificate, actor, replace=False)
         return self._answer(issued)
 
-    async def _sign(self, call: Call, params: m.EnrolSign) -> Certificates:
+    async def _sign(self, call: Call, params: EnrolSign) -> Certificates:
         robot = self._checked_robot(params.robot)
         async with self._writer.changing:
             enrolment = None
@@ -101,7 +104,7 @@ class Enrolling:
             self._access.close_revoked()
         return self._answer(issued)
 
-    def _usable_enrolment(self, name: str, params: m.EnrolSign) -> EnrolmentRecord:
+    def _usable_enrolment(self, name: str, params: EnrolSign) -> EnrolmentRecord:
         """Return the token of a robot, which is still unused. Raises ControlError."""
         enrolment = self._grants.enrolment(name)
         if params.robot != name:
@@ -151,8 +154,8 @@ class Enrolling:
 
     async def _revoke(self, call: Call, params: m.Revoke) -> m.Revoked:
         _checked_name(params.name)
-        if params.kind == "robot":
-            self._checked_robot(params.name)
+        if params.kind == "robot" and params.name not in self._robots:
+            raise unknown_robot(params.name, self._robots)
         async with self._writer.changing:
             count = await self._grants.revoke(params.kind, params.name, actor_of(call))
         return m.Revoked(certificates=count, connections=self._access.close_revoked())
@@ -161,6 +164,12 @@ class Enrolling:
         return m.GrantList(grants=list(self._grants.list()))
 
     def _checked_robot(self, id_: str) -> str:
+        if not self._tls:
+            raise ControlError(
+                "refused",
+                "robots need TLS, and this coordinator listens without it",
+                "start it with `dorafleet serve --listen ADDRESS`, or with `--tls`",
+            )
         if id_ not in self._robots:
             raise unknown_robot(id_, self._robots)
         return id_

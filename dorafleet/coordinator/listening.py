@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from asyncio import sslproto
 from asyncio.sslproto import SSLProtocol
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from dorad.control.choosing import AUTHORITY
 from dorad.control.errors import ControlError
 from dorad.control.tls import Identity, server_context
 from dorafleet.ca.authority import write_secret
-from dorafleet.coordinator.files import AUTHORITY, CERTIFICATE
+from dorafleet.coordinator.gate import GatedSocket
 
 if TYPE_CHECKING:
     import ssl
@@ -21,11 +23,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorafleet.ca.authority import Authority
+    from dorafleet.coordinator.gate import Gate
     from dorafleet.inventory.model import Address
 
 
 READ_BUFFER = 16 << 10
 """Bytes of a connection with TLS that are read at once: one record."""
+
+CERTIFICATE = "coordinator.pem"
+"""The coordinator's own key and certificate."""
+
+MAX_RECORD = 16 << 10
+"""Bytes of the largest record of TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +61,9 @@ def listen_at(text: str, port: int, advertised: Address, *, tls: bool) -> Listen
     return Listen(address, port, tls or not address.is_loopback, advertised)
 
 
-def bind(address: Address, port: int) -> socket.socket:
+def bind(address: Address, port: int, gate: Gate) -> socket.socket:
     """Return a socket that is bound to a port, and not listening yet. Raises ControlError."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = GatedSocket(socket.AF_INET if address.version == 4 else socket.AF_INET6, gate)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((str(address), port))
@@ -74,6 +82,8 @@ def make_context(
 ) -> ssl.SSLContext:
     """Make a new key and certificate of the coordinator, and return the context of its server.
 
+    From then on, each TLS connection of this process has a small buffer.
+
     Raises:
         ControlError: a file cannot be written.
     """
@@ -85,6 +95,8 @@ def make_context(
         write_secret(folder / AUTHORITY, authority.certificate)
     except OSError as error:
         raise ControlError("refused", f"{folder} cannot be written: {error.strerror}") from None
+    # For each connection asyncio would keep a buffer of 256 KiB: most of a coordinator's memory.
+    sslproto.SSLProtocol.max_size = MAX_RECORD
     return server_context(folder / CERTIFICATE, folder / CERTIFICATE, folder / AUTHORITY)
 
 

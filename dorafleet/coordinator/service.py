@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, NoReturn
 
 from dorad import __version__
+from dorad.control.choosing import AUTHORITY, TOKEN
 from dorad.control.errors import ControlError
 from dorad.control.limits import Limits
 from dorad.control.server import ControlServer
@@ -23,7 +24,7 @@ from dorafleet.coordinator.authority import check_authority, claim_authority
 from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.desired import DesiredState
 from dorafleet.coordinator.enrolling import Enrolling
-from dorafleet.coordinator.files import AUTHORITY, CA, TOKEN
+from dorafleet.coordinator.gate import Gate
 from dorafleet.coordinator.grants import Grants
 from dorafleet.coordinator.handlers import Handlers
 from dorafleet.coordinator.listening import bind, make_context, reachable_at
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.listening import Listen
     from dorafleet.inventory.model import Machine
     from dorafleet.store.model import Store, Term
+
+CA = "ca"
+"""The folder of the fleet's authority."""
 
 HISTORY = 10_000
 """Revisions whose changes a watch can still get."""
@@ -117,7 +121,8 @@ class Coordinator:
             notifier = ServiceNotifier()
             stack.callback(notifier.close)
             token = make_token(self._folder / TOKEN)
-            sock = bind(self._listen.address, self._listen.port)
+            gate = Gate()
+            sock = bind(self._listen.address, self._listen.port, gate)
             stack.callback(sock.close)
             store = await self._open_store()
             stack.push_async_callback(store.close)
@@ -141,8 +146,8 @@ class Coordinator:
             writer = Writer(store, term)
             grants = Grants(store, writer)
             await grants.load()
-            access = Access(grants, token, ids)
-            enrolling = Enrolling(grants, access, writer, authority, ids)
+            access = Access(grants, token, ids, gate.admit)
+            enrolling = Enrolling(grants, access, writer, authority, ids, tls=self._listen.tls)
             control = FleetControl(
                 store,
                 writer,

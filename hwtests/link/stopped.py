@@ -42,7 +42,7 @@ def measure(pair: Pair, scheme: str = "tcp") -> Stopped:
         receiving = clients["two"]
         time.sleep(WARM_S)
         before = _rate(receiving, run_id)
-        pid = next((node.pid for node in receiving.nodes(run_id) if node.id == "stopped"), None)
+        pid = next((node.pid for node in receiving.nodes(run_id) if node.node == "stopped"), None)
         if not pid:
             raise MeasurementError("the receiver that is to be stopped does not run")
         os.kill(pid, signal.SIGSTOP)

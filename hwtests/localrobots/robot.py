@@ -34,7 +34,7 @@ class LocalRobot:
         """Keep everything in `folder`, whose path must be short; `enter` precedes each command."""
         self.name = name
         self.folder = folder
-        self._enter = enter
+        self.enter = enter
         self._started: list[subprocess.Popen[bytes]] = []
         run, state = folder / "run", folder / "state"
         for each in (run, state):
@@ -68,7 +68,7 @@ class LocalRobot:
         """Start a process of the robot, whose output goes to the log."""
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [*self._enter, *command],
+                [*self.enter, *command],
                 env=self.env,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

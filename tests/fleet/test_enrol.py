@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -158,23 +159,38 @@ def test_a_robot_that_prints_nonsense_fails_alone(fleet, served, stack, capsys):
     assert "arm2  ✓ enrolled, connected" in shown.out
 
 
-def test_without_tls_the_command_says_what_robots_need(fleet, served, capsys):
-    fleet.add_unreachable("arm1")
+def test_without_tls_the_command_says_what_robots_need(fleet, served, stack, capsys):
+    one = Machine(stack)
+    fleet.add("arm1", one.robot)
     path, run = served("--listen", "127.0.0.1")
-    assert run("enrol", str(path)) == 1
-    assert "robots need TLS" in capsys.readouterr().err
+    for more in ([], ["arm1", "--token"]):
+        assert run("enrol", str(path), *more) == 1
+        assert "robots need TLS" in capsys.readouterr().err
+    assert not (one.folder / "identity").exists()
 
 
-def test_the_command_for_a_robot_without_ssh_has_all_that_it_needs(fleet, served, capsys):
+def test_a_robot_without_ssh_is_enrolled_by_the_printed_command_once(fleet, served, stack, capsys):
     fleet.add_unreachable("arm1")
     path, run = served()
+    assert run("enrol", str(path), "--token") == 2
     assert run("enrol", str(path), "arm1", "--token") == 0
     shown = capsys.readouterr()
     assert "once and before" in shown.err
-    words = shlex.split(shown.out)
-    assert words[:3] == ["sudo", "dorad-agent", "join"]
-    assert words[words.index("--robot") + 1] == "arm1"
-    assert run("enrol", str(path), "--token") == 2
+    join, start = shown.out.split(" && ")
+    assert start == "sudo systemctl enable --now dorad-agent.service\n"
+    words = shlex.split(join)
+    assert words[:2] == ["sudo", "dorad-agent"]
+    one, two = Machine(stack), Machine(stack)
+    code, _, errors = one.run(words[2:], b"")
+    assert code == 0, errors
+    one.systemctl(["enable", "--now", "dorad-agent.service"], b"")
+    code, _, errors = two.run(words[2:], b"")
+    assert code == 1
+    assert b"the token for `arm1` was used already" in errors
+    end = time.monotonic() + DEADLINE_S
+    while one.run(["status"], b"")[0] != 0:
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 def identity(robot):

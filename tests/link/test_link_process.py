@@ -384,8 +384,8 @@ async def test_nothing_that_a_peer_sends_ends_the_process(tmp_path: Path) -> Non
         async with Program(machines.alpha, "a", HOSTILE, machines.address, 1, 5_000) as hostile:
             assert await hostile.ended() == 0
         assert beta.process.poll() is None, beta.errors.decode()
-        alpha = machines.start_alpha(listen=[], connect=[machines.address])
-        await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
+        machines.start_alpha(listen=[], connect=[machines.address])
+        await beta.until(lambda: beta.peer("alpha").get("state") == "up")
         async with (
             Connected(machines.beta, "b", RECEIVER, out),
             Program(machines.alpha, "a", SENDER, 5, 80, 0, tmp_path / "a"),
