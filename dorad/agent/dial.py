@@ -76,6 +76,7 @@ class Dialer:
         self._connection: ClientConnection | None = None
         self._check: asyncio.Task[None] | None = None
         self._attached = False
+        self._last: tuple[str, int] | None = None
         self._address = ""
         self._version = ""
         """Of the identity that is in use."""
@@ -99,10 +100,11 @@ class Dialer:
             except ControlError as error:
                 return error
             refused = False
-            for host, port in identity.coordinators:
-                refused = await self._try(identity, host, port) or refused
+            # The last that has attached comes first: to see that another one is off takes long.
+            for address in sorted(identity.coordinators, key=lambda each: each != self._last):
+                refused = await self._try(identity, *address) or refused
                 if self._attached:
-                    # The first coordinator in the list is the preferred one.
+                    self._last = address
                     quick, refused = Backoff(), False
                     slow = Backoff(first=REFUSED_S, longest=LONG_REFUSED_S)
                     break

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from websockets.asyncio.server import serve
 
-from dorad.agent.status import is_running, read_status
+from dorad.agent.status import read_status
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REPLY
@@ -242,9 +242,7 @@ class Agent:
 
         def holds() -> bool:
             try:
-                return is_running(self.folder) and (
-                    read_status(self.folder).connection.state == state
-                )
+                return read_status(self.folder).connection.state == state
             except ControlError:
                 return False
 

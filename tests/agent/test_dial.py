@@ -95,7 +95,7 @@ async def test_no_server_is_obeyed_but_a_coordinator_of_the_fleet(folder):
 async def test_a_renewed_certificate_is_used_and_stops_nothing(folder):
     async with robot(folder) as (coordinator, agent, dorad):
         control = await coordinator.attach()
-        await send(control, order())
+        await send(control, order(connect=["tls/192.0.2.9:5456"]))
         await control.reaches("running")
         before = (agent.folder / "identity/key.pem").read_text()
         asked = await control.client.call("agent.renew", m.Nothing(), Csr)
@@ -103,15 +103,15 @@ async def test_a_renewed_certificate_is_used_and_stops_nothing(folder):
         answer = Certificates(chain=issued.chain, authority=coordinator.authority.certificate)
         await control.client.call("agent.certify", answer, m.Nothing)
         again = await coordinator.attach()
-        shown = again.client
         assert (agent.folder / "identity/key.pem").read_text() != before
         assert (agent.folder / "identity/chain.pem").read_text() == issued.chain
         assert len(list(agent.folder.glob("identity.*"))) == 1
         assert again.shares["flow"].status == "running"
+        # The links take it, too.
+        await until(lambda: len(dorad.updates) == 1)
         assert len(dorad.started) == 1
         await control.close()
         await again.close()
-        del shown
 
 
 async def test_the_service_ends_when_the_robot_leaves_its_fleet(folder):
@@ -127,4 +127,20 @@ async def test_the_service_ends_when_the_robot_leaves_its_fleet(folder):
         assert not (agent.folder / "identity").exists()
         await until(lambda: agent.process.poll() is not None)
         assert "this robot is not enrolled" in agent.log
+        await control.close()
+
+
+async def test_only_one_agent_runs_in_a_folder(folder):
+    async with robot(folder) as (coordinator, agent, _):
+        control = await coordinator.attach()
+        second = await asyncio.to_thread(agent.command, "run")
+        assert second.returncode == 1
+        assert "already runs" in second.stderr
+        shown = await asyncio.to_thread(agent.command, "status", "--json")
+        assert shown.returncode == 0
+        assert json.loads(shown.stdout)["pid"] == agent.process.pid
+        agent.kill()
+        gone = await asyncio.to_thread(agent.command, "status")
+        assert gone.returncode == 1
+        assert "no dorad-agent runs" in gone.stderr
         await control.close()
