@@ -86,7 +86,7 @@ class Record:
             name=self.name,
             status=self.status,
             ready=run is not None and run.ready,
-            links={} if run is None else run.links.peers(),
+            links={} if run is None else run.link.links.peers(),
             results=[NodeResult(**entry) for entry in self.row.results],
             failures=[Failure(**entry) for entry in self.row.failures],
         )

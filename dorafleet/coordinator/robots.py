@@ -59,8 +59,8 @@ MAX_NAME = 200
 MAX_REASON = 1000
 """Characters of a reason that a robot gives."""
 
-SKEW_S = 2.0
-"""A clock that is further off is reported."""
+SKEW_S = 10.0
+"""A clock that is further off is reported; less may be the delay of a report."""
 
 State = Literal["never-seen", "connected", "unreachable", "refused", "conflict-paused"]
 
@@ -239,13 +239,14 @@ class Robots:
             await connection.close(1008, "not in the cluster file")
             return
         try:
+            client = AsyncClient(
+                Accepted(connection, robot.id),
+                name=f"dorafleet {__version__}",
+                methods=METHODS | AGENT_METHODS,
+            )
+            # At once: an agent does not wait long for it.
+            await client.open()
             async with self._handshakes, asyncio.timeout(ATTACH_S):
-                client = AsyncClient(
-                    Accepted(connection, robot.id),
-                    name=f"dorafleet {__version__}",
-                    methods=METHODS | AGENT_METHODS,
-                )
-                await client.open()
                 renewal = Renewal(client, peer, self._sign)
                 await renewal.before_use()
                 attached = await client.call("agent.attach", self._attach(), Attached)
