@@ -279,7 +279,8 @@ class Shares:
         try:
             await client.call("dataflow.start", start, Started)
         except ControlError as error:
-            if error.code in rules.RETRIED:
+            # What has run before will run again: after a boot, something may not be up yet.
+            if error.code in rules.RETRIED or rules.has_run(record):
                 raise
             _log.warning("share of %s cannot be started: %s", name, error)
             present = self._store.records[name]
@@ -287,6 +288,7 @@ class Shares:
                 self._conclude(present, "failed", "; ".join(error.lines))
         else:
             _log.info("started the share of %s (%s)", name, content.uuid)
+            self._keep(rules.mark_run(self._store.records[name], content.uuid))
 
     async def _change(self, record: Record) -> None:
         content, name, trouble = record.order.content, record.order.dataflow, ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
 from dorad.control import messages as m
 from dorad.control.codec import encode
 from dorad.control.messages.agent import Certificates, Csr
@@ -67,6 +69,25 @@ async def test_the_next_coordinator_is_tried_when_one_is_away(folder):
         control = await coordinator.attach()
         found = await agent.connection("connected")
         assert found.connection.coordinator == f"127.0.0.1:{coordinator.port}"
+        await control.close()
+    finally:
+        agent.clear()
+        await coordinator.stop()
+
+
+async def test_a_coordinator_may_have_an_ipv6_address(folder):
+    coordinator = Coordinator(folder, open_authority(folder / "ca"), "::1")
+    try:
+        await coordinator.start()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    agent = Agent(folder, folder / "dorad.sock")
+    await asyncio.to_thread(agent.enrol, coordinator.authority, coordinator.port, host="[::1]")
+    agent.start()
+    try:
+        control = await coordinator.attach()
+        found = await agent.connection("connected")
+        assert found.connection.coordinator == f"[::1]:{coordinator.port}"
         await control.close()
     finally:
         agent.clear()
