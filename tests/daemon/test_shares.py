@@ -351,3 +351,45 @@ def test_one_machine_alone_does_not_change_a_dataflow_of_several(
             with pytest.raises(ControlError) as caught:
                 change()
             assert caught.value.code == "refused"
+
+
+SERVER = """
+    from dora import Node
+    node = Node()
+    for event in node:
+        if event["type"] == "INPUT":
+            node.send_service_response("response", event["value"], event["metadata"])
+"""
+
+CLIENT = """
+    import os
+    import pyarrow as pa
+    from dora import Node
+    node = Node()
+    with open(os.environ["SEEN"], "a", buffering=1) as seen:
+        for number in range(5):
+            reply = node.call("request", pa.array([number]), timeout=20)
+            seen.write(f"{reply['value'][0]}\\n")
+"""
+
+
+def test_a_service_on_another_machine_answers(two: Machines, tmp_path: Path) -> None:
+    nodes = [
+        {
+            "id": "client",
+            "path": "client.py",
+            "inputs": {"response": "server/response"},
+            "outputs": ["request"],
+            "env": {"SEEN": str(tmp_path / "seen")},
+        },
+        {
+            "id": "server",
+            "path": "server.py",
+            "inputs": {"request": "client/request"},
+            "outputs": ["response"],
+        },
+    ]
+    write_flow(tmp_path, nodes, client=CLIENT, server=SERVER)
+    two.start_both(tmp_path, nodes, {"client": "alpha", "server": "beta"})
+    assert two.ended("alpha").status == two.ended("beta").status == "finished"
+    assert seen(tmp_path) == list(range(5))
