@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -393,3 +394,27 @@ def test_a_service_on_another_machine_answers(two: Machines, tmp_path: Path) -> 
     two.start_both(tmp_path, nodes, {"client": "alpha", "server": "beta"})
     assert two.ended("alpha").status == two.ended("beta").status == "finished"
     assert seen(tmp_path) == list(range(5))
+
+
+def test_commands_show_links_and_their_channels(two: Machines, tmp_path: Path) -> None:
+    two.start_both(tmp_path, counting(tmp_path), PLACEMENT)
+    beta = two.daemons["beta"]
+    beta.until(lambda: len(seen(tmp_path)) > 20)
+
+    def channels(machine: str) -> list[m.LinkChannel]:
+        with two.daemons[machine].client() as client:
+            return client.top().links
+
+    beta.until(lambda: all(each.messages > 10 for each in channels("beta")) and channels("beta"))
+    (arriving,) = channels("beta")
+    assert (arriving.dataflow, arriving.output) == (two.uuid, "source/number")
+    assert (arriving.machine, arriving.outgoing, arriving.lost) == ("alpha", False, 0)
+    alpha = two.daemons["alpha"]
+    alpha.until(lambda: all(each.messages > 10 for each in channels("alpha")))
+    with alpha.client() as client:
+        (topic,) = client.topics(two.uuid).topics
+    assert [(each.machine, each.outgoing) for each in topic.links] == [("beta", True)]
+    assert "machine beta (" in alpha.dora_ok("topic", "info", "--duration", "1s")
+    assert "link to beta: dataflow flow" in alpha.dora("doctor").stdout
+    shown = {each["node_id"]: each for each in json.loads(alpha.dora_ok("top", "--once"))}
+    assert shown[LINK]["channels"][0]["topic"] == "source/number"
