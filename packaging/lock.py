@@ -4,9 +4,9 @@
     python3 packaging/lock.py              # the newest versions that pyproject.toml allows
     python3 packaging/lock.py --keep       # keep the locked versions, look up their hashes again
 
-Writes `requirements.lock` (dependencies of dorad), `fleet.lock` (additional ones of dorafleet) and
-`build.lock` (tools that build our own wheel). Queries the package index through pip, and installs
-nothing. Commit the files, then `make deb`.
+Writes `requirements.lock` (dependencies of dorad, its agent and its links), `fleet.lock`
+(additional ones of dorafleet) and `build.lock` (tools that build our own wheel). Queries the
+package index through pip, 24 or newer, and installs nothing. Commit the files, then `make deb`.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="keep the locked versions")
     keep = parser.parse_args().keep
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
-    robots = lock(HERE / "requirements.lock", project["project"]["dependencies"], keep=keep)
-    fleet = project["project"]["optional-dependencies"]["fleet"]
-    lock(HERE / "fleet.lock", fleet, keep=keep, beside=robots)
+    extras = project["project"]["optional-dependencies"]
+    wanted = [*project["project"]["dependencies"], *extras["agent"], *extras["link"]]
+    robots = lock(HERE / "requirements.lock", wanted, keep=keep)
+    lock(HERE / "fleet.lock", extras["fleet"], keep=keep, beside=robots)
     lock(HERE / "build.lock", [*project["build-system"]["requires"], "setuptools"], keep=keep)
 
 

@@ -1,4 +1,4 @@
-"""Write dora.1, dorad.8 and dorafleet.1 from the commands' own help: `manpages.py FOLDER`."""
+"""Write the manual pages of all programs from their own help: `manpages.py FOLDER`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad import __version__
+from dorad.agent.main import command as robot
 from dorad.cli.root import cli
 from dorad.daemon.main import command as daemon
 from dorafleet.cli.main import cli as fleet
@@ -27,6 +28,8 @@ def main() -> None:
     (folder / "dora.1").write_text(dora)
     service = page("dorad", 8, daemon, "supervise dataflows", "dora(1), systemctl(1)")
     (folder / "dorad.8").write_text(service)
+    agent = page("dorad-agent", 8, robot, "follow the coordinator of a fleet", "dorad(8)")
+    (folder / "dorad-agent.8").write_text(agent)
     manager = page("dorafleet", 1, fleet, "manage many robots over SSH", "dora(1), ssh(1)")
     (folder / "dorafleet.1").write_text(manager)
 

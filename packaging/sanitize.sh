@@ -34,7 +34,7 @@ status=0
 "$python" -m pytest -n 2 --dist worksteal --timeout 600 -p no:cacheprovider "$@" || status=$?
 
 # A test that expects a process to die does not notice its report. (Undefined behaviour is reported
-# on stderr, whatever the options say, and aborts the process.)
+# on stderr, even with `log_path`, and aborts the process.)
 for report in "$reports"/*; do
     [ -e "$report" ] || continue
     echo "--- $report" >&2

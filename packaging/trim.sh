@@ -26,8 +26,5 @@ cd ..
 rm -rf numpy/f2py numpy/_core/include numpy/_core/lib numpy/random/lib numpy/_pyinstaller \
     numpy/_core/_*_tests.* numpy/conftest.py
 
-# Links between machines need Zenoh, which the package does not contain: dorad does not start them yet.
-rm -rf dorad/link
-
 # SQLite's own programs.
 rm -rf apsw/sqlite_extra_binaries

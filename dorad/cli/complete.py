@@ -86,9 +86,9 @@ def _answer(
     ctx: click.Context, query: Callable[[Client, click.Context], Iterable[CompletionItem]]
 ) -> list[CompletionItem]:
     from dorad.control.client import Client
-    from dorad.control.errors import ControlError
+    from dorad.problems import ProblemError
 
-    with contextlib.suppress(ControlError, OSError):
+    with contextlib.suppress(ProblemError, OSError):
         with Client(timeout=DEADLINE_S) as client:
             return list(query(client, ctx))
     return []

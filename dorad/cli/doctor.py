@@ -90,12 +90,14 @@ def check_machine() -> Iterator[Check]:
 
 def check_real_time() -> Iterator[Check]:
     """Check what delays nodes, with the limits of the daemon, or of this process if none runs."""
+    from dorad.control.choosing import chosen_daemons
+    from dorad.control.client import Client
     from dorad.control.errors import ControlError
     from dorad.realtime.facts import ProcReader
 
     pid: int | str = "self"
     try:
-        with connect() as client:
+        with Client(chosen_daemons()) as client:
             pid = client.status().pid
     except ControlError:
         hint = "its limits may differ: start it with `dora up` and check again"
@@ -162,22 +164,29 @@ def check_uv(program: str | None) -> Check:
 
 
 def check_daemon() -> Iterator[Check]:
-    """Check the daemon and everything that runs under it."""
+    """Check the daemon, or the coordinator, and everything that runs under it."""
     from dorad.control.errors import ControlError
+    from dorad.control.messages import DataflowList, NodeList, Nothing, Ref
 
     try:
         with connect() as client:
-            found = client.status()
-            dataflows = client.list()
-            nodes = client.nodes()
+            found = client.status() if client.server.path is not None else None
+            dataflows = client.call("dataflow.list", Nothing(), DataflowList)
+            nodes = client.call("node.list", Ref(), NodeList)
     except ControlError as error:
         yield Check("FAIL", "daemon", error.message, error.hint)
         return
-    yield from judge_daemon(found)
-    yield check_socket(client.path)
-    yield judge_dataflows(dataflows)
-    yield from judge_links(dataflows)
-    yield from judge_nodes(nodes)
+    if found is None:
+        yield Check("PASS", "coordinator", f"{client.daemon} at {client.server.address}")
+    else:
+        yield from judge_daemon(found)
+    if client.server.path is not None:
+        yield check_socket(client.server.path)
+    yield judge_dataflows(dataflows.dataflows)
+    yield from judge_links(dataflows.dataflows)
+    yield from judge_nodes(nodes.nodes)
+    for machine, reason in sorted((dataflows.missing | nodes.missing).items()):
+        yield Check("WARN", f"machine {machine}", reason, "see `dorafleet doctor`")
 
 
 def judge_links(dataflows: Sequence[DataflowInfo]) -> Iterator[Check]:

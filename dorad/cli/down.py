@@ -25,9 +25,12 @@ first.
 @click.option("-f", "--force", is_flag=True, help="Stop running dataflows first.")
 def down(*, force: bool) -> int:
     """Stop the daemon."""
+    from dorad.cli.instance import refuse_address
+    from dorad.control.choosing import chosen_daemons
     from dorad.control.client import Client
 
-    with Client() as client:
+    refuse_address("dora down", "it stops the daemon of this machine", "dorafleet down")
+    with Client(chosen_daemons()) as client:
         status = client.status()
         client.shutdown(force=force)
     from dorad.procinfo import is_alive

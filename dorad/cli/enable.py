@@ -42,7 +42,7 @@ def set_enabled(dataflow: str | None, *, enabled: bool) -> None:
     """Choose whether a dataflow is started at boot, and report it."""
     with connect() as client:
         info = client.enable(dataflow, enabled=enabled)
-        path = client.path
+        path = client.server.path
     click.echo(
         f"{info.name} is {'enabled: it is' if enabled else 'disabled: it is not'} started at boot"
     )
@@ -50,15 +50,15 @@ def set_enabled(dataflow: str | None, *, enabled: bool) -> None:
         warn_unless_of_machine(path)
 
 
-def warn_unless_of_machine(path: Path) -> None:
+def warn_unless_of_machine(path: Path | None) -> None:
     """Warn that nothing starts this daemon at boot if it is the user's own.
 
-    `path` is its socket.
+    `path` is its socket, None for a coordinator.
     """
     from dorad.shm.rendezvous import runtime_dir
 
     try:
-        of_user = runtime_dir() in path.parents
+        of_user = path is not None and runtime_dir() in path.parents
     except PermissionError:  # no daemon of this user can run, so it is another one
         return
     if of_user:

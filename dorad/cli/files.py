@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".yml", ".yaml")
 DEFAULTS = ("dataflow.yml", "dataflow.yaml")
 FETCH_TIMEOUT_S = 30.0
+MAX_FETCH_BYTES = 16 << 20
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -80,24 +81,20 @@ def fetch(url: str, directory: Path) -> Path:
 
     Raises click.ClickException if the download fails, or if another file of that name exists.
     """
-    import urllib.error
+    import tempfile
     import urllib.parse
-    import urllib.request
 
-    from dorad.launch.redirects import SecureRedirects
+    from dorad.launch.transfer import transfer
 
     name = Path(urllib.parse.urlsplit(url).path).name
     if not name.endswith(SUFFIXES):
         raise click.ClickException(f"{url}: the address of a dataflow must end in .yml or .yaml")
-    try:
-        opener = urllib.request.build_opener(SecureRedirects)
-        with opener.open(url, timeout=FETCH_TIMEOUT_S) as reply:
-            content: bytes = reply.read()
-    except urllib.error.HTTPError as error:
-        raise click.ClickException(f"{url}: {error.code} {error.reason}") from error
-    except (urllib.error.URLError, OSError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise click.ClickException(f"{url}: {reason}") from error
+    with tempfile.TemporaryFile() as file:
+        problem = transfer(url, file.fileno(), MAX_FETCH_BYTES, FETCH_TIMEOUT_S)
+        if problem:
+            raise click.ClickException(problem)
+        file.seek(0)
+        content = file.read()
     target = directory / name
     if target.exists() and target.read_bytes() != content:
         raise click.ClickException(f"{target} exists and differs from {url}; move it away first")

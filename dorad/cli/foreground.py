@@ -58,7 +58,7 @@ def run_foreground(
     import asyncio
     import resource
 
-    from dorad.daemon import ownlog
+    from dorad import ownlog
     from dorad.daemon.broker.listener import own_socket
     from dorad.daemon.run import DataflowRun, new_dataflow_id
     from dorad.logs.format import formatter

@@ -83,14 +83,16 @@ class LazyGroup(Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands from the table, without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, self.table[name].help) for name in self.list_commands(ctx)])
+            formatter.write_dl(
+                [(name, self.table[name].summary) for name in self.list_commands(ctx)]
+            )
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete a command's name from the table, without importing it, or an option."""
         if incomplete and not incomplete[0].isalnum():
             return click.Command.shell_complete(self, ctx, incomplete)
         return [
-            CompletionItem(name, help=self.table[name].help)
+            CompletionItem(name, help=self.table[name].summary)
             for name in self.list_commands(ctx)
             if name.startswith(incomplete)
         ]

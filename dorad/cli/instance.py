@@ -1,4 +1,4 @@
-"""`--coordinator-port`, `--coordinator-addr`: choose the daemon that a command talks to."""
+"""`--coordinator-port`, `--coordinator-addr`: choose the server that a command talks to."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import os
 
 import click
 
-PORT = "DORA_COORDINATOR_PORT"
-ADDRESS = "DORA_COORDINATOR_ADDR"
+from dorad.shm.rendezvous import ADDRESS_VARIABLE, PORT_VARIABLE
 
 
 def add_options(command: click.Command) -> None:
@@ -19,6 +18,16 @@ def add_options(command: click.Command) -> None:
         command.params += [_port(), _address()]
 
 
+def refuse_address(command: str, what: str, instead: str) -> None:
+    """Refuse a command that concerns this machine alone where a coordinator is named."""
+    address = os.environ.get(ADDRESS_VARIABLE)
+    if address:
+        raise click.ClickException(
+            f"`{command}` does not go to the coordinator at {address}: {what} (for the coordinator "
+            f"use `{instead}`; otherwise leave out --coordinator-addr, or unset {ADDRESS_VARIABLE})"
+        )
+
+
 def _port() -> click.Option:
     return click.Option(
         ["--coordinator-port"],
@@ -26,21 +35,25 @@ def _port() -> click.Option:
         metavar="PORT",
         expose_value=False,
         callback=_set,
-        help=f"Use the daemon with this number, not the default one. Same as {PORT}.",
+        help=(
+            "The coordinator's port, or the number of a daemon of this user. "
+            f"Same as {PORT_VARIABLE}."
+        ),
     )
 
 
 def _address() -> click.Option:
     return click.Option(
         ["--coordinator-addr"],
-        metavar="IP",
+        metavar="HOST",
         expose_value=False,
         callback=_set,
-        help="Only this machine's address: remote daemons are not available yet.",
+        help=f"Talk to the coordinator of a fleet, not to a daemon. Same as {ADDRESS_VARIABLE}.",
     )
 
 
 def _set(_: click.Context, option: click.Parameter, value: int | str | None) -> None:
     """Set the variable from which this process, and a daemon that it starts, read the value."""
     if value is not None:
-        os.environ[PORT if option.name == "coordinator_port" else ADDRESS] = str(value)
+        name = PORT_VARIABLE if option.name == "coordinator_port" else ADDRESS_VARIABLE
+        os.environ[name] = str(value)

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow
 
 
-def refuse_unsupported(dataflow: Dataflow, *, strict: bool = False) -> None:
+def refuse_unsupported(dataflow: Dataflow, *, strict: bool = False, placed: bool = False) -> None:
     """Raise DataflowError if the dataflow cannot be run as it is written.
 
     It may use unsupported features, or types that do not match although it has `strict_types`. With
-    `strict`, ignored keys are errors, too.
+    `strict`, ignored keys are errors, too. `placed` allows `deploy`: a coordinator will follow it.
     """
     from dorad.dataflow.errors import DataflowError
     from dorad.dataflow.problems import in_order
@@ -24,7 +24,7 @@ def refuse_unsupported(dataflow: Dataflow, *, strict: bool = False) -> None:
     from dorad.dataflow.types.strict import type_problems
 
     ignored = dataflow.ignored if strict else ()
-    problems = (*unsupported(dataflow), *type_problems(dataflow), *ignored)
+    problems = (*unsupported(dataflow, placed=placed), *type_problems(dataflow), *ignored)
     if problems:
         raise DataflowError(in_order(problems))
 
@@ -40,11 +40,16 @@ def print_warnings(dataflow: Dataflow) -> None:
 
 def build_first(dataflow: Dataflow, *, uv: bool, env: Mapping[str, str]) -> None:
     """Run the build commands, if there are any. Raises BuildError if one fails."""
-    if not any(node.build or any(o.build for o in node.operators) for node in dataflow.nodes):
+    if not has_builds(dataflow):
         return
     from dorad.cli.builder import build_dataflow
 
     build_dataflow(dataflow, uv=uv, extra_env=env, echo=_echo)
+
+
+def has_builds(dataflow: Dataflow) -> bool:
+    """Return True if there are build commands."""
+    return any(node.build or any(o.build for o in node.operators) for node in dataflow.nodes)
 
 
 def _echo(line: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.select import RUNNING, connect
+from dorad.cli.select import RUNNING, connect, warn_missing
 from dorad.cli.tables import (
     format_option,
     megabytes,
@@ -47,8 +47,12 @@ def list_dataflows(
     *, style: str, status: str | None, name: str | None, sort_by: str | None, quiet: bool
 ) -> None:
     """List running dataflows, and those that have ended."""
+    from dorad.control.messages import DataflowList, Nothing
+
     with connect() as client:
-        found = chosen(client.list(), status=status, name=name, sort_by=sort_by)
+        answer = client.call("dataflow.list", Nothing(), DataflowList)
+    warn_missing(answer.missing)
+    found = chosen(answer.dataflows, status=status, name=name, sort_by=sort_by)
     if quiet:
         for info in found:
             click.echo(info.uuid)

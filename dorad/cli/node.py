@@ -10,9 +10,9 @@ from dorad.cli.complete import input_names, node_names, topic_names
 from dorad.cli.durations import Duration
 from dorad.cli.files import DataflowFile
 from dorad.cli.groups import Group
-from dorad.cli.node_view import COLUMNS, as_json, as_row, detail_json, detail_lines
+from dorad.cli.node_view import as_json, as_row, columns_for, detail_json, detail_lines
 from dorad.cli.reporting import print_changes, print_warning
-from dorad.cli.select import connect, dataflow_option, select
+from dorad.cli.select import connect, dataflow_option, machine_option, select, warn_missing
 from dorad.cli.tables import format_option, print_lines, print_object, print_table
 from dorad.terminal import visible
 
@@ -54,25 +54,31 @@ Examples:
   dora node list                       the nodes of all running dataflows
   dora node list -d demo --format json
   dora node list -d demo -q
+  dora node list --machine arm1        of a fleet, through its coordinator
 """
 
 
 @node.command("list", epilog=LIST_EPILOG)
 @dataflow_option
 @format_option
+@machine_option
 @click.option("-q", "--quiet", is_flag=True, help="Print only the ids of the nodes.")
-def list_nodes(*, dataflow: str | None, style: str, quiet: bool) -> None:
+def list_nodes(*, dataflow: str | None, style: str, machine: str | None, quiet: bool) -> None:
     """List the nodes of one dataflow, or of all running dataflows."""
+    from dorad.control.messages import NodeList, Ref
+
     with connect() as client:
-        nodes = client.nodes(dataflow)
-    columns = COLUMNS if dataflow is None else COLUMNS[:-1]
+        answer = client.call("node.list", Ref(dataflow=dataflow), NodeList)
+    warn_missing(answer.missing)
+    nodes = [info for info in answer.nodes if machine in (None, info.machine)]
+    columns = columns_for(nodes, of_all=dataflow is None)
     if quiet:
         for info in nodes:
             click.echo(info.node)
     elif style == "json":
         print_lines(as_json(info, columns) for info in nodes)
     else:
-        print_table(columns, (as_row(info)[: len(columns)] for info in nodes))
+        print_table(columns, (as_row(info, columns) for info in nodes))
 
 
 INFO_EPILOG = """\b

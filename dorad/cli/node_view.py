@@ -12,29 +12,42 @@ if TYPE_CHECKING:
 
     from dorad.control.messages import NodeDetail, NodeInfo, NodeMetrics
 
-COLUMNS = ("NODE", "STATUS", "PID", "CPU", "MEMORY", "RESTARTS", "DATAFLOW")
+COLUMNS = ("NODE", "STATUS", "PID", "CPU", "MEMORY", "RESTARTS", "MACHINE", "DATAFLOW")
 
 
-def as_row(info: NodeInfo) -> tuple[str, ...]:
-    """Return the row of a node under `COLUMNS`."""
-    return (
+def columns_for(nodes: Sequence[NodeInfo], *, of_all: bool) -> tuple[str, ...]:
+    """Return the columns of a list of nodes, which may be those `of_all` dataflows."""
+    left_out = set() if of_all else {"DATAFLOW"}
+    if not any(info.machine for info in nodes):  # a daemon's own
+        left_out.add("MACHINE")
+    return tuple(column for column in COLUMNS if column not in left_out)
+
+
+def as_row(info: NodeInfo, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the row of a node under some of `COLUMNS`."""
+    cells = (
         info.node,
         status_text(info),
         "-" if info.pid is None else str(info.pid),
         percent(info.metrics.cpu),
         megabytes(info.metrics.memory),
         str(info.restarts),
+        info.machine or "-",
         info.dataflow_name or info.dataflow,
     )
+    return tuple(cell for name, cell in zip(COLUMNS, cells, strict=True) if name in columns)
 
 
 def as_json(info: NodeInfo, columns: Sequence[str]) -> dict[str, str]:
     """Return the row as an object of strings, as dora prints it."""
-    return {column.lower(): text for column, text in zip(columns, as_row(info), strict=False)}
+    named = [column.lower() for column in columns]
+    return dict(zip(named, as_row(info, columns), strict=True))
 
 
 def status_text(info: NodeInfo) -> str:
     """Return the status as tables show it."""
+    if info.status == "pending" and info.reason:
+        return f"Pending: {info.reason}"
     return "Dynamic" if info.dynamic and info.pid is None else info.status.capitalize()
 
 
@@ -66,6 +79,7 @@ def detail_json(detail: NodeDetail) -> dict[str, Any]:
             "net_rx": info.metrics.net_rx if info.metrics.net_known else None,
         },
         "dataflow_id": info.dataflow,
+        "machine": info.machine,
         "args": detail.args,
         "started_at": info.started_at,
         "last_exit": info.last_exit,
@@ -89,6 +103,8 @@ def detail_lines(detail: NodeDetail) -> Iterator[str]:
     info = detail.info
     yield f"Node: {info.node}"
     yield f"Dataflow: {info.dataflow_name or info.dataflow}"
+    if info.machine is not None:
+        yield f"Machine: {info.machine}"
     yield f"Path: {detail.path or '-'}" + (f" {detail.args}" if detail.args else "")
     yield from ("", "Restart policy:", f"  policy:          {_policy(detail)}")
     yield f"  max restarts:    {detail.max_restarts or 'unlimited'}"

@@ -15,12 +15,12 @@ MAX_WIDTH, MIN_WIDTH = 100, 50
 class CommandEntry:
     """A row of a table of commands: where to import the command, and its line in the help."""
 
-    __slots__ = ("help", "hidden", "target")
+    __slots__ = ("hidden", "summary", "target")
 
-    def __init__(self, target: str, help: str, hidden: bool = False) -> None:  # noqa: A002
+    def __init__(self, target: str, summary: str, hidden: bool = False) -> None:
         """`hidden` excludes an alias of a listed command from help and completion."""
         self.target = target
-        self.help = help
+        self.summary = summary
         self.hidden = hidden
 
 
@@ -39,7 +39,7 @@ def help_page(
     Paragraphs of the epilog that start with a line `\\b` keep their lines.
     """
     width = max(min(width, MAX_WIDTH) - 2, MIN_WIDTH)
-    listed = {name: entry.help for name, entry in commands.items() if not entry.hidden}
+    listed = {name: entry.summary for name, entry in commands.items() if not entry.hidden}
     lines = [f"Usage: {program} [OPTIONS] COMMAND [ARGS]...", "", *_wrapped(about, width, "  ")]
     lines += ["", "Options:", *_columns(OPTIONS, width)]
     lines += ["", "Commands:", *_columns(listed, width)]

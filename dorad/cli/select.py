@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad.cli.complete import dataflow_names
+from dorad.cli.reporting import print_warning
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dorad.control.client import Client
-    from dorad.control.messages import DataflowInfo
+    from dorad.control.messages import DataflowInfo, Top
 
 RUNNING = ("starting", "running", "stopping")
 """Statuses of a dataflow that has not ended."""
@@ -24,6 +27,9 @@ dataflow_option = click.option(
     shell_complete=dataflow_names,
     help="The dataflow; optional while only one runs.",
 )
+machine_option = click.option(
+    "--machine", metavar="ID", help="Only nodes of this machine, through a coordinator."
+)
 dataflow_name = click.argument(
     "dataflow", metavar="[NAME|UUID]", required=False, shell_complete=dataflow_names
 )
@@ -33,10 +39,30 @@ name_option = click.option(
 
 
 def connect() -> Client:
-    """Connect to the daemon. Raises ControlError if that fails."""
+    """Connect to the daemon, or to the coordinator that is used. Raises ControlError."""
     from dorad.control.client import Client
 
     return Client()
+
+
+def on_machine(found: Top, machine: str | None) -> Top:
+    """Return what is on one machine of a fleet, everything without one."""
+    if machine is None:
+        return found
+    from msgspec.structs import replace
+
+    return replace(
+        found,
+        nodes=[info for info in found.nodes if info.machine == machine],
+        edges=[edge for edge in found.edges if edge.machine == machine],
+        interfaces=[each for each in found.interfaces if each.machine == machine],
+    )
+
+
+def warn_missing(missing: Mapping[str, str]) -> None:
+    """Warn that an answer of the coordinator lacks what is on these machines."""
+    for machine, reason in sorted(missing.items()):
+        print_warning(f"{machine} is left out: {reason}")
 
 
 def one_name(dataflow: str | None, name: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""`dora start`: start a dataflow under the daemon."""
+"""`dora start`: start a dataflow under the daemon, or over the machines of a fleet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from dorad.cli.enable import warn_unless_of_machine
 from dorad.cli.files import dataflow_argument, load_dataflow
-from dorad.cli.launching import build_first, print_warnings, refuse_unsupported
+from dorad.cli.launching import build_first, has_builds, print_warnings, refuse_unsupported
 from dorad.cli.options import (
     LaunchCommand,
     debug_option,
@@ -20,6 +20,7 @@ from dorad.cli.options import (
     strict_option,
     uv_option,
 )
+from dorad.cli.reporting import print_note
 from dorad.cli.select import connect
 from dorad.cli.stop import report_end
 
@@ -38,6 +39,8 @@ Examples:
 At a terminal, the command stays and shows the log (--attach); otherwise it ends once the nodes have
 been started (--detach). While attached, Ctrl-C stops the dataflow and a second Ctrl-C kills it; the
 exit code is 1 if any node failed. Nodes get the daemon's environment, not that of this command.
+Through a coordinator (--coordinator-addr) the nodes run on the machines of the fleet, where their
+programs must be: build commands are not run.
 """
 
 
@@ -67,7 +70,7 @@ def start(
     strict: bool,
     exit_when_nodes_finish: bool | None,
 ) -> int:
-    """Start the dataflow PATH under the daemon.
+    """Start the dataflow PATH under the daemon, or over the machines of a fleet.
 
     PATH is a file, or an http(s) URL that is downloaded into the current directory.
     """
@@ -75,13 +78,18 @@ def start(
     if enable and name is None:
         raise click.UsageError("--enable needs --name, the name of the dataflow after a boot")
     dataflow = load_dataflow(path)
-    refuse_unsupported(dataflow, strict=strict)
+    refuse_unsupported(dataflow, strict=strict, placed=True)
+    with connect() as client:  # report a missing daemon before a long build
+        placed = client.server.path is None
+    if not placed:
+        refuse_unsupported(dataflow, strict=strict)
     print_warnings(dataflow)
     if attach is None:
         attach = sys.stdout.isatty()
-    with connect() as client:  # report a missing daemon before a long build
-        client.status()
-    build_first(dataflow, uv=uv, env=env)
+    if not placed:
+        build_first(dataflow, uv=uv, env=env)
+    elif has_builds(dataflow):
+        print_note("build commands are not run: the robots need the programs already")
     with connect() as client:
         started = client.start(
             dataflow,
@@ -95,7 +103,7 @@ def start(
         click.echo(f"dataflow start triggered: {started.uuid}")
         if enable:
             client.enable(started.uuid)
-            warn_unless_of_machine(client.path)
+            warn_unless_of_machine(client.server.path)
         sys.stdout.flush()
         if not attach:
             state = client.wait(started.uuid, until="spawned")

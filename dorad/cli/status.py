@@ -1,22 +1,23 @@
-"""`dora status`: show the state of the daemon."""
+"""`dora status`: show the state of the daemon, or of the coordinator."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from dorad.cli.files import DataflowFile
 from dorad.cli.groups import Group
-from dorad.cli.select import connect
+from dorad.cli.select import RUNNING, connect
 from dorad.cli.tables import format_option, megabytes, percent, print_object
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from dorad.control.client import Client
     from dorad.control.messages import DaemonStatus, Network
 
 EPILOG = """\b
@@ -25,7 +26,8 @@ Examples:
   dora status --format json
   dora status --dataflow robot.yml     check the file as well, like `dora validate`
 
-Exit code 1 if no daemon answers. `dora doctor` checks more.
+Exit code 1 if no daemon, or with --coordinator-addr no coordinator, answers. `dora doctor` checks
+more.
 """
 
 
@@ -36,15 +38,18 @@ def status(*, style: str, path: Path | None) -> int:
     """Show whether the daemon runs, and how many dataflows run under it."""
     from dorad.control.errors import ControlError
 
-    found: DaemonStatus | None = None
+    found: DaemonStatus | Fleet | None = None
     address, error = None, ""
     try:
         with connect() as client:
-            found, address = client.status(), str(client.path)
+            address = client.server.address
+            found = client.status() if client.server.path is not None else _ask_fleet(client)
     except ControlError as failure:
         error = str(failure)
     if style == "json":
         print_object(_as_json(found, address, error))
+    elif isinstance(found, Fleet):
+        _show_fleet(found, address)
     else:
         _show(found, address, error)
     if path is not None:
@@ -78,9 +83,50 @@ def _show(found: DaemonStatus | None, address: str | None, error: str) -> None:
         click.echo(f"{click.style('note:', fg='yellow', bold=True)} {visible(notice)}")
 
 
-def _as_json(found: DaemonStatus | None, address: str | None, error: str) -> dict[str, Any]:
-    """Return the JSON result: dora's keys first; this daemon is also the coordinator."""
+class Fleet(NamedTuple):
+    """What a coordinator says of the whole fleet."""
+
+    version: str
+    """Its name and version."""
+    dataflows: int
+    nodes: int
+    missing: Mapping[str, str]
+    """Machines that did not answer, with the reason."""
+
+
+def _ask_fleet(client: Client) -> Fleet:
+    from dorad.control.messages import DataflowList, NodeList, Nothing, Ref
+
+    listed = client.call("dataflow.list", Nothing(), DataflowList)
+    nodes = client.call("node.list", Ref(), NodeList)
+    return Fleet(
+        version=client.daemon,
+        dataflows=sum(info.status in RUNNING for info in listed.dataflows),
+        nodes=sum(info.pid is not None for info in nodes.nodes),
+        missing={**listed.missing, **nodes.missing},
+    )
+
+
+def _show_fleet(found: Fleet, address: str | None) -> None:
+    click.echo(f"{click.style('✓', fg='green')} {visible(found.version)}: running")
+    click.echo(f"  address: {address}")
+    click.echo(f"active dataflows: {found.dataflows} ({found.nodes} node processes)")
+    for machine, reason in sorted(found.missing.items()):
+        click.echo(f"{click.style('✗', fg='red')} {visible(machine)}: {visible(reason)}")
+
+
+def _as_json(found: DaemonStatus | Fleet | None, address: str | None, error: str) -> dict[str, Any]:
+    """Return the JSON result: dora's keys first; a daemon is its own coordinator."""
     from msgspec import to_builtins
+
+    if isinstance(found, Fleet):
+        return {
+            "coordinator": {"status": "running", "address": address, "version": found.version},
+            "daemon": {"status": "not running" if found.missing else "running"},
+            "active_dataflows": found.dataflows,
+            "nodes": found.nodes,
+            "missing": dict(found.missing),
+        }
 
     word = "not running" if found is None else "running"
     result: dict[str, Any] = {

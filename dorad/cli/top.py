@@ -9,7 +9,7 @@ import click
 
 from dorad.cli.durations import Duration
 from dorad.cli.groups import Group
-from dorad.cli.select import connect
+from dorad.cli.select import connect, machine_option, on_machine, warn_missing
 from dorad.cli.tables import print_object
 from dorad.dataflow.model import LINK
 
@@ -20,6 +20,7 @@ EPILOG = """\b
 Examples:
   dora top
   dora top --refresh-interval 1
+  dora top --machine arm1              of a fleet, through its coordinator
   dora top --once | jq '.[] | {node_id, cpu: .metrics.cpu_usage}'
   dora top --once | jq '.[].inputs[] | select(.dropped > 0)'
 
@@ -38,17 +39,20 @@ The figures come from counters in shared memory, without any effect on the dataf
     help="Time between updates; default 2.",
 )
 @click.option("--once", is_flag=True, help="Print one JSON array of the nodes and exit.")
-def top(*, refresh_interval: float, once: bool) -> None:
+@machine_option
+def top(*, refresh_interval: float, once: bool, machine: str | None) -> None:
     """Watch the resource use of nodes and the message rates between them."""
     if once:
         with connect() as client:
-            print_object(snapshot(client.top()))
+            found = on_machine(client.top(), machine)
+        warn_missing(found.missing)
+        print_object(snapshot(found))
         return
     if not (sys.stdout.isatty() and sys.stdin.isatty()):
         raise click.ClickException("a live table needs a terminal (use --once for JSON)")
     from dorad.cli.top_screen import watch
 
-    watch(refresh_interval)
+    watch(refresh_interval, machine)
 
 
 def snapshot(found: Top) -> list[dict[str, Any]]:
@@ -66,7 +70,7 @@ def _node(info: NodeInfo, edges: list[EdgeStats], found: Top) -> dict[str, Any]:
         "dataflow_id": info.dataflow,
         "dataflow_name": info.dataflow_name,
         "node_id": info.node,
-        "daemon_id": {"machine_id": None, "uuid": None},
+        "daemon_id": {"machine_id": info.machine, "uuid": None},
         "metrics": {
             "pid": info.pid,
             "cpu_usage": used.cpu,

@@ -12,11 +12,11 @@ import tty
 from typing import TYPE_CHECKING
 
 from dorad.cli.node_view import status_text
-from dorad.cli.select import connect
+from dorad.cli.select import connect, on_machine
 from dorad.cli.tables import milliseconds, rate, screen_lines, table_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rich.console import RenderableType
 
@@ -58,8 +58,10 @@ ORDERS = {
 HELP = "q quit   sort: n name  c CPU  m memory  r rate  d drops"
 
 
-def watch(interval: float) -> None:
+def watch(interval: float, machine: str | None) -> None:
     """Show the tables, updated every `interval` seconds, until `q` or Ctrl-C.
+
+    `machine` is the only one to show, of a fleet.
 
     Raises ControlError if the connection to the daemon is lost.
     """
@@ -75,7 +77,7 @@ def watch(interval: float) -> None:
         Live(console=console, screen=True, auto_refresh=False) as live,
     ):
         while True:
-            found = client.top()
+            found = on_machine(client.top(), machine)
             end = time.monotonic() + interval
             while (left := end - time.monotonic()) > 0:
                 live.update(screen(found, order), refresh=True)
@@ -108,15 +110,30 @@ def screen(found: Top, order: str) -> RenderableType:
 
     clock = time.strftime("%H:%M:%S", time.localtime(found.at))
     dataflows = len({info.dataflow for info in found.nodes})
+    left_out = [f"{name} is left out: {why}" for name, why in sorted(found.missing.items())]
     head = f"dora top   {clock}   dataflows: {dataflows}   nodes: {len(found.nodes)}"
-    nodes = table_lines(NODES, map(node_row, sort_nodes(found.nodes, order)))
-    edges = table_lines(EDGES, map(edge_row, sort_edges(found.edges, order)))
+    nodes = sort_nodes(found.nodes, order)
+    edges = sort_edges(found.edges, order)
+    interfaces = found.interfaces
     return Group(
-        screen_lines([f"{head}   sorted by {ORDERS[order]}", HELP, ""]),
-        screen_lines([*nodes, ""], head=1),
-        screen_lines([*edges, ""], head=1),
-        screen_lines(table_lines(INTERFACES, map(interface_row, found.interfaces)), head=1),
+        screen_lines([f"{head}   sorted by {ORDERS[order]}", HELP, *left_out, ""]),
+        screen_lines([*_lines(NODES, map(node_row, nodes), nodes), ""], head=1),
+        screen_lines([*_lines(EDGES, map(edge_row, edges), edges), ""], head=1),
+        screen_lines(_lines(INTERFACES, map(interface_row, interfaces), interfaces), head=1),
     )
+
+
+def _lines(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    shown: Sequence[NodeInfo | EdgeStats | InterfaceRates],
+) -> list[str]:
+    """Return the lines of a table, which names the machine of each row if it is of a fleet."""
+    machines = [each.machine for each in shown]
+    if not any(machines):
+        return table_lines(columns, rows)
+    wider = ((*row, machine or "-") for row, machine in zip(rows, machines, strict=True))
+    return table_lines((*columns, "MACHINE"), wider)
 
 
 def sort_nodes(nodes: list[NodeInfo], order: str) -> list[NodeInfo]:

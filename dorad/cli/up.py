@@ -37,9 +37,11 @@ separate daemon with its own dataflows, sockets and log.
 @click.command(epilog=EPILOG)
 def up() -> int:
     """Start this user's daemon in the background."""
-    from dorad.control.listening import SOCKET_VARIABLE
+    from dorad.cli.instance import refuse_address
+    from dorad.control.choosing import SOCKET_VARIABLE
     from dorad.daemon.paths import user_paths
 
+    refuse_address("dora up", "it starts the daemon of this machine", "dorafleet up cluster.yml")
     try:
         places = user_paths()
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The client of the control API for asyncio: one connection to a daemon, for many tasks."""
+"""The client of the control API for asyncio: one connection to a server, for many tasks."""
 
 from __future__ import annotations
 
@@ -6,39 +6,38 @@ import asyncio
 import time
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar, cast
 
-from websockets.asyncio.client import unix_connect
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as connect_websocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.protocol import State
 
 from dorad import __version__
 from dorad.control import faults
 from dorad.control.arrays import to_message
 from dorad.control.asyncmethods import AsyncMethods
-from dorad.control.connecting import (
-    ANSWER_S,
-    CALL_S,
-    CONNECT_S,
-    OPTIONS,
-    SILENCE_S,
-    open_socket,
-)
+from dorad.control.client import targets_of
+from dorad.control.connecting import OPTIONS, open_failed, open_socket
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import time_allowed
-from dorad.control.listening import socket_paths
-from dorad.control.messages import Struct
+from dorad.control.messages import METHODS, Struct
 from dorad.control.pending import END, PendingRequests, check_welcome, checked_as, hello
+from dorad.control.target import NEAR, ROBOT, Accepted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
     from types import TracebackType
 
     import pyarrow as pa
-    from websockets.asyncio.client import ClientConnection
+    from websockets.asyncio.connection import Connection
 
-    from dorad.control.messages import TopicHeader, TopicSubscribe
+    from dorad.control.connecting import Opened
+    from dorad.control.faults import Server
+    from dorad.control.messages import Method, TopicHeader, TopicSubscribe
     from dorad.control.pending import PendingRequest
+    from dorad.control.target import Targets, Tcp, UnixSocket
 
 __all__ = ["AsyncArrays", "AsyncClient", "AsyncStream", "ControlError", "NoDaemonError"]
 
@@ -49,35 +48,42 @@ NAME = f"dorad-client {__version__}"
 
 
 class AsyncClient(AsyncMethods):
-    """A connection to a daemon. Use it in an `async with` block, or with `open` and `close`.
+    """A connection to a server. Use it in an `async with` block, or with `open` and `close`.
 
     Tasks may share it. While other tasks wait for answers, a stream that is not read keeps its
     events; with too many of them it ends with the error `too-slow`.
     """
 
     def __init__(
-        self, path: str | Path | None = None, *, name: str = NAME, timeout: float = CALL_S
+        self,
+        target: str | Path | UnixSocket | Tcp | Targets | Accepted | None = None,
+        *,
+        name: str = NAME,
+        timeout: float | None = None,
+        methods: Mapping[str, Method] = METHODS,
     ) -> None:
-        """Prepare a connection to the daemon at `path`, by default to the one at `socket_paths()`.
+        """Prepare a connection: a daemon's socket, a coordinator, or by default as `chosen` says.
 
-        `name` identifies this client to the daemon; `timeout` limits calls whose parameters do not
-        request more.
+        A robot that has connected itself is a server, too. `name` identifies this client to the
+        server; `timeout` limits calls whose parameters do not request more. `methods` are those of
+        the server.
         """
-        self._given = None if path is None else Path(path)
+        self._target = target
         self._name = name
         self._timeout = timeout
-        self._requests = PendingRequests()
+        self._timing = NEAR
+        self._requests = PendingRequests(methods)
         self._reading = False
         self._arrival = asyncio.Event()
         self._broken: ControlError | None = None
         self._last_sign = time.monotonic()
         """When the last frame arrived, or the ping was sent that is not answered yet."""
         self._ping: asyncio.Future[float] | None = None
-        self._connection: ClientConnection
-        self.path: Path
-        """The daemon's socket, once connected."""
+        self._connection: Connection
+        self.server: Server
+        """Where the server is, for messages, once connected."""
         self.daemon: str
-        """The daemon's name and version, such as `dorad 0.1.0`."""
+        """The server's name and version, such as `dorad 0.1.0`."""
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -98,17 +104,15 @@ class AsyncClient(AsyncMethods):
             ControlError: with code `deadline` (it does not answer), `unavailable` (it is ending),
                 `refused`, `busy` or `version`.
         """
-        self.path, self._pid, sock = await asyncio.to_thread(
-            open_socket, socket_paths() if self._given is None else (self._given,)
-        )
-        deadline = time.monotonic() + CONNECT_S
-        try:
-            self._connection = await unix_connect(sock=sock, open_timeout=CONNECT_S, **OPTIONS)
-        except TimeoutError:
-            raise faults.not_responding(self.path, self._pid, CONNECT_S) from None
-        except (OSError, WebSocketException) as error:
-            body = error.response.body if isinstance(error, InvalidStatus) else b""
-            raise faults.connect_failed(error, self.path, bytes(body or b"")) from None
+        if isinstance(self._target, Accepted):
+            self.server, self._timing = faults.agent_of(self._target.robot), ROBOT
+            self._connection = self._target.connection
+            deadline = time.monotonic() + self._timing.connect
+        else:
+            opened = await asyncio.to_thread(_open_socket, self._target)
+            self.server, self._timing = opened.server, opened.timing
+            deadline = time.monotonic() + self._timing.connect
+            self._connection = await _open(opened)
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 await self._connection.send(hello(self._name), text=True)
@@ -116,11 +120,16 @@ class AsyncClient(AsyncMethods):
         except BaseException as error:
             await self.close()
             if isinstance(error, TimeoutError):
-                raise faults.not_responding(self.path, self._pid, CONNECT_S) from None
+                raise faults.not_responding(self.server, self._timing.connect) from None
             if isinstance(error, ConnectionClosed):
-                raise faults.connection_closed(_code(error)) from None
+                raise faults.connection_closed(self.server, _code(error)) from None
             raise
         return self
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is open, as far as is known."""
+        return self._broken is None and self._connection.state is State.OPEN
 
     async def close(self) -> None:
         """End the connection, and with it all calls and streams."""
@@ -130,17 +139,18 @@ class AsyncClient(AsyncMethods):
         """Call a method and return its result, which is of this type.
 
         Raises:
-            ControlError: the daemon's own error, `deadline` if it does not answer in time, or
+            ControlError: the server's own error, `deadline` if it does not answer in time, or
                 `unavailable` if the connection ends.
         """
-        seconds = time_allowed(params, self._timeout)
+        usual = self._timing.call if self._timeout is None else self._timeout
+        seconds = time_allowed(params, usual)
         request = await self._send_request(method, params)
         try:
             async with asyncio.timeout(seconds):
                 await self._wait_for(request)
             result = request.take()
         except TimeoutError:
-            raise faults.call_timed_out(method, seconds or 0) from None
+            raise faults.call_timed_out(self.server, method, seconds or 0) from None
         finally:
             await self._cancel(request)
         assert isinstance(result, kind)
@@ -153,6 +163,10 @@ class AsyncClient(AsyncMethods):
     def arrays(self, params: TopicSubscribe) -> AsyncArrays:
         """Return the messages of `topic.subscribe` as a stream; see `AsyncStream`."""
         return self._open_stream("topic.subscribe", params, to_message)
+
+    def frames(self, params: TopicSubscribe) -> AsyncFrames:
+        """Request the messages of `topic.subscribe`, and return them without decoding the data."""
+        return self._open_stream("topic.subscribe", params, _undecoded)
 
     def _open_stream(
         self, method: str, params: Struct, convert: Callable[[Any], T]
@@ -169,15 +183,15 @@ class AsyncClient(AsyncMethods):
 
     async def _send(self, frame: bytes) -> None:
         try:
-            async with asyncio.timeout(CALL_S):
+            async with asyncio.timeout(self._timing.call):
                 await self._connection.send(frame, text=True)
         except TimeoutError:
-            raise faults.not_responding(self.path, self._pid, CALL_S) from None
+            raise faults.not_responding(self.server, self._timing.call) from None
         except ConnectionClosed as error:
-            raise faults.connection_closed(_code(error)) from None
+            raise faults.connection_closed(self.server, _code(error)) from None
 
     async def _cancel(self, request: PendingRequest) -> None:
-        """Forget a request, and cancel it in the daemon if it is still running."""
+        """Forget a request, and cancel it in the server if it is still running."""
         frame = self._requests.drop(request)
         if frame is not None and self._broken is None:
             # A lost connection has ended the request already.
@@ -216,26 +230,26 @@ class AsyncClient(AsyncMethods):
         """Return the next frame, or None if none arrived for a while.
 
         Raises:
-            ControlError: the connection has ended, or the daemon does not respond.
+            ControlError: the connection has ended, or the server does not respond.
         """
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(SILENCE_S):
+                async with asyncio.timeout(self._timing.silence):
                     frame = await self._connection.recv()
                 self._mark_alive()
                 return frame
             if self._ping is None:
-                if time.monotonic() - self._last_sign >= SILENCE_S:
+                if time.monotonic() - self._last_sign >= self._timing.silence:
                     answered = await self._connection.ping()
                     self._ping = cast("asyncio.Future[float]", answered)
                     self._last_sign = time.monotonic()
                 return None
         except ConnectionClosed as error:
-            raise faults.connection_closed(_code(error)) from None
+            raise faults.connection_closed(self.server, _code(error)) from None
         if self._ping.done():
             self._mark_alive()
-        elif time.monotonic() - self._last_sign >= ANSWER_S:
-            raise faults.not_responding(self.path, self._pid, ANSWER_S)
+        elif time.monotonic() - self._last_sign >= self._timing.answer:
+            raise faults.not_responding(self.server, self._timing.answer)
         return None
 
     def _mark_alive(self) -> None:
@@ -312,6 +326,49 @@ class AsyncStream(Generic[T]):
 AsyncArrays: TypeAlias = "AsyncStream[tuple[TopicHeader, pa.Array | None]]"
 """Messages of outputs: the header of each, and its Arrow array."""
 
+AsyncFrames: TypeAlias = "AsyncStream[tuple[TopicHeader, memoryview]]"
+"""Messages of outputs: the header of each, and its Arrow IPC stream."""
+
+
+def _undecoded(event: Any) -> tuple[TopicHeader, memoryview]:
+    header, data = event
+    return header, data
+
 
 def _code(error: ConnectionClosed) -> int | None:
     return None if error.rcvd is None else error.rcvd.code
+
+
+class _Coordinator(ClientConnection):
+    """A connection that sends nothing, not even its token, before it knows the server."""
+
+    async def handshake(self, *args: Any, **kwargs: Any) -> None:
+        """Check the certificate of the server, then open the WebSocket."""
+        from dorad.control.tls import check_coordinator
+
+        check_coordinator(self.transport.get_extra_info("ssl_object"))
+        await super().handshake(*args, **kwargs)
+
+
+def _open_socket(target: str | Path | UnixSocket | Tcp | Targets | None) -> Opened:
+    return open_socket(targets_of(target))
+
+
+async def _open(opened: Opened) -> ClientConnection:
+    """Open the WebSocket on a connected socket. Raises ControlError."""
+    given = dict(OPTIONS)
+    if opened.tls is not None:
+        given |= {"ssl": opened.tls, "create_connection": _Coordinator}
+    try:
+        return await connect_websocket(
+            f"ws{'s' if opened.tls else ''}://{opened.host}/",
+            sock=opened.sock,
+            additional_headers=opened.headers,
+            open_timeout=opened.timing.connect,
+            **given,
+        )
+    except TimeoutError:
+        raise faults.not_responding(opened.server, opened.timing.connect) from None
+    except (OSError, WebSocketException) as error:
+        body = error.response.body if isinstance(error, InvalidStatus) else b""
+        raise open_failed(opened, error, bytes(body or b"")) from None

@@ -1,4 +1,4 @@
-"""The client of the control API: one connection to a daemon, for any number of threads."""
+"""The client of the control API: one connection to a server, for any number of threads."""
 
 from __future__ import annotations
 
@@ -11,29 +11,27 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 from dorad import __version__
 from dorad.control import faults
 from dorad.control.arrays import to_message
-from dorad.control.connecting import (
-    ANSWER_S,
-    CALL_S,
-    CONNECT_S,
-    SILENCE_S,
-    open_socket,
-)
+from dorad.control.connecting import open_failed, open_socket
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import MAX_REPLY, time_allowed
-from dorad.control.listening import socket_paths
-from dorad.control.messages import Struct
+from dorad.control.messages import METHODS, Struct
 from dorad.control.methods import Methods
 from dorad.control.pending import END, PendingRequests, check_welcome, checked_as, hello
+from dorad.control.target import Targets, Tcp, UnixSocket
+from dorad.control.transport import SocketTransport
 from dorad.control.websocket import ClosedError, NotOpenedError, WebSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import ssl
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     import pyarrow as pa
 
-    from dorad.control.messages import TopicHeader, TopicSubscribe
+    from dorad.control.connecting import Opened
+    from dorad.control.messages import Method, TopicHeader, TopicSubscribe
     from dorad.control.pending import PendingRequest
+    from dorad.control.transport import Transport
 
 __all__ = ["Arrays", "Client", "ControlError", "NoDaemonError", "Stream"]
 
@@ -44,45 +42,47 @@ NAME = f"dorad-client {__version__}"
 
 
 class Client(Methods):
-    """A connection to a daemon. Use it in a `with` block, or close it with `close`.
+    """A connection to a server. Use it in a `with` block, or close it with `close`.
 
     Threads may share it. While other threads wait for answers, a stream that is not read keeps its
     events; with too many of them it ends with the error `too-slow`.
     """
 
     def __init__(
-        self, path: str | Path | None = None, *, name: str = NAME, timeout: float = CALL_S
+        self,
+        target: str | Path | UnixSocket | Tcp | Targets | None = None,
+        *,
+        name: str = NAME,
+        timeout: float | None = None,
+        methods: Mapping[str, Method] = METHODS,
     ) -> None:
-        """Connect to the daemon at `path`, by default to the one at `socket_paths()`.
+        """Connect to a server: a daemon's socket, a coordinator, or by default as `chosen` says.
 
-        `name` identifies this client to the daemon; `timeout` limits calls whose parameters do not
-        request more.
+        Of several, the first that runs is used.
+
+        `name` identifies this client to the server; `timeout` limits calls whose parameters do not
+        request more. `methods` are those of the server.
 
         Raises:
             NoDaemonError: no daemon is running.
             ControlError: with code `deadline` (it does not answer), `unavailable` (it is ending),
                 `refused`, `busy` or `version`.
         """
-        self._timeout = timeout
-        self._requests = PendingRequests()
+        self._requests = PendingRequests(methods)
         self._condition = threading.Condition()
         self._reading = False
         self._broken: ControlError | None = None
         self._pinged_at: float | None = None
         """When the last ping was sent."""
-        self.path, self._pid, sock = open_socket(socket_paths() if path is None else (Path(path),))
-        """The daemon's socket."""
-        deadline = time.monotonic() + CONNECT_S
-        self._connection = WebSocket(sock, max_size=MAX_REPLY)
-        try:
-            self._connection.open(CONNECT_S)
-        except (OSError, NotOpenedError) as error:
-            self._connection.close()
-            if isinstance(error, TimeoutError):
-                raise faults.not_responding(self.path, self._pid, CONNECT_S) from None
-            raise faults.connect_failed(error, self.path, getattr(error, "body", b"")) from None
+        opened = open_socket(targets_of(target))
+        self.server = opened.server
+        """Where the server is, for messages."""
+        self._timing = opened.timing
+        self._timeout = self._timing.call if timeout is None else timeout
+        deadline = time.monotonic() + self._timing.connect
+        self._connection = _open(opened, deadline)
         self.daemon = self._shake_hands(name, deadline)
-        """The daemon's name and version, such as `dorad 0.1.0`."""
+        """The server's name and version, such as `dorad 0.1.0`."""
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +103,7 @@ class Client(Methods):
         """Call a method and return its result, which is of this type.
 
         Raises:
-            ControlError: the daemon's own error, `deadline` if it does not answer in time, or
+            ControlError: the server's own error, `deadline` if it does not answer in time, or
                 `unavailable` if the connection ends.
         """
         seconds = time_allowed(params, self._timeout)
@@ -112,7 +112,7 @@ class Client(Methods):
             self._wait_for(request, seconds)
             result = request.take()
         except TimeoutError:
-            raise faults.call_timed_out(method, seconds or 0) from None
+            raise faults.call_timed_out(self.server, method, seconds or 0) from None
         finally:
             self._cancel(request)
         assert isinstance(result, kind)
@@ -137,9 +137,9 @@ class Client(Methods):
         except BaseException as error:
             self.close()
             if isinstance(error, TimeoutError):
-                raise faults.not_responding(self.path, self._pid, CONNECT_S) from None
+                raise faults.not_responding(self.server, self._timing.connect) from None
             if isinstance(error, ClosedError):
-                raise faults.connection_closed(error.code) from None
+                raise faults.connection_closed(self.server, error.code) from None
             raise
 
     def _send_request(self, method: str, params: Struct) -> PendingRequest:
@@ -154,10 +154,10 @@ class Client(Methods):
         try:
             self._connection.send(frame, text=True)
         except ClosedError as error:
-            raise faults.connection_closed(error.code) from None
+            raise faults.connection_closed(self.server, error.code) from None
 
     def _cancel(self, request: PendingRequest) -> None:
-        """Forget a request, and cancel it in the daemon if it is still running."""
+        """Forget a request, and cancel it in the server if it is still running."""
         with self._condition:
             frame = self._requests.drop(request)
         if frame is not None and self._broken is None:
@@ -213,30 +213,31 @@ class Client(Methods):
         """Return the next frame, or None if none arrived for a while.
 
         Raises:
-            ControlError: the connection has ended, or the daemon does not respond.
+            ControlError: the connection has ended, or the server does not respond.
         """
         try:
             with suppress(TimeoutError):
+                silence = self._timing.silence
                 return self._connection.receive(
-                    SILENCE_S if seconds is None else min(seconds, SILENCE_S)
+                    silence if seconds is None else min(seconds, silence)
                 )
             self._check_alive()
         except ClosedError as error:
-            raise faults.connection_closed(error.code) from None
+            raise faults.connection_closed(self.server, error.code) from None
         return None
 
     def _check_alive(self) -> None:
-        """Ping a daemon that is silent.
+        """Ping a server that is silent.
 
         Raises:
-            ControlError: it has not answered the ping for `ANSWER_S`.
+            ControlError: it has not answered the ping in time.
             ClosedError: the connection has ended.
         """
         now = time.monotonic()
         if self._pinged_at is not None and self._connection.last_received < self._pinged_at:
-            if now - self._pinged_at >= ANSWER_S:
-                raise faults.not_responding(self.path, self._pid, ANSWER_S)
-        elif now - self._connection.last_received >= SILENCE_S:
+            if now - self._pinged_at >= self._timing.answer:
+                raise faults.not_responding(self.server, self._timing.answer)
+        elif now - self._connection.last_received >= self._timing.silence:
             self._pinged_at = now
             self._connection.ping()
 
@@ -307,3 +308,40 @@ class Stream(Generic[T]):
 
 Arrays: TypeAlias = "Stream[tuple[TopicHeader, pa.Array | None]]"
 """Messages of outputs: the header of each, and its Arrow array."""
+
+
+def targets_of(
+    given: str | Path | UnixSocket | Tcp | Targets | None,
+) -> Targets:
+    """Return the servers to try: the given ones, or those that the user has chosen."""
+    if given is None:
+        from dorad.control.choosing import chosen
+
+        return chosen()
+    if isinstance(given, (str, Path)):
+        return (UnixSocket(Path(given)),)
+    return (given,) if isinstance(given, (UnixSocket, Tcp)) else given
+
+
+def _open(opened: Opened, deadline: float) -> WebSocket:
+    """Open the WebSocket on a connected socket. Raises ControlError."""
+    below = SocketTransport(opened.sock)
+    try:
+        transport = below if opened.tls is None else _encrypted(below, opened.tls, deadline)
+        connection = WebSocket(transport, max_size=MAX_REPLY, masked=opened.server.path is None)
+        connection.open(opened.host, opened.headers, deadline - time.monotonic())
+    except BaseException as error:
+        below.close()
+        if isinstance(error, TimeoutError):
+            raise faults.not_responding(opened.server, opened.timing.connect) from None
+        if isinstance(error, (OSError, NotOpenedError)):
+            raise open_failed(opened, error, getattr(error, "body", b"")) from None
+        raise
+    return connection
+
+
+def _encrypted(below: SocketTransport, context: ssl.SSLContext, deadline: float) -> Transport:
+    # Most connections are to a daemon on this machine, and need none of this.
+    from dorad.control.tlstransport import TlsTransport
+
+    return TlsTransport(below, context, deadline - time.monotonic())

@@ -1,75 +1,173 @@
-"""Connect to a daemon's socket in bounded time, even if the daemon hangs."""
+"""Connect to a server in bounded time, even if it hangs."""
 
 from __future__ import annotations
 
+import logging
+import os
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dorad.control import faults
-from dorad.control.errors import ControlError
+from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import MAX_REPLY
-from dorad.control.listening import no_daemon
 from dorad.control.peer import peer_of
+from dorad.control.target import FAR, NEAR, Tcp, Timing, UnixSocket, is_loopback
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import ssl
+    from collections.abc import Mapping, Sequence
 
-CONNECT_S = 2.0
-"""Seconds from the first try to the daemon's welcome."""
+    from dorad.control.faults import Server
 
-CALL_S = 30.0
-"""Seconds for a call whose parameters do not request more, and for sending a request."""
-
-SILENCE_S = 0.3
-"""Seconds without a frame before the client pings the daemon, and between checks for the answer."""
-
-ANSWER_S = 2.0
-"""Seconds that the daemon has to answer a ping, or to send any other frame."""
+_log = logging.getLogger(__name__)
 
 OPTIONS: Final[dict[str, Any]] = {
     "compression": None,
     "max_size": MAX_REPLY,
     "close_timeout": 0.3,
-    # The client pings while it waits, see SILENCE_S. While it is busy, silence means nothing.
+    # The client pings while it waits, see `Timing`. While it is busy, silence means nothing.
     "ping_interval": None,
     # Few, because a slow reader should get recent messages, and large ones fill the memory.
     "max_queue": 2,
     "user_agent_header": None,
+    # Variables such as `http_proxy` are for the web, not for servers of the user's own.
+    "proxy": None,
 }
-"""Arguments for `unix_connect` of the `websockets` library."""
+"""Arguments for `connect` of the `websockets` library."""
 
 
-def open_socket(paths: tuple[Path, ...]) -> tuple[Path, int, socket.socket]:
-    """Connect to the first path where a daemon listens; return path, process id and socket.
+class Opened(NamedTuple):
+    """A connected socket, and what is needed to go on with it."""
+
+    sock: socket.socket
+    server: Server
+    timing: Timing
+    host: str
+    """Name and port of the server, for the HTTP request."""
+    headers: Mapping[str, str]
+    """For the same request."""
+    tls: ssl.SSLContext | None
+
+
+def open_socket(targets: Sequence[UnixSocket | Tcp]) -> Opened:
+    """Connect to the first of these servers that runs.
 
     Raises:
-        ControlError: with code `unavailable`, `refused`, or `deadline` for a daemon that does not
+        NoDaemonError: none of them runs, and a daemon was among them.
+        ControlError: with code `unavailable`, `refused`, or `deadline` for a server that does not
             accept its pending connections.
     """
-    for path in paths:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            # A full backlog blocks `connect` for as long as the send timeout. Python's own timeout
-            # makes the socket non-blocking, which fails at once instead.
-            _limit_sending(sock, CONNECT_S)
-            sock.connect(str(path))
-            _limit_sending(sock, CALL_S)
-            return path, peer_of(sock).pid, sock
-        except (FileNotFoundError, ConnectionRefusedError):
-            sock.close()
-        except BlockingIOError:
-            sock.close()
-            raise faults.not_responding(path, None, CONNECT_S) from None
-        except OSError as error:
-            sock.close()
-            raise ControlError(
-                "refused",
-                f"{path} cannot be opened: {error.strerror or error}",
-                "use the account that started that dorad; for the machine's own dorad, join the "
-                "group `dorad`",
-            ) from None
-    raise no_daemon(paths)
+    for target in targets:
+        opened = _open_unix(target) if isinstance(target, UnixSocket) else _open_tcp(target)
+        if opened is not None:
+            _log.debug("connected to %s", opened.server.place)
+            return opened
+        _log.debug("nothing listens at %s", target)
+    raise _not_running(targets)
+
+
+def open_failed(opened: Opened, error: Exception, body: bytes) -> ControlError:
+    """Return the error for a connected socket on which no WebSocket could be opened."""
+    if opened.tls is not None and not body:
+        from dorad.control.tlstransport import tls_failed
+
+        return tls_failed(opened.server, error)
+    return faults.connect_failed(opened.server, error, body)
+
+
+def _open_unix(target: UnixSocket) -> Opened | None:
+    path = target.path
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # A full backlog blocks `connect` for as long as the send timeout. Python's own timeout
+        # makes the socket non-blocking, which fails at once instead.
+        _limit_sending(sock, NEAR.connect)
+        sock.connect(str(path))
+        _limit_sending(sock, NEAR.call)
+        server = faults.dorad_at(path, peer_of(sock).pid)
+        return Opened(sock, server, NEAR, "localhost", {}, None)
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    except BlockingIOError:
+        sock.close()
+        raise faults.not_responding(faults.dorad_at(path, None), NEAR.connect) from None
+    except OSError as error:
+        sock.close()
+        raise ControlError(
+            "refused",
+            f"{path} cannot be opened: {error.strerror or error}",
+            "use the account that started that dorad; for the machine's own dorad, join the "
+            "group `dorad`",
+        ) from None
+
+
+def _open_tcp(target: Tcp) -> Opened | None:
+    server = faults.coordinator_at(target)
+    if target.tls is None and not is_loopback(target.host):
+        raise ControlError(
+            "refused",
+            f"{server.name} is on another machine, so it needs TLS, and no `ca` is set",
+            "set `coordinator: {ca: FILE}` in ~/.config/dora/config.yml to the authority of its "
+            "fleet",
+        )
+    try:
+        sock = socket.create_connection((target.host, target.port), FAR.connect)
+    except ConnectionRefusedError:
+        return None
+    except TimeoutError:
+        raise faults.not_responding(server, FAR.connect) from None
+    except OSError as error:
+        message = f"{server.name} cannot be reached: {error.strerror or error}"
+        raise ControlError("unavailable", message, "check the address and the network") from None
+    try:
+        sock.settimeout(None)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _limit_sending(sock, FAR.call)
+        context = _context(target, sock)
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        return Opened(sock, server, FAR, f"{host}:{target.port}", _authorization(target), context)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _context(target: Tcp, sock: socket.socket) -> ssl.SSLContext | None:
+    """Return the context for TLS; without TLS, check who listens, which TLS does otherwise."""
+    if target.tls is not None:
+        from dorad.control.tls import client_context
+
+        return client_context(target.tls.ca, target.tls.certificate, target.tls.key)
+    if target.token is not None:
+        from dorad.control.loopback import check_listener
+
+        check_listener(sock.getpeername()[0], target.port, os.geteuid())
+    return None
+
+
+def _authorization(target: Tcp) -> dict[str, str]:
+    if target.token is None:
+        return {}
+    from dorad.control.token import read_token
+
+    return {"Authorization": f"Bearer {read_token(target.token)}"}
+
+
+def _not_running(targets: Sequence[UnixSocket | Tcp]) -> ControlError:
+    """Return the error for a client that found none of these servers."""
+    paths = [target.path for target in targets if isinstance(target, UnixSocket)]
+    others = [target for target in targets if isinstance(target, Tcp)]
+    at = " or ".join(map(str, others))
+    if not paths:
+        hint = "start one there with `dorafleet up cluster.yml` or `systemctl start dorafleet`"
+        return ControlError("unavailable", f"no coordinator is running at {at}", hint)
+    name = paths[0].parent.name
+    command = f"dora up --coordinator-port {name}" if name.isdecimal() else "dora up"
+    message = f"no dorad is running at {' or '.join(map(str, paths))}"
+    if others:
+        message += f", and no coordinator at {at}"
+    return NoDaemonError("unavailable", message, f"start one with `{command}`")
 
 
 def _limit_sending(sock: socket.socket, seconds: float) -> None:

@@ -7,52 +7,17 @@ import os
 import socket
 import stat
 from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dorad.control.errors import ControlError, NoDaemonError
+from dorad.control.errors import ControlError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
-SOCKET_VARIABLE = "DORA_SOCKET"
-"""Environment variable with the path of the only socket to use."""
-
 MAX_PATH_BYTES = 107
 """Maximum length of a Unix socket's path."""
-
-
-def socket_paths() -> tuple[Path, ...]:
-    """Return the sockets at which to look for a daemon, the preferred one first.
-
-    If `$DORA_SOCKET` is set, that is the only one. Else if `$DORA_COORDINATOR_PORT` is set, the
-    only one is this user's daemon with that number. Else they are those of this user's daemon and
-    of the machine's daemon.
-
-    Raises:
-        ControlError: the directory of this user's sockets belongs to another user, or a variable
-            is invalid.
-    """
-    if given := os.environ.get(SOCKET_VARIABLE):
-        return (Path(given),)
-    from dorad.shm.rendezvous import SYSTEM_DIR, instance, runtime_dir
-
-    try:
-        name = instance()
-        if name is not None:
-            _log.debug("looking for the daemon of instance %s only", name)
-            return (runtime_dir() / name / "control.sock",)
-        return (runtime_dir() / "control.sock", SYSTEM_DIR / "control.sock")
-    except (PermissionError, ValueError) as error:
-        raise ControlError("refused", str(error)) from None
-
-
-def no_daemon(looked: tuple[Path, ...]) -> NoDaemonError:
-    """Return the error for a client that found no daemon at any of these paths."""
-    where = " or ".join(map(str, looked))
-    name = looked[0].parent.name
-    command = f"dora up --coordinator-port {name}" if name.isdecimal() else "dora up"
-    return NoDaemonError(
-        "unavailable", f"no dorad is running at {where}", f"start one with `{command}`"
-    )
 
 
 def _is_socket(path: Path) -> bool:

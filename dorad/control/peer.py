@@ -1,4 +1,4 @@
-"""The process at the other end of a Unix socket, and whether it may command this daemon."""
+"""Who is at the other end of a connection, and whether a local process may command this daemon."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ import os
 import select
 import socket
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dorad.procinfo import peer_credentials
+
+if TYPE_CHECKING:
+    from dorad.control.tls import Certificate
+
+PeerRole = Literal["viewer", "operator", "admin", "robot", "enrolling"]
+"""What a peer may do. `enrolling` is a robot that has a token, but no certificate yet."""
 
 SO_PEERGROUPS = 59
 """From Linux's asm-generic/socket.h; Python has no name for it."""
@@ -22,7 +28,10 @@ _MAX_GROUPS = 256
 
 
 class Peer(NamedTuple):
-    """A process as the kernel recorded it when it connected, which it cannot forge."""
+    """A process as the kernel recorded it when it connected, which it cannot forge.
+
+    Or the owner of a certificate or a token.
+    """
 
     pid: int
     """0 if it is not known, because it came over TCP."""
@@ -30,6 +39,14 @@ class Peer(NamedTuple):
     gid: int
     groups: frozenset[int] = frozenset()
     """Its supplementary groups."""
+    name: str = ""
+    """Of a peer that came over TCP: a robot's id, an operator's name, or that of its token."""
+    role: PeerRole = "admin"
+    certificate: Certificate | None = None
+    """What it has shown in the TLS handshake."""
+
+    def __str__(self) -> str:
+        return self.name or f"process {self.pid}"
 
 
 def peer_of(sock: socket.socket) -> Peer:

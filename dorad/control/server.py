@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
 
@@ -19,6 +19,7 @@ from dorad.control.session import Call, ClientSession, Handler, StreamHandler
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 Authenticate: TypeAlias = "Callable[[ServerConnection, HttpRequest], Peer]"
 """Returns who connects. Raises ControlError to refuse the client."""
 
-__all__ = ["Authenticate", "Call", "ControlServer", "Handler", "StreamHandler"]
+Accept: TypeAlias = "Callable[[ServerConnection, Peer], Awaitable[None]]"
+"""Uses a connection whose peer is the server of the control API. It is closed at the end."""
+
+__all__ = ["Accept", "Authenticate", "Call", "ControlServer", "Handler", "StreamHandler"]
 
 _CLOSE_TIMEOUT_S = 1.0
 _ACCEPTED_AT_ONCE = 32
@@ -57,10 +61,12 @@ class ControlServer:
         credentials: Callable[[socket.socket], Peer] = peer_of,
         methods: Mapping[str, Method] = METHODS,
         name: str = "dorad",
+        accept: Mapping[str, Accept] | None = None,
     ) -> None:
         """Prepare a server. `name` and `version` are sent to clients.
 
         `methods` are those of the protocol; `credentials` identifies the peer of a Unix socket.
+        `accept` gets the connections to its paths; they do not count as clients.
 
         Raises:
             ValueError: there is a handler for an unknown method.
@@ -73,6 +79,7 @@ class ControlServer:
         self._program = f"{name} {version}"
         self._limits = Limits() if limits is None else limits
         self._credentials = credentials
+        self._accept = {} if accept is None else accept
         self._authenticate: Authenticate = self._authenticate_peer
         self._group: int | None = None
         self._path: Path | None = None
@@ -99,10 +106,15 @@ class ControlServer:
         await self._listen(unix_serve, sock)
         _log.info("listening at %s", path)
 
-    async def serve_tcp(self, sock: socket.socket, authenticate: Authenticate) -> None:
+    async def serve_tcp(
+        self,
+        sock: socket.socket,
+        authenticate: Authenticate,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """Listen at a bound TCP socket until `close`; `authenticate` admits or refuses clients."""
         self._authenticate = authenticate
-        await self._listen(serve, sock)
+        await self._listen(serve, sock, ssl=tls)
         _log.info("listening at %s port %d", *sock.getsockname()[:2])
 
     async def close(self) -> None:
@@ -116,7 +128,9 @@ class ControlServer:
         await self._server.wait_closed()
         self._server = None
 
-    async def _listen(self, start: Callable[..., Awaitable[Server]], sock: socket.socket) -> None:
+    async def _listen(
+        self, start: Callable[..., Awaitable[Server]], sock: socket.socket, **options: Any
+    ) -> None:
         try:
             self._server = await start(
                 self._handle,
@@ -132,6 +146,7 @@ class ControlServer:
                 ping_interval=None,
                 logger=_websockets_log,
                 server_header=None,
+                **options,
             )
             # asyncio uses `backlog` for two things: sockets accepted at once, and sockets that may
             # wait. Accept few at once, but let many wait instead of refusing them.
@@ -165,6 +180,10 @@ class ControlServer:
             peer = self._authenticate(connection, request)
         except ControlError as error:
             return _answer(connection, HTTPStatus.FORBIDDEN, error)
+        connection.peer = peer
+        if request.path in self._accept:
+            _log.debug("admitted a peer at %s", request.path)
+            return None
         if len(self._admitted) >= self._limits.connections:
             return _answer(
                 connection,
@@ -176,7 +195,6 @@ class ControlServer:
                 ),
             )
         _log.debug("admitted process %d of user %d", peer.pid, peer.uid)
-        connection.peer = peer
         self._admitted.add(connection)
         return None
 
@@ -196,6 +214,11 @@ class ControlServer:
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, _Connection)
+        assert connection.request is not None
+        accept = self._accept.get(connection.request.path)
+        if accept is not None:
+            await accept(connection, connection.peer)
+            return
         session = ClientSession(
             connection,
             connection.peer,

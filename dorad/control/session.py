@@ -1,4 +1,4 @@
-"""The daemon's side of one client's connection: the handshake, its calls and its streams."""
+"""The server's side of one connection: the handshake, the client's calls and its streams."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from dorad.problems import ProblemError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from websockets.asyncio.server import ServerConnection
+    from websockets.asyncio.connection import Connection
 
     from dorad.control.limits import Limits
     from dorad.control.messages import Method, Request
@@ -67,14 +67,17 @@ class ClientSession:
 
     def __init__(
         self,
-        connection: ServerConnection,
+        connection: Connection,
         peer: Peer,
         handlers: Mapping[str, Handler | StreamHandler],
         methods: Mapping[str, Method],
         program: str,
         limits: Limits,
     ) -> None:
-        """`methods` are those that the protocol has; `program` is the server's name and version."""
+        """`methods` are those that the protocol has; `program` is the server's name and version.
+
+        Either side may have opened the connection.
+        """
         self._connection = connection
         self._peer = peer
         self._handlers = handlers
@@ -87,11 +90,15 @@ class ClientSession:
         self._streams: set[int] = set()
         self._cancelled: set[int] = set()
 
-    async def run(self) -> None:
-        """Answer the client until its connection ends, then cancel its calls and streams."""
+    async def run(self) -> ControlError | None:
+        """Answer the client until its connection ends, then cancel its calls and streams.
+
+        Return why the client was refused; None if it was not.
+        """
         try:
-            if not await self._shake_hands():
-                return
+            refusal = await self._shake_hands()
+            if refusal is not None:
+                return refusal
             async with asyncio.TaskGroup() as tasks:
                 try:
                     async for frame in self._connection:
@@ -103,23 +110,24 @@ class ClientSession:
                             task.cancel()
         except* (ConnectionClosed, _DisconnectedError):
             pass
+        return None
 
-    async def _shake_hands(self) -> bool:
+    async def _shake_hands(self) -> ControlError | None:
         try:
             async with asyncio.timeout(self._limits.hello):
                 frame = await self._connection.recv()
             self._client = _check_hello(frame, self._name)
-            _log.debug("process %d introduces itself as %.80r", self._peer.pid, self._client)
+            _log.debug("%s introduces itself as %.80r", self._peer, self._client)
         except TimeoutError:
             error = ControlError("deadline", f"no `hello` arrived within {self._limits.hello:g} s")
         except ControlError as refusal:
             error = refusal
         else:
             await self._send(codec.encode(Welcome(welcome=self._program)))
-            return True
+            return None
         await self._send(codec.encode(Reply(id=None, error=as_message(error))))
         await self._connection.close(_POLICY_VIOLATION, "no valid hello")
-        return False
+        return error
 
     async def _take(self, frame: str | bytes, tasks: asyncio.TaskGroup) -> None:
         """Start the request in a frame, or answer with the error that prevents it."""
@@ -147,7 +155,7 @@ class ClientSession:
         id_ = cast("Cancel", params).id
         task = self._running.get(id_)
         # A request that has ended meanwhile is not an error: the client could not know.
-        _log.debug("process %d cancels %d", self._peer.pid, id_)
+        _log.debug("%s cancels %d", self._peer, id_)
         if task is not None and id_ not in self._cancelled:
             self._cancelled.add(id_)
             task.cancel()
@@ -173,7 +181,7 @@ class ClientSession:
                 "wait until some of them have ended",
             )
         call = Call(request.id, request.method, self._peer, self._client)
-        _log.debug("process %d starts request %d: %s", self._peer.pid, call.id, call.method)
+        _log.debug("%s starts request %d: %s", self._peer, call.id, call.method)
         if method.stream:
             self._streams.add(request.id)
             work = self._run_stream(call, cast("StreamHandler", handler), params)
@@ -263,7 +271,7 @@ class ClientSession:
     async def _finish(self, reply: Reply) -> None:
         """Send the last reply to a request; disconnect a client that does not read it."""
         outcome = "done" if reply.error is None else reply.error.code
-        _log.debug("process %d, request %s: %s", self._peer.pid, reply.id, outcome)
+        _log.debug("%s, request %s: %s", self._peer, reply.id, outcome)
         try:
             frame = codec.encode_reply(reply, MAX_REPLY)
         except ControlError as error:
@@ -280,7 +288,7 @@ class ClientSession:
 
 def _read_request(frame: str | bytes) -> Request:
     if isinstance(frame, bytes):
-        raise ControlError("bad-request", "only the daemon sends binary frames")
+        raise ControlError("bad-request", "only the server sends binary frames")
     return codec.decode_request(frame)
 
 

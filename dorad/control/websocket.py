@@ -1,21 +1,25 @@
-"""The client's end of a WebSocket over a Unix socket, using only the standard library.
+"""The client's end of a WebSocket, using only the standard library.
 
-Every `dora` command connects through it. The daemon and the asyncio client use the `websockets`
+Every `dora` command connects through it. The servers and the asyncio client use the `websockets`
 library, but importing that takes about 75 ms, longer than a whole command such as `dora list`; this
-module takes about 12 ms with its imports. It has only what the daemon's frames need: no TLS, no
+module takes about 12 ms with its imports. It has only what the servers' frames need: no
 compression, no extensions, no subprotocols.
 """
 
 from __future__ import annotations
 
 import os
-import select
-import socket
 import struct
 import threading
 import time
 from binascii import b2a_base64
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.control.transport import Transport
 
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
 _FINAL = _MASKED = 0x80
@@ -45,18 +49,17 @@ class ClosedError(Exception):
 
 
 class WebSocket:
-    """A WebSocket on a connected socket in blocking mode.
+    """A WebSocket on a transport. Any number of threads may send; one at a time may receive."""
 
-    Any number of threads may send; one at a time may receive.
-    """
+    def __init__(self, transport: Transport, *, max_size: int, masked: bool = False) -> None:
+        """`max_size` limits the messages that are received, in bytes.
 
-    def __init__(self, sock: socket.socket, *, max_size: int) -> None:
-        """`max_size` limits the messages that are received, in bytes."""
-        self._sock = sock
+        `masked` hides what is sent from proxies, as the protocol requires on a network.
+        """
+        self._transport = transport
         self._max_size = max_size
+        self._masked = masked
         self._sending = threading.Lock()
-        self._readable = select.poll()
-        self._readable.register(sock, select.POLLIN)
         self._buffer = bytearray()
         self._fragments = bytearray()
         self._fragmented: int | None = None
@@ -65,8 +68,8 @@ class WebSocket:
         self.last_received = time.monotonic()
         """When the server last sent anything, on the monotonic clock."""
 
-    def open(self, timeout: float) -> None:
-        """Make the opening handshake.
+    def open(self, host: str, headers: Mapping[str, str], timeout: float) -> None:
+        """Make the opening handshake. `host` is the server's name and port.
 
         Raises:
             TimeoutError: the server did not answer within `timeout` seconds.
@@ -74,10 +77,16 @@ class WebSocket:
             OSError: the connection has ended.
         """
         key = b2a_base64(os.urandom(16), newline=False)
-        self._sock.sendall(
-            b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: " + key + b"\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )
+        lines = [
+            "GET / HTTP/1.1",
+            f"Host: {host}",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Key: {key.decode()}",
+            "Sec-WebSocket-Version: 13",
+            *(f"{name}: {value}" for name, value in headers.items()),
+        ]
+        self._transport.send("\r\n".join((*lines, "", "")).encode())
         deadline = time.monotonic() + timeout
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             if len(self._buffer) > _MAX_HEAD or not self._fill(deadline, _CHUNK):
@@ -130,21 +139,19 @@ class WebSocket:
             try:
                 if self._ended is None:
                     with suppress(OSError):
-                        farewell = _frame(_CLOSE, struct.pack("!H", _NORMAL_CLOSURE))
-                        self._sock.send(farewell, socket.MSG_DONTWAIT)
+                        farewell = self._frame(_CLOSE, struct.pack("!H", _NORMAL_CLOSURE))
+                        self._transport.send_now(farewell)
                     self._ended = ClosedError()
             finally:
                 self._sending.release()
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-        self._sock.close()
+        self._transport.close()
 
     def _send(self, opcode: int, data: bytes) -> None:
         with self._sending:
             if self._ended is not None:
                 raise self._ended
             try:
-                self._sock.sendall(_frame(opcode, data))
+                self._transport.send(self._frame(opcode, data))
             except BlockingIOError:
                 raise self._end(None) from None
             except OSError:
@@ -231,20 +238,28 @@ class WebSocket:
             TimeoutError: nothing arrived before `deadline`.
             OSError: the connection has ended.
         """
-        if not self._readable.poll(max(0.0, deadline - time.monotonic()) * 1e3):
-            raise TimeoutError
-        data = self._sock.recv(size)
+        data = self._transport.receive(size, deadline - time.monotonic())
         self.last_received = time.monotonic()
         self._buffer += data
         return bool(data)
 
+    def _frame(self, opcode: int, data: bytes) -> bytes:
+        size = len(data)
+        if size < 126:
+            head = struct.pack("!BB", _FINAL | opcode, _MASKED | size)
+        elif size < 1 << 16:
+            head = struct.pack("!BBH", _FINAL | opcode, _MASKED | 126, size)
+        else:
+            head = struct.pack("!BBQ", _FINAL | opcode, _MASKED | 127, size)
+        if not self._masked:
+            return b"".join((head, _NO_MASK, data))
+        mask = os.urandom(4)
+        return b"".join((head, mask, _apply(mask, data)))
 
-def _frame(opcode: int, data: bytes) -> bytes:
+
+def _apply(mask: bytes, data: bytes) -> bytes:
+    """Return the data, each byte combined with one of the mask in turn."""
     size = len(data)
-    if size < 126:
-        head = struct.pack("!BB", _FINAL | opcode, _MASKED | size)
-    elif size < 1 << 16:
-        head = struct.pack("!BBH", _FINAL | opcode, _MASKED | 126, size)
-    else:
-        head = struct.pack("!BBQ", _FINAL | opcode, _MASKED | 127, size)
-    return b"".join((head, _NO_MASK, data))
+    repeated = (mask * (size // 4 + 1))[:size]
+    combined = int.from_bytes(data, "little") ^ int.from_bytes(repeated, "little")
+    return combined.to_bytes(size, "little")

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dorad.daemon.ownlog import LEVELS
+from dorad.ownlog import LEVELS
 from dorad.problems import ProblemError
-from dorad.realtime.settings import RealtimeSettings
+from dorad.realtime.own import RealtimeSettings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

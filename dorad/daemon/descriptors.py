@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import resource
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,8 +19,12 @@ WARN_SHARE = 0.8
 CLEAR_SHARE = 0.7
 """Share of the limit below which the warning is cleared."""
 
-_FOLDER = "/proc/self/fd"
+_FOLDER = Path("/proc/self/fd")
 _log = logging.getLogger(__name__)
+
+
+def _own_numbers() -> list[str]:
+    return [path.name for path in _FOLDER.iterdir()]
 
 
 class DescriptorWatch:
@@ -28,7 +32,7 @@ class DescriptorWatch:
 
     def __init__(
         self,
-        listed: Callable[[], Sequence[str]] = lambda: os.listdir(_FOLDER),  # noqa: PTH208
+        listed: Callable[[], Sequence[str]] = _own_numbers,
         limit: Callable[[], int] = lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     ) -> None:
         """`listed` returns the numbers of all open descriptors, `limit` the maximum count."""
@@ -71,8 +75,7 @@ def _most_common(numbers: Sequence[str]) -> str:
     kinds: Counter[str] = Counter()
     for number in numbers:
         with suppress(OSError):
-            target = os.readlink(f"{_FOLDER}/{number}")  # noqa: PTH115
-            kinds[_kind(target)] += 1
+            kinds[_kind(str((_FOLDER / number).readlink()))] += 1
     return kinds.most_common(1)[0][0] if kinds else "unknown"
 
 

@@ -61,7 +61,7 @@ def command(
     verbose: bool,
 ) -> int:
     """Supervise dataflows in the background of this machine."""
-    from dorad.daemon import ownlog
+    from dorad import ownlog
     from dorad.daemon.config import SYSTEM_FILE
     from dorad.daemon.service import Service
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dorad.bell import Bell
 from dorad.control.messages import (
     DataflowInfo,
     DataflowState,
@@ -17,7 +18,6 @@ from dorad.control.messages import (
     NodeResult,
     Status,
 )
-from dorad.daemon.bell import Bell
 from dorad.dataflow import params
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import from_descriptor
@@ -77,7 +77,7 @@ class Record:
     @property
     def status(self) -> Status:
         """The state of its life cycle."""
-        return self.row.status  # type: ignore[return-value]  # only statuses are ever stored
+        return self.row.status
 
     def state(self) -> DataflowState:
         """Return the record as a reply."""

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
+from dorad.control.eventbus import EventBus
+from dorad.control.naming import check_name, check_uuid, find
 from dorad.daemon.adoption import Adoption
-from dorad.daemon.eventbus import EventBus
 from dorad.daemon.record import Record, checked_dataflow
 from dorad.daemon.recordstore import RecordStore
-from dorad.daemon.rules.naming import check_name, check_uuid, find
 from dorad.daemon.run import DataflowRun, new_dataflow_id
 from dorad.daemon.runner import Runner
 from dorad.daemon.state import Options, Row

@@ -25,8 +25,8 @@ from dorad.logs.journal.writer import Journal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dorad.control.eventbus import EventBus
     from dorad.control.peer import Peer
-    from dorad.daemon.eventbus import EventBus
     from dorad.daemon.paths import DaemonPaths
     from dorad.daemon.record import Record
     from dorad.daemon.recordstore import RecordStore

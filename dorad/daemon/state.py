@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dorad.control.messages import Share
+from dorad.control.messages import Share, Status
 from dorad.daemon.database import Database, Schema, StateError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Row(msgspec.Struct):
     """The current descriptor."""
     options: Options
     log_dir: str
-    status: str
+    status: Status
     started_at: float
     ended_at: float | None = None
     results: list[dict[str, Any]] = []

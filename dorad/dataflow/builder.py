@@ -42,7 +42,7 @@ class DataflowBuilder:
         self.config: dict[str, Any] = dict(keys)
         self.nodes: list[Node] = []
 
-    def add_node(self, id: str, **kwargs: Unpack[NodeKeys]) -> Node:  # noqa: A002 - dora's name
+    def add_node(self, id: str, **kwargs: Unpack[NodeKeys]) -> Node:
         """Add a node; keyword arguments become keys of the node as they are."""
         node = Node(id, **kwargs)
         self.nodes.append(node)
@@ -161,7 +161,7 @@ class _Ports:
 class Node(_Ports):
     """A node under construction; its setters return the node."""
 
-    def __init__(self, id: str, **kwargs: Unpack[NodeKeys]) -> None:  # noqa: A002 - dora's name
+    def __init__(self, id: str, **kwargs: Unpack[NodeKeys]) -> None:
         self.id = id
         self.config: dict[str, Any] = {"id": id, **kwargs}
         self.operators: list[Operator] = []
@@ -240,7 +240,7 @@ class Operator(_Ports):
 
     def __init__(
         self,
-        id: str,  # noqa: A002 - dora's name for it
+        id: str,
         name: str | None = None,
         description: str | None = None,
         build: str | None = None,

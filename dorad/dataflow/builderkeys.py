@@ -46,7 +46,7 @@ class AmountKeys(TypedDict, total=False):
 
 
 class AvoidKeys(TypedDict, total=False):
-    """What a node shall not run on, or beside."""
+    """Machines and other nodes that a node must not share."""
 
     machines: Sequence[str]
     nodes: Sequence[str]
@@ -61,6 +61,7 @@ class DeployKeys(TypedDict, total=False):
     distribute: Literal["local", "scp", "http"]
     needs: AmountKeys
     avoid: AvoidKeys
+    failover: bool
 
 
 Inputs: TypeAlias = Mapping[str, Union[str, "Output", InputKeys]]

@@ -26,6 +26,7 @@ def read_deploy(owner: Fields) -> Deploy | None:
         block.choice("distribute", Distribute) or Distribute.LOCAL,
         read_amounts(block, "needs"),
         _read_avoid(block),
+        block.flag("failover") or False,
     )
     block.finish({"resources": "write `needs`"})
     return deploy

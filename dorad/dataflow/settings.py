@@ -179,6 +179,8 @@ class Deploy:
     distribute: Distribute = Distribute.LOCAL
     needs: Amounts = field(default_factory=Amounts)
     avoid: Avoid = field(default_factory=Avoid)
+    failover: bool = False
+    """Whether the node moves to another machine when its own cannot be reached for long."""
 
 
 @dataclass(frozen=True, slots=True)

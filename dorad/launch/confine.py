@@ -65,7 +65,7 @@ def confine() -> None:
 def _has_capabilities() -> bool:
     """Return True if this process has any. Without any, `capset` itself may be forbidden."""
     # As bytes: decoding would import a module, which may be unreadable by now.
-    with open("/proc/self/status", "rb") as status:  # noqa: PTH123
+    with open("/proc/self/status", "rb") as status:
         return any(line.startswith(b"CapPrm:") and int(line.split()[1], 16) for line in status)
 
 
@@ -77,10 +77,10 @@ def _readable_by_all() -> bool:
 
 def _is_readable(path: str) -> bool:
     try:
-        if not os.stat(path).st_mode & stat.S_IROTH:  # noqa: PTH116 - before pathlib is imported
+        if not os.stat(path).st_mode & stat.S_IROTH:
             return False
-        while (folder := os.path.dirname(path)) != path:  # noqa: PTH120
-            if not os.stat(folder).st_mode & stat.S_IXOTH:  # noqa: PTH116
+        while (folder := os.path.dirname(path)) != path:
+            if not os.stat(folder).st_mode & stat.S_IXOTH:
                 return False
             path = folder
     except OSError:

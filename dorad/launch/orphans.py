@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -120,21 +121,20 @@ def _processes() -> Iterator[tuple[int, _Seen]]:
     """Yield the pid of each living process of this user, with its facts."""
     user = os.geteuid()
     with os.scandir("/proc") as entries:
-        pids = [int(entry.name) for entry in entries if entry.name.isdecimal()]
-    for pid in pids:
+        folders = [entry for entry in entries if entry.name.isdecimal()]
+    for folder in folders:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            if os.stat(f"/proc/{pid}").st_uid != user:  # noqa: PTH116 - pathlib is slow here
+            if folder.stat().st_uid != user:
                 continue
+            pid = int(folder.name)
             fields = stat_fields(pid)
             if fields is not None and fields[0] not in b"ZX":
                 yield pid, _Seen(int(fields[1]), int(fields[19]), _mark(pid))
 
 
 def _mark(pid: int) -> str | None:
-    with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
-        variables = file.read().split(b"\0")
     prefix = f"{VARIABLE}=".encode()
-    for variable in variables:
+    for variable in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
         if variable.startswith(prefix):
             return variable[len(prefix) :].decode(errors="replace")
     return None

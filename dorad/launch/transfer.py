@@ -16,13 +16,31 @@ import urllib.request
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
-from dorad.launch.redirects import SecureRedirects
-
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from http.client import HTTPMessage
+    from typing import IO
 
 _CHUNK = 1 << 16
 _STALL_SECONDS = 30.0
+
+
+class SecureRedirects(urllib.request.HTTPRedirectHandler):
+    """A handler for `urllib.request.build_opener` that refuses to go from https to http."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """Return the next request. Raises URLError if it would leave https."""
+        if req.type == "https" and not newurl.lower().startswith("https:"):
+            raise urllib.error.URLError(f"it redirects from https to {newurl}, which is not secure")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def transfer(

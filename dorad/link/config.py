@@ -16,7 +16,7 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 
 Positive = Annotated[int, Meta(ge=1, le=1 << 40)]
 
-MESSAGES = 32
+MESSAGES = 64
 BYTES = 4 << 20
 MAX_SIZE = 1 << 30
 

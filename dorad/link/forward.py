@@ -52,9 +52,15 @@ class ForwardedInput:
         self.removed = False
         self.inlet = _inlet(connection, item)
         self.ring = self.inlet.base
+        self._connection = connection
+        self._item = item
+        self._lacks_bell = item["blocking"] and self.source not in connection.spaces
+        """Whether the bell that wakes a waiting sender is still on its way from the daemon."""
 
     def take_message(self) -> Taken | None:
         """Return the next message, or None. One that cannot be read is skipped and counted."""
+        if self._lacks_bell and not self._get_bell():
+            return None
         while True:
             try:
                 taken = self.inlet.take()
@@ -71,6 +77,18 @@ class ForwardedInput:
                 view = memoryview(borrow.mapping.memory)[offset : offset + size]
             content = Content(stamp, code, length, nulls, size, _flags(metadata))
             return Taken(content, metadata, view, borrow)
+
+    def _get_bell(self) -> bool:
+        """Use the bell of the sender; return False if it has not come yet.
+
+        The link is ready before the nodes that it serves are connected. Nothing may be taken before
+        that: a sender that waits would not hear of it.
+        """
+        if self.source and self.source not in self._connection.spaces:
+            return False
+        self.inlet = _inlet(self._connection, self._item)
+        self._lacks_bell = False
+        return True
 
     @property
     def watched(self) -> tuple[tuple[int, int], tuple[int, int]]:

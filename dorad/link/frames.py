@@ -7,6 +7,8 @@
     EVENT    the channel has closed or its source has failed; has a sequence number like a message
     ACK      what the receiver has taken, which gives the sender credit
 
+A sample of Zenoh holds one frame, or one message after the other: a message says where it ends.
+
 A frame belongs to one opening of a channel (see `peer`). Frames of earlier openings may still
 arrive, and are recognised by `opening` and `incarnation`.
 """
@@ -17,12 +19,15 @@ import struct
 from enum import IntEnum
 from typing import NamedTuple
 
-VERSION = 1
+VERSION = 2
 """Version of these frames and of `hello`. Link processes of different versions do not exchange
 data."""
 
 MAX_FRAGMENT = 1 << 20
 """Bytes of payload that one frame carries at most."""
+
+MAX_BATCH = 1 << 16
+"""No message follows another one in a sample that has this many bytes of payload already."""
 
 MAX_METADATA = 1 << 20
 MAX_TEXT = 4096
@@ -40,7 +45,8 @@ _START = struct.Struct("<Q")
 OVERHEAD = _PREFIX.size + _MESSAGE.size
 """Bytes that the largest header has."""
 
-MAX_FRAME = OVERHEAD + MAX_METADATA + MAX_FRAGMENT
+MAX_FRAME = MAX_BATCH + OVERHEAD + MAX_METADATA + MAX_FRAGMENT
+"""Bytes of the largest sample."""
 
 _KIND_MESSAGE, _KIND_PART, _KIND_EVENT, _KIND_ACK, _KIND_START = 1, 2, 3, 4, 5
 
@@ -161,44 +167,63 @@ def encode_start(start: Start) -> bytes:
     return _prefix(_KIND_START, start.opening) + _START.pack(start.first)
 
 
-def decode(data: bytes) -> Frame:
-    """Return the frame that `data` is; its payload stays in that memory.
+def decode(data: bytes) -> list[Frame]:
+    """Return the frames that `data` holds; their payload stays in that memory.
 
     Raises:
         FrameError: a field has a value that no frame can have.
     """
     try:
-        kind, version, channel, opening_number, incarnation = _PREFIX.unpack_from(data)
-        if version != VERSION:
-            raise FrameError(f"a frame of version {version}; this is version {VERSION}")
-        opening = Opening(channel, opening_number, incarnation)
-        if kind == _KIND_MESSAGE:
-            return _decode_message(opening, data)
-        if kind == _KIND_PART:
-            return _decode_part(opening, data)
-        if kind == _KIND_EVENT:
-            return _decode_event(opening, data)
-        if kind == _KIND_ACK:
-            next_sequence, received = _ACK.unpack(data[_PREFIX.size :])
-            return Ack(opening, _count(next_sequence), _count(received))
-        if kind == _KIND_START:
-            return Start(opening, _count(*_START.unpack(data[_PREFIX.size :])))
-        raise FrameError(f"a frame of the unknown kind {kind}")
+        found: list[Frame] = []
+        at = 0
+        while at < len(data) or not found:
+            opening, kind = _decode_prefix(data, at)
+            if kind == _KIND_MESSAGE:
+                message, at = _decode_message(opening, data, at + _PREFIX.size)
+                found.append(message)
+            elif at:
+                raise FrameError("only messages may follow a message")
+            else:
+                return [_decode_single(kind, opening, data)]
     except struct.error as error:
         raise FrameError(f"a frame of {len(data)} bytes: {error}") from error
+    return found
 
 
-def _decode_message(opening: Opening, data: bytes) -> Message:
-    fields = _MESSAGE.unpack_from(data, _PREFIX.size)
+def _decode_prefix(data: bytes, at: int) -> tuple[Opening, int]:
+    kind, version, channel, opening_number, incarnation = _PREFIX.unpack_from(data, at)
+    if version != VERSION:
+        raise FrameError(f"a frame of version {version}; this is version {VERSION}")
+    return Opening(channel, opening_number, incarnation), kind
+
+
+def _decode_single(kind: int, opening: Opening, data: bytes) -> Frame:
+    if kind == _KIND_PART:
+        return _decode_part(opening, data)
+    if kind == _KIND_EVENT:
+        return _decode_event(opening, data)
+    if kind == _KIND_ACK:
+        next_sequence, received = _ACK.unpack(data[_PREFIX.size :])
+        return Ack(opening, _count(next_sequence), _count(received))
+    if kind == _KIND_START:
+        return Start(opening, _count(*_START.unpack(data[_PREFIX.size :])))
+    raise FrameError(f"a frame of the unknown kind {kind}")
+
+
+def _decode_message(opening: Opening, data: bytes, at: int) -> tuple[Message, int]:
+    """Return the message whose fields begin at `at`, and where it ends."""
+    fields = _MESSAGE.unpack_from(data, at)
     sequence, stamp, length, nulls, size, meta_size, code, flags = fields
-    at = _PREFIX.size + _MESSAGE.size
-    if meta_size > MAX_METADATA or at + meta_size > len(data):
+    at += _MESSAGE.size
+    begin = at + meta_size
+    end = begin + min(size, MAX_FRAGMENT)
+    if meta_size > MAX_METADATA or begin > len(data):
         raise FrameError(f"{meta_size} bytes of metadata in a frame of {len(data)}")
+    if end > len(data):
+        raise FrameError(f"the first {len(data) - begin} bytes of a payload of {size}")
     content = Content(_count(stamp), code, _count(length), _count(nulls), _count(size), flags)
-    payload = memoryview(data)[at + meta_size :]
-    if len(payload) != min(size, MAX_FRAGMENT):
-        raise FrameError(f"the first {len(payload)} bytes of a payload of {size}")
-    return Message(opening, _count(sequence), content, data[at : at + meta_size], payload)
+    payload = memoryview(data)[begin:end]
+    return Message(opening, _count(sequence), content, data[at:begin], payload), end
 
 
 def _decode_part(opening: Opening, data: bytes) -> Part:

@@ -13,6 +13,7 @@ queue, whose policy then decides: it drops its oldest messages, or makes the nod
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.link import frames
@@ -77,6 +78,8 @@ class Outgoing:
         """How many of `_items` have been sent completely in this opening."""
         self._offset: int | None = None
         """How much of the payload of the item at the cursor has been sent; None if nothing has."""
+        self._waiting = 0
+        """Bytes of payload of the items from the cursor on."""
         self._bytes_sent = 0
         self._bytes_handled = 0
 
@@ -97,7 +100,7 @@ class Outgoing:
         grant = self._grant
         return (
             grant is not None
-            and self._cursor == len(self._items)
+            and self._waiting < frames.MAX_BATCH
             and self.on_the_way[0] < grant.window.messages
         )
 
@@ -110,14 +113,18 @@ class Outgoing:
         """Add a message. Call it only if the channel `wants` one."""
         self._items.append(_Taken(self._next, content, metadata, payload, owner))
         self._next += 1
+        self._waiting += len(payload)
 
     def add_event(self, kind: EventKind, text: str = "") -> None:
         """Add an event, at any time. It needs no credit."""
         self._items.append(_Happened(self._next, kind, text))
         self._next += 1
 
-    def next_frame(self) -> bytes | None:
-        """Return the next frame to send; None if there is nothing to send or no credit left."""
+    def next_sample(self) -> bytes | None:
+        """Return the next frame to send, or several small messages at once.
+
+        Returns None if there is nothing to send or no credit left.
+        """
         grant = self._grant
         if grant is None or self._cursor == len(self._items):
             return None
@@ -129,25 +136,36 @@ class Outgoing:
         if isinstance(item, _Happened):
             self._finish(item)
             return frames.encode_event(Event(opening, *item))
-        at = self._offset or 0
-        end = min(at + frames.MAX_FRAGMENT, len(item.payload))
-        cost = end - at + (len(item.metadata) if self._offset is None else 0)
-        _, on_the_way = self.on_the_way
-        if on_the_way and on_the_way + cost > grant.window.bytes:
-            return None
-        if self._offset is None:
-            head = frames.message_head(opening, item.sequence, item.content, item.metadata)
-        else:
-            head = frames.part_head(opening, item.sequence, at)
-        frame = b"".join((head, item.payload[at:end]))
-        self._bytes_sent += cost
-        self._offset = end
-        if end == len(item.payload):
+        pieces: list[bytes | memoryview] = []
+        size = 0
+        while isinstance(item, _Taken) and size < frames.MAX_BATCH:
+            at = self._offset or 0
+            end = min(at + frames.MAX_FRAGMENT, len(item.payload))
+            cost = end - at + (len(item.metadata) if self._offset is None else 0)
+            _, on_the_way = self.on_the_way
+            if on_the_way and on_the_way + cost > grant.window.bytes:
+                break
+            if self._offset is None:
+                head = frames.message_head(opening, item.sequence, item.content, item.metadata)
+            else:
+                head = frames.part_head(opening, item.sequence, at)
+            pieces += (head, item.payload[at:end])
+            size += cost
+            self._bytes_sent += cost
+            self._offset = end
+            if end < len(item.payload):
+                break
             self._finish(item)
-        return frame
+            # Only a message says where it ends.
+            if at or self._cursor == len(self._items):
+                break
+            item = self._items[self._cursor]
+        return b"".join(pieces) if pieces else None
 
     def _finish(self, item: _Taken | _Happened) -> None:
         self._offset = None
+        if isinstance(item, _Taken):
+            self._waiting -= len(item.payload)
         if item.sequence >= self._finished:
             self._finished = item.sequence + 1
             self.sent += isinstance(item, _Taken)
@@ -203,7 +221,7 @@ class Outgoing:
         self._bytes_handled = 0
         while self._items and self._items[0].sequence < self._acked:
             self._items.popleft()
-        self._cursor = sum(1 for item in self._items if item.sequence < resume)
+        self._move_cursor(sum(1 for item in self._items if item.sequence < resume))
         # The receiver lacks everything from `resume` on, and these are not kept to be sent again.
         gone = sum(1 for sequence in self._unkept if sequence >= resume)
         self._unkept.clear()
@@ -219,8 +237,8 @@ class Outgoing:
 
     def abandon(self) -> None:
         """Forget everything: nobody on the other machine wants it any more."""
-        self.close()
         self._items.clear()
+        self.close()
         self._unkept.clear()
         self._handled = self._finished = self._first = self._next
         self._resumed = self._acked = self._next
@@ -229,6 +247,11 @@ class Outgoing:
     def close(self) -> None:
         """Stop sending: the receiver is not connected any more."""
         self._grant = None
-        self._cursor = 0
+        self._move_cursor(0)
         # A message that was sent in part is sent again from its beginning.
         self._offset = None
+
+    def _move_cursor(self, to: int) -> None:
+        self._cursor = to
+        waiting = islice(self._items, to, None)
+        self._waiting = sum(len(item.payload) for item in waiting if isinstance(item, _Taken))

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dorad.link.config import ChannelIn, ChannelOut, LinkConfig
+    from dorad.link.frames import Frame
     from dorad.link.hello import Grant
     from dorad.link.session import Received
     from dorad.node.connection import DaemonConnection
@@ -295,7 +296,10 @@ class LinkProcess:
             elif machine.greeting.heard and said.heard and said.heard[0] == self.incarnation:
                 self._open(machine, said.grants, anew=anew)
             return
-        frame = frames.decode(data)
+        for frame in frames.decode(data):
+            self._handle_one(machine, frame)
+
+    def _handle_one(self, machine: Machine, frame: Frame) -> None:
         number = frame.opening.channel
         if isinstance(frame, Ack):
             for out in machine.outgoing:
@@ -304,7 +308,7 @@ class LinkProcess:
         each = self._ins.get(number)
         if each is None and number < self._next_number:
             return  # a channel that was removed while the frame was on its way
-        if each is None or each.spec.machine != received.machine:
+        if each is None or each.spec.machine != machine.greeting.peer:
             raise FrameError(f"channel {number} is not one of this machine")
         each.channel.arrive(frame, self._delivery.place)
 
@@ -420,14 +424,14 @@ class LinkProcess:
         channel = out.channel
         busy = False
         for _ in range(BURST):
-            frame = channel.next_frame()
-            if frame is None:
-                if not (out.active and channel.wants and self._take(out)):
-                    break
-                continue
+            while out.active and channel.wants and self._take(out):
+                pass
+            sample = channel.next_sample()
+            if sample is None:
+                break
             busy = True
             may_wait = machine.bytes_on_the_way > DIRECT_BYTES
-            machine.courier.send(frame, may_wait=may_wait)
+            machine.courier.send(sample, may_wait=may_wait)
         return busy
 
     def _take(self, out: Out) -> bool:

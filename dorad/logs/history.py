@@ -71,7 +71,7 @@ class History:
     def blocks(self, tail: int | None = None) -> Iterator[list[LogRecord]]:
         """Yield the selected records by time, oldest first; with `tail`, only that many at the end.
 
-        The lines of one node stay in the order in which it wrote them, whatever their times.
+        The lines of one node stay in the order in which it wrote them, even if their times differ.
 
         Raises:
             OSError: a file, or the journal, cannot be read.

@@ -1,7 +1,10 @@
-"""Metadata keys of services, actions and streams, and the queue flags that follow from them."""
+"""Metadata of services, actions and streams: keys, ids, and the queue flags that they set."""
 
 from __future__ import annotations
 
+import os
+import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from dorad.node import metadata as metadata_codec
@@ -20,6 +23,18 @@ CORRELATING = frozenset((REQUEST_ID, GOAL_ID, GOAL_STATUS))
 """A full queue drops a message with one of these keys only in favour of a newer one like it."""
 
 MARKING = CORRELATING | {FLUSH_KEY}
+
+
+def uuid7() -> str:
+    """Return a new UUID of version 7 (RFC 9562): 48 bits of milliseconds, then random bits.
+
+    Such UUIDs sort by their time of creation.
+    """
+    millis = time.time_ns() // 1_000_000
+    bits = millis << 80 | int.from_bytes(os.urandom(10))
+    bits = bits & ~(0xF << 76) | 0x7 << 76
+    bits = bits & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=bits))
 
 
 def id_in(metadata: Mapping[str, Any], key: str) -> str | None:

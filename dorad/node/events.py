@@ -9,7 +9,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import ItemsView, Iterator, ValuesView
+    from _collections_abc import dict_items, dict_values
+    from collections.abc import Iterator
 
 Event = dict[str, Any]
 
@@ -131,11 +132,11 @@ class _Tick(Event):
         self._materialize()
         return super().setdefault(key, default)
 
-    def values(self) -> ValuesView[Any]:  # type: ignore[override]  # dict's own view type is not public
+    def values(self) -> dict_values[str, Any]:
         self._materialize()
         return super().values()
 
-    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]  # as above
+    def items(self) -> dict_items[str, Any]:
         self._materialize()
         return super().items()
 

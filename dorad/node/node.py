@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dorad.node import attach, logbridge
 from dorad.node.attachment import Attachment
 from dorad.node.clock import as_datetime
+from dorad.node.correlation import uuid7
 from dorad.node.extensions import ExtensionMethods
-from dorad.node.identifiers import uuid7, well_formed
 from dorad.node.logbridge import LogMethods
+from dorad.node.outputids import check_output_id
 from dorad.node.params import ParamMethods
 from dorad.node.patterns.helpers import PatternMethods
 from dorad.node.raw import SampleHandler
@@ -185,13 +186,7 @@ class Node(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
         return array
 
     def _undeclared(self, output_id: str) -> None:
-        if not isinstance(output_id, str):
-            raise TypeError(f"output_id must be a str, got {type(output_id).__name__}")
-        if not well_formed(output_id):
-            raise RuntimeError(
-                f"invalid output_id {output_id!r}: letters, digits and _ . - are allowed, "
-                "and / between two of them"
-            )
+        check_output_id(output_id)
         if output_id not in self._warned:
             self._warned.add(output_id)
             self.log("warn", f"Ignoring output `{output_id}` not in node's output list.")

@@ -41,16 +41,20 @@ class _Memory:
     _memory: Any
     views: int
 
+    if TYPE_CHECKING:  # the subclasses below are buffers
+
+        def __buffer__(self, flags: int, /) -> memoryview: ...
+
     def __len__(self) -> int:
-        with memoryview(self) as view:  # type: ignore[arg-type]  # the types below are buffers
+        with memoryview(self) as view:
             return len(view)
 
     def __getitem__(self, key: Any) -> Any:
-        with memoryview(self) as view:  # type: ignore[arg-type]  # as above
+        with memoryview(self) as view:
             return bytes(view[key]) if isinstance(key, slice) else view[key]
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        with memoryview(self) as view:  # type: ignore[arg-type]  # as above
+        with memoryview(self) as view:
             view[key] = value
 
     def __bool__(self) -> bool:

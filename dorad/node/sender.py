@@ -286,6 +286,7 @@ class Sender(SenderState):
         for outlet in outlets:
             outlet.peer.wake()
 
+    @step
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         """Return an uninitialised numpy array in shared memory; see `SharedArrays.empty`."""
         with self._exclusive("empty"):

@@ -8,10 +8,11 @@ import operator
 import weakref
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from dorad.shm import native
 from dorad.shm.steps import twin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     import pyarrow as pa
     from numpy.typing import DTypeLike, NDArray
@@ -19,33 +20,61 @@ if TYPE_CHECKING:
     from dorad.shm.arrow import Encoded
     from dorad.shm.pool import Pool, Sample
 
+_DTYPES = [
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64"),
+]
 
-class SharedArray(weakref.ref["NDArray[Any]"]):
-    """A weak reference to a shared array, with its sample, address and encoding.
 
-    Every numpy or pyarrow view keeps the array alive. So when this reference dies, the node itself
-    no longer uses the sample.
+@twin
+class SharedArray:
+    """An array from `node.empty`, with its sample and its encoding; `array` refers to it weakly.
+
+    Every numpy or pyarrow view keeps the array alive. So when it dies, the node itself no longer
+    uses the sample: this object gives it back, and removes itself from `known`.
     """
 
-    __slots__ = ("address", "encoded", "identity", "sample")
+    __slots__ = ("_keys", "_known", "_returned", "address", "array", "encoded", "sample")
 
-    sample: Sample
-    address: int
-    identity: int
-    encoded: Encoded
+    def __init__(
+        self,
+        array: NDArray[Any],
+        sample: Sample,
+        address: int,
+        encoding: tuple[int, int, int],
+        known: dict[int, SharedArray],
+        returned: list[Sample],
+    ) -> None:
+        """Join `known`. `encoding` is the type code, length and size in bytes of the array."""
+        code, length, size = encoding
+        self.array = weakref.ref(array, self)
+        self.sample = sample
+        self.address = address
+        self.encoded: Encoded = (code, length, 0, size, ())
+        self._known = known
+        self._returned = returned
+        self._keys = (id(array), address)
+        for key in self._keys:
+            known[key] = self
+
+    def __call__(self, _: weakref.ref[NDArray[Any]]) -> None:
+        """Give the sample back, because the array has died."""
+        for key in self._keys:
+            del self._known[key]
+        self._returned.append(self.sample)
 
     def freeze(self) -> None:
         """Make the array read-only, because receivers read it from now on."""
-        array = self()
+        array = self.array()
         if array is not None:
             array.flags.writeable = False
 
 
 @twin
 class SharedArraysState:
-    """The arrays by identity and by address."""
+    """The arrays in the node's samples."""
 
-    __slots__ = ("_by_address", "_by_id")
+    __slots__ = ("_known",)
 
 
 class SharedArrays(SharedArraysState):
@@ -53,11 +82,11 @@ class SharedArrays(SharedArraysState):
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._by_id: dict[int, SharedArray] = {}
-        self._by_address: dict[int, SharedArray] = {}
+        self._known: dict[int, SharedArray] = {}
+        """By `id` and by address: both are places in this process's memory, so none are alike."""
 
     def __bool__(self) -> bool:
-        return bool(self._by_address)
+        return bool(self._known)
 
     def empty(
         self, shape: SupportsIndex | Iterable[SupportsIndex], dtype: DTypeLike
@@ -69,40 +98,31 @@ class SharedArrays(SharedArraysState):
             TypeError: the shape is neither an integer nor a sequence of integers.
             RuntimeError: /dev/shm is full.
         """
-        np, code_of = _load()
+        np, kinds = _load()
         kind = np.dtype(dtype)
-        if kind.kind not in "iuf" or not kind.isnative or kind.itemsize > 8:
+        if kind not in kinds:
             raise ValueError(
                 f"node.empty() makes native integer and float arrays, not {kind}; "
                 "view such an array for anything else"
             )
+        _, code, width = kinds[kind]
         extent = _extent(shape)
         length = math.prod(extent)
-        size = length * kind.itemsize
+        size = length * width
         try:
             sample = self._pool.take(max(size, 1))
         except OSError as error:
             raise RuntimeError(f"an array of {size} bytes cannot be allocated: {error}") from error
-        sample.held = 1
         mapping = sample.segment.mapping
-        array: NDArray[Any] = np.ndarray(extent, kind, mapping.memory, sample.offset)
-        shared_arrays = SharedArray(array, self._release)
-        shared_arrays.sample = sample
-        shared_arrays.address = mapping.address() + sample.offset
-        shared_arrays.encoded = (code_of(kind), length, 0, size, ())
-        shared_arrays.identity = id(array)
-        self._by_id[shared_arrays.identity] = self._by_address[shared_arrays.address] = (
-            shared_arrays
-        )
+        try:
+            array: NDArray[Any] = np.ndarray(extent, kind, mapping.memory, sample.offset)
+        except BaseException:
+            self._pool.sent(sample, [])
+            raise
+        sample.held = 1
+        address = mapping.address() + sample.offset
+        SharedArray(array, sample, address, (code, length, size), self._known, self._pool.returned)
         return array
-
-    def _release(self, shared_arrays: weakref.ref[NDArray[Any]]) -> None:
-        if isinstance(shared_arrays, SharedArray):
-            if self._by_address.get(shared_arrays.address) is shared_arrays:
-                del self._by_address[shared_arrays.address]
-            if self._by_id.get(shared_arrays.identity) is shared_arrays:
-                del self._by_id[shared_arrays.identity]
-            self._pool.give_back(shared_arrays.sample)
 
     def find(self, data: Any) -> tuple[SharedArray | None, Encoded] | None:
         """Return the shared array that `data` is, or views from its start, and the encoding.
@@ -110,9 +130,9 @@ class SharedArrays(SharedArraysState):
         The array is None if a message of the view's type has other bytes, so that it must be
         copied. Return None if `data` is not in a shared array, or its type cannot be sent.
         """
-        shared_arrays = self._by_id.get(id(data))
-        if shared_arrays is not None and shared_arrays() is data:
-            return shared_arrays, shared_arrays.encoded
+        shared = self._known.get(id(data))
+        if shared is not None and shared.array() is data:
+            return shared, shared.encoded
         import pyarrow as pa
 
         from dorad.shm import arrow
@@ -121,48 +141,58 @@ class SharedArrays(SharedArraysState):
             buffers = data.buffers()
             if len(buffers) != 2 or buffers[1] is None or data.offset or data.null_count:
                 return None
-            shared_arrays = self._by_address.get(buffers[1].address)
-            return None if shared_arrays is None else _in_place(shared_arrays, arrow.encode(data))
+            shared = self._known.get(buffers[1].address)
+            return None if shared is None else _in_place(shared, arrow.encode(data))
         interface = getattr(data, "__array_interface__", None)
         if interface is None or not data.flags.c_contiguous:
             return None
-        shared_arrays = self._by_address.get(interface["data"][0])
-        if shared_arrays is None:
+        shared = self._known.get(interface["data"][0])
+        if shared is None:
             return None
         try:
             array = flat(data)
         except pa.ArrowException:
             return None
-        return _in_place(shared_arrays, arrow.encode(array))
+        return _in_place(shared, arrow.encode(array))
 
 
-def _in_place(shared_arrays: SharedArray, encoded: Encoded) -> tuple[SharedArray | None, Encoded]:
+def _in_place(shared: SharedArray, encoded: Encoded) -> tuple[SharedArray | None, Encoded]:
     """Return the array with the encoding of its view, if the payload is the array's own bytes."""
     parts = encoded[4]
-    if len(parts) == 1 and getattr(parts[0][1], "address", None) == shared_arrays.address:
-        return shared_arrays, encoded
+    if len(parts) == 1 and getattr(parts[0][1], "address", None) == shared.address:
+        return shared, encoded
     return None, encoded
 
 
 @functools.cache
-def _load() -> tuple[Any, Callable[[Any], int]]:
-    """Import numpy and Arrow at the first array."""
+def _load() -> tuple[Any, dict[Any, tuple[Any, int, int]]]:
+    """Import numpy and Arrow at the first array.
+
+    Return numpy, and by their usual names the dtypes, with type code and bytes of one item.
+    """
     import numpy as np
 
     from dorad.shm import arrow
 
-    return np, arrow.code_of
+    kinds = {}
+    for name in _DTYPES:
+        kind = np.dtype(name)
+        known_as = (name, kind, kind.type)
+        kinds.update(dict.fromkeys(known_as, (kind, arrow.code_of(kind), kind.itemsize)))
+    if native.module is not None:
+        native.module.use_numpy(np.ndarray, kinds)
+    return np, kinds
 
 
-def _extent(shape: SupportsIndex | Iterable[SupportsIndex]) -> tuple[int, ...]:
+def _extent(shape: Any) -> tuple[int, ...]:
     """Return a shape as plain integers. numpy would derive a -1 from the size of the segment."""
     extent: tuple[int, ...]
     if type(shape) is int and shape >= 0:
         return (shape,)
     try:
-        extent = (operator.index(shape),)  # type: ignore[arg-type]  # this finds out
+        extent = (operator.index(shape),)
     except TypeError:
-        extent = tuple(map(operator.index, shape))  # type: ignore[arg-type]  # raises again
+        extent = tuple(map(operator.index, shape))
     if any(length < 0 for length in extent):
         raise ValueError(f"negative dimensions are not allowed: {extent}")
     return extent

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from dorad.realtime.cpulist import spell
-from dorad.realtime.facts import SERVICE
+from dorad.realtime.facts import SERVICE, spell_cores
 from dorad.realtime.refusal import UNLIMITED
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def governor(facts: Facts) -> Check:
     return Check(
         "WARN",
         name,
-        f"governor {kinds} on cores {spell(slow)}: a core is slow after it was idle",
+        f"governor {kinds} on cores {spell_cores(slow)}: a core is slow after it was idle",
         "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
     )
 
@@ -88,7 +87,7 @@ def isolation(facts: Facts) -> Check:
     """Check for cores that are reserved."""
     name = "isolated cores"
     if facts.isolated:
-        cores = spell(facts.isolated)
+        cores = spell_cores(facts.isolated)
         return Check("PASS", name, f"{cores}; put nodes there with `cpu_affinity`")
     if len(facts.online) < 4:
         return Check("PASS", name, f"none; {len(facts.online)} cores are too few to reserve one")
@@ -127,12 +126,12 @@ def interrupts(facts: Facts) -> Check:
     )
     if not stray:
         return Check("PASS", name, "none on an isolated core")
-    rest = spell(facts.online - facts.isolated)
+    rest = spell_cores(facts.online - facts.isolated)
     numbers = " ".join(stray)
     return Check(
         "WARN",
         name,
-        f"{', '.join(stray)} may interrupt isolated cores ({spell(facts.isolated)})",
+        f"{', '.join(stray)} may interrupt isolated cores ({spell_cores(facts.isolated)})",
         f"for irq in {numbers}; do echo {rest} | sudo tee /proc/irq/$irq/smp_affinity_list; done",
     )
 

@@ -49,7 +49,7 @@ def main() -> None:
         limit, nice = rights()
         print(policy_refused(wanted, error.errno or 0, limit, nice=nice), file=sys.stderr)
     _drop_rights()
-    os.execv(command[0], command)  # noqa: S606 - no shell is the point
+    os.execv(command[0], command)
 
 
 def _drop_rights() -> None:

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.realtime.cpulist import parse
 from dorad.realtime.memory import CAP_IPC_LOCK
 from dorad.realtime.refusal import CAP_SYS_NICE, UNLIMITED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 SERVICE = "dorad.service"
 
@@ -70,8 +69,8 @@ class ProcReader:
             huge_pages=_chosen(self._text("sys/kernel/mm/transparent_hugepage/enabled")),
             rt_runtime_us=self._number("proc/sys/kernel/sched_rt_runtime_us"),
             rt_period_us=self._number("proc/sys/kernel/sched_rt_period_us"),
-            online=parse(self._text(f"{cpus}/online") or ""),
-            isolated=parse(self._text(f"{cpus}/isolated") or ""),
+            online=parse_cores(self._text(f"{cpus}/online") or ""),
+            isolated=parse_cores(self._text(f"{cpus}/isolated") or ""),
             preemption=self._preemption(),
             interrupts=dict(self._interrupts()),
             locked_limit=_limit(limits, "Max locked memory"),
@@ -132,7 +131,7 @@ class ProcReader:
                 f"{relative}/smp_affinity_list"
             )
             if cores:
-                yield path.name, parse(cores)
+                yield path.name, parse_cores(cores)
 
 
 def _chosen(text: str | None, marks: str = "[]") -> str | None:
@@ -147,3 +146,28 @@ def _limit(limits: Mapping[str, list[str]], name: str) -> int | None:
     if not values:
         return None
     return UNLIMITED if values[0] == "unlimited" else int(values[0])
+
+
+def parse_cores(text: str) -> frozenset[int]:
+    """Return the cores of a list as the kernel writes it (`0-3,8`); it may be empty.
+
+    Raises:
+        ValueError: the text is not a list of cores.
+    """
+    cores: set[int] = set()
+    for part in text.strip().split(","):
+        if part:
+            first, _, last = part.partition("-")
+            cores.update(range(int(first), int(last or first) + 1))
+    return frozenset(cores)
+
+
+def spell_cores(cores: Iterable[int]) -> str:
+    """Return cores as the kernel writes them."""
+    spans: list[list[int]] = []
+    for core in sorted(set(cores)):
+        if spans and core == spans[-1][1] + 1:
+            spans[-1][1] = core
+        else:
+            spans.append([core, core])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+from pathlib import Path
 
 _MCL_CURRENT = 1
 _MCL_FUTURE = 2
@@ -43,10 +44,9 @@ def lock() -> str | None:
 
 def has_capability(number: int, pid: int | str = "self") -> bool:
     """Return True if a process has a capability (`number` as in linux/capability.h)."""
-    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123
-        for line in status:
-            if line.startswith("CapEff:"):
-                return bool(int(line.split()[1], 16) >> number & 1)
+    for line in Path(f"/proc/{pid}/status").read_bytes().splitlines():
+        if line.startswith(b"CapEff:"):
+            return bool(int(line.split()[1], 16) >> number & 1)
     return False
 
 

@@ -1,18 +1,32 @@
-"""Real time for this process itself: for the calling thread, and the memory of all threads."""
+"""Real time of the daemon itself: the settings, and how its process applies them."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from dorad.realtime import memory
 from dorad.realtime.refusal import policy_refused, rights
 from dorad.realtime.schedule import Schedule, set_policy
 
-if TYPE_CHECKING:
-    from dorad.realtime.settings import RealtimeSettings
-
 POLICIES = {"fifo": os.SCHED_FIFO, "rr": os.SCHED_RR, "other": os.SCHED_OTHER}
+PRIORITY = 10
+"""Below the priority of nodes: messages between nodes do not pass through the daemon."""
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeSettings:
+    """The section `[realtime]` of the configuration."""
+
+    enabled: bool = False
+    """`dorad --rt` sets it, too; without it the other settings have no effect."""
+    policy: str = "fifo"
+    """`fifo`, `rr`, or `other` for memory and cores only."""
+    priority: int = PRIORITY
+    """1 to 99."""
+    lock_memory: bool = True
+    cpu_affinity: tuple[int, ...] = ()
+    """Cores of the daemon; if empty, all. It does not apply to nodes."""
 
 
 def apply(settings: RealtimeSettings) -> list[str]:

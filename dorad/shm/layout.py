@@ -101,6 +101,12 @@ ALIGNMENT = 64
 SMALLEST = 9
 """Samples have at least 512 bytes, `1 << SMALLEST`."""
 
+MIN_FREE = 2
+"""With this many free samples or fewer, a pool requests more if all others are in use."""
+
+RECENT = 3
+"""How many of the samples sent last a pool prefers to those that have been free for longer."""
+
 MAX_LAPS = 100
 """How often one call retries because the other end was faster; it then returns no message."""
 

@@ -29,20 +29,20 @@ class Mapping(MappingState):
     __slots__ = ()
 
     def __init__(self, descriptor: int, *, writable: bool = True) -> None:
-        """Map all of `descriptor`, and fault in its allocated pages.
+        """Map all of `descriptor`; if it is writable, fault in its allocated pages.
 
-        Pages that a mailbox has in reserve are not allocated yet: they are left alone.
+        Pages that a mailbox has in reserve are not allocated yet: they are left alone. Readers do
+        not fault in what they may never read. When they read it, the kernel maps 16 pages at once.
 
         Raises:
             OSError: the descriptor cannot be mapped.
         """
         status = os.fstat(descriptor)
         self.size = status.st_size
-        allocated = status.st_blocks * _BLOCK
-        flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if allocated >= self.size else 0)
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        self.memory = mmap.mmap(descriptor, self.size, flags=flags, prot=access)
-        if writable and 0 < allocated < self.size:
+        self.memory = mmap.mmap(descriptor, self.size, flags=mmap.MAP_SHARED, prot=access)
+        allocated = min(status.st_blocks * _BLOCK, self.size)
+        if writable and allocated:
             # On an older kernel, each page is faulted in when it is first touched.
             with contextlib.suppress(OSError):
                 self.memory.madvise(_POPULATE_WRITE, 0, allocated)

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dorad.shm.layout import SMALLEST, sample_key
+from dorad.shm.layout import MIN_FREE, RECENT, SMALLEST, sample_key
 from dorad.shm.steps import twin
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ MIN_GROWTH = 3
 """Minimum number of samples that a second segment of a size adds; later ones add 1/4 if more."""
 MAX_GROWTH = 64 << 20
 """Maximum bytes that one such segment adds."""
-MIN_FREE = 2
-"""With this many free samples or fewer, more are requested if all others are in use."""
 DEFAULT_KEEP = 8 << 20
 TRIM_EVERY_NS = 5_000_000_000
 
@@ -85,9 +83,9 @@ class Sample(SampleState):
 
 @twin
 class PoolState:
-    """The lines of a pool: its free samples, those that were sent, and those given back."""
+    """The lists of a pool: its free samples, those that were sent, and those given back."""
 
-    __slots__ = ("_arrived", "_flying", "_free", "_returned")
+    __slots__ = ("_arrived", "_flying", "_free", "returned")
 
 
 class Pool(PoolState):
@@ -112,8 +110,10 @@ class Pool(PoolState):
         self._keep = keep
         self._segments: list[Segment] = []
         self._free: dict[int, list[Sample]] = {}
-        self._flying: dict[int, deque[Sample]] = {}
-        self._returned: deque[Sample] = deque()
+        self._flying: dict[int, list[Sample]] = {}
+        """Those that were sent last come last."""
+        self.returned: list[Sample] = []
+        """Samples of which the node itself has ended one use. Any thread may append to it."""
         self._arrived: deque[tuple[int, Grown | None]] = deque()
         self._requested: set[int] = set()
         self._refused: set[int] = set()
@@ -133,12 +133,11 @@ class Pool(PoolState):
             OSError: there is no room for another segment.
         """
         order = max(SMALLEST, (size - 1).bit_length())
-        if self._returned:
+        if self.returned:
             self._collect_returned()
         if self._arrived:
             self._add_arrived()
-        free = self._free.get(order)
-        sample = free.pop() if free else self._reclaim(order) or self._add_segment(order)
+        sample = self._reuse(order) or self._add_segment(order)
         sample.segment.idle = False
         self._look_ahead(order)
         return sample
@@ -165,32 +164,43 @@ class Pool(PoolState):
 
     def give_back(self, sample: Sample) -> None:
         """End one use by the node itself. Thread-safe; a finalizer may call it."""
-        self._returned.append(sample)
+        self.returned.append(sample)
 
     def _collect_returned(self) -> None:
-        while self._returned:
-            sample = self._returned.popleft()
+        while self.returned:
+            sample = self.returned.pop()
             sample.held -= 1
             if sample.held:
                 continue
             marks, sample.marks = sample.marks, []
             self.sent(sample, marks)
 
-    def _reclaim(self, order: int) -> Sample | None:
+    def _reuse(self, order: int) -> Sample | None:
+        """Return a sample that no subscriber can reach, or None.
+
+        The memory of one that was sent lately is still in the processor's caches. Without one, the
+        free samples come next, then the oldest that was sent.
+        """
         flying = self._flying.get(order)
-        if not flying:
+        if flying is None:
             return None
-        if not flying[0].reachable():
-            # Samples nearly always become free in the order in which they were sent.
-            sample = flying.popleft()
-            sample.marks = []
-            return sample
-        for position, sample in enumerate(flying):
-            if not sample.reachable():
-                del flying[position]
-                sample.marks = []
-                return sample
+        count = len(flying)
+        oldest = max(count - RECENT, 0)
+        for at in range(count - 1, oldest - 1, -1):
+            if not flying[at].reachable():
+                return self._land(flying, at)
+        if free := self._free[order]:
+            return free.pop()
+        for at in range(oldest):
+            if not flying[at].reachable():
+                return self._land(flying, at)
         return None
+
+    @staticmethod
+    def _land(flying: list[Sample], at: int) -> Sample:
+        sample = flying.pop(at)
+        sample.marks = []
+        return sample
 
     def _look_ahead(self, order: int) -> None:
         """Request a segment if few samples of a size are free, and all others are in use."""
@@ -249,7 +259,7 @@ class Pool(PoolState):
         ]
         self._segments.append(segment)
         self._free.setdefault(order, []).extend(reversed(segment.samples))
-        self._flying.setdefault(order, deque())
+        self._flying.setdefault(order, [])
 
     def trim(self, now_ns: int) -> None:
         """Give back segments that have been idle since the last trim, beyond `keep` bytes."""

@@ -29,30 +29,40 @@ def port() -> int:
 
 
 COORDINATOR_PORT = 6013
-"""Port of dora's coordinator. Here it means the default instance."""
+"""Port of a coordinator. As the number of a daemon it means the default one."""
+
+
+ADDRESS_VARIABLE = "DORA_COORDINATOR_ADDR"
+PORT_VARIABLE = "DORA_COORDINATOR_PORT"
+
+
+def coordinator_port() -> int | None:
+    """Return the port in `$DORA_COORDINATOR_PORT`, None if it is not set.
+
+    Raises:
+        ValueError: it is not a port number.
+    """
+    text = os.environ.get(PORT_VARIABLE, "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal()) or not 0 < int(text[:6]) < 65536:
+        raise ValueError(f"{PORT_VARIABLE} is {text!r}; it must be a port number")
+    return int(text)
 
 
 def instance() -> str | None:
     """Return the name of the user's daemon to use, None for the default one.
 
-    It is `$DORA_COORDINATOR_PORT`, which users set to run several instances of dora. No process
-    listens at that port.
+    It is `$DORA_COORDINATOR_PORT`, which users set to run several instances of dora. Beside
+    `$DORA_COORDINATOR_ADDR` it is the port of a coordinator, and says nothing about daemons.
 
     Raises:
-        ValueError: it is not a port number, or `$DORA_COORDINATOR_ADDR` is another machine.
+        ValueError: it is not a port number.
     """
-    address = os.environ.get("DORA_COORDINATOR_ADDR", "")
-    if address not in ("", "localhost", "::1") and not address.startswith("127."):
-        raise ValueError(
-            f"the coordinator's address is {address!r}, but there is no coordinator yet; leave out"
-            " --coordinator-addr (or unset DORA_COORDINATOR_ADDR) to use the daemon of this machine"
-        )
-    text = os.environ.get("DORA_COORDINATOR_PORT", "")
-    if not text:
+    port = coordinator_port()
+    if os.environ.get(ADDRESS_VARIABLE) or port in (None, COORDINATOR_PORT):
         return None
-    if not (text.isascii() and text.isdecimal()) or not 0 < int(text[:6]) < 65536:
-        raise ValueError(f"DORA_COORDINATOR_PORT is {text!r}; it must be a port number")
-    return None if int(text) == COORDINATOR_PORT else str(int(text))
+    return str(port)
 
 
 SYSTEM_DIR = Path("/run/dorad")

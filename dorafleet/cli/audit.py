@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -10,10 +9,13 @@ import click
 
 from dorad.cli.tables import plain, print_lines, print_object, print_table
 from dorafleet.cli.arguments import port_option, state_option
+from dorafleet.cli.coordinator import connect
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from dorad.control.client import Client
     from dorafleet.coordinator.messages import AuditRecord
 
 PAGE = 100
@@ -45,7 +47,8 @@ def audit(
     if action is None:
         if known is not None:
             raise click.UsageError("--known needs `verify`")
-        records = asyncio.run(_read(state, port, after))
+        with connect(state, port) as client:
+            records = [*_read(client, after)]
         if as_json:
             print_lines(plain(record) for record in records)
         else:
@@ -53,7 +56,8 @@ def audit(
         return
     if after:
         raise click.UsageError("`verify` checks all records; --after does not go with it")
-    head = asyncio.run(_verify(state, port, known))
+    with connect(state, port) as client:
+        head = _verify(client, known)
     if as_json:
         print_object({"head": head})
     else:
@@ -61,28 +65,21 @@ def audit(
         click.echo(f"ok, {'1 record' if count == 1 else f'{count} records'}; head: {head}")
 
 
-async def _read(state: Path, port: int, after: int) -> list[AuditRecord]:
-    from dorafleet.coordinator.client import connect
+def _read(client: Client, after: int) -> Iterator[AuditRecord]:
     from dorafleet.coordinator.messages import AuditPage, AuditRead
 
-    records: list[AuditRecord] = []
-    async with connect(state, port) as client:
-        while True:
-            params = AuditRead(after=after, limit=PAGE)
-            page = await client.call("audit.read", params, AuditPage)
-            records += page.records
-            if len(page.records) < PAGE:
-                return records
-            after = page.records[-1].sequence
+    while True:
+        page = client.call("audit.read", AuditRead(after=after, limit=PAGE), AuditPage)
+        yield from page.records
+        if len(page.records) < PAGE:
+            return
+        after = page.records[-1].sequence
 
 
-async def _verify(state: Path, port: int, known: str | None) -> str:
-    from dorafleet.coordinator.client import connect
+def _verify(client: Client, known: str | None) -> str:
     from dorafleet.coordinator.messages import AuditHead, AuditVerify
 
-    async with connect(state, port) as client:
-        found = await client.call("audit.verify", AuditVerify(known=known), AuditHead)
-        return found.head
+    return client.call("audit.verify", AuditVerify(known=known), AuditHead).head
 
 
 def _as_row(found: AuditRecord) -> tuple[str, str, str, str]:

@@ -17,6 +17,7 @@ from dorafleet.cli.arguments import (
     port_option,
     state_option,
 )
+from dorafleet.cli.coordinator import connect
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -48,8 +49,11 @@ Versions and epochs continue far above those of the backup, so none is given twi
 @port_option
 def backup(file: Path, *, state: Path, port: int) -> None:
     """Write everything that the coordinator keeps to FILE."""
-    entries = asyncio.run(_back_up(file.absolute(), state, port))
-    click.echo(f"{file}: {entries} entries")
+    from dorafleet.coordinator.messages import BackedUp, Backup
+
+    with connect(state, port) as client:
+        done = client.call("coordinator.backup", Backup(path=str(file.absolute())), BackedUp)
+    click.echo(f"{file}: {done.entries} entries")
 
 
 @click.command(epilog=RESTORE_EPILOG)
@@ -78,15 +82,6 @@ def restore(
     )
     name, entries = asyncio.run(_restore(file, connect))
     click.echo(f"{name}: {entries} entries restored")
-
-
-async def _back_up(file: Path, state: Path, port: int) -> int:
-    from dorafleet.coordinator.client import connect
-    from dorafleet.coordinator.messages import BackedUp, Backup
-
-    async with connect(state, port) as client:
-        done = await client.call("coordinator.backup", Backup(path=str(file)), BackedUp)
-        return done.entries
 
 
 async def _restore(file: Path, connect: Callable[[], Awaitable[Store]]) -> tuple[str, int]:

@@ -28,6 +28,13 @@ COMMANDS: dict[str, CommandEntry] = {
     "install": CommandEntry(
         "dorafleet.cli.install:install", "Install the package dorad on machines."
     ),
+    "enrol": CommandEntry("dorafleet.cli.enrol:enrol", "Enrol machines in the fleet."),
+    "revoke": CommandEntry(
+        "dorafleet.cli.access:revoke", "Refuse a robot, an operator or a token from now on."
+    ),
+    "access": CommandEntry("dorafleet.cli.access:access", "List who may connect."),
+    "operator": CommandEntry("dorafleet.cli.access:operator", "Give people their certificates."),
+    "token": CommandEntry("dorafleet.cli.access:token", "Give programs their tokens."),
     "completion": CommandEntry(
         "dorafleet.cli.completion:completion", "Print a shell's completion script."
     ),

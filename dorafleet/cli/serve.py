@@ -32,7 +32,7 @@ The coordinator keeps what shall run on each robot, with an audit of every chang
 to it yet, so it changes nothing on any. It listens on this machine's loopback only. A client has to
 send the token in the file `token` of the state folder, which only the user of the coordinator can
 read. With etcd, several coordinators may run: one leads, the others wait for its end.
-SIGTERM and SIGINT end it; whatever it has acknowledged is on the disk.
+SIGTERM and SIGINT end it; every change that it has acknowledged is on the disk.
 """
 
 
@@ -43,11 +43,23 @@ SIGTERM and SIGINT end it; whatever it has acknowledged is on the disk.
 @etcd_ca_option
 @etcd_cert_option
 @etcd_key_option
-@click.option("--listen", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Where.")
+@click.option(
+    "--listen",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address; beyond loopback always with TLS.",
+)
+@click.option("--tls", is_flag=True, help="Use TLS on loopback, too. Robots need it.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     help="The port; 0 is any.  [default: `coordinator.port` of FILE]",
+)
+@click.option(
+    "--new-authority",
+    is_flag=True,
+    help="Accept another authority in `ca` than the fleet had: all robots must be enrolled again.",
 )
 def serve(
     file: Path,
@@ -59,26 +71,31 @@ def serve(
     etcd_key: Path | None,
     listen: str,
     port: int | None,
+    tls: bool,
+    new_authority: bool,
 ) -> None:
     """Run the coordinator of the machines in the cluster FILE."""
-    from dorafleet.coordinator.messages import Robot
+    from dorafleet.coordinator.listening import listen_at
     from dorafleet.coordinator.service import Coordinator
     from dorafleet.coordinator.storing import open_store
     from dorafleet.inventory.load import load
 
     cluster = load(file)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    robots = [
-        Robot(id=machine.id, host=machine.host, labels=dict(machine.labels))
-        for machine in cluster.machines
-    ]
     chosen = cluster.coordinator.port if port is None else port
-
+    where = listen_at(listen, chosen, cluster.coordinator.addr, tls=tls)
     connect = partial(
         open_store, state, etcd, authority=etcd_ca, certificate=etcd_cert, key=etcd_key
     )
 
     async def run() -> None:
-        await Coordinator(state, connect, robots, listen, chosen).run()
+        await Coordinator(
+            state,
+            connect,
+            cluster.machines,
+            where,
+            zenoh_peer=cluster.zenoh_peer,
+            new_authority=new_authority,
+        ).run()
 
     asyncio.run(run())

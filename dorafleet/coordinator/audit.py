@@ -146,6 +146,27 @@ async def verify(store: Store, known: Head | None = None) -> Head:
     return head
 
 
+async def contradiction(store: Store, known: str) -> str:
+    """Return how the chain contradicts a head that was kept elsewhere; empty if it does not.
+
+    Only the head and one record are read; `verify` reads the whole chain.
+    """
+    if not known:
+        return ""
+    try:
+        head = Head.parse(known)
+    except ValueError as error:
+        return str(error)
+    last = (await read_tail(store)).head
+    if head.sequence > last.sequence:
+        return f"it ends with record {last.sequence}, but there was a record {head.sequence}"
+    async for row in read_rows(store, head.sequence - 1):
+        if head.sequence > 0 and (row.sequence, row.hash) != (head.sequence, head.hash):
+            return f"record {head.sequence} is another one"
+        break
+    return ""
+
+
 def _key(sequence: int) -> str:
     return f"{PREFIX}{sequence:0{_DIGITS}}"
 

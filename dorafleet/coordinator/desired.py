@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import string
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.dataflow.document import MAX_DEPTH, shorten
-from dorafleet.coordinator.audit import read_tail
 from dorafleet.coordinator.messages import Desired, DesiredList
-from dorafleet.store.errors import ConflictError
-from dorafleet.store.model import LEADER, Transaction
+from dorafleet.coordinator.records import DESIRED, Wanted, desired_key
 
 if TYPE_CHECKING:
     from dorafleet.coordinator.messages import DesiredRef, DesiredSet
-    from dorafleet.store.model import Entry, Store, Term
+    from dorafleet.coordinator.writing import Writer
+    from dorafleet.store.model import Entry, Store
 
-PREFIX = "desired/"
 MAX_NAME = 200
 MAX_SHOWN = 200
 """Characters of a value in a message."""
@@ -28,29 +24,18 @@ MAX_SHOWN = 200
 _NAME = frozenset(string.ascii_letters + string.digits + "_.-")
 
 
-class _Content(msgspec.Struct):
-    """The value of a key; the generation grows with every change of the rest."""
-
-    generation: int
-    release: str
-    params: dict[str, Any]
-    enabled: bool
-
-
 class DesiredState:
-    """Reads and changes the desired state, as the leader of one term."""
+    """Reads the desired state of robots, and changes that of releases."""
 
-    def __init__(self, store: Store, term: Term) -> None:
+    def __init__(self, store: Store, writer: Writer) -> None:
         self._store = store
-        self._term = term
-        # One change after the other: all append to the same audit.
-        self._changing = asyncio.Lock()
+        self._writer = writer
 
     async def get(self, selected: DesiredRef) -> DesiredList:
         """Return the selected states. Raises ControlError for a name that cannot be."""
-        prefix = PREFIX
+        prefix = DESIRED
         if selected.robot is not None:
-            prefix = f"{PREFIX}{_checked(selected.robot, 'robot')}/"
+            prefix = f"{DESIRED}{_checked(selected.robot, 'robot')}/"
         if selected.dataflow is not None:
             _checked(selected.dataflow, "dataflow")
         snapshot = await self._store.get(prefix)
@@ -70,43 +55,38 @@ class DesiredState:
         if _is_deeper(wanted.params, MAX_DEPTH):
             raise ControlError("bad-request", f"`params` is nested more than {MAX_DEPTH} deep")
         robot = _checked(wanted.robot, "robot")
-        key = f"{PREFIX}{robot}/{_checked(wanted.dataflow, 'dataflow')}"
-        async with self._changing:
+        key = desired_key(robot, _checked(wanted.dataflow, "dataflow"))
+        async with self._writer.changing:
             found = (await self._store.get(key, limit=1)).entries
             now = _desired(found[0]) if found and found[0].key == key else None
             version = 0 if now is None else now.version
             if wanted.if_version != version:
                 raise _conflict(wanted, now)
+            if now is not None and now.uuid:
+                raise ControlError(
+                    "exists",
+                    f"`{wanted.dataflow}` on `{robot}` belongs to a dataflow that was started",
+                    f"`dora stop {wanted.dataflow}` ends it",
+                )
             if now is not None and not _differences(wanted, now):
                 return now
             generation = 1 if now is None else now.generation + 1
-            content = _Content(generation, wanted.release, wanted.params, wanted.enabled)
+            content = Wanted(generation, wanted.release, wanted.params, wanted.enabled)
             record = {
-                "time": time.time(),
-                "epoch": self._term.epoch,
                 **actor,
                 "action": "desired.set",
                 "robot": robot,
                 "dataflow": wanted.dataflow,
-                "content": content,
+                "content": {
+                    "generation": generation,
+                    "release": wanted.release,
+                    "params": wanted.params,
+                    "enabled": wanted.enabled,
+                },
             }
-            tail = await read_tail(self._store)
-            try:
-                revision = await self._store.commit(
-                    Transaction(
-                        {key: version, **tail.compares, **self._term.guard},
-                        {
-                            key: msgspec.json.encode(content),
-                            **tail.puts(msgspec.json.encode(record)),
-                        },
-                    )
-                )
-            except ConflictError as error:
-                if LEADER in error.found:
-                    raise ControlError(
-                        "unavailable", "another coordinator leads now", "ask that one"
-                    ) from None
-                raise
+            revision, _ = await self._writer.commit(
+                record, compares={key: version}, puts={key: msgspec.json.encode(content)}
+            )
         return _as_desired(robot, wanted.dataflow, content, revision)
 
 
@@ -138,12 +118,12 @@ def _is_deeper(value: object, limit: int) -> bool:
 
 
 def _desired(entry: Entry) -> Desired:
-    robot, _, dataflow = entry.key.removeprefix(PREFIX).partition("/")
-    content = msgspec.json.decode(entry.value, type=_Content)
+    robot, _, dataflow = entry.key.removeprefix(DESIRED).partition("/")
+    content = msgspec.json.decode(entry.value, type=Wanted)
     return _as_desired(robot, dataflow, content, entry.version)
 
 
-def _as_desired(robot: str, dataflow: str, content: _Content, version: int) -> Desired:
+def _as_desired(robot: str, dataflow: str, content: Wanted, version: int) -> Desired:
     return Desired(
         robot=robot,
         dataflow=dataflow,
@@ -152,6 +132,7 @@ def _as_desired(robot: str, dataflow: str, content: _Content, version: int) -> D
         enabled=content.enabled,
         generation=content.generation,
         version=version,
+        uuid=content.uuid,
     )
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dorad.control.errors import ControlError
+from dorad.control.messages import Nothing
 from dorad.dataflow.document import shorten
 from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.audit import AuditError, Head, read_rows, read_tail, verify
-from dorafleet.coordinator.messages import AuditHead, AuditPage, AuditRecord, BackedUp, RobotList
+from dorafleet.coordinator.messages import AuditHead, AuditPage, AuditRecord, BackedUp
+from dorafleet.coordinator.writing import MAX_CLIENT, actor_of
 from dorafleet.store.backup import back_up
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
-    from dorad.control.messages import Nothing
     from dorad.control.server import Call, Handler
     from dorafleet.coordinator.audit import Row
     from dorafleet.coordinator.desired import DesiredState
@@ -30,13 +32,11 @@ if TYPE_CHECKING:
         DesiredList,
         DesiredRef,
         DesiredSet,
-        Robot,
     )
     from dorafleet.store.model import Store
 
 MAX_RECORDS = 1000
-MAX_CLIENT = 100
-"""Characters of a client's name in the audit."""
+_log = logging.getLogger(__name__)
 
 
 class Handlers:
@@ -46,14 +46,16 @@ class Handlers:
         self,
         store: Store,
         desired: DesiredState,
-        robots: Sequence[Robot],
+        robots: Collection[str],
         status: Callable[[], Awaitable[CoordinatorStatus]],
+        end: Callable[[], None],
     ) -> None:
-        """`status` returns the state of the process."""
+        """`status` returns the state of the process, `end` lets it end."""
         self._store = store
         self._desired = desired
-        self._robots = {robot.id: robot for robot in robots}
+        self._robots = robots
         self._read_status = status
+        self._end = end
 
     @property
     def table(self) -> Mapping[str, Handler]:
@@ -61,7 +63,7 @@ class Handlers:
         return {
             "coordinator.status": self._status,
             "coordinator.backup": self._back_up,
-            "robot.list": self._list_robots,
+            "coordinator.shutdown": self._shut_down,
             "desired.get": self._get_desired,
             "desired.set": self._set_desired,
             "audit.read": self._read_audit,
@@ -80,8 +82,10 @@ class Handlers:
         except OSError as error:
             raise ControlError("refused", f"{path} cannot be written: {error.strerror}") from None
 
-    async def _list_robots(self, call: Call, params: Nothing) -> RobotList:
-        return RobotList(robots=list(self._robots.values()))
+    async def _shut_down(self, call: Call, params: Nothing) -> Nothing:
+        _log.info("`%s` ends the coordinator", call.client[:MAX_CLIENT])
+        self._end()
+        return Nothing()
 
     async def _get_desired(self, call: Call, params: DesiredRef) -> DesiredList:
         self._check_robot(params.robot)
@@ -89,8 +93,7 @@ class Handlers:
 
     async def _set_desired(self, call: Call, params: DesiredSet) -> Desired:
         self._check_robot(params.robot)
-        actor = {"user": call.peer.uid, "client": call.client[:MAX_CLIENT]}
-        return await self._desired.set(params, actor)
+        return await self._desired.set(params, actor_of(call))
 
     async def _read_audit(self, call: Call, params: AuditRead) -> AuditPage:
         if not 0 < params.limit <= MAX_RECORDS:

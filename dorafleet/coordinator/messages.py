@@ -10,7 +10,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from dorad.control.messages import METHODS as DORAD_METHODS
 from dorad.control.messages import Method, Nothing, Struct
+from dorad.control.messages.agent import ShareState
+from dorafleet.coordinator.accessmessages import ACCESS_METHODS
 
 
 class CoordinatorStatus(Struct):
@@ -44,14 +47,50 @@ class BackedUp(Struct):
     """Number of keys in it."""
 
 
+RobotStatus = Literal["never-seen", "connected", "unreachable", "refused", "conflict-paused"]
+
+
 class Robot(Struct):
-    """A machine of the cluster file."""
+    """A machine of the cluster file, as far as it is known."""
 
     id: str
     host: str
     labels: dict[str, str]
-    state: Literal["never-seen"] = "never-seen"
-    """No robot has a way to report yet."""
+    """Those of the cluster file, with what was changed since."""
+    state: RobotStatus = "never-seen"
+    """`conflict-paused`: it has something newer than the store; nothing is done about it until
+    `robot.adopt` or `robot.resume`."""
+    reason: str = ""
+    """Why nothing can be started there."""
+    seen_at: float | None = None
+    """When it reported last, by the coordinator's clock."""
+    skew: float = 0.0
+    """Seconds by which its clock is ahead of the coordinator's."""
+    version: str = ""
+    """Of its agent."""
+    arch: str = ""
+    cores: float | None = None
+    memory: int | None = None
+    shares: list[ShareState] = []
+    """What it has reported of its dataflows; out of date while it is not connected."""
+    conflicts: dict[str, str] = {}
+    """Dataflows of which it has something newer than the store, with the reason."""
+    audit: str = ""
+    """What is wrong with the audit, compared with what the robot knows of it."""
+
+
+class RobotRef(Struct):
+    """One robot."""
+
+    robot: str
+
+
+class RobotLabel(Struct):
+    """Change labels of a robot. Nodes that run stay where they are."""
+
+    robot: str
+    labels: dict[str, str | None]
+    """None removes a label."""
 
 
 class RobotList(Struct):
@@ -92,8 +131,10 @@ class Desired(Struct):
     params: dict[str, Any]
     enabled: bool
     generation: int
-    """Counts the changes of the content, from 1."""
+    """Grows with every change of the content."""
     version: int
+    uuid: str = ""
+    """The run, for a share of a dataflow that was started; then there is no release."""
 
 
 class DesiredList(Struct):
@@ -144,13 +185,21 @@ class AuditHead(Struct):
 
 
 METHODS: dict[str, Method] = {
+    **DORAD_METHODS,
     "coordinator.status": Method(
         Nothing, CoordinatorStatus, "Return the state of the coordinator."
     ),
     "coordinator.backup": Method(Backup, BackedUp, "Write a backup of the store."),
+    "coordinator.shutdown": Method(
+        Nothing, Nothing, "End the coordinator; dataflows run on without it."
+    ),
     "robot.list": Method(Nothing, RobotList, "List the robots."),
+    "robot.label": Method(RobotLabel, Robot, "Change labels of a robot."),
+    "robot.adopt": Method(RobotRef, Robot, "Take over what a paused robot has."),
+    "robot.resume": Method(RobotRef, Robot, "Make a paused robot do what the store says."),
     "desired.get": Method(DesiredRef, DesiredList, "Return what shall run on robots."),
     "desired.set": Method(DesiredSet, Desired, "Set what shall run on a robot."),
     "audit.read": Method(AuditRead, AuditPage, "Return records of the audit."),
     "audit.verify": Method(AuditVerify, AuditHead, "Check the audit and return its head."),
+    **ACCESS_METHODS,
 }

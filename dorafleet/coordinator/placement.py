@@ -34,6 +34,8 @@ class Rule(StrEnum):
     GPU = "gpu"
     MEMORY = "memory"
     CPU = "cpu"
+    AWAY = "away"
+    """The machine cannot be reached, or nothing can be started there."""
     SPREAD = "spread"
     """Another machine, which also fits, has fewer nodes, or as many and comes first."""
     STAYS = "stays"
@@ -47,6 +49,8 @@ class Candidate:
     id: str
     labels: Mapping[str, str] = field(default_factory=dict)
     capacity: Amounts = field(default_factory=Amounts)
+    trouble: str = ""
+    """Why nothing can be started there; empty if it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +186,8 @@ def _refusals(
         elif found != value:
             yield Rule.LABELS, f"its label `{name}` is `{found}`, not `{value}`"
     yield from _shortages(node.needs, machine.capacity, there)
+    if machine.trouble:
+        yield Rule.AWAY, machine.trouble
 
 
 def _shortages(

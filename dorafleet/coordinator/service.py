@@ -9,32 +9,48 @@ import signal
 import socket
 import time
 from contextlib import AsyncExitStack
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, NoReturn
 
 from dorad import __version__
+from dorad.control.choosing import AUTHORITY, TOKEN
 from dorad.control.errors import ControlError
+from dorad.control.limits import Limits
 from dorad.control.server import ControlServer
 from dorad.notify import ServiceNotifier, feed_watchdog
+from dorafleet.coordinator.access import AGENT_PATH, Access
 from dorafleet.coordinator.audit import read_tail
+from dorafleet.coordinator.authority import check_authority, claim_authority
+from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.desired import DesiredState
+from dorafleet.coordinator.enrolling import Enrolling
+from dorafleet.coordinator.gate import Gate
+from dorafleet.coordinator.grants import Grants
 from dorafleet.coordinator.handlers import Handlers
+from dorafleet.coordinator.listening import bind, make_context, reachable_at
 from dorafleet.coordinator.messages import METHODS, CoordinatorStatus
-from dorafleet.coordinator.token import TokenCheck, make_token
+from dorafleet.coordinator.roles import guarded
+from dorafleet.coordinator.token import make_token
+from dorafleet.coordinator.writing import Writer
 from dorafleet.store.errors import StoreError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from dorafleet.coordinator.messages import Robot
-    from dorafleet.inventory.model import Address
+    from dorafleet.ca.authority import Authority
+    from dorafleet.coordinator.listening import Listen
+    from dorafleet.inventory.model import Machine
     from dorafleet.store.model import Store, Term
 
-TOKEN = "token"  # noqa: S105 - the name of a file
+CA = "ca"
+"""The folder of the fleet's authority."""
 
 HISTORY = 10_000
 """Revisions whose changes a watch can still get."""
+
+LIMITS = Limits(connections=512, opening=4096)
+"""Clients, and sockets of clients and robots."""
 
 COMPACT_S = 3600.0
 """Seconds between two times that older ones are forgotten."""
@@ -49,21 +65,25 @@ class Coordinator:
         self,
         folder: Path,
         open_store: Callable[[], Awaitable[Store]],
-        robots: Sequence[Robot],
-        listen: str,
-        port: int,
+        machines: Sequence[Machine],
+        listen: Listen,
+        *,
+        zenoh_peer: str | None = None,
+        new_authority: bool = False,
     ) -> None:
-        """Prepare a coordinator with its token in `folder`; `open_store` connects to its store.
+        """Prepare a coordinator with its files in `folder`; `open_store` connects to its store.
 
-        Raises:
-            ControlError: `listen` is not an address of this machine's loopback.
+        All links between machines connect to `zenoh_peer`, if there is one. `new_authority` takes
+        the authority in the folder, whatever the fleet had before.
         """
         self._folder = folder
         self._open_store = open_store
-        self._robots = robots
-        self._address = _loopback(listen)
-        self._port = port
+        self._machines = machines
+        self._listen = listen
+        self._zenoh_peer = zenoh_peer
+        self._new_authority = new_authority
         self._started_at = time.time()
+        self._ending = asyncio.Event()
         self._doing = "starting"
         """For systemd's status line."""
 
@@ -75,10 +95,9 @@ class Coordinator:
                 leads meanwhile.
         """
         serving = asyncio.create_task(self._serve())
-        ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, ending.set)
-        waiting = asyncio.create_task(ending.wait())
+            asyncio.get_running_loop().add_signal_handler(number, self._ending.set)
+        waiting = asyncio.create_task(self._ending.wait())
         try:
             await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
@@ -98,10 +117,14 @@ class Coordinator:
             notifier = ServiceNotifier()
             stack.callback(notifier.close)
             token = make_token(self._folder / TOKEN)
-            sock = _bind(self._address, self._port)
+            gate = Gate()
+            sock = bind(self._listen.address, self._listen.port, gate)
             stack.callback(sock.close)
             store = await self._open_store()
             stack.push_async_callback(store.close)
+            if not self._new_authority:
+                # Now, not when it has to take over from another one.
+                await check_authority(store, self._folder / CA)
             self._doing = "waiting to lead"
             watchdog = feed_watchdog(notifier, lambda: None, lambda: self._doing)
             stack.callback(asyncio.create_task(watchdog).cancel)
@@ -114,20 +137,59 @@ class Coordinator:
             async def status() -> CoordinatorStatus:
                 return await self._status(store, term)
 
-            handlers = Handlers(store, DesiredState(store, term), self._robots, status)
-            server = ControlServer(
-                handlers.table, version=__version__, methods=METHODS, name="dorafleet"
+            authority = await self._authority(store, term)
+            ids = [machine.id for machine in self._machines]
+            writer = Writer(store, term)
+            grants = Grants(store, writer)
+            await grants.load()
+            access = Access(grants, token, ids, gate.admit)
+            enrolling = Enrolling(grants, access, writer, authority, ids, tls=self._listen.tls)
+            control = FleetControl(
+                store,
+                writer,
+                self._machines,
+                self._zenoh_peer,
+                self._ending.set,
+                enrolling.renew,
             )
-            await server.serve_tcp(sock, TokenCheck(token))
+            await control.fleet.load()
+            handlers = Handlers(store, DesiredState(store, writer), ids, status, self._ending.set)
+            server = ControlServer(
+                guarded({**handlers.table, **enrolling.table, **control.table}),
+                version=__version__,
+                methods=METHODS,
+                name="dorafleet",
+                accept={AGENT_PATH: control.robots.accept},
+                limits=LIMITS,
+            )
+            await server.serve_tcp(sock, access, await self._context(authority))
             stack.push_async_callback(server.close)
-            where = f"{self._address} port {sock.getsockname()[1]}"
+            where = f"{self._listen.address} port {sock.getsockname()[1]}"
             self._doing = f"listening at {where}"
             notifier.status(self._doing)
             _log.info("ready at %s, the token is in %s", where, self._folder / TOKEN)
             stack.callback(notifier.stopping, "ending")
             stack.callback(asyncio.create_task(_forget_history(store)).cancel)
-            await term.lost.wait()
+            async with asyncio.TaskGroup() as tasks:
+                working = tasks.create_task(control.run(), name="reconcile")
+                await term.lost.wait()
+                working.cancel()
         raise ControlError("unavailable", "another coordinator may lead now: the lease has ended")
+
+    async def _authority(self, store: Store, term: Term) -> Authority:
+        found = None if self._new_authority else await check_authority(store, self._folder / CA)
+        return found or await claim_authority(store, term, self._folder / CA)
+
+    async def _context(self, authority: Authority) -> ssl.SSLContext | None:
+        """Return what TLS needs, None if clients connect without it."""
+        if not self._listen.tls:
+            # Commands on this machine see by this file that there is TLS.
+            await asyncio.to_thread((self._folder / AUTHORITY).unlink, missing_ok=True)
+            return None
+        addresses = reachable_at(self._listen.address, self._listen.advertised)
+        return await asyncio.to_thread(
+            make_context, self._folder, authority, socket.gethostname(), addresses
+        )
 
     async def _status(self, store: Store, term: Term) -> CoordinatorStatus:
         tail = await read_tail(store)
@@ -138,7 +200,7 @@ class Coordinator:
             state=store.name,
             epoch=term.epoch,
             revision=(await store.get("", limit=1)).revision,
-            robots=len(self._robots),
+            robots=len(self._machines),
             audit=str(tail.head),
         )
 
@@ -154,20 +216,6 @@ async def _forget_history(store: Store) -> NoReturn:
         await asyncio.sleep(COMPACT_S)
 
 
-def _loopback(text: str) -> Address:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        raise ControlError("refused", f"`{text}` is not an IP address", "127.0.0.1") from None
-    if not address.is_loopback:
-        raise ControlError(
-            "refused",
-            f"{address} can be reached from other machines, and there is no TLS yet",
-            "listen at 127.0.0.1 or ::1; from another machine, use `ssh -L`",
-        )
-    return address
-
-
 def make_folder(folder: Path) -> None:
     """Make the folder, which only this user can enter. Raises ControlError."""
     try:
@@ -181,23 +229,3 @@ def make_folder(folder: Path) -> None:
             f"others may write to {folder}",
             f"chown {os.geteuid()} {folder} && chmod 700 {folder}",
         )
-
-
-def _bind(address: Address, port: int) -> socket.socket:
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((str(address), port))
-    except OSError as error:
-        sock.close()
-        _raise_in_use(address, port, error)
-    return sock
-
-
-def _raise_in_use(address: Address, port: int, error: OSError) -> NoReturn:
-    raise ControlError(
-        "refused",
-        f"{address} port {port} cannot be used: {error.strerror}",
-        "is another coordinator running? choose another port with `--port`",
-    ) from None

@@ -7,27 +7,15 @@ either, so no web page reaches the coordinator.
 
 from __future__ import annotations
 
-import hmac
-import logging
 import os
-import re
 import secrets
-import stat
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
-from dorad.control.peer import Peer
+from dorad.control.token import TOKEN_BYTES, read_token
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from websockets.asyncio.server import ServerConnection
-    from websockets.http11 import Request as HttpRequest
-
-_TOKEN = re.compile(r"[0-9a-f]{64}")
-_BYTES = 32
-
-_log = logging.getLogger(__name__)
 
 
 def make_token(path: Path) -> str:
@@ -42,66 +30,10 @@ def make_token(path: Path) -> str:
         return read_token(path)
     except OSError as error:
         raise ControlError("refused", f"{path} cannot be written: {error.strerror}") from None
-    token = secrets.token_hex(_BYTES)
+    token = secrets.token_hex(TOKEN_BYTES)
     try:
         os.write(descriptor, f"{token}\n".encode())
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
     return token
-
-
-def read_token(path: Path) -> str:
-    """Return the token in a file that only its owner, who is this user, can read.
-
-    Raises:
-        ControlError: it is not such a file.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise ControlError("refused", f"{path} cannot be read: {error.strerror}") from None
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise ControlError("refused", f"{path} is not a file")
-        if found.st_uid != os.geteuid():
-            raise ControlError("refused", f"{path} belongs to user {found.st_uid}, not to you")
-        if found.st_mode & 0o077:
-            raise ControlError(
-                "refused",
-                f"others may use {path}: its mode is {stat.S_IMODE(found.st_mode):04o}",
-                f"delete it, and restart the coordinator for a new token; or `chmod 600 {path}` if "
-                "nobody can have read it",
-            )
-        text = os.read(descriptor, 2 * _BYTES + 2).decode("ascii", "replace").strip()
-    finally:
-        os.close(descriptor)
-    if _TOKEN.fullmatch(text) is None:
-        raise ControlError("refused", f"{path} holds no token", "delete it for a new one")
-    return text
-
-
-class TokenCheck:
-    """Admits clients that send the token as `Authorization: Bearer TOKEN`."""
-
-    def __init__(self, token: str) -> None:
-        self._expected = f"Bearer {token}".encode()
-
-    def __call__(self, connection: ServerConnection, request: HttpRequest) -> Peer:
-        """Return the user of the coordinator, as whom a client with the token acts.
-
-        Raises:
-            ControlError: the token is missing or wrong.
-        """
-        given = request.headers.get_all("Authorization")
-        # The library keeps bytes that are not ASCII as surrogates.
-        sent = given[0].encode("utf-8", "surrogateescape") if len(given) == 1 else b""
-        if not hmac.compare_digest(sent, self._expected):
-            _log.warning("refused a client at %s: no valid token", connection.remote_address)
-            raise ControlError(
-                "refused",
-                "the token is wrong" if given else "no token was sent",
-                "send the content of the coordinator's token file as `Authorization: Bearer TOKEN`",
-            )
-        return Peer(0, os.geteuid(), os.getegid())

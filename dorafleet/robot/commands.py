@@ -31,6 +31,15 @@ INSTALL = (
 )
 """Shell: install the package $2 in the folder $1, then remove the folder in any case."""
 
+AGENT_UNIT = "dorad-agent.service"
+ENABLE_AGENT = ("systemctl", "enable", "--now", AGENT_UNIT)
+AGENT_IDENTITY = ("cat", "/var/lib/dorad-agent/identity/agent.json")
+
+
+def agent(command: str, *words: str, replace: bool) -> tuple[str, ...]:
+    """Return a command of `dorad-agent` that enrols the robot."""
+    return (*ENGLISH, "dorad-agent", command, *words, *(("--replace",) if replace else ()))
+
 
 def dora(*words: str) -> tuple[str, ...]:
     """Return a `dora` command that talks to the robot's service."""

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import shlex
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -74,10 +74,11 @@ class Connection:
         timeout: float = COMMAND_TIMEOUT_S,
         limit: int = OUTPUT_LIMIT,
         doing: str | None = None,
+        given: bytes | None = None,
     ) -> CommandResult:
         """Run a command and return its result, with any exit code. Its words are quoted.
 
-        Errors name `doing` instead of the command.
+        Errors name `doing` instead of the command; `given` is its input.
 
         Raises:
             SshError: it takes longer than `timeout` seconds, prints more than `limit` bytes, or
@@ -86,7 +87,7 @@ class Connection:
         doing = doing or f"`{shlex.join(command)}`"
         try:
             async with asyncio.timeout(timeout):
-                return await self._run(command, limit, doing)
+                return await self._run(command, limit, doing, given)
         except TimeoutError as error:
             message = f"{doing} is not done after {timeout:g} s"
             raise SshError(Code.TIMEOUT, message) from error
@@ -128,12 +129,18 @@ class Connection:
         if arrived[:1] != [digest.hexdigest()]:
             raise SshError(Code.FAILED, f"{source.name} arrived damaged", "try again")
 
-    async def _run(self, command: Sequence[str], limit: int, doing: str) -> CommandResult:
-        process = await self._ssh.create_process(
-            shlex.join(command), encoding=None, stdin=asyncssh.DEVNULL
-        )
+    async def _run(
+        self, command: Sequence[str], limit: int, doing: str, given: bytes | None
+    ) -> CommandResult:
+        source = asyncssh.DEVNULL if given is None else asyncssh.PIPE
+        process = await self._ssh.create_process(shlex.join(command), encoding=None, stdin=source)
         # Not `async with`, which would wait for a robot that never confirms the end.
         with closing(process):
+            if given is not None:
+                # A command that ends without reading it says why on stderr.
+                with suppress(BrokenPipeError):
+                    process.stdin.write(given)
+                    process.stdin.write_eof()
             outputs = await asyncio.gather(
                 _read(process, process.stdout, limit), _read(process, process.stderr, limit)
             )

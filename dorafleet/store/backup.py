@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
+RESTORED = "restored"
+"""The key that a restore leaves: the revision of the backup, and the one it continued from."""
+
 GAP = 1_000_000_000
 """How much the revision grows with a restore: by more than the lost store can have counted after
 the backup, so that no epoch and no version is ever given twice."""
@@ -67,7 +70,9 @@ async def restore(store: Store, path: Path) -> int:
         OSError: the file cannot be read.
     """
     revision, entries = await asyncio.to_thread(_read, path)
-    await store.fill(entries, revision + GAP)
+    restored = msgspec.json.encode({"backup": revision, "first": revision + GAP})
+    kept = [entry for entry in entries if entry.key != RESTORED]
+    await store.fill([*kept, Entry(RESTORED, restored, revision)], revision + GAP)
     return len(entries)
 
 
@@ -84,7 +89,7 @@ def _write(path: Path, content: bytes) -> None:
         part.unlink()
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - it owns the descriptor
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -112,10 +112,10 @@ class SqliteStore(Store):
 
     @asynccontextmanager
     async def lead(self, name: str, *, lease: float = LEASE_S) -> AsyncIterator[Term]:
-        """Wait until nobody else leads, then lead as `name` until the block ends.
+        """Wait until no other candidate leads, then lead as `name` until the block ends.
 
-        No other process can open the file, so a leader loses its place only with its life; the
-        lease is not needed.
+        No other process can open the file, so a leader leads until its process ends; the lease
+        is not needed.
         """
         del lease
         async with self._leading:

@@ -14,7 +14,7 @@ GROUPS = ("roundtrip", "oneway", "burst", "fanout", "cpu", "start", "floor")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much to measure. ``seconds`` ends a step of one size early, whatever its count."""
+    """How much to measure. ``seconds`` ends a step of one size before it has reached its count."""
 
     sizes: tuple[int, ...] = SIZES
     rounds: int = 5

@@ -112,7 +112,7 @@ static bool wait_and_look_at_tail(uint64_t round)
     return load(&ring[RING_TAIL], ACQUIRE) < round;
 }
 
-/* ... and `make_room_known`: nobody tells it that there is some. */
+/* ... and `make_room_known`: the receiver does not tell it that there is some. */
 static bool take_and_look_at_waiting(uint64_t round)
 {
     store(&ring[RING_TAIL], round, RELEASE);

@@ -22,6 +22,8 @@ class Network:
     def __init__(self, name: str) -> None:
         self._name = name
         self._plugged: set[int] = set()
+        self._tables: set[str] = set()
+        """Rules of nft, by family and name."""
 
     def make(self) -> None:
         """Create the switch and the cable of the fleet."""
@@ -72,6 +74,7 @@ class Network:
         """Drop packets between these two only."""
         a, b = port(one), port(other)
         table = f"bridge split_{a}_{b}"
+        self._tables.add(table)
         self._nft(f"""
             table {table} {{
                 chain forward {{
@@ -84,6 +87,7 @@ class Network:
     def loss(self, number: int, percent: float) -> None:
         """Drop a share of the packets at random, each way."""
         name = port(number)
+        self._tables.add(f"netdev loss_{name}")
         lose = f"numgen random mod 1000 < {round(percent * 10)} drop" if percent < 100 else "drop"
         hook = f"device {name} priority 0; {lose}"
         self._nft(f"""
@@ -95,10 +99,9 @@ class Network:
     def repair(self, number: int) -> None:
         """Undo all faults of one robot."""
         name = port(number)
-        for line in self._inside("nft", "list", "tables").splitlines():
-            _, family, table = line.split()
-            if name in table.split("_"):
-                self._inside("nft", "delete", "table", family, table)
+        for table in [each for each in self._tables if name in each.split("_")]:
+            self._inside("nft", "delete", "table", *table.split())
+            self._tables.discard(table)
         self._ip("link", "set", name, "up")
         self._inside("bridge", "link", "set", "dev", name, "state", "forwarding")
 

@@ -8,6 +8,7 @@ import array
 import os
 import signal
 import socket
+from pathlib import Path
 
 NAME = "lives"
 
@@ -31,9 +32,9 @@ def main() -> None:
         notify(f"FDSTORE=1\nFDNAME={NAME}\nFDPOLL=0", memory)
     os.lseek(memory, 0, os.SEEK_END)
     os.write(memory, f"{os.getpid()}\n".encode())
-    with open("/run/dorad/lives.new", "wb") as file:  # noqa: PTH123
-        file.write(os.pread(memory, 1 << 20, 0))
-    os.rename("/run/dorad/lives.new", "/run/dorad/lives")  # noqa: PTH104
+    listed = Path("/run/dorad/lives.new")
+    listed.write_bytes(os.pread(memory, 1 << 20, 0))
+    listed.rename("/run/dorad/lives")
     notify("READY=1\nSTATUS=keeping")
     signal.pause()
 

@@ -1,4 +1,4 @@
-"""Lines of nodes in the journal of a robot: each once, whatever is restarted."""
+"""Lines of nodes in the journal of a robot: each once, through every restart."""
 
 from __future__ import annotations
 

@@ -3,9 +3,10 @@
 import asyncio
 import inspect
 import os
+import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -15,7 +16,9 @@ from msgspec import structs
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.peer import Peer
 from dorad.control.server import ControlServer
+from dorafleet.coordinator.token import make_token
 from tests.cli.dora import dora
 
 UUID = "01a210b8-7107-7668-ad50-a69259bce001"
@@ -118,28 +121,73 @@ class FakeDaemon:
         return answer
 
 
+class FakeCoordinator(FakeDaemon):
+    """The same answers at a port of loopback, for clients with a token."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "none")
+        self.folder = folder
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+        state = folder / "dorafleet"
+        state.mkdir(mode=0o700)
+        self.token = make_token(state / "token")
+
+    def admit(self, _: Any, request: Any) -> Peer:
+        """Admit a client that sends the token."""
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
+            raise ControlError("refused", "the token is wrong")
+        return Peer(0, 0, 0)
+
+    def dora(self, *arguments: str, **values: Any) -> CompletedProcess[str]:
+        """Run a command against this coordinator."""
+        env = {
+            "DORA_SOCKET": str(self.socket),
+            "DORA_COORDINATOR_ADDR": "127.0.0.1",
+            "DORA_COORDINATOR_PORT": str(self.port),
+            "XDG_STATE_HOME": str(self.folder),
+            "NO_COLOR": "1",
+        }
+        return dora(*arguments, env=env | values.pop("env", {}), **values)
+
+
 @contextmanager
 def fake_daemon() -> Iterator[FakeDaemon]:
     """Run a fake daemon in a thread until the end of the block."""
     with tempfile.TemporaryDirectory(prefix="dora-test-") as folder:  # a socket's path is short
         daemon = FakeDaemon(Path(folder, "control.sock"))
-        ready, done = threading.Event(), threading.Event()
-
-        async def serve() -> None:
-            server = ControlServer(daemon.handlers(), version="dorad 0.1.0")
-            await server.serve(daemon.socket)
-            ready.set()
-            await asyncio.to_thread(done.wait)
-            await server.close()
-
-        thread = threading.Thread(target=lambda: asyncio.run(serve()))
-        thread.start()
-        assert ready.wait(20)
-        try:
+        server = ControlServer(daemon.handlers(), version="dorad 0.1.0")
+        with _serving(server, lambda: server.serve(daemon.socket)):
             yield daemon
-        finally:
-            done.set()
-            thread.join()
+
+
+@contextmanager
+def fake_coordinator(folder: Path) -> Iterator[FakeCoordinator]:
+    """Run a fake coordinator in a thread until the end of the block."""
+    fake = FakeCoordinator(folder)
+    server = ControlServer(fake.handlers(), version="0.1.0", name="dorafleet")
+    with _serving(server, lambda: server.serve_tcp(fake.listener, fake.admit)):
+        yield fake
+
+
+@contextmanager
+def _serving(server: ControlServer, listen: Callable[[], Awaitable[None]]) -> Iterator[None]:
+    ready, done = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        await listen()
+        ready.set()
+        await asyncio.to_thread(done.wait)
+        await server.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    assert ready.wait(20)
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def no_daemon(folder: Path) -> dict[str, str]:

@@ -69,7 +69,7 @@ def test_dataflow_files_and_folders_are_completed(folder):
 
 
 def test_elvish_gets_the_help_after_a_tab(folder):
-    assert complete("elvish", "valid", cwd=folder) == [f"validate\t{COMMANDS['validate'].help}"]
+    assert complete("elvish", "valid", cwd=folder) == [f"validate\t{COMMANDS['validate'].summary}"]
 
 
 def test_powershell_gets_json_with_a_help_text_that_is_never_empty(folder):

@@ -14,7 +14,7 @@ import pytest
 from dorad.control.messages import NodeInfo
 from tests.cli.test_completion_daemon import COMPLETE
 from tests.harness.daemon import Daemon
-from tests.harness.flows import logged, seen, write_flow
+from tests.harness.flows import logged, seen, until_more_seen, write_flow
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -171,8 +171,7 @@ def test_a_killed_echo_leaves_nothing_and_disturbs_no_node(dorad: Daemon, flow: 
             assert echo.stdout is not None
             assert echo.stdout.readline()
             echo.kill()
-        count = len(seen(flow))
-        dorad.until(lambda: len(seen(flow)) > count + 5)  # noqa: B023 (called at once)
+        until_more_seen(flow, 5)
     # The node closes the last ones a little later.
     dorad.until(lambda: doorbells(pid) <= before + 2)
     numbers = seen(flow)

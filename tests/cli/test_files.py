@@ -1,5 +1,6 @@
 """The dataflow named on the command line may be a URL, which is fetched first."""
 
+import contextlib
 import http.server
 import threading
 
@@ -23,6 +24,15 @@ def site(tmp_path):
 
         def log_message(self, *_):
             pass
+
+        def do_GET(self):
+            if self.path != "/endless.yml":
+                return super().do_GET()
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    self.wfile.write(b"# nothing\n" * 6000)
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -61,13 +71,20 @@ def test_a_different_file_of_that_name_is_not_overwritten(site, here):
 def test_a_missing_address_is_one_line(site, here):
     result = dora("validate", f"{site}/nothing.yml", cwd=here)
     assert result.returncode == 1
-    assert result.stderr == f"error: {site}/nothing.yml: 404 File not found\n"
+    assert result.stderr == f"error: cannot download {site}/nothing.yml: HTTP 404 File not found\n"
 
 
 def test_a_server_that_does_not_answer_is_one_line(here):
     result = dora("validate", "http://127.0.0.1:1/flow.yml", cwd=here)
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_endless_answer_is_refused(site, here):
+    result = dora("validate", f"{site}/endless.yml", cwd=here)
+    assert result.returncode == 1
+    assert result.stderr == f"error: {site}/endless.yml is larger than 16777216 bytes\n"
+    assert list(here.iterdir()) == []
 
 
 def test_an_address_without_a_dataflow_is_refused(site, here):

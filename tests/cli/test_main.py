@@ -31,7 +31,7 @@ def test_help_lists_every_command_with_its_line():
     assert result.returncode == 0
     for name, entry in COMMANDS.items():
         assert (f"  {name} " in result.stdout) is not entry.hidden
-        assert (entry.help in result.stdout) is not entry.hidden
+        assert (entry.summary in result.stdout) is not entry.hidden
 
 
 def test_help_imports_no_third_party_module():

@@ -74,7 +74,7 @@ def test_a_missing_part_is_an_error_with_the_reason(name: str, expected: str) ->
 
 def test_an_unknown_name_is_an_ordinary_error() -> None:
     with pytest.raises(AttributeError, match="module 'dora' has no attribute 'nothing'"):
-        dora.nothing  # noqa: B018
+        _ = dora.nothing
     with pytest.raises(ImportError, match="cannot import name 'nothing'"):
         exec("from dora import nothing", {})
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from dorad.control import asyncclient, connecting, pending
+from dorad.control import connecting, pending
 from dorad.control import messages as m
 from dorad.control.arrays import to_ipc
 from dorad.control.asyncclient import AsyncClient, ControlError, NoDaemonError
+from dorad.control.target import NEAR
 
 from .serving import VERSION, Endless, event_number, serving, status
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("nothing_blocks")
 async def test_a_call_returns_its_result(tmp_path: Path) -> None:
     async with serving(tmp_path, {"daemon.status": status}) as path:
         async with AsyncClient(path, name="me") as client:
-            assert (client.daemon, client.path) == (f"dorad {VERSION}", path)
+            assert (client.daemon, client.server.path) == (f"dorad {VERSION}", path)
             found = await client.status()
     assert (found.version, found.state) == (VERSION, "me")
 
@@ -104,8 +105,7 @@ async def test_without_a_daemon(tmp_path: Path) -> None:
 
 
 async def test_a_daemon_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (asyncclient, connecting):
-        monkeypatch.setattr(module, "CONNECT_S", 0.2)
+    monkeypatch.setattr(connecting, "NEAR", NEAR._replace(connect=0.2))
     with socket.socket(socket.AF_UNIX) as hung:
         hung.bind(str(tmp_path / "s"))
         hung.listen()
@@ -126,8 +126,7 @@ async def test_a_call_that_is_not_answered_in_time_is_ended(tmp_path: Path) -> N
 async def test_a_slow_call_does_not_count_as_a_hung_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asyncclient, "SILENCE_S", 0.05)
-    monkeypatch.setattr(asyncclient, "ANSWER_S", 0.7)
+    monkeypatch.setattr(connecting, "NEAR", NEAR._replace(silence=0.05, answer=0.7))
     endless = Endless()
     async with serving(tmp_path, endless.handlers) as path, AsyncClient(path) as client:
         async with client.watch() as events:

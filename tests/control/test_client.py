@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from dorad.control import client as client_module
 from dorad.control import connecting, pending
 from dorad.control import messages as m
 from dorad.control.arrays import to_ipc
 from dorad.control.client import Client, ControlError, NoDaemonError
 from dorad.control.limits import Limits
+from dorad.control.target import NEAR
 from dorad.dataflow.errors import DataflowError
 
 from .serving import DEADLINE_S, VERSION, Endless, event_number, serving_beside, status
@@ -37,7 +37,7 @@ HANDLERS = {"daemon.status": status}
 def test_a_call_returns_its_result(tmp_path: Path) -> None:
     with serving_beside(tmp_path, HANDLERS) as path, Client(path, name="me") as client:
         assert client.daemon == f"dorad {VERSION}"
-        assert client.path == path
+        assert client.server.path == path
         found = client.status()
     assert (found.version, found.pid, found.state) == (VERSION, os.getpid(), "me")
 
@@ -164,14 +164,13 @@ def test_the_usual_places_are_tried_in_turn(
     monkeypatch.setattr("dorad.shm.rendezvous.SYSTEM_DIR", tmp_path / "machine")
     with serving_beside(tmp_path / "machine", HANDLERS) as path:
         with Client() as client:
-            assert client.path == path
+            assert client.server.path == path
 
 
 @pytest.mark.parametrize("backlog", [0, 5])
 def test_a_daemon_that_hangs(tmp_path: Path, backlog: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With and without room in its backlog."""
-    monkeypatch.setattr(client_module, "CONNECT_S", 0.2)
-    monkeypatch.setattr(connecting, "CONNECT_S", 0.2)
+    monkeypatch.setattr(connecting, "NEAR", NEAR._replace(connect=0.2))
     with socket.socket(socket.AF_UNIX) as hung, socket.socket(socket.AF_UNIX) as other:
         hung.bind(str(tmp_path / "s"))
         hung.listen(backlog)
@@ -183,7 +182,7 @@ def test_a_daemon_that_hangs(tmp_path: Path, backlog: int, monkeypatch: pytest.M
 
 
 def test_the_deadline_to_connect_leaves_room_within_three_seconds() -> None:
-    assert connecting.CONNECT_S + connecting.OPTIONS["close_timeout"] < 3
+    assert NEAR.connect + connecting.OPTIONS["close_timeout"] < 3
 
 
 def test_a_server_that_is_not_dorad(tmp_path: Path) -> None:
@@ -258,14 +257,13 @@ def test_the_end_of_the_daemon_ends_waiting_calls(tmp_path: Path) -> None:
 def test_a_silent_daemon_is_detected_within_3_s(
     tmp_path: Path, ask: Callable[[Client], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert client_module.SILENCE_S + client_module.ANSWER_S < 3
-    monkeypatch.setattr(client_module, "SILENCE_S", 0.3)
-    monkeypatch.setattr(client_module, "ANSWER_S", 0.7)
+    assert NEAR.silence + NEAR.answer < 3
+    monkeypatch.setattr(connecting, "NEAR", NEAR._replace(silence=0.3, answer=0.7))
     with _silent_after_welcome(tmp_path / "s"), Client(tmp_path / "s") as client:
         begun = time.monotonic()
         with pytest.raises(ControlError, match="has not answered") as caught:
             ask(client)
-        assert time.monotonic() - begun < client_module.CALL_S / 2
+        assert time.monotonic() - begun < NEAR.call / 2
     assert caught.value.code == "deadline"
 
 
@@ -309,8 +307,7 @@ def _silent_after_welcome(path: Path) -> Iterator[None]:
 def test_a_slow_call_does_not_count_as_a_hung_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "SILENCE_S", 0.05)
-    monkeypatch.setattr(client_module, "ANSWER_S", 0.7)
+    monkeypatch.setattr(connecting, "NEAR", NEAR._replace(silence=0.05, answer=0.7))
     endless = Endless()
     with serving_beside(tmp_path, endless.handlers) as path, Client(path) as client:
         with client.watch() as events:

@@ -18,6 +18,7 @@ from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REQUEST, Limits
 from dorad.control.peer import Peer
 from dorad.control.server import ControlServer
+from tests.harness.waiting import until
 
 from .serving import DEADLINE_S, VERSION, Endless, raw, serving, status
 
@@ -51,7 +52,7 @@ def nothing_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         ('{"id": 7, "method": "top", "params": [1]}', 7, "expected `object`, got `array`"),
         ("[" * 100_000, None, "the request"),
         ('{"id": 7, "method": "watch", "params":' + '{"a":' * 50_000, None, "the request"),
-        (b"\x00\x01", None, "only the daemon sends binary frames"),
+        (b"\x00\x01", None, "only the server sends binary frames"),
     ],
 )
 async def test_an_invalid_frame(tmp_path: Path, frame: Any, id_: int | None, words: str) -> None:
@@ -288,9 +289,7 @@ async def test_a_reader_that_stops_reading_is_disconnected(tmp_path: Path) -> No
         await slow.ask(1, "watch", {"dataflow": "flood"})
         await endless.until_running(1)
         await endless.until_running(0)
-        async with asyncio.timeout(DEADLINE_S):
-            while server.connections:  # noqa: ASYNC110 - a server announces nothing
-                await asyncio.sleep(0.01)
+        await until(lambda: not server.connections)
         slow.connection.transport.abort()
     await server.close()
 

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dorad.control import listening
-from dorad.control.connecting import open_socket
-from dorad.control.errors import ControlError, NoDaemonError
+from dorad.control.errors import ControlError
 from dorad.control.peer import Peer, may_command, peer_of
-from dorad.shm import rendezvous
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,29 +76,6 @@ def test_another_daemons_socket_is_not_removed(tmp_path: Path) -> None:
         listening.remove(tmp_path / "s", -1)
         assert (tmp_path / "s").exists()
     listening.remove(tmp_path / "gone", inode)
-
-
-def test_the_variable_is_the_only_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DORA_SOCKET", str(tmp_path / "s"))
-    assert listening.socket_paths() == (tmp_path / "s",)
-    with pytest.raises(NoDaemonError, match="no dorad is running") as caught:
-        open_socket(listening.socket_paths())
-    assert caught.value.code == "unavailable"
-    assert str(tmp_path / "s") in caught.value.message
-    assert caught.value.hint == "start one with `dora up`"
-
-
-def test_the_users_daemon_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("DORA_SOCKET", raising=False)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    of_machine = rendezvous.SYSTEM_DIR / "control.sock"
-    assert listening.socket_paths() == (tmp_path / "dora" / "control.sock", of_machine)
-    sock, _ = listening.bind(tmp_path / "dora" / "control.sock", None)
-    with sock:
-        sock.listen()
-        found, _, connection = open_socket(listening.socket_paths())
-        connection.close()
-        assert found == tmp_path / "dora" / "control.sock"
 
 
 @pytest.mark.parametrize(

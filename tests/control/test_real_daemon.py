@@ -123,7 +123,7 @@ def test_a_client_that_vanishes_in_mid_stream_leaves_no_descriptor(
             next(client.echo(["source/number"]))
             next(client.watch_topics())
             # No goodbye, as when the process is killed.
-            client._connection._sock.shutdown(socket.SHUT_RDWR)
+            client._connection._transport._sock.shutdown(socket.SHUT_RDWR)
     dorad.until(lambda: process.num_fds() <= before + 2, why="descriptors are left")
     with dorad.client() as client:
         (detail,) = [node for node in client.nodes() if node.node == "source"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from websockets.sync.server import unix_serve
 
+from dorad.control.transport import SocketTransport
 from dorad.control.websocket import ClosedError, NotOpenedError, WebSocket
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def library(path: Path, handle: Callable[[ServerConnection], None]) -> Iterator[
         try:
             sock = socket.socket(socket.AF_UNIX)
             sock.connect(str(path))
-            connection = WebSocket(sock, max_size=MAX_SIZE)
-            connection.open(DEADLINE_S)
+            connection = WebSocket(SocketTransport(sock), max_size=MAX_SIZE)
+            connection.open("localhost", {}, DEADLINE_S)
             yield connection
             connection.close()
         finally:
@@ -50,7 +51,7 @@ def hostile(sent: bytes) -> Iterator[WebSocket]:
     with ours, theirs:
         sender = threading.Thread(target=_send_and_end, args=(theirs, sent))
         sender.start()
-        connection = WebSocket(ours, max_size=MAX_SIZE)
+        connection = WebSocket(SocketTransport(ours), max_size=MAX_SIZE)
         yield connection
         connection.close()
         sender.join()
@@ -152,7 +153,7 @@ def test_closing_does_not_wait_for_a_server_that_does_not_read() -> None:
             while True:
                 ours.send(b"x" * 4096, socket.MSG_DONTWAIT)
         begun = time.monotonic()
-        WebSocket(ours, max_size=MAX_SIZE).close()
+        WebSocket(SocketTransport(ours), max_size=MAX_SIZE).close()
         assert time.monotonic() - begun < DEADLINE_S / 2
 
 
@@ -170,7 +171,7 @@ def test_closing_does_not_wait_for_a_server_that_does_not_read() -> None:
 def test_a_server_without_websocket_is_refused(answer: bytes, words: str) -> None:
     with hostile(answer) as connection:
         with pytest.raises(NotOpenedError, match=words):
-            connection.open(DEADLINE_S)
+            connection.open("localhost", {}, DEADLINE_S)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_a_server_without_websocket_is_refused(answer: bytes, words: str) -> Non
 )
 def test_a_server_that_breaks_the_rules_ends_the_connection(frame: bytes) -> None:
     with hostile(ACCEPTED + frame) as connection:
-        connection.open(DEADLINE_S)
+        connection.open("localhost", {}, DEADLINE_S)
         with pytest.raises(ClosedError):
             connection.receive(DEADLINE_S)
 
@@ -204,7 +205,7 @@ def test_random_bytes_give_messages_or_the_end_and_nothing_else() -> None:
         noise = chance.randbytes(chance.randrange(200))
         start = bytes([0x80 | chance.choice((1, 2, 8, 9, 10)), chance.randrange(126)])
         with hostile(ACCEPTED + start + noise) as connection:
-            connection.open(DEADLINE_S)
+            connection.open("localhost", {}, DEADLINE_S)
             with pytest.raises(ClosedError):
                 while True:
                     assert isinstance(connection.receive(DEADLINE_S), (str, bytes))
@@ -213,7 +214,7 @@ def test_random_bytes_give_messages_or_the_end_and_nothing_else() -> None:
 def test_a_slow_message_does_not_time_out() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        connection = WebSocket(ours, max_size=MAX_SIZE)
+        connection = WebSocket(SocketTransport(ours), max_size=MAX_SIZE)
         for byte in b"\x81\x05hello":
             with pytest.raises(TimeoutError):
                 connection.receive(0)

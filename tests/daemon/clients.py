@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from dorad.dataflow.model import Dataflow
 from dorad.link.reports import Happened, Status
 from dorad.node.protocol import VERSION
 from tests.daemon.flows import dataflow, node
+from tests.harness.waiting import until
 
 DEADLINE_S = 30.0
-TIMEOUT_S = 30.0
 
 SENDER = """
 import pyarrow as pa
@@ -40,13 +40,6 @@ for event in Node():
 """
 
 PROGRAMS = {"a": SENDER, "b": RECEIVER}
-
-
-async def until(holds: Callable[[], object]) -> None:
-    """Wait until a condition holds that other processes bring about, on a busy machine."""
-    async with asyncio.timeout(TIMEOUT_S):
-        while not holds():  # noqa: ASYNC110 - words announce nothing
-            await asyncio.sleep(0.005)
 
 
 class EventRecorder:
@@ -96,9 +89,7 @@ class Stage:
     async def makes_progress(self) -> None:
         """Wait until `b` has received more messages from `a` than can have been queued."""
         goal = self.received("b") + 30
-        async with asyncio.timeout(DEADLINE_S):
-            while self.received("b") < goal:  # noqa: ASYNC110 - words announce nothing
-                await asyncio.sleep(0.002)
+        await until(lambda: self.received("b") >= goal)
 
     def client(self) -> "Client":
         """A new connection."""

@@ -11,6 +11,7 @@ from dorad.daemon.rules.exits import Result
 from dorad.daemon.supervisor.supervisor import Supervisor
 from dorad.dataflow.model import Dataflow, Input, NodeSpec
 from dorad.launch.model import Exit, LaunchError
+from tests.harness.waiting import until
 
 DEADLINE_S = 20.0
 
@@ -244,10 +245,3 @@ async def running(
         assert asyncio.all_tasks() == before
     finally:
         task.cancel()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait until a condition holds; the loop's other tasks make it so."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not holds():  # noqa: ASYNC110 - plain values announce nothing
-            await asyncio.sleep(0.001)

@@ -50,7 +50,7 @@ def _input(name: str, source: str) -> Input:
 
 def dataflow(*nodes: NodeSpec, base: Path = Path("/"), **options: object) -> Dataflow:
     """A dataflow of these nodes."""
-    return Dataflow(nodes, base / "dataflow.yml", base, **options)  # type: ignore[arg-type]
+    return Dataflow(nodes, base / "dataflow.yml", base, **options)
 
 
 def chain(*ids: str) -> Dataflow:

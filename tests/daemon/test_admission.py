@@ -25,8 +25,8 @@ from dorad.launch.holder.client import HolderClient
 from dorad.launch.spawner import Process
 from dorad.node.protocol import VERSION
 from tests.cli.running import write
-from tests.daemon.fakes import until
 from tests.daemon.flows import node
+from tests.harness.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -17,8 +17,9 @@ from dorad.daemon.broker.snapshot import BrokerSnapshot
 from dorad.dataflow.model import Dataflow, Input, LogSource, NodeOutput, QueuePolicy
 from dorad.launch.host import NoStore
 from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
-from tests.daemon.clients import EventRecorder, Program, Stage, four_nodes, until
+from tests.daemon.clients import EventRecorder, Program, Stage, four_nodes
 from tests.daemon.flows import dataflow, node
+from tests.harness.waiting import until
 
 
 class DescriptorStore:

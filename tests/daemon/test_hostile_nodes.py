@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.harness.daemon import Daemon, daemon
-from tests.harness.flows import counting, logged, seen, write_flow
+from tests.harness.flows import (
+    counting,
+    seen,
+    until_more_logged,
+    until_more_seen,
+    write_flow,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,12 +143,10 @@ def test_a_node_that_corrupts_all_its_memory_harms_only_its_own_dataflow(
     dorad.dora_ok("start", evil(bad, mode), "--name", "bad", "--detach")
     dorad.until((bad / "armed").exists)
     for _ in range(2):
-        lines = len(logged(bad, "talker"))
-        dorad.until(lambda lines=lines: len(logged(bad, "talker")) > lines + 50)  # type: ignore[misc]
+        until_more_logged(bad, "talker", 50)
         for _ in range(3):
             answers(dorad)
-        mark = len(seen(good))
-        dorad.until(lambda mark=mark: len(seen(good)) > mark + 50)  # type: ignore[misc]
+        until_more_seen(good, 50)
     for _ in range(2):
         dorad.kill()
         dorad.start()

@@ -123,12 +123,12 @@ def test_an_invalid_port_is_refused(instances: Instances, command: str, port: st
     assert f"DORA_COORDINATOR_PORT is {port!r}; it must be a port number" in result.stderr
 
 
-def test_another_machine_is_refused_and_this_one_is_not(instances: Instances) -> None:
-    far = instances.dora("list", "--coordinator-addr", "10.0.0.1")
+def test_an_address_is_that_of_a_coordinator(instances: Instances) -> None:
+    far = instances.dora("list", "--coordinator-addr", "192.0.2.1")
     assert far.returncode == 1
-    assert "there is no coordinator yet" in far.stderr
-    near = instances.dora("list", "--coordinator-addr", "127.0.0.1", "--coordinator-port", "7001")
-    assert "no dorad is running" in near.stderr
+    assert "the coordinator at 192.0.2.1 port 6013 is on another machine" in far.stderr
+    near = instances.dora("list", "--coordinator-addr", "127.0.0.1", "--coordinator-port", "1")
+    assert "no coordinator is running at 127.0.0.1 port 1" in near.stderr
 
 
 @pytest.mark.usefixtures("ended_afterwards")

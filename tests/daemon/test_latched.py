@@ -1,4 +1,4 @@
-"""Latched inputs: a late subscriber gets the last value first, whatever has exited."""
+"""Latched inputs: a late subscriber gets the last value first, even when its sender has exited."""
 
 import os
 import signal

@@ -12,7 +12,7 @@ from dorad.daemon.api import nodes
 from dorad.dataflow.load import load
 from tests.daemon.test_nothing_blocks import daemon as in_process
 from tests.harness.daemon import Daemon
-from tests.harness.flows import SINK, SOURCE, counting, seen, write_flow
+from tests.harness.flows import SINK, SOURCE, counting, seen, until_more_seen, write_flow
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -120,8 +120,7 @@ def test_replacing_a_node_loses_and_doubles_nothing(dorad: Daemon, tmp_path: Pat
             outputs=["number"],
         )
         dorad.dora_ok("node", "replace", "relay", "-d", "flow", "--from-yaml", new)
-        mark = len(seen(tmp_path))
-        dorad.until(lambda mark=mark: len(seen(tmp_path)) > mark + 50)  # type: ignore[misc]
+        until_more_seen(tmp_path, 50)
     numbers = seen(tmp_path)
     assert numbers == list(range(len(numbers)))
     restarted = dorad.dora("restart", "flow")

@@ -110,6 +110,6 @@ async def test_following_ends_with_the_client(folder: Path) -> None:
     stream = read_logs(LogRead(follow=True), ID, folder, log)
     log.report("info", None, "x")
     assert (await anext(stream)).lines[0].message == "x"
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
     assert log.hub._followers == set()
     log.close()

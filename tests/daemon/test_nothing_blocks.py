@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -15,9 +14,10 @@ from dorad.daemon.paths import DaemonPaths
 from dorad.daemon.service import Service
 from tests.harness.blocking import nothing_blocks
 from tests.harness.flows import counting, seen
+from tests.harness.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from blockbuster import BlockBuster
@@ -71,14 +71,6 @@ async def daemon(folder: Path) -> AsyncIterator[AsyncClient]:
         await client.close()
         service.end()
         assert await running == 0
-
-
-async def until(holds: Callable[[], object]) -> None:
-    """Wait until other processes make a condition hold."""
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end, "the condition did not come to hold in time"
-        await asyncio.sleep(0.02)
 
 
 async def test_a_dataflow_from_start_to_end_blocks_the_daemon_nowhere(

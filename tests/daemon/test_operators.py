@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.harness.daemon import Daemon, alive
+from dorad.procinfo import is_alive
+from tests.harness.daemon import Daemon
 from tests.harness.flows import SINK, seen, write_flow
 
 pytestmark = pytest.mark.timeout(120)
@@ -95,7 +96,7 @@ def test_a_killed_operator_node_is_restarted_and_its_consumer_continues(
     mark = len(seen(tmp_path))
     os.kill(pid, signal.SIGKILL)
     dorad.until(lambda: len(seen(tmp_path)) > mark + 20)
-    dorad.until(lambda: not alive(pid))
+    dorad.until(lambda: not is_alive(pid))
     numbers = seen(tmp_path)
     again = numbers.index(1, 1)
     assert numbers[:again] == list(range(1, again + 1))

@@ -17,6 +17,7 @@ from dorad.launch.command import LaunchContext
 from dorad.launch.holder.client import HolderClient
 from dorad.logs.record import LogRecord
 from tests.cli.running import write
+from tests.harness.waiting import until
 
 YAML = """
     nodes:
@@ -84,9 +85,7 @@ async def test_a_cancelled_run_leaves_nothing(
     write(tmp_path, YAML, source=source, sink=SINK)
     run = DataflowRun("id", context(tmp_path), holder, own_socket())
     task = asyncio.create_task(run.run())
-    async with asyncio.timeout(30):
-        while not (tmp_path / "started").exists():  # noqa: ASYNC110 - a process announces nothing
-            await asyncio.sleep(0.01)
+    await until((tmp_path / "started").exists)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

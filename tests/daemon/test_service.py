@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dorad.control.errors import ControlError
-from tests.harness.daemon import Daemon, alive
+from dorad.procinfo import is_alive
+from tests.harness.daemon import Daemon
 from tests.harness.flows import counting, seen, write_flow
 
 pytestmark = pytest.mark.timeout(120)
@@ -94,7 +95,7 @@ def test_down_refuses_while_something_runs_and_force_stops_it(
     refused = own_daemon.dora("down")
     assert (refused.returncode, "flow" in refused.stderr) == (1, True)
     own_daemon.dora_ok("down", "--force")
-    assert not alive(own_daemon.pid)
+    assert not is_alive(own_daemon.pid)
     gone = own_daemon.dora("list")
     assert (gone.returncode, "dora up" in gone.stderr) == (1, True)
 
@@ -113,7 +114,7 @@ def test_sigterm_stops_the_nodes_too(own_daemon: Daemon, tmp_path: Path) -> None
     with own_daemon.client() as client:
         nodes = [node.pid for node in client.nodes() if node.pid]
     own_daemon.end()
-    assert not any(map(alive, nodes))
+    assert not any(map(is_alive, nodes))
 
 
 def test_two_daemons_in_one_place_are_refused(dorad: Daemon) -> None:

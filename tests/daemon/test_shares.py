@@ -188,7 +188,8 @@ def test_backpressure_on_the_other_machine_makes_a_node_wait(two: Machines, tmp_
     daemon.until(waits)
     assert sent.stat().st_size < 200  # messages on the way, and in two queues, at two bytes
     (tmp_path / "seen.go").touch()
-    daemon.until(lambda: len(seen(tmp_path)) > 500)
+    # A sender that is not woken looks for room every tenth of a second: four messages each time.
+    daemon.until(lambda: len(seen(tmp_path)) > 500, deadline=10)
     assert seen(tmp_path)[:500] == list(range(500))
 
 

@@ -32,7 +32,7 @@ def row(uuid: str = "u1", **changes: object) -> Row:
         "started_at": 12.5,
         "snapshot": {"restarts": {"a": 2}},
     }
-    return Row(**(fields | changes))  # type: ignore[arg-type]
+    return Row(**(fields | changes))
 
 
 def test_a_dataflow_is_read_as_it_was_stored(tmp_path: Path) -> None:

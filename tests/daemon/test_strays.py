@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.daemon import Daemon, alive, daemon
+from dorad.procinfo import is_alive
+from tests.harness.daemon import Daemon, daemon
 from tests.harness.flows import counting, seen, write_flow
 
 pytestmark = pytest.mark.timeout(120)
@@ -43,19 +44,19 @@ def test_strays_end_with_their_dataflow_and_not_with_another(dorad: Daemon, tmp_
     one = start_leaving(dorad, tmp_path / "one")
     other = start_leaving(dorad, tmp_path / "other")
     dorad.dora_ok("stop", "one")
-    dorad.until(lambda: not alive(one))
-    assert alive(other)
+    dorad.until(lambda: not is_alive(one))
+    assert is_alive(other)
     dorad.dora_ok("stop", "other")
-    dorad.until(lambda: not alive(other))
+    dorad.until(lambda: not is_alive(other))
 
 
 def test_strays_keep_running_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
     stray = start_leaving(dorad, tmp_path / "flow")
     dorad.kill()
     dorad.start()
-    assert alive(stray)
+    assert is_alive(stray)
     dorad.dora_ok("stop", "flow")
-    dorad.until(lambda: not alive(stray))
+    dorad.until(lambda: not is_alive(stray))
 
 
 def test_when_the_holder_is_killed_the_daemon_ends_and_nothing_is_left(
@@ -69,7 +70,7 @@ def test_when_the_holder_is_killed_the_daemon_ends_and_nothing_is_left(
     assert dorad.process is not None
     assert dorad.process.wait(30) == 1
     assert "the process holder was killed" in dorad.log
-    assert not alive(stray)
+    assert not is_alive(stray)
     dorad.until(lambda: not dorad.processes())
     dorad.start()
     with dorad.client() as client:

@@ -11,8 +11,9 @@ import apsw
 import psutil
 import pytest
 
-from tests.harness.daemon import Daemon, alive, daemon
-from tests.harness.flows import counting, logged, seen, write_flow
+from dorad.procinfo import is_alive
+from tests.harness.daemon import Daemon, daemon
+from tests.harness.flows import counting, logged, seen, until_more_seen, write_flow
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -40,13 +41,12 @@ def test_three_dataflows_keep_running_and_are_adopted(dorad: Daemon, tmp_path: P
     for folder in folders:
         dorad.dora_ok("start", counting(folder), "--name", folder.name, "--detach")
     for folder in folders:
-        dorad.until(lambda folder=folder: len(seen(folder)) > 20)  # type: ignore[misc]
+        until_more_seen(folder, 20)
     before = pids(dorad)
     dorad.kill()
-    marks = [len(seen(folder)) for folder in folders]
-    for folder, mark in zip(folders, marks, strict=True):
+    for folder in folders:
         # Data flows without a daemon.
-        dorad.until(lambda folder=folder, mark=mark: len(seen(folder)) > mark + 50)  # type: ignore[misc]
+        until_more_seen(folder, 50)
     dorad.start()
     assert pids(dorad) == before
     with dorad.client() as client:
@@ -67,8 +67,7 @@ def test_killed_again_and_again_no_line_and_no_number_is_lost(
     for _ in range(5):
         dorad.kill()
         dorad.start()
-        mark = len(seen(tmp_path))
-        dorad.until(lambda mark=mark: len(seen(tmp_path)) > mark + 20)  # type: ignore[misc]
+        until_more_seen(tmp_path, 20)
     dorad.dora_ok("stop", "flow")
     numbers = seen(tmp_path)
     assert numbers == list(range(len(numbers)))
@@ -97,7 +96,7 @@ def test_a_node_that_ends_meanwhile_is_reported_with_its_exit_code(
     assert pid is not None
     dorad.kill()
     (tmp_path / "end").touch()
-    dorad.until(lambda: not alive(pid))
+    dorad.until(lambda: not is_alive(pid))
     dorad.start()
     with dorad.client() as client:
         state = client.wait(uuid, until="ended", timeout=20)
@@ -113,7 +112,7 @@ def test_the_restart_policy_continues_under_the_next_daemon(dorad: Daemon, tmp_p
     assert first["source"] is not None
     dorad.kill()
     os.kill(first["source"], signal.SIGKILL)
-    dorad.until(lambda: not alive(first["source"] or 0))
+    dorad.until(lambda: not is_alive(first["source"] or 0))
     dorad.start()
 
     def again() -> bool:
@@ -136,7 +135,7 @@ def test_without_its_state_file_a_daemon_ends_unknown_processes(
     for path in dorad.paths.state.glob("state.db*"):
         path.unlink()
     dorad.start()
-    dorad.until(lambda: not any(map(alive, nodes)))
+    dorad.until(lambda: not any(map(is_alive, nodes)))
     with dorad.client() as client:
         assert client.list() == []
         notices = client.status().notices
@@ -160,7 +159,7 @@ def test_damage_to_one_dataflow_ends_only_that_one(
 ) -> None:
     for name in ("damaged", "sound"):
         dorad.dora_ok("start", counting(tmp_path / name), "--detach", "--name", name)
-        dorad.until(lambda name=name: len(seen(tmp_path / name)) > 5)  # type: ignore[misc]
+        until_more_seen(tmp_path / name, 5)
     nodes = [pid for pid in pids(dorad).values() if pid]
     dorad.kill()
     database = apsw.Connection(str(dorad.paths.database))
@@ -169,7 +168,7 @@ def test_damage_to_one_dataflow_ends_only_that_one(
     )
     database.close()
     dorad.start()
-    dorad.until(lambda: [alive(pid) for pid in nodes] == [False, False, True, True])
+    dorad.until(lambda: [is_alive(pid) for pid in nodes] == [False, False, True, True])
     with dorad.client() as client:
         dorad.until(lambda: [flow.status for flow in client.list()] == ["failed", "running"])
         (failure,) = client.wait("damaged").failures

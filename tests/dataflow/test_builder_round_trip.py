@@ -211,4 +211,4 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], expecte
 
 def test_a_value_that_no_file_can_have_is_refused() -> None:
     with pytest.raises(TypeError, match="a dataflow file cannot hold <object"):
-        DataflowBuilder(env={"X": object()}).to_yaml()  # type: ignore[dict-item]
+        DataflowBuilder(env={"X": object()}).to_yaml()

@@ -51,6 +51,10 @@ class FakeRobot:
     """True if it ignores that a command is closed."""
     answers: dict[str, tuple[int, str | bytes, str]] = field(default_factory=dict)
     """Replaced answers by first words: exit code, output, errors."""
+    programs: dict[str, Callable[[list[str], bytes], tuple[int, bytes, bytes]]] = field(
+        default_factory=dict
+    )
+    """Programs by their first word: arguments and input to exit code, output, errors."""
     commands: list[list[str]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     most_at_once: int = 0
@@ -63,6 +67,16 @@ class FakeRobot:
             for command in self.commands
             for at in range(len(command))
         )
+
+    def program(
+        self, words: list[str]
+    ) -> tuple[Callable[[list[str], bytes], tuple[int, bytes, bytes]] | None, list[str]]:
+        """Return the program that a command calls, and its arguments."""
+        if words[:2] == ["sudo", "-n"] and self.sudo:
+            words = words[2:]
+        if words[0] == "env":
+            words = words[2:]
+        return self.programs.get(words[0]), words[1:]
 
     def answer(self, words: list[str]) -> tuple[int, str | bytes, str]:
         if words[:2] == ["sudo", "-n"]:
@@ -212,6 +226,14 @@ async def serve(robot: FakeRobot, process: asyncssh.SSHServerProcess[bytes]) -> 
             return
         robot.files[words[2]] = await process.stdin.read()
         process.exit(0)
+        return
+    program, arguments = robot.program(words)
+    if program is not None:
+        given = await process.stdin.read()
+        code, out, errors = await asyncio.to_thread(program, arguments, given)
+        process.stdout.write(out)
+        process.stderr.write(errors)
+        process.exit(code)
         return
     code, stdout, stderr = robot.answer(words)
     process.stdout.write(stdout.encode() if isinstance(stdout, str) else stdout)

@@ -13,16 +13,11 @@ from dorafleet.ssh.connection import connect
 from dorafleet.ssh.errors import Code, SshError
 from dorafleet.ssh.fanout import run_on_each
 from tests.fleet.fakerobot import FakeRobot
+from tests.harness.waiting import until
 
 
 def machine(fleet, name, **more):
     return Machine(name, "127.0.0.1", more.pop("user", "root"), fleet.ports[name], **more)
-
-
-async def until(holds):
-    async with asyncio.timeout(10):
-        while not holds():  # noqa: ASYNC110 - plain values announce nothing
-            await asyncio.sleep(0.01)
 
 
 async def refused(target, **options):

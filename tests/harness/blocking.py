@@ -1,4 +1,4 @@
-"""A detector of calls that block an event loop, for the tests of whatever runs in one."""
+"""A detector of calls that block an event loop."""
 
 from __future__ import annotations
 

@@ -189,14 +189,6 @@ def daemon() -> Iterator[Daemon]:
     assert not left, f"left behind: {left}"
 
 
-def alive(pid: int) -> bool:
-    """Return True if a process runs (a zombie does not)."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 @contextmanager
 def emptied(found: Daemon) -> Iterator[Daemon]:
     """Yield the daemon; afterwards stop and forget all its dataflows."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from .daemon import Daemon
 from .dataflow import json_lines
 
 SOURCE = """
@@ -76,6 +77,12 @@ def seen(folder: Path) -> list[int]:
     return [int(line) for line in whole.splitlines()]
 
 
+def until_more_seen(folder: Path, more: int) -> None:
+    """Wait until the sink of `counting` has noted more than `more` further numbers."""
+    before = len(seen(folder))
+    Daemon.until(lambda: len(seen(folder)) > before + more)
+
+
 def logged(folder: Path, node: str) -> list[str]:
     """Return the messages in the log files of a node, over all runs in this folder."""
     return [
@@ -83,3 +90,9 @@ def logged(folder: Path, node: str) -> list[str]:
         for path in sorted((folder / "out").glob(f"*/log_{node}.jsonl"))
         for line in json_lines(path)
     ]
+
+
+def until_more_logged(folder: Path, node: str, more: int) -> None:
+    """Wait until a node has logged more than `more` further messages."""
+    before = len(logged(folder, node))
+    Daemon.until(lambda: len(logged(folder, node)) > before + more)

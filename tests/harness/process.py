@@ -16,6 +16,11 @@ SETTLE_S = 5.0
 """Seconds that descendants may outlive their command; a fraction of one on a quiet machine."""
 
 
+def open_descriptors() -> int:
+    """Return the number of this process's open descriptors."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a command ended."""

@@ -17,7 +17,7 @@ import pytest
 from dorad.launch.fetch import Downloads
 from dorad.launch.helper import LocalHelpers
 from dorad.launch.model import LaunchError
-from dorad.launch.redirects import SecureRedirects
+from dorad.launch.transfer import SecureRedirects
 
 from .conftest import eventually
 

@@ -26,11 +26,13 @@ from dorad.launch.systemd.bus import (
 from dorad.launch.systemd.envfile import EnvironmentFiles
 from dorad.launch.systemd.host import SystemdHost
 from dorad.launch.systemd.messages import BusError
+from tests.harness.process import open_descriptors
+from tests.harness.waiting import until
 from tests.launch.systembus import PrivateBus, SystemdOnBus, addressed, changed
 from tests.launch.test_systemd_host import FLOW, Notifier, Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 pytestmark = pytest.mark.skipif(
     shutil.which("dbus-daemon") is None, reason="needs dbus-daemon (apt-get install dbus-daemon)"
@@ -62,7 +64,7 @@ async def bus(systemd: SystemdOnBus) -> AsyncIterator[SystemBus]:
 
 @pytest.fixture
 async def host(systemd: SystemdOnBus, bus: SystemBus) -> AsyncIterator[SystemdHost]:
-    made = await SystemdHost.attach(bus, Notifier(), Store(), environments(systemd))  # type: ignore[arg-type]
+    made = await SystemdHost.attach(bus, Notifier(), Store(), environments(systemd))
     yield made
     await made.detach()
 
@@ -81,12 +83,6 @@ async def spawn(host: SystemdHost, node: str = "camera") -> Any:
         os.close(write)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what happens elsewhere has no event
-            await asyncio.sleep(0.001)
-
-
 async def send(private: PrivateBus, message: Any) -> None:
     """Send as another user; return when the bus has passed it on."""
 
@@ -98,10 +94,6 @@ async def send(private: PrivateBus, message: Any) -> None:
             )
 
     await asyncio.to_thread(work)
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
 
 EXITED = {"ExecMainCode": 1, "ExecMainStatus": 0}
@@ -180,7 +172,7 @@ async def test_no_exit_is_missed_when_hundreds_of_nodes_end_at_once(
 async def test_descriptors_that_strangers_send_are_never_ours(
     private: PrivateBus, systemd: SystemdOnBus, bus: SystemBus
 ) -> None:
-    before = descriptors()
+    before = open_descriptors()
     us = systemd.clients[0]
     read, write = os.pipe()
     try:
@@ -202,7 +194,7 @@ async def test_descriptors_that_strangers_send_are_never_ours(
     finally:
         os.close(read)
         os.close(write)
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.timeout(120)
@@ -303,7 +295,7 @@ async def test_temporary_errors_are_retried(
     systemd = SystemdOnBus(tight)
     bus = await SystemBus.connect()
     try:
-        host = await SystemdHost.attach(bus, Notifier(), Store(), environments(systemd))  # type: ignore[arg-type]
+        host = await SystemdHost.attach(bus, Notifier(), Store(), environments(systemd))
         await asyncio.gather(*(spawn(host, f"n{number}") for number in range(40)))
         assert len(systemd.units) == 40
         await host.detach()
@@ -317,7 +309,7 @@ async def test_nodes_outlive_a_bus_that_is_killed_and_started_again(
     private: PrivateBus, systemd: SystemdOnBus, host: SystemdHost
 ) -> None:
     ended, living = await spawn(host, "ended"), await spawn(host, "living")
-    before = descriptors()
+    before = open_descriptors()
     systemd.close()
     private.kill()
     systemd.units[ended.unit] |= {"ExecMainCode": 2, "ExecMainStatus": 11}
@@ -331,7 +323,7 @@ async def test_nodes_outlive_a_bus_that_is_killed_and_started_again(
     assert living.exit is None
     systemd.do(lambda: systemd.end(living.unit, 1, 3))
     assert await living.wait() == Exit(code=3)
-    assert descriptors() <= before
+    assert open_descriptors() <= before
 
 
 async def test_systemd_is_trusted_under_its_new_name_after_a_reexec(
@@ -361,7 +353,7 @@ async def test_a_unit_whose_start_was_not_answered_is_started_once(
 
 
 async def test_without_systemd_on_the_bus_there_is_no_connection(private: PrivateBus) -> None:
-    before = descriptors()
+    before = open_descriptors()
     with pytest.raises(BusError):
         await SystemBus.connect()
-    assert descriptors() == before
+    assert open_descriptors() == before

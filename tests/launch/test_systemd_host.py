@@ -19,10 +19,11 @@ from dorad.launch.systemd.exits import CAPABILITIES, SCHEDULER
 from dorad.launch.systemd.host import SystemdHost
 from dorad.launch.systemd.messages import BusError
 from dorad.realtime.schedule import Schedule
+from tests.harness.waiting import until
 from tests.launch.fakesystemd import Systemd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 FLOW = "0b5e1d4e-0000-0000-0000-000000000000"
 
@@ -69,7 +70,7 @@ def systemd(tmp_path: Path) -> Systemd:
 async def attach(systemd: Systemd, store: Store | None = None) -> SystemdHost:
     kept = store or Store()
     environments = EnvironmentFiles(systemd.folder)
-    return await SystemdHost.attach(systemd, Notifier(), kept, environments)  # type: ignore[arg-type]
+    return await SystemdHost.attach(systemd, Notifier(), kept, environments)
 
 
 def command(**fields: Any) -> Command:
@@ -78,12 +79,6 @@ def command(**fields: Any) -> Command:
 
 async def spawn(host: SystemdHost, node: str = "camera", **fields: Any) -> Any:
     return await host.spawn(command(**fields), 1, 2, tag=f"{FLOW}/{node}/0")
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - systemd has no event for it
-            await asyncio.sleep(0)
 
 
 async def test_a_node_is_a_unit_of_its_own(systemd: Systemd) -> None:

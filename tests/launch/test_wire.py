@@ -1,4 +1,4 @@
-"""Commands reach the holder unchanged, whatever bytes they contain."""
+"""Commands reach the holder unchanged, with any bytes."""
 
 from __future__ import annotations
 

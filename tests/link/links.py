@@ -120,8 +120,8 @@ class Link:
                 while not holds():  # noqa: ASYNC110 - files announce nothing
                     await asyncio.sleep(0.01)
         except TimeoutError:
-            said = f"{self.process.poll()} {self.status()}\n{self.errors.decode()}"
-            raise AssertionError(said) from None
+            where = f"{self.process.poll()} {self.status()}\n{self.errors.decode()}"
+            raise AssertionError(where) from None
 
     async def stop(self) -> int:
         """Tell the process to stop, and return its exit code."""

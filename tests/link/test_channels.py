@@ -88,7 +88,7 @@ class Wire:
         return True
 
     def pump(self) -> None:
-        while (frame := self.outgoing.next_frame()) is not None:
+        while (frame := self.outgoing.next_sample()) is not None:
             self.forth.append(frame)
             messages, size = self.outgoing.on_the_way
             assert messages <= self.window.messages + 1 + len(self.events_sent)
@@ -100,10 +100,10 @@ class Wire:
 
     def pass_one(self) -> None:
         if self.forth:
-            frame = frames.decode(self.forth.popleft())
-            assert isinstance(frame, Start | Message | Part | Event)
-            self.incoming.arrive(frame, Buffer)
-            self.heard_first |= frame.opening.incarnation == 1
+            for frame in frames.decode(self.forth.popleft()):
+                assert isinstance(frame, Start | Message | Part | Event)
+                self.incoming.arrive(frame, Buffer)
+                self.heard_first |= frame.opening.incarnation == 1
 
     def handle(self) -> None:
         while self.incoming.arrived:
@@ -121,7 +121,7 @@ class Wire:
         if self.incoming.owes:
             self.back.append(frames.encode_ack(self.incoming.acknowledge()))
         while self.back:
-            ack = frames.decode(self.back.popleft())
+            [ack] = frames.decode(self.back.popleft())
             assert isinstance(ack, Ack)
             self.outgoing.acknowledge(ack)
 
@@ -265,6 +265,20 @@ def test_a_message_larger_than_the_window_passes_piece_by_piece() -> None:
         wire.acknowledge()
         wire.pump()
     assert wire.delivered == [payload]
+
+
+def test_small_messages_travel_together_and_a_large_one_ends_the_sample() -> None:
+    wire = opened(Window(100, 4 << 20))
+    sent = [b"%d" % number for number in range(50)] + [bytes(3 << 20)]
+    for payload in sent:
+        assert wire.send(payload)
+    assert not wire.send(b"more"), "enough waits already"
+    wire.pump()
+    assert len(wire.forth) == 4, "a start, one sample up to the first piece, and two more pieces"
+    while wire.forth:
+        wire.pass_one()
+    wire.handle()
+    assert wire.delivered == sent
 
 
 def test_without_acknowledgements_nothing_is_taken_beyond_the_window() -> None:

@@ -44,23 +44,25 @@ def test_a_message_is_decoded_as_it_was_encoded(
     payload: bytes,
 ) -> None:
     content = Content(*fields, len(payload), flags)
-    frame = frames.decode(frames.message_head(opening, sequence, content, metadata) + payload)
-    assert frame == Message(opening, sequence, content, metadata, memoryview(payload))
+    data = frames.message_head(opening, sequence, content, metadata) + payload
+    message = Message(opening, sequence, content, metadata, memoryview(payload))
+    assert frames.decode(data) == [message]
+    assert frames.decode(data * 3) == [message] * 3
 
 
 @given(openings, counts, counts, st.binary(min_size=1, max_size=300))
 def test_a_part_is_decoded_as_it_was_encoded(
     opening: Opening, sequence: int, offset: int, payload: bytes
 ) -> None:
-    frame = frames.decode(frames.part_head(opening, sequence, offset) + payload)
-    assert frame == Part(opening, sequence, offset, memoryview(payload))
+    found = frames.decode(frames.part_head(opening, sequence, offset) + payload)
+    assert found == [Part(opening, sequence, offset, memoryview(payload))]
 
 
 @given(openings, counts, st.sampled_from(EventKind), st.text(max_size=5000))
 def test_an_event_is_decoded_with_its_text_cut(
     opening: Opening, sequence: int, kind: EventKind, text: str
 ) -> None:
-    frame = frames.decode(frames.encode_event(Event(opening, sequence, kind, text)))
+    [frame] = frames.decode(frames.encode_event(Event(opening, sequence, kind, text)))
     assert isinstance(frame, Event)
     assert frame[:3] == (opening, sequence, kind)
     assert text.encode("utf-8", "replace").startswith(frame.text.encode())
@@ -72,20 +74,29 @@ def test_an_acknowledgement_is_decoded_as_it_was_encoded(
     opening: Opening, sequence: int, received: int
 ) -> None:
     ack = Ack(opening, sequence, received)
-    assert frames.decode(frames.encode_ack(ack)) == ack
+    assert frames.decode(frames.encode_ack(ack)) == [ack]
 
 
 @given(openings, counts)
 def test_a_start_is_decoded_as_it_was_encoded(opening: Opening, first: int) -> None:
-    assert frames.decode(frames.encode_start(Start(opening, first))) == Start(opening, first)
+    start = Start(opening, first)
+    assert frames.decode(frames.encode_start(start)) == [start]
 
 
 def test_a_message_whose_payload_is_too_short_or_too_long_is_refused() -> None:
     head = frames.message_head(Opening(0, 1, 2), 3, Content(0, 5, 8, 0, 8, 0), b"{}")
     frames.decode(head + bytes(8))
-    for payload in (bytes(7), bytes(9)):
-        with pytest.raises(FrameError, match="payload of 8"):
-            frames.decode(head + payload)
+    with pytest.raises(FrameError, match="payload of 8"):
+        frames.decode(head + bytes(7))
+    with pytest.raises(FrameError, match="a frame of 73 bytes"):
+        frames.decode(head + bytes(9))
+
+
+def test_nothing_but_messages_may_follow_a_message() -> None:
+    message, part, event, ack = samples()
+    for other in (part, event, ack):
+        with pytest.raises(FrameError, match="only messages"):
+            frames.decode(message + other)
 
 
 def test_a_frame_of_another_version_is_refused_by_name() -> None:

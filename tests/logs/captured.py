@@ -32,7 +32,7 @@ class Captured:
         self.batches: list[Batch] = []
         self.reported: list[tuple[str, str]] = []
         self.first = asyncio.Event()
-        settings = Logging(**logging)  # type: ignore[arg-type]
+        settings = Logging(**logging)
         self.trouble = Trouble(lambda level, text: self.reported.append((level, text)))
         self.file = LogFile(
             folder,

@@ -116,7 +116,7 @@ async def _read(
     if moment is None:
         await reading.wait_closed()
     else:
-        while staged.stdout.data() != b"begun" or staged.stderr.filled:  # noqa: ASYNC110
+        while staged.stdout.data() != b"begun" or staged.stderr.filled:  # noqa: ASYNC110 - in memory
             await asyncio.sleep(0)
         sys.settrace(None)
 

@@ -26,7 +26,7 @@ YAML = "nodes: [{id: cam, path: a.py}, {id: imu, path: b.py, max_log_size: 1KB}]
 
 def made(folder: Path, **options: object) -> DataflowLog:
     (folder / "dataflow.yml").write_text(YAML)
-    return DataflowLog(ID, load(folder / "dataflow.yml"), **options)  # type: ignore[arg-type]
+    return DataflowLog(ID, load(folder / "dataflow.yml"), **options)
 
 
 def node_log(log: DataflowLog, folder: Path, node: str) -> NodeLog:

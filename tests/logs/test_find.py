@@ -26,7 +26,7 @@ def run(out: Path, uuid: str, name: str | None, at: float, **more: object) -> No
         path="/d.yml",
         nodes=("b", "a"),
         started_at=at,
-        **more,  # type: ignore[arg-type]
+        **more,
     )
     about.write(out / uuid, known)
     append(out / uuid / "log_a.jsonl", record("a", at, "x"))

@@ -1,4 +1,4 @@
-"""Output of a node in the journal: each line once, whatever journal and daemon do."""
+"""Output of a node in the journal: each line once, through restarts of journald and the daemon."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from dorad.logs.journal.writer import Journal
 from dorad.logs.nodelog import NodeLog
 from dorad.logs.selection import Selection, select
 from dorad.logs.staging import Staging
+from tests.harness.waiting import until
 from tests.logs.captured import DEADLINE_S, in_files
 from tests.logs.journald import Journald
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from dorad.logs.record import LogRecord
@@ -56,7 +57,7 @@ class Robot:
         self.node = self.log.node(node)
         assert self.node.journal is not None
         if logging:
-            settings = Logging(**logging)  # type: ignore[arg-type]
+            settings = Logging(**logging)
             self.node = NodeLog("cam", settings, self.node.file, self.log._take, self.node.journal)
         out, self.out = os.pipe()
         err, self.err = os.pipe()
@@ -89,12 +90,6 @@ def journald(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journa
     with Journald(tmp_path / "journald") as made:
         monkeypatch.setenv("PATH", f"{made.client.parent}:{os.environ['PATH']}")
         yield made
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
 
 
 async def taken(journald: Journald, count: int) -> list[str]:
@@ -219,10 +214,11 @@ async def test_a_node_that_never_stops_printing_fills_its_share_and_continues_in
 ) -> None:
     monkeypatch.setattr(budget, "share", lambda: 2000)
     robot = Robot(tmp_path, journald)
+    written = []
     for number in range(6):
-        os.write(robot.out, b"line %d\n" % number)
-        text = f"line {number}"
-        await until(lambda text=text: text in robot.messages)  # type: ignore[misc]
+        written.append(f"line {number}")
+        os.write(robot.out, f"{written[-1]}\n".encode())
+        await until(lambda: written[-1] in robot.messages)
     *lines, output = [m for m in journald.messages if m]
     assert lines == ["line 0", "line 1", "line 2"]
     assert output.startswith("has filled its share of the journal")
@@ -299,7 +295,7 @@ async def test_the_last_lines_of_a_node_are_known_to_the_next_daemon(
     os.write(robot.err, f"{TRACEBACK}\nlast\n".encode())
     await robot.drained()
     journald.take()
-    robot.node.journal.settle(Staging(robot.memory).stderr, "stderr")  # type: ignore[union-attr]
+    robot.node.journal.settle(Staging(robot.memory).stderr, "stderr")
     assert robot.node.last_errors(2) == ["E: y", "last"]
     robot.end()
 

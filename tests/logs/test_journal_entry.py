@@ -52,7 +52,7 @@ def test_a_plain_line() -> None:
     ],
 )
 def test_priorities(level: str, stream: str, priority: str) -> None:
-    record = LogRecord(1.0, level, "cam", "x", stream)  # type: ignore[arg-type]
+    record = LogRecord(1.0, level, "cam", "x", stream)
     assert fields(encode(ORIGIN, [record], 1))["PRIORITY"] == priority
 
 
@@ -94,7 +94,7 @@ def test_fields_that_are_nested_too_deeply_are_left_out() -> None:
     entry = fields(encode(ORIGIN, [record], 1))
     assert entry["DORA_FIELDS"] == '{"left_out":"nested too deeply"}'
     while deep:
-        deep = deep["a"]  # type: ignore[assignment]
+        deep = deep["a"]
 
 
 def test_an_entry_as_journalctl_prints_it() -> None:

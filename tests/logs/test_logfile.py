@@ -32,7 +32,7 @@ class LogFixture:
         self.clock = Clock()
         self.reports: list[tuple[str, str]] = []
         self.trouble = Trouble(lambda level, text: self.reports.append((level, text)), self.clock)
-        self.file = LogFile(folder, "cam", self.trouble, **options)  # type: ignore[arg-type]
+        self.file = LogFile(folder, "cam", self.trouble, **options)
         self.folder = folder
 
     def contents(self) -> list[bytes]:

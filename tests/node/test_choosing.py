@@ -82,7 +82,7 @@ def value(event: Any) -> bytes:
 def pair(event: Any) -> tuple[bytes, bytes]:
     assert (event["type"], event["id"]) == ("INPUT", "both"), event
     assert event["value"].keys() == event["metadata"].keys() == {"left", "right"}
-    return tuple(bytes(array.to_pylist()) for array in event["value"].values())  # type: ignore[return-value]
+    return tuple(bytes(array.to_pylist()) for array in event["value"].values())
 
 
 paced = pytest.mark.parametrize("bed", [{"x": (10, RATE)}], indirect=True)

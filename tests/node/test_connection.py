@@ -6,7 +6,6 @@ import gc
 import os
 import threading
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -17,10 +16,12 @@ from dorad.node.attach import Spawned, connect
 from dorad.node.payload import unpack
 from dorad.shm import doorbell
 from dorad.shm.layout import RING_WAITING
+from tests.harness.process import open_descriptors
 from tests.node.fakedaemon import FakeDaemon, attached, connection_to, in_thread, push, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 LARGE = pa.array(bytes(10_000), pa.uint8())
 
@@ -234,12 +235,12 @@ def test_repeated_packets_change_nothing(daemon: FakeDaemon) -> None:
         ]
         outlets = node.connection.outlets["out"]
         mapped = node.connection.segment(3)
-        open_files = len(list(Path("/proc/self/fd").iterdir()))
+        open_files = open_descriptors()
         send_all()
         assert node.receiver.drain() == []
         assert node.connection.outlets["out"] == outlets
         assert node.connection.segment(3) is mapped
-        assert len(list(Path("/proc/self/fd").iterdir())) == open_files
+        assert open_descriptors() == open_files
         os.close(memory)
 
 

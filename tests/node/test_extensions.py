@@ -18,7 +18,7 @@ def test_a_mock_has_its_own_table() -> None:
     node.extension_drop("n", "k")
     assert node.drain_dropped_extension_keys("n") == ["k"]
     with pytest.raises(TypeError, match="must be bytes, got str"):
-        node.extension_store("n", "k", "text")  # type: ignore[arg-type]  # what is tested
+        node.extension_store("n", "k", "text")
 
 
 def test_a_node_on_a_file_has_its_own_table(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A forked child never disturbs its parent's node, whatever it does and however it ends."""
+"""A forked child never disturbs its parent's node, neither by its calls nor by its end."""
 
 from pathlib import Path
 

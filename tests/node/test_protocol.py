@@ -3,7 +3,6 @@
 import os
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from dorad.node import protocol
 from dorad.node.protocol import ProtocolError
+from tests.harness.process import open_descriptors
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -20,10 +20,6 @@ def pair() -> Iterator[Pair]:
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with a, b:
         yield a, b
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_a_packet_arrives_with_its_fields_and_descriptors(pair: Pair) -> None:

@@ -94,6 +94,14 @@ def test_an_invalid_shape_is_refused(bed: Bed, shape: Any, error: type[Exception
         bed.shared_arrays.empty(shape, "uint8")
 
 
+def test_a_shape_that_numpy_refuses_costs_no_memory(bed: Bed) -> None:
+    bed.shared_arrays.empty(1_000_000, "uint8")
+    for _ in range(5):
+        with pytest.raises(ValueError, match="dimension"):
+            bed.shared_arrays.empty((1,) * 64 + (1_000_000,), "uint8")
+    assert bed.grown == 1
+
+
 def test_the_array_itself_is_found(bed: Bed) -> None:
     array = bed.shared_arrays.empty((10, 10), "float32")
     array[:] = np.arange(100).reshape(10, 10)

@@ -218,7 +218,7 @@ def test_packets_that_arrive_during_handling_are_handled_in_order(daemon: FakeDa
                 seen.append("second")
             handle(packet)
 
-        connection.daemon_events.handle = slow  # type: ignore[method-assign]
+        connection.daemon_events.handle = slow
         daemon.send("param", key="a", value=1)
         deadline = time.monotonic() + DEADLINE_S
         while len(seen) < 3 and time.monotonic() < deadline:

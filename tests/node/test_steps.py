@@ -219,7 +219,7 @@ def test_the_first_bell_that_cannot_be_rung_is_reported() -> None:
 
 @pytest.fixture
 def full_bell() -> Iterator[int]:
-    """A doorbell of which a peer has made writes block, until somebody reads it."""
+    """A doorbell that a peer has filled: writes block until it is read."""
     bell = doorbell.create()
     os.eventfd_write(bell, (1 << 64) - 2)
     os.set_blocking(bell, True)

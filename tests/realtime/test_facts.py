@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dorad.realtime.cpulist import parse, spell
-from dorad.realtime.facts import Facts, ProcReader
+from dorad.realtime.facts import Facts, ProcReader, parse_cores, spell_cores
 from dorad.realtime.refusal import UNLIMITED
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def test_each_kind_of_preemption_is_recognised(
 
 @pytest.mark.parametrize("text", ["", "0", "0-3", "0,2,4", "1-2,5-7,9"])
 def test_lists_of_cores_are_read_and_written(text: str) -> None:
-    assert spell(parse(text)) == text
+    assert spell_cores(parse_cores(text)) == text
 
 
 def test_the_facts_of_this_machine_can_be_read() -> None:

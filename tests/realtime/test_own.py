@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from dorad.realtime.memory import CAP_IPC_LOCK, has_capability
-from dorad.realtime.own import apply
+from dorad.realtime.own import RealtimeSettings, apply
 from dorad.realtime.schedule import Schedule
-from dorad.realtime.settings import RealtimeSettings
 from tests.harness.daemon import daemon
 from tests.harness.flows import counting
 from tests.realtime.test_nodes import bare, locked_kb

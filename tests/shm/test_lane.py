@@ -56,8 +56,8 @@ def push(e: Edge, message: Message) -> None:
 def watch(e: Edge) -> list[int]:
     """Let a consumer read sessions; return the list of losses that it reports."""
     lost: list[int] = []
-    e.inlet.session_of = bytes.decode  # type: ignore[attr-defined]
-    e.inlet.on_lost = lost.append  # type: ignore[attr-defined]
+    e.inlet.session_of = bytes.decode
+    e.inlet.on_lost = lost.append
     return lost
 
 

@@ -1,4 +1,4 @@
-"""What a mapping costs: allocated pages are resident, spare room takes no memory."""
+"""What a mapping costs: a writer's pages are resident, a reader's and spare room are not."""
 
 import os
 from pathlib import Path
@@ -27,5 +27,19 @@ def test_a_mapping_uses_memory_only_for_allocated_pages() -> None:
         mapping.words[2 * PAGE // 8] = 7
         assert _resident_kb(name) == 3 * PAGE // 1024
         assert os.fstat(memory).st_blocks * 512 == 3 * PAGE
+    finally:
+        os.close(memory)
+
+
+def test_a_reader_maps_pages_only_when_it_reads_them() -> None:
+    name = f"dorad-test-{os.urandom(4).hex()}"
+    memory = os.memfd_create(name)
+    try:
+        os.ftruncate(memory, 256 * PAGE)
+        os.posix_fallocate(memory, 0, 256 * PAGE)
+        mapping = Mapping(memory, writable=False)
+        assert _resident_kb(name) == 0
+        assert mapping.memory[100 * PAGE] == 0
+        assert 0 < _resident_kb(name) < 128 * PAGE // 1024
     finally:
         os.close(memory)

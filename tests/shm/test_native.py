@@ -18,6 +18,7 @@ from dorad.node.clock import Clock
 from dorad.node.connection import DaemonConnection
 from dorad.node.inputs import RingInput
 from dorad.node.sender import Sender
+from dorad.node.sharedarrays import SharedArrays
 from dorad.shm import layout, native
 from dorad.shm.ring import Inlet
 from tests.shm.edge import Edge, edge
@@ -44,8 +45,8 @@ class _Connection(DaemonConnection):
         self.lost = self.watched = False
         self.outlets = {"out": (e.outlet,)}
         self.late_outputs = set()
-        self.grow = e._grow  # type: ignore[method-assign]
-        self.retire = e.retired.append  # type: ignore[method-assign]
+        self.grow = e._grow
+        self.retire = e.retired.append
         self.edge = e
 
     def grow_ahead(self, size: int, arrived: Any) -> bool:
@@ -64,10 +65,12 @@ class Side:
         self.refused: list[int] = []
         self.input = RingInput("in", e.inlet, Clock(self.refused.append))
         self.held: list[Any] = []
+        self.own: list[Any] = []
+        self.native = True
 
     def let_native(self, native: bool) -> None:
         """Choose who does the next steps; ends that are not plain are left to Python."""
-        self.edge.outlet.plain = self.edge.inlet.plain = native
+        self.native = self.edge.outlet.plain = self.edge.inlet.plain = native
 
     def send(self, data: Callable[[Side], Any], metadata: dict[str, Any] | None) -> str:
         try:
@@ -92,6 +95,16 @@ class Side:
         if self.held:
             del self.held[at % len(self.held)]
 
+    def own_one(self, data: Callable[[Side], Any]) -> None:
+        self.own.append(data(self))
+
+    def send_own(self, at: int) -> str:
+        return self.send(lambda one: one.own[at % len(one.own)], None) if self.own else ""
+
+    def drop_own(self, at: int) -> None:
+        if self.own:
+            del self.own[at % len(self.own)]
+
     def memory(self) -> list[bytes]:
         """Return all shared memory, for comparison; the mailbox first."""
         return [each.memory[:] for each in (self.edge.box, *(self.edge.segments.values()))]
@@ -109,7 +122,12 @@ class Side:
             (self.sender._clock.last, self.sender._trim_due_ns, self.input.clock.last),
             self.refused,
             lines,
+            [(each.encoded, each.sample.key, each.array() is None) for each in self._known()],
+            [sample.key for sample in pool.returned],
         )
+
+    def _known(self) -> list[Any]:
+        return list(self.sender.shared_arrays._known.values())
 
 
 @contextmanager
@@ -155,7 +173,9 @@ def shared(draw: st.DrawFn) -> Callable[[Side], Any]:
     view = draw(st.sampled_from(["whole", "arrow", "part", "flat"]))
 
     def make(one: Side) -> Any:
-        array = one.sender.empty(length, dtype)
+        # A keyword is not native.
+        empty = one.sender.empty
+        array = empty(length, dtype) if one.native else empty(length, dtype=dtype)
         array[:] = np.arange(length).astype(dtype)
         if view == "arrow":
             return pa.array(array)
@@ -206,6 +226,8 @@ ops = st.one_of(
     *[st.tuples(st.just("send"), st.just(lambda _: BIG), st.none())] * 2,
     *[st.tuples(st.just("take"), st.booleans())] * 4,
     st.tuples(st.just("drop"), st.integers(0, 40)),
+    st.tuples(st.just("own"), shared()),
+    st.tuples(st.sampled_from(["send own", "drop own"]), st.integers(0, 5)),
     st.tuples(
         st.just("entry"),
         st.tuples(
@@ -237,6 +259,12 @@ def apply(one: Side, op: tuple[Any, ...]) -> Any:
             return one.take(hold)
         case "drop", at:
             return one.drop(at)
+        case "own", data:
+            return one.own_one(data)
+        case "send own", at:
+            return one.send_own(at)
+        case "drop own", at:
+            return one.drop_own(at)
         case "entry", fields, rest:
             if fields[8] == 2:
                 fields = (*fields[:8], len(rest), *fields[9:])
@@ -297,16 +325,26 @@ def test_plain_messages_are_sent_and_taken_by_the_native_steps(
             "python",
             "native",
         ):  # The first message imports Arrow, and adds a segment.
-            sent = one.sender.empty(9000, "int64") if data is None else data
             if expected == "native":
                 monkeypatch.setattr(Sender, "_push", _refuse)
+                monkeypatch.setattr(SharedArrays, "empty", _refuse)
                 monkeypatch.setattr(Inlet, "take", _refuse)
+            sent = one.sender.empty((90, 100), "int64") if data is None else data
             one.sender.send("out", sent, {"seq": 1, "name": "cam", "x": 0.5, "on": True})
             event = one.input.take()
             assert event is not None
             assert event["type"] == "INPUT"
             assert event["metadata"]["name"] == "cam"
             del event
+
+
+def test_a_shape_that_numpy_refuses_costs_no_memory() -> None:
+    with side() as one:
+        one.sender.empty(1_000_000, "uint8")
+        for _ in range(3):
+            with pytest.raises(ValueError, match="dimension"):
+                one.sender.empty((1,) * 64 + (1_000_000,), "uint8")
+        assert len(one.edge.segments) == 1
 
 
 def test_the_time_on_the_way_is_counted_as_in_python() -> None:
@@ -356,4 +394,4 @@ def test_a_native_type_has_every_field_of_its_twin(name: str) -> None:
     pytest.fail(f"{name} has no twin")
 
 
-STEPS = {"send", "take", "poll", "wait", "next"}
+STEPS = {"send", "empty", "take", "poll", "wait", "next"}

@@ -51,6 +51,34 @@ def test_a_held_array_stays_unchanged_while_others_are_sent() -> None:
         assert content(taken) == b"precious" * 1000
 
 
+def test_the_sample_that_was_sent_last_is_used_again_first() -> None:
+    with edge(10) as e:
+        for number in range(6):
+            e.push_sample(b"%8d" % number * 100_000)
+        while e.take() is not None:
+            pass
+        places = set()
+        for _ in range(50):
+            places.add(e.push_sample(b"x" * 800_000).key)
+            e.take()
+        assert len(places) == 1
+
+
+def test_memory_of_a_burst_is_given_back_while_messages_go_on() -> None:
+    with edge(10) as e:
+        for _ in range(10):
+            e.push_sample(b"x" * (1 << 20))
+        while e.take() is not None:
+            pass
+        grown = e.pool.size
+        for turn in range(1, 4):
+            e.push_sample(b"x" * (1 << 20))
+            e.take()
+            e.pool.trim(turn * TRIM_EVERY_NS)
+        assert grown >= 10 << 20
+        assert e.pool.size <= 4 << 20
+
+
 def test_a_removed_subscriber_keeps_no_sample() -> None:
     with edge(10) as e:
         sample = e.push_sample(b"x" * 1000)

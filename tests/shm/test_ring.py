@@ -240,7 +240,7 @@ class DropOldest(RuleBasedStateMachine):
     @invariant()
     def held_arrays_stay_unchanged(self) -> None:
         for expected, taken in getattr(self, "held", ()):
-            assert content(taken) == expected  # type: ignore[arg-type]
+            assert content(taken) == expected
 
     def teardown(self) -> None:
         if hasattr(self, "edge"):

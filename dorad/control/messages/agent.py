@@ -147,6 +147,17 @@ class Certificates(Struct):
     authority: str
 
 
+class EnrolSign(Struct):
+    """Sign the certificate of a robot: a method of coordinators."""
+
+    robot: str
+    """Its id in the cluster file."""
+    csr: str
+    """A request for a certificate (PEM); only its key is used."""
+    again: bool = False
+    """Replace the certificate that the robot has, which is revoked. Not with a token."""
+
+
 AGENT_METHODS: dict[str, Method] = {
     "agent.attach": Method(Attach, Attached, "Begin a connection; refused for an old epoch."),
     "agent.watch": Method(AgentWatch, AgentReport, "Report what changes.", stream=True),

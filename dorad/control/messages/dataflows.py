@@ -147,6 +147,8 @@ class DataflowList(Struct):
     """All running dataflows, and those that have ended and were not cleaned."""
 
     dataflows: list[DataflowInfo]
+    missing: dict[str, str] = {}
+    """Machines that did not answer, with the reason; only from a coordinator."""
 
 
 class DataflowDetail(Struct):
@@ -158,3 +160,7 @@ class DataflowDetail(Struct):
     path: str
     log_dir: str
     changes: list[str] = []
+    placement: dict[str, str] = {}
+    """The machine of each node; only from a coordinator."""
+    pending: dict[str, str] = {}
+    """Nodes that no machine takes yet, with the reason; only from a coordinator."""

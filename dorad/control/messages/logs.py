@@ -37,6 +37,8 @@ class LogLine(Struct):
     file: str | None = None
     line: int | None = None
     module_path: str | None = None
+    machine: str | None = None
+    """The machine that it is on; only from a coordinator."""
 
 
 class LogLines(Struct):
@@ -66,6 +68,8 @@ class Event(Struct):
     node: str | None = None
     text: str = ""
     """Details for people; may be empty."""
+    machine: str | None = None
+    """The machine that it is on; only from a coordinator."""
     data: dict[str, Any] = {}
     """Details for programs: `pid` and `restarts` of `node-started`; `code` and `signal` of
     `node-exited`; `after`, in seconds, of `node-restarting`; `input` and `source` of `input-broken`

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from dorad.control.messages.base import Struct
 
-NodeStatus = Literal["starting", "running", "degraded", "restarting", "failed", "stopped"]
+NodeStatus = Literal[
+    "pending", "starting", "running", "degraded", "restarting", "failed", "stopped"
+]
 
 
 class NodeMetrics(Struct):
@@ -52,6 +54,10 @@ class NodeInfo(Struct):
     """Mean absolute difference of successive delays in seconds, over the last seconds."""
     tick_worst: float | None = None
     """Longest delay since the start, in seconds."""
+    machine: str | None = None
+    """The machine that it is on; only from a coordinator."""
+    reason: str = ""
+    """Why it is `pending`: no machine takes it yet."""
 
 
 class NodeRef(Struct):
@@ -65,6 +71,8 @@ class NodeList(Struct):
     """The nodes of one dataflow, or of all running dataflows."""
 
     nodes: list[NodeInfo]
+    missing: dict[str, str] = {}
+    """Machines that did not answer, with the reason; only from a coordinator."""
 
 
 class Subscriber(Struct):

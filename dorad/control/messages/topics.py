@@ -36,6 +36,8 @@ class EdgeStats(Struct):
     broken: bool = False
     unreadable: int = 0
     """Received messages that were malformed; the node got an ERROR event for each."""
+    machine: str | None = None
+    """The machine that it is on; only from a coordinator."""
 
 
 class InterfaceRates(Struct):
@@ -46,6 +48,8 @@ class InterfaceRates(Struct):
     sent: float
     dropped: float
     """Packets dropped or faulty, in both directions."""
+    machine: str | None = None
+    """The machine that it is on; only from a coordinator."""
 
 
 class Top(Struct):
@@ -59,6 +63,8 @@ class Top(Struct):
     interfaces: list[InterfaceRates] = []
     links: list[LinkChannel] = []
     """The channels between this machine and others."""
+    missing: dict[str, str] = {}
+    """Machines that did not answer, with the reason; only from a coordinator."""
 
 
 class TopicInfo(Struct):

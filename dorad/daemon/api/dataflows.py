@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dorad import __version__
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.limits import MAX_NODES
 from dorad.daemon.api.nodes import refuse_share
 from dorad.daemon.logreads import read_logs
 from dorad.daemon.rules.ladder import GRACE_S
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
     from dorad.daemon.service import Service
-
-MAX_NODES = 1000
-"""Maximum nodes of one dataflow. More would block the event loop for other dataflows."""
 
 END_SLACK_S = 5.0
 """Seconds that a dataflow may need to end after the last step of its stop ladder."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_START_WAIT_S
+from dorad.control.wiring import inputs_of, subscribers
 from dorad.daemon.rules.ladder import GRACE_S, RESTART_GRACE_S
-from dorad.daemon.rules.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
 from dorad.dataflow.model import LINK
 from dorad.dataflow.support import unsupported

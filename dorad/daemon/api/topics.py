@@ -7,9 +7,9 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
+from dorad.control import wiring
 from dorad.control.errors import ControlError
 from dorad.daemon.measuring import topicrates
-from dorad.daemon.rules import wiring
 from dorad.dataflow.model import LINK, NodeOutput
 from dorad.dataflow.nearest import did_you_mean
 

@@ -233,7 +233,7 @@ class Broker:
 
     def detach(self, node_id: str) -> None:
         """Mark a node's process as permanently ended: no producer waits for it from now on."""
-        _log.debug("node %s has exited for good", node_id)
+        _log.debug("node %s has exited permanently", node_id)
         state = self._state
         self.handovers.end(node_id)
         state.exited.add(node_id)
@@ -261,7 +261,7 @@ class Broker:
         self._state.changed()
 
     def reopen(self, node_id: str) -> None:
-        """Let a node that was stopped, or has exited for good, have processes again."""
+        """Let a node that was stopped, or has exited permanently, have processes again."""
         _log.debug("node %s may have processes again", node_id)
         state = self._state
         state.conditions_of(node_id).drop("stop")

@@ -51,7 +51,10 @@ class InterfaceMeter:
         found = []
         for name, after in counts.items():
             if (then := self._before.get(name)) is not None:
-                rates = (max(0, a - b) / seconds for a, b in zip(after, then, strict=True))
-                found.append(InterfaceRates(name, *rates))
+                received, sent, dropped = (
+                    max(0, a - b) / seconds for a, b in zip(after, then, strict=True)
+                )
+                rates = InterfaceRates(name=name, received=received, sent=sent, dropped=dropped)
+                found.append(rates)
         self._at, self._before = now, counts
         return found

@@ -61,7 +61,7 @@ class Barrier(Struct, frozen=True):
         )._open_if_complete()
 
     def ended(self, node: str) -> Barrier:
-        """Return the barrier after `node` has ended for good, not to be restarted.
+        """Return the barrier after `node` has ended and will not be restarted.
 
         A node that ends before it has called `Node()` aborts the start, unless it was the only one
         left, here and on other machines. The end of a node that has called it changes nothing for

@@ -48,7 +48,7 @@ class Lifecycle:
         self.dataflow = dataflow
         self.dynamic = frozenset(node.id for node in dataflow.nodes if node.is_dynamic)
         self.running = {node.id for node in dataflow.nodes if not node.is_dynamic}
-        """Nodes that the daemon starts and that have not ended for good."""
+        """Nodes that the daemon starts and that have not ended permanently."""
         self.barrier = Barrier.of(self.running, held=held)
         self.flow = flow_of(dataflow, exit_when_nodes_finish=exit_when_nodes_finish)
         self.stopping = False
@@ -182,7 +182,7 @@ class Lifecycle:
         ]
 
     def after_exit(self, result: Result, *, removed: bool = False) -> list[Action]:
-        """Handle that a node has ended for good: its process exited or could not be started.
+        """Handle that a node has ended permanently: its process exited or could not be started.
 
         The dataflow ends with its last node, unless that one was `removed`. Before that, the link
         sends what it has.

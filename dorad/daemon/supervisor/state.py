@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
-from dorad.daemon.bell import Bell
+from dorad.bell import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -53,7 +53,7 @@ class Project:
         not the bare name of a command unless such a file exists. Raises TextError if the path
         leaves the project.
         """
-        if os.path.isabs(text) or text.startswith("$") or "\0" in text:  # noqa: PTH117
+        if text.startswith(("/", "$")) or "\0" in text:
             return text
         if "/" not in text and not text.endswith(".py") and not (folder / text).is_file():
             return text

@@ -77,7 +77,7 @@ def execute(
             _prepare(stdout, stderr, parent)
             if wanted is not None:
                 os.write(failure_write, b"schedule %d " % _schedule(wanted))
-            os.execve(argv[0], argv, env)  # noqa: S606 - no shell is the point
+            os.execve(argv[0], argv, env)
         except OSError as error:
             os.write(failure_write, b"failed %d" % (error.errno or 0))
         finally:

@@ -20,8 +20,8 @@ connection. Otherwise it sends `hello VERSION PID`, then `entry =NAME` with desc
 `process PID STARTED STATUS =TAG` (STATUS is `-` while it runs) for everything that it holds, then
 `ready`.
 
-A command may be larger than a packet, hence the memfd. Its parts are NUL-terminated, because
-neither arguments nor environments can contain that byte.
+A command may be larger than a packet, so it is sent in a memfd. Its parts are NUL-terminated,
+because neither arguments nor environments can contain that byte.
 
 Few imports, because a process holder pays for each one before it starts the first node.
 """

@@ -18,8 +18,8 @@ from dorad.node import events, forking
 from dorad.node import metadata as metadata_codec
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.extensions import OwnTable
-from dorad.node.identifiers import well_formed
 from dorad.node.offline import testfile
+from dorad.node.outputids import well_formed
 from dorad.node.params import Params
 from dorad.node.sharedarrays import SharedArrays, flat
 from dorad.shm.mapping import Mapping

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from dorad.node.correlation import GOAL_ID, GOAL_STATUS
-from dorad.node.identifiers import uuid7
+from dorad.node.correlation import GOAL_ID, GOAL_STATUS, uuid7
 from dorad.node.patterns.errors import NoAnswerError, RemoteError
 from dorad.node.patterns.goals import CANCELED, SUCCEEDED
 

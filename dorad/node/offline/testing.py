@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dorad.node import events
+from dorad.node.correlation import uuid7
 from dorad.node.extensions import ExtensionMethods, OwnTable
-from dorad.node.identifiers import uuid7
 from dorad.node.logbridge import LogMethods
 from dorad.node.params import ParamMethods, Params
 from dorad.node.patterns.helpers import PatternMethods

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from dorad.node.correlation import REQUEST_ID
-from dorad.node.identifiers import uuid7
+from dorad.node.correlation import REQUEST_ID, uuid7
 from dorad.node.patterns.errors import ExchangeError, RemoteError
 from dorad.node.patterns.exchange import Sink, deadline_of, timed_out
 

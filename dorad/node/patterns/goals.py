@@ -6,8 +6,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from dorad.node.correlation import GOAL_ID, GOAL_STATUS
-from dorad.node.identifiers import uuid7
+from dorad.node.correlation import GOAL_ID, GOAL_STATUS, uuid7
 from dorad.node.patterns.errors import NoPeerError, RemoteError
 from dorad.node.patterns.exchange import Sink, deadline_of, receivers, timed_out
 

@@ -7,8 +7,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dorad.node.correlation import FLUSH_KEY, SESSION_ID, id_in
-from dorad.node.identifiers import uuid7
+from dorad.node.correlation import FLUSH_KEY, SESSION_ID, id_in, uuid7
 
 if TYPE_CHECKING:
     from collections.abc import Callable

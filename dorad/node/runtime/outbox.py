@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from dorad.node.identifiers import well_formed
+from dorad.node.outputids import check_output_id
 from dorad.node.runtime.inprocess import Message
 from dorad.node.sender import Sender
 
@@ -158,13 +158,7 @@ class Outbox:
         return not (outlet.closed or connection.daemon_events.stopping or connection.lost)
 
     def _undeclared(self, output_id: str) -> None:
-        if not isinstance(output_id, str):
-            raise TypeError(f"output_id must be a str, got {type(output_id).__name__}")
-        if not well_formed(output_id):
-            raise RuntimeError(
-                f"invalid output_id {output_id!r}: letters, digits and _ . - are allowed, "
-                "and / between two of them"
-            )
+        check_output_id(output_id)
         if output_id not in self._warned:
             self._warned.add(output_id)
             self._warn(

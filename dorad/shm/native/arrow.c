@@ -51,45 +51,34 @@ static void release_encoded(struct encoded *encoded)
         encoded->exported.release(&encoded->exported);
 }
 
-/* Return the SharedArray under an address, or NULL; a new reference. */
-static PyObject *shared_array(PyObject *known, const void *address)
+/* Return the SharedArray at a place, or NULL; a new reference. */
+static struct shared_array *shared_at(const struct state *state, const struct shared_arrays *arrays,
+                                      const void *place)
 {
+    PyObject *known = arrays->known;
     if (known == NULL || !PyDict_Check(known) || PyDict_Size(known) == 0)
         return NULL;
-    PyObject *key = PyLong_FromVoidPtr((void *)address);
+    PyObject *key = PyLong_FromVoidPtr((void *)place);
     PyObject *found = key == NULL ? NULL : PyDict_GetItem(known, key);
     Py_XDECREF(key);
-    return Py_XNewRef(found);
+    return is(state, found, SHARED_ARRAY) ? (struct shared_array *)Py_NewRef(found) : NULL;
 }
 
 /* Encode an array from `node.empty`, known by its identity; see `SharedArrays.find`. */
 static enum outcome encode_shared(const struct state *state, const struct shared_arrays *arrays,
                                   PyObject *data, struct encoded *encoded)
 {
-    PyObject *shared = shared_array(arrays->by_id, data);
-    if (shared == NULL) {
+    struct shared_array *shared = shared_at(state, arrays, data);
+    if (shared == NULL || !refers_to(shared, data)) {
         PyErr_Clear();
+        Py_XDECREF((PyObject *)shared);
         return NOT_MINE;
     }
-    PyObject *alive = PyObject_CallNoArgs(shared);
-    bool same = alive == data;
-    Py_XDECREF(alive);
-    PyObject *fields = same ? PyObject_GetAttrString(shared, "encoded") : NULL;
-    unsigned long long length, size;
-    unsigned char code;
-    if (fields == NULL || !PyTuple_Check(fields) || PyTuple_Size(fields) != 5 ||
-        !PyArg_Parse(PyTuple_GetItem(fields, 0), "b", &code) ||
-        !PyArg_Parse(PyTuple_GetItem(fields, 1), "K", &length) ||
-        !PyArg_Parse(PyTuple_GetItem(fields, 3), "K", &size)) {
-        PyErr_Clear();
-        Py_XDECREF(fields);
-        Py_DECREF(shared);
-        return NOT_MINE;
-    }
-    Py_DECREF(fields);
-    (void)state;
-    *encoded = (struct encoded){
-        .code = code, .length = length, .size = size, .shared = shared, .release = release_encoded};
+    *encoded = (struct encoded){.code = shared->code,
+                                .length = shared->length,
+                                .size = shared->size,
+                                .shared = shared,
+                                .release = release_encoded};
     return DONE;
 }
 
@@ -158,7 +147,7 @@ enum outcome encode_array(const struct state *state, const struct sender *sender
         encoded->values = "";
     } else if (array->offset == 0) {
         /* A view from the start of an array from `node.empty` is sent as that. */
-        encoded->shared = shared_array(arrays->by_address, array->buffers[1]);
+        encoded->shared = shared_at(state, arrays, array->buffers[1]);
         if (encoded->shared != NULL && encoded->size == 0) {
             release_encoded(encoded);
             return NOT_MINE;

@@ -39,7 +39,7 @@ static PyObject *borrow_of(PyTypeObject *type, PyObject *memory, size_t count, P
 PyObject *new_borrow(const struct state *state, struct words *words, PyObject *slot, PyObject *free,
                      PyObject *mapping)
 {
-    return borrow_of(state->borrow, words->held.obj, words->count, slot, free, mapping);
+    return borrow_of(state->types[BORROW], words->held.obj, words->count, slot, free, mapping);
 }
 
 static PyObject *borrow_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
@@ -69,7 +69,7 @@ static void borrow_dealloc(PyObject *object)
     if (self->free != NULL) {
         /* Release: the last reads of the sample come before. Pairs with the load in is_done_with. */
         atomic_store_explicit(self->slot, 0, memory_order_release);
-        /* An error here (no memory) only loses a slot; whatever else is under way must not see it. */
+        /* An error here (no memory) only loses a slot; the caller must not see it. */
         if (PyList_Append(self->free, self->number) < 0)
             PyErr_WriteUnraisable(self->free);
         PyBuffer_Release(&self->memory);
@@ -77,10 +77,7 @@ static void borrow_dealloc(PyObject *object)
     Py_XDECREF(self->number);
     Py_XDECREF(self->free);
     Py_XDECREF(self->mapping);
-    PyTypeObject *type = Py_TYPE(object);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    release(object);
-    Py_DECREF(type);
+    free_object(object);
 }
 
 static PyMemberDef members[] = {
@@ -95,15 +92,9 @@ static PyType_Slot slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec spec = {
+PyType_Spec borrow_spec = {
     .name = "dorad.shm.native._native.Borrow",
     .basicsize = sizeof(struct borrow),
     .flags = Py_TPFLAGS_DEFAULT,
     .slots = slots,
 };
-
-int add_borrow(PyObject *module, struct state *state)
-{
-    state->borrow = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL);
-    return state->borrow == NULL ? -1 : PyModule_AddType(module, state->borrow);
-}

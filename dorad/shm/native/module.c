@@ -17,6 +17,7 @@ static const struct {
     const char *method;
 } steps[STEPS] = {
     [SEND] = {"Sender.send", SENDER, "send"},
+    [EMPTY] = {"Sender.empty", SENDER, "empty"},
     [TAKE] = {"RingInput.take", RING_INPUT, "take"},
     [POLL] = {"NodeInputs.poll", INPUTS, "poll"},
     [WAIT] = {"NodeInputs.wait", INPUTS, "wait"},
@@ -126,52 +127,26 @@ static int execute(PyObject *module)
     state->zero = PyLong_FromLong(0);
     if (state->zero == NULL || PyModule_AddStringConstant(module, "FINGERPRINT", DORAD_FINGERPRINT) < 0)
         return -1;
-    if (add_states(module, state) < 0 || add_borrow(module, state) < 0)
+    if (add_states(module, state) < 0)
         return -1;
     return add_layout(module);
 }
 
+#define OBJECTS (offsetof(struct state, bits) / sizeof(PyObject *))
+
 static int traverse(PyObject *module, visitproc visit, void *arg)
 {
-    struct state *state = PyModule_GetState(module);
-    for (int at = 0; at < KINDS; at++)
-        Py_VISIT(state->types[at]);
-    for (int at = 0; at < STEPS; at++)
-        Py_VISIT(state->fallbacks[at]);
-    for (int at = 0; at < MAX_CODE; at++)
-        Py_VISIT(state->bare[at]);
-    Py_VISIT(state->borrow);
-    Py_VISIT(state->utc);
-    Py_VISIT(state->fromtimestamp);
-    Py_VISIT(state->decode_metadata);
-    Py_VISIT(state->array);
-    Py_VISIT(state->from_buffers);
-    Py_VISIT(state->py_buffer);
-    Py_VISIT(state->foreign_buffer);
+    PyObject **objects = PyModule_GetState(module);
+    for (size_t at = 0; at < OBJECTS; at++)
+        Py_VISIT(objects[at]);
     return 0;
 }
 
 static int clear(PyObject *module)
 {
-    struct state *state = PyModule_GetState(module);
-    for (int at = 0; at < KINDS; at++)
-        Py_CLEAR(state->types[at]);
-    for (int at = 0; at < STEPS; at++)
-        Py_CLEAR(state->fallbacks[at]);
-    for (int at = 0; at < MAX_CODE; at++)
-        Py_CLEAR(state->bare[at]);
-    Py_CLEAR(state->borrow);
-    Py_CLEAR(state->utc);
-    Py_CLEAR(state->fromtimestamp);
-    Py_CLEAR(state->decode_metadata);
-    Py_CLEAR(state->array);
-    Py_CLEAR(state->from_buffers);
-    Py_CLEAR(state->py_buffer);
-    Py_CLEAR(state->foreign_buffer);
-    Py_CLEAR(state->zero);
-#define NAME(name) Py_CLEAR(state->names.name);
-    NAMES(NAME)
-#undef NAME
+    PyObject **objects = PyModule_GetState(module);
+    for (size_t at = 0; at < OBJECTS; at++)
+        Py_CLEAR(objects[at]);
     return 0;
 }
 
@@ -183,6 +158,7 @@ static void release(void *module)
 static PyMethodDef methods[] = {
     {"step", step, METH_O, "Return the native step of a Python method, which it falls back to."},
     {"use_arrow", use_arrow, METH_VARARGS, "Take the classes and functions of Arrow."},
+    {"use_numpy", use_numpy, METH_VARARGS, "Take the class of numpy's arrays, and the dtypes."},
     {"use_metadata", use_metadata, METH_VARARGS, "Take the functions that metadata need."},
     {NULL, NULL, 0, NULL},
 };

@@ -25,8 +25,8 @@
 
 typedef _Atomic uint64_t word;
 
-/* The words of a mapping. The memory stays mapped while `held` holds it, whatever becomes of the
-   memoryview `view`. */
+/* The words of a mapping. The memory stays mapped while `held` holds it, even after the memoryview
+   `view` is released. */
 struct words {
     word *at;
     size_t count;
@@ -104,7 +104,7 @@ struct sample {
 
 struct pool {
     PyObject_HEAD
-    PyObject *free, *flying, *returned, *arrived;
+    PyObject *free, *flying, *arrived, *returned;
 };
 
 struct clock {
@@ -129,7 +129,15 @@ struct connection {
 
 struct shared_arrays {
     PyObject_HEAD
-    PyObject *by_id, *by_address;
+    PyObject *known;
+};
+
+struct shared_array {
+    PyObject_HEAD
+    PyObject *array, *sample, *known, *returned;
+    const void *identity;
+    unsigned long long address, length, size;
+    unsigned char code;
 };
 
 struct sender {
@@ -178,17 +186,19 @@ enum kind {
     RING_INPUT,
     INPUTS,
     RECEIVER,
+    BORROW,
+    SHARED_ARRAY,
     KINDS,
 };
 
 /* -- the module's state ------------------------------------------------------------------------ */
 
 /* The steps: methods of which the fallback is the Python method of the same name. */
-enum step { SEND, TAKE, POLL, WAIT, NEXT, STEPS };
+enum step { SEND, EMPTY, TAKE, POLL, WAIT, NEXT, STEPS };
 
 /* Strings that are used all the time. */
 #define NAMES(X)                                                                                   \
-    X(acquire) X(release) X(append) X(popleft) X(mapping) X(idle) X(sample) X(sent) X(freeze)      \
+    X(acquire) X(release) X(mapping) X(idle) X(sent) X(flags) X(writeable)                         \
     X(saw) X(urgent) X(endings) X(take) X(wait) X(blocked) X(found) X(due_ns) X(read_mail)         \
     X(kind) X(dora) X(type) X(INPUT) X(id) X(value) X(metadata) X(timestamp) X(timed_out)          \
     X(_unreadable) X(_flush_deferred) X(_trim) X(_look_ahead) X(_export_to_c)
@@ -197,19 +207,19 @@ enum step { SEND, TAKE, POLL, WAIT, NEXT, STEPS };
 #define MAX_TYPE_ID 64  /* above all ids of their Arrow types */
 
 struct state {
+    /* Objects, up to `bits`. */
     PyTypeObject *types[KINDS];
-    PyTypeObject *borrow;
     PyObject *fallbacks[STEPS];
     PyObject *utc, *fromtimestamp, *decode_metadata, *zero;
-    /* Of Arrow, NULL before it is imported. */
-    PyObject *array, *from_buffers, *py_buffer, *foreign_buffer;
+    /* Of Arrow and numpy, NULL before they are imported. */
+    PyObject *array, *from_buffers, *py_buffer, *foreign_buffer, *ndarray, *kinds;
     PyObject *bare[MAX_CODE]; /* the Arrow type of a code, or NULL */
-    uint8_t bits[MAX_CODE];
-    uint8_t code_of[MAX_TYPE_ID]; /* the code of an Arrow type's id, or 0 */
-    uint8_t uint8_code;
 #define NAME(name) PyObject *name;
     struct { NAMES(NAME) } names;
 #undef NAME
+    uint8_t bits[MAX_CODE];       /* of one item of a code */
+    uint8_t code_of[MAX_TYPE_ID]; /* the code of an Arrow type's id, or 0 */
+    uint8_t uint8_code;
 };
 
 /* Put a new reference in the place of an old one. */
@@ -218,6 +228,40 @@ static inline void put_in_place(PyObject **place, PyObject *object)
     PyObject *before = *place;
     *place = object;
     Py_XDECREF(before);
+}
+
+/* The functions of a type whose objects are the fields from `first` to `last`. */
+#define LIFE(name, first, last, at_end)                                                            \
+    static int name##_traverse(PyObject *self, visitproc visit, void *arg)                         \
+    {                                                                                              \
+        struct name *own = (struct name *)self;                                                    \
+        Py_VISIT(Py_TYPE(self));                                                                   \
+        for (PyObject **each = &own->first; each <= &own->last; each++)                            \
+            Py_VISIT(*each);                                                                       \
+        return 0;                                                                                  \
+    }                                                                                              \
+    static int name##_clear(PyObject *self)                                                        \
+    {                                                                                              \
+        struct name *own = (struct name *)self;                                                    \
+        for (PyObject **each = &own->first; each <= &own->last; each++)                            \
+            Py_CLEAR(*each);                                                                       \
+        return 0;                                                                                  \
+    }                                                                                              \
+    static void name##_dealloc(PyObject *self)                                                     \
+    {                                                                                              \
+        PyObject_GC_UnTrack(self);                                                                 \
+        name##_clear(self);                                                                        \
+        at_end;                                                                                    \
+        free_object(self);                                                                         \
+    }
+
+/* Free the memory of an object whose fields are released. */
+static inline void free_object(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
 }
 
 /* Tell whether an object has the fields of a kind. */
@@ -242,7 +286,7 @@ typedef PyObject *method(METHOD_ARGUMENTS);
 #define METHOD(function)                                                                           \
     (PyCFunction)(void (*)(void))(function), METH_METHOD | METH_FASTCALL | METH_KEYWORDS
 
-method step_send, step_take, step_poll, step_wait, step_next;
+method step_send, step_empty, step_take, step_poll, step_wait, step_next;
 
 /* Call the Python method that does the whole step. */
 PyObject *fall_back(const struct state *state, enum step step, PyObject *object,
@@ -258,9 +302,17 @@ enum outcome { DONE, NOTHING, NOT_MINE, FAILED };
 int add_states(PyObject *module, struct state *state);
 int hold_words(struct words *words, PyObject *view, bool writable);
 void release_words(struct words *words);
-int add_borrow(PyObject *module, struct state *state);
+extern PyType_Spec borrow_spec, shared_array_spec;
 PyObject *new_borrow(const struct state *state, struct words *words, PyObject *slot, PyObject *free,
                      PyObject *mapping);
+
+/* -- send.c, sharedarray.c --------------------------------------------------------------------- */
+
+enum outcome enter(const struct state *state, struct sender *sender);
+bool leave(const struct state *state, struct sender *sender);
+PyObject *use_numpy(PyObject *module, PyObject *arguments);
+bool refers_to(const struct shared_array *shared, PyObject *array);
+bool freeze(const struct state *state, const struct shared_array *shared);
 
 /* -- ring.c ------------------------------------------------------------------------------------ */
 
@@ -291,7 +343,7 @@ int ring_bell(int descriptor);
 /* -- pool.c, arrow.c, metadata.c, clock.c ------------------------------------------------------- */
 
 enum outcome take_sample(const struct state *state, PyObject *pool, uint64_t size,
-                         struct sample **found, char **address);
+                         struct sample **found, struct mapping **mapping);
 int sample_sent(const struct state *state, struct pool *pool, struct sample *sample,
                 PyObject *marks);
 
@@ -300,7 +352,7 @@ struct encoded {
     uint8_t code;
     uint64_t length, size;
     const char *values;
-    PyObject *shared; /* the SharedArray that the values lie in, or NULL */
+    struct shared_array *shared; /* that the values lie in, or NULL */
     void (*release)(struct encoded *);
     struct arrow_array {
         int64_t length, null_count, offset, n_buffers, n_children;

@@ -28,123 +28,168 @@ static int is_reachable(const struct state *state, const struct sample *sample)
     return 0;
 }
 
-/* Return where the memory of a sample lies, NULL if it does not lie in its segment. */
-static char *address_of(const struct state *state, const struct sample *sample, PyObject *segment)
+/* Return the mapping that a sample can be written in, or NULL. Its segment holds it. */
+static struct mapping *mapping_of(const struct state *state, const struct sample *sample)
 {
-    PyObject *mapping = PyObject_GetAttr(segment, state->names.mapping);
-    char *address = NULL;
-    if (is(state, mapping, MAPPING)) {
-        struct words *words = &((struct mapping *)mapping)->words;
-        uint64_t length = words->count * WORD, size = UINT64_C(1) << sample->order;
-        if (words->at != NULL && !words->held.readonly && size <= length &&
-            sample->offset <= length - size)
-            address = (char *)words->at + sample->offset;
-    }
+    PyObject *mapping = PyObject_GetAttr(sample->segment, state->names.mapping);
+    Py_XDECREF(mapping);
     if (mapping == NULL)
         PyErr_Clear();
-    /* The segment still holds it. */
-    Py_XDECREF(mapping);
-    return address;
+    if (!is(state, mapping, MAPPING))
+        return NULL;
+    const struct words *words = &((struct mapping *)mapping)->words;
+    uint64_t length = words->count * WORD, size = UINT64_C(1) << sample->order;
+    bool lies_there = words->at != NULL && !words->held.readonly && size <= length &&
+                      sample->offset <= length - size;
+    return lies_there ? (struct mapping *)mapping : NULL;
 }
 
-static PyObject *line_of(PyObject *by_order, PyObject *order)
+static PyObject *list_of(PyObject *by_order, int order)
 {
-    return by_order == NULL || !PyDict_Check(by_order) ? NULL : PyDict_GetItem(by_order, order);
+    PyObject *number = PyLong_FromLong(order), *found = NULL;
+    if (number != NULL && by_order != NULL && PyDict_Check(by_order))
+        found = PyDict_GetItem(by_order, number);
+    Py_XDECREF(number);
+    return found != NULL && PyList_Check(found) ? found : NULL;
+}
+
+/* Take an item out of a list, where it is at a place. */
+static PyObject *take_out(PyObject *list, Py_ssize_t at)
+{
+    PyObject *item = Py_NewRef(PyList_GetItem(list, at));
+    if (PyList_SetSlice(list, at, at + 1, NULL) < 0)
+        Py_CLEAR(item);
+    return item;
+}
+
+/* See `Pool._collect_returned`. */
+static enum outcome collect_returned(const struct state *state, struct pool *pool)
+{
+    if (pool->returned == NULL || !PyList_Check(pool->returned))
+        return NOT_MINE;
+    for (Py_ssize_t count; (count = PyList_Size(pool->returned)) > 0;) {
+        struct sample *sample = (struct sample *)PyList_GetItem(pool->returned, count - 1);
+        if (!is(state, (PyObject *)sample, SAMPLE) || sample->marks == NULL ||
+            !PyList_Check(sample->marks))
+            return NOT_MINE;
+        PyObject *marks = PyList_New(0);
+        if (marks == NULL || take_out(pool->returned, count - 1) == NULL) {
+            Py_XDECREF(marks);
+            return FAILED;
+        }
+        int failed = 0;
+        if (--sample->held == 0) {
+            PyObject *pushed = sample->marks;
+            sample->marks = Py_NewRef(marks);
+            failed = sample_sent(state, pool, sample, pushed);
+            Py_DECREF(pushed);
+        }
+        Py_DECREF(marks);
+        Py_DECREF(sample);
+        if (failed)
+            return FAILED;
+    }
+    return DONE;
 }
 
 /* Tell whether Python has to look ahead: few samples are free, and the oldest is in use. */
 static bool is_scarce(const struct state *state, PyObject *free, PyObject *flying)
 {
-    Py_ssize_t count = PyObject_Size(flying);
-    Py_ssize_t few = count / 8 > 2 ? count / 8 : 2;
+    Py_ssize_t count = PyList_Size(flying);
+    Py_ssize_t few = count / 8 > MIN_FREE ? count / 8 : MIN_FREE;
     if (count <= 0 || PyList_Size(free) > few)
         return false;
-    PyObject *oldest = PySequence_GetItem(flying, 0);
-    bool scarce = is(state, oldest, SAMPLE) && is_reachable(state, (struct sample *)oldest) != 0;
-    Py_XDECREF(oldest);
-    return scarce;
+    PyObject *oldest = PyList_GetItem(flying, 0);
+    return is(state, oldest, SAMPLE) && is_reachable(state, (struct sample *)oldest) != 0;
 }
 
-/* Take a sample of at least `size` bytes that nobody else can reach; see `Pool.take`. */
-enum outcome take_sample(const struct state *state, PyObject *object, uint64_t size,
-                         struct sample **found, char **address)
+/* Tell whether the sample at a place of a list can be written to: DONE, NOTHING if a subscriber may
+   reach it. */
+static enum outcome look_at(const struct state *state, PyObject *list, Py_ssize_t at, int order,
+                            struct mapping **mapping)
 {
-    if (!is(state, object, POOL))
+    struct sample *sample = (struct sample *)PyList_GetItem(list, at);
+    if (!is(state, (PyObject *)sample, SAMPLE) || sample->segment == NULL || sample->order != order)
+        return NOT_MINE;
+    int reachable = is_reachable(state, sample);
+    if (reachable != 0)
+        return reachable < 0 ? NOT_MINE : NOTHING;
+    *mapping = mapping_of(state, sample);
+    return *mapping == NULL ? NOT_MINE : DONE;
+}
+
+/* Find a sample that no subscriber can reach; see `Pool._reuse`. Of those that were not sent lately,
+   only the oldest is looked at. */
+static enum outcome reuse(const struct state *state, PyObject *free, PyObject *flying, int order,
+                          PyObject **list, Py_ssize_t *place, struct mapping **mapping)
+{
+    Py_ssize_t count = PyList_Size(flying), left = PyList_Size(free);
+    enum outcome outcome = NOTHING;
+    *list = flying;
+    for (*place = count - 1; *place >= 0 && *place >= count - RECENT; --*place)
+        if ((outcome = look_at(state, flying, *place, order, mapping)) != NOTHING)
+            return outcome;
+    *list = left > 0 ? free : flying;
+    *place = left > 0 ? left - 1 : 0;
+    if (left > 0 || count > RECENT)
+        outcome = look_at(state, *list, *place, order, mapping);
+    return outcome == NOTHING ? NOT_MINE : outcome;
+}
+
+/* Take a sample of at least `size` bytes that no subscriber can reach, and the mapping it lies in,
+   which its segment holds; see `Pool.take`. */
+enum outcome take_sample(const struct state *state, PyObject *object, uint64_t size,
+                         struct sample **found, struct mapping **mapping)
+{
+    if (!is(state, object, POOL) || size > INT64_MAX)
         return NOT_MINE;
     struct pool *pool = (struct pool *)object;
-    if (pool->returned == NULL || PyObject_Size(pool->returned) != 0 || pool->arrived == NULL ||
-        PyObject_Size(pool->arrived) != 0 || size > INT64_MAX) {
+    enum outcome outcome = collect_returned(state, pool);
+    if (outcome != DONE)
+        return outcome;
+    if (pool->arrived == NULL || PyObject_Size(pool->arrived) != 0) {
         PyErr_Clear();
         return NOT_MINE;
     }
     int order = SMALLEST;
     while (order < 62 && UINT64_C(1) << order < size)
         order++;
-    PyObject *number = PyLong_FromLong(order);
-    if (number == NULL)
-        return FAILED;
-    PyObject *free = line_of(pool->free, number), *flying = line_of(pool->flying, number);
-    if (free == NULL || flying == NULL || !PyList_Check(free)) {
-        Py_DECREF(number);
+    PyObject *free = list_of(pool->free, order), *flying = list_of(pool->flying, order), *list;
+    Py_ssize_t place;
+    if (free == NULL || flying == NULL ||
+        reuse(state, free, flying, order, &list, &place, mapping) == NOT_MINE)
         return NOT_MINE;
-    }
-    Py_ssize_t count = PyList_Size(free);
-    /* Samples nearly always come back in the order in which they went. */
-    PyObject *first = count > 0 ? Py_NewRef(PyList_GetItem(free, count - 1))
-                                : PySequence_GetItem(flying, 0);
-    if (first == NULL) {
-        PyErr_Clear();
-        Py_DECREF(number);
-        return NOT_MINE;
-    }
-    struct sample *sample = (struct sample *)first;
-    enum outcome outcome = NOT_MINE;
-    if (is(state, first, SAMPLE) && sample->segment != NULL && sample->order == order &&
-        (count > 0 || is_reachable(state, sample) == 0) &&
-        (*address = address_of(state, sample, sample->segment)) != NULL) {
-        outcome = FAILED;
-        PyObject *marks = PyList_New(0), *gone = NULL;
-        if (marks != NULL && count > 0)
-            gone = PyList_SetSlice(free, count - 1, count, NULL) < 0 ? NULL : Py_NewRef(Py_None);
-        else if (marks != NULL)
-            gone = PyObject_CallMethodObjArgs(flying, state->names.popleft, NULL);
-        if (gone != NULL) {
-            put_in_place(&sample->marks, marks);
-            marks = NULL;
-            Py_DECREF(gone);
-            if (PyObject_SetAttr(sample->segment, state->names.idle, Py_False) == 0 &&
-                (!is_scarce(state, free, flying) ||
-                 call(object, state->names._look_ahead, number)))
-                outcome = DONE;
-        }
+    PyObject *marks = PyList_New(0);
+    struct sample *sample = marks == NULL ? NULL : (struct sample *)take_out(list, place);
+    if (sample == NULL) {
         Py_XDECREF(marks);
+        return FAILED;
     }
-    Py_DECREF(number);
-    if (outcome == DONE)
-        *found = sample;
-    else
-        Py_DECREF(first);
-    return outcome;
+    put_in_place(&sample->marks, marks);
+    PyObject *number = PyLong_FromLong(order);
+    if (number == NULL || PyObject_SetAttr(sample->segment, state->names.idle, Py_False) < 0 ||
+        (is_scarce(state, free, flying) && !call(object, state->names._look_ahead, number)))
+        Py_CLEAR(sample);
+    Py_XDECREF(number);
+    *found = sample;
+    return sample == NULL ? FAILED : DONE;
 }
 
 /* Record that a sample was pushed; see `Pool.sent`. */
 int sample_sent(const struct state *state, struct pool *pool, struct sample *sample,
                 PyObject *marks)
 {
-    PyObject *done = NULL;
-    if (sample->held || PyList_Size(marks) == 0) {
-        done = PyObject_CallMethodObjArgs((PyObject *)pool, state->names.sent, (PyObject *)sample,
-                                          marks, NULL);
-    } else {
-        put_in_place(&sample->marks, Py_NewRef(marks));
-        PyObject *order = PyLong_FromLong(sample->order);
-        PyObject *flying = order == NULL ? NULL : line_of(pool->flying, order);
-        Py_XDECREF(order);
-        if (flying != NULL)
-            done = PyObject_CallMethodObjArgs(flying, state->names.append, (PyObject *)sample, NULL);
-        else if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_KeyError, "the pool has no samples of this size");
+    bool pushed = PyList_Size(marks) > 0;
+    PyObject *list = list_of(pushed ? pool->flying : pool->free, sample->order);
+    bool is_first = sample->marks != NULL && PyList_Check(sample->marks) &&
+                    PyList_Size(sample->marks) == 0;
+    if (list == NULL || (sample->held && !is_first)) {
+        PyObject *done = PyObject_CallMethodObjArgs((PyObject *)pool, state->names.sent,
+                                                    (PyObject *)sample, marks, NULL);
+        Py_XDECREF(done);
+        return done == NULL ? -1 : 0;
     }
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    if (pushed)
+        put_in_place(&sample->marks, Py_NewRef(marks));
+    return sample->held ? 0 : PyList_Append(list, (PyObject *)sample);
 }

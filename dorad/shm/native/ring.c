@@ -34,15 +34,20 @@ int ring_bell(int descriptor)
 
 /* -- the producer's end ------------------------------------------------------------------------ */
 
-/* Tell whether the ring lies in its mapping, and nothing but the ring's protocol is asked for. */
+/* Tell whether a ring lies in its mapping. */
+static bool lies_in(const struct words *words, uint64_t base, uint64_t entries, uint64_t mask)
+{
+    size_t count = words->count;
+    uint64_t capacity = mask + 1;
+    return words->at != NULL && count >= RING_WORDS && base <= count - RING_WORDS &&
+           entries % sizeof(word) == 0 && capacity <= count && entries <= count * WORD &&
+           capacity * ENTRY_SIZE <= count * WORD - entries;
+}
+
+/* Tell whether nothing but the ring's own protocol is asked for. */
 bool is_usable(const struct outlet *outlet)
 {
-    size_t count = outlet->words.count;
-    uint64_t capacity = outlet->mask + 1;
-    return outlet->plain && outlet->words.at != NULL && count >= RING_WORDS &&
-           outlet->base <= count - RING_WORDS && outlet->entries % sizeof(word) == 0 &&
-           capacity <= count && outlet->entries <= count * WORD &&
-           capacity * ENTRY_SIZE <= count * WORD - outlet->entries;
+    return outlet->plain && lies_in(&outlet->words, outlet->base, outlet->entries, outlet->mask);
 }
 
 /* Tell whether a consumer that reads has no room for one more. */
@@ -96,16 +101,6 @@ bool is_done_with(const struct outlet *outlet, uint64_t index, uint64_t key)
 }
 
 /* -- the consumer's end ------------------------------------------------------------------------ */
-
-static bool lies_in_mapping(const struct inlet *inlet)
-{
-    size_t count = inlet->words.count;
-    uint64_t capacity = inlet->mask + 1;
-    return inlet->words.at != NULL && count >= RING_WORDS && inlet->base <= count - RING_WORDS &&
-           inlet->entries % sizeof(word) == 0 && capacity <= count &&
-           inlet->entries <= count * WORD &&
-           capacity * ENTRY_SIZE <= count * WORD - inlet->entries;
-}
 
 /* Copy words of the ring out. A producer that laps us may be writing them: `take` finds that out. */
 static void copy_out(void *into, const word *from, size_t words)
@@ -249,7 +244,7 @@ enum outcome take(const struct state *state, struct inlet *inlet, struct taken *
 {
     struct words *words = &inlet->words;
     taken->borrow = NULL;
-    if (!inlet->plain || !lies_in_mapping(inlet))
+    if (!inlet->plain || !lies_in(words, inlet->base, inlet->entries, inlet->mask))
         return NOT_MINE;
     for (int lap = 0; lap < MAX_LAPS; lap++) {
         /* Acquire: the entry comes after. Pairs with the release in `push`. */

@@ -70,15 +70,16 @@ static enum outcome find_sample(const struct state *state, const struct sender *
                                 char **address)
 {
     *address = NULL;
-    if (encoded->shared == NULL)
-        return take_sample(state, sender->pool, encoded->size, sample, address);
-    PyObject *found = PyObject_GetAttr(encoded->shared, state->names.sample);
-    if (found == NULL || !is(state, found, SAMPLE) || !is(state, sender->pool, POOL)) {
-        PyErr_Clear();
-        Py_XDECREF(found);
-        return NOT_MINE;
+    if (encoded->shared == NULL) {
+        struct mapping *mapping;
+        enum outcome outcome = take_sample(state, sender->pool, encoded->size, sample, &mapping);
+        if (outcome == DONE)
+            *address = (char *)mapping->words.at + (*sample)->offset;
+        return outcome;
     }
-    *sample = (struct sample *)found;
+    if (!is(state, encoded->shared->sample, SAMPLE) || !is(state, sender->pool, POOL))
+        return NOT_MINE;
+    *sample = (struct sample *)Py_NewRef(encoded->shared->sample);
     return DONE;
 }
 
@@ -88,7 +89,9 @@ static PyObject *marks_of(PyObject *outlets)
     PyObject *marks = PyList_New(PyTuple_Size(outlets));
     for (Py_ssize_t at = 0; marks != NULL && at < PyTuple_Size(outlets); at++) {
         PyObject *outlet = outlet_at(outlets, at);
-        PyObject *mark = Py_BuildValue("OK", outlet, ((struct outlet *)outlet)->head);
+        PyObject *index = PyLong_FromUnsignedLongLong(((struct outlet *)outlet)->head);
+        PyObject *mark = index == NULL ? NULL : PyTuple_Pack(2, outlet, index);
+        Py_XDECREF(index);
         if (mark == NULL || PyList_SetItem(marks, at, mark) < 0)
             Py_CLEAR(marks);
     }
@@ -173,13 +176,28 @@ static bool finish(const struct state *state, struct sender *sender, const struc
         if (!done)
             return false;
     }
-    return message->encoded.shared == NULL ||
-           call(message->encoded.shared, state->names.freeze, NULL);
+    return message->encoded.shared == NULL || freeze(state, message->encoded.shared);
+}
+
+/* Take the lock, and mark the sender as busy. If another thread has it, or the call that is
+   interrupted here: not mine. */
+enum outcome enter(const struct state *state, struct sender *sender)
+{
+    PyObject *locked = PyObject_CallMethodObjArgs(sender->lock, state->names.acquire, Py_False,
+                                                  NULL);
+    Py_XDECREF(locked);
+    if (locked != Py_True)
+        return locked == NULL ? FAILED : NOT_MINE;
+    if (sender->busy)
+        return call(sender->lock, state->names.release, NULL) ? NOT_MINE : FAILED;
+    sender->busy = true;
+    return DONE;
 }
 
 /* Give the lock back; send what signal handlers wanted to send meanwhile. Keeps an exception. */
-static bool leave(const struct state *state, struct sender *sender)
+bool leave(const struct state *state, struct sender *sender)
 {
+    sender->busy = false;
     PyObject *type, *failure, *trace;
     PyErr_Fetch(&type, &failure, &trace);
     bool done = call(sender->lock, state->names.release, NULL);
@@ -204,31 +222,20 @@ PyObject *step_send(METHOD_ARGUMENTS)
     if (size < 0)
         return fall_back(state, SEND, object, arguments, count, keywords);
     message.metadata_size = (size_t)size;
-    PyObject *locked = PyObject_CallMethodObjArgs(sender->lock, state->names.acquire, Py_False,
-                                                  NULL);
-    if (locked == NULL)
+    enum outcome outcome = enter(state, sender);
+    if (outcome == FAILED)
         return NULL;
-    Py_DECREF(locked);
-    if (locked == Py_False)
-        /* Another thread sends. */
+    if (outcome == NOT_MINE)
         return fall_back(state, SEND, object, arguments, count, keywords);
-    enum outcome outcome = NOT_MINE;
-    if (!sender->busy) {
-        sender->busy = true;
-        outcome = send(state, sender, arguments[0], arguments[1], &message);
-        if (outcome == DONE && !finish(state, sender, &message))
-            outcome = FAILED;
-        sender->busy = false;
-    }
+    outcome = send(state, sender, arguments[0], arguments[1], &message);
+    if (outcome == DONE && !finish(state, sender, &message))
+        outcome = FAILED;
     if (message.encoded.release != NULL)
         message.encoded.release(&message.encoded);
     Py_XDECREF(message.outlets);
-    if (outcome == NOT_MINE) {
-        if (!call(sender->lock, state->names.release, NULL))
-            return NULL;
-        return fall_back(state, SEND, object, arguments, count, keywords);
-    }
     if (!leave(state, sender))
         return NULL;
+    if (outcome == NOT_MINE)
+        return fall_back(state, SEND, object, arguments, count, keywords);
     Py_RETURN_NONE;
 }

@@ -106,62 +106,20 @@ static int set_mail(PyObject *self, PyObject *value, void *offset)
 
 /* -- creation and end -------------------------------------------------------------------------- */
 
-static int visit_objects(PyObject **first, PyObject **last, visitproc visit, void *arg)
-{
-    for (PyObject **each = first; each <= last; each++)
-        Py_VISIT(*each);
-    return 0;
-}
+#define WORDS_OF(name) release_words(&((struct name *)self)->words)
 
-static int clear_objects(PyObject **first, PyObject **last)
-{
-    for (PyObject **each = first; each <= last; each++)
-        Py_CLEAR(*each);
-    return 0;
-}
-
-static void free_object(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    release(self);
-    Py_DECREF(type);
-}
-
-/* The functions of a type whose objects are the fields from `first` to `last`. */
-#define LIFE(name, first, last, at_end)                                                            \
-    static int name##_traverse(PyObject *self, visitproc visit, void *arg)                         \
-    {                                                                                              \
-        struct name *own = (struct name *)self;                                                    \
-        Py_VISIT(Py_TYPE(self));                                                                   \
-        return visit_objects(&own->first, &own->last, visit, arg);                                 \
-    }                                                                                              \
-    static int name##_clear(PyObject *self)                                                        \
-    {                                                                                              \
-        struct name *own = (struct name *)self;                                                    \
-        return clear_objects(&own->first, &own->last);                                             \
-    }                                                                                              \
-    static void name##_dealloc(PyObject *self)                                                     \
-    {                                                                                              \
-        PyObject_GC_UnTrack(self);                                                                 \
-        name##_clear(self);                                                                        \
-        at_end;                                                                                    \
-        free_object(self);                                                                         \
-    }
-#define RELEASE(name) release_words(&((struct name *)self)->words)
-
-LIFE(mapping, memory, memory, RELEASE(mapping))
-LIFE(peer, mapping, mapping, RELEASE(peer))
-LIFE(outlet, peer, hazards, RELEASE(outlet))
-LIFE(inlet, memory, latency_words, RELEASE(inlet))
+LIFE(mapping, memory, memory, WORDS_OF(mapping))
+LIFE(peer, mapping, mapping, WORDS_OF(peer))
+LIFE(outlet, peer, hazards, WORDS_OF(outlet))
+LIFE(inlet, memory, latency_words, WORDS_OF(inlet))
 LIFE(sample, segment, marks, (void)0)
-LIFE(pool, free, arrived, (void)0)
+LIFE(pool, free, returned, (void)0)
 LIFE(clock, on_refused, on_refused, (void)0)
 LIFE(connection, outlets, outlets, (void)0)
-LIFE(shared_arrays, by_id, by_address, (void)0)
-LIFE(sender, connection, encode, RELEASE(sender))
+LIFE(shared_arrays, known, known, (void)0)
+LIFE(sender, connection, encode, WORDS_OF(sender))
 LIFE(ring_input, id, build, (void)0)
-LIFE(inputs, connection, spin, RELEASE(inputs))
+LIFE(inputs, connection, spin, WORDS_OF(inputs))
 LIFE(receiver, inputs, poll, (void)0)
 
 static void spin_dealloc(PyObject *self)
@@ -273,7 +231,7 @@ static PyMemberDef sample_members[] = {
 static PyMemberDef pool_members[] = {
     OBJECT(pool, free, "_free"),
     OBJECT(pool, flying, "_flying"),
-    OBJECT(pool, returned, "_returned"),
+    OBJECT(pool, returned, "returned"),
     OBJECT(pool, arrived, "_arrived"),
     END,
 };
@@ -302,8 +260,7 @@ static PyMemberDef connection_members[] = {
 static PyGetSetDef connection_getset[] = {MAIL(connection, mail, "mail"), NO_MORE};
 
 static PyMemberDef shared_arrays_members[] = {
-    OBJECT(shared_arrays, by_id, "_by_id"),
-    OBJECT(shared_arrays, by_address, "_by_address"),
+    OBJECT(shared_arrays, known, "_known"),
     END,
 };
 
@@ -322,6 +279,7 @@ static PyMemberDef sender_members[] = {
 static PyGetSetDef sender_getset[] = {WORDS(sender, "_words"), NO_MORE};
 static PyMethodDef sender_methods[] = {
     {"send", METHOD(step_send), "Send `data` on a declared output; see Sender.send."},
+    {"empty", METHOD(step_empty), "Return an array in shared memory; see Sender.empty."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -424,7 +382,10 @@ static PyType_Spec specs[KINDS] = {
 int add_states(PyObject *module, struct state *state)
 {
     for (int kind = 0; kind < KINDS; kind++) {
-        PyObject *type = PyType_FromModuleAndSpec(module, &specs[kind], NULL);
+        PyType_Spec *spec = kind == BORROW         ? &borrow_spec
+                            : kind == SHARED_ARRAY ? &shared_array_spec
+                                                   : &specs[kind];
+        PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
         state->types[kind] = (PyTypeObject *)type;
         if (type == NULL || PyModule_AddType(module, (PyTypeObject *)type) < 0)
             return -1;

@@ -121,7 +121,7 @@ static bool watch(const struct state *state, const struct inputs *inputs, struct
 static bool has_moved(const struct watched *watched)
 {
     for (int at = 0; at < watched->count; at++)
-        /* Relaxed: whoever takes the message loads HEAD again, with acquire. */
+        /* Relaxed: the thread that takes the message loads HEAD again, with acquire. */
         if (atomic_load_explicit(watched->words[at].at, memory_order_relaxed) !=
             watched->words[at].seen)
             return true;

@@ -1,13 +1,13 @@
-"""Node: receives COUNT messages and prints when they were sent and received, in ns."""
+"""Node: receives up to COUNT messages; writes when they were sent and received, in ns, to FILE."""
 
 import sys
 import time
+from pathlib import Path
 
 from dora import Node
 
 count = int(sys.argv[1])
 node = Node()
-print("ready", flush=True)
 times = []
 while len(times) < count:
     event = node.next()
@@ -16,5 +16,4 @@ while len(times) < count:
     if event["type"] == "INPUT":
         now = time.monotonic_ns()
         times.append((event["value"].to_numpy()[:8].view("int64")[0], now))
-for sent, received in times:
-    print(sent, received)
+Path(sys.argv[2]).write_text("".join(f"{sent} {received}\n" for sent, received in times))

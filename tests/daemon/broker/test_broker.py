@@ -15,8 +15,8 @@ from dorad.dataflow.model import Input, NodeKind, NodeOutput, NodeSpec, QueuePol
 from dorad.node.protocol import MAX_PACKET, VERSION
 from dorad.shm import create
 from tests.daemon.clients import Client, EventRecorder, Stage, four_nodes, pair, stage, start
-from tests.daemon.fakes import until
 from tests.daemon.flows import dataflow, node
+from tests.harness.waiting import until
 
 HELLO = {"t": "hello", "node": "c", "dynamic": False, "pid": 1, "version": VERSION}
 

@@ -11,8 +11,9 @@ from dorad.dataflow.model import Input, LogSource, NodeOutput
 from dorad.dataflow.settings import Logging
 from dorad.shm.arrow import decode
 from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
-from tests.daemon.clients import Program, stage, until
+from tests.daemon.clients import Program, stage
 from tests.daemon.flows import dataflow, node
+from tests.harness.waiting import until
 
 LENGTHS = """
 import sys

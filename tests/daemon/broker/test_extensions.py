@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from dorad.daemon.broker.extensions import Extensions
 from dorad.node.payload import pack, unpack
 from dorad.node.protocol import Packet, ProtocolError
+from tests.harness.process import open_descriptors
 
 Answer = tuple[str, str, dict[str, Any], bytes | None]
 
@@ -25,10 +25,6 @@ class BrokerState:
         self, node_id: str, kind: str, fields: dict[str, Any], fds: tuple[int, ...] = ()
     ) -> None:
         self.sent.append((node_id, kind, fields, unpack(fds[0], 1 << 20) if fds else None))
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def ask(

@@ -11,8 +11,9 @@ import pytest
 
 from dorad.dataflow.model import Dataflow, Input, NodeKind, NodeOutput, NodeSpec, Timer
 from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
-from tests.daemon.clients import Program, Stage, stage, until
+from tests.daemon.clients import Program, Stage, stage
 from tests.daemon.flows import dataflow, node
+from tests.harness.waiting import until
 
 RELAY = """
 import time

@@ -16,8 +16,9 @@ from dorad.dataflow.model import Input, LogSource, NodeOutput, QueuePolicy, Time
 from dorad.shm import layout
 from dorad.shm.layout import ENTRY
 from dorad.shm.ring import counters
-from tests.daemon.clients import Program, stage, until
+from tests.daemon.clients import Program, stage
 from tests.daemon.flows import dataflow, node
+from tests.harness.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,7 +106,7 @@ def test_counters_of_a_constantly_changing_ring_can_be_read() -> None:
             return self.looks
 
     moving = Moving()
-    counters(moving, 0)  # type: ignore[arg-type]
+    counters(moving, 0)
     assert moving.looks < 10_000
 
 

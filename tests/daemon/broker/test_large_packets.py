@@ -8,8 +8,8 @@ import sys
 from dorad.node import protocol
 from dorad.node.connection import DaemonConnection
 from tests.daemon.clients import stage
-from tests.daemon.fakes import until
 from tests.daemon.flows import dataflow, node
+from tests.harness.waiting import until
 
 LONG = 240
 CONSUMERS = 60

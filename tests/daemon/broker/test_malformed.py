@@ -9,7 +9,6 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,7 +20,8 @@ from dorad.node.connection import DaemonConnection
 from dorad.node.payload import pack
 from dorad.node.protocol import MAX_PACKET
 from tests.daemon.clients import Client, pair, stage
-from tests.daemon.fakes import until
+from tests.harness.process import open_descriptors
+from tests.harness.waiting import until
 
 SEED = 20240229
 ROUNDS = 1500
@@ -248,10 +248,6 @@ async def test_connections_without_a_hello_are_bounded_and_keep_no_node_out() ->
         assert held < 2 * MAX_UNIDENTIFIED
         for each in silent:
             each.close()
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def is_closed(client: Client) -> bool:

@@ -31,4 +31,4 @@ def test_an_observer_is_shown_no_env_of_a_node() -> None:
 
 def test_the_file_itself_is_unchanged() -> None:
     descriptor_for("c", FILE)
-    assert FILE["nodes"][0]["env"] == {"TOKEN": "secret of a"}  # type: ignore[index]
+    assert FILE["nodes"][0]["env"] == {"TOKEN": "secret of a"}

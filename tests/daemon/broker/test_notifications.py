@@ -13,8 +13,9 @@ from dorad.daemon.broker.notifications import Conditions
 from dorad.daemon.broker.stats import Vitals
 from dorad.node.protocol import ProtocolError
 from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
-from tests.daemon.clients import Client, Program, Stage, four_nodes, stage, until
+from tests.daemon.clients import Client, Program, Stage, four_nodes, stage
 from tests.daemon.flows import dataflow, node
+from tests.harness.waiting import until
 
 CONFIG = """
 import json, sys

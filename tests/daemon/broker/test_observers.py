@@ -8,8 +8,9 @@ import pytest
 
 from dorad.dataflow.model import Input, LogSource, NodeOutput, QueuePolicy
 from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
-from tests.daemon.clients import Program, Stage, stage, until
+from tests.daemon.clients import Program, Stage, stage
 from tests.daemon.flows import dataflow, node
+from tests.harness.waiting import until
 
 PUBLISHER = """
 import sys

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from dorad.daemon.broker.segments import MAX_SEGMENTS
 from dorad.shm import create
 from tests.daemon.clients import Client, Stage, pair, stage
 from tests.daemon.flows import dataflow, node
+from tests.harness.process import open_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ async def grow(client: Client, size: int = PAGE) -> dict[str, Any]:
 
 @pytest.mark.timeout(120)
 async def test_6000_requests_are_refused_past_a_limit_and_the_others_continue(on: Stage) -> None:
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only their number
+    before = open_descriptors()
     async with pair(on):
         with on.client() as client:
             await client.attach("c")
@@ -45,7 +45,7 @@ async def test_6000_requests_are_refused_past_a_limit_and_the_others_continue(on
             assert kinds == {"grown": MAX_SEGMENTS, "full": TIMES - MAX_SEGMENTS}
             assert f"{MAX_SEGMENTS} segments" in (await grow(client))["error"]
             # One descriptor a segment; the other nodes have a few of their own.
-            assert len(os.listdir("/proc/self/fd")) < before + MAX_SEGMENTS + 200  # noqa: PTH208
+            assert open_descriptors() < before + MAX_SEGMENTS + 200
             await on.makes_progress()
             client.send_packet("retire", segment=answers[0]["segment"])
             assert (await grow(client))["t"] == "grown"

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from dorad.dataflow.model import Dataflow, Input, NodeOutput, NodeSpec, QueuePolicy, Timer
-from tests.daemon.clients import Program, Stage, stage, until
+from tests.daemon.clients import Program, Stage, stage
 from tests.daemon.flows import dataflow, node
+from tests.harness.waiting import until
 
 COUNTER = """
 import pyarrow as pa

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dorad.daemon.measuring import measure
 from dorad.daemon.measuring.measure import Measure
 from dorad.daemon.measuring.network import NetworkWatch
-from tests.daemon.fakes import until
+from tests.harness.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ async def test_measuring_continues_when_files_can_be_opened_again(
     monkeypatch.setattr(measure, "EVERY_S", 0.01)
     warnings: list[str] = []
     watch = NetworkWatch(lambda *_: None)
-    measuring = Measure(NoDataflows(), watch, warnings.append)  # type: ignore[arg-type]
+    measuring = Measure(NoDataflows(), watch, warnings.append)
     with no_descriptor_left():
         task = asyncio.create_task(measuring.run())
         await until(lambda: warnings)

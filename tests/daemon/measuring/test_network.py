@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dorad.control.eventbus import EventBus
 from dorad.control.messages import Interface, Network
-from dorad.daemon.eventbus import EventBus
 from dorad.daemon.measuring.ifrates import Counts, InterfaceMeter, read
 from dorad.daemon.measuring.network import NetworkWatch, changes, compose, query
 from tests.harness.daemon import daemon
+from tests.harness.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -77,9 +78,8 @@ class Watched:
                 await self._heard.wait()
 
     async def known(self) -> Network:
-        async with asyncio.timeout(DEADLINE_S):
-            while self.watch.now is None:  # noqa: ASYNC110 - the first query is not reported
-                await asyncio.sleep(0.01)
+        await until(lambda: self.watch.now is not None)
+        assert self.watch.now is not None
         return self.watch.now
 
 

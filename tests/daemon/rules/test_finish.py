@@ -8,7 +8,7 @@ from tests.daemon.flows import chain, dataflow, node, open_of
 
 
 def flow(*nodes: object, exit_when_nodes_finish: bool = False) -> Flow:
-    return flow_of(dataflow(*nodes), exit_when_nodes_finish=exit_when_nodes_finish)  # type: ignore[arg-type]
+    return flow_of(dataflow(*nodes), exit_when_nodes_finish=exit_when_nodes_finish)
 
 
 def test_the_end_of_a_source_closes_the_inputs_it_fed() -> None:

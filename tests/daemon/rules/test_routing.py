@@ -28,7 +28,7 @@ def flow(text: str) -> Dataflow:
 
 def batch(node: str, *lines: str, stream: str = "stdout") -> Batch:
     raw = [line.encode() for line in lines]
-    records = [parse_line(line, node, stream, NOW) for line in raw]  # type: ignore[arg-type]
+    records = [parse_line(line, node, stream, NOW) for line in raw]
     return Batch(node, records, raw)
 
 

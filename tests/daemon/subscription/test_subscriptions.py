@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from dorad.launch.confine import CAP_DAC_READ_SEARCH
 from dorad.node.connection import DaemonConnection
 from tests.daemon.clients import DEADLINE_S, Stage, pair, stage
 from tests.daemon.flows import dataflow, node
+from tests.harness.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -133,9 +135,8 @@ async def test_a_slow_reader_does_not_make_the_sender_keep_its_messages() -> Non
         try:
             async with _received(Subscriptions(on.broker)) as stream:
                 await _next(stream)
-                async with asyncio.timeout(DEADLINE_S):
-                    while on.broker.stats.input_counters(".observer-1", "a/out").sent < 150:  # noqa: ASYNC110
-                        await asyncio.sleep(0.01)
+                counters = partial(on.broker.stats.input_counters, ".observer-1", "a/out")
+                await until(lambda: counters().sent >= 150)
                 held = psutil.Process(process.pid).memory_info().shared
                 header, _ = await _next(stream)
                 while not header.dropped:
@@ -175,9 +176,7 @@ async def test_a_cancelled_reader_leaves_nothing(on: Stage, subs: Subscriptions)
                 pass
 
     reading = asyncio.create_task(read())
-    async with asyncio.timeout(DEADLINE_S):
-        while not _processes():  # noqa: ASYNC110 - a process announces nothing
-            await asyncio.sleep(0.005)
+    await until(_processes)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
@@ -210,9 +209,8 @@ async def test_all_subscriptions_end_when_the_dataflow_is_abandoned(
         await _next(one)
         async with _received(subs) as other:
             joining = asyncio.create_task(_drain(other))
+            await until(lambda: len(_processes()) == 2)
             async with asyncio.timeout(DEADLINE_S):
-                while len(_processes()) < 2:  # noqa: ASYNC110 - a process announces nothing
-                    await asyncio.sleep(0.005)
                 await subs.close()
                 await _drain(one)
                 with suppress(ControlError):
@@ -349,18 +347,14 @@ class TestPublish:
         monkeypatch.setattr(publisher, "IDLE_S", 0.05)
         async with pair(on):
             await subs.publish(OUT, [("b", "x")], [[1]], {})
-            async with asyncio.timeout(DEADLINE_S):
-                while _processes():  # noqa: ASYNC110 - a process announces nothing
-                    await asyncio.sleep(0.01)
+            await until(lambda: not _processes())
 
     async def test_a_cancelled_request_leaves_no_process(
         self, on: Stage, subs: Subscriptions
     ) -> None:
         async with pair(on):
             asking = asyncio.create_task(subs.publish(OUT, [("b", "x")], [[1]], {}))
-            async with asyncio.timeout(DEADLINE_S):
-                while not _processes():  # noqa: ASYNC110 - a process announces nothing
-                    await asyncio.sleep(0.002)
+            await until(_processes)
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asking

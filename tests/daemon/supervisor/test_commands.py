@@ -10,8 +10,9 @@ import pytest
 from dorad.daemon.errors import CommandError
 from dorad.dataflow.model import Dataflow, NodeSpec
 from dorad.launch.model import Exit
-from tests.daemon.fakes import DEADLINE_S, Stage, running, until
+from tests.daemon.fakes import DEADLINE_S, Stage, running
 from tests.daemon.flows import chain, dataflow, node, restarted
+from tests.harness.waiting import until
 
 FINE, FAILED = Exit(code=0), Exit(code=1)
 TERMINATED = Exit(signal=signal.SIGTERM)

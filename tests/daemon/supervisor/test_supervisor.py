@@ -7,8 +7,9 @@ import pytest
 from dorad.daemon.rules.exits import Outcome
 from dorad.daemon.supervisor import supervisor as module
 from dorad.launch.model import Exit
-from tests.daemon.fakes import DEADLINE_S, Edge, FakeProcess, Stage, running, until
+from tests.daemon.fakes import DEADLINE_S, Edge, FakeProcess, Stage, running
 from tests.daemon.flows import chain, dataflow, node
+from tests.harness.waiting import until
 
 
 async def test_all_nodes_are_started_and_the_barrier_opens_with_the_last() -> None:
@@ -270,7 +271,7 @@ async def test_a_broken_start_cancels_everything() -> None:
 
     before = asyncio.all_tasks()
     with pytest.raises(ExceptionGroup, match="unhandled"):
-        await stage.supervisor.run(fail)  # type: ignore[arg-type]
+        await stage.supervisor.run(fail)
     assert asyncio.all_tasks() == before
 
 

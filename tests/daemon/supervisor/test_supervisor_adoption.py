@@ -8,8 +8,9 @@ import pytest
 
 from dorad.daemon.rules.exits import Outcome
 from dorad.launch.model import Exit
-from tests.daemon.fakes import FakeProcess, Stage, running, until
+from tests.daemon.fakes import FakeProcess, Stage, running
 from tests.daemon.flows import chain, dataflow, node, restarted
+from tests.harness.waiting import until
 
 FINE, FAILED = Exit(code=0), Exit(code=1)
 

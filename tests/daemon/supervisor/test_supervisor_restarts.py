@@ -8,8 +8,9 @@ from dorad.daemon.rules.exits import Outcome
 from dorad.daemon.supervisor import noderunner
 from dorad.daemon.supervisor import supervisor as module
 from dorad.launch.model import Exit, RefusedError, SpawnerExitedError
-from tests.daemon.fakes import DEADLINE_S, FakeProcess, Stage, running, until
+from tests.daemon.fakes import DEADLINE_S, FakeProcess, Stage, running
 from tests.daemon.flows import dataflow, node, restarted
+from tests.harness.waiting import until
 
 FAILED, FINE = Exit(code=1), Exit(code=0)
 

@@ -13,8 +13,9 @@ from dorad.daemon.supervisor.noderun import NodeRun
 from dorad.daemon.supervisor.state import SupervisorState
 from dorad.daemon.supervisor.watchdogs import ADOPTION_S, SAMPLE_S, Watchdogs, is_sigstopped
 from dorad.dataflow.model import NodeSpec
-from tests.daemon.fakes import DEADLINE_S, Edge, FakeBroker, FakeProcess, Vitals, until
+from tests.daemon.fakes import DEADLINE_S, Edge, FakeBroker, FakeProcess, Vitals
 from tests.daemon.flows import dataflow, node
+from tests.harness.waiting import until
 
 BUSY = Vitals(asleep=False)
 

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 from websockets.asyncio.client import connect
 from websockets.protocol import State
 
+from dorad.control.tls import client_context
+
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
@@ -58,17 +61,20 @@ class Process:
         return (self.folder / "token").read_text().strip()
 
     @property
-    def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/"
+    def tls(self) -> bool:
+        return (self.folder / "coordinator.pem").exists()
+
+    def url(self, path: str = "/") -> str:
+        return f"{'wss' if self.tls else 'ws'}://127.0.0.1:{self.port}{path}"
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         return self.process.wait(DEADLINE_S)
 
 
-def command(folder: Path, *more: str) -> list[str]:
+def command(folder: Path, *more: str, file: str = CLUSTER) -> list[str]:
     folder.mkdir(exist_ok=True)
-    (folder / "cluster.yml").write_text(CLUSTER)
+    (folder / "cluster.yml").write_text(file)
     return [
         *(sys.executable, "-m", "dorafleet.cli", "serve", str(folder / "cluster.yml")),
         *("--state", str(folder), "--port", "0", *more),
@@ -76,10 +82,13 @@ def command(folder: Path, *more: str) -> list[str]:
 
 
 @contextmanager
-def coordinator(folder: Path, *more: str, **env: str) -> Iterator[Process]:
+def coordinator(folder: Path, *more: str, file: str = CLUSTER, **env: str) -> Iterator[Process]:
     """Start a coordinator whose files are in a folder; kill it in the end if it still runs."""
     with subprocess.Popen(
-        command(folder, *more), stderr=subprocess.PIPE, text=True, env={**os.environ, **env}
+        command(folder, *more, file=file),
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **env},
     ) as process:
         try:
             yield Process(process, folder)
@@ -108,11 +117,17 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(process: Process, **headers: str) -> AsyncIterator[Any]:
-    """Open a WebSocket with the token, or with other headers."""
-    sent = headers or {"Authorization": f"Bearer {process.token}"}
+async def connected(
+    process: Process, tls: ssl.SSLContext | None = None, path: str = "/", **headers: str
+) -> AsyncIterator[Any]:
+    """Open a WebSocket with the token, or with other headers, or with a context for TLS."""
+    sent = headers or ({} if tls else {"Authorization": f"Bearer {process.token}"})
+    if tls is None and process.tls:
+        tls = client_context(process.folder / "authority.pem")
     async with asyncio.timeout(DEADLINE_S):
-        connection = await connect(process.url, additional_headers=sent, compression=None)
+        connection = await connect(
+            process.url(path), additional_headers=sent, compression=None, ssl=tls
+        )
         try:
             yield connection
         finally:
@@ -124,9 +139,11 @@ async def connected(process: Process, **headers: str) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def client(process: Process, name: str = "test 1") -> AsyncIterator[Client]:
+async def client(
+    process: Process, name: str = "test 1", *, tls: ssl.SSLContext | None = None, **headers: str
+) -> AsyncIterator[Client]:
     """Connect and shake hands."""
-    async with connected(process) as connection:
+    async with connected(process, tls, **headers) as connection:
         await connection.send(json.dumps({"hello": name, "protocol": 1}))
         welcome = json.loads(await connection.recv())
         assert welcome["welcome"].startswith("dorafleet ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,8 +13,8 @@ import apsw
 import pytest
 
 from dorad.control.errors import ControlError
+from dorad.control.loopback import check_listener
 from dorafleet.cli.main import run_command
-from dorafleet.coordinator.client import check_listener
 from tests.fleet.coordinator.running import DEADLINE_S, client, coordinator
 
 
@@ -109,7 +110,7 @@ def test_a_backup_is_restored_into_a_new_store_with_its_audit(running, tmp_path,
     asyncio.run(change(running, "a", "b"))
     _, out, _ = run(capsys, running, "audit", "verify")
     path = tmp_path / "fleet.backup"
-    assert run(capsys, running, "backup", str(path)) == (0, f"{path}: 5 entries\n", "")
+    assert run(capsys, running, "backup", str(path)) == (0, f"{path}: 6 entries\n", "")
     assert run_command(["restore", str(path), "--state", str(running.folder)]) == 1
     assert "another process uses" in capsys.readouterr().err
     status = asyncio.run(status_of(running))
@@ -119,7 +120,8 @@ def test_a_backup_is_restored_into_a_new_store_with_its_audit(running, tmp_path,
 
     folder = tmp_path / "new"
     assert run_command(["restore", str(path), "--state", str(folder)]) == 0
-    assert capsys.readouterr().out == f"{folder}/coordinator.db: 5 entries restored\n"
+    assert capsys.readouterr().out == f"{folder}/coordinator.db: 6 entries restored\n"
+    shutil.copytree(running.folder / "ca", folder / "ca")
     with coordinator(folder) as process:
         assert run(capsys, process, "audit", "verify")[1] == out
         later = asyncio.run(status_of(process))
@@ -145,14 +147,19 @@ def test_what_cannot_be_backed_up_or_restored_is_named(running, tmp_path, capsys
     assert "damaged cannot be restored" in capsys.readouterr().err
 
 
-def test_without_a_coordinator_the_command_says_how_to_start_one(running, tmp_path, capsys):
+def test_without_a_coordinator_the_command_says_how_to_start_one(running, capsys):
     running.end()
     code, _, err = run(capsys, running, "audit")
     assert code == 1
-    assert f"no coordinator at 127.0.0.1 port {running.port}: Connection refused" in err
-    assert "dorafleet serve" in err
-    assert run_command(["audit", "--state", str(tmp_path / "absent")]) == 1
-    assert "absent/token cannot be read" in capsys.readouterr().err
+    assert f"no coordinator is running at 127.0.0.1 port {running.port}" in err
+    assert "dorafleet up" in err
+
+
+def test_a_token_that_cannot_be_read_is_named(running, tmp_path, capsys):
+    running.folder = tmp_path / "absent"
+    code, _, err = run(capsys, running, "audit")
+    assert code == 1
+    assert "absent/token cannot be read" in err
 
 
 def test_a_wrong_token_is_refused_with_the_reason(running, capsys):
@@ -194,10 +201,10 @@ def test_the_token_is_not_sent_to_the_port_of_another_user(running, capsys):
 
 
 def test_a_port_that_nobody_listens_at_belongs_to_nobody(running):
-    check_listener(running.port, os.geteuid())
+    check_listener("127.0.0.1", running.port, os.geteuid())
     running.end()
     with pytest.raises(ControlError, match="belongs to nobody known"):
-        check_listener(running.port, os.geteuid())
+        check_listener("127.0.0.1", running.port, os.geteuid())
 
 
 def test_commands_import_nothing_they_do_not_need():

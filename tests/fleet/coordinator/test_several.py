@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import subprocess
 
 import pytest
 
+from dorafleet.ca.authority import open_authority
 from dorafleet.cli.main import run_command
 from tests.fleet.coordinator.running import DEADLINE_S, Process, client, command, coordinator
 from tests.fleet.store.etcdserver import Cluster
@@ -41,8 +43,9 @@ async def content(process):
         return (await one.call("desired.get"))["desired"]
 
 
-def waiting(folder, url):
-    """Start a coordinator that does not lead."""
+def waiting(folder, url, like):
+    """Start a coordinator that does not lead, with the authority of another one."""
+    shutil.copytree(like.folder / "ca", folder / "ca")
     process = subprocess.Popen(command(folder, "--etcd", url), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert "waiting to lead" in process.stderr.readline()
@@ -52,7 +55,7 @@ def waiting(folder, url):
 def test_the_second_takes_over_from_a_killed_one_with_all_that_was_acknowledged(tmp_path, url):
     names = [f"flow{number}" for number in range(20)]
     with coordinator(tmp_path / "one", "--etcd", url) as one:
-        with waiting(tmp_path / "two", url) as other:
+        with waiting(tmp_path / "two", url, one) as other:
             try:
                 changed, first = asyncio.run(change(one, *names))
                 one.end(signal.SIGKILL)
@@ -69,7 +72,7 @@ def test_the_second_takes_over_from_a_killed_one_with_all_that_was_acknowledged(
 
 def test_one_that_waits_ends_at_once(tmp_path, url):
     with coordinator(tmp_path / "one", "--etcd", url) as one:
-        with waiting(tmp_path / "two", url) as other:
+        with waiting(tmp_path / "two", url, one) as other:
             try:
                 other.send_signal(signal.SIGTERM)
                 assert other.wait(DEADLINE_S) == 0
@@ -80,7 +83,7 @@ def test_one_that_waits_ends_at_once(tmp_path, url):
 
 def test_one_that_was_replaced_while_it_was_stopped_changes_nothing_and_ends(tmp_path, url):
     with coordinator(tmp_path / "one", "--etcd", url) as one:
-        with waiting(tmp_path / "two", url) as other:
+        with waiting(tmp_path / "two", url, one) as other:
             try:
                 asyncio.run(change(one, "a"))
                 one.process.send_signal(signal.SIGSTOP)
@@ -104,15 +107,35 @@ def test_a_backup_moves_a_fleet_from_a_file_to_etcd(tmp_path, url, capsys):
         assert run_command(["backup", str(path), *port]) == 0
     restore = ["restore", str(path), "--etcd", url, "--state", str(tmp_path / "two")]
     assert run_command(restore) == 0
-    assert f"etcd at {url}: 5 entries restored" in capsys.readouterr().out
+    assert f"etcd at {url}: 6 entries restored" in capsys.readouterr().out
     assert run_command(restore) == 1
     assert "has content already" in capsys.readouterr().err
+    refused = subprocess.run(
+        command(tmp_path / "two", "--etcd", url), capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 1
+    assert "is missing: it has the authority of this fleet" in refused.stderr
+    shutil.copytree(tmp_path / "one/ca", tmp_path / "two/ca")
     with coordinator(tmp_path / "two", "--etcd", url) as two:
         after = asyncio.run(content(two))
         assert all(each["version"] > before[-1]["version"] for each in after)
         assert [each | {"version": 0} for each in after] == [
             each | {"version": 0} for each in before
         ]
+
+
+def test_one_with_another_authority_does_not_start_unless_it_shall_be_the_new_one(tmp_path):
+    folder = tmp_path / "state"
+    with coordinator(folder) as one:
+        assert one.end() == 0
+    (folder / "ca").rename(tmp_path / "old")
+    open_authority(folder / "ca")
+    done = subprocess.run(command(folder), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "which is not that of this fleet" in done.stderr
+    for options in (["--new-authority"], []):
+        with coordinator(folder, *options) as one:
+            assert one.end() == 0
 
 
 @pytest.mark.parametrize(

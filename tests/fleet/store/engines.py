@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from dorafleet.store.etcd import EtcdStore
 from dorafleet.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from dorafleet.store.model import Store
@@ -19,13 +18,6 @@ if TYPE_CHECKING:
 
 ENGINES = ("sqlite", "etcd")
 DEADLINE_S = 30.0
-
-
-async def until(holds: Callable[[], object]) -> None:
-    """Wait for something that announces nothing."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not holds():  # noqa: ASYNC110 - see above
-            await asyncio.sleep(0.01)
 
 
 class SqliteEngine:

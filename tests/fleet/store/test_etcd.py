@@ -12,8 +12,8 @@ from dorafleet.store import gateway
 from dorafleet.store.errors import Code, ConflictError, StoreError
 from dorafleet.store.etcd import EtcdStore
 from dorafleet.store.model import Transaction
-from tests.fleet.store.engines import until
 from tests.fleet.store.etcdserver import Cluster
+from tests.harness.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,8 @@ import pytest
 
 from dorafleet.store.errors import ConflictError, StoreError
 from dorafleet.store.model import LEADER, Transaction
-from tests.fleet.store.engines import opened, until
+from tests.fleet.store.engines import opened
+from tests.harness.waiting import until
 
 DEADLINE_S = 30.0
 LEASE_S = 2.0

@@ -19,7 +19,7 @@ def sender(sent: Sent, session_id: str = "s") -> StreamSender:
 
 def numbers(sent: Sent) -> list[tuple[int, int, bool, bool]]:
     keys = ("segment_id", "seq", "fin")
-    return [(*(m[key] for key in keys), m.get("flush", False)) for _, m in sent]  # type: ignore[misc]
+    return [(*(m[key] for key in keys), m.get("flush", False)) for _, m in sent]
 
 
 def test_chunks_are_numbered_in_their_segments() -> None:

@@ -1,0 +1,20 @@
+"""Count results, and report when some are missing or late."""
+
+import time
+
+from dora import Node
+
+LATE_S = 0.5
+
+received, missing, expected = 0, 0, None
+last = time.monotonic()
+for event in Node():
+    if event["type"] != "INPUT":
+        continue
+    now = time.monotonic()
+    number = event["metadata"]["number"]
+    gap = 0 if expected is None else number - expected
+    if now - last > LATE_S or gap:
+        print(f"at picture {number}: {now - last:.2f} s late, {gap} missing", flush=True)
+    received, missing, expected, last = received + 1, missing + gap, number + 1, now
+print(f"received {received} results, {missing} pictures are missing", flush=True)

@@ -1,0 +1,20 @@
+"""Delays between attempts: they double, and are drawn at random up to that."""
+
+from __future__ import annotations
+
+import random
+
+
+class Backoff:
+    """Full jitter: 1,000 robots that lose one coordinator do not come back at one time."""
+
+    def __init__(self, *, first: float = 0.2, longest: float = 5.0) -> None:
+        self._first = first
+        self._longest = longest
+        self._limit = first
+
+    def next(self) -> float:
+        """Return the seconds until the next attempt."""
+        delay = random.uniform(self._first / 4, self._limit)  # noqa: S311 - not a secret
+        self._limit = min(2 * self._limit, self._longest)
+        return delay

@@ -1,0 +1,220 @@
+"""What the agent does next for a share. Pure functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from dorad.agent.model import Begun, Ended, Final, Record, Run, digest_of
+from dorad.control.errors import ControlError
+from dorad.control.messages.agent import ShareState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.control.messages.agent import ShareRef, ShareSet, ShareStatus
+
+    Runs = Mapping[str, Run]
+    """What dorad knows, by uuid."""
+
+RETRIED = ("unavailable", "busy", "deadline", "cancelled", "too-slow", "internal")
+"""Codes of errors after which the same request may succeed later."""
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Start the share."""
+
+    hold: float | None
+    previous: float | None
+    """See `Begun`."""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """Make a running share what the order says."""
+
+
+class Open(msgspec.Struct, frozen=True):
+    """Open the start barrier."""
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Stop a run."""
+
+    uuid: str
+
+
+class Conclude(msgspec.Struct, frozen=True):
+    """Record that there is nothing left to do for the order."""
+
+    status: Final
+
+
+Action: TypeAlias = Start | Change | Open | Stop | Conclude
+
+
+def decide(record: Record, runs: Runs, boot: str) -> Action | None:
+    """Return what to do next; None if the share is what it shall be, or must be waited for.
+
+    `runs` are all that dorad knows, `boot` is the present boot id.
+    """
+    order, begun = record.order, record.begun
+    if record.ended is not None:
+        return None
+    uuid = order.content.uuid
+    if begun is not None and begun.uuid != uuid and (old := runs.get(begun.uuid)) and old.active:
+        return None if old.info.status == "stopping" else Stop(begun.uuid)
+    run = runs.get(uuid)
+    if run is not None and run.active:
+        return _steer(record, run)
+    if not order.enabled:
+        return Conclude("stopped")
+    hold = order.hold if record.boot == boot else None
+    if run is None:
+        return Start(hold, None)
+    if begun is None or not record.started or run.info.started_at == begun.previous:
+        return Start(hold, run.info.started_at)
+    if run.info.status == "failed" and begun.boot != boot:
+        # Failed because the machine went down, or just before that: this cannot be told apart.
+        return Start(hold, run.info.started_at)
+    return Conclude("finished" if run.info.status == "finished" else "failed")
+
+
+def _steer(record: Record, run: Run) -> Action | None:
+    """Return what to do for a run of the order's uuid that has not ended."""
+    order = record.order
+    if run.info.status == "stopping":
+        # A stop that waits for the nodes may be followed by one that does not.
+        return Stop(run.info.uuid) if order.force and not order.enabled else None
+    if not order.enabled:
+        return Stop(run.info.uuid)
+    if not record.followed:
+        return Change()
+    if run.ready and order.hold is None:
+        return Open()
+    return None
+
+
+def take_order(record: Record | None, order: ShareSet, boot: str) -> Record:
+    """Return the record after an order.
+
+    Raises:
+        ControlError: with code `conflict`: the order is older than that of the record.
+    """
+    if record is None:
+        return Record(order=order, boot=boot)
+    check_version(record, order.epoch, order.generation)
+    if not record.same_order(order):
+        return Record(order=order, boot=boot, begun=record.begun)
+    if record.order.hold is None:
+        # A barrier that is open stays open.
+        order = msgspec.structs.replace(order, hold=None)
+    return _renumber(record, order)
+
+
+def _renumber(record: Record, order: ShareSet) -> Record:
+    """Return the record with the same order, possibly from a coordinator with a new term."""
+    begun = record.begun
+    if begun is not None and record.started:
+        begun = msgspec.structs.replace(begun, version=(order.epoch, order.generation))
+    return msgspec.structs.replace(record, order=order, begun=begun)
+
+
+def check_version(record: Record, epoch: int, generation: int) -> None:
+    """Raise ControlError with code `conflict` if (epoch, generation) is older than the record's."""
+    if (epoch, generation) < record.version:
+        raise ControlError(
+            "conflict",
+            f"the share of {record.order.dataflow} here is of epoch {record.order.epoch}, "
+            f"generation {record.order.generation}; epoch {epoch}, generation {generation} is "
+            "older",
+        )
+
+
+def open_barrier(record: Record, ref: ShareRef) -> Record:
+    """Return the record once `share.open` has arrived. Raises as `take_order`.
+
+    Raises:
+        ControlError: with code `conflict`: it is not for the order of the record.
+    """
+    check_version(record, ref.epoch, ref.generation)
+    if ref.generation != record.order.generation:
+        raise ControlError(
+            "conflict",
+            f"the share of {ref.dataflow} here is of generation {record.order.generation}, "
+            f"not {ref.generation}",
+        )
+    return _renumber(record, msgspec.structs.replace(record.order, epoch=ref.epoch, hold=None))
+
+
+def begin(record: Record, boot: str, previous: float | None) -> Record:
+    """Return the record of an order that is carried out from now on."""
+    order = record.order
+    begun = Begun(order.content.uuid, record.version, digest_of(order), boot, previous)
+    return msgspec.structs.replace(record, begun=begun)
+
+
+def follow(record: Record, order: ShareSet, boot: str, trouble: str = "") -> Record:
+    """Return the record of a run that was changed to an order, or could not be: `trouble`.
+
+    A newer order may have arrived meanwhile.
+    """
+    asked = record if record.same_order(order) else Record(order=order, boot=boot)
+    begun = Begun(order.content.uuid, asked.version, digest_of(order), boot, trouble=trouble)
+    if record.begun is not None:
+        begun = msgspec.structs.replace(
+            begun, boot=record.begun.boot, previous=record.begun.previous
+        )
+    return msgspec.structs.replace(record, begun=begun)
+
+
+def conclude(record: Record, status: Final, now: float, reason: str, run: Run | None) -> Record:
+    """Return the record of an order for which nothing is left to do."""
+    outcome = None if run is None else run.state
+    ended = Ended(status, now, reason, outcome)
+    return msgspec.structs.replace(record, ended=ended)
+
+
+def state_of(
+    record: Record, runs: Runs, trouble: str, before: ShareState | None, now: float
+) -> ShareState:
+    """Return what to report of a share.
+
+    `trouble` is why it could not be carried out yet; `before` is what was reported last.
+    """
+    order, begun, ended = record.order, record.begun, record.ended
+    state = ShareState(
+        dataflow=order.dataflow,
+        uuid=order.content.uuid,
+        epoch=order.epoch,
+        generation=order.generation,
+        status="pending",
+        since=now,
+        reason=trouble,
+    )
+    if ended is not None:
+        state.status, state.since, state.reason = ended.status, ended.since, ended.reason
+        state.outcome = ended.outcome
+        return state
+    run = runs.get(order.content.uuid)
+    if begun is not None and begun.uuid != order.content.uuid and begun.uuid in runs:
+        run = runs[begun.uuid]
+    if run is not None and run.active:
+        state.status = _status(record, run)
+        state.uuid = run.info.uuid
+        if begun is not None and not record.followed and order.enabled:
+            state.epoch, state.generation = begun.version
+        state.links = {} if run.state is None else run.state.links
+        if begun is not None and begun.trouble and not trouble:
+            state.reason = begun.trouble
+    if before is not None and before.status == state.status:
+        state.since = before.since
+    return state
+
+
+def _status(record: Record, run: Run) -> ShareStatus:
+    if run.info.status == "stopping" or not record.order.enabled:
+        return "stopping"
+    if run.ready:
+        return "ready"
+    return "running" if run.info.status == "running" else "starting"

@@ -1,0 +1,258 @@
+"""Connects to the coordinator, and again whenever the connection ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidStatus,
+    WebSocketException,
+)
+
+from dorad import __version__
+from dorad.agent.backoff import Backoff
+from dorad.agent.model import Connected
+from dorad.control import codec
+from dorad.control.errors import ControlError
+from dorad.control.limits import MAX_REQUEST, Limits
+from dorad.control.messages import METHODS, Error
+from dorad.control.messages.agent import AGENT_METHODS
+from dorad.control.peer import Peer
+from dorad.control.session import ClientSession
+from dorad.control.tls import check_coordinator, client_context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from websockets.asyncio.client import ClientConnection
+
+    from dorad.agent.identity import Identity, IdentityStore
+    from dorad.agent.model import ConnectionState
+    from dorad.control.session import Handler, StreamHandler
+
+PATH = "/agent"
+IDENTITY_S = 2.0
+"""Seconds between two checks whether the identity has changed."""
+CONNECT_S = 10.0
+"""From the first packet to the end of the handshake."""
+PING_S = 5.0
+"""Seconds between two pings, and for the answer."""
+CHECK_S = 2.0
+"""Seconds for the answer to a ping after the network has changed."""
+REFUSED_S, LONG_REFUSED_S = 5.0, 60.0
+"""Maximum seconds until a coordinator that has refused this robot is tried again; they double."""
+
+LIMITS = Limits(calls=256, streams=256, hello=10.0)
+"""A coordinator passes on what all its clients ask for."""
+
+_log = logging.getLogger(__name__)
+_websockets_log = logging.getLogger("dorad.agent.websockets")
+# Below this level the library reports every connection that cannot be opened.
+_websockets_log.setLevel(logging.WARNING)
+
+
+class Dialer:
+    """Keeps one connection to one of the coordinators. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        identities: IdentityStore,
+        handlers: Mapping[str, Handler | StreamHandler],
+        on_change: Callable[[], None],
+    ) -> None:
+        """`handlers` answer the coordinator; `on_change` is called when the state changes."""
+        self._identities = identities
+        self._handlers = handlers
+        self._on_change = on_change
+        self._now = asyncio.Event()
+        self._connection: ClientConnection | None = None
+        self._check: asyncio.Task[None] | None = None
+        self._attached = False
+        self._address = ""
+        self._version = ""
+        """Of the identity that is in use."""
+        self.status = Connected("connecting", "", time.time())
+
+    async def run(self) -> ControlError:
+        """Connect, and answer the coordinator; return why this robot has no identity any more."""
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(self._follow_identity(), name="identity")
+            try:
+                return await self._dial()
+            finally:
+                following.cancel()
+
+    async def _dial(self) -> ControlError:
+        quick, slow = Backoff(), Backoff(first=REFUSED_S, longest=LONG_REFUSED_S)
+        while True:
+            self._version = self._identities.version
+            try:
+                identity = self._identities.load()
+            except ControlError as error:
+                return error
+            refused = False
+            for host, port in identity.coordinators:
+                refused = await self._try(identity, host, port) or refused
+                if self._attached:
+                    # The first coordinator in the list is the preferred one.
+                    quick, refused = Backoff(), False
+                    slow = Backoff(first=REFUSED_S, longest=LONG_REFUSED_S)
+                    break
+            self._now.clear()
+            try:
+                async with asyncio.timeout((slow if refused else quick).next()):
+                    await self._now.wait()
+                quick = Backoff()
+            except TimeoutError:
+                continue
+
+    async def _try(self, identity: Identity, host: str, port: int) -> bool:
+        """Answer one coordinator until the connection ends; return True if it refuses us."""
+        self._attached = False
+        self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            await self._connect(identity)
+        except ControlError as error:
+            refused = error.code not in ("unavailable", "deadline", "busy")
+            self._set("refused" if refused else "unreachable", str(error))
+            return refused
+        self._set("unreachable", "the connection was lost")
+        return False
+
+    async def _follow_identity(self) -> None:
+        """Connect again when the identity has changed: renewed, replaced or removed."""
+        while True:
+            await asyncio.sleep(IDENTITY_S)
+            if self._identities.version != self._version:
+                _log.info("the identity has changed: connecting again")
+                self._version = self._identities.version
+                self._now.set()
+                if self._connection is not None:
+                    await self._connection.close()
+
+    def attached(self) -> None:
+        """Take note that the coordinator has attached."""
+        self._attached = True
+        self._set("connected", "")
+
+    def network_changed(self) -> None:
+        """Connect at once, or see whether the connection still works."""
+        self._now.set()
+        if self._connection is not None and (self._check is None or self._check.done()):
+            self._check = asyncio.create_task(_check(self._connection), name="check connection")
+
+    async def _connect(self, identity: Identity) -> None:
+        """Answer one coordinator until the connection ends.
+
+        Raises:
+            ControlError: it cannot be reached, or refuses this robot, or must not be obeyed.
+        """
+        files = identity.tls
+        context = await asyncio.to_thread(
+            client_context, Path(files.ca), Path(files.certificate), Path(files.key)
+        )
+        _log.debug("connecting to %s as %s", self._address, identity.robot)
+        try:
+            async with connect(
+                f"wss://{self._address}{PATH}",
+                ssl=context,
+                open_timeout=CONNECT_S,
+                ping_interval=PING_S,
+                ping_timeout=PING_S,
+                close_timeout=1.0,
+                compression=None,
+                max_size=MAX_REQUEST,
+                max_queue=16,
+                proxy=None,
+                logger=_websockets_log,
+                user_agent_header=None,
+            ) as connection:
+                await self._serve(connection)
+        except InvalidStatus as error:
+            raise _refusal(error) from None
+        except TimeoutError:
+            raise ControlError("deadline", f"no answer within {CONNECT_S:g} s") from None
+        except (OSError, InvalidHandshake) as error:
+            raise ControlError("unavailable", _reason(error)) from None
+        except WebSocketException as error:
+            raise ControlError("unavailable", f"it does not speak WebSocket: {error}") from None
+
+    async def _serve(self, connection: ClientConnection) -> None:
+        try:
+            found = check_coordinator(connection.transport.get_extra_info("ssl_object"))
+        except ControlError as error:
+            # That is not our coordinator, which may be back at any time.
+            raise ControlError("unavailable", error.message) from None
+        peer = Peer(0, -1, -1, name=f"coordinator {found.name}", role="admin")
+        session = ClientSession(
+            connection,
+            peer,
+            self._handlers,
+            METHODS | AGENT_METHODS,
+            f"dorad-agent {__version__}",
+            LIMITS,
+        )
+        self._connection = connection
+        try:
+            refusal = await session.run()
+        finally:
+            self._connection = None
+        if refusal is not None:
+            raise refusal
+        if not self._attached:
+            raise _closed(connection)
+
+    def _set(self, state: ConnectionState, reason: str) -> None:
+        before, address = self.status, self._address
+        if (state, address, reason) == (before.state, before.coordinator, before.reason):
+            return
+        since = before.since if state == before.state else time.time()
+        self.status = Connected(state, address, since, reason)
+        level = logging.WARNING if state == "refused" else logging.INFO
+        _log.log(level, "coordinator %s: %s%s", address, state, reason and f": {reason}")
+        self._on_change()
+
+
+async def _check(connection: ClientConnection) -> None:
+    """End a connection that does not answer: the network has changed."""
+    try:
+        async with asyncio.timeout(CHECK_S):
+            await (await connection.ping())
+        _log.debug("the connection still works")
+    except TimeoutError:
+        _log.info("the connection does not work any more")
+        connection.transport.abort()
+    except ConnectionClosed:
+        return
+
+
+def _refusal(error: InvalidStatus) -> ControlError:
+    """Return the error that a coordinator has sent as the answer to the HTTP request."""
+    status, body = error.response.status_code, bytes(error.response.body or b"")
+    try:
+        found = ControlError.of(codec.decode(body, Error, "the refusal"))
+    except ControlError:
+        found = ControlError("refused", f"it answers with HTTP status {status}")
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        found.code = "busy"
+    return found
+
+
+def _closed(connection: ClientConnection) -> ControlError:
+    """Return the error for a connection that ended before the coordinator had attached."""
+    if connection.close_reason:
+        return ControlError("refused", f"it closed the connection: {connection.close_reason}")
+    return ControlError("unavailable", "it closed the connection")
+
+
+def _reason(error: Exception) -> str:
+    why: Any = getattr(error, "verify_message", None) or getattr(error, "strerror", None)
+    return str(why or error)

@@ -1,0 +1,88 @@
+"""The folder of an agent, and files in it that a power cut leaves whole."""
+
+from __future__ import annotations
+
+import grp
+import os
+from pathlib import Path
+
+SYSTEM_DIR = Path("/var/lib/dorad-agent")
+"""The folder on a robot. The package creates it."""
+
+GROUP = "dorad"
+"""The group of dorad, whose members may do everything on a robot."""
+
+
+def default_folder() -> Path:
+    """Return the machine's folder if the package is installed, else this user's."""
+    if SYSTEM_DIR.is_dir():
+        return SYSTEM_DIR
+    base = os.environ.get("XDG_STATE_HOME", "")
+    home = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
+    return home / "dorad-agent"
+
+
+def open_folder(path: Path) -> None:
+    """Create the folder if it is missing.
+
+    Root acts from now on as the user that the folder belongs to: the agent must be able to read
+    what root writes there, and root must not follow links that the agent could make.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    owner = path.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)
+
+
+def make_secret_folder(path: Path) -> None:
+    """Create a folder for files of the identity. Raises OSError."""
+    path.mkdir(mode=0o700)
+    if _is_shared(path):
+        path.chmod(0o750)
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Write a file that is on the disk on return; a power cut leaves the old one or the new one.
+
+    Only its owner may read it. On a robot the group of dorad may, too: dorad, which is not the
+    agent's user, reads the key for the links of dataflows.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(number, "wb") as file:  # noqa: PTH123 - of a descriptor
+            file.write(content)
+            file.flush()
+            if _is_shared(temporary):
+                os.fchmod(number, 0o640)
+            os.fsync(number)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def _is_shared(path: Path) -> bool:
+    try:
+        return path.stat().st_gid == grp.getgrnam(GROUP).gr_gid
+    except KeyError:
+        return False
+
+
+def sync_folder(path: Path) -> None:
+    """Make new, renamed and removed names in a folder survive a power cut."""
+    number = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

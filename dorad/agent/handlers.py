@@ -1,0 +1,158 @@
+"""The methods that an agent answers: its own, and those that it passes on to the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import random
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+import psutil
+
+from dorad import __version__
+from dorad.agent.reports import Deltas
+from dorad.control import messages as m
+from dorad.control.messages import METHODS, Nothing
+from dorad.control.messages import agent as a
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from dorad.agent.daemon import Daemon
+    from dorad.agent.identity import IdentityStore
+    from dorad.agent.shares import Shares
+    from dorad.agent.store import ShareStore
+    from dorad.bell import Bell
+    from dorad.control.messages import TopicHeader
+    from dorad.control.session import Call, Handler, StreamHandler
+
+REPORT_INTERVAL_S = 1.0
+"""Minimum time between two reports."""
+MIN_HEARTBEAT_S = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+class AgentMethods:
+    """Answers the methods of `AGENT_METHODS` on one connection."""
+
+    def __init__(
+        self,
+        identity: IdentityStore,
+        store: ShareStore,
+        shares: Shares,
+        changed: Bell,
+        boot: str,
+        on_attached: Callable[[], None],
+    ) -> None:
+        """`changed` rings when the state of a share has changed."""
+        self._identity = identity
+        self._store = store
+        self._shares = shares
+        self._changed = changed
+        self._boot = boot
+        self._on_attached = on_attached
+
+    async def attach(self, _call: Call, params: a.Attach) -> a.Attached:
+        """Obey this coordinator, unless a newer one was obeyed."""
+        identity = self._identity.load()
+        before, audit = self._store.epoch, self._store.audit
+        self._shares.obey(params.epoch, params.audit)
+        self._on_attached()
+        return a.Attached(
+            robot=identity.robot,
+            version=__version__,
+            boot_id=self._boot,
+            time=time.time(),
+            epoch=before,
+            audit=audit,
+            arch=platform.machine(),
+            cores=float(len(os.sched_getaffinity(0))),
+            memory=psutil.virtual_memory().total,
+            shares=list(self._shares.states.values()),
+        )
+
+    async def watch(self, _call: Call, params: a.AgentWatch) -> AsyncIterator[a.AgentReport]:
+        """Report changes, and a heartbeat."""
+        deltas, loop = Deltas(), asyncio.get_running_loop()
+        heartbeat = max(params.heartbeat, MIN_HEARTBEAT_S)
+        while True:
+            states, problem = self._shares.states, self._shares.problem
+            changed, removed = deltas.take(states)
+            yield a.AgentReport(time=time.time(), shares=changed, removed=removed, daemon=problem)
+            # Not all robots at one time.
+            pause = random.uniform(0.8, 1.0) * heartbeat  # noqa: S311 - not a secret
+            due = loop.time() + pause
+            await asyncio.sleep(min(REPORT_INTERVAL_S, pause))
+            differs = partial(self._differ, states, problem)
+            await self._changed.until(differs, max(0.0, due - loop.time()))
+
+    def _differ(self, states: dict[str, a.ShareState], problem: str) -> bool:
+        return (states, problem) != (self._shares.states, self._shares.problem)
+
+    async def renew(self, _call: Call, _params: Nothing) -> a.Csr:
+        """Make a new key."""
+        return a.Csr(csr=self._identity.renew())
+
+    async def certify(self, _call: Call, params: a.Certificates) -> Nothing:
+        """Use the certificate for the new key. The dialer notices, and connects again with it."""
+        self._identity.certify(params.chain, params.authority)
+        return Nothing()
+
+    async def set(self, _call: Call, params: a.ShareSet) -> a.ShareState:
+        """Store a share and carry it out."""
+        return self._shares.order(params)
+
+    async def open(self, _call: Call, params: a.ShareRef) -> a.ShareState:
+        """Open the start barrier of a share."""
+        return self._shares.open(params)
+
+    async def remove(self, _call: Call, params: a.ShareRef) -> Nothing:
+        """Forget a share."""
+        self._shares.remove(params)
+        return Nothing()
+
+
+def handlers(methods: AgentMethods, daemon: Daemon) -> dict[str, Handler | StreamHandler]:
+    """Return the handler of each method: the agent's own, and all of the daemon's."""
+    own: dict[str, Handler | StreamHandler] = {
+        "agent.attach": methods.attach,
+        "agent.watch": methods.watch,
+        "agent.renew": methods.renew,
+        "agent.certify": methods.certify,
+        "share.set": methods.set,
+        "share.open": methods.open,
+        "share.remove": methods.remove,
+    }
+    return {name: _passing(name, daemon) for name in METHODS} | own
+
+
+def _passing(name: str, daemon: Daemon) -> Handler | StreamHandler:
+    """Return a handler that lets the daemon answer a method."""
+    method = METHODS[name]
+
+    async def call(_call: Call, params: m.Struct) -> m.Struct:
+        client = await daemon.client()
+        return await client.call(name, params, method.result)
+
+    async def stream(_call: Call, params: m.Struct) -> AsyncIterator[m.Struct]:
+        client = await daemon.client()
+        async with client.stream(name, params, method.result) as events:
+            async for event in events:
+                yield event
+
+    async def frames(call: Call, params: m.Struct) -> AsyncIterator[tuple[TopicHeader, memoryview]]:
+        assert isinstance(params, m.TopicSubscribe)
+        client = await daemon.client()
+        async with client.frames(params) as events:
+            async for header, data in events:
+                yield msgspec.structs.replace(header, stream=call.id), data
+
+    if not method.stream:
+        return call
+    return frames if method.binary else stream

@@ -1,0 +1,234 @@
+"""Who this robot is in its fleet: its key, its certificate, and the coordinators that it obeys.
+
+All of it is in one folder, `identity`, which is a link that is replaced at once: a power cut leaves
+the old identity or the new one, never the key of one with the certificate of the other.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.agent.folder import make_secret_folder, sync_folder, write_secret
+from dorad.control.errors import ControlError
+from dorad.control.messages import LinkTls
+from dorad.control.tls import MAX_NAME, is_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULT_PORT = 6013
+MAX_COORDINATORS = 16
+
+_NOT_ENROLLED = "run `dorafleet enrol` on the operator's machine"
+_ADDRESS = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[A-Za-z0-9_.-]{1,253}))"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+)
+
+_log = logging.getLogger(__name__)
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file `agent.json`."""
+
+    robot: str
+    """The id of this robot in its fleet."""
+    coordinators: list[str]
+    """`host` or `host:port`, in the order in which they are tried."""
+
+
+class Enrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a robot gets for its request."""
+
+    robot: str
+    coordinators: list[str]
+    chain: str
+    """Its certificate and those between it and the authority (PEM)."""
+    authority: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A robot's place in a fleet."""
+
+    folder: Path
+    """The link `identity`, which always leads to the newest files."""
+    robot: str
+    coordinators: tuple[tuple[str, int], ...]
+    """Host and port of each."""
+
+    @property
+    def tls(self) -> LinkTls:
+        """The files with which this robot proves who it is."""
+        return LinkTls(
+            ca=str(self.folder / "authority.pem"),
+            certificate=str(self.folder / "chain.pem"),
+            key=str(self.folder / "key.pem"),
+        )
+
+
+class IdentityStore:
+    """The identity of the agent in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._link = folder / "identity"
+        self._pending = folder / "pending"
+
+    @property
+    def version(self) -> str:
+        """A text that changes with the identity; empty if there is none."""
+        try:
+            return str(self._link.readlink())
+        except OSError:
+            return ""
+
+    def load(self) -> Identity:
+        """Return the identity.
+
+        Raises:
+            ControlError: with code `not-found` if the robot is not enrolled, or `refused` if a file
+                is damaged.
+        """
+        path = self._link / "agent.json"
+        try:
+            config = _decode(path.read_bytes(), Config, str(path))
+        except FileNotFoundError:
+            raise ControlError("not-found", "this robot is not enrolled", _NOT_ENROLLED) from None
+        except OSError as error:
+            raise ControlError("refused", f"{path} cannot be read: {error.strerror}") from None
+        return Identity(self._link, *checked(config.robot, config.coordinators))
+
+    def request(self, robot: str, *, replace: bool = False) -> str:
+        """Make a new key, and return a request for a certificate of it (PEM).
+
+        The present identity stays in use until `certify`.
+
+        Raises:
+            ControlError: the robot is enrolled, possibly under another id, and not to be replaced.
+        """
+        from dorad.agent import keys
+
+        if not is_name(robot):
+            raise ControlError("bad-request", f"{robot[:MAX_NAME]!r} is not a valid robot id")
+        self._check_replace(robot, replace=replace)
+        key = keys.new_key()
+        self._pending.mkdir(mode=0o700, exist_ok=True)
+        write_secret(self._pending / "key.pem", key.encode())
+        _log.debug("made a new key for robot %s", robot)
+        return keys.request_for(robot, key)
+
+    def enrol(self, enrolment: Enrolment, *, replace: bool = False) -> Identity:
+        """Use a new certificate for the key of the last request, and new coordinators.
+
+        Raises:
+            ControlError: it is refused, see `request` and `keys.check_chain`.
+        """
+        from dorad.agent import keys
+
+        robot, _ = checked(enrolment.robot, enrolment.coordinators)
+        self._check_replace(robot, replace=replace)
+        try:
+            key = (self._pending / "key.pem").read_text(encoding="ascii")
+        except FileNotFoundError:
+            raise ControlError(
+                "conflict", "there is no key that waits for a certificate", "request one first"
+            ) from None
+        keys.check_chain(robot, key, enrolment.chain, enrolment.authority)
+        config = Config(robot, enrolment.coordinators)
+        made = self._folder / f"identity.{secrets.token_hex(4)}"
+        make_secret_folder(made)
+        for name, content in {
+            "key.pem": key.encode(),
+            "chain.pem": enrolment.chain.encode(),
+            "authority.pem": enrolment.authority.encode(),
+            "agent.json": msgspec.json.format(msgspec.json.encode(config)) + b"\n",
+        }.items():
+            write_secret(made / name, content)
+        self._swap(made)
+        shutil.rmtree(self._pending)
+        _log.info("this robot is %s; it obeys %s", robot, ", ".join(enrolment.coordinators))
+        return self.load()
+
+    def renew(self) -> str:
+        """Make a new key for the present identity; return a request for it. Raises as `load`."""
+        return self.request(self.load().robot, replace=True)
+
+    def certify(self, chain: str, authority: str) -> Identity:
+        """Use a new certificate for the key of `renew`. Raises as `enrol`."""
+        config = _decode((self._link / "agent.json").read_bytes(), Config, "agent.json")
+        enrolment = Enrolment(config.robot, config.coordinators, chain, authority)
+        return self.enrol(enrolment, replace=True)
+
+    def remove(self) -> None:
+        """Forget the identity, with its key."""
+        self._link.unlink(missing_ok=True)
+        sync_folder(self._folder)
+        self._remove_others("")
+
+    def _check_replace(self, robot: str, *, replace: bool) -> None:
+        if replace or not self.version:
+            return
+        present = self.load().robot
+        other = "" if present == robot else f" as {present}"
+        raise ControlError(
+            "exists",
+            f"this robot is enrolled already{other}",
+            "enrol it with `--replace` if it shall get a new identity",
+        )
+
+    def _swap(self, made: Path) -> None:
+        link = self._folder / ".identity.new"
+        link.unlink(missing_ok=True)
+        link.symlink_to(made.name)
+        link.replace(self._link)
+        sync_folder(self._folder)
+        self._remove_others(made.name)
+
+    def _remove_others(self, kept: str) -> None:
+        for path in self._folder.glob("identity.*"):
+            if path.name != kept:
+                shutil.rmtree(path)
+
+
+def checked(robot: str, coordinators: list[str]) -> tuple[str, tuple[tuple[str, int], ...]]:
+    """Return a robot's id, and the addresses of its coordinators. Raises ControlError."""
+    if not is_name(robot):
+        raise ControlError("bad-request", f"{robot[:MAX_NAME]!r} is not a valid robot id")
+    if not 0 < len(coordinators) <= MAX_COORDINATORS:
+        raise ControlError(
+            "bad-request",
+            f"{len(coordinators)} coordinators are named; 1 to {MAX_COORDINATORS} are possible",
+        )
+    return robot, tuple(address_of(each) for each in coordinators)
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """Return host and port of `host`, `host:port`, `[IPv6]` or `[IPv6]:port`.
+
+    Raises:
+        ControlError: it is none of them.
+    """
+    found = _ADDRESS.fullmatch(text)
+    port = int((found and found["port"]) or DEFAULT_PORT)
+    if found is None or not 0 < port < 1 << 16:
+        raise ControlError(
+            "bad-request",
+            f"{text[:300]!r} is not the address of a coordinator",
+            "write `host`, `host:port` or `[IPv6 address]:port`",
+        )
+    return found["v6"] or found["host"], port
+
+
+def _decode(content: bytes, kind: type[Config], what: str) -> Config:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ControlError("refused", f"{what} is damaged: {error}", "enrol it again") from None

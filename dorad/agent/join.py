@@ -1,0 +1,86 @@
+"""Enrol this robot with a token, over the network instead of over SSH."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ssl
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dorad import __version__
+from dorad.agent.folder import write_secret
+from dorad.agent.identity import Enrolment, checked
+from dorad.control.client import Client
+from dorad.control.errors import ControlError
+from dorad.control.messages.agent import Certificates, EnrolSign
+from dorad.control.messages.table import Method
+from dorad.control.target import Tcp, TlsFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dorad.agent.identity import Identity, IdentityStore
+
+_METHODS = {"enrol.sign": Method(EnrolSign, Certificates, "Sign the certificate of a robot.")}
+
+
+def join(
+    identities: IdentityStore,
+    robot: str,
+    coordinators: Sequence[str],
+    token: str,
+    authority: str,
+    *,
+    replace: bool = False,
+) -> Identity:
+    """Ask the first coordinator that answers for a certificate, and use it.
+
+    `authority` is the certificate of the fleet's authority (PEM): only a coordinator that it has
+    signed gets the token.
+
+    Raises:
+        ControlError: none answers, or one refuses.
+    """
+    _, addresses = checked(robot, list(coordinators))
+    csr = identities.request(robot, replace=replace)
+    certificates = _sign(addresses, EnrolSign(robot=robot, csr=csr), token, authority)
+    if certificates.authority.strip() != authority.strip():
+        raise ControlError("refused", "the coordinator's answer names another authority")
+    enrolment = Enrolment(robot, list(coordinators), certificates.chain, authority)
+    return identities.enrol(enrolment, replace=replace)
+
+
+def authority_of(text: str) -> str:
+    """Return the certificate (PEM) in the base64 text that `dorafleet enrol --token` prints.
+
+    Raises:
+        ControlError: it is not one.
+    """
+    try:
+        return ssl.DER_cert_to_PEM_cert(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):
+        raise ControlError(
+            "bad-request", "`--authority` is not a certificate in base64", "copy the whole command"
+        ) from None
+
+
+def _sign(
+    addresses: Sequence[tuple[str, int]], request: EnrolSign, token: str, authority: str
+) -> Certificates:
+    failures: list[ControlError] = []
+    with tempfile.TemporaryDirectory(prefix="dorad-agent-") as name:
+        secret, ca = Path(name) / "token", Path(name) / "authority.pem"
+        write_secret(secret, token.encode())
+        write_secret(ca, authority.encode())
+        for host, port in addresses:
+            target = Tcp(host, port, token=secret, tls=TlsFiles(ca))
+            try:
+                with Client(target, name=f"dorad-agent {__version__}", methods=_METHODS) as client:
+                    return client.call("enrol.sign", request, Certificates)
+            except ControlError as error:
+                if error.code not in ("unavailable", "deadline", "busy"):
+                    raise
+                failures.append(error)
+    raise failures[-1]

@@ -1,0 +1,266 @@
+"""The `dorad-agent` program: the service, and commands that enrol a robot in a fleet."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dorad.problems import ProblemError
+from dorad.version import version_option
+
+if TYPE_CHECKING:
+    from dorad.agent.identity import IdentityStore
+    from dorad.agent.model import AgentStatus
+
+MAX_INPUT = 1 << 20
+"""Bytes that `certify` reads."""
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+EPILOG = """\b
+Examples:
+  dorad-agent                  follow the coordinator of this robot's fleet
+  dorad-agent status           show whether it is connected, and what runs here
+  dorad-agent join 192.0.2.1 --robot arm1 --token TOKEN --authority BASE64
+                               enrol this robot; `dorafleet enrol --token` prints the command
+
+\b
+Usually `dorafleet enrol` enrols a robot over SSH: it runs `enrol` and `certify` there.
+SIGTERM ends the agent. Dataflows keep running, with or without it.
+"""
+
+
+@click.group(invoke_without_command=True, epilog=EPILOG, context_settings=CONTEXT)
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the identity and the shares; default: /var/lib/dorad-agent if it exists, "
+    "else ~/.local/state/dorad-agent.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log every decision (DORAD_LOG_LEVEL=debug).")
+@version_option("dorad-agent")
+@click.pass_context
+def command(context: click.Context, *, state_dir: Path | None, verbose: bool) -> int | None:
+    """Follow the coordinator of a fleet: run on this robot what shall run here."""
+    from dorad import ownlog
+    from dorad.agent.folder import default_folder
+
+    try:
+        level = "debug" if verbose else ownlog.level_of(os.environ)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    serves = context.invoked_subcommand in (None, "run")
+    ownlog.setup(level or ("info" if serves else "warning"))
+    context.obj = default_folder() if state_dir is None else state_dir.absolute()
+    if context.invoked_subcommand is not None:
+        return None
+    code: int = context.invoke(run)
+    return code
+
+
+@command.command(context_settings=CONTEXT)
+@click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    help="Control socket of dorad; default: as for `dora`.",
+)
+@click.pass_obj
+def run(folder: Path, *, socket: Path | None = None) -> int:
+    """Run the service; the default."""
+    import asyncio
+
+    from dorad.agent.folder import open_folder
+    from dorad.agent.service import Service
+
+    open_folder(folder)
+    service = Service(folder, None if socket is None else socket.absolute())
+    # Do not keep the file system of the current folder busy.
+    os.chdir("/")
+    return asyncio.run(service.run())
+
+
+@command.command(
+    context_settings=CONTEXT,
+    epilog="""\b
+Example:
+  ssh arm1 sudo dorad-agent enrol arm1 > csr.json
+""",
+)
+@click.argument("robot")
+@click.option("--replace", is_flag=True, help="Also if this robot is enrolled already.")
+@click.pass_obj
+def enrol(folder: Path, *, robot: str, replace: bool) -> None:
+    """Make a key; print a request for a certificate as JSON: {"robot": …, "csr": …}."""
+    csr = _identities(folder).request(robot, replace=replace)
+    _print_json({"robot": robot, "csr": csr})
+
+
+@command.command(
+    context_settings=CONTEXT,
+    epilog="""\b
+Example:
+  ssh arm1 sudo dorad-agent certify < answer.json
+""",
+)
+@click.option("--replace", is_flag=True, help="Also if this robot is enrolled already.")
+@click.pass_obj
+def certify(folder: Path, *, replace: bool) -> None:
+    """Store the answer to `enrol`, JSON on stdin: {robot, coordinators, chain, authority}."""
+    import msgspec
+
+    from dorad.agent.identity import Enrolment
+
+    content = sys.stdin.buffer.read(MAX_INPUT + 1)
+    if len(content) > MAX_INPUT:
+        raise click.ClickException(f"the answer has more than {MAX_INPUT} bytes")
+    try:
+        enrolment = msgspec.json.decode(content, type=Enrolment)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise click.ClickException(f"this is not the answer to a request: {error}") from error
+    identity = _identities(folder).enrol(enrolment, replace=replace)
+    click.echo(f"this robot is {identity.robot}", err=True)
+
+
+@command.command(
+    context_settings=CONTEXT,
+    epilog="""\b
+Example:
+  dorad-agent join 192.0.2.1 --robot arm1 --token TOKEN --authority BASE64
+""",
+)
+@click.argument("coordinators", nargs=-1, required=True, metavar="COORDINATOR...")
+@click.option("--robot", required=True, help="Id of this robot in the cluster file.")
+@click.option(
+    "--token",
+    required=True,
+    envvar="DORAD_AGENT_TOKEN",
+    help="Good for one enrolment; `-` reads it from stdin.",
+)
+@click.option("--authority", required=True, help="Certificate of the fleet's authority in base64.")
+@click.option("--replace", is_flag=True, help="Also if this robot is enrolled already.")
+@click.pass_obj
+def join(
+    folder: Path,
+    *,
+    coordinators: tuple[str, ...],
+    robot: str,
+    token: str,
+    authority: str,
+    replace: bool,
+) -> None:
+    """Enrol this robot with a token, which `dorafleet enrol --token` prints with this command."""
+    from dorad.agent import join as joining
+
+    if token == "-":  # noqa: S105 - stands for stdin
+        token = sys.stdin.readline(MAX_INPUT).strip()
+    identities = _identities(folder)
+    pem = joining.authority_of(authority)
+    identity = joining.join(identities, robot, coordinators, token, pem, replace=replace)
+    click.echo(
+        f"this robot is {identity.robot}; `systemctl enable --now dorad-agent` starts the agent",
+        err=True,
+    )
+
+
+@command.command(
+    context_settings=CONTEXT,
+    epilog="""\b
+Examples:
+  dorad-agent status
+  dorad-agent status --json | jq .connection.state
+""",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def status(folder: Path, *, as_json: bool) -> int:
+    """Show the state of the running agent; exit with 1 if it is not connected."""
+    import msgspec
+
+    from dorad.agent.status import read_status
+
+    found = read_status(folder)
+    if as_json:
+        _print_json(msgspec.to_builtins(found))
+    else:
+        for line in _lines(found):
+            click.echo(line)
+    return 0 if found.connection.state == "connected" else 1
+
+
+@command.command(context_settings=CONTEXT)
+@click.option("--force", is_flag=True, help="Also if dataflows of the fleet run here.")
+@click.pass_obj
+def leave(folder: Path, *, force: bool) -> None:
+    """Leave the fleet: forget identity, key and shares. Dataflows that run are not stopped."""
+    from dorad.agent.store import ShareStore
+
+    identities = _identities(folder)
+    identities.load()
+    store = ShareStore(folder / "shares.db")
+    try:
+        running = [name for name, record in store.records.items() if record.ended is None]
+        if running and not force:
+            raise click.ClickException(
+                f"dataflows of the fleet run here: {', '.join(running)}; stop them there, "
+                "or use --force"
+            )
+        identities.remove()
+        for name in list(store.records):
+            store.remove(name)
+    finally:
+        store.close()
+    click.echo("this robot is in no fleet now", err=True)
+
+
+def _identities(folder: Path) -> IdentityStore:
+    from dorad.agent.folder import open_folder
+    from dorad.agent.identity import IdentityStore
+
+    open_folder(folder)
+    return IdentityStore(folder)
+
+
+def _lines(found: AgentStatus) -> list[str]:
+    from dorad.terminal import visible
+
+    lines = [found.line]
+    for share in found.shares:
+        links = [f"{name} {link.state}" for name, link in share.links.items()]
+        rest = "; ".join(filter(None, [share.reason, ", ".join(links)]))
+        lines.append(f"  {share.dataflow}: {share.status}" + (rest and f" ({rest})"))
+    return [visible(line) for line in lines]
+
+
+def _print_json(content: object) -> None:
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(content)).decode())
+
+
+def main() -> None:
+    """Run `dorad-agent` with the arguments of this process."""
+    try:
+        sys.exit(command.main(standalone_mode=False))
+    except click.UsageError as error:
+        click.echo(f"error: {error.format_message()} (see `dorad-agent --help`)", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        sys.exit(1)
+    except ProblemError as error:
+        for line in error.lines:
+            click.echo(f"error: {line}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        click.echo(f"error: {error.filename or 'output'}: {error.strerror}", err=True)
+        sys.exit(1)
+    except click.Abort:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""What the agent knows: of a share the order, the run that it began and its end; its own state."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import msgspec
+
+from dorad.control.messages import DataflowInfo, DataflowState
+from dorad.control.messages.agent import ShareSet, ShareState
+
+Final = Literal["stopped", "finished", "failed"]
+ConnectionState = Literal["connecting", "connected", "refused", "unreachable"]
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """The run that dorad was last told to start, and the order that it follows."""
+
+    uuid: str
+    version: tuple[int, int]
+    """Epoch and generation of the order."""
+    digest: str
+    """Of the order's content."""
+    boot: str
+    """The boot id of the machine when it was started."""
+    previous: float | None = None
+    """When an earlier run with this uuid, which had ended, was started."""
+    trouble: str = ""
+    """Why dorad refused to change the run to the order; it goes on unchanged."""
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """What has become of an order."""
+
+    status: Final
+    since: float
+    reason: str = ""
+    outcome: DataflowState | None = None
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A share as it is stored."""
+
+    order: ShareSet
+    boot: str
+    """The boot id of the machine when the order arrived."""
+    begun: Begun | None = None
+    ended: Ended | None = None
+    """None while there is something to do for the order."""
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Epoch and generation of the order."""
+        return self.order.epoch, self.order.generation
+
+    def same_order(self, order: ShareSet) -> bool:
+        """Return True if an order is that of the record, possibly in another coordinator's term."""
+        own = self.order
+        return (own.generation, own.content.uuid, own.enabled) == (
+            order.generation,
+            order.content.uuid,
+            order.enabled,
+        )
+
+    @property
+    def started(self) -> bool:
+        """Whether dorad was told to start a run, or to change one, for the order."""
+        begun = self.begun
+        return begun is not None and begun.version == self.version
+
+    @property
+    def followed(self) -> bool:
+        """Whether the run that was begun has the content of the order, too."""
+        return (
+            self.begun is not None and self.started and self.begun.digest == digest_of(self.order)
+        )
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What dorad knows of one uuid."""
+
+    info: DataflowInfo
+    state: DataflowState | None = None
+    """None as long as not every node has a process."""
+
+    @property
+    def active(self) -> bool:
+        """Whether it has not ended."""
+        return self.info.status in ("starting", "running", "stopping")
+
+    @property
+    def ready(self) -> bool:
+        """Whether only `dataflow.open` is missing."""
+        return self.state is not None and self.state.ready
+
+
+class Connected(msgspec.Struct, frozen=True):
+    """The state of the connection to the coordinator."""
+
+    state: ConnectionState
+    coordinator: str
+    """The address of the last attempt."""
+    since: float
+    reason: str = ""
+    """Why it is not connected."""
+
+
+class AgentStatus(msgspec.Struct, frozen=True):
+    """The state of the agent, for `dorad-agent status`."""
+
+    version: str
+    pid: int
+    robot: str
+    started_at: float
+    connection: Connected
+    epoch: int
+    daemon: str
+    """Why dorad cannot be used; empty if it can."""
+    shares: list[ShareState]
+    notice: str = ""
+
+    @property
+    def line(self) -> str:
+        """The state in one line."""
+        connection = self.connection
+        where = f"{connection.state} {connection.coordinator}".strip()
+        parts = [f"robot {self.robot}", where + (connection.reason and f": {connection.reason}")]
+        parts.append(f"{len(self.shares)} share{'' if len(self.shares) == 1 else 's'}")
+        if self.daemon:
+            parts.append(f"dorad cannot be used: {self.daemon}")
+        if self.notice:
+            parts.append(self.notice)
+        return "; ".join(parts)
+
+
+def digest_of(order: ShareSet) -> str:
+    """Return the SHA-256 of an order's content."""
+    return hashlib.sha256(msgspec.json.encode(order.content)).hexdigest()

@@ -1,0 +1,37 @@
+"""What has changed since the last report to a coordinator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.control.messages.agent import ShareState
+
+
+class Deltas:
+    """Compares the states of all shares with those that were reported last."""
+
+    def __init__(self) -> None:
+        """Begin with nothing reported: the first report has all shares."""
+        self._reported: dict[str, ShareState] = {}
+
+    def take(self, states: Mapping[str, ShareState]) -> tuple[list[ShareState], list[str]]:
+        """Return the changed states and the names of removed shares, and take both as reported."""
+        known = {name: _without_noise(state) for name, state in states.items()}
+        changed = [states[name] for name in states if known[name] != self._reported.get(name)]
+        removed = [name for name in self._reported if name not in states]
+        self._reported = known
+        return changed, removed
+
+
+def _without_noise(state: ShareState) -> ShareState:
+    """Return a state without what is different each time: the round trip to other machines."""
+    links = {
+        name: msgspec.structs.replace(link, round_trip_us=None)
+        for name, link in state.links.items()
+    }
+    return msgspec.structs.replace(state, links=links)

@@ -1,0 +1,159 @@
+"""The agent as a service: shares, the connection to the coordinator, and the watchdog."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dorad import __version__
+from dorad.agent.backoff import Backoff
+from dorad.agent.daemon import Daemon
+from dorad.agent.dial import Dialer
+from dorad.agent.handlers import AgentMethods, handlers
+from dorad.agent.identity import IdentityStore
+from dorad.agent.model import AgentStatus
+from dorad.agent.shares import Shares
+from dorad.agent.status import keep_status, only_one
+from dorad.agent.store import ShareStore
+from dorad.bell import Bell
+from dorad.control.errors import ControlError
+from dorad.notify import ServiceNotifier, feed_watchdog
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from dorad.control.messages import LinkTls
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+_log = logging.getLogger(__name__)
+
+
+class Service:
+    """One agent. Runs once."""
+
+    def __init__(self, folder: Path, socket: Path | None = None) -> None:
+        """`socket` is that of dorad's control API, by default as for commands.
+
+        Raises:
+            ControlError: the robot is not enrolled, or the files cannot be used.
+        """
+        self._folder = folder
+        self._identities = IdentityStore(folder)
+        self._robot = self._identities.load().robot
+        self._store = ShareStore(folder / "shares.db")
+        self._boot = _BOOT_ID.read_text(encoding="ascii").strip()
+        self._changed = Bell()
+        name = f"dorad-agent {__version__}"
+        # A connection of its own: many requests that are passed on must not hold up the shares.
+        self._own = Daemon(socket, name)
+        self._passing = Daemon(socket, name)
+        self._shares = Shares(self._store, self._own, self._tls, self._boot, self._changed.ring)
+        methods = AgentMethods(
+            self._identities, self._store, self._shares, self._changed, self._boot, self._attached
+        )
+        self._dialer = Dialer(
+            self._identities, handlers(methods, self._passing), self._changed.ring
+        )
+        self._started_at = time.time()
+        self._ending = asyncio.Event()
+
+    async def run(self) -> int:
+        """Run until a signal, or until the identity is removed; return the exit code.
+
+        Raises:
+            ControlError: another agent uses the folder.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ending.set)
+        async with AsyncExitStack() as stack:
+            stack.callback(self._store.close)
+            stack.enter_context(only_one(self._folder))
+            notifier = ServiceNotifier()
+            stack.callback(notifier.close)
+            for daemon in (self._own, self._passing):
+                stack.push_async_callback(daemon.close)
+            _log.info("dorad-agent %s of robot %s", __version__, self._robot)
+            dialing = asyncio.create_task(self._dial(), name="dialer")
+            works: list[asyncio.Task[Any]] = [dialing]
+            for work in self._works(notifier):
+                works.append(asyncio.create_task(work))
+            stack.push_async_callback(_end, works)
+            notifier.ready(self.status().line)
+            ending = asyncio.create_task(self._ending.wait(), name="signal")
+            works.append(ending)
+            done, _ = await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
+            notifier.stopping("dataflows keep running")
+            for task in done:
+                task.result()
+            if ending in done:
+                _log.info("ended; dataflows keep running")
+                return 0
+            _log.error("ended: %s", dialing.result())
+            return 1
+
+    def status(self) -> AgentStatus:
+        """Return the state of this agent."""
+        return AgentStatus(
+            version=__version__,
+            pid=os.getpid(),
+            robot=self._robot,
+            started_at=self._started_at,
+            connection=self._dialer.status,
+            epoch=self._store.epoch,
+            daemon=self._shares.problem,
+            shares=list(self._shares.states.values()),
+            notice=self._store.notice,
+        )
+
+    def _works(self, notifier: ServiceNotifier) -> list[Coroutine[Any, Any, None]]:
+        return [
+            self._shares.run(),
+            self._follow_daemon(),
+            keep_status(self._folder, self._changed, self.status),
+            feed_watchdog(notifier, lambda: None, lambda: self.status().line),
+        ]
+
+    async def _dial(self) -> ControlError:
+        # A coordinator that attaches gets the state of all shares.
+        await self._shares.looked.wait()
+        return await self._dialer.run()
+
+    async def _follow_daemon(self) -> None:
+        """Wake the shares at each event of dorad, and the dialer when the network changes."""
+        backoff = Backoff()
+        while True:
+            try:
+                client = await self._own.client()
+                async with client.watch() as events:
+                    self._shares.wake()
+                    async for event in events:
+                        backoff = Backoff()
+                        if event.what == "network-changed":
+                            _log.debug("the network has changed: %s", event.text)
+                            self._dialer.network_changed()
+                        elif event.dataflow in self._shares.uuids or event.what == "left-out":
+                            self._shares.wake()
+            except ControlError as error:
+                _log.debug("events of dorad: %s", error)
+            self._shares.wake()
+            await asyncio.sleep(backoff.next())
+
+    def _tls(self) -> LinkTls:
+        return self._identities.load().tls
+
+    def _attached(self) -> None:
+        self._dialer.attached()
+
+
+async def _end(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)

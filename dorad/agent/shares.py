@@ -1,0 +1,373 @@
+"""Carries out the shares of this robot: looks at what dorad runs, and does what differs.
+
+Level-triggered: whatever wakes it, it looks at everything and decides again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.agent import decide as rules
+from dorad.agent.backoff import Backoff
+from dorad.agent.model import Final, Run
+from dorad.control.errors import ControlError
+from dorad.control.messages import (
+    Changed,
+    DataflowState,
+    Nothing,
+    Ref,
+    Start,
+    Started,
+    Stop,
+    Update,
+    Wait,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.agent.daemon import Daemon
+    from dorad.agent.model import Record
+    from dorad.agent.store import ShareStore
+    from dorad.control.asyncclient import AsyncClient
+    from dorad.control.messages import LinkTls, Share
+    from dorad.control.messages.agent import ShareRef, ShareSet, ShareState
+
+EVERY_S = 30.0
+"""Time between two looks when nothing happens."""
+LINKS_EVERY_S = 2.0
+"""The same while a dataflow has links, whose state has no events."""
+STARTING_EVERY_S = 0.1
+"""The same while a share waits until it is ready."""
+MIN_INTERVAL_S = 0.05
+
+_log = logging.getLogger(__name__)
+
+
+class Shares:
+    """All shares of this robot. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        store: ShareStore,
+        daemon: Daemon,
+        tls: Callable[[], LinkTls],
+        boot: str,
+        on_change: Callable[[], None],
+    ) -> None:
+        """`tls` returns this robot's present files; `on_change` is called when a state changes."""
+        self._store = store
+        self._daemon = daemon
+        self._tls = tls
+        self._boot = boot
+        self._on_change = on_change
+        self._wake = asyncio.Event()
+        self._runs: dict[str, Run] = {}
+        self._acting: dict[str, asyncio.Task[None]] = {}
+        self._retries: dict[str, tuple[Backoff, float, str]] = {}
+        """By dataflow: when it is tried again by the loop's clock, and why."""
+        self.states: dict[str, ShareState] = {}
+        """What to report, by the name of the dataflow."""
+        self.problem = "dorad was not asked yet"
+        """Why dorad cannot be used; empty if it can."""
+        self.looked = asyncio.Event()
+        """Set once dorad was asked, with or without success."""
+        self._update_states()
+
+    @property
+    def uuids(self) -> set[str]:
+        """The runs that matter here."""
+        return {
+            uuid
+            for record in self._store.records.values()
+            if record.ended is None
+            for uuid in (record.order.content.uuid, record.begun and record.begun.uuid)
+            if uuid
+        }
+
+    def wake(self) -> None:
+        """Look at everything soon."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Carry out all shares, until cancelled. Running dataflows run on."""
+        loop = asyncio.get_running_loop()
+        retry = Backoff()
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._wake.clear()
+                busy = set(self._acting)
+                try:
+                    self._runs = await self._look()
+                    self._set_problem("")
+                    retry = Backoff()
+                    # What was busy meanwhile may differ from what was seen.
+                    self._decide(tasks, busy)
+                except ControlError as error:
+                    self._set_problem(error.message)
+                self._update_states()
+                self.looked.set()
+                due = loop.time() + (retry.next() if self.problem else self._interval())
+                await asyncio.sleep(MIN_INTERVAL_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(due):
+                        await self._wake.wait()
+
+    def order(self, order: ShareSet) -> ShareState:
+        """Store an order, and begin to carry it out.
+
+        Raises:
+            ControlError: it is older than what this robot has, or cannot be stored.
+        """
+        name = order.dataflow
+        if order.epoch < self._store.epoch:
+            raise _old_epoch(order.epoch, self._store.epoch)
+        present = self._store.records.get(name)
+        self._put(rules.take_order(present, order, self._boot))
+        _log.debug(
+            "share of %s: epoch %d, generation %d, enabled: %s, hold: %s",
+            *(name, order.epoch, order.generation, order.enabled, order.hold),
+        )
+        if present is None or present.order != order:
+            self._retries.pop(name, None)
+            if order.force and not order.enabled and name in self._acting:
+                # It may be waiting for nodes to stop by themselves.
+                self._acting[name].cancel()
+        return self._changed(name)
+
+    def open(self, ref: ShareRef) -> ShareState:
+        """Open the start barrier of a share. Raises ControlError."""
+        self._put(rules.open_barrier(self._find(ref), ref))
+        _log.debug("the barrier of %s opens", ref.dataflow)
+        return self._changed(ref.dataflow)
+
+    def remove(self, ref: ShareRef) -> None:
+        """Forget a share that does not run. Raises ControlError."""
+        if ref.dataflow not in self._store.records:
+            return
+        record = self._find(ref)
+        rules.check_version(record, ref.epoch, ref.generation)
+        if record.ended is None:
+            raise ControlError(
+                "busy", f"the share of {ref.dataflow} has not ended", "stop the dataflow first"
+            )
+        self._store.remove(ref.dataflow)
+        _log.debug("the share of %s is forgotten", ref.dataflow)
+        self._retries.pop(ref.dataflow, None)
+        self._update_states()
+
+    def obey(self, epoch: int, audit: str) -> None:
+        """Obey a coordinator from now on, and keep what it says of the audit.
+
+        Raises:
+            ControlError: its epoch is older than that of an earlier coordinator.
+        """
+        if epoch < self._store.epoch:
+            raise _old_epoch(epoch, self._store.epoch)
+        if (epoch, audit) != (self._store.epoch, self._store.audit):
+            self._store.remember(epoch, audit)
+
+    def _find(self, ref: ShareRef) -> Record:
+        record = self._store.records.get(ref.dataflow)
+        if record is None:
+            raise ControlError("not-found", f"this robot has no share of {ref.dataflow}")
+        return record
+
+    def _changed(self, name: str) -> ShareState:
+        self._wake.set()
+        self._update_states()
+        return self.states[name]
+
+    def _put(self, record: Record) -> None:
+        """Store a record, if it has changed. Raises ControlError."""
+        if record != self._store.records.get(record.order.dataflow):
+            self._store.put(record)
+
+    def _keep(self, record: Record) -> None:
+        """Store the progress of an order; a full disk must not keep the robot from its work."""
+        try:
+            self._put(record)
+        except ControlError as error:
+            _log.warning("kept in memory only: %s", error)
+            self._store.records[record.order.dataflow] = record
+
+    async def _look(self) -> dict[str, Run]:
+        """Return what dorad knows. Raises ControlError."""
+        client = await self._daemon.client()
+        wanted = self.uuids
+        return {
+            info.uuid: Run(info, await _state(client, info.uuid) if info.uuid in wanted else None)
+            for info in await client.list()
+        }
+
+    def _decide(self, tasks: asyncio.TaskGroup, busy: set[str]) -> None:
+        """Begin what is to be done, one thing at a time for each share."""
+        now = asyncio.get_running_loop().time()
+        for name, record in self._store.records.items():
+            if name in busy or name in self._acting:
+                continue
+            if name in self._retries and now < self._retries[name][1]:
+                continue
+            action = rules.decide(record, self._runs, self._boot)
+            if action is not None:
+                _log.debug("share of %s: %s", name, action)
+                task = tasks.create_task(self._act(record, action), name=f"share {name}")
+                self._acting[name] = task
+                task.add_done_callback(partial(self._acted, name))
+
+    def _acted(self, name: str, _task: asyncio.Task[None]) -> None:
+        del self._acting[name]
+        self._wake.set()
+
+    async def _act(self, record: Record, action: rules.Action) -> None:
+        """Do one thing for a share; what goes wrong is kept in its record or tried again."""
+        name = record.order.dataflow
+        if self._store.records.get(name) is not record:
+            _log.debug("share of %s: an order has arrived meanwhile", name)
+            return
+        try:
+            match action:
+                case rules.Start():
+                    await self._start(record, action)
+                case rules.Change():
+                    await self._change(record)
+                case rules.Open():
+                    client = await self._daemon.client()
+                    uuid = record.order.content.uuid
+                    await client.call("dataflow.open", Ref(dataflow=uuid), Nothing)
+                case rules.Stop():
+                    await self._stop(record, action.uuid)
+                case rules.Conclude():
+                    self._conclude(record, action.status, "")
+        except ControlError as error:
+            backoff, _, _ = self._retries.get(name, (Backoff(first=0.5, longest=EVERY_S), 0, ""))
+            due = asyncio.get_running_loop().time() + backoff.next()
+            self._retries[name] = (backoff, due, error.message)
+            _log.warning("share of %s: %s; it is tried again", name, error)
+        else:
+            self._retries.pop(name, None)
+
+    async def _start(self, record: Record, action: rules.Start) -> None:
+        # Stored first: after a kill here, a run that has ended is known to be of this order.
+        self._keep(rules.begin(record, self._boot, action.previous))
+        content, name = record.order.content, record.order.dataflow
+        start = Start(
+            descriptor=content.descriptor,
+            path=content.path,
+            name=None if name == content.uuid else name,
+            env=content.env,
+            uv=content.uv,
+            allow_shell=content.allow_shell,
+            exit_when_nodes_finish=content.exit_when_nodes_finish,
+            uuid=content.uuid,
+            share=self._with_tls(content.share),
+            hold=action.hold,
+        )
+        client = await self._daemon.client()
+        try:
+            await client.call("dataflow.start", start, Started)
+        except ControlError as error:
+            if error.code in rules.RETRIED:
+                raise
+            _log.warning("share of %s cannot be started: %s", name, error)
+            present = self._store.records[name]
+            if present.same_order(record.order):
+                self._conclude(present, "failed", "; ".join(error.lines))
+        else:
+            _log.info("started the share of %s (%s)", name, content.uuid)
+
+    async def _change(self, record: Record) -> None:
+        content, name, trouble = record.order.content, record.order.dataflow, ""
+        update = Update(
+            dataflow=content.uuid,
+            descriptor=content.descriptor,
+            share=self._with_tls(content.share),
+        )
+        client = await self._daemon.client()
+        try:
+            await client.call("dataflow.update", update, Changed)
+            _log.info("changed the share of %s to generation %d", name, record.order.generation)
+        except ControlError as error:
+            if error.code in rules.RETRIED:
+                raise
+            trouble = "; ".join(error.lines)
+            _log.warning("share of %s cannot be changed: %s", name, error)
+        present = self._store.records[name]
+        self._keep(rules.follow(present, record.order, self._boot, trouble))
+
+    async def _stop(self, record: Record, uuid: str) -> None:
+        order = record.order
+        stop = Stop(dataflow=uuid, grace=order.grace, force=order.force)
+        client = await self._daemon.client()
+        try:
+            await client.call("dataflow.stop", stop, DataflowState)
+        except ControlError as error:
+            if error.code != "not-found":
+                raise
+            _log.debug("%s has ended meanwhile", uuid)
+
+    def _conclude(self, record: Record, status: Final, reason: str) -> None:
+        run = self._runs.get(record.order.content.uuid)
+        self._keep(rules.conclude(record, status, time.time(), reason, run))
+        _log.info(
+            "the share of %s is %s%s", record.order.dataflow, status, reason and f": {reason}"
+        )
+
+    def _set_problem(self, problem: str) -> None:
+        if problem != self.problem:
+            _log.info("dorad can be used" if not problem else f"dorad cannot be used: {problem}")
+            self.problem = problem
+            self._on_change()
+
+    def _with_tls(self, share: Share) -> Share:
+        linked = bool(share.listen or share.connect)
+        return msgspec.structs.replace(share, tls=self._tls() if linked else None)
+
+    def _update_states(self) -> None:
+        before, now = self.states, time.time()
+        self.states = {
+            name: rules.state_of(record, self._runs, self._trouble(name), before.get(name), now)
+            for name, record in self._store.records.items()
+        }
+        if self.states != before:
+            self._on_change()
+
+    def _trouble(self, name: str) -> str:
+        return self._retries[name][2] if name in self._retries else self.problem
+
+    def _interval(self) -> float:
+        now = asyncio.get_running_loop().time()
+        states = self.states.values()
+        shortest = EVERY_S
+        if any(state.links for state in states):
+            shortest = LINKS_EVERY_S
+        if any(state.status in ("starting", "ready") for state in states):
+            shortest = STARTING_EVERY_S
+        retries = [due - now for _, due, _ in self._retries.values()]
+        return max(MIN_INTERVAL_S, min([shortest, *retries]))
+
+
+async def _state(client: AsyncClient, uuid: str) -> DataflowState | None:
+    """Return the state of a run; None if not every node has a process yet, or it is forgotten."""
+    try:
+        now = Wait(dataflow=uuid, until="spawned", timeout=0)
+        return await client.call("dataflow.wait", now, DataflowState)
+    except ControlError as error:
+        if error.code in ("deadline", "not-found"):
+            return None
+        raise
+
+
+def _old_epoch(epoch: int, present: int) -> ControlError:
+    return ControlError(
+        "conflict",
+        f"this robot obeys a coordinator of epoch {present}; epoch {epoch} is older",
+        "another coordinator has taken over, or this one was restored from a backup",
+    )

@@ -1,0 +1,112 @@
+"""The state of the agent in a file, for `dorad-agent status`."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.agent.folder import SYSTEM_DIR
+from dorad.agent.model import AgentStatus
+from dorad.control.errors import ControlError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dorad.bell import Bell
+
+SYSTEM_RUNTIME_DIR = Path("/run/dorad-agent")
+MIN_INTERVAL_S = 0.2
+"""Minimum time between two writes."""
+
+_log = logging.getLogger(__name__)
+
+
+def runtime_folder(folder: Path) -> Path:
+    """Return where an agent with this folder keeps what a reboot may clear."""
+    return SYSTEM_RUNTIME_DIR if folder == SYSTEM_DIR else folder
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the lock of the only agent with this folder.
+
+    Raises:
+        ControlError: another one runs.
+    """
+    path = runtime_folder(folder) / "lock"
+    number = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ControlError("exists", f"a dorad-agent already runs in {folder}") from None
+        yield
+    finally:
+        os.close(number)
+
+
+def is_running(folder: Path) -> bool:
+    """Return True if an agent with this folder runs."""
+    try:
+        number = os.open(runtime_folder(folder) / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(number)
+    return False
+
+
+def read_status(folder: Path) -> AgentStatus:
+    """Return the state of the running agent.
+
+    Raises:
+        ControlError: none runs, or its state cannot be read.
+    """
+    path = runtime_folder(folder) / "status.json"
+    try:
+        if not is_running(folder):
+            raise ControlError(
+                "unavailable",
+                f"no dorad-agent runs in {folder}",
+                "start it with `systemctl enable --now dorad-agent`, or see its journal",
+            )
+        return msgspec.json.decode(path.read_bytes(), type=AgentStatus)
+    except FileNotFoundError:
+        raise ControlError("unavailable", "the agent has only just started", "try again") from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise ControlError("refused", f"{path} cannot be read: {error}") from None
+
+
+async def keep_status(folder: Path, changed: Bell, status: Callable[[], AgentStatus]) -> None:
+    """Write the status whenever it has changed, until cancelled."""
+    path = runtime_folder(folder) / "status.json"
+    written = b""
+    while True:
+        content = msgspec.json.encode(status())
+        if content != written:
+            try:
+                _write(path, content)
+                written = content
+            except OSError as error:
+                _log.warning("%s cannot be written: %s", path, error)
+        await changed.wait()
+        await asyncio.sleep(MIN_INTERVAL_S)
+
+
+def _write(path: Path, content: bytes) -> None:
+    # Not synced: after a power cut nobody needs it.
+    temporary = path.with_name(".status.json.new")
+    temporary.write_bytes(content)
+    temporary.chmod(0o644)
+    temporary.replace(path)

@@ -1,0 +1,149 @@
+"""The shares of this robot in a SQLite file, with what the agent must not forget of coordinators.
+
+Each change is on the disk when its method returns.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import apsw
+import msgspec
+
+from dorad.agent.model import Record
+from dorad.control.errors import ControlError
+
+MAX_SHARES = 200
+"""Maximum number of shares of one robot."""
+MAX_BYTES = 64 << 20
+"""Maximum size of all shares together."""
+
+_SCHEMA = 1
+_BUSY_MS = 2000
+_TABLES = """
+CREATE TABLE share (dataflow TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE memory (id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, audit TEXT NOT NULL) STRICT;
+"""
+
+_log = logging.getLogger(__name__)
+
+
+class ShareStore:
+    """One file. It may be used by one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file; a damaged one is renamed, and a new one begun.
+
+        Raises:
+            ControlError: the file cannot be used, or was written by a newer version.
+        """
+        self.notice = ""
+        """What was wrong with the file."""
+        self._path = path
+        self._sizes: dict[str, int] = {}
+        self.records: dict[str, Record] = {}
+        """By the name of the dataflow."""
+        self.epoch = 0
+        """Of the last coordinator that was obeyed."""
+        self.audit = ""
+        """The head of the audit that it told; empty if none did."""
+        try:
+            try:
+                self._open()
+            except (apsw.CorruptError, apsw.NotADBError, msgspec.DecodeError) as error:
+                self._set_aside(error)
+                self._open()
+        except (apsw.Error, OSError) as error:
+            raise ControlError("refused", f"{path} cannot be used: {error}") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def put(self, record: Record) -> None:
+        """Store a share.
+
+        Raises:
+            ControlError: there are too many, or the disk cannot be written.
+        """
+        name = record.order.dataflow
+        content = msgspec.json.encode(record)
+        others = sum(size for other, size in self._sizes.items() if other != name)
+        if name not in self._sizes and len(self._sizes) >= MAX_SHARES:
+            raise ControlError(
+                "busy", f"this robot has {MAX_SHARES} shares, the maximum", "remove some of them"
+            )
+        if others + len(content) > MAX_BYTES:
+            raise ControlError(
+                "too-large", f"the shares of this robot would exceed {MAX_BYTES} bytes"
+            )
+        self._write("INSERT OR REPLACE INTO share VALUES (?, ?)", (name, content))
+        self._sizes[name] = len(content)
+        self.records[name] = record
+
+    def remove(self, dataflow: str) -> None:
+        """Forget a share. Raises ControlError."""
+        self._write("DELETE FROM share WHERE dataflow = ?", (dataflow,))
+        self._sizes.pop(dataflow, None)
+        self.records.pop(dataflow, None)
+
+    def remember(self, epoch: int, audit: str) -> None:
+        """Store what a coordinator has told. Raises ControlError."""
+        self._write("INSERT OR REPLACE INTO memory VALUES (0, ?, ?)", (epoch, audit))
+        self.epoch, self.audit = epoch, audit
+
+    def _write(self, sql: str, values: tuple[str | bytes | int, ...]) -> None:
+        try:
+            with self._db:
+                self._db.execute(sql, values)
+        except apsw.Error as error:
+            raise ControlError(
+                "unavailable",
+                f"{self._path} cannot be written: {error}",
+                "see `df` and the journal",
+            ) from None
+
+    def _open(self) -> None:
+        """Open the file and read all of it."""
+        self._db = apsw.Connection(str(self._path))
+        try:
+            self._db.set_busy_timeout(_BUSY_MS)
+            version = self._db.execute("PRAGMA user_version").get
+            if version not in (0, _SCHEMA):
+                raise ControlError(
+                    "version",
+                    f"{self._path} has version {version}, this dorad-agent knows {_SCHEMA}",
+                    "install the newer dorad again",
+                )
+            self._db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
+            if version == 0:
+                with self._db:
+                    self._db.execute(f"{_TABLES} PRAGMA user_version = {_SCHEMA}")
+            self._load()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _load(self) -> None:
+        for epoch, audit in self._db.execute("SELECT epoch, audit FROM memory"):
+            assert isinstance(epoch, int)
+            assert isinstance(audit, str)
+            self.epoch, self.audit = epoch, audit
+        for name, content in self._db.execute("SELECT dataflow, record FROM share"):
+            assert isinstance(name, str)
+            assert isinstance(content, bytes)
+            self.records[name] = msgspec.json.decode(content, type=Record)
+            self._sizes[name] = len(content)
+
+    def _set_aside(self, why: Exception) -> None:
+        kept = self._path.with_name(f"{self._path.name}.damaged.{int(time.time())}")
+        self.notice = f"{self._path} was damaged ({why}); it is kept as {kept.name}"
+        _log.error("%s", self.notice)
+        self._path.rename(kept)
+        for part in ("-wal", "-shm"):
+            Path(f"{self._path}{part}").unlink(missing_ok=True)
+        self._sizes.clear()
+        self.records.clear()
+        self.epoch, self.audit = 0, ""

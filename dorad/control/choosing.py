@@ -1,0 +1,150 @@
+"""Which server a command talks to. The rule is a function of data, `choose`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from dorad.control.errors import ControlError
+from dorad.control.settings import Settings, load, settings_path
+from dorad.control.target import COORDINATOR_PORT, Tcp, TlsFiles, UnixSocket, is_loopback
+
+_log = logging.getLogger(__name__)
+
+SOCKET_VARIABLE = "DORA_SOCKET"
+"""Environment variable with the path of the only socket to use."""
+
+TOKEN = "token"  # noqa: S105 - the name of a file
+AUTHORITY = "authority.pem"
+"""Files in the folder of a coordinator. It has the authority only while it listens with TLS."""
+
+OF_MACHINE = Path("/var/lib/dorafleet")
+"""The folder of the machine's coordinator."""
+
+
+class Asked(NamedTuple):
+    """What the user asks for, by options or by variables."""
+
+    address: str | None = None
+    port: int | None = None
+    socket: Path | None = None
+
+
+class Places(NamedTuple):
+    """Where servers of this machine are."""
+
+    user: Path
+    """The folder of this user's daemon."""
+    machine: Path
+    """The folder of the machine's daemon."""
+    coordinator: Path
+    """The folder of a coordinator on this machine."""
+    encrypts: bool = False
+    """Whether that coordinator listens with TLS."""
+
+
+def choose(asked: Asked, settings: Settings | None, places: Places) -> tuple[UnixSocket | Tcp, ...]:
+    """Return the servers to try, in this order; the first that runs is used.
+
+    1. An address is that of a coordinator.
+    2. A port without one is that of this user's daemon with this number, else of a coordinator on
+       this machine. 6013 is the number of the usual daemon.
+    3. `DORA_SOCKET` is the only daemon.
+    4. The user's settings name a coordinator.
+    5. This user's daemon, else the machine's.
+    """
+    if asked.address is not None:
+        same = settings is not None and settings.address in (None, asked.address)
+        port = asked.port or (settings.port if settings and same else COORDINATOR_PORT)
+        return (_coordinator(asked.address, port, settings, places),)
+    if asked.port is not None:
+        usual = asked.port == COORDINATOR_PORT
+        daemons = _daemons(places) if usual else (_daemon(places.user / str(asked.port)),)
+        return (*daemons, _coordinator("127.0.0.1", asked.port, settings, places))
+    if asked.socket is not None:
+        return (UnixSocket(asked.socket),)
+    if settings is not None and settings.address is not None:
+        return (_coordinator(settings.address, settings.port, settings, places),)
+    return _daemons(places)
+
+
+def _daemons(places: Places) -> tuple[UnixSocket, ...]:
+    return (_daemon(places.user), _daemon(places.machine))
+
+
+def _daemon(folder: Path) -> UnixSocket:
+    return UnixSocket(folder / "control.sock")
+
+
+def _coordinator(host: str, port: int, settings: Settings | None, places: Places) -> Tcp:
+    """Return a coordinator, with what the user's settings say about how to reach it."""
+    near = is_loopback(host)
+    named = None if settings is None else settings.address
+    if settings is None or (near and named is not None and not is_loopback(named)):
+        settings = Settings()  # those for another machine say nothing about this one
+    if settings.tls is not None or not near:
+        return Tcp(host, port, settings.token, settings.tls)
+    own = in_folder(places.coordinator, port, encrypts=places.encrypts)
+    return own._replace(host=host, token=settings.token or own.token)
+
+
+def in_folder(folder: Path, port: int, *, encrypts: bool) -> Tcp:
+    """Return the coordinator of this machine that has this folder; `encrypts`: it uses TLS."""
+    tls = TlsFiles(folder / AUTHORITY) if encrypts else None
+    return Tcp("127.0.0.1", port, folder / TOKEN, tls)
+
+
+def encrypts(folder: Path) -> bool:
+    """Return True if the coordinator with this folder listens with TLS."""
+    try:
+        return (folder / AUTHORITY).exists()
+    except PermissionError:
+        return False
+
+
+def chosen() -> tuple[UnixSocket | Tcp, ...]:
+    """Return the servers to try, as the variables and the settings of the user say.
+
+    Raises:
+        ControlError: the directory of this user's sockets belongs to another user, or a variable
+            is invalid.
+        DataflowError: the settings have problems.
+    """
+    path = settings_path()
+    targets = _choose(None if path is None else load(path))
+    _log.debug("servers to try: %s", targets)
+    return targets
+
+
+def chosen_daemons() -> tuple[UnixSocket, ...]:
+    """Return the daemons of this machine to try, for commands that concern this machine only.
+
+    Raises:
+        ControlError: as in `chosen`.
+    """
+    return tuple(each for each in _choose(None) if isinstance(each, UnixSocket))
+
+
+def _choose(settings: Settings | None) -> tuple[UnixSocket | Tcp, ...]:
+    from dorad.shm.rendezvous import ADDRESS_VARIABLE, SYSTEM_DIR, coordinator_port, runtime_dir
+
+    try:
+        folder = coordinator_folder()
+        socket = os.environ.get(SOCKET_VARIABLE)
+        asked = Asked(
+            os.environ.get(ADDRESS_VARIABLE) or None,
+            coordinator_port(),
+            Path(socket) if socket else None,
+        )
+        return choose(asked, settings, Places(runtime_dir(), SYSTEM_DIR, folder, encrypts(folder)))
+    except (PermissionError, ValueError) as error:
+        raise ControlError("refused", str(error)) from None
+
+
+def coordinator_folder() -> Path:
+    """Return the folder of the user's own coordinator; without one, that of the machine's."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    own = Path(base, "dorafleet")
+    return own if (own / TOKEN).exists() else OF_MACHINE

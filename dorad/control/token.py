@@ -1,0 +1,49 @@
+"""The file with a coordinator's token: who can read it may command the coordinator."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import TYPE_CHECKING
+
+from dorad.control.errors import ControlError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TOKEN_BYTES = 32
+"""Random bytes of a token, which is their hexadecimal form."""
+
+_TOKEN = re.compile(r"[0-9a-f]{64}")
+
+
+def read_token(path: Path) -> str:
+    """Return the token in a file that only its owner, who is this user, can read.
+
+    Raises:
+        ControlError: it is not such a file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise ControlError("refused", f"{path} cannot be read: {error.strerror}") from None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ControlError("refused", f"{path} is not a file")
+        if found.st_uid != os.geteuid():
+            raise ControlError("refused", f"{path} belongs to user {found.st_uid}, not to you")
+        if found.st_mode & 0o077:
+            raise ControlError(
+                "refused",
+                f"others may use {path}: its mode is {stat.S_IMODE(found.st_mode):04o}",
+                f"delete it, and restart the coordinator for a new token; or `chmod 600 {path}` if "
+                "nobody can have read it",
+            )
+        text = os.read(descriptor, 2 * TOKEN_BYTES + 2).decode("ascii", "replace").strip()
+    finally:
+        os.close(descriptor)
+    if _TOKEN.fullmatch(text) is None:
+        raise ControlError("refused", f"{path} holds no token", "delete it for a new one")
+    return text

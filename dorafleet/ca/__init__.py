@@ -1,0 +1,1 @@
+"""The fleet's certificate authority: it signs the certificates of robots, operators and itself."""

@@ -1,0 +1,161 @@
+"""`dorafleet access`, `revoke`, `operator` and `token`: who may use the coordinator."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import click
+
+from dorad.cli.groups import Group
+from dorad.cli.tables import plain, print_lines, print_table
+from dorad.control.tls import Role
+from dorafleet.cli.arguments import port_option, state_option
+from dorafleet.cli.coordinator import connect
+
+if TYPE_CHECKING:
+    from dorafleet.coordinator.accessmessages import Grant, Kind
+
+role_option = click.option(
+    "--role",
+    type=click.Choice(get_args(Role)),
+    required=True,
+    help="viewer: read. operator: also start, stop and change dataflows. admin: everything.",
+)
+
+ACCESS_EPILOG = """\b
+Examples:
+  dorafleet access
+  dorafleet access --json
+"""
+
+REVOKE_EPILOG = """\b
+Examples:
+  dorafleet revoke arm1
+  dorafleet revoke --operator ann
+  dorafleet revoke --token panel
+\b
+From then on what it has is refused, and its open connections are closed. Dataflows on a robot keep
+running. `dorafleet enrol` lets a robot in again, with a new key.
+"""
+
+ADD_EPILOG = """\b
+Examples:
+  dorafleet operator add ann --role operator --output ann.pem
+\b
+The file has Ann's key, her certificate and the fleet's authority. Give it to her on a safe way; she
+names it in ~/.config/dora/config.yml, as `certificate` and as `ca` of `coordinator`.
+"""
+
+CREATE_EPILOG = """\b
+Examples:
+  dorafleet token create panel --role viewer --days 30 > panel.token
+\b
+A client sends it as `Authorization: Bearer TOKEN`. The coordinator keeps only its hash.
+"""
+
+
+@click.command(epilog=ACCESS_EPILOG)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@state_option
+@port_option
+def access(*, as_json: bool, state: Path, port: int) -> None:
+    """List the robots, operators and tokens that may connect to the coordinator."""
+    from dorad.control.messages import Nothing
+    from dorafleet.coordinator.accessmessages import GrantList
+
+    with connect(state, port) as client:
+        grants = client.call("access.list", Nothing(), GrantList).grants
+    if as_json:
+        print_lines(plain(grant) for grant in grants)
+    else:
+        print_table(("Kind", "Name", "Role", "Until"), map(_as_row, grants))
+
+
+@click.command(epilog=REVOKE_EPILOG)
+@click.argument("name")
+@click.option("--operator", "kind", flag_value="operator", help="NAME is an operator.")
+@click.option("--token", "kind", flag_value="token", help="NAME is that of a token.")
+@click.option("--robot", "kind", flag_value="robot", default="robot", help="The default.")
+@state_option
+@port_option
+def revoke(name: str, *, kind: Kind, state: Path, port: int) -> None:
+    """Refuse the robot NAME, an operator or a token, and close their connections."""
+    from dorafleet.coordinator.accessmessages import Revoke, Revoked
+
+    with connect(state, port) as client:
+        done = client.call("access.revoke", Revoke(kind=kind, name=name), Revoked)
+    closed = done.connections
+    click.echo(
+        f"{kind} {name} is revoked; "
+        f"{'1 connection was' if closed == 1 else f'{closed} connections were'} closed"
+    )
+
+
+@click.group(cls=Group, epilog=ADD_EPILOG)
+def operator() -> None:
+    """Give people their certificates."""
+
+
+@operator.command(epilog=ADD_EPILOG)
+@click.argument("name")
+@role_option
+@click.option("--days", type=click.IntRange(1), default=365, show_default=True, help="Until then.")
+@click.option(
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write it; must not exist.  [default: NAME.pem]",
+)
+@state_option
+@port_option
+def add(name: str, *, role: Role, days: int, output: Path | None, state: Path, port: int) -> None:
+    """Write a key and a certificate for the operator NAME to a file."""
+    from dorafleet.coordinator.accessmessages import Bundle, OperatorAdd
+
+    path = output or Path(f"{name}.pem")
+    # Before the certificate is made: then it would be lost.
+    try:
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
+    try:
+        with open(number, "w") as file, connect(state, port) as client:  # noqa: PTH123
+            params = OperatorAdd(name=name, role=role, days=days)
+            bundle = client.call("operator.add", params, Bundle)
+            file.write(bundle.pem)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    click.echo(f"{path}: {role} {name}, until {_day(bundle.expires)}")
+
+
+@click.group(cls=Group, epilog=CREATE_EPILOG)
+def token() -> None:
+    """Give programs their tokens."""
+
+
+@token.command(epilog=CREATE_EPILOG)
+@click.argument("name")
+@role_option
+@click.option("--days", type=click.IntRange(1), required=True, help="For so many days.")
+@state_option
+@port_option
+def create(name: str, *, role: Role, days: int, state: Path, port: int) -> None:
+    """Print a new token with the name NAME."""
+    from dorafleet.coordinator.accessmessages import Token, TokenCreate
+
+    with connect(state, port) as client:
+        params = TokenCreate(name=name, role=role, days=days)
+        click.echo(client.call("token.create", params, Token).token)
+
+
+def _as_row(grant: Grant) -> tuple[str, str, str, str]:
+    until = "revoked" if grant.revoked else _day(grant.expires)
+    return (grant.kind, grant.name, grant.role or "-", until)
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(seconds))

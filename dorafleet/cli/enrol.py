@@ -1,0 +1,224 @@
+"""`dorafleet enrol`: give robots their place in the fleet."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import shlex
+import ssl
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dorad.cli.tables import print_object
+from dorafleet.cli.arguments import (
+    accept_new_option,
+    file_argument,
+    parallel_option,
+    select_machines,
+    state_option,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dorad.control.client import Client
+    from dorad.control.messages.agent import Certificates
+    from dorafleet.cli.reporting import Reporter
+    from dorafleet.inventory.model import Cluster, Machine
+    from dorafleet.robot.enrol import Enrolled, Known
+    from dorafleet.ssh.fanout import Outcome
+
+EPILOG = """\b
+Examples:
+  dorafleet enrol cluster.yml                 all machines of the file
+  dorafleet enrol cluster.yml arm1 arm2
+  dorafleet enrol cluster.yml arm1 --again    a new key, also if arm1 is enrolled
+  dorafleet enrol cluster.yml arm3 --token    a robot that SSH cannot reach
+\b
+Each robot makes a key, which never leaves it; the coordinator signs its certificate, and the
+robot's agent connects. A machine that is enrolled and connected is not changed. A failure on one
+machine does not affect the others.
+With --token nothing is done over SSH: the command is printed that enrols the robot there, within 15
+minutes.
+Exit code 0: all machines are enrolled and connected. 1: some are not.
+"""
+
+
+@click.command(epilog=EPILOG)
+@file_argument
+@click.argument("machine", nargs=-1)
+@click.option("--again", is_flag=True, help="Replace the key and certificate that a robot has.")
+@click.option("--token", "by_token", is_flag=True, help="Print the command that enrols MACHINE.")
+@click.option(
+    "--coordinator",
+    "addresses",
+    metavar="HOST[:PORT]",
+    multiple=True,
+    help="Where robots find the coordinator; may be repeated.  [default: that of FILE]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="The coordinator's port on this machine.  [default: `coordinator.port` of FILE]",
+)
+@state_option
+@parallel_option
+@accept_new_option
+def enrol(
+    file: Path,
+    machine: Sequence[str],
+    *,
+    again: bool,
+    by_token: bool,
+    addresses: Sequence[str],
+    as_json: bool,
+    port: int | None,
+    state: Path,
+    parallel: int,
+    accept_new: bool,
+) -> int:
+    """Enrol the machines of FILE over SSH, so that their agents follow the coordinator."""
+    from dorafleet.cli.coordinator import connect
+    from dorafleet.cli.reporting import Reporter
+    from dorafleet.inventory.load import load
+
+    cluster = load(file)
+    machines = select_machines(cluster, machine)
+    coordinators = addresses or (_address(cluster, port),)
+    if by_token and (len(machine) != 1 or again or as_json):
+        raise click.UsageError("--token needs exactly one MACHINE, without --again and --json")
+    with connect(state, port or cluster.coordinator.port) as client:
+        if by_token:
+            _print_token(client, machines[0].id, coordinators)
+            return 0
+        with Reporter([each.id for each in machines], 0) as reporter:
+            work = _Enroller(client, coordinators, reporter, accept_new=accept_new, again=again)
+            outcomes = asyncio.run(work.run(machines, parallel))
+    if as_json:
+        print_object([as_plain(outcome) for outcome in outcomes])
+    failed = [outcome.machine.id for outcome in outcomes if outcome.error is not None]
+    if failed:
+        raise click.ClickException(
+            f"{len(failed)} of {len(outcomes)} machines failed: {', '.join(failed)}"
+        )
+    return 0
+
+
+def as_plain(outcome: Outcome[Enrolled]) -> dict[str, Any]:
+    """Return a machine's object for `--json`; all machines have the same keys."""
+    error = outcome.error
+    return {
+        "id": outcome.machine.id,
+        "host": outcome.machine.host,
+        "connected": error is None,
+        "changed": outcome.result is not None and outcome.result.enrolled,
+        "error": error and {"code": error.code, "message": error.message, "hint": error.hint},
+    }
+
+
+class _Enroller:
+    """Enrols all machines with one coordinator."""
+
+    def __init__(
+        self,
+        client: Client,
+        coordinators: Sequence[str],
+        reporter: Reporter,
+        *,
+        accept_new: bool,
+        again: bool,
+    ) -> None:
+        self._client = client
+        self._coordinators = coordinators
+        self._reporter = reporter
+        self._accept_new = accept_new
+        self._again = again
+        self._known: dict[str, Known] = {}
+
+    async def run(self, machines: Sequence[Machine], parallel: int) -> list[Outcome[Enrolled]]:
+        """Enrol up to `parallel` machines at once; return the outcomes in order."""
+        from dorad.control.messages import Nothing
+        from dorafleet.coordinator.accessmessages import GrantList
+        from dorafleet.ssh.fanout import run_on_each
+
+        listed = await asyncio.to_thread(self._client.call, "access.list", Nothing(), GrantList)
+        self._known = {
+            grant.name: "revoked" if grant.revoked else "enrolled"
+            for grant in listed.grants
+            if grant.kind == "robot"
+        }
+        return await run_on_each(machines, self._enrol, parallel=parallel, on_outcome=self._report)
+
+    async def _enrol(self, machine: Machine) -> Enrolled:
+        from dorad.control.errors import ControlError
+        from dorafleet.robot.enrol import Enrolment, as_ssh_error
+        from dorafleet.ssh.connection import connect
+
+        async def sign(csr: str, again: bool) -> Certificates:
+            return await asyncio.to_thread(_sign, self._client, machine.id, csr, again=again)
+
+        async def is_connected() -> bool:
+            return await asyncio.to_thread(_is_connected, self._client, machine.id)
+
+        try:
+            async with connect(machine, accept_new=self._accept_new) as robot:
+                enrolment = Enrolment(
+                    robot,
+                    machine.id,
+                    known=self._known.get(machine.id, "never"),
+                    sign=sign,
+                    is_connected=is_connected,
+                    coordinators=self._coordinators,
+                    on_step=lambda step: self._reporter.step(machine.id, step),
+                    again=self._again,
+                )
+                return await enrolment.run()
+        except ControlError as error:
+            raise as_ssh_error(error) from error
+
+    def _report(self, outcome: Outcome[Enrolled]) -> None:
+        if outcome.error is None:
+            self._reporter.done(outcome.machine.id, str(outcome.result))
+        else:
+            self._reporter.failed(outcome.machine.id, str(outcome.error))
+
+
+def _sign(client: Client, robot: str, csr: str, *, again: bool) -> Certificates:
+    from dorad.control.messages.agent import Certificates, EnrolSign
+
+    params = EnrolSign(robot=robot, csr=csr, again=again)
+    return client.call("enrol.sign", params, Certificates)
+
+
+def _is_connected(client: Client, id_: str) -> bool:
+    from dorad.control.messages import Nothing
+    from dorafleet.coordinator.messages import RobotList
+
+    listed = client.call("robot.list", Nothing(), RobotList)
+    return any(
+        each.id == id_ and each.state in {"connected", "conflict-paused"} for each in listed.robots
+    )
+
+
+def _print_token(client: Client, robot: str, coordinators: Sequence[str]) -> None:
+    from dorafleet.coordinator.accessmessages import EnrolRef, EnrolToken
+    from dorafleet.robot.commands import ENABLE_AGENT
+
+    made = client.call("enrol.token", EnrolRef(robot=robot), EnrolToken)
+    authority = base64.b64encode(ssl.PEM_cert_to_DER_cert(made.authority)).decode()
+    words = ["sudo", "dorad-agent", "join", *coordinators, "--robot", robot]
+    words += ["--token", made.token, "--authority", authority]
+    until = time.strftime("%H:%M", time.localtime(made.expires))
+    click.echo(f"Run this on {robot}, once and before {until}:", err=True)
+    start = ("sudo", *ENABLE_AGENT)
+    click.echo(f"{shlex.join(words)} && {shlex.join(start)}")
+
+
+def _address(cluster: Cluster, port: int | None) -> str:
+    address = cluster.coordinator.addr
+    host = f"[{address}]" if address.version == 6 else str(address)
+    return f"{host}:{port or cluster.coordinator.port}"

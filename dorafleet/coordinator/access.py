@@ -1,0 +1,177 @@
+"""Who connects: a robot or an operator by a certificate, a client by a token."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from websockets.protocol import State
+
+from dorad.control.errors import ControlError
+from dorad.control.peer import Peer
+from dorad.control.tls import certificate_of, judge
+from dorad.dataflow.nearest import did_you_mean
+from dorafleet.coordinator.grants import EnrolmentRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from websockets.asyncio.server import ServerConnection
+    from websockets.http11 import Request as HttpRequest
+
+    from dorad.control.peer import PeerRole
+    from dorad.control.tls import Certificate
+    from dorafleet.coordinator.grants import Grants
+
+AGENT_PATH = "/agent"
+"""Where robots connect, and nobody else."""
+
+_BEARER = "Bearer "
+_MAX_TOKEN = 256
+
+_log = logging.getLogger(__name__)
+
+
+class Access:
+    """Admits clients and robots, and closes the connections of those that are revoked."""
+
+    def __init__(
+        self,
+        grants: Grants,
+        token: str,
+        robots: Collection[str],
+        admitted: Callable[[Any], object],
+    ) -> None:
+        """`token` is that of the coordinator's user; `robots` are the ids in the cluster file.
+
+        `admitted` is called with the address of every peer that is admitted.
+        """
+        self._grants = grants
+        self._token = token
+        self._robots = robots
+        self._admitted = admitted
+        self._open: WeakKeyDictionary[ServerConnection, tuple[Peer, str]] = WeakKeyDictionary()
+        """Each admitted connection with its peer, and the token that it has sent."""
+
+    def __call__(self, connection: ServerConnection, request: HttpRequest) -> Peer:
+        """Return who connects. Raises ControlError to refuse the client."""
+        try:
+            peer, token = self._identify(connection, request)
+            _check_path(peer, request.path)
+        except ControlError as error:
+            _log.warning("refused a client at %s: %s", connection.remote_address, error.message)
+            raise
+        _log.debug("admitted %s, %s, at %s", peer.name, peer.role, connection.remote_address)
+        self._open[connection] = (peer, token)
+        self._admitted(connection.remote_address)
+        return peer
+
+    def close_revoked(self) -> int:
+        """Close the connections of peers that would be refused now; return their number."""
+        closed = 0
+        for connection, (peer, token) in list(self._open.items()):
+            if connection.state is not State.OPEN or self._is_accepted(peer, token):
+                continue
+            _log.info("closing a connection of %s: it was revoked", peer.name)
+            # Not `close`, which would wait for the peer.
+            connection.transport.abort()
+            closed += 1
+        return closed
+
+    def _identify(self, connection: ServerConnection, request: HttpRequest) -> tuple[Peer, str]:
+        certificate = certificate_of(connection.transport.get_extra_info("ssl_object"))
+        if certificate is not None:
+            return self._owner(certificate), ""
+        given = request.headers.get_all("Authorization")
+        if len(given) != 1:
+            raise _no_token("several tokens were sent" if given else "no token was sent")
+        token = given[0].removeprefix(_BEARER)
+        if token == given[0] or len(token) > _MAX_TOKEN:
+            raise _no_token("the token is wrong")
+        return self._bearer(token), token
+
+    def _owner(self, certificate: Certificate) -> Peer:
+        """Return the owner of a certificate that the fleet's authority has signed."""
+        identity = certificate.identity
+        if identity.kind == "coordinator":
+            raise ControlError("refused", "a coordinator is no client of another one")
+        if self._grants.is_revoked(certificate):
+            raise ControlError(
+                "refused",
+                f"the certificate of {identity.kind} `{identity.name}` was revoked",
+                _how_to_renew(certificate),
+            )
+        if identity.kind == "robot" and identity.name not in self._robots:
+            raise unknown_robot(identity.name, self._robots)
+        validity = judge(certificate.not_before, certificate.not_after, self._grants.clock())
+        # A robot whose certificate has expired is admitted for its renewal only.
+        if validity.verdict == "too-old" or (
+            validity.verdict == "expired" and identity.kind == "operator"
+        ):
+            raise ControlError(
+                "refused",
+                f"the certificate of {identity.kind} `{identity.name}` expired "
+                f"{validity.days} days ago",
+                _how_to_renew(certificate),
+            )
+        return _peer(identity.name, identity.role or "robot", certificate)
+
+    def _bearer(self, token: str) -> Peer:
+        # The library keeps bytes that are not ASCII as surrogates.
+        if hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token.encode()):
+            return _peer("admin", "admin")
+        found = self._grants.token(token)
+        if found is None:
+            raise _no_token("the token is wrong")
+        name, record = found
+        if isinstance(record, EnrolmentRecord) and record.used:
+            raise ControlError(
+                "refused", f"the token for `{name}` was used already", "make a new one"
+            )
+        if record.expires < self._grants.clock():
+            raise ControlError("refused", f"the token of `{name}` has expired", "make a new one")
+        if isinstance(record, EnrolmentRecord):
+            return _peer(name, "enrolling")
+        return _peer(name, record.role)
+
+    def _is_accepted(self, peer: Peer, token: str) -> bool:
+        """Return True if what a peer was admitted for still holds."""
+        if peer.certificate is not None:
+            return not self._grants.is_revoked(peer.certificate)
+        return token == self._token or self._grants.token(token) is not None
+
+
+def _peer(name: str, role: PeerRole, certificate: Certificate | None = None) -> Peer:
+    """Return a peer that acts as the coordinator's user."""
+    return Peer(0, os.geteuid(), os.getegid(), name=name, role=role, certificate=certificate)
+
+
+def _check_path(peer: Peer, path: str) -> None:
+    if peer.role == "robot" and path != AGENT_PATH:
+        raise ControlError("refused", f"robot `{peer.name}` may connect at `{AGENT_PATH}` only")
+    if peer.role != "robot" and path == AGENT_PATH:
+        raise ControlError("refused", f"`{AGENT_PATH}` is for robots that have a certificate")
+
+
+def _no_token(message: str) -> ControlError:
+    return ControlError(
+        "refused",
+        message,
+        "show a certificate of this fleet, or send `Authorization: Bearer TOKEN` with the content "
+        "of the coordinator's token file",
+    )
+
+
+def unknown_robot(id_: str, robots: Collection[str]) -> ControlError:
+    """Return the error for a robot that is not in the cluster file."""
+    return ControlError("not-found", f"there is no robot `{id_}`", did_you_mean(id_, robots))
+
+
+def _how_to_renew(certificate: Certificate) -> str:
+    name = certificate.identity.name
+    if certificate.identity.kind == "robot":
+        return f"enrol it again: `dorafleet enrol CLUSTER.yml {name}`"
+    return f"an admin can make a new one: `dorafleet operator add {name}`"

@@ -1,0 +1,104 @@
+"""What clients and a coordinator send each other about certificates, tokens and revocations."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from dorad.control.messages import Method, Nothing, Struct
+from dorad.control.messages.agent import Certificates, EnrolSign
+from dorad.control.tls import Role
+
+
+class EnrolRef(Struct):
+    """Selects a robot that is to be enrolled."""
+
+    robot: str
+
+
+class EnrolToken(Struct):
+    """A token with which one robot can get one certificate."""
+
+    token: str
+    expires: float
+    authority: str
+    """Certificate of the fleet's authority (PEM)."""
+    fingerprint: str
+    """SHA-256 of that certificate, in hexadecimal digits."""
+
+
+class TokenCreate(Struct):
+    """Make a token for a client."""
+
+    name: str
+    """Of its owner, for the audit and for `access.revoke`."""
+    role: Role
+    days: int
+
+
+class Token(Struct):
+    """A new token. The coordinator keeps only its hash."""
+
+    token: str
+    expires: float
+
+
+class OperatorAdd(Struct):
+    """Make a key and a certificate for an operator."""
+
+    name: str
+    role: Role
+    days: int = 365
+
+
+class Bundle(Struct):
+    """Everything that an operator needs to connect."""
+
+    pem: str
+    """The key, the certificate with its issuer, and the fleet's authority."""
+    expires: float
+
+
+Kind = Literal["robot", "operator", "token"]
+
+
+class Revoke(Struct):
+    """Refuse the certificates of a robot or an operator, or a token, from now on."""
+
+    kind: Kind
+    name: str
+
+
+class Revoked(Struct):
+    """A revocation that is on the disk."""
+
+    certificates: int
+    """Number of certificates that are refused now."""
+    connections: int
+    """Number of open connections that were closed."""
+
+
+class Grant(Struct):
+    """A robot, an operator or a token that may connect, or might until it was revoked."""
+
+    kind: Kind
+    name: str
+    role: Role | None
+    """None of a robot."""
+    expires: float
+    revoked: bool = False
+
+
+class GrantList(Struct):
+    """All grants, sorted by kind and name."""
+
+    grants: list[Grant]
+
+
+ACCESS_METHODS: dict[str, Method] = {
+    "enrol.sign": Method(EnrolSign, Certificates, "Sign the certificate of a robot."),
+    "enrol.token": Method(EnrolRef, EnrolToken, "Make a token for the enrolment of one robot."),
+    "token.create": Method(TokenCreate, Token, "Make a token for a client."),
+    "operator.add": Method(OperatorAdd, Bundle, "Make a certificate for an operator."),
+    "access.revoke": Method(Revoke, Revoked, "Refuse a robot, an operator or a token."),
+    "access.list": Method(Nothing, GrantList, "List who may connect."),
+}

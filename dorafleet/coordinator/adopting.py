@@ -1,0 +1,126 @@
+"""End a conflict with a robot that has something newer than the store: adopt it, or overrule it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorafleet.coordinator.fleet import checked
+from dorafleet.coordinator.folding import outcome_of
+from dorafleet.coordinator.reconcile import FINAL
+from dorafleet.coordinator.records import End, Options, Record
+from dorafleet.coordinator.shares import end_of, ports_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.control.messages.agent import ShareState
+    from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.robots import Robot, Robots
+
+HOLD_S = 120.0
+
+_log = logging.getLogger(__name__)
+
+
+class Conflicts:
+    """Ends the conflicts of robots."""
+
+    def __init__(self, fleet: Fleet, robots: Robots) -> None:
+        self._fleet = fleet
+        self._robots = robots
+
+    async def resume(self, robot: Robot, actor: Mapping[str, Any]) -> set[str]:
+        """Give the store's dataflows a generation above the robot's, and end what it lacks.
+
+        Return the robots to look at. Raises ControlError or StoreError.
+        """
+        touched = {robot.id}
+        async with self._fleet.writer.changing:
+            for name in list(robot.conflicts):
+                generation = self._fleet.next_generation
+                wanted = self._fleet.owner(robot.id, name)
+                record = self._fleet.get(name)
+                _log.info("robot `%s`: `%s` becomes what the store says", robot.id, name)
+                if record is not None and wanted is not None:
+                    newer = msgspec.structs.replace(record, generation=generation)
+                    await self._fleet.put(newer, actor, "robot.resume", robot=robot.id)
+                    touched |= {*record.robots}
+                else:
+                    uuid = robot.shares[name].uuid
+                    epoch = self._fleet.writer.epoch
+                    request = end_of(name, uuid, robot.id, epoch=epoch, generation=generation)
+                    await self._robots.command(robot, "share.set", name, request)
+        return touched
+
+    async def adopt(self, robot: Robot, actor: Mapping[str, Any]) -> set[str]:
+        """Make the store say what the robot has.
+
+        Where its nodes are is known, where those of other robots are only if the store has it.
+        Return the robots to look at. Raises ControlError or StoreError.
+        """
+        touched = {robot.id}
+        for name in list(robot.conflicts):
+            share = robot.shares[name]
+            ref = m.Ref(dataflow=share.uuid)
+            detail = await self._robots.call(robot.id, "dataflow.info", ref, m.DataflowDetail)
+            nodes = set()
+            if share.status not in FINAL:
+                listed = await self._robots.call(robot.id, "node.list", ref, m.NodeList)
+                nodes = {node.node for node in listed.nodes}
+            async with self._fleet.writer.changing:
+                record = self._adopted(robot, share, detail, nodes)
+                _log.info("robot `%s`: the store takes over its `%s`", robot.id, name)
+                await self._fleet.put(record, actor, "robot.adopt", robot=robot.id)
+            touched |= {*record.robots}
+        return touched
+
+    def _adopted(
+        self, robot: Robot, share: ShareState, detail: m.DataflowDetail, nodes: set[str]
+    ) -> Record:
+        """Return the dataflow of the store as the robot has it."""
+        name = share.dataflow
+        before = self._fleet.get(name)
+        known = [node.id for node in checked(detail.descriptor, detail.path).nodes]
+        if before is not None and before.uuid != share.uuid and before.running:
+            raise ControlError(
+                "exists",
+                f"the store has another run of `{name}`, {before.uuid}",
+                f"stop that first, or `dorafleet resume {robot.id}`",
+            )
+        old = before if before is not None and before.uuid == share.uuid else None
+        elsewhere = {} if old is None else old.placement
+        placement = {
+            node: robot.id if node in nodes else elsewhere[node]
+            for node in known
+            if node in nodes or elsewhere.get(node, robot.id) != robot.id
+        }
+        ports = {} if old is None else dict(old.ports)
+        if robot.id not in ports:
+            others = [each for each in self._fleet.running if each.key != name]
+            ports |= ports_for([robot.id], self._robots.machines, others)
+        record = Record(
+            uuid=share.uuid,
+            name=None if name == share.uuid else name,
+            path=detail.path,
+            original=detail.descriptor if old is None else old.original,
+            descriptor=detail.descriptor,
+            options=Options() if old is None else old.options,
+            placement=placement,
+            pending={},
+            ports=ports,
+            generation=share.generation,
+            started_at=detail.info.started_at,
+            hold=HOLD_S if old is None else old.hold,
+            enabled=share.status not in {"stopping", *FINAL},
+            opened=share.status not in {"starting", "ready"},
+        )
+        if share.status not in FINAL:
+            return record
+        status, results, failures = outcome_of(record, {robot.id: share})
+        return msgspec.structs.replace(record, end=End(time.time(), status, results, failures))

@@ -1,0 +1,47 @@
+"""Ask several robots at once: one that does not answer is named, and holds up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, TypeVar
+
+from dorad.control.errors import ControlError
+from dorad.control.messages import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dorafleet.coordinator.robots import Robots
+
+ANSWER_S = 3.0
+"""Seconds that a robot has to answer when several are asked."""
+
+R = TypeVar("R", bound=Struct)
+
+_log = logging.getLogger(__name__)
+
+
+async def ask(
+    robots: Robots, ids: Iterable[str], method: str, params: Struct, kind: type[R]
+) -> tuple[dict[str, R], dict[str, str]]:
+    """Call a method of several robots; return the answers, and who gave none with the reason."""
+    answers: dict[str, R] = {}
+    missing: dict[str, str] = {}
+
+    async def one(id_: str) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                answers[id_] = await robots.call(id_, method, params, kind)
+        except TimeoutError:
+            missing[id_] = f"it did not answer within {ANSWER_S:g} s"
+        except ControlError as error:
+            missing[id_] = error.message
+
+    order = list(ids)
+    async with asyncio.TaskGroup() as tasks:
+        for id_ in order:
+            tasks.create_task(one(id_))
+    for id_, reason in missing.items():
+        _log.debug("robot `%s` did not answer `%s`: %s", id_, method, reason)
+    return {id_: answers[id_] for id_ in order if id_ in answers}, missing

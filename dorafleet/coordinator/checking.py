@@ -1,0 +1,57 @@
+"""Check a dataflow before it is started or changed, as dorad would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dorad.control.errors import ControlError
+from dorad.control.limits import MAX_NODES
+from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.support import unsupported
+from dorad.dataflow.types.strict import change_problems
+from dorafleet.coordinator.requirements import problems_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dorad.control.messages import Start
+    from dorad.dataflow.model import Dataflow
+    from dorafleet.coordinator.placement import Candidate
+
+MAX_HOLD_S = 3600.0
+
+
+def check_start(params: Start) -> None:
+    """Raise ControlError for a start that no fleet carries out."""
+    nodes = params.descriptor.get("nodes")
+    if isinstance(nodes, list) and len(nodes) > MAX_NODES:
+        raise ControlError(
+            "refused",
+            f"{len(nodes)} nodes are too many for one dataflow; the maximum is {MAX_NODES}",
+            "split it into several dataflows",
+        )
+    if not Path(params.path).is_absolute():
+        raise ControlError("bad-request", f"path {params.path!r} is not absolute")
+    if params.share is not None or params.uuid is not None:
+        raise ControlError("bad-request", "a coordinator chooses `uuid` and `share` itself")
+    if params.hold is not None and not 0 < params.hold <= MAX_HOLD_S:
+        raise ControlError("bad-request", f"`hold` must be above 0, at most {MAX_HOLD_S:g} seconds")
+    if params.hot_reload:
+        raise ControlError(
+            "unsupported",
+            "files are not reloaded on the machines of a fleet",
+            "start it without `--hot-reload`",
+        )
+
+
+def check_names(dataflow: Dataflow, machines: Sequence[Candidate]) -> None:
+    """Raise DataflowError for names of machines, labels and nodes that there are not."""
+    if problems := problems_of(dataflow, machines):
+        raise DataflowError(problems)
+
+
+def check_runnable(dataflow: Dataflow) -> None:
+    """Raise DataflowError for what dorad would refuse."""
+    if problems := [*unsupported(dataflow, placed=True), *change_problems(dataflow)]:
+        raise DataflowError(problems)

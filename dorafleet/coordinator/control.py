@@ -1,0 +1,104 @@
+"""What the leader does about robots and dataflows: its parts, put together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+from dorad.control.errors import ControlError
+from dorad.control.eventbus import EventBus
+from dorad.control.messages.agent import Attach
+from dorafleet.coordinator.audit import contradiction
+from dorafleet.coordinator.daemon import DaemonMethods
+from dorafleet.coordinator.dataflows import DataflowMethods
+from dorafleet.coordinator.fleet import Fleet
+from dorafleet.coordinator.logs import LogMethods
+from dorafleet.coordinator.nodes import NodeMethods
+from dorafleet.coordinator.planning import Planner
+from dorafleet.coordinator.reconciler import Reconciler
+from dorafleet.coordinator.robotmethods import RobotMethods
+from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.topics import TopicMethods
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from dorad.control.messages.agent import Attached
+    from dorad.control.server import Handler, StreamHandler
+    from dorafleet.coordinator.renewing import Sign
+    from dorafleet.coordinator.robots import Robot
+    from dorafleet.coordinator.writing import Writer
+    from dorafleet.inventory.model import Machine
+    from dorafleet.store.model import Store
+
+_log = logging.getLogger(__name__)
+
+
+class FleetControl:
+    """Robots, dataflows and what keeps them together. Only the leader has one."""
+
+    def __init__(
+        self,
+        store: Store,
+        writer: Writer,
+        machines: Sequence[Machine],
+        peer: str | None,
+        end: Callable[[], None],
+        sign: Sign | None = None,
+    ) -> None:
+        """`peer` is the endpoint that all links connect to; `end` lets the process end.
+
+        `sign` renews the certificates of robots.
+        """
+        self._store = store
+        self._end = end
+        self._event_bus = EventBus()
+        self.fleet = Fleet(store, writer)
+        self.robots = Robots(machines, self._attach, self._on_attached, self._on_change, sign)
+        self._planner = Planner(self.fleet, self.robots, peer)
+        self._reconciler = Reconciler(self.fleet, self.robots, self._planner, self._event_bus, peer)
+
+    @property
+    def table(self) -> Mapping[str, Handler | StreamHandler]:
+        """The handlers of the methods about robots and dataflows."""
+        dataflows = DataflowMethods(
+            self.fleet, self.robots, self._planner, self._reconciler, self._event_bus
+        )
+        nodes = NodeMethods(
+            self.fleet, self.robots, self._planner, self._reconciler, self._event_bus
+        )
+        return {
+            **dataflows.table,
+            **DaemonMethods(self.fleet, self.robots, dataflows, self._end).table,
+            **nodes.table,
+            **TopicMethods(self.fleet, self.robots).table,
+            **LogMethods(self.fleet, self.robots, self._event_bus).table,
+            **RobotMethods(self.fleet, self.robots, self._planner, self._reconciler).table,
+        }
+
+    async def run(self) -> NoReturn:
+        """Keep robots at what the store says, until cancelled. Call `fleet.load` before."""
+        await self._reconciler.run()
+
+    def _attach(self) -> Attach:
+        return Attach(
+            coordinator=f"{socket.gethostname()}:{os.getpid()}",
+            epoch=self.fleet.writer.epoch,
+            audit=str(self.fleet.head),
+            time=time.time(),
+        )
+
+    async def _on_attached(self, robot: Robot, attached: Attached) -> None:
+        """Compare what a robot knows of the coordinators before with the store."""
+        if attached.epoch > self.fleet.writer.epoch:
+            raise ControlError("refused", f"it has obeyed the coordinator of term {attached.epoch}")
+        robot.audit = await contradiction(self._store, attached.audit)
+        if robot.audit:
+            _log.warning("robot `%s` knows another audit: %s", robot.id, robot.audit)
+
+    def _on_change(self, robot: Robot) -> None:
+        self.fleet.bell.ring()
+        self._reconciler.mark(robot.id)

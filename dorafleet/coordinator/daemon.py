@@ -1,0 +1,75 @@
+"""The methods `daemon.…`: the coordinator, as `dora status` and `dora down` see it."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from dorad import __version__
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dorad.control.server import Call, Handler
+    from dorafleet.coordinator.dataflows import DataflowMethods
+    from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.robots import Robots
+
+
+class DaemonMethods:
+    """Answers the methods `daemon.…`."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        robots: Robots,
+        dataflows: DataflowMethods,
+        end: Callable[[], None],
+    ) -> None:
+        """`end` lets the coordinator end."""
+        self._fleet = fleet
+        self._robots = robots
+        self._dataflows = dataflows
+        self._end = end
+        self._started_at = time.time()
+
+    @property
+    def table(self) -> Mapping[str, Handler]:
+        """The handler of each method."""
+        return {"daemon.status": self.status, "daemon.shutdown": self.shutdown}
+
+    async def status(self, _call: Call, _params: m.Nothing) -> m.DaemonStatus:
+        """Return the state of the coordinator; `nodes` are those that have a machine."""
+        running = self._fleet.running
+        seen = [robot for robot in self._robots.all if robot.attached is not None]
+        notices = [f"robot `{each.id}`: {each.trouble}" for each in seen if each.trouble]
+        notices += [f"robot `{each.id}`, the audit: {each.audit}" for each in seen if each.audit]
+        return m.DaemonStatus(
+            version=__version__,
+            protocol=m.PROTOCOL,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            dataflows=len(running),
+            nodes=sum(len(record.placement) for record in running),
+            state=self._fleet.store_name,
+            notices=notices,
+        )
+
+    async def shutdown(self, call: Call, params: m.Shutdown) -> m.Nothing:
+        """End the coordinator, unless dataflows run; with `force` stop them first."""
+        running = self._fleet.running
+        if running and not params.force:
+            names = ", ".join(record.key for record in running)
+            some = "1 dataflow runs" if len(running) == 1 else f"{len(running)} dataflows run"
+            raise ControlError(
+                "busy",
+                f"{some}: {names}",
+                "stop them first, or use --force; to end the coordinator alone, stop its service",
+            )
+        for record in running:
+            await self._dataflows.stop(call, m.Stop(dataflow=record.uuid, force=True))
+        self._end()
+        return m.Nothing()

@@ -1,0 +1,192 @@
+"""Give robots and operators their certificates and tokens, and take them away."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from dorad.control.errors import ControlError
+from dorad.control.messages.agent import Certificates
+from dorad.control.tls import Identity, is_name
+from dorafleet.coordinator import accessmessages as m
+from dorafleet.coordinator.access import unknown_robot
+from dorafleet.coordinator.grants import EnrolmentRecord, TokenRecord, digest
+from dorafleet.coordinator.writing import actor_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from dorad.control.messages import Nothing
+    from dorad.control.messages.agent import Csr, EnrolSign
+    from dorad.control.peer import Peer
+    from dorad.control.server import Call, Handler
+    from dorafleet.ca.authority import Authority, Issued
+    from dorafleet.coordinator.access import Access
+    from dorafleet.coordinator.grants import Grants
+    from dorafleet.coordinator.writing import Writer
+
+ENROLMENT_S = 15 * 60.0
+"""Seconds for which the token of an enrolment is good."""
+
+MAX_DAYS = 3650
+MAX_TOKENS = 1000
+_DAY_S = 86400.0
+
+
+class Enrolling:
+    """Answers the methods about certificates and tokens, and renews the certificates of robots."""
+
+    def __init__(
+        self,
+        grants: Grants,
+        access: Access,
+        writer: Writer,
+        authority: Authority,
+        robots: Collection[str],
+        *,
+        tls: bool,
+    ) -> None:
+        """`robots` are the ids in the cluster file; without `tls` none can connect."""
+        self._grants = grants
+        self._access = access
+        self._writer = writer
+        self._authority = authority
+        self._robots = robots
+        self._tls = tls
+
+    @property
+    def table(self) -> Mapping[str, Handler]:
+        """The handler of each method."""
+        return {
+            "enrol.sign": self._sign,
+            "enrol.token": self._make_enrolment,
+            "token.create": self._create_token,
+            "operator.add": self._add_operator,
+            "access.revoke": self._revoke,
+            "access.list": self._list,
+        }
+
+    async def renew(self, peer: Peer, csr: Csr) -> Certificates:
+        """Return a new certificate for a robot that has connected with an earlier one.
+
+        Raises:
+            ControlError: the request is wrong, or the robot was revoked meanwhile.
+            StoreError: the store cannot be written.
+        """
+        certificate = peer.certificate
+        assert certificate is not None
+        async with self._writer.changing:
+            if self._grants.is_revoked(certificate):
+                raise ControlError("refused", f"robot `{peer.name}` was revoked")
+            issued = self._authority.issue(csr.csr, certificate.identity)
+            actor = {"peer": peer.name, "role": peer.role}
+            await self._grants.add_certificate(issued.certificate, actor, replace=False)
+        return self._answer(issued)
+
+    async def _sign(self, call: Call, params: EnrolSign) -> Certificates:
+        robot = self._checked_robot(params.robot)
+        async with self._writer.changing:
+            enrolment = None
+            if call.peer.role == "enrolling":
+                enrolment = self._usable_enrolment(call.peer.name, params)
+            holder = self._grants.holder("robot", robot)
+            if holder is not None and not holder.revoked and not params.again:
+                raise ControlError(
+                    "exists",
+                    f"robot `{robot}` is enrolled already, with another key",
+                    "two machines cannot have one id; if this one replaces the other, "
+                    f"`dorafleet revoke {robot}` first, or enrol it with `--again`",
+                )
+            issued = self._authority.issue(params.csr, Identity("robot", robot))
+            await self._grants.add_certificate(
+                issued.certificate, actor_of(call), replace=True, used=enrolment
+            )
+            self._access.close_revoked()
+        return self._answer(issued)
+
+    def _usable_enrolment(self, name: str, params: EnrolSign) -> EnrolmentRecord:
+        """Return the token of a robot, which is still unused. Raises ControlError."""
+        enrolment = self._grants.enrolment(name)
+        if params.robot != name:
+            raise ControlError("refused", f"the token is for robot `{name}`")
+        if params.again:
+            raise ControlError("refused", "a token enrols only a robot that has no certificate")
+        if enrolment is None or enrolment.used or enrolment.expires < self._grants.clock():
+            raise ControlError(
+                "refused", f"the token for `{name}` was used already, or has expired"
+            )
+        return enrolment
+
+    async def _make_enrolment(self, call: Call, params: m.EnrolRef) -> m.EnrolToken:
+        robot = self._checked_robot(params.robot)
+        token = secrets.token_hex(32)
+        expires = self._grants.clock() + ENROLMENT_S
+        async with self._writer.changing:
+            record = EnrolmentRecord(digest(token), expires)
+            await self._grants.put_token("enrolment", robot, record, actor_of(call))
+        return m.EnrolToken(
+            token=token,
+            expires=expires,
+            authority=self._authority.certificate,
+            fingerprint=self._authority.fingerprint,
+        )
+
+    async def _create_token(self, call: Call, params: m.TokenCreate) -> m.Token:
+        name, days = _checked_name(params.name), _checked_days(params.days)
+        token = secrets.token_hex(32)
+        expires = self._grants.clock() + days * _DAY_S
+        async with self._writer.changing:
+            self._grants.check_free("token", name, MAX_TOKENS)
+            record = TokenRecord(digest(token), params.role, expires)
+            await self._grants.put_token("token", name, record, actor_of(call))
+        return m.Token(token=token, expires=expires)
+
+    async def _add_operator(self, call: Call, params: m.OperatorAdd) -> m.Bundle:
+        identity = Identity("operator", _checked_name(params.name), params.role)
+        days = _checked_days(params.days)
+        async with self._writer.changing:
+            self._grants.check_free("operator", params.name, MAX_TOKENS)
+            pair = self._authority.issue_pair(identity, days=days)
+            found = pair.issued.certificate
+            await self._grants.add_certificate(found, actor_of(call), replace=True)
+        pem = pair.key + pair.issued.chain + self._authority.certificate
+        return m.Bundle(pem=pem, expires=found.not_after)
+
+    async def _revoke(self, call: Call, params: m.Revoke) -> m.Revoked:
+        _checked_name(params.name)
+        if params.kind == "robot" and params.name not in self._robots:
+            raise unknown_robot(params.name, self._robots)
+        async with self._writer.changing:
+            count = await self._grants.revoke(params.kind, params.name, actor_of(call))
+        return m.Revoked(certificates=count, connections=self._access.close_revoked())
+
+    async def _list(self, call: Call, params: Nothing) -> m.GrantList:
+        return m.GrantList(grants=list(self._grants.list()))
+
+    def _checked_robot(self, id_: str) -> str:
+        if not self._tls:
+            raise ControlError(
+                "refused",
+                "robots need TLS, and this coordinator listens without it",
+                "start it with `dorafleet serve --listen ADDRESS`, or with `--tls`",
+            )
+        if id_ not in self._robots:
+            raise unknown_robot(id_, self._robots)
+        return id_
+
+    def _answer(self, issued: Issued) -> Certificates:
+        return Certificates(chain=issued.chain, authority=self._authority.certificate)
+
+
+def _checked_name(name: str) -> str:
+    if not is_name(name):
+        raise ControlError(
+            "bad-request", f"`{name[:100]}` is not a name", "letters, digits, `_`, `-` and `.`"
+        )
+    return name
+
+
+def _checked_days(days: int) -> int:
+    if not 0 < days <= MAX_DAYS:
+        raise ControlError("bad-request", f"`days` must be from 1 to {MAX_DAYS}")
+    return days

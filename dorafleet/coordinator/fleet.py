@@ -1,0 +1,227 @@
+"""The dataflows and labels of the fleet: in memory, and in the store with every change."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dorad.bell import Bell
+from dorad.control.naming import find
+from dorad.dataflow.load import from_descriptor
+from dorad.dataflow.topology import changes
+from dorafleet.coordinator.audit import read_tail
+from dorafleet.coordinator.records import (
+    DATAFLOWS,
+    DESIRED,
+    LABELS,
+    Record,
+    Restored,
+    Wanted,
+    desired_key,
+    puts_for,
+)
+from dorafleet.store.backup import RESTORED
+from dorafleet.store.errors import Code, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from dorad.dataflow.model import Dataflow
+    from dorafleet.coordinator.audit import Head
+    from dorafleet.coordinator.writing import Writer
+    from dorafleet.store.model import Entry, Store
+
+_log = logging.getLogger(__name__)
+
+
+class Fleet:
+    """What shall be, as the store has it. Only the leader has one, and it alone writes."""
+
+    def __init__(self, store: Store, writer: Writer) -> None:
+        """Start empty; `load` reads the store."""
+        self.writer = writer
+        self.bell = Bell()
+        """Rings at every change of a dataflow, desired or measured."""
+        self.head: Head
+        """The end of the audit."""
+        self.restored: Restored | None = None
+        self._store = store
+        self._revision = 0
+        self._records: dict[str, Record] = {}
+        self._wanted: dict[str, dict[str, Wanted]] = {}
+        self._labels: dict[str, dict[str, str | None]] = {}
+        self._parsed: dict[str, tuple[str, int, Dataflow]] = {}
+        """The last dataflow of each key, with its UUID and generation."""
+
+    async def load(self) -> None:
+        """Read everything from the store. Raises StoreError or AuditError."""
+        self.head = (await read_tail(self._store)).head
+        dataflows = await self._store.get(DATAFLOWS)
+        self._records = {}
+        for entry in sorted(dataflows.entries, key=lambda each: each.key):
+            record = msgspec.json.decode(entry.value, type=Record)
+            self._records[record.key] = record
+        self._wanted = {}
+        for entry in (await self._store.get(DESIRED)).entries:
+            robot, _, dataflow = entry.key.removeprefix(DESIRED).partition("/")
+            self._want(robot, dataflow, msgspec.json.decode(entry.value, type=Wanted))
+        self._labels = {
+            entry.key.removeprefix(LABELS): msgspec.json.decode(entry.value)
+            for entry in (await self._store.get(LABELS)).entries
+        }
+        self.restored = next(map(_restored, (await self._store.get(RESTORED)).entries), None)
+        self._revision = max(self._revision, dataflows.revision)
+        _log.debug("%d dataflows at revision %d", len(self._records), self._revision)
+
+    @property
+    def store_name(self) -> str:
+        """Where the store is, for people."""
+        return self._store.name
+
+    @property
+    def records(self) -> list[Record]:
+        """All dataflows, the oldest first."""
+        return sorted(self._records.values(), key=lambda record: record.started_at)
+
+    @property
+    def running(self) -> list[Record]:
+        """The dataflows that have not ended, the oldest first."""
+        return [record for record in self.records if record.running]
+
+    @property
+    def next_generation(self) -> int:
+        """Return a generation above all that there have been.
+
+        It follows the revision of the store, which never falls, not even after a restore.
+        """
+        return self._revision + 1
+
+    def find(self, wanted: str | None, *, ended_too: bool = False) -> Record:
+        """Return the dataflow with this name or UUID. Raises ControlError."""
+        records = self.records
+        return records[find(records, wanted, ended_too=ended_too)]
+
+    def get(self, key: str) -> Record | None:
+        """Return the dataflow with this key, or None."""
+        return self._records.get(key)
+
+    def dataflow(self, record: Record) -> Dataflow:
+        """Return the checked dataflow of a record. Raises DataflowError."""
+        known = self._parsed.get(record.key)
+        if known is None or known[:2] != (record.uuid, record.generation):
+            parsed = checked(record.descriptor, record.path)
+            known = self._parsed[record.key] = (record.uuid, record.generation, parsed)
+        return known[2]
+
+    def changes(self, record: Record) -> list[str]:
+        """Return how a dataflow differs from the file it was started from, in lines."""
+        if record.original == record.descriptor:
+            return []
+        return changes(checked(record.original, record.path), self.dataflow(record))
+
+    def wanted(self, robot: str) -> dict[str, Wanted]:
+        """Return what shall run on a robot, by dataflow, without what belongs to releases."""
+        return {
+            dataflow: wanted
+            for dataflow, wanted in self._wanted.get(robot, {}).items()
+            if wanted.uuid
+        }
+
+    def owner(self, robot: str, dataflow: str) -> Wanted | None:
+        """Return what a robot has under the name of a dataflow, or None."""
+        return self._wanted.get(robot, {}).get(dataflow)
+
+    def labels(self, robot: str) -> Mapping[str, str | None]:
+        """Return the labels of a robot that were changed; None is one that was removed."""
+        return self._labels.get(robot, {})
+
+    async def put(
+        self,
+        record: Record,
+        actor: Mapping[str, Any],
+        action: str,
+        *,
+        robots: Iterable[str] | None = None,
+        gone: Collection[str] = (),
+        **details: Any,
+    ) -> None:
+        """Store a dataflow with its shares; hold `writer.changing`.
+
+        `robots` are those whose share has changed, by default all; those in `gone` lose theirs.
+
+        Raises:
+            ControlError: another coordinator leads now.
+            StoreError: the dataflow is too large, or the store cannot be written.
+        """
+        robots = record.robots if robots is None else tuple(robots)
+        await self._commit(
+            {**actor, "action": action, "dataflow": record.key, "uuid": record.uuid, **details},
+            puts=puts_for(record, robots),
+            deletes=[desired_key(robot, record.key) for robot in gone],
+        )
+        self._records[record.key] = record
+        for robot in robots:
+            value = Wanted(
+                record.generation, enabled=record.enabled and record.running, uuid=record.uuid
+            )
+            self._want(robot, record.key, value)
+        for robot in gone:
+            self._wanted.get(robot, {}).pop(record.key, None)
+        self.bell.ring()
+
+    async def delete(self, records: Iterable[Record], actor: Mapping[str, Any]) -> None:
+        """Forget dataflows and their shares; hold `writer.changing`. Raises as `put`."""
+        for record in records:
+            robots = [robot for robot in self._wanted if self._is_share(robot, record)]
+            await self._commit(
+                {**actor, "action": "dataflow.clean", "dataflow": record.key, "uuid": record.uuid},
+                deletes=[
+                    f"{DATAFLOWS}{record.key}",
+                    *(desired_key(robot, record.key) for robot in robots),
+                ],
+            )
+            del self._records[record.key]
+            self._parsed.pop(record.key, None)
+            for robot in robots:
+                del self._wanted[robot][record.key]
+        self.bell.ring()
+
+    async def set_labels(
+        self, robot: str, labels: Mapping[str, str | None], actor: Mapping[str, Any]
+    ) -> None:
+        """Store the changed labels of a robot; hold `writer.changing`. Raises as `put`."""
+        await self._commit(
+            {**actor, "action": "robot.label", "robot": robot, "labels": dict(labels)},
+            puts={f"{LABELS}{robot}": msgspec.json.encode(labels)},
+        )
+        self._labels[robot] = dict(labels)
+        self.bell.ring()
+
+    def _is_share(self, robot: str, record: Record) -> bool:
+        owner = self.owner(robot, record.key)
+        return owner is not None and owner.uuid == record.uuid
+
+    def _want(self, robot: str, dataflow: str, wanted: Wanted) -> None:
+        self._wanted.setdefault(robot, {})[dataflow] = wanted
+
+    async def _commit(self, audited: Mapping[str, Any], **change: Any) -> None:
+        try:
+            self._revision, self.head = await self.writer.commit(audited, **change)
+        except StoreError as error:
+            if error.code is Code.UNKNOWN:
+                _log.warning("it is not known whether a change was written; reading the store")
+                await self.load()
+            raise
+        _log.debug("revision %d: %s", self._revision, audited["action"])
+
+
+def checked(descriptor: Mapping[str, Any], path: str) -> Dataflow:
+    """Return the dataflow that a descriptor describes. Raises DataflowError if it is invalid."""
+    return from_descriptor(descriptor, path=Path(path))
+
+
+def _restored(entry: Entry) -> Restored:
+    return msgspec.json.decode(entry.value, type=Restored)

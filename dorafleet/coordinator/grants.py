@@ -1,0 +1,250 @@
+"""Who may connect, as the store keeps it: certificates, tokens, and what was revoked.
+
+All of it is in memory, too: it is asked at every connection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dorad.control.errors import ControlError
+from dorad.control.tls import GRACE_S, Role
+from dorafleet.coordinator.accessmessages import Grant
+from dorafleet.store.errors import Code, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from dorad.control.tls import Certificate
+    from dorafleet.coordinator.accessmessages import Kind
+    from dorafleet.coordinator.writing import Writer
+    from dorafleet.store.model import Store
+
+PREFIX = "access/"
+
+_log = logging.getLogger(__name__)
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """A robot or an operator: the value of `access/<kind>/<name>`."""
+
+    serials: dict[str, float]
+    """Its certificates that are accepted, each with its end."""
+    refused: dict[str, float] = {}
+    """Those that were revoked, each with its end; forgotten once they are too old anyway."""
+    role: Role | None = None
+    revoked: bool = False
+    """Whether nothing of it is accepted, also what this coordinator does not know."""
+
+
+class TokenRecord(msgspec.Struct, frozen=True):
+    """A token of a client: the value of `access/token/<name>`."""
+
+    hash: str
+    role: Role
+    expires: float
+
+
+class EnrolmentRecord(msgspec.Struct, frozen=True):
+    """A token for one enrolment: the value of `access/enrolment/<robot>`."""
+
+    hash: str
+    expires: float
+    used: bool = False
+
+
+Value = Holder | TokenRecord | EnrolmentRecord
+_TYPES: Mapping[str, type[Value]] = {
+    "robot": Holder,
+    "operator": Holder,
+    "token": TokenRecord,
+    "enrolment": EnrolmentRecord,
+}
+
+
+def digest(token: str) -> str:
+    """Return the hash by which a token is known; a random token needs no salt."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class Grants:
+    """Everybody who may connect, in memory and in the store. Only the leader has one."""
+
+    def __init__(
+        self, store: Store, writer: Writer, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Start empty; `load` reads the store."""
+        self.clock = clock
+        self._store = store
+        self._writer = writer
+        self._values: dict[tuple[str, str], Value] = {}
+        self._tokens: dict[str, tuple[str, str]] = {}
+        """The key of the record of each token, by its hash."""
+
+    async def load(self) -> None:
+        """Read everything from the store. Raises StoreError."""
+        entries = (await self._store.get(PREFIX)).entries
+        self._values.clear()
+        self._tokens.clear()
+        for entry in entries:
+            kind, _, name = entry.key.removeprefix(PREFIX).partition("/")
+            self._remember(kind, name, msgspec.json.decode(entry.value, type=_TYPES[kind]))
+        _log.debug("%d robots, operators and tokens", len(self._values))
+
+    def holder(self, kind: str, name: str) -> Holder | None:
+        """Return a robot or an operator, None if none of this name was given a certificate."""
+        found = self._values.get((kind, name))
+        return found if isinstance(found, Holder) else None
+
+    def token(self, text: str) -> tuple[str, TokenRecord | EnrolmentRecord] | None:
+        """Return the record of a token with its name, or None. It may have expired."""
+        key = self._tokens.get(digest(text))
+        if key is None:
+            return None
+        found = self._values[key]
+        assert not isinstance(found, Holder)
+        return key[1], found
+
+    def enrolment(self, robot: str) -> EnrolmentRecord | None:
+        """Return the last token for the enrolment of a robot."""
+        found = self._values.get(("enrolment", robot))
+        return found if isinstance(found, EnrolmentRecord) else None
+
+    def is_revoked(self, certificate: Certificate) -> bool:
+        """Return True if a certificate, or everything of its owner, was revoked."""
+        holder = self.holder(certificate.identity.kind, certificate.identity.name)
+        if holder is None:
+            return False
+        return holder.revoked or f"{certificate.serial:x}" in holder.refused
+
+    def list(self) -> Iterator[Grant]:
+        """Yield all grants but those of enrolments, sorted."""
+        for (kind, name), value in sorted(self._values.items(), key=lambda item: item[0]):
+            if isinstance(value, TokenRecord):
+                yield Grant(kind="token", name=name, role=value.role, expires=value.expires)
+            elif isinstance(value, Holder):
+                ends = (value.serials or value.refused).values()
+                yield Grant(
+                    kind="robot" if kind == "robot" else "operator",
+                    name=name,
+                    role=value.role,
+                    expires=max(ends, default=0.0),
+                    revoked=value.revoked,
+                )
+
+    async def add_certificate(
+        self,
+        certificate: Certificate,
+        actor: Mapping[str, Any],
+        *,
+        replace: bool,
+        used: EnrolmentRecord | None = None,
+    ) -> None:
+        """Store a new certificate; `replace` revokes the earlier ones of its owner.
+
+        `used` is the token that it was signed for, which is used up. Hold `writer.changing`.
+        """
+        identity = certificate.identity
+        now = self._current(self.holder(identity.kind, identity.name))
+        serials = {} if replace else now.serials
+        refused = {**now.refused, **now.serials} if replace else now.refused
+        holder = Holder(
+            {**serials, f"{certificate.serial:x}": certificate.not_after}, refused, identity.role
+        )
+        changed: dict[tuple[str, str], Value] = {(identity.kind, identity.name): holder}
+        if used is not None:
+            changed["enrolment", identity.name] = msgspec.structs.replace(used, used=True)
+        record = {**actor, "action": "access.certificate", "owner": str(identity)}
+        await self._put(changed, {**record, "serial": f"{certificate.serial:x}"})
+
+    async def put_token(
+        self, kind: str, name: str, value: TokenRecord | EnrolmentRecord, actor: Mapping[str, Any]
+    ) -> None:
+        """Store a token. Hold `writer.changing`."""
+        record = {**actor, "action": f"access.{kind}", "owner": name, "expires": value.expires}
+        await self._put({(kind, name): value}, record)
+
+    async def revoke(self, kind: Kind, name: str, actor: Mapping[str, Any]) -> int:
+        """Refuse everything of a robot, an operator or a token; return its number of certificates.
+
+        Hold `writer.changing`.
+
+        Raises:
+            ControlError: there is none of this name.
+        """
+        found = self._values.get((kind, name))
+        if found is None and kind != "robot":
+            raise ControlError("not-found", f"there is no {kind} `{name}`")
+        record = {**actor, "action": "access.revoke", "owner": f"{kind} {name}"}
+        if isinstance(found, TokenRecord):
+            await self._commit(record, deletes=[f"{PREFIX}{kind}/{name}"])
+            self._forget(kind, name)
+            return 0
+        # Also a robot that this coordinator does not know: its certificate may be newer than the
+        # backup that the store was restored from.
+        now = self._current(found if isinstance(found, Holder) else None)
+        holder = Holder({}, {**now.refused, **now.serials}, now.role, revoked=True)
+        await self._put({(kind, name): holder}, record)
+        return len(now.serials)
+
+    def check_free(self, kind: Kind, name: str, limit: int) -> None:
+        """Check that a name is new, or was revoked, and that there are not too many.
+
+        Raises:
+            ControlError: with the code `exists` or `busy`.
+        """
+        found = self._values.get((kind, name))
+        if isinstance(found, TokenRecord) or (isinstance(found, Holder) and not found.revoked):
+            raise ControlError(
+                "exists",
+                f"{kind} `{name}` exists already",
+                f"`dorafleet revoke --{kind} {name}` first, or choose another name",
+            )
+        if sum(key[0] == kind for key in self._values) >= limit and found is None:
+            raise ControlError("busy", f"there are {limit} {kind}s, the maximum", "revoke some")
+
+    def _current(self, holder: Holder | None) -> Holder:
+        """Return what still counts of a holder: not the certificates that are too old."""
+        if holder is None:
+            return Holder({})
+        oldest = self.clock() - GRACE_S
+        return Holder(
+            {serial: end for serial, end in holder.serials.items() if end > oldest},
+            {serial: end for serial, end in holder.refused.items() if end > oldest},
+            holder.role,
+            holder.revoked,
+        )
+
+    async def _put(
+        self, values: Mapping[tuple[str, str], Value], record: Mapping[str, Any]
+    ) -> None:
+        puts = {f"{PREFIX}{kind}/{name}": value for (kind, name), value in values.items()}
+        encoded = {key: msgspec.json.encode(value) for key, value in puts.items()}
+        await self._commit(record, puts=encoded)
+        for (kind, name), value in values.items():
+            self._remember(kind, name, value)
+
+    async def _commit(self, record: Mapping[str, Any], **change: Any) -> None:
+        try:
+            await self._writer.commit(record, **change)
+        except StoreError as error:
+            if error.code is Code.UNKNOWN:
+                _log.warning("it is not known whether a grant was written; reading the store")
+                await self.load()
+            raise
+
+    def _remember(self, kind: str, name: str, value: Value) -> None:
+        self._forget(kind, name)
+        self._values[kind, name] = value
+        if not isinstance(value, Holder):
+            self._tokens[value.hash] = (kind, name)
+
+    def _forget(self, kind: str, name: str) -> None:
+        old = self._values.pop((kind, name), None)
+        if old is not None and not isinstance(old, Holder):
+            self._tokens.pop(old.hash, None)

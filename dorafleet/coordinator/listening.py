@@ -1,0 +1,116 @@
+"""Where a coordinator listens, and the certificate that it shows there."""
+
+from __future__ import annotations
+
+import socket
+from asyncio import sslproto
+from asyncio.sslproto import SSLProtocol
+from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_address
+from typing import TYPE_CHECKING
+
+import psutil
+
+from dorad.control.choosing import AUTHORITY
+from dorad.control.errors import ControlError
+from dorad.control.tls import Identity, server_context
+from dorafleet.ca.authority import write_secret
+from dorafleet.coordinator.gate import GatedSocket
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from dorafleet.ca.authority import Authority
+    from dorafleet.coordinator.gate import Gate
+    from dorafleet.inventory.model import Address
+
+
+READ_BUFFER = 16 << 10
+"""Bytes of a connection with TLS that are read at once: one record."""
+
+CERTIFICATE = "coordinator.pem"
+"""The coordinator's own key and certificate."""
+
+MAX_RECORD = 16 << 10
+"""Bytes of the largest record of TLS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where to listen."""
+
+    address: Address
+    port: int
+    tls: bool
+    advertised: Address
+    """At which robots will find the coordinator."""
+
+
+def listen_at(text: str, port: int, advertised: Address, *, tls: bool) -> Listen:
+    """Return where to listen: with TLS if asked for, and at every address beyond loopback.
+
+    Raises:
+        ControlError: `text` is not an IP address.
+    """
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise ControlError("refused", f"`{text}` is not an IP address", "127.0.0.1") from None
+    return Listen(address, port, tls or not address.is_loopback, advertised)
+
+
+def bind(address: Address, port: int, gate: Gate) -> socket.socket:
+    """Return a socket that is bound to a port, and not listening yet. Raises ControlError."""
+    sock = GatedSocket(socket.AF_INET if address.version == 4 else socket.AF_INET6, gate)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((str(address), port))
+    except OSError as error:
+        sock.close()
+        raise ControlError(
+            "refused",
+            f"{address} port {port} cannot be used: {error.strerror}",
+            "is another coordinator running? choose another port with `--port`",
+        ) from None
+    return sock
+
+
+def make_context(
+    folder: Path, authority: Authority, name: str, addresses: Iterable[Address]
+) -> ssl.SSLContext:
+    """Make a new key and certificate of the coordinator, and return the context of its server.
+
+    From then on, each TLS connection of this process has a small buffer.
+
+    Raises:
+        ControlError: a file cannot be written.
+    """
+    # asyncio gives every connection a buffer of 256 KiB, which is all that 1,000 robots cost.
+    SSLProtocol.max_size = READ_BUFFER
+    pair = authority.issue_pair(Identity("coordinator", name), addresses=addresses)
+    try:
+        write_secret(folder / CERTIFICATE, pair.key + pair.issued.chain)
+        write_secret(folder / AUTHORITY, authority.certificate)
+    except OSError as error:
+        raise ControlError("refused", f"{folder} cannot be written: {error.strerror}") from None
+    # For each connection asyncio would keep a buffer of 256 KiB: most of a coordinator's memory.
+    sslproto.SSLProtocol.max_size = MAX_RECORD
+    return server_context(folder / CERTIFICATE, folder / CERTIFICATE, folder / AUTHORITY)
+
+
+def reachable_at(listen: Address, advertised: Address) -> list[Address]:
+    """Return the addresses at which clients may find a server that listens at one."""
+    if not listen.is_unspecified:
+        return list(dict.fromkeys((listen, advertised)))
+    families = {socket.AF_INET, socket.AF_INET6}
+    found = [
+        ip_address(each.address.partition("%")[0])
+        for interface in psutil.net_if_addrs().values()
+        for each in interface
+        if each.family in families
+    ]
+    if isinstance(listen, IPv4Address):
+        found = [address for address in found if address.version == 4]
+    return list(dict.fromkeys((*found, advertised)))

@@ -1,0 +1,229 @@
+"""The methods `logs.read` and `watch`: lines and events of all machines of a dataflow, merged."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.dataflow.nearest import did_you_mean
+from dorafleet.coordinator.streams import merged
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+
+    from dorad.control.eventbus import EventBus
+    from dorad.control.server import Call, StreamHandler
+    from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.records import Record
+    from dorafleet.coordinator.robots import Robots
+
+QUIET_S = 0.3
+"""Seconds after which a machine without a line no longer holds up the lines of others."""
+
+FIRST_S = 3.0
+"""Seconds for the first lines of a machine."""
+
+FRAME_LINES = 500
+
+MAX_KEPT = 100_000
+"""Lines that wait for their order; then they are passed on as they are."""
+
+DAEMON = "dora"
+"""The name of the daemon among the nodes of a log."""
+
+_OF_A_SHARE = ("dataflow-starting", "dataflow-running", "dataflow-ended")
+"""Events that a machine tells of its share, and the coordinator of the whole dataflow."""
+
+_log = logging.getLogger(__name__)
+
+
+class LogMethods:
+    """Answers `logs.read` and `watch`."""
+
+    def __init__(self, fleet: Fleet, robots: Robots, event_bus: EventBus) -> None:
+        self._fleet = fleet
+        self._robots = robots
+        self._event_bus = event_bus
+
+    @property
+    def table(self) -> Mapping[str, StreamHandler]:
+        """The handler of each method."""
+        return {"logs.read": self.read, "watch": self.watch}
+
+    async def read(self, _call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
+        """Yield log lines of all machines in the order of their times; follow new ones."""
+        record = self._fleet.find(params.dataflow, ended_too=True)
+        chosen = self._machines(record, params.nodes)
+        away = self._robots.unreachable(chosen)
+        missing = [_missing(robot, reason) for robot, reason in away.items()]
+        if missing:
+            yield m.LogLines(dataflow=record.uuid, lines=missing)
+        streams = {
+            robot: self._robots.client(robot).stream(
+                "logs.read",
+                msgspec.structs.replace(
+                    params,
+                    dataflow=record.uuid,
+                    nodes=nodes,
+                    by_node={n: v for n, v in params.by_node.items() if n in nodes or not nodes},
+                ),
+                m.LogLines,
+            )
+            for robot, nodes in chosen.items()
+            if robot not in away
+        }
+        if not streams:
+            return
+        skews = {robot: self._robots.get(robot).skew for robot in streams}
+        async with merged(streams) as events:
+            ordered = in_order(events, streams, skews, None if params.follow else params.tail)
+            async with aclosing(ordered):
+                async for lines, left_out in ordered:
+                    for at in range(0, max(1, len(lines)), FRAME_LINES):
+                        part = lines[at : at + FRAME_LINES]
+                        yield m.LogLines(
+                            dataflow=record.uuid, lines=part, left_out=left_out if at == 0 else 0
+                        )
+
+    def _machines(self, record: Record, wanted: list[str]) -> dict[str, list[str]]:
+        """Return the machines to ask, each with the nodes to ask for; none means all."""
+        if not wanted:
+            return {robot: [] for robot in record.robots}
+        known = [node.id for node in self._fleet.dataflow(record).nodes]
+        chosen: dict[str, list[str]] = {}
+        for node in wanted:
+            if node == DAEMON:
+                for robot in record.robots:
+                    chosen.setdefault(robot, []).append(node)
+            elif node not in known:
+                names = ", ".join(known) or "none"
+                raise ControlError(
+                    "not-found",
+                    f"there is no node '{node}'; there are: {names}",
+                    did_you_mean(node, known),
+                )
+            elif node in record.placement:
+                chosen.setdefault(record.placement[node], []).append(node)
+        return chosen
+
+    async def watch(self, _call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
+        """Yield events of one dataflow, or of all, from all machines that can be reached."""
+        record = None
+        if params.dataflow is not None:
+            record = self._fleet.find(params.dataflow, ended_too=True)
+        uuid = None if record is None else record.uuid
+        queue: asyncio.Queue[m.Event] = asyncio.Queue(1000)
+
+        async def own() -> None:
+            async for event in self._event_bus.subscribe(uuid):
+                await queue.put(event)
+
+        async def of(robot: str) -> None:
+            while True:
+                await self._fleet.bell.until(lambda: not self._robots.unreachable([robot]))
+                try:
+                    await self._pass_on(robot, uuid, queue)
+                except ControlError as error:
+                    _log.debug("events of robot `%s` end: %s", robot, error)
+                # A robot may not know the dataflow yet.
+                await self._fleet.bell.wait(1.0)
+
+        robots = [each.id for each in self._robots.all] if record is None else record.robots
+        readers = [asyncio.create_task(each) for each in (own(), *map(of, robots))]
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            for reader in readers:
+                reader.cancel()
+            await asyncio.gather(*readers, return_exceptions=True)
+
+    async def _pass_on(self, robot: str, uuid: str | None, queue: asyncio.Queue[m.Event]) -> None:
+        params = m.Watch(dataflow=uuid)
+        async with self._robots.client(robot).stream("watch", params, m.Event) as events:
+            async for event in events:
+                if event.what not in _OF_A_SHARE:
+                    await queue.put(msgspec.structs.replace(event, machine=robot))
+
+
+async def in_order(
+    events: AsyncIterator[tuple[str, m.LogLines]],
+    robots: Iterable[str],
+    skews: Mapping[str, float],
+    tail: int | None,
+) -> AsyncGenerator[tuple[list[m.LogLine], int], None]:
+    """Yield lines of several robots in the order of their times, by the coordinator's clock.
+
+    A line waits until every robot has sent a later one, has been quiet for a moment, or has ended.
+    With `tail`, only the newest lines are yielded, once all robots have ended.
+    """
+    waiting: list[tuple[float, int, str, m.LogLine]] = []
+    latest = dict.fromkeys(robots, float("-inf"))
+    heard = dict.fromkeys(latest, 0.0)
+    began = time.monotonic()
+    number = left_out = 0
+    pending = asyncio.ensure_future(_next(events))
+    try:
+        while True:
+            done, _ = await asyncio.wait([pending], timeout=QUIET_S)
+            now = time.monotonic()
+            ended = False
+            if done:
+                event = pending.result()
+                ended = event is None
+                if event is not None:
+                    robot, lines = event
+                    heard[robot] = now
+                    left_out += lines.left_out
+                    for line in lines.lines:
+                        at = line.timestamp - skews[robot]
+                        latest[robot] = max(latest[robot], at)
+                        number += 1
+                        own = msgspec.structs.replace(line, machine=robot)
+                        heapq.heappush(waiting, (at, number, robot, own))
+                    pending = asyncio.ensure_future(_next(events))
+            if tail is not None:
+                while len(waiting) > tail:
+                    heapq.heappop(waiting)
+                if not ended:
+                    continue
+            holding = [
+                latest[robot]
+                for robot, at in heard.items()
+                if now - (at or began) < (QUIET_S if at else FIRST_S)
+            ]
+            until = min(holding, default=float("inf"))
+            ready: list[m.LogLine] = []
+            while waiting and (ended or waiting[0][0] <= until or len(waiting) > MAX_KEPT):
+                ready.append(heapq.heappop(waiting)[3])
+            if ready or left_out:
+                yield ready, left_out
+                left_out = 0
+            if ended:
+                return
+    finally:
+        pending.cancel()
+
+
+async def _next(
+    events: AsyncIterator[tuple[str, m.LogLines]],
+) -> tuple[str, m.LogLines] | None:
+    return await anext(events, None)
+
+
+def _missing(robot: str, reason: str) -> m.LogLine:
+    return m.LogLine(
+        timestamp=time.time(),
+        level="warn",
+        node=None,
+        message=f"no lines of robot `{robot}`: {reason}",
+        machine=robot,
+    )

@@ -1,0 +1,343 @@
+"""The methods `node.…` and `param.…`: nodes where they run, and changes of the topology."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.control.limits import MAX_START_WAIT_S, time_allowed
+from dorad.control.wiring import inputs_of, subscribers
+from dorad.dataflow import topology
+from dorad.dataflow.nearest import did_you_mean
+from dorafleet.coordinator.asking import ask
+from dorafleet.coordinator.checking import check_names, check_runnable
+from dorafleet.coordinator.folding import pending_nodes, status_of
+from dorafleet.coordinator.reconcile import current
+from dorafleet.coordinator.writing import actor_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dorad.control.eventbus import EventBus
+    from dorad.control.server import Call, Handler
+    from dorad.dataflow.model import Dataflow, NodeSpec
+    from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.planning import Planner
+    from dorafleet.coordinator.reconciler import Reconciler
+    from dorafleet.coordinator.records import Record
+    from dorafleet.coordinator.robots import Robots
+
+R = TypeVar("R", bound=m.Struct)
+P = TypeVar("P", m.NodeRef, m.NodeStop, m.ParamRef, m.ParamSet)
+
+CHANGE_S = 30.0
+"""Seconds that machines have to carry out a change, beside what the change itself allows."""
+
+_log = logging.getLogger(__name__)
+
+
+class NodeMethods:
+    """Answers the methods `node.…` and `param.…`."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        robots: Robots,
+        planner: Planner,
+        reconciler: Reconciler,
+        event_bus: EventBus,
+    ) -> None:
+        self._fleet = fleet
+        self._robots = robots
+        self._planner = planner
+        self._reconciler = reconciler
+        self._event_bus = event_bus
+
+    @property
+    def table(self) -> Mapping[str, Handler]:
+        """The handler of each method."""
+        return {
+            "node.list": self.list_all,
+            "node.info": self.info,
+            "node.add": self.add,
+            "node.remove": self.remove,
+            "node.replace": self.replace,
+            "node.connect": self.connect,
+            "node.disconnect": self.disconnect,
+            "node.restart": self.restart,
+            "node.stop": self.stop,
+            "param.list": self.list_params,
+            "param.get": self.get_param,
+            "param.set": self.set_param,
+            "param.delete": self.delete_param,
+        }
+
+    async def list_all(self, _call: Call, params: m.Ref) -> m.NodeList:
+        """List the nodes of one dataflow, or of all running ones, with those that are pending."""
+        if params.dataflow is None:
+            records = self._fleet.running
+        else:
+            records = [self._fleet.find(params.dataflow)]
+        robots = dict.fromkeys(id_ for record in records for id_ in record.robots)
+        found, missing = await ask(self._robots, robots, "node.list", m.Ref(), m.NodeList)
+        names = {record.uuid: record.name for record in records}
+        nodes = [
+            msgspec.structs.replace(node, machine=robot, dataflow_name=names[node.dataflow])
+            for robot, answer in found.items()
+            for node in answer.nodes
+            if node.dataflow in names
+        ]
+        for record in records:
+            nodes += pending_nodes(record)
+        return m.NodeList(nodes=nodes, missing=missing)
+
+    async def info(self, _call: Call, params: m.NodeRef) -> m.NodeDetail:
+        """Describe one node."""
+        record, node, robot = self._find(params.dataflow, params.node)
+        detail = await self._forward(record, robot, "node.info", params, m.NodeDetail)
+        dataflow = self._fleet.dataflow(record)
+        # On its machine, what comes from other machines comes from the link.
+        return msgspec.structs.replace(
+            detail,
+            info=msgspec.structs.replace(detail.info, machine=robot, dataflow_name=record.name),
+            inputs=inputs_of(node),
+            outputs={name: subscribers(dataflow, node.id, name) for name in node.all_outputs},
+        )
+
+    async def restart(self, _call: Call, params: m.NodeStop) -> m.Nothing:
+        """Restart a node, regardless of its policy."""
+        record, _, robot = self._find(params.dataflow, params.node)
+        return await self._forward(record, robot, "node.restart", params, m.Nothing)
+
+    async def stop(self, _call: Call, params: m.NodeStop) -> m.Nothing:
+        """Stop a node; it is not restarted."""
+        record, _, robot = self._find(params.dataflow, params.node)
+        return await self._forward(record, robot, "node.stop", params, m.Nothing)
+
+    async def list_params(self, _call: Call, params: m.NodeRef) -> m.ParamList:
+        """List a node's parameters."""
+        record, _, robot = self._find(params.dataflow, params.node)
+        return await self._forward(record, robot, "param.list", params, m.ParamList)
+
+    async def get_param(self, _call: Call, params: m.ParamRef) -> m.Param:
+        """Return one parameter."""
+        record, _, robot = self._find(params.dataflow, params.node)
+        return await self._forward(record, robot, "param.get", params, m.Param)
+
+    async def set_param(self, _call: Call, params: m.ParamSet) -> m.Param:
+        """Set a parameter and notify the node."""
+        record, _, robot = self._find(params.dataflow, params.node)
+        return await self._forward(record, robot, "param.set", params, m.Param)
+
+    async def delete_param(self, _call: Call, params: m.ParamRef) -> m.Nothing:
+        """Delete a parameter and notify the node."""
+        record, _, robot = self._find(params.dataflow, params.node)
+        return await self._forward(record, robot, "param.delete", params, m.Nothing)
+
+    async def add(self, call: Call, params: m.NodeAdd) -> m.Changed:
+        """Add a node to a running dataflow, on the machine that placement chooses."""
+        id_ = params.definition.get("id")
+        return await self._change(
+            call,
+            params,
+            lambda flow: topology.add_node(flow, params.definition),
+            f"added node {id_}",
+            node=str(id_),
+        )
+
+    async def remove(self, call: Call, params: m.NodeStop) -> m.Changed:
+        """Stop a node and remove it from its dataflow."""
+        return await self._change(
+            call,
+            params,
+            lambda flow: topology.remove_node(flow, params.node),
+            f"removed node {params.node}",
+            node=params.node,
+        )
+
+    async def replace(self, call: Call, params: m.NodeReplace) -> m.Changed:
+        """Replace a node by another with the same id, on the same machine."""
+        return await self._change(
+            call,
+            params,
+            lambda flow: topology.replace_node(flow, params.node, params.definition),
+            f"replaced node {params.node}",
+            node=params.node,
+        )
+
+    async def connect(self, call: Call, params: m.EdgeNew) -> m.Changed:
+        """Add an edge."""
+        return await self._change(
+            call,
+            params,
+            lambda flow: topology.connect(flow, params.source, params.target, params.options),
+            f"connected {params.source} -> {params.target}",
+            node=params.target.partition("/")[0],
+        )
+
+    async def disconnect(self, call: Call, params: m.EdgeRef) -> m.Changed:
+        """Remove an edge."""
+        return await self._change(
+            call,
+            params,
+            lambda flow: topology.disconnect(flow, params.source, params.target),
+            f"disconnected {params.source} -> {params.target}",
+            node=params.target.partition("/")[0],
+        )
+
+    def _find(self, dataflow: str | None, id_: str) -> tuple[Record, NodeSpec, str]:
+        """Return a node with its dataflow and its robot. Raises ControlError."""
+        record = self._fleet.find(dataflow)
+        flow = self._fleet.dataflow(record)
+        try:
+            node = flow.node(id_)
+        except KeyError:
+            known = [node.id for node in flow.nodes]
+            raise ControlError(
+                "not-found",
+                f"the dataflow has no node {id_!r}; it has: {', '.join(known)}",
+                did_you_mean(id_, known),
+            ) from None
+        robot = record.placement.get(id_)
+        if robot is None:
+            raise ControlError(
+                "unavailable", f"node `{id_}` runs nowhere yet: {record.pending.get(id_, '')}"
+            )
+        return record, node, robot
+
+    async def _forward(
+        self, record: Record, robot: str, method: str, params: P, kind: type[R]
+    ) -> R:
+        own = msgspec.structs.replace(params, dataflow=record.uuid)
+        return await self._robots.call(robot, method, own, kind)
+
+    async def _change(
+        self,
+        call: Call,
+        params: m.NodeAdd | m.NodeStop | m.NodeReplace | m.EdgeNew | m.EdgeRef,
+        change: Callable[[Dataflow], Dataflow],
+        text: str,
+        *,
+        node: str,
+    ) -> m.Changed:
+        """Change a running dataflow, and wait until its machines have carried that out.
+
+        Raises:
+            ControlError: the change is not allowed; or a machine refuses it, and it is undone; or a
+                machine has not carried it out in time, which it does later.
+        """
+        found = self._fleet.find(params.dataflow)
+        await self._until_running(found)
+        async with self._fleet.writer.changing:
+            before = self._running(found)
+            after = change(self._fleet.dataflow(before))
+            check_runnable(after)
+            if isinstance(params, m.NodeAdd | m.NodeReplace):
+                check_names(after, self._planner.candidates())
+            stay = {
+                each.id: before.placement[each.id]
+                for each in after.nodes
+                if each.id in before.placement
+            }
+            plan = self._planner.plan(after, before.key, stay, before.ports)
+            record = msgspec.structs.replace(
+                before,
+                descriptor=after.descriptor,
+                placement=plan.placement,
+                pending=plan.pending,
+                ports=plan.ports,
+                generation=self._fleet.next_generation,
+                grace=getattr(params, "grace", None),
+            )
+            await self._fleet.put(record, actor_of(call), call.method, change=text)
+        _log.info("dataflow `%s`: %s", record.key, text)
+        self._reconciler.mark(*record.robots)
+        seconds = (time_allowed(params, CHANGE_S) or CHANGE_S) - MAX_START_WAIT_S
+        await self._until_carried_out(call, before, record, max(CHANGE_S, seconds))
+        self._event_bus.publish(record.uuid, "topology-changed", node, text)
+        return m.Changed(uuid=record.uuid, changes=self._fleet.changes(record))
+
+    async def _until_running(self, found: Record) -> None:
+        """Wait until a dataflow that is being started runs. Raises ControlError."""
+
+        def decided() -> bool:
+            record = self._fleet.get(found.key)
+            return record is None or record.uuid != found.uuid or status_of(record) != "starting"
+
+        if not await self._fleet.bell.until(decided, MAX_START_WAIT_S):
+            raise ControlError(
+                "deadline",
+                f"dataflow {found.key} is still starting after {MAX_START_WAIT_S:g} s",
+                "try again when it runs; `dora logs` shows what its nodes print",
+            )
+
+    def _running(self, found: Record) -> Record:
+        """Return the current form of a running dataflow. Raises ControlError."""
+        record = self._fleet.get(found.key)
+        if record is None or record.uuid != found.uuid or not record.running:
+            raise ControlError("not-found", f"dataflow {found.uuid} has ended")
+        if status_of(record) != "running":
+            raise ControlError(
+                "busy", f"the dataflow is {status_of(record)}", "try again when it runs"
+            )
+        return record
+
+    async def _until_carried_out(
+        self, call: Call, before: Record, record: Record, seconds: float
+    ) -> None:
+        """Wait until all machines run a change, and undo it if one refuses."""
+
+        def waiting() -> dict[str, str]:
+            shares = self._robots.shares_of(record.key, record.robots)
+            unreachable = self._robots.unreachable(record.robots)
+            return {
+                id_: unreachable.get(id_, "it has not carried it out")
+                for id_ in record.robots
+                if (share := current(record, shares[id_])) is None
+                or share.status in {"pending", "starting", "ready"}
+            }
+
+        def refusals() -> dict[str, str]:
+            found = self._robots.refused(record.key, record.robots, record.generation)
+            shares = self._robots.shares_of(record.key, record.robots)
+            for id_ in record.robots:
+                share = current(record, shares[id_])
+                if share is not None and share.status == "running" and share.reason:
+                    found[id_] = share.reason
+            return found
+
+        def settled() -> bool:
+            now = self._fleet.get(record.key)
+            superseded = now is None or now.generation != record.generation
+            return superseded or bool(refusals()) or not waiting()
+
+        await self._fleet.bell.until(settled, seconds)
+        if refused := refusals():
+            await self._undo(call, before, record)
+            texts = [f"`{id_}` refuses the change: {why}" for id_, why in refused.items()]
+            raise ControlError("refused", "; ".join(texts), "nothing was changed")
+        now = self._fleet.get(record.key)
+        if now is not None and now.generation == record.generation and (left := waiting()):
+            texts = [f"`{id_}`: {why}" for id_, why in left.items()]
+            raise ControlError(
+                "deadline",
+                f"the change is not carried out everywhere: {'; '.join(texts)}",
+                "these machines follow as soon as they can",
+            )
+
+    async def _undo(self, call: Call, before: Record, record: Record) -> None:
+        """Go back to the dataflow before a change, if nothing else has changed it since."""
+        async with self._fleet.writer.changing:
+            now = self._fleet.get(record.key)
+            if now is None or now.generation != record.generation or not now.enabled:
+                return
+            undone = msgspec.structs.replace(
+                before, ports=record.ports, generation=self._fleet.next_generation
+            )
+            await self._fleet.put(undone, actor_of(call), f"{call.method}.undo")
+        _log.warning("dataflow `%s`: `%s` is undone", record.key, call.method)
+        self._reconciler.mark(*record.robots)

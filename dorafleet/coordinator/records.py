@@ -1,0 +1,130 @@
+"""What the store keeps of a dataflow of the fleet, and what it keeps for each of its robots."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dorad.control import messages as m
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+DATAFLOWS = "dataflow/"
+DESIRED = "desired/"
+LABELS = "labels/"
+
+
+class Options(msgspec.Struct, frozen=True):
+    """The options that a dataflow was started with."""
+
+    env: dict[str, str] = {}
+    uv: bool = False
+    allow_shell: bool = False
+    exit_when_nodes_finish: bool | None = None
+
+
+class End(msgspec.Struct, frozen=True):
+    """How a dataflow ended."""
+
+    at: float
+    status: m.Status
+    results: list[m.NodeResult] = []
+    failures: list[m.Failure] = []
+    missing: list[str] = []
+    """Robots that could not be reached, where it may still run."""
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A dataflow of the fleet. Its key is `dataflow/<key>`."""
+
+    uuid: str
+    name: str | None
+    path: str
+    original: dict[str, Any]
+    """The descriptor that it was started from."""
+    descriptor: dict[str, Any]
+    """The current descriptor."""
+    options: Options
+    placement: dict[str, str]
+    """The robot of each node that has one."""
+    ports: dict[str, int]
+    """The robots that take part, each with the port of its link process."""
+    generation: int
+    """Grows with every change; that of its shares."""
+    started_at: float
+    hold: float
+    """Seconds until all robots must be ready after the start."""
+    pending: dict[str, str] = {}
+    """Nodes without a robot, with the reason."""
+    enabled: bool = True
+    """Whether it shall run."""
+    opened: bool = False
+    """Whether all robots have been ready, so that the start barrier is open."""
+    grace: float | None = None
+    """For its stop."""
+    force: bool = False
+    """For its stop: SIGKILL at once, and robots that cannot be reached are not waited for."""
+    failure: str = ""
+    """Why the start has failed."""
+    end: End | None = None
+
+    @property
+    def key(self) -> str:
+        """Return its unique name in the fleet: its name, or its UUID if it has none."""
+        return self.name or self.uuid
+
+    @property
+    def running(self) -> bool:
+        """Return True if it has not ended."""
+        return self.end is None
+
+    @property
+    def robots(self) -> tuple[str, ...]:
+        """Return the robots that take part."""
+        return tuple(self.ports)
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """The value of `desired/<robot>/<dataflow>`: what shall run there."""
+
+    generation: int
+    release: str = ""
+    """The name of a release; empty for a share of a dataflow that was started."""
+    params: dict[str, Any] = {}
+    enabled: bool = True
+    uuid: str = ""
+    """The run, for a share of a dataflow that was started."""
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """The value of the key `restored`."""
+
+    backup: int
+    """The revision of the backup."""
+    first: int
+    """The revision that the store continued from; none between the two can be its own."""
+
+
+def desired_key(robot: str, dataflow: str) -> str:
+    """Return the key of what shall run on a robot."""
+    return f"{DESIRED}{robot}/{dataflow}"
+
+
+def puts_for(record: Record, robots: Iterable[str]) -> dict[str, bytes]:
+    """Return what a transaction puts for a changed dataflow, and for its shares on `robots`."""
+    wanted = Wanted(
+        generation=record.generation, enabled=record.enabled and record.running, uuid=record.uuid
+    )
+    value = msgspec.json.encode(wanted)
+    return {
+        f"{DATAFLOWS}{record.key}": msgspec.json.encode(record),
+        **{desired_key(robot, record.key): value for robot in robots},
+    }
+
+
+def labels_of(given: Mapping[str, str], changed: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the labels of the cluster file with those that were changed; None removes one."""
+    merged = {**given, **changed}
+    return {name: value for name, value in merged.items() if value is not None}

@@ -1,0 +1,122 @@
+"""The methods `robot.…`: what is known of robots, their labels, and conflicts with them."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from dorad.control.errors import ControlError
+from dorad.dataflow.errors import TextError
+from dorafleet.coordinator.adopting import Conflicts
+from dorafleet.coordinator.messages import Robot as RobotMessage
+from dorafleet.coordinator.messages import RobotList
+from dorafleet.coordinator.writing import actor_of
+from dorafleet.inventory import syntax
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.control.messages import Nothing
+    from dorad.control.server import Call, Handler
+    from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.messages import RobotLabel, RobotRef
+    from dorafleet.coordinator.planning import Planner
+    from dorafleet.coordinator.reconciler import Reconciler
+    from dorafleet.coordinator.robots import Robot, Robots
+
+MAX_LABELS = 100
+
+SETTLED_S = 5.0
+"""Seconds that a robot has to settle before its state is returned."""
+
+_log = logging.getLogger(__name__)
+
+
+class RobotMethods:
+    """Answers the methods `robot.…`."""
+
+    def __init__(
+        self, fleet: Fleet, robots: Robots, planner: Planner, reconciler: Reconciler
+    ) -> None:
+        self._fleet = fleet
+        self._robots = robots
+        self._planner = planner
+        self._reconciler = reconciler
+        self._conflicts = Conflicts(fleet, robots)
+
+    @property
+    def table(self) -> Mapping[str, Handler]:
+        """The handler of each method."""
+        return {
+            "robot.list": self.list_all,
+            "robot.label": self.label,
+            "robot.adopt": self.adopt,
+            "robot.resume": self.resume,
+        }
+
+    async def list_all(self, _call: Call, _params: Nothing) -> RobotList:
+        """List all robots, in the order of the cluster file."""
+        return RobotList(robots=[self._message(robot) for robot in self._robots.all])
+
+    async def label(self, call: Call, params: RobotLabel) -> RobotMessage:
+        """Change labels; nodes that wait for them are placed."""
+        robot = self._robots.get(params.robot)
+        for name, value in params.labels.items():
+            try:
+                syntax.label(name)
+                syntax.label(name if value is None else value)
+            except TextError as error:
+                raise ControlError("bad-request", error.message, error.hint) from None
+        async with self._fleet.writer.changing:
+            changed = {**self._fleet.labels(robot.id), **params.labels}
+            given = robot.machine.labels
+            changed = {name: value for name, value in changed.items() if given.get(name) != value}
+            if len(changed) > MAX_LABELS:
+                raise ControlError("refused", f"a robot has at most {MAX_LABELS} labels")
+            await self._fleet.set_labels(robot.id, changed, actor_of(call))
+        self._reconciler.mark(robot.id)
+        return self._message(robot)
+
+    async def adopt(self, call: Call, params: RobotRef) -> RobotMessage:
+        """Take over what a paused robot has."""
+        robot = self._conflicting(params.robot)
+        self._reconciler.mark(*await self._conflicts.adopt(robot, actor_of(call)))
+        return await self._after(robot)
+
+    async def resume(self, call: Call, params: RobotRef) -> RobotMessage:
+        """Make a paused robot do what the store says."""
+        robot = self._conflicting(params.robot)
+        self._reconciler.mark(*await self._conflicts.resume(robot, actor_of(call)))
+        return await self._after(robot)
+
+    def _conflicting(self, id_: str) -> Robot:
+        """Return a connected robot that is paused. Raises ControlError."""
+        robot = self._robots.get(id_)
+        self._robots.client(id_)
+        if not robot.conflicts:
+            raise ControlError("refused", f"robot `{id_}` has no conflict with the store")
+        return robot
+
+    async def _after(self, robot: Robot) -> RobotMessage:
+        """Return the robot once its conflicts are gone, or soon."""
+        await self._fleet.bell.until(lambda: not robot.conflicts, SETTLED_S)
+        return self._message(robot)
+
+    def _message(self, robot: Robot) -> RobotMessage:
+        attached = robot.attached
+        return RobotMessage(
+            id=robot.id,
+            host=robot.machine.host,
+            labels=self._planner.labels(robot),
+            state=robot.state,
+            reason=robot.trouble,
+            seen_at=robot.seen_at,
+            skew=robot.skew,
+            version="" if attached is None else attached.version,
+            arch="" if attached is None else attached.arch,
+            cores=None if attached is None else attached.cores,
+            memory=None if attached is None else attached.memory,
+            shares=list(robot.shares.values()),
+            conflicts=dict(robot.conflicts),
+            audit=robot.audit,
+        )

@@ -1,0 +1,122 @@
+"""From a dataflow of the fleet to the shares of its robots. Pure functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.control.errors import ControlError
+from dorad.control.messages import Share
+from dorad.control.messages.agent import ShareContent, ShareSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from dorafleet.coordinator.records import Record
+    from dorafleet.inventory.model import Machine
+
+MAX_PORT = 65535
+
+HOLD_MARGIN_S = 15.0
+"""A robot holds its barrier for so much longer than the coordinator, which knows who is late."""
+
+
+def ports_for(
+    robots: Iterable[str], machines: Mapping[str, Machine], others: Iterable[Record]
+) -> dict[str, int]:
+    """Return the port of the link process on each robot: the first free one from `zenoh_port` on.
+
+    `others` are the dataflows whose ports are in use.
+
+    Raises:
+        ControlError: a robot has no port left.
+    """
+    used = {(robot, port) for other in others for robot, port in other.ports.items()}
+    found: dict[str, int] = {}
+    for robot in robots:
+        first = machines[robot].zenoh_port
+        port = next((p for p in range(first, MAX_PORT + 1) if (robot, p) not in used), None)
+        if port is None:
+            raise ControlError("refused", f"`{robot}` has no port left for another dataflow")
+        found[robot] = port
+    return found
+
+
+def check_reachable(robots: Sequence[str], machines: Mapping[str, Machine]) -> None:
+    """Check that of each two robots one has an address that the other can connect to.
+
+    Raises:
+        ControlError: names two robots that cannot be linked.
+    """
+    hidden = [robot for robot in robots if machines[robot].zenoh_addr is None]
+    if len(hidden) > 1:
+        raise ControlError(
+            "refused",
+            f"`{hidden[0]}` and `{hidden[1]}` cannot be linked: neither has an address",
+            "give one of them `zenoh_addr` in the cluster file, or the cluster a `zenoh_peer`",
+        )
+
+
+def share_of(
+    record: Record, robot: str, machines: Mapping[str, Machine], peer: str | None
+) -> Share:
+    """Return the share of a robot; with `peer`, all robots connect to that endpoint.
+
+    Of two robots that both have an address, the later one connects to the earlier one.
+    """
+    share = Share(machine=robot, placement=record.placement)
+    if len(record.ports) < 2:
+        return share
+    if peer is not None:
+        share.connect = [peer]
+        return share
+    own = machines[robot].zenoh_addr
+    anywhere = "[::]" if own is not None and own.version == 6 else "0.0.0.0"  # noqa: S104 - by TLS
+    share.listen = [f"tls/{anywhere}:{record.ports[robot]}"]
+    order = list(record.ports)
+    for other, port in record.ports.items():
+        address = machines[other].zenoh_addr
+        later = own is None or order.index(other) < order.index(robot)
+        if other != robot and address is not None and later:
+            host = f"[{address}]" if address.version == 6 else str(address)
+            share.connect.append(f"tls/{host}:{port}")
+    return share
+
+
+def share_set(record: Record, share: Share, epoch: int) -> ShareSet:
+    """Return the request that makes a robot carry out its share."""
+    enabled = record.enabled and record.running
+    return ShareSet(
+        epoch=epoch,
+        generation=record.generation,
+        dataflow=record.key,
+        enabled=enabled,
+        content=ShareContent(
+            uuid=record.uuid,
+            descriptor=record.descriptor,
+            path=record.path,
+            share=share,
+            env=record.options.env,
+            uv=record.options.uv,
+            allow_shell=record.options.allow_shell,
+            exit_when_nodes_finish=record.options.exit_when_nodes_finish,
+        ),
+        hold=record.hold + HOLD_MARGIN_S if enabled and not record.opened else None,
+        grace=record.grace,
+        force=record.force,
+    )
+
+
+def end_of(dataflow: str, uuid: str, robot: str, *, epoch: int, generation: int) -> ShareSet:
+    """Return the request that ends a share of which the store knows nothing."""
+    return ShareSet(
+        epoch=epoch,
+        generation=generation,
+        dataflow=dataflow,
+        enabled=False,
+        content=ShareContent(
+            uuid=uuid,
+            descriptor={"nodes": []},
+            path="/",
+            share=Share(machine=robot, placement={}),
+        ),
+    )

@@ -1,0 +1,67 @@
+"""Merge the streams of several robots into one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from dorad.control.errors import ControlError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from dorad.control.asyncclient import AsyncStream
+
+WAITING = 64
+"""Events that wait to be taken; then the robots' streams wait, and drop what is too much."""
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def merged(
+    streams: Mapping[str, AsyncStream[T]],
+) -> AsyncIterator[AsyncIterator[tuple[str, T]]]:
+    """Open streams and yield their events as they come, each with its robot.
+
+    A stream that fails ends alone; if all have failed, the last error is raised.
+    """
+    queue: asyncio.Queue[tuple[str, T] | ControlError | None] = asyncio.Queue(WAITING)
+
+    async def read(robot: str, stream: AsyncStream[T]) -> None:
+        end: ControlError | None = None
+        try:
+            async with stream:
+                async for event in stream:
+                    await queue.put((robot, event))
+        except ControlError as error:
+            _log.debug("a stream of robot `%s` ends: %s", robot, error)
+            end = ControlError(
+                error.code, f"robot `{robot}`: {error.message}", error.hint, error.problems
+            )
+        await queue.put(end)
+
+    async def events() -> AsyncIterator[tuple[str, T]]:
+        left = len(streams)
+        fine = False
+        while left:
+            event = await queue.get()
+            if isinstance(event, tuple):
+                yield event
+                continue
+            left -= 1
+            fine = fine or event is None
+            if not left and not fine and event is not None:
+                raise event
+
+    tasks = [asyncio.create_task(read(*each)) for each in streams.items()]
+    try:
+        yield events()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

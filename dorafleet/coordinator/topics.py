@@ -1,0 +1,149 @@
+"""The methods `top` and `topic.…`: messages and rates, from the machines of their outputs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.control.wiring import topics
+from dorad.dataflow.nearest import did_you_mean
+from dorafleet.coordinator.asking import ask
+from dorafleet.coordinator.folding import pending_nodes
+from dorafleet.coordinator.streams import merged
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from dorad.control.server import Call, Handler, StreamHandler
+    from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.records import Record
+    from dorafleet.coordinator.robots import Robots
+
+EVERY_S = 1.0
+"""Seconds between two events of `topic.watch`."""
+
+
+class TopicMethods:
+    """Answers the methods `top` and `topic.…`."""
+
+    def __init__(self, fleet: Fleet, robots: Robots) -> None:
+        self._fleet = fleet
+        self._robots = robots
+
+    @property
+    def table(self) -> Mapping[str, Handler | StreamHandler]:
+        """The handler of each method."""
+        return {
+            "top": self.top,
+            "topic.list": self.list_all,
+            "topic.watch": self.watch,
+            "topic.subscribe": self.subscribe,
+            "topic.publish": self.publish,
+        }
+
+    async def top(self, _call: Call, _params: m.Nothing) -> m.Top:
+        """Measure all running nodes and their edges, on all machines that have some."""
+        records = self._fleet.running
+        robots = dict.fromkeys(id_ for record in records for id_ in record.robots)
+        found, missing = await ask(self._robots, robots, "top", m.Nothing(), m.Top)
+        names = {record.uuid: record.name for record in records}
+        replace = msgspec.structs.replace
+        top = m.Top(
+            at=time.time(),
+            window=max((each.window for each in found.values()), default=0.0),
+            nodes=[],
+            edges=[],
+            missing=missing,
+        )
+        for robot, each in found.items():
+            top.nodes += [
+                replace(node, machine=robot, dataflow_name=names[node.dataflow])
+                for node in each.nodes
+                if node.dataflow in names
+            ]
+            top.edges += [
+                replace(edge, machine=robot) for edge in each.edges if edge.dataflow in names
+            ]
+            top.interfaces += [replace(interface, machine=robot) for interface in each.interfaces]
+        for record in records:
+            top.nodes += pending_nodes(record)
+        return top
+
+    async def list_all(self, _call: Call, params: m.Ref) -> m.TopicList:
+        """List the topics of a dataflow and their subscribers."""
+        record = self._fleet.find(params.dataflow, ended_too=True)
+        return m.TopicList(dataflow=record.uuid, topics=topics(self._fleet.dataflow(record)))
+
+    async def watch(self, _call: Call, params: m.TopicWatch) -> AsyncIterator[m.TopicRates]:
+        """Yield the rates of topics once a second, measured on their machines."""
+        record = self._fleet.find(params.dataflow)
+        if params.window < 1:
+            raise ControlError("bad-request", "`window` must be at least 1 second")
+        chosen = self._chosen(record, params.topics)
+        streams = {
+            robot: self._robots.client(robot).stream(
+                "topic.watch",
+                m.TopicWatch(dataflow=record.uuid, topics=names, window=params.window),
+                m.TopicRates,
+            )
+            for robot, names in chosen.items()
+        }
+        latest: dict[str, m.TopicRates] = {}
+        due = time.monotonic()
+        async with merged(streams) as events:
+            async for robot, rates in events:
+                latest[robot] = rates
+                if time.monotonic() >= due:
+                    due = time.monotonic() + EVERY_S * 0.9
+                    yield m.TopicRates(
+                        at=time.time(), rates=[r for each in latest.values() for r in each.rates]
+                    )
+
+    async def subscribe(
+        self, call: Call, params: m.TopicSubscribe
+    ) -> AsyncIterator[tuple[m.TopicHeader, memoryview]]:
+        """Yield the messages of topics, from the machines of their nodes."""
+        record = self._fleet.find(params.dataflow)
+        chosen = self._chosen(record, params.topics)
+        streams = {
+            robot: self._robots.client(robot).frames(
+                m.TopicSubscribe(dataflow=record.uuid, topics=names, queue_size=params.queue_size)
+            )
+            for robot, names in chosen.items()
+        }
+        async with merged(streams) as events:
+            async for _, (header, data) in events:
+                yield msgspec.structs.replace(header, stream=call.id), data
+
+    async def publish(self, _call: Call, params: m.TopicPublish) -> m.Published:
+        """Send messages on a topic on the machine of its node, as the node would."""
+        record = self._fleet.find(params.dataflow)
+        ((robot, _),) = self._chosen(record, [params.topic]).items()
+        own = msgspec.structs.replace(params, dataflow=record.uuid)
+        return await self._robots.call(robot, "topic.publish", own, m.Published)
+
+    def _chosen(self, record: Record, wanted: list[str]) -> dict[str, list[str]]:
+        """Return the topics with these names, or all without any, by machine."""
+        known = [f"{each.node}/{each.output}" for each in topics(self._fleet.dataflow(record))]
+        if not wanted and not known:
+            raise ControlError("not-found", "the dataflow has no outputs")
+        chosen: dict[str, list[str]] = {}
+        for name in wanted or known:
+            if name not in known:
+                raise ControlError(
+                    "not-found",
+                    f"the dataflow has no output {name!r}",
+                    did_you_mean(name, known) or f"it has: {', '.join(known) or 'none'}",
+                )
+            node = name.partition("/")[0]
+            robot = record.placement.get(node)
+            if robot is not None:
+                chosen.setdefault(robot, []).append(name)
+            elif wanted:
+                why = record.pending.get(node, "")
+                raise ControlError("unavailable", f"node `{node}` runs nowhere yet: {why}")
+        return chosen

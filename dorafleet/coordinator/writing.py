@@ -1,0 +1,82 @@
+"""Write to the store as the leader of one term, with every change in the audit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dorad.control.errors import ControlError
+from dorafleet.coordinator.audit import read_tail
+from dorafleet.store.errors import ConflictError
+from dorafleet.store.model import LEADER, Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from dorad.control.server import Call
+    from dorafleet.coordinator.audit import Head
+    from dorafleet.store.model import Store, Term
+
+
+MAX_CLIENT = 100
+"""Characters of a client's name in the audit."""
+
+
+def actor_of(call: Call) -> dict[str, Any]:
+    """Return who makes a change, for the audit."""
+    return {
+        "user": call.peer.uid,
+        "peer": call.peer.name,
+        "role": call.peer.role,
+        "client": call.client[:MAX_CLIENT],
+    }
+
+
+class Writer:
+    """The only writer of the store. Hold `changing` from reading a state until its change."""
+
+    def __init__(self, store: Store, term: Term) -> None:
+        self.changing = asyncio.Lock()
+        """One change after the other: all append to the same audit."""
+        self._store = store
+        self._term = term
+
+    @property
+    def epoch(self) -> int:
+        """The number of the term."""
+        return self._term.epoch
+
+    async def commit(
+        self,
+        record: Mapping[str, Any],
+        *,
+        compares: Mapping[str, int] | None = None,
+        puts: Mapping[str, bytes] | None = None,
+        deletes: Collection[str] = (),
+    ) -> tuple[int, Head]:
+        """Make a change, append `record` to the audit; return the revision and the new head.
+
+        Raises:
+            ControlError: another coordinator leads now.
+            StoreError: a version differs, the change is too large, or the store cannot be written.
+        """
+        entry = msgspec.json.encode({"time": time.time(), "epoch": self.epoch, **record})
+        tail = await read_tail(self._store)
+        try:
+            revision = await self._store.commit(
+                Transaction(
+                    {**(compares or {}), **tail.compares, **self._term.guard},
+                    {**(puts or {}), **tail.puts(entry)},
+                    deletes,
+                )
+            )
+        except ConflictError as error:
+            if LEADER in error.found:
+                raise ControlError(
+                    "unavailable", "another coordinator leads now", "ask that one"
+                ) from None
+            raise
+        return revision, tail.head.followed_by(entry)

@@ -1,0 +1,202 @@
+"""Enrol one robot over SSH: its key never leaves it, and its host key is why it is trusted."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from dorafleet.robot import commands
+from dorafleet.ssh.errors import Code, SshError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from dorad.control.errors import ControlError
+    from dorad.control.messages.agent import Certificates
+    from dorafleet.ssh.connection import CommandResult, Connection
+
+CONNECT_TIMEOUT_S = 30.0
+"""How long the agent may take to connect after it was started."""
+POLL_INTERVAL_S = 0.5
+NOT_FOUND = 127
+"""The exit code for a command that is not installed."""
+
+Known = Literal["never", "enrolled", "revoked"]
+"""What the coordinator knows of a robot."""
+
+
+class RobotIdentity(msgspec.Struct, frozen=True):
+    """What an agent has in its file `agent.json`."""
+
+    robot: str
+    coordinators: list[str]
+
+
+class _Request(msgspec.Struct, frozen=True):
+    robot: str
+    csr: str
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """The result of an enrolment."""
+
+    enrolled: bool
+    """False if there was nothing to do."""
+
+    def __str__(self) -> str:
+        if self.enrolled:
+            return "enrolled, connected"
+        return "is enrolled already, connected: nothing to do"
+
+
+def decide(
+    robot: str, found: RobotIdentity | None, known: Known, *, again: bool
+) -> Literal["nothing", "enrol", "replace"]:
+    """Return what to do with a robot that has this identity.
+
+    Raises:
+        SshError: the robot has an identity that only `again` may replace.
+    """
+    if found is None:
+        return "enrol"
+    if again or (found.robot == robot and known == "revoked"):
+        return "replace"
+    if found.robot != robot:
+        message = f"it is enrolled as `{found.robot[:200]}`"
+        raise SshError(Code.REFUSED, message, "is the host in the file right? else use `--again`")
+    if known == "never":
+        message = f"it is enrolled by another coordinator: {', '.join(found.coordinators)[:200]}"
+        raise SshError(Code.REFUSED, message, "`--again` moves it to this one")
+    return "nothing"
+
+
+class Enrolment:
+    """The enrolment of one robot. `on_step` gets the name of each step before it starts."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        robot: str,
+        *,
+        known: Known,
+        sign: Callable[[str, bool], Awaitable[Certificates]],
+        is_connected: Callable[[], Awaitable[bool]],
+        coordinators: Sequence[str],
+        on_step: Callable[[str], object],
+        again: bool = False,
+    ) -> None:
+        """`known` is what the coordinator knows of the robot; `sign` asks it for a certificate.
+
+        `is_connected` returns whether the coordinator is connected to the robot; `coordinators`
+        are the addresses that the robot gets. `again` replaces the identity that it has.
+        """
+        self._connection = connection
+        self._robot = robot
+        self._known = known
+        self._sign = sign
+        self._is_connected = is_connected
+        self._coordinators = coordinators
+        self._on_step = on_step
+        self._again = again
+        self._uid = 0
+
+    async def run(self) -> Enrolled:
+        """Enrol the robot, and wait until its agent is connected.
+
+        Raises:
+            SshError: a step has failed on the robot, or it must not be enrolled.
+            ControlError: the coordinator refuses to sign, or cannot be reached.
+        """
+        self._uid = await self._read_uid()
+        found = await self._read_identity()
+        what = decide(self._robot, found, self._known, again=self._again)
+        if what != "nothing":
+            await self._enrol(replace=what == "replace")
+        self._on_step("starting the agent")
+        await self._check(commands.ENABLE_AGENT, "the agent does not start")
+        self._on_step("waiting until it connects")
+        await self._wait_connected()
+        return Enrolled(what != "nothing")
+
+    async def _enrol(self, *, replace: bool) -> None:
+        self._on_step("making a key")
+        command = commands.agent("enrol", self._robot, replace=replace)
+        printed = await self._check(command, "no key was made")
+        try:
+            request = msgspec.json.decode(printed, type=_Request)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            raise SshError(Code.FAILED, f"`dorad-agent enrol` prints: {printed[:200]}") from None
+        self._on_step("signing its certificate")
+        certificates = await self._sign(request.csr, self._again)
+        answer = {
+            "robot": self._robot,
+            "coordinators": list(self._coordinators),
+            "chain": certificates.chain,
+            "authority": certificates.authority,
+        }
+        self._on_step("storing its certificate")
+        command = commands.agent("certify", replace=replace)
+        given = msgspec.json.encode(answer)
+        await self._check(command, "the certificate was not stored", given=given)
+
+    async def _read_uid(self) -> int:
+        uid = (await self._connection.check(commands.USER_ID)).strip()
+        if uid == "0":
+            return 0
+        done = await self._connection.run(commands.MAY_SUDO)
+        if done.code:
+            message = f"its user is not root, and sudo fails: {done.last_line}"
+            hint = "let the user sudo without a password, or log in as root (`user: root`)"
+            raise SshError(Code.DENIED, message, hint)
+        return 1
+
+    async def _read_identity(self) -> RobotIdentity | None:
+        done = await self._run(commands.AGENT_IDENTITY)
+        if done.code:
+            return None
+        try:
+            return msgspec.json.decode(done.stdout, type=RobotIdentity)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            if self._again:
+                return RobotIdentity("", [])
+            path = commands.AGENT_IDENTITY[-1]
+            raise SshError(Code.REFUSED, f"{path} is damaged", "`--again` replaces it") from None
+
+    async def _wait_connected(self) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                while True:
+                    if await self._is_connected():
+                        return
+                    await asyncio.sleep(POLL_INTERVAL_S)
+        except TimeoutError:
+            status = await self._run((*commands.ENGLISH, "dorad-agent", "status"))
+            message = f"its agent has not connected within {CONNECT_TIMEOUT_S:g} s"
+            raise SshError(
+                Code.FAILED,
+                f"{message}: {status.last_line}",
+                "can the robot reach the coordinator's port? there: journalctl -u dorad-agent",
+            ) from None
+
+    async def _check(self, command: Sequence[str], problem: str, given: bytes | None = None) -> str:
+        """Run a command as root and return what it printed. Raises SshError if it fails."""
+        done = await self._run(command, given)
+        if done.code == NOT_FOUND:
+            message = "dorad-agent is not installed there"
+            raise SshError(Code.REFUSED, message, "`dorafleet install` installs the package dorad")
+        if done.code:
+            reason = done.last_line.removeprefix("error: ")
+            raise SshError(Code.FAILED, f"{problem}: {reason}")
+        return done.stdout
+
+    async def _run(self, command: Sequence[str], given: bytes | None = None) -> CommandResult:
+        return await self._connection.run(commands.as_root(command, self._uid), given=given)
+
+
+def as_ssh_error(error: ControlError) -> SshError:
+    """Return the error of the coordinator as the outcome of one robot."""
+    return SshError(Code.REFUSED, error.message, error.hint)

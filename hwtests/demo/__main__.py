@@ -1,0 +1,141 @@
+"""Show a fleet: from nothing to one dataflow over three robots, a cut cable, and its healing."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from hwtests.bench.process import MeasurementError
+from hwtests.demo.fleet import EXAMPLE, NAMES, Fleet
+from hwtests.demo.places import places
+
+CUT_S = 5.0
+FLOW_S = 3.0
+RECOVER_S = 20.0
+WORKER = NAMES.index("worker") + 1
+
+console = Console(width=100)
+
+
+def step(text: str, seconds: float | None = None) -> None:
+    """Print one step, and how long it took."""
+    console.print(f"  {text}" + ("" if seconds is None else f" [dim]({seconds:.1f} s)[/dim]"))
+
+
+def show(fleet: Fleet) -> None:
+    """Run the demonstration.
+
+    Raises:
+        MeasurementError: something does not work.
+    """
+    began = time.monotonic()
+    fleet.start_coordinator()
+    step("dorafleet serve: the coordinator is ready, with an authority of its own")
+    fleet.start_robots()
+    took = fleet.wait(lambda: fleet.connected() == len(NAMES), "all are connected", every=0.3)
+    step(f"{len(NAMES)} robots are enrolled with one-use tokens, and connected", took)
+
+    started = time.monotonic()
+    fleet.dora("start", str(EXAMPLE / "dataflow.yml"), "--name", "demo", "--detach")
+    step(
+        "dora start: the nodes are placed by labels, one start barrier", time.monotonic() - started
+    )
+    for line in placement(fleet):
+        step(f"    {line}")
+    time.sleep(FLOW_S)
+
+    worker = fleet.robots["worker"]
+    fleet.places.cut(WORKER, worker)
+    step(f"the cable of `worker` is cut for {CUT_S:g} s: camera and sink go on")
+    time.sleep(CUT_S)
+    seen = late(fleet)
+    fleet.places.heal(WORKER, worker)
+    recovered = fleet.wait(
+        lambda: late(fleet) != seen, "data flows again", timeout=RECOVER_S, every=0.02
+    )
+    step("the cable is back, data flows again", recovered)
+    time.sleep(FLOW_S)
+    fleet.dora("stop", "demo")
+    step("dora stop: one stop for all robots")
+    console.print(summary(fleet, recovered))
+    console.print(f"from nothing to here: {time.monotonic() - began:.0f} s")
+
+
+def placement(fleet: Fleet) -> list[str]:
+    """Return where the nodes run."""
+    found = fleet.dora("node", "list").splitlines()
+    return [line.strip() for line in found if line.strip()]
+
+
+def late(fleet: Fleet) -> list[str]:
+    """Return what the sink has said about late results."""
+    return re.findall(r"at picture \d+: .* missing", printed(fleet, "base", "sink"))
+
+
+def printed(fleet: Fleet, robot: str, node: str) -> str:
+    """Return what a node has printed, from the log files of its robot."""
+    files = fleet.robots[robot].folder.rglob(f"log_{node}.jsonl")
+    return "".join(path.read_text(errors="replace") for path in files)
+
+
+def number(text: str, pattern: str) -> int:
+    """Return the number in what a node has printed.
+
+    Raises:
+        MeasurementError: it has not printed that.
+    """
+    found = re.findall(pattern, text)
+    if not found:
+        raise MeasurementError(f"a node has not printed {pattern!r}: {text[-2000:]}")
+    return int(found[-1])
+
+
+def summary(fleet: Fleet, recovered: float) -> Table:
+    """Return the table at the end.
+
+    Raises:
+        MeasurementError: the losses that were counted are not those that happened.
+    """
+    sent = number(printed(fleet, "scout", "camera"), r"sent (\d+) pictures")
+    filtered = number(printed(fleet, "worker", "filter"), r"received (\d+) pictures")
+    sink = printed(fleet, "base", "sink")
+    received = number(sink, r"received (\d+) results")
+    missing = number(sink, r"results, (\d+) pictures are missing")
+    if not 0 < received <= filtered < sent or missing > sent - received:
+        raise MeasurementError(f"{sent} sent, {filtered} filtered, {received} received, {missing}")
+    table = Table("edge", "policy", "sent", "received", "lost", title="one dataflow, three robots")
+    edges = (
+        ("camera/image → filter", "drop_oldest", sent, filtered),
+        ("filter/brightness → sink", "backpressure", filtered, received),
+    )
+    for name, policy, before, after in edges:
+        table.add_row(name, policy, f"{before:,}", f"{after:,}", f"{before - after:,}")
+    table.caption = (
+        f"cut for {CUT_S:g} s; the next result came {recovered:.2f} s after it was healed"
+    )
+    return table
+
+
+def main() -> int:
+    """Show it; return 1 if something does not work."""
+    with tempfile.TemporaryDirectory(prefix="df-") as folder, places(len(NAMES)) as found:
+        console.print(f"[bold]A fleet on this machine[/bold]: {found.description}")
+        fleet = Fleet(Path(folder), found)
+        try:
+            show(fleet)
+        except MeasurementError as error:
+            console.print(f"failed: {error}", markup=False, style="red", width=200)
+            return 1
+        finally:
+            fleet.end()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

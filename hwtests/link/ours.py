@@ -1,0 +1,133 @@
+"""Two daemons of ours, each with the share of one machine, and the link between them."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dorad.control.client import Client
+from dorad.control.errors import ControlError
+from dorad.control.messages import DataflowState, LinkTls, Nothing, Ref, Share, Start, Started, Wait
+from hwtests.bench.process import MeasurementError
+from hwtests.link.cases import parse
+from hwtests.link.certificates import issue
+from hwtests.link.ports import free_port
+from hwtests.localrobots.robot import LocalRobot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from hwtests.link.cases import Case, Times
+
+NODES = Path(__file__).parent / "nodes"
+READY_S = 30.0
+DEADLINE_S = 120.0
+
+
+class Pair:
+    """The machines `one` and `two`. They stay up for all measurements."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.robots = {name: LocalRobot(name, folder / name) for name in ("one", "two")}
+
+    @contextmanager
+    def up(self) -> Iterator[None]:
+        """Run both daemons."""
+        try:
+            for robot in self.robots.values():
+                robot.start()
+            yield
+        finally:
+            for robot in self.robots.values():
+                robot.end()
+
+    def measure(self, case: Case, scale: float) -> Times:
+        """Run one dataflow over both.
+
+        Raises:
+            MeasurementError: it failed, or was late.
+        """
+        with tempfile.TemporaryDirectory(prefix="run-", dir=self.folder) as text:
+            times = Path(text, "times")
+            flow = dataflow(case, case.count(scale), times)
+            placement = {"sender": "one", "receiver": "two"}
+            try:
+                self.run(flow, placement, case.scheme, until="receiver")
+            except ControlError as error:
+                logs = "\n".join(robot.tail() for robot in self.robots.values())
+                raise MeasurementError(f"{case}: {error}\n{logs}") from error
+            return parse(times.read_text())
+
+    def run(
+        self, flow: dict[str, Any], placement: Mapping[str, str], scheme: str, until: str
+    ) -> None:
+        """Start a dataflow over both, wait until it has ended where `until` runs, and stop it.
+
+        Raises:
+            ControlError: it did not start, or not end in time.
+        """
+        with self.running(flow, placement, scheme) as (run_id, clients):
+            ended = Wait(dataflow=run_id, until="ended", timeout=DEADLINE_S)
+            clients[placement[until]].call("dataflow.wait", ended, DataflowState)
+
+    @contextmanager
+    def running(
+        self, flow: dict[str, Any], placement: Mapping[str, str], scheme: str
+    ) -> Iterator[tuple[str, dict[str, Client]]]:
+        """Run a dataflow over both; yield its UUID and a client of each daemon.
+
+        Raises:
+            ControlError: it did not start.
+        """
+        run_id = str(uuid.uuid4())
+        address = f"{scheme}/127.0.0.1:{free_port()}"
+        tls = issue(self.folder) if scheme == "tls" else {}
+        with ExitStack() as stack:
+            clients = {
+                name: stack.enter_context(Client(robot.socket))
+                for name, robot in self.robots.items()
+            }
+            for name, client in clients.items():
+                share = Share(
+                    machine=name,
+                    placement=dict(placement),
+                    listen=[address] if name == "two" else [],
+                    connect=[address] if name == "one" else [],
+                    tls=LinkTls(**tls[name]) if tls else None,
+                )
+                start = Start(
+                    descriptor=flow,
+                    path=str(self.folder / "dataflow.yml"),
+                    uuid=run_id,
+                    share=share,
+                    hold=READY_S,
+                )
+                client.call("dataflow.start", start, Started)
+                stack.callback(client.stop, run_id, force=True)
+            for client in clients.values():
+                ready = Wait(dataflow=run_id, until="ready", timeout=READY_S)
+                client.call("dataflow.wait", ready, DataflowState)
+            for client in clients.values():
+                client.call("dataflow.open", Ref(dataflow=run_id), Nothing)
+            yield run_id, clients
+
+
+def dataflow(case: Case, count: int, times: Path) -> dict[str, Any]:
+    """Return the dataflow of one measurement."""
+    send = f"{count} {case.size} {case.interval_s}"
+    queue = {"source": "sender/out", "queue_size": 16, "queue_policy": "backpressure"}
+    return {
+        "nodes": [
+            {"id": "sender", "path": f"{NODES}/sender.py", "args": send, "outputs": ["out"]},
+            {
+                "id": "receiver",
+                "path": f"{NODES}/receiver.py",
+                "args": f"{count} {times}",
+                "inputs": {"x": queue},
+            },
+        ]
+    }

@@ -1,0 +1,87 @@
+"""A publisher and a subscriber of Zenoh, with nothing but Python around them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dorad.link.session import LEASE_MS
+from hwtests.bench.process import MeasurementError
+from hwtests.link.cases import parse
+from hwtests.link.certificates import issue
+from hwtests.link.ports import free_port
+
+if TYPE_CHECKING:
+    from hwtests.link.cases import Case, Times
+
+NODES = Path(__file__).parent / "nodes"
+DEADLINE_S = 120.0
+
+
+def measure(case: Case, scale: float, folder: Path) -> Times:
+    """Send all messages of a case; `folder` keeps certificates.
+
+    Raises:
+        MeasurementError: it was late.
+    """
+    count = str(case.count(scale))
+    address = f"{case.scheme}/127.0.0.1:{free_port()}"
+    tls = issue(folder) if case.scheme == "tls" else {}
+    listening = settings(tls.get("two"), address, listen=True)
+    connecting = settings(tls.get("one"), address, listen=False)
+    with ExitStack() as stack:
+        receiver = _start(stack, "zenoh_receiver.py", count, listening)
+        assert receiver.stdout is not None
+        receiver.stdout.readline()
+        words = (count, str(case.size), str(case.interval_s))
+        _start(stack, "zenoh_sender.py", *words, connecting)
+        try:
+            output, _ = receiver.communicate(timeout=DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            raise MeasurementError(
+                f"{case}: raw Zenoh is not done after {DEADLINE_S:g} s"
+            ) from None
+    return parse(output)
+
+
+def settings(tls: dict[str, str] | None, address: str, *, listen: bool) -> str:
+    """Return a configuration of Zenoh: that of a link process, where it can be."""
+    link: dict[str, object] = {"tx": {"lease": LEASE_MS}}
+    if tls is not None:
+        link["tls"] = {
+            "root_ca_certificate": tls["ca"],
+            "listen_certificate": tls["certificate"],
+            "listen_private_key": tls["key"],
+            "connect_certificate": tls["certificate"],
+            "connect_private_key": tls["key"],
+            "enable_mtls": True,
+        }
+    return json.dumps(
+        {
+            "mode": "peer",
+            "listen": {"endpoints": [address] if listen else []},
+            "connect": {"endpoints": [] if listen else [address]},
+            "scouting": {"multicast": {"enabled": False}, "gossip": {"enabled": False}},
+            "transport": {"shared_memory": {"enabled": False}, "link": link},
+        }
+    )
+
+
+def _start(stack: ExitStack, script: str, *words: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, NODES / script, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    stack.callback(_end, process)
+    return process
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()

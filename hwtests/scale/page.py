@@ -1,0 +1,71 @@
+"""The figures as the page docs/bench/fleet.md, and the targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwtests.bench.machine import describe
+from hwtests.scale.meter import TIMEOUT_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from hwtests.scale.phases import Phase
+
+BACK_S = 15.0
+MEMORY = 200 << 20
+MIB = 1 << 20
+
+TEXT = Path(__file__).with_name("page.md")
+
+
+def table(phases: Sequence[Phase]) -> str:
+    """Return the phases as a table."""
+    lines = [
+        "| phase | all there after | processor | memory | traffic of a robot | `status` | |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for phase in phases:
+        cost = phase.cost
+        cells = [
+            phase.name,
+            "" if phase.took is None else f"{phase.took:.1f} s",
+            f"{cost.cpu / cost.seconds:.0%}",
+            f"{cost.memory / MIB:.0f} MiB",
+            "" if phase.rate is None else f"{phase.rate:,.0f} B/s",
+            f"{cost.p50 * 1e3:.0f} / {cost.p99 * 1e3:.0f} / {cost.worst * 1e3:.0f} ms",
+            phase.note,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def targets(phases: Sequence[Phase]) -> Iterator[tuple[str, str, bool]]:
+    """Yield each target, what was reached, and whether that is enough."""
+    dropped = max(
+        (phase.took for phase in phases if phase.name == "all dropped at once" and phase.took),
+        default=float("nan"),
+    )
+    memory = max(phase.cost.memory for phase in phases)
+    failures = sum(len(phase.cost.failures) for phase in phases)
+    yield f"all dropped at once are back within {BACK_S:g} s", f"{dropped:.1f} s", dropped <= BACK_S
+    yield f"less than {MEMORY // MIB} MiB", f"{memory / MIB:.0f} MiB", memory < MEMORY
+    yield "`status` never times out", f"{failures} timeouts", not failures
+
+
+def page(robots: int, phases: Sequence[Phase]) -> str:
+    """Return the page."""
+    machine = describe()
+    reached = [
+        f"| {target} | {value}{'' if enough else ' (missed)'} |"
+        for target, value, enough in targets(phases)
+    ]
+    return TEXT.read_text(encoding="utf-8").format(
+        robots=robots,
+        place=f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}",
+        table=table(phases),
+        timeout=TIMEOUT_S,
+        failures=sum(len(phase.cost.failures) for phase in phases) or "none",
+        targets="\n".join(reached),
+    )

@@ -1,0 +1,148 @@
+"""The phases of the benchmark: what happens to the fleet, and what is measured meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from hwtests.scale.meter import Cost, measured
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Literal
+
+    from hwtests.scale.orders import Counts
+    from hwtests.scale.simulators import Simulators
+
+DEADLINE_S = 120.0
+CHURNING = 0.3
+NONSENSE = 0.02
+MUTE = 0.02
+
+BACK_S = 15.0
+MEMORY = 200 << 20
+CPU = 0.10
+ANSWER_S = 1.0
+
+
+class Phase(Struct):
+    """One phase with its cost."""
+
+    name: str
+    cost: Cost
+    took: float | None = None
+    """Seconds until all robots that should be there were."""
+    rate: float | None = None
+    """Bytes on the wire for each robot and second."""
+    attached: int = 0
+    """Robots at its end."""
+    note: str = ""
+
+
+class Scenario:
+    """Runs the phases against one coordinator."""
+
+    def __init__(
+        self, robots: Simulators, pid: int, ask: Callable[[], Awaitable[object]], seconds: float
+    ) -> None:
+        """`ask` is what an operator asks all the time; phases without an end last `seconds`."""
+        self._robots = robots
+        self._pid = pid
+        self._ask = ask
+        self._seconds = seconds
+
+    async def run(self, report: Callable[[Phase], None]) -> None:
+        """Run all phases; report each at its end."""
+        for phase in (
+            self.idle,
+            self.storm,
+            self.steady,
+            self.dropped,
+            self.churning,
+            self.hostile,
+        ):
+            report(await phase())
+
+    async def idle(self) -> Phase:
+        """Measure the coordinator before any robot has connected."""
+        async with measured(self._pid, self._ask) as cost:
+            await asyncio.sleep(self._seconds / 4)
+        return Phase("nobody connected", cost)
+
+    async def storm(self) -> Phase:
+        """Let all robots connect at the same moment."""
+        return await self._until_all("all connect at once", "connect")
+
+    async def dropped(self) -> Phase:
+        """Cut all connections at the same moment; robots come back as agents do."""
+        return await self._until_all("all dropped at once", "drop")
+
+    async def steady(self) -> Phase:
+        """Leave all alone."""
+        before = await self._robots.order("count")
+        began = time.monotonic()
+        async with measured(self._pid, self._ask) as cost:
+            await asyncio.sleep(self._seconds)
+        after = await self._robots.order("count")
+        moved = after.sent + after.received - before.sent - before.received
+        rate = moved / (time.monotonic() - began) / max(1, after.attached)
+        return Phase("steady state", cost, rate=rate, attached=after.attached)
+
+    async def churning(self) -> Phase:
+        """Let some come and go at random, and then all stay."""
+        async with measured(self._pid, self._ask) as cost:
+            before = await self._robots.order("churn", CHURNING)
+            await asyncio.sleep(self._seconds)
+            after = await self._robots.order("count")
+            took = await self._calm()
+        return Phase(
+            f"{CHURNING:.0%} come and go",
+            cost,
+            took,
+            note=_note(before, after),
+            attached=after.robots,
+        )
+
+    async def hostile(self) -> Phase:
+        """Let some send nonsense and others stop reading; no other may notice."""
+        async with measured(self._pid, self._ask) as cost:
+            await self._robots.order("mute", NONSENSE + MUTE)
+            before = await self._robots.order("babble", NONSENSE)
+            await asyncio.sleep(self._seconds)
+            after = await self._robots.order("count")
+            took = await self._calm()
+        name = f"{NONSENSE:.0%} send nonsense, {MUTE:.0%} stop reading"
+        return Phase(name, cost, took, note=_note(before, after), attached=after.robots)
+
+    async def _until_all(self, name: str, act: Literal["connect", "drop"]) -> Phase:
+        before = await self._robots.order("count")
+        async with measured(self._pid, self._ask) as cost:
+            began = time.monotonic()
+            await self._robots.order(act)
+            counts = await self._all_attached(before.tries + before.robots)
+        took = counts.last_attached - began
+        note = f"{counts.tries - before.tries} connections"
+        return Phase(name, cost, took, attached=counts.attached, note=note)
+
+    async def _calm(self) -> float:
+        began = time.monotonic()
+        await self._robots.order("calm")
+        counts = await self._all_attached()
+        return max(0.0, counts.last_attached - began)
+
+    async def _all_attached(self, tries: int = 0) -> Counts:
+        return await self._robots.wait(
+            lambda counts: counts.attached == counts.robots and counts.tries >= tries,
+            "all attached",
+            DEADLINE_S,
+        )
+
+
+def _note(before: Counts, after: Counts) -> str:
+    """Return what happened to the robots with and without a fault."""
+    begun = after.tries - before.tries
+    disturbed = after.healthy_tries - before.healthy_tries
+    return f"{begun} connections, {disturbed} of them by the {after.healthy} healthy robots"

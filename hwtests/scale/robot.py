@@ -1,0 +1,281 @@
+"""One simulated robot: the agent's end of the protocol, without a daemon behind it.
+
+It dials, answers the coordinator's requests from memory, and dials again when the connection ends,
+as an agent does. Faults are switched on from outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+import struct
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import structs
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus, WebSocketException
+
+from dorad.control.errors import ControlError
+from dorad.control.limits import MAX_REQUEST, Limits
+from dorad.control.messages import Nothing
+from dorad.control.messages.agent import (
+    AGENT_METHODS,
+    AgentReport,
+    Attached,
+    ShareState,
+)
+from dorad.control.peer import Peer
+from dorad.control.session import ClientSession
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator
+
+    from websockets.asyncio.client import ClientConnection
+
+    from dorad.control.messages.agent import AgentWatch, Attach, ShareRef, ShareSet, ShareStatus
+    from dorad.control.session import Call
+
+Fault = Literal["", "churn", "mute", "babble"]
+
+PROGRAM = "dorad-agent 0.0.0"
+FIRST_DELAY_S = 0.2
+MAX_DELAY_S = 5.0
+SPREAD = 0.2
+REPORT_S = 1.0
+"""Changes are reported at most so often."""
+
+CHURN_S = 5.0
+"""A robot that comes and goes stays, and stays away, for up to so long."""
+
+START_S = 0.1
+"""How long the nodes of a share take until they are ready."""
+
+SIZES = struct.Struct("=120xQQ")
+"""`tcpi_bytes_acked` and `tcpi_bytes_received` of Linux's struct tcp_info."""
+
+NONSENSE: tuple[str | bytes, ...] = (
+    "",
+    "{",
+    "[" * 10_000,
+    b"\x00\xff" * 500,
+    json.dumps({"id": 1, "result": {"robot": 7}}),
+    json.dumps({"id": 10**30, "event": None}),
+    json.dumps({"id": None, "error": {"code": "no such code"}}),
+    json.dumps({"id": 3, "event": {"time": "soon", "shares": [{"status": "fine"}]}}),
+    json.dumps({"welcome": "dorad-agent", "protocol": -1}),
+)
+"""Frames that no agent sends."""
+
+_STARTED = time.time()
+
+
+class Robot:
+    """A robot of the fleet. `run` lasts until it is cancelled."""
+
+    def __init__(self, name: str, address: str, port: int, context: ssl.SSLContext) -> None:
+        self.name = name
+        self.tries = 0
+        self.attached = False
+        self.last_attached = 0.0
+        self.refusals: Counter[str] = Counter()
+        self.fault: Fault = ""
+        self._url = f"wss://{address}:{port}/agent"
+        self._context = context
+        self._connection: ClientConnection | None = None
+        self._epoch = 0
+        self._audit = ""
+        self._shares: dict[str, ShareState] = {}
+        self._changed: set[str] = set()
+        self._removed: set[str] = set()
+        self._news = asyncio.Event()
+        self._starting: set[asyncio.Task[None]] = set()
+        self._handlers = {
+            "agent.attach": self._attach,
+            "agent.watch": self._watch,
+            "share.set": self._set,
+            "share.open": self._open,
+            "share.remove": self._remove,
+        }
+
+    @property
+    def running(self) -> int:
+        """How many of its shares run."""
+        return sum(share.status == "running" for share in self._shares.values())
+
+    def drop(self) -> None:
+        """Lose the connection, as when a cable is cut."""
+        if self._connection is not None:
+            self._connection.transport.abort()
+
+    def traffic(self) -> tuple[int, int]:
+        """Return the bytes sent and received on the connection that is open, with TLS."""
+        if self._connection is None:
+            return (0, 0)
+        sock: socket.socket | None = self._connection.transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return (0, 0)
+        sent, received = SIZES.unpack(
+            sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, SIZES.size)
+        )
+        return sent, received
+
+    def inflict(self, fault: Fault) -> None:
+        """Begin with a fault, or end it with an empty one."""
+        if self.fault == fault:
+            return
+        self.fault = fault
+        self.drop()
+
+    async def run(self) -> None:
+        """Stay connected."""
+        delay_s = FIRST_DELAY_S
+        while True:
+            began = time.monotonic()
+            try:
+                await self._connect_once()
+                reason = "closed"
+            except InvalidStatus as error:
+                reason = f"HTTP {error.response.status_code}"
+            except (OSError, WebSocketException, TimeoutError) as error:
+                reason = type(error).__name__
+            finally:
+                self.attached = False
+                self._connection = None
+            self.refusals[reason] += 1
+            if time.monotonic() - began > MAX_DELAY_S:
+                delay_s = FIRST_DELAY_S
+            if self.fault == "churn":
+                await asyncio.sleep(random.uniform(0, CHURN_S))
+            await asyncio.sleep(random.uniform(0, delay_s))
+            delay_s = min(2 * delay_s, MAX_DELAY_S)
+
+    async def _connect_once(self) -> None:
+        self.tries += 1
+        async with connect(
+            self._url,
+            ssl=self._context,
+            server_hostname="",
+            compression=None,
+            max_size=MAX_REQUEST,
+            open_timeout=30,
+            close_timeout=1,
+            ping_interval=None,
+            user_agent_header=None,
+            proxy=None,
+        ) as connection:
+            self._connection = connection
+            if self.fault == "babble":
+                await self._babble(connection)
+                return
+            session = ClientSession(
+                connection, Peer(0, 0, 0), self._handlers, AGENT_METHODS, PROGRAM, Limits(hello=30)
+            )
+            async with asyncio.TaskGroup() as tasks:
+                serving = tasks.create_task(session.run())
+                if self.fault == "churn":
+                    await asyncio.wait([serving], timeout=random.uniform(0, CHURN_S))
+                    connection.transport.abort()
+
+    async def _babble(self, connection: ClientConnection) -> None:
+        """Send nonsense until the coordinator ends the connection."""
+        for frame in random.choices(NONSENSE, k=20):
+            await connection.send(frame)
+        async for _ in connection:
+            await connection.send(random.choice(NONSENSE))
+
+    async def _attach(self, call: Call, params: Attach) -> Attached:
+        if params.epoch < self._epoch:
+            raise ControlError(
+                "refused", f"epoch {params.epoch} is older than {self._epoch}, which I have obeyed"
+            )
+        attached = Attached(
+            robot=self.name,
+            version="0.0.0",
+            boot_id=f"boot-of-{self.name}",
+            time=time.time(),
+            epoch=self._epoch,
+            audit=self._audit,
+            arch="x86_64",
+            cores=4.0,
+            memory=8 << 30,
+            shares=list(self._shares.values()),
+        )
+        self._epoch, self._audit = params.epoch, params.audit
+        return attached
+
+    async def _watch(self, call: Call, params: AgentWatch) -> AsyncIterator[AgentReport]:
+        self.attached, self.last_attached = True, time.monotonic()
+        while True:
+            if self.fault == "mute" and self._connection is not None:
+                # It neither reads nor writes any more, but its kernel acknowledges.
+                self._connection.transport.pause_reading()  # type: ignore[attr-defined]
+                await asyncio.Event().wait()
+            changed, self._changed = self._changed, set()
+            removed, self._removed = self._removed, set()
+            self._news.clear()
+            yield AgentReport(
+                time=time.time(),
+                shares=[self._shares[name] for name in sorted(changed) if name in self._shares],
+                removed=sorted(removed),
+            )
+            seconds = params.heartbeat * random.uniform(1 - SPREAD, 1 + SPREAD)
+            await asyncio.sleep(REPORT_S if self._changed else 0)
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._news.wait()
+            except TimeoutError:
+                continue
+
+    async def _set(self, call: Call, params: ShareSet) -> ShareState:
+        status: ShareStatus = "stopped"
+        if params.enabled:
+            status = "starting" if params.hold is not None else "running"
+        state = ShareState(
+            dataflow=params.dataflow,
+            uuid=params.content.uuid,
+            epoch=params.epoch,
+            generation=params.generation,
+            status=status,
+            since=time.time(),
+        )
+        self._shares[params.dataflow] = state
+        if status == "starting":
+            task = asyncio.create_task(self._get_ready(params.dataflow, params.generation))
+            self._starting.add(task)
+            task.add_done_callback(self._starting.discard)
+        else:
+            self._report(params.dataflow)
+        return state
+
+    async def _get_ready(self, dataflow: str, generation: int) -> None:
+        await asyncio.sleep(START_S)
+        share = self._shares.get(dataflow)
+        if share is not None and (share.generation, share.status) == (generation, "starting"):
+            self._become(share, "ready")
+
+    async def _open(self, call: Call, params: ShareRef) -> ShareState:
+        share = self._shares.get(params.dataflow)
+        if share is None:
+            raise ControlError("not-found", f"there is no share of {params.dataflow}")
+        return self._become(share, "running")
+
+    async def _remove(self, call: Call, params: ShareRef) -> Nothing:
+        self._shares.pop(params.dataflow, None)
+        self._removed.add(params.dataflow)
+        self._news.set()
+        return Nothing()
+
+    def _become(self, share: ShareState, status: ShareStatus) -> ShareState:
+        state = structs.replace(share, status=status, since=time.time())
+        self._shares[share.dataflow] = state
+        self._report(share.dataflow)
+        return state
+
+    def _report(self, dataflow: str) -> None:
+        self._changed.add(dataflow)
+        self._news.set()

@@ -1,0 +1,171 @@
+"""Whatever happens, in whatever order, the robot ends up with what the last order says."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.agent.decide import (
+    Change,
+    Conclude,
+    Open,
+    Start,
+    Stop,
+    begin,
+    conclude,
+    decide,
+    follow,
+    take_order,
+)
+from dorad.agent.model import Record
+from dorad.control.errors import ControlError
+from tests.agent.orders import NODE, order, run
+
+UUIDS = [f"00000000-0000-4000-8000-{number:012}" for number in range(3)]
+OTHER = {"nodes": [{"id": "b", "path": "b.py"}]}
+
+
+class Robot:
+    """A model of the agent's record on disk, and of dorad."""
+
+    def __init__(self) -> None:
+        self.boot = 0
+        self.clock = 0.0
+        self.record: Record | None = None
+        self.runs = {}
+        self.contents = {}
+        self.starts = []
+        """The order of each start."""
+
+    def obey(self, asked) -> None:
+        try:
+            self.record = take_order(self.record, asked, str(self.boot))
+        except ControlError as error:
+            assert error.code == "conflict"
+            assert (asked.epoch, asked.generation) < self.record.version
+
+    def step(self, killed: str = "") -> bool:
+        """Do one thing; with `killed`, the agent ends just before or after dorad has done it."""
+        if self.record is None:
+            return False
+        self.record = msgspec.json.decode(msgspec.json.encode(self.record), type=Record)
+        action = decide(self.record, self.runs, str(self.boot))
+        self.clock += 1
+        content = self.record.order.content
+        match action:
+            case None:
+                return False
+            case Start():
+                assert self.record.order.enabled
+                assert not any(each.active for each in self.runs.values())
+                self.record = begin(self.record, str(self.boot), action.previous)
+                if killed != "before":
+                    self.starts.append(self.record.version)
+                    self.runs[content.uuid] = run(
+                        "running", uuid=content.uuid, started_at=self.clock
+                    )
+                    self.contents[content.uuid] = content.descriptor
+            case Change():
+                if killed != "before":
+                    self.contents[content.uuid] = content.descriptor
+                if not killed:
+                    self.record = follow(self.record, self.record.order, str(self.boot))
+            case Stop():
+                if killed != "before":
+                    self.end(action.uuid, "finished")
+            case Open():
+                raise AssertionError("nothing is held here")
+            case Conclude() if not killed:
+                self.record = conclude(self.record, action.status, self.clock, "", None)
+        return True
+
+    def end(self, uuid, status) -> None:
+        found = self.runs.get(uuid)
+        if found is not None and found.active:
+            self.runs[uuid] = run(status, uuid=uuid, started_at=found.info.started_at)
+
+    def reboot(self) -> None:
+        self.boot += 1
+        for uuid in list(self.runs):
+            self.end(uuid, "failed")
+
+    def settle(self) -> None:
+        for _ in range(20):
+            if not self.step():
+                return
+        raise AssertionError("the agent does not come to rest")
+
+
+ORDERS = st.builds(
+    order,
+    generation=st.integers(1, 6),
+    epoch=st.integers(1, 3),
+    enabled=st.booleans(),
+    uuid=st.sampled_from(UUIDS),
+    descriptor=st.sampled_from([NODE, OTHER]),
+)
+EVENTS = st.one_of(
+    ORDERS,
+    st.sampled_from(["step", "before", "after", "reboot", "finished", "failed", "lost"]),
+)
+
+
+def happen(robot: Robot, event) -> None:
+    match event:
+        case "step":
+            robot.step()
+        case "before" | "after":
+            robot.step(event)
+        case "reboot":
+            robot.reboot()
+        case "finished" | "failed":
+            for uuid in list(robot.runs):
+                robot.end(uuid, event)
+        case "lost":
+            robot.runs.clear()
+        case _:
+            robot.obey(event)
+
+
+@given(st.lists(EVENTS, max_size=40))
+def test_the_last_order_wins(events):
+    robot = Robot()
+    for event in events:
+        happen(robot, event)
+    robot.settle()
+    if robot.record is None:
+        assert not robot.runs
+        return
+    wanted = robot.record.order
+    active = [uuid for uuid, each in robot.runs.items() if each.active]
+    if wanted.enabled and robot.record.ended is None:
+        assert active == [wanted.content.uuid]
+        assert robot.contents[wanted.content.uuid] == wanted.content.descriptor
+    else:
+        assert active == []
+        assert robot.record.ended is not None
+
+
+@given(st.lists(st.sampled_from(["step", "before", "after", "reboot"]), max_size=20))
+def test_a_run_that_nobody_ends_survives_reboots_and_kills(events):
+    robot = Robot()
+    robot.obey(order())
+    for event in events:
+        happen(robot, event)
+    robot.settle()
+    assert [each.active for each in robot.runs.values()] == [True]
+    assert len(robot.starts) <= 1 + events.count("reboot")
+
+
+@given(st.lists(st.sampled_from(["step", "before", "after", "reboot"]), max_size=20))
+def test_a_run_that_has_finished_is_never_started_again(events):
+    robot = Robot()
+    robot.obey(order())
+    robot.settle()
+    happen(robot, "finished")
+    for event in events:
+        happen(robot, event)
+    robot.settle()
+    assert len(robot.starts) == 1
+    assert robot.record.ended.status == "finished"

@@ -1,0 +1,214 @@
+"""What the agent does next, in each case."""
+
+from __future__ import annotations
+
+import pytest
+
+from dorad.agent.decide import (
+    Change,
+    Conclude,
+    Open,
+    Start,
+    Stop,
+    begin,
+    conclude,
+    decide,
+    follow,
+    open_barrier,
+    state_of,
+    take_order,
+)
+from dorad.control.errors import ControlError
+from dorad.control.messages import LinkPeer
+from dorad.control.messages.agent import ShareRef
+from tests.agent.orders import UUID, order, run
+
+BOOT, NEXT_BOOT = "boot-1", "boot-2"
+OTHER = "00000000-0000-4000-8000-000000000002"
+
+
+def taken(*orders, boot=BOOT):
+    record = None
+    for each in orders:
+        record = take_order(record, each, boot)
+    return record
+
+
+def running(*orders, started=None, boot=BOOT):
+    """Return the record of a share that dorad was told to start."""
+    return begin(taken(*orders), boot, started)
+
+
+def test_a_new_share_is_started_and_held():
+    assert decide(taken(order(hold=20)), {}, BOOT) == Start(20, None)
+
+
+def test_a_share_that_runs_is_left_alone():
+    assert decide(running(order()), {UUID: run()}, BOOT) is None
+
+
+def test_the_barrier_is_opened_once_the_share_is_ready():
+    held = running(order(hold=20))
+    ready = {UUID: run("starting", ready=True)}
+    assert decide(held, ready, BOOT) is None
+    opened = open_barrier(held, ShareRef(epoch=1, generation=1, dataflow="flow"))
+    assert decide(opened, ready, BOOT) == Open()
+    assert decide(opened, {UUID: run("starting")}, BOOT) is None
+
+
+def test_a_barrier_that_was_opened_is_not_held_again_by_a_late_order():
+    opened = open_barrier(running(order(hold=20)), ShareRef(epoch=1, generation=1, dataflow="flow"))
+    again = take_order(opened, order(hold=20), BOOT)
+    assert decide(again, {UUID: run("starting", ready=True)}, BOOT) == Open()
+    assert decide(again, {}, BOOT) == Start(None, None)
+
+
+def test_a_coordinator_may_say_by_the_order_that_the_barrier_is_open():
+    again = take_order(running(order(hold=20)), order(), BOOT)
+    assert decide(again, {UUID: run("starting", ready=True)}, BOOT) == Open()
+
+
+def test_after_a_reboot_the_share_is_started_without_waiting_for_anybody():
+    record = running(order(hold=20))
+    assert decide(record, {}, NEXT_BOOT) == Start(None, None)
+    assert decide(record, {UUID: run("failed")}, NEXT_BOOT) == Start(None, 1.0)
+
+
+def test_a_share_that_had_finished_is_not_started_after_a_reboot():
+    finished = conclude(running(order()), "finished", 5.0, "", run("finished"))
+    assert decide(finished, {}, NEXT_BOOT) is None
+    assert decide(running(order()), {UUID: run("finished")}, NEXT_BOOT) == Conclude("finished")
+
+
+@pytest.mark.parametrize("status", ["finished", "failed"])
+def test_the_end_of_the_run_ends_the_order(status):
+    assert decide(running(order()), {UUID: run(status)}, BOOT) == Conclude(status)
+
+
+def test_a_run_that_had_ended_before_is_not_taken_for_the_one_just_started():
+    record = running(order(2), started=1.0)
+    assert decide(record, {UUID: run("failed", started_at=1.0)}, BOOT) == Start(None, 1.0)
+    assert decide(record, {UUID: run("failed", started_at=2.0)}, BOOT) == Conclude("failed")
+
+
+def test_a_share_that_dorad_has_lost_is_started_again():
+    assert decide(running(order()), {}, BOOT) == Start(None, None)
+
+
+def test_a_changed_order_changes_the_run():
+    changed = take_order(running(order(1)), order(2, descriptor={"nodes": []}), BOOT)
+    assert decide(changed, {UUID: run()}, BOOT) == Change()
+    assert decide(follow(changed, changed.order, BOOT), {UUID: run()}, BOOT) is None
+
+
+def test_a_change_that_dorad_refuses_is_not_tried_again():
+    changed = take_order(running(order(1)), order(2, descriptor={"nodes": []}), BOOT)
+    refused = follow(changed, changed.order, BOOT, "no such program")
+    assert decide(refused, {UUID: run()}, BOOT) is None
+    state = state_of(refused, {UUID: run()}, "", None, 9.0)
+    assert (state.status, state.generation, state.reason) == ("running", 2, "no such program")
+
+
+def test_an_order_that_arrives_during_a_change_is_not_lost():
+    second = take_order(running(order(1)), order(2, descriptor={"nodes": []}), BOOT)
+    third = take_order(second, order(3, descriptor={"nodes": [1]}), BOOT)
+    assert decide(follow(third, second.order, BOOT), {UUID: run()}, BOOT) == Change()
+
+
+def test_another_run_of_the_dataflow_waits_until_the_first_has_ended():
+    record = take_order(running(order(1)), order(2, uuid=OTHER), BOOT)
+    assert decide(record, {UUID: run()}, BOOT) == Stop(UUID)
+    assert decide(record, {UUID: run("stopping")}, BOOT) is None
+    assert decide(record, {UUID: run("finished")}, BOOT) == Start(None, None)
+
+
+def test_a_disabled_share_is_stopped_and_then_done():
+    record = take_order(running(order(1)), order(2, enabled=False), BOOT)
+    assert decide(record, {UUID: run()}, BOOT) == Stop(UUID)
+    assert decide(record, {UUID: run("stopping")}, BOOT) is None
+    assert decide(record, {UUID: run("failed")}, BOOT) == Conclude("stopped")
+    assert decide(record, {}, BOOT) == Conclude("stopped")
+
+
+def test_a_stop_that_waits_can_be_followed_by_one_that_does_not():
+    record = take_order(running(order(1)), order(2, enabled=False, force=True), BOOT)
+    assert decide(record, {UUID: run("stopping")}, BOOT) == Stop(UUID)
+
+
+def test_a_share_of_which_the_agent_has_forgotten_the_run_is_stopped_by_its_uuid():
+    assert decide(taken(order(enabled=False)), {UUID: run()}, BOOT) == Stop(UUID)
+
+
+def test_a_run_that_the_agent_has_forgotten_is_adopted():
+    record = taken(order())
+    assert decide(record, {UUID: run()}, BOOT) == Change()
+    assert decide(follow(record, record.order, BOOT), {UUID: run()}, BOOT) is None
+
+
+@pytest.mark.parametrize(("epoch", "generation"), [(1, 9), (2, 4)])
+def test_an_older_order_is_refused(epoch, generation):
+    with pytest.raises(ControlError, match="is older") as caught:
+        take_order(taken(order(5, epoch=2)), order(generation, epoch=epoch), BOOT)
+    assert caught.value.code == "conflict"
+    with pytest.raises(ControlError, match="is older"):
+        open_barrier(
+            taken(order(5, epoch=2)),
+            ShareRef(epoch=epoch, generation=generation, dataflow="flow"),
+        )
+
+
+def test_a_barrier_of_another_generation_is_not_opened():
+    with pytest.raises(ControlError, match="generation 1, not 2"):
+        open_barrier(taken(order(1)), ShareRef(epoch=1, generation=2, dataflow="flow"))
+
+
+def test_the_same_order_of_a_new_coordinator_changes_nothing():
+    finished = conclude(running(order(1)), "finished", 5.0, "", run("finished"))
+    again = take_order(finished, order(1, epoch=7), BOOT)
+    assert decide(again, {UUID: run("finished")}, BOOT) is None
+    assert again.version == (7, 1)
+    assert (
+        decide(take_order(running(order(1)), order(1, epoch=7), BOOT), {UUID: run()}, BOOT) is None
+    )
+
+
+def test_other_addresses_reach_a_running_share_but_start_no_ended_one():
+    moved = order(1, connect=["tls/192.0.2.9:5456"])
+    assert decide(take_order(running(order(1)), moved, BOOT), {UUID: run()}, BOOT) == Change()
+    finished = conclude(running(order(1)), "finished", 5.0, "", run("finished"))
+    assert decide(take_order(finished, moved, BOOT), {UUID: run("finished")}, BOOT) is None
+
+
+def test_a_share_that_ended_is_started_again_by_a_new_generation():
+    finished = conclude(running(order(1)), "finished", 5.0, "", run("finished"))
+    again = take_order(finished, order(2), BOOT)
+    assert decide(again, {UUID: run("finished", started_at=3.0)}, BOOT) == Start(None, 3.0)
+
+
+def test_the_state_says_what_it_waits_for():
+    record = taken(order())
+    pending = state_of(record, {}, "no dorad is running", None, 9.0)
+    assert (pending.status, pending.reason) == ("pending", "no dorad is running")
+    link = {"base": LinkPeer(state="up")}
+    ready = state_of(
+        running(order(hold=20)), {UUID: run("starting", ready=True, links=link)}, "", pending, 10.0
+    )
+    assert (ready.status, ready.since, ready.links) == ("ready", 10.0, link)
+    same = state_of(running(order(hold=20)), {UUID: run("starting", ready=True)}, "", ready, 12.0)
+    assert same.since == 10.0
+
+
+def test_the_state_of_a_share_that_is_yet_to_change_has_the_old_generation():
+    changed = take_order(running(order(1)), order(2, descriptor={"nodes": []}), BOOT)
+    assert state_of(changed, {UUID: run()}, "", None, 9.0).generation == 1
+    ended = take_order(running(order(1)), order(2, enabled=False), BOOT)
+    state = state_of(ended, {UUID: run()}, "", None, 9.0)
+    assert (state.generation, state.status) == (2, "stopping")
+
+
+def test_the_state_of_an_ended_share_has_its_results():
+    ended = conclude(running(order()), "failed", 5.0, "node a failed", run("failed"))
+    state = state_of(ended, {}, "", None, 9.0)
+    assert (state.status, state.since, state.reason) == ("failed", 5.0, "node a failed")
+    assert state.outcome is not None
+    assert state.outcome.status == "failed"

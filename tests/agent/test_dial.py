@@ -1,0 +1,130 @@
+"""Connecting: whom the agent obeys, and what it does when refused, or when the network changes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from dorad.control import messages as m
+from dorad.control.codec import encode
+from dorad.control.messages.agent import Certificates, Csr
+from dorad.control.tls import Identity
+from dorafleet.ca.authority import open_authority
+from tests.agent.fleet import Agent, Coordinator, fleet, robot, send
+from tests.agent.orders import order
+from tests.harness.waiting import until
+
+
+async def test_a_refusal_is_shown_with_its_reason_and_not_tried_again_at_once(folder):
+    async with robot(folder) as (coordinator, agent, _):
+        error = m.Error(code="refused", message="robot `arm1` was revoked", hint="enrol it again")
+        control = await coordinator.attach()
+        coordinator.refusal = (403, encode(error))
+        await coordinator.stop()
+        await control.close()
+        await coordinator.start()
+        found = await agent.connection("refused")
+        assert "robot `arm1` was revoked (enrol it again)" in found.connection.reason
+        shown = await asyncio.to_thread(agent.command, "status")
+        assert shown.returncode == 1
+        assert "refused" in shown.stdout
+        tries = coordinator.tries
+        await asyncio.sleep(1)
+        assert coordinator.tries <= tries + 1
+
+
+async def test_the_agent_tries_at_once_when_the_network_changes(folder):
+    async with robot(folder) as (coordinator, agent, dorad):
+        coordinator.refusal = (403, b"{}")
+        await agent.connection("refused")
+        coordinator.refusal = None
+        tries = coordinator.tries
+        await until(lambda: dorad.network_changed() or coordinator.tries > tries)
+        control = await coordinator.attach()
+        await control.close()
+
+
+async def test_another_version_of_the_protocol_is_refused_by_both_and_said(folder):
+    async with robot(folder) as (coordinator, agent, _):
+        connection = await coordinator.accepted()
+        await connection.send(json.dumps({"hello": "dorafleet 9", "protocol": 99}))
+        reply = json.loads(await connection.recv())
+        assert reply["error"]["code"] == "version"
+        found = await agent.connection("refused")
+        assert "version 99" in found.connection.reason
+
+
+async def test_the_next_coordinator_is_tried_when_one_is_away(folder):
+    away = Coordinator(folder, open_authority(folder / "ca"))
+    await away.start()
+    await away.stop()
+    coordinator = Coordinator(folder, away.authority)
+    await coordinator.start()
+    agent = Agent(folder, folder / "dorad.sock")
+    await asyncio.to_thread(agent.enrol, away.authority, away.port, coordinator.port)
+    agent.start()
+    try:
+        control = await coordinator.attach()
+        found = await agent.connection("connected")
+        assert found.connection.coordinator == f"127.0.0.1:{coordinator.port}"
+        await control.close()
+    finally:
+        agent.clear()
+        await coordinator.stop()
+
+
+async def test_no_server_is_obeyed_but_a_coordinator_of_the_fleet(folder):
+    strangers = open_authority(folder / "strangers")
+    async with fleet(folder, folder / "dorad.sock") as (coordinator, agent):
+        await coordinator.stop()
+        for identity, authority, reason in [
+            (Identity("robot", "arm2"), None, "the certificate of dorad:robot/arm2"),
+            (Identity("coordinator", "base"), strangers, "unable to get local issuer"),
+        ]:
+            await coordinator.start(identity, authority)
+            await agent.says(reason)
+            await coordinator.stop()
+        while not coordinator.hears.empty():
+            # It has said nothing to them.
+            assert coordinator.hears.get_nowait().close_code is not None
+        await coordinator.start()
+        control = await coordinator.attach()
+        await control.close()
+
+
+async def test_a_renewed_certificate_is_used_and_stops_nothing(folder):
+    async with robot(folder) as (coordinator, agent, dorad):
+        control = await coordinator.attach()
+        await send(control, order())
+        await control.reaches("running")
+        before = (agent.folder / "identity/key.pem").read_text()
+        asked = await control.client.call("agent.renew", m.Nothing(), Csr)
+        issued = coordinator.authority.issue(asked.csr, Identity("robot", "arm1"))
+        answer = Certificates(chain=issued.chain, authority=coordinator.authority.certificate)
+        await control.client.call("agent.certify", answer, m.Nothing)
+        again = await coordinator.attach()
+        shown = again.client
+        assert (agent.folder / "identity/key.pem").read_text() != before
+        assert (agent.folder / "identity/chain.pem").read_text() == issued.chain
+        assert len(list(agent.folder.glob("identity.*"))) == 1
+        assert again.shares["flow"].status == "running"
+        assert len(dorad.started) == 1
+        await control.close()
+        await again.close()
+        del shown
+
+
+async def test_the_service_ends_when_the_robot_leaves_its_fleet(folder):
+    async with robot(folder) as (coordinator, agent, _):
+        control = await coordinator.attach()
+        await send(control, order())
+        await control.reaches("running")
+        refused = await asyncio.to_thread(agent.command, "leave")
+        assert refused.returncode == 1
+        assert "dataflows of the fleet run here: flow" in refused.stderr
+        left = await asyncio.to_thread(agent.command, "leave", "--force")
+        assert left.returncode == 0, left.stderr
+        assert not (agent.folder / "identity").exists()
+        await until(lambda: agent.process.poll() is not None)
+        assert "this robot is not enrolled" in agent.log
+        await control.close()

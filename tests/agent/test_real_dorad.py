@@ -1,0 +1,158 @@
+"""The agent with a real dorad and real nodes, which are not to notice what happens to the agent."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from pathlib import Path
+
+import apsw
+
+from dorad.control.messages.agent import ShareRef, ShareState
+from tests.agent.fleet import fleet, send
+from tests.agent.orders import order
+from tests.harness.daemon import daemon
+from tests.harness.flows import SINK, SOURCE, write_flow
+from tests.harness.waiting import until
+
+
+def counting(folder):
+    """Return an order for a dataflow that counts, and the file of what has arrived."""
+    seen = folder / "seen"
+    nodes = [
+        {
+            "id": "source",
+            "path": "source.py",
+            "inputs": {"tick": "dora/timer/millis/10"},
+            "outputs": ["number"],
+        },
+        {
+            "id": "sink",
+            "path": "sink.py",
+            "inputs": {"number": {"source": "source/number", "queue_size": 1000}},
+            "env": {"SEEN": str(seen)},
+        },
+    ]
+    path = write_flow(folder / "flow", nodes, source=SOURCE, sink=SINK)
+    asked = order(uuid=str(uuid.uuid4()), path=str(path), descriptor={"nodes": nodes}, hold=20)
+    asked.content.share.placement = {"source": "arm1", "sink": "arm1"}
+    return asked, seen
+
+
+def numbers(seen):
+    return [int(line) for line in seen.read_text().splitlines()] if seen.exists() else []
+
+
+async def growing(seen):
+    """Wait until more messages arrive."""
+    before = len(numbers(seen))
+    await until(lambda: len(numbers(seen)) > before + 5)
+
+
+def pretend_reboot(agent):
+    """Change the boot id that the agent has stored."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    database = apsw.Connection(str(agent.folder / "shares.db"))
+    for name, content in list(database.execute("SELECT dataflow, record FROM share")):
+        changed = content.replace(boot.encode(), b"the-boot-before")
+        assert changed != content
+        database.execute("UPDATE share SET record = ? WHERE dataflow = ?", (changed, name))
+    database.close()
+
+
+async def test_nodes_notice_nothing_of_kills_of_the_agent_and_of_dorad(folder):
+    with daemon() as dorad:
+        async with fleet(folder, dorad.paths.control) as (coordinator, agent):
+            asked, seen = counting(folder)
+            control = await coordinator.attach()
+            await send(control, asked)
+            await control.reaches("ready")
+            assert numbers(seen) == []
+            ref = ShareRef(epoch=1, generation=1, dataflow="flow")
+            await control.client.call("share.open", ref, ShareState)
+            await control.reaches("running")
+            await growing(seen)
+            for _ in range(4):
+                agent.kill()
+                await control.close()
+                agent.start()
+                # Also while it starts.
+                await asyncio.sleep(random.uniform(0, 1))
+                agent.kill()
+                agent.start()
+                control = await coordinator.attach()
+                await control.reaches("running")
+                await growing(seen)
+            dorad.kill()
+            await until(lambda: control.reports[-1].daemon)
+            await growing(seen)
+            dorad.start()
+            await until(lambda: not control.reports[-1].daemon)
+            assert control.shares["flow"].status == "running"
+            await growing(seen)
+            asked.generation, asked.enabled = 2, False
+            await send(control, asked)
+            ended = await control.reaches("stopped", generation=2)
+            assert {result.node for result in ended.outcome.results} == {"source", "sink"}
+            await control.close()
+    found = numbers(seen)
+    assert found == list(range(len(found)))
+
+
+async def test_an_order_that_is_killed_while_it_arrives_is_carried_out_once(folder):
+    with daemon() as dorad:
+        async with fleet(folder, dorad.paths.control) as (coordinator, agent):
+            asked, _ = counting(folder)
+            asked.hold = None
+            control = await coordinator.attach()
+            for attempt in range(6):
+                asked.generation = attempt + 1
+                asked.enabled = attempt % 2 == 0
+                sending = asyncio.create_task(send(control, asked))
+                await asyncio.sleep(random.uniform(0, 0.15))
+                agent.kill()
+                await asyncio.wait([sending])
+                sending.exception()
+                await control.close()
+                agent.start()
+                control = await coordinator.attach()
+                await send(control, asked)
+                await control.reaches(
+                    "running" if asked.enabled else "stopped", generation=asked.generation
+                )
+                with dorad.client() as client:
+                    flows = [flow for flow in client.list() if flow.ended_at is None]
+                assert [flow.uuid for flow in flows] == [asked.content.uuid] * asked.enabled
+            await control.close()
+
+
+async def test_after_a_reboot_without_a_network_the_share_runs_again(folder):
+    """A reboot, as far as this machine can have one: dorad and its nodes are gone."""
+    with daemon() as dorad:
+        async with fleet(folder, dorad.paths.control) as (coordinator, agent):
+            asked, seen = counting(folder)
+            control = await coordinator.attach()
+            await send(control, asked)
+            await control.reaches("ready")
+            ref = ShareRef(epoch=1, generation=1, dataflow="flow")
+            await control.client.call("share.open", ref, ShareState)
+            await control.reaches("running")
+            await growing(seen)
+            await control.close()
+            await coordinator.stop()
+            agent.kill()
+            dorad.kill()
+            dorad.clear()
+            pretend_reboot(agent)
+            dorad.start()
+            agent.start()
+            await growing(seen)
+            assert numbers(seen).count(0) == 2
+            await coordinator.start()
+            control = await coordinator.attach()
+            await control.reaches("running")
+            asked.generation, asked.enabled = 2, False
+            await send(control, asked)
+            await control.reaches("stopped", generation=2)
+            await control.close()

@@ -1,0 +1,203 @@
+"""The agent between a coordinator and dorad: real processes, real TLS, a daemon of the test."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.control.messages.agent import ShareRef, ShareState
+from tests.agent.fleet import robot, send
+from tests.agent.orders import NODE, UUID, order
+from tests.harness.waiting import until
+
+
+async def test_a_share_is_started_held_opened_and_stopped(folder):
+    async with robot(folder) as (coordinator, agent, dorad):
+        control = await coordinator.attach()
+        assert control.attached.robot == "arm1"
+        state = await send(control, order(hold=20, connect=["tls/192.0.2.9:5456"]))
+        assert state.status == "pending"
+        await control.reaches("ready")
+        [start] = dorad.started
+        assert (start.uuid, start.name, start.hold) == (UUID, "flow", 20)
+        assert start.descriptor == NODE
+        assert start.share.tls.key == str(agent.folder / "identity/key.pem")
+        ref = ShareRef(epoch=1, generation=1, dataflow="flow")
+        await control.client.call("share.open", ref, ShareState)
+        await control.reaches("running")
+        assert dorad.opened == [UUID]
+        await send(control, order(2, enabled=False, grace=3))
+        ended = await control.reaches("stopped", generation=2)
+        assert [(stop.dataflow, stop.grace) for stop in dorad.stops] == [(UUID, 3)]
+        assert ended.outcome.status == "finished"
+        ref = ShareRef(epoch=1, generation=2, dataflow="flow")
+        await control.client.call("share.remove", ref, m.Nothing)
+        await until(lambda: control.reports[-1].removed == ["flow"])
+        await control.close()
+
+
+async def test_a_changed_share_is_changed_in_place(folder):
+    async with robot(folder) as (coordinator, _, dorad):
+        control = await coordinator.attach()
+        await send(control, order())
+        await control.reaches("running")
+        await send(control, order(2, descriptor={"nodes": []}))
+        await control.reaches("running", generation=2)
+        assert [update.descriptor for update in dorad.updates] == [{"nodes": []}]
+        dorad.refusal = ControlError("conflict", "node a is in use")
+        await send(control, order(3, descriptor=NODE))
+        refused = await control.reaches("running", generation=3)
+        assert "node a is in use" in refused.reason
+        assert len(dorad.started) == 1
+        await control.close()
+
+
+async def test_a_share_that_dorad_refuses_has_failed_and_says_why(folder):
+    async with robot(folder) as (coordinator, _, dorad):
+        dorad.refusal = ControlError("bad-request", "bad", None, ["node a: no such file", "b"])
+        control = await coordinator.attach()
+        await send(control, order())
+        failed = await control.reaches("failed")
+        assert failed.reason == "node a: no such file; b"
+        await control.close()
+
+
+async def test_a_stop_by_force_does_not_wait_for_one_that_waits(folder):
+    async with robot(folder) as (coordinator, _, dorad):
+        dorad.slow_stop = True
+        control = await coordinator.attach()
+        await send(control, order())
+        await control.reaches("running")
+        await send(control, order(2, enabled=False, grace=1000))
+        await control.reaches("stopping")
+        await send(control, order(3, enabled=False, force=True))
+        await control.reaches("stopped", generation=3)
+        await control.close()
+
+
+async def test_the_agent_may_be_killed_and_upgraded_and_nobody_notices(folder):
+    async with robot(folder) as (coordinator, agent, dorad):
+        control = await coordinator.attach(epoch=4, audit="head")
+        await send(control, order(epoch=4))
+        await control.reaches("running")
+        for end in (agent.kill, agent.end):
+            end()
+            await control.close()
+            agent.start()
+            control = await coordinator.attach(epoch=4)
+            assert control.attached.epoch == 4
+            assert [share.status for share in control.attached.shares] in (["running"], ["pending"])
+            await control.reaches("running")
+        assert len(dorad.started) == 1
+        assert dorad.updates == []
+        assert dorad.stops == []
+        await control.close()
+
+
+async def test_an_agent_is_ended_by_sigterm_with_success(folder):
+    async with robot(folder) as (coordinator, agent, _):
+        control = await coordinator.attach()
+        assert await asyncio.to_thread(agent.end) == 0
+        await control.close()
+
+
+async def test_orders_survive_while_dorad_is_away(folder):
+    async with robot(folder) as (coordinator, _, dorad):
+        control = await coordinator.attach()
+        await dorad.stop()
+        await until(lambda: control.reports and control.reports[-1].daemon)
+        pending = await send(control, order())
+        assert pending.status == "pending"
+        with pytest.raises(ControlError) as caught:
+            await control.client.list()
+        assert caught.value.code == "unavailable"
+        await dorad.start()
+        await control.reaches("running")
+        await until(lambda: control.reports[-1].daemon == "")
+        assert await control.client.list() != []
+        await dorad.stop()
+        await until(lambda: control.reports[-1].daemon)
+        assert control.shares["flow"].status == "running"
+        await dorad.start()
+        await until(lambda: control.reports[-1].daemon == "")
+        assert len(dorad.started) == 1
+        await control.close()
+
+
+async def test_a_share_ends_when_dorad_says_so(folder):
+    async with robot(folder) as (coordinator, _, dorad):
+        control = await coordinator.attach()
+        await send(control, order())
+        await control.reaches("running")
+        dorad.end(UUID, "failed")
+        ended = await control.reaches("failed")
+        assert ended.outcome.status == "failed"
+        await control.close()
+
+
+async def test_an_old_coordinator_is_not_obeyed(folder):
+    async with robot(folder) as (coordinator, agent, dorad):
+        control = await coordinator.attach(epoch=5, audit="five")
+        await control.close()
+        with pytest.raises(ControlError, match="epoch 5; epoch 4 is older"):
+            await coordinator.attach(epoch=4)
+        control = await coordinator.attach(epoch=6, audit="six")
+        assert (control.attached.epoch, control.attached.audit) == (5, "five")
+        with pytest.raises(ControlError, match="is older"):
+            await send(control, order(epoch=5))
+        assert dorad.started == []
+        await control.close()
+        del agent
+
+
+async def test_methods_of_the_daemon_are_passed_on_with_their_errors_and_data(folder):
+    async with robot(folder) as (coordinator, _, dorad):
+        control = await coordinator.attach()
+        client = control.client
+        assert await client.list() == []
+        with pytest.raises(ControlError) as caught:
+            await client.top()
+        error = caught.value
+        assert (error.code, error.message, error.hint) == ("busy", "not now", "later")
+        assert error.problems == ["a problem"]
+        async with client.frames(m.TopicSubscribe()) as frames:
+            found = [(header.sequence, bytes(data)) async for header, data in frames]
+        assert found == [(number + 1, bytes([number]) * 1000) for number in range(3)]
+        async with client.watch() as events:
+            arriving = asyncio.ensure_future(anext(aiter(events)))
+            await until(lambda: dorad.network_changed() or arriving.done())
+            assert (await arriving).what == "network-changed"
+        with pytest.raises(ControlError) as caught:
+            await client.call("daemon.status", m.Nothing(), m.DaemonStatus)
+        assert caught.value.code == "unsupported"
+        await control.close()
+
+
+async def test_a_heartbeat_comes_though_nothing_changes(folder):
+    async with robot(folder) as (coordinator, _, _dorad):
+        control = await coordinator.attach()
+        await send(control, order())
+        await control.reaches("running")
+        before = len(control.reports)
+        await until(lambda: len(control.reports) >= before + 5)
+        assert all(report.shares == [] for report in control.reports[before + 2 :])
+        await control.close()
+
+
+async def test_after_the_coordinator_has_been_away_the_agent_is_back_in_seconds(folder):
+    async with robot(folder) as (coordinator, agent, dorad):
+        control = await coordinator.attach()
+        await send(control, order())
+        await control.reaches("running")
+        await coordinator.stop()
+        await control.close()
+        await agent.connection("unreachable")
+        dorad.end(UUID, "finished")
+        await coordinator.start()
+        control = await coordinator.attach()
+        await control.reaches("finished")
+        assert (await agent.connection("connected")).robot == "arm1"
+        await control.close()

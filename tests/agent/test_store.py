@@ -1,0 +1,92 @@
+"""The file of shares: what it keeps, what bounds it, and what damages it."""
+
+from __future__ import annotations
+
+import apsw
+import pytest
+
+from dorad.agent import store as stores
+from dorad.agent.model import Record
+from dorad.agent.store import ShareStore
+from dorad.control.errors import ControlError
+from tests.agent.orders import order
+
+
+def record(name="flow", **more):
+    return Record(order=order(dataflow=name, **more), boot="boot-1")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "shares.db"
+
+
+def test_it_returns_what_was_stored(path):
+    store = ShareStore(path)
+    store.put(record())
+    store.put(record("other", generation=4))
+    store.put(record(generation=2))
+    store.remove("other")
+    store.remember(7, "head")
+    store.close()
+    again = ShareStore(path)
+    assert again.records == {"flow": record(generation=2)}
+    assert (again.epoch, again.audit) == (7, "head")
+    again.close()
+
+
+def test_every_change_is_on_the_disk_at_once(path):
+    store = ShareStore(path)
+    database = apsw.Connection(str(path))
+    assert database.execute("PRAGMA journal_mode").get == "wal"
+    store.put(record())
+    assert database.execute("SELECT count(*) FROM share").get == 1
+    database.close()
+    store.close()
+
+
+def test_it_is_bounded(path, monkeypatch):
+    monkeypatch.setattr(stores, "MAX_SHARES", 3)
+    monkeypatch.setattr(stores, "MAX_BYTES", 4000)
+    store = ShareStore(path)
+    for number in range(3):
+        store.put(record(f"flow{number}"))
+    with pytest.raises(ControlError, match="3 shares, the maximum"):
+        store.put(record("one-more"))
+    store.put(record("flow0", generation=2))
+    with pytest.raises(ControlError, match="would exceed 4000 bytes"):
+        store.put(record("flow0", descriptor={"x": "y" * 4000}))
+    assert store.records["flow0"] == record("flow0", generation=2)
+    store.close()
+
+
+@pytest.mark.parametrize("damage", ["nonsense", "row"])
+def test_a_damaged_file_is_set_aside_and_said(path, damage):
+    store = ShareStore(path)
+    store.put(record())
+    store.close()
+    if damage == "nonsense":
+        path.write_bytes(b"nonsense" * 1000)
+    else:
+        database = apsw.Connection(str(path))
+        database.execute("UPDATE share SET record = x'7b7d'")
+        database.close()
+    again = ShareStore(path)
+    assert again.records == {}
+    assert "was damaged" in again.notice
+    again.put(record())
+    again.close()
+    assert len(list(path.parent.glob("shares.db.damaged.*"))) == 1
+    last = ShareStore(path)
+    assert (last.records, last.notice) == ({"flow": record()}, "")
+    last.close()
+
+
+def test_the_file_of_a_newer_version_is_left_alone(path):
+    database = apsw.Connection(str(path))
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(ControlError, match="has version 99"):
+        ShareStore(path)
+    assert path.read_bytes() == before

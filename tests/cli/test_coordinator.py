@@ -1,0 +1,136 @@
+"""Commands that talk to a coordinator instead of a daemon."""
+
+import json
+
+import pytest
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from tests.cli.dora import dora
+from tests.cli.fakedaemon import UUID, dataflow, fake_coordinator, node
+
+FLOW = """\
+nodes:
+  - id: a
+    path: dynamic
+    build: touch built
+    deploy: {machine: arm1}
+"""
+
+MISSING = {"arm2": "it has not been seen for 40 s"}
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    with fake_coordinator(tmp_path) as running:
+        running.answers["dataflow.list"] = m.DataflowList(dataflows=[dataflow()], missing=MISSING)
+        running.answers["node.list"] = m.NodeList(
+            nodes=[node("a", machine="arm1"), node("b", machine="arm2")], missing=MISSING
+        )
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "here"
+    path.mkdir()
+    (path / "flow.yml").write_text(FLOW)
+    return path
+
+
+def test_start_sends_deploy_and_builds_nothing_here(fleet, folder):
+    fleet.answers["dataflow.start"] = m.Started(uuid=UUID)
+    fleet.answers["dataflow.wait"] = m.DataflowState(uuid=UUID, name=None, status="running")
+    result = fleet.dora("start", "flow.yml", "--detach", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert f"dataflow started: {UUID}" in result.stdout
+    assert "build commands are not run" in result.stderr
+    assert not (folder / "built").exists()
+    (sent,) = fleet.asked("dataflow.start")
+    assert sent.descriptor["nodes"][0]["deploy"] == {"machine": "arm1"}
+
+
+def test_start_shows_why_a_start_failed(fleet, folder):
+    fleet.answers["dataflow.start"] = ControlError("deadline", "arm2 was not ready after 30 s")
+    result = fleet.dora("start", "flow.yml", "--detach", cwd=folder)
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (
+        1,
+        "error: arm2 was not ready after 30 s",
+    )
+
+
+def test_lists_warn_about_machines_that_did_not_answer(fleet):
+    result = fleet.dora("list", "-q")
+    assert (result.returncode, result.stdout) == (0, f"{UUID}\n")
+    assert result.stderr == "warning: arm2 is left out: it has not been seen for 40 s\n"
+    result = fleet.dora("node", "list")
+    assert [line.split()[-2:] for line in result.stdout.splitlines()] == [
+        ["MACHINE", "DATAFLOW"],
+        ["arm1", "demo"],
+        ["arm2", "demo"],
+    ]
+    assert "arm2 is left out" in result.stderr
+
+
+def test_nodes_and_top_of_one_machine(fleet):
+    result = fleet.dora("node", "list", "--machine", "arm1", "--format", "json")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(row["node"], row["machine"]) for row in rows] == [("a", "arm1")]
+    nodes = [node("a", machine="arm1"), node("b", machine="arm2")]
+    fleet.answers["top"] = m.Top(at=1.0, window=1.0, nodes=nodes, edges=[])
+    result = fleet.dora("top", "--once", "--machine", "arm2")
+    (found,) = json.loads(result.stdout)
+    assert (found["node_id"], found["daemon_id"]["machine_id"]) == ("b", "arm2")
+
+
+def test_a_pending_node_says_why(fleet):
+    pending = node("c", "pending", pid=None, reason="no machine has the label gpu")
+    fleet.answers["node.list"] = m.NodeList(nodes=[pending])
+    assert "Pending: no machine has the label gpu" in fleet.dora("node", "list").stdout
+
+
+def test_status_and_doctor_are_those_of_the_fleet(fleet):
+    result = fleet.dora("status")
+    assert result.returncode == 0
+    assert result.stdout.splitlines() == [
+        "✓ dorafleet 0.1.0: running",
+        f"  address: 127.0.0.1 port {fleet.port}",
+        "active dataflows: 1 (2 node processes)",
+        "✗ arm2: it has not been seen for 40 s",
+    ]
+    found = json.loads(fleet.dora("status", "--format", "json").stdout)
+    assert found["coordinator"]["status"] == "running"
+    assert found["missing"] == MISSING
+    checks = json.loads(fleet.dora("doctor", "--json").stdout)["checks"]
+    by_name = {check["name"]: check for check in checks}
+    assert by_name["coordinator"]["level"] == "PASS"
+    assert by_name["machine arm2"]["level"] == "WARN"
+    assert fleet.asked("daemon.status") == []
+
+
+def test_up_and_down_concern_this_machine_only(fleet):
+    for command, instead in (("up", "dorafleet up cluster.yml"), ("down", "dorafleet down")):
+        result = fleet.dora(command)
+        assert result.returncode == 1
+        assert f"`dora {command}` does not go to the coordinator at 127.0.0.1" in result.stderr
+        assert f"`{instead}`" in result.stderr
+    assert fleet.asked("daemon.shutdown") == []
+
+
+def test_logs_of_a_fleet_are_never_files_of_this_machine(fleet, tmp_path):
+    run = tmp_path / "out" / UUID
+    run.mkdir(parents=True)
+    (run / "log_a.jsonl").write_text("")
+    result = dora(
+        "logs",
+        cwd=tmp_path,
+        env={"DORA_COORDINATOR_ADDR": "127.0.0.1", "DORA_COORDINATOR_PORT": "1"},
+    )
+    assert result.returncode == 1
+    assert "no coordinator is running at 127.0.0.1 port 1" in result.stderr
+
+
+def test_a_missing_token_is_named(fleet):
+    result = fleet.dora("list", env={"XDG_STATE_HOME": "/nowhere"})
+    assert result.returncode == 1
+    assert "token cannot be read" in result.stderr

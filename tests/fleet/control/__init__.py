@@ -1,0 +1,1 @@
+"""Tests of what the coordinator does about robots and dataflows, over real WebSockets."""

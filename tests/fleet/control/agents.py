@@ -1,0 +1,214 @@
+"""An agent that keeps its shares in memory, with faults on demand, over a real WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from dorad.bell import Bell
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.control.limits import Limits
+from dorad.control.messages.agent import (
+    AGENT_METHODS,
+    AgentReport,
+    Attached,
+    ShareRef,
+    ShareSet,
+    ShareState,
+)
+from dorad.control.peer import Peer
+from dorad.control.session import ClientSession
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from dorad.control.messages.agent import AgentWatch, Attach
+    from dorad.control.session import Call
+
+METHODS = {**m.METHODS, **AGENT_METHODS}
+
+
+class FakeAgent:
+    """One robot's agent. `shares` survive its connections, like an agent's file."""
+
+    def __init__(self, robot: str, port: int, *, boot_id: str = "boot-1") -> None:
+        self.robot = robot
+        self.name = robot
+        """What it says that it is."""
+        self.port = port
+        self.boot_id = boot_id
+        self.epoch = 0
+        self.audit = ""
+        self.clock = 0.0
+        self.shares: dict[str, ShareState] = {}
+        self.sets: list[ShareSet] = []
+        """All that it was told, in order."""
+        self.becomes = "ready"
+        """The status of a new share that is held; `starting` for one that is never ready."""
+        self.refusal: ControlError | None = None
+        self.silent = False
+        self.nonsense: Any = None
+        """Sent instead of the next report."""
+        self.handlers: dict[str, Callable[..., Any]] = {}
+        """Further methods: those of the robot's daemon."""
+        self.changed = Bell()
+        self.ended = Bell()
+        self._news: dict[str, None] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect, and keep the connection until it ends."""
+        connection = await connect(
+            f"ws://127.0.0.1:{self.port}/agent",
+            additional_headers={"X-Robot": self.robot},
+            compression=None,
+            ping_interval=None,
+        )
+        session = ClientSession(
+            connection,
+            Peer(0, os.getuid(), os.getgid()),
+            {
+                "agent.attach": self._attach,
+                "agent.watch": self._watch,
+                "share.set": self._set,
+                "share.open": self._open,
+                "share.remove": self._remove,
+                **self.handlers,
+            },
+            METHODS,
+            "dorad-agent 1",
+            Limits(),
+        )
+
+        async def run() -> None:
+            try:
+                await session.run()
+            finally:
+                await connection.close()
+                self.ended.ring()
+
+        self._task = asyncio.create_task(run(), name=f"agent {self.robot}")
+
+    @property
+    def connected(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    async def stop(self) -> None:
+        """Cut the connection. The shares stay."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError, ConnectionClosed):
+                await self._task
+
+    def report(self, dataflow: str, status: str, **fields: Any) -> None:
+        """Change a share and report it."""
+        self.shares[dataflow] = msgspec.structs.replace(
+            self.shares[dataflow], status=status, since=time.time(), **fields
+        )
+        self._tell(dataflow)
+
+    def _tell(self, dataflow: str) -> None:
+        self._news[dataflow] = None
+        self.changed.ring()
+
+    async def _attach(self, _call: Call, params: Attach) -> Attached:
+        if params.epoch < self.epoch:
+            raise ControlError("refused", f"term {params.epoch} is over")
+        self.epoch = params.epoch
+        known, self.audit = self.audit, params.audit
+        self._news.clear()
+        return Attached(
+            robot=self.name,
+            version="0.1.0",
+            boot_id=self.boot_id,
+            time=time.time() + self.clock,
+            epoch=self.epoch,
+            audit=known,
+            arch="x86_64",
+            cores=4,
+            memory=8 << 30,
+            shares=list(self.shares.values()),
+        )
+
+    async def _watch(self, _call: Call, params: AgentWatch) -> AsyncIterator[Any]:
+        while True:
+            if not self._news and self.nonsense is None:
+                await self.changed.wait(params.heartbeat)
+            if self.silent:
+                await asyncio.Event().wait()
+            if self.nonsense is not None:
+                nonsense, self.nonsense = self.nonsense, None
+                yield nonsense
+            news, self._news = self._news, {}
+            yield AgentReport(
+                time=time.time() + self.clock,
+                shares=[self.shares[name] for name in news if name in self.shares],
+                removed=[name for name in news if name not in self.shares],
+            )
+
+    async def _set(self, _call: Call, params: ShareSet) -> ShareState:
+        self._check(params.epoch, params.generation, params.dataflow)
+        self.sets.append(params)
+        self.changed.ring()
+        if self.refusal is not None and params.enabled:
+            raise self.refusal
+        if not params.enabled:
+            status = "stopped"
+        elif params.hold is None:
+            status = "running"
+        else:
+            status = "starting"
+        state = self._state(params, status)
+        if status == "starting" and self.becomes != "starting":
+            self.report(params.dataflow, self.becomes)
+        return state
+
+    def _state(self, params: ShareSet, status: str) -> ShareState:
+        outcome = None
+        if status == "stopped":
+            outcome = m.DataflowState(
+                uuid=params.content.uuid,
+                name=params.dataflow,
+                status="finished",
+                results=[
+                    m.NodeResult(node=node, outcome="ok", reason="stopped")
+                    for node, robot in params.content.share.placement.items()
+                    if robot == self.robot
+                ],
+            )
+        state = self.shares[params.dataflow] = ShareState(
+            dataflow=params.dataflow,
+            uuid=params.content.uuid,
+            epoch=params.epoch,
+            generation=params.generation,
+            status=status,
+            since=time.time(),
+            outcome=outcome,
+        )
+        return state
+
+    async def _open(self, _call: Call, params: ShareRef) -> ShareState:
+        self._check(params.epoch, params.generation, params.dataflow)
+        self.report(params.dataflow, "running")
+        return self.shares[params.dataflow]
+
+    async def _remove(self, _call: Call, params: ShareRef) -> m.Nothing:
+        self._check(params.epoch, params.generation, params.dataflow)
+        del self.shares[params.dataflow]
+        self._tell(params.dataflow)
+        return m.Nothing()
+
+    def _check(self, epoch: int, generation: int, dataflow: str) -> None:
+        known = self.shares.get(dataflow)
+        if known is not None and (epoch, generation) < (known.epoch, known.generation):
+            raise ControlError("refused", f"generation {generation} of `{dataflow}` is old")
+        if epoch < self.epoch:
+            raise ControlError("refused", f"term {epoch} is over")

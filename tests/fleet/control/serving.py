@@ -1,0 +1,145 @@
+"""The fleet half of a coordinator in this process, with agents that connect to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import AsyncExitStack, asynccontextmanager
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.control.peer import Peer
+from dorad.control.server import Call, ControlServer
+from dorafleet.coordinator.access import AGENT_PATH
+from dorafleet.coordinator.control import FleetControl
+from dorafleet.coordinator.messages import METHODS
+from dorafleet.coordinator.writing import Writer
+from dorafleet.inventory.model import Machine
+from dorafleet.store.sqlite import SqliteStore
+
+from .agents import FakeAgent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from websockets.asyncio.server import ServerConnection
+    from websockets.http11 import Request
+
+DEADLINE_S = 20.0
+
+TALK = {
+    "nodes": [
+        {"id": "talker", "path": "talker.py", "outputs": ["out"], "deploy": {"machine": "arm1"}},
+        {
+            "id": "listener",
+            "path": "listener.py",
+            "inputs": {"in": "talker/out"},
+            "deploy": {"machine": "arm2"},
+        },
+    ]
+}
+"""A dataflow over two robots."""
+
+
+def machine(id_: str, number: int, **labels: str) -> Machine:
+    return Machine(
+        id_, f"10.0.0.{number}", labels=labels, zenoh_addr=ip_address(f"10.0.0.{number}")
+    )
+
+
+MACHINES = (machine("arm1", 1, zone="hall"), machine("arm2", 2), machine("arm3", 3))
+
+
+def _peer(connection: ServerConnection, request: Request) -> Peer:
+    name = request.headers.get("X-Robot")
+    if name is None:
+        raise ControlError("refused", "who are you?")
+    return Peer(0, os.getuid(), os.getgid(), name=name, role="robot")
+
+
+class Fleet:
+    """A leader and its agents."""
+
+    def __init__(self, control: FleetControl, store: SqliteStore, port: int) -> None:
+        self.control = control
+        self.store = store
+        self.port = port
+        self.agents: dict[str, FakeAgent] = {}
+        self._table = control.table
+
+    async def agent(self, robot: str, **options: Any) -> FakeAgent:
+        """Connect an agent, and wait until the leader knows it."""
+        agent = FakeAgent(robot, self.port, **options)
+        self.agents[robot] = agent
+        await self.connect(agent)
+        return agent
+
+    async def connect(self, agent: FakeAgent) -> None:
+        await agent.start()
+        known = self.control.robots.get(agent.robot)
+        await self.until(lambda: known.client is not None)
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        """Wait until something is so, checked at every change of a dataflow or robot."""
+        if not await self.control.fleet.bell.until(holds, DEADLINE_S):
+            raise AssertionError("it did not become so in time")
+
+    async def call(self, method: str, params: m.Struct | None = None) -> Any:
+        """Call a method like a client."""
+        call = Call(1, method, Peer(0, os.getuid(), os.getgid(), name="ann"), "test 1")
+        return await self._table[method](call, m.Nothing() if params is None else params)
+
+    def stream(self, method: str, params: m.Struct) -> Any:
+        """Open a stream like a client."""
+        call = Call(1, method, Peer(0, os.getuid(), os.getgid(), name="ann"), "test 1")
+        return self._table[method](call, params)
+
+    async def start(self, descriptor: dict[str, Any] = TALK, **options: Any) -> m.Started:
+        given = {"name": "talk", "path": "/srv/talk.yml", **options}
+        started = await self.call("dataflow.start", m.Start(descriptor=descriptor, **given))
+        assert isinstance(started, m.Started)
+        return started
+
+    async def wait(self, until: m.Until, dataflow: str = "talk") -> m.DataflowState:
+        params = m.Wait(dataflow=dataflow, until=until, timeout=DEADLINE_S)
+        state = await self.call("dataflow.wait", params)
+        assert isinstance(state, m.DataflowState)
+        return state
+
+    async def stop_agents(self) -> None:
+        for agent in self.agents.values():
+            await agent.stop()
+
+
+@asynccontextmanager
+async def leading(
+    folder: Path,
+    machines: tuple[Machine, ...] = MACHINES,
+    *,
+    peer: str | None = None,
+    port: int = 0,
+) -> AsyncIterator[Fleet]:
+    """Lead with the store in a folder until the block ends."""
+    async with AsyncExitStack() as stack:
+        store = await SqliteStore.open(folder / "coordinator.db")
+        stack.push_async_callback(store.close)
+        term = await stack.enter_async_context(store.lead("test"))
+        control = FleetControl(store, Writer(store, term), machines, peer, lambda: None)
+        await control.fleet.load()
+        sock = socket.create_server(("127.0.0.1", port))
+        server = ControlServer(
+            control.table, version="1", methods=METHODS, accept={AGENT_PATH: control.robots.accept}
+        )
+        await server.serve_tcp(sock, _peer)
+        stack.push_async_callback(server.close)
+        fleet = Fleet(control, store, sock.getsockname()[1])
+        stack.push_async_callback(fleet.stop_agents)
+        working = asyncio.create_task(control.run())
+        stack.callback(working.cancel)
+        yield fleet
+        if working.done():
+            working.result()

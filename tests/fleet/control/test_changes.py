@@ -1,0 +1,151 @@
+"""Changes of a dataflow that runs over several machines: nodes, edges, labels, lost machines."""
+
+from __future__ import annotations
+
+import pytest
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorafleet.coordinator.messages import RobotLabel
+
+from .serving import leading
+
+SPARE = {"id": "spare", "path": "spare.py", "inputs": {"in": "talker/out"}}
+
+
+async def running(fleet, descriptor=None):
+    agents = [await fleet.agent(robot) for robot in ("arm1", "arm2", "arm3")]
+    await (fleet.start() if descriptor is None else fleet.start(descriptor))
+    await fleet.wait("running")
+    return agents
+
+
+async def test_a_new_node_goes_to_a_machine_that_takes_part_then(tmp_path):
+    async with leading(tmp_path) as fleet:
+        arm1, arm2, arm3 = await running(fleet)
+        changed = await fleet.call("node.add", m.NodeAdd(definition=SPARE, dataflow="talk"))
+        assert changed.changes == ["added node spare"]
+        added = arm3.sets[-1]
+        assert added.content.share.placement["spare"] == "arm3"
+        assert added.hold is None
+        assert len(added.content.share.connect) == 2
+        for agent in (arm1, arm2):
+            assert agent.sets[-1].generation == added.generation
+            assert agent.sets[-1].content.uuid == added.content.uuid
+        assert (await fleet.wait("running")).status == "running"
+
+
+async def test_what_stays_keeps_its_machine_and_its_port(tmp_path):
+    async with leading(tmp_path) as fleet:
+        arm1, arm2, _ = await running(fleet)
+        first = arm2.sets[0].content.share
+        await fleet.call("node.add", m.NodeAdd(definition=SPARE, dataflow="talk"))
+        await fleet.call("node.remove", m.NodeStop(node="spare", dataflow="talk"))
+        edge = m.EdgeRef(source="talker/out", target="listener/in", dataflow="talk")
+        await fleet.call("node.disconnect", edge)
+        last = arm2.sets[-1].content
+        assert last.share.placement == first.placement
+        assert last.share.listen == first.listen
+        assert last.descriptor["nodes"][1]["inputs"] == {}
+        back = m.EdgeNew(source="talker/out", target="listener/in", dataflow="talk")
+        assert (await fleet.call("node.connect", back)).changes == []
+        generations = [each.generation for each in arm1.sets]
+        assert generations == sorted(set(generations))
+
+
+async def test_a_change_that_cannot_be_is_refused_and_nothing_is_sent(tmp_path):
+    async with leading(tmp_path) as fleet:
+        arm1, _, _ = await running(fleet)
+        with pytest.raises(ControlError, match="talker") as caught:
+            await fleet.call("node.stop", m.NodeStop(node="nobody", dataflow="talk"))
+        assert caught.value.code == "not-found"
+        definition = {**SPARE, "deploy": {"machine": "arm9"}}
+        with pytest.raises(Exception, match="there is no machine `arm9`"):
+            await fleet.call("node.add", m.NodeAdd(definition=definition, dataflow="talk"))
+        with pytest.raises(Exception, match="there is a node `talker` already"):
+            definition = {"id": "talker", "path": "x.py"}
+            await fleet.call("node.add", m.NodeAdd(definition=definition, dataflow="talk"))
+        assert len(arm1.sets) == 1
+
+
+async def test_a_change_that_a_machine_refuses_is_undone(tmp_path):
+    async with leading(tmp_path) as fleet:
+        arm1, arm2, arm3 = await running(fleet)
+        arm3.refusal = ControlError("refused", "there is no spare.py")
+        with pytest.raises(ControlError, match="`arm3` refuses the change: there is no spare"):
+            await fleet.call("node.add", m.NodeAdd(definition=SPARE, dataflow="talk"))
+        detail = await fleet.call("dataflow.info", m.Ref(dataflow="talk"))
+        assert [node["id"] for node in detail.descriptor["nodes"]] == ["talker", "listener"]
+        await fleet.until(lambda: len(arm1.sets) == 3)
+        assert "spare" not in arm1.sets[-1].content.share.placement
+        assert (await fleet.wait("running")).status == "running"
+        assert arm2.connected
+
+
+async def test_a_pending_node_runs_once_a_label_fits(tmp_path):
+    nodes = [
+        {"id": "one", "path": "one.py", "deploy": {"machine": "arm1"}},
+        {
+            "id": "two",
+            "path": "two.py",
+            "deploy": {"machine": "arm1", "avoid": {"nodes": ["one"]}},
+        },
+    ]
+    async with leading(tmp_path) as fleet:
+        arm1, _, _ = await running(fleet, {"nodes": nodes})
+        listed = await fleet.call("node.list", m.Ref(dataflow="talk"))
+        (pending,) = [node for node in listed.nodes if node.status == "pending"]
+        assert pending.node == "two"
+        assert "`one` is here" in pending.reason
+        assert set(listed.missing) == {"arm1"}
+        with pytest.raises(ControlError, match="runs nowhere yet"):
+            await fleet.call("node.info", m.NodeRef(node="two", dataflow="talk"))
+        await fleet.call("node.remove", m.NodeStop(node="one", dataflow="talk"))
+        await fleet.until(lambda: arm1.sets[-1].content.share.placement == {"two": "arm1"})
+
+
+async def test_labels_can_change_and_nodes_stay(tmp_path):
+    node = {"id": "one", "path": "one.py", "deploy": {"labels": {"zone": "hall"}}}
+    async with leading(tmp_path) as fleet:
+        arm1, arm2, _ = await running(fleet, {"nodes": [node]})
+        assert arm1.sets
+        labels = RobotLabel(robot="arm1", labels={"zone": None})
+        assert (await fleet.call("robot.label", labels)).labels == {}
+        labels = RobotLabel(robot="arm2", labels={"zone": "hall"})
+        assert (await fleet.call("robot.label", labels)).labels == {"zone": "hall"}
+        await fleet.start({"nodes": [node]}, name="second")
+        await fleet.wait("running", "second")
+        assert [each.dataflow for each in arm2.sets] == ["second"]
+        assert len(arm1.sets) == 1
+        with pytest.raises(ControlError, match="not allowed in a label"):
+            bad = RobotLabel(robot="arm2", labels={"a b": "c"})
+            await fleet.call("robot.label", bad)
+    async with leading(tmp_path) as fleet:
+        found = {each.id: each.labels for each in (await fleet.call("robot.list")).robots}
+        assert found == {"arm1": {}, "arm2": {"zone": "hall"}, "arm3": {}}
+
+
+@pytest.mark.parametrize("failover", [True, False])
+async def test_a_node_leaves_a_lost_machine_only_if_asked_to(tmp_path, monkeypatch, failover):
+    monkeypatch.setattr("dorafleet.coordinator.reconciler.FAILOVER_S", 0.2)
+    monkeypatch.setattr("dorafleet.coordinator.reconciler.EVERY_S", 0.2)
+    monkeypatch.setattr("dorafleet.coordinator.reconciler.REPLAN_S", 0.1)
+    deploy = {"avoid": {"machines": ["arm1"]}, "failover": failover}
+    nodes = [
+        {"id": "talker", "path": "talker.py", "outputs": ["out"], "deploy": {"machine": "arm1"}},
+        {"id": "moving", "path": "m.py", "inputs": {"in": "talker/out"}, "deploy": deploy},
+    ]
+    async with leading(tmp_path) as fleet:
+        arm1, arm2, arm3 = await running(fleet, {"nodes": nodes})
+        await fleet.until(lambda: arm2.shares["talk"].status == "running")
+        await arm2.stop()
+        await fleet.until(lambda: fleet.control.robots.away(0.5) == {"arm2"} or None)
+        if failover:
+            await fleet.until(lambda: arm3.sets)
+            assert arm3.sets[-1].content.share.placement["moving"] == "arm3"
+            await fleet.connect(arm2)
+            await fleet.until(lambda: len(arm2.sets) == 2)
+            assert arm2.sets[-1].content.share.placement["moving"] == "arm3"
+        else:
+            assert not arm3.sets
+            assert len(arm1.sets) == 1

@@ -1,0 +1,140 @@
+"""Robots that are newer than a restored store are left alone until an operator decides."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorafleet.coordinator.messages import RobotRef
+from dorafleet.store.backup import back_up, restore
+from dorafleet.store.sqlite import SqliteStore
+
+from .serving import TALK, leading
+
+LATER = {"nodes": [{"id": "late", "path": "late.py", "deploy": {"machine": "arm1"}}]}
+
+
+@asynccontextmanager
+async def restored(tmp_path, *, changed):
+    """Back up a fleet that runs `talk`, change it, lose the store, restore, and lead again."""
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    async with leading(tmp_path / "old") as fleet:
+        arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
+        await fleet.start()
+        await fleet.wait("running")
+        await fleet.until(lambda: arm1.shares["talk"].status == "running")
+        await back_up(fleet.store, tmp_path / "a.backup")
+        await changed(fleet)
+    store = await SqliteStore.open(tmp_path / "new" / "coordinator.db")
+    await restore(store, tmp_path / "a.backup")
+    await store.close()
+    async with leading(tmp_path / "new") as fleet:
+        for agent in (arm1, arm2):
+            agent.port = fleet.port
+            fleet.agents[agent.robot] = agent
+            await fleet.connect(agent)
+        yield fleet, arm1, arm2
+
+
+async def robot(fleet, id_):
+    found = (await fleet.call("robot.list")).robots
+    return next(each for each in found if each.id == id_)
+
+
+async def start_later(fleet):
+    await fleet.start(LATER, name="later")
+    await fleet.wait("running", "later")
+    arm1 = fleet.agents["arm1"]
+    await fleet.until(lambda: arm1.shares["later"].status == "running")
+    # Robots hear of the audit when they connect.
+    await arm1.stop()
+    await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+    await fleet.connect(arm1)
+
+
+async def stop_talk(fleet):
+    await fleet.call("dataflow.stop", m.Stop(dataflow="talk"))
+
+
+async def test_what_was_started_after_the_backup_runs_on_and_pauses_its_robot(tmp_path):
+    async with restored(tmp_path, changed=start_later) as (fleet, arm1, _):
+        await fleet.until(lambda: fleet.control.robots.get("arm1").conflicts)
+        found = await robot(fleet, "arm1")
+        assert found.state == "conflict-paused"
+        assert "after the backup" in found.conflicts["later"]
+        assert "there was a record" in found.audit
+        assert (await robot(fleet, "arm2")).state == "connected"
+        assert arm1.shares["later"].status == "running"
+        with pytest.raises(ControlError, match="paused because of `later`"):
+            await fleet.start(LATER, name="more")
+
+
+async def test_resume_ends_what_the_store_does_not_know(tmp_path):
+    async with restored(tmp_path, changed=start_later) as (fleet, arm1, _):
+        await fleet.until(lambda: fleet.control.robots.get("arm1").conflicts)
+        found = await fleet.call("robot.resume", RobotRef(robot="arm1"))
+        assert found.state == "connected"
+        await fleet.until(lambda: "later" not in arm1.shares)
+        assert arm1.shares["talk"].status == "running"
+
+
+async def test_adopt_makes_the_store_say_what_the_robot_has(tmp_path):
+    async with restored(tmp_path, changed=start_later) as (fleet, arm1, _):
+        uuid = arm1.shares["later"].uuid
+        info = m.DataflowInfo(
+            uuid=uuid, name="later", status="running", nodes=1, cpu=0, memory=0, started_at=1.0
+        )
+        node = m.NodeInfo(
+            dataflow=uuid,
+            dataflow_name="later",
+            node="late",
+            status="running",
+            pid=1,
+            restarts=0,
+            metrics=m.NodeMetrics(),
+        )
+
+        async def describe(_call, _params):
+            return m.DataflowDetail(info=info, descriptor=LATER, path="/srv/l.yml", log_dir="")
+
+        async def list_nodes(_call, _params):
+            return m.NodeList(nodes=[node])
+
+        arm1.handlers = {"dataflow.info": describe, "node.list": list_nodes}
+        await arm1.stop()
+        await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+        await fleet.connect(arm1)
+        await fleet.until(lambda: fleet.control.robots.get("arm1").conflicts)
+        found = await fleet.call("robot.adopt", RobotRef(robot="arm1"))
+        assert found.state == "connected"
+        listed = {each.name: each for each in (await fleet.call("dataflow.list")).dataflows}
+        assert listed["later"].uuid == uuid
+        assert listed["later"].status == "running"
+        state = await fleet.call("dataflow.stop", m.Stop(dataflow="later"))
+        assert state.status == "finished"
+        assert [each.enabled for each in arm1.sets[-2:]] == [True, False]
+
+
+async def test_resume_starts_again_what_was_stopped_after_the_backup(tmp_path):
+    async with restored(tmp_path, changed=stop_talk) as (fleet, arm1, arm2):
+        await fleet.until(lambda: fleet.control.robots.get("arm1").conflicts)
+        await fleet.until(lambda: fleet.control.robots.get("arm2").conflicts)
+        assert arm1.shares["talk"].status == "stopped"
+        await fleet.call("robot.resume", RobotRef(robot="arm1"))
+        await fleet.until(lambda: arm1.shares["talk"].status == "running")
+        await fleet.until(lambda: arm2.shares["talk"].status == "running")
+        assert not (await robot(fleet, "arm2")).conflicts
+
+
+async def test_a_robot_without_a_conflict_has_nothing_to_resume(tmp_path):
+    async with leading(tmp_path) as fleet:
+        with pytest.raises(ControlError, match="cannot be reached"):
+            await fleet.call("robot.resume", RobotRef(robot="arm1"))
+        await fleet.agent("arm1")
+        with pytest.raises(ControlError, match="has no conflict"):
+            await fleet.call("robot.adopt", RobotRef(robot="arm1"))
+        assert TALK["nodes"]

@@ -1,0 +1,247 @@
+"""Methods of dorad, asked of a coordinator: sent to the machine of a node, or to all and merged."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+
+from .serving import leading
+
+
+def daemon(robot, nodes, seen):
+    """Return the handlers of a daemon that runs these nodes."""
+
+    def row(node):
+        return m.NodeInfo(
+            dataflow=seen["uuid"],
+            dataflow_name=None,
+            node=node,
+            status="running",
+            pid=7,
+            restarts=0,
+            metrics=m.NodeMetrics(cpu=50.0),
+        )
+
+    def info():
+        return m.DataflowInfo(
+            uuid=seen["uuid"],
+            name="talk",
+            status="running",
+            nodes=len(nodes),
+            cpu=50.0,
+            memory=10,
+            started_at=1.0,
+        )
+
+    async def list_nodes(_call, _params):
+        return m.NodeList(nodes=[row(node) for node in nodes])
+
+    async def list_dataflows(_call, _params):
+        return m.DataflowList(dataflows=[info()])
+
+    async def top(_call, _params):
+        rates = m.InterfaceRates(name="eth0", received=1, sent=1, dropped=0)
+        return m.Top(at=1, window=2, nodes=[row(n) for n in nodes], edges=[], interfaces=[rates])
+
+    async def restart(_call, params):
+        seen[robot] = params
+        return m.Nothing()
+
+    async def get_param(_call, params):
+        return m.Param(key=params.key, value=robot)
+
+    async def read_logs(_call, params):
+        seen[f"{robot} logs"] = params
+        for at in seen["times"][robot]:
+            yield m.LogLines(
+                dataflow=seen["uuid"],
+                lines=[m.LogLine(timestamp=at, level="info", node=nodes[0], message=robot)],
+            )
+        if params.follow:
+            await asyncio.Event().wait()
+
+    async def subscribe(call, params):
+        seen[f"{robot} topics"] = params.topics
+        for number in (1, 2):
+            yield (
+                m.TopicHeader(
+                    stream=call.id,
+                    topic=params.topics[0],
+                    sequence=number,
+                    dropped=0,
+                    metadata={},
+                ),
+                b"data",
+            )
+
+    async def watch(_call, _params):
+        for what in ("dataflow-running", "node-started"):
+            yield m.Event(at=1.0, dataflow=seen["uuid"], what=what, node=nodes[0])
+        await asyncio.Event().wait()
+
+    return {
+        "node.list": list_nodes,
+        "dataflow.list": list_dataflows,
+        "top": top,
+        "node.restart": restart,
+        "param.get": get_param,
+        "logs.read": read_logs,
+        "topic.subscribe": subscribe,
+        "watch": watch,
+    }
+
+
+async def running(fleet):
+    seen = {"times": {"arm1": [1.0, 4.0], "arm2": [2.0, 3.0]}}
+    for robot, nodes in (("arm1", ["talker"]), ("arm2", ["listener"])):
+        agent = await fleet.agent(robot)
+        await agent.stop()
+        await fleet.until(lambda robot=robot: fleet.control.robots.get(robot).client is None)
+        agent.handlers = daemon(robot, nodes, seen)
+        await fleet.connect(agent)
+    seen["uuid"] = (await fleet.start()).uuid
+    await fleet.wait("running")
+    return seen
+
+
+async def test_lists_name_the_machine_and_who_did_not_answer(tmp_path, monkeypatch):
+    monkeypatch.setattr("dorafleet.coordinator.asking.ANSWER_S", 0.3)
+    async with leading(tmp_path) as fleet:
+        await running(fleet)
+        nodes = (await fleet.call("node.list", m.Ref())).nodes
+        assert [(each.node, each.machine, each.dataflow_name) for each in nodes] == [
+            ("talker", "arm1", "talk"),
+            ("listener", "arm2", "talk"),
+        ]
+        (row,) = (await fleet.call("dataflow.list")).dataflows
+        assert (row.nodes, row.cpu, row.memory, row.enabled) == (2, 100.0, 20, True)
+        top = await fleet.call("top")
+        assert [each.machine for each in top.interfaces] == ["arm1", "arm2"]
+
+        async def never(_call, _params):
+            await asyncio.Event().wait()
+
+        arm2 = fleet.agents["arm2"]
+        await arm2.stop()
+        await fleet.until(lambda: fleet.control.robots.get("arm2").client is None)
+        arm2.handlers = {"node.list": never}
+        await fleet.connect(arm2)
+        listed = await fleet.call("node.list", m.Ref(dataflow="talk"))
+        assert [each.node for each in listed.nodes] == ["talker"]
+        assert "did not answer within" in listed.missing["arm2"]
+
+
+async def test_a_method_about_a_node_goes_to_its_machine(tmp_path):
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        await fleet.call("node.restart", m.NodeStop(node="listener", grace=1))
+        assert seen["arm2"].dataflow == seen["uuid"]
+        assert seen["arm2"].grace == 1
+        assert "arm1" not in seen
+        found = await fleet.call("param.get", m.ParamRef(node="talker", key="k", dataflow="talk"))
+        assert found.value == "arm1"
+        with pytest.raises(ControlError, match="has no node 'talkre'"):
+            await fleet.call("param.get", m.ParamRef(node="talkre", key="k"))
+
+
+async def test_lines_of_all_machines_come_in_the_order_of_their_times(tmp_path):
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        frames = [each async for each in fleet.stream("logs.read", m.LogRead(dataflow="talk"))]
+        lines = [line for frame in frames for line in frame.lines]
+        assert [(line.timestamp, line.machine) for line in lines] == [
+            (1.0, "arm1"),
+            (2.0, "arm2"),
+            (3.0, "arm2"),
+            (4.0, "arm1"),
+        ]
+        params = m.LogRead(dataflow="talk", tail=2)
+        frames = [each async for each in fleet.stream("logs.read", params)]
+        assert [line.timestamp for frame in frames for line in frame.lines] == [3.0, 4.0]
+        params = m.LogRead(dataflow="talk", nodes=["listener"])
+        frames = [each async for each in fleet.stream("logs.read", params)]
+        assert {line.machine for frame in frames for line in frame.lines} == {"arm2"}
+        assert seen["arm2 logs"].nodes == ["listener"]
+
+
+async def test_followed_lines_of_a_machine_do_not_wait_for_a_quiet_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("dorafleet.coordinator.logs.FIRST_S", 0.2)
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        seen["times"] = {"arm1": [1.0, 2.0], "arm2": []}
+        found = []
+        async with asyncio.timeout(10):
+            stream = fleet.stream("logs.read", m.LogRead(dataflow="talk", follow=True))
+            async with aclosing(stream):
+                async for frame in stream:
+                    found += [line.timestamp for line in frame.lines]
+                    if len(found) == 2:
+                        break
+        assert found == [1.0, 2.0]
+
+
+async def test_a_machine_that_is_away_is_named_in_the_log(tmp_path):
+    async with leading(tmp_path) as fleet:
+        await running(fleet)
+        await fleet.agents["arm2"].stop()
+        await fleet.until(lambda: fleet.control.robots.get("arm2").client is None)
+        frames = [each async for each in fleet.stream("logs.read", m.LogRead(dataflow="talk"))]
+        lines = [line for frame in frames for line in frame.lines]
+        assert "no lines of robot `arm2`: it is unreachable" in lines[0].message
+        assert [line.timestamp for line in lines[1:]] == [1.0, 4.0]
+
+
+async def test_messages_come_from_the_machine_of_their_output(tmp_path):
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        params = m.TopicSubscribe(dataflow="talk", topics=["talker/out"])
+        frames = [each async for each in fleet.stream("topic.subscribe", params)]
+        assert [(header.stream, header.sequence, bytes(data)) for header, data in frames] == [
+            (1, 1, b"data"),
+            (1, 2, b"data"),
+        ]
+        assert seen["arm1 topics"] == ["talker/out"]
+        assert "arm2 topics" not in seen
+        with pytest.raises(ControlError, match="has no output 'talker/in'"):
+            params = m.TopicSubscribe(dataflow="talk", topics=["talker/in"])
+            await anext(fleet.stream("topic.subscribe", params))
+        listed = await fleet.call("topic.list", m.Ref(dataflow="talk"))
+        assert listed.topics[0].subscribers == [m.Subscriber(node="listener", input="in")]
+
+
+async def test_events_are_those_of_machines_with_those_of_the_whole_dataflow(tmp_path):
+    async with leading(tmp_path) as fleet:
+        await running(fleet)
+        found = []
+        async with asyncio.timeout(20):
+            stream = fleet.stream("watch", m.Watch(dataflow="talk"))
+            async with aclosing(stream):
+                async for event in stream:
+                    found.append((event.what, event.machine))
+                    if len(found) == 2:
+                        stopping = asyncio.create_task(
+                            fleet.call("dataflow.stop", m.Stop(dataflow="talk"))
+                        )
+                    if event.what == "dataflow-ended":
+                        break
+            await stopping
+        assert set(found[:2]) == {("node-started", "arm1"), ("node-started", "arm2")}
+        assert ("dataflow-running", "arm1") not in found
+        assert found[-1] == ("dataflow-ended", None)
+
+
+async def test_the_status_is_that_of_the_fleet(tmp_path):
+    async with leading(tmp_path) as fleet:
+        await running(fleet)
+        await fleet.agents["arm2"].stop()
+        await fleet.until(lambda: fleet.control.robots.get("arm2").client is None)
+        status = await fleet.call("daemon.status")
+        assert (status.dataflows, status.nodes) == (1, 2)
+        assert [each for each in status.notices if "`arm2`" in each]
+        with pytest.raises(ControlError, match="1 dataflow runs: talk"):
+            await fleet.call("daemon.shutdown", m.Shutdown())

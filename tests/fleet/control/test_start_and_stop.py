@@ -1,0 +1,136 @@
+"""A dataflow over two robots: one start barrier, one stop, failures by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+
+from .serving import TALK, leading
+
+
+async def test_it_runs_once_all_robots_are_ready(tmp_path):
+    async with leading(tmp_path) as fleet:
+        arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
+        arm2.becomes = "starting"
+        started = await fleet.start()
+        await fleet.until(lambda: "talk" in arm1.shares and arm1.shares["talk"].status == "ready")
+        assert (await fleet.call("dataflow.list")).dataflows[0].status == "starting"
+        arm2.report("talk", "ready")
+        state = await fleet.wait("running")
+        assert state.status == "running"
+        assert state.uuid == started.uuid
+        await fleet.until(lambda: {arm1.shares["talk"].status} == {"running"})
+        first = arm1.sets[0]
+        assert first.content.uuid == started.uuid
+        assert first.content.share.placement == {"talker": "arm1", "listener": "arm2"}
+        assert first.content.share.listen == ["tls/0.0.0.0:5456"]
+        assert arm2.sets[0].content.share.connect == ["tls/10.0.0.1:5456"]
+        assert first.hold is not None
+        assert len(arm1.sets) == 1
+
+
+async def test_a_stop_ends_it_on_all_robots(tmp_path):
+    async with leading(tmp_path) as fleet:
+        arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
+        await fleet.start()
+        await fleet.wait("running")
+        state = await fleet.call("dataflow.stop", m.Stop(dataflow="talk", grace=3))
+        assert state.status == "finished"
+        assert {result.node for result in state.results} == {"talker", "listener"}
+        for agent in (arm1, arm2):
+            assert [each.enabled for each in agent.sets] == [True, False]
+            assert agent.sets[-1].grace == 3
+        with pytest.raises(ControlError, match="has ended"):
+            await fleet.call("dataflow.stop", m.Stop(dataflow="talk"))
+        cleaned = await fleet.call("dataflow.clean")
+        assert [each.name for each in cleaned.dataflows] == ["talk"]
+        await fleet.until(lambda: not arm1.shares and not arm2.shares)
+        assert (await fleet.call("dataflow.list")).dataflows == []
+
+
+async def test_a_robot_that_is_not_ready_fails_the_start_by_name(tmp_path):
+    async with leading(tmp_path) as fleet:
+        arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
+        arm2.becomes = "starting"
+        await fleet.start(hold=0.5)
+        state = await fleet.wait("ended")
+        assert state.status == "failed"
+        assert "`arm2` is not ready after 0.5 s" in state.failures[0].headline
+        assert arm1.shares["talk"].status == "stopped"
+        assert arm2.shares["talk"].status == "stopped"
+
+
+async def test_a_robot_that_refuses_fails_the_start_at_once(tmp_path):
+    async with leading(tmp_path) as fleet:
+        arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
+        arm2.refusal = ControlError("refused", "there is no python3.99")
+        await fleet.start()
+        state = await fleet.wait("ended")
+        assert state.status == "failed"
+        assert "`arm2` refuses its share: there is no python3.99" in state.failures[0].headline
+        assert arm1.shares["talk"].status == "stopped"
+
+
+async def test_a_share_that_fails_before_the_barrier_fails_the_start(tmp_path):
+    async with leading(tmp_path) as fleet:
+        arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
+        arm2.becomes = "starting"
+        await fleet.start()
+        await fleet.until(lambda: "talk" in arm2.shares)
+        arm2.report("talk", "failed", reason="listener: exited with 1")
+        state = await fleet.wait("ended")
+        assert "`arm2`: listener: exited with 1" in state.failures[0].headline
+        assert arm1.shares["talk"].status == "stopped"
+
+
+async def test_it_ends_when_it_has_ended_everywhere(tmp_path):
+    async with leading(tmp_path) as fleet:
+        arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
+        await fleet.start()
+        await fleet.wait("running")
+        await fleet.until(lambda: arm1.shares["talk"].status == "running")
+        arm1.report("talk", "finished")
+        with pytest.raises(ControlError, match="not ended"):
+            params = m.Wait(dataflow="talk", until="ended", timeout=0.2)
+            await fleet.call("dataflow.wait", params)
+        arm2.report("talk", "failed", reason="it crashed")
+        state = await fleet.wait("ended")
+        assert state.status == "failed"
+        assert [each.headline for each in state.failures] == ["arm2: it crashed"]
+
+
+async def test_a_name_is_given_once(tmp_path):
+    async with leading(tmp_path) as fleet:
+        await fleet.agent("arm1"), await fleet.agent("arm2")
+        first = await fleet.start()
+        with pytest.raises(ControlError, match="'talk' runs already") as caught:
+            await fleet.start()
+        assert caught.value.code == "exists"
+        await fleet.wait("running")
+        await fleet.call("dataflow.stop", m.Stop(dataflow="talk"))
+        second = await fleet.start()
+        assert second.uuid != first.uuid
+        assert (await fleet.wait("running")).uuid == second.uuid
+
+
+async def test_a_robot_that_was_never_seen_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("dorafleet.coordinator.dataflows.COMING_S", 0.1)
+    async with leading(tmp_path) as fleet:
+        arm1 = await fleet.agent("arm1")
+        with pytest.raises(ControlError, match="`arm2`: it has never connected") as caught:
+            await fleet.start()
+        assert caught.value.code == "unavailable"
+        assert not arm1.sets
+
+
+async def test_unknown_machines_and_labels_are_refused(tmp_path):
+    async with leading(tmp_path) as fleet:
+        node = {**TALK["nodes"][0], "deploy": {"machine": "arm9"}}
+        with pytest.raises(Exception, match="there is no machine `arm9`"):
+            await fleet.start({"nodes": [node]})
+        node = {**TALK["nodes"][0], "deploy": {"labels": {"zone": "roof"}}}
+        with pytest.raises(Exception, match="no machine has the label `zone` with `roof`"):
+            await fleet.start({"nodes": [node]})
+        assert (await fleet.call("dataflow.list")).dataflows == []

@@ -1,0 +1,227 @@
+"""`dorafleet enrol` with a real coordinator, real SSH, and the agent itself on each robot."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from dorafleet.cli.main import run_command
+from dorafleet.robot.enrol import RobotIdentity, decide
+from dorafleet.ssh.errors import SshError
+from tests.fleet.coordinator.running import coordinator
+from tests.fleet.fakerobot import DEADLINE_S, FakeRobot
+
+AGENT = (sys.executable, "-m", "dorad.agent.main")
+
+
+class Machine:
+    """A robot with a real agent in a folder of its own; `systemctl enable` starts it."""
+
+    def __init__(self, stack: ExitStack, **more) -> None:
+        # Short, because sockets go into it.
+        self.folder = Path(tempfile.mkdtemp(prefix="dt-", dir="/tmp"))
+        stack.callback(shutil.rmtree, self.folder)
+        stack.callback(self.end)
+        self.agent: subprocess.Popen[bytes] | None = None
+        programs = {"dorad-agent": self.run, "cat": self.cat, "systemctl": self.systemctl}
+        self.robot = FakeRobot(programs=programs, **more)
+
+    def command(self, *words: str) -> list[str]:
+        return [*AGENT, "--state-dir", str(self.folder), *words]
+
+    def run(self, words, given):
+        done = subprocess.run(
+            self.command(*words), input=given, capture_output=True, timeout=DEADLINE_S, check=False
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def cat(self, words, given):
+        assert words == ["/var/lib/dorad-agent/identity/agent.json"]
+        path = self.folder / "identity/agent.json"
+        return (0, path.read_bytes(), b"") if path.exists() else (1, b"", b"No such file")
+
+    def systemctl(self, words, given):
+        if words != ["enable", "--now", "dorad-agent.service"]:
+            return 1, b"", b"unknown"
+        if self.agent is None:
+            env = {**os.environ, "DORA_SOCKET": str(self.folder / "absent.sock")}
+            self.agent = subprocess.Popen(
+                self.command(), stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, env=env
+            )
+        return 0, b"", b""
+
+    def end(self):
+        if self.agent is not None:
+            self.agent.kill()
+            self.agent.wait(DEADLINE_S)
+
+
+@pytest.fixture
+def stack():
+    with ExitStack() as found:
+        yield found
+
+
+@pytest.fixture
+def served(fleet, stack, tmp_path):
+    """Return a function that starts the coordinator of the fleet, and one that runs commands."""
+
+    def serve(*options):
+        path = fleet.file()
+        process = stack.enter_context(
+            coordinator(tmp_path / "state", *(options or ("--tls",)), file=path.read_text())
+        )
+
+        def run(command, *words):
+            more = ["--state", str(process.folder), "--port", str(process.port)]
+            return run_command([command, *words, *more])
+
+        return path, run
+
+    return serve
+
+
+def test_robots_are_enrolled_and_connect_and_a_bad_one_holds_up_none(fleet, served, stack, capsys):
+    one, two = Machine(stack), Machine(stack, uid=1000)
+    fleet.add("arm1", one.robot)
+    fleet.add("arm2", two.robot)
+    fleet.add_unreachable("arm3")
+    fleet.add("arm4", FakeRobot(uid=1000, sudo=False))
+    fleet.add("arm5", FakeRobot())
+    path, run = served()
+    assert run("enrol", str(path), "--json") == 1
+    shown = capsys.readouterr()
+    found = {each["id"]: each for each in json.loads(shown.out[shown.out.index("[") :])}
+    assert [each["connected"] for each in found.values()] == [True, True, False, False, False]
+    assert found["arm3"]["error"]["code"] == "unreachable"
+    assert found["arm4"]["error"]["code"] == "denied"
+    assert found["arm5"]["error"]["message"] == "dorad-agent is not installed there"
+    assert "3 of 5 machines failed: arm3, arm4, arm5" in shown.err
+    assert two.robot.ran("sudo", "-n", "env", "LC_ALL=C.UTF-8", "dorad-agent", "enrol", "arm2")
+    assert run("access", "--json") == 0
+    grants = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["name"] for each in grants] == ["arm1", "arm2"]
+
+
+def test_a_robot_that_is_enrolled_is_left_alone_unless_asked_for(fleet, served, stack, capsys):
+    one = Machine(stack)
+    fleet.add("arm1", one.robot)
+    path, run = served()
+    assert run("enrol", str(path), "arm1") == 0
+    assert "enrolled, connected" in capsys.readouterr().out
+    key = (one.folder / "identity/key.pem").read_text()
+    assert run("enrol", str(path), "arm1") == 0
+    assert "is enrolled already, connected: nothing to do" in capsys.readouterr().out
+    assert (one.folder / "identity/key.pem").read_text() == key
+    assert run("enrol", str(path), "arm1", "--again") == 0
+    assert (one.folder / "identity/key.pem").read_text() != key
+    assert run("revoke", "arm1") == 0
+    assert "robot arm1 is revoked; 1 connection was closed" in capsys.readouterr().out
+    assert run("enrol", str(path), "arm1") == 0
+
+
+def test_a_second_machine_with_an_id_is_refused(fleet, served, stack, capsys):
+    one, two = Machine(stack), Machine(stack)
+    fleet.add("arm1", one.robot)
+    path, run = served()
+    assert run("enrol", str(path)) == 0
+    fleet.add("arm1", two.robot)  # the file names another host now
+    assert run("enrol", str(fleet.file())) == 1
+    assert "robot `arm1` is enrolled already, with another key" in capsys.readouterr().err
+    assert not (two.folder / "identity").exists()
+
+
+def test_a_machine_that_is_not_in_the_file_is_a_usage_error(fleet, served, capsys):
+    fleet.add_unreachable("arm1")
+    path, run = served()
+    assert run("enrol", str(path), "arm2") == 2
+    assert "no machine `arm2`" in capsys.readouterr().err
+
+
+def test_a_robot_that_prints_nonsense_fails_alone(fleet, served, stack, capsys):
+    robot = FakeRobot(programs={"dorad-agent": lambda words, given: (0, b"\xff{{" * 100, b"")})
+    fleet.add("arm1", robot)
+    fleet.add("arm2", Machine(stack).robot)
+    path, run = served()
+    assert run("enrol", str(path)) == 1
+    shown = capsys.readouterr()
+    assert "`dorad-agent enrol` prints" in shown.err
+    assert "arm2  ✓ enrolled, connected" in shown.out
+
+
+def test_without_tls_the_command_says_what_robots_need(fleet, served, stack, capsys):
+    one = Machine(stack)
+    fleet.add("arm1", one.robot)
+    path, run = served("--listen", "127.0.0.1")
+    for more in ([], ["arm1", "--token"]):
+        assert run("enrol", str(path), *more) == 1
+        assert "robots need TLS" in capsys.readouterr().err
+    assert not (one.folder / "identity").exists()
+
+
+def test_a_robot_without_ssh_is_enrolled_by_the_printed_command_once(fleet, served, stack, capsys):
+    fleet.add_unreachable("arm1")
+    path, run = served()
+    assert run("enrol", str(path), "--token") == 2
+    assert run("enrol", str(path), "arm1", "--token") == 0
+    shown = capsys.readouterr()
+    assert "once and before" in shown.err
+    join, start = shown.out.split(" && ")
+    assert start == "sudo systemctl enable --now dorad-agent.service\n"
+    words = shlex.split(join)
+    assert words[:2] == ["sudo", "dorad-agent"]
+    one, two = Machine(stack), Machine(stack)
+    code, _, errors = one.run(words[2:], b"")
+    assert code == 0, errors
+    one.systemctl(["enable", "--now", "dorad-agent.service"], b"")
+    code, _, errors = two.run(words[2:], b"")
+    assert code == 1
+    assert b"the token for `arm1` was used already" in errors
+    end = time.monotonic() + DEADLINE_S
+    while one.run(["status"], b"")[0] != 0:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def identity(robot):
+    return RobotIdentity(robot, ["10.0.0.1"])
+
+
+@pytest.mark.parametrize(
+    ("found", "known", "again", "what"),
+    [
+        (None, "never", False, "enrol"),
+        (None, "enrolled", False, "enrol"),
+        (None, "revoked", True, "enrol"),
+        (identity("arm1"), "enrolled", False, "nothing"),
+        (identity("arm1"), "enrolled", True, "replace"),
+        (identity("arm1"), "revoked", False, "replace"),
+        (identity("arm1"), "never", True, "replace"),
+        (identity("arm2"), "never", True, "replace"),
+    ],
+)
+def test_what_is_done_depends_on_the_robot_and_the_coordinator(found, known, again, what):
+    assert decide("arm1", found, known, again=again) == what
+
+
+@pytest.mark.parametrize(
+    ("found", "known", "words"),
+    [
+        (identity("arm2"), "enrolled", "it is enrolled as `arm2`"),
+        (identity("arm2"), "revoked", "it is enrolled as `arm2`"),
+        (identity("arm1"), "never", "enrolled by another coordinator: 10.0.0.1"),
+    ],
+)
+def test_an_identity_that_does_not_fit_is_not_replaced_by_itself(found, known, words):
+    with pytest.raises(SshError, match=words):
+        decide("arm1", found, known, again=False)
