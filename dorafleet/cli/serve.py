@@ -33,10 +33,10 @@ of every change. Robots connect to it, with TLS, and run on without it. Clients 
 of `dorafleet operator add`, or send a token: that of `dorafleet token create`, or the one in the
 file `token` of the state folder, which only the coordinator's user can read.
 \b
-The folder `ca` has the keys of the fleet's authority. Keep a copy; `ca/root.key` is needed only to
-make a new issuer, and may be moved to a place without a network. With etcd, several coordinators
-may run, each with the same folder `ca`: one leads, the others wait for its end.
-SIGTERM and SIGINT end it; every change that it has acknowledged is on the disk.
+The folder `ca` has the keys of the fleet's authority. Keep a copy. Nothing uses `ca/root.key` after
+the first start: move it to a place without a network. With etcd, several coordinators may run, each
+with the same folder `ca`: one leads, the others wait for its end.
+SIGTERM and SIGINT end it; every change that it has acknowledged is on the disk. Dataflows run on.
 """
 
 
