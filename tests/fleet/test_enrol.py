@@ -14,10 +14,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
+from dorad.control.tls import Identity
+from dorafleet.ca.authority import open_authority
 from dorafleet.cli.main import run_command
 from dorafleet.robot.enrol import RobotIdentity, decide
 from dorafleet.ssh.errors import SshError
+from tests.fleet.ca.keys import csr_of
 from tests.fleet.coordinator.running import coordinator
 from tests.fleet.fakerobot import DEADLINE_S, FakeRobot
 
@@ -128,6 +133,29 @@ def test_a_robot_that_is_enrolled_is_left_alone_unless_asked_for(fleet, served, 
     assert run("revoke", "arm1") == 0
     assert "robot arm1 is revoked; 1 connection was closed" in capsys.readouterr().out
     assert run("enrol", str(path), "arm1") == 0
+
+
+def test_a_certificate_that_expired_30_days_ago_renews_itself(
+    fleet, served, stack, monkeypatch, tmp_path
+):
+    one = Machine(stack)
+    fleet.add("arm1", one.robot)
+    path, run = served()
+    assert run("enrol", str(path)) == 0
+    one.end()
+    one.agent = None
+    key = serialization.load_pem_private_key((one.folder / "identity/key.pem").read_bytes(), None)
+    past = time.time() - 395 * 86400
+    with monkeypatch.context() as patch:
+        patch.setattr("dorafleet.ca.authority.time.time", lambda: past)
+        authority = open_authority(tmp_path / "state/ca")
+        issued = authority.issue(csr_of(key), Identity("robot", "arm1"))
+    chain = one.folder / "identity/chain.pem"
+    chain.write_text(issued.chain)
+    assert run("enrol", str(path)) == 0  # starts the agent, and waits until it is connected
+    assert chain.read_text() != issued.chain
+    certificate = x509.load_pem_x509_certificate(chain.read_bytes())
+    assert certificate.not_valid_after_utc.timestamp() > time.time()
 
 
 def test_a_second_machine_with_an_id_is_refused(fleet, served, stack, capsys):
