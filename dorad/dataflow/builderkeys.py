@@ -46,7 +46,7 @@ class AmountKeys(TypedDict, total=False):
 
 
 class AvoidKeys(TypedDict, total=False):
-    """What a node shall not run on, or beside."""
+    """Machines and other nodes that a node must not share."""
 
     machines: Sequence[str]
     nodes: Sequence[str]

@@ -55,29 +55,17 @@ class Lane(Outlet):
 
     def __init__(self, ring: Outlet, plan: RingPlan) -> None:
         """Continue the lane of `ring` where its last producer stopped."""
-        base = ring.base
+        super().__init__(ring.peer, plan, blocking=ring.blocking)
+        base = self.base
+        self.plain = False
         # Weak: no cycle, so both are freed with the last reference, not at a later collection.
         self._ring = weakref.ref(ring)
         self._marks = plan.lane // WORD
         self._flushed_at = base + RING_FLUSHED
-        self.peer = ring.peer
-        self.base = base
-        self.lane = None
-        self.blocking = ring.blocking
-        self.closed = ring.closed
-        self.queue_size = ring.queue_size
-        self.head = read_count(ring.peer.words, base + RING_LANE_HEAD)
-        self._words = ring._words
-        self._memory = ring._memory
         self._entries = plan.lane + plan.capacity * WORD
-        self._mask = ring._mask
         self._head_at = base + RING_LANE_HEAD
         self._tail_at = base + RING_LANE_TAIL
-        self._bytes_at = ring._bytes_at
-        self._last_at = ring._last_at
-        self._waiting_at = ring._waiting_at
-        self._state_at = ring._state_at
-        self._hazards = ring._hazards
+        self.head = read_count(self._words, self._head_at)
 
     def push(self, entry: bytes, size: int, stamp: int) -> int:
         """Append an entry that follows all that the ring holds now; return its index."""
@@ -89,9 +77,7 @@ class Lane(Outlet):
         ring = self._ring()
         assert ring is not None, "the sender holds the ring"
         words[self._marks + slot] = ring.head
-        ring._bytes += size
-        words[self._bytes_at] = ring._bytes
-        words[self._last_at] = stamp
+        ring.count(size, stamp)
         if entry[ENTRY_FLAGS] & FLUSH:
             words[self._flushed_at] = head + 1
         if not STRONG_ORDER:

@@ -234,6 +234,12 @@ class Outlet(OutletState):
         self.head = words[self._head_at] = head + 1
         return head
 
+    def count(self, size: int, stamp: int) -> None:
+        """Count the bytes of a message that is pushed to the lane, and store its timestamp."""
+        self._bytes += size
+        self._words[self._bytes_at] = self._bytes
+        self._words[self._last_at] = stamp
+
     def last_ns(self) -> int:
         """Return the timestamp of the newest message in ns, 0 if there was none."""
         return self._words[self._last_at]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dorafleet.inventory.model import Cluster
 
 MAX_REASONS = 3
-"""Machines of which the table of all nodes gives the reason; that of one node has all."""
+"""Machines with a reason in the table of all nodes; the table of one node shows all."""
 
 EPILOG = """\b
 Examples:

@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Meta(msgspec.Struct):
-    """What the store knows of itself; absent from one that was never restored."""
+    """Facts about the store itself; absent if it was never restored from a backup."""
 
     base: int
     """Added to etcd's revisions."""
@@ -156,12 +156,12 @@ class EtcdStore(Store):
         """Wait until no other candidate leads, then lead as `name` until the block ends."""
         held, epoch = await self._campaign(name, lease)
         term = Term(epoch, asyncio.Event())
-        keeper = asyncio.create_task(self._keep(held, term), name=f"lease of {name}")
+        renewal = asyncio.create_task(self._keep(held, term), name=f"lease of {name}")
         try:
             yield term
         finally:
-            keeper.cancel()
-            await asyncio.wait((keeper,))
+            renewal.cancel()
+            await asyncio.wait((renewal,))
             # If this fails, the lease ends by itself.
             with suppress(StoreError):
                 await self._call("/v3/lease/revoke", {"ID": held.id})

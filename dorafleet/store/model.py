@@ -30,7 +30,7 @@ LEADER = "leader"
 """The key of the leader; its version is the leader's epoch."""
 
 LEASE_S = 10.0
-"""Seconds after which a leader that the engine does not hear of is replaced."""
+"""Seconds without a renewal after which another candidate replaces the leader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class Store(ABC):
 
     @abstractmethod
     async def compact(self, revision: int) -> None:
-        """Forget the history up to `revision`, of which only a watch would make use."""
+        """Forget the history up to `revision`. Only watches use the history."""
 
     @abstractmethod
     def lead(self, name: str, *, lease: float = LEASE_S) -> AbstractAsyncContextManager[Term]:

@@ -50,8 +50,8 @@ def serve_client(fd: int) -> None:
 def serve_daemons(fd: int, path: str) -> None:
     """Run a shared holder for daemons that connect to the listening socket `fd` at `path`.
 
-    Returns at once in the process that was started. The holder is its child, and thereby becomes
-    a child of init.
+    Returns at once in the process that was started. The holder is its child, and becomes a child
+    of init when that process exits.
     """
     if os.fork():
         return

@@ -181,7 +181,11 @@ class Sharing:
             return
         import asyncio
 
-        if asyncio._get_running_loop() is loop:
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:  # none runs in this thread
+            return
+        if running is loop:
             raise ExchangeError(
                 "waiting here would block the event loop that receives for this node: use "
                 "`call_async`, `result_async` or `async for`"

@@ -69,21 +69,22 @@ static enum outcome collect_returned(const struct state *state, struct pool *poo
         return NOT_MINE;
     for (Py_ssize_t count; (count = PyList_Size(pool->returned)) > 0;) {
         struct sample *sample = (struct sample *)PyList_GetItem(pool->returned, count - 1);
-        if (!is(state, (PyObject *)sample, SAMPLE) || sample->marks == NULL)
+        if (!is(state, (PyObject *)sample, SAMPLE) || sample->marks == NULL ||
+            !PyList_Check(sample->marks))
             return NOT_MINE;
-        PyObject *none = PyList_New(0);
-        if (none == NULL || take_out(pool->returned, count - 1) == NULL) {
-            Py_XDECREF(none);
+        PyObject *marks = PyList_New(0);
+        if (marks == NULL || take_out(pool->returned, count - 1) == NULL) {
+            Py_XDECREF(marks);
             return FAILED;
         }
         int failed = 0;
         if (--sample->held == 0) {
-            PyObject *marks = sample->marks;
-            sample->marks = Py_NewRef(none);
-            failed = sample_sent(state, pool, sample, marks);
-            Py_DECREF(marks);
+            PyObject *pushed = sample->marks;
+            sample->marks = Py_NewRef(marks);
+            failed = sample_sent(state, pool, sample, pushed);
+            Py_DECREF(pushed);
         }
-        Py_DECREF(none);
+        Py_DECREF(marks);
         Py_DECREF(sample);
         if (failed)
             return FAILED;
