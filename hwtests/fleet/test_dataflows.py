@@ -119,7 +119,7 @@ def test_a_robot_that_boots_without_a_network_starts_its_share(robots: EnrolledF
         robots.bed.network.cut(1)
         try:
             robots.arm1.reboot()
-            wait_until(lambda: "count" in robots.pids(robots.arm1), "its share runs", timeout=60)
+            wait_until(lambda: "count" in robots.pids("boot")["arm1"], "its share runs", timeout=60)
         finally:
             robots.bed.network.repair(1)
         robots.flows_on("boot", within=30)
