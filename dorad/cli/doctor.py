@@ -170,22 +170,36 @@ def check_daemon() -> Iterator[Check]:
 
     try:
         with connect() as client:
-            found = client.status() if client.server.path is not None else None
+            found = client.status()
             dataflows = client.call("dataflow.list", Nothing(), DataflowList)
             nodes = client.call("node.list", Ref(), NodeList)
     except ControlError as error:
         yield Check("FAIL", "daemon", error.message, error.hint)
         return
-    if found is None:
+    if client.server.path is None:
         yield Check("PASS", "coordinator", f"{client.daemon} at {client.server.address}")
+        for notice in found.notices:
+            yield Check("WARN", "coordinator", notice)
     else:
         yield from judge_daemon(found)
-    if client.server.path is not None:
         yield check_socket(client.server.path)
     yield judge_dataflows(dataflows.dataflows)
+    yield from judge_links(dataflows.dataflows)
     yield from judge_nodes(nodes.nodes)
     for machine, reason in sorted((dataflows.missing | nodes.missing).items()):
         yield Check("WARN", f"machine {machine}", reason, "see `dorafleet doctor`")
+
+
+def judge_links(dataflows: Sequence[DataflowInfo]) -> Iterator[Check]:
+    """Check the links of running dataflows to other machines."""
+    for flow in dataflows:
+        for machine, peer in flow.links.items():
+            name, title = f"link to {machine}", flow.name or flow.uuid
+            if peer.state == "up":
+                trip = "" if peer.round_trip_us is None else f", {peer.round_trip_us / 1e3:.1f} ms"
+                yield Check("PASS", name, f"dataflow {title}{trip}")
+            else:
+                yield Check("WARN", name, f"dataflow {title}: {peer.reason}")
 
 
 def check_socket(path: Path) -> Check:
