@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from dorad.control.errors import ControlError
-from dorad.control.tls import Identity
+from dorad.control.tls import VALID, Identity
 
 MAX_PEM = 64 << 10
 """Characters of certificates that are accepted."""
@@ -58,7 +58,11 @@ def check_chain(robot: str, key: str, chain: str, authority: str) -> None:
         raise _refused("it is for another key than the one that this robot has made")
     try:
         names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        uris = [
+            uri
+            for uri in names.get_values_for_type(x509.UniformResourceIdentifier)
+            if not uri.startswith(VALID)
+        ]
     except (x509.ExtensionNotFound, ValueError):
         uris = []
     if uris != [str(Identity("robot", robot))]:

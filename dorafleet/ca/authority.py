@@ -2,6 +2,8 @@
 
 Only another issuer would need the root's key: once the folder has one, `root.key` may be moved to a
 place without a network.
+
+The dates of all certificates leave room for every clock, see `dorad.control.tls`.
 """
 
 from __future__ import annotations
@@ -37,9 +39,11 @@ ISSUER, ISSUER_KEY = "issuer.pem", "issuer.key"
 DAYS = 365
 """For which a certificate is good."""
 
-ROOT_DAYS, ISSUER_DAYS = 365 * 50, 365 * 20
-BACKDATED = datetime.timedelta(hours=1)
-"""For programs that do compare dates, with a clock that is a little slow."""
+_DAY_S = 86400
+_ALWAYS = (
+    datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC),
+    datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC),
+)
 
 MAX_CSR = 16 << 10
 _CURVES = (ec.SECP256R1, ec.SECP384R1)
@@ -100,13 +104,15 @@ class Authority:
         days: int,
         addresses: Iterable[Address],
     ) -> Issued:
-        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(identity))]
+        now = int(time.time())
+        found = Certificate(identity, x509.random_serial_number(), now, now + days * _DAY_S)
+        names: list[x509.GeneralName] = [*map(x509.UniformResourceIdentifier, found.uris)]
         names += [x509.IPAddress(address) for address in addresses]
         uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if identity.kind != "operator":
             # A robot is a server to the links of other robots.
             uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
-        builder = _builder(_name(identity.name), self._issuer.subject, key, days)
+        builder = _builder(_name(identity.name), self._issuer.subject, key, found.serial)
         builder = (
             builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -118,12 +124,6 @@ class Authority:
             )
         )
         signed = builder.sign(self._key, hashes.SHA256())
-        found = Certificate(
-            identity,
-            signed.serial_number,
-            signed.not_valid_before_utc.timestamp(),
-            signed.not_valid_after_utc.timestamp(),
-        )
         _log.info("issued %s, serial %x, for %d days", identity, found.serial, days)
         return Issued(_pem(signed) + _pem(self._issuer), found)
 
@@ -177,8 +177,8 @@ def _make(folder: Path) -> None:
     # Two fleets of one operator must not have roots of the same name.
     name = f"dorad fleet {os.urandom(4).hex()}"
     root_name, issuer_name = _name(name), _name(f"{name} issuer")
-    root = _signing(root_name, root_name, root_key.public_key(), ROOT_DAYS, 1)
-    issuer = _signing(issuer_name, root_name, issuer_key.public_key(), ISSUER_DAYS, 0)
+    root = _signing(root_name, root_name, root_key.public_key(), 1)
+    issuer = _signing(issuer_name, root_name, issuer_key.public_key(), 0)
     issuer = issuer.add_extension(
         x509.AuthorityKeyIdentifier.from_issuer_public_key(root_key.public_key()), critical=False
     )
@@ -203,27 +203,27 @@ def _make(folder: Path) -> None:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, serial: int
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.fromtimestamp(int(time.time()), datetime.UTC)
+    not_before, not_after = _ALWAYS
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATED)
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .serial_number(serial)
+        .not_valid_before(not_before)
+        .not_valid_after(not_after)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
 
 def _signing(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int, below: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, below: int
 ) -> x509.CertificateBuilder:
     """Return a certificate that may sign others, with `below` such certificates under it."""
     return (
-        _builder(subject, issuer, key, days)
+        _builder(subject, issuer, key, x509.random_serial_number())
         .add_extension(x509.BasicConstraints(ca=True, path_length=below), critical=True)
         .add_extension(_usage(signs=True), critical=True)
     )
