@@ -74,6 +74,14 @@ def check_chain(robot: str, key: str, chain: str, authority: str) -> None:
         raise _refused("the authority that comes with it has not signed it")
 
 
+def issuer_of(chain: str, authority: str) -> str:
+    """Return what has signed the first certificate of a chain (PEM)."""
+    signers = _load(chain, "the certificate")[1:]
+    if not signers:
+        return authority
+    return signers[0].public_bytes(serialization.Encoding.PEM).decode()
+
+
 def fingerprints(authority: str) -> list[str]:
     """Return the SHA-256 of each certificate of an authority, in hexadecimal digits.
 

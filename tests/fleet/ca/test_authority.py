@@ -33,7 +33,7 @@ def test_its_files_are_for_this_user_alone(tmp_path):
     open_authority(tmp_path / "ca")
     assert stat.S_IMODE((tmp_path / "ca").stat().st_mode) == 0o700
     files = list((tmp_path / "ca").iterdir())
-    assert len(files) == 4
+    assert len(files) == 6
     assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
     assert [each.name for each in tmp_path.iterdir()] == ["ca"]
 
@@ -121,6 +121,15 @@ def test_what_is_not_a_request_with_a_good_key_is_refused(authority, make, words
     with pytest.raises(ControlError, match=words) as caught:
         authority.issue(make(), ARM)
     assert caught.value.code == "bad-request"
+
+
+def test_operators_have_an_issuer_of_their_own(authority):
+    ann = Identity("operator", "ann", "admin")
+    issuers = {
+        identity.kind: parsed(authority.issue(csr_of(new_key()), identity))[1]
+        for identity in (ARM, Identity("coordinator", "main"), ann)
+    }
+    assert issuers["robot"] == issuers["coordinator"] != issuers["operator"]
 
 
 @pytest.mark.parametrize(
