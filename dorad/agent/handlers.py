@@ -102,6 +102,8 @@ class AgentMethods:
     async def certify(self, _call: Call, params: a.Certificates) -> Nothing:
         """Use the certificate for the new key. The dialer notices, and connects again with it."""
         self._identity.certify(params.chain, params.authority)
+        # The links of running dataflows take it, too.
+        self._shares.wake()
         return Nothing()
 
     async def set(self, _call: Call, params: a.ShareSet) -> a.ShareState:
