@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -352,3 +353,69 @@ def test_one_machine_alone_does_not_change_a_dataflow_of_several(
             with pytest.raises(ControlError) as caught:
                 change()
             assert caught.value.code == "refused"
+
+
+SERVER = """
+    from dora import Node
+    node = Node()
+    for event in node:
+        if event["type"] == "INPUT":
+            node.send_service_response("response", event["value"], event["metadata"])
+"""
+
+CLIENT = """
+    import os
+    import pyarrow as pa
+    from dora import Node
+    node = Node()
+    with open(os.environ["SEEN"], "a", buffering=1) as seen:
+        for number in range(5):
+            reply = node.call("request", pa.array([number]), timeout=20)
+            seen.write(f"{reply['value'][0]}\\n")
+"""
+
+
+def test_a_service_on_another_machine_answers(two: Machines, tmp_path: Path) -> None:
+    nodes = [
+        {
+            "id": "client",
+            "path": "client.py",
+            "inputs": {"response": "server/response"},
+            "outputs": ["request"],
+            "env": {"SEEN": str(tmp_path / "seen")},
+        },
+        {
+            "id": "server",
+            "path": "server.py",
+            "inputs": {"request": "client/request"},
+            "outputs": ["response"],
+        },
+    ]
+    write_flow(tmp_path, nodes, client=CLIENT, server=SERVER)
+    two.start_both(tmp_path, nodes, {"client": "alpha", "server": "beta"})
+    assert two.ended("alpha").status == two.ended("beta").status == "finished"
+    assert seen(tmp_path) == list(range(5))
+
+
+def test_commands_show_links_and_their_channels(two: Machines, tmp_path: Path) -> None:
+    two.start_both(tmp_path, counting(tmp_path), PLACEMENT)
+    beta = two.daemons["beta"]
+    beta.until(lambda: len(seen(tmp_path)) > 20)
+
+    def channels(machine: str) -> list[m.LinkChannel]:
+        with two.daemons[machine].client() as client:
+            return client.top().links
+
+    beta.until(lambda: all(each.messages > 10 for each in channels("beta")) and channels("beta"))
+    (arriving,) = channels("beta")
+    assert (arriving.dataflow, arriving.output) == (two.uuid, "source/number")
+    assert (arriving.machine, arriving.outgoing, arriving.lost) == ("alpha", False, 0)
+    alpha = two.daemons["alpha"]
+    alpha.until(lambda: all(each.messages > 10 for each in channels("alpha")))
+    with alpha.client() as client:
+        (topic,) = client.topics(two.uuid).topics
+    assert [(each.machine, each.outgoing) for each in topic.links] == [("beta", True)]
+    assert "machine beta (" in alpha.dora_ok("topic", "info", "--duration", "1s")
+    assert "link to beta: dataflow flow" in alpha.dora("doctor").stdout
+    shown = {each["node_id"]: each for each in json.loads(alpha.dora_ok("top", "--once"))}
+    assert shown[LINK]["channels"][0]["topic"] == "source/number"
