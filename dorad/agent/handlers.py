@@ -61,8 +61,9 @@ class AgentMethods:
     async def attach(self, _call: Call, params: a.Attach) -> a.Attached:
         """Obey this coordinator, unless a newer one was obeyed."""
         identity = self._identity.load()
-        before, audit = self._store.epoch, self._store.audit
-        self._shares.obey(params.epoch, params.audit)
+        same = identity.fleet == self._store.fleet
+        before, audit = (self._store.epoch, self._store.audit) if same else (0, "")
+        self._shares.obey(identity.fleet, params.epoch, params.audit)
         self._on_attached()
         return a.Attached(
             robot=identity.robot,

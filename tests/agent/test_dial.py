@@ -151,6 +151,29 @@ async def test_the_service_ends_when_the_robot_leaves_its_fleet(folder):
         await control.close()
 
 
+async def test_a_robot_that_moves_to_another_fleet_obeys_its_coordinator(folder):
+    other = Coordinator(folder / "other", open_authority(folder / "other-ca"))
+    (folder / "other").mkdir()
+    await other.start()
+    try:
+        async with robot(folder) as (coordinator, agent, dorad):
+            control = await coordinator.attach(epoch=9, audit="nine")
+            await send(control, order(5, epoch=9))
+            await control.reaches("running")
+            await asyncio.to_thread(agent.enrol, other.authority, other.port, replace=True)
+            moved = await other.attach(epoch=1, audit="one")
+            assert (moved.attached.epoch, moved.attached.audit) == (0, "")
+            [share] = moved.attached.shares
+            assert (share.status, share.epoch, share.generation) == ("running", 9, 5)
+            await send(moved, order(6, enabled=False))
+            await moved.reaches("stopped", generation=6)
+            assert len(dorad.started) == 1
+            await moved.close()
+            await control.close()
+    finally:
+        await other.stop()
+
+
 async def test_only_one_agent_runs_in_a_folder(folder):
     async with robot(folder) as (coordinator, agent, _):
         control = await coordinator.attach()
