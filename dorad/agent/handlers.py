@@ -64,6 +64,7 @@ class AgentMethods:
         same = identity.fleet == self._store.fleet
         before, audit = (self._store.epoch, self._store.audit) if same else (0, "")
         self._shares.obey(identity.fleet, params.epoch, params.audit)
+        _log.info("coordinator %.80s attaches, epoch %d", params.coordinator, params.epoch)
         self._on_attached()
         return a.Attached(
             robot=identity.robot,
