@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 
@@ -12,6 +13,8 @@ from dorad.control.codec import encode
 from dorad.control.messages.agent import Certificates, Csr
 from dorad.control.tls import Identity
 from dorafleet.ca.authority import open_authority
+from tests.agent.cable import Cable
+from tests.agent.fakedorad import FakeDorad
 from tests.agent.fleet import Agent, Coordinator, fleet, robot, send
 from tests.agent.orders import order
 from tests.harness.waiting import until
@@ -44,6 +47,37 @@ async def test_the_agent_tries_at_once_when_the_network_changes(folder):
         await until(lambda: dorad.network_changed() or coordinator.tries > tries)
         control = await coordinator.attach()
         await control.close()
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_connection_that_is_silently_dead_is_replaced(folder, told):
+    """At once if the network has changed, else when no ping is answered any more."""
+    dorad = FakeDorad(folder / "dorad.sock")
+    cable = Cable()
+    coordinator = Coordinator(folder, open_authority(folder / "ca"))
+    await dorad.start()
+    await coordinator.start()
+    await cable.start(coordinator.port)
+    agent = Agent(folder, dorad.path)
+    await asyncio.to_thread(agent.enrol, coordinator.authority, cable.port)
+    agent.start()
+    try:
+        control = await coordinator.attach()
+        cable.cut()
+        cut_at = time.monotonic()
+        if told:
+            dorad.network_changed()
+        again = await coordinator.attach()
+        seconds = time.monotonic() - cut_at
+        assert told == ("the connection does not work any more" in agent.log)
+        assert seconds < (15 if told else 28)
+        await control.close()
+        await again.close()
+    finally:
+        agent.clear()
+        await cable.stop()
+        await coordinator.stop()
+        await dorad.stop()
 
 
 async def test_another_version_of_the_protocol_is_refused_by_both_and_said(folder):
