@@ -17,8 +17,8 @@ _log = logging.getLogger(__name__)
 class Daemon:
     """One connection to dorad, which is kept."""
 
-    def __init__(self, path: Path | None, name: str) -> None:
-        """`path` is dorad's control socket, by default as for commands; `name` is the client's."""
+    def __init__(self, path: Path, name: str) -> None:
+        """`path` is dorad's control socket; `name` is the client's."""
         self._path = path
         self._name = name
         self._client: AsyncClient | None = None

@@ -170,17 +170,18 @@ def check_daemon() -> Iterator[Check]:
 
     try:
         with connect() as client:
-            found = client.status() if client.server.path is not None else None
+            found = client.status()
             dataflows = client.call("dataflow.list", Nothing(), DataflowList)
             nodes = client.call("node.list", Ref(), NodeList)
     except ControlError as error:
         yield Check("FAIL", "daemon", error.message, error.hint)
         return
-    if found is None:
+    if client.server.path is None:
         yield Check("PASS", "coordinator", f"{client.daemon} at {client.server.address}")
+        for notice in found.notices:
+            yield Check("WARN", "coordinator", notice)
     else:
         yield from judge_daemon(found)
-    if client.server.path is not None:
         yield check_socket(client.server.path)
     yield judge_dataflows(dataflows.dataflows)
     yield from judge_links(dataflows.dataflows)

@@ -48,7 +48,8 @@ def build(
     """
     if not force_local and (coordinator_addr is not None or coordinator_port is not None):
         raise NotImplementedError(
-            "building through a coordinator is not available yet; pass force_local=True"
+            "a coordinator builds nothing: the robots need the programs already; pass "
+            "force_local=True to build on this machine"
         )
     _call(["build", os.fspath(dataflow_path), *(["--uv"] if uv else [])])
 

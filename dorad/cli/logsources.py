@@ -78,8 +78,8 @@ def blocks(wanted: Wanted, *, local: bool) -> Iterator[Block]:
             try:
                 first = next(lines, None)
             except ControlError as error:
-                if error.code != "not-found":
-                    raise
+                if error.code != "not-found" or client.server.path is None:
+                    raise  # the files here are not those of a fleet
                 found = _find_instead(wanted, error)
             else:
                 if first is not None:

@@ -39,6 +39,9 @@ COMMANDS: dict[str, CommandEntry] = {
     ),
     "topic": CommandEntry("dorad.cli.topic:topic", "Show, measure and send messages of outputs."),
     "param": CommandEntry("dorad.cli.param:param", "Read and set parameters of running nodes."),
+    "cluster": CommandEntry(
+        "dorad.cli.cluster:cluster", "Manage the machines of a fleet, as `dorafleet` does."
+    ),
     "build": CommandEntry("dorad.cli.build:build", "Run the build commands of a dataflow's nodes."),
     "validate": CommandEntry(
         "dorad.cli.validate:validate", "Check a dataflow file and list its problems."
@@ -64,10 +67,9 @@ COMMANDS: dict[str, CommandEntry] = {
 }
 
 MOVED_COMMANDS = {
-    "coordinator": "is not needed: `dora up` starts the one daemon",
+    "coordinator": "is `dorafleet serve` here, for a fleet; one machine needs only `dora up`",
     "daemon": "is `dorad` here; `dora up` starts one in the background",
     "self": "does not exist: update and uninstall with pip or apt, whichever installed dora",
-    "cluster": "is `dorafleet` here, a separate program; it has `check`, `install` and `status`",
     "hub": "is not available yet",
     "record": "is not available yet",
     "replay": "is not available yet",

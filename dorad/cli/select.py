@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from dorad.control.client import Client
     from dorad.control.messages import DataflowInfo, Top
+    from dorad.dataflow.model import Dataflow
 
 RUNNING = ("starting", "running", "stopping")
 """Statuses of a dataflow that has not ended."""
@@ -43,6 +44,21 @@ def connect() -> Client:
     from dorad.control.client import Client
 
     return Client()
+
+
+def load_running(given: str | None) -> Dataflow:
+    """Return a running dataflow, with its changes since the start.
+
+    Raises:
+        ControlError: the server does not know it.
+    """
+    from pathlib import Path
+
+    from dorad.dataflow.load import from_descriptor
+
+    with connect() as client:
+        found = client.info(select(client, given))
+    return from_descriptor(found.descriptor, path=Path(found.path))
 
 
 def on_machine(found: Top, machine: str | None) -> Top:

@@ -9,8 +9,8 @@ import click
 
 from dorad.cli.files import DataflowFile
 from dorad.cli.groups import Group
-from dorad.cli.select import RUNNING, connect
-from dorad.cli.tables import format_option, megabytes, percent, print_object
+from dorad.cli.select import connect
+from dorad.cli.tables import age, format_option, megabytes, percent, print_object
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def status(*, style: str, path: Path | None) -> int:
     try:
         with connect() as client:
             address = client.server.address
-            found = client.status() if client.server.path is not None else _ask_fleet(client)
+            found = _ask(client)
     except ControlError as failure:
         error = str(failure)
     if style == "json":
@@ -86,33 +86,31 @@ def _show(found: DaemonStatus | None, address: str | None, error: str) -> None:
 class Fleet(NamedTuple):
     """What a coordinator says of the whole fleet."""
 
-    version: str
-    """Its name and version."""
-    dataflows: int
-    nodes: int
+    status: DaemonStatus
+    """Of the coordinator itself."""
     missing: Mapping[str, str]
     """Machines that did not answer, with the reason."""
 
 
-def _ask_fleet(client: Client) -> Fleet:
-    from dorad.control.messages import DataflowList, NodeList, Nothing, Ref
+def _ask(client: Client) -> DaemonStatus | Fleet:
+    status = client.status()
+    if client.server.path is not None:
+        return status
+    from dorad.control.messages import DataflowList, Nothing
 
-    listed = client.call("dataflow.list", Nothing(), DataflowList)
-    nodes = client.call("node.list", Ref(), NodeList)
-    return Fleet(
-        version=client.daemon,
-        dataflows=sum(info.status in RUNNING for info in listed.dataflows),
-        nodes=sum(info.pid is not None for info in nodes.nodes),
-        missing={**listed.missing, **nodes.missing},
-    )
+    return Fleet(status, client.call("dataflow.list", Nothing(), DataflowList).missing)
 
 
 def _show_fleet(found: Fleet, address: str | None) -> None:
-    click.echo(f"{click.style('✓', fg='green')} {visible(found.version)}: running")
+    status = found.status
+    click.echo(f"{click.style('✓', fg='green')} coordinator {visible(status.version)}: running")
     click.echo(f"  address: {address}")
-    click.echo(f"active dataflows: {found.dataflows} ({found.nodes} node processes)")
+    click.echo(f"  pid {status.pid}, up {age(time.time() - status.started_at)}")
+    click.echo(f"active dataflows: {status.dataflows} ({status.nodes} nodes)")
     for machine, reason in sorted(found.missing.items()):
         click.echo(f"{click.style('✗', fg='red')} {visible(machine)}: {visible(reason)}")
+    for notice in status.notices:
+        click.echo(f"{click.style('note:', fg='yellow', bold=True)} {visible(notice)}")
 
 
 def _as_json(found: DaemonStatus | Fleet | None, address: str | None, error: str) -> dict[str, Any]:
@@ -120,11 +118,14 @@ def _as_json(found: DaemonStatus | Fleet | None, address: str | None, error: str
     from msgspec import to_builtins
 
     if isinstance(found, Fleet):
+        status = found.status
         return {
-            "coordinator": {"status": "running", "address": address, "version": found.version},
+            "coordinator": {"status": "running", "address": address, "version": status.version},
             "daemon": {"status": "not running" if found.missing else "running"},
-            "active_dataflows": found.dataflows,
-            "nodes": found.nodes,
+            "active_dataflows": status.dataflows,
+            "nodes": status.nodes,
+            "state": status.state,
+            "notices": status.notices,
             "missing": dict(found.missing),
         }
 
@@ -158,17 +159,6 @@ def network_lines(network: Network) -> Iterator[str]:
         yield f"  {each.name}{state}: {', '.join(each.addresses)}"
     if shown:
         yield f"  default route: {', '.join(network.defaults) or 'none'}"
-
-
-def age(seconds: float) -> str:
-    """Return a time span in its two largest units, such as `3d 4h` or `12m 5s`."""
-    whole = max(0, int(seconds))
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, whole = divmod(whole, size)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count}{unit}")
-    return " ".join(parts[:2])
 
 
 system = Group("system", commands={"status": status}, help="The state of the daemon.")

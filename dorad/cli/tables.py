@@ -124,3 +124,14 @@ def rate(count: float) -> str:
 def milliseconds(seconds: float | None) -> str:
     """Return seconds as ms with three decimals, `-` for None."""
     return "-" if seconds is None else f"{seconds * 1e3:.3f}"
+
+
+def age(seconds: float) -> str:
+    """Return a time span in its two largest units, such as `3d 4h` or `12m 5s`."""
+    whole = max(0, int(seconds))
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, whole = divmod(whole, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])

@@ -11,6 +11,7 @@ import click
 
 from dorad.cli.files import dataflow_argument, default_dataflow, load_dataflow
 from dorad.cli.options import strict_option
+from dorad.cli.select import dataflow_option, load_running
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ EPILOG = """\b
 Examples:
   dora validate                        check ./dataflow.yml
   dora validate robot.yml --json
+  dora validate -d demo                a running dataflow, with its changes since the start
   dora validate --node-manifest dora-node.yml
 \b
 Each problem is one line, `file:line:column: key: problem`, which editors understand.
@@ -30,6 +32,7 @@ Exit code 0: the file is valid. 1: it has problems, which are on standard error.
 
 @click.command(epilog=EPILOG)
 @dataflow_argument(required=False)
+@dataflow_option
 @click.option("--strict-types", is_flag=True, help="Treat all problems with types as errors.")
 @strict_option
 @click.option(
@@ -44,31 +47,47 @@ Exit code 0: the file is valid. 1: it has problems, which are on standard error.
 def validate(
     path: Path | None,
     *,
+    dataflow: str | None,
     strict_types: bool,
     strict: bool,
     manifest: Path | None,
     offline: bool,
     as_json: bool,
 ) -> int:
-    """Check the dataflow PATH and list all its problems."""
+    """Check the dataflow PATH, or a running one, and list all its problems."""
     del offline
     from dorad.dataflow.errors import DataflowError
 
     if manifest is not None:
-        if path is not None:
-            raise click.UsageError("give either PATH or --node-manifest")
+        if path is not None or dataflow is not None:
+            raise click.UsageError("give one of PATH, --dataflow and --node-manifest")
         return _check_manifest(manifest, as_json=as_json)
+    if path is not None and dataflow is not None:
+        raise click.UsageError("give either PATH or --dataflow")
 
-    path = path or default_dataflow()
+    path = path or (default_dataflow() if dataflow is None else Path(dataflow))
     try:
-        dataflow = load_dataflow(path)
-        return _check(path, dataflow, strict_types=strict_types, strict=strict, as_json=as_json)
+        found = load_dataflow(path) if dataflow is None else load_running(dataflow)
+        return _check(
+            path,
+            found,
+            running=dataflow is not None,
+            strict_types=strict_types,
+            strict=strict,
+            as_json=as_json,
+        )
     except DataflowError as error:
         return _report(path, None, error.problems, (), (), as_json=as_json)
 
 
 def _check(
-    path: Path, dataflow: "Dataflow", *, strict_types: bool, strict: bool, as_json: bool
+    path: Path,
+    dataflow: "Dataflow",
+    *,
+    running: bool,
+    strict_types: bool,
+    strict: bool,
+    as_json: bool,
 ) -> int:
     from dorad.dataflow.problems import in_order
     from dorad.dataflow.support import unsupported
@@ -81,8 +100,9 @@ def _check(
     if strict:
         problems = in_order((*problems, *dataflow.ignored))
     warnings = tuple(found for found in all_warnings(dataflow) if found not in problems)
-    notes = (*unsupported(dataflow), *check_types(dataflow).inferred)
-    programs = missing_programs(dataflow, os.environ)
+    notes = (*unsupported(dataflow, placed=True), *check_types(dataflow).inferred)
+    # The programs of a dataflow that runs are there, if on other machines.
+    programs = () if running else missing_programs(dataflow, os.environ)
     return _report(path, dataflow, problems, (*warnings, *programs), notes, as_json=as_json)
 
 

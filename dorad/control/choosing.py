@@ -113,33 +113,44 @@ def chosen() -> tuple[UnixSocket | Tcp, ...]:
         DataflowError: the settings have problems.
     """
     path = settings_path()
-    targets = _choose(None if path is None else load(path))
+    settings = None if path is None else load(path)
+    targets = choose(_asked(), settings, _places())
     _log.debug("servers to try: %s", targets)
     return targets
 
 
 def chosen_daemons() -> tuple[UnixSocket, ...]:
-    """Return the daemons of this machine to try, for commands that concern this machine only.
+    """Return the daemons of this machine to try, for what concerns this machine only.
 
     Raises:
         ControlError: as in `chosen`.
     """
-    return tuple(each for each in _choose(None) if isinstance(each, UnixSocket))
+    asked = _asked()
+    # Beside an address the port is that of a coordinator.
+    port = asked.port if asked.address is None else None
+    targets = choose(Asked(None, port, asked.socket), None, _places())
+    return tuple(each for each in targets if isinstance(each, UnixSocket))
 
 
-def _choose(settings: Settings | None) -> tuple[UnixSocket | Tcp, ...]:
-    from dorad.shm.rendezvous import ADDRESS_VARIABLE, SYSTEM_DIR, coordinator_port, runtime_dir
+def _asked() -> Asked:
+    from dorad.shm.rendezvous import ADDRESS_VARIABLE, coordinator_port
 
+    socket = os.environ.get(SOCKET_VARIABLE)
     try:
-        folder = coordinator_folder()
-        socket = os.environ.get(SOCKET_VARIABLE)
-        asked = Asked(
-            os.environ.get(ADDRESS_VARIABLE) or None,
-            coordinator_port(),
-            Path(socket) if socket else None,
-        )
-        return choose(asked, settings, Places(runtime_dir(), SYSTEM_DIR, folder, encrypts(folder)))
-    except (PermissionError, ValueError) as error:
+        port = coordinator_port()
+    except ValueError as error:
+        raise ControlError("refused", str(error)) from None
+    address = os.environ.get(ADDRESS_VARIABLE) or None
+    return Asked(address, port, Path(socket) if socket else None)
+
+
+def _places() -> Places:
+    from dorad.shm.rendezvous import SYSTEM_DIR, runtime_dir
+
+    folder = coordinator_folder()
+    try:
+        return Places(runtime_dir(), SYSTEM_DIR, folder, encrypts(folder))
+    except PermissionError as error:
         raise ControlError("refused", str(error)) from None
 
 

@@ -44,11 +44,14 @@ def unsupported(dataflow: Dataflow, *, placed: bool = False) -> tuple[Problem, .
 
 
 def _deploys(dataflow: Dataflow) -> Iterator[_Unsupported]:
-    if dataflow.deploy is not None:
-        yield _Unsupported("deploy", "remove it; every node runs on this machine")
-    for node in dataflow.nodes:
-        if node.deploy is not None:
-            yield _Unsupported(f"{node.key}.deploy", "remove it")
+    keys = ["deploy"] if dataflow.deploy is not None else []
+    keys += [f"{node.key}.deploy" for node in dataflow.nodes if node.deploy is not None]
+    for key in keys:
+        yield _Unsupported(
+            key,
+            "start it with `dora start --coordinator-addr`, or remove it to run everything here",
+            "`deploy` needs the coordinator of a fleet",
+        )
 
 
 def _of_node(node: NodeSpec) -> Iterator[_Unsupported]:

@@ -67,6 +67,7 @@ def _machine_ids(
 
 
 file_argument = click.argument("file", type=File(".yml", ".yaml"))
+optional_file_argument = click.argument("file", type=File(".yml", ".yaml"), required=False)
 only_option = click.option(
     "--only",
     metavar="ID",
@@ -84,11 +85,15 @@ parallel_option = click.option(
 )
 
 
-def _state(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path:
-    """Return the coordinator's folder: the given one, that of systemd, or one in the home."""
+def default_state() -> Path:
+    """Return the coordinator's folder: that of systemd, or one in the home."""
     given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return (value or (Path(given) if given else Path(base) / "dorafleet")).absolute()
+    return Path(given) if given else Path(base) / "dorafleet"
+
+
+def _state(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path:
+    return (value or default_state()).absolute()
 
 
 state_option = click.option(

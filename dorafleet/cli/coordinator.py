@@ -11,30 +11,44 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.control.client import Client
+    from dorad.control.target import Tcp
 
 
-def connect(state: Path, port: int) -> Client:
-    """Connect to the coordinator that `--state` and `--port` name.
+def serves_tls(state: Path) -> bool:
+    """Return True if the coordinator with this folder listens with TLS."""
+    from dorad.control.choosing import encrypts
+
+    return encrypts(state)
+
+
+def target_of(state: Path, port: int) -> Tcp:
+    """Return where the coordinator is that `--state` and `--port` name.
 
     Without those options it is the one in the variables or in the settings of the user, else the
     one of this machine.
+    """
+    from dorad.control.choosing import chosen, in_folder
+    from dorad.control.target import Tcp
+
+    own = in_folder(state, port, encrypts=serves_tls(state))
+    if _is_given("state", "port"):
+        return own
+    return next((each for each in chosen() if isinstance(each, Tcp)), own)
+
+
+def connect(state: Path, port: int) -> Client:
+    """Connect to the coordinator at `target_of`.
 
     Raises:
         ControlError: it does not run, or refuses this client.
     """
-    from dorad.control.choosing import chosen, encrypts, in_folder
     from dorad.control.client import Client
-    from dorad.control.target import Tcp
     from dorafleet.coordinator.messages import METHODS
 
-    target = in_folder(state, port, encrypts=encrypts(state))
-    if not _is_given("state", "port"):
-        target = next((each for each in chosen() if isinstance(each, Tcp)), target)
-    return Client(target, methods=METHODS)
+    return Client(target_of(state, port), methods=METHODS)
 
 
 def _is_given(*options: str) -> bool:
     """Return True if one of these options is on the command line."""
     context = click.get_current_context()
-    sources = map(context.get_parameter_source, options)
-    return ParameterSource.COMMANDLINE in sources
+    return ParameterSource.COMMANDLINE in map(context.get_parameter_source, options)

@@ -88,15 +88,15 @@ def enrol(
 
     cluster = load(file)
     machines = select_machines(cluster, machine)
-    coordinators = addresses or (_address(cluster, port),)
+    coordinators = addresses or (address_of(cluster, port),)
     if by_token and (len(machine) != 1 or again or as_json):
         raise click.UsageError("--token needs exactly one MACHINE, without --again and --json")
     with connect(state, port or cluster.coordinator.port) as client:
         if by_token:
             _print_token(client, machines[0].id, coordinators)
             return 0
-        with Reporter([each.id for each in machines], 0) as reporter:
-            work = _Enroller(client, coordinators, reporter, accept_new=accept_new, again=again)
+        with Reporter([each.id for each in machines], 0, as_json=as_json) as reporter:
+            work = Enroller(client, coordinators, reporter, accept_new=accept_new, again=again)
             outcomes = asyncio.run(work.run(machines, parallel))
     if as_json:
         print_object([as_plain(outcome) for outcome in outcomes])
@@ -120,7 +120,7 @@ def as_plain(outcome: Outcome[Enrolled]) -> dict[str, Any]:
     }
 
 
-class _Enroller:
+class Enroller:
     """Enrols all machines with one coordinator."""
 
     def __init__(
@@ -218,7 +218,8 @@ def _print_token(client: Client, robot: str, coordinators: Sequence[str]) -> Non
     click.echo(f"{shlex.join(words)} && {shlex.join(start)}")
 
 
-def _address(cluster: Cluster, port: int | None) -> str:
+def address_of(cluster: Cluster, port: int | None) -> str:
+    """Return where robots find the coordinator of a cluster: `10.0.0.1:6013`."""
     address = cluster.coordinator.addr
     host = f"[{address}]" if address.version == 6 else str(address)
     return f"{host}:{port or cluster.coordinator.port}"

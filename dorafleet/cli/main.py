@@ -18,6 +18,24 @@ COMMANDS: dict[str, CommandEntry] = {
     "status": CommandEntry(
         "dorafleet.cli.status:status", "Show the state of dorad on every machine."
     ),
+    "up": CommandEntry(
+        "dorafleet.cli.up:up", "Start the coordinator, enrol the machines and wait for them."
+    ),
+    "down": CommandEntry("dorafleet.cli.down:down", "Stop all dataflows, then the coordinator."),
+    "labels": CommandEntry("dorafleet.cli.labels:labels", "Show or change a machine's labels."),
+    "adopt": CommandEntry(
+        "dorafleet.cli.labels:adopt", "Take over what a machine runs, after a restore."
+    ),
+    "resume": CommandEntry(
+        "dorafleet.cli.labels:resume", "Make a machine do what the store says, after a restore."
+    ),
+    "doctor": CommandEntry(
+        "dorafleet.cli.doctor:doctor", "Check the fleet, and suggest how to fix it."
+    ),
+    "restart": CommandEntry("dorafleet.cli.restart:restart", "Stop a dataflow, start it again."),
+    "uninstall": CommandEntry(
+        "dorafleet.cli.uninstall:uninstall", "Take machines out of the fleet."
+    ),
     "explain": CommandEntry(
         "dorafleet.cli.explain:explain", "Show where nodes would run, and why."
     ),

@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 class Reporter:
     """Prints the progress of each machine. A context manager that removes the progress bar."""
 
-    def __init__(self, machines: Sequence[str], size: int) -> None:
-        """`size` is the size of the file for each machine, in bytes."""
+    def __init__(self, machines: Sequence[str], size: int, *, as_json: bool = False) -> None:
+        """`size` is the size of the file for each machine, in bytes.
+
+        `as_json` leaves standard output to a result that is printed later.
+        """
+        self._as_json = as_json
         self._width = max(map(len, machines), default=0)
         self._size = size
         self._sent: dict[str, int] = {}
@@ -69,7 +73,7 @@ class Reporter:
 
     def done(self, machine: str, result: str) -> None:
         """Report success on a machine."""
-        self._print(machine, f"{click.style('✓', fg='green')} {visible(result)}", err=False)
+        self._print(machine, f"{click.style('✓', fg='green')} {visible(result)}", err=self._as_json)
 
     def failed(self, machine: str, reason: str) -> None:
         """Report failure on a machine."""

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.tables import plain, print_object, print_table
+from dorad.cli.tables import (
+    plain,
+    print_lines,
+    print_object,
+    print_table,
+    screen_lines,
+    table_lines,
+)
 from dorad.terminal import visible
 from dorafleet.cli.arguments import (
     accept_new_option,
-    file_argument,
     only_option,
+    optional_file_argument,
     parallel_option,
+    port_option,
     select_machines,
+    state_option,
 )
+from dorafleet.cli.coordinator import connect
+from dorafleet.cli.labels import list_robots
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
+    from dorad.control.client import Client
+    from dorafleet.coordinator.messages import Robot
     from dorafleet.inventory.model import Machine
     from dorafleet.robot.state import State
     from dorafleet.ssh.fanout import Outcome
@@ -30,30 +46,64 @@ COLUMNS = ("Machine", "Host", "Version", "Service", "Dataflows", "Problem")
 MAX_NAMES = 500
 """Maximum length of a machine's list of dataflows in the table; `--json` has all of it."""
 
+WATCH_S = 1.0
+"""Seconds between two tables of `--watch`."""
+
 EPILOG = """\b
 Examples:
-  dorafleet status cluster.yml
+  dorafleet status                          of all machines, from the coordinator
+  dorafleet status --watch
+  dorafleet status --json | jq '.[] | select(.well | not) | .id'
   dorafleet status cluster.yml --only arm1,arm2
-  dorafleet status cluster.yml --json | jq '.[] | select(.error) | .id'
+  dorafleet status cluster.yml --ssh        ask the machines themselves
 \b
-The ssh user must be root or in the group `dorad` on the machine.
-Exit code 0: the service is active and answers on every machine. 1: on some it does not.
+Without a coordinator the machines of FILE are asked over SSH; the ssh user must be root or in the
+group `dorad` there. Numbers behind dataflows are generations: they grow with every change.
+Exit code 0: every machine is well. 1: some are not.
 """
 
 
 @click.command(epilog=EPILOG)
-@file_argument
+@optional_file_argument
 @only_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+@click.option("--ssh", "over_ssh", is_flag=True, help="Ask the machines of FILE over SSH.")
 @parallel_option
 @accept_new_option
+@state_option
+@port_option
 def status(
-    file: Path, *, only: Sequence[str], as_json: bool, parallel: int, accept_new: bool
+    file: Path | None,
+    *,
+    only: Sequence[str],
+    as_json: bool,
+    watch: bool,
+    over_ssh: bool,
+    parallel: int,
+    accept_new: bool,
+    state: Path,
+    port: int,
 ) -> int:
-    """Show the version, the service and the running dataflows of every machine in FILE."""
+    """Show the state of every machine: its version, its dataflows, what is wrong."""
+    from dorad.control.errors import ControlError
     from dorafleet.inventory.load import load
 
-    machines = select_machines(load(file), only)
+    if over_ssh and (file is None or watch):
+        raise click.UsageError("--ssh needs FILE, and does not go with --watch")
+    cluster = None if file is None else load(file)
+    machines = () if cluster is None else select_machines(cluster, only)
+    if not over_ssh:
+        named = {id_ for word in only for id_ in word.split(",")}
+        wanted = {machine.id for machine in machines} or named
+        try:
+            with connect(state, port if cluster is None else cluster.coordinator.port) as client:
+                return _show_fleet(client, wanted, as_json=as_json, watch=watch)
+        except ControlError as error:
+            if cluster is None or watch:
+                raise
+            if error.code != "unavailable":
+                click.echo(f"note: asking over SSH, because {visible(str(error))}", err=True)
     outcomes = asyncio.run(_query(machines, parallel, accept_new=accept_new))
     if as_json:
         print_object([as_plain(outcome) for outcome in outcomes])
@@ -61,6 +111,47 @@ def status(
         print_table(COLUMNS, [[*map(visible, as_row(outcome))] for outcome in outcomes])
     healthy = all(outcome.result is not None and outcome.result.healthy for outcome in outcomes)
     return 0 if healthy else 1
+
+
+def _show_fleet(client: Client, wanted: Collection[str], *, as_json: bool, watch: bool) -> int:
+    """Show the machines of these ids, or all, as the coordinator knows them."""
+    from dorafleet.cli import robots
+
+    def read() -> list[Robot]:
+        return [each for each in list_robots(client) if not wanted or each.id in wanted]
+
+    if watch:
+        _watch(read, as_json=as_json)
+        return 0
+    found = read()
+    if as_json:
+        print_object(robots.as_plain(found))
+    else:
+        print_table(robots.COLUMNS, (robots.as_row(each, time.time()) for each in found))
+    return 0 if all(map(robots.is_well, found)) else 1
+
+
+def _watch(read: Callable[[], list[Robot]], *, as_json: bool) -> None:
+    """Show the table again and again, or print it as a line of JSON each time."""
+    from dorafleet.cli import robots
+
+    with contextlib.suppress(KeyboardInterrupt):
+        if as_json:
+            while True:
+                print_lines([robots.as_plain(read())])
+                time.sleep(WATCH_S)
+        if not sys.stdout.isatty():
+            raise click.ClickException("a live table needs a terminal (use --json for lines)")
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(markup=False, highlight=False, emoji=False)
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                rows = [robots.as_row(each, time.time()) for each in read()]
+                table = screen_lines(table_lines(robots.COLUMNS, rows), head=1)
+                live.update(table, refresh=True)
+                time.sleep(WATCH_S)
 
 
 async def _query(

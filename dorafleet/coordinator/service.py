@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import time
@@ -113,6 +114,9 @@ class Coordinator:
     async def _serve(self) -> NoReturn:
         """Wait for the lead, then serve clients until another coordinator leads."""
         make_folder(self._folder)
+        # Each robot and each client needs a descriptor.
+        _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
         async with AsyncExitStack() as stack:
             notifier = ServiceNotifier()
             stack.callback(notifier.close)
@@ -152,6 +156,7 @@ class Coordinator:
                 self._ending.set,
                 enrolling.renew,
             )
+            access.on_refused = control.robots.refuse
             await control.fleet.load()
             handlers = Handlers(store, DesiredState(store, writer), ids, status, self._ending.set)
             server = ControlServer(

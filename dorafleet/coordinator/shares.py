@@ -70,10 +70,12 @@ def share_of(
         share.connect = [peer]
         return share
     own = machines[robot].zenoh_addr
+    # A machine may have left the cluster file since the start.
+    known = {id_: port for id_, port in record.ports.items() if id_ in machines}
     anywhere = "[::]" if own is not None and own.version == 6 else "0.0.0.0"  # noqa: S104 - by TLS
     share.listen = [f"tls/{anywhere}:{record.ports[robot]}"]
-    order = list(record.ports)
-    for other, port in record.ports.items():
+    order = list(known)
+    for other, port in known.items():
         address = machines[other].zenoh_addr
         later = own is None or order.index(other) < order.index(robot)
         if other != robot and address is not None and later:

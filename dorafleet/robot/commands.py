@@ -32,6 +32,7 @@ INSTALL = (
 """Shell: install the package $2 in the folder $1, then remove the folder in any case."""
 
 AGENT_UNIT = "dorad-agent.service"
+DISABLE_AGENT = ("systemctl", "disable", "--now", AGENT_UNIT)
 ENABLE_AGENT = ("systemctl", "enable", "--now", AGENT_UNIT)
 AGENT_IDENTITY = ("cat", "/var/lib/dorad-agent/identity/agent.json")
 

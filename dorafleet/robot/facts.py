@@ -45,16 +45,21 @@ async def read_facts(robot: Connection) -> Facts:
         robot.run(commands.ACTIVE),
         robot.run(commands.ENABLED),
     )
-    uid = user.strip()
-    if not uid.isdecimal() or len(uid) > MAX_UID_DIGITS:
-        raise SshError(Code.FAILED, f"`id -u` prints {uid[:80]!r}", "does ssh start a shell there?")
     return Facts(
-        uid=int(uid),
+        uid=user_id(user),
         architecture=None if architecture.code else architecture.stdout.strip(),
         version=installed_version(version),
         service=service_state(active),
         enabled=enabled.stdout.strip() == "enabled",
     )
+
+
+def user_id(printed: str) -> int:
+    """Return the number that `id -u` has printed. Raises SshError for other output."""
+    uid = printed.strip()
+    if not uid.isdecimal() or len(uid) > MAX_UID_DIGITS:
+        raise SshError(Code.FAILED, f"`id -u` prints {uid[:80]!r}", "does ssh start a shell there?")
+    return int(uid)
 
 
 def installed_version(answer: CommandResult) -> str | None:

@@ -92,12 +92,13 @@ def test_a_pending_node_says_why(fleet):
 def test_status_and_doctor_are_those_of_the_fleet(fleet):
     result = fleet.dora("status")
     assert result.returncode == 0
-    assert result.stdout.splitlines() == [
-        "✓ dorafleet 0.1.0: running",
+    first, place, process, *rest = result.stdout.splitlines()
+    assert (first, place) == (
+        "✓ coordinator 0.1.0: running",
         f"  address: 127.0.0.1 port {fleet.port}",
-        "active dataflows: 1 (2 node processes)",
-        "✗ arm2: it has not been seen for 40 s",
-    ]
+    )
+    assert process.startswith("  pid 99, up ")
+    assert rest == ["active dataflows: 1 (2 nodes)", "✗ arm2: it has not been seen for 40 s"]
     found = json.loads(fleet.dora("status", "--format", "json").stdout)
     assert found["coordinator"]["status"] == "running"
     assert found["missing"] == MISSING
@@ -105,7 +106,26 @@ def test_status_and_doctor_are_those_of_the_fleet(fleet):
     by_name = {check["name"]: check for check in checks}
     assert by_name["coordinator"]["level"] == "PASS"
     assert by_name["machine arm2"]["level"] == "WARN"
-    assert fleet.asked("daemon.status") == []
+
+
+def test_a_running_dataflow_is_drawn_and_checked(fleet, folder):
+    nodes = [{"id": "a", "path": "absent.py", "deploy": {"machine": "arm1"}}]
+    fleet.answers["dataflow.info"] = m.DataflowDetail(
+        info=dataflow(), descriptor={"nodes": nodes}, path="/robot/flow.yml", log_dir="/robot/out"
+    )
+    result = fleet.dora("graph", "-d", "demo", cwd=folder)
+    assert (result.returncode, result.stdout) == (0, "wrote demo-graph.html\n"), result.stderr
+    assert "absent.py" in (folder / "demo-graph.html").read_text()
+    assert fleet.dora("graph", "-d", "demo", "--mermaid").stdout.startswith("flowchart TB")
+    result = fleet.dora("validate", "-d", "demo", cwd=folder)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("demo: ok")
+    for words in (
+        ["graph"],
+        ["graph", "flow.yml", "-d", "demo"],
+        ["validate", "flow.yml", "-d", "y"],
+    ):
+        assert fleet.dora(*words, cwd=folder).returncode == 2
 
 
 def test_up_and_down_concern_this_machine_only(fleet):
@@ -128,6 +148,14 @@ def test_logs_of_a_fleet_are_never_files_of_this_machine(fleet, tmp_path):
     )
     assert result.returncode == 1
     assert "no coordinator is running at 127.0.0.1 port 1" in result.stderr
+
+
+def test_a_dataflow_that_the_fleet_does_not_know_is_not_looked_for_here(fleet, tmp_path):
+    (tmp_path / "out" / UUID).mkdir(parents=True)
+    (tmp_path / "out" / UUID / "log_a.jsonl").write_text("")
+    fleet.answers["logs.read"] = ControlError("not-found", "there is no dataflow `demo`")
+    result = fleet.dora("logs", UUID, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (1, "error: there is no dataflow `demo`\n")
 
 
 def test_a_missing_token_is_named(fleet):

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from dorad.cli.status import age, network_lines
+from dorad.cli.status import network_lines
+from dorad.cli.tables import age
 from dorad.control import messages as m
 from tests.cli.dora import dora
 from tests.cli.fakedaemon import daemon_status, no_daemon

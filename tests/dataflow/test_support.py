@@ -11,7 +11,6 @@ from tests.dataflow.reading import node_text, path_node_text, read
 @pytest.mark.parametrize(
     ("keys", "key"),
     [
-        ("deploy: {machine: m}", "deploy"),
         ("git: https://example.org/x", "git"),
     ],
 )
@@ -27,7 +26,8 @@ def test_keys_without_behaviour(keys: str, key: str) -> None:
 def test_the_line_reads_well() -> None:
     (found,) = unsupported(read(path_node_text("deploy: {machine: m}")))
     assert str(found) == (
-        "flow.yml:4:5: nodes[0].deploy: `deploy` is not supported yet (remove it)"
+        "flow.yml:4:5: nodes[0].deploy: `deploy` needs the coordinator of a fleet (start it"
+        " with `dora start --coordinator-addr`, or remove it to run everything here)"
     )
 
 

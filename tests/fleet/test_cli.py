@@ -283,7 +283,7 @@ def test_wrong_usage_is_exit_code_2(fleet, capsys):
     assert run_command([]) == 2
     assert run_command(["instal"]) == 2
     assert "did you mean 'install'?" in capsys.readouterr().err
-    assert run_command(["status"]) == 2
+    assert run_command(["status", "--ssh"]) == 2
     fleet.add_unreachable("arm1")
     assert run_command(["status", str(fleet.file()), "--parallel", "0"]) == 2
 

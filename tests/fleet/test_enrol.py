@@ -27,11 +27,13 @@ AGENT = (sys.executable, "-m", "dorad.agent.main")
 class Machine:
     """A robot with a real agent in a folder of its own; `systemctl enable` starts it."""
 
-    def __init__(self, stack: ExitStack, **more) -> None:
+    def __init__(self, stack: ExitStack, *, socket: Path | None = None, **more) -> None:
+        """`socket` is that of the robot's dorad; without one it has none."""
         # Short, because sockets go into it.
         self.folder = Path(tempfile.mkdtemp(prefix="dt-", dir="/tmp"))
         stack.callback(shutil.rmtree, self.folder)
         stack.callback(self.end)
+        self.socket = socket or self.folder / "absent.sock"
         self.agent: subprocess.Popen[bytes] | None = None
         programs = {"dorad-agent": self.run, "cat": self.cat, "systemctl": self.systemctl}
         self.robot = FakeRobot(programs=programs, **more)
@@ -54,7 +56,7 @@ class Machine:
         if words != ["enable", "--now", "dorad-agent.service"]:
             return 1, b"", b"unknown"
         if self.agent is None:
-            env = {**os.environ, "DORA_SOCKET": str(self.folder / "absent.sock")}
+            env = {**os.environ, "DORA_SOCKET": str(self.socket)}
             self.agent = subprocess.Popen(
                 self.command(), stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, env=env
             )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.limits import Limits
 from dorad.control.peer import Peer
 from dorad.control.server import Call, ControlServer
 from dorafleet.coordinator.access import AGENT_PATH
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.server import ServerConnection
     from websockets.http11 import Request
+
+    from dorad.control.server import Authenticate
+    from dorafleet.coordinator.renewing import Sign
+    from dorafleet.store.model import Store
 
 DEADLINE_S = 20.0
 
@@ -64,7 +69,7 @@ def _peer(connection: ServerConnection, request: Request) -> Peer:
 class Fleet:
     """A leader and its agents."""
 
-    def __init__(self, control: FleetControl, store: SqliteStore, port: int) -> None:
+    def __init__(self, control: FleetControl, store: Store, port: int) -> None:
         self.control = control
         self.store = store
         self.port = port
@@ -121,20 +126,27 @@ async def leading(
     machines: tuple[Machine, ...] = MACHINES,
     *,
     peer: str | None = None,
-    port: int = 0,
+    store: Store | None = None,
+    authenticate: Authenticate | None = None,
+    sign: Sign | None = None,
 ) -> AsyncIterator[Fleet]:
-    """Lead with the store in a folder until the block ends."""
+    """Lead with the store in a folder, or another one, until the block ends."""
     async with AsyncExitStack() as stack:
-        store = await SqliteStore.open(folder / "coordinator.db")
-        stack.push_async_callback(store.close)
+        if store is None:
+            store = await SqliteStore.open(folder / "coordinator.db")
+            stack.push_async_callback(store.close)
         term = await stack.enter_async_context(store.lead("test"))
-        control = FleetControl(store, Writer(store, term), machines, peer, lambda: None)
+        control = FleetControl(store, Writer(store, term), machines, peer, lambda: None, sign)
         await control.fleet.load()
-        sock = socket.create_server(("127.0.0.1", port))
+        sock = socket.create_server(("127.0.0.1", 0))
         server = ControlServer(
-            control.table, version="1", methods=METHODS, accept={AGENT_PATH: control.robots.accept}
+            control.table,
+            version="1",
+            methods=METHODS,
+            limits=Limits(opening=4096),
+            accept={AGENT_PATH: control.robots.accept},
         )
-        await server.serve_tcp(sock, _peer)
+        await server.serve_tcp(sock, authenticate or _peer)
         stack.push_async_callback(server.close)
         fleet = Fleet(control, store, sock.getsockname()[1])
         stack.push_async_callback(fleet.stop_agents)

@@ -1,0 +1,128 @@
+"""What may be wrong in a fleet: checks of what the coordinator knows, as functions of data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from dorad.cli.tables import age
+from dorafleet.cli.robots import MAX_SKEW_S, links_down, skew_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from dorad.control.messages import NodeInfo
+    from dorafleet.coordinator.accessmessages import Grant
+    from dorafleet.coordinator.messages import Robot
+
+SOON_S = 30 * 86400.0
+"""Seconds before the end of a certificate or token from which on it is a problem."""
+
+Level = Literal["PASS", "WARN", "FAIL"]
+
+
+class Check(NamedTuple):
+    """The result of one check."""
+
+    level: Level
+    name: str
+    text: str
+    hint: str | None = None
+
+
+def check_robots(robots: Sequence[Robot], now: float) -> Iterator[Check]:
+    """Check whether each robot is connected, obeys, and has a right clock."""
+    well = sum(robot.state == "connected" for robot in robots)
+    level: Level = "PASS" if well == len(robots) else "FAIL"
+    yield Check(level, "robots", f"{well} of {len(robots)} connected")
+    for robot in robots:
+        yield from _check_robot(robot, now)
+
+
+def _check_robot(robot: Robot, now: float) -> Iterator[Check]:
+    name = robot.id
+    why = f": {robot.reason}" if robot.reason else ""
+    match robot.state:
+        case "never-seen":
+            hint = "enrol it with `dorafleet enrol cluster.yml " + f"{name}`"
+            yield Check("FAIL", name, f"has never connected{why}", hint)
+        case "unreachable":
+            seen = "" if robot.seen_at is None else f", last seen {age(now - robot.seen_at)} ago"
+            hint = (
+                f"is it on, and is its network up? `ssh {robot.host} systemctl status dorad-agent`"
+            )
+            yield Check("FAIL", name, f"unreachable{seen}{why}", hint)
+        case "refused":
+            hint = f"`dorafleet enrol cluster.yml {name} --again` gives it a new certificate"
+            yield Check("FAIL", name, f"was refused{why}", hint)
+        case "conflict-paused":
+            hint = f"choose: `dorafleet adopt {name}`, or `dorafleet resume {name}`"
+            newer = ", ".join(sorted(robot.conflicts))
+            yield Check("FAIL", name, f"has something newer than the store: {newer}", hint)
+        case "connected" if robot.reason:
+            yield Check("FAIL", name, f"nothing can be started there{why}")
+    if robot.seen_at is not None and abs(robot.skew) > MAX_SKEW_S:
+        ahead = "ahead of" if robot.skew > 0 else "behind"
+        span = skew_text(robot.skew).lstrip("+-")
+        hint = "set up time synchronisation there: `timedatectl set-ntp true`"
+        yield Check("WARN", name, f"its clock is {span} {ahead} the coordinator's", hint)
+    if robot.audit:
+        hint = "see `dorafleet audit verify`; was the store restored or tampered with?"
+        yield Check("FAIL", name, f"the audit differs from what it knows: {robot.audit}", hint)
+
+
+def check_versions(robots: Iterable[Robot], version: str) -> Iterator[Check]:
+    """Check whether the robots have the version of the coordinator."""
+    seen = [robot for robot in robots if robot.version]
+    others = [robot for robot in seen if robot.version != version]
+    if seen and not others:
+        yield Check("PASS", "versions", f"all have {version}")
+    for robot in others:
+        hint = "install the same version with `dorafleet install`"
+        text = f"has {robot.version}, the coordinator {version}"
+        yield Check("WARN", robot.id, text, hint)
+
+
+def check_shares(robots: Iterable[Robot]) -> Iterator[Check]:
+    """Check the dataflows on each robot, and their links to other robots."""
+    for robot in robots:
+        if robot.state != "connected":
+            continue
+        for share in robot.shares:
+            name = f"{robot.id}/{share.dataflow}"
+            if share.status in ("failed", "pending"):
+                level: Level = "FAIL" if share.status == "failed" else "WARN"
+                why = f": {share.reason}" if share.reason else ""
+                hint = f"see `dora logs {share.dataflow}`"
+                yield Check(level, name, f"{share.status}{why}", hint)
+            for machine, reason in links_down(share).items():
+                hint = "can they reach each other? see `zenoh_addr` in cluster.yml, and firewalls"
+                yield Check("FAIL", name, f"no link to {machine}: {reason}", hint)
+
+
+def check_nodes(nodes: Iterable[NodeInfo]) -> Iterator[Check]:
+    """Check for nodes that no machine takes."""
+    for info in nodes:
+        if info.status == "pending":
+            dataflow = info.dataflow_name or info.dataflow
+            hint = f"`dorafleet explain` says why; `dora node list -d {dataflow}` lists its nodes"
+            yield Check("WARN", f"{dataflow}/{info.node}", f"pending: {info.reason}", hint)
+
+
+def check_grants(grants: Iterable[Grant], robots: Iterable[Robot], now: float) -> Iterator[Check]:
+    """Check for certificates and tokens that have ended, or will soon."""
+    known = {robot.id for robot in robots}
+    for grant in grants:
+        name = f"{grant.kind} {grant.name}"
+        again = {
+            "robot": f"`dorafleet enrol cluster.yml {grant.name} --again`",
+            "operator": f"`dorafleet operator add {grant.name}`",
+            "token": f"`dorafleet token create {grant.name}`",
+        }[grant.kind]
+        if grant.revoked:
+            if grant.kind == "robot" and grant.name in known:
+                yield Check("WARN", name, "is revoked", f"{again} lets it in again")
+        elif grant.expires <= now:
+            yield Check("FAIL", name, f"ended {age(now - grant.expires)} ago", f"renew: {again}")
+        elif grant.expires - now < SOON_S:
+            left = age(grant.expires - now)
+            yield Check("WARN", name, f"ends in {left}", f"renew: {again}")

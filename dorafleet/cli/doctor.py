@@ -1,0 +1,154 @@
+"""`dorafleet doctor`: what is wrong in the fleet, and how to fix it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from dorad.cli.tables import print_object
+from dorad.terminal import visible
+from dorafleet.cli.arguments import (
+    accept_new_option,
+    only_option,
+    optional_file_argument,
+    parallel_option,
+    port_option,
+    select_machines,
+    state_option,
+)
+from dorafleet.cli.coordinator import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from dorad.control.client import Client
+    from dorafleet.cli.checks import Check
+    from dorafleet.inventory.model import Machine
+    from dorafleet.robot.units import Units
+    from dorafleet.ssh.fanout import Outcome
+
+COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
+
+EPILOG = """\b
+Examples:
+  dorafleet doctor
+  dorafleet doctor cluster.yml        also ask the machines over SSH whether their units are enabled
+  dorafleet doctor --json | jq '.checks[] | select(.level != "PASS")'
+\b
+It checks which robots are away, their clocks, versions, certificates, dataflows and links, and the
+nodes that no machine takes. Exit code 1 if a check fails; warnings do not count as failures.
+"""
+
+
+@click.command(epilog=EPILOG)
+@optional_file_argument
+@only_option
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@parallel_option
+@accept_new_option
+@state_option
+@port_option
+def doctor(
+    file: Path | None,
+    *,
+    only: Sequence[str],
+    as_json: bool,
+    parallel: int,
+    accept_new: bool,
+    state: Path,
+    port: int,
+) -> int:
+    """Check the fleet, and suggest how to fix what is wrong."""
+    from dorad.control.errors import ControlError
+    from dorafleet.cli.checks import Check
+    from dorafleet.inventory.load import load
+
+    if only and file is None:
+        raise click.UsageError("--only needs FILE")
+    cluster = None if file is None else load(file)
+    checks: list[Check] = []
+    try:
+        with connect(state, port if cluster is None else cluster.coordinator.port) as client:
+            checks += check_fleet(client, time.time())
+    except ControlError as error:
+        checks.append(Check("FAIL", "coordinator", error.message, error.hint))
+    if cluster is not None:
+        machines = select_machines(cluster, only)
+        for outcome in asyncio.run(_ask(machines, parallel, accept_new=accept_new)):
+            checks += check_machine(outcome)
+    failed = any(check.level == "FAIL" for check in checks)
+    if as_json:
+        print_object({"ok": not failed, "checks": [check._asdict() for check in checks]})
+    else:
+        _show(checks)
+    return 1 if failed else 0
+
+
+def check_fleet(client: Client, now: float) -> Iterator[Check]:
+    """Check everything that the coordinator knows."""
+    from dorad.control.errors import ControlError
+    from dorad.control.messages import NodeList, Nothing, Ref
+    from dorafleet.cli import checks
+    from dorafleet.cli.labels import list_robots
+    from dorafleet.coordinator.accessmessages import GrantList
+    from dorafleet.coordinator.messages import CoordinatorStatus
+
+    status = client.call("coordinator.status", Nothing(), CoordinatorStatus)
+    where = f"{status.version} at {client.server.address}, epoch {status.epoch}"
+    yield checks.Check("PASS", "coordinator", where)
+    robots = list_robots(client)
+    yield from checks.check_robots(robots, now)
+    yield from checks.check_versions(robots, status.version)
+    yield from checks.check_shares(robots)
+    nodes = client.call("node.list", Ref(), NodeList)
+    yield from checks.check_nodes(nodes.nodes)
+    try:
+        grants = client.call("access.list", Nothing(), GrantList).grants
+    except ControlError as error:
+        hint = "an admin may see them"
+        yield checks.Check("WARN", "certificates", f"not checked: {error.message}", hint)
+    else:
+        yield from checks.check_grants(grants, robots, now)
+
+
+async def _ask(
+    machines: Sequence[Machine], parallel: int, *, accept_new: bool
+) -> list[Outcome[Units]]:
+    from dorafleet.robot.units import read_units
+    from dorafleet.ssh.connection import connect as connect_ssh
+    from dorafleet.ssh.fanout import run_on_each
+
+    async def ask(machine: Machine) -> Units:
+        async with connect_ssh(machine, accept_new=accept_new) as robot:
+            return await read_units(robot)
+
+    return await run_on_each(machines, ask, parallel=parallel)
+
+
+def check_machine(outcome: Outcome[Units]) -> Iterator[Check]:
+    """Check the units of one machine, or whether it can be reached over SSH."""
+    from dorafleet.cli.checks import Check
+
+    name = outcome.machine.id
+    if outcome.result is None:
+        yield Check("WARN", name, f"over SSH: {outcome.error}")
+        return
+    for unit, found in outcome.result.items():
+        if found.enabled != "enabled":
+            hint = f"`sudo systemctl enable --now {unit}` there"
+            yield Check("FAIL", name, f"{unit} is {found.enabled}, so a reboot ends it", hint)
+        elif found.active != "active":
+            hint = f"see `journalctl -u {unit}` there"
+            yield Check("FAIL", name, f"{unit} is {found.active}", hint)
+
+
+def _show(checks: Sequence[Check]) -> None:
+    for check in checks:
+        level = click.style(check.level, fg=COLOURS[check.level], bold=True)
+        click.echo(f"  {level}  {visible(check.name)}: {visible(check.text)}")
+        if check.hint:
+            click.echo(f"        {visible(check.hint)}")

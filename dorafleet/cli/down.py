@@ -1,0 +1,106 @@
+"""`dorafleet down`: stop all dataflows of the fleet, then the coordinator."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from dorad.terminal import visible
+from dorafleet.cli.arguments import port_option, state_option
+from dorafleet.cli.coordinator import connect, target_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dorad.control.client import Client
+    from dorad.control.errors import ControlError
+    from dorad.control.messages import DataflowState
+    from dorad.control.target import Tcp
+
+RUNNING = ("starting", "running", "stopping")
+EXIT_S = 30.0
+"""Seconds within which the coordinator must end."""
+POLL_S = 0.05
+
+EPILOG = """\b
+Examples:
+  dorafleet down
+  dorafleet down --force             kill the nodes at once
+  dorafleet down --keep-dataflows    end the coordinator alone; the robots go on
+\b
+A dataflow that cannot be stopped, such as one on a machine that is away, keeps the coordinator
+running, unless --force is given. Exit code 1 if a dataflow failed or was not stopped.
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.option("-f", "--force", is_flag=True, help="Kill the nodes at once instead of asking them.")
+@click.option("--keep-dataflows", is_flag=True, help="Stop no dataflow.")
+@state_option
+@port_option
+def down(*, force: bool, keep_dataflows: bool, state: Path, port: int) -> int:
+    """Stop all dataflows on all machines, then the coordinator."""
+    from dorad.control.errors import ControlError
+    from dorad.control.messages import Nothing
+
+    if force and keep_dataflows:
+        raise click.UsageError("--force does not go with --keep-dataflows")
+    target = target_of(state, port)
+    with connect(state, port) as client:
+        ends = {} if keep_dataflows else _stop_all(client, force=force)
+        failed = [name for name, end in ends.items() if not _report(name, end)]
+        if not force and any(isinstance(end, ControlError) for end in ends.values()):
+            raise click.ClickException(
+                "the coordinator runs on, because it could not stop everything (`--force` ends it)"
+            )
+        client.call("coordinator.shutdown", Nothing(), Nothing)
+        where = client.server.name
+    _wait_for_end(target, where)
+    click.echo(f"{where} has ended")
+    return 1 if failed else 0
+
+
+def _stop_all(client: Client, *, force: bool) -> dict[str, DataflowState | ControlError]:
+    """Stop every dataflow; return how each ended, or why it was not stopped."""
+    from dorad.control.errors import ControlError
+
+    ends: dict[str, DataflowState | ControlError] = {}
+    for info in client.list():
+        if info.status in RUNNING:
+            try:
+                ends[info.name or info.uuid] = client.stop(info.uuid, force=force)
+            except ControlError as error:
+                ends[info.name or info.uuid] = error
+    return ends
+
+
+def _report(name: str, end: DataflowState | ControlError) -> bool:
+    """Report the end of a dataflow; return True if it was stopped without a failure."""
+    if isinstance(end, Exception):
+        reasons = [str(end)]
+    else:
+        reasons = [failure.headline for failure in end.failures]
+    for reason in reasons:
+        mark = click.style("✗", fg="red")
+        click.echo(f"{mark} {visible(name)}: {visible(reason)}", err=True)
+    if not reasons:
+        click.echo(f"{click.style('✓', fg='green')} {visible(name)}: stopped")
+    return not reasons
+
+
+def _wait_for_end(target: Tcp, where: str) -> None:
+    """Wait until nothing answers any more."""
+    from dorad.control.client import Client
+    from dorad.control.errors import ControlError
+
+    deadline = time.monotonic() + EXIT_S
+    while time.monotonic() < deadline:
+        try:
+            Client(target).close()
+        except ControlError as error:
+            if error.code == "unavailable":
+                return
+        time.sleep(POLL_S)
+    raise click.ClickException(f"{where} still answers after {EXIT_S:g} s")

@@ -1,0 +1,158 @@
+"""`dorafleet labels`: the labels of a machine, also while it runs; `adopt` and `resume`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+from dorad.cli.tables import print_object
+from dorafleet.cli.arguments import port_option, state_option
+from dorafleet.cli.coordinator import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dorad.control.client import Client
+    from dorafleet.coordinator.messages import Robot
+
+LABELS_EPILOG = """\b
+Examples:
+  dorafleet labels arm1                      show them
+  dorafleet labels arm1 zone=hall gpu=yes
+  dorafleet labels arm1 gpu-                 remove one
+\b
+Labels decide where nodes with `deploy.labels` are placed. Nodes that run stay where they are; nodes
+that wait for a machine are placed at once.
+"""
+
+ADOPT_EPILOG = """\b
+Examples:
+  dorafleet adopt arm1
+\b
+After the coordinator's store was restored from a backup, a robot may run something newer. It keeps
+running, and nothing is done about it. `adopt` makes what the robot has the state of the store;
+`dorafleet resume` makes the robot do what the store says.
+"""
+
+RESUME_EPILOG = """\b
+Examples:
+  dorafleet resume arm1
+\b
+The opposite of `dorafleet adopt`, which see.
+"""
+
+
+def robot_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the machines that the coordinator knows; none if it does not answer."""
+    from dorad.control.choosing import chosen, encrypts, in_folder
+    from dorad.control.client import Client
+    from dorad.control.target import Tcp
+    from dorad.problems import ProblemError
+    from dorafleet.cli.arguments import default_state
+    from dorafleet.coordinator.messages import METHODS
+
+    del ctx, param
+    state = default_state()
+    try:
+        own = in_folder(state, 6013, encrypts=encrypts(state))
+        target = next((each for each in chosen() if isinstance(each, Tcp)), own)
+        with Client(target, methods=METHODS, timeout=0.5) as client:
+            robots = list_robots(client)
+    except ProblemError:
+        return []
+    return [
+        CompletionItem(robot.id, help=robot.state)
+        for robot in robots
+        if robot.id.startswith(incomplete)
+    ]
+
+
+def list_robots(client: Client) -> list[Robot]:
+    """Return all machines that the coordinator knows."""
+    from dorad.control.messages import Nothing
+    from dorafleet.coordinator.messages import RobotList
+
+    return client.call("robot.list", Nothing(), RobotList).robots
+
+
+machine_argument = click.argument("machine", shell_complete=robot_ids)
+
+
+@click.command(epilog=LABELS_EPILOG)
+@machine_argument
+@click.argument("changes", metavar="[KEY=VALUE | KEY-]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@state_option
+@port_option
+def labels(machine: str, changes: Sequence[str], *, as_json: bool, state: Path, port: int) -> None:
+    """Show the labels of MACHINE, or change some of them."""
+    from dorafleet.coordinator.messages import Robot, RobotLabel
+
+    wanted = parse_changes(changes)
+    with connect(state, port) as client:
+        if wanted:
+            found = client.call("robot.label", RobotLabel(robot=machine, labels=wanted), Robot)
+        else:
+            found = find_robot(list_robots(client), machine)
+    if as_json:
+        print_object(found.labels)
+        return
+    for name, value in sorted(found.labels.items()):
+        click.echo(f"{name}={value}")
+
+
+def parse_changes(words: Sequence[str]) -> dict[str, str | None]:
+    """Return the labels to set, None for those to remove. Raises click.UsageError."""
+    found: dict[str, str | None] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals and not name.endswith("-"):
+            raise click.UsageError(f"'{word}' is neither KEY=VALUE nor KEY-")
+        if not equals:
+            name = name[:-1]
+        if not name:
+            raise click.UsageError(f"'{word}' names no label")
+        if name in found:
+            raise click.UsageError(f"the label '{name}' is given twice")
+        found[name] = value if equals else None
+    return found
+
+
+def find_robot(robots: Sequence[Robot], id_: str) -> Robot:
+    """Return one robot. Raises click.ClickException if there is none of this id."""
+    from dorad.dataflow.nearest import did_you_mean
+
+    for robot in robots:
+        if robot.id == id_:
+            return robot
+    hint = did_you_mean(id_, [robot.id for robot in robots])
+    raise click.ClickException(f"there is no robot `{id_}`" + (f" ({hint})" if hint else ""))
+
+
+@click.command(epilog=ADOPT_EPILOG)
+@machine_argument
+@state_option
+@port_option
+def adopt(machine: str, *, state: Path, port: int) -> None:
+    """Make what MACHINE runs the state of the store, after a restore."""
+    _decide("robot.adopt", machine, state, port)
+
+
+@click.command(epilog=RESUME_EPILOG)
+@machine_argument
+@state_option
+@port_option
+def resume(machine: str, *, state: Path, port: int) -> None:
+    """Make MACHINE do what the store says, after a restore."""
+    _decide("robot.resume", machine, state, port)
+
+
+def _decide(method: str, machine: str, state: Path, port: int) -> None:
+    from dorafleet.coordinator.messages import Robot, RobotRef
+
+    with connect(state, port) as client:
+        found = client.call(method, RobotRef(robot=machine), Robot)
+    click.echo(f"{found.id}: {found.state}" + (f", {found.reason}" if found.reason else ""))

@@ -1,0 +1,43 @@
+"""`dorafleet restart`: stop a dataflow on all its machines, and start it again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from dorad.terminal import visible
+from dorafleet.cli.arguments import file_argument, state_option
+from dorafleet.cli.coordinator import connect
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EPILOG = """\b
+Examples:
+  dorafleet restart cluster.yml demo
+  dora restart demo --coordinator-addr 127.0.0.1      the same
+\b
+It keeps the nodes and edges that were added or removed since the start, and gets a new UUID.
+"""
+
+
+@click.command(epilog=EPILOG)
+@file_argument
+@click.argument("dataflow", metavar="NAME|UUID")
+@click.option("-f", "--force", is_flag=True, help="Kill the nodes at once instead of asking them.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="The coordinator's port.  [default: `coordinator.port` of FILE]",
+)
+@state_option
+def restart(file: Path, dataflow: str, *, force: bool, port: int | None, state: Path) -> None:
+    """Stop a dataflow of the fleet in FILE and start it again, under a new UUID."""
+    from dorafleet.inventory.load import load
+
+    with connect(state, port or load(file).coordinator.port) as client:
+        result = client.restart(dataflow, force=force)
+    click.echo(f"dataflow restarted: {result.old} -> {result.new}")
+    if result.changes:
+        click.echo(visible(f"note: differs from its file: {'; '.join(result.changes)}"), err=True)

@@ -1,0 +1,81 @@
+"""Rows that describe robots as their coordinator knows them, for `dorafleet status` and `list`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dorad.cli.tables import age, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dorad.control.messages.agent import ShareState
+    from dorafleet.coordinator.messages import Robot
+
+COLUMNS = ("Machine", "Host", "State", "Seen", "Skew", "Version", "Dataflows", "Problem")
+
+MAX_SKEW_S = 1.0
+"""Seconds by which a robot's clock may be wrong before that is a problem."""
+
+
+def is_well(robot: Robot) -> bool:
+    """Return True if a robot is connected, and does what it shall."""
+    return robot.state == "connected" and not problems_of(robot)
+
+
+def problems_of(robot: Robot) -> list[str]:
+    """Return what is wrong with a robot, in a few words each."""
+    found = [robot.reason] if robot.reason else []
+    found += [f"{name}: {why}" for name, why in sorted(robot.conflicts.items())]
+    if robot.audit:
+        found.append(f"audit: {robot.audit}")
+    for share in robot.shares:
+        if share.status in ("failed", "pending"):
+            reason = f": {share.reason}" if share.reason else ""
+            found.append(f"{share.dataflow} {share.status}{reason}")
+        found += [f"{share.dataflow}: no link to {name}" for name in links_down(share)]
+    return found
+
+
+def links_down(share: ShareState) -> dict[str, str]:
+    """Return the machines to which a running share has no link, each with the reason."""
+    if share.status != "running":
+        return {}
+    return {
+        name: peer.reason or peer.state
+        for name, peer in sorted(share.links.items())
+        if peer.state != "up"
+    }
+
+
+def as_row(robot: Robot, now: float) -> tuple[str, ...]:
+    """Return a robot's row under `COLUMNS`; `now` is the coordinator's clock."""
+    shares = [
+        f"{share.dataflow} {share.status} ({share.generation})"
+        for share in robot.shares
+        if share.status not in ("stopped", "finished")
+    ]
+    return (
+        robot.id,
+        robot.host,
+        robot.state,
+        "-" if robot.seen_at is None else f"{age(now - robot.seen_at)} ago",
+        "-" if robot.seen_at is None else skew_text(robot.skew),
+        robot.version or "-",
+        ", ".join(shares) or "none",
+        "; ".join(problems_of(robot)),
+    )
+
+
+def skew_text(seconds: float) -> str:
+    """Return a difference of clocks as text, such as `+2s`; small ones in milliseconds."""
+    if abs(seconds) < MAX_SKEW_S:
+        return f"{seconds * 1e3:+.0f}ms"
+    return ("+" if seconds > 0 else "-") + age(abs(seconds))
+
+
+def as_plain(robots: Iterable[Robot]) -> list[dict[str, Any]]:
+    """Return what `--json` prints: all that the coordinator says, with what is wrong."""
+    return [
+        {**plain(robot), "well": is_well(robot), "problems": problems_of(robot)} for robot in robots
+    ]

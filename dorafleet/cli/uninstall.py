@@ -1,0 +1,123 @@
+"""`dorafleet uninstall`: take machines out of the fleet."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+from dorafleet.cli.arguments import (
+    accept_new_option,
+    file_argument,
+    only_option,
+    parallel_option,
+    select_machines,
+    state_option,
+)
+from dorafleet.cli.coordinator import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dorad.control.client import Client
+    from dorafleet.cli.reporting import Reporter
+    from dorafleet.inventory.model import Machine
+    from dorafleet.ssh.fanout import Outcome
+
+EPILOG = """\b
+Examples:
+  dorafleet uninstall cluster.yml --only arm3
+  dorafleet uninstall cluster.yml
+\b
+The agent of each machine is stopped, now and at boot, and its certificate is revoked. The machine's
+own dorad goes on with its dataflows; `dora stop` and `apt-get remove dorad` there end them.
+Exit code 0: done on all machines. 1: some failed, and they are named.
+"""
+
+
+@click.command(epilog=EPILOG)
+@file_argument
+@only_option
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="The coordinator's port.  [default: `coordinator.port` of FILE]",
+)
+@state_option
+@parallel_option
+@accept_new_option
+def uninstall(
+    file: Path,
+    *,
+    only: Sequence[str],
+    port: int | None,
+    state: Path,
+    parallel: int,
+    accept_new: bool,
+) -> int:
+    """Stop the agents of the machines in FILE, and revoke their certificates."""
+    from dorafleet.cli.reporting import Reporter
+    from dorafleet.inventory.load import load
+
+    cluster = load(file)
+    machines = select_machines(cluster, only)
+    with connect(state, port or cluster.coordinator.port) as client:
+        with Reporter([machine.id for machine in machines], 0) as reporter:
+            work = _Remover(client, reporter, accept_new=accept_new)
+            outcomes = asyncio.run(work.run(machines, parallel))
+    failed = [outcome.machine.id for outcome in outcomes if outcome.error is not None]
+    if failed:
+        raise click.ClickException(
+            f"{len(failed)} of {len(outcomes)} machines failed: {', '.join(failed)}"
+        )
+    return 0
+
+
+class _Remover:
+    """Takes machines out of one fleet."""
+
+    def __init__(self, client: Client, reporter: Reporter, *, accept_new: bool) -> None:
+        self._client = client
+        self._reporter = reporter
+        self._accept_new = accept_new
+        self._enrolled: frozenset[str] = frozenset()
+
+    async def run(self, machines: Sequence[Machine], parallel: int) -> list[Outcome[str]]:
+        """Take out up to `parallel` machines at once; return the outcomes in order."""
+        from dorad.control.messages import Nothing
+        from dorafleet.coordinator.accessmessages import GrantList
+        from dorafleet.ssh.fanout import run_on_each
+
+        listed = await asyncio.to_thread(self._client.call, "access.list", Nothing(), GrantList)
+        self._enrolled = frozenset(
+            grant.name for grant in listed.grants if grant.kind == "robot" and not grant.revoked
+        )
+        return await run_on_each(machines, self._remove, parallel=parallel, on_outcome=self._report)
+
+    async def _remove(self, machine: Machine) -> str:
+        from dorad.control.errors import ControlError
+        from dorafleet.coordinator.accessmessages import Revoke, Revoked
+        from dorafleet.robot.enrol import as_ssh_error
+        from dorafleet.robot.units import disable_agent
+        from dorafleet.ssh.connection import connect as connect_ssh
+
+        async with connect_ssh(machine, accept_new=self._accept_new) as robot:
+            self._reporter.step(machine.id, "stopping the agent")
+            await disable_agent(robot)
+        if machine.id not in self._enrolled:
+            return "its agent is stopped; it was not enrolled"
+        self._reporter.step(machine.id, "revoking its certificate")
+        params = Revoke(kind="robot", name=machine.id)
+        try:
+            await asyncio.to_thread(self._client.call, "access.revoke", params, Revoked)
+        except ControlError as error:
+            raise as_ssh_error(error) from error
+        return "its agent is stopped, its certificate revoked"
+
+    def _report(self, outcome: Outcome[str]) -> None:
+        if outcome.error is None:
+            self._reporter.done(outcome.machine.id, str(outcome.result))
+        else:
+            self._reporter.failed(outcome.machine.id, str(outcome.error))

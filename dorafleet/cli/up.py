@@ -1,0 +1,220 @@
+"""`dorafleet up`: start the coordinator, enrol the machines, and wait until all are connected."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dorad.cli.tables import print_object
+from dorad.terminal import visible
+from dorafleet.cli.arguments import (
+    accept_new_option,
+    file_argument,
+    only_option,
+    parallel_option,
+    select_machines,
+    state_option,
+)
+from dorafleet.cli.coordinator import connect, serves_tls
+from dorafleet.cli.enrol import Enroller, address_of, as_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dorad.control.client import Client
+    from dorafleet.coordinator.messages import CoordinatorStatus
+    from dorafleet.inventory.model import Cluster, Machine
+    from dorafleet.robot.enrol import Enrolled
+    from dorafleet.ssh.fanout import Outcome
+
+START_S = 30.0
+"""Seconds within which a new coordinator must answer."""
+POLL_S = 0.05
+MAX_LOG_BYTES = 1 << 20
+"""Size from which the coordinator's log is rotated at the next start."""
+LOG = "coordinator.log"
+
+EPILOG = """\b
+Examples:
+  dorafleet up cluster.yml
+  dorafleet up cluster.yml --accept-new          trust the host keys of new machines
+  dorafleet up cluster.yml --json | jq '.machines[] | select(.connected | not)'
+\b
+If no coordinator runs, it is started in the background; it runs until `dorafleet down`, and its log
+is `coordinator.log` in its folder. Then each machine is enrolled over SSH, where the package dorad
+must be installed (`dorafleet install`). Machines that are enrolled and connected are not changed,
+so the command can be repeated.
+Exit code 0: all machines are connected. 1: some are not, and they are named.
+"""
+
+
+@click.command(epilog=EPILOG)
+@file_argument
+@only_option
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option(
+    "--listen",
+    metavar="ADDRESS",
+    help="Where a new coordinator listens.  [default: everywhere, or loopback if FILE says so]",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="The coordinator's port.  [default: `coordinator.port` of FILE]",
+)
+@state_option
+@parallel_option
+@accept_new_option
+def up(
+    file: Path,
+    *,
+    only: Sequence[str],
+    as_json: bool,
+    listen: str | None,
+    port: int | None,
+    state: Path,
+    parallel: int,
+    accept_new: bool,
+) -> int:
+    """Start the coordinator of the machines in FILE, enrol them, and wait until they report."""
+    from dorafleet.cli.reporting import Reporter
+    from dorafleet.inventory.load import load
+
+    cluster = load(file)
+    machines = select_machines(cluster, only)
+    chosen = port or cluster.coordinator.port
+    started = _ensure(file, cluster, listen, chosen, state)
+    with connect(state, chosen) as client:
+        status = _status(client)
+        _check_coordinator(client, machines, state, file)
+        word = "started" if started else "is running already"
+        click.echo(f"coordinator {word} (pid {status.pid}, port {chosen})", err=as_json)
+        with Reporter([each.id for each in machines], 0, as_json=as_json) as reporter:
+            places = (address_of(cluster, port),)
+            work = Enroller(client, places, reporter, accept_new=accept_new, again=False)
+            outcomes = asyncio.run(work.run(machines, parallel))
+    if as_json:
+        print_object(as_object(status, started=started, outcomes=outcomes))
+    failed = [outcome.machine.id for outcome in outcomes if outcome.error is not None]
+    if failed:
+        count = f"{len(failed)} of {len(outcomes)} machines are not connected"
+        raise click.ClickException(f"{count}: {', '.join(failed)}")
+    return 0
+
+
+def as_object(
+    status: CoordinatorStatus, *, started: bool, outcomes: Sequence[Outcome[Enrolled]]
+) -> dict[str, Any]:
+    """Return what `--json` prints."""
+    return {
+        "coordinator": {"started": started, "pid": status.pid, "version": status.version},
+        "machines": [as_plain(outcome) for outcome in outcomes],
+    }
+
+
+def _ensure(file: Path, cluster: Cluster, listen: str | None, port: int, state: Path) -> bool:
+    """Start a coordinator unless one runs; return True if it was started."""
+    from dorad.control.errors import ControlError
+
+    try:
+        connect(state, port).close()
+    except ControlError as error:
+        if error.code != "unavailable":
+            raise
+    else:
+        return False
+    address = cluster.coordinator.addr
+    if listen is None:
+        if not _is_here(str(address)):
+            raise click.ClickException(
+                f"{file} says that the coordinator is at {address}, which is not an address of "
+                "this machine: run the command there, or give --listen"
+            )
+        everywhere = "0.0.0.0" if address.version == 4 else "::"  # noqa: S104 - with TLS always
+        listen = str(address) if address.is_loopback else everywhere
+    _start(file, listen, port, state)
+    return True
+
+
+def _is_here(address: str) -> bool:
+    """Return True if an address is one of this machine."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _start(file: Path, listen: str, port: int, state: Path) -> None:
+    from dorad.control.errors import ControlError
+
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = state / LOG
+    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+    words = ["serve", str(file.absolute()), "--listen", listen, "--tls"]
+    words += ["--port", str(port), "--state", str(state)]
+    with log.open("ab") as out:
+        begin = out.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dorafleet.cli", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            cwd="/",
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            output = log.read_bytes()[begin:].decode(errors="replace").strip()
+            raise click.ClickException(f"the coordinator exited at once:\n{output}")
+        try:
+            connect(state, port).close()
+        except ControlError:
+            time.sleep(POLL_S)
+        else:
+            return
+    raise click.ClickException(
+        f"the coordinator (pid {process.pid}) does not answer {START_S:g} s after its start; see "
+        f"{log}"
+    )
+
+
+def _status(client: Client) -> CoordinatorStatus:
+    from dorad.control.messages import Nothing
+    from dorafleet.coordinator.messages import CoordinatorStatus
+
+    return client.call("coordinator.status", Nothing(), CoordinatorStatus)
+
+
+def _check_coordinator(
+    client: Client, machines: Sequence[Machine], state: Path, file: Path
+) -> None:
+    """Refuse a coordinator that runs without TLS, or with another cluster file."""
+    from dorafleet.cli.labels import list_robots
+
+    if not serves_tls(state):
+        raise click.ClickException(
+            "the coordinator runs without TLS, which robots need: end it with `dorafleet down` "
+            "and repeat this command, or start it with `dorafleet serve --tls`"
+        )
+    known = {robot.id for robot in list_robots(client)}
+    unknown = [visible(machine.id) for machine in machines if machine.id not in known]
+    if unknown:
+        raise click.ClickException(
+            f"the coordinator that runs does not know {', '.join(unknown)}: it was started with "
+            f"another file than {file}. End it with `dorafleet down --keep-dataflows`, and repeat "
+            "this command"
+        )

@@ -1,0 +1,117 @@
+"""The life of a fleet by its commands: a real coordinator, real SSH, real agents."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dorafleet.cli.labels import parse_changes
+from tests.fleet.fakerobot import FakeRobot
+from tests.fleet.test_enrol import Machine
+
+
+def test_a_fleet_goes_up_is_labelled_and_goes_down(site, stack):
+    one, two = Machine(stack), Machine(stack)
+    site.fleet.add("arm1", one.robot)
+    site.fleet.add("arm2", two.robot)
+    code, out, err = site.run("up", site.file())
+    assert code == 0, err
+    assert out.splitlines()[0].startswith("coordinator started (pid ")
+    assert "arm1  ✓ enrolled, connected" in out
+
+    code, out, _ = site.run("up", site.file(), "--json")
+    again = json.loads(out)
+    assert (code, again["coordinator"]["started"]) == (0, False)
+    assert [each["changed"] for each in again["machines"]] == [False, False]
+
+    _, robots = site.until("status", "--json", holds=lambda found: len(found) == 2)
+    assert [(each["id"], each["state"]) for each in robots] == [
+        ("arm1", "connected"),
+        ("arm2", "connected"),
+    ]
+    _, out, _ = site.run("status", site.file(), "--only", "arm2")
+    lines = out.splitlines()
+    assert lines[0].split()[:5] == ["Machine", "Host", "State", "Seen", "Skew"]
+    assert [line.split()[0] for line in lines[1:]] == ["arm2"]
+
+    assert site.run("labels", "arm1", "zone=hall", "gpu=yes")[:2] == (0, "gpu=yes\nzone=hall\n")
+    assert site.run("labels", "arm1", "gpu-")[:2] == (0, "zone=hall\n")
+    code, out, _ = site.run("labels", "arm1", "--json")
+    assert json.loads(out) == {"zone": "hall"}
+    code, _, err = site.run("labels", "arm9")
+    assert (code, "there is no robot `arm9`" in err) == (1, True)
+
+    code, out, err = site.run("down")
+    assert code == 0, err
+    assert out == f"the coordinator at 127.0.0.1 port {site.port} has ended\n"
+    code, _, err = site.run("status")
+    assert (code, "no coordinator is running at 127.0.0.1" in err) == (1, True)
+
+
+def test_machines_that_do_not_connect_are_named(site, stack):
+    site.fleet.add("arm1", Machine(stack).robot)
+    site.fleet.add_unreachable("arm2")
+    site.fleet.add("arm3", FakeRobot())
+    code, out, err = site.run("up", site.file(), "--json")
+    assert code == 1
+    assert "2 of 3 machines are not connected: arm2, arm3" in err
+    found = {each["id"]: each for each in json.loads(out)["machines"]}
+    assert [each["connected"] for each in found.values()] == [True, False, False]
+    code, robots = site.until(
+        "status", "--json", holds=lambda found: found[0]["state"] == "connected"
+    )
+    assert code == 1
+    assert [each["well"] for each in robots][1:] == [False, False]
+
+
+def test_a_robot_that_is_gone_is_shown_and_comes_back(site, stack):
+    machine = Machine(stack)
+    site.fleet.add("arm1", machine.robot)
+    assert site.run("up", site.file())[0] == 0
+    machine.end()
+    code, _ = site.until("status", "--json", holds=lambda found: found[0]["state"] == "unreachable")
+    assert code == 1
+    checks = json.loads(site.run("doctor", "--json")[1])["checks"]
+    (about,) = [check for check in checks if check["name"] == "arm1"]
+    assert (about["level"], "unreachable" in about["text"]) == ("FAIL", True)
+
+
+def test_a_coordinator_with_another_file_is_not_used(site, stack):
+    site.fleet.add("arm1", Machine(stack).robot)
+    assert site.run("up", site.file())[0] == 0
+    site.fleet.add("arm2", FakeRobot())
+    code, _, err = site.run("up", site.file())
+    assert code == 1
+    assert "does not know arm2: it was started with another file" in err
+
+
+def test_the_coordinator_of_another_machine_is_not_started_here(site, tmp_path):
+    site.fleet.add("arm1", FakeRobot())
+    path = tmp_path / "far.yml"
+    path.write_text(
+        f"coordinator: {{addr: 192.0.2.7, port: {site.port}}}\nmachines: [{{id: a, host: b}}]\n"
+    )
+    code, _, err = site.run("up", str(path))
+    assert code == 1
+    assert "192.0.2.7, which is not an address of this machine" in err
+
+
+def test_a_coordinator_that_cannot_start_says_why(site):
+    site.fleet.add("arm1", FakeRobot())
+    path = site.file()
+    site.state.mkdir(mode=0o700)
+    (site.state / "coordinator.db").write_bytes(b"nonsense" * 1000)
+    code, _, err = site.run("up", path)
+    assert code == 1
+    assert "the coordinator exited at once" in err
+    assert "coordinator.db" in err
+
+
+@pytest.mark.parametrize("words", [["gpu"], ["=x"], ["-"], ["a=1", "a-"]])
+def test_what_is_no_change_of_a_label_is_a_usage_error(site, words):
+    assert site.run("labels", "arm1", *words)[0] == 2
+
+
+def test_changes_of_labels_are_read():
+    assert parse_changes(["a=1", "b-", "c=x=y", "d="]) == {"a": "1", "b": None, "c": "x=y", "d": ""}
