@@ -465,3 +465,29 @@ def test_an_address_in_use_is_told_by_the_link(two: Machines, tmp_path: Path) ->
                 return client.node_info(LINK, dataflow=two.uuid).notes
 
         alpha.until(lambda: any("cannot be opened" in each for each in notes()))
+
+
+def test_a_latched_input_elsewhere_gets_the_last_value_however_late_it_comes(
+    two: Machines, tmp_path: Path
+) -> None:
+    once = """
+        import pyarrow as pa
+        from dora import Node
+        node = Node()
+        node.send_output("number", pa.array([7]))
+        for event in node:
+            pass
+    """
+    nodes = counting(tmp_path, source=once, latched=True)
+    two.start_both(tmp_path, nodes, PLACEMENT)
+    beta = two.daemons["beta"]
+    beta.until(lambda: seen(tmp_path) == [7])
+    late = a_sink(tmp_path, "late", "source/number")
+    late["inputs"]["number"]["latched"] = True
+    two.update([*nodes, late], {**PLACEMENT, "late": "beta"})
+    beta.until(lambda: seen(tmp_path / "late") == [7])
+    with beta.client() as client:
+        client.stop(two.uuid)
+    (tmp_path / "seen").unlink()
+    two.start("beta", tmp_path, nodes, PLACEMENT, hold=None)
+    beta.until(lambda: seen(tmp_path) == [7], why="a machine that comes back lacks the value")
