@@ -7,6 +7,7 @@ import json
 import pytest
 
 from dorafleet.cli.labels import parse_changes
+from tests.cli.dora import dora
 from tests.fleet.fakerobot import FakeRobot
 from tests.fleet.test_enrol import Machine
 
@@ -84,6 +85,35 @@ def test_a_coordinator_with_another_file_is_not_used(site, stack):
     code, _, err = site.run("up", site.file())
     assert code == 1
     assert "does not know arm2: it was started with another file" in err
+
+
+def test_an_operator_with_settings_needs_no_options(site, tmp_path, monkeypatch):
+    site.fleet.add_unreachable("arm1")
+    assert site.run("up", site.file())[0] == 1  # the coordinator runs nevertheless
+    home = tmp_path / "ann"
+    (home / "config/dora").mkdir(parents=True)
+    bundle = home / "config/dora/ann.pem"
+    code, _, err = site.run("operator", "add", "ann", "--role", "viewer", "--output", str(bundle))
+    assert code == 0, err
+    code, token, _ = site.run("token", "create", "panel", "--role", "viewer", "--days", "1")
+    (home / "config/dora/panel.token").write_text(token)
+    (home / "config/dora/panel.token").chmod(0o600)
+    for name in ("DORA_COORDINATOR_ADDR", "DORA_COORDINATOR_PORT"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))  # not the coordinator's user
+    for how in ("certificate: ann.pem", "token: panel.token"):
+        settings = f"coordinator: {{addr: 127.0.0.1, port: {site.port}, ca: ann.pem, {how}}}\n"
+        (home / "config/dora/config.yml").write_text(settings)
+        listed = dora("list")
+        assert (listed.returncode, listed.stderr) == (0, ""), how
+        assert site.run("status")[1].splitlines()[1].startswith("arm1 "), how
+        refused = dora("stop", "demo")
+        assert refused.returncode == 1
+        assert "viewer" in refused.stderr
+    # Only an admin may see certificates.
+    checks = json.loads(site.run("doctor", "--json")[1])["checks"]
+    assert [each["level"] for each in checks if each["name"] == "certificates"] == ["WARN"]
 
 
 def test_the_coordinator_of_another_machine_is_not_started_here(site, tmp_path):
