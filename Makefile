@@ -8,10 +8,11 @@ FAULT_SECONDS ?= 20
 # Tests wait for processes half of their time.
 WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
 FUZZ_ENTRIES ?= 1000000
+AGENT_FRAMES ?= 100000
 LITMUS_ROUNDS ?= 1000000
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help native demo test test-pure sanitize lint generate hub bench bench-rt bench-link torture fuzz litmus faults model \
+.PHONY: help native demo test test-pure sanitize lint generate hub bench bench-rt bench-link torture fuzz fuzz-agent litmus faults model \
     wheels deb arm64 hwtest hwtest-long vmtest clean
 
 help: ## Say what there is
@@ -60,6 +61,9 @@ torture: $(VENV)/.dev native ## Kill native and pure nodes at random and look fo
 
 fuzz: $(VENV)/.dev native ## Let native and pure receivers read random entries, and compare them (FUZZ_ENTRIES=1000000)
 	$(BIN)/python -m hwtests.fuzz --entries $(FUZZ_ENTRIES)
+
+fuzz-agent: $(VENV)/.dev ## Send random frames to an agent (AGENT_FRAMES=100000)
+	AGENT_FRAMES=$(AGENT_FRAMES) $(BIN)/pytest tests/agent/test_hostile.py -k random
 
 litmus: $(VENV)/.dev ## Look for the reorderings that the data plane's fences forbid (needs gcc and 2 processors)
 	$(BIN)/python -m hwtests.litmus --rounds $(LITMUS_ROUNDS)

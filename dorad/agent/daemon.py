@@ -7,7 +7,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from dorad.control.asyncclient import AsyncClient
-from dorad.control.choosing import chosen_daemons
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,11 +17,8 @@ _log = logging.getLogger(__name__)
 class Daemon:
     """One connection to dorad, which is kept."""
 
-    def __init__(self, path: Path | None, name: str) -> None:
-        """`path` is dorad's control socket, by default that of a daemon of this machine.
-
-        `name` is the client's.
-        """
+    def __init__(self, path: Path, name: str) -> None:
+        """`path` is dorad's control socket; `name` is the client's."""
         self._path = path
         self._name = name
         self._client: AsyncClient | None = None
@@ -38,9 +34,7 @@ class Daemon:
             if self._client is not None and not self._client.connected:
                 await self.close()
             if self._client is None:
-                # Never a coordinator, whatever the variables and settings of the user say.
-                found = () if self._path else await asyncio.to_thread(chosen_daemons)
-                self._client = await AsyncClient(self._path or found, name=self._name).open()
+                self._client = await AsyncClient(self._path, name=self._name).open()
                 _log.debug("connected to %s", self._client.daemon)
             return self._client
 

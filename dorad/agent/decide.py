@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from dorad.agent.model import Begun, Ended, Final, Record, Run, digest_of
+from dorad.agent.model import Begun, Ended, Final, Present, Record, Run, digest_of
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import ShareState
 
@@ -53,10 +53,10 @@ class Conclude(msgspec.Struct, frozen=True):
 Action: TypeAlias = Start | Change | Open | Stop | Conclude
 
 
-def decide(record: Record, runs: Runs, boot: str) -> Action | None:
+def decide(record: Record, runs: Runs, now: Present) -> Action | None:
     """Return what to do next; None if the share is what it shall be, or must be waited for.
 
-    `runs` are all that dorad knows, `boot` is the present boot id.
+    `runs` are all that dorad knows.
     """
     order, begun = record.order, record.begun
     if record.ended is not None:
@@ -66,21 +66,21 @@ def decide(record: Record, runs: Runs, boot: str) -> Action | None:
         return None if old.info.status == "stopping" else Stop(begun.uuid)
     run = runs.get(uuid)
     if run is not None and run.active:
-        return _steer(record, run)
+        return _steer(record, run, now)
     if not order.enabled:
         return Conclude("stopped")
-    hold = order.hold if record.boot == boot else None
+    hold = order.hold if record.boot == now.boot else None
     if run is None:
         return Start(hold, None)
     if begun is None or not record.started or run.info.started_at == begun.previous:
         return Start(hold, run.info.started_at)
-    if run.info.status == "failed" and begun.boot != boot:
+    if run.info.status == "failed" and begun.boot != now.boot:
         # Failed because the machine went down, or just before that: this cannot be told apart.
         return Start(hold, run.info.started_at)
     return Conclude("finished" if run.info.status == "finished" else "failed")
 
 
-def _steer(record: Record, run: Run) -> Action | None:
+def _steer(record: Record, run: Run, now: Present) -> Action | None:
     """Return what to do for a run of the order's uuid that has not ended."""
     order = record.order
     if run.info.status == "stopping":
@@ -88,7 +88,7 @@ def _steer(record: Record, run: Run) -> Action | None:
         return Stop(run.info.uuid) if order.force and not order.enabled else None
     if not order.enabled:
         return Stop(run.info.uuid)
-    if not record.followed:
+    if not record.followed(now.identity):
         return Change()
     if run.ready and order.hold is None:
         return Open()
@@ -99,12 +99,19 @@ def take_order(record: Record | None, order: ShareSet, boot: str) -> Record:
     """Return the record after an order.
 
     Raises:
-        ControlError: with code `conflict`: the order is older than that of the record.
+        ControlError: with code `conflict`: the order is older than that of the record, or differs
+            from it under the same number.
     """
     if record is None:
         return Record(order=order, boot=boot)
     check_version(record, order.epoch, order.generation)
     if not record.same_order(order):
+        if record.version == (order.epoch, order.generation):
+            raise ControlError(
+                "conflict",
+                f"the share of {order.dataflow} here has generation {order.generation} already, "
+                "but it is another run, or its opposite",
+            )
         return Record(order=order, boot=boot, begun=record.begun)
     if record.order.hold is None:
         # A barrier that is open stays open.
@@ -147,20 +154,36 @@ def open_barrier(record: Record, ref: ShareRef) -> Record:
     return _renumber(record, msgspec.structs.replace(record.order, epoch=ref.epoch, hold=None))
 
 
-def begin(record: Record, boot: str, previous: float | None) -> Record:
+def begin(record: Record, now: Present, previous: float | None) -> Record:
     """Return the record of an order that is carried out from now on."""
     order = record.order
-    begun = Begun(order.content.uuid, record.version, digest_of(order), boot, previous)
+    digest = digest_of(order, now.identity)
+    begun = Begun(
+        order.content.uuid, record.version, digest, now.boot, previous, ran=has_run(record)
+    )
     return msgspec.structs.replace(record, begun=begun)
 
 
-def follow(record: Record, order: ShareSet, boot: str, trouble: str = "") -> Record:
+def has_run(record: Record) -> bool:
+    """Return True if dorad has accepted the order before, possibly before a reboot."""
+    return record.started and record.begun is not None and record.begun.ran
+
+
+def mark_run(record: Record, uuid: str) -> Record:
+    """Return the record of a run that dorad has accepted."""
+    if record.begun is None or record.begun.uuid != uuid:
+        return record
+    return msgspec.structs.replace(record, begun=msgspec.structs.replace(record.begun, ran=True))
+
+
+def follow(record: Record, order: ShareSet, now: Present, trouble: str = "") -> Record:
     """Return the record of a run that was changed to an order, or could not be: `trouble`.
 
     A newer order may have arrived meanwhile.
     """
-    asked = record if record.same_order(order) else Record(order=order, boot=boot)
-    begun = Begun(order.content.uuid, asked.version, digest_of(order), boot, trouble=trouble)
+    asked = record if record.same_order(order) else Record(order=order, boot=now.boot)
+    digest = digest_of(order, now.identity)
+    begun = Begun(order.content.uuid, asked.version, digest, now.boot, trouble=trouble, ran=True)
     if record.begun is not None:
         begun = msgspec.structs.replace(
             begun, boot=record.begun.boot, previous=record.begun.previous
@@ -202,7 +225,7 @@ def state_of(
     if run is not None and run.active:
         state.status = _status(record, run)
         state.uuid = run.info.uuid
-        if begun is not None and not record.followed and order.enabled:
+        if begun is not None and not record.started and order.enabled:
             state.epoch, state.generation = begun.version
         state.links = {} if run.state is None else run.state.links
         if begun is not None and begun.trouble and not trouble:
@@ -215,6 +238,6 @@ def state_of(
 def _status(record: Record, run: Run) -> ShareStatus:
     if run.info.status == "stopping" or not record.order.enabled:
         return "stopping"
-    if run.ready:
+    if run.ready and record.order.hold is not None:
         return "ready"
     return "running" if run.info.status == "running" else "starting"

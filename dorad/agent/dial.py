@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from dorad.agent.model import ConnectionState
     from dorad.control.session import Handler, StreamHandler
 
-PATH = "/agent"
+URI = "wss://coordinator/agent"
+"""The same whatever the address: certificates name coordinators, not addresses."""
 IDENTITY_S = 2.0
 """Seconds between two checks whether the identity has changed."""
 CONNECT_S = 10.0
@@ -76,6 +77,7 @@ class Dialer:
         self._connection: ClientConnection | None = None
         self._check: asyncio.Task[None] | None = None
         self._attached = False
+        self._last: tuple[str, int] | None = None
         self._address = ""
         self._version = ""
         """Of the identity that is in use."""
@@ -99,10 +101,11 @@ class Dialer:
             except ControlError as error:
                 return error
             refused = False
-            for host, port in identity.coordinators:
-                refused = await self._try(identity, host, port) or refused
+            # The last that has attached comes first: to see that another one is off takes long.
+            for address in sorted(identity.coordinators, key=lambda each: each != self._last):
+                refused = await self._try(identity, *address) or refused
                 if self._attached:
-                    # The first coordinator in the list is the preferred one.
+                    self._last = address
                     quick, refused = Backoff(), False
                     slow = Backoff(first=REFUSED_S, longest=LONG_REFUSED_S)
                     break
@@ -119,7 +122,7 @@ class Dialer:
         self._attached = False
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            await self._connect(identity)
+            await self._connect(identity, host, port)
         except ControlError as error:
             refused = error.code not in ("unavailable", "deadline", "busy")
             self._set("refused" if refused else "unreachable", str(error))
@@ -149,7 +152,7 @@ class Dialer:
         if self._connection is not None and (self._check is None or self._check.done()):
             self._check = asyncio.create_task(_check(self._connection), name="check connection")
 
-    async def _connect(self, identity: Identity) -> None:
+    async def _connect(self, identity: Identity, host: str, port: int) -> None:
         """Answer one coordinator until the connection ends.
 
         Raises:
@@ -162,7 +165,9 @@ class Dialer:
         _log.debug("connecting to %s as %s", self._address, identity.robot)
         try:
             async with connect(
-                f"wss://{self._address}{PATH}",
+                URI,
+                host=host,
+                port=port,
                 ssl=context,
                 open_timeout=CONNECT_S,
                 ping_interval=PING_S,

@@ -6,6 +6,9 @@ import grp
 import os
 from pathlib import Path
 
+from dorad.shm.rendezvous import SYSTEM_DIR as MACHINE_DIR
+from dorad.shm.rendezvous import runtime_dir
+
 SYSTEM_DIR = Path("/var/lib/dorad-agent")
 """The folder on a robot. The package creates it."""
 
@@ -20,6 +23,15 @@ def default_folder() -> Path:
     base = os.environ.get("XDG_STATE_HOME", "")
     home = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
     return home / "dorad-agent"
+
+
+def daemon_socket(folder: Path) -> Path:
+    """Return the control socket of the dorad that belongs to an agent with this folder.
+
+    Raises:
+        OSError: the folder of this user's sockets belongs to somebody else.
+    """
+    return (MACHINE_DIR if folder == SYSTEM_DIR else runtime_dir()) / "control.sock"
 
 
 def open_folder(path: Path) -> None:

@@ -66,18 +66,20 @@ def command(context: click.Context, *, state_dir: Path | None, verbose: bool) ->
 @click.option(
     "--socket",
     type=click.Path(path_type=Path),
-    help="Control socket of dorad; default: as for `dora`.",
+    envvar="DORA_SOCKET",
+    help="Control socket of dorad; default: that of the machine's dorad with the default folder "
+    "/var/lib/dorad-agent, else that of this user's.",
 )
 @click.pass_obj
 def run(folder: Path, *, socket: Path | None = None) -> int:
     """Run the service; the default."""
     import asyncio
 
-    from dorad.agent.folder import open_folder
+    from dorad.agent.folder import daemon_socket, open_folder
     from dorad.agent.service import Service
 
     open_folder(folder)
-    service = Service(folder, None if socket is None else socket.absolute())
+    service = Service(folder, daemon_socket(folder) if socket is None else socket.absolute())
     # Do not keep the file system of the current folder busy.
     os.chdir("/")
     return asyncio.run(service.run())
@@ -256,7 +258,8 @@ def main() -> None:
             click.echo(f"error: {line}", err=True)
         sys.exit(1)
     except OSError as error:
-        click.echo(f"error: {error.filename or 'output'}: {error.strerror}", err=True)
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        click.echo(f"error: {what}", err=True)
         sys.exit(1)
     except click.Abort:
         sys.exit(130)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -21,11 +21,13 @@ class Begun(msgspec.Struct, frozen=True):
     version: tuple[int, int]
     """Epoch and generation of the order."""
     digest: str
-    """Of the order's content."""
+    """Of the order's content, and of the identity that its links use."""
     boot: str
     """The boot id of the machine when it was started."""
     previous: float | None = None
     """When an earlier run with this uuid, which had ended, was started."""
+    ran: bool = False
+    """Whether dorad has accepted the order."""
     trouble: str = ""
     """Why dorad refused to change the run to the order; it goes on unchanged."""
 
@@ -69,12 +71,21 @@ class Record(msgspec.Struct, frozen=True):
         begun = self.begun
         return begun is not None and begun.version == self.version
 
-    @property
-    def followed(self) -> bool:
-        """Whether the run that was begun has the content of the order, too."""
+    def followed(self, identity: str) -> bool:
+        """Return True if the run that was begun has the order's content, and this identity."""
+        begun = self.begun
         return (
-            self.begun is not None and self.started and self.begun.digest == digest_of(self.order)
+            begun is not None and self.started and begun.digest == digest_of(self.order, identity)
         )
+
+
+class Present(NamedTuple):
+    """What may have changed since a run was begun."""
+
+    boot: str
+    """The boot id of the machine."""
+    identity: str
+    """Changes with the key and the certificate."""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -111,6 +122,8 @@ class AgentStatus(msgspec.Struct, frozen=True):
 
     version: str
     pid: int
+    ticks: int
+    """When the process started, in clock ticks from boot: its pid may be reused."""
     robot: str
     started_at: float
     connection: Connected
@@ -134,6 +147,10 @@ class AgentStatus(msgspec.Struct, frozen=True):
         return "; ".join(parts)
 
 
-def digest_of(order: ShareSet) -> str:
-    """Return the SHA-256 of an order's content."""
-    return hashlib.sha256(msgspec.json.encode(order.content)).hexdigest()
+def digest_of(order: ShareSet, identity: str) -> str:
+    """Return the SHA-256 of an order's content, with the robot's identity if it has links."""
+    digest = hashlib.sha256(msgspec.json.encode(order.content))
+    share = order.content.share
+    if share.listen or share.connect:
+        digest.update(identity.encode())
+    return digest.hexdigest()

@@ -24,11 +24,11 @@ from dorad.agent.store import ShareStore
 from dorad.bell import Bell
 from dorad.control.errors import ControlError
 from dorad.notify import ServiceNotifier, feed_watchdog
+from dorad.procinfo import start_time
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from dorad.control.messages import LinkTls
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 class Service:
     """One agent. Runs once."""
 
-    def __init__(self, folder: Path, socket: Path | None = None) -> None:
-        """`socket` is that of dorad's control API, by default as for commands.
+    def __init__(self, folder: Path, socket: Path) -> None:
+        """`socket` is that of dorad's control API.
 
         Raises:
             ControlError: the robot is not enrolled, or the files cannot be used.
@@ -54,7 +54,9 @@ class Service:
         # A connection of its own: many requests that are passed on must not hold up the shares.
         self._own = Daemon(socket, name)
         self._passing = Daemon(socket, name)
-        self._shares = Shares(self._store, self._own, self._tls, self._boot, self._changed.ring)
+        self._shares = Shares(
+            self._store, self._own, self._identities, self._boot, self._changed.ring
+        )
         methods = AgentMethods(
             self._identities, self._store, self._shares, self._changed, self._boot, self._attached
         )
@@ -62,6 +64,7 @@ class Service:
             self._identities, handlers(methods, self._passing), self._changed.ring
         )
         self._started_at = time.time()
+        self._ticks = start_time(os.getpid()) or 0
         self._ending = asyncio.Event()
 
     async def run(self) -> int:
@@ -104,6 +107,7 @@ class Service:
         return AgentStatus(
             version=__version__,
             pid=os.getpid(),
+            ticks=self._ticks,
             robot=self._robot,
             started_at=self._started_at,
             connection=self._dialer.status,
@@ -145,9 +149,6 @@ class Service:
                 _log.debug("events of dorad: %s", error)
             self._shares.wake()
             await asyncio.sleep(backoff.next())
-
-    def _tls(self) -> LinkTls:
-        return self._identities.load().tls
 
     def _attached(self) -> None:
         self._dialer.attached()

@@ -16,7 +16,7 @@ import msgspec
 
 from dorad.agent import decide as rules
 from dorad.agent.backoff import Backoff
-from dorad.agent.model import Final, Run
+from dorad.agent.model import Final, Present, Run
 from dorad.control.errors import ControlError
 from dorad.control.messages import (
     Changed,
@@ -34,18 +34,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.agent.daemon import Daemon
+    from dorad.agent.identity import IdentityStore
     from dorad.agent.model import Record
     from dorad.agent.store import ShareStore
     from dorad.control.asyncclient import AsyncClient
-    from dorad.control.messages import LinkTls, Share
+    from dorad.control.messages import Share
     from dorad.control.messages.agent import ShareRef, ShareSet, ShareState
 
 EVERY_S = 30.0
 """Time between two looks when nothing happens."""
-LINKS_EVERY_S = 2.0
-"""The same while a dataflow has links, whose state has no events."""
-STARTING_EVERY_S = 0.1
-"""The same while a share waits until it is ready."""
+ACTIVE_EVERY_S = 2.0
+"""The same while a dataflow starts, or has links, whose state has no events."""
+HELD_EVERY_S = 0.1
+"""The same while other machines may wait until a share is ready."""
 MIN_INTERVAL_S = 0.05
 
 _log = logging.getLogger(__name__)
@@ -58,14 +59,14 @@ class Shares:
         self,
         store: ShareStore,
         daemon: Daemon,
-        tls: Callable[[], LinkTls],
+        identities: IdentityStore,
         boot: str,
         on_change: Callable[[], None],
     ) -> None:
-        """`tls` returns this robot's present files; `on_change` is called when a state changes."""
+        """`boot` is the machine's boot id; `on_change` is called when a state changes."""
         self._store = store
         self._daemon = daemon
-        self._tls = tls
+        self._identities = identities
         self._boot = boot
         self._on_change = on_change
         self._wake = asyncio.Event()
@@ -80,6 +81,10 @@ class Shares:
         self.looked = asyncio.Event()
         """Set once dorad was asked, with or without success."""
         self._update_states()
+
+    @property
+    def _present(self) -> Present:
+        return Present(self._boot, self._identities.version)
 
     @property
     def uuids(self) -> set[str]:
@@ -215,7 +220,7 @@ class Shares:
                 continue
             if name in self._retries and now < self._retries[name][1]:
                 continue
-            action = rules.decide(record, self._runs, self._boot)
+            action = rules.decide(record, self._runs, self._present)
             if action is not None:
                 _log.debug("share of %s: %s", name, action)
                 task = tasks.create_task(self._act(record, action), name=f"share {name}")
@@ -256,7 +261,7 @@ class Shares:
 
     async def _start(self, record: Record, action: rules.Start) -> None:
         # Stored first: after a kill here, a run that has ended is known to be of this order.
-        self._keep(rules.begin(record, self._boot, action.previous))
+        self._keep(rules.begin(record, self._present, action.previous))
         content, name = record.order.content, record.order.dataflow
         start = Start(
             descriptor=content.descriptor,
@@ -274,7 +279,8 @@ class Shares:
         try:
             await client.call("dataflow.start", start, Started)
         except ControlError as error:
-            if error.code in rules.RETRIED:
+            # What has run before will run again: after a boot, something may not be up yet.
+            if error.code in rules.RETRIED or rules.has_run(record):
                 raise
             _log.warning("share of %s cannot be started: %s", name, error)
             present = self._store.records[name]
@@ -282,9 +288,11 @@ class Shares:
                 self._conclude(present, "failed", "; ".join(error.lines))
         else:
             _log.info("started the share of %s (%s)", name, content.uuid)
+            self._keep(rules.mark_run(self._store.records[name], content.uuid))
 
     async def _change(self, record: Record) -> None:
         content, name, trouble = record.order.content, record.order.dataflow, ""
+        now = self._present
         update = Update(
             dataflow=content.uuid,
             descriptor=content.descriptor,
@@ -300,7 +308,7 @@ class Shares:
             trouble = "; ".join(error.lines)
             _log.warning("share of %s cannot be changed: %s", name, error)
         present = self._store.records[name]
-        self._keep(rules.follow(present, record.order, self._boot, trouble))
+        self._keep(rules.follow(present, record.order, now, trouble))
 
     async def _stop(self, record: Record, uuid: str) -> None:
         order = record.order
@@ -328,7 +336,7 @@ class Shares:
 
     def _with_tls(self, share: Share) -> Share:
         linked = bool(share.listen or share.connect)
-        return msgspec.structs.replace(share, tls=self._tls() if linked else None)
+        return msgspec.structs.replace(share, tls=self._identities.load().tls if linked else None)
 
     def _update_states(self) -> None:
         before, now = self.states, time.time()
@@ -344,12 +352,12 @@ class Shares:
 
     def _interval(self) -> float:
         now = asyncio.get_running_loop().time()
-        states = self.states.values()
+        found = [(state, self._store.records[name].order) for name, state in self.states.items()]
         shortest = EVERY_S
-        if any(state.links for state in states):
-            shortest = LINKS_EVERY_S
-        if any(state.status in ("starting", "ready") for state in states):
-            shortest = STARTING_EVERY_S
+        if any(state.links or state.status in ("starting", "ready") for state, _ in found):
+            shortest = ACTIVE_EVERY_S
+        if any(state.status == "starting" and order.hold is not None for state, order in found):
+            shortest = HELD_EVERY_S
         retries = [due - now for _, due, _ in self._retries.values()]
         return max(MIN_INTERVAL_S, min([shortest, *retries]))
 

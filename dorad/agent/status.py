@@ -15,6 +15,7 @@ import msgspec
 from dorad.agent.folder import SYSTEM_DIR
 from dorad.agent.model import AgentStatus
 from dorad.control.errors import ControlError
+from dorad.procinfo import is_alive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,8 +41,7 @@ def only_one(folder: Path) -> Iterator[None]:
     Raises:
         ControlError: another one runs.
     """
-    path = runtime_folder(folder) / "lock"
-    number = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    number = os.open(folder / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,21 +52,6 @@ def only_one(folder: Path) -> Iterator[None]:
         os.close(number)
 
 
-def is_running(folder: Path) -> bool:
-    """Return True if an agent with this folder runs."""
-    try:
-        number = os.open(runtime_folder(folder) / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(number)
-    return False
-
-
 def read_status(folder: Path) -> AgentStatus:
     """Return the state of the running agent.
 
@@ -75,17 +60,18 @@ def read_status(folder: Path) -> AgentStatus:
     """
     path = runtime_folder(folder) / "status.json"
     try:
-        if not is_running(folder):
-            raise ControlError(
-                "unavailable",
-                f"no dorad-agent runs in {folder}",
-                "start it with `systemctl enable --now dorad-agent`, or see its journal",
-            )
-        return msgspec.json.decode(path.read_bytes(), type=AgentStatus)
+        found = msgspec.json.decode(path.read_bytes(), type=AgentStatus)
     except FileNotFoundError:
-        raise ControlError("unavailable", "the agent has only just started", "try again") from None
+        found = None
     except (OSError, msgspec.DecodeError) as error:
         raise ControlError("refused", f"{path} cannot be read: {error}") from None
+    if found is None or not is_alive(found.pid, found.ticks):
+        raise ControlError(
+            "unavailable",
+            f"no dorad-agent runs in {folder}",
+            "start it with `systemctl enable --now dorad-agent`, or see its journal",
+        )
+    return found
 
 
 async def keep_status(folder: Path, changed: Bell, status: Callable[[], AgentStatus]) -> None:

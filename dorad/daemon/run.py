@@ -17,11 +17,10 @@ from dorad.daemon.broker.admission import Admission
 from dorad.daemon.broker.broker import Broker
 from dorad.daemon.broker.restore import Kept
 from dorad.daemon.broker.sessions import MAX_NOTES
-from dorad.daemon.linkconfig import link_config, read_tls
 from dorad.daemon.nodeprocesses import NodeProcesses
-from dorad.daemon.rules.links import Links
 from dorad.daemon.rules.routing import Router
 from dorad.daemon.rules.stragglers import default_grace
+from dorad.daemon.sharelink import ShareLink
 from dorad.daemon.storing import StoreThrottle
 from dorad.daemon.subscription.subscriptions import Subscriptions
 from dorad.daemon.supervisor.hotreload import HotReload
@@ -160,10 +159,8 @@ class DataflowRun:
         """Settings that the process of a node could not be given, one line each, by node."""
         if inherited is not None:
             self.notes |= inherited.snapshot.get("notes", {})
-        self.links = Links()
-        """The state of the links to other machines."""
-        self._share = share
-        self._tls = None if share is None or share.tls is None else read_tls(share.tls)
+        self.link = ShareLink(dataflow_id, share, lambda config: self.broker.set_link(config))
+        """The link process, if the dataflow has nodes on other machines."""
         self._context = context
         self._socket = socket
         self._store = NoStore() if store is None else store
@@ -193,10 +190,10 @@ class DataflowRun:
                 else exit_when_nodes_finish
             ),
             hold=hold,
-            links=self.links,
+            links=self.link.links,
             finish_grace=default_grace(context.environ),
             restored=None if inherited is None else inherited.snapshot["supervisor"],
-            check_program=self._check_program,
+            check_program=self.check_program,
             on_topology=self._topology_changed,
             on_change=self._store_throttle.changed,
             on_event=on_event,
@@ -207,7 +204,7 @@ class DataflowRun:
             self.broker.params.replace(node_id, values)
         # Set only now: the initial parameters are not a change.
         self.broker.on_change = self._store_throttle.changed
-        self._configure_link(context.dataflow)
+        self.link.use(self.link.of(context.dataflow))
         self.subscriptions = Subscriptions(self.broker, helpers)
         self._router = Router(dataflow_id, self.broker.emitter)
         self._router.update(context.dataflow)
@@ -339,20 +336,16 @@ class DataflowRun:
         _log.debug("dataflow %s: %g s are over, opened at %s", self.dataflow_id, seconds, opened_at)
         self._supervisor.stop()
 
-    def _check_program(self, node: NodeSpec, after: Dataflow) -> None:
+    def takes_inputs(self, node_id: str) -> bool:
+        """Return True if an input can be added to a node: it has not ended and is not ending."""
+        return self._supervisor.takes_inputs(node_id)
+
+    def check_program(self, node: NodeSpec, after: Dataflow) -> None:
         """Check that a new node can be started. Raises DataflowError."""
         alone = replace(after, nodes=(node,))
         problems = broken_commands(replace(self._context, dataflow=alone))
         if problems:
             raise DataflowError(problems, "the node cannot be started")
-
-    def _configure_link(self, dataflow: Dataflow) -> None:
-        """Send the link process the channels of a dataflow."""
-        link = next((node.link for node in dataflow.nodes if node.link is not None), None)
-        self.links.expect(link)
-        if self._share is not None and link is not None:
-            config = link_config(self.dataflow_id, self._share, self._tls, link)
-            self.broker.set_link(config)
 
     def _topology_changed(self, after: Dataflow) -> None:
         self.log.update(after)

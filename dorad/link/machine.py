@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING
 
 import zenoh
@@ -29,15 +30,20 @@ class Out:
         self.channel = channel
         self.source = source
         """The node that sends the messages."""
+        self.active = True
+        """Whether the configuration has the channel. One that it has no longer is kept, because it
+        may come back: its numbers go on then."""
 
 
 class In:
     """One incoming channel, and what its messages go to."""
 
-    def __init__(self, spec: ChannelIn, number: int, incarnation: int) -> None:
+    def __init__(self, spec: ChannelIn, number: int) -> None:
         self.spec = spec
         window = Window(spec.messages, spec.bytes)
-        self.channel = Incoming(number, incarnation, window, spec.max_size, INLINE)
+        # A receiver that comes back after it was removed knows nothing, like another process.
+        receiver = secrets.randbits(63)
+        self.channel = Incoming(number, receiver, window, spec.max_size, INLINE)
         self.owed_s: float | None = None
         self.blocked = False
         self.undelivered = 0

@@ -119,7 +119,7 @@ class LinkProcess:
             if out is None:
                 self._add_out(sent)
             else:
-                out.spec = sent
+                out.spec, out.active = sent, True
                 out.channel.reliable = sent.reliable
         known = {(each.spec.name, each.spec.machine) for each in self._ins.values()}
         for received in config.incoming:
@@ -146,7 +146,7 @@ class LinkProcess:
 
     def _add_in(self, spec: ChannelIn, now_s: float) -> None:
         """Add a channel, and offer it to its sender."""
-        each = self._ins[self._next_number] = In(spec, self._next_number, self.incarnation)
+        each = self._ins[self._next_number] = In(spec, self._next_number)
         self._next_number += 1
         machine = self._machines[spec.machine]
         machine.incoming.append(each)
@@ -154,12 +154,11 @@ class LinkProcess:
         machine.greeting.announce(now_s)
 
     def _remove(self, config: LinkConfig, now_s: float) -> None:
-        """Remove the machines and channels that a configuration does not have."""
+        """Remove the channels that a configuration does not have."""
         sent = {(spec.name, spec.machine) for spec in config.outgoing}
         received = {(spec.name, spec.machine) for spec in config.incoming}
-        for out in [o for o in self._outs if (o.spec.name, o.spec.machine) not in sent]:
-            self._outs.remove(out)
-            self._machines[out.spec.machine].outgoing.remove(out)
+        for out in self._outs:
+            out.active = out.active and (out.spec.name, out.spec.machine) in sent
         for number, each in list(self._ins.items()):
             if (each.spec.name, each.spec.machine) not in received:
                 self._abort(each)
@@ -167,8 +166,6 @@ class LinkProcess:
                 machine = self._machines[each.spec.machine]
                 machine.incoming.remove(each)
                 machine.greeting.announce(now_s)
-        for name in self._machines.keys() - set(config.peers):
-            self._machines.pop(name).close()
 
     def _reconfigure(self, now_s: float) -> None:
         """Use the changed configuration. Channels that stay lose nothing."""
@@ -185,7 +182,7 @@ class LinkProcess:
             before.tls,
         ):
             self._reopen(config)
-        self._session.know(config.peers)
+        self._session.know({*config.peers, *self._machines})
         self._add(config, now_s)
 
     def _reopen(self, config: LinkConfig) -> None:
@@ -229,7 +226,7 @@ class LinkProcess:
             return False
         if time.monotonic() >= self._stopping_s:
             return True
-        return all(out.channel.idle and not self._queued(out) for out in self._outs)
+        return all(out.channel.idle and not self._queued(out) for out in self._outs if out.active)
 
     def _turn(self) -> bool:
         """Do once everything that can be done now; return False if there was nothing."""
@@ -243,7 +240,10 @@ class LinkProcess:
             busy |= self._deliver(each)
         for machine in self._machines.values():
             for out in machine.outgoing:
-                busy |= self._discard(out) if machine.greeting.left else self._send(machine, out)
+                if machine.greeting.left and out.active:
+                    busy |= self._discard(out)
+                else:
+                    busy |= self._send(machine, out)
         self._acknowledge(now_s)
         self._greet(now_s)
         self._tell_status(now_s)
@@ -323,7 +323,8 @@ class LinkProcess:
             grant = grants.get(out.spec.name)
             if grant is None:
                 out.channel.close()
-                machine.complaint = f"{machine.greeting.peer} does not receive {out.spec.name}"
+                if out.active:
+                    machine.complaint = f"{machine.greeting.peer} does not receive {out.spec.name}"
             elif anew or not out.channel.opened:
                 out.channel.open(grant)
 
@@ -389,6 +390,9 @@ class LinkProcess:
     # What goes to other machines.
 
     def _handle_event(self, event: dict[str, Any], now_s: float) -> None:
+        if self._changed is not None:
+            # The end of an input that is removed is not the end of its source.
+            self._remove(self._changed, now_s)
         kind = event["type"]
         if kind == "STOP" and event["id"] == MANUAL:
             self._stop(now_s, FLUSH_S)
@@ -404,13 +408,13 @@ class LinkProcess:
                     out.channel.add_event(EventKind.FAILED, failure["error"])
         elif kind == "NODE_RESTARTED":
             for out in self._outs:
-                if out.source == event["id"]:
+                if out.active and out.source == event["id"]:
                     out.channel.add_event(EventKind.RESTARTED)
         elif kind == "ERROR":
             _log.warning("%s", event["error"])
 
     def _outs_of(self, input_id: str) -> Iterator[Out]:
-        return (out for out in self._outs if out.spec.input == input_id)
+        return (out for out in self._outs if out.active and out.spec.input == input_id)
 
     def _queued(self, out: Out) -> bool:
         return any(item.holds() for item in self._inputs.get(out.spec.input, ()))
@@ -420,7 +424,7 @@ class LinkProcess:
         channel = out.channel
         busy = False
         for _ in range(BURST):
-            while channel.wants and self._take(out):
+            while out.active and channel.wants and self._take(out):
                 pass
             sample = channel.next_sample()
             if sample is None:
@@ -485,6 +489,8 @@ class LinkProcess:
         node_inputs = self._node_inputs
         watched = [(BOX_MAIL, mail)]
         for out in self._outs:
+            if not out.active:
+                continue
             if out.channel.wants or self._machines[out.spec.machine].greeting.left:
                 for item in self._inputs.get(out.spec.input, ()):
                     watched += item.watched
@@ -529,7 +535,7 @@ class LinkProcess:
         if not (force or self._news or now_s >= self._status_s + STATUS_S):
             return
         self._news = False
-        peers = {name: self._peer_status(machine) for name, machine in self._machines.items()}
+        peers = {name: self._peer_status(self._machines[name]) for name in self._config.peers}
         changed = [
             name
             for name, status in peers.items()
@@ -544,7 +550,7 @@ class LinkProcess:
         self._status_s = now_s
         self._reporter.status(
             peers,
-            [out_status(out) for out in self._outs],
+            [out_status(out) for out in self._outs if out.active],
             [in_status(each) for each in self._ins.values()],
         )
 

@@ -28,11 +28,11 @@ Examples:
   dorafleet serve cluster.yml --state /srv/fleet --port 6014
   dorafleet serve cluster.yml --etcd http://127.0.0.1:2379
 \b
-The coordinator keeps what shall run on each robot, with an audit of every change. No robot connects
-to it yet, so it changes nothing on any. It listens on this machine's loopback only. A client has to
-send the token in the file `token` of the state folder, which only the user of the coordinator can
+The coordinator keeps what shall run on each robot, with an audit of every change, and makes the
+robots do it. Their agents connect to it over TLS. A client shows a certificate of the fleet, or
+sends the token in the file `token` of the state folder, which only the user of the coordinator can
 read. With etcd, several coordinators may run: one leads, the others wait for its end.
-SIGTERM and SIGINT end it; every change that it has acknowledged is on the disk.
+SIGTERM and SIGINT end it; every change that it has acknowledged is on the disk. Dataflows run on.
 """
 
 

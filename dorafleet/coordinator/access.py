@@ -53,6 +53,8 @@ class Access:
         self._token = token
         self._robots = robots
         self._admitted = admitted
+        self.on_refused: Callable[[str, str], object] = lambda robot, reason: None
+        """Called with the id of a robot whose certificate is refused, and the reason."""
         self._open: WeakKeyDictionary[ServerConnection, tuple[Peer, str]] = WeakKeyDictionary()
         """Each admitted connection with its peer, and the token that it has sent."""
 
@@ -84,7 +86,12 @@ class Access:
     def _identify(self, connection: ServerConnection, request: HttpRequest) -> tuple[Peer, str]:
         certificate = certificate_of(connection.transport.get_extra_info("ssl_object"))
         if certificate is not None:
-            return self._owner(certificate), ""
+            try:
+                return self._owner(certificate), ""
+            except ControlError as error:
+                if certificate.identity.kind == "robot":
+                    self.on_refused(certificate.identity.name, error.message)
+                raise
         given = request.headers.get_all("Authorization")
         if len(given) != 1:
             raise _no_token("several tokens were sent" if given else "no token was sent")

@@ -43,6 +43,9 @@ GRACE_S = 10.0
 END_SLACK_S = 8.0
 """Seconds that a dataflow may need to end after the last step of its stop."""
 
+MAX_LISTED = 5
+"""Nodes and machines that a message names."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -151,10 +154,10 @@ class DataflowMethods:
         """Return where the nodes go. Raises ControlError if that is nowhere."""
         plan = self._planner.plan(dataflow, key, stay, {})
         if plan.away:
-            machines = [f"`{id_}`: {reason}" for id_, reason in plan.away.items()]
             raise ControlError(
                 "unavailable",
-                f"there is no machine for {_listed(plan.pending)}: {'; '.join(machines)}",
+                f"there is no machine for {_listed(f'`{node}`' for node in plan.pending)}: "
+                + _listed((f"`{id_}`: {why}" for id_, why in plan.away.items()), "; "),
                 "`dorafleet status` shows all robots",
             )
         if not plan.placement and dataflow.nodes:
@@ -359,5 +362,9 @@ class DataflowMethods:
         return (await self._listed([record])).dataflows[0]
 
 
-def _listed(nodes: Iterable[str]) -> str:
-    return ", ".join(f"`{node}`" for node in nodes)
+def _listed(items: Iterable[str], between: str = ", ") -> str:
+    """Return the first items in words."""
+    found = list(items)
+    more = len(found) - MAX_LISTED
+    shown = between.join(found[:MAX_LISTED])
+    return f"{shown}{between}and {more} more" if more > 0 else shown

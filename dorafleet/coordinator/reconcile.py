@@ -58,16 +58,23 @@ def actions_for(
     opened: Collection[str],
     shares: Mapping[str, ShareState],
     restored: Restored | None,
+    newer: Mapping[str, tuple[int, str]],
 ) -> list[Action]:
     """Return what to do about one robot; after carrying it out there is nothing left to do.
 
-    `wanted` and `shares` are by dataflow, `opened` are the dataflows whose barrier is open. While
+    `wanted` and `shares` are by dataflow, `opened` are the dataflows whose barrier is open. `newer`
+    are those of which the robot has said that it has something newer than this generation. While
     there is a conflict, nothing else is done about the robot.
     """
     conflicts = [
         Conflict(name, reason)
         for name, share in shares.items()
         if (reason := _conflict(wanted.get(name), share, restored))
+    ]
+    conflicts += [
+        Conflict(name, reason)
+        for name, (generation, reason) in newer.items()
+        if name in wanted and wanted[name].generation == generation
     ]
     if conflicts:
         return list(conflicts)

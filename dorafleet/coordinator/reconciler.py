@@ -139,7 +139,7 @@ class Reconciler:
         wanted = self._fleet.wanted(robot.id)
         records = [record for name in wanted if (record := self._fleet.get(name)) is not None]
         opened = {record.key for record in records if record.opened}
-        actions = actions_for(wanted, opened, robot.shares, self._fleet.restored)
+        actions = actions_for(wanted, opened, robot.shares, self._fleet.restored, robot.newer)
         conflicts = {each.dataflow: each.reason for each in actions if isinstance(each, Conflict)}
         for name in conflicts.keys() - robot.conflicts.keys():
             _log.warning("robot `%s` is paused, `%s`: %s", robot.id, name, conflicts[name])
@@ -188,6 +188,10 @@ class Reconciler:
         try:
             await self._robots.command(robot, "share.set", name, request)
         except ControlError as error:
+            if error.code == "conflict":
+                robot.newer[name] = (request.generation, error.message)
+                self.mark(robot.id)
+                return
             if error.code not in _FOR_GOOD:
                 raise
             _log.warning("robot `%s` refuses its share of `%s`: %s", robot.id, name, error)

@@ -59,8 +59,8 @@ MAX_NAME = 200
 MAX_REASON = 1000
 """Characters of a reason that a robot gives."""
 
-SKEW_S = 2.0
-"""A clock that is further off is reported."""
+SKEW_S = 10.0
+"""A clock that is further off is reported; less may be the delay of a report."""
 
 State = Literal["never-seen", "connected", "unreachable", "refused", "conflict-paused"]
 
@@ -86,6 +86,8 @@ class Robot:
     """Dataflows whose share is on its way to it."""
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Shares that it has refused, by dataflow, with their generation and the reason."""
+    newer: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Shares of which it says that it has a newer one, with the generation that it was sent."""
     conflicts: dict[str, str] = field(default_factory=dict)
     """Shares that the store does not know, by dataflow, with the reason."""
     skew: float = 0.0
@@ -239,13 +241,14 @@ class Robots:
             await connection.close(1008, "not in the cluster file")
             return
         try:
+            client = AsyncClient(
+                Accepted(connection, robot.id),
+                name=f"dorafleet {__version__}",
+                methods=METHODS | AGENT_METHODS,
+            )
+            # At once: an agent does not wait long for it.
+            await client.open()
             async with self._handshakes, asyncio.timeout(ATTACH_S):
-                client = AsyncClient(
-                    Accepted(connection, robot.id),
-                    name=f"dorafleet {__version__}",
-                    methods=METHODS | AGENT_METHODS,
-                )
-                await client.open()
                 renewal = Renewal(client, peer, self._sign)
                 await renewal.before_use()
                 attached = await client.call("agent.attach", self._attach(), Attached)
@@ -253,9 +256,7 @@ class Robots:
         except (ProblemError, TimeoutError) as error:
             reason = str(error) or f"it did not attach within {ATTACH_S:g} s"
             _log.warning("refused the agent of `%s`: %s", robot.id, reason)
-            if robot.client is None:
-                robot.was_refused, robot.reason = True, reason
-                self._on_change(robot)
+            self.refuse(robot.id, reason)
             await connection.close(1008, "refused")
             return
         await self._replace(robot, client, attached)
@@ -269,6 +270,13 @@ class Robots:
                 robot.away_since = time.monotonic()
                 self._on_change(robot)
             await client.close()
+
+    def refuse(self, id_: str, reason: str) -> None:
+        """Keep why a robot was refused, if it has no other connection."""
+        robot = self._robots.get(id_)
+        if robot is not None and robot.client is None:
+            robot.was_refused, robot.reason = True, reason
+            self._on_change(robot)
 
     async def _check(self, robot: Robot, attached: Attached) -> None:
         """Raise ControlError unless these answers can be those of this robot."""
@@ -285,6 +293,7 @@ class Robots:
         robot.client, robot.attached, robot.away_since = client, attached, None
         robot.shares = {share.dataflow: share for share in attached.shares}
         robot.told.clear()
+        robot.newer.clear()
         robot.reason, robot.was_refused, robot.daemon = "", False, ""
         self._saw(robot, attached.time)
         _log.info("robot `%s` is connected (dorad-agent %s)", robot.id, attached.version)

@@ -156,6 +156,7 @@ class Coordinator:
                 self._ending.set,
                 enrolling.renew,
             )
+            access.on_refused = control.robots.refuse
             await control.fleet.load()
             handlers = Handlers(store, DesiredState(store, writer), ids, status, self._ending.set)
             server = ControlServer(

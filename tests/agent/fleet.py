@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from websockets.asyncio.server import serve
 
-from dorad.agent.status import is_running, read_status
+from dorad.agent.status import read_status
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REPLY
@@ -47,8 +47,9 @@ ROBOT = "arm1"
 class Coordinator:
     """Accepts the agent, and gives the test a client of it."""
 
-    def __init__(self, folder: Path, authority: Authority) -> None:
+    def __init__(self, folder: Path, authority: Authority, host: str = "127.0.0.1") -> None:
         self.authority = authority
+        self.host = host
         self.port = 0
         self.hears: asyncio.Queue[ServerConnection] = asyncio.Queue()
         """Connections that were accepted, and not used yet."""
@@ -73,7 +74,7 @@ class Coordinator:
         )
         self._server = await serve(
             self._handle,
-            "127.0.0.1",
+            self.host,
             self.port,
             ssl=context,
             process_request=self._process,
@@ -186,7 +187,12 @@ class Agent:
         )
 
     def enrol(
-        self, authority: Authority, *ports: int, robot: str = ROBOT, replace: bool = False
+        self,
+        authority: Authority,
+        *ports: int,
+        robot: str = ROBOT,
+        replace: bool = False,
+        host: str = "127.0.0.1",
     ) -> None:
         """Give it an identity, as over SSH."""
         more = ["--replace"] if replace else []
@@ -195,7 +201,7 @@ class Agent:
         issued = authority.issue(json.loads(asked.stdout)["csr"], Identity("robot", robot))
         answer = {
             "robot": robot,
-            "coordinators": [f"127.0.0.1:{port}" for port in ports],
+            "coordinators": [f"{host}:{port}" for port in ports],
             "chain": issued.chain,
             "authority": authority.certificate,
         }
@@ -242,9 +248,7 @@ class Agent:
 
         def holds() -> bool:
             try:
-                return is_running(self.folder) and (
-                    read_status(self.folder).connection.state == state
-                )
+                return read_status(self.folder).connection.state == state
             except ControlError:
                 return False
 

@@ -18,7 +18,7 @@ from dorad.agent.decide import (
     follow,
     take_order,
 )
-from dorad.agent.model import Record
+from dorad.agent.model import Present, Record
 from dorad.control.errors import ControlError
 from tests.agent.orders import NODE, order, run
 
@@ -38,19 +38,23 @@ class Robot:
         self.starts = []
         """The order of each start."""
 
+    @property
+    def now(self) -> Present:
+        return Present(str(self.boot), "one")
+
     def obey(self, asked) -> None:
         try:
             self.record = take_order(self.record, asked, str(self.boot))
         except ControlError as error:
             assert error.code == "conflict"
-            assert (asked.epoch, asked.generation) < self.record.version
+            assert (asked.epoch, asked.generation) <= self.record.version
 
     def step(self, killed: str = "") -> bool:
         """Do one thing; with `killed`, the agent ends just before or after dorad has done it."""
         if self.record is None:
             return False
         self.record = msgspec.json.decode(msgspec.json.encode(self.record), type=Record)
-        action = decide(self.record, self.runs, str(self.boot))
+        action = decide(self.record, self.runs, self.now)
         self.clock += 1
         content = self.record.order.content
         match action:
@@ -59,7 +63,7 @@ class Robot:
             case Start():
                 assert self.record.order.enabled
                 assert not any(each.active for each in self.runs.values())
-                self.record = begin(self.record, str(self.boot), action.previous)
+                self.record = begin(self.record, self.now, action.previous)
                 if killed != "before":
                     self.starts.append(self.record.version)
                     self.runs[content.uuid] = run(
@@ -70,7 +74,7 @@ class Robot:
                 if killed != "before":
                     self.contents[content.uuid] = content.descriptor
                 if not killed:
-                    self.record = follow(self.record, self.record.order, str(self.boot))
+                    self.record = follow(self.record, self.record.order, self.now)
             case Stop():
                 if killed != "before":
                     self.end(action.uuid, "finished")

@@ -18,54 +18,56 @@ from dorad.agent.decide import (
     state_of,
     take_order,
 )
+from dorad.agent.model import Present
 from dorad.control.errors import ControlError
 from dorad.control.messages import LinkPeer
 from dorad.control.messages.agent import ShareRef
 from tests.agent.orders import UUID, order, run
 
-BOOT, NEXT_BOOT = "boot-1", "boot-2"
+NOW, NEXT_BOOT = Present("boot-1", "one"), Present("boot-2", "one")
+BOOT = NOW.boot
 OTHER = "00000000-0000-4000-8000-000000000002"
 
 
-def taken(*orders, boot=BOOT):
+def taken(*orders):
     record = None
     for each in orders:
-        record = take_order(record, each, boot)
+        record = take_order(record, each, BOOT)
     return record
 
 
-def running(*orders, started=None, boot=BOOT):
+def running(*orders, started=None):
     """Return the record of a share that dorad was told to start."""
-    return begin(taken(*orders), boot, started)
+    return begin(taken(*orders), NOW, started)
 
 
 def test_a_new_share_is_started_and_held():
-    assert decide(taken(order(hold=20)), {}, BOOT) == Start(20, None)
+    assert decide(taken(order(hold=20)), {}, NOW) == Start(20, None)
 
 
 def test_a_share_that_runs_is_left_alone():
-    assert decide(running(order()), {UUID: run()}, BOOT) is None
+    assert decide(running(order()), {UUID: run()}, NOW) is None
 
 
 def test_the_barrier_is_opened_once_the_share_is_ready():
     held = running(order(hold=20))
     ready = {UUID: run("starting", ready=True)}
-    assert decide(held, ready, BOOT) is None
+    assert decide(held, ready, NOW) is None
     opened = open_barrier(held, ShareRef(epoch=1, generation=1, dataflow="flow"))
-    assert decide(opened, ready, BOOT) == Open()
-    assert decide(opened, {UUID: run("starting")}, BOOT) is None
+    assert decide(opened, ready, NOW) == Open()
+    assert decide(opened, {UUID: run("starting")}, NOW) is None
 
 
 def test_a_barrier_that_was_opened_is_not_held_again_by_a_late_order():
     opened = open_barrier(running(order(hold=20)), ShareRef(epoch=1, generation=1, dataflow="flow"))
     again = take_order(opened, order(hold=20), BOOT)
-    assert decide(again, {UUID: run("starting", ready=True)}, BOOT) == Open()
-    assert decide(again, {}, BOOT) == Start(None, None)
+    assert decide(again, {UUID: run("starting", ready=True)}, NOW) == Open()
+    assert decide(again, {}, NOW) == Start(None, None)
 
 
 def test_a_coordinator_may_say_by_the_order_that_the_barrier_is_open():
     again = take_order(running(order(hold=20)), order(), BOOT)
-    assert decide(again, {UUID: run("starting", ready=True)}, BOOT) == Open()
+    assert decide(again, {UUID: run("starting", ready=True)}, NOW) == Open()
 
 
 def test_after_a_reboot_the_share_is_started_without_waiting_for_anybody():
@@ -82,29 +84,29 @@ def test_a_share_that_had_finished_is_not_started_after_a_reboot():
 
 @pytest.mark.parametrize("status", ["finished", "failed"])
 def test_the_end_of_the_run_ends_the_order(status):
-    assert decide(running(order()), {UUID: run(status)}, BOOT) == Conclude(status)
+    assert decide(running(order()), {UUID: run(status)}, NOW) == Conclude(status)
 
 
 def test_a_run_that_had_ended_before_is_not_taken_for_the_one_just_started():
     record = running(order(2), started=1.0)
-    assert decide(record, {UUID: run("failed", started_at=1.0)}, BOOT) == Start(None, 1.0)
-    assert decide(record, {UUID: run("failed", started_at=2.0)}, BOOT) == Conclude("failed")
+    assert decide(record, {UUID: run("failed", started_at=1.0)}, NOW) == Start(None, 1.0)
+    assert decide(record, {UUID: run("failed", started_at=2.0)}, NOW) == Conclude("failed")
 
 
 def test_a_share_that_dorad_has_lost_is_started_again():
-    assert decide(running(order()), {}, BOOT) == Start(None, None)
+    assert decide(running(order()), {}, NOW) == Start(None, None)
 
 
 def test_a_changed_order_changes_the_run():
     changed = take_order(running(order(1)), order(2, descriptor={"nodes": []}), BOOT)
-    assert decide(changed, {UUID: run()}, BOOT) == Change()
-    assert decide(follow(changed, changed.order, BOOT), {UUID: run()}, BOOT) is None
+    assert decide(changed, {UUID: run()}, NOW) == Change()
+    assert decide(follow(changed, changed.order, NOW), {UUID: run()}, NOW) is None
 
 
 def test_a_change_that_dorad_refuses_is_not_tried_again():
     changed = take_order(running(order(1)), order(2, descriptor={"nodes": []}), BOOT)
-    refused = follow(changed, changed.order, BOOT, "no such program")
-    assert decide(refused, {UUID: run()}, BOOT) is None
+    refused = follow(changed, changed.order, NOW, "no such program")
+    assert decide(refused, {UUID: run()}, NOW) is None
     state = state_of(refused, {UUID: run()}, "", None, 9.0)
     assert (state.status, state.generation, state.reason) == ("running", 2, "no such program")
 
@@ -112,37 +114,37 @@ def test_a_change_that_dorad_refuses_is_not_tried_again():
 def test_an_order_that_arrives_during_a_change_is_not_lost():
     second = take_order(running(order(1)), order(2, descriptor={"nodes": []}), BOOT)
     third = take_order(second, order(3, descriptor={"nodes": [1]}), BOOT)
-    assert decide(follow(third, second.order, BOOT), {UUID: run()}, BOOT) == Change()
+    assert decide(follow(third, second.order, NOW), {UUID: run()}, NOW) == Change()
 
 
 def test_another_run_of_the_dataflow_waits_until_the_first_has_ended():
     record = take_order(running(order(1)), order(2, uuid=OTHER), BOOT)
-    assert decide(record, {UUID: run()}, BOOT) == Stop(UUID)
-    assert decide(record, {UUID: run("stopping")}, BOOT) is None
-    assert decide(record, {UUID: run("finished")}, BOOT) == Start(None, None)
+    assert decide(record, {UUID: run()}, NOW) == Stop(UUID)
+    assert decide(record, {UUID: run("stopping")}, NOW) is None
+    assert decide(record, {UUID: run("finished")}, NOW) == Start(None, None)
 
 
 def test_a_disabled_share_is_stopped_and_then_done():
     record = take_order(running(order(1)), order(2, enabled=False), BOOT)
-    assert decide(record, {UUID: run()}, BOOT) == Stop(UUID)
-    assert decide(record, {UUID: run("stopping")}, BOOT) is None
-    assert decide(record, {UUID: run("failed")}, BOOT) == Conclude("stopped")
-    assert decide(record, {}, BOOT) == Conclude("stopped")
+    assert decide(record, {UUID: run()}, NOW) == Stop(UUID)
+    assert decide(record, {UUID: run("stopping")}, NOW) is None
+    assert decide(record, {UUID: run("failed")}, NOW) == Conclude("stopped")
+    assert decide(record, {}, NOW) == Conclude("stopped")
 
 
 def test_a_stop_that_waits_can_be_followed_by_one_that_does_not():
     record = take_order(running(order(1)), order(2, enabled=False, force=True), BOOT)
-    assert decide(record, {UUID: run("stopping")}, BOOT) == Stop(UUID)
+    assert decide(record, {UUID: run("stopping")}, NOW) == Stop(UUID)
 
 
 def test_a_share_of_which_the_agent_has_forgotten_the_run_is_stopped_by_its_uuid():
-    assert decide(taken(order(enabled=False)), {UUID: run()}, BOOT) == Stop(UUID)
+    assert decide(taken(order(enabled=False)), {UUID: run()}, NOW) == Stop(UUID)
 
 
 def test_a_run_that_the_agent_has_forgotten_is_adopted():
     record = taken(order())
-    assert decide(record, {UUID: run()}, BOOT) == Change()
-    assert decide(follow(record, record.order, BOOT), {UUID: run()}, BOOT) is None
+    assert decide(record, {UUID: run()}, NOW) == Change()
+    assert decide(follow(record, record.order, NOW), {UUID: run()}, NOW) is None
 
 
 @pytest.mark.parametrize(("epoch", "generation"), [(1, 9), (2, 4)])
@@ -157,6 +159,13 @@ def test_an_older_order_is_refused(epoch, generation):
         )
 
 
+@pytest.mark.parametrize("changed", [{"enabled": False}, {"uuid": OTHER}])
+def test_another_order_under_the_same_number_is_refused(changed):
+    with pytest.raises(ControlError, match="has generation 1 already"):
+        take_order(taken(order(1)), order(1, **changed), BOOT)
+    assert take_order(taken(order(1)), order(1, epoch=2, **changed), BOOT).version == (2, 1)
+
+
 def test_a_barrier_of_another_generation_is_not_opened():
     with pytest.raises(ControlError, match="generation 1, not 2"):
         open_barrier(taken(order(1)), ShareRef(epoch=1, generation=2, dataflow="flow"))
@@ -165,24 +174,32 @@ def test_a_barrier_of_another_generation_is_not_opened():
 def test_the_same_order_of_a_new_coordinator_changes_nothing():
     finished = conclude(running(order(1)), "finished", 5.0, "", run("finished"))
     again = take_order(finished, order(1, epoch=7), BOOT)
-    assert decide(again, {UUID: run("finished")}, BOOT) is None
+    assert decide(again, {UUID: run("finished")}, NOW) is None
     assert again.version == (7, 1)
     assert (
-        decide(take_order(running(order(1)), order(1, epoch=7), BOOT), {UUID: run()}, BOOT) is None
+        decide(take_order(running(order(1)), order(1, epoch=7), BOOT), {UUID: run()}, NOW) is None
     )
 
 
 def test_other_addresses_reach_a_running_share_but_start_no_ended_one():
     moved = order(1, connect=["tls/192.0.2.9:5456"])
-    assert decide(take_order(running(order(1)), moved, BOOT), {UUID: run()}, BOOT) == Change()
+    assert decide(take_order(running(order(1)), moved, BOOT), {UUID: run()}, NOW) == Change()
     finished = conclude(running(order(1)), "finished", 5.0, "", run("finished"))
-    assert decide(take_order(finished, moved, BOOT), {UUID: run("finished")}, BOOT) is None
+    assert decide(take_order(finished, moved, BOOT), {UUID: run("finished")}, NOW) is None
+
+
+def test_a_new_certificate_reaches_the_links_of_a_running_share():
+    renewed = NOW._replace(identity="two")
+    assert decide(running(order()), {UUID: run()}, renewed) is None
+    linked = running(order(connect=["tls/192.0.2.9:5456"]))
+    assert decide(linked, {UUID: run()}, renewed) == Change()
+    assert decide(follow(linked, linked.order, renewed), {UUID: run()}, renewed) is None
 
 
 def test_a_share_that_ended_is_started_again_by_a_new_generation():
     finished = conclude(running(order(1)), "finished", 5.0, "", run("finished"))
     again = take_order(finished, order(2), BOOT)
-    assert decide(again, {UUID: run("finished", started_at=3.0)}, BOOT) == Start(None, 3.0)
+    assert decide(again, {UUID: run("finished", started_at=3.0)}, NOW) == Start(None, 3.0)
 
 
 def test_the_state_says_what_it_waits_for():
@@ -196,6 +213,13 @@ def test_the_state_says_what_it_waits_for():
     assert (ready.status, ready.since, ready.links) == ("ready", 10.0, link)
     same = state_of(running(order(hold=20)), {UUID: run("starting", ready=True)}, "", ready, 12.0)
     assert same.since == 10.0
+
+
+def test_a_share_whose_barrier_may_open_is_not_reported_as_ready_any_more():
+    ref = ShareRef(epoch=1, generation=1, dataflow="flow")
+    opened = open_barrier(running(order(hold=20)), ref)
+    state = state_of(opened, {UUID: run("starting", ready=True)}, "", None, 9.0)
+    assert state.status == "starting"
 
 
 def test_the_state_of_a_share_that_is_yet_to_change_has_the_old_generation():

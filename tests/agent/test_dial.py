@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
 from dorad.control import messages as m
 from dorad.control.codec import encode
 from dorad.control.messages.agent import Certificates, Csr
@@ -73,6 +75,25 @@ async def test_the_next_coordinator_is_tried_when_one_is_away(folder):
         await coordinator.stop()
 
 
+async def test_a_coordinator_may_have_an_ipv6_address(folder):
+    coordinator = Coordinator(folder, open_authority(folder / "ca"), "::1")
+    try:
+        await coordinator.start()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    agent = Agent(folder, folder / "dorad.sock")
+    await asyncio.to_thread(agent.enrol, coordinator.authority, coordinator.port, host="[::1]")
+    agent.start()
+    try:
+        control = await coordinator.attach()
+        found = await agent.connection("connected")
+        assert found.connection.coordinator == f"[::1]:{coordinator.port}"
+        await control.close()
+    finally:
+        agent.clear()
+        await coordinator.stop()
+
+
 async def test_no_server_is_obeyed_but_a_coordinator_of_the_fleet(folder):
     strangers = open_authority(folder / "strangers")
     async with fleet(folder, folder / "dorad.sock") as (coordinator, agent):
@@ -95,7 +116,7 @@ async def test_no_server_is_obeyed_but_a_coordinator_of_the_fleet(folder):
 async def test_a_renewed_certificate_is_used_and_stops_nothing(folder):
     async with robot(folder) as (coordinator, agent, dorad):
         control = await coordinator.attach()
-        await send(control, order())
+        await send(control, order(connect=["tls/192.0.2.9:5456"]))
         await control.reaches("running")
         before = (agent.folder / "identity/key.pem").read_text()
         asked = await control.client.call("agent.renew", m.Nothing(), Csr)
@@ -103,15 +124,15 @@ async def test_a_renewed_certificate_is_used_and_stops_nothing(folder):
         answer = Certificates(chain=issued.chain, authority=coordinator.authority.certificate)
         await control.client.call("agent.certify", answer, m.Nothing)
         again = await coordinator.attach()
-        shown = again.client
         assert (agent.folder / "identity/key.pem").read_text() != before
         assert (agent.folder / "identity/chain.pem").read_text() == issued.chain
         assert len(list(agent.folder.glob("identity.*"))) == 1
         assert again.shares["flow"].status == "running"
+        # The links take it, too.
+        await until(lambda: len(dorad.updates) == 1)
         assert len(dorad.started) == 1
         await control.close()
         await again.close()
-        del shown
 
 
 async def test_the_service_ends_when_the_robot_leaves_its_fleet(folder):
@@ -127,4 +148,20 @@ async def test_the_service_ends_when_the_robot_leaves_its_fleet(folder):
         assert not (agent.folder / "identity").exists()
         await until(lambda: agent.process.poll() is not None)
         assert "this robot is not enrolled" in agent.log
+        await control.close()
+
+
+async def test_only_one_agent_runs_in_a_folder(folder):
+    async with robot(folder) as (coordinator, agent, _):
+        control = await coordinator.attach()
+        second = await asyncio.to_thread(agent.command, "run")
+        assert second.returncode == 1
+        assert "already runs" in second.stderr
+        shown = await asyncio.to_thread(agent.command, "status", "--json")
+        assert shown.returncode == 0
+        assert json.loads(shown.stdout)["pid"] == agent.process.pid
+        agent.kill()
+        gone = await asyncio.to_thread(agent.command, "status")
+        assert gone.returncode == 1
+        assert "no dorad-agent runs" in gone.stderr
         await control.close()

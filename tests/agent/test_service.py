@@ -65,6 +65,26 @@ async def test_a_share_that_dorad_refuses_has_failed_and_says_why(folder):
         await control.close()
 
 
+async def test_a_share_that_ran_before_is_tried_again_until_dorad_can_start_it(folder):
+    async with robot(folder) as (coordinator, agent, dorad):
+        control = await coordinator.attach()
+        await send(control, order())
+        await control.reaches("running")
+        agent.kill()
+        await control.close()
+        # As after a boot, when not everything is up yet.
+        dorad.runs.clear()
+        dorad.refusal = ControlError("refused", "nodes cannot be started: no D-Bus")
+        agent.start()
+        control = await coordinator.attach()
+        pending = await control.reaches("pending")
+        await until(lambda: "no D-Bus" in control.shares["flow"].reason)
+        dorad.refusal = None
+        await control.reaches("running")
+        assert pending.outcome is None
+        await control.close()
+
+
 async def test_a_stop_by_force_does_not_wait_for_one_that_waits(folder):
     async with robot(folder) as (coordinator, _, dorad):
         dorad.slow_stop = True

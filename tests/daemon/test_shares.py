@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -255,3 +256,166 @@ def test_a_share_that_cannot_work_is_refused(
     with pytest.raises(ControlError) as caught:
         two.start("alpha", tmp_path, nodes, placement, **changed)
     assert text in caught.value.message
+
+
+def a_sink(folder: Path, name: str, source: str) -> dict[str, Any]:
+    """Return a sink of its own that notes numbers in a folder of its own."""
+    own = folder / name
+    own.mkdir()
+    return {
+        "id": name,
+        "path": "sink.py",
+        "inputs": {"number": {"source": source, "queue_size": 1000}},
+        "env": {"SEEN": str(own / "seen")},
+    }
+
+
+def pids(two: Machines) -> dict[str, int | None]:
+    """Return the processes of both machines; the links are told apart by the machine."""
+    found = {}
+    for machine, each in two.daemons.items():
+        with each.client() as client:
+            for node in client.nodes(two.uuid):
+                found[f"{machine}/{node.node}"] = node.pid
+    return found
+
+
+def test_nodes_and_edges_change_while_everything_else_runs_on(
+    two: Machines, tmp_path: Path
+) -> None:
+    nodes = counting(tmp_path)
+    two.start_both(tmp_path, nodes, PLACEMENT)
+    beta = two.daemons["beta"]
+    beta.until(lambda: len(seen(tmp_path)) > 20)
+    before = pids(two)
+    back = {**nodes[0], "id": "back"}
+    more = [
+        *nodes,
+        a_sink(tmp_path, "second", "source/number"),
+        back,
+        a_sink(tmp_path, "third", "back/number"),
+    ]
+    placement = {**PLACEMENT, "second": "beta", "back": "beta", "third": "alpha"}
+    two.update(more, placement)
+    for name in ("second", "third"):
+        beta.until(lambda name=name: len(seen(tmp_path / name)) > 30)  # type: ignore[misc]
+    assert {name: pid for name, pid in pids(two).items() if name in before} == before
+    two.update(nodes, PLACEMENT)
+    mark = len(seen(tmp_path))
+    beta.until(lambda: len(seen(tmp_path)) > mark + 50)
+    assert pids(two) == before
+    numbers = seen(tmp_path)
+    assert numbers == list(range(len(numbers))), "a channel that stays has lost something"
+    second = seen(tmp_path / "second")
+    assert second == list(range(second[0], second[-1] + 1))
+
+
+def test_a_disconnected_input_elsewhere_does_not_end_its_node(
+    two: Machines, tmp_path: Path
+) -> None:
+    nodes = counting(tmp_path)
+    two.start_both(tmp_path, nodes, PLACEMENT)
+    beta = two.daemons["beta"]
+    beta.until(lambda: len(seen(tmp_path)) > 20)
+    alone = [nodes[0], {**nodes[1], "inputs": {}}]
+    two.update(alone, PLACEMENT)
+    assert [name.partition("/")[2] for name in pids(two)] == ["source", "sink"]
+    mark = len(seen(tmp_path))
+    two.update(nodes, PLACEMENT)
+    beta.until(lambda: len(seen(tmp_path)) > mark + 30)
+    assert two.node("beta", "sink").restarts == 0
+
+
+def test_an_update_with_a_missing_program_changes_nothing(two: Machines, tmp_path: Path) -> None:
+    nodes = counting(tmp_path)
+    two.start("alpha", tmp_path, nodes, PLACEMENT, hold=None)
+    with two.daemons["alpha"].client() as client:
+        client.wait(two.uuid, until="running", timeout=30)
+    with pytest.raises(ControlError) as caught:
+        two.update([*nodes, {"id": "x", "path": "none.py"}], {**PLACEMENT, "x": "alpha"})
+    assert "none.py" in f"{caught.value.message} {caught.value.problems}"
+    with two.daemons["alpha"].client() as client:
+        assert [node.node for node in client.nodes(two.uuid)] == ["source", LINK]
+
+
+def test_one_machine_alone_does_not_change_a_dataflow_of_several(
+    two: Machines, tmp_path: Path
+) -> None:
+    two.start("alpha", tmp_path, counting(tmp_path), PLACEMENT, hold=None)
+    with two.daemons["alpha"].client() as client:
+        client.wait(two.uuid, until="running", timeout=30)
+        for change in (
+            lambda: client.remove_node("source"),
+            lambda: client.restart(two.uuid),
+            lambda: client.enable(two.uuid),
+            lambda: client.stop_node(LINK),
+        ):
+            with pytest.raises(ControlError) as caught:
+                change()
+            assert caught.value.code == "refused"
+
+
+SERVER = """
+    from dora import Node
+    node = Node()
+    for event in node:
+        if event["type"] == "INPUT":
+            node.send_service_response("response", event["value"], event["metadata"])
+"""
+
+CLIENT = """
+    import os
+    import pyarrow as pa
+    from dora import Node
+    node = Node()
+    with open(os.environ["SEEN"], "a", buffering=1) as seen:
+        for number in range(5):
+            reply = node.call("request", pa.array([number]), timeout=20)
+            seen.write(f"{reply['value'][0]}\\n")
+"""
+
+
+def test_a_service_on_another_machine_answers(two: Machines, tmp_path: Path) -> None:
+    nodes = [
+        {
+            "id": "client",
+            "path": "client.py",
+            "inputs": {"response": "server/response"},
+            "outputs": ["request"],
+            "env": {"SEEN": str(tmp_path / "seen")},
+        },
+        {
+            "id": "server",
+            "path": "server.py",
+            "inputs": {"request": "client/request"},
+            "outputs": ["response"],
+        },
+    ]
+    write_flow(tmp_path, nodes, client=CLIENT, server=SERVER)
+    two.start_both(tmp_path, nodes, {"client": "alpha", "server": "beta"})
+    assert two.ended("alpha").status == two.ended("beta").status == "finished"
+    assert seen(tmp_path) == list(range(5))
+
+
+def test_commands_show_links_and_their_channels(two: Machines, tmp_path: Path) -> None:
+    two.start_both(tmp_path, counting(tmp_path), PLACEMENT)
+    beta = two.daemons["beta"]
+    beta.until(lambda: len(seen(tmp_path)) > 20)
+
+    def channels(machine: str) -> list[m.LinkChannel]:
+        with two.daemons[machine].client() as client:
+            return client.top().links
+
+    beta.until(lambda: all(each.messages > 10 for each in channels("beta")) and channels("beta"))
+    (arriving,) = channels("beta")
+    assert (arriving.dataflow, arriving.output) == (two.uuid, "source/number")
+    assert (arriving.machine, arriving.outgoing, arriving.lost) == ("alpha", False, 0)
+    alpha = two.daemons["alpha"]
+    alpha.until(lambda: all(each.messages > 10 for each in channels("alpha")))
+    with alpha.client() as client:
+        (topic,) = client.topics(two.uuid).topics
+    assert [(each.machine, each.outgoing) for each in topic.links] == [("beta", True)]
+    assert "machine beta (" in alpha.dora_ok("topic", "info", "--duration", "1s")
+    assert "link to beta: dataflow flow" in alpha.dora("doctor").stdout
+    shown = {each["node_id"]: each for each in json.loads(alpha.dora_ok("top", "--once"))}
+    assert shown[LINK]["channels"][0]["topic"] == "source/number"

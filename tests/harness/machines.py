@@ -74,6 +74,12 @@ class Machines:
             self.start(machine, folder, nodes, placement)
         self.open()
 
+    def update(self, nodes: list[dict[str, Any]], placement: dict[str, str]) -> None:
+        """Change both shares, alpha first."""
+        for machine, each in self.daemons.items():
+            with each.client() as client:
+                client.update(self.uuid, {"nodes": nodes}, self.share(machine, placement))
+
     def state(self, machine: str) -> m.DataflowState:
         """Return the state of a share."""
         with self.daemons[machine].client() as client:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dorad.control.messages import LinkTls
-from dorad.daemon.linkconfig import read_tls
+from dorad.daemon.sharelink import read_tls
 from dorad.dataflow.model import LINK, NodeSpec, QueuePolicy
 from dorad.node.attach import CONFIG
 from tests.daemon.clients import Program, Stage, stage

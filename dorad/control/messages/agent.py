@@ -9,12 +9,22 @@ agent refuses what is older than what it has.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from dorad.control.messages.base import Nothing, Struct
 from dorad.control.messages.dataflows import DataflowState
 from dorad.control.messages.shares import LinkPeer, Share
 from dorad.control.messages.table import Method
+
+Epoch = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+"""The number of a coordinator's term."""
+
+Generation = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+"""Counts the changes of one share."""
+
+DataflowName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
 class ShareContent(Struct):
@@ -38,9 +48,9 @@ class ShareContent(Struct):
 class ShareSet(Struct):
     """What the robot shall do about one dataflow. The agent stores it before it answers."""
 
-    epoch: int
-    generation: int
-    dataflow: str
+    epoch: Epoch
+    generation: Generation
+    dataflow: DataflowName
     """The name of the dataflow, unique in the fleet."""
     enabled: bool
     """Whether it shall run."""
@@ -57,9 +67,9 @@ class ShareSet(Struct):
 class ShareRef(Struct):
     """One share, by the name of its dataflow."""
 
-    epoch: int
-    generation: int
-    dataflow: str
+    epoch: Epoch
+    generation: Generation
+    dataflow: DataflowName
 
 
 ShareStatus = Literal[
@@ -70,10 +80,10 @@ ShareStatus = Literal[
 class ShareState(Struct):
     """What a robot reports of a share."""
 
-    dataflow: str
+    dataflow: DataflowName
     uuid: str
-    epoch: int
-    generation: int
+    epoch: Epoch
+    generation: Generation
     """Of what it has carried out, or is carrying out."""
     status: ShareStatus
     """`pending`: it will be tried again, see `reason`. `ready`: every node waits for `share.open`
@@ -92,7 +102,7 @@ class Attach(Struct):
 
     coordinator: str
     """A name for messages: `host:pid`."""
-    epoch: int
+    epoch: Epoch
     audit: str
     """Head of the audit. The agent keeps it, and returns the last that it has kept."""
     time: float
@@ -105,7 +115,7 @@ class Attached(Struct):
     version: str
     boot_id: str
     time: float
-    epoch: int
+    epoch: Epoch
     """Of the last coordinator that it has obeyed."""
     audit: str
     """The head of the audit that an earlier coordinator told it; empty if none did."""

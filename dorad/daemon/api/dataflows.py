@@ -11,6 +11,7 @@ from dorad import __version__
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_NODES
+from dorad.daemon.api.nodes import refuse_share
 from dorad.daemon.logreads import read_logs
 from dorad.daemon.rules.ladder import GRACE_S
 
@@ -85,12 +86,6 @@ class DataflowMethods:
         await self._registry.store.sync()
         return m.Started(uuid=record.uuid, name=record.name)
 
-    async def open(self, _call: Call, params: m.Ref) -> m.Nothing:
-        """Open the start barrier of a dataflow that was started with `hold`."""
-        _, run, _ = self._registry.find_run(params.dataflow)
-        run.open_barrier()
-        return m.Nothing()
-
     async def wait(self, _call: Call, params: m.Wait) -> m.DataflowState:
         """Wait until a dataflow has reached a state."""
         record = self._registry.find(params.dataflow, ended_too=True)
@@ -119,6 +114,7 @@ class DataflowMethods:
     async def restart(self, _call: Call, params: m.Stop) -> m.Restarted:
         """Stop a dataflow and start it again with its changed nodes and edges."""
         record = self._registry.find(params.dataflow)
+        refuse_share(record)
         if record.restarting:
             raise ControlError("busy", f"dataflow {record.name or record.uuid} is being restarted")
         record.restarting = True
@@ -158,6 +154,7 @@ class DataflowMethods:
     async def enable(self, _call: Call, params: m.Enable) -> m.DataflowInfo:
         """Set whether a dataflow is started at boot."""
         record = self._registry.find(params.dataflow, ended_too=True)
+        refuse_share(record)
         self._registry.enable(record, enabled=params.enabled)
         await self._registry.store.sync()
         return self._measure.dataflow(record)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dorad.daemon.api.dataflows import DataflowMethods
 from dorad.daemon.api.nodes import NodeMethods
 from dorad.daemon.api.params import ParamMethods
+from dorad.daemon.api.shares import ShareMethods
 from dorad.daemon.api.topics import TopicMethods
 
 if TYPE_CHECKING:
@@ -24,11 +25,13 @@ def handlers(
     nodes = NodeMethods(registry, measure)
     topics = TopicMethods(registry, measure)
     params = ParamMethods(registry)
+    shares = ShareMethods(registry)
     return {
         "daemon.status": dataflows.status,
         "daemon.shutdown": dataflows.shutdown,
         "dataflow.start": dataflows.start,
-        "dataflow.open": dataflows.open,
+        "dataflow.open": shares.open,
+        "dataflow.update": shares.update,
         "dataflow.wait": dataflows.wait,
         "dataflow.stop": dataflows.stop,
         "dataflow.restart": dataflows.restart,

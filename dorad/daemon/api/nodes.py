@@ -11,6 +11,7 @@ from dorad.control.limits import MAX_START_WAIT_S
 from dorad.control.wiring import inputs_of, subscribers
 from dorad.daemon.rules.ladder import GRACE_S, RESTART_GRACE_S
 from dorad.dataflow import topology
+from dorad.dataflow.model import LINK
 from dorad.dataflow.support import unsupported
 from dorad.dataflow.types.strict import change_problems
 from dorad.realtime.schedule import in_words
@@ -69,7 +70,7 @@ class NodeMethods:
     async def add(self, _call: Call, params: m.NodeAdd) -> m.Changed:
         """Add a node to a running dataflow."""
         record, run, _ = self._registry.find_run(params.dataflow)
-        await _until_started(record)
+        await until_started(record)
         async with record.changing:
             after = _changed(record, lambda flow: topology.add_node(flow, params.definition))
             await run.commands.add(after.nodes[-1], after)
@@ -79,7 +80,7 @@ class NodeMethods:
         """Stop a node and remove it from its dataflow."""
         record, run, dataflow = self._registry.find_run(params.dataflow)
         node_of(dataflow, params.node)
-        await _until_started(record)
+        await until_started(record)
         async with record.changing:
             after = _changed(record, lambda flow: topology.remove_node(flow, params.node))
             await run.commands.remove(params.node, after, _grace(params.grace, GRACE_S))
@@ -89,7 +90,7 @@ class NodeMethods:
         """Replace a node by another with the same id."""
         record, run, dataflow = self._registry.find_run(params.dataflow)
         node_of(dataflow, params.node)
-        await _until_started(record)
+        await until_started(record)
         async with record.changing:
             after = _changed(
                 record, lambda flow: topology.replace_node(flow, params.node, params.definition)
@@ -108,7 +109,7 @@ class NodeMethods:
     async def connect(self, _call: Call, params: m.EdgeNew) -> m.Changed:
         """Add an edge."""
         record, run, _ = self._registry.find_run(params.dataflow)
-        await _until_started(record)
+        await until_started(record)
         async with record.changing:
             after = _changed(
                 record,
@@ -120,7 +121,7 @@ class NodeMethods:
     async def disconnect(self, _call: Call, params: m.EdgeRef) -> m.Changed:
         """Remove an edge."""
         record, run, _ = self._registry.find_run(params.dataflow)
-        await _until_started(record)
+        await until_started(record)
         async with record.changing:
             after = _changed(
                 record, lambda flow: topology.disconnect(flow, params.source, params.target)
@@ -140,7 +141,8 @@ class NodeMethods:
     async def stop(self, _call: Call, params: m.NodeStop) -> m.Nothing:
         """Stop a node; it is not restarted."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
-        node_of(dataflow, params.node)
+        if node_of(dataflow, params.node).id == LINK:
+            raise ControlError("refused", "the link to other machines ends with the dataflow")
         await run.commands.stop(params.node, _grace(params.grace, GRACE_S))
         return m.Nothing()
 
@@ -171,6 +173,16 @@ def _input_of(dataflow: Dataflow, target: str) -> tuple[str, Input]:
     return consumer, next(entry for entry in node.all_inputs if entry.id == name)
 
 
+def refuse_share(record: Record) -> None:
+    """Raise ControlError if a dataflow runs on several machines, so that one cannot change it."""
+    if record.row.options.share is not None:
+        raise ControlError(
+            "refused",
+            f"dataflow {record.title} runs on several machines and is changed by its coordinator",
+            "give its address with --coordinator-addr",
+        )
+
+
 def node_of(dataflow: Dataflow, node_id: str) -> NodeSpec:
     """Return a node. Raises ControlError."""
     try:
@@ -186,7 +198,7 @@ def _grace(given: float | None, default: float) -> float:
     return default if given is None else given
 
 
-async def _until_started(record: Record) -> None:
+async def until_started(record: Record) -> None:
     """Wait until a dataflow that is being started runs.
 
     Raises:
@@ -217,6 +229,7 @@ def _changed(record: Record, change: Callable[[Dataflow], Dataflow]) -> Dataflow
     """Return the dataflow after a change. Raises ControlError if the change is not allowed."""
     if record.dataflow is None or not record.running:
         raise ControlError("not-found", f"dataflow {record.uuid} has ended")
+    refuse_share(record)
     if record.status != "running":
         raise ControlError("busy", f"the dataflow is {record.status}", "try again when it runs")
     after = change(record.dataflow)

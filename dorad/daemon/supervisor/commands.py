@@ -218,6 +218,11 @@ class Commands:
         self._state.broker.topology.remove_edge(consumer, input_id)
         self._apply(after)
 
+    def describe(self, after: Dataflow) -> None:
+        """Use another description of the dataflow, with the same nodes and edges."""
+        self._running()
+        self._apply(after)
+
     async def resume(self, run: NodeRun) -> None:
         """Stop the process of a node that an earlier daemon was stopping or restarting."""
         await self._state.bell.until(lambda: run.process is not None or run.result is not None)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.limits import Limits
 from dorad.control.peer import Peer
 from dorad.control.server import Call, ControlServer
 from dorafleet.coordinator.access import AGENT_PATH
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
     from websockets.http11 import Request
 
+    from dorad.control.server import Authenticate
+    from dorafleet.coordinator.renewing import Sign
     from dorafleet.store.model import Store
 
 DEADLINE_S = 20.0
@@ -124,6 +127,8 @@ async def leading(
     *,
     peer: str | None = None,
     store: Store | None = None,
+    authenticate: Authenticate | None = None,
+    sign: Sign | None = None,
 ) -> AsyncIterator[Fleet]:
     """Lead with the store in a folder, or another one, until the block ends."""
     async with AsyncExitStack() as stack:
@@ -131,13 +136,17 @@ async def leading(
             store = await SqliteStore.open(folder / "coordinator.db")
             stack.push_async_callback(store.close)
         term = await stack.enter_async_context(store.lead("test"))
-        control = FleetControl(store, Writer(store, term), machines, peer, lambda: None)
+        control = FleetControl(store, Writer(store, term), machines, peer, lambda: None, sign)
         await control.fleet.load()
         sock = socket.create_server(("127.0.0.1", 0))
         server = ControlServer(
-            control.table, version="1", methods=METHODS, accept={AGENT_PATH: control.robots.accept}
+            control.table,
+            version="1",
+            methods=METHODS,
+            limits=Limits(opening=4096),
+            accept={AGENT_PATH: control.robots.accept},
         )
-        await server.serve_tcp(sock, _peer)
+        await server.serve_tcp(sock, authenticate or _peer)
         stack.push_async_callback(server.close)
         fleet = Fleet(control, store, sock.getsockname()[1])
         stack.push_async_callback(fleet.stop_agents)

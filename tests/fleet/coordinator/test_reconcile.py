@@ -80,20 +80,20 @@ def carry_out(action, targets, found, open_now):
 
 @given(wanted, opened, shares, st.sampled_from([None, RESTORED]))
 def test_carrying_it_out_leaves_nothing_to_do(targets, open_now, found, restored):
-    actions = actions_for(targets, open_now, found, restored)
+    actions = actions_for(targets, open_now, found, restored, {})
     if any(isinstance(each, Conflict) for each in actions):
         assert all(isinstance(each, Conflict) for each in actions)
         return
     for action in actions:
         found = carry_out(action, targets, found, open_now)
-    assert actions_for(targets, open_now, found, restored) == []
+    assert actions_for(targets, open_now, found, restored, {}) == []
     assert found.keys() <= targets.keys()
     assert found.keys() >= {name for name, each in targets.items() if each.enabled}
 
 
 @given(wanted, opened, shares, st.sampled_from([None, RESTORED]))
 def test_no_robot_is_sent_something_older_than_it_has(targets, open_now, found, restored):
-    for action in actions_for(targets, open_now, found, restored):
+    for action in actions_for(targets, open_now, found, restored, {}):
         if isinstance(action, SetShare) and action.dataflow in found:
             assert targets[action.dataflow].generation > found[action.dataflow].generation
         if isinstance(action, RemoveShare):
@@ -109,7 +109,7 @@ def test_what_was_made_after_the_backup_is_never_touched(targets, open_now, foun
         if RESTORED.backup < each.generation < RESTORED.first
         and (name not in targets or targets[name].generation <= RESTORED.backup)
     ]
-    actions = actions_for(targets, open_now, found, RESTORED)
+    actions = actions_for(targets, open_now, found, RESTORED, {})
     if lost:
         assert {each.dataflow for each in actions} >= set(lost)
         assert all(isinstance(each, Conflict) for each in actions)

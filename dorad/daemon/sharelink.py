@@ -1,4 +1,4 @@
-"""The configuration of the link process of a share."""
+"""The link process of a share: its configuration, and what it reports."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dorad.control.errors import ControlError
+from dorad.daemon.rules.links import Links
 from dorad.link.config import ChannelIn, ChannelOut, LinkConfig, Tls
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dorad.control.messages import LinkTls, Share
-    from dorad.dataflow.model import Link
+    from dorad.dataflow.model import Dataflow, Link
 
 MAX_PEM = 1 << 18
 """Bytes of one file with certificates or a key."""
@@ -52,7 +55,51 @@ def _read_pem(path: str) -> str:
     return base64.b64encode(content).decode()
 
 
-def link_config(dataflow_id: str, share: Share, tls: Tls | None, link: Link) -> dict[str, Any]:
+class ShareLink:
+    """Keeps the link process of a dataflow configured; `links` is what it reports."""
+
+    def __init__(
+        self, dataflow_id: str, share: Share | None, send: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """`send` sets the configuration of the present and of later processes.
+
+        Raises:
+            ControlError: the certificates of the share cannot be read.
+        """
+        self.links = Links()
+        self._dataflow_id = dataflow_id
+        self._send = send
+        self._share: Share | None = None
+        self._tls: Tls | None = None
+        if share is not None:
+            self.renew(share)
+
+    @staticmethod
+    def of(dataflow: Dataflow) -> Link | None:
+        """Return the channels of a dataflow; None if it has no link."""
+        return next((node.link for node in dataflow.nodes if node.link is not None), None)
+
+    def renew(self, share: Share) -> None:
+        """Use the addresses and certificates of this share from the next `use` on.
+
+        Raises:
+            ControlError: the certificates cannot be read.
+        """
+        self._tls = None if share.tls is None else read_tls(share.tls)
+        self._share = share
+
+    def use(self, link: Link | None) -> None:
+        """Let the link process have these channels.
+
+        Raises:
+            ControlError: the name of a machine cannot be used in the network.
+        """
+        self.links.expect(link)
+        if self._share is not None and link is not None:
+            self._send(_config(self._dataflow_id, self._share, self._tls, link))
+
+
+def _config(dataflow_id: str, share: Share, tls: Tls | None, link: Link) -> dict[str, Any]:
     """Return the configuration for the channels of `link`, as plain values.
 
     Raises:

@@ -1,0 +1,120 @@
+"""The methods `dataflow.open` and `dataflow.update`: this machine's share of a dataflow."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.daemon.api.nodes import until_started
+from dorad.daemon.record import checked_dataflow
+from dorad.dataflow.difference import (
+    Add,
+    Connect,
+    Disconnect,
+    Remove,
+    Replace,
+    shared_channels,
+    steps,
+)
+from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.model import Link
+from dorad.dataflow.types.strict import change_problems
+
+if TYPE_CHECKING:
+    from dorad.control.server import Call
+    from dorad.daemon.record import Record
+    from dorad.daemon.registry import Registry
+    from dorad.daemon.run import DataflowRun
+    from dorad.dataflow.difference import Step
+    from dorad.dataflow.model import Dataflow
+
+_log = logging.getLogger(__name__)
+
+
+class ShareMethods:
+    """Answers the methods that a robot's agent uses for dataflows over several machines."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def open(self, _call: Call, params: m.Ref) -> m.Nothing:
+        """Open the start barrier of a dataflow that was started with `hold`."""
+        _, run, _ = self._registry.find_run(params.dataflow)
+        run.open_barrier()
+        return m.Nothing()
+
+    async def update(self, _call: Call, params: m.Update) -> m.Changed:
+        """Make a share what a new descriptor and placement say.
+
+        If a step fails, those before it stay; the next update goes on from there.
+        """
+        record, run, _ = self._registry.find_run(params.dataflow)
+        part = record.row.options.share
+        if part is None or part.machine != params.share.machine:
+            raise ControlError("refused", f"dataflow {record.title} is no share of this machine")
+        after = checked_dataflow(params.descriptor, record.row.path, params.share)
+        if problems := change_problems(after):
+            raise DataflowError(problems)
+        await until_started(record)
+        async with record.changing:
+            if record.status != "running":
+                raise ControlError("busy", f"the dataflow is {record.status}")
+            await run.commands.detached.run(_change(record, run, after, params.share))
+            record.row.options = msgspec.structs.replace(record.row.options, share=params.share)
+            self._registry.store.put_dataflow(record, after)
+            await self._registry.store.sync()
+        self._registry.event_bus.publish(record.uuid, "topology-changed", text="share updated")
+        return m.Changed(uuid=record.uuid, changes=self._registry.changes(record))
+
+
+async def _change(record: Record, run: DataflowRun, after: Dataflow, share: m.Share) -> None:
+    """Change a run step by step. Raises ProblemError if a step cannot be done."""
+    before = run.dataflow
+    plan = list(steps(before, after))
+    for step in plan:
+        if isinstance(step, Add | Replace):
+            run.check_program(after.node(_node_of(step)), after)
+    run.link.renew(share)
+    old, new = run.link.of(before), run.link.of(after)
+    run.link.use(shared_channels(old or Link(), new or Link()))
+    for step in plan:
+        _log.debug("dataflow %s: %s %s", record.uuid, type(step).__name__, _node_of(step))
+        await _carry_out(record, run, step)
+    run.commands.describe(after)
+    run.link.use(new)
+
+
+def _node_of(step: Step) -> str:
+    return step.node.id if isinstance(step, Add) else step.node
+
+
+async def _carry_out(record: Record, run: DataflowRun, step: Step) -> None:
+    commands = run.commands
+    match step:
+        case Remove(node, after):
+            await commands.remove(node, after)
+        case Add(node, after):
+            run.broker.params.replace(node.id, record.initial_params(node))
+            await commands.add(node, after)
+        case Replace(node, after):
+            view = run.status(node)
+            if view is not None and view.status in ("stopped", "failed"):
+                # It has ended, so there is no process that another one could replace.
+                before = replace(after, nodes=tuple(n for n in after.nodes if n.id != node))
+                await commands.remove(node, before)
+                await commands.add(after.node(node), after)
+            else:
+                run.broker.params.replace(node, record.initial_params(after.node(node)))
+                await commands.replace(node, after)
+        case Connect(node, entry, after):
+            if run.takes_inputs(node):
+                commands.connect(node, entry, after)
+            else:
+                commands.describe(after)
+        case Disconnect(node, input_id, after):
+            commands.disconnect(node, input_id, after)

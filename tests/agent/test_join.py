@@ -1,0 +1,142 @@
+"""Enrolment with a token, at the real coordinator."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shlex
+import ssl
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dorafleet.ca.authority import open_authority
+from tests.agent.fleet import DEADLINE_S, Agent
+from tests.harness.machines import free_port
+
+
+class Operator:
+    """The operator's machine with its coordinator."""
+
+    def __init__(self, folder):
+        self.port = free_port()
+        self.file = folder / "cluster.yml"
+        self.file.write_text(
+            f"coordinator: {{addr: 127.0.0.1, port: {self.port}}}\n"
+            "machines:\n  - {id: arm1, host: 127.0.0.1}\n  - {id: arm2, host: 127.0.0.1}\n"
+        )
+        self.env = os.environ | {"HOME": str(folder), "XDG_STATE_HOME": str(folder / "state")}
+        self.serving = subprocess.Popen(
+            [sys.executable, "-m", "dorafleet.cli", "serve", self.file, "--tls"],
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert self.serving.stdout is not None
+        end = time.monotonic() + DEADLINE_S
+        while "ready" not in self.serving.stdout.readline():
+            assert time.monotonic() < end
+            assert self.serving.poll() is None
+
+    def command_for(self, robot):
+        """Return the words of the command that the operator is told to run on a robot."""
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "dorafleet.cli", "enrol", self.file, robot, "--token"),
+                *("--port", str(self.port)),
+            ],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+        )
+        assert done.returncode == 0, done.stderr
+        words = shlex.split(done.stdout.partition("&&")[0])
+        assert words[:3] == ["sudo", "dorad-agent", "join"]
+        return words[2:]
+
+    def end(self):
+        self.serving.terminate()
+        assert self.serving.wait(DEADLINE_S) == 0
+        self.serving.stdout.close()
+
+
+@pytest.fixture
+def operator(folder):
+    found = Operator(folder)
+    try:
+        yield found
+        found.end()
+    finally:
+        found.serving.kill()
+        found.serving.wait()
+        found.serving.stdout.close()
+
+
+@pytest.fixture
+def agent(folder):
+    found = Agent(folder, folder / "dorad.sock")
+    yield found
+    found.clear()
+
+
+async def test_a_robot_joins_with_its_token_once(operator, agent, folder):
+    words = operator.command_for("arm1")
+    done = agent.command(*words)
+    assert done.returncode == 0, done.stderr
+    agent.start()
+    found = await agent.connection("connected")
+    assert (found.robot, found.connection.coordinator) == ("arm1", f"127.0.0.1:{operator.port}")
+    again = agent.command(*words)
+    assert "enrolled already" in again.stderr
+    other = Agent(folder / "other", folder / "dorad.sock")
+    other.folder.parent.mkdir()
+    used = other.command(*words)
+    assert used.returncode == 1
+    assert "was used already" in used.stderr
+    assert not (other.folder / "identity").exists()
+
+
+def test_a_token_is_good_for_its_robot_only(operator, agent):
+    words = operator.command_for("arm1")
+    words[words.index("arm1")] = "arm2"
+    done = agent.command(*words)
+    assert done.returncode == 1
+    assert "the token is for robot `arm1`" in done.stderr
+
+
+def test_a_wrong_token_is_refused(operator, agent):
+    words = operator.command_for("arm1")
+    words[words.index("--token") + 1] = "0" * 64
+    done = agent.command(*words)
+    assert done.returncode == 1
+    assert "the token is wrong" in done.stderr
+    words[words.index("--token") + 1] = "nonsense"
+    assert agent.command(*words).returncode == 1
+
+
+def test_a_coordinator_of_another_fleet_does_not_get_the_token(operator, agent, folder):
+    words = operator.command_for("arm1")
+    other = open_authority(folder / "other-ca").certificate
+    words[words.index("--authority") + 1] = base64.b64encode(
+        ssl.PEM_cert_to_DER_cert(other)
+    ).decode()
+    done = agent.command(*words)
+    assert done.returncode == 1
+    assert "certificate" in done.stderr
+    # It was not used up.
+    done = agent.command(*operator.command_for("arm1"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_coordinator_that_is_away_is_said(agent):
+    pem = base64.b64encode(b"x").decode()
+    words = ["join", f"127.0.0.1:{free_port()}", "--robot", "arm1", "--token", "0" * 64]
+    done = agent.command(*words, "--authority", pem)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert agent.command(*words, "--authority", "???").returncode == 1

@@ -1,0 +1,215 @@
+"""A fleet on this machine: a coordinator over TLS, and robots with a real dorad and agent each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from dorad.control.asyncclient import AsyncClient
+from dorad.control.errors import ControlError
+from dorad.control.messages import METHODS as DORAD_METHODS
+from dorad.control.target import Tcp, TlsFiles
+from dorafleet.coordinator import accessmessages
+from dorafleet.coordinator.messages import METHODS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+DEADLINE_S = 60.0
+
+TALKER = """\
+import pyarrow as pa
+from dora import Node
+node = Node()
+sent = 0
+for event in node:
+    if event["type"] == "INPUT":
+        sent += 1
+        node.send_output("out", pa.array([sent]))
+"""
+
+LISTENER = """\
+from dora import Node
+node = Node()
+for event in node:
+    if event["type"] == "INPUT":
+        print("got", event["value"][0].as_py(), flush=True)
+"""
+
+DESCRIPTOR = {
+    "nodes": [
+        {
+            "id": "talker",
+            "path": "talker.py",
+            "inputs": {"tick": "dora/timer/millis/50"},
+            "outputs": ["out"],
+            "deploy": {"machine": "arm1"},
+        },
+        {
+            "id": "listener",
+            "path": "listener.py",
+            "inputs": {"in": "talker/out"},
+            "deploy": {"machine": "arm2"},
+        },
+    ]
+}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Program:
+    """A process that writes a log, and can be killed and started again."""
+
+    def __init__(self, log: Path, *command: object) -> None:
+        self.log = log
+        self._command = [sys.executable, "-m", *map(str, command)]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        try:
+            self._process.wait(DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
+        finally:
+            self._process = None
+
+    async def until_logged(self, pattern: str) -> re.Match[str]:
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            if self.log.exists() and (found := re.search(pattern, self.log.read_text())):
+                return found
+            assert self._process is None or self._process.poll() is None, self.log.read_text()
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{pattern} is not in: {self.log.read_text()}")
+
+
+class Robot:
+    """A dorad with its agent."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+        control = folder / "run" / "control.sock"
+        self.dorad = Program(
+            folder / "dorad.log",
+            *("dorad.daemon.main", "--runtime-dir", folder / "run"),
+            *("--state-dir", folder / "state"),
+        )
+        self.agent = Program(
+            folder / "agent.log",
+            *("dorad.agent.main", "--state-dir", folder / "agent", "run", "--socket", control),
+        )
+
+    def join(self, robot: str, port: int, token: accessmessages.EnrolToken) -> None:
+        """Enrol with a token, as an operator does at the robot."""
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "dorad.agent.main"),
+                *("--state-dir", self.folder / "agent", "join", f"127.0.0.1:{port}"),
+                *("--robot", robot, "--token", token.token),
+                *("--authority", b64encode(ssl.PEM_cert_to_DER_cert(token.authority)).decode()),
+            ],
+            check=True,
+            capture_output=True,
+            timeout=DEADLINE_S,
+        )
+
+
+class Fleet:
+    """The processes of a fleet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        cluster = folder / "cluster.yml"
+        cluster.write_text(
+            f"coordinator: {{addr: 127.0.0.1, port: {self.port}}}\n"
+            "machines:\n"
+            f"  - {{id: arm1, host: 127.0.0.1, zenoh_port: {free_port()}}}\n"
+            f"  - {{id: arm2, host: 127.0.0.1, zenoh_port: {free_port()}}}\n"
+        )
+        (folder / "flow").mkdir()
+        (folder / "flow" / "talker.py").write_text(TALKER)
+        (folder / "flow" / "listener.py").write_text(LISTENER)
+        self.coordinator = Program(
+            folder / "coordinator.log",
+            *("dorafleet.cli", "serve", cluster, "--state", folder / "state", "--tls"),
+        )
+        self.robots = {id_: Robot(folder / id_) for id_ in ("arm1", "arm2")}
+
+    @property
+    def path(self) -> str:
+        """The file of the dataflow."""
+        return str(self.folder / "flow" / "flow.yml")
+
+    def client(self) -> AsyncClient:
+        state = self.folder / "state"
+        where = Tcp("127.0.0.1", self.port, state / "token", TlsFiles(state / "authority.pem"))
+        return AsyncClient(where, methods=DORAD_METHODS | METHODS)
+
+    async def start(self) -> None:
+        self.coordinator.start()
+        for robot in self.robots.values():
+            robot.dorad.start()
+        await self.coordinator.until_logged(r"ready at \S+ port \d+")
+        async with self.client() as client:
+            for id_, robot in self.robots.items():
+                await robot.dorad.until_logged("ready at")
+                token = await client.call(
+                    "enrol.token", accessmessages.EnrolRef(robot=id_), accessmessages.EnrolToken
+                )
+                await asyncio.to_thread(robot.join, id_, self.port, token)
+                robot.agent.start()
+
+    def end(self) -> None:
+        for robot in self.robots.values():
+            robot.agent.end()
+            robot.dorad.end()
+        self.coordinator.end()
+
+    async def again(self) -> AsyncClient:
+        """Connect to the coordinator once it can be reached."""
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                return await self.client().open()
+            except ControlError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def fleet_of_two(folder: Path) -> AsyncIterator[Fleet]:
+    """Run a fleet until the block ends."""
+    os.environ.pop("DORA_SOCKET", None)
+    async with AsyncExitStack() as stack:
+        fleet = Fleet(folder)
+        stack.callback(fleet.end)
+        await fleet.start()
+        yield fleet

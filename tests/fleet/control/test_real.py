@@ -1,0 +1,108 @@
+"""One dataflow over two robots with real programs: coordinator, agents, daemons, links, nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import pytest
+
+from dorad.control import messages as m
+
+from .machines import DESCRIPTOR, fleet_of_two
+
+pytestmark = pytest.mark.timeout(300)
+
+
+async def numbers(client, count, **options):
+    """Return the next numbers that the listener has printed."""
+    found = []
+    params = m.LogRead(dataflow="talk", nodes=["listener"], follow=True, **options)
+    async with asyncio.timeout(60), client.stream("logs.read", params, m.LogLines) as frames:
+        async for frame in frames:
+            for line in frame.lines:
+                assert line.machine == "arm2"
+                if line.message.startswith("got "):
+                    found.append(int(line.message[4:]))
+            if len(found) >= count:
+                return found[:count]
+    raise AssertionError(found)
+
+
+async def start(client, fleet):
+    params = m.Start(descriptor=DESCRIPTOR, path=fleet.path, name="talk")
+    started = await client.call("dataflow.start", params, m.Started)
+    wait = m.Wait(dataflow="talk", until="running", timeout=60)
+    assert (await client.call("dataflow.wait", wait, m.DataflowState)).status == "running"
+    return started
+
+
+async def processes(client):
+    nodes = (await client.call("node.list", m.Ref(dataflow="talk"), m.NodeList)).nodes
+    return {
+        node.node: (node.machine, node.pid) for node in nodes if node.node in ("talker", "listener")
+    }
+
+
+async def until(client, wanted):
+    """Wait until these processes, and no others, are those of the nodes."""
+    deadline = time.monotonic() + 60
+    while (found := await processes(client)) != wanted:
+        assert time.monotonic() < deadline, found
+        assert not set(found.values()) - set(wanted.values())
+        await asyncio.sleep(0.1)
+
+
+async def test_data_flows_between_robots_from_the_first_message_to_the_stop(tmp_path):
+    async with fleet_of_two(tmp_path) as fleet, fleet.client() as client:
+        await start(client, fleet)
+        assert await numbers(client, 20) == list(range(1, 21))
+        where = await processes(client)
+        assert {node: machine for node, (machine, _) in where.items()} == {
+            "talker": "arm1",
+            "listener": "arm2",
+        }
+        params = m.TopicSubscribe(dataflow="talk", topics=["talker/out"])
+        async with asyncio.timeout(30), client.arrays(params) as messages:
+            first, second = [(await anext(messages))[1][0].as_py() for _ in range(2)]
+        assert second == first + 1
+        stopped = await client.call("dataflow.stop", m.Stop(dataflow="talk"), m.DataflowState)
+        assert stopped.status == "finished"
+        results = {each.node: each.outcome for each in stopped.results}
+        assert (results["talker"], results["listener"]) == ("ok", "ok")
+
+
+async def test_nodes_notice_nothing_of_a_killed_coordinator_nor_of_killed_agents(tmp_path):
+    async with fleet_of_two(tmp_path) as fleet:
+        async with fleet.client() as client:
+            await start(client, fleet)
+            before = await processes(client)
+            await numbers(client, 5)
+            for robot in fleet.robots.values():
+                robot.agent.end(signal.SIGKILL)
+                robot.agent.start()
+        fleet.coordinator.end(signal.SIGKILL)
+        fleet.coordinator.start()
+        client = await fleet.again()
+        try:
+            # Both connect again; then what they run is known again.
+            await until(client, before)
+            found = await numbers(client, 40)
+            assert found == list(range(1, 41))
+            stopped = await client.call("dataflow.stop", m.Stop(dataflow="talk"), m.DataflowState)
+            assert stopped.status == "finished"
+        finally:
+            await client.close()
+
+
+async def test_a_node_that_is_never_ready_fails_the_start_by_the_name_of_its_robot(tmp_path):
+    async with fleet_of_two(tmp_path) as fleet, fleet.client() as client:
+        (tmp_path / "flow" / "listener.py").write_text("import time\ntime.sleep(600)\n")
+        params = m.Start(descriptor=DESCRIPTOR, path=fleet.path, name="talk", hold=3)
+        await client.call("dataflow.start", params, m.Started)
+        wait = m.Wait(dataflow="talk", until="ended", timeout=100)
+        state = await client.call("dataflow.wait", wait, m.DataflowState)
+        assert state.status == "failed"
+        assert "`arm2` is not ready after 3 s" in state.failures[0].headline
+        assert "`arm1`" not in state.failures[0].headline
