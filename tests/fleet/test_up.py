@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from dorafleet.cli.labels import parse_changes
 from tests.cli.dora import dora
-from tests.fleet.fakerobot import FakeRobot
+from tests.fleet.fakerobot import DEADLINE_S, FakeRobot
 from tests.fleet.test_enrol import Machine
+
+
+def watched(*words):
+    """Return what a command shows at a terminal until it is interrupted after its first table."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        words, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "200"}
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while b"Problem" not in shown or b"arm2" not in shown:
+            shown += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        with suppress(OSError):  # the terminal has gone
+            while more := os.read(ours, 65536):
+                shown += more
+        assert process.wait(DEADLINE_S) == 0
+    os.close(ours)
+    return shown.decode(errors="replace")
 
 
 def test_a_fleet_goes_up_is_labelled_and_goes_down(site, stack):
@@ -35,6 +61,12 @@ def test_a_fleet_goes_up_is_labelled_and_goes_down(site, stack):
     lines = out.splitlines()
     assert lines[0].split()[:5] == ["Machine", "Host", "State", "Seen", "Skew"]
     assert [line.split()[0] for line in lines[1:]] == ["arm2"]
+
+    bin_ = Path(sys.executable).parent
+    path = f"{bin_}:{os.environ['PATH']}"
+    through_dora = dora("cluster", "status", "--json", env={"PATH": path})
+    assert [each["id"] for each in json.loads(through_dora.stdout)] == ["arm1", "arm2"]
+    assert "arm2" in watched(bin_ / "dorafleet", "status", "--watch")
 
     assert site.run("labels", "arm1", "zone=hall", "gpu=yes")[:2] == (0, "gpu=yes\nzone=hall\n")
     assert site.run("labels", "arm1", "gpu-")[:2] == (0, "zone=hall\n")
