@@ -110,6 +110,26 @@ def test_a_robot_that_is_gone_is_shown_and_comes_back(site, stack):
     assert (about["level"], "unreachable" in about["text"]) == ("FAIL", True)
 
 
+def test_a_machine_is_taken_out_of_the_fleet(site, stack):
+    one, two = Machine(stack), Machine(stack, uid=1000)
+    site.fleet.add("arm1", one.robot)
+    site.fleet.add("arm2", two.robot)
+    assert site.run("up", site.file())[0] == 0
+    site.fleet.add_unreachable("arm3")
+    path = site.file()
+    code, out, err = site.run("uninstall", path, "--only", "arm2,arm3")
+    assert code == 1
+    assert "arm2  ✓ its agent is stopped, its certificate revoked" in out
+    assert "1 of 2 machines failed: arm3" in err
+    assert two.robot.ran("sudo", "-n", "systemctl", "disable", "--now", "dorad-agent.service")
+    assert two.agent.poll() is not None
+    grants = [json.loads(line) for line in site.run("access", "--json")[1].splitlines()]
+    assert [(each["name"], each["revoked"]) for each in grants] == [("arm1", False), ("arm2", True)]
+    assert one.agent.poll() is None
+    checks = json.loads(site.run("doctor", "--json")[1])["checks"]
+    assert ("WARN", "is revoked") in [(each["level"], each["text"]) for each in checks]
+
+
 def test_a_coordinator_with_another_file_is_not_used(site, stack):
     site.fleet.add("arm1", Machine(stack).robot)
     assert site.run("up", site.file())[0] == 0
