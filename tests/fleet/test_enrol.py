@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -58,12 +57,16 @@ class Machine:
         return (0, path.read_bytes(), b"") if path.exists() else (1, b"", b"No such file")
 
     def systemctl(self, words, given):
+        if words == ["disable", "--now", "dorad-agent.service"]:
+            self.end()
+            return 0, b"", b""
         if words != ["enable", "--now", "dorad-agent.service"]:
             return 1, b"", b"unknown"
         if self.agent is None:
-            env = {**os.environ, "DORA_SOCKET": str(self.socket)}
             self.agent = subprocess.Popen(
-                self.command(), stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, env=env
+                self.command("run", "--socket", str(self.socket)),
+                stderr=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL,
             )
         return 0, b"", b""
 
