@@ -12,7 +12,8 @@ AGENT_FRAMES ?= 100000
 LITMUS_ROUNDS ?= 1000000
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help native demo test test-pure sanitize lint generate hub bench bench-rt bench-link torture fuzz fuzz-agent litmus faults model \
+.PHONY: help native demo demo-fleet test test-pure sanitize lint generate hub bench bench-rt bench-link bench-fleet \
+    torture fuzz fuzz-agent litmus faults model \
     wheels deb arm64 hwtest hwtest-long vmtest clean
 
 help: ## Say what there is
@@ -23,6 +24,9 @@ native: $(BIN)/python ## Compile the C part of the data plane, if a compiler is 
 
 demo: $(VENV)/.demo native ## Find faces in a moving camera picture for ten seconds
 	$(BIN)/dora run docs/examples/vision/dataflow.yml --stop-after 10s
+
+demo-fleet: $(VENV)/.dev native ## Run one dataflow over three robots on this machine, and cut a cable (half a minute)
+	$(BIN)/python -m hwtests.demo
 
 test: $(VENV)/.dev native lint ## Check style, types and dependencies, and run every test but the third-party nodes'
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal tests --ignore tests/hub $(PYTEST_ARGS)
@@ -53,8 +57,11 @@ bench: $(VENV)/.dev native ## Measure beside dora 1.1.0 and iceoryx2 (about 15 m
 bench-rt: $(VENV)/.dev ## Measure how exactly a node wakes up with and without real time (2 minutes)
 	$(BIN)/python -m hwtests.realtime
 
-bench-link: $(VENV)/.dev native ## Measure links between machines beside raw Zenoh, on loopback (15 minutes)
-	$(BIN)/python -m hwtests.link
+bench-link: $(VENV)/.dev native ## Measure links between machines beside raw Zenoh and dora 1.1.0 (15 minutes)
+	$(BIN)/python -m hwtests.link --write
+
+bench-fleet: $(VENV)/.dev ## Measure a coordinator with 1,000 simulated robots (3 minutes)
+	$(BIN)/python -m hwtests.scale --write
 
 torture: $(VENV)/.dev native ## Kill native and pure nodes at random and look for damage (TORTURE_SECONDS=120)
 	$(BIN)/python -m hwtests.torture --seconds $(TORTURE_SECONDS)

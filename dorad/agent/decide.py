@@ -127,6 +127,11 @@ def _renumber(record: Record, order: ShareSet) -> Record:
     return msgspec.structs.replace(record, order=order, begun=begun)
 
 
+def forget_epoch(record: Record) -> Record:
+    """Return the record for the coordinators of another fleet, whose epochs begin anew."""
+    return _renumber(record, msgspec.structs.replace(record.order, epoch=0))
+
+
 def check_version(record: Record, epoch: int, generation: int) -> None:
     """Raise ControlError with code `conflict` if (epoch, generation) is older than the record's."""
     if (epoch, generation) < record.version:
@@ -158,8 +163,22 @@ def begin(record: Record, now: Present, previous: float | None) -> Record:
     """Return the record of an order that is carried out from now on."""
     order = record.order
     digest = digest_of(order, now.identity)
-    begun = Begun(order.content.uuid, record.version, digest, now.boot, previous)
+    begun = Begun(
+        order.content.uuid, record.version, digest, now.boot, previous, ran=has_run(record)
+    )
     return msgspec.structs.replace(record, begun=begun)
+
+
+def has_run(record: Record) -> bool:
+    """Return True if dorad has accepted the order before, possibly before a reboot."""
+    return record.started and record.begun is not None and record.begun.ran
+
+
+def mark_run(record: Record, uuid: str) -> Record:
+    """Return the record of a run that dorad has accepted."""
+    if record.begun is None or record.begun.uuid != uuid:
+        return record
+    return msgspec.structs.replace(record, begun=msgspec.structs.replace(record.begun, ran=True))
 
 
 def follow(record: Record, order: ShareSet, now: Present, trouble: str = "") -> Record:
@@ -169,7 +188,7 @@ def follow(record: Record, order: ShareSet, now: Present, trouble: str = "") -> 
     """
     asked = record if record.same_order(order) else Record(order=order, boot=now.boot)
     digest = digest_of(order, now.identity)
-    begun = Begun(order.content.uuid, asked.version, digest, now.boot, trouble=trouble)
+    begun = Begun(order.content.uuid, asked.version, digest, now.boot, trouble=trouble, ran=True)
     if record.begun is not None:
         begun = msgspec.structs.replace(
             begun, boot=record.begun.boot, previous=record.begun.previous

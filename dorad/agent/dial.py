@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from dorad.agent.model import ConnectionState
     from dorad.control.session import Handler, StreamHandler
 
-PATH = "/agent"
+URI = "wss://coordinator/agent"
+"""The same whatever the address: certificates name coordinators, not addresses."""
 IDENTITY_S = 2.0
 """Seconds between two checks whether the identity has changed."""
 CONNECT_S = 10.0
@@ -121,7 +122,7 @@ class Dialer:
         self._attached = False
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            await self._connect(identity)
+            await self._connect(identity, host, port)
         except ControlError as error:
             refused = error.code not in ("unavailable", "deadline", "busy")
             self._set("refused" if refused else "unreachable", str(error))
@@ -151,7 +152,7 @@ class Dialer:
         if self._connection is not None and (self._check is None or self._check.done()):
             self._check = asyncio.create_task(_check(self._connection), name="check connection")
 
-    async def _connect(self, identity: Identity) -> None:
+    async def _connect(self, identity: Identity, host: str, port: int) -> None:
         """Answer one coordinator until the connection ends.
 
         Raises:
@@ -164,7 +165,9 @@ class Dialer:
         _log.debug("connecting to %s as %s", self._address, identity.robot)
         try:
             async with connect(
-                f"wss://{self._address}{PATH}",
+                URI,
+                host=host,
+                port=port,
                 ssl=context,
                 open_timeout=CONNECT_S,
                 ping_interval=PING_S,

@@ -26,6 +26,8 @@ class Begun(msgspec.Struct, frozen=True):
     """The boot id of the machine when it was started."""
     previous: float | None = None
     """When an earlier run with this uuid, which had ended, was started."""
+    ran: bool = False
+    """Whether dorad has accepted the order."""
     trouble: str = ""
     """Why dorad refused to change the run to the order; it goes on unchanged."""
 

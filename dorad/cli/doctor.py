@@ -184,9 +184,22 @@ def check_daemon() -> Iterator[Check]:
         yield from judge_daemon(found)
         yield check_socket(client.server.path)
     yield judge_dataflows(dataflows.dataflows)
+    yield from judge_links(dataflows.dataflows)
     yield from judge_nodes(nodes.nodes)
     for machine, reason in sorted((dataflows.missing | nodes.missing).items()):
         yield Check("WARN", f"machine {machine}", reason, "see `dorafleet doctor`")
+
+
+def judge_links(dataflows: Sequence[DataflowInfo]) -> Iterator[Check]:
+    """Check the links of running dataflows to other machines."""
+    for flow in dataflows:
+        for machine, peer in flow.links.items():
+            name, title = f"link to {machine}", flow.name or flow.uuid
+            if peer.state == "up":
+                trip = "" if peer.round_trip_us is None else f", {peer.round_trip_us / 1e3:.1f} ms"
+                yield Check("PASS", name, f"dataflow {title}{trip}")
+            else:
+                yield Check("WARN", name, f"dataflow {title}: {peer.reason}")
 
 
 def check_socket(path: Path) -> Check:

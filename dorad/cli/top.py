@@ -11,9 +11,10 @@ from dorad.cli.durations import Duration
 from dorad.cli.groups import Group
 from dorad.cli.select import connect, machine_option, on_machine, warn_missing
 from dorad.cli.tables import print_object
+from dorad.dataflow.model import LINK
 
 if TYPE_CHECKING:
-    from dorad.control.messages import EdgeStats, NodeInfo, Top
+    from dorad.control.messages import EdgeStats, LinkChannel, NodeInfo, Top
 
 EPILOG = """\b
 Examples:
@@ -88,6 +89,24 @@ def _node(info: NodeInfo, edges: list[EdgeStats], found: Top) -> dict[str, Any]:
         "last_exit": info.last_exit,
         "window_s": found.window,
         "inputs": [_edge(edge) for edge in edges],
+        "channels": [
+            _channel(each)
+            for each in found.links
+            if info.node == LINK and each.dataflow == info.dataflow
+        ],
+    }
+
+
+def _channel(channel: LinkChannel) -> dict[str, Any]:
+    latency = channel.latency_us
+    return {
+        "topic": channel.output,
+        "machine": channel.machine,
+        "direction": "out" if channel.outgoing else "in",
+        "messages": channel.messages,
+        "lost": channel.lost,
+        "queued": channel.queued,
+        "latency_ms": None if latency is None else latency / 1e3,
     }
 
 

@@ -132,6 +132,9 @@ class _Found:
         yield from ("", f"Type: {self._kind or 'unknown, nothing was sent'}")
         yield from ("", "Publisher:", f"  * {self._topic.node} ({self._rate.hz:.1f} Hz)")
         yield from ("", "Subscribers:", *(f"  * {name}" for name in self._subscribers or ["none"]))
+        for link in self._topic.links:
+            counts = f"{link.messages} messages, {link.lost} lost, {link.queued} on the way"
+            yield f"  * machine {link.machine} ({counts})"
         yield from ("", "Statistics:", f"  Total messages: {self._rate.count}")
         yield f"  Bandwidth: {self._mbps:.2f} Mbps"
 
@@ -142,6 +145,15 @@ class _Found:
             "publisher": self._topic.node,
             "hz": self._rate.hz,
             "subscribers": self._subscribers,
+            "machines": [
+                {
+                    "machine": link.machine,
+                    "messages": link.messages,
+                    "lost": link.lost,
+                    "queued": link.queued,
+                }
+                for link in self._topic.links
+            ],
             "messages": self._rate.count,
             "mbps": self._mbps,
         }

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dorad.control.messages import Subscriber, TopicInfo
-from dorad.dataflow.model import NodeOutput
+from dorad.dataflow.model import LINK, NodeOutput
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dorad.control.messages import LinkChannel
     from dorad.dataflow.model import Dataflow, NodeSpec
 
 
@@ -32,15 +35,20 @@ def receivers(dataflow: Dataflow, topic: NodeOutput) -> list[tuple[str, str]]:
     ]
 
 
-def topics(dataflow: Dataflow) -> list[TopicInfo]:
-    """Return all topics of a dataflow, in the order of the file."""
+def topics(dataflow: Dataflow, channels: Sequence[LinkChannel] = ()) -> list[TopicInfo]:
+    """Return all topics of a dataflow, in the order of the file.
+
+    Those of other machines, which the link receives, are not among them.
+    """
     return [
         TopicInfo(
             node=node.id,
             output=output,
             subscribers=subscribers(dataflow, node.id, output),
             type=node.types.outputs.get(output),
+            links=[c for c in channels if c.outgoing and c.output == f"{node.id}/{output}"],
         )
         for node in dataflow.nodes
+        if node.id != LINK
         for output in node.all_outputs
     ]

@@ -14,6 +14,7 @@ from dorad.control.messages import (
     DataflowInfo,
     DataflowState,
     Failure,
+    LinkPeer,
     NodeResult,
     Status,
 )
@@ -86,7 +87,7 @@ class Record:
             name=self.name,
             status=self.status,
             ready=run is not None and run.ready,
-            links={} if run is None else run.link.links.peers(),
+            links=self._links(),
             results=[NodeResult(**entry) for entry in self.row.results],
             failures=[Failure(**entry) for entry in self.row.failures],
         )
@@ -103,7 +104,11 @@ class Record:
             started_at=self.row.started_at,
             ended_at=self.row.ended_at,
             enabled=self.row.enabled,
+            links=self._links(),
         )
+
+    def _links(self) -> dict[str, LinkPeer]:
+        return {} if self.run is None else self.run.link.links.peers()
 
     def initial_params(self, node: NodeSpec) -> dict[str, Any]:
         """Return the parameters that a process of the node starts with.

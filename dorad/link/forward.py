@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dorad.link.frames import Content
 from dorad.node import metadata as metadata_codec
 from dorad.node.correlation import MARKING, flags_of, session_of
+from dorad.node.daemonevents import origin_of
 from dorad.node.peers import ring_at
 from dorad.shm.lane import LanedInlet
 from dorad.shm.layout import RING_LATCHED
@@ -46,7 +47,7 @@ class ForwardedInput:
             LayoutError: a peer has overwritten the ring's words in the mailbox.
         """
         self.id: str = item["id"]
-        self.source: str = item["source"] or ""
+        self.source: str = origin_of(item) or ""
         """The node that sends the messages; empty for the lines that a node prints."""
         self.removed = False
         self.inlet = _inlet(connection, item)
@@ -88,6 +89,13 @@ class ForwardedInput:
         self.inlet = _inlet(self._connection, self._item)
         self._lacks_bell = False
         return True
+
+    def repeat(self) -> None:
+        """Take the newest message again if the input is latched: the other machine lacks it."""
+        from dorad.shm.latch import LatchedInlet  # few inputs are latched
+
+        if isinstance(self.inlet, LatchedInlet):
+            self.inlet.repeat()
 
     @property
     def watched(self) -> tuple[tuple[int, int], tuple[int, int]]:

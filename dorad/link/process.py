@@ -1,7 +1,9 @@
 """The work of a link process: one loop that moves messages between queues here and other machines.
 
-Only this loop touches queues, channels and greetings. Zenoh's callbacks append to deques and wake
-it; couriers put frames, so that a machine that stops reading holds up no other.
+Only one thread at a time touches queues, channels and greetings: this loop, or, while it sleeps,
+the callback of Zenoh in which data arrive, because waking the loop would take longer than the rest.
+All else that Zenoh's callbacks bring waits in deques for the loop. Couriers put frames, so that a
+machine that stops reading holds up no other.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import logging
 import math
 import secrets
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -79,6 +82,11 @@ class LinkProcess:
         """
         self.incarnation = secrets.randbits(63)
         self._config = config
+        self._working = threading.Lock()
+        """Held by the thread that may touch anything: the loop, unless it sleeps."""
+        self._working.acquire()
+        self._fault: Exception | None = None
+        """A bug that has shown in a callback."""
         self._changed: LinkConfig | None = None
         """The configuration to use from the next turn on."""
         self._connection = connection
@@ -96,7 +104,7 @@ class LinkProcess:
             connection, connection.daemon_events, made, Spin(0), self._make_input
         )
         self._delivery = Delivery(connection, connection.config["keep_bytes"] or 8 << 20)
-        self._session = Session(config, self.incarnation, self._wake)
+        self._session = Session(config, self.incarnation, self._arrive)
         self._machines: dict[str, Machine] = {}
         self._outs: list[Out] = []
         self._ins: dict[int, In] = {}
@@ -192,7 +200,7 @@ class LinkProcess:
             machine.greeting.lose()
             self._disconnect(machine)
             machine.close()
-        self._session = Session(config, self.incarnation, self._wake)
+        self._session = Session(config, self.incarnation, self._arrive)
         for machine in self._machines.values():
             machine.connect(self._session)
 
@@ -236,6 +244,7 @@ class LinkProcess:
             self._handle_event(event, now_s)
             busy = True
         self._reconfigure(now_s)
+        self._delivery.catch_up()
         for each in self._ins.values():
             busy |= self._deliver(each)
         for machine in self._machines.values():
@@ -251,10 +260,39 @@ class LinkProcess:
 
     # What comes from other machines.
 
-    def _receive(self, now_s: float) -> bool:
+    def _arrive(self) -> None:
+        """Handle what has arrived, in Zenoh's thread, if the loop sleeps; else the loop does it.
+
+        Acknowledgements and greetings are left to the loop: a callback must not call Zenoh.
+        """
+        if not self._working.acquire(blocking=False):
+            self._wake()
+            return
+        try:
+            self._receive(time.monotonic(), only_data=True)
+            for each in self._ins.values():
+                self._deliver(each)
+            rest = self._has_work()
+        except Exception as error:  # noqa: BLE001 - Zenoh would only print it
+            self._fault, rest = error, True
+        finally:
+            self._working.release()
+        if rest:
+            self._wake()
+
+    def _has_work(self) -> bool:
+        """Return True if the loop must not sleep on after data were handled."""
+        if self._news or self._session.received or self._session.seen:
+            return True
+        return any(
+            each.channel.ack_due or (each.owed_s is None and each.channel.owes)
+            for each in self._ins.values()
+        )
+
+    def _receive(self, now_s: float, *, only_data: bool = False) -> bool:
         session = self._session
         busy = False
-        while session.seen:
+        while session.seen and not only_data:
             busy = self._news = True
             machine_name, incarnation, alive = session.seen.popleft()
             if machine_name not in self._machines:
@@ -265,7 +303,7 @@ class LinkProcess:
             elif machine.greeting.vanish(incarnation):
                 self._disconnect(machine)
         for _ in range(BURST):
-            if not session.received:
+            if not session.received or (only_data and session.received[0].kind != "data"):
                 break
             busy = True
             received = session.received.popleft()
@@ -326,6 +364,9 @@ class LinkProcess:
                 if out.active:
                     machine.complaint = f"{machine.greeting.peer} does not receive {out.spec.name}"
             elif anew or not out.channel.opened:
+                if out.channel.receiver not in (None, grant.receiver):
+                    for item in self._inputs.get(out.spec.input, ()):
+                        item.repeat()
                 out.channel.open(grant)
 
     def _abandon(self, machine: Machine) -> None:
@@ -499,9 +540,15 @@ class LinkProcess:
             if not node_inputs.may_sleep(watched) or self._session.received or self._session.seen:
                 return
             wait_s = max(0.0, self._next_s() - time.monotonic())
-            ready = self._waiter.wait(int(wait_s * 1e9))
+            self._working.release()
+            try:
+                ready = self._waiter.wait(int(wait_s * 1e9))
+            finally:
+                self._working.acquire()
         finally:
             node_inputs.set_asleep(False)
+        if self._fault is not None:
+            raise self._fault
         if self._connection.space in ready:
             doorbell.clear(self._connection.space)
         if self._connection.descriptor in ready:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dorad.node import events
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dorad.node.params import Params
     from dorad.node.protocol import Packet
@@ -33,6 +33,12 @@ KINDS = frozenset(
 )
 
 
+def origin_of(item: Mapping[str, Any]) -> str | None:
+    """Return the node whose messages an input gets, also from another machine."""
+    origin: str | None = item.get("origin", item.get("source"))
+    return origin
+
+
 class DaemonEvents:
     """The events from the daemon that the node has not received yet.
 
@@ -48,7 +54,7 @@ class DaemonEvents:
         self.changes: deque[Packet] = deque()
         self.stopping = False
         self._params = params
-        self._sources = {item["ring"]: (item["id"], item["source"]) for item in inputs}
+        self._sources = {item["ring"]: (item["id"], origin_of(item)) for item in inputs}
         self._closed: set[str] = set()
         self._broken: set[str] = set()
         self.failed: dict[str, str] = {}
@@ -79,7 +85,7 @@ class DaemonEvents:
         match packet.kind:
             case "input":
                 input_id = packet.text("id")
-                self._sources[packet.number("ring")] = (input_id, packet.fields.get("source"))
+                self._sources[packet.number("ring")] = (input_id, origin_of(packet.fields))
                 self._closed.discard(input_id)
                 self.changes.append(packet)
             case "input_gone":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dorad.node import logbridge
 from dorad.node.correlation import session_of
+from dorad.node.daemonevents import origin_of
 from dorad.node.inputs import RingInput, TimerInput
 from dorad.node.peers import ring_at
 from dorad.shm.lane import LanedInlet
@@ -80,7 +81,7 @@ class InputFactory:
 
     def _plain(self, item: dict[str, Any], inlet: Inlet) -> RingInput:
         if self._types is not None:
-            return self._types.input(item["id"], item["source"], inlet, self._clock)
+            return self._types.input(item["id"], origin_of(item), inlet, self._clock)
         return RingInput(item["id"], inlet, self._clock)
 
     def _selecting(self, item: dict[str, Any], inlet: PickingInlet) -> RingInput:

@@ -149,7 +149,7 @@ class Peers:
         """Replace the receivers of an output, keeping the outlets that stay."""
         old = {(id(outlet.peer), outlet.base): outlet for outlet in self.outlets.get(output, ())}
         new = []
-        for node, base, blocking in to:
+        for node, base, blocking, *_ in to:
             peer = self._peers[node]
             outlet = old.pop((id(peer), base), None)
             if outlet is None:
@@ -164,7 +164,9 @@ class Peers:
         for outlet in old.values():
             for end in (outlet, outlet.lane or outlet):
                 end.closed = True
-        self.receivers[output] = tuple(node for node, _, _ in to)
+        self.receivers[output] = tuple(
+            each for node, _, _, *behind in to for each in (behind or [node])
+        )
         _log.debug("output %s goes to %s", output, ", ".join(self.receivers[output]) or "no node")
         # Outlets that never block come first, so that they do not wait for one that does.
         self.outlets[output] = tuple(sorted(new, key=lambda outlet: outlet.blocking))

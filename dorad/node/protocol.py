@@ -23,14 +23,17 @@ packet is `{"t": kind, "large": true}`.
                      source {node} [space]                   a node that waits for room here
                      segment {segment} [memory]              samples of a source of this node
                      retired {segment}                       may be unmapped
-                     edges {output, to}                      all receivers of an output
+                     edges {output, to}                      all receivers of an output: node, ring,
+                                                             blocking, and behind the link the
+                                                             nodes of the other machine
                      start {epoch_ns}                        the barrier is open
                      grown {segment} [memory], full {error}  answers to `grow`
                      ext_done {} [value or JSON list], ext_refused {error}
                                                              answers to `ext_…`; without a
                                                              descriptor if nothing was found
-                     input {id, ring, source, interval_ns, blocking}
-                                                             one more ring feeds an input
+                     input {id, ring, source, origin, interval_ns, blocking}
+                                                             one more ring feeds an input; `origin`
+                                                             is the node behind a link
                      input_gone {id, ring}                   that ring no longer feeds the input
                      closed {input}, broken {input}, recovered {input}, restarted {node},
                      failed {source_node_id, error, affected_input_ids},

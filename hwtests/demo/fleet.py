@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hwtests.bench.process import MeasurementError
 from hwtests.localrobots.robot import LocalRobot
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/fleet"
 NAMES = ("scout", "worker", "base")
-PORT = 6013
-COMMAND_S = 40.0
+ZENOH_PORT = 5456
+COMMAND_S = 60.0
 WAIT_S = 30.0
 
 DORA = ("-m", "dorad.cli")
@@ -34,6 +33,8 @@ class Fleet:
 
     def __init__(self, folder: Path, places: Places) -> None:
         self.places = places
+        self.folder = folder / "example"
+        shutil.copytree(EXAMPLE, self.folder, ignore=shutil.ignore_patterns("out"))
         self.cluster = folder / "cluster.yml"
         self.cluster.write_text(_cluster(places))
         self.operator = LocalRobot("operator", folder / "o", places.enter(0))
@@ -61,19 +62,19 @@ class Fleet:
             self._run(robot, *AGENT, *join)
             robot.begin(sys.executable, *AGENT, "run", "--socket", str(robot.socket))
 
-    def connected(self) -> int:
-        """Return how many robots are connected."""
-        listed = json.loads(self.dorafleet("status", str(self.cluster), "--json", check=False))
-        return sum(each.get("state") == "connected" for each in _robots(listed))
+    def connected(self) -> bool:
+        """Return True if every robot says that it is connected."""
+        done = [self._attempt(each, *AGENT, "status") for each in self.robots.values()]
+        return not any(each.returncode for each in done)
 
-    def dora(self, *words: str, check: bool = True) -> str:
+    def dora(self, *words: str) -> str:
         """Run a `dora` command of the operator, which talks to the coordinator."""
         there = ("--coordinator-addr", "127.0.0.1")
-        return self._run(self.operator, *DORA, *words, *there, check=check)
+        return self._run(self.operator, *DORA, *words, *there)
 
-    def dorafleet(self, *words: str, check: bool = True) -> str:
+    def dorafleet(self, *words: str) -> str:
         """Run a `dorafleet` command of the operator."""
-        return self._run(self.operator, *DORAFLEET, *words, check=check)
+        return self._run(self.operator, *DORAFLEET, *words)
 
     def wait(
         self, holds: Callable[[], object], what: str, timeout: float = WAIT_S, every: float = 0.05
@@ -100,33 +101,38 @@ class Fleet:
         for robot in (*self.robots.values(), self.operator):
             robot.end()
 
-    def _run(self, robot: LocalRobot, *words: str, check: bool = True) -> str:
-        done = subprocess.run(
-            [*robot.enter, sys.executable, *words],
-            env=robot.env,
-            cwd=robot.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S,
-            check=False,
-        )
-        if check and done.returncode:
+    def _run(self, robot: LocalRobot, *words: str) -> str:
+        done = self._attempt(robot, *words)
+        if done.returncode:
             command = " ".join(words)
             raise MeasurementError(
                 f"{command}: exit code {done.returncode}\n{done.stdout}{done.stderr}\n{self.logs()}"
             )
         return done.stdout
 
+    def _attempt(self, robot: LocalRobot, *words: str) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(
+                [*robot.enter, sys.executable, *words],
+                env=robot.env,
+                cwd=robot.folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            command = " ".join(words)
+            message = f"{command}: not done after {COMMAND_S:g} s\n{self.logs()}"
+            raise MeasurementError(message) from None
+
 
 def _cluster(places: Places) -> str:
     """Return the example's cluster with the addresses of these robots."""
     text = (EXAMPLE / "cluster.yml").read_text()
-    for number in (*range(1, len(NAMES) + 1), 0):
-        given = f"10.0.0.{10 + number if number else 1}"
-        text = re.sub(rf"{re.escape(given)}(?!\d)", places.address(number), text)
-    return text
-
-
-def _robots(listed: Any) -> list[dict[str, Any]]:
-    return listed["robots"] if isinstance(listed, dict) else listed
+    for number in range(1, len(NAMES) + 1):
+        # Links listen at all addresses, so robots of one namespace need ports of their own.
+        there = f"host: {places.address(number)}\n    zenoh_port: {ZENOH_PORT + number}\n"
+        text = text.replace(f"host: 10.0.0.{10 + number}\n", there)
+    return text.replace("addr: 10.0.0.1\n", f"addr: {places.address(0)}\n")

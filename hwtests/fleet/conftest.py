@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hwtests.fleet.enrolled import EnrolledFleet, enrolled
 from hwtests.robots import Testbed
 from hwtests.robots.fixtures import deb, fleet_deb, newer_deb, robots_possible
 
@@ -52,3 +53,10 @@ def fleet(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Fleet]:
         arm2.write("/etc/sudoers.d/pilot", "pilot ALL=(ALL) NOPASSWD: ALL\n")
         arm2.write("/home/pilot/.ssh/authorized_keys", key)
         yield Fleet(bed, arm1, arm2, operator)
+
+
+@pytest.fixture(scope="module")
+def robots(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[EnrolledFleet]:
+    """Two robots with the package that are enrolled in a fleet, and the operator's machine."""
+    with enrolled(deb, fleet_deb) as found:
+        yield found

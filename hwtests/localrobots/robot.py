@@ -15,6 +15,7 @@ import psutil
 
 from dorad.control.client import Client
 from dorad.control.errors import ControlError
+from dorad.dataflow.model import LINK
 from hwtests.bench.process import MeasurementError, environment
 
 if TYPE_CHECKING:
@@ -90,12 +91,9 @@ class LocalRobot:
 
     def links(self) -> list[psutil.Process]:
         """Return its link processes."""
-        found = []
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                if "dorad.link" in process.cmdline():
-                    found.append(process)
-        return found
+        with Client(self.socket) as client:
+            found = [node.pid for node in client.nodes() if node.node == LINK]
+        return [psutil.Process(pid) for pid in found if pid]
 
     def tail(self) -> str:
         """Return the end of its log."""

@@ -1,15 +1,52 @@
 """Test the trimmed environment of the package dorafleet; a missing part stops the build.
 
-Makes an SSH connection over loopback, which uses asyncssh and all its dependencies.
+Makes an SSH connection over loopback, which uses asyncssh and all its dependencies; then starts a
+coordinator, and asks it over TLS for its state.
 """
 
 import asyncio
 import importlib
 import pkgutil
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import asyncssh
 
 import dorafleet
+from dorad.control.choosing import in_folder
+from dorad.control.client import Client
+from dorad.control.messages import Nothing
+from dorafleet.coordinator.messages import METHODS, CoordinatorStatus
+
+CLUSTER = "coordinator: {addr: 127.0.0.1}\nmachines: [{id: arm1, host: 127.0.0.1}]\n"
+
+
+def start_coordinator(folder: Path) -> None:
+    """Raise if a coordinator with TLS does not start, or does not answer."""
+    file = folder / "cluster.yml"
+    file.write_text(CLUSTER)
+    command = [sys.executable, "-m", "dorafleet.cli", "serve", str(file), "--tls", "--port", "0"]
+    with subprocess.Popen(
+        [*command, "--state", str(folder / "state")], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        try:
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if ready := re.search(r"ready at \S+ port (\d+)", line):
+                    break
+            else:
+                raise AssertionError(f"the coordinator has ended: {''.join(lines)}")
+            target = in_folder(folder / "state", int(ready[1]), encrypts=True)
+            with Client(target, methods=METHODS) as client:
+                status = client.call("coordinator.status", Nothing(), CoordinatorStatus)
+            assert status.pid == process.pid
+        finally:
+            process.kill()
 
 
 async def main() -> None:
@@ -45,3 +82,5 @@ async def main() -> None:
 
 
 asyncio.run(main())
+with tempfile.TemporaryDirectory() as name:
+    start_coordinator(Path(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -47,8 +48,9 @@ ROBOT = "arm1"
 class Coordinator:
     """Accepts the agent, and gives the test a client of it."""
 
-    def __init__(self, folder: Path, authority: Authority) -> None:
+    def __init__(self, folder: Path, authority: Authority, host: str = "127.0.0.1") -> None:
         self.authority = authority
+        self.host = host
         self.port = 0
         self.hears: asyncio.Queue[ServerConnection] = asyncio.Queue()
         """Connections that were accepted, and not used yet."""
@@ -73,7 +75,7 @@ class Coordinator:
         )
         self._server = await serve(
             self._handle,
-            "127.0.0.1",
+            self.host,
             self.port,
             ssl=context,
             process_request=self._process,
@@ -186,7 +188,12 @@ class Agent:
         )
 
     def enrol(
-        self, authority: Authority, *ports: int, robot: str = ROBOT, replace: bool = False
+        self,
+        authority: Authority,
+        *ports: int,
+        robot: str = ROBOT,
+        replace: bool = False,
+        host: str = "127.0.0.1",
     ) -> None:
         """Give it an identity, as over SSH."""
         more = ["--replace"] if replace else []
@@ -195,20 +202,21 @@ class Agent:
         issued = authority.issue(json.loads(asked.stdout)["csr"], Identity("robot", robot))
         answer = {
             "robot": robot,
-            "coordinators": [f"127.0.0.1:{port}" for port in ports],
+            "coordinators": [f"{host}:{port}" for port in ports],
             "chain": issued.chain,
             "authority": authority.certificate,
         }
         done = self.command("certify", *more, stdin=json.dumps(answer))
         assert done.returncode == 0, done.stderr
 
-    def start(self) -> None:
+    def start(self, **env: str) -> None:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "dorad.agent.main", "-v"),
                     *("--state-dir", self.folder, "run", "--socket", self._socket),
                 ],
+                env=os.environ | env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

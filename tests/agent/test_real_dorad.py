@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 
 import apsw
+import msgspec
 
 from dorad.control.messages.agent import ShareRef, ShareState
 from tests.agent.fleet import fleet, send
@@ -156,3 +157,51 @@ async def test_after_a_reboot_without_a_network_the_share_runs_again(folder):
             await send(control, asked)
             await control.reaches("stopped", generation=2)
             await control.close()
+
+
+def pids(dorad):
+    with dorad.client() as client:
+        return {node.node: node.pid for node in client.nodes("flow")}
+
+
+async def test_a_share_changes_while_it_runs_and_a_bad_change_is_said(folder):
+    with daemon() as dorad:
+        async with fleet(folder, dorad.paths.control) as (coordinator, _):
+            asked, seen = counting(folder)
+            asked.hold = None
+            control = await coordinator.attach()
+            await send(control, asked)
+            await control.reaches("running")
+            await growing(seen)
+            before = pids(dorad)
+            more = folder / "more"
+            added = {
+                "id": "added",
+                "path": "sink.py",
+                "inputs": {"number": {"source": "source/number", "queue_size": 1000}},
+                "env": {"SEEN": str(more)},
+            }
+            changed = msgspec.json.decode(msgspec.json.encode(asked), type=type(asked))
+            changed.generation = 2
+            changed.content.descriptor["nodes"].append(added)
+            changed.content.share.placement["added"] = "arm1"
+            await send(control, changed)
+            await control.reaches("running", generation=2)
+            await growing(more)
+            assert before.items() <= pids(dorad).items()
+            wrong = msgspec.json.decode(msgspec.json.encode(changed), type=type(asked))
+            wrong.generation = 3
+            wrong.content.descriptor["nodes"][-1]["id"] = "wrong"
+            wrong.content.descriptor["nodes"][-1]["path"] = "missing.py"
+            wrong.content.share.placement["wrong"] = wrong.content.share.placement.pop("added")
+            await send(control, wrong)
+            refused = await control.reaches("running", generation=3)
+            assert "missing.py" in refused.reason
+            await growing(seen)
+            assert before.items() <= pids(dorad).items()
+            wrong.generation, wrong.enabled = 4, False
+            await send(control, wrong)
+            await control.reaches("stopped", generation=4)
+            await control.close()
+    found = numbers(seen)
+    assert found == list(range(len(found)))

@@ -131,6 +131,8 @@ class DataflowInfo(Struct):
     ended_at: float | None = None
     enabled: bool = False
     """Whether it is started at boot."""
+    links: dict[str, LinkPeer] = {}
+    """The link to each other machine."""
 
 
 class Enable(Struct):

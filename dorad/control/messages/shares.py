@@ -56,6 +56,8 @@ class LinkChannel(Struct):
     """Messages that wait for credit, or for room in the queue of a node."""
     latency_us: int | None = None
     """Only incoming: from sending to delivery, averaged over the last second."""
+    dataflow: str = ""
+    """The UUID of its dataflow."""
 
 
 class Update(Struct):

@@ -6,6 +6,7 @@ from typing import Any
 
 from dorad.control.messages.base import Struct
 from dorad.control.messages.nodes import NodeInfo, Subscriber
+from dorad.control.messages.shares import LinkChannel
 
 
 class EdgeStats(Struct):
@@ -60,6 +61,8 @@ class Top(Struct):
     nodes: list[NodeInfo]
     edges: list[EdgeStats]
     interfaces: list[InterfaceRates] = []
+    links: list[LinkChannel] = []
+    """The channels between this machine and others."""
     missing: dict[str, str] = {}
     """Machines that did not answer, with the reason; only from a coordinator."""
 
@@ -72,6 +75,8 @@ class TopicInfo(Struct):
     subscribers: list[Subscriber]
     type: str | None = None
     """The declared type; null if the file declares none."""
+    links: list[LinkChannel] = []
+    """Its channels to other machines."""
 
 
 class TopicList(Struct):

@@ -10,7 +10,7 @@ from dorad.control import messages as m
 from dorad.control import wiring
 from dorad.control.errors import ControlError
 from dorad.daemon.measuring import topicrates
-from dorad.dataflow.model import NodeOutput
+from dorad.dataflow.model import LINK, NodeOutput
 from dorad.dataflow.nearest import did_you_mean
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ class TopicMethods:
     async def list_all(self, _call: Call, params: m.Ref) -> m.TopicList:
         """List the topics of a dataflow and their subscribers."""
         record = self._registry.find(params.dataflow, ended_too=True)
-        return m.TopicList(
-            dataflow=record.uuid, topics=wiring.topics(self._registry.dataflow_of(record))
-        )
+        channels = [] if record.run is None else record.run.link.links.channels(record.uuid)
+        topics = wiring.topics(self._registry.dataflow_of(record), channels)
+        return m.TopicList(dataflow=record.uuid, topics=topics)
 
     async def watch(self, _call: Call, params: m.TopicWatch) -> AsyncIterator[m.TopicRates]:
         """Yield the rates of topics once a second, from the counters of their rings."""
@@ -81,6 +81,7 @@ def _chosen(dataflow: Dataflow, wanted: list[str]) -> list[NodeOutput]:
     known = {
         f"{node.id}/{output}": NodeOutput(node.id, output)
         for node in dataflow.nodes
+        if node.id != LINK
         for output in node.all_outputs
     }
     if not wanted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.daemon.rules.routing import printed_outputs
-from dorad.dataflow.model import Input, LogSource, NodeOutput, QueuePolicy
+from dorad.dataflow.model import LINK, Input, LogSource, NodeOutput, QueuePolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +48,16 @@ class Edge(NamedTuple):
     def key(self) -> EdgeKey:
         """The consumer and the ring, which together are unique."""
         return EdgeKey(self.consumer, self.ring)
+
+    @property
+    def origin(self) -> str | None:
+        """The node whose messages the edge carries; None for lines that the daemon sends.
+
+        For what the link receives, that is a node of another machine.
+        """
+        if self.daemon:
+            return None
+        return self.output.partition("/")[0] if self.source == LINK else self.source
 
     @property
     def producer(self) -> str:

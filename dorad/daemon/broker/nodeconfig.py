@@ -43,6 +43,7 @@ def configuration(
                 "ring": ring.plan.base,
                 "interval_ns": ring.interval_ns,
                 "source": None if edge is None or edge.daemon else edge.source,
+                "origin": None if edge is None else edge.origin,
                 "blocking": edge is not None and edge.blocking,
                 **input_options(box, ring.input),
             }

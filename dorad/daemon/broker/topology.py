@@ -205,6 +205,9 @@ class Topology:
             items = {item.id: item for item in node.all_inputs}
             for input_id in [known for known in box.inputs if known not in items]:
                 self._remove_input(node.id, input_id)
+            relinked = box.node.link != node.link
             box.node = node
             box.inputs = items
+            if relinked:
+                self._wiring.send_edges_into(node.id)
         state.changed()

@@ -69,11 +69,22 @@ class PeerSetup:
         pushed = state.edges.pushed_by(producer)
         for output in sorted(outputs):
             to = [
-                [e.consumer, state.mailboxes[e.consumer].rings[e.ring].plan.base, e.blocking]
+                [
+                    e.consumer,
+                    state.mailboxes[e.consumer].rings[e.ring].plan.base,
+                    e.blocking,
+                    *self._behind(e),
+                ]
                 for e in pushed
                 if e.output == output and state.receives(e)
             ]
             state.send(producer, "edges", {"output": output, "to": to})
+
+    def _behind(self, edge: Edge) -> tuple[str, ...]:
+        """Return the nodes of other machines to which the link passes on what comes on an edge."""
+        link = self._state.mailboxes[edge.consumer].node.link
+        found = () if link is None else link.outgoing
+        return next((each.receivers for each in found if each.input == edge.input), ())
 
     def send_edges_into(self, consumer: str) -> None:
         """Send all producers of a node the present edges into it."""
@@ -114,11 +125,16 @@ class Wiring:
             "id": ring.input,
             "ring": ring.plan.base,
             "source": None if edge is None or edge.daemon else edge.source,
+            "origin": None if edge is None else edge.origin,
             "interval_ns": ring.interval_ns,
             "blocking": edge is not None and edge.blocking,
             **input_options(state.mailboxes[consumer], ring.input),
         }
         state.send(consumer, "input", fields)
+
+    def send_edges_into(self, consumer: str) -> None:
+        """Send all producers of a node the present edges into it."""
+        self._peer_setup.send_edges_into(consumer)
 
     def connect(self, edge: Edge) -> None:
         """Add an edge: its producer pushes into the ring from now on."""

@@ -159,12 +159,13 @@ class Measure:
 
     def top(self) -> m.Top:
         """Return the latest figures of all running dataflows."""
-        nodes, edges, window = [], [], 0.0
+        nodes, edges, links, window = [], [], [], 0.0
         for record in self._registry.records:
             if record.run is None:
                 continue
             of_record = self.nodes(record)
             nodes += of_record
+            links += record.run.link.links.channels(record.uuid)
             history = self._edges.get(record.uuid)
             if history is not None:
                 broken = [
@@ -178,6 +179,7 @@ class Measure:
             nodes=nodes,
             edges=edges,
             interfaces=self._interfaces,
+            links=links,
         )
 
 

@@ -69,10 +69,11 @@ class Links:
             if peer.state != "up"
         ]
 
-    def channels(self) -> list[LinkChannel]:
-        """Return the counters of all channels that were reported."""
+    def channels(self, dataflow: str) -> list[LinkChannel]:
+        """Return the counters of all channels of a dataflow that were reported."""
         sent = [
             LinkChannel(
+                dataflow=dataflow,
                 output=out.name,
                 machine=out.machine,
                 outgoing=True,
@@ -84,6 +85,7 @@ class Links:
         ]
         received = [
             LinkChannel(
+                dataflow=dataflow,
                 output=each.name,
                 machine=each.machine,
                 outgoing=False,

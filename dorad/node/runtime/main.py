@@ -54,7 +54,7 @@ SWITCH_INTERVAL_S = 0.001
 """How long an operator that computes in Python keeps the interpreter while others wait."""
 
 _HERE = str(Path(__file__).parent)
-_PLAIN_KEYS = frozenset({"id", "ring", "interval_ns", "source", "blocking"})
+_PLAIN_KEYS = frozenset({"id", "ring", "interval_ns", "source", "origin", "blocking"})
 """The keys of an input without `max_rate_hz` and `sync`; see `_input_of`."""
 
 
