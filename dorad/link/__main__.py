@@ -28,7 +28,11 @@ def main() -> int:
         hide_memory()  # after the change of user, which would reset it
         from dorad.link.process import LinkProcess  # after `confine`
 
-        LinkProcess(config, connection).run()
+        try:
+            LinkProcess(config, connection).run()
+        except RuntimeError as error:
+            connection.note(str(error))  # `dora node info` shows it
+            raise
     except ModuleNotFoundError as error:
         if error.name != "zenoh":
             raise

@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from dorad.link.frames import Content
+from dorad.node.latching import keep, send_last
 from dorad.shm.fence import fence
 from dorad.shm.layout import ENTRY, INLINE
 from dorad.shm.pool import TRIM_EVERY_NS, Pool, Sample
 
 if TYPE_CHECKING:
-    from dorad.link.frames import Content
     from dorad.link.incoming import Arrived, Place
     from dorad.node.connection import DaemonConnection
+    from dorad.node.latching import KeptMessage
     from dorad.shm.ring import Outlet
 
 _log = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ class Delivery:
         self._connection = connection
         self._pool = Pool(connection.grow, connection.retire, keep)
         self._trim_ns = 0
+        self._kept: dict[str, KeptMessage] = {}
+        """The last messages of outputs that nobody receives, for late subscribers."""
 
     def place(self, size: int) -> Sample | Nowhere:
         """Return the place for a payload: shared memory, or nowhere if that is full."""
@@ -84,8 +88,12 @@ class Delivery:
         content = arrived.content
         if content.flags:
             outlets = tuple([outlet.lane or outlet for outlet in outlets])
+        if outlets:
+            self._kept.pop(output, None)
+        else:
+            self._keep(output, arrived, place)
         try:
-            self._push(outlets, arrived, content, place)
+            self._push(outlets, content, arrived.metadata, arrived.payload, place)
         except OSError as error:
             _log.debug("output %s: %s", output, error)
             return False
@@ -98,14 +106,42 @@ class Delivery:
             self._pool.trim(stamp)
         return True
 
+    def _keep(self, output: str, arrived: Arrived, sample: Sample | None) -> None:
+        stamp, code, length, nulls, size, _ = arrived.content
+        whole = ((0, arrived.payload),) if arrived.payload else ()
+        kept = keep(stamp, (code, length, nulls, size, whole), arrived.metadata, sample)
+        if kept is not None:
+            self._kept[output] = kept
+
+    def catch_up(self) -> None:
+        """Send the last messages to latched inputs that have subscribed late."""
+        late = self._connection.late_outputs
+        while late:
+            output = late.pop()
+            outlets = self._connection.outlets.get(output)
+            if outlets:
+                send_last(outlets, self._pool, self._kept.pop(output, None), self._push_kept)
+
+    def _push_kept(self, outlets: tuple[Outlet, ...], last: KeptMessage) -> None:
+        code, length, nulls, size, parts = last.encoded
+        payload = bytes(parts[0][1]) if parts else b""
+        content = Content(last.stamp, code, length, nulls, size, 0)
+        try:
+            self._push(outlets, content, last.meta, payload, None)
+        except OSError as error:
+            _log.warning("a message of %d bytes cannot be delivered late: %s", size, error)
+        fence()
+        for outlet in outlets:
+            outlet.peer.wake()
+
     def _push(
         self,
         outlets: tuple[Outlet, ...],
-        arrived: Arrived,
         content: Content,
+        metadata: bytes,
+        payload: bytes,
         sample: Sample | None,
     ) -> None:
-        metadata, payload = arrived.metadata, arrived.payload
         holder = None
         if len(metadata) > INLINE:
             holder = self._pool.take(len(metadata))

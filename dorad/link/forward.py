@@ -90,6 +90,13 @@ class ForwardedInput:
         self._lacks_bell = False
         return True
 
+    def repeat(self) -> None:
+        """Take the newest message again if the input is latched: the other machine lacks it."""
+        from dorad.shm.latch import LatchedInlet  # few inputs are latched
+
+        if isinstance(self.inlet, LatchedInlet):
+            self.inlet.repeat()
+
     @property
     def watched(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """The words that change when a message comes, with their values at the last poll."""

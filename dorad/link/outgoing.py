@@ -95,6 +95,11 @@ class Outgoing:
         return self._next - self._handled + held, self._bytes_sent - self._bytes_handled
 
     @property
+    def receiver(self) -> int | None:
+        """The number of the receiver that opened the channel last; None if none has."""
+        return self._receiver
+
+    @property
     def wants(self) -> bool:
         """Whether to take the next message from the queue now."""
         grant = self._grant

@@ -244,6 +244,7 @@ class LinkProcess:
             self._handle_event(event, now_s)
             busy = True
         self._reconfigure(now_s)
+        self._delivery.catch_up()
         for each in self._ins.values():
             busy |= self._deliver(each)
         for machine in self._machines.values():
@@ -363,6 +364,9 @@ class LinkProcess:
                 if out.active:
                     machine.complaint = f"{machine.greeting.peer} does not receive {out.spec.name}"
             elif anew or not out.channel.opened:
+                if out.channel.receiver not in (None, grant.receiver):
+                    for item in self._inputs.get(out.spec.input, ()):
+                        item.repeat()
                 out.channel.open(grant)
 
     def _abandon(self, machine: Machine) -> None:

@@ -31,7 +31,7 @@ OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 """Closing waits ten seconds for a peer that has stopped; nobody waits that long for it."""
 
-RETRY = {"period_init_ms": 200, "period_max_ms": 1000, "period_increase_factor": 2}
+RETRY = {"period_init_ms": 200, "period_max_ms": 500, "period_increase_factor": 2}
 LEASE_MS = 3000
 
 SEND_TIMEOUT_MS = 2000

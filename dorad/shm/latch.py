@@ -51,6 +51,10 @@ class LatchedInlet(PickingInlet):
         """Return True if `take` would return a message."""
         return super().ready() or (self._pending and self._words[self.head_at] == self.tail)
 
+    def repeat(self) -> None:
+        """Take the newest message once more, for somebody who has come late."""
+        self._pending = bool(self._words[self.base + RING_LAST])
+
     def discard(self) -> None:
         """Drop all queued messages but the newest; they count as dropped."""
         self.keep_newest()

@@ -1,7 +1,7 @@
 """The authority of a fleet: its root signs an issuer, and the issuer signs everybody's certificate.
 
-The root's key is needed only to make a new issuer. Once the folder has an issuer, `root.key` may be
-moved to a place without a network.
+Only another issuer would need the root's key: once the folder has one, `root.key` may be moved to a
+place without a network.
 """
 
 from __future__ import annotations

@@ -50,6 +50,9 @@ SILENT_HEARTBEATS = 3
 
 ATTACH_S = 10.0
 
+PACE_S = 0.02
+"""Minimum seconds between two reports that are taken from a robot."""
+
 MAX_SHARES = 1000
 """Shares of one robot, and dataflows in one report."""
 
@@ -319,6 +322,8 @@ class Robots:
                     if robot.client is client:
                         self._take(robot, report)
                     await renewal.when_due()
+                    # One that sends without end waits, and is closed when too much waits.
+                    await asyncio.sleep(PACE_S)
         except TimeoutError:
             return f"it was silent for {silence:.0f} s"
         except ControlError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dorad.control import listening
-from dorad.control.choosing import Asked, Places, choose, chosen
+from dorad.control.choosing import Asked, Places, choose, chosen, chosen_daemons
 from dorad.control.connecting import open_socket
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.settings import Settings
@@ -53,6 +53,13 @@ USUAL = (UnixSocket(USER / "control.sock"), UnixSocket(MACHINE / "control.sock")
         ),
         (Asked("127.0.0.1"), Settings(port=9, tls=TLS), (Tcp("127.0.0.1", 9, None, TLS),)),
         (Asked("10.0.0.1"), None, (Tcp("10.0.0.1", 6013),)),
+        # A fleet may have several, of which one leads.
+        (Asked("10.0.0.1, 10.0.0.2"), None, (Tcp("10.0.0.1", 6013), Tcp("10.0.0.2", 6013))),
+        (
+            Asked(),
+            Settings("10.0.0.1,10.0.0.2", 6014, None, TLS),
+            (Tcp("10.0.0.1", 6014, None, TLS), Tcp("10.0.0.2", 6014, None, TLS)),
+        ),
     ],
 )
 def test_the_rule(
@@ -124,6 +131,22 @@ def test_a_coordinator_that_does_not_run_is_no_missing_daemon(
     with pytest.raises(ControlError, match="no coordinator is running") as caught:
         open_socket(chosen())
     assert not isinstance(caught.value, NoDaemonError)
+
+
+def test_what_concerns_this_machine_never_goes_to_a_coordinator(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    (home / "config/dora/config.yml").write_text("coordinator: {addr: 127.0.0.1}\n")
+    of_machine = UnixSocket(rendezvous.SYSTEM_DIR / "control.sock")
+    assert chosen_daemons()[1:] == (of_machine,)
+    monkeypatch.setenv("DORA_COORDINATOR_PORT", "7001")
+    (own,) = chosen_daemons()
+    assert own.path.parts[-2:] == ("7001", "control.sock")
+    monkeypatch.setenv("DORA_COORDINATOR_ADDR", "10.0.0.1")
+    assert chosen_daemons()[1:] == (of_machine,)
+    monkeypatch.delenv("DORA_COORDINATOR_PORT")
+    monkeypatch.setenv("DORA_SOCKET", "/s")
+    assert chosen_daemons() == (UnixSocket(Path("/s")),)
 
 
 def test_another_machine_needs_tls(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

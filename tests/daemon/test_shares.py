@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from dorad.control.errors import ControlError
 from dorad.dataflow.model import LINK
 from tests.harness.flows import SINK, SOURCE, seen, write_flow
 from tests.harness.machines import Machines, machines
+from tests.link.certificates import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -419,3 +421,73 @@ def test_commands_show_links_and_their_channels(two: Machines, tmp_path: Path) -
     assert "link to beta: dataflow flow" in alpha.dora("doctor").stdout
     shown = {each["node_id"]: each for each in json.loads(alpha.dora_ok("top", "--once"))}
     assert shown[LINK]["channels"][0]["topic"] == "source/number"
+
+
+def test_links_prove_that_they_belong_to_the_fleet_and_take_new_certificates(
+    two: Machines, tmp_path: Path
+) -> None:
+    two.scheme = "tls"
+    nodes = counting(tmp_path, queue_policy="backpressure")
+
+    def certificates(authority: Authority) -> dict[str, m.LinkTls]:
+        return {
+            name: m.LinkTls(**authority.issue(name, f"URI:dorad:robot/{name}"))
+            for name in two.daemons
+        }
+
+    fleet, other = Authority(tmp_path / "fleet"), Authority(tmp_path / "other")
+    files = certificates(fleet)
+    for machine in two.daemons:
+        two.start(machine, tmp_path, nodes, PLACEMENT, tls=files[machine])
+    two.open()
+    beta = two.daemons["beta"]
+    beta.until(lambda: len(seen(tmp_path)) > 20)
+    before = pids(two)
+    two.update(nodes, PLACEMENT, certificates(other))
+    mark = len(seen(tmp_path))
+    beta.until(lambda: len(seen(tmp_path)) > mark + 50)
+    assert pids(two) == before, "the link is not the same process"
+    numbers = seen(tmp_path)
+    assert numbers == list(range(len(numbers)))
+    with two.daemons["alpha"].client() as client:
+        assert "PRIVATE KEY" not in repr(client.info(two.uuid))
+
+
+def test_an_address_in_use_is_told_by_the_link(two: Machines, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", two.port))
+        taken.listen()
+        two.start("alpha", tmp_path, counting(tmp_path), PLACEMENT)
+        alpha = two.daemons["alpha"]
+
+        def notes() -> list[str]:
+            with alpha.client() as client:
+                return client.node_info(LINK, dataflow=two.uuid).notes
+
+        alpha.until(lambda: any("cannot be opened" in each for each in notes()))
+
+
+def test_a_latched_input_elsewhere_gets_the_last_value_however_late_it_comes(
+    two: Machines, tmp_path: Path
+) -> None:
+    once = """
+        import pyarrow as pa
+        from dora import Node
+        node = Node()
+        node.send_output("number", pa.array([7]))
+        for event in node:
+            pass
+    """
+    nodes = counting(tmp_path, source=once, latched=True)
+    two.start_both(tmp_path, nodes, PLACEMENT)
+    beta = two.daemons["beta"]
+    beta.until(lambda: seen(tmp_path) == [7])
+    late = a_sink(tmp_path, "late", "source/number")
+    late["inputs"]["number"]["latched"] = True
+    two.update([*nodes, late], {**PLACEMENT, "late": "beta"})
+    beta.until(lambda: seen(tmp_path / "late") == [7])
+    with beta.client() as client:
+        client.stop(two.uuid)
+    (tmp_path / "seen").unlink()
+    two.start("beta", tmp_path, nodes, PLACEMENT, hold=None)
+    beta.until(lambda: seen(tmp_path) == [7], why="a machine that comes back lacks the value")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import asyncssh
 import pytest
 
 from tests.fleet.fakerobot import FakeRobot, Servers
+from tests.fleet.sites import UNSET, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,6 +95,26 @@ def fleet(operator, keys) -> Iterator[Fleet]:
         yield Fleet(servers, operator, keys[1])
     finally:
         servers.end()
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What a test has started, to be ended in reverse order."""
+    with ExitStack() as found:
+        yield found
+
+
+@pytest.fixture
+def site(fleet, tmp_path, capsys, monkeypatch) -> Iterator[Site]:
+    """An operator's machine, whose commands talk to its own coordinator."""
+    for name in UNSET:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    found = Site(fleet, tmp_path, capsys)
+    monkeypatch.setenv("DORA_COORDINATOR_ADDR", "127.0.0.1")
+    monkeypatch.setenv("DORA_COORDINATOR_PORT", str(found.port))
+    yield found
+    found.kill()
 
 
 @pytest.fixture(scope="session")

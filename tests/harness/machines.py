@@ -27,11 +27,14 @@ class Machines:
     def __init__(self, alpha: Daemon, beta: Daemon) -> None:
         self.daemons = {"alpha": alpha, "beta": beta}
         self.uuid = str(uuid.uuid4())
-        self.address = f"tcp/127.0.0.1:{free_port()}"
+        self.port = free_port()
+        self.scheme = "tcp"
 
     def share(self, machine: str, placement: dict[str, str], **changed: Any) -> m.Share:
         """Return the share of a machine: alpha listens, beta connects."""
-        ends: dict[str, Any] = {"listen" if machine == "alpha" else "connect": [self.address]}
+        ends: dict[str, Any] = {
+            "listen" if machine == "alpha" else "connect": [f"{self.scheme}/127.0.0.1:{self.port}"]
+        }
         return m.Share(machine=machine, placement=placement, **(ends | changed))
 
     def start(
@@ -74,11 +77,17 @@ class Machines:
             self.start(machine, folder, nodes, placement)
         self.open()
 
-    def update(self, nodes: list[dict[str, Any]], placement: dict[str, str]) -> None:
+    def update(
+        self,
+        nodes: list[dict[str, Any]],
+        placement: dict[str, str],
+        tls: dict[str, m.LinkTls] | None = None,
+    ) -> None:
         """Change both shares, alpha first."""
         for machine, each in self.daemons.items():
+            share = self.share(machine, placement, tls=tls[machine] if tls else None)
             with each.client() as client:
-                client.update(self.uuid, {"nodes": nodes}, self.share(machine, placement))
+                client.update(self.uuid, {"nodes": nodes}, share)
 
     def state(self, machine: str) -> m.DataflowState:
         """Return the state of a share."""

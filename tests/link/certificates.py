@@ -15,10 +15,10 @@ class Authority:
             "-subj /CN=authority -keyout ca.key -out ca.pem"
         )
 
-    def issue(self, machine: str) -> dict[str, str]:
-        """Return the `tls` section of a machine's configuration."""
+    def issue(self, machine: str, subject: str = "IP:127.0.0.1") -> dict[str, str]:
+        """Return the files of a machine; its certificate is for the alternative name `subject`."""
         if not (self._folder / f"{machine}.pem").exists():
-            extensions = "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n"
+            extensions = f"subjectAltName={subject}\nextendedKeyUsage=serverAuth,clientAuth\n"
             (self._folder / "extensions").write_text(extensions)
             self._openssl(
                 "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes "

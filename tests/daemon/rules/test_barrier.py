@@ -1,4 +1,4 @@
-from dorad.daemon.rules.barrier import Barrier, Phase
+from dorad.daemon.rules.barrier import HOLD, Barrier, Phase
 
 
 def test_the_barrier_opens_when_all_nodes_have_connected() -> None:
@@ -49,3 +49,39 @@ def test_a_stop_opens_it() -> None:
 
 def test_an_open_barrier_is_not_aborted() -> None:
     assert Barrier.of(["a", "b"]).forced_open().ended("a").phase is Phase.OPEN
+
+
+def test_a_held_barrier_opens_when_it_is_released_and_complete_in_either_order() -> None:
+    held = Barrier.of(["a"], held=True)
+    complete = held.connected("a")
+    assert (complete.phase, complete.complete) == (Phase.WAITING, True)
+    assert complete.released().phase is Phase.OPEN
+    released = held.released()
+    assert (released.phase, released.complete) == (Phase.WAITING, False)
+    assert released.connected("a").phase is Phase.OPEN
+
+
+def test_a_held_barrier_without_nodes_waits_for_those_of_other_machines() -> None:
+    barrier = Barrier.of([], held=True)
+    assert barrier.complete
+    assert barrier.released().phase is Phase.OPEN
+
+
+def test_an_early_end_of_a_lone_node_aborts_the_start_on_other_machines() -> None:
+    assert Barrier.of(["a"], held=True).ended("a").phase is Phase.ABORTED
+
+
+def test_a_hold_that_runs_out_aborts_the_start() -> None:
+    barrier = Barrier.of(["a"], held=True).connected("a").expired()
+    assert (barrier.phase, barrier.root_cause) == (Phase.ABORTED, HOLD)
+    assert barrier.released() == barrier.released().expired()
+
+
+def test_an_open_barrier_does_not_run_out() -> None:
+    opened = Barrier.of([])
+    assert opened.expired() is opened
+
+
+def test_a_held_barrier_survives_a_daemon() -> None:
+    barrier = Barrier.of(["a", "b"], held=True).connected("b")
+    assert Barrier.from_json(barrier.to_json()) == barrier

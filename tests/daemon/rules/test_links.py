@@ -1,0 +1,92 @@
+"""What the daemon believes of links: only reports about channels that it knows."""
+
+from __future__ import annotations
+
+import pytest
+
+from dorad.daemon.rules.links import Links
+from dorad.dataflow.model import Channel, Link, NodeOutput
+from dorad.link import reports
+from dorad.link.reports import InStatus, OutStatus, PeerStatus, Status
+
+OUT = Channel(NodeOutput("a", "out"), "beta", receivers=("b",))
+IN = Channel(NodeOutput("c", "out"), "gamma")
+UP = PeerStatus("up", "", 300)
+
+
+def sent(name: str = "a/out", machine: str = "beta", count: int = 7) -> OutStatus:
+    return OutStatus(name, machine, True, count, 0, 1, 2, 3, 100)
+
+
+def received(name: str = "c/out", machine: str = "gamma") -> InStatus:
+    return InStatus(name, machine, 5, 1, 0, 2, 1, 400)
+
+
+def links() -> Links:
+    found = Links()
+    found.expect(Link((OUT,), (IN,)))
+    return found
+
+
+def test_a_link_is_missing_until_it_is_reported_up() -> None:
+    found = links()
+    assert [each.partition(" is not")[0] for each in found.missing()] == [
+        "the link to beta",
+        "the link to gamma",
+    ]
+    assert found.update(Status({"beta": UP, "gamma": UP}, [], []))
+    assert found.missing() == []
+    assert not found.update(Status({"beta": UP}, [sent()], [])), "nothing has changed"
+
+
+def test_the_reason_is_told() -> None:
+    found = links()
+    found.update(Status({"beta": PeerStatus("refused", "another version"), "gamma": UP}, [], []))
+    assert found.missing() == ["the link to beta is not up: another version"]
+
+
+def test_channels_have_all_that_was_lost() -> None:
+    found = links()
+    found.update(Status({}, [sent()], [received()]))
+    out, into = found.channels("uuid")
+    assert (out.output, out.outgoing, out.messages, out.lost, out.queued) == (
+        "a/out",
+        True,
+        7,
+        3,
+        3,
+    )
+    assert (into.output, into.lost, into.queued, into.latency_us) == ("c/out", 2, 2, 400)
+
+
+def test_reports_about_unknown_machines_and_channels_take_no_memory() -> None:
+    found = links()
+    strange = {f"m{number}": UP for number in range(1000)}
+    found.update(Status(strange, [sent("x/y"), sent(machine="delta")], [received("x/y")]))
+    assert sorted(found.peers()) == ["beta", "gamma"]
+    assert found.channels("uuid") == []
+
+
+def test_what_is_no_longer_expected_is_forgotten() -> None:
+    found = links()
+    found.update(Status({"beta": UP}, [sent()], [received()]))
+    found.expect(Link((), (IN,)))
+    assert sorted(found.peers()) == ["gamma"]
+    assert [each.output for each in found.channels("uuid")] == ["c/out"]
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        None,
+        7,
+        {"kind": "what"},
+        {"kind": "status", "peers": {"a": {"state": "fine", "reason": ""}}},
+        {"kind": "event", "name": "a/out", "machine": "m", "event": "exploded", "text": ""},
+        {"kind": "event", "name": "x" * 10_000, "machine": "m", "event": "closed", "text": ""},
+        {"kind": "status", "peers": {}, "outgoing": [], "incoming": [{"received": 1 << 70}]},
+    ],
+)
+def test_what_is_no_report_is_refused(report: object) -> None:
+    with pytest.raises(ValueError, match="not a report of a link"):
+        reports.decode(report)

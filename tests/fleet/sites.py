@@ -1,0 +1,77 @@
+"""An operator's machine with a fleet: commands, the coordinator that they start, its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+from dorad.control.client import Client
+from dorad.control.target import Tcp, TlsFiles
+from dorafleet.cli.main import run_command
+from dorafleet.coordinator.messages import METHODS
+from tests.fleet.fakerobot import DEADLINE_S
+
+DORAFLEET = (sys.executable, "-m", "dorafleet.cli")
+UNSET = ("DORA_SOCKET", "DORA_COORDINATOR_ADDR", "DORA_COORDINATOR_PORT", "XDG_CONFIG_HOME")
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+class Site:
+    """A machine of an operator, and robots."""
+
+    def __init__(self, fleet, folder, capsys):
+        self.fleet = fleet
+        self.state = folder / "dorafleet"
+        self.port = free_port()
+        self._capsys = capsys
+
+    def file(self):
+        path = self.fleet.file()
+        text = path.read_text()
+        path.write_text(text.replace("addr: 127.0.0.1", f"addr: 127.0.0.1, port: {self.port}"))
+        return str(path)
+
+    def run(self, *words):
+        """Run a command; return its code and what it prints."""
+        if words[0] == "up":  # whoever starts a coordinator is its parent
+            done = subprocess.run(
+                [*DORAFLEET, *words],
+                capture_output=True,
+                text=True,
+                timeout=2 * DEADLINE_S,
+                check=False,
+            )
+            return done.returncode, done.stdout, done.stderr
+        code = run_command(words)
+        shown = self._capsys.readouterr()
+        return code, shown.out, shown.err
+
+    def client(self):
+        tls = TlsFiles(self.state / "authority.pem")
+        target = Tcp("127.0.0.1", self.port, self.state / "token", tls)
+        return Client(target, methods=METHODS)
+
+    def kill(self):
+        """End what a test has left."""
+        with suppress(Exception), self.client() as client:
+            os.kill(client.status().pid, signal.SIGKILL)
+
+    def until(self, *words, holds):
+        """Repeat a command until its JSON is as expected; return it."""
+        end = time.monotonic() + DEADLINE_S
+        while True:
+            code, out, err = self.run(*words)
+            found = json.loads(out) if out else None
+            if found is not None and holds(found):
+                return code, found
+            assert time.monotonic() < end, (code, out, err)

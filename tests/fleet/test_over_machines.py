@@ -1,0 +1,136 @@
+"""A dataflow over two machines by the commands of `dora`: real daemons, agents, links, TLS."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from tests.cli.dora import dora
+from tests.fleet.fakerobot import DEADLINE_S
+from tests.fleet.sites import free_port
+from tests.fleet.test_enrol import Machine
+from tests.harness.daemon import daemon
+from tests.harness.flows import SINK, SOURCE, write_flow
+
+pytestmark = pytest.mark.timeout(180)
+
+
+class Over:
+    """Two robots, and an operator's folder with a dataflow for them."""
+
+    def __init__(self, site, stack, folder) -> None:
+        self.site = site
+        self.folder = folder
+        self.seen = folder / "seen"
+        self.daemons = [stack.enter_context(daemon()) for _ in range(2)]
+        for number, each in enumerate(self.daemons, 1):
+            machine = Machine(stack, socket=each.paths.control)
+            site.fleet.add(f"arm{number}", machine.robot)
+        lines = [f"coordinator: {{addr: 127.0.0.1, port: {site.port}}}", "machines:"]
+        for name, port in site.fleet.ports.items():
+            lines += [
+                f"  - {{id: {name}, host: 127.0.0.1, port: {port}, user: root,",
+                f"     zenoh_addr: 127.0.0.1, zenoh_port: {free_port()}}}",
+            ]
+        self.file = folder / "cluster.yml"
+        self.file.write_text("\n".join(lines) + "\n")
+        nodes = [
+            {
+                "id": "source",
+                "path": "source.py",
+                "inputs": {"tick": "dora/timer/millis/20"},
+                "outputs": ["number"],
+                "deploy": {"machine": "arm1"},
+            },
+            {
+                "id": "sink",
+                "path": "sink.py",
+                "inputs": {"number": {"source": "source/number", "queue_size": 1000}},
+                "env": {"SEEN": str(self.seen)},
+                "deploy": {"machine": "arm2"},
+            },
+        ]
+        self.flow = write_flow(folder / "flow", nodes, source=SOURCE, sink=SINK)
+
+    def dora(self, *words: str):
+        result = dora(*words, cwd=self.folder)
+        assert result.returncode == 0, (words, result.stderr)
+        return result.stdout
+
+    def numbers(self) -> list[int]:
+        return [int(line) for line in self.seen.read_text().splitlines()]
+
+    def until(self, holds) -> None:
+        end = time.monotonic() + 2 * DEADLINE_S
+        while not holds():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def over(site, stack, tmp_path):
+    found = Over(site, stack, tmp_path)
+    code, _, err = site.run("up", str(found.file))
+    assert code == 0, err
+    return found
+
+
+def test_a_dataflow_starts_runs_and_stops_over_two_machines(over):
+    out = over.dora("start", str(over.flow), "--name", "demo", "--detach")
+    assert "dataflow started: " in out
+    over.until(lambda: over.seen.exists() and len(over.numbers()) > 20)
+    (row,) = [json.loads(line) for line in over.dora("list", "--format", "json").splitlines()]
+    assert (row["name"], row["status"]) == ("demo", "Running")
+    rows = [json.loads(line) for line in over.dora("node", "list", "-f", "json").splitlines()]
+    assert {(row["node"], row["machine"]) for row in rows} >= {("source", "arm1"), ("sink", "arm2")}
+    found = json.loads(over.dora("top", "--once", "--machine", "arm1"))
+    assert {each["daemon_id"]["machine_id"] for each in found} == {"arm1"}
+    assert "source" in {each["node_id"] for each in found}
+    assert "sent 3" in over.dora("logs", "demo", "--node", "source")
+    assert "source.py" in over.dora("node", "info", "source", "-d", "demo")
+    echoed = over.dora("topic", "echo", "source/number", "-d", "demo", "--count", "2")
+    assert len(echoed.splitlines()) >= 2
+    over.dora("param", "set", "source", "speed", "7", "-d", "demo")
+    assert over.dora("param", "get", "source", "speed", "-d", "demo").strip() == "7"
+    _, robots = over.site.until("status", "--json", holds=lambda found: found[0]["shares"])
+    assert [share["dataflow"] for each in robots for share in each["shares"]] == ["demo", "demo"]
+    over.dora("stop", "demo")
+    numbers = over.numbers()
+    assert numbers == [*range(len(numbers))]
+    (row,) = [json.loads(line) for line in over.dora("list", "--format", "json").splitlines()]
+    assert row["status"] == "Finished"
+
+
+def test_a_dataflow_is_restarted_and_changed_while_it_runs(over):
+    over.dora("start", str(over.flow), "--name", "demo", "--detach")
+    over.until(lambda: over.seen.exists() and len(over.numbers()) > 5)
+    code, out, err = over.site.run("restart", str(over.file), "demo")
+    assert (code, "dataflow restarted: " in out) == (0, True), err
+    before = len(over.numbers())
+    over.until(lambda: len(over.numbers()) > before + 5)
+    definition = over.folder / "late.yml"
+    definition.write_text(
+        f"id: late\npath: sink.py\ninputs: {{number: source/number}}\n"
+        f"env: {{SEEN: {over.folder}/late}}\ndeploy: {{machine: arm2}}\n"
+    )
+    assert "added node `late`" in over.dora(
+        "node", "add", "-d", "demo", "--from-yaml", str(definition)
+    )
+    late = over.folder / "late"
+    over.until(lambda: late.exists() and len(late.read_text().splitlines()) > 5)
+    over.dora("node", "disconnect", "source/number", "late/number", "-d", "demo")
+    over.dora("node", "remove", "late", "-d", "demo")
+    assert "late" not in over.dora("node", "list", "-q", "-d", "demo").split()
+    over.dora("stop", "demo")
+
+
+def test_down_stops_the_dataflows_on_all_machines(over):
+    over.dora("start", str(over.flow), "--name", "demo", "--detach")
+    code, out, err = over.site.run("down")
+    assert code == 0, err
+    assert "demo: stopped" in out
+    for each in over.daemons:
+        with each.client() as client:
+            assert [info.status for info in client.list()] == ["finished"]
