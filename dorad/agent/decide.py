@@ -127,6 +127,11 @@ def _renumber(record: Record, order: ShareSet) -> Record:
     return msgspec.structs.replace(record, order=order, begun=begun)
 
 
+def forget_epoch(record: Record) -> Record:
+    """Return the record for the coordinators of another fleet, whose epochs begin anew."""
+    return _renumber(record, msgspec.structs.replace(record.order, epoch=0))
+
+
 def check_version(record: Record, epoch: int, generation: int) -> None:
     """Raise ControlError with code `conflict` if (epoch, generation) is older than the record's."""
     if (epoch, generation) < record.version:

@@ -61,8 +61,10 @@ class AgentMethods:
     async def attach(self, _call: Call, params: a.Attach) -> a.Attached:
         """Obey this coordinator, unless a newer one was obeyed."""
         identity = self._identity.load()
-        before, audit = self._store.epoch, self._store.audit
-        self._shares.obey(params.epoch, params.audit)
+        same = identity.fleet == self._store.fleet
+        before, audit = (self._store.epoch, self._store.audit) if same else (0, "")
+        self._shares.obey(identity.fleet, params.epoch, params.audit)
+        _log.info("coordinator %.80s attaches, epoch %d", params.coordinator, params.epoch)
         self._on_attached()
         return a.Attached(
             robot=identity.robot,
@@ -102,6 +104,8 @@ class AgentMethods:
     async def certify(self, _call: Call, params: a.Certificates) -> Nothing:
         """Use the certificate for the new key. The dialer notices, and connects again with it."""
         self._identity.certify(params.chain, params.authority)
+        # The links of running dataflows take it, too.
+        self._shares.wake()
         return Nothing()
 
     async def set(self, _call: Call, params: a.ShareSet) -> a.ShareState:

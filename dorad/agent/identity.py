@@ -6,6 +6,7 @@ the old identity or the new one, never the key of one with the certificate of th
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import secrets
@@ -63,12 +64,22 @@ class Identity:
     robot: str
     coordinators: tuple[tuple[str, int], ...]
     """Host and port of each."""
+    fleet: str
+    """A digest of the fleet's authority: numbers of another fleet's coordinators mean nothing."""
 
     @property
     def tls(self) -> LinkTls:
-        """The files with which this robot proves who it is."""
+        """The files with which this robot proves to a coordinator who it is."""
+        return self._files("authority.pem")
+
+    @property
+    def links(self) -> LinkTls:
+        """The same for links to other robots, which trust only what signs robots."""
+        return self._files("issuer.pem")
+
+    def _files(self, authority: str) -> LinkTls:
         return LinkTls(
-            ca=str(self.folder / "authority.pem"),
+            ca=str(self.folder / authority),
             certificate=str(self.folder / "chain.pem"),
             key=str(self.folder / "key.pem"),
         )
@@ -100,11 +111,13 @@ class IdentityStore:
         path = self._link / "agent.json"
         try:
             config = _decode(path.read_bytes(), Config, str(path))
+            authority = (self._link / "authority.pem").read_bytes()
         except FileNotFoundError:
             raise ControlError("not-found", "this robot is not enrolled", _NOT_ENROLLED) from None
         except OSError as error:
             raise ControlError("refused", f"{path} cannot be read: {error.strerror}") from None
-        return Identity(self._link, *checked(config.robot, config.coordinators))
+        fleet = hashlib.sha256(authority).hexdigest()
+        return Identity(self._link, *checked(config.robot, config.coordinators), fleet)
 
     def request(self, robot: str, *, replace: bool = False) -> str:
         """Make a new key, and return a request for a certificate of it (PEM).
@@ -149,6 +162,7 @@ class IdentityStore:
             "key.pem": key.encode(),
             "chain.pem": enrolment.chain.encode(),
             "authority.pem": enrolment.authority.encode(),
+            "issuer.pem": keys.issuer_of(enrolment.chain, enrolment.authority).encode(),
             "agent.json": msgspec.json.format(msgspec.json.encode(config)) + b"\n",
         }.items():
             write_secret(made / name, content)

@@ -168,16 +168,22 @@ class Shares:
         self._retries.pop(ref.dataflow, None)
         self._update_states()
 
-    def obey(self, epoch: int, audit: str) -> None:
+    def obey(self, fleet: str, epoch: int, audit: str) -> None:
         """Obey a coordinator from now on, and keep what it says of the audit.
 
         Raises:
-            ControlError: its epoch is older than that of an earlier coordinator.
+            ControlError: its epoch is older than that of an earlier coordinator of the fleet.
         """
-        if epoch < self._store.epoch:
-            raise _old_epoch(epoch, self._store.epoch)
-        if (epoch, audit) != (self._store.epoch, self._store.audit):
-            self._store.remember(epoch, audit)
+        store = self._store
+        if fleet != store.fleet:
+            if store.fleet:
+                _log.warning("this robot is in another fleet now; shares run on")
+            for record in list(store.records.values()):
+                self._put(rules.forget_epoch(record))
+        elif epoch < store.epoch:
+            raise _old_epoch(epoch, store.epoch)
+        if (fleet, epoch, audit) != (store.fleet, store.epoch, store.audit):
+            store.remember(fleet, epoch, audit)
 
     def _find(self, ref: ShareRef) -> Record:
         record = self._store.records.get(ref.dataflow)
@@ -330,13 +336,13 @@ class Shares:
 
     def _set_problem(self, problem: str) -> None:
         if problem != self.problem:
-            _log.info("dorad can be used" if not problem else f"dorad cannot be used: {problem}")
+            _log.info("dorad %s", f"cannot be used: {problem}" if problem else "can be used")
             self.problem = problem
             self._on_change()
 
     def _with_tls(self, share: Share) -> Share:
         linked = bool(share.listen or share.connect)
-        return msgspec.structs.replace(share, tls=self._identities.load().tls if linked else None)
+        return msgspec.structs.replace(share, tls=self._identities.load().links if linked else None)
 
     def _update_states(self) -> None:
         before, now = self.states, time.time()

@@ -24,7 +24,9 @@ _SCHEMA = 1
 _BUSY_MS = 2000
 _TABLES = """
 CREATE TABLE share (dataflow TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE memory (id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, audit TEXT NOT NULL) STRICT;
+CREATE TABLE memory (
+    id INTEGER PRIMARY KEY, fleet TEXT NOT NULL, epoch INTEGER NOT NULL, audit TEXT NOT NULL
+) STRICT;
 """
 
 _log = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ class ShareStore:
         self._sizes: dict[str, int] = {}
         self.records: dict[str, Record] = {}
         """By the name of the dataflow."""
+        self.fleet = ""
+        """Whose coordinators the next two are about; see `Identity`."""
         self.epoch = 0
         """Of the last coordinator that was obeyed."""
         self.audit = ""
@@ -89,10 +93,10 @@ class ShareStore:
         self._sizes.pop(dataflow, None)
         self.records.pop(dataflow, None)
 
-    def remember(self, epoch: int, audit: str) -> None:
+    def remember(self, fleet: str, epoch: int, audit: str) -> None:
         """Store what a coordinator has told. Raises ControlError."""
-        self._write("INSERT OR REPLACE INTO memory VALUES (0, ?, ?)", (epoch, audit))
-        self.epoch, self.audit = epoch, audit
+        self._write("INSERT OR REPLACE INTO memory VALUES (0, ?, ?, ?)", (fleet, epoch, audit))
+        self.fleet, self.epoch, self.audit = fleet, epoch, audit
 
     def _write(self, sql: str, values: tuple[str | bytes | int, ...]) -> None:
         try:
@@ -127,10 +131,12 @@ class ShareStore:
             raise
 
     def _load(self) -> None:
-        for epoch, audit in self._db.execute("SELECT epoch, audit FROM memory"):
+        query = "SELECT fleet, epoch, audit FROM memory"
+        for fleet, epoch, audit in self._db.execute(query):
+            assert isinstance(fleet, str)
             assert isinstance(epoch, int)
             assert isinstance(audit, str)
-            self.epoch, self.audit = epoch, audit
+            self.fleet, self.epoch, self.audit = fleet, epoch, audit
         for name, content in self._db.execute("SELECT dataflow, record FROM share"):
             assert isinstance(name, str)
             assert isinstance(content, bytes)
@@ -146,4 +152,4 @@ class ShareStore:
             Path(f"{self._path}{part}").unlink(missing_ok=True)
         self._sizes.clear()
         self.records.clear()
-        self.epoch, self.audit = 0, ""
+        self.fleet, self.epoch, self.audit = "", 0, ""

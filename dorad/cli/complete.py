@@ -45,6 +45,14 @@ def node_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
     return _matching(ctx, incomplete, _nodes)
 
 
+def machine_names(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the machines of a fleet on which nodes run."""
+    del param
+    return _matching(ctx, incomplete, _machines)
+
+
 def topic_names(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
@@ -109,6 +117,11 @@ def _all_dataflows(client: Client, _: click.Context) -> Iterator[CompletionItem]
 def _nodes(client: Client, ctx: click.Context) -> Iterator[CompletionItem]:
     for info in client.nodes(ctx.params.get("dataflow")):
         yield CompletionItem(info.node, help=info.dataflow_name or info.dataflow)
+
+
+def _machines(client: Client, _: click.Context) -> Iterator[CompletionItem]:
+    for machine in sorted({info.machine for info in client.nodes() if info.machine}):
+        yield CompletionItem(machine)
 
 
 def _topics(client: Client, ctx: click.Context) -> Iterator[CompletionItem]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.complete import dataflow_names
+from dorad.cli.complete import dataflow_names, machine_names
 from dorad.cli.reporting import print_warning
 from dorad.terminal import visible
 
@@ -29,7 +29,10 @@ dataflow_option = click.option(
     help="The dataflow; optional while only one runs.",
 )
 machine_option = click.option(
-    "--machine", metavar="ID", help="Only nodes of this machine, through a coordinator."
+    "--machine",
+    metavar="ID",
+    shell_complete=machine_names,
+    help="Only nodes of this machine, through a coordinator.",
 )
 dataflow_name = click.argument(
     "dataflow", metavar="[NAME|UUID]", required=False, shell_complete=dataflow_names

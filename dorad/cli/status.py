@@ -63,7 +63,7 @@ def status(*, style: str, path: Path | None) -> int:
 
 def _show(found: DaemonStatus | None, address: str | None, error: str) -> None:
     if found is None:
-        click.echo(f"{click.style('✗', fg='red')} dorad: not running")
+        click.echo(f"{click.style('✗', fg='red')} {_wanted()}: not running")
         click.echo(f"  {visible(error)}", err=True)
         return
     click.echo(f"{click.style('✓', fg='green')} dorad {found.version}: running")
@@ -81,6 +81,14 @@ def _show(found: DaemonStatus | None, address: str | None, error: str) -> None:
         click.echo(f"{click.style('✗', fg='red')} nodes cannot be started: {found.problem}")
     for notice in found.notices:
         click.echo(f"{click.style('note:', fg='yellow', bold=True)} {visible(notice)}")
+
+
+def _wanted() -> str:
+    """Return which kind of server was looked for first."""
+    from dorad.control.choosing import chosen
+    from dorad.control.target import UnixSocket
+
+    return "dorad" if isinstance(chosen()[0], UnixSocket) else "coordinator"
 
 
 class Fleet(NamedTuple):

@@ -48,7 +48,8 @@ class Places(NamedTuple):
 def choose(asked: Asked, settings: Settings | None, places: Places) -> tuple[UnixSocket | Tcp, ...]:
     """Return the servers to try, in this order; the first that runs is used.
 
-    1. An address is that of a coordinator.
+    1. An address is that of a coordinator; several, with commas, are those of a fleet that has
+       several, of which one leads.
     2. A port without one is that of this user's daemon with this number, else of a coordinator on
        this machine. 6013 is the number of the usual daemon.
     3. `DORA_SOCKET` is the only daemon.
@@ -58,7 +59,7 @@ def choose(asked: Asked, settings: Settings | None, places: Places) -> tuple[Uni
     if asked.address is not None:
         same = settings is not None and settings.address in (None, asked.address)
         port = asked.port or (settings.port if settings and same else COORDINATOR_PORT)
-        return (_coordinator(asked.address, port, settings, places),)
+        return _coordinators(asked.address, port, settings, places)
     if asked.port is not None:
         usual = asked.port == COORDINATOR_PORT
         daemons = _daemons(places) if usual else (_daemon(places.user / str(asked.port)),)
@@ -66,7 +67,7 @@ def choose(asked: Asked, settings: Settings | None, places: Places) -> tuple[Uni
     if asked.socket is not None:
         return (UnixSocket(asked.socket),)
     if settings is not None and settings.address is not None:
-        return (_coordinator(settings.address, settings.port, settings, places),)
+        return _coordinators(settings.address, settings.port, settings, places)
     return _daemons(places)
 
 
@@ -78,11 +79,21 @@ def _daemon(folder: Path) -> UnixSocket:
     return UnixSocket(folder / "control.sock")
 
 
+def _coordinators(
+    addresses: str, port: int, settings: Settings | None, places: Places
+) -> tuple[Tcp, ...]:
+    return tuple(_coordinator(host, port, settings, places) for host in _hosts(addresses))
+
+
+def _hosts(addresses: str) -> list[str]:
+    return [host for each in addresses.split(",") if (host := each.strip())]
+
+
 def _coordinator(host: str, port: int, settings: Settings | None, places: Places) -> Tcp:
     """Return a coordinator, with what the user's settings say about how to reach it."""
     near = is_loopback(host)
-    named = None if settings is None else settings.address
-    if settings is None or (near and named is not None and not is_loopback(named)):
+    named = [] if settings is None or settings.address is None else _hosts(settings.address)
+    if settings is None or (near and named and not any(map(is_loopback, named))):
         settings = Settings()  # those for another machine say nothing about this one
     if settings.tls is not None or not near:
         return Tcp(host, port, settings.token, settings.tls)
@@ -140,7 +151,7 @@ def _asked() -> Asked:
         port = coordinator_port()
     except ValueError as error:
         raise ControlError("refused", str(error)) from None
-    address = os.environ.get(ADDRESS_VARIABLE) or None
+    address = os.environ.get(ADDRESS_VARIABLE, "").strip(", ") or None
     return Asked(address, port, Path(socket) if socket else None)
 
 

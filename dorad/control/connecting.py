@@ -58,13 +58,23 @@ def open_socket(targets: Sequence[UnixSocket | Tcp]) -> Opened:
         ControlError: with code `unavailable`, `refused`, or `deadline` for a server that does not
             accept its pending connections.
     """
+    away: ControlError | None = None
     for target in targets:
-        opened = _open_unix(target) if isinstance(target, UnixSocket) else _open_tcp(target)
+        try:
+            opened = _open_unix(target) if isinstance(target, UnixSocket) else _open_tcp(target)
+        except ControlError as error:
+            # Another coordinator may lead while this one's machine is off. A daemon that hangs is
+            # an error, whatever else runs.
+            if isinstance(target, UnixSocket) or error.code not in ("unavailable", "deadline"):
+                raise
+            _log.debug("%s is away: %s", target, error)
+            away = away or error
+            continue
         if opened is not None:
             _log.debug("connected to %s", opened.server.place)
             return opened
         _log.debug("nothing listens at %s", target)
-    raise _not_running(targets)
+    raise away or _not_running(targets)
 
 
 def open_failed(opened: Opened, error: Exception, body: bytes) -> ControlError:

@@ -313,7 +313,7 @@ def _check_hello(frame: str | bytes, server: str) -> str:
             "version",
             f"this {server} speaks version {PROTOCOL} of the control protocol, the client "
             f"({hello.hello}) version {hello.protocol}: the {older} is older than the {newer}",
-            "install the same version of both; after an upgrade, `dora down` and `dora up` "
-            "start the new dorad",
+            "install the same version of both, and restart what was upgraded"
+            + (": `dora down`, `dora up`" if server == "dorad" else ""),
         )
     return hello.hello

@@ -106,8 +106,8 @@ def operator() -> None:
 @click.option(
     "--output",
     metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Where to write it; must not exist.  [default: NAME.pem]",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="Where to write it; must not exist; `-` prints it.  [default: NAME.pem]",
 )
 @state_option
 @port_option
@@ -115,15 +115,19 @@ def add(name: str, *, role: Role, days: int, output: Path | None, state: Path, p
     """Write a key and a certificate for the operator NAME to a file."""
     from dorafleet.coordinator.accessmessages import Bundle, OperatorAdd
 
+    params = OperatorAdd(name=name, role=role, days=days)
+    if output is not None and str(output) == "-":
+        with connect(state, port) as client:
+            click.echo(client.call("operator.add", params, Bundle).pem, nl=False)
+        return
     path = output or Path(f"{name}.pem")
-    # Before the certificate is made: then it would be lost.
+    # Before the certificate is made: otherwise it could be lost.
     try:
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
     try:
         with open(number, "w") as file, connect(state, port) as client:  # noqa: PTH123
-            params = OperatorAdd(name=name, role=role, days=days)
             bundle = client.call("operator.add", params, Bundle)
             file.write(bundle.pem)
     except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.messages import AuditRecord
 
 PAGE = 100
+
+_BESIDE = ("time", "epoch", "user", "peer", "role", "client", "action")
+"""Fields of a record that do not say what was changed."""
 
 EPILOG = """\b
 Examples:
@@ -84,11 +87,19 @@ def _verify(client: Client, known: str | None) -> str:
 
 def _as_row(found: AuditRecord) -> tuple[str, str, str, str]:
     record = found.record
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.get("time", 0)))
+    return (str(found.sequence), when, str(record.get("client")), _change(record))
+
+
+def _change(record: dict[str, Any]) -> str:
+    """Return what a record says, in words, without who did it and when."""
+    action = str(record.get("action"))
+    if action != "desired.set":
+        details = (f"{key} {value}" for key, value in record.items() if key not in _BESIDE)
+        return f"{action}: {', '.join(details)}"
     content = record.get("content", {})
     enabled = "enabled" if content.get("enabled") else "disabled"
-    change = (
-        f"{record.get('action')} {record.get('robot')}/{record.get('dataflow')}: "
+    return (
+        f"{action} {record.get('robot')}/{record.get('dataflow')}: "
         f"{content.get('release')}, {enabled}, generation {content.get('generation')}"
     )
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.get("time", 0)))
-    return (str(found.sequence), when, str(record.get("client")), change)

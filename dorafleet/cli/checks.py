@@ -108,7 +108,7 @@ def check_nodes(nodes: Iterable[NodeInfo]) -> Iterator[Check]:
             yield Check("WARN", f"{dataflow}/{info.node}", f"pending: {info.reason}", hint)
 
 
-def check_grants(grants: Iterable[Grant], robots: Iterable[Robot], now: float) -> Iterator[Check]:
+def check_grants(grants: Sequence[Grant], robots: Iterable[Robot], now: float) -> Iterator[Check]:
     """Check for certificates and tokens that have ended, or will soon."""
     known = {robot.id for robot in robots}
     for grant in grants:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from dorad.control.client import Client
     from dorad.control.target import Tcp
+    from dorafleet.inventory.model import Cluster
 
 
 def serves_tls(state: Path) -> bool:
@@ -34,6 +35,11 @@ def target_of(state: Path, port: int) -> Tcp:
     if _is_given("state", "port"):
         return own
     return next((each for each in chosen() if isinstance(each, Tcp)), own)
+
+
+def port_of(cluster: Cluster | None, port: int) -> int:
+    """Return the value of `--port`, without that option the port in the cluster file, if any."""
+    return port if cluster is None or _is_given("port") else cluster.coordinator.port
 
 
 def connect(state: Path, port: int) -> Client:

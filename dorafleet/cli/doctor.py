@@ -19,7 +19,7 @@ from dorafleet.cli.arguments import (
     select_machines,
     state_option,
 )
-from dorafleet.cli.coordinator import connect
+from dorafleet.cli.coordinator import connect, port_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,7 +72,7 @@ def doctor(
     cluster = None if file is None else load(file)
     checks: list[Check] = []
     try:
-        with connect(state, port if cluster is None else cluster.coordinator.port) as client:
+        with connect(state, port_of(cluster, port)) as client:
             checks += check_fleet(client, time.time())
     except ControlError as error:
         checks.append(Check("FAIL", "coordinator", error.message, error.hint))

@@ -8,6 +8,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from dorad.cli.tables import print_object
+from dorad.terminal import visible
 from dorafleet.cli.arguments import port_option, state_option
 from dorafleet.cli.coordinator import connect
 
@@ -101,7 +102,7 @@ def labels(machine: str, changes: Sequence[str], *, as_json: bool, state: Path, 
         print_object(found.labels)
         return
     for name, value in sorted(found.labels.items()):
-        click.echo(f"{name}={value}")
+        click.echo(visible(f"{name}={value}"))
 
 
 def parse_changes(words: Sequence[str]) -> dict[str, str | None]:

@@ -67,9 +67,10 @@ class Cli(LazyGroup):
 
 EPILOG = """\b
 Examples:
-  dorafleet check cluster.yml
   dorafleet install cluster.yml dorad_0.1.0_arm64.deb
-  dorafleet status cluster.yml
+  dorafleet up cluster.yml
+  dorafleet status --watch
+  dorafleet down
 
 `dorafleet COMMAND --help` explains one command and gives examples.
 """

@@ -24,14 +24,18 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Examples:
-  dorafleet serve cluster.yml
-  dorafleet serve cluster.yml --state /srv/fleet --port 6014
+  dorafleet serve cluster.yml                     for clients on this machine
+  dorafleet serve cluster.yml --listen 0.0.0.0    for robots and clients, with TLS
   dorafleet serve cluster.yml --etcd http://127.0.0.1:2379
 \b
-The coordinator keeps what shall run on each robot, with an audit of every change, and makes the
-robots do it. Their agents connect to it over TLS. A client shows a certificate of the fleet, or
-sends the token in the file `token` of the state folder, which only the user of the coordinator can
-read. With etcd, several coordinators may run: one leads, the others wait for its end.
+The coordinator runs dataflows on the robots that `dorafleet enrol` has enrolled, and keeps an audit
+of every change. Robots connect to it, with TLS, and run on without it. Clients show a certificate
+of `dorafleet operator add`, or send a token: that of `dorafleet token create`, or the one in the
+file `token` of the state folder, which only the coordinator's user can read.
+\b
+The folder `ca` has the keys of the fleet's authority. Keep a copy. Nothing uses `ca/root.key` after
+the first start: move it to a place without a network. With etcd, several coordinators may run, each
+with the same folder `ca`: one leads, the others wait for its end.
 SIGTERM and SIGINT end it; every change that it has acknowledged is on the disk. Dataflows run on.
 """
 

@@ -28,7 +28,7 @@ from dorafleet.cli.arguments import (
     select_machines,
     state_option,
 )
-from dorafleet.cli.coordinator import connect
+from dorafleet.cli.coordinator import connect, port_of
 from dorafleet.cli.labels import list_robots
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def status(
         named = {id_ for word in only for id_ in word.split(",")}
         wanted = {machine.id for machine in machines} or named
         try:
-            with connect(state, port if cluster is None else cluster.coordinator.port) as client:
+            with connect(state, port_of(cluster, port)) as client:
                 return _show_fleet(client, wanted, as_json=as_json, watch=watch)
         except ControlError as error:
             if cluster is None or watch:

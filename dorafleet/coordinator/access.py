@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import os
+import time
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 AGENT_PATH = "/agent"
 """Where robots connect, and nobody else."""
+
+REPORT_S = 1.0
+"""Minimum seconds between two refusals in the log."""
 
 _BEARER = "Bearer "
 _MAX_TOKEN = 256
@@ -55,6 +59,8 @@ class Access:
         self._admitted = admitted
         self.on_refused: Callable[[str, str], object] = lambda robot, reason: None
         """Called with the id of a robot whose certificate is refused, and the reason."""
+        self._reported_at = -REPORT_S
+        self._unreported = 0
         self._open: WeakKeyDictionary[ServerConnection, tuple[Peer, str]] = WeakKeyDictionary()
         """Each admitted connection with its peer, and the token that it has sent."""
 
@@ -64,12 +70,23 @@ class Access:
             peer, token = self._identify(connection, request)
             _check_path(peer, request.path)
         except ControlError as error:
-            _log.warning("refused a client at %s: %s", connection.remote_address, error.message)
+            self._report(f"refused a client at {connection.remote_address}: {error.message}")
             raise
         _log.debug("admitted %s, %s, at %s", peer.name, peer.role, connection.remote_address)
         self._open[connection] = (peer, token)
         self._admitted(connection.remote_address)
         return peer
+
+    def _report(self, refusal: str) -> None:
+        """Log refusals, but not as fast as strangers can cause them."""
+        now = time.monotonic()
+        if now - self._reported_at < REPORT_S:
+            self._unreported += 1
+            _log.debug("%s", refusal)
+            return
+        more = f" ({self._unreported} more since the last one)" if self._unreported else ""
+        _log.warning("%s%s", refusal, more)
+        self._reported_at, self._unreported = now, 0
 
     def close_revoked(self) -> int:
         """Close the connections of peers that would be refused now; return their number."""
@@ -121,7 +138,7 @@ class Access:
             raise ControlError(
                 "refused",
                 f"the certificate of {identity.kind} `{identity.name}` expired "
-                f"{validity.days} days ago",
+                f"{'1 day' if validity.days == 1 else f'{validity.days} days'} ago",
                 _how_to_renew(certificate),
             )
         return _peer(identity.name, identity.role or "robot", certificate)

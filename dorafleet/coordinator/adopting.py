@@ -13,7 +13,7 @@ from dorad.control.errors import ControlError
 from dorafleet.coordinator.fleet import checked
 from dorafleet.coordinator.folding import outcome_of
 from dorafleet.coordinator.reconcile import FINAL
-from dorafleet.coordinator.records import End, Options, Record
+from dorafleet.coordinator.records import HOLD_S, End, Options, Record
 from dorafleet.coordinator.shares import end_of, ports_for
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from dorad.control.messages.agent import ShareState
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.robots import Robot, Robots
-
-HOLD_S = 120.0
 
 _log = logging.getLogger(__name__)
 

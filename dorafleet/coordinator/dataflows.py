@@ -17,7 +17,7 @@ from dorafleet.coordinator.checking import check_names, check_runnable, check_st
 from dorafleet.coordinator.fleet import checked
 from dorafleet.coordinator.folding import info_of, is_at_barrier, state_of
 from dorafleet.coordinator.reconcile import still_running
-from dorafleet.coordinator.records import Options, Record
+from dorafleet.coordinator.records import HOLD_S, Options, Record
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.planning import Plan, Planner
     from dorafleet.coordinator.reconciler import Reconciler
     from dorafleet.coordinator.robots import Robots
-
-HOLD_S = 120.0
-"""Seconds until all machines must be ready after a start, if the client says nothing."""
 
 COMING_S = 5.0
 """Seconds that a start waits for machines that are not connected."""

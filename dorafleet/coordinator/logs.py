@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import logging
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -32,6 +32,9 @@ FIRST_S = 3.0
 """Seconds for the first lines of a machine."""
 
 FRAME_LINES = 500
+
+JOIN_S = 0.5
+"""Seconds until the events of a machine that joins are read."""
 
 MAX_KEPT = 100_000
 """Lines that wait for their order; then they are passed on as they are."""
@@ -136,15 +139,29 @@ class LogMethods:
                 # A robot may not know the dataflow yet.
                 await self._fleet.bell.wait(1.0)
 
-        robots = [each.id for each in self._robots.all] if record is None else record.robots
-        readers = [asyncio.create_task(each) for each in (own(), *map(of, robots))]
+        readers = {"": asyncio.create_task(own())}
         try:
             while True:
-                yield await queue.get()
+                # Machines join, with their dataflow or with a node that is added to it.
+                for robot in self._taking_part(uuid) - readers.keys():
+                    readers[robot] = asyncio.create_task(of(robot))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(JOIN_S):
+                        event = await queue.get()
+                    yield event
         finally:
-            for reader in readers:
+            for reader in readers.values():
                 reader.cancel()
-            await asyncio.gather(*readers, return_exceptions=True)
+            await asyncio.gather(*readers.values(), return_exceptions=True)
+
+    def _taking_part(self, uuid: str | None) -> set[str]:
+        """Return the machines of a dataflow, or of all, while they run."""
+        return {
+            robot
+            for record in self._fleet.running
+            if uuid in (None, record.uuid)
+            for robot in record.robots
+        }
 
     async def _pass_on(self, robot: str, uuid: str | None, queue: asyncio.Queue[m.Event]) -> None:
         params = m.Watch(dataflow=uuid)

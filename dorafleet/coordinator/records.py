@@ -16,6 +16,10 @@ DESIRED = "desired/"
 LABELS = "labels/"
 
 
+HOLD_S = 120.0
+"""Seconds until all robots must be ready after a start, if the client says nothing."""
+
+
 class Options(msgspec.Struct, frozen=True):
     """The options that a dataflow was started with."""
 

@@ -50,6 +50,9 @@ SILENT_HEARTBEATS = 3
 
 ATTACH_S = 10.0
 
+PACE_S = 0.02
+"""Minimum seconds between two reports that are taken from a robot."""
+
 MAX_SHARES = 1000
 """Shares of one robot, and dataflows in one report."""
 
@@ -319,6 +322,8 @@ class Robots:
                     if robot.client is client:
                         self._take(robot, report)
                     await renewal.when_due()
+                    # One that sends without end waits, and is closed when too much waits.
+                    await asyncio.sleep(PACE_S)
         except TimeoutError:
             return f"it was silent for {silence:.0f} s"
         except ControlError as error:
@@ -333,6 +338,9 @@ class Robots:
         news = bool(report.shares or report.removed) or robot.daemon != report.daemon
         robot.daemon = report.daemon[:MAX_REASON]
         for share in report.shares:
+            known = robot.shares.get(share.dataflow)
+            if known is not None and share.generation < known.generation:
+                continue  # a later answer has overtaken this report
             _log.debug("robot `%s`: `%s` is %s", robot.id, share.dataflow, share.status)
             robot.shares[share.dataflow] = share
         for name in report.removed:

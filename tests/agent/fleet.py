@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -208,13 +209,14 @@ class Agent:
         done = self.command("certify", *more, stdin=json.dumps(answer))
         assert done.returncode == 0, done.stderr
 
-    def start(self) -> None:
+    def start(self, **env: str) -> None:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "dorad.agent.main", "-v"),
                     *("--state-dir", self.folder, "run", "--socket", self._socket),
                 ],
+                env=os.environ | env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

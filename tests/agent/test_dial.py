@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 
@@ -12,6 +13,8 @@ from dorad.control.codec import encode
 from dorad.control.messages.agent import Certificates, Csr
 from dorad.control.tls import Identity
 from dorafleet.ca.authority import open_authority
+from tests.agent.cable import Cable
+from tests.agent.fakedorad import FakeDorad
 from tests.agent.fleet import Agent, Coordinator, fleet, robot, send
 from tests.agent.orders import order
 from tests.harness.waiting import until
@@ -44,6 +47,37 @@ async def test_the_agent_tries_at_once_when_the_network_changes(folder):
         await until(lambda: dorad.network_changed() or coordinator.tries > tries)
         control = await coordinator.attach()
         await control.close()
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_connection_that_is_silently_dead_is_replaced(folder, told):
+    """At once if the network has changed, else when no ping is answered any more."""
+    dorad = FakeDorad(folder / "dorad.sock")
+    cable = Cable()
+    coordinator = Coordinator(folder, open_authority(folder / "ca"))
+    await dorad.start()
+    await coordinator.start()
+    await cable.start(coordinator.port)
+    agent = Agent(folder, dorad.path)
+    await asyncio.to_thread(agent.enrol, coordinator.authority, cable.port)
+    agent.start()
+    try:
+        control = await coordinator.attach()
+        cable.cut()
+        cut_at = time.monotonic()
+        if told:
+            dorad.network_changed()
+        again = await coordinator.attach()
+        seconds = time.monotonic() - cut_at
+        assert told == ("the connection does not work any more" in agent.log)
+        assert seconds < (15 if told else 28)
+        await control.close()
+        await again.close()
+    finally:
+        agent.clear()
+        await cable.stop()
+        await coordinator.stop()
+        await dorad.stop()
 
 
 async def test_another_version_of_the_protocol_is_refused_by_both_and_said(folder):
@@ -149,6 +183,29 @@ async def test_the_service_ends_when_the_robot_leaves_its_fleet(folder):
         await until(lambda: agent.process.poll() is not None)
         assert "this robot is not enrolled" in agent.log
         await control.close()
+
+
+async def test_a_robot_that_moves_to_another_fleet_obeys_its_coordinator(folder):
+    other = Coordinator(folder / "other", open_authority(folder / "other-ca"))
+    (folder / "other").mkdir()
+    await other.start()
+    try:
+        async with robot(folder) as (coordinator, agent, dorad):
+            control = await coordinator.attach(epoch=9, audit="nine")
+            await send(control, order(5, epoch=9))
+            await control.reaches("running")
+            await asyncio.to_thread(agent.enrol, other.authority, other.port, replace=True)
+            moved = await other.attach(epoch=1, audit="one")
+            assert (moved.attached.epoch, moved.attached.audit) == (0, "")
+            [share] = moved.attached.shares
+            assert (share.status, share.epoch, share.generation) == ("running", 9, 5)
+            await send(moved, order(6, enabled=False))
+            await moved.reaches("stopped", generation=6)
+            assert len(dorad.started) == 1
+            await moved.close()
+            await control.close()
+    finally:
+        await other.stop()
 
 
 async def test_only_one_agent_runs_in_a_folder(folder):

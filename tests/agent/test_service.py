@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import ShareRef, ShareState
-from tests.agent.fleet import robot, send
+from tests.agent.fleet import DEADLINE_S, robot, send
 from tests.agent.orders import NODE, UUID, order
 from tests.harness.waiting import until
 
@@ -114,6 +115,29 @@ async def test_the_agent_may_be_killed_and_upgraded_and_nobody_notices(folder):
         assert len(dorad.started) == 1
         assert dorad.updates == []
         assert dorad.stops == []
+        await control.close()
+
+
+async def test_systemd_is_told_the_state_and_that_the_agent_is_alive(folder):
+    loop = asyncio.get_running_loop()
+    async with robot(folder) as (coordinator, agent, _):
+        control = await coordinator.attach()
+        await asyncio.to_thread(agent.end)
+        await control.close()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.setblocking(False)
+            systemd.bind(str(folder / "notify"))
+            agent.start(NOTIFY_SOCKET=str(folder / "notify"), WATCHDOG_USEC="4000000")
+            control = await coordinator.attach()
+            told = []
+            async with asyncio.timeout(DEADLINE_S):
+                while not told or "connected 127.0.0.1" not in told[-1]:
+                    told.append((await loop.sock_recv(systemd, 1000)).decode())
+                assert told[0].startswith("READY=1\nSTATUS=robot arm1; ")
+                assert "WATCHDOG=1" in told
+                await asyncio.to_thread(agent.end)
+                while not told[-1].startswith("STOPPING=1"):
+                    told.append((await loop.sock_recv(systemd, 1000)).decode())
         await control.close()
 
 

@@ -27,11 +27,11 @@ def test_it_returns_what_was_stored(path):
     store.put(record("other", generation=4))
     store.put(record(generation=2))
     store.remove("other")
-    store.remember(7, "head")
+    store.remember("fleet", 7, "head")
     store.close()
     again = ShareStore(path)
     assert again.records == {"flow": record(generation=2)}
-    assert (again.epoch, again.audit) == (7, "head")
+    assert (again.fleet, again.epoch, again.audit) == ("fleet", 7, "head")
     again.close()
 
 

@@ -144,7 +144,7 @@ def test_an_unknown_option_is_a_usage_error_on_one_line():
 
 
 def test_a_missing_argument_is_a_usage_error():
-    result = dora("graph")
+    result = dora("start")
     assert result.returncode == 2
     assert result.stderr.startswith("error: missing argument 'PATH'")
 

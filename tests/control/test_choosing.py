@@ -53,6 +53,13 @@ USUAL = (UnixSocket(USER / "control.sock"), UnixSocket(MACHINE / "control.sock")
         ),
         (Asked("127.0.0.1"), Settings(port=9, tls=TLS), (Tcp("127.0.0.1", 9, None, TLS),)),
         (Asked("10.0.0.1"), None, (Tcp("10.0.0.1", 6013),)),
+        # A fleet may have several, of which one leads.
+        (Asked("10.0.0.1, 10.0.0.2"), None, (Tcp("10.0.0.1", 6013), Tcp("10.0.0.2", 6013))),
+        (
+            Asked(),
+            Settings("10.0.0.1,10.0.0.2", 6014, None, TLS),
+            (Tcp("10.0.0.1", 6014, None, TLS), Tcp("10.0.0.2", 6014, None, TLS)),
+        ),
     ],
 )
 def test_the_rule(

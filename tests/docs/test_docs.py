@@ -176,7 +176,11 @@ def options(command: click.Command) -> set[str]:
     return {name for option in shown for name in (*option.opts, *option.secondary_opts)}
 
 
-PROGRAMS = {"dorad": "dorad.daemon.main", "dorafleet": "dorafleet.cli"}
+PROGRAMS = {
+    "dorad": "dorad.daemon.main",
+    "dorad-agent": "dorad.agent.main",
+    "dorafleet": "dorafleet.cli",
+}
 
 
 def options_of(words: list[str]) -> set[str]:

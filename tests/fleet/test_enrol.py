@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -14,10 +13,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
+from dorad.control.tls import Identity
+from dorafleet.ca.authority import open_authority
 from dorafleet.cli.main import run_command
 from dorafleet.robot.enrol import RobotIdentity, decide
 from dorafleet.ssh.errors import SshError
+from tests.fleet.ca.keys import csr_of
 from tests.fleet.coordinator.running import coordinator
 from tests.fleet.fakerobot import DEADLINE_S, FakeRobot
 
@@ -53,12 +57,16 @@ class Machine:
         return (0, path.read_bytes(), b"") if path.exists() else (1, b"", b"No such file")
 
     def systemctl(self, words, given):
+        if words == ["disable", "--now", "dorad-agent.service"]:
+            self.end()
+            return 0, b"", b""
         if words != ["enable", "--now", "dorad-agent.service"]:
             return 1, b"", b"unknown"
         if self.agent is None:
-            env = {**os.environ, "DORA_SOCKET": str(self.socket)}
             self.agent = subprocess.Popen(
-                self.command(), stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, env=env
+                self.command("run", "--socket", str(self.socket)),
+                stderr=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL,
             )
         return 0, b"", b""
 
@@ -130,6 +138,32 @@ def test_a_robot_that_is_enrolled_is_left_alone_unless_asked_for(fleet, served, 
     assert run("revoke", "arm1") == 0
     assert "robot arm1 is revoked; 1 connection was closed" in capsys.readouterr().out
     assert run("enrol", str(path), "arm1") == 0
+
+
+def test_a_certificate_that_expired_30_days_ago_renews_itself(
+    fleet, served, stack, monkeypatch, tmp_path
+):
+    one = Machine(stack)
+    fleet.add("arm1", one.robot)
+    path, run = served()
+    assert run("enrol", str(path)) == 0
+    one.end()
+    one.agent = None
+    key = serialization.load_pem_private_key((one.folder / "identity/key.pem").read_bytes(), None)
+    past = time.time() - 395 * 86400
+    with monkeypatch.context() as patch:
+        patch.setattr("dorafleet.ca.authority.time.time", lambda: past)
+        authority = open_authority(tmp_path / "state/ca")
+        issued = authority.issue(csr_of(key), Identity("robot", "arm1"))
+    chain = one.folder / "identity/chain.pem"
+    chain.write_text(issued.chain)
+    assert run("enrol", str(path)) == 0  # starts the agent, and waits until it is connected
+    assert chain.read_text() != issued.chain
+    names = x509.load_pem_x509_certificate(chain.read_bytes()).extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    _, dates = names.value.get_values_for_type(x509.UniformResourceIdentifier)
+    assert int(dates.rpartition("/")[2]) > time.time()
 
 
 def test_a_second_machine_with_an_id_is_refused(fleet, served, stack, capsys):

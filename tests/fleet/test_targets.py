@@ -300,6 +300,25 @@ async def test_a_coordinator_that_hangs_is_named(monkeypatch, token):
             assert "dora up" not in str(error.hint)
 
 
+async def test_the_coordinator_that_leads_is_found_beside_others(monkeypatch, token):
+    """One that is off, one that waits to lead, and one that leads."""
+    monkeypatch.setattr(connecting, "FAR", FAR._replace(connect=0.3))
+    with socket.socket() as waiting, Server(handlers()).running() as server:
+        waiting.bind(("127.0.0.1", 0))
+        places = (
+            Tcp("127.255.255.254", 1, token),
+            Tcp("127.0.0.1", waiting.getsockname()[1], token),
+            Tcp("127.0.0.1", server.port, token),
+        )
+        with Client(places) as client:
+            assert client.wait("x").uuid == "x"
+        async with AsyncClient(places) as other:
+            assert str(server.port) in other.server.name
+        with pytest.raises(ControlError, match="no coordinator is running at") as caught:
+            Client(places[:2])
+        assert caught.value.code == "unavailable"
+
+
 async def test_what_is_no_coordinator_is_named(token):
     def answer(listener):
         for _ in range(2):

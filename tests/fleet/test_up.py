@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from dorafleet.cli.labels import parse_changes
-from tests.fleet.fakerobot import FakeRobot
+from tests.cli.dora import dora
+from tests.fleet.fakerobot import DEADLINE_S, FakeRobot
 from tests.fleet.test_enrol import Machine
+
+
+def watched(*words):
+    """Return what a command shows at a terminal until it is interrupted after its first table."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        words, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "200"}
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while b"Problem" not in shown or b"arm2" not in shown:
+            shown += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        with suppress(OSError):  # the terminal has gone
+            while more := os.read(ours, 65536):
+                shown += more
+        assert process.wait(DEADLINE_S) == 0
+    os.close(ours)
+    return shown.decode(errors="replace")
 
 
 def test_a_fleet_goes_up_is_labelled_and_goes_down(site, stack):
@@ -34,6 +61,12 @@ def test_a_fleet_goes_up_is_labelled_and_goes_down(site, stack):
     lines = out.splitlines()
     assert lines[0].split()[:5] == ["Machine", "Host", "State", "Seen", "Skew"]
     assert [line.split()[0] for line in lines[1:]] == ["arm2"]
+
+    bin_ = Path(sys.executable).parent
+    path = f"{bin_}:{os.environ['PATH']}"
+    through_dora = dora("cluster", "status", "--json", env={"PATH": path})
+    assert [each["id"] for each in json.loads(through_dora.stdout)] == ["arm1", "arm2"]
+    assert "arm2" in watched(bin_ / "dorafleet", "status", "--watch")
 
     assert site.run("labels", "arm1", "zone=hall", "gpu=yes")[:2] == (0, "gpu=yes\nzone=hall\n")
     assert site.run("labels", "arm1", "gpu-")[:2] == (0, "zone=hall\n")
@@ -77,6 +110,26 @@ def test_a_robot_that_is_gone_is_shown_and_comes_back(site, stack):
     assert (about["level"], "unreachable" in about["text"]) == ("FAIL", True)
 
 
+def test_a_machine_is_taken_out_of_the_fleet(site, stack):
+    one, two = Machine(stack), Machine(stack, uid=1000)
+    site.fleet.add("arm1", one.robot)
+    site.fleet.add("arm2", two.robot)
+    assert site.run("up", site.file())[0] == 0
+    site.fleet.add_unreachable("arm3")
+    path = site.file()
+    code, out, err = site.run("uninstall", path, "--only", "arm2,arm3")
+    assert code == 1
+    assert "arm2  ✓ its agent is stopped, its certificate revoked" in out
+    assert "1 of 2 machines failed: arm3" in err
+    assert two.robot.ran("sudo", "-n", "systemctl", "disable", "--now", "dorad-agent.service")
+    assert two.agent.poll() is not None
+    grants = [json.loads(line) for line in site.run("access", "--json")[1].splitlines()]
+    assert [(each["name"], each["revoked"]) for each in grants] == [("arm1", False), ("arm2", True)]
+    assert one.agent.poll() is None
+    checks = json.loads(site.run("doctor", "--json")[1])["checks"]
+    assert ("WARN", "is revoked") in [(each["level"], each["text"]) for each in checks]
+
+
 def test_a_coordinator_with_another_file_is_not_used(site, stack):
     site.fleet.add("arm1", Machine(stack).robot)
     assert site.run("up", site.file())[0] == 0
@@ -84,6 +137,35 @@ def test_a_coordinator_with_another_file_is_not_used(site, stack):
     code, _, err = site.run("up", site.file())
     assert code == 1
     assert "does not know arm2: it was started with another file" in err
+
+
+def test_an_operator_with_settings_needs_no_options(site, tmp_path, monkeypatch):
+    site.fleet.add_unreachable("arm1")
+    assert site.run("up", site.file())[0] == 1  # the coordinator runs nevertheless
+    home = tmp_path / "ann"
+    (home / "config/dora").mkdir(parents=True)
+    bundle = home / "config/dora/ann.pem"
+    code, _, err = site.run("operator", "add", "ann", "--role", "viewer", "--output", str(bundle))
+    assert code == 0, err
+    code, token, _ = site.run("token", "create", "panel", "--role", "viewer", "--days", "1")
+    (home / "config/dora/panel.token").write_text(token)
+    (home / "config/dora/panel.token").chmod(0o600)
+    for name in ("DORA_COORDINATOR_ADDR", "DORA_COORDINATOR_PORT"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))  # not the coordinator's user
+    for how in ("certificate: ann.pem", "token: panel.token"):
+        settings = f"coordinator: {{addr: 127.0.0.1, port: {site.port}, ca: ann.pem, {how}}}\n"
+        (home / "config/dora/config.yml").write_text(settings)
+        listed = dora("list")
+        assert (listed.returncode, listed.stderr) == (0, ""), how
+        assert site.run("status")[1].splitlines()[1].startswith("arm1 "), how
+        refused = dora("stop", "demo")
+        assert refused.returncode == 1
+        assert "viewer" in refused.stderr
+    # Only an admin may see certificates.
+    checks = json.loads(site.run("doctor", "--json")[1])["checks"]
+    assert [each["level"] for each in checks if each["name"] == "certificates"] == ["WARN"]
 
 
 def test_the_coordinator_of_another_machine_is_not_started_here(site, tmp_path):

@@ -99,10 +99,39 @@ async def test_nodes_notice_nothing_of_a_killed_coordinator_nor_of_killed_agents
 async def test_a_node_that_is_never_ready_fails_the_start_by_the_name_of_its_robot(tmp_path):
     async with fleet_of_two(tmp_path) as fleet, fleet.client() as client:
         (tmp_path / "flow" / "listener.py").write_text("import time\ntime.sleep(600)\n")
-        params = m.Start(descriptor=DESCRIPTOR, path=fleet.path, name="talk", hold=3)
+        params = m.Start(descriptor=DESCRIPTOR, path=fleet.path, name="talk", hold=15)
         await client.call("dataflow.start", params, m.Started)
         wait = m.Wait(dataflow="talk", until="ended", timeout=100)
         state = await client.call("dataflow.wait", wait, m.DataflowState)
         assert state.status == "failed"
-        assert "`arm2` is not ready after 3 s" in state.failures[0].headline
+        assert "`arm2` is not ready after 15 s: it is starting" in state.failures[0].headline
         assert "`arm1`" not in state.failures[0].headline
+
+
+async def test_nodes_and_edges_come_and_go_over_both_robots_while_it_runs(tmp_path):
+    async with fleet_of_two(tmp_path) as fleet, fleet.client() as client:
+        await start(client, fleet)
+        before = await processes(client)
+        await numbers(client, 3)
+
+        async def change(method, params):
+            return (await client.call(method, params, m.Changed)).changes
+
+        spare = {"id": "spare", "path": "listener.py", "inputs": {"in": "talker/out"}}
+        spare["deploy"] = {"machine": "arm2"}
+        added = m.NodeAdd(definition=spare, dataflow="talk")
+        assert await change("node.add", added) == ["added node spare"]
+        read = m.LogRead(dataflow="talk", nodes=["spare"], follow=True)
+        async with asyncio.timeout(60), client.stream("logs.read", read, m.LogLines) as frames:
+            frame = await anext(frames)
+            assert frame.lines[0].machine == "arm2"
+            assert frame.lines[0].message.startswith("got ")
+        edge = {"source": "talker/out", "target": "spare/in", "dataflow": "talk"}
+        assert "disconnected talker/out -> spare/in" not in await change(
+            "node.disconnect", m.EdgeRef(**edge)
+        )
+        await change("node.connect", m.EdgeNew(**edge))
+        assert await change("node.remove", m.NodeStop(node="spare", dataflow="talk")) == []
+        assert await processes(client) == before
+        found = await numbers(client, 50)
+        assert found == list(range(1, 51))

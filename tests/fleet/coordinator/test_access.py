@@ -87,6 +87,16 @@ def test_a_higher_role_may_do_what_a_lower_one_may():
     assert not may_call("operator", "no.such.method")
 
 
+async def test_beyond_loopback_there_is_always_tls(tmp_path):
+    with coordinator(tmp_path / "state", "--listen", "0.0.0.0") as process:
+        reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert not (await reader.read()).startswith(b"HTTP")
+        writer.transport.abort()
+        async with admin(process) as one:
+            await one.call("robot.list")
+
+
 # -- enrolment -------------------------------------------------------------------------------------
 
 
@@ -234,7 +244,7 @@ async def test_an_operator_s_certificate_is_not_good_after_its_end(shared, tmp_p
     async with client(shared, tls=issued_days_ago(shared, tmp_path, monkeypatch, 364, ann)) as one:
         await one.call("robot.list")
     tls = issued_days_ago(shared, tmp_path, monkeypatch, 366, ann)
-    assert "expired 1 days ago" in await refusal(shared, tls)
+    assert "expired 1 day ago" in await refusal(shared, tls)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,128 @@
+"""What `dorafleet doctor` finds, as functions of what the coordinator knows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dorad.control.messages import LinkPeer, NodeInfo, NodeMetrics
+from dorad.control.messages.agent import ShareState
+from dorafleet.cli import checks, robots
+from dorafleet.cli.main import run_command
+from dorafleet.coordinator.accessmessages import Grant
+from dorafleet.coordinator.messages import Robot
+from tests.fleet.fakerobot import FakeRobot
+
+NOW = 1_000_000_000.0
+DAY_S = 86400.0
+
+
+def robot(**more):
+    given = {"id": "arm1", "host": "10.0.0.1", "labels": {}, "state": "connected"}
+    return Robot(**{**given, "seen_at": NOW - 2, "version": "1.0", **more})
+
+
+def share(status="running", **more):
+    return ShareState(
+        dataflow="demo", uuid="u", epoch=1, generation=3, status=status, since=NOW, **more
+    )
+
+
+def bad(found):
+    return [(each.level, each.name, each.text) for each in found if each.level != "PASS"]
+
+
+@pytest.mark.parametrize(
+    ("state", "level", "words"),
+    [
+        ({"state": "never-seen", "seen_at": None}, "FAIL", "has never connected"),
+        ({"state": "unreachable", "seen_at": NOW - 90}, "FAIL", "last seen 1m 30s ago"),
+        ({"state": "refused", "reason": "revoked"}, "FAIL", "was refused: revoked"),
+        ({"state": "conflict-paused", "conflicts": {"demo": "newer"}}, "FAIL", "newer than"),
+        ({"reason": "dorad does not run"}, "FAIL", "nothing can be started there: dorad"),
+        ({"skew": 120.0}, "WARN", "its clock is 2m ahead of the coordinator's"),
+        ({"skew": -86400.0}, "WARN", "its clock is 1d behind"),
+        ({"audit": "shorter"}, "FAIL", "the audit differs from what it knows: shorter"),
+    ],
+)
+def test_what_is_wrong_with_a_robot_has_a_level_and_a_hint(state, level, words):
+    found = [each for each in checks.check_robots([robot(**state)], NOW) if each.name == "arm1"]
+    assert [each.level for each in found] == [level]
+    assert words in found[0].text
+    assert found[0].hint or "dorad" in words
+    assert robots.is_well(robot(**state)) is (level == "WARN")
+
+
+def test_a_robot_that_is_well_has_no_line_of_its_own():
+    found = [*checks.check_robots([robot(skew=0.2)], NOW)]
+    assert [(each.level, each.text) for each in found] == [("PASS", "1 of 1 connected")]
+
+
+def test_versions_that_differ_are_named():
+    others = [robot(version=""), robot(), robot(id="arm2", version="0.9")]
+    assert bad(checks.check_versions(others, "1.0")) == [
+        ("WARN", "arm2", "has 0.9, the coordinator 1.0")
+    ]
+    assert [each.level for each in checks.check_versions([robot()], "1.0")] == ["PASS"]
+
+
+def test_dataflows_and_links_that_do_not_work_are_named():
+    links = {
+        "arm2": LinkPeer(state="up"),
+        "arm3": LinkPeer(state="refused", reason="a foreign certificate"),
+    }
+    shares = [share(links=links), share("failed", reason="no program"), share("finished")]
+    assert bad(checks.check_shares([robot(shares=shares)])) == [
+        ("FAIL", "arm1/demo", "no link to arm3: a foreign certificate"),
+        ("FAIL", "arm1/demo", "failed: no program"),
+    ]
+    # A robot that is away is a problem itself; what it said last is not.
+    assert bad(checks.check_shares([robot(state="unreachable", shares=shares)])) == []
+
+
+def test_nodes_that_wait_for_a_machine_are_named():
+    info = NodeInfo(
+        dataflow="u",
+        dataflow_name="demo",
+        node="eye",
+        status="pending",
+        pid=None,
+        restarts=0,
+        metrics=NodeMetrics(),
+        reason="no machine has gpu=yes",
+    )
+    assert bad(checks.check_nodes([info])) == [
+        ("WARN", "demo/eye", "pending: no machine has gpu=yes")
+    ]
+
+
+def test_certificates_that_end_are_named():
+    grants = [
+        Grant(kind="robot", name="arm1", role=None, expires=NOW + 300 * DAY_S),
+        Grant(kind="robot", name="arm2", role=None, expires=NOW + 3 * DAY_S),
+        Grant(kind="operator", name="ann", role="viewer", expires=NOW - 2 * DAY_S),
+        Grant(kind="token", name="old", role="viewer", expires=NOW - DAY_S, revoked=True),
+        Grant(kind="robot", name="arm3", role=None, expires=NOW + DAY_S, revoked=True),
+        Grant(kind="robot", name="gone", role=None, expires=NOW + DAY_S, revoked=True),
+    ]
+    known = [robot(), robot(id="arm2"), robot(id="arm3")]
+    assert bad(checks.check_grants(grants, known, NOW)) == [
+        ("WARN", "robot arm2", "ends in 3d"),
+        ("FAIL", "operator ann", "ended 2d ago"),
+        ("WARN", "robot arm3", "is revoked"),
+    ]
+
+
+def test_units_that_a_reboot_ends_are_found_over_ssh(fleet, capsys):
+    fleet.add("arm1", FakeRobot(version="1.0.0", service="active", enabled=True))
+    fleet.add("arm2", FakeRobot(version="1.0.0", service="active", enabled=False))
+    fleet.add_unreachable("arm3")
+    assert run_command(["doctor", str(fleet.file()), "--json", "--port", "1"]) == 1
+    found = json.loads(capsys.readouterr().out)["checks"]
+    texts = [(each["level"], each["name"], each["text"]) for each in found]
+    assert texts[0][:2] == ("FAIL", "coordinator")
+    assert ("FAIL", "arm2", "dorad.service is disabled, so a reboot ends it") in texts
+    (away,) = [each for each in texts if each[1] == "arm3"]
+    assert away[0] == "WARN"
+    assert "over SSH" in away[2]
