@@ -29,7 +29,7 @@ from dorad.link.machine import In, Machine, Out, in_status, out_status
 from dorad.link.outgoing import Outgoing
 from dorad.link.reporting import Reporter
 from dorad.link.reports import EVENTS, Happened, PeerStatus
-from dorad.link.session import BATCH_BYTES, BATCHES, Session
+from dorad.link.session import BATCH_BYTES, BATCHES, Session, limit_sending
 from dorad.node.events import ALL_INPUTS_CLOSED, FINISHED, MANUAL
 from dorad.node.nodeinputs import NodeInputs
 from dorad.shm import doorbell
@@ -595,6 +595,7 @@ class LinkProcess:
             _log.info("link to %s: %s %s", name, peers[name].state, peers[name].reason)
             self._machines[name].told = peers[name]
         self._status_s = now_s
+        limit_sending()
         self._reporter.status(
             peers,
             [out_status(out) for out in self._outs if out.active],

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 from collections import deque
 from operator import methodcaller
@@ -32,6 +33,13 @@ CLOSE_TIMEOUT_S = 2.0
 
 RETRY = {"period_init_ms": 200, "period_max_ms": 500, "period_increase_factor": 2}
 LEASE_MS = 3000
+
+SEND_TIMEOUT_MS = 2000
+"""How long the kernel waits for an acknowledgement of sent bytes. Less than the lease: see
+`limit_sending`."""
+
+MAX_DESCRIPTOR = 512
+"""Connections have lower descriptors."""
 
 BATCHES = 16
 """Batches of data that Zenoh queues for one machine before a `put` waits."""
@@ -193,6 +201,27 @@ class Session:
             return  # not a token of a link process
         self.seen.append(Seen(machine, number, sample.kind == zenoh.SampleKind.PUT))
         self._wake()
+
+
+def limit_sending() -> None:
+    """Let TCP connections of this process end when the other end does not acknowledge for long.
+
+    Zenoh, whose connections these are, cannot be told to. If it is sending when a cable is cut, it
+    keeps the connection until it may send again, then closes it, and with it forgets what the same
+    machine has declared on its new connection: all messages to it would vanish.
+    """
+    for descriptor in range(3, MAX_DESCRIPTOR):
+        try:
+            sock = socket.socket(fileno=descriptor)
+        except OSError:
+            continue
+        try:
+            if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT_MS)
+        except OSError as error:
+            _log.debug("descriptor %d has no limit: %s", descriptor, error)
+        finally:
+            sock.detach()
 
 
 def _in_thread(act: Callable[[], Any], timeout_s: float) -> Any:
