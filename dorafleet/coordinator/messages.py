@@ -77,6 +77,8 @@ class Robot(Struct):
     """Dataflows of which it has something newer than the store, with the reason."""
     audit: str = ""
     """What is wrong with the audit, compared with what the robot knows of it."""
+    warnings: list[str] = []
+    """What else an operator should look at, such as its clock, or its id on two machines."""
 
 
 class RobotRef(Struct):

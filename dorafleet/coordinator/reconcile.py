@@ -154,9 +154,7 @@ def judge(
         return None
     found = {robot: current(record, shares.get(robot)) for robot in record.robots}
     if record.enabled and not record.opened:
-        if record.robots and all(
-            share is not None and share.status in AT_BARRIER for share in found.values()
-        ):
+        if all(share is not None and share.status in AT_BARRIER for share in found.values()):
             return Open()
         for robot in record.robots:
             share = found[robot]

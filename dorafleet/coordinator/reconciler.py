@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
@@ -45,6 +46,8 @@ FAILOVER_S = 60.0
 REPLAN_S = 1.0
 """Minimum seconds between two tries to place nodes."""
 
+MIN_PAUSE_S = 0.05
+
 RETRY_S = 1.0
 MAX_RETRY_S = 30.0
 
@@ -75,6 +78,7 @@ class Reconciler:
         self._starting: dict[str, float] = {}
         """When a start was first seen, by its UUID, on the monotonic clock."""
         self._replanned = 0.0
+        self._full_pass = time.monotonic()
 
     def mark(self, *robots: str) -> None:
         """Look at these robots soon."""
@@ -90,13 +94,20 @@ class Reconciler:
                 for id_ in dirty - self._busy:
                     self._busy.add(id_)
                     tasks.create_task(self._converge(id_), name=f"robot {id_}")
-                try:
+                with suppress(TimeoutError):
                     async with asyncio.timeout(self._pause()):
                         await self._wake.wait()
-                    self._wake.clear()
-                except TimeoutError:
-                    _log.debug("looking at all robots")
-                    self._dirty |= {robot.id for robot in self._robots.all}
+                self._wake.clear()
+                if time.monotonic() - self._full_pass >= EVERY_S:
+                    self._mark_all()
+
+    def _mark_all(self) -> None:
+        """Look at all robots, and send again what they have not carried out."""
+        _log.debug("looking at all robots")
+        self._full_pass = time.monotonic()
+        for robot in self._robots.all:
+            robot.told.clear()
+            self._dirty.add(robot.id)
 
     def _pause(self) -> float:
         """Return the seconds until something is due."""
@@ -108,7 +119,8 @@ class Reconciler:
         ]
         if any(record.pending for record in self._fleet.running):
             ends.append(REPLAN_S)
-        return max(0.05, min([EVERY_S, *(end for end in ends if end > 0)]))
+        ends.append(self._full_pass + EVERY_S - now)
+        return max(MIN_PAUSE_S, min((end for end in ends if end > 0), default=0.0))
 
     async def _converge(self, id_: str) -> None:
         """Do what is to do about one robot; try again later what fails."""

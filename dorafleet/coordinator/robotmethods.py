@@ -119,4 +119,5 @@ class RobotMethods:
             shares=list(robot.shares.values()),
             conflicts=dict(robot.conflicts),
             audit=robot.audit,
+            warnings=robot.warnings,
         )

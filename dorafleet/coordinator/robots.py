@@ -65,6 +65,9 @@ MAX_REASON = 1000
 SKEW_S = 10.0
 """A clock that is further off is reported; less may be the delay of a report."""
 
+RIVALS_S = 600.0
+"""Seconds for which two machines with one id are reported."""
+
 State = Literal["never-seen", "connected", "unreachable", "refused", "conflict-paused"]
 
 R = TypeVar("R", bound=Struct)
@@ -103,6 +106,8 @@ class Robot:
     was_refused: bool = False
     away_since: float | None = field(default_factory=time.monotonic)
     """Since when it cannot be reached, on the monotonic clock; None while it can."""
+    rivals_at: float = float("-inf")
+    """When another machine took over its connection, on the monotonic clock."""
     audit: str = ""
     """How the audit contradicts the one that it knows."""
 
@@ -119,6 +124,16 @@ class Robot:
         if self.was_refused:
             return "refused"
         return "never-seen" if self.attached is None else "unreachable"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator should look at, although it can be used."""
+        lines = []
+        if time.monotonic() - self.rivals_at < RIVALS_S:
+            lines.append("two machines connect with its id and certificate")
+        if abs(self.skew) > SKEW_S:
+            lines.append(f"its clock is off by {self.skew:.0f} s")
+        return lines
 
     @property
     def trouble(self) -> str:
@@ -304,6 +319,8 @@ class Robots:
             other = earlier is not None and earlier.boot_id != attached.boot_id
             what = "from another boot; do two machines use this id?" if other else "of its agent"
             _log.warning("robot `%s`: a new connection replaces the open one, %s", robot.id, what)
+            if other:
+                robot.rivals_at = time.monotonic()
             await before.close()
         self._on_change(robot)
 
@@ -352,7 +369,7 @@ class Robots:
     async def command(self, robot: Robot, method: str, dataflow: str, params: Struct) -> None:
         """Call a method of an agent that returns the state of a share, and take that state.
 
-        A report that arrives before the answer is the newer one: then the answer is not used.
+        A report of the same generation that arrives before the answer is the newer one.
 
         Raises:
             ControlError: the robot refuses, or cannot be reached.
@@ -360,7 +377,9 @@ class Robots:
         before = robot.shares.get(dataflow)
         state = await self.call(robot.id, method, params, ShareState)
         _check_shares([state])
-        if robot.shares.get(dataflow) is before and state.dataflow == dataflow:
+        known = robot.shares.get(dataflow)
+        newer = known is before or known is None or known.generation < state.generation
+        if newer and state.dataflow == dataflow:
             robot.shares[dataflow] = state
             self._on_change(robot)
 

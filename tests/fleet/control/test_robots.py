@@ -65,6 +65,9 @@ async def test_the_last_connection_of_an_id_wins_and_two_machines_are_noticed(tm
         assert second.connected
         assert fleet.control.robots.get("arm1").attached.boot_id == "boot-2"
         assert "do two machines use this id?" in caplog.text
+        assert (await robots(fleet))["arm1"].warnings == [
+            "two machines connect with its id and certificate"
+        ]
 
 
 @pytest.mark.parametrize(
@@ -157,6 +160,7 @@ async def test_a_wrong_clock_is_shown(tmp_path):
         found = (await robots(fleet))["arm1"]
         assert found.state == "connected"
         assert found.skew == pytest.approx(-1.7e9, abs=60)
+        assert "its clock is off by" in found.warnings[0]
 
 
 async def test_a_robot_that_returns_gets_what_was_decided_meanwhile(tmp_path):

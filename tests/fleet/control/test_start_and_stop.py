@@ -125,6 +125,12 @@ async def test_a_robot_that_was_never_seen_is_named(tmp_path, monkeypatch):
         assert not arm1.sets
 
 
+async def test_a_dataflow_without_nodes_ends_at_once(tmp_path):
+    async with leading(tmp_path) as fleet:
+        await fleet.start({"nodes": []})
+        assert (await fleet.wait("ended")).status == "finished"
+
+
 async def test_unknown_machines_and_labels_are_refused(tmp_path):
     async with leading(tmp_path) as fleet:
         node = {**TALK["nodes"][0], "deploy": {"machine": "arm9"}}
