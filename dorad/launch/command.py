@@ -10,6 +10,7 @@ import re
 import shlex
 import sys
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -124,7 +125,15 @@ def command_for(
 
 
 def _link_command(context: LaunchContext, node_config: str) -> Command:
-    """Return the command of the link process, which gets nothing of the nodes' environment."""
+    """Return the command of the link process, which gets nothing of the nodes' environment.
+
+    Raises:
+        LaunchError: what it needs is not installed.
+    """
+    if find_spec("zenoh") is None:
+        raise LaunchError(
+            "links between machines need the package eclipse-zenoh: pip install 'dorad[link]'"
+        )
     env = helper_environment(context.environ)
     env["DORA_NODE_CONFIG"] = node_config
     return Command(
