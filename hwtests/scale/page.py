@@ -64,6 +64,7 @@ def page(robots: int, phases: Sequence[Phase]) -> str:
     return TEXT.read_text(encoding="utf-8").format(
         robots=robots,
         place=f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}",
+        load=machine["load_before"],
         table=table(phases),
         timeout=TIMEOUT_S,
         failures=sum(len(phase.cost.failures) for phase in phases) or "none",
