@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import time
 
 import pytest
 
-from tests.cli.dora import dora
+from tests.cli.dora import DORA, dora
 from tests.fleet.fakerobot import DEADLINE_S
 from tests.fleet.sites import free_port
 from tests.fleet.test_enrol import Machine
@@ -124,6 +126,23 @@ def test_a_dataflow_is_restarted_and_changed_while_it_runs(over):
     over.dora("node", "remove", "late", "-d", "demo")
     assert "late" not in over.dora("node", "list", "-q", "-d", "demo").split()
     over.dora("stop", "demo")
+
+
+def test_attached_it_shows_the_lines_of_both_machines_and_ctrl_c_stops_all(over):
+    words = [*DORA, "start", str(over.flow), "--name", "demo", "--attach"]
+    with subprocess.Popen(
+        words, cwd=over.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "sent 20" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=2 * DEADLINE_S)
+        assert process.returncode == 0, err
+    for each in over.daemons:
+        with each.client() as client:
+            assert [info.status for info in client.list()] == ["finished"]
 
 
 def test_down_stops_the_dataflows_on_all_machines(over):
