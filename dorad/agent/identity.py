@@ -69,9 +69,17 @@ class Identity:
 
     @property
     def tls(self) -> LinkTls:
-        """The files with which this robot proves who it is."""
+        """The files with which this robot proves to a coordinator who it is."""
+        return self._files("authority.pem")
+
+    @property
+    def links(self) -> LinkTls:
+        """The same for links to other robots, which trust only what signs robots."""
+        return self._files("issuer.pem")
+
+    def _files(self, authority: str) -> LinkTls:
         return LinkTls(
-            ca=str(self.folder / "authority.pem"),
+            ca=str(self.folder / authority),
             certificate=str(self.folder / "chain.pem"),
             key=str(self.folder / "key.pem"),
         )
@@ -154,6 +162,7 @@ class IdentityStore:
             "key.pem": key.encode(),
             "chain.pem": enrolment.chain.encode(),
             "authority.pem": enrolment.authority.encode(),
+            "issuer.pem": keys.issuer_of(enrolment.chain, enrolment.authority).encode(),
             "agent.json": msgspec.json.format(msgspec.json.encode(config)) + b"\n",
         }.items():
             write_secret(made / name, content)

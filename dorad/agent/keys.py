@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from dorad.control.errors import ControlError
-from dorad.control.tls import Identity
+from dorad.control.tls import VALID, Identity
 
 MAX_PEM = 64 << 10
 """Characters of certificates that are accepted."""
@@ -58,7 +58,11 @@ def check_chain(robot: str, key: str, chain: str, authority: str) -> None:
         raise _refused("it is for another key than the one that this robot has made")
     try:
         names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        uris = [
+            uri
+            for uri in names.get_values_for_type(x509.UniformResourceIdentifier)
+            if not uri.startswith(VALID)
+        ]
     except (x509.ExtensionNotFound, ValueError):
         uris = []
     if uris != [str(Identity("robot", robot))]:
@@ -68,6 +72,14 @@ def check_chain(robot: str, key: str, chain: str, authority: str) -> None:
             raise _refused("its chain is broken")
     if not any(certificates[-1] == root or _signed(certificates[-1], root) for root in roots):
         raise _refused("the authority that comes with it has not signed it")
+
+
+def issuer_of(chain: str, authority: str) -> str:
+    """Return what has signed the first certificate of a chain (PEM)."""
+    signers = _load(chain, "the certificate")[1:]
+    if not signers:
+        return authority
+    return signers[0].public_bytes(serialization.Encoding.PEM).decode()
 
 
 def fingerprints(authority: str) -> list[str]:

@@ -342,7 +342,7 @@ class Shares:
 
     def _with_tls(self, share: Share) -> Share:
         linked = bool(share.listen or share.connect)
-        return msgspec.structs.replace(share, tls=self._identities.load().tls if linked else None)
+        return msgspec.structs.replace(share, tls=self._identities.load().links if linked else None)
 
     def _update_states(self) -> None:
         before, now = self.states, time.time()

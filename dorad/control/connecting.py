@@ -17,6 +17,7 @@ from dorad.control.target import FAR, NEAR, Tcp, Timing, UnixSocket, is_loopback
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from dorad.control.faults import Server
 
@@ -152,8 +153,16 @@ def _context(target: Tcp, sock: socket.socket) -> ssl.SSLContext | None:
     if target.token is not None:
         from dorad.control.loopback import check_listener
 
-        check_listener(sock.getpeername()[0], target.port, os.geteuid())
+        # For root that is the user of the coordinator's service, for others themselves.
+        check_listener(sock.getpeername()[0], target.port, _owner_of(target.token))
     return None
+
+
+def _owner_of(path: Path) -> int:
+    try:
+        return path.stat().st_uid
+    except OSError:  # reported when it is read
+        return os.geteuid()
 
 
 def _authorization(target: Tcp) -> dict[str, str]:

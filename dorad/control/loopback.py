@@ -13,7 +13,7 @@ _ANY = ("00000000", "0" * 32)
 
 
 def check_listener(host: str, port: int, user: int) -> None:
-    """Check that a port of loopback belongs to this user or root, before it gets a token.
+    """Check that a port of loopback belongs to a user or to root, before it gets a token.
 
     `host` is an IP address.
 

@@ -1,7 +1,8 @@
 """TLS between the machines of a fleet: contexts, the owner of a certificate, and its dates.
 
 A robot's clock may be wrong, so no handshake compares dates; `judge` does it afterwards, where the
-clock is right. Certificates are not bound to addresses, which change: a URI names their owner.
+clock is right. Zenoh compares them in any case: so a certificate's own dates leave room for every
+clock, and a URI in it has those that count. Another URI names its owner; addresses would change.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ MAX_NAME = 200
 
 NAME_CHARACTERS = frozenset(string.ascii_letters + string.digits + "_.-")
 _SCHEME = "dorad:"
+VALID = f"{_SCHEME}valid/"
+"""How the URI with a certificate's dates begins: `dorad:valid/1700000000/1731536000`."""
 
 Kind = Literal["robot", "operator", "coordinator"]
 Role = Literal["viewer", "operator", "admin"]
@@ -62,12 +65,17 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What matters of a certificate. Dates are seconds since 1970."""
+    """What matters of a certificate. Dates are whole seconds since 1970."""
 
     identity: Identity
     serial: int
-    not_before: float
-    not_after: float
+    not_before: int
+    not_after: int
+
+    @property
+    def uris(self) -> tuple[str, str]:
+        """The owner and the dates as URIs."""
+        return str(self.identity), f"{VALID}{self.not_before}/{self.not_after}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,15 +186,14 @@ def _unusable(what: str, error: OSError) -> ControlError:
 
 
 def _read(found: Mapping[str, Any]) -> Certificate:
-    names = [name for kind, name in found.get("subjectAltName", ()) if kind == "URI"]
-    if len(names) != 1:
-        raise ControlError("refused", "the certificate does not name its owner")
+    uris = [name for kind, name in found.get("subjectAltName", ()) if kind == "URI"]
+    owners = [uri for uri in uris if not uri.startswith(VALID)]
+    dates = [uri for uri in uris if uri.startswith(VALID)]
+    if len(owners) != 1 or len(dates) != 1:
+        raise ControlError("refused", "the certificate does not name its owner and its dates")
     try:
-        return Certificate(
-            Identity.parse(names[0]),
-            int(found["serialNumber"], 16),
-            float(ssl.cert_time_to_seconds(found["notBefore"])),
-            float(ssl.cert_time_to_seconds(found["notAfter"])),
-        )
+        not_before, not_after = map(int, dates[0].removeprefix(VALID).split("/"))
+        serial = int(found["serialNumber"], 16)
+        return Certificate(Identity.parse(owners[0]), serial, not_before, not_after)
     except ValueError as error:
         raise ControlError("refused", f"the certificate cannot be used: {error}") from None

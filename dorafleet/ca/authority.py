@@ -1,7 +1,10 @@
-"""The authority of a fleet: its root signs an issuer, and the issuer signs everybody's certificate.
+"""The authority of a fleet: its root signs two issuers, and these sign everybody's certificate.
 
-Only another issuer would need the root's key: once the folder has one, `root.key` may be moved to a
-place without a network.
+One signs for robots and coordinators, the other one for operators: links between robots trust only
+the first, so no operator can pose as a robot there. Only another issuer would need the root's key:
+once the folder has both, `root.key` may be moved to a place without a network.
+
+The dates of all certificates leave room for every clock, see `dorad.control.tls`.
 """
 
 from __future__ import annotations
@@ -32,14 +35,17 @@ if TYPE_CHECKING:
     from dorafleet.inventory.model import Address
 
 ROOT, ROOT_KEY = "root.pem", "root.key"
-ISSUER, ISSUER_KEY = "issuer.pem", "issuer.key"
+ISSUER, OPERATORS = "issuer", "operators"
+"""Names of the issuers; the files of each are `.pem` and `.key`."""
 
 DAYS = 365
 """For which a certificate is good."""
 
-ROOT_DAYS, ISSUER_DAYS = 365 * 50, 365 * 20
-BACKDATED = datetime.timedelta(hours=1)
-"""For programs that do compare dates, with a clock that is a little slow."""
+_DAY_S = 86400
+_ALWAYS = (
+    datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC),
+    datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC),
+)
 
 MAX_CSR = 16 << 10
 _CURVES = (ec.SECP256R1, ec.SECP384R1)
@@ -65,14 +71,21 @@ class Pair:
     """PEM, not encrypted."""
 
 
-class Authority:
-    """Signs certificates with the key of the issuer. `open_authority` makes it."""
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """What signs certificates."""
 
-    def __init__(
-        self, root: x509.Certificate, issuer: x509.Certificate, key: ec.EllipticCurvePrivateKey
-    ) -> None:
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+
+class Authority:
+    """Signs certificates with the key of an issuer. `open_authority` makes it."""
+
+    def __init__(self, root: x509.Certificate, issuer: Issuer, operators: Issuer) -> None:
+        """`operators` signs the certificates of operators, `issuer` all others."""
         self._issuer = issuer
-        self._key = key
+        self._operators = operators
         self.certificate = _pem(root)
         """The root's certificate (PEM), which everybody in the fleet trusts."""
         self.fingerprint = fingerprint(root)
@@ -100,32 +113,29 @@ class Authority:
         days: int,
         addresses: Iterable[Address],
     ) -> Issued:
-        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(identity))]
+        issuer = self._operators if identity.kind == "operator" else self._issuer
+        now = int(time.time())
+        found = Certificate(identity, x509.random_serial_number(), now, now + days * _DAY_S)
+        names: list[x509.GeneralName] = [*map(x509.UniformResourceIdentifier, found.uris)]
         names += [x509.IPAddress(address) for address in addresses]
         uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if identity.kind != "operator":
             # A robot is a server to the links of other robots.
             uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
-        builder = _builder(_name(identity.name), self._issuer.subject, key, days)
+        builder = _builder(_name(identity.name), issuer.certificate.subject, key, found.serial)
         builder = (
             builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
             .add_extension(_usage(signs=False), critical=True)
             .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()),
                 critical=False,
             )
         )
-        signed = builder.sign(self._key, hashes.SHA256())
-        found = Certificate(
-            identity,
-            signed.serial_number,
-            signed.not_valid_before_utc.timestamp(),
-            signed.not_valid_after_utc.timestamp(),
-        )
+        signed = builder.sign(issuer.key, hashes.SHA256())
         _log.info("issued %s, serial %x, for %d days", identity, found.serial, days)
-        return Issued(_pem(signed) + _pem(self._issuer), found)
+        return Issued(_pem(signed) + _pem(issuer.certificate), found)
 
 
 def open_authority(folder: Path) -> Authority:
@@ -137,20 +147,29 @@ def open_authority(folder: Path) -> Authority:
     if not folder.exists():
         _make(folder)
     root = _read_certificate(folder / ROOT)
-    issuer = _read_certificate(folder / ISSUER)
-    key = _read_key(folder / ISSUER_KEY)
+    _log.debug("the authority in %s has the fingerprint %s", folder, fingerprint(root))
+    return Authority(
+        root, _open_issuer(folder, ISSUER, root), _open_issuer(folder, OPERATORS, root)
+    )
+
+
+def _open_issuer(folder: Path, name: str, root: x509.Certificate) -> Issuer:
+    path = folder / f"{name}.pem"
+    certificate = _read_certificate(path)
+    key = _read_key(path.with_suffix(".key"))
     try:
-        issuer.verify_directly_issued_by(root)
+        certificate.verify_directly_issued_by(root)
     except (ValueError, TypeError, InvalidSignature):
         raise ControlError(
-            "refused", f"{folder / ISSUER} is not signed by {folder / ROOT}", "restore the folder"
+            "refused", f"{path} is not signed by {folder / ROOT}", "restore the folder"
         ) from None
-    if key.public_key() != issuer.public_key():
+    if key.public_key() != certificate.public_key():
         raise ControlError(
-            "refused", f"{folder / ISSUER_KEY} is not the key of {ISSUER}", "restore the folder"
+            "refused",
+            f"{path.with_suffix('.key')} is not the key of {path.name}",
+            "restore the folder",
         )
-    _log.debug("the authority in %s has the fingerprint %s", folder, fingerprint(root))
-    return Authority(root, issuer, key)
+    return Issuer(certificate, key)
 
 
 def fingerprint(root: x509.Certificate) -> str:
@@ -172,22 +191,21 @@ def write_secret(path: Path, text: str) -> None:
 
 
 def _make(folder: Path) -> None:
-    """Make a root and its issuer, all files at once or none."""
-    root_key, issuer_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    """Make a root and its issuers, all files at once or none."""
+    root_key = ec.generate_private_key(ec.SECP256R1())
     # Two fleets of one operator must not have roots of the same name.
     name = f"dorad fleet {os.urandom(4).hex()}"
-    root_name, issuer_name = _name(name), _name(f"{name} issuer")
-    root = _signing(root_name, root_name, root_key.public_key(), ROOT_DAYS, 1)
-    issuer = _signing(issuer_name, root_name, issuer_key.public_key(), ISSUER_DAYS, 0)
-    issuer = issuer.add_extension(
-        x509.AuthorityKeyIdentifier.from_issuer_public_key(root_key.public_key()), critical=False
-    )
-    content = {
-        ROOT: _pem(root.sign(root_key, hashes.SHA256())),
-        ROOT_KEY: _key_pem(root_key),
-        ISSUER: _pem(issuer.sign(root_key, hashes.SHA256())),
-        ISSUER_KEY: _key_pem(issuer_key),
-    }
+    root = _signing(_name(name), _name(name), root_key.public_key(), 1)
+    content = {ROOT: _pem(root.sign(root_key, hashes.SHA256())), ROOT_KEY: _key_pem(root_key)}
+    for issuer in (ISSUER, OPERATORS):
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = _signing(_name(f"{name} {issuer}"), _name(name), key.public_key(), 0)
+        builder = builder.add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(root_key.public_key()),
+            critical=False,
+        )
+        content[f"{issuer}.pem"] = _pem(builder.sign(root_key, hashes.SHA256()))
+        content[f"{issuer}.key"] = _key_pem(key)
     try:
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))  # mode 0700
         try:
@@ -203,27 +221,27 @@ def _make(folder: Path) -> None:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, serial: int
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.fromtimestamp(int(time.time()), datetime.UTC)
+    not_before, not_after = _ALWAYS
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATED)
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .serial_number(serial)
+        .not_valid_before(not_before)
+        .not_valid_after(not_after)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
 
 def _signing(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int, below: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, below: int
 ) -> x509.CertificateBuilder:
     """Return a certificate that may sign others, with `below` such certificates under it."""
     return (
-        _builder(subject, issuer, key, days)
+        _builder(subject, issuer, key, x509.random_serial_number())
         .add_extension(x509.BasicConstraints(ca=True, path_length=below), critical=True)
         .add_extension(_usage(signs=True), critical=True)
     )

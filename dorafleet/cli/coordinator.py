@@ -22,6 +22,13 @@ def serves_tls(state: Path) -> bool:
     return encrypts(state)
 
 
+def folder_of(state: Path) -> Path:
+    """Return the folder of `--state`, else of the user's coordinator, else of the machine's."""
+    from dorad.control.choosing import coordinator_folder
+
+    return state if _is_given("state") else coordinator_folder()
+
+
 def target_of(state: Path, port: int) -> Tcp:
     """Return where the coordinator is that `--state` and `--port` name.
 
@@ -31,7 +38,8 @@ def target_of(state: Path, port: int) -> Tcp:
     from dorad.control.choosing import chosen, in_folder
     from dorad.control.target import Tcp
 
-    own = in_folder(state, port, encrypts=serves_tls(state))
+    folder = folder_of(state)
+    own = in_folder(folder, port, encrypts=serves_tls(folder))
     if _is_given("state", "port"):
         return own
     return next((each for each in chosen() if isinstance(each, Tcp)), own)

@@ -50,7 +50,7 @@ def robot_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     """Complete the machines that the coordinator knows; none if it does not answer."""
     from dorad.control.choosing import chosen, encrypts, in_folder
     from dorad.control.client import Client
-    from dorad.control.target import Tcp
+    from dorad.control.target import COORDINATOR_PORT, Tcp
     from dorad.problems import ProblemError
     from dorafleet.cli.arguments import default_state
     from dorafleet.coordinator.messages import METHODS
@@ -58,7 +58,7 @@ def robot_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     del ctx, param
     state = default_state()
     try:
-        own = in_folder(state, 6013, encrypts=encrypts(state))
+        own = in_folder(state, COORDINATOR_PORT, encrypts=encrypts(state))
         target = next((each for each in chosen() if isinstance(each, Tcp)), own)
         with Client(target, methods=METHODS, timeout=0.5) as client:
             robots = list_robots(client)

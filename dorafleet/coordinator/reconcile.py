@@ -200,9 +200,9 @@ def _unready(
         elif share is None:
             why = "it has not answered"
         else:
-            down = [peer for peer, link in share.links.items() if link.state != "up"]
-            links = ", ".join(f"no link to `{peer}`" for peer in down)
-            why = share.reason or links or f"it is {share.status}"
+            down = [f"`{peer}`" for peer, link in share.links.items() if link.state != "up"]
+            links = f", without a link to {', '.join(down)}" if down else ""
+            why = share.reason or f"it is {share.status}{links}"
         lines.append(f"`{robot}` is not ready after {record.hold:g} s: {why}")
     return lines
 

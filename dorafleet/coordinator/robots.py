@@ -338,6 +338,9 @@ class Robots:
         news = bool(report.shares or report.removed) or robot.daemon != report.daemon
         robot.daemon = report.daemon[:MAX_REASON]
         for share in report.shares:
+            known = robot.shares.get(share.dataflow)
+            if known is not None and share.generation < known.generation:
+                continue  # a later answer has overtaken this report
             _log.debug("robot `%s`: `%s` is %s", robot.id, share.dataflow, share.status)
             robot.shares[share.dataflow] = share
         for name in report.removed:

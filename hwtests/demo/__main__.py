@@ -121,10 +121,16 @@ def summary(fleet: Fleet, counted: int, recovered: float) -> Table:
         raise MeasurementError(f"{sent} sent, {filtered} filtered, {received} received, {missing}")
     if counted != missing:
         raise MeasurementError(f"{missing} pictures are missing, {counted} are counted as lost")
-    table = Table("edge", "policy", "received", "lost", title="one dataflow, three robots")
-    table.add_row("camera/image -> filter", "drop_oldest", f"{filtered:,}", f"{missing:,}")
-    lost = filtered - received
-    table.add_row("filter/brightness -> sink", "backpressure", f"{received:,}", f"{lost:,}")
+    table = Table(
+        "edge", "policy", "received", "lost", "on the way at the stop", title="three robots"
+    )
+    on_the_way = f"{sent - filtered - missing:,}"
+    table.add_row(
+        "camera/image -> filter", "drop_oldest", f"{filtered:,}", f"{missing:,}", on_the_way
+    )
+    # The camera's edge has lost every picture that the sink misses.
+    on_the_way = f"{filtered - received:,}"
+    table.add_row("filter/brightness -> sink", "backpressure", f"{received:,}", "0", on_the_way)
     table.caption = (
         f"cut for {CUT_S:g} s; the next result came {recovered:.2f} s after it was healed"
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dorad.dataflow.model import Dataflow, NodeKind, NodeSpec, Operator
+from dorad.dataflow.settings import Deploy
 from dorad.launch.command import LaunchContext, command_for
 from dorad.launch.environment import COMPAT_FOLDER
 from dorad.launch.model import Command, LaunchError
@@ -302,3 +303,38 @@ def test_variables_that_dora_sets_for_a_node(bench: Bench) -> None:
 
 def test_pinning_is_passed_on(bench: Bench) -> None:
     assert bench.command(cpu_affinity=(1, 3)).cpu_affinity == (1, 3)
+
+
+def test_a_node_runs_in_its_working_directory(bench: Bench) -> None:
+    own = bench.folder / "there"
+    own.mkdir()
+    (own / "other.py").touch()
+    found = bench.command("other.py", deploy=Deploy(working_dir="there"))
+    assert (found.cwd, found.argv[-1]) == (own, str(own / "other.py"))
+
+
+def test_a_working_directory_that_this_machine_lacks_is_named(
+    bench: Bench, fails: Callable[..., str]
+) -> None:
+    text = fails(deploy=Deploy(working_dir="/none/such"))
+    assert text == "`deploy.working_dir`: there is no folder /none/such on this machine"
+
+
+def test_a_command_runs_although_the_file_is_only_on_the_machine_that_started_it(
+    bench: Bench, fails: Callable[..., str]
+) -> None:
+    (bench.folder / "node.py").unlink()
+    bench.folder.rmdir()
+    assert bench.command("python3").cwd == Path("/")
+    assert f"there is no folder {bench.folder}" in fails("node.py")
+
+
+def test_the_link_gets_nothing_of_the_environment_of_nodes(bench: Bench) -> None:
+    environ = {"TOKEN": "hunter2", "LANG": "C"}
+    found = bench.command("", kind=NodeKind.LINK, dataflow_env={"A": "1"}, environ=environ)
+    assert found.argv == (sys.executable, "-m", "dorad.link")
+    assert found.env == {
+        "PATH": str(bench.bin),
+        "LANG": "C",
+        "DORA_NODE_CONFIG": "CONFIG",
+    }

@@ -94,5 +94,5 @@ def test_fences_work_while_other_threads_fence() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()

@@ -280,7 +280,7 @@ def apply(one: Side, op: tuple[Any, ...]) -> Any:
     raise AssertionError(op)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)  # under a sanitizer, or emulated
 @pytest.mark.filterwarnings("ignore:metadata")
 @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 @given(

@@ -16,10 +16,12 @@ import pytest
 
 from dorad.daemon.broker import sessions
 from dorad.daemon.broker.listener import MAX_UNIDENTIFIED
+from dorad.dataflow.model import LINK
 from dorad.node.connection import DaemonConnection
 from dorad.node.payload import pack
 from dorad.node.protocol import MAX_PACKET
 from tests.daemon.clients import Client, pair, stage
+from tests.daemon.flows import dataflow, node
 from tests.harness.process import open_descriptors
 from tests.harness.waiting import until
 
@@ -329,3 +331,17 @@ async def test_another_kind_of_socket_cannot_connect(kind: int) -> None:
     async with stage() as on:
         with socket.socket(socket.AF_UNIX, kind) as sock, pytest.raises(OSError, match="rotocol"):
             sock.connect(os.fspath(on.path))
+
+
+async def test_only_the_link_reports_about_links() -> None:
+    report = b'{"t":"link","report":{"kind":"event","name":"a/out","machine":"m","event":"closed"}}'
+    async with stage(dataflow(node("a"), node(LINK, x="a/out"))) as on:
+        with on.client() as client:
+            await client.attach("a")
+            client.send(report)
+            assert "unknown packet 'link'" in (await client.packet_of("refused"))["error"]
+        with on.client() as client:
+            await client.attach(LINK)
+            client.send(report)  # a text is missing
+            assert "not a report of a link" in (await client.packet_of("refused"))["error"]
+        assert on.reports == []

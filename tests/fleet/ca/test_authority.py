@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import subprocess
+import time
 from ipaddress import ip_address
 
 import pytest
@@ -32,7 +33,7 @@ def test_its_files_are_for_this_user_alone(tmp_path):
     open_authority(tmp_path / "ca")
     assert stat.S_IMODE((tmp_path / "ca").stat().st_mode) == 0o700
     files = list((tmp_path / "ca").iterdir())
-    assert len(files) == 4
+    assert len(files) == 6
     assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
     assert [each.name for each in tmp_path.iterdir()] == ["ca"]
 
@@ -62,8 +63,10 @@ def test_of_a_request_it_takes_only_the_key(authority):
     leaf = parsed(authority.issue(wish, ARM))[0]
     assert leaf.public_key() == key.public_key()
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["dorad:robot/arm1"]
-    assert len(names) == 1
+    owner, dates = names.get_values_for_type(x509.UniformResourceIdentifier)
+    assert owner == "dorad:robot/arm1"
+    assert dates.startswith("dorad:valid/")
+    assert len(names) == 2
     assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert leaf.subject.rfc4514_string() == "CN=arm1"
 
@@ -71,10 +74,16 @@ def test_of_a_request_it_takes_only_the_key(authority):
 def test_a_certificate_is_good_for_a_year_and_no_two_have_one_serial(authority):
     issued = [authority.issue(csr_of(new_key()), ARM) for _ in range(20)]
     assert len({each.certificate.serial for each in issued}) == 20
-    leaf = parsed(issued[0])[0]
-    assert issued[0].certificate.serial == leaf.serial_number
-    assert (leaf.not_valid_after_utc - leaf.not_valid_before_utc).days == 365
-    assert issued[0].certificate.not_after == leaf.not_valid_after_utc.timestamp()
+    found = issued[0].certificate
+    assert found.serial == parsed(issued[0])[0].serial_number
+    assert found.not_after - found.not_before == 365 * 86400
+    assert abs(found.not_before - time.time()) < 3600
+
+
+def test_programs_that_compare_dates_accept_every_certificate_in_1970_and_2100(authority):
+    for each in parsed(authority.issue(csr_of(new_key()), ARM)):
+        assert each.not_valid_before_utc.year == 1970
+        assert each.not_valid_after_utc.year > 2100
 
 
 def test_the_certificate_of_a_server_has_its_addresses(authority):
@@ -112,6 +121,15 @@ def test_what_is_not_a_request_with_a_good_key_is_refused(authority, make, words
     with pytest.raises(ControlError, match=words) as caught:
         authority.issue(make(), ARM)
     assert caught.value.code == "bad-request"
+
+
+def test_operators_have_an_issuer_of_their_own(authority):
+    ann = Identity("operator", "ann", "admin")
+    issuers = {
+        identity.kind: parsed(authority.issue(csr_of(new_key()), identity))[1]
+        for identity in (ARM, Identity("coordinator", "main"), ann)
+    }
+    assert issuers["robot"] == issuers["coordinator"] != issuers["operator"]
 
 
 @pytest.mark.parametrize(
