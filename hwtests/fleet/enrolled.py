@@ -73,7 +73,21 @@ class EnrolledFleet:
         text = FLOW.replace("QUEUE", str(queue)).replace("POLICY", policy)
         self.operator.write("/opt/flow/dataflow.yml", text)
         self.dora("start", "/opt/flow/dataflow.yml", "--name", name, "--detach")
-        wait_until(lambda: self.report(name).received > 0, "data flows", timeout=30)
+        try:
+            wait_until(lambda: self.report(name).received > 0, "data flows", timeout=30)
+        except RobotError as error:
+            raise RobotError(f"{error}\n{self.describe(name)}") from None
+
+    def describe(self, name: str) -> str:
+        """Return what is known of a dataflow that does not do what it should."""
+        there = ("--coordinator-addr", "127.0.0.1")
+        texts = [self.operator.attempt("dora", "node", "list", *there).stdout]
+        for robot in (self.arm1, self.arm2):
+            said = robot.attempt("dora", "logs", name, "--tail", "40")
+            printed = ("SYSLOG_IDENTIFIER=dorad", "--lines=20", "--no-pager")
+            own = robot.attempt("journalctl", *printed).stdout
+            texts.append(f"--- {robot.name}\n{said.stdout}{said.stderr}{own}")
+        return "\n".join(texts)
 
     def stop(self, name: str) -> None:
         """Stop a dataflow on all robots."""
