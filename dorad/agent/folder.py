@@ -29,7 +29,7 @@ def daemon_socket(folder: Path) -> Path:
     """Return the control socket of the dorad that belongs to an agent with this folder.
 
     Raises:
-        OSError: the folder of this user's sockets belongs to somebody else.
+        OSError: the folder of this user's sockets belongs to another user.
     """
     return (MACHINE_DIR if folder == SYSTEM_DIR else runtime_dir()) / "control.sock"
 

@@ -91,7 +91,7 @@ async def keep_status(folder: Path, changed: Bell, status: Callable[[], AgentSta
 
 
 def _write(path: Path, content: bytes) -> None:
-    # Not synced: after a power cut nobody needs it.
+    # Not synced: after a power cut it is written anew.
     temporary = path.with_name(".status.json.new")
     temporary.write_bytes(content)
     temporary.chmod(0o644)

@@ -18,7 +18,7 @@ def check_listener(host: str, port: int, user: int) -> None:
     `host` is an IP address.
 
     Raises:
-        ControlError: it belongs to another user, or to nobody known.
+        ControlError: it belongs to another user, or its owner is not known.
     """
     owners = {owner for table in _TABLES for owner in _owners(Path(table), host, port)}
     if not owners or owners - {0, user}:

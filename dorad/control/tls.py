@@ -116,7 +116,7 @@ def server_context(certificate: Path, key: Path, authority: Path) -> ssl.SSLCont
         ControlError: a file cannot be used.
     """
     context = _context(ssl.PROTOCOL_TLS_SERVER, authority)
-    # Clients without one send a token. One that is signed by somebody else is refused.
+    # Clients without one send a token. One that is signed by another authority is refused.
     context.verify_mode = ssl.CERT_OPTIONAL
     _load(context, certificate, key)
     # No tickets: a resumed session would not show the certificate again, and each costs memory.

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from dorad.logs.record import Sink
 
 
-FORMAT = f"{layout.MAGIC:x}.{protocol.VERSION}.2"
+FORMAT = f"{layout.MAGIC:x}.{protocol.VERSION}.3"
 """Format of shared memory, packets and snapshots. A daemon cannot adopt nodes that use another
 format."""
 

@@ -43,7 +43,7 @@ class Delivery:
         self._pool = Pool(connection.grow, connection.retire, keep)
         self._trim_ns = 0
         self._kept: dict[str, KeptMessage] = {}
-        """The last messages of outputs that nobody receives, for late subscribers."""
+        """The last messages of outputs without a receiver, for late subscribers."""
 
     def place(self, size: int) -> Sample | Nowhere:
         """Return the place for a payload: shared memory, or nowhere if that is full."""

@@ -92,7 +92,7 @@ class Greeting:
         return True
 
     def lose(self) -> None:
-        """Handle that this end has closed its session: nobody can be seen."""
+        """Handle that this end has closed its session: no other machine can be seen."""
         self._seen = self._heard = self._due_s = None
         self._answered = False
 

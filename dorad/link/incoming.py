@@ -54,7 +54,7 @@ class _Assembly:
 class Incoming:
     """One channel from one machine.
 
-    `arrived` holds complete messages and events in order; whoever handles the first calls
+    `arrived` holds complete messages and events in order; the code that handles the first calls
     `handled`. `received` counts complete messages, `lost` those that never came. `restarts` counts
     senders that began to number anew, so that a loss before them cannot be known.
     """

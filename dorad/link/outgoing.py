@@ -241,7 +241,7 @@ class Outgoing:
         self._start = None if met else self._first
 
     def abandon(self) -> None:
-        """Forget everything: nobody on the other machine wants it any more."""
+        """Forget everything: no input on the other machine receives it any more."""
         self._items.clear()
         self.close()
         self._unkept.clear()

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
-"""Closing waits ten seconds for a peer that has stopped; nobody waits that long for it."""
+"""Closing waits ten seconds for a peer that has stopped; the process does not wait that long."""
 
 RETRY = {"period_init_ms": 200, "period_max_ms": 500, "period_increase_factor": 2}
 LEASE_MS = 3000

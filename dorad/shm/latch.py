@@ -52,7 +52,7 @@ class LatchedInlet(PickingInlet):
         return super().ready() or (self._pending and self._words[self.head_at] == self.tail)
 
     def repeat(self) -> None:
-        """Take the newest message once more, for somebody who has come late."""
+        """Take the newest message once more, for a subscriber that has come late."""
         self._pending = bool(self._words[self.base + RING_LAST])
 
     def discard(self) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.grants import Grants
 
 AGENT_PATH = "/agent"
-"""Where robots connect, and nobody else."""
+"""Where only robots connect."""
 
 REPORT_S = 1.0
 """Minimum seconds between two refusals in the log."""

@@ -1,4 +1,4 @@
-"""Ask several robots at once: one that does not answer is named, and holds up nobody."""
+"""Ask several robots at once: one that does not answer is named, and delays no other."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The audit: a chain of records in the store, each with the hash of itself and of all before.
 
 The hash of a record is SHA-256(hash of the one before ‖ bytes of the record). A changed record
-breaks the chain. A chain that was cut, or made anew, does not have the head that somebody else has
-kept: so pass heads on.
+breaks the chain. A chain that was cut, or made anew, does not have the head that another machine
+has kept: so pass heads on.
 """
 
 from __future__ import annotations

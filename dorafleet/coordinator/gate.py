@@ -1,7 +1,7 @@
 """Bounds the sockets of those that have connected and not yet said who they are.
 
 Everybody on the network may open connections, also hold them open without a word. At most so many
-wait at a time; further ones take the place of the oldest one of whoever has the most.
+wait at a time; further ones take the place of the oldest one of the host that has the most.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class Planner:
             return None
         stay = {node: robot for node, robot in record.placement.items() if node not in moving}
         plan = self.plan(dataflow, record.key, stay, record.ports, leave=lost)
-        # A node that nobody else takes stays: its machine may come back.
+        # A node that no other machine takes stays: its machine may come back.
         placement = {**{node: record.placement[node] for node in moving}, **plan.placement}
         if placement == record.placement:
             return None

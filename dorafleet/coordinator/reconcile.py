@@ -120,7 +120,7 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The dataflow has ended on all robots but those that nobody waits for."""
+    """The dataflow has ended on all robots but those that are not waited for."""
 
     missing: tuple[str, ...] = ()
 

@@ -1,8 +1,8 @@
 """The token of a coordinator: who can read its file may command it.
 
 Any user of a machine can connect to its loopback, so an address is no authentication. The file
-belongs to the user of the coordinator and nobody else can read it. Browsers cannot send the header
-either, so no web page reaches the coordinator.
+belongs to the user of the coordinator and no other user can read it. Browsers cannot send the
+header either, so no web page reaches the coordinator.
 """
 
 from __future__ import annotations

@@ -17,11 +17,11 @@ class Phase(StrEnum):
 
     WAITING = "waiting"
     OPEN = "open"
-    ABORTED = "poisoned"
+    ABORTED = "aborted"
 
 
 HOLD = "hold"
-"""The root cause if nobody has opened a barrier in time that was held."""
+"""The root cause if a barrier that was held has not been opened in time."""
 
 
 class Barrier(Struct, frozen=True):
@@ -94,7 +94,7 @@ class Barrier(Struct, frozen=True):
             "pending": sorted(self.pending),
             "waiting": sorted(self.waiting),
             "phase": str(self.phase),
-            "culprit": self.root_cause,
+            "root_cause": self.root_cause,
             "held": self.held,
         }
 
@@ -105,7 +105,7 @@ class Barrier(Struct, frozen=True):
             frozenset(data["pending"]),
             frozenset(data["waiting"]),
             Phase(data["phase"]),
-            data["culprit"],
+            data["root_cause"],
             data.get("held", False),
         )
 

@@ -65,7 +65,7 @@ class Result(Struct, frozen=True):
             "outcome": str(self.outcome),
             "exit": None if self.exit is None else [self.exit.code, self.exit.signal],
             "reason": self.reason,
-            "culprit": self.root_cause,
+            "root_cause": self.root_cause,
             "stderr": [line[:MAX_CHARACTERS] for line in self.stderr[-MAX_LINES:]],
         }
 
@@ -77,7 +77,7 @@ class Result(Struct, frozen=True):
             Outcome(data["outcome"]),
             None if data["exit"] is None else Exit(*data["exit"]),
             data["reason"],
-            data["culprit"],
+            data["root_cause"],
             tuple(data["stderr"]),
         )
 

@@ -123,7 +123,7 @@ class Commands:
 
     @_detached
     async def stop(self, name: str, grace: float = GRACE_S) -> None:
-        """End a node for good; its consumers' inputs close."""
+        """End a node permanently; its consumers' inputs close."""
         with self._working_on(name, "stopped") as run:
             if run.result is not None:
                 raise CommandError("refused", f"node {name} has ended already")
@@ -289,7 +289,7 @@ class Commands:
             self._state.changed()
 
     async def _end(self, run: NodeRun, grace: float) -> None:
-        """Stop a node and wait until it has ended for good."""
+        """Stop a node and wait until it has ended and will not restart."""
         state, name = self._state, run.node.id
         run.stop_requested = True
         run.grace = grace

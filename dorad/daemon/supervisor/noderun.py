@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 Status = Literal["starting", "running", "degraded", "restarting", "failed", "stopped"]
 
-_SNAPSHOT_KEYS = {
-    "restarts": "restarts",
-    "lives": "starts",
-    "spawned": "spawned_at",
-    "started_at": "started_at",
-    "connected": "connected",
-    "api_pid": "api_pid",
-    "stopped": "stop_requested",
-    "apart": "excluded",
-    "again": "restart_requested",
-    "grace": "grace",
-    "forced": "forced_reason",
-    "killed": "watchdog_reason",
-    "last_exit": "last_exit",
-    "resume_at": "resume_at",
-    "broken": "broken",
-}
-"""Keys of the stored snapshot to fields of `NodeRun`."""
+_STORED = (
+    "restarts",
+    "starts",
+    "spawned_at",
+    "started_at",
+    "connected",
+    "api_pid",
+    "stop_requested",
+    "excluded",
+    "restart_requested",
+    "grace",
+    "forced_reason",
+    "watchdog_reason",
+    "last_exit",
+    "resume_at",
+    "broken",
+)
+"""Fields of `NodeRun` that a snapshot has under their own names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class NodeRun:
     broken: dict[str, int] = field(default_factory=dict)
     """Broken inputs, each with the number of messages sent to it when it broke."""
     result: Result | None = None
-    """Set once the node has ended for good."""
+    """Set once the node has ended and will not restart."""
     drain_timer: asyncio.TimerHandle | None = None
     """Runs from the moment the process drops its `Node` until its consumers' inputs close."""
     busy: str = ""
@@ -162,7 +162,7 @@ class NodeRun:
     def snapshot(self) -> dict[str, Any]:
         """Return the state that the next daemon needs, as JSON-able values."""
         return {
-            **{key: getattr(self, name) for key, name in _SNAPSHOT_KEYS.items()},
+            **{name: getattr(self, name) for name in _STORED},
             "history": [self.history.count, self.history.window_start],
             "broken": dict(self.broken),
             "ended_as": self.last_result and self.last_result.to_json(),
@@ -171,8 +171,8 @@ class NodeRun:
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Restore the state from `snapshot()` of an earlier daemon, without the process."""
-        for key, name in _SNAPSHOT_KEYS.items():
-            setattr(self, name, snapshot[key])
+        for name in _STORED:
+            setattr(self, name, snapshot[name])
         # A node that was being added belongs to the dataflow now; one being removed still leaves.
         self.excluded = self.excluded and self.stop_requested
         self.history = RestartHistory(*snapshot["history"])

@@ -273,9 +273,9 @@ class NodeRunner:
             self._state.broker.reopen(run.node.id)
 
     def _end(self, run: NodeRun, result: Result) -> None:
-        """Record that the node has ended for good."""
+        """Record that the node has ended and will not restart."""
         state, name = self._state, run.node.id
-        _log.debug("node %s has ended for good: %s", name, result.reason)
+        _log.debug("node %s has ended, no restart: %s", name, result.reason)
         run.result, run.last_result, run.resume_at = result, None, None
         # The end of the link is no result of the dataflow, unless it failed while nodes needed it.
         ending = state.lifecycle.stopping or state.lifecycle.link_ends

@@ -390,7 +390,7 @@ class Supervisor:
         return ", ".join(sorted(pending)[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
     def _expire_hold(self) -> None:
-        """Fail the start: nobody has released the barrier in time."""
+        """Fail the start: the barrier was not released in time."""
         if self._lifecycle.barrier.phase is not Phase.WAITING or self._lifecycle.stopping:
             return
         missing = [f"it waits for Node() in: {names}" if (names := self._pending()) else ""]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from dorad.daemon.rules.barrier import Phase
 from dorad.daemon.rules.breaker import Breaker
 from dorad.daemon.rules.health import at_rest, health_after
 from dorad.dataflow.model import NodeOutput
+from dorad.procinfo import is_sigstopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,23 +37,6 @@ STALL_S = 0.5
 run either. The time does not count as their silence."""
 
 _log = logging.getLogger(__name__)
-
-
-def is_sigstopped(pid: int) -> bool:
-    """Return True if a process is stopped by a signal or a tracer; False if there is no process."""
-    try:
-        # The read never blocks; O_NONBLOCK keeps detectors of blocking calls quiet.
-        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # the process has exited, or descriptors have run out
-        return False
-    try:
-        text = os.read(file, 512)
-    except ProcessLookupError:
-        return False
-    finally:
-        os.close(file)
-    # The command's name, in brackets, may contain anything, also brackets.
-    return text[text.rindex(b")") + 2 :][:1] in (b"T", b"t")
 
 
 class Watchdogs:

@@ -11,8 +11,9 @@ import pytest
 from dorad.daemon.rules.lifecycle import Lifecycle
 from dorad.daemon.supervisor.noderun import NodeRun
 from dorad.daemon.supervisor.state import SupervisorState
-from dorad.daemon.supervisor.watchdogs import ADOPTION_S, SAMPLE_S, Watchdogs, is_sigstopped
+from dorad.daemon.supervisor.watchdogs import ADOPTION_S, SAMPLE_S, Watchdogs
 from dorad.dataflow.model import NodeSpec
+from dorad.procinfo import is_sigstopped
 from tests.daemon.fakes import DEADLINE_S, Edge, FakeBroker, FakeProcess, Vitals
 from tests.daemon.flows import dataflow, node
 from tests.harness.waiting import until
