@@ -74,8 +74,9 @@ def decide(record: Record, runs: Runs, now: Present) -> Action | None:
         return Start(hold, None)
     if begun is None or not record.started or run.info.started_at == begun.previous:
         return Start(hold, run.info.started_at)
-    if run.info.status == "failed" and begun.boot != now.boot:
-        # Failed because the machine went down, or just before that: this cannot be told apart.
+    if begun.boot != now.boot:
+        # At shutdown dorad stops its dataflows after the agent has ended: they finish or fail
+        # without being recorded here. An end just before that cannot be told apart.
         return Start(hold, run.info.started_at)
     return Conclude("finished" if run.info.status == "finished" else "failed")
 

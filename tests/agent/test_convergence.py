@@ -89,10 +89,11 @@ class Robot:
         if found is not None and found.active:
             self.runs[uuid] = run(status, uuid=uuid, started_at=found.info.started_at)
 
-    def reboot(self) -> None:
+    def reboot(self, status="failed") -> None:
+        """Lose power; with `finished`, go down in order: dorad stops its dataflows."""
         self.boot += 1
         for uuid in list(self.runs):
-            self.end(uuid, "failed")
+            self.end(uuid, status)
 
     def settle(self) -> None:
         for _ in range(20):
@@ -111,7 +112,9 @@ ORDERS = st.builds(
 )
 EVENTS = st.one_of(
     ORDERS,
-    st.sampled_from(["step", "before", "after", "reboot", "finished", "failed", "lost"]),
+    st.sampled_from(
+        ["step", "before", "after", "reboot", "shutdown", "finished", "failed", "lost"]
+    ),
 )
 
 
@@ -123,6 +126,8 @@ def happen(robot: Robot, event) -> None:
             robot.step(event)
         case "reboot":
             robot.reboot()
+        case "shutdown":
+            robot.reboot("finished")
         case "finished" | "failed":
             for uuid in list(robot.runs):
                 robot.end(uuid, event)
@@ -151,7 +156,7 @@ def test_the_last_order_wins(events):
         assert robot.record.ended is not None
 
 
-@given(st.lists(st.sampled_from(["step", "before", "after", "reboot"]), max_size=20))
+@given(st.lists(st.sampled_from(["step", "before", "after", "reboot", "shutdown"]), max_size=20))
 def test_a_run_that_nobody_ends_survives_reboots_and_kills(events):
     robot = Robot()
     robot.obey(order())
@@ -159,15 +164,16 @@ def test_a_run_that_nobody_ends_survives_reboots_and_kills(events):
         happen(robot, event)
     robot.settle()
     assert [each.active for each in robot.runs.values()] == [True]
-    assert len(robot.starts) <= 1 + events.count("reboot")
+    assert len(robot.starts) <= 1 + events.count("reboot") + events.count("shutdown")
 
 
-@given(st.lists(st.sampled_from(["step", "before", "after", "reboot"]), max_size=20))
-def test_a_run_that_has_finished_is_never_started_again(events):
+@given(st.lists(st.sampled_from(["step", "before", "after", "reboot", "shutdown"]), max_size=20))
+def test_a_run_whose_end_is_recorded_is_never_started_again(events):
     robot = Robot()
     robot.obey(order())
     robot.settle()
     happen(robot, "finished")
+    robot.settle()
     for event in events:
         happen(robot, event)
     robot.settle()

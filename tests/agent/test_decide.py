@@ -79,7 +79,11 @@ def test_after_a_reboot_the_share_is_started_without_waiting_for_anybody():
 def test_a_share_that_had_finished_is_not_started_after_a_reboot():
     finished = conclude(running(order()), "finished", 5.0, "", run("finished"))
     assert decide(finished, {}, NEXT_BOOT) is None
-    assert decide(running(order()), {UUID: run("finished")}, NEXT_BOOT) == Conclude("finished")
+
+
+@pytest.mark.parametrize("status", ["finished", "failed"])
+def test_a_share_that_ended_while_the_machine_went_down_is_started_again(status):
+    assert decide(running(order()), {UUID: run(status)}, NEXT_BOOT) == Start(None, 1.0)
 
 
 @pytest.mark.parametrize("status", ["finished", "failed"])
