@@ -15,7 +15,7 @@ from dorad.control.naming import check_name
 from dorafleet.coordinator.asking import ask
 from dorafleet.coordinator.checking import check_names, check_runnable, check_start
 from dorafleet.coordinator.fleet import checked
-from dorafleet.coordinator.folding import info_of, is_at_barrier, state_of
+from dorafleet.coordinator.folding import info_of, state_of
 from dorafleet.coordinator.reconcile import still_running
 from dorafleet.coordinator.records import HOLD_S, Options, Record
 from dorafleet.coordinator.writing import actor_of
@@ -213,8 +213,8 @@ class DataflowMethods:
     def _has_reached(self, record: Record, until: m.Until) -> bool:
         match until:
             case "spawned" | "ready":
-                shares = self._robots.shares_of(record.key, record.robots)
-                return record.opened or is_at_barrier(record, list(shares.values()))
+                # A share that has failed ends the start: then only the end is worth reporting.
+                return record.opened or (record.enabled and self._state(record).ready)
             case "running":
                 return record.opened or not record.enabled
         return False

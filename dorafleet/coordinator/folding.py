@@ -74,10 +74,16 @@ def state_of(record: Record, shares: Mapping[str, ShareState | None]) -> Dataflo
 
 
 def is_at_barrier(record: Record, shares: Iterable[ShareState | None]) -> bool:
-    """Return True if all nodes have started on all machines, or their share has ended."""
+    """Return True if all nodes have started on all machines, or have ended there without failing.
+
+    False once the dataflow has ended.
+    """
     found = [current(record, share) for share in shares]
-    return bool(found) and all(
-        share is not None and share.status in AT_BARRIER | FINAL for share in found
+    started = (AT_BARRIER | FINAL) - {"failed"}
+    return (
+        record.running
+        and bool(found)
+        and all(share is not None and share.status in started for share in found)
     )
 
 

@@ -80,7 +80,9 @@ async def test_a_share_that_fails_before_the_barrier_fails_the_start(tmp_path):
         await fleet.start()
         await fleet.until(lambda: "talk" in arm2.shares)
         arm2.report("talk", "failed", reason="listener: exited with 1")
-        state = await fleet.wait("ended")
+        state = await fleet.wait("spawned")  # a client that waits for the start gets the failure
+        assert state.status == "failed"
+        assert not state.ready
         assert "`arm2`: listener: exited with 1" in state.failures[0].headline
         assert arm1.shares["talk"].status == "stopped"
 
