@@ -92,7 +92,7 @@ def _node(info: NodeInfo, edges: list[EdgeStats], found: Top) -> dict[str, Any]:
         "channels": [
             _channel(each)
             for each in found.links
-            if info.node == LINK and each.dataflow == info.dataflow
+            if info.node == LINK and (each.dataflow, each.reporter) == (info.dataflow, info.machine)
         ],
     }
 

@@ -68,6 +68,9 @@ class TopicMethods:
             top.edges += [
                 replace(edge, machine=robot) for edge in each.edges if edge.dataflow in names
             ]
+            top.links += [
+                replace(link, reporter=robot) for link in each.links if link.dataflow in names
+            ]
             top.interfaces += [replace(interface, machine=robot) for interface in each.interfaces]
         for record in records:
             top.nodes += pending_nodes(record)
@@ -76,7 +79,16 @@ class TopicMethods:
     async def list_all(self, _call: Call, params: m.Ref) -> m.TopicList:
         """List the topics of a dataflow and their subscribers."""
         record = self._fleet.find(params.dataflow, ended_too=True)
-        return m.TopicList(dataflow=record.uuid, topics=topics(self._fleet.dataflow(record)))
+        robots = record.robots if record.running else ()
+        ref = m.Ref(dataflow=record.uuid)
+        found, _ = await ask(self._robots, robots, "topic.list", ref, m.TopicList)
+        links = [
+            msgspec.structs.replace(link, reporter=robot)
+            for robot, each in found.items()
+            for topic in each.topics
+            for link in topic.links
+        ]
+        return m.TopicList(dataflow=record.uuid, topics=topics(self._fleet.dataflow(record), links))
 
     async def watch(self, _call: Call, params: m.TopicWatch) -> AsyncIterator[m.TopicRates]:
         """Yield the rates of topics once a second, measured on their machines."""

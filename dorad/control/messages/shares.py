@@ -58,6 +58,8 @@ class LinkChannel(Struct):
     """Only incoming: from sending to delivery, averaged over the last second."""
     dataflow: str = ""
     """The UUID of its dataflow."""
+    reporter: str | None = None
+    """The machine that counts; only from a coordinator."""
 
 
 class Update(Struct):
