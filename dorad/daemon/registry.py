@@ -212,7 +212,7 @@ class Registry:
             original=original,
             descriptor=descriptor,
             options=options,
-            log_dir=str(log_folder(self._log_base(dataflow), uuid)),
+            log_dir=str(log_folder(self._log_base(dataflow, options), uuid)),
             status="starting",
             started_at=time.time(),
             enabled=any(each.row.enabled for each in self._namesakes(name)),
@@ -231,11 +231,12 @@ class Registry:
         self.runner.start(record)
         return record
 
-    def _log_base(self, dataflow: Dataflow) -> Path:
+    def _log_base(self, dataflow: Dataflow, options: Options) -> Path:
         """Return the folder for logs: beside the file, which may be on another machine only."""
         if self._paths.logs is not None:
             return self._paths.logs
-        return dataflow.base_dir if dataflow.base_dir.is_dir() else self._paths.state
+        there = options.share is None or dataflow.base_dir.is_dir()
+        return dataflow.base_dir if there else self._paths.state
 
     def enable(self, record: Record, *, enabled: bool) -> None:
         """Start a dataflow at boot, or no longer. Raises ControlError."""

@@ -114,15 +114,21 @@ class Coordinator:
         return await AsyncClient(target, methods=METHODS | AGENT_METHODS).open()
 
     async def attach(self, epoch: int = 1, audit: str = "") -> Control:
-        """Return the attached agent that connects next."""
-        client = await self.client()
+        """Return the attached agent that connects next, and lives until it is attached."""
         attach = Attach(coordinator="test:1", epoch=epoch, audit=audit, time=time.time())
-        try:
-            attached = await client.call("agent.attach", attach, Attached)
-        except BaseException:
-            await client.close()
-            raise
-        return Control(client, attached)
+        while True:
+            try:
+                client = await self.client()
+                try:
+                    attached = await client.call("agent.attach", attach, Attached)
+                except BaseException:
+                    await client.close()
+                    raise
+            except ControlError as error:
+                if error.code != "unavailable":
+                    raise
+                continue  # killed since it connected
+            return Control(client, attached)
 
 
 class Control:

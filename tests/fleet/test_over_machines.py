@@ -90,8 +90,9 @@ def test_a_dataflow_starts_runs_and_stops_over_two_machines(over):
     found = json.loads(over.dora("top", "--once", "--machine", "arm1"))
     assert {each["daemon_id"]["machine_id"] for each in found} == {"arm1"}
     assert "source" in {each["node_id"] for each in found}
-    assert "sent 3" in over.dora("logs", "demo", "--node", "source")
+    over.until(lambda: "sent 3" in over.dora("logs", "demo", "--node", "source"))
     assert "source.py" in over.dora("node", "info", "source", "-d", "demo")
+    assert "machine arm2 (" in over.dora("topic", "info", "source/number", "-d", "demo")
     echoed = over.dora("topic", "echo", "source/number", "-d", "demo", "--count", "2")
     assert len(echoed.splitlines()) >= 2
     over.dora("param", "set", "source", "speed", "7", "-d", "demo")
