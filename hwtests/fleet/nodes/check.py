@@ -15,7 +15,8 @@ for event in Node():
     number = event["value"][0].as_py()
     if expected is not None:
         gap, pause = number - expected, now - last
-        missing, longest = missing + gap, max(longest, pause)
+        # A source that has started again counts from 0.
+        missing, longest = missing + max(gap, 0), max(longest, pause)
         if gap:
             print(f"gap of {gap} before {number}", flush=True)
     received, expected, last = received + 1, number + 1, now
