@@ -32,9 +32,11 @@ def test_the_demonstration_heals_a_cut_and_counts_the_loss() -> None:
     output = run("hwtests.demo", "--loopback")
     assert "3 robots are enrolled" in output
     assert "data flows again" in output
-    lost = re.search(r"camera/image .* drop_oldest .* ([\d,]+) ", output)
-    assert lost is not None, output
-    assert int(lost[1].replace(",", "")) > 0
+    row = re.search(r"camera/image .* drop_oldest\D+([\d,]+)\D+([\d,]+)", output)
+    assert row is not None, output
+    received, lost = (int(each.replace(",", "")) for each in row.groups())
+    assert received > 0
+    assert lost > 0
 
 
 def test_simulated_robots_come_back_and_nonsense_disturbs_no_other() -> None:

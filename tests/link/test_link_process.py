@@ -458,7 +458,7 @@ async def test_an_address_in_use_ends_the_process_with_the_reason() -> None:
         machines.links.append(second)
         await second.until(lambda: second.process.poll() is not None)
         assert second.process.returncode == 1
-        assert b"the link cannot be opened" in second.errors
+        await second.until(lambda: b"the link cannot be opened" in second.errors)
 
 
 def first_address(machines: Pair) -> dict[str, list[str]]:

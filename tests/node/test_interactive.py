@@ -17,6 +17,7 @@ import pytest
 
 from dorad.node import events
 from dorad.node.offline.interactive import PromptReceiver, parse
+from dorad.procinfo import stat_fields
 from tests.harness.dataflow import clean_environment
 from tests.node.bed import run_source
 
@@ -63,6 +64,17 @@ class Terminal:
 
     def type(self, text: str) -> None:
         os.write(self._fd, text.encode())
+
+    def interrupt(self) -> None:
+        """Type Ctrl-C once the process waits for a line.
+
+        Before, Python would only note the signal, and then wait.
+        """
+        deadline = time.monotonic() + DEADLINE_S
+        while stat_fields(self.pid)[0] != b"S":
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        self.type("\x03")
 
     def give(self, input_id: str, data: str) -> None:
         self.see("Input id (none to stop): ")
@@ -151,7 +163,7 @@ def test_a_node_ends_while_a_prompt_is_open(tmp_path: Path) -> None:
 def test_ctrl_c_ends_a_node_that_waits(tmp_path: Path) -> None:
     with terminal(ECHO, tmp_path) as node:
         node.see("Input id (none to stop): ")
-        node.type("\x03")
+        node.interrupt()
         node.see("KeyboardInterrupt")
         assert node.end() != 0
 
