@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from dorad.cli.detached import start_detached
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -18,9 +16,6 @@ if TYPE_CHECKING:
 
 START_S = 15.0
 """Seconds within which a new daemon must answer."""
-POLL_S = 0.02
-MAX_LOG_BYTES = 1 << 20
-"""Size from which the daemon's own log is rotated at the next start."""
 
 EPILOG = """\b
 Examples:
@@ -57,7 +52,13 @@ def up() -> int:
             f"no dorad is running at {control}, the socket in {SOCKET_VARIABLE}; `dora up` starts "
             f"one only at {places.control} (unset {SOCKET_VARIABLE})"
         )
-    status = _start(places.control, places.log)
+    status = start_detached(
+        "dorad",
+        ["dorad.daemon.main"],
+        places.log,
+        lambda: _status(places.control),
+        timeout=START_S,
+    )
     adopted = f", took over {status.adopted} running nodes" if status.adopted else ""
     click.echo(f"dorad started (pid {status.pid}, {places.control}){adopted}")
     for notice in status.notices:
@@ -78,32 +79,3 @@ def _status(control: Path) -> DaemonStatus | None:
             return client.status()
     except NoDaemonError:
         return None
-
-
-def _start(control: Path, log: Path) -> DaemonStatus:
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
-        log.replace(log.with_suffix(".log.1"))
-    with log.open("ab") as out:
-        begin = out.tell()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dorad.daemon.main"],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-            cwd="/",
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        )
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            output = log.read_bytes()[begin:].decode(errors="replace").strip()
-            raise click.ClickException(f"dorad exited at once:\n{output}")
-        status = _status(control)
-        if status is not None:
-            return status
-        time.sleep(POLL_S)
-    raise click.ClickException(
-        f"dorad (pid {process.pid}) does not answer {START_S:g} s after its start; see {log}"
-    )

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import subprocess
-import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dorad.cli.detached import start_detached
 from dorad.cli.tables import print_object
 from dorad.terminal import visible
 from dorafleet.cli.arguments import (
@@ -37,9 +34,6 @@ if TYPE_CHECKING:
 
 START_S = 30.0
 """Seconds within which a new coordinator must answer."""
-POLL_S = 0.05
-MAX_LOG_BYTES = 1 << 20
-"""Size from which the coordinator's log is rotated at the next start."""
 LOG = "coordinator.log"
 
 EPILOG = """\b
@@ -158,38 +152,17 @@ def _is_here(address: str) -> bool:
 def _start(file: Path, listen: str, port: int, state: Path) -> None:
     from dorad.control.errors import ControlError
 
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log = state / LOG
-    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
-        log.replace(log.with_suffix(".log.1"))
-    words = ["serve", str(file.absolute()), "--listen", listen, "--tls"]
+    words = ["dorafleet.cli", "serve", str(file.absolute()), "--listen", listen, "--tls"]
     words += ["--port", str(port), "--state", str(state)]
-    with log.open("ab") as out:
-        begin = out.tell()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dorafleet.cli", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-            cwd="/",
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        )
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            output = log.read_bytes()[begin:].decode(errors="replace").strip()
-            raise click.ClickException(f"the coordinator exited at once:\n{output}")
+
+    def answers() -> bool | None:
         try:
             connect(state, port).close()
         except ControlError:
-            time.sleep(POLL_S)
-        else:
-            return
-    raise click.ClickException(
-        f"the coordinator (pid {process.pid}) does not answer {START_S:g} s after its start; see "
-        f"{log}"
-    )
+            return None
+        return True
+
+    start_detached("the coordinator", words, state / LOG, answers, timeout=START_S)
 
 
 def _status(client: Client) -> CoordinatorStatus:

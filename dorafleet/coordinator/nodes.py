@@ -10,6 +10,7 @@ import msgspec
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_START_WAIT_S, time_allowed
+from dorad.control.messages import METHODS
 from dorad.control.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
 from dorad.dataflow.nearest import did_you_mean
@@ -33,6 +34,16 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=m.Struct)
 P = TypeVar("P", m.NodeRef, m.NodeStop, m.ParamRef, m.ParamSet)
+
+_PASSED_ON = (
+    "node.restart",
+    "node.stop",
+    "param.list",
+    "param.get",
+    "param.set",
+    "param.delete",
+)
+"""Methods that the machine of the node answers."""
 
 CHANGE_S = 30.0
 """Seconds that machines have to carry out a change, beside what the change itself allows."""
@@ -68,12 +79,7 @@ class NodeMethods:
             "node.replace": self.replace,
             "node.connect": self.connect,
             "node.disconnect": self.disconnect,
-            "node.restart": self.restart,
-            "node.stop": self.stop,
-            "param.list": self.list_params,
-            "param.get": self.get_param,
-            "param.set": self.set_param,
-            "param.delete": self.delete_param,
+            **dict.fromkeys(_PASSED_ON, self._pass_on),
         }
 
     async def list_all(self, _call: Call, params: m.Ref) -> m.NodeList:
@@ -108,35 +114,10 @@ class NodeMethods:
             outputs={name: subscribers(dataflow, node.id, name) for name in node.all_outputs},
         )
 
-    async def restart(self, _call: Call, params: m.NodeStop) -> m.Nothing:
-        """Restart a node, regardless of its policy."""
+    async def _pass_on(self, call: Call, params: P) -> m.Struct:
+        """Let the machine of the node answer."""
         record, _, robot = self._find(params.dataflow, params.node)
-        return await self._forward(record, robot, "node.restart", params, m.Nothing)
-
-    async def stop(self, _call: Call, params: m.NodeStop) -> m.Nothing:
-        """Stop a node; it is not restarted."""
-        record, _, robot = self._find(params.dataflow, params.node)
-        return await self._forward(record, robot, "node.stop", params, m.Nothing)
-
-    async def list_params(self, _call: Call, params: m.NodeRef) -> m.ParamList:
-        """List a node's parameters."""
-        record, _, robot = self._find(params.dataflow, params.node)
-        return await self._forward(record, robot, "param.list", params, m.ParamList)
-
-    async def get_param(self, _call: Call, params: m.ParamRef) -> m.Param:
-        """Return one parameter."""
-        record, _, robot = self._find(params.dataflow, params.node)
-        return await self._forward(record, robot, "param.get", params, m.Param)
-
-    async def set_param(self, _call: Call, params: m.ParamSet) -> m.Param:
-        """Set a parameter and notify the node."""
-        record, _, robot = self._find(params.dataflow, params.node)
-        return await self._forward(record, robot, "param.set", params, m.Param)
-
-    async def delete_param(self, _call: Call, params: m.ParamRef) -> m.Nothing:
-        """Delete a parameter and notify the node."""
-        record, _, robot = self._find(params.dataflow, params.node)
-        return await self._forward(record, robot, "param.delete", params, m.Nothing)
+        return await self._forward(record, robot, call.method, params, METHODS[call.method].result)
 
     async def add(self, call: Call, params: m.NodeAdd) -> m.Changed:
         """Add a node to a running dataflow, on the machine that placement chooses."""
