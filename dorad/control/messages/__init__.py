@@ -25,7 +25,7 @@ from dorad.control.messages.dataflows import (
     Wait,
 )
 from dorad.control.messages.frames import Cancel, Error, ErrorCode, Hello, Reply, Request, Welcome
-from dorad.control.messages.logs import Event, LogLine, LogLines, LogRead, Watch
+from dorad.control.messages.logs import Event, LogLines, LogRead, Watch
 from dorad.control.messages.nodes import (
     Changed,
     EdgeNew,
@@ -58,13 +58,14 @@ from dorad.control.messages.topics import (
     TopicSubscribe,
     TopicWatch,
 )
+from dorad.logrecord import LogRecord
 
 # fmt: off
 __all__ = [
     "METHODS", "PROTOCOL", "Cancel", "Changed", "DaemonStatus", "DataflowDetail",
     "DataflowInfo", "DataflowList", "DataflowState", "EdgeNew", "EdgeRef", "EdgeStats",
     "Enable", "Error", "ErrorCode", "Event", "Failure", "Hello", "Interface", "InterfaceRates",
-    "LinkChannel", "LinkPeer", "LinkTls", "LogLine", "LogLines", "LogRead", "Method", "Network",
+    "LinkChannel", "LinkPeer", "LinkTls", "LogLines", "LogRead", "LogRecord", "Method", "Network",
     "NodeAdd", "NodeDetail", "NodeInfo", "NodeList", "NodeMetrics", "NodeRef", "NodeReplace",
     "NodeResult", "NodeStatus", "NodeStop", "Nothing", "Param", "ParamList", "ParamRef",
     "ParamSet", "Published", "Ref", "Reply", "Request", "Restarted", "Share", "Shutdown",
