@@ -79,6 +79,12 @@ class AgentMethods:
             shares=list(self._shares.states.values()),
         )
 
+    async def remember(self, _call: Call, params: a.Remember) -> a.Remembered:
+        """Keep the head of the audit, so that a tail which is cut off later is missed."""
+        before = self._store.audit
+        self._shares.obey(self._store.fleet, self._store.epoch, params.audit)
+        return a.Remembered(time=time.time(), audit=before)
+
     async def watch(self, _call: Call, params: a.AgentWatch) -> AsyncIterator[a.AgentReport]:
         """Report changes, and a heartbeat."""
         deltas, loop = Deltas(), asyncio.get_running_loop()
@@ -126,6 +132,7 @@ def handlers(methods: AgentMethods, daemon: Daemon) -> dict[str, Handler | Strea
     """Return the handler of each method: the agent's own, and all of the daemon's."""
     own: dict[str, Handler | StreamHandler] = {
         "agent.attach": methods.attach,
+        "agent.remember": methods.remember,
         "agent.watch": methods.watch,
         "agent.renew": methods.renew,
         "agent.certify": methods.certify,

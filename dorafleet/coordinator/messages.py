@@ -64,6 +64,8 @@ class Robot(Struct):
     """Why nothing can be started there."""
     seen_at: float | None = None
     """When it reported last, by the coordinator's clock."""
+    age: float | None = None
+    """Seconds since then."""
     skew: float = 0.0
     """Seconds by which its clock is ahead of the coordinator's."""
     version: str = ""
