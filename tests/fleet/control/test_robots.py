@@ -207,7 +207,7 @@ async def test_an_audit_that_loses_its_tail_is_noticed_without_a_new_connection(
         await fleet.until(lambda: fleet.control.robots.get("arm1").audit)
         assert agent.connected
         found = (await robots(fleet))["arm1"]
-        assert "it ends with record 0, but there was a record" in found.audit
+        assert found.audit.endswith("there was a record 1") or "is another one" in found.audit
 
 
 async def test_an_agent_that_cannot_be_asked_stays_connected(tmp_path, monkeypatch):
