@@ -59,10 +59,35 @@ COMMANDS: dict[str, CommandEntry] = {
 }
 
 
+OF_DORA = (
+    "start",
+    "stop",
+    "list",
+    "logs",
+    "node",
+    "topic",
+    "param",
+    "top",
+    "graph",
+    "clean",
+    "run",
+)
+"""Commands of `dora`, which has them for one robot and for a fleet."""
+
+
 class Cli(LazyGroup):
     """All commands."""
 
     table: ClassVar[dict[str, CommandEntry]] = COMMANDS
+
+    def unknown(self, name: str, names: list[str]) -> str:
+        """Return the error message for an unknown command; it names a command of `dora`."""
+        if name not in OF_DORA:
+            return super().unknown(name, names)
+        return (
+            f"`dora {name}` is the command, also for a fleet: with "
+            "`--coordinator-addr 127.0.0.1`, or DORA_COORDINATOR_ADDR"
+        )
 
 
 EPILOG = """\b

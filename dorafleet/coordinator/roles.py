@@ -28,6 +28,7 @@ ROLES: Mapping[str, Needed] = {
     "daemon.status": "viewer",
     "dataflow.clean": "operator",
     "dataflow.enable": "operator",
+    "dataflow.explain": "operator",
     "dataflow.info": "viewer",
     "dataflow.list": "viewer",
     "dataflow.open": "operator",
