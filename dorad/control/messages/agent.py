@@ -182,5 +182,6 @@ AGENT_METHODS: dict[str, Method] = {
     "share.set": Method(ShareSet, ShareState, "Store a share and carry it out."),
     "share.open": Method(ShareRef, ShareState, "Open the start barrier of a share."),
     "share.remove": Method(ShareRef, Nothing, "Forget a share that does not run."),
+    "release.order": Method(ReleaseOrder, ReleaseState, "Store which release shall run."),
 }
 """The methods that an agent answers itself."""
