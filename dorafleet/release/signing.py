@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncssh
+from asyncssh.agent import SSHAgentKeyPair
 from asyncssh.packet import String, UInt32
 
 from dorad.release.signature import NAMESPACE
@@ -126,7 +127,7 @@ async def _sign(key: SigningKey, content: bytes) -> bytes:
                 return _armoured(pair, pair.sign(signed))
             async with asyncssh.connect_agent() as agent:
                 for pair in await agent.get_keys():
-                    if not pair.has_cert and _line(pair) == key.public:
+                    if isinstance(pair, SSHAgentKeyPair) and _line(pair) == key.public:
                         signed = _to_sign(pair, content)
                         return _armoured(pair, await pair.sign_async(signed))
     except TimeoutError as error:
