@@ -6,13 +6,15 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import asyncssh
+import msgspec
 
 from dorad.release import frames
 from dorad.release.errors import ReleaseError
 from dorad.release.frames import Begin, Hello, Offer, Received, Refusal
+from dorad.release.manifest import Object, all_files
 from dorafleet.release.pieces import Bases, read_pieces
 from dorafleet.release.progress import Meter, Progress, left
 from dorafleet.ssh.errors import Code, SshError
@@ -20,7 +22,6 @@ from dorafleet.ssh.errors import Code, SshError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dorad.release.manifest import Object
     from dorafleet.release.pieces import Patch, Pieces
     from dorafleet.release.store import Bundle, Store
 
@@ -31,6 +32,7 @@ STALL_TIMEOUT_S = 60.0
 HIGH_WATER = 256 << 10
 """Bytes that are written before waiting."""
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -66,8 +68,6 @@ class Tracker:
 
     def set(self, **changes: object) -> None:
         """Change fields of the progress."""
-        import msgspec
-
         self.progress = msgspec.structs.replace(self.progress, **changes)
         self._report(self.progress)
 
@@ -135,7 +135,9 @@ class Session:
         return self._result
 
     async def _send(self, offer: Offer, answer: asyncio.Task[bytes], *, patches: bool) -> None:
-        known = {(file.sha256, file.executable): file.object for file in _files(self._bundle)}
+        known = {
+            (file.sha256, file.executable): file.object for file in all_files(self._bundle.manifest)
+        }
         lacking = []
         for each in offer.lacking:
             wanted = known.get((each.sha256, each.executable))
@@ -250,11 +252,11 @@ class Session:
         except asyncio.IncompleteReadError as error:
             raise await self._ended() from error
         if kind == frames.REFUSAL:
-            error = frames.decode(payload, Refusal).error()
-            _log.debug("%s: %s", self._tracker.progress.machine, error)
-            if error.code in ("damaged", "protocol", "missing"):
-                raise error
-            raise SshError(Code.REFUSED, error.message, error.hint)
+            refusal = frames.decode(payload, Refusal).error()
+            _log.debug("%s: %s", self._tracker.progress.machine, refusal)
+            if refusal.code in ("damaged", "protocol", "missing"):
+                raise refusal
+            raise SshError(Code.REFUSED, refusal.message, refusal.hint)
         if kind != wanted:
             raise ReleaseError("protocol", f"the robot answers with a message of kind {kind}")
         return payload
@@ -275,9 +277,3 @@ class Session:
         if "No such command" in reason:
             return SshError(Code.FAILED, "its dorad cannot receive releases", "upgrade the package")
         return SshError(Code.FAILED, f"`dorad-agent release receive` failed: {reason}")
-
-
-def _files(bundle: Bundle):  # type: ignore[no-untyped-def]
-    from dorad.release.manifest import all_files
-
-    return all_files(bundle.manifest)

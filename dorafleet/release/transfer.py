@@ -73,8 +73,10 @@ async def send(
             tracker = Tracker(machine.id, on_progress)
             try:
                 found = await _Transfer(machine, bundle, store, pieces, tracker, options).run()
-            except SshError as error:
+            except (SshError, BuildError) as error:
                 tracker.set(state="failed", rate=0.0, left=None, message=str(error))
+                if isinstance(error, BuildError):
+                    raise SshError(Code.FAILED, error.message, error.hint) from error
                 raise
             tracker.set(state="done", rate=0.0, left=0.0, message="")
             return found
