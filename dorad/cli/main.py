@@ -42,6 +42,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "cluster": CommandEntry(
         "dorad.cli.cluster:cluster", "Manage the machines of a fleet, as `dorafleet` does."
     ),
+    "record": CommandEntry("dorad.cli.record:record", "Record messages; inspect recordings."),
     "build": CommandEntry("dorad.cli.build:build", "Run the build commands of a dataflow's nodes."),
     "validate": CommandEntry(
         "dorad.cli.validate:validate", "Check a dataflow file and list its problems."
@@ -71,7 +72,6 @@ MOVED_COMMANDS = {
     "daemon": "is `dorad` here; `dora up` starts one in the background",
     "self": "does not exist: update and uninstall with pip or apt, whichever installed dora",
     "hub": "is not available yet",
-    "record": "is not available yet",
     "replay": "is not available yet",
     "trace": "is not available yet",
 }
