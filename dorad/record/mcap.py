@@ -27,6 +27,8 @@ _CHUNK = struct.Struct("<QQQI")
 _FOOTER = struct.Struct("<QQI")
 _CHUNK_INDEX = struct.Struct("<QQQQ")
 _STATISTICS = struct.Struct("<QHIIIIQQ")
+"""Messages, schemas, channels, attachments, metadata records, chunks, first and last time."""
+
 _ATTACHMENT_INDEX = struct.Struct("<QQQQQ")
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
@@ -380,6 +382,16 @@ def read_chunk_index(content: memoryview) -> ChunkIndex:
     return ChunkIndex(
         start, end, offset, length, offsets, index_length, compression, cursor.u64(), cursor.u64()
     )
+
+
+def read_statistics(content: memoryview) -> dict[int, int]:
+    """Return the number of messages of each channel of a statistics record. Raises McapError."""
+    cursor = Cursor(content)
+    cursor.bytes(_STATISTICS.size)
+    data = cursor.bytes(cursor.u32())
+    if len(data) % _OFFSET_ENTRY.size:
+        raise McapError(f"statistics with {len(data)} bytes of counts")
+    return dict(_OFFSET_ENTRY.iter_unpack(data))
 
 
 def read_attachment(content: memoryview) -> Attachment:
