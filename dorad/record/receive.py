@@ -101,6 +101,11 @@ class Receiving:
         return time.monotonic() >= self._stop_s
 
     @property
+    def stopped(self) -> bool:
+        """True if the dataflow was told to stop, or all its nodes have ended."""
+        return self._all_closed or self._stop_s is not None
+
+    @property
     def lost(self) -> bool:
         """True if the daemon has ended, or has removed the recorder."""
         return self._connection.lost

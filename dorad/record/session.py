@@ -107,7 +107,7 @@ class Session:
                 on_progress(self.progress)
             receiving.pause(taken)
         reason = self._stopping or "the dataflow has ended"
-        if receiving.lost and not self._stopping:
+        if receiving.lost and not receiving.stopped and not self._stopping:
             reason = "the connection to the daemon was closed"
         return recorder.end(reason, receiving.dropped())
 
