@@ -68,7 +68,8 @@ def record_running(
             for each in client.params(node.id, dataflow=chosen)
         }
         with _joined(client, chosen, wanted, queue_size) as connection:
-            outcome = _record(connection, settings, params)
+            folder = str(Path(found.path).absolute().parent)
+            outcome = _record(connection, settings, params, folder)
     return _report(outcome)
 
 
@@ -116,13 +117,17 @@ def _remove_left_over(client: Client, dataflow: str) -> None:
 
 
 def _record(
-    connection: DaemonConnection, settings: Settings, params: dict[str, Any]
+    connection: DaemonConnection, settings: Settings, params: dict[str, Any], folder: str
 ) -> Outcome:
     from dorad.record.session import Session
 
     try:
         session = Session(
-            connection, settings, arguments=shlex.join(sys.argv[1:]), params=params
+            connection,
+            settings,
+            arguments=shlex.join(sys.argv[1:]),
+            params=params,
+            folder=folder,
         )
     except OSError as error:
         raise click.ClickException(f"cannot write {settings.part(1)}: {error.strerror}") from error

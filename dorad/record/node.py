@@ -75,7 +75,9 @@ def _record(given: argparse.Namespace) -> Outcome:
     try:
         from dorad.record.session import Session
 
-        session = Session(connection, settings, arguments=shlex.join(sys.argv[1:]))
+        session = Session(
+            connection, settings, arguments=shlex.join(sys.argv[1:]), folder=str(Path.cwd())
+        )
         signal.signal(signal.SIGTERM, lambda *_: session.hurry())
         signal.signal(signal.SIGINT, lambda *_: session.hurry())
         print(f"recording to {Path.cwd() / settings.part(1)}", flush=True)

@@ -14,6 +14,7 @@ import yaml
 
 from dorad import __version__
 from dorad.record import extras
+from dorad.record.embedded import FOLDER
 from dorad.record.mcap import Attachment
 from dorad.record.receive import Receiving
 from dorad.record.recorder import Item, Recorder
@@ -49,8 +50,9 @@ class Session:
         *,
         arguments: str = "",
         params: Mapping[str, Any] | None = None,
+        folder: str = "",
     ) -> None:
-        """Wait for the start barrier, then create the file.
+        """Create the file, then wait for the start barrier. `folder` is that of the dataflow.
 
         Raises:
             RuntimeError: the dataflow could not start.
@@ -65,7 +67,7 @@ class Session:
         before = time.time_ns() - time.monotonic_ns()
         self._recorder = Recorder(
             settings,
-            _about(config, arguments),
+            _about(config, arguments) | {FOLDER: folder},
             _attachments(config, params or {}),
         )
         try:
