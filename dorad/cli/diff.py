@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.replay import _names, _tolerances
+from dorad.cli.replay import name_list, tolerances_of
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -32,12 +32,14 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("one", metavar="A", type=_file)
 @click.argument("other", metavar="B", type=_file)
 @click.option("--topics", metavar="A/B,...", multiple=True, help="Compare only these topics.")
-@click.option(
-    "--tolerance", metavar="[TOPIC=]X", multiple=True, help="Numbers may differ by X."
-)
+@click.option("--tolerance", metavar="[TOPIC=]X", multiple=True, help="Numbers may differ by X.")
 @click.option("--ignore", metavar="TOPIC[:PATH]", multiple=True, help="Do not compare this.")
 @click.option(
-    "-f", "--format", "style", type=click.Choice(["table", "json"]), default="table",
+    "-f",
+    "--format",
+    "style",
+    type=click.Choice(["table", "json"]),
+    default="table",
     help="Format of the output.",
 )
 def diff(
@@ -55,11 +57,11 @@ def diff(
     from dorad.record.diff import differences
     from dorad.record.sources import open_recording
 
-    given = _tolerances(tolerance)
+    given = tolerances_of(tolerance)
     rules = Rules(given["tolerance"], given["tolerances"], ignore)
     with ExitStack() as stack:
         left, right = (stack.enter_context(open_recording(path)) for path in (one, other))
-        found, compared = differences(left, right, rules, _names(topics) or None)
+        found, compared = differences(left, right, rules, name_list(topics) or None)
     if style == "json":
         print_lines(map(_as_json, found))
     else:

@@ -159,10 +159,10 @@ def replay(
             step=step,
             recorded_clock=clock == "recorded",
             ignore=list(ignore),
-            **_tolerances(tolerance),
+            **tolerances_of(tolerance),
         )
         known = topics_of(recordings)
-        chosen = _names(topics)
+        chosen = name_list(topics)
         _check_topics(chosen, known)
         descriptor, path = _descriptor(recordings, dataflow_file)
     dataflow, config = plan_replay(
@@ -172,7 +172,7 @@ def replay(
         config,
         wanted=wanted,
         programs=programs,
-        live=[*_names(live), *programs],
+        live=[*name_list(live), *programs],
         check=check,
         topics=chosen or None,
         run=output_yaml is None,
@@ -272,13 +272,14 @@ def _descriptor(
     return embedded_dataflow(recordings)
 
 
-def _names(given: Sequence[str]) -> list[str]:
+def name_list(given: Sequence[str]) -> list[str]:
+    """Return the names in options that take several, separated by commas."""
     return [name for text in given for name in text.split(",") if name]
 
 
 def _replacements(given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     wanted, programs = [], {}
-    for text in _names(given):
+    for text in name_list(given):
         name, equals, path = text.partition("=")
         if not equals:
             wanted.append(name)
@@ -317,7 +318,8 @@ def _time(text: str | None, begin: int, option: str) -> int | None:
         ) from None
 
 
-def _tolerances(given: Sequence[str]) -> dict[str, Any]:
+def tolerances_of(given: Sequence[str]) -> dict[str, Any]:
+    """Return `tolerance` and `tolerances` in the options. Raises click.UsageError."""
     found: dict[str, Any] = {"tolerance": 0.0, "tolerances": {}}
     for text in given:
         topic, equals, number = text.rpartition("=")

@@ -46,7 +46,11 @@ class Checker:
             )
         found = expected.decode()
         wrong = difference(
-            topic, index, Content(found.array, found.metadata), Content(array, metadata), self._rules
+            topic,
+            index,
+            Content(found.array, found.metadata),
+            Content(array, metadata),
+            self._rules,
         )
         if wrong is not None:
             raise DifferentError(wrong)
@@ -61,9 +65,7 @@ class Checker:
             if not self._rules.ignores(topic) and (expected := next(left, None)) is not None:
                 array = expected.decode().array
                 text = f"{len(array)} x {array.type}"
-                raise DifferentError(
-                    Difference(topic, self.counts[topic], "", text, "no message")
-                )
+                raise DifferentError(Difference(topic, self.counts[topic], "", text, "no message"))
         return sum(self.counts.values())
 
 

@@ -52,14 +52,14 @@ class Difference(NamedTuple):
     """Where two messages differ first."""
 
     topic: str
-    index: int
+    number: int
     """Number of the message on its topic, from 0."""
     path: str
     expected: str
     found: str
 
     def __str__(self) -> str:
-        where = f"{self.topic}, message {self.index}"
+        where = f"{self.topic}, message {self.number}"
         place = f", {self.path}" if self.path else ""
         return f"{where}{place}: expected {self.expected}, got {self.found}"
 

@@ -20,12 +20,12 @@ class ReplayConfig(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
     """Wait after each message until all nodes sleep."""
     recorded_clock: bool = False
     """Whether messages carry their recorded times."""
-    ticks: dict[str, int] = {}  # noqa: RUF012 - msgspec copies defaults
-    checked: list[str] = []  # noqa: RUF012
+    ticks: dict[str, int] = {}
+    checked: list[str] = []
     """Topics of live nodes whose messages are compared."""
     tolerance: float = 0.0
-    tolerances: dict[str, float] = {}  # noqa: RUF012
-    ignore: list[str] = []  # noqa: RUF012
+    tolerances: dict[str, float] = {}
+    ignore: list[str] = []
     control: str = ""
     """The socket of the command that has started the replay."""
 

@@ -38,9 +38,7 @@ def embedded_dataflow(recordings: Sequence[Recording]) -> tuple[Mapping[str, Any
         # Its variables were expanded when it was recorded.
         text = content.decode("utf-8", "replace")
         return parse(text, path=path, environ={}).descriptor, path
-    raise RecordingError(
-        f"{recordings[0].path} holds no dataflow", "name one with --dataflow FILE"
-    )
+    raise RecordingError(f"{recordings[0].path} holds no dataflow", "name one with --dataflow FILE")
 
 
 def _folder(recording: Recording) -> Path:

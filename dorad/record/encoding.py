@@ -177,7 +177,7 @@ def _decode_protobuf(name: str, arrow_type: str, data: memoryview) -> Decoded:
     meta = members.get(protobuf.METADATA_FIELD, b"")
     values = members.get(images.DATA_FIELDS.get(name, 1), b"")
     if isinstance(values, int) or isinstance(meta, int):
-        raise ValueError("a field of the message has the wrong kind")  # noqa: TRY004 - of a file
+        raise ValueError("a field of the message has the wrong kind")
     size = len(values)
     width = field.type.bit_width
     if size * 8 % width:
@@ -228,7 +228,9 @@ def _batch_kind(schema: pa.Schema) -> tuple[Kind, int]:
     found = _batch_kinds.get(data)
     if found is None:
         field = schema.field(0)
-        whole = needs_stream(field.type) or bool(field.metadata and _EXTENSION_NAME in field.metadata)
+        whole = needs_stream(field.type) or bool(
+            field.metadata and _EXTENSION_NAME in field.metadata
+        )
         name = f"dora.{field.type}"[:200]
         kind = (
             Kind("arrow-ipc", name, "", b"", data, str(field.type))

@@ -64,10 +64,10 @@ def read_log(data: memoryview) -> dict[str, Any]:
     """Return the line of a message of `LOG_TOPIC`. Raises ValueError."""
     whole = protobuf.fields(data).get(protobuf.METADATA_FIELD)
     if not isinstance(whole, memoryview):
-        raise ValueError("the log message does not hold its line")  # noqa: TRY004 - of a file
+        raise ValueError("the log message does not hold its line")
     line = json.loads(bytes(whole))
     if not isinstance(line, dict):
-        raise ValueError("the log message does not hold a line")  # noqa: TRY004 - of a file
+        raise ValueError("the log message does not hold a line")
     return line
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from dorad.record.protobuf import (
     BYTES,
@@ -91,5 +91,5 @@ def encode_image(payload: bytes, metadata: Mapping[str, Any], stamp: int) -> Ima
     return ImageHead(RAW_IMAGE, time + described + prefix(6, len(payload)))
 
 
-def _is_size(value: Any) -> bool:
+def _is_size(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < _LARGEST

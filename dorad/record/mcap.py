@@ -344,7 +344,8 @@ def read_message(content: memoryview) -> Message:
     """Return the message of a record's content. Raises McapError."""
     if len(content) < _MESSAGE.size:
         raise McapError(f"a message record of {len(content)} bytes")
-    return Message(*_MESSAGE.unpack_from(content), content[_MESSAGE.size :])
+    channel_id, sequence, log_time, publish_time = _MESSAGE.unpack_from(content)
+    return Message(channel_id, sequence, log_time, publish_time, content[_MESSAGE.size :])
 
 
 def read_chunk_head(content: memoryview) -> ChunkHead:

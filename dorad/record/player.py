@@ -16,7 +16,7 @@ from dorad.record import extras
 from dorad.record.clock import ReplayClock
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dorad.node.node import Node
     from dorad.record.check import Checker
@@ -97,9 +97,9 @@ class Player:
             if not self._config.loop or not count:
                 break
             self._control.report(f"replayed {count} messages, once more")
+        seconds = (time.monotonic_ns() - started) / 1e9
         if self._checker is not None:
             self._settle()
-        seconds = (time.monotonic_ns() - started) / 1e9
         return Played(sent, self._skipped, seconds, recorded_ns / 1e9)
 
     def _play_once(self) -> tuple[int, int]:
@@ -111,7 +111,9 @@ class Player:
             for due in reading:
                 if first is None:
                     first = due.time
-                    clock = ReplayClock(first, time.monotonic_ns(), 0 if config.step else config.speed)
+                    clock = ReplayClock(
+                        first, time.monotonic_ns(), 0 if config.step else config.speed
+                    )
                     self._clock = clock
                     if config.paused:
                         clock.pause(time.monotonic_ns())
@@ -361,4 +363,3 @@ def topics_of(recordings: Sequence[Recording]) -> dict[str, int]:
             if count and topic not in extras.OWN_TOPICS:
                 found[topic] = found.get(topic, 0) + count
     return found
-

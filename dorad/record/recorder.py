@@ -1,8 +1,8 @@
 """Write a recording in threads of its own, so that a slow disk never delays who takes messages.
 
-    put       appends to a bounded queue and never waits; beyond the bound, messages are dropped
-    writer    encodes, fills chunks, writes them, starts the next file of a split
-    syncer    fdatasync every `SYNC_S`, closes files of a split, watches the free disk
+put       appends to a bounded queue and never waits; beyond the bound, messages are dropped
+writer    encodes, fills chunks, writes them, starts the next file of a split
+syncer    fdatasync every `SYNC_S`, closes files of a split, watches the free disk
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from dorad import __version__
 from dorad.record.encoding import Encoded, encode_raw
 from dorad.record.mcap import Attachment, McapError
 from dorad.record.settings import min_free
 from dorad.record.writer import RecordingFile, sync_directory
-from dorad import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

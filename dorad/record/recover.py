@@ -178,9 +178,7 @@ class _Walk:
             elif found.op == Op.METADATA:
                 name, _ = mcap.read_metadata(content)
                 self._ended = self._ended or name == "dora.end"
-                self._summary.metadata.append(
-                    mcap.metadata_index(found.offset, found.length, name)
-                )
+                self._summary.metadata.append(mcap.metadata_index(found.offset, found.length, name))
             elif found.op == Op.SCHEMA:
                 self._summary.schemas[mcap.read_schema(content).id] = _whole(found, content)
             elif found.op == Op.CHANNEL:
@@ -205,7 +203,8 @@ class _Walk:
 
     def _take_chunk(self, found: Record, content: memoryview) -> bool:
         head, records = scan.open_chunk(content)
-        schemas, channels, entries = {}, {}, {}
+        schemas, channels = {}, {}
+        entries: dict[int, list[tuple[int, int]]] = {}
         for op, at, each in scan.records_in(records):
             if op == Op.MESSAGE:
                 message = mcap.read_message(each)
@@ -241,9 +240,7 @@ class _Walk:
         offsets = {}
         while (record := self._next(at)) is not None and record.op == Op.MESSAGE_INDEX:
             try:
-                channel, listed = mcap.read_message_index(
-                    scan.content_of(self._descriptor, record)
-                )
+                channel, listed = mcap.read_message_index(scan.content_of(self._descriptor, record))
             except McapError:
                 channel, listed = -1, []
             found[channel] = sorted(listed)

@@ -163,4 +163,3 @@ def _attachments(config: Mapping[str, Any], params: Mapping[str, Any]) -> list[A
         text = yaml.safe_dump(dict(params), sort_keys=True, allow_unicode=True)
         found.append(Attachment(now, "params.yml", "application/yaml", text.encode()))
     return found
-
