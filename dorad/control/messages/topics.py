@@ -119,6 +119,17 @@ class TopicRates(Struct):
     rates: list[TopicRate]
 
 
+class Preview(Struct):
+    """Reduce messages before they are sent: an image to this many pixels, other data to its start.
+
+    An image is a message whose metadata have `width`, `height` and an `encoding` of plain pixels. It
+    becomes `rgb8`.
+    """
+
+    width: int
+    height: int
+
+
 class TopicSubscribe(Struct):
     """Receive the messages of outputs as binary frames. No topics means all of the dataflow."""
 
@@ -126,6 +137,10 @@ class TopicSubscribe(Struct):
     topics: list[str] = []
     queue_size: int = 64
     """Messages kept for a slow reader, for each topic; newer ones displace older ones."""
+    max_rate_hz: float | None = None
+    """Maximum messages a second for each topic; the newest is sent. None sets no limit."""
+    preview: Preview | None = None
+    """Where the messages come from, they are made smaller."""
 
 
 class TopicHeader(Struct):
