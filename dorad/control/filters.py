@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-Value: TypeAlias = "str | float | bool | None | tuple[str, ...]"
+Value: TypeAlias = "str | float | bool | tuple[str, ...] | None"
 """A cell of a row: text, a number (times are ages in seconds), or several texts."""
 
 MAX_LENGTH = 500

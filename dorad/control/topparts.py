@@ -68,9 +68,7 @@ def interval(params: Any) -> float:
 def reduction(params: TopWatch) -> Callable[[Top], TopPart]:
     """Return the function that reduces each measurement. Raises ControlError."""
     try:
-        wanted = parse(
-            params.filter, dict.fromkeys((*NODE_KEYS, *EDGE_KEYS)), expressions=False
-        )
+        wanted = parse(params.filter, dict.fromkeys((*NODE_KEYS, *EDGE_KEYS)), expressions=False)
     except ValueError as error:
         raise ControlError("bad-request", f"`filter`: {error}") from None
     if params.limit < 0:
@@ -87,9 +85,7 @@ def reduction(params: TopWatch) -> Callable[[Top], TopPart]:
             top,
             nodes=nodes[:limit],
             edges=edges[:limit],
-            interfaces=[
-                each for each in top.interfaces if params.machine in (None, each.machine)
-            ],
+            interfaces=[each for each in top.interfaces if params.machine in (None, each.machine)],
         )
         return TopPart(top=part, nodes=len(nodes), edges=len(edges))
 

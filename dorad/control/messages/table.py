@@ -94,9 +94,7 @@ METHODS: dict[str, Method] = {
     "node.restart": Method(NodeStop, Nothing, "Restart a node, regardless of its restart policy."),
     "node.stop": Method(NodeStop, Nothing, "Stop a node without restarting it."),
     "top": Method(Nothing, Top, "Measure all running nodes and their edges."),
-    "top.watch": Method(
-        TopWatch, TopPart, "Measure nodes and edges again and again.", stream=True
-    ),
+    "top.watch": Method(TopWatch, TopPart, "Measure nodes and edges again and again.", stream=True),
     "fleet.watch": Method(FleetWatch, FleetRows, "Follow the robots in brief.", stream=True),
     "alerts.watch": Method(AlertWatch, Alerts, "Follow the alerts.", stream=True),
     "alerts.ack": Method(AlertAck, Alert, "Acknowledge an alert."),

@@ -120,10 +120,11 @@ class TopicRates(Struct):
 
 
 class Preview(Struct):
-    """Reduce messages before they are sent: an image to this many pixels, other data to its start.
+    """Reduce messages where they come from: images to at most so many pixels, other data to 4096
+    elements.
 
-    An image is a message whose metadata have `width`, `height` and an `encoding` of plain pixels. It
-    becomes `rgb8`.
+    An image has `width`, `height` and an `encoding` of plain pixels in its metadata; it becomes
+    `rgb8`. The metadata `preview` says what the message was.
     """
 
     width: int
@@ -138,7 +139,7 @@ class TopicSubscribe(Struct):
     queue_size: int = 64
     """Messages kept for a slow reader, for each topic; newer ones displace older ones."""
     max_rate_hz: float | None = None
-    """Maximum messages a second for each topic; the newest is sent. None sets no limit."""
+    """Maximum messages a second for each topic; those between are skipped. None sets no limit."""
     preview: Preview | None = None
     """Where the messages come from, they are made smaller."""
 

@@ -51,7 +51,7 @@ class SelfWatch:
         news = asyncio.Event()
 
         async def listen() -> None:
-            async with aclosing(self._registry.event_bus.subscribe(None)) as events:  # type: ignore[type-var]
+            async with aclosing(self._registry.event_bus.subscribe(None)) as events:
                 async for _ in events:
                     news.set()
 
