@@ -261,14 +261,15 @@ class AsyncMethods(ABC):
         The array is None for a message without data. `max_rate_hz` limits the messages of each
         topic, `preview` makes them smaller where they come from.
         """
-        params = m.TopicSubscribe(
-            dataflow=dataflow,
-            topics=[*topics],
-            queue_size=queue_size,
-            max_rate_hz=max_rate_hz,
-            preview=preview,
+        return self.arrays(
+            m.TopicSubscribe(
+                dataflow=dataflow,
+                topics=[*topics],
+                queue_size=queue_size,
+                max_rate_hz=max_rate_hz,
+                preview=preview,
+            )
         )
-        return self.arrays(params)
 
     async def publish(
         self,

@@ -142,7 +142,7 @@ class TopicMethods:
         chosen = self._chosen(record, params.topics)
         streams = {
             robot: self._robots.client(robot).frames(
-                m.TopicSubscribe(dataflow=record.uuid, topics=names, queue_size=params.queue_size)
+                msgspec.structs.replace(params, dataflow=record.uuid, topics=names)
             )
             for robot, names in chosen.items()
         }
