@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.driver import Driver
     from textual.filter import LineFilter
+    from textual.screen import Screen
 
     from dorafleet.console.link.server import Server
     from dorafleet.console.model.commands import Action, Target
@@ -86,6 +87,9 @@ class ConsoleApp(App[None]):
         self._pace = Pace()
         self._hold: ExitStack | None = None
         """Open while a frame is under way: changes are collected."""
+        self._whole = False
+        """Whether all of the screen must be painted: Textual drops a first frame meanwhile."""
+        self._painted_screen: Screen[Any] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last: ConsoleScreen | None = None
         self._entered = False
@@ -148,7 +152,7 @@ class ConsoleApp(App[None]):
             self._hold.enter_context(self.batch_update())
             self._wait_for_terminal()
 
-    def frame_shown(self) -> None:
+    def on_frame_shown(self) -> None:
         """Take the terminal's answer."""
         self._pace.answered()
         self._wait_for_terminal()
@@ -166,8 +170,16 @@ class ConsoleApp(App[None]):
         if self._hold is not None:
             self._hold.close()
             self._hold = None
-            if self.is_running and self.screen_stack:
-                self.screen.check_idle()
+            if not self.is_running or not self.screen_stack:
+                return
+            if self._whole or self.screen is not self._painted_screen:
+                self._whole, self._painted_screen = False, self.screen
+                self.screen.refresh(layout=True)
+            self.screen.check_idle()
+
+    def on_resize(self) -> None:
+        """Paint everything again."""
+        self._whole = True
 
     def go_to(self, text: str) -> None:
         """Open the screen that a line after `:` names."""

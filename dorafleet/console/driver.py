@@ -8,16 +8,18 @@ the app collects changes and paints them in one go.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 from textual.drivers.linux_driver import LinuxDriver
 from textual.events import CursorPosition
-
-if TYPE_CHECKING:
-    from textual.message import Message
+from textual.message import Message
 
 QUESTION = "\x1b[6n"
 """Asks the terminal where its cursor is."""
+
+
+class FrameShown(Message):
+    """The terminal has answered."""
 
 
 class Paced(Protocol):
@@ -25,9 +27,6 @@ class Paced(Protocol):
 
     def frame_sent(self, now: float) -> None:
         """Collect changes from now on."""
-
-    def frame_shown(self) -> None:
-        """Take the terminal's answer."""
 
 
 class PacedDriver(LinuxDriver):
@@ -54,6 +53,5 @@ class PacedDriver(LinuxDriver):
     def process_message(self, message: Message) -> None:
         """Take answers to the question; pass everything else on."""
         if isinstance(message, CursorPosition):
-            self._loop.call_soon_threadsafe(cast(Paced, self._app).frame_shown)
-            return
+            message = FrameShown()
         super().process_message(message)

@@ -47,6 +47,8 @@ class ConsoleScreen(Screen[None]):
         ("enter", "enter", "open"),
         ("up,k", "move(-1)", ""),
         ("down,j", "move(1)", ""),
+        ("left,h", "across(-8)", ""),
+        ("right", "across(8)", ""),
         ("pageup,ctrl+b", "page(-1)", ""),
         ("pagedown,ctrl+f", "page(1)", ""),
         ("home", "ends(True)", ""),
@@ -348,6 +350,11 @@ class ConsoleScreen(Screen[None]):
             case Canvas() as canvas:
                 canvas.scroll_relative(y=rows, animate=False)
         self.repaint()
+
+    def action_across(self, columns: int) -> None:
+        """Scroll a drawing to the side."""
+        for canvas in self.query("#content").results(Canvas):
+            canvas.scroll_relative(x=columns, animate=False)
 
     def action_page(self, pages: int) -> None:
         """Move by a page."""

@@ -92,6 +92,8 @@ class FleetScreen(ConsoleScreen):
         if key != self._sorted[0]:
             self._sorted = (key, self._arranged(now))
         grid = self.query_one("#robots", Grid)
+        released = any(row.release for row in fleet.rows.values())
+        grid.leave_out(*(() if released else ("release",)))
         grid.show(self._sorted[1], lambda id_: tables.fleet_row(fleet.rows[id_], now), dim=stale)
         if self.has_class("-wide"):
             row = fleet.rows.get(grid.cursor or "")

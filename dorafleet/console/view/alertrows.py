@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     Column("state", "", 1),
-    Column("where", "WHERE", 12, grow=1),
-    Column("text", "WHAT", 24, grow=5),
+    Column("where", "WHERE", 10, grow=1),
+    Column("text", "WHAT", 24, grow=8),
     Column("since", "SINCE", 7, right=True),
-    Column("ack", "STATE", 12, drop=1),
-    Column("do", "DO", 18, drop=2),
+    Column("ack", "STATE", 8, drop=1),
+    Column("do", "DO", 17, drop=2),
 )
 KEYS = ("state", "where", "what", "since", "ack", "robots", "dataflow", "node")
 

@@ -30,17 +30,15 @@ class Glyphs:
     mark: str
     horizontal: str
     vertical: str
-    corners: str
+    corners: tuple[str, str, str, str]
     """Upper left, upper right, lower left, lower right."""
     left: str
     """Arrow heads."""
     right: str
-    tees: str
-    """Right, left, down, up, cross."""
 
 
-UNICODE = Glyphs(False, "─", ">", "*", "─", "│", "┌┐└┘", "◀", "▶", "├┤┬┴┼")
-ASCII = Glyphs(True, "-", ">", "*", "-", "|", "++++", "<", ">", "+++++")
+UNICODE = Glyphs(False, "─", ">", "*", "─", "│", ("┌", "┐", "└", "┘"), "◀", "▶")
+ASCII = Glyphs(True, "-", ">", "*", "-", "|", ("+", "+", "+", "+"), "<", ">")
 
 
 def glyphs(*, ascii_only: bool) -> Glyphs:

@@ -16,7 +16,16 @@ KEYS = ("since", "level", "node", "message", "stream", "machine", "target", "dat
 MAX_MESSAGE = 2000
 """Characters of a message that are shown."""
 
-_STYLES = {"error": "fail", "warn": "warn", "info": "", "debug": "dim", "trace": "dim"}
+_LEVELS = {"stdout": "out", "stderr": "err"}
+"""What lines without a severity have instead."""
+_STYLES = {
+    "stderr": "warn",
+    "error": "fail",
+    "warn": "warn",
+    "info": "",
+    "debug": "dim",
+    "trace": "dim",
+}
 
 
 def cells(line: LogLine, now: float) -> dict[str, Value]:
@@ -37,7 +46,8 @@ def spans(line: LogLine, *, names: int, machines: int) -> list[Span]:
     at = time.localtime(line.timestamp)
     clock = f"{time.strftime('%H:%M:%S', at)}.{int(line.timestamp % 1 * 1000):03}"
     style = _STYLES.get(line.level, "")
-    found: list[Span] = [(f" {clock} ", "dim"), (fit(line.level.upper(), 5) + " ", style or "ok")]
+    level = _LEVELS.get(line.level, line.level.upper())
+    found: list[Span] = [(f" {clock} ", "dim"), (fit(level, 5) + " ", style or "ok")]
     if machines:
         found.append((fit(clean(line.machine or "-"), machines) + " ", "update"))
     found.append((fit(clean(line.node or "dora"), names) + " ", "name"))

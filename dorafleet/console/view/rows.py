@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from dorafleet.console.view.words import clean, fit, width
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 Span: TypeAlias = "tuple[str, str]"
 """A text and the name of its style."""
@@ -60,12 +60,12 @@ class Fitted(NamedTuple):
     wide: int
 
 
-def fitted(columns: Sequence[Column], space: int) -> list[Fitted]:
+def fitted(columns: Sequence[Column], space: int, left_out: Collection[str] = ()) -> list[Fitted]:
     """Return the columns that fit into so many columns of the terminal, with their widths."""
-    kept = list(range(len(columns)))
+    kept = [at for at, column in enumerate(columns) if column.key not in left_out]
 
     def needed() -> int:
-        return PREFIX + sum(columns[at].wide + GAP for at in kept) - GAP
+        return PREFIX + sum(columns[at].wide + GAP for at in kept)
 
     while needed() > space and any(columns[at].drop for at in kept):
         kept.remove(max(kept, key=lambda at: (columns[at].drop, at)))

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 FLEET = (
     Column("state", "STATE", 9),
-    Column("robot", "ROBOT", 12, grow=1),
-    Column("why", "WHY", 20, grow=6),
+    Column("robot", "ROBOT", 10, grow=1),
+    Column("why", "WHY", 20, grow=8),
     Column("since", "SINCE", 6, right=True, drop=1),
     Column("dataflow", "DATAFLOW", 10, grow=1, drop=4),
     Column("release", "REV", 9, drop=6),

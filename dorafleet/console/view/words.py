@@ -73,11 +73,9 @@ def age(seconds: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """Return a count or a rate in at most five characters: `0.0`, `29.8`, `9120`, `1.2M`."""
+    """Return a count in at most five characters: `0`, `9120`, `1.2M`."""
     if value is None:
         return "-"
-    if abs(value) < 1000:
-        return f"{value:.1f}" if value != int(value) or value == 0 else f"{value:g}"
     if abs(value) < 10_000:
         return f"{value:.0f}"
     for unit in ("k", "M", "G", "T"):

@@ -45,6 +45,7 @@ class Grid(Painted, can_focus=True):
         super().__init__(**options)
         self._columns = columns
         self._ascii = ascii_only
+        self._left_out: set[str] = set()
         self._fitted: list[Fitted] = []
         self._ids: list[str] = []
         self._row_of: Callable[[str], Row] = lambda id_: Row(id_, ())
@@ -129,9 +130,20 @@ class Grid(Painted, can_focus=True):
             ascii_only=self._ascii,
         )
 
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """Return the height of all rows."""
+        del container, viewport, width
+        return len(self._ids) + 1
+
+    def leave_out(self, *keys: str) -> None:
+        """Leave these columns out, because they would say nothing."""
+        if set(keys) != self._left_out:
+            self._left_out = set(keys)
+            self.on_resize()
+
     def on_resize(self) -> None:
         """Choose the columns that fit."""
-        self._fitted = fitted(self._columns, self.size.width)
+        self._fitted = fitted(self._columns, self.size.width, self._left_out)
         self._painted.clear()
         self.virtual_size = Size(self.size.width, len(self._ids) + 1)
         self.keep_visible()

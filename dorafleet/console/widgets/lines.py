@@ -9,6 +9,7 @@ from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 
 from dorafleet.console.themes import Palette
+from dorafleet.console.view.words import width
 from dorafleet.console.widgets.paint import strip
 
 if TYPE_CHECKING:
@@ -62,10 +63,12 @@ class Canvas(Painted):
     def show(self, lines: Sequence[list[Span]]) -> None:
         """Show these lines from now on."""
         before, self._lines = self._lines, list(lines)
-        if len(before) != len(self._lines):
-            self.virtual_size = Size(self.size.width, len(self._lines))
-            if self.styles.height is not None and self.styles.height.is_auto:
-                self.refresh(layout=True)
+        wide = max((sum(width(text) for text, _ in line) for line in self._lines), default=0)
+        if len(before) != len(self._lines) or wide != self.virtual_size.width:
+            self.virtual_size = Size(wide, len(self._lines))
+        height = self.styles.height
+        if len(before) != len(self._lines) and height is not None and height.is_auto:
+            self.refresh(layout=True)
         top = self.scroll_offset.y
         for y in range(self.size.height):
             at = top + y
@@ -74,11 +77,22 @@ class Canvas(Painted):
             if old != new:
                 self.refresh(Region(0, y, self.size.width, 1))
 
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """Return the height of all lines."""
+        del container, viewport, width
+        return len(self._lines)
+
+    def on_resize(self) -> None:
+        """Paint everything."""
+        self.refresh()
+
     def render_line(self, y: int) -> Strip:
         """Return one line of the widget."""
         at = self.scroll_offset.y + y
         spans = self._lines[at] if at < len(self._lines) else []
-        return strip(spans, self.size.width, self.palette, self.rich_style, self._over)
+        left, wide = self.scroll_offset.x, self.size.width
+        line = strip(spans, left + wide, self.palette, self.rich_style, self._over)
+        return line.crop(left, left + wide) if left else line
 
 
 class LogView(Painted, can_focus=True):
