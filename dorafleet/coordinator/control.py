@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -22,6 +23,7 @@ from dorafleet.coordinator.reconciler import Reconciler
 from dorafleet.coordinator.robotmethods import RobotMethods
 from dorafleet.coordinator.robots import Robots
 from dorafleet.coordinator.topics import TopicMethods
+from dorafleet.coordinator.watching import FleetWatching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -60,6 +62,7 @@ class FleetControl:
         self.robots = Robots(machines, self._attach, self._on_attached, self._on_change, sign)
         self._planner = Planner(self.fleet, self.robots, peer)
         self._reconciler = Reconciler(self.fleet, self.robots, self._planner, self._event_bus, peer)
+        self.watching = FleetWatching(self.robots, self._planner)
 
     @property
     def table(self) -> Mapping[str, Handler | StreamHandler]:
@@ -76,12 +79,15 @@ class FleetControl:
             **nodes.table,
             **TopicMethods(self.fleet, self.robots).table,
             **LogMethods(self.fleet, self.robots, self._event_bus).table,
+            **self.watching.table,
             **RobotMethods(self.fleet, self.robots, self._planner, self._reconciler).table,
         }
 
     async def run(self) -> NoReturn:
         """Keep robots at what the store says, until cancelled. Call `fleet.load` before."""
-        await self._reconciler.run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.watching.run(), name="rows and alerts")
+            await self._reconciler.run()
 
     def _attach(self) -> Attach:
         return Attach(
@@ -102,3 +108,4 @@ class FleetControl:
     def _on_change(self, robot: Robot) -> None:
         self.fleet.bell.ring()
         self._reconciler.mark(robot.id)
+        self.watching.mark(robot)
