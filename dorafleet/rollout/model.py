@@ -79,6 +79,8 @@ class Rollout(msgspec.Struct, frozen=True):
     paused: bool = False
     retry: bool = False
     allow_lower: bool = False
+    over: bool = False
+    """Whether it has ended, and nothing is left to be seen of its robots."""
     steps: int = 0
     """Entries of its journal."""
 

@@ -66,6 +66,7 @@ def _enter(rollout: Rollout, step: Enter, now: float) -> Rollout:
         reason=step.reason,
         since=now,
         paused=False,
+        over=False,
         steps=rollout.steps + 1,
     )
 

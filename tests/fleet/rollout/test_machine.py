@@ -196,7 +196,5 @@ class RolloutMachine(RuleBasedStateMachine):
             assert bool(stuck) == (phase == "revert_incomplete")
 
 
-RolloutMachine.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=60, deadline=None
-)
+RolloutMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
 TestRollout = RolloutMachine.TestCase
