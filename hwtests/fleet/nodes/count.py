@@ -1,4 +1,4 @@
-"""Send a number at every tick."""
+"""Send a number at every tick, with the number of this process."""
 
 import pyarrow as pa
 from dora import Node
@@ -7,5 +7,5 @@ node = Node()
 number = 0
 for event in node:
     if event["type"] == "INPUT":
-        node.send_output("number", pa.array([number]))
+        node.send_output("number", pa.array([node.restart_count(), number]))
         number += 1
