@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hwtests.fleet.flows import FLOW_FILE, Flow
-from hwtests.robots import RobotError, Testbed
+from hwtests.robots import RobotError, Testbed, clock
 from hwtests.robots.shell import wait_until
 
 if TYPE_CHECKING:
@@ -30,8 +30,9 @@ INCLUDE = ("openssh-server", "openssh-client", "sudo")
 CONNECTED_S = 60.0
 REPORT = re.compile(
     r"received (\d+), missing (\d+), repeated (\d+), restarts (\d+), next (\d+), "
-    r"longest pause ([\d.]+)"
+    r"longest pause ([\d.]+), at ([\d.]+)"
 )
+GAP = re.compile(r"gap of (\d+) before \d+ at ([\d.]+)")
 
 
 class Report(NamedTuple):
@@ -47,6 +48,31 @@ class Report(NamedTuple):
     """The number after the last one."""
     longest: float = 0.0
     """Seconds between two messages."""
+    at: float = 0.0
+    """When it was printed, by the monotonic clock of this machine."""
+
+
+class Gap(NamedTuple):
+    """Numbers that a node `check` has missed at once."""
+
+    count: int
+    ended: float
+    """By the monotonic clock of this machine."""
+
+
+@dataclass
+class Counted:
+    """What the robots have counted as not delivered to one check."""
+
+    dropped: int = 0
+    """By queues."""
+    lost: int = 0
+    """By the link."""
+
+    @property
+    def all(self) -> int:
+        """Both."""
+        return self.dropped + self.lost
 
 
 @dataclass
@@ -57,6 +83,8 @@ class EnrolledFleet:
     robots: dict[str, Robot]
     """By the ids of the cluster file: arm1, arm2, and so on."""
     server: Robot
+    clocks: bool = False
+    """Whether `hwtests.robots.clock` can set the clocks of all machines wrong."""
 
     @property
     def arm1(self) -> Robot:
@@ -113,39 +141,75 @@ class EnrolledFleet:
             texts.append(f"--- {name}\n{said.stdout}{said.stderr}{own}")
         return "\n".join(texts)
 
-    def report(self, flow: Flow, sink: str = "") -> Report:
-        """Return what a check has seen, asked on its robot; by default the only one's."""
-        machine = sink or flow.sinks[0]
-        words = ("dora", "logs", flow.name, "--node", flow.check(machine), "--tail", "40")
-        found = REPORT.findall(self.robots[machine].attempt(*words).stdout)
-        if not found:
-            return Report()
-        *counts, longest = found[-1]
-        return Report(*map(int, counts), longest=float(longest))
+    def lines(self, flow: Flow, check: str = "check1") -> list[str]:
+        """Return the last lines of a check, asked on its robot."""
+        words = ("dora", "logs", flow.name, "--node", check, "--tail", "200")
+        return self.robots[flow.checks[check]].attempt(*words).stdout.splitlines()
+
+    def report(self, flow: Flow, check: str = "check1") -> Report:
+        """Return what a check has seen."""
+        for line in reversed(self.lines(flow, check)):
+            if found := REPORT.search(line):
+                *counts, longest, at = found.groups()
+                return Report(*map(int, counts), longest=float(longest), at=float(at))
+        return Report()
 
     def reports(self, flow: Flow) -> dict[str, Report]:
         """Return what all checks have seen."""
-        return {machine: self.report(flow, machine) for machine in flow.sinks}
+        return {check: self.report(flow, check) for check in flow.checks}
 
-    def flows_on(self, flow: Flow, *, within: float = 15.0) -> float:
-        """Wait until every check has received more than now; return how long it took."""
-        before, began = self.reports(flow), time.monotonic()
+    def gaps(self, flow: Flow, check: str = "check1") -> list[Gap]:
+        """Return the latest gaps that a check has seen."""
+        found = GAP.findall("\n".join(self.lines(flow, check)))
+        return [Gap(int(number), float(at)) for number, at in found]
+
+    def flows_on(self, flow: Flow, *checks: str, within: float = 15.0) -> float:
+        """Wait until these checks, or all, have received more; return how long it took."""
+        began = time.monotonic()
+        waiting = {check: self.report(flow, check).received for check in checks or flow.checks}
 
         def more() -> bool:
-            waiting = [
-                machine
-                for machine in before
-                if self.report(flow, machine).received <= before[machine].received
-            ]
-            for machine in before.keys() - waiting:
-                del before[machine]
-            return not before
+            for check, before in list(waiting.items()):
+                if self.report(flow, check).received > before:
+                    del waiting[check]
+            return not waiting
 
         try:
             wait_until(more, f"{flow.name} flows on", timeout=within)
         except RobotError as error:
-            raise RobotError(f"{error}: nothing new at {', '.join(before)}") from None
+            raise RobotError(f"{error}: nothing new at {', '.join(waiting)}") from None
         return time.monotonic() - began
+
+    def counted(self, flow: Flow, check: str = "check1") -> Counted:
+        """Return what the robots have counted as not delivered to a check, from `dora top`."""
+        found = Counted()
+        machine = flow.checks[check]
+        for node in json.loads(self.dora("top", "--once")):
+            if node["dataflow_name"] != flow.name:
+                continue
+            where = node["daemon_id"]["machine_id"]
+            mine = (flow.source, "dora.link", f"{machine}/count/number"), (machine, check, "number")
+            for edge in node["inputs"]:
+                if (where, node["node_id"], edge["id"]) in mine:
+                    found.dropped += edge["dropped"]
+            for channel in node["channels"]:
+                if (where, channel["direction"]) == (machine, "in"):
+                    found.lost += channel["lost"]
+        return found
+
+    def wait_until_counted(self, flow: Flow, check: str = "check1") -> Report:
+        """Wait until what a check misses is what the robots have counted, and return its report."""
+        seen: list[object] = []
+
+        def agree() -> bool:
+            seen[:] = [self.counted(flow, check), self.report(flow, check)]
+            return self.counted(flow, check).all == self.report(flow, check).missing
+
+        try:
+            wait_until(agree, "counters agree", timeout=10)
+        except RobotError as error:
+            raise RobotError(f"{error}: {seen}, {self.gaps(flow, check)}") from None
+        return self.report(flow, check)
 
     def pids(self, flow: Flow) -> dict[str, dict[str, int]]:
         """Return the process of each node, links too, by robot; asked on the robots."""
@@ -195,7 +259,11 @@ class EnrolledFleet:
         return {each["id"]: each for each in json.loads(said.stdout)}
 
     def wait_for_machine(
-        self, machine: str, holds: Callable[[dict[str, Any]], object], what: str, timeout: float = 30
+        self,
+        machine: str,
+        holds: Callable[[dict[str, Any]], object],
+        what: str,
+        timeout: float = 30,
     ) -> dict[str, Any]:
         """Wait until the coordinator says something of a robot; return all that it says."""
         found: dict[str, Any] = {}
@@ -208,7 +276,8 @@ class EnrolledFleet:
         try:
             wait_until(met, what, timeout=timeout, every=0.2)
         except RobotError as error:
-            raise RobotError(f"{error}: {found}") from None
+            about = {key: value for key, value in found.items() if key != "shares"}
+            raise RobotError(f"{error}: {about}") from None
         return found
 
 
@@ -241,11 +310,11 @@ def enrolled(
     deb: Path,
     fleet_deb: Path,
     count: int = 2,
-    prepare: Callable[[Robot], None] = lambda _robot: None,
+    wall_clock: Path | None = None,
 ) -> Iterator[EnrolledFleet]:
     """Yield a fleet whose robots are enrolled over SSH and connected.
 
-    `prepare` gets each robot before dorad is started.
+    With `wall_clock`, the library of `hwtests.robots.clock`, clocks can be set wrong.
     """
     with Testbed(include=INCLUDE) as bed:
         bed.preinstall(deb)
@@ -254,11 +323,15 @@ def enrolled(
         server.exec("apt-get", "-qq", "install", "-y", "/root/dorafleet.deb", timeout=300)
         exchange_keys(server, robots)
         server.write(CLUSTER, cluster_text(count, server.address))
+        if wall_clock:
+            for robot in (*robots, server):
+                clock.prepare(robot, wall_clock)
         for robot in robots:
-            prepare(robot)
             robot.exec("systemctl", "enable", "--now", "dorad")
             push_nodes(robot)
-        fleet = EnrolledFleet(bed, {f"arm{each.number}": each for each in robots}, server)
+        fleet = EnrolledFleet(
+            bed, {f"arm{each.number}": each for each in robots}, server, wall_clock is not None
+        )
         server.exec("systemctl", "enable", UNIT)
         fleet.start_coordinator()
         fleet.dorafleet("enrol", CLUSTER, "--accept-new", timeout=180)

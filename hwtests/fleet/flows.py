@@ -9,20 +9,22 @@ FLOW_FILE = "/opt/flow/dataflow.yml"
 
 @dataclass(frozen=True)
 class Flow:
-    """One node that counts on a machine, and a check on each of others."""
+    """A node `count` on one machine, and nodes `check1`, `check2`, ... on others."""
 
     name: str
     source: str = "arm1"
     sinks: tuple[str, ...] = ("arm2",)
+    """The machine of each check."""
     hz: int = 50
     queue: int = 100
     policy: str = "drop_oldest"
     input_options: str = ""
     """More options of the inputs of checks, such as `input_timeout: 1.0`."""
 
-    def check(self, machine: str) -> str:
-        """Return the id of the node that checks on a machine."""
-        return f"check-{machine}"
+    @property
+    def checks(self) -> dict[str, str]:
+        """The machine of each check, by the id of its node."""
+        return {f"check{number}": machine for number, machine in enumerate(self.sinks, 1)}
 
     @property
     def text(self) -> str:
@@ -37,9 +39,9 @@ class Flow:
             f"    inputs: {{tick: {{source: dora/timer/hz/{self.hz}, queue_size: 1000}}}}",
             "    outputs: [number]",
         ]
-        for machine in self.sinks:
+        for check, machine in self.checks.items():
             lines += [
-                f"  - id: {self.check(machine)}",
+                f"  - id: {check}",
                 "    path: /opt/flow/check.py",
                 f"    deploy: {{machine: {machine}}}",
                 f"    inputs: {{number: {{{source}{more}}}}}",

@@ -9,6 +9,7 @@ EVERY_S = 0.4
 received, missing, repeated, restarts, longest = 0, 0, 0, 0, 0.0
 process, expected, last, printed = None, 0, None, 0.0
 for event in Node():
+    # The same clock on all robots of a test bed.
     now = time.monotonic()
     if event["type"] != "INPUT":
         print(f"event {event['type']} {event.get('id')}", flush=True)
@@ -22,7 +23,7 @@ for event in Node():
         repeated += 1
     else:
         if number > expected:
-            print(f"gap of {number - expected} before {number}", flush=True)
+            print(f"gap of {number - expected} before {number} at {now:.3f}", flush=True)
         missing += number - expected
         expected = number + 1
     if last is not None:
@@ -32,6 +33,6 @@ for event in Node():
         printed = now
         print(
             f"received {received}, missing {missing}, repeated {repeated}, restarts {restarts}, "
-            f"next {expected}, longest pause {longest:.2f}",
+            f"next {expected}, longest pause {longest:.2f}, at {now:.3f}",
             flush=True,
         )
