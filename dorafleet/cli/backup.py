@@ -40,7 +40,7 @@ RESTORE_EPILOG = """\b
 Examples:
   dorafleet restore fleet.backup --state /srv/fleet
   dorafleet restore fleet.backup --etcd http://127.0.0.1:2379
-  runuser -u dorafleet -- dorafleet restore /var/lib/dorafleet/fleet.backup --state /var/lib/dorafleet
+  runuser -u dorafleet -- dorafleet restore fleet.backup --state /var/lib/dorafleet
 \b
 Run it as the coordinator's user; the last example is for the coordinator that systemd runs.
 The coordinator must not run, and its store must be empty: move `coordinator.db` away.
