@@ -50,7 +50,8 @@ class Sending:
         sent = False
         for _ in range(BURST):
             while out.active and channel.wants and _take(out):
-                pass
+                if not any(item.moved() for item in out.inputs):
+                    break
             sample = channel.next_sample()
             if sample is None:
                 return sent
