@@ -193,10 +193,15 @@ class DataflowMethods:
         """Raise ControlError if a release has the name of a dataflow on any robot."""
         for robot in self._robots.all:
             owner = self._fleet.owner(robot.id, key)
-            if owner is not None and not owner.uuid:
+            there = robot.releases.get(key)
+            if owner is None or not owner.is_order:
+                continue
+            # Without a release it is being removed, and then the name is free.
+            release = owner.release or ("" if there is None else there.release or there.running)
+            if release:
                 raise ControlError(
                     "exists",
-                    f"`{key}` on `{robot.id}` belongs to the release `{owner.release}`",
+                    f"`{key}` on `{robot.id}` belongs to the release `{release[:12]}`",
                     "choose another name with --name",
                 )
 

@@ -15,6 +15,7 @@ from dorad.control.messages import Method, Nothing, Struct
 from dorad.control.messages.agent import ShareState
 from dorafleet.coordinator.accessmessages import ACCESS_METHODS
 from dorafleet.coordinator.placement import Decision
+from dorafleet.rollout.messages import ROLLOUT_METHODS
 
 
 class CoordinatorStatus(Struct):
@@ -227,4 +228,5 @@ METHODS: dict[str, Method] = {
     "audit.read": Method(AuditRead, AuditPage, "Return records of the audit."),
     "audit.verify": Method(AuditVerify, AuditHead, "Check the audit and return its head."),
     **ACCESS_METHODS,
+    **ROLLOUT_METHODS,
 }

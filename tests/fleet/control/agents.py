@@ -28,6 +28,8 @@ from dorad.control.messages.agent import (
 from dorad.control.peer import Peer
 from dorad.control.session import ClientSession
 
+from .fakereleases import FakeReleases
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
@@ -65,8 +67,10 @@ class FakeAgent:
         self.handlers: dict[str, Callable[..., Any]] = {}
         """Further methods: those of the robot's daemon."""
         self.changed = Bell()
+        self.releases = FakeReleases(self._told_release)
         self.ended = Bell()
         self._news: dict[str, None] = {}
+        self._release_news: dict[str, None] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -88,6 +92,7 @@ class FakeAgent:
                 "share.open": self._open,
                 "share.remove": self._remove,
                 "dataflow.info": self._info,
+                "release.order": self.releases.order,
                 **self.handlers,
             },
             METHODS,
@@ -138,6 +143,10 @@ class FakeAgent:
         self._news[dataflow] = None
         self.changed.ring()
 
+    def _told_release(self, dataflow: str) -> None:
+        self._release_news[dataflow] = None
+        self.changed.ring()
+
     async def _attach(self, _call: Call, params: Attach) -> Attached:
         if params.epoch < self.epoch:
             raise ControlError("refused", f"term {params.epoch} is over")
@@ -155,6 +164,7 @@ class FakeAgent:
             cores=4,
             memory=8 << 30,
             shares=list(self.shares.values()),
+            releases=list(self.releases.states.values()),
         )
 
     async def _remember(self, _call: Call, params: Remember) -> Remembered:
@@ -163,7 +173,7 @@ class FakeAgent:
 
     async def _watch(self, _call: Call, params: AgentWatch) -> AsyncIterator[Any]:
         while True:
-            if not self._news and self.nonsense is None:
+            if not self._news and not self._release_news and self.nonsense is None:
                 await self.changed.wait(params.heartbeat)
             if self.silent:
                 await asyncio.Event().wait()
@@ -171,10 +181,12 @@ class FakeAgent:
                 nonsense, self.nonsense = self.nonsense, None
                 yield nonsense
             news, self._news = self._news, {}
+            releases, self._release_news = self._release_news, {}
             yield AgentReport(
                 time=time.time() + self.clock - self.delay,
                 shares=[self.shares[name] for name in news if name in self.shares],
                 removed=[name for name in news if name not in self.shares],
+                releases=[self.releases.states[name] for name in releases],
             )
 
     async def _set(self, _call: Call, params: ShareSet) -> ShareState:
