@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from dorad.agent.identity import IdentityStore
     from dorad.agent.model import AgentStatus
 
+STDIN = "-"
+"""Instead of a token: read it from standard input."""
+
 MAX_INPUT = 1 << 20
 """Bytes that `certify` reads."""
 
@@ -155,7 +158,7 @@ def join(
     """Enrol this robot with a token, which `dorafleet enrol --token` prints with this command."""
     from dorad.agent import join as joining
 
-    if token == "-":  # noqa: S105 - stands for stdin
+    if token == STDIN:
         token = sys.stdin.readline(MAX_INPUT).strip()
     identities = _identities(folder)
     pem = joining.authority_of(authority)
