@@ -1,4 +1,4 @@
-"""The Zenoh session of a link process: how it is configured, opened, listened to and closed.
+"""The Zenoh session of a link process: how it is opened, listened to and closed.
 
 Keys, all below `dorad/<dataflow>`:
 
@@ -10,7 +10,6 @@ Keys, all below `dorad/<dataflow>`:
 
 from __future__ import annotations
 
-import json
 import logging
 import socket
 import threading
@@ -21,10 +20,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import zenoh
 
+from dorad.link.settings import root_of, zenoh_config
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from dorad.link.config import LinkConfig, Tls
+    from dorad.link.config import LinkConfig
 
 _log = logging.getLogger(__name__)
 
@@ -32,19 +33,12 @@ OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 """Closing waits ten seconds for a peer that has stopped; the process does not wait that long."""
 
-RETRY = {"period_init_ms": 200, "period_max_ms": 500, "period_increase_factor": 2}
-LEASE_MS = 3000
-
 SEND_TIMEOUT_MS = 2000
 """How long the kernel waits for an acknowledgement of sent bytes. Less than the lease: see
 `limit_sending`."""
 
 MAX_DESCRIPTOR = 512
 """Connections have lower descriptors."""
-
-BATCHES = 16
-"""Batches of data that Zenoh queues for one machine before a `put` waits."""
-BATCH_BYTES = 65_535
 
 MAX_QUEUED = 16_384
 """Samples that wait to be handled. Peers within their credit never come near it."""
@@ -71,45 +65,6 @@ class Seen(NamedTuple):
     alive: bool
 
 
-def zenoh_config(config: LinkConfig) -> zenoh.Config:
-    """Return the configuration of the session: these addresses, and nothing found by itself."""
-    settings: dict[str, Any] = {
-        "mode": "peer",
-        "listen/endpoints": config.listen,
-        "listen/exit_on_failure": True,
-        "connect/endpoints": config.connect,
-        "connect/exit_on_failure": False,
-        "connect/retry": RETRY,
-        "scouting/multicast/enabled": False,
-        "scouting/gossip/enabled": False,
-        "transport/shared_memory/enabled": False,
-        "transport/link/tx/lease": LEASE_MS,
-        "transport/link/tx/keep_alive": 4,
-        "transport/link/tx/queue/size/data": BATCHES,
-    }
-    if config.tls is not None:
-        settings["transport/link/tls"] = _tls_settings(config.tls)
-        # A plain connection must be impossible, not only unused.
-        settings["transport/link/protocols"] = ["tls"]
-    found = zenoh.Config()
-    for key, value in settings.items():
-        found.insert_json5(key, json.dumps(value))
-    return found
-
-
-def _tls_settings(tls: Tls) -> dict[str, Any]:
-    """Return the settings for mutual TLS."""
-    return {
-        "root_ca_certificate_base64": tls.ca,
-        "listen_certificate_base64": tls.certificate,
-        "listen_private_key_base64": tls.key,
-        "connect_certificate_base64": tls.certificate,
-        "connect_private_key_base64": tls.key,
-        "enable_mtls": True,
-        "verify_name_on_connect": tls.verify_name,
-    }
-
-
 class Session:
     """An open session. Callbacks of Zenoh append to `data`, `control` and `seen`.
 
@@ -133,7 +88,7 @@ class Session:
         self.dropped = 0
         """Samples beyond `MAX_QUEUED`."""
         self._arrived = arrived
-        self._root = f"dorad/{config.dataflow}"
+        self._root = root_of(config.dataflow)
         self._machine = config.machine
         self._known: frozenset[str] = frozenset()
         opened = _in_thread(lambda: zenoh.open(zenoh_config(config)), OPEN_TIMEOUT_S)

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.link.session import LEASE_MS
+from dorad.link.settings import LEASE_MS
 from hwtests.bench.process import MeasurementError
 from hwtests.link.cases import parse
 from hwtests.link.certificates import issue
