@@ -46,7 +46,8 @@ def zenoh_config(config: LinkConfig) -> zenoh.Config:
         "listen/endpoints": config.listen,
         "listen/exit_on_failure": True,
         "connect/endpoints": config.connect,
-        "connect/timeout_ms": -1,
+        # A client's session opens when its router answers, or not at all.
+        "connect/timeout_ms": 0 if config.router else -1,
         "connect/exit_on_failure": False,
         "connect/retry": RETRY,
         "scouting/multicast/enabled": False,
