@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 RETRY = {"period_init_ms": 200, "period_max_ms": 500, "period_increase_factor": 2}
 LEASE_MS = 3000
+OPEN_TIMEOUT_MS = 3500
+"""How long an attempt to connect takes at most: four round trips of a satellite, and no longer.
+
+The kernel repeats its first packet every second at the beginning, then ever more rarely: a new
+attempt finds a cable that was repaired sooner than an old one.
+"""
 
 BATCHES = 16
 """Batches of data that Zenoh queues for one machine before a `put` waits."""
@@ -56,6 +62,7 @@ def zenoh_config(config: LinkConfig) -> zenoh.Config:
         "transport/link/tx/lease": LEASE_MS,
         "transport/link/tx/keep_alive": 4,
         "transport/link/tx/queue/size/data": BATCHES,
+        "transport/unicast/open_timeout": OPEN_TIMEOUT_MS,
         "transport/unicast/max_sessions": MAX_MACHINES,
         "transport/unicast/accept_pending": MAX_MACHINES,
     }
