@@ -102,7 +102,11 @@ def leaders(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Leade
         machines = {f"arm{each.number}": each for each in robots}
         first = EnrolledFleet(bed, machines, one)
         first.start_coordinator()
-        # All coordinators of a fleet have the same authority.
+        # It makes the authority once it leads; all coordinators of a fleet have the same.
+        wait_until(
+            lambda: one.attempt("test", "-e", f"{FOLDER}/coordinator.pem").returncode == 0,
+            "it leads",
+        )
         authority = one.sh(f"tar -C {FOLDER} -c ca | base64 -w0")
         two.exec("sh", "-euc", UNPACK, stdin=authority.encode())
         second = replace(first, server=two)
