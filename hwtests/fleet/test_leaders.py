@@ -137,7 +137,7 @@ class Commands:
             if self._end.is_set():
                 return
             name = f"{self.prefix}-{number}"
-            words = ("dora", "start", "/root/ticker.yml", "--name", name, "--detach", *there)
+            words = ("dora", "start", "/opt/flow/ticker.yml", "--name", name, "--detach", *there)
             try:
                 done = self.fleet.server.attempt(*words, timeout=120)
             except RobotError as error:
@@ -208,7 +208,7 @@ def test_a_leader_that_is_cut_off_is_obeyed_by_no_robot_and_nothing_acknowledged
     first, second = leaders.first, leaders.second
     flow = Flow("kept", policy="backpressure")
     for fleet in (first, second):
-        fleet.server.write("/root/ticker.yml", TICKER)
+        fleet.server.write("/opt/flow/ticker.yml", TICKER)
     first.start(flow)
     before = first.pids(flow)
     with Commands(first, "old") as commands:
