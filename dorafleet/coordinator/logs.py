@@ -255,7 +255,7 @@ async def in_order(
 
 
 def _is_known(
-    line: m.LogLine, robot: str, senders: dict[tuple[float, str | None, str], str]
+    line: m.LogRecord, robot: str, senders: dict[tuple[float, str | None, str], str]
 ) -> bool:
     """Return True if another robot has sent this line; remember the latest lines in `senders`."""
     sender = senders.setdefault((line.timestamp, line.node, line.message), robot)

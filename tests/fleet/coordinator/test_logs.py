@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-def line(timestamp: float, node: str, message: str) -> m.LogLine:
-    return m.LogLine(timestamp=timestamp, level="info", node=node, message=message)
+def line(timestamp: float, node: str, message: str) -> m.LogRecord:
+    return m.LogRecord(timestamp=timestamp, level="info", node=node, message=message)
 
 
 async def merge(
-    sent: list[tuple[str, list[m.LogLine]]], tail: int | None = None
+    sent: list[tuple[str, list[m.LogRecord]]], tail: int | None = None
 ) -> list[tuple[str | None, str]]:
     """Return the machines and texts of the merged lines; the clock of `b` is 1 s ahead."""
 
