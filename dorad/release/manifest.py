@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -17,7 +17,7 @@ from dorad.release.errors import ReleaseError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-FORMAT = 1
+FORMAT: Final = 1
 MAX_MANIFEST = 4 << 20
 """Bytes of a manifest; about 30,000 files."""
 MAX_SIGNATURE = 16 << 10

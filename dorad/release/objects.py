@@ -1,7 +1,7 @@
 """The contents of files, by their SHA-256, as files that trees link to.
 
-What is being received is in `incoming/`, and becomes an object when its SHA-256 is right. An object
-is on the disk before it has its name.
+What is being received is in `incoming/`, and becomes an object when its SHA-256 is right. A power
+cut may damage objects: `check` finds that, and `Trees.stage` puts all of a tree on the disk.
 """
 
 from __future__ import annotations
@@ -90,6 +90,14 @@ class ObjectStore:
         except FileNotFoundError:
             return 0
 
+    def partials(self, limit: int) -> dict[str, int]:
+        """Return the sizes of what has partly arrived, by SHA-256, at most `limit` of them."""
+        try:
+            found = sorted(self._incoming.iterdir())[:limit]
+        except FileNotFoundError:
+            return {}
+        return {path.name: path.stat().st_size for path in found}
+
     def open_partial(self, sha256: str) -> _Writer:
         """Open the file for an object that arrives, at its end."""
         self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -110,7 +118,6 @@ class ObjectStore:
                 message = f"an object arrived with the content {digest}, not {wanted.sha256}"
                 raise ReleaseError("damaged", message, "try again")
             os.fchmod(file.fileno(), 0o555 if wanted.executable else 0o444)
-            os.fsync(file.fileno())
         path = self.path(wanted)
         if not path.parent.is_dir():
             make_folder(path.parent)

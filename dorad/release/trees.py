@@ -10,6 +10,7 @@ A tree has its name only when it is complete and on the disk. Nothing in it chan
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import filecmp
@@ -342,9 +343,9 @@ class Trees:
                 plan.link(path, file)
             if manifest.has_environments:
                 environments.write_environment(new / ENV, self.machine.python)
-            for folder in _folders(new):
-                folder.chmod(0o755)
-                _sync(folder)
+            for folder, _, _ in os.walk(new):
+                Path(folder).chmod(0o755)
+            sync_file_system(self.folder)
             new.rename(target)
             _sync(self.folder)
         except BaseException:
@@ -389,12 +390,6 @@ def _same(one: Path, two: Path) -> bool:
     return one.lstat().st_ino == two.lstat().st_ino or filecmp.cmp(one, two, shallow=False)
 
 
-def _folders(root: Path) -> Iterator[Path]:
-    """Yield a folder and all below it, the deepest first."""
-    for folder, _, _ in os.walk(root, topdown=False):
-        yield Path(folder)
-
-
 def _modified(path: Path) -> float:
     return path.stat().st_mtime
 
@@ -414,6 +409,19 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     new.replace(path)
     _sync(path.parent)
+
+
+def sync_file_system(folder: Path) -> None:
+    """Put everything in the file system of `folder` on the disk. Raises OSError.
+
+    One call instead of one for each of thousands of files.
+    """
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(number):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
+    finally:
+        os.close(number)
 
 
 def _sync(folder: Path) -> None:

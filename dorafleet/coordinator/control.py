@@ -27,6 +27,7 @@ from dorafleet.coordinator.rolloutdriver import RolloutDriver
 from dorafleet.coordinator.rolloutmethods import RolloutMethods
 from dorafleet.coordinator.rollouts import Rollouts
 from dorafleet.coordinator.topics import TopicMethods
+from dorafleet.coordinator.watching import FleetWatching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -67,6 +68,7 @@ class FleetControl:
         self.robots = Robots(machines, self._attach, self._on_attached, self._on_change, sign)
         self._planner = Planner(self.fleet, self.robots, peer)
         self._reconciler = Reconciler(self.fleet, self.robots, self._planner, self._event_bus, peer)
+        self.watching = FleetWatching(self.robots, self._planner)
         self.releases = Releases(store, self.fleet)
         self.rollouts = Rollouts(store, self.fleet)
         self._driver = RolloutDriver(self.fleet, self.robots, self.rollouts, self._planner)
@@ -92,6 +94,7 @@ class FleetControl:
             **nodes.table,
             **TopicMethods(self.fleet, self.robots).table,
             **LogMethods(self.fleet, self.robots, self._event_bus).table,
+            **self.watching.table,
             **RobotMethods(self.fleet, self.robots, self._planner, self._reconciler).table,
             **RolloutMethods(
                 self.fleet, self.robots, self.releases, self.rollouts, self._driver, self._planner
@@ -101,6 +104,7 @@ class FleetControl:
     async def run(self) -> NoReturn:
         """Keep robots at what the store says, until cancelled. Call `load` before."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.watching.run(), name="rows and alerts")
             tasks.create_task(self._driver.run(), name="rollouts")
             await self._reconciler.run()
 
@@ -131,4 +135,5 @@ class FleetControl:
     def _on_change(self, robot: Robot) -> None:
         self.fleet.bell.ring()
         self._reconciler.mark(robot.id)
+        self.watching.mark(robot)
         self._driver.mark(robot.id)

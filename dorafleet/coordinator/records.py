@@ -72,6 +72,8 @@ class Record(msgspec.Struct, frozen=True):
     """For its stop: SIGKILL at once, and robots that cannot be reached are not waited for."""
     failure: str = ""
     """Why the start has failed."""
+    params: dict[str, dict[str, Any]] = {}
+    """Parameters to begin with, by node and key: those that were set before a restart."""
     end: End | None = None
 
     @property

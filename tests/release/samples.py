@@ -59,7 +59,7 @@ class Release:
 
 
 def release(
-    files: dict[str, bytes] | None = None,
+    given: dict[str, bytes] | None = None,
     packages: dict[str, dict[str, bytes]] | None = None,
     *,
     sequence: int = 1,
@@ -68,7 +68,7 @@ def release(
     created: int = 1_790_000_000,
     **more: object,
 ) -> Release:
-    contents = {"dataflow.yml": FLOW, "a.py": b"print(1)\n"} if files is None else files
+    contents = {"dataflow.yml": FLOW, "a.py": b"print(1)\n"} if given is None else given
     wheels = packages or {}
     manifest = Manifest(
         format=1,

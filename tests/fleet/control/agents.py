@@ -55,6 +55,8 @@ class FakeAgent:
         """All that it was told, in order."""
         self.becomes = "ready"
         """The status of a new share that is held; `starting` for one that is never ready."""
+        self.params: dict[str, dict[str, Any]] = {}
+        """What was set since the start, by node and key."""
         self.refusal: ControlError | None = None
         self.silent = False
         self.nonsense: Any = None
@@ -85,6 +87,7 @@ class FakeAgent:
                 "share.set": self._set,
                 "share.open": self._open,
                 "share.remove": self._remove,
+                "dataflow.info": self._info,
                 "release.order": self.releases.order,
                 **self.handlers,
             },
@@ -112,6 +115,18 @@ class FakeAgent:
             self._task.cancel()
             with suppress(asyncio.CancelledError, ConnectionClosed):
                 await self._task
+
+    async def _info(self, _call: Call, params: m.Ref) -> m.DataflowDetail:
+        info = m.DataflowInfo(
+            uuid=params.dataflow or "",
+            name=None,
+            status="running",
+            nodes=1,
+            cpu=0,
+            memory=0,
+            started_at=0,
+        )
+        return m.DataflowDetail(info=info, descriptor={}, path="", log_dir="", params=self.params)
 
     def report(self, dataflow: str, status: str, **fields: Any) -> None:
         """Change a share and report it."""
