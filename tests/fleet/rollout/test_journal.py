@@ -46,8 +46,8 @@ async def roll_out(folder, step, moment):
     keys = {"strategy": strategy(canary=1, max_parallel=1)}
     async with site(folder, ROBOTS, store=store) as one:
         await one.runs(ID1)
-        plan = await one.plan("pick:2", **keys)
-        new = one.new("pick:2", if_version=plan.version, **keys)
+        plan = await one.plan("pick@2", **keys)
+        new = one.new("pick@2", if_version=plan.version, **keys)
         starting = asyncio.create_task(one.fleet.call("rollout.start", new))
         over = asyncio.create_task(over_or_never(one))
         died = asyncio.create_task(dying.died.wait())
@@ -64,7 +64,7 @@ async def roll_out(folder, step, moment):
         if not two.control.rollouts.heads:
             # It died before the rollout was in the store: nothing has happened.
             assert two.switches() == {f"r{each}": [] for each in range(1, ROBOTS + 1)}
-            await two.start("pick:2", **keys)
+            await two.start("pick@2", **keys)
         await two.until(1, "succeeded", over=True)
         assert two.switches() == {f"r{each}": [ID2] for each in range(1, ROBOTS + 1)}
         assert set(two.running().values()) == {ID2}

@@ -170,7 +170,7 @@ def test_a_window_is_open_when_it_says_that_it_opens(day, first, last, now):
 async def test_a_plan_shows_the_difference_of_each_robot(tmp_path):
     async with site(tmp_path, 3, {"r3": {"zone": "yard"}}) as one:
         await one.runs(ID1)
-        plan = await one.plan("pick:2", labels={})
+        plan = await one.plan("pick@2", labels={})
         assert plan.release.id == ID2
         assert plan.release.sequence == 2
         assert [(row.robot, row.batch, row.before) for row in plan.robots] == [
@@ -182,7 +182,7 @@ async def test_a_plan_shows_the_difference_of_each_robot(tmp_path):
         assert (changes.replaced, changes.untouched) == (["grip"], ["camera"])
         assert changes.files_changed == ["grip.py"]
         assert changes.size == 1
-        assert plan.names == {ID1: "pick:1", ID2: "pick:2"}
+        assert plan.names == {ID1: "pick@1", ID2: "pick@2"}
         assert not one.control.rollouts.heads
         assert one.agents["r1"].releases.orders == []
 
@@ -205,9 +205,9 @@ async def test_releases_are_refused_before_anything_changes(tmp_path):
         other = manifest(9, arch="riscv64")
         await one.fleet.call("release.put", put(other))
         with pytest.raises(ControlError, match="robot `r1`: it is for riscv64"):
-            await one.start("pick:9")
-        with pytest.raises(ControlError, match="no release `pick:77` is registered"):
-            await one.start("pick:77")
+            await one.start("pick@9")
+        with pytest.raises(ControlError, match="no release `pick@77` is registered"):
+            await one.start("pick@77")
         with pytest.raises(ControlError, match=r"no release `pic` .*did you mean `pick`"):
             await one.start("pic")
         assert not one.control.rollouts.heads
@@ -218,9 +218,9 @@ async def test_a_dataflow_that_was_started_by_hand_and_a_release_exclude_each_ot
     async with site(tmp_path, 2) as one:
         await one.fleet.start(flow, name="pick")
         with pytest.raises(ControlError, match="`pick` was started by hand on `r1`") as caught:
-            await one.start("pick:1")
+            await one.start("pick@1")
         assert "dora stop pick" in str(caught.value)
-        number = await one.start("pick:1", robots=["r2"])
+        number = await one.start("pick@1", robots=["r2"])
         await one.until(number, "succeeded")
         await one.fleet.call("dataflow.stop", m.Stop(dataflow="pick"))
         await one.fleet.call("dataflow.clean")
@@ -232,7 +232,7 @@ async def test_an_unknown_version_of_a_plan_starts_nothing(tmp_path):
     async with site(tmp_path, 1) as one:
         for version in (None, 77):
             with pytest.raises(ControlError):
-                await one.fleet.call("rollout.start", one.new("pick:1", if_version=version))
+                await one.fleet.call("rollout.start", one.new("pick@1", if_version=version))
         with pytest.raises(ControlError, match="there is no rollout yet"):
             await one.status()
         with pytest.raises(ControlError, match="there is no rollout 7"):
@@ -244,7 +244,7 @@ async def test_drift_names_each_difference_and_the_way_back(tmp_path):
         await one.runs(ID1)
         one.agents["r1"].releases.fate = "reverted"
         keys = {"strategy": strategy(canary=0, auto_revert=False, failure_threshold=5)}
-        number = await one.start("pick:2", **keys)
+        number = await one.start("pick@2", **keys)
         await one.until(number, "succeeded_partially", over=True)
         await one.fleet.until(lambda: one.control.robots.get("r1").releases["pick"].running == ID1)
         one.agents["r2"].releases.runs("pick", ID1)
@@ -252,6 +252,6 @@ async def test_drift_names_each_difference_and_the_way_back(tmp_path):
         await one.fleet.until(lambda: one.control.robots.get("r2").releases["pick"].running == ID1)
         found = await one.fleet.call("drift.list")
         rows = {row.robot: row for row in found.rows if row.what == "release"}
-        assert (rows["r2"].desired, rows["r2"].found) == ("pick:2", "pick:1")
+        assert (rows["r2"].desired, rows["r2"].found) == ("pick@2", "pick@1")
         assert "r3" not in rows
-        assert "r1" not in rows  # the store says pick:1 again, and that is what runs
+        assert "r1" not in rows  # the store says pick@1 again, and that is what runs
