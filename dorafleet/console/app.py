@@ -129,6 +129,8 @@ class ConsoleApp(App[None]):
         await self.server.close()
 
     def _tick(self) -> None:
+        if not self.screen_stack:
+            return  # it ends
         link = self.server.link
         if not self._entered and link.connected and len(self.server.fleet.rows) == 1:
             self._entered = True
