@@ -319,6 +319,7 @@ class AsyncMethods(ABC):
         by_node: Mapping[str, str] | None = None,
         grep: str | None = None,
         follow: bool = False,
+        machine: str | None = None,
     ) -> AsyncStream[m.LogLines]:
         """Read log lines, and follow new ones. Times are seconds since 1970."""
         params = m.LogRead(
@@ -331,6 +332,7 @@ class AsyncMethods(ABC):
             by_node=dict(by_node or {}),
             grep=grep,
             follow=follow,
+            machine=machine,
         )
         return self.stream("logs.read", params, m.LogLines)
 

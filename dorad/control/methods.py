@@ -311,6 +311,7 @@ class Methods(ABC):
         by_node: Mapping[str, str] | None = None,
         grep: str | None = None,
         follow: bool = False,
+        machine: str | None = None,
     ) -> Stream[m.LogLines]:
         """Read log lines, and follow new ones. Times are seconds since 1970."""
         params = m.LogRead(
@@ -323,6 +324,7 @@ class Methods(ABC):
             by_node=dict(by_node or {}),
             grep=grep,
             follow=follow,
+            machine=machine,
         )
         return self.stream("logs.read", params, m.LogLines)
 

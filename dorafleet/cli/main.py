@@ -44,6 +44,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "explain": CommandEntry(
         "dorafleet.cli.explain:explain", "Show where nodes would run, and why."
     ),
+    "release": CommandEntry(
+        "dorafleet.cli.release:release", "Build signed releases, and send them to machines."
+    ),
     "serve": CommandEntry("dorafleet.cli.serve:serve", "Run the coordinator in the foreground."),
     "audit": CommandEntry("dorafleet.cli.audit:audit", "Show or verify the coordinator's audit."),
     "backup": CommandEntry("dorafleet.cli.backup:backup", "Back up the coordinator's store."),
@@ -122,7 +125,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 def _missing(error: ImportError) -> str | None:
     """Return the message for a missing Python package of dorafleet, None for other modules."""
-    if error.name in ("asyncssh", "textual"):
+    if error.name in ("asyncssh", "backports", "packaging", "pathspec", "textual"):
         return f"the Python package {error.name} is missing (pip install 'dorad[fleet]')"
     return None
 

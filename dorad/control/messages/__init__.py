@@ -40,7 +40,7 @@ from dorad.control.messages.fleet import (
     TopWatch,
 )
 from dorad.control.messages.frames import Cancel, Error, ErrorCode, Hello, Reply, Request, Welcome
-from dorad.control.messages.logs import Event, LogLine, LogLines, LogRead, Watch
+from dorad.control.messages.logs import Event, LogLines, LogRead, Watch
 from dorad.control.messages.nodes import (
     Changed,
     EdgeNew,
@@ -74,6 +74,7 @@ from dorad.control.messages.topics import (
     TopicSubscribe,
     TopicWatch,
 )
+from dorad.logrecord import LogRecord
 
 # fmt: off
 __all__ = [
@@ -81,7 +82,7 @@ __all__ = [
     "DaemonStatus", "DataflowDetail", "DataflowInfo", "DataflowList", "DataflowState",
     "EdgeNew", "EdgeRef", "EdgeStats", "Enable", "Error", "ErrorCode", "Event", "Failure",
     "Finding", "FleetRow", "FleetRows", "FleetWatch", "Hello", "Interface", "InterfaceRates",
-    "LinkChannel", "LinkPeer", "LinkTls", "LogLine", "LogLines", "LogRead", "Method", "Network",
+    "LinkChannel", "LinkPeer", "LinkTls", "LogLines", "LogRead", "LogRecord", "Method", "Network",
     "NodeAdd", "NodeDetail", "NodeInfo", "NodeList", "NodeMetrics", "NodeRef", "NodeReplace",
     "NodeResult", "NodeStatus", "NodeStop", "Nothing", "Param", "ParamList", "ParamRef",
     "ParamSet", "Preview", "Published", "Ref", "Reply", "Request", "Restarted", "RowState",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from dorad.control.asyncclient import AsyncClient, AsyncStream
-    from dorad.control.messages import LogLine, LogLines
+    from dorad.control.messages import LogLines, LogRecord
     from dorafleet.console.view.rows import Span
 
 TAIL = 1000
@@ -38,8 +38,8 @@ class LogsScreen(ConsoleScreen):
         super().__init__()
         self.dataflow = dataflow
         self.node = node
-        self._kept: deque[LogLine] = deque(maxlen=MAX_LINES)
-        self._waiting: list[LogLine] = []
+        self._kept: deque[LogRecord] = deque(maxlen=MAX_LINES)
+        self._waiting: list[LogRecord] = []
         self._left_out = 0
         self._seen = 0.0
         """Time of the newest line, from which a lost stream goes on."""
@@ -88,7 +88,7 @@ class LogsScreen(ConsoleScreen):
         lines = [line for line in self._kept if self._passes(line, now)]
         self.query_one(LogView).replace(lines)
 
-    def _passes(self, line: LogLine, now: float) -> bool:
+    def _passes(self, line: LogRecord, now: float) -> bool:
         return not self.filter or self.filter.matches(loglines.cells(line, now))
 
     def paint(self, now: float) -> None:
@@ -102,7 +102,7 @@ class LogsScreen(ConsoleScreen):
                 self._machines = max(self._machines, min(MAX_NAME, len(line.machine or "")))
             view.add([line for line in lines if self._passes(line, now)])
 
-    def _spans(self, line: LogLine) -> list[Span]:
+    def _spans(self, line: LogRecord) -> list[Span]:
         return loglines.spans(line, names=self._names, machines=self._machines)
 
     def crumbs(self) -> Crumbs:

@@ -9,7 +9,7 @@ from dorafleet.console.view.words import clean, fit
 
 if TYPE_CHECKING:
     from dorad.control.filters import Value
-    from dorad.control.messages import LogLine
+    from dorad.control.messages import LogRecord
     from dorafleet.console.view.rows import Span
 
 KEYS = ("since", "level", "node", "message", "stream", "machine", "target", "dataflow")
@@ -28,7 +28,7 @@ _STYLES = {
 }
 
 
-def cells(line: LogLine, now: float) -> dict[str, Value]:
+def cells(line: LogRecord, now: float) -> dict[str, Value]:
     """Return the cells of a line by which it is filtered."""
     return {
         "since": max(0.0, now - line.timestamp),
@@ -41,7 +41,7 @@ def cells(line: LogLine, now: float) -> dict[str, Value]:
     }
 
 
-def spans(line: LogLine, *, names: int, machines: int) -> list[Span]:
+def spans(line: LogRecord, *, names: int, machines: int) -> list[Span]:
     """Return a line; `names` and `machines` are the widths of these columns, 0 for none."""
     at = time.localtime(line.timestamp)
     clock = f"{time.strftime('%H:%M:%S', at)}.{int(line.timestamp % 1 * 1000):03}"
