@@ -57,6 +57,8 @@ class Options:
     theme: str = "dark"
     start: str = "fleet"
     """The first screen, as after `:`."""
+    interval: float = 1.0
+    """Seconds between two measurements of nodes and edges."""
 
 
 class ConsoleApp(App[None]):
