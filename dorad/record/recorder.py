@@ -93,6 +93,8 @@ class Recorder:
         self._about = about
         self._attachments = attachments
         self._queue: deque[Item] = deque()
+        self._batch: deque[Item] = deque()
+        """What the writer has taken out of the queue."""
         self._queued_bytes = 0
         self._changed = threading.Condition()
         self._ending = False
@@ -140,8 +142,10 @@ class Recorder:
         if not items:
             return
         with self._changed:
-            if self.reason:  # nothing is recorded any more
-                return
+            if self.reason:
+                if self._failed:
+                    self.dropped.update(item.topic for item in items)
+                return  # nothing is recorded any more
             for item in items:
                 size = item.size
                 if self._queued_bytes and self._queued_bytes + size > self._settings.memory:
@@ -243,7 +247,9 @@ class Recorder:
             items, self._queue = self._queue, deque()
             ending = self._ending or bool(self.reason)
         file = self._file
-        for item in sorted(items, key=_stamp_of):
+        self._batch = deque(sorted(items, key=_stamp_of))
+        while self._batch:
+            item = self._batch.popleft()
             if not file.pending:
                 self._chunk_due = time.monotonic() + CHUNK_S
             self._add(file, item)
@@ -314,8 +320,7 @@ class Recorder:
         """End the recording; messages are missing at its end."""
         self._failed = True
         with self._changed:
-            for item in self._queue:
-                self.dropped[item.topic] += 1
+            self.dropped.update(item.topic for item in (*self._batch, *self._queue))
             self._queue.clear()
         self._stop(reason)
         try:
