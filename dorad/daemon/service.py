@@ -21,6 +21,7 @@ from dorad.daemon.descriptors import DescriptorWatch
 from dorad.daemon.hosting import attach_host, wait_for_bus
 from dorad.daemon.measuring.measure import Measure
 from dorad.daemon.measuring.network import NetworkWatch
+from dorad.daemon.measuring.watching import SelfWatch
 from dorad.daemon.nodeusers import NodeUsers
 from dorad.daemon.registry import Registry
 from dorad.daemon.state import State
@@ -174,7 +175,9 @@ class Service:
         _in_background(stack, network.run(), "network")
         measure = Measure(registry, network, self._warn)
         _in_background(stack, measure.run(), "measuring")
-        server = ControlServer(handlers(self, registry, measure), version=__version__)
+        watch = SelfWatch(registry, measure)
+        _in_background(stack, watch.run(), "row and alerts")
+        server = ControlServer(handlers(self, registry, measure, watch), version=__version__)
         await server.serve(self._paths.control, group=group)
         stack.push_async_callback(server.close)
         _log.info("ready at %s (dorad %s)", self._paths.control, __version__)

@@ -94,12 +94,43 @@ class Connection:
         except RAISED as error:
             raise lost_error(error, doing) from error
 
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended."""
+        return self._ssh.is_closed()
+
+    async def forward_socket(self, local: Path, remote: str) -> None:
+        """Forward connections to the socket `local` to the Unix socket `remote` of the robot.
+
+        Raises:
+            SshError: the connection is lost, or the socket cannot be made.
+        """
+        try:
+            await self._ssh.forward_local_path(str(local), remote)
+        except RAISED as error:
+            raise lost_error(error, f"forwarding {remote}") from error
+
     async def check(self, command: Sequence[str], *, timeout: float = COMMAND_TIMEOUT_S) -> str:
         """Run a command and return what it printed. Raises SshError, also if it fails."""
         done = await self.run(command, timeout=timeout)
         if done.code:
             raise SshError(Code.FAILED, f"`{shlex.join(command)}` failed: {done.last_line}")
         return done.stdout
+
+    @asynccontextmanager
+    async def talk(self, command: Sequence[str]) -> AsyncIterator[asyncssh.SSHClientProcess[bytes]]:
+        """Run a command and talk to it over its pipes. It is closed at the end.
+
+        The caller puts a deadline on each step. Raises SshError if the connection is lost.
+        """
+        doing = f"`{shlex.join(command)}`"
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                process = await self._ssh.create_process(shlex.join(command), encoding=None)
+            with closing(process):
+                yield process
+        except RAISED as error:
+            raise lost_error(error, doing) from error
 
     async def upload(
         self, source: Path, target: str, sent: Callable[[int], object] = lambda count: None

@@ -15,6 +15,7 @@ import msgspec
 
 from dorad.control.messages.base import Nothing, Struct
 from dorad.control.messages.dataflows import DataflowState
+from dorad.control.messages.releases import ReleaseOrder, ReleaseState
 from dorad.control.messages.shares import LinkPeer, Share
 from dorad.control.messages.table import Method
 
@@ -43,6 +44,8 @@ class ShareContent(Struct):
     uv: bool = False
     allow_shell: bool = False
     exit_when_nodes_finish: bool | None = None
+    params: dict[str, dict[str, Any]] = {}
+    """Parameters to begin with, by node and key."""
 
 
 class ShareSet(Struct):
@@ -125,6 +128,8 @@ class Attached(Struct):
     """Bytes."""
     shares: list[ShareState]
     """All of them."""
+    releases: list[ReleaseState] = []
+    """Of all dataflows that come from releases."""
 
 
 class AgentWatch(Struct):
@@ -140,6 +145,9 @@ class AgentReport(Struct):
     shares: list[ShareState] = []
     removed: list[str] = []
     """Names of dataflows of which the robot has no share any more."""
+    releases: list[ReleaseState] = []
+    """Those that have changed since the last report; one that was forgotten is reported once, with
+    an empty `release` and phase `confirmed`."""
     daemon: str = ""
     """Why the robot's daemon cannot be used; empty if it can."""
 
@@ -176,5 +184,6 @@ AGENT_METHODS: dict[str, Method] = {
     "share.set": Method(ShareSet, ShareState, "Store a share and carry it out."),
     "share.open": Method(ShareRef, ShareState, "Open the start barrier of a share."),
     "share.remove": Method(ShareRef, Nothing, "Forget a share that does not run."),
+    "release.order": Method(ReleaseOrder, ReleaseState, "Store which release shall run."),
 }
 """The methods that an agent answers itself."""

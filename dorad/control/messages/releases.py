@@ -1,0 +1,132 @@
+"""What a coordinator and the agent of a robot send each other about releases.
+
+A release is a signed tree of files that holds a whole dataflow; its id is the SHA-256 of its
+manifest. The robot checks it, switches to it, judges it, and goes back by itself.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from dorad.control.messages.base import Struct
+
+ReleaseId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+"""The SHA-256 of a manifest."""
+
+
+class HealthRules(Struct):
+    """When a robot confirms a release. Times are seconds of the robot's monotonic clock."""
+
+    min_healthy_time: float = 30.0
+    """Every required node must run without a restart for so long."""
+    healthy_deadline: float = 300.0
+    """From the switch; then the robot goes back."""
+    confirm_deadline: float = 600.0
+    """From the switch, without contact to the coordinator although there was contact in the minute
+    before it; then the robot goes back."""
+    min_rate: float = 0.5
+    """Of the rate of each output in the last confirmed release."""
+    rates: dict[str, float] = {}
+    """By `node/output`: messages per second that it must have, instead of `min_rate`."""
+    quiet: list[str] = []
+    """Outputs `node/output` that may be silent."""
+    probes: list[list[str]] = []
+    """Commands, run in the release's folder, that must exit with 0."""
+
+
+class ReleaseOrder(Struct):
+    """Which release a robot shall run of one dataflow. The agent stores it before it answers."""
+
+    epoch: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+    generation: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+    dataflow: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    release: ReleaseId | None
+    """None stops the dataflow and forgets its releases."""
+    params: dict[str, Any] = {}
+    """Parameters of nodes, by `node/name`."""
+    enabled: bool = True
+    switch: bool = False
+    """Whether the robot may switch; before that it only makes ready what it has received."""
+    rollout: str = ""
+    """The id of the rollout, for messages and the journal of the robot."""
+    rules: HealthRules = msgspec.field(default_factory=HealthRules)
+    busy: Literal["wait", "ignore"] = "wait"
+    busy_max: float = 4 * 3600.0
+    """Seconds to wait for leases; then the robot reports that it is still busy and stays."""
+    allow_lower: bool = False
+    """Whether the release's sequence may be lower than the highest that was confirmed."""
+    retry: bool = False
+    """Whether a release that has failed on this robot is tried again."""
+    auto_revert: bool = True
+
+
+class Evidence(Struct):
+    """One check of a robot's health, with what was measured."""
+
+    check: str
+    """`node camera`, `output camera/image`, `probe 1`, `contact`."""
+    ok: bool
+    text: str
+    """What was seen and what was wanted: `11.8/s, at least 25.0`."""
+
+
+class Lease(Struct):
+    """Something on a robot that must not be interrupted."""
+
+    id: str
+    reason: str
+    owner: str
+    """`pick/gripper (pid 812)`"""
+    since: float
+    expires: float | None = None
+    """By the robot's clock; None: as long as its holder keeps a descriptor open."""
+
+
+ReleasePhase = Literal[
+    "pending",
+    "staging",
+    "staged",
+    "switching",
+    "probation",
+    "confirmed",
+    "reverting",
+    "reverted",
+    "stuck",
+]
+
+
+class ReleaseState(Struct):
+    """What a robot reports of a dataflow that comes from releases."""
+
+    dataflow: str
+    epoch: int
+    generation: int
+    """Of the order that it follows."""
+    phase: ReleasePhase
+    """`pending`: the release is not complete here. `reverted`: the former one runs again. `stuck`:
+    that failed, too; see `reason`."""
+    since: float
+    """When `phase` changed, by the robot's clock."""
+    release: str
+    """The id that was ordered; empty for none."""
+    running: str = ""
+    """The id that runs."""
+    confirmed: str = ""
+    """The id that was confirmed last."""
+    previous: str = ""
+    """The id that was confirmed before that; kept for going back."""
+    sequence: int = 0
+    """The highest that was confirmed."""
+    rollout: str = ""
+    reason: str = ""
+    """Why the phase is what it is: why it waits, went back, or was refused."""
+    waiting: Literal["", "files", "switch", "busy"] = ""
+    """What the robot waits for."""
+    refused: bool = False
+    """The order cannot be carried out here: wrong architecture, signer, sequence, no room."""
+    evidence: list[Evidence] = []
+    leases: list[Lease] = []
+    restarted: list[str] = []
+    """Nodes that the last switch replaced; all others ran on."""
