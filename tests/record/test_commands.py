@@ -201,7 +201,7 @@ def test_ranges_and_topics_limit_a_replay(recorded, dora):
         (("record", "dataflow.yml", "--split", "7"), 2, "less than 1MB"),
         (("record", "dataflow.yml", "--split", "often"), 2, "neither a size"),
         (("record", "dataflow.yml", "--attach", "demo"), 2, "give PATH"),
-        (("record", "--attach", "demo"), 1, "daemon"),
+        (("record", "--attach", "demo"), 1, "no dorad is running"),
         (("record", "info", "dataflow.yml"), 1, "is not a recording"),
         (("record", "recover", "dataflow.yml"), 1, "cannot be recovered"),
         (("replay", "dataflow.yml"), 1, "is not a recording"),

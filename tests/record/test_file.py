@@ -7,7 +7,8 @@ import pytest
 from mcap.reader import make_reader
 from mcap.stream_reader import StreamReader
 
-from dorad.record.chunk import COMPRESSIONS, decompress
+from dorad.dataflow.recording import COMPRESSIONS
+from dorad.record.chunk import decompress
 from dorad.record.mcap import McapError
 from dorad.record.reader import RecordingError, RecordingReader, merged
 from dorad.record.writer import RecordingFile
