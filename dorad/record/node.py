@@ -113,7 +113,8 @@ def _record(given: argparse.Namespace) -> Outcome:
         )
         signal.signal(signal.SIGTERM, lambda *_: session.hurry())
         signal.signal(signal.SIGINT, lambda *_: session.hurry())
-        print(f"recording to {Path.cwd() / settings.part(1)}", flush=True)
+        place_text = settings.path.parent if settings.keep_s is not None else settings.part(1)
+        print(f"recording to {Path.cwd() / place_text}", flush=True)
         return session.run(_Reporter())
     finally:
         connection.done()
