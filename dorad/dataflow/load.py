@@ -14,6 +14,7 @@ from dorad.dataflow.env import read_env
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.fields import Fields
 from dorad.dataflow.model import Dataflow, NodeKind, TypeRule
+from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.nodes import read_lone_node, read_node, refuse_module
 from dorad.dataflow.patterns import check_patterns
 from dorad.dataflow.plain import plain_tree
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.errors import Problem
     from dorad.dataflow.model import ModuleUse, NodeSpec
+    from dorad.dataflow.recording import Recording
     from dorad.dataflow.types.model import TypeDef
 
 _log = logging.getLogger(__name__)
@@ -137,6 +139,7 @@ def _read_dataflow(
         own_types=_read_own_types(fields),
         debug=_read_debug(fields),
         deploy=read_deploy(fields),
+        record=_read_record(fields),
         warnings=in_order(problems.warnings),
         positions={
             key: (value.name_line, value.name_column)
@@ -147,6 +150,7 @@ def _read_dataflow(
     )
     if "nodes" not in fields.finish(_INSTEAD) and not fields.has("nodes"):
         problems.error_in_name(root, "needs `nodes`", "a list of the programs to run")
+    _check_record(dataflow, root, problems)
     if problems.errors:
         _log.debug("%s is refused with %d problems", path, len(problems.errors))
         raise DataflowError(in_order(problems.errors))
@@ -186,6 +190,31 @@ def _expand(
         strict_types=strict_types,
         problems=problems,
     )
+
+
+def _read_record(fields: Fields) -> Recording | None:
+    if not fields.has("record"):
+        fields.ignore("record")
+        return None
+    from dorad.dataflow.recording import read_recording  # most dataflows are not recorded
+
+    return read_recording(fields)
+
+
+def _check_record(dataflow: Dataflow, root: Value, problems: Problems) -> None:
+    """Report names in `record` that stand for no output."""
+    if dataflow.record is None or not isinstance(root.data, dict):
+        return
+    from dorad.dataflow.recording import topics_in, unknown_names
+
+    unknown = unknown_names(dataflow.record, dataflow)
+    for value in walk(root.data["record"]):
+        if isinstance(value.data, str) and value.data in unknown:
+            problems.error(
+                value,
+                f"no node has an output `{value.data}`",
+                did_you_mean(value.data, topics_in(dataflow)),
+            )
 
 
 def _with_user_types(dataflow: Dataflow) -> Dataflow:

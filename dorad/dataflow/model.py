@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from dorad.dataflow.recording import Recording
     from dorad.dataflow.types.model import TypeDef
 
 
@@ -347,6 +348,8 @@ class Dataflow:
     debug: bool = False
     """`debug.enable_debug_inspection`; accepted, but inspection works without it."""
     deploy: Deploy | None = None
+    record: Recording | None = None
+    """What is recorded whenever the dataflow runs."""
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
     """Warnings about accepted but probably unintended content, including `ignored` keys."""
     positions: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False)
