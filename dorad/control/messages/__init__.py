@@ -25,6 +25,7 @@ from dorad.control.messages.dataflows import (
     Wait,
 )
 from dorad.control.messages.frames import Cancel, Error, ErrorCode, Hello, Reply, Request, Welcome
+from dorad.control.messages.leases import LeaseList, LeaseRef, LeaseTake
 from dorad.control.messages.logs import Event, LogLine, LogLines, LogRead, Watch
 from dorad.control.messages.nodes import (
     Changed,
@@ -42,6 +43,13 @@ from dorad.control.messages.nodes import (
     Subscriber,
 )
 from dorad.control.messages.params import Param, ParamList, ParamRef, ParamSet
+from dorad.control.messages.releases import (
+    Evidence,
+    HealthRules,
+    Lease,
+    ReleaseOrder,
+    ReleaseState,
+)
 from dorad.control.messages.shares import LinkChannel, LinkPeer, LinkTls, Share, Update
 from dorad.control.messages.table import METHODS, Method
 from dorad.control.messages.topics import (
@@ -63,13 +71,14 @@ from dorad.control.messages.topics import (
 __all__ = [
     "METHODS", "PROTOCOL", "Cancel", "Changed", "DaemonStatus", "DataflowDetail",
     "DataflowInfo", "DataflowList", "DataflowState", "EdgeNew", "EdgeRef", "EdgeStats",
-    "Enable", "Error", "ErrorCode", "Event", "Failure", "Hello", "Interface", "InterfaceRates",
-    "LinkChannel", "LinkPeer", "LinkTls", "LogLine", "LogLines", "LogRead", "Method", "Network",
-    "NodeAdd", "NodeDetail", "NodeInfo", "NodeList", "NodeMetrics", "NodeRef", "NodeReplace",
-    "NodeResult", "NodeStatus", "NodeStop", "Nothing", "Param", "ParamList", "ParamRef",
-    "ParamSet", "Published", "Ref", "Reply", "Request", "Restarted", "Share", "Shutdown",
-    "Start", "Started", "Status", "Stop", "Struct", "Subscriber", "Top", "TopicHeader",
-    "TopicInfo", "TopicList", "TopicPublish", "TopicRate", "TopicRates", "TopicSubscribe",
-    "TopicWatch", "Until", "Update", "Wait", "Watch", "Welcome"
+    "Enable", "Error", "ErrorCode", "Event", "Evidence", "Failure", "HealthRules", "Hello",
+    "Interface", "InterfaceRates", "Lease", "LeaseList", "LeaseRef", "LeaseTake", "LinkChannel",
+    "LinkPeer", "LinkTls", "LogLine", "LogLines", "LogRead", "Method", "Network", "NodeAdd",
+    "NodeDetail", "NodeInfo", "NodeList", "NodeMetrics", "NodeRef", "NodeReplace", "NodeResult",
+    "NodeStatus", "NodeStop", "Nothing", "Param", "ParamList", "ParamRef", "ParamSet",
+    "Published", "Ref", "ReleaseOrder", "ReleaseState", "Reply", "Request", "Restarted",
+    "Share", "Shutdown", "Start", "Started", "Status", "Stop", "Struct", "Subscriber", "Top",
+    "TopicHeader", "TopicInfo", "TopicList", "TopicPublish", "TopicRate", "TopicRates",
+    "TopicSubscribe", "TopicWatch", "Until", "Update", "Wait", "Watch", "Welcome"
 ]
 # fmt: on
