@@ -6,6 +6,8 @@ import grp
 import os
 from pathlib import Path
 
+from dorad.release.signature import SYSTEM_FOLDER as SIGNERS_DIR
+from dorad.release.trees import SYSTEM_FOLDER as RELEASES_DIR
 from dorad.shm.rendezvous import SYSTEM_DIR as MACHINE_DIR
 from dorad.shm.rendezvous import runtime_dir
 
@@ -23,6 +25,19 @@ def default_folder() -> Path:
     base = os.environ.get("XDG_STATE_HOME", "")
     home = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
     return home / "dorad-agent"
+
+
+def releases_folder(folder: Path) -> Path:
+    """Return the folder for releases that belongs to an agent with this folder.
+
+    On a robot nodes must be able to read it, which run as other users.
+    """
+    return RELEASES_DIR if folder == SYSTEM_DIR else folder / "releases"
+
+
+def signers_folder(folder: Path) -> Path:
+    """Return the folder with the keys that may sign releases for this agent."""
+    return SIGNERS_DIR if folder == SYSTEM_DIR else folder / "signers"
 
 
 def daemon_socket(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dorad.agent.releasecommand import release
 from dorad.problems import ProblemError
 from dorad.version import version_option
 
@@ -219,6 +220,9 @@ def leave(folder: Path, *, force: bool) -> None:
     finally:
         store.close()
     click.echo("this robot is in no fleet now", err=True)
+
+
+command.add_command(release)
 
 
 def _identities(folder: Path) -> IdentityStore:

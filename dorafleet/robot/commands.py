@@ -42,6 +42,11 @@ def agent(command: str, *words: str, replace: bool) -> tuple[str, ...]:
     return (*ENGLISH, "dorad-agent", command, *words, *(("--replace",) if replace else ()))
 
 
+def agent_release(command: str, *words: str) -> tuple[str, ...]:
+    """Return a command of `dorad-agent release`."""
+    return (*ENGLISH, "dorad-agent", "release", command, *words)
+
+
 def dora(*words: str) -> tuple[str, ...]:
     """Return a `dora` command that talks to the robot's service."""
     return (*ENGLISH, f"DORA_SOCKET={SOCKET}", "dora", *words)

@@ -101,6 +101,21 @@ class Connection:
             raise SshError(Code.FAILED, f"`{shlex.join(command)}` failed: {done.last_line}")
         return done.stdout
 
+    @asynccontextmanager
+    async def talk(self, command: Sequence[str]) -> AsyncIterator[asyncssh.SSHClientProcess[bytes]]:
+        """Run a command and talk to it over its pipes. It is closed at the end.
+
+        The caller puts a deadline on each step. Raises SshError if the connection is lost.
+        """
+        doing = f"`{shlex.join(command)}`"
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                process = await self._ssh.create_process(shlex.join(command), encoding=None)
+            with closing(process):
+                yield process
+        except RAISED as error:
+            raise lost_error(error, doing) from error
+
     async def upload(
         self, source: Path, target: str, sent: Callable[[int], object] = lambda count: None
     ) -> None:

@@ -1,0 +1,105 @@
+"""`dorad-agent release`: what operators do with the releases of this robot over SSH."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dorad.release.trees import Trees
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=CONTEXT)
+def release() -> None:
+    """Receive, list and check signed releases; `dorafleet release push` uses it over SSH."""
+
+
+@release.command(context_settings=CONTEXT)
+@click.pass_obj
+def receive(folder: Path) -> int:
+    """Take a release from stdin, as `dorafleet release push` sends it."""
+    from dorad.release.errors import ReleaseError
+    from dorad.release.receive import Disconnected, Receiver
+
+    if sys.stdin.isatty():
+        raise click.UsageError("this is the other end of `dorafleet release push`")
+    try:
+        Receiver(_trees(folder), sys.stdin.fileno(), sys.stdout.fileno()).run()
+    except Disconnected as error:
+        raise click.ClickException(f"{error}; what has arrived is kept") from error
+    except ReleaseError:
+        # The sender shows the reason, which it has got.
+        return 1
+    return 0
+
+
+@release.command("list", context_settings=CONTEXT)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def list_(folder: Path, *, as_json: bool) -> None:
+    """List the releases on this robot, complete or not."""
+    import msgspec
+
+    from dorad.terminal import visible
+
+    trees = _trees(folder)
+    ready = set(trees.ids())
+    rows = []
+    for each in trees.manifests():
+        manifest = trees.manifest(each)
+        lacking = trees.lacking(manifest)
+        rows.append(
+            {
+                "release": each,
+                "name": manifest.name,
+                "sequence": manifest.sequence,
+                "created": manifest.created,
+                "ready": each in ready,
+                "lacking": len(lacking),
+                "lacking_bytes": sum(one.size for one in lacking),
+            }
+        )
+    if as_json:
+        click.echo(msgspec.json.encode(rows))
+        return
+    for row in rows:
+        state = "ready" if row["ready"] else f"{row['lacking']} files are lacking"
+        click.echo(visible(f"{str(row['release'])[:12]}  {row['name']} {row['sequence']}  {state}"))
+
+
+@release.command(context_settings=CONTEXT)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def machine(folder: Path, *, as_json: bool) -> None:
+    """Show for which machine releases must be built to run here."""
+    import msgspec
+
+    from dorad.release.machine import this_machine
+
+    found = this_machine()
+    click.echo(msgspec.json.encode(found) if as_json else str(found.target))
+
+
+@release.command(context_settings=CONTEXT)
+@click.argument("release_id", metavar="RELEASE")
+@click.pass_obj
+def verify(folder: Path, *, release_id: str) -> None:
+    """Check signature and every file of a release here, and make its tree if it is complete."""
+    tree = _trees(folder).stage(release_id, allow_lower=True)
+    click.echo(f"release {tree.id[:12]} is complete: {tree.folder}")
+
+
+def _trees(folder: Path) -> Trees:
+    from dorad.agent.folder import open_folder, releases_folder, signers_folder
+    from dorad.release.signature import Signers
+    from dorad.release.trees import Trees
+
+    releases = releases_folder(folder)
+    open_folder(releases)
+    return Trees(releases, Signers(signers_folder(folder)))

@@ -1,0 +1,5 @@
+"""Signed releases of dataflows on a robot: check them, keep them, make trees of files from them.
+
+`Trees` is the entrance: `lacking`, `stage`, `tree`, `collect`. `changes.changed_nodes` compares two
+manifests. Every function that refuses raises `ReleaseError`, whose `code` says why.
+"""

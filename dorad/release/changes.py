@@ -1,0 +1,105 @@
+"""What differs between two releases, as a function of their manifests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.release.machine import environment_for, needed_objects
+
+if TYPE_CHECKING:
+    from dorad.release.machine import Machine
+    from dorad.release.manifest import Manifest
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """The difference between a release and the one before it, for one machine."""
+
+    added: list[str] = []
+    """Nodes that are new."""
+    removed: list[str] = []
+    """Nodes that are gone."""
+    replaced: list[str] = []
+    """Nodes whose description, files or environment differ."""
+    untouched: list[str] = []
+    """Nodes that run on."""
+    files_added: list[str] = []
+    files_removed: list[str] = []
+    files_changed: list[str] = []
+    packages: list[str] = []
+    """`numpy 2.2.0 → 2.2.1`, `scipy added`, `scipy removed`."""
+    size: int = 0
+    """Bytes of the objects that the new one needs and the old one does not have."""
+
+    @property
+    def empty(self) -> bool:
+        """Return True if the two have the same content."""
+        return not (self.added or self.removed or self.replaced or self.packages) and not (
+            self.files_added or self.files_removed or self.files_changed
+        )
+
+
+def changed_nodes(old: Manifest | None, new: Manifest, machine: Machine) -> Changes:
+    """Return what a machine that runs `old` would change for `new`; without `old` all is added."""
+    before = {} if old is None else old.nodes
+    same_environment = old is not None and _digest(old, machine) == _digest(new, machine)
+
+    def differs(node: str) -> bool:
+        one, two = before[node], new.nodes[node]
+        return one != two or (two.python and not same_environment)
+
+    both = [node for node in new.nodes if node in before]
+    old_files = {} if old is None else {file.path: file.object for file in old.files}
+    new_files = {file.path: file.object for file in new.files}
+    present = set() if old is None else set(needed_objects(old, machine))
+    return Changes(
+        added=sorted(set(new.nodes) - set(before)),
+        removed=sorted(set(before) - set(new.nodes)),
+        replaced=sorted(node for node in both if differs(node)),
+        untouched=sorted(node for node in both if not differs(node)),
+        files_added=sorted(new_files.keys() - old_files.keys()),
+        files_removed=sorted(old_files.keys() - new_files.keys()),
+        files_changed=sorted(
+            path
+            for path in new_files.keys() & old_files.keys()
+            if new_files[path] != old_files[path]
+        ),
+        packages=_packages(old, new, machine),
+        size=sum(each.size for each in needed_objects(new, machine) if each not in present),
+    )
+
+
+def _digest(manifest: Manifest, machine: Machine) -> frozenset[tuple[str, object]]:
+    """Return what a machine's environment contains."""
+    found = environment_for(manifest, machine)
+    if found is None:
+        return frozenset()
+    return frozenset(
+        (file.path, file.object)
+        for index in found.packages
+        for file in manifest.packages[index].files
+    )
+
+
+def _packages(old: Manifest | None, new: Manifest, machine: Machine) -> list[str]:
+    before = {} if old is None else _versions(old, machine)
+    after = _versions(new, machine)
+    lines = []
+    for name in sorted({*before, *after}):
+        one, two = before.get(name), after.get(name)
+        if one is None:
+            lines.append(f"{name} {two} added")
+        elif two is None:
+            lines.append(f"{name} {one} removed")
+        elif one != two:
+            lines.append(f"{name} {one} → {two}")
+    return lines
+
+
+def _versions(manifest: Manifest, machine: Machine) -> dict[str, str]:
+    found = environment_for(manifest, machine)
+    if found is None:
+        return {}
+    packages = (manifest.packages[index] for index in found.packages)
+    return {package.name: package.version for package in packages}

@@ -1,0 +1,64 @@
+"""The Python environment of a release: a virtual environment made of links, without pip.
+
+Its own packages come first. Then come those of dorad's own environment (pyarrow, numpy), so that a
+release need not bring them.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dorad.release.manifest import DATA, PTH, SITE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dorad.release.manifest import Environment, File, Manifest
+
+BASE = Path(getattr(sys, "_base_executable", "") or sys.executable)
+"""The interpreter outside of any virtual environment."""
+
+
+def environment_files(manifest: Manifest, environment: Environment) -> Iterator[tuple[str, File]]:
+    """Yield the files of an environment, each with its path in it."""
+    site = f"lib/python{environment.target.python}/site-packages"
+    for index in environment.packages:
+        for file in manifest.packages[index].files:
+            first, _, rest = file.path.partition("/")
+            if first == SITE:
+                yield f"{site}/{rest}", file
+            elif first == DATA:
+                yield rest, file
+            else:
+                yield file.path, file
+
+
+def write_environment(folder: Path, python: str) -> None:
+    """Write what makes `folder` an environment: its configuration and its interpreter.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    site = folder / f"lib/python{python}/site-packages"
+    for each in (folder / "bin", site):
+        each.mkdir(parents=True, exist_ok=True)
+    configuration = folder / "pyvenv.cfg"
+    configuration.write_text(
+        f"home = {BASE.parent}\ninclude-system-site-packages = false\n"
+        f"version = {sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]}\n"
+    )
+    configuration.chmod(0o444)
+    for name in ("python", "python3", f"python{python}"):
+        (folder / "bin" / name).symlink_to(BASE)
+    pth = site / PTH
+    pth.write_text("".join(f"{path}\n" for path in _own_packages()))
+    pth.chmod(0o444)
+
+
+def _own_packages() -> list[str]:
+    """Return the folders with the packages of the environment that dorad runs in."""
+    paths = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    return [path for path in dict.fromkeys(paths) if Path(path).is_dir()]

@@ -1,0 +1,208 @@
+"""The robot's end of a transfer: takes what is lacking of a release, and nothing else.
+
+What has arrived of an object stays when the connection is cut, and the next transfer goes on there.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from dorad.release import frames
+from dorad.release.errors import ReleaseError
+from dorad.release.frames import Begin, Hello, Lacking, Offer, Received, Refusal
+from dorad.release.manifest import Object, id_of
+
+if TYPE_CHECKING:
+    import msgspec
+
+    from dorad.release.trees import Trees
+
+MAX_PARTIAL_PATCHES = 1000
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class Disconnected(Exception):  # noqa: N818 - not an error: the next transfer goes on
+    """The sender is gone. What has arrived is kept."""
+
+
+class Receiver:
+    """One transfer to this robot, over two descriptors."""
+
+    def __init__(
+        self, trees: Trees, source: int, target: int, *, silence: float = frames.SILENCE_S
+    ) -> None:
+        """`silence` is how many seconds the sender may be quiet."""
+        self._trees = trees
+        self._source = source
+        self._target = target
+        self._silence = silence
+
+    def run(self) -> str:
+        """Receive one release and return its id.
+
+        Raises:
+            ReleaseError: it is refused, or not complete; the sender was told.
+            Disconnected: the sender is gone.
+        """
+        try:
+            release = self._receive()
+        except ReleaseError as error:
+            _log.debug("refused: %s", error)
+            self._send(frames.REFUSAL, Refusal(error.code, error.message, error.hint))
+            raise
+        self._send(frames.RECEIVED, Received(release))
+        return release
+
+    def _receive(self) -> str:
+        hello = frames.decode(self._expect(frames.HELLO), Hello)
+        if hello.protocol != frames.PROTOCOL:
+            message = f"it speaks protocol {hello.protocol}, this robot {frames.PROTOCOL}"
+            raise ReleaseError("protocol", message, "install the same release of dorad on both")
+        content = self._expect(frames.MANIFEST)
+        signature = self._expect(frames.SIGNATURE)
+        trees = self._trees
+        # Before the lock, so that nobody without a trusted key can keep others out.
+        trees.verify(content, signature)
+        with trees.lock(wait=True):
+            manifest, _ = trees.verify(content, signature)
+            try:
+                trees.check_space(manifest)
+                trees.put_manifest(content, signature)
+                self._receive_objects(trees.lacking(manifest))
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                trees.objects.forget_partials()
+                message = f"{trees.folder} is full: {error.strerror}"
+                raise ReleaseError("space", message, "remove something there") from error
+            if lacking := trees.lacking(manifest):
+                raise ReleaseError("missing", f"{len(lacking)} files were not sent", "try again")
+            # Patches whose objects have arrived another way.
+            trees.objects.forget_partials()
+        return id_of(content)
+
+    def _receive_objects(self, lacking: list[Object]) -> None:
+        objects = self._trees.objects
+        offer = Offer(
+            [
+                Lacking(each.sha256, each.executable, objects.partial_size(each.sha256))
+                for each in lacking
+            ],
+            self._trees.machine,
+            self._trees.ids(),
+            objects.partials(MAX_PARTIAL_PATCHES),
+        )
+        _log.debug("%d objects are lacking", len(lacking))
+        self._send(frames.OFFER, offer)
+        wanted = {(each.sha256, each.executable): each for each in lacking}
+        while True:
+            kind, payload = self._next()
+            if kind == frames.END:
+                return
+            if kind != frames.BEGIN:
+                raise ReleaseError("protocol", f"a message of kind {kind} is out of place")
+            begin = frames.decode(payload, Begin)
+            each = wanted.pop((begin.sha256, begin.executable), None)
+            if each is None:
+                raise ReleaseError(
+                    "protocol", f"{begin.sha256} was sent although it is not lacking"
+                )
+            if begin.patch is None:
+                self._receive_plain(each, begin)
+            else:
+                self._receive_patched(each, begin, begin.patch)
+
+    def _receive_plain(self, each: Object, begin: Begin) -> None:
+        """Append to what has arrived of an object until it is complete."""
+        objects = self._trees.objects
+        have = self._start(begin, objects.partial_size(each.sha256))
+        with objects.open_partial(each.sha256) as file:
+            file.truncate(have)
+            while have < each.size:
+                limit = min(frames.PIECE_SIZE, each.size - have)
+                piece = frames.decompress(self._expect(frames.PIECE), limit)
+                file.write(piece)
+                have += len(piece)
+        objects.finish(each)
+
+    def _receive_patched(self, each: Object, begin: Begin, patch: str) -> None:
+        """Append to what has arrived of a patch, then make the object with it."""
+        objects = self._trees.objects
+        base = begin.base_object
+        if base is None or not objects.has(base) or each.size > frames.MAX_PATCHED:
+            raise ReleaseError("protocol", f"{each.sha256} cannot come as a patch")
+        have = self._start(begin, objects.partial_size(patch))
+        with objects.open_partial(patch) as file:
+            file.truncate(have)
+            while have < begin.patch_size:
+                piece = self._expect(frames.PIECE)
+                if not 0 < len(piece) <= begin.patch_size - have:
+                    raise ReleaseError("protocol", "a piece of a patch is longer than the patch")
+                file.write(piece)
+                have += len(piece)
+        try:
+            if not objects.check(base):
+                raise ReleaseError("damaged", "a file that a patch starts from is damaged")
+            content = frames.decompress(
+                objects.partial(patch).read_bytes(), each.size, objects.read(base)
+            )
+        finally:
+            objects.forget_partials({patch})
+        with objects.open_partial(each.sha256) as file:
+            file.truncate(0)
+            file.write(content)
+        objects.finish(each)
+
+    def _start(self, begin: Begin, arrived: int) -> int:
+        if begin.offset > arrived:
+            message = f"{begin.sha256} goes on at {begin.offset}, {arrived} bytes have arrived"
+            raise ReleaseError("protocol", message)
+        return begin.offset
+
+    def _expect(self, wanted: int) -> bytes:
+        kind, payload = self._next()
+        if kind != wanted:
+            raise ReleaseError("protocol", f"a message of kind {kind} is out of place")
+        return payload
+
+    def _next(self) -> tuple[int, bytes]:
+        """Return the next frame that is not just a sign of life."""
+        while True:
+            kind, size = frames.check_header(self._read(frames.HEADER.size))
+            payload = self._read(size)
+            if kind != frames.ALIVE:
+                return kind, payload
+
+    def _read(self, size: int) -> bytes:
+        pieces, rest = [], size
+        while rest:
+            ready, _, _ = select.select([self._source], [], [], self._silence)
+            if not ready:
+                raise Disconnected(f"the sender was silent for {self._silence:g} s")
+            piece = os.read(self._source, min(rest, 1 << 20))
+            if not piece:
+                raise Disconnected("the sender has ended the connection")
+            pieces.append(piece)
+            rest -= len(piece)
+        return b"".join(pieces)
+
+    def _send(self, kind: int, message: msgspec.Struct) -> None:
+        rest = memoryview(frames.frame(kind, message))
+        end = time.monotonic() + self._silence
+        while rest:
+            _, ready, _ = select.select([], [self._target], [], max(0.0, end - time.monotonic()))
+            if not ready:
+                raise Disconnected("the sender reads no answer")
+            try:
+                # No more than a pipe takes at once, so that it cannot block.
+                rest = rest[os.write(self._target, rest[: select.PIPE_BUF]) :]
+            except BrokenPipeError as error:
+                raise Disconnected("the sender has ended the connection") from error

@@ -1,0 +1,193 @@
+"""Check the SSH signature of a manifest, as `ssh-keygen -Y verify -n dorad-bundle` does.
+
+The keys that may sign are in a file in the format of `allowed_signers` (ssh-keygen(1)), revoked
+ones in a file with a public key on each line.
+"""
+
+from __future__ import annotations
+
+import binascii
+import datetime
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dorad.release.errors import ReleaseError
+from dorad.release.manifest import MAX_SIGNATURE
+
+if TYPE_CHECKING:
+    import asyncssh
+    from asyncssh.sshsig import SSHAllowedSignersEntry
+
+NAMESPACE = "dorad-bundle"
+SYSTEM_FOLDER = Path("/etc/dorad")
+ALLOWED, REVOKED = "allowed_signers", "revoked_signers"
+MAX_FILE = 1 << 20
+"""Bytes of one of the files."""
+MAX_NAME = 200
+"""Characters of a signer's name in messages."""
+_BEGIN, _END = b"-----BEGIN SSH SIGNATURE-----", b"-----END SSH SIGNATURE-----"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """The key that has signed."""
+
+    name: str
+    """As `allowed_signers` names it."""
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.fingerprint})"
+
+
+class Signers:
+    """The keys that may sign releases, read anew at each check."""
+
+    def __init__(self, folder: Path = SYSTEM_FOLDER) -> None:
+        self._allowed = folder / ALLOWED
+        self._revoked = folder / REVOKED
+
+    def verify(self, content: bytes, signature: bytes, at: float) -> Signer:
+        """Check the signature of `content`, and return who has made it.
+
+        `at` is the time for which the key must be valid, in seconds since 1970.
+
+        Raises:
+            ReleaseError: code `signer`.
+        """
+        key = signing_key(content, signature)
+        fingerprint = key.get_fingerprint()
+        if key in self._read_revoked():
+            raise _refused(f"the key {fingerprint} is revoked")
+        known = [(name, each) for name, each in self._read_allowed() if each.key == key]
+        if not known:
+            raise _refused(
+                f"the key {fingerprint} is not in {self._allowed}", "dorafleet release trust"
+            )
+        problems = [(name, _problem(each, at)) for name, each in known]
+        valid = [name for name, problem in problems if not problem]
+        if not valid:
+            raise _refused(f"the key {fingerprint} of {problems[0][0]} {problems[0][1]}")
+        signer = Signer(valid[0], fingerprint)
+        _log.debug("signed by %s", signer)
+        return signer
+
+    def _read_allowed(self) -> list[tuple[str, SSHAllowedSignersEntry]]:
+        from asyncssh import KeyImportError
+        from asyncssh.sshsig import SSHAllowedSignersEntry
+
+        found = []
+        for number, line in _lines(self._allowed):
+            try:
+                entry = SSHAllowedSignersEntry(line)
+            except (KeyImportError, ValueError) as error:
+                # One bad line must not let a robot refuse everything.
+                _log.warning("%s:%d is ignored: %s", self._allowed, number, error)
+                continue
+            if "cert-authority" not in entry.options:
+                found.append((line.split(None, 1)[0][:MAX_NAME], entry))
+        return found
+
+    def _read_revoked(self) -> list[asyncssh.SSHKey]:
+        from asyncssh import KeyImportError, import_public_key
+
+        found = []
+        for number, line in _lines(self._revoked):
+            try:
+                found.append(import_public_key(line))
+            except (KeyImportError, ValueError) as error:
+                message = f"{self._revoked}:{number} cannot be read: {error}"
+                raise _refused(message, "one public key on each line") from error
+        return found
+
+
+def signing_key(content: bytes, signature: bytes) -> asyncssh.SSHKey:
+    """Return the key with which `content` was signed, trusted or not.
+
+    Raises:
+        ReleaseError: code `signer`.
+    """
+    import asyncssh
+    from asyncssh.packet import PacketDecodeError, SSHPacket
+    from asyncssh.public_key import decode_ssh_public_key
+
+    if len(signature) > MAX_SIGNATURE:
+        raise _refused(f"the signature has more than {MAX_SIGNATURE} bytes")
+    blob = _unarmoured(signature)
+    try:
+        packet = SSHPacket(blob)
+        magic, version = packet.get_bytes(6), packet.get_uint32()
+        if (magic, version) != (b"SSHSIG", 1):
+            raise _refused("the signature is not one of ssh-keygen -Y sign")
+        key = decode_ssh_public_key(packet.get_string())
+        namespace = packet.get_string()
+    except PacketDecodeError as error:
+        raise _refused("the signature is cut short or damaged") from error
+    except asyncssh.KeyImportError as error:
+        raise _refused(f"the kind of the signing key is not supported: {error}") from error
+    if namespace != NAMESPACE.encode():
+        raise _refused(f"the signature is for {namespace[:60]!r}, not for {NAMESPACE}")
+    only = b"x " + key.export_public_key("openssh")
+    try:
+        valid = asyncssh.validate_sshsig(content, blob, "x", only)
+    except ValueError as error:
+        raise _refused(f"the signature cannot be checked: {error}") from error
+    if not valid:
+        raise _refused("the signature does not fit the manifest: one of them was changed")
+    return key
+
+
+def _unarmoured(signature: bytes) -> bytes:
+    text = signature.strip()
+    if not text.startswith(_BEGIN) or not text.endswith(_END):
+        raise _refused("there is no SSH signature")
+    try:
+        return binascii.a2b_base64(text[len(_BEGIN) : -len(_END)])
+    except binascii.Error as error:
+        raise _refused(f"the signature is damaged: {error}") from error
+
+
+def _problem(entry: SSHAllowedSignersEntry, at: float) -> str:
+    """Return why a key may not sign at that time, empty if it may."""
+    from asyncssh.pattern import WildcardPatternList
+
+    options = entry.options
+    namespaces = options.get("namespaces")
+    if isinstance(namespaces, WildcardPatternList) and not namespaces.matches(NAMESPACE):
+        return f"may not sign {NAMESPACE}"
+    after, before = options.get("valid-after"), options.get("valid-before")
+    if isinstance(after, int) and at < after:
+        return f"is valid only after {_date(after)}; it is {_date(at)} here"
+    if isinstance(before, int) and at >= before:
+        return f"has expired at {_date(before)}; it is {_date(at)} here"
+    return ""
+
+
+def _date(seconds: float) -> str:
+    try:
+        return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%d %H:%M} UTC"
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:.0f} s after 1970"
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines of a file that have content, with their numbers; none if it is missing."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _refused(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) > MAX_FILE:
+        raise _refused(f"{path} has more than {MAX_FILE} bytes")
+    lines = enumerate(content.decode(errors="replace").splitlines(), 1)
+    return [(n, line.strip()) for n, line in lines if line.strip() and not line.startswith("#")]
+
+
+def _refused(message: str, hint: str | None = None) -> ReleaseError:
+    return ReleaseError("signer", message, hint)

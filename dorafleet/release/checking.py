@@ -1,0 +1,147 @@
+"""Whether a dataflow can run from nothing but the files of its release."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.load import load
+from dorad.dataflow.model import NodeKind
+from dorafleet.release.errors import BuildError
+from dorafleet.release.nodes import program_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dorad.dataflow.model import Dataflow, NodeSpec
+
+YAML = (".yml", ".yaml")
+_ELF = struct.Struct("<4s14xH")
+_MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
+
+
+class Unexpanded(Mapping[str, str]):
+    """Variables that stay as they are written: each robot has its own values."""
+
+    def __init__(self) -> None:
+        self.used: set[str] = set()
+        """Names of those without a default."""
+
+    def __getitem__(self, name: str) -> str:
+        self.used.add(name)
+        return f"${name}"
+
+    def __contains__(self, name: object) -> bool:
+        return False
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def check_programs(dataflow: Dataflow, root: Path, files: Mapping[str, Path]) -> list[str]:
+    """Return remarks about nodes that need more than the release.
+
+    Raises:
+        BuildError: the program of a node is not in the release.
+    """
+    problems: list[str] = []
+    notes: list[str] = []
+    for node in dataflow.nodes:
+        for kind, text in _about(node, dataflow, root, files):
+            (problems if kind == "problem" else notes).append(f"node {node.id}: {text}")
+    if len(problems) == 1:
+        raise BuildError(problems[0])
+    if problems:
+        raise BuildError("programs are missing", None, problems)
+    return notes
+
+
+def check_complete(dataflow: Dataflow, root: Path, files: Mapping[str, Path]) -> None:
+    """Read the dataflow again from only the files of the release.
+
+    Raises:
+        BuildError: something that it reads is not among them.
+    """
+    with tempfile.TemporaryDirectory(prefix="dorafleet-release-") as folder:
+        for name, source in files.items():
+            if source.suffix in YAML:
+                target = Path(folder, name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, target)
+        entry = Path(folder, (dataflow.base_dir / dataflow.path.name).relative_to(root))
+        try:
+            again = load(entry, environ=Unexpanded())
+        except DataflowError as error:
+            lines = [line.replace(f"{folder}/", "") for line in error.lines]
+            message = "the dataflow is not complete without files that are ignored or outside"
+            raise BuildError(message, None, [message, *lines]) from error
+    if again.descriptor != dataflow.descriptor:
+        raise BuildError(
+            "the dataflow reads other files than those of its release", "see .releaseignore"
+        )
+
+
+def architectures(files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the architectures of compiled programs, each with the first file that has it."""
+    found: dict[str, str] = {}
+    for name, path in files.items():
+        with path.open("rb") as file:
+            head = file.read(_ELF.size)
+        if len(head) == _ELF.size:
+            magic, machine = _ELF.unpack(head)
+            if magic == b"\x7fELF" and machine in _MACHINES:
+                found.setdefault(_MACHINES[machine], name)
+    return found
+
+
+def _about(
+    node: NodeSpec, dataflow: Dataflow, root: Path, files: Mapping[str, Path]
+) -> Iterator[tuple[str, str]]:
+    if node.kind is NodeKind.URL:
+        yield "note", f"each robot downloads {node.path}"
+    if node.kind is NodeKind.DYNAMIC:
+        yield "note", "its process is not started by the release"
+    if node.build or any(operator.build for operator in node.operators):
+        yield "note", "`build` is not run on robots; its results must be in the release"
+    if node.own_env.get("VIRTUAL_ENV"):
+        yield "note", "its own VIRTUAL_ENV is used, not the environment of the release"
+    folder = dataflow.base_dir
+    if node.deploy is not None and node.deploy.working_dir is not None:
+        folder = folder / node.deploy.working_dir
+        if not folder.is_relative_to(root):
+            yield "note", f"its `working_dir` {node.deploy.working_dir} must exist on each robot"
+            return
+    for text in program_of(node):
+        if "$" in text or text.startswith(("/", "~")):
+            yield "note", f"{text} must exist on each robot"
+            continue
+        path = Path(folder, text)
+        if "/" not in text and not path.exists():
+            yield "note", f"the command `{text}` must exist on each robot, or in a locked package"
+        elif not path.is_file():
+            yield "problem", f"there is no file {text}"
+        elif _name(path, root) not in files:
+            where = (
+                "is ignored" if path.resolve().is_relative_to(root) else "is outside the release"
+            )
+            yield "problem", f"{text} {where}; see --root and .releaseignore"
+
+
+def _name(path: Path, root: Path) -> str:
+    """Return the path of a file in the release, with `..` resolved but not links."""
+    parts: list[str] = []
+    for part in path.parts:
+        if part == "..":
+            parts.pop()
+        else:
+            parts.append(part)
+    plain = Path(*parts)
+    return plain.relative_to(root).as_posix() if plain.is_relative_to(root) else ""

@@ -1,0 +1,19 @@
+"""The error of a release that cannot be built, found or signed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.problems import ProblemError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class BuildError(ProblemError):
+    """What is wrong with the dataflow, the lock, the key or the folder; nothing was kept."""
+
+    def __init__(
+        self, message: str, hint: str | None = None, problems: Iterable[object] = ()
+    ) -> None:
+        super().__init__("refused", message, hint, problems)

@@ -1,0 +1,185 @@
+"""What each node of a dataflow depends on, so that a new release replaces only what it must.
+
+A node depends on its program, on the Python modules beside it that the program imports, and on
+files that its `args` or `env` name. A file that belongs to no node in this way may be used by any,
+so every node depends on it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import shlex
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dorad.dataflow.model import NodeKind
+from dorad.release.manifest import NodeContent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from dorad.dataflow.model import Dataflow, NodeSpec
+    from dorad.release.manifest import File
+
+TYPES = "types"
+MAX_SOURCE = 4 << 20
+"""Bytes of a Python file that is read for its imports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The nodes of a release, and the files that no node claims."""
+
+    nodes: dict[str, NodeContent]
+    shared: list[str]
+
+
+def node_contents(dataflow: Dataflow, root: Path, files: Sequence[File]) -> Contents:
+    """Return what each node depends on. `files` are those of the release, below `root`."""
+    by_path = {file.path: file for file in files}
+    base = _relative(dataflow.base_dir, root)
+    claims = {node.id: _claimed(node, dataflow, root, by_path.keys()) for node in dataflow.nodes}
+    read_at_start = {PurePosixPath(base, dataflow.path.name).as_posix()}
+    read_at_start |= {_relative(Path(use.file).absolute(), root) for use in dataflow.modules}
+    types = PurePosixPath(base, TYPES).as_posix() + "/"
+    claimed = set().union(*claims.values()) if claims else set()
+    shared = [
+        path
+        for path in by_path
+        if path not in claimed and path not in read_at_start and not path.startswith(types)
+    ]
+    plain = {each["id"]: each for each in dataflow.descriptor["nodes"]}
+    whole = {key: value for key, value in dataflow.descriptor.items() if key == "env"}
+    found = {}
+    for node in dataflow.nodes:
+        used = sorted({*claims[node.id], *shared})
+        description = [_without_inputs(plain[node.id]), whole, [by_path[each] for each in used]]
+        digest = hashlib.sha256(msgspec.json.encode(description, order="deterministic"))
+        found[node.id] = NodeContent(digest.hexdigest(), _is_python(node))
+    return Contents(found, sorted(shared))
+
+
+def program_of(node: NodeSpec) -> list[str]:
+    """Return the files of a node's programs, as the dataflow names them."""
+    if node.kind is NodeKind.PATH and node.path is not None:
+        return [node.path]
+    return [operator.source for operator in node.operators]
+
+
+def _is_python(node: NodeSpec) -> bool:
+    """Return True if the node may run in the environment: also a command may be one of it."""
+    return node.kind in (NodeKind.PATH, NodeKind.OPERATORS, NodeKind.SHELL, NodeKind.URL)
+
+
+def _without_inputs(node: Any) -> Any:
+    """Return a node without its inputs, which are changed while it runs."""
+    if isinstance(node, dict):
+        return {key: _without_inputs(value) for key, value in node.items() if key != "inputs"}
+    if isinstance(node, list):
+        return [_without_inputs(each) for each in node]
+    return node
+
+
+def _claimed(node: NodeSpec, dataflow: Dataflow, root: Path, files: Iterable[str]) -> set[str]:
+    present = set(files)
+    folder = dataflow.base_dir
+    if node.deploy is not None and node.deploy.working_dir is not None:
+        folder = folder / node.deploy.working_dir
+    here = _relative(folder, root)
+    found: set[str] = set()
+    for name in program_of(node):
+        path = _join(here, name)
+        if path in present:
+            found |= _with_imports(path, root, present)
+    for word in _words(node, dataflow.env):
+        path = _join(here, word)
+        if path in present:
+            found |= _with_imports(path, root, present) if path.endswith(".py") else {path}
+        elif path not in ("", "."):
+            found |= {each for each in present if each.startswith(f"{path}/")}
+    return found
+
+
+def _words(node: NodeSpec, env: Mapping[str, str]) -> Iterator[str]:
+    """Yield the words of a node's arguments and variables that could be paths."""
+    texts = [node.args or "", *node.own_env.values(), *env.values()]
+    for text in texts:
+        try:
+            words = shlex.split(text)
+        except ValueError:
+            words = text.split()
+        for word in words:
+            yield word
+            yield from word.partition("=")[2::2]
+
+
+def _with_imports(path: str, root: Path, present: set[str]) -> set[str]:
+    """Return a Python file with all files of the release that it imports, and those import."""
+    found, waiting = {path}, [path]
+    top = PurePosixPath(path).parent
+    while waiting:
+        current = waiting.pop()
+        if not current.endswith(".py"):
+            continue
+        for each in _imported(current, top, root, present):
+            if each not in found:
+                found.add(each)
+                waiting.append(each)
+    return found
+
+
+def _imported(path: str, top: PurePosixPath, root: Path, present: set[str]) -> Iterator[str]:
+    """Yield the files that one Python file imports from the folder of its program."""
+    file = root / path
+    if file.stat().st_size > MAX_SOURCE:
+        return
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        # The node itself reports it when it runs.
+        return
+    package = PurePosixPath(path).parent
+    for statement in ast.walk(tree):
+        if isinstance(statement, ast.Import):
+            for alias in statement.names:
+                yield from _module(top, alias.name.split("."), present)
+        elif isinstance(statement, ast.ImportFrom):
+            base = top
+            if statement.level:
+                folders = package.parts
+                base = PurePosixPath(*folders[: max(0, len(folders) - statement.level + 1)])
+            parts = statement.module.split(".") if statement.module else []
+            yield from _module(base, parts, present)
+            for alias in statement.names:
+                yield from _module(base, [*parts, alias.name], present)
+
+
+def _module(base: PurePosixPath, parts: list[str], present: set[str]) -> Iterator[str]:
+    """Yield the files of a module and of the packages around it, as far as they are present."""
+    for depth in range(1, len(parts) + 1):
+        inside = PurePosixPath(base, *parts[:depth])
+        for each in (f"{inside}.py", f"{inside}/__init__.py"):
+            if each in present:
+                yield each
+
+
+def _relative(path: Path, root: Path) -> str:
+    """Return a path below `root` as releases have it, empty for one outside."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else ""
+
+
+def _join(folder: str, name: str) -> str:
+    """Return the path of `name` in a folder of the release; empty if it is outside."""
+    parts: list[str] = []
+    for part in PurePosixPath(folder, name).parts:
+        if part == "/" or (part == ".." and not parts):
+            return ""
+        if part == "..":
+            parts.pop()
+        elif part != ".":
+            parts.append(part)
+    return "/".join(parts)

@@ -1,0 +1,145 @@
+"""Send a release to many robots at once over SSH. A robot that fails or hangs holds up no other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dorad.release.errors import ReleaseError
+from dorafleet.release.errors import BuildError
+from dorafleet.release.pieces import Pieces
+from dorafleet.release.sending import Sent, Session, Tracker
+from dorafleet.robot.commands import USER_ID, agent_release, as_root
+from dorafleet.robot.facts import user_id
+from dorafleet.ssh.connection import connect
+from dorafleet.ssh.errors import Code, SshError
+from dorafleet.ssh.fanout import run_on_each
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dorafleet.inventory.model import Machine
+    from dorafleet.release.progress import Progress
+    from dorafleet.release.store import Bundle, Store
+    from dorafleet.ssh.fanout import Outcome
+
+PARALLEL = 50
+"""Hosts at once."""
+MAX_IDLE_ATTEMPTS = 4
+"""Attempts in a row in which nothing arrived; then the transfer has failed."""
+RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0)
+_RETRIED = (Code.LOST, Code.TIMEOUT, Code.UNREACHABLE)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to send."""
+
+    parallel: int = PARALLEL
+    accept_new: bool = False
+    """Trust unknown host keys."""
+    patches: bool = True
+    delays: Sequence[float] = RETRY_DELAYS_S
+    """Seconds before each attempt after one in which nothing arrived."""
+
+
+async def send(
+    machines: Sequence[Machine],
+    bundle: Bundle,
+    store: Store,
+    on_progress: Callable[[Progress], object] = lambda _: None,
+    on_outcome: Callable[[Outcome[Sent]], object] = lambda _: None,
+    options: Options = Options(),
+) -> list[Outcome[Sent]]:
+    """Send what each robot lacks of a release; return the outcomes in the order of `machines`.
+
+    A connection that is lost is made again, and goes on where it was, as long as something arrives.
+    Cancellation ends all transfers; what has arrived stays on the robots.
+
+    Raises:
+        BuildError: the store does not have the whole release.
+    """
+    if lacking := store.lacking(bundle.manifest):
+        message = f"{len(lacking)} files of release {bundle} are not in {store.folder}"
+        raise BuildError(message, "copy that folder from where it was built, or build it anew")
+    with Pieces(store) as pieces:
+
+        async def work(machine: Machine) -> Sent:
+            tracker = Tracker(machine.id, on_progress)
+            try:
+                found = await _Transfer(machine, bundle, store, pieces, tracker, options).run()
+            except (SshError, BuildError) as error:
+                tracker.set(state="failed", rate=0.0, left=None, message=str(error))
+                if isinstance(error, BuildError):
+                    raise SshError(Code.FAILED, error.message, error.hint) from error
+                raise
+            tracker.set(state="done", rate=0.0, left=0.0, message="")
+            return found
+
+        return await run_on_each(machines, work, parallel=options.parallel, on_outcome=on_outcome)
+
+
+class _Transfer:
+    """The transfer to one robot, with all its attempts."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        bundle: Bundle,
+        store: Store,
+        pieces: Pieces,
+        tracker: Tracker,
+        options: Options,
+    ) -> None:
+        self._machine = machine
+        self._bundle = bundle
+        self._store = store
+        self._pieces = pieces
+        self._tracker = tracker
+        self._options = options
+        self._patches = options.patches
+
+    async def run(self) -> Sent:
+        """Return when the robot has everything. Raises SshError."""
+        started = time.monotonic()
+        idle, total = 0, 0
+        while True:
+            before = self._tracker.progress
+            try:
+                found = await self._attempt()
+            except SshError as error:
+                reached = self._tracker.progress.sent > before.sent
+                idle = 0 if reached else idle + 1
+                total += 1
+                final = error.code not in _RETRIED or idle > len(self._options.delays)
+                never = not before.total and error.code is Code.UNREACHABLE
+                if final or never:
+                    raise
+                reason = str(error)
+            except ReleaseError as error:
+                # What is left of patches goes as it is the next time.
+                if not self._patches:
+                    raise SshError(Code.FAILED, error.message, error.hint) from error
+                self._patches = False
+                reason = str(error)
+            else:
+                seconds = time.monotonic() - started
+                return replace(found, sent=self._tracker.progress.sent, seconds=seconds)
+            _log.debug("%s: attempt %d failed: %s", self._machine.id, total, reason)
+            self._tracker.set(state="retrying", rate=0.0, left=None, message=reason)
+            delays = self._options.delays
+            await asyncio.sleep(delays[max(0, min(idle, len(delays)) - 1)] if delays else 0.0)
+
+    async def _attempt(self) -> Sent:
+        self._tracker.set(state="connecting")
+        async with connect(self._machine, accept_new=self._options.accept_new) as robot:
+            uid = user_id(await robot.check(USER_ID))
+            self._tracker.set(state="comparing")
+            async with robot.talk(as_root(agent_release("receive"), uid)) as process:
+                session = Session(process, self._bundle, self._store, self._pieces, self._tracker)
+                return await session.run(patches=self._patches)

@@ -1,0 +1,180 @@
+"""Manifests come from other machines: what is not a plain one is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.release.errors import ReleaseError
+from dorad.release.manifest import (
+    MAX_MANIFEST,
+    Environment,
+    File,
+    Package,
+    Target,
+    encode,
+    id_of,
+    parse,
+    path_problem,
+)
+from tests.release.samples import DIGEST, MACHINE, release
+
+GOOD = parse(release(packages={"numpy": {"site/numpy/__init__.py": b"1"}}).content)
+
+
+def changed(**fields):
+    return encode(msgspec.structs.replace(GOOD, **fields))
+
+
+def reason(content):
+    with pytest.raises(ReleaseError) as caught:
+        parse(content)
+    assert caught.value.code == "manifest"
+    return str(caught.value)
+
+
+def test_the_bytes_of_a_manifest_are_always_the_same():
+    content = encode(GOOD)
+    assert encode(parse(content)) == content
+    assert id_of(content) == id_of(encode(parse(content)))
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("/etc/passwd", "is absolute"),
+        ("../x", "contains '..'"),
+        ("a/../../x", "contains '..'"),
+        ("a/./x", "contains '.'"),
+        ("a//x", "contains an empty name"),
+        ("a/", "contains an empty name"),
+        ("a\nb", "contains a control character"),
+        ("a\0b", "contains a control character"),
+        ("a/" * 64 + "x", "deeper than 64"),
+        ("x" * 256, "a name of more than 255 bytes"),
+        ("é" * 600, "more than 1024 bytes"),
+    ],
+)
+def test_a_path_that_could_leave_the_tree_is_refused(path, problem):
+    assert problem in path_problem(path)
+    assert reason(changed(files=[*GOOD.files, File(path, DIGEST, 1, False)]))
+    package = Package("p", "1", [File(f"site/{path}", DIGEST, 1, False)])
+    if not path.startswith("/"):
+        assert reason(changed(packages=[package]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"files": [*GOOD.files, GOOD.files[0]]}, "is there twice"),
+        (
+            {"files": [*GOOD.files, File("a.py/b", DIGEST, 1, False)]},
+            "'a.py' is a file and a folder",
+        ),
+        ({"entry": "other.yml"}, "has no file 'other.yml'"),
+        (
+            {
+                "files": [
+                    File("dataflow.yml", DIGEST, 1, False),
+                    *GOOD.files[1:],
+                    File("z", DIGEST, 2, False),
+                ]
+            },
+            "two sizes",
+        ),
+        ({"environments": [Environment(MACHINE.target, [1])]}, "a package that is not there"),
+        ({"environments": [Environment(MACHINE.target, [0, 0])]}, "has a package twice"),
+        ({"environments": [Environment(Target("aarch64", "3.11"), [0])]}, "not those of its"),
+        ({"targets": [MACHINE.target, MACHINE.target]}, "a target is there twice"),
+        (
+            {"targets": [Target("x86_64")], "environments": [Environment(Target("x86_64"), [0])]},
+            "no version of Python",
+        ),
+        ({"packages": [Package("p", "1", [File("bin/python3", DIGEST, 1, True)])]}, "hides the"),
+        ({"packages": [Package("p", "1", [File("pyvenv.cfg", DIGEST, 1, True)])]}, "in none of"),
+        (
+            {"packages": [Package("p", "1", [File("site/zz-dorad.pth", DIGEST, 1, True)])]},
+            "belongs to the environment",
+        ),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(fields, expected):
+    assert expected in reason(changed(**fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("name", "../x"),
+        ("name", ""),
+        ("sequence", 0),
+        ("sequence", 1 << 60),
+        ("sequence", True),
+        ("created", -1),
+        ("min_dorad", "x"),
+        ("targets", [{"arch": "../../x"}]),
+        ("files", [["a", "zz", 1, False]]),
+        ("files", [["a", DIGEST, -1, False]]),
+        ("files", [["a", DIGEST, 1]]),
+        ("files", {}),
+        ("nodes", {"a": {"digest": "x", "python": True}}),
+        ("more", 1),
+    ],
+)
+def test_a_field_with_a_wrong_value_is_refused(name, value):
+    plain = json.loads(encode(GOOD))
+    plain[name] = value
+    assert reason(json.dumps(plain, separators=(",", ":")).encode())
+
+
+def test_another_format_is_refused_with_the_next_step():
+    assert "upgrade dorad" in reason(encode(GOOD).replace(b'"format":1', b'"format":2'))
+
+
+def test_the_same_content_in_other_bytes_is_refused():
+    assert "in the order" in reason(b" " + encode(GOOD))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"null",
+        b"[" * 100_000,
+        b'{"format":1,"x":' + b"[" * 100_000,
+        b"\xff\xfe",
+        b'{"format":1' + b" " * MAX_MANIFEST + b"}",
+    ],
+)
+def test_bytes_that_are_no_manifest_are_refused(content):
+    assert reason(content)
+
+
+def test_a_manifest_with_as_many_files_as_fit_is_read():
+    files = [File(f"d/{n}", DIGEST, 1, False) for n in range(30_000)]
+    content = changed(files=[*GOOD.files, *files])
+    assert len(content) <= MAX_MANIFEST
+    assert len(parse(content).files) == len(GOOD.files) + 30_000
+
+
+@given(st.binary(max_size=300), st.integers(0, 2000), st.integers(0, 300))
+def test_no_bytes_raise_anything_but_a_refusal(piece, start, removed):
+    content = encode(GOOD)
+    mixed = content[:start] + piece + content[start + removed :]
+    try:
+        found = parse(mixed)
+    except ReleaseError:
+        return
+    assert encode(found) == mixed
+
+
+@given(st.text(max_size=60))
+def test_every_path_that_is_accepted_stays_below_its_folder(path):
+    if not path or path_problem(path):
+        return
+    assert os.path.normpath(f"/top/{path}") == f"/top/{path}"

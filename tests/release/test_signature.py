@@ -1,0 +1,158 @@
+"""Signatures: ssh-keygen and this project accept each other's, and each refusal says why."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+
+import asyncssh
+import pytest
+
+from dorad.release.errors import ReleaseError
+from dorad.release.signature import ALLOWED, NAMESPACE, REVOKED, Signers
+from tests.release.samples import KEY, OTHER, public, release, sign
+
+CONTENT = b'{"format":1}'
+NOW = 1_790_000_000.0
+needs_keygen = pytest.mark.skipif(
+    shutil.which("ssh-keygen") is None, reason="there is no ssh-keygen"
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / ALLOWED).write_text(f"# the team\n\nada@example.org {public(KEY)}\n")
+    return tmp_path
+
+
+def refusal(folder, signature, content=CONTENT, at=NOW):
+    with pytest.raises(ReleaseError) as caught:
+        Signers(folder).verify(content, signature, at)
+    assert caught.value.code == "signer"
+    assert caught.value.refused
+    return str(caught.value)
+
+
+def test_a_known_key_is_named(folder):
+    signer = Signers(folder).verify(CONTENT, sign(CONTENT), NOW)
+    assert str(signer) == f"ada@example.org ({KEY.get_fingerprint()})"
+
+
+def test_one_changed_byte_of_the_content_is_refused(folder):
+    assert "was changed" in refusal(folder, sign(CONTENT), CONTENT.replace(b"1", b"2"))
+
+
+def test_an_unknown_key_is_refused_with_its_fingerprint(folder):
+    reason = refusal(folder, sign(CONTENT, OTHER))
+    assert OTHER.get_fingerprint() in reason
+    assert str(folder / ALLOWED) in reason
+
+
+def test_without_any_trusted_key_everything_is_refused(tmp_path):
+    assert "is not in" in refusal(tmp_path, sign(CONTENT))
+
+
+def test_a_revoked_key_is_refused_also_if_it_is_allowed(folder):
+    (folder / REVOKED).write_text(f"# lost\n{public(OTHER)}\n{public(KEY)}\n")
+    assert "is revoked" in refusal(folder, sign(CONTENT))
+
+
+def test_revoked_keys_that_cannot_be_read_stop_everything(folder):
+    (folder / REVOKED).write_text("SSHKRL\n")
+    assert f"{REVOKED}:1 cannot be read" in refusal(folder, sign(CONTENT))
+
+
+def test_a_bad_line_among_the_trusted_keys_is_skipped(folder):
+    text = (folder / ALLOWED).read_text()
+    (folder / ALLOWED).write_text(f"only-a-name\nx ssh-ed25519 AAAA\n{text}")
+    assert Signers(folder).verify(CONTENT, sign(CONTENT), NOW).name == "ada@example.org"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ('valid-before="20200101"', "has expired at 2020-01-01"),
+        ('valid-after="20990101"', "is valid only after 2099-01-01"),
+        ('namespaces="git,file"', "may not sign dorad-bundle"),
+    ],
+)
+def test_a_key_with_limits_signs_only_within_them(folder, options, reason):
+    (folder / ALLOWED).write_text(f"ada@example.org {options} {public(KEY)}\n")
+    assert reason in refusal(folder, sign(CONTENT))
+
+
+def test_a_second_line_can_renew_an_expired_key(folder):
+    old, new = 'valid-before="20200101"', 'valid-before="20990101",namespaces="dorad-*"'
+    lines = [f"old {old} {public(KEY)}", f"new {new} {public(KEY)}"]
+    (folder / ALLOWED).write_text("\n".join(lines))
+    assert Signers(folder).verify(CONTENT, sign(CONTENT), NOW).name == "new"
+
+
+def test_a_signature_for_another_purpose_is_refused(folder):
+    assert "not for dorad-bundle" in refusal(folder, sign(CONTENT, namespace="git"))
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        b"",
+        b"x",
+        b"-----BEGIN SSH SIGNATURE-----\n-----END SSH SIGNATURE-----",
+        b"-----BEGIN SSH SIGNATURE-----\nU1NIU0lH\n-----END SSH SIGNATURE-----",
+        b"-----BEGIN SSH SIGNATURE-----\n====\n-----END SSH SIGNATURE-----",
+        sign(CONTENT)[:-80] + b"\n-----END SSH SIGNATURE-----",
+        b"-----BEGIN SSH SIGNATURE-----\n" + b"A" * 20_000 + b"-----END SSH SIGNATURE-----",
+    ],
+)
+def test_what_is_no_signature_is_refused(folder, signature):
+    assert refusal(folder, signature)
+
+
+def test_a_robot_whose_clock_starts_in_1970_judges_keys_by_the_date_of_the_release(
+    robot, monkeypatch
+):
+    line = f'ada valid-after="20200101",valid-before="20990101" {public(KEY)}\n'
+    (robot.signers / ALLOWED).write_text(line)
+    found = release()
+    monkeypatch.setattr(time, "time", lambda: 60.0)
+    assert robot.trees.verify(found.content, found.signature)[1].name == "ada"
+
+
+def test_a_robot_whose_clock_is_in_2100_says_so_when_it_refuses_an_expired_key(robot, monkeypatch):
+    line = f'ada valid-before="20990101" {public(KEY)}\n'
+    (robot.signers / ALLOWED).write_text(line)
+    found = release()
+    monkeypatch.setattr(time, "time", lambda: 4_102_444_900.0)
+    with pytest.raises(ReleaseError, match="it is 2100-01-01 00:01 UTC here"):
+        robot.trees.verify(found.content, found.signature)
+
+
+@needs_keygen
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
+def test_a_signature_of_ssh_keygen_is_accepted(tmp_path, kind):
+    key = tmp_path / "key"
+    run("ssh-keygen", "-q", "-t", kind, "-N", "", "-f", key)
+    (tmp_path / "manifest").write_bytes(CONTENT)
+    run("ssh-keygen", "-q", "-Y", "sign", "-n", NAMESPACE, "-f", key, tmp_path / "manifest")
+    (tmp_path / ALLOWED).write_text(f"bob {key.with_suffix('.pub').read_text()}")
+    signature = (tmp_path / "manifest.sig").read_bytes()
+    assert Signers(tmp_path).verify(CONTENT, signature, NOW).name == "bob"
+    assert "was changed" in refusal(tmp_path, signature, CONTENT + b" ")
+
+
+@needs_keygen
+@pytest.mark.parametrize("kind", ["ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa"])
+def test_ssh_keygen_accepts_our_signature(tmp_path, kind):
+    key = asyncssh.generate_private_key(kind)
+    (tmp_path / "signature").write_bytes(sign(CONTENT, key))
+    (tmp_path / ALLOWED).write_text(f"ada {public(key)}\n")
+    files = ["-f", tmp_path / ALLOWED, "-s", tmp_path / "signature"]
+    shown = run("ssh-keygen", "-Y", "verify", "-n", NAMESPACE, "-I", "ada", *files, given=CONTENT)
+    assert "Good" in shown
+
+
+def run(*command, given=b""):
+    done = subprocess.run(command, input=given, capture_output=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode()
