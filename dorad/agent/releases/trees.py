@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from dorad.agent.folder import SYSTEM_DIR
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from dorad.agent.releases.model import Files
     from dorad.release.trees import Tree
+
+
+_log = logging.getLogger(__name__)
 
 
 def releases_folder(folder: Path) -> Path:
@@ -35,23 +39,17 @@ class TreeLibrary:
 
     def files(self, release: str) -> Files:
         """Return how much of a release is here."""
+        if release in self._verified:
+            return "staged"
         try:
-            self._trees.tree(release)
-            if release in self._verified:
-                return "staged"
-            lacking = self._trees.lacking(self._trees.manifest(release))
-        except (ReleaseError, OSError):
-            lacking = self._lacking(release)
-        return "missing" if lacking else "received"
-
-    def _lacking(self, release: str) -> object:
-        try:
-            return self._trees.lacking(self._trees.manifest(release))
+            lacking = bool(self._trees.lacking(self._trees.manifest(release)))
         except ReleaseError as error:
-            # A manifest that is there and not valid is judged by `stage`.
-            return error.code == "missing"
+            # `stage` says what is wrong with a manifest that is here.
+            lacking = error.code == "missing"
         except OSError as error:
-            return str(error)
+            _log.warning("release %.12s cannot be read: %s", release, error)
+            lacking = True
+        return "missing" if lacking else "received"
 
     def stage(self, release: str) -> None:
         """Verify a release, and build its tree of files. Raises ControlError."""

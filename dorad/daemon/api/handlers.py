@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dorad.daemon.api.dataflows import DataflowMethods
+from dorad.daemon.api.leases import LeaseMethods
 from dorad.daemon.api.nodes import NodeMethods
 from dorad.daemon.api.params import ParamMethods
 from dorad.daemon.api.shares import ShareMethods
@@ -12,13 +13,14 @@ from dorad.daemon.api.topics import TopicMethods
 
 if TYPE_CHECKING:
     from dorad.control.server import Handler, StreamHandler
+    from dorad.daemon.leases import Leases
     from dorad.daemon.measuring.measure import Measure
     from dorad.daemon.registry import Registry
     from dorad.daemon.service import Service
 
 
 def handlers(
-    service: Service, registry: Registry, measure: Measure
+    service: Service, registry: Registry, measure: Measure, leases: Leases
 ) -> dict[str, Handler | StreamHandler]:
     """Return the handler of each method of the control API."""
     dataflows = DataflowMethods(service, registry, measure)
@@ -26,6 +28,7 @@ def handlers(
     topics = TopicMethods(registry, measure)
     params = ParamMethods(registry)
     shares = ShareMethods(registry)
+    busy = LeaseMethods(registry, leases)
     return {
         "daemon.status": dataflows.status,
         "daemon.shutdown": dataflows.shutdown,
@@ -57,6 +60,10 @@ def handlers(
         "param.get": params.get,
         "param.set": params.set,
         "param.delete": params.delete,
+        "lease.list": busy.list_all,
+        "lease.take": busy.take,
+        "lease.hold": busy.hold,
+        "lease.end": busy.end,
         "logs.read": dataflows.read_logs,
         "watch": dataflows.watch,
     }
