@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 import time
 import uuid
 from contextlib import suppress
@@ -276,7 +277,7 @@ class Releases:
             return ""
         name = record.order.dataflow
         bundle = self._library.bundle(record.applied.revision.release)
-        words = bundle.descriptor.get("safe_to_update")
+        words = shlex.split(bundle.descriptor.get("safe_to_update") or "")
         share = self._shares.states.get(name)
         if not words or share is None or share.status != "running":
             return ""
@@ -284,8 +285,7 @@ class Releases:
         if text and observing.clock() - at < ASK_AGAIN_S:
             return text
         client = await self._daemon.client()
-        command = words.split() if isinstance(words, str) else [str(word) for word in words]
-        found, ok = await run_command(client, record.uuid, "safe_to_update", command, bundle)
+        found, ok = await run_command(client, record.uuid, "safe_to_update", words, bundle)
         text = "" if ok else f"safe_to_update {found}"
         self._asked[name] = (observing.clock(), text)
         return text

@@ -26,6 +26,17 @@ CRASHES_LATER = """
         if event["type"] == "INPUT" and time.monotonic() > begun + 0.2:
             raise SystemExit("no more")
 """
+BUSY = """
+    import os, time
+    from dora import Node
+
+    node = Node()
+    for event in node:
+        if event["type"] == "INPUT" and os.path.exists(os.environ["WORK"]):
+            with node.busy("holds a cup"):
+                while os.path.exists(os.environ["WORK"]):
+                    time.sleep(0.01)
+"""
 SLOW_SOURCE = SOURCE.replace(
     'if event["type"] == "INPUT":', 'if __import__("os").urandom(1)[0] < 25:'
 )
@@ -114,6 +125,45 @@ async def test_an_output_that_became_slow_is_found(robot, folder):
     allowed = HealthRules(min_healthy_time=1, healthy_deadline=20, quiet=["source/number"])
     robot.order(second, 3, rules=allowed, retry=True)
     await robot.reaches("confirmed", 3)
+
+
+async def test_a_busy_node_delays_a_switch_and_nothing_stops(robot, folder):
+    work = folder / "work"
+    nodes = [*flow(folder), {"id": "arm", "path": "arm.py", "env": {"WORK": str(work)}}]
+    nodes[2]["inputs"] = {"tick": "dora/timer/millis/10"}
+    first = robot.library.add("flow", nodes, source=SOURCE, sink=SINK, arm=BUSY)
+    robot.order(first, 1)
+    await robot.reaches("confirmed", 1)
+    work.touch()
+    client = await robot.daemon.client()
+    async with asyncio.timeout(30):
+        while not await client.leases():
+            await client.node_info("arm")
+    second = robot.library.add("flow", nodes, source=SOURCE, sink=NEW_SINK, arm=BUSY, sequence=2)
+    robot.order(second, 2)
+    state = await robot.reaches("staged", 2, waiting="busy")
+    assert "holds a cup" in state.reason
+    assert state.leases[0].owner.startswith("flow/arm (pid ")
+    count = len(seen(folder))
+    await until(lambda: len(seen(folder)) > count + 20)
+    assert robot.state().phase == "staged"
+    work.unlink()
+    await robot.reaches("confirmed", 2, running=second)
+
+
+async def test_a_dataflow_can_say_that_it_must_not_be_changed_now(robot, folder):
+    ready = folder / "ready"
+    first = robot.library.add("flow", flow(folder), source=SOURCE, sink=SINK)
+    descriptor = robot.library.bundles[first].descriptor
+    descriptor["safe_to_update"] = f"test -e {ready}"
+    robot.order(first, 1)
+    await robot.reaches("confirmed", 1)
+    second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK, sequence=2)
+    robot.order(second, 2)
+    state = await robot.reaches("staged", 2, waiting="busy")
+    assert "safe_to_update exited with code 1" in state.reason
+    ready.touch()
+    await robot.reaches("confirmed", 2, running=second)
 
 
 async def test_a_robot_that_is_cut_off_after_the_switch_goes_back(robot, folder):
