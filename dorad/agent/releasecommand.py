@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dorad.release.signature import ALLOWED, REVOKED
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.release.trees import Trees
 
+MAX_LINE = 16 << 10
+"""Characters of a key in a file; one of 16,384 bits has 2,800."""
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -93,6 +97,32 @@ def verify(folder: Path, *, release_id: str) -> None:
     """Check signature and every file of a release here, and make its tree if it is complete."""
     tree = _trees(folder).stage(release_id, allow_lower=True)
     click.echo(f"release {tree.id[:12]} is complete: {tree.folder}")
+
+
+@release.command(context_settings=CONTEXT)
+@click.pass_obj
+def trust(folder: Path) -> None:
+    """Add the line on stdin to the keys that may sign: as in `allowed_signers`."""
+    _add(folder, ALLOWED)
+
+
+@release.command(context_settings=CONTEXT)
+@click.pass_obj
+def revoke(folder: Path) -> None:
+    """Add the public key on stdin to those that may not sign any more."""
+    _add(folder, REVOKED)
+
+
+def _add(folder: Path, name: str) -> None:
+    """Add the line on stdin to a file of keys, unless it is there. As root: the file is root's."""
+    from dorad.agent.folder import signers_folder
+    from dorad.release.signature import add_line
+
+    line = sys.stdin.readline(MAX_LINE + 1).strip()
+    if len(line) > MAX_LINE:
+        raise click.ClickException(f"the line has more than {MAX_LINE} characters")
+    new = add_line(signers_folder(folder) / name, line)
+    click.echo("added" if new else "was there already")
 
 
 def _trees(folder: Path) -> Trees:

@@ -301,6 +301,7 @@ class Shares:
             uv=content.uv,
             allow_shell=content.allow_shell,
             exit_when_nodes_finish=content.exit_when_nodes_finish,
+            params=content.params,
             uuid=content.uuid,
             share=self._with_tls(content.share),
             hold=action.hold,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from dorad.cli.interrupts import Interrupts, from_thread
 from dorad.cli.live import LiveLog, writer
-from dorad.cli.logsources import record_of
 from dorad.cli.reporting import print_line, print_note, print_warning
 from dorad.cli.stop import report_end
 from dorad.control.asyncclient import AsyncClient
@@ -93,7 +92,7 @@ async def _show_lines(client: AsyncClient, uuid: str, live: LiveLog) -> None:
     """Show log lines until the dataflow has ended. If reading them fails, only warn."""
     try:
         async for lines in client.logs(uuid, follow=True):
-            live.take([record_of(line) for line in lines.lines])
+            live.take(lines.lines)
             if lines.left_out:
                 print_note(f"{lines.left_out} lines left out: the output is too slow")
     except ControlError as error:

@@ -48,7 +48,7 @@ def node_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 def machine_names(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete the machines of a fleet on which nodes run."""
+    """Complete the machines of the dataflow that is given, else those on which nodes run."""
     del param
     return _matching(ctx, incomplete, _machines)
 
@@ -119,8 +119,13 @@ def _nodes(client: Client, ctx: click.Context) -> Iterator[CompletionItem]:
         yield CompletionItem(info.node, help=info.dataflow_name or info.dataflow)
 
 
-def _machines(client: Client, _: click.Context) -> Iterator[CompletionItem]:
-    for machine in sorted({info.machine for info in client.nodes() if info.machine}):
+def _machines(client: Client, ctx: click.Context) -> Iterator[CompletionItem]:
+    given = ctx.params.get("dataflow")
+    if given is not None:
+        machines = set(client.info(given).placement.values())
+    else:
+        machines = {info.machine for info in client.nodes() if info.machine}
+    for machine in sorted(machines):
         yield CompletionItem(machine)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -14,10 +15,11 @@ from dorad.cli.live import LiveLog, writer
 from dorad.cli.reporting import print_failures, print_line, print_note, print_warning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractAsyncContextManager
 
     from dorad.daemon.broker.stats import EdgeCounters
-    from dorad.daemon.run import Ended
+    from dorad.daemon.run import DataflowRun, Ended
     from dorad.launch.command import LaunchContext
     from dorad.launch.holder.client import HolderClient
     from dorad.logs.filter import LogFilter
@@ -48,8 +50,9 @@ def run_foreground(
     stop_after: float | None,
     finish_flag: bool | None,
     hot_reload: bool = False,
+    beside: Callable[[DataflowRun], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
 ) -> Ended:
-    """Run a dataflow with its live log and its signals.
+    """Run a dataflow with its live log and its signals; `beside` is entered meanwhile.
 
     Raises:
         click.ClickException: nothing can be started, or an environment variable is invalid.
@@ -96,7 +99,8 @@ def run_foreground(
                 # After the holder has started: nodes must not inherit the raised limit.
                 _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
                 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-                ended = await run.run()
+                async with beside(run):
+                    ended = await run.run()
                 if holder.died:
                     run.log.report(
                         "error", None, "the process holder ended, and every node with it"

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TextIO
 
+    from dorad.logrecord import LogRecord
     from dorad.logs.filter import LogFilter
     from dorad.logs.format import Formatter
-    from dorad.logs.record import LogRecord
 
 BACKLOG = 20_000
 """Maximum number of lines that wait for the reader."""

@@ -17,6 +17,7 @@ from dorad.cli.complete import dataflow_names_and_uuids, node_names
 from dorad.cli.durations import Duration
 from dorad.cli.options import log_filter_option, log_format_option, log_level_option, shown_lines
 from dorad.cli.reporting import print_note
+from dorad.cli.select import machine_option
 from dorad.cli.tables import colours
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ Examples:
   dora logs robot -n camera -f         the lines of one node, followed
   dora logs robot --level warn --since 10m
   dora logs --local --grep timeout     from the files in ./out, without a daemon
+  dora logs robot --machine arm1 -f    of a fleet: the lines of one machine, followed
 
 \b
 Without a daemon, or for a dataflow that it does not know, lines come from the newest run in
@@ -65,7 +67,17 @@ def _nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
     return [CompletionItem(node) for node in nodes if node.startswith(incomplete)]
 
 
-@click.command(epilog=EPILOG)
+class LogsCommand(click.Command):
+    """Knows its dataflow while a shell completes the value of an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what stands before an option without a value; click would parse nothing."""
+        if ctx.resilient_parsing and args and args[-1].startswith("-"):
+            args = args[:-1]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=LogsCommand, epilog=EPILOG)
 @click.argument("dataflow", metavar="[UUID|NAME]", required=False, shell_complete=_dataflows)
 @click.argument("extra", metavar="", nargs=-1)
 @click.option(
@@ -80,6 +92,7 @@ def _nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 @click.option("--all-nodes", is_flag=True, help="All nodes, sorted by time (the default).")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
 @click.option("-f", "--follow", is_flag=True, help="Follow new lines.")
+@machine_option
 @click.option("--local", is_flag=True, help="Read files or the journal without asking the daemon.")
 @click.option(
     "--since",
@@ -100,6 +113,7 @@ def logs(
     all_nodes: bool,
     tail: int | None,
     follow: bool,
+    machine: str | None,
     local: bool,
     since: float | None,
     until: float | None,
@@ -123,6 +137,8 @@ def logs(
         raise click.UsageError("give either --node or --all-nodes")
     if follow and until is not None:
         raise click.UsageError("--until and --follow cannot be combined")
+    if machine is not None and local:
+        raise click.UsageError("--machine needs a coordinator; it does not go with --local")
     shown = shown_lines(level, log_filter)
     now = time.time()
     wanted = Wanted(
@@ -134,6 +150,7 @@ def logs(
         until=None if until is None else now - until,
         grep=grep,
         follow=follow,
+        machine=machine,
     )
     # The usual way to end it. KeyboardInterrupt could interrupt the client at any point.
     signal.signal(signal.SIGINT, _end_at_once)

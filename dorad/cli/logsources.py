@@ -15,7 +15,6 @@ from dorad.logs.find import Found, NoLogsError, find, list_runs
 from dorad.logs.history import History
 from dorad.logs.journal.reader import JournalError, JournalPast
 from dorad.logs.paths import DAEMON, out_folder
-from dorad.logs.record import LogRecord
 from dorad.logs.selection import Selection
 from dorad.logs.tailing import Tailing
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from dorad.control.client import Client
     from dorad.control.errors import ControlError
-    from dorad.control.messages import LogLine
+    from dorad.logrecord import LogRecord
     from dorad.logs.filter import LogFilter
 
 POLL_S = 0.1
@@ -42,6 +41,8 @@ class Wanted(NamedTuple):
     until: float | None
     grep: str | None
     follow: bool
+    machine: str | None = None
+    """Only lines of this machine of a fleet."""
 
 
 class Block(NamedTuple):
@@ -114,6 +115,8 @@ def _find_instead(wanted: Wanted, error: ControlError) -> Found:
     """Return the logs from ./out that the daemon could not provide, else raise its error."""
     from dorad.control.errors import NoDaemonError
 
+    if wanted.machine is not None:
+        raise error  # the files here are not those of another machine
     try:
         return find_here(wanted.dataflow)
     except NoLogsError as none:
@@ -133,27 +136,11 @@ def _from_daemon(client: Client, wanted: Wanted) -> Iterator[Block]:
         by_node=wanted.shown.by_node,
         grep=wanted.grep,
         follow=wanted.follow,
+        machine=wanted.machine,
     )
     with stream:
         for lines in stream:
-            records = [record_of(line) for line in lines.lines]
-            yield Block(lines.dataflow, records, left_out=lines.left_out)
-
-
-def record_of(line: LogLine) -> LogRecord:
-    """Return a line of the control API as a log record."""
-    return LogRecord(
-        line.timestamp,
-        line.level,
-        line.node,
-        line.message,
-        "stderr" if line.stream == "stderr" else "stdout",
-        line.target,
-        line.fields,
-        line.file,
-        line.line,
-        line.module_path,
-    )
+            yield Block(lines.dataflow, lines.lines, left_out=lines.left_out)
 
 
 def _from_files(wanted: Wanted, found: Found) -> Iterator[Block]:

@@ -45,6 +45,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "cluster": CommandEntry(
         "dorad.cli.cluster:cluster", "Manage the machines of a fleet, as `dorafleet` does."
     ),
+    "record": CommandEntry("dorad.cli.record:record", "Record messages; inspect recordings."),
+    "replay": CommandEntry("dorad.cli.replay:replay", "Send the messages of a recording again."),
+    "diff": CommandEntry("dorad.cli.diff:diff", "Compare the messages of two recordings."),
     "build": CommandEntry("dorad.cli.build:build", "Run the build commands of a dataflow's nodes."),
     "validate": CommandEntry(
         "dorad.cli.validate:validate", "Check a dataflow file and list its problems."
@@ -74,8 +77,6 @@ MOVED_COMMANDS = {
     "daemon": "is `dorad` here; `dora up` starts one in the background",
     "self": "does not exist: update and uninstall with pip or apt, whichever installed dora",
     "hub": "is not available yet",
-    "record": "is not available yet",
-    "replay": "is not available yet",
     "trace": "is not available yet",
 }
 """What to use instead of commands of dora 1.x that do not exist here."""

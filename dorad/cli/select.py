@@ -32,7 +32,7 @@ machine_option = click.option(
     "--machine",
     metavar="ID",
     shell_complete=machine_names,
-    help="Only nodes of this machine, through a coordinator.",
+    help="Only this machine of a fleet, through a coordinator.",
 )
 dataflow_name = click.argument(
     "dataflow", metavar="[NAME|UUID]", required=False, shell_complete=dataflow_names

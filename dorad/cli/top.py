@@ -57,10 +57,15 @@ def top(*, refresh_interval: float, once: bool, machine: str | None) -> None:
 
 def snapshot(found: Top) -> list[dict[str, Any]]:
     """Return the output of `--once`: dora's objects, and `inputs` with the edges of each node."""
-    edges: dict[tuple[str, str], list[EdgeStats]] = {}
+    # Every machine of a dataflow has a link, all of the same name.
+    edges: dict[tuple[str, str | None, str], list[EdgeStats]] = {}
     for edge in found.edges:
-        edges.setdefault((edge.dataflow, edge.target.partition("/")[0]), []).append(edge)
-    return [_node(info, edges.get((info.dataflow, info.node), []), found) for info in found.nodes]
+        key = (edge.dataflow, edge.machine, edge.target.partition("/")[0])
+        edges.setdefault(key, []).append(edge)
+    return [
+        _node(info, edges.get((info.dataflow, info.machine, info.node), []), found)
+        for info in found.nodes
+    ]
 
 
 def _node(info: NodeInfo, edges: list[EdgeStats], found: Top) -> dict[str, Any]:

@@ -84,6 +84,8 @@ class AsyncClient(AsyncMethods):
         """Where the server is, for messages, once connected."""
         self.daemon: str
         """The server's name and version, such as `dorad 0.1.0`."""
+        self.role = ""
+        """What this client may do there; empty if an older server does not say so."""
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -116,7 +118,8 @@ class AsyncClient(AsyncMethods):
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 await self._connection.send(hello(self._name), text=True)
-                self.daemon = check_welcome(await self._connection.recv())
+                welcome = check_welcome(await self._connection.recv())
+                self.daemon, self.role = welcome.welcome, welcome.role
         except BaseException as error:
             await self.close()
             if isinstance(error, TimeoutError):

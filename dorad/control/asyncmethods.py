@@ -219,6 +219,39 @@ class AsyncMethods(ABC):
         """Return the resource use of all nodes and the counters of all edges."""
         return await self.call("top", m.Nothing(), m.Top)
 
+    def watch_top(
+        self,
+        *,
+        order: m.TopOrder = "name",
+        limit: int = 0,
+        filter: str = "",  # noqa: A002 - the name of the parameter in the protocol
+        interval: float = 1.0,
+        dataflow: str | None = None,
+        machine: str | None = None,
+    ) -> AsyncStream[m.TopPart]:
+        """Measure nodes and edges every `interval` seconds, reduced on the server."""
+        params = m.TopWatch(
+            order=order,
+            limit=limit,
+            filter=filter,
+            interval=interval,
+            dataflow=dataflow,
+            machine=machine,
+        )
+        return self.stream("top.watch", params, m.TopPart)
+
+    def watch_fleet(self, *, interval: float = 1.0) -> AsyncStream[m.FleetRows]:
+        """Follow the robots in brief: first all rows, then those that change."""
+        return self.stream("fleet.watch", m.FleetWatch(interval=interval), m.FleetRows)
+
+    def watch_alerts(self, *, interval: float = 1.0) -> AsyncStream[m.Alerts]:
+        """Follow the alerts."""
+        return self.stream("alerts.watch", m.AlertWatch(interval=interval), m.Alerts)
+
+    async def ack_alert(self, id_: str, *, undo: bool = False) -> m.Alert:
+        """Say that somebody looks after an alert, or take that back."""
+        return await self.call("alerts.ack", m.AlertAck(id=id_, undo=undo), m.Alert)
+
     async def topics(self, dataflow: str | None = None) -> m.TopicList:
         """Return the outputs of a dataflow and their subscribers."""
         return await self.call("topic.list", m.Ref(dataflow=dataflow), m.TopicList)
@@ -231,14 +264,27 @@ class AsyncMethods(ABC):
         return self.stream("topic.watch", params, m.TopicRates)
 
     def echo(
-        self, topics: Sequence[str] = (), *, dataflow: str | None = None, queue_size: int = 64
+        self,
+        topics: Sequence[str] = (),
+        *,
+        dataflow: str | None = None,
+        queue_size: int = 64,
+        max_rate_hz: float | None = None,
+        preview: m.Preview | None = None,
     ) -> AsyncArrays:
         """Receive the messages of outputs as header and Arrow array. No topics means all of them.
 
-        The array is None for a message without data.
+        The array is None for a message without data. `max_rate_hz` limits the messages of each
+        topic, `preview` makes them smaller where they come from.
         """
         return self.arrays(
-            m.TopicSubscribe(dataflow=dataflow, topics=[*topics], queue_size=queue_size)
+            m.TopicSubscribe(
+                dataflow=dataflow,
+                topics=[*topics],
+                queue_size=queue_size,
+                max_rate_hz=max_rate_hz,
+                preview=preview,
+            )
         )
 
     async def publish(
@@ -289,6 +335,7 @@ class AsyncMethods(ABC):
         by_node: Mapping[str, str] | None = None,
         grep: str | None = None,
         follow: bool = False,
+        machine: str | None = None,
     ) -> AsyncStream[m.LogLines]:
         """Read log lines, and follow new ones. Times are seconds since 1970."""
         params = m.LogRead(
@@ -301,6 +348,7 @@ class AsyncMethods(ABC):
             by_node=dict(by_node or {}),
             grep=grep,
             follow=follow,
+            machine=machine,
         )
         return self.stream("logs.read", params, m.LogLines)
 

@@ -133,7 +133,8 @@ class Client(Methods):
     def _shake_hands(self, name: str, deadline: float) -> str:
         try:
             self._connection.send(hello(name), text=True)
-            return check_welcome(self._connection.receive(deadline - time.monotonic()))
+            frame = self._connection.receive(deadline - time.monotonic())
+            return check_welcome(frame).welcome
         except BaseException as error:
             self.close()
             if isinstance(error, TimeoutError):

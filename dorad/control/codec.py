@@ -35,6 +35,7 @@ class Arrived(msgspec.Struct):
     id: int | None = None
     welcome: str | None = None
     protocol: int | None = None
+    role: str = ""
     result: msgspec.Raw = msgspec.Raw(b"")
     event: msgspec.Raw = msgspec.Raw(b"")
     end: bool = False

@@ -13,7 +13,7 @@ import msgspec
 from dorad.control.messages import Event
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from dorad.control.messages import Network
 
@@ -43,7 +43,7 @@ class EventBus:
         """Publish a change of the network, which belongs to no dataflow."""
         self.publish("", "network-changed", text="; ".join(changes), **msgspec.to_builtins(now))
 
-    async def subscribe(self, dataflow: str | None) -> AsyncIterator[Event]:
+    async def subscribe(self, dataflow: str | None) -> AsyncGenerator[Event, None]:
         """Yield the events of one dataflow, or of all, from now on."""
         subscriber = _Subscriber(dataflow)
         self._subscribers.add(subscriber)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from dorad.control import codec
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REQUEST
-from dorad.control.messages import METHODS, PROTOCOL, Cancel, Hello
+from dorad.control.messages import METHODS, PROTOCOL, Cancel, Hello, Welcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -172,8 +172,8 @@ def hello(name: str) -> bytes:
     return codec.encode(Hello(hello=name))
 
 
-def check_welcome(frame: str | bytes) -> str:
-    """Return the daemon's name and version from its first frame.
+def check_welcome(frame: str | bytes) -> Welcome:
+    """Return the daemon's name and version, and this client's role, from its first frame.
 
     Raises:
         ControlError: the daemon refuses this client, or speaks another version of the protocol.
@@ -190,7 +190,7 @@ def check_welcome(frame: str | bytes) -> str:
             f"this client version {PROTOCOL}",
             "install the same version of both",
         )
-    return arrived.welcome
+    return Welcome(welcome=arrived.welcome, role=arrived.role)
 
 
 def unexpected(arrived: codec.Arrived) -> ControlError:

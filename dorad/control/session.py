@@ -123,7 +123,8 @@ class ClientSession:
         except ControlError as refusal:
             error = refusal
         else:
-            await self._send(codec.encode(Welcome(welcome=self._program)))
+            welcome = Welcome(welcome=self._program, role=self._peer.role)
+            await self._send(codec.encode(welcome))
             return None
         await self._send(codec.encode(Reply(id=None, error=as_message(error))))
         await self._connection.close(_POLICY_VIOLATION, "no valid hello")

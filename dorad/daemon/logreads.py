@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import LogLine, LogLines
+from dorad.control.messages import LogLines
 from dorad.logs.find import Found
 from dorad.logs.history import History
 from dorad.logs.hub import Lines
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.control.messages import LogRead
+    from dorad.logrecord import LogRecord
     from dorad.logs.dataflowlog import DataflowLog
     from dorad.logs.hub import Follower
-    from dorad.logs.record import LogRecord
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +90,12 @@ def _nodes(log: DataflowLog | None, folder: Path) -> Sequence[str]:
 def _selection(wanted: LogRead, log: DataflowLog | None, folder: Path) -> Selection:
     if wanted.tail is not None and wanted.tail < 0:
         raise ControlError("bad-request", f"tail is {wanted.tail}, but must be a number of lines")
+    if wanted.machine is not None:
+        raise ControlError(
+            "bad-request",
+            f"this is a daemon, not a coordinator: it knows no machine {wanted.machine!r}",
+            "leave out --machine, or choose a coordinator with --coordinator-addr",
+        )
     known = _nodes(log, folder)
     for node in wanted.nodes:
         if node not in known and node != DAEMON:
@@ -115,25 +121,7 @@ def _frames(uuid: str, lines: Lines) -> Iterator[LogLines]:
     for at, record in enumerate(lines.records):
         size += len(record.message)
         if size > FRAME or at - start >= FRAME_LINES:
-            yield LogLines(dataflow=uuid, lines=_lines(lines.records[start:at]), left_out=left_out)
+            yield LogLines(dataflow=uuid, lines=lines.records[start:at], left_out=left_out)
             start, size, left_out = at, len(record.message), 0
     if start < len(lines.records) or left_out:
-        yield LogLines(dataflow=uuid, lines=_lines(lines.records[start:]), left_out=left_out)
-
-
-def _lines(records: Sequence[LogRecord]) -> list[LogLine]:
-    return [
-        LogLine(
-            timestamp=record.timestamp,
-            level=record.level,
-            node=record.node,
-            message=record.message,
-            stream=record.stream,
-            target=record.target,
-            fields=None if record.fields is None else dict(record.fields),
-            file=record.file,
-            line=record.line,
-            module_path=record.module_path,
-        )
-        for record in records
-    ]
+        yield LogLines(dataflow=uuid, lines=lines.records[start:], left_out=left_out)

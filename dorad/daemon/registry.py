@@ -19,6 +19,7 @@ from dorad.daemon.run import DataflowRun, new_dataflow_id
 from dorad.daemon.runner import Runner
 from dorad.daemon.state import Options, Row
 from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.params import check, check_key
 from dorad.dataflow.topology import changes
 from dorad.dataflow.types.strict import change_problems
 from dorad.logs.paths import log_folder
@@ -158,7 +159,7 @@ class Registry:
             wanted.path,
             wanted.name,
             options,
-            {} if old is None else old.params,
+            _checked_params(wanted.params) if old is None else old.params,
             uuid=wanted.uuid,
             hold=wanted.hold,
         )
@@ -320,6 +321,18 @@ class Registry:
         """Stop every dataflow, wait until all have ended, and refuse to start more."""
         self._closing = True
         await self.stop_all()
+
+
+def _checked_params(given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the parameters of a start. Raises ControlError if a name or a value is not valid."""
+    for node, values in given.items():
+        for key, value in values.items():
+            try:
+                check_key(key)
+                check(None, value)
+            except ValueError as error:
+                raise ControlError("bad-request", f"{node}.{key}: {error}") from error
+    return given
 
 
 def first_since_boot(runtime: Path) -> bool:

@@ -22,6 +22,7 @@ from dorad.daemon.hosting import attach_host, wait_for_bus
 from dorad.daemon.leases import Leases
 from dorad.daemon.measuring.measure import Measure
 from dorad.daemon.measuring.network import NetworkWatch
+from dorad.daemon.measuring.watching import SelfWatch
 from dorad.daemon.nodeusers import NodeUsers
 from dorad.daemon.registry import Registry
 from dorad.daemon.state import State
@@ -175,8 +176,11 @@ class Service:
         _in_background(stack, network.run(), "network")
         measure = Measure(registry, network, self._warn)
         _in_background(stack, measure.run(), "measuring")
+        watch = SelfWatch(registry, measure)
+        _in_background(stack, watch.run(), "row and alerts")
         leases = Leases(self._paths.leases, self._warn)
-        server = ControlServer(handlers(self, registry, measure, leases), version=__version__)
+        methods = handlers(self, registry, measure, watch, leases)
+        server = ControlServer(methods, version=__version__)
         await server.serve(self._paths.control, group=group)
         stack.push_async_callback(server.close)
         _log.info("ready at %s (dorad %s)", self._paths.control, __version__)

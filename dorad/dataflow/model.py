@@ -31,6 +31,10 @@ LINK = "dora.link"
 """The id of the node that carries messages between this machine and others."""
 
 
+RECORDER = "dora-record-node"
+"""The program of a node that records its inputs."""
+
+
 class QueuePolicy(StrEnum):
     """What happens to a message that arrives at a full queue."""
 
@@ -254,6 +258,11 @@ class NodeSpec:
     def is_dynamic(self) -> bool:
         """Return True for a node that dorad does not start: the user starts its process."""
         return self.kind is NodeKind.DYNAMIC
+
+    @property
+    def is_recorder(self) -> bool:
+        """Return True for the node that records messages of all others until they have ended."""
+        return self.path == RECORDER
 
     def operator_key(self, index: int) -> str:
         """Return the key of an operator in the file."""

@@ -36,19 +36,21 @@ MAX_TEXT = 4096
 _LARGEST = (1 << 63) - 1
 
 _PREFIX = struct.Struct("<BBHIQ")
-_MESSAGE = struct.Struct("<QQQQQIBB")
+_MESSAGE = struct.Struct("<BBHIQQQQQQIBB")
+"""The prefix and what a message adds to it, in one: most frames are messages."""
 _PART = struct.Struct("<QQ")
 _EVENT = struct.Struct("<QB")
 _ACK = struct.Struct("<QQ")
 _START = struct.Struct("<Q")
 
-OVERHEAD = _PREFIX.size + _MESSAGE.size
+OVERHEAD = _MESSAGE.size
 """Bytes that the largest header has."""
 
 MAX_FRAME = MAX_BATCH + OVERHEAD + MAX_METADATA + MAX_FRAGMENT
 """Bytes of the largest sample."""
 
 _KIND_MESSAGE, _KIND_PART, _KIND_EVENT, _KIND_ACK, _KIND_START = 1, 2, 3, 4, 5
+_MESSAGE_BYTE = bytes((_KIND_MESSAGE,))
 
 
 class FrameError(ValueError):
@@ -140,9 +142,13 @@ def message_head(opening: Opening, sequence: int, content: Content, metadata: by
     """
     if len(metadata) > MAX_METADATA:
         raise FrameError(f"{len(metadata)} bytes of metadata; {MAX_METADATA} are allowed")
+    channel, number, incarnation = opening
     stamp, code, length, nulls, size, flags = content
-    fields = _MESSAGE.pack(sequence, stamp, length, nulls, size, len(metadata), code, flags)
-    return _prefix(_KIND_MESSAGE, opening) + fields + metadata
+    head = _MESSAGE.pack(
+        *(_KIND_MESSAGE, VERSION, channel, number, incarnation),
+        *(sequence, stamp, length, nulls, size, len(metadata), code, flags),
+    )
+    return head + metadata if metadata else head
 
 
 def part_head(opening: Opening, sequence: int, offset: int) -> bytes:
@@ -174,27 +180,28 @@ def decode(data: bytes) -> list[Frame]:
         FrameError: a field has a value that no frame can have.
     """
     try:
+        if data[:1] != _MESSAGE_BYTE:
+            opening, kind = _decode_prefix(data)
+            return [_decode_single(kind, opening, data)]
         found: list[Frame] = []
         at = 0
-        while at < len(data) or not found:
-            opening, kind = _decode_prefix(data, at)
-            if kind == _KIND_MESSAGE:
-                message, at = _decode_message(opening, data, at + _PREFIX.size)
-                found.append(message)
-            elif at:
-                raise FrameError("only messages may follow a message")
-            else:
-                return [_decode_single(kind, opening, data)]
+        while at < len(data):
+            message, at = _decode_message(data, at)
+            found.append(message)
     except struct.error as error:
         raise FrameError(f"a frame of {len(data)} bytes: {error}") from error
     return found
 
 
-def _decode_prefix(data: bytes, at: int) -> tuple[Opening, int]:
-    kind, version, channel, opening_number, incarnation = _PREFIX.unpack_from(data, at)
+def _decode_prefix(data: bytes) -> tuple[Opening, int]:
+    kind, version, channel, opening_number, incarnation = _PREFIX.unpack_from(data)
+    _check_version(version)
+    return Opening(channel, opening_number, incarnation), kind
+
+
+def _check_version(version: int) -> None:
     if version != VERSION:
         raise FrameError(f"a frame of version {version}; this is version {VERSION}")
-    return Opening(channel, opening_number, incarnation), kind
 
 
 def _decode_single(kind: int, opening: Opening, data: bytes) -> Frame:
@@ -210,9 +217,12 @@ def _decode_single(kind: int, opening: Opening, data: bytes) -> Frame:
     raise FrameError(f"a frame of the unknown kind {kind}")
 
 
-def _decode_message(opening: Opening, data: bytes, at: int) -> tuple[Message, int]:
-    """Return the message whose fields begin at `at`, and where it ends."""
-    fields = _MESSAGE.unpack_from(data, at)
+def _decode_message(data: bytes, at: int) -> tuple[Message, int]:
+    """Return the message that begins at `at`, and where it ends."""
+    if data[at] != _KIND_MESSAGE:
+        raise FrameError("only messages may follow a message")
+    _, version, channel, number, incarnation, *fields = _MESSAGE.unpack_from(data, at)
+    _check_version(version)
     sequence, stamp, length, nulls, size, meta_size, code, flags = fields
     at += _MESSAGE.size
     begin = at + meta_size
@@ -221,9 +231,11 @@ def _decode_message(opening: Opening, data: bytes, at: int) -> tuple[Message, in
         raise FrameError(f"{meta_size} bytes of metadata in a frame of {len(data)}")
     if end > len(data):
         raise FrameError(f"the first {len(data) - begin} bytes of a payload of {size}")
-    content = Content(_count(stamp), code, _count(length), _count(nulls), _count(size), flags)
+    _count(max(sequence, stamp, length, nulls, size))
+    content = Content(stamp, code, length, nulls, size, flags)
+    opening = Opening(channel, number, incarnation)
     payload = memoryview(data)[begin:end]
-    return Message(opening, _count(sequence), content, data[at:begin], payload), end
+    return Message(opening, sequence, content, data[at:begin], payload), end
 
 
 def _decode_part(opening: Opening, data: bytes) -> Part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from typing import TYPE_CHECKING
 
@@ -15,36 +16,59 @@ from dorad.shm.layout import INLINE
 
 if TYPE_CHECKING:
     from dorad.link.config import ChannelIn, ChannelOut
+    from dorad.link.forward import ForwardedInput
     from dorad.link.greeting import Greeting
     from dorad.link.hello import Grant
     from dorad.link.outgoing import Outgoing
     from dorad.link.reports import PeerStatus
     from dorad.link.session import Session
 
+_log = logging.getLogger(__name__)
+
 
 class Out:
     """One outgoing channel, and what it takes its messages from."""
 
-    def __init__(self, spec: ChannelOut, channel: Outgoing, source: str) -> None:
+    def __init__(
+        self,
+        spec: ChannelOut,
+        channel: Outgoing,
+        machine: Machine,
+        inputs: list[ForwardedInput],
+    ) -> None:
+        """`inputs` are the rings of its input; more may be appended."""
         self.spec = spec
         self.channel = channel
-        self.source = source
+        self.machine = machine
+        self.inputs = inputs
+        self.source = inputs[0].source
         """The node that sends the messages."""
         self.active = True
         """Whether the configuration has the channel. One that it has no longer is kept, because it
         may come back: its numbers go on then."""
 
+    def queued(self) -> bool:
+        """Return True if messages wait to be taken."""
+        return any(item.holds() for item in self.inputs)
+
+    @property
+    def watched(self) -> list[tuple[int, int]]:
+        """The words that change when there is something to take; none while nothing is taken."""
+        if not self.active or not (self.channel.wants or self.machine.greeting.left):
+            return []
+        return [word for item in self.inputs for word in item.watched]
+
 
 class In:
     """One incoming channel, and what its messages go to."""
 
-    def __init__(self, spec: ChannelIn, number: int) -> None:
+    def __init__(self, spec: ChannelIn, number: int, machine: Machine) -> None:
         self.spec = spec
+        self.machine = machine
         window = Window(spec.messages, spec.bytes)
         # A receiver that comes back after it was removed knows nothing, like another process.
         receiver = secrets.randbits(63)
         self.channel = Incoming(number, receiver, window, spec.max_size, INLINE)
-        self.owed_s: float | None = None
         self.blocked = False
         self.undelivered = 0
         self.latency_ns = 0
@@ -69,8 +93,8 @@ class Machine:
     def connect(self, session: Session) -> None:
         """Use a session from now on."""
         machine = self.greeting.peer
-        self.control = session.publisher(machine, "hello", zenoh.Priority.INTERACTIVE_HIGH)
-        self.acks = session.publisher(machine, "ack", zenoh.Priority.INTERACTIVE_HIGH)
+        self._hellos = session.publisher(machine, "hello", zenoh.Priority.INTERACTIVE_HIGH)
+        self._acks = session.publisher(machine, "ack", zenoh.Priority.INTERACTIVE_HIGH)
         data = session.publisher(machine, "data", zenoh.Priority.DATA)
         self.courier = Courier(data.put, f"courier to {machine}")
 
@@ -78,10 +102,25 @@ class Machine:
         """End the courier when it has sent everything."""
         self.courier.close()
 
+    def greet(self, hello: bytes) -> None:
+        """Send a greeting; it is repeated until it is answered."""
+        _put(self._hellos, hello)
+
+    def acknowledge(self, ack: bytes) -> None:
+        """Send an acknowledgement; the next one also covers it."""
+        _put(self._acks, ack)
+
     @property
     def bytes_on_the_way(self) -> int:
         """Bytes that the machine has not acknowledged."""
         return sum(out.channel.on_the_way[1] for out in self.outgoing)
+
+
+def _put(publisher: zenoh.Publisher, data: bytes) -> None:
+    try:
+        publisher.put(data)
+    except zenoh.ZError as error:
+        _log.warning("a control frame was not sent: %s", error)
 
 
 def out_status(out: Out) -> OutStatus:

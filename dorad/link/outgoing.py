@@ -103,11 +103,10 @@ class Outgoing:
     def wants(self) -> bool:
         """Whether to take the next message from the queue now."""
         grant = self._grant
-        return (
-            grant is not None
-            and self._waiting < frames.MAX_BATCH
-            and self.on_the_way[0] < grant.window.messages
-        )
+        if grant is None or self._waiting >= frames.MAX_BATCH:
+            return False
+        held = max(0, self._resumed - self._acked)
+        return self._next - self._handled + held < grant.window.messages
 
     @property
     def idle(self) -> bool:
@@ -147,7 +146,7 @@ class Outgoing:
             at = self._offset or 0
             end = min(at + frames.MAX_FRAGMENT, len(item.payload))
             cost = end - at + (len(item.metadata) if self._offset is None else 0)
-            _, on_the_way = self.on_the_way
+            on_the_way = self._bytes_sent - self._bytes_handled
             if on_the_way and on_the_way + cost > grant.window.bytes:
                 break
             if self._offset is None:

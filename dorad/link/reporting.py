@@ -1,17 +1,25 @@
-"""Sends the reports of a link process to the daemon, and never waits for it."""
+"""What a link process reports to the daemon, and when. It never waits for the daemon."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from dorad.link.machine import in_status, out_status
 from dorad.link.reports import MAX_CHANNELS, Happened, InStatus, OutStatus, PeerStatus, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from dorad.link.channels import Channels
+    from dorad.link.machine import Machine
     from dorad.node.connection import DaemonConnection
+
+_log = logging.getLogger(__name__)
+
+STATUS_S = 1.0
 
 MAX_PEERS = 20
 """Machines of one status: it must fit into a packet."""
@@ -52,6 +60,46 @@ class Reporter:
 
     def _send(self, report: Status | Happened) -> bool:
         return self._connection.offer("link", {"report": msgspec.to_builtins(report)})
+
+
+class StatusReports:
+    """Reports the state of all links every second, and when one has changed."""
+
+    def __init__(self, reporter: Reporter, channels: Channels) -> None:
+        self.due_s = 0.0
+        """When the next report is due even if nothing changes."""
+        self._reporter = reporter
+        self._channels = channels
+
+    def report(self, names: Sequence[str], now_s: float, *, force: bool = False) -> bool:
+        """Report on the machines that the configuration names, if it is time or one has changed."""
+        machines = self._channels.machines
+        peers = {name: _peer_status(machines[name]) for name in names}
+        changed = [name for name, status in peers.items() if _differs(machines[name].told, status)]
+        if not (force or changed or now_s >= self.due_s):
+            return False
+        for name in changed:
+            _log.info("link to %s: %s %s", name, peers[name].state, peers[name].reason)
+            machines[name].told = peers[name]
+        self.due_s = now_s + STATUS_S
+        self._reporter.status(
+            peers,
+            [out_status(out) for out in self._channels.outs if out.active],
+            [in_status(each) for each in self._channels.ins.values()],
+        )
+        return True
+
+
+def _peer_status(machine: Machine) -> PeerStatus:
+    status = machine.greeting.status()
+    reason = machine.complaint or machine.courier.failed
+    if reason:
+        return PeerStatus(status.state, status.reason or reason, status.round_trip_us)
+    return status
+
+
+def _differs(told: PeerStatus | None, status: PeerStatus) -> bool:
+    return told is None or (told.state, told.reason) != (status.state, status.reason)
 
 
 def _peer_parts(

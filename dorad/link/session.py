@@ -15,6 +15,7 @@ import logging
 import socket
 import threading
 from collections import deque
+from functools import partial
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,7 +55,7 @@ class LinkError(RuntimeError):
 
 
 class Received(NamedTuple):
-    """One sample: from which machine, which kind, and the bytes."""
+    """One sample: from which machine, which kind, and the payload."""
 
     machine: str
     kind: str
@@ -110,60 +111,63 @@ def _tls_settings(tls: Tls) -> dict[str, Any]:
 
 
 class Session:
-    """An open session. Callbacks of Zenoh only append to `received` and `seen`, and call `wake`."""
+    """An open session. Callbacks of Zenoh append to `data`, `control` and `seen`.
+
+    They then call `arrived` with True if there are new data, with False if there is something else.
+    """
 
     def __init__(
         self,
         config: LinkConfig,
         incarnation: int,
-        wake: Callable[[], None],
+        arrived: Callable[[bool], None],
     ) -> None:
         """Open the session and begin to listen.
 
         Raises:
             LinkError: it cannot listen, or the certificates cannot be read.
         """
-        self.received: deque[Received] = deque()
+        self.data: deque[Received] = deque()
+        self.control: deque[Received] = deque()
         self.seen: deque[Seen] = deque()
         self.dropped = 0
         """Samples beyond `MAX_QUEUED`."""
-        self._wake = wake
+        self._arrived = arrived
         self._root = f"dorad/{config.dataflow}"
         self._machine = config.machine
-        self._known = frozenset(config.peers)
+        self._known: frozenset[str] = frozenset()
         opened = _in_thread(lambda: zenoh.open(zenoh_config(config)), OPEN_TIMEOUT_S)
         if isinstance(opened, Exception):
             raise LinkError(f"the link cannot be opened: {opened}") from opened
         if opened is None:
             raise LinkError(f"the link could not be opened within {OPEN_TIMEOUT_S:g} s")
         self._session: zenoh.Session = opened
-        everything = f"{self._root}/to/{config.machine}/*/*"
-        self._session.declare_subscriber(
-            everything, zenoh.handlers.Callback(self._take, indirect=False)
-        )
-        liveliness = self._session.liveliness()
-        self._token = liveliness.declare_token(
+        self.know(config.peers)
+        self._token = self._session.liveliness().declare_token(
             f"{self._root}/alive/{config.machine}/{incarnation:016x}"
         )
-        self._watch()
 
-    def _watch(self) -> None:
-        """Hear of all link processes, also of those that are there already."""
-        self._signs = self._session.liveliness().declare_subscriber(
-            f"{self._root}/alive/*/*",
-            zenoh.handlers.Callback(self._see, indirect=False),
-            history=True,
-        )
+    @property
+    def waiting(self) -> bool:
+        """Whether something has come that was not handled."""
+        return bool(self.data or self.control or self.seen)
 
     def know(self, machines: Iterable[str]) -> None:
-        """Exchange messages with these machines from now on."""
-        known = frozenset(machines)
-        new = known - self._known
-        self._known = known
-        if new:
-            undeclare = methodcaller("undeclare")  # Zenoh does not declare its type
-            undeclare(self._signs)
-            self._watch()
+        """Exchange messages with these machines, too, from now on."""
+        new = frozenset(machines) - self._known
+        self._known |= new
+        for machine in sorted(new):
+            for kind in ("hello", "ack", "data"):
+                self._session.declare_subscriber(
+                    f"{self._root}/to/{self._machine}/{machine}/{kind}",
+                    zenoh.handlers.Callback(partial(self._take, machine, kind), indirect=False),
+                )
+            # Also of a link process that is there already.
+            self._session.liveliness().declare_subscriber(
+                f"{self._root}/alive/{machine}/*",
+                zenoh.handlers.Callback(partial(self._see, machine), indirect=False),
+                history=True,
+            )
 
     def publisher(self, machine: str, kind: str, priority: zenoh.Priority) -> zenoh.Publisher:
         """Return a publisher of one kind of frames to a machine."""
@@ -181,26 +185,25 @@ class Session:
         if _in_thread(lambda: (close(self._session),), CLOSE_TIMEOUT_S) is None:
             _log.debug("the session was not closed in time")
 
-    def _take(self, sample: zenoh.Sample) -> None:
-        *_, machine, kind = str(sample.key_expr).split("/")
-        if machine not in self._known:
-            return
-        if len(self.received) >= MAX_QUEUED:
+    def _take(self, machine: str, kind: str, sample: zenoh.Sample) -> None:
+        is_data = kind == "data"
+        queue = self.data if is_data else self.control
+        if len(queue) >= MAX_QUEUED:
             self.dropped += 1
             return
-        self.received.append(Received(machine, kind, sample.payload))
-        self._wake()
+        queue.append(Received(machine, kind, sample.payload))
+        self._arrived(is_data)
 
-    def _see(self, sample: zenoh.Sample) -> None:
-        *_, machine, incarnation = str(sample.key_expr).split("/")
-        if machine not in self._known or len(self.seen) >= MAX_QUEUED:
+    def _see(self, machine: str, sample: zenoh.Sample) -> None:
+        incarnation = str(sample.key_expr).rpartition("/")[2]
+        if len(self.seen) >= MAX_QUEUED:
             return
         try:
             number = int(incarnation, 16)
         except ValueError:
             return  # not a token of a link process
         self.seen.append(Seen(machine, number, sample.kind == zenoh.SampleKind.PUT))
-        self._wake()
+        self._arrived(False)
 
 
 def limit_sending() -> None:

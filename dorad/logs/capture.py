@@ -9,8 +9,9 @@ from collections import deque
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from dorad.logrecord import LogRecord, Stream
 from dorad.logs.lines import MAX_LINE, Cut, cut_lines
-from dorad.logs.record import LogRecord, Stream, parse_line
+from dorad.logs.record import parse_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from dorad.logrecord import Level, LogRecord
 from dorad.logs import about, disk
 from dorad.logs.fileline import encode
 from dorad.logs.history import History
@@ -20,7 +21,6 @@ from dorad.logs.journal.sender import own, own_service
 from dorad.logs.logfile import LogFile, Trouble
 from dorad.logs.nodelog import Batch, NodeLog
 from dorad.logs.paths import DAEMON, log_folder
-from dorad.logs.record import LogRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -162,7 +162,7 @@ class DataflowLog:
         self._nodes[node.id] = log
         return log
 
-    def report(self, level: str, node: str | None, text: str) -> None:
+    def report(self, level: Level, node: str | None, text: str) -> None:
         """Record a sentence of the daemon about the dataflow, or about one of its nodes."""
         self._record(LogRecord(time.time(), level, node, text))
 
@@ -196,7 +196,7 @@ class DataflowLog:
             self._file.write(encode([record])[0], 1)
         self._show([record])
 
-    def _report_trouble(self, level: str, text: str) -> None:
+    def _report_trouble(self, level: Level, text: str) -> None:
         """Report trouble with the files; write it to them only once they can be written."""
         if self.trouble.text is None:
             self.report(level, None, text)

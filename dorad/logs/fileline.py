@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dorad.logs.record import LAST_MOMENT, RAW, LogRecord, Stream, parse_level
+from dorad.logrecord import LAST_MOMENT, RAW, LogRecord, Stream
+from dorad.logs.record import parse_level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
-from dorad.logs.record import RAW, LogRecord, parse_level
+from dorad.logrecord import RAW, LogRecord
+from dorad.logs.record import parse_level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from dorad.logs.record import RAW, LogRecord
+from dorad.logrecord import RAW, LogRecord
 from dorad.terminal import visible, visible_json, visible_lines
 
 Format = Literal["pretty", "compact", "json"]
@@ -105,17 +105,23 @@ def _level_name(record: LogRecord) -> str:
 
 
 def _origin(record: LogRecord) -> str:
-    return "[dora]" if record.node is None else visible(record.node)
+    if record.node is not None:
+        return visible(record.node)
+    # Each machine has a daemon, while ids of nodes are unique in a dataflow.
+    return f"[dora {visible(record.machine)}]" if record.machine else "[dora]"
 
 
 def log_message(record: LogRecord, dataflow_id: str, daemon_id: str | None = None) -> str:
-    """Return the record as dora's `LogMessage`: one JSON object on one line, times in UTC."""
+    """Return the record as dora's `LogMessage`: one JSON object on one line, times in UTC.
+
+    A record from a coordinator has its machine as `daemon_id`.
+    """
     moment = datetime.fromtimestamp(record.timestamp, UTC)
     message = {
         "build_id": None,
         "dataflow_id": dataflow_id,
         "node_id": record.node,
-        "daemon_id": daemon_id,
+        "daemon_id": record.machine or daemon_id,
         "level": _level_name(record),
         "target": record.target,
         "module_path": record.module_path,

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
+    from dorad.logrecord import LogRecord
     from dorad.logs.journal.reader import JournalPast
-    from dorad.logs.record import LogRecord
     from dorad.logs.selection import Selection
 
 BLOCK = 500

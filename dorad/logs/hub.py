@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.logs.record import LogRecord
+    from dorad.logrecord import LogRecord
     from dorad.logs.selection import Selection
 
 QUEUE_LINES = 10_000

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
+    from dorad.logrecord import Level
+
 RETRY_S = 3.0
 """Seconds between attempts to write after a failure."""
 
@@ -21,7 +23,7 @@ class Trouble:
     """Why a dataflow's log files cannot be written; reported once, and again when it is over."""
 
     def __init__(
-        self, report: Callable[[str, str], None], clock: Callable[[], float] = time.monotonic
+        self, report: Callable[[Level, str], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         """`report` gets a level and a sentence."""
         self.text: str | None = None

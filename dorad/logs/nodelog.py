@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from dorad.logrecord import RAW
 from dorad.logs.fileline import encode
 from dorad.logs.filter import LogFilter
 from dorad.logs.history import History
-from dorad.logs.record import RAW
 from dorad.logs.selection import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dorad.dataflow.settings import Logging
+    from dorad.logrecord import LogRecord
     from dorad.logs.journal.forward import NodeJournal
     from dorad.logs.logfile import LogFile
-    from dorad.logs.record import LogRecord
 
 
 class Batch(NamedTuple):

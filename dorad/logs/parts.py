@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from dorad.logs.record import LogRecord
+    from dorad.logrecord import LogRecord
 
 _log = logging.getLogger(__name__)
 _BLOCK = 1 << 18

@@ -1,4 +1,4 @@
-"""A line of a node's output as a record: severity, origin, text."""
+"""From a line of a node's output to a record: severity, origin, text."""
 
 from __future__ import annotations
 
@@ -6,19 +6,11 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-import msgspec
+from dorad.logrecord import LAST_MOMENT, RAW, Level, LogRecord, Stream
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-Stream = Literal["stdout", "stderr"]
-
-RAW = "stdout"
-"""The level of a line without a severity, from either stream."""
-
-_LEVELS = {
+_LEVELS: dict[str, Level] = {
     "error": "error",
     "critical": "error",
     "fatal": "error",
@@ -36,27 +28,7 @@ _PYTHON_LOGGING = re.compile(r"(CRITICAL|ERROR|WARNING|INFO|DEBUG):([\w.-]+):(.*
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _TOP = ("message", "target", "file", "line", "module_path")
-LAST_MOMENT = 253_370_764_800
-"""The year 9998, in seconds since 1970. Times beyond it cannot be shown as a date."""
-
 _T = TypeVar("_T")
-
-
-class LogRecord(msgspec.Struct, frozen=True, gc=False):
-    """One line of a node, or of the daemon itself (`node` None)."""
-
-    timestamp: float
-    """Seconds since the epoch, from the line itself, else when it was read."""
-    level: str
-    """`error` `warn` `info` `debug` `trace`, or `stdout` for a line without a severity."""
-    node: str | None
-    message: str
-    stream: Stream = "stdout"
-    target: str | None = None
-    fields: Mapping[str, Any] | None = None
-    file: str | None = None
-    line: int | None = None
-    module_path: str | None = None
 
 
 Sink = Callable[[Sequence[LogRecord]], None]
@@ -82,7 +54,7 @@ def parse_line(line: bytes, node: str, stream: Stream, now: float) -> LogRecord:
     return LogRecord(now, RAW, node, text, stream)
 
 
-def parse_level(text: str) -> str | None:
+def parse_level(text: str) -> Level | None:
     """Return the level that `text` spells, in upper or lower case; None if unknown."""
     return _LEVELS.get(text.lower())
 

@@ -12,7 +12,7 @@ from dorad.logs.paths import DAEMON
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dorad.logs.record import LogRecord, Stream
+    from dorad.logrecord import LogRecord, Stream
 
 
 class Selection(Struct, frozen=True):

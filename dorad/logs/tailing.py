@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
+    from dorad.logrecord import LogRecord
     from dorad.logs.history import History
-    from dorad.logs.record import LogRecord
     from dorad.logs.selection import Selection
 
 

@@ -105,6 +105,33 @@ class Signers:
         return found
 
 
+def add_line(path: Path, line: str) -> bool:
+    """Add a line to a file of keys; return False if it is there already.
+
+    Raises:
+        ReleaseError: code `signer`: it is not a line for that file.
+        OSError: it cannot be written.
+    """
+    from asyncssh import KeyImportError, import_public_key
+    from asyncssh.sshsig import SSHAllowedSignersEntry
+
+    try:
+        (SSHAllowedSignersEntry if path.name == ALLOWED else import_public_key)(line)
+    except (KeyImportError, ValueError) as error:
+        raise _refused(f"this is not a line of {path.name}: {error}") from error
+    present = [text for _, text in _lines(path)]
+    if line in present:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_text(errors="replace") if path.exists() else ""
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(f"{before.rstrip()}\n{line}\n".lstrip())
+    new.chmod(0o644)
+    new.replace(path)
+    _log.info("%s: added %s", path, line[:80])
+    return True
+
+
 def signing_key(content: bytes, signature: bytes) -> asyncssh.SSHKey:
     """Return the key with which `content` was signed, trusted or not.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pwd
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ from dorafleet.cli.arguments import (
     port_option,
     state_option,
 )
-from dorafleet.cli.coordinator import connect
+from dorafleet.cli.coordinator import connect, folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -28,16 +30,19 @@ if TYPE_CHECKING:
 BACKUP_EPILOG = """\b
 Examples:
   dorafleet backup fleet.backup
+  dorafleet backup /var/lib/dorafleet/fleet.backup    of the coordinator that systemd runs
 \b
-The coordinator writes the file while it runs. It has all desired states and the audit, not the
-token, and a checksum; only the coordinator's user can read it. A file that exists is replaced.
+The coordinator writes the file while it runs, as its own user. It has all desired states and the
+audit, not the token, and a checksum; only that user can read it. A file that exists is replaced.
 """
 
 RESTORE_EPILOG = """\b
 Examples:
   dorafleet restore fleet.backup --state /srv/fleet
   dorafleet restore fleet.backup --etcd http://127.0.0.1:2379
+  runuser -u dorafleet -- dorafleet restore fleet.backup --state /var/lib/dorafleet
 \b
+Run it as the coordinator's user; the last example is for the coordinator that systemd runs.
 The coordinator must not run, and its store must be empty: move `coordinator.db` away.
 Versions and epochs continue far above those of the backup, so none is given twice.
 """
@@ -49,10 +54,18 @@ Versions and epochs continue far above those of the backup, so none is given twi
 @port_option
 def backup(file: Path, *, state: Path, port: int) -> None:
     """Write everything that the coordinator keeps to FILE."""
+    from dorad.control.errors import ControlError
     from dorafleet.coordinator.messages import BackedUp, Backup
 
     with connect(state, port) as client:
-        done = client.call("coordinator.backup", Backup(path=str(file.absolute())), BackedUp)
+        try:
+            done = client.call("coordinator.backup", Backup(path=str(file.absolute())), BackedUp)
+        except ControlError as error:
+            if error.code != "refused":
+                raise
+            place = folder_of(state) / file.name
+            hint = f"the coordinator writes it, as its own user: `dorafleet backup {place}`"
+            raise ControlError(error.code, error.message, error.hint or hint) from None
     click.echo(f"{file}: {done.entries} entries")
 
 
@@ -76,12 +89,37 @@ def restore(
     from dorafleet.coordinator.service import make_folder
     from dorafleet.coordinator.storing import open_store
 
+    _check_owner(state)
     make_folder(state)
     connect = partial(
         open_store, state, etcd, authority=etcd_ca, certificate=etcd_cert, key=etcd_key
     )
     name, entries = asyncio.run(_restore(file, connect))
     click.echo(f"{name}: {entries} entries restored")
+
+
+def _check_owner(state: Path) -> None:
+    """Refuse to make files that the coordinator of this folder could not use.
+
+    Raises:
+        ControlError: the folder belongs to another user.
+    """
+    from dorad.control.errors import ControlError
+
+    try:
+        owner = state.stat().st_uid
+    except FileNotFoundError:
+        return
+    if owner != os.geteuid():
+        try:
+            name = pwd.getpwuid(owner).pw_name
+        except KeyError:
+            name = str(owner)
+        raise ControlError(
+            "refused",
+            f"{state} belongs to the user {name}, who runs the coordinator there",
+            f"run it as that user: `runuser -u {name} -- dorafleet restore ...`",
+        )
 
 
 async def _restore(file: Path, connect: Callable[[], Awaitable[Store]]) -> tuple[str, int]:

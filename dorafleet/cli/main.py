@@ -14,6 +14,11 @@ COMPLETE_VARIABLE = "_DORAFLEET_COMPLETE"
 """The environment variable with which a shell requests completions."""
 
 COMMANDS: dict[str, CommandEntry] = {
+    "console": CommandEntry(
+        "dorafleet.cli.console:console", "Open the console; the same as without a command."
+    ),
+    "robots": CommandEntry("dorafleet.cli.rows:robots", "List robots in brief, the worst first."),
+    "alerts": CommandEntry("dorafleet.cli.rows:alerts", "List or acknowledge alerts."),
     "check": CommandEntry("dorafleet.cli.check:check", "Check a cluster file and list problems."),
     "status": CommandEntry(
         "dorafleet.cli.status:status", "Show the state of dorad on every machine."
@@ -38,6 +43,9 @@ COMMANDS: dict[str, CommandEntry] = {
     ),
     "explain": CommandEntry(
         "dorafleet.cli.explain:explain", "Show where nodes would run, and why."
+    ),
+    "release": CommandEntry(
+        "dorafleet.cli.release:release", "Build signed releases, and send them to machines."
     ),
     "serve": CommandEntry("dorafleet.cli.serve:serve", "Run the coordinator in the foreground."),
     "audit": CommandEntry("dorafleet.cli.audit:audit", "Show or verify the coordinator's audit."),
@@ -64,9 +72,33 @@ class Cli(LazyGroup):
 
     table: ClassVar[dict[str, CommandEntry]] = COMMANDS
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; without a command they are those of the console."""
+        if not ctx.resilient_parsing and is_console(args, self.list_commands(ctx)):
+            args = ["console", *args]
+        return super().parse_args(ctx, args)
+
+
+def is_console(words: Sequence[str], commands: Sequence[str]) -> bool:
+    """Return True if a command line without the word `console` means it.
+
+    These are options of the console, and the name of a host that resembles no command.
+    """
+    if not words:
+        return True
+    first = words[0]
+    if first.startswith("-"):
+        return first not in ("-h", "--help", "-V", "--version")
+    if first in commands or first == "help":
+        return False
+    from difflib import get_close_matches
+
+    return not get_close_matches(first, commands, n=1, cutoff=0.7)
+
 
 EPILOG = """\b
 Examples:
+  dorafleet                    the console: all robots, logs, graphs, actions
   dorafleet install cluster.yml dorad_0.1.0_arm64.deb
   dorafleet up cluster.yml
   dorafleet status --watch
@@ -93,8 +125,8 @@ def run_command(arguments: Sequence[str]) -> int:
 
 def _missing(error: ImportError) -> str | None:
     """Return the message for a missing Python package of dorafleet, None for other modules."""
-    if error.name == "asyncssh":
-        return "the Python package asyncssh is missing (pip install 'dorad[fleet]')"
+    if error.name in ("asyncssh", "backports", "packaging", "pathspec", "textual"):
+        return f"the Python package {error.name} is missing (pip install 'dorad[fleet]')"
     return None
 
 

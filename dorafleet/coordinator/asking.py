@@ -23,9 +23,18 @@ _log = logging.getLogger(__name__)
 
 
 async def ask(
-    robots: Robots, ids: Iterable[str], method: str, params: Struct, kind: type[R]
+    robots: Robots,
+    ids: Iterable[str],
+    method: str,
+    params: Struct,
+    kind: type[R],
+    *,
+    unknown: R | None = None,
 ) -> tuple[dict[str, R], dict[str, str]]:
-    """Call a method of several robots; return the answers, and who gave none with the reason."""
+    """Call a method of several robots; return the answers, and who gave none with the reason.
+
+    `unknown` is the answer of a robot that does not know the dataflow.
+    """
     answers: dict[str, R] = {}
     missing: dict[str, str] = {}
 
@@ -36,6 +45,9 @@ async def ask(
         except TimeoutError:
             missing[id_] = f"it did not answer within {ANSWER_S:g} s"
         except ControlError as error:
+            if error.code == "not-found" and unknown is not None:
+                answers[id_] = unknown
+                return
             missing[id_] = error.message
 
     order = list(ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -19,15 +20,22 @@ from dorafleet.coordinator.logs import LogMethods
 from dorafleet.coordinator.nodes import NodeMethods
 from dorafleet.coordinator.planning import Planner
 from dorafleet.coordinator.reconciler import Reconciler
+from dorafleet.coordinator.releases import Releases
 from dorafleet.coordinator.robotmethods import RobotMethods
 from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.rolloutdriver import RolloutDriver
+from dorafleet.coordinator.rolloutmethods import RolloutMethods
+from dorafleet.coordinator.rollouts import Rollouts
 from dorafleet.coordinator.topics import TopicMethods
+from dorafleet.coordinator.watching import FleetWatching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from dorad.control.messages.agent import Attached
     from dorad.control.server import Handler, StreamHandler
+    from dorafleet.coordinator.audit import Head
+    from dorafleet.coordinator.records import Wanted
     from dorafleet.coordinator.renewing import Sign
     from dorafleet.coordinator.robots import Robot
     from dorafleet.coordinator.writing import Writer
@@ -60,6 +68,16 @@ class FleetControl:
         self.robots = Robots(machines, self._attach, self._on_attached, self._on_change, sign)
         self._planner = Planner(self.fleet, self.robots, peer)
         self._reconciler = Reconciler(self.fleet, self.robots, self._planner, self._event_bus, peer)
+        self.watching = FleetWatching(self.robots, self._planner)
+        self.releases = Releases(store, self.fleet)
+        self.rollouts = Rollouts(store, self.fleet)
+        self._driver = RolloutDriver(self.fleet, self.robots, self.rollouts, self._planner)
+
+    async def load(self) -> None:
+        """Read everything from the store. Raises ProblemError."""
+        await self.fleet.load()
+        await self.releases.load()
+        await self.rollouts.load()
 
     @property
     def table(self) -> Mapping[str, Handler | StreamHandler]:
@@ -76,12 +94,27 @@ class FleetControl:
             **nodes.table,
             **TopicMethods(self.fleet, self.robots).table,
             **LogMethods(self.fleet, self.robots, self._event_bus).table,
+            **self.watching.table,
             **RobotMethods(self.fleet, self.robots, self._planner, self._reconciler).table,
+            **RolloutMethods(
+                self.fleet, self.robots, self.releases, self.rollouts, self._driver, self._planner
+            ).table,
         }
 
     async def run(self) -> NoReturn:
-        """Keep robots at what the store says, until cancelled. Call `fleet.load` before."""
-        await self._reconciler.run()
+        """Keep robots at what the store says, until cancelled. Call `load` before."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.watching.run(), name="rows and alerts")
+            tasks.create_task(self._driver.run(), name="rollouts")
+            await self._reconciler.run()
+
+    def on_desired(
+        self, robot: str, dataflow: str, wanted: Wanted, revision: int, head: Head
+    ) -> None:
+        """Follow a desired state that a client has set."""
+        self.fleet.follow(robot, dataflow, wanted, revision, head)
+        if robot in self.robots.machines:
+            self._driver.mark(robot)
 
     def _attach(self) -> Attach:
         return Attach(
@@ -102,3 +135,5 @@ class FleetControl:
     def _on_change(self, robot: Robot) -> None:
         self.fleet.bell.ring()
         self._reconciler.mark(robot.id)
+        self.watching.mark(robot)
+        self._driver.mark(robot.id)

@@ -94,6 +94,7 @@ class DataflowMethods:
             options=options,
             hold=HOLD_S if params.hold is None else params.hold,
             stay={},
+            set_before={},
         )
         return m.Started(uuid=record.uuid, name=record.name)
 
@@ -108,6 +109,7 @@ class DataflowMethods:
         options: Options,
         hold: float,
         stay: Mapping[str, str],
+        set_before: Mapping[str, dict[str, Any]],
     ) -> Record:
         run = str(uuid.uuid4())
         key = name or run
@@ -133,6 +135,7 @@ class DataflowMethods:
                 generation=self._fleet.next_generation,
                 started_at=time.time(),
                 hold=hold,
+                params={id_: set_before[id_] for id_ in plan.placement if id_ in set_before},
             )
             gone = [] if before is None else [r for r in before.robots if r not in record.ports]
             await self._fleet.put(record, actor_of(call), "dataflow.start", gone=gone)
@@ -186,10 +189,15 @@ class DataflowMethods:
         """Raise ControlError if a release has the name of a dataflow on any robot."""
         for robot in self._robots.all:
             owner = self._fleet.owner(robot.id, key)
-            if owner is not None and not owner.uuid:
+            there = robot.releases.get(key)
+            if owner is None or not owner.is_order:
+                continue
+            # Without a release it is being removed, and then the name is free.
+            release = owner.release or ("" if there is None else there.release or there.running)
+            if release:
                 raise ControlError(
                     "exists",
-                    f"`{key}` on `{robot.id}` belongs to the release `{owner.release}`",
+                    f"`{key}` on `{robot.id}` belongs to the release `{release[:12]}`",
                     "choose another name with --name",
                 )
 
@@ -286,12 +294,14 @@ class DataflowMethods:
         return ControlError(code, text, hint)
 
     async def restart(self, call: Call, params: m.Stop) -> m.Restarted:
-        """Stop a dataflow and start it again with its changed nodes and edges."""
+        """Stop a dataflow and start it again with its changed nodes and edges, and parameters."""
         old = self._fleet.find(params.dataflow)
         if old.key in self._restarting:
             raise ControlError("busy", f"dataflow {old.key} is being restarted")
         self._restarting.add(old.key)
         try:
+            # First: if a robot does not answer, nothing has changed.
+            set_before = await self._params(old, force=params.force)
             old = await self._stop(call, old, params)
             dataflow = self._fleet.dataflow(old)
             new = await self._start(
@@ -303,12 +313,38 @@ class DataflowMethods:
                 options=old.options,
                 hold=old.hold,
                 stay=old.placement,
+                set_before=set_before,
             )
         finally:
             self._restarting.discard(old.key)
         return m.Restarted(
             old=old.uuid, new=new.uuid, name=new.name, changes=self._fleet.changes(old)
         )
+
+    async def _params(self, record: Record, *, force: bool) -> dict[str, dict[str, Any]]:
+        """Return the parameters that were set since the start, by node and key.
+
+        Raises:
+            ControlError: a robot does not answer; with `force`, those of its nodes are lost.
+        """
+        found, missing = await ask(
+            self._robots,
+            record.robots,
+            "dataflow.info",
+            m.Ref(dataflow=record.uuid),
+            m.DataflowDetail,
+            unknown=m.DataflowDetail(info=info_of(record, ()), descriptor={}, path="", log_dir=""),
+        )
+        for id_, reason in missing.items():
+            text = f"the parameters of nodes on `{id_}` cannot be read: {reason}"
+            if not force:
+                raise ControlError("unavailable", text, "`--force` restarts it without them")
+            _log.warning("dataflow `%s`: %s", record.key, text)
+        return {
+            node: found[robot].params[node]
+            for node, robot in record.placement.items()
+            if robot in found and node in found[robot].params
+        }
 
     async def list_all(self, _call: Call, _params: m.Nothing) -> m.DataflowList:
         """List all dataflows, the oldest first."""

@@ -13,9 +13,14 @@ from dorafleet.coordinator.messages import Desired, DesiredList
 from dorafleet.coordinator.records import DESIRED, Wanted, desired_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorafleet.coordinator.audit import Head
     from dorafleet.coordinator.messages import DesiredRef, DesiredSet
     from dorafleet.coordinator.writing import Writer
     from dorafleet.store.model import Entry, Store
+
+    OnSet = Callable[[str, str, Wanted, int, Head], None]
 
 MAX_NAME = 200
 MAX_SHOWN = 200
@@ -27,9 +32,11 @@ _NAME = frozenset(string.ascii_letters + string.digits + "_.-")
 class DesiredState:
     """Reads the desired state of robots, and changes that of releases."""
 
-    def __init__(self, store: Store, writer: Writer) -> None:
+    def __init__(self, store: Store, writer: Writer, on_set: OnSet) -> None:
+        """`on_set` is called with what was written."""
         self._store = store
         self._writer = writer
+        self._on_set = on_set
 
     async def get(self, selected: DesiredRef) -> DesiredList:
         """Return the selected states. Raises ControlError for a name that cannot be."""
@@ -84,9 +91,10 @@ class DesiredState:
                     "enabled": wanted.enabled,
                 },
             }
-            revision, _ = await self._writer.commit(
+            revision, head = await self._writer.commit(
                 record, compares={key: version}, puts={key: msgspec.json.encode(content)}
             )
+            self._on_set(robot, wanted.dataflow, content, revision, head)
         return _as_desired(robot, wanted.dataflow, content, revision)
 
 

@@ -127,8 +127,27 @@ class Fleet:
         return {
             dataflow: wanted
             for dataflow, wanted in self._wanted.get(robot, {}).items()
-            if wanted.uuid
+            if not wanted.is_order
         }
+
+    def orders(self, robot: str) -> dict[str, Wanted]:
+        """Return what shall run on a robot from releases, by dataflow."""
+        return {
+            dataflow: wanted
+            for dataflow, wanted in self._wanted.get(robot, {}).items()
+            if wanted.is_order
+        }
+
+    @property
+    def rollouts_in_use(self) -> set[int]:
+        """Return the rollouts from which robots have their last order."""
+        found = {each.rollout for wanted in self._wanted.values() for each in wanted.values()}
+        return found - {0}
+
+    @property
+    def releases_in_use(self) -> set[str]:
+        """Return the releases that robots shall run."""
+        return {each.release for wanted in self._wanted.values() for each in wanted.values()}
 
     def owner(self, robot: str, dataflow: str) -> Wanted | None:
         """Return what a robot has under the name of a dataflow, or None."""
@@ -170,6 +189,35 @@ class Fleet:
             self._want(robot, record.key, value)
         for robot in gone:
             self._wanted.get(robot, {}).pop(record.key, None)
+        self.bell.ring()
+
+    async def put_orders(
+        self,
+        orders: Mapping[tuple[str, str], Wanted],
+        audited: Mapping[str, Any],
+        *,
+        puts: Mapping[str, bytes] | None = None,
+        deletes: Collection[str] = (),
+        compares: Mapping[str, int] | None = None,
+    ) -> int:
+        """Store orders about releases by robot and dataflow, and what belongs to them.
+
+        Hold `writer.changing`. Return the revision. Raises as `put`, and StoreError if one of the
+        versions in `compares` differs.
+        """
+        encoded = {desired_key(*key): msgspec.json.encode(each) for key, each in orders.items()}
+        await self._commit(
+            audited, puts={**(puts or {}), **encoded}, deletes=deletes, compares=compares
+        )
+        for (robot, dataflow), wanted in orders.items():
+            self._want(robot, dataflow, wanted)
+        self.bell.ring()
+        return self._revision
+
+    def follow(self, robot: str, dataflow: str, wanted: Wanted, revision: int, head: Head) -> None:
+        """Take over a desired state that was written elsewhere."""
+        self._want(robot, dataflow, wanted)
+        self._revision, self.head = max(self._revision, revision), head
         self.bell.ring()
 
     async def delete(self, records: Iterable[Record], actor: Mapping[str, Any]) -> None:

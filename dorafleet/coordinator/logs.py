@@ -64,7 +64,7 @@ class LogMethods:
     async def read(self, _call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
         """Yield log lines of all machines in the order of their times; follow new ones."""
         record = self._fleet.find(params.dataflow, ended_too=True)
-        chosen = self._machines(record, params.nodes)
+        chosen = self._machines(record, params.nodes, params.machine)
         away = self._robots.unreachable(chosen)
         missing = [_missing(robot, reason) for robot, reason in away.items()]
         if missing:
@@ -76,6 +76,7 @@ class LogMethods:
                     params,
                     dataflow=record.uuid,
                     nodes=nodes,
+                    machine=None,
                     by_node={n: v for n, v in params.by_node.items() if n in nodes or not nodes},
                 ),
                 m.LogLines,
@@ -96,15 +97,28 @@ class LogMethods:
                             dataflow=record.uuid, lines=part, left_out=left_out if at == 0 else 0
                         )
 
-    def _machines(self, record: Record, wanted: list[str]) -> dict[str, list[str]]:
-        """Return the machines to ask, each with the nodes to ask for; none means all."""
+    def _machines(
+        self, record: Record, wanted: list[str], machine: str | None
+    ) -> dict[str, list[str]]:
+        """Return the machines to ask, each with the nodes to ask for; none means all.
+
+        With `machine`, that is this one alone. Raises ControlError if it has no such lines.
+        """
+        if machine is not None and machine not in record.robots:
+            self._robots.get(machine)
+            raise ControlError(
+                "not-found",
+                f"dataflow {record.key} does not run on `{machine}`, "
+                f"but on {', '.join(record.robots)}",
+            )
+        robots = record.robots if machine is None else (machine,)
         if not wanted:
-            return {robot: [] for robot in record.robots}
+            return {robot: [] for robot in robots}
         known = [node.id for node in self._fleet.dataflow(record).nodes]
         chosen: dict[str, list[str]] = {}
         for node in wanted:
             if node == DAEMON:
-                for robot in record.robots:
+                for robot in robots:
                     chosen.setdefault(robot, []).append(node)
             elif node not in known:
                 names = ", ".join(known) or "none"
@@ -113,6 +127,9 @@ class LogMethods:
                     f"there is no node '{node}'; there are: {names}",
                     did_you_mean(node, known),
                 )
+            elif machine not in (None, record.placement.get(node)):
+                where = f"on `{record.placement[node]}`" if node in record.placement else "nowhere"
+                raise ControlError("not-found", f"node `{node}` runs {where}, not on `{machine}`")
             elif node in record.placement:
                 chosen.setdefault(record.placement[node], []).append(node)
         return chosen
@@ -176,13 +193,13 @@ async def in_order(
     robots: Iterable[str],
     skews: Mapping[str, float],
     tail: int | None,
-) -> AsyncGenerator[tuple[list[m.LogLine], int], None]:
+) -> AsyncGenerator[tuple[list[m.LogRecord], int], None]:
     """Yield lines of several robots in the order of their times, by the coordinator's clock.
 
     A line waits until every robot has sent a later one, has been quiet for a moment, or has ended.
     With `tail`, only the newest lines are yielded, once all robots have ended.
     """
-    waiting: list[tuple[float, int, str, m.LogLine]] = []
+    waiting: list[tuple[float, int, str, m.LogRecord]] = []
     latest = dict.fromkeys(robots, float("-inf"))
     heard = dict.fromkeys(latest, 0.0)
     began = time.monotonic()
@@ -218,7 +235,7 @@ async def in_order(
                 if now - (at or began) < (QUIET_S if at else FIRST_S)
             ]
             until = min(holding, default=float("inf"))
-            ready: list[m.LogLine] = []
+            ready: list[m.LogRecord] = []
             while waiting and (ended or waiting[0][0] <= until or len(waiting) > MAX_KEPT):
                 ready.append(heapq.heappop(waiting)[3])
             if ready or left_out:
@@ -236,8 +253,8 @@ async def _next(
     return await anext(events, None)
 
 
-def _missing(robot: str, reason: str) -> m.LogLine:
-    return m.LogLine(
+def _missing(robot: str, reason: str) -> m.LogRecord:
+    return m.LogRecord(
         timestamp=time.time(),
         level="warn",
         node=None,

@@ -14,6 +14,7 @@ from dorad.control.messages import METHODS as DORAD_METHODS
 from dorad.control.messages import Method, Nothing, Struct
 from dorad.control.messages.agent import ShareState
 from dorafleet.coordinator.accessmessages import ACCESS_METHODS
+from dorafleet.rollout.messages import ROLLOUT_METHODS
 
 
 class CoordinatorStatus(Struct):
@@ -204,4 +205,5 @@ METHODS: dict[str, Method] = {
     "audit.read": Method(AuditRead, AuditPage, "Return records of the audit."),
     "audit.verify": Method(AuditVerify, AuditHead, "Check the audit and return its head."),
     **ACCESS_METHODS,
+    **ROLLOUT_METHODS,
 }

@@ -72,6 +72,8 @@ class Record(msgspec.Struct, frozen=True):
     """For its stop: SIGKILL at once, and robots that cannot be reached are not waited for."""
     failure: str = ""
     """Why the start has failed."""
+    params: dict[str, dict[str, Any]] = {}
+    """Parameters to begin with, by node and key: those that were set before a restart."""
     end: End | None = None
 
     @property
@@ -100,6 +102,17 @@ class Wanted(msgspec.Struct, frozen=True):
     enabled: bool = True
     uuid: str = ""
     """The run, for a share of a dataflow that was started."""
+    switch: bool = True
+    """Of a release: whether the robot may switch to it, or only gets ready."""
+    rollout: int = 0
+    """Of a release: the rollout that has ordered it; 0 for none."""
+    allow_lower: bool = False
+    retry: bool = False
+
+    @property
+    def is_order(self) -> bool:
+        """Return True if it concerns a release; an empty `release` ends the dataflow."""
+        return not self.uuid
 
 
 class Restored(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from dorad.control.messages.agent import (
     Attached,
     ShareState,
 )
+from dorad.control.messages.releases import ReleaseOrder, ReleaseState
 from dorad.control.target import Accepted
 from dorad.dataflow.nearest import did_you_mean
 from dorad.problems import ProblemError
@@ -62,6 +63,9 @@ MAX_NAME = 200
 MAX_REASON = 1000
 """Characters of a reason that a robot gives."""
 
+MAX_TEXT = 200_000
+"""Characters of all that a robot says about one release."""
+
 SKEW_S = 10.0
 """A clock that is further off is reported; less may be the delay of a report."""
 
@@ -99,6 +103,10 @@ class Robot:
     skew: float = 0.0
     """Seconds by which its clock is ahead of the coordinator's."""
     seen_at: float | None = None
+    releases: dict[str, ReleaseState] = field(default_factory=dict)
+    """What it has reported of dataflows that come from releases; the last that is known."""
+    ordered: dict[str, int] = field(default_factory=dict)
+    """The generation of each order about a release that it has stored since it connected."""
     daemon: str = ""
     """Why its daemon cannot be used."""
     reason: str = ""
@@ -303,6 +311,7 @@ class Robots:
                 "refused", f"the agent of `{robot.id}` says that it is `{attached.robot[:100]}`"
             )
         _check_shares(attached.shares)
+        _check_releases(attached.releases)
         await self._on_attached(robot, attached)
 
     async def _replace(self, robot: Robot, client: AsyncClient, attached: Attached) -> None:
@@ -310,7 +319,9 @@ class Robots:
         before, earlier = robot.client, robot.attached
         robot.client, robot.attached, robot.away_since = client, attached, None
         robot.shares = {share.dataflow: share for share in attached.shares}
+        robot.releases = {each.dataflow: each for each in attached.releases}
         robot.told.clear()
+        robot.ordered.clear()
         robot.newer.clear()
         robot.reason, robot.was_refused, robot.daemon = "", False, ""
         self._saw(robot, attached.time)
@@ -349,10 +360,15 @@ class Robots:
     def _take(self, robot: Robot, report: AgentReport) -> None:
         """Take one report. Raises ControlError if it makes no sense."""
         _check_shares(report.shares)
-        if len(report.removed) > MAX_SHARES or len(robot.shares) > MAX_SHARES:
+        _check_releases(report.releases)
+        most = max(len(report.removed), len(robot.shares), len(robot.releases))
+        if most > MAX_SHARES:
             raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
         self._saw(robot, report.time)
-        news = bool(report.shares or report.removed) or robot.daemon != report.daemon
+        news = (
+            bool(report.shares or report.removed or report.releases)
+            or robot.daemon != report.daemon
+        )
         robot.daemon = report.daemon[:MAX_REASON]
         for share in report.shares:
             known = robot.shares.get(share.dataflow)
@@ -360,6 +376,11 @@ class Robots:
                 continue  # a later answer has overtaken this report
             _log.debug("robot `%s`: `%s` is %s", robot.id, share.dataflow, share.status)
             robot.shares[share.dataflow] = share
+        for release in report.releases:
+            earlier = robot.releases.get(release.dataflow)
+            if earlier is None or release.generation >= earlier.generation:
+                _log.debug("robot `%s`: `%s` is %s", robot.id, release.dataflow, release.phase)
+                robot.releases[release.dataflow] = release
         for name in report.removed:
             robot.shares.pop(name, None)
             robot.told.pop(name, None)
@@ -383,6 +404,28 @@ class Robots:
             robot.shares[dataflow] = state
             self._on_change(robot)
 
+    async def order(self, robot: Robot, order: ReleaseOrder) -> None:
+        """Give a robot an order about a release, and take its answer.
+
+        A report of the same generation that arrives before the answer is the newer one.
+
+        Raises:
+            ControlError: the robot refuses, or cannot be reached.
+        """
+        before = robot.releases.get(order.dataflow)
+        state = await self.call(robot.id, "release.order", order, ReleaseState)
+        _check_releases([state])
+        robot.ordered[order.dataflow] = order.generation
+        known = robot.releases.get(order.dataflow)
+        newer = known is before or known is None or known.generation < state.generation
+        if newer and state.dataflow == order.dataflow:
+            robot.releases[order.dataflow] = state
+        self._on_change(robot)
+
+    def changed(self, robot: Robot) -> None:
+        """Report that something about a robot was changed from outside."""
+        self._on_change(robot)
+
     def _saw(self, robot: Robot, clock: float) -> None:
         robot.seen_at = time.time()
         skew = clock - robot.seen_at
@@ -397,3 +440,19 @@ def _check_shares(shares: list[ShareState]) -> None:
     for share in shares:
         if not 0 < len(share.dataflow) <= MAX_NAME or share.generation < 0 or share.epoch < 0:
             raise ControlError("bad-request", f"a report of a share that cannot be: {share!r:.200}")
+
+
+def _check_releases(releases: list[ReleaseState]) -> None:
+    if len(releases) > MAX_SHARES:
+        raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
+    for each in releases:
+        name, numbers = each.dataflow, (each.generation, each.epoch, each.sequence)
+        texts = [each.reason, *(text for e in each.evidence for text in (e.check, e.text))]
+        texts += [text for lease in each.leases for text in (lease.reason, lease.owner)]
+        sizes = len(each.evidence), len(each.leases), len(each.restarted)
+        if not 0 < len(name) <= MAX_NAME or min(numbers) < 0:
+            raise ControlError(
+                "bad-request", f"a report of a release that cannot be: {each!r:.200}"
+            )
+        if max(sizes) > MAX_SHARES or sum(map(len, texts)) > MAX_TEXT:
+            raise ControlError("bad-request", f"a report of `{name}` is too large")

@@ -157,8 +157,9 @@ class Coordinator:
                 enrolling.renew,
             )
             access.on_refused = control.robots.refuse
-            await control.fleet.load()
-            handlers = Handlers(store, DesiredState(store, writer), ids, status, self._ending.set)
+            await control.load()
+            desired = DesiredState(store, writer, control.on_desired)
+            handlers = Handlers(store, desired, ids, status, self._ending.set)
             server = ControlServer(
                 guarded({**handlers.table, **enrolling.table, **control.table}),
                 version=__version__,

@@ -101,6 +101,11 @@ def share_set(record: Record, share: Share, epoch: int) -> ShareSet:
             uv=record.options.uv,
             allow_shell=record.options.allow_shell,
             exit_when_nodes_finish=record.options.exit_when_nodes_finish,
+            params={
+                node: values
+                for node, values in record.params.items()
+                if record.placement.get(node) == share.machine
+            },
         ),
         hold=record.hold + HOLD_MARGIN_S if enabled and not record.opened else None,
         grace=record.grace,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.topparts import interval, reduction
 from dorad.control.wiring import topics
 from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.asking import ask
@@ -16,7 +18,7 @@ from dorafleet.coordinator.folding import pending_nodes
 from dorafleet.coordinator.streams import merged
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from dorad.control.server import Call, Handler, StreamHandler
     from dorafleet.coordinator.fleet import Fleet
@@ -39,6 +41,7 @@ class TopicMethods:
         """The handler of each method."""
         return {
             "top": self.top,
+            "top.watch": self.watch_top,
             "topic.list": self.list_all,
             "topic.watch": self.watch,
             "topic.subscribe": self.subscribe,
@@ -47,8 +50,24 @@ class TopicMethods:
 
     async def top(self, _call: Call, _params: m.Nothing) -> m.Top:
         """Measure all running nodes and their edges, on all machines that have some."""
-        records = self._fleet.running
+        return await self._measure(self._fleet.running, None)
+
+    async def watch_top(self, _call: Call, params: m.TopWatch) -> AsyncIterator[m.TopPart]:
+        """Yield the chosen part of each measurement."""
+        if params.dataflow is not None:
+            params.dataflow = self._fleet.find(params.dataflow).uuid
+        if params.machine is not None:
+            self._robots.get(params.machine)
+        reduce = reduction(params)
+        while True:
+            began = time.monotonic()
+            records = [r for r in self._fleet.running if params.dataflow in (None, r.uuid)]
+            yield reduce(await self._measure(records, params.machine))
+            await asyncio.sleep(max(0.1, interval(params) - (time.monotonic() - began)))
+
+    async def _measure(self, records: Sequence[Record], machine: str | None) -> m.Top:
         robots = dict.fromkeys(id_ for record in records for id_ in record.robots)
+        robots = {id_: None for id_ in robots if machine in (None, id_)}
         found, missing = await ask(self._robots, robots, "top", m.Nothing(), m.Top)
         names = {record.uuid: record.name for record in records}
         replace = msgspec.structs.replace
@@ -123,7 +142,7 @@ class TopicMethods:
         chosen = self._chosen(record, params.topics)
         streams = {
             robot: self._robots.client(robot).frames(
-                m.TopicSubscribe(dataflow=record.uuid, topics=names, queue_size=params.queue_size)
+                msgspec.structs.replace(params, dataflow=record.uuid, topics=names)
             )
             for robot, names in chosen.items()
         }

@@ -20,7 +20,7 @@ from dorafleet.release.progress import Meter, Progress, left
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from dorafleet.release.pieces import Patch, Pieces
     from dorafleet.release.store import Bundle, Store
@@ -209,9 +209,9 @@ class Session:
         self._result = replace(self._result, sent=self._result.sent + sent)
         self._tracker.add(done, sent)
 
-    async def _alive(self, work):  # type: ignore[no-untyped-def]
+    async def _alive(self, work: Coroutine[None, None, T]) -> T:
         """Wait for work on this side, and tell the robot meanwhile that it goes on."""
-        task = asyncio.ensure_future(work)
+        task = asyncio.create_task(work)
         try:
             while True:
                 done, _ = await asyncio.wait({task}, timeout=frames.ALIVE_INTERVAL_S)

@@ -50,10 +50,11 @@ class SigningKey:
         return asyncio.run(_sign(self, content))
 
 
-def choose(wanted: str | None) -> SigningKey:
+def choose(wanted: str | None, *, public: bool = False) -> SigningKey:
     """Return the key to sign with: the only one of the agent, or the one that `wanted` names.
 
-    That is a file with a public or private key, a fingerprint, or a comment.
+    That is a file with a public or private key, a fingerprint, or a comment. With `public` it need
+    not be able to sign.
 
     Raises:
         BuildError: there is no such key, or `wanted` is missing and there are several.
@@ -68,7 +69,7 @@ def choose(wanted: str | None) -> SigningKey:
         raise BuildError(f"the SSH agent has {len(keys)} keys: {listed}", "choose one with --key")
     path = Path(wanted).expanduser()
     if path.is_file():
-        return _from_file(path, keys)
+        return _from_file(path, keys, public=public)
     found = [key for key in keys if wanted in (key.fingerprint, key.comment)]
     if len(found) == 1:
         return found[0]
@@ -79,7 +80,7 @@ def choose(wanted: str | None) -> SigningKey:
     )
 
 
-def _from_file(path: Path, keys: Sequence[SigningKey]) -> SigningKey:
+def _from_file(path: Path, keys: Sequence[SigningKey], *, public: bool) -> SigningKey:
     """Return the key in a file; the agent's, if it has it."""
     try:
         key = asyncssh.read_public_key(path)
@@ -90,7 +91,7 @@ def _from_file(path: Path, keys: Sequence[SigningKey]) -> SigningKey:
         if each.fingerprint == fingerprint:
             return each
     private = path.with_suffix("") if path.suffix == ".pub" else path
-    if not private.is_file():
+    if not public and not private.is_file():
         raise BuildError(f"the SSH agent does not have the key of {path}", f"ssh-add {private}")
     return SigningKey(_public(key), fingerprint, (key.get_comment() or ""), private)
 

@@ -94,6 +94,22 @@ class Connection:
         except RAISED as error:
             raise lost_error(error, doing) from error
 
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended."""
+        return self._ssh.is_closed()
+
+    async def forward_socket(self, local: Path, remote: str) -> None:
+        """Forward connections to the socket `local` to the Unix socket `remote` of the robot.
+
+        Raises:
+            SshError: the connection is lost, or the socket cannot be made.
+        """
+        try:
+            await self._ssh.forward_local_path(str(local), remote)
+        except RAISED as error:
+            raise lost_error(error, f"forwarding {remote}") from error
+
     async def check(self, command: Sequence[str], *, timeout: float = COMMAND_TIMEOUT_S) -> str:
         """Run a command and return what it printed. Raises SshError, also if it fails."""
         done = await self.run(command, timeout=timeout)

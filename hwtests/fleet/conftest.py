@@ -1,14 +1,15 @@
-"""Fixtures of the tests of the fleet manager: two robots, and a machine for the operator."""
+"""Fixtures of the tests of fleets: robots that are enrolled, and two from nothing."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
-from hwtests.fleet.enrolled import EnrolledFleet, enrolled
-from hwtests.robots import Testbed
+from hwtests.fleet.enrolled import INCLUDE, EnrolledFleet, enrolled
+from hwtests.robots import Testbed, clock
 from hwtests.robots.fixtures import deb, fleet_deb, newer_deb, robots_possible
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Fleet:
 @pytest.fixture(scope="module")
 def fleet(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Fleet]:
     """Two robots with sshd and without packages, and an operator with both packages."""
-    with Testbed(include=("openssh-server", "openssh-client", "sudo")) as bed:
+    with Testbed(include=INCLUDE) as bed:
         arm1, arm2, operator = bed.up(3)
         operator.push(deb, "/root/dorad.deb")
         operator.push(fleet_deb, "/root/dorafleet.deb")
@@ -55,8 +56,18 @@ def fleet(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Fleet]:
         yield Fleet(bed, arm1, arm2, operator)
 
 
-@pytest.fixture(scope="module")
-def robots(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[EnrolledFleet]:
-    """Two robots with the package that are enrolled in a fleet, and the operator's machine."""
-    with enrolled(deb, fleet_deb) as found:
+@pytest.fixture(scope="session")
+def wall_clock(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """The library by which clocks of robots are set wrong; None without a compiler."""
+    if shutil.which("gcc") is None:
+        return None
+    return clock.compile_library(tmp_path_factory.mktemp("clock"))
+
+
+@pytest.fixture(scope="session")
+def robots(
+    robots_possible: None, deb: Path, fleet_deb: Path, wall_clock: Path | None
+) -> Iterator[EnrolledFleet]:
+    """Three robots of a fleet, and its server; for all tests, so each leaves it as it was."""
+    with enrolled(deb, fleet_deb, 3, wall_clock) as found:
         yield found

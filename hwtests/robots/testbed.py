@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from contextlib import ExitStack
@@ -20,15 +21,19 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
+_numbers = itertools.count(1)
+"""A process may have several test beds at once."""
+
+
 class Testbed:
-    """Robots of one process, up to 99. A context manager that removes all of them."""
+    """Robots on one network, up to 99. A context manager that removes all of them."""
 
     __test__ = False
 
     def __init__(self, *, include: Sequence[str] = ()) -> None:
         """`include`: Debian packages that the robots have besides the usual."""
         self._include = include
-        self._name = f"dorad-{os.getpid()}"
+        self._name = f"dorad-{os.getpid()}-{next(_numbers)}"
         self._folder = host.FOLDER / "beds" / self._name
         self._lower = ""
         self._layers = 0
@@ -95,7 +100,7 @@ def remove_leftovers() -> None:
     """Remove the remains of test beds whose process was killed."""
     beds = host.FOLDER / "beds"
     for folder in beds.iterdir() if beds.is_dir() else ():
-        if Path("/proc", folder.name.removeprefix("dorad-")).exists():
+        if Path("/proc", folder.name.split("-")[1]).exists():
             continue
         group = host.cgroup2() / folder.name
         if group.is_dir():

@@ -70,6 +70,21 @@ def test_running_dataflows_are_completed(env, words, offered):
 def test_nodes_are_completed_from_the_selected_dataflow(daemon, env):
     assert offers(env, "node", "info", "-d", "demo", "") == ["arm", "camera"]
     assert daemon.asked("node.list") == [m.Ref(dataflow="demo")]
+    assert offers(env, "logs", "old", "-n", "") == ["arm", "camera"]
+    assert daemon.asked("node.list")[1:] == [m.Ref(dataflow="old")]
+
+
+def test_machines_are_those_of_the_selected_dataflow(daemon, env):
+    daemon.answers["dataflow.info"] = m.DataflowDetail(
+        info=dataflow("old", "finished", uuid="3"),
+        descriptor={},
+        path="/d.yml",
+        log_dir="",
+        placement={"arm": "arm2", "camera": "arm1", "view": "arm1"},
+    )
+    assert offers(env, "logs", "3", "--machine", "") == ["arm1", "arm2"]
+    daemon.answers["node.list"] = m.NodeList(nodes=[node("arm", machine="arm9"), node("camera")])
+    assert offers(env, "logs", "--machine", "a") == ["arm9"]
 
 
 def test_without_a_daemon_nothing_is_completed_or_printed(tmp_path):

@@ -150,6 +150,28 @@ def test_logs_of_a_fleet_are_never_files_of_this_machine(fleet, tmp_path):
     assert "no coordinator is running at 127.0.0.1 port 1" in result.stderr
 
 
+def test_lines_of_one_machine_are_chosen_by_the_coordinator(fleet):
+    line = m.LogRecord(timestamp=1.0, level="info", node=None, message="a starts", machine="arm1")
+    fleet.answers["logs.read"] = [m.LogLines(dataflow=UUID, lines=[line])]
+    result = fleet.dora("logs", "demo", "--machine", "arm1", "-n", "dora", "--tail", "3", "-f")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith("INFO   [dora arm1]: a starts\n")
+    (asked,) = fleet.asked("logs.read")
+    assert (asked.machine, asked.nodes, asked.tail, asked.follow) == ("arm1", ["dora"], 3, True)
+    result = fleet.dora("logs", "demo", "--machine", "arm1", "--log-format", "json")
+    assert json.loads(result.stdout)["daemon_id"] == "arm1"
+
+
+def test_a_log_line_that_cannot_be_shown_is_refused(fleet):
+    """A robot may be hostile; the coordinator passes on what it says."""
+    line = m.LogRecord(timestamp=1e300, level="loud", node="a", message="x")
+    fleet.answers["logs.read"] = [m.LogLines(dataflow=UUID, lines=[line])]
+    result = fleet.dora("logs", "demo")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("error: ")
+
+
 def test_a_dataflow_that_the_fleet_does_not_know_is_not_looked_for_here(fleet, tmp_path):
     (tmp_path / "out" / UUID).mkdir(parents=True)
     (tmp_path / "out" / UUID / "log_a.jsonl").write_text("")

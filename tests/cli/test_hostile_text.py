@@ -85,7 +85,7 @@ def hostile(daemon):
         stream=0, topic="a/b", sequence=1, dropped=0, metadata={HOSTILE: HOSTILE}
     )
     daemon.answers["topic.subscribe"] = lambda _: [(header, bytes(to_ipc(pa.array([HOSTILE]))))]
-    line = m.LogLine(timestamp=1.0, level="stdout", node="cam", message=HOSTILE, stream="stdout")
+    line = m.LogRecord(timestamp=1.0, level="stdout", node="cam", message=HOSTILE, stream="stdout")
     daemon.answers["logs.read"] = lambda _: [m.LogLines(dataflow=UUID, lines=[line])]
     daemon.answers["param.list"] = m.ParamList(
         params=[m.Param(key="a", value=HOSTILE, description=HOSTILE)]

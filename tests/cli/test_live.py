@@ -7,8 +7,8 @@ from typing import TextIO
 import pytest
 
 from dorad.cli import live
+from dorad.logrecord import LogRecord
 from dorad.logs.filter import LogFilter
-from dorad.logs.record import LogRecord
 
 DEADLINE_S = 20.0
 

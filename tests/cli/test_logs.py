@@ -55,6 +55,16 @@ def messages(text: str) -> list[str]:
     return [line.partition(": ")[2] for line in text.splitlines()]
 
 
+def test_machines_are_those_of_a_coordinator(folder: Path) -> None:
+    for arguments in (["robot", "--machine", "arm1"], ["--machine", "arm1"]):
+        result = local(folder, *arguments)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert "no dorad is running" in result.stderr
+    result = local(folder, "--local", "--machine", "arm1")
+    assert result.returncode == 2
+    assert "--machine needs a coordinator" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
@@ -152,7 +162,7 @@ def test_names_and_nodes_are_completed_from_files_too(folder: Path) -> None:
 
 def lines(*texts: str, left_out: int = 0) -> m.LogLines:
     found = [
-        m.LogLine(timestamp=WHEN, level="stdout", node="cam", message=text, stream="stdout")
+        m.LogRecord(timestamp=WHEN, level="stdout", node="cam", message=text, stream="stdout")
         for text in texts
     ]
     return m.LogLines(dataflow=UUID, lines=found, left_out=left_out)

@@ -29,7 +29,9 @@ def state(status="running", **values):
 
 
 def lines(*texts):
-    made = [m.LogLine(timestamp=1.0, level="stdout", node="camera", message=text) for text in texts]
+    made = [
+        m.LogRecord(timestamp=1.0, level="stdout", node="camera", message=text) for text in texts
+    ]
     return m.LogLines(dataflow=UUID, lines=made)
 
 

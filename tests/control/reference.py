@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import msgspec
 
@@ -23,7 +23,7 @@ PAGE = DOCS / "control-api.md"
 ASYNCAPI = DOCS / "control-api.asyncapi.json"
 
 _MADE = re.compile(r"(<!-- made from .*? -->\n).*(<!-- end -->\n)", re.DOTALL)
-_HIDDEN = {"Request", "Reply", "Hello", "Welcome", "Cancel", "Nothing"}
+_HIDDEN = {"Method", "Request", "Reply", "Hello", "Welcome", "Cancel", "Nothing"}
 
 
 def asyncapi() -> str:
@@ -84,15 +84,15 @@ def _types() -> Iterator[str]:
     yield from ("bytes, unless stated otherwise. Fields with a default may be missing.",)
     used = {method.params for method in m.METHODS.values()}
     for _, kind in sorted(vars(m).items()):
-        if not (isinstance(kind, type) and issubclass(kind, m.Struct) and kind is not m.Struct):
+        if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
             continue
-        if kind in used or kind.__name__ in _HIDDEN:
+        if kind is m.Struct or kind in used or kind.__name__ in _HIDDEN:
             continue
         yield from ("", f"### {kind.__name__}", "", summary_of(kind), "")
         yield from _fields(kind)
 
 
-def _fields(kind: type[m.Struct]) -> Iterator[str]:
+def _fields(kind: type[msgspec.Struct]) -> Iterator[str]:
     docs = field_docs(kind)
     yield from ("| field | type | default | |", "|---|---|---|---|")
     for field in msgspec.structs.fields(kind):
@@ -121,11 +121,13 @@ def _type(kind: Any) -> str:
     if kind in _WORDS:
         return _WORDS[kind]
     origin, args = getattr(kind, "__origin__", None), get_args(kind)
+    if get_origin(kind) is Annotated:
+        return _type(args[0])
     if origin is list:
         return f"list of {_type(args[0])}"
     if origin is dict:
         return "object" if args[1] is Any else f"object of {_type(args[1])}"
-    if isinstance(kind, type) and issubclass(kind, m.Struct):
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _link(kind)
     if all(isinstance(word, str) for word in args):
         return " ".join(f"`{word}`" for word in args)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.launch.model import Command
-    from dorad.logs.record import LogRecord
+    from dorad.logrecord import LogRecord
 
 pytestmark = pytest.mark.timeout(120)
 

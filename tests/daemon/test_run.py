@@ -15,7 +15,7 @@ from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import load
 from dorad.launch.command import LaunchContext
 from dorad.launch.holder.client import HolderClient
-from dorad.logs.record import LogRecord
+from dorad.logrecord import LogRecord
 from tests.cli.running import write
 from tests.harness.waiting import until
 

@@ -4,8 +4,11 @@ import json
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
+import yaml
 
+from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.procinfo import is_alive
 from tests.harness.daemon import Daemon
@@ -157,3 +160,48 @@ def test_params_are_declared_set_refused_and_delivered(dorad: Daemon, tmp_path: 
     assert json.loads(dorad.dora_ok("param", "get", "arm", "gain")) == 2.5
     dorad.dora_ok("restart", "flow")
     dorad.until(lambda: "start 2.5" in output.read_text())
+
+
+def test_a_start_may_bring_parameters_which_a_run_that_is_known_overrides(
+    dorad: Daemon, tmp_path: Path
+) -> None:
+    """A coordinator restarts a dataflow with those that were set before; see `dataflow.start`."""
+    file = write_flow(
+        tmp_path,
+        [
+            {
+                "id": "arm",
+                "path": "arm.py",
+                "inputs": {"tick": "dora/timer/millis/100"},
+                "params": {"gain": {"type": "float", "default": 1.5}},
+            }
+        ],
+        arm="""
+            from dora import Node
+            node = Node()
+            with open("output", "a") as file:
+                file.write(f"{node.params()}\\n")
+            node.next()
+        """,
+    )
+    start = m.Start(
+        descriptor=yaml.safe_load(file.read_text()),
+        path=str(file),
+        uuid="01a210b8-7107-7668-ad50-a69259bce001",
+        params={"arm": {"gain": 2, "mode": ["x"]}, "absent": {"k": 1}},
+    )
+    output = tmp_path / "output"
+    with dorad.client() as client:
+        client.call("dataflow.start", start, m.Started)
+        dorad.until(lambda: output.exists() and "\n" in output.read_text())
+        assert output.read_text() == "{'gain': 2.0, 'mode': ['x']}\n"
+        client.set_param("arm", "gain", 3.0)
+        client.delete_param("arm", "mode")
+        client.stop()
+        client.call("dataflow.start", start, m.Started)
+        dorad.until(lambda: output.read_text().count("\n") == 2)
+        assert output.read_text().splitlines()[1] == "{'gain': 3.0}"
+        client.stop()
+        bad = msgspec.structs.replace(start, uuid=None, params={"arm": {"": 1}})
+        with pytest.raises(ControlError, match="cannot be empty"):
+            client.call("dataflow.start", bad, m.Started)

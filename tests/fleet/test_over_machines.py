@@ -109,8 +109,10 @@ def test_a_dataflow_starts_runs_and_stops_over_two_machines(over):
 def test_a_dataflow_is_restarted_and_changed_while_it_runs(over):
     over.dora("start", str(over.flow), "--name", "demo", "--detach")
     over.until(lambda: over.seen.exists() and len(over.numbers()) > 5)
+    over.dora("param", "set", "sink", "gain", "[2.5]", "-d", "demo")
     code, out, err = over.site.run("restart", str(over.file), "demo")
     assert (code, "dataflow restarted: " in out) == (0, True), err
+    assert json.loads(over.dora("param", "get", "sink", "gain", "-d", "demo")) == [2.5]
     before = len(over.numbers())
     over.until(lambda: len(over.numbers()) > before + 5)
     definition = over.folder / "late.yml"

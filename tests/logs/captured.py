@@ -19,7 +19,7 @@ from dorad.logs.staging import Staging
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dorad.logs.record import LogRecord
+    from dorad.logrecord import LogRecord
 
 DEADLINE_S = 60
 

@@ -16,9 +16,9 @@ from tests.logs.captured import in_files
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dorad.logrecord import LogRecord
     from dorad.logs.hub import Follower
     from dorad.logs.nodelog import NodeLog
-    from dorad.logs.record import LogRecord
 
 ID = "00000000-0000-4000-8000-000000000000"
 YAML = "nodes: [{id: cam, path: a.py}, {id: imu, path: b.py, max_log_size: 1KB}]"

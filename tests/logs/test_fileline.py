@@ -7,9 +7,10 @@ import json
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from dorad.logrecord import LogRecord
 from dorad.logs.fileline import decode, encode
 from dorad.logs.parts import decode_lines
-from dorad.logs.record import LogRecord, parse_line
+from dorad.logs.record import parse_line
 from tests.logs.test_record import lines
 
 WHEN = 1795566578.378

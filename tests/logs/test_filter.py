@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dorad.logrecord import LogRecord
 from dorad.logs.filter import LEVELS, LogFilter, parse_filter
-from dorad.logs.record import LogRecord
 
 OUT = LogRecord(0, "stdout", "n", "x")
 ERR = LogRecord(0, "stdout", "n", "x", "stderr")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dorad.logrecord import LogRecord
 from dorad.logs.format import Format, formatter
-from dorad.logs.record import LogRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

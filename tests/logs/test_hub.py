@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from dorad.logrecord import LogRecord
 from dorad.logs import hub as hubs
 from dorad.logs.hub import Follower, LogHub
-from dorad.logs.record import LogRecord
 from dorad.logs.selection import Selection
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dorad.logs.record import LogRecord
+    from dorad.logrecord import LogRecord
 
 ID = "00000000-0000-4000-8000-000000000000"
 YAML = "nodes: [{id: cam, path: a.py}, {id: imu, path: b.py}]"

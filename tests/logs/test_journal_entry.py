@@ -6,11 +6,11 @@ import json
 
 import pytest
 
+from dorad.logrecord import RAW, LogRecord
 from dorad.logs.filter import LEVELS
 from dorad.logs.journal.entry import Origin, encode
 from dorad.logs.journal.parse import JournalEntry, parse
 from dorad.logs.journal.sender import service_of
-from dorad.logs.record import RAW, LogRecord
 from tests.logs.journald import fields
 
 ORIGIN = Origin("u-1", "robot", "cam", "stdout", "dorad-robot-cam-1.service")

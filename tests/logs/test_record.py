@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dorad.logrecord import LogRecord
 from dorad.logs.format import formatter
-from dorad.logs.record import LogRecord, parse_level, parse_line
+from dorad.logs.record import parse_level, parse_line
 
 NOW = 1_000_000.0
 WHEN = "2026-11-25T00:29:38.378068Z"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dorad.logrecord import LogRecord, Stream
 from dorad.logs.fileline import encode
-from dorad.logs.record import LogRecord, Stream
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,9 +24,24 @@ from dorad.control.messages.dataflows import (
     Until,
     Wait,
 )
+from dorad.control.messages.fleet import (
+    Alert,
+    AlertAck,
+    Alerts,
+    AlertWatch,
+    Finding,
+    FleetRow,
+    FleetRows,
+    FleetWatch,
+    RowState,
+    Severity,
+    TopOrder,
+    TopPart,
+    TopWatch,
+)
 from dorad.control.messages.frames import Cancel, Error, ErrorCode, Hello, Reply, Request, Welcome
+from dorad.control.messages.logs import Event, LogLines, LogRead, Watch
 from dorad.control.messages.leases import LeaseList, LeaseRef, LeaseTake
-from dorad.control.messages.logs import Event, LogLine, LogLines, LogRead, Watch
 from dorad.control.messages.nodes import (
     Changed,
     EdgeNew,
@@ -55,6 +70,7 @@ from dorad.control.messages.table import METHODS, Method
 from dorad.control.messages.topics import (
     EdgeStats,
     InterfaceRates,
+    Preview,
     Published,
     Top,
     TopicHeader,
@@ -66,18 +82,21 @@ from dorad.control.messages.topics import (
     TopicSubscribe,
     TopicWatch,
 )
+from dorad.logrecord import LogRecord
 
 # fmt: off
 __all__ = [
-    "METHODS", "PROTOCOL", "Cancel", "Changed", "DaemonStatus", "DataflowDetail",
-    "DataflowInfo", "DataflowList", "DataflowState", "EdgeNew", "EdgeRef", "EdgeStats",
-    "Enable", "Error", "ErrorCode", "Event", "Evidence", "Failure", "HealthRules", "Hello",
+    "METHODS", "PROTOCOL", "Alert", "AlertAck", "AlertWatch", "Alerts", "Cancel", "Changed",
+    "DaemonStatus", "DataflowDetail", "DataflowInfo", "DataflowList", "DataflowState",
+    "EdgeNew", "EdgeRef", "EdgeStats", "Enable", "Error", "ErrorCode", "Event", "Evidence",
+    "Failure", "Finding", "FleetRow", "FleetRows", "FleetWatch", "HealthRules", "Hello",
     "Interface", "InterfaceRates", "Lease", "LeaseList", "LeaseRef", "LeaseTake", "LinkChannel",
-    "LinkPeer", "LinkTls", "LogLine", "LogLines", "LogRead", "Method", "Network", "NodeAdd",
-    "NodeDetail", "NodeInfo", "NodeList", "NodeMetrics", "NodeRef", "NodeReplace", "NodeResult",
-    "NodeStatus", "NodeStop", "Nothing", "Param", "ParamList", "ParamRef", "ParamSet",
-    "Published", "Ref", "ReleaseOrder", "ReleaseState", "Reply", "Request", "Restarted",
-    "Share", "Shutdown", "Start", "Started", "Status", "Stop", "Struct", "Subscriber", "Top",
+    "LinkPeer", "LinkTls", "LogLines", "LogRead", "LogRecord", "Method", "Network",
+    "NodeAdd", "NodeDetail", "NodeInfo", "NodeList", "NodeMetrics", "NodeRef", "NodeReplace",
+    "NodeResult", "NodeStatus", "NodeStop", "Nothing", "Param", "ParamList", "ParamRef",
+    "ParamSet", "Preview", "Published", "Ref", "ReleaseOrder", "ReleaseState", "Reply",
+    "Request", "Restarted", "RowState", "Severity", "Share", "Shutdown", "Start", "Started",
+    "Status", "Stop", "Struct", "Subscriber", "Top", "TopOrder", "TopPart", "TopWatch",
     "TopicHeader", "TopicInfo", "TopicList", "TopicPublish", "TopicRate", "TopicRates",
     "TopicSubscribe", "TopicWatch", "Until", "Update", "Wait", "Watch", "Welcome"
 ]

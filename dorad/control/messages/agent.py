@@ -44,6 +44,8 @@ class ShareContent(Struct):
     uv: bool = False
     allow_shell: bool = False
     exit_when_nodes_finish: bool | None = None
+    params: dict[str, dict[str, Any]] = {}
+    """Parameters to begin with, by node and key."""
 
 
 class ShareSet(Struct):

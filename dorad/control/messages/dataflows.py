@@ -31,6 +31,9 @@ class Start(Struct):
     """Names the run; by default a new one. A run that has ended may be started again under it."""
     share: Share | None = None
     """The part of the dataflow that this machine runs; None means all of it."""
+    params: dict[str, dict[str, Any]] = {}
+    """Parameters to begin with, by node and key, as if they had been set. A run that is started
+    again under its `uuid` keeps its own."""
     hold: float | None = None
     """Keep the start barrier closed until `dataflow.open`, for so many seconds; then fail."""
 
@@ -164,3 +167,5 @@ class DataflowDetail(Struct):
     """The machine of each node; only from a coordinator."""
     pending: dict[str, str] = {}
     """Nodes that no machine takes yet, with the reason; only from a coordinator."""
+    params: dict[str, dict[str, Any]] = {}
+    """Parameters that were set since the start, by node and key; not from a coordinator."""

@@ -52,6 +52,8 @@ class Welcome(Struct):
     welcome: str
     """Name and version of the daemon, such as `dorad 0.1.0`."""
     protocol: int = PROTOCOL
+    role: str = ""
+    """What the client may do: `viewer`, `operator` or `admin`; empty from an older server."""
 
 
 class Request(Struct):

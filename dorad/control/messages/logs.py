@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dorad.control.messages.base import Struct
+from dorad.logrecord import LogRecord
 
 
 class LogRead(Struct):
@@ -22,30 +23,15 @@ class LogRead(Struct):
     """Minimum severity by node."""
     grep: str | None = None
     follow: bool = False
-
-
-class LogLine(Struct):
-    """One log line. `node` is None for a line of the daemon."""
-
-    timestamp: float
-    level: str
-    node: str | None
-    message: str
-    stream: str = "stdout"
-    target: str | None = None
-    fields: dict[str, Any] | None = None
-    file: str | None = None
-    line: int | None = None
-    module_path: str | None = None
     machine: str | None = None
-    """The machine that it is on; only from a coordinator."""
+    """Only lines of this machine; only for a coordinator."""
 
 
 class LogLines(Struct):
     """Log lines, oldest first. `left_out` lines were dropped because the reader was too slow."""
 
     dataflow: str
-    lines: list[LogLine]
+    lines: list[LogRecord]
     left_out: int = 0
 
 

@@ -19,6 +19,16 @@ from dorad.control.messages.dataflows import (
     Stop,
     Wait,
 )
+from dorad.control.messages.fleet import (
+    Alert,
+    AlertAck,
+    Alerts,
+    AlertWatch,
+    FleetRows,
+    FleetWatch,
+    TopPart,
+    TopWatch,
+)
 from dorad.control.messages.leases import LeaseList, LeaseRef, LeaseTake
 from dorad.control.messages.logs import Event, LogLines, LogRead, Watch
 from dorad.control.messages.nodes import (
@@ -86,6 +96,10 @@ METHODS: dict[str, Method] = {
     "node.restart": Method(NodeStop, Nothing, "Restart a node, regardless of its restart policy."),
     "node.stop": Method(NodeStop, Nothing, "Stop a node without restarting it."),
     "top": Method(Nothing, Top, "Measure all running nodes and their edges."),
+    "top.watch": Method(TopWatch, TopPart, "Measure nodes and edges again and again.", stream=True),
+    "fleet.watch": Method(FleetWatch, FleetRows, "Follow the robots in brief.", stream=True),
+    "alerts.watch": Method(AlertWatch, Alerts, "Follow the alerts.", stream=True),
+    "alerts.ack": Method(AlertAck, Alert, "Acknowledge an alert."),
     "topic.list": Method(Ref, TopicList, "List outputs and their subscribers."),
     "topic.watch": Method(TopicWatch, TopicRates, "Measure outputs.", stream=True),
     "topic.subscribe": Method(

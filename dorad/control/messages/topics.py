@@ -119,6 +119,18 @@ class TopicRates(Struct):
     rates: list[TopicRate]
 
 
+class Preview(Struct):
+    """Reduce messages where they come from: images to at most so many pixels, other data to 4096
+    elements.
+
+    An image has `width`, `height` and an `encoding` of plain pixels in its metadata; it becomes
+    `rgb8`. The metadata `preview` says what the message was.
+    """
+
+    width: int
+    height: int
+
+
 class TopicSubscribe(Struct):
     """Receive the messages of outputs as binary frames. No topics means all of the dataflow."""
 
@@ -126,6 +138,10 @@ class TopicSubscribe(Struct):
     topics: list[str] = []
     queue_size: int = 64
     """Messages kept for a slow reader, for each topic; newer ones displace older ones."""
+    max_rate_hz: float | None = None
+    """Maximum messages a second for each topic; those between are skipped. None sets no limit."""
+    preview: Preview | None = None
+    """Where the messages come from, they are made smaller."""
 
 
 class TopicHeader(Struct):

@@ -145,6 +145,7 @@ class DataflowMethods:
             path=row.path,
             log_dir=row.log_dir,
             changes=self._registry.changes(record),
+            params=record.params,
         )
 
     async def clean(self, _call: Call, _params: m.Nothing) -> m.DataflowList:

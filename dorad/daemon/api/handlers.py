@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dorad.daemon.api.dataflows import DataflowMethods
+from dorad.daemon.api.fleet import FleetMethods
 from dorad.daemon.api.leases import LeaseMethods
 from dorad.daemon.api.nodes import NodeMethods
 from dorad.daemon.api.params import ParamMethods
@@ -15,18 +16,24 @@ if TYPE_CHECKING:
     from dorad.control.server import Handler, StreamHandler
     from dorad.daemon.leases import Leases
     from dorad.daemon.measuring.measure import Measure
+    from dorad.daemon.measuring.watching import SelfWatch
     from dorad.daemon.registry import Registry
     from dorad.daemon.service import Service
 
 
 def handlers(
-    service: Service, registry: Registry, measure: Measure, leases: Leases
+    service: Service,
+    registry: Registry,
+    measure: Measure,
+    watch: SelfWatch,
+    leases: Leases,
 ) -> dict[str, Handler | StreamHandler]:
     """Return the handler of each method of the control API."""
     dataflows = DataflowMethods(service, registry, measure)
     nodes = NodeMethods(registry, measure)
     topics = TopicMethods(registry, measure)
     params = ParamMethods(registry)
+    fleet = FleetMethods(registry, measure, watch)
     shares = ShareMethods(registry)
     busy = LeaseMethods(registry, leases)
     return {
@@ -52,6 +59,10 @@ def handlers(
         "node.restart": nodes.restart,
         "node.stop": nodes.stop,
         "top": topics.top,
+        "top.watch": fleet.top,
+        "fleet.watch": fleet.rows,
+        "alerts.watch": fleet.alerts,
+        "alerts.ack": fleet.ack,
         "topic.list": topics.list_all,
         "topic.watch": topics.watch,
         "topic.subscribe": topics.subscribe,

@@ -10,6 +10,7 @@ from dorad.control import messages as m
 from dorad.control import wiring
 from dorad.control.errors import ControlError
 from dorad.daemon.measuring import topicrates
+from dorad.daemon.subscription import reducing
 from dorad.dataflow.model import LINK, NodeOutput
 from dorad.dataflow.nearest import did_you_mean
 
@@ -63,7 +64,9 @@ class TopicMethods:
         """Yield the messages of topics."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
         topics = _chosen(dataflow, params.topics)
-        messages = run.subscriptions.subscribe(topics, queue_size=params.queue_size, stream=call.id)
+        messages = run.subscriptions.subscribe(
+            topics, queue_size=params.queue_size, stream=call.id, reduce=reducing.encoded(params)
+        )
         async with aclosing(messages):
             async for each in messages:
                 yield each

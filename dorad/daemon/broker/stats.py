@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from dorad.daemon.broker.edges import DAEMON, is_observer
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from dorad.daemon.broker.state import BrokerState
     from dorad.shm.ring import Counters
 
@@ -113,6 +115,24 @@ class Stats:
         """Return how late nodes are with their timers."""
         boxes = self._state.mailboxes.items()
         return [late for name, box in boxes if not is_observer(name) for late in box.lateness()]
+
+    def at_rest(self, besides: Collection[str] = ()) -> tuple[int, ...] | None:
+        """Return all counts of messages if no queue holds one and every attached node sleeps.
+
+        Two equal results in succession mean that nothing happens until a message comes from
+        outside. Nodes of `besides` may be awake, and may have queued messages.
+        """
+        state = self._state
+        for name, box in state.mailboxes.items():
+            attached = name in state.connections and name not in besides
+            if attached and not is_observer(name) and not box.asleep:
+                return None
+        found = []
+        for edge in self.counters():
+            if edge.queued and edge.node in state.connections and edge.node not in besides:
+                return None
+            found += [edge.sent, edge.received]
+        return tuple(found)
 
     def counters(self) -> list[EdgeCounters]:
         """Return the counters of every edge between nodes."""

@@ -264,9 +264,17 @@ class Lifecycle:
             self.flow, closings = self.flow.close_source(unit)
             found += closings
         if self.stopping:  # every node has got STOP, which is the last event of a node
+            yield from self._tell_recorders(found)
             return
         for feeder in parts if source == LINK else (source,):
             yield from self._tell_closed(feeder, source, error, found)
+
+    def _tell_recorders(self, found: Sequence[Closing]) -> Iterator[Action]:
+        """Close inputs of recorders, which go on after STOP until all other nodes have ended."""
+        recorders = {node.id for node in self.dataflow.nodes if node.is_recorder}
+        for closing in merged(found).values():
+            if node_of(closing.unit) in recorders:
+                yield from (CloseInput(node_of(closing.unit), name) for name in closing.inputs)
 
     def _tell_closed(
         self, feeder: str, source: str, error: str | None, found: Sequence[Closing]

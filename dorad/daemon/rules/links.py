@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from dorad.control.messages import LinkChannel, LinkPeer
 
@@ -14,7 +16,12 @@ _UNKNOWN = LinkPeer(state="absent", reason="the link process has not reported ye
 
 
 class Links:
-    """The last report about each machine and channel. Reports about unknown ones are ignored."""
+    """The last report about each machine and channel. Reports about unknown ones are ignored.
+
+    Each process of a link counts from 0. What earlier ones have reported is added, so counts are
+    since the start of the dataflow; what a process had not reported when it was killed, in its last
+    second, is in none.
+    """
 
     def __init__(self) -> None:
         self._machines: tuple[str, ...] = ()
@@ -24,6 +31,39 @@ class Links:
         self._peers: dict[str, PeerStatus] = {}
         self._outgoing: dict[tuple[str, str], OutStatus] = {}
         self._incoming: dict[tuple[str, str], InStatus] = {}
+        self._process: int | None = None
+        self._earlier: dict[tuple[bool, str, str], tuple[int, int]] = {}
+        """Messages and losses of earlier processes, by direction, name and machine."""
+
+    def process_attached(self, pid: int) -> None:
+        """Begin to count the reports of a link process, unless it is the same as before."""
+        if pid == self._process:
+            return
+        self._process = pid
+        for channel in self.channels(""):
+            key = (channel.outgoing, channel.output, channel.machine)
+            self._earlier[key] = channel.messages, channel.lost
+        self._outgoing = {
+            key: msgspec.structs.replace(out, sent=0, lost=0, uncertain=0, on_the_way=0)
+            for key, out in self._outgoing.items()
+        }
+        self._incoming = {
+            key: msgspec.structs.replace(one, received=0, lost=0, undelivered=0, queued=0)
+            for key, one in self._incoming.items()
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what the next daemon needs, as JSON-able values."""
+        earlier = [[*key, *counts] for key, counts in sorted(self._earlier.items())]
+        return {"process": self._process, "earlier": earlier}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Restore `snapshot()` of an earlier daemon. Its link process may still run."""
+        self._process = snapshot["process"]
+        self._earlier = {
+            (outgoing, name, machine): (messages, lost)
+            for outgoing, name, machine, messages, lost in snapshot["earlier"]
+        }
 
     def expect(self, link: Link | None) -> None:
         """Take reports about these channels from now on."""
@@ -34,6 +74,8 @@ class Links:
         self._peers = {name: peer for name, peer in self._peers.items() if name in self._machines}
         self._outgoing = {key: out for key, out in self._outgoing.items() if key in self._sent}
         self._incoming = {key: one for key, one in self._incoming.items() if key in self._received}
+        known = {(True, *key) for key in self._sent} | {(False, *key) for key in self._received}
+        self._earlier = {key: counts for key, counts in self._earlier.items() if key in known}
 
     def update(self, status: Status) -> bool:
         """Record a report; return True if the state of a link has changed."""
@@ -71,7 +113,7 @@ class Links:
 
     def channels(self, dataflow: str) -> list[LinkChannel]:
         """Return the counters of all channels of a dataflow that were reported."""
-        sent = [
+        found = [
             LinkChannel(
                 dataflow=dataflow,
                 output=out.name,
@@ -83,7 +125,7 @@ class Links:
             )
             for out in self._outgoing.values()
         ]
-        received = [
+        found += [
             LinkChannel(
                 dataflow=dataflow,
                 output=each.name,
@@ -96,4 +138,9 @@ class Links:
             )
             for each in self._incoming.values()
         ]
-        return sent + received
+        for channel in found:
+            key = (channel.outgoing, channel.output, channel.machine)
+            messages, lost = self._earlier.get(key, (0, 0))
+            channel.messages += messages
+            channel.lost += lost
+        return found

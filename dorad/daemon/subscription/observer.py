@@ -59,15 +59,18 @@ class ObserverProcess:
         inputs: tuple[Input, ...] = (),
         outputs: Mapping[str, tuple[tuple[str, str], ...]] | None = None,
         queue_size: int = 1,
+        reduce: str = "",
     ) -> None:
         """Start the process and wait until it has joined the dataflow.
+
+        `reduce` says how it makes messages smaller.
 
         Raises:
             ControlError: it cannot join.
         """
         try:
             await self._broker.observers.add(self.id, inputs, outputs or {})
-            arguments = (str(self._helpers.parent), task, str(queue_size), self.id)
+            arguments = (str(self._helpers.parent), task, str(queue_size), self.id, reduce)
             module = "dorad.daemon.subscription.process"
             await self._start_process(
                 Command(

@@ -1,8 +1,8 @@
-"""Entry point: `python -m dorad.daemon.subscription.process PARENT echo|publish QUEUE_SIZE ID`.
+"""Entry point: `python -m dorad.daemon.subscription.process PARENT TASK QUEUE_SIZE ID REDUCE`.
 
 The process is a helper (see `launch.helper`). It gives up all privileges before it imports code
 that handles messages. PARENT is the daemon's pid, or 0 if systemd is the parent; ID is the
-observer's.
+observer's. REDUCE says how to make messages smaller, see `reducing`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dorad.launch.prctl import die_with_parent
 
 def main() -> None:
     """Confine this process, then serve until the subscription ends."""
-    parent, task, queue_size, observer_id = sys.argv[1:]
+    parent, task, queue_size, observer_id, reduce = sys.argv[1:]
     confine()
     if int(parent):
         try:
@@ -25,7 +25,7 @@ def main() -> None:
             return  # the daemon was killed already
     from dorad.daemon.subscription.tasks import serve  # after `confine`
 
-    serve(task, int(queue_size), observer_id)
+    serve(task, int(queue_size), observer_id, reduce)
 
 
 if __name__ == "__main__":

@@ -50,8 +50,13 @@ class Subscription:
         topics: Sequence[NodeOutput],
         *,
         queue_size: int,
+        reduce: str = "",
     ) -> None:
-        """Keep up to `queue_size` messages of each topic for a slow reader."""
+        """Keep up to `queue_size` messages of each topic for a slow reader.
+
+        `reduce` says how they are made smaller, see `reducing`.
+        """
+        self._reduce = reduce
         self.topics = tuple(dict.fromkeys(str(topic) for topic in topics))
         self._broker = broker
         self._process = ObserverProcess(broker, helpers, observer_id)
@@ -77,7 +82,9 @@ class Subscription:
 
     async def __aenter__(self) -> Subscription:
         try:
-            await self._process.start("echo", self._inputs, queue_size=self._queue_size)
+            await self._process.start(
+                "echo", self._inputs, queue_size=self._queue_size, reduce=self._reduce
+            )
             # Messages that were displaced before the process was ready do not count as dropped.
             self._missed_before = {topic: self._displaced(topic) for topic in self.topics}
             self.joined = True
@@ -139,11 +146,12 @@ class Subscriptions:
         self._observers = 0
 
     async def subscribe(
-        self, topics: Sequence[NodeOutput], *, queue_size: int, stream: int
+        self, topics: Sequence[NodeOutput], *, queue_size: int, stream: int, reduce: str = ""
     ) -> AsyncGenerator[tuple[TopicHeader, bytes], None]:
         """Yield the messages of the outputs from now on, until closed or the dataflow ends.
 
-        `stream` goes into the headers. Raises ControlError.
+        `stream` goes into the headers; `reduce` says how messages are made smaller, see `reducing`.
+        Raises ControlError.
         """
         if len(self._open) >= MAX_SUBSCRIPTIONS:
             raise ControlError(
@@ -152,7 +160,12 @@ class Subscriptions:
                 "end one of them",
             )
         subscription = Subscription(
-            self._broker, self._helpers, self._new_id(), topics, queue_size=queue_size
+            self._broker,
+            self._helpers,
+            self._new_id(),
+            topics,
+            queue_size=queue_size,
+            reduce=reduce,
         )
         _log.debug("observer %s subscribes to %s", subscription.observer, subscription.topics)
         self._open.add(subscription)

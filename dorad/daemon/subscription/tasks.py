@@ -13,6 +13,7 @@ import math
 import os
 import sys
 import threading
+import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,11 @@ if TYPE_CHECKING:
     from dorad.shm.arrow import Encoded
 
 
-def serve(task: str, queue_size: int, observer_id: str) -> None:
-    """Attach to the dataflow as `observer_id` and run `task` until it ends."""
+def serve(task: str, queue_size: int, observer_id: str, reduce: str) -> None:
+    """Attach to the dataflow as `observer_id` and run `task` until it ends.
+
+    `reduce` says how `echo` makes messages smaller, see `reducing`.
+    """
     os.environ[attach.CONFIG] = attach.connected(observer_id, int(os.environ.pop(LINK)))
     # Output that a library prints must not mix with frames.
     out = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -41,7 +45,7 @@ def serve(task: str, queue_size: int, observer_id: str) -> None:
         threading.Thread(target=_end_with_input, daemon=True).start()
     try:
         if task == "echo":
-            _echo(out, queue_size)
+            _echo(out, queue_size, reduce)
         else:
             _publish(out)
     except RuntimeError as error:
@@ -59,20 +63,24 @@ def _end_with_input() -> None:
         os._exit(0)
 
 
-def _echo(out: BinaryIO, queue_size: int) -> None:
+def _echo(out: BinaryIO, queue_size: int, reduce: str) -> None:
     """Write each received message. Raises RuntimeError if it cannot join the dataflow."""
     from dorad.control.arrays import to_ipc
+    from dorad.daemon.subscription.reducing import Reducer
     from dorad.node.node import Node
 
+    reducer = Reducer.of(reduce)
     node = Node()
     _write(out, {"kind": "ready"})
     outbox = Outbox(queue_size)
     writer = threading.Thread(target=_write_all, args=(outbox, out))
     writer.start()
     while (event := node.next()) is not None and event["type"] != "STOP":
-        if event["type"] == "INPUT":
+        if event["type"] == "INPUT" and reducer.is_due(event["id"], time.monotonic()):
             metadata = {key: _plain(value) for key, value in event["metadata"].items()}
-            message = Message(event["id"], metadata, to_ipc(event["value"]))
+            value, metadata = reducer.reduce(event["value"], metadata)
+            message = Message(event["id"], metadata, to_ipc(value))
+            del value
             del event  # so that the sender can reuse its sample
             outbox.put(message)
     outbox.close()

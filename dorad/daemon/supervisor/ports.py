@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dorad.daemon.rules.health import Vitals
     from dorad.dataflow.model import Dataflow, Input, NodeSpec
     from dorad.launch.model import Exit
+    from dorad.logrecord import Level
 
 
 class Received(Protocol):
@@ -120,7 +121,7 @@ LaunchError."""
 CheckProgram = Callable[["NodeSpec", "Dataflow"], None]
 """Checks that the program of a new node can be started. Raises DataflowError."""
 
-Report = Callable[[str, "str | None", str], None]
+Report = Callable[["Level", "str | None", str], None]
 """Reports to the user: log level, the node concerned if any, one sentence."""
 
 PublishEvent = Callable[[str, "str | None", str, dict[str, Any]], None]

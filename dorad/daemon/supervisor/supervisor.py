@@ -159,6 +159,7 @@ class Supervisor:
             "grace": self._grace,
             "nodes": {name: run.snapshot() for name, run in self._nodes.items()},
             "results": [result.to_json() for result in self._state.results],
+            "links": self.links.snapshot(),
         }
 
     def _restore(self, snapshot: dict[str, Any]) -> None:
@@ -167,6 +168,8 @@ class Supervisor:
         self._hold_until = snapshot.get("hold_until")
         self.start_failure = snapshot.get("start_failure", "")
         self._state.kill_reason = snapshot["killing"]
+        if "links" in snapshot:
+            self.links.restore(snapshot["links"])
         if self._lifecycle.stopping:
             self._grace = snapshot["grace"]
         self._state.results.extend(Result.from_json(each) for each in snapshot["results"])
@@ -282,6 +285,8 @@ class Supervisor:
         run.cancel_drain()  # a process may create a second Node
         run.connected = True
         run.api_pid = pid
+        if run.node.link is not None:
+            self.links.process_attached(pid)
         run.successor_connected = run.successor_waiting
         if run.node.is_dynamic:
             run.starts += 1

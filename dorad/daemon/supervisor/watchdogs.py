@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dorad.daemon.supervisor.noderun import NodeRun
     from dorad.daemon.supervisor.state import SupervisorState
     from dorad.dataflow.model import Input
+    from dorad.logrecord import Level
 
 SAMPLE_S = 0.05
 """Seconds between two samples of values in state memory, which change without notice."""
@@ -168,6 +169,7 @@ class Watchdogs:
     def _report_input(self, run: NodeRun, entry: Input, breaker: Breaker) -> None:
         """Notify the node, the user and watchers of an input that broke or recovered."""
         state, name = self._state, run.node.id
+        level: Level
         _log.debug("node %s, input %s: %s", name, entry.id, breaker)
         if breaker.broken:
             run.broken[entry.id] = breaker.sent

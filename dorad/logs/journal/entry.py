@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from dorad.logrecord import RAW
 from dorad.logs.paths import DAEMON
-from dorad.logs.record import RAW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.logs.record import LogRecord
+    from dorad.logrecord import LogRecord
 
 DAEMON_STREAM = "daemon"
 """The stream of the daemon's reports; nodes have `stdout` and `stderr`."""

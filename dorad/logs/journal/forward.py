@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from dorad.logrecord import RAW
 from dorad.logs.journal.budget import Budget
 from dorad.logs.journal.entry import DAEMON_STREAM, Origin, encode
 from dorad.logs.journal.reader import JournalPast, arrived
 from dorad.logs.journal.sender import own
 from dorad.logs.journal.tracebacks import Span, spans
-from dorad.logs.record import RAW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from dorad.logrecord import Level, LogRecord, Stream
     from dorad.logs.journal.writer import Journal
     from dorad.logs.lines import Cut
-    from dorad.logs.record import LogRecord, Stream
     from dorad.logs.selection import Selection
     from dorad.logs.staging import Stage
 
@@ -45,7 +45,7 @@ class NodeJournal:
         dataflow: str,
         name: str | None,
         node: str,
-        report: Callable[[str, str, str], None] = lambda level, node, text: None,
+        report: Callable[[Level, str, str], None] = lambda level, node, text: None,
         arrived: Callable[[str, str, str, int], bool] = arrived,
     ) -> None:
         """`report` gets level, node and sentence when the node has used up its share.

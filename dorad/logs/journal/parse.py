@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from dorad.logrecord import LAST_MOMENT, RAW, LogRecord
 from dorad.logs.journal.entry import DAEMON_STREAM
 from dorad.logs.paths import DAEMON
-from dorad.logs.record import LAST_MOMENT, RAW, LogRecord, parse_level
+from dorad.logs.record import parse_level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,8 +16,8 @@ from dorad.logs.journal.sender import own
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from dorad.logrecord import LogRecord
     from dorad.logs.journal.sender import Sender
-    from dorad.logs.record import LogRecord
     from dorad.logs.selection import Selection
 
 TIMEOUT_S = 30.0

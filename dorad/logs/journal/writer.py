@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dorad.logrecord import Level
+
 SOCKET = "/run/systemd/journal/socket"
 TIMEOUT_S = 10.0
 """Seconds that nodes wait for a full journal before their lines go to files instead."""
@@ -32,7 +34,7 @@ class Journal:
     def __init__(
         self,
         path: str = SOCKET,
-        report: Callable[[str, str], None] = lambda level, text: None,
+        report: Callable[[Level, str], None] = lambda level, text: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`report` gets a level and a sentence when the journal stops or resumes taking entries."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from dorad.daemon.rules.links import Links
@@ -57,6 +59,26 @@ def test_channels_have_all_that_was_lost() -> None:
         3,
     )
     assert (into.output, into.lost, into.queued, into.latency_us) == ("c/out", 2, 2, 400)
+
+
+def test_counts_go_on_with_the_next_process_of_a_link_and_with_the_next_daemon() -> None:
+    found = links()
+    found.process_attached(100)
+    found.update(Status({}, [sent(count=7)], [received()]))
+    found.process_attached(100)
+    assert [(each.messages, each.lost) for each in found.channels("uuid")] == [(7, 3), (5, 2)]
+    found.process_attached(101)
+    assert [(each.messages, each.lost) for each in found.channels("uuid")] == [(7, 3), (5, 2)]
+    found.update(Status({}, [sent(count=2)], [received()]))
+    assert [(each.messages, each.lost) for each in found.channels("uuid")] == [(9, 6), (10, 4)]
+    next_daemon = links()
+    next_daemon.restore(json.loads(json.dumps(found.snapshot())))
+    next_daemon.update(Status({}, [sent(count=3)], []))
+    assert [(each.messages, each.lost) for each in next_daemon.channels("uuid")] == [(10, 6)]
+    next_daemon.expect(Link((), (IN,)))
+    next_daemon.expect(Link((OUT,), (IN,)))
+    next_daemon.update(Status({}, [sent(count=3)], []))
+    assert [each.messages for each in next_daemon.channels("uuid")] == [3], "a new channel"
 
 
 def test_reports_about_unknown_machines_and_channels_take_no_memory() -> None:

@@ -184,7 +184,7 @@ async def test_a_cancelled_reader_leaves_nothing(on: Stage, subs: Subscriptions)
 
 
 def test_a_process_whose_daemon_was_killed_before_it_began_exits_silently() -> None:
-    orphan = ["-m", _MODULE, "1", "echo", "10", ".observer-1"]
+    orphan = ["-m", _MODULE, "1", "echo", "10", ".observer-1", ""]
     done = subprocess.run(
         [sys.executable, *orphan], capture_output=True, timeout=DEADLINE_S, stdin=subprocess.DEVNULL
     )

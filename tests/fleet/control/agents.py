@@ -27,6 +27,8 @@ from dorad.control.messages.agent import (
 from dorad.control.peer import Peer
 from dorad.control.session import ClientSession
 
+from .fakereleases import FakeReleases
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
@@ -53,6 +55,8 @@ class FakeAgent:
         """All that it was told, in order."""
         self.becomes = "ready"
         """The status of a new share that is held; `starting` for one that is never ready."""
+        self.params: dict[str, dict[str, Any]] = {}
+        """What was set since the start, by node and key."""
         self.refusal: ControlError | None = None
         self.silent = False
         self.nonsense: Any = None
@@ -60,8 +64,10 @@ class FakeAgent:
         self.handlers: dict[str, Callable[..., Any]] = {}
         """Further methods: those of the robot's daemon."""
         self.changed = Bell()
+        self.releases = FakeReleases(self._told_release)
         self.ended = Bell()
         self._news: dict[str, None] = {}
+        self._release_news: dict[str, None] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -81,6 +87,8 @@ class FakeAgent:
                 "share.set": self._set,
                 "share.open": self._open,
                 "share.remove": self._remove,
+                "dataflow.info": self._info,
+                "release.order": self.releases.order,
                 **self.handlers,
             },
             METHODS,
@@ -108,6 +116,18 @@ class FakeAgent:
             with suppress(asyncio.CancelledError, ConnectionClosed):
                 await self._task
 
+    async def _info(self, _call: Call, params: m.Ref) -> m.DataflowDetail:
+        info = m.DataflowInfo(
+            uuid=params.dataflow or "",
+            name=None,
+            status="running",
+            nodes=1,
+            cpu=0,
+            memory=0,
+            started_at=0,
+        )
+        return m.DataflowDetail(info=info, descriptor={}, path="", log_dir="", params=self.params)
+
     def report(self, dataflow: str, status: str, **fields: Any) -> None:
         """Change a share and report it."""
         self.shares[dataflow] = msgspec.structs.replace(
@@ -117,6 +137,10 @@ class FakeAgent:
 
     def _tell(self, dataflow: str) -> None:
         self._news[dataflow] = None
+        self.changed.ring()
+
+    def _told_release(self, dataflow: str) -> None:
+        self._release_news[dataflow] = None
         self.changed.ring()
 
     async def _attach(self, _call: Call, params: Attach) -> Attached:
@@ -136,11 +160,12 @@ class FakeAgent:
             cores=4,
             memory=8 << 30,
             shares=list(self.shares.values()),
+            releases=list(self.releases.states.values()),
         )
 
     async def _watch(self, _call: Call, params: AgentWatch) -> AsyncIterator[Any]:
         while True:
-            if not self._news and self.nonsense is None:
+            if not self._news and not self._release_news and self.nonsense is None:
                 await self.changed.wait(params.heartbeat)
             if self.silent:
                 await asyncio.Event().wait()
@@ -148,10 +173,12 @@ class FakeAgent:
                 nonsense, self.nonsense = self.nonsense, None
                 yield nonsense
             news, self._news = self._news, {}
+            releases, self._release_news = self._release_news, {}
             yield AgentReport(
                 time=time.time() + self.clock,
                 shares=[self.shares[name] for name in news if name in self.shares],
                 removed=[name for name in news if name not in self.shares],
+                releases=[self.releases.states[name] for name in releases],
             )
 
     async def _set(self, _call: Call, params: ShareSet) -> ShareState:

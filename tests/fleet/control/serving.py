@@ -137,7 +137,7 @@ async def leading(
             stack.push_async_callback(store.close)
         term = await stack.enter_async_context(store.lead("test"))
         control = FleetControl(store, Writer(store, term), machines, peer, lambda: None, sign)
-        await control.fleet.load()
+        await control.load()
         sock = socket.create_server(("127.0.0.1", 0))
         server = ControlServer(
             control.table,

@@ -60,7 +60,7 @@ def daemon(robot, nodes, seen):
         for at in seen["times"][robot]:
             yield m.LogLines(
                 dataflow=seen["uuid"],
-                lines=[m.LogLine(timestamp=at, level="info", node=nodes[0], message=robot)],
+                lines=[m.LogRecord(timestamp=at, level="info", node=nodes[0], message=robot)],
             )
         if params.follow:
             await asyncio.Event().wait()
@@ -167,6 +167,38 @@ async def test_lines_of_all_machines_come_in_the_order_of_their_times(tmp_path):
         frames = [each async for each in fleet.stream("logs.read", params)]
         assert {line.machine for frame in frames for line in frame.lines} == {"arm2"}
         assert seen["arm2 logs"].nodes == ["listener"]
+
+
+async def lines_of(fleet, **wanted):
+    params = m.LogRead(dataflow="talk", **wanted)
+    frames = [each async for each in fleet.stream("logs.read", params)]
+    return [(line.timestamp, line.machine) for frame in frames for line in frame.lines]
+
+
+async def test_lines_of_one_machine(tmp_path):
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        assert await lines_of(fleet, machine="arm2") == [(2.0, "arm2"), (3.0, "arm2")]
+        assert "arm1 logs" not in seen
+        assert seen["arm2 logs"].machine is None
+        assert await lines_of(fleet, machine="arm1", tail=1) == [(4.0, "arm1")]
+        await lines_of(fleet, machine="arm2", nodes=["listener", "dora"])
+        assert seen["arm2 logs"].nodes == ["listener", "dora"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"machine": "arm9"}, "there is no robot `arm9`"),
+        ({"machine": "arm1", "nodes": ["listener"]}, "runs on `arm2`, not on `arm1`"),
+        ({"machine": "arm1", "nodes": ["listner"]}, "there is no node 'listner'"),
+    ],
+)
+async def test_lines_that_a_machine_cannot_have_are_refused(tmp_path, wanted, message):
+    async with leading(tmp_path) as fleet:
+        await running(fleet)
+        with pytest.raises(ControlError, match=message):
+            await lines_of(fleet, **wanted)
 
 
 async def test_followed_lines_of_a_machine_do_not_wait_for_a_quiet_one(tmp_path, monkeypatch):

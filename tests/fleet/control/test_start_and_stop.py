@@ -142,3 +142,34 @@ async def test_unknown_machines_and_labels_are_refused(tmp_path):
         with pytest.raises(Exception, match="no machine has the label `zone` with `roof`"):
             await fleet.start({"nodes": [node]})
         assert (await fleet.call("dataflow.list")).dataflows == []
+
+
+async def test_a_restart_keeps_the_parameters_that_were_set(tmp_path):
+    async with leading(tmp_path) as fleet:
+        arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
+        await fleet.start()
+        await fleet.wait("running")
+        arm1.params = {"talker": {"rate": 20}, "listener": {"gain": "not its node"}, "gone": {}}
+        arm2.params = {"listener": {"gain": [2.5]}}
+        await fleet.call("dataflow.restart", m.Stop(dataflow="talk"))
+        await fleet.wait("running")
+        assert arm1.sets[-1].content.params == {"talker": {"rate": 20}}
+        assert arm2.sets[-1].content.params == {"listener": {"gain": [2.5]}}
+        arm1.params = arm2.params = {}
+        await fleet.call("dataflow.restart", m.Stop(dataflow="talk"))
+        await fleet.wait("running")
+        assert arm1.sets[-1].content.params == arm2.sets[-1].content.params == {}
+
+
+async def test_a_restart_that_would_lose_parameters_is_refused_before_anything_stops(tmp_path):
+    async with leading(tmp_path) as fleet:
+        arm1 = await fleet.agent("arm1")
+        arm2 = await fleet.agent("arm2")
+        await fleet.start()
+        await fleet.wait("running")
+        await arm2.stop()
+        await fleet.until(lambda: fleet.control.robots.get("arm2").client is None)
+        with pytest.raises(ControlError, match="parameters of nodes on `arm2` cannot be read"):
+            await fleet.call("dataflow.restart", m.Stop(dataflow="talk"))
+        assert arm1.shares["talk"].status == "running"
+        assert (await fleet.call("dataflow.list")).dataflows[0].status == "running"

@@ -1,0 +1,181 @@
+"""`dora record --attach`: join a running dataflow as one more subscriber, and record it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import shlex
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dorad.cli.record_start import choose, refuse_existing
+from dorad.cli.reporting import print_note, print_warning
+from dorad.cli.select import connect, select
+from dorad.terminal import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dorad.control.client import Client
+    from dorad.node.connection import DaemonConnection
+    from dorad.record.recorder import Outcome, Progress
+    from dorad.record.session import Session
+    from dorad.record.settings import Settings
+
+PREFIX = "__dora_record_"
+
+_log = logging.getLogger(__name__)
+
+
+def record_running(
+    dataflow: str | None,
+    output: Path | None,
+    settings: Settings,
+    topics: Sequence[str],
+    excluded: Sequence[str],
+    *,
+    queue_size: int,
+) -> int:
+    """Record until the dataflow ends, a limit is reached, or Ctrl-C; return the exit code."""
+    from dorad.dataflow.load import from_descriptor
+    from dorad.record.settings import default_path
+
+    with connect() as client:
+        if client.server.path is None:
+            raise click.ClickException(
+                "a recorder joins a dataflow on its own machine: run this command on the robot, "
+                "without --coordinator-addr"
+            )
+        chosen = select(client, dataflow)
+        found = client.info(chosen)
+        known = from_descriptor(found.descriptor, path=Path(found.path))
+        if output is None:
+            name = found.info.name or Path(found.path).stem
+            settings = replace(settings, path=default_path(name))
+        settings = replace(settings, path=settings.path.absolute())
+        refuse_existing(settings)
+        wanted = choose(known, topics, excluded)
+        params = {
+            f"{node.id}/{each.key}": each.value
+            for node in known.nodes
+            for each in client.params(node.id, dataflow=chosen)
+        }
+        with _joined(client, chosen, wanted, queue_size) as connection:
+            folder = str(Path(found.path).absolute().parent)
+            outcome = _record(connection, settings, params, folder)
+    return _report(outcome)
+
+
+@contextlib.contextmanager
+def _joined(
+    client: Client, dataflow: str, topics: Sequence[str], queue_size: int
+) -> Iterator[DaemonConnection]:
+    """Add a node to the dataflow, and attach this process as that node."""
+    from dorad.control.errors import ControlError
+    from dorad.node import attach
+    from dorad.record.arguments import recorder_inputs
+    from dorad.shm import rendezvous
+
+    _remove_left_over(client, dataflow)
+    node_id = f"{PREFIX}{secrets.token_hex(4)}__"
+    definition: dict[str, Any] = {
+        "id": node_id,
+        "path": "dynamic",
+        "inputs": recorder_inputs(topics, queue_size),
+    }
+    client.add_node(definition, dataflow=dataflow)
+    _log.debug("joined %s as %s", dataflow, node_id)
+    try:
+        connection = attach.connect(attach.Dynamic(node_id, rendezvous.port()))
+        try:
+            yield connection
+        finally:
+            connection.done()
+    except RuntimeError as error:
+        raise click.ClickException(f"cannot join the dataflow: {error}") from error
+    finally:
+        with contextlib.suppress(ControlError):  # the dataflow has ended, and the node with it
+            client.remove_node(node_id, dataflow=dataflow)
+
+
+def _remove_left_over(client: Client, dataflow: str) -> None:
+    """Remove recorders whose process was killed."""
+    from dorad.control.errors import ControlError
+
+    for info in client.nodes(dataflow):
+        if info.node.startswith(PREFIX) and info.pid is None:
+            _log.debug("removing %s, which has no process", info.node)
+            with contextlib.suppress(ControlError):  # another recorder has removed it
+                client.remove_node(info.node, dataflow=dataflow)
+
+
+def _record(
+    connection: DaemonConnection, settings: Settings, params: dict[str, Any], folder: str
+) -> Outcome:
+    from dorad.record.session import Session
+
+    try:
+        session = Session(
+            connection,
+            settings,
+            arguments=shlex.join(sys.argv[1:]),
+            params=params,
+            folder=folder,
+        )
+    except OSError as error:
+        raise click.ClickException(f"cannot write {settings.part(1)}: {error.strerror}") from error
+    print_note(f"recording to {settings.part(1)}; Ctrl-C ends it")
+    with _signals(session):
+        return session.run(_Progress() if sys.stderr.isatty() else None)
+
+
+@contextlib.contextmanager
+def _signals(session: Session) -> Iterator[None]:
+    """End the recording at Ctrl-C and SIGTERM."""
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        before[number] = signal.signal(number, lambda *_, why=name: session.stop(why))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Progress:
+    """Shows one line that changes, on a terminal."""
+
+    def __init__(self) -> None:
+        self._last: Progress | None = None
+        self._last_s = time.monotonic()
+
+    def __call__(self, now: Progress) -> None:
+        from dorad.record.report import progress_line
+
+        now_s = time.monotonic()
+        before = self._last or now._replace(bytes=0)
+        line = progress_line(now, before, now_s - self._last_s)
+        click.echo(f"\r\x1b[K{line}", nl=False, err=True)
+        self._last, self._last_s = now, now_s
+
+
+def _report(outcome: Outcome) -> int:
+    from dorad.record.report import outcome_lines
+
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)
+    first, *drops = outcome_lines(outcome)
+    for line in drops:
+        print_warning(line)
+    click.echo(visible(first))
+    for path in outcome.paths:
+        click.echo(f"recorded {visible(str(path))}")
+    return 0 if outcome.complete else 1

@@ -1,0 +1,227 @@
+"""`dora record info`, `list` and `recover`: what recordings contain, and their repair."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dorad.cli.reporting import print_error, print_warning
+from dorad.cli.tables import format_option, print_lines, print_object, print_table
+from dorad.terminal import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dorad.record.reader import RecordingReader
+
+recording_argument = click.argument(
+    "file", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+
+INFO_EPILOG = """\b
+Examples:
+  dora record info day.mcap
+  dora record info day.mcap --format json
+"""
+
+
+@click.command("info", epilog=INFO_EPILOG)
+@recording_argument
+@format_option
+def info(file: Path, *, style: str) -> int:
+    """Show what the recording FILE contains, and how it ended.
+
+    The exit code is 1 if the recording is not complete.
+    """
+    from dorad.record.reader import RecordingReader
+
+    with RecordingReader(file) as reader:
+        if style == "json":
+            print_object(as_json(reader))
+        else:
+            for line in _lines(reader):
+                click.echo(visible(line))
+            click.echo()
+            seconds = _seconds(reader)
+            print_table(
+                ("TOPIC", "MESSAGES", "RATE", "TYPE"),
+                (
+                    (topic, str(count), _rate(count, seconds), ", ".join(reader.types_of(topic)))
+                    for topic, count in reader.topics().items()
+                ),
+            )
+        for problem in reader.problems:
+            print_warning(problem)
+        return 0 if reader.status == "COMPLETE" and not reader.problems else 1
+
+
+def as_json(reader: RecordingReader) -> dict[str, Any]:
+    """Return the facts about a recording as JSON values."""
+    return {
+        "path": str(reader.path),
+        "status": reader.status,
+        "bytes": reader.size,
+        "start_ns": reader.start,
+        "end_ns": reader.end,
+        "chunks": reader.chunk_count,
+        "topics": {
+            topic: {"messages": count, "types": reader.types_of(topic)}
+            for topic, count in reader.topics().items()
+        },
+        "dropped": _dropped(reader),
+        "metadata": reader.metadata,
+        "attachments": [each.name for each in reader.attachments()],
+        "problems": reader.problems,
+    }
+
+
+def _dropped(reader: RecordingReader) -> dict[str, int]:
+    found = {}
+    for key, value in reader.metadata.get("dora.end", {}).items():
+        if key.startswith("dropped.") and value.isdecimal():
+            found[key.removeprefix("dropped.")] = int(value)
+    return found
+
+
+def _seconds(reader: RecordingReader) -> float:
+    return (reader.end - reader.start) / 1e9
+
+
+def _rate(count: int, seconds: float) -> str:
+    return f"{(count - 1) / seconds:.1f} Hz" if count > 1 and seconds > 0 else "-"
+
+
+def _lines(reader: RecordingReader) -> Iterator[str]:
+    from dorad.record.report import size_text
+
+    about = reader.metadata.get("dora.recording", {})
+    end = reader.metadata.get("dora.end", {})
+    reason = end.get("reason", "")
+    yield f"status       {reader.status}{f': {reason}' if reason else ''}"
+    if reader.start:
+        start = datetime.datetime.fromtimestamp(reader.start / 1e9).astimezone()
+        yield f"start        {start.isoformat(sep=' ', timespec='milliseconds')}"
+    yield f"duration     {_seconds(reader):.3f} s"
+    yield f"size         {size_text(reader.size)} in {reader.chunk_count} chunks"
+    for key, label in (("robot", "robot"), ("dataflow", "dataflow"), ("version", "version")):
+        if about.get(key):
+            yield f"{label:12} {about[key]}"
+    if about.get("part", "1") != "1":
+        yield f"part         {about['part']}"
+    files = ", ".join(each.name for each in reader.attachments())
+    if files:
+        yield f"attached     {files}"
+    if end.get("clock_steps_ns"):
+        steps = [f"{int(step) / 1e9:+.3f} s" for step in end["clock_steps_ns"].split(",")]
+        yield f"clock steps  {', '.join(steps)}"
+    for topic, count in _dropped(reader).items():
+        yield f"dropped      {count} on {topic}"
+
+
+LIST_EPILOG = """\b
+Examples:
+  dora record list
+  dora record list /var/lib/dora/recordings --format json
+"""
+
+
+@click.command("list", epilog=LIST_EPILOG)
+@click.argument(
+    "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), default="."
+)
+@format_option
+def list_files(folder: Path, *, style: str) -> None:
+    """List the recordings in FOLDER, by default this one."""
+    from dorad.record.reader import RecordingError, RecordingReader
+    from dorad.record.report import size_text
+
+    rows: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*.mcap")):
+        try:
+            with RecordingReader(path) as reader:
+                rows.append(
+                    {
+                        "file": path.name,
+                        "status": reader.status,
+                        "messages": sum(reader.counts.values()),
+                        "bytes": reader.size,
+                        "seconds": round(_seconds(reader), 3),
+                        "start_ns": reader.start,
+                    }
+                )
+        except (RecordingError, OSError) as error:
+            print_warning(str(error))
+    if style == "json":
+        print_lines(rows)
+        return
+    print_table(
+        ("FILE", "STATUS", "MESSAGES", "SIZE", "DURATION"),
+        (
+            (
+                row["file"],
+                row["status"],
+                str(row["messages"]),
+                size_text(row["bytes"]),
+                f"{row['seconds']:.1f} s",
+            )
+            for row in rows
+        ),
+    )
+
+
+RECOVER_EPILOG = """\b
+Examples:
+  dora record recover day.mcap
+  dora record recover *.mcap
+
+\b
+Exit code: 0 if nothing that was in the files is lost, 3 if damaged messages were left out, 1 if a
+file cannot be recovered. What the recorder had not written before a crash, at most a quarter of a
+second, is in no file.
+"""
+
+LOSSY = 3
+
+
+@click.command("recover", epilog=RECOVER_EPILOG)
+@click.argument(
+    "files",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+def recover(files: tuple[Path, ...]) -> int:
+    """Repair recordings after a crash, in place."""
+    from dorad.record.recover import RecoveryError
+    from dorad.record.recover import recover as repair
+    from dorad.record.report import count_text, size_text
+
+    failed = lossy = False
+    for file in files:
+        try:
+            done = repair(file)
+        except RecoveryError as error:
+            failed = True
+            print_error(str(error))
+            continue
+        except OSError as error:
+            failed = True
+            print_error(f"{file} cannot be recovered: {error.strerror}")
+            continue
+        if not done.changed:
+            click.echo(f"{visible(str(file))}: complete, nothing to do")
+            continue
+        lossy = lossy or not done.lossless
+        losses = []
+        if done.bad_chunks:
+            losses.append(count_text(done.bad_chunks, "damaged chunk"))
+        if done.cut:
+            losses.append(f"{size_text(done.cut)} at the end")
+        lost = f"; lost {' and '.join(losses)}" if losses else "; nothing was lost in it"
+        messages = count_text(done.messages, "message")
+        click.echo(f"{visible(str(file))}: recovered, {messages}{lost}")
+    return 1 if failed else LOSSY if lossy else 0

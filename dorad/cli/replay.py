@@ -1,0 +1,336 @@
+"""`dora replay`: run a recorded dataflow with what some of its nodes have sent."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dorad.cli.durations import parse_duration
+from dorad.cli.files import write_text
+from dorad.cli.options import (
+    LaunchCommand,
+    env_option,
+    shell_nodes_option,
+    uv_option,
+)
+from dorad.cli.reporting import print_note
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dorad.dataflow.model import Dataflow
+    from dorad.record.config import ReplayConfig
+    from dorad.record.sources import Recording
+
+EPILOG = """\b
+Examples:
+  dora replay day.mcap                              all recorded nodes are replayed
+  dora replay day.mcap --speed 4 --start 10s --end 1m
+  dora replay day.mcap --live detector              this node runs, and gets recorded inputs
+  dora replay day.mcap --replace detector=new.py --assert --step
+  dora replay x.drec                                a recording of dora 1.x
+
+\b
+The messages come in the order in which they were sent, whatever the speed. The programs of the
+nodes that run are those of the recorded dataflow: replay only recordings that you trust.
+With --assert, the exit code is 1 at the first message of a running node that differs from the
+recorded one. On a terminal: space pauses, s sends one message, + and - change the speed.
+"""
+
+
+@click.command("replay", cls=LaunchCommand, epilog=EPILOG)
+@click.argument(
+    "files",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    metavar="X",
+    help="How many times as fast; 0 is as fast as the nodes can.",
+)
+@click.option("--start", metavar="TIME", help="Begin there: 90s after the start, or a date.")
+@click.option("--end", metavar="TIME", help="End there; like --start.")
+@click.option("--loop", is_flag=True, help="Begin again at the end, until Ctrl-C.")
+@click.option("--pause", "paused", is_flag=True, help="Wait for a key before the first message.")
+@click.option(
+    "--step", is_flag=True, help="After each message, wait until all nodes have handled it."
+)
+@click.option(
+    "--topics", metavar="A/B,...", multiple=True, help="Send only these topics (`node/output`)."
+)
+@click.option(
+    "--replace",
+    metavar="NODE[=PATH],...",
+    multiple=True,
+    help="NODE: replay only these nodes. NODE=PATH: run this node, with another program.",
+)
+@click.option("--live", metavar="NODE,...", multiple=True, help="Run these nodes.")
+@click.option(
+    "--assert", "check", is_flag=True, help="Compare what running nodes send with the recording."
+)
+@click.option(
+    "--tolerance",
+    metavar="[TOPIC=]X",
+    multiple=True,
+    help="Numbers may differ by X, absolute or relative.",
+)
+@click.option(
+    "--ignore",
+    metavar="TOPIC[:PATH]",
+    multiple=True,
+    help="Do not compare this: `log/*`, `*:metadata.seq`.",
+)
+@click.option(
+    "--clock",
+    type=click.Choice(["now", "recorded"]),
+    default="now",
+    help="The time that messages carry.",
+)
+@click.option(
+    "--dataflow",
+    "dataflow_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Use this dataflow instead of the recorded one.",
+)
+@click.option(
+    "--output-yaml",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the dataflow with its replayer there; do not run it.",
+)
+@uv_option
+@shell_nodes_option
+@env_option
+def replay(
+    files: tuple[Path, ...],
+    *,
+    speed: float,
+    start: str | None,
+    end: str | None,
+    loop: bool,
+    paused: bool,
+    step: bool,
+    topics: tuple[str, ...],
+    replace: tuple[str, ...],
+    live: tuple[str, ...],
+    check: bool,
+    tolerance: tuple[str, ...],
+    ignore: tuple[str, ...],
+    clock: str,
+    dataflow_file: Path | None,
+    output_yaml: Path | None,
+    uv: bool,
+    allow_shell_nodes: bool,
+    env: Mapping[str, str],
+) -> int:
+    """Send the messages of the recordings FILE... again, to the nodes that received them."""
+    from dorad.record.config import ReplayConfig
+    from dorad.record.player import topics_of
+    from dorad.record.sources import open_all
+
+    if loop and check:
+        raise click.UsageError("--assert compares one pass: leave out --loop")
+    if (tolerance or ignore) and not check:
+        raise click.UsageError("--tolerance and --ignore go with --assert")
+    wanted, programs = _replacements(replace)
+    with ExitStack() as stack:
+        recordings = open_all(files, stack)
+        begin = min(each.start for each in recordings)
+        config = ReplayConfig(
+            files=[str(file.absolute()) for file in files],
+            topics=[],
+            speed=speed,
+            start=_time(start, begin, "--start"),
+            end=_time(end, begin, "--end"),
+            loop=loop,
+            paused=paused,
+            step=step,
+            recorded_clock=clock == "recorded",
+            ignore=list(ignore),
+            **tolerances_of(tolerance),
+        )
+        known = topics_of(recordings)
+        chosen = name_list(topics)
+        _check_topics(chosen, known)
+        descriptor, path = _descriptor(recordings, dataflow_file)
+    dataflow, config = plan_replay(
+        descriptor,
+        path,
+        known,
+        config,
+        wanted=wanted,
+        programs=programs,
+        live=[*name_list(live), *programs],
+        check=check,
+        topics=chosen or None,
+        run=output_yaml is None,
+    )
+    if output_yaml is not None:
+        from dorad.dataflow.expand import flat_yaml
+
+        write_text(output_yaml, flat_yaml(dataflow))
+        click.echo(f"wrote {output_yaml}; run it with `dora run {output_yaml}`")
+        return 0
+    from dorad.cli.replay_run import run_replay
+
+    return run_replay(dataflow, config, uv=uv, allow_shell=allow_shell_nodes, env=env)
+
+
+def plan_replay(
+    descriptor: Mapping[str, Any],
+    path: Path,
+    known: Mapping[str, int],
+    config: ReplayConfig,
+    *,
+    wanted: Sequence[str],
+    programs: Mapping[str, str],
+    live: Sequence[str],
+    check: bool,
+    topics: Sequence[str] | None,
+    run: bool = True,
+) -> tuple[Dataflow, ReplayConfig]:
+    """Return the dataflow of the replay, and the complete configuration of its replayer.
+
+    Raises:
+        ReplayError: a name is unknown, or there is nothing to replay or to compare.
+        DataflowError: the dataflow is not valid.
+    """
+    import shlex
+
+    import msgspec
+
+    from dorad.dataflow.load import from_descriptor
+    from dorad.record.config import encode
+    from dorad.record.rewire import ReplayError, choose_replayed, rewire
+
+    replayed = choose_replayed(
+        descriptor, known, wanted=wanted, live=live, sources_only=check and not wanted
+    )
+
+    def changed(arguments: str) -> Any:
+        return rewire(
+            descriptor,
+            known,
+            replayed,
+            programs=programs,
+            arguments=arguments,
+            checks=check,
+            steps=config.step,
+            lossless=config.speed == 0,
+            topics=topics,
+        )
+
+    _, plan = changed("")
+    if check and not plan.checked:
+        raise ReplayError(
+            "there is nothing to compare: the recording has no message of a node that runs",
+            "name nodes that run with --live",
+        )
+    config = msgspec.structs.replace(
+        config,
+        topics=list(plan.topics),
+        ticks=dict(plan.ticks),
+        checked=list(plan.checked),
+        control=str(control_path()) if run else "",
+    )
+    flat, plan = changed(shlex.join(("--config", encode(config))))
+    if run:
+        running = ", ".join(plan.live) or "none"
+        print_note(f"replayed nodes: {', '.join(plan.replayed)}; running nodes: {running}")
+    return from_descriptor(flat, path=path), config
+
+
+def control_path() -> Path:
+    """Return the socket through which this process controls its replayer."""
+    from dorad.shm.rendezvous import runtime_dir
+
+    return runtime_dir() / f"replay-{os.getpid()}.sock"
+
+
+def _descriptor(
+    recordings: Sequence[Recording], given: Path | None
+) -> tuple[Mapping[str, Any], Path]:
+    """Return the dataflow to replay, and the path of its file, which may not exist."""
+    if given is not None:
+        from dorad.cli.files import load_dataflow
+
+        return load_dataflow(given).descriptor, given
+    from dorad.record.embedded import embedded_dataflow
+
+    return embedded_dataflow(recordings)
+
+
+def name_list(given: Sequence[str]) -> list[str]:
+    """Return the names in options that take several, separated by commas."""
+    return [name for text in given for name in text.split(",") if name]
+
+
+def _replacements(given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    wanted, programs = [], {}
+    for text in name_list(given):
+        name, equals, path = text.partition("=")
+        if not equals:
+            wanted.append(name)
+        elif not name or not path:
+            raise click.UsageError(f"'{text}' is not NODE=PATH")
+        else:
+            found = Path(path)
+            programs[name] = str(found.absolute()) if found.exists() else path
+    return wanted, programs
+
+
+def _check_topics(wanted: Sequence[str], known: Mapping[str, int]) -> None:
+    from dorad.dataflow.nearest import did_you_mean
+
+    for topic in wanted:
+        if topic not in known:
+            hint = did_you_mean(topic, list(known)) or f"it has: {', '.join(known) or 'none'}"
+            raise click.ClickException(f"the recording has no topic {topic!r} ({hint})")
+
+
+_RELATIVE = re.compile(r"\+?[\d.]")
+
+
+def _time(text: str | None, begin: int, option: str) -> int | None:
+    """Return a time in ns since 1970: a duration counts from `begin`."""
+    if text is None:
+        return None
+    try:
+        if _RELATIVE.match(text) and "T" not in text and "-" not in text:
+            return begin + int(parse_duration(text.removeprefix("+")) * 1e9)
+        return int(datetime.fromisoformat(text).timestamp() * 1e9)
+    except ValueError:
+        raise click.UsageError(
+            f"{option} '{text}' is neither a time after the start (90s) nor a date "
+            "(2026-05-01T12:00:00)"
+        ) from None
+
+
+def tolerances_of(given: Sequence[str]) -> dict[str, Any]:
+    """Return `tolerance` and `tolerances` in the options. Raises click.UsageError."""
+    found: dict[str, Any] = {"tolerance": 0.0, "tolerances": {}}
+    for text in given:
+        topic, equals, number = text.rpartition("=")
+        try:
+            value = float(number)
+            if not 0 <= value < float("inf"):
+                raise ValueError
+        except ValueError:
+            raise click.UsageError(f"--tolerance '{text}' is not X or TOPIC=X") from None
+        if equals:
+            found["tolerances"][topic] = value
+        else:
+            found["tolerance"] = value
+    return found

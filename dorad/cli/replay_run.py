@@ -1,0 +1,131 @@
+"""Run a replay: the dataflow with its replayer, keys of the terminal, and the check for rest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import termios
+import tty
+from typing import TYPE_CHECKING
+
+from dorad.cli.foreground import early_holder, report_result, run_foreground
+from dorad.cli.launching import build_first, print_warnings, refuse_unsupported
+from dorad.cli.options import shown_lines
+from dorad.cli.reporting import print_note
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+    from dorad.daemon.run import DataflowRun
+    from dorad.dataflow.model import Dataflow
+    from dorad.record.config import ReplayConfig
+
+KEYS = {" ": "toggle", "s": "step", "+": "faster", "-": "slower"}
+POLL_S = 0.0005
+
+_log = logging.getLogger(__name__)
+
+
+def run_replay(
+    dataflow: Dataflow, config: ReplayConfig, *, uv: bool, allow_shell: bool, env: Mapping[str, str]
+) -> int:
+    """Run until the recording is over and the nodes have ended; return the exit code."""
+    from dorad.launch.command import LaunchContext
+
+    refuse_unsupported(dataflow)
+    print_warnings(dataflow)
+    with early_holder() as holder:
+        build_first(dataflow, uv=uv, env=env)
+        context = LaunchContext(
+            dataflow, os.environ, env, uv=uv, allow_shell=allow_shell, parent_pid=os.getpid()
+        )
+        ended = run_foreground(
+            context,
+            holder,
+            shown_lines(None, None),
+            "pretty",
+            stop_after=None,
+            finish_flag=True,
+            beside=lambda run: _Remote(run, config.control).served(),
+        )
+    report_result(ended, verbose=False)
+    return 0 if ended.ok else 1
+
+
+class _Remote:
+    """The command's end of the connection to the replayer; see `dorad.record.control`."""
+
+    def __init__(self, run: DataflowRun, path: str) -> None:
+        self._run = run
+        self._path = path
+        self._writer: asyncio.StreamWriter | None = None
+
+    @contextlib.asynccontextmanager
+    async def served(self) -> AsyncIterator[None]:
+        """Serve the replayer, and pass on keys, while the block runs."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)  # noqa: PTH108 - a text
+        server = await asyncio.start_unix_server(self._serve, self._path)
+        try:
+            with self._keys():
+                yield
+        finally:
+            server.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)  # noqa: PTH108
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        try:
+            while line := await reader.readline():
+                word, _, rest = line.decode().strip().partition(" ")
+                if word == "report":
+                    print_note(rest)
+                elif word == "quiet":
+                    await self._wait_until_quiet()
+                    writer.write(f"quiet {rest}\n".encode())
+                    await writer.drain()
+        except ConnectionError as error:
+            _log.debug("the replayer is gone: %s", error)
+        finally:
+            self._writer = None
+            writer.close()
+
+    async def _wait_until_quiet(self) -> None:
+        """Wait until two looks in succession find all nodes asleep, and nothing changed."""
+        from dorad.record.rewire import REPLAYER
+
+        stats = self._run.broker.stats
+        before = None
+        while True:
+            found = stats.at_rest((REPLAYER,))
+            if found is not None and found == before:
+                return
+            before = found
+            await asyncio.sleep(POLL_S if found is None else 0)
+
+    @contextlib.contextmanager
+    def _keys(self) -> Iterator[None]:
+        """Pass on the keys of a terminal."""
+        if not sys.stdin.isatty() or os.getpgrp() != os.tcgetpgrp(sys.stdin.fileno()):
+            yield
+            return
+        descriptor = sys.stdin.fileno()
+        before = termios.tcgetattr(descriptor)
+        loop = asyncio.get_running_loop()
+        print_note("space pauses, s sends one message, + and - change the speed")
+        tty.setcbreak(descriptor)
+        loop.add_reader(descriptor, self._read_key, descriptor)
+        try:
+            yield
+        finally:
+            loop.remove_reader(descriptor)
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+    def _read_key(self, descriptor: int) -> None:
+        for key in os.read(descriptor, 64).decode("utf-8", "replace"):
+            if key in KEYS and self._writer is not None:
+                self._writer.write(f"{KEYS[key]}\n".encode())

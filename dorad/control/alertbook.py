@@ -1,0 +1,181 @@
+"""Which alerts there are: a state machine fed with what is wrong on each robot.
+
+An event is an alert at once, a state once it has lasted. What ends and comes back soon is one
+alert that flaps. Five or more robots with one cause are one alert. It reads no clock.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from dorad.control.errors import ControlError
+from dorad.control.messages import Alert
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from dorad.control.messages import Finding
+
+RAISED_AFTER_S = 2.0
+"""Seconds that a state lasts before it is an alert."""
+CLEARED_AFTER_S = 10.0
+"""Seconds without the finding after which an alert is over."""
+FLAPS = 3
+"""From so many returns on, an alert is said to flap."""
+FOLD = 5
+"""So many robots with one cause are one alert."""
+MAX_NAMED = 100
+"""Robots that an alert names."""
+MAX_EPISODES = 20_000
+"""Findings that are kept in mind; further ones are left out, and the log says so."""
+
+_log = logging.getLogger(__name__)
+
+
+class Key(NamedTuple):
+    """Identifies a finding of the whole fleet."""
+
+    robot: str
+    cause: str
+    subject: str
+
+    def __str__(self) -> str:
+        return f"{self.robot}:{self.cause}:{self.subject}"
+
+
+@dataclass(slots=True)
+class Episode:
+    """A finding from its begin until it has been away for long enough."""
+
+    finding: Finding
+    first: float
+    """When it was seen first, on the clock of the caller."""
+    last: float
+    """When it was seen last."""
+    present: bool = True
+    returns: int = 0
+    """How often it has come back."""
+    raised: bool = False
+    acked_by: str = ""
+    acked_at: float | None = None
+
+
+class AlertBook:
+    """The alerts of one server."""
+
+    def __init__(self) -> None:
+        self._episodes: dict[Key, Episode] = {}
+        self._full = False
+
+    def observe(
+        self,
+        now: float,
+        found: Mapping[str, Iterable[Finding]],
+        quiet: Collection[str] = (),
+    ) -> None:
+        """Take what is wrong at the time `now` (seconds, never falling), by robot.
+
+        `quiet` are robots that are being changed on purpose: they raise no alert meanwhile.
+        """
+        seen: set[Key] = set()
+        for robot, findings in found.items():
+            for finding in findings if robot not in quiet else ():
+                key = Key(robot, finding.cause, finding.subject)
+                seen.add(key)
+                self._see(key, finding, now)
+        for key, episode in list(self._episodes.items()):
+            if key in seen:
+                if not episode.raised and _is_due(episode, now):
+                    _log.debug("alert %s is raised: %s", key, episode.finding.text)
+                    episode.raised = True
+                continue
+            episode.present = False
+            if now - episode.last >= CLEARED_AFTER_S:
+                _log.debug("alert %s is over", key)
+                del self._episodes[key]
+
+    def _see(self, key: Key, finding: Finding, now: float) -> None:
+        episode = self._episodes.get(key)
+        if episode is None:
+            if len(self._episodes) >= MAX_EPISODES:
+                if not self._full:
+                    _log.warning("more than %d findings: the rest is left out", MAX_EPISODES)
+                self._full = True
+                return
+            self._full = False
+            self._episodes[key] = Episode(finding, now, now)
+            return
+        if not episode.present:
+            episode.returns += 1
+        episode.finding, episode.last, episode.present = finding, now, True
+
+    def alerts(self) -> list[Alert]:
+        """Return all alerts, the worst first, then the newest."""
+        groups: dict[tuple[str, str], dict[Key, Episode]] = {}
+        for key, episode in self._episodes.items():
+            if episode.raised:
+                groups.setdefault((key.cause, key.subject), {})[key] = episode
+        found: list[Alert] = []
+        for (cause, subject), members in groups.items():
+            if len(members) >= FOLD:
+                found.append(_folded(f"*:{cause}:{subject}", members))
+            else:
+                found += [_single(str(key), key, episode) for key, episode in members.items()]
+        return sorted(found, key=lambda each: (each.severity != "fail", -each.since, each.id))
+
+    def ack(self, id_: str, who: str, at: float, *, undo: bool = False) -> Alert:
+        """Keep who looks after an alert. Raises ControlError if there is no such alert."""
+        alert = self._find(id_)
+        for key, episode in self._episodes.items():
+            if episode.raised and id_ in (str(key), f"*:{key.cause}:{key.subject}"):
+                episode.acked_by, episode.acked_at = ("", None) if undo else (who, at)
+        _log.debug("alert %s: acknowledged by %r, undo: %s", alert.id, who, undo)
+        return self._find(id_)
+
+    def _find(self, id_: str) -> Alert:
+        for alert in self.alerts():
+            if alert.id == id_:
+                return alert
+        raise ControlError("not-found", f"there is no alert `{id_[:200]}`", "it may be over")
+
+
+def _is_due(episode: Episode, now: float) -> bool:
+    return episode.finding.event or now - episode.first >= RAISED_AFTER_S
+
+
+def _single(id_: str, key: Key, episode: Episode) -> Alert:
+    finding = episode.finding
+    return Alert(
+        id=id_,
+        severity=finding.severity,
+        text=finding.text,
+        robots=[key.robot],
+        count=1,
+        since=finding.since,
+        cause=finding.cause,
+        dataflow=finding.dataflow,
+        node=finding.node,
+        flapping=episode.returns if episode.returns >= FLAPS else 0,
+        acked_by=episode.acked_by,
+        acked_at=episode.acked_at,
+    )
+
+
+def _folded(id_: str, members: Mapping[Key, Episode]) -> Alert:
+    keys = sorted(members)
+    first = min(members.values(), key=lambda each: each.finding.since)
+    alert = _single(id_, keys[0], first)
+    acked = [each for each in members.values() if each.acked_by]
+    alert.robots = [key.robot for key in keys[:MAX_NAMED]]
+    alert.count = len(keys)
+    alert.severity = (
+        "fail" if any(e.finding.severity == "fail" for e in members.values()) else "warn"
+    )
+    returns = max(each.returns for each in members.values())
+    alert.flapping = returns if returns >= FLAPS else 0
+    everyone = len(acked) == len(members)
+    alert.acked_by = acked[-1].acked_by if everyone else ""
+    alert.acked_at = acked[-1].acked_at if everyone else None
+    return alert

@@ -1,0 +1,50 @@
+"""Which rows a stream sends: all at first, then those that have changed."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.control.messages import FleetRows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dorad.control.messages import FleetRow
+
+
+class RowDeltas:
+    """What one client has been sent."""
+
+    def __init__(self) -> None:
+        self._sent: dict[str, FleetRow] | None = None
+
+    def take(self, rows: Iterable[FleetRow]) -> FleetRows | None:
+        """Return what differs from what was sent before; None if nothing does.
+
+        The time of the last report alone is no news while a robot can be reached.
+        """
+        whole = self._sent is None
+        before = self._sent or {}
+        now: dict[str, FleetRow] = {}
+        changed: list[FleetRow] = []
+        for row in rows:
+            now[row.robot] = row
+            known = before.get(row.robot)
+            if known is row:
+                continue
+            if known is None or _differ(known, row):
+                changed.append(row)
+            else:
+                now[row.robot] = known
+        removed = sorted(before.keys() - now.keys())
+        self._sent = now
+        if not (whole or changed or removed):
+            return None
+        return FleetRows(at=time.time(), rows=changed, removed=removed, whole=whole)
+
+
+def _differ(before: FleetRow, now: FleetRow) -> bool:
+    return msgspec.structs.replace(before, seen_at=now.seen_at) != now

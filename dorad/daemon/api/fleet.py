@@ -1,0 +1,71 @@
+"""The methods `fleet.watch`, `alerts.…` and `top.watch` of a daemon: one row, for this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from dorad.control import messages as m
+from dorad.control.rowdeltas import RowDeltas
+from dorad.control.topparts import interval, reduction
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dorad.control.server import Call
+    from dorad.daemon.measuring.measure import Measure
+    from dorad.daemon.measuring.watching import SelfWatch
+    from dorad.daemon.registry import Registry
+
+
+class FleetMethods:
+    """Answers the methods for operators."""
+
+    def __init__(self, registry: Registry, measure: Measure, watch: SelfWatch) -> None:
+        self._registry = registry
+        self._measure = measure
+        self._watch = watch
+
+    async def rows(self, _call: Call, params: m.FleetWatch) -> AsyncIterator[m.FleetRows]:
+        """Yield the row of this machine, whenever it changes."""
+        deltas = RowDeltas()
+        pause = interval(params)
+        while True:
+            row = self._watch.row
+            event = None if row is None else deltas.take([row])
+            if event is not None:
+                yield event
+                await asyncio.sleep(pause)
+            else:
+                await self._watch.bell.wait()
+
+    async def alerts(self, _call: Call, params: m.AlertWatch) -> AsyncIterator[m.Alerts]:
+        """Yield all alerts, whenever one changes."""
+        sent: list[m.Alert] | None = None
+        pause = interval(params)
+        while True:
+            alerts = self._watch.book.alerts()
+            if alerts != sent:
+                sent = alerts
+                yield m.Alerts(at=time.time(), alerts=alerts)
+                await asyncio.sleep(pause)
+            else:
+                await self._watch.bell.wait()
+
+    async def ack(self, call: Call, params: m.AlertAck) -> m.Alert:
+        """Keep who looks after an alert."""
+        who = call.peer.name or f"user {call.peer.uid}"
+        alert = self._watch.book.ack(params.id, who, time.time(), undo=params.undo)
+        self._watch.bell.ring()
+        return alert
+
+    async def top(self, _call: Call, params: m.TopWatch) -> AsyncIterator[m.TopPart]:
+        """Yield the chosen part of each measurement."""
+        if params.dataflow is not None:
+            params.dataflow = self._registry.find(params.dataflow).uuid
+        params.machine = None
+        reduce = reduction(params)
+        while True:
+            yield reduce(self._measure.top())
+            await asyncio.sleep(interval(params))

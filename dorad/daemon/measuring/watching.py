@@ -1,0 +1,106 @@
+"""Keep the row and the alerts of this machine up to date, for streams that follow them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import msgspec
+import psutil
+
+from dorad import __version__
+from dorad.bell import Bell
+from dorad.control.alertbook import AlertBook
+from dorad.daemon.measuring.summary import CrashHistory, findings, keep_since, row
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from dorad.control.messages import DataflowState, FleetRow
+    from dorad.daemon.measuring.measure import Measure
+    from dorad.daemon.registry import Registry
+
+EVERY_S = 1.0
+"""Time between two looks without an event."""
+MIN_PAUSE_S = 0.2
+"""Minimum time between two looks."""
+
+_log = logging.getLogger(__name__)
+
+
+class SelfWatch:
+    """The row and the alerts of this machine. Belongs to one event loop."""
+
+    def __init__(self, registry: Registry, measure: Measure) -> None:
+        self._registry = registry
+        self._measure = measure
+        self._crashes = CrashHistory()
+        self._since: dict[tuple[str, str], float] = {}
+        self.book = AlertBook()
+        self.row: FleetRow | None = None
+        """The current row; None before the first look."""
+        self.bell = Bell()
+        """Rings after each look."""
+
+    async def run(self) -> NoReturn:
+        """Look again after each event of a dataflow, and once a second, until cancelled."""
+        news = asyncio.Event()
+
+        async def listen() -> None:
+            async with aclosing(self._registry.event_bus.subscribe(None)) as events:
+                async for _ in events:
+                    news.set()
+
+        listening = asyncio.create_task(listen(), name="events for the row")
+        try:
+            while True:
+                news.clear()
+                self.look()
+                await asyncio.sleep(MIN_PAUSE_S)
+                try:
+                    async with asyncio.timeout(EVERY_S - MIN_PAUSE_S):
+                        await news.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            listening.cancel()
+
+    def look(self) -> None:
+        """Bring the row and the alerts up to date."""
+        now = time.time()
+        top = self._measure.top()
+        self._crashes.add(now, top.nodes)
+        problem = self._registry.runner.node_users.problem()
+        found = findings(now, top.nodes, self._ended(), self._crashes, problem)
+        keep_since(found, self._since)
+        self._since = {(each.cause, each.subject): each.since for each in found}
+        fresh = row(
+            socket.gethostname(),
+            top.nodes,
+            top.edges,
+            found,
+            cpu=psutil.cpu_percent(None),
+            memory=psutil.virtual_memory().percent,
+            version=__version__,
+        )
+        before = self.row
+        same = before is not None and (before.state, before.why) == (fresh.state, fresh.why)
+        since = before.since if same and before is not None else now
+        if not same:
+            _log.debug("this machine is %s: %s", fresh.state, fresh.why)
+        self.row = msgspec.structs.replace(fresh, since=since, seen_at=now)
+        self.book.observe(time.monotonic(), {fresh.robot: found})
+        self.bell.ring()
+
+    def _ended(self) -> list[tuple[DataflowState, float]]:
+        """Return the dataflows that ended last under their name, and do not run again."""
+        last = {record.title: record for record in self._registry.records}
+        return [
+            (record.state(), record.row.ended_at)
+            for record in last.values()
+            if record.row.ended_at is not None
+        ]

@@ -1,0 +1,167 @@
+"""From what other machines send to the queues of the nodes here.
+
+Only one thread at a time may call any of this; see `process`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from dorad.link import frames, hello
+from dorad.link.delivery import Nowhere
+from dorad.link.frames import Ack, FrameError
+from dorad.link.incoming import Arrived
+from dorad.link.reports import EVENTS, Happened
+
+if TYPE_CHECKING:
+    from dorad.link.channels import Channels
+    from dorad.link.delivery import Delivery
+    from dorad.link.frames import Frame
+    from dorad.link.machine import In, Machine
+    from dorad.link.reporting import Reporter
+    from dorad.link.session import Received, Session
+
+_log = logging.getLogger(__name__)
+
+BURST = 64
+"""Samples that are handled before the loop looks at everything else."""
+
+
+class Arrivals:
+    """Handles what the session has received, in order."""
+
+    def __init__(
+        self, channels: Channels, delivery: Delivery, reporter: Reporter, session: Session
+    ) -> None:
+        self.session = session
+        self.news = True
+        """Whether the state of a peer may have changed since this was set to False."""
+        self._ack_due = False
+        """Whether the sender of handled data may soon run out of credit."""
+        self._channels = channels
+        self._delivery = delivery
+        self._reporter = reporter
+
+    def handle_all(self, now_s: float) -> bool:
+        """Handle everything, up to a bound; return False if there was nothing."""
+        session = self.session
+        if not session.waiting:
+            return self._deliver_blocked()
+        while session.seen:
+            self.news = True
+            name, incarnation, alive = session.seen.popleft()
+            machine = self._channels.machines.get(name)
+            if machine is None:
+                continue
+            if alive:
+                machine.greeting.appear(incarnation, now_s)
+            elif machine.greeting.vanish(incarnation):
+                self._channels.disconnect(machine)
+        for _ in range(BURST):
+            if not session.control:
+                break
+            self._handle(session.control.popleft())
+        self.handle_data()
+        self._deliver_blocked()
+        return True
+
+    def handle_data(self) -> bool:
+        """Handle data only, up to a bound, and deliver them.
+
+        Returns True if an acknowledgement of them is due, or more has to be done.
+        """
+        self._ack_due = False
+        data = self.session.data
+        for _ in range(BURST):
+            if not data:
+                break
+            self._handle(data.popleft())
+        return self._ack_due or self.news or bool(data)
+
+    def _handle(self, received: Received) -> None:
+        machine = self._channels.machines.get(received.machine)
+        if machine is None:
+            return
+        try:
+            if len(received.payload) > frames.MAX_FRAME:
+                raise FrameError(f"a frame of {len(received.payload)} bytes")
+            data = received.payload.to_bytes()
+            if received.kind == "hello":
+                self._greeted(machine, data)
+                return
+            for frame in frames.decode(data):
+                self._handle_frame(machine, frame)
+        except FrameError as error:
+            machine.complaint = str(error)
+            self.news = True
+            # Not again before the other end has answered, whatever it sends meanwhile.
+            if machine.greeting.up:
+                _log.warning("from %s: %s; the link starts anew", received.machine, error)
+                machine.greeting.restart(time.monotonic())
+
+    def _greeted(self, machine: Machine, data: bytes) -> None:
+        self.news = True
+        said = hello.decode(data)
+        anew = machine.greeting.hear(said, time.monotonic())
+        if machine.greeting.left:
+            self._channels.abandon(machine)
+        elif (
+            machine.greeting.heard
+            and said.heard is not None
+            and said.heard[0] == self._channels.incarnation
+        ):
+            self._channels.open(machine, said.grants, anew=anew)
+
+    def _handle_frame(self, machine: Machine, frame: Frame) -> None:
+        if isinstance(frame, Ack):
+            for out in machine.outgoing:
+                out.channel.acknowledge(frame)
+            return
+        number = frame.opening.channel
+        each = self._channels.ins.get(number)
+        if each is None and number < self._channels.next_number:
+            return  # a channel that was removed while the frame was on its way
+        if each is None or each.machine is not machine:
+            raise FrameError(f"channel {number} is not one of this machine")
+        each.channel.arrive(frame, self._delivery.place)
+        if each.channel.arrived:
+            self._deliver(each)
+        self._ack_due |= each.channel.ack_due
+
+    def _deliver_blocked(self) -> bool:
+        """Deliver what had no room before; return False if there was nothing."""
+        busy = False
+        for each in self._channels.ins.values():
+            if each.channel.arrived:
+                busy |= self._deliver(each)
+        return busy
+
+    def _deliver(self, each: In) -> bool:
+        """Push what has arrived on a channel into the queues here, as far as they have room."""
+        channel, delivery, output = each.channel, self._delivery, each.spec.output
+        busy = False
+        while channel.arrived:
+            item = channel.arrived[0]
+            if isinstance(item, Arrived):
+                if delivery.is_blocked(output):
+                    each.blocked = True
+                    break
+                if each.blocked:
+                    each.blocked = False
+                    delivery.unblock(output)
+                if delivery.push(output, item):
+                    each.latency_ns += max(0, time.time_ns() - item.content.stamp)
+                    each.latencies += 1
+                else:
+                    each.undelivered += 1
+                    if isinstance(item.place, Nowhere):
+                        _log.warning("%s: %s", each.spec.name, item.place.reason)
+            else:
+                happened = Happened(each.spec.name, each.spec.machine, EVENTS[item.kind], item.text)
+                if not self._reporter.event(happened):
+                    break  # the daemon is away, and its socket is full
+            channel.handled()
+            busy = True
+        return busy

@@ -1,0 +1,1 @@
+"""Recordings of messages as MCAP files: writing, recovering, reading, replaying."""

@@ -1,0 +1,166 @@
+"""Build one self-contained chunk: the schemas and channels it uses, its messages, their index."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+
+from dorad.record import mcap
+from dorad.record.mcap import MESSAGE_HEAD, Op
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dorad.record.encoding import Encoded
+
+SMALL = 16 << 10
+"""Bytes up to which a message counts as small. Only chunks of small messages are compressed:
+pictures and point clouds lose a few percent and take as long as the disk."""
+
+_COPIED = 64 << 10
+"""Bodies up to this size are copied together; larger ones are written from where they are."""
+
+_HEAD_SIZE = MESSAGE_HEAD.size - mcap.HEAD.size
+
+COMPRESSIONS = ("auto", "zstd", "lz4", "none")
+
+
+class Chunk(NamedTuple):
+    """A chunk as it is written: its record in parts, then the records of its index."""
+
+    parts: tuple[bytes | memoryview, ...]
+    length: int
+    """Bytes of the chunk record."""
+    indexes: bytes
+    index_offsets: dict[int, int]
+    """Where the index of each channel begins, from the end of the chunk record."""
+    start: int
+    end: int
+    compression: str
+    stored: int
+    size: int
+    counts: dict[int, int]
+
+
+class ChunkBuilder:
+    """Collects the messages of one chunk."""
+
+    def __init__(self, compression: str) -> None:
+        """`compression` is one of `COMPRESSIONS`; `auto` compresses chunks of small messages."""
+        self._compression = compression
+        self._parts: list[bytearray | bytes | memoryview] = [bytearray()]
+        self._index: dict[int, list[tuple[int, int]]] = {}
+        self._all_small = True
+        self.size = 0
+        """Bytes of the records so far."""
+        self.start = 1 << 63
+        self.end = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._index)
+
+    def has(self, channel_id: int) -> bool:
+        """Return True if the chunk has the records of a channel."""
+        return channel_id in self._index
+
+    def declare(self, channel_id: int, records: bytes) -> None:
+        """Add the schema and the channel record of a channel, once in each chunk."""
+        self._index[channel_id] = []
+        self._append(records)
+
+    def add(self, channel_id: int, sequence: int, stamp: int, message: Encoded) -> None:
+        """Add a message of a channel that was declared; `stamp` in ns since 1970."""
+        self._index[channel_id].append((stamp, self.size))
+        size = message.size
+        head = MESSAGE_HEAD.pack(
+            Op.MESSAGE, _HEAD_SIZE + size, channel_id, sequence & 0xFFFFFFFF, stamp, stamp
+        )
+        self._append(head + message.head)
+        self._append(message.body)
+        if message.tail:
+            self._append(message.tail)
+        self._all_small = self._all_small and size <= SMALL
+        self.start = min(self.start, stamp)
+        self.end = max(self.end, stamp)
+
+    def _append(self, data: bytes | memoryview) -> None:
+        self.size += len(data)
+        last = self._parts[-1]
+        if len(data) > _COPIED:
+            self._parts.append(data)
+        elif isinstance(last, bytearray):
+            last += data
+        else:
+            self._parts.append(bytearray(data))
+
+    def finish(self) -> Chunk:
+        """Return the chunk. It must have a message."""
+        crc = 0
+        for part in self._parts:
+            crc = zlib.crc32(part, crc)
+        compression, parts = self._compressed()
+        stored = sum(map(len, parts))
+        head = mcap.chunk_head(self.start, self.end, self.size, crc, compression, stored)
+        indexes, offsets = b"", {}
+        for channel_id, entries in self._index.items():
+            offsets[channel_id] = len(indexes)
+            indexes += mcap.message_index(channel_id, entries)
+        return Chunk(
+            (head, *parts),
+            len(head) + stored,
+            indexes,
+            offsets,
+            self.start,
+            self.end,
+            compression,
+            stored,
+            self.size,
+            {channel_id: len(entries) for channel_id, entries in self._index.items()},
+        )
+
+    def _compressed(self) -> tuple[str, tuple[bytes | memoryview, ...]]:
+        """Return the name of the compression, and the records as they are stored."""
+        wanted = self._compression
+        if wanted == "auto":
+            wanted = "zstd" if self._all_small else "none"
+        plain = tuple(memoryview(part) for part in self._parts if part)
+        if wanted == "none":
+            return "", plain
+        data = compress(wanted, plain)
+        return (wanted, (data,)) if len(data) < self.size else ("", plain)
+
+
+def compress(name: str, parts: Sequence[memoryview]) -> bytes:
+    """Return the parts compressed with `zstd` or `lz4`."""
+    codec = pa.Codec("zstd", compression_level=1) if name == "zstd" else pa.Codec(name)
+    packed: bytes = codec.compress(b"".join(parts), asbytes=True)
+    return packed
+
+
+def decompress(name: str, data: memoryview, size: int) -> bytes:
+    """Return `size` bytes of records that were compressed with `name`, `""` for none.
+
+    Raises:
+        mcap.McapError: the data do not decompress to that size, or the compression is unknown.
+    """
+    if not name:
+        if len(data) != size:
+            raise mcap.McapError(f"a chunk of {len(data)} bytes declares {size}")
+        return bytes(data)
+    if name not in ("zstd", "lz4"):
+        raise mcap.McapError(f"the compression {name!r} is unknown")
+    if size > max(MAX_RATIO * len(data), 1 << 20):
+        raise mcap.McapError(f"a chunk of {len(data)} bytes claims to hold {size}")
+    try:
+        out: bytes = pa.Codec(name).decompress(data, decompressed_size=size, asbytes=True)
+    except (pa.ArrowException, OSError) as error:
+        raise mcap.McapError(f"a chunk cannot be decompressed: {error}") from error
+    if len(out) != size:
+        raise mcap.McapError(f"a chunk decompresses to {len(out)} bytes instead of {size}")
+    return out
+
+
+MAX_RATIO = 100_000
+"""No chunk shrinks by more. A larger claim is an attack or damage, and would allocate memory."""

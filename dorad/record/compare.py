@@ -1,0 +1,190 @@
+"""Compare two messages: the first difference, with its path, and tolerances. Pure functions."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+NEVER_COMPARED = frozenset(
+    ("timestamp", "open_telemetry_context", "request_id", "goal_id", "session_id", "traceparent")
+)
+"""Metadata that differ from run to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What counts as equal."""
+
+    tolerance: float = 0.0
+    """Largest difference of two numbers, absolute, or relative to the larger one."""
+    by_topic: Mapping[str, float] = field(default_factory=dict)
+    """Other tolerances, by patterns of topics such as `detector/*`."""
+    ignore: Sequence[str] = ()
+    """Patterns of what is not compared: `topic`, or `topic:path` such as `*:metadata.seq`."""
+
+    def tolerance_of(self, topic: str) -> float:
+        """Return the tolerance for a topic."""
+        for pattern, value in self.by_topic.items():
+            if fnmatch.fnmatchcase(topic, pattern):
+                return value
+        return self.tolerance
+
+    def ignores(self, topic: str, path: str = "") -> bool:
+        """Return True if a topic, or a path in its messages, is not compared."""
+        for pattern in self.ignore:
+            name, colon, inner = pattern.partition(":")
+            if not fnmatch.fnmatchcase(topic, name):
+                continue
+            if not colon or (path and fnmatch.fnmatchcase(path, inner)):
+                return True
+        return False
+
+
+class Difference(NamedTuple):
+    """Where two messages differ first."""
+
+    topic: str
+    number: int
+    """Number of the message on its topic, from 0."""
+    path: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        where = f"{self.topic}, message {self.number}"
+        place = f", {self.path}" if self.path else ""
+        return f"{where}{place}: expected {self.expected}, got {self.found}"
+
+
+class Content(NamedTuple):
+    """What is compared of a message."""
+
+    array: pa.Array
+    metadata: Mapping[str, Any]
+
+
+def difference(
+    topic: str, index: int, expected: Content, found: Content, rules: Rules
+) -> Difference | None:
+    """Return where two messages of a topic differ first, None if they are equal."""
+    if rules.ignores(topic):
+        return None
+    tolerance = rules.tolerance_of(topic)
+
+    def make(path: str, one: Any, other: Any) -> Difference | None:
+        return Difference(topic, index, path, _text(one), _text(other))
+
+    one, other = expected.array, found.array
+    if one.type != other.type:
+        return make("type", str(one.type), str(other.type))
+    if not rules.ignores(topic, "data") and (len(one) != len(other) or not _same(one, other)):
+        place = _first(one, other, tolerance, lambda path: rules.ignores(topic, path))
+        if place is not None:
+            return make(*place)
+    for key in sorted({*expected.metadata, *found.metadata} - NEVER_COMPARED):
+        path = f"metadata.{key}"
+        if rules.ignores(topic, path):
+            continue
+        missing = object()
+        left = expected.metadata.get(key, missing)
+        right = found.metadata.get(key, missing)
+        if left is missing or right is missing:
+            return make(
+                path,
+                "nothing" if left is missing else left,
+                "nothing" if right is missing else right,
+            )
+        if (place := _values(path, left, right, tolerance)) is not None:
+            return make(*place)
+    return None
+
+
+def _same(one: pa.Array, other: pa.Array) -> bool:
+    return bool(one.equals(other))
+
+
+_Place = tuple[str, Any, Any]
+
+
+def _first(one: pa.Array, other: pa.Array, tolerance: float, ignored: Any) -> _Place | None:
+    if len(one) != len(other):
+        return ("length", len(one), len(other))
+    if pa.types.is_primitive(one.type) and not (one.null_count or other.null_count):
+        at = _first_number(one, other, tolerance)
+        if at is None:
+            return None
+        return (f"data[{at}]", one[at].as_py(), other[at].as_py())
+    for at in range(len(one)):
+        place = _values(f"data[{at}]", one[at].as_py(), other[at].as_py(), tolerance, ignored)
+        if place is not None:
+            return place
+    return None
+
+
+def _first_number(one: pa.Array, other: pa.Array, tolerance: float) -> int | None:
+    left, right = (each.to_numpy(zero_copy_only=False) for each in (one, other))
+    if left.dtype.kind not in "iuf":
+        unequal = left != right
+    elif left.dtype.kind == "f":
+        unequal = ~((left == right) | (np.isnan(left) & np.isnan(right)))
+        if tolerance:
+            with np.errstate(invalid="ignore"):
+                unequal &= ~np.isclose(left, right, rtol=tolerance, atol=tolerance)
+    else:
+        unequal = left != right
+        if tolerance:
+            unequal &= ~np.isclose(
+                left.astype(np.float64), right.astype(np.float64), rtol=tolerance, atol=tolerance
+            )
+    places = np.flatnonzero(unequal)
+    return int(places[0]) if len(places) else None
+
+
+def _values(
+    path: str, one: Any, other: Any, tolerance: float, ignored: Any = lambda _: False
+) -> _Place | None:
+    """Return the first difference of two values of a message."""
+    if ignored(path):
+        return None
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in dict.fromkeys((*one, *other)):
+            place = _values(f"{path}.{key}", one.get(key), other.get(key), tolerance, ignored)
+            if place is not None:
+                return place
+        return None
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        if len(one) != len(other):
+            return (f"{path} length", len(one), len(other))
+        for at, pair in enumerate(zip(one, other, strict=True)):
+            place = _values(f"{path}[{at}]", *pair, tolerance, ignored)
+            if place is not None:
+                return place
+        return None
+    return None if _equal(one, other, tolerance) else (path, one, other)
+
+
+def _equal(one: Any, other: Any, tolerance: float) -> bool:
+    if one == other:
+        return isinstance(one, bool) == isinstance(other, bool)
+    if not (_is_number(one) and _is_number(other)):
+        return False
+    if math.isnan(one) and math.isnan(other):
+        return True
+    return bool(tolerance) and math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) and value == "nothing" else repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,69 @@
+"""Compare two recordings, topic by topic."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from dorad.record import extras
+from dorad.record.compare import Content, Difference, Rules, difference
+from dorad.record.reader import RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from dorad.record.sources import Message, Recording
+
+
+def differences(
+    one: Recording, other: Recording, rules: Rules, topics: Collection[str] | None = None
+) -> tuple[list[Difference], int]:
+    """Return the first difference of each topic, and the number of messages that were compared.
+
+    Raises:
+        RecordingError: neither recording has one of `topics`, or they have no topics at all.
+    """
+    counts = one.topics(), other.topics()
+    known = sorted({*counts[0], *counts[1]} - extras.OWN_TOPICS)
+    for topic in topics or ():
+        if topic not in known:
+            raise RecordingError(f"neither recording has a topic {topic!r}")
+    wanted = [topic for topic in known if topics is None or topic in topics]
+    if not wanted:
+        raise RecordingError("there is nothing to compare: the recordings have no messages")
+    found, compared = [], 0
+    for topic in wanted:
+        if rules.ignores(topic):
+            continue
+        only = frozenset((topic,))
+        pairs = zip_longest(one.messages(topics=only), other.messages(topics=only))
+        for index, (left, right) in enumerate(pairs):
+            compared += 1
+            wrong = _compare(topic, index, left, right, rules)
+            if wrong is not None:
+                found.append(wrong)
+                break
+    return found, compared
+
+
+def _compare(
+    topic: str, index: int, left: Message | None, right: Message | None, rules: Rules
+) -> Difference | None:
+    if left is None or right is None:
+        texts = (_text(left), _text(right))
+        return Difference(topic, index, "", *texts)
+    one, other = left.decode(), right.decode()
+    return difference(
+        topic,
+        index,
+        Content(one.array, one.metadata),
+        Content(other.array, other.metadata),
+        rules,
+    )
+
+
+def _text(message: Message | None) -> str:
+    if message is None:
+        return "no message"
+    array = message.decode().array
+    return f"{len(array)} x {array.type}"

@@ -1,0 +1,259 @@
+"""Read recordings of dora 1.x: `.drec`, version 2.
+
+The file has a header, records and a footer; a payload is a message of dora's daemons in postcard,
+a binary format without names: numbers are varints, texts have their length in front.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from dorad.record.encoding import Decoded
+from dorad.record.reader import RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+    from typing import BinaryIO, Self
+
+MAGIC = b"DORAREC\0"
+END = b"DORAEND\0"
+VERSION = 2
+MAX_RECORD = 64 << 20
+_HEADER = struct.Struct("<8sHQ16sI")
+_U16 = struct.Struct("<H")
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+_F64 = struct.Struct("<d")
+_WIRE_SIZE = "_wire_size"
+"""A parameter that dora adds for itself."""
+
+_STREAM_ID = 16
+
+
+class DrecMessage(NamedTuple):
+    """One message of a `.drec`; time in ns since 1970."""
+
+    time: int
+    topic: str
+    sequence: int
+    payload: bytes
+
+    def decode(self) -> Decoded:
+        """Return the array and the metadata. Raises ValueError."""
+        try:
+            return _decode(self.payload)
+        except (IndexError, struct.error, pa.ArrowException, StopIteration, OSError) as error:
+            raise ValueError(f"a message of {self.topic} cannot be decoded: {error}") from error
+
+
+class DrecReader:
+    """One `.drec` file. A context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the header.
+
+        Raises:
+            RecordingError: the file is not a recording of version 2.
+            OSError: it cannot be read.
+        """
+        self.path = path
+        self._file: BinaryIO = path.open("rb")
+        try:
+            head = self._file.read(_HEADER.size)
+            if len(head) < _HEADER.size or not head.startswith(MAGIC):
+                raise RecordingError(f"{path} is not a recording")
+            _, version, self.start, _, size = _HEADER.unpack(head)
+            if version != VERSION:
+                raise RecordingError(
+                    f"{path} is a recording of version {version}; only version {VERSION} is known"
+                )
+            if size > MAX_RECORD:
+                raise RecordingError(f"{path} is damaged: its dataflow has {size} bytes")
+            self._descriptor = self._file.read(size)
+        except BaseException:
+            self._file.close()
+            raise
+        self._begin = self._file.tell()
+        self._counts: dict[str, int] | None = None
+        self.complete = False
+        """Whether the file has its end; known after its messages were read."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def attachment(self, name: str) -> bytes | None:
+        """Return the dataflow for `dataflow.yml`, None for other names."""
+        return self._descriptor if name == "dataflow.yml" else None
+
+    @property
+    def end(self) -> int:
+        """The time of the last message in ns since 1970; that of the start without messages."""
+        return max((message.time for message in self._read()), default=self.start)
+
+    def topics(self) -> dict[str, int]:
+        """Return the topics, each with its number of messages."""
+        if self._counts is None:
+            self._counts = dict(Counter(message.topic for message in self._read()))
+        return dict(sorted(self._counts.items()))
+
+    def messages(
+        self,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        topics: Collection[str] | None = None,
+    ) -> Iterator[DrecMessage]:
+        """Yield messages by the time of their arrival; up to the last that is complete."""
+        found = [
+            message
+            for message in self._read()
+            if (topics is None or message.topic in topics)
+            and (start is None or message.time >= start)
+            and (end is None or message.time < end)
+        ]
+        found.sort(key=lambda message: message.time)
+        return iter(found)
+
+    def _read(self) -> Iterator[DrecMessage]:
+        file = self._file
+        file.seek(self._begin)
+        counts: dict[str, int] = {}
+        while True:
+            head = file.read(4)
+            if len(head) < 4:
+                return
+            if head == END[:4] and file.read(4) == END[4:]:
+                self.complete = True
+                return
+            (size,) = _U32.unpack(head)
+            if size > MAX_RECORD:
+                return
+            data = file.read(size)
+            if len(data) < size:
+                return
+            try:
+                node, at = _counted(data, 0, _U16)
+                output, at = _counted(data, at, _U16)
+                (offset,) = _U64.unpack_from(data, at)
+                payload, _ = _counted(data, at + 8, _U32)
+            except (struct.error, IndexError):
+                return
+            topic = f"{node.decode('utf-8', 'replace')}/{output.decode('utf-8', 'replace')}"
+            number = counts[topic] = counts.get(topic, -1) + 1
+            yield DrecMessage(self.start + offset, topic, number, payload)
+
+
+def _counted(data: bytes, at: int, kind: struct.Struct) -> tuple[bytes, int]:
+    (size,) = kind.unpack_from(data, at)
+    begin = at + kind.size
+    part = data[begin : begin + size]
+    if len(part) != size:
+        raise IndexError(f"{size} bytes at byte {begin} of {len(data)}")
+    return part, begin + size
+
+
+class _Postcard:
+    """Reads postcard values in order. Raises IndexError where the bytes end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def varint(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self._data[self._at]
+            self._at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+            if shift > 70:
+                raise ValueError("a number is longer than 64 bits")
+
+    def zigzag(self) -> int:
+        value = self.varint()
+        return value >> 1 ^ -(value & 1)
+
+    def bytes(self, size: int | None = None) -> bytes:
+        size = self.varint() if size is None else size
+        part = self._data[self._at : self._at + size]
+        if len(part) != size:
+            raise IndexError(f"{size} bytes at byte {self._at} of {len(self._data)}")
+        self._at += size
+        return part
+
+    def text(self) -> str:
+        return self.bytes().decode("utf-8", "replace")
+
+    def f64(self) -> float:
+        value: float = _F64.unpack(self.bytes(8))[0]
+        return value
+
+    def parameter(self) -> Any:
+        kind = self.varint()
+        match kind:
+            case 0:
+                return self.varint() != 0
+            case 1:
+                return self.zigzag()
+            case 2:
+                return self.text()
+            case 3:
+                return [self.zigzag() for _ in range(self.varint())]
+            case 4:
+                return self.f64()
+            case 5:
+                return [self.f64() for _ in range(self.varint())]
+            case 6:
+                return [self.text() for _ in range(self.varint())]
+            case 7:
+                return datetime.fromisoformat(_to_microseconds(self.text()))
+        raise ValueError(f"a parameter of the unknown kind {kind}")
+
+
+def _to_microseconds(text: str) -> str:
+    """Return an RFC 3339 time with at most six digits after the point, as Python reads it."""
+    head, point, rest = text.partition(".")
+    if not point:
+        return text
+    digits = len(rest) - len(rest.lstrip("0123456789"))
+    return f"{head}.{rest[:digits][:6]}{rest[digits:]}"
+
+
+def _decode(payload: bytes) -> Decoded:
+    card = _Postcard(payload)
+    if card.varint() != 0:
+        raise ValueError("the record is no output")
+    card.bytes()  # the dataflow's UUID
+    card.text()  # the node
+    card.text()  # the output
+    card.varint()  # version of the metadata
+    card.varint()  # time stamp
+    card.bytes(_STREAM_ID)
+    metadata = {}
+    for _ in range(card.varint()):
+        key = card.text()
+        metadata[key] = card.parameter()
+    metadata.pop(_WIRE_SIZE, None)
+    if card.bytes(1) == b"\0":
+        array = pa.nulls(0)
+        return Decoded(array, metadata, pa.field("data", array.type))
+    batch = pa.ipc.open_stream(pa.py_buffer(card.bytes())).read_next_batch()
+    batch.validate(full=True)
+    if batch.num_columns != 1:
+        raise ValueError(f"a record batch with {batch.num_columns} columns")
+    return Decoded(batch.column(0), metadata, batch.schema.field(0))

@@ -1,0 +1,253 @@
+"""How a message of dora becomes a message of an MCAP channel, and back, without any loss.
+
+| data | encoding of the channel |
+|---|---|
+| numbers of 4 or 8 bytes and UInt8, without nulls | `protobuf`: the buffer behind a prefix |
+| UInt8 with `width`, `height`, `encoding` in its metadata | `protobuf`: `foxglove.RawImage` |
+| UInt8 with `encoding` jpeg, png, webp or avif | `protobuf`: `foxglove.CompressedImage` |
+| dictionaries, extension types, unions, views, run-end encoding | `arrow-ipc`: a whole stream |
+| everything else | `arrow`: the schema record has the schema, a message one record batch |
+
+The metadata of dora travel in field 100 of a protobuf message as JSON, else as `dora.metadata` in
+the custom metadata of the record batch. The channel's metadata name the exact Arrow type.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from dorad.node import metadata as metadata_codec
+from dorad.record import images, protobuf
+from dorad.shm.arrow import BARE, CODE_IPC, UINT8_CODE, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ARROW_TYPE = "dora.arrow_schema"
+"""Key in a channel's metadata: the Arrow schema of one column, serialized, in base64."""
+
+TYPE_TEXT = "dora.type"
+"""Key in a channel's metadata: the Arrow type as text, for people."""
+
+METADATA_KEY = b"dora.metadata"
+_COLUMN = "data"
+_EOS = 8
+"""Bytes of the mark at the end of an Arrow stream."""
+
+_EXTENSION_NAME = b"ARROW:extension:name"
+
+_PROTOBUF = {
+    pa.uint8(): ("Bytes", protobuf.BYTES),
+    pa.int32(): ("Int32Array", protobuf.SFIXED32),
+    pa.int64(): ("Int64Array", protobuf.SFIXED64),
+    pa.uint32(): ("UInt32Array", protobuf.FIXED32),
+    pa.uint64(): ("UInt64Array", protobuf.FIXED64),
+    pa.float32(): ("Float32Array", protobuf.FLOAT),
+    pa.float64(): ("Float64Array", protobuf.DOUBLE),
+    pa.date32(): ("Int32Array", protobuf.SFIXED32),
+    pa.date64(): ("Int64Array", protobuf.SFIXED64),
+}
+
+
+class Kind(NamedTuple):
+    """What all messages of a channel have in common."""
+
+    encoding: str
+    schema_name: str
+    schema_encoding: str
+    schema: bytes
+    arrow_schema: bytes
+    type_text: str
+
+    @property
+    def channel_metadata(self) -> dict[str, str]:
+        """Return what the channel's metadata say of the type."""
+        if not self.arrow_schema:
+            return {}
+        return {
+            ARROW_TYPE: base64.b64encode(self.arrow_schema).decode(),
+            TYPE_TEXT: self.type_text,
+        }
+
+
+class Encoded(NamedTuple):
+    """The content of a message record in three parts; only `body` may be large."""
+
+    kind: Kind
+    head: bytes
+    body: bytes | memoryview
+    tail: bytes
+
+    @property
+    def size(self) -> int:
+        """Return the number of bytes of all parts."""
+        return len(self.head) + len(self.body) + len(self.tail)
+
+
+class Decoded(NamedTuple):
+    """A message as its receiver got it; `field` has the exact type, also of an extension."""
+
+    array: pa.Array
+    metadata: dict[str, Any]
+    field: pa.Field
+
+
+def encode_raw(
+    code: int, length: int, nulls: int, payload: bytes, meta: bytes, stamp: int
+) -> Encoded:
+    """Encode a message as it lay in a ring, see `dorad.shm.arrow`; `meta` is its JSON.
+
+    Raises:
+        ValueError: the payload or the metadata are malformed.
+    """
+    if not nulls and code in BARE:
+        kind, bits = BARE[code]
+        if (length * bits + 7) >> 3 != len(payload):
+            raise ValueError(f"{len(payload)} bytes do not match {length} items of type {kind}")
+        if code == UINT8_CODE and b'"encoding"' in meta:
+            image = images.encode_image(payload, metadata_codec.decode(meta), stamp)
+            if image is not None:
+                return Encoded(_image_kind(image.name), image.head, payload, _tail(meta))
+        if kind in _PROTOBUF:
+            return Encoded(
+                _number_kind(kind), protobuf.prefix(1, len(payload)), payload, _tail(meta)
+            )
+    buffer = pa.py_buffer(payload)
+    array = decode(code, length, nulls, buffer, shared=False)
+    field = pa.field(_COLUMN, array.type)
+    if code == CODE_IPC:
+        stored = pa.ipc.read_schema(buffer).field(0)
+        if stored.metadata and not isinstance(array.type, pa.BaseExtensionType):
+            # An extension type that this process does not know: keep its name.
+            field = field.with_metadata(stored.metadata)
+    return encode_array(array, field, meta)
+
+
+def encode_array(array: pa.Array, field: pa.Field, meta: bytes) -> Encoded:
+    """Encode an array as a record batch; `field` has its exact type."""
+    schema = pa.schema([field])
+    batch = pa.record_batch([array], schema=schema)
+    kind, prefix = _batch_kind(schema)
+    custom = pa.KeyValueMetadata({METADATA_KEY: meta}) if meta else None
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(batch, custom_metadata=custom)
+    stream = memoryview(sink.getvalue())
+    body = stream if kind.encoding == "arrow-ipc" else stream[prefix:-_EOS]
+    return Encoded(kind, b"", body, b"")
+
+
+def decode_message(
+    encoding: str, schema_name: str, schema: bytes, metadata: Mapping[str, str], data: memoryview
+) -> Decoded:
+    """Return the array and the metadata of a message of a recording.
+
+    Raises:
+        ValueError: the channel was not written by dora, or the message is malformed.
+    """
+    try:
+        if encoding == "arrow":
+            return _decode_stream(pa.py_buffer(schema + bytes(data)))
+        if encoding == "arrow-ipc":
+            return _decode_stream(pa.py_buffer(data))
+        if encoding == "protobuf" and ARROW_TYPE in metadata:
+            return _decode_protobuf(schema_name, metadata[ARROW_TYPE], data)
+    except (pa.ArrowException, StopIteration, OverflowError, KeyError, TypeError) as error:
+        raise ValueError(f"a message cannot be decoded: {error}") from error
+    raise ValueError(f"the encoding {encoding!r} of schema {schema_name!r} is not one of dora")
+
+
+def _decode_stream(stream: pa.Buffer) -> Decoded:
+    reader = pa.ipc.open_stream(stream)
+    batch, custom = reader.read_next_batch_with_custom_metadata()
+    if batch.num_columns != 1:
+        raise ValueError(f"a record batch with {batch.num_columns} columns")
+    batch.validate(full=True)
+    meta = custom.get(METADATA_KEY, b"") if custom is not None else b""
+    return Decoded(batch.column(0), _metadata(meta), batch.schema.field(0))
+
+
+def _decode_protobuf(name: str, arrow_type: str, data: memoryview) -> Decoded:
+    field = _field(arrow_type)
+    members = protobuf.fields(data)
+    meta = members.get(protobuf.METADATA_FIELD, b"")
+    values = members.get(images.DATA_FIELDS.get(name, 1), b"")
+    if isinstance(values, int) or isinstance(meta, int):
+        raise ValueError("a field of the message has the wrong kind")
+    size = len(values)
+    width = field.type.bit_width
+    if size * 8 % width:
+        raise ValueError(f"{size} bytes are not a number of items of {field.type}")
+    array = pa.Array.from_buffers(field.type, size * 8 // width, [None, pa.py_buffer(values)], 0)
+    return Decoded(array, _metadata(bytes(meta)), field)
+
+
+def _metadata(meta: bytes) -> dict[str, Any]:
+    return metadata_codec.decode(meta) if meta else {}
+
+
+def _tail(meta: bytes) -> bytes:
+    return protobuf.delimited(protobuf.METADATA_FIELD, meta) if meta else b""
+
+
+@functools.lru_cache(maxsize=1024)
+def _field(arrow_type: str) -> pa.Field:
+    try:
+        data = base64.b64decode(arrow_type, validate=True)
+        return pa.ipc.read_schema(pa.py_buffer(data)).field(0)
+    except (ValueError, pa.ArrowException, IndexError, OSError) as error:
+        raise ValueError(f"the channel has no valid Arrow type: {error}") from error
+
+
+@functools.cache
+def _number_kind(kind: pa.DataType) -> Kind:
+    name, field_kind = _PROTOBUF[kind]
+    schema = protobuf.array_schema(name, field_kind)
+    arrow = pa.schema([pa.field(_COLUMN, kind)]).serialize().to_pybytes()
+    return Kind("protobuf", f"dora.{name}", "protobuf", schema, arrow, str(kind))
+
+
+@functools.cache
+def _image_kind(name: str) -> Kind:
+    schema = images.SCHEMAS[name]
+    arrow = pa.schema([pa.field(_COLUMN, pa.uint8())]).serialize().to_pybytes()
+    return Kind("protobuf", name, "protobuf", schema, arrow, str(pa.uint8()))
+
+
+_batch_kinds: dict[bytes, tuple[Kind, int]] = {}
+_MAX_KINDS = 4096
+
+
+def _batch_kind(schema: pa.Schema) -> tuple[Kind, int]:
+    """Return the kind for a schema, and the bytes of the schema at the start of a stream."""
+    data = schema.serialize().to_pybytes()
+    found = _batch_kinds.get(data)
+    if found is None:
+        field = schema.field(0)
+        whole = needs_stream(field.type) or bool(
+            field.metadata and _EXTENSION_NAME in field.metadata
+        )
+        name = f"dora.{field.type}"[:200]
+        kind = (
+            Kind("arrow-ipc", name, "", b"", data, str(field.type))
+            if whole
+            else Kind("arrow", name, "arrow", data, data, str(field.type))
+        )
+        if len(_batch_kinds) >= _MAX_KINDS:
+            _batch_kinds.clear()
+        found = _batch_kinds[data] = (kind, len(data))
+    return found
+
+
+def needs_stream(kind: pa.DataType) -> bool:
+    """Return True for types that one record batch message cannot carry, or not all readers know."""
+    t = pa.types
+    if isinstance(kind, pa.BaseExtensionType) or t.is_dictionary(kind) or t.is_union(kind):
+        return True
+    if t.is_run_end_encoded(kind) or t.is_string_view(kind) or t.is_binary_view(kind):
+        return True
+    return any(needs_stream(kind.field(n).type) for n in range(kind.num_fields))

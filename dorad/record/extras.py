@@ -1,0 +1,82 @@
+"""Messages of a recording that no node sends: log lines, and what happened to the dataflow."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from dorad.record import protobuf
+from dorad.record.encoding import Encoded, Kind
+from dorad.record.protobuf import (
+    FIXED32,
+    STRING,
+    Field,
+    delimited,
+    fixed32,
+    foxglove_schema,
+    number,
+    timestamp_field,
+)
+
+LOG_TOPIC = "dora/log"
+CONTROL_TOPIC = "dora/control"
+PARAM_TOPIC = "dora/param"
+OWN_TOPICS = frozenset((LOG_TOPIC, CONTROL_TOPIC, PARAM_TOPIC))
+
+# foxglove.Log declares its level as an enumeration; an int32 (5) has the same bytes.
+_LOG_SCHEMA = foxglove_schema(
+    "Log",
+    (
+        Field("level", 2, 5),
+        Field("message", 3, STRING),
+        Field("name", 4, STRING),
+        Field("file", 5, STRING),
+        Field("line", 6, FIXED32),
+        Field("metadata", protobuf.METADATA_FIELD, STRING),
+    ),
+)
+_LOG = Kind("protobuf", "foxglove.Log", "protobuf", _LOG_SCHEMA, b"", "")
+_EVENT = Kind("json", "dora.Event", "jsonschema", b'{"type":"object"}', b"", "")
+_LEVELS = {"trace": 1, "debug": 1, "info": 2, "stdout": 2, "warn": 3, "error": 4}
+
+
+def event(kind: str, **fields: Any) -> Encoded:
+    """Return a message for `CONTROL_TOPIC` or `PARAM_TOPIC`."""
+    return Encoded(_EVENT, b"", json.dumps({"event": kind, **fields}, default=str).encode(), b"")
+
+
+def log_line(line: dict[str, Any], stamp: int) -> Encoded:
+    """Return a message for `LOG_TOPIC`: one line of `dora/logs`, received at `stamp` ns."""
+    level = _LEVELS.get(str(line.get("level", "")).lower(), 0)
+    head = timestamp_field(1, _time_of(line.get("timestamp"), stamp)) + number(2, level)
+    head += delimited(3, _text(line.get("message"))) + delimited(4, _text(line.get("node_id")))
+    if isinstance(line.get("file"), str):
+        head += delimited(5, _text(line["file"]))
+    place = line.get("line")
+    if isinstance(place, int) and 0 <= place < 1 << 32:
+        head += fixed32(6, place)
+    whole = json.dumps(line).encode()
+    return Encoded(_LOG, head, b"", delimited(protobuf.METADATA_FIELD, whole))
+
+
+def read_log(data: memoryview) -> dict[str, Any]:
+    """Return the line of a message of `LOG_TOPIC`. Raises ValueError."""
+    whole = protobuf.fields(data).get(protobuf.METADATA_FIELD)
+    if not isinstance(whole, memoryview):
+        raise ValueError("the log message does not hold its line")
+    line = json.loads(bytes(whole))
+    if not isinstance(line, dict):
+        raise ValueError("the log message does not hold a line")
+    return line
+
+
+def _text(value: Any) -> bytes:
+    return ("" if value is None else str(value)).encode("utf-8", "replace")
+
+
+def _time_of(value: Any, default: int) -> int:
+    try:
+        return max(0, round(datetime.fromisoformat(value).timestamp() * 1e9))
+    except (TypeError, ValueError, OverflowError):
+        return default

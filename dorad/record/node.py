@@ -1,0 +1,95 @@
+"""Entry point of the node that records its inputs: `dora-record-node`, started by the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dorad.node import attach
+from dorad.record.arguments import add_arguments, settings_of
+from dorad.record.report import outcome_lines, progress_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dorad.record.recorder import Outcome, Progress
+
+REPORT_S = 10.0
+
+
+class _Reporter:
+    """Prints a line about the progress every `REPORT_S`."""
+
+    def __init__(self) -> None:
+        self._due_s = time.monotonic() + REPORT_S
+        self._last: Progress | None = None
+        self._dropped = 0
+
+    def __call__(self, now: Progress) -> None:
+        if now.dropped > self._dropped:
+            print(f"warning: {now.dropped} messages dropped so far", file=sys.stderr, flush=True)
+            self._dropped = now.dropped
+        if time.monotonic() >= self._due_s:
+            before = self._last or now._replace(bytes=0)
+            print(f"recording: {progress_line(now, before, REPORT_S)}", flush=True)
+            self._last = now
+            self._due_s = time.monotonic() + REPORT_S
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Record until the dataflow ends; return 0 if the recording is complete."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
+    parser = argparse.ArgumentParser(
+        prog="dora-record-node",
+        description="Record the inputs of this node; started by dora as part of a dataflow.",
+    )
+    add_arguments(parser)
+    given = parser.parse_args(arguments)
+    if not os.environ.get(attach.CONFIG):
+        parser.error("dora starts this program; record with `dora record DATAFLOW`")
+    try:
+        outcome = _record(given)
+    except (RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for line in outcome_lines(outcome):
+        print(line, flush=True)
+    for path in outcome.paths:
+        print(f"recorded {path}", flush=True)
+    return 0 if outcome.complete else 1
+
+
+def _record(given: argparse.Namespace) -> Outcome:
+    settings = settings_of(given)
+    settings.path.parent.mkdir(parents=True, exist_ok=True)
+    place = attach.decide(None, None, os.environ)
+    assert isinstance(place, attach.Spawned | attach.Connected)
+    connection = attach.connect(place)
+    try:
+        from dorad.record.session import Session
+
+        session = Session(
+            connection, settings, arguments=shlex.join(sys.argv[1:]), folder=str(Path.cwd())
+        )
+        signal.signal(signal.SIGTERM, lambda *_: session.hurry())
+        signal.signal(signal.SIGINT, lambda *_: session.hurry())
+        print(f"recording to {Path.cwd() / settings.part(1)}", flush=True)
+        return session.run(_Reporter())
+    finally:
+        connection.done()
+
+
+def run() -> None:
+    """Run `main` and exit with its code."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,342 @@
+"""Read recordings: what a file contains, and its messages in the order in which they were sent.
+
+A file without a summary, after a crash, is read as far as its records are complete.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import zlib
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from dorad.problems import ProblemError
+from dorad.record import mcap, scan
+from dorad.record.encoding import TYPE_TEXT, decode_message
+from dorad.record.mcap import Attachment, Channel, McapError, Op, Schema
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from pathlib import Path
+    from typing import Self
+
+    from dorad.record.encoding import Decoded
+
+
+class RecordingError(ProblemError):
+    """A file that cannot be read as a recording."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__("refused", message, hint)
+
+
+class Recorded(NamedTuple):
+    """One message of a recording; time in ns since 1970."""
+
+    time: int
+    topic: str
+    sequence: int
+    channel: Channel
+    schema: Schema
+    data: memoryview
+
+    def decode(self) -> Decoded:
+        """Return the array and the metadata. Raises ValueError."""
+        channel, schema = self.channel, self.schema
+        return decode_message(
+            channel.encoding, schema.name, schema.data, channel.metadata, self.data
+        )
+
+
+class _Chunk(NamedTuple):
+    start: int
+    end: int
+    offset: int
+    length: int
+    channels: frozenset[int] | None
+    """None if unknown."""
+    loose: bool = False
+    """Whether it is a message record outside of any chunk."""
+
+
+NO_SCHEMA = Schema(0, "", "", b"")
+
+
+class RecordingReader:
+    """One MCAP file. A context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file and read its summary, or walk through it if it has none.
+
+        Raises:
+            RecordingError: it is not an MCAP file.
+            OSError: it cannot be read.
+        """
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self._descriptor).st_size
+        self.channels: dict[int, Channel] = {}
+        self.schemas: dict[int, Schema] = {0: NO_SCHEMA}
+        self.counts: dict[int, int] = {}
+        self.problems: list[str] = []
+        """What is damaged."""
+        self.indexed = True
+        """Whether the file has a summary."""
+        self._chunks: list[_Chunk] = []
+        self._places: dict[Op, list[int]] = {Op.ATTACHMENT: [], Op.METADATA: []}
+        try:
+            scan.check_start(self._descriptor)
+            try:
+                self._read_summary()
+            except McapError as error:
+                self.indexed = False
+                self.problems.append(f"no summary: {error}")
+                self._walk()
+        except McapError as error:
+            self.close()
+            raise RecordingError(f"{path} is not a recording: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+        self.metadata = self._read_metadata()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    @property
+    def start(self) -> int:
+        """The time of the first message in ns since 1970; 0 without messages."""
+        return min((each.start for each in self._chunks), default=0)
+
+    @property
+    def end(self) -> int:
+        """The time of the last message in ns since 1970; 0 without messages."""
+        return max((each.end for each in self._chunks), default=0)
+
+    @property
+    def status(self) -> str:
+        """COMPLETE, INCOMPLETE, RECOVERED, or UNFINISHED if it has no end."""
+        if not self.indexed:
+            return "UNFINISHED"
+        if "dora.recovered" in self.metadata:
+            return "RECOVERED"
+        return self.metadata.get("dora.end", {}).get("status", "INCOMPLETE")
+
+    @property
+    def chunk_count(self) -> int:
+        """Number of chunks."""
+        return len(self._chunks)
+
+    def topics(self) -> dict[str, int]:
+        """Return the topics, each with its number of messages."""
+        found: Counter[str] = Counter()
+        for channel in self.channels.values():
+            found[channel.topic] += self.counts.get(channel.id, 0)
+        return dict(sorted(found.items()))
+
+    def types_of(self, topic: str) -> list[str]:
+        """Return the types of a topic's messages."""
+        return sorted(
+            {
+                channel.metadata.get(TYPE_TEXT) or self.schemas[channel.schema].name
+                for channel in self.channels.values()
+                if channel.topic == topic
+            }
+        )
+
+    def attachments(self) -> Iterator[Attachment]:
+        """Yield the attachments. One that is damaged is left out and noted in `problems`."""
+        for offset in self._places[Op.ATTACHMENT]:
+            try:
+                yield mcap.read_attachment(self._content(offset, Op.ATTACHMENT))
+            except McapError as error:
+                self.problems.append(str(error))
+
+    def attachment(self, name: str) -> bytes | None:
+        """Return the content of an attachment, None if there is none."""
+        return next((each.data for each in self.attachments() if each.name == name), None)
+
+    def messages(
+        self,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        topics: Collection[str] | None = None,
+    ) -> Iterator[Recorded]:
+        """Yield messages by time, those of equal time in the order of the file.
+
+        `start` is the first time, `end` is exclusive. Messages of a damaged chunk are left out.
+        """
+        wanted = {
+            channel.id
+            for channel in self.channels.values()
+            if topics is None or channel.topic in topics
+        }
+        chunks = sorted(
+            (
+                chunk
+                for chunk in self._chunks
+                if (start is None or chunk.end >= start)
+                and (end is None or chunk.start < end)
+                and (chunk.channels is None or not wanted.isdisjoint(chunk.channels))
+            ),
+            key=lambda chunk: (chunk.start, chunk.offset),
+        )
+        heap: list[tuple[int, int, int, Recorded]] = []
+        for chunk in chunks:
+            while heap and heap[0][0] < chunk.start:
+                yield heapq.heappop(heap)[3]
+            for at, found in self._messages_of(chunk):
+                late = end is not None and found.time >= end
+                early = start is not None and found.time < start
+                if found.channel.id in wanted and not late and not early:
+                    heapq.heappush(heap, (found.time, chunk.offset, at, found))
+        while heap:
+            yield heapq.heappop(heap)[3]
+
+    def _messages_of(self, chunk: _Chunk) -> Iterator[tuple[int, Recorded]]:
+        try:
+            if chunk.loose:
+                message = mcap.read_message(self._content(chunk.offset, Op.MESSAGE))
+                if message.channel in self.channels:
+                    yield 0, self._recorded(message)
+                return
+            content = scan.open_chunk(self._content(chunk.offset, Op.CHUNK))
+            for op, at, each in scan.records_in(content.records):
+                if op == Op.MESSAGE:
+                    message = mcap.read_message(each)
+                    if message.channel in self.channels:
+                        yield at, self._recorded(message)
+        except McapError as error:
+            self.problems.append(f"the chunk at byte {chunk.offset}: {error}")
+
+    def _recorded(self, message: mcap.Message) -> Recorded:
+        channel = self.channels[message.channel]
+        schema = self.schemas.get(channel.schema, NO_SCHEMA)
+        return Recorded(
+            message.log_time, channel.topic, message.sequence, channel, schema, message.data
+        )
+
+    def _content(self, offset: int, op: Op) -> memoryview:
+        found = scan.record_at(self._descriptor, offset, self.size)
+        if found is None or found.op != op:
+            raise McapError(f"there is no {op.name.lower()} record at byte {offset}")
+        return scan.content_of(self._descriptor, found)
+
+    def _read_summary(self) -> None:
+        end = self.size - mcap.END_SIZE
+        footer = mcap.read_footer(scan.read_at(self._descriptor, max(0, end), mcap.END_SIZE))
+        start = footer.summary_start
+        if not 0 < start <= end:
+            raise McapError("it is empty" if not start else "its place is wrong")
+        data = scan.read_at(self._descriptor, start, end - start)
+        head = scan.read_at(self._descriptor, end, mcap.FOOTER_SIZE - 4)
+        if footer.crc and zlib.crc32(head, zlib.crc32(data)) != footer.crc:
+            raise McapError("it has a wrong checksum")
+        for op, _, content in scan.records_in(memoryview(data)):
+            self._take_summary(op, content)
+
+    def _take_summary(self, op: int, content: memoryview) -> None:
+        if op == Op.CHUNK_INDEX:
+            index = mcap.read_chunk_index(content)
+            channels = frozenset(index.index_offsets) or None
+            self._chunks.append(
+                _Chunk(index.start, index.end, index.offset, index.length, channels)
+            )
+        elif op == Op.STATISTICS:
+            self.counts = mcap.read_statistics(content)
+        elif op in (Op.ATTACHMENT_INDEX, Op.METADATA_INDEX):
+            place = Op.ATTACHMENT if op == Op.ATTACHMENT_INDEX else Op.METADATA
+            self._places[place].append(mcap.Cursor(content).u64())
+        else:
+            self._take_definition(op, content)
+
+    def _take_definition(self, op: int, content: memoryview) -> None:
+        if op == Op.SCHEMA:
+            schema = mcap.read_schema(content)
+            self.schemas[schema.id] = schema
+        elif op == Op.CHANNEL:
+            channel = mcap.read_channel(content)
+            self.channels[channel.id] = channel
+
+    def _walk(self) -> None:
+        """Read a file without a summary, up to the first record that is not complete."""
+        self._chunks.clear()
+        self.counts.clear()
+        for places in self._places.values():
+            places.clear()
+        counts: Counter[int] = Counter()
+        at = len(mcap.MAGIC)
+        while (found := scan.record_at(self._descriptor, at, self.size)) is not None:
+            if found.op in (Op.DATA_END, Op.FOOTER):
+                break
+            try:
+                self._walk_record(found, counts)
+            except McapError as error:
+                self.problems.append(f"byte {found.offset}: {error}")
+            at = found.end
+        if at < self.size:
+            self.problems.append(f"the last {self.size - at} bytes are no complete record")
+        self.counts = dict(counts)
+
+    def _walk_record(self, found: scan.Record, counts: Counter[int]) -> None:
+        if found.op == Op.CHUNK:
+            content = scan.open_chunk(scan.content_of(self._descriptor, found))
+            inside: Counter[int] = Counter()
+            for op, _, each in scan.records_in(content.records):
+                self._take_definition(op, each)
+                if op == Op.MESSAGE:
+                    inside[mcap.read_message(each).channel] += 1
+            head = content.head
+            self._chunks.append(
+                _Chunk(head.start, head.end, found.offset, found.length, frozenset(inside))
+            )
+            counts.update(inside)
+        elif found.op == Op.MESSAGE:
+            message = mcap.read_message(scan.content_of(self._descriptor, found))
+            time = message.log_time
+            counts[message.channel] += 1
+            only = frozenset((message.channel,))
+            self._chunks.append(_Chunk(time, time, found.offset, found.length, only, loose=True))
+        elif found.op in (Op.SCHEMA, Op.CHANNEL):
+            self._take_definition(found.op, scan.content_of(self._descriptor, found))
+        elif found.op in (Op.ATTACHMENT, Op.METADATA):
+            self._places[Op(found.op)].append(found.offset)
+
+    def _read_metadata(self) -> dict[str, dict[str, str]]:
+        found = {}
+        for offset in self._places[Op.METADATA]:
+            try:
+                name, values = mcap.read_metadata(self._content(offset, Op.METADATA))
+                found[name] = values
+            except McapError as error:
+                self.problems.append(str(error))
+        return found
+
+
+def merged(
+    readers: Sequence[RecordingReader],
+    *,
+    start: int | None = None,
+    end: int | None = None,
+    topics: Collection[str] | None = None,
+) -> Iterator[Recorded]:
+    """Yield the messages of several files by time, those of equal time in the order given."""
+    streams: Iterable[Iterator[Recorded]] = (
+        reader.messages(start=start, end=end, topics=topics) for reader in readers
+    )
+    return heapq.merge(*streams, key=_time_of)
+
+
+def _time_of(message: Recorded) -> int:
+    return message.time

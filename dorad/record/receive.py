@@ -1,0 +1,222 @@
+"""Take the messages of a recorder's inputs from their queues, a few times a second.
+
+The recorder does not wait for each message: it takes what has come every `TAKE_S`, which costs a
+third of the time. While nothing comes, it sleeps until a sender wakes it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dorad.link.forward import ForwardedInput
+from dorad.node.events import ALL_INPUTS_CLOSED
+from dorad.node.nodeinputs import NodeInputs
+from dorad.record import extras
+from dorad.record.recorder import Item
+from dorad.shm import doorbell
+from dorad.shm.arrow import decode
+from dorad.shm.layout import BOX_MAIL
+from dorad.shm.ring import counters
+from dorad.shm.spin import Spin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dorad.node.connection import DaemonConnection
+    from dorad.node.events import Event
+
+_log = logging.getLogger(__name__)
+
+TAKE_S = 0.02
+IDLE_TAKES = 10
+"""Takes without a message after which the recorder sleeps until one comes."""
+
+SLEEP_S = 0.25
+"""Longest sleep: a signal may have come."""
+
+DRAIN_S = 8.0
+"""How long the recorder goes on after the dataflow was told to stop, for the last messages of nodes
+that take their time. Less than the 10 s until SIGTERM."""
+
+LOG_SOURCE = "dora/logs"
+MAX_TAKEN = 20_000
+"""Messages of one input in one take; a sender that never pauses must not hold up the others."""
+
+
+class RecordedInput(ForwardedInput):
+    """One ring. Unlike other nodes, the recorder takes what is sent after it was told to stop."""
+
+    def stop(self) -> None:
+        """Go on: the last messages of other nodes belong to the recording."""
+
+
+class Taken(NamedTuple):
+    """The result of one take."""
+
+    items: list[Item]
+    most: float
+    """The largest share of a queue that was in use, 0 to 1."""
+
+
+class Receiving:
+    """The inputs of a recorder: an attached node, whose connection this uses directly."""
+
+    def __init__(
+        self, connection: DaemonConnection, on_event: Callable[[Event], None], *, discard: bool
+    ) -> None:
+        """Serve the inputs. `discard` drops what was queued before now."""
+        self._connection = connection
+        self._on_event = on_event
+        self._topics = topics_of(connection.config)
+        self._inputs: list[RecordedInput] = []
+        self._before: dict[int, int] = {}
+        made = [self._make_input(item) for item in connection.config["inputs"]]
+        if discard:
+            for item in self._inputs:
+                item.inlet.discard()
+        for item in self._inputs:
+            self._before[item.ring] = self._dropped(item)
+        self._node_inputs = NodeInputs(
+            connection, connection.daemon_events, made, Spin(0), self._make_input
+        )
+        self._waiter = doorbell.Waiter(connection.bell, [connection.descriptor])
+        self._stop_s: float | None = None
+        self._all_closed = False
+        self._idle = 0
+        self._pause_s = TAKE_S
+
+    @property
+    def finished(self) -> bool:
+        """True if no more messages will come."""
+        if self._connection.lost or self._all_closed:
+            return True
+        if self._stop_s is None:
+            return False
+        closed = self._connection.daemon_events.closed
+        if all(closed(item.id) for item in self._inputs if self._topic(item) != extras.LOG_TOPIC):
+            return True
+        return time.monotonic() >= self._stop_s
+
+    @property
+    def stopped(self) -> bool:
+        """True if the dataflow was told to stop, or all its nodes have ended."""
+        return self._all_closed or self._stop_s is not None
+
+    @property
+    def lost(self) -> bool:
+        """True if the daemon has ended, or has removed the recorder."""
+        return self._connection.lost
+
+    def hurry(self) -> None:
+        """Finish within the next moments: the process is to end."""
+        self._stop_s = min(self._stop_s or time.monotonic() + 1.0, time.monotonic() + 1.0)
+
+    def dropped(self) -> dict[str, int]:
+        """Return the messages that left their queues before they were taken, by topic."""
+        found: dict[str, int] = {}
+        for item in self._inputs:
+            topic = self._topic(item)
+            lost = self._dropped(item) - self._before.get(item.ring, 0)
+            found[topic] = found.get(topic, 0) + max(0, lost)
+        return found
+
+    def take(self) -> Taken:
+        """Handle the daemon's events, and return what has come since the last take."""
+        mail = self._connection.box.words[BOX_MAIL]
+        while (event := self._node_inputs.poll()) is not None:
+            self._handle(event)
+        self._mail = mail
+        items: list[Item] = []
+        most = 0.0
+        for each in list(self._inputs):
+            before = len(items)
+            items.extend(self._take_from(each))
+            most = max(most, (len(items) - before) / each.inlet.queue_size)
+        return Taken(items, most)
+
+    def pause(self, taken: Taken) -> None:
+        """Sleep until the next take is due."""
+        self._idle = 0 if taken.items else self._idle + 1
+        if self._idle >= IDLE_TAKES:
+            self._sleep()
+            return
+        if taken.most > 0.25:
+            self._pause_s = 0.0005 if taken.most > 0.5 else self._pause_s / 2
+        else:
+            self._pause_s = min(TAKE_S, self._pause_s * 1.5)
+        time.sleep(self._pause_s)
+
+    def _sleep(self) -> None:
+        inputs = self._node_inputs
+        watched = [(BOX_MAIL, self._mail)]
+        for item in self._inputs:
+            watched += item.watched
+        inputs.set_asleep(True)
+        try:
+            if inputs.may_sleep(watched):
+                self._waiter.wait(int(SLEEP_S * 1e9))
+        finally:
+            inputs.set_asleep(False)
+        self._connection.read_mail()
+
+    def _make_input(self, item: dict[str, Any]) -> RecordedInput:
+        made = RecordedInput(self._connection, item)
+        self._inputs = [each for each in self._inputs if each.ring != made.ring] + [made]
+        return made
+
+    def _topic(self, item: RecordedInput) -> str:
+        return self._topics.get(item.id, item.id)
+
+    def _dropped(self, item: RecordedInput) -> int:
+        return counters(self._connection.box.words, item.ring).dropped
+
+    def _take_from(self, item: RecordedInput) -> Iterator[Item]:
+        topic = self._topic(item)
+        inlet = item.inlet
+        for _ in range(MAX_TAKEN):
+            taken = item.take_message()
+            if taken is None:
+                return
+            stamp, code, length, nulls, _, _ = taken.content
+            # A copy: the sender gets its sample back now, and cannot change what is checksummed.
+            payload = bytes(taken.payload)
+            sequence = inlet.tail + inlet.lane_tail - 1
+            if topic == extras.LOG_TOPIC:
+                line = _line(code, length, nulls, payload)
+                if line is not None:
+                    yield Item(stamp, topic, sequence, extras.log_line(line, stamp))
+                continue
+            yield Item(stamp, topic, sequence, (code, length, nulls, payload, taken.metadata))
+
+    def _handle(self, event: Event) -> None:
+        if event["type"] == "STOP":
+            if event["id"] == ALL_INPUTS_CLOSED:
+                self._all_closed = True
+            else:
+                self._stop_s = time.monotonic() + DRAIN_S
+        self._on_event(event)
+
+
+def topics_of(config: dict[str, Any]) -> dict[str, str]:
+    """Return the topic of each input of a recorder, from the configuration of the node."""
+    found = {}
+    for name, value in config["run_config"]["inputs"].items():
+        source = value if isinstance(value, str) else value["source"]
+        found[name] = extras.LOG_TOPIC if source.startswith(LOG_SOURCE) else source
+    return found
+
+
+def _line(code: int, length: int, nulls: int, payload: bytes) -> dict[str, Any] | None:
+    """Return the log line of a message of `dora/logs`; None if it cannot be read."""
+    import pyarrow as pa
+
+    try:
+        values = decode(code, length, nulls, pa.py_buffer(payload), shared=False).to_pylist()
+        line = json.loads(values[0])
+    except (ValueError, IndexError, TypeError) as error:
+        _log.debug("a log line cannot be read: %s", error)
+        return None
+    return line if isinstance(line, dict) else None

@@ -1,0 +1,378 @@
+"""Write a recording in threads of its own, so that a slow disk never delays who takes messages.
+
+put       appends to a bounded queue and never waits; beyond the bound, messages are dropped
+writer    encodes, fills chunks, writes them, starts the next file of a split
+syncer    fdatasync every `SYNC_S`, closes files of a split, watches the free disk
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import Counter, deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from dorad import __version__
+from dorad.record.encoding import Encoded, encode_raw
+from dorad.record.mcap import Attachment, McapError
+from dorad.record.settings import min_free
+from dorad.record.writer import RecordingFile, sync_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from dorad.record.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 1 << 20
+CHUNK_S = 0.25
+"""A chunk is written when it has this many bytes, or this long after its first message."""
+
+SYNC_S = 0.5
+STEP_NS = 50_000_000
+"""A change of the difference between wall clock and monotonic clock that counts as a step."""
+
+_OVERHEAD = 256
+"""Bytes that a queued message takes beside its payload."""
+
+
+class Item(NamedTuple):
+    """One message on its way into the file."""
+
+    stamp: int
+    topic: str
+    sequence: int
+    content: tuple[int, int, int, bytes, bytes] | Encoded
+    """Code, length, nulls, payload and metadata as in a ring, or a message that is encoded."""
+
+    @property
+    def size(self) -> int:
+        """Return how much memory the message takes, roughly."""
+        if isinstance(self.content, Encoded):
+            return self.content.size + _OVERHEAD
+        return len(self.content[3]) + len(self.content[4]) + _OVERHEAD
+
+
+class Progress(NamedTuple):
+    """What has been recorded so far; sizes in bytes."""
+
+    messages: int
+    bytes: int
+    free: int
+    dropped: int
+    files: int
+
+
+class Outcome(NamedTuple):
+    """How a recording ended."""
+
+    complete: bool
+    reason: str
+    messages: int
+    bytes: int
+    paths: tuple[Path, ...]
+    dropped: Mapping[str, int]
+    counts: Mapping[str, int]
+
+
+class Recorder:
+    """One recording. `put` from one thread; `end` once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        about: Mapping[str, str],
+        attachments: Sequence[Attachment] = (),
+    ) -> None:
+        """Create the first file and start the threads. Raises OSError."""
+        self._settings = settings
+        self._about = about
+        self._attachments = attachments
+        self._queue: deque[Item] = deque()
+        self._queued_bytes = 0
+        self._changed = threading.Condition()
+        self._ending = False
+        self._stopped = threading.Event()
+        self.dropped: Counter[str] = Counter()
+        """Messages that are not in the recording, by topic."""
+        self.counts: Counter[str] = Counter()
+        self.reason = ""
+        """Why the recording ended by itself; empty while it runs."""
+        self._failed = False
+        self._bytes_before = 0
+        self._messages_before = 0
+        self._paths: list[Path] = []
+        self._finished: deque[RecordingFile] = deque()
+        self._clock_ns = _clock_difference()
+        self._steps: list[int] = []
+        self.free = 0
+        self._chunk_due = 0.0
+        self._started_s = time.monotonic()
+        self._file = self._open()
+        self._check_disk()
+        self._writer = threading.Thread(target=self._write_all, name="recording writer")
+        self._syncer = threading.Thread(target=self._sync_all, name="recording syncer")
+        self._writer.start()
+        self._syncer.start()
+
+    @property
+    def ended(self) -> bool:
+        """True once the recording has ended by itself; `end` must still be called."""
+        return bool(self.reason)
+
+    @property
+    def progress(self) -> Progress:
+        """What has been recorded so far."""
+        return Progress(
+            self._messages_before + self._file.messages,
+            self._bytes_before + self._file.offset + self._file.pending,
+            self.free,
+            sum(self.dropped.values()),
+            len(self._paths),
+        )
+
+    def put(self, items: Sequence[Item]) -> None:
+        """Queue messages; drop and count those for which there is no memory."""
+        if not items:
+            return
+        with self._changed:
+            if self.reason:  # nothing is recorded any more
+                return
+            for item in items:
+                size = item.size
+                if self._queued_bytes and self._queued_bytes + size > self._settings.memory:
+                    self.dropped[item.topic] += 1
+                else:
+                    self._queue.append(item)
+                    self._queued_bytes += size
+            self._changed.notify()
+
+    def end(self, reason: str, dropped: Mapping[str, int], *, complete: bool = True) -> Outcome:
+        """Write what is queued, close the file and return how it went.
+
+        `dropped` are messages that left their queues before `put` could get them, by topic.
+        """
+        with self._changed:
+            self._ending = True
+            self._changed.notify()
+        self._writer.join()
+        self._stopped.set()
+        self._syncer.join()
+        self.dropped.update(dropped)
+        self.dropped += Counter()  # drop the zeros
+        reason = self.reason or reason
+        complete = complete and not self._failed and not self.dropped
+        self._close_file(reason, complete=complete)
+        return Outcome(
+            complete and not self._failed,
+            self.reason or reason,
+            self._messages_before + self._file.messages,
+            self._bytes_before + self._file.offset,
+            tuple(self._paths),
+            dict(self.dropped),
+            dict(self.counts),
+        )
+
+    # -- Files
+
+    def _open(self) -> RecordingFile:
+        number = len(self._paths) + 1
+        path = self._settings.part(number)
+        file = RecordingFile(path, f"dorad {__version__}", compression=self._settings.compression)
+        _log.debug("recording to %s", path)
+        self._paths.append(path)
+        self._file_started_s = time.monotonic()
+        try:
+            file.describe("dora.recording", {**self._about, "part": str(number)})
+            for item in self._attachments:
+                file.attach(item)
+            os.fsync(file.descriptor)
+            sync_directory(path.absolute().parent)
+        except OSError:
+            file.close()
+            raise
+        return file
+
+    def _close_file(self, reason: str, *, complete: bool) -> None:
+        """Finish the last file as far as the disk allows."""
+        file = self._file
+        try:
+            file.cut()
+            file.flush()
+            file.describe("dora.end", self._end_values(reason, complete=complete))
+            file.finish()
+            os.fsync(file.descriptor)
+            sync_directory(file.path.absolute().parent)
+        except OSError as error:
+            _log.warning("%s is not closed properly: %s", file.path, error.strerror)
+            self._failed = True
+            self.reason = self.reason or f"cannot write: {error.strerror}"
+        finally:
+            file.close()
+
+    def _end_values(self, reason: str, *, complete: bool) -> dict[str, str]:
+        values = {
+            "status": "COMPLETE" if complete else "INCOMPLETE",
+            "reason": reason,
+            "end_ns": str(time.time_ns()),
+            "dropped": str(sum(self.dropped.values())),
+            "clock_steps_ns": ",".join(map(str, self._steps)),
+        }
+        return values | {f"dropped.{topic}": str(n) for topic, n in self.dropped.items() if n}
+
+    # -- The writer
+
+    def _write_all(self) -> None:
+        try:
+            while self._write_some():
+                pass
+        except OSError as error:
+            self._fail(f"cannot write {self._file.path}: {error.strerror}")
+        except McapError as error:
+            self._fail(str(error))
+
+    def _write_some(self) -> bool:
+        """Write what is queued, and the open chunk if it is due; return False at the end."""
+        with self._changed:
+            if not self._queue and not self._ending and not self.reason:
+                self._changed.wait(self._wait_s())
+            items, self._queue = self._queue, deque()
+            ending = self._ending or bool(self.reason)
+        file = self._file
+        for item in sorted(items, key=_stamp_of):
+            if not file.pending:
+                self._chunk_due = time.monotonic() + CHUNK_S
+            self._add(file, item)
+            with self._changed:
+                self._queued_bytes -= item.size
+            if file.pending >= CHUNK_BYTES:
+                file.flush()
+                file = self._check_limits()
+        if file.pending and (ending or time.monotonic() >= self._chunk_due):
+            file.flush()
+        self._check_limits()
+        self._check_clock()
+        return not ending or bool(self._queue)
+
+    def _wait_s(self) -> float:
+        if not self._file.pending:
+            return CHUNK_S
+        return max(0.0, self._chunk_due - time.monotonic())
+
+    def _add(self, file: RecordingFile, item: Item) -> None:
+        content = item.content
+        try:
+            if not isinstance(content, Encoded):
+                content = encode_raw(*content, item.stamp)
+        except (ValueError, OverflowError) as error:
+            _log.warning("a message on %s cannot be read: %s", item.topic, error)
+            self.dropped[item.topic] += 1
+            return
+        file.add(item.topic, item.sequence, item.stamp, content)
+        self.counts[item.topic] += 1
+
+    def _check_limits(self) -> RecordingFile:
+        """Start the next file, or stop, if a limit is reached; return the file to write to."""
+        settings, file = self._settings, self._file
+        total = self._bytes_before + file.offset
+        now_s = time.monotonic()
+        if settings.max_bytes is not None and total >= settings.max_bytes:
+            self._stop("the size that --max-size allows is reached")
+        if settings.duration_s is not None and now_s >= self._started_s + settings.duration_s:
+            self._stop("the time of --duration is over")
+        big = settings.split_bytes is not None and file.offset >= settings.split_bytes
+        old = settings.split_s is not None and now_s >= self._file_started_s + settings.split_s
+        if (big or old) and file.messages and not self.reason:
+            file.describe("dora.end", self._end_values("split", complete=not self.dropped))
+            file.finish()
+            self._bytes_before = self._bytes_before + file.offset
+            self._messages_before += file.messages
+            self._finished.append(file)
+            self._file = self._open()
+        return self._file
+
+    def _check_clock(self) -> None:
+        difference = _clock_difference()
+        if abs(difference - self._clock_ns) > STEP_NS:
+            self._steps = [*self._steps[-99:], difference - self._clock_ns]
+            _log.warning("the wall clock was set by %.3f s", self._steps[-1] / 1e9)
+        self._clock_ns = difference
+
+    def _stop(self, reason: str) -> None:
+        """End the recording; what was recorded is complete."""
+        with self._changed:
+            if not self.reason:
+                _log.info("the recording ends: %s", reason)
+                self.reason = reason
+            self._changed.notify()
+
+    def _fail(self, reason: str) -> None:
+        """End the recording; messages are missing at its end."""
+        self._failed = True
+        with self._changed:
+            for item in self._queue:
+                self.dropped[item.topic] += 1
+            self._queue.clear()
+        self._stop(reason)
+        try:
+            self._file.cut()
+        except OSError as error:
+            _log.warning("%s cannot be cut: %s", self._file.path, error.strerror)
+        lost = self._file.drop_pending()
+        self.dropped.update(lost)
+        self.counts.subtract(lost)
+
+    # -- The syncer
+
+    def _sync_all(self) -> None:
+        synced = (-1, 0)
+        while not self._stopped.wait(SYNC_S):
+            try:
+                self._close_finished()
+                file = self._file
+                state = (file.descriptor, file.offset)
+                if state != synced:
+                    os.fdatasync(file.descriptor)
+                    synced = state
+                self._check_disk()
+            except OSError as error:
+                _log.warning("the recording cannot be synced: %s", error.strerror)
+                if not self.reason:
+                    self._failed = True
+                    self._stop(f"cannot write to the disk: {error.strerror}")
+        try:
+            self._close_finished()
+        except OSError as error:
+            self._failed = True
+            _log.warning("a part of the recording cannot be synced: %s", error.strerror)
+
+    def _close_finished(self) -> None:
+        while self._finished:
+            file = self._finished.popleft()
+            try:
+                os.fsync(file.descriptor)
+            finally:
+                file.close()
+
+    def _check_disk(self) -> None:
+        found = os.fstatvfs(self._file.descriptor)
+        self.free = found.f_bavail * found.f_frsize
+        bound = min_free(self._settings, found.f_blocks * found.f_frsize)
+        if self.free < bound and not self.reason:
+            self._failed = True
+            self._stop(
+                f"the disk has {self.free >> 20} MiB free, and {bound >> 20} MiB must stay free "
+                "(--min-free)"
+            )
+
+
+def _stamp_of(item: Item) -> int:
+    return item.stamp
+
+
+def _clock_difference() -> int:
+    return time.time_ns() - time.monotonic_ns()

@@ -1,0 +1,263 @@
+"""Change a recorded dataflow so that one replayer sends what some of its nodes have sent.
+
+A single process sends all replayed topics, so that their order is that of the recording. Pure
+functions over the descriptor, the plain values of the dataflow's file.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dorad.dataflow.model import RECORDER, Timer
+from dorad.dataflow.nearest import did_you_mean
+from dorad.dataflow.sources import parse_source
+from dorad.problems import ProblemError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+REPLAYER = "__dora_replay__"
+"""The id of the node that sends recorded messages."""
+
+PROGRAM = "dora-replay-node"
+MIN_QUEUE = 10
+CHECKED_QUEUE = 10_000
+_TICK = "dora/tick"
+
+
+class ReplayError(ProblemError):
+    """A replay that cannot be started."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__("refused", message, hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which nodes are replayed and which run."""
+
+    replayed: tuple[str, ...]
+    live: tuple[str, ...]
+    topics: tuple[str, ...]
+    """The topics that the replayer sends."""
+    checked: tuple[str, ...]
+    """Recorded topics of live nodes."""
+    ticks: Mapping[str, int]
+    """Ticks that the replayer sends, as outputs with their interval in ns; only when stepping."""
+
+
+def choose_replayed(
+    descriptor: Mapping[str, Any],
+    recorded: Collection[str],
+    *,
+    wanted: Sequence[str],
+    live: Sequence[str],
+    sources_only: bool,
+) -> tuple[str, ...]:
+    """Return the nodes that are replayed.
+
+    `wanted` names them; without it, they are all nodes that have recorded topics but `live`; with
+    `sources_only` those of them that no other node feeds.
+
+    Raises:
+        ReplayError: a name is unknown, or there is nothing to replay.
+    """
+    ids = [node["id"] for node in _nodes(descriptor)]
+    for name in (*wanted, *live):
+        if name not in ids:
+            raise ReplayError(
+                f"the recorded dataflow has no node {name!r}",
+                did_you_mean(name, ids) or f"it has: {', '.join(ids)}",
+            )
+    with_topics = {topic.partition("/")[0] for topic in recorded}
+    for name in wanted:
+        if name not in with_topics:
+            raise ReplayError(f"the recording has no message of node {name!r}")
+    if wanted:
+        found = [name for name in ids if name in wanted and name not in live]
+    else:
+        found = [name for name in ids if name in with_topics and name not in live]
+        if sources_only and not live:
+            fed = {node["id"] for node in _nodes(descriptor) if any(_feeders(node))}
+            found = [name for name in found if name not in fed]
+    if not found:
+        raise ReplayError("there is nothing to replay", "`dora record info` lists the topics")
+    return tuple(found)
+
+
+def _feeders(node: Mapping[str, Any]) -> Iterator[str]:
+    for body in _bodies(node):
+        for value in (body.get("inputs") or {}).values():
+            source = value if isinstance(value, str) else value["source"]
+            if not source.startswith("dora/"):
+                yield source
+
+
+def rewire(
+    descriptor: Mapping[str, Any],
+    recorded: Collection[str],
+    replayed: Sequence[str],
+    *,
+    programs: Mapping[str, str],
+    arguments: str,
+    checks: bool = False,
+    steps: bool = False,
+    lossless: bool = False,
+    topics: Collection[str] | None = None,
+) -> tuple[dict[str, Any], Plan]:
+    """Return the descriptor of the replay, and what it does.
+
+    `programs` are other paths of live nodes. With `checks` the replayer receives the recorded
+    topics of live nodes. With `steps` it also sends the ticks of live nodes. `lossless` makes every
+    input wait that it feeds; else only those do whose file gives no queue size, as in dora.
+    `topics` limits what is sent.
+
+    Raises:
+        ReplayError: a program is given for a node that does not run.
+    """
+    found = deepcopy(dict(descriptor))
+    nodes = [node for node in _nodes(found) if not _is_recorder(node)]
+    live = [node for node in nodes if node["id"] not in replayed]
+    sent = [
+        topic
+        for topic in sorted(recorded)
+        if topic.partition("/")[0] in replayed and (topics is None or topic in topics)
+    ]
+    types = _output_types(nodes, replayed)
+    aliases = _aliases(nodes)
+    ticks: dict[str, int] = {}
+    for node in live:
+        if node["id"] in programs:
+            node["path"] = programs[node["id"]]
+            for key in ("git", "build", "hub"):
+                node.pop(key, None)
+        for body, prefix in _bodies_with_prefix(node):
+            body["inputs"] = dict(
+                _new_inputs(
+                    body.get("inputs") or {},
+                    replayed,
+                    set(sent),
+                    ticks if steps else None,
+                    f"{node['id']}/{prefix}",
+                    aliases,
+                    lossless=lossless or steps,
+                )
+            )
+    missing = set(programs) - {node["id"] for node in live}
+    if missing:
+        name = sorted(missing)[0]
+        raise ReplayError(f"node {name!r} is replayed: its program cannot be replaced")
+    live_ids = {node["id"] for node in live}
+    checked = [
+        topic for topic in sorted(recorded) if checks and topic.partition("/")[0] in live_ids
+    ]
+    replayer: dict[str, Any] = {
+        "id": REPLAYER,
+        "path": PROGRAM,
+        "args": arguments,
+        "outputs": [*sent, *ticks],
+        "spin_us": 0,
+    }
+    if checked:
+        replayer["inputs"] = {
+            # Not backpressure: the replayer may wait itself, for a node that waits for it.
+            topic: {"source": topic, "queue_size": CHECKED_QUEUE}
+            for topic in checked
+        }
+    typed = {topic: types[topic] for topic in sent if topic in types}
+    if typed:
+        replayer["output_types"] = typed
+    found["nodes"] = [*live, replayer]
+    plan = Plan(
+        tuple(replayed), tuple(node["id"] for node in live), tuple(sent), tuple(checked), ticks
+    )
+    return found, plan
+
+
+def _new_inputs(
+    inputs: Mapping[str, Any],
+    replayed: Collection[str],
+    sent: Collection[str],
+    ticks: dict[str, int] | None,
+    consumer: str,
+    aliases: Mapping[str, str],
+    *,
+    lossless: bool,
+) -> Iterator[tuple[str, Any]]:
+    for name, value in inputs.items():
+        options = {} if isinstance(value, str) else dict(value)
+        text = value if isinstance(value, str) else value["source"]
+        text = aliases.get(text, text)
+        if text.startswith("dora/"):
+            timer = parse_source(text)
+            if ticks is None or not isinstance(timer, Timer):
+                yield name, value
+                continue
+            output = f"{_TICK}/{consumer}{name}"
+            ticks[output] = timer.interval_ns
+            yield name, _waiting(f"{REPLAYER}/{output}", options, lossless=True)
+            continue
+        if text.partition("/")[0] not in replayed:
+            yield name, _waiting(text, options, lossless=True) if lossless else value
+            continue
+        if text in sent:
+            yield name, _waiting(f"{REPLAYER}/{text}", options, lossless=lossless)
+
+
+def _waiting(source: str, options: Mapping[str, Any], *, lossless: bool) -> dict[str, Any]:
+    """Return an input that makes its sender wait, unless its file gives a queue size."""
+    found = {**options, "source": source}
+    if lossless or "queue_size" not in options:
+        found["queue_size"] = max(MIN_QUEUE, int(options.get("queue_size", MIN_QUEUE)))
+        found["queue_policy"] = "backpressure"
+    return found
+
+
+def _nodes(descriptor: Mapping[str, Any]) -> list[dict[str, Any]]:
+    nodes = descriptor.get("nodes")
+    if not isinstance(nodes, list):
+        raise ReplayError("the recorded dataflow has no nodes")
+    return [node for node in nodes if isinstance(node, dict) and "id" in node]
+
+
+def _is_recorder(node: Mapping[str, Any]) -> bool:
+    return node.get("path") == RECORDER or str(node["id"]).startswith("__dora_record_")
+
+
+def _bodies(node: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    return (body for body, _ in _bodies_with_prefix(node))
+
+
+def _bodies_with_prefix(node: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield what has inputs and outputs: the node, or its operators with their prefix."""
+    if isinstance(node.get("operator"), dict):
+        yield node["operator"], f"{node['operator'].get('id', 'op')}/"
+    elif isinstance(node.get("operators"), list):
+        for operator in node["operators"]:
+            yield operator, f"{operator['id']}/"
+    else:
+        yield node, ""
+
+
+def _aliases(nodes: Sequence[Any]) -> dict[str, str]:
+    """Return the short names of the outputs of nodes with one `operator`."""
+    return {
+        f"{node['id']}/{output}": f"{node['id']}/{prefix}{output}"
+        for node in nodes
+        if isinstance(node.get("operator"), dict)
+        for body, prefix in _bodies_with_prefix(node)
+        for output in body.get("outputs") or ()
+    }
+
+
+def _output_types(nodes: Sequence[Any], replayed: Collection[str]) -> dict[str, Any]:
+    found = {}
+    for node in nodes:
+        if node["id"] not in replayed:
+            continue
+        for body, prefix in _bodies_with_prefix(node):
+            for output, urn in (body.get("output_types") or {}).items():
+                found[f"{node['id']}/{prefix}{output}"] = urn
+    return found

@@ -1,0 +1,165 @@
+"""One recording of a running dataflow, from an attached connection to the closed file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from dorad import __version__
+from dorad.record import extras
+from dorad.record.embedded import FOLDER
+from dorad.record.mcap import Attachment
+from dorad.record.receive import Receiving
+from dorad.record.recorder import Item, Recorder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dorad.node.connection import DaemonConnection
+    from dorad.node.events import Event
+    from dorad.record.recorder import Outcome, Progress
+    from dorad.record.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+PROGRESS_S = 1.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_EVENTS = {
+    "INPUT_CLOSED": "input-closed",
+    "INPUT_RECOVERED": "input-recovered",
+    "NODE_RESTARTED": "node-restarted",
+    "NODE_FAILED": "node-failed",
+    "STOP": "stop",
+}
+
+
+class Session:
+    """Records the inputs of one attached node until they end, or `stop` is called."""
+
+    def __init__(
+        self,
+        connection: DaemonConnection,
+        settings: Settings,
+        *,
+        arguments: str = "",
+        params: Mapping[str, Any] | None = None,
+        folder: str = "",
+    ) -> None:
+        """Create the file, then wait for the start barrier. `folder` is that of the dataflow.
+
+        Raises:
+            RuntimeError: the dataflow could not start.
+            OSError: the file cannot be created.
+        """
+        self._connection = connection
+        config = connection.config
+        self._items: list[Item] = []
+        self._events = 0
+        self._stopping = ""
+        self._receiving = Receiving(connection, self._take_event, discard=config["dynamic"])
+        before = time.time_ns() - time.monotonic_ns()
+        self._recorder = Recorder(
+            settings,
+            _about(config, arguments) | {FOLDER: folder},
+            _attachments(config, params or {}),
+        )
+        try:
+            epoch_ns = connection.wait_for_start()
+        except RuntimeError:
+            self._recorder.end("the dataflow did not start", {}, complete=False)
+            raise
+        event = extras.event("start", epoch_ns=epoch_ns + before)
+        self._put(extras.CONTROL_TOPIC, event)
+
+    @property
+    def progress(self) -> Progress:
+        """What has been recorded so far."""
+        recorded = self._recorder.progress
+        dropped = sum(self._receiving.dropped().values())
+        return recorded._replace(dropped=recorded.dropped + dropped)
+
+    def stop(self, reason: str) -> None:
+        """End the recording after the next take. May be called by a signal handler."""
+        self._stopping = reason
+
+    def hurry(self) -> None:
+        """Finish within a second; may be called by a signal handler."""
+        self._receiving.hurry()
+
+    def run(self, on_progress: Callable[[Progress], None] | None = None) -> Outcome:
+        """Record until the end; call `on_progress` about once a second."""
+        receiving, recorder = self._receiving, self._recorder
+        due_s = time.monotonic() + PROGRESS_S
+        while True:
+            finished = receiving.finished or bool(self._stopping)
+            taken = receiving.take()
+            recorder.put([*self._items, *taken.items])
+            self._items.clear()
+            if recorder.ended or (finished and not taken.items) or self._stopping:
+                break
+            if on_progress is not None and time.monotonic() >= due_s:
+                due_s = time.monotonic() + PROGRESS_S
+                on_progress(self.progress)
+            receiving.pause(taken)
+        reason = self._stopping or "the dataflow has ended"
+        if receiving.lost and not receiving.stopped and not self._stopping:
+            reason = "the connection to the daemon was closed"
+        return recorder.end(reason, receiving.dropped())
+
+    def _take_event(self, event: Event) -> None:
+        kind = _EVENTS.get(event["type"])
+        if kind is None:
+            return
+        fields = {"id": event.get("id")}
+        if "value" in event:
+            fields["value"] = event["value"]
+        if "reason" in event:
+            fields["reason"] = event["reason"]
+        self._put(extras.CONTROL_TOPIC, extras.event(kind, **fields))
+
+    def _put(self, topic: str, message: Any) -> None:
+        self._items.append(Item(time.time_ns(), topic, self._events, message))
+        self._events += 1
+
+
+def _about(config: Mapping[str, Any], arguments: str) -> dict[str, str]:
+    """Return what the metadata `dora.recording` say."""
+    try:
+        boot_id = _BOOT_ID.read_text().strip()
+    except OSError as error:
+        _log.debug("no boot id: %s", error)
+        boot_id = ""
+    return {
+        "id": str(uuid.uuid4()),
+        "dataflow": str(config["dataflow_id"]),
+        "robot": socket.gethostname(),
+        "boot_id": boot_id,
+        "version": __version__,
+        "arguments": arguments,
+        "start_ns": str(time.time_ns()),
+        "pid": str(os.getpid()),
+    }
+
+
+def _attachments(config: Mapping[str, Any], params: Mapping[str, Any]) -> list[Attachment]:
+    """Return the dataflow without the recorder, and the parameters, as files."""
+    descriptor = dict(config["descriptor"])
+    descriptor["nodes"] = [
+        {key: value for key, value in node.items() if value is not None}
+        for node in descriptor.get("nodes", [])
+        if isinstance(node, dict) and node.get("id") != config["node_id"]
+    ]
+    now = time.time_ns()
+    text = yaml.safe_dump(descriptor, sort_keys=False, allow_unicode=True)
+    found = [Attachment(now, "dataflow.yml", "application/yaml", text.encode())]
+    if params:
+        text = yaml.safe_dump(dict(params), sort_keys=True, allow_unicode=True)
+        found.append(Attachment(now, "params.yml", "application/yaml", text.encode()))
+    return found

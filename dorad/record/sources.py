@@ -1,0 +1,92 @@
+"""Open recordings of any kind: MCAP files, and `.drec` files of dora 1.x."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from dorad.record import drec, mcap
+from dorad.record.drec import DrecReader
+from dorad.record.reader import RecordingError, RecordingReader
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from contextlib import ExitStack
+    from pathlib import Path
+    from typing import Self
+
+    from dorad.record.encoding import Decoded
+
+
+class Message(Protocol):
+    """A recorded message; time in ns since 1970."""
+
+    @property
+    def time(self) -> int:
+        """When it was sent."""
+
+    @property
+    def topic(self) -> str:
+        """Its topic, `node/output`."""
+
+    def decode(self) -> Decoded:
+        """Return the array and the metadata. Raises ValueError."""
+
+
+class Recording(Protocol):
+    """A recording that can be replayed. A context manager."""
+
+    path: Path
+
+    @property
+    def start(self) -> int:
+        """The time of the first message in ns since 1970."""
+
+    @property
+    def end(self) -> int:
+        """The time of the last message in ns since 1970."""
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+
+    def attachment(self, name: str) -> bytes | None:
+        """Return the content of an attachment, None if there is none."""
+
+    def topics(self) -> dict[str, int]:
+        """Return the topics, each with its number of messages."""
+
+    def messages(
+        self,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        topics: Collection[str] | None = None,
+    ) -> Iterator[Message]:
+        """Yield messages by time; `start` in ns since 1970 is the first, `end` is exclusive."""
+
+
+def open_recording(path: Path) -> Recording:
+    """Open a recording; its first bytes say what it is.
+
+    Raises:
+        RecordingError: it is no recording, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            magic = file.read(8)
+        if magic == drec.MAGIC:
+            return DrecReader(path)
+        if magic == mcap.MAGIC:
+            return RecordingReader(path)
+    except OSError as error:
+        raise RecordingError(f"{path} cannot be read: {error.strerror}") from error
+    raise RecordingError(
+        f"{path} is not a recording", "a recording is an MCAP file, or a .drec of dora 1.x"
+    )
+
+
+def open_all(paths: Sequence[Path], stack: ExitStack) -> list[Recording]:
+    """Open several recordings until `stack` closes. Raises RecordingError."""
+    return [stack.enter_context(open_recording(path)) for path in paths]

@@ -1,0 +1,429 @@
+"""`dorafleet release`: build, show, verify and compare signed releases."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import click
+
+from dorad.cli.groups import CommandEntry, LazyGroup
+from dorad.cli.tables import plain, print_lines, print_object, print_table
+from dorad.terminal import visible
+from dorafleet.cli.arguments import File, accept_new_option
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dorad.release.manifest import Target
+    from dorafleet.release.build import Built
+    from dorafleet.release.store import Bundle, Store
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+MAX_SHOWN = 20
+"""Names in a list for humans."""
+
+EPILOG = """\b
+Examples:
+  dorafleet release build arm/dataflow.yml --python-lock arm/pylock.toml --for cluster.yml
+  dorafleet release trust cluster.yml
+  dorafleet release push arm cluster.yml
+  dorafleet release diff arm@3 arm@4
+\b
+RELEASE is the start of an id, `arm` for the newest release of a dataflow, or `arm@3`.
+"""
+
+COMMANDS: dict[str, CommandEntry] = {
+    "build": CommandEntry("dorafleet.cli.release:build", "Build and sign a release."),
+    "list": CommandEntry("dorafleet.cli.release:list_", "List the releases on this machine."),
+    "show": CommandEntry("dorafleet.cli.release:show", "Show what is in a release."),
+    "verify": CommandEntry(
+        "dorafleet.cli.release:verify", "Check the signature and all files of a release."
+    ),
+    "diff": CommandEntry("dorafleet.cli.release:diff", "Compare two releases."),
+    "push": CommandEntry(
+        "dorafleet.cli.releasepush:push", "Send a release to machines, without running it."
+    ),
+    "trust": CommandEntry(
+        "dorafleet.cli.releasetrust:trust", "Let machines accept releases that a key has signed."
+    ),
+}
+
+
+class Release(LazyGroup):
+    """All commands of `dorafleet release`."""
+
+    table: ClassVar[dict[str, CommandEntry]] = COMMANDS
+
+
+@click.group(cls=Release, epilog=EPILOG)
+def release() -> None:
+    """Build signed releases of dataflows, and send them to machines."""
+
+
+def open_store(folder: Path | None) -> Store:
+    """Return the store of `--store`, or this user's."""
+    from dorafleet.release.store import Store, default_folder
+
+    return Store((folder or default_folder()).absolute())
+
+
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from dorad.problems import ProblemError
+
+    try:
+        bundles = open_store(ctx.params.get("store")).all()
+    except (ProblemError, OSError):
+        return []
+    names = dict.fromkeys(each.manifest.name for each in bundles)
+    every = [*names, *(f"{each.manifest.name}@{each.manifest.sequence}" for each in bundles)]
+    return [each for each in every if each.startswith(incomplete)]
+
+
+store_option = click.option(
+    "--store",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the releases.  [default: ~/.local/share/dorafleet/releases]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def release_argument(name: str) -> Callable[[F], F]:
+    """Return an argument that names a release."""
+    return click.argument(name, shell_complete=_complete)
+
+
+BUILD_EPILOG = """\b
+Examples:
+  dorafleet release build arm/dataflow.yml
+  dorafleet release build arm.yml --python-lock pylock.toml --target aarch64:3.13
+  dorafleet release build arm.yml --python-lock pylock.toml --for cluster.yml
+\b
+The release has every file below the folder of DATAFLOW but hidden ones, byte code, virtual
+environments, `out`, `build`, and what `.releaseignore` there lists (in the format of .gitignore).
+The lock is a pylock.toml, or requirements with hashes. Its wheels are for each target; without
+--target and --for that is this machine. Robots need no pip, no network and no compiler.
+It is signed by a key of the SSH agent, and kept in --store. If nothing has changed since the newest
+release, that one is named.
+"""
+
+
+@click.command(epilog=BUILD_EPILOG)
+@click.argument("dataflow", type=File(".yml", ".yaml"))
+@click.option("--name", help="Name of the dataflow.  [default: that of the file or its folder]")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder to release.  [default: that of DATAFLOW]",
+)
+@click.option("--python-lock", type=File(".toml", ".txt"), help="Python packages of its nodes.")
+@click.option(
+    "--target",
+    "targets",
+    metavar="ARCH[:PYTHON[:GLIBC]]",
+    multiple=True,
+    help="A kind of machine, such as aarch64:3.13:2.36; may be repeated.",
+)
+@click.option("--for", "cluster", type=File(".yml", ".yaml"), help="Ask the machines of this file.")
+@click.option(
+    "--wheels",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder with wheels to use instead of the package index.",
+)
+@click.option("--key", help="Key to sign with: a file, a fingerprint, or a comment.")
+@click.option("--sequence", type=click.IntRange(1, 2**53 - 1), help="Default: one more.")
+@click.option("--min-dorad", metavar="VERSION", help="Oldest dorad that can run it.")
+@store_option
+@json_option
+@accept_new_option
+def build(
+    dataflow: Path,
+    *,
+    name: str | None,
+    root: Path | None,
+    python_lock: Path | None,
+    targets: Sequence[str],
+    cluster: Path | None,
+    wheels: Path | None,
+    key: str | None,
+    sequence: int | None,
+    min_dorad: str | None,
+    store: Path | None,
+    as_json: bool,
+    accept_new: bool,
+) -> None:
+    """Build a release of the dataflow in the file DATAFLOW, and sign it."""
+    from dorafleet.release import build as building
+    from dorafleet.release.signing import choose
+
+    wanted = [_target(text) for text in targets]
+    if min_dorad is not None and not re.fullmatch(r"\d{1,6}(\.\d{1,6}){0,3}", min_dorad):
+        raise click.UsageError(f"--min-dorad: {min_dorad!r} is not a version such as 0.2.0")
+    chosen = choose(key)
+    if cluster is not None:
+        from dorafleet.cli.releasepush import ask_targets
+
+        wanted += ask_targets(cluster, accept_new=accept_new)
+    options = building.Options(
+        name=name,
+        root=root,
+        lock=python_lock,
+        targets=wanted,
+        wheels=wheels,
+        sequence=sequence,
+        **({} if min_dorad is None else {"min_dorad": min_dorad}),
+    )
+    built = building.build(
+        dataflow,
+        open_store(store),
+        chosen,
+        options,
+        lambda step: click.echo(click.style(f"{step} …", dim=True), err=True),
+    )
+    if as_json:
+        print_object(_summary(built.bundle) | {"new": built.new, "notes": built.notes})
+        return
+    _print_built(built)
+
+
+def _target(text: str) -> Target:
+    """Return the target in the value of `--target`."""
+    import msgspec
+
+    from dorad.release.manifest import Target
+
+    arch, _, rest = text.partition(":")
+    python, _, glibc = rest.partition(":")
+    names = {"amd64": "x86_64", "arm64": "aarch64"}
+    try:
+        return msgspec.convert(
+            {
+                "arch": names.get(arch, arch),
+                "python": python,
+                "glibc": glibc or (DEFAULT_GLIBC if python else ""),
+            },
+            Target,
+        )
+    except msgspec.ValidationError:
+        message = f"--target: {text!r} is not one such as aarch64:3.13 or aarch64:3.13:2.36"
+        raise click.UsageError(message) from None
+
+
+DEFAULT_GLIBC = "2.28"
+"""What most wheels need; Debian 10, Ubuntu 20.04 and newer systems have it."""
+
+
+def _print_built(built: Built) -> None:
+    for note in built.notes:
+        click.echo(f"note: {visible(note)}", err=True)
+    if built.ignored:
+        click.echo(f"note: .releaseignore leaves out {_some(built.ignored)}", err=True)
+    if built.shared:
+        click.echo(
+            f"note: {_some(built.shared)} belong to no node; a change of one replaces all nodes",
+            err=True,
+        )
+    bundle = built.bundle
+    if not built.new:
+        click.echo(f"{bundle}: nothing has changed since {_date(bundle)}")
+        return
+    for line in _lines(bundle):
+        click.echo(visible(line))
+    if built.before is not None:
+        for line in _difference(built.before, bundle):
+            click.echo(visible(line))
+
+
+@click.command("list")
+@store_option
+@json_option
+def list_(*, store: Path | None, as_json: bool) -> None:
+    """List the releases on this machine."""
+    bundles = open_store(store).all()
+    if as_json:
+        print_lines(_summary(bundle) for bundle in bundles)
+        return
+    print_table(
+        ("Release", "Name", "Sequence", "Created", "Files", "Size", "Targets"),
+        [
+            (
+                bundle.short,
+                bundle.manifest.name,
+                str(bundle.manifest.sequence),
+                _date(bundle),
+                str(_count(bundle)),
+                _size(_bytes(bundle)),
+                "; ".join(map(str, bundle.manifest.targets)) or "any",
+            )
+            for bundle in bundles
+        ],
+    )
+
+
+@click.command()
+@release_argument("release")
+@click.option("--files", is_flag=True, help="List the files and the packages, too.")
+@store_option
+@json_option
+def show(release: str, *, files: bool, store: Path | None, as_json: bool) -> None:
+    """Show what is in RELEASE, and who has signed it."""
+    from dorad.release.signature import signing_key
+
+    bundle = open_store(store).find(release)
+    key = signing_key(bundle.content, bundle.signature).get_fingerprint()
+    if as_json:
+        manifest = {"manifest": plain(bundle.manifest)} if files else {}
+        print_object(_summary(bundle) | {"key": key} | manifest)
+        return
+    for line in (*_lines(bundle), f"  signed by {key}"):
+        click.echo(visible(line))
+    if files:
+        for file in bundle.manifest.files:
+            click.echo(visible(f"  {file.sha256[:12]} {file.size:>12} {file.path}"))
+        for package in bundle.manifest.packages:
+            size = sum(file.size for file in package.files)
+            click.echo(visible(f"  {package.name} {package.version}: {_size(size)}"))
+
+
+@click.command()
+@release_argument("release")
+@click.option(
+    "--signers",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder with `allowed_signers` and `revoked_signers`, as robots have it in /etc/dorad.",
+)
+@store_option
+@json_option
+def verify(release: str, *, signers: Path | None, store: Path | None, as_json: bool) -> None:
+    """Check the signature of RELEASE and the content of every file.
+
+    Without --signers any key will do; it is shown.
+    """
+    from dorad.release.manifest import all_files
+    from dorad.release.signature import Signers, signing_key
+    from dorafleet.release.errors import BuildError
+
+    found = open_store(store)
+    bundle = found.find(release)
+    key = signing_key(bundle.content, bundle.signature).get_fingerprint()
+    signer = key
+    if signers is not None:
+        signer = str(Signers(signers).verify(bundle.content, bundle.signature, time.time()))
+    objects = sorted({file.object for file in all_files(bundle.manifest)})
+    damaged = [each for each in objects if not found.objects.check(each)]
+    if damaged:
+        raise BuildError(
+            f"{len(damaged)} of {len(objects)} files are missing or damaged", "build it anew"
+        )
+    if as_json:
+        print_object(_summary(bundle) | {"signer": signer, "key": key, "files": len(objects)})
+        return
+    click.echo(visible(f"{bundle}: {len(objects)} files are right, signed by {signer}"))
+
+
+@click.command()
+@release_argument("old")
+@release_argument("new")
+@click.option("--target", metavar="ARCH:PYTHON", help="The machine to compare for.")
+@store_option
+@json_option
+def diff(old: str, new: str, *, target: str | None, store: Path | None, as_json: bool) -> None:
+    """Show what a machine that runs OLD would change for NEW."""
+    found = open_store(store)
+    before, after = found.find(old), found.find(new)
+    wanted = None if target is None else _target(target)
+    if as_json:
+        changes = _changes(before, after, wanted)
+        print_object({"old": before.id, "new": after.id} | plain(changes))
+        return
+    click.echo(f"{before} → {after}")
+    for line in _difference(before, after, wanted):
+        click.echo(visible(line))
+
+
+def _changes(before: Bundle, after: Bundle, target: Target | None = None) -> Any:
+    from dorad.release.changes import changed_nodes
+    from dorad.release.machine import Machine, this_machine
+
+    targets = after.manifest.targets
+    chosen = target or (targets[0] if targets and targets[0].python else this_machine().target)
+    machine = Machine(chosen.arch, chosen.python, chosen.glibc or "2.99")
+    return changed_nodes(before.manifest, after.manifest, machine)
+
+
+def _difference(before: Bundle, after: Bundle, target: Target | None = None) -> list[str]:
+    """Return the lines that say what changes."""
+    changes = _changes(before, after, target)
+    if changes.empty:
+        return ["  no difference"]
+    parts = [
+        ("nodes added", changes.added),
+        ("nodes removed", changes.removed),
+        ("nodes replaced", changes.replaced),
+        ("nodes untouched", changes.untouched),
+        ("files added", changes.files_added),
+        ("files removed", changes.files_removed),
+        ("files changed", changes.files_changed),
+        ("packages", changes.packages),
+    ]
+    lines = [f"  {label}: {_some(names)}" for label, names in parts if names]
+    return [*lines, f"  new content: {_size(changes.size)}"]
+
+
+def _lines(bundle: Bundle) -> list[str]:
+    manifest = bundle.manifest
+    targets = "; ".join(map(str, manifest.targets)) or "any machine"
+    packages = len(manifest.packages)
+    wheels = f", {packages} wheel{'' if packages == 1 else 's'}" if packages else ""
+    return [
+        str(bundle),
+        f"  id {bundle.id}",
+        f"  {_count(bundle)} files{wheels}, {_size(_bytes(bundle))}",
+        f"  for {targets}, dorad {manifest.min_dorad} or newer",
+        f"  built {_date(bundle)} from {manifest.entry}",
+    ]
+
+
+def _summary(bundle: Bundle) -> dict[str, Any]:
+    manifest = bundle.manifest
+    return {
+        "release": bundle.id,
+        "name": manifest.name,
+        "sequence": manifest.sequence,
+        "created": manifest.created,
+        "entry": manifest.entry,
+        "min_dorad": manifest.min_dorad,
+        "targets": plain(manifest.targets),
+        "files": _count(bundle),
+        "bytes": _bytes(bundle),
+        "packages": [f"{each.name} {each.version}" for each in manifest.packages],
+        "nodes": sorted(manifest.nodes),
+    }
+
+
+def _count(bundle: Bundle) -> int:
+    from dorad.release.manifest import all_files
+
+    return sum(1 for _ in all_files(bundle.manifest))
+
+
+def _bytes(bundle: Bundle) -> int:
+    from dorad.release.manifest import all_files
+
+    return sum(size for _, size, _ in {file.object for file in all_files(bundle.manifest)})
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MAX_SHOWN
+    return ", ".join(names[:MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _date(bundle: Bundle) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(bundle.manifest.created))

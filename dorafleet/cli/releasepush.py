@@ -1,0 +1,242 @@
+"""`dorafleet release push`: send a release to machines, and show how far each is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from dorad.cli.tables import age, print_lines, rate
+from dorad.terminal import visible
+from dorafleet.cli.arguments import (
+    MAX_PARALLEL,
+    accept_new_option,
+    file_argument,
+    only_option,
+    select_machines,
+)
+from dorafleet.cli.release import json_option, open_store, release_argument, store_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from rich.console import RenderableType
+    from rich.live import Live
+
+    from dorad.release.manifest import Target
+    from dorafleet.inventory.model import Machine
+    from dorafleet.release.progress import Progress
+    from dorafleet.release.sending import Sent
+    from dorafleet.ssh.fanout import Outcome
+
+EPILOG = """\b
+Examples:
+  dorafleet release push arm cluster.yml
+  dorafleet release push arm@4 cluster.yml --only arm1,arm2
+  dorafleet release push 3fa9c1 cluster.yml --json | jq -c 'select(.event == "result")'
+\b
+A machine takes only what it lacks, and only if it trusts the key that has signed; see `dorafleet
+release trust`. Changed files go as patches if the release before is on both sides. A transfer that
+is cut goes on where it was, also with another push. What runs on the machines is not changed.
+Exit code 0: all machines have the release. 1: some do not.
+"""
+
+JSON_INTERVAL_S = 1.0
+"""Seconds between two lines about a host."""
+MAX_ROWS = 20
+"""Hosts that are shown at once."""
+
+
+@click.command(epilog=EPILOG)
+@release_argument("release")
+@file_argument
+@only_option
+@click.option(
+    "--parallel",
+    metavar="N",
+    type=click.IntRange(1, MAX_PARALLEL),
+    default=50,
+    show_default=True,
+    help="Maximum number of machines at once.",
+)
+@click.option("--no-patches", is_flag=True, help="Send changed files whole.")
+@accept_new_option
+@store_option
+@json_option
+def push(
+    release: str,
+    file: Path,
+    *,
+    only: Sequence[str],
+    parallel: int,
+    no_patches: bool,
+    accept_new: bool,
+    store: Path | None,
+    as_json: bool,
+) -> int:
+    """Send RELEASE to the machines in FILE, without running it."""
+    from dorafleet.inventory.load import load
+    from dorafleet.release.transfer import Options, send
+
+    machines = select_machines(load(file), only)
+    found = open_store(store)
+    bundle = found.find(release)
+    options = Options(parallel=parallel, accept_new=accept_new, patches=not no_patches)
+    with Display([machine.id for machine in machines], as_json=as_json) as display:
+        outcomes = asyncio.run(
+            send(machines, bundle, found, display.update, display.result, options)
+        )
+    failed = [outcome.machine.id for outcome in outcomes if outcome.error is not None]
+    if failed:
+        raise click.ClickException(
+            f"{len(failed)} of {len(outcomes)} machines do not have {bundle}: {', '.join(failed)}"
+        )
+    return 0
+
+
+class Display:
+    """Shows transfers: rows on a terminal, or JSON Lines. A context manager."""
+
+    def __init__(self, machines: Sequence[str], *, as_json: bool) -> None:
+        from dorafleet.release.progress import Progress
+
+        self._hosts = {machine: Progress(machine, "waiting") for machine in machines}
+        self._width = max(map(len, machines), default=0)
+        self._as_json = as_json
+        self._printed: dict[str, float] = {}
+        self._states: dict[str, str] = {}
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if not self._as_json and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")))
+            self._live = Live(
+                get_renderable=self._rows, console=console, transient=True, refresh_per_second=4
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def update(self, progress: Progress) -> None:
+        """Show how far a host is."""
+        before = self._hosts[progress.machine].state
+        self._hosts[progress.machine] = progress
+        if self._as_json:
+            self._print_json(progress, force=before != progress.state)
+        elif self._live is None and before != progress.state == "retrying":
+            self._print(progress.machine, f"again: {visible(progress.message)}", err=True)
+
+    def result(self, outcome: Outcome[Sent]) -> None:
+        """Print the outcome of a host."""
+        if self._as_json:
+            print_lines([as_plain(outcome)])
+        elif outcome.error is None:
+            mark = click.style("✓", fg="green")
+            self._print(outcome.machine.id, f"{mark} {visible(str(outcome.result))}", err=False)
+        else:
+            mark = click.style("✗", fg="red")
+            self._print(outcome.machine.id, f"{mark} {visible(str(outcome.error))}", err=True)
+
+    def _print(self, machine: str, text: str, *, err: bool) -> None:
+        if self._live is not None:
+            self._live.stop()
+        colour = False if os.environ.get("NO_COLOR") else None
+        click.echo(f"{machine:<{self._width}}  {text}", err=err, color=colour)
+        if self._live is not None:
+            self._live.start()
+
+    def _print_json(self, progress: Progress, *, force: bool) -> None:
+        import msgspec
+
+        from dorafleet.release.progress import of_all
+
+        now = time.monotonic()
+        for each in (progress, of_all(self._hosts.values())):
+            last = self._printed.get(each.machine, float("-inf"))
+            changed = force and each is progress
+            if changed or now - last >= JSON_INTERVAL_S:
+                self._printed[each.machine] = now
+                print_lines([{"event": "progress", **msgspec.to_builtins(each)}])
+
+    def _rows(self) -> RenderableType:
+        from rich.text import Text
+
+        from dorafleet.release.progress import of_all
+
+        active = [each for each in self._hosts.values() if not each.ended]
+        moving = [each for each in active if each.state != "waiting"][:MAX_ROWS]
+        ended = len(self._hosts) - len(active)
+        lines = [self._row(each) for each in moving]
+        total = of_all(self._hosts.values())
+        lines.append(f"{self._row(total)}  {ended} of {len(self._hosts)} machines")
+        return Text("\n".join(lines), no_wrap=True, overflow="crop")
+
+    def _row(self, progress: Progress) -> str:
+        name = f"{progress.machine:<{self._width}}"
+        if progress.state != "sending":
+            about = f": {progress.message}" if progress.message else ""
+            return visible(f"{name}  {progress.state}{about}")
+        share = progress.done / progress.total if progress.total else 0.0
+        remaining = "-" if progress.left is None else age(progress.left)
+        amounts = f"{progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB"
+        return f"{name}  {share:4.0%}  {amounts}  {rate(progress.rate)}  {remaining} left"
+
+
+def as_plain(outcome: Outcome[Sent]) -> dict[str, Any]:
+    """Return a host's object for `--json`; all have the same keys."""
+    error, found = outcome.error, outcome.result
+    return {
+        "event": "result",
+        "machine": outcome.machine.id,
+        "host": outcome.machine.host,
+        "complete": error is None,
+        "objects": 0 if found is None else found.objects,
+        "bytes": 0 if found is None else found.size,
+        "sent": 0 if found is None else found.sent,
+        "patches": 0 if found is None else found.patches,
+        "seconds": 0.0 if found is None else round(found.seconds, 3),
+        "error": error and {"code": error.code, "message": error.message, "hint": error.hint},
+    }
+
+
+def ask_targets(file: Path, *, accept_new: bool) -> list[Target]:
+    """Return the targets that the machines of a cluster file need, each with its oldest glibc.
+
+    Raises:
+        click.ClickException: a machine does not answer.
+    """
+    from dorafleet.inventory.load import load
+    from dorafleet.release.targets import merged, read_machine
+    from dorafleet.ssh.fanout import run_on_each
+
+    async def ask(machine: Machine) -> Target:
+        return await read_machine(machine, accept_new=accept_new)
+
+    outcomes = asyncio.run(run_on_each(load(file).machines, ask, parallel=50))
+    failed = [each for each in outcomes if each.error is not None]
+    for each in failed:
+        click.echo(f"{each.machine.id}: {visible(str(each.error))}", err=True)
+    if failed:
+        raise click.ClickException(
+            f"{len(failed)} of {len(outcomes)} machines do not say what they are; "
+            "name targets with --target"
+        )
+    return merged(each.result for each in outcomes if each.result is not None)

@@ -1,0 +1,126 @@
+"""`dorafleet release trust`: which keys machines accept releases from."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import re
+import socket
+from typing import TYPE_CHECKING
+
+import click
+
+from dorafleet.cli.arguments import (
+    accept_new_option,
+    file_argument,
+    only_option,
+    parallel_option,
+    select_machines,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dorafleet.inventory.model import Machine
+    from dorafleet.release.signing import SigningKey
+
+EPILOG = """\b
+Examples:
+  dorafleet release trust cluster.yml                      the key of your SSH agent
+  dorafleet release trust cluster.yml --key bob.pub --name bob@example.org
+  dorafleet release trust cluster.yml --key bob.pub --until 2027-06-30
+  dorafleet release trust cluster.yml --revoke --key bob.pub
+\b
+The key is added to /etc/dorad/allowed_signers, or with --revoke to /etc/dorad/revoked_signers, on
+each machine. The ssh user must be root, or able to sudo without a password. A revoked key never
+signs again, and releases that it has signed are not staged again; what runs is not stopped.
+Exit code 0: all machines have it. 1: some do not.
+"""
+
+
+@click.command(epilog=EPILOG)
+@file_argument
+@click.option("--key", help="A file, or a fingerprint or comment of a key of the SSH agent.")
+@click.option("--name", help="Name of the signer.  [default: the key's comment]")
+@click.option("--until", metavar="YYYY-MM-DD", help="The key signs no later.")
+@click.option("--revoke", is_flag=True, help="Never accept this key again.")
+@only_option
+@parallel_option
+@accept_new_option
+def trust(
+    file: Path,
+    *,
+    key: str | None,
+    name: str | None,
+    until: str | None,
+    revoke: bool,
+    only: Sequence[str],
+    parallel: int,
+    accept_new: bool,
+) -> int:
+    """Let the machines in FILE accept releases that a key has signed."""
+    from dorafleet.cli.reporting import Reporter
+    from dorafleet.inventory.load import load
+    from dorafleet.release.signing import choose
+    from dorafleet.ssh.fanout import run_on_each
+
+    if revoke and (name or until):
+        raise click.UsageError("--revoke needs only --key")
+    if revoke and key is None:
+        raise click.UsageError("--revoke needs --key")
+    machines = select_machines(load(file), only)
+    chosen = choose(key, public=True)
+    line = chosen.public if revoke else _line(chosen, name, until)
+
+    async def work(machine: Machine) -> str:
+        from dorafleet.robot.commands import USER_ID, agent_release, as_root
+        from dorafleet.robot.facts import user_id
+        from dorafleet.ssh.connection import connect
+        from dorafleet.ssh.errors import Code, SshError
+
+        async with connect(machine, accept_new=accept_new) as robot:
+            uid = user_id(await robot.check(USER_ID))
+            command = as_root(agent_release("revoke" if revoke else "trust"), uid)
+            done = await robot.run(command, given=f"{line}\n".encode())
+        if done.code:
+            raise SshError(Code.FAILED, f"it does not take the key: {done.last_line}")
+        return done.stdout.strip() or "done"
+
+    with Reporter([machine.id for machine in machines], 0) as reporter:
+        outcomes = asyncio.run(
+            run_on_each(
+                machines,
+                work,
+                parallel=parallel,
+                on_outcome=lambda outcome: (
+                    reporter.done(outcome.machine.id, outcome.result or "")
+                    if outcome.error is None
+                    else reporter.failed(outcome.machine.id, str(outcome.error))
+                ),
+            )
+        )
+    failed = [outcome.machine.id for outcome in outcomes if outcome.error is not None]
+    if failed:
+        raise click.ClickException(
+            f"{len(failed)} of {len(outcomes)} machines failed: {', '.join(failed)}"
+        )
+    return 0
+
+
+def _line(key: SigningKey, name: str | None, until: str | None) -> str:
+    """Return the line of `allowed_signers` for a key."""
+    from dorad.release.signature import NAMESPACE
+
+    principal = name or key.comment or f"{getpass.getuser()}@{socket.gethostname()}"
+    if not re.fullmatch(r"[A-Za-z0-9_.@+-]{1,200}", principal):
+        raise click.UsageError(
+            f"{principal[:100]!r} cannot be the name of a signer; give one with --name"
+        )
+    options = [f'namespaces="{NAMESPACE}"']
+    if until is not None:
+        found = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)", until)
+        if found is None:
+            raise click.UsageError(f"--until: {until!r} is not a date such as 2027-06-30")
+        options.append(f'valid-before="{"".join(found.groups())}"')
+    return f"{principal} {','.join(options)} {key.public}"

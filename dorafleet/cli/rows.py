@@ -1,0 +1,120 @@
+"""`dorafleet robots` and `dorafleet alerts`: what the console shows, once, as text or JSON."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from dorad.cli.instance import add_options
+from dorad.cli.tables import plain, print_object
+from dorad.terminal import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dorad.control.filters import Filter
+    from dorad.control.messages import Alert, FleetRow
+    from dorafleet.console.view.rows import Column, Row
+
+ORDERS = ("worst", "name", "newest", "cpu", "drops")
+
+ROBOTS_EPILOG = """\b
+Examples:
+  dorafleet robots
+  dorafleet robots --filter 'zone=hall !ok'
+  dorafleet robots --filter 'cpu>80 since<10m' --order cpu
+  dorafleet robots --json | jq -r '.[] | select(.state == "fail") | .robot'
+
+\b
+Terms of a filter: word !word key=v key!=v key>n key<n key~regex label.NAME=v since<10m.
+A daemon without a coordinator answers for its own machine.
+"""
+
+ALERTS_EPILOG = """\b
+Examples:
+  dorafleet alerts
+  dorafleet alerts --filter 'state=fail ack='
+  dorafleet alerts --ack '*:unreachable:robot'
+"""
+
+
+def _parse(text: str, keys: Sequence[str] = ()) -> Filter:
+    from dorad.control.filters import parse
+
+    try:
+        return parse(text, keys)
+    except ValueError as error:
+        raise click.UsageError(f"--filter: {error}") from None
+
+
+@click.command(epilog=ROBOTS_EPILOG)
+@click.option("--filter", "text", metavar="TERMS", default="", help="Only robots that match.")
+@click.option("--order", type=click.Choice(ORDERS), default="worst", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+def robots(*, text: str, order: str, as_json: bool) -> None:
+    """List robots in brief, the worst first."""
+    from dorad.control.client import Client
+    from dorafleet.console.model.order import FLEET_ORDERS
+    from dorafleet.console.view import tables
+
+    _parse(text)
+    with Client() as client, client.watch_fleet() as events:
+        rows = next(iter(events)).rows
+    labels = {name.lower() for row in rows for name in row.labels}
+    wanted = _parse(text, (*tables.FLEET_KEYS, *sorted(labels)))
+    now = time.time()
+    found: list[FleetRow] = [r for r in rows if wanted.matches(tables.fleet_cells(r, now))]
+    found.sort(key=FLEET_ORDERS[order])
+    if as_json:
+        print_object(plain(found))
+    else:
+        _print(tables.FLEET, [tables.fleet_row(each, now) for each in found])
+
+
+@click.command(epilog=ALERTS_EPILOG)
+@click.option("--filter", "text", metavar="TERMS", default="", help="Only alerts that match.")
+@click.option("--ack", metavar="ID", help="Say that you look after an alert.")
+@click.option("--unack", metavar="ID", help="Take that back.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+def alerts(*, text: str, ack: str | None, unack: str | None, as_json: bool) -> None:
+    """List alerts, or acknowledge one."""
+    from dorad.control.client import Client
+    from dorafleet.console.view import alertrows
+
+    if ack is not None and unack is not None:
+        raise click.UsageError("give either --ack or --unack")
+    wanted = _parse(text, alertrows.KEYS)
+    with Client() as client:
+        found: list[Alert]
+        if ack is not None:
+            found = [client.ack_alert(ack)]
+        elif unack is not None:
+            found = [client.ack_alert(unack, undo=True)]
+        else:
+            with client.watch_alerts() as events:
+                found = next(iter(events)).alerts
+    now = time.time()
+    found = [each for each in found if wanted.matches(alertrows.cells(each, now))]
+    if as_json:
+        print_object(plain(found))
+    elif found:
+        _print(alertrows.COLUMNS[:-1], [alertrows.row(each, now) for each in found], ids=True)
+    else:
+        click.echo("no alerts")
+
+
+def _print(columns: Sequence[Column], rows: Iterable[Row], *, ids: bool = False) -> None:
+    from dorad.cli.tables import print_table
+
+    titles = [column.title for column in columns]
+    lines = [[visible(cell.text) for cell in row.cells[: len(titles)]] for row in rows]
+    if ids:
+        titles.append("ID")
+        lines = [[*line, row.id] for line, row in zip(lines, rows, strict=True)]
+    print_table(titles, lines)
+
+
+add_options(robots)
+add_options(alerts)

@@ -1,0 +1,323 @@
+"""The console as a Textual app: its screens, its clock, and what goes to the server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import shlex
+import subprocess
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from textual.app import App
+
+from dorad.control.errors import ControlError
+from dorad.control.messages import METHODS
+from dorafleet.console import themes
+from dorafleet.console.model.commands import actions_for, place_of, shown
+from dorafleet.console.model.pace import Pace
+from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.screens.table import open_screen
+from dorafleet.console.widgets.confirm import Choose, Confirm
+from dorafleet.console.widgets.lines import Painted
+from dorafleet.console.widgets.paint import VisibleText
+from dorafleet.console.widgets.prompt import Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from textual.binding import BindingType
+    from textual.driver import Driver
+    from textual.filter import LineFilter
+    from textual.screen import Screen
+
+    from dorafleet.console.link.server import Server
+    from dorafleet.console.model.commands import Action, Target
+    from dorafleet.console.model.filter import Filter
+
+TICK_S = 0.1
+"""Time between two looks whether something must be painted."""
+
+MAX_LISTED = 30
+"""Robots that a filter names."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the console behaves."""
+
+    readonly: bool = False
+    """Offer no command that changes anything."""
+    ascii_only: bool = False
+    theme: str = "dark"
+    start: str = "fleet"
+    """The first screen, as after `:`."""
+
+
+class ConsoleApp(App[None]):
+    """The console."""
+
+    CSS_PATH = "console.tcss"
+    ENABLE_COMMAND_PALETTE = False
+    ESCAPE_TO_MINIMIZE = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("q", "quit", "quit"),
+        ("ctrl+c", "quit", "quit"),
+        ("question_mark", "help", "keys"),
+        ("colon,ctrl+p", "palette", "go"),
+        ("minus", "last", "last screen"),
+        ("tab", "focus_next", ""),
+    ]
+
+    def __init__(
+        self, server: Server, options: Options, driver_class: type[Driver] | None = None
+    ) -> None:
+        super().__init__(driver_class=driver_class, ansi_color=_ansi(options.theme))
+        self.server = server
+        self.options = options
+        self.filters: dict[str, Filter] = {}
+        """The filter of each screen by its name."""
+        self.copied = ""
+        """The command that was copied last."""
+        self._pace = Pace()
+        self._hold: ExitStack | None = None
+        """Open while a frame is under way: changes are collected."""
+        self._whole = False
+        """Whether all of the screen must be painted: Textual drops a first frame meanwhile."""
+        self._painted_screen: Screen[Any] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._last: ConsoleScreen | None = None
+        self._entered = False
+        Painted.use_palette(themes.Palette(options.theme))
+        for theme in themes.textual_themes():
+            self.register_theme(theme)
+        self.theme = f"console-{options.theme}"
+
+    @property
+    def server_title(self) -> str:
+        """What the first line calls the server."""
+        link = self.server.link
+        if link.server.startswith("dorafleet"):
+            return link.where.removeprefix("the coordinator at ") or "coordinator"
+        rows = list(self.server.fleet.rows)
+        return rows[0] if len(rows) == 1 else (link.where or "no server")
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Let only visible text reach the terminal."""
+        return [*super().get_line_filters(), VisibleText()]
+
+    def on_mount(self) -> None:
+        """Connect, and open the first screen."""
+        self.server.start()
+        self.push_screen(open_screen("fleet", []))
+        self.set_interval(TICK_S, self._tick)
+        if self.options.start != "fleet":
+            self.go_to(self.options.start)
+            self._entered = True
+
+    async def on_unmount(self) -> None:
+        """End the connection."""
+        self._release()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.server.close()
+
+    def _tick(self) -> None:
+        link = self.server.link
+        if not self._entered and link.connected and len(self.server.fleet.rows) == 1:
+            self._entered = True
+            if link.server.startswith("dorad "):
+                # One machine: its own screen says more than a list of one.
+                self.go_to(f"robot {shlex.quote(next(iter(self.server.fleet.rows)))}")
+        if isinstance(self.screen, ConsoleScreen):
+            self.screen.tick()
+
+    def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run something to its end beside everything else."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def frame_sent(self, now: float) -> None:
+        """Collect changes until the terminal has shown the frame that was just sent."""
+        self._pace.sent(now)
+        if self._hold is None:
+            self._hold = ExitStack()
+            self._hold.enter_context(self.batch_update())
+            self._wait_for_terminal()
+
+    def on_frame_shown(self) -> None:
+        """Take the terminal's answer."""
+        self._pace.answered()
+        self._wait_for_terminal()
+
+    def _wait_for_terminal(self) -> None:
+        now = time.monotonic()
+        if self._hold is None:
+            return
+        if self._pace.may_send(now):
+            self._release()
+        else:
+            self.set_timer(max(0.01, self._pace.due() - now), self._wait_for_terminal)
+
+    def _release(self) -> None:
+        if self._hold is not None:
+            self._hold.close()
+            self._hold = None
+            if not self.is_running or not self.screen_stack:
+                return
+            if self._whole or self.screen is not self._painted_screen:
+                self._whole, self._painted_screen = False, self.screen
+                self.screen.refresh(layout=True)
+            self.screen.check_idle()
+
+    def on_resize(self) -> None:
+        """Paint everything again."""
+        self._whole = True
+
+    def go_to(self, text: str) -> None:
+        """Open the screen that a line after `:` names."""
+        place = place_of(text)
+        if isinstance(place, str):
+            self._say(place, "warn")
+            return
+        name, rest = place
+        opened = open_screen(name, rest)
+        if isinstance(opened, str):
+            self._say(opened, "warn")
+        else:
+            self.open(opened)
+
+    def go_about(self, place: str, target: Target) -> None:
+        """Open a screen about something."""
+        match place:
+            case "logs":
+                words = [target.dataflow, target.node] if target.dataflow else []
+                words = [word for word in words if word]
+            case "top":
+                words = [target.robot] if target.robot else []
+            case _:
+                words = [target.dataflow]
+        screen = open_screen(place, words)
+        if isinstance(screen, str):
+            self._say(screen, "warn")
+        else:
+            self.open(screen)
+
+    def open_fleet(self, robots: Sequence[str]) -> None:
+        """Open the list of these robots."""
+        names = "|".join(re.escape(robot) for robot in robots[:MAX_LISTED])
+        self.go_to(f"fleet {shlex.quote(shlex.quote(f'robot~^({names})$'))}")
+
+    def open(self, screen: ConsoleScreen) -> None:
+        """Open a screen on top of this one."""
+        _log.debug("open %s", screen)
+        self._last = None
+        self.push_screen(screen)
+
+    def go_back(self) -> None:
+        """Close this screen, unless it is the first."""
+        if len(self.screen_stack) > 2:
+            self._last = cast(ConsoleScreen, self.screen)
+            self.pop_screen()
+
+    def action_last(self) -> None:
+        """Open the screen that was closed last."""
+        if self._last is not None and not self._typing:
+            fresh, self._last = self._last.again(), None
+            self.open(fresh)
+
+    def action_help(self) -> None:
+        """Open the page of keys."""
+        if not self._typing and isinstance(self.screen, ConsoleScreen):
+            self.go_to("help")
+
+    def action_palette(self) -> None:
+        """Type the screen to go to."""
+        if not self._typing and isinstance(self.screen, ConsoleScreen):
+            self.screen.query_one(Prompt).open(
+                "go", "", "fleet  robot R  logs D N  graph D  top  topics D  alerts  help"
+            )
+
+    async def action_quit(self) -> None:
+        """End the console, which leaves everything running."""
+        if not self._typing:
+            self.exit()
+
+    @property
+    def _typing(self) -> bool:
+        screen = self.screen
+        return isinstance(screen, ConsoleScreen) and bool(screen.query_one(Prompt).kind)
+
+    def actions(self, targets: Sequence[Target]) -> list[Action]:
+        """Return what may be done to these targets."""
+        return actions_for(targets, self.server.link.role, readonly=self.options.readonly)
+
+    async def act(self, targets: list[Target]) -> None:
+        """Let the operator choose an action, confirm it, and do it."""
+        actions = self.actions(targets)
+        if not actions:
+            return
+        what = str(targets[0]) if len(targets) == 1 else f"{len(targets)} rows"
+        action = await self.push_screen_wait(Choose(actions, what))
+        if action is None:
+            return
+        command = shown(action.argv(targets[0]))
+        if not await self.push_screen_wait(Confirm(action, targets, command)):
+            self._say("nothing was changed", "dim")
+            return
+        self._say(f"{action.title}: under way", "dim")
+        done = 0
+        for target in targets:
+            _log.debug("%s: %s", action.method, target)
+            try:
+                await self.server.call(
+                    action.method, action.params(target), METHODS[action.method].result
+                )
+                done += 1
+            except ControlError as error:
+                hint = f" ({error.hint})" if error.hint else ""
+                self._say(f"{target}: {error.message}{hint}", "fail", 15.0)
+        if done == len(targets):
+            self._say(f"{action.title}: done" + (f", {done} times" if done > 1 else ""), "ok")
+
+    def copy_command(self, argv: Sequence[str]) -> None:
+        """Copy a command line to the clipboard, and show it."""
+        self.copied = shown(argv)
+        self.copy_to_clipboard(self.copied)
+        self._say(f"copied: {self.copied}", "key", 15.0)
+
+    def pipe(self, command: str, lines: Sequence[str]) -> None:
+        """Give what is shown to a program, which has the terminal meanwhile."""
+        if not command.strip():
+            return
+        _log.debug("pipe %d lines into %r", len(lines), command)
+        text = "".join(f"{line.rstrip()}\n" for line in lines)
+        if self.is_headless:
+            done = subprocess.run(  # noqa: S602 - the operator typed it, as in a shell
+                command, shell=True, input=text, text=True, capture_output=True, check=False
+            )
+            self._say(f"`{command}` ended with {done.returncode}", "dim")
+            return
+        with self.batch_update(), self.suspend():
+            done = subprocess.run(  # noqa: S602
+                command, shell=True, input=text, text=True, check=False
+            )
+        self.screen.refresh(layout=True)
+        if done.returncode:
+            self._say(f"`{command}` ended with {done.returncode}", "warn")
+
+    def _say(self, text: str, style: str = "", seconds: float = 5.0) -> None:
+        screens = [each for each in self.screen_stack if isinstance(each, ConsoleScreen)]
+        if screens:
+            screens[-1].say(text, style, seconds)
+
+
+def _ansi(theme: str) -> bool:
+    return theme in themes.USES_TERMINAL_COLOURS

@@ -1,0 +1,206 @@
+"""The server: one connection for calls and summaries, how fresh they are, and trying again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from dorad.control import messages as m
+from dorad.control.asyncclient import AsyncClient
+from dorad.control.errors import ControlError
+from dorafleet.console.model.fleet import FleetStore, FleetView
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from dorad.control.target import Targets
+
+R = TypeVar("R", bound=m.Struct)
+
+PROBE_S = 1.0
+"""Time between two questions whether the server still answers."""
+STALE_S = 3.0
+"""Without an answer for so long, what is shown is out of date."""
+RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+"""Pauses between attempts to connect."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """How the connection is."""
+
+    connected: bool = False
+    server: str = ""
+    """Name and version of the server."""
+    where: str = ""
+    role: str = ""
+    round_trip: float | None = None
+    """Seconds."""
+    fresh_at: float = 0.0
+    """When the server answered last, on the monotonic clock; 0 for never."""
+    retry_at: float | None = None
+    """When the next attempt is made, on the monotonic clock."""
+    error: str = ""
+
+    def stale(self, now: float) -> bool:
+        """Return True if what is shown may be out of date."""
+        return not self.connected or now - self.fresh_at > STALE_S
+
+
+class Server:
+    """Follows a daemon or a coordinator until it is closed."""
+
+    def __init__(
+        self,
+        open_target: Callable[[], Awaitable[Targets | None]],
+        close_target: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`open_target` returns the servers to try; it is called before each attempt.
+
+        `close_target` is called at the end.
+        """
+        self._open_target = open_target
+        self._close_target = close_target
+        self._client: AsyncClient | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._fleet = FleetStore()
+        self.link = LinkState()
+        self.alerts: Sequence[m.Alert] = ()
+        self.missing: set[str] = set()
+        """Methods that the server does not offer."""
+        self.version = 0
+        """Grows with everything that changes here."""
+
+    @property
+    def fleet(self) -> FleetView:
+        """The robots, as last described."""
+        return self._fleet.view
+
+    def start(self) -> None:
+        """Connect in the background, again and again."""
+        self._task = asyncio.create_task(self._run(), name="link")
+
+    async def close(self) -> None:
+        """End the connection."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        if self._close_target is not None:
+            await self._close_target()
+
+    async def call(self, method: str, params: m.Struct, kind: type[R]) -> R:
+        """Call a method. Raises ControlError, also while there is no connection."""
+        if self._client is None:
+            raise ControlError("unavailable", "not connected", self.link.error or None)
+        return await self._client.call(method, params, kind)
+
+    async def connect(self) -> AsyncClient:
+        """Return one more connection, for a stream that may be heavy. Raises ControlError."""
+        return await AsyncClient(await self._open_target(), name="dorafleet console").open()
+
+    async def _run(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                async with asyncio.timeout(20.0):
+                    client = await self.connect()
+                attempt = 0
+            except (ControlError, TimeoutError, OSError) as error:
+                self._lost(str(error) or "no answer")
+            else:
+                try:
+                    await self._follow(client)
+                finally:
+                    self._client = None
+                    with suppress(ControlError):
+                        await client.close()
+            pause = RETRY_S[min(attempt, len(RETRY_S) - 1)] * random.uniform(0.8, 1.0)  # noqa: S311
+            attempt += 1
+            self._change(retry_at=time.monotonic() + pause)
+            await asyncio.sleep(pause)
+
+    async def _follow(self, client: AsyncClient) -> None:
+        """Take what the server says until the connection ends."""
+        self._client = client
+        self._change(
+            connected=True,
+            server=client.daemon,
+            where=client.server.name,
+            role=client.role,
+            fresh_at=time.monotonic(),
+            retry_at=None,
+            error="",
+        )
+        _log.debug("connected to %s, role %s", client.daemon, client.role or "unknown")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._probe(client))
+                tasks.create_task(self._rows(client))
+                tasks.create_task(self._alerts(client))
+        except* ControlError as errors:
+            self._lost(str(errors.exceptions[0]))
+
+    async def _probe(self, client: AsyncClient) -> None:
+        while True:
+            began = time.monotonic()
+            await client.call("daemon.status", m.Nothing(), m.DaemonStatus)
+            now = time.monotonic()
+            old = self.link.round_trip
+            trip = now - began if old is None else 0.7 * old + 0.3 * (now - began)
+            # Not a change to paint: it differs each time.
+            self.link = replace(self.link, fresh_at=now, round_trip=trip)
+            await asyncio.sleep(PROBE_S)
+
+    async def _rows(self, client: AsyncClient) -> None:
+        async with client.stream("fleet.watch", m.FleetWatch(interval=0.5), m.FleetRows) as rows:
+            with self._unless_missing("fleet.watch"):
+                async for news in rows:
+                    self._fleet.take(news)
+                    self.version += 1
+
+    async def _alerts(self, client: AsyncClient) -> None:
+        async with client.stream("alerts.watch", m.AlertWatch(interval=0.5), m.Alerts) as news:
+            with self._unless_missing("alerts.watch"):
+                async for each in news:
+                    self.alerts = tuple(each.alerts)
+                    self.version += 1
+
+    def _unless_missing(self, method: str) -> _Missing:
+        return _Missing(self, method)
+
+    def _lost(self, error: str) -> None:
+        _log.debug("no connection: %s", error)
+        self._client = None
+        self._change(connected=False, error=error)
+
+    def _change(self, **fields: object) -> None:
+        self.link = replace(self.link, **fields)  # type: ignore[arg-type]
+        self.version += 1
+
+
+class _Missing:
+    """Keeps in mind that an older server does not know a method, instead of failing."""
+
+    def __init__(self, server: Server, method: str) -> None:
+        self._server = server
+        self._method = method
+
+    def __enter__(self) -> None:
+        self._server.missing.discard(self._method)
+
+    def __exit__(self, _kind: object, error: object, _trace: object) -> bool:
+        if isinstance(error, ControlError) and error.code in ("unknown-method", "unsupported"):
+            _log.debug("the server has no %s", self._method)
+            self._server.missing.add(self._method)
+            self._server.version += 1
+            return True
+        return False

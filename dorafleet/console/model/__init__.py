@@ -1,0 +1,1 @@
+"""What is shown, as data: rows, orders, filters, actions. Pure functions of data."""

@@ -1,0 +1,32 @@
+"""Alerts in the order in which they need an operator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dorad.control.messages import Alert
+
+
+def by_need(alerts: Iterable[Alert]) -> list[Alert]:
+    """Return alerts that nobody looks after first, the worst and newest of them first."""
+    return sorted(
+        alerts, key=lambda each: (bool(each.acked_by), each.severity != "fail", -each.since)
+    )
+
+
+def new_count(alerts: Iterable[Alert]) -> int:
+    """Return how many alerts nobody looks after."""
+    return sum(not each.acked_by for each in alerts)
+
+
+def where(alert: Alert) -> str:
+    """Return the robot of an alert, or how many robots it has."""
+    return alert.robots[0] if alert.count == 1 and alert.robots else f"{alert.count} robots"
+
+
+def state_of(alert: Alert) -> str:
+    """Return the state of robots that have this alert."""
+    return "unreach" if alert.cause == "unreachable" else alert.severity

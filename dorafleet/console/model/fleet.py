@@ -1,0 +1,53 @@
+"""The robots as the server last described them: a store that hands out snapshots."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.control.messages import FleetRow, FleetRows
+
+STATES = ("fail", "warn", "unreach", "update", "busy", "ok")
+"""The worst first."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetView:
+    """All robots at one moment."""
+
+    rows: Mapping[str, FleetRow] = field(default_factory=dict)
+    version: int = 0
+    """Grows with each change."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """The number of robots in each state, the worst first, without states that none has."""
+        found: Counter[str] = Counter(row.state for row in self.rows.values())
+        return {state: found[state] for state in STATES if found[state]}
+
+    @property
+    def labels(self) -> set[str]:
+        """The names of all labels."""
+        return {name for row in self.rows.values() for name in row.labels}
+
+
+class FleetStore:
+    """Takes what the server sends."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, FleetRow] = {}
+        self.view = FleetView()
+
+    def take(self, news: FleetRows) -> FleetView:
+        """Take rows that are new or have changed, and return the new snapshot."""
+        rows = {} if news.whole else dict(self._rows)
+        for name in news.removed:
+            rows.pop(name, None)
+        rows.update((row.robot, row) for row in news.rows)
+        self._rows = rows
+        self.view = FleetView(rows, self.view.version + 1)
+        return self.view

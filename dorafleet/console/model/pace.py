@@ -1,0 +1,49 @@
+"""When the next frame may be sent to a terminal: after it has shown the last one.
+
+A frame ends with a question that terminals answer once they have read that far. So frames never
+pile up in a slow line, where they would be old when they are shown.
+"""
+
+from __future__ import annotations
+
+FASTEST_S = 0.1
+"""Minimum time between two frames."""
+SLOWEST_S = 0.5
+"""Time between frames on a terminal that never answers."""
+GIVE_UP_S = 5.0
+"""A question without an answer for so long was lost, and another frame is sent."""
+
+
+class Pace:
+    """Decides from the times of frames and answers; times are in seconds of one clock."""
+
+    def __init__(self) -> None:
+        self._sent_at = float("-inf")
+        self._open = 0
+        self._answers = False
+        """Whether the terminal has ever answered."""
+
+    def may_send(self, now: float) -> bool:
+        """Return True if a frame may be sent now."""
+        return now >= self.due()
+
+    def due(self) -> float:
+        """Return when the next frame may be sent, unless an answer comes before."""
+        if not self._open:
+            return self._sent_at + FASTEST_S
+        return self._sent_at + (GIVE_UP_S if self._answers else SLOWEST_S)
+
+    def sent(self, now: float) -> None:
+        """Take note that a frame with a question was sent."""
+        if self._open and now - self._sent_at >= GIVE_UP_S:
+            self._open = 0
+        self._open = self._open + 1 if self._answers else 1
+        self._sent_at = now
+
+    def answered(self) -> bool:
+        """Take an answer; return False if no question was open, so that it is for another one."""
+        self._answers = True
+        if not self._open:
+            return False
+        self._open -= 1
+        return True

@@ -1,0 +1,39 @@
+"""Values over time, bounded."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Series:
+    """The newest values of one figure with their times, in seconds."""
+
+    def __init__(self, seconds: float = 60.0, most: int = 2000) -> None:
+        """Keep values of the last `seconds`, and at most so many."""
+        self._seconds = seconds
+        self._points: deque[tuple[float, float]] = deque(maxlen=most)
+
+    def add(self, at: float, value: float) -> None:
+        """Add a value; one that is older than the last is left out."""
+        if self._points and at < self._points[-1][0]:
+            return
+        self._points.append((at, value))
+        while at - self._points[0][0] > self._seconds:
+            self._points.popleft()
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    @property
+    def points(self) -> Sequence[tuple[float, float]]:
+        """All points, oldest first."""
+        return tuple(self._points)
+
+    @property
+    def last(self) -> float | None:
+        """The newest value, None without one."""
+        return self._points[-1][1] if self._points else None

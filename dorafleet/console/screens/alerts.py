@@ -1,0 +1,118 @@
+"""Screen Alerts: everything that needs somebody, with what there is known of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from dorafleet.console.model.alerts import by_need, new_count
+from dorafleet.console.model.commands import Target
+from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.screens.fleet import alert_target
+from dorafleet.console.view import alertrows
+from dorafleet.console.view.bars import Crumbs
+from dorafleet.console.view.words import clean
+from dorafleet.console.widgets.grid import Grid
+from dorafleet.console.widgets.lines import Canvas
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from textual.widget import Widget
+
+    from dorad.control.messages import Alert
+    from dorafleet.console.view.rows import Span
+
+
+class AlertsScreen(ConsoleScreen):
+    """All alerts."""
+
+    NAME = "alerts"
+    FILTER_KEYS = alertrows.KEYS
+    AUTO_FOCUS = "Grid"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alerts: dict[str, Alert] = {}
+
+    @classmethod
+    def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
+        """Return the screen."""
+        return "`alerts` takes no words" if words else cls()
+
+    def again(self) -> ConsoleScreen:
+        """Return a new screen that shows the same."""
+        return AlertsScreen()
+
+    def body(self) -> Iterable[Widget]:
+        """Return the table, and what is known of the chosen one."""
+        yield Grid(alertrows.COLUMNS, ascii_only=self.ascii_only)
+        yield Canvas(id="facts", classes="auto")
+
+    def crumbs(self) -> Crumbs:
+        """Say how many there are."""
+        new = new_count(self.server.alerts)
+        return Crumbs(
+            "Alerts", amount=f"{len(self._alerts)} of {len(self.server.alerts)}, {new} new"
+        )
+
+    def paint(self, now: float) -> None:
+        """Show the alerts."""
+        found = [
+            each
+            for each in by_need(self.server.alerts)
+            if not self.filter or self.filter.matches(alertrows.cells(each, now))
+        ]
+        self._alerts = {each.id: each for each in found}
+        grid = self.query_one(Grid)
+        stale = self.server.link.stale(time.monotonic())
+        grid.show(list(self._alerts), lambda id_: alertrows.row(self._alerts[id_], now), dim=stale)
+        self.query_one("#facts", Canvas).show(self._facts(grid.cursor))
+        self._paint_bars(now, time.monotonic())
+
+    def _facts(self, id_: str | None) -> list[list[Span]]:
+        alert = self._alerts.get(id_ or "")
+        if alert is None:
+            return [[(" no alerts", "dim")]] if not self._alerts else []
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(alert.since))
+        named = ", ".join(map(clean, alert.robots[:20]))
+        more = f" and {alert.count - 20} more" if alert.count > 20 else ""
+        return [
+            [],
+            [(f" {clean(alert.text)}", "title")],
+            [(" since ", "dim"), (since, ""), ("   cause ", "dim"), (clean(alert.cause), "")],
+            [(" robots ", "dim"), (named + more, "")],
+        ]
+
+    def target(self) -> Target:
+        """Return the alert under the cursor."""
+        alert = self._alerts.get(self.query_one(Grid).cursor or "")
+        return Target() if alert is None else alert_target(alert)
+
+    def targets(self) -> list[Target]:
+        """Return the chosen alerts."""
+        chosen = self.query_one(Grid).chosen
+        return [alert_target(self._alerts[id_]) for id_ in chosen if id_ in self._alerts]
+
+    def argv(self) -> Sequence[str]:
+        """Return the command that prints these alerts."""
+        words = ["dorafleet", "alerts"]
+        return [*words, "--filter", self.filter.text] if self.filter else words
+
+    def can_open(self) -> bool:
+        """Return True if there is an alert."""
+        return any(self.target())
+
+    def can_mark(self) -> bool:
+        """Return True: alerts can be marked."""
+        return True
+
+    def open_chosen(self) -> None:
+        """Open the robot, or the list of robots."""
+        alert = self._alerts.get(self.query_one(Grid).cursor or "")
+        if alert is None:
+            return
+        if alert.count == 1 and alert.robots:
+            self.console.go_to(f"robot '{alert.robots[0]}'")
+        else:
+            self.console.open_fleet(alert.robots)

@@ -1,0 +1,194 @@
+"""Screen Fleet: what needs somebody, then all robots, the worst first."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from typing import TYPE_CHECKING
+
+from textual.containers import Horizontal
+
+from dorafleet.console.model.alerts import by_need
+from dorafleet.console.model.commands import Target
+from dorafleet.console.model.filter import parse
+from dorafleet.console.model.order import FLEET_ORDERS
+from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.view import alertrows, inspector, tables
+from dorafleet.console.view.bars import Crumbs
+from dorafleet.console.widgets.grid import Grid
+from dorafleet.console.widgets.lines import Canvas
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from textual.widget import Widget
+
+    from dorad.control.messages import Alert
+    from dorafleet.console.view.rows import Row
+
+MAX_LISTED = 30
+"""Robots that a filter names."""
+
+
+class FleetScreen(ConsoleScreen):
+    """All robots."""
+
+    NAME = "fleet"
+    ORDERS = tuple(FLEET_ORDERS)
+    FILTER_KEYS = tables.FLEET_KEYS
+    AUTO_FOCUS = "#robots"
+
+    def __init__(self, filter_text: str = "") -> None:
+        super().__init__()
+        self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (140, "-wide")]
+        self._start_filter = filter_text
+        self._alerts: dict[str, Alert] = {}
+        self._sorted: tuple[object, list[str]] = (None, [])
+
+    @classmethod
+    def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
+        """Return the screen with a filter."""
+        text = " ".join(words)
+        try:
+            parse(text)
+        except ValueError as error:
+            return str(error)
+        return cls(text)
+
+    def again(self) -> ConsoleScreen:
+        """Return a new screen that shows the same."""
+        return FleetScreen()
+
+    def body(self) -> Iterable[Widget]:
+        """Return the alerts, the robots, and the inspector."""
+        yield Grid(alertrows.COLUMNS, ascii_only=self.ascii_only, id="needs")
+        with Horizontal(id="split"):
+            yield Grid(tables.FLEET, ascii_only=self.ascii_only, id="robots")
+            yield Canvas(id="inspector")
+
+    def on_screen_resume(self) -> None:
+        """Apply the filter that the screen was opened with."""
+        if self._start_filter:
+            self.console.filters[self.NAME] = parse(self._start_filter)
+            self._start_filter = ""
+        super().on_screen_resume()
+
+    def filter_keys(self) -> tuple[str, ...]:
+        """Return the columns, and the labels that robots have."""
+        return (*self.FILTER_KEYS, *sorted(name.lower() for name in self.server.fleet.labels))
+
+    def crumbs(self) -> Crumbs:
+        """Say how many robots are shown."""
+        total, shown = len(self.server.fleet.rows), len(self.query_one("#robots", Grid).ids)
+        return Crumbs("Fleet", amount=f"{shown} of {total}")
+
+    def paint(self, now: float) -> None:
+        """Show alerts and robots."""
+        stale = self.server.link.stale(time.monotonic())
+        self._paint_alerts(now, stale=stale)
+        fleet = self.server.fleet
+        key = (fleet.version, self.filter.text, self.order, int(now) if self.filter else 0)
+        if key != self._sorted[0]:
+            self._sorted = (key, self._arranged(now))
+        grid = self.query_one("#robots", Grid)
+        released = any(row.release for row in fleet.rows.values())
+        grid.leave_out(*(() if released else ("release",)))
+        grid.show(self._sorted[1], lambda id_: tables.fleet_row(fleet.rows[id_], now), dim=stale)
+        if self.has_class("-wide"):
+            row = fleet.rows.get(grid.cursor or "")
+            lines = [] if row is None else inspector.robot_lines(row, now)
+            self.query_one("#inspector", Canvas).show(lines)
+        # The count of this line follows from the rows.
+        self._paint_bars(now, time.monotonic())
+
+    def _arranged(self, now: float) -> list[str]:
+        rows = [
+            row
+            for row in self.server.fleet.rows.values()
+            if not self.filter or self.filter.matches(tables.fleet_cells(row, now))
+        ]
+        rows.sort(key=FLEET_ORDERS[self.order])
+        return [row.robot for row in rows]
+
+    def _paint_alerts(self, now: float, *, stale: bool) -> None:
+        alerts = by_need(self.server.alerts)
+        self._alerts = {each.id: each for each in alerts}
+        quiet = "not known now" if stale else "all is well"
+        if "alerts.watch" in self.server.missing:
+            quiet = "this server is too old to judge alerts"
+        elif not self.server.link.fresh_at:
+            quiet = "not known yet"
+        head = alertrows.heading(alerts, self.size.width, self.glyphs(), quiet=quiet)
+        needs = self.query_one("#needs", Grid)
+        needs.show(list(self._alerts), self._alert_row, heading=head, dim=stale)
+
+    def _alert_row(self, id_: str) -> Row:
+        return alertrows.row(self._alerts[id_], time.time())
+
+    @property
+    def _on_alerts(self) -> bool:
+        return self.query_one("#needs", Grid).has_focus
+
+    def target(self) -> Target:
+        """Return the alert or the robot under the cursor."""
+        if self._on_alerts:
+            alert = self._alerts.get(self.query_one("#needs", Grid).cursor or "")
+            return Target() if alert is None else alert_target(alert)
+        return self._robot_target(self.query_one("#robots", Grid).cursor)
+
+    def _robot_target(self, id_: str | None) -> Target:
+        row = self.server.fleet.rows.get(id_ or "")
+        if row is None:
+            return Target()
+        dataflow, node = row.dataflow.partition(", ")[0], ""
+        if row.findings and row.findings[0].dataflow:
+            dataflow, node = row.findings[0].dataflow, row.findings[0].node or ""
+        title = f"{row.robot}: {dataflow}{'/' + node if node else ''}" if dataflow else row.robot
+        return Target(dataflow=dataflow, node=node, robot=row.robot, title=title)
+
+    def targets(self) -> list[Target]:
+        """Return the marked rows, or the one under the cursor."""
+        if self._on_alerts:
+            chosen = self.query_one("#needs", Grid).chosen
+            return [alert_target(self._alerts[id_]) for id_ in chosen if id_ in self._alerts]
+        chosen = self.query_one("#robots", Grid).chosen
+        found = [self._robot_target(id_) for id_ in chosen]
+        return [target for target in found if target.dataflow]
+
+    def argv(self) -> Sequence[str]:
+        """Return the command that prints these rows."""
+        words = ["dorafleet", "robots", "--order", self.order]
+        return [*words, "--filter", self.filter.text] if self.filter else words
+
+    def can_open(self) -> bool:
+        """Return True if there is a row."""
+        return any(self.target())
+
+    def can_mark(self) -> bool:
+        """Return True: rows can be marked."""
+        return True
+
+    def open_chosen(self) -> None:
+        """Open the robot, or the robots of an alert."""
+        target = self.target()
+        alert = self._alerts.get(target.alert)
+        if alert is not None and alert.count > 1:
+            names = "|".join(re.escape(robot) for robot in alert.robots[:MAX_LISTED])
+            self.set_filter(parse(shlex.quote(f"robot~^({names})$")))
+            self.query_one("#robots", Grid).focus()
+        elif target.robot:
+            self.console.go_to(f"robot '{target.robot}'")
+
+
+def alert_target(alert: Alert) -> Target:
+    """Return an alert as what actions are done to."""
+    robot = alert.robots[0] if alert.count == 1 and alert.robots else ""
+    single = alert.count == 1
+    return Target(
+        dataflow=alert.dataflow or "",
+        node=(alert.node or "") if single else "",
+        robot=robot,
+        alert=alert.id,
+        title=f"{robot or f'{alert.count} robots'}: {alert.text}",
+    )

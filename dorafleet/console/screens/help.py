@@ -1,0 +1,107 @@
+"""Screen Help: keys, screens, actions and the grammar of filters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorafleet.console.model.commands import ACTIONS, PLACES
+from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.view.bars import Crumbs
+from dorafleet.console.view.glyphs import STATES
+from dorafleet.console.widgets.lines import Canvas
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from textual.widget import Widget
+
+    from dorafleet.console.view.rows import Span
+
+KEYS = (
+    ("arrows j k  PgUp PgDn  Home End", "move"),
+    ("enter", "open what is under the cursor"),
+    ("esc", "remove marks, then the filter, then go back"),
+    ("tab", "go to the next table"),
+    ("/", "filter this screen"),
+    (": or ctrl+p", "go to another screen"),
+    ("l  g  t  e", "logs, graph, top, topics of what is under the cursor"),
+    ("v", "on Topic: another view"),
+    ("space", "mark a row"),
+    ("a", "actions: the only key that can change anything, after a dialog"),
+    ("y", "copy the command that shows the same, and show it"),
+    ("|", "give what is shown to a program, such as less"),
+    ("o", "next order"),
+    ("p", "pause, go on"),
+    ("-", "open the last screen again"),
+    ("?", "this page"),
+    ("q", "quit; everything keeps running"),
+)
+FILTERS = (
+    ("word  !word", "rows with, without this text"),
+    ("key=v  key!=v", "a column with, without this value"),
+    ("key>n  key<n", "numbers, also 1.5k 2M; ages, such as since<10m"),
+    ("key~regex", "a regular expression"),
+    ("label.zone=hall", "a label; zone=hall is enough"),
+)
+
+
+class HelpScreen(ConsoleScreen):
+    """Keys and words."""
+
+    NAME = "help"
+    AUTO_FOCUS = "#content"
+
+    @classmethod
+    def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
+        """Return the screen."""
+        del words
+        return cls()
+
+    def again(self) -> ConsoleScreen:
+        """Return a new screen that shows the same."""
+        return HelpScreen()
+
+    def body(self) -> Iterable[Widget]:
+        """Return the page."""
+        yield Canvas(id="content", focusable=True)
+
+    def crumbs(self) -> Crumbs:
+        """Name the page."""
+        return Crumbs("Help")
+
+    def paint(self, now: float) -> None:
+        """Show the page."""
+        del now
+        self.query_one("#content", Canvas).show(page())
+
+    def argv(self) -> Sequence[str]:
+        """Return the command that explains the console."""
+        return ("dorafleet", "console", "--help")
+
+
+def page() -> list[list[Span]]:
+    """Return the lines of the page."""
+    lines: list[list[Span]] = []
+
+    def part(title: str, rows: Iterable[tuple[str, str]], style: str = "key") -> None:
+        lines.append([(f" {title}", "title")])
+        lines.extend([(f"   {left:<34}", style), (right, "")] for left, right in rows)
+        lines.append([])
+
+    part("Keys", KEYS)
+    part("Screens, after :", ((f"{p.name} {p.words}", p.title) for p in PLACES))
+    part("Filters, after /", FILTERS)
+    part("Actions, after a", ((f"a {each.key}", f"{each.title} ({each.role})") for each in ACTIONS))
+    lines.append([(" States", "title")])
+    words = {
+        "fail": "something has failed",
+        "warn": "something is wrong, and it goes on",
+        "unreach": "no contact: not known",
+        "stale": "our own link to the server: not known",
+        "update": "its software is being changed on purpose",
+        "busy": "must not be disturbed",
+        "ok": "well",
+    }
+    for state, (letter, word) in STATES.items():
+        lines.append([(f"   {letter} {word:<32}", state), (words[state], "")])
+    return lines

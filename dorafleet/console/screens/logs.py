@@ -1,0 +1,129 @@
+"""Screen Logs: the lines of a dataflow or a node, from all its robots, as they come."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from dorafleet.console.link.streams import Feed
+from dorafleet.console.model.commands import Target
+from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.view import loglines
+from dorafleet.console.view.bars import Crumbs
+from dorafleet.console.widgets.lines import MAX_LINES, LogView
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from textual.widget import Widget
+
+    from dorad.control.asyncclient import AsyncClient, AsyncStream
+    from dorad.control.messages import LogLines, LogRecord
+    from dorafleet.console.view.rows import Span
+
+TAIL = 1000
+"""Stored lines that are read first."""
+MAX_NAME = 16
+
+
+class LogsScreen(ConsoleScreen):
+    """Log lines."""
+
+    NAME = "logs"
+    FILTER_KEYS = loglines.KEYS
+    AUTO_FOCUS = "LogView"
+
+    def __init__(self, dataflow: str | None, node: str | None) -> None:
+        super().__init__()
+        self.dataflow = dataflow
+        self.node = node
+        self._kept: deque[LogRecord] = deque(maxlen=MAX_LINES)
+        self._waiting: list[LogRecord] = []
+        self._left_out = 0
+        self._seen = 0.0
+        """Time of the newest line, from which a lost stream goes on."""
+        self._names = 4
+        self._machines = 0
+
+    @classmethod
+    def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
+        """Return the screen about a dataflow, and a node of it."""
+        if len(words) > 2:
+            return "name a dataflow and a node: `logs pick gripper`"
+        return cls(*(*words, None, None)[:2])
+
+    def again(self) -> ConsoleScreen:
+        """Return a new screen that shows the same."""
+        return LogsScreen(self.dataflow, self.node)
+
+    def body(self) -> Iterable[Widget]:
+        """Return the lines."""
+        yield LogView(self._spans)
+
+    def feeds(self) -> list[Feed[Any]]:
+        """Read the last lines, then follow."""
+        return [Feed(self.server, self._opened, self._take)]
+
+    def _opened(self, client: AsyncClient) -> AsyncStream[LogLines]:
+        nodes = [self.node] if self.node else []
+        if self._seen:
+            # What was written meanwhile; the newest line itself is known.
+            return client.logs(self.dataflow, nodes=nodes, since=self._seen + 1e-6, follow=True)
+        return client.logs(self.dataflow, nodes=nodes, tail=TAIL, follow=True)
+
+    def _take(self, lines: LogLines) -> None:
+        self._left_out += lines.left_out
+        if lines.lines:
+            self._seen = max(self._seen, lines.lines[-1].timestamp)
+            self._waiting += lines.lines
+            if len(self._waiting) > MAX_LINES:
+                # They would never be seen.
+                del self._waiting[:-MAX_LINES]
+        self.bring()
+
+    def on_filter(self) -> None:
+        """Filter what is kept once more."""
+        now = time.time()
+        lines = [line for line in self._kept if self._passes(line, now)]
+        self.query_one(LogView).replace(lines)
+
+    def _passes(self, line: LogRecord, now: float) -> bool:
+        return not self.filter or self.filter.matches(loglines.cells(line, now))
+
+    def paint(self, now: float) -> None:
+        """Show the lines that have come."""
+        view = self.query_one(LogView)
+        if self._waiting:
+            lines, self._waiting = self._waiting, []
+            self._kept.extend(lines)
+            for line in lines:
+                self._names = max(self._names, min(MAX_NAME, len(line.node or "")))
+                self._machines = max(self._machines, min(MAX_NAME, len(line.machine or "")))
+            view.add([line for line in lines if self._passes(line, now)])
+
+    def _spans(self, line: LogRecord) -> list[Span]:
+        return loglines.spans(line, names=self._names, machines=self._machines)
+
+    def crumbs(self) -> Crumbs:
+        """Say whose lines these are."""
+        path = " > ".join(["Logs", self.dataflow or "all", *([self.node] if self.node else [])])
+        count = self.query_one(LogView).count
+        note = "" if self.query_one(LogView).following else "scrolled up (end follows)"
+        left = f", {self._left_out} left out" if self._left_out else ""
+        return Crumbs(path, amount=f"{count} lines{left}", note=note)
+
+    def target(self) -> Target:
+        """Return the node whose lines these are."""
+        title = "/".join(filter(None, (self.dataflow, self.node)))
+        return Target(self.dataflow or "", self.node or "", title=title)
+
+    def argv(self) -> Sequence[str]:
+        """Return the command that prints the same."""
+        words = ["dora", "logs"]
+        if self.dataflow:
+            words.append(self.dataflow)
+        words += ["--node", self.node] if self.node else ["--all-nodes"]
+        if self.filter:
+            words += ["--filter", self.filter.text]
+        return [*words, "--follow"]

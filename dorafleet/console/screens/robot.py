@@ -1,0 +1,55 @@
+"""Screen Robot: one robot in brief, what is wrong with it, and its nodes and edges."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from dorafleet.console.screens.top import TopScreen
+from dorafleet.console.view import robotlines
+from dorafleet.console.widgets.lines import Canvas
+from dorafleet.console.widgets.toptables import TopTables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from textual.widget import Widget
+
+    from dorafleet.console.screens.base import ConsoleScreen
+
+
+class RobotScreen(TopScreen):
+    """One robot."""
+
+    NAME = "robot"
+
+    @classmethod
+    def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
+        """Return the screen about a robot."""
+        if len(words) != 1:
+            return "name a robot: `robot arm017`"
+        return cls(words[0])
+
+    def body(self) -> Iterable[Widget]:
+        """Return the facts, then the tables."""
+        yield Canvas(id="facts", classes="auto")
+        yield TopTables(ascii_only=self.ascii_only)
+
+    @property
+    def title_path(self) -> str:
+        """Where this screen is."""
+        return f"Fleet > {self.robot}"
+
+    def paint(self, now: float) -> None:
+        """Show the robot and its nodes."""
+        row = self.server.fleet.rows.get(self.robot or "")
+        stale = self.server.link.stale(time.monotonic())
+        lines = robotlines.lines(row, self.robot or "", now, self.size.width, stale=stale)
+        self.query_one("#facts", Canvas).show(lines)
+        super().paint(now)
+
+    def argv(self) -> Sequence[str]:
+        """Return the command that prints the same nodes."""
+        if len(self.server.fleet.rows) == 1:
+            return ("dora", "top", "--once")
+        return super().argv()

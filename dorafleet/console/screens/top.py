@@ -1,0 +1,147 @@
+"""Screens Top and Robot: nodes and edges, of everything or of one robot."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from dorafleet.console.link.streams import Feed
+from dorafleet.console.model.commands import Target
+from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.view.bars import Crumbs
+from dorafleet.console.widgets.toptables import KEYS, TopTables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from textual.widget import Widget
+
+    from dorad.control.messages import TopOrder, TopPart
+
+LIMIT = 200
+"""Nodes and edges that the server sends; the worst or first ones of the order."""
+EVERY_S = 1.0
+
+
+class TopScreen(ConsoleScreen):
+    """Nodes and edges, measured again and again."""
+
+    NAME = "top"
+    ORDERS = ("name", "cpu", "memory", "rate", "drops")
+    FILTER_KEYS = KEYS
+    AUTO_FOCUS = "#nodes"
+
+    def __init__(self, robot: str | None = None, interval: float = EVERY_S) -> None:
+        super().__init__()
+        self.robot = robot
+        self._interval = interval
+        self.part: TopPart | None = None
+
+    @classmethod
+    def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
+        """Return the screen about a robot, or about all."""
+        return cls(words[0] if words else None)
+
+    def again(self) -> ConsoleScreen:
+        """Return a new screen that shows the same."""
+        return type(self)(self.robot)
+
+    def body(self) -> Iterable[Widget]:
+        """Return the tables."""
+        yield TopTables(ascii_only=self.ascii_only)
+
+    def feeds(self) -> list[Feed[Any]]:
+        """Measure on the server, which sends only what is wanted."""
+        order: TopOrder = self.order  # type: ignore[assignment]
+        wanted = "" if any(term.pattern for term in self.filter.terms) else self.filter.text
+        return [
+            Feed(
+                self.server,
+                lambda client: client.watch_top(
+                    order=order,
+                    limit=LIMIT,
+                    filter=wanted,
+                    interval=self._interval,
+                    machine=self.robot,
+                ),
+                self._take,
+            )
+        ]
+
+    def _take(self, part: TopPart) -> None:
+        self.part = part
+        self.bring()
+
+    def on_order(self) -> None:
+        """Let the server sort."""
+        self.restart_feeds()
+
+    def on_filter(self) -> None:
+        """Let the server filter."""
+        self.restart_feeds()
+
+    @property
+    def tables(self) -> TopTables:
+        """The two tables."""
+        return self.query_one(TopTables)
+
+    def crumbs(self) -> Crumbs:
+        """Say how much is shown."""
+        nodes, edges = self.tables.counts
+        part = self.part
+        of = "" if part is None else f"{nodes} of {part.nodes} nodes, {edges} of {part.edges} edges"
+        missing = "" if part is None else ", ".join(sorted(part.top.missing))
+        note = f"no answer: {missing}" if missing else ""
+        return Crumbs(self.title_path, amount=of or "measuring", note=note)
+
+    @property
+    def title_path(self) -> str:
+        """Where this screen is."""
+        return "Top" if self.robot is None else f"Top > {self.robot}"
+
+    def paint(self, now: float) -> None:
+        """Show the last measurement."""
+        clock = time.monotonic()
+        self.tables.show(self.part, self.filter, dim=self.server.link.stale(clock))
+        self._paint_bars(now, clock)
+
+    def target(self) -> Target:
+        """Return the node under the cursor, or the target of the edge."""
+        edge, info = self.tables.edge, self.tables.node
+        if edge is not None and self.part is not None:
+            id_ = edge.target.partition("/")[0]
+            found = [n for n in self.part.top.nodes if (n.dataflow, n.node) == (edge.dataflow, id_)]
+            info = found[0] if found else info
+        if info is None:
+            return Target()
+        return node_target(info.dataflow_name or info.dataflow, info.node, info.machine)
+
+    def targets(self) -> list[Target]:
+        """Return the chosen nodes."""
+        return [
+            node_target(info.dataflow_name or info.dataflow, info.node, info.machine)
+            for info in self.tables.chosen
+        ]
+
+    def argv(self) -> Sequence[str]:
+        """Return the command that measures the same."""
+        return ("dora", "top", "--once", *(("--machine", self.robot) if self.robot else ()))
+
+    def can_open(self) -> bool:
+        """Return True if there is a node."""
+        return any(self.target())
+
+    def can_mark(self) -> bool:
+        """Return True: nodes can be marked."""
+        return True
+
+    def open_chosen(self) -> None:
+        """Open the graph around the node."""
+        target = self.target()
+        if target.dataflow:
+            self.console.go_to(f"graph '{target.dataflow}' '{target.node}'")
+
+
+def node_target(dataflow: str, node: str, machine: str | None) -> Target:
+    """Return a node as what actions are done to."""
+    return Target(dataflow, node, machine or "", title=f"{dataflow}/{node}")

@@ -1,0 +1,198 @@
+"""Screen Topic: one output as text, curves, or a picture, reduced where it comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dorad.control.messages import Preview
+from dorafleet.console.link.streams import Feed
+from dorafleet.console.model.commands import Target
+from dorafleet.console.model.series import Series
+from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.view import values, words
+from dorafleet.console.view.bars import Crumbs
+from dorafleet.console.view.picture import picture
+from dorafleet.console.view.plot import plot
+from dorafleet.console.widgets.lines import Canvas, LogView
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import pyarrow as pa
+    from textual.binding import BindingType
+    from textual.widget import Widget
+
+    from dorad.control.asyncclient import AsyncClient, AsyncStream
+    from dorad.control.messages import TopicHeader, TopicRate, TopicRates
+    from dorafleet.console.view.rows import Span
+
+VIEWS = ("auto", "echo", "plot", "picture")
+RATE_HZ = 10.0
+PICTURE_HZ = 4.0
+"""A picture costs many bytes on the way to the terminal."""
+SECONDS = 30.0
+"""What the curves show."""
+
+
+class TopicScreen(ConsoleScreen):
+    """One output."""
+
+    NAME = "topic"
+    AUTO_FOCUS = "LogView"
+    BINDINGS: ClassVar[list[BindingType]] = [("v", "view", "view")]
+
+    def __init__(self, dataflow: str, topic: str, view: str = "auto") -> None:
+        super().__init__()
+        self.dataflow = dataflow
+        self.topic = topic
+        self.mode = view
+        self._rate: TopicRate | None = None
+        self._last: values.Message | None = None
+        self._waiting: list[values.Message] = []
+        self._series = [Series(SECONDS) for _ in range(values.MAX_CURVES)]
+
+    @classmethod
+    def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
+        """Return the screen about an output."""
+        if len(words) not in (2, 3) or (len(words) == 3 and words[2] not in VIEWS):
+            return f"name an output: `topic pick camera/image [{'|'.join(VIEWS)}]`"
+        return cls(*words)
+
+    def again(self) -> ConsoleScreen:
+        """Return a new screen that shows the same."""
+        return TopicScreen(self.dataflow, self.topic, self.mode)
+
+    def body(self) -> Iterable[Widget]:
+        """Return the figures, then the views, of which one is shown."""
+        yield Canvas(id="facts", classes="auto")
+        yield LogView(values.line)
+        yield Canvas(id="picture", classes="view")
+
+    def feeds(self) -> list[Feed[Any]]:
+        """Measure the output, and receive previews of its messages."""
+        return [
+            Feed(
+                self.server,
+                lambda c: c.watch_topics([self.topic], dataflow=self.dataflow),
+                self._take_rates,
+            ),
+            Feed(self.server, self._subscribed, self._take),
+        ]
+
+    def _subscribed(self, client: AsyncClient) -> AsyncStream[tuple[TopicHeader, pa.Array | None]]:
+        size = Preview(width=max(8, self.size.width), height=max(8, 2 * self.size.height))
+        rate = PICTURE_HZ if self.view == "picture" else RATE_HZ
+        return client.echo(
+            [self.topic], dataflow=self.dataflow, queue_size=1, max_rate_hz=rate, preview=size
+        )
+
+    def _take_rates(self, rates: TopicRates) -> None:
+        self._rate = next((each for each in rates.rates if each.topic == self.topic), None)
+        self.bring()
+
+    def _take(self, event: tuple[TopicHeader, pa.Array | None]) -> None:
+        message = values.read(*event)
+        before = self.view
+        self._last = message
+        self._waiting.append(message)
+        del self._waiting[:-200]
+        for series, value in zip(self._series, message.numbers, strict=False):
+            series.add(message.at, value)
+        self.bring()
+        if self.view == "picture" and before != "picture":
+            self.restart_feeds()
+
+    @property
+    def view(self) -> str:
+        """The view that is shown; `auto` chooses by the last message."""
+        if self.mode != "auto":
+            return self.mode
+        if self._last is not None and self._last.image is not None:
+            return "picture"
+        return "plot" if self._last is not None and self._last.numbers else "echo"
+
+    def action_view(self) -> None:
+        """Show the next view."""
+        at = VIEWS.index(self.view if self.mode == "auto" else self.mode)
+        self.mode = VIEWS[at % 3 + 1]
+        self.restart_feeds()
+        self.repaint()
+
+    def paint(self, now: float) -> None:
+        """Show the figures and the view."""
+        del now
+        self.query_one("#facts", Canvas).show(self._facts())
+        log, canvas = self.query_one(LogView), self.query_one("#picture", Canvas)
+        log.display, canvas.display = self.view == "echo", self.view != "echo"
+        waiting, self._waiting = self._waiting, []
+        log.add(waiting)
+        if self.view == "plot":
+            canvas.show(self._curves(canvas))
+        elif self.view == "picture":
+            canvas.show(self._picture(canvas))
+
+    def _curves(self, canvas: Canvas) -> list[list[Span]]:
+        curves = {f"[{n}]": each.points for n, each in enumerate(self._series) if len(each)}
+        size = canvas.size
+        return plot(curves, size.width, size.height, SECONDS, ascii_only=self.ascii_only)
+
+    def _picture(self, canvas: Canvas) -> list[list[Span]]:
+        if self._last is None or self._last.image is None:
+            return [[(" no picture: messages have no `width`, `height` and `encoding`", "dim")]]
+        pixels, width, height = self._last.image
+        size = canvas.size
+        colour = self.console.options.theme != "mono"
+        return picture(
+            pixels,
+            width,
+            height,
+            size.width,
+            size.height,
+            colour=colour,
+            ascii_only=self.ascii_only,
+        )
+
+    def _facts(self) -> list[list[Span]]:
+        rate, last = self._rate, self._last
+        first: list[Span] = [(" ", "")]
+        if rate is None:
+            first.append(("measuring", "dim"))
+        else:
+            first.append((f"{rate.hz:.1f}/s", "title"))
+            first.append((f"   {words.count(rate.bandwidth)}B/s", ""))
+            if rate.mean_ms is not None:
+                text = f"   every {rate.mean_ms:.1f} ms"
+                if rate.min_ms is not None and rate.max_ms is not None:
+                    text += f" (min {rate.min_ms:.1f}, max {rate.max_ms:.1f}"
+                    text += f", std {rate.std_ms or 0.0:.1f})"
+                first.append((text, "dim"))
+        if last is not None:
+            preview = last.header.metadata.get("preview")
+            first.append((f"   {words.clean(str(preview))}" if preview else "", "dim"))
+            if last.header.dropped:
+                first.append((f"   {last.header.dropped} not shown", "dim"))
+        return [first, []]
+
+    def crumbs(self) -> Crumbs:
+        """Name the output and the view."""
+        return Crumbs(f"{self.dataflow} > {self.topic}", amount=f"view: {self.view} (v)")
+
+    def keys(self) -> list[tuple[str, str]]:
+        """Add the key for views."""
+        return [("v", "view"), *super().keys()]
+
+    def target(self) -> Target:
+        """Return the node of the output."""
+        node = self.topic.partition("/")[0]
+        return Target(self.dataflow, node, title=f"{self.dataflow}/{node}")
+
+    def argv(self) -> Sequence[str]:
+        """Return the command that prints the messages."""
+        return ("dora", "topic", "echo", "-d", self.dataflow, self.topic)
+
+    def text_lines(self) -> list[str]:
+        """Return the figures and what is shown."""
+        facts = ["".join(text for text, _ in line) for line in self._facts()]
+        shown = self.query_one(LogView if self.view == "echo" else "#picture")
+        assert isinstance(shown, LogView | Canvas)
+        return facts + ["".join(text for text, _ in line) for line in shown.lines]

@@ -1,0 +1,140 @@
+"""Screen Topics: the outputs of a dataflow, with rates."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from dorad.control.errors import ControlError
+from dorad.control.messages import Ref, TopicList
+from dorafleet.console.link.streams import Feed
+from dorafleet.console.model.commands import Target
+from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.view import words
+from dorafleet.console.view.bars import Crumbs
+from dorafleet.console.view.rows import Cell, Column, Row
+from dorafleet.console.widgets.grid import Grid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from textual.widget import Widget
+
+    from dorad.control.filters import Value
+    from dorad.control.messages import TopicInfo, TopicRate, TopicRates
+
+COLUMNS = (
+    Column("topic", "TOPIC", 20, grow=3),
+    Column("rate", "RATE/s", 8, right=True),
+    Column("bandwidth", "B/s", 8, right=True),
+    Column("jitter", "STD", 8, right=True, drop=2),
+    Column("type", "TYPE", 14, grow=1, drop=3),
+    Column("to", "SUBSCRIBERS", 20, grow=3, drop=1),
+)
+
+
+class TopicsScreen(ConsoleScreen):
+    """The outputs of a dataflow."""
+
+    NAME = "topics"
+    ORDERS = ("file", "rate", "bandwidth")
+    FILTER_KEYS = ("topic", "rate", "bandwidth", "type", "to")
+    AUTO_FOCUS = "Grid"
+
+    def __init__(self, dataflow: str) -> None:
+        super().__init__()
+        self.dataflow = dataflow
+        self._topics: dict[str, TopicInfo] = {}
+        self._rates: dict[str, TopicRate] = {}
+        self._problem = ""
+
+    @classmethod
+    def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
+        """Return the screen about a dataflow."""
+        return cls(words[0]) if len(words) == 1 else "name a dataflow: `topics pick`"
+
+    def again(self) -> ConsoleScreen:
+        """Return a new screen that shows the same."""
+        return TopicsScreen(self.dataflow)
+
+    def body(self) -> Iterable[Widget]:
+        """Return the table."""
+        yield Grid(COLUMNS, ascii_only=self.ascii_only)
+
+    def feeds(self) -> list[Feed[Any]]:
+        """Measure all outputs."""
+        self.console.in_background(self._list())
+        return [Feed(self.server, lambda c: c.watch_topics(dataflow=self.dataflow), self._take)]
+
+    async def _list(self) -> None:
+        try:
+            found = await self.server.call("topic.list", Ref(dataflow=self.dataflow), TopicList)
+        except ControlError as error:
+            self._problem = error.message
+        else:
+            self._topics = {f"{each.node}/{each.output}": each for each in found.topics}
+        self.bring()
+
+    def _take(self, rates: TopicRates) -> None:
+        self._rates = {each.topic: each for each in rates.rates}
+        self.bring()
+
+    def crumbs(self) -> Crumbs:
+        """Say how many there are."""
+        shown = len(self.query_one(Grid).ids)
+        path = f"{self.dataflow} > Topics"
+        return Crumbs(path, amount=f"{shown} of {len(self._topics)}", note=self._problem)
+
+    def paint(self, now: float) -> None:
+        """Show the outputs."""
+        ids = [id_ for id_ in self._topics if self.filter.matches(self._cells(id_))]
+        if self.order != "file":
+            ids.sort(key=lambda id_: -float(self._cells(id_)[self.order] or 0.0))  # type: ignore[arg-type]
+        stale = self.server.link.stale(time.monotonic())
+        self.query_one(Grid).show(ids, self._row, dim=stale)
+        self._paint_bars(now, time.monotonic())
+
+    def _cells(self, id_: str) -> dict[str, Value]:
+        info, rate = self._topics[id_], self._rates.get(id_)
+        return {
+            "topic": id_,
+            "rate": None if rate is None else rate.hz,
+            "bandwidth": None if rate is None else rate.bandwidth,
+            "type": info.type or "",
+            "to": tuple(f"{each.node}/{each.input}" for each in info.subscribers),
+        }
+
+    def _row(self, id_: str) -> Row:
+        info, rate = self._topics[id_], self._rates.get(id_)
+        to = ", ".join(f"{each.node}/{each.input}" for each in info.subscribers)
+        std = None if rate is None or rate.std_ms is None else rate.std_ms / 1e3
+        return Row(
+            id_,
+            (
+                Cell(id_, "name"),
+                Cell(words.rate(None if rate is None else rate.hz)),
+                Cell(words.count(None if rate is None else rate.bandwidth)),
+                Cell(words.milliseconds(std)),
+                Cell(info.type or "-", "dim"),
+                Cell(to or "none", "" if to else "dim"),
+            ),
+        )
+
+    def target(self) -> Target:
+        """Return the node of the output under the cursor."""
+        topic = self.query_one(Grid).cursor or ""
+        node = topic.partition("/")[0]
+        return Target(self.dataflow, node, title=f"{self.dataflow}/{node}") if node else Target()
+
+    def argv(self) -> Sequence[str]:
+        """Return the command that measures the same."""
+        return ("dora", "topic", "hz", "-d", self.dataflow)
+
+    def can_open(self) -> bool:
+        """Return True if there is an output."""
+        return self.query_one(Grid).cursor is not None
+
+    def open_chosen(self) -> None:
+        """Open the output."""
+        if topic := self.query_one(Grid).cursor:
+            self.console.go_to(f"topic '{self.dataflow}' '{topic}'")

@@ -1,0 +1,158 @@
+"""Themes: which colours the named styles have, and Textual's own colours beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.style import Style
+from textual.theme import Theme
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_DARK = {
+    "fail": "bold #ff6b6b",
+    "warn": "#ffc14d",
+    "unreach": "bold #c792ea",
+    "stale": "bold #c792ea",
+    "update": "#6cb6ff",
+    "busy": "#56b6c2",
+    "ok": "#7ec77e",
+    "dim": "#7d8590",
+    "name": "bold",
+    "mark": "bold #ffc14d",
+    "head": "bold #7d8590",
+    "title": "bold",
+    "key": "bold #6cb6ff",
+    "rule": "#484f58",
+    "line1": "#6cb6ff",
+    "line2": "#7ec77e",
+    "line3": "#ffc14d",
+    "line4": "#c792ea",
+    "cursor": "on #2d333b",
+    "bar": "on #1c2128",
+}
+_LIGHT = _DARK | {
+    "fail": "bold #c4232b",
+    "warn": "#8a5a00",
+    "unreach": "bold #7b2fb5",
+    "stale": "bold #7b2fb5",
+    "update": "#0757ba",
+    "busy": "#0f6b75",
+    "ok": "#1a6e2e",
+    "dim": "#6a737d",
+    "mark": "bold #8a5a00",
+    "head": "bold #57606a",
+    "key": "bold #0757ba",
+    "rule": "#b0b8c0",
+    "line1": "#0757ba",
+    "line2": "#1a6e2e",
+    "line3": "#8a5a00",
+    "line4": "#7b2fb5",
+    "cursor": "on #dbe9f9",
+    "bar": "on #eaeef2",
+}
+# Okabe and Ito's colours, which people with any kind of colour blindness tell apart.
+_SAFE = _DARK | {
+    "fail": "bold #d55e00",
+    "warn": "#f0e442",
+    "unreach": "bold #cc79a7",
+    "stale": "bold #cc79a7",
+    "update": "#56b4e9",
+    "busy": "#0072b2",
+    "ok": "#009e73",
+    "mark": "bold #f0e442",
+    "key": "bold #56b4e9",
+    "line1": "#56b4e9",
+    "line2": "#009e73",
+    "line3": "#f0e442",
+    "line4": "#cc79a7",
+}
+_ANSI = {
+    "fail": "bold red",
+    "warn": "yellow",
+    "unreach": "bold magenta",
+    "stale": "bold magenta",
+    "update": "blue",
+    "busy": "cyan",
+    "ok": "green",
+    "dim": "dim",
+    "name": "bold",
+    "mark": "bold yellow",
+    "head": "bold",
+    "title": "bold",
+    "key": "bold cyan",
+    "rule": "dim",
+    "line1": "cyan",
+    "line2": "green",
+    "line3": "yellow",
+    "line4": "magenta",
+    "cursor": "reverse",
+    "bar": "",
+}
+_MONO = dict.fromkeys(_ANSI, "") | {
+    "fail": "bold reverse",
+    "warn": "bold",
+    "unreach": "bold",
+    "stale": "bold reverse",
+    "dim": "dim",
+    "name": "bold",
+    "mark": "bold",
+    "head": "bold underline",
+    "title": "bold",
+    "key": "bold",
+    "rule": "dim",
+    "cursor": "reverse",
+}
+
+_TABLES: Mapping[str, Mapping[str, str]] = {
+    "dark": _DARK,
+    "light": _LIGHT,
+    "safe": _SAFE,
+    "ansi": _ANSI,
+    "mono": _MONO,
+}
+NAMES = tuple(_TABLES)
+"""The themes that there are."""
+
+USES_TERMINAL_COLOURS = ("ansi", "mono")
+"""Themes whose background is that of the terminal."""
+
+
+class Palette:
+    """The style of each name in one theme."""
+
+    def __init__(self, theme: str) -> None:
+        self.theme = theme
+        self._styles = {name: Style.parse(text) for name, text in _TABLES[theme].items()}
+        self._none = Style()
+
+    def __getitem__(self, name: str) -> Style:
+        """Return a style; `#rrggbb` and `#rrggbb on #rrggbb` are colours of a picture."""
+        if name.startswith("#"):
+            return Style.parse(name)
+        return self._styles.get(name, self._none)
+
+
+def textual_themes() -> list[Theme]:
+    """Return the themes for Textual's own widgets."""
+
+    def theme(name: str, background: str, text: str, accent: str, *, dark: bool) -> Theme:
+        return Theme(
+            name=f"console-{name}",
+            primary=accent,
+            accent=accent,
+            background=background,
+            surface=background,
+            panel=background,
+            foreground=text,
+            dark=dark,
+        )
+
+    return [
+        theme("dark", "#0d1117", "#e6edf3", "#6cb6ff", dark=True),
+        theme("light", "#ffffff", "#1f2328", "#0757ba", dark=False),
+        theme("safe", "#0d1117", "#e6edf3", "#56b4e9", dark=True),
+        theme("ansi", "ansi_default", "ansi_default", "ansi_cyan", dark=True),
+        theme("mono", "ansi_default", "ansi_default", "ansi_default", dark=True),
+    ]

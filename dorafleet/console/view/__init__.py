@@ -1,0 +1,1 @@
+"""From data to lines of text with named styles. Pure functions, without a terminal."""

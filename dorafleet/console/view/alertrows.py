@@ -1,0 +1,84 @@
+"""Alerts as rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorafleet.console.model.alerts import new_count, state_of, where
+from dorafleet.console.view import words
+from dorafleet.console.view.bars import rule_line
+from dorafleet.console.view.glyphs import STATES
+from dorafleet.console.view.rows import Cell, Column, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dorad.control.filters import Value
+    from dorad.control.messages import Alert
+    from dorafleet.console.view.glyphs import Glyphs
+    from dorafleet.console.view.rows import Span
+
+COLUMNS = (
+    Column("state", "", 1),
+    Column("where", "WHERE", 10, grow=1),
+    Column("text", "WHAT", 24, grow=8),
+    Column("since", "SINCE", 7, right=True),
+    Column("ack", "STATE", 8, drop=1),
+    Column("do", "DO", 17, drop=2),
+)
+KEYS = ("state", "where", "what", "since", "ack", "robots", "dataflow", "node")
+
+
+def row(alert: Alert, now: float) -> Row:
+    """Return the row of an alert: where, what, since when, who knows, what to do."""
+    state = state_of(alert)
+    letter, _ = STATES[state]
+    text = alert.text + (f"  flapping x{alert.flapping}" if alert.flapping else "")
+    acked = bool(alert.acked_by)
+    return Row(
+        alert.id,
+        (
+            Cell(letter, state),
+            Cell(where(alert), "name"),
+            Cell(text, "dim" if acked else ""),
+            Cell(words.age(now - alert.since)),
+            Cell(f"ack {alert.acked_by}" if acked else "new", "dim" if acked else "key"),
+            Cell(_advice(alert), "dim"),
+        ),
+    )
+
+
+def _advice(alert: Alert) -> str:
+    if alert.count > 1:
+        return "enter list"
+    if alert.node:
+        return "l logs  a restart"
+    if alert.dataflow:
+        return "l logs  a actions"
+    return "enter look"
+
+
+def cells(alert: Alert, now: float) -> dict[str, Value]:
+    """Return the cells by which alerts are filtered."""
+    return {
+        "state": state_of(alert),
+        "where": where(alert),
+        "what": alert.text,
+        "since": max(0.0, now - alert.since),
+        "ack": alert.acked_by,
+        "robots": tuple(alert.robots),
+        "dataflow": alert.dataflow or "",
+        "node": alert.node or "",
+    }
+
+
+def heading(
+    alerts: Sequence[Alert] | Iterable[Alert], columns: int, glyphs: Glyphs, *, quiet: str
+) -> list[Span]:
+    """Return the line above the alerts; `quiet` is what it says without any."""
+    found = list(alerts)
+    if not found:
+        return rule_line(f"NEEDS YOU  {quiet}", columns, glyphs.rule, "dim")
+    new = new_count(found)
+    text = f"NEEDS YOU  {new} new" + (f" of {len(found)}" if new != len(found) else "")
+    return rule_line(text, columns, glyphs.rule, "title")

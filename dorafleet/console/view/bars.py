@@ -1,0 +1,124 @@
+"""The lines above and below each screen."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from dorafleet.console.view import words
+from dorafleet.console.view.glyphs import STATES
+from dorafleet.console.view.rows import plain
+from dorafleet.console.view.words import clean, fit, width
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from dorafleet.console.view.rows import Span
+
+_TRIPS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+
+
+class Crumbs(NamedTuple):
+    """What the second line says."""
+
+    path: str
+    filter: str = ""
+    order: str = ""
+    amount: str = ""
+    note: str = ""
+    """Such as `paused`."""
+
+
+def round_trip(seconds: float | None) -> str:
+    """Return a round trip as the step that it stays below, so that it seldom changes."""
+    if seconds is None:
+        return ""
+    for step in _TRIPS_MS:
+        if seconds * 1e3 < step:
+            return f"link <{step}ms"
+    return "link >5s"
+
+
+def freshness(
+    *, connected: bool, stale: bool, fresh_at: float, retry_at: float | None, now: float
+) -> Span:
+    """Return `live`, or since when nothing has been heard and when the next attempt is made."""
+    if connected and not stale:
+        return ("live", "ok")
+    text = "STALE" if not fresh_at else f"STALE {words.age(now - fresh_at)}"
+    if not connected and retry_at is not None:
+        text += f" (retry in {max(0, round(retry_at - now))}s)"
+    elif not connected and not fresh_at:
+        text = "connecting"
+    return (text, "stale")
+
+
+def top_line(
+    server: str,
+    fresh: Span,
+    trip: str,
+    counts: Mapping[str, int],
+    total: int,
+    at: float,
+    columns: int,
+    *,
+    stale: bool,
+    unit: str = "robot",
+) -> list[Span]:
+    """Return the first line: the server, freshness, round trip, states, and the time of day."""
+    spans: list[Span] = [(" ", ""), (clean(server), "title"), ("  ", ""), fresh]
+    if trip and not stale:
+        spans += [("  ", ""), (trip, "dim")]
+    spans.append((f"  {total} {unit}{'' if total == 1 else 's'}", ""))
+    if counts and stale:
+        # Nothing is said to be well that may have changed.
+        spans.append((": not known now", "stale"))
+    elif counts:
+        spans.append((":", ""))
+        for state, count in counts.items():
+            spans += [(" ", ""), (f"{STATES[state][1]} {count}", state), (" ", "")]
+    clock = time.strftime("%H:%M", time.localtime(at))
+    return _with_end(spans, (clock + " ", "dim"), columns)
+
+
+def crumb_line(crumbs: Crumbs, columns: int, *, ascii_only: bool = False) -> list[Span]:
+    """Return the second line: where this is, the filter, the order, how much is shown."""
+    spans: list[Span] = [(" ", ""), (clean(crumbs.path), "title")]
+    if crumbs.filter:
+        spans += [("   filter: ", "dim"), (clean(crumbs.filter), "key")]
+    if crumbs.note:
+        spans += [("   ", ""), (clean(crumbs.note), "warn")]
+    right: list[Span] = []
+    if crumbs.order:
+        right += [("order: ", "dim"), (crumbs.order, ""), ("   ", "")]
+    right.append((clean(crumbs.amount) + " ", ""))
+    left_columns = columns - width(plain(right)) - 1
+    text = plain(spans)
+    if width(text) > left_columns:
+        spans = [(fit(text, max(left_columns, 0), ascii_only=ascii_only), "title")]
+    gap = columns - width(plain(spans)) - width(plain(right))
+    return [*spans, (" " * max(gap, 1), ""), *right]
+
+
+def key_line(keys: Iterable[tuple[str, str]], columns: int) -> list[Span]:
+    """Return the keys that work now, as many as fit."""
+    spans: list[Span] = [(" ", "")]
+    left = columns - 1
+    for key, label in keys:
+        wide = width(key) + 1 + width(label) + 2
+        if wide > left:
+            break
+        left -= wide
+        spans += [(key, "key"), (f" {label}  ", "dim")]
+    return spans
+
+
+def rule_line(text: str, columns: int, rule: str, style: str = "title") -> list[Span]:
+    """Return a heading, followed by a line to the end."""
+    text = f" {text} "
+    return [(text, style), (rule * max(0, columns - width(text) - 1), "rule")]
+
+
+def _with_end(spans: Sequence[Span], end: Span, columns: int) -> list[Span]:
+    gap = columns - width(plain(spans)) - width(end[0])
+    return [*spans, (" " * gap, ""), end] if gap > 0 else list(spans)

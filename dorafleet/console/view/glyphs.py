@@ -1,0 +1,46 @@
+"""Characters for states and lines, with plain ASCII ones beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+STATES: Mapping[str, tuple[str, str]] = {
+    "fail": ("x", "FAIL"),
+    "warn": ("!", "WARN"),
+    "unreach": ("?", "UNREACH"),
+    "stale": ("~", "STALE"),
+    "update": ("=", "UPDATE"),
+    "busy": ("-", "BUSY"),
+    "ok": ("+", "OK"),
+}
+"""The letter and the word of each state. A style has the name of the state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    """The characters that lines are made of."""
+
+    ascii: bool
+    rule: str
+    cursor: str
+    mark: str
+    horizontal: str
+    vertical: str
+    corners: tuple[str, str, str, str]
+    """Upper left, upper right, lower left, lower right."""
+    left: str
+    """Arrow heads."""
+    right: str
+
+
+UNICODE = Glyphs(False, "─", ">", "*", "─", "│", ("┌", "┐", "└", "┘"), "◀", "▶")
+ASCII = Glyphs(True, "-", ">", "*", "-", "|", ("+", "+", "+", "+"), "<", ">")
+
+
+def glyphs(*, ascii_only: bool) -> Glyphs:
+    """Return the characters for a terminal."""
+    return ASCII if ascii_only else UNICODE

@@ -1,0 +1,54 @@
+"""What is known of one thing, as lines beside the table."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from dorafleet.console.view import words
+from dorafleet.console.view.tables import state_text
+from dorafleet.console.view.words import clean
+
+if TYPE_CHECKING:
+    from dorad.control.messages import FleetRow
+    from dorafleet.console.view.rows import Span
+
+
+def robot_lines(row: FleetRow, now: float) -> list[list[Span]]:
+    """Return what is known of a robot."""
+    known = row.known
+    lines: list[list[Span]] = [
+        [(f" {clean(row.robot)}", "title"), ("  ", ""), (state_text(row.state), row.state)],
+    ]
+    if row.since is not None:
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.since))
+        lines.append([(f" since {at}", "dim")])
+    lines.append([])
+    facts = {
+        "dataflow": row.dataflow or "-",
+        "release": row.release or "-",
+        "nodes": f"{row.running} of {row.nodes} run" if known else "not known",
+        "cpu": f"{row.cpu:.0f} %" if known else "-",
+        "memory": f"{row.memory:.0f} %" if known else "-",
+        "drops": f"{row.drops:.1f}/s" if known else "-",
+        "version": row.version or "-",
+    }
+    if row.state == "unreach":
+        facts["seen"] = words.age(None if row.seen_at is None else now - row.seen_at) + " ago"
+    lines += [[(f" {name:<9}", "dim"), (clean(value), "")] for name, value in facts.items()]
+    for name, value in sorted(row.labels.items()):
+        lines.append([(f" {clean(name)}", "dim"), (f" = {clean(value)}", "")])
+    if row.findings:
+        lines += [[], [(" what is wrong", "head")]]
+    for each in row.findings:
+        lines.append(
+            [(f" {words.age(now - each.since):>6} ", "dim"), (each.severity, each.severity)]
+        )
+        lines += [[("   " + part, "")] for part in _wrapped(clean(each.text), 35)]
+    return lines
+
+
+def _wrapped(text: str, columns: int) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, columns) or [""]

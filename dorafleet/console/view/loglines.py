@@ -1,0 +1,56 @@
+"""Log lines: their cells for a filter, and as spans."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from dorafleet.console.view.words import clean, fit
+
+if TYPE_CHECKING:
+    from dorad.control.filters import Value
+    from dorad.control.messages import LogRecord
+    from dorafleet.console.view.rows import Span
+
+KEYS = ("since", "level", "node", "message", "stream", "machine", "target", "dataflow")
+MAX_MESSAGE = 2000
+"""Characters of a message that are shown."""
+
+_LEVELS = {"stdout": "out", "stderr": "err"}
+"""What lines without a severity have instead."""
+_STYLES = {
+    "stderr": "warn",
+    "error": "fail",
+    "warn": "warn",
+    "info": "",
+    "debug": "dim",
+    "trace": "dim",
+}
+
+
+def cells(line: LogRecord, now: float) -> dict[str, Value]:
+    """Return the cells of a line by which it is filtered."""
+    return {
+        "since": max(0.0, now - line.timestamp),
+        "level": line.level,
+        "node": line.node or "dora",
+        "message": line.message,
+        "stream": line.stream,
+        "machine": line.machine or "",
+        "target": line.target or "",
+    }
+
+
+def spans(line: LogRecord, *, names: int, machines: int) -> list[Span]:
+    """Return a line; `names` and `machines` are the widths of these columns, 0 for none."""
+    at = time.localtime(line.timestamp)
+    clock = f"{time.strftime('%H:%M:%S', at)}.{int(line.timestamp % 1 * 1000):03}"
+    style = _STYLES.get(line.level, "")
+    level = _LEVELS.get(line.level, line.level.upper())
+    found: list[Span] = [(f" {clock} ", "dim"), (fit(level, 5) + " ", style or "ok")]
+    if machines:
+        found.append((fit(clean(line.machine or "-"), machines) + " ", "update"))
+    found.append((fit(clean(line.node or "dora"), names) + " ", "name"))
+    text = line.message.rstrip("\n")[:MAX_MESSAGE]
+    found.append((clean(text), style))
+    return found

@@ -1,0 +1,123 @@
+"""Curves over time in braille: each character has two columns of four dots."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from dorafleet.console.view.words import fit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dorafleet.console.view.rows import Span
+
+_DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
+"""The bit of each dot, by column and row."""
+STYLES = ("line1", "line2", "line3", "line4")
+MARGIN = 10
+"""Columns for the numbers at the left."""
+
+
+def bounds(curves: Mapping[str, Sequence[tuple[float, float]]]) -> tuple[float, float] | None:
+    """Return the lowest and highest value, a little apart if they are equal; None without any."""
+    values = [v for points in curves.values() for _, v in points if math.isfinite(v)]
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    if high - low < 1e-9 * max(1.0, abs(high)):
+        pad = abs(high) * 0.1 or 1.0
+        return low - pad, high + pad
+    return low, high
+
+
+def plot(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    columns: int,
+    rows: int,
+    seconds: float,
+    *,
+    ascii_only: bool = False,
+) -> list[list[Span]]:
+    """Return a drawing of curves, whose points are (time, value), over the last `seconds`.
+
+    Later curves are drawn over earlier ones. The last line names the curves.
+    """
+    limits = bounds(curves)
+    across, down = columns - MARGIN - 1, rows - 1
+    if limits is None or across < 4 or down < 2:
+        return [[(" no numbers yet", "dim")]]
+    low, high = limits
+    end = max(points[-1][0] for points in curves.values() if points)
+    bits = [[0] * across for _ in range(down)]
+    owner = [[0] * across for _ in range(down)]
+    for number, points in enumerate(curves.values()):
+        for x, y in _pixels(points, end, seconds, low, high, across * 2, down * 4):
+            bits[y // 4][x // 2] |= _DOTS[x % 2][y % 4]
+            owner[y // 4][x // 2] = number
+    lines = [
+        [(_label(row, down, low, high), "dim"), *_spans(bits[row], owner[row], ascii_only)]
+        for row in range(down)
+    ]
+    legend: list[Span] = [(" " * MARGIN + f" last {seconds:.0f} s  ", "dim")]
+    for number, (name, points) in enumerate(curves.items()):
+        value = f" {points[-1][1]:.4g}" if points else ""
+        legend.append((f"{'*' if ascii_only else '●'} {name}{value}  ", STYLES[number % 4]))
+    return [*lines, legend]
+
+
+def _pixels(
+    points: Sequence[tuple[float, float]],
+    end: float,
+    seconds: float,
+    low: float,
+    high: float,
+    wide: int,
+    tall: int,
+) -> list[tuple[int, int]]:
+    """Return the dots of a curve, with the gaps between successive points filled."""
+    found: list[tuple[int, int]] = []
+    before: tuple[int, int] | None = None
+    for at, value in points:
+        x = int((1 - (end - at) / seconds) * (wide - 1))
+        if x < 0 or not math.isfinite(value):
+            before = None
+            continue
+        y = int((high - value) / (high - low) * (tall - 1) + 0.5)
+        if before is not None:
+            found += _line(before, (x, y))
+        found.append((x, y))
+        before = (x, y)
+    return found
+
+
+def _line(a: tuple[int, int], b: tuple[int, int]) -> list[tuple[int, int]]:
+    steps = max(abs(b[0] - a[0]), abs(b[1] - a[1]))
+    return [
+        (round(a[0] + (b[0] - a[0]) * n / steps), round(a[1] + (b[1] - a[1]) * n / steps))
+        for n in range(1, steps)
+    ]
+
+
+def _label(row: int, rows: int, low: float, high: float) -> str:
+    if row in (0, rows - 1, rows // 2):
+        value = high - (high - low) * row / (rows - 1)
+        return fit(f"{value:.4g}", MARGIN, right=True) + " "
+    return " " * (MARGIN + 1)
+
+
+def _spans(bits: Sequence[int], owner: Sequence[int], ascii_only: bool) -> list[Span]:
+    spans: list[Span] = []
+    for bit, number in zip(bits, owner, strict=True):
+        char = " " if not bit else _ascii(bit) if ascii_only else chr(0x2800 + bit)
+        style = STYLES[number % 4] if bit else ""
+        if spans and spans[-1][1] == style:
+            spans[-1] = (spans[-1][0] + char, style)
+        else:
+            spans.append((char, style))
+    return spans
+
+
+def _ascii(bit: int) -> str:
+    upper, lower = bit & 0x1B, bit & 0xE4
+    return ":" if upper and lower else "'" if upper else "."

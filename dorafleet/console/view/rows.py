@@ -1,0 +1,126 @@
+"""Tables as lines of spans: which columns fit, how wide they are, and what is in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from dorafleet.console.view.words import clean, fit, width
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+Span: TypeAlias = "tuple[str, str]"
+"""A text and the name of its style."""
+
+GAP = 1
+"""Columns between two cells."""
+PREFIX = 2
+"""Columns before the first cell: the cursor and the mark."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table."""
+
+    key: str
+    title: str
+    wide: int
+    """Usual width."""
+    right: bool = False
+    grow: int = 0
+    """Its share of the columns that are left over; 0 keeps its width."""
+    drop: int = 0
+    """The column with the highest number is left out first; 0 is never left out."""
+
+
+class Cell(NamedTuple):
+    """The text of a cell, and the name of its style."""
+
+    text: str
+    style: str = ""
+
+
+class Row(NamedTuple):
+    """A row of a table."""
+
+    id: str
+    """Names the row while it moves and changes."""
+    cells: tuple[Cell, ...]
+    """One for each column, in the order of all columns."""
+    style: str = ""
+    """For cells without one."""
+
+
+class Fitted(NamedTuple):
+    """A column that fits, with its place among all columns and its width."""
+
+    at: int
+    column: Column
+    wide: int
+
+
+def fitted(columns: Sequence[Column], space: int, left_out: Collection[str] = ()) -> list[Fitted]:
+    """Return the columns that fit into so many columns of the terminal, with their widths."""
+    kept = [at for at, column in enumerate(columns) if column.key not in left_out]
+
+    def needed() -> int:
+        return PREFIX + sum(columns[at].wide + GAP for at in kept)
+
+    while needed() > space and any(columns[at].drop for at in kept):
+        kept.remove(max(kept, key=lambda at: (columns[at].drop, at)))
+    left = max(0, space - needed())
+    shares = sum(columns[at].grow for at in kept)
+    found: list[Fitted] = []
+    for at in kept:
+        extra = left * columns[at].grow // shares if shares else 0
+        found.append(Fitted(at, columns[at], columns[at].wide + extra))
+    return found
+
+
+def head(shown: Sequence[Fitted]) -> list[Span]:
+    """Return the line of titles."""
+    spans: list[Span] = [(" " * PREFIX, "head")]
+    for each in shown:
+        title = fit(each.column.title, each.wide, right=each.column.right)
+        spans.append((title + " " * GAP, "head"))
+    return spans
+
+
+def line(
+    row: Row,
+    shown: Sequence[Fitted],
+    *,
+    cursor: bool = False,
+    marked: bool = False,
+    dim: bool = False,
+    ascii_only: bool = False,
+) -> list[Span]:
+    """Return the line of a row; `dim` is for what is out of date."""
+    usual = "dim" if dim else row.style
+    spans: list[Span] = [((">" if cursor else " ") + ("*" if marked else " "), "mark")]
+    for each in shown:
+        cell = row.cells[each.at]
+        text = fit(clean(cell.text), each.wide, right=each.column.right, ascii_only=ascii_only)
+        spans.append((text, "dim" if dim else cell.style or usual))
+        spans.append((" " * GAP, usual))
+    return spans
+
+
+def cut(spans: Sequence[Span], columns: int) -> list[Span]:
+    """Return spans that take at most so many columns."""
+    kept: list[Span] = []
+    for text, style in spans:
+        wide = width(text)
+        if wide > columns:
+            if columns > 0:
+                kept.append((fit(text, columns), style))
+            break
+        kept.append((text, style))
+        columns -= wide
+    return kept
+
+
+def plain(spans: Sequence[Span]) -> str:
+    """Return the text of a line."""
+    return "".join(text for text, _ in spans)

@@ -1,0 +1,100 @@
+"""Messages of a topic: as text, as numbers for curves, and as a picture."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dorafleet.console.view.words import clean
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dorad.control.messages import TopicHeader
+    from dorafleet.console.view.rows import Span
+
+MAX_CURVES = 4
+MAX_TEXT = 400
+MAX_SHOWN = 16
+"""Elements of an array that are shown as text."""
+
+
+class Message(NamedTuple):
+    """One message, reduced to what screens show."""
+
+    at: float
+    header: TopicHeader
+    text: str
+    numbers: tuple[float, ...]
+    """The first numbers in it."""
+    image: tuple[bytes, int, int] | None
+    """Pixels with three bytes each, width, height."""
+
+
+def read(header: TopicHeader, array: pa.Array | None) -> Message:
+    """Return a message for screens."""
+    metadata = header.metadata
+    image = _image(array, metadata)
+    numbers = () if image is not None else _numbers(array)
+    text = _text(array, metadata, image)
+    return Message(time.time(), header, text, numbers, image)
+
+
+def _image(array: pa.Array | None, metadata: dict[str, Any]) -> tuple[bytes, int, int] | None:
+    width, height = metadata.get("width"), metadata.get("height")
+    if array is None or metadata.get("encoding") != "rgb8" or str(array.type) != "uint8":
+        return None
+    if not (isinstance(width, int) and isinstance(height, int)) or width <= 0 or height <= 0:
+        return None
+    if len(array) != width * height * 3 or array.null_count:
+        return None
+    return bytes(array.buffers()[1])[array.offset : array.offset + len(array)], width, height
+
+
+def _numbers(array: pa.Array | None) -> tuple[float, ...]:
+    import pyarrow as pa
+
+    if array is None:
+        return ()
+    kind = array.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return ()
+    values = array.slice(0, MAX_CURVES).to_pylist()
+    return tuple(float(value) for value in values if value is not None)
+
+
+def _text(
+    array: pa.Array | None, metadata: dict[str, Any], image: tuple[bytes, int, int] | None
+) -> str:
+    was = metadata.get("preview")
+    if image is not None:
+        return f"image {was or f'{image[1]}x{image[2]} rgb8'}"
+    if array is None:
+        return "no data"
+    shown = array.slice(0, MAX_SHOWN).to_pylist()
+    text = ", ".join(map(_plain, shown))[:MAX_TEXT]
+    more = ", …" if len(array) > MAX_SHOWN else ""
+    whole = f"  ({was})" if was else ""
+    return f"{array.type}[{len(array)}] {text}{more}{whole}"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return repr(value)[:MAX_TEXT] if isinstance(value, str | bytes) else str(value)[:MAX_TEXT]
+
+
+def line(message: Message) -> list[Span]:
+    """Return the line of a message."""
+    at = time.localtime(message.at)
+    clock = f"{time.strftime('%H:%M:%S', at)}.{int(message.at % 1 * 1000):03}"
+    hidden = ("timestamp", "preview", "width", "height", "encoding")
+    extra = {key: value for key, value in message.header.metadata.items() if key not in hidden}
+    spans: list[Span] = [
+        (f" {clock} ", "dim"),
+        (f"#{message.header.sequence} ", "key"),
+        (clean(message.text), ""),
+    ]
+    if extra:
+        spans.append((f"  {clean(str(extra))[:MAX_TEXT]}", "dim"))
+    return spans

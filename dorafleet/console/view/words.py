@@ -1,0 +1,106 @@
+"""Short texts for cells: ages, rates, sizes; and their width on a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import lru_cache
+
+from dorad.terminal import visible
+
+ELLIPSIS = "…"
+
+
+def clean(text: str) -> str:
+    """Return a text on one line that cannot control the terminal, without tabs."""
+    return visible(text).replace("\t", " ")
+
+
+@lru_cache(4096)
+def width(text: str) -> int:
+    """Return how many columns a text takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_char_width, text))
+
+
+def _char_width(char: str) -> int:
+    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def fit(text: str, columns: int, *, right: bool = False, ascii_only: bool = False) -> str:
+    """Return a text that takes exactly so many columns; one that is cut ends in an ellipsis."""
+    if columns <= 0:
+        return ""
+    wide = width(text)
+    if wide > columns:
+        text = _cut(text, columns, "~" if ascii_only else ELLIPSIS)
+        wide = width(text)
+    space = " " * (columns - wide)
+    return space + text if right else text + space
+
+
+def _cut(text: str, columns: int, mark: str) -> str:
+    if text.isascii():
+        return text[: columns - 1] + mark
+    kept, left = [], columns - 1
+    for char in text:
+        left -= _char_width(char)
+        if left < 0:
+            break
+        kept.append(char)
+    return "".join(kept) + mark
+
+
+def age(seconds: float | None) -> str:
+    """Return a time span in at most six characters: `7s`, `3m12s`, `6h02m`, `6d02h`.
+
+    From a minute on, seconds are given in steps of ten: what changes each second costs bytes.
+    """
+    if seconds is None:
+        return "-"
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 600:
+        return f"{whole // 60}m{whole % 60 // 10 * 10:02}s"
+    if whole < 3600:
+        return f"{whole // 60}m"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+
+
+def count(value: float | None) -> str:
+    """Return a count in at most five characters: `0`, `9120`, `1.2M`."""
+    if value is None:
+        return "-"
+    if abs(value) < 10_000:
+        return f"{value:.0f}"
+    for unit in ("k", "M", "G", "T"):
+        value /= 1000
+        if abs(value) < 1000:
+            return f"{value:.1f}{unit}" if abs(value) < 100 else f"{value:.0f}{unit}"
+    return f"{value:.0f}P"
+
+
+def rate(value: float | None) -> str:
+    """Return a rate a second with one decimal, in at most six characters."""
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if abs(value) < 1000 else count(value)
+
+
+def percent(value: float | None) -> str:
+    """Return a percentage without a sign."""
+    return "-" if value is None else f"{value:.0f}"
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Return a short time with its unit: `0.3ms`, `12.1ms`, `1.20s`."""
+    if seconds is None:
+        return "-"
+    if seconds >= 1:
+        return f"{seconds:.2f}s"
+    return f"{seconds * 1e3:.1f}ms"

@@ -1,0 +1,1 @@
+"""Widgets that paint lines themselves: a grid, a log, plots and pictures."""

@@ -1,0 +1,128 @@
+"""Dialogs: choose an action, and confirm it. The cursor starts on Cancel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Label
+
+from dorafleet.console.view.words import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.events import Key
+
+    from dorafleet.console.model.commands import Action, Target
+
+_CSS = """
+    align: center middle;
+    background: $background 60%;
+"""
+MAX_LISTED = 6
+"""Targets that a dialog names."""
+
+
+class Choose(ModalScreen["Action | None"]):
+    """Lists actions; the key of one chooses it, which still changes nothing."""
+
+    DEFAULT_CSS = f"""
+    Choose {{ {_CSS} }}
+    Choose > Vertical {{
+        width: auto; max-width: 70; height: auto; border: round $accent; padding: 0 1;
+        background: $background;
+    }}
+    Choose Label {{ width: auto; }}
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [("escape", "dismiss(None)", "Cancel")]
+
+    def __init__(self, actions: Sequence[Action], what: str) -> None:
+        super().__init__()
+        self._actions = actions
+        self._what = what
+
+    def compose(self) -> ComposeResult:
+        """Show the actions with their keys."""
+        with Vertical():
+            yield Label(f"Actions for {clean(self._what)}", markup=False)
+            yield Label("")
+            for action in self._actions:
+                yield Label(f"  {action.key}   {action.title}", markup=False)
+            yield Label("")
+            yield Label("esc cancels", markup=False)
+
+    def on_key(self, event: Key) -> None:
+        """Choose by key."""
+        for action in self._actions:
+            if event.character == action.key:
+                event.stop()
+                self.dismiss(action)
+                return
+
+
+class Confirm(ModalScreen[bool]):
+    """Asks before something is changed; for several targets their number must be typed."""
+
+    DEFAULT_CSS = f"""
+    Confirm {{ {_CSS} }}
+    Confirm > Vertical {{
+        width: 70; max-width: 100%; height: auto; border: round $accent; padding: 0 1;
+        background: $background;
+    }}
+    Confirm Horizontal {{ height: auto; align-horizontal: right; }}
+    Confirm Button {{
+        height: 1; border: none; margin-left: 2; min-width: 10; line-pad: 1;
+        background: $background; color: $foreground; text-style: none;
+    }}
+    Confirm Button:focus {{ text-style: reverse; background: $background; }}
+    Confirm Input {{ height: 1; border: none; padding: 0; background: $background; }}
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("escape", "dismiss(False)", "Cancel"),
+        ("left,right", "app.focus_next", "Other button"),
+    ]
+
+    def __init__(self, action: Action, targets: Sequence[Target], command: str) -> None:
+        super().__init__()
+        self._action = action
+        self._targets = targets
+        self._command = command
+        self._number = str(len(targets)) if len(targets) > 1 else ""
+
+    def compose(self) -> ComposeResult:
+        """Say what would happen, and show the command that does the same."""
+        with Vertical():
+            yield Label(clean(f"{self._action.title}?"), markup=False)
+            for target in self._targets[:MAX_LISTED]:
+                yield Label(f"  {clean(str(target))}", markup=False)
+            if len(self._targets) > MAX_LISTED:
+                yield Label(f"  and {len(self._targets) - MAX_LISTED} more", markup=False)
+            if self._action.warns:
+                yield Label(self._action.warns, markup=False)
+            yield Label(f"$ {clean(self._command)}", markup=False)
+            if self._number:
+                yield Label(f"Type {self._number} to confirm:", markup=False)
+                number = Input(id="number")
+                number.cursor_blink = False
+                yield number
+            with Horizontal():
+                yield Button("Cancel", id="cancel")
+                yield Button("Do it", id="go")
+
+    def on_mount(self) -> None:
+        """Let the cursor start on Cancel."""
+        self.query_one("#cancel", Button).focus()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Do it, or not."""
+        event.stop()
+        if event.button.id != "go":
+            self.dismiss(False)
+        elif self._number and self.query_one("#number", Input).value.strip() != self._number:
+            self.query_one("#number", Input).focus()
+        else:
+            self.dismiss(True)

@@ -1,0 +1,224 @@
+"""A table that paints only the lines that have changed. Cursor and marks are ids, not numbers."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from textual.geometry import Region, Size
+from textual.message import Message
+
+from dorafleet.console.model.order import RestingOrder
+from dorafleet.console.view.rows import Row, fitted, head, line, plain
+from dorafleet.console.widgets.lines import Painted
+from dorafleet.console.widgets.paint import strip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from textual.events import Click
+    from textual.strip import Strip
+
+    from dorafleet.console.view.rows import Column, Fitted, Span
+
+
+class Grid(Painted, can_focus=True):
+    """Rows under a line of titles."""
+
+    class Chosen(Message):
+        """A row was clicked twice."""
+
+        def __init__(self, grid: Grid, id_: str) -> None:
+            super().__init__()
+            self.grid = grid
+            self.id = id_
+
+        @property
+        def control(self) -> Grid:
+            """The grid."""
+            return self.grid
+
+    def __init__(
+        self, columns: Sequence[Column], *, ascii_only: bool = False, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self._columns = columns
+        self._ascii = ascii_only
+        self._left_out: set[str] = set()
+        self._fitted: list[Fitted] = []
+        self._ids: list[str] = []
+        self._row_of: Callable[[str], Row] = lambda id_: Row(id_, ())
+        self._painted: dict[int, list[Span]] = {}
+        self._heading: list[Span] | None = None
+        self._rest = RestingOrder()
+        self.cursor: str | None = None
+        """The id of the row under the cursor."""
+        self.marks: set[str] = set()
+        self.dim = False
+        """Whether all rows are out of date."""
+        self.moved_at = float("-inf")
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The rows in the order in which they are shown."""
+        return self._ids
+
+    @property
+    def chosen(self) -> list[str]:
+        """The marked rows, or the one under the cursor."""
+        marked = [each for each in self._ids if each in self.marks]
+        return marked or ([self.cursor] if self.cursor is not None else [])
+
+    def show(
+        self,
+        ids: Sequence[str],
+        row_of: Callable[[str], Row],
+        *,
+        heading: list[Span] | None = None,
+        dim: bool = False,
+    ) -> None:
+        """Show these rows; `row_of` makes those that are visible. `heading` replaces the titles.
+
+        The cursor stays with its row. If that is gone, it goes to the row in its place.
+        """
+        place = self._place
+        arranged = self._rest.arrange(ids, time.monotonic())
+        count = len(self._ids)
+        self._ids, self._row_of = list(arranged), row_of
+        self._heading, self.dim = heading, dim
+        self.marks &= set(self._ids) if self.marks else set()
+        if self._ids and (self.cursor is None or self.cursor not in set(self._ids)):
+            self.cursor = self._ids[min(place or 0, len(self._ids) - 1)]
+        if not self._ids:
+            self.cursor = None
+        if len(self._ids) != count:
+            self.virtual_size = Size(self.size.width, len(self._ids) + 1)
+            if self.styles.height is not None and self.styles.height.is_auto:
+                self.refresh(layout=True)
+        self._repaint()
+
+    @property
+    def _place(self) -> int | None:
+        if self.cursor is None:
+            return None
+        try:
+            return self._ids.index(self.cursor)
+        except ValueError:
+            return None
+
+    def _repaint(self) -> None:
+        """Paint the visible lines that differ from what is on the screen."""
+        for y in range(self.size.height):
+            if self._painted.get(y) != self._spans(y):
+                self.refresh(Region(0, y, self.size.width, 1))
+
+    def _spans(self, y: int) -> list[Span]:
+        if y == 0:
+            return self._heading if self._heading is not None else head(self._fitted)
+        at = self.scroll_offset.y + y - 1
+        if at >= len(self._ids):
+            return []
+        id_ = self._ids[at]
+        here = id_ == self.cursor
+        return line(
+            self._row_of(id_),
+            self._fitted,
+            cursor=here and self.has_focus,
+            marked=id_ in self.marks,
+            dim=self.dim,
+            ascii_only=self._ascii,
+        )
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """Return the height of all rows."""
+        del container, viewport, width
+        return len(self._ids) + 1
+
+    def leave_out(self, *keys: str) -> None:
+        """Leave these columns out, because they would say nothing."""
+        if set(keys) != self._left_out:
+            self._left_out = set(keys)
+            self.on_resize()
+
+    def on_resize(self) -> None:
+        """Choose the columns that fit."""
+        self._fitted = fitted(self._columns, self.size.width, self._left_out)
+        self._painted.clear()
+        self.virtual_size = Size(self.size.width, len(self._ids) + 1)
+        self.keep_visible()
+        self.refresh()
+
+    def on_focus(self) -> None:
+        """Show the cursor."""
+        self._repaint()
+
+    def on_blur(self) -> None:
+        """Hide the cursor."""
+        self._repaint()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Paint everything that has moved."""
+        super().watch_scroll_y(old_value, new_value)
+        self._painted.clear()
+
+    def render_line(self, y: int) -> Strip:
+        """Return one line of the widget."""
+        spans = self._painted[y] = self._spans(y)
+        at = self.scroll_offset.y + y - 1
+        here = y > 0 and at < len(self._ids) and self._ids[at] == self.cursor and self.has_focus
+        return strip(
+            spans, self.size.width, self.palette, self.rich_style, "cursor" if here else ""
+        )
+
+    def move(self, rows: int) -> None:
+        """Move the cursor down by so many rows, up by less than none."""
+        if not self._ids:
+            return
+        place = self._place or 0
+        self.jump(place + rows)
+
+    def jump(self, place: int) -> None:
+        """Move the cursor to a place, the last one if there are fewer."""
+        if not self._ids:
+            return
+        self.moved_at = time.monotonic()
+        self._rest.moved(self.moved_at)
+        self.cursor = self._ids[min(max(place, 0), len(self._ids) - 1)]
+        self.keep_visible()
+        self._repaint()
+
+    def as_text(self) -> list[str]:
+        """Return the titles and all rows as lines, also those that are not visible."""
+        titles = self._heading if self._heading is not None else head(self._fitted)
+        rows = [line(self._row_of(id_), self._fitted, ascii_only=self._ascii) for id_ in self._ids]
+        return [plain(spans).rstrip() for spans in (titles, *rows)]
+
+    def keep_visible(self) -> None:
+        """Scroll so that the cursor is on the screen."""
+        place, room = self._place, self.size.height - 1
+        if place is None or room <= 0:
+            return
+        top = self.scroll_offset.y
+        if place < top:
+            self.scroll_to(y=place, animate=False)
+        elif place >= top + room:
+            self.scroll_to(y=place - room + 1, animate=False)
+
+    def toggle_mark(self) -> None:
+        """Mark the row under the cursor, or remove its mark; then go to the next row."""
+        if self.cursor is None:
+            return
+        self.marks ^= {self.cursor}
+        self.move(1)
+        self._repaint()
+
+    def on_click(self, event: Click) -> None:
+        """Move the cursor to the row that was clicked; a second click opens it."""
+        at = self.scroll_offset.y + event.y - 1
+        if event.y < 1 or at >= len(self._ids):
+            return
+        again = self._ids[at] == self.cursor and event.chain > 1
+        self.jump(at)
+        if again and self.cursor is not None:
+            self.post_message(self.Chosen(self, self.cursor))

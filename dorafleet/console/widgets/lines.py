@@ -1,0 +1,161 @@
+"""Widgets of painted lines: a canvas that repaints what has changed, and a log that follows."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from textual.geometry import Region, Size
+from textual.scroll_view import ScrollView
+
+from dorafleet.console.themes import Palette
+from dorafleet.console.view.words import width
+from dorafleet.console.widgets.paint import strip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    from textual.strip import Strip
+
+    from dorafleet.console.view.rows import Span
+
+MAX_LINES = 10_000
+"""Lines that a log keeps."""
+
+
+class Painted(ScrollView):
+    """A widget whose lines are spans with named styles."""
+
+    DEFAULT_CSS = """
+    Painted { scrollbar-size: 0 0; }
+    """
+
+    palette = Palette("dark")
+    """The styles of all painted widgets; see `use_palette`."""
+
+    @staticmethod
+    def use_palette(palette: Palette) -> None:
+        """Let all painted widgets have these styles."""
+        Painted.palette = palette
+
+    def refresh_rows(self, rows: Iterable[int]) -> None:
+        """Repaint lines of the widget, counted from its first visible one."""
+        for y in rows:
+            self.refresh(Region(0, y, self.size.width, 1))
+
+
+class Canvas(Painted):
+    """Some lines; only those that differ are painted again."""
+
+    def __init__(self, *, over: str = "", focusable: bool = False, **options: Any) -> None:
+        """The style `over` is laid over all lines."""
+        super().__init__(**options)
+        self.can_focus = focusable
+        self._over = over
+        self._lines: list[list[Span]] = []
+
+    @property
+    def lines(self) -> Sequence[Sequence[Span]]:
+        """What is shown."""
+        return self._lines
+
+    def show(self, lines: Sequence[list[Span]]) -> None:
+        """Show these lines from now on."""
+        before, self._lines = self._lines, list(lines)
+        wide = max((sum(width(text) for text, _ in line) for line in self._lines), default=0)
+        if len(before) != len(self._lines) or wide != self.virtual_size.width:
+            self.virtual_size = Size(wide, len(self._lines))
+        height = self.styles.height
+        if len(before) != len(self._lines) and height is not None and height.is_auto:
+            self.refresh(layout=True)
+        top = self.scroll_offset.y
+        for y in range(self.size.height):
+            at = top + y
+            old = before[at] if at < len(before) else None
+            new = self._lines[at] if at < len(self._lines) else None
+            if old != new:
+                self.refresh(Region(0, y, self.size.width, 1))
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """Return the height of all lines."""
+        del container, viewport, width
+        return len(self._lines)
+
+    def on_resize(self) -> None:
+        """Paint everything."""
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        """Return one line of the widget."""
+        at = self.scroll_offset.y + y
+        spans = self._lines[at] if at < len(self._lines) else []
+        left, wide = self.scroll_offset.x, self.size.width
+        line = strip(spans, left + wide, self.palette, self.rich_style, self._over)
+        return line.crop(left, left + wide) if left else line
+
+
+class LogView(Painted, can_focus=True):
+    """Items that arrive, the newest at the bottom. It follows them until it is scrolled up.
+
+    Only what is visible is made into lines.
+    """
+
+    def __init__(self, paint: Callable[[Any], list[Span]], **options: Any) -> None:
+        """`paint` returns the line of an item."""
+        super().__init__(**options)
+        self._paint = paint
+        self._kept: deque[Any] = deque(maxlen=MAX_LINES)
+        self.following = True
+        self._top = 0
+
+    @property
+    def lines(self) -> Sequence[Sequence[Span]]:
+        """All lines that are kept."""
+        return [self._paint(item) for item in self._kept]
+
+    @property
+    def count(self) -> int:
+        """Number of lines that are kept."""
+        return len(self._kept)
+
+    @property
+    def top(self) -> int:
+        """The index of the first visible line."""
+        last = max(0, len(self._kept) - self.size.height)
+        return last if self.following else min(self._top, last)
+
+    def add(self, items: Sequence[Any]) -> None:
+        """Add items at the bottom."""
+        before = len(self._kept)
+        self._kept.extend(items)
+        lost = before + len(items) - len(self._kept)
+        if not self.following:
+            self._top = max(0, self._top - lost)
+        if items and (self.following or before < self.top + self.size.height or lost > self._top):
+            self.refresh()
+
+    def replace(self, items: Iterable[Any]) -> None:
+        """Show only these items."""
+        self._kept.clear()
+        self._kept.extend(items)
+        self.following, self._top = True, 0
+        self.refresh()
+
+    def scroll_rows(self, rows: int) -> None:
+        """Scroll down by so many lines, up by less than none."""
+        last = max(0, len(self._kept) - self.size.height)
+        self._top = min(max(self.top + rows, 0), last)
+        self.following = self._top >= last
+        self.refresh()
+
+    def scroll_to_end_of(self, *, top: bool) -> None:
+        """Show the oldest lines, or the newest and follow."""
+        self._top, self.following = 0, not top
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        """Return one line of the widget."""
+        at = self.top + y
+        spans = self._paint(self._kept[at]) if at < len(self._kept) else []
+        return strip(spans, self.size.width, self.palette, self.rich_style)

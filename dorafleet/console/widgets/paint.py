@@ -1,0 +1,58 @@
+"""From spans to Textual's strips; and the filter that lets only visible text reach the terminal."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from rich.segment import Segment
+from textual.filter import LineFilter
+from textual.strip import Strip
+
+from dorad.terminal import visible
+from dorafleet.console.view.rows import cut
+from dorafleet.console.view.words import width
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.style import Style
+    from textual.color import Color
+
+    from dorafleet.console.themes import Palette
+    from dorafleet.console.view.rows import Span
+
+
+def strip(
+    spans: Sequence[Span], columns: int, palette: Palette, base: Style, over: str = ""
+) -> Strip:
+    """Return a line of exactly so many columns; the style `over` is laid over all of it."""
+    whole = base + palette[over] if over else base
+    segments: list[Segment] = []
+    used = 0
+    for text, style in cut(spans, columns):
+        used += width(text)
+        segments.append(Segment(text, whole + palette[style] if style else whole))
+    if used < columns:
+        segments.append(Segment(" " * (columns - used), whole))
+    return Strip(segments, columns)
+
+
+@lru_cache(8192)
+def _visible(text: str) -> str:
+    return visible(text).replace("\t", " ")
+
+
+class VisibleText(LineFilter):
+    """Replaces control and bidirectional characters in every line, of whichever widget."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        """Return segments whose text cannot control the terminal."""
+        if all(segment.text.isprintable() for segment in segments):
+            return segments
+        return [
+            segment
+            if segment.control or segment.text.isprintable()
+            else Segment(_visible(segment.text), segment.style)
+            for segment in segments
+        ]

@@ -1,0 +1,71 @@
+"""The line in which a filter, a screen or a command is typed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+from textual.widgets import Input
+
+if TYPE_CHECKING:
+    from textual.events import Key
+
+
+class Prompt(Input):
+    """Hidden until it is opened. It reports what is typed, and what is entered."""
+
+    DEFAULT_CSS = """
+    Prompt { display: none; height: 1; border: none; padding: 0 1; background: $background; }
+    Prompt:focus { border: none; }
+    Prompt.open { display: block; }
+    """
+
+    class Typed(Message):
+        """The text has changed, is entered, or is given up."""
+
+        def __init__(self, kind: str, text: str, state: str) -> None:
+            """`state` is `changed`, `entered` or `given-up`."""
+            super().__init__()
+            self.kind, self.text, self.state = kind, text, state
+
+    def __init__(self) -> None:
+        super().__init__(id="prompt", select_on_focus=False)
+        self.cursor_blink = False
+        self.kind = ""
+        """What is being typed: `filter`, `go` or `pipe`."""
+
+    def open(self, kind: str, text: str, hint: str) -> None:
+        """Show the line."""
+        self.kind = kind
+        self.placeholder = hint
+        self.add_class("open")
+        self.value = text
+        self.cursor_position = len(text)
+        self.focus()
+
+    def close(self) -> None:
+        """Hide the line."""
+        self.kind = ""
+        self.remove_class("open")
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Report each change."""
+        event.stop()
+        if self.kind:
+            self.post_message(self.Typed(self.kind, event.value, "changed"))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Report the text."""
+        event.stop()
+        kind = self.kind
+        self.close()
+        self.post_message(self.Typed(kind, event.value, "entered"))
+
+    def on_key(self, event: Key) -> None:
+        """Give up with escape."""
+        if event.key == "escape":
+            event.stop()
+            event.prevent_default()
+            kind = self.kind
+            self.close()
+            self.post_message(self.Typed(kind, self.value, "given-up"))

@@ -1,0 +1,87 @@
+"""Nodes and edges, one table above the other: the Top screen, and `dora top`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.containers import Vertical
+
+from dorad.control.topparts import EDGE_KEYS, NODE_KEYS, edge_cells, node_cells
+from dorafleet.console.view import tables
+from dorafleet.console.widgets.grid import Grid
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from dorad.control.messages import EdgeStats, NodeInfo, TopPart
+    from dorafleet.console.model.filter import Filter
+
+KEYS = tuple(dict.fromkeys((*NODE_KEYS, *EDGE_KEYS)))
+"""Columns that a filter may name."""
+
+
+class TopTables(Vertical):
+    """Two grids."""
+
+    DEFAULT_CSS = "TopTables { height: 1fr; }"
+
+    def __init__(self, *, ascii_only: bool = False) -> None:
+        super().__init__()
+        self._ascii = ascii_only
+        self._shown_nodes: dict[str, NodeInfo] = {}
+        self._shown_edges: dict[str, EdgeStats] = {}
+
+    def compose(self) -> ComposeResult:
+        """Put the nodes above the edges."""
+        yield Grid(tables.NODES, ascii_only=self._ascii, id="nodes")
+        yield Grid(tables.EDGES, ascii_only=self._ascii, id="edges")
+
+    def show(self, part: TopPart | None, wanted: Filter, *, dim: bool) -> None:
+        """Show a measurement, without the rows that the filter leaves out."""
+        top = None if part is None else part.top
+        nodes = [] if top is None else top.nodes
+        edges = [] if top is None else top.edges
+        only_edges = bool(wanted.keys) and wanted.keys <= set(EDGE_KEYS) - set(NODE_KEYS)
+        only_nodes = bool(wanted.keys) and wanted.keys <= set(NODE_KEYS) - {"node", *EDGE_KEYS}
+        self._shown_nodes = {
+            tables.node_id(each): each
+            for each in nodes
+            if only_edges or wanted.matches(node_cells(each))
+        }
+        self._shown_edges = {
+            tables.edge_id(each): each
+            for each in edges
+            if only_nodes or wanted.matches(edge_cells(each))
+        }
+        left_out = () if any(each.machine for each in nodes) else ("machine",)
+        one = len({each.dataflow for each in nodes}) < 2
+        self.query_one("#nodes", Grid).leave_out(*left_out, *(("dataflow",) if one else ()))
+        self.query_one("#edges", Grid).leave_out(*left_out)
+        self.query_one("#nodes", Grid).show(
+            list(self._shown_nodes), lambda id_: tables.node_row(self._shown_nodes[id_]), dim=dim
+        )
+        self.query_one("#edges", Grid).show(
+            list(self._shown_edges), lambda id_: tables.edge_row(self._shown_edges[id_]), dim=dim
+        )
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many nodes and edges are shown."""
+        return len(self._shown_nodes), len(self._shown_edges)
+
+    @property
+    def node(self) -> NodeInfo | None:
+        """The node under the cursor."""
+        return self._shown_nodes.get(self.query_one("#nodes", Grid).cursor or "")
+
+    @property
+    def chosen(self) -> list[NodeInfo]:
+        """The marked nodes, or the one under the cursor."""
+        chosen = self.query_one("#nodes", Grid).chosen
+        return [self._shown_nodes[id_] for id_ in chosen if id_ in self._shown_nodes]
+
+    @property
+    def edge(self) -> EdgeStats | None:
+        """The edge under the cursor, if the cursor is among the edges."""
+        grid = self.query_one("#edges", Grid)
+        return self._shown_edges.get(grid.cursor or "") if grid.has_focus else None

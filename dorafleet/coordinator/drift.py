@@ -1,0 +1,141 @@
+"""Where a robot differs from what it shall be, with the way back. Pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dorad import __version__
+from dorafleet.rollout.messages import DriftRow
+from dorafleet.rollout.model import MOVING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from dorad.control.messages.agent import ShareState
+    from dorad.control.messages.releases import ReleaseState
+    from dorafleet.coordinator.records import Wanted
+
+MAX_REASON = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One robot: what it shall be, and what it has reported."""
+
+    robot: str
+    reachable: bool = True
+    trouble: str = ""
+    orders: Mapping[str, Wanted] = field(default_factory=dict)
+    """From releases, by dataflow."""
+    releases: Mapping[str, ReleaseState] = field(default_factory=dict)
+    wanted: Mapping[str, Wanted] = field(default_factory=dict)
+    """From dataflows that were started, by their names."""
+    shares: Mapping[str, ShareState] = field(default_factory=dict)
+    conflicts: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
+    """Of its agent; empty if it was never connected."""
+
+
+def drift_of(compared: Compared, label: Callable[[str], str]) -> Iterator[DriftRow]:
+    """Yield the differences of one robot; `label` names a release for people."""
+    for dataflow in sorted({*compared.orders, *compared.releases}):
+        found = _release(compared, dataflow, label)
+        if found is not None:
+            yield found
+    for dataflow in sorted({*compared.wanted, *compared.shares}):
+        found = _share(compared, dataflow)
+        if found is not None:
+            yield found
+    if compared.version not in ("", __version__):
+        yield DriftRow(
+            robot=compared.robot,
+            dataflow="",
+            what="package",
+            desired=f"dorad {__version__}",
+            found=f"dorad {compared.version}",
+            way_back=f"dorafleet install FILE PACKAGE --only {compared.robot}",
+            known=compared.reachable,
+        )
+
+
+def _release(compared: Compared, dataflow: str, label: Callable[[str], str]) -> DriftRow | None:
+    order, state = compared.orders.get(dataflow), compared.releases.get(dataflow)
+    wanted = "" if order is None else order.release
+    running = "" if state is None else state.running
+    if order is not None and not order.switch and order.release:
+        return None  # a rollout that has not ordered the switch yet
+    moving = state is not None and state.phase in MOVING
+    if wanted == running and not moving and (state is None or state.phase != "stuck"):
+        return None
+    found = label(running) if running else "nothing"
+    if state is not None and state.phase != "confirmed":
+        found += f", {state.phase}"
+    if state is not None and state.reason:
+        found += f": {state.reason[:MAX_REASON]}"
+    return DriftRow(
+        robot=compared.robot,
+        dataflow=dataflow,
+        what="release",
+        desired=label(wanted) if wanted else "nothing",
+        found=found,
+        way_back=_back_to_release(compared, order, state, label),
+        known=compared.reachable,
+    )
+
+
+def _back_to_release(
+    compared: Compared,
+    order: Wanted | None,
+    state: ReleaseState | None,
+    label: Callable[[str], str],
+) -> str:
+    if not compared.reachable:
+        return f"it follows once it can be reached; {compared.trouble}"
+    if order is None:
+        return "it is not known here: roll out a release to it, or `dora stop` it there"
+    again = f"dorafleet rollout start {label(order.release)} --robots {compared.robot}"
+    if state is None:
+        return again
+    if state.generation > order.generation:
+        return f"it has a newer order, of another coordinator: {again}"
+    if state.refused:
+        return f"mend the reason, then {again} --retry"
+    if state.phase in ("reverted", "stuck"):
+        return f"{again} --retry, or dorafleet rollout undo {order.rollout}"
+    if state.waiting == "files":
+        return f"dorafleet rollout follow {order.rollout}"
+    if state.waiting == "busy":
+        return "wait until it is not busy any more"
+    return "wait: it is on its way"
+
+
+def _share(compared: Compared, dataflow: str) -> DriftRow | None:
+    wanted, share = compared.wanted.get(dataflow), compared.shares.get(dataflow)
+    if dataflow in compared.orders and wanted is None:
+        return None  # how the agent carries out a release
+    status = "" if share is None else share.status
+    shall = wanted is not None and wanted.enabled
+    runs = status in ("starting", "ready", "running", "stopping", "pending")
+    found: str = status or "nothing"
+    back = "wait: it follows by itself"
+    if dataflow in compared.conflicts:
+        name = compared.robot
+        back = f"dorafleet adopt {name}, or dorafleet resume {name}"
+        found += f": {compared.conflicts[dataflow]}"
+    elif status in ("running", "finished") if shall else not runs:
+        return None
+    elif share is not None and share.status in ("failed", "pending"):
+        found += f": {share.reason[:MAX_REASON]}" if share.reason else ""
+        back = f"dora logs {dataflow} shows why; dora restart {dataflow}"
+    if not compared.reachable:
+        back = f"it follows once it can be reached; {compared.trouble}"
+    return DriftRow(
+        robot=compared.robot,
+        dataflow=dataflow,
+        what="dataflow",
+        desired="running" if shall else "nothing",
+        found=found,
+        way_back=back,
+        known=compared.reachable,
+    )

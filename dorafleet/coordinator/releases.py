@@ -1,0 +1,225 @@
+"""The releases that operators have registered: manifests and signatures, in the store."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dorad.control.errors import ControlError
+from dorad.dataflow.nearest import did_you_mean
+from dorad.release.errors import ReleaseError
+from dorad.release.manifest import (
+    MAX_MANIFEST,
+    MAX_SIGNATURE,
+    Manifest,
+    all_files,
+    id_of,
+    parse,
+)
+from dorafleet.rollout.messages import ReleaseContent, ReleaseInfo, ReleaseList
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.rollout.messages import ReleasePut
+    from dorafleet.store.model import Store
+
+RELEASES = "release/"
+CONTENTS = "release-content/"
+
+PART = 256 << 10
+"""Bytes of a manifest in one transaction."""
+
+MAX_RELEASES = 500
+"""The oldest ones that nothing uses are forgotten first."""
+
+MIN_PREFIX = 6
+
+_ID = re.compile("[0-9a-f]{64}")
+_PREFIX = re.compile(f"[0-9a-f]{{{MIN_PREFIX},64}}")
+
+_log = logging.getLogger(__name__)
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """The value of `release/<id>`; it is written last, when all parts are in the store."""
+
+    info: ReleaseInfo
+    signature: str
+    parts: int
+
+
+class Releases:
+    """The registered releases. `load` reads what is known of them; manifests are read later."""
+
+    def __init__(self, store: Store, fleet: Fleet) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._known: dict[str, Kept] = {}
+        self._manifests: dict[str, Manifest] = {}
+
+    async def load(self) -> None:
+        """Read what is registered. Raises StoreError."""
+        self._known = {
+            entry.key.removeprefix(RELEASES): msgspec.json.decode(entry.value, type=Kept)
+            for entry in (await self._store.get(RELEASES)).entries
+        }
+
+    @property
+    def all(self) -> ReleaseList:
+        """All releases, the newest first."""
+        infos = [kept.info for kept in self._known.values()]
+        return ReleaseList(releases=sorted(infos, key=lambda info: info.put_at, reverse=True))
+
+    def label(self, id_: str) -> str:
+        """Return `name:sequence` of a release; the beginning of its id if it is not known."""
+        kept = self._known.get(id_)
+        return id_[:12] if kept is None else f"{kept.info.name}:{kept.info.sequence}"
+
+    def find(self, text: str) -> ReleaseInfo:
+        """Return the release with this id, beginning of an id, name, or `name:sequence`.
+
+        Raises:
+            ControlError: there is none, or several.
+        """
+        infos = self.all.releases
+        name, colon, sequence = text.partition(":")
+        if colon and sequence.isdecimal():
+            found = [i for i in infos if i.name == name and i.sequence == int(sequence[:16])]
+        else:
+            found = [info for info in infos if info.name == text]
+            # The name alone is its newest.
+            found = sorted(found, key=lambda info: (-info.sequence, -info.put_at))[:1]
+        if not found and _PREFIX.fullmatch(text):
+            found = [info for info in infos if info.id.startswith(text)]
+        if not found:
+            hint = did_you_mean(name, {info.name for info in infos})
+            raise ControlError(
+                "not-found",
+                f"no release `{text[:100]}` is registered",
+                hint or "`dorafleet release list` shows all",
+            )
+        if len(found) > 1:
+            ids = ", ".join(info.id[:12] for info in found[:5])
+            raise ControlError("ambiguous", f"`{text[:100]}` is one of {ids}", "give the whole id")
+        return found[0]
+
+    async def content(self, id_: str) -> ReleaseContent:
+        """Return a release with its manifest. Raises ControlError or StoreError."""
+        kept = self._known.get(id_)
+        if kept is None:
+            raise ControlError("not-found", f"no release {id_[:12]} is registered")
+        entries = (await self._store.get(f"{CONTENTS}{id_}/")).entries
+        content = b"".join(entry.value for entry in entries)
+        return ReleaseContent(info=kept.info, content=content, signature=kept.signature)
+
+    async def manifest(self, id_: str) -> Manifest | None:
+        """Return a manifest; None if it is not registered any more. Raises StoreError."""
+        if id_ not in self._known:
+            return None
+        if id_ not in self._manifests:
+            found = await self.content(id_)
+            if len(self._manifests) >= 8:
+                del self._manifests[next(iter(self._manifests))]
+            self._manifests[id_] = parse(unpacked(found.content))
+        return self._manifests[id_]
+
+    async def put(
+        self, params: ReleasePut, by: str, actor: Mapping[str, Any], used: Collection[str]
+    ) -> ReleaseInfo:
+        """Register a release; one that is registered already stays as it is.
+
+        `used` are those that must not be forgotten.
+
+        Raises:
+            ControlError: the manifest is not valid.
+            StoreError: it cannot be written.
+        """
+        if not 0 < len(params.signature) <= MAX_SIGNATURE:
+            raise ControlError("bad-request", "the signature is missing, or too large")
+        content = unpacked(params.content)
+        try:
+            manifest = parse(content)
+        except ReleaseError as error:
+            raise ControlError("bad-request", error.message, error.hint) from None
+        id_ = id_of(content)
+        async with self._fleet.writer.changing:
+            if id_ in self._known:
+                return self._known[id_].info
+            await self._forget_oldest(used, actor)
+            info = _info(id_, manifest, by)
+            packed = zlib.compress(content, 6)
+            parts = [packed[at : at + PART] for at in range(0, len(packed), PART)]
+            audited = {**actor, "action": "release.put", "release": id_, "name": info.name}
+            for number, part in enumerate(parts):
+                await self._fleet.put_orders(
+                    {}, {**audited, "part": number}, puts={f"{CONTENTS}{id_}/{number:04}": part}
+                )
+            kept = Kept(info, params.signature, len(parts))
+            await self._fleet.put_orders(
+                {}, audited, puts={f"{RELEASES}{id_}": msgspec.json.encode(kept)}
+            )
+            self._known[id_] = kept
+        _log.info("release %s (%s) is registered by %s", self.label(id_), id_[:12], by)
+        return info
+
+    async def _forget_oldest(self, used: Collection[str], actor: Mapping[str, Any]) -> None:
+        """Make room for one more. Raises ControlError if all are in use."""
+        if len(self._known) < MAX_RELEASES:
+            return
+        free = [info for info in reversed(self.all.releases) if info.id not in used]
+        if not free:
+            raise ControlError("refused", f"{MAX_RELEASES} releases are in use")
+        id_ = free[0].id
+        parts = self._known[id_].parts
+        await self._fleet.put_orders(
+            {},
+            {**actor, "action": "release.forget", "release": id_},
+            deletes=[
+                f"{RELEASES}{id_}",
+                *(f"{CONTENTS}{id_}/{number:04}" for number in range(parts)),
+            ],
+        )
+        del self._known[id_]
+        self._manifests.pop(id_, None)
+
+
+def unpacked(content: bytes) -> bytes:
+    """Return what was compressed with zlib. Raises ControlError if it is not, or too large."""
+    engine = zlib.decompressobj()
+    try:
+        found = engine.decompress(content, MAX_MANIFEST + 1)
+    except zlib.error:
+        raise ControlError("bad-request", "the manifest is not compressed with zlib") from None
+    if len(found) > MAX_MANIFEST:
+        raise ControlError("too-large", f"a manifest has at most {MAX_MANIFEST} bytes")
+    if not engine.eof or engine.unused_data:
+        raise ControlError("bad-request", "the compressed manifest is not complete")
+    return found
+
+
+def _info(id_: str, manifest: Manifest, by: str) -> ReleaseInfo:
+    sizes = {file.sha256: file.size for file in all_files(manifest)}
+    return ReleaseInfo(
+        id=id_,
+        name=manifest.name,
+        sequence=manifest.sequence,
+        created=float(manifest.created),
+        put_at=time.time(),
+        by=by,
+        files=len(manifest.files),
+        size=sum(sizes.values()),
+        targets=[str(target) for target in manifest.targets],
+        nodes=sorted(manifest.nodes),
+    )
+
+
+def is_id(text: str) -> bool:
+    """Return True if this can be the id of a release."""
+    return _ID.fullmatch(text) is not None

@@ -1,0 +1,191 @@
+"""The task that drives rollouts: from what robots report to the next step, in the journal first."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+from dorad.problems import ProblemError
+from dorafleet.coordinator.orders import Orders
+from dorafleet.rollout.decide import Decision, decide, is_over
+from dorafleet.rollout.model import MOVING, Place, Seen, View
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.planning import Planner
+    from dorafleet.coordinator.robots import Robot, Robots
+    from dorafleet.coordinator.rollouts import Rollouts
+    from dorafleet.rollout.model import Member, Rollout
+
+EVERY_S = 1.0
+"""Maximum seconds between two looks at rollouts: for times that have come."""
+
+PAUSE_S = 0.1
+"""Minimum seconds between two looks."""
+
+RESEND_S = 30.0
+"""Seconds between two comparisons of all robots with their orders."""
+
+MAX_STEPS = 50
+"""Steps of one rollout before others get their turn."""
+
+STORE_RETRY_S = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class Timers:
+    """Since when something has been the same, on the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._since: dict[object, tuple[object, float]] = {}
+
+    def seconds(self, key: object, value: object) -> float:
+        """Return the seconds since `value` was another one for `key`."""
+        now = time.monotonic()
+        known = self._since.get(key)
+        if known is None or known[0] != value:
+            self._since[key] = (value, now)
+            return 0.0
+        return now - known[1]
+
+    def forget(self, number: int) -> None:
+        """Forget what is kept for a rollout; its number is the first part of each key."""
+        self._since = {
+            key: value
+            for key, value in self._since.items()
+            if not (isinstance(key, tuple) and key[0] == number)
+        }
+
+
+class RolloutDriver:
+    """Drives all rollouts that are not over."""
+
+    def __init__(self, fleet: Fleet, robots: Robots, rollouts: Rollouts, planner: Planner) -> None:
+        self._fleet = fleet
+        self._robots = robots
+        self._rollouts = rollouts
+        self._planner = planner
+        self._orders = Orders(fleet, robots, rollouts)
+        self._timers = Timers()
+        self._wake = asyncio.Event()
+        self.decisions: dict[int, Decision] = {}
+        """The last decision about each rollout, for what its robots wait for."""
+
+    def mark(self, *robots: str) -> None:
+        """Look at the rollouts soon, and at the orders of these robots at once."""
+        self._orders.mark(robots)
+        self._wake.set()
+
+    async def run(self) -> NoReturn:
+        """Drive until cancelled."""
+        compared = 0.0
+        try:
+            while True:
+                if time.monotonic() - compared >= RESEND_S:
+                    compared = time.monotonic()
+                    self._orders.mark(robot.id for robot in self._robots.all)
+                for rollout in self._rollouts.open:
+                    try:
+                        await self._advance(rollout.number)
+                    except ProblemError as error:
+                        _log.warning("rollout %d: %s", rollout.number, error)
+                        await asyncio.sleep(STORE_RETRY_S)
+                await asyncio.sleep(PAUSE_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(EVERY_S if self._rollouts.open else RESEND_S):
+                        await self._wake.wait()
+                self._wake.clear()
+        finally:
+            await self._orders.close()
+
+    async def _advance(self, number: int) -> None:
+        """Make the steps of one rollout that are due."""
+        for _ in range(MAX_STEPS):
+            if not self._is_due(number):
+                return
+            async with self._fleet.writer.changing:
+                # Once more: an operator may have ended it meanwhile.
+                view = self.view(self._rollouts.heads[number], self._rollouts.known_members(number))
+                decision = self.decisions[number] = decide(view)
+                if decision.step is not None:
+                    confirmed = {
+                        id_: seen.state.confirmed
+                        for id_, seen in view.seen.items()
+                        if seen.state is not None
+                    }
+                    robots = await self._rollouts.put_step(number, decision.step, confirmed)
+                    self._orders.mark(robots)
+                elif is_over(view):
+                    await self._rollouts.put_over(number)
+                    self._timers.forget(number)
+                    self.decisions.pop(number, None)
+        self._wake.set()
+
+    def _is_due(self, number: int) -> bool:
+        rollout = self._rollouts.heads[number]
+        if rollout.over:
+            return False
+        view = self.view(rollout, self._rollouts.known_members(number))
+        decision = self.decisions[number] = decide(view)
+        return decision.step is not None or is_over(view)
+
+    def view(self, rollout: Rollout, members: Mapping[str, Member]) -> View:
+        """Return what a decision about a rollout is made from."""
+        known = {robot.id: robot for robot in self._robots.all}
+        seen = {
+            id_: self._seen(rollout, member, known[id_])
+            for id_, member in members.items()
+            if id_ in known
+        }
+        places = {}
+        if rollout.strategy.disruption_budget is not None:
+            label = rollout.strategy.disruption_budget.group_by
+            places = {
+                robot.id: Place(self._planner.labels(robot).get(label, ""), is_available(robot))
+                for robot in known.values()
+            }
+        return View(rollout, members, seen, places, time.time())
+
+    def _seen(self, rollout: Rollout, member: Member, robot: Robot) -> Seen:
+        state = robot.releases.get(rollout.dataflow)
+        trouble = robot.trouble
+        reachable = not trouble
+        leased = state is not None and bool(state.leases)
+        phase = None if state is None else (state.phase, state.generation)
+        key = (rollout.number, robot.id)
+        wanted = self._fleet.owner(robot.id, rollout.dataflow)
+        leased_for = self._timers.seconds((*key, "leased"), leased)
+        away_for = self._timers.seconds((*key, "away"), reachable)
+        if robot.away_since is not None:
+            away_for = time.monotonic() - robot.away_since
+        return Seen(
+            reachable=reachable,
+            trouble=trouble,
+            away_for=0.0 if reachable else away_for,
+            state=state,
+            acknowledged=robot.ordered.get(rollout.dataflow, 0),
+            leased_for=leased_for if leased else 0.0,
+            # A robot that comes back gets the whole time again.
+            phase_for=self._timers.seconds(key, (reachable, phase, member.order))
+            if member.in_flight
+            else 0.0,
+            owned=not member.order
+            or (wanted is not None and wanted.generation == member.generation),
+        )
+
+
+def is_available(robot: Robot) -> bool:
+    """Return True if a robot does its work: connected, and none of its dataflows is in trouble."""
+    if robot.trouble:
+        return False
+    if any(share.status in ("failed", "pending") for share in robot.shares.values()):
+        return False
+    return not any(
+        state.phase in MOVING or state.phase == "stuck" for state in robot.releases.values()
+    )

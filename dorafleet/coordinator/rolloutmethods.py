@@ -1,0 +1,432 @@
+"""The methods `release.…`, `rollout.…` and `drift.list`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from dorad.control.errors import ControlError
+from dorad.release.changes import Changes, changed_nodes
+from dorad.release.errors import ReleaseError
+from dorad.release.machine import Machine, check_machine
+from dorad.release.manifest import Manifest, Target
+from dorafleet.coordinator.drift import Compared, drift_of
+from dorafleet.coordinator.writing import MAX_CLIENT, actor_of
+from dorafleet.rollout import messages as r
+from dorafleet.rollout.decide import Decision, decide
+from dorafleet.rollout.model import Rollout
+from dorafleet.rollout.operate import is_moving_on, operate
+from dorafleet.rollout.plan import Candidate, Selection, select
+from dorafleet.rollout.strategy import parallel, tolerated
+from dorafleet.rollout.summary import row, summarise
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from dorad.control.messages import Nothing
+    from dorad.control.server import Call, Handler, StreamHandler
+    from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.planning import Planner
+    from dorafleet.coordinator.releases import Releases
+    from dorafleet.coordinator.robots import Robot, Robots
+    from dorafleet.coordinator.rolloutdriver import RolloutDriver
+    from dorafleet.coordinator.rollouts import Rollouts
+    from dorafleet.rollout.model import Member
+    from dorafleet.rollout.operate import Act
+
+NEWS_S = 0.5
+"""Minimum seconds between two events of `rollout.watch`."""
+
+MAX_ENTRIES = 1000
+_ACTS: dict[str, Act] = {
+    "rollout.pause": "pause",
+    "rollout.resume": "resume",
+    "rollout.promote": "promote",
+    "rollout.abort": "abort",
+    "rollout.undo": "undo",
+}
+MAX_REASON = 500
+MAX_ROBOTS = 10_000
+
+_log = logging.getLogger(__name__)
+
+
+class RolloutMethods:
+    """Answers the methods about releases and rollouts."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        robots: Robots,
+        releases: Releases,
+        rollouts: Rollouts,
+        driver: RolloutDriver,
+        planner: Planner,
+    ) -> None:
+        self._fleet = fleet
+        self._robots = robots
+        self._releases = releases
+        self._rollouts = rollouts
+        self._driver = driver
+        self._planner = planner
+
+    @property
+    def table(self) -> Mapping[str, Handler | StreamHandler]:
+        """The handler of each method."""
+        return {
+            "release.put": self.put_release,
+            "release.get": self.get_release,
+            "release.list": self.list_releases,
+            "rollout.plan": self.plan,
+            "rollout.start": self.start,
+            "rollout.status": self.status,
+            "rollout.list": self.list_all,
+            "rollout.journal": self.journal,
+            "rollout.watch": self.watch,
+            "rollout.pause": self.act,
+            "rollout.resume": self.act,
+            "rollout.promote": self.act,
+            "rollout.abort": self.act,
+            "rollout.undo": self.act,
+            "drift.list": self.drift,
+        }
+
+    async def put_release(self, call: Call, params: r.ReleasePut) -> r.ReleaseInfo:
+        """Register a release."""
+        used = self._fleet.releases_in_use | {head.release for head in self._rollouts.open}
+        return await self._releases.put(params, _who(call), actor_of(call), used)
+
+    async def get_release(self, _call: Call, params: r.ReleaseRef) -> r.ReleaseContent:
+        """Return a release with its manifest and signature."""
+        return await self._releases.content(self._releases.find(params.release).id)
+
+    async def list_releases(self, _call: Call, _params: Nothing) -> r.ReleaseList:
+        """List the registered releases."""
+        return self._releases.all
+
+    async def plan(self, _call: Call, params: r.RolloutNew) -> r.RolloutPlan:
+        """Show what a rollout would change, robot by robot."""
+        info = self._releases.find(params.release)
+        selection = self._select(params, info)
+        manifest = await self._manifest(info)
+        self._check_machines(selection, manifest)
+        ended = self._superseded(params, info.name, selection)
+        robots, changes = await self._planned(selection, manifest)
+        size = len(selection.members)
+        ids = {info.id, *(each.before for each in robots if each.before)}
+        return r.RolloutPlan(
+            version=self._rollouts.version(info.name),
+            release=info,
+            robots=robots,
+            changes=changes,
+            supersedes=[head.number for head in ended],
+            parallel=parallel(params.strategy, size),
+            tolerated=tolerated(params.strategy, size),
+            names={id_: self._releases.label(id_) for id_ in ids},
+        )
+
+    async def start(self, call: Call, params: r.RolloutNew) -> r.RolloutSummary:
+        """Start a rollout, if nothing was decided since its plan."""
+        if params.if_version is None:
+            raise ControlError(
+                "bad-request", "`if_version` is missing", "send the `version` of `rollout.plan`"
+            )
+        info = self._releases.find(params.release)
+        manifest = await self._manifest(info)
+        async with self._fleet.writer.changing:
+            self._check_version(info.name, params.if_version)
+            selection = self._select(params, info)
+            self._check_machines(selection, manifest)
+            ended = self._superseded(params, info.name, selection)
+            rollout = Rollout(
+                number=0,
+                dataflow=info.name,
+                release=info.id,
+                name=self._releases.label(info.id),
+                strategy=params.strategy,
+                size=len(selection.members),
+                by=_who(call),
+                created=time.time(),
+                since=time.time(),
+                retry=params.retry,
+                allow_lower=params.allow_lower,
+            )
+            new = "a newer rollout"
+            over = [operate(head, (), "supersede", new, rollout.created) for head in ended]
+            rollout = await self._rollouts.begin(rollout, selection.members, over, actor_of(call))
+        self._driver.mark()
+        return self._detail(rollout, self._rollouts.known_members(rollout.number)).summary
+
+    async def status(self, _call: Call, params: r.RolloutRef) -> r.RolloutDetail:
+        """Return a rollout with its robots."""
+        rollout = self._rollouts.find(params.rollout, params.dataflow)
+        return self._detail(rollout, await self._rollouts.members(rollout.number))
+
+    async def list_all(self, _call: Call, params: r.RolloutRef) -> r.RolloutList:
+        """List rollouts, the newest first."""
+        heads = sorted(self._rollouts.heads.values(), key=lambda head: -head.number)
+        found = []
+        for head in heads:
+            if params.dataflow in (None, head.dataflow) and params.rollout in (None, head.number):
+                members = await self._rollouts.members(head.number)
+                found.append(self._detail(head, members).summary)
+        return r.RolloutList(rollouts=found)
+
+    async def journal(self, _call: Call, params: r.JournalRead) -> r.Journal:
+        """Return the steps of a rollout."""
+        if not 0 < params.limit <= MAX_ENTRIES or params.after < 0:
+            raise ControlError("bad-request", f"`limit` must be from 1 to {MAX_ENTRIES}")
+        head = self._rollouts.find(params.rollout)
+        entries = await self._rollouts.journal(head.number, params.after, params.limit)
+        return r.Journal(entries=entries)
+
+    async def watch(self, _call: Call, params: r.RolloutWatch) -> AsyncIterator[r.RolloutNews]:
+        """Follow one rollout, or all that are not over: first all, then what changes."""
+        if params.rollout is not None:
+            self._rollouts.find(params.rollout)
+        shown: dict[int, r.RolloutSummary] = {}
+        rows: dict[tuple[int, str], r.RolloutRobot] = {}
+        first = True
+        while True:
+            news = r.RolloutNews(rollouts=[])
+            for detail in await self._watched(params.rollout, {*shown}):
+                number = detail.summary.rollout
+                if shown.get(number) != detail.summary:
+                    shown[number] = detail.summary
+                    news.rollouts.append(detail.summary)
+                for each in detail.robots if params.robots else ():
+                    if rows.get((number, each.robot)) != each:
+                        rows[number, each.robot] = each
+                        news.robots.append(each)
+            for number in [n for n, each in shown.items() if each.over and n != params.rollout]:
+                del shown[number]
+                rows = {key: each for key, each in rows.items() if key[0] != number}
+            if first or news.rollouts or news.robots:
+                first = False
+                yield news
+            await asyncio.sleep(NEWS_S)
+            await self._fleet.bell.wait(NEWS_S)
+
+    async def _watched(self, number: int | None, shown: set[int]) -> list[r.RolloutDetail]:
+        """Return one rollout, or those that are not over, and those that were shown before."""
+        if number is not None:
+            heads = [self._rollouts.find(number)]
+        else:
+            heads = [h for h in self._rollouts.heads.values() if not h.over or h.number in shown]
+        return [self._detail(head, await self._rollouts.members(head.number)) for head in heads]
+
+    async def act(self, call: Call, params: r.RolloutAct) -> r.RolloutSummary:
+        """Pause, resume, promote, abort or undo a rollout."""
+        act = _ACTS[call.method]
+        if len(params.reason) > MAX_REASON:
+            raise ControlError("bad-request", f"a reason has at most {MAX_REASON} characters")
+        async with self._fleet.writer.changing:
+            head = self._rollouts.find(params.rollout)
+            members = await self._rollouts.members(head.number)
+            if act == "undo":
+                self._check_newest(head)
+            by = _who(call)
+            after = operate(head, members.values(), act, by, time.time())
+            await self._rollouts.put_act(after, act, by, params.reason, actor_of(call))
+        self._driver.mark()
+        return self._detail(after, await self._rollouts.members(after.number)).summary
+
+    async def drift(self, _call: Call, _params: Nothing) -> r.DriftList:
+        """List where robots differ from what they shall be."""
+        robots = self._robots.all
+        rows = [
+            found
+            for robot in robots
+            for found in drift_of(self._compared(robot), self._releases.label)
+        ]
+        return r.DriftList(rows=rows, robots=len(robots))
+
+    # -- plans
+
+    def _select(self, params: r.RolloutNew, info: r.ReleaseInfo) -> Selection:
+        fleet = [self._candidate(robot, info) for robot in self._robots.all]
+        if len(params.robots) > MAX_ROBOTS:
+            raise ControlError("bad-request", f"at most {MAX_ROBOTS} robots can be named")
+        return select(params, fleet, info.sequence)
+
+    def _candidate(self, robot: Robot, info: r.ReleaseInfo) -> Candidate:
+        owner = self._fleet.owner(robot.id, info.name)
+        record = self._fleet.get(info.name)
+        started = owner is not None and not owner.is_order
+        state = robot.releases.get(info.name)
+        order = None if started else owner
+        on_it = (
+            order is not None
+            and order.release == info.id
+            and order.switch
+            and state is not None
+            and state.phase == "confirmed"
+            and state.running == info.id
+        )
+        return Candidate(
+            id=robot.id,
+            labels=self._planner.labels(robot),
+            reachable=not robot.trouble,
+            trouble=robot.trouble,
+            arch="" if robot.attached is None else robot.attached.arch,
+            before=self._before(robot, info.name),
+            params={} if order is None else order.params,
+            sequence=0 if state is None else state.sequence,
+            is_on_it=on_it,
+            started=info.name if started and record is not None and record.running else "",
+            failed=self._rollouts.failed_before(info.name, robot.id, info.id),
+        )
+
+    def _before(self, robot: Robot, dataflow: str) -> str:
+        """Return the release to which a robot goes back: what it has confirmed, if that is known.
+
+        What it shall run may be a release that it has only been told to get ready.
+        """
+        state = robot.releases.get(dataflow)
+        if state is not None:
+            return state.confirmed
+        owner = self._fleet.owner(robot.id, dataflow)
+        if owner is None or not owner.is_order:
+            return ""
+        for head in reversed(self._rollouts.open):
+            member = self._rollouts.known_members(head.number).get(robot.id)
+            if head.dataflow == dataflow and member is not None and member.order:
+                confirmed = member.verdict == "confirmed"
+                return head.release if confirmed else member.before
+        return owner.release
+
+    async def _manifest(self, info: r.ReleaseInfo) -> Manifest:
+        manifest = await self._releases.manifest(info.id)
+        if manifest is None:
+            raise ControlError("not-found", f"release {info.id[:12]} is not registered any more")
+        return manifest
+
+    def _check_machines(self, selection: Selection, manifest: Manifest) -> None:
+        """Refuse a release that cannot run on one of the robots, as far as they are known."""
+        for member in selection.members:
+            machine = self._machine(member.robot, manifest)
+            if machine is None:
+                continue
+            try:
+                check_machine(manifest, machine)
+            except ReleaseError as error:
+                message = f"robot `{member.robot}`: {error.message}"
+                raise ControlError("refused", message, error.hint) from None
+
+    def _machine(self, robot: str, manifest: Manifest) -> Machine | None:
+        """Return what is known of a robot as a machine; its Python it judges itself."""
+        attached = self._robots.get(robot).attached
+        if attached is None:
+            return None
+        first = next((each for each in manifest.targets if each.arch == attached.arch), None)
+        target = first or Target(attached.arch)
+        return Machine(attached.arch, target.python, target.glibc, attached.version)
+
+    def _superseded(
+        self, params: r.RolloutNew, dataflow: str, selection: Selection
+    ) -> list[Rollout]:
+        """Return the rollouts that end when this one starts. Raises ControlError."""
+        robots = {member.robot for member in selection.members}
+        ended = []
+        for head in self._rollouts.open:
+            members = self._rollouts.known_members(head.number)
+            if head.dataflow != dataflow or head.is_final or not robots & members.keys():
+                continue
+            if is_moving_on(head, members.values()) and not params.supersede:
+                moving = sum(member.in_flight for member in members.values())
+                raise ControlError(
+                    "conflict",
+                    f"rollout {head.number} ({head.name} by {head.by}) is {head.phase}: {moving} "
+                    f"of its {head.size} robots switch now",
+                    f"wait, `dorafleet rollout abort {head.number}`, or give --supersede",
+                )
+            ended.append(head)
+        return ended
+
+    async def _planned(
+        self, selection: Selection, manifest: Manifest
+    ) -> tuple[list[r.PlannedRobot], list[Changes]]:
+        """Return the robots of a plan, and the different changes that they see."""
+        changes: list[Changes] = []
+        known: dict[tuple[str, str], int] = {}
+        rows = []
+        for member in selection.members:
+            robot = self._robots.get(member.robot)
+            arch = "" if robot.attached is None else robot.attached.arch
+            if (member.before, arch) not in known:
+                old = await self._releases.manifest(member.before) if member.before else None
+                target = self._machine(member.robot, manifest) or Machine(arch, "", "")
+                known[member.before, arch] = len(changes)
+                changes.append(changed_nodes(old, manifest, target))
+            note = robot.trouble
+            if member.before and await self._releases.manifest(member.before) is None:
+                note = note or "what it has is not registered any more: all of it counts as new"
+            rows.append(
+                r.PlannedRobot(
+                    robot=member.robot,
+                    batch=member.batch,
+                    before=member.before,
+                    changes=known[member.before, arch],
+                    reachable=not robot.trouble,
+                    note=note,
+                )
+            )
+        rows += [
+            r.PlannedRobot(robot=robot, batch=None, note=note)
+            for robot, note in selection.left_out.items()
+        ]
+        return rows, changes
+
+    def _check_version(self, dataflow: str, version: int) -> None:
+        now = self._rollouts.version(dataflow)
+        if version == now:
+            return
+        newest = self._rollouts.newest(dataflow)
+        what = "it was never rolled out"
+        if newest is not None:
+            what = f"rollout {newest.number} was started meanwhile by {newest.by}"
+        raise ControlError(
+            "conflict",
+            f"the plan for `{dataflow}` is out of date: {what}",
+            "make a new plan with `dorafleet plan`, and look at it",
+        )
+
+    def _check_newest(self, head: Rollout) -> None:
+        newest = self._rollouts.newest(head.dataflow)
+        if newest is not None and newest.number != head.number:
+            raise ControlError(
+                "refused",
+                f"rollout {head.number} is not the newest of `{head.dataflow}`, which is "
+                f"{newest.number}",
+                f"`dorafleet rollout undo {newest.number}`, or roll out the older release",
+            )
+
+    # -- views
+
+    def _detail(self, rollout: Rollout, members: Mapping[str, Member]) -> r.RolloutDetail:
+        view = self._driver.view(rollout, members)
+        decision = Decision() if rollout.over else decide(view)
+        rows = [row(view, each, decision.waiting.get(each.robot)) for each in view.members.values()]
+        summary = summarise(view, decision, rows)
+        summary.over = rollout.over
+        return r.RolloutDetail(summary=summary, strategy=rollout.strategy, robots=rows)
+
+    def _compared(self, robot: Robot) -> Compared:
+        return Compared(
+            robot=robot.id,
+            reachable=robot.client is not None,
+            trouble=robot.trouble,
+            orders=self._fleet.orders(robot.id),
+            releases=robot.releases,
+            wanted=self._fleet.wanted(robot.id),
+            shares=robot.shares,
+            conflicts=robot.conflicts,
+            version="" if robot.attached is None else robot.attached.version,
+        )
+
+
+def _who(call: Call) -> str:
+    """Return who calls, for people."""
+    return (call.peer.name or call.client)[:MAX_CLIENT]

@@ -1,0 +1,327 @@
+"""The rollouts: in memory, and in the store with every step, which is their journal.
+
+A rollout is in the store under `rollout/<number>` (its head), `rollout-plan/<number>` (its robots
+at the start), `rollout-robot/<number>/<robot>` (each robot after its last step), and
+`rollout-log/<number>/<step>`. A step changes head, robots, log and desired states in one
+transaction, so that a coordinator that starts anew goes on where the last one was.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dorad.control.errors import ControlError
+from dorafleet.coordinator.records import Wanted
+from dorafleet.rollout.decide import Enter, Orders, Verdicts, apply
+from dorafleet.rollout.messages import JournalEntry
+from dorafleet.rollout.model import Member, Rollout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.rollout.decide import Step
+    from dorafleet.store.model import Store
+
+HEADS = "rollout/"
+PLANS = "rollout-plan/"
+ROBOTS = "rollout-robot/"
+LOGS = "rollout-log/"
+NEWEST = "rollout-newest/"
+"""By dataflow: the number of its newest rollout. Its version is that of plans."""
+FAILED = "rollout-failed/"
+"""By dataflow and robot: the releases that have failed there."""
+
+CHUNK = 30
+"""Robots in one transaction; each has up to three keys."""
+
+MAX_ROLLOUTS = 200
+MAX_FAILED = 20
+"""Releases for each robot and dataflow that are remembered to have failed."""
+
+_COORDINATOR = {"client": "coordinator"}
+
+_log = logging.getLogger(__name__)
+
+
+class Rollouts:
+    """All rollouts. Changes hold `fleet.writer.changing`."""
+
+    def __init__(self, store: Store, fleet: Fleet) -> None:
+        self._store = store
+        self._fleet = fleet
+        self.heads: dict[int, Rollout] = {}
+        self._members: dict[int, dict[str, Member]] = {}
+        self._newest: dict[str, tuple[int, int]] = {}
+        self._failed: dict[tuple[str, str], dict[str, str]] = {}
+
+    async def load(self) -> None:
+        """Read everything but the robots of rollouts that have ended. Raises StoreError."""
+        self.heads = {}
+        for entry in (await self._store.get(HEADS)).entries:
+            head = msgspec.json.decode(entry.value, type=Rollout)
+            self.heads[head.number] = head
+        self._newest = {
+            entry.key.removeprefix(NEWEST): (int(entry.value), entry.version)
+            for entry in (await self._store.get(NEWEST)).entries
+        }
+        self._failed = {}
+        for entry in (await self._store.get(FAILED)).entries:
+            dataflow, _, robot = entry.key.removeprefix(FAILED).partition("/")
+            self._failed[dataflow, robot] = msgspec.json.decode(entry.value, type=dict[str, str])
+        self._members = {}
+        for number, head in self.heads.items():
+            if not head.over:
+                self._members[number] = await self._read_members(number)
+        _log.debug("%d rollouts", len(self.heads))
+
+    def version(self, dataflow: str) -> int:
+        """Return the version that a plan for this dataflow has."""
+        return self._newest.get(dataflow, (0, 0))[1]
+
+    def newest(self, dataflow: str | None = None) -> Rollout | None:
+        """Return the newest rollout of a dataflow, or of all."""
+        found = [head for head in self.heads.values() if dataflow in (None, head.dataflow)]
+        return max(found, key=lambda head: head.number, default=None)
+
+    def find(self, number: int | None, dataflow: str | None = None) -> Rollout:
+        """Return a rollout by its number, else the newest. Raises ControlError."""
+        found = self.newest(dataflow) if number is None else self.heads.get(number)
+        if found is not None:
+            return found
+        if number is not None:
+            raise ControlError(
+                "not-found",
+                f"there is no rollout {number}",
+                "`dorafleet rollout history` shows all",
+            )
+        of = "" if dataflow is None else f" of `{dataflow[:100]}`"
+        raise ControlError("not-found", f"there is no rollout{of} yet")
+
+    def failed_before(self, dataflow: str, robot: str, release: str) -> str:
+        """Return why a release has failed on a robot; empty if it has not."""
+        return self._failed.get((dataflow, robot), {}).get(release, "")
+
+    async def members(self, number: int) -> Mapping[str, Member]:
+        """Return the robots of a rollout, in the order of their batches. Raises StoreError."""
+        found = self._members.get(number)
+        return await self._read_members(number) if found is None else found
+
+    async def _read_members(self, number: int) -> dict[str, Member]:
+        found: dict[str, Member] = {}
+        for entry in (await self._store.get(f"{PLANS}{number:08}", limit=1)).entries:
+            for member in msgspec.json.decode(entry.value, type=list[Member]):
+                found[member.robot] = member
+        for entry in (await self._store.get(f"{ROBOTS}{number:08}/")).entries:
+            changed = msgspec.json.decode(entry.value, type=Member)
+            found[changed.robot] = changed
+        return found
+
+    @property
+    def open(self) -> list[Rollout]:
+        """The rollouts that are not over, the oldest first."""
+        heads = sorted(self.heads.values(), key=lambda head: head.number)
+        return [head for head in heads if not head.over]
+
+    def known_members(self, number: int) -> Mapping[str, Member]:
+        """Return the robots of a rollout that is in memory."""
+        return self._members.get(number, {})
+
+    async def journal(self, number: int, after: int, limit: int) -> list[JournalEntry]:
+        """Return entries of a journal. Raises StoreError."""
+        prefix = f"{LOGS}{number:08}/"
+        found = await self._store.get(prefix, after=f"{prefix}{after:08}", limit=limit)
+        return [msgspec.json.decode(entry.value, type=JournalEntry) for entry in found.entries]
+
+    async def begin(
+        self,
+        rollout: Rollout,
+        members: list[Member],
+        ended: Iterable[Rollout],
+        actor: Mapping[str, Any],
+    ) -> Rollout:
+        """Store a new rollout, and the end of those that it supersedes, in one transaction.
+
+        Return it with its number. Raises ControlError or StoreError.
+        """
+        await self._make_room()
+        number = max(self.heads, default=0) + 1
+        rollout = msgspec.structs.replace(rollout, number=number, steps=1)
+        ended = list(ended)
+        puts = {
+            f"{PLANS}{number:08}": msgspec.json.encode(members),
+            f"{NEWEST}{rollout.dataflow}": str(number).encode(),
+            **_head_puts(rollout, JournalEntry(step=1, at=rollout.created, what="start",
+                                               by=rollout.by, reason=rollout.name)),
+        }  # fmt: skip
+        for head in ended:
+            entry = JournalEntry(
+                step=head.steps, at=head.since, what="enter superseded", by=rollout.by,
+                reason=f"by rollout {number}",
+            )  # fmt: skip
+            puts |= _head_puts(head, entry)
+        revision = await self._fleet.put_orders(
+            {},
+            {
+                **actor,
+                "action": "rollout.start",
+                "rollout": number,
+                "dataflow": rollout.dataflow,
+                "release": rollout.release,
+                "robots": len(members),
+                "strategy": msgspec.to_builtins(rollout.strategy),
+            },
+            puts=puts,
+            compares={f"{NEWEST}{rollout.dataflow}": self.version(rollout.dataflow)},
+        )
+        for head in [*ended, rollout]:
+            self.heads[head.number] = head
+        self._members[number] = {member.robot: member for member in members}
+        self._newest[rollout.dataflow] = (number, revision)
+        _log.info("rollout %d: %s to %d robots", number, rollout.name, len(members))
+        return rollout
+
+    async def put_act(
+        self, rollout: Rollout, act: str, by: str, reason: str, actor: Mapping[str, Any]
+    ) -> None:
+        """Store what an operator has done to a rollout. Raises ControlError or StoreError."""
+        entry = JournalEntry(
+            step=rollout.steps, at=time.time(), what=act, by=by, reason=reason or rollout.reason
+        )
+        audited = {**actor, "action": f"rollout.{act}", "rollout": rollout.number, "reason": reason}
+        await self._fleet.put_orders({}, audited, puts=_head_puts(rollout, entry))
+        self.heads[rollout.number] = rollout
+        if rollout.number not in self._members and not rollout.over:
+            self._members[rollout.number] = await self._read_members(rollout.number)
+        _log.info("rollout %d: %s by %s", rollout.number, act, by)
+
+    async def put_over(self, number: int) -> None:
+        """Store that nothing more happens to a rollout. Raises ControlError or StoreError."""
+        head = self.heads[number]
+        rollout = msgspec.structs.replace(head, over=True, steps=head.steps + 1)
+        entry = JournalEntry(step=rollout.steps, at=time.time(), what="end", reason=rollout.phase)
+        audited = {**_COORDINATOR, "action": "rollout.end", "rollout": number}
+        await self._fleet.put_orders({}, audited, puts=_head_puts(rollout, entry))
+        self.heads[number] = rollout
+        del self._members[number]
+        _log.info("rollout %d is over: %s", number, rollout.phase)
+
+    async def put_step(self, number: int, step: Step, confirmed: Mapping[str, str]) -> list[str]:
+        """Make one step of a rollout, of a part of its robots if they are many.
+
+        `confirmed` is the release that robots have confirmed, of those that have reported it: to it
+        they go back. Return the robots with new orders. Raises ControlError or StoreError.
+        """
+        step = _first_part(step)
+        before = self._members[number]
+        generation, now = self._fleet.next_generation, time.time()
+        rollout, changed = apply(self.heads[number], before, step, generation, now)
+        orders: dict[tuple[str, str], Wanted] = {}
+        puts: dict[str, bytes] = {}
+        failed: dict[tuple[str, str], dict[str, str]] = {}
+        for robot, member in changed.items():
+            if not before[robot].order and robot in confirmed:
+                # Only now it is sure: the robot may have been away when the rollout was planned.
+                member = msgspec.structs.replace(member, before=confirmed[robot])
+                changed[robot] = member
+            puts[f"{ROBOTS}{number:08}/{robot}"] = msgspec.json.encode(member)
+            if isinstance(step, Orders):
+                orders[robot, rollout.dataflow] = _wanted(rollout, member)
+            elif member.verdict in ("reverted", "stuck") and member.order == "switch":
+                key = (rollout.dataflow, robot)
+                known = [*self._failed.get(key, {}).items()][-MAX_FAILED + 1 :]
+                failed[key] = {**dict(known), rollout.release: member.reason or member.verdict}
+                puts[f"{FAILED}{rollout.dataflow}/{robot}"] = msgspec.json.encode(failed[key])
+        entry = _entry(rollout, step, now)
+        audited = {
+            **_COORDINATOR,
+            "action": "rollout.step",
+            "rollout": number,
+            "what": entry.what,
+            "robots": entry.robots,
+            **({"reason": entry.reason} if entry.reason else {}),
+        }
+        await self._fleet.put_orders(orders, audited, puts={**puts, **_head_puts(rollout, entry)})
+        self.heads[number] = rollout
+        before |= changed
+        self._failed |= failed
+        _log.info(
+            "rollout %d: %s%s%s", number, entry.what,
+            f" {', '.join(entry.robots)}" if entry.robots else "",
+            f" ({entry.reason})" if entry.reason else "",
+        )  # fmt: skip
+        return list(changed) if isinstance(step, Orders) else []
+
+    async def _make_room(self) -> None:
+        """Forget the oldest rollout that nothing needs, if there are too many."""
+        if len(self.heads) < MAX_ROLLOUTS:
+            return
+        used = {number for number, _ in self._newest.values()} | self._fleet.rollouts_in_use
+        for number in sorted(self.heads):
+            if self.heads[number].is_final and number not in used:
+                await self._forget(number)
+                return
+        raise ControlError("refused", f"{MAX_ROLLOUTS} rollouts are in use", "abort some of them")
+
+    async def _forget(self, number: int) -> None:
+        """Remove a rollout: its head last, so that what an interruption leaves is found again."""
+        audited = {**_COORDINATOR, "action": "rollout.forget", "rollout": number}
+        for prefix in (f"{ROBOTS}{number:08}/", f"{LOGS}{number:08}/"):
+            while entries := (await self._store.get(prefix, limit=100)).entries:
+                await self._fleet.put_orders({}, audited, deletes=[each.key for each in entries])
+        last = [f"{PLANS}{number:08}", f"{HEADS}{number:08}"]
+        await self._fleet.put_orders({}, audited, deletes=last)
+        del self.heads[number]
+        self._members.pop(number, None)
+
+
+def _wanted(rollout: Rollout, member: Member) -> Wanted:
+    """Return the desired state of a robot after an order."""
+    forward = member.order in ("stage", "switch")
+    release = rollout.release if forward else member.before
+    return Wanted(
+        generation=member.generation,
+        release=release,
+        params=member.params if forward else member.before_params,
+        enabled=bool(release),
+        switch=member.order != "stage",
+        rollout=rollout.number,
+        allow_lower=rollout.allow_lower or not forward,
+        retry=rollout.retry or not forward,
+    )
+
+
+def _first_part(step: Step) -> Step:
+    match step:
+        case Verdicts(judged):
+            return Verdicts(judged[:CHUNK])
+        case Orders(kind, robots, reason):
+            return Orders(kind, robots[:CHUNK], reason)
+    return step
+
+
+def _entry(rollout: Rollout, step: Step, now: float) -> JournalEntry:
+    entry = JournalEntry(step=rollout.steps, at=now, what="")
+    match step:
+        case Verdicts(judged):
+            kinds = {each.verdict for each in judged}
+            entry.what = f"verdict {', '.join(sorted(kinds))}"
+            entry.robots = [each.robot for each in judged]
+            reasons = [f"`{each.robot}`: {each.reason}" for each in judged if each.reason]
+            entry.reason = "; ".join(reasons[:3])
+        case Enter(phase, reason):
+            entry.what, entry.reason = f"enter {phase}", reason
+        case Orders(kind, robots, reason):
+            entry.what, entry.reason, entry.robots = f"order {kind}", reason, list(robots)
+    return entry
+
+
+def _head_puts(rollout: Rollout, entry: JournalEntry) -> dict[str, bytes]:
+    return {
+        f"{HEADS}{rollout.number:08}": msgspec.json.encode(rollout),
+        f"{LOGS}{rollout.number:08}/{entry.step:08}": msgspec.json.encode(entry),
+    }

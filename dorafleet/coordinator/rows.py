@@ -1,0 +1,168 @@
+"""One row a robot, from what it says itself and what the coordinator knows. Pure functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from dorad.control.messages import Finding, FleetRow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dorad.control.messages.agent import ShareState
+
+MAX_TEXT = 300
+"""Characters of a text that a robot sends."""
+MAX_FINDINGS = 50
+"""Findings that a robot may send."""
+
+_SEVERITY = {"warn": 1, "fail": 2}
+
+
+class Software(NamedTuple):
+    """What is known of a robot's release, from rollouts."""
+
+    release: str = ""
+    updating: str = ""
+    """What is being done to it on purpose; empty if nothing is."""
+    busy: str = ""
+    """Why it must not be disturbed; empty if it may be."""
+
+
+class Known(NamedTuple):
+    """What the coordinator knows of a robot, besides what the robot says of itself."""
+
+    robot: str
+    connected: bool
+    ever_seen: bool
+    trouble: str
+    """Why it cannot be used."""
+    daemon: str
+    """Why its dorad cannot be used."""
+    away_since: float | None
+    """In seconds since 1970."""
+    seen_at: float | None
+    skew: float
+    warnings: Sequence[str]
+    conflicts: Mapping[str, str]
+    shares: Mapping[str, ShareState]
+    labels: Mapping[str, str]
+    version: str
+    software: Software = Software()
+
+
+def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
+    """Return a row that a robot has sent, with bounded texts and times of the coordinator."""
+    found = [
+        msgspec.structs.replace(
+            each,
+            cause=each.cause[:MAX_TEXT],
+            subject=each.subject[:MAX_TEXT],
+            text=each.text[:MAX_TEXT],
+            since=each.since - skew,
+            dataflow=None if each.dataflow is None else each.dataflow[:MAX_TEXT],
+            node=None if each.node is None else each.node[:MAX_TEXT],
+        )
+        for each in row.findings[:MAX_FINDINGS]
+    ]
+    return msgspec.structs.replace(
+        row,
+        robot=robot,
+        why=row.why[:MAX_TEXT],
+        dataflow=row.dataflow[:MAX_TEXT],
+        release=row.release[:MAX_TEXT],
+        version=row.version[:MAX_TEXT],
+        since=None if row.since is None else row.since - skew,
+        labels={},
+        findings=found,
+    )
+
+
+def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
+    """Return the row of a robot; `own` is what it said last of itself."""
+    base = own or FleetRow(robot=known.robot, known=False)
+    found = _findings(base, known, now) if known.connected else _away(known, now)
+    worst = max(found, key=lambda each: _SEVERITY[each.severity], default=None)
+    dataflow = base.dataflow if known.connected and own is not None else _names(known.shares)
+    row = msgspec.structs.replace(
+        base,
+        robot=known.robot,
+        dataflow=dataflow,
+        release=known.software.release or base.release,
+        known=known.connected and own is not None,
+        seen_at=known.seen_at,
+        labels=dict(known.labels),
+        version=base.version or known.version,
+        findings=found,
+    )
+    if not known.connected:
+        was = "never connected" if not known.ever_seen else f"no contact, was {_was(base)}"
+        return msgspec.structs.replace(row, state="unreach", why=was, since=known.away_since)
+    if worst is not None and worst.severity == "fail":
+        return msgspec.structs.replace(row, state="fail", why=worst.text)
+    if known.software.updating:
+        return msgspec.structs.replace(row, state="update", why=known.software.updating)
+    if worst is not None:
+        return msgspec.structs.replace(row, state="warn", why=worst.text)
+    if known.software.busy:
+        return msgspec.structs.replace(row, state="busy", why=known.software.busy)
+    why = "" if dataflow else "no dataflow runs"
+    return msgspec.structs.replace(row, state="ok", why=why)
+
+
+def _was(base: FleetRow) -> str:
+    return {"ok": "well", "busy": "well"}.get(base.state, base.why or base.state)
+
+
+def _away(known: Known, now: float) -> list[Finding]:
+    """Return the finding for a robot without a connection; none if it has never been seen."""
+    if not known.ever_seen:
+        return []
+    return [_own("unreachable", "robot", f"no contact: {known.trouble}", "fail", known, now)]
+
+
+def _findings(base: FleetRow, known: Known, now: float) -> list[Finding]:
+    found = list(base.findings)
+    subjects = {each.subject for each in found}
+    if known.daemon:
+        text = f"its dorad cannot be used: {known.daemon}"
+        found.append(_own("daemon-away", "dorad", text, "fail", known, now))
+    for name, share in known.shares.items():
+        if share.status == "failed" and name not in subjects:
+            text = f"dataflow {name}: {share.reason or 'it failed'}"
+            found.append(
+                Finding(
+                    cause="dataflow-failed",
+                    subject=name,
+                    text=text[:MAX_TEXT],
+                    severity="fail",
+                    since=share.since - known.skew,
+                    dataflow=name,
+                    event=True,
+                )
+            )
+    for name, reason in known.conflicts.items():
+        text = f"paused because of {name}: {reason}"
+        found.append(_own("conflict", name, text, "warn", known, now))
+    for number, text in enumerate(known.warnings):
+        found.append(_own("robot-warning", str(number), text, "warn", known, now))
+    return found[: 2 * MAX_FINDINGS]
+
+
+def _own(cause: str, subject: str, text: str, severity: str, known: Known, now: float) -> Finding:
+    away = known.away_since if cause == "unreachable" else None
+    return Finding(
+        cause=cause,
+        subject=subject,
+        text=text[:MAX_TEXT],
+        severity="fail" if severity == "fail" else "warn",
+        since=now if away is None else away,
+    )
+
+
+def _names(shares: Mapping[str, ShareState]) -> str:
+    over = ("stopped", "finished", "failed")
+    names = sorted(name for name, share in shares.items() if share.status not in over)
+    return ", ".join(names)[:MAX_TEXT]

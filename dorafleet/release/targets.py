@@ -1,0 +1,44 @@
+"""The kinds of machine in a fleet, as the machines say themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.release.machine import Machine as Facts
+from dorad.release.manifest import Target
+from dorafleet.robot.commands import agent_release
+from dorafleet.ssh.connection import connect
+from dorafleet.ssh.errors import Code, SshError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dorafleet.inventory.model import Machine
+
+
+async def read_machine(machine: Machine, *, accept_new: bool) -> Target:
+    """Return the target that fits a machine. Raises SshError."""
+    async with connect(machine, accept_new=accept_new) as robot:
+        shown = await robot.check(agent_release("machine", "--json"))
+    try:
+        facts = msgspec.json.decode(shown, type=Facts)
+        return msgspec.convert(msgspec.to_builtins(facts.target), Target)
+    except msgspec.MsgspecError as error:
+        message = f"`dorad-agent release machine` prints {shown[:100]!r}"
+        raise SshError(Code.FAILED, message, "upgrade the package") from error
+
+
+def merged(targets: Iterable[Target]) -> list[Target]:
+    """Return each architecture and Python once, with the oldest glibc of those machines."""
+    oldest: dict[tuple[str, str], Target] = {}
+    for target in targets:
+        key = target.arch, target.python
+        if key not in oldest or _minor(target) < _minor(oldest[key]):
+            oldest[key] = target
+    return sorted(oldest.values())
+
+
+def _minor(target: Target) -> int:
+    return int(target.glibc.partition(".")[2] or 0)

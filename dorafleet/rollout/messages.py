@@ -1,0 +1,318 @@
+"""What clients and a coordinator send each other about releases and rollouts.
+
+Times are seconds since 1970 (UTC). A rollout is named by its number.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from dorad.control.messages import Method, Nothing, Struct
+from dorad.control.messages.releases import Evidence
+from dorad.release.changes import Changes
+from dorafleet.rollout.model import Phase
+from dorafleet.rollout.strategy import Strategy
+
+
+class ReleasePut(Struct):
+    """Register a release. Its files stay with the operator; robots get them over SSH."""
+
+    content: bytes
+    """The manifest, compressed with zlib."""
+    signature: str
+    """Of the manifest, as `ssh-keygen -Y sign` makes it. Robots check it."""
+
+
+class ReleaseRef(Struct):
+    """Selects a release: its id, the beginning of it, a name for its newest, or `name:sequence`."""
+
+    release: str
+
+
+class ReleaseInfo(Struct):
+    """A release that is registered."""
+
+    id: str
+    name: str
+    """Of its dataflow."""
+    sequence: int
+    created: float
+    put_at: float
+    by: str
+    """Who has registered it."""
+    files: int
+    size: int
+    """Bytes of all its files, for all targets."""
+    targets: list[str]
+    """Machines that can run it; empty for all."""
+    nodes: list[str]
+
+
+class ReleaseContent(Struct):
+    """A release with what robots check."""
+
+    info: ReleaseInfo
+    content: bytes
+    """The manifest, compressed with zlib."""
+    signature: str
+
+
+class ReleaseList(Struct):
+    """The registered releases, the newest first."""
+
+    releases: list[ReleaseInfo]
+
+
+class RolloutNew(Struct):
+    """Which robots shall get a release, and how."""
+
+    release: str
+    """As in `ReleaseRef`."""
+    robots: list[str] = []
+    """Ids; none selects all."""
+    labels: dict[str, str] = {}
+    """Labels that they must have, too."""
+    strategy: Strategy = msgspec.field(default_factory=Strategy)
+    params: dict[str, Any] | None = None
+    """Parameters by `node/name`; None keeps those that each robot has."""
+    retry: bool = False
+    """Whether robots where it has failed before try it again."""
+    allow_lower: bool = False
+    """Whether its sequence may be lower than one that was confirmed."""
+    supersede: bool = False
+    """Whether a rollout that is switching robots now ends."""
+    if_version: int | None = None
+    """The version of the plan that this follows; `rollout.start` needs it."""
+
+
+class PlannedRobot(Struct):
+    """What a rollout would do with one robot."""
+
+    robot: str
+    batch: int | None
+    """0 for canaries; None if the robot is left out, see `note`."""
+    before: str = ""
+    """The id of the release that it has."""
+    changes: int | None = None
+    """Index into the changes of the plan."""
+    reachable: bool = True
+    note: str = ""
+
+
+class RolloutPlan(Struct):
+    """What a rollout would do. Nothing has changed yet."""
+
+    version: int
+    """To be sent with `rollout.start`."""
+    release: ReleaseInfo
+    robots: list[PlannedRobot]
+    changes: list[Changes]
+    """Each once, for robots that change in the same way."""
+    supersedes: list[int] = []
+    """Rollouts that it would end."""
+    parallel: int = 0
+    """Robots that switch at a time."""
+    tolerated: int = 0
+    """Robots that may fail; none of the canaries."""
+    names: dict[str, str] = {}
+    """`name:sequence` of the releases in it, by id."""
+
+
+class RolloutRef(Struct):
+    """Selects a rollout."""
+
+    rollout: int | None = None
+    """Its number; None selects the newest."""
+    dataflow: str | None = None
+    """None selects among those of all dataflows."""
+
+
+class RolloutAct(Struct):
+    """Selects a rollout to act on."""
+
+    rollout: int
+    reason: str = ""
+    """For the journal."""
+
+
+State = Literal[
+    "waiting",
+    "pending",
+    "staging",
+    "staged",
+    "busy",
+    "switching",
+    "probation",
+    "confirmed",
+    "reverting",
+    "reverted",
+    "stuck",
+    "refused",
+    "lost",
+    "back",
+    "left",
+]
+"""`waiting`: it has got no order yet. `back`: undone. `left`: it stays with what it had."""
+
+
+class Wave(Struct):
+    """The robots of one batch."""
+
+    batch: int
+    """0 is the canary."""
+    size: int
+    confirmed: int = 0
+    moving: int = 0
+    failed: int = 0
+
+
+class RolloutSummary(Struct):
+    """A rollout in brief."""
+
+    rollout: int
+    dataflow: str
+    release: str
+    name: str
+    """`name:sequence` of the release."""
+    phase: Phase
+    since: float
+    by: str
+    created: float
+    size: int
+    state: str = ""
+    """For people: the phase, or `paused`, or `waiting` with what for."""
+    reason: str = ""
+    paused: bool = False
+    over: bool = False
+    """Whether it has ended, and gives no orders any more."""
+    counts: dict[str, int] = {}
+    """Robots by state."""
+    unreachable: int = 0
+    """Robots without a verdict that cannot be reached."""
+    waves: list[Wave] = []
+    waiting: dict[str, int] = {}
+    """Robots that wait, by what for: files, busy, window, budget, parallel, unreachable."""
+    opening: float | None = None
+    """When the next window opens."""
+
+
+class RolloutRobot(Struct):
+    """A robot of a rollout."""
+
+    rollout: int
+    robot: str
+    batch: int
+    state: State
+    reachable: bool
+    since: float = 0.0
+    """When it got its last order or verdict."""
+    waiting: str = ""
+    """What it waits for."""
+    reason: str = ""
+    before: str = ""
+    evidence: list[Evidence] = []
+    leases: list[str] = []
+    """What must not be interrupted, with its owner."""
+    restarted: list[str] = []
+    """Nodes that its switch has replaced."""
+
+
+class RolloutDetail(Struct):
+    """A rollout with its robots."""
+
+    summary: RolloutSummary
+    strategy: Strategy
+    robots: list[RolloutRobot]
+
+
+class RolloutList(Struct):
+    """Rollouts, the newest first."""
+
+    rollouts: list[RolloutSummary]
+
+
+class RolloutWatch(Struct):
+    """Follow rollouts, at most twice a second."""
+
+    rollout: int | None = None
+    """None follows all that have not ended."""
+    robots: bool = True
+    """Whether their robots are sent, too."""
+
+
+class RolloutNews(Struct):
+    """What has changed; at first all."""
+
+    rollouts: list[RolloutSummary]
+    robots: list[RolloutRobot] = []
+
+
+class JournalRead(Struct):
+    """Selects entries of a rollout's journal."""
+
+    rollout: int
+    after: int = 0
+    limit: int = 1000
+    """At most 1000."""
+
+
+class JournalEntry(Struct):
+    """One step of a rollout."""
+
+    step: int
+    at: float
+    what: str
+    """`start`, `enter canary`, `order switch`, `verdict confirmed`, `pause`."""
+    by: str = ""
+    reason: str = ""
+    robots: list[str] = []
+
+
+class Journal(Struct):
+    """Steps of a rollout, in their order."""
+
+    entries: list[JournalEntry]
+
+
+class DriftRow(Struct):
+    """One difference between what shall be on a robot and what is there."""
+
+    robot: str
+    dataflow: str
+    """Empty if it concerns the whole robot."""
+    what: str
+    desired: str
+    found: str
+    way_back: str
+    """What to do, as a sentence or a command."""
+    known: bool = True
+    """False if the robot cannot be asked now, and may differ."""
+
+
+class DriftList(Struct):
+    """All differences, in the order of the cluster file."""
+
+    rows: list[DriftRow]
+    robots: int
+    """Robots that were compared."""
+
+
+ROLLOUT_METHODS: dict[str, Method] = {
+    "release.put": Method(ReleasePut, ReleaseInfo, "Register a release."),
+    "release.get": Method(ReleaseRef, ReleaseContent, "Return a release."),
+    "release.list": Method(Nothing, ReleaseList, "List the registered releases."),
+    "rollout.plan": Method(RolloutNew, RolloutPlan, "Show what a rollout would change."),
+    "rollout.start": Method(RolloutNew, RolloutSummary, "Start a rollout."),
+    "rollout.status": Method(RolloutRef, RolloutDetail, "Return a rollout with its robots."),
+    "rollout.list": Method(RolloutRef, RolloutList, "List rollouts, the newest first."),
+    "rollout.journal": Method(JournalRead, Journal, "Return the steps of a rollout."),
+    "rollout.watch": Method(RolloutWatch, RolloutNews, "Follow rollouts.", stream=True),
+    "rollout.pause": Method(RolloutAct, RolloutSummary, "Give robots no further orders."),
+    "rollout.resume": Method(RolloutAct, RolloutSummary, "Go on after a pause."),
+    "rollout.promote": Method(RolloutAct, RolloutSummary, "Go on after the canaries."),
+    "rollout.abort": Method(RolloutAct, RolloutSummary, "End a rollout before further switches."),
+    "rollout.undo": Method(RolloutAct, RolloutSummary, "Bring robots back to what they had."),
+    "drift.list": Method(Nothing, DriftList, "List where robots differ from what they shall be."),
+}

@@ -1,0 +1,161 @@
+"""A rollout, its robots, and what is seen of them. Only data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from dorad.control.messages.releases import Evidence
+from dorafleet.rollout.strategy import Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.control.messages.releases import ReleaseState
+
+Phase = Literal[
+    "planned",
+    "canary",
+    "awaiting_promotion",
+    "rolling",
+    "settled",
+    "succeeded",
+    "succeeded_partially",
+    "reverting",
+    "reverted",
+    "revert_incomplete",
+    "aborted",
+    "superseded",
+    "failed",
+]
+"""Where a rollout is. `settled`: every robot that could be reached has a verdict; the others follow
+later. `revert_incomplete`: every robot that could be reached is back."""
+
+FORWARD = frozenset({"canary", "rolling", "settled"})
+"""Phases in which robots may switch to the release."""
+
+BACK = frozenset({"reverting", "revert_incomplete"})
+"""Phases in which robots go back."""
+
+FINAL = frozenset(
+    {"succeeded", "succeeded_partially", "reverted", "aborted", "superseded", "failed"}
+)
+"""Phases that a rollout leaves only by `undo`."""
+
+OrderKind = Literal["", "stage", "switch", "recall", "back"]
+"""The last order to a robot. `recall`: stay with what runs; `back`: switch back to it."""
+
+Verdict = Literal["", "confirmed", "reverted", "stuck", "refused", "lost", "back"]
+"""`lost`: no verdict in time. `back`: it runs again what it ran before."""
+
+FAILURES = frozenset({"reverted", "stuck", "refused", "lost"})
+
+MOVING = frozenset({"switching", "probation", "reverting"})
+"""Phases of a robot in which it gets no other order."""
+
+
+class Rollout(msgspec.Struct, frozen=True):
+    """The head of a rollout: everything but its robots. The value of `rollout/<number>`."""
+
+    number: int
+    dataflow: str
+    release: str
+    """The id; empty if the dataflow is to be removed."""
+    name: str
+    """Of the release, for people."""
+    strategy: Strategy
+    size: int
+    """Number of its robots."""
+    by: str
+    """Who started it."""
+    created: float
+    phase: Phase = "planned"
+    since: float = 0.0
+    """When `phase` changed."""
+    reason: str = ""
+    """Why it is in this phase."""
+    paused: bool = False
+    retry: bool = False
+    allow_lower: bool = False
+    over: bool = False
+    """Whether it has ended, and nothing is left to be seen of its robots."""
+    steps: int = 0
+    """Entries of its journal."""
+
+    @property
+    def is_final(self) -> bool:
+        """Return True if it has ended."""
+        return self.phase in FINAL
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A robot of a rollout, as the journal has it."""
+
+    robot: str
+    batch: int
+    """0 for canaries."""
+    before: str = ""
+    """The release that it shall run if it goes back; empty for none."""
+    before_params: dict[str, Any] = {}
+    params: dict[str, Any] = {}
+    order: OrderKind = ""
+    generation: int = 0
+    """Of the order."""
+    verdict: Verdict = ""
+    at: float = 0.0
+    """When the order or the verdict changed."""
+    reason: str = ""
+    evidence: list[Evidence] = []
+
+    @property
+    def in_flight(self) -> bool:
+        """Return True if it may switch now: it has the order, and there is no verdict yet."""
+        return self.order in ("switch", "back") and not self.verdict
+
+    @property
+    def failed(self) -> bool:
+        """Return True if it counts for the threshold of failures."""
+        return self.verdict in FAILURES
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of a robot now. Times are in seconds."""
+
+    reachable: bool = False
+    trouble: str = ""
+    """Why it cannot be used."""
+    away_for: float = 0.0
+    state: ReleaseState | None = None
+    """The last that it has reported about the dataflow."""
+    acknowledged: int = 0
+    """The generation that it is known to have stored."""
+    leased_for: float = 0.0
+    """Since when it has reported leases without a break."""
+    phase_for: float = 0.0
+    """Since when its phase is the same, while it could be reached."""
+    owned: bool = True
+    """False if something else has given it an order since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A robot of the fleet, as a budget sees it."""
+
+    group: str
+    available: bool
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one decision is made from."""
+
+    rollout: Rollout
+    members: Mapping[str, Member]
+    seen: Mapping[str, Seen]
+    places: Mapping[str, Place] = field(default_factory=dict)
+    """All robots of the fleet by id, if there is a budget."""
+    now: float = 0.0
+    """Seconds since 1970."""

@@ -1,0 +1,86 @@
+"""What an operator may do with a rollout in each phase. Pure functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from dorad.control.errors import ControlError
+from dorafleet.rollout.decide import Enter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dorafleet.rollout.model import Member, Rollout
+
+Act = Literal["pause", "resume", "promote", "abort", "undo", "supersede"]
+
+_STOPPABLE = frozenset({"planned", "canary", "awaiting_promotion", "rolling", "settled"})
+
+
+def operate(rollout: Rollout, members: Iterable[Member], act: Act, by: str, now: float) -> Rollout:
+    """Return the rollout after an act of an operator.
+
+    Raises:
+        ControlError: it cannot be done in this phase; the message says why.
+    """
+    replace = msgspec.structs.replace
+    match act:
+        case "pause":
+            if rollout.is_final:
+                raise _refusal(rollout, "it has ended")
+            if rollout.paused:
+                raise _refusal(rollout, "it is paused already")
+            return replace(rollout, paused=True, steps=rollout.steps + 1)
+        case "resume":
+            if not rollout.paused:
+                raise _refusal(rollout, "it is not paused")
+            return replace(rollout, paused=False, steps=rollout.steps + 1)
+        case "promote":
+            if rollout.phase != "awaiting_promotion":
+                raise _refusal(rollout, f"it waits for no promotion, it is {rollout.phase}")
+            return _enter(rollout, Enter("rolling", f"promoted by {by}"), now)
+        case "abort":
+            if rollout.phase not in _STOPPABLE:
+                raise _refusal(rollout, f"it is {rollout.phase}")
+            return _enter(rollout, Enter("aborted", f"aborted by {by}"), now)
+        case "undo":
+            _check_undo(rollout, members)
+            return _enter(rollout, Enter("reverting", f"undone by {by}"), now)
+        case "supersede":
+            return _enter(rollout, Enter("superseded", by), now)
+
+
+def is_moving_on(rollout: Rollout, members: Iterable[Member]) -> bool:
+    """Return True if another rollout should not silently take its place."""
+    if rollout.phase in ("reverting",) and not rollout.paused:
+        return True
+    return any(member.in_flight for member in members)
+
+
+def _enter(rollout: Rollout, step: Enter, now: float) -> Rollout:
+    return msgspec.structs.replace(
+        rollout,
+        phase=step.phase,
+        reason=step.reason,
+        since=now,
+        paused=False,
+        over=False,
+        steps=rollout.steps + 1,
+    )
+
+
+def _check_undo(rollout: Rollout, members: Iterable[Member]) -> None:
+    if rollout.phase in ("reverting", "reverted", "superseded"):
+        raise _refusal(rollout, f"it is {rollout.phase}")
+    if not any(member.order in ("stage", "switch") for member in members):
+        raise _refusal(rollout, "no robot has got the release from it")
+
+
+def _refusal(rollout: Rollout, why: str) -> ControlError:
+    return ControlError(
+        "refused",
+        f"rollout {rollout.number}: {why}",
+        f"`dorafleet rollout status {rollout.number}` shows it",
+    )

@@ -1,0 +1,203 @@
+"""Who takes part in a rollout, in which batch, and why it cannot be. Pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dorad.control.errors import ControlError
+from dorad.dataflow.nearest import did_you_mean
+from dorafleet.rollout.gates import impossible
+from dorafleet.rollout.model import Member, Place
+from dorafleet.rollout.strategy import amount, problems
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dorafleet.rollout.messages import RolloutNew
+    from dorafleet.rollout.strategy import Strategy
+
+MAX_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A robot of the fleet, as a plan sees it."""
+
+    id: str
+    labels: Mapping[str, str]
+    reachable: bool = True
+    trouble: str = ""
+    arch: str = ""
+    """Empty if it was never connected."""
+    before: str = ""
+    """The release that it shall run now."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    sequence: int = 0
+    """The highest that it has confirmed."""
+    is_on_it: bool = False
+    """Whether it has confirmed the release, and shall run it."""
+    started: str = ""
+    """The dataflow of this name that was started there by hand."""
+    failed: str = ""
+    """Why the release has failed there before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The robots of a rollout, and those that are left out with the reason."""
+
+    members: list[Member]
+    left_out: dict[str, str]
+
+
+def select(new: RolloutNew, fleet: Sequence[Candidate], sequence: int) -> Selection:
+    """Return who takes part. `sequence` is that of the release.
+
+    Raises:
+        ControlError: the rollout cannot be; nothing is changed.
+    """
+    if wrong := list(problems(new.strategy)):
+        raise ControlError("bad-request", "; ".join(wrong), problems=wrong)
+    chosen = _chosen(new, fleet)
+    _check_started(chosen)
+    left_out = {each.id: "it has it already" for each in chosen if each.is_on_it}
+    if not new.retry:
+        left_out |= {
+            each.id: f"it has failed there: {each.failed}; `--retry` tries again"
+            for each in chosen
+            if each.failed and not each.is_on_it
+        }
+    part = [each for each in chosen if each.id not in left_out]
+    if not part:
+        raise _nothing_left(left_out)
+    if not new.allow_lower:
+        _check_sequence(part, sequence)
+    strategy = new.strategy
+    _check_budget(strategy, part, fleet)
+    batches = _batches(strategy, part)
+    members = [
+        Member(
+            robot=each.id,
+            batch=batches[each.id],
+            before=each.before,
+            before_params=dict(each.params),
+            params=dict(each.params if new.params is None else new.params),
+        )
+        for each in sorted(part, key=lambda each: batches[each.id])
+    ]
+    return Selection(members, left_out)
+
+
+def _chosen(new: RolloutNew, fleet: Sequence[Candidate]) -> list[Candidate]:
+    ids = [each.id for each in fleet]
+    for id_ in new.robots:
+        if id_ not in ids:
+            raise ControlError("not-found", f"there is no robot `{id_}`", did_you_mean(id_, ids))
+    named = [each for each in fleet if not new.robots or each.id in set(new.robots)]
+    chosen = [each for each in named if _has(each, new.labels)]
+    if not chosen:
+        labels = ", ".join(f"{key}={value}" for key, value in new.labels.items())
+        raise ControlError(
+            "refused",
+            f"no robot has {labels}" if labels else "the fleet has no robot",
+            "`dorafleet labels ROBOT` shows and changes labels",
+        )
+    return chosen
+
+
+def _has(candidate: Candidate, labels: Mapping[str, str]) -> bool:
+    return all(candidate.labels.get(key) == value for key, value in labels.items())
+
+
+def _check_started(chosen: Sequence[Candidate]) -> None:
+    started = [each for each in chosen if each.started]
+    if started:
+        raise ControlError(
+            "refused",
+            f"`{started[0].started}` was started by hand on {_named(started)}; a release of the "
+            "same name would take its place",
+            f"`dora stop {started[0].started}`, then `dora clean`, or choose other robots",
+        )
+
+
+def _check_sequence(part: Sequence[Candidate], sequence: int) -> None:
+    above = [each for each in part if each.sequence > sequence]
+    if above:
+        raise ControlError(
+            "refused",
+            f"its sequence {sequence} is below {max(each.sequence for each in above)}, which "
+            f"{_named(above)} confirmed",
+            "`--allow-lower` goes back to an older release",
+        )
+
+
+def _nothing_left(left_out: Mapping[str, str]) -> ControlError:
+    reasons = sorted(set(left_out.values()))
+    first = next(id_ for id_, why in left_out.items() if why == reasons[0])
+    more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+    return ControlError(
+        "refused",
+        f"there is nothing to do: `{first}`{more}: {'; '.join(reasons)}",
+        "`dorafleet drift` shows what robots run",
+    )
+
+
+def _check_budget(
+    strategy: Strategy, part: Sequence[Candidate], fleet: Sequence[Candidate]
+) -> None:
+    budget = strategy.disruption_budget
+    if budget is None:
+        return
+    if not any(budget.group_by in each.labels for each in part):
+        raise ControlError(
+            "refused",
+            f"disruption_budget: no robot has the label `{budget.group_by}`",
+            "`dorafleet labels ROBOT` shows and changes labels",
+        )
+    places = {each.id: Place(each.labels.get(budget.group_by, ""), True) for each in fleet}
+    reason = impossible(budget, places, [each.id for each in part])
+    if reason:
+        raise ControlError("refused", f"disruption_budget: {reason}", "allow at least 1")
+
+
+def _batches(strategy: Strategy, part: Sequence[Candidate]) -> dict[str, int]:
+    """Return the batch of each robot; 0 is that of the canaries."""
+    found = dict.fromkeys(_canaries(strategy, part), 0)
+    number = 0
+    for number, batch in enumerate(strategy.batches, start=1):
+        matching = [each for each in part if _has(each, batch.selector)]
+        if not matching:
+            raise ControlError("refused", f"batches[{number - 1}] selects none of the robots")
+        free = [each.id for each in matching if each.id not in found]
+        limit = len(free)
+        if batch.limit is not None:
+            limit = max(1, amount(batch.limit, len(part)))
+        found |= dict.fromkeys(free[:limit], number)
+    return {each.id: found.get(each.id, number + 1) for each in part}
+
+
+def _canaries(strategy: Strategy, part: Sequence[Candidate]) -> list[str]:
+    wanted = amount(strategy.canary, len(part))
+    if strategy.canary in (0, "0"):
+        if strategy.canary_selector:
+            raise ControlError("refused", "canary_selector: `canary` is 0")
+        return []
+    matching = [each for each in part if _has(each, strategy.canary_selector)]
+    if not matching:
+        labels = ", ".join(f"{k}={v}" for k, v in strategy.canary_selector.items())
+        raise ControlError(
+            "refused",
+            f"canary_selector: none of the robots that change has {labels}",
+            "`dorafleet labels ROBOT` shows and changes labels",
+        )
+    if not strategy.canary_selector:
+        # Any will do: rather one that answers.
+        matching.sort(key=lambda each: not each.reachable)
+    return [each.id for each in matching[: max(1, wanted)]]
+
+
+def _named(robots: Sequence[Candidate]) -> str:
+    names = ", ".join(f"`{each.id}`" for each in robots[:MAX_NAMED])
+    more = len(robots) - MAX_NAMED
+    return names + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,170 @@
+"""How a rollout proceeds: its keys, their defaults, and which values cannot be."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from dorad.control.messages import Struct
+from dorad.control.messages.releases import HealthRules
+from dorafleet.rollout import windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Amount = int | str
+"""A number of robots, or a percentage such as `10%`."""
+
+MIN_FAILURES = 2
+"""Failures that the default threshold always allows."""
+
+MAX_BATCHES = 100
+MAX_SECONDS = 366 * 86400.0
+
+_PERCENT = re.compile(r"(\d{1,3})%")
+
+
+class Budget(Struct):
+    """How many robots of a group may be unavailable at a time, for whatever reason."""
+
+    group_by: str
+    """A label; robots with the same value are one group, those without it another."""
+    max_unavailable: Amount = 1
+
+
+class Batch(Struct):
+    """Robots that come together, after those of the batches before."""
+
+    selector: dict[str, str] = {}
+    """Labels that they have."""
+    limit: Amount | None = None
+    """At most so many of them; None: all."""
+
+
+class Strategy(Struct):
+    """The keys of a rollout. Times are in seconds."""
+
+    canary: Amount = 1
+    """Robots that come first, alone; 0 for none."""
+    canary_selector: dict[str, str] = {}
+    """Labels that the canaries have."""
+    auto_promote: bool = True
+    """Whether the other robots follow without `promote` once the canaries are confirmed."""
+    max_parallel: Amount = "10%"
+    """Robots that switch at a time; a percentage is at least 1."""
+    batches: list[Batch] = []
+    """The order of the others; those in no batch come last."""
+    progress_deadline: float = 600.0
+    """From the switch until a reachable robot has reported a verdict; then it has failed."""
+    auto_revert: bool = True
+    """Whether all robots go back when too many have failed."""
+    failure_threshold: Amount | None = None
+    """Failures that are accepted; none of a canary is. Default: 10 %, at least 2."""
+    disruption_budget: Budget | None = None
+    windows: list[str] = []
+    """When a switch may begin; always, if there are none."""
+    busy: Literal["wait", "ignore"] = "wait"
+    """What to do about a robot with a lease."""
+    busy_max: float = 4 * 3600.0
+    """How long a lease is waited for; then the robot is left for later."""
+    catch_up: float = 30 * 86400.0
+    """How long robots that could not be reached are waited for."""
+    rules: HealthRules = msgspec.field(default_factory=HealthRules)
+    """How a robot judges its health."""
+
+
+def amount(value: Amount, total: int) -> int:
+    """Return a number of robots; a percentage of `total` is rounded down. Raises ValueError."""
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError(f"{value} is below 0")
+        return value
+    found = _PERCENT.fullmatch(value.replace(" ", ""))
+    if found is None or int(found[1]) > 100:
+        if value.isdecimal() and len(value) < 10:
+            return int(value)
+        raise ValueError(f"`{value}` is neither a number nor a percentage such as `10%`")
+    return total * int(found[1]) // 100
+
+
+def is_percentage(value: Amount | None) -> bool:
+    """Return True for a percentage."""
+    return isinstance(value, str) and value.strip().endswith("%")
+
+
+def parallel(strategy: Strategy, total: int) -> int:
+    """Return how many of `total` robots may switch at a time."""
+    return max(1, amount(strategy.max_parallel, total))
+
+
+def tolerated(strategy: Strategy, total: int) -> int:
+    """Return how many of `total` robots may fail."""
+    if strategy.failure_threshold is None:
+        return max(MIN_FAILURES, total // 10)
+    return amount(strategy.failure_threshold, total)
+
+
+def problems(strategy: Strategy) -> Iterator[str]:
+    """Yield what cannot be, as lines `key: reason`."""
+    amounts = {
+        "canary": strategy.canary,
+        "max_parallel": strategy.max_parallel,
+        "failure_threshold": strategy.failure_threshold,
+        **{f"batches[{i}].limit": each.limit for i, each in enumerate(strategy.batches)},
+    }
+    if strategy.disruption_budget is not None:
+        amounts["disruption_budget.max_unavailable"] = strategy.disruption_budget.max_unavailable
+    for key, value in amounts.items():
+        try:
+            if value is not None:
+                amount(value, 100)
+        except ValueError as error:
+            yield f"{key}: {error}"
+    if strategy.max_parallel in (0, "0"):
+        yield "max_parallel: 0 robots would never switch"
+    if len(strategy.batches) > MAX_BATCHES:
+        yield f"batches: there are more than {MAX_BATCHES}"
+    if strategy.disruption_budget is not None and not strategy.disruption_budget.group_by:
+        yield "disruption_budget.group_by: it names no label"
+    yield from _window_problems(strategy)
+    yield from _time_problems(strategy)
+
+
+def _window_problems(strategy: Strategy) -> Iterator[str]:
+    if len(strategy.windows) > windows.MAX_WINDOWS:
+        yield f"windows: there are more than {windows.MAX_WINDOWS}"
+        return
+    for text in strategy.windows:
+        try:
+            windows.parse(text)
+        except ValueError as error:
+            yield f"windows: {error}"
+
+
+def _time_problems(strategy: Strategy) -> Iterator[str]:
+    rules = strategy.rules
+    times = {
+        "min_healthy_time": rules.min_healthy_time,
+        "healthy_deadline": rules.healthy_deadline,
+        "confirm_deadline": rules.confirm_deadline,
+        "progress_deadline": strategy.progress_deadline,
+        "busy_max": strategy.busy_max,
+        "catch_up": strategy.catch_up,
+    }
+    wrong = [key for key, value in times.items() if not 0 <= value <= MAX_SECONDS]
+    for key in wrong:
+        yield f"{key}: {times[key]:g} is not between 0 and {MAX_SECONDS:g} seconds"
+    if wrong:
+        return
+    if rules.healthy_deadline < rules.min_healthy_time:
+        yield (
+            f"healthy_deadline: {rules.healthy_deadline:g} s end before the "
+            f"{rules.min_healthy_time:g} s of min_healthy_time, so that no robot could be confirmed"
+        )
+    if strategy.progress_deadline < rules.healthy_deadline:
+        yield (
+            f"progress_deadline: {strategy.progress_deadline:g} s end before the "
+            f"{rules.healthy_deadline:g} s of healthy_deadline"
+        )

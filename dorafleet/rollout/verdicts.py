@@ -1,0 +1,127 @@
+"""What follows for one robot from what it reports. Pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dorafleet.rollout.gates import is_leased
+from dorafleet.rollout.model import MOVING, Verdict
+
+if TYPE_CHECKING:
+    from dorad.control.messages.releases import Evidence, ReleaseState
+    from dorafleet.rollout.model import Member, Seen
+    from dorafleet.rollout.strategy import Strategy
+
+MAX_REASON = 500
+MAX_EVIDENCE = 20
+MAX_TEXT = 300
+"""Characters and entries that the journal keeps of what a robot says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A verdict about a robot."""
+
+    robot: str
+    verdict: Verdict
+    reason: str = ""
+    evidence: tuple[Evidence, ...] = ()
+
+
+def judge(member: Member, seen: Seen, release: str, strategy: Strategy) -> Judged | None:
+    """Return the verdict about a robot if there is a new one."""
+    if not seen.owned:
+        return _released(member)
+    state = reported(member, seen)
+    if member.verdict == "lost":
+        # It may have come back: then its own verdict counts.
+        if member.order == "switch":
+            return _of_switch(member, state, release)
+        return _of_going_back(member, seen, state) if member.order == "back" else None
+    if member.verdict:
+        return None
+    if member.order == "stage" and state is not None and state.refused:
+        return _judged(member, "refused", state)
+    if member.order == "switch":
+        return _of_switch(member, state, release) or _overdue(member, seen, strategy)
+    if member.order == "back":
+        return _of_going_back(member, seen, state) or _overdue(member, seen, strategy)
+    return None
+
+
+def reported(member: Member, seen: Seen) -> ReleaseState | None:
+    """Return what a robot reports about the last order, None if it has not got it yet."""
+    state = seen.state
+    return None if state is None or state.generation < member.generation else state
+
+
+def is_moving(seen: Seen) -> bool:
+    """Return True if the robot is in the middle of a switch, whoever ordered it."""
+    return seen.state is not None and seen.state.phase in MOVING
+
+
+def is_waiting(member: Member, seen: Seen) -> bool:
+    """Return True if it may switch, but has not begun: it waits for leases."""
+    state = reported(member, seen)
+    return state is not None and state.phase in ("pending", "staging", "staged")
+
+
+def _released(member: Member) -> Judged | None:
+    """Return the verdict about a robot that has got an order from elsewhere meanwhile."""
+    if not member.in_flight:
+        return None
+    reason = "it got another order before it had reported a verdict"
+    return Judged(member.robot, "lost" if member.order == "switch" else "back", reason)
+
+
+def _of_switch(member: Member, state: ReleaseState | None, release: str) -> Judged | None:
+    if state is None:
+        return None
+    if state.refused:
+        return _judged(member, "refused", state)
+    if state.phase == "confirmed" and state.running == release:
+        return _judged(member, "confirmed", state)
+    if state.phase in ("reverted", "stuck"):
+        return _judged(member, "reverted" if state.phase == "reverted" else "stuck", state)
+    return None
+
+
+def _of_going_back(member: Member, seen: Seen, state: ReleaseState | None) -> Judged | None:
+    if not member.before:
+        # The agent forgets the dataflow, and then there is no report of it any more.
+        gone = state is None or not (state.release or state.running)
+        known = seen.acknowledged >= member.generation or state is not None
+        return Judged(member.robot, "back") if seen.reachable and gone and known else None
+    if state is None:
+        return None
+    if state.phase == "confirmed" and state.running == member.before:
+        return Judged(member.robot, "back")
+    if state.refused or state.phase in ("reverted", "stuck"):
+        return _judged(member, "refused" if state.refused else "stuck", state)
+    return None
+
+
+def _overdue(member: Member, seen: Seen, strategy: Strategy) -> Judged | None:
+    if not seen.reachable:
+        if seen.away_for < strategy.rules.confirm_deadline or member.order == "back":
+            return None
+        reason = f"it has not been reached for {seen.away_for:.0f} s after the order to switch"
+        return Judged(member.robot, "lost", reason)
+    if is_leased(seen) or seen.phase_for < strategy.progress_deadline:
+        return None
+    phase = "nothing" if seen.state is None else seen.state.phase
+    reason = f"no verdict for {seen.phase_for:.0f} s: it reports {phase}"
+    return Judged(member.robot, "lost", reason)
+
+
+def _judged(member: Member, verdict: Verdict, state: ReleaseState) -> Judged:
+    if verdict == "confirmed":
+        return Judged(member.robot, verdict)
+    failed = [each for each in state.evidence if not each.ok]
+    evidence = tuple(
+        type(each)(check=each.check[:MAX_TEXT], ok=each.ok, text=each.text[:MAX_TEXT])
+        for each in [*failed, *(each for each in state.evidence if each.ok)][:MAX_EVIDENCE]
+    )
+    reason = state.reason or "; ".join(f"{each.check}: {each.text}" for each in failed)
+    return Judged(member.robot, verdict, reason[:MAX_REASON], evidence)

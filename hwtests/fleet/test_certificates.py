@@ -1,0 +1,110 @@
+"""Certificates of robots that have expired or were revoked."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hwtests.fleet.enrolled import CLUSTER, UNIT
+from hwtests.fleet.flows import Flow
+from hwtests.robots import clock
+from hwtests.robots.shell import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hwtests.fleet.enrolled import EnrolledFleet
+
+CHAIN = "/var/lib/dorad-agent/identity/chain.pem"
+SERIAL = (
+    "import sys; from cryptography import x509; "
+    "print(x509.load_pem_x509_certificates(sys.stdin.buffer.read())[0].serial_number)"
+)
+GOOD_FOR_DAYS = 365
+
+
+@contextmanager
+def coordinator_at(robots: EnrolledFleet, days: float) -> Iterator[None]:
+    """Let the coordinator live so many days from now, then in the present again."""
+    clock.shift(robots.server, days * 86400)
+    robots.server.exec("systemctl", "restart", UNIT)
+    try:
+        yield
+    finally:
+        clock.shift(robots.server, 0)
+        robots.server.exec("systemctl", "restart", UNIT)
+
+
+def enrol_days_ago(robots: EnrolledFleet, machine: str, days: float) -> None:
+    """Enrol a robot again, as if it had been done in the past."""
+    if not robots.clocks:
+        pytest.skip("to set clocks wrong needs a compiler: apt-get install gcc libc6-dev")
+    with coordinator_at(robots, -days):
+        robots.dorafleet("enrol", CLUSTER, machine, "--again")
+
+
+def serial(robots: EnrolledFleet, machine: str) -> str:
+    """Return the serial number of the certificate that a robot has."""
+    chain = robots.robots[machine].exec("cat", CHAIN).encode()
+    return robots.server.exec("/usr/lib/dorad/bin/python3", "-c", SERIAL, stdin=chain)
+
+
+def test_a_certificate_that_has_expired_30_days_ago_renews_itself(robots: EnrolledFleet) -> None:
+    flow = Flow("renewal", policy="backpressure")
+    with robots.running(flow):
+        before = robots.pids(flow)
+        enrol_days_ago(robots, "arm1", GOOD_FOR_DAYS + 30)
+        expired = serial(robots, "arm1")
+        robots.wait_connected()
+        wait_until(lambda: serial(robots, "arm1") != expired, "it has another certificate")
+        journal = robots.server.exec("journalctl", "-u", UNIT, "--no-pager", "--lines=200")
+        assert "renewed the certificate of robot `arm1`" in journal
+        # It connects with the new one, too, and dataflows have noticed nothing.
+        robots.arm1.exec("systemctl", "restart", "dorad-agent")
+        robots.wait_connected()
+        robots.flows_on(flow)
+        assert robots.report(flow).missing == 0
+        after = robots.pids(flow)
+        for nodes in (*before.values(), *after.values()):
+            nodes.pop("dora.link", None)
+        assert after == before
+        assert robots.machines()["arm1"]["well"]
+
+
+def test_a_certificate_that_is_too_old_is_refused_and_both_sides_say_so(
+    robots: EnrolledFleet,
+) -> None:
+    enrol_days_ago(robots, "arm1", GOOD_FOR_DAYS + 100)
+    wait_until(lambda: robots.states()["arm1"] == "refused", "arm1 is refused", timeout=60)
+    said = robots.arm1.attempt("dorad-agent", "status").stdout
+    print(said)
+    assert "expired 100 days ago" in said
+    found = robots.wait_for_machine("arm1", lambda each: each["problems"], "it says why")
+    print(found["problems"])
+    assert any("expired 100 days ago" in problem for problem in found["problems"])
+    robots.dorafleet("enrol", CLUSTER, "arm1", "--again")
+    robots.wait_connected()
+
+
+def test_a_revoked_robot_is_refused_and_both_sides_say_why(robots: EnrolledFleet) -> None:
+    flow = Flow("revoked", source="arm2", sinks=("arm2",))
+    with robots.running(flow):
+        before = robots.pids(flow)
+        robots.dorafleet("revoke", "arm2")
+        wait_until(lambda: robots.states()["arm2"] == "refused", "arm2 is refused", timeout=30)
+        said = robots.arm2.attempt("dorad-agent", "status").stdout
+        print(said)
+        assert "revoked" in said
+        found = robots.wait_for_machine("arm2", lambda each: each["problems"], "it says why")
+        assert any("revoked" in problem for problem in found["problems"])
+        # Also after both have started again.
+        robots.server.exec("systemctl", "restart", UNIT)
+        robots.arm2.exec("systemctl", "restart", "dorad-agent")
+        wait_until(lambda: robots.states()["arm2"] == "refused", "it is refused", timeout=60)
+        robots.flows_on(flow)
+        assert robots.pids(flow) == before
+        robots.dorafleet("enrol", CLUSTER, "arm2")
+        robots.wait_connected()
+        assert robots.pids(flow) == before

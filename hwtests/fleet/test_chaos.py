@@ -1,0 +1,118 @@
+"""Everything fails at random moments, and afterwards nothing is missing and nothing is left.
+
+HWTEST_SEED repeats the faults of an earlier run, HWTEST_CHAOS_MINUTES sets how long they last.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.model import LINK
+from hwtests.fleet.chaos import Chaos
+from hwtests.fleet.flows import Flow
+from hwtests.robots import RobotError, clock
+from hwtests.robots.shell import wait_until
+
+if TYPE_CHECKING:
+    from hwtests.fleet.enrolled import EnrolledFleet
+    from hwtests.robots import Robot
+
+MINUTES = float(os.environ.get("HWTEST_CHAOS_MINUTES", "2"))
+CONVERGED_S = 90.0
+
+LEFT = """\
+pgrep -af 'opt/flow|dorad[.]link' || true
+systemctl list-units --no-legend --all 'dorad-*-*' || true
+systemctl --failed --no-legend
+"""
+"""Prints what a robot without dataflows should not have."""
+SHARED = """\
+ls /dev/shm
+pid=$(systemctl show -P MainPID dorad)
+ls -l /proc/$pid/fd | grep -c memfd || true
+systemctl show -P NFileDescriptorStore dorad
+"""
+"""Prints the shared memory that is known on a robot."""
+
+
+def nodes_of(robots: EnrolledFleet, flow: Flow) -> dict[str, dict[str, int]]:
+    """Return the processes of a dataflow without its links."""
+    return {
+        machine: {node: pid for node, pid in nodes.items() if node != LINK}
+        for machine, nodes in robots.pids(flow).items()
+    }
+
+
+def links_of(robots: EnrolledFleet, flow: Flow) -> set[tuple[str, int]]:
+    """Return the link processes of a dataflow, by robot and pid."""
+    return {(machine, nodes[LINK]) for machine, nodes in robots.pids(flow).items() if LINK in nodes}
+
+
+def wait_until_gone(robot: Robot) -> None:
+    """Wait until a robot has nothing of a dataflow left. Raises RobotError with what it has."""
+    try:
+        wait_until(lambda: not robot.sh(LEFT).strip(), "nothing is left", timeout=30)
+    except RobotError as error:
+        raise RobotError(f"{error}:\n{robot.sh(LEFT)}") from None
+
+
+def test_after_faults_at_random_moments_nothing_is_missing_and_nothing_is_left(
+    robots: EnrolledFleet,
+) -> None:
+    seed = int(os.environ.get("HWTEST_SEED", "0")) or random.randrange(1, 1 << 32)
+    print(f"HWTEST_SEED={seed}, {MINUTES:g} minutes")
+    # The links of the first two live; a killed one may take its counts of the last second along.
+    drops = Flow("drops", source="arm1", sinks=("arm2", "arm3"), queue=20)
+    keeps = Flow("keeps", source="arm2", sinks=("arm1", "arm3"), policy="backpressure", hz=20)
+    killed = Flow("killed", source="arm3", sinks=("arm1", "arm2"), policy="backpressure", hz=20)
+    flows = (drops, keeps, killed)
+    shared = {name: robot.sh(SHARED) for name, robot in robots.robots.items()}
+    for flow in flows:
+        robots.start(flow)
+    nodes = {flow.name: nodes_of(robots, flow) for flow in flows}
+    links = {flow.name: links_of(robots, flow) for flow in flows}
+
+    chaos = Chaos(robots, random.Random(seed), [killed])
+    try:
+        chaos.run(MINUTES * 60)
+        print(chaos.counts)
+        wait_until(
+            lambda: robots.attempt("status").returncode == 0,
+            "every robot is well",
+            timeout=CONVERGED_S,
+            every=0.5,
+        )
+        for flow in flows:
+            robots.flows_on(flow, within=30)
+    except RobotError:
+        print(robots.attempt("status").stdout)
+        for flow in flows:
+            print(robots.describe(flow))
+        raise
+
+    # Nothing was restarted that was not killed.
+    assert {flow.name: nodes_of(robots, flow) for flow in flows} == nodes
+    for flow in (drops, keeps):
+        assert links_of(robots, flow) == links[flow.name]
+    assert not links_of(robots, killed) & chaos.killed
+    assert all(report.restarts == 0 for flow in flows for report in robots.reports(flow).values())
+    # Counters are exact, by edge.
+    for flow in (drops, killed, keeps):
+        for check in flow.checks:
+            report = robots.wait_until_counted(flow, check)
+            print(flow.name, check, report, robots.counted(flow, check))
+    assert all((each.missing, each.repeated) == (0, 0) for each in robots.reports(keeps).values())
+    assert robots.dorafleet("audit", "verify").startswith("ok")
+
+    for flow in flows:
+        robots.dora("stop", flow.name)
+    for robot in robots.robots.values():
+        wait_until_gone(robot)
+        clock.shift(robot, 0)
+    for name, robot in robots.robots.items():
+        wait_until(
+            lambda name=name, robot=robot: robot.sh(SHARED) == shared[name],
+            f"{name} has the shared memory that it had: {shared[name]}, {robot.sh(SHARED)}",
+        )

@@ -1,0 +1,217 @@
+"""Three members of etcd and two coordinators, of which the leader is cut off."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hwtests.fleet.enrolled import (
+    CLUSTER,
+    INCLUDE,
+    UNIT,
+    EnrolledFleet,
+    cluster_text,
+    exchange_keys,
+    push_nodes,
+)
+from hwtests.fleet.flows import Flow
+from hwtests.robots import RobotError, Testbed
+from hwtests.robots.shell import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from hwtests.robots import Robot
+
+FOLDER = "/var/lib/dorafleet"
+UNPACK = f"install -d -o dorafleet -g dorafleet -m 700 {FOLDER}; base64 -d | tar -C {FOLDER} -x"
+OPTIONS = 'OPTIONS="--listen 0.0.0.0 --etcd http://127.0.0.1:2379"\n'
+MEMBER = """\
+ETCD_NAME=NAME
+ETCD_DATA_DIR=/var/lib/etcd/fleet
+ETCD_LISTEN_CLIENT_URLS=http://127.0.0.1:2379
+ETCD_ADVERTISE_CLIENT_URLS=http://127.0.0.1:2379
+ETCD_LISTEN_PEER_URLS=http://ADDRESS:2380
+ETCD_INITIAL_ADVERTISE_PEER_URLS=http://ADDRESS:2380
+ETCD_INITIAL_CLUSTER=ALL
+ETCD_INITIAL_CLUSTER_STATE=new
+"""
+TICKER = """\
+nodes:
+  - id: count
+    path: /opt/flow/count.py
+    deploy: {machine: arm1}
+    inputs: {tick: dora/timer/hz/1}
+    outputs: [number]
+"""
+TAKE_OVER_S = 60.0
+"""Within which another coordinator leads and has all robots; the lease is 10 s."""
+
+
+@dataclass
+class Leaders:
+    """A fleet, seen from each of its two coordinators."""
+
+    bed: Testbed
+    first: EnrolledFleet
+    second: EnrolledFleet
+    third: Robot
+    """Has only a member of etcd."""
+
+
+def start_members(servers: list[Robot]) -> None:
+    """Start a member of etcd on each machine, and wait until it is healthy."""
+    everyone = ",".join(f"{each.name}=http://{each.address}:2380" for each in servers)
+    for robot in servers:
+        text = MEMBER.replace("NAME", robot.name).replace("ADDRESS", robot.address)
+        robot.write("/etc/default/etcd", text.replace("ALL", everyone))
+        robot.exec("systemctl", "start", "--no-block", "etcd")
+    for robot in servers:
+        wait_until(
+            lambda robot=robot: robot.attempt("systemctl", "is-active", "etcd").returncode == 0,
+            f"etcd of {robot.name} is a member",
+            timeout=60,
+        )
+
+
+@pytest.fixture(scope="module")
+def leaders(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Leaders]:
+    """Two robots, two coordinators and three members of etcd."""
+    with Testbed(include=(*INCLUDE, "etcd-server")) as bed:
+        bed.preinstall(deb)
+        *robots, one, two, three = bed.up(5)
+        for robot in (*robots, one, two, three):
+            robot.sh("systemctl disable --now etcd; rm -rf /var/lib/etcd/*")
+        start_members([one, two, three])
+        for server in (one, two):
+            server.push(fleet_deb, "/root/dorafleet.deb")
+            server.exec("apt-get", "-qq", "install", "-y", "/root/dorafleet.deb", timeout=300)
+            server.write(CLUSTER, cluster_text(len(robots), one.address))
+            server.write("/etc/default/dorafleet", OPTIONS)
+        for robot in robots:
+            robot.exec("systemctl", "enable", "--now", "dorad")
+            push_nodes(robot)
+        exchange_keys(one, robots)
+        machines = {f"arm{each.number}": each for each in robots}
+        first = EnrolledFleet(bed, machines, one)
+        first.start_coordinator()
+        # All coordinators of a fleet have the same authority.
+        authority = one.sh(f"tar -C {FOLDER} -c ca | base64 -w0")
+        two.exec("sh", "-euc", UNPACK, stdin=authority.encode())
+        second = replace(first, server=two)
+        second.start_coordinator()
+        addresses = (word for each in (one, two) for word in ("--coordinator", each.address))
+        first.dorafleet("enrol", CLUSTER, "--accept-new", *addresses, timeout=180)
+        first.wait_connected()
+        yield Leaders(bed, first, second, three)
+
+
+@dataclass
+class Commands:
+    """Gives orders to one coordinator after the other until it is ended, and keeps the answers."""
+
+    fleet: EnrolledFleet
+    prefix: str
+    acknowledged: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        there = ("--coordinator-addr", "127.0.0.1")
+        for number in itertools.count():
+            if self._end.is_set():
+                return
+            name = f"{self.prefix}-{number}"
+            words = ("dora", "start", "/root/ticker.yml", "--name", name, "--detach", *there)
+            try:
+                done = self.fleet.server.attempt(*words, timeout=120)
+            except RobotError as error:
+                self.failed.append(str(error))
+                continue
+            if done.returncode == 0:
+                self.acknowledged.append(name)
+            else:
+                self.failed.append(done.stderr.strip())
+                time.sleep(0.2)
+
+    def end(self) -> None:
+        """End after the present command."""
+        self._end.set()
+        self._thread.join(timeout=150)
+
+
+def listed(fleet: EnrolledFleet) -> set[str]:
+    """Return the names of the dataflows that a coordinator knows."""
+    lines = fleet.dora("list", "--format", "json").splitlines()
+    return {json.loads(line)["name"] for line in lines}
+
+
+def test_a_leader_that_is_cut_off_is_obeyed_by_no_robot_and_nothing_acknowledged_is_lost(
+    leaders: Leaders,
+) -> None:
+    """Robots still reach the old leader; it does not reach the other members of etcd."""
+    first, second = leaders.first, leaders.second
+    flow = Flow("kept", policy="backpressure")
+    for fleet in (first, second):
+        fleet.server.write("/root/ticker.yml", TICKER)
+    first.start(flow)
+    before = first.pids(flow)
+    commands = Commands(first, "old")
+    wait_until(lambda: len(commands.acknowledged) >= 3, "some commands are acknowledged")
+    for other in (second.server, leaders.third):
+        leaders.bed.network.split(first.server.number, other.number)
+    began = time.monotonic()
+    try:
+        wait_until(
+            lambda: second.attempt("status").stdout.count(" connected ") == len(second.robots),
+            "the second coordinator leads, and has all robots",
+            timeout=TAKE_OVER_S,
+            every=0.5,
+        )
+        print(f"the second leads and has all robots {time.monotonic() - began:.1f} s later")
+        newer = Commands(second, "new")
+        wait_until(lambda: len(newer.acknowledged) >= 3, "the second acknowledges commands")
+        newer.end()
+        commands.end()
+        print(f"acknowledged: {commands.acknowledged}, {newer.acknowledged}; {commands.failed[-1]}")
+        known = listed(second)
+        assert known >= {*commands.acknowledged, *newer.acknowledged, flow.name}
+        # The old one has ended, waits for the lead, and answers no client.
+        refused = first.server.attempt("dora", "list", "--coordinator-addr", "127.0.0.1")
+        assert refused.returncode == 1
+        for machine in first.robots:
+            where = first.agent(machine)["connection"]["coordinator"]
+            assert where.startswith(second.server.address)
+        second.flows_on(flow)
+        assert second.pids(flow) == before
+        assert (second.report(flow).missing, second.report(flow).restarts) == (0, 0)
+    finally:
+        for machine in (first.server, second.server, leaders.third):
+            leaders.bed.network.repair(machine.number)
+    # Back again, it follows. When the second is killed it leads, with everything that was said.
+    wait_until(
+        lambda: first.server.attempt("systemctl", "is-active", UNIT).returncode == 0, "it is back"
+    )
+    second.kill_coordinator()
+    wait_until(
+        lambda: first.attempt("status").stdout.count(" connected ") == len(first.robots),
+        "the first leads again",
+        timeout=TAKE_OVER_S,
+        every=0.5,
+    )
+    assert listed(first) >= known
+    first.flows_on(flow)
+    assert first.pids(flow) == before
+    for name in (flow.name, *commands.acknowledged, *newer.acknowledged):
+        first.dora("stop", name)

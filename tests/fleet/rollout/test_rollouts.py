@@ -1,0 +1,308 @@
+"""Rollouts over the real protocol: from start to end, with what goes wrong on the way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dorad.control.errors import ControlError
+from dorafleet.rollout import messages as r
+from dorafleet.rollout.strategy import Budget
+
+from .site import ID1, ID2, site, strategy
+
+
+async def test_a_release_gets_to_all_robots_the_canary_first(tmp_path):
+    async with site(tmp_path, 4) as one:
+        number = await one.start(strategy=strategy(canary=1, max_parallel=1))
+        detail = await one.until(number, "succeeded", over=True)
+        assert set(one.running().values()) == {ID1}
+        assert detail.summary.counts == {"confirmed": 4}
+        steps = await one.journal(number)
+    assert steps[:6] == [
+        "start",
+        "enter canary",
+        "order stage r1",
+        "order switch r1",
+        "verdict confirmed r1",
+        "enter rolling",
+    ]
+    assert [each for each in steps if each.startswith("order switch")] == [
+        f"order switch r{robot}" for robot in (1, 2, 3, 4)
+    ]
+    assert steps[-3:] == ["enter settled", "enter succeeded", "end"]
+
+
+async def test_a_canary_that_fails_reverts_and_no_other_robot_is_touched(tmp_path):
+    async with site(tmp_path) as one:
+        await one.runs(ID1)
+        one.agents["r1"].releases.fate = "reverted"
+        number = await one.start("pick:2")
+        detail = await one.until(number, "reverted", over=True)
+        assert one.switches() == {"r1": [ID2], "r2": [], "r3": []}
+        assert set(one.running().values()) == {ID1}
+        first = next(row for row in detail.robots if row.robot == "r1")
+        assert first.state == "reverted"
+        assert first.evidence[0].text == "3 restarts in 20 s"
+        assert "the canary failed: `r1` (node grip failed)" in detail.summary.reason
+        # The desired state is what runs, so a robot that is set up anew gets the good one.
+        assert one.control.fleet.owner("r1", "pick").release == ID1
+
+        with pytest.raises(ControlError, match="there is nothing to do") as caught:
+            await one.start("pick:2", robots=["r1"])
+        assert "--retry" in str(caught.value)
+        one.agents["r1"].releases.fate = "confirmed"
+        again = await one.start("pick:2", robots=["r1"], retry=True)
+        await one.until(again, "succeeded")
+        assert one.agents["r1"].releases.orders[-1].retry
+
+
+async def test_robots_that_are_off_follow_later_through_the_same_gates(tmp_path):
+    async with site(tmp_path, 4, connect=False) as one:
+        await one.connect("r1", "r2")
+        number = await one.start(strategy=strategy(max_parallel=1))
+        detail = await one.until_state(number, r1="confirmed", r2="confirmed")
+        assert {row.robot: row.reachable for row in detail.robots}["r3"] is False
+        one.control.robots.get("r3").away_since -= 60
+        one.control.robots.get("r4").away_since -= 60
+        detail = await one.until(number, "settled")
+        assert detail.summary.unreachable == 2
+        assert "2 robots follow later" in detail.summary.reason
+        await one.connect("r3", "r4")
+        await one.until(number, "succeeded")
+        assert one.switches() == {f"r{each}": [ID1] for each in (1, 2, 3, 4)}
+
+
+async def test_a_canary_that_cannot_be_reached_is_waited_for_and_named(tmp_path):
+    async with site(tmp_path, 2, {"r2": {"role": "canary"}}, connect=False) as one:
+        await one.connect("r1")
+        keys = {"strategy": strategy(canary_selector={"role": "canary"})}
+        number = await one.start(**keys)
+        await one.until(number, "canary")
+        detail = await one.status(number)
+        assert detail.summary.state == "canary, waiting (unreachable)"
+        assert one.switches() == {"r1": []}
+        await one.connect("r2")
+        await one.until(number, "succeeded")
+
+
+async def test_a_lease_holds_a_switch_until_it_ends(tmp_path):
+    async with site(tmp_path, 1) as one:
+        agent = one.agents["r1"]
+        await one.runs(ID1)
+        agent.releases.lease()
+        number = await one.start("pick:2")
+        detail = await one.until_state(number, r1="busy")
+        assert detail.robots[0].leases == ["picks box 7 (arm)"]
+        assert (await one.status(number)).summary.state == "canary, waiting (busy)"
+        agent.releases.lease(reason=None)
+        await one.until(number, "succeeded")
+
+
+async def test_abort_before_a_switch_leaves_every_robot_as_it_was(tmp_path):
+    async with site(tmp_path) as one:
+        await one.runs(ID1)
+        for agent in one.agents.values():
+            agent.releases.has_files = False
+        number = await one.start("pick:2", strategy=strategy(canary=0))
+        detail = await one.until_state(number, r1="pending", r2="pending", r3="pending")
+        assert {row.waiting for row in detail.robots} == {"files"}
+        assert (await one.act("abort", number, "wrong one")).phase == "aborted"
+        for agent in one.agents.values():
+            agent.releases.get_files()
+        await one.until(number, "aborted", over=True)
+        assert one.switches() == {"r1": [], "r2": [], "r3": []}
+        assert {agent.releases.orders[-1].release for agent in one.agents.values()} == {ID1}
+        with pytest.raises(ControlError, match="it is aborted"):
+            await one.act("abort", number)
+
+
+async def test_undo_brings_all_robots_back_a_few_at_a_time(tmp_path):
+    async with site(tmp_path) as one:
+        first = await one.start("pick:1")
+        await one.until(first, "succeeded", over=True)
+        second = await one.start("pick:2")
+        await one.until(second, "succeeded", over=True)
+        with pytest.raises(ControlError, match="is not the newest"):
+            await one.act("undo", first)
+        await one.act("undo", second, "customer asked")
+        await one.until(second, "reverted", over=True)
+        assert set(one.running().values()) == {ID1}
+        steps = await one.journal(second)
+        assert "undo" in steps
+        assert sum(step.startswith("order back") for step in steps) == 3
+        back = one.agents["r1"].releases.orders[-1]
+        assert (back.release, back.allow_lower, back.switch) == (ID1, True, True)
+        with pytest.raises(ControlError, match="it is reverted"):
+            await one.act("undo", second)
+
+
+async def test_the_first_rollout_is_undone_by_stopping_the_dataflow(tmp_path):
+    async with site(tmp_path, 2) as one:
+        number = await one.start("pick:1")
+        await one.until(number, "succeeded")
+        await one.act("undo", number)
+        await one.until(number, "reverted", over=True)
+        assert set(one.running().values()) == {""}
+        assert one.agents["r2"].releases.orders[-1].release is None
+
+
+async def test_pause_gives_no_order_and_resume_goes_on(tmp_path):
+    async with site(tmp_path) as one:
+        one.agents["r1"].releases.fate = "switching"
+        number = await one.start(strategy=strategy(canary=1, auto_promote=False))
+        await one.until_state(number, r1="switching")
+        await one.act("pause", number)
+        one.agents["r1"].releases.finish("confirmed")
+        detail = await one.until_state(number, r1="confirmed")
+        assert detail.summary.state == "paused (canary)"
+        await one.act("resume", number)
+        await one.until(number, "awaiting_promotion")
+        assert one.running()["r2"] == ""
+        await one.act("promote", number)
+        await one.until(number, "succeeded")
+
+
+async def test_too_many_failures_bring_all_back(tmp_path):
+    async with site(tmp_path, 5) as one:
+        await one.runs(ID1)
+        for robot in ("r2", "r3"):
+            one.agents[robot].releases.fate = "reverted"
+        keys = {"strategy": strategy(max_parallel=1, failure_threshold=1)}
+        number = await one.start("pick:2", **keys)
+        detail = await one.until(number, "reverted", over=True)
+        assert one.switches()["r4"] == one.switches()["r5"] == []
+        assert set(one.running().values()) == {ID1}
+        assert detail.summary.counts == {"back": 1, "reverted": 2, "left": 2}
+
+
+async def test_a_robot_lost_after_its_switch_counts_and_its_own_verdict_counts_later(tmp_path):
+    async with site(tmp_path, 2) as one:
+        one.agents["r1"].releases.fate = "switching"
+        keys = {"strategy": strategy(canary=0, max_parallel=1)}
+        number = await one.start(**keys)
+        await one.until_state(number, r1="switching")
+        await one.agents["r1"].stop()
+        await one.until_state(number, r1="lost", r2="confirmed")
+        await one.until(number, "succeeded_partially")
+        one.agents["r1"].releases.finish("confirmed")
+        await one.fleet.connect(one.agents["r1"])
+        await one.until_state(number, r1="confirmed")
+
+
+async def test_a_robot_without_a_verdict_in_time_is_lost(tmp_path):
+    async with site(tmp_path, 1) as one:
+        one.agents["r1"].releases.fate = "switching"
+        await one.runs(ID1)
+        number = await one.start("pick:2")
+        await one.until_state(number, r1="switching")
+        detail = await one.until(number, "reverting")
+        assert "no verdict" in detail.summary.reason
+        one.agents["r1"].releases.finish("reverted")
+        await one.until(number, "reverted", over=True)
+
+
+async def test_a_budget_holds_robots_of_a_group_with_one_that_is_off(tmp_path):
+    labels = {"r1": {"cell": "a"}, "r2": {"cell": "a"}, "r3": {"cell": "b"}}
+    async with site(tmp_path, 3, labels, connect=False) as one:
+        await one.connect("r1", "r3")
+        keys = {"strategy": strategy(canary=0, disruption_budget=Budget(group_by="cell"))}
+        number = await one.start(**keys)
+        detail = await one.until_state(number, r3="confirmed", r1="staged")
+        assert next(row for row in detail.robots if row.robot == "r1").waiting == "budget"
+        assert detail.summary.state == "rolling, waiting (budget)"
+        await one.connect("r2")
+        await one.until(number, "succeeded")
+
+
+async def test_a_closed_window_holds_every_switch(tmp_path):
+    async with site(tmp_path, 1) as one:
+        # A minute that is over: it opens again in a week at the latest.
+        number = await one.start(strategy=strategy(windows=["Mon 00:00-00:01", "Tue 00:00-00:01"]))
+        detail = await one.until_state(number, r1="staged")
+        assert detail.summary.state == "canary, waiting (window)"
+        assert detail.summary.opening is not None
+        await one.act("abort", number)
+        await one.until(number, "aborted", over=True)
+
+
+async def test_a_newer_rollout_supersedes_one_that_waits(tmp_path):
+    async with site(tmp_path, 2) as one:
+        for agent in one.agents.values():
+            agent.releases.has_files = False
+        stuck = await one.start("pick:1")
+        await one.until_state(stuck, r1="pending")
+        plan = await one.plan("pick:2")
+        assert plan.supersedes == [stuck]
+        for agent in one.agents.values():
+            agent.releases.has_files = True
+        newer = await one.start("pick:2")
+        await one.until(newer, "succeeded")
+        detail = await one.until(stuck, "superseded", over=True)
+        assert detail.summary.over
+        assert set(one.running().values()) == {ID2}
+        assert ID1 not in one.switches()["r2"]
+
+
+async def test_one_that_switches_is_superseded_only_on_demand(tmp_path):
+    async with site(tmp_path, 2) as one:
+        one.agents["r1"].releases.fate = "switching"
+        moving = await one.start("pick:1")
+        await one.until_state(moving, r1="switching")
+        with pytest.raises(ControlError, match=r"rollout 1 .* is canary: 1 of its 2") as caught:
+            await one.plan("pick:2")
+        assert caught.value.code == "conflict"
+        newer = await one.start("pick:2", supersede=True)
+        await asyncio.sleep(0)
+        assert one.agents["r1"].releases.orders[-1].release == ID1
+        one.agents["r1"].releases.fate = "confirmed"
+        one.agents["r1"].releases.finish("confirmed")
+        await one.until(newer, "succeeded")
+        assert one.switches()["r1"] == [ID1, ID2]
+
+
+async def test_of_two_operators_with_one_plan_one_wins(tmp_path):
+    async with site(tmp_path, 2) as one:
+        plan = await one.plan("pick:1")
+        new = one.new("pick:1", if_version=plan.version)
+        found = await asyncio.gather(
+            *(one.fleet.call("rollout.start", new) for _ in range(2)), return_exceptions=True
+        )
+        refused = [each for each in found if isinstance(each, ControlError)]
+        assert len(refused) == 1
+        assert refused[0].code == "conflict"
+        assert "rollout 1 was started meanwhile by ann" in str(refused[0])
+        assert len(one.control.rollouts.heads) == 1
+
+
+async def test_watch_says_all_then_what_changes(tmp_path):
+    async with site(tmp_path, 2) as one:
+        one.agents["r1"].releases.fate = "switching"
+        number = await one.start()
+        stream = one.fleet.stream("rollout.watch", r.RolloutWatch(rollout=number))
+        news = await anext(stream)
+        assert {row.robot for row in news.robots} == {"r1", "r2"}
+        await one.until_state(number, r1="switching")
+        one.agents["r1"].releases.finish("confirmed")
+        one.agents["r1"].releases.fate = "confirmed"
+        async with asyncio.timeout(20):
+            while not (news.rollouts and news.rollouts[-1].over):
+                news = await anext(stream)
+        await stream.aclose()
+
+
+async def test_every_change_is_in_the_audit_with_who_made_it(tmp_path):
+    async with site(tmp_path, 1) as one:
+        number = await one.start()
+        await one.until(number, "succeeded", over=True)
+        await one.act("undo", number, "too slow")
+        await one.until(number, "reverted", over=True)
+        from dorafleet.coordinator.audit import read_rows
+
+        records = [row.record.decode() async for row in read_rows(one.fleet.store)]
+    actions = [record.split('"action":"')[1].split('"')[0] for record in records]
+    assert {"release.put", "rollout.start", "rollout.step", "rollout.undo"} <= set(actions)
+    undo = records[actions.index("rollout.undo")]
+    assert '"peer":"ann"' in undo
+    assert '"reason":"too slow"' in undo

@@ -1,0 +1,192 @@
+"""Simulated robots that obey orders about releases, and a rollout that is driven by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from dorad.control.messages.releases import Evidence, Lease, ReleaseState
+from dorafleet.rollout.decide import Orders, apply, decide, is_over
+from dorafleet.rollout.model import MOVING, Member, Place, Rollout, Seen, View
+from dorafleet.rollout.operate import operate
+
+OLD, NEW = "a" * 64, "b" * 64
+START = 1_800_000_000.0
+
+
+@dataclass
+class Order:
+    """What a robot shall do, as the store has it."""
+
+    generation: int
+    release: str
+    switch: bool
+
+
+@dataclass
+class SimRobot:
+    """A robot. `fate` is what becomes of a switch to the new release."""
+
+    id: str
+    fate: str = "confirmed"
+    connected: bool = True
+    changed_at: float = START
+    away_at: float = START
+    leased_at: float | None = None
+    running: str = OLD
+    wanted: Order | None = None
+    state: ReleaseState | None = None
+    switches: list[str] = field(default_factory=list)
+    """The releases to which it has switched, in order."""
+
+    def deliver(self, now: float) -> None:
+        """Get the order that the store has."""
+        wanted = self.wanted
+        if not self.connected or wanted is None:
+            return
+        if self.state is not None and self.state.generation >= wanted.generation:
+            return
+        if self.state is not None and self.state.phase in MOVING:
+            self.state = msgspec.structs.replace(self.state, generation=wanted.generation)
+            return
+        if wanted.release == self.running:
+            phase = "confirmed"
+        elif self.state is not None and self.state.release == wanted.release:
+            phase = self.state.phase
+        else:
+            phase = "pending"
+        self._become(phase, now, release=wanted.release, generation=wanted.generation)
+
+    def progress(self, now: float) -> None:
+        """Take the next step by itself."""
+        if self.state is None or self.wanted is None:
+            return
+        match self.state.phase:
+            case "pending":
+                if self.fate == "refused" and self.state.release == NEW:
+                    self._become("pending", now, refused=True, reason="another architecture")
+                else:
+                    self._become("staged", now)
+            case "staged":
+                if self._has_switch_order() and not self.leased:
+                    self.switches.append(self.state.release)
+                    self._become("switching", now)
+            case "switching":
+                self.running = self.state.release
+                self._become("probation", now)
+            case "probation":
+                if self.state.release == NEW and self.fate in ("reverted", "stuck"):
+                    self._become("reverting", now)
+                else:
+                    self._become("confirmed", now)
+            case "reverting":
+                if self.fate == "stuck":
+                    self.running = ""
+                    self._become("stuck", now, reason="the old one failed, too")
+                else:
+                    self.running = OLD
+                    evidence = [Evidence(check="node cam", ok=False, text="3 restarts")]
+                    self._become("reverted", now, evidence=evidence)
+
+    @property
+    def leased(self) -> bool:
+        return self.leased_at is not None
+
+    @property
+    def moving(self) -> bool:
+        return self.state is not None and self.state.phase in MOVING
+
+    def _has_switch_order(self) -> bool:
+        assert self.state is not None and self.wanted is not None
+        return self.wanted.switch and self.state.generation == self.wanted.generation
+
+    def _become(self, phase: str, now: float, **fields: object) -> None:
+        base = {
+            "dataflow": "pick",
+            "epoch": 1,
+            "generation": self.state.generation if self.state else 0,
+            "release": self.state.release if self.state else "",
+        }
+        self.state = ReleaseState(
+            phase=phase, since=now, running=self.running, **{**base, **fields}
+        )
+        self.changed_at = now
+
+
+class World:
+    """A rollout with its robots. `seen` is what its coordinator sees of them."""
+
+    def __init__(self, rollout: Rollout, members: list[Member], groups: dict[str, str]) -> None:
+        self.now = START
+        self.rollout = rollout
+        self.members = {member.robot: member for member in members}
+        self.robots = {member.robot: SimRobot(member.robot) for member in members}
+        self.groups = groups
+        self.generation = 1
+        self.steps: list[object] = []
+        self.has_begun = False
+
+    def view(self) -> View:
+        seen = {}
+        for robot in self.robots.values():
+            state = robot.state
+            if state is not None and robot.leased:
+                lease = Lease(id="1", reason="picks", owner="arm", since=0)
+                state = msgspec.structs.replace(state, leases=[lease])
+            seen[robot.id] = Seen(
+                reachable=robot.connected,
+                away_for=0.0 if robot.connected else self.now - robot.away_at,
+                state=state,
+                acknowledged=0 if state is None else state.generation,
+                leased_for=0.0 if robot.leased_at is None else self.now - robot.leased_at,
+                phase_for=self.now - robot.changed_at,
+            )
+        places = {
+            robot.id: Place(self.groups.get(robot.id, ""), robot.connected and not robot.moving)
+            for robot in self.robots.values()
+        }
+        return View(self.rollout, self.members, seen, places, self.now)
+
+    def step(self) -> object | None:
+        """Do the next step of the rollout; return it."""
+        step = decide(self.view()).step
+        if step is None:
+            return None
+        self.generation += 1
+        self.rollout, changed = apply(self.rollout, self.members, step, self.generation, self.now)
+        self.members |= changed
+        if isinstance(step, Orders):
+            for id_ in step.robots:
+                release = NEW if step.kind in ("stage", "switch") else OLD
+                self.robots[id_].wanted = Order(self.generation, release, step.kind != "stage")
+                self.robots[id_].changed_at = self.now
+        self.steps.append(step)
+        return step
+
+    def operate(self, act: str) -> None:
+        self.rollout = operate(self.rollout, self.members.values(), act, "ann", self.now)
+
+    def settle(self, rounds: int = 400) -> None:
+        """Let everything go on until nothing happens any more."""
+        for _ in range(rounds):
+            before = [robot.state for robot in self.robots.values()]
+            stepped = self.step()
+            for robot in self.robots.values():
+                robot.deliver(self.now)
+                robot.progress(self.now)
+            if stepped is None and before == [robot.state for robot in self.robots.values()]:
+                return
+        raise AssertionError(f"it goes on for ever: {self.steps[-5:]}")
+
+    @property
+    def is_over(self) -> bool:
+        return is_over(self.view())
+
+    def orders(self, kind: str) -> list[str]:
+        return [
+            robot
+            for step in self.steps
+            if isinstance(step, Orders) and step.kind == kind
+            for robot in step.robots
+        ]
