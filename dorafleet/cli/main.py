@@ -47,6 +47,17 @@ COMMANDS: dict[str, CommandEntry] = {
     "release": CommandEntry(
         "dorafleet.cli.release:release", "Build signed releases, and send them to machines."
     ),
+    "plan": CommandEntry(
+        "dorafleet.cli.rollout:plan", "Show what a rollout would change on each robot."
+    ),
+    "rollout": CommandEntry(
+        "dorafleet.cli.rollout:rollout", "Bring a release to robots, step by step, and back."
+    ),
+    "drift": CommandEntry(
+        "dorafleet.cli.drift:drift", "Show where robots differ from what they shall be."
+    ),
+    "exec": CommandEntry("dorafleet.cli.exec:exec_", "Run a command on many machines."),
+    "push": CommandEntry("dorafleet.cli.push:push", "Copy a file to many machines."),
     "serve": CommandEntry("dorafleet.cli.serve:serve", "Run the coordinator in the foreground."),
     "audit": CommandEntry("dorafleet.cli.audit:audit", "Show or verify the coordinator's audit."),
     "backup": CommandEntry("dorafleet.cli.backup:backup", "Back up the coordinator's store."),

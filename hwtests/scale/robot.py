@@ -31,6 +31,7 @@ from dorad.control.messages.agent import (
 )
 from dorad.control.peer import Peer
 from dorad.control.session import ClientSession
+from hwtests.scale.releases import SimulatedReleases
 
 if TYPE_CHECKING:
     import ssl
@@ -98,6 +99,8 @@ class Robot:
         self._epoch = 0
         self._audit = ""
         self._shares: dict[str, ShareState] = {}
+        self._releases = SimulatedReleases(self._report_release)
+        self._changed_releases: set[str] = set()
         self._changed: set[str] = set()
         self._removed: set[str] = set()
         self._news = asyncio.Event()
@@ -109,6 +112,7 @@ class Robot:
             "share.set": self._set,
             "share.open": self._open,
             "share.remove": self._remove,
+            "release.order": self._releases.order,
         }
 
     @property
@@ -213,6 +217,7 @@ class Robot:
             cores=4.0,
             memory=8 << 30,
             shares=list(self._shares.values()),
+            releases=list(self._releases.states.values()),
         )
         self._epoch, self._audit = params.epoch, params.audit
         return attached
@@ -230,14 +235,16 @@ class Robot:
                 await asyncio.Event().wait()
             changed, self._changed = self._changed, set()
             removed, self._removed = self._removed, set()
+            releases, self._changed_releases = self._changed_releases, set()
             self._news.clear()
             yield AgentReport(
                 time=time.time(),
                 shares=[self._shares[name] for name in sorted(changed) if name in self._shares],
                 removed=sorted(removed),
+                releases=[self._releases.states[name] for name in releases],
             )
             seconds = params.heartbeat * random.uniform(1 - SPREAD, 1 + SPREAD)
-            await asyncio.sleep(REPORT_S if self._changed else 0)
+            await asyncio.sleep(REPORT_S if self._changed or self._changed_releases else 0)
             try:
                 async with asyncio.timeout(seconds):
                     await self._news.wait()
@@ -282,6 +289,10 @@ class Robot:
         self._removed.add(params.dataflow)
         self._news.set()
         return Nothing()
+
+    def _report_release(self, dataflow: str) -> None:
+        self._changed_releases.add(dataflow)
+        self._news.set()
 
     def _become(self, share: ShareState, status: ShareStatus) -> ShareState:
         state = structs.replace(share, status=status, since=time.time())
