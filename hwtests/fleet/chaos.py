@@ -92,6 +92,8 @@ class Chaos:
         return time.monotonic() - self._link_killed_at > APART_S
 
     def _cut(self, machine: str) -> bool:
+        if machine in self._repairs:
+            return False
         network = self._robots.bed.network
         number = self._robots.robots[machine].number
         self._chance.choice((network.cut, network.silent))(number)
