@@ -448,7 +448,8 @@ def _check_releases(releases: list[ReleaseState]) -> None:
     for each in releases:
         name, numbers = each.dataflow, (each.generation, each.epoch, each.sequence)
         texts = [each.reason, *(text for e in each.evidence for text in (e.check, e.text))]
-        texts += [text for lease in each.leases for text in (lease.reason, lease.owner)]
+        texts += [text for lease in each.leases for text in (lease.id, lease.reason, lease.owner)]
+        texts += [each.release, each.running, each.confirmed, each.previous, *each.restarted]
         sizes = len(each.evidence), len(each.leases), len(each.restarted)
         if not 0 < len(name) <= MAX_NAME or min(numbers) < 0:
             raise ControlError(

@@ -170,7 +170,8 @@ class RolloutMethods:
         found = []
         for head in heads:
             if params.dataflow in (None, head.dataflow) and params.rollout in (None, head.number):
-                members = await self._rollouts.members(head.number)
+                # Of one that is over, the head says enough.
+                members = {} if head.over else self._rollouts.known_members(head.number)
                 found.append(self._detail(head, members).summary)
         return r.RolloutList(rollouts=found)
 
@@ -191,7 +192,7 @@ class RolloutMethods:
         first = True
         while True:
             news = r.RolloutNews(rollouts=[])
-            for detail in await self._watched(params.rollout, {*shown}):
+            for detail in await self._watched(params.rollout, shown):
                 number = detail.summary.rollout
                 if shown.get(number) != detail.summary:
                     shown[number] = detail.summary
@@ -209,13 +210,19 @@ class RolloutMethods:
             await asyncio.sleep(NEWS_S)
             await self._fleet.bell.wait(NEWS_S)
 
-    async def _watched(self, number: int | None, shown: set[int]) -> list[r.RolloutDetail]:
-        """Return one rollout, or those that are not over, and those that were shown before."""
-        if number is not None:
-            heads = [self._rollouts.find(number)]
-        else:
-            heads = [h for h in self._rollouts.heads.values() if not h.over or h.number in shown]
-        return [self._detail(head, await self._rollouts.members(head.number)) for head in heads]
+    async def _watched(
+        self, number: int | None, shown: Mapping[int, r.RolloutSummary]
+    ) -> list[r.RolloutDetail]:
+        """Return the rollouts to look at: one, or those that are not over, or were not before."""
+        heads = self._rollouts.open if number is None else [self._rollouts.find(number)]
+        numbers = {head.number for head in heads} | {*shown}
+        found = []
+        for each in sorted(numbers & self._rollouts.heads.keys()):
+            head = self._rollouts.heads[each]
+            known = shown.get(each)
+            if known is None or not (head.over and known.over):
+                found.append(self._detail(head, await self._rollouts.members(each)))
+        return found
 
     async def act(self, call: Call, params: r.RolloutAct) -> r.RolloutSummary:
         """Pause, resume, promote, abort or undo a rollout."""
@@ -411,6 +418,8 @@ class RolloutMethods:
         rows = [row(view, each, decision.waiting.get(each.robot)) for each in view.members.values()]
         summary = summarise(view, decision, rows)
         summary.over = rollout.over
+        if rollout.over:
+            summary.counts = rollout.counts
         return r.RolloutDetail(summary=summary, strategy=rollout.strategy, robots=rows)
 
     def _compared(self, robot: Robot) -> Compared:
