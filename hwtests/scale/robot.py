@@ -26,6 +26,7 @@ from dorad.control.messages.agent import (
     AGENT_METHODS,
     AgentReport,
     Attached,
+    Remembered,
     ShareState,
 )
 from dorad.control.peer import Peer
@@ -38,7 +39,14 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.client import ClientConnection
 
-    from dorad.control.messages.agent import AgentWatch, Attach, ShareRef, ShareSet, ShareStatus
+    from dorad.control.messages.agent import (
+        AgentWatch,
+        Attach,
+        Remember,
+        ShareRef,
+        ShareSet,
+        ShareStatus,
+    )
     from dorad.control.session import Call
 
 Fault = Literal["", "churn", "mute", "babble"]
@@ -99,6 +107,7 @@ class Robot:
         self._starting: set[asyncio.Task[None]] = set()
         self._handlers = {
             "agent.attach": self._attach,
+            "agent.remember": self._remember,
             "agent.watch": self._watch,
             "share.set": self._set,
             "share.open": self._open,
@@ -212,6 +221,10 @@ class Robot:
         )
         self._epoch, self._audit = params.epoch, params.audit
         return attached
+
+    async def _remember(self, call: Call, params: Remember) -> Remembered:
+        before, self._audit = self._audit, params.audit
+        return Remembered(time=time.time(), audit=before)
 
     async def _watch(self, call: Call, params: AgentWatch) -> AsyncIterator[AgentReport]:
         self.attached, self.last_attached = True, time.monotonic()
