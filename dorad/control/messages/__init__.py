@@ -40,8 +40,8 @@ from dorad.control.messages.fleet import (
     TopWatch,
 )
 from dorad.control.messages.frames import Cancel, Error, ErrorCode, Hello, Reply, Request, Welcome
-from dorad.control.messages.logs import Event, LogLines, LogRead, Watch
 from dorad.control.messages.leases import LeaseList, LeaseRef, LeaseTake
+from dorad.control.messages.logs import Event, LogLines, LogRead, Watch
 from dorad.control.messages.nodes import (
     Changed,
     EdgeNew,
