@@ -36,6 +36,21 @@ BAD = frozenset(
 )
 """Phases in which robots are without the release that they should have got."""
 
+STATUS_EPILOG = """\b
+Examples:
+  dorafleet rollout status
+  dorafleet rollout status 12 --json | jq -r '.robots[] | select(.state == "reverted") | .robot'
+\b
+Robots that need a look come first. Exit code 0: it goes on, or its robots have the release. 1: it
+has failed, was reverted or was ended, or some of its robots have failed.
+"""
+ACT_EPILOG = """\b
+Examples:
+  dorafleet rollout {act} 12
+  dorafleet rollout {act} --reason "night shift"
+\b
+Exit code 0: done. 1: it cannot be done to a rollout in this state.
+"""
 HISTORY_EPILOG = """\b
 Examples:
   dorafleet rollout history                all rollouts
@@ -73,17 +88,13 @@ number_argument = click.argument(
 )
 
 
-@click.command()
+@click.command(epilog=STATUS_EPILOG)
 @number_argument
 @json_option
 @state_option
 @port_option
 def status(number: int | None, *, as_json: bool, state: Path, port: int) -> int:
-    """Show a rollout and each of its robots.
-
-    Exit code 0: it goes on, or all its robots have the release. 1: it has failed, was reverted or
-    was ended.
-    """
+    """Show a rollout and each of its robots."""
     with connect(state, port) as client:
         found = read_status(client, number)
     if as_json:
@@ -127,7 +138,7 @@ def history(
         print_table(rolloutshow.JOURNAL_COLUMNS, map(rolloutshow.journal_row, entries))
 
 
-@click.command()
+@click.command(epilog=ACT_EPILOG.format(act="pause"))
 @number_argument
 @reason_option
 @json_option
@@ -138,7 +149,7 @@ def pause(number: int | None, *, reason: str, as_json: bool, state: Path, port: 
     act_on("pause", number, reason, state, port, as_json=as_json)
 
 
-@click.command()
+@click.command(epilog=ACT_EPILOG.format(act="resume"))
 @number_argument
 @reason_option
 @json_option
@@ -149,7 +160,7 @@ def resume(number: int | None, *, reason: str, as_json: bool, state: Path, port:
     act_on("resume", number, reason, state, port, as_json=as_json)
 
 
-@click.command()
+@click.command(epilog=ACT_EPILOG.format(act="promote"))
 @number_argument
 @reason_option
 @json_option
@@ -160,7 +171,7 @@ def promote(number: int | None, *, reason: str, as_json: bool, state: Path, port
     act_on("promote", number, reason, state, port, as_json=as_json)
 
 
-@click.command()
+@click.command(epilog=ACT_EPILOG.format(act="abort"))
 @number_argument
 @reason_option
 @json_option
