@@ -48,7 +48,7 @@ COMMANDS: dict[str, CommandEntry] = {
         "dorafleet.cli.release:release", "Build signed releases, and send them to machines."
     ),
     "plan": CommandEntry(
-        "dorafleet.cli.rollout:plan", "Show what a rollout would change on each robot."
+        "dorafleet.cli.rolloutstart:plan", "Show what a rollout would change on each robot."
     ),
     "rollout": CommandEntry(
         "dorafleet.cli.rollout:rollout", "Bring a release to robots, step by step, and back."

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from dorad.agent.folder import SYSTEM_DIR
 from dorad.agent.releases.library import Bundle
 from dorad.control.errors import ControlError
 from dorad.dataflow.errors import DataflowError
 from dorad.release.changes import changed_nodes
 from dorad.release.errors import ReleaseError
-from dorad.release.trees import SYSTEM_FOLDER, Trees
+from dorad.release.trees import Trees
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,11 +20,6 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger(__name__)
-
-
-def releases_folder(folder: Path) -> Path:
-    """Return the folder of the releases of an agent with this folder."""
-    return SYSTEM_FOLDER if folder == SYSTEM_DIR else folder / "releases"
 
 
 class TreeLibrary:

@@ -254,4 +254,5 @@ async def test_drift_names_each_difference_and_the_way_back(tmp_path):
         rows = {row.robot: row for row in found.rows if row.what == "release"}
         assert (rows["r2"].desired, rows["r2"].found) == ("pick@2", "pick@1")
         assert "r3" not in rows
-        assert "r1" not in rows  # the store says pick@1 again, and that is what runs
+        assert rows["r1"].found == "pick@1, reverted: node grip failed"
+        assert rows["r1"].way_back.startswith("dorafleet rollout start pick@2 --robots r1 --retry")
