@@ -16,7 +16,7 @@ from dorad.version import version_option
 if TYPE_CHECKING:
     from dorad.agent.identity import IdentityStore
     from dorad.agent.model import AgentStatus
-    from dorad.control.messages import ReleaseState
+    from dorad.control.messages.releases import ReleaseState
 
 MAX_INPUT = 1 << 20
 """Bytes that `certify` reads."""
