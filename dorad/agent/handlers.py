@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import platform
-import random
 import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +18,7 @@ from dorad.agent.reports import Deltas
 from dorad.control import messages as m
 from dorad.control.messages import METHODS, Nothing
 from dorad.control.messages import agent as a
+from dorad.jitter import between
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -114,7 +114,7 @@ class AgentMethods:
                 daemon=now.problem,
             )
             # Not all robots at one time.
-            pause = random.uniform(0.8, 1.0) * heartbeat  # noqa: S311 - not a secret
+            pause = between(0.8 * heartbeat, heartbeat)
             due = loop.time() + pause
             await asyncio.sleep(min(REPORT_INTERVAL_S, pause))
             differs = partial(self._differ, now)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -27,6 +26,7 @@ from dorad.control.messages.agent import (
 from dorad.control.messages.releases import ReleaseOrder, ReleaseState
 from dorad.control.target import Accepted
 from dorad.dataflow.nearest import did_you_mean
+from dorad.jitter import between
 from dorad.problems import ProblemError
 from dorafleet.coordinator.probing import Probe, Skew, skew_of
 from dorafleet.coordinator.renewing import Renewal
@@ -197,7 +197,7 @@ class Robots:
     def heartbeat(self) -> float:
         """Return the seconds between two reports of a robot, different for each."""
         usual = max(HEARTBEAT_S, len(self._robots) / ROBOTS_A_SECOND)
-        return usual * random.uniform(1 - SPREAD, 1 + SPREAD)  # noqa: S311 - it spreads load
+        return between(usual * (1 - SPREAD), usual * (1 + SPREAD))
 
     def get(self, id_: str) -> Robot:
         """Return a robot. Raises ControlError."""

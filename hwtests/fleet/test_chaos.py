@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -60,6 +61,19 @@ def wait_until_gone(robot: Robot) -> None:
         raise RobotError(f"{error}:\n{robot.sh(LEFT)}") from None
 
 
+def wait_until_well(robots: EnrolledFleet) -> None:
+    """Wait until the coordinator finds every robot well. Raises RobotError with what it finds."""
+    try:
+        wait_until(
+            lambda: robots.attempt("status").returncode == 0,
+            "every robot is well",
+            timeout=CONVERGED_S,
+            every=0.5,
+        )
+    except RobotError as error:
+        raise RobotError(f"{error}:\n{robots.attempt('status').stdout}") from None
+
+
 @pytest.mark.timeout(MINUTES * 60 + 900)
 def test_after_faults_at_random_moments_nothing_is_missing_and_nothing_is_left(
     robots: EnrolledFleet,
@@ -72,48 +86,35 @@ def test_after_faults_at_random_moments_nothing_is_missing_and_nothing_is_left(
     killed = Flow("killed", source="arm3", sinks=("arm1", "arm2"), policy="backpressure", hz=20)
     flows = (drops, keeps, killed)
     shared = {name: robot.sh(SHARED) for name, robot in robots.robots.items()}
-    for flow in flows:
-        robots.start(flow)
-    nodes = {flow.name: nodes_of(robots, flow) for flow in flows}
-    links = {flow.name: links_of(robots, flow) for flow in flows}
-
-    chaos = Chaos(robots, random.Random(seed), [killed])
-    try:
+    with ExitStack() as running:
+        for robot in robots.robots.values():
+            running.callback(clock.shift, robot, 0)
+        for flow in flows:
+            running.enter_context(robots.running(flow))
+        nodes = {flow.name: nodes_of(robots, flow) for flow in flows}
+        links = {flow.name: links_of(robots, flow) for flow in flows}
+        chaos = Chaos(robots, random.Random(seed), [killed])
         chaos.run(MINUTES * 60)
         print(chaos.counts)
-        wait_until(
-            lambda: robots.attempt("status").returncode == 0,
-            "every robot is well",
-            timeout=CONVERGED_S,
-            every=0.5,
-        )
+        wait_until_well(robots)
         for flow in flows:
             robots.flows_on(flow, within=30)
-    except RobotError:
-        print(robots.attempt("status").stdout)
+        # Nothing was restarted that was not killed.
+        assert {flow.name: nodes_of(robots, flow) for flow in flows} == nodes
+        for flow in (drops, keeps):
+            assert links_of(robots, flow) == links[flow.name]
+        assert not links_of(robots, killed) & chaos.killed
+        # Counters are exact, by edge.
         for flow in flows:
-            print(robots.describe(flow))
-        raise
-
-    # Nothing was restarted that was not killed.
-    assert {flow.name: nodes_of(robots, flow) for flow in flows} == nodes
-    for flow in (drops, keeps):
-        assert links_of(robots, flow) == links[flow.name]
-    assert not links_of(robots, killed) & chaos.killed
-    assert all(report.restarts == 0 for flow in flows for report in robots.reports(flow).values())
-    # Counters are exact, by edge.
-    for flow in (drops, killed, keeps):
-        for check in flow.checks:
-            report = robots.wait_until_counted(flow, check)
-            print(flow.name, check, report, robots.counted(flow, check))
-    assert all((each.missing, each.repeated) == (0, 0) for each in robots.reports(keeps).values())
-    assert robots.dorafleet("audit", "verify").startswith("ok")
-
-    for flow in flows:
-        robots.dora("stop", flow.name)
+            for check in flow.checks:
+                report = robots.wait_until_counted(flow, check)
+                print(flow.name, check, report, robots.counted(flow, check))
+                assert report.restarts == 0
+        for report in robots.reports(keeps).values():
+            assert (report.missing, report.repeated) == (0, 0)
+        assert robots.dorafleet("audit", "verify").startswith("ok")
     for robot in robots.robots.values():
         wait_until_gone(robot)
-        clock.shift(robot, 0)
     for name, robot in robots.robots.items():
         wait_until(
             lambda name=name, robot=robot: robot.sh(SHARED) == shared[name],
