@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -55,11 +56,13 @@ async def send(
     on_progress: Callable[[Progress], object] = lambda _: None,
     on_outcome: Callable[[Outcome[Sent]], object] = lambda _: None,
     options: Options = Options(),
+    pieces: Pieces | None = None,
 ) -> list[Outcome[Sent]]:
     """Send what each robot lacks of a release; return the outcomes in the order of `machines`.
 
     A connection that is lost is made again, and goes on where it was, as long as something arrives.
-    Cancellation ends all transfers; what has arrived stays on the robots.
+    Cancellation ends all transfers; what has arrived stays on the robots. Calls that share `pieces`
+    prepare each of them once.
 
     Raises:
         BuildError: the store does not have the whole release.
@@ -67,12 +70,12 @@ async def send(
     if lacking := store.lacking(bundle.manifest):
         message = f"{len(lacking)} files of release {bundle} are not in {store.folder}"
         raise BuildError(message, "copy that folder from where it was built, or build it anew")
-    with Pieces(store) as pieces:
+    with nullcontext(pieces) if pieces is not None else Pieces(store) as prepared:
 
         async def work(machine: Machine) -> Sent:
             tracker = Tracker(machine.id, on_progress)
             try:
-                found = await _Transfer(machine, bundle, store, pieces, tracker, options).run()
+                found = await _Transfer(machine, bundle, store, prepared, tracker, options).run()
             except (SshError, BuildError) as error:
                 tracker.set(state="failed", rate=0.0, left=None, message=str(error))
                 if isinstance(error, BuildError):
