@@ -171,7 +171,7 @@ class Robot:
         return {node.node: node.pid for node in (await client.nodes())}
 
 
-def flow(folder: Path, hz: int = 100, **more) -> list[dict]:
+def flow(folder: Path, hz: int = 25, **more) -> list[dict]:
     """Return the nodes of a dataflow that counts."""
     return [
         {
