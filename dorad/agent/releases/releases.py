@@ -323,18 +323,19 @@ class Releases:
         seen = await observing.observe(client, record.uuid)
         found = health.watch(self._watches.get(name), seen, record.baseline)
         self._watches[name] = found
-        probes: list[Evidence] | None = None
-        if order.rules.probes and health.is_due(found, order.rules, record.baseline):
-            probed = self._probed.get(name)
-            if probed is None or (
-                not all(each.ok for each in probed.evidence)
-                and observing.clock() - probed.at >= ASK_AGAIN_S
-            ):
-                assert record.applied is not None
-                bundle = self._library.bundle(record.applied.revision.release)
-                ran = await run_probes(client, record.uuid, order.rules.probes, bundle)
-                probed = self._probed[name] = _Probed(observing.clock(), ran)
-            probes = probed.evidence
+        probed = self._probed.get(name)
+        again = probed is None or (
+            not all(each.ok for each in probed.evidence)
+            and observing.clock() - probed.at >= ASK_AGAIN_S
+        )
+        due = health.is_due(found, order.rules, record.baseline)
+        if order.rules.probes and again and due:
+            assert record.applied is not None
+            bundle = self._library.bundle(record.applied.revision.release)
+            ran = await run_probes(client, record.uuid, order.rules.probes, bundle)
+            probed = self._probed[name] = _Probed(observing.clock(), ran)
+        # The last outcome stays in the evidence, also while something else is not well.
+        probes = None if probed is None else probed.evidence
         verdict = health.judge(found, order.rules, record.baseline, probes)
         for each in verdict.evidence:
             if not each.ok:

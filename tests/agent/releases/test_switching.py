@@ -188,7 +188,7 @@ async def test_probes_decide_in_the_release_folder(robot, folder):
     second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK, sequence=2)
     good = ["/bin/sh", "-c", "test -f sink.py"]
     bad = ["/bin/sh", "-c", "echo the arm does not answer >&2; exit 3"]
-    rules = HealthRules(min_healthy_time=0.5, healthy_deadline=4, probes=[good, bad])
+    rules = HealthRules(min_healthy_time=0.5, healthy_deadline=10, probes=[good, bad])
     robot.order(second, 2, rules=rules)
     state = await robot.reaches("reverted", 2)
     one, two = (each for each in state.evidence if each.check.startswith("probe"))
