@@ -105,7 +105,8 @@ class ConsoleApp(App[None]):
         """What the first line calls the server."""
         link = self.server.link
         if link.server.startswith("dorafleet"):
-            return link.where.removeprefix("the coordinator at ") or "coordinator"
+            name = link.where.removeprefix("the coordinator at ").partition(" port ")[0]
+            return name or "coordinator"
         rows = list(self.server.fleet.rows)
         return rows[0] if len(rows) == 1 else (link.where or "no server")
 
@@ -179,6 +180,7 @@ class ConsoleApp(App[None]):
             if self._whole or self.screen is not self._painted_screen:
                 self._whole, self._painted_screen = False, self.screen
                 self.screen.refresh(layout=True)
+                self.screen.refresh()
             self.screen.check_idle()
 
     def on_resize(self) -> None:
@@ -313,7 +315,11 @@ class ConsoleApp(App[None]):
             done = subprocess.run(  # noqa: S602
                 command, shell=True, input=text, text=True, check=False
             )
-        self.screen.refresh(layout=True)
+        # The program has drawn over everything, and has read the terminal's answers.
+        self._pace = Pace()
+        self._whole = True
+        self._release()
+        self.screen.refresh()
         if done.returncode:
             self._say(f"`{command}` ended with {done.returncode}", "warn")
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from dorad.control.peer import PeerRole
     from dorad.control.server import Call
+    from dorad.logrecord import LogRecord
 
 NOW = 1_800_000_000.0
 """The time of day in golden screens: what has happened is said relative to the real time."""
@@ -82,7 +83,7 @@ class FakeFleet:
         self.bell = Bell()
         self.changes: list[tuple[str, m.Struct]] = []
         """Calls that change something."""
-        self.lines: list[m.LogLine] = []
+        self.lines: list[LogRecord] = []
         self.messages: list[tuple[str, pa.Array, dict[str, Any]]] = []
         self.subscriptions: list[m.TopicSubscribe] = []
         self.edges: list[m.EdgeStats] = []
