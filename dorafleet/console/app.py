@@ -89,6 +89,9 @@ class ConsoleApp(App[None]):
         self._pace = Pace()
         self._hold: ExitStack | None = None
         """Open while a frame is under way: changes are collected."""
+        self._frame_at = 0.0
+        self.frame_s = 0.0
+        """Seconds that the terminal took for the last frame."""
         self._whole = False
         """Whether all of the screen must be painted: Textual drops a first frame meanwhile."""
         self._painted_screen: Screen[Any] | None = None
@@ -152,6 +155,7 @@ class ConsoleApp(App[None]):
     def frame_sent(self, now: float) -> None:
         """Collect changes until the terminal has shown the frame that was just sent."""
         self._pace.sent(now)
+        self._frame_at = now
         if self._hold is None:
             self._hold = ExitStack()
             self._hold.enter_context(self.batch_update())
@@ -160,6 +164,7 @@ class ConsoleApp(App[None]):
     def on_frame_shown(self) -> None:
         """Take the terminal's answer."""
         self._pace.answered()
+        self.frame_s = time.monotonic() - self._frame_at
         self._wait_for_terminal()
 
     def _wait_for_terminal(self) -> None:
