@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORTURE_SECONDS ?= 120
 FAULT_SECONDS ?= 20
 # Tests wait for processes half of their time.
-WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
+WORKERS ?= $(shell expr $$(nproc) \* 2)
 FUZZ_ENTRIES ?= 1000000
 AGENT_FRAMES ?= 100000
 LITMUS_ROUNDS ?= 1000000
@@ -19,8 +19,9 @@ HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 help: ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-native: $(BIN)/python ## Compile the C part of the data plane, if a compiler is there (DORAD_NATIVE=1: or fail)
+native: $(BIN)/python ## Compile the Python files, and the C part of the data plane if a compiler is there (DORAD_NATIVE=1: or fail)
 	@$(BIN)/python packaging/native.py
+	@$(BIN)/python -m compileall -q dorad dorafleet
 
 demo: $(VENV)/.demo native ## Find faces in a moving camera picture for ten seconds
 	$(BIN)/dora run docs/examples/vision/dataflow.yml --stop-after 10s
@@ -94,7 +95,7 @@ hwtest: $(VENV)/.dev ## Try the package and real time on systemd robots (as root
 
 hwtest-long: export HWTEST_LONG := 1
 hwtest-long: HWTESTS += hwtests/fleet
-hwtest-long: hwtest ## The same with 50 power cuts and more of all else (half an hour)
+hwtest-long: hwtest ## The same with fleets, 50 power cuts, and more of all else (three quarters of an hour)
 
 vmtest: $(VENV)/.dev ## See the limits of nodes hold on a virtual machine (as root, 5 minutes)
 	$(BIN)/pytest -n0 --timeout 1800 -rsP hwtests/machine

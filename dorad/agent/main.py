@@ -16,6 +16,7 @@ from dorad.version import version_option
 if TYPE_CHECKING:
     from dorad.agent.identity import IdentityStore
     from dorad.agent.model import AgentStatus
+    from dorad.control.messages import ReleaseState
 
 MAX_INPUT = 1 << 20
 """Bytes that `certify` reads."""
@@ -214,6 +215,8 @@ def leave(folder: Path, *, force: bool) -> None:
         identities.remove()
         for name in list(store.records):
             store.remove(name)
+        for name in list(store.releases):
+            store.remove_release(name)
     finally:
         store.close()
     click.echo("this robot is in no fleet now", err=True)
@@ -238,7 +241,17 @@ def _lines(found: AgentStatus) -> list[str]:
         links = [f"{name} {link.state}" for name, link in share.links.items()]
         rest = "; ".join(filter(None, [share.reason, ", ".join(links)]))
         lines.append(f"  {share.dataflow}: {share.status}" + (rest and f" ({rest})"))
+    lines += [_release_line(release) for release in found.releases]
     return [visible(line) for line in lines]
+
+
+def _release_line(release: ReleaseState) -> str:
+    waits = release.waiting and f"waits: {release.waiting}"
+    what = ", ".join(filter(None, [release.phase, "refused" if release.refused else "", waits]))
+    ids = {"ordered": release.release, "runs": release.running, "confirmed": release.confirmed}
+    where = ", ".join(f"{word} {id_[:12]}" for word, id_ in ids.items() if id_)
+    rest = "; ".join(filter(None, [where, release.reason]))
+    return f"  {release.dataflow}: {what}" + (rest and f" ({rest})")
 
 
 def _print_json(content: object) -> None:

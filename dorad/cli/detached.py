@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 POLL_S = 0.02
@@ -28,11 +29,12 @@ def start_detached(
     ask: Callable[[], T | None],
     *,
     timeout: float,
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> T:
     """Run a Python module, `words`, that outlives this process; return its first answer.
 
     `ask` returns None as long as it does not answer. Its output goes to `log`; `name` is for
-    messages.
+    messages, and `env` has more variables.
 
     Raises:
         click.ClickException: it exits at once, or does not answer within `timeout` seconds.
@@ -49,7 +51,7 @@ def start_detached(
             stderr=out,
             start_new_session=True,
             cwd="/",
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(env),
         )
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

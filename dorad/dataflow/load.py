@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from dorad.dataflow.deploy import read_deploy
 from dorad.dataflow.document import Value, read_document, walk
 from dorad.dataflow.env import read_env
-from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.fields import Fields
 from dorad.dataflow.model import Dataflow, NodeKind, TypeRule
 from dorad.dataflow.nearest import did_you_mean
@@ -133,6 +134,7 @@ def _read_dataflow(
         base_dir=path.absolute().parent,
         env=env,
         exit_when_nodes_finish=fields.flag("exit_when_nodes_finish"),
+        safe_to_update=fields.checked("safe_to_update", _command, ()),
         health_check_interval=_DEFAULT_HEALTH_CHECK_INTERVAL if interval is None else interval,
         strict_types=strict_types,
         type_rules=_read_type_rules(fields),
@@ -241,6 +243,17 @@ def _read_debug(fields: Fields) -> bool:
     debug = block.flag("enable_debug_inspection") or False
     block.finish()
     return debug
+
+
+def _command(text: str) -> tuple[str, ...]:
+    """Return the words of a command line. Raises TextError."""
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise TextError(f"is not a command line: {error}") from None
+    if not words:
+        raise TextError("needs a command", "such as `./is_idle.sh`")
+    return words
 
 
 def _read_type_rules(fields: Fields) -> tuple[TypeRule, ...]:

@@ -339,6 +339,8 @@ class Dataflow:
     """The file as plain JSON values under the YAML's names, with `env` expanded."""
     env: Mapping[str, str] = field(default_factory=dict)
     exit_when_nodes_finish: bool | None = None
+    safe_to_update: tuple[str, ...] = ()
+    """A command that must exit with 0 before a robot switches to another release."""
     health_check_interval: float = 5.0
     """Seconds, above 0."""
     strict_types: bool = False

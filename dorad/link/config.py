@@ -70,6 +70,8 @@ class LinkConfig(Struct, frozen=True, forbid_unknown_fields=True):
     machine: Name
     listen: list[str] = []
     connect: list[str] = []
+    router: bool = False
+    """Whether `connect` is a router through which all machines reach each other."""
     tls: Tls | None = None
     outgoing: list[ChannelOut] = []
     incoming: list[ChannelIn] = []

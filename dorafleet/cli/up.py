@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+import dorafleet
 from dorad.cli.detached import start_detached
 from dorad.cli.tables import print_object
 from dorad.terminal import visible
@@ -24,7 +27,6 @@ from dorafleet.cli.enrol import Enroller, address_of, as_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from dorad.control.client import Client
     from dorafleet.coordinator.messages import CoordinatorStatus
@@ -162,7 +164,10 @@ def _start(file: Path, listen: str, port: int, state: Path) -> None:
             return None
         return True
 
-    start_detached("the coordinator", words, state / LOG, answers, timeout=START_S)
+    # In its Debian package dorafleet is not beside the modules of this interpreter.
+    path = str(Path(dorafleet.__file__).parents[1])
+    env = {"PYTHONPATH": os.pathsep.join(filter(None, (path, os.environ.get("PYTHONPATH"))))}
+    start_detached("the coordinator", words, state / LOG, answers, timeout=START_S, env=env)
 
 
 def _status(client: Client) -> CoordinatorStatus:

@@ -65,7 +65,9 @@ class FleetControl:
         self._end = end
         self._event_bus = EventBus()
         self.fleet = Fleet(store, writer)
-        self.robots = Robots(machines, self._attach, self._on_attached, self._on_change, sign)
+        self.robots = Robots(
+            machines, self._attach, self._on_attached, self._on_audit, self._on_change, sign
+        )
         self._planner = Planner(self.fleet, self.robots, peer)
         self._reconciler = Reconciler(self.fleet, self.robots, self._planner, self._event_bus, peer)
         self.watching = FleetWatching(self.robots, self._planner)
@@ -128,9 +130,15 @@ class FleetControl:
         """Compare what a robot knows of the coordinators before with the store."""
         if attached.epoch > self.fleet.writer.epoch:
             raise ControlError("refused", f"it has obeyed the coordinator of term {attached.epoch}")
-        robot.audit = await contradiction(self._store, attached.audit)
-        if robot.audit:
-            _log.warning("robot `%s` knows another audit: %s", robot.id, robot.audit)
+        robot.audit = ""
+        await self._on_audit(robot, attached.audit)
+
+    async def _on_audit(self, robot: Robot, known: str) -> None:
+        """Compare what a robot knows of the audit with the store; a contradiction stays."""
+        found = await contradiction(self._store, known)
+        if found:
+            _log.warning("robot `%s` knows another audit: %s", robot.id, found)
+            robot.audit = found
 
     def _on_change(self, robot: Robot) -> None:
         self.fleet.bell.ring()

@@ -39,6 +39,9 @@ JOIN_S = 0.5
 MAX_KEPT = 100_000
 """Lines that wait for their order; then they are passed on as they are."""
 
+MAX_REMEMBERED = 10_000
+"""Lines that are compared with those of other machines."""
+
 DAEMON = "dora"
 """The name of the daemon among the nodes of a log."""
 
@@ -86,7 +89,7 @@ class LogMethods:
         }
         if not streams:
             return
-        skews = {robot: self._robots.get(robot).skew for robot in streams}
+        skews = {robot: self._robots.get(robot).skew.seconds for robot in streams}
         async with merged(streams) as events:
             ordered = in_order(events, streams, skews, None if params.follow else params.tail)
             async with aclosing(ordered):
@@ -197,13 +200,15 @@ async def in_order(
     """Yield lines of several robots in the order of their times, by the coordinator's clock.
 
     A line waits until every robot has sent a later one, has been quiet for a moment, or has ended.
-    With `tail`, only the newest lines are yielded, once all robots have ended.
+    With `tail`, only the newest lines are yielded, once all robots have ended. A line that several
+    robots send is yielded once: daemons of one machine may share a folder of logs.
     """
     waiting: list[tuple[float, int, str, m.LogRecord]] = []
     latest = dict.fromkeys(robots, float("-inf"))
     heard = dict.fromkeys(latest, 0.0)
     began = time.monotonic()
     number = left_out = 0
+    senders: dict[tuple[float, str | None, str], str] = {}
     pending = asyncio.ensure_future(_next(events))
     try:
         while True:
@@ -218,6 +223,8 @@ async def in_order(
                     heard[robot] = now
                     left_out += lines.left_out
                     for line in lines.lines:
+                        if _is_known(line, robot, senders):
+                            continue
                         at = line.timestamp - skews[robot]
                         latest[robot] = max(latest[robot], at)
                         number += 1
@@ -245,6 +252,16 @@ async def in_order(
                 return
     finally:
         pending.cancel()
+
+
+def _is_known(
+    line: m.LogRecord, robot: str, senders: dict[tuple[float, str | None, str], str]
+) -> bool:
+    """Return True if another robot has sent this line; remember the latest lines in `senders`."""
+    sender = senders.setdefault((line.timestamp, line.node, line.message), robot)
+    if len(senders) > MAX_REMEMBERED:
+        del senders[next(iter(senders))]
+    return sender != robot
 
 
 async def _next(

@@ -9,6 +9,8 @@ import os
 import random
 from typing import TYPE_CHECKING
 
+import pytest
+
 from dorad.dataflow.model import LINK
 from hwtests.fleet.chaos import Chaos
 from hwtests.fleet.flows import Flow
@@ -58,6 +60,7 @@ def wait_until_gone(robot: Robot) -> None:
         raise RobotError(f"{error}:\n{robot.sh(LEFT)}") from None
 
 
+@pytest.mark.timeout(MINUTES * 60 + 900)
 def test_after_faults_at_random_moments_nothing_is_missing_and_nothing_is_left(
     robots: EnrolledFleet,
 ) -> None:

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
@@ -102,7 +102,11 @@ def leaders(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Leade
         machines = {f"arm{each.number}": each for each in robots}
         first = EnrolledFleet(bed, machines, one)
         first.start_coordinator()
-        # All coordinators of a fleet have the same authority.
+        # It makes the authority once it leads; all coordinators of a fleet have the same.
+        wait_until(
+            lambda: one.attempt("test", "-e", f"{FOLDER}/coordinator.pem").returncode == 0,
+            "it leads",
+        )
         authority = one.sh(f"tar -C {FOLDER} -c ca | base64 -w0")
         two.exec("sh", "-euc", UNPACK, stdin=authority.encode())
         second = replace(first, server=two)
@@ -115,7 +119,7 @@ def leaders(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Leade
 
 @dataclass
 class Commands:
-    """Gives orders to one coordinator after the other until it is ended, and keeps the answers."""
+    """Starts dataflows through one coordinator until its block ends, and keeps the answers."""
 
     fleet: EnrolledFleet
     prefix: str
@@ -124,7 +128,7 @@ class Commands:
 
     def __post_init__(self) -> None:
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -133,7 +137,7 @@ class Commands:
             if self._end.is_set():
                 return
             name = f"{self.prefix}-{number}"
-            words = ("dora", "start", "/root/ticker.yml", "--name", name, "--detach", *there)
+            words = ("dora", "start", "/opt/flow/ticker.yml", "--name", name, "--detach", *there)
             try:
                 done = self.fleet.server.attempt(*words, timeout=120)
             except RobotError as error:
@@ -144,6 +148,20 @@ class Commands:
             else:
                 self.failed.append(done.stderr.strip())
                 time.sleep(0.2)
+
+    def wait_for_some(self) -> None:
+        """Wait until some commands are acknowledged."""
+        try:
+            wait_until(lambda: len(self.acknowledged) >= 3, "commands work", timeout=120)
+        except RobotError as error:
+            self.end()
+            raise RobotError(f"{error}: {self.failed[-3:]}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def end(self) -> None:
         """End after the present command."""
@@ -157,6 +175,32 @@ def listed(fleet: EnrolledFleet) -> set[str]:
     return {json.loads(line)["name"] for line in lines}
 
 
+def take_over(leaders: Leaders, commands: Commands) -> list[str]:
+    """Wait until the second coordinator leads; return what either has acknowledged."""
+    first, second = leaders.first, leaders.second
+    began = time.monotonic()
+    wait_until(
+        lambda: second.attempt("status").stdout.count(" connected ") == len(second.robots),
+        "the second coordinator leads, and has all robots",
+        timeout=TAKE_OVER_S,
+        every=0.5,
+    )
+    print(f"the second leads and has all robots {time.monotonic() - began:.1f} s later")
+    with Commands(second, "new") as newer:
+        newer.wait_for_some()
+    commands.end()
+    print(f"acknowledged: {commands.acknowledged}, {newer.acknowledged}")
+    print(f"the old one said: {commands.failed[-1]}")
+    assert listed(second) >= {*commands.acknowledged, *newer.acknowledged}
+    # The old one has ended, waits for the lead, and answers no client.
+    refused = first.server.attempt("dora", "list", "--coordinator-addr", "127.0.0.1")
+    assert refused.returncode == 1
+    for machine in first.robots:
+        where = first.agent(machine)["connection"]["coordinator"]
+        assert where.startswith(second.server.address)
+    return commands.acknowledged + newer.acknowledged
+
+
 def test_a_leader_that_is_cut_off_is_obeyed_by_no_robot_and_nothing_acknowledged_is_lost(
     leaders: Leaders,
 ) -> None:
@@ -164,41 +208,21 @@ def test_a_leader_that_is_cut_off_is_obeyed_by_no_robot_and_nothing_acknowledged
     first, second = leaders.first, leaders.second
     flow = Flow("kept", policy="backpressure")
     for fleet in (first, second):
-        fleet.server.write("/root/ticker.yml", TICKER)
+        fleet.server.write("/opt/flow/ticker.yml", TICKER)
     first.start(flow)
     before = first.pids(flow)
-    commands = Commands(first, "old")
-    wait_until(lambda: len(commands.acknowledged) >= 3, "some commands are acknowledged")
-    for other in (second.server, leaders.third):
-        leaders.bed.network.split(first.server.number, other.number)
-    began = time.monotonic()
-    try:
-        wait_until(
-            lambda: second.attempt("status").stdout.count(" connected ") == len(second.robots),
-            "the second coordinator leads, and has all robots",
-            timeout=TAKE_OVER_S,
-            every=0.5,
-        )
-        print(f"the second leads and has all robots {time.monotonic() - began:.1f} s later")
-        newer = Commands(second, "new")
-        wait_until(lambda: len(newer.acknowledged) >= 3, "the second acknowledges commands")
-        newer.end()
-        commands.end()
-        print(f"acknowledged: {commands.acknowledged}, {newer.acknowledged}; {commands.failed[-1]}")
-        known = listed(second)
-        assert known >= {*commands.acknowledged, *newer.acknowledged, flow.name}
-        # The old one has ended, waits for the lead, and answers no client.
-        refused = first.server.attempt("dora", "list", "--coordinator-addr", "127.0.0.1")
-        assert refused.returncode == 1
-        for machine in first.robots:
-            where = first.agent(machine)["connection"]["coordinator"]
-            assert where.startswith(second.server.address)
-        second.flows_on(flow)
-        assert second.pids(flow) == before
-        assert (second.report(flow).missing, second.report(flow).restarts) == (0, 0)
-    finally:
-        for machine in (first.server, second.server, leaders.third):
-            leaders.bed.network.repair(machine.number)
+    with Commands(first, "old") as commands:
+        commands.wait_for_some()
+        for other in (second.server, leaders.third):
+            leaders.bed.network.split(first.server.number, other.number)
+        try:
+            acknowledged = take_over(leaders, commands)
+            second.flows_on(flow)
+            assert second.pids(flow) == before
+            assert (second.report(flow).missing, second.report(flow).restarts) == (0, 0)
+        finally:
+            for machine in (first.server, second.server, leaders.third):
+                leaders.bed.network.repair(machine.number)
     # Back again, it follows. When the second is killed it leads, with everything that was said.
     wait_until(
         lambda: first.server.attempt("systemctl", "is-active", UNIT).returncode == 0, "it is back"
@@ -210,8 +234,8 @@ def test_a_leader_that_is_cut_off_is_obeyed_by_no_robot_and_nothing_acknowledged
         timeout=TAKE_OVER_S,
         every=0.5,
     )
-    assert listed(first) >= known
+    assert listed(first) >= {*acknowledged, flow.name}
     first.flows_on(flow)
     assert first.pids(flow) == before
-    for name in (flow.name, *commands.acknowledged, *newer.acknowledged):
+    for name in (flow.name, *acknowledged):
         first.dora("stop", name)

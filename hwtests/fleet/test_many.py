@@ -32,6 +32,7 @@ def ten(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[EnrolledF
         yield found
 
 
+@pytest.mark.timeout(AWAY_S + 900)
 def test_ten_robots_do_not_notice_that_the_coordinator_is_killed(ten: EnrolledFleet) -> None:
     others = tuple(name for name in ten.robots if name != "arm1")
     flow = Flow("alone", sinks=others, hz=20, policy="backpressure")

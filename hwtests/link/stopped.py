@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import statistics
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dorad.control.errors import ControlError
 from hwtests.bench.process import MeasurementError
 from hwtests.link.ours import NODES
 
@@ -23,20 +25,36 @@ class Stopped(NamedTuple):
     """Messages per second that the other receiver gets."""
 
     before: float
+    meanwhile: float
+    """While the first one stands still."""
     after: float
 
     @property
     def cost(self) -> float:
-        """Which part of them is lost while the first one stands still."""
-        return 1 - self.after / self.before
+        """Which part of them is lost meanwhile, compared with the average before and after."""
+        return 1 - self.meanwhile / statistics.mean((self.before, self.after))
+
+    def words(self) -> str:
+        """Return the figures as a part of a sentence."""
+        return (
+            f"{self.before:,.0f} messages/s before, {self.meanwhile:,.0f} while it stands still "
+            f"and {self.after:,.0f} after ({-self.cost:+.1%})"
+        )
 
 
 def measure(pair: Pair, scheme: str = "tcp") -> Stopped:
     """Stop one of two receivers for a while.
 
     Raises:
-        MeasurementError: a node does not run.
+        MeasurementError: a node does not run, or the dataflow does not start.
     """
+    try:
+        return _measure(pair, scheme)
+    except ControlError as error:
+        raise MeasurementError(str(error)) from error
+
+
+def _measure(pair: Pair, scheme: str) -> Stopped:
     placement = {"sender": "one", "quick": "two", "stopped": "two"}
     with pair.running(_dataflow(), placement, scheme) as (run_id, clients):
         receiving = clients["two"]
@@ -48,10 +66,11 @@ def measure(pair: Pair, scheme: str = "tcp") -> Stopped:
         os.kill(pid, signal.SIGSTOP)
         try:
             time.sleep(WARM_S)
-            after = _rate(receiving, run_id)
+            meanwhile = _rate(receiving, run_id)
         finally:
             os.kill(pid, signal.SIGCONT)
-    return Stopped(before, after)
+        time.sleep(WARM_S)
+        return Stopped(before, meanwhile, _rate(receiving, run_id))
 
 
 def _rate(client: Client, run_id: str) -> float:

@@ -1,0 +1,45 @@
+"""Lines of several machines in one log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.control import messages as m
+from dorafleet.coordinator.logs import in_order
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+def line(timestamp: float, node: str, message: str) -> m.LogRecord:
+    return m.LogRecord(timestamp=timestamp, level="info", node=node, message=message)
+
+
+async def merge(
+    sent: list[tuple[str, list[m.LogRecord]]], tail: int | None = None
+) -> list[tuple[str | None, str]]:
+    """Return the machines and texts of the merged lines; the clock of `b` is 1 s ahead."""
+
+    async def events() -> AsyncIterator[tuple[str, m.LogLines]]:
+        for robot, lines in sent:
+            yield robot, m.LogLines(dataflow="uuid", lines=lines)
+
+    merged = in_order(events(), ["a", "b"], {"a": 0.0, "b": 1.0}, tail)
+    return [(each.machine, each.message) async for lines, _ in merged for each in lines]
+
+
+async def test_lines_come_in_the_order_of_their_times_by_one_clock() -> None:
+    sent = [("b", [line(12.5, "y", "second")]), ("a", [line(10, "x", "first")])]
+    assert await merge(sent) == [("a", "first"), ("b", "second")]
+
+
+async def test_a_line_that_two_machines_send_comes_once() -> None:
+    shared = [line(10, "x", "one"), line(11, "y", "two")]
+    found = await merge([("a", shared), ("b", shared)])
+    assert [text for _, text in found] == ["one", "two"]
+    found = await merge([("a", shared), ("b", shared)], tail=2)
+    assert [text for _, text in found] == ["one", "two"]
+
+
+async def test_a_machine_may_send_the_same_line_twice() -> None:
+    assert len(await merge([("a", [line(10, "x", "tick"), line(10, "x", "tick")])])) == 2
