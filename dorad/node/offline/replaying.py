@@ -42,7 +42,7 @@ def replay(
         RuntimeError: the replay could not run, or a node failed.
         TimeoutError: it took too long.
     """
-    words = [*map(os.fspath, recordings), "--assert", "--speed", repr(float(speed))]
+    words = [*(os.fspath(each) for each in recordings), "--assert", "--speed", repr(float(speed))]
     words += ["--step"] if step else []
     words += ["--tolerance", repr(float(tolerance))]
     for pattern in ignore:
