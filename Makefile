@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORTURE_SECONDS ?= 120
 FAULT_SECONDS ?= 20
 # Tests wait for processes half of their time.
-WORKERS ?= $(shell expr $$(nproc) \* 3 / 2)
+WORKERS ?= $(shell expr $$(nproc) \* 2)
 FUZZ_ENTRIES ?= 1000000
 AGENT_FRAMES ?= 100000
 LITMUS_ROUNDS ?= 1000000
@@ -19,8 +19,9 @@ HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 help: ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-native: $(BIN)/python ## Compile the C part of the data plane, if a compiler is there (DORAD_NATIVE=1: or fail)
+native: $(BIN)/python ## Compile the Python files, and the C part of the data plane if a compiler is there (DORAD_NATIVE=1: or fail)
 	@$(BIN)/python packaging/native.py
+	@$(BIN)/python -m compileall -q dorad dorafleet
 
 demo: $(VENV)/.demo native ## Find faces in a moving camera picture for ten seconds
 	$(BIN)/dora run docs/examples/vision/dataflow.yml --stop-after 10s
@@ -57,7 +58,7 @@ bench: $(VENV)/.dev native ## Measure beside dora 1.1.0 and iceoryx2 (about 15 m
 bench-rt: $(VENV)/.dev ## Measure how exactly a node wakes up with and without real time (2 minutes)
 	$(BIN)/python -m hwtests.realtime
 
-bench-link: $(VENV)/.dev native ## Measure links between machines beside raw Zenoh and dora 1.1.0 (15 minutes)
+bench-link: $(VENV)/.dev native ## Measure links between machines beside raw Zenoh and dora 1.1.0 (12 minutes)
 	$(BIN)/python -m hwtests.link --write
 
 bench-fleet: $(VENV)/.dev ## Measure a coordinator with 1,000 simulated robots (3 minutes)

@@ -33,3 +33,20 @@ class LogRecord(msgspec.Struct, frozen=True, gc=False):
     module_path: str | None = None
     machine: str | None = None
     """The machine that it is on; only from a coordinator."""
+
+
+FILTER_KEYS = ("since", "level", "node", "message", "stream", "machine", "target")
+"""What terms of a filter may name; see `dorad.control.filters`."""
+
+
+def filter_cells(record: LogRecord, now: float) -> dict[str, str | float]:
+    """Return what a filter looks at; `since` is the age in seconds at the time `now`."""
+    return {
+        "since": max(0.0, now - record.timestamp),
+        "level": record.level,
+        "node": record.node or "dora",
+        "message": record.message,
+        "stream": record.stream,
+        "machine": record.machine or "",
+        "target": record.target or "",
+    }

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SETTLE_S = 10.0
+
+# Tests start thousands of interpreters. Without bytecode on the disk, each compiles all it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A shell starts background jobs with these signals ignored; commands of a test would inherit that.
 for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):

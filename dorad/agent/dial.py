@@ -146,6 +146,18 @@ class Dialer:
         self._attached = True
         self._set("connected", "")
 
+    async def answers(self) -> bool:
+        """Return whether the coordinator that has attached answers a ping now."""
+        connection = self._connection
+        if connection is None or not self._attached:
+            return False
+        try:
+            async with asyncio.timeout(CHECK_S):
+                await (await connection.ping())
+        except (TimeoutError, ConnectionClosed):
+            return False
+        return True
+
     def network_changed(self) -> None:
         """Connect at once, or see whether the connection still works."""
         self._now.set()

@@ -6,10 +6,9 @@ import asyncio
 import logging
 import os
 import platform
-import random
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import psutil
@@ -19,16 +18,19 @@ from dorad.agent.reports import Deltas
 from dorad.control import messages as m
 from dorad.control.messages import METHODS, Nothing
 from dorad.control.messages import agent as a
+from dorad.jitter import between
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from dorad.agent.daemon import Daemon
     from dorad.agent.identity import IdentityStore
+    from dorad.agent.releases.releases import Releases
     from dorad.agent.shares import Shares
     from dorad.agent.store import ShareStore
     from dorad.bell import Bell
     from dorad.control.messages import TopicHeader
+    from dorad.control.messages.releases import ReleaseOrder, ReleaseState
     from dorad.control.session import Call, Handler, StreamHandler
 
 REPORT_INTERVAL_S = 1.0
@@ -36,6 +38,14 @@ REPORT_INTERVAL_S = 1.0
 MIN_HEARTBEAT_S = 0.1
 
 _log = logging.getLogger(__name__)
+
+
+class _Now(NamedTuple):
+    """What is reported."""
+
+    shares: dict[str, a.ShareState]
+    releases: dict[str, ReleaseState]
+    problem: str
 
 
 class AgentMethods:
@@ -46,14 +56,16 @@ class AgentMethods:
         identity: IdentityStore,
         store: ShareStore,
         shares: Shares,
+        releases: Releases,
         changed: Bell,
         boot: str,
         on_attached: Callable[[], None],
     ) -> None:
-        """`changed` rings when the state of a share has changed."""
+        """`changed` rings when the state of a share or a release has changed."""
         self._identity = identity
         self._store = store
         self._shares = shares
+        self._releases = releases
         self._changed = changed
         self._boot = boot
         self._on_attached = on_attached
@@ -63,6 +75,8 @@ class AgentMethods:
         identity = self._identity.load()
         same = identity.fleet == self._store.fleet
         before, audit = (self._store.epoch, self._store.audit) if same else (0, "")
+        if not same:
+            self._releases.forget_epochs()
         self._shares.obey(identity.fleet, params.epoch, params.audit)
         _log.info("coordinator %.80s attaches, epoch %d", params.coordinator, params.epoch)
         self._on_attached()
@@ -76,26 +90,42 @@ class AgentMethods:
             arch=platform.machine(),
             cores=float(len(os.sched_getaffinity(0))),
             memory=psutil.virtual_memory().total,
-            shares=list(self._shares.states.values()),
+            shares=list(self._shares.reported.values()),
+            releases=list(self._releases.states.values()),
         )
+
+    async def remember(self, _call: Call, params: a.Remember) -> a.Remembered:
+        """Keep the head of the audit, so that a tail which is cut off later is missed."""
+        before = self._store.audit
+        self._shares.obey(self._store.fleet, self._store.epoch, params.audit)
+        return a.Remembered(time=time.time(), audit=before)
 
     async def watch(self, _call: Call, params: a.AgentWatch) -> AsyncIterator[a.AgentReport]:
         """Report changes, and a heartbeat."""
         deltas, loop = Deltas(), asyncio.get_running_loop()
         heartbeat = max(params.heartbeat, MIN_HEARTBEAT_S)
         while True:
-            states, problem = self._shares.states, self._shares.problem
-            changed, removed = deltas.take(states)
-            yield a.AgentReport(time=time.time(), shares=changed, removed=removed, daemon=problem)
+            now = self._now()
+            changed, removed = deltas.take(now.shares)
+            yield a.AgentReport(
+                time=time.time(),
+                shares=changed,
+                removed=removed,
+                releases=deltas.take_releases(now.releases),
+                daemon=now.problem,
+            )
             # Not all robots at one time.
-            pause = random.uniform(0.8, 1.0) * heartbeat  # noqa: S311 - not a secret
+            pause = between(0.8 * heartbeat, heartbeat)
             due = loop.time() + pause
             await asyncio.sleep(min(REPORT_INTERVAL_S, pause))
-            differs = partial(self._differ, states, problem)
+            differs = partial(self._differ, now)
             await self._changed.until(differs, max(0.0, due - loop.time()))
 
-    def _differ(self, states: dict[str, a.ShareState], problem: str) -> bool:
-        return (states, problem) != (self._shares.states, self._shares.problem)
+    def _now(self) -> _Now:
+        return _Now(self._shares.reported, self._releases.states, self._shares.problem)
+
+    def _differ(self, before: _Now) -> bool:
+        return before != self._now()
 
     async def renew(self, _call: Call, _params: Nothing) -> a.Csr:
         """Make a new key."""
@@ -116,6 +146,10 @@ class AgentMethods:
         """Open the start barrier of a share."""
         return self._shares.open(params)
 
+    async def order_release(self, _call: Call, params: ReleaseOrder) -> ReleaseState:
+        """Store an order about a release and carry it out."""
+        return self._releases.order(params)
+
     async def remove(self, _call: Call, params: a.ShareRef) -> Nothing:
         """Forget a share."""
         self._shares.remove(params)
@@ -126,12 +160,14 @@ def handlers(methods: AgentMethods, daemon: Daemon) -> dict[str, Handler | Strea
     """Return the handler of each method: the agent's own, and all of the daemon's."""
     own: dict[str, Handler | StreamHandler] = {
         "agent.attach": methods.attach,
+        "agent.remember": methods.remember,
         "agent.watch": methods.watch,
         "agent.renew": methods.renew,
         "agent.certify": methods.certify,
         "share.set": methods.set,
         "share.open": methods.open,
         "share.remove": methods.remove,
+        "release.order": methods.order_release,
     }
     return {name: _passing(name, daemon) for name in METHODS} | own
 

@@ -9,6 +9,7 @@ import msgspec
 
 from dorad.control.messages import DataflowInfo, DataflowState
 from dorad.control.messages.agent import ShareSet, ShareState
+from dorad.control.messages.releases import ReleaseState
 
 Final = Literal["stopped", "finished", "failed"]
 ConnectionState = Literal["connecting", "connected", "refused", "unreachable"]
@@ -131,6 +132,7 @@ class AgentStatus(msgspec.Struct, frozen=True):
     daemon: str
     """Why dorad cannot be used; empty if it can."""
     shares: list[ShareState]
+    releases: list[ReleaseState] = []
     notice: str = ""
 
     @property
@@ -140,6 +142,8 @@ class AgentStatus(msgspec.Struct, frozen=True):
         where = f"{connection.state} {connection.coordinator}".strip()
         parts = [f"robot {self.robot}", where + (connection.reason and f": {connection.reason}")]
         parts.append(f"{len(self.shares)} share{'' if len(self.shares) == 1 else 's'}")
+        if self.releases:
+            parts.append(f"{len(self.releases)} from releases")
         if self.daemon:
             parts.append(f"dorad cannot be used: {self.daemon}")
         if self.notice:

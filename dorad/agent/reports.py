@@ -10,14 +10,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dorad.control.messages.agent import ShareState
+    from dorad.control.messages.releases import ReleaseState
 
 
 class Deltas:
-    """Compares the states of all shares with those that were reported last."""
+    """Compares all states with those that were reported last."""
 
     def __init__(self) -> None:
-        """Begin with nothing reported: the first report has all shares."""
+        """Begin with nothing reported: the first report has all of them."""
         self._reported: dict[str, ShareState] = {}
+        self._releases: dict[str, ReleaseState] = {}
 
     def take(self, states: Mapping[str, ShareState]) -> tuple[list[ShareState], list[str]]:
         """Return the changed states and the names of removed shares, and take both as reported."""
@@ -26,6 +28,26 @@ class Deltas:
         removed = [name for name in self._reported if name not in states]
         self._reported = known
         return changed, removed
+
+    def take_releases(self, states: Mapping[str, ReleaseState]) -> list[ReleaseState]:
+        """Return the changed states, and take them as reported.
+
+        One that was forgotten is among them once, without a release.
+        """
+        known = {name: _without_measures(state) for name, state in states.items()}
+        changed = [states[name] for name in states if known[name] != self._releases.get(name)]
+        for name, state in self._releases.items():
+            if name not in states:
+                gone = {"phase": "confirmed", "release": "", "running": "", "confirmed": ""}
+                changed.append(msgspec.structs.replace(state, **gone, previous="", reason=""))
+        self._releases = known
+        return changed
+
+
+def _without_measures(state: ReleaseState) -> ReleaseState:
+    """Return a state without what is different each time: the figures in its evidence."""
+    evidence = [msgspec.structs.replace(each, text="") for each in state.evidence]
+    return msgspec.structs.replace(state, evidence=evidence)
 
 
 def _without_noise(state: ShareState) -> ShareState:

@@ -15,9 +15,12 @@ from dorad import __version__
 from dorad.agent.backoff import Backoff
 from dorad.agent.daemon import Daemon
 from dorad.agent.dial import Dialer
+from dorad.agent.folder import releases_folder, signers_folder
 from dorad.agent.handlers import AgentMethods, handlers
 from dorad.agent.identity import IdentityStore
 from dorad.agent.model import AgentStatus
+from dorad.agent.releases.releases import Contact, Releases
+from dorad.agent.releases.trees import TreeLibrary
 from dorad.agent.shares import Shares
 from dorad.agent.status import keep_status, only_one
 from dorad.agent.store import ShareStore
@@ -25,10 +28,13 @@ from dorad.bell import Bell
 from dorad.control.errors import ControlError
 from dorad.notify import ServiceNotifier, feed_watchdog
 from dorad.procinfo import start_time
+from dorad.release.signature import Signers
+from dorad.release.trees import Trees
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from dorad.agent.releases.library import Library
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -38,8 +44,8 @@ _log = logging.getLogger(__name__)
 class Service:
     """One agent. Runs once."""
 
-    def __init__(self, folder: Path, socket: Path) -> None:
-        """`socket` is that of dorad's control API.
+    def __init__(self, folder: Path, socket: Path, library: Library | None = None) -> None:
+        """`socket` is that of dorad's control API, `library` has the releases of this robot.
 
         Raises:
             ControlError: the robot is not enrolled, or the files cannot be used.
@@ -57,9 +63,28 @@ class Service:
         self._shares = Shares(
             self._store, self._own, self._identities, self._boot, self._changed.ring
         )
-        methods = AgentMethods(
-            self._identities, self._store, self._shares, self._changed, self._boot, self._attached
+        contact = Contact(self._answers)
+        self._releases = Releases(
+            self._store,
+            self._shares,
+            self._own,
+            library or TreeLibrary(Trees(releases_folder(folder), Signers(signers_folder(folder)))),
+            self._robot,
+            self._boot,
+            folder,
+            contact,
+            self._changed.ring,
         )
+        methods = AgentMethods(
+            self._identities,
+            self._store,
+            self._shares,
+            self._releases,
+            self._changed,
+            self._boot,
+            self._attached,
+        )
+        self._contact = contact
         self._dialer = Dialer(
             self._identities, handlers(methods, self._passing), self._changed.ring
         )
@@ -113,13 +138,15 @@ class Service:
             connection=self._dialer.status,
             epoch=self._store.epoch,
             daemon=self._shares.problem,
-            shares=list(self._shares.states.values()),
+            shares=list(self._shares.reported.values()),
+            releases=list(self._releases.states.values()),
             notice=self._store.notice,
         )
 
     def _works(self, notifier: ServiceNotifier) -> list[Coroutine[Any, Any, None]]:
         return [
             self._shares.run(),
+            self._releases.run(),
             self._follow_daemon(),
             keep_status(self._folder, self._changed, self.status),
             feed_watchdog(notifier, lambda: None, lambda: self.status().line),
@@ -152,6 +179,11 @@ class Service:
 
     def _attached(self) -> None:
         self._dialer.attached()
+        self._contact.heard()
+        self._releases.wake()
+
+    async def _answers(self) -> bool:
+        return await self._dialer.answers()
 
 
 async def _end(tasks: list[asyncio.Task[Any]]) -> None:

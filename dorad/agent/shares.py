@@ -132,9 +132,33 @@ class Shares:
             ControlError: it is older than what this robot has, or cannot be stored.
         """
         name = order.dataflow
-        if order.epoch < self._store.epoch:
-            raise _old_epoch(order.epoch, self._store.epoch)
+        self.check_epoch(order.epoch)
         present = self._store.records.get(name)
+        if name in self._store.releases:
+            raise ControlError(
+                "conflict",
+                f"the dataflow {name} comes from releases here",
+                "`dorafleet rollout start` changes it",
+            )
+        return self._take(present, order)
+
+    def put(self, order: ShareSet) -> None:
+        """Store what shall run of a dataflow that comes from a release. Raises ControlError."""
+        self._take(self._store.records.get(order.dataflow), order)
+
+    def check_epoch(self, epoch: int) -> None:
+        """Raise ControlError with code `conflict` if a newer coordinator was obeyed."""
+        if epoch < self._store.epoch:
+            raise _old_epoch(epoch, self._store.epoch)
+
+    @property
+    def reported(self) -> dict[str, ShareState]:
+        """The states of the shares that a coordinator has ordered."""
+        own = self._store.releases
+        return {name: state for name, state in self.states.items() if name not in own}
+
+    def _take(self, present: Record | None, order: ShareSet) -> ShareState:
+        name = order.dataflow
         self._put(rules.take_order(present, order, self._boot))
         _log.debug(
             "share of %s: epoch %d, generation %d, enabled: %s, hold: %s",

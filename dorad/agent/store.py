@@ -1,4 +1,4 @@
-"""The shares of this robot in a SQLite file, with what the agent must not forget of coordinators.
+"""The shares and releases of this robot in a SQLite file, and what it has heard of coordinators.
 
 Each change is on the disk when its method returns.
 """
@@ -13,6 +13,7 @@ import apsw
 import msgspec
 
 from dorad.agent.model import Record
+from dorad.agent.releases.model import Record as ReleaseRecord
 from dorad.control.errors import ControlError
 
 MAX_SHARES = 200
@@ -20,13 +21,19 @@ MAX_SHARES = 200
 MAX_BYTES = 64 << 20
 """Maximum size of all shares together."""
 
-_SCHEMA = 1
+MAX_RELEASES = 50
+"""Maximum number of dataflows of one robot that come from releases."""
+
+_SCHEMA = 2
 _BUSY_MS = 2000
 _TABLES = """
 CREATE TABLE share (dataflow TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE memory (
     id INTEGER PRIMARY KEY, fleet TEXT NOT NULL, epoch INTEGER NOT NULL, audit TEXT NOT NULL
 ) STRICT;
+"""
+_TABLES_2 = """
+CREATE TABLE release (dataflow TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
 """
 
 _log = logging.getLogger(__name__)
@@ -47,6 +54,8 @@ class ShareStore:
         self._sizes: dict[str, int] = {}
         self.records: dict[str, Record] = {}
         """By the name of the dataflow."""
+        self.releases: dict[str, ReleaseRecord] = {}
+        """Dataflows that come from releases, by name. Each has a share of that name, too."""
         self.fleet = ""
         """Whose coordinators the next two are about; see `Identity`."""
         self.epoch = 0
@@ -93,6 +102,28 @@ class ShareStore:
         self._sizes.pop(dataflow, None)
         self.records.pop(dataflow, None)
 
+    def put_release(self, record: ReleaseRecord) -> None:
+        """Store a dataflow that comes from releases.
+
+        Raises:
+            ControlError: there are too many, or the disk cannot be written.
+        """
+        name = record.order.dataflow
+        if name not in self.releases and len(self.releases) >= MAX_RELEASES:
+            raise ControlError(
+                "busy",
+                f"this robot has {MAX_RELEASES} dataflows from releases, the maximum",
+                "remove some of them",
+            )
+        content = msgspec.json.encode(record)
+        self._write("INSERT OR REPLACE INTO release VALUES (?, ?)", (name, content))
+        self.releases[name] = record
+
+    def remove_release(self, dataflow: str) -> None:
+        """Forget a dataflow that came from releases. Raises ControlError."""
+        self._write("DELETE FROM release WHERE dataflow = ?", (dataflow,))
+        self.releases.pop(dataflow, None)
+
     def remember(self, fleet: str, epoch: int, audit: str) -> None:
         """Store what a coordinator has told. Raises ControlError."""
         self._write("INSERT OR REPLACE INTO memory VALUES (0, ?, ?, ?)", (fleet, epoch, audit))
@@ -115,16 +146,18 @@ class ShareStore:
         try:
             self._db.set_busy_timeout(_BUSY_MS)
             version = self._db.execute("PRAGMA user_version").get
-            if version not in (0, _SCHEMA):
+            if version not in range(_SCHEMA + 1):
                 raise ControlError(
                     "version",
                     f"{self._path} has version {version}, this dorad-agent knows {_SCHEMA}",
                     "install the newer dorad again",
                 )
             self._db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
-            if version == 0:
+            if version != _SCHEMA:
+                _log.debug("%s has schema %s; it gets %d", self._path, version, _SCHEMA)
+                tables = _TABLES_2 if version else f"{_TABLES} {_TABLES_2}"
                 with self._db:
-                    self._db.execute(f"{_TABLES} PRAGMA user_version = {_SCHEMA}")
+                    self._db.execute(f"{tables} PRAGMA user_version = {_SCHEMA}")
             self._load()
         except BaseException:
             self._db.close()
@@ -142,6 +175,10 @@ class ShareStore:
             assert isinstance(content, bytes)
             self.records[name] = msgspec.json.decode(content, type=Record)
             self._sizes[name] = len(content)
+        for name, content in self._db.execute("SELECT dataflow, record FROM release"):
+            assert isinstance(name, str)
+            assert isinstance(content, bytes)
+            self.releases[name] = msgspec.json.decode(content, type=ReleaseRecord)
 
     def _set_aside(self, why: Exception) -> None:
         kept = self._path.with_name(f"{self._path.name}.damaged.{int(time.time())}")
@@ -152,4 +189,5 @@ class ShareStore:
             Path(f"{self._path}{part}").unlink(missing_ok=True)
         self._sizes.clear()
         self.records.clear()
+        self.releases.clear()
         self.fleet, self.epoch, self.audit = "", 0, ""

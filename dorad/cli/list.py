@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 COLUMNS = ("UUID", "Name", "Status", "Nodes", "CPU", "Memory")
 
+MAX_MACHINES = 5
+"""Machines that a row of the table names."""
+
 EPILOG = """\b
 Examples:
   dora list
@@ -59,7 +62,10 @@ def list_dataflows(
     elif style == "json":
         print_lines(map(_as_json, found))
     else:
-        print_table(COLUMNS, map(_as_row, found))
+        # A daemon's dataflows all run on its own machine.
+        of_fleet = any(info.machines for info in answer.dataflows)
+        columns = (*COLUMNS, "Machines") if of_fleet else COLUMNS
+        print_table(columns, (_as_row(info)[: len(columns)] for info in found))
 
 
 def chosen(
@@ -89,7 +95,15 @@ def _as_row(info: DataflowInfo) -> tuple[str, ...]:
         str(info.nodes),
         percent(info.cpu),
         megabytes(info.memory),
+        _machines(info.machines),
     )
+
+
+def _machines(found: Sequence[str]) -> str:
+    """Return the first machines; `--format json` has all."""
+    more = len(found) - MAX_MACHINES
+    shown = ", ".join(found[:MAX_MACHINES])
+    return f"{shown} and {more} more" if more > 0 else shown or "-"
 
 
 def _as_json(info: DataflowInfo) -> dict[str, Any]:
@@ -103,6 +117,7 @@ def _as_json(info: DataflowInfo) -> dict[str, Any]:
         "memory": round(info.memory / (1 << 30), 5),
         "started_at": info.started_at,
         "ended_at": info.ended_at,
+        **({"machines": info.machines} if info.machines else {}),
     }
 
 

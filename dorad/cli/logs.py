@@ -21,9 +21,10 @@ from dorad.cli.select import machine_option
 from dorad.cli.tables import colours
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from dorad.cli.logsources import Block
+    from dorad.logrecord import LogRecord
     from dorad.logs.format import Format
 
 EPILOG = """\b
@@ -31,6 +32,7 @@ Examples:
   dora logs                            all lines of the running dataflow
   dora logs robot -n camera -f         the lines of one node, followed
   dora logs robot --level warn --since 10m
+  dora logs --filter 'node=camera !frame since<5m'
   dora logs --local --grep timeout     from the files in ./out, without a daemon
   dora logs robot --machine arm1 -f    of a fleet: the lines of one machine, followed
 
@@ -105,6 +107,13 @@ class LogsCommand(click.Command):
 @log_format_option
 @log_filter_option
 @click.option("--grep", metavar="TEXT", help="Only lines with this text, ignoring case.")
+@click.option(
+    "--filter",
+    "terms",
+    metavar="TERMS",
+    default="",
+    help="Only lines that match, such as 'level=error !timeout node~^cam'.",
+)
 def logs(
     dataflow: str | None,
     extra: tuple[str, ...],
@@ -121,6 +130,7 @@ def logs(
     log_format: Format,
     log_filter: str | None,
     grep: str | None,
+    terms: str,
 ) -> None:
     """Show the log lines of a dataflow, given by UUID or name.
 
@@ -139,13 +149,16 @@ def logs(
         raise click.UsageError("--until and --follow cannot be combined")
     if machine is not None and local:
         raise click.UsageError("--machine needs a coordinator; it does not go with --local")
+    if terms and tail is not None and follow:
+        raise click.UsageError("--filter, --tail and --follow cannot be combined")
     shown = shown_lines(level, log_filter)
+    matching = _matching(terms)
     now = time.time()
     wanted = Wanted(
         dataflow=dataflow,
         nodes=nodes,
         shown=shown,
-        tail=tail,
+        tail=None if terms else tail,
         since=None if since is None else now - since,
         until=None if until is None else now - until,
         grep=grep,
@@ -154,7 +167,41 @@ def logs(
     )
     # The usual way to end it. KeyboardInterrupt could interrupt the client at any point.
     signal.signal(signal.SIGINT, _end_at_once)
-    _show(blocks(wanted, local=local), log_format)
+    found = blocks(wanted, local=local)
+    if terms:
+        found = _filtered(found, matching, tail)
+    _show(found, log_format)
+
+
+def _matching(terms: str) -> Callable[[LogRecord], bool]:
+    """Return whether a line matches these terms. Raises click.UsageError."""
+    from dorad.control.filters import parse
+    from dorad.logrecord import FILTER_KEYS, filter_cells
+
+    try:
+        wanted = parse(terms, FILTER_KEYS)
+    except ValueError as error:
+        raise click.UsageError(f"--filter: {error}") from None
+    return lambda record: wanted.matches(filter_cells(record, time.time()))
+
+
+def _filtered(
+    found: Iterable[Block], matches: Callable[[LogRecord], bool], tail: int | None
+) -> Iterator[Block]:
+    """Yield the lines that match; with `tail`, only the last ones, once all are read."""
+    from collections import deque
+
+    kept: deque[LogRecord] = deque(maxlen=tail)
+    last: Block | None = None
+    for block in found:
+        records = [record for record in block.records if matches(record)]
+        last = block
+        if tail is None:
+            yield block._replace(records=records)
+        else:
+            kept.extend(records)
+    if tail is not None and last is not None:
+        yield last._replace(records=list(kept))
 
 
 def _end_at_once(*_: object) -> None:

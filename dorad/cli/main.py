@@ -39,6 +39,9 @@ COMMANDS: dict[str, CommandEntry] = {
     ),
     "topic": CommandEntry("dorad.cli.topic:topic", "Show, measure and send messages of outputs."),
     "param": CommandEntry("dorad.cli.param:param", "Read and set parameters of running nodes."),
+    "busy": CommandEntry(
+        "dorad.cli.busy:busy", "Keep new releases from being switched to for a while."
+    ),
     "cluster": CommandEntry(
         "dorad.cli.cluster:cluster", "Manage the machines of a fleet, as `dorafleet` does."
     ),

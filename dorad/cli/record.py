@@ -40,6 +40,15 @@ class Record(LazyGroup):
         "recover": CommandEntry(
             "dorad.cli.record_info:recover", "Repair a recording after a crash."
         ),
+        "cut": CommandEntry("dorad.cli.record_edit:cut", "Copy a part of a recording."),
+        "merge": CommandEntry("dorad.cli.record_edit:merge", "Make one recording of several."),
+        "export": CommandEntry(
+            "dorad.cli.record_edit:export", "Write Parquet, Arrow, CSV or rerun files."
+        ),
+        "mark": CommandEntry("dorad.cli.record_box:mark", "Keep what the black box has recorded."),
+        "incidents": CommandEntry(
+            "dorad.cli.record_box:incidents", "List, export and remove incidents."
+        ),
     }
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -177,26 +177,22 @@ def choose(dataflow: Dataflow, wanted: Sequence[str], excluded: Sequence[str]) -
     A node's name stands for all its outputs.
     """
     from dorad.dataflow.nearest import did_you_mean
-    from dorad.record.arguments import topics_in
+    from dorad.dataflow.recording import covers, topics_in
 
     known = topics_in(dataflow)
     for name in (*wanted, *excluded):
-        if not any(_covers(name, topic) for topic in known):
+        if not any(covers(name, topic) for topic in known):
             hint = did_you_mean(name, known) or f"it has: {', '.join(known) or 'none'}"
             raise click.ClickException(f"the dataflow has no output {name!r} ({hint})")
     found = [
         topic
         for topic in known
-        if (not wanted or any(_covers(name, topic) for name in wanted))
-        and not any(_covers(name, topic) for name in excluded)
+        if (not wanted or any(covers(name, topic) for name in wanted))
+        and not any(covers(name, topic) for name in excluded)
     ]
     if not found:
         raise click.ClickException("there is no topic to record")
     return found
-
-
-def _covers(name: str, topic: str) -> bool:
-    return topic == name or topic.startswith(f"{name}/")
 
 
 def refuse_existing(settings: Settings) -> None:

@@ -152,8 +152,8 @@ def replay(
             files=[str(file.absolute()) for file in files],
             topics=[],
             speed=speed,
-            start=_time(start, begin, "--start"),
-            end=_time(end, begin, "--end"),
+            start=parse_moment(start, begin, "--start"),
+            end=parse_moment(end, begin, "--end"),
             loop=loop,
             paused=paused,
             step=step,
@@ -303,8 +303,12 @@ def _check_topics(wanted: Sequence[str], known: Mapping[str, int]) -> None:
 _RELATIVE = re.compile(r"\+?[\d.]")
 
 
-def _time(text: str | None, begin: int, option: str) -> int | None:
-    """Return a time in ns since 1970: a duration counts from `begin`."""
+def parse_moment(text: str | None, begin: int, option: str) -> int | None:
+    """Return a time in ns since 1970: a duration counts from `begin`.
+
+    Raises:
+        click.UsageError: the text of `option` is neither.
+    """
     if text is None:
         return None
     try:

@@ -25,7 +25,7 @@ WITH_DAEMON = frozenset(
     (
         *("up", "down", "destroy", "start", "stop", "restart", "enable", "disable", "list", "ps"),
         *("logs", "clean", "status", "check", "doctor", "top", "node", "topic", "param"),
-        *("system", "inspect", "cluster", "graph", "validate"),
+        *("system", "inspect", "cluster", "busy", "graph", "validate"),
     )
 )
 """The commands that talk to a daemon. They have options to choose which one."""

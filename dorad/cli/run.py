@@ -86,9 +86,10 @@ def run(
     del debug
     shown = shown_lines(log_level, log_filter)
     with early_holder() as holder:
+        from dorad.dataflow.recording import recorded
         from dorad.launch.command import LaunchContext
 
-        dataflow = load_dataflow(path)
+        dataflow = recorded(load_dataflow(path))
         refuse_unsupported(dataflow, strict=strict)
         print_warnings(dataflow)
         build_first(dataflow, uv=uv, env=env)

@@ -75,6 +75,7 @@ def on_machine(found: Top, machine: str | None) -> Top:
         nodes=[info for info in found.nodes if info.machine == machine],
         edges=[edge for edge in found.edges if edge.machine == machine],
         interfaces=[each for each in found.interfaces if each.machine == machine],
+        links=[each for each in found.links if each.reporter == machine],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -14,6 +14,8 @@ from dorad.cli.tables import print_object
 from dorad.dataflow.model import LINK
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dorad.control.messages import EdgeStats, LinkChannel, NodeInfo, Top
 
 EPILOG = """\b
@@ -50,9 +52,32 @@ def top(*, refresh_interval: float, once: bool, machine: str | None) -> None:
         return
     if not (sys.stdout.isatty() and sys.stdin.isatty()):
         raise click.ClickException("a live table needs a terminal (use --once for JSON)")
+    # The console draws on stderr.
+    console = _console() if sys.stderr.isatty() else None
+    if console is not None:
+        console(refresh_interval, machine)
+        return
     from dorad.cli.top_screen import watch
 
     watch(refresh_interval, machine)
+
+
+def _console() -> Callable[[float, str | None], None] | None:
+    """Return the live table of the console, None where the console is not installed.
+
+    dorad is there without it, on robots, so it is looked for by name.
+    """
+    import importlib
+
+    try:
+        return cast(
+            "Callable[[float, str | None], None]",
+            importlib.import_module("dorafleet.console.main").top,
+        )
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("dorafleet", "textual"):
+            raise
+        return None
 
 
 def snapshot(found: Top) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from dorad.control.messages import EdgeStats, InterfaceRates, NodeInfo, Top
+    from dorad.control.messages import EdgeStats, InterfaceRates, LinkChannel, NodeInfo, Top
 
 NODES = (
     "NODE",
@@ -46,6 +46,7 @@ EDGES = (
     "QUEUE",
     "BANDWIDTH",
 )
+LINKS = ("LINK", "DATAFLOW", "MESSAGES", "LOST", "QUEUE", "LATENCY(ms)")
 INTERFACES = ("INTERFACE", "RECEIVED", "SENT", "DROPPED/s")
 ORDERS = {
     "n": "name",
@@ -114,22 +115,30 @@ def screen(found: Top, order: str) -> RenderableType:
     head = f"dora top   {clock}   dataflows: {dataflows}   nodes: {len(found.nodes)}"
     nodes = sort_nodes(found.nodes, order)
     edges = sort_edges(found.edges, order)
+    links = sort_links(found.links, order)
+    names = {info.dataflow: info.dataflow_name or info.dataflow[:8] for info in found.nodes}
+    rows = [link_row(link, names.get(link.dataflow, link.dataflow[:8])) for link in links]
+    link_lines = _lines(LINKS, rows, [link.reporter for link in links])
     interfaces = found.interfaces
     return Group(
         screen_lines([f"{head}   sorted by {ORDERS[order]}", HELP, *left_out, ""]),
-        screen_lines([*_lines(NODES, map(node_row, nodes), nodes), ""], head=1),
-        screen_lines([*_lines(EDGES, map(edge_row, edges), edges), ""], head=1),
-        screen_lines(_lines(INTERFACES, map(interface_row, interfaces), interfaces), head=1),
+        screen_lines([*_lines(NODES, map(node_row, nodes), _machines(nodes)), ""], head=1),
+        screen_lines([*_lines(EDGES, map(edge_row, edges), _machines(edges)), ""], head=1),
+        *([screen_lines([*link_lines, ""], head=1)] if links else []),
+        screen_lines(
+            _lines(INTERFACES, map(interface_row, interfaces), _machines(interfaces)), head=1
+        ),
     )
 
 
+def _machines(shown: Sequence[NodeInfo | EdgeStats | InterfaceRates]) -> list[str | None]:
+    return [each.machine for each in shown]
+
+
 def _lines(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    shown: Sequence[NodeInfo | EdgeStats | InterfaceRates],
+    columns: Sequence[str], rows: Iterable[Sequence[str]], machines: Sequence[str | None]
 ) -> list[str]:
     """Return the lines of a table, which names the machine of each row if it is of a fleet."""
-    machines = [each.machine for each in shown]
     if not any(machines):
         return table_lines(columns, rows)
     wider = ((*row, machine or "-") for row, machine in zip(rows, machines, strict=True))
@@ -153,6 +162,16 @@ def sort_edges(edges: list[EdgeStats], order: str) -> list[EdgeStats]:
         return sorted(by_name, key=lambda edge: -edge.rate)
     if order == "d":
         return sorted(by_name, key=lambda edge: (-edge.drop_rate, -edge.dropped))
+    return by_name
+
+
+def sort_links(links: list[LinkChannel], order: str) -> list[LinkChannel]:
+    """Return the links sorted by output, or by messages or losses with the largest first."""
+    by_name = sorted(links, key=lambda link: (link.dataflow, link.output, link.machine))
+    if order == "r":
+        return sorted(by_name, key=lambda link: -link.messages)
+    if order == "d":
+        return sorted(by_name, key=lambda link: -link.lost)
     return by_name
 
 
@@ -188,6 +207,20 @@ def edge_row(edge: EdgeStats) -> tuple[str, ...]:
         f"{edge.drop_rate:.1f}",
         f"{edge.queued}/{edge.queue_size}",
         rate(edge.bandwidth),
+    )
+
+
+def link_row(link: LinkChannel, dataflow: str) -> tuple[str, ...]:
+    """Return the row of an output on its way between two machines, under `LINKS`."""
+    direction = "to" if link.outgoing else "from"
+    latency = None if link.latency_us is None else link.latency_us / 1e6
+    return (
+        f"{link.output} {direction} {link.machine}",
+        dataflow,
+        str(link.messages),
+        str(link.lost),
+        str(link.queued),
+        milliseconds(latency),
     )
 
 

@@ -46,6 +46,22 @@ class AsyncMethods(ABC):
         """Return the state of the daemon."""
         return await self.call("daemon.status", m.Nothing(), m.DaemonStatus)
 
+    async def leases(self) -> builtins.list[m.Lease]:
+        """Return what must not be interrupted, the oldest first."""
+        return (await self.call("lease.list", m.Nothing(), m.LeaseList)).leases
+
+    async def take_lease(self, reason: str, ttl: float) -> m.Lease:
+        """Take a lease for `ttl` seconds, at most a day."""
+        return await self.call("lease.take", m.LeaseTake(reason=reason, ttl=ttl), m.Lease)
+
+    def hold_lease(self, reason: str) -> AsyncStream[m.Lease]:
+        """Hold a lease as long as the stream is open. Its one event says that it holds."""
+        return self.stream("lease.hold", m.LeaseTake(reason=reason), m.Lease)
+
+    async def end_lease(self, lease_id: str) -> None:
+        """End a lease that was taken for some time."""
+        await self.call("lease.end", m.LeaseRef(id=lease_id), m.Nothing)
+
     async def shutdown(self, *, force: bool = False) -> None:
         """Stop the daemon. Without `force` it is refused while dataflows run."""
         await self.call("daemon.shutdown", m.Shutdown(force=force), m.Nothing)

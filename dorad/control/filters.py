@@ -82,8 +82,11 @@ def parse(text: str, keys: Iterable[str] = (), *, expressions: bool = True) -> F
     """
     if len(text) > MAX_LENGTH:
         raise ValueError(f"a filter has at most {MAX_LENGTH} characters")
+    lexer = shlex.shlex(text, posix=True)
+    # A backslash belongs to a regular expression.
+    lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""
     try:
-        words = shlex.split(text, posix=True)
+        words = list(lexer)
     except ValueError:
         raise ValueError("a quotation mark is missing") from None
     known = tuple(keys)

@@ -45,6 +45,22 @@ class Methods(ABC):
         """Return the state of the daemon."""
         return self.call("daemon.status", m.Nothing(), m.DaemonStatus)
 
+    def leases(self) -> builtins.list[m.Lease]:
+        """Return what must not be interrupted, the oldest first."""
+        return self.call("lease.list", m.Nothing(), m.LeaseList).leases
+
+    def take_lease(self, reason: str, ttl: float) -> m.Lease:
+        """Take a lease for `ttl` seconds, at most a day."""
+        return self.call("lease.take", m.LeaseTake(reason=reason, ttl=ttl), m.Lease)
+
+    def hold_lease(self, reason: str) -> Stream[m.Lease]:
+        """Hold a lease as long as the stream is open. Its one event says that it holds."""
+        return self.stream("lease.hold", m.LeaseTake(reason=reason), m.Lease)
+
+    def end_lease(self, lease_id: str) -> None:
+        """End a lease that was taken for some time."""
+        self.call("lease.end", m.LeaseRef(id=lease_id), m.Nothing)
+
     def shutdown(self, *, force: bool = False) -> None:
         """Stop the daemon. Without `force` it is refused while dataflows run."""
         self.call("daemon.shutdown", m.Shutdown(force=force), m.Nothing)

@@ -42,6 +42,11 @@ class DaemonPaths:
         return self.runtime / "state.db"
 
     @property
+    def leases(self) -> Path:
+        """The leases of clients, for a restarted daemon."""
+        return self.runtime / "leases.json"
+
+    @property
     def log(self) -> Path:
         """The log of a background daemon."""
         return self.state / "dorad.log"

@@ -21,6 +21,7 @@ from dorad.control.messages import (
 from dorad.dataflow import params
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import from_descriptor
+from dorad.dataflow.recording import recorded
 from dorad.dataflow.share import share
 from dorad.dataflow.support import unsupported
 
@@ -141,6 +142,7 @@ def checked_dataflow(descriptor: dict[str, Any], path: str, part: Share | None =
     dataflow = from_descriptor(descriptor, path=Path(path))
     if part is not None:
         dataflow = share(dataflow, part.machine, part.placement)
+    dataflow = recorded(dataflow)
     if problems := unsupported(dataflow, placed=part is not None):
         raise DataflowError(problems)
     return dataflow

@@ -19,6 +19,7 @@ from dorad.daemon.config import ConfigError, Settings, load
 from dorad.daemon.database import StateError
 from dorad.daemon.descriptors import DescriptorWatch
 from dorad.daemon.hosting import attach_host, wait_for_bus
+from dorad.daemon.leases import Leases
 from dorad.daemon.measuring.measure import Measure
 from dorad.daemon.measuring.network import NetworkWatch
 from dorad.daemon.measuring.watching import SelfWatch
@@ -177,7 +178,9 @@ class Service:
         _in_background(stack, measure.run(), "measuring")
         watch = SelfWatch(registry, measure)
         _in_background(stack, watch.run(), "row and alerts")
-        server = ControlServer(handlers(self, registry, measure, watch), version=__version__)
+        leases = Leases(self._paths.leases, self._warn)
+        methods = handlers(self, registry, measure, watch, leases)
+        server = ControlServer(methods, version=__version__)
         await server.serve(self._paths.control, group=group)
         stack.push_async_callback(server.close)
         _log.info("ready at %s (dorad %s)", self._paths.control, __version__)

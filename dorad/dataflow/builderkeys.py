@@ -126,6 +126,7 @@ class DataflowKeys(TypedDict, total=False):
     env: Env
     exit_when_nodes_finish: bool
     health_check_interval: float
+    safe_to_update: str
     strict_types: bool
     type_rules: Sequence[Mapping[str, str]]
     debug: Mapping[str, bool]

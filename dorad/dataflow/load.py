@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 from dorad.dataflow.deploy import read_deploy
 from dorad.dataflow.document import Value, read_document, walk
 from dorad.dataflow.env import read_env
-from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.fields import Fields
 from dorad.dataflow.model import Dataflow, NodeKind, TypeRule
+from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.nodes import read_lone_node, read_node, refuse_module
 from dorad.dataflow.patterns import check_patterns
 from dorad.dataflow.plain import plain_tree
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.errors import Problem
     from dorad.dataflow.model import ModuleUse, NodeSpec
+    from dorad.dataflow.recording import Recording
     from dorad.dataflow.types.model import TypeDef
 
 _log = logging.getLogger(__name__)
@@ -131,12 +134,14 @@ def _read_dataflow(
         base_dir=path.absolute().parent,
         env=env,
         exit_when_nodes_finish=fields.flag("exit_when_nodes_finish"),
+        safe_to_update=fields.checked("safe_to_update", _command, ()),
         health_check_interval=_DEFAULT_HEALTH_CHECK_INTERVAL if interval is None else interval,
         strict_types=strict_types,
         type_rules=_read_type_rules(fields),
         own_types=_read_own_types(fields),
         debug=_read_debug(fields),
         deploy=read_deploy(fields),
+        record=_read_record(fields),
         warnings=in_order(problems.warnings),
         positions={
             key: (value.name_line, value.name_column)
@@ -147,6 +152,7 @@ def _read_dataflow(
     )
     if "nodes" not in fields.finish(_INSTEAD) and not fields.has("nodes"):
         problems.error_in_name(root, "needs `nodes`", "a list of the programs to run")
+    _check_record(dataflow, root, problems)
     if problems.errors:
         _log.debug("%s is refused with %d problems", path, len(problems.errors))
         raise DataflowError(in_order(problems.errors))
@@ -188,6 +194,31 @@ def _expand(
     )
 
 
+def _read_record(fields: Fields) -> Recording | None:
+    if not fields.has("record"):
+        fields.ignore("record")
+        return None
+    from dorad.dataflow.recording import read_recording  # most dataflows are not recorded
+
+    return read_recording(fields)
+
+
+def _check_record(dataflow: Dataflow, root: Value, problems: Problems) -> None:
+    """Report names in `record` that stand for no output."""
+    if dataflow.record is None or not isinstance(root.data, dict):
+        return
+    from dorad.dataflow.recording import topics_in, unknown_names
+
+    unknown = unknown_names(dataflow.record, dataflow)
+    for value in walk(root.data["record"]):
+        if isinstance(value.data, str) and value.data in unknown:
+            problems.error(
+                value,
+                f"no node has an output `{value.data}`",
+                did_you_mean(value.data, topics_in(dataflow)),
+            )
+
+
 def _with_user_types(dataflow: Dataflow) -> Dataflow:
     if not is_typed(dataflow):
         return dataflow
@@ -212,6 +243,17 @@ def _read_debug(fields: Fields) -> bool:
     debug = block.flag("enable_debug_inspection") or False
     block.finish()
     return debug
+
+
+def _command(text: str) -> tuple[str, ...]:
+    """Return the words of a command line. Raises TextError."""
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise TextError(f"is not a command line: {error}") from None
+    if not words:
+        raise TextError("needs a command", "such as `./is_idle.sh`")
+    return words
 
 
 def _read_type_rules(fields: Fields) -> tuple[TypeRule, ...]:

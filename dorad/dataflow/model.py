@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from dorad.dataflow.recording import Recording
     from dorad.dataflow.types.model import TypeDef
 
 
@@ -338,6 +339,8 @@ class Dataflow:
     """The file as plain JSON values under the YAML's names, with `env` expanded."""
     env: Mapping[str, str] = field(default_factory=dict)
     exit_when_nodes_finish: bool | None = None
+    safe_to_update: tuple[str, ...] = ()
+    """A command that must exit with 0 before a robot switches to another release."""
     health_check_interval: float = 5.0
     """Seconds, above 0."""
     strict_types: bool = False
@@ -347,6 +350,8 @@ class Dataflow:
     debug: bool = False
     """`debug.enable_debug_inspection`; accepted, but inspection works without it."""
     deploy: Deploy | None = None
+    record: Recording | None = None
+    """What is recorded whenever the dataflow runs."""
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
     """Warnings about accepted but probably unintended content, including `ignored` keys."""
     positions: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False)

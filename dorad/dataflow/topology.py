@@ -17,6 +17,7 @@ from dorad.dataflow.load import from_descriptor
 from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, NodeSpec
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.nodes import read_one
+from dorad.dataflow.recording import keep_recorder
 from dorad.dataflow.sources import parse_source
 from dorad.problems import ProblemError
 
@@ -209,7 +210,7 @@ def _checked(before: Dataflow, descriptor: dict[str, Any]) -> Dataflow:
             for problem in error.problems
         )
         raise _refusal(DataflowError(problems)) from None
-    return replace(after, base_dir=before.base_dir)
+    return keep_recorder(before, replace(after, base_dir=before.base_dir))
 
 
 def _name_of(nodes: list[dict[str, Any]]) -> Callable[[re.Match[str]], str]:

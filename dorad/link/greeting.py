@@ -71,7 +71,7 @@ class Greeting:
         return PeerStatus(
             "absent",
             f"no link process of {self.peer} for this dataflow has been seen; check that it runs, "
-            "its address, and that both certificates are of one authority",
+            "its address, and that both certificates are of one authority and name their machines",
         )
 
     def appear(self, incarnation: int, now_s: float) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dorad.link.hello import Grant
     from dorad.link.outgoing import Outgoing
     from dorad.link.reports import PeerStatus
-    from dorad.link.session import Session
+    from dorad.link.session import Publisher, Session
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +93,7 @@ class Machine:
     def connect(self, session: Session) -> None:
         """Use a session from now on."""
         machine = self.greeting.peer
+        self.session = session
         self._hellos = session.publisher(machine, "hello", zenoh.Priority.INTERACTIVE_HIGH)
         self._acks = session.publisher(machine, "ack", zenoh.Priority.INTERACTIVE_HIGH)
         data = session.publisher(machine, "data", zenoh.Priority.DATA)
@@ -116,7 +117,7 @@ class Machine:
         return sum(out.channel.on_the_way[1] for out in self.outgoing)
 
 
-def _put(publisher: zenoh.Publisher, data: bytes) -> None:
+def _put(publisher: Publisher, data: bytes) -> None:
     try:
         publisher.put(data)
     except zenoh.ZError as error:

@@ -109,11 +109,7 @@ class LinkProcess:
         _log.info("%d channels out, %d in", len(config.outgoing), len(config.incoming))
         self._arrivals.news = True
         self._channels.remove(config, now_s)
-        if (config.listen, config.connect, config.tls) != (
-            before.listen,
-            before.connect,
-            before.tls,
-        ):
+        if _needs_session(before, config):
             self._reopen(config)
         self._session.know({*config.peers, *self._channels.machines})
         self._channels.add(config, now_s)
@@ -271,3 +267,18 @@ class LinkProcess:
         if self._stopping_s is not None:
             times.append(self._stopping_s)
         return min(times)
+
+
+def _needs_session(before: LinkConfig, config: LinkConfig) -> bool:
+    """Return True if the session of an earlier configuration cannot be used for a new one.
+
+    With certificates a session lets in only the machines that it was opened for.
+    """
+    if config.tls is not None and not set(config.peers) <= set(before.peers):
+        return True
+    return (config.listen, config.connect, config.router, config.tls) != (
+        before.listen,
+        before.connect,
+        before.router,
+        before.tls,
+    )

@@ -92,6 +92,8 @@ class StatusReports:
 
 def _peer_status(machine: Machine) -> PeerStatus:
     status = machine.greeting.status()
+    if machine.session.failed:
+        return PeerStatus("absent", machine.session.failed)
     reason = machine.complaint or machine.courier.failed
     if reason:
         return PeerStatus(status.state, status.reason or reason, status.round_trip_us)

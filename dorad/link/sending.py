@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from dorad.link import frames
-from dorad.link.session import BATCH_BYTES, BATCHES
+from dorad.link.settings import BATCH_BYTES, BATCHES
 
 if TYPE_CHECKING:
     from dorad.link.channels import Channels

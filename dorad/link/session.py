@@ -1,4 +1,4 @@
-"""The Zenoh session of a link process: how it is configured, opened, listened to and closed.
+"""The Zenoh session of a link process: how it is opened, listened to and closed.
 
 Keys, all below `dorad/<dataflow>`:
 
@@ -10,41 +10,34 @@ Keys, all below `dorad/<dataflow>`:
 
 from __future__ import annotations
 
-import json
 import logging
 import socket
 import threading
 from collections import deque
 from functools import partial
 from operator import methodcaller
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import zenoh
 
+from dorad.link.settings import root_of, zenoh_config
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from dorad.link.config import LinkConfig, Tls
+    from dorad.link.config import LinkConfig
 
 _log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S = 10.0
+ROUTER_RETRY_S = 0.2
 CLOSE_TIMEOUT_S = 2.0
 """Closing waits ten seconds for a peer that has stopped; the process does not wait that long."""
-
-RETRY = {"period_init_ms": 200, "period_max_ms": 500, "period_increase_factor": 2}
-LEASE_MS = 3000
 
 SEND_TIMEOUT_MS = 2000
 """How long the kernel waits for an acknowledgement of sent bytes. Less than the lease: see
 `limit_sending`."""
-
-MAX_DESCRIPTOR = 512
-"""Connections have lower descriptors."""
-
-BATCHES = 16
-"""Batches of data that Zenoh queues for one machine before a `put` waits."""
-BATCH_BYTES = 65_535
 
 MAX_QUEUED = 16_384
 """Samples that wait to be handled. Peers within their credit never come near it."""
@@ -71,47 +64,26 @@ class Seen(NamedTuple):
     alive: bool
 
 
-def zenoh_config(config: LinkConfig) -> zenoh.Config:
-    """Return the configuration of the session: these addresses, and nothing found by itself."""
-    settings: dict[str, Any] = {
-        "mode": "peer",
-        "listen/endpoints": config.listen,
-        "listen/exit_on_failure": True,
-        "connect/endpoints": config.connect,
-        "connect/exit_on_failure": False,
-        "connect/retry": RETRY,
-        "scouting/multicast/enabled": False,
-        "scouting/gossip/enabled": False,
-        "transport/shared_memory/enabled": False,
-        "transport/link/tx/lease": LEASE_MS,
-        "transport/link/tx/keep_alive": 4,
-        "transport/link/tx/queue/size/data": BATCHES,
-    }
-    if config.tls is not None:
-        settings["transport/link/tls"] = _tls_settings(config.tls)
-        # A plain connection must be impossible, not only unused.
-        settings["transport/link/protocols"] = ["tls"]
-    found = zenoh.Config()
-    for key, value in settings.items():
-        found.insert_json5(key, json.dumps(value))
-    return found
+class Publisher:
+    """Sends one kind of frames to one machine, once the session is open."""
 
+    def __init__(self, declare: Callable[[], zenoh.Publisher]) -> None:
+        self._declare = declare
+        self._declared: zenoh.Publisher | None = None
 
-def _tls_settings(tls: Tls) -> dict[str, Any]:
-    """Return the settings for mutual TLS."""
-    return {
-        "root_ca_certificate_base64": tls.ca,
-        "listen_certificate_base64": tls.certificate,
-        "listen_private_key_base64": tls.key,
-        "connect_certificate_base64": tls.certificate,
-        "connect_private_key_base64": tls.key,
-        "enable_mtls": True,
-        "verify_name_on_connect": tls.verify_name,
-    }
+    def put(self, data: bytes) -> None:
+        """Send a frame.
+
+        Raises:
+            ZError: it was not sent.
+        """
+        if self._declared is None:
+            self._declared = self._declare()
+        self._declared.put(data)
 
 
 class Session:
-    """An open session. Callbacks of Zenoh append to `data`, `control` and `seen`.
+    """A session. Callbacks of Zenoh append to `data`, `control` and `seen`.
 
     They then call `arrived` with True if there are new data, with False if there is something else.
     """
@@ -122,7 +94,7 @@ class Session:
         incarnation: int,
         arrived: Callable[[bool], None],
     ) -> None:
-        """Open the session and begin to listen.
+        """Open the session and begin to listen. A router is waited for in a thread.
 
         Raises:
             LinkError: it cannot listen, or the certificates cannot be read.
@@ -132,20 +104,53 @@ class Session:
         self.seen: deque[Seen] = deque()
         self.dropped = 0
         """Samples beyond `MAX_QUEUED`."""
+        self.failed = ""
+        """Why there is no connection to the router yet; empty if there is one, or no router."""
         self._arrived = arrived
-        self._root = f"dorad/{config.dataflow}"
+        self._root = root_of(config.dataflow)
         self._machine = config.machine
-        self._known: frozenset[str] = frozenset()
+        self._lock = threading.Lock()
+        """Held while `_known` and what is declared for it change."""
+        self._known = frozenset(config.peers)
+        self._session: zenoh.Session | None = None
+        self._closed = threading.Event()
+        self._token_key = f"{self._root}/alive/{config.machine}/{incarnation:016x}"
+        if config.router:
+            self.failed = f"connecting to the router {', '.join(config.connect)}"
+            threading.Thread(target=self._wait_for_router, args=(config,), daemon=True).start()
+            return
         opened = _in_thread(lambda: zenoh.open(zenoh_config(config)), OPEN_TIMEOUT_S)
         if isinstance(opened, Exception):
             raise LinkError(f"the link cannot be opened: {opened}") from opened
         if opened is None:
             raise LinkError(f"the link could not be opened within {OPEN_TIMEOUT_S:g} s")
-        self._session: zenoh.Session = opened
-        self.know(config.peers)
-        self._token = self._session.liveliness().declare_token(
-            f"{self._root}/alive/{config.machine}/{incarnation:016x}"
-        )
+        self._begin(opened)
+
+    def _wait_for_router(self, config: LinkConfig) -> None:
+        """Open the session as soon as the router can be reached."""
+        while not self._closed.is_set():
+            try:
+                opened = zenoh.open(zenoh_config(config))
+            except zenoh.ZError as error:
+                reason = f"the router {', '.join(config.connect)} cannot be reached: {error}"
+                if reason != self.failed:
+                    _log.info("%s", reason)
+                    self.failed = reason
+                    self._arrived(False)
+                self._closed.wait(ROUTER_RETRY_S)
+                continue
+            self._begin(opened)
+            self.failed = ""
+            self._arrived(False)
+            if self._closed.is_set():
+                self.close()
+            return
+
+    def _begin(self, session: zenoh.Session) -> None:
+        with self._lock:
+            self._session = session
+            self._listen_to(session, self._known)
+            self._token = session.liveliness().declare_token(self._token_key)
 
     @property
     def waiting(self) -> bool:
@@ -154,23 +159,35 @@ class Session:
 
     def know(self, machines: Iterable[str]) -> None:
         """Exchange messages with these machines, too, from now on."""
-        new = frozenset(machines) - self._known
-        self._known |= new
-        for machine in sorted(new):
+        with self._lock:
+            new = frozenset(machines) - self._known
+            self._known |= new
+            if self._session is not None:
+                self._listen_to(self._session, new)
+
+    def _listen_to(self, session: zenoh.Session, machines: Iterable[str]) -> None:
+        for machine in sorted(machines):
             for kind in ("hello", "ack", "data"):
-                self._session.declare_subscriber(
+                session.declare_subscriber(
                     f"{self._root}/to/{self._machine}/{machine}/{kind}",
                     zenoh.handlers.Callback(partial(self._take, machine, kind), indirect=False),
                 )
             # Also of a link process that is there already.
-            self._session.liveliness().declare_subscriber(
+            session.liveliness().declare_subscriber(
                 f"{self._root}/alive/{machine}/*",
                 zenoh.handlers.Callback(partial(self._see, machine), indirect=False),
                 history=True,
             )
 
-    def publisher(self, machine: str, kind: str, priority: zenoh.Priority) -> zenoh.Publisher:
+    def publisher(self, machine: str, kind: str, priority: zenoh.Priority) -> Publisher:
         """Return a publisher of one kind of frames to a machine."""
+        return Publisher(partial(self._declare_publisher, machine, kind, priority))
+
+    def _declare_publisher(
+        self, machine: str, kind: str, priority: zenoh.Priority
+    ) -> zenoh.Publisher:
+        if self._session is None:
+            raise zenoh.ZError(self.failed)
         return self._session.declare_publisher(
             f"{self._root}/to/{machine}/{self._machine}/{kind}",
             congestion_control=zenoh.CongestionControl.BLOCK,
@@ -181,8 +198,12 @@ class Session:
 
     def close(self) -> None:
         """Close the session; give up after `CLOSE_TIMEOUT_S`."""
+        self._closed.set()
+        session = self._session
+        if session is None:
+            return
         close = methodcaller("close")  # Zenoh does not declare its type
-        if _in_thread(lambda: (close(self._session),), CLOSE_TIMEOUT_S) is None:
+        if _in_thread(lambda: (close(session),), CLOSE_TIMEOUT_S) is None:
             _log.debug("the session was not closed in time")
 
     def _take(self, machine: str, kind: str, sample: zenoh.Sample) -> None:
@@ -213,16 +234,16 @@ def limit_sending() -> None:
     keeps the connection until it may send again, then closes it, and with it forgets what the same
     machine has declared on its new connection: all messages to it would vanish.
     """
-    for descriptor in range(3, MAX_DESCRIPTOR):
+    for descriptor in Path("/proc/self/fd").iterdir():
         try:
-            sock = socket.socket(fileno=descriptor)
+            sock = socket.socket(fileno=int(descriptor.name))
         except OSError:
             continue
         try:
             if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT_MS)
         except OSError as error:
-            _log.debug("descriptor %d has no limit: %s", descriptor, error)
+            _log.debug("descriptor %s has no limit: %s", descriptor.name, error)
         finally:
             sock.detach()
 

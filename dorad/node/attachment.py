@@ -9,6 +9,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from dorad.node import attach, forking, inputs
+from dorad.node.busy import DaemonLeases
 from dorad.node.clock import Clock, StampCounter
 from dorad.node.extensions import DaemonTable
 from dorad.node.inputfactory import InputFactory
@@ -74,6 +75,7 @@ class Attachment:
             self.receiver = CapturingReceiver(self.receiver, recorder)
         keep = config["keep_bytes"]
         self.extensions = DaemonTable(connection)
+        self.leases = DaemonLeases(connection)
         kind = WatchedSender if connection.watched else Sender
         sender = kind(connection, self.clock, DEFAULT_KEEP if keep is None else keep)
         connection.catch_up = functools.partial(_catch_up, weakref.ref(sender))
@@ -91,6 +93,7 @@ class Attachment:
         forking.refuse(self.ring_receiver)
         forking.refuse(self.sender)
         forking.refuse(self.extensions)
+        forking.refuse(self.leases)
         forking.refuse(self.params)
         forking.detach(self.connection.box)
         self.connection.hang_up()

@@ -41,7 +41,7 @@ SEGMENT_TIMEOUT_S = 5.0
 BEAT_S = 0.1
 """Maximum time between two heartbeats while a call waits for the daemon."""
 
-ANSWERS = frozenset({"grown", "full", "ext_done", "ext_refused"})
+ANSWERS = frozenset({"grown", "full", "ext_done", "ext_refused", "busy_taken", "busy_refused"})
 
 
 class DaemonAwayError(RuntimeError):
@@ -414,6 +414,10 @@ class DaemonConnection(ConnectionState):
     def note(self, text: str) -> None:
         """Send a line about this node, which the daemon shows to the user."""
         self._send("note", {"text": text})
+
+    def idle(self, lease: int) -> None:
+        """Notify the daemon that a lease has ended."""
+        self._send("idle", {"lease": lease})
 
     def offer(self, kind: str, fields: dict[str, Any]) -> bool:
         """Send a notice if its socket has room; return False if it has none, or is closed.

@@ -126,6 +126,10 @@ def bridge(node_id: str) -> None:
         logging.lastResort = _Handler(node_id, logging.INFO)
 
 
+MARK_TARGET = "dora.mark"
+"""The target of the log lines of `mark`, by which recorders know them."""
+
+
 class LogMethods:
     """The short forms of `log`, one for each level."""
 
@@ -138,6 +142,13 @@ class LogMethods:
     ) -> None:
         """Log a message at a level; an unknown level counts as info."""
         raise NotImplementedError
+
+    def mark(self, note: str = "", *, before: float = 60.0, after: float = 20.0) -> None:
+        """Ask the black box of the dataflow, if it has one, to keep what happens around now.
+
+        `before` and `after` are in seconds. The mark is a log line at level info.
+        """
+        self.log("info", note, MARK_TARGET, {"before": before, "after": after})
 
     def log_error(self, message: str) -> None:
         """Log at level error."""

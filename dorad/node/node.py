@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dorad.node import attach, logbridge
 from dorad.node.attachment import Attachment
+from dorad.node.busy import BusyMethods
 from dorad.node.clock import as_datetime
 from dorad.node.correlation import uuid7
 from dorad.node.extensions import ExtensionMethods
@@ -47,7 +48,7 @@ def _reset_in_child() -> None:
 os.register_at_fork(after_in_child=_reset_in_child)
 
 
-class Node(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
+class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
     """A node of a running dataflow.
 
     Without arguments the environment names the node, as `dora run` sets it. With an id the node
@@ -81,6 +82,7 @@ class Node(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
         self._sender: Sender = self._attachment.sender
         self._outputs: Container[str] = self._attachment.outputs
         self._extensions = self._attachment.extensions
+        self._leases = self._attachment.leases
         self._params = self._attachment.params
         self._warned: set[str] = set()
         # Existing objects stay until the process ends: later collections can skip them.

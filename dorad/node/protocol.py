@@ -11,6 +11,7 @@ packet is `{"t": kind, "large": true}`.
                      ext_store {namespace, key} [value], ext_load {namespace, key, remove},
                      ext_drop {namespace, key}, ext_drain {namespace}
                                                              requests to the extension table
+                     busy {lease, reason}, idle {lease}      a request for a lease, and its end
                      note {text}                             a line for the user about the node
                      ended {operator}                        one of its operators has ended
                      link {report}                           a report of the link process
@@ -31,6 +32,7 @@ packet is `{"t": kind, "large": true}`.
                      ext_done {} [value or JSON list], ext_refused {error}
                                                              answers to `ext_…`; without a
                                                              descriptor if nothing was found
+                     busy_taken {}, busy_refused {error}     answers to `busy`
                      input {id, ring, source, origin, interval_ns, blocking}
                                                              one more ring feeds an input; `origin`
                                                              is the node behind a link

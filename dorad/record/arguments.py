@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.model import RECORDER
+from dorad.dataflow.recording import COMPRESSIONS, LOGS_INPUT, NODE_ID, QUEUE_SIZE, input_name
 from dorad.dataflow.sizes import parse_size
-from dorad.record.chunk import COMPRESSIONS
-from dorad.record.settings import MEMORY, QUEUE_SIZE, Settings
+from dorad.record.ring import RING, segment_name
+from dorad.record.settings import MEMORY, Settings, default_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.dataflow.model import Dataflow
-
-NODE_ID = "__dora_record__"
-"""The id of the recorder, as in dora 1.x."""
-
-LOGS_INPUT = "dora___logs"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the recorder node."""
-    parser.add_argument("--output", type=Path, required=True, help="file to write")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--output", type=Path, help="file to write")
+    place.add_argument("--folder", type=Path, help="folder for a file of each run")
+    parser.add_argument("--name", default="recording", help="start of the names in the folder")
+    parser.add_argument("--keep", type=_seconds, metavar="SECONDS", help="be a black box")
     parser.add_argument("--compression", choices=COMPRESSIONS, default="auto")
     parser.add_argument("--split-size", type=_size, metavar="SIZE", help="size of one file")
     parser.add_argument("--split-time", type=_seconds, metavar="SECONDS", help="time of one file")
@@ -38,8 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(given: argparse.Namespace) -> Settings:
     """Return the settings in parsed arguments."""
+    path = given.output
+    if path is None:
+        path = given.folder / default_path(given.name).name
+    if given.keep is not None:
+        path = given.folder / RING / segment_name(time.time_ns(), 0)
     return Settings(
-        path=given.output,
+        path=path,
         compression=given.compression,
         split_bytes=given.split_size,
         split_s=given.split_time,
@@ -47,6 +51,7 @@ def settings_of(given: argparse.Namespace) -> Settings:
         duration_s=given.duration,
         min_free=given.min_free,
         memory=given.memory,
+        keep_s=given.keep,
     )
 
 
@@ -63,22 +68,6 @@ def arguments_of(settings: Settings) -> str:
         if value is not None:
             words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
     return shlex.join(words)
-
-
-def topics_in(dataflow: Dataflow) -> list[str]:
-    """Return all topics of a dataflow, in the order of the file."""
-    return [
-        f"{node.id}/{output}"
-        for node in dataflow.nodes
-        for output in node.all_outputs
-        if node.link is None
-    ]
-
-
-def input_name(topic: str) -> str:
-    """Return the input of the recorder for a topic, as in dora 1.x."""
-    node, _, output = topic.partition("/")
-    return f"{node}___{output}"
 
 
 def recorder_inputs(topics: Sequence[str], queue_size: int = QUEUE_SIZE) -> dict[str, Any]:

@@ -24,8 +24,6 @@ _COPIED = 64 << 10
 
 _HEAD_SIZE = MESSAGE_HEAD.size - mcap.HEAD.size
 
-COMPRESSIONS = ("auto", "zstd", "lz4", "none")
-
 
 class Chunk(NamedTuple):
     """A chunk as it is written: its record in parts, then the records of its index."""
@@ -48,7 +46,9 @@ class ChunkBuilder:
     """Collects the messages of one chunk."""
 
     def __init__(self, compression: str) -> None:
-        """`compression` is one of `COMPRESSIONS`; `auto` compresses chunks of small messages."""
+        """`compression` is `none`, `zstd`, `lz4` or `auto`, which compresses chunks of small
+        messages only.
+        """
         self._compression = compression
         self._parts: list[bytearray | bytes | memoryview] = [bytearray()]
         self._index: dict[int, list[tuple[int, int]]] = {}

@@ -156,7 +156,7 @@ def decode_message(
             return _decode_stream(pa.py_buffer(data))
         if encoding == "protobuf" and ARROW_TYPE in metadata:
             return _decode_protobuf(schema_name, metadata[ARROW_TYPE], data)
-    except (pa.ArrowException, StopIteration, OverflowError, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, StopIteration, OverflowError, TypeError) as error:
         raise ValueError(f"a message cannot be decoded: {error}") from error
     raise ValueError(f"the encoding {encoding!r} of schema {schema_name!r} is not one of dora")
 
@@ -187,7 +187,10 @@ def _decode_protobuf(name: str, arrow_type: str, data: memoryview) -> Decoded:
 
 
 def _metadata(meta: bytes) -> dict[str, Any]:
-    return metadata_codec.decode(meta) if meta else {}
+    try:
+        return metadata_codec.decode(meta) if meta else {}
+    except ValueError as error:
+        raise ValueError(f"its metadata are malformed: {error}") from error
 
 
 def _tail(meta: bytes) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad.node import attach
+from dorad.record import mcap
 from dorad.record.arguments import add_arguments, settings_of
 from dorad.record.report import outcome_lines, progress_line
 
@@ -63,12 +64,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(line, flush=True)
     for path in outcome.paths:
         print(f"recorded {path}", flush=True)
-    return 0 if outcome.complete else 1
+    # As part of a dataflow file, a recording that has ended in order must not fail the dataflow.
+    return 0 if outcome.complete or (given.folder is not None and outcome.closed) else 1
+
+
+def recover_all(folder: Path) -> None:
+    """Recover the recordings that a crash has left in a folder."""
+    from dorad.record.recover import RecoveryError, recover
+
+    for path in sorted(folder.glob("*.mcap")):
+        try:
+            if has_summary(path):
+                continue
+            done = recover(path)
+        except RecoveryError as error:
+            logging.getLogger(__name__).debug("%s", error)
+        except OSError as error:
+            print(f"warning: {path} cannot be recovered: {error.strerror}", file=sys.stderr)
+        else:
+            lost = "" if done.lossless else ", with losses"
+            print(f"recovered {path} after a crash: {done.messages} messages{lost}", flush=True)
+
+
+def has_summary(path: Path) -> bool:
+    """Return True if a file ends as a complete recording does. Raises OSError."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - mcap.END_SIZE))
+        try:
+            return mcap.read_footer(file.read()).summary_start > 0
+        except mcap.McapError:
+            return False
 
 
 def _record(given: argparse.Namespace) -> Outcome:
     settings = settings_of(given)
     settings.path.parent.mkdir(parents=True, exist_ok=True)
+    if given.folder is not None:
+        recover_all(settings.path.parent)
     place = attach.decide(None, None, os.environ)
     assert isinstance(place, attach.Spawned | attach.Connected)
     connection = attach.connect(place)
@@ -80,7 +113,8 @@ def _record(given: argparse.Namespace) -> Outcome:
         )
         signal.signal(signal.SIGTERM, lambda *_: session.hurry())
         signal.signal(signal.SIGINT, lambda *_: session.hurry())
-        print(f"recording to {Path.cwd() / settings.part(1)}", flush=True)
+        place_text = settings.path.parent if settings.keep_s is not None else settings.part(1)
+        print(f"recording to {Path.cwd() / place_text}", flush=True)
         return session.run(_Reporter())
     finally:
         connection.done()

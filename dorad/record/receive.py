@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.link.forward import ForwardedInput
 from dorad.node.events import ALL_INPUTS_CLOSED
+from dorad.node.logbridge import MARK_TARGET
 from dorad.node.nodeinputs import NodeInputs
 from dorad.record import extras
 from dorad.record.recorder import Item
+from dorad.record.ring import MAX_MARKS, Mark
 from dorad.shm import doorbell
 from dorad.shm.arrow import decode
 from dorad.shm.layout import BOX_MAIL
@@ -42,6 +44,8 @@ DRAIN_S = 8.0
 that take their time. Less than the 10 s until SIGTERM."""
 
 LOG_SOURCE = "dora/logs"
+MAX_MARK_S = 86_400.0
+MAX_NOTE = 1000
 MAX_TAKEN = 20_000
 """Messages of one input in one take; a sender that never pauses must not hold up the others."""
 
@@ -59,6 +63,8 @@ class Taken(NamedTuple):
     items: list[Item]
     most: float
     """The largest share of a queue that was in use, 0 to 1."""
+    marks: list[Mark]
+    """Incidents that nodes ask to keep."""
 
 
 class Receiving:
@@ -86,6 +92,7 @@ class Receiving:
         self._stop_s: float | None = None
         self._all_closed = False
         self._idle = 0
+        self._marks: list[Mark] = []
         self._pause_s = TAKE_S
 
     @property
@@ -135,7 +142,8 @@ class Receiving:
             before = len(items)
             items.extend(self._take_from(each))
             most = max(most, (len(items) - before) / each.inlet.queue_size)
-        return Taken(items, most)
+        marks, self._marks = self._marks, []
+        return Taken(items, most, marks)
 
     def pause(self, taken: Taken) -> None:
         """Sleep until the next take is due."""
@@ -187,6 +195,8 @@ class Receiving:
             if topic == extras.LOG_TOPIC:
                 line = _line(code, length, nulls, payload)
                 if line is not None:
+                    if line.get("target") == MARK_TARGET and len(self._marks) < MAX_MARKS:
+                        self._marks.append(mark_of(line, stamp))
                     yield Item(stamp, topic, sequence, extras.log_line(line, stamp))
                 continue
             yield Item(stamp, topic, sequence, (code, length, nulls, payload, taken.metadata))
@@ -198,6 +208,19 @@ class Receiving:
             else:
                 self._stop_s = time.monotonic() + DRAIN_S
         self._on_event(event)
+
+
+def mark_of(line: dict[str, Any], stamp: int) -> Mark:
+    """Return what a node's call of `mark` asks for; `stamp` is its time in ns since 1970."""
+    fields = line.get("fields")
+    known = fields if isinstance(fields, dict) else {}
+    seconds = {}
+    for key in ("before", "after"):
+        value = known.get(key)
+        if isinstance(value, int | float) and 0 <= value <= MAX_MARK_S:
+            seconds[f"{key}_s"] = float(value)
+    note = str(line.get("message", ""))[:MAX_NOTE]
+    return Mark(stamp, note=note, source=f"node {line.get('node_id')}", **seconds)
 
 
 def topics_of(config: dict[str, Any]) -> dict[str, str]:

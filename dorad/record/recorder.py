@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dorad import __version__
 from dorad.record.encoding import Encoded, encode_raw
 from dorad.record.mcap import Attachment, McapError
+from dorad.record.ring import SEGMENT_S, BlackBox
 from dorad.record.settings import min_free
 from dorad.record.writer import RecordingFile, sync_directory
 
@@ -35,6 +36,9 @@ CHUNK_S = 0.25
 SYNC_S = 0.5
 STEP_NS = 50_000_000
 """A change of the difference between wall clock and monotonic clock that counts as a step."""
+
+MAX_PATHS = 1000
+"""Names of files of a split that are kept for the report at the end."""
 
 _OVERHEAD = 256
 """Bytes that a queued message takes beside its payload."""
@@ -77,6 +81,8 @@ class Outcome(NamedTuple):
     paths: tuple[Path, ...]
     dropped: Mapping[str, int]
     counts: Mapping[str, int]
+    closed: bool
+    """Whether the last file has its summary."""
 
 
 class Recorder:
@@ -93,6 +99,8 @@ class Recorder:
         self._about = about
         self._attachments = attachments
         self._queue: deque[Item] = deque()
+        self._batch: deque[Item] = deque()
+        """What the writer has taken out of the queue."""
         self._queued_bytes = 0
         self._changed = threading.Condition()
         self._ending = False
@@ -105,8 +113,16 @@ class Recorder:
         self._failed = False
         self._bytes_before = 0
         self._messages_before = 0
-        self._paths: list[Path] = []
+        self._paths: deque[Path] = deque(maxlen=MAX_PATHS)
+        self._parts = 0
         self._finished: deque[RecordingFile] = deque()
+        self._box = (
+            None
+            if settings.keep_s is None
+            else BlackBox(settings.path.parent.parent, settings.keep_s, settings.max_bytes)
+        )
+        self.incidents: list[str] = []
+        """The ids of new incidents of the black box."""
         self._clock_ns = _clock_difference()
         self._steps: list[int] = []
         self.free = 0
@@ -132,7 +148,7 @@ class Recorder:
             self._bytes_before + self._file.offset + self._file.pending,
             self.free,
             sum(self.dropped.values()),
-            len(self._paths),
+            self._parts,
         )
 
     def put(self, items: Sequence[Item]) -> None:
@@ -140,8 +156,10 @@ class Recorder:
         if not items:
             return
         with self._changed:
-            if self.reason:  # nothing is recorded any more
-                return
+            if self.reason:
+                if self._failed:
+                    self.dropped.update(item.topic for item in items)
+                return  # nothing is recorded any more
             for item in items:
                 size = item.size
                 if self._queued_bytes and self._queued_bytes + size > self._settings.memory:
@@ -166,7 +184,7 @@ class Recorder:
         self.dropped += Counter()  # drop the zeros
         reason = self.reason or reason
         complete = complete and not self._failed and not self.dropped
-        self._close_file(reason, complete=complete)
+        closed = self._close_file(reason, complete=complete)
         return Outcome(
             complete and not self._failed,
             self.reason or reason,
@@ -175,16 +193,18 @@ class Recorder:
             tuple(self._paths),
             dict(self.dropped),
             dict(self.counts),
+            closed,
         )
 
     # -- Files
 
     def _open(self) -> RecordingFile:
-        number = len(self._paths) + 1
+        number = self._parts + 1
         path = self._settings.part(number)
         file = RecordingFile(path, f"dorad {__version__}", compression=self._settings.compression)
         _log.debug("recording to %s", path)
         self._paths.append(path)
+        self._parts = number
         self._file_started_s = time.monotonic()
         try:
             file.describe("dora.recording", {**self._about, "part": str(number)})
@@ -197,8 +217,8 @@ class Recorder:
             raise
         return file
 
-    def _close_file(self, reason: str, *, complete: bool) -> None:
-        """Finish the last file as far as the disk allows."""
+    def _close_file(self, reason: str, *, complete: bool) -> bool:
+        """Finish the last file as far as the disk allows; return True if that worked."""
         file = self._file
         try:
             file.cut()
@@ -211,8 +231,10 @@ class Recorder:
             _log.warning("%s is not closed properly: %s", file.path, error.strerror)
             self._failed = True
             self.reason = self.reason or f"cannot write: {error.strerror}"
+            return False
         finally:
             file.close()
+        return True
 
     def _end_values(self, reason: str, *, complete: bool) -> dict[str, str]:
         values = {
@@ -243,7 +265,9 @@ class Recorder:
             items, self._queue = self._queue, deque()
             ending = self._ending or bool(self.reason)
         file = self._file
-        for item in sorted(items, key=_stamp_of):
+        self._batch = deque(sorted(items, key=_stamp_of))
+        while self._batch:
+            item = self._batch.popleft()
             if not file.pending:
                 self._chunk_due = time.monotonic() + CHUNK_S
             self._add(file, item)
@@ -280,12 +304,13 @@ class Recorder:
         settings, file = self._settings, self._file
         total = self._bytes_before + file.offset
         now_s = time.monotonic()
-        if settings.max_bytes is not None and total >= settings.max_bytes:
+        if settings.max_bytes is not None and self._box is None and total >= settings.max_bytes:
             self._stop("the size that --max-size allows is reached")
         if settings.duration_s is not None and now_s >= self._started_s + settings.duration_s:
             self._stop("the time of --duration is over")
         big = settings.split_bytes is not None and file.offset >= settings.split_bytes
-        old = settings.split_s is not None and now_s >= self._file_started_s + settings.split_s
+        split_s = settings.split_s if self._box is None else SEGMENT_S
+        old = split_s is not None and now_s >= self._file_started_s + split_s
         if (big or old) and file.messages and not self.reason:
             file.describe("dora.end", self._end_values("split", complete=not self.dropped))
             file.finish()
@@ -314,8 +339,7 @@ class Recorder:
         """End the recording; messages are missing at its end."""
         self._failed = True
         with self._changed:
-            for item in self._queue:
-                self.dropped[item.topic] += 1
+            self.dropped.update(item.topic for item in (*self._batch, *self._queue))
             self._queue.clear()
         self._stop(reason)
         try:
@@ -333,6 +357,8 @@ class Recorder:
         while not self._stopped.wait(SYNC_S):
             try:
                 self._close_finished()
+                if self._box is not None:
+                    self.incidents += self._box.tend()
                 file = self._file
                 state = (file.descriptor, file.offset)
                 if state != synced:

@@ -43,7 +43,7 @@ class Recovery(NamedTuple):
     cut: int
     """Bytes that were cut off at the end because they were no complete record."""
     bad_chunks: int
-    """Chunks with a wrong checksum; their messages are lost."""
+    """Chunks, or other records, with a wrong checksum; their content is lost."""
     ended: bool
     """Whether the recorder had ended the recording by itself."""
 
@@ -106,7 +106,8 @@ class _Walk:
         _log.debug("%s: cut at %d of %d, bad chunks %s", path, self._end, self._size, self._bad)
         self._write(lost)
         sync_directory(path.absolute().parent)
-        return Recovery(True, messages, lost, len(self._bad), self._ended)
+        damaged = sum(each.op != Op.MESSAGE_INDEX for each in self._bad)
+        return Recovery(True, messages, lost, damaged, self._ended)
 
     def _write(self, lost: int) -> None:
         descriptor = self._descriptor

@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dorad import __version__
-from dorad.record import extras
+from dorad.node.events import TIMEOUT
+from dorad.record import extras, ring
 from dorad.record.embedded import FOLDER
 from dorad.record.mcap import Attachment
 from dorad.record.receive import Receiving
 from dorad.record.recorder import Item, Recorder
+from dorad.record.ring import Mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
+    from dorad.record.receive import Taken
     from dorad.record.recorder import Outcome, Progress
     from dorad.record.settings import Settings
 
@@ -63,6 +66,7 @@ class Session:
         self._items: list[Item] = []
         self._events = 0
         self._stopping = ""
+        self._box = None if settings.keep_s is None else settings.path.parent.parent
         self._receiving = Receiving(connection, self._take_event, discard=config["dynamic"])
         before = time.time_ns() - time.monotonic_ns()
         self._recorder = Recorder(
@@ -107,6 +111,7 @@ class Session:
             if on_progress is not None and time.monotonic() >= due_s:
                 due_s = time.monotonic() + PROGRESS_S
                 on_progress(self.progress)
+            self._mark(taken)
             receiving.pause(taken)
         reason = self._stopping or "the dataflow has ended"
         if receiving.lost and not receiving.stopped and not self._stopping:
@@ -123,6 +128,26 @@ class Session:
         if "reason" in event:
             fields["reason"] = event["reason"]
         self._put(extras.CONTROL_TOPIC, extras.event(kind, **fields))
+        if kind == "node-failed":
+            self._request(Mark(time.time_ns(), note=f"node {event['id']} has failed", source=kind))
+        elif kind == "input-closed" and event.get("reason") == TIMEOUT:
+            note = f"input {event['id']} has broken"
+            self._request(Mark(time.time_ns(), note=note, source=kind))
+
+    def _mark(self, taken: Taken) -> None:
+        """Keep incidents that nodes ask for, and report new ones."""
+        for mark in taken.marks:
+            self._request(mark)
+        while self._recorder.incidents:
+            _log.info("incident %s is kept", self._recorder.incidents.pop(0))
+
+    def _request(self, mark: Mark) -> None:
+        if self._box is None:
+            return
+        try:
+            ring.request(self._box, mark)
+        except (OSError, ring.IncidentError) as error:
+            _log.warning("no incident is kept: %s", error)
 
     def _put(self, topic: str, message: Any) -> None:
         self._items.append(Item(time.time_ns(), topic, self._events, message))

@@ -6,15 +6,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from dorad.record.ring import segment_name
+
 MEMORY = 256 << 20
 """Bytes of messages that wait for the disk before new ones are dropped."""
 
 MIN_FREE = 1 << 30
 MIN_FREE_SHARE = 0.05
 """A recording stops when the disk has less free: 1 GiB, or 5 % of the disk if that is less."""
-
-QUEUE_SIZE = 1000
-"""Messages of each topic that may come between two takes."""
 
 SUFFIX = ".mcap"
 
@@ -32,16 +31,20 @@ class Settings:
     min_free: int | None = None
     """None is the default, see `MIN_FREE`."""
     memory: int = MEMORY
+    keep_s: float | None = None
+    """Keep only the last seconds, in segments; `path` is then in the ring of a black box."""
 
     @property
     def splits(self) -> bool:
         """Return True if the recording has several files."""
-        return self.split_bytes is not None or self.split_s is not None
+        return self.split_bytes is not None or self.split_s is not None or self.keep_s is not None
 
     def part(self, number: int) -> Path:
         """Return the path of one file of the recording, counted from 1."""
         if not self.splits:
             return self.path
+        if self.keep_s is not None:
+            return self.path.with_name(segment_name(time.time_ns(), number))
         return self.path.with_name(f"{self.path.stem}_{number:04}{self.path.suffix or SUFFIX}")
 
 

@@ -2,8 +2,9 @@
 
 The sender opens with `Hello`, then the manifest and its signature. The robot answers with `Offer`
 or `Refusal`. The sender then sends each object that is lacking: `Begin`, and pieces of it from the
-offset that the robot has. After `END` the robot answers with `Received`. The sender may send
-`ALIVE` while it has nothing else.
+offset that the robot has; the robot says with `ARRIVED` how much it has taken, and the sender is
+never far ahead. After `END` the robot answers with `Received`. The sender may send `ALIVE` while it
+has nothing else.
 
 An object may come as a patch: bytes that zstd makes an object of with another one as dictionary.
 """
@@ -29,9 +30,11 @@ Buffer = bytes | bytearray | memoryview
 PROTOCOL = 1
 HEADER = struct.Struct(">BI")
 """Before each frame: its kind, and the number of bytes that follow."""
-HELLO, MANIFEST, SIGNATURE, BEGIN, PIECE, END, ALIVE, OFFER, REFUSAL, RECEIVED = range(1, 11)
+HELLO, MANIFEST, SIGNATURE, BEGIN, PIECE, END, ALIVE, OFFER, REFUSAL, RECEIVED, ARRIVED = range(
+    1, 12
+)
 
-PIECE_SIZE = 256 << 10
+PIECE_SIZE = 128 << 10
 """Bytes of an object in one frame, before compression: what a cut may lose."""
 MAX_FRAME = 16 << 20
 """Bytes of a frame: an offer of 100,000 objects fits."""
@@ -39,6 +42,12 @@ MAX_PATCHED = 64 << 20
 """Bytes of an object that may come as a patch, and of its base: both are in memory."""
 MIN_PATCHED = 4 << 10
 """Bytes of an object, and of what it is made from, below which a patch gains nothing."""
+COUNT = struct.Struct(">Q")
+"""The payload of `ARRIVED`: bytes of all pieces of this transfer so far, as they were sent."""
+ARRIVED_STEP = 32 << 10
+"""The robot says what has arrived after so many bytes."""
+MAX_AHEAD = 4 << 20
+"""Bytes of pieces that are on the way."""
 SILENCE_S = 20.0
 """Without a frame for so many seconds the other end is gone."""
 ALIVE_INTERVAL_S = 5.0

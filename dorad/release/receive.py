@@ -44,6 +44,9 @@ class Receiver:
         self._source = source
         self._target = target
         self._silence = silence
+        self._arrived = 0
+        """Bytes of pieces so far."""
+        self._told = 0
 
     def run(self) -> str:
         """Receive one release and return its id.
@@ -128,9 +131,13 @@ class Receiver:
             file.truncate(have)
             while have < each.size:
                 limit = min(frames.PIECE_SIZE, each.size - have)
-                piece = frames.decompress(self._expect(frames.PIECE), limit)
+                content = self._expect(frames.PIECE)
+                piece = frames.decompress(content, limit)
+                if not piece:
+                    raise ReleaseError("protocol", "a piece is empty")
                 file.write(piece)
                 have += len(piece)
+                self._count(len(content))
         objects.finish(each)
 
     def _receive_patched(self, each: Object, begin: Begin, patch: str) -> None:
@@ -148,6 +155,7 @@ class Receiver:
                     raise ReleaseError("protocol", "a piece of a patch is longer than the patch")
                 file.write(piece)
                 have += len(piece)
+                self._count(len(piece))
         try:
             if not objects.check(base):
                 raise ReleaseError("damaged", "a file that a patch starts from is damaged")
@@ -160,6 +168,13 @@ class Receiver:
             file.truncate(0)
             file.write(content)
         objects.finish(each)
+
+    def _count(self, size: int) -> None:
+        """Count a piece that was written, and tell the sender now and then."""
+        self._arrived += size
+        if self._arrived - self._told >= frames.ARRIVED_STEP:
+            self._told = self._arrived
+            self._send_bytes(frames.frame(frames.ARRIVED, frames.COUNT.pack(self._arrived)))
 
     def _start(self, begin: Begin, arrived: int) -> int:
         if begin.offset > arrived:
@@ -195,7 +210,10 @@ class Receiver:
         return b"".join(pieces)
 
     def _send(self, kind: int, message: msgspec.Struct) -> None:
-        rest = memoryview(frames.frame(kind, message))
+        self._send_bytes(frames.frame(kind, message))
+
+    def _send_bytes(self, content: bytes) -> None:
+        rest = memoryview(content)
         end = time.monotonic() + self._silence
         while rest:
             _, ready, _ = select.select([], [self._target], [], max(0.0, end - time.monotonic()))

@@ -29,16 +29,16 @@ class Check(NamedTuple):
     hint: str | None = None
 
 
-def check_robots(robots: Sequence[Robot], now: float) -> Iterator[Check]:
+def check_robots(robots: Sequence[Robot]) -> Iterator[Check]:
     """Check whether each robot is connected, obeys, and has a right clock."""
     well = sum(robot.state == "connected" for robot in robots)
     level: Level = "PASS" if well == len(robots) else "FAIL"
     yield Check(level, "robots", f"{well} of {len(robots)} connected")
     for robot in robots:
-        yield from _check_robot(robot, now)
+        yield from _check_robot(robot)
 
 
-def _check_robot(robot: Robot, now: float) -> Iterator[Check]:
+def _check_robot(robot: Robot) -> Iterator[Check]:
     name = robot.id
     why = f": {robot.reason}" if robot.reason else ""
     match robot.state:
@@ -46,7 +46,7 @@ def _check_robot(robot: Robot, now: float) -> Iterator[Check]:
             hint = "enrol it with `dorafleet enrol cluster.yml " + f"{name}`"
             yield Check("FAIL", name, f"has never connected{why}", hint)
         case "unreachable":
-            seen = "" if robot.seen_at is None else f", last seen {age(now - robot.seen_at)} ago"
+            seen = "" if robot.age is None else f", last seen {age(robot.age)} ago"
             hint = (
                 f"is it on, and is its network up? `ssh {robot.host} systemctl status dorad-agent`"
             )
@@ -60,7 +60,7 @@ def _check_robot(robot: Robot, now: float) -> Iterator[Check]:
             yield Check("FAIL", name, f"has something newer than the store: {newer}", hint)
         case "connected" if robot.reason:
             yield Check("FAIL", name, f"nothing can be started there{why}")
-    if robot.seen_at is not None and abs(robot.skew) > MAX_SKEW_S:
+    if robot.age is not None and abs(robot.skew) > MAX_SKEW_S:
         ahead = "ahead of" if robot.skew > 0 else "behind"
         span = skew_text(robot.skew).lstrip("+-")
         hint = "set up time synchronisation there: `timedatectl set-ntp true`"

@@ -101,7 +101,7 @@ def check_fleet(client: Client, now: float) -> Iterator[Check]:
     where = f"{status.version} at {client.server.address}, epoch {status.epoch}"
     yield checks.Check("PASS", "coordinator", where)
     robots = list_robots(client)
-    yield from checks.check_robots(robots, now)
+    yield from checks.check_robots(robots)
     yield from checks.check_versions(robots, status.version)
     yield from checks.check_shares(robots)
     nodes = client.call("node.list", Ref(), NodeList)

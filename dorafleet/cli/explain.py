@@ -1,4 +1,4 @@
-"""`dorafleet explain`: where the nodes of a dataflow would run, and why not elsewhere."""
+"""`dorafleet explain`: where the nodes of a dataflow run or would run, and why not elsewhere."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import click
 from click.shell_completion import CompletionItem
 
 from dorad.cli.tables import print_object, print_table
-from dorafleet.cli.arguments import File
+from dorad.terminal import visible
+from dorafleet.cli.arguments import File, port_option, state_option
+from dorafleet.cli.coordinator import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from dorad.dataflow.errors import Problem
     from dorad.dataflow.model import Dataflow
+    from dorafleet.coordinator.messages import Explained
     from dorafleet.coordinator.placement import Decision
     from dorafleet.inventory.model import Cluster
 
@@ -24,13 +26,15 @@ MAX_REASONS = 3
 
 EPILOG = """\b
 Examples:
-  dorafleet explain dataflow.yml                   the machine of every node
+  dorafleet explain dataflow.yml                   where its nodes would run if it started now
   dorafleet explain dataflow.yml detector          for each machine, why or why not
+  dorafleet explain demo                           where the nodes of a running dataflow are
   dorafleet explain dataflow.yml --cluster lab.yml --json | jq '.nodes[] | select(.machine|not)'
 \b
-Nothing is asked of any machine: labels and capacities are those of the cluster file, and the fleet
-is taken to be empty. A rule is one of machine, avoid, labels, devices, gpu, memory, cpu, spread; of
-several, the first in this order is shown.
+The coordinator answers, with the labels and capacities of now and what runs there. With --cluster
+no machine is asked: labels and capacities are those of FILE, and the fleet is taken to be empty.
+A rule is one of machine, avoid, labels, devices, gpu, memory, cpu, away, spread, stays; of several,
+the first in this order is shown.
 Exit code 0: all nodes asked for have a machine. 1: some are pending, or a file has problems.
 """
 
@@ -51,41 +55,85 @@ def _node_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
 
 @click.command(epilog=EPILOG)
-@click.argument("file", metavar="DATAFLOW", type=File(".yml", ".yaml"))
+@click.argument("file", metavar="FILE|NAME", type=File(".yml", ".yaml"))
 @click.argument("node", required=False, shell_complete=_node_ids)
 @click.option(
     "--cluster",
     "cluster_file",
     metavar="FILE",
     type=File(".yml", ".yaml"),
-    default="cluster.yml",
-    show_default=True,
-    help="The machines.",
+    help="Ask no coordinator, but take the machines of this file, without anything on them.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def explain(file: Path, node: str | None, *, cluster_file: Path, as_json: bool) -> int:
-    """Show the machine that each node of DATAFLOW, or NODE alone, would run on, and why."""
-    from dorafleet.coordinator.placement import Candidate, place
-    from dorafleet.coordinator.requirements import problems_of, requirements_of
+@state_option
+@port_option
+def explain(
+    file: Path,
+    node: str | None,
+    *,
+    cluster_file: Path | None,
+    as_json: bool,
+    state: Path,
+    port: int,
+) -> int:
+    """Show the machine of each node, or of NODE alone, and why: of a running dataflow, or of FILE.
 
-    dataflow, cluster = _load(file, cluster_file)
-    chosen = _chosen(dataflow, node)
-    machines = [Candidate(each.id, each.labels, each.capacity) for each in cluster.machines]
-    decisions = place(requirements_of(dataflow), machines)
-    problems = problems_of(dataflow, machines)
-    for problem in problems:
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {problem}", err=True)
+    Nothing is started.
+    """
+    found = _ask(file, state, port) if cluster_file is None else _of_files(file, cluster_file)
+    decisions = {each.node: each for each in found.nodes}
+    chosen = _chosen(decisions, file, node)
+    for problem in found.problems:
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {visible(problem)}", err=True)
     if as_json:
-        print_object(as_plain((decisions[each] for each in chosen), problems))
+        print_object(as_plain((decisions[each] for each in chosen), found.problems))
     elif node is None:
-        print_table(("Node", "Machine", "Why"), [_as_row(each) for each in decisions.values()])
+        print_table(("Node", "Machine", "Why"), [_as_row(each) for each in found.nodes])
     else:
         rows = [
             (each.machine, each.rule or "chosen", each.reason) for each in decisions[node].verdicts
         ]
         print_table(("Machine", "Rule", "Why"), rows)
     pending = any(decisions[each].machine is None for each in chosen)
-    return 1 if pending or problems else 0
+    return 1 if pending or found.problems else 0
+
+
+def _is_name(file: Path) -> bool:
+    """Return True for the name of a running dataflow: what cannot be, and is not, a file."""
+    return file.suffix not in (".yml", ".yaml") and len(file.parts) == 1 and not file.exists()
+
+
+def _ask(file: Path, state: Path, port: int) -> Explained:
+    """Let the coordinator decide. Raises ControlError or DataflowError."""
+    from dorad.control.errors import ControlError
+    from dorad.dataflow.load import load
+    from dorafleet.coordinator.messages import Explain, Explained
+
+    if _is_name(file):
+        params = Explain(dataflow=str(file))
+    else:
+        params = Explain(descriptor=dict(load(file).descriptor), path=str(file.absolute()))
+    try:
+        with connect(state, port) as client:
+            return client.call("dataflow.explain", params, Explained)
+    except ControlError as error:
+        if error.code != "unavailable" or params.descriptor is None:
+            raise
+        hint = "start one with `dorafleet up cluster.yml`, or use --cluster FILE without one"
+        raise ControlError(error.code, error.message, hint) from error
+
+
+def _of_files(file: Path, cluster_file: Path) -> Explained:
+    """Decide by a cluster file and an empty fleet. Raises DataflowError."""
+    from dorafleet.coordinator.messages import Explained
+    from dorafleet.coordinator.placement import Candidate, place
+    from dorafleet.coordinator.requirements import problems_of, requirements_of
+
+    dataflow, cluster = _load(file, cluster_file)
+    machines = [Candidate(each.id, each.labels, each.capacity) for each in cluster.machines]
+    decisions = place(requirements_of(dataflow), machines)
+    problems = problems_of(dataflow, machines)
+    return Explained(nodes=[*decisions.values()], problems=[*map(str, problems)])
 
 
 def _load(file: Path, cluster_file: Path) -> tuple[Dataflow, Cluster]:
@@ -105,15 +153,14 @@ def _load(file: Path, cluster_file: Path) -> tuple[Dataflow, Cluster]:
     return dataflow, load_cluster(cluster_file)
 
 
-def _chosen(dataflow: Dataflow, node: str | None) -> list[str]:
+def _chosen(decisions: Mapping[str, Decision], file: Path, node: str | None) -> Sequence[str]:
     from dorad.dataflow.nearest import did_you_mean
 
-    ids = [each.id for each in dataflow.nodes]
     if node is None:
-        return ids
-    if node not in ids:
-        hint = did_you_mean(node, ids)
-        message = f"no node `{node}` in {dataflow.path}"
+        return [*decisions]
+    if node not in decisions:
+        hint = did_you_mean(node, decisions)
+        message = f"no node `{node}` in {file}"
         raise click.UsageError(message + (f"; {hint}" if hint else ""))
     return [node]
 
@@ -129,7 +176,7 @@ def _as_row(decision: Decision) -> tuple[str, str, str]:
     return (decision.node, "pending", "; ".join(reasons[:MAX_REASONS]) + tail)
 
 
-def as_plain(decisions: Iterable[Decision], problems: Iterable[Problem]) -> dict[str, Any]:
+def as_plain(decisions: Iterable[Decision], problems: Iterable[str]) -> dict[str, Any]:
     """Return what `--json` prints."""
     return {
         "nodes": [
@@ -143,5 +190,5 @@ def as_plain(decisions: Iterable[Decision], problems: Iterable[Problem]) -> dict
             }
             for decision in decisions
         ],
-        "problems": [str(problem) for problem in problems],
+        "problems": [*problems],
     }

@@ -47,12 +47,26 @@ COMMANDS: dict[str, CommandEntry] = {
     "release": CommandEntry(
         "dorafleet.cli.release:release", "Build signed releases, and send them to machines."
     ),
+    "plan": CommandEntry(
+        "dorafleet.cli.rolloutstart:plan", "Show what a rollout would change on each robot."
+    ),
+    "rollout": CommandEntry(
+        "dorafleet.cli.rollout:rollout", "Bring a release to robots, step by step, and back."
+    ),
+    "drift": CommandEntry(
+        "dorafleet.cli.drift:drift", "Show where robots differ from what they shall be."
+    ),
+    "exec": CommandEntry("dorafleet.cli.exec:exec_", "Run a command on many machines."),
+    "push": CommandEntry("dorafleet.cli.push:push", "Copy a file to many machines."),
     "serve": CommandEntry("dorafleet.cli.serve:serve", "Run the coordinator in the foreground."),
     "audit": CommandEntry("dorafleet.cli.audit:audit", "Show or verify the coordinator's audit."),
     "backup": CommandEntry("dorafleet.cli.backup:backup", "Back up the coordinator's store."),
     "restore": CommandEntry("dorafleet.cli.backup:restore", "Restore a backup."),
     "install": CommandEntry(
         "dorafleet.cli.install:install", "Install the package dorad on machines."
+    ),
+    "upgrade": CommandEntry(
+        "dorafleet.cli.upgrade:upgrade", "Upgrade dorad a few machines at a time, or go back."
     ),
     "enrol": CommandEntry("dorafleet.cli.enrol:enrol", "Enrol machines in the fleet."),
     "revoke": CommandEntry(
@@ -67,10 +81,23 @@ COMMANDS: dict[str, CommandEntry] = {
 }
 
 
+OF_DORA = ("start", "stop", "list", "logs", "node", "topic", "param", "top", "graph", "clean")
+"""Commands of `dora`, which has them for one robot and for a fleet."""
+
+
 class Cli(LazyGroup):
     """All commands."""
 
     table: ClassVar[dict[str, CommandEntry]] = COMMANDS
+
+    def unknown(self, name: str, names: list[str]) -> str:
+        """Return the error message for an unknown command; it names a command of `dora`."""
+        if name not in OF_DORA:
+            return super().unknown(name, names)
+        return (
+            f"`dora {name}` is the command, also for a fleet: with "
+            "`--coordinator-addr 127.0.0.1`, or DORA_COORDINATOR_ADDR"
+        )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments; without a command they are those of the console."""
@@ -89,7 +116,7 @@ def is_console(words: Sequence[str], commands: Sequence[str]) -> bool:
     first = words[0]
     if first.startswith("-"):
         return first not in ("-h", "--help", "-V", "--version")
-    if first in commands or first == "help":
+    if first in commands or first in OF_DORA or first == "help":
         return False
     from difflib import get_close_matches
 

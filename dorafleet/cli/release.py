@@ -223,7 +223,8 @@ def _print_built(built: Built) -> None:
         click.echo(f"note: .releaseignore leaves out {_some(built.ignored)}", err=True)
     if built.shared:
         click.echo(
-            f"note: {_some(built.shared)} belong to no node; a change of one replaces all nodes",
+            f"note: a change of these files replaces all nodes: {_some(built.shared)}; no node "
+            "names or imports them (.releaseignore can leave them out)",
             err=True,
         )
     bundle = built.bundle

@@ -38,11 +38,13 @@ signs again, and releases that it has signed are not staged again; what runs is 
 Exit code 0: all machines have it. 1: some do not.
 """
 
+_SIGNER = re.compile(r"[A-Za-z0-9_.@+-]{1,200}")
+
 
 @click.command(epilog=EPILOG)
 @file_argument
 @click.option("--key", help="A file, or a fingerprint or comment of a key of the SSH agent.")
-@click.option("--name", help="Name of the signer.  [default: the key's comment]")
+@click.option("--name", help="Name of the signer.  [default: the key's comment, or USER@HOST]")
 @click.option("--until", metavar="YYYY-MM-DD", help="The key signs no later.")
 @click.option("--revoke", is_flag=True, help="Never accept this key again.")
 @only_option
@@ -60,7 +62,7 @@ def trust(
     accept_new: bool,
 ) -> int:
     """Let the machines in FILE accept releases that a key has signed."""
-    from dorafleet.cli.reporting import Reporter
+    from dorafleet.cli.reporting import Reporter, check_outcomes
     from dorafleet.inventory.load import load
     from dorafleet.release.signing import choose
     from dorafleet.ssh.fanout import run_on_each
@@ -100,11 +102,7 @@ def trust(
                 ),
             )
         )
-    failed = [outcome.machine.id for outcome in outcomes if outcome.error is not None]
-    if failed:
-        raise click.ClickException(
-            f"{len(failed)} of {len(outcomes)} machines failed: {', '.join(failed)}"
-        )
+    check_outcomes(outcomes)
     return 0
 
 
@@ -112,8 +110,9 @@ def _line(key: SigningKey, name: str | None, until: str | None) -> str:
     """Return the line of `allowed_signers` for a key."""
     from dorad.release.signature import NAMESPACE
 
-    principal = name or key.comment or f"{getpass.getuser()}@{socket.gethostname()}"
-    if not re.fullmatch(r"[A-Za-z0-9_.@+-]{1,200}", principal):
+    own = f"{getpass.getuser()}@{socket.gethostname()}"
+    principal = name or (key.comment if _SIGNER.fullmatch(key.comment) else own)
+    if not _SIGNER.fullmatch(principal):
         raise click.UsageError(
             f"{principal[:100]!r} cannot be the name of a signer; give one with --name"
         )

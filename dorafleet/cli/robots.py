@@ -48,8 +48,8 @@ def links_down(share: ShareState) -> dict[str, str]:
     }
 
 
-def as_row(robot: Robot, now: float) -> tuple[str, ...]:
-    """Return a robot's row under `COLUMNS`; `now` is the coordinator's clock."""
+def as_row(robot: Robot) -> tuple[str, ...]:
+    """Return a robot's row under `COLUMNS`."""
     shares = [
         f"{share.dataflow} {share.status} ({share.generation})"
         for share in robot.shares
@@ -59,8 +59,8 @@ def as_row(robot: Robot, now: float) -> tuple[str, ...]:
         robot.id,
         robot.host,
         robot.state,
-        "-" if robot.seen_at is None else f"{age(now - robot.seen_at)} ago",
-        "-" if robot.seen_at is None else skew_text(robot.skew),
+        "-" if robot.age is None else f"{age(robot.age)} ago",
+        "-" if robot.age is None else skew_text(robot.skew),
         robot.version or "-",
         ", ".join(shares) or "none",
         "; ".join(problems_of(robot)),

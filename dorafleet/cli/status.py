@@ -127,7 +127,7 @@ def _show_fleet(client: Client, wanted: Collection[str], *, as_json: bool, watch
     if as_json:
         print_object(robots.as_plain(found))
     else:
-        print_table(robots.COLUMNS, (robots.as_row(each, time.time()) for each in found))
+        print_table(robots.COLUMNS, (robots.as_row(each) for each in found))
     return 0 if all(map(robots.is_well, found)) else 1
 
 
@@ -148,7 +148,7 @@ def _watch(read: Callable[[], list[Robot]], *, as_json: bool) -> None:
         console = Console(markup=False, highlight=False, emoji=False)
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                rows = [robots.as_row(each, time.time()) for each in read()]
+                rows = [robots.as_row(each) for each in read()]
                 table = screen_lines(table_lines(robots.COLUMNS, rows), head=1)
                 live.update(table, refresh=True)
                 time.sleep(WATCH_S)

@@ -57,6 +57,8 @@ class Options:
     theme: str = "dark"
     start: str = "fleet"
     """The first screen, as after `:`."""
+    interval: float = 1.0
+    """Seconds between two measurements of nodes and edges."""
 
 
 class ConsoleApp(App[None]):
@@ -129,6 +131,8 @@ class ConsoleApp(App[None]):
         await self.server.close()
 
     def _tick(self) -> None:
+        if not self.screen_stack:
+            return  # it ends
         link = self.server.link
         if not self._entered and link.connected and len(self.server.fleet.rows) == 1:
             self._entered = True

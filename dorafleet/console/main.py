@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import locale
 import os
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ def options_for(
     ascii_only: bool = False,
     theme: str | None = None,
     start: str = "fleet",
+    robot: str | None = None,
+    interval: float = 1.0,
     encoding: str | None = None,
 ) -> Options:
     """Return how the console behaves on this terminal. `encoding` is that of the terminal.
@@ -39,7 +42,9 @@ def options_for(
         rich = environment.get("COLORTERM") in ("truecolor", "24bit")
         rich = rich or "256color" in environment.get("TERM", "")
         theme = "mono" if environment.get("NO_COLOR") else "dark" if rich else "ansi"
-    return Options(readonly=readonly, ascii_only=plain, theme=theme, start=start)
+    if robot is not None:
+        start = f"{start} {shlex.quote(robot)}"
+    return Options(readonly, plain, theme, start, interval)
 
 
 def run(options: Options, *, mouse: bool = True, socket: Path | None = None) -> None:
@@ -81,7 +86,8 @@ def _show(app: ConsoleApp, *, mouse: bool) -> None:
 
 
 def top(interval: float, machine: str | None) -> None:
-    """Show nodes and edges live, as `dora top` does. Raises as `run`."""
-    options = options_for(os.environ, start=f"top {machine or ''}".strip())
-    del interval
-    run(options)
+    """Show nodes and edges live, as `dora top` does. Raises as `run`.
+
+    `interval` are the seconds between two measurements, `machine` the only robot to show.
+    """
+    run(options_for(os.environ, start="top", robot=machine, interval=interval))

@@ -26,6 +26,7 @@ from dorafleet.coordinator.robots import Robots
 from dorafleet.coordinator.rolloutdriver import RolloutDriver
 from dorafleet.coordinator.rolloutmethods import RolloutMethods
 from dorafleet.coordinator.rollouts import Rollouts
+from dorafleet.coordinator.software import software_of
 from dorafleet.coordinator.topics import TopicMethods
 from dorafleet.coordinator.watching import FleetWatching
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.records import Wanted
     from dorafleet.coordinator.renewing import Sign
     from dorafleet.coordinator.robots import Robot
+    from dorafleet.coordinator.rows import Software
     from dorafleet.coordinator.writing import Writer
     from dorafleet.inventory.model import Machine
     from dorafleet.store.model import Store
@@ -65,12 +67,14 @@ class FleetControl:
         self._end = end
         self._event_bus = EventBus()
         self.fleet = Fleet(store, writer)
-        self.robots = Robots(machines, self._attach, self._on_attached, self._on_change, sign)
+        self.robots = Robots(
+            machines, self._attach, self._on_attached, self._on_audit, self._on_change, sign
+        )
         self._planner = Planner(self.fleet, self.robots, peer)
         self._reconciler = Reconciler(self.fleet, self.robots, self._planner, self._event_bus, peer)
-        self.watching = FleetWatching(self.robots, self._planner)
         self.releases = Releases(store, self.fleet)
         self.rollouts = Rollouts(store, self.fleet)
+        self.watching = FleetWatching(self.robots, self._planner, self._software)
         self._driver = RolloutDriver(self.fleet, self.robots, self.rollouts, self._planner)
 
     async def load(self) -> None:
@@ -116,6 +120,9 @@ class FleetControl:
         if robot in self.robots.machines:
             self._driver.mark(robot)
 
+    def _software(self, robot: str) -> Software:
+        return software_of(robot, self.robots, self.rollouts, self.releases)
+
     def _attach(self) -> Attach:
         return Attach(
             coordinator=f"{socket.gethostname()}:{os.getpid()}",
@@ -128,9 +135,15 @@ class FleetControl:
         """Compare what a robot knows of the coordinators before with the store."""
         if attached.epoch > self.fleet.writer.epoch:
             raise ControlError("refused", f"it has obeyed the coordinator of term {attached.epoch}")
-        robot.audit = await contradiction(self._store, attached.audit)
-        if robot.audit:
-            _log.warning("robot `%s` knows another audit: %s", robot.id, robot.audit)
+        robot.audit = ""
+        await self._on_audit(robot, attached.audit)
+
+    async def _on_audit(self, robot: Robot, known: str) -> None:
+        """Compare what a robot knows of the audit with the store; a contradiction stays."""
+        found = await contradiction(self._store, known)
+        if found:
+            _log.warning("robot `%s` knows another audit: %s", robot.id, found)
+            robot.audit = found
 
     def _on_change(self, robot: Robot) -> None:
         self.fleet.bell.ring()

@@ -16,8 +16,10 @@ from dorafleet.coordinator.asking import ask
 from dorafleet.coordinator.checking import check_names, check_runnable, check_start
 from dorafleet.coordinator.fleet import checked
 from dorafleet.coordinator.folding import info_of, state_of
+from dorafleet.coordinator.messages import Explained
 from dorafleet.coordinator.reconcile import still_running
 from dorafleet.coordinator.records import HOLD_S, Options, Record
+from dorafleet.coordinator.requirements import problems_of
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from dorad.control.server import Call, Handler
     from dorad.dataflow.model import Dataflow
     from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.messages import Explain
     from dorafleet.coordinator.planning import Plan, Planner
     from dorafleet.coordinator.reconciler import Reconciler
     from dorafleet.coordinator.robots import Robots
@@ -76,6 +79,7 @@ class DataflowMethods:
             "dataflow.info": self.info,
             "dataflow.clean": self.clean,
             "dataflow.enable": self.enable,
+            "dataflow.explain": self.explain,
         }
 
     async def start(self, call: Call, params: m.Start) -> m.Started:
@@ -200,6 +204,20 @@ class DataflowMethods:
                     f"`{key}` on `{robot.id}` belongs to the release `{release[:12]}`",
                     "choose another name with --name",
                 )
+
+    async def explain(self, _call: Call, params: Explain) -> Explained:
+        """Return where the nodes of a dataflow run, or would run now, and why."""
+        if (params.dataflow is None) == (params.descriptor is None):
+            raise ControlError("bad-request", "give either a dataflow or a descriptor")
+        if params.descriptor is not None:
+            dataflow = checked(params.descriptor, params.path)
+            decisions = self._planner.decide(dataflow, "", {})
+        else:
+            record = self._fleet.find(params.dataflow)
+            dataflow = self._fleet.dataflow(record)
+            decisions = self._planner.decide(dataflow, record.key, record.placement)
+        problems = problems_of(dataflow, self._planner.candidates())
+        return Explained(nodes=[*decisions.values()], problems=[*map(str, problems)])
 
     async def wait(self, _call: Call, params: m.Wait) -> m.DataflowState:
         """Wait until a dataflow has reached a state on all its machines."""

@@ -100,6 +100,7 @@ def info_of(record: Record, parts: Iterable[DataflowInfo]) -> DataflowInfo:
         started_at=record.started_at,
         ended_at=None if record.end is None else record.end.at,
         enabled=record.running and record.enabled,
+        machines=list(record.robots),
     )
 
 

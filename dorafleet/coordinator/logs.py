@@ -89,7 +89,7 @@ class LogMethods:
         }
         if not streams:
             return
-        skews = {robot: self._robots.get(robot).skew for robot in streams}
+        skews = {robot: self._robots.get(robot).skew.seconds for robot in streams}
         async with merged(streams) as events:
             ordered = in_order(events, streams, skews, None if params.follow else params.tail)
             async with aclosing(ordered):

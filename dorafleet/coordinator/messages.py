@@ -14,6 +14,7 @@ from dorad.control.messages import METHODS as DORAD_METHODS
 from dorad.control.messages import Method, Nothing, Struct
 from dorad.control.messages.agent import ShareState
 from dorafleet.coordinator.accessmessages import ACCESS_METHODS
+from dorafleet.coordinator.placement import Decision
 from dorafleet.rollout.messages import ROLLOUT_METHODS
 
 
@@ -65,6 +66,8 @@ class Robot(Struct):
     """Why nothing can be started there."""
     seen_at: float | None = None
     """When it reported last, by the coordinator's clock."""
+    age: float | None = None
+    """Seconds since then."""
     skew: float = 0.0
     """Seconds by which its clock is ahead of the coordinator's."""
     version: str = ""
@@ -100,6 +103,25 @@ class RobotList(Struct):
     """All robots, in the order of the cluster file."""
 
     robots: list[Robot]
+
+
+class Explain(Struct):
+    """Ask where the nodes of a dataflow run or would run: of a running one, or of a descriptor."""
+
+    dataflow: str | None = None
+    """A running dataflow, by name or UUID."""
+    descriptor: dict[str, Any] | None = None
+    """As in `dataflow.start`. Nothing is started."""
+    path: str = "/"
+    """As in `dataflow.start`."""
+
+
+class Explained(Struct):
+    """Where each node runs or would run, and what became of each machine."""
+
+    nodes: list[Decision]
+    problems: list[str] = []
+    """Machines, labels and nodes that `deploy` names and that there are not."""
 
 
 class DesiredRef(Struct):
@@ -200,6 +222,7 @@ METHODS: dict[str, Method] = {
     "robot.label": Method(RobotLabel, Robot, "Change labels of a robot."),
     "robot.adopt": Method(RobotRef, Robot, "Take over what a paused robot has."),
     "robot.resume": Method(RobotRef, Robot, "Make a paused robot do what the store says."),
+    "dataflow.explain": Method(Explain, Explained, "Return where nodes run or would run, and why."),
     "desired.get": Method(DesiredRef, DesiredList, "Return what shall run on robots."),
     "desired.set": Method(DesiredSet, Desired, "Set what shall run on a robot."),
     "audit.read": Method(AuditRead, AuditPage, "Return records of the audit."),

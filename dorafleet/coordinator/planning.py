@@ -55,6 +55,20 @@ class Planner:
             for robot in self._robots.all
         ]
 
+    def decide(
+        self,
+        dataflow: Dataflow,
+        key: str,
+        stay: Mapping[str, str],
+        *,
+        leave: AbstractSet[str] = frozenset(),
+    ) -> dict[str, Decision]:
+        """Return a decision for each node of a dataflow; see `plan`."""
+        nodes = requirements_of(dataflow)
+        placed = [(node, stay[node.id]) for node in nodes if node.id in stay]
+        machines = [each for each in self.candidates() if each.id not in leave]
+        return place(nodes, machines, [*placed, *self._others(key)])
+
     def plan(
         self,
         dataflow: Dataflow,
@@ -72,10 +86,7 @@ class Planner:
         Raises:
             ControlError: two of its machines cannot be linked, or one has no port left.
         """
-        nodes = requirements_of(dataflow)
-        placed = [(node, stay[node.id]) for node in nodes if node.id in stay]
-        machines = [each for each in self.candidates() if each.id not in leave]
-        decisions = place(nodes, machines, [*placed, *self._others(key)])
+        decisions = self.decide(dataflow, key, stay, leave=leave)
         placement = {id_: each.machine for id_, each in decisions.items() if each.machine}
         # Machines stay once they take part: their share ends with the dataflow.
         new = [id_ for id_ in self._robots.machines if id_ in set(placement.values()) - {*ports}]

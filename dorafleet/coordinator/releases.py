@@ -78,19 +78,19 @@ class Releases:
         return ReleaseList(releases=sorted(infos, key=lambda info: info.put_at, reverse=True))
 
     def label(self, id_: str) -> str:
-        """Return `name:sequence` of a release; the beginning of its id if it is not known."""
+        """Return `name@sequence` of a release; the beginning of its id if it is not known."""
         kept = self._known.get(id_)
-        return id_[:12] if kept is None else f"{kept.info.name}:{kept.info.sequence}"
+        return id_[:12] if kept is None else f"{kept.info.name}@{kept.info.sequence}"
 
     def find(self, text: str) -> ReleaseInfo:
-        """Return the release with this id, beginning of an id, name, or `name:sequence`.
+        """Return the release with this id, beginning of an id, name, or `name@sequence`.
 
         Raises:
             ControlError: there is none, or several.
         """
         infos = self.all.releases
-        name, colon, sequence = text.partition(":")
-        if colon and sequence.isdecimal():
+        name, at, sequence = text.partition("@")
+        if at and sequence.isdecimal():
             found = [i for i in infos if i.name == name and i.sequence == int(sequence[:16])]
         else:
             found = [info for info in infos if info.name == text]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -27,8 +26,11 @@ from dorad.control.messages.agent import (
 from dorad.control.messages.releases import ReleaseOrder, ReleaseState
 from dorad.control.target import Accepted
 from dorad.dataflow.nearest import did_you_mean
+from dorad.jitter import between
 from dorad.problems import ProblemError
+from dorafleet.coordinator.probing import Probe, Skew, skew_of
 from dorafleet.coordinator.renewing import Renewal
+from dorafleet.coordinator.reports import MAX_SHARES, check_releases, check_shares
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -54,20 +56,11 @@ ATTACH_S = 10.0
 PACE_S = 0.02
 """Minimum seconds between two reports that are taken from a robot."""
 
-MAX_SHARES = 1000
-"""Shares of one robot, and dataflows in one report."""
-
-MAX_NAME = 200
-"""Characters of a dataflow's name."""
-
 MAX_REASON = 1000
 """Characters of a reason that a robot gives."""
 
-MAX_TEXT = 200_000
-"""Characters of all that a robot says about one release."""
-
 SKEW_S = 10.0
-"""A clock that is further off is reported; less may be the delay of a report."""
+"""A clock that is further off is reported."""
 
 RIVALS_S = 600.0
 """Seconds for which two machines with one id are reported."""
@@ -100,9 +93,11 @@ class Robot:
     """Shares of which it says that it has a newer one, with the generation that it was sent."""
     conflicts: dict[str, str] = field(default_factory=dict)
     """Shares that the store does not know, by dataflow, with the reason."""
-    skew: float = 0.0
-    """Seconds by which its clock is ahead of the coordinator's."""
+    skew: Skew = field(default_factory=Skew)
+    """How far its clock is ahead of the coordinator's."""
     seen_at: float | None = None
+    seen: float | None = None
+    """The same on the monotonic clock."""
     releases: dict[str, ReleaseState] = field(default_factory=dict)
     """What it has reported of dataflows that come from releases; the last that is known."""
     ordered: dict[str, int] = field(default_factory=dict)
@@ -139,9 +134,14 @@ class Robot:
         lines = []
         if time.monotonic() - self.rivals_at < RIVALS_S:
             lines.append("two machines connect with its id and certificate")
-        if abs(self.skew) > SKEW_S:
-            lines.append(f"its clock is off by {self.skew:.0f} s")
+        if self.skew.beyond(SKEW_S):
+            lines.append(f"its clock is off by {self.skew.seconds:.0f} s")
         return lines
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since it reported last; None if it never did."""
+        return None if self.seen is None else time.monotonic() - self.seen
 
     @property
     def trouble(self) -> str:
@@ -164,18 +164,21 @@ class Robots:
         machines: Iterable[Machine],
         attach: Callable[[], Attach],
         on_attached: Callable[[Robot, Attached], Awaitable[None]],
+        on_audit: Callable[[Robot, str], Awaitable[None]],
         on_change: Callable[[Robot], None],
         sign: Sign | None = None,
     ) -> None:
         """`attach` returns the first request to an agent.
 
-        `on_attached` may raise ControlError to refuse a robot; `on_change` follows every report
+        `on_attached` may raise ControlError to refuse a robot; `on_audit` gets the head of the
+        audit that one knows; `on_change` follows every report
         that says something new, every new connection, and the end of one. `sign` renews the
         certificates of robots.
         """
         self._robots = {machine.id: Robot(machine) for machine in machines}
         self._attach = attach
         self._on_attached = on_attached
+        self._on_audit = on_audit
         self._on_change = on_change
         self._sign = sign
         self._handshakes = asyncio.Semaphore(HANDSHAKES)
@@ -194,7 +197,7 @@ class Robots:
     def heartbeat(self) -> float:
         """Return the seconds between two reports of a robot, different for each."""
         usual = max(HEARTBEAT_S, len(self._robots) / ROBOTS_A_SECOND)
-        return usual * random.uniform(1 - SPREAD, 1 + SPREAD)  # noqa: S311 - it spreads load
+        return between(usual * (1 - SPREAD), usual * (1 + SPREAD))
 
     def get(self, id_: str) -> Robot:
         """Return a robot. Raises ControlError."""
@@ -277,7 +280,9 @@ class Robots:
             async with self._handshakes, asyncio.timeout(ATTACH_S):
                 renewal = Renewal(client, peer, self._sign)
                 await renewal.before_use()
+                asked_at = time.time()
                 attached = await client.call("agent.attach", self._attach(), Attached)
+                skew = skew_of(attached.time, asked_at, time.time())
                 await self._check(robot, attached)
         except (ProblemError, TimeoutError) as error:
             reason = str(error) or f"it did not attach within {ATTACH_S:g} s"
@@ -285,7 +290,7 @@ class Robots:
             self.refuse(robot.id, reason)
             await connection.close(1008, "refused")
             return
-        await self._replace(robot, client, attached)
+        await self._replace(robot, client, attached, skew)
         reason = "the connection was lost"
         try:
             reason = await self._follow(robot, client, renewal)
@@ -310,11 +315,13 @@ class Robots:
             raise ControlError(
                 "refused", f"the agent of `{robot.id}` says that it is `{attached.robot[:100]}`"
             )
-        _check_shares(attached.shares)
-        _check_releases(attached.releases)
+        check_shares(attached.shares)
+        check_releases(attached.releases)
         await self._on_attached(robot, attached)
 
-    async def _replace(self, robot: Robot, client: AsyncClient, attached: Attached) -> None:
+    async def _replace(
+        self, robot: Robot, client: AsyncClient, attached: Attached, skew: Skew
+    ) -> None:
         """Make a connection the one of its robot; the last one wins."""
         before, earlier = robot.client, robot.attached
         robot.client, robot.attached, robot.away_since = client, attached, None
@@ -324,7 +331,8 @@ class Robots:
         robot.ordered.clear()
         robot.newer.clear()
         robot.reason, robot.was_refused, robot.daemon = "", False, ""
-        self._saw(robot, attached.time)
+        self._saw(robot)
+        self._measured(robot, skew)
         _log.info("robot `%s` is connected (dorad-agent %s)", robot.id, attached.version)
         if before is not None:
             other = earlier is not None and earlier.boot_id != attached.boot_id
@@ -340,6 +348,7 @@ class Robots:
         heartbeat = self.heartbeat
         silence = SILENT_HEARTBEATS * heartbeat
         watch = AgentWatch(heartbeat=heartbeat)
+        probe = Probe(client, robot.id, lambda: self._attach().audit)
         try:
             async with client.stream("agent.watch", watch, AgentReport) as reports:
                 while True:
@@ -349,7 +358,12 @@ class Robots:
                         return "the agent ended its reports"
                     if robot.client is client:
                         self._take(robot, report)
+                        if abs(report.time - time.time() - robot.skew.seconds) > SKEW_S:
+                            probe.soon()
                     await renewal.when_due()
+                    found = await probe.when_due()
+                    if found is not None and robot.client is client:
+                        await self._probed(robot, *found)
                     # One that sends without end waits, and is closed when too much waits.
                     await asyncio.sleep(PACE_S)
         except TimeoutError:
@@ -359,12 +373,12 @@ class Robots:
 
     def _take(self, robot: Robot, report: AgentReport) -> None:
         """Take one report. Raises ControlError if it makes no sense."""
-        _check_shares(report.shares)
-        _check_releases(report.releases)
+        check_shares(report.shares)
+        check_releases(report.releases)
         most = max(len(report.removed), len(robot.shares), len(robot.releases))
         if most > MAX_SHARES:
             raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
-        self._saw(robot, report.time)
+        self._saw(robot)
         news = (
             bool(report.shares or report.removed or report.releases)
             or robot.daemon != report.daemon
@@ -397,12 +411,20 @@ class Robots:
         """
         before = robot.shares.get(dataflow)
         state = await self.call(robot.id, method, params, ShareState)
-        _check_shares([state])
+        check_shares([state])
         known = robot.shares.get(dataflow)
         newer = known is before or known is None or known.generation < state.generation
         if newer and state.dataflow == dataflow:
             robot.shares[dataflow] = state
             self._on_change(robot)
+
+    async def _probed(self, robot: Robot, skew: Skew, known: str) -> None:
+        """Take what a robot has answered to a question about its clock and the audit."""
+        self._measured(robot, skew)
+        try:
+            await self._on_audit(robot, known)
+        except ProblemError as error:
+            _log.warning("the audit cannot be compared with what `%s` knows: %s", robot.id, error)
 
     async def order(self, robot: Robot, order: ReleaseOrder) -> None:
         """Give a robot an order about a release, and take its answer.
@@ -414,7 +436,7 @@ class Robots:
         """
         before = robot.releases.get(order.dataflow)
         state = await self.call(robot.id, "release.order", order, ReleaseState)
-        _check_releases([state])
+        check_releases([state])
         robot.ordered[order.dataflow] = order.generation
         known = robot.releases.get(order.dataflow)
         newer = known is before or known is None or known.generation < state.generation
@@ -426,33 +448,11 @@ class Robots:
         """Report that something about a robot was changed from outside."""
         self._on_change(robot)
 
-    def _saw(self, robot: Robot, clock: float) -> None:
-        robot.seen_at = time.time()
-        skew = clock - robot.seen_at
-        if abs(skew) > SKEW_S and abs(skew - robot.skew) > SKEW_S:
-            _log.warning("the clock of robot `%s` is off by %.0f s", robot.id, skew)
+    def _saw(self, robot: Robot) -> None:
+        robot.seen_at, robot.seen = time.time(), time.monotonic()
+
+    def _measured(self, robot: Robot, skew: Skew) -> None:
+        """Take the skew of a robot's clock, and warn of a wrong one."""
+        if skew.beyond(SKEW_S) and abs(skew.seconds - robot.skew.seconds) > SKEW_S:
+            _log.warning("the clock of robot `%s` is off by %.0f s", robot.id, skew.seconds)
         robot.skew = skew
-
-
-def _check_shares(shares: list[ShareState]) -> None:
-    if len(shares) > MAX_SHARES:
-        raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
-    for share in shares:
-        if not 0 < len(share.dataflow) <= MAX_NAME or share.generation < 0 or share.epoch < 0:
-            raise ControlError("bad-request", f"a report of a share that cannot be: {share!r:.200}")
-
-
-def _check_releases(releases: list[ReleaseState]) -> None:
-    if len(releases) > MAX_SHARES:
-        raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
-    for each in releases:
-        name, numbers = each.dataflow, (each.generation, each.epoch, each.sequence)
-        texts = [each.reason, *(text for e in each.evidence for text in (e.check, e.text))]
-        texts += [text for lease in each.leases for text in (lease.reason, lease.owner)]
-        sizes = len(each.evidence), len(each.leases), len(each.restarted)
-        if not 0 < len(name) <= MAX_NAME or min(numbers) < 0:
-            raise ControlError(
-                "bad-request", f"a report of a release that cannot be: {each!r:.200}"
-            )
-        if max(sizes) > MAX_SHARES or sum(map(len, texts)) > MAX_TEXT:
-            raise ControlError("bad-request", f"a report of `{name}` is too large")

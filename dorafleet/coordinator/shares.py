@@ -67,7 +67,7 @@ def share_of(
     if len(record.ports) < 2:
         return share
     if peer is not None:
-        share.connect = [peer]
+        share.connect, share.router = [peer], True
         return share
     own = machines[robot].zenoh_addr
     # A machine may have left the cluster file since the start.

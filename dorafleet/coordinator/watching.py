@@ -87,7 +87,7 @@ class FleetWatching:
             async with client.stream("fleet.watch", params, m.FleetRows) as events:
                 async for event in events:
                     for row in event.rows[:1]:
-                        self._own[robot.id] = checked(row, robot.id, robot.skew)
+                        self._own[robot.id] = checked(row, robot.id, robot.skew.seconds)
                         self._dirty.add(robot.id)
         except ControlError as error:
             _log.debug("robot `%s` sends no rows: %s", robot.id, error)
@@ -151,7 +151,7 @@ class FleetWatching:
             daemon=robot.daemon,
             away_since=None if away is None else time.time() - (time.monotonic() - away),
             seen_at=robot.seen_at,
-            skew=robot.skew,
+            skew=robot.skew.seconds,
             warnings=robot.warnings + ([robot.audit] if robot.audit else []),
             conflicts=robot.conflicts,
             shares=robot.shares,

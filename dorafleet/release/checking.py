@@ -124,7 +124,7 @@ def _about(
             yield "note", f"{text} must exist on each robot"
             continue
         path = Path(folder, text)
-        if "/" not in text and not path.exists():
+        if "/" not in text and path.suffix != ".py" and not path.exists():
             yield "note", f"the command `{text}` must exist on each robot, or in a locked package"
         elif not path.is_file():
             yield "problem", f"there is no file {text}"

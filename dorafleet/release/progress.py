@@ -26,7 +26,7 @@ class Progress(msgspec.Struct, frozen=True):
     total: int = 0
     """Bytes of files that it lacked; 0 until it has said."""
     sent: int = 0
-    """Bytes that were sent, compressed."""
+    """Bytes that have arrived, as they were sent: compressed, and patches."""
     rate: float = 0.0
     """Bytes of `done` per second, of late."""
     left: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
 ANSWER_TIMEOUT_S = 90.0
 """How long a robot may take to check a manifest, or its lock."""
 STALL_TIMEOUT_S = 60.0
-"""How long one piece may take."""
-HIGH_WATER = 256 << 10
-"""Bytes that are written before waiting."""
+"""How long nothing may arrive."""
+END_TIMEOUT_S = 5.0
+"""How long a command that has closed its output may take to end."""
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Sent:
     size: int
     """Bytes of them."""
     sent: int
-    """Bytes that went over the network, compressed, in all attempts."""
+    """Bytes that have arrived, as they were sent: compressed, and patches."""
     patches: int
     seconds: float
 
@@ -63,12 +64,17 @@ class Tracker:
 
     def __init__(self, machine: str, on_progress: Callable[[Progress], object]) -> None:
         self.progress = Progress(machine, "waiting")
+        self.least: int | None = None
+        """The fewest bytes that were ever left; None until a robot has said what it lacks."""
         self._report = on_progress
         self._meter = Meter()
 
     def set(self, **changes: object) -> None:
         """Change fields of the progress."""
         self.progress = msgspec.structs.replace(self.progress, **changes)
+        if self.progress.total:
+            remaining = self.progress.total - self.progress.done
+            self.least = remaining if self.least is None else min(self.least, remaining)
         self._report(self.progress)
 
     def begin(self, done: int, total: int) -> None:
@@ -106,62 +112,71 @@ class Session:
         self._pieces = pieces
         self._tracker = tracker
         self._result = Sent(0, 0, 0, 0, 0.0)
-        self._unsent = 0
+        self._ahead = 0
+        """Bytes of pieces that were sent and of which the robot has not said that it has them."""
+        self._sent = 0
+        """Bytes of pieces so far."""
+        self._on_way: deque[tuple[int, int]] = deque()
+        """For each piece on the way: `_sent` after it, and the bytes of a file that it brings."""
+        self._moved = asyncio.Event()
+        """Set when the robot has said that something has arrived."""
 
     async def run(self, *, patches: bool = True) -> Sent:
         """Send what is lacking. Without `patches` all objects go as they are.
 
         Raises:
             SshError: the robot refuses it, or the connection is lost.
-            ReleaseError: codes `damaged` and `protocol`: another attempt may help.
+            ReleaseError: codes `damaged`, `missing` and `protocol`: another attempt may help.
         """
         self._write(frames.frame(frames.HELLO, Hello(frames.PROTOCOL)))
         self._write(frames.frame(frames.MANIFEST, self._bundle.content))
         self._write(frames.frame(frames.SIGNATURE, self._bundle.signature))
-        offer = frames.decode(await self._expect(frames.OFFER), Offer)
-        answer = asyncio.create_task(self._expect(frames.RECEIVED))
+        offer = frames.decode(await self._expect_offer(), Offer)
+        listening = asyncio.create_task(self._listen())
+        sending = asyncio.create_task(self._send(offer, patches=patches))
         try:
-            try:
-                await self._send(offer, answer, patches=patches)
-            except OSError:
+            await asyncio.wait({listening, sending}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done() and isinstance(sending.exception(), OSError):
                 # The robot has ended the command: its answer says why.
-                await answer
-                raise
-            received = frames.decode(await answer, Received)
+                await asyncio.wait({listening}, timeout=ANSWER_TIMEOUT_S)
+            if not listening.done():
+                await sending
+                await asyncio.wait({listening}, timeout=ANSWER_TIMEOUT_S)
+            if not listening.done():
+                raise _no_answer()
+            received = listening.result()
         finally:
-            answer.cancel()
+            for task in (listening, sending):
+                task.cancel()
+            await asyncio.wait({listening, sending})
         if received.release != self._bundle.id:
             raise ReleaseError("protocol", "the robot has received another release")
         return self._result
 
-    async def _send(self, offer: Offer, answer: asyncio.Task[bytes], *, patches: bool) -> None:
-        known = {
-            (file.sha256, file.executable): file.object for file in all_files(self._bundle.manifest)
-        }
+    async def _send(self, offer: Offer, *, patches: bool) -> None:
+        every = all_files(self._bundle.manifest)
+        known = {(file.sha256, file.executable): file.object for file in every}
         lacking = []
         for each in offer.lacking:
             wanted = known.get((each.sha256, each.executable))
             if wanted is None:
                 raise ReleaseError("protocol", f"the robot asks for {each.sha256}")
             lacking.append((wanted, min(each.arrived, wanted.size)))
-        self._result = replace(
-            self._result, objects=len(lacking), size=sum(each.size for each, _ in lacking)
-        )
-        arrived = sum(count for _, count in lacking)
-        self._tracker.begin(arrived, self._result.size)
+        size = sum(each.size for each, _ in lacking)
+        self._result = replace(self._result, objects=len(lacking), size=size)
+        # What is cut off below a piece comes again.
+        arrived = sum(count - count % frames.PIECE_SIZE for _, count in lacking)
+        self._tracker.begin(arrived, size)
         bases = self._bases(offer) if patches else None
         for wanted, count in lacking:
-            if answer.done():
-                await answer
             patch = None
             if bases is not None and not count:
                 patch = await self._alive(self._pieces.patch(wanted, bases.of(wanted)))
             if patch is None:
-                await self._send_plain(wanted, count)
+                await self._send_plain(wanted, count // frames.PIECE_SIZE)
             else:
                 await self._send_patch(wanted, patch, offer.arrived.get(patch.sha256, 0))
         self._write(frames.frame(frames.END))
-        await self._drain()
 
     def _bases(self, offer: Offer) -> Bases:
         here = {each.id: each.manifest for each in self._store.all()}
@@ -170,44 +185,75 @@ class Session:
         newest_first = sorted(old, key=lambda each: -each.sequence)
         return Bases(self._bundle.manifest, newest_first, offer.machine)
 
-    async def _send_plain(self, wanted: Object, arrived: int) -> None:
+    async def _send_plain(self, wanted: Object, first: int) -> None:
+        """Send an object from its piece `first` on."""
         path = await self._alive(self._pieces.compressed(wanted))
-        first = arrived // frames.PIECE_SIZE
         offset = first * frames.PIECE_SIZE
-        self._tracker.add(offset - arrived, 0)
-        self._write(frames.frame(frames.BEGIN, Begin(wanted.sha256, wanted.executable, offset)))
+        begin = Begin(wanted.sha256, wanted.executable, offset)
+        self._write(frames.frame(frames.BEGIN, begin))
         rest = wanted.size - offset
         for piece in read_pieces(path, first):
-            self._write(frames.frame(frames.PIECE, piece))
-            await self._drain()
             count = min(frames.PIECE_SIZE, rest)
             rest -= count
-            self._count(count, len(piece))
+            await self._send_piece(piece, count)
 
     async def _send_patch(self, wanted: Object, patch: Patch, arrived: int) -> None:
-        offset = min(arrived, len(patch.content))
+        content = patch.content
+        # The last byte always goes again, to be counted.
+        offset = min(arrived, len(content) - 1)
         begin = Begin(
             wanted.sha256,
             wanted.executable,
             offset,
             patch.sha256,
-            len(patch.content),
+            len(content),
             patch.base.sha256,
             patch.base.size,
             patch.base.executable,
         )
         self._write(frames.frame(frames.BEGIN, begin))
-        for start in range(offset, len(patch.content), frames.PIECE_SIZE):
-            piece = patch.content[start : start + frames.PIECE_SIZE]
-            self._write(frames.frame(frames.PIECE, piece))
-            await self._drain()
-            self._count(0, len(piece))
+        for start in range(offset, len(content), frames.PIECE_SIZE):
+            piece = content[start : start + frames.PIECE_SIZE]
+            last = start + len(piece) == len(content)
+            await self._send_piece(piece, wanted.size if last else 0)
         self._result = replace(self._result, patches=self._result.patches + 1)
-        self._count(wanted.size, 0)
 
-    def _count(self, done: int, sent: int) -> None:
+    async def _send_piece(self, piece: bytes, brings: int) -> None:
+        """Send a piece, as soon as the robot is not too far behind."""
+        while self._ahead > frames.MAX_AHEAD:
+            self._moved.clear()
+            try:
+                async with asyncio.timeout(STALL_TIMEOUT_S):
+                    await self._moved.wait()
+            except TimeoutError as error:
+                message = f"nothing has arrived for {STALL_TIMEOUT_S:g} s"
+                raise SshError(Code.LOST, message) from error
+        self._write(frames.frame(frames.PIECE, piece))
+        self._ahead += len(piece)
+        self._sent += len(piece)
+        self._on_way.append((self._sent, brings))
+
+    async def _listen(self) -> Received:
+        """Count what arrives, until the robot has everything."""
+        while True:
+            kind, payload = await self._next()
+            if kind == frames.RECEIVED:
+                self._count(self._sent)
+                return frames.decode(payload, Received)
+            if kind != frames.ARRIVED or len(payload) != frames.COUNT.size:
+                raise ReleaseError("protocol", f"the robot answers with a message of kind {kind}")
+            self._count(min(frames.COUNT.unpack(payload)[0], self._sent))
+
+    def _count(self, arrived: int) -> None:
+        """Count what has arrived: so many bytes of pieces in all."""
+        done = 0
+        while self._on_way and self._on_way[0][0] <= arrived:
+            done += self._on_way.popleft()[1]
+        sent = arrived - (self._sent - self._ahead)
+        self._ahead = self._sent - arrived
         self._result = replace(self._result, sent=self._result.sent + sent)
         self._tracker.add(done, sent)
+        self._moved.set()
 
     async def _alive(self, work: Coroutine[None, None, T]) -> T:
         """Wait for work on this side, and tell the robot meanwhile that it goes on."""
@@ -218,53 +264,43 @@ class Session:
                 if done:
                     return task.result()
                 self._write(frames.frame(frames.ALIVE))
-                await self._drain(at_once=True)
         finally:
             task.cancel()
 
     def _write(self, content: bytes) -> None:
+        # It never waits: MAX_AHEAD bounds what is on the way.
         self._process.stdin.write(content)
-        self._unsent += len(content)
 
-    async def _drain(self, *, at_once: bool = False) -> None:
-        if self._unsent < HIGH_WATER and not at_once:
-            return
-        self._unsent = 0
+    async def _expect_offer(self) -> bytes:
         try:
-            async with asyncio.timeout(STALL_TIMEOUT_S):
-                await self._process.stdin.drain()
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                kind, payload = await self._next()
         except TimeoutError as error:
-            message = f"nothing has moved for {STALL_TIMEOUT_S:g} s"
-            raise SshError(Code.LOST, message) from error
-
-    async def _expect(self, wanted: int) -> bytes:
-        """Return the payload of the next frame, which must be of this kind."""
-        # What is refused or complete comes only after the whole transfer.
-        limit = ANSWER_TIMEOUT_S if wanted == frames.OFFER else None
-        try:
-            async with asyncio.timeout(limit):
-                header = await self._process.stdout.readexactly(frames.HEADER.size)
-                kind, size = frames.check_header(header)
-                payload = await self._process.stdout.readexactly(size)
-        except TimeoutError as error:
-            message = f"the robot does not answer within {ANSWER_TIMEOUT_S:g} s"
-            raise SshError(Code.TIMEOUT, message) from error
-        except asyncio.IncompleteReadError as error:
-            raise await self._ended() from error
-        if kind == frames.REFUSAL:
-            refusal = frames.decode(payload, Refusal).error()
-            _log.debug("%s: %s", self._tracker.progress.machine, refusal)
-            if refusal.code in ("damaged", "protocol", "missing"):
-                raise refusal
-            raise SshError(Code.REFUSED, refusal.message, refusal.hint)
-        if kind != wanted:
+            raise _no_answer() from error
+        if kind != frames.OFFER:
             raise ReleaseError("protocol", f"the robot answers with a message of kind {kind}")
         return payload
+
+    async def _next(self) -> tuple[int, bytes]:
+        """Return the next frame of the robot. Raises what it refuses."""
+        try:
+            header = await self._process.stdout.readexactly(frames.HEADER.size)
+            kind, size = frames.check_header(header)
+            payload = await self._process.stdout.readexactly(size)
+        except asyncio.IncompleteReadError as error:
+            raise await self._ended() from error
+        if kind != frames.REFUSAL:
+            return kind, payload
+        refusal = frames.decode(payload, Refusal).error()
+        _log.debug("%s: %s", self._tracker.progress.machine, refusal)
+        if refusal.code in ("damaged", "protocol", "missing"):
+            raise refusal
+        raise SshError(Code.REFUSED, refusal.message, refusal.hint)
 
     async def _ended(self) -> SshError:
         """Return why the command on the robot has ended without an answer."""
         try:
-            async with asyncio.timeout(STALL_TIMEOUT_S):
+            async with asyncio.timeout(END_TIMEOUT_S):
                 shown = await self._process.stderr.read(1 << 16)
                 await self._process.wait_closed()
         except (TimeoutError, OSError, asyncssh.Error):
@@ -277,3 +313,7 @@ class Session:
         if "No such command" in reason:
             return SshError(Code.FAILED, "its dorad cannot receive releases", "upgrade the package")
         return SshError(Code.FAILED, f"`dorad-agent release receive` failed: {reason}")
+
+
+def _no_answer() -> SshError:
+    return SshError(Code.TIMEOUT, f"the robot does not answer within {ANSWER_TIMEOUT_S:g} s")

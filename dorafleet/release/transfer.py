@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from dorafleet.release.pieces import Pieces
 from dorafleet.release.sending import Sent, Session, Tracker
 from dorafleet.robot.commands import USER_ID, agent_release, as_root
 from dorafleet.robot.facts import user_id
-from dorafleet.ssh.connection import connect
+from dorafleet.ssh.connection import CONNECT_TIMEOUT_S, connect
 from dorafleet.ssh.errors import Code, SshError
 from dorafleet.ssh.fanout import run_on_each
 
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
 
 PARALLEL = 50
 """Hosts at once."""
-MAX_IDLE_ATTEMPTS = 4
-"""Attempts in a row in which nothing arrived; then the transfer has failed."""
 RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0)
+"""Before each attempt after one in which nothing arrived; then the transfer has failed."""
 _RETRIED = (Code.LOST, Code.TIMEOUT, Code.UNREACHABLE)
 
 _log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ class Options:
     accept_new: bool = False
     """Trust unknown host keys."""
     patches: bool = True
+    connect_timeout: float = CONNECT_TIMEOUT_S
     delays: Sequence[float] = RETRY_DELAYS_S
     """Seconds before each attempt after one in which nothing arrived."""
 
@@ -55,11 +56,13 @@ async def send(
     on_progress: Callable[[Progress], object] = lambda _: None,
     on_outcome: Callable[[Outcome[Sent]], object] = lambda _: None,
     options: Options = Options(),
+    pieces: Pieces | None = None,
 ) -> list[Outcome[Sent]]:
     """Send what each robot lacks of a release; return the outcomes in the order of `machines`.
 
     A connection that is lost is made again, and goes on where it was, as long as something arrives.
-    Cancellation ends all transfers; what has arrived stays on the robots.
+    Cancellation ends all transfers; what has arrived stays on the robots. Calls that share `pieces`
+    prepare each of them once.
 
     Raises:
         BuildError: the store does not have the whole release.
@@ -67,12 +70,12 @@ async def send(
     if lacking := store.lacking(bundle.manifest):
         message = f"{len(lacking)} files of release {bundle} are not in {store.folder}"
         raise BuildError(message, "copy that folder from where it was built, or build it anew")
-    with Pieces(store) as pieces:
+    with nullcontext(pieces) if pieces is not None else Pieces(store) as prepared:
 
         async def work(machine: Machine) -> Sent:
             tracker = Tracker(machine.id, on_progress)
             try:
-                found = await _Transfer(machine, bundle, store, pieces, tracker, options).run()
+                found = await _Transfer(machine, bundle, store, prepared, tracker, options).run()
             except (SshError, BuildError) as error:
                 tracker.set(state="failed", rate=0.0, left=None, message=str(error))
                 if isinstance(error, BuildError):
@@ -107,37 +110,38 @@ class _Transfer:
     async def run(self) -> Sent:
         """Return when the robot has everything. Raises SshError."""
         started = time.monotonic()
-        idle, total = 0, 0
+        idle = 0
         while True:
-            before = self._tracker.progress
+            before = self._tracker.progress.sent, self._tracker.least
             try:
                 found = await self._attempt()
             except SshError as error:
-                reached = self._tracker.progress.sent > before.sent
-                idle = 0 if reached else idle + 1
-                total += 1
-                final = error.code not in _RETRIED or idle > len(self._options.delays)
-                never = not before.total and error.code is Code.UNREACHABLE
-                if final or never:
+                after = self._tracker.progress.sent, self._tracker.least
+                idle = 0 if after != before else idle + 1
+                never = self._tracker.least is None and error.code is Code.UNREACHABLE
+                if error.code not in _RETRIED or never or idle > len(self._options.delays):
                     raise
-                reason = str(error)
+                reason = error.message
             except ReleaseError as error:
                 # What is left of patches goes as it is the next time.
                 if not self._patches:
                     raise SshError(Code.FAILED, error.message, error.hint) from error
                 self._patches = False
-                reason = str(error)
+                reason = error.message
             else:
                 seconds = time.monotonic() - started
                 return replace(found, sent=self._tracker.progress.sent, seconds=seconds)
-            _log.debug("%s: attempt %d failed: %s", self._machine.id, total, reason)
+            _log.debug("%s: again, %d without progress: %s", self._machine.id, idle, reason)
             self._tracker.set(state="retrying", rate=0.0, left=None, message=reason)
             delays = self._options.delays
-            await asyncio.sleep(delays[max(0, min(idle, len(delays)) - 1)] if delays else 0.0)
+            await asyncio.sleep(delays[max(0, idle - 1)] if delays else 0.0)
 
     async def _attempt(self) -> Sent:
         self._tracker.set(state="connecting")
-        async with connect(self._machine, accept_new=self._options.accept_new) as robot:
+        options = self._options
+        async with connect(
+            self._machine, accept_new=options.accept_new, timeout=options.connect_timeout
+        ) as robot:
             uid = user_id(await robot.check(USER_ID))
             self._tracker.set(state="comparing")
             async with robot.talk(as_root(agent_release("receive"), uid)) as process:

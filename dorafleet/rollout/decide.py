@@ -241,9 +241,6 @@ def _is_aside(view: View, member: Member) -> bool:
 def _forward(view: View) -> Decision:
     """Return orders of the phases in which robots get the release."""
     eligible = [member for member in _eligible(view) if _seen(view, member).owned]
-    back = _recalls(view, [member for member in eligible if member.verdict == "reverted"])
-    if back is not None:
-        return Decision(back)
     stage = [
         member.robot
         for member in eligible
@@ -325,13 +322,7 @@ def _wind_down(view: View) -> Orders | None:
     members = [member for member in view.members.values() if _seen(view, member).owned]
     return _recalls(
         view,
-        [
-            member
-            for member in members
-            if member.order == "stage"
-            or member.verdict in ("reverted", "refused")
-            or _is_undecided(view, member)
-        ],
+        [member for member in members if member.order == "stage" or _is_undecided(view, member)],
     )
 
 

@@ -26,7 +26,7 @@ class ReleasePut(Struct):
 
 
 class ReleaseRef(Struct):
-    """Selects a release: its id, the beginning of it, a name for its newest, or `name:sequence`."""
+    """Selects a release: its id, the beginning of it, a name for its newest, or `name@sequence`."""
 
     release: str
 
@@ -117,7 +117,7 @@ class RolloutPlan(Struct):
     tolerated: int = 0
     """Robots that may fail; none of the canaries."""
     names: dict[str, str] = {}
-    """`name:sequence` of the releases in it, by id."""
+    """`name@sequence` of the releases in it, by id."""
 
 
 class RolloutRef(Struct):
@@ -175,7 +175,7 @@ class RolloutSummary(Struct):
     dataflow: str
     release: str
     name: str
-    """`name:sequence` of the release."""
+    """`name@sequence` of the release."""
     phase: Phase
     since: float
     by: str

@@ -14,25 +14,31 @@ from dorad.control.messages import DataflowState, LinkTls, Nothing, Ref, Share, 
 from hwtests.bench.process import MeasurementError
 from hwtests.link.cases import parse
 from hwtests.link.certificates import issue
-from hwtests.link.ports import free_port
+from hwtests.link.network import LOOPBACK, free_port
 from hwtests.localrobots.robot import LocalRobot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from hwtests.link.cases import Case, Times
+    from hwtests.link.network import Network
 
 NODES = Path(__file__).parent / "nodes"
 READY_S = 30.0
-DEADLINE_S = 120.0
+DEADLINE_S = 40.0
 
 
 class Pair:
     """The machines `one` and `two`. They stay up for all measurements."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, network: Network = LOOPBACK) -> None:
         self.folder = folder
-        self.robots = {name: LocalRobot(name, folder / name) for name in ("one", "two")}
+        self._network = network
+        enter = {"one": network.enter_one, "two": network.enter_two}
+        self.robots = {
+            name: LocalRobot(name, folder / f"{network.name[0]}-{name}", words)
+            for name, words in enter.items()
+        }
 
     @contextmanager
     def up(self) -> Iterator[None]:
@@ -84,7 +90,7 @@ class Pair:
             ControlError: it did not start.
         """
         run_id = str(uuid.uuid4())
-        address = f"{scheme}/127.0.0.1:{free_port()}"
+        address = f"{scheme}/{self._network.two}:{free_port()}"
         tls = issue(self.folder) if scheme == "tls" else {}
         with ExitStack() as stack:
             clients = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hwtests.bench.machine import describe
 
@@ -26,6 +26,16 @@ DISTURBED = 0.05
 TEXT = Path(__file__).with_name("page.md")
 
 
+class Results(NamedTuple):
+    """What was measured; `stopped` is None, and `failures` has a line, for what failed."""
+
+    figures: Figures
+    stopped: Stopped | None
+    failures: list[str]
+    rounds: int
+    """Complete rounds."""
+
+
 def value(figures: Mapping[tuple[Case, str], Sequence[Figure]], case: Case, name: str) -> float:
     """Return the median of a system's figures."""
     return statistics.median(
@@ -36,57 +46,67 @@ def value(figures: Mapping[tuple[Case, str], Sequence[Figure]], case: Case, name
 def table(figures: Figures) -> str:
     """Return all figures as a table."""
     lines = [
-        "| transport | bytes | measure | ours | raw Zenoh | dora 1.1.0 | to raw | to dora |",
-        "|---|---:|---|---:|---:|---:|---:|---:|",
+        f"| network | transport | bytes | measure | {' | '.join(SYSTEMS)} | to raw | to dora |",
+        "|---|---|---:|---|---:|---:|---:|---:|---:|",
     ]
     for case in dict.fromkeys(case for case, _ in figures):
         mine, raw, peer = (value(figures, case, name) for name in SYSTEMS)
         unit, form = ("latency, µs", "{:,.0f}") if case.paced else ("rate, MB/s", "{:,.2f}")
-        lost = sum(each.lost for each in figures.get((case, PEER), ()))
-        sent = lost + sum(case.count(1) for _ in figures.get((case, PEER), ()))
-        dropped = f" ({lost / sent:.0%} lost)" if lost else ""
-        cells = [
-            case.scheme,
-            f"{case.size:,}",
-            unit,
-            form.format(mine),
-            form.format(raw),
-            "-" if peer != peer else form.format(peer) + dropped,
-            f"{mine / raw:.2f}",
-            "-" if peer != peer else f"{mine / peer:.2f}",
+        texts = [
+            "-" if each != each else form.format(each) + _lost(figures.get((case, name), ()))
+            for each, name in zip((mine, raw, peer), SYSTEMS, strict=True)
         ]
+        ratios = [
+            "-" if mine != mine or other != other else f"{mine / other:.2f}"
+            for other in (raw, peer)
+        ]
+        cells = [case.network, case.scheme, f"{case.size:,}", unit, *texts, *ratios]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def missed(figures: Figures, stopped: Stopped) -> Iterator[str]:
+def _lost(figures: Sequence[Figure]) -> str:
+    """Return which share of the messages that were sent has not arrived; empty if none."""
+    lost, sent = (sum(each[at] for each in figures) for at in (1, 2))
+    if not lost:
+        return ""
+    share = lost / sent
+    return f" ({share:.0%} lost)" if share >= 0.01 else f" ({share:.2%} lost)"
+
+
+def missed(results: Results) -> Iterator[str]:
     """Yield the targets that were missed, in words."""
+    figures = results.figures
     for case in dict.fromkeys(case for case, _ in figures):
         mine, raw, peer = (value(figures, case, name) for name in SYSTEMS)
-        what = f"{'latency' if case.paced else 'rate'}, {case.scheme}, {case.size:,} bytes"
+        kind = "latency" if case.paced else "rate"
+        what = f"{kind}, {case.network}, {case.scheme}, {case.size:,} bytes"
+        if any(each.lost for each in figures.get((case, OURS), ())):
+            yield f"{what}: messages were lost"
         if case.paced and mine > LATENCY * raw:
             yield f"{what}: {mine / raw:.2f} times raw Zenoh, at most {LATENCY} wanted"
         if not case.paced and case.size >= RATE_FROM and mine < RATE * raw:
             yield f"{what}: {mine / raw:.2f} times raw Zenoh, at least {RATE} wanted"
         if mine > peer if case.paced else mine < peer:
             yield f"{what}: {mine / peer:.2f} times dora 1.1.0"
-    if stopped.cost > DISTURBED:
-        yield f"a stopped receiver costs another one {stopped.cost:.1%}, less than 5 % wanted"
+    if results.stopped is not None and results.stopped.cost > DISTURBED:
+        cost = results.stopped.cost
+        yield f"a stopped receiver costs another one {cost:.1%}, less than 5 % wanted"
 
 
-def page(figures: Figures, stopped: Stopped, rounds: int) -> str:
+def page(results: Results) -> str:
     """Return the page."""
     machine = describe()
-    wrong = list(missed(figures, stopped))
+    wrong = list(missed(results))
     targets = "All targets are reached." if not wrong else "Missed targets:\n\n"
     targets += "\n".join(f"- {line}" for line in wrong)
+    if results.failures:
+        targets += "\n\nNot measured:\n\n" + "\n".join(f"- {each}" for each in results.failures)
     return TEXT.read_text(encoding="utf-8").format(
-        rounds=rounds,
+        rounds=max(1, results.rounds),
         place=f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}",
         load=machine["load_before"],
-        table=table(figures),
-        before=stopped.before,
-        after=stopped.after,
-        cost=-stopped.cost,
+        table=table(results.figures),
+        stopped="-" if results.stopped is None else results.stopped.words(),
         targets=targets.rstrip(),
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hwtests.bench.process import MeasurementError, environment, run
 from hwtests.link.cases import parse
-from hwtests.link.ports import free_port
+from hwtests.link.network import LOOPBACK, Network, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NODES = Path(__file__).parent / "nodes"
 READY_S = 20.0
-DEADLINE_S = 120.0
+DEADLINE_S = 40.0
 
 FLOW = """\
 nodes:
@@ -41,7 +41,8 @@ nodes:
 class Peer:
     """An installed dora 1.1.0. It has no TLS, and no backpressure between machines."""
 
-    def __init__(self, venv: Path) -> None:
+    def __init__(self, venv: Path, network: Network = LOOPBACK) -> None:
+        self._network = network
         self._dora = venv / "bin/dora"
         self._env = environment(venv)
 
@@ -60,34 +61,46 @@ class Peer:
             env = self._env | {"HOME": text, "XDG_CONFIG_HOME": text}
             with self._fleet(env, folder) as port:
                 command = ["start", str(file), "--coordinator-port", port, "--attach"]
-                run([self._dora, *command, "--exit-when-nodes-finish"], env, folder, DEADLINE_S)
+                run(self._command(*command, "--exit-when-nodes-finish"), env, folder, DEADLINE_S)
             try:
                 return parse((folder / "times").read_text())
             except FileNotFoundError:
                 raise MeasurementError("dora's receiver has written nothing") from None
+
+    def _command(self, *words: str | Path, machine: str = "one") -> list[str | Path]:
+        """Return a command of dora that runs on a machine; the coordinator is on `one`."""
+        enter = self._network.enter_one if machine == "one" else self._network.enter_two
+        return [*enter, self._dora, *words]
 
     @contextlib.contextmanager
     def _fleet(self, env: Mapping[str, str], folder: Path) -> Iterator[str]:
         """Run a coordinator and the daemons `one` and `two`; yield the coordinator's port."""
         coordinator, *zenoh = (free_port() for _ in range(3))
         port = str(coordinator)
+        one, two = self._network.one, self._network.two
         with contextlib.ExitStack() as stack:
             words = ["coordinator", "--port", port, "--store", "memory", "--quiet"]
-            stack.enter_context(self._background(env, folder, *words))
+            if one != two:
+                words += ["--interface", "0.0.0.0"]
+            stack.enter_context(self._background(env, folder, self._command(*words)))
             self._wait(env, folder, port, 0)
-            for number, name in enumerate(("one", "two")):
+            for number, (name, own, other) in enumerate((("one", one, two), ("two", two, one))):
                 words = ["daemon", "--machine-id", name, "--coordinator-port", port, "--quiet"]
+                words += ["--coordinator-addr", one]
                 words += ["--local-listen-port", str(free_port()), "--zenoh-no-multicast"]
-                words += ["--zenoh-listen", f"127.0.0.1:{zenoh[number]}"]
-                words += ["--zenoh-connect", f"tcp/127.0.0.1:{zenoh[1 - number]}"]
-                stack.enter_context(self._background(env, folder, *words))
+                words += ["--zenoh-listen", f"{own}:{zenoh[number]}"]
+                words += ["--zenoh-connect", f"tcp/{other}:{zenoh[1 - number]}"]
+                command = self._command(*words, machine=name)
+                stack.enter_context(self._background(env, folder, command))
             self._wait(env, folder, port, 2)
             yield port
 
     @contextlib.contextmanager
-    def _background(self, env: Mapping[str, str], folder: Path, *words: str) -> Iterator[None]:
+    def _background(
+        self, env: Mapping[str, str], folder: Path, command: list[str | Path]
+    ) -> Iterator[None]:
         with subprocess.Popen(
-            [self._dora, *words],
+            command,
             env=env,
             cwd=folder,
             stdin=subprocess.DEVNULL,
@@ -106,7 +119,7 @@ class Peer:
         text = ""
         while time.monotonic() < end:
             with contextlib.suppress(MeasurementError):
-                command = [self._dora, *words, "--coordinator-port", port]
+                command = self._command(*words, "--coordinator-port", port)
                 text, _ = run(command, env, folder, READY_S)
                 if all(name in text for name in ("one", "two")[:daemons]):
                     return

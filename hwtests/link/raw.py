@@ -9,36 +9,39 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.link.session import LEASE_MS
+from dorad.link.settings import LEASE_MS
 from hwtests.bench.process import MeasurementError
 from hwtests.link.cases import parse
 from hwtests.link.certificates import issue
-from hwtests.link.ports import free_port
+from hwtests.link.network import LOOPBACK, free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hwtests.link.cases import Case, Times
+    from hwtests.link.network import Network
 
 NODES = Path(__file__).parent / "nodes"
-DEADLINE_S = 120.0
+DEADLINE_S = 40.0
 
 
-def measure(case: Case, scale: float, folder: Path) -> Times:
+def measure(case: Case, scale: float, folder: Path, network: Network = LOOPBACK) -> Times:
     """Send all messages of a case; `folder` keeps certificates.
 
     Raises:
         MeasurementError: it was late.
     """
     count = str(case.count(scale))
-    address = f"{case.scheme}/127.0.0.1:{free_port()}"
+    address = f"{case.scheme}/{network.two}:{free_port()}"
     tls = issue(folder) if case.scheme == "tls" else {}
     listening = settings(tls.get("two"), address, listen=True)
     connecting = settings(tls.get("one"), address, listen=False)
     with ExitStack() as stack:
-        receiver = _start(stack, "zenoh_receiver.py", count, listening)
+        receiver = _start(stack, network.enter_two, "zenoh_receiver.py", count, listening)
         assert receiver.stdout is not None
         receiver.stdout.readline()
         words = (count, str(case.size), str(case.interval_s))
-        _start(stack, "zenoh_sender.py", *words, connecting)
+        _start(stack, network.enter_one, "zenoh_sender.py", *words, connecting)
         try:
             output, _ = receiver.communicate(timeout=DEADLINE_S)
         except subprocess.TimeoutExpired:
@@ -71,9 +74,11 @@ def settings(tls: dict[str, str] | None, address: str, *, listen: bool) -> str:
     )
 
 
-def _start(stack: ExitStack, script: str, *words: str) -> subprocess.Popen[str]:
+def _start(
+    stack: ExitStack, enter: Sequence[str], script: str, *words: str
+) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, NODES / script, *words],
+        [*enter, sys.executable, NODES / script, *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

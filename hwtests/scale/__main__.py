@@ -13,13 +13,15 @@ from rich.console import Console
 from hwtests.bench.process import MeasurementError
 from hwtests.scale.certificates import issue
 from hwtests.scale.coordinator import ADDRESS, coordinator
-from hwtests.scale.operator import operator
+from hwtests.scale.operator import client_of, operator
 from hwtests.scale.orders import Fleet
-from hwtests.scale.page import page, table, targets
+from hwtests.scale.page import page, rollout_page, table, targets
 from hwtests.scale.phases import Phase, Scenario
+from hwtests.scale.rollouts import Rollouts
 from hwtests.scale.simulators import simulators
 
 KEPT = Path(__file__).parents[2] / "docs/bench/fleet.md"
+KEPT_ROLLOUT = KEPT.with_name("fleet-rollout.md")
 
 
 async def measure(options: argparse.Namespace, console: Console) -> list[Phase]:
@@ -43,7 +45,11 @@ async def measure(options: argparse.Namespace, console: Console) -> list[Phase]:
                 simulators(fleet, options.processes) as robots,
                 operator(running) as status,
             ):
-                await Scenario(robots, running.pid, status, options.seconds).run(keep)
+                if options.rollout:
+                    async with client_of(running) as client:
+                        await Rollouts(robots, running, client, status).run(keep)
+                else:
+                    await Scenario(robots, running.pid, status, options.seconds).run(keep)
     return phases
 
 
@@ -53,7 +59,8 @@ def main() -> int:
     options.add_argument("--robots", type=int, default=1000)
     options.add_argument("--processes", type=int, default=2, help="that simulate robots")
     options.add_argument("--seconds", type=float, default=20.0, help="of phases without an end")
-    options.add_argument("--write", action="store_true", help=f"write {KEPT.name} in docs/bench")
+    options.add_argument("--rollout", action="store_true", help="measure rollouts instead")
+    options.add_argument("--write", action="store_true", help="write the page in docs/bench")
     given = options.parse_args()
     console = Console(stderr=True, width=160)
     try:
@@ -61,10 +68,13 @@ def main() -> int:
     except MeasurementError as error:
         console.print(f"failed: {error}", markup=False)
         return 1
-    text = page(given.robots, phases)
+    text = rollout_page(given.robots, phases) if given.rollout else page(given.robots, phases)
     sys.stdout.write(text)
     if given.write:
-        KEPT.write_text(text, encoding="utf-8")
+        kept = KEPT_ROLLOUT if given.rollout else KEPT
+        kept.write_text(text, encoding="utf-8")
+    if given.rollout:
+        return 0
     return 0 if all(enough for _, _, enough in targets(phases)) else 1
 
 

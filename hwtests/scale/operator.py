@@ -17,12 +17,17 @@ if TYPE_CHECKING:
     from hwtests.scale.coordinator import Coordinator
 
 
+def client_of(coordinator: Coordinator) -> AsyncClient:
+    """Return a client with the coordinator's token, to be opened."""
+    state = coordinator.state
+    target = Tcp(ADDRESS, coordinator.port, state / "token", TlsFiles(state / "authority.pem"))
+    return AsyncClient(target, methods=METHODS)
+
+
 @asynccontextmanager
 async def operator(coordinator: Coordinator) -> AsyncIterator[Callable[[], Awaitable[RobotList]]]:
     """Connect, and yield what asks for the state of all robots, as `dorafleet status` does."""
-    state = coordinator.state
-    target = Tcp(ADDRESS, coordinator.port, state / "token", TlsFiles(state / "authority.pem"))
-    async with AsyncClient(target, methods=METHODS) as client:
+    async with client_of(coordinator) as client:
 
         async def status() -> RobotList:
             return await client.call("robot.list", Nothing(), RobotList)

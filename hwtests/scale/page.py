@@ -70,3 +70,19 @@ def page(robots: int, phases: Sequence[Phase]) -> str:
         failures=sum(len(phase.cost.failures) for phase in phases) or "none",
         targets="\n".join(reached),
     )
+
+
+def rollout_page(robots: int, phases: Sequence[Phase]) -> str:
+    """Return the page about rollouts."""
+    machine = describe()
+    return (
+        TEXT.with_name("rolloutpage.md")
+        .read_text(encoding="utf-8")
+        .format(
+            robots=robots,
+            place=f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}",
+            load=machine["load_before"],
+            table=table(phases),
+            failures=sum(len(phase.cost.failures) for phase in phases) or "none",
+        )
+    )

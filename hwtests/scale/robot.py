@@ -26,10 +26,12 @@ from dorad.control.messages.agent import (
     AGENT_METHODS,
     AgentReport,
     Attached,
+    Remembered,
     ShareState,
 )
 from dorad.control.peer import Peer
 from dorad.control.session import ClientSession
+from hwtests.scale.releases import SimulatedReleases
 
 if TYPE_CHECKING:
     import ssl
@@ -37,7 +39,14 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.client import ClientConnection
 
-    from dorad.control.messages.agent import AgentWatch, Attach, ShareRef, ShareSet, ShareStatus
+    from dorad.control.messages.agent import (
+        AgentWatch,
+        Attach,
+        Remember,
+        ShareRef,
+        ShareSet,
+        ShareStatus,
+    )
     from dorad.control.session import Call
 
 Fault = Literal["", "churn", "mute", "babble"]
@@ -90,16 +99,20 @@ class Robot:
         self._epoch = 0
         self._audit = ""
         self._shares: dict[str, ShareState] = {}
+        self._releases = SimulatedReleases(self._report_release)
+        self._changed_releases: set[str] = set()
         self._changed: set[str] = set()
         self._removed: set[str] = set()
         self._news = asyncio.Event()
         self._starting: set[asyncio.Task[None]] = set()
         self._handlers = {
             "agent.attach": self._attach,
+            "agent.remember": self._remember,
             "agent.watch": self._watch,
             "share.set": self._set,
             "share.open": self._open,
             "share.remove": self._remove,
+            "release.order": self._releases.order,
         }
 
     @property
@@ -204,9 +217,14 @@ class Robot:
             cores=4.0,
             memory=8 << 30,
             shares=list(self._shares.values()),
+            releases=list(self._releases.states.values()),
         )
         self._epoch, self._audit = params.epoch, params.audit
         return attached
+
+    async def _remember(self, call: Call, params: Remember) -> Remembered:
+        before, self._audit = self._audit, params.audit
+        return Remembered(time=time.time(), audit=before)
 
     async def _watch(self, call: Call, params: AgentWatch) -> AsyncIterator[AgentReport]:
         self.attached, self.last_attached = True, time.monotonic()
@@ -217,14 +235,16 @@ class Robot:
                 await asyncio.Event().wait()
             changed, self._changed = self._changed, set()
             removed, self._removed = self._removed, set()
+            releases, self._changed_releases = self._changed_releases, set()
             self._news.clear()
             yield AgentReport(
                 time=time.time(),
                 shares=[self._shares[name] for name in sorted(changed) if name in self._shares],
                 removed=sorted(removed),
+                releases=[self._releases.states[name] for name in releases],
             )
             seconds = params.heartbeat * random.uniform(1 - SPREAD, 1 + SPREAD)
-            await asyncio.sleep(REPORT_S if self._changed else 0)
+            await asyncio.sleep(REPORT_S if self._changed or self._changed_releases else 0)
             try:
                 async with asyncio.timeout(seconds):
                     await self._news.wait()
@@ -269,6 +289,10 @@ class Robot:
         self._removed.add(params.dataflow)
         self._news.set()
         return Nothing()
+
+    def _report_release(self, dataflow: str) -> None:
+        self._changed_releases.add(dataflow)
+        self._news.set()
 
     def _become(self, share: ShareState, status: ShareStatus) -> ShareState:
         state = structs.replace(share, status=status, since=time.time())

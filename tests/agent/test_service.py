@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 import pytest
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.messages.agent import ShareRef, ShareState
+from dorad.control.messages.agent import Remember, Remembered, ShareRef, ShareState
 from tests.agent.fleet import DEADLINE_S, robot, send
 from tests.agent.orders import NODE, UUID, order
 from tests.harness.waiting import until
@@ -193,6 +194,20 @@ async def test_an_old_coordinator_is_not_obeyed(folder):
         with pytest.raises(ControlError, match="is older"):
             await send(control, order(epoch=5))
         assert dorad.started == []
+        await control.close()
+        del agent
+
+
+async def test_the_head_of_the_audit_is_kept_and_the_one_before_told(folder):
+    async with robot(folder) as (coordinator, agent, _dorad):
+        control = await coordinator.attach(epoch=5, audit="five")
+        begun = time.time()
+        found = await control.client.call("agent.remember", Remember(audit="six"), Remembered)
+        assert found.audit == "five"
+        assert begun <= found.time <= time.time()
+        await control.close()
+        control = await coordinator.attach(epoch=5, audit="seven")
+        assert control.attached.audit == "six"
         await control.close()
         del agent
 

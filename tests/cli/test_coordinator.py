@@ -72,6 +72,25 @@ def test_lists_warn_about_machines_that_did_not_answer(fleet):
     assert "arm2 is left out" in result.stderr
 
 
+def test_the_list_names_the_machines_of_a_dataflow(fleet):
+    many = [f"arm{number}" for number in range(1, 9)]
+    flows = [
+        dataflow(machines=["arm1", "arm2"]),
+        dataflow("wide", machines=many),
+        dataflow("none", "finished"),
+    ]
+    fleet.answers["dataflow.list"] = m.DataflowList(dataflows=flows)
+    head, *rows = fleet.dora("list").stdout.splitlines()
+    assert head.endswith("Memory  Machines")
+    assert [row.split("MB ")[1].strip() for row in rows] == [
+        "arm1, arm2",
+        "arm1, arm2, arm3, arm4, arm5 and 3 more",
+        "-",
+    ]
+    rows = map(json.loads, fleet.dora("list", "--format", "json").stdout.splitlines())
+    assert [row.get("machines") for row in rows] == [["arm1", "arm2"], many, None]
+
+
 def test_nodes_and_top_of_one_machine(fleet):
     result = fleet.dora("node", "list", "--machine", "arm1", "--format", "json")
     rows = [json.loads(line) for line in result.stdout.splitlines()]

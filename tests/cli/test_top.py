@@ -9,7 +9,16 @@ import subprocess
 import pytest
 from rich.console import Console
 
-from dorad.cli.top_screen import edge_row, interface_row, node_row, screen, sort_edges, sort_nodes
+from dorad.cli.top_screen import (
+    edge_row,
+    interface_row,
+    link_row,
+    node_row,
+    screen,
+    sort_edges,
+    sort_links,
+    sort_nodes,
+)
 from dorad.control import messages as m
 from tests.cli.dora import DORA, dora
 from tests.cli.fakedaemon import UUID, no_daemon, node
@@ -193,3 +202,40 @@ def test_keys_sort_nodes_and_edges():
 def test_a_row_of_an_interface():
     found = m.InterfaceRates(name="eth0", received=2000.0, sent=5.0, dropped=0.25)
     assert interface_row(found) == ("eth0", "2.0 kB/s", "5 B/s", "0.2")
+
+
+def link(output, machine, **values):
+    given = {"outgoing": True, "messages": 10, "lost": 0, "queued": 0, "dataflow": UUID}
+    return m.LinkChannel(output=output, machine=machine, **{**given, **values})
+
+
+def shown(found):
+    console = Console(width=200, markup=False, highlight=False, emoji=False)
+    with console.capture() as capture:
+        console.print(screen(found, "n"))
+    return [line.split() for line in capture.get().splitlines()]
+
+
+def test_the_live_table_has_a_row_for_each_output_between_machines():
+    incoming = {"outgoing": False, "lost": 3, "queued": 2, "latency_us": 1500}
+    links = [link("b/out", "arm2"), link("a/out", "arm3", **incoming)]
+    lines = shown(m.Top(at=1.0, window=2.0, nodes=TOP.nodes, edges=[], links=links))
+    at = lines.index(["LINK", "DATAFLOW", "MESSAGES", "LOST", "QUEUE", "LATENCY(ms)"])
+    name = lines[at + 1][3]
+    assert lines[at + 1] == ["a/out", "from", "arm3", name, "10", "3", "2", "1.500"]
+    assert lines[at + 2] == ["b/out", "to", "arm2", name, "10", "0", "0", "-"]
+    assert ["LINK"] not in [line[:1] for line in shown(TOP)], "no table without links"
+
+
+def test_links_of_a_fleet_name_the_machine_that_counts():
+    found = m.Top(at=1.0, window=2.0, nodes=[], edges=[], links=[link("a/out", "x", reporter="y")])
+    lines = shown(found)
+    at = next(n for n, line in enumerate(lines) if line[:1] == ["LINK"])
+    assert (lines[at][-1], lines[at + 1][-1]) == ("MACHINE", "y")
+
+
+def test_keys_sort_links():
+    links = [link("a/out", "x", messages=1, lost=5), link("b/out", "x", messages=9)]
+    orders = {order: [each.output[0] for each in sort_links(links, order)] for order in "nrd"}
+    assert orders == {"n": ["a", "b"], "r": ["b", "a"], "d": ["a", "b"]}
+    assert link_row(links[0], "flow")[0] == "a/out to x"

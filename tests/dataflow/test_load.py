@@ -116,6 +116,8 @@ def test_every_key_of_the_top_level() -> None:
         ("nodes: []\ndebug: {x: 1}", "debug.x", "(known here: enable_debug_inspection)"),
         ("nodes: []\nstrict_types: yes", "strict_types", "not `yes` (write `true`)"),
         ("nodes: []\nstrict_types: 1", "strict_types", "must be true or false, not 1"),
+        ("nodes: []\nsafe_to_update: ''", "safe_to_update", "needs a command"),
+        ("nodes: []\nsafe_to_update: '\"a'", "safe_to_update", "not a command line"),
         ("nodes: []\nhealth_check_interval: 0", "health_check_interval", "above 0, not 0"),
         ("nodes: []\nhealth_check_interval: -1", "health_check_interval", "above 0, not -1"),
         ("nodes: []\nhealth_check_interval: .nan", "health_check_interval", "finite number"),

@@ -237,7 +237,7 @@ def test_every_option_that_is_mentioned_exists(known: dict[str, set[str]]) -> No
 
 
 def test_every_option_of_every_command_is_explained(known: dict[str, set[str]]) -> None:
-    text = (ROOT / "docs/guide/command-line.md").read_text(encoding="utf-8")
+    text = text_of("guide/command-line.md", "recording.md", "replay.md")
     missing = [
         f"{command} {option}"
         for command in COMMANDS
@@ -247,9 +247,16 @@ def test_every_option_of_every_command_is_explained(known: dict[str, set[str]]) 
     assert missing == []
 
 
+FLEET_PAGES = ("fleet.md", "releases.md", "rollouts.md", "upgrading.md", "console.md")
+
+
+def text_of(*pages: str) -> str:
+    return "\n".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in pages)
+
+
 @pytest.mark.parametrize("command", FLEET_COMMANDS)
 def test_every_option_of_the_fleet_manager_is_explained(command: str) -> None:
-    text = (ROOT / "docs/fleet.md").read_text(encoding="utf-8")
+    text = text_of(*FLEET_PAGES)
     missing = [option for option in options_of(["dorafleet", command]) if option not in text]
     assert set(missing) <= {"-h", "--help"}
 

@@ -47,6 +47,21 @@ class Example:
         with self.start(*options) as run:
             return finish(run)
 
+    def test(self) -> Output:
+        """Run the tests of the example itself."""
+        command = (
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-c",
+            "/dev/null",
+        )
+        with self._popen(*command, "--rootdir", str(self.folder), str(self.folder)) as tests:
+            return finish(tests)
+
     @contextmanager
     def start(self, *options: str) -> Iterator[subprocess.Popen[str]]:
         """Start the dataflow and leave it running."""

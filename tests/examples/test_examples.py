@@ -361,3 +361,16 @@ def test_an_operator_and_a_node_reload_edits_while_they_run(example: Copy) -> No
     counts = [int(number) for number in re.findall(r"(?:count|it) is (\d+)", "".join(lines))]
     steps = {later - earlier for earlier, later in pairwise(counts)}
     assert steps == {1, 1000}
+
+
+def test_a_node_tested_against_a_recording_passes_its_own_tests(example: Copy) -> None:
+    found = example("replay-testing")
+    output = found.test()
+    assert output.code == 0, output.text
+    assert "3 passed" in output.text
+
+
+def test_the_same_drive_works_live(example: Copy) -> None:
+    output = example("replay-testing").run("--exit-when-nodes-finish")
+    assert output.code == 0, output.text
+    assert re.search(r"50 speeds, the last was \d\.\d\d m/s", output.text)

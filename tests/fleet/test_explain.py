@@ -49,7 +49,8 @@ def files(tmp_path, monkeypatch):
 
 def explained(capsys, *arguments):
     """Return exit code, lines on stdout with single blanks, lines on stderr."""
-    code = run_command(["explain", *arguments])
+    given = () if "--cluster" in arguments else ("--cluster", "cluster.yml")
+    code = run_command(["explain", *arguments, *given])
     out, err = capsys.readouterr()
     return code, [" ".join(line.split()) for line in out.splitlines()], err.splitlines()
 
@@ -89,7 +90,7 @@ def test_for_one_node_each_machine_has_the_first_rule_that_rejects_it(files, cap
 
 
 def test_json_has_all_of_it(files, capsys):
-    assert run_command(["explain", "flow.yml", "camera", "--json"]) == 0
+    assert run_command(["explain", "flow.yml", "camera", "--json", "--cluster", "cluster.yml"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "nodes": [
             {

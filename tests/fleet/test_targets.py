@@ -48,14 +48,18 @@ class Server:
     @contextmanager
     def running(self):
         ready = threading.Event()
-        thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)))
-        thread.start()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)))
+        self._thread.start()
         assert ready.wait(DEADLINE_S)
         try:
             yield self
         finally:
-            self.end()
-            thread.join(DEADLINE_S)
+            self.stop()
+
+    def stop(self):
+        """End, and wait until all connections are closed."""
+        self.end()
+        self._thread.join(DEADLINE_S)
 
     def end(self):
         with suppress(RuntimeError):  # it has ended
@@ -72,6 +76,7 @@ class Server:
             max_size=MAX_REPLY,
             compression=None,
             ping_interval=None,
+            close_timeout=0.3,
         )
         async with server:
             self.port = server.sockets[0].getsockname()[1]
@@ -251,6 +256,8 @@ async def test_a_robot_that_poses_as_the_coordinator_gets_no_token(tmp_path, aut
         for error in await both(Tcp("127.0.0.1", server.port, token, TlsFiles(ca))):
             assert error.code == "refused"
             assert "the certificate of dorad:robot/arm1" in error.message
+        # In a thread: the client in this one has to close its end.
+        await asyncio.to_thread(server.stop)
     assert server.authorizations == []
 
 

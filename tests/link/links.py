@@ -74,7 +74,8 @@ class Link:
         self.errors = bytearray()
         self._on = on
         self._first = len(on.reports)
-        on.broker.set_link(config | {"tls": contents(config.get("tls"))})
+        self._config = config
+        self.configure()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dorad.link"],
             env=os.environ | {CONFIG: on.broker.node_config(LINK)},
@@ -82,6 +83,11 @@ class Link:
             stderr=subprocess.PIPE,
         )
         self._reading = asyncio.create_task(asyncio.to_thread(self._read_errors))
+
+    def configure(self, **changed: Any) -> None:
+        """Change its configuration."""
+        self._config = self._config | changed
+        self._on.broker.set_link(self._config | {"tls": contents(self._config.get("tls"))})
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None

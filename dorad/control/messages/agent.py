@@ -132,6 +132,19 @@ class Attached(Struct):
     """Of all dataflows that come from releases."""
 
 
+class Remember(Struct):
+    """Keep the head of the audit."""
+
+    audit: str
+
+
+class Remembered(Struct):
+    """The robot's clock, and the head of the audit that it has kept until now."""
+
+    time: float
+    audit: str
+
+
 class AgentWatch(Struct):
     """Report what changes, at most once a second, and at least every `heartbeat` seconds."""
 
@@ -178,6 +191,7 @@ class EnrolSign(Struct):
 
 AGENT_METHODS: dict[str, Method] = {
     "agent.attach": Method(Attach, Attached, "Begin a connection; refused for an old epoch."),
+    "agent.remember": Method(Remember, Remembered, "Keep the head of the audit; tell the time."),
     "agent.watch": Method(AgentWatch, AgentReport, "Report what changes.", stream=True),
     "agent.renew": Method(Nothing, Csr, "Make a new key, and return a request for a certificate."),
     "agent.certify": Method(Certificates, Nothing, "Use a new certificate."),

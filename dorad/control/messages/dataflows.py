@@ -136,6 +136,8 @@ class DataflowInfo(Struct):
     """Whether it is started at boot."""
     links: dict[str, LinkPeer] = {}
     """The link to each other machine."""
+    machines: list[str] = []
+    """The machines that it runs on; only from a coordinator."""
 
 
 class Enable(Struct):

@@ -29,6 +29,8 @@ class Share(Struct):
     """Where the link process listens: `tls/0.0.0.0:5456`."""
     connect: list[str] = []
     """Where it connects to: other machines, or a router."""
+    router: bool = False
+    """Whether it connects to a router, through which all machines of the dataflow are linked."""
     tls: LinkTls | None = None
 
 

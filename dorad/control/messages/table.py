@@ -29,6 +29,7 @@ from dorad.control.messages.fleet import (
     TopPart,
     TopWatch,
 )
+from dorad.control.messages.leases import LeaseList, LeaseRef, LeaseTake
 from dorad.control.messages.logs import Event, LogLines, LogRead, Watch
 from dorad.control.messages.nodes import (
     Changed,
@@ -42,6 +43,7 @@ from dorad.control.messages.nodes import (
     NodeStop,
 )
 from dorad.control.messages.params import Param, ParamList, ParamRef, ParamSet
+from dorad.control.messages.releases import Lease
 from dorad.control.messages.shares import Update
 from dorad.control.messages.topics import (
     Published,
@@ -110,6 +112,12 @@ METHODS: dict[str, Method] = {
     "param.get": Method(ParamRef, Param, "Return one parameter."),
     "param.set": Method(ParamSet, Param, "Set a parameter and notify the node."),
     "param.delete": Method(ParamRef, Nothing, "Delete a parameter and notify the node."),
+    "lease.list": Method(Nothing, LeaseList, "List what must not be interrupted."),
+    "lease.take": Method(LeaseTake, Lease, "Take a lease for some time."),
+    "lease.hold": Method(
+        LeaseTake, Lease, "Hold a lease as long as the stream is open.", stream=True
+    ),
+    "lease.end": Method(LeaseRef, Nothing, "End a lease that was taken for some time."),
     "logs.read": Method(LogRead, LogLines, "Read log lines, and follow new ones.", stream=True),
     "watch": Method(Watch, Event, "Follow the events of dataflows.", stream=True),
 }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dorad.daemon.api.dataflows import DataflowMethods
 from dorad.daemon.api.fleet import FleetMethods
+from dorad.daemon.api.leases import LeaseMethods
 from dorad.daemon.api.nodes import NodeMethods
 from dorad.daemon.api.params import ParamMethods
 from dorad.daemon.api.shares import ShareMethods
@@ -13,6 +14,7 @@ from dorad.daemon.api.topics import TopicMethods
 
 if TYPE_CHECKING:
     from dorad.control.server import Handler, StreamHandler
+    from dorad.daemon.leases import Leases
     from dorad.daemon.measuring.measure import Measure
     from dorad.daemon.measuring.watching import SelfWatch
     from dorad.daemon.registry import Registry
@@ -20,7 +22,11 @@ if TYPE_CHECKING:
 
 
 def handlers(
-    service: Service, registry: Registry, measure: Measure, watch: SelfWatch
+    service: Service,
+    registry: Registry,
+    measure: Measure,
+    watch: SelfWatch,
+    leases: Leases,
 ) -> dict[str, Handler | StreamHandler]:
     """Return the handler of each method of the control API."""
     dataflows = DataflowMethods(service, registry, measure)
@@ -29,6 +35,7 @@ def handlers(
     params = ParamMethods(registry)
     fleet = FleetMethods(registry, measure, watch)
     shares = ShareMethods(registry)
+    busy = LeaseMethods(registry, leases)
     return {
         "daemon.status": dataflows.status,
         "daemon.shutdown": dataflows.shutdown,
@@ -64,6 +71,10 @@ def handlers(
         "param.get": params.get,
         "param.set": params.set,
         "param.delete": params.delete,
+        "lease.list": busy.list_all,
+        "lease.take": busy.take,
+        "lease.hold": busy.hold,
+        "lease.end": busy.end,
         "logs.read": dataflows.read_logs,
         "watch": dataflows.watch,
     }

@@ -11,6 +11,7 @@ import msgspec
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.daemon.api.nodes import until_started
+from dorad.daemon.errors import CommandError
 from dorad.daemon.record import checked_dataflow
 from dorad.dataflow.difference import (
     Add,
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from dorad.daemon.run import DataflowRun
     from dorad.dataflow.difference import Step
     from dorad.dataflow.model import Dataflow
+
+_DOWN = ("starting", "restarting")
+"""The status of a node without a process that could hand over its inputs."""
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +97,18 @@ def _node_of(step: Step) -> str:
     return step.node.id if isinstance(step, Add) else step.node
 
 
+async def _replace(run: DataflowRun, node: str, after: Dataflow) -> None:
+    """Replace a node; one that crashes again and again is started as the new one."""
+    try:
+        await run.commands.replace(node, after)
+    except CommandError as error:
+        view = run.status(node)
+        if error.code != "refused" or view is None or view.status not in _DOWN:
+            raise
+        _log.debug("node %s is %s: it is restarted as the new one", node, view.status)
+        await run.commands.restart_as(node, after)
+
+
 async def _carry_out(record: Record, run: DataflowRun, step: Step) -> None:
     commands = run.commands
     match step:
@@ -110,7 +126,7 @@ async def _carry_out(record: Record, run: DataflowRun, step: Step) -> None:
                 await commands.add(after.node(node), after)
             else:
                 run.broker.params.replace(node, record.initial_params(after.node(node)))
-                await commands.replace(node, after)
+                await _replace(run, node, after)
         case Connect(node, entry, after):
             if run.takes_inputs(node):
                 commands.connect(node, entry, after)

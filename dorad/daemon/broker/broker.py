@@ -108,6 +108,7 @@ class Broker:
             admits,
         )
         self.handovers = sessions.handovers
+        self.leases = sessions.leases
         self.notifications = Notifications(state, self.handovers.has_swapped)
         self.observers = Observers(state, segments, wiring, self._listener, self._forget)
         self.params = Params(state)
@@ -167,6 +168,7 @@ class Broker:
         unknown = restore.restore_mailboxes(state, kept, snapshot)
         lost = restore.lost_rings(state, snapshot)
         pending = restore.restore_connections(state, self._listener, kept, snapshot)
+        self.leases.restore(snapshot.leases)
         restore.restore_segments(state, self._segments, kept, snapshot)
         for node_id, connection in list(state.connections.items()):
             if connection.discard_requests(restore.REQUESTS):
@@ -229,6 +231,7 @@ class Broker:
             next_segment=self._segments.next_number,
             orphans=self._segments.snapshot(),
             handovers=self.handovers.snapshot(),
+            leases=self.leases.snapshot(),
         )
 
     def detach(self, node_id: str) -> None:

@@ -51,6 +51,7 @@ def configuration(
     content = {
         "node_id": node.id,
         "dataflow_id": dataflow_id,
+        "leases": True,
         "descriptor": descriptor_for(node.id, dataflow.descriptor),
         "run_config": {
             "inputs": {item.id: _as_written(item) for item in box.inputs.values()},

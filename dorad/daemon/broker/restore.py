@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.snapshot import BrokerSnapshot
     from dorad.daemon.broker.state import BrokerState
 
-REQUESTS = frozenset({"grow", "ext_store", "ext_load", "ext_drop", "ext_drain"})
+REQUESTS = frozenset({"grow", "ext_store", "ext_load", "ext_drop", "ext_drain", "busy"})
 """Packets that a node repeats to a new daemon if it has no answer yet."""
 
 _log = logging.getLogger(__name__)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from dorad.daemon.broker import nodeleases
 from dorad.daemon.broker.admission import Verdict
 from dorad.daemon.broker.edges import is_observer
 from dorad.daemon.broker.extensions import KINDS, Extensions
 from dorad.daemon.broker.handover import Handovers
+from dorad.daemon.broker.nodeleases import NodeLeases
 from dorad.daemon.pidwatch import PidWatch
 from dorad.dataflow.model import LINK
 from dorad.link import reports
@@ -87,6 +89,7 @@ class Sessions:
         """By node: connections that said hello while a process of the node was being started."""
         self._watch = PidWatch(self._process_ended)
         self._extensions = Extensions(state)
+        self.leases = NodeLeases(state)
         self._departed: dict[str, Mailbox] = {}
         """Mailboxes of removed observers whose processes still run."""
         self.handovers = Handovers(
@@ -219,6 +222,8 @@ class Sessions:
                 self._events.on_link(_report(packet))
             case "done":
                 self._done(node_id, connection)
+            case kind if kind in nodeleases.KINDS:
+                self.leases.answer(node_id, connection, packet)
             case kind if kind in KINDS:
                 self._extensions.answer(node_id, packet)
             case unknown:
@@ -274,6 +279,7 @@ class Sessions:
             state.store.drop(connection.kept_as)
         for deferred in self._deferred.values():
             deferred.pop(connection, None)
+        self.leases.drop(connection)
         pending = self.handovers.pending(connection)
         if pending is not None:
             self.handovers.release_pending(pending)

@@ -63,3 +63,5 @@ class BrokerSnapshot(Struct, omit_defaults=True):
     next_segment: int = 1
     orphans: list[SegmentSnapshot] = []
     handovers: HandoverSnapshot = field(default_factory=HandoverSnapshot)
+    leases: dict[str, list[tuple[int, str, float]]] = {}
+    """By node: number, reason and time of each lease."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 from dorad.daemon.errors import CommandError
 from dorad.daemon.rules.actions import StopReason
 from dorad.daemon.rules.ladder import GRACE_S, RESTART_GRACE_S
+from dorad.daemon.rules.restart import RestartHistory
 from dorad.daemon.supervisor.noderun import NodeRun
 from dorad.daemon.supervisor.replacement import replace_process
 from dorad.daemon.supervisor.stopladder import stop_process
@@ -101,25 +102,42 @@ class Commands:
     @_detached
     async def restart(self, name: str, grace: float = RESTART_GRACE_S) -> None:
         """End a node's process and start the next one, whatever its policy. No input closes."""
-        state = self._state
         with self._working_on(name, "restarted") as run:
             _refuse_unless_started(run)
-            if state.lifecycle.flow.has_drained(name):
-                raise CommandError(
-                    "refused", f"node {name} is not restarted: all its inputs have closed"
-                )
-            starts = run.starts
-            run.restart_requested = True
-            run.grace = grace
-            run.wake.set()
-            state.on_change()
-            if run.process is not None:
-                await stop_process(state, run, run.process, grace)
-            await state.bell.until(lambda: run.starts > starts or run.result is not None)
-            if run.starts == starts and run.result is not None:
-                raise CommandError(
-                    "refused", f"node {name} was not restarted: it {run.result.reason}"
-                )
+            await self._restart(run, grace)
+
+    @_detached
+    async def restart_as(self, name: str, after: Dataflow, grace: float = RESTART_GRACE_S) -> None:
+        """End a node's process and start one of the node in `after`, which keeps its inputs.
+
+        For a node that does not run well enough for `replace`.
+
+        Raises:
+            DataflowError: the new program cannot be started.
+        """
+        self._check_program(after.node(name), after)
+        with self._working_on(name, "replaced") as run:
+            _refuse_unless_started(run)
+            self._apply(after)
+            run.history = RestartHistory()
+            await self._restart(run, grace)
+
+    async def _restart(self, run: NodeRun, grace: float) -> None:
+        state, name = self._state, run.node.id
+        if state.lifecycle.flow.has_drained(name):
+            raise CommandError(
+                "refused", f"node {name} is not restarted: all its inputs have closed"
+            )
+        starts = run.starts
+        run.restart_requested = True
+        run.grace = grace
+        run.wake.set()
+        state.on_change()
+        if run.process is not None:
+            await stop_process(state, run, run.process, grace)
+        await state.bell.until(lambda: run.starts > starts or run.result is not None)
+        if run.starts == starts and run.result is not None:
+            raise CommandError("refused", f"node {name} was not restarted: it {run.result.reason}")
 
     @_detached
     async def stop(self, name: str, grace: float = GRACE_S) -> None:

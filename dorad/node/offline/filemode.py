@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.node import events, forking
 from dorad.node import metadata as metadata_codec
+from dorad.node.busy import NoLeases
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.extensions import OwnTable
 from dorad.node.offline import testfile
@@ -67,6 +68,7 @@ class FileAttachment:
         self.receiver = FileReceiver(content.events, started, self.clock.now())
         self.sender = FileSender(outputs, None if NO_OFFSETS in environ else started)
         self.extensions = OwnTable()
+        self.leases = NoLeases()
         self.params = Params(content.params)
         forking.watch(self)
 

@@ -16,6 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from dorad.node import events, forking
+from dorad.node.busy import NoLeases
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.extensions import OwnTable
 from dorad.node.offline.filemode import LocalSender, WellFormed
@@ -57,6 +58,7 @@ class InteractiveAttachment:
         self.receiver = PromptReceiver(lambda: prompt(self.clock))
         self.sender = PrintingSender()
         self.extensions = OwnTable()
+        self.leases = NoLeases()
         self.params = Params({})
         forking.watch(self)
         _print(_INTRODUCTION)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dorad.node import events
+from dorad.node.busy import BusyMethods, NoLeases
 from dorad.node.correlation import uuid7
 from dorad.node.extensions import ExtensionMethods, OwnTable
 from dorad.node.logbridge import LogMethods
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from dorad.node.offline.mockgoal import MockGoal
 
 
-class MockNode(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
+class MockNode(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
     """A substitute for `Node`: it returns prepared events and records what the node sends.
 
     `outputs` maps an output's id to the values sent on it. `logs` holds the log entries,
@@ -61,6 +62,7 @@ class MockNode(ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
         self._restart_count = restart_count
         self._replies = {key: deque(values) for key, values in (service_responses or {}).items()}
         self._extensions = OwnTable()
+        self._leases = NoLeases()
         self._params = Params(params or {})
         self.outputs: dict[str, list[Any]] = {}
         self.logs: list[dict[str, Any]] = []

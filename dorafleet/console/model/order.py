@@ -16,7 +16,11 @@ REST_S = 3.0
 """Seconds for which rows keep their places after the cursor was moved."""
 
 FLEET_ORDERS: dict[str, Callable[[FleetRow], Any]] = {
-    "worst": lambda row: (STATES.index(row.state), -(row.since or 0.0), row.robot),
+    "worst": lambda row: (
+        STATES.index(row.state),
+        0.0 if row.state == "ok" else -(row.since or 0.0),
+        row.robot,
+    ),
     "name": lambda row: row.robot,
     "newest": lambda row: (-(row.since or 0.0), row.robot),
     "cpu": lambda row: (-(row.cpu if row.known else -1.0), row.robot),

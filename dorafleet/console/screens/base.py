@@ -185,8 +185,8 @@ class ConsoleScreen(Screen[None]):
 
     def tick(self) -> None:
         """Paint if something has changed. Called ten times a second at most."""
-        if not self.is_mounted or not self.is_attached:
-            return
+        if not self.is_attached or not self.query("#keys"):
+            return  # not composed yet, or being removed
         now, clock = time.time(), time.monotonic()
         if self.message is not None and clock > self._message_until:
             self.message = None

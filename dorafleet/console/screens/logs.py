@@ -6,6 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from dorad import logrecord
 from dorafleet.console.link.streams import Feed
 from dorafleet.console.model.commands import Target
 from dorafleet.console.screens.base import ConsoleScreen
@@ -31,7 +32,7 @@ class LogsScreen(ConsoleScreen):
     """Log lines."""
 
     NAME = "logs"
-    FILTER_KEYS = loglines.KEYS
+    FILTER_KEYS = logrecord.FILTER_KEYS
     AUTO_FOCUS = "LogView"
 
     def __init__(self, dataflow: str | None, node: str | None) -> None:
@@ -89,7 +90,7 @@ class LogsScreen(ConsoleScreen):
         self.query_one(LogView).replace(lines)
 
     def _passes(self, line: LogRecord, now: float) -> bool:
-        return not self.filter or self.filter.matches(loglines.cells(line, now))
+        return not self.filter or self.filter.matches(logrecord.filter_cells(line, now))
 
     def paint(self, now: float) -> None:
         """Show the lines that have come."""

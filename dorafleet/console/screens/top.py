@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dorafleet.console.link.streams import Feed
 from dorafleet.console.model.commands import Target
@@ -14,13 +14,13 @@ from dorafleet.console.widgets.toptables import KEYS, TopTables
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from textual.binding import BindingType
     from textual.widget import Widget
 
     from dorad.control.messages import TopOrder, TopPart
 
 LIMIT = 200
 """Nodes and edges that the server sends; the worst or first ones of the order."""
-EVERY_S = 1.0
 
 
 class TopScreen(ConsoleScreen):
@@ -28,13 +28,15 @@ class TopScreen(ConsoleScreen):
 
     NAME = "top"
     ORDERS = ("name", "cpu", "memory", "rate", "drops")
+    BINDINGS: ClassVar[list[BindingType]] = [
+        (order[0], f"sort('{order}')", order) for order in ORDERS
+    ]
     FILTER_KEYS = KEYS
     AUTO_FOCUS = "#nodes"
 
-    def __init__(self, robot: str | None = None, interval: float = EVERY_S) -> None:
+    def __init__(self, robot: str | None = None) -> None:
         super().__init__()
         self.robot = robot
-        self._interval = interval
         self.part: TopPart | None = None
 
     @classmethod
@@ -61,7 +63,7 @@ class TopScreen(ConsoleScreen):
                     order=order,
                     limit=LIMIT,
                     filter=wanted,
-                    interval=self._interval,
+                    interval=self.console.options.interval,
                     machine=self.robot,
                 ),
                 self._take,
@@ -71,6 +73,12 @@ class TopScreen(ConsoleScreen):
     def _take(self, part: TopPart) -> None:
         self.part = part
         self.bring()
+
+    def action_sort(self, order: str) -> None:
+        """Sort by this figure."""
+        self.order = order
+        self.on_order()
+        self.repaint()
 
     def on_order(self) -> None:
         """Let the server sort."""

@@ -120,11 +120,9 @@ def graph(found: Topology, glyphs: Glyphs, chosen: str | None = None) -> list[li
             edge = glyphs.vertical
             paper.text(box.x, y, edge + " " * inner + edge, style)
         paper.text(box.x, box.y + box.tall - 1, lower + glyphs.horizontal * inner + last, style)
-        name = fit(clean(node), min(MAX_NAME, inner - 2), ascii_only=glyphs.ascii)
-        bold = style or "title"
-        paper.text(box.x + 2, box.y + box.tall // 2, name, bold)
-        letter = {"fail": "x", "warn": "!", "unreach": "?"}.get(style, "")
-        paper.text(box.x + 1, box.y + box.tall // 2, letter, bold)
+        letter = {"fail": "x ", "warn": "! ", "unreach": "? "}.get(style, " ")
+        name = fit(clean(node), min(MAX_NAME, inner - 3), ascii_only=glyphs.ascii)
+        paper.text(box.x + 1, box.y + box.tall // 2, letter + name, style or "title")
         if node in loops:
             text, shade = label(loops[node])
             paper.text(box.x + 1, box.y, fit(f"@{text}", inner, ascii_only=glyphs.ascii), shade)

@@ -178,7 +178,7 @@ def _columns(
 
 
 def _wide(key: str) -> int:
-    return min(width(key), MAX_NAME) + 4
+    return min(width(key), MAX_NAME) + 5
 
 
 def _port(

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 from dorafleet.console.view.words import clean, fit
 
 if TYPE_CHECKING:
-    from dorad.control.filters import Value
     from dorad.control.messages import LogRecord
     from dorafleet.console.view.rows import Span
 
-KEYS = ("since", "level", "node", "message", "stream", "machine", "target", "dataflow")
 MAX_MESSAGE = 2000
 """Characters of a message that are shown."""
 
@@ -26,19 +24,6 @@ _STYLES = {
     "debug": "dim",
     "trace": "dim",
 }
-
-
-def cells(line: LogRecord, now: float) -> dict[str, Value]:
-    """Return the cells of a line by which it is filtered."""
-    return {
-        "since": max(0.0, now - line.timestamp),
-        "level": line.level,
-        "node": line.node or "dora",
-        "message": line.message,
-        "stream": line.stream,
-        "machine": line.machine or "",
-        "target": line.target or "",
-    }
 
 
 def spans(line: LogRecord, *, names: int, machines: int) -> list[Span]:

@@ -38,6 +38,8 @@ class TopTables(Vertical):
 
     def show(self, part: TopPart | None, wanted: Filter, *, dim: bool) -> None:
         """Show a measurement, without the rows that the filter leaves out."""
+        if not self.query("#edges"):
+            return  # not composed yet
         top = None if part is None else part.top
         nodes = [] if top is None else top.nodes
         edges = [] if top is None else top.edges
@@ -72,16 +74,22 @@ class TopTables(Vertical):
     @property
     def node(self) -> NodeInfo | None:
         """The node under the cursor."""
+        if not self.query("#nodes"):
+            return None
         return self._shown_nodes.get(self.query_one("#nodes", Grid).cursor or "")
 
     @property
     def chosen(self) -> list[NodeInfo]:
         """The marked nodes, or the one under the cursor."""
+        if not self.query("#nodes"):
+            return []
         chosen = self.query_one("#nodes", Grid).chosen
         return [self._shown_nodes[id_] for id_ in chosen if id_ in self._shown_nodes]
 
     @property
     def edge(self) -> EdgeStats | None:
         """The edge under the cursor, if the cursor is among the edges."""
+        if not self.query("#edges"):
+            return None
         grid = self.query_one("#edges", Grid)
         return self._shown_edges.get(grid.cursor or "") if grid.has_focus else None

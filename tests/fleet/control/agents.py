@@ -20,6 +20,7 @@ from dorad.control.messages.agent import (
     AGENT_METHODS,
     AgentReport,
     Attached,
+    Remembered,
     ShareRef,
     ShareSet,
     ShareState,
@@ -32,7 +33,7 @@ from .fakereleases import FakeReleases
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from dorad.control.messages.agent import AgentWatch, Attach
+    from dorad.control.messages.agent import AgentWatch, Attach, Remember
     from dorad.control.session import Call
 
 METHODS = {**m.METHODS, **AGENT_METHODS}
@@ -50,6 +51,8 @@ class FakeAgent:
         self.epoch = 0
         self.audit = ""
         self.clock = 0.0
+        self.delay = 0.0
+        """Seconds that its reports are on their way."""
         self.shares: dict[str, ShareState] = {}
         self.sets: list[ShareSet] = []
         """All that it was told, in order."""
@@ -83,6 +86,7 @@ class FakeAgent:
             Peer(0, os.getuid(), os.getgid()),
             {
                 "agent.attach": self._attach,
+                "agent.remember": self._remember,
                 "agent.watch": self._watch,
                 "share.set": self._set,
                 "share.open": self._open,
@@ -163,6 +167,10 @@ class FakeAgent:
             releases=list(self.releases.states.values()),
         )
 
+    async def _remember(self, _call: Call, params: Remember) -> Remembered:
+        known, self.audit = self.audit, params.audit
+        return Remembered(time=time.time() + self.clock, audit=known)
+
     async def _watch(self, _call: Call, params: AgentWatch) -> AsyncIterator[Any]:
         while True:
             if not self._news and not self._release_news and self.nonsense is None:
@@ -175,7 +183,7 @@ class FakeAgent:
             news, self._news = self._news, {}
             releases, self._release_news = self._release_news, {}
             yield AgentReport(
-                time=time.time() + self.clock,
+                time=time.time() + self.clock - self.delay,
                 shares=[self.shares[name] for name in news if name in self.shares],
                 removed=[name for name in news if name not in self.shares],
                 releases=[self.releases.states[name] for name in releases],

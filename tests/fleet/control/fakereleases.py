@@ -62,7 +62,8 @@ class FakeReleases:
     def get_files(self, dataflow: str = "pick") -> None:
         """Receive the files that were missing."""
         self.has_files = True
-        self._go_on(self._last[dataflow])
+        if dataflow in self._last:
+            self._go_on(self._last[dataflow])
 
     def lease(self, dataflow: str = "pick", reason: str | None = "picks box 7") -> None:
         """Begin with work that must not be interrupted; None ends it."""

@@ -20,6 +20,7 @@ from dorafleet.coordinator.messages import METHODS
 from dorafleet.coordinator.writing import Writer
 from dorafleet.inventory.model import Machine
 from dorafleet.store.sqlite import SqliteStore
+from tests.harness.waiting import until
 
 from .agents import FakeAgent
 
@@ -89,9 +90,8 @@ class Fleet:
         await self.until(lambda: known.client is not None)
 
     async def until(self, holds: Callable[[], object]) -> None:
-        """Wait until something is so, checked at every change of a dataflow or robot."""
-        if not await self.control.fleet.bell.until(holds, DEADLINE_S):
-            raise AssertionError("it did not become so in time")
+        """Wait until a condition holds."""
+        await until(holds)
 
     async def call(self, method: str, params: m.Struct | None = None) -> Any:
         """Call a method like a client."""

@@ -99,12 +99,12 @@ async def test_nodes_notice_nothing_of_a_killed_coordinator_nor_of_killed_agents
 async def test_a_node_that_is_never_ready_fails_the_start_by_the_name_of_its_robot(tmp_path):
     async with fleet_of_two(tmp_path) as fleet, fleet.client() as client:
         (tmp_path / "flow" / "listener.py").write_text("import time\ntime.sleep(600)\n")
-        params = m.Start(descriptor=DESCRIPTOR, path=fleet.path, name="talk", hold=15)
+        params = m.Start(descriptor=DESCRIPTOR, path=fleet.path, name="talk", hold=8)
         await client.call("dataflow.start", params, m.Started)
         wait = m.Wait(dataflow="talk", until="ended", timeout=100)
         state = await client.call("dataflow.wait", wait, m.DataflowState)
         assert state.status == "failed"
-        assert "`arm2` is not ready after 15 s: it is starting" in state.failures[0].headline
+        assert "`arm2` is not ready after 8 s: it is starting" in state.failures[0].headline
         assert "`arm1`" not in state.failures[0].headline
 
 

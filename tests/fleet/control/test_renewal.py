@@ -12,6 +12,7 @@ from dorad.control.errors import ControlError
 from dorad.control.messages.agent import Certificates, Csr
 from dorad.control.peer import Peer
 from dorad.control.tls import Certificate, Identity
+from tests.harness.waiting import until
 
 from .agents import FakeAgent
 from .serving import leading
@@ -70,9 +71,9 @@ async def test_a_certificate_is_renewed_from_a_third_of_its_life_and_after_its_e
 ):
     certified, sign = [], Signer()
     async with leading(tmp_path, authenticate=peer_with(days_left), sign=sign) as fleet:
-        agent = await connected(fleet, certified)
+        await connected(fleet, certified)
         if renewed:
-            await agent.changed.until(lambda: certified, 10)
+            await until(lambda: certified)
             assert sign.signed == [("arm1", "a request")]
             assert certified == ["new chain"]
         else:
@@ -85,8 +86,8 @@ async def test_a_certificate_is_renewed_from_a_third_of_its_life_and_after_its_e
 async def test_a_renewal_that_fails_stops_nothing(tmp_path, caplog):
     sign = Signer(ControlError("unavailable", "the disk is full"))
     async with leading(tmp_path, authenticate=peer_with(200), sign=sign) as fleet:
-        agent = await connected(fleet, [])
-        await agent.changed.until(lambda: "is not renewed: the disk is full" in caplog.text, 10)
+        await connected(fleet, [])
+        await until(lambda: "is not renewed: the disk is full" in caplog.text)
         assert fleet.control.robots.get("arm1").state == "connected"
 
 

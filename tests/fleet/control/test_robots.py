@@ -12,6 +12,8 @@ from websockets.exceptions import ConnectionClosed
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import AgentReport, ShareState
+from dorad.control.messages.releases import ReleaseState
+from dorafleet.store.model import Transaction
 
 from .agents import FakeAgent
 from .serving import leading
@@ -70,6 +72,11 @@ async def test_the_last_connection_of_an_id_wins_and_two_machines_are_noticed(tm
         ]
 
 
+def release(dataflow, **fields):
+    known = {"epoch": 1, "generation": 1, "phase": "staged", "since": 0.0, "release": "a" * 64}
+    return ReleaseState(dataflow=dataflow, **{**known, **fields})
+
+
 @pytest.mark.parametrize(
     "nonsense",
     [
@@ -95,6 +102,11 @@ async def test_the_last_connection_of_an_id_wins_and_two_machines_are_noticed(tm
                 for n in range(1001)
             ],
         ),
+        AgentReport(time=0, releases=[release("")]),
+        AgentReport(time=0, releases=[release("x", generation=-1)]),
+        AgentReport(time=0, releases=[release("x", reason="y" * 300_000)]),
+        AgentReport(time=0, releases=[release("x", restarted=["node"] * 2000)]),
+        AgentReport(time=0, releases=[release(f"d{n}") for n in range(1001)]),
     ],
 )
 async def test_nonsense_closes_the_connection_and_touches_nothing_else(tmp_path, nonsense):
@@ -161,6 +173,82 @@ async def test_a_wrong_clock_is_shown(tmp_path):
         assert found.state == "connected"
         assert found.skew == pytest.approx(-1.7e9, abs=60)
         assert "its clock is off by" in found.warnings[0]
+
+
+def asked_often(monkeypatch):
+    """Let robots be asked for their clock and the audit at every report, ten a second."""
+    monkeypatch.setattr("dorafleet.coordinator.robots.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("dorafleet.coordinator.probing.EVERY_S", 0.0)
+
+
+async def test_a_late_report_is_not_a_wrong_clock(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("dorafleet.coordinator.robots.HEARTBEAT_S", 0.1)
+    async with leading(tmp_path) as fleet:
+        agent = await fleet.agent("arm1")
+        agent.delay = 3600.0
+        seen = fleet.control.robots.get("arm1").seen_at
+        await fleet.until(lambda: fleet.control.robots.get("arm1").seen_at > seen + 0.3)
+        found = (await robots(fleet))["arm1"]
+        assert found.skew == pytest.approx(0, abs=9)
+        assert found.warnings == []
+        assert "clock" not in caplog.text
+
+
+async def test_a_clock_that_steps_is_noticed_without_a_new_connection(tmp_path, monkeypatch):
+    monkeypatch.setattr("dorafleet.coordinator.robots.HEARTBEAT_S", 0.1)
+    async with leading(tmp_path) as fleet:
+        agent = await fleet.agent("arm1")
+        agent.clock = 3600.0
+        await fleet.until(lambda: fleet.control.robots.get("arm1").warnings)
+        found = (await robots(fleet))["arm1"]
+        assert found.skew == pytest.approx(3600, abs=60)
+        assert found.warnings[0].startswith("its clock is off by 3")
+
+
+async def test_an_audit_that_loses_its_tail_is_noticed_without_a_new_connection(
+    tmp_path, monkeypatch
+):
+    asked_often(monkeypatch)
+    async with leading(tmp_path) as fleet:
+        agent, _ = await fleet.agent("arm1"), await fleet.agent("arm2")
+        await fleet.start()
+        await fleet.until(lambda: agent.audit == str(fleet.control.fleet.head))
+        found = (await fleet.store.get("audit")).entries
+        await fleet.store.commit(Transaction({}, {}, [entry.key for entry in found]))
+        await fleet.until(lambda: fleet.control.robots.get("arm1").audit)
+        assert agent.connected
+        found = (await robots(fleet))["arm1"]
+        assert found.audit.endswith("there was a record 1") or "is another one" in found.audit
+
+
+async def test_an_agent_that_cannot_be_asked_stays_connected(tmp_path, monkeypatch):
+    """An agent of an earlier version does not know the method."""
+    asked_often(monkeypatch)
+    async with leading(tmp_path) as fleet:
+        agent = FakeAgent("arm1", fleet.port)
+        asked = []
+
+        async def unknown(_call, params):
+            asked.append(params)
+            raise ControlError("unknown-method", "there is no method `agent.remember`")
+
+        agent.handlers = {"agent.remember": unknown}
+        fleet.agents["arm1"] = agent
+        await fleet.connect(agent)
+        seen = fleet.control.robots.get("arm1").seen_at
+        await fleet.until(lambda: fleet.control.robots.get("arm1").seen_at > seen + 0.5)
+        assert len(asked) == 1
+        assert agent.connected
+
+
+async def test_the_age_of_a_report_is_counted_by_the_coordinator(tmp_path):
+    async with leading(tmp_path) as fleet:
+        assert (await robots(fleet))["arm1"].age is None
+        await fleet.agent("arm1")
+        first = (await robots(fleet))["arm1"].age
+        await asyncio.sleep(0.05)
+        second = (await robots(fleet))["arm1"].age
+        assert 0 <= first < second < 60
 
 
 async def test_a_robot_that_returns_gets_what_was_decided_meanwhile(tmp_path):

@@ -120,6 +120,7 @@ async def test_lists_name_the_machine_and_who_did_not_answer(tmp_path, monkeypat
         ]
         (row,) = (await fleet.call("dataflow.list")).dataflows
         assert (row.nodes, row.cpu, row.memory, row.enabled) == (2, 100.0, 20, True)
+        assert row.machines == ["arm1", "arm2"]
         top = await fleet.call("top")
         assert [each.machine for each in top.interfaces] == ["arm1", "arm2"]
 

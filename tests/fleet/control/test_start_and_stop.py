@@ -6,6 +6,7 @@ import pytest
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorafleet.coordinator.messages import Explain, RobotLabel
 
 from .serving import TALK, leading
 
@@ -173,3 +174,38 @@ async def test_a_restart_that_would_lose_parameters_is_refused_before_anything_s
             await fleet.call("dataflow.restart", m.Stop(dataflow="talk"))
         assert arm1.shares["talk"].status == "running"
         assert (await fleet.call("dataflow.list")).dataflows[0].status == "running"
+
+
+async def explained(fleet, node, **wanted):
+    found = await fleet.call("dataflow.explain", Explain(**wanted))
+    (decision,) = [each for each in found.nodes if each.node == node]
+    return decision.machine, {each.machine: each.rule or "chosen" for each in decision.verdicts}
+
+
+async def test_an_explanation_is_that_of_the_fleet_now(tmp_path):
+    async with leading(tmp_path) as fleet:
+        await fleet.agent("arm1")
+        await fleet.agent("arm2")
+        free = {"nodes": [{"id": "free", "path": "f.py"}]}
+        machine, verdicts = await explained(fleet, "free", descriptor=free)
+        assert (machine, verdicts) == (
+            "arm1",
+            {"arm1": "chosen", "arm2": "spread", "arm3": "away"},
+        )
+        one = [{"id": "only", "path": "o.py", "deploy": {"machine": "arm1"}}]
+        await fleet.start({"nodes": one}, name="only")
+        # What runs counts, and so do changed labels.
+        assert (await explained(fleet, "free", descriptor=free))[0] == "arm2"
+        zone = {"nodes": [{"id": "free", "path": "f.py", "deploy": {"labels": {"zone": "yard"}}}]}
+        assert (await explained(fleet, "free", descriptor=zone))[0] is None
+        await fleet.call("robot.label", RobotLabel(robot="arm2", labels={"zone": "yard"}))
+        assert (await explained(fleet, "free", descriptor=zone))[0] == "arm2"
+        assert await explained(fleet, "only", dataflow="only") == (
+            "arm1",
+            {"arm1": "chosen", "arm2": "stays", "arm3": "stays"},
+        )
+        assert [each.name for each in (await fleet.call("dataflow.list")).dataflows] == ["only"]
+        with pytest.raises(ControlError, match="either a dataflow or a descriptor"):
+            await fleet.call("dataflow.explain", Explain())
+        with pytest.raises(ControlError, match="no dataflow"):
+            await fleet.call("dataflow.explain", Explain(dataflow="absent"))

@@ -126,7 +126,7 @@ async def connected(
         tls = client_context(process.folder / "authority.pem")
     async with asyncio.timeout(DEADLINE_S):
         connection = await connect(
-            process.url(path), additional_headers=sent, compression=None, ssl=tls
+            process.url(path), additional_headers=sent, compression=None, ssl=tls, close_timeout=1
         )
         try:
             yield connection

@@ -217,3 +217,38 @@ def test_commands_import_nothing_they_do_not_need():
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+FLOW = """\
+nodes:
+  - {id: camera, path: c.py, deploy: {labels: {zone: hall}}}
+"""
+
+
+def test_explain_asks_the_coordinator(running, capsys, tmp_path):
+    (tmp_path / "flow.yml").write_text(FLOW)
+    code, out, err = run(capsys, running, "explain", str(tmp_path / "flow.yml"))
+    assert (code, err) == (1, "")
+    assert "arm1: it has never connected; arm2: it has no label `zone`" in out
+    code, out, _ = run(capsys, running, "explain", str(tmp_path / "flow.yml"), "camera", "--json")
+    (found,) = json.loads(out)["nodes"]
+    assert [each["rule"] for each in found["machines"]] == ["away", "labels"]
+    code, out, err = run(capsys, running, "explain", "demo")
+    assert (code, out) == (1, "")
+    assert "demo" in err
+    code, _, err = run(capsys, running, "explain", str(tmp_path / "absent.yml"))
+    assert code == 1
+    assert "absent.yml" in err
+
+
+def test_explain_without_a_coordinator_names_the_way_without_one(capsys, tmp_path):
+    (tmp_path / "flow.yml").write_text(FLOW)
+    words = ["explain", str(tmp_path / "flow.yml"), "--state", str(tmp_path), "--port", "1"]
+    assert run_command(words) == 1
+    assert "use --cluster FILE without one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["list", "start", "logs", "node"])
+def test_commands_of_dora_are_named(capsys, name):
+    assert run_command([name]) == 2
+    assert f"`dora {name}`" in capsys.readouterr().err

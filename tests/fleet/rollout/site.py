@@ -87,7 +87,7 @@ class Site:
         known = [self.control.robots.get(robot) for robot in self.agents]
         await self.fleet.until(lambda: all("pick" in robot.releases for robot in known))
 
-    async def plan(self, release: str = "pick:1", **keys: Any) -> r.RolloutPlan:
+    async def plan(self, release: str = "pick@1", **keys: Any) -> r.RolloutPlan:
         found = await self.fleet.call("rollout.plan", self.new(release, **keys))
         assert isinstance(found, r.RolloutPlan)
         return found
@@ -96,7 +96,7 @@ class Site:
         keys = {"strategy": strategy(), **keys}
         return r.RolloutNew(release=release, **keys)
 
-    async def start(self, release: str = "pick:1", **keys: Any) -> int:
+    async def start(self, release: str = "pick@1", **keys: Any) -> int:
         """Plan and start; return the number."""
         plan = await self.plan(release, **keys)
         new = self.new(release, if_version=plan.version, **keys)

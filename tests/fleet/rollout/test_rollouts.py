@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from dorad.control.errors import ControlError
+from dorafleet.coordinator.software import software_of
 from dorafleet.rollout import messages as r
 from dorafleet.rollout.strategy import Budget
 
@@ -38,7 +39,7 @@ async def test_a_canary_that_fails_reverts_and_no_other_robot_is_touched(tmp_pat
     async with site(tmp_path) as one:
         await one.runs(ID1)
         one.agents["r1"].releases.fate = "reverted"
-        number = await one.start("pick:2")
+        number = await one.start("pick@2")
         detail = await one.until(number, "reverted", over=True)
         assert one.switches() == {"r1": [ID2], "r2": [], "r3": []}
         assert set(one.running().values()) == {ID1}
@@ -50,10 +51,10 @@ async def test_a_canary_that_fails_reverts_and_no_other_robot_is_touched(tmp_pat
         assert one.control.fleet.owner("r1", "pick").release == ID1
 
         with pytest.raises(ControlError, match="there is nothing to do") as caught:
-            await one.start("pick:2", robots=["r1"])
+            await one.start("pick@2", robots=["r1"])
         assert "--retry" in str(caught.value)
         one.agents["r1"].releases.fate = "confirmed"
-        again = await one.start("pick:2", robots=["r1"], retry=True)
+        again = await one.start("pick@2", robots=["r1"], retry=True)
         await one.until(again, "succeeded")
         assert one.agents["r1"].releases.orders[-1].retry
 
@@ -92,7 +93,7 @@ async def test_a_lease_holds_a_switch_until_it_ends(tmp_path):
         agent = one.agents["r1"]
         await one.runs(ID1)
         agent.releases.lease()
-        number = await one.start("pick:2")
+        number = await one.start("pick@2")
         detail = await one.until_state(number, r1="busy")
         assert detail.robots[0].leases == ["picks box 7 (arm)"]
         assert (await one.status(number)).summary.state == "canary, waiting (busy)"
@@ -105,7 +106,7 @@ async def test_abort_before_a_switch_leaves_every_robot_as_it_was(tmp_path):
         await one.runs(ID1)
         for agent in one.agents.values():
             agent.releases.has_files = False
-        number = await one.start("pick:2", strategy=strategy(canary=0))
+        number = await one.start("pick@2", strategy=strategy(canary=0))
         detail = await one.until_state(number, r1="pending", r2="pending", r3="pending")
         assert {row.waiting for row in detail.robots} == {"files"}
         assert (await one.act("abort", number, "wrong one")).phase == "aborted"
@@ -120,9 +121,9 @@ async def test_abort_before_a_switch_leaves_every_robot_as_it_was(tmp_path):
 
 async def test_undo_brings_all_robots_back_a_few_at_a_time(tmp_path):
     async with site(tmp_path) as one:
-        first = await one.start("pick:1")
+        first = await one.start("pick@1")
         await one.until(first, "succeeded", over=True)
-        second = await one.start("pick:2")
+        second = await one.start("pick@2")
         await one.until(second, "succeeded", over=True)
         with pytest.raises(ControlError, match="is not the newest"):
             await one.act("undo", first)
@@ -140,7 +141,7 @@ async def test_undo_brings_all_robots_back_a_few_at_a_time(tmp_path):
 
 async def test_the_first_rollout_is_undone_by_stopping_the_dataflow(tmp_path):
     async with site(tmp_path, 2) as one:
-        number = await one.start("pick:1")
+        number = await one.start("pick@1")
         await one.until(number, "succeeded")
         await one.act("undo", number)
         await one.until(number, "reverted", over=True)
@@ -170,7 +171,7 @@ async def test_too_many_failures_bring_all_back(tmp_path):
         for robot in ("r2", "r3"):
             one.agents[robot].releases.fate = "reverted"
         keys = {"strategy": strategy(max_parallel=1, failure_threshold=1)}
-        number = await one.start("pick:2", **keys)
+        number = await one.start("pick@2", **keys)
         detail = await one.until(number, "reverted", over=True)
         assert one.switches()["r4"] == one.switches()["r5"] == []
         assert set(one.running().values()) == {ID1}
@@ -195,7 +196,7 @@ async def test_a_robot_without_a_verdict_in_time_is_lost(tmp_path):
     async with site(tmp_path, 1) as one:
         one.agents["r1"].releases.fate = "switching"
         await one.runs(ID1)
-        number = await one.start("pick:2")
+        number = await one.start("pick@2")
         await one.until_state(number, r1="switching")
         detail = await one.until(number, "reverting")
         assert "no verdict" in detail.summary.reason
@@ -231,13 +232,13 @@ async def test_a_newer_rollout_supersedes_one_that_waits(tmp_path):
     async with site(tmp_path, 2) as one:
         for agent in one.agents.values():
             agent.releases.has_files = False
-        stuck = await one.start("pick:1")
+        stuck = await one.start("pick@1")
         await one.until_state(stuck, r1="pending")
-        plan = await one.plan("pick:2")
+        plan = await one.plan("pick@2")
         assert plan.supersedes == [stuck]
         for agent in one.agents.values():
             agent.releases.has_files = True
-        newer = await one.start("pick:2")
+        newer = await one.start("pick@2")
         await one.until(newer, "succeeded")
         detail = await one.until(stuck, "superseded", over=True)
         assert detail.summary.over
@@ -248,12 +249,12 @@ async def test_a_newer_rollout_supersedes_one_that_waits(tmp_path):
 async def test_one_that_switches_is_superseded_only_on_demand(tmp_path):
     async with site(tmp_path, 2) as one:
         one.agents["r1"].releases.fate = "switching"
-        moving = await one.start("pick:1")
+        moving = await one.start("pick@1")
         await one.until_state(moving, r1="switching")
         with pytest.raises(ControlError, match=r"rollout 1 .* is canary: 1 of its 2") as caught:
-            await one.plan("pick:2")
+            await one.plan("pick@2")
         assert caught.value.code == "conflict"
-        newer = await one.start("pick:2", supersede=True)
+        newer = await one.start("pick@2", supersede=True)
         await asyncio.sleep(0)
         assert one.agents["r1"].releases.orders[-1].release == ID1
         one.agents["r1"].releases.fate = "confirmed"
@@ -264,8 +265,8 @@ async def test_one_that_switches_is_superseded_only_on_demand(tmp_path):
 
 async def test_of_two_operators_with_one_plan_one_wins(tmp_path):
     async with site(tmp_path, 2) as one:
-        plan = await one.plan("pick:1")
-        new = one.new("pick:1", if_version=plan.version)
+        plan = await one.plan("pick@1")
+        new = one.new("pick@1", if_version=plan.version)
         found = await asyncio.gather(
             *(one.fleet.call("rollout.start", new) for _ in range(2)), return_exceptions=True
         )
@@ -290,6 +291,23 @@ async def test_watch_says_all_then_what_changes(tmp_path):
             while not (news.rollouts and news.rollouts[-1].over):
                 news = await anext(stream)
         await stream.aclose()
+
+
+async def test_the_row_of_a_robot_says_what_is_done_to_it(tmp_path):
+    async with site(tmp_path, 1) as one:
+        await one.runs(ID1)
+        agent = one.agents["r1"].releases
+        agent.fate = "switching"
+        agent.lease()
+        number = await one.start("pick@2")
+        await one.until_state(number, r1="busy")
+        control = one.control
+        found = software_of("r1", control.robots, control.rollouts, control.releases)
+        assert found == ("pick@1", "", "picks box 7 (arm)")
+        agent.lease(reason=None)
+        await one.until_state(number, r1="switching")
+        found = software_of("r1", control.robots, control.rollouts, control.releases)
+        assert found == ("pick@2", "rollout 1: switching", "")
 
 
 async def test_every_change_is_in_the_audit_with_who_made_it(tmp_path):

@@ -138,7 +138,6 @@ class World:
                 reachable=robot.connected,
                 away_for=0.0 if robot.connected else self.now - robot.away_at,
                 state=state,
-                acknowledged=0 if state is None else state.generation,
                 leased_for=0.0 if robot.leased_at is None else self.now - robot.leased_at,
                 phase_for=self.now - robot.changed_at,
             )

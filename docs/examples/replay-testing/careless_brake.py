@@ -1,0 +1,18 @@
+"""Slows down as `brake.py` does, but looks at the mean distance: a change that must be noticed."""
+
+import numpy as np
+import pyarrow as pa
+from dora import Node
+
+
+def main() -> None:
+    node = Node()
+    for event in node:
+        if event["type"] == "INPUT":
+            mean = float(np.mean(event["value"].to_numpy()))
+            speed = max(0.0, min(1.0, mean / 2))
+            node.send_output("speed", pa.array([speed]), {"scan": event["metadata"]["scan"]})
+
+
+if __name__ == "__main__":
+    main()

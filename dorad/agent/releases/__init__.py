@@ -1,0 +1,1 @@
+"""Releases on a robot: make them ready, switch to them, judge them, and go back by itself."""

@@ -1,0 +1,122 @@
+"""From releases to what the daemon is told: each node runs from the files of one release. Pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dorad.agent.releases.model import Applied
+from dorad.control.errors import ControlError
+from dorad.control.messages import Share
+from dorad.control.messages.agent import ShareContent
+from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.load import from_descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dorad.agent.releases.library import Bundle
+    from dorad.agent.releases.model import Revision
+
+
+def applied_after(
+    applied: Applied | None, revision: Revision, bundle: Bundle, changed: Mapping[str, set[str]]
+) -> Applied:
+    """Return a revision with the release whose files each node runs from after a switch to it.
+
+    `changed` are, for each release that nodes run from, the nodes that differ from the new one.
+    """
+    nodes: dict[str, str] = {}
+    for node in node_ids(bundle.descriptor):
+        old = None if applied is None else applied.nodes.get(node)
+        nodes[node] = revision.release if old is None or node in changed[old] else old
+    return Applied(revision, nodes)
+
+
+def replaced(before: ShareContent | None, after: ShareContent) -> list[str]:
+    """Return the nodes that are new or differ in more than their inputs."""
+    known = {} if before is None else _by_id(before)
+    return [
+        name
+        for name, node in _by_id(after).items()
+        if _plain_node(known.get(name)) != _plain_node(node)
+    ]
+
+
+def _by_id(content: ShareContent) -> dict[str, dict[str, Any]]:
+    return {node["id"]: node for node in content.descriptor["nodes"]}
+
+
+def _plain_node(node: dict[str, Any] | None) -> dict[str, Any]:
+    return {} if node is None else {key: value for key, value in node.items() if key != "inputs"}
+
+
+def content_of(
+    applied: Applied, uuid: str, machine: str, path: Path, bundle: Callable[[str], Bundle]
+) -> ShareContent:
+    """Return what the daemon gets for a revision.
+
+    `path` is that of the dataflow's file; no node runs there.
+
+    Raises:
+        ControlError: a release is not here, or parameters are for a node that does not exist.
+    """
+    descriptor = dict(bundle(applied.revision.release).descriptor)
+    default = descriptor.pop("deploy", None) or {}
+    # The daemon takes the variables of the dataflow only at its start, those of nodes always.
+    env = descriptor.pop("env", None) or {}
+    nodes = []
+    for entry in descriptor["nodes"]:
+        node = dict(entry)
+        source = bundle(applied.nodes[node["id"]])
+        deploy = dict(node.get("deploy") or default)
+        deploy["working_dir"] = str(source.folder / deploy.get("working_dir", ""))
+        node["deploy"] = deploy
+        environment = source.environments.get(node["id"])
+        own = {} if environment is None else {"VIRTUAL_ENV": str(environment)}
+        node["env"] = own | env | (node.get("env") or {})
+        nodes.append(node)
+    descriptor["nodes"] = _with_params(nodes, applied.revision.params)
+    share = Share(machine=machine, placement=dict.fromkeys(node_ids(descriptor), machine))
+    return ShareContent(uuid=uuid, descriptor=descriptor, path=str(path), share=share)
+
+
+def check(content: ShareContent) -> None:
+    """Check that the daemon can read the dataflow.
+
+    Raises:
+        ControlError: with code `refused` and all problems.
+    """
+    try:
+        from_descriptor(content.descriptor, path=Path(content.path))
+    except DataflowError as error:
+        lines = "; ".join(error.lines[:5])
+        raise ControlError("refused", f"its dataflow is not valid here: {lines}") from None
+
+
+def node_ids(descriptor: Mapping[str, Any]) -> list[str]:
+    """Return the ids of the nodes of a descriptor."""
+    return [str(node["id"]) for node in descriptor["nodes"]]
+
+
+def _with_params(nodes: list[dict[str, Any]], params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return nodes whose parameters have other defaults: `params` are by `node/name`."""
+    by_id = {node["id"]: node for node in nodes}
+    for name, value in params.items():
+        node_id, _, key = name.partition("/")
+        if node_id not in by_id or not key:
+            raise ControlError(
+                "refused",
+                f"there is no node for the parameter {name[:200]!r}",
+                "parameters are named `node/name`",
+            )
+        node = by_id[node_id]
+        declared = dict(node.get("params") or {})
+        known = declared.get(key)
+        declared[key] = {**known, "default": value} if isinstance(known, dict) else _plain(value)
+        node["params"] = declared
+    return nodes
+
+
+def _plain(value: Any) -> Any:
+    return {"default": value} if isinstance(value, dict) else value

@@ -1,0 +1,162 @@
+"""Judge the health of a dataflow on probation. Pure: successive observations to a verdict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.agent.releases.model import Health
+from dorad.control.messages.releases import Evidence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dorad.agent.releases.model import Baseline
+    from dorad.control.messages import NodeInfo
+    from dorad.control.messages.releases import HealthRules
+
+MIN_MESSAGES = 2.0
+"""Fewer expected messages than this say nothing about a rate."""
+
+
+class Observation(msgspec.Struct, frozen=True):
+    """What the daemon says of a dataflow at a moment of a monotonic clock."""
+
+    at: float
+    nodes: list[NodeInfo]
+    sent: dict[str, int]
+    """Messages since the start, of each output with a receiver."""
+    notices: list[str]
+    """Warnings of the daemon."""
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """A time during which everything was steady, from its first to its last observation."""
+
+    first: Observation
+    last: Observation
+
+    @property
+    def seconds(self) -> float:
+        """The length of the time."""
+        return self.last.at - self.first.at
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Messages per second of each output that was there all the time."""
+        if self.seconds <= 0:
+            return {}
+        before = self.first.sent
+        return {
+            name: (count - before[name]) / self.seconds
+            for name, count in self.last.sent.items()
+            if name in before
+        }
+
+
+def watch(before: Watch | None, seen: Observation, baseline: Baseline) -> Watch:
+    """Return the steady time that ends with an observation; a new one if something happened."""
+    if before is None or not all(each.ok for each in _steady(before, seen, baseline)):
+        return Watch(seen, seen)
+    return Watch(before.first, seen)
+
+
+def is_due(found: Watch, rules: HealthRules, baseline: Baseline) -> bool:
+    """Return True if all but the probes is well for long enough, so that the probes may run."""
+    return found.seconds >= rules.min_healthy_time and all(
+        each.ok for each in _checks(found, rules, baseline)
+    )
+
+
+def judge(
+    found: Watch, rules: HealthRules, baseline: Baseline, probes: list[Evidence] | None
+) -> Health:
+    """Return the verdict on a steady time; `probes` are None before they have run."""
+    evidence = list(_checks(found, rules, baseline))
+    well = all(each.ok for each in evidence)
+    evidence.append(
+        Evidence(
+            check="steady",
+            ok=found.seconds >= rules.min_healthy_time,
+            text=f"for {found.seconds:.1f} s, at least {rules.min_healthy_time:g}",
+        )
+    )
+    evidence += probes or []
+    healthy = is_due(found, rules, baseline) and (
+        not rules.probes or (probes is not None and all(each.ok for each in probes))
+    )
+    fatal = [each for each in evidence if not each.ok and each.check == "daemon"]
+    fatal += [each for each in evidence if not each.ok and each.text.startswith("has failed")]
+    return Health(
+        evidence=evidence,
+        healthy=well and healthy,
+        fatal="" if not fatal else f"{fatal[0].check} {fatal[0].text}",
+        rates={name: rate for name, rate in found.rates.items() if rate > 0},
+        nodes=[each.node for each in found.last.nodes if each.status == "running"],
+    )
+
+
+def _checks(found: Watch, rules: HealthRules, baseline: Baseline) -> Iterator[Evidence]:
+    yield from _steady(found, found.last, baseline)
+    yield from _outputs(found, rules, baseline)
+
+
+def _steady(before: Watch, seen: Observation, baseline: Baseline) -> Iterator[Evidence]:
+    """Yield what must be well at each moment of the time."""
+    known = {each.node: each for each in before.first.nodes}
+    for node in seen.nodes:
+        yield _node(known.get(node.node), node, baseline)
+    if set(known) != {each.node for each in seen.nodes}:
+        yield Evidence(check="nodes", ok=False, text="nodes were added or removed")
+    new = [text for text in seen.notices if text not in baseline.notices]
+    text = "no new notice" if not new else f"has a new notice: {new[0][:300]}"
+    yield Evidence(check="daemon", ok=not new, text=text)
+    fewer = [name for name, count in before.last.sent.items() if seen.sent.get(name, 0) < count]
+    if fewer:
+        yield Evidence(check=f"output {fewer[0]}", ok=False, text="its counter began anew")
+
+
+def _node(before: NodeInfo | None, now: NodeInfo, baseline: Baseline) -> Evidence:
+    check = f"node {now.node}"
+    if now.dynamic:
+        return Evidence(check=check, ok=True, text="is dynamic")
+    if now.status == "failed":
+        return Evidence(check=check, ok=False, text=f"has failed: {now.last_exit or 'no reason'}")
+    if now.status == "stopped":
+        # A node that does its work at the start is well, unless it ran on before.
+        ran = now.node in baseline.nodes
+        return Evidence(check=check, ok=not ran, text=f"has ended: {now.last_exit or 'stopped'}")
+    if now.broken_inputs:
+        broken = ", ".join(now.broken_inputs)
+        return Evidence(check=check, ok=False, text=f"gets nothing on: {broken}")
+    if now.status != "running":
+        why = now.last_exit and f": {now.last_exit}"
+        return Evidence(check=check, ok=False, text=f"is {now.status}{why or ''}")
+    if before is None or (before.pid, before.restarts) != (now.pid, now.restarts):
+        why = now.last_exit and f": it {now.last_exit}"
+        return Evidence(check=check, ok=False, text=f"has started again{why or ''}")
+    missed = (now.deadline_misses or 0) - (before.deadline_misses or 0)
+    if missed > 0:
+        return Evidence(check=check, ok=False, text=f"missed {missed} more deadlines")
+    return Evidence(check=check, ok=True, text="runs")
+
+
+def _outputs(found: Watch, rules: HealthRules, baseline: Baseline) -> Iterator[Evidence]:
+    """Yield whether each output carries as much as before."""
+    rates = found.rates
+    wanted = {
+        name: rate * rules.min_rate for name, rate in baseline.rates.items() if name in rates
+    } | rules.rates
+    for name in sorted(wanted.keys() - set(rules.quiet)):
+        if name not in found.last.sent:
+            yield Evidence(check=f"output {name}", ok=False, text="no node receives it")
+        elif wanted[name] * found.seconds < MIN_MESSAGES and name not in rules.rates:
+            yield Evidence(check=f"output {name}", ok=True, text="is too rare to be judged")
+        else:
+            rate = rates.get(name, 0.0)
+            yield Evidence(
+                check=f"output {name}",
+                ok=rate >= wanted[name],
+                text=f"{rate:.4g}/s, at least {wanted[name]:.4g}",
+            )

@@ -1,0 +1,47 @@
+"""What the agent needs of the releases on this robot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dorad.agent.releases.model import Files
+
+
+class Bundle(NamedTuple):
+    """A release whose files are complete and verified."""
+
+    name: str
+    sequence: int
+    folder: Path
+    """The folder of the dataflow's file, to which its paths are relative."""
+    descriptor: dict[str, Any]
+    """The dataflow, with modules expanded."""
+    environments: dict[str, Path]
+    """The Python environment of each node that uses one."""
+
+
+class Library(Protocol):
+    """The releases on this robot. Methods may block."""
+
+    def files(self, release: str) -> Files:
+        """Return how much of a release is here."""
+
+    def stage(self, release: str) -> None:
+        """Verify a release, and build its tree of files.
+
+        Raises:
+            ControlError: with code `refused` if it cannot be used on this robot; with another one
+                if it may be tried again.
+        """
+
+    def bundle(self, release: str) -> Bundle:
+        """Return a release that is staged. Raises ControlError."""
+
+    def changed(self, old: str, new: str) -> set[str]:
+        """Return the nodes of `new` that differ from those of `old`. Raises ControlError."""
+
+    def collect(self, keep: set[str]) -> None:
+        """Remove what no release but those in `keep`, and a few recent ones, needs."""

@@ -1,0 +1,188 @@
+"""What the agent stores of a dataflow that comes from releases, and what it looks at."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+
+from dorad.control.messages.agent import ShareState
+from dorad.control.messages.releases import Evidence, Lease, ReleaseOrder, ReleasePhase
+
+MAX_FAILED = 50
+"""Number of revisions that have failed here which are remembered."""
+
+Files = Literal["missing", "received", "staged"]
+Waiting = Literal["", "files", "switch", "busy"]
+
+
+class Revision(msgspec.Struct, frozen=True):
+    """What can be confirmed: a release with its parameters."""
+
+    release: str
+    params: dict[str, Any] = {}
+
+    @property
+    def digest(self) -> str:
+        """A text that is the same for the same release and parameters."""
+        content = msgspec.json.encode([self.release, self.params], order="deterministic")
+        return hashlib.sha256(content).hexdigest()
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """A revision, and the release whose files each of its nodes runs from.
+
+    A node that does not differ between two releases runs on, from the files of the older one.
+    """
+
+    revision: Revision
+    nodes: dict[str, str]
+    """The id of a release by node."""
+
+    @property
+    def releases(self) -> set[str]:
+        """The releases whose files must stay."""
+        return {self.revision.release, *self.nodes.values()}
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """A revision that this robot has tried in vain."""
+
+    digest: str
+    reason: str
+
+
+class Baseline(msgspec.Struct, frozen=True):
+    """What the health of a revision is compared with."""
+
+    rates: dict[str, float] = {}
+    """Messages per second of each output when the last revision was confirmed."""
+    nodes: list[str] = []
+    """The nodes that ran then."""
+    notices: list[str] = []
+    """Warnings that the daemon had before the switch."""
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A dataflow that comes from releases, as it is stored. Clocks count from the boot."""
+
+    order: ReleaseOrder
+    uuid: str
+    """Of the dataflow in the daemon; it stays the same."""
+    boot: str
+    """The boot id of the machine when `switched` and `busy_since` were measured."""
+    since: float
+    """When `phase` changed, in seconds since 1970."""
+    phase: ReleasePhase = "pending"
+    reason: str = ""
+    waiting: Waiting = ""
+    refused: bool = False
+    next: ReleaseOrder | None = None
+    """An order that arrived during a switch, which comes first."""
+    applied: Applied | None = None
+    """What the daemon shall run now. It is stored before the daemon is told."""
+    step: int = 0
+    """Counts what the daemon was told: the generation of the robot's own share."""
+    halting: bool = False
+    """Whether the dataflow is stopped first, because it cannot be changed."""
+    switched: float = 0.0
+    """When the present switch, or return, began."""
+    tries: int = 0
+    """How often the machine was restarted in this switch; in a return, how often it failed."""
+    retry_at: float = 0.0
+    contact: bool = False
+    """Whether there was contact to the coordinator in the minute before the switch."""
+    busy_since: float | None = None
+    gave_up: bool = False
+    """Whether it was busy for so long that it does not switch before another order."""
+    confirmed: Applied | None = None
+    previous: Revision | None = None
+    sequence: int = 0
+    """The highest that was confirmed."""
+    switched_sequence: int = 0
+    """Of the release of the last switch."""
+    baseline: Baseline = Baseline()
+    failed: list[Failed] = []
+    evidence: list[Evidence] = []
+    restarted: list[str] = []
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Epoch and generation of the newest order."""
+        newest = self.next or self.order
+        return newest.epoch, newest.generation
+
+    @property
+    def target(self) -> Revision | None:
+        """The revision that was ordered."""
+        return None if self.order.release is None else revision_of(self.order)
+
+    @property
+    def kept(self) -> set[str]:
+        """The releases whose files must stay."""
+        found: set[str] = set()
+        for order in (self.order, self.next):
+            if order is not None and order.release is not None:
+                found.add(order.release)
+        for applied in (self.applied, self.confirmed):
+            if applied is not None:
+                found |= applied.releases
+        if self.previous is not None:
+            found.add(self.previous.release)
+        return found
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How the daemon gets from what it runs to a release that is staged."""
+
+    nodes: dict[str, str]
+    """The release of each node; see `Applied`."""
+    replaced: list[str]
+    """Nodes that differ, and new ones."""
+    sequence: int
+
+
+class Health(msgspec.Struct, frozen=True):
+    """The health of a dataflow since some moment."""
+
+    evidence: list[Evidence] = []
+    healthy: bool = False
+    """Whether everything was well for long enough."""
+    fatal: str = ""
+    """What cannot get better."""
+    rates: dict[str, float] = {}
+    nodes: list[str] = []
+    """The nodes that run."""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What the agent sees of a dataflow. Clocks count from the boot."""
+
+    now: float
+    wall: float
+    boot: str
+    files: Files = "missing"
+    """Of the release that was ordered."""
+    refusal: str = ""
+    """Why that release cannot be used here."""
+    trouble: str = ""
+    """Why it could not be staged yet."""
+    plan: Plan | None = None
+    """None unless the release is staged."""
+    share: ShareState | None = None
+    """The state of the robot's own share of the dataflow."""
+    busy: str = ""
+    """What must not be interrupted; empty for nothing."""
+    leases: list[Lease] = []
+    notices: list[str] | None = None
+    """Warnings of the daemon; None if it cannot be asked."""
+    contact: float | None = None
+    """When the coordinator was last heard, by the clock of `now`."""
+    health: Health | None = None
+
+
+def revision_of(order: ReleaseOrder) -> Revision:
+    """Return the revision that an order asks for; it must name a release."""
+    assert order.release is not None
+    return Revision(order.release, order.params)

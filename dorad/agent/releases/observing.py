@@ -1,0 +1,52 @@
+"""Ask the daemon what the health of a dataflow is judged by."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from dorad.agent.releases.health import Observation
+from dorad.control.errors import ControlError
+from dorad.control.messages import DaemonStatus, LeaseList, Nothing, Top
+
+if TYPE_CHECKING:
+    from dorad.control.asyncclient import AsyncClient
+    from dorad.control.messages.releases import Lease
+
+_log = logging.getLogger(__name__)
+
+
+def clock() -> float:
+    """Return the seconds since the boot, also those in which the machine slept."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+async def observe(client: AsyncClient, uuid: str) -> Observation:
+    """Return what the daemon says of a dataflow. Raises ControlError."""
+    top = await client.call("top", Nothing(), Top)
+    at = clock()
+    sent: dict[str, int] = {}
+    for edge in top.edges:
+        if edge.dataflow == uuid:
+            sent[edge.source] = max(edge.sent, sent.get(edge.source, 0))
+    nodes = [node for node in top.nodes if node.dataflow == uuid]
+    return Observation(at, nodes, sent, await notices(client))
+
+
+async def notices(client: AsyncClient) -> list[str]:
+    """Return the warnings of the daemon. Raises ControlError."""
+    status = await client.call("daemon.status", Nothing(), DaemonStatus)
+    return [*status.notices, *filter(None, [status.problem])]
+
+
+async def leases(client: AsyncClient) -> list[Lease]:
+    """Return what must not be interrupted on this robot. Raises ControlError."""
+    try:
+        found = await client.call("lease.list", Nothing(), LeaseList)
+    except ControlError as error:
+        if error.code != "unknown-method":
+            raise
+        _log.debug("this dorad is older and has no leases")
+        return []
+    return found.leases

@@ -1,0 +1,212 @@
+"""The `record` block of a dataflow: what is recorded whenever it runs.
+
+The block becomes a node, which no list of `nodes` contains: each machine of a fleet records its own
+part of the dataflow.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dorad.dataflow.errors import TextError
+from dorad.dataflow.model import (
+    LINK,
+    RECORDER,
+    Input,
+    LogSource,
+    NodeKind,
+    NodeOutput,
+    NodeSpec,
+)
+from dorad.dataflow.settings import Restart, RestartPolicy
+from dorad.dataflow.sizes import parse_size
+
+if TYPE_CHECKING:
+    from dorad.dataflow.fields import Fields
+    from dorad.dataflow.model import Dataflow
+
+NODE_ID = "__dora_record__"
+"""The id of the recorder, as in dora 1.x."""
+
+LOGS_INPUT = "dora___logs"
+FOLDER = "recordings"
+QUEUE_SIZE = 1000
+COMPRESSIONS = ("auto", "zstd", "lz4", "none")
+
+_RESTART = Restart(RestartPolicy.ON_FAILURE, delay=1.0, max_delay=30.0, max_restarts=10, window=600)
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What to record; sizes in bytes, times in seconds, None for no limit."""
+
+    folder: str = FOLDER
+    topics: tuple[str, ...] = ()
+    """Topics, or nodes for all their outputs; empty for all."""
+    exclude: tuple[str, ...] = ()
+    keep: float | None = None
+    """Keep only the last seconds, as a black box."""
+    split_bytes: int | None = None
+    split_s: float | None = None
+    max_size: int | None = None
+    min_free: int | None = None
+    compression: str = "auto"
+    queue_size: int = QUEUE_SIZE
+    user: str | None = None
+
+
+def read_recording(fields: Fields) -> Recording | None:
+    """Return the block `record`, or None."""
+    block = fields.inside("record")
+    if block is None:
+        return None
+    keep = block.checked("keep", parse_time, None)
+    split = block.checked("split", parse_split, (None, None))
+    found = Recording(
+        folder=block.text("folder") or FOLDER,
+        topics=block.texts("topics"),
+        exclude=block.texts("exclude"),
+        keep=keep,
+        split_bytes=split[0],
+        split_s=split[1],
+        max_size=block.size("max_size"),
+        min_free=block.size("min_free"),
+        compression=block.checked("compression", _compression, "auto"),
+        queue_size=block.integer("queue_size", minimum=1, maximum=65536) or QUEUE_SIZE,
+        user=block.text("user"),
+    )
+    if keep is not None and (found.split_bytes or found.split_s):
+        block.problems.error(
+            block.name_of("split"), "goes not with `keep`", "a black box has its own segments"
+        )
+    block.finish({"output": "write `folder`", "file": "write `folder`", "path": "write `folder`"})
+    return found
+
+
+def parse_time(text: str) -> float:
+    """Return a time such as `60s`, `5m` or `90` in seconds, at least one. Raises TextError."""
+    number = text.strip()
+    factor = 1.0
+    for unit, seconds in _UNITS.items():
+        if number.endswith(unit) and number.removesuffix(unit).replace(".", "", 1).isdecimal():
+            number, factor = number.removesuffix(unit), seconds
+            break
+    if not number.replace(".", "", 1).isdecimal() or float(number) * factor < 1:
+        raise TextError(f"`{text}` is not a time of a second or more", "write `60s` or `5m`")
+    return float(number) * factor
+
+
+def parse_split(text: str) -> tuple[int | None, float | None]:
+    """Return where a file ends: its bytes, or its seconds. Raises TextError."""
+    try:
+        if not text.strip().isdecimal():
+            return None, parse_time(text)
+    except TextError:
+        pass
+    try:
+        size = parse_size(text)
+    except TextError:
+        raise TextError(f"`{text}` is neither a size nor a time", "write `500MB` or `5m`") from None
+    if size < 1 << 20:
+        raise TextError(f"`{text}` is less than 1MB", "write a time with its unit: `5m`")
+    return size, None
+
+
+def _compression(text: str) -> str:
+    if text not in COMPRESSIONS:
+        raise TextError(f"must be one of {', '.join(COMPRESSIONS)}, not `{text}`")
+    return text
+
+
+def covers(name: str, topic: str) -> bool:
+    """Return True if a name in `topics` or `exclude` stands for a topic."""
+    return topic == name or topic.startswith(f"{name}/")
+
+
+def topics_in(dataflow: Dataflow) -> list[str]:
+    """Return all topics that nodes here send, in the order of the file."""
+    return [
+        f"{node.id}/{output}"
+        for node in dataflow.nodes
+        if node.id != LINK
+        for output in node.all_outputs
+    ]
+
+
+def unknown_names(recording: Recording, dataflow: Dataflow) -> list[str]:
+    """Return the names in `topics` and `exclude` that stand for no output of the dataflow."""
+    known = topics_in(dataflow)
+    names = (*recording.topics, *recording.exclude)
+    return [name for name in names if not any(covers(name, topic) for topic in known)]
+
+
+def input_name(topic: str) -> str:
+    """Return the input of the recorder for a topic, as in dora 1.x."""
+    node, _, output = topic.partition("/")
+    return f"{node}___{output}"
+
+
+def recorded(dataflow: Dataflow) -> Dataflow:
+    """Return the dataflow with the node that its block `record` asks for."""
+    recording = dataflow.record
+    if recording is None or any(node.id == NODE_ID for node in dataflow.nodes):
+        return dataflow
+    topics = [
+        topic
+        for topic in topics_in(dataflow)
+        if (not recording.topics or any(covers(name, topic) for name in recording.topics))
+        and not any(covers(name, topic) for name in recording.exclude)
+    ]
+    if not topics:
+        return dataflow
+    return replace(dataflow, nodes=(*dataflow.nodes, _node(recording, dataflow, topics)))
+
+
+def keep_recorder(before: Dataflow, after: Dataflow) -> Dataflow:
+    """Return a changed dataflow with the recorder of `before`, without inputs that ended.
+
+    Outputs that are new are recorded from the next start on.
+    """
+    known = next((node for node in before.nodes if node.id == NODE_ID), None)
+    if known is None or any(node.id == NODE_ID for node in after.nodes):
+        return after
+    topics = set(topics_in(after))
+    inputs = tuple(
+        entry
+        for entry in known.inputs
+        if not isinstance(entry.source, NodeOutput) or str(entry.source) in topics
+    )
+    return replace(after, nodes=(*after.nodes, replace(known, inputs=inputs)))
+
+
+def _node(recording: Recording, dataflow: Dataflow, topics: list[str]) -> NodeSpec:
+    size = recording.queue_size
+    inputs = [
+        Input(input_name(topic), NodeOutput(*topic.split("/", 1)), size, long_form=True)
+        for topic in topics
+    ]
+    inputs.append(Input(LOGS_INPUT, LogSource(), max(size, QUEUE_SIZE), long_form=True))
+    words = ["--folder", recording.folder, "--name", dataflow.path.stem]
+    words += ["--compression", recording.compression]
+    for flag, value in (
+        ("--keep", recording.keep),
+        ("--split-size", recording.split_bytes),
+        ("--split-time", recording.split_s),
+        ("--max-size", recording.max_size),
+        ("--min-free", recording.min_free),
+    ):
+        if value is not None:
+            words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+    return NodeSpec(
+        NODE_ID,
+        NodeKind.PATH,
+        path=RECORDER,
+        args=shlex.join(words),
+        inputs=tuple(inputs),
+        spin_us=0,
+        restart=_RESTART,
+        user=recording.user,
+    )

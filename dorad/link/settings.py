@@ -1,0 +1,122 @@
+"""The settings of a link's Zenoh session: its addresses, its certificates, and who may do what.
+
+A session finds nothing by itself: it has the addresses that it is given. With certificates, Zenoh
+itself holds each peer to its own name, because a sample does not say over which connection it came.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import zenoh
+
+from dorad.link.config import MAX_MACHINES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dorad.link.config import LinkConfig, Tls
+
+RETRY = {"period_init_ms": 200, "period_max_ms": 500, "period_increase_factor": 2}
+LEASE_MS = 3000
+OPEN_TIMEOUT_MS = 3500
+"""How long an attempt to connect takes at most: four round trips of a satellite, and no longer.
+
+The kernel repeats its first packet every second at the beginning, then ever more rarely: a new
+attempt finds a cable that was repaired sooner than an old one.
+"""
+
+BATCHES = 16
+"""Batches of data that Zenoh queues for one machine before a `put` waits."""
+BATCH_BYTES = 65_535
+
+MAX_COMMON_NAME = 64
+"""Characters of a machine's name that its certificate has as the common name."""
+
+_OFFERS = ["put", "liveliness_token"]
+_ASKS = ["declare_subscriber", "declare_liveliness_subscriber", "liveliness_query"]
+
+
+def root_of(dataflow: str) -> str:
+    """Return what all keys of a dataflow begin with."""
+    return f"dorad/{dataflow}"
+
+
+def zenoh_config(config: LinkConfig) -> zenoh.Config:
+    """Return the configuration of the session."""
+    settings: dict[str, Any] = {
+        # A router passes messages on between clients only.
+        "mode": "client" if config.router else "peer",
+        "listen/endpoints": config.listen,
+        "listen/exit_on_failure": True,
+        "connect/endpoints": config.connect,
+        # A client's session opens when its router answers, or not at all.
+        "connect/timeout_ms": 0 if config.router else -1,
+        "connect/exit_on_failure": False,
+        "connect/retry": RETRY,
+        "scouting/multicast/enabled": False,
+        "scouting/gossip/enabled": False,
+        "transport/shared_memory/enabled": False,
+        "transport/link/tx/lease": LEASE_MS,
+        "transport/link/tx/keep_alive": 4,
+        "transport/link/tx/queue/size/data": BATCHES,
+        "transport/unicast/open_timeout": OPEN_TIMEOUT_MS,
+        "transport/unicast/max_sessions": MAX_MACHINES,
+        "transport/unicast/accept_pending": MAX_MACHINES,
+    }
+    if config.tls is not None:
+        settings["transport/link/tls"] = _tls_settings(config.tls)
+        # A plain connection must be impossible, not only unused.
+        settings["transport/link/protocols"] = ["tls"]
+    if config.tls is not None and not config.router:
+        settings["access_control"] = access_control(config.dataflow, config.machine, config.peers)
+    found = zenoh.Config()
+    for key, value in settings.items():
+        found.insert_json5(key, json.dumps(value))
+    return found
+
+
+def _tls_settings(tls: Tls) -> dict[str, Any]:
+    """Return the settings for mutual TLS."""
+    return {
+        "root_ca_certificate_base64": tls.ca,
+        "listen_certificate_base64": tls.certificate,
+        "listen_private_key_base64": tls.key,
+        "connect_certificate_base64": tls.certificate,
+        "connect_private_key_base64": tls.key,
+        "enable_mtls": True,
+        "verify_name_on_connect": tls.verify_name,
+    }
+
+
+def access_control(dataflow: str, machine: str, peers: Iterable[str]) -> dict[str, Any]:
+    """Return the rules by which each peer may speak, and be spoken to, under its own name only.
+
+    The peer is the one that the certificate of the connection names. It can send to this machine
+    what is its own, and receive what this machine sends to it. All else is refused at both ends.
+    """
+    root = root_of(dataflow)
+    rules, subjects, policies = [], [], []
+    for peer in peers:
+        its = [f"{root}/to/{machine}/{peer}/*", f"{root}/alive/{peer}/*"]
+        ours = [f"{root}/to/{peer}/{machine}/*", f"{root}/alive/{machine}/*"]
+        names = []
+        for name, messages, flow, keys in (
+            ("offers", _OFFERS, "ingress", its),
+            ("receives", _ASKS, "ingress", ours),
+            ("is-sent", _OFFERS, "egress", ours),
+            ("is-asked", _ASKS, "egress", its),
+        ):
+            names.append(f"{peer}-{name}")
+            rule = {"messages": messages, "flows": [flow], "key_exprs": keys}
+            rules.append({"id": names[-1], "permission": "allow", **rule})
+        subjects.append({"id": peer, "cert_common_names": [peer[:MAX_COMMON_NAME]]})
+        policies.append({"rules": names, "subjects": [peer]})
+    return {
+        "enabled": True,
+        "default_permission": "deny",
+        "rules": rules,
+        "subjects": subjects,
+        "policies": policies,
+    }

@@ -1,0 +1,60 @@
+"""`dorafleet drift`: where robots differ from what they shall be, with the way back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from dorad.cli.tables import plain, print_lines, print_table
+from dorafleet.cli.arguments import port_option, state_option
+from dorafleet.cli.coordinator import connect
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COLUMNS = ("Robot", "Dataflow", "Differs", "Shall be", "Is", "Way back")
+
+EPILOG = """\b
+Examples:
+  dorafleet drift
+  dorafleet drift --json | jq -c 'select(.known)'
+\b
+Compared are releases, dataflows that were started, and the package dorad, as robots have reported
+them last. A robot that cannot be reached is compared with its last report, which says `last seen`.
+Exit code 0: nothing differs. 1: something does.
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.option("--json", "as_json", is_flag=True, help="Print each difference as a line of JSON.")
+@state_option
+@port_option
+def drift(*, as_json: bool, state: Path, port: int) -> int:
+    """Show where robots differ from what they shall be, and the way back."""
+    from dorad.control.messages import Nothing
+    from dorafleet.rollout.messages import DriftList
+
+    with connect(state, port) as client:
+        found = client.call("drift.list", Nothing(), DriftList)
+    if as_json:
+        print_lines(map(plain, found.rows))
+    elif found.rows:
+        print_table(
+            COLUMNS,
+            [
+                (
+                    row.robot,
+                    row.dataflow or "-",
+                    row.what,
+                    row.desired,
+                    row.found if row.known else f"last seen: {row.found}",
+                    row.way_back,
+                )
+                for row in found.rows
+            ],
+        )
+    else:
+        robots = "1 robot is" if found.robots == 1 else f"{found.robots} robots are"
+        click.echo(f"{robots} what they shall be")
+    return 1 if found.rows else 0

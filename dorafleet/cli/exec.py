@@ -1,0 +1,126 @@
+"""`dorafleet exec`: run a command on many machines, and group their outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dorad.cli.durations import Duration
+from dorad.cli.tables import print_lines
+from dorad.terminal import visible, visible_lines
+from dorafleet.cli.arguments import (
+    accept_new_option,
+    file_argument,
+    only_option,
+    parallel_option,
+    select_machines,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from dorafleet.inventory.model import Machine
+    from dorafleet.ssh.connection import CommandResult
+    from dorafleet.ssh.fanout import Outcome
+
+EPILOG = """\b
+Examples:
+  dorafleet exec cluster.yml -- uname -r
+  dorafleet exec cluster.yml --only arm1,arm2 -- df -h /
+  dorafleet exec cluster.yml --shell -- 'journalctl -u dorad -n 5 | grep error'
+  dorafleet exec cluster.yml --json -- uptime | jq -r 'select(.code != 0) | .machine'
+\b
+Machines with the same exit code and the same output are shown once, the largest group first. The
+words of the command are passed on as they are; --shell gives them to the shell of the ssh user.
+Exit code 0: it was 0 on all machines. 1: it was not, or some could not be reached.
+"""
+
+
+@click.command("exec", epilog=EPILOG, context_settings={"ignore_unknown_options": True})
+@file_argument
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@only_option
+@click.option("--shell", is_flag=True, help="Let the shell there read the command.")
+@click.option(
+    "--timeout", type=Duration(0.1), default="30s", show_default=True, help="For each machine."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each machine.")
+@parallel_option
+@accept_new_option
+def exec_(
+    file: Path,
+    command: Sequence[str],
+    *,
+    only: Sequence[str],
+    shell: bool,
+    timeout: float,
+    as_json: bool,
+    parallel: int,
+    accept_new: bool,
+) -> int:
+    """Run COMMAND on the machines in FILE over SSH."""
+    from dorafleet.inventory.load import load
+
+    machines = select_machines(load(file), only)
+    words = ["sh", "-c", " ".join(command)] if shell else list(command)
+    outcomes = asyncio.run(_run(machines, words, timeout, parallel=parallel, accept_new=accept_new))
+    if as_json:
+        print_lines(map(as_plain, outcomes))
+    else:
+        for line in group_lines(outcomes):
+            click.echo(line)
+    return 0 if all(each.result is not None and not each.result.code for each in outcomes) else 1
+
+
+async def _run(
+    machines: Sequence[Machine],
+    words: Sequence[str],
+    timeout: float,
+    *,
+    parallel: int,
+    accept_new: bool,
+) -> list[Outcome[CommandResult]]:
+    from dorafleet.ssh.connection import connect
+    from dorafleet.ssh.fanout import run_on_each
+
+    async def run(machine: Machine) -> CommandResult:
+        async with connect(machine, accept_new=accept_new) as robot:
+            return await robot.run(words, timeout=timeout, doing="the command")
+
+    return await run_on_each(machines, run, parallel=parallel)
+
+
+def group_lines(outcomes: Iterable[Outcome[CommandResult]]) -> list[str]:
+    """Return the outcomes, those that are equal once; the largest group first."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for outcome in outcomes:
+        if outcome.result is None:
+            key = (f"{outcome.error}", "")
+        else:
+            text = "\n".join(filter(None, (outcome.result.stdout, outcome.result.stderr)))
+            key = (f"exit code {outcome.result.code}", text.rstrip("\n"))
+        groups.setdefault(key, []).append(outcome.machine.id)
+    lines = []
+    for (head, text), machines in sorted(groups.items(), key=lambda each: -len(each[1])):
+        good = head == "exit code 0"
+        count = "" if len(machines) == 1 else f"{len(machines)} machines, "
+        mark = click.style("✓" if good else "✗", fg="green" if good else "red")
+        lines.append(f"{mark} {visible(', '.join(machines))}: {count}{visible(head)}")
+        if text:
+            lines.append(f"  {visible_lines(text, '  ')}")
+    return lines
+
+
+def as_plain(outcome: Outcome[CommandResult]) -> dict[str, Any]:
+    """Return a machine's object for `--json`; all have the same keys."""
+    error, result = outcome.error, outcome.result
+    return {
+        "machine": outcome.machine.id,
+        "code": None if result is None else result.code,
+        "stdout": "" if result is None else result.stdout,
+        "stderr": "" if result is None else result.stderr,
+        "error": error and {"code": error.code, "message": error.message, "hint": error.hint},
+    }

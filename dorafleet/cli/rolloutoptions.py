@@ -1,0 +1,278 @@
+"""The options of `dorafleet plan` and `dorafleet rollout start`: which robots, and how."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from dorad.cli.durations import Duration
+from dorafleet.cli.arguments import File
+from dorafleet.cli.labels import robot_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from dorafleet.rollout.messages import RolloutNew
+    from dorafleet.rollout.strategy import Strategy
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+MAX_FILE = 1 << 20
+
+RULES = (
+    "min_healthy_time",
+    "healthy_deadline",
+    "confirm_deadline",
+    "min_rate",
+    "rates",
+    "quiet",
+    "probes",
+)
+"""Keys of a strategy file that the robot judges by."""
+
+_SELECT = (
+    click.option(
+        "--robots",
+        metavar="ID",
+        multiple=True,
+        shell_complete=robot_ids,
+        help="Only these robots; may be repeated, or list several with commas.",
+    ),
+    click.option(
+        "-l",
+        "--label",
+        "labels",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Only robots with this label; may be repeated.",
+    ),
+)
+_HOW = (
+    click.option(
+        "--strategy",
+        "file",
+        metavar="FILE",
+        type=File(".yml", ".yaml"),
+        help="A YAML file with the keys of docs/rollouts.md; options replace them.",
+    ),
+    click.option("--canary", metavar="N|N%", help="Robots that come first.  [1]"),
+    click.option(
+        "--canary-label",
+        "canary_selector",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Labels that the canaries have.",
+    ),
+    click.option(
+        "--no-auto-promote",
+        "auto_promote",
+        flag_value=False,
+        type=bool,
+        default=None,
+        help="Wait for `rollout promote` after the canaries.",
+    ),
+    click.option("--max-parallel", metavar="N|N%", help="Robots that switch at a time.  [10%]"),
+    click.option(
+        "--batch",
+        "batches",
+        metavar="KEY=VALUE[:N]",
+        multiple=True,
+        help="Robots that come together, in this order, at most N of them.",
+    ),
+    click.option(
+        "--min-healthy-time", type=Duration(), help="So long must a robot be healthy.  [30s]"
+    ),
+    click.option(
+        "--healthy-deadline",
+        type=Duration(),
+        help="From the switch; then a robot that is not healthy goes back.  [5m]",
+    ),
+    click.option(
+        "--confirm-deadline",
+        type=Duration(),
+        help="From the switch; then a robot that has lost contact goes back.  [10m]",
+    ),
+    click.option(
+        "--progress-deadline",
+        type=Duration(),
+        help="From the switch; then a robot without a verdict has failed.  [10m]",
+    ),
+    click.option(
+        "--no-auto-revert",
+        "auto_revert",
+        flag_value=False,
+        type=bool,
+        default=None,
+        help="When too many have failed, leave the others as they are.",
+    ),
+    click.option(
+        "--failure-threshold",
+        metavar="N|N%",
+        help="Failures that are accepted; of canaries none.  [10%, at least 2]",
+    ),
+    click.option(
+        "--budget",
+        metavar="LABEL=N|N%",
+        help="Robots with the same value of LABEL that may be unavailable at a time.",
+    ),
+    click.option(
+        "--window",
+        "windows",
+        metavar="WINDOW",
+        multiple=True,
+        help="When a switch may begin: 'Mon-Fri 22:00-05:00 Europe/Berlin'.  [always]",
+    ),
+    click.option(
+        "--busy",
+        type=click.Choice(["wait", "ignore"]),
+        help="What to do about a robot that must not be interrupted.  [wait]",
+    ),
+    click.option("--busy-max", type=Duration(), help="Wait so long for a busy robot.  [4h]"),
+    click.option(
+        "--catch-up", type=Duration(), help="Wait so long for robots that are off.  [30d]"
+    ),
+    click.option(
+        "--param",
+        "params",
+        metavar="NODE/NAME=VALUE",
+        multiple=True,
+        help="A parameter; replaces all that the robots have.",
+    ),
+    click.option("--retry", is_flag=True, help="Also robots where the release has failed before."),
+    click.option("--allow-lower", is_flag=True, help="The release may be older than what runs."),
+    click.option("--supersede", is_flag=True, help="End a rollout that is switching robots now."),
+)
+
+
+def rollout_options(command: F) -> F:
+    """Add the options to a command."""
+    for option in reversed((*_SELECT, *_HOW)):
+        command = option(command)
+    return command
+
+
+def request_of(release: str, given: dict[str, Any]) -> RolloutNew:
+    """Return the request for these options.
+
+    Raises:
+        click.UsageError: an option is not written as it must be.
+        click.ClickException: the strategy file has a mistake.
+    """
+    from dorafleet.rollout.messages import RolloutNew
+
+    words = given.pop("robots")
+    params = _params(given.pop("params"))
+    labels = _pairs("--label", given.pop("labels"))
+    flags = {key: given.pop(key) for key in ("retry", "allow_lower", "supersede")}
+    return RolloutNew(
+        release=release,
+        robots=[each for word in words for each in word.split(",") if each],
+        labels=labels,
+        strategy=_strategy(given.pop("file"), given),
+        params=params,
+        **flags,
+    )
+
+
+def _strategy(file: Path | None, given: dict[str, Any]) -> Strategy:
+    import msgspec
+
+    from dorafleet.rollout.strategy import Strategy
+
+    keys = {} if file is None else _read(file)
+    keys |= {
+        key: value
+        for key, value in given.items()
+        if value is not None and key not in ("canary_selector", "batches", "budget", "windows")
+    }
+    if given.get("canary_selector"):
+        keys["canary_selector"] = _pairs("--canary-label", given["canary_selector"])
+    if given.get("batches"):
+        keys["batches"] = [_batch(text) for text in given["batches"]]
+    if given.get("windows"):
+        keys["windows"] = list(given["windows"])
+    if given.get("budget"):
+        label, equals, most = given["budget"].partition("=")
+        if not label or not equals or not most:
+            raise click.UsageError(f"'{given['budget']}' is not LABEL=N for --budget")
+        keys["disruption_budget"] = {"group_by": label, "max_unavailable": most}
+    rules = {key: keys.pop(key) for key in RULES if key in keys}
+    where = "the options" if file is None else str(file)
+    _check_keys(keys, where)
+    try:
+        return msgspec.convert({**keys, "rules": rules}, Strategy)
+    except msgspec.ValidationError as error:
+        raise click.ClickException(f"{where}: {error}") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    import yaml
+
+    from dorad.cli.durations import parse_duration
+
+    try:
+        if file.stat().st_size > MAX_FILE:
+            raise click.ClickException(f"{file} is larger than {MAX_FILE >> 20} MiB")
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeError, RecursionError) as error:
+        raise click.ClickException(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise click.ClickException(f"{file} must have keys such as `canary: 1`")
+    for key in (*RULES[:3], "progress_deadline", "busy_max", "catch_up"):
+        if isinstance(found.get(key), str):
+            try:
+                found[key] = parse_duration(found[key])
+            except ValueError as error:
+                raise click.ClickException(f"{file}: {key}: {error}") from None
+    return found
+
+
+def _check_keys(keys: dict[str, Any], where: str) -> None:
+    from dorad.dataflow.nearest import did_you_mean
+    from dorafleet.rollout.strategy import Strategy
+
+    known = [key for key in Strategy.__struct_fields__ if key != "rules"] + [*RULES]
+    for key in keys:
+        if key not in known:
+            hint = did_you_mean(key, known)
+            raise click.ClickException(
+                f"{where}: there is no key `{key}`" + (f" ({hint})" if hint else "")
+            )
+
+
+def _pairs(option: str, words: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key or not equals:
+            raise click.UsageError(f"'{word}' is not KEY=VALUE for {option}")
+        found[key] = value
+    return found
+
+
+def _batch(text: str) -> dict[str, Any]:
+    labels, colon, limit = text.rpartition(":")
+    if not colon:
+        labels, limit = text, ""
+    selector = _pairs("--batch", [each for each in labels.split(",") if each])
+    return {"selector": selector, **({"limit": limit} if limit else {})}
+
+
+def _params(words: Sequence[str]) -> dict[str, Any] | None:
+    import json
+
+    if not words:
+        return None
+    found: dict[str, Any] = {}
+    for key, value in _pairs("--param", words).items():
+        if key.count("/") != 1 or key.startswith("/") or key.endswith("/"):
+            raise click.UsageError(f"'{key}' is not NODE/NAME for --param")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found

@@ -1,0 +1,177 @@
+"""Plans, rollouts and journals as lines for people."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from dorad.cli.tables import age
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from dorad.release.changes import Changes
+    from dorafleet.rollout.messages import (
+        JournalEntry,
+        PlannedRobot,
+        RolloutPlan,
+        RolloutRobot,
+        RolloutSummary,
+    )
+
+MAX_NAMES = 8
+"""Names in one list."""
+
+PLAN_COLUMNS = ("Robot", "Batch", "From", "To", "Nodes", "Bytes", "Note")
+ROBOT_COLUMNS = ("Robot", "Batch", "State", "Since", "Waits for", "Why")
+HISTORY_COLUMNS = ("Rollout", "Dataflow", "Release", "State", "Robots", "By", "Started", "Why")
+JOURNAL_COLUMNS = ("Step", "Time", "What", "By", "Robots", "Why")
+
+FAILED_STATES = ("reverted", "stuck", "refused", "lost")
+DONE_STATES = ("confirmed", "back", "left")
+
+
+def batch_name(batch: int | None) -> str:
+    """Return a batch for people."""
+    return "-" if batch is None else "canary" if batch == 0 else str(batch)
+
+
+def plan_row(plan: RolloutPlan, robot: PlannedRobot) -> tuple[str, ...]:
+    """Return a row under `PLAN_COLUMNS`."""
+    new = plan.names.get(plan.release.id, plan.release.id[:12])
+    if robot.changes is None:
+        return (robot.robot, "-", "-", "-", "untouched", "0", robot.note)
+    changes = plan.changes[robot.changes]
+    before = plan.names.get(robot.before, robot.before[:12]) if robot.before else "nothing"
+    nodes = [
+        f"{len(names)} {what}"
+        for names, what in (
+            (changes.added, "added"),
+            (changes.replaced, "replaced"),
+            (changes.removed, "removed"),
+            (changes.untouched, "untouched"),
+        )
+        if names
+    ]
+    return (
+        robot.robot,
+        batch_name(robot.batch),
+        before,
+        new,
+        ", ".join(nodes) or "none",
+        f"{changes.size:,}",
+        robot.note,
+    )
+
+
+def change_lines(changes: Changes, robots: Sequence[str]) -> Iterator[str]:
+    """Yield what changes, for the robots where it is the same."""
+    yield f"{_some(robots)}:"
+    for title, names in (
+        ("nodes added", changes.added),
+        ("nodes replaced", changes.replaced),
+        ("nodes removed", changes.removed),
+        ("nodes untouched", changes.untouched),
+        ("files added", changes.files_added),
+        ("files changed", changes.files_changed),
+        ("files removed", changes.files_removed),
+        ("packages", changes.packages),
+    ):
+        if names:
+            yield f"  {title}: {_some(names)}"
+    if changes.empty:
+        yield "  nothing: the content is the same"
+
+
+def robot_row(robot: RolloutRobot, now: float) -> tuple[str, ...]:
+    """Return a row under `ROBOT_COLUMNS`."""
+    why = robot.reason
+    bad = [f"{each.check}: {each.text}" for each in robot.evidence if not each.ok]
+    if bad and not any(text in why for text in bad):
+        why = f"{why}; {bad[0]}" if why else bad[0]
+    if robot.leases and not why:
+        why = "; ".join(robot.leases)
+    return (
+        robot.robot,
+        batch_name(robot.batch),
+        robot.state,
+        age(max(0.0, now - robot.since)) if robot.since else "-",
+        robot.waiting or "-",
+        why,
+    )
+
+
+def summary_line(summary: RolloutSummary) -> str:
+    """Return a rollout in one line."""
+    reason = f": {summary.reason}" if summary.reason else ""
+    return (
+        f"rollout {summary.rollout}  {summary.name} on {summary.size} "
+        f"{'robot' if summary.size == 1 else 'robots'}  {summary.state}{reason}"
+    )
+
+
+def wave_line(summary: RolloutSummary) -> str:
+    """Return how far the batches are."""
+    parts = []
+    for wave in summary.waves:
+        name = "canary" if wave.batch == 0 else f"batch {wave.batch}"
+        text = f"{name} {wave.confirmed}/{wave.size}"
+        if wave.moving:
+            text += f", {wave.moving} switching"
+        if wave.failed:
+            text += f", {wave.failed} failed"
+        parts.append(f"[{text}]")
+    counts = "  ".join(f"{state} {count}" for state, count in sorted(summary.counts.items()))
+    return (
+        " > ".join(parts)
+        + f"  {counts}"
+        + (f"  unreachable {summary.unreachable}" if summary.unreachable else "")
+    )
+
+
+def opening_line(summary: RolloutSummary) -> str:
+    """Return when the next window opens, or an empty text."""
+    if summary.opening is None:
+        return ""
+    return f"the next window opens {_moment(summary.opening)}"
+
+
+def history_row(summary: RolloutSummary) -> tuple[str, ...]:
+    """Return a row under `HISTORY_COLUMNS`."""
+    done = summary.counts.get("confirmed", 0)
+    return (
+        str(summary.rollout),
+        summary.dataflow,
+        summary.name,
+        summary.state,
+        f"{done}/{summary.size}",
+        summary.by,
+        _moment(summary.created),
+        summary.reason,
+    )
+
+
+def journal_row(entry: JournalEntry) -> tuple[str, ...]:
+    """Return a row under `JOURNAL_COLUMNS`."""
+    robots = _some(entry.robots) if entry.robots else "-"
+    return (str(entry.step), _moment(entry.at), entry.what, entry.by or "-", robots, entry.reason)
+
+
+def worst_first(robots: Iterable[RolloutRobot]) -> list[RolloutRobot]:
+    """Return robots with those first that need a look."""
+
+    def rank(robot: RolloutRobot) -> tuple[int, int]:
+        if robot.state in FAILED_STATES:
+            return (0, robot.batch)
+        return (2 if robot.state in DONE_STATES else 1, robot.batch)
+
+    return sorted(robots, key=rank)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

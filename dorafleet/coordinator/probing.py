@@ -1,0 +1,84 @@
+"""Ask a connected robot, now and then, for its clock and for the audit that it knows.
+
+Reports come without a question, so that a late one looks like a clock that is behind. An answer
+lies between two moments of the coordinator.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dorad.control.errors import ControlError
+from dorad.control.messages.agent import Remember, Remembered
+from dorad.jitter import between
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorad.control.asyncclient import AsyncClient
+
+EVERY_S = 60.0
+"""Seconds between two questions. A robot writes the audit's head to its disk each time."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Skew:
+    """How far a clock is ahead of the coordinator's, in seconds."""
+
+    seconds: float = 0.0
+    margin: float = 0.0
+    """Half of the time that the answer took: the true value differs by at most as much."""
+
+    def beyond(self, seconds: float) -> bool:
+        """Return True if the clock is certainly further off than this."""
+        return abs(self.seconds) - self.margin > seconds
+
+
+def skew_of(clock: float, asked_at: float, answered_at: float) -> Skew:
+    """Return the skew of a clock that was read between two moments of the coordinator's clock."""
+    return Skew(clock - (asked_at + answered_at) / 2, (answered_at - asked_at) / 2)
+
+
+class Probe:
+    """Asks one robot over one connection."""
+
+    def __init__(self, client: AsyncClient, robot: str, head: Callable[[], str]) -> None:
+        """`head` returns the head of the audit, which the robot keeps."""
+        self._client = client
+        self._robot = robot
+        self._head = head
+        self._due = 0.0
+        self._answers = True
+        self._plan()
+
+    def soon(self) -> None:
+        """Ask at the next opportunity, because a report looks wrong."""
+        self._due = 0.0
+
+    async def when_due(self) -> tuple[Skew, str] | None:
+        """Return the skew, and the head that the robot knew; None if it was not asked.
+
+        An agent of an earlier version is not asked twice: it does not know the method.
+        """
+        if not self._answers or time.monotonic() < self._due:
+            return None
+        self._plan()
+        asked_at = time.time()
+        try:
+            found = await self._client.call(
+                "agent.remember", Remember(audit=self._head()), Remembered
+            )
+        except ControlError as error:
+            _log.debug("robot `%s` does not tell its clock: %s", self._robot, error)
+            self._answers = error.code != "unknown-method"
+            return None
+        return skew_of(found.time, asked_at, time.time()), found.audit
+
+    def _plan(self) -> None:
+        # Not all robots at one time.
+        self._due = time.monotonic() + between(EVERY_S / 2, EVERY_S)

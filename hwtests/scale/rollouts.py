@@ -1,0 +1,149 @@
+"""The phases of the benchmark of rollouts, to robots of which some come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import time
+import zlib
+from typing import TYPE_CHECKING
+
+from dorad.control.messages.releases import HealthRules
+from dorad.release.manifest import File, Manifest, NodeContent, encode
+from dorafleet.coordinator.messages import BackedUp, Backup
+from dorafleet.rollout import messages as r
+from dorafleet.rollout.strategy import Strategy
+from hwtests.bench.process import MeasurementError
+from hwtests.scale.meter import measured
+from hwtests.scale.phases import CHURNING, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dorad.control.asyncclient import AsyncClient
+    from hwtests.scale.coordinator import Coordinator
+    from hwtests.scale.simulators import Simulators
+
+ATTACH_S = 600.0
+SETTLE_S = 900.0
+RULES = HealthRules(min_healthy_time=2, healthy_deadline=60, confirm_deadline=60)
+STRATEGY = Strategy(canary=5, progress_deadline=120, rules=RULES)
+DATABASE = "coordinator.db"
+
+
+class Rollouts:
+    """Rolls out to all robots: undisturbed, while some come and go, and back again."""
+
+    def __init__(
+        self,
+        robots: Simulators,
+        running: Coordinator,
+        client: AsyncClient,
+        ask: Callable[[], Awaitable[object]],
+    ) -> None:
+        """`ask` is what an operator asks all the time."""
+        self._robots = robots
+        self._running = running
+        self._client = client
+        self._ask = ask
+
+    async def run(self, report: Callable[[Phase], None]) -> None:
+        """Run all phases; report each at its end."""
+        await self._robots.order("connect")
+        await self._robots.wait(
+            lambda counts: counts.attached == counts.robots, "all attached", ATTACH_S
+        )
+        report(await self._measure("a rollout to all", 1))
+        await self._robots.order("churn", CHURNING)
+        report(await self._measure(f"a rollout while {CHURNING:.0%} come and go", 2))
+        report(await self._measure("its undo, while they do", None))
+        await self._robots.order("calm")
+
+    async def _measure(self, name: str, sequence: int | None) -> Phase:
+        before = self._size()
+        async with measured(self._running.pid, self._ask) as cost:
+            began = time.monotonic()
+            number = await self._undo() if sequence is None else await self._start(sequence)
+            detail = await self._end(number)
+            took = time.monotonic() - began
+        counts = detail.summary.counts
+        journal, size = await self._journal(number)
+        grown = (self._size() - before) / (1 << 20)
+        states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+        note = (
+            f"{detail.summary.phase}: {states}; {journal} steps and {size / (1 << 10):.0f} KiB in "
+            f"the journal, {grown:.1f} MiB with audit and history"
+        )
+        return Phase(name, cost, took, attached=sum(counts.values()), note=note)
+
+    async def _start(self, sequence: int) -> int:
+        put = r.ReleasePut(content=zlib.compress(encode(release(sequence))), signature="simulated")
+        info = await self._client.call("release.put", put, r.ReleaseInfo)
+        new = r.RolloutNew(release=info.id, strategy=STRATEGY)
+        plan = await self._client.call("rollout.plan", new, r.RolloutPlan)
+        new.if_version = plan.version
+        return (await self._client.call("rollout.start", new, r.RolloutSummary)).rollout
+
+    async def _undo(self) -> int:
+        newest = await self._client.call("rollout.status", r.RolloutRef(), r.RolloutDetail)
+        act = r.RolloutAct(rollout=newest.summary.rollout)
+        return (await self._client.call("rollout.undo", act, r.RolloutSummary)).rollout
+
+    async def _end(self, number: int) -> r.RolloutDetail:
+        """Wait until a rollout has settled.
+
+        Raises:
+            MeasurementError: it has not in time.
+        """
+        watch = r.RolloutWatch(rollout=number, robots=False)
+        try:
+            async with (
+                asyncio.timeout(SETTLE_S),
+                self._client.stream("rollout.watch", watch, r.RolloutNews) as stream,
+            ):
+                async for news in stream:
+                    phases = {each.phase for each in news.rollouts}
+                    if phases & {"settled", "succeeded", "reverted", "revert_incomplete", "failed"}:
+                        break
+        except TimeoutError:
+            raise MeasurementError(f"rollout {number} has not settled") from None
+        ref = r.RolloutRef(rollout=number)
+        return await self._client.call("rollout.status", ref, r.RolloutDetail)
+
+    def _size(self) -> int:
+        files = self._running.state.glob(f"{DATABASE}*")
+        return sum(path.stat().st_size for path in files)
+
+    async def _journal(self, number: int) -> tuple[int, int]:
+        """Return the steps of a rollout, and the bytes of all its keys, from a backup."""
+        path = self._running.state / "measured.backup"
+        await self._client.call("coordinator.backup", Backup(path=str(path)), BackedUp)
+        steps = size = 0
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            key = entry.get("key", "")
+            if key.startswith("rollout") and f"/{number:08}" in key:
+                steps += key.startswith("rollout-log/")
+                size += len(key) + len(base64.b64decode(entry["value"]))
+        return steps, size
+
+
+def release(sequence: int) -> Manifest:
+    """Return a small release."""
+    content = f"release {sequence}".encode()
+    digest = hashlib.sha256(content).hexdigest()
+    return Manifest(
+        format=1,
+        name="sim",
+        sequence=sequence,
+        created=1_800_000_000,
+        min_dorad="0.0.0",
+        entry="dataflow.yml",
+        targets=[],
+        files=[File("dataflow.yml", digest, len(content), executable=False)],
+        packages=[],
+        environments=[],
+        nodes={"node": NodeContent(digest, python=False)},
+    )

@@ -1,0 +1,184 @@
+"""A robot in the test's event loop: the agent's own parts, with a real dorad and real nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import textwrap
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from dorad.agent.daemon import Daemon
+from dorad.agent.releases.library import Bundle
+from dorad.agent.releases.releases import Contact, Releases
+from dorad.agent.shares import Shares
+from dorad.agent.store import ShareStore
+from dorad.control.errors import ControlError
+from dorad.control.messages import DataflowState, Stop
+from dorad.control.messages.releases import HealthRules, ReleaseOrder
+from tests.harness.flows import SINK, SOURCE
+from tests.harness.waiting import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.harness.daemon import Daemon as Dorad
+
+QUICK = HealthRules(min_healthy_time=0.5, healthy_deadline=20, confirm_deadline=20)
+
+
+class Identities:
+    """An identity that never changes."""
+
+    version = "one"
+
+
+class Library:
+    """Releases as plain folders."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bundles: dict[str, Bundle] = {}
+        self.scripts: dict[str, dict[str, str]] = {}
+        self.here: set[str] = set()
+        self.refusal = ""
+        self.kept: set[str] = set()
+
+    def add(self, name: str, nodes: list[dict], *, sequence: int = 1, **scripts: str) -> str:
+        """Add a release whose nodes run these scripts; return its id."""
+        release = f"{len(self.bundles) + 1:064x}"
+        place = self.folder / release
+        place.mkdir(parents=True)
+        for node, source in scripts.items():
+            (place / f"{node}.py").write_text(textwrap.dedent(source))
+        self.bundles[release] = Bundle(name, sequence, place, {"nodes": nodes}, {})
+        self.scripts[release] = scripts
+        self.here.add(release)
+        return release
+
+    def files(self, release):
+        return "staged" if release in self.here else "missing"
+
+    def stage(self, release):
+        if self.refusal:
+            raise ControlError("refused", self.refusal)
+
+    def bundle(self, release):
+        return self.bundles[release]
+
+    def changed(self, old, new):
+        before, after = self.scripts[old], self.scripts[new]
+        return {node for node in after if before.get(node) != after[node]}
+
+    def collect(self, keep):
+        self.kept = set(keep)
+
+
+class Robot:
+    """An agent without a coordinator. It can be killed, and started again in another boot."""
+
+    def __init__(self, folder: Path, dorad: Dorad) -> None:
+        self.folder = folder / "agent"
+        self.folder.mkdir()
+        self.dorad = dorad
+        self.library = Library(folder / "releases")
+        self.answers = True
+        """Whether the coordinator can be reached."""
+        self.boot = 1
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self.store = ShareStore(self.folder / "shares.db")
+        self.daemon = Daemon(self.dorad.paths.control, "test agent")
+        boot = f"boot-{self.boot}"
+        self.shares = Shares(self.store, self.daemon, Identities(), boot, self._changed)
+        contact = Contact(self._answers)
+        self.releases = Releases(
+            *(self.store, self.shares, self.daemon, self.library, "arm1", boot),
+            *(self.folder, contact, self._changed),
+        )
+        self._tasks = [
+            asyncio.create_task(self.shares.run()),
+            asyncio.create_task(self.releases.run()),
+        ]
+
+    def _changed(self) -> None:
+        if hasattr(self, "releases"):
+            self.releases.wake()
+
+    async def _answers(self) -> bool:
+        return self.answers
+
+    async def kill(self) -> None:
+        """End the agent at once; dorad and the nodes run on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        await self.daemon.close()
+        self.store.close()
+
+    async def cut_power(self) -> None:
+        """End the agent and all nodes, and start the agent in another boot."""
+        await self.kill()
+        daemon = Daemon(self.dorad.paths.control, "power cut")
+        client = await daemon.client()
+        for flow in await client.list():
+            if flow.ended_at is None:
+                with suppress(ControlError):
+                    stop = Stop(dataflow=flow.uuid, force=True)
+                    await client.call("dataflow.stop", stop, DataflowState)
+        await daemon.close()
+        self.boot += 1
+        self.start()
+
+    def order(self, release, generation, *, dataflow="flow", **more):
+        more.setdefault("rules", QUICK)
+        more.setdefault("switch", True)
+        asked = ReleaseOrder(
+            epoch=1, generation=generation, dataflow=dataflow, release=release, **more
+        )
+        return self.releases.order(asked)
+
+    def state(self, dataflow="flow"):
+        return self.releases.states[dataflow]
+
+    async def reaches(self, phase, generation=0, dataflow="flow", **fields):
+        def holds():
+            state = self.releases.states.get(dataflow)
+            return (
+                state is not None
+                and state.phase == phase
+                and state.generation >= generation
+                and all(getattr(state, name) == value for name, value in fields.items())
+            )
+
+        try:
+            await until(holds)
+        except AssertionError:
+            raise AssertionError(f"not {phase}: {self.releases.states.get(dataflow)}") from None
+        return self.releases.states[dataflow]
+
+    async def pids(self):
+        client = await self.daemon.client()
+        return {node.node: node.pid for node in (await client.nodes())}
+
+
+def flow(folder: Path, hz: int = 100, **more) -> list[dict]:
+    """Return the nodes of a dataflow that counts."""
+    return [
+        {
+            "id": "source",
+            "path": "source.py",
+            "inputs": {"tick": f"dora/timer/hz/{hz}"},
+            "outputs": ["number"],
+        },
+        {
+            "id": "sink",
+            "path": "sink.py",
+            "inputs": {"number": {"source": "source/number", "queue_size": 1000}},
+            "env": {"SEEN": str(folder / "seen")},
+            **more,
+        },
+    ]
+
+
+__all__ = ["QUICK", "SINK", "SOURCE", "Library", "Robot", "flow"]

@@ -1,0 +1,276 @@
+"""What becomes of a release on a robot, in each case."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from dorad.agent.releases.decide import decide, forgettable, state_of, take_order
+from dorad.control.errors import ControlError
+from tests.agent.releases.orders import A, B, C, health, order, record, seen, share
+
+
+def taken(present, asked):
+    return take_order(present, asked, record(asked))
+
+
+def confirmed(release=A, asked=None):
+    """Return the record of a robot that has confirmed a release."""
+    present = decide(record(asked or order(release)), seen(release=release))
+    assert present.phase == "switching"
+    present = decide(present, seen(1, share=share()))
+    assert present.phase == "probation"
+    present = decide(present, seen(40, share=share(), health=health()))
+    assert present.phase == "confirmed"
+    return present
+
+
+def on_probation(**more):
+    """Return the record of a robot that tries B and has confirmed A, and its step."""
+    present = taken(confirmed(), order(B, 2, **more))
+    present = decide(present, seen(100, release=B, share=share(), contact=100))
+    assert present.phase == "switching"
+    present = decide(present, seen(101, share=share(present.step)))
+    assert present.phase == "probation"
+    return present
+
+
+def test_the_phases_of_a_first_release():
+    present = decide(record(order(switch=False)), seen(files="missing"))
+    assert (present.phase, present.waiting) == ("pending", "files")
+    present = decide(present, seen(files="received"))
+    assert present.phase == "staging"
+    present = decide(present, seen())
+    assert (present.phase, present.waiting) == ("staged", "switch")
+    present = decide(taken(present, order()), seen())
+    assert (present.phase, present.applied.revision.release, present.step) == ("switching", A, 1)
+    assert present.restarted == ["camera"]
+    present = decide(present, seen(5, share=share(status="starting")))
+    assert present.phase == "switching"
+    present = decide(present, seen(6, share=share()))
+    assert present.phase == "probation"
+    present = decide(present, seen(7, share=share(), health=health(healthy=False)))
+    assert (present.phase, present.confirmed) == ("probation", None)
+    present = decide(present, seen(40, share=share(), health=health()))
+    assert (present.phase, present.confirmed.revision.release) == ("confirmed", A)
+    assert (present.sequence, present.baseline.rates) == (1, {"camera/image": 30.0})
+
+
+def test_an_unhealthy_release_is_left_at_its_deadline_and_remembered():
+    present = on_probation()
+    bad = health(healthy=False)
+    assert decide(present, seen(399, share=share(2), health=bad)).phase == "probation"
+    present = decide(present, seen(401, share=share(2), health=bad))
+    assert (present.phase, present.applied.revision.release) == ("reverting", A)
+    assert "node camera" in present.reason
+    present = decide(present, seen(402, share=share(present.step)))
+    assert (present.phase, present.confirmed.revision.release) == ("reverted", A)
+    again = decide(taken(present, order(B, 3)), seen(403, release=B, share=share(present.step)))
+    assert (again.phase, again.refused) == ("pending", True)
+    assert "failed on this robot before" in again.reason
+    retried = decide(
+        taken(present, order(B, 3, retry=True)), seen(403, release=B, share=share(present.step))
+    )
+    assert (retried.phase, retried.refused) == ("switching", False)
+
+
+def test_other_parameters_are_other_content():
+    present = on_probation()
+    present = decide(present, seen(401, share=share(2), health=health(healthy=False)))
+    present = decide(present, seen(402, share=share(present.step)))
+    changed = taken(present, order(B, 3, params={"camera/rate": 5}))
+    assert decide(changed, seen(403, release=B, share=share(3))).phase == "switching"
+
+
+@pytest.mark.parametrize("status", ["failed", "finished"])
+def test_a_dataflow_that_ends_on_probation_is_left_at_once(status):
+    present = decide(on_probation(), seen(102, share=share(2, status, "camera crashed")))
+    assert present.phase == "reverting"
+    assert "camera crashed" in present.reason
+
+
+def test_a_change_that_the_daemon_refuses_is_undone():
+    present = taken(confirmed(), order(B, 2))
+    present = decide(present, seen(100, release=B, share=share()))
+    present = decide(present, seen(101, share=share(2, reason="the new camera exited with 1")))
+    assert (present.phase, present.step) == ("reverting", 3)
+
+
+def test_contact_is_needed_after_a_switch_if_there_was_contact_before_it():
+    present = on_probation()
+    present = decide(present, seen(200, share=share(2), health=health(), contact=100))
+    assert (present.phase, present.reason) == (
+        "probation",
+        "it waits for contact to the coordinator",
+    )
+    assert decide(present, seen(201, share=share(2), health=health(), contact=200.5)).phase == (
+        "confirmed"
+    )
+    cut = decide(present, seen(701, share=share(2), health=health(), contact=100))
+    assert cut.phase == "reverting"
+    # That says nothing about the release.
+    assert cut.failed == []
+
+
+def test_a_robot_without_contact_before_the_switch_confirms_by_itself():
+    present = taken(confirmed(), order(B, 2))
+    present = decide(present, seen(100, release=B, share=share(), contact=39))
+    present = decide(present, seen(101, share=share(2)))
+    assert decide(present, seen(140, share=share(2), health=health())).phase == "confirmed"
+
+
+def test_a_switch_waits_while_the_robot_is_busy_and_no_longer():
+    present = taken(confirmed(), order(B, 2))
+    present = decide(present, seen(100, release=B, share=share(), busy="gripper: holds a cup"))
+    assert (present.phase, present.waiting, present.reason) == (
+        "staged",
+        "busy",
+        "gripper: holds a cup",
+    )
+    assert decide(present, seen(101, release=B, share=share())).phase == "switching"
+    ignoring = taken(confirmed(), order(B, 2, busy="ignore"))
+    assert decide(ignoring, seen(100, release=B, share=share(), busy="x")).phase == "switching"
+
+
+def test_a_robot_that_is_busy_for_too_long_says_so_and_stays():
+    present = taken(confirmed(), order(B, 2, busy_max=60))
+    present = decide(present, seen(100, release=B, share=share(), busy="x"))
+    present = decide(present, seen(161, release=B, share=share(), busy="x"))
+    assert present.reason == "still busy after 60 s: x"
+    assert decide(present, seen(200, release=B, share=share())).phase == "staged"
+    later = taken(present, order(B, 3))
+    assert decide(later, seen(201, release=B, share=share())).phase == "switching"
+
+
+def test_a_lower_sequence_is_refused_unless_the_order_allows_it():
+    present = confirmed(C)
+    lower = decide(taken(present, order(B, 2)), seen(100, release=B, share=share()))
+    assert lower.refused
+    assert "its sequence 2 is below 3" in lower.reason
+    allowed = taken(present, order(B, 2, allow_lower=True))
+    assert decide(allowed, seen(100, release=B, share=share())).phase == "switching"
+
+
+def test_a_release_that_cannot_be_used_is_refused_before_anything_changes():
+    present = taken(confirmed(), order(B, 2))
+    present = decide(present, seen(100, release=B, share=share(), refusal="for another machine"))
+    assert (present.refused, present.reason) == (True, "for another machine")
+    assert present.applied.revision.release == A
+
+
+def test_nothing_is_switched_while_the_daemon_cannot_be_asked():
+    present = taken(confirmed(), order(B, 2))
+    present = decide(present, seen(100, release=B, share=share(), notices=None))
+    assert present.phase == "staged"
+
+
+def test_after_a_power_cut_a_switch_is_redone_and_probation_is_tried_once_more():
+    present = taken(confirmed(), order(B, 2))
+    present = decide(present, seen(100, release=B, share=share()))
+    again = decide(present, seen(3, boot="boot-2", share=share(2, "pending")))
+    assert (again.phase, again.switched) == ("switching", 3)
+    present = decide(again, seen(5, boot="boot-2", share=share(2)))
+    assert present.phase == "probation"
+    present = decide(present, seen(3, boot="boot-3", share=share(2)))
+    assert present.phase == "probation"
+    present = decide(present, seen(3, boot="boot-4", share=share(2)))
+    assert (present.phase, present.applied.revision.release) == ("reverting", A)
+    present = decide(present, seen(3, boot="boot-5", share=share(2, "pending")))
+    assert present.phase == "reverting"
+
+
+def test_a_return_that_fails_is_repeated_and_the_robot_says_that_it_is_stuck():
+    present = decide(on_probation(), seen(102, share=share(2, "failed", "crashed")))
+    first = present.step
+    present = decide(present, seen(103, share=share(first, "failed", "no disk")))
+    assert (present.phase, present.step) == ("reverting", first + 1)
+    present = decide(present, seen(500, share=share(first, "failed", "no disk")))
+    assert present.phase == "stuck"
+    assert "cannot go back" in present.reason
+    assert decide(present, seen(600, share=share(present.step))).phase == "reverted"
+
+
+def test_a_first_release_that_fails_leaves_nothing_running():
+    present = decide(record(), seen())
+    present = decide(present, seen(1, share=share()))
+    present = decide(present, seen(2, share=share(1, "failed", "crashed")))
+    assert (present.phase, present.applied, present.halting) == ("reverting", None, True)
+    assert decide(present, seen(3, share=share(present.step, "stopped"))).phase == "reverted"
+
+
+def test_a_dataflow_that_never_started_is_stopped_before_it_is_changed():
+    present = taken(confirmed(), order(B, 2))
+    present = decide(present, seen(100, release=B, share=share(1, "starting")))
+    assert (present.phase, present.halting) == ("switching", True)
+    present = decide(present, seen(101, release=B, share=share(2, "stopped")))
+    assert (present.halting, present.step) == (False, 3)
+
+
+def test_another_order_waits_until_a_switch_has_ended():
+    present = taken(on_probation(), order(C, 3))
+    assert (present.order.release, present.next.release) == (B, C)
+    present = decide(present, seen(140, share=share(2), health=health(), contact=140))
+    assert present.phase == "confirmed"
+    present = decide(present, seen(141, release=C, share=share(2)))
+    assert (present.order.release, present.phase) == (C, "pending")
+
+
+def test_an_order_for_the_confirmed_release_ends_a_probation_at_once():
+    present = taken(on_probation(), order(A, 3))
+    present = decide(present, seen(102, share=share(2), health=health(healthy=False)))
+    assert (present.phase, present.applied.revision.release, present.failed) == ("reverting", A, [])
+    present = decide(present, seen(103, share=share(present.step)))
+    assert (present.phase, present.order.generation) == ("confirmed", 3)
+
+
+def test_an_order_with_auto_revert_off_leaves_a_bad_release_running():
+    present = on_probation(auto_revert=False)
+    present = decide(present, seen(402, share=share(2), health=health(healthy=False)))
+    assert (present.phase, present.applied.revision.release) == ("stuck", B)
+    assert decide(present, seen(403, share=share(2))) == present
+
+
+def test_a_disabled_dataflow_is_stopped_and_an_enabled_one_runs_again():
+    present = decide(taken(confirmed(), order(A, 2, enabled=False)), seen(100, share=share()))
+    assert (present.phase, present.halting, present.step) == ("confirmed", True, 2)
+    present = taken(present, order(A, 3))
+    present = decide(present, seen(101, share=share(2, "stopped")))
+    assert (present.phase, present.halting, present.step) == ("confirmed", False, 3)
+
+
+def test_an_order_without_a_release_stops_the_dataflow_and_is_forgotten():
+    present = decide(taken(confirmed(), order(None, 2)), seen(100, share=share()))
+    assert not forgettable(present, seen(100, share=share()))
+    assert forgettable(present, seen(101, share=share(2, "stopped")))
+
+
+def test_older_orders_and_other_content_under_one_number_are_refused():
+    present = confirmed(asked=order(A, 5, epoch=2))
+    for wrong in (order(A, 4, epoch=2), order(A, 9, epoch=1), order(B, 5, epoch=2)):
+        with pytest.raises(ControlError, match=r"older|another release"):
+            taken(present, wrong)
+    assert taken(present, order(A, 5, epoch=3)).phase == "confirmed"
+
+
+def test_the_same_order_again_changes_nothing():
+    present = confirmed()
+    assert taken(present, order()) == present
+    trying = on_probation()
+    assert taken(trying, order(B, 2)).phase == "probation"
+
+
+def test_a_new_number_for_the_same_content_goes_on_with_the_switch():
+    present = taken(on_probation(), order(B, 7, rollout="second"))
+    assert (present.phase, present.order.generation, present.next) == ("probation", 7, None)
+
+
+def test_the_record_survives_being_stored():
+    present = on_probation()
+    assert msgspec.json.decode(msgspec.json.encode(present), type=type(present)) == present
+
+
+def test_what_is_reported():
+    state = state_of(on_probation(), seen(102, share=share(2)))
+    assert (state.phase, state.running, state.confirmed, state.release) == ("probation", B, A, B)
+    ended = state_of(confirmed(), seen(102, share=share(1, "failed")))
+    assert (ended.running, ended.confirmed) == ("", A)

@@ -1,0 +1,270 @@
+"""Releases on a robot with a real dorad: switched, judged, and undone."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from textwrap import dedent
+
+import pytest
+
+from dorad.agent.releases import releases
+from dorad.control.messages.releases import HealthRules
+from tests.agent.releases.robot import SINK, SOURCE, Robot, flow
+from tests.harness.daemon import daemon
+from tests.harness.flows import seen
+from tests.harness.waiting import until
+
+NEW_SINK = dedent(SINK) + "# changed\n"
+CRASHES_LATER = """
+    import os, time
+    from dora import Node
+
+    node = Node()
+    begun = time.monotonic()
+    for event in node:
+        if event["type"] == "INPUT" and time.monotonic() > begun + 0.2:
+            raise SystemExit("no more")
+"""
+BUSY = """
+    import os, time
+    from dora import Node
+
+    node = Node()
+    for event in node:
+        if event["type"] == "INPUT" and os.path.exists(os.environ["WORK"]):
+            with node.busy("holds a cup"):
+                while os.path.exists(os.environ["WORK"]):
+                    time.sleep(0.01)
+"""
+SLOW_SOURCE = SOURCE.replace(
+    'if event["type"] == "INPUT":', 'if __import__("os").urandom(1)[0] < 25:'
+)
+
+
+@pytest.fixture(scope="module")
+def dorad():
+    with daemon() as found:
+        yield found
+
+
+@pytest.fixture
+async def robot(folder, dorad, monkeypatch):
+    monkeypatch.setattr(releases, "ACTIVE_EVERY_S", 0.1)
+    made = Robot(folder, dorad)
+    made.start()
+    yield made
+    for name in list(made.store.releases):
+        made.order(None, 1000, dataflow=name)
+    await until(lambda: not made.releases.states)
+    await made.kill()
+
+
+async def confirmed(robot, folder, generation=1, **more):
+    """Let the robot confirm a release that counts; return it."""
+    release = robot.library.add("flow", flow(folder), source=SOURCE, sink=SINK)
+    robot.order(release, generation, **more)
+    await robot.reaches("confirmed", generation)
+    return release
+
+
+async def test_only_the_changed_node_is_replaced_and_no_message_is_lost(robot, folder):
+    await confirmed(robot, folder)
+    before = await robot.pids()
+    second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK, sequence=2)
+    robot.order(second, 2)
+    state = await robot.reaches("confirmed", 2)
+    after = await robot.pids()
+    assert after["source"] == before["source"]
+    assert after["sink"] != before["sink"]
+    assert (state.restarted, state.running, state.sequence) == (["sink"], second, 2)
+    assert state.previous
+    numbers = seen(folder)
+    assert numbers == list(range(len(numbers)))
+
+
+@pytest.mark.parametrize("sink", [CRASHES_LATER, "raise SystemExit('broken')"])
+async def test_a_release_that_crashes_is_left_and_not_tried_again(robot, folder, sink):
+    first = await confirmed(robot, folder)
+    before = await robot.pids()
+    second = robot.library.add("flow", flow(folder), source=SOURCE, sink=sink, sequence=2)
+    robot.order(second, 2, rules=HealthRules(min_healthy_time=2, healthy_deadline=4))
+    state = await robot.reaches("reverted", 2)
+    assert state.running == state.confirmed == first
+    assert (await robot.pids())["source"] == before["source"]
+    robot.order(second, 3)
+    state = await robot.reaches("pending", 3, refused=True)
+    assert "failed on this robot before" in state.reason
+    count = len(seen(folder))
+    await until(lambda: len(seen(folder)) > count + 10)
+
+
+async def test_a_node_that_crashes_again_and_again_is_put_back_alone(robot, folder):
+    first = await confirmed(robot, folder)
+    before = await robot.pids()
+    nodes = flow(folder, restart_policy="always", restart_delay=0.1)
+    second = robot.library.add("flow", nodes, source=SOURCE, sink=CRASHES_LATER, sequence=2)
+    robot.order(second, 2, rules=HealthRules(min_healthy_time=3, healthy_deadline=5))
+    state = await robot.reaches("reverted", 2, running=first)
+    assert "started again" in state.reason or "is restarting" in state.reason
+    assert (await robot.pids())["source"] == before["source"]
+    count = len(seen(folder))
+    await until(lambda: len(seen(folder)) > count + 10)
+
+
+async def test_an_output_that_became_slow_is_found(robot, folder):
+    first = await confirmed(robot, folder, rules=HealthRules(min_healthy_time=1.5))
+    second = robot.library.add("flow", flow(folder), source=SLOW_SOURCE, sink=SINK, sequence=2)
+    rules = HealthRules(min_healthy_time=1.5, healthy_deadline=5)
+    robot.order(second, 2, rules=rules)
+    state = await robot.reaches("reverted", 2)
+    assert state.running == first
+    slow = next(each for each in state.evidence if each.check == "output source/number")
+    assert not slow.ok
+    assert "at least" in slow.text
+    allowed = HealthRules(min_healthy_time=1, healthy_deadline=20, quiet=["source/number"])
+    robot.order(second, 3, rules=allowed, retry=True)
+    await robot.reaches("confirmed", 3)
+
+
+async def test_a_busy_node_delays_a_switch_and_nothing_stops(robot, folder):
+    work = folder / "work"
+    nodes = [*flow(folder), {"id": "arm", "path": "arm.py", "env": {"WORK": str(work)}}]
+    nodes[2]["inputs"] = {"tick": "dora/timer/millis/10"}
+    first = robot.library.add("flow", nodes, source=SOURCE, sink=SINK, arm=BUSY)
+    robot.order(first, 1)
+    await robot.reaches("confirmed", 1)
+    work.touch()
+    client = await robot.daemon.client()
+    async with asyncio.timeout(30):
+        while not await client.leases():
+            await client.node_info("arm")
+    second = robot.library.add("flow", nodes, source=SOURCE, sink=NEW_SINK, arm=BUSY, sequence=2)
+    robot.order(second, 2)
+    state = await robot.reaches("staged", 2, waiting="busy")
+    assert "holds a cup" in state.reason
+    assert state.leases[0].owner.startswith("flow/arm (pid ")
+    count = len(seen(folder))
+    await until(lambda: len(seen(folder)) > count + 20)
+    assert robot.state().phase == "staged"
+    work.unlink()
+    await robot.reaches("confirmed", 2, running=second)
+
+
+async def test_a_dataflow_can_say_that_it_must_not_be_changed_now(robot, folder):
+    ready = folder / "ready"
+    first = robot.library.add("flow", flow(folder), source=SOURCE, sink=SINK)
+    descriptor = robot.library.bundles[first].descriptor
+    descriptor["safe_to_update"] = f"test -e {ready}"
+    robot.order(first, 1)
+    await robot.reaches("confirmed", 1)
+    second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK, sequence=2)
+    robot.order(second, 2)
+    state = await robot.reaches("staged", 2, waiting="busy")
+    assert "safe_to_update exited with code 1" in state.reason
+    ready.touch()
+    await robot.reaches("confirmed", 2, running=second)
+
+
+async def test_a_robot_that_is_cut_off_after_the_switch_goes_back(robot, folder):
+    first = await confirmed(robot, folder)
+    second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK, sequence=2)
+    rules = HealthRules(min_healthy_time=0.5, healthy_deadline=20, confirm_deadline=3)
+    robot.order(second, 2, rules=rules)
+    await robot.reaches("switching", 2)
+    robot.answers = False
+    state = await robot.reaches("reverted", 2)
+    assert "no contact" in state.reason
+    assert state.running == first
+
+
+async def test_probes_decide_in_the_release_folder(robot, folder):
+    await confirmed(robot, folder)
+    second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK, sequence=2)
+    good = ["/bin/sh", "-c", "test -f sink.py"]
+    bad = ["/bin/sh", "-c", "echo the arm does not answer >&2; exit 3"]
+    rules = HealthRules(min_healthy_time=0.5, healthy_deadline=4, probes=[good, bad])
+    robot.order(second, 2, rules=rules)
+    state = await robot.reaches("reverted", 2)
+    one, two = (each for each in state.evidence if each.check.startswith("probe"))
+    assert (one.ok, two.ok) == (True, False)
+    assert "3" in two.text
+    rules = HealthRules(min_healthy_time=0.5, healthy_deadline=20, probes=[good])
+    robot.order(second, 3, rules=rules, retry=True)
+    await robot.reaches("confirmed", 3)
+
+
+async def test_power_cuts_at_any_moment_of_a_switch_leave_one_confirmed_revision(robot, folder):
+    known = [await confirmed(robot, folder)]
+    for number in range(2, 6):
+        source = dedent(SINK) + f"# version {number}\n"
+        if number == 4:
+            source = "raise SystemExit('broken')"
+        release = robot.library.add(
+            "flow", flow(folder), source=SOURCE, sink=source, sequence=number
+        )
+        rules = HealthRules(min_healthy_time=0.5, healthy_deadline=6, confirm_deadline=20)
+        robot.order(release, number, rules=rules)
+        moments = ["switching"] if number == 4 else ["switching", "probation"]
+        await robot.reaches(random.choice(moments), number)
+        await asyncio.sleep(random.uniform(0, 0.5))
+        await robot.cut_power()
+        await until(lambda: robot.state().phase in ("confirmed", "reverted"))
+        state = robot.state()
+        assert state.running == state.confirmed
+        assert state.confirmed in (known[-1], release)
+        known.append(state.confirmed)
+        count = len(seen(folder))
+        await until(lambda count=count: len(seen(folder)) > count + 5)
+
+
+async def test_a_robot_boots_offline_to_what_it_has_confirmed(robot, folder):
+    first = await confirmed(robot, folder)
+    robot.answers = False
+    await robot.cut_power()
+    count = len(seen(folder))
+    await until(lambda: len(seen(folder)) > count + 5)
+    assert (robot.state().phase, robot.state().running) == ("confirmed", first)
+
+
+async def test_files_are_waited_for_and_a_refused_release_changes_nothing(robot, folder):
+    first = await confirmed(robot, folder)
+    second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK)
+    robot.library.here.discard(second)
+    robot.order(second, 2)
+    state = await robot.reaches("pending", 2, waiting="files")
+    assert state.running == first
+    robot.library.here.add(second)
+    robot.releases.wake()
+    await robot.reaches("confirmed", 2)
+    other = robot.library.add("other", flow(folder), source=SOURCE, sink=SINK)
+    robot.order(other, 3)
+    state = await robot.reaches("pending", 3, refused=True)
+    assert "a release of the dataflow other" in state.reason
+    robot.order(second, 4, params={"nobody/rate": 1})
+    state = await robot.reaches("pending", 4, refused=True)
+    assert "nobody/rate" in state.reason
+
+
+async def test_a_dataflow_that_is_disabled_stops_and_comes_back(robot, folder):
+    first = await confirmed(robot, folder)
+    robot.order(first, 2, enabled=False)
+    await robot.reaches("confirmed", 2, running="")
+    await until(lambda: robot.shares.states["flow"].status == "stopped")
+    robot.order(first, 3)
+    await robot.reaches("confirmed", 3, running=first)
+    await until(lambda: robot.shares.states["flow"].status == "running")
+    assert robot.library.kept == {first}
+
+
+async def test_an_agent_that_is_killed_goes_on(robot, folder):
+    await confirmed(robot, folder)
+    second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK)
+    robot.order(second, 2)
+    for phase in ("switching", "probation"):
+        await robot.reaches(phase, 2)
+        await robot.kill()
+        robot.start()
+    await robot.reaches("confirmed", 2, running=second)
+    numbers = seen(folder)
+    assert numbers == list(range(len(numbers)))

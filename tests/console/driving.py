@@ -1,0 +1,89 @@
+"""Run the console in this process, without a terminal, and read its screen as text."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from dorafleet.console.app import ConsoleApp, Options
+from dorafleet.console.link.server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from textual.pilot import Pilot
+
+    from dorad.control.target import Targets
+
+    from .fakefleet import FakeFleet
+
+DEADLINE_S = 30.0
+
+
+def screen_text(app: ConsoleApp) -> str:
+    """Return what is on the screen; the only use of a private part of Textual in tests."""
+    strips = app.screen._compositor.render_strips()
+    return "\n".join(strip.text.rstrip() for strip in strips)
+
+
+class Driven:
+    """A running console."""
+
+    def __init__(self, app: ConsoleApp, pilot: Pilot[None]) -> None:
+        self.app = app
+        self.pilot = pilot
+
+    @property
+    def text(self) -> str:
+        return screen_text(self.app)
+
+    async def press(self, *keys: str) -> None:
+        await self.pilot.press(*keys)
+
+    async def type(self, text: str) -> None:
+        await self.pilot.press(*["space" if char == " " else _key(char) for char in text])
+
+    async def until(self, holds: Callable[[], object] | str) -> str:
+        """Wait until something is so, or a text is on the screen; return the screen."""
+        wanted = (lambda: holds in self.text) if isinstance(holds, str) else holds
+        deadline = time.monotonic() + DEADLINE_S
+        while not wanted():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{holds} did not come about:\n{self.text}")
+            await self.pilot.pause(0.02)
+        await self.pilot.pause()
+        return self.text
+
+
+def _key(char: str) -> str:
+    names = {
+        "=": "equals_sign", "!": "exclamation_mark", "~": "tilde", ">": "greater_than_sign",
+        "<": "less_than_sign", "/": "slash", ".": "full_stop", ":": "colon", "*": "asterisk",
+        "-": "minus", "^": "circumflex_accent", "'": "apostrophe", "(": "left_parenthesis",
+    }  # fmt: skip
+    return names.get(char, char)
+
+
+@asynccontextmanager
+async def console(
+    folder: Path,
+    fleet: FakeFleet,
+    *,
+    size: tuple[int, int] = (100, 30),
+    options: Options | None = None,
+) -> AsyncIterator[Driven]:
+    """Run a console against a fake fleet."""
+    from .fakefleet import serving
+
+    async with serving(fleet, folder) as target:
+
+        async def opened() -> Targets:
+            return (target,)
+
+        app = ConsoleApp(Server(opened), options or Options())
+        async with app.run_test(size=size) as pilot:
+            yield Driven(app, pilot)
+        await asyncio.sleep(0)

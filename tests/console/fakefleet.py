@@ -1,0 +1,288 @@
+"""A server with many robots in this process, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dorad.bell import Bell
+from dorad.control import messages as m
+from dorad.control.alertbook import AlertBook
+from dorad.control.arrays import to_ipc
+from dorad.control.limits import Limits
+from dorad.control.peer import Peer
+from dorad.control.rowdeltas import RowDeltas
+from dorad.control.server import ControlServer
+from dorad.control.target import UnixSocket
+from dorad.control.topparts import interval, reduction
+from dorafleet.coordinator.roles import guarded
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from dorad.control.peer import PeerRole
+    from dorad.control.server import Call
+
+NOW = 1_800_000_000.0
+"""The time of day in golden screens: what has happened is said relative to the real time."""
+
+
+def node(robot: str, name: str, **fields: Any) -> m.NodeInfo:
+    given: dict[str, Any] = {
+        "dataflow": "11111111-1111-4111-8111-111111111111",
+        "dataflow_name": "pick",
+        "node": name,
+        "status": "running",
+        "pid": 1000,
+        "restarts": 0,
+        "metrics": m.NodeMetrics(cpu=3.0, memory=50_000_000),
+        "machine": robot,
+    }
+    return m.NodeInfo(**{**given, **fields})
+
+
+def edge(robot: str, source: str, target: str, **fields: Any) -> m.EdgeStats:
+    given: dict[str, Any] = {
+        "dataflow": "11111111-1111-4111-8111-111111111111",
+        "source": source,
+        "target": target,
+        "queue_size": 10,
+        "sent": 1000,
+        "received": 1000,
+        "dropped": 0,
+        "queued": 0,
+        "payload": 8000,
+        "rate": 29.8,
+        "drop_rate": 0.0,
+        "bandwidth": 240.0,
+        "latency": 0.0003,
+        "jitter": 0.0001,
+        "machine": robot,
+    }
+    return m.EdgeStats(**{**given, **fields})
+
+
+class FakeFleet:
+    """Robots, and a coordinator that answers for them."""
+
+    def __init__(self, robots: int = 500, nodes: int = 40, role: PeerRole = "admin") -> None:
+        self.role = role
+        self.rows: dict[str, m.FleetRow] = {}
+        self.nodes = nodes
+        self.book = AlertBook()
+        self.bell = Bell()
+        self.changes: list[tuple[str, m.Struct]] = []
+        """Calls that change something."""
+        self.lines: list[m.LogLine] = []
+        self.messages: list[tuple[str, pa.Array, dict[str, Any]]] = []
+        self.subscriptions: list[m.TopicSubscribe] = []
+        self.edges: list[m.EdgeStats] = []
+        self.streams = 0
+        """Streams that are open."""
+        self.clock = 0.0
+        """The clock of the alerts, in seconds."""
+        self._server: ControlServer | None = None
+        for number in range(1, robots + 1):
+            self.put(f"arm{number:03}")
+
+    def put(self, robot: str, **fields: Any) -> None:
+        """Describe a robot from now on."""
+        given: dict[str, Any] = {
+            "robot": robot,
+            "dataflow": "pick",
+            "nodes": self.nodes,
+            "running": self.nodes,
+            "cpu": 31.0,
+            "memory": 20.0,
+            "since": time.time() - 86_400 * 6,
+            "seen_at": time.time(),
+            "labels": {"zone": "hall" if int(robot[-1]) % 2 else "yard"}
+            if robot[-1].isdigit()
+            else {},
+            "version": "0.2.0",
+        }
+        self.rows[robot] = m.FleetRow(**{**given, **fields})
+        self.bell.ring()
+
+    def fail(self, robot: str, name: str = "gripper", seconds: float = 192.0) -> None:
+        """Let a node of a robot fail."""
+        text = f"node {name} failed (signal 11)"
+        finding = m.Finding(
+            cause="node-failed",
+            subject=f"pick/{name}",
+            text=text,
+            severity="fail",
+            since=time.time() - seconds,
+            dataflow="pick",
+            node=name,
+            event=True,
+        )
+        self.put(
+            robot,
+            state="fail",
+            why=text,
+            since=finding.since,
+            running=self.nodes - 1,
+            findings=[finding],
+        )
+        self.judge()
+
+    def judge(self, seconds: float = 0.0) -> None:
+        """Let time pass, and judge what is wrong now."""
+        self.clock += seconds
+        self.book.observe(self.clock, {r.robot: r.findings for r in self.rows.values()})
+        self.bell.ring()
+
+    def top(self) -> m.Top:
+        robots = list(self.rows)
+        return m.Top(
+            at=time.time(),
+            window=3.0,
+            nodes=[node(r, f"node{n:02}") for r in robots for n in range(self.nodes)],
+            edges=self.edges
+            or [
+                edge(r, f"node{n:02}/out", f"node{n + 1:02}/in")
+                for r in robots
+                for n in range(self.nodes - 1)
+            ],
+        )
+
+    async def serve(self, path: Path) -> None:
+        async def status(_call: Call, _params: m.Nothing) -> m.DaemonStatus:
+            return m.DaemonStatus(
+                version="1", protocol=1, pid=1, started_at=0, dataflows=1, nodes=1, state=""
+            )
+
+        async def rows(_call: Call, params: m.FleetWatch) -> AsyncIterator[m.FleetRows]:
+            deltas = RowDeltas()
+            while True:
+                news = deltas.take(list(self.rows.values()))
+                if news is None:
+                    await self.bell.wait()
+                else:
+                    yield news
+                    await asyncio.sleep(min(interval(params), 0.05))
+
+        async def alerts(_call: Call, _params: m.AlertWatch) -> AsyncIterator[m.Alerts]:
+            sent = None
+            while True:
+                found = self.book.alerts()
+                if found != sent:
+                    sent = found
+                    yield m.Alerts(at=time.time(), alerts=found)
+                await self.bell.wait()
+
+        async def ack(call: Call, params: m.AlertAck) -> m.Alert:
+            self.changes.append((call.method, params))
+            alert = self.book.ack(params.id, "ana", time.time(), undo=params.undo)
+            self.bell.ring()
+            return alert
+
+        async def top(_call: Call, params: m.TopWatch) -> AsyncIterator[m.TopPart]:
+            reduce = reduction(msgspec.structs.replace(params, dataflow=None))
+            self.streams += 1
+            try:
+                while True:
+                    yield reduce(self.top())
+                    await self.bell.wait(interval(params))
+            finally:
+                self.streams -= 1
+
+        async def logs(_call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
+            self.streams += 1
+            sent = 0
+            try:
+                while True:
+                    lines, sent = self.lines[sent:], len(self.lines)
+                    lines = [x for x in lines if not params.nodes or x.node in params.nodes]
+                    lines = [x for x in lines if x.timestamp >= (params.since or 0.0)]
+                    if lines:
+                        yield m.LogLines(dataflow="pick", lines=lines)
+                    await self.bell.wait()
+            finally:
+                self.streams -= 1
+
+        async def topics(_call: Call, _params: m.Ref) -> m.TopicList:
+            sub = [m.Subscriber(node="planner", input="in")]
+            found = [m.TopicInfo(node="camera", output="image", subscribers=sub)]
+            return m.TopicList(dataflow="pick", topics=found)
+
+        async def rates(_call: Call, _params: m.TopicWatch) -> AsyncIterator[m.TopicRates]:
+            rate = m.TopicRate(topic="camera/image", hz=29.8, bandwidth=1e6, count=298)
+            while True:
+                yield m.TopicRates(at=time.time(), rates=[rate])
+                await self.bell.wait(1.0)
+
+        async def subscribe(
+            call: Call, params: m.TopicSubscribe
+        ) -> AsyncIterator[tuple[m.TopicHeader, memoryview]]:
+            self.subscriptions.append(params)
+            number = sent = 0
+            while True:
+                for topic, array, metadata in self.messages[sent:]:
+                    number += 1
+                    header = m.TopicHeader(
+                        stream=call.id, topic=topic, sequence=number, dropped=0, metadata=metadata
+                    )
+                    yield header, to_ipc(array)
+                sent = len(self.messages)
+                await self.bell.wait()
+
+        async def change(call: Call, params: m.Struct) -> m.Struct:
+            self.changes.append((call.method, params))
+            if call.method == "dataflow.restart":
+                return m.Restarted(old="a", new="b")
+            if call.method == "dataflow.stop":
+                return m.DataflowState(uuid="a", name="pick", status="finished")
+            return m.Nothing()
+
+        def peer(_sock: socket.socket) -> Peer:
+            return Peer(1, os.getuid(), os.getgid(), name="ana", role=self.role)
+
+        self._server = ControlServer(
+            guarded(
+                {
+                    "daemon.status": status,
+                    "fleet.watch": rows,
+                    "alerts.watch": alerts,
+                    "alerts.ack": ack,
+                    "top.watch": top,
+                    "logs.read": logs,
+                    "topic.list": topics,
+                    "topic.watch": rates,
+                    "topic.subscribe": subscribe,
+                    **dict.fromkeys(
+                        ("node.restart", "node.stop", "dataflow.stop", "dataflow.restart"), change
+                    ),
+                }
+            ),
+            version="1.0",
+            name="dorafleet",
+            credentials=peer,
+            limits=Limits(),
+        )
+        await self._server.serve(path)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            await self._server.close()
+            self._server = None
+
+
+@asynccontextmanager
+async def serving(fleet: FakeFleet, folder: Path) -> AsyncIterator[UnixSocket]:
+    path = folder / "control.sock"
+    await fleet.serve(path)
+    try:
+        yield UnixSocket(path)
+    finally:
+        await fleet.close()

@@ -1,0 +1,144 @@
+"""Alerts are judged once, on the server: raised, cleared, folded, acknowledged, flapping."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.control.alertbook import CLEARED_AFTER_S, RAISED_AFTER_S, AlertBook
+from dorad.control.errors import ControlError
+from dorad.control.messages import Finding
+
+
+def finding(subject: str = "pick/camera", *, event: bool = False, since: float = 0.0) -> Finding:
+    return Finding(
+        cause="input-broken" if not event else "node-failed",
+        subject=subject,
+        text=f"{subject} is wrong",
+        severity="fail" if event else "warn",
+        since=since,
+        event=event,
+    )
+
+
+def test_a_state_is_an_alert_after_two_seconds_and_an_event_at_once() -> None:
+    book = AlertBook()
+    both = [finding(), finding(event=True)]
+    book.observe(0.0, {"arm1": both[:1]})
+    assert book.alerts() == []
+    book.observe(1.0, {"arm1": both[:1]})
+    assert book.alerts() == []
+    book.observe(RAISED_AFTER_S, {"arm1": both[:1]})
+    assert [alert.cause for alert in book.alerts()] == ["input-broken"]
+    book.observe(2.1, {"arm1": both})
+    book.observe(2.2, {"arm1": both})
+    assert [alert.cause for alert in book.alerts()] == ["node-failed", "input-broken"]
+
+
+def test_an_alert_is_over_ten_seconds_after_it_was_seen_last() -> None:
+    book = AlertBook()
+    for now in (0.0, 3.0):
+        book.observe(now, {"arm1": [finding()]})
+    book.observe(3.0 + CLEARED_AFTER_S - 0.1, {"arm1": []})
+    assert len(book.alerts()) == 1
+    book.observe(3.0 + CLEARED_AFTER_S, {})
+    assert book.alerts() == []
+
+
+def test_what_comes_and_goes_each_second_is_one_alert_that_flaps() -> None:
+    book = AlertBook()
+    seen = set()
+    for second in range(30):
+        book.observe(float(second), {"arm1": [finding()] if second % 2 else []})
+        seen |= {alert.id for alert in book.alerts()}
+    (alert,) = book.alerts()
+    assert seen == {alert.id}
+    assert alert.flapping == 14
+
+
+def test_five_robots_with_one_cause_are_one_alert_that_names_them() -> None:
+    book = AlertBook()
+    robots = {f"arm{n}": [finding(since=float(n))] for n in range(1, 8)}
+    for now in (0.0, 3.0):
+        book.observe(now, robots)
+    (alert,) = book.alerts()
+    assert (alert.count, alert.since, alert.id) == (7, 1.0, "*:input-broken:pick/camera")
+    assert alert.robots == sorted(robots)
+    book.observe(4.0, dict(list(robots.items())[:4]))
+    assert len(book.alerts()) == 1, "those that are gone stay for ten seconds"
+    book.observe(13.5, dict(list(robots.items())[:4]))
+    assert [alert.count for alert in book.alerts()] == [1] * 4
+
+
+def test_an_acknowledgement_lasts_as_long_as_its_alert() -> None:
+    book = AlertBook()
+    for now in (0.0, 3.0):
+        book.observe(now, {"arm1": [finding()]})
+    (alert,) = book.alerts()
+    assert book.ack(alert.id, "ana", 100.0).acked_by == "ana"
+    book.observe(4.0, {})
+    book.observe(5.0, {"arm1": [finding()]})
+    assert book.alerts()[0].acked_by == "ana", "it has not been away for long"
+    assert book.ack(alert.id, "ben", 101.0, undo=True).acked_by == ""
+    with pytest.raises(ControlError, match="there is no alert `nonsense`"):
+        book.ack("nonsense", "ana", 100.0)
+
+
+def test_a_folded_alert_is_acknowledged_for_all_its_robots_and_not_for_later_ones() -> None:
+    book = AlertBook()
+    robots = {f"arm{n}": [finding()] for n in range(5)}
+    for now in (0.0, 3.0):
+        book.observe(now, robots)
+    assert book.ack("*:input-broken:pick/camera", "ana", 1.0).acked_by == "ana"
+    robots["arm9"] = [finding()]
+    for now in (4.0, 7.0):
+        book.observe(now, robots)
+    (alert,) = book.alerts()
+    assert (alert.count, alert.acked_by) == (6, "")
+
+
+def test_a_robot_that_is_changed_on_purpose_raises_nothing() -> None:
+    book = AlertBook()
+    for now in (0.0, 3.0, 6.0):
+        book.observe(now, {"arm1": [finding(event=True)]}, quiet={"arm1"})
+    assert book.alerts() == []
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0.1, 5.0),
+            st.sets(st.tuples(st.integers(0, 7), st.integers(0, 1))),
+        ),
+        max_size=40,
+    )
+)
+def test_an_alert_never_invents_or_forgets_a_finding(
+    steps: list[tuple[float, set[tuple[int, int]]]],
+) -> None:
+    """Each alert was seen within the last ten seconds; what lasts for two seconds is an alert."""
+    book, now = AlertBook(), 0.0
+    last: dict[tuple[int, int], float] = {}
+    began: dict[tuple[int, int], float] = {}
+    for pause, present in steps:
+        now += pause
+        found: dict[str, list[Finding]] = {}
+        for robot, subject in present:
+            found.setdefault(f"arm{robot}", []).append(finding(f"s{subject}"))
+            began.setdefault((robot, subject), now)
+            last[robot, subject] = now
+        for key in list(began):
+            if key not in present:
+                del began[key]
+        book.observe(now, found)
+        alerts = book.alerts()
+        raised = {(name, each.id.rpartition(":")[2]) for each in alerts for name in each.robots}
+        for robot, subject in raised:
+            at = last[int(robot[3:]), int(subject[1:])]
+            assert now - at < CLEARED_AFTER_S
+        for (robot, subject), at in began.items():
+            if now - at >= RAISED_AFTER_S:
+                assert (f"arm{robot}", f"s{subject}") in raised
+        assert len({each.id for each in alerts}) == len(alerts)
+        assert all(each.count >= 5 or each.count == 1 for each in alerts)

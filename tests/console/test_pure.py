@@ -1,0 +1,229 @@
+"""Widths, rows, orders, the pace of frames, curves, pictures and graphs: functions of data."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from dorafleet.console.main import options_for
+from dorafleet.console.model import commands, pace
+from dorafleet.console.model.order import REST_S, RestingOrder
+from dorafleet.console.model.series import Series
+from dorafleet.console.model.topology import topology, worst_node
+from dorafleet.console.view import tables, words
+from dorafleet.console.view.glyphs import ASCII, UNICODE
+from dorafleet.console.view.graph import graph
+from dorafleet.console.view.graphlayout import layout
+from dorafleet.console.view.picture import picture
+from dorafleet.console.view.plot import plot
+from dorafleet.console.view.rows import Cell, Row, cut, fitted, head, line, plain
+from dorafleet.coordinator.roles import may_call
+
+from .fakefleet import edge, node
+
+
+@given(st.text(max_size=40), st.integers(1, 30))
+def test_a_text_fits_exactly(text: str, columns: int) -> None:
+    fitted_text = words.fit(words.clean(text), columns)
+    assert words.width(fitted_text) == columns
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", fitted_text)
+
+
+@given(st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), max_size=20))
+def test_widths_are_those_of_rich(text: str) -> None:
+    # What is newer than one of the two tables has no agreed width.
+    assume(all(unicodedata.category(char) != "Cn" for char in text))
+    assume(all(cell_len(char) == words.width(char) for char in text))
+    assert words.width(text) == cell_len(text)
+
+
+@pytest.mark.parametrize("columns", [tables.FLEET, tables.NODES, tables.EDGES])
+@given(space=st.integers(60, 220))
+def test_every_line_of_a_table_fits_into_the_terminal(columns: tuple, space: int) -> None:
+    shown = fitted(columns, space)
+    row = Row("x", tuple(Cell("日本語 text " * 4) for _ in columns))
+    assert words.width(plain(head(shown))) <= space
+    assert words.width(plain(line(row, shown, cursor=True, marked=True))) <= space
+    assert all(column.drop for at, column in enumerate(columns) if at not in {e.at for e in shown})
+
+
+@given(st.lists(st.tuples(st.text(max_size=5), st.just("")), max_size=8), st.integers(0, 20))
+def test_a_cut_line_never_exceeds_its_columns(spans: list[tuple[str, str]], columns: int) -> None:
+    clean = [(words.clean(text), style) for text, style in spans]
+    assert words.width(plain(cut(clean, columns))) <= columns
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (59, "59s"), (192, "3m10s"), (601, "10m"), (7300, "2h01m"), (525600, "6d02h")],
+)
+def test_ages(seconds: float, text: str) -> None:
+    assert words.age(seconds) == text
+
+
+@given(st.floats(0, 1e15))
+def test_numbers_stay_short(value: float) -> None:
+    assert len(words.rate(value)) <= 6
+    assert len(words.count(value)) <= 6
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdefg"), unique=True), min_size=1, max_size=8))
+def test_rows_keep_their_places_while_the_cursor_moves(orders: list[list[str]]) -> None:
+    resting = RestingOrder()
+    before = list(resting.arrange(orders[0], 0.0))
+    resting.moved(0.0)
+    for at, ids in enumerate(orders):
+        shown = list(resting.arrange(ids, at * 0.1))
+        assert sorted(shown) == sorted(ids)
+        kept = [each for each in before if each in ids]
+        assert [each for each in shown if each in kept] == kept
+        before = shown
+    assert list(resting.arrange(orders[-1], REST_S + 0.1)) == orders[-1]
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 2.0), st.booleans()), max_size=60))
+def test_frames_never_pile_up(steps: list[tuple[float, bool]]) -> None:
+    """At most one frame is under way on a terminal that answers, unless an answer was lost."""
+    found, now, last = pace.Pace(), 0.0, float("-inf")
+    found.sent(now)
+    assert found.answered()
+    under_way = 0
+    for pause, answers in steps:
+        now += pause
+        if answers and under_way:
+            assert found.answered()
+            under_way -= 1
+        if found.may_send(now):
+            assert now - last >= pace.FASTEST_S or last == float("-inf")
+            assert under_way == 0 or now - last >= pace.GIVE_UP_S
+            found.sent(now)
+            under_way, last = (under_way + 1 if now - last < pace.GIVE_UP_S else 1), now
+
+
+def test_a_terminal_that_never_answers_gets_two_frames_a_second() -> None:
+    found = pace.Pace()
+    sent = 0
+    for tenth in range(100):
+        if found.may_send(tenth / 10):
+            found.sent(tenth / 10)
+            sent += 1
+    assert 19 <= sent <= 21
+
+
+def test_a_series_is_bounded_in_time_and_number() -> None:
+    series = Series(seconds=10.0, most=50)
+    for second in range(100):
+        series.add(float(second), float(second))
+    assert len(series) == 11
+    series.add(5.0, 1.0)
+    assert series.last == 99.0
+
+
+@given(
+    st.integers(1, 12).flatmap(
+        lambda n: st.tuples(
+            st.just(n), st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)))
+        )
+    )
+)
+def test_boxes_of_a_graph_never_overlap_and_each_arrow_reaches_its_ends(
+    given_graph: tuple[int, list[tuple[int, int]]],
+) -> None:
+    count, pairs = given_graph
+    names = tuple(f"n{at}" for at in range(count))
+    arrows = tuple(dict.fromkeys((f"n{a}", f"n{b}") for a, b in pairs))
+    found = layout(names, arrows)
+    taken: set[tuple[int, int]] = set()
+    for box in found.boxes.values():
+        places = {
+            (x, y) for x in range(box.x, box.x + box.wide) for y in range(box.y, box.y + box.tall)
+        }
+        assert not places & taken
+        taken |= places
+    for (source, target), route in zip(arrows, found.routes, strict=True):
+        if source == target:
+            assert route is None
+            continue
+        assert route is not None
+        ends = (target, source) if route.backward else (source, target)
+        left, right = (found.boxes[end] for end in ends)
+        x, y = route.corners[0]
+        assert x == left.x + left.wide and left.y < y < left.y + left.tall - 1
+        x, y = route.corners[-1]
+        assert x == right.x - 1 and right.y < y < right.y + right.tall - 1
+
+
+def test_a_graph_says_what_is_wrong_on_the_arrow_and_in_the_box() -> None:
+    nodes = [node("r", "tracker"), node("r", "planner"), node("r", "gripper", status="failed")]
+    edges = [
+        edge("r", "tracker/path", "planner/in"),
+        edge("r", "gripper/pose", "planner/pose", broken=True),
+        edge("r", "planner/out", "tracker/back", drop_rate=4.1),
+    ]
+    found = topology(nodes, edges)
+    assert worst_node(found) == "gripper"
+    text = "\n".join(plain(spans) for spans in graph(found, UNICODE))
+    assert "29.8/s" in text and "XX broken" in text and "!drop 4.1/s" in text
+    assert "◀" in text and "▶" in text and "│x gripper" in text
+    plain_text = "\n".join(plain(spans) for spans in graph(found, ASCII))
+    assert plain_text.isascii()
+
+
+def test_a_plot_has_its_limits_and_names() -> None:
+    points = [(float(n), float(n % 10)) for n in range(30)]
+    lines = [plain(spans) for spans in plot({"[0]": points}, 60, 8, 30.0)]
+    assert len(lines) == 8
+    assert lines[0].strip().startswith("9")
+    assert lines[6].strip().startswith("0")
+    assert "[0] 9" in lines[7]
+    nothing = plot({"[0]": [(0.0, float("nan"))]}, 60, 8, 30.0)
+    assert plain(nothing[0]) == " no numbers yet"
+    short = plot({"[0]": points}, 60, 8, 30.0, ascii_only=True)
+    assert all(plain(spans).isascii() for spans in short)
+
+
+def test_a_picture_keeps_its_shape_and_its_colours() -> None:
+    red_over_blue = bytes([255, 0, 0] * 4 + [0, 0, 255] * 4)
+    lines = picture(red_over_blue, 4, 2, 40, 10)
+    assert lines == [[("▀▀▀▀", "#ff0000 on #0000ff")]]
+    grey = picture(red_over_blue, 4, 2, 40, 10, ascii_only=True)
+    assert plain(grey[0]).isascii()
+    with pytest.raises(ValueError, match="an image of 4x4 pixels with 24 bytes"):
+        picture(red_over_blue, 4, 4, 40, 10)
+
+
+def test_each_action_asks_for_a_role_that_the_server_asks_for_too() -> None:
+    for action in commands.ACTIONS:
+        assert may_call(action.role, action.method)
+        below = commands.RANKS[: commands.RANKS.index(action.role)]
+        assert not any(may_call(role, action.method) for role in below)
+    keys = [action.key for action in commands.ACTIONS]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("logs pick gripper", ("logs", ["pick", "gripper"])),
+        ("graph arm017/pick", ("graph", ["arm017", "pick"])),
+        ("al", ("alerts", [])),
+        ("fleet 'zone=hall !ok'", ("fleet", ["zone=hall !ok"])),
+        ("topic", ("topic", [])),
+    ],
+)
+def test_places(text: str, place: object) -> None:
+    assert commands.place_of(text) == place
+
+
+def test_the_terminal_chooses_theme_and_characters() -> None:
+    colour = {"TERM": "xterm-256color"}
+    assert options_for(colour, encoding="UTF-8").theme == "dark"
+    assert options_for({"TERM": "linux"}, encoding="utf-8").theme == "ansi"
+    assert options_for(colour | {"NO_COLOR": "1"}, encoding="utf-8").theme == "mono"
+    assert options_for(colour, encoding="ANSI_X3.4-1968").ascii_only
+    assert not options_for(colour, encoding="UTF-8").ascii_only

@@ -1,0 +1,173 @@
+"""Nothing is changed without a confirmed dialog, and nothing but visible text is shown."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from rich.segment import Segment
+from textual.color import Color
+
+from dorad.control import messages as m
+from dorafleet.console.app import Options
+from dorafleet.console.widgets.confirm import Choose, Confirm
+from dorafleet.console.widgets.paint import VisibleText
+
+from .driving import Driven, console
+from .fakefleet import FakeFleet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOSTILE = "\x1b]0;evil\x07 [red]x[/red] \u202eback\x9b31m\x00"
+KEYS = (
+    *"abcdefghijklmnoprstuvwxyzARS0123456789/:|-?<>!=~ ",
+    *("enter", "escape", "tab", "shift+tab", "up", "down", "left", "right", "home", "end"),
+    *("pageup", "pagedown", "ctrl+p", "ctrl+b", "backspace", "delete", "f1", "ctrl+a"),
+)
+
+
+def _confirmed(driven: Driven) -> bool:
+    """Return True if a confirmation is open whose other button has the cursor."""
+    screen = driven.app.screen
+    focused = screen.focused
+    return isinstance(screen, Confirm) and focused is not None and focused.id == "go"
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_no_sequence_of_keys_changes_anything_without_a_confirmed_dialog(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = FakeFleet(8, nodes=3)
+    for number in range(1, 7):
+        fleet.fail(f"arm{number:03}")
+    chance = random.Random(seed)
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("8 of 8")
+        monkeypatch.setattr(driven.app, "pipe", lambda *_: None)
+        allowed = 0
+        for _ in range(50):
+            key = chance.choice(KEYS)
+            if _confirmed(driven) and key in ("enter", " "):
+                allowed += 1
+            await driven.press("space" if key == " " else key)
+            if not driven.app.is_running:
+                break
+        await driven.pilot.pause(0.05)
+        assert len(fleet.changes) <= allowed * 8
+
+
+async def _act(driven: Driven, key: str) -> None:
+    await driven.press("a")
+    await driven.until(lambda: isinstance(driven.app.screen, Choose))
+    await driven.press(key)
+    await driven.until(lambda: isinstance(driven.app.screen, Confirm))
+
+
+async def test_an_action_is_done_once_it_is_confirmed(tmp_path: Path) -> None:
+    fleet = FakeFleet(3)
+    fleet.fail("arm002")
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("3 of 3")
+        await _act(driven, "r")
+        text = driven.text
+        assert "Restart the node?" in text
+        assert "$ dora node restart gripper -d pick" in text
+        await driven.press("enter")
+        await driven.until("nothing was changed")
+        assert fleet.changes == []
+        await _act(driven, "r")
+        await driven.press("right", "enter")
+        await driven.until("Restart the node: done")
+        assert fleet.changes == [
+            ("node.restart", m.NodeStop(node="gripper", dataflow="pick")),
+        ]
+
+
+async def test_for_several_robots_their_number_must_be_typed(tmp_path: Path) -> None:
+    fleet = FakeFleet(5)
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("5 of 5")
+        await driven.press("space", "space", "space")
+        await _act(driven, "R")
+        assert "Type 3 to confirm" in driven.text
+        driven.app.screen.query_one("#go").focus()
+        await driven.press("enter")
+        await driven.pilot.pause(0.05)
+        assert fleet.changes == []
+        await driven.type("3")
+        driven.app.screen.query_one("#go").focus()
+        await driven.press("enter")
+        await driven.until("Restart the dataflow: done, 3 times")
+        assert [method for method, _ in fleet.changes] == ["dataflow.restart"] * 3
+
+
+async def test_an_alert_is_acknowledged_with_the_name_of_the_operator(tmp_path: Path) -> None:
+    fleet = FakeFleet(3)
+    fleet.fail("arm002")
+    async with console(tmp_path, fleet, options=Options(start="alerts")) as driven:
+        await driven.until("1 of 1, 1 new")
+        await _act(driven, "k")
+        await driven.press("right", "enter")
+        await driven.until("ack ana")
+
+
+@pytest.mark.parametrize("readonly", [True, False])
+async def test_a_viewer_and_a_readonly_console_are_offered_no_change(
+    tmp_path: Path, readonly: bool
+) -> None:
+    fleet = FakeFleet(3, role="admin" if readonly else "viewer")
+    fleet.fail("arm002")
+    async with console(tmp_path, fleet, options=Options(readonly=readonly)) as driven:
+        text = await driven.until("3 of 3")
+        assert "a actions" not in text.splitlines()[-1]
+        await driven.press("a")
+        await driven.pilot.pause(0.05)
+        assert not isinstance(driven.app.screen, Choose)
+
+
+async def test_a_server_refuses_what_a_role_may_not_do(tmp_path: Path) -> None:
+    fleet = FakeFleet(1, role="viewer")
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("1 of 1")
+        with pytest.raises(Exception, match="needs the role operator"):
+            await driven.app.server.call("node.restart", m.NodeStop(node="x"), m.Nothing)
+    assert fleet.changes == []
+
+
+async def test_hostile_texts_of_robots_are_shown_as_text(tmp_path: Path) -> None:
+    fleet = FakeFleet(2)
+    finding = m.Finding(
+        cause=HOSTILE, subject=HOSTILE, text=HOSTILE, severity="fail", since=1.0, event=True
+    )
+    fleet.put(
+        "arm001",
+        state="fail",
+        why=HOSTILE,
+        dataflow=HOSTILE,
+        version=HOSTILE,
+        labels={HOSTILE: HOSTILE},
+        findings=[finding],
+    )
+    fleet.judge()
+    fleet.lines = [m.LogLine(timestamp=time.time(), level="info", node=HOSTILE, message=HOSTILE)]
+    async with console(tmp_path, fleet, size=(160, 45)) as driven:
+        for keys in ((), ("enter",), ("escape", "l")):
+            await driven.press(*keys)
+            await driven.until(lambda: "x1b" in driven.text and "[red]x" in driven.text)
+            whole = "".join(
+                segment.text
+                for strip in driven.app.screen._compositor.render_strips()
+                for segment in strip
+            )
+            assert whole.isprintable()
+
+
+def test_the_filter_of_lines_replaces_control_characters_of_every_widget() -> None:
+    segments = [Segment("fine"), Segment(f"a{HOSTILE}b")]
+    found = VisibleText().apply(segments, Color(0, 0, 0))
+    assert found[0] is segments[0]
+    assert found[1].text.isprintable()
+    assert "\\x1b]0;evil" in found[1].text

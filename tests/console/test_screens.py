@@ -1,0 +1,316 @@
+"""Screens against a server of 500 robots with 40 nodes each, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dorad.control import messages as m
+from dorafleet.console.app import Options
+from dorafleet.console.widgets.grid import Grid
+from dorafleet.console.widgets.lines import LogView
+
+from .driving import console
+from .fakefleet import FakeFleet, edge
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def line(
+    text: str, node: str = "camera", level: str = "info", at: float | None = None
+) -> m.LogLine:
+    return m.LogLine(timestamp=at or time.time(), level=level, node=node, message=text)
+
+
+async def test_the_fleet_shows_the_worst_robots_first_and_how_many_there_are(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet()
+    fleet.fail("arm017")
+    fleet.put("arm101", state="unreach", why="no contact, was well", known=False)
+    async with console(tmp_path, fleet) as driven:
+        text = await driven.until("500 of 500")
+        assert "FAIL 1" in text and "UNREACH 1" in text and "OK 498" in text
+        assert "NEEDS YOU  1 new" in text
+        rows = [row for row in text.splitlines() if "arm" in row]
+        assert "arm017" in rows[0] and "gripper failed (signal 11)" in rows[0]
+        assert "FAIL" in rows[1] and "3m10s" in rows[1] and "39/40" in rows[1]
+        assert "UNREACH" in rows[2] and "arm101" in rows[2] and "-/40" in rows[2]
+
+
+async def test_the_key_of_an_alert_opens_the_logs_of_its_node(tmp_path: Path) -> None:
+    fleet = FakeFleet(5)
+    fleet.fail("arm003")
+    fleet.lines = [line("all fine"), line("segfault soon", node="gripper")]
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("NEEDS YOU  1 new")
+        await driven.press("shift+tab")
+        await driven.until(lambda: driven.app.screen.query_one("#needs", Grid).has_focus)
+        await driven.press("l")
+        text = await driven.until("segfault soon")
+        assert "Logs > pick > gripper" in text
+        assert "all fine" not in text
+
+
+async def test_forty_robots_with_one_cause_are_one_line(tmp_path: Path) -> None:
+    fleet = FakeFleet(60)
+    for number in range(1, 41):
+        fleet.fail(f"arm{number:03}")
+    async with console(tmp_path, fleet) as driven:
+        text = await driven.until("40 robots")
+        assert text.count("40 robots") == 1
+        assert "NEEDS YOU  1 new" in text
+        await driven.press("shift+tab", "enter")
+        await driven.until("30 of 60")  # as many as a filter names
+
+
+async def test_a_filter_is_applied_while_it_is_typed_and_kept(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet()) as driven:
+        await driven.until("500 of 500")
+        await driven.press("slash")
+        await driven.type("zone=hall arm01")
+        await driven.press("enter")
+        text = await driven.until("5 of 500")
+        assert "filter: zone=hall arm01" in text
+        await driven.press("enter")
+        await driven.until("Fleet > arm011")
+        await driven.press("escape")
+        await driven.until("5 of 500")
+        await driven.press("escape")
+        await driven.until("500 of 500")
+
+
+async def test_a_wrong_filter_is_explained(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(3)) as driven:
+        await driven.until("3 of 3")
+        await driven.press("slash")
+        await driven.type("colour=red")
+        await driven.press("enter")
+        await driven.until("there is no column `colour`; there are state, robot")
+
+
+async def test_enter_opens_the_robot_under_the_cursor_while_robots_reorder(tmp_path: Path) -> None:
+    fleet = FakeFleet(100, nodes=2)
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("100 of 100")
+        grid = driven.app.screen.query_one("#robots", Grid)
+        for attempt in range(10):
+            await driven.press("down")
+            under = grid.cursor
+            for number in range(1, 101):
+                state = "warn" if (number + attempt) % 3 else "ok"
+                fleet.put(f"arm{number:03}", state=state, why=state)
+            await driven.pilot.pause(0.02)
+            await driven.press("enter")
+            await driven.until(f"Fleet > {under}")
+            await driven.press("escape")
+            await driven.until("100 of 100")
+
+
+async def test_nodes_and_edges_of_one_robot(tmp_path: Path) -> None:
+    fleet = FakeFleet(20)
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("20 of 20")
+        await driven.press("enter")
+        text = await driven.until("40 of 40 nodes, 39 of 39 edges")
+        assert "Fleet > arm001" in text
+        assert "node00/out -> node01/in" in text
+        await driven.press("slash")
+        await driven.type("node=node07")
+        await driven.press("enter")
+        text = await driven.until("1 of 1 nodes, 2 of 2 edges")
+
+
+async def test_top_asks_the_server_only_for_what_is_shown(tmp_path: Path) -> None:
+    fleet = FakeFleet(500)
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("500 of 500")
+        await driven.press("colon")
+        await driven.type("top")
+        await driven.press("enter")
+        await driven.until("200 of 20000 nodes")
+
+
+async def test_a_hidden_screen_reads_no_stream(tmp_path: Path) -> None:
+    fleet = FakeFleet(3)
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("3 of 3")
+        await driven.press("enter")
+        await driven.until(lambda: fleet.streams == 1)
+        await driven.press("question_mark")
+        await driven.until(lambda: fleet.streams == 0)
+        await driven.press("escape")
+        await driven.until(lambda: fleet.streams == 1)
+        await driven.press("escape")
+        await driven.until(lambda: fleet.streams == 0)
+
+
+async def test_logs_follow_until_they_are_scrolled_up(tmp_path: Path) -> None:
+    fleet = FakeFleet(1)
+    fleet.lines = [line(f"line {n}") for n in range(100)]
+    async with console(tmp_path, fleet, options=Options(start="logs pick")) as driven:
+        await driven.until("line 99")
+        await driven.press("pageup")
+        text = await driven.until("scrolled up")
+        assert "line 99" not in text
+        fleet.lines.append(line("line 100"))
+        fleet.bell.ring()
+        await driven.until("101 lines")
+        assert "line 100" not in driven.text
+        await driven.press("end")
+        await driven.until("line 100")
+
+
+async def test_logs_take_the_same_filters(tmp_path: Path) -> None:
+    fleet = FakeFleet(1)
+    fleet.lines = [line("one"), line("two", level="error"), line("three", node="arm")]
+    async with console(tmp_path, fleet, options=Options(start="logs pick")) as driven:
+        await driven.until("three")
+        await driven.press("slash")
+        await driven.type("level=error")
+        await driven.press("enter")
+        text = await driven.until(lambda: "one" not in driven.text) or driven.text
+        assert "two" in text and "three" not in text
+
+
+async def test_lines_that_came_while_the_link_was_down_are_read_once(tmp_path: Path) -> None:
+    fleet = FakeFleet(1)
+    fleet.lines = [line("before")]
+    async with console(tmp_path, fleet, options=Options(start="logs pick")) as driven:
+        await driven.until("before")
+        await fleet.close()
+        await driven.until("STALE")
+        fleet.lines.append(line("meanwhile"))
+        await fleet.serve(tmp_path / "control.sock")
+        await driven.until("meanwhile")
+        view = driven.app.screen.query_one(LogView)
+        assert view.count == 2
+
+
+async def test_a_topic_of_numbers_is_a_plot_and_one_of_pixels_a_picture(tmp_path: Path) -> None:
+    fleet = FakeFleet(1)
+    fleet.messages = [("camera/image", pa.array([float(n), 2.0]), {}) for n in range(20)]
+    start = Options(start="topic pick camera/image")
+    async with console(tmp_path, fleet, options=start) as driven:
+        text = await driven.until("last 30 s")
+        assert "[0] 19" in text and "[1] 2" in text
+        assert fleet.subscriptions[0].max_rate_hz == 10.0
+        assert fleet.subscriptions[0].preview is not None
+        pixels = np.zeros((40, 60, 3), np.uint8)
+        pixels[:, :30] = 255
+        fleet.messages.append(
+            (
+                "camera/image",
+                pa.array(pixels.reshape(-1)),
+                {"width": 60, "height": 40, "encoding": "rgb8"},
+            )
+        )
+        fleet.bell.ring()
+        await driven.until("▀" * 20)
+        await driven.press("v")
+        await driven.until("view: echo")
+
+
+async def test_a_large_dataflow_shows_the_neighbours_of_what_is_worst(tmp_path: Path) -> None:
+    fleet = FakeFleet(1, nodes=20)
+    fleet.edges = [edge("arm001", f"node{n:02}/out", f"node{n + 1:02}/in") for n in range(19)]
+    fleet.edges[7] = edge("arm001", "node07/out", "node08/in", broken=True)
+    async with console(tmp_path, fleet, options=Options(start="graph pick")) as driven:
+        text = await driven.until("neighbours of node08")
+        assert "XX broken" in text and "1 broken" in text
+        assert "node07" in text and "node09" in text
+        assert "node12" not in text
+        await driven.press("o")
+        await driven.until("order: all")
+
+
+async def test_the_server_that_ends_makes_every_screen_stale_and_nothing_is_forgotten(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet(50)
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("50 of 50")
+        await driven.press("down", "down", "space", "slash")
+        await driven.type("zone=hall")
+        await driven.press("enter")
+        text = await driven.until("25 of 50")
+        grid = driven.app.screen.query_one("#robots", Grid)
+        cursor, marks = grid.cursor, set(grid.marks)
+        began = time.monotonic()
+        await fleet.close()
+        text = await driven.until("STALE")
+        assert time.monotonic() - began < 20.0
+        assert "retry in" in text
+        assert "not known now" in text and "OK 50" not in text
+        assert "all is well" not in text
+        await fleet.serve(tmp_path / "control.sock")
+        await driven.until("live")
+        assert (grid.cursor, grid.marks) == (cursor, marks)
+        assert "zone=hall" in driven.text
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [("rollout", "does not offer `rollout.watch`"), ("trace", "does not offer `trace.list`")],
+)
+async def test_what_the_server_lacks_is_said(tmp_path: Path, place: str, words: str) -> None:
+    async with console(tmp_path, FakeFleet(1), options=Options(start=place)) as driven:
+        await driven.until(words)
+
+
+async def test_the_copied_command_says_what_is_shown(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(4)) as driven:
+        await driven.until("4 of 4")
+        await driven.press("slash")
+        await driven.type("zone=hall !ok")
+        await driven.press("enter", "y")
+        await driven.until("copied: dorafleet robots --order worst --filter 'zone=hall !ok'")
+
+
+async def test_a_pipe_gets_all_rows_also_those_that_are_not_visible(tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    async with console(tmp_path, FakeFleet(200)) as driven:
+        await driven.until("200 of 200")
+        await driven.press("vertical_line")
+        prompt = driven.app.screen.query_one("#prompt")
+        prompt.value = f"cat > {out}"  # type: ignore[attr-defined]
+        await driven.press("enter")
+        await driven.until(out.exists)
+        await asyncio.sleep(0.1)
+        text = out.read_text()
+        assert text.count("arm") == 200
+        assert "\x1b" not in text
+
+
+async def test_a_terminal_that_is_too_small_says_so_in_one_line(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(5)) as driven:
+        await driven.until("5 of 5")
+        await driven.pilot.resize_terminal(40, 10)
+        text = await driven.until("needs 60x15, has 40x10")
+        assert len(text.strip().splitlines()) == 1
+        await driven.pilot.resize_terminal(10, 3)
+        await driven.pilot.resize_terminal(100, 30)
+        await driven.until("5 of 5")
+
+
+async def test_from_140_columns_an_inspector_shows_the_chosen_robot(tmp_path: Path) -> None:
+    fleet = FakeFleet(5)
+    fleet.fail("arm002")
+    async with console(tmp_path, fleet, size=(160, 45)) as driven:
+        text = await driven.until("what is wrong")
+        assert "zone = yard" in text
+
+
+async def test_an_unknown_screen_is_explained(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(1)) as driven:
+        await driven.until("1 of 1")
+        await driven.press("colon")
+        await driven.type("flet")
+        await driven.press("enter")
+        await driven.until("there is no screen `flet`; did you mean")

@@ -1,0 +1,258 @@
+"""What a plan selects, shows and refuses; nothing of it changes anything."""
+
+from __future__ import annotations
+
+import zlib
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.release.manifest import encode
+from dorafleet.rollout import messages as r
+from dorafleet.rollout import windows
+from dorafleet.rollout.plan import Candidate, select
+from dorafleet.rollout.strategy import Batch, Budget, Strategy, amount, parallel, tolerated
+
+from .site import ID1, ID2, TWO, manifest, put, site, strategy
+
+FLEET = [
+    Candidate("r1", {"zone": "hall", "role": "canary"}, before=ID1),
+    Candidate("r2", {"zone": "hall"}, before=ID1),
+    Candidate("r3", {"zone": "yard"}, before=ID1, reachable=False),
+    Candidate("r4", {}, before=ID1),
+]
+
+
+def new(**keys):
+    return r.RolloutNew(release="pick", **keys)
+
+
+def batches(**keys):
+    found = select(new(strategy=Strategy(**keys)), FLEET, 2)
+    return {member.robot: member.batch for member in found.members}
+
+
+def test_batches_follow_their_selectors_and_the_rest_comes_last():
+    assert batches() == {"r1": 0, "r2": 1, "r3": 1, "r4": 1}
+    assert batches(canary=0) == {"r1": 1, "r2": 1, "r3": 1, "r4": 1}
+    assert batches(canary="50%") == {"r1": 0, "r2": 0, "r3": 1, "r4": 1}
+    order = [Batch(selector={"zone": "yard"}), Batch(selector={"zone": "hall"}, limit=1)]
+    assert batches(canary=0, batches=order) == {"r3": 1, "r1": 2, "r2": 3, "r4": 3}
+    assert batches(canary_selector={"zone": "yard"}) == {"r3": 0, "r1": 1, "r2": 1, "r4": 1}
+
+
+def test_a_canary_of_any_kind_is_one_that_answers():
+    away = [Candidate("a", {}, reachable=False), Candidate("b", {})]
+    found = select(new(), away, 1)
+    assert [member.robot for member in found.members if member.batch == 0] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "code", "words"),
+    [
+        ({"robots": ["r11"]}, "not-found", "there is no robot `r11` (did you mean `r1`?)"),
+        ({"labels": {"zone": "moon"}}, "refused", "no robot has zone=moon"),
+        (
+            {"strategy": Strategy(canary_selector={"zone": "moon"})},
+            "refused",
+            "canary_selector: none of the robots that change has zone=moon",
+        ),
+        (
+            {"strategy": Strategy(batches=[Batch(selector={"zone": "moon"})])},
+            "refused",
+            "batches[0] selects none of the robots",
+        ),
+        (
+            {"strategy": Strategy(disruption_budget=Budget(group_by="cell"))},
+            "refused",
+            "no robot has the label `cell`",
+        ),
+        (
+            {"strategy": Strategy(disruption_budget=Budget(group_by="zone", max_unavailable=0))},
+            "refused",
+            "`r1` could never switch",
+        ),
+        (
+            {
+                "strategy": Strategy(
+                    disruption_budget=Budget(group_by="zone", max_unavailable="30%")
+                )
+            },
+            "refused",
+            "max_unavailable 30% of 2 robots with `zone=hall` is 0",
+        ),
+        ({"strategy": Strategy(max_parallel=0)}, "bad-request", "max_parallel: 0 robots"),
+        ({"strategy": Strategy(canary="lots")}, "bad-request", "canary: `lots` is neither"),
+        ({"strategy": Strategy(failure_threshold="101%")}, "bad-request", "failure_threshold"),
+        ({"strategy": Strategy(windows=["Mon 25:00-26:00"])}, "bad-request", "`25:00` in"),
+        ({"strategy": Strategy(windows=["Xyz 01:00-02:00"])}, "bad-request", "is not a day"),
+        ({"strategy": Strategy(windows=["01:00-02:00 Mars/X"])}, "bad-request", "time zone"),
+        ({"strategy": Strategy(progress_deadline=1)}, "bad-request", "progress_deadline: 1 s"),
+        ({"strategy": Strategy(busy_max=float("nan"))}, "bad-request", "busy_max"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(keys, code, words):
+    with pytest.raises(ControlError) as caught:
+        select(new(**keys), FLEET, 2)
+    assert caught.value.code == code
+    assert words in str(caught.value)
+
+
+def test_a_lower_sequence_is_refused_unless_it_is_allowed():
+    fleet = [Candidate("r1", {}, sequence=7)]
+    with pytest.raises(ControlError, match="its sequence 2 is below 7") as caught:
+        select(new(), fleet, 2)
+    assert "--allow-lower" in str(caught.value)
+    assert select(new(allow_lower=True), fleet, 2).members
+
+
+def test_robots_that_have_it_or_failed_with_it_are_left_out():
+    fleet = [
+        Candidate("r1", {}, is_on_it=True),
+        Candidate("r2", {}, failed="node grip failed"),
+        Candidate("r3", {}),
+    ]
+    found = select(new(), fleet, 2)
+    assert [member.robot for member in found.members] == ["r3"]
+    assert found.left_out["r1"] == "it has it already"
+    assert "node grip failed" in found.left_out["r2"]
+    assert [each.robot for each in select(new(retry=True), fleet, 2).members] == ["r2", "r3"]
+
+
+def test_amounts_are_numbers_or_percentages_rounded_down():
+    assert [amount(each, 25) for each in (3, "3", "10%", " 10 % ", "0%")] == [3, 3, 2, 2, 0]
+    assert parallel(Strategy(), 5) == 1
+    assert parallel(Strategy(), 1000) == 100
+    assert [tolerated(Strategy(), size) for size in (1, 10, 50)] == [2, 2, 5]
+    assert tolerated(Strategy(failure_threshold=0), 50) == 0
+
+
+# -- windows
+
+
+def at(text):
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("window", "now", "opens"),
+    [
+        ("Mon-Fri 22:00-05:00", "2026-11-27T23:30", "2026-11-27T23:30"),  # Friday night
+        ("Mon-Fri 22:00-05:00", "2026-11-28T04:59", "2026-11-28T04:59"),  # it began on Friday
+        ("Mon-Fri 22:00-05:00", "2026-11-28T05:00", "2026-11-30T22:00"),  # next on Monday
+        ("Fri-Mon 08:00-09:00", "2026-11-29T08:30", "2026-11-29T08:30"),  # over the week's end
+        ("08:00-08:00", "2026-11-29T03:00", "2026-11-29T03:00"),  # the whole day
+        ("Sun 02:00-03:00 Europe/Berlin", "2026-11-29T01:30", "2026-11-29T01:30"),
+        ("Sun 02:00-03:00 Europe/Berlin", "2026-11-29T02:30", "2026-12-06T01:00"),
+    ],
+)
+def test_windows_open_at_their_times(window, now, opens):
+    assert windows.next_opening([windows.parse(window)], at(now)) == at(opens)
+
+
+@given(st.integers(0, 6), st.times(), st.times(), st.floats(1.7e9, 2e9))
+def test_a_window_is_open_when_it_says_that_it_opens(day, first, last, now):
+    text = f"{windows.DAYS[day]} {first:%H:%M}-{last:%H:%M} Europe/Berlin"
+    parsed = windows.parse(text)
+    opens = windows.next_opening([parsed], now)
+    assert opens is not None
+    assert opens >= now
+    assert windows.next_opening([parsed], opens) == opens
+
+
+# -- through the protocol
+
+
+async def test_a_plan_shows_the_difference_of_each_robot(tmp_path):
+    async with site(tmp_path, 3, {"r3": {"zone": "yard"}}) as one:
+        await one.runs(ID1)
+        plan = await one.plan("pick@2", labels={})
+        assert plan.release.id == ID2
+        assert plan.release.sequence == 2
+        assert [(row.robot, row.batch, row.before) for row in plan.robots] == [
+            ("r1", 0, ID1),
+            ("r2", 1, ID1),
+            ("r3", 1, ID1),
+        ]
+        (changes,) = plan.changes
+        assert (changes.replaced, changes.untouched) == (["grip"], ["camera"])
+        assert changes.files_changed == ["grip.py"]
+        assert changes.size == 1
+        assert plan.names == {ID1: "pick@1", ID2: "pick@2"}
+        assert not one.control.rollouts.heads
+        assert one.agents["r1"].releases.orders == []
+
+
+async def test_releases_are_refused_before_anything_changes(tmp_path):
+    async with site(tmp_path, 2) as one:
+        content = encode(TWO)
+        for bad, words in (
+            (b"no zlib", "not compressed"),
+            (zlib.compress(b"{}"), "the manifest is not valid"),
+            (zlib.compress(content)[:-4], "not complete"),
+            (zlib.compress(b"x" * (5 << 20)), "at most"),
+        ):
+            with pytest.raises(ControlError, match=words):
+                await one.fleet.call("release.put", r.ReleasePut(content=bad, signature="s"))
+        with pytest.raises(ControlError, match="signature is missing"):
+            await one.fleet.call(
+                "release.put", r.ReleasePut(content=zlib.compress(content), signature="")
+            )
+        other = manifest(9, arch="riscv64")
+        await one.fleet.call("release.put", put(other))
+        with pytest.raises(ControlError, match="robot `r1`: it is for riscv64"):
+            await one.start("pick@9")
+        with pytest.raises(ControlError, match="no release `pick@77` is registered"):
+            await one.start("pick@77")
+        with pytest.raises(ControlError, match=r"no release `pic` .*did you mean `pick`"):
+            await one.start("pic")
+        assert not one.control.rollouts.heads
+
+
+async def test_a_dataflow_that_was_started_by_hand_and_a_release_exclude_each_other(tmp_path):
+    flow = {"nodes": [{"id": "a", "path": "a.py", "deploy": {"machine": "r1"}}]}
+    async with site(tmp_path, 2) as one:
+        await one.fleet.start(flow, name="pick")
+        with pytest.raises(ControlError, match="`pick` was started by hand on `r1`") as caught:
+            await one.start("pick@1")
+        assert "dora stop pick" in str(caught.value)
+        number = await one.start("pick@1", robots=["r2"])
+        await one.until(number, "succeeded")
+        await one.fleet.call("dataflow.stop", m.Stop(dataflow="pick"))
+        await one.fleet.call("dataflow.clean")
+        with pytest.raises(ControlError, match="belongs to the release"):
+            await one.fleet.start(flow, name="pick")
+
+
+async def test_an_unknown_version_of_a_plan_starts_nothing(tmp_path):
+    async with site(tmp_path, 1) as one:
+        for version in (None, 77):
+            with pytest.raises(ControlError):
+                await one.fleet.call("rollout.start", one.new("pick@1", if_version=version))
+        with pytest.raises(ControlError, match="there is no rollout yet"):
+            await one.status()
+        with pytest.raises(ControlError, match="there is no rollout 7"):
+            await one.act("pause", 7)
+
+
+async def test_drift_names_each_difference_and_the_way_back(tmp_path):
+    async with site(tmp_path, 3) as one:
+        await one.runs(ID1)
+        one.agents["r1"].releases.fate = "reverted"
+        keys = {"strategy": strategy(canary=0, auto_revert=False, failure_threshold=5)}
+        number = await one.start("pick@2", **keys)
+        await one.until(number, "succeeded_partially", over=True)
+        await one.fleet.until(lambda: one.control.robots.get("r1").releases["pick"].running == ID1)
+        one.agents["r2"].releases.runs("pick", ID1)
+        await one.agents["r3"].stop()
+        await one.fleet.until(lambda: one.control.robots.get("r2").releases["pick"].running == ID1)
+        found = await one.fleet.call("drift.list")
+        rows = {row.robot: row for row in found.rows if row.what == "release"}
+        assert (rows["r2"].desired, rows["r2"].found) == ("pick@2", "pick@1")
+        assert "r3" not in rows
+        assert rows["r1"].found == "pick@1, reverted: node grip failed"
+        assert rows["r1"].way_back.startswith("dorafleet rollout start pick@2 --robots r1 --retry")

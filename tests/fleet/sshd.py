@@ -1,0 +1,189 @@
+"""Robots behind OpenSSH's sshd, on which `dorad-agent` runs for real, and a network between."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dorad.release.signature import Signers
+from dorad.release.trees import Trees
+from dorafleet.inventory.model import Machine
+
+if TYPE_CHECKING:
+    import asyncssh
+
+SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
+DEADLINE_S = 20.0
+
+CONFIG = """\
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/authorized_keys
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+MaxStartups 100
+ForceCommand {folder}/shell
+"""
+
+SHELL = """\
+#!/bin/sh
+# What a login on the robot runs: its own dorad-agent, and a sudo that changes nothing.
+PATH={folder}/bin:$PATH
+export PATH
+exec sh -c "$SSH_ORIGINAL_COMMAND"
+"""
+AGENT = """\
+#!/bin/sh
+exec {python} -m dorad.agent.main --state-dir {folder}/state "$@"
+"""
+SUDO = """\
+#!/bin/sh
+shift
+exec "$@"
+"""
+
+
+@dataclass
+class Host:
+    """A robot: its sshd, its folder, and how to reach it."""
+
+    folder: Path
+    id: str
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def trees(self) -> Trees:
+        return Trees(self.state / "releases", Signers(self.state / "signers"))
+
+    def machine(self, port: int | None = None) -> Machine:
+        return Machine(self.id, "127.0.0.1", port=port or self.port)
+
+    def trust(self, line: str) -> None:
+        folder = self.state / "signers"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "allowed_signers").write_text(f"ada@example.org {line}\n")
+
+    def start(self, key: asyncssh.SSHKey, client: asyncssh.SSHKey) -> None:
+        self.folder.mkdir(parents=True)
+        (self.folder / "host_key").touch(0o600)
+        key.write_private_key(self.folder / "host_key")
+        client.write_public_key(self.folder / "authorized_keys")
+        self.script("shell", SHELL)
+        (self.folder / "bin").mkdir()
+        self.script("bin/dorad-agent", AGENT)
+        self.script("bin/sudo", SUDO)
+        with socket.create_server(("127.0.0.1", 0)) as found:
+            self.port = found.getsockname()[1]
+        config = self.folder / "config"
+        config.write_text(CONFIG.format(port=self.port, folder=self.folder))
+        Path("/run/sshd").mkdir(exist_ok=True)
+        assert SSHD is not None
+        with (self.folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [SSHD, "-D", "-e", "-f", config], stdin=subprocess.DEVNULL, stderr=log
+            )
+        end = time.monotonic() + DEADLINE_S
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            assert time.monotonic() < end, (self.folder / "log").read_text()
+            time.sleep(0.02)
+
+    def script(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.write_text(text.format(python=sys.executable, folder=self.folder))
+        path.chmod(0o755)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(DEADLINE_S)
+
+
+@dataclass
+class Network:
+    """A way to a port that breaks each of its first connections after some bytes, or hangs."""
+
+    target: int
+    cuts: int = 0
+    """So many connections are broken."""
+    after: int = 0
+    """Bytes from the client that a connection passes before it breaks."""
+    hangs: bool = False
+    """Accepts connections, and passes nothing."""
+    passed: int = 0
+    connections: int = 0
+    port: int = 0
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+
+    def __enter__(self) -> Network:
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        start = asyncio.start_server(self._forward, "127.0.0.1", 0)
+        self._server = asyncio.run_coroutine_threadsafe(start, self._loop).result(DEADLINE_S)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        async def end() -> None:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            server.close()
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+        server = self._server
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(DEADLINE_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(DEADLINE_S)
+        self._loop.close()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        limit = self.after if self.connections <= self.cuts else None
+        if self.hangs:
+            await reader.read()
+            writer.transport.abort()
+            return
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        back = asyncio.create_task(_copy(far_reader, writer))
+        with suppress(OSError):
+            while data := await reader.read(1 << 14):
+                self.passed += len(data)
+                far_writer.write(data)
+                await far_writer.drain()
+                if limit is not None:
+                    # Slow enough for the robot to take what it gets.
+                    await asyncio.sleep(0.01)
+                    limit -= len(data)
+                    if limit <= 0:
+                        break
+        back.cancel()
+        # The robot reads what it has got.
+        far_writer.close()
+        writer.transport.abort()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.close()

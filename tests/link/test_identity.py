@@ -1,0 +1,99 @@
+"""Machines with certificates of one fleet: each may only speak, and hear, under its own name."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dorad.link.settings import access_control
+from tests.daemon.clients import Program
+from tests.link.certificates import Authority
+from tests.link.links import DEADLINE_S, RECEIVER, SENDER, Connected, lines, pair
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROUNDS = 20
+
+
+async def test_a_robot_cannot_pose_as_another_one_with_a_link_process(tmp_path: Path) -> None:
+    fleet = Authority(tmp_path / "fleet")
+    async with pair(scheme="tls") as machines:
+        alpha = machines.start_alpha(tls=fleet.issue("alpha"))
+        impostor = machines.start_beta(tls=fleet.issue("mallory"))
+        await impostor.until(lambda: impostor.peer("alpha").get("state") == "absent")
+        await alpha.until(alpha.status)
+        assert alpha.peer("beta")["state"] == "absent"
+        await impostor.kill()
+        machines.links.remove(impostor)
+        beta = machines.start_beta(tls=fleet.issue("beta"))
+        await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
+        await beta.until(lambda: beta.peer("alpha").get("state") == "up")
+
+
+async def test_a_robot_that_is_not_in_the_dataflow_can_neither_speak_nor_listen(
+    tmp_path: Path,
+) -> None:
+    """It knows all keys, and has a connection to alpha."""
+    out = tmp_path / "b"
+    fleet = Authority(tmp_path / "fleet")
+    async with pair(scheme="tls") as machines:
+        alpha = machines.start_alpha(tls=fleet.issue("alpha"))
+        beta = machines.start_beta(tls=fleet.issue("beta"))
+        await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
+        await beta.until(lambda: beta.peer("alpha").get("state") == "up")
+        files = fleet.issue("mallory")
+        intruder = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.link.intruder", machines.address),
+            *(files[name] for name in ("ca", "certificate", "key")),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert intruder.stdin is not None
+        assert intruder.stdout is not None
+        async with asyncio.timeout(DEADLINE_S):
+            assert await intruder.stdout.readline() == b"ready\n"
+            async with (
+                Connected(machines.beta, "b", RECEIVER, out),
+                Program(machines.alpha, "a", SENDER, ROUNDS, 80, 0.05, tmp_path / "a"),
+            ):
+                for _ in range(ROUNDS):
+                    intruder.stdin.write(b"\n")
+                    assert await intruder.stdout.readline() == b"sent 1\n", "it is connected"
+                await beta.until(lambda: len(lines(out)) == ROUNDS)
+            intruder.stdin.close()
+            assert json.loads(await intruder.stdout.readline()) == []
+            assert await intruder.wait() == 0
+        assert alpha.peer("beta") == {**alpha.peer("beta"), "state": "up", "reason": ""}
+        assert alpha.status()["outgoing"][0]["lost"] == 0
+        assert lines(out) == [f"{n} 10 int64 True frame" for n in range(ROUNDS)]
+
+
+async def test_a_machine_that_joins_the_dataflow_is_let_in(tmp_path: Path) -> None:
+    """The session knows its peers' names, so a new one needs a new session."""
+    fleet = Authority(tmp_path / "fleet")
+    async with pair(scheme="tls") as machines:
+        alpha = machines.start_alpha(outgoing=[], tls=fleet.issue("alpha"))
+        beta = machines.start_beta(tls=fleet.issue("beta"))
+        await beta.until(lambda: beta.peer("alpha").get("state") == "absent")
+        alpha.configure(
+            outgoing=[{"name": "a/out", "machine": "beta", "input": "x", "reliable": False}]
+        )
+        await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
+        await beta.until(lambda: beta.peer("alpha").get("state") == "up")
+
+
+@pytest.mark.parametrize("peer", ["beta", "x" * 70])
+def test_the_rules_of_a_peer_name_its_certificate(peer: str) -> None:
+    rules = access_control("flow", "alpha", [peer])
+    assert rules["default_permission"] == "deny"
+    assert rules["subjects"] == [{"id": peer, "cert_common_names": [peer[:64]]}]
+    spoken = [rule for rule in rules["rules"] if rule["messages"] == ["put", "liveliness_token"]]
+    assert {rule["flows"][0]: rule["key_exprs"][0] for rule in spoken} == {
+        "ingress": f"dorad/flow/to/alpha/{peer}/*",
+        "egress": f"dorad/flow/to/{peer}/alpha/*",
+    }

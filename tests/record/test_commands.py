@@ -1,0 +1,287 @@
+"""`dora record`, `dora replay` and `dora diff` as a user calls them, with real nodes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from dorad.record.reader import RecordingReader
+from dorad.record.recover import recover
+from tests.cli.running import write
+from tests.harness.dataflow import clean_environment
+
+DEADLINE_S = 50.0
+BIN = Path(sys.executable).parent
+
+FLOW = """
+    nodes:
+      - id: source
+        path: source.py
+        inputs: {tick: dora/timer/millis/5}
+        outputs: [number, picture]
+      - id: worker
+        path: worker.py
+        inputs:
+          number: {source: source/number, queue_size: 1000}
+          tick: dora/timer/millis/20
+        outputs: [sum]
+      - id: sink
+        path: sink.py
+        inputs:
+          sum: {source: worker/sum, queue_size: 1000}
+          picture: {source: source/picture, queue_size: 1000}
+"""
+SOURCE = """
+    import os
+    import pyarrow as pa
+    from dora import Node
+
+    node = Node()
+    number, last = 0, int(os.environ.get("LAST", "60"))
+    for event in node:
+        if event["type"] == "STOP":
+            node.send_output("number", pa.array([-1]), {"n": -1})
+            break
+        node.send_output("number", pa.array([number]), {"n": number})
+        shape = {"width": 8, "height": 4, "encoding": "mono8"}
+        node.send_output("picture", bytes([number % 256] * 32), shape)
+        number += 1
+        if number == last:
+            break
+"""
+WORKER = """
+    import pyarrow as pa
+    from dora import Node
+
+    total = 0
+    node = Node()
+    for event in node:
+        if event["type"] == "INPUT" and event["id"] == "number":
+            total += event["value"][0].as_py()
+            node.send_output("sum", pa.array([{"total": total}]), {"n": event["metadata"]["n"]})
+"""
+SINK = """
+    from dora import Node
+
+    seen = {"sum": 0, "picture": 0}
+    for event in Node():
+        if event["type"] == "INPUT":
+            seen[event["id"]] += 1
+    print("seen", seen["sum"], seen["picture"], flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    """A short folder for sockets."""
+    path = Path(tempfile.mkdtemp(prefix="dora-test-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def dora(runtime):
+    """Run `dora` to its end."""
+    environ = clean_environment(BIN, {"XDG_RUNTIME_DIR": str(runtime)})
+
+    def run(folder, *arguments, **env):
+        return subprocess.run(
+            [BIN / "dora", *map(str, arguments)],
+            cwd=folder,
+            env=environ | env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+
+    run.environ = environ
+    return run
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory, dora):
+    """A folder with a dataflow, and its recording `a.mcap` of 60 messages."""
+    folder = tmp_path_factory.mktemp("recorded")
+    write(folder, FLOW, source=SOURCE, worker=WORKER, sink=SINK)
+    done = dora(folder, "record", "dataflow.yml", "-o", "a.mcap", "--exit-when-nodes-finish")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "COMPLETE: 180 messages of 3 topics" in done.stdout
+    return folder
+
+
+def values(path, topic):
+    with RecordingReader(path) as reader:
+        return [each.decode().array[0].as_py() for each in reader.messages(topics={topic})]
+
+
+def test_a_recording_has_every_message_from_the_first_to_the_last(recorded):
+    assert values(recorded / "a.mcap", "source/number") == list(range(60))
+    assert len(values(recorded / "a.mcap", "source/picture")) == 60
+    with RecordingReader(recorded / "a.mcap") as reader:
+        assert b"worker.py" in reader.attachment("dataflow.yml")
+        assert b"__dora_record__" not in reader.attachment("dataflow.yml")
+
+
+def test_info_shows_topics_and_status(recorded, dora):
+    done = dora(recorded, "record", "info", "a.mcap", "--format", "json")
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    assert found["status"] == "COMPLETE"
+    assert found["topics"]["source/number"] == {"messages": 60, "types": ["int64"]}
+    assert "foxglove" not in dora(recorded, "record", "info", "a.mcap").stderr
+
+
+def test_replay_feeds_the_nodes_that_run(recorded, dora):
+    done = dora(recorded, "replay", "a.mcap", "--speed", "0")
+    assert done.returncode == 0, done.stderr
+    assert "seen 60 60" in done.stdout
+    assert "replayed 180 messages" in done.stdout
+
+
+def test_a_running_node_is_compared_step_by_step(recorded, dora):
+    done = dora(recorded, "replay", "a.mcap", "--assert", "--step")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "60 messages are equal" in done.stdout
+
+
+def test_a_changed_node_fails_at_its_first_difference(recorded, dora):
+    changed = WORKER.replace('"total": total', '"total": total + (total > 100)')
+    write(recorded, FLOW, changed=changed)
+    done = dora(
+        recorded, "replay", "a.mcap", "--replace", "worker=changed.py", "--assert", "--step"
+    )
+    assert done.returncode == 1
+    assert "worker/sum, message 14, data[0].total: expected 105, got 106" in done.stderr
+    again = dora(
+        recorded,
+        *("replay", "a.mcap", "--replace", "worker=changed.py", "--assert", "--speed", "0"),
+        *("--tolerance", "worker/*=1"),
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+
+
+def test_a_replay_is_recorded_equal_to_its_source(recorded, dora):
+    done = dora(recorded, "replay", "a.mcap", "--output-yaml", "replayed.yml", "--speed", "0")
+    assert done.returncode == 0
+    done = dora(recorded, "record", "replayed.yml", "-o", "b.mcap", "--exit-when-nodes-finish")
+    assert done.returncode == 0, done.stderr
+    assert values(recorded / "b.mcap", "__dora_replay__/source/number") == list(range(60))
+    done = dora(recorded, "diff", "a.mcap", "b.mcap")
+    assert done.returncode == 1
+    assert "source/number, message 0: expected 1 x int64, got no message" in done.stdout
+
+
+def test_ranges_and_topics_limit_a_replay(recorded, dora):
+    done = dora(
+        recorded,
+        *("replay", "a.mcap", "--speed", "0", "--topics", "source/picture", "--end", "0.1s"),
+    )
+    assert done.returncode == 0, done.stderr
+    (count,) = [int(w) for w in done.stdout.split("seen 0 ")[1].split()[:1]]
+    assert 0 < count < 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("record",), 2, "Usage"),
+        (("record", "nope.yml"), 1, "no such file"),
+        (("record", "dataflow.yml", "--topics", "source/nmuber"), 1, "source/number"),
+        (("record", "dataflow.yml", "-o", "a.mcap"), 1, "exists already"),
+        (("record", "dataflow.yml", "-o", "nope/a.mcap"), 1, "no folder"),
+        (("record", "dataflow.yml", "--split", "7"), 2, "less than 1MB"),
+        (("record", "dataflow.yml", "--split", "often"), 2, "neither a size"),
+        (("record", "dataflow.yml", "--attach", "demo"), 2, "give PATH"),
+        (("record", "--attach", "demo"), 1, "no dorad is running"),
+        (("record", "info", "dataflow.yml"), 1, "is not a recording"),
+        (("record", "recover", "dataflow.yml"), 1, "cannot be recovered"),
+        (("replay", "dataflow.yml"), 1, "is not a recording"),
+        (("replay", "a.mcap", "--live", "wroker"), 1, "worker"),
+        (("replay", "a.mcap", "--topics", "x/y"), 1, "no topic"),
+        (("replay", "a.mcap", "--start", "yesterday"), 2, "neither a time"),
+        (("replay", "a.mcap", "--loop", "--assert"), 2, "--loop"),
+        (("replay", "a.mcap", "--tolerance", "1"), 2, "--assert"),
+        (("replay", "a.mcap", "--assert", "--replace", "source,worker"), 1, "nothing to compare"),
+        (("diff", "a.mcap", "a.mcap", "--topics", "x/y"), 1, "x/y"),
+        (("diff", "a.mcap", "a.mcap", "--tolerance", "x"), 2, "--tolerance"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_mistakes_are_explained(recorded, arguments, code, text, runtime, monkeypatch, capsys):
+    from dorad.cli.main import run_command
+
+    monkeypatch.chdir(recorded)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    found = run_command(arguments)
+    err = capsys.readouterr().err
+    assert found == code, err
+    assert text in err
+
+
+def test_the_last_messages_after_a_stop_are_recorded(recorded, dora):
+    out = recorded / "stopped.mcap"
+    process = subprocess.Popen(
+        [BIN / "dora", "record", "dataflow.yml", "-o", str(out)],
+        cwd=recorded,
+        env=dora.environ | {"LAST": "1000000"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_for_messages(out, process)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, text
+    found = values(out, "source/number")
+    assert found[-1] == -1
+    assert found[:-1] == list(range(len(found) - 1))
+
+
+def test_a_killed_recorder_leaves_a_file_that_recovers(recorded, dora):
+    out = recorded / "killed.mcap"
+    process = subprocess.Popen(
+        [BIN / "dora", "record", "dataflow.yml", "-o", str(out)],
+        cwd=recorded,
+        env=dora.environ | {"LAST": "1000000"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for_messages(out, process)
+        with RecordingReader(out) as reader:
+            recorder = int(reader.metadata["dora.recording"]["pid"])
+        os.kill(recorder, signal.SIGKILL)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE_S) == 1
+    finally:
+        process.kill()
+        process.wait()
+    done = recover(out)
+    found = values(out, "source/number")
+    assert found == list(range(len(found)))
+    assert found
+    assert not done.ended
+    assert dora(recorded, "record", "info", out.name).returncode == 1
+
+
+def wait_for_messages(path, process):
+    """Wait until a recording holds some messages."""
+    end = time.monotonic() + DEADLINE_S
+    while time.monotonic() < end and process.poll() is None:
+        if path.exists() and path.stat().st_size > 8:
+            with RecordingReader(path) as reader:
+                if sum(reader.counts.values()) > 20:
+                    return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing was recorded; exit code {process.poll()}")

@@ -1,0 +1,113 @@
+"""What counts as equal, and how the first difference is named."""
+
+import math
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.record.compare import Content, Rules, difference
+from dorad.record.diff import differences
+from dorad.record.reader import RecordingError, RecordingReader
+from tests.record.files import numbers, write
+
+
+def found(one, other, rules=Rules(), left=None, right=None):  # noqa: B008 - immutable
+    each = difference(
+        "det/boxes",
+        3,
+        Content(pa.array(one), left or {}),
+        Content(pa.array(other), right or {}),
+        rules,
+    )
+    return None if each is None else (each.path, each.expected, each.found)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ([1, 2, 3], [1, 5, 3], ("data[1]", "2", "5")),
+        ([1.0, 2.0], [1.0, 2.0001], ("data[1]", "2.0", "2.0001")),
+        ([1, 2], [1], ("length", "2", "1")),
+        ([1], [1.0], ("type", "'int64'", "'double'")),
+        (["a"], ["b"], ("data[0]", "'a'", "'b'")),
+        ([{"a": 1, "b": [1, 2]}], [{"a": 1, "b": [1, 3]}], ("data[0].b[1]", "2", "3")),
+        ([[1], [2]], [[1], [2, 3]], ("data[1] length", "1", "2")),
+        ([None, 1], [0, 1], ("data[0]", "None", "0")),
+        ([True], [False], ("data[0]", "True", "False")),
+    ],
+)
+def test_the_first_difference_has_a_path(one, other, expected):
+    assert found(one, other) == expected
+
+
+def test_equal_messages_do_not_differ():
+    assert found([1.5, math.nan], [1.5, math.nan]) is None
+    assert found([{"a": [1.0]}], [{"a": [1.0]}], left={"n": 1}, right={"n": 1}) is None
+
+
+def test_a_tolerance_is_absolute_or_relative():
+    assert found([1.0, 1000.0], [1.05, 1050.0], Rules(0.06)) is None
+    assert found([1.0], [1.2], Rules(0.06)) == ("data[0]", "1.0", "1.2")
+    assert found([{"a": 1.0}], [{"a": 1.05}], Rules(0.06)) is None
+    assert found([100], [103], Rules(0.06)) is None
+    assert found([math.nan], [1.0], Rules(0.06)) is not None
+
+
+def test_a_topic_has_its_own_tolerance():
+    rules = Rules(0.0, {"det/*": 0.5})
+    assert found([1.0], [1.2], rules) is None
+    assert rules.tolerance_of("other/x") == 0.0
+
+
+def test_metadata_are_compared_but_for_times_and_ids():
+    assert found([1], [1], left={"n": 1}, right={"n": 2}) == ("metadata.n", "1", "2")
+    assert found([1], [1], left={"n": 1}) == ("metadata.n", "1", "nothing")
+    assert found([1], [1], left={"timestamp": 1, "request_id": "a"}) is None
+
+
+@pytest.mark.parametrize("pattern", ["det/boxes", "det/*", "*:metadata.n", "det/boxes:metadata.*"])
+def test_what_is_ignored_is_not_compared(pattern):
+    assert found([1], [1], Rules(ignore=[pattern]), left={"n": 1}) is None
+
+
+def test_ignoring_one_field_still_finds_the_others():
+    rules = Rules(ignore=["*:data*.a"])
+    assert found([{"a": 1, "b": 1}], [{"a": 2, "b": 1}], rules) is None
+    assert found([{"a": 1, "b": 1}], [{"a": 2, "b": 2}], rules) == ("data[0].b", "1", "2")
+
+
+arrays = st.lists(st.one_of(st.none(), st.floats(width=32)), max_size=5)
+
+
+@given(arrays, arrays)
+def test_messages_differ_exactly_if_their_values_do(one, other):
+    kinds = (pa.array(one, pa.float32()), pa.array(other, pa.float32()))
+    expected = repr(kinds[0].to_pylist()) == repr(kinds[1].to_pylist()) or _equal(one, other)
+    each = difference("a/b", 0, Content(kinds[0], {}), Content(kinds[1], {}), Rules())
+    assert (each is None) == expected
+
+
+def _equal(one, other):
+    return len(one) == len(other) and all(
+        a == b or (a is not None and b is not None and math.isnan(a) and math.isnan(b))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_two_recordings_are_compared_topic_by_topic(tmp_path):
+    lines = numbers(10)
+    one = write(tmp_path / "one.mcap", lines)
+    changed = [*lines, ("other/x", 500, pa.array([1]), {})]
+    changed[4] = (*changed[4][:2], pa.array([99]), {"n": 4})
+    two = write(tmp_path / "two.mcap", changed)
+    with RecordingReader(one) as left, RecordingReader(two) as right:
+        assert differences(left, left, Rules()) == ([], 10)
+        wrong, _ = differences(left, right, Rules())
+        assert [str(each) for each in wrong] == [
+            "other/x, message 0: expected no message, got 1 x int64",
+            "source/number, message 4, data[0]: expected 4, got 99",
+        ]
+        with pytest.raises(RecordingError, match="nope"):
+            differences(left, right, Rules(), ["nope/x"])

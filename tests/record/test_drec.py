@@ -1,0 +1,81 @@
+"""Recordings of dora 1.x: the sample was made with `dora record --proxy` of dora 1.1.0."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dorad.record.drec import DrecReader
+from dorad.record.reader import RecordingError
+from dorad.record.sources import open_recording
+
+SAMPLE = Path(__file__).parent / "data" / "dora-1.1.0.drec"
+
+
+def test_values_and_metadata_are_those_that_were_sent():
+    with DrecReader(SAMPLE) as reader:
+        assert reader.topics() == {"src/num": 3, "src/st": 3}
+        found = [(each.topic, each.decode()) for each in reader.messages()]
+    first = dict(reversed(found))
+    number = first["src/num"].array[0].as_py()
+    assert first["src/num"].array.to_pylist() == [number, number + 1]
+    assert first["src/num"].metadata == {
+        "n": number,
+        "f": 1.5,
+        "s": "x",
+        "b": True,
+        "li": [1, 2],
+        "lf": [1.5],
+        "ls": ["a", "b"],
+        "t": datetime(2026, 1, 2, 3, 4, 5, 123456, tzinfo=UTC),
+    }
+    assert first["src/st"].array.to_pylist() == [{"a": number, "b": ["q", None]}]
+
+
+def test_the_dataflow_is_in_the_file():
+    with DrecReader(SAMPLE) as reader:
+        assert b"src.py" in reader.attachment("dataflow.yml")
+
+
+def test_a_file_that_was_cut_reads_up_to_its_last_record(tmp_path):
+    data = SAMPLE.read_bytes()
+    path = tmp_path / "cut.drec"
+    counts = []
+    for size in [*range(400, len(data), 97), len(data) - 24]:
+        path.write_bytes(data[:size])
+        with DrecReader(path) as reader:
+            counts.append(len([each.decode() for each in reader.messages()]))
+    assert counts == sorted(counts)
+    assert counts[-1] == 6
+
+
+def test_damaged_payloads_raise_value_error(tmp_path):
+    data = SAMPLE.read_bytes()
+    path = tmp_path / "bad.drec"
+    for at in range(420, len(data) - 24, 41):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+        with DrecReader(path) as reader:
+            for each in reader.messages():
+                try:
+                    each.decode()
+                except ValueError:
+                    continue
+
+
+def test_other_versions_are_refused(tmp_path):
+    path = tmp_path / "new.drec"
+    data = bytearray(SAMPLE.read_bytes())
+    data[8] = 3
+    path.write_bytes(data)
+    with pytest.raises(RecordingError, match="version 3"):
+        open_recording(path)
+
+
+def test_the_first_bytes_tell_the_kind(tmp_path):
+    path = tmp_path / "sample.mcap"
+    path.write_bytes(SAMPLE.read_bytes())
+    with open_recording(path) as reader:
+        assert isinstance(reader, DrecReader)
+    path.write_bytes(b"hello")
+    with pytest.raises(RecordingError, match="not a recording"):
+        open_recording(path)

@@ -1,0 +1,184 @@
+"""Messages survive the way into a recording and back, whatever their type."""
+
+import json
+import string
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.node import metadata as metadata_codec
+from dorad.record import images
+from dorad.record.encoding import decode_message, encode_raw
+from tests.record.files import START, encoded, raw
+
+ARRAYS = [
+    *(
+        pa.array([1, 2, 3], kind)
+        for kind in (
+            *(pa.int8(), pa.int16(), pa.int32(), pa.int64()),
+            *(pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()),
+            *(pa.float32(), pa.float64()),
+        )
+    ),
+    pa.array(np.array([1.5, 2.5], np.float16)),
+    pa.array([True, False, None]),
+    pa.array(["a", None, "ü"]),
+    pa.array([b"x", b""], pa.large_binary()),
+    pa.array([], pa.float32()),
+    pa.array([], pa.string()),
+    pa.array([1, None, 3]),
+    pa.nulls(0),
+    pa.nulls(3),
+    pa.array([1, 2], pa.date32()),
+    pa.array([86_400_000], pa.date64()),
+    pa.array([1, None], pa.timestamp("us", "Europe/Berlin")),
+    pa.array([5], pa.duration("ms")),
+    pa.array([1, 2], pa.time64("ns")),
+    pa.array([{"a": 1, "b": [1.5, None]}, None]),
+    pa.array([[1, 2], [], None], pa.large_list(pa.int16())),
+    pa.array([[1, 2], [3, 4]], pa.list_(pa.int8(), 2)),
+    pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int32())),
+    pa.array(["x", "y", "x", None]).dictionary_encode(),
+    pa.array([{"d": "x"}], pa.struct([("d", pa.dictionary(pa.int8(), pa.string()))])),
+    pa.array(["a", "a string that is longer than twelve"], pa.string_view()),
+    pa.RunEndEncodedArray.from_arrays([2, 3], pa.array([1, 2])),
+    pa.UnionArray.from_dense(
+        pa.array([0, 1], pa.int8()), pa.array([0, 0], pa.int32()), [pa.array([1]), pa.array(["x"])]
+    ),
+    pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16], pa.binary(16))),
+    pa.array([1, 2, 3, 4, 5])[1:4],
+    pa.array(["ab", "cd", "ef"])[1:],
+]
+
+
+def decoded(message):
+    kind = message.kind
+    data = memoryview(message.head + bytes(message.body) + message.tail)
+    return decode_message(kind.encoding, kind.schema_name, kind.schema, kind.channel_metadata, data)
+
+
+@pytest.mark.parametrize("array", ARRAYS, ids=lambda array: str(array.type))
+@pytest.mark.parametrize("metadata", [{}, {"n": 1, "s": "ü"}], ids=["bare", "metadata"])
+def test_every_type_comes_back_as_it_was(array, metadata):
+    found = decoded(encoded(array, metadata))
+    assert found.array.type == array.type
+    assert found.array.equals(array)
+    assert found.metadata == metadata
+
+
+texts = st.text(string.printable, max_size=8)
+values = st.one_of(
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(),
+    texts,
+    st.datetimes(timezones=st.just(UTC)),
+    st.lists(st.integers(-5, 5), max_size=3),
+    st.lists(texts, max_size=3),
+)
+
+
+@given(st.dictionaries(texts, values, max_size=4))
+def test_all_metadata_come_back(metadata):
+    for array in (pa.array([1.0]), pa.array(["x"]), pa.array(["x"]).dictionary_encode()):
+        found = decoded(encoded(array, metadata)).metadata
+        assert list(found) == list(metadata)
+        assert repr(found) == repr(metadata_codec.decode(metadata_codec.encode(metadata)))
+
+
+def test_an_extension_type_that_this_process_does_not_know_keeps_its_name():
+    field = pa.field(
+        "v",
+        pa.int32(),
+        metadata={"ARROW:extension:name": "robot.tick", "ARROW:extension:metadata": "7"},
+    )
+    sink = pa.BufferOutputStream()
+    batch = pa.record_batch([pa.array([1, 2], pa.int32())], schema=pa.schema([field]))
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    message = encode_raw(255, 2, 0, sink.getvalue().to_pybytes(), b"", START)
+    assert message.kind.encoding == "arrow-ipc"
+    found = decoded(message)
+    assert found.field.metadata[b"ARROW:extension:name"] == b"robot.tick"
+    assert found.field.metadata[b"ARROW:extension:metadata"] == b"7"
+
+
+PICTURE = bytes(range(24))
+
+
+def test_a_picture_is_a_raw_image():
+    metadata = {"width": 4, "height": 2, "encoding": "rgb8"}
+    message = encoded(pa.array(np.frombuffer(PICTURE, np.uint8)), metadata)
+    assert message.kind.schema_name == images.RAW_IMAGE
+    assert bytes(message.body) == PICTURE
+    assert decoded(message).metadata == metadata
+
+
+def test_a_jpeg_is_a_compressed_image():
+    message = encoded(pa.array([255, 216], pa.uint8()), {"encoding": "JPEG"})
+    assert message.kind.schema_name == images.COMPRESSED_IMAGE
+    assert decoded(message).array.to_pylist() == [255, 216]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"width": 4, "height": 3, "encoding": "rgb8"},
+        {"width": True, "height": 24, "encoding": "mono8"},
+        {"width": -4, "height": -2, "encoding": "rgb8"},
+        {"width": "4", "height": 2, "encoding": "rgb8"},
+        {"width": 4, "height": 2, "encoding": "nv12"},
+        {"width": 4, "height": 2, "encoding": 7},
+        {"encoding": "rgb8"},
+    ],
+    ids=json.dumps,
+)
+def test_metadata_that_do_not_fit_the_bytes_make_no_picture(metadata):
+    message = encoded(pa.array(np.frombuffer(PICTURE, np.uint8)), metadata)
+    assert message.kind.schema_name == "dora.Bytes"
+    assert decoded(message).metadata == metadata
+
+
+@pytest.mark.parametrize(
+    ("code", "length", "nulls", "payload"),
+    [(4, 2, 0, b"x" * 15), (100, 2, 0, b"x"), (255, 1, 0, b"no stream"), (77, 1, 0, b"")],
+)
+def test_a_malformed_payload_is_refused(code, length, nulls, payload):
+    with pytest.raises(ValueError, match=r"."):
+        encode_raw(code, length, nulls, payload, b"", START)
+
+
+@given(st.binary(max_size=64))
+def test_no_bytes_of_a_file_crash_the_decoder(data):
+    for array in (pa.array([1.0]), pa.array(["x"]), pa.array(["x"]).dictionary_encode()):
+        kind = encoded(array).kind
+        try:
+            decode_message(
+                kind.encoding,
+                kind.schema_name,
+                kind.schema,
+                kind.channel_metadata,
+                memoryview(data),
+            )
+        except ValueError:
+            continue
+
+
+def test_metadata_in_the_file_that_are_no_json_are_refused():
+    message = encoded(pa.array([1.0]), {"k": 1})
+    broken = message._replace(tail=message.tail.replace(b'"k"', b'"k '))
+    with pytest.raises(ValueError, match="metadata"):
+        decoded(broken)
+
+
+def test_times_in_metadata_keep_their_microseconds():
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    assert decoded(encoded(pa.array([1]), {"at": moment})).metadata["at"] == moment
+
+
+def test_the_bytes_of_a_ring_are_those_of_the_array():
+    assert raw(pa.array([1, 2], pa.int32()))[3] == np.array([1, 2], np.int32).tobytes()

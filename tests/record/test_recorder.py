@@ -1,0 +1,205 @@
+"""The recorder's threads: what is put is in the file, or counted as dropped."""
+
+import os
+import threading
+import time
+
+import pyarrow as pa
+import pytest
+from mcap.reader import make_reader
+
+from dorad.record import recorder as module
+from dorad.record.reader import RecordingReader
+from dorad.record.recorder import Item, Recorder
+from dorad.record.settings import Settings
+from dorad.record.writer import RecordingFile
+from tests.record.files import START, raw
+
+DEADLINE_S = 30.0
+
+
+def item(number, topic="a/b", values=1):
+    content = raw(pa.array([number] * values))
+    return Item(START + number * 1000, topic, number, (*content, b""))
+
+
+def until(holds):
+    end = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < end, "the condition did not hold in time"
+        time.sleep(0.005)
+
+
+def sequences(path):
+    with path.open("rb") as file:
+        reader = make_reader(file, validate_crcs=True)
+        return [message.sequence for _, _, message in reader.iter_messages()]
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(tmp_path / "a.mcap", min_free=0)
+
+
+def test_everything_that_is_put_is_recorded(settings):
+    recorder = Recorder(settings, {"id": "x"})
+    for first in range(0, 1000, 10):
+        recorder.put([item(number) for number in range(first, first + 10)])
+    outcome = recorder.end("test", {})
+    assert outcome.complete
+    assert outcome.messages == 1000
+    assert sequences(settings.path) == list(range(1000))
+    with RecordingReader(settings.path) as reader:
+        assert reader.status == "COMPLETE"
+        assert reader.metadata["dora.recording"]["id"] == "x"
+        assert reader.metadata["dora.end"]["reason"] == "test"
+
+
+def test_drops_make_the_recording_incomplete(settings):
+    recorder = Recorder(settings, {})
+    recorder.put([item(0)])
+    outcome = recorder.end("test", {"a/b": 3, "c/d": 0})
+    assert not outcome.complete
+    assert outcome.dropped == {"a/b": 3}
+    with RecordingReader(settings.path) as reader:
+        assert reader.status == "INCOMPLETE"
+        assert reader.metadata["dora.end"]["dropped.a/b"] == "3"
+
+
+def test_a_chunk_is_written_soon_after_its_first_message(settings):
+    recorder = Recorder(settings, {})
+    recorder.put([item(0)])
+
+    def written():
+        with RecordingReader(settings.path) as reader:
+            return reader.counts
+
+    until(written)
+    recorder.end("test", {})
+
+
+def test_a_slow_disk_drops_counts_and_never_blocks_put(settings, monkeypatch):
+    free = threading.Event()
+    write = RecordingFile.write_chunk
+
+    def slow(self, chunk):
+        free.wait(DEADLINE_S)
+        write(self, chunk)
+
+    monkeypatch.setattr(RecordingFile, "write_chunk", slow)
+    recorder = Recorder(Settings(settings.path, min_free=0, memory=4 << 20), {})
+    total = 40
+    for number in range(total):  # 16 MB in all
+        recorder.put([item(number, values=50_000)])
+    free.set()
+    outcome = recorder.end("test", {})
+    assert not outcome.complete
+    dropped = outcome.dropped["a/b"]
+    assert dropped > 0
+    assert outcome.messages + dropped == total
+    assert len(sequences(settings.path)) == total - dropped
+
+
+@pytest.mark.parametrize("split", [{"split_bytes": 1 << 20}, {"split_s": 0.05}])
+def test_a_split_loses_and_repeats_nothing(settings, split):
+    settings = Settings(settings.path, min_free=0, **split)
+    recorder = Recorder(settings, {"id": "x"})
+    number = 0
+    while recorder.progress.files < 4:
+        recorder.put([item(number, values=20_000)])
+        number += 1
+        time.sleep(0.001)
+    outcome = recorder.end("test", {})
+    assert outcome.complete
+    assert len(outcome.paths) >= 4
+    found = [sequence for path in outcome.paths for sequence in sequences(path)]
+    assert found == list(range(number))
+    for part, path in enumerate(outcome.paths, start=1):
+        with RecordingReader(path) as reader:
+            assert reader.metadata["dora.recording"]["part"] == str(part)
+            assert reader.status == "COMPLETE"
+
+
+def test_the_largest_size_ends_a_complete_recording(settings):
+    recorder = Recorder(Settings(settings.path, min_free=0, max_bytes=3 << 20), {})
+    for number in range(20):
+        recorder.put([item(number, values=50_000)])
+    until(lambda: recorder.ended)
+    recorder.put([item(99)])
+    outcome = recorder.end("test", {})
+    assert outcome.complete
+    assert "--max-size" in outcome.reason
+    assert outcome.bytes < 12 << 20
+    found = sequences(settings.path)
+    assert found == list(range(len(found)))
+
+
+def test_too_little_free_disk_ends_the_recording_and_says_so(settings):
+    recorder = Recorder(Settings(settings.path, min_free=1 << 60), {})
+    assert recorder.ended
+    outcome = recorder.end("test", {})
+    assert not outcome.complete
+    assert "--min-free" in outcome.reason
+    with RecordingReader(settings.path) as reader:
+        assert reader.status == "INCOMPLETE"
+
+
+def test_a_full_disk_leaves_a_file_that_reads(settings, monkeypatch):
+    writev, left = os.writev, [3_000_000]
+
+    def limited(descriptor, parts):
+        size = sum(map(len, parts))
+        if size > left[0]:
+            part = min(left[0], 1000)
+            left[0] = 0
+            if part:
+                return writev(descriptor, [memoryview(parts[0])[:part]])
+            raise OSError(28, "No space left on device")
+        left[0] -= size
+        return writev(descriptor, parts)
+
+    monkeypatch.setattr(os, "writev", limited)
+    recorder = Recorder(settings, {})
+    for number in range(20):
+        recorder.put([item(number, values=50_000)])
+    until(lambda: recorder.ended)
+    left[0] = 100_000  # room for the summary: a log was deleted
+    outcome = recorder.end("test", {})
+    assert not outcome.complete
+    assert "No space left" in outcome.reason
+    found = sequences(settings.path)
+    assert found == list(range(len(found)))
+    assert outcome.messages == len(found)
+    assert outcome.messages + outcome.dropped["a/b"] == 20
+
+
+def test_an_unreadable_message_is_counted_and_the_rest_recorded(settings):
+    recorder = Recorder(settings, {})
+    recorder.put([item(0), Item(START, "a/b", 1, (255, 1, 0, b"nonsense", b"")), item(2)])
+    outcome = recorder.end("test", {})
+    assert outcome.dropped == {"a/b": 1}
+    assert sequences(settings.path) == [0, 2]
+
+
+def test_steps_of_the_wall_clock_are_noted(settings, monkeypatch):
+    offset = [0]
+    monkeypatch.setattr(
+        module, "_clock_difference", lambda: time.time_ns() - time.monotonic_ns() + offset[0]
+    )
+    recorder = Recorder(settings, {})
+    recorder.put([item(0)])
+    until(lambda: recorder.progress.messages == 1)
+    offset[0] = 3_600_000_000_000
+    recorder.put([item(1)])
+    recorder.end("test", {})
+    with RecordingReader(settings.path) as reader:
+        (step,) = reader.metadata["dora.end"]["clock_steps_ns"].split(",")
+    assert abs(int(step) - offset[0]) < 1_000_000_000
+
+
+def test_messages_of_one_take_are_sorted_by_time(settings):
+    recorder = Recorder(settings, {})
+    recorder.put([item(number) for number in (3, 1, 2, 0)])
+    recorder.end("test", {})
+    with RecordingReader(settings.path) as reader:
+        assert [message.sequence for message in reader.messages()] == [0, 1, 2, 3]

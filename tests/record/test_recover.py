@@ -1,0 +1,174 @@
+"""After a crash, a recording keeps every message whose chunk was written."""
+
+import fcntl
+import os
+import random
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mcap.reader import make_reader
+
+from dorad.record.mcap import HEAD, MAGIC, Op
+from dorad.record.reader import RecordingReader
+from dorad.record.recover import RecoveryError, recover
+from tests.record.files import numbers, write
+
+
+def oracle(path):
+    """Return the numbers in a file, as the library of the format's authors reads them."""
+    with path.open("rb") as file:
+        reader = make_reader(file, validate_crcs=True)
+        return [message.sequence for _, _, message in reader.iter_messages()]
+
+
+def chunks_of(data):
+    """Return where each chunk and its index end."""
+    at, ends = len(MAGIC), []
+    while at < len(data) - len(MAGIC):
+        op, length = HEAD.unpack_from(data, at)
+        at += HEAD.size + length
+        if op == Op.MESSAGE_INDEX:
+            ends.append(at)
+        if op == Op.DATA_END:
+            return ends
+    return ends
+
+
+@pytest.fixture(autouse=True)
+def no_sync(monkeypatch):
+    """Leave out what makes files durable: it takes nearly all of the time."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A recording of 6 chunks of 5 messages, uncompressed."""
+    path = tmp_path_factory.mktemp("recover") / "whole.mcap"
+    return write(path, numbers(30), per_chunk=5).read_bytes()
+
+
+def test_a_complete_recording_stays_as_it_is(tmp_path, whole):
+    path = tmp_path / "a.mcap"
+    path.write_bytes(whole)
+    done = recover(path)
+    assert (done.changed, done.messages, done.lossless) == (False, 30, True)
+    assert path.read_bytes() == whole
+
+
+def test_a_file_that_ends_at_any_byte_keeps_all_complete_chunks(tmp_path, whole):
+    path = tmp_path / "a.mcap"
+    ends = chunks_of(whole)
+    start = ends[0] // 4  # the header and the first metadata: see the next test
+    near = {end + by for end in ends for by in range(-12, 13)}
+    for size in sorted({*range(start, len(whole), 31), *near}):
+        path.write_bytes(whole[:size])
+        done = recover(path)
+        complete = 5 * sum(end <= size for end in ends)
+        assert done.messages in (complete, complete + 5), size  # a chunk without its index counts
+        assert done.messages >= complete
+        with RecordingReader(path) as reader:
+            assert reader.status == "RECOVERED", size
+            assert not reader.problems
+            found = [message.sequence for message in reader.messages()]
+        assert found == list(range(done.messages))
+        if size % 10 == 0:
+            assert oracle(path) == found
+        assert not recover(path).changed
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 12])
+def test_a_file_without_a_record_cannot_be_recovered(tmp_path, whole, size):
+    path = tmp_path / "a.mcap"
+    path.write_bytes(whole[:size])
+    with pytest.raises(RecoveryError, match=r"a\.mcap cannot be recovered"):
+        recover(path)
+    assert path.read_bytes() == whole[:size]
+
+
+@given(st.data())
+def test_flipped_bits_cost_at_most_their_chunk_or_the_rest(tmp_path_factory, whole, data):
+    path = tmp_path_factory.mktemp("flip") / "a.mcap"
+    content = bytearray(whole)
+    at = data.draw(st.integers(100, len(content) - 1))
+    content[at] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    done = recover(path)
+    before = 5 * sum(end <= at for end in chunks_of(whole))
+    assert done.messages >= before
+    found = oracle(path)
+    assert len(found) == done.messages
+    assert found == sorted(set(found))
+    assert found[:before] == list(range(before))
+
+
+def test_a_damaged_chunk_in_the_middle_is_skipped_and_the_rest_kept(tmp_path, whole):
+    path = tmp_path / "a.mcap"
+    content = bytearray(whole)
+    content[chunks_of(whole)[1] + 100] ^= 1
+    path.write_bytes(content)
+    done = recover(path)
+    assert (done.messages, done.bad_chunks, done.lossless) == (25, 1, False)
+    assert oracle(path) == [*range(10), *range(15, 30)]
+
+
+def test_a_damaged_summary_is_written_again_without_loss(tmp_path, whole):
+    path = tmp_path / "a.mcap"
+    content = bytearray(whole)
+    content[-60] ^= 1
+    path.write_bytes(content)
+    done = recover(path)
+    assert (done.changed, done.messages, done.lossless) == (True, 30, True)
+    assert oracle(path) == list(range(30))
+
+
+def test_a_damaged_index_is_written_again_without_loss(tmp_path, whole):
+    path = tmp_path / "a.mcap"
+    content = bytearray(whole)
+    content[chunks_of(whole)[2] - 8] ^= 1  # an offset in the index of the third chunk
+    path.write_bytes(content)
+    done = recover(path)
+    assert (done.messages, done.lossless) == (30, True)
+    assert oracle(path) == list(range(30))
+
+
+def test_an_interrupted_recovery_can_be_repeated(tmp_path, whole):
+    path = tmp_path / "a.mcap"
+    cut = chunks_of(whole)[3] + 20
+    path.write_bytes(whole[:cut])
+    recover(path)
+    once = path.read_bytes()
+    for size in range(chunks_of(whole)[3], len(once), 29):
+        path.write_bytes(once[:size])
+        assert recover(path).messages == 20
+        assert oracle(path) == list(range(20))
+
+
+def test_blocks_of_zeros_at_the_end_are_cut_off(tmp_path, whole):
+    path = tmp_path / "a.mcap"
+    end = chunks_of(whole)[3]
+    path.write_bytes(whole[:end] + bytes(4096))
+    assert recover(path).messages == 20
+    assert oracle(path) == list(range(20))
+
+
+def test_a_recording_that_is_being_written_is_left_alone(tmp_path, whole):
+    path = tmp_path / "a.mcap"
+    path.write_bytes(whole[:1000])
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(RecoveryError, match="is being recorded now"):
+            recover(path)
+    assert path.read_bytes() == whole[:1000]
+
+
+def test_compressed_and_large_chunks_recover_as_well(tmp_path):
+    lines = [("a/b", n, pa.array([n] * (50_000 if n % 3 == 0 else 3)), {}) for n in range(40)]
+    path = write(tmp_path / "whole.mcap", lines, per_chunk=4)
+    data = path.read_bytes()
+    cut = tmp_path / "cut.mcap"
+    for size in random.Random(1).sample(range(2000, len(data)), 25):
+        cut.write_bytes(data[:size])
+        done = recover(cut)
+        assert oracle(cut) == list(range(done.messages))

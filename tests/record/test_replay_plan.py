@@ -1,0 +1,150 @@
+"""Which nodes are replayed, how the dataflow changes, and when messages are due."""
+
+import pyarrow as pa
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.record.clock import ReplayClock
+from dorad.record.player import _ticks_of, with_extension
+from dorad.record.rewire import REPLAYER, ReplayError, choose_replayed, rewire
+from tests.record.files import DATAFLOW
+
+FLOW = yaml.safe_load(DATAFLOW)
+TOPICS = ("source/number", "source/text", "worker/sum")
+
+
+def choose(wanted=(), live=(), sources_only=False):
+    return choose_replayed(FLOW, TOPICS, wanted=wanted, live=live, sources_only=sources_only)
+
+
+def test_every_node_with_recorded_messages_is_replayed():
+    assert choose() == ("source", "worker")
+    assert choose(live=["worker"]) == ("source",)
+    assert choose(wanted=["worker"]) == ("worker",)
+    assert choose(sources_only=True) == ("source",)
+
+
+def test_unknown_nodes_are_refused_with_the_nearest():
+    with pytest.raises(ReplayError, match=r"no node 'wroker'.*worker"):
+        choose(wanted=["wroker"])
+    with pytest.raises(ReplayError, match="no message of node 'sink'"):
+        choose(wanted=["sink"])
+    with pytest.raises(ReplayError, match="nothing to replay"):
+        choose(live=["source", "worker"])
+
+
+def changed(replayed, **options):
+    return rewire(
+        FLOW, TOPICS, replayed, programs=options.pop("programs", {}), arguments="x", **options
+    )
+
+
+def node(flow, name):
+    return next(each for each in flow["nodes"] if each["id"] == name)
+
+
+def test_consumers_receive_from_the_replayer():
+    flow, plan = changed(("source",))
+    assert [each["id"] for each in flow["nodes"]] == ["worker", "sink", REPLAYER]
+    assert node(flow, "worker")["inputs"]["number"] == {
+        "source": f"{REPLAYER}/source/number",
+        "queue_size": 10,
+        "queue_policy": "backpressure",
+    }
+    assert node(flow, "sink")["inputs"]["sum"] == "worker/sum"
+    assert node(flow, REPLAYER)["outputs"] == ["source/number", "source/text"]
+    assert plan.live == ("worker", "sink")
+    assert yaml.safe_load(DATAFLOW) == FLOW
+
+
+def test_an_input_with_a_queue_size_keeps_it_unless_nothing_may_be_lost():
+    flow = yaml.safe_load(DATAFLOW)
+    flow["nodes"][1]["inputs"]["number"] = {"source": "source/number", "queue_size": 1}
+    for lossless, policy in ((False, None), (True, "backpressure")):
+        found, _ = rewire(flow, TOPICS, ("source",), programs={}, arguments="", lossless=lossless)
+        assert node(found, "worker")["inputs"]["number"].get("queue_policy") == policy
+
+
+def test_topics_that_are_not_sent_leave_their_inputs_out():
+    flow, plan = changed(("source",), topics=["source/text"])
+    assert node(flow, "worker")["inputs"] == {}
+    assert plan.topics == ("source/text",)
+
+
+def test_another_program_runs_in_place_of_the_recorded_one():
+    flow, _ = changed(("source",), programs={"worker": "/new.py"})
+    assert node(flow, "worker")["path"] == "/new.py"
+    with pytest.raises(ReplayError, match="'source' is replayed"):
+        changed(("source",), programs={"source": "/new.py"})
+
+
+def test_the_replayer_receives_what_is_checked():
+    flow, plan = changed(("source",), checks=True)
+    assert plan.checked == ("worker/sum",)
+    assert list(node(flow, REPLAYER)["inputs"]) == ["worker/sum"]
+
+
+def test_a_step_takes_over_the_timers_of_running_nodes():
+    flow = yaml.safe_load(DATAFLOW)
+    flow["nodes"][1]["inputs"]["tick"] = "dora/timer/millis/20"
+    found, plan = rewire(flow, TOPICS, ("source",), programs={}, arguments="", steps=True)
+    assert plan.ticks == {"dora/tick/worker/tick": 20_000_000}
+    assert node(found, "worker")["inputs"]["tick"]["source"] == f"{REPLAYER}/dora/tick/worker/tick"
+
+
+def test_operators_and_their_short_names_are_rewired():
+    flow = {
+        "nodes": [
+            {"id": "op", "operator": {"python": "op.py", "outputs": ["out"]}},
+            {"id": "ops", "operators": [{"id": "a", "python": "a.py", "inputs": {"x": "op/out"}}]},
+        ]
+    }
+    found, plan = rewire(flow, ("op/op/out",), ("op",), programs={}, arguments="")
+    assert plan.topics == ("op/op/out",)
+    (operator,) = node(found, "ops")["operators"]
+    assert operator["inputs"]["x"]["source"] == f"{REPLAYER}/op/op/out"
+
+
+@given(
+    st.lists(st.integers(0, 10**10), min_size=1, max_size=20).map(sorted),
+    st.floats(0.1, 100),
+)
+def test_deadlines_are_absolute_and_in_order(times, speed):
+    clock = ReplayClock(times[0], 1000, speed)
+    due = [clock.due(each) for each in times]
+    assert due == sorted(due)
+    assert due[0] == 1000
+    assert abs(due[-1] - 1000 - (times[-1] - times[0]) / speed) < 2
+
+
+def test_a_pause_moves_the_deadlines():
+    clock = ReplayClock(0, 0, 1.0)
+    clock.pause(100)
+    clock.pause(120)
+    clock.resume(500)
+    assert clock.due(150) == 550
+    clock.set_speed(2.0, 550)
+    assert clock.due(250) == 600
+    assert clock.position(600) == 250
+
+
+def test_a_speed_of_zero_never_waits_and_a_bad_one_is_refused():
+    assert ReplayClock(5, 1000, 0).due(10**12) == 0
+    with pytest.raises(ValueError, match="not a speed"):
+        ReplayClock(0, 0, 1.0).set_speed(-1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("origin", "begin", "end", "expected"),
+    [(0, 0, 35, [0, 10, 20, 30]), (5, 20, 40, [25, 35]), (50, 20, 71, [50, 60, 70])],
+)
+def test_ticks_are_due_at_whole_intervals_after_the_start(origin, begin, end, expected):
+    assert [each.time for each in _ticks_of("t", 10, origin, begin, end)] == expected
+
+
+def test_an_unknown_extension_type_is_sent_with_its_name():
+    field = pa.field("x", pa.int32(), metadata={"ARROW:extension:name": "robot.tick"})
+    array = with_extension(pa.array([1], pa.int32()), field)
+    assert array.type.extension_name == "robot.tick"

@@ -1,0 +1,54 @@
+"""What a new release changes on a robot, as its manifest says."""
+
+from __future__ import annotations
+
+from dorad.release.changes import changed_nodes
+from dorad.release.manifest import NodeContent, parse
+from tests.release.samples import FLOW, MACHINE, release
+
+ONE, TWO = NodeContent("1" * 64, python=True), NodeContent("2" * 64, python=False)
+
+
+def manifest(nodes, files=None, packages=None):
+    return parse(release(files, packages, nodes=nodes).content)
+
+
+def test_only_nodes_that_differ_are_replaced():
+    old = manifest({"a": ONE, "b": TWO, "gone": ONE})
+    new = manifest({"a": TWO, "b": TWO, "new": ONE})
+    found = changed_nodes(old, new, MACHINE)
+    assert (found.replaced, found.untouched) == (["a"], ["b"])
+    assert (found.added, found.removed) == (["new"], ["gone"])
+
+
+def test_another_environment_replaces_the_python_nodes():
+    old = manifest({"a": ONE, "b": TWO}, packages={"numpy": {"site/numpy.py": b"1"}})
+    new = manifest({"a": ONE, "b": TWO}, packages={"numpy": {"site/numpy.py": b"2"}})
+    found = changed_nodes(old, new, MACHINE)
+    assert (found.replaced, found.untouched) == (["a"], ["b"])
+    assert found.size == 1
+
+
+def test_the_same_environment_in_another_order_replaces_nothing():
+    one = {"p": {"site/p.py": b"p"}, "q": {"site/q.py": b"q"}}
+    two = dict(reversed(one.items()))
+    old, new = (manifest({"a": ONE}, packages=each) for each in (one, two))
+    assert changed_nodes(old, new, MACHINE).untouched == ["a"]
+
+
+def test_files_are_told_apart_by_their_content():
+    old = manifest({"a": ONE}, {"dataflow.yml": FLOW, "same": b"1", "changed": b"1", "gone": b"1"})
+    new = manifest({"a": ONE}, {"dataflow.yml": FLOW, "same": b"1", "changed": b"22", "new": b"1"})
+    found = changed_nodes(old, new, MACHINE)
+    assert found.files_changed == ["changed"]
+    assert (found.files_added, found.files_removed) == (["new"], ["gone"])
+    assert found.size == 2
+
+
+def test_without_a_release_before_everything_is_added():
+    new = manifest({"a": ONE, "b": TWO})
+    found = changed_nodes(None, new, MACHINE)
+    assert found.added == ["a", "b"]
+    assert found.size == sum(len(each) for each in (FLOW, b"print(1)\n"))
+    assert not found.empty
+    assert changed_nodes(new, new, MACHINE).empty
