@@ -89,7 +89,8 @@ def plan(
     request = request_of(release, given)
     with connect(state, port) as client:
         found = _plan(client, request, store)
-    print_plan(found, as_json=as_json)
+    if found is not None:
+        print_plan(found, as_json=as_json)
 
 
 @click.command(epilog=START_EPILOG)
@@ -123,6 +124,8 @@ def start(
     request = request_of(release, given)
     with connect(state, port) as client:
         found = _plan(client, request, store)
+        if found is None:
+            return 0
         if dry_run:
             print_plan(found, as_json=as_json)
             return 0
@@ -222,16 +225,26 @@ def print_plan(found: RolloutPlan, *, as_json: bool) -> None:
         click.echo(f"it would supersede rollout {number}")
 
 
-def _plan(client: Client, request: RolloutNew, store: Path | None) -> RolloutPlan:
-    """Register the release if this machine has it, and return the plan."""
+def _plan(client: Client, request: RolloutNew, store: Path | None) -> RolloutPlan | None:
+    """Register the release if this machine has it, and return the plan.
+
+    Print that there is nothing to do, and return None, if all robots have the release.
+    """
     import msgspec
 
+    from dorad.control.errors import ControlError
     from dorafleet.rollout.messages import RolloutPlan
 
     registered = _register(client, request.release, store)
     if registered is not None:
         request = msgspec.structs.replace(request, release=registered)
-    return client.call("rollout.plan", request, RolloutPlan)
+    try:
+        return client.call("rollout.plan", request, RolloutPlan)
+    except ControlError as error:
+        if error.code != "exists":
+            raise
+        click.echo(visible(error.message), err=True)
+        return None
 
 
 def _register(client: Client, wanted: str, store: Path | None) -> str | None:

@@ -230,4 +230,6 @@ def act_on(
         print_object(plain(found))
     elif not quiet:
         click.echo(visible(rolloutshow.summary_line(found)))
+        if act in ("promote", "resume"):
+            click.echo(f"`dorafleet rollout follow {number}` sends files, and shows it", err=True)
     return found

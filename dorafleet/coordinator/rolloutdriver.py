@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from dorad.problems import ProblemError
 from dorafleet.coordinator.orders import Orders
 from dorafleet.rollout.decide import Decision, decide, is_over
+from dorafleet.rollout.gates import is_leased
 from dorafleet.rollout.model import MOVING, Place, Seen, View
 from dorafleet.rollout.summary import row
 
@@ -161,7 +162,7 @@ class RolloutDriver:
         state = robot.releases.get(rollout.dataflow)
         trouble = robot.trouble
         reachable = not trouble
-        leased = state is not None and bool(state.leases)
+        leased = is_leased(Seen(state=state))
         phase = None if state is None else (state.phase, state.generation)
         key = (rollout.number, robot.id)
         leased_for = self._timers.seconds((*key, "leased"), leased)

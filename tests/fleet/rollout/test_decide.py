@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from dorad.control.errors import ControlError
-from dorafleet.rollout.decide import ASIDE_S
+from dorafleet.rollout.decide import ASIDE_S, BUSY_AGAIN_S, YIELD_S
 from dorafleet.rollout.model import Member, Rollout
 from dorafleet.rollout.strategy import Strategy
 
@@ -84,6 +84,33 @@ def test_a_lease_that_begins_after_the_order_gives_the_place_to_others_in_the_en
     assert one.members["r2"].verdict == "confirmed"
     assert one.rollout.phase == "settled"
     assert one.robots["r1"].switches == []
+
+
+def test_a_robot_whose_probe_says_no_gives_its_place_to_the_others():
+    one = world(size=3, max_parallel=1, busy_max=3600.0)
+    one.robots["r1"].unsafe = True
+    one.settle()
+    assert one.members["r1"].in_flight
+    one.now += YIELD_S
+    one.settle()
+    assert [one.members[robot].verdict for robot in ("r1", "r2", "r3")] == [
+        "",
+        "confirmed",
+        "confirmed",
+    ]
+    assert one.members["r1"].in_flight  # once more, after the others
+    assert one.rollout.phase == "rolling"
+    one.now += 3600.0
+    one.settle()
+    assert one.rollout.phase == "settled"
+    steps = one.rollout.steps
+    one.now += 1800.0
+    one.settle()
+    assert one.rollout.steps == steps  # it is not asked all the time
+    one.robots["r1"].unsafe, one.robots["r1"].leased_at = False, None
+    one.now += BUSY_AGAIN_S
+    one.settle()
+    assert one.rollout.phase == "succeeded"
 
 
 def test_failures_of_robots_that_follow_later_bring_no_others_back():
