@@ -54,6 +54,14 @@ class LinkState:
         return not self.connected or now - self.fresh_at > STALE_S
 
 
+def steady(before: float | None, now: float) -> float:
+    """Return the round trip to show: the last one, unless it has become much longer or shorter.
+
+    A figure that flickers costs bytes on the way to the terminal, and says no more.
+    """
+    return before if before is not None and before / 4 < now < before * 2 else now
+
+
 class Server:
     """Follows a daemon or a coordinator until it is closed."""
 
@@ -154,9 +162,8 @@ class Server:
             began = time.monotonic()
             await client.call("daemon.status", m.Nothing(), m.DaemonStatus)
             now = time.monotonic()
-            old = self.link.round_trip
-            trip = now - began if old is None else 0.7 * old + 0.3 * (now - began)
-            # Not a change to paint: it differs each time.
+            trip = steady(self.link.round_trip, now - began)
+            # Not a change to paint: whatever else changes shows it.
             self.link = replace(self.link, fresh_at=now, round_trip=trip)
             await asyncio.sleep(PROBE_S)
 
