@@ -58,7 +58,7 @@ bench: $(VENV)/.dev native ## Measure beside dora 1.1.0 and iceoryx2 (about 15 m
 bench-rt: $(VENV)/.dev ## Measure how exactly a node wakes up with and without real time (2 minutes)
 	$(BIN)/python -m hwtests.realtime
 
-bench-link: $(VENV)/.dev native ## Measure links between machines beside raw Zenoh and dora 1.1.0 (15 minutes)
+bench-link: $(VENV)/.dev native ## Measure links between machines beside raw Zenoh and dora 1.1.0 (12 minutes)
 	$(BIN)/python -m hwtests.link --write
 
 bench-fleet: $(VENV)/.dev ## Measure a coordinator with 1,000 simulated robots (3 minutes)

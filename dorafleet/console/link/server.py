@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dorad.control import messages as m
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
+from dorad.jitter import between
 from dorafleet.console.model.fleet import FleetStore, FleetView
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Server:
                     self._client = None
                     with suppress(ControlError):
                         await client.close()
-            pause = RETRY_S[min(attempt, len(RETRY_S) - 1)] * random.uniform(0.8, 1.0)  # noqa: S311
+            pause = RETRY_S[min(attempt, len(RETRY_S) - 1)] * between(0.8, 1.0)
             attempt += 1
             self._change(retry_at=time.monotonic() + pause)
             await asyncio.sleep(pause)
