@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -161,11 +162,12 @@ def theirs(folder: Path, environment: Path) -> tuple[str, ...]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
-        time.sleep(3)
+        time.sleep(8)
         alone = cpu_of("--proxy", SECONDS / 2)
         everything = alone + cpu_of(str(dora), SECONDS / 2)
-        process.terminate()
+        process.send_signal(signal.SIGINT)
         process.wait(20)
+    run("stop", "--name", "bench")
     run("destroy")
     size = (folder / "theirs.drec").stat().st_size if (folder / "theirs.drec").exists() else 0
     note = f"{size >> 20} MiB in the file"
