@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from dorad.jitter import between
 
 
 class Backoff:
@@ -15,6 +15,6 @@ class Backoff:
 
     def next(self) -> float:
         """Return the seconds until the next attempt."""
-        delay = random.uniform(self._first / 4, self._limit)  # noqa: S311 - not a secret
+        delay = between(self._first / 4, self._limit)
         self._limit = min(2 * self._limit, self._longest)
         return delay

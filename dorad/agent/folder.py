@@ -86,7 +86,7 @@ def write_secret(path: Path, content: bytes) -> None:
     temporary.unlink(missing_ok=True)
     number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with open(number, "wb") as file:  # noqa: PTH123 - of a descriptor
+        with os.fdopen(number, "wb") as file:
             file.write(content)
             file.flush()
             if _is_shared(temporary):

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import platform
-import random
 import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +18,7 @@ from dorad.agent.reports import Deltas
 from dorad.control import messages as m
 from dorad.control.messages import METHODS, Nothing
 from dorad.control.messages import agent as a
+from dorad.jitter import between
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dorad.agent.store import ShareStore
     from dorad.bell import Bell
     from dorad.control.messages import TopicHeader
+    from dorad.control.messages.releases import ReleaseOrder, ReleaseState
     from dorad.control.session import Call, Handler, StreamHandler
 
 REPORT_INTERVAL_S = 1.0
@@ -43,7 +44,7 @@ class _Now(NamedTuple):
     """What is reported."""
 
     shares: dict[str, a.ShareState]
-    releases: dict[str, m.ReleaseState]
+    releases: dict[str, ReleaseState]
     problem: str
 
 
@@ -114,7 +115,7 @@ class AgentMethods:
                 daemon=now.problem,
             )
             # Not all robots at one time.
-            pause = random.uniform(0.8, 1.0) * heartbeat  # noqa: S311 - not a secret
+            pause = between(0.8 * heartbeat, heartbeat)
             due = loop.time() + pause
             await asyncio.sleep(min(REPORT_INTERVAL_S, pause))
             differs = partial(self._differ, now)
@@ -145,7 +146,7 @@ class AgentMethods:
         """Open the start barrier of a share."""
         return self._shares.open(params)
 
-    async def order_release(self, _call: Call, params: m.ReleaseOrder) -> m.ReleaseState:
+    async def order_release(self, _call: Call, params: ReleaseOrder) -> ReleaseState:
         """Store an order about a release and carry it out."""
         return self._releases.order(params)
 

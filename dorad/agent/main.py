@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from dorad.agent.releasecommand import release
-from dorad.problems import ProblemError
+from dorad.program import log_level, run_program
 from dorad.version import version_option
 
 if TYPE_CHECKING:
     from dorad.agent.identity import IdentityStore
     from dorad.agent.model import AgentStatus
-    from dorad.control.messages import ReleaseState
+    from dorad.control.messages.releases import ReleaseState
+
+STDIN = "-"
+"""Instead of a token: read it from standard input."""
 
 MAX_INPUT = 1 << 20
 """Bytes that `certify` reads."""
@@ -51,10 +54,7 @@ def command(context: click.Context, *, state_dir: Path | None, verbose: bool) ->
     from dorad import ownlog
     from dorad.agent.folder import default_folder
 
-    try:
-        level = "debug" if verbose else ownlog.level_of(os.environ)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    level = log_level(verbose=verbose)
     serves = context.invoked_subcommand in (None, "run")
     ownlog.setup(level or ("info" if serves else "warning"))
     context.obj = default_folder() if state_dir is None else state_dir.absolute()
@@ -159,7 +159,7 @@ def join(
     """Enrol this robot with a token, which `dorafleet enrol --token` prints with this command."""
     from dorad.agent import join as joining
 
-    if token == "-":  # noqa: S105 - stands for stdin
+    if token == STDIN:
         token = sys.stdin.readline(MAX_INPUT).strip()
     identities = _identities(folder)
     pem = joining.authority_of(authority)
@@ -260,26 +260,9 @@ def _print_json(content: object) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(content)).decode())
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run `dorad-agent` with the arguments of this process."""
-    try:
-        sys.exit(command.main(standalone_mode=False))
-    except click.UsageError as error:
-        click.echo(f"error: {error.format_message()} (see `dorad-agent --help`)", err=True)
-        sys.exit(2)
-    except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
-        sys.exit(1)
-    except ProblemError as error:
-        for line in error.lines:
-            click.echo(f"error: {line}", err=True)
-        sys.exit(1)
-    except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        click.echo(f"error: {what}", err=True)
-        sys.exit(1)
-    except click.Abort:
-        sys.exit(130)
+    run_program(command, "dorad-agent")
 
 
 if __name__ == "__main__":

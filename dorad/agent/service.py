@@ -15,11 +15,12 @@ from dorad import __version__
 from dorad.agent.backoff import Backoff
 from dorad.agent.daemon import Daemon
 from dorad.agent.dial import Dialer
+from dorad.agent.folder import releases_folder, signers_folder
 from dorad.agent.handlers import AgentMethods, handlers
 from dorad.agent.identity import IdentityStore
 from dorad.agent.model import AgentStatus
 from dorad.agent.releases.releases import Contact, Releases
-from dorad.agent.releases.trees import TreeLibrary, releases_folder
+from dorad.agent.releases.trees import TreeLibrary
 from dorad.agent.shares import Shares
 from dorad.agent.status import keep_status, only_one
 from dorad.agent.store import ShareStore
@@ -27,6 +28,8 @@ from dorad.bell import Bell
 from dorad.control.errors import ControlError
 from dorad.notify import ServiceNotifier, feed_watchdog
 from dorad.procinfo import start_time
+from dorad.release.signature import Signers
+from dorad.release.trees import Trees
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -65,7 +68,7 @@ class Service:
             self._store,
             self._shares,
             self._own,
-            library or TreeLibrary(releases_folder(folder)),
+            library or TreeLibrary(Trees(releases_folder(folder), Signers(signers_folder(folder)))),
             self._robot,
             self._boot,
             folder,

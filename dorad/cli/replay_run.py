@@ -9,6 +9,7 @@ import os
 import sys
 import termios
 import tty
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad.cli.foreground import early_holder, report_result, run_foreground
@@ -66,16 +67,17 @@ class _Remote:
     @contextlib.asynccontextmanager
     async def served(self) -> AsyncIterator[None]:
         """Serve the replayer, and pass on keys, while the block runs."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)  # noqa: PTH108 - a text
+        self._remove()
         server = await asyncio.start_unix_server(self._serve, self._path)
         try:
             with self._keys():
                 yield
         finally:
             server.close()
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)  # noqa: PTH108
+            self._remove()
+
+    def _remove(self) -> None:
+        Path(self._path).unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer

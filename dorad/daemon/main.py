@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from dorad.daemon.paths import DaemonPaths, system_paths, user_paths
 from dorad.problems import ProblemError
+from dorad.program import log_level, run_program
 from dorad.version import version_option
 
 EPILOG = """\b
@@ -65,10 +66,7 @@ def command(
     from dorad.daemon.config import SYSTEM_FILE
     from dorad.daemon.service import Service
 
-    try:
-        level = "debug" if verbose else ownlog.level_of(os.environ)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    level = log_level(verbose=verbose)
     ownlog.setup(level or "info")
     if config is not None:
         config = config.absolute()
@@ -97,21 +95,9 @@ def command(
         raise click.ClickException(str(error)) from error
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run `dorad` with the arguments of this process."""
-    try:
-        sys.exit(command.main(standalone_mode=False))
-    except click.UsageError as error:
-        click.echo(f"error: {error.format_message()} (see `dorad --help`)", err=True)
-        sys.exit(2)
-    except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
-        sys.exit(1)
-    except ProblemError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except click.Abort:
-        sys.exit(130)
+    run_program(command, "dorad")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.daemon.rules.links import Links
-from dorad.link.config import ChannelIn, ChannelOut, LinkConfig, Tls
+from dorad.link.config import MAX_MACHINES, ChannelIn, ChannelOut, LinkConfig, Tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,6 +117,13 @@ def _config(dataflow_id: str, share: Share, tls: Tls | None, link: Link) -> dict
         ],
         incoming=[ChannelIn(each.name, each.machine, each.name) for each in link.incoming],
     )
+    if len(config.peers) > MAX_MACHINES:
+        raise ControlError(
+            "refused",
+            f"{share.machine} would need links to {len(config.peers)} machines; a link process "
+            f"has at most {MAX_MACHINES}",
+            "let fewer machines exchange messages with this one, or divide the dataflow",
+        )
     found: dict[str, Any] = msgspec.to_builtins(config)
     try:
         msgspec.convert(found, LinkConfig)

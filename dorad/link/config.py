@@ -20,6 +20,9 @@ MESSAGES = 64
 BYTES = 4 << 20
 MAX_SIZE = 1 << 30
 
+MAX_MACHINES = 900
+"""Machines that one process has links to: each takes a descriptor, of 1,024, and maybe a thread."""
+
 
 class Tls(Struct, frozen=True, forbid_unknown_fields=True):
     """The certificates with which both ends prove who they are: PEM in base64, as Zenoh takes it.

@@ -1,4 +1,4 @@
-"""Sends the frames for one machine, in a thread of its own.
+"""Sends the frames for one machine, in a thread of its own where that may take time.
 
 Credit keeps Zenoh's queues short, but a machine that stops reading can still make one `put` wait
 for seconds. Only the courier of that machine waits then.
@@ -30,8 +30,9 @@ class Courier:
         """Frames that were queued; only the sending thread changes it."""
         self._done = 0
         """Frames that were put; only the courier's thread changes it."""
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._name = name
+        self._thread: threading.Thread | None = None
+        """Runs from the first frame on that may wait: most machines never need one."""
 
     @property
     def idle(self) -> bool:
@@ -45,6 +46,10 @@ class Courier:
             return
         self._queued += 1
         self._frames.put(frame)
+        if self._thread is None:
+            _log.debug("the %s starts", self._name)
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
         """End the thread when it has put everything; do not wait for it."""

@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from functools import partial
 from operator import methodcaller
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import zenoh
@@ -37,9 +38,6 @@ CLOSE_TIMEOUT_S = 2.0
 SEND_TIMEOUT_MS = 2000
 """How long the kernel waits for an acknowledgement of sent bytes. Less than the lease: see
 `limit_sending`."""
-
-MAX_DESCRIPTOR = 512
-"""Connections have lower descriptors."""
 
 MAX_QUEUED = 16_384
 """Samples that wait to be handled. Peers within their credit never come near it."""
@@ -236,16 +234,16 @@ def limit_sending() -> None:
     keeps the connection until it may send again, then closes it, and with it forgets what the same
     machine has declared on its new connection: all messages to it would vanish.
     """
-    for descriptor in range(3, MAX_DESCRIPTOR):
+    for descriptor in Path("/proc/self/fd").iterdir():
         try:
-            sock = socket.socket(fileno=descriptor)
+            sock = socket.socket(fileno=int(descriptor.name))
         except OSError:
             continue
         try:
             if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT_MS)
         except OSError as error:
-            _log.debug("descriptor %d has no limit: %s", descriptor, error)
+            _log.debug("descriptor %s has no limit: %s", descriptor.name, error)
         finally:
             sock.detach()
 

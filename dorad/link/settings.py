@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import zenoh
 
+from dorad.link.config import MAX_MACHINES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -28,9 +30,6 @@ attempt finds a cable that was repaired sooner than an old one.
 BATCHES = 16
 """Batches of data that Zenoh queues for one machine before a `put` waits."""
 BATCH_BYTES = 65_535
-
-MAX_MACHINES = 1000
-"""Machines that one process has links to."""
 
 MAX_COMMON_NAME = 64
 """Characters of a machine's name that its certificate has as the common name."""

@@ -86,6 +86,8 @@ class RecordingFile:
         fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # `recover` must not touch it
         self.offset = 0
         self.messages = 0
+        self.finished = False
+        """Whether it has its summary."""
         self._compression = compression
         self._summary = Summary()
         self._schemas: dict[tuple[str, str, bytes], int] = {}
@@ -159,6 +161,7 @@ class RecordingFile:
         """Write the summary; the file is complete then, but not synced. Raises OSError."""
         self.flush()
         self._write((self._summary.pack(self.offset),))
+        self.finished = True
 
     def cut(self) -> None:
         """Cut off what a failed write has left behind the last complete record. Raises OSError."""

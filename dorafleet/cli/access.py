@@ -127,7 +127,7 @@ def add(name: str, *, role: Role, days: int, output: Path | None, state: Path, p
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
     try:
-        with open(number, "w") as file, connect(state, port) as client:  # noqa: PTH123
+        with os.fdopen(number, "w") as file, connect(state, port) as client:
             bundle = client.call("operator.add", params, Bundle)
             file.write(bundle.pem)
     except BaseException:

@@ -83,7 +83,7 @@ def enrol(
 ) -> int:
     """Enrol the machines of FILE over SSH, so that their agents follow the coordinator."""
     from dorafleet.cli.coordinator import connect
-    from dorafleet.cli.reporting import Reporter
+    from dorafleet.cli.reporting import Reporter, check_outcomes
     from dorafleet.inventory.load import load
 
     cluster = load(file)
@@ -100,11 +100,7 @@ def enrol(
             outcomes = asyncio.run(work.run(machines, parallel))
     if as_json:
         print_object([as_plain(outcome) for outcome in outcomes])
-    failed = [outcome.machine.id for outcome in outcomes if outcome.error is not None]
-    if failed:
-        raise click.ClickException(
-            f"{len(failed)} of {len(outcomes)} machines failed: {', '.join(failed)}"
-        )
+    check_outcomes(outcomes)
     return 0
 
 
@@ -151,7 +147,9 @@ class Enroller:
             for grant in listed.grants
             if grant.kind == "robot"
         }
-        return await run_on_each(machines, self._enrol, parallel=parallel, on_outcome=self._report)
+        return await run_on_each(
+            machines, self._enrol, parallel=parallel, on_outcome=self._reporter.outcome
+        )
 
     async def _enrol(self, machine: Machine) -> Enrolled:
         from dorad.control.errors import ControlError
@@ -179,12 +177,6 @@ class Enroller:
                 return await enrolment.run()
         except ControlError as error:
             raise as_ssh_error(error) from error
-
-    def _report(self, outcome: Outcome[Enrolled]) -> None:
-        if outcome.error is None:
-            self._reporter.done(outcome.machine.id, str(outcome.result))
-        else:
-            self._reporter.failed(outcome.machine.id, str(outcome.error))
 
 
 def _sign(client: Client, robot: str, csr: str, *, again: bool) -> Certificates:

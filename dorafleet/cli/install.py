@@ -56,7 +56,7 @@ def install(
     allow_downgrade: bool,
 ) -> int:
     """Install the Debian package PACKAGE on the machines in FILE, and start dorad there."""
-    from dorafleet.cli.reporting import Reporter
+    from dorafleet.cli.reporting import Reporter, check_outcomes
     from dorafleet.inventory.load import load
     from dorafleet.robot.package import read_package
 
@@ -65,11 +65,7 @@ def install(
     with Reporter([machine.id for machine in machines], found.size) as reporter:
         installer = _Installer(found, reporter, accept_new=accept_new, downgrade=allow_downgrade)
         outcomes = asyncio.run(installer.run(machines, parallel))
-    failed = [outcome.machine.id for outcome in outcomes if outcome.error is not None]
-    if failed:
-        raise click.ClickException(
-            f"{len(failed)} of {len(outcomes)} machines failed: {', '.join(failed)}"
-        )
+    check_outcomes(outcomes)
     return 0
 
 
@@ -89,7 +85,7 @@ class _Installer:
         from dorafleet.ssh.fanout import run_on_each
 
         return await run_on_each(
-            machines, self._install, parallel=parallel, on_outcome=self._report
+            machines, self._install, parallel=parallel, on_outcome=self._reporter.outcome
         )
 
     async def _install(self, machine: Machine) -> Installed:
@@ -105,9 +101,3 @@ class _Installer:
                 downgrade=self._downgrade,
             )
             return await installation.run()
-
-    def _report(self, outcome: Outcome[Installed]) -> None:
-        if outcome.error is None:
-            self._reporter.done(outcome.machine.id, str(outcome.result))
-        else:
-            self._reporter.failed(outcome.machine.id, str(outcome.error))

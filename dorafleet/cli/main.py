@@ -48,7 +48,7 @@ COMMANDS: dict[str, CommandEntry] = {
         "dorafleet.cli.release:release", "Build signed releases, and send them to machines."
     ),
     "plan": CommandEntry(
-        "dorafleet.cli.rollout:plan", "Show what a rollout would change on each robot."
+        "dorafleet.cli.rolloutstart:plan", "Show what a rollout would change on each robot."
     ),
     "rollout": CommandEntry(
         "dorafleet.cli.rollout:rollout", "Bring a release to robots, step by step, and back."
@@ -64,6 +64,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "restore": CommandEntry("dorafleet.cli.backup:restore", "Restore a backup."),
     "install": CommandEntry(
         "dorafleet.cli.install:install", "Install the package dorad on machines."
+    ),
+    "upgrade": CommandEntry(
+        "dorafleet.cli.upgrade:upgrade", "Upgrade dorad a few machines at a time, or go back."
     ),
     "enrol": CommandEntry("dorafleet.cli.enrol:enrol", "Enrol machines in the fleet."),
     "revoke": CommandEntry(

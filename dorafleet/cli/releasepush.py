@@ -81,6 +81,7 @@ def push(
     as_json: bool,
 ) -> int:
     """Send RELEASE to the machines in FILE, without running it."""
+    from dorafleet.cli.reporting import check_outcomes
     from dorafleet.inventory.load import load
     from dorafleet.release.transfer import Options, send
 
@@ -92,11 +93,7 @@ def push(
         outcomes = asyncio.run(
             send(machines, bundle, found, display.update, display.result, options)
         )
-    failed = [outcome.machine.id for outcome in outcomes if outcome.error is not None]
-    if failed:
-        raise click.ClickException(
-            f"{len(failed)} of {len(outcomes)} machines do not have {bundle}: {', '.join(failed)}"
-        )
+    check_outcomes(outcomes, f"do not have {bundle}")
     return 0
 
 

@@ -62,7 +62,7 @@ def trust(
     accept_new: bool,
 ) -> int:
     """Let the machines in FILE accept releases that a key has signed."""
-    from dorafleet.cli.reporting import Reporter
+    from dorafleet.cli.reporting import Reporter, check_outcomes
     from dorafleet.inventory.load import load
     from dorafleet.release.signing import choose
     from dorafleet.ssh.fanout import run_on_each
@@ -102,11 +102,7 @@ def trust(
                 ),
             )
         )
-    failed = [outcome.machine.id for outcome in outcomes if outcome.error is not None]
-    if failed:
-        raise click.ClickException(
-            f"{len(failed)} of {len(outcomes)} machines failed: {', '.join(failed)}"
-        )
+    check_outcomes(outcomes)
     return 0
 
 

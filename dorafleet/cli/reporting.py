@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rich.progress import Progress
+
+    from dorafleet.ssh.fanout import Outcome
+
+
+def check_outcomes(outcomes: Sequence[Outcome[Any]], what: str = "failed") -> None:
+    """Raise click.ClickException with the machines on which the work has failed."""
+    failed = [outcome.machine.id for outcome in outcomes if outcome.error is not None]
+    if failed:
+        raise click.ClickException(
+            f"{len(failed)} of {len(outcomes)} machines {what}: {', '.join(failed)}"
+        )
 
 
 class Reporter:
@@ -78,6 +89,13 @@ class Reporter:
     def failed(self, machine: str, reason: str) -> None:
         """Report failure on a machine."""
         self._print(machine, f"{click.style('✗', fg='red')} {visible(reason)}", err=True)
+
+    def outcome(self, outcome: Outcome[Any]) -> None:
+        """Report how the work on a machine has ended."""
+        if outcome.error is None:
+            self.done(outcome.machine.id, str(outcome.result))
+        else:
+            self.failed(outcome.machine.id, str(outcome.error))
 
     def _print(self, machine: str, text: str, *, err: bool) -> None:
         if self._progress is not None:

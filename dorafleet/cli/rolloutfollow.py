@@ -291,7 +291,7 @@ async def _follow_once(
                             raise ControlError("unavailable", "the coordinator ended the stream")
                         display.update(found)
                         news = asyncio.ensure_future(anext(stream, None))
-                    if display.summary is not None and display.summary.phase in ENDS:
+                    if display.summary is not None and has_ended(display.summary):
                         return display.summary
                     waiting = [
                         robot.robot
@@ -301,6 +301,14 @@ async def _follow_once(
                     sender.send(waiting, display)
             finally:
                 news.cancel()
+
+
+def has_ended(summary: RolloutSummary) -> bool:
+    """Return True if there is nothing more to be followed, until an operator or a robot comes."""
+    done = (*rolloutshow.DONE_STATES, *rolloutshow.FAILED_STATES)
+    is_open = any(count for state, count in summary.counts.items() if state not in done)
+    # One that has settled without open robots is about to have succeeded.
+    return summary.phase in ENDS and (summary.phase != "settled" or is_open)
 
 
 async def _until_back(target: Tcp) -> None:

@@ -55,9 +55,9 @@ _HOW = (
         "file",
         metavar="FILE",
         type=File(".yml", ".yaml"),
-        help="A YAML file with the keys of docs/rollouts.md; options come before it.",
+        help="A YAML file with the keys of docs/rollouts.md; options replace them.",
     ),
-    click.option("--canary", metavar="N|N%", help="Robots that come first.  [default: 1]"),
+    click.option("--canary", metavar="N|N%", help="Robots that come first.  [1]"),
     click.option(
         "--canary-label",
         "canary_selector",
@@ -73,9 +73,7 @@ _HOW = (
         default=None,
         help="Wait for `rollout promote` after the canaries.",
     ),
-    click.option(
-        "--max-parallel", metavar="N|N%", help="Robots that switch at a time.  [default: 10%]"
-    ),
+    click.option("--max-parallel", metavar="N|N%", help="Robots that switch at a time.  [10%]"),
     click.option(
         "--batch",
         "batches",
@@ -83,10 +81,24 @@ _HOW = (
         multiple=True,
         help="Robots that come together, in this order, at most N of them.",
     ),
-    click.option("--min-healthy-time", type=Duration(), help="[default: 30s]"),
-    click.option("--healthy-deadline", type=Duration(), help="[default: 5m]"),
-    click.option("--confirm-deadline", type=Duration(), help="[default: 10m]"),
-    click.option("--progress-deadline", type=Duration(), help="[default: 10m]"),
+    click.option(
+        "--min-healthy-time", type=Duration(), help="So long must a robot be healthy.  [30s]"
+    ),
+    click.option(
+        "--healthy-deadline",
+        type=Duration(),
+        help="From the switch; then a robot that is not healthy goes back.  [5m]",
+    ),
+    click.option(
+        "--confirm-deadline",
+        type=Duration(),
+        help="From the switch; then a robot that has lost contact goes back.  [10m]",
+    ),
+    click.option(
+        "--progress-deadline",
+        type=Duration(),
+        help="From the switch; then a robot without a verdict has failed.  [10m]",
+    ),
     click.option(
         "--no-auto-revert",
         "auto_revert",
@@ -98,7 +110,7 @@ _HOW = (
     click.option(
         "--failure-threshold",
         metavar="N|N%",
-        help="Failures that are accepted.  [default: 10%, at least 2; none of the canaries]",
+        help="Failures that are accepted; of canaries none.  [10%, at least 2]",
     ),
     click.option(
         "--budget",
@@ -110,11 +122,17 @@ _HOW = (
         "windows",
         metavar="WINDOW",
         multiple=True,
-        help="When a switch may begin: 'Mon-Fri 22:00-05:00 Europe/Berlin'.  [default: always]",
+        help="When a switch may begin: 'Mon-Fri 22:00-05:00 Europe/Berlin'.  [always]",
     ),
-    click.option("--busy", type=click.Choice(["wait", "ignore"]), help="[default: wait]"),
-    click.option("--busy-max", type=Duration(), help="[default: 4h]"),
-    click.option("--catch-up", type=Duration(), help="Wait for robots that are off.  [30d]"),
+    click.option(
+        "--busy",
+        type=click.Choice(["wait", "ignore"]),
+        help="What to do about a robot that must not be interrupted.  [wait]",
+    ),
+    click.option("--busy-max", type=Duration(), help="Wait so long for a busy robot.  [4h]"),
+    click.option(
+        "--catch-up", type=Duration(), help="Wait so long for robots that are off.  [30d]"
+    ),
     click.option(
         "--param",
         "params",

@@ -58,7 +58,7 @@ def uninstall(
     accept_new: bool,
 ) -> int:
     """Stop the agents of the machines in FILE, and revoke their certificates."""
-    from dorafleet.cli.reporting import Reporter
+    from dorafleet.cli.reporting import Reporter, check_outcomes
     from dorafleet.inventory.load import load
 
     cluster = load(file)
@@ -67,11 +67,7 @@ def uninstall(
         with Reporter([machine.id for machine in machines], 0) as reporter:
             work = _Remover(client, reporter, accept_new=accept_new)
             outcomes = asyncio.run(work.run(machines, parallel))
-    failed = [outcome.machine.id for outcome in outcomes if outcome.error is not None]
-    if failed:
-        raise click.ClickException(
-            f"{len(failed)} of {len(outcomes)} machines failed: {', '.join(failed)}"
-        )
+    check_outcomes(outcomes)
     return 0
 
 
@@ -94,7 +90,9 @@ class _Remover:
         self._enrolled = frozenset(
             grant.name for grant in listed.grants if grant.kind == "robot" and not grant.revoked
         )
-        return await run_on_each(machines, self._remove, parallel=parallel, on_outcome=self._report)
+        return await run_on_each(
+            machines, self._remove, parallel=parallel, on_outcome=self._reporter.outcome
+        )
 
     async def _remove(self, machine: Machine) -> str:
         from dorad.control.errors import ControlError
@@ -115,9 +113,3 @@ class _Remover:
         except ControlError as error:
             raise as_ssh_error(error) from error
         return "its agent is stopped, its certificate revoked"
-
-    def _report(self, outcome: Outcome[str]) -> None:
-        if outcome.error is None:
-            self._reporter.done(outcome.machine.id, str(outcome.result))
-        else:
-            self._reporter.failed(outcome.machine.id, str(outcome.error))

@@ -81,7 +81,7 @@ def up(
     accept_new: bool,
 ) -> int:
     """Start the coordinator of the machines in FILE, enrol them, and wait until they report."""
-    from dorafleet.cli.reporting import Reporter
+    from dorafleet.cli.reporting import Reporter, check_outcomes
     from dorafleet.inventory.load import load
 
     cluster = load(file)
@@ -99,10 +99,7 @@ def up(
             outcomes = asyncio.run(work.run(machines, parallel))
     if as_json:
         print_object(as_object(status, started=started, outcomes=outcomes))
-    failed = [outcome.machine.id for outcome in outcomes if outcome.error is not None]
-    if failed:
-        count = f"{len(failed)} of {len(outcomes)} machines are not connected"
-        raise click.ClickException(f"{count}: {', '.join(failed)}")
+    check_outcomes(outcomes, "are not connected")
     return 0
 
 

@@ -26,6 +26,7 @@ from dorafleet.coordinator.robots import Robots
 from dorafleet.coordinator.rolloutdriver import RolloutDriver
 from dorafleet.coordinator.rolloutmethods import RolloutMethods
 from dorafleet.coordinator.rollouts import Rollouts
+from dorafleet.coordinator.software import software_of
 from dorafleet.coordinator.topics import TopicMethods
 from dorafleet.coordinator.watching import FleetWatching
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.records import Wanted
     from dorafleet.coordinator.renewing import Sign
     from dorafleet.coordinator.robots import Robot
+    from dorafleet.coordinator.rows import Software
     from dorafleet.coordinator.writing import Writer
     from dorafleet.inventory.model import Machine
     from dorafleet.store.model import Store
@@ -70,9 +72,9 @@ class FleetControl:
         )
         self._planner = Planner(self.fleet, self.robots, peer)
         self._reconciler = Reconciler(self.fleet, self.robots, self._planner, self._event_bus, peer)
-        self.watching = FleetWatching(self.robots, self._planner)
         self.releases = Releases(store, self.fleet)
         self.rollouts = Rollouts(store, self.fleet)
+        self.watching = FleetWatching(self.robots, self._planner, self._software)
         self._driver = RolloutDriver(self.fleet, self.robots, self.rollouts, self._planner)
 
     async def load(self) -> None:
@@ -117,6 +119,9 @@ class FleetControl:
         self.fleet.follow(robot, dataflow, wanted, revision, head)
         if robot in self.robots.machines:
             self._driver.mark(robot)
+
+    def _software(self, robot: str) -> Software:
+        return software_of(robot, self.robots, self.rollouts, self.releases)
 
     def _attach(self) -> Attach:
         return Attach(

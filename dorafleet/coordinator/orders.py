@@ -11,6 +11,7 @@ import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.control.messages.releases import HealthRules, ReleaseOrder, ReleaseState
+from dorad.problems import ProblemError
 from dorafleet.coordinator.releases import is_id
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Orders:
                     if id_ not in self._again:
                         break
             self._failures.pop(id_, None)
-        except ControlError as error:
+        except ProblemError as error:
             if robot.client is not None:
                 self._retry(id_, error)
         finally:
@@ -152,7 +153,7 @@ class Orders:
         )
         self._robots.changed(robot)
 
-    def _retry(self, id_: str, error: ControlError) -> None:
+    def _retry(self, id_: str, error: ProblemError) -> None:
         count = self._failures[id_] = self._failures.get(id_, 0) + 1
         seconds = min(MAX_RETRY_S, RETRY_S * 2 ** min(count - 1, 10))
         _log.warning("robot `%s`: %s; trying again in %g s", id_, error, seconds)

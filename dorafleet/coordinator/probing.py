@@ -7,13 +7,13 @@ lies between two moments of the coordinator.
 from __future__ import annotations
 
 import logging
-import random
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import Remember, Remembered
+from dorad.jitter import between
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,4 +81,4 @@ class Probe:
 
     def _plan(self) -> None:
         # Not all robots at one time.
-        self._due = time.monotonic() + EVERY_S * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        self._due = time.monotonic() + between(EVERY_S / 2, EVERY_S)

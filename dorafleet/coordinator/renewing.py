@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from dorad.control.errors import ControlError
 from dorad.control.messages import Nothing
 from dorad.control.messages.agent import Certificates, Csr
 from dorad.control.tls import judge
+from dorad.jitter import between
 from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Renewal:
         """Renew the certificate if it is time to, and log what prevents it."""
         if self._renewed or time.monotonic() < self._next:
             return
-        self._next = time.monotonic() + AGAIN_S * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        self._next = time.monotonic() + between(AGAIN_S / 2, AGAIN_S)
         if self._verdict() == "renew":
             try:
                 await self._renew()

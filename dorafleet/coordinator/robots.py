@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -27,9 +26,11 @@ from dorad.control.messages.agent import (
 from dorad.control.messages.releases import ReleaseOrder, ReleaseState
 from dorad.control.target import Accepted
 from dorad.dataflow.nearest import did_you_mean
+from dorad.jitter import between
 from dorad.problems import ProblemError
 from dorafleet.coordinator.probing import Probe, Skew, skew_of
 from dorafleet.coordinator.renewing import Renewal
+from dorafleet.coordinator.reports import MAX_SHARES, check_releases, check_shares
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -55,17 +56,8 @@ ATTACH_S = 10.0
 PACE_S = 0.02
 """Minimum seconds between two reports that are taken from a robot."""
 
-MAX_SHARES = 1000
-"""Shares of one robot, and dataflows in one report."""
-
-MAX_NAME = 200
-"""Characters of a dataflow's name."""
-
 MAX_REASON = 1000
 """Characters of a reason that a robot gives."""
-
-MAX_TEXT = 200_000
-"""Characters of all that a robot says about one release."""
 
 SKEW_S = 10.0
 """A clock that is further off is reported."""
@@ -205,7 +197,7 @@ class Robots:
     def heartbeat(self) -> float:
         """Return the seconds between two reports of a robot, different for each."""
         usual = max(HEARTBEAT_S, len(self._robots) / ROBOTS_A_SECOND)
-        return usual * random.uniform(1 - SPREAD, 1 + SPREAD)  # noqa: S311 - it spreads load
+        return between(usual * (1 - SPREAD), usual * (1 + SPREAD))
 
     def get(self, id_: str) -> Robot:
         """Return a robot. Raises ControlError."""
@@ -323,8 +315,8 @@ class Robots:
             raise ControlError(
                 "refused", f"the agent of `{robot.id}` says that it is `{attached.robot[:100]}`"
             )
-        _check_shares(attached.shares)
-        _check_releases(attached.releases)
+        check_shares(attached.shares)
+        check_releases(attached.releases)
         await self._on_attached(robot, attached)
 
     async def _replace(
@@ -381,8 +373,8 @@ class Robots:
 
     def _take(self, robot: Robot, report: AgentReport) -> None:
         """Take one report. Raises ControlError if it makes no sense."""
-        _check_shares(report.shares)
-        _check_releases(report.releases)
+        check_shares(report.shares)
+        check_releases(report.releases)
         most = max(len(report.removed), len(robot.shares), len(robot.releases))
         if most > MAX_SHARES:
             raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
@@ -419,7 +411,7 @@ class Robots:
         """
         before = robot.shares.get(dataflow)
         state = await self.call(robot.id, method, params, ShareState)
-        _check_shares([state])
+        check_shares([state])
         known = robot.shares.get(dataflow)
         newer = known is before or known is None or known.generation < state.generation
         if newer and state.dataflow == dataflow:
@@ -444,7 +436,7 @@ class Robots:
         """
         before = robot.releases.get(order.dataflow)
         state = await self.call(robot.id, "release.order", order, ReleaseState)
-        _check_releases([state])
+        check_releases([state])
         robot.ordered[order.dataflow] = order.generation
         known = robot.releases.get(order.dataflow)
         newer = known is before or known is None or known.generation < state.generation
@@ -464,27 +456,3 @@ class Robots:
         if skew.beyond(SKEW_S) and abs(skew.seconds - robot.skew.seconds) > SKEW_S:
             _log.warning("the clock of robot `%s` is off by %.0f s", robot.id, skew.seconds)
         robot.skew = skew
-
-
-def _check_shares(shares: list[ShareState]) -> None:
-    if len(shares) > MAX_SHARES:
-        raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
-    for share in shares:
-        if not 0 < len(share.dataflow) <= MAX_NAME or share.generation < 0 or share.epoch < 0:
-            raise ControlError("bad-request", f"a report of a share that cannot be: {share!r:.200}")
-
-
-def _check_releases(releases: list[ReleaseState]) -> None:
-    if len(releases) > MAX_SHARES:
-        raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
-    for each in releases:
-        name, numbers = each.dataflow, (each.generation, each.epoch, each.sequence)
-        texts = [each.reason, *(text for e in each.evidence for text in (e.check, e.text))]
-        texts += [text for lease in each.leases for text in (lease.reason, lease.owner)]
-        sizes = len(each.evidence), len(each.leases), len(each.restarted)
-        if not 0 < len(name) <= MAX_NAME or min(numbers) < 0:
-            raise ControlError(
-                "bad-request", f"a report of a release that cannot be: {each!r:.200}"
-            )
-        if max(sizes) > MAX_SHARES or sum(map(len, texts)) > MAX_TEXT:
-            raise ControlError("bad-request", f"a report of `{name}` is too large")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from dorad.problems import ProblemError
 from dorafleet.coordinator.orders import Orders
 from dorafleet.rollout.decide import Decision, decide, is_over
+from dorafleet.rollout.gates import is_leased
 from dorafleet.rollout.model import MOVING, Place, Seen, View
+from dorafleet.rollout.summary import row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +38,8 @@ MAX_STEPS = 50
 """Steps of one rollout before others get their turn."""
 
 STORE_RETRY_S = 2.0
+
+_GONE = Seen(trouble="it is not in the cluster file any more", away_for=float("inf"))
 
 _log = logging.getLogger(__name__)
 
@@ -122,7 +127,9 @@ class RolloutDriver:
                     robots = await self._rollouts.put_step(number, decision.step, confirmed)
                     self._orders.mark(robots)
                 elif is_over(view):
-                    await self._rollouts.put_over(number)
+                    rows = [row(view, member, None) for member in view.members.values()]
+                    counts = Counter[str](each.state for each in rows)
+                    await self._rollouts.put_over(number, dict(counts))
                     self._timers.forget(number)
                     self.decisions.pop(number, None)
         self._wake.set()
@@ -139,9 +146,8 @@ class RolloutDriver:
         """Return what a decision about a rollout is made from."""
         known = {robot.id: robot for robot in self._robots.all}
         seen = {
-            id_: self._seen(rollout, member, known[id_])
+            id_: self._seen(rollout, member, known[id_]) if id_ in known else _GONE
             for id_, member in members.items()
-            if id_ in known
         }
         places = {}
         if rollout.strategy.disruption_budget is not None:
@@ -156,10 +162,9 @@ class RolloutDriver:
         state = robot.releases.get(rollout.dataflow)
         trouble = robot.trouble
         reachable = not trouble
-        leased = state is not None and bool(state.leases)
+        leased = is_leased(Seen(state=state))
         phase = None if state is None else (state.phase, state.generation)
         key = (rollout.number, robot.id)
-        wanted = self._fleet.owner(robot.id, rollout.dataflow)
         leased_for = self._timers.seconds((*key, "leased"), leased)
         away_for = self._timers.seconds((*key, "away"), reachable)
         if robot.away_since is not None:
@@ -169,15 +174,25 @@ class RolloutDriver:
             trouble=trouble,
             away_for=0.0 if reachable else away_for,
             state=state,
-            acknowledged=robot.ordered.get(rollout.dataflow, 0),
             leased_for=leased_for if leased else 0.0,
             # A robot that comes back gets the whole time again.
             phase_for=self._timers.seconds(key, (reachable, phase, member.order))
             if member.in_flight
             else 0.0,
-            owned=not member.order
-            or (wanted is not None and wanted.generation == member.generation),
+            owned=self._is_owned(rollout, member, robot),
         )
+
+    def _is_owned(self, rollout: Rollout, member: Member, robot: Robot) -> bool:
+        """Return False if a robot has got an order since that is not of this rollout."""
+        state, restored = robot.releases.get(rollout.dataflow), self._fleet.restored
+        if (
+            restored is not None
+            and state is not None
+            and rollout.born <= restored.backup < state.generation < restored.first
+        ):
+            return False  # after the backup from which the store was restored
+        wanted = self._fleet.owner(robot.id, rollout.dataflow)
+        return not member.order or (wanted is not None and wanted.generation == member.generation)
 
 
 def is_available(robot: Robot) -> bool:

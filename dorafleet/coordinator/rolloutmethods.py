@@ -8,18 +8,13 @@ import time
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
-from dorad.release.changes import Changes, changed_nodes
-from dorad.release.errors import ReleaseError
-from dorad.release.machine import Machine, check_machine
-from dorad.release.manifest import Manifest, Target
 from dorafleet.coordinator.drift import Compared, drift_of
+from dorafleet.coordinator.rolloutplans import RolloutPlans
 from dorafleet.coordinator.writing import MAX_CLIENT, actor_of
 from dorafleet.rollout import messages as r
 from dorafleet.rollout.decide import Decision, decide
 from dorafleet.rollout.model import Rollout
-from dorafleet.rollout.operate import is_moving_on, operate
-from dorafleet.rollout.plan import Candidate, Selection, select
-from dorafleet.rollout.strategy import parallel, tolerated
+from dorafleet.rollout.operate import operate
 from dorafleet.rollout.summary import row, summarise
 
 if TYPE_CHECKING:
@@ -48,7 +43,6 @@ _ACTS: dict[str, Act] = {
     "rollout.undo": "undo",
 }
 MAX_REASON = 500
-MAX_ROBOTS = 10_000
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +64,7 @@ class RolloutMethods:
         self._releases = releases
         self._rollouts = rollouts
         self._driver = driver
-        self._planner = planner
+        self._plans = RolloutPlans(fleet, robots, releases, rollouts, planner)
 
     @property
     def table(self) -> Mapping[str, Handler | StreamHandler]:
@@ -108,24 +102,7 @@ class RolloutMethods:
 
     async def plan(self, _call: Call, params: r.RolloutNew) -> r.RolloutPlan:
         """Show what a rollout would change, robot by robot."""
-        info = self._releases.find(params.release)
-        selection = self._select(params, info)
-        manifest = await self._manifest(info)
-        self._check_machines(selection, manifest)
-        ended = self._superseded(params, info.name, selection)
-        robots, changes = await self._planned(selection, manifest)
-        size = len(selection.members)
-        ids = {info.id, *(each.before for each in robots if each.before)}
-        return r.RolloutPlan(
-            version=self._rollouts.version(info.name),
-            release=info,
-            robots=robots,
-            changes=changes,
-            supersedes=[head.number for head in ended],
-            parallel=parallel(params.strategy, size),
-            tolerated=tolerated(params.strategy, size),
-            names={id_: self._releases.label(id_) for id_ in ids},
-        )
+        return await self._plans.plan(params)
 
     async def start(self, call: Call, params: r.RolloutNew) -> r.RolloutSummary:
         """Start a rollout, if nothing was decided since its plan."""
@@ -134,12 +111,12 @@ class RolloutMethods:
                 "bad-request", "`if_version` is missing", "send the `version` of `rollout.plan`"
             )
         info = self._releases.find(params.release)
-        manifest = await self._manifest(info)
+        manifest = await self._plans.manifest(info)
         async with self._fleet.writer.changing:
-            self._check_version(info.name, params.if_version)
-            selection = self._select(params, info)
-            self._check_machines(selection, manifest)
-            ended = self._superseded(params, info.name, selection)
+            self._plans.check_version(info.name, params.if_version)
+            selection = self._plans.select(params, info)
+            self._plans.check_machines(selection, manifest)
+            ended = self._plans.superseded(params, info.name, selection)
             rollout = Rollout(
                 number=0,
                 dataflow=info.name,
@@ -170,7 +147,8 @@ class RolloutMethods:
         found = []
         for head in heads:
             if params.dataflow in (None, head.dataflow) and params.rollout in (None, head.number):
-                members = await self._rollouts.members(head.number)
+                # Of one that is over, the head says enough.
+                members = {} if head.over else self._rollouts.known_members(head.number)
                 found.append(self._detail(head, members).summary)
         return r.RolloutList(rollouts=found)
 
@@ -191,7 +169,7 @@ class RolloutMethods:
         first = True
         while True:
             news = r.RolloutNews(rollouts=[])
-            for detail in await self._watched(params.rollout, {*shown}):
+            for detail in await self._watched(params.rollout, shown):
                 number = detail.summary.rollout
                 if shown.get(number) != detail.summary:
                     shown[number] = detail.summary
@@ -209,13 +187,19 @@ class RolloutMethods:
             await asyncio.sleep(NEWS_S)
             await self._fleet.bell.wait(NEWS_S)
 
-    async def _watched(self, number: int | None, shown: set[int]) -> list[r.RolloutDetail]:
-        """Return one rollout, or those that are not over, and those that were shown before."""
-        if number is not None:
-            heads = [self._rollouts.find(number)]
-        else:
-            heads = [h for h in self._rollouts.heads.values() if not h.over or h.number in shown]
-        return [self._detail(head, await self._rollouts.members(head.number)) for head in heads]
+    async def _watched(
+        self, number: int | None, shown: Mapping[int, r.RolloutSummary]
+    ) -> list[r.RolloutDetail]:
+        """Return the rollouts to look at: one, or those that are not over, or were not before."""
+        heads = self._rollouts.open if number is None else [self._rollouts.find(number)]
+        numbers = {head.number for head in heads} | {*shown}
+        found = []
+        for each in sorted(numbers & self._rollouts.heads.keys()):
+            head = self._rollouts.heads[each]
+            known = shown.get(each)
+            if known is None or not (head.over and known.over):
+                found.append(self._detail(head, await self._rollouts.members(each)))
+        return found
 
     async def act(self, call: Call, params: r.RolloutAct) -> r.RolloutSummary:
         """Pause, resume, promote, abort or undo a rollout."""
@@ -226,7 +210,7 @@ class RolloutMethods:
             head = self._rollouts.find(params.rollout)
             members = await self._rollouts.members(head.number)
             if act == "undo":
-                self._check_newest(head)
+                self._plans.check_newest(head)
             by = _who(call)
             after = operate(head, members.values(), act, by, time.time())
             await self._rollouts.put_act(after, act, by, params.reason, actor_of(call))
@@ -243,174 +227,14 @@ class RolloutMethods:
         ]
         return r.DriftList(rows=rows, robots=len(robots))
 
-    # -- plans
-
-    def _select(self, params: r.RolloutNew, info: r.ReleaseInfo) -> Selection:
-        fleet = [self._candidate(robot, info) for robot in self._robots.all]
-        if len(params.robots) > MAX_ROBOTS:
-            raise ControlError("bad-request", f"at most {MAX_ROBOTS} robots can be named")
-        return select(params, fleet, info.sequence)
-
-    def _candidate(self, robot: Robot, info: r.ReleaseInfo) -> Candidate:
-        owner = self._fleet.owner(robot.id, info.name)
-        record = self._fleet.get(info.name)
-        started = owner is not None and not owner.is_order
-        state = robot.releases.get(info.name)
-        order = None if started else owner
-        on_it = (
-            order is not None
-            and order.release == info.id
-            and order.switch
-            and state is not None
-            and state.phase == "confirmed"
-            and state.running == info.id
-        )
-        return Candidate(
-            id=robot.id,
-            labels=self._planner.labels(robot),
-            reachable=not robot.trouble,
-            trouble=robot.trouble,
-            arch="" if robot.attached is None else robot.attached.arch,
-            before=self._before(robot, info.name),
-            params={} if order is None else order.params,
-            sequence=0 if state is None else state.sequence,
-            is_on_it=on_it,
-            started=info.name if started and record is not None and record.running else "",
-            failed=self._rollouts.failed_before(info.name, robot.id, info.id),
-        )
-
-    def _before(self, robot: Robot, dataflow: str) -> str:
-        """Return the release to which a robot goes back: what it has confirmed, if that is known.
-
-        What it shall run may be a release that it has only been told to get ready.
-        """
-        state = robot.releases.get(dataflow)
-        if state is not None:
-            return state.confirmed
-        owner = self._fleet.owner(robot.id, dataflow)
-        if owner is None or not owner.is_order:
-            return ""
-        for head in reversed(self._rollouts.open):
-            member = self._rollouts.known_members(head.number).get(robot.id)
-            if head.dataflow == dataflow and member is not None and member.order:
-                confirmed = member.verdict == "confirmed"
-                return head.release if confirmed else member.before
-        return owner.release
-
-    async def _manifest(self, info: r.ReleaseInfo) -> Manifest:
-        manifest = await self._releases.manifest(info.id)
-        if manifest is None:
-            raise ControlError("not-found", f"release {info.id[:12]} is not registered any more")
-        return manifest
-
-    def _check_machines(self, selection: Selection, manifest: Manifest) -> None:
-        """Refuse a release that cannot run on one of the robots, as far as they are known."""
-        for member in selection.members:
-            machine = self._machine(member.robot, manifest)
-            if machine is None:
-                continue
-            try:
-                check_machine(manifest, machine)
-            except ReleaseError as error:
-                message = f"robot `{member.robot}`: {error.message}"
-                raise ControlError("refused", message, error.hint) from None
-
-    def _machine(self, robot: str, manifest: Manifest) -> Machine | None:
-        """Return what is known of a robot as a machine; its Python it judges itself."""
-        attached = self._robots.get(robot).attached
-        if attached is None:
-            return None
-        first = next((each for each in manifest.targets if each.arch == attached.arch), None)
-        target = first or Target(attached.arch)
-        return Machine(attached.arch, target.python, target.glibc, attached.version)
-
-    def _superseded(
-        self, params: r.RolloutNew, dataflow: str, selection: Selection
-    ) -> list[Rollout]:
-        """Return the rollouts that end when this one starts. Raises ControlError."""
-        robots = {member.robot for member in selection.members}
-        ended = []
-        for head in self._rollouts.open:
-            members = self._rollouts.known_members(head.number)
-            if head.dataflow != dataflow or head.is_final or not robots & members.keys():
-                continue
-            if is_moving_on(head, members.values()) and not params.supersede:
-                moving = sum(member.in_flight for member in members.values())
-                raise ControlError(
-                    "conflict",
-                    f"rollout {head.number} ({head.name} by {head.by}) is {head.phase}: {moving} "
-                    f"of its {head.size} robots switch now",
-                    f"wait, `dorafleet rollout abort {head.number}`, or give --supersede",
-                )
-            ended.append(head)
-        return ended
-
-    async def _planned(
-        self, selection: Selection, manifest: Manifest
-    ) -> tuple[list[r.PlannedRobot], list[Changes]]:
-        """Return the robots of a plan, and the different changes that they see."""
-        changes: list[Changes] = []
-        known: dict[tuple[str, str], int] = {}
-        rows = []
-        for member in selection.members:
-            robot = self._robots.get(member.robot)
-            arch = "" if robot.attached is None else robot.attached.arch
-            if (member.before, arch) not in known:
-                old = await self._releases.manifest(member.before) if member.before else None
-                target = self._machine(member.robot, manifest) or Machine(arch, "", "")
-                known[member.before, arch] = len(changes)
-                changes.append(changed_nodes(old, manifest, target))
-            note = robot.trouble
-            if member.before and await self._releases.manifest(member.before) is None:
-                note = note or "what it has is not registered any more: all of it counts as new"
-            rows.append(
-                r.PlannedRobot(
-                    robot=member.robot,
-                    batch=member.batch,
-                    before=member.before,
-                    changes=known[member.before, arch],
-                    reachable=not robot.trouble,
-                    note=note,
-                )
-            )
-        rows += [
-            r.PlannedRobot(robot=robot, batch=None, note=note)
-            for robot, note in selection.left_out.items()
-        ]
-        return rows, changes
-
-    def _check_version(self, dataflow: str, version: int) -> None:
-        now = self._rollouts.version(dataflow)
-        if version == now:
-            return
-        newest = self._rollouts.newest(dataflow)
-        what = "it was never rolled out"
-        if newest is not None:
-            what = f"rollout {newest.number} was started meanwhile by {newest.by}"
-        raise ControlError(
-            "conflict",
-            f"the plan for `{dataflow}` is out of date: {what}",
-            "make a new plan with `dorafleet plan`, and look at it",
-        )
-
-    def _check_newest(self, head: Rollout) -> None:
-        newest = self._rollouts.newest(head.dataflow)
-        if newest is not None and newest.number != head.number:
-            raise ControlError(
-                "refused",
-                f"rollout {head.number} is not the newest of `{head.dataflow}`, which is "
-                f"{newest.number}",
-                f"`dorafleet rollout undo {newest.number}`, or roll out the older release",
-            )
-
-    # -- views
-
     def _detail(self, rollout: Rollout, members: Mapping[str, Member]) -> r.RolloutDetail:
         view = self._driver.view(rollout, members)
         decision = Decision() if rollout.over else decide(view)
         rows = [row(view, each, decision.waiting.get(each.robot)) for each in view.members.values()]
         summary = summarise(view, decision, rows)
         summary.over = rollout.over
+        if rollout.over:
+            summary.counts = rollout.counts
         return r.RolloutDetail(summary=summary, strategy=rollout.strategy, robots=rows)
 
     def _compared(self, robot: Robot) -> Compared:

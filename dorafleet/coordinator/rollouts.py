@@ -150,7 +150,9 @@ class Rollouts:
         """
         await self._make_room()
         number = max(self.heads, default=0) + 1
-        rollout = msgspec.structs.replace(rollout, number=number, steps=1)
+        rollout = msgspec.structs.replace(
+            rollout, number=number, steps=1, born=self._fleet.next_generation
+        )
         ended = list(ended)
         puts = {
             f"{PLANS}{number:08}": msgspec.json.encode(members),
@@ -199,10 +201,13 @@ class Rollouts:
             self._members[rollout.number] = await self._read_members(rollout.number)
         _log.info("rollout %d: %s by %s", rollout.number, act, by)
 
-    async def put_over(self, number: int) -> None:
-        """Store that nothing more happens to a rollout. Raises ControlError or StoreError."""
+    async def put_over(self, number: int, counts: dict[str, int]) -> None:
+        """Store that nothing more happens to a rollout, with its robots by state.
+
+        Raises ControlError or StoreError.
+        """
         head = self.heads[number]
-        rollout = msgspec.structs.replace(head, over=True, steps=head.steps + 1)
+        rollout = msgspec.structs.replace(head, over=True, counts=counts, steps=head.steps + 1)
         entry = JournalEntry(step=rollout.steps, at=time.time(), what="end", reason=rollout.phase)
         audited = {**_COORDINATOR, "action": "rollout.end", "rollout": number}
         await self._fleet.put_orders({}, audited, puts=_head_puts(rollout, entry))

@@ -39,14 +39,15 @@ class Package:
 
 def read_package(path: Path) -> Package:
     """Return the package at `path`. Raises PackageError if it is not the package dorad."""
-    if shutil.which("dpkg-deb") is None:
+    program = shutil.which("dpkg-deb")
+    if program is None:
         raise PackageError("dpkg-deb is needed to read a package; install dpkg")
     try:
         size = path.stat().st_size
     except OSError as error:
         raise PackageError(f"{path}: {error.strerror}") from error
     done = subprocess.run(
-        ["dpkg-deb", "--field", str(path.absolute()), *FIELDS],  # noqa: S607 (as PATH has it)
+        [program, "--field", str(path.absolute()), *FIELDS],
         capture_output=True,
         text=True,
         errors="replace",

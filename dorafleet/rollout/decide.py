@@ -26,6 +26,15 @@ ASIDE_S = 15.0
 """Seconds without contact after which the others do not wait for a robot."""
 
 
+YIELD_S = 60.0
+"""A busy robot with the order to switch gives its place to others after so many seconds."""
+
+BUSY_AGAIN_S = 3600.0
+"""After `busy_max`, a robot gets the order to switch again after so many seconds."""
+
+YIELDS = "busy: others go first"
+TOO_BUSY = "busy for too long"
+
 _NOWHERE = Seen()
 
 
@@ -111,13 +120,14 @@ def apply(
             return rollout, changed
         case Enter(phase, reason):
             return replace(rollout, phase=phase, reason=reason, since=now), {}
-        case Orders(kind, robots, _):
+        case Orders(kind, robots, reason):
             return rollout, {
                 robot: replace(
                     members[robot],
                     order=kind,
                     generation=generation,
                     verdict="" if kind != "recall" else members[robot].verdict,
+                    reason=reason if kind != "recall" else members[robot].reason,
                     at=now,
                 )
                 for robot in robots
@@ -231,8 +241,19 @@ def _is_aside(view: View, member: Member) -> bool:
         return False
     if not seen.reachable:
         return seen.away_for >= ASIDE_S
+    if _was_too_busy(view, member):
+        return True
     strategy = view.rollout.strategy
     return strategy.busy == "wait" and is_leased(seen) and seen.leased_for >= strategy.busy_max
+
+
+def _was_too_busy(view: View, member: Member) -> bool:
+    """Return True for a robot that has waited for `busy_max` with the order, not long ago."""
+    return (
+        member.order == "stage"
+        and member.reason == TOO_BUSY
+        and view.now - member.at < BUSY_AGAIN_S
+    )
 
 
 # -- orders
@@ -240,10 +261,8 @@ def _is_aside(view: View, member: Member) -> bool:
 
 def _forward(view: View) -> Decision:
     """Return orders of the phases in which robots get the release."""
+    members = view.members
     eligible = [member for member in _eligible(view) if _seen(view, member).owned]
-    back = _recalls(view, [member for member in eligible if member.verdict == "reverted"])
-    if back is not None:
-        return Decision(back)
     stage = [
         member.robot
         for member in eligible
@@ -251,13 +270,27 @@ def _forward(view: View) -> Decision:
     ]
     if stage:
         return Decision(Orders("stage", tuple(stage)))
-    late = [member.robot for member in eligible if _is_too_busy(view, member)]
+    late = _busy(view, eligible, view.rollout.strategy.busy_max)
     if late:
-        return Decision(Orders("stage", tuple(late), "busy for too long"))
+        return Decision(Orders("stage", tuple(late), TOO_BUSY))
     open_ = [member for member in eligible if not member.verdict and not member.in_flight]
-    passing = pass_gates(view, [each for each in open_ if _is_staged(view, each)], forward=True)
+    staged = [each for each in open_ if _is_staged(view, each) and not _was_too_busy(view, each)]
+    # Those that were busy come last, so that they keep no place from the others.
+    staged.sort(key=lambda each: each.reason == YIELDS)
+    passing = pass_gates(view, staged, forward=True)
+    if "parallel" in passing.waiting.values() and not passing.robots:
+        busy = _busy(view, eligible, YIELD_S)
+        waits_first = any(
+            members[robot].reason != YIELDS
+            for robot, gate in passing.waiting.items()
+            if gate == "parallel"
+        )
+        if busy and waits_first:
+            return Decision(Orders("stage", tuple(busy), YIELDS))
     for member in open_:
-        if not _is_staged(view, member):
+        if _was_too_busy(view, member):
+            passing.waiting[member.robot] = "busy"
+        elif not _is_staged(view, member):
             seen = _seen(view, member)
             passing.waiting[member.robot] = "files" if seen.reachable else "unreachable"
     return _as_decision(passing, "switch")
@@ -285,16 +318,18 @@ def _is_staged(view: View, member: Member) -> bool:
     )
 
 
-def _is_too_busy(view: View, member: Member) -> bool:
-    """Return True for a robot with the order to switch that waits for a lease for too long."""
-    strategy, seen = view.rollout.strategy, _seen(view, member)
-    return (
-        member.in_flight
+def _busy(view: View, members: Iterable[Member], seconds: float) -> list[str]:
+    """Return the robots with the order to switch that have been busy for so long."""
+    return [
+        member.robot
+        for member in members
+        if member.in_flight
         and member.order == "switch"
-        and seen.reachable
+        and (seen := _seen(view, member)).reachable
+        and is_leased(seen)
         and is_waiting(member, seen)
-        and seen.leased_for >= strategy.busy_max
-    )
+        and seen.leased_for >= seconds
+    ]
 
 
 def _back(view: View) -> Decision:
@@ -325,13 +360,7 @@ def _wind_down(view: View) -> Orders | None:
     members = [member for member in view.members.values() if _seen(view, member).owned]
     return _recalls(
         view,
-        [
-            member
-            for member in members
-            if member.order == "stage"
-            or member.verdict in ("reverted", "refused")
-            or _is_undecided(view, member)
-        ],
+        [member for member in members if member.order == "stage" or _is_undecided(view, member)],
     )
 
 

@@ -80,8 +80,9 @@ def impossible(budget: Budget | None, places: Mapping[str, Place], robots: Itera
 
 
 def is_leased(seen: Seen) -> bool:
-    """Return True if something on the robot must not be interrupted."""
-    return seen.state is not None and bool(seen.state.leases)
+    """Return True if something on the robot must not be interrupted, or its own probe says so."""
+    state = seen.state
+    return state is not None and (bool(state.leases) or state.waiting == "busy")
 
 
 class _Room:

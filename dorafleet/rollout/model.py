@@ -81,6 +81,10 @@ class Rollout(msgspec.Struct, frozen=True):
     allow_lower: bool = False
     over: bool = False
     """Whether it has ended, and nothing is left to be seen of its robots."""
+    counts: dict[str, int] = {}
+    """Robots by state, once it is over."""
+    born: int = 0
+    """Orders of this rollout have higher generations."""
     steps: int = 0
     """Entries of its journal."""
 
@@ -130,8 +134,6 @@ class Seen:
     away_for: float = 0.0
     state: ReleaseState | None = None
     """The last that it has reported about the dataflow."""
-    acknowledged: int = 0
-    """The generation that it is known to have stored."""
     leased_for: float = 0.0
     """Since when it has reported leases without a break."""
     phase_for: float = 0.0

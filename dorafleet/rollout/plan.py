@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_NAMED = 5
 
+HAS_IT = "it has it already"
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -61,7 +63,7 @@ def select(new: RolloutNew, fleet: Sequence[Candidate], sequence: int) -> Select
         raise ControlError("bad-request", "; ".join(wrong), problems=wrong)
     chosen = _chosen(new, fleet)
     _check_started(chosen)
-    left_out = {each.id: "it has it already" for each in chosen if each.is_on_it}
+    left_out = {each.id: HAS_IT for each in chosen if each.is_on_it}
     if not new.retry:
         left_out |= {
             each.id: f"it has failed there: {each.failed}; `--retry` tries again"
@@ -134,6 +136,10 @@ def _check_sequence(part: Sequence[Candidate], sequence: int) -> None:
 
 def _nothing_left(left_out: Mapping[str, str]) -> ControlError:
     reasons = sorted(set(left_out.values()))
+    if reasons == [HAS_IT]:
+        count = len(left_out)
+        robots = "the robot has" if count == 1 else f"all {count} robots have"
+        return ControlError("exists", f"there is nothing to do: {robots} it already")
     first = next(id_ for id_, why in left_out.items() if why == reasons[0])
     more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
     return ControlError(

@@ -89,10 +89,9 @@ def _of_switch(member: Member, state: ReleaseState | None, release: str) -> Judg
 
 def _of_going_back(member: Member, seen: Seen, state: ReleaseState | None) -> Judged | None:
     if not member.before:
-        # The agent forgets the dataflow, and then there is no report of it any more.
-        gone = state is None or not (state.release or state.running)
-        known = seen.acknowledged >= member.generation or state is not None
-        return Judged(member.robot, "back") if seen.reachable and gone and known else None
+        # The agent forgets the dataflow: it is in no report of a new connection any more.
+        gone = seen.state is None or (state is not None and not (state.release or state.running))
+        return Judged(member.robot, "back") if seen.reachable and gone else None
     if state is None:
         return None
     if state.phase == "confirmed" and state.running == member.before:

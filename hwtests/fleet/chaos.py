@@ -46,7 +46,13 @@ class Chaos:
 
     def run(self, seconds: float) -> None:
         """Inflict faults for a while, then repair all cables. Clocks stay wrong."""
-        end = time.monotonic() + seconds
+        try:
+            self._inflict(time.monotonic() + seconds)
+        finally:
+            for machine in [*self._repairs]:
+                self._repair(machine)
+
+    def _inflict(self, end: float) -> None:
         while time.monotonic() < end:
             for machine in [each for each, due in self._repairs.items() if due < time.monotonic()]:
                 self._repair(machine)
@@ -56,8 +62,6 @@ class Chaos:
                 name = fault.__name__.strip("_")
                 self.counts[name] = self.counts.get(name, 0) + 1
             time.sleep(self._chance.uniform(0, 1.5))
-        for machine in [*self._repairs]:
-            self._repair(machine)
 
     def _kill_coordinator(self, _machine: str) -> bool:
         # systemd starts it again after a second.
@@ -92,6 +96,8 @@ class Chaos:
         return time.monotonic() - self._link_killed_at > APART_S
 
     def _cut(self, machine: str) -> bool:
+        if machine in self._repairs:
+            return False
         network = self._robots.bed.network
         number = self._robots.robots[machine].number
         self._chance.choice((network.cut, network.silent))(number)

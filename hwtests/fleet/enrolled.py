@@ -206,7 +206,7 @@ class EnrolledFleet:
             return self.counted(flow, check).all == self.report(flow, check).missing
 
         try:
-            wait_until(agree, "counters agree", timeout=10)
+            wait_until(agree, "counters agree")
         except RobotError as error:
             raise RobotError(f"{error}: {seen}, {self.gaps(flow, check)}") from None
         return self.report(flow, check)

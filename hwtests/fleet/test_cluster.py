@@ -141,7 +141,9 @@ def test_a_site_of_dora_is_installed_started_upgraded_and_ended_by_its_own_comma
     assert dora(fleet, "cluster", "status").returncode == 0
 
     assert dora(fleet, "cluster", "down").returncode == 0
-    assert operator.attempt("pgrep", "-f", "dorafleet").returncode == 1
+    wait_until(
+        lambda: operator.attempt("pgrep", "-f", "dorafleet").returncode == 1, "its process is gone"
+    )
     gone = dora(fleet, "cluster", "status")
     assert gone.returncode == 1
     assert "dorafleet up" in gone.stderr or "cluster up" in gone.stderr

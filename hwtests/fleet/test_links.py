@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 CUT_S = times(20, 60)
 """How long a cable is cut."""
 STOPPED_S = 5.0
-SOON_S = 3.0
-"""Within which data flows after a repair: a second, and what a busy machine adds."""
+SOON_S = 5.0
+"""Within which data flows after a repair: 0.2 to 1.1 s, and what a busy machine adds."""
 
 
 def rate(before: Report, after: Report) -> float:

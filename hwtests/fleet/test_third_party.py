@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NODES = ("pyarrow-sender==0.5.0", "dora-echo==0.5.0", "pyarrow-assert==0.5.0")
 FOLDER = "/opt/hub"
+UNPACK = f"mkdir -p {FOLDER}; tar -xC {FOLDER}; chmod -R a+rX {FOLDER}"
 PYTHON = "#!/usr/bin/env -S PYTHONPATH=/opt/hub /usr/lib/dorad/bin/python3"
 """The first line of their commands: the interpreter of the package, which has `dora`."""
 FLOW = """\
@@ -52,7 +53,7 @@ def hub(robots: EnrolledFleet, tmp_path_factory: pytest.TempPathFactory) -> Enro
         command.write_text(f"{PYTHON}\n{rest}")
     packed = pack(folder)
     for robot in (robots.arm1, robots.arm2):
-        robot.exec("sh", "-euc", f"mkdir -p {FOLDER}; tar -xC {FOLDER}", stdin=packed)
+        robot.exec("sh", "-euc", UNPACK, stdin=packed)
     return robots
 
 

@@ -66,7 +66,7 @@ def figure(case: Case, times: Times, count: int) -> Figure:
     if len(times) < 2:
         return Figure(float("nan"), lost, count)
     if case.paced:
-        warm = times[len(times) // 10 :]
+        warm = times[len(times) // 5 :]
         value = statistics.median(received - sent for sent, received in warm) / 1000
     else:
         # From the first send: a system that keeps everything until the end is not faster for it.

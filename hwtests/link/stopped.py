@@ -17,28 +17,29 @@ if TYPE_CHECKING:
     from hwtests.link.ours import Pair
 
 SIZE = 64 << 10
-SECONDS = 4.0
+TURNS = 8
+SECONDS = 1.5
+SETTLE_S = 0.3
 WARM_S = 2.0
 
 
 class Stopped(NamedTuple):
-    """Messages per second that the other receiver gets."""
+    """Messages per second that the other receiver gets: medians of turns that alternate."""
 
-    before: float
+    usual: float
     meanwhile: float
     """While the first one stands still."""
-    after: float
 
     @property
     def cost(self) -> float:
-        """Which part of them is lost meanwhile, compared with the average before and after."""
-        return 1 - self.meanwhile / statistics.mean((self.before, self.after))
+        """Which part of them is lost meanwhile."""
+        return 1 - self.meanwhile / self.usual
 
     def words(self) -> str:
         """Return the figures as a part of a sentence."""
         return (
-            f"{self.before:,.0f} messages/s before, {self.meanwhile:,.0f} while it stands still "
-            f"and {self.after:,.0f} after ({-self.cost:+.1%})"
+            f"{self.usual:,.0f} messages/s usually, and {self.meanwhile:,.0f} while it stands "
+            f"still ({-self.cost:+.1%})"
         )
 
 
@@ -59,21 +60,22 @@ def _measure(pair: Pair, scheme: str) -> Stopped:
     with pair.running(_dataflow(), placement, scheme) as (run_id, clients):
         receiving = clients["two"]
         time.sleep(WARM_S)
-        before = _rate(receiving, run_id)
         pid = next((node.pid for node in receiving.nodes(run_id) if node.node == "stopped"), None)
         if not pid:
             raise MeasurementError("the receiver that is to be stopped does not run")
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            time.sleep(WARM_S)
-            meanwhile = _rate(receiving, run_id)
-        finally:
-            os.kill(pid, signal.SIGCONT)
-        time.sleep(WARM_S)
-        return Stopped(before, meanwhile, _rate(receiving, run_id))
+        usual, meanwhile = [], []
+        for _ in range(TURNS):
+            usual.append(_rate(receiving, run_id))
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                meanwhile.append(_rate(receiving, run_id))
+            finally:
+                os.kill(pid, signal.SIGCONT)
+        return Stopped(statistics.median(usual), statistics.median(meanwhile))
 
 
 def _rate(client: Client, run_id: str) -> float:
+    time.sleep(SETTLE_S)
     begin, began = _received(client, run_id), time.monotonic()
     time.sleep(SECONDS)
     return (_received(client, run_id) - begin) / (time.monotonic() - began)

@@ -17,7 +17,7 @@ from dorafleet.rollout import messages as r
 from dorafleet.rollout.strategy import Strategy
 from hwtests.bench.process import MeasurementError
 from hwtests.scale.meter import measured
-from hwtests.scale.phases import CHURNING, DEADLINE_S, Phase
+from hwtests.scale.phases import CHURNING, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from hwtests.scale.coordinator import Coordinator
     from hwtests.scale.simulators import Simulators
 
-SETTLE_S = 600.0
+ATTACH_S = 600.0
+SETTLE_S = 900.0
 RULES = HealthRules(min_healthy_time=2, healthy_deadline=60, confirm_deadline=60)
 STRATEGY = Strategy(canary=5, progress_deadline=120, rules=RULES)
 DATABASE = "coordinator.db"
@@ -52,7 +53,7 @@ class Rollouts:
         """Run all phases; report each at its end."""
         await self._robots.order("connect")
         await self._robots.wait(
-            lambda counts: counts.attached == counts.robots, "all attached", DEADLINE_S
+            lambda counts: counts.attached == counts.robots, "all attached", ATTACH_S
         )
         report(await self._measure("a rollout to all", 1))
         await self._robots.order("churn", CHURNING)

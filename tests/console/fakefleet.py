@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dorad.control.peer import PeerRole
-    from dorad.control.server import Call
+    from dorad.control.server import Call, StreamHandler
+    from dorad.logrecord import LogRecord
 
 NOW = 1_800_000_000.0
 """The time of day in golden screens: what has happened is said relative to the real time."""
@@ -82,10 +83,14 @@ class FakeFleet:
         self.bell = Bell()
         self.changes: list[tuple[str, m.Struct]] = []
         """Calls that change something."""
-        self.lines: list[m.LogLine] = []
+        self.read_logs: StreamHandler | None = None
+        """Answers `logs.read` instead of `lines`."""
+        self.lines: list[LogRecord] = []
         self.messages: list[tuple[str, pa.Array, dict[str, Any]]] = []
         self.subscriptions: list[m.TopicSubscribe] = []
         self.edges: list[m.EdgeStats] = []
+        self.pause = 0.05
+        """Maximum seconds between two events of rows."""
         self.streams = 0
         """Streams that are open."""
         self.clock = 0.0
@@ -170,7 +175,7 @@ class FakeFleet:
                     await self.bell.wait()
                 else:
                     yield news
-                    await asyncio.sleep(min(interval(params), 0.05))
+                    await asyncio.sleep(min(interval(params), self.pause))
 
         async def alerts(_call: Call, _params: m.AlertWatch) -> AsyncIterator[m.Alerts]:
             sent = None
@@ -197,7 +202,7 @@ class FakeFleet:
             finally:
                 self.streams -= 1
 
-        async def logs(_call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
+        async def stored(_call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
             self.streams += 1
             sent = 0
             try:
@@ -256,7 +261,7 @@ class FakeFleet:
                     "alerts.watch": alerts,
                     "alerts.ack": ack,
                     "top.watch": top,
-                    "logs.read": logs,
+                    "logs.read": self.read_logs or stored,
                     "topic.list": topics,
                     "topic.watch": rates,
                     "topic.subscribe": subscribe,

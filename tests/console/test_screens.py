@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dorad.control import messages as m
+from dorad.logrecord import LogRecord
 from dorafleet.console.app import Options
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import LogView
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 def line(
     text: str, node: str = "camera", level: str = "info", at: float | None = None
-) -> m.LogLine:
-    return m.LogLine(timestamp=at or time.time(), level=level, node=node, message=text)
+) -> LogRecord:
+    return LogRecord(timestamp=at or time.time(), level=level, node=node, message=text)
 
 
 async def test_the_fleet_shows_the_worst_robots_first_and_how_many_there_are(

@@ -104,7 +104,8 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     if field.required:
         return ""
     made = field.default_factory is not msgspec.NODEFAULT
-    return f"`{json.dumps(field.default_factory() if made else field.default)}`"
+    value = msgspec.to_builtins(field.default_factory() if made else field.default)
+    return f"`{json.dumps(value)}`"
 
 
 _WORDS: dict[Any, str] = {

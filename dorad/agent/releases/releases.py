@@ -144,7 +144,8 @@ class Releases:
                 *(order.switch, order.enabled),
             )
             self._store.put_release(record)
-            self._refusals.pop(order.release or "", None)
+        # What was wrong may be repaired: a key that is trusted now, room on the disk.
+        self._refusals.pop(order.release or "", None)
         self._contact.heard()
         self._update_states()
         self.wake()
@@ -338,7 +339,7 @@ class Releases:
         return plan
 
     def _content(self, uuid: str, name: str, applied: Applied) -> ShareContent:
-        path = self._folder / "releases" / name / "dataflow.yml"
+        path = self._folder / "dataflows" / name / "dataflow.yml"
         return compose.content_of(applied, uuid, self._robot, path, self._library.bundle)
 
     def _sync(self, record: Record) -> None:

@@ -5,34 +5,25 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from dorad.agent.folder import SYSTEM_DIR
 from dorad.agent.releases.library import Bundle
 from dorad.control.errors import ControlError
 from dorad.dataflow.errors import DataflowError
 from dorad.release.changes import changed_nodes
 from dorad.release.errors import ReleaseError
-from dorad.release.trees import SYSTEM_FOLDER, Trees
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dorad.agent.releases.model import Files
-    from dorad.release.trees import Tree
+    from dorad.release.trees import Tree, Trees
 
 
 _log = logging.getLogger(__name__)
 
 
-def releases_folder(folder: Path) -> Path:
-    """Return the folder of the releases of an agent with this folder."""
-    return SYSTEM_FOLDER if folder == SYSTEM_DIR else folder / "releases"
-
-
 class TreeLibrary:
     """Releases in a folder. See `Library`."""
 
-    def __init__(self, folder: Path, trees: Trees | None = None) -> None:
-        self._trees = trees or Trees(folder)
+    def __init__(self, trees: Trees) -> None:
+        self._trees = trees
         self._verified: set[str] = set()
         """Those that were verified since this process started."""
         self._bundles: dict[str, Bundle] = {}

@@ -11,6 +11,9 @@ Properties = list[tuple[str, str, Any]]
 _ROOTS = ("", "root", "0")
 _FAMILIES = ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK", "AF_CAN", "AF_BLUETOOTH"]
 _NETWORK = ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"]
+_TASKS = 128
+_NETWORK_TASKS = 1152
+"""A link process has a thread for each machine that is slow to take its messages."""
 _KERNEL_CALLS = [
     "@cpu-emulation",
     "@module",
@@ -88,6 +91,6 @@ def of_helper(*, code_in_home: bool, network: bool) -> Properties:
         ("SystemCallErrorNumber", "i", errno.EPERM),
         ("UMask", "u", 0o077),
         ("LimitCORE", "t", 0),
-        ("TasksMax", "t", 128),
+        ("TasksMax", "t", _NETWORK_TASKS if network else _TASKS),
         ("OOMScoreAdjust", "i", 500),
     ]

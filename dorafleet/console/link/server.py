@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dorad.control import messages as m
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
+from dorad.jitter import between
 from dorafleet.console.model.fleet import FleetStore, FleetView
 
 if TYPE_CHECKING:
@@ -52,6 +52,14 @@ class LinkState:
     def stale(self, now: float) -> bool:
         """Return True if what is shown may be out of date."""
         return not self.connected or now - self.fresh_at > STALE_S
+
+
+def steady(before: float | None, now: float) -> float:
+    """Return the round trip to show: the last one, unless it has become much longer or shorter.
+
+    A figure that flickers costs bytes on the way to the terminal, and says no more.
+    """
+    return before if before is not None and before / 4 < now < before * 2 else now
 
 
 class Server:
@@ -123,7 +131,7 @@ class Server:
                     self._client = None
                     with suppress(ControlError):
                         await client.close()
-            pause = RETRY_S[min(attempt, len(RETRY_S) - 1)] * random.uniform(0.8, 1.0)  # noqa: S311
+            pause = RETRY_S[min(attempt, len(RETRY_S) - 1)] * between(0.8, 1.0)
             attempt += 1
             self._change(retry_at=time.monotonic() + pause)
             await asyncio.sleep(pause)
@@ -154,9 +162,8 @@ class Server:
             began = time.monotonic()
             await client.call("daemon.status", m.Nothing(), m.DaemonStatus)
             now = time.monotonic()
-            old = self.link.round_trip
-            trip = now - began if old is None else 0.7 * old + 0.3 * (now - began)
-            # Not a change to paint: it differs each time.
+            trip = steady(self.link.round_trip, now - began)
+            # Not a change to paint: whatever else changes shows it.
             self.link = replace(self.link, fresh_at=now, round_trip=trip)
             await asyncio.sleep(PROBE_S)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from dorafleet.console.view.words import clean, fit, width
+from dorafleet.console.view.words import clean, crop, fit, width
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -114,7 +114,7 @@ def cut(spans: Sequence[Span], columns: int) -> list[Span]:
         wide = width(text)
         if wide > columns:
             if columns > 0:
-                kept.append((fit(text, columns), style))
+                kept.append((crop(text, columns), style))
             break
         kept.append((text, style))
         columns -= wide

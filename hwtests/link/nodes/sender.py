@@ -10,7 +10,7 @@ from dora import Node
 count, size, interval_s = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 node = Node()
 # Both systems may still connect the nodes of two machines.
-time.sleep(0.5)
+time.sleep(1.0)
 data = np.zeros(size, dtype=np.uint8)
 stamp = data[:8].view(np.int64)
 due = time.monotonic()

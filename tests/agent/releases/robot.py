@@ -13,7 +13,8 @@ from dorad.agent.releases.releases import Contact, Releases
 from dorad.agent.shares import Shares
 from dorad.agent.store import ShareStore
 from dorad.control.errors import ControlError
-from dorad.control.messages import DataflowState, HealthRules, ReleaseOrder, Stop
+from dorad.control.messages import DataflowState, Stop
+from dorad.control.messages.releases import HealthRules, ReleaseOrder
 from tests.harness.flows import SINK, SOURCE
 from tests.harness.waiting import until
 

@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 
 from dorad.agent.releases import releases
-from dorad.control.messages import HealthRules
+from dorad.control.messages.releases import HealthRules
 from tests.agent.releases.robot import SINK, SOURCE, Robot, flow
 from tests.harness.daemon import daemon
 from tests.harness.flows import seen

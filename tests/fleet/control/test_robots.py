@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import AgentReport, ShareState
+from dorad.control.messages.releases import ReleaseState
 from dorafleet.store.model import Transaction
 
 from .agents import FakeAgent
@@ -71,6 +72,11 @@ async def test_the_last_connection_of_an_id_wins_and_two_machines_are_noticed(tm
         ]
 
 
+def release(dataflow, **fields):
+    known = {"epoch": 1, "generation": 1, "phase": "staged", "since": 0.0, "release": "a" * 64}
+    return ReleaseState(dataflow=dataflow, **{**known, **fields})
+
+
 @pytest.mark.parametrize(
     "nonsense",
     [
@@ -96,6 +102,11 @@ async def test_the_last_connection_of_an_id_wins_and_two_machines_are_noticed(tm
                 for n in range(1001)
             ],
         ),
+        AgentReport(time=0, releases=[release("")]),
+        AgentReport(time=0, releases=[release("x", generation=-1)]),
+        AgentReport(time=0, releases=[release("x", reason="y" * 300_000)]),
+        AgentReport(time=0, releases=[release("x", restarted=["node"] * 2000)]),
+        AgentReport(time=0, releases=[release(f"d{n}") for n in range(1001)]),
     ],
 )
 async def test_nonsense_closes_the_connection_and_touches_nothing_else(tmp_path, nonsense):

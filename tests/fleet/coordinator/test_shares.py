@@ -54,6 +54,7 @@ def test_all_connect_to_the_peer_of_the_file():
     dataflow = record(ports={"a": 1, "b": 2})
     share = share_of(dataflow, "a", machines, "tls/10.0.0.9:7447")
     assert (share.listen, share.connect) == ([], ["tls/10.0.0.9:7447"])
+    assert share.router, "a router passes messages on between its clients only"
 
 
 def test_addresses_of_version_6_are_in_brackets():

@@ -86,6 +86,10 @@ async def test_from_a_change_to_its_undo(tmp_path, capsys):
         assert {event["event"] for event in events} == {"rollout", "robot", "end"}
         assert set(one.running().values()) == {ID2}
 
+        code, out, err = await one.release("rollout", "start", "pick", *FAST)
+        assert (code, out) == (0, "")
+        assert "there is nothing to do: all 3 robots have it already" in err
+
         code, out, _ = await one.release("rollout", "undo", "--reason", "grip slips")
         assert code == 0, out
         assert "undone by ann" in out

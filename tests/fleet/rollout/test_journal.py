@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from dorafleet.coordinator.audit import verify
+from dorafleet.store.backup import back_up, restore
 from dorafleet.store.sqlite import SqliteStore
 
-from .site import ID1, ID2, Site, site, strategy
+from .site import ID1, ID2, ID3, Site, site, strategy
 
 ROBOTS = 2
 
@@ -97,3 +98,38 @@ async def test_a_coordinator_that_dies_at_any_step_is_followed_by_one_that_goes_
                 break  # it did not die any more
             step += 1
         assert step >= 10
+
+
+async def test_robots_that_are_newer_than_a_restored_backup_are_left_alone(tmp_path):
+    first, second = tmp_path / "one", tmp_path / "two"
+    first.mkdir()
+    second.mkdir()
+    async with site(first, ROBOTS) as one:
+        await one.until(await one.start("pick@1"), "succeeded", over=True)
+        await one.agents["r2"].stop()
+        # It waits for r2 when the backup is made.
+        late = await one.start("pick@2", strategy=strategy(canary=0))
+        await one.until_state(late, r1="confirmed")
+        await back_up(one.fleet.store, tmp_path / "backup")
+        await one.act("abort", late)
+        third = await one.start("pick@3", robots=["r1"])
+        await one.until(third, "succeeded", over=True)
+        agents = one.agents
+    store = await SqliteStore.open(second / "coordinator.db")
+    await restore(store, tmp_path / "backup")
+    async with site(second, ROBOTS, connect=False, register=False, store=store) as two:
+        for agent in agents.values():
+            agent.port = two.fleet.port
+            two.agents[agent.robot] = agent
+            await two.fleet.connect(agent)
+        # r2 is as the backup knows it: it goes on. r1 has got an order since: it is left alone.
+        await two.until_state(late, r2="confirmed")
+        assert two.running() == {"r1": ID3, "r2": ID2}
+        drift = await two.fleet.call("drift.list")
+        (row,) = [row for row in drift.rows if row.what == "release"]
+        assert (row.robot, row.desired, row.found) == ("r1", "pick@2", "pick@3")
+        assert "it has a newer order" in row.way_back
+        number = await two.start("pick@2", allow_lower=True, supersede=True)
+        await two.until(number, "succeeded")
+        assert set(two.running().values()) == {ID2}
+    await store.close()

@@ -187,7 +187,8 @@ class RolloutMachine(RuleBasedStateMachine):
             elif member.verdict in ("back", "reverted", "refused"):
                 assert robot.running == OLD
             assert not member.in_flight
-            if robot.wanted is not None and member.verdict not in ("stuck", "lost"):
+            kept = member.verdict in ("stuck", "lost", "reverted") and member.order == "switch"
+            if robot.wanted is not None and not kept and member.verdict != "stuck":
                 assert robot.wanted.release == robot.running
         if phase in FINAL:
             assert world.is_over

@@ -123,6 +123,13 @@ def test_robots_that_have_it_or_failed_with_it_are_left_out():
     assert [each.robot for each in select(new(retry=True), fleet, 2).members] == ["r2", "r3"]
 
 
+def test_nothing_to_do_is_no_failure_but_says_so():
+    fleet = [Candidate("r1", {}, is_on_it=True), Candidate("r2", {}, is_on_it=True)]
+    with pytest.raises(ControlError, match="all 2 robots have it already") as caught:
+        select(new(), fleet, 2)
+    assert caught.value.code == "exists"
+
+
 def test_amounts_are_numbers_or_percentages_rounded_down():
     assert [amount(each, 25) for each in (3, "3", "10%", " 10 % ", "0%")] == [3, 3, 2, 2, 0]
     assert parallel(Strategy(), 5) == 1
@@ -254,4 +261,5 @@ async def test_drift_names_each_difference_and_the_way_back(tmp_path):
         rows = {row.robot: row for row in found.rows if row.what == "release"}
         assert (rows["r2"].desired, rows["r2"].found) == ("pick@2", "pick@1")
         assert "r3" not in rows
-        assert "r1" not in rows  # the store says pick@1 again, and that is what runs
+        assert rows["r1"].found == "pick@1, reverted: node grip failed"
+        assert rows["r1"].way_back.startswith("dorafleet rollout start pick@2 --robots r1 --retry")

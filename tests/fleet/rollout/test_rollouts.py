@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from dorad.control.errors import ControlError
+from dorafleet.coordinator.software import software_of
 from dorafleet.rollout import messages as r
 from dorafleet.rollout.strategy import Budget
 
@@ -290,6 +291,23 @@ async def test_watch_says_all_then_what_changes(tmp_path):
             while not (news.rollouts and news.rollouts[-1].over):
                 news = await anext(stream)
         await stream.aclose()
+
+
+async def test_the_row_of_a_robot_says_what_is_done_to_it(tmp_path):
+    async with site(tmp_path, 1) as one:
+        await one.runs(ID1)
+        agent = one.agents["r1"].releases
+        agent.fate = "switching"
+        agent.lease()
+        number = await one.start("pick@2")
+        await one.until_state(number, r1="busy")
+        control = one.control
+        found = software_of("r1", control.robots, control.rollouts, control.releases)
+        assert found == ("pick@1", "", "picks box 7 (arm)")
+        agent.lease(reason=None)
+        await one.until_state(number, r1="switching")
+        found = software_of("r1", control.robots, control.rollouts, control.releases)
+        assert found == ("pick@2", "rollout 1: switching", "")
 
 
 async def test_every_change_is_in_the_audit_with_who_made_it(tmp_path):

@@ -34,6 +34,8 @@ class SimRobot:
     changed_at: float = START
     away_at: float = START
     leased_at: float | None = None
+    unsafe: bool = False
+    """Whether its own probe says that it must not switch; it is asked with the order only."""
     running: str = OLD
     wanted: Order | None = None
     state: ReleaseState | None = None
@@ -69,7 +71,11 @@ class SimRobot:
                 else:
                     self._become("staged", now)
             case "staged":
-                if self._has_switch_order() and not self.leased:
+                if self._has_switch_order() and self.unsafe:
+                    if self.state.waiting != "busy":
+                        self.leased_at = now
+                        self._become("staged", now, waiting="busy")
+                elif self._has_switch_order() and not self.leased:
                     self.switches.append(self.state.release)
                     self._become("switching", now)
             case "switching":
@@ -131,14 +137,13 @@ class World:
         seen = {}
         for robot in self.robots.values():
             state = robot.state
-            if state is not None and robot.leased:
+            if state is not None and robot.leased and not robot.unsafe:
                 lease = Lease(id="1", reason="picks", owner="arm", since=0)
                 state = msgspec.structs.replace(state, leases=[lease])
             seen[robot.id] = Seen(
                 reachable=robot.connected,
                 away_for=0.0 if robot.connected else self.now - robot.away_at,
                 state=state,
-                acknowledged=0 if state is None else state.generation,
                 leased_for=0.0 if robot.leased_at is None else self.now - robot.leased_at,
                 phase_for=self.now - robot.changed_at,
             )

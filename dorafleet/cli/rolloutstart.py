@@ -1,0 +1,269 @@
+"""`dorafleet plan`, and the commands that start, follow and undo a rollout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dorad.cli.tables import plain, print_object, print_table
+from dorad.terminal import visible
+from dorafleet.cli import rolloutshow
+from dorafleet.cli.arguments import File, port_option, state_option
+from dorafleet.cli.coordinator import connect, target_of
+from dorafleet.cli.release import json_option, release_argument, store_option
+from dorafleet.cli.rolloutoptions import request_of, rollout_options
+from dorafleet.cli.rolloutstatus import act_on, number_argument, read_status, reason_option
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dorad.control.client import Client
+    from dorafleet.rollout.messages import RolloutNew, RolloutPlan, RolloutSummary
+
+REACHED = frozenset({"succeeded", "settled", "awaiting_promotion"})
+BACK = frozenset({"reverted"})
+"""Phases that are the end that was asked for: of a rollout, and of an undo."""
+
+START_EPILOG = """\b
+Examples:
+  dorafleet rollout start arm --dry-run
+  dorafleet rollout start arm@4 --label zone=hall --canary 2 --max-parallel 5
+  dorafleet rollout start arm --strategy night.yml --budget cell=1 --detach
+  dorafleet rollout start arm --json | jq -c 'select(.event == "end")'
+\b
+The release is registered with the coordinator, which drives the rollout, also without this command.
+Files are sent over SSH from here, to the machines of the cluster file, while it is followed. Ctrl-C
+ends only this command.
+Exit code 0: all robots that can be reached have it. 1: it was refused, has failed, or was reverted.
+"""
+PLAN_EPILOG = """\b
+Examples:
+  dorafleet plan arm
+  dorafleet plan arm@4 --robots arm1,arm2 --canary 0
+  dorafleet plan arm --json | jq '.changes[0].replaced'
+\b
+Nothing is changed. What robots run, and whether they answer, is as the coordinator knows it now.
+Exit code 0: it can be started, or there is nothing to do on any robot. 1: it is refused.
+"""
+FOLLOW_EPILOG = """\b
+Examples:
+  dorafleet rollout follow            the newest
+  dorafleet rollout follow 12 --json
+\b
+On a machine that has the release, robots that wait for files get them. Several may follow at once.
+Exit code 0: all robots that can be reached have it. 1: it has failed, or was reverted.
+"""
+UNDO_EPILOG = """\b
+Examples:
+  dorafleet rollout undo 12
+  dorafleet rollout undo --reason "grip slips" --detach
+\b
+Every robot switches back to what it had before this rollout, a few at a time as on the way there.
+Only the newest rollout of a dataflow can be undone.
+Exit code 0: all robots are back. 1: some are not, and are named.
+"""
+
+cluster_option = click.option(
+    "--cluster",
+    metavar="FILE",
+    type=File(".yml", ".yaml"),
+    default="cluster.yml",
+    show_default=True,
+    help="The machines, to send them files.",
+)
+detach_option = click.option("--detach", is_flag=True, help="Do not follow it.")
+
+
+@click.command(epilog=PLAN_EPILOG)
+@release_argument("release")
+@rollout_options
+@store_option
+@json_option
+@state_option
+@port_option
+def plan(
+    release: str, *, store: Path | None, as_json: bool, state: Path, port: int, **given: Any
+) -> None:
+    """Show exactly what a rollout of RELEASE would change on each robot."""
+    request = request_of(release, given)
+    with connect(state, port) as client:
+        found = _plan(client, request, store)
+    if found is not None:
+        print_plan(found, as_json=as_json)
+
+
+@click.command(epilog=START_EPILOG)
+@release_argument("release")
+@rollout_options
+@click.option("--dry-run", is_flag=True, help="Show what would change, as `dorafleet plan` does.")
+@detach_option
+@cluster_option
+@store_option
+@json_option
+@state_option
+@port_option
+def start(
+    release: str,
+    *,
+    dry_run: bool,
+    detach: bool,
+    cluster: Path,
+    store: Path | None,
+    as_json: bool,
+    state: Path,
+    port: int,
+    **given: Any,
+) -> int:
+    """Start a rollout of RELEASE and follow it."""
+    import msgspec
+
+    from dorafleet.cli.rolloutfollow import run, sender_for
+    from dorafleet.rollout.messages import RolloutSummary
+
+    request = request_of(release, given)
+    with connect(state, port) as client:
+        found = _plan(client, request, store)
+        if found is None:
+            return 0
+        if dry_run:
+            print_plan(found, as_json=as_json)
+            return 0
+        sender = sender_for(store, found.release.id, cluster)
+        # By its id: another release of the name may have been registered since the plan.
+        wanted = msgspec.structs.replace(
+            request, release=found.release.id, if_version=found.version
+        )
+        summary = client.call("rollout.start", wanted, RolloutSummary)
+    if not as_json:
+        for each in found.supersedes:
+            click.echo(f"rollout {each} is superseded")
+        click.echo(visible(f"rollout {summary.rollout} has started"))
+    if detach:
+        if as_json:
+            print_object(plain(summary))
+        return 0
+    target = target_of(state, port)
+    return run(target, summary.rollout, sender, as_json=as_json, good=REACHED)
+
+
+@click.command(epilog=FOLLOW_EPILOG)
+@number_argument
+@cluster_option
+@store_option
+@json_option
+@state_option
+@port_option
+def follow(
+    number: int | None,
+    *,
+    cluster: Path,
+    store: Path | None,
+    as_json: bool,
+    state: Path,
+    port: int,
+) -> int:
+    """Follow a rollout to its end, and send files to robots that wait for them."""
+    from dorafleet.cli.rolloutfollow import run, sender_for
+
+    with connect(state, port) as client:
+        summary = read_status(client, number).summary
+    sender = sender_for(store, summary.release, cluster)
+    undone = summary.phase in ("reverting", "revert_incomplete", "reverted")
+    good = BACK if undone and _is_undone(summary) else REACHED
+    return run(target_of(state, port), summary.rollout, sender, as_json=as_json, good=good)
+
+
+@click.command(epilog=UNDO_EPILOG)
+@number_argument
+@reason_option
+@detach_option
+@cluster_option
+@store_option
+@json_option
+@state_option
+@port_option
+def undo(
+    number: int | None,
+    *,
+    reason: str,
+    detach: bool,
+    cluster: Path,
+    store: Path | None,
+    as_json: bool,
+    state: Path,
+    port: int,
+) -> int:
+    """Bring all robots of a rollout back to what they had before."""
+    from dorafleet.cli.rolloutfollow import Sender, run
+
+    del cluster, store  # what robots had before is still there
+    found = act_on(
+        "undo", number, reason, state, port, as_json=as_json and detach, quiet=not detach
+    )
+    if detach:
+        return 0
+    sender = Sender(None, None, {}, "what they had before is not on them any more: roll it out")
+    return run(target_of(state, port), found.rollout, sender, as_json=as_json, good=BACK)
+
+
+def print_plan(found: RolloutPlan, *, as_json: bool) -> None:
+    """Print a plan: each robot, then each change once."""
+    if as_json:
+        print_object(plain(found))
+        return
+    rows = [rolloutshow.plan_row(found, robot) for robot in found.robots]
+    print_table(rolloutshow.PLAN_COLUMNS, rows)
+    for place, changes in enumerate(found.changes):
+        robots = [robot.robot for robot in found.robots if robot.changes == place]
+        for line in rolloutshow.change_lines(changes, robots):
+            click.echo(visible(line))
+    click.echo(
+        f"at most {found.parallel} at a time, {found.tolerated} may fail, none of the canaries"
+    )
+    for number in found.supersedes:
+        click.echo(f"it would supersede rollout {number}")
+
+
+def _plan(client: Client, request: RolloutNew, store: Path | None) -> RolloutPlan | None:
+    """Register the release if this machine has it, and return the plan.
+
+    Print that there is nothing to do, and return None, if all robots have the release.
+    """
+    import msgspec
+
+    from dorad.control.errors import ControlError
+    from dorafleet.rollout.messages import RolloutPlan
+
+    registered = _register(client, request.release, store)
+    if registered is not None:
+        request = msgspec.structs.replace(request, release=registered)
+    try:
+        return client.call("rollout.plan", request, RolloutPlan)
+    except ControlError as error:
+        if error.code != "exists":
+            raise
+        click.echo(visible(error.message), err=True)
+        return None
+
+
+def _register(client: Client, wanted: str, store: Path | None) -> str | None:
+    """Register a release of this machine; return its id, None if it is not here."""
+    import zlib
+
+    from dorafleet.cli.release import open_store
+    from dorafleet.release.errors import BuildError
+    from dorafleet.rollout.messages import ReleaseInfo, ReleasePut
+
+    try:
+        bundle = open_store(store).find(wanted)
+    except BuildError:
+        return None
+    put = ReleasePut(
+        content=zlib.compress(bundle.content), signature=bundle.signature.decode("ascii", "replace")
+    )
+    return client.call("release.put", put, ReleaseInfo).id
+
+
+def _is_undone(summary: RolloutSummary) -> bool:
+    return summary.reason.startswith("undone by")

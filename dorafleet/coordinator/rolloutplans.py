@@ -1,0 +1,231 @@
+"""Plans of rollouts from what the fleet has now; refuse what cannot be before anything changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.control.errors import ControlError
+from dorad.release.changes import Changes, changed_nodes
+from dorad.release.errors import ReleaseError
+from dorad.release.machine import Machine, check_machine
+from dorad.release.manifest import Manifest, Target
+from dorafleet.rollout import messages as r
+from dorafleet.rollout.operate import is_moving_on
+from dorafleet.rollout.plan import Candidate, Selection, select
+from dorafleet.rollout.strategy import parallel, tolerated
+
+if TYPE_CHECKING:
+    from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.planning import Planner
+    from dorafleet.coordinator.releases import Releases
+    from dorafleet.coordinator.robots import Robot, Robots
+    from dorafleet.coordinator.rollouts import Rollouts
+    from dorafleet.rollout.model import Rollout
+
+MAX_ROBOTS = 10_000
+
+
+class RolloutPlans:
+    """Plans rollouts."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        robots: Robots,
+        releases: Releases,
+        rollouts: Rollouts,
+        planner: Planner,
+    ) -> None:
+        self._fleet = fleet
+        self._robots = robots
+        self._releases = releases
+        self._rollouts = rollouts
+        self._planner = planner
+
+    async def plan(self, params: r.RolloutNew) -> r.RolloutPlan:
+        """Return what a rollout would change, robot by robot.
+
+        Raises:
+            ControlError: it cannot be.
+            StoreError: the store cannot be read.
+        """
+        info = self._releases.find(params.release)
+        selection = self.select(params, info)
+        manifest = await self.manifest(info)
+        self.check_machines(selection, manifest)
+        ended = self.superseded(params, info.name, selection)
+        robots, changes = await self._rows(selection, manifest)
+        size = len(selection.members)
+        ids = {info.id, *(each.before for each in robots if each.before)}
+        return r.RolloutPlan(
+            version=self._rollouts.version(info.name),
+            release=info,
+            robots=robots,
+            changes=changes,
+            supersedes=[head.number for head in ended],
+            parallel=parallel(params.strategy, size),
+            tolerated=tolerated(params.strategy, size),
+            names={id_: self._releases.label(id_) for id_ in ids},
+        )
+
+    def select(self, params: r.RolloutNew, info: r.ReleaseInfo) -> Selection:
+        """Return who takes part in a rollout. Raises ControlError if it cannot be."""
+        fleet = [self._candidate(robot, info) for robot in self._robots.all]
+        if len(params.robots) > MAX_ROBOTS:
+            raise ControlError("bad-request", f"at most {MAX_ROBOTS} robots can be named")
+        return select(params, fleet, info.sequence)
+
+    def _candidate(self, robot: Robot, info: r.ReleaseInfo) -> Candidate:
+        owner = self._fleet.owner(robot.id, info.name)
+        record = self._fleet.get(info.name)
+        started = owner is not None and not owner.is_order
+        state = robot.releases.get(info.name)
+        order = None if started else owner
+        on_it = (
+            order is not None
+            and order.release == info.id
+            and order.switch
+            and state is not None
+            and state.phase == "confirmed"
+            and state.running == info.id
+        )
+        return Candidate(
+            id=robot.id,
+            labels=self._planner.labels(robot),
+            reachable=not robot.trouble,
+            trouble=robot.trouble,
+            arch="" if robot.attached is None else robot.attached.arch,
+            before=self._before(robot, info.name),
+            params={} if order is None else order.params,
+            sequence=0 if state is None else state.sequence,
+            is_on_it=on_it,
+            started=info.name if started and record is not None and record.running else "",
+            failed=self._rollouts.failed_before(info.name, robot.id, info.id),
+        )
+
+    def _before(self, robot: Robot, dataflow: str) -> str:
+        """Return the release to which a robot goes back: what it has confirmed, if that is known.
+
+        What it shall run may be a release that it has only been told to get ready.
+        """
+        state = robot.releases.get(dataflow)
+        if state is not None:
+            return state.confirmed
+        owner = self._fleet.owner(robot.id, dataflow)
+        if owner is None or not owner.is_order:
+            return ""
+        for head in reversed(self._rollouts.open):
+            member = self._rollouts.known_members(head.number).get(robot.id)
+            if head.dataflow == dataflow and member is not None and member.order:
+                confirmed = member.verdict == "confirmed"
+                return head.release if confirmed else member.before
+        return owner.release
+
+    async def manifest(self, info: r.ReleaseInfo) -> Manifest:
+        """Return the manifest of a release. Raises ControlError or StoreError."""
+        manifest = await self._releases.manifest(info.id)
+        if manifest is None:
+            raise ControlError("not-found", f"release {info.id[:12]} is not registered any more")
+        return manifest
+
+    def check_machines(self, selection: Selection, manifest: Manifest) -> None:
+        """Refuse a release that cannot run on one of the robots, as far as they are known."""
+        for member in selection.members:
+            machine = self._machine(member.robot, manifest)
+            if machine is None:
+                continue
+            try:
+                check_machine(manifest, machine)
+            except ReleaseError as error:
+                message = f"robot `{member.robot}`: {error.message}"
+                raise ControlError("refused", message, error.hint) from None
+
+    def _machine(self, robot: str, manifest: Manifest) -> Machine | None:
+        """Return what is known of a robot as a machine; its Python it judges itself."""
+        attached = self._robots.get(robot).attached
+        if attached is None:
+            return None
+        first = next((each for each in manifest.targets if each.arch == attached.arch), None)
+        target = first or Target(attached.arch)
+        return Machine(attached.arch, target.python, target.glibc, attached.version)
+
+    def superseded(
+        self, params: r.RolloutNew, dataflow: str, selection: Selection
+    ) -> list[Rollout]:
+        """Return the rollouts that end when this one starts. Raises ControlError."""
+        robots = {member.robot for member in selection.members}
+        ended = []
+        for head in self._rollouts.open:
+            members = self._rollouts.known_members(head.number)
+            if head.dataflow != dataflow or head.is_final or not robots & members.keys():
+                continue
+            if is_moving_on(head, members.values()) and not params.supersede:
+                moving = sum(member.in_flight for member in members.values())
+                raise ControlError(
+                    "conflict",
+                    f"rollout {head.number} ({head.name} by {head.by}) is {head.phase}: {moving} "
+                    f"of its {head.size} robots switch now",
+                    f"wait, `dorafleet rollout abort {head.number}`, or give --supersede",
+                )
+            ended.append(head)
+        return ended
+
+    async def _rows(
+        self, selection: Selection, manifest: Manifest
+    ) -> tuple[list[r.PlannedRobot], list[Changes]]:
+        """Return the robots of a plan, and the different changes that they see."""
+        changes: list[Changes] = []
+        known: dict[tuple[str, str], int] = {}
+        rows = []
+        for member in selection.members:
+            robot = self._robots.get(member.robot)
+            arch = "" if robot.attached is None else robot.attached.arch
+            if (member.before, arch) not in known:
+                old = await self._releases.manifest(member.before) if member.before else None
+                target = self._machine(member.robot, manifest) or Machine(arch, "", "")
+                known[member.before, arch] = len(changes)
+                changes.append(changed_nodes(old, manifest, target))
+            note = robot.trouble
+            if member.before and await self._releases.manifest(member.before) is None:
+                note = note or "what it has is not registered any more: all of it counts as new"
+            rows.append(
+                r.PlannedRobot(
+                    robot=member.robot,
+                    batch=member.batch,
+                    before=member.before,
+                    changes=known[member.before, arch],
+                    reachable=not robot.trouble,
+                    note=note,
+                )
+            )
+        rows += [
+            r.PlannedRobot(robot=robot, batch=None, note=note)
+            for robot, note in selection.left_out.items()
+        ]
+        return rows, changes
+
+    def check_version(self, dataflow: str, version: int) -> None:
+        """Raise ControlError if something was decided since a plan."""
+        now = self._rollouts.version(dataflow)
+        if version == now:
+            return
+        newest = self._rollouts.newest(dataflow)
+        what = "it was never rolled out"
+        if newest is not None:
+            what = f"rollout {newest.number} was started meanwhile by {newest.by}"
+        raise ControlError(
+            "conflict",
+            f"the plan for `{dataflow}` is out of date: {what}",
+            "make a new plan with `dorafleet plan`, and look at it",
+        )
+
+    def check_newest(self, head: Rollout) -> None:
+        """Raise ControlError if a rollout is not the newest of its dataflow."""
+        newest = self._rollouts.newest(head.dataflow)
+        if newest is not None and newest.number != head.number:
+            raise ControlError(
+                "refused",
+                f"rollout {head.number} is not the newest of `{head.dataflow}`, which is "
+                f"{newest.number}",
+                f"`dorafleet rollout undo {newest.number}`, or roll out the older release",
+            )

@@ -1,0 +1,204 @@
+"""Single decisions of the state machine, with times that no test waits for."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from dorad.control.errors import ControlError
+from dorafleet.rollout.decide import ASIDE_S, BUSY_AGAIN_S, YIELD_S
+from dorafleet.rollout.model import Member, Rollout
+from dorafleet.rollout.strategy import Strategy
+
+from .world import NEW, OLD, START, World
+
+
+def world(size=3, **keys):
+    strategy = Strategy(**{"canary": 0, **keys})
+    members = [
+        Member(robot=f"r{n}", batch=0 if n <= int(strategy.canary) else 1, before=OLD)
+        for n in range(1, size + 1)
+    ]
+    rollout = Rollout(
+        number=1,
+        dataflow="pick",
+        release=NEW,
+        name="pick@2",
+        strategy=strategy,
+        size=size,
+        by="ann",
+        created=START,
+    )
+    return World(rollout, members, {})
+
+
+def leave(one, robot):
+    one.robots[robot].connected = False
+    one.robots[robot].away_at = one.now
+
+
+def test_a_robot_that_never_comes_back_ends_the_rollout_partially_after_30_days():
+    one = world()
+    leave(one, "r3")
+    one.settle()
+    assert one.rollout.phase == "rolling"  # it may come back at any moment
+    one.now += ASIDE_S
+    one.settle()
+    assert one.rollout.phase == "settled"
+    assert not one.is_over
+    one.now += 30 * 86400.0
+    one.settle()
+    assert one.rollout.phase == "succeeded_partially"
+    assert "1 robots were not reached in time: `r3`" in one.rollout.reason
+    assert one.is_over
+
+
+def test_a_lease_that_lasts_too_long_is_left_for_later():
+    one = world(busy_max=3600.0)
+    one.robots["r1"].leased_at = one.now
+    one.settle()
+    assert one.rollout.phase == "rolling"
+    one.now += 3600.0
+    one.settle()
+    assert one.rollout.phase == "settled"
+    assert one.members["r1"].verdict == ""
+    one.robots["r1"].leased_at = None
+    one.settle()
+    assert one.rollout.phase == "succeeded"
+
+
+def test_a_lease_that_begins_after_the_order_gives_the_place_to_others_in_the_end():
+    one = world(size=2, max_parallel=1, busy_max=3600.0)
+    while one.orders("switch") != ["r1"]:
+        one.step()
+        for robot in one.robots.values():
+            robot.deliver(one.now)
+            if robot.state is None or robot.state.phase != "staged":
+                robot.progress(one.now)
+    one.robots["r1"].leased_at = one.now
+    one.settle()
+    assert one.members["r1"].in_flight
+    assert one.members["r2"].verdict == ""
+    one.now += 3600.0
+    one.settle()
+    assert one.members["r2"].verdict == "confirmed"
+    assert one.rollout.phase == "settled"
+    assert one.robots["r1"].switches == []
+
+
+def test_a_robot_whose_probe_says_no_gives_its_place_to_the_others():
+    one = world(size=3, max_parallel=1, busy_max=3600.0)
+    one.robots["r1"].unsafe = True
+    one.settle()
+    assert one.members["r1"].in_flight
+    one.now += YIELD_S
+    one.settle()
+    assert [one.members[robot].verdict for robot in ("r1", "r2", "r3")] == [
+        "",
+        "confirmed",
+        "confirmed",
+    ]
+    assert one.members["r1"].in_flight  # once more, after the others
+    assert one.rollout.phase == "rolling"
+    one.now += 3600.0
+    one.settle()
+    assert one.rollout.phase == "settled"
+    steps = one.rollout.steps
+    one.now += 1800.0
+    one.settle()
+    assert one.rollout.steps == steps  # it is not asked all the time
+    one.robots["r1"].unsafe, one.robots["r1"].leased_at = False, None
+    one.now += BUSY_AGAIN_S
+    one.settle()
+    assert one.rollout.phase == "succeeded"
+
+
+def test_failures_of_robots_that_follow_later_bring_no_others_back():
+    one = world(size=4, failure_threshold=0)
+    leave(one, "r4")
+    one.settle()
+    one.now += ASIDE_S
+    one.settle()
+    one.robots["r4"].fate, one.robots["r4"].connected = "reverted", True
+    one.settle()
+    assert one.rollout.phase == "failed"
+    assert "no robot follows any more" in one.rollout.reason
+    assert [one.robots[f"r{n}"].running for n in (1, 2, 3, 4)] == [NEW, NEW, NEW, OLD]
+    one.operate("undo")
+    one.settle()
+    assert one.rollout.phase == "reverted"
+    assert {robot.running for robot in one.robots.values()} == {OLD}
+
+
+def test_without_auto_revert_robots_stay_and_undo_brings_them_back():
+    one = world(size=3, max_parallel=1, failure_threshold=0, auto_revert=False)
+    one.robots["r2"].fate = "reverted"
+    one.settle()
+    assert one.rollout.phase == "failed"
+    assert [one.robots[f"r{n}"].running for n in (1, 2, 3)] == [NEW, OLD, OLD]
+    assert one.robots["r3"].switches == []
+    one.operate("undo")
+    one.settle()
+    assert one.rollout.phase == "reverted"
+    assert {robot.running for robot in one.robots.values()} == {OLD}
+
+
+def test_robots_that_are_off_during_an_undo_follow():
+    one = world()
+    one.settle()
+    leave(one, "r2")
+    one.operate("undo")
+    one.settle()
+    one.now += ASIDE_S
+    one.settle()
+    assert one.rollout.phase == "revert_incomplete"
+    assert "not reached: `r2`" in one.rollout.reason
+    one.robots["r2"].connected = True
+    one.settle()
+    assert one.rollout.phase == "reverted"
+    assert one.robots["r2"].running == OLD
+
+
+def test_abort_leaves_a_switch_that_has_begun_to_the_robot():
+    one = world(size=3, max_parallel=1)
+    while not one.robots["r1"].moving:
+        one.step()
+        for robot in one.robots.values():
+            robot.deliver(one.now)
+            robot.progress(one.now)
+    one.operate("abort")
+    assert not one.is_over
+    one.settle()
+    assert one.members["r1"].verdict == "confirmed"
+    assert one.robots["r1"].running == NEW
+    assert one.robots["r2"].switches == one.robots["r3"].switches == []
+    assert one.is_over
+
+
+@pytest.mark.parametrize(
+    ("phase", "acts"),
+    [
+        ("canary", {"pause", "abort", "supersede"}),
+        ("awaiting_promotion", {"pause", "promote", "abort", "supersede"}),
+        ("settled", {"pause", "abort", "supersede", "undo"}),
+        ("succeeded", {"undo"}),
+        ("reverting", {"pause"}),
+        ("reverted", set()),
+        ("superseded", set()),
+        ("aborted", {"undo"}),
+        ("failed", {"undo"}),
+    ],
+)
+def test_what_an_operator_may_do_depends_on_the_phase(phase, acts):
+    for act in ("pause", "resume", "promote", "abort", "undo"):
+        one = world()
+        if phase not in ("canary", "awaiting_promotion"):
+            one.settle()
+        one.rollout = msgspec.structs.replace(one.rollout, phase=phase)
+        if act in acts:
+            one.operate(act)
+            continue
+        with pytest.raises(ControlError) as caught:
+            one.operate(act)
+        assert caught.value.code == "refused"
+        assert "rollout 1: " in caught.value.message

@@ -1,0 +1,88 @@
+"""Following a rollout sends its release over SSH to robots that wait for files, and to no other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import asyncssh
+import pytest
+
+from dorad.release.errors import ReleaseError
+from dorafleet.release.build import Options, build
+from dorafleet.release.signing import choose
+from dorafleet.release.store import Store
+from tests.fleet.control.serving import DEADLINE_S
+from tests.fleet.sites import UNSET
+from tests.fleet.sshd import SSHD, Host
+from tests.release.samples import public
+
+from .test_commands import FAST, desk
+
+pytestmark = pytest.mark.skipif(SSHD is None, reason="there is no sshd: apt install openssh-server")
+
+FLOW = "nodes:\n  - id: camera\n    path: camera.py\n    outputs: [image]\n"
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """The robot r1, whose sshd knows the operator's key."""
+    operator = asyncssh.generate_private_key("ssh-ed25519", comment="ada@example.org")
+    found = Host(tmp_path / "r1", "r1")
+    found.start(asyncssh.generate_private_key("ssh-ed25519"), operator)
+    found.trust(public(operator))
+    ssh = tmp_path / "home/.ssh"
+    ssh.mkdir(parents=True, mode=0o700)
+    operator.write_private_key(ssh / "id_ed25519")
+    (ssh / "id_ed25519").chmod(0o600)
+    line = public(asyncssh.read_private_key(found.folder / "host_key"))
+    (ssh / "known_hosts").write_text(f"[127.0.0.1]:{found.port} {line}\n")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in (*UNSET, "SSH_AUTH_SOCK", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    yield found
+    found.stop()
+
+
+async def arrive(host, agent, release):
+    """Let the agent see the files once all of them are on the robot."""
+    async with asyncio.timeout(DEADLINE_S * 3):
+        while True:
+            try:
+                if not host.trees.lacking(host.trees.manifest(release)):
+                    break
+            except ReleaseError:
+                pass
+            await asyncio.sleep(0.1)
+    agent.releases.get_files(agent.releases.orders[-1].dataflow)
+
+
+async def test_a_robot_that_waits_for_files_gets_them_from_the_command(tmp_path, capsys, host):
+    flow = tmp_path / "flow"
+    flow.mkdir()
+    (flow / "dataflow.yml").write_text(FLOW)
+    (flow / "camera.py").write_text("print('camera')\n")
+    cluster = tmp_path / "cluster.yml"
+    cluster.write_text(
+        "coordinator: {addr: 127.0.0.1}\n"
+        f"machines: [{{id: r1, host: 127.0.0.1, port: {host.port}}}]\n"
+    )
+    async with desk(tmp_path, capsys, robots=1) as one:
+        key = await asyncio.to_thread(choose, str(tmp_path / "home/.ssh/id_ed25519"))
+        built = await asyncio.to_thread(
+            build, flow / "dataflow.yml", Store(one.store), key, Options()
+        )
+        agent = one.agents["r1"]
+        agent.releases.has_files = False
+        arriving = asyncio.create_task(arrive(host, agent, built.bundle.id))
+        code, out, err = await one.release(
+            "rollout", "start", built.bundle.id, *FAST, "--cluster", str(cluster), "--json"
+        )
+        await arriving
+        assert code == 0, (out, err)
+        events = [json.loads(line) for line in out.splitlines()]
+        (sent,) = [event for event in events if event["event"] == "transfer"]
+        assert (sent["machine"], sent["complete"]) == ("r1", True)
+        assert sent["bytes"] > 0
+        assert events[-1]["phase"] in ("succeeded", "settled")
+        assert agent.releases.switches == [built.bundle.id]
