@@ -10,8 +10,9 @@
 
 A robot has a journal, D-Bus, machine-id, hostname, processes, /dev/shm and network of its own. All
 share the kernel of this machine, its page cache and its clock: a power cut here loses no file that
-was written and not synced, and only what `hwtests.robots.clock` has prepared reads a wrong clock. Where cgroup v1 controllers are mounted, limits of memory and CPU
-do nothing. pytest has fixtures for all this in `hwtests.robots.fixtures`.
+was written and not synced, and only what `hwtests.robots.clock` has prepared reads a wrong clock.
+Where cgroup v1 controllers are mounted, limits of memory and CPU do nothing. pytest has fixtures
+for all this in `hwtests.robots.fixtures`.
 """
 
 from hwtests.robots.errors import RobotError
