@@ -185,7 +185,7 @@ def _after_rolling(view: View) -> Enter | None:
     failed = failures(members.values())
     limit = tolerated(rollout.strategy, rollout.size)
     if len(failed) > limit:
-        reason = f"{len(failed)} robots failed, {limit} are accepted: {_named(failed)}"
+        reason = f"{len(failed)} failed, {limit} accepted: {_named(failed)}"
         if rollout.phase == "settled":
             return Enter("failed", f"no robot follows any more: {reason}")
         return _fail(rollout, reason)
@@ -198,11 +198,11 @@ def _after_rolling(view: View) -> Enter | None:
         return Enter("succeeded")
     if rollout.phase == "settled":
         if view.now - rollout.created >= rollout.strategy.catch_up:
-            reason = f"{len(open_)} robots were not reached in time: {_named(open_)}"
+            reason = f"not reached in time: {_named(open_)}"
             return Enter("succeeded_partially", reason)
         return None
     if all(_is_aside(view, member) for member in open_):
-        return Enter("settled", f"{len(open_)} robots follow later: {_named(open_)}")
+        return Enter("settled", f"for later: {_named(open_)}")
     return None
 
 
