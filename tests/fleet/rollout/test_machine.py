@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dorad.control.errors import ControlError
-from dorafleet.rollout.decide import Orders, failures
+from dorafleet.rollout.decide import BUSY_AGAIN_S, Orders, failures
 from dorafleet.rollout.gates import down, impossible
 from dorafleet.rollout.model import FINAL, Member, Rollout
 from dorafleet.rollout.strategy import Budget, Strategy, amount, parallel, tolerated
@@ -68,10 +68,17 @@ class RolloutMachine(RuleBasedStateMachine):
 
     @rule()
     def step(self):
+        self.step_once()
+
+    def step_once(self):
+        """Check the next step; return whether there was one."""
         before = self.world.view()
         step = self.world.step()
-        if not isinstance(step, Orders):
-            return
+        if isinstance(step, Orders):
+            self.check_orders(before, step)
+        return step is not None
+
+    def check_orders(self, before, step):
         assert not before.rollout.paused or before.rollout.is_final
         for id_ in step.robots:
             robot = self.world.robots[id_]
@@ -131,8 +138,26 @@ class RolloutMachine(RuleBasedStateMachine):
     def time_passes(self, seconds):
         self.world.now += seconds
 
-    @rule(act=st.sampled_from(["pause", "resume", "promote", "abort", "undo"]))
+    @rule(rounds=st.integers(1, 6))
+    def all_is_driven(self, rounds):
+        """Let the coordinator do all that it can, then each robot one thing."""
+        for _ in range(rounds):
+            for _ in range(20):
+                if not self.step_once():
+                    break
+            self.never_more_than_max_parallel()
+            self.all_go_on()
+
+    @rule(act=st.sampled_from(["pause", "resume", "promote", "promote"]))
     def operate(self, act):
+        self.do(act)
+
+    @rule(act=st.sampled_from(["abort", "undo"]), luck=st.integers(0, 5))
+    def end(self, act, luck):
+        if luck == 0:
+            self.do(act)
+
+    def do(self, act):
         try:
             self.world.operate(act)
         except ControlError as error:
@@ -171,6 +196,7 @@ class RolloutMachine(RuleBasedStateMachine):
             return
         for robot in world.robots.values():
             robot.connected, robot.leased_at = True, None
+        world.now += BUSY_AGAIN_S
         if world.rollout.paused:
             world.operate("resume")
         world.settle()
@@ -197,5 +223,5 @@ class RolloutMachine(RuleBasedStateMachine):
             assert bool(stuck) == (phase == "revert_incomplete")
 
 
-RolloutMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+RolloutMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 TestRollout = RolloutMachine.TestCase
