@@ -115,9 +115,9 @@ def fleet() -> FakeFleet:
 
 SHOTS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "fleet": ("fleet", (), "60 of 60"),
-    "robot": ("robot arm017", (), "gripper"),
+    "robot": ("robot arm017", (), "8 of 8 edges"),
     "graph": ("graph pick", (), "XX broken"),
-    "logs": ("logs pick", (), "grasp"),
+    "logs": ("logs pick", (), "40 lines"),
     "confirm": ("robot arm017", ("down", "down", "down", "a", "r"), "Restart the node?"),
     "help": ("help", (), "Keys"),
 }
@@ -141,7 +141,7 @@ async def ready(driven: Driven, keys: tuple[str, ...], complete: str) -> None:
     if not keys:
         await driven.until(complete)
         return
-    await driven.until("gripper")
+    await driven.until("8 of 8 edges")
     for key in keys:
         await driven.press(key)
         await driven.pilot.pause(0.1)

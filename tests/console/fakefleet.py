@@ -20,6 +20,7 @@ from dorad.control.rowdeltas import RowDeltas
 from dorad.control.server import ControlServer
 from dorad.control.target import UnixSocket
 from dorad.control.topparts import interval, reduction
+from dorafleet.coordinator.messages import METHODS
 from dorafleet.coordinator.roles import guarded
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from dorad.control.peer import PeerRole
     from dorad.control.server import Call, StreamHandler
     from dorad.logrecord import LogRecord
+    from dorafleet.rollout.messages import RolloutNews, RolloutWatch
 
 NOW = 1_800_000_000.0
 """The time of day in golden screens: what has happened is said relative to the real time."""
@@ -83,6 +85,8 @@ class FakeFleet:
         self.bell = Bell()
         self.changes: list[tuple[str, m.Struct]] = []
         """Calls that change something."""
+        self.news: RolloutNews | None = None
+        """What `rollout.watch` says; None for a server without it."""
         self.read_logs: StreamHandler | None = None
         """Answers `logs.read` instead of `lines`."""
         self.lines: list[LogRecord] = []
@@ -242,6 +246,11 @@ class FakeFleet:
                 sent = len(self.messages)
                 await self.bell.wait()
 
+        async def rollouts(_call: Call, _params: RolloutWatch) -> AsyncIterator[RolloutNews]:
+            assert self.news is not None
+            yield self.news
+            await asyncio.Event().wait()
+
         async def change(call: Call, params: m.Struct) -> m.Struct:
             self.changes.append((call.method, params))
             if call.method == "dataflow.restart":
@@ -265,12 +274,14 @@ class FakeFleet:
                     "topic.list": topics,
                     "topic.watch": rates,
                     "topic.subscribe": subscribe,
+                    **({} if self.news is None else {"rollout.watch": rollouts}),
                     **dict.fromkeys(
                         ("node.restart", "node.stop", "dataflow.stop", "dataflow.restart"), change
                     ),
                 }
             ),
             version="1.0",
+            methods=METHODS,
             name="dorafleet",
             credentials=peer,
             limits=Limits(),

@@ -14,6 +14,7 @@ from hwtests.console.pictures import SHOTS, fleet, ready
 from .driving import console
 
 GOLDEN = Path(__file__).parent / "golden"
+GUIDE = Path(__file__).parents[2] / "docs/console.md"
 ASCII = Options(ascii_only=True, theme="mono")
 
 CASES = [
@@ -59,3 +60,21 @@ async def test_a_screen(tmp_path: Path, name: str, size: tuple[int, int], option
     if os.environ.get("GOLDEN"):
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
+
+
+def test_the_guide_shows_these_screens() -> None:
+    page = GUIDE.read_text(encoding="utf-8")
+    shown = re.findall(r"<!-- screen (\S+) -->\n```text\n(.*?)```", page, re.DOTALL)
+    golden = [(name, (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")) for name, _ in shown]
+    if os.environ.get("GOLDEN"):
+        for name, text in golden:
+            page = re.sub(
+                rf"(<!-- screen {name} -->\n```text\n).*?(```)",
+                lambda found, text=text: found[1] + text + found[2],
+                page,
+                flags=re.DOTALL,
+            )
+        GUIDE.write_text(page, encoding="utf-8")
+    else:
+        assert shown == golden
+    assert len(shown) == 3

@@ -14,6 +14,7 @@ from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
 from dorad.jitter import between
 from dorafleet.console.model.fleet import FleetStore, FleetView
+from dorafleet.rollout.messages import ROLLOUT_METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from dorad.control.target import Targets
 
 R = TypeVar("R", bound=m.Struct)
+
+METHODS = m.METHODS | ROLLOUT_METHODS
+"""What a coordinator may be asked; a daemon knows a part of it."""
 
 PROBE_S = 1.0
 """Time between two questions whether the server still answers."""
@@ -113,7 +117,8 @@ class Server:
 
     async def connect(self) -> AsyncClient:
         """Return one more connection, for a stream that may be heavy. Raises ControlError."""
-        return await AsyncClient(await self._open_target(), name="dorafleet console").open()
+        target = await self._open_target()
+        return await AsyncClient(target, name="dorafleet console", methods=METHODS).open()
 
     async def _run(self) -> None:
         attempt = 0

@@ -107,6 +107,26 @@ def line(
     return spans
 
 
+def differing(before: Sequence[Span] | None, now: Sequence[Span]) -> list[tuple[int, int]]:
+    """Return place and width of the cells that differ; none if the lines differ in their form.
+
+    A line has a dozen cells with a colour each: to paint all of them for one figure costs most of
+    the bytes on the way to the terminal.
+    """
+    if before is None or len(before) != len(now):
+        return []
+    found: list[tuple[int, int]] = []
+    x = 0
+    for old, new in zip(before, now, strict=True):
+        wide = width(new[0])
+        if width(old[0]) != wide:
+            return []
+        if old != new:
+            found.append((x, wide))
+        x += wide
+    return found
+
+
 def cut(spans: Sequence[Span], columns: int) -> list[Span]:
     """Return spans that take at most so many columns."""
     kept: list[Span] = []

@@ -22,7 +22,7 @@ FLEET = (
     Column("nodes", "NODES", 7, right=True, drop=3),
     Column("cpu", "CPU%", 4, right=True, drop=5),
     Column("drops", "DROP/s", 6, right=True, drop=2),
-    Column("seen", "SEEN", 5, right=True, drop=7),
+    Column("seen", "SEEN", 6, right=True, drop=7),
 )
 
 NODES = (
