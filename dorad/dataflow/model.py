@@ -35,6 +35,9 @@ LINK = "dora.link"
 RECORDER = "dora-record-node"
 """The program of a node that records its inputs."""
 
+REPLAYER = "dora-replay-node"
+"""The program of a node that sends recorded messages."""
+
 
 class QueuePolicy(StrEnum):
     """What happens to a message that arrives at a full queue."""

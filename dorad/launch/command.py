@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.dataflow.model import NodeKind
+from dorad.dataflow.model import RECORDER, REPLAYER, NodeKind
 from dorad.launch import environment, operators, programs
 from dorad.launch.helper import helper_environment
 from dorad.launch.model import Command, LaunchError
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _SHELL = "/bin/sh"
+OWN_PROGRAMS = {RECORDER: "dorad.record.node", REPLAYER: "dorad.record.replaynode"}
+"""Programs of nodes that are part of dora. They run in its own environment."""
+
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 _EXPANDED = ("HOME", "USER", "DORA_WORKSPACE", "CARGO_MANIFEST_DIR", "PWD")
 """The variables that are expanded in `path`; dora 1.x has the same five."""
@@ -172,6 +175,8 @@ def _program(
     node: NodeSpec, path: str, folder: Path, context: LaunchContext, env: dict[str, str]
 ) -> list[str]:
     """Return the words before the node's `args`; add the chosen Python's variables to `env`."""
+    if path in OWN_PROGRAMS:
+        return [sys.executable, "-P", "-m", OWN_PROGRAMS[path]]
     if context.uv:
         return _uv_program(node, path, folder, context, env)
     bin_folder = programs.environment_bin(env, context.own_environment)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dorad.dataflow.model import RECORDER, Timer
+from dorad.dataflow.model import REPLAYER as PROGRAM
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.sources import parse_source
 from dorad.problems import ProblemError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 REPLAYER = "__dora_replay__"
 """The id of the node that sends recorded messages."""
 
-PROGRAM = "dora-replay-node"
 MIN_QUEUE = 10
 CHECKED_QUEUE = 10_000
 _TICK = "dora/tick"

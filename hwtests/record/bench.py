@@ -170,7 +170,7 @@ def theirs(folder: Path, environment: Path) -> tuple[str, ...]:
     run("stop", "--name", "bench")
     run("destroy")
     size = (folder / "theirs.drec").stat().st_size if (folder / "theirs.drec").exists() else 0
-    note = f"{size >> 20} MiB in the file"
+    note = f"{size >> 10} KiB in the file"
     return (
         "dora 1.1.0 `record --proxy`",
         f"{alone:.1f} %, with its daemon and coordinator {everything:.1f} %",

@@ -1,6 +1,7 @@
 """The key `record` of a dataflow: its checks, and the node that it becomes."""
 
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,13 @@ def test_files_that_a_crash_has_left_are_recovered_at_the_next_start(tmp_path, c
     with RecordingReader(tmp_path / "crashed.mcap") as reader:
         assert reader.status == "RECOVERED"
     assert "crashed.mcap after a crash" in capsys.readouterr().out
+
+
+def test_the_recorder_runs_in_dora_s_own_environment():
+    from dorad.launch.command import LaunchContext, command_for
+
+    dataflow = recorded(flow("record: {}"))
+    context = LaunchContext(dataflow, {"VIRTUAL_ENV": "/nowhere", "PATH": "/usr/bin"})
+    argv = command_for(recorder(dataflow), context, "").argv
+    assert argv[:4] == (sys.executable, "-P", "-m", "dorad.record.node")
+    assert "--folder" in argv
