@@ -26,7 +26,7 @@ MINUTES = float(os.environ.get("HWTEST_CHAOS_MINUTES", "2"))
 CONVERGED_S = 90.0
 
 LEFT = """\
-pgrep -af 'opt/flow|dorad[.]link' || true
+pgrep -af '[o]pt/flow|dorad[.]link' || true
 systemctl list-units --no-legend --all 'dorad-*-*' || true
 systemctl --failed --no-legend
 """
