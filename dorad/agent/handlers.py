@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dorad.agent.store import ShareStore
     from dorad.bell import Bell
     from dorad.control.messages import TopicHeader
+    from dorad.control.messages.releases import ReleaseOrder, ReleaseState
     from dorad.control.session import Call, Handler, StreamHandler
 
 REPORT_INTERVAL_S = 1.0
@@ -43,7 +44,7 @@ class _Now(NamedTuple):
     """What is reported."""
 
     shares: dict[str, a.ShareState]
-    releases: dict[str, m.ReleaseState]
+    releases: dict[str, ReleaseState]
     problem: str
 
 
@@ -145,7 +146,7 @@ class AgentMethods:
         """Open the start barrier of a share."""
         return self._shares.open(params)
 
-    async def order_release(self, _call: Call, params: m.ReleaseOrder) -> m.ReleaseState:
+    async def order_release(self, _call: Call, params: ReleaseOrder) -> ReleaseState:
         """Store an order about a release and carry it out."""
         return self._releases.order(params)
 

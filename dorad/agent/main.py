@@ -16,7 +16,7 @@ from dorad.version import version_option
 if TYPE_CHECKING:
     from dorad.agent.identity import IdentityStore
     from dorad.agent.model import AgentStatus
-    from dorad.control.messages import ReleaseState
+    from dorad.control.messages.releases import ReleaseState
 
 STDIN = "-"
 """Instead of a token: read it from standard input."""

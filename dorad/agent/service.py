@@ -68,7 +68,7 @@ class Service:
             self._store,
             self._shares,
             self._own,
-            library or TreeLibrary(*_releases_of(folder)),
+            library or TreeLibrary(Trees(releases_folder(folder), Signers(signers_folder(folder)))),
             self._robot,
             self._boot,
             folder,
@@ -190,9 +190,3 @@ async def _end(tasks: list[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-
-
-def _releases_of(folder: Path) -> tuple[Path, Trees]:
-    """Return the releases that belong to an agent with this folder, and the keys it trusts."""
-    releases = releases_folder(folder)
-    return releases, Trees(releases, Signers(signers_folder(folder)))

@@ -114,19 +114,22 @@ def uninstall(file: Path) -> None:
 
 
 UPGRADE_EPILOG = """\b
-Example:
+Examples:
   dora cluster upgrade cluster.yml dorad_0.2.0_arm64.deb
+  dora cluster upgrade cluster.yml dorad_0.2.0_arm64.deb --canary 2 --max-parallel 5
 
-Running dataflows notice nothing.
+Options are those of `dorafleet upgrade`. Running dataflows notice nothing; a machine that is not
+well goes back to its previous package by itself.
 """
 
 
-@cluster.command(epilog=UPGRADE_EPILOG)
+@cluster.command(epilog=UPGRADE_EPILOG, context_settings={"ignore_unknown_options": True})
 @file_argument
 @click.argument("package")
-def upgrade(file: Path, package: str) -> None:
-    """Install the newer PACKAGE on the machines of FILE."""
-    _run("install", str(file), package)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def upgrade(file: Path, package: str, options: tuple[str, ...]) -> None:
+    """Upgrade dorad to PACKAGE on the machines of FILE, a few at a time."""
+    _run("upgrade", str(file), package, *options)
 
 
 RESTART_EPILOG = """\b

@@ -34,7 +34,7 @@ class Record(LazyGroup):
     """The commands of `dora record`; other arguments are those of `start`."""
 
     table: ClassVar[dict[str, CommandEntry]] = {
-        _START: CommandEntry("dorad.cli.record_start:start", "Record (the default).", hidden=True),
+        _START: CommandEntry("dorad.cli.record_start:start", "Record messages (the default)."),
         "info": CommandEntry("dorad.cli.record_info:info", "Show what a recording contains."),
         "list": CommandEntry("dorad.cli.record_info:list_files", "List recordings in a folder."),
         "recover": CommandEntry(

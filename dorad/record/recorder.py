@@ -130,8 +130,8 @@ class Recorder:
         self._started_s = time.monotonic()
         self._file = self._open()
         self._check_disk()
-        self._writer = threading.Thread(target=self._write_all, name="recording writer")
-        self._syncer = threading.Thread(target=self._sync_all, name="recording syncer")
+        self._writer = threading.Thread(target=self._write_all, name="writer", daemon=True)
+        self._syncer = threading.Thread(target=self._sync_all, name="syncer", daemon=True)
         self._writer.start()
         self._syncer.start()
 
@@ -221,10 +221,11 @@ class Recorder:
         """Finish the last file as far as the disk allows; return True if that worked."""
         file = self._file
         try:
-            file.cut()
-            file.flush()
-            file.describe("dora.end", self._end_values(reason, complete=complete))
-            file.finish()
+            if not file.finished:  # it is if the next file of a split could not be created
+                file.cut()
+                file.flush()
+                file.describe("dora.end", self._end_values(reason, complete=complete))
+                file.finish()
             os.fsync(file.descriptor)
             sync_directory(file.path.absolute().parent)
         except OSError as error:
@@ -256,6 +257,9 @@ class Recorder:
             self._fail(f"cannot write {self._file.path}: {error.strerror}")
         except McapError as error:
             self._fail(str(error))
+        except Exception as error:  # noqa: BLE001 - the thread that takes messages must hear of it
+            _log.error("the recorder has failed", exc_info=error)
+            self._fail(f"the recorder has failed: {error!r}")
 
     def _write_some(self) -> bool:
         """Write what is queued, and the open chunk if it is due; return False at the end."""
@@ -316,8 +320,9 @@ class Recorder:
             file.finish()
             self._bytes_before = self._bytes_before + file.offset
             self._messages_before += file.messages
-            self._finished.append(file)
+            # In this order: the syncer closes finished files, and syncs the other one.
             self._file = self._open()
+            self._finished.append(file)
         return self._file
 
     def _check_clock(self) -> None:
@@ -343,7 +348,8 @@ class Recorder:
             self._queue.clear()
         self._stop(reason)
         try:
-            self._file.cut()
+            if not self._file.finished:
+                self._file.cut()
         except OSError as error:
             _log.warning("%s cannot be cut: %s", self._file.path, error.strerror)
         lost = self._file.drop_pending()
@@ -365,11 +371,11 @@ class Recorder:
                     os.fdatasync(file.descriptor)
                     synced = state
                 self._check_disk()
-            except OSError as error:
-                _log.warning("the recording cannot be synced: %s", error.strerror)
+            except Exception as error:  # noqa: BLE001 - as above
+                _log.warning("the recording cannot be synced: %s", error)
                 if not self.reason:
                     self._failed = True
-                    self._stop(f"cannot write to the disk: {error.strerror}")
+                    self._stop(f"cannot write to the disk: {error}")
         try:
             self._close_finished()
         except OSError as error:

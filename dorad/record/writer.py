@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dorad.record.encoding import Encoded, Kind
 
 PROFILE = "dora"
+MAX_KNOWN = 10_000
 _MAX_PARTS = 512
 """Parts of one `writev`; the kernel takes up to 1024."""
 
@@ -86,10 +87,15 @@ class RecordingFile:
         fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # `recover` must not touch it
         self.offset = 0
         self.messages = 0
+        self.finished = False
+        """Whether it has its summary."""
         self._compression = compression
         self._summary = Summary()
         self._schemas: dict[tuple[str, str, bytes], int] = {}
         self._channels: dict[tuple[str, Kind], int] = {}
+        self._known: dict[tuple[str, int], int] = {}
+        """The channel of a topic and the `id` of a kind, which `_kinds` keeps alive."""
+        self._kinds: list[Kind] = []
         self._records: dict[int, bytes] = {}
         self._added: dict[int, int] = {}
         self._builder = ChunkBuilder(compression)
@@ -106,9 +112,17 @@ class RecordingFile:
         Raises:
             McapError: there are too many channels.
         """
-        channel_id = self._channels.get((topic, message.kind))
+        kind = message[0]
+        # By identity first: comparing kinds means hashing their schemas.
+        key = (topic, id(kind))
+        channel_id = self._known.get(key)
         if channel_id is None:
-            channel_id = self._new_channel(topic, message.kind)
+            channel_id = self._channels.get((topic, kind))
+            if channel_id is None:
+                channel_id = self._new_channel(topic, kind)
+            if len(self._known) < MAX_KNOWN:
+                self._known[key] = channel_id
+                self._kinds.append(kind)
         builder = self._builder
         if not builder.has(channel_id):
             builder.declare(channel_id, self._records[channel_id])
@@ -159,6 +173,7 @@ class RecordingFile:
         """Write the summary; the file is complete then, but not synced. Raises OSError."""
         self.flush()
         self._write((self._summary.pack(self.offset),))
+        self.finished = True
 
     def cut(self) -> None:
         """Cut off what a failed write has left behind the last complete record. Raises OSError."""

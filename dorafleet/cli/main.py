@@ -65,6 +65,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "install": CommandEntry(
         "dorafleet.cli.install:install", "Install the package dorad on machines."
     ),
+    "upgrade": CommandEntry(
+        "dorafleet.cli.upgrade:upgrade", "Upgrade dorad a few machines at a time, or go back."
+    ),
     "enrol": CommandEntry("dorafleet.cli.enrol:enrol", "Enrol machines in the fleet."),
     "revoke": CommandEntry(
         "dorafleet.cli.access:revoke", "Refuse a robot, an operator or a token from now on."

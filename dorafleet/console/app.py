@@ -89,6 +89,9 @@ class ConsoleApp(App[None]):
         self._pace = Pace()
         self._hold: ExitStack | None = None
         """Open while a frame is under way: changes are collected."""
+        self._frame_at = 0.0
+        self.frame_s = 0.0
+        """Seconds that the terminal took for the last frame."""
         self._whole = False
         """Whether all of the screen must be painted: Textual drops a first frame meanwhile."""
         self._painted_screen: Screen[Any] | None = None
@@ -105,7 +108,8 @@ class ConsoleApp(App[None]):
         """What the first line calls the server."""
         link = self.server.link
         if link.server.startswith("dorafleet"):
-            return link.where.removeprefix("the coordinator at ") or "coordinator"
+            name = link.where.removeprefix("the coordinator at ").partition(" port ")[0]
+            return name or "coordinator"
         rows = list(self.server.fleet.rows)
         return rows[0] if len(rows) == 1 else (link.where or "no server")
 
@@ -151,6 +155,7 @@ class ConsoleApp(App[None]):
     def frame_sent(self, now: float) -> None:
         """Collect changes until the terminal has shown the frame that was just sent."""
         self._pace.sent(now)
+        self._frame_at = now
         if self._hold is None:
             self._hold = ExitStack()
             self._hold.enter_context(self.batch_update())
@@ -159,6 +164,7 @@ class ConsoleApp(App[None]):
     def on_frame_shown(self) -> None:
         """Take the terminal's answer."""
         self._pace.answered()
+        self.frame_s = time.monotonic() - self._frame_at
         self._wait_for_terminal()
 
     def _wait_for_terminal(self) -> None:
@@ -179,6 +185,7 @@ class ConsoleApp(App[None]):
             if self._whole or self.screen is not self._painted_screen:
                 self._whole, self._painted_screen = False, self.screen
                 self.screen.refresh(layout=True)
+                self.screen.refresh()
             self.screen.check_idle()
 
     def on_resize(self) -> None:
@@ -313,7 +320,11 @@ class ConsoleApp(App[None]):
             done = subprocess.run(  # noqa: S602
                 command, shell=True, input=text, text=True, check=False
             )
-        self.screen.refresh(layout=True)
+        # The program has drawn over everything, and has read the terminal's answers.
+        self._pace = Pace()
+        self._whole = True
+        self._release()
+        self.screen.refresh()
         if done.returncode:
             self._say(f"`{command}` ended with {done.returncode}", "warn")
 

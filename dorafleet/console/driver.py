@@ -16,6 +16,8 @@ from textual.message import Message
 
 QUESTION = "\x1b[6n"
 """Asks the terminal where its cursor is."""
+LAST_ANSWER_S = 0.3
+"""Seconds that the terminal has for its last answers, when it is given back."""
 
 
 class FrameShown(Message):
@@ -35,6 +37,21 @@ class PacedDriver(LinuxDriver):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._wrote = False
+        self._asks = False
+        self._unanswered = 0
+
+    def start_application_mode(self) -> None:
+        """Take the terminal."""
+        super().start_application_mode()  # type: ignore[no-untyped-call]
+        self._unanswered, self._asks = 0, self.input_tty
+
+    def stop_application_mode(self) -> None:
+        """Give the terminal back, without answers that a shell would take for keys."""
+        self._asks = False
+        deadline = time.monotonic() + LAST_ANSWER_S
+        while self._unanswered > 0 and time.monotonic() < deadline:
+            time.sleep(0.01)  # the thread that reads keys takes them
+        super().stop_application_mode()
 
     def write(self, data: str) -> None:
         """Write to the terminal."""
@@ -44,14 +61,18 @@ class PacedDriver(LinuxDriver):
     def flush(self) -> None:
         """End a frame."""
         super().flush()
-        if not self._wrote or self._key_thread is None or not self.input_tty:
+        if not (self._wrote and self._asks):
             return
         self._wrote = False
+        self._unanswered += 1
         super().write(QUESTION)
-        cast(Paced, self._app).frame_sent(time.monotonic())
+        # Later: Textual may send a frame in two parts, and would drop the second one.
+        app = cast(Paced, self._app)
+        self._app.call_later(app.frame_sent, time.monotonic())
 
     def process_message(self, message: Message) -> None:
         """Take answers to the question; pass everything else on."""
         if isinstance(message, CursorPosition):
+            self._unanswered -= 1
             message = FrameShown()
         super().process_message(message)

@@ -85,3 +85,15 @@ def remove(folder: str) -> tuple[str, ...]:
 def as_root(command: Sequence[str], uid: int) -> tuple[str, ...]:
     """Return the command, with sudo unless the user is root."""
     return tuple(command) if uid == 0 else ("sudo", "-n", *command)
+
+
+def upgrade(folder: str, kept: str, unit: str, previous: str, settings: str) -> tuple[str, ...]:
+    """Return the command that upgrades dorad with the files in `folder`, and prints the result.
+
+    It runs as a unit of its own, so that a lost connection does not end it.
+    """
+    return (
+        *("systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={unit}"),
+        *("/usr/bin/python3", "-I", f"{folder}/upgrade.py", "upgrade", kept, f"{folder}/new.deb"),
+        *(previous, settings),
+    )

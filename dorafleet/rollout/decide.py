@@ -1,7 +1,7 @@
 """The state machine of a rollout: from what is seen to the next step. Pure functions.
 
 A step is one of three: verdicts about robots, a new phase, or orders to robots. It is written to
-the journal before anything else happens; so whoever reads the journal goes on from there.
+the journal before anything else happens, so that the next coordinator goes on from there.
 """
 
 from __future__ import annotations

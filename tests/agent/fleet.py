@@ -138,6 +138,7 @@ class Control:
         self.client = client
         self.attached = attached
         self.shares = {share.dataflow: share for share in attached.shares}
+        self.releases = {each.dataflow: each for each in attached.releases}
         self.reports: list[AgentReport] = []
         self._watching = asyncio.create_task(self._watch())
 
@@ -148,6 +149,7 @@ class Control:
                 async for report in reports:
                     self.reports.append(report)
                     self.shares |= {share.dataflow: share for share in report.shares}
+                    self.releases |= {each.dataflow: each for each in report.releases}
                     for name in report.removed:
                         self.shares.pop(name, None)
         except ControlError:

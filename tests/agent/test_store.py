@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import apsw
+import msgspec
 import pytest
 
 from dorad.agent import store as stores
@@ -10,6 +11,7 @@ from dorad.agent.model import Record
 from dorad.agent.store import ShareStore
 from dorad.control.errors import ControlError
 from tests.agent.orders import order
+from tests.agent.releases import orders as releases
 
 
 def record(name="flow", **more):
@@ -90,3 +92,37 @@ def test_the_file_of_a_newer_version_is_left_alone(path):
     with pytest.raises(ControlError, match="has version 99"):
         ShareStore(path)
     assert path.read_bytes() == before
+
+
+def test_releases_are_stored_beside_the_shares_and_bounded(path, monkeypatch):
+    monkeypatch.setattr(stores, "MAX_RELEASES", 1)
+    store = ShareStore(path)
+    store.put_release(releases.record())
+    with pytest.raises(ControlError, match="the maximum"):
+        store.put_release(msgspec.structs.replace(releases.record(), order=other_order()))
+    store.close()
+    again = ShareStore(path)
+    assert again.releases == {"flow": releases.record()}
+    again.remove_release("flow")
+    again.close()
+    empty = ShareStore(path)
+    assert empty.releases == {}
+    empty.close()
+
+
+def other_order():
+    return msgspec.structs.replace(releases.order(), dataflow="other")
+
+
+def test_a_file_of_the_version_before_keeps_its_shares_and_gets_releases(path):
+    store = ShareStore(path)
+    store.put(record())
+    store.close()
+    database = apsw.Connection(str(path))
+    database.execute("DROP TABLE release; PRAGMA user_version = 1")
+    database.close()
+    upgraded = ShareStore(path)
+    assert upgraded.notice == ""
+    assert upgraded.records == {"flow": record()}
+    upgraded.put_release(releases.record())
+    upgraded.close()

@@ -42,7 +42,10 @@ def site(tmp_path):
         (["install", "cluster.yml"], "enrol cluster.yml"),
         (["install", "cluster.yml", "d.deb"], "install cluster.yml d.deb"),
         (["uninstall", "cluster.yml"], "uninstall cluster.yml"),
-        (["upgrade", "cluster.yml", "d.deb"], "install cluster.yml d.deb"),
+        (
+            ["upgrade", "cluster.yml", "d.deb", "--canary", "2"],
+            "upgrade cluster.yml d.deb --canary 2",
+        ),
         (["restart", "cluster.yml", "demo"], "restart cluster.yml demo"),
     ],
 )

@@ -20,6 +20,7 @@ from dorad.control.rowdeltas import RowDeltas
 from dorad.control.server import ControlServer
 from dorad.control.target import UnixSocket
 from dorad.control.topparts import interval, reduction
+from dorafleet.coordinator.messages import METHODS
 from dorafleet.coordinator.roles import guarded
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dorad.control.peer import PeerRole
-    from dorad.control.server import Call
+    from dorad.control.server import Call, StreamHandler
+    from dorad.logrecord import LogRecord
+    from dorafleet.rollout.messages import RolloutNews, RolloutWatch
 
 NOW = 1_800_000_000.0
 """The time of day in golden screens: what has happened is said relative to the real time."""
@@ -82,10 +85,16 @@ class FakeFleet:
         self.bell = Bell()
         self.changes: list[tuple[str, m.Struct]] = []
         """Calls that change something."""
-        self.lines: list[m.LogLine] = []
+        self.news: RolloutNews | None = None
+        """What `rollout.watch` says; None for a server without it."""
+        self.read_logs: StreamHandler | None = None
+        """Answers `logs.read` instead of `lines`."""
+        self.lines: list[LogRecord] = []
         self.messages: list[tuple[str, pa.Array, dict[str, Any]]] = []
         self.subscriptions: list[m.TopicSubscribe] = []
         self.edges: list[m.EdgeStats] = []
+        self.pause = 0.05
+        """Maximum seconds between two events of rows."""
         self.streams = 0
         """Streams that are open."""
         self.clock = 0.0
@@ -170,7 +179,7 @@ class FakeFleet:
                     await self.bell.wait()
                 else:
                     yield news
-                    await asyncio.sleep(min(interval(params), 0.05))
+                    await asyncio.sleep(min(interval(params), self.pause))
 
         async def alerts(_call: Call, _params: m.AlertWatch) -> AsyncIterator[m.Alerts]:
             sent = None
@@ -197,7 +206,7 @@ class FakeFleet:
             finally:
                 self.streams -= 1
 
-        async def logs(_call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
+        async def stored(_call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
             self.streams += 1
             sent = 0
             try:
@@ -237,6 +246,11 @@ class FakeFleet:
                 sent = len(self.messages)
                 await self.bell.wait()
 
+        async def rollouts(_call: Call, _params: RolloutWatch) -> AsyncIterator[RolloutNews]:
+            assert self.news is not None
+            yield self.news
+            await asyncio.Event().wait()
+
         async def change(call: Call, params: m.Struct) -> m.Struct:
             self.changes.append((call.method, params))
             if call.method == "dataflow.restart":
@@ -256,16 +270,18 @@ class FakeFleet:
                     "alerts.watch": alerts,
                     "alerts.ack": ack,
                     "top.watch": top,
-                    "logs.read": logs,
+                    "logs.read": self.read_logs or stored,
                     "topic.list": topics,
                     "topic.watch": rates,
                     "topic.subscribe": subscribe,
+                    **({} if self.news is None else {"rollout.watch": rollouts}),
                     **dict.fromkeys(
                         ("node.restart", "node.stop", "dataflow.stop", "dataflow.restart"), change
                     ),
                 }
             ),
             version="1.0",
+            methods=METHODS,
             name="dorafleet",
             credentials=peer,
             limits=Limits(),

@@ -11,6 +11,7 @@ from rich.segment import Segment
 from textual.color import Color
 
 from dorad.control import messages as m
+from dorad.logrecord import LogRecord
 from dorafleet.console.app import Options
 from dorafleet.console.widgets.confirm import Choose, Confirm
 from dorafleet.console.widgets.paint import VisibleText
@@ -152,7 +153,7 @@ async def test_hostile_texts_of_robots_are_shown_as_text(tmp_path: Path) -> None
         findings=[finding],
     )
     fleet.judge()
-    fleet.lines = [m.LogLine(timestamp=time.time(), level="info", node=HOSTILE, message=HOSTILE)]
+    fleet.lines = [LogRecord(timestamp=time.time(), level="info", node=HOSTILE, message=HOSTILE)]
     async with console(tmp_path, fleet, size=(160, 45)) as driven:
         for keys in ((), ("enter",), ("escape", "l")):
             await driven.press(*keys)

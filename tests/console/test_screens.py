@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dorad.control import messages as m
+from dorad.logrecord import LogRecord
 from dorafleet.console.app import Options
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import LogView
+from dorafleet.rollout.messages import RolloutNews, RolloutRobot, RolloutSummary, Wave
 
 from .driving import console
 from .fakefleet import FakeFleet, edge
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 def line(
     text: str, node: str = "camera", level: str = "info", at: float | None = None
-) -> m.LogLine:
-    return m.LogLine(timestamp=at or time.time(), level=level, node=node, message=text)
+) -> LogRecord:
+    return LogRecord(timestamp=at or time.time(), level=level, node=node, message=text)
 
 
 async def test_the_fleet_shows_the_worst_robots_first_and_how_many_there_are(
@@ -257,11 +258,53 @@ async def test_the_server_that_ends_makes_every_screen_stale_and_nothing_is_forg
 
 @pytest.mark.parametrize(
     ("place", "words"),
-    [("rollout", "does not offer `rollout.watch`"), ("trace", "does not offer `trace.list`")],
+    [("rollout", "dorafleet 1.0 offers no rollouts"), ("trace", "does not offer `trace.list`")],
 )
 async def test_what_the_server_lacks_is_said(tmp_path: Path, place: str, words: str) -> None:
     async with console(tmp_path, FakeFleet(1), options=Options(start=place)) as driven:
         await driven.until(words)
+
+
+async def test_a_rollout_shows_its_waves_and_the_robots_with_trouble_first(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet(3)
+    counts = {"confirmed": 2, "reverted": 1, "busy": 1, "waiting": 6}
+    summary = RolloutSummary(
+        rollout=12,
+        dataflow="pick",
+        release="a1b2c3",
+        name="pick@7",
+        phase="rolling",
+        since=time.time() - 60,
+        by="ana",
+        created=time.time() - 3600,
+        size=10,
+        counts=counts,
+        waves=[
+            Wave(batch=0, size=2, confirmed=2),
+            Wave(batch=1, size=8, moving=1, failed=1),
+        ],
+    )
+    robots = [
+        RolloutRobot(rollout=12, robot="arm001", batch=0, state="confirmed", reachable=True),
+        RolloutRobot(
+            rollout=12, robot="arm002", batch=1, state="reverted", reachable=True, reason="11.8/s"
+        ),
+        RolloutRobot(
+            rollout=12, robot="arm003", batch=1, state="busy", reachable=True, leases=["pick 771"]
+        ),
+    ]
+    fleet.news = RolloutNews(rollouts=[summary], robots=robots)
+    async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
+        text = await driven.until("Rollouts > 12")
+        assert "[canary 2/2]>[wave 1 0/8, 1 failed, 1 at once]" in text
+        assert "(= 10)" in text
+        rows = [row for row in text.splitlines() if " arm00" in row]
+        assert ["arm002" in rows[0], "arm003" in rows[1], "arm001" in rows[2]] == [True] * 3
+        assert "11.8/s" in rows[0] and "lease pick 771" in rows[1] and "canary" in rows[2]
+        await driven.press("enter")
+        await driven.until("Fleet > arm002")
 
 
 async def test_the_copied_command_says_what_is_shown(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import load
 from dorad.dataflow.modules.expansion import check_module
 from dorafleet.cli.main import COMMANDS as FLEET_COMMANDS
+from dorafleet.cli.main import cli as fleet_cli
 from tests.harness.dataflow import clean_environment
 
 from .markdown import PAGES, ROOT, Command, Section, anchors, links, prose, sections
@@ -217,7 +218,7 @@ def known() -> dict[str, set[str]]:
 def test_every_option_that_is_mentioned_exists(known: dict[str, set[str]]) -> None:
     mention = re.compile(rf"dora ((?:{'|'.join(COMMANDS)})\b[^`\n|]*)")
     everything = set().union(*known.values(), options(cli), options_of(["dorad"]))
-    everything |= {option for name in FLEET_COMMANDS for option in options_of(["dorafleet", name])}
+    everything |= set().union(*map(options, all_commands(fleet_cli).values()))
     wrong = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
@@ -231,7 +232,7 @@ def test_every_option_that_is_mentioned_exists(known: dict[str, set[str]]) -> No
                     wrong.append(f"{page.name}: `dora {command}` has no {option}")
         if page in GUIDE and page.name != "differences.md":
             for option in re.findall(r"`(--[a-z][a-z-]*)", prose(page)):
-                if option not in everything | {"--no-deps"}:
+                if option not in everything | {"--hash", "--no-deps"}:
                     wrong.append(f"{page.name}: no command has {option}")
     assert wrong == []
 
@@ -259,6 +260,18 @@ def test_every_option_of_the_fleet_manager_is_explained(command: str) -> None:
     text = text_of(*FLEET_PAGES)
     missing = [option for option in options_of(["dorafleet", command]) if option not in text]
     assert set(missing) <= {"-h", "--help"}
+
+
+def test_every_option_of_releases_is_explained() -> None:
+    text = (ROOT / "docs/releases.md").read_text(encoding="utf-8")
+    every = {
+        option
+        for name, command in all_commands(fleet_cli).items()
+        if name.startswith("release ")
+        for option in options(command)
+    }
+    assert {"--python-lock", "--until"} <= every
+    assert {option for option in every if option not in text} <= {"-h", "--help"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))

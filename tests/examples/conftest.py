@@ -60,7 +60,7 @@ class Example:
             "/dev/null",
         )
         with self._popen(*command, "--rootdir", str(self.folder), str(self.folder)) as tests:
-            return finish(tests)
+            return finish(tests, 2 * DEADLINE_S)
 
     @contextmanager
     def start(self, *options: str) -> Iterator[subprocess.Popen[str]]:
@@ -91,14 +91,14 @@ class Example:
                 process.kill()
 
 
-def finish(process: subprocess.Popen[str]) -> Output:
-    """Wait for the exit of a process with the common deadline."""
+def finish(process: subprocess.Popen[str], deadline_s: float = DEADLINE_S) -> Output:
+    """Wait for the exit of a process, by default with the common deadline."""
     try:
-        text, _ = process.communicate(timeout=DEADLINE_S)
+        text, _ = process.communicate(timeout=deadline_s)
     except subprocess.TimeoutExpired:
         process.kill()
         text, _ = process.communicate()
-        pytest.fail(f"still running after {DEADLINE_S} s; it printed:\n{text}")
+        pytest.fail(f"still running after {deadline_s} s; it printed:\n{text}")
     return Output(process.returncode, text)
 
 

@@ -363,11 +363,12 @@ def test_an_operator_and_a_node_reload_edits_while_they_run(example: Copy) -> No
     assert steps == {1, 1000}
 
 
+@pytest.mark.timeout(150)
 def test_a_node_tested_against_a_recording_passes_its_own_tests(example: Copy) -> None:
     found = example("replay-testing")
     output = found.test()
     assert output.code == 0, output.text
-    assert "3 passed" in output.text
+    assert "2 passed" in output.text
 
 
 def test_the_same_drive_works_live(example: Copy) -> None:

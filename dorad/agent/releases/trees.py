@@ -10,13 +10,10 @@ from dorad.control.errors import ControlError
 from dorad.dataflow.errors import DataflowError
 from dorad.release.changes import changed_nodes
 from dorad.release.errors import ReleaseError
-from dorad.release.trees import Trees
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dorad.agent.releases.model import Files
-    from dorad.release.trees import Tree
+    from dorad.release.trees import Tree, Trees
 
 
 _log = logging.getLogger(__name__)
@@ -25,8 +22,8 @@ _log = logging.getLogger(__name__)
 class TreeLibrary:
     """Releases in a folder. See `Library`."""
 
-    def __init__(self, folder: Path, trees: Trees | None = None) -> None:
-        self._trees = trees or Trees(folder)
+    def __init__(self, trees: Trees) -> None:
+        self._trees = trees
         self._verified: set[str] = set()
         """Those that were verified since this process started."""
         self._bundles: dict[str, Bundle] = {}

@@ -58,13 +58,7 @@ from dorad.control.messages.nodes import (
     Subscriber,
 )
 from dorad.control.messages.params import Param, ParamList, ParamRef, ParamSet
-from dorad.control.messages.releases import (
-    Evidence,
-    HealthRules,
-    Lease,
-    ReleaseOrder,
-    ReleaseState,
-)
+from dorad.control.messages.releases import Lease
 from dorad.control.messages.shares import LinkChannel, LinkPeer, LinkTls, Share, Update
 from dorad.control.messages.table import METHODS, Method
 from dorad.control.messages.topics import (
@@ -88,13 +82,13 @@ from dorad.logrecord import LogRecord
 __all__ = [
     "METHODS", "PROTOCOL", "Alert", "AlertAck", "AlertWatch", "Alerts", "Cancel", "Changed",
     "DaemonStatus", "DataflowDetail", "DataflowInfo", "DataflowList", "DataflowState",
-    "EdgeNew", "EdgeRef", "EdgeStats", "Enable", "Error", "ErrorCode", "Event", "Evidence",
-    "Failure", "Finding", "FleetRow", "FleetRows", "FleetWatch", "HealthRules", "Hello",
+    "EdgeNew", "EdgeRef", "EdgeStats", "Enable", "Error", "ErrorCode", "Event",
+    "Failure", "Finding", "FleetRow", "FleetRows", "FleetWatch", "Hello",
     "Interface", "InterfaceRates", "Lease", "LeaseList", "LeaseRef", "LeaseTake", "LinkChannel",
     "LinkPeer", "LinkTls", "LogLines", "LogRead", "LogRecord", "Method", "Network",
     "NodeAdd", "NodeDetail", "NodeInfo", "NodeList", "NodeMetrics", "NodeRef", "NodeReplace",
     "NodeResult", "NodeStatus", "NodeStop", "Nothing", "Param", "ParamList", "ParamRef",
-    "ParamSet", "Preview", "Published", "Ref", "ReleaseOrder", "ReleaseState", "Reply",
+    "ParamSet", "Preview", "Published", "Ref", "Reply",
     "Request", "Restarted", "RowState", "Severity", "Share", "Shutdown", "Start", "Started",
     "Status", "Stop", "Struct", "Subscriber", "Top", "TopOrder", "TopPart", "TopWatch",
     "TopicHeader", "TopicInfo", "TopicList", "TopicPublish", "TopicRate", "TopicRates",

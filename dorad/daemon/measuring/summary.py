@@ -91,7 +91,7 @@ def _of_node(now: float, info: NodeInfo, crashes: Sequence[float]) -> list[Findi
             _finding("node-restarts", subject, text, severity, crashes[0], *what, event=True)
         )
     for name in info.broken_inputs:
-        text = f"input {info.node}/{name} is broken: its source is silent"
+        text = f"input {info.node}/{name} is broken (silent source)"
         broken = _finding("input-broken", f"{subject}/{name}", text, "warn", now, *what)
         found.append(broken)
     return found

@@ -14,6 +14,7 @@ from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
 from dorad.jitter import between
 from dorafleet.console.model.fleet import FleetStore, FleetView
+from dorafleet.rollout.messages import ROLLOUT_METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from dorad.control.target import Targets
 
 R = TypeVar("R", bound=m.Struct)
+
+METHODS = m.METHODS | ROLLOUT_METHODS
+"""What a coordinator may be asked; a daemon knows a part of it."""
 
 PROBE_S = 1.0
 """Time between two questions whether the server still answers."""
@@ -52,6 +56,14 @@ class LinkState:
     def stale(self, now: float) -> bool:
         """Return True if what is shown may be out of date."""
         return not self.connected or now - self.fresh_at > STALE_S
+
+
+def steady(before: float | None, now: float) -> float:
+    """Return the round trip to show: the last one, unless it has become much longer or shorter.
+
+    A figure that flickers costs bytes on the way to the terminal, and says no more.
+    """
+    return before if before is not None and before / 4 < now < before * 2 else now
 
 
 class Server:
@@ -105,7 +117,8 @@ class Server:
 
     async def connect(self) -> AsyncClient:
         """Return one more connection, for a stream that may be heavy. Raises ControlError."""
-        return await AsyncClient(await self._open_target(), name="dorafleet console").open()
+        target = await self._open_target()
+        return await AsyncClient(target, name="dorafleet console", methods=METHODS).open()
 
     async def _run(self) -> None:
         attempt = 0
@@ -154,9 +167,8 @@ class Server:
             began = time.monotonic()
             await client.call("daemon.status", m.Nothing(), m.DaemonStatus)
             now = time.monotonic()
-            old = self.link.round_trip
-            trip = now - began if old is None else 0.7 * old + 0.3 * (now - began)
-            # Not a change to paint: it differs each time.
+            trip = steady(self.link.round_trip, now - began)
+            # Not a change to paint: whatever else changes shows it.
             self.link = replace(self.link, fresh_at=now, round_trip=trip)
             await asyncio.sleep(PROBE_S)
 

@@ -176,7 +176,7 @@ PLACES: tuple[Place, ...] = (
     Place("topics", "Topics of a dataflow", "DATAFLOW"),
     Place("topic", "One topic", "DATAFLOW NODE/OUTPUT"),
     Place("alerts", "What needs somebody", ""),
-    Place("rollout", "Rollouts of releases", ""),
+    Place("rollout", "A rollout, by default the newest", "[NUMBER]"),
     Place("trace", "Message traces", ""),
     Place("help", "Keys and words", ""),
 )

@@ -106,7 +106,7 @@ class GraphScreen(ConsoleScreen):
         self.query_one("#content", Canvas).show(lines)
         edges = worst_first(edge for arrow in shown.arrows for edge in arrow.edges)
         self._edges = {tables.edge_id(each): each for each in edges}
-        machines = any(each.machine for each in edges)
+        machines = len({each.machine for each in edges}) > 1
         grid = self.query_one(Grid)
         grid.leave_out(*(() if machines else ("machine",)))
         stale = self.server.link.stale(time.monotonic())

@@ -1,16 +1,131 @@
-"""Screen Rollout: the place for rollouts, until the server offers `rollout.watch`."""
+"""Screen Rollout: the waves of a rollout and its robots, those with trouble first."""
 
 from __future__ import annotations
 
-from dorafleet.console.screens.missing import MissingScreen
+import time
+from typing import TYPE_CHECKING, Any
+
+from dorafleet.console.link.streams import Feed
+from dorafleet.console.model.commands import Target
+from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.view import rolloutlines
+from dorafleet.console.view.bars import Crumbs
+from dorafleet.console.widgets.grid import Grid
+from dorafleet.console.widgets.lines import Canvas
+from dorafleet.rollout.messages import RolloutNews, RolloutWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from textual.widget import Widget
+
+    from dorafleet.console.view.rows import Span
+    from dorafleet.rollout.messages import RolloutRobot, RolloutSummary
 
 
-class RolloutScreen(MissingScreen):
-    """Rollouts."""
+class RolloutScreen(ConsoleScreen):
+    """One rollout, by default the newest that has not ended."""
 
     NAME = "rollout"
-    METHOD = "rollout.watch"
-    ABOUT = (
-        "Releases and rollouts are not part of this version.",
-        "`dora restart` and `dorafleet restart` start a changed dataflow again.",
-    )
+    FILTER_KEYS = rolloutlines.KEYS
+    AUTO_FOCUS = "Grid"
+
+    def __init__(self, number: int | None) -> None:
+        super().__init__()
+        self.number = number
+        self._rollouts: dict[int, RolloutSummary] = {}
+        self._robots: dict[int, dict[str, RolloutRobot]] = {}
+        self._told = False
+
+    @classmethod
+    def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
+        """Return the screen about a rollout."""
+        if len(words) > 1 or (words and not words[0].isdecimal()):
+            return "name a rollout by its number: `rollout 12`"
+        return cls(int(words[0]) if words else None)
+
+    def again(self) -> ConsoleScreen:
+        """Return a new screen that shows the same."""
+        return RolloutScreen(self.number)
+
+    def body(self) -> Iterable[Widget]:
+        """Return the summary and the robots."""
+        yield Canvas(id="facts", classes="auto")
+        yield Grid(rolloutlines.COLUMNS, ascii_only=self.ascii_only)
+
+    def feeds(self) -> list[Feed[Any]]:
+        """Follow the rollouts."""
+        return [
+            Feed(
+                self.server,
+                lambda c: c.stream("rollout.watch", RolloutWatch(rollout=self.number), RolloutNews),
+                self._take,
+            )
+        ]
+
+    def _take(self, news: RolloutNews) -> None:
+        self._told = True
+        self._rollouts.update((each.rollout, each) for each in news.rollouts)
+        for robot in news.robots:
+            self._robots.setdefault(robot.rollout, {})[robot.robot] = robot
+        self.bring()
+
+    @property
+    def _shown(self) -> RolloutSummary | None:
+        number = self.number or max(self._rollouts, default=0)
+        return self._rollouts.get(number)
+
+    def crumbs(self) -> Crumbs:
+        """Name the rollout."""
+        shown = self._shown
+        path = "Rollouts" if shown is None else f"Rollouts > {shown.rollout}"
+        if shown is None:
+            return Crumbs(path, amount="none runs" if self._told else "")
+        return Crumbs(path, amount=f"{len(self.query_one(Grid).ids)} of {shown.size} robots")
+
+    def paint(self, now: float) -> None:
+        """Show the rollout and its robots."""
+        clock = time.monotonic()
+        stale = self.server.link.stale(clock)
+        shown = self._shown
+        robots = {} if shown is None else self._robots.get(shown.rollout, {})
+        facts = self._nothing() if shown is None else rolloutlines.lines(shown, now)
+        self.query_one("#facts", Canvas).show(facts)
+        ids = [
+            each.robot
+            for each in rolloutlines.worst_first(robots.values())
+            if self.filter.matches(rolloutlines.cells(each, now))
+        ]
+        grid = self.query_one(Grid)
+        grid.show(ids, lambda id_: rolloutlines.row(robots[id_], now), dim=stale)
+        self._paint_bars(now, clock)
+
+    def _nothing(self) -> list[list[Span]]:
+        if self._told:
+            return [[(" no rollout runs; `dorafleet rollout history` lists earlier ones", "dim")]]
+        if self.feed_error():
+            server = self.server.link.server or "the server"
+            return [[(f" {server} offers no rollouts: they need a coordinator", "warn")]]
+        return [[(" asking", "dim")]]
+
+    def target(self) -> Target:
+        """Return the robot under the cursor."""
+        robot, shown = self.query_one(Grid).cursor, self._shown
+        if robot is None or shown is None:
+            return Target()
+        return Target(shown.dataflow, "", robot, title=f"{robot}: {shown.dataflow}")
+
+    def argv(self) -> Sequence[str]:
+        """Return the command that prints the same."""
+        shown = self._shown
+        words = ["dorafleet", "rollout", "status"]
+        return words if shown is None else [*words, str(shown.rollout)]
+
+    def can_open(self) -> bool:
+        """Return True if there is a robot."""
+        return self.query_one(Grid).cursor is not None
+
+    def open_chosen(self) -> None:
+        """Open the robot."""
+        if robot := self.query_one(Grid).cursor:
+            self.console.go_to(f"robot '{robot}'")

@@ -30,6 +30,9 @@ VIEWS = ("auto", "echo", "plot", "picture")
 RATE_HZ = 10.0
 PICTURE_HZ = 4.0
 """A picture costs many bytes on the way to the terminal."""
+SLOW_S = 0.3
+"""A frame that takes longer makes the next picture smaller."""
+MIN_SCALE = 0.2
 SECONDS = 30.0
 """What the curves show."""
 
@@ -48,6 +51,7 @@ class TopicScreen(ConsoleScreen):
         self.mode = view
         self._rate: TopicRate | None = None
         self._last: values.Message | None = None
+        self._scale = 1.0
         self._waiting: list[values.Message] = []
         self._series = [Series(SECONDS) for _ in range(values.MAX_CURVES)]
 
@@ -141,13 +145,18 @@ class TopicScreen(ConsoleScreen):
             return [[(" no picture: messages have no `width`, `height` and `encoding`", "dim")]]
         pixels, width, height = self._last.image
         size = canvas.size
+        # Over a slow line a small picture of now is worth more than a large old one.
+        if self.console.frame_s > SLOW_S:
+            self._scale = max(MIN_SCALE, self._scale * 0.7)
+        elif self.console.frame_s < SLOW_S / 4:
+            self._scale = min(1.0, self._scale * 1.1)
         colour = self.console.options.theme != "mono"
         return picture(
             pixels,
             width,
             height,
-            size.width,
-            size.height,
+            max(8, int(size.width * self._scale)),
+            max(4, int(size.height * self._scale)),
             colour=colour,
             ascii_only=self.ascii_only,
         )

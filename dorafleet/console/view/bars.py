@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dorafleet.console.view.rows import Span
 
-_TRIPS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+_TRIPS_MS = (50, 100, 200, 500, 1000, 2000, 5000)
 
 
 class Crumbs(NamedTuple):

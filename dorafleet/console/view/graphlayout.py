@@ -13,7 +13,7 @@ from dorafleet.console.view.words import width
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-LABEL = 13
+LABEL = 12
 """Columns for the label of an arrow."""
 MAX_NAME = 24
 
@@ -157,7 +157,7 @@ def _columns(
     """Return boxes, and for each segment: left x, left y, lane x, right x, right y."""
     boxes: dict[str, Box] = {}
     gaps: dict[_Segment, tuple[int, int, int, int, int]] = {}
-    x = 1
+    x = 0
     for number, column in enumerate(columns):
         wide = max((_wide(key) for key in column if key in real), default=1)
         for key in column:
@@ -171,9 +171,9 @@ def _columns(
         rights = {e: _port(e, ins[e.right], e.right, y, real) for e in here}
         lanes = _lanes(here, lefts, rights)
         across = max(lanes.values(), default=0) + 1
-        x = right + across + 3 + LABEL + 2
+        x = right + across + 2 + LABEL + 2
         for each in here:
-            gaps[each] = (right, lefts[each], right + 2 + lanes[each], x - 1, rights[each])
+            gaps[each] = (right, lefts[each], right + 1 + lanes[each], x - 1, rights[each])
     return boxes, gaps, x
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from dorafleet.console.view.words import clean, fit, width
+from dorafleet.console.view.words import clean, crop, fit, width
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -107,6 +107,26 @@ def line(
     return spans
 
 
+def differing(before: Sequence[Span] | None, now: Sequence[Span]) -> list[tuple[int, int]]:
+    """Return place and width of the cells that differ; none if the lines differ in their form.
+
+    A line has a dozen cells with a colour each: to paint all of them for one figure costs most of
+    the bytes on the way to the terminal.
+    """
+    if before is None or len(before) != len(now):
+        return []
+    found: list[tuple[int, int]] = []
+    x = 0
+    for old, new in zip(before, now, strict=True):
+        wide = width(new[0])
+        if width(old[0]) != wide:
+            return []
+        if old != new:
+            found.append((x, wide))
+        x += wide
+    return found
+
+
 def cut(spans: Sequence[Span], columns: int) -> list[Span]:
     """Return spans that take at most so many columns."""
     kept: list[Span] = []
@@ -114,7 +134,7 @@ def cut(spans: Sequence[Span], columns: int) -> list[Span]:
         wide = width(text)
         if wide > columns:
             if columns > 0:
-                kept.append((fit(text, columns), style))
+                kept.append((crop(text, columns), style))
             break
         kept.append((text, style))
         columns -= wide

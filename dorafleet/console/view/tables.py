@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 FLEET = (
     Column("state", "STATE", 9),
-    Column("robot", "ROBOT", 10, grow=1),
-    Column("why", "WHY", 20, grow=8),
+    Column("robot", "ROBOT", 8, grow=1),
+    Column("why", "WHY", 24, grow=8),
     Column("since", "SINCE", 6, right=True, drop=1),
-    Column("dataflow", "DATAFLOW", 10, grow=1, drop=4),
+    Column("dataflow", "DATAFLOW", 8, grow=1, drop=4),
     Column("release", "REV", 9, drop=6),
     Column("nodes", "NODES", 7, right=True, drop=3),
     Column("cpu", "CPU%", 4, right=True, drop=5),

@@ -42,15 +42,20 @@ def fit(text: str, columns: int, *, right: bool = False, ascii_only: bool = Fals
 
 
 def _cut(text: str, columns: int, mark: str) -> str:
+    return crop(text, columns - 1) + mark
+
+
+def crop(text: str, columns: int) -> str:
+    """Return the beginning of a text that takes at most so many columns."""
     if text.isascii():
-        return text[: columns - 1] + mark
-    kept, left = [], columns - 1
+        return text[: max(columns, 0)]
+    kept = []
     for char in text:
-        left -= _char_width(char)
-        if left < 0:
+        columns -= _char_width(char)
+        if columns < 0:
             break
         kept.append(char)
-    return "".join(kept) + mark
+    return "".join(kept)
 
 
 def age(seconds: float | None) -> str:

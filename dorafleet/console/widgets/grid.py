@@ -9,7 +9,7 @@ from textual.geometry import Region, Size
 from textual.message import Message
 
 from dorafleet.console.model.order import RestingOrder
-from dorafleet.console.view.rows import Row, fitted, head, line, plain
+from dorafleet.console.view.rows import Row, differing, fitted, head, line, plain
 from dorafleet.console.widgets.lines import Painted
 from dorafleet.console.widgets.paint import strip
 
@@ -108,10 +108,16 @@ class Grid(Painted, can_focus=True):
             return None
 
     def _repaint(self) -> None:
-        """Paint the visible lines that differ from what is on the screen."""
+        """Paint the visible cells that differ from what is on the screen."""
         for y in range(self.size.height):
-            if self._painted.get(y) != self._spans(y):
-                self.refresh(Region(0, y, self.size.width, 1))
+            before, now = self._painted.get(y), self._spans(y)
+            if before == now:
+                continue
+            # The cursor changes the ground of its whole line.
+            same = before is not None and before[:1] == now[:1]
+            parts = differing(before, now) if same else []
+            for x, wide in parts or [(0, self.size.width)]:
+                self.refresh(Region(x, y, wide, 1))
 
     def _spans(self, y: int) -> list[Span]:
         if y == 0:

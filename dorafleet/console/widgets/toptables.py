@@ -55,7 +55,7 @@ class TopTables(Vertical):
             for each in edges
             if only_nodes or wanted.matches(edge_cells(each))
         }
-        left_out = () if any(each.machine for each in nodes) else ("machine",)
+        left_out = () if len({each.machine for each in nodes}) > 1 else ("machine",)
         one = len({each.dataflow for each in nodes}) < 2
         self.query_one("#nodes", Grid).leave_out(*left_out, *(("dataflow",) if one else ()))
         self.query_one("#edges", Grid).leave_out(*left_out)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dorad.agent.releases.model import Health, Plan, Record, Seen
-from dorad.control.messages import Evidence, HealthRules, ReleaseOrder
 from dorad.control.messages.agent import ShareState
+from dorad.control.messages.releases import Evidence, HealthRules, ReleaseOrder
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 SEQUENCES = {A: 1, B: 2, C: 3}

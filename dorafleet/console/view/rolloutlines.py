@@ -1,0 +1,120 @@
+"""A rollout in a few lines: its waves and counts; and its robots as rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorafleet.console.view import words
+from dorafleet.console.view.rows import Cell, Column, Row
+from dorafleet.console.view.words import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dorad.control.filters import Value
+    from dorafleet.console.view.rows import Span
+    from dorafleet.rollout.messages import RolloutRobot, RolloutSummary, Wave
+
+COLUMNS = (
+    Column("state", "STATE", 12),
+    Column("robot", "ROBOT", 10, grow=1),
+    Column("wave", "WAVE", 6, right=True),
+    Column("why", "WHY", 24, grow=6),
+    Column("since", "SINCE", 6, right=True),
+)
+KEYS = tuple(column.key for column in COLUMNS)
+
+BAD = ("stuck", "refused", "lost", "reverted", "reverting")
+_STYLES = {
+    **dict.fromkeys(("stuck", "refused", "lost"), "fail"),
+    **dict.fromkeys(("reverted", "reverting"), "warn"),
+    **dict.fromkeys(("switching", "probation", "staging", "staged"), "update"),
+    "busy": "busy",
+    "confirmed": "ok",
+}
+_ORDER = (
+    *("stuck", "refused", "lost", "reverting", "reverted", "switching", "probation", "staging"),
+    *("staged", "busy", "pending", "waiting", "back", "left", "confirmed"),
+)
+
+
+def worst_first(robots: Iterable[RolloutRobot]) -> list[RolloutRobot]:
+    """Return robots: failed ones, then those that are being changed, then the others."""
+    return sorted(robots, key=lambda each: (_ORDER.index(each.state), each.batch, each.robot))
+
+
+def lines(found: RolloutSummary, now: float) -> list[list[Span]]:
+    """Return the state of a rollout, its waves, and how many robots are in which state."""
+    state = clean(found.state or found.phase)
+    style = "warn" if found.paused or "revert" in state or "fail" in state else "title"
+    first: list[Span] = [
+        (f" {found.rollout}  {clean(found.name)}  ", "title"),
+        (state.upper(), style),
+        (f"  {words.age(now - found.since)}", "dim"),
+        (f"   by {clean(found.by)}, {words.age(now - found.created)} ago", "dim"),
+    ]
+    waves: list[Span] = [(" ", "")]
+    for wave in found.waves:
+        waves.append((f"[{_wave(wave)}]", _wave_style(wave)))
+        waves.append((">" if wave is not found.waves[-1] else "", "dim"))
+    counts: list[Span] = [(" ", "")]
+    for name in _ORDER[::-1]:
+        if found.counts.get(name):
+            counts.append((f"{name} {found.counts[name]}  ", _STYLES.get(name, "")))
+    if found.unreachable:
+        counts.append((f"unreachable {found.unreachable}  ", "unreach"))
+    counts.append((f"(= {found.size})", "dim"))
+    more: list[list[Span]] = []
+    if found.reason:
+        more.append([(f" {clean(found.reason)}", "warn")])
+    if found.waiting:
+        text = ", ".join(f"{count} for {clean(what)}" for what, count in found.waiting.items())
+        more.append([(f" waiting: {text}", "dim")])
+    return [first, waves, counts, *more, []]
+
+
+def _wave(wave: Wave) -> str:
+    name = "canary" if wave.batch == 0 else f"wave {wave.batch}"
+    text = f"{name} {wave.confirmed}/{wave.size}"
+    if wave.failed:
+        text += f", {wave.failed} failed"
+    return text + (f", {wave.moving} at once" if wave.moving else "")
+
+
+def _wave_style(wave: Wave) -> str:
+    if wave.failed:
+        return "fail"
+    return "ok" if wave.confirmed == wave.size else "update" if wave.moving else "dim"
+
+
+def cells(robot: RolloutRobot, now: float) -> dict[str, Value]:
+    """Return the cells by which robots of a rollout are filtered."""
+    return {
+        "state": robot.state,
+        "robot": robot.robot,
+        "wave": robot.batch,
+        "why": why(robot),
+        "since": max(0.0, now - robot.since) if robot.since else None,
+    }
+
+
+def why(robot: RolloutRobot) -> str:
+    """Return why a robot is in its state."""
+    if not robot.reachable:
+        return "unreachable" + (f", {robot.reason}" if robot.reason else "")
+    lease = f"lease {robot.leases[0]}" if robot.leases else ""
+    return robot.reason or lease or (f"waits for {robot.waiting}" if robot.waiting else "")
+
+
+def row(robot: RolloutRobot, now: float) -> Row:
+    """Return the row of a robot."""
+    return Row(
+        robot.robot,
+        (
+            Cell(robot.state, _STYLES.get(robot.state, "")),
+            Cell(robot.robot, "name"),
+            Cell("canary" if robot.batch == 0 else str(robot.batch)),
+            Cell(why(robot) or "-"),
+            Cell(words.age(now - robot.since if robot.since else None)),
+        ),
+    )

@@ -1,0 +1,131 @@
+"""Upgrade dorad on one robot, which goes back by itself if the new version is not well."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from dorafleet.robot import commands, upgrade_there
+from dorafleet.robot.facts import read_facts
+from dorafleet.robot.plan import plan
+from dorafleet.ssh.errors import Code, SshError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dorafleet.robot.package import Package
+    from dorafleet.ssh.connection import Connection
+
+KEPT = "/var/lib/dorad-upgrade"
+"""Where a robot keeps its packages."""
+SLACK_S = 2 * upgrade_there.COMMAND_S + 60.0
+"""Seconds beyond both deadlines of the robot: two installations."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """How a robot judges the new version, in seconds from its installation."""
+
+    min_healthy_time: float = 30.0
+    healthy_deadline: float = 300.0
+    no_way_back: bool = False
+    """Whether to upgrade a robot that has no package to go back to."""
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What has become of an upgrade."""
+
+    outcome: Literal["upgraded", "same", "reverted", "failed", "stuck", "refused"]
+    """`failed`: the new version is not well, and there is none to go back to."""
+    before: str = ""
+    version: str = ""
+    """What is installed now."""
+    target: str = ""
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the robot has the new version."""
+        return self.outcome in ("upgraded", "same")
+
+    @property
+    def harmless(self) -> bool:
+        """Whether the new version is well, or was not tried."""
+        return self.ok or self.outcome == "refused"
+
+    def __str__(self) -> str:
+        match self.outcome:
+            case "upgraded":
+                return f"{self.before or 'none'} → {self.version}, healthy"
+            case "same":
+                return f"{self.version} is installed already: nothing to do"
+            case "reverted":
+                return f"went back to {self.version}: {self.reason}"
+            case "refused":
+                return self.reason
+        return f"{self.outcome}, {self.version} is installed: {self.reason}"
+
+
+async def upgrade(
+    robot: Connection,
+    package: Package,
+    previous: Package | None,
+    settings: Settings,
+    *,
+    on_step: Callable[[str], object],
+    on_sent: Callable[[int], object],
+) -> Result:
+    """Upgrade a robot and return what has become of it.
+
+    The robot goes on without this connection, and goes back without it.
+
+    Raises:
+        SshError: it cannot be reached, or does not do as it should.
+    """
+    facts = await read_facts(robot)
+    if not plan(facts, package).install:
+        return Result("same", facts.version or "", package.version)
+    if facts.uid:
+        done = await robot.run(commands.MAY_SUDO)
+        if done.code:
+            message = f"its user is not root, and sudo fails: {done.last_line}"
+            hint = "let the user sudo without a password, or log in as root (`user: root`)"
+            raise SshError(Code.DENIED, message, hint)
+    folder = (await robot.check(commands.MAKE_FOLDER)).strip()
+    unit = f"dorafleet-upgrade-{secrets.token_hex(4)}"
+    try:
+        on_step("copying")
+        await robot.upload(Path(upgrade_there.__file__), f"{folder}/upgrade.py", lambda _: None)
+        await robot.upload(package.path, f"{folder}/new.deb", on_sent)
+        given = ""
+        if previous is not None:
+            given = f"{folder}/given.deb"
+            await robot.upload(previous.path, given, lambda _: None)
+        on_step("upgrading")
+        command = commands.upgrade(
+            folder, KEPT, unit, given, msgspec.json.encode(settings).decode()
+        )
+        found = await robot.run(
+            commands.as_root(command, facts.uid),
+            timeout=2 * settings.healthy_deadline + SLACK_S,
+            doing="the upgrade",
+        )
+    finally:
+        with suppress(SshError):
+            await robot.run(commands.as_root(commands.remove(folder), facts.uid), timeout=5)
+    return read_result(found.stdout, found.last_line)
+
+
+def read_result(printed: str, last_line: str) -> Result:
+    """Return the result in what the robot has printed. Raises SshError."""
+    line = (printed.strip().splitlines() or [""])[-1]
+    try:
+        return msgspec.convert(json.loads(line), Result)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise SshError(
+            Code.FAILED, f"the upgrade prints: {last_line[:300]}", f"see {KEPT}/result.json there"
+        ) from error

@@ -1,0 +1,181 @@
+"""Measure the console on a terminal: `python -m hwtests.console [--write] [--seconds N]`.
+
+The terminal is a pty whose other end counts bytes and answers `ESC[6n`, as terminals do. Textual's
+own widgets are measured in the same run, because figures depend on the machine and its load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from hwtests.console.child import WARM_S
+
+PAGE = Path(__file__).parents[2] / "docs/bench/console.md"
+QUESTION = b"\x1b[6n"
+ANSWER = b"\x1b[1;1R"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is shown, with what the server does, and over which line."""
+
+    title: str
+    what: str
+    serves: str | None
+    rate: int | None = None
+    """Bytes a second of the line; None for a fast one."""
+
+
+CASES = (
+    Case("console, 500 robots, nothing changes", "fleet", "still"),
+    Case("console, 500 robots of 40 nodes, 500 change a second", "fleet", "changes"),
+    Case("Textual's DataTable, 20,000 rows, 500 cells change a second", "datatable", None),
+    Case("console, 10,000 log lines a second", "logs", "logs"),
+    Case("Textual's RichLog, 1,000 log lines a second", "richlog", None),
+    Case("console, a picture of 640x480 over a line of 20 kB/s", "picture", "picture", 20_000),
+)
+
+
+@dataclass(slots=True)
+class Line:
+    """What came over the line."""
+
+    bytes: int = 0
+    """After the warm-up."""
+    first_s: float | None = None
+    """Until the first row."""
+    frames: int = 0
+    longest_s: float = 0.0
+    """Longest time between two frames that the terminal has shown."""
+
+
+def watch(terminal: int, child: subprocess.Popen[bytes], case: Case, began: float) -> Line:
+    """Read what the program writes until it ends."""
+    line, tail, shown_at = Line(), b"", time.monotonic()
+    while child.poll() is None:
+        ready, _, _ = select.select([terminal], [], [], 0.1)
+        if not ready:
+            continue
+        size = 65536 if case.rate is None else max(1, case.rate // 50)
+        try:
+            data = os.read(terminal, size)
+        except OSError:
+            break
+        if case.rate is not None:
+            time.sleep(len(data) / case.rate)
+        now = time.monotonic()
+        warm = now - began > WARM_S + 1.0
+        if warm:
+            line.bytes += len(data)
+        seen = tail + data
+        if line.first_s is None and re.search(rb"arm001|camera|line \d|node\d", seen):
+            line.first_s = now - began
+        for _ in range(seen.count(QUESTION) - tail.count(QUESTION)):
+            os.write(terminal, ANSWER)
+            if warm:
+                line.frames += 1
+                line.longest_s = max(line.longest_s, now - shown_at)
+            shown_at = now
+        tail = seen[-200:]
+    return line
+
+
+def run(case: Case, seconds: float) -> dict[str, float | str | None]:
+    """Run one case, and return its figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        socket, report = Path(folder) / "s", Path(folder) / "report"
+        server = None
+        if case.serves is not None:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "hwtests.console.serve", str(socket), case.serves],
+                stdout=subprocess.PIPE,
+            )
+            assert server.stdout is not None
+            server.stdout.readline()
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        began = time.monotonic()
+        words = ["-m", "hwtests.console.child", case.what, str(socket), str(report), str(seconds)]
+        child = subprocess.Popen(
+            [sys.executable, *words],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            env=os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"},
+        )
+        os.close(theirs)
+        try:
+            line = watch(ours, child, case, began)
+        finally:
+            os.close(ours)
+            if server is not None:
+                server.send_signal(signal.SIGTERM)
+                server.wait()
+            child.wait()
+        found = json.loads(report.read_text())
+    return {
+        "title": case.title,
+        **found,
+        "bytes_s": line.bytes / seconds,
+        "first_s": line.first_s,
+        "frames_s": line.frames / seconds,
+        "longest_s": line.longest_s,
+    }
+
+
+def table(found: list[dict[str, float | str | None]]) -> str:
+    """Return the table of the page."""
+    lines = [
+        "| what | % of a core | bytes/s | loop lag p99 | max | frames/s | first row | memory |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for each in found:
+        first = each["first_s"]
+        lines.append(
+            f"| {each['title']} | {each['cpu']:.1f} | {each['bytes_s']:,.0f} "
+            f"| {each['lag_p99_ms']:.0f} ms | {each['lag_max_ms']:.0f} ms "
+            f"| {each['frames_s'] or 0:.1f} | {'-' if first is None else f'{first:.1f} s'} "
+            f"| {each['rss_mb']:.0f} MB |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure all cases."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--write", action="store_true", help="write docs/bench/console.md")
+    parser.add_argument("--seconds", type=float, default=30.0)
+    given = parser.parse_args()
+    found = []
+    for case in CASES:
+        found.append(run(case, given.seconds))
+        print(table(found[-1:]).splitlines()[-1], flush=True)
+    if given.write:
+        text = (Path(__file__).parent / "page.md").read_text(encoding="utf-8")
+        load = ", ".join(f"{value:.1f}" for value in psutil.getloadavg())
+        text = text.replace("TABLE", table(found)).replace("LOAD", load)
+        text = text.replace("SECONDS", f"{given.seconds:.0f}")
+        PAGE.write_text(text, encoding="utf-8")
+        print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    main()

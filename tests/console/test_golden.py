@@ -1,0 +1,80 @@
+"""Screens as text. With GOLDEN=1 in the environment they are written anew: look at them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from dorafleet.console.app import Options
+from hwtests.console.pictures import SHOTS, fleet, ready
+
+from .driving import console
+
+GOLDEN = Path(__file__).parent / "golden"
+GUIDE = Path(__file__).parents[2] / "docs/console.md"
+ASCII = Options(ascii_only=True, theme="mono")
+
+CASES = [
+    ("fleet", (80, 24), Options()),
+    ("fleet", (100, 30), Options()),
+    ("fleet", (160, 45), Options(theme="safe")),
+    ("fleet", (80, 24), ASCII),
+    ("robot", (80, 24), Options()),
+    ("robot", (100, 30), Options()),
+    ("graph", (100, 30), Options()),
+    ("graph", (160, 45), Options()),
+    ("graph", (100, 30), ASCII),
+    ("logs", (80, 24), Options()),
+    ("confirm", (100, 30), Options()),
+    ("help", (100, 30), Options()),
+]
+
+
+def steady(text: str) -> str:
+    """Return a screen without what differs from run to run, in places of the same width."""
+    text = re.sub(r"link [<>]\d+m?s *", lambda found: "link".ljust(len(found[0])), text)
+    lines = text.splitlines()
+    lines[0] = re.sub(r" +\d\d:\d\d$", "", lines[0])
+    lines[0] = re.sub(r" {2,}", "  ", lines[0])
+    found = [re.sub(r"\d\d:\d\d:\d\d\.\d{3}", "hh:mm:ss.mmm", line) for line in lines]
+    found = [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "yyyy-mm-dd hh:mm", line) for line in found]
+    return "\n".join(line.rstrip() for line in found) + "\n"
+
+
+@pytest.mark.parametrize(("name", "size", "options"), CASES)
+async def test_a_screen(tmp_path: Path, name: str, size: tuple[int, int], options: Options) -> None:
+    start, keys, complete = SHOTS[name]
+    kind = "-ascii" if options.ascii_only else ""
+    path = GOLDEN / f"{name}-{size[0]}x{size[1]}{kind}.txt"
+    given = Options(ascii_only=options.ascii_only, theme=options.theme, start=start)
+    async with console(tmp_path, fleet(), size=size, options=given) as driven:
+        await driven.until("60 robots")
+        await ready(driven, keys, complete)
+        text = steady(driven.text)
+    if options.ascii_only:
+        assert text.isascii()
+    assert all(len(line) <= size[0] for line in text.splitlines())
+    if os.environ.get("GOLDEN"):
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+def test_the_guide_shows_these_screens() -> None:
+    page = GUIDE.read_text(encoding="utf-8")
+    shown = re.findall(r"<!-- screen (\S+) -->\n```text\n(.*?)```", page, re.DOTALL)
+    golden = [(name, (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")) for name, _ in shown]
+    if os.environ.get("GOLDEN"):
+        for name, text in golden:
+            page = re.sub(
+                rf"(<!-- screen {name} -->\n```text\n).*?(```)",
+                lambda found, text=text: found[1] + text + found[2],
+                page,
+                flags=re.DOTALL,
+            )
+        GUIDE.write_text(page, encoding="utf-8")
+    else:
+        assert shown == golden
+    assert len(shown) == 3

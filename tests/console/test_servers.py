@@ -1,0 +1,257 @@
+"""What the servers offer to operators: a real daemon, and rows of a coordinator."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.control import messages as m
+from dorad.control.asyncclient import AsyncClient
+from dorad.control.errors import ControlError
+from dorad.control.rowdeltas import RowDeltas
+from dorad.control.topparts import reduction
+from dorad.daemon.measuring.summary import CrashHistory, findings
+from dorad.daemon.subscription.reducing import MAX_ELEMENTS, Reducer, encoded
+from dorafleet.coordinator.rows import MAX_FINDINGS, MAX_TEXT, Known, Software, checked, fleet_row
+
+from .fakefleet import edge, node
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.harness.daemon import Daemon
+
+CAMERA = """\
+import numpy as np, pyarrow as pa
+from dora import Node
+node = Node()
+for event in node:
+    if event["type"] == "INPUT":
+        image = np.zeros((48, 64, 3), np.uint8)
+        image[:, :32] = (255, 0, 0)
+        node.send_output("image", pa.array(image.reshape(-1)),
+                         {"width": 64, "height": 48, "encoding": "bgr8"})
+"""
+FLOW = """\
+nodes:
+  - id: camera
+    path: camera.py
+    restart_policy: always
+    restart_delay: 0.1
+    inputs: {tick: dora/timer/millis/20}
+    outputs: [image]
+  - id: sink
+    path: sink.py
+    inputs: {image: camera/image}
+"""
+SINK = "from dora import Node\nfor event in Node():\n    pass\n"
+
+
+@pytest.fixture
+def pick(dorad: Daemon, tmp_path: Path) -> Daemon:
+    (tmp_path / "camera.py").write_text(CAMERA)
+    (tmp_path / "sink.py").write_text(SINK)
+    (tmp_path / "flow.yml").write_text(FLOW)
+    dorad.dora_ok("start", tmp_path / "flow.yml", "--name", "pick")
+    return dorad
+
+
+async def test_a_daemon_tells_of_a_crash_and_keeps_who_looks_after_it(pick: Daemon) -> None:
+    async with AsyncClient(pick.paths.control) as client:
+        assert client.role == "admin"
+        async with client.watch_fleet(interval=0.2) as rows:
+            async for news in rows:
+                (row,) = news.rows
+                if row.running == 2:
+                    break
+            assert (row.state, row.dataflow, row.nodes) == ("ok", "pick", 2)
+            (info, _) = await client.nodes("pick")
+            assert info.pid is not None
+            os.kill(info.pid, signal.SIGKILL)
+            async for news in rows:
+                (row,) = news.rows
+                if row.findings:
+                    break
+        assert row.state == "warn"
+        assert row.why.startswith("node camera failed once in 60 s")
+        async with client.watch_alerts(interval=0.2) as events:
+            async for event in events:
+                if event.alerts:
+                    break
+            (alert,) = event.alerts
+            assert (alert.node, alert.dataflow, alert.count) == ("camera", "pick", 1)
+            acked = await client.ack_alert(alert.id)
+            assert acked.acked_by == f"user {os.getuid()}"
+            async for event in events:
+                if event.alerts and event.alerts[0].acked_by:
+                    break
+
+
+async def test_a_preview_is_made_small_where_it_comes_from(pick: Daemon) -> None:
+    async with AsyncClient(pick.paths.control) as client:
+        size = m.Preview(width=8, height=8)
+        stream = client.echo(["camera/image"], dataflow="pick", max_rate_hz=20, preview=size)
+        async with stream as messages:
+            header, array = await anext(messages)
+    assert array is not None
+    assert header.metadata["encoding"] == "rgb8"
+    assert (header.metadata["width"], header.metadata["height"]) == (8, 6)
+    assert header.metadata["preview"] == "64x48 bgr8"
+    pixels = array.to_numpy().reshape(6, 8, 3)
+    assert pixels[0, 0].tolist() == [0, 0, 255]
+    assert pixels[0, 7].tolist() == [0, 0, 0]
+
+
+async def test_top_watch_reduces_and_refuses_what_it_does_not_know(pick: Daemon) -> None:
+    async with AsyncClient(pick.paths.control) as client:
+        async with client.watch_top(filter="node=sink", interval=0.2, dataflow="pick") as parts:
+            async for part in parts:
+                if part.edges:
+                    break
+        assert [info.node for info in part.top.nodes] == ["sink"]
+        assert [each.target for each in part.top.edges] == ["sink/image"]
+        for wrong in ("node~(a+)+$", "colour=red"):
+            with pytest.raises(ControlError, match="`filter`"):
+                async with client.watch_top(filter=wrong) as parts:
+                    await anext(parts)
+
+
+def test_the_limit_is_that_of_each_table_and_the_counts_are_whole() -> None:
+    top = m.Top(
+        at=0.0,
+        window=1.0,
+        nodes=[node("r", f"n{at}", metrics=m.NodeMetrics(cpu=float(at))) for at in range(9)],
+        edges=[edge("r", f"n{at}/o", "n0/i", rate=float(at)) for at in range(5)],
+    )
+    part = reduction(m.TopWatch(order="cpu", limit=2))(top)
+    assert [info.node for info in part.top.nodes] == ["n8", "n7"]
+    assert (part.nodes, part.edges, len(part.top.edges)) == (9, 5, 2)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_rate_that_cannot_be_is_refused(rate: float) -> None:
+    with pytest.raises(ControlError, match="max_rate_hz"):
+        encoded(m.TopicSubscribe(max_rate_hz=rate))
+
+
+@given(st.lists(st.floats(0, 0.3), max_size=50), st.floats(1, 50))
+def test_no_more_messages_pass_than_the_rate_allows(pauses: list[float], rate: float) -> None:
+    reducer, now, sent = Reducer(rate), 100.0, 0
+    for pause in pauses:
+        now += pause
+        sent += reducer.is_due("camera/image", now)
+    assert sent <= (now - 100.0) * rate + 2
+
+
+def test_long_arrays_are_cut_and_large_values_left_out() -> None:
+    reducer = Reducer(size=(10, 10))
+    array, metadata = reducer.reduce(pa.array(np.arange(10_000)), {"a": 1})
+    assert array is not None
+    assert (len(array), metadata) == (
+        MAX_ELEMENTS,
+        {"a": 1, "preview": "4096 of 10000 elements"},
+    )
+    array, metadata = reducer.reduce(pa.array(["x" * 1_000_000]), {})
+    assert array is not None and len(array) == 0
+    assert metadata["preview"].startswith("none of")
+    lying = {"width": 1000, "height": 1000, "encoding": "rgb8"}
+    array, metadata = reducer.reduce(pa.array(np.zeros(30, np.uint8)), lying)
+    assert array is not None and len(array) == 30
+
+
+def test_three_crashes_within_a_minute_are_a_failure() -> None:
+    crashes = CrashHistory()
+    for second, restarts in enumerate((0, 1, 1, 3)):
+        info = node("r", "gripper", restarts=restarts, last_exit="was killed by SIGSEGV")
+        crashes.add(float(second), [info])
+    (found,) = findings(4.0, [info], [], crashes, "")
+    assert (found.severity, found.since) == ("fail", 1.0)
+    assert found.text == "node gripper failed 3 times in 60 s (was killed by SIGSEGV)"
+    crashes.add(70.0, [info])
+    assert findings(70.0, [info], [], crashes, "") == []
+
+
+def test_a_dataflow_that_failed_is_a_finding_until_it_runs_again() -> None:
+    failed = m.DataflowState(
+        uuid="u", name="pick", status="failed", failures=[m.Failure(headline="node a exited")]
+    )
+    (found,) = findings(9.0, [], [(failed, 5.0)], CrashHistory(), "")
+    assert (found.text, found.since) == ("dataflow pick: node a exited", 5.0)
+
+
+def known(**fields: object) -> Known:
+    given: dict[str, object] = {
+        "robot": "arm1",
+        "connected": True,
+        "ever_seen": True,
+        "trouble": "",
+        "daemon": "",
+        "away_since": None,
+        "seen_at": 90.0,
+        "skew": 0.0,
+        "warnings": (),
+        "conflicts": {},
+        "shares": {},
+        "labels": {"zone": "hall"},
+        "version": "1",
+    }
+    return Known(**{**given, **fields})  # type: ignore[arg-type]
+
+
+def test_a_robot_without_contact_says_how_it_was_and_nothing_of_how_it_is() -> None:
+    own = m.FleetRow(robot="x", state="ok", dataflow="pick", nodes=3, running=3)
+    row = fleet_row(own, known(connected=False, trouble="silent", away_since=50.0), 100.0)
+    assert (row.state, row.why, row.since, row.known) == (
+        "unreach",
+        "no contact, was well",
+        50.0,
+        False,
+    )
+    assert [each.cause for each in row.findings] == ["unreachable"]
+    never = fleet_row(None, known(connected=False, ever_seen=False), 100.0)
+    assert (never.state, never.why, never.findings) == ("unreach", "never connected", [])
+
+
+def test_states_are_never_shown_as_one_another() -> None:
+    warning = m.Finding(cause="c", subject="s", text="t", severity="warn", since=1.0)
+    own = m.FleetRow(robot="x", dataflow="pick", findings=[warning])
+    updating = Software("r2", updating="rollout 12: node 3 of 5")
+    assert fleet_row(own, known(), 9.0).state == "warn"
+    assert fleet_row(own, known(software=updating), 9.0).state == "update"
+    own.findings = []
+    assert fleet_row(own, known(software=Software(busy="lease")), 9.0).state == "busy"
+    assert fleet_row(own, known(daemon="dead"), 9.0).state == "fail"
+    row = fleet_row(own, known(conflicts={"pick": "newer"}), 9.0)
+    assert (row.state, row.why) == ("warn", "paused because of pick: newer")
+
+
+def test_what_a_robot_sends_of_itself_is_bounded_and_under_its_own_name() -> None:
+    long = "x" * 100_000
+    finding = m.Finding(cause=long, subject=long, text=long, severity="fail", since=100.0)
+    row = m.FleetRow(
+        robot="other", why=long, dataflow=long, labels={long: long}, findings=[finding] * 5000
+    )
+    found = checked(row, "arm1", skew=60.0)
+    assert (found.robot, found.labels, len(found.findings)) == ("arm1", {}, MAX_FINDINGS)
+    assert found.findings[0].since == 40.0
+    assert len(found.why) == len(found.findings[0].text) == MAX_TEXT
+
+
+def test_only_rows_that_differ_are_sent() -> None:
+    deltas = RowDeltas()
+    rows = [m.FleetRow(robot=f"arm{at}", seen_at=1.0) for at in range(3)]
+    first = deltas.take(rows)
+    assert first is not None and first.whole and len(first.rows) == 3
+    seen = [m.FleetRow(robot=f"arm{at}", seen_at=2.0) for at in range(3)]
+    assert deltas.take(seen) is None
+    seen[1].cpu = 5.0
+    news = deltas.take(seen[:2])
+    assert news is not None
+    assert ([row.robot for row in news.rows], news.removed) == (["arm1"], ["arm2"])

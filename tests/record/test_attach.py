@@ -1,0 +1,100 @@
+"""`dora record --attach` and the key `record`, under a real daemon."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from dorad.record import ring
+from dorad.record.reader import RecordingReader
+from tests.harness.flows import counting, seen, until_more_seen
+
+DEADLINE_S = 50.0
+BIN = Path(sys.executable).parent
+
+
+def values(path):
+    with RecordingReader(path) as reader:
+        found = reader.messages(topics={"source/number"})
+        return [each.decode().array[0].as_py() for each in found]
+
+
+def test_a_recorder_comes_and_goes_and_no_message_is_lost(dorad, tmp_path):
+    file = counting(tmp_path / "flow")
+    run = "demo"
+    dorad.dora_ok("start", file, "--name", run, "--detach")
+    until_more_seen(tmp_path / "flow", 5)
+    out = tmp_path / "a.mcap"
+    process = subprocess.Popen(
+        [BIN / "dora", "record", "--attach", run, "-o", out],
+        env=dorad.env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    end = time.monotonic() + DEADLINE_S
+    while not (out.exists() and len(values(out)) > 20):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, text
+    assert "COMPLETE" in text
+    recorded = values(out)
+    assert recorded == list(range(recorded[0], recorded[0] + len(recorded)))
+    until_more_seen(tmp_path / "flow", 5)
+    found = seen(tmp_path / "flow")
+    assert found == list(range(found[0], found[0] + len(found)))
+    assert "__dora_record" not in dorad.dora("node", "list", "-q").stdout
+
+
+def test_a_killed_recorder_is_removed_by_the_next(dorad, tmp_path):
+    run = "demo"
+    dorad.dora_ok("start", counting(tmp_path / "flow"), "--name", run, "--detach")
+    out = tmp_path / "a.mcap"
+    process = subprocess.Popen(
+        [BIN / "dora", "record", "--attach", run, "-o", out],
+        env=dorad.env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + DEADLINE_S
+    while not (out.exists() and len(values(out)) > 5):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    second = tmp_path / "b.mcap"
+    done = dorad.dora("record", "--attach", run, "-o", str(second), "--duration", "0.5")
+    assert done.returncode == 0, done.stderr
+    assert values(second)
+    assert "__dora_record" not in dorad.dora("node", "list", "-q").stdout
+    until_more_seen(tmp_path / "flow", 5)
+
+
+def test_a_dataflow_with_a_black_box_keeps_what_happened_before_a_failure(dorad, tmp_path):
+    folder = tmp_path / "flow"
+    file = counting(folder)
+    flow = yaml.safe_load(file.read_text())
+    flow["record"] = {"keep": "60s", "folder": str(tmp_path / "box")}
+    file.write_text(yaml.safe_dump(flow))
+    run = "demo"
+    dorad.dora_ok("start", file, "--name", run, "--detach")
+    until_more_seen(folder, 10)
+    done = dorad.dora("record", "mark", str(tmp_path / "box"), "--note", "why", "--after", "0s")
+    assert done.returncode == 0, done.stderr
+    ((own, mark),) = ring.incidents(tmp_path / "box")
+    assert mark.note == "why"
+    assert dorad.dora("stop", run).returncode == 0
+    out = tmp_path / "incident.mcap"
+    box = str(tmp_path / "box")
+    done = dorad.dora("record", "incidents", box, "--export", own.name, "-o", str(out))
+    assert done.returncode == 0, done.stderr
+    found = values(out)
+    assert found[:10] == list(range(10))
