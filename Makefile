@@ -12,7 +12,7 @@ AGENT_FRAMES ?= 100000
 LITMUS_ROUNDS ?= 1000000
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help native demo demo-fleet test test-pure sanitize lint generate hub bench bench-rt bench-link bench-fleet bench-console \
+.PHONY: help native demo demo-fleet test test-pure sanitize lint generate hub bench bench-rt bench-link bench-fleet bench-console bench-record check-record \
     torture fuzz fuzz-agent litmus faults model \
     wheels deb arm64 hwtest hwtest-long vmtest clean
 
@@ -60,6 +60,12 @@ bench-rt: $(VENV)/.dev ## Measure how exactly a node wakes up with and without r
 
 bench-link: $(VENV)/.dev native ## Measure links between machines beside raw Zenoh and dora 1.1.0 (12 minutes)
 	$(BIN)/python -m hwtests.link --write
+
+bench-record: $(VENV)/.dev native ## Measure recording beside the mcap library; DORA=FOLDER also beside dora 1.1.0 (2 minutes)
+	$(BIN)/python -m hwtests.record.bench $(if $(DORA),--dora $(DORA))
+
+check-record: $(VENV)/.dev native ## Check that rerun and @mcap/core read our recordings, if they are installed
+	$(BIN)/pytest -n0 hwtests/record $(PYTEST_ARGS)
 
 bench-fleet: $(VENV)/.dev ## Measure a coordinator with 1,000 simulated robots (3 minutes)
 	$(BIN)/python -m hwtests.scale --write

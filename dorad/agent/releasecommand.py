@@ -128,8 +128,11 @@ def _add(folder: Path, name: str) -> None:
 def _trees(folder: Path) -> Trees:
     from dorad.agent.folder import open_folder, releases_folder, signers_folder
     from dorad.release.signature import Signers
-    from dorad.release.trees import Trees
+    from dorad.release.trees import SYSTEM_FOLDER, Trees
 
     releases = releases_folder(folder)
+    if releases == SYSTEM_FOLDER and not releases.is_dir():
+        # Made here it would be root's, and the agent could not use it.
+        raise click.ClickException(f"there is no folder {releases} (systemd-tmpfiles --create)")
     open_folder(releases)
     return Trees(releases, Signers(signers_folder(folder)))

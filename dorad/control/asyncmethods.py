@@ -249,7 +249,7 @@ class AsyncMethods(ABC):
         return self.stream("alerts.watch", m.AlertWatch(interval=interval), m.Alerts)
 
     async def ack_alert(self, id_: str, *, undo: bool = False) -> m.Alert:
-        """Say that somebody looks after an alert, or take that back."""
+        """Acknowledge an alert, or withdraw the acknowledgement."""
         return await self.call("alerts.ack", m.AlertAck(id=id_, undo=undo), m.Alert)
 
     async def topics(self, dataflow: str | None = None) -> m.TopicList:

@@ -243,7 +243,7 @@ class Methods(ABC):
         return self.stream("alerts.watch", m.AlertWatch(interval=interval), m.Alerts)
 
     def ack_alert(self, id_: str, *, undo: bool = False) -> m.Alert:
-        """Say that somebody looks after an alert, or take that back."""
+        """Acknowledge an alert, or withdraw the acknowledgement."""
         return self.call("alerts.ack", m.AlertAck(id=id_, undo=undo), m.Alert)
 
     def topics(self, dataflow: str | None = None) -> m.TopicList:

@@ -22,6 +22,7 @@ pictures and point clouds lose a few percent and take as long as the disk."""
 _COPIED = 64 << 10
 """Bodies up to this size are copied together; larger ones are written from where they are."""
 
+_MESSAGE = int(Op.MESSAGE)
 _HEAD_SIZE = MESSAGE_HEAD.size - mcap.HEAD.size
 
 
@@ -73,17 +74,23 @@ class ChunkBuilder:
     def add(self, channel_id: int, sequence: int, stamp: int, message: Encoded) -> None:
         """Add a message of a channel that was declared; `stamp` in ns since 1970."""
         self._index[channel_id].append((stamp, self.size))
-        size = message.size
+        _, begin, body, tail = message
+        size = len(begin) + len(body) + len(tail)
         head = MESSAGE_HEAD.pack(
-            Op.MESSAGE, _HEAD_SIZE + size, channel_id, sequence & 0xFFFFFFFF, stamp, stamp
+            _MESSAGE, _HEAD_SIZE + size, channel_id, sequence & 0xFFFFFFFF, stamp, stamp
         )
-        self._append(head + message.head)
-        self._append(message.body)
-        if message.tail:
-            self._append(message.tail)
-        self._all_small = self._all_small and size <= SMALL
-        self.start = min(self.start, stamp)
-        self.end = max(self.end, stamp)
+        if size <= SMALL:
+            self._append(b"".join((head, begin, body, tail)))
+        else:
+            self._all_small = False
+            self._append(head + begin)
+            self._append(body)
+            if tail:
+                self._append(tail)
+        if stamp < self.start:
+            self.start = stamp
+        if stamp > self.end:
+            self.end = stamp
 
     def _append(self, data: bytes | memoryview) -> None:
         self.size += len(data)

@@ -104,18 +104,20 @@ def encode_raw(
     Raises:
         ValueError: the payload or the metadata are malformed.
     """
-    if not nulls and code in BARE:
-        kind, bits = BARE[code]
-        if (length * bits + 7) >> 3 != len(payload):
-            raise ValueError(f"{len(payload)} bytes do not match {length} items of type {kind}")
-        if code == UINT8_CODE and b'"encoding"' in meta:
-            image = images.encode_image(payload, metadata_codec.decode(meta), stamp)
-            if image is not None:
-                return Encoded(_image_kind(image.name), image.head, payload, _tail(meta))
-        if kind in _PROTOBUF:
-            return Encoded(
-                _number_kind(kind), protobuf.prefix(1, len(payload)), payload, _tail(meta)
-            )
+    direct = None if nulls else _direct_kinds().get(code)
+    if direct is not None:
+        width, kind = direct
+        size = len(payload)
+        if length * width != size:
+            raise ValueError(f"{size} bytes do not match {length} items of {kind.type_text}")
+        tail = b""
+        if meta:
+            if code == UINT8_CODE and b'"encoding"' in meta:
+                image = images.encode_image(payload, metadata_codec.decode(meta), stamp)
+                if image is not None:
+                    return Encoded(_image_kind(image.name), image.head, payload, _tail(meta))
+            tail = _tail(meta)
+        return Encoded(kind, protobuf.prefix(1, size), payload, tail)
     buffer = pa.py_buffer(payload)
     array = decode(code, length, nulls, buffer, shared=False)
     field = pa.field(_COLUMN, array.type)
@@ -207,6 +209,15 @@ def _field(arrow_type: str) -> pa.Field:
 
 
 @functools.cache
+def _direct_kinds() -> dict[int, tuple[int, Kind]]:
+    """Return the kind of each type code whose buffer becomes a message, and its bytes an item."""
+    return {
+        code: (bits >> 3, _number_kind(kind))
+        for code, (kind, bits) in BARE.items()
+        if kind in _PROTOBUF
+    }
+
+
 def _number_kind(kind: pa.DataType) -> Kind:
     name, field_kind = _PROTOBUF[kind]
     schema = protobuf.array_schema(name, field_kind)

@@ -63,6 +63,7 @@ def delimited(field: int, data: bytes) -> bytes:
     return prefix(field, len(data)) + data
 
 
+@functools.lru_cache(maxsize=4096)
 def prefix(field: int, size: int) -> bytes:
     """Return the tag and the length of a field whose `size` bytes follow."""
     return varint(field << 3 | _LEN) + varint(size)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dorad.record.encoding import Encoded, Kind
 
 PROFILE = "dora"
+MAX_KNOWN = 10_000
 _MAX_PARTS = 512
 """Parts of one `writev`; the kernel takes up to 1024."""
 
@@ -92,6 +93,9 @@ class RecordingFile:
         self._summary = Summary()
         self._schemas: dict[tuple[str, str, bytes], int] = {}
         self._channels: dict[tuple[str, Kind], int] = {}
+        self._known: dict[tuple[str, int], int] = {}
+        """The channel of a topic and the `id` of a kind, which `_kinds` keeps alive."""
+        self._kinds: list[Kind] = []
         self._records: dict[int, bytes] = {}
         self._added: dict[int, int] = {}
         self._builder = ChunkBuilder(compression)
@@ -108,9 +112,17 @@ class RecordingFile:
         Raises:
             McapError: there are too many channels.
         """
-        channel_id = self._channels.get((topic, message.kind))
+        kind = message[0]
+        # By identity first: comparing kinds means hashing their schemas.
+        key = (topic, id(kind))
+        channel_id = self._known.get(key)
         if channel_id is None:
-            channel_id = self._new_channel(topic, message.kind)
+            channel_id = self._channels.get((topic, kind))
+            if channel_id is None:
+                channel_id = self._new_channel(topic, kind)
+            if len(self._known) < MAX_KNOWN:
+                self._known[key] = channel_id
+                self._kinds.append(kind)
         builder = self._builder
         if not builder.has(channel_id):
             builder.declare(channel_id, self._records[channel_id])

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class ObjectStore:
-    """A folder of objects. Its files are readable by everybody, writable by nobody."""
+    """A folder of objects. Its files are readable by all users and read-only."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -72,7 +72,7 @@ class Receiver:
         content = self._expect(frames.MANIFEST)
         signature = self._expect(frames.SIGNATURE)
         trees = self._trees
-        # Before the lock, so that nobody without a trusted key can keep others out.
+        # Before the lock, so that a sender without a trusted key cannot keep others out.
         trees.verify(content, signature)
         with trees.lock(wait=True):
             manifest, _ = trees.verify(content, signature)

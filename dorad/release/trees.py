@@ -10,10 +10,7 @@ A tree has its name only when it is complete and on the disk. Nothing in it chan
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import fcntl
-import filecmp
 import logging
 import os
 import re
@@ -25,6 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dorad.release import environment as environments
+from dorad.release.disk import (
+    locked,
+    megabytes,
+    modified,
+    read_bounded,
+    same_content,
+    sync_file_system,
+    sync_folder,
+    write_whole,
+)
 from dorad.release.errors import ReleaseError
 from dorad.release.machine import (
     check_machine,
@@ -51,6 +58,8 @@ RESERVE = 16 << 20
 """Bytes of the disk that stay free."""
 PER_FILE = 4096
 """Bytes of the disk that a file needs beyond its content: its name, its folder."""
+LOCK_TIMEOUT_S = 30.0
+"""How long a transfer waits for another one."""
 RECENT_S = 24 * 3600.0
 """Seconds for which a manifest is kept that no order names yet."""
 
@@ -141,8 +150,8 @@ class Trees:
         _log.debug("release %s of %s, signed by %s", release, manifest.name, signer)
         make_folder(self._manifests)
         # The manifest last: it is complete with its signature.
-        _write(self._manifests / f"{release}.sig", signature)
-        _write(self._manifests / release, content)
+        write_whole(self._manifests / f"{release}.sig", signature)
+        write_whole(self._manifests / release, content)
         return manifest
 
     def manifest(self, release: str) -> Manifest:
@@ -162,7 +171,7 @@ class Trees:
             found = [path for path in self._manifests.iterdir() if _ID.fullmatch(path.name)]
         except FileNotFoundError:
             return []
-        return [path.name for path in sorted(found, key=_modified, reverse=True)]
+        return [path.name for path in sorted(found, key=modified, reverse=True)]
 
     def ids(self) -> list[str]:
         """Return the ids of all trees."""
@@ -188,7 +197,7 @@ class Trees:
         disk = os.statvfs(self.folder)
         free = disk.f_bavail * disk.f_frsize
         if needed > free or (disk.f_files and files + len(lacking) > disk.f_favail):
-            what = f"{_megabytes(needed)} needed, {_megabytes(free)} free"
+            what = f"{megabytes(needed)} needed, {megabytes(free)} free"
             if needed <= free:
                 what = f"{files + len(lacking)} files, the disk has room for {disk.f_favail}"
             raise ReleaseError("space", f"{self.folder} is too full: {what}", "remove something")
@@ -216,7 +225,7 @@ class Trees:
             )
         needed = needed_objects(manifest, self.machine)
         if lacking := self.objects.lacking(needed):
-            size = _megabytes(sum(each.size for each in lacking))
+            size = megabytes(sum(each.size for each in lacking))
             message = f"{len(lacking)} of {len(needed)} files have not arrived ({size})"
             raise ReleaseError("missing", message, "dorafleet release push")
         damaged = [each for each in needed if not self.objects.check(each)]
@@ -261,7 +270,7 @@ class Trees:
             kept = {
                 each
                 for each in self.manifests()
-                if each in keep or recent < _modified(self._manifests / each) <= time.time()
+                if each in keep or recent < modified(self._manifests / each) <= time.time()
             }
             for release in self.ids():
                 if release not in keep:
@@ -283,32 +292,25 @@ class Trees:
             return self.objects.sweep(wanted)
 
     @contextmanager
-    def lock(self, *, wait: bool, timeout: float = 30.0) -> Iterator[None]:
+    def lock(self, *, wait: bool) -> Iterator[None]:
         """Keep other processes from receiving and collecting in this folder.
 
         Raises:
-            ReleaseError: code `busy`: another has it, for `timeout` seconds if `wait`.
+            ReleaseError: code `busy`: another has it, for `LOCK_TIMEOUT_S` if `wait`.
         """
         make_folder(self.folder)
-        end = time.monotonic() + (timeout if wait else 0.0)
-        with (self.folder / ".lock").open("ab") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= end:
-                        message = f"another transfer to {self.folder} is going on"
-                        raise ReleaseError("busy", message, "try again later") from None
-                time.sleep(0.1)
+        with locked(self.folder / ".lock", LOCK_TIMEOUT_S if wait else 0.0) as mine:
+            if not mine:
+                message = f"another transfer to {self.folder} is going on"
+                raise ReleaseError("busy", message, "try again later")
             yield
 
     def _read(self, release: str) -> tuple[bytes, bytes]:
         if not _ID.fullmatch(release):
             raise ReleaseError("missing", f"{release[:64]!r} is not the id of a release")
         try:
-            content = _read_bounded(self._manifests / release, MAX_MANIFEST)
-            signature = _read_bounded(self._manifests / f"{release}.sig", MAX_SIGNATURE)
+            content = read_bounded(self._manifests / release, MAX_MANIFEST)
+            signature = read_bounded(self._manifests / f"{release}.sig", MAX_SIGNATURE)
         except FileNotFoundError:
             message = f"the manifest of release {release[:12]} has not arrived"
             raise ReleaseError("missing", message, "dorafleet release push") from None
@@ -318,7 +320,7 @@ class Trees:
         """Return True if every file of a tree is the object itself, which was verified."""
         try:
             return all(
-                _same(tree.folder / path, self.objects.path(file.object))
+                same_content(tree.folder / path, self.objects.path(file.object))
                 for path, file in self._placed(tree.manifest)
             )
         except FileNotFoundError:
@@ -347,7 +349,7 @@ class Trees:
                 Path(folder).chmod(0o755)
             sync_file_system(self.folder)
             new.rename(target)
-            _sync(self.folder)
+            sync_folder(self.folder)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
@@ -383,54 +385,3 @@ class _Links:
             if error.errno != errno.EMLINK:
                 raise
             shutil.copy(source, self.root / path)
-
-
-def _same(one: Path, two: Path) -> bool:
-    # A copy is there where the file system allows no further link.
-    return one.lstat().st_ino == two.lstat().st_ino or filecmp.cmp(one, two, shallow=False)
-
-
-def _modified(path: Path) -> float:
-    return path.stat().st_mtime
-
-
-def _read_bounded(path: Path, limit: int) -> bytes:
-    with path.open("rb") as file:
-        return file.read(limit + 1)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file so that a power cut leaves none or all of it."""
-    new = path.with_name(f".{path.name}.new")
-    with new.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fchmod(file.fileno(), 0o444)
-        os.fsync(file.fileno())
-    new.replace(path)
-    _sync(path.parent)
-
-
-def sync_file_system(folder: Path) -> None:
-    """Put everything in the file system of `folder` on the disk. Raises OSError.
-
-    One call instead of one for each of thousands of files.
-    """
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(number):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
-    finally:
-        os.close(number)
-
-
-def _sync(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"

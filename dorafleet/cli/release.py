@@ -13,18 +13,26 @@ from dorad.cli.groups import CommandEntry, LazyGroup
 from dorad.cli.tables import plain, print_lines, print_object, print_table
 from dorad.terminal import visible
 from dorafleet.cli.arguments import File, accept_new_option
+from dorafleet.cli.releaseview import (
+    changes_of,
+    date_of,
+    difference,
+    file_count,
+    lines_of,
+    size_of,
+    size_text,
+    some,
+    summary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dorad.release.manifest import Target
     from dorafleet.release.build import Built
-    from dorafleet.release.store import Bundle, Store
+    from dorafleet.release.store import Store
 
 F = TypeVar("F", bound="Callable[..., Any]")
-
-MAX_SHOWN = 20
-"""Names in a list for humans."""
 
 EPILOG = """\b
 Examples:
@@ -184,7 +192,7 @@ def build(
         lambda step: click.echo(click.style(f"{step} …", dim=True), err=True),
     )
     if as_json:
-        print_object(_summary(built.bundle) | {"new": built.new, "notes": built.notes})
+        print_object(summary(built.bundle) | {"new": built.new, "notes": built.notes})
         return
     _print_built(built)
 
@@ -220,21 +228,21 @@ def _print_built(built: Built) -> None:
     for note in built.notes:
         click.echo(f"note: {visible(note)}", err=True)
     if built.ignored:
-        click.echo(f"note: .releaseignore leaves out {_some(built.ignored)}", err=True)
+        click.echo(f"note: .releaseignore leaves out {some(built.ignored)}", err=True)
     if built.shared:
         click.echo(
-            f"note: a change of these files replaces all nodes: {_some(built.shared)}; no node "
+            f"note: a change of these files replaces all nodes: {some(built.shared)}; no node "
             "names or imports them (.releaseignore can leave them out)",
             err=True,
         )
     bundle = built.bundle
     if not built.new:
-        click.echo(f"{bundle}: nothing has changed since {_date(bundle)}")
+        click.echo(f"{bundle}: nothing has changed since {date_of(bundle)}")
         return
-    for line in _lines(bundle):
+    for line in lines_of(bundle):
         click.echo(visible(line))
     if built.before is not None:
-        for line in _difference(built.before, bundle):
+        for line in difference(built.before, bundle):
             click.echo(visible(line))
 
 
@@ -245,7 +253,7 @@ def list_(*, store: Path | None, as_json: bool) -> None:
     """List the releases on this machine."""
     bundles = open_store(store).all()
     if as_json:
-        print_lines(_summary(bundle) for bundle in bundles)
+        print_lines(summary(bundle) for bundle in bundles)
         return
     print_table(
         ("Release", "Name", "Sequence", "Created", "Files", "Size", "Targets"),
@@ -254,9 +262,9 @@ def list_(*, store: Path | None, as_json: bool) -> None:
                 bundle.short,
                 bundle.manifest.name,
                 str(bundle.manifest.sequence),
-                _date(bundle),
-                str(_count(bundle)),
-                _size(_bytes(bundle)),
+                date_of(bundle),
+                str(file_count(bundle)),
+                size_text(size_of(bundle)),
                 "; ".join(map(str, bundle.manifest.targets)) or "any",
             )
             for bundle in bundles
@@ -277,16 +285,16 @@ def show(release: str, *, files: bool, store: Path | None, as_json: bool) -> Non
     key = signing_key(bundle.content, bundle.signature).get_fingerprint()
     if as_json:
         manifest = {"manifest": plain(bundle.manifest)} if files else {}
-        print_object(_summary(bundle) | {"key": key} | manifest)
+        print_object(summary(bundle) | {"key": key} | manifest)
         return
-    for line in (*_lines(bundle), f"  signed by {key}"):
+    for line in (*lines_of(bundle), f"  signed by {key}"):
         click.echo(visible(line))
     if files:
         for file in bundle.manifest.files:
             click.echo(visible(f"  {file.sha256[:12]} {file.size:>12} {file.path}"))
         for package in bundle.manifest.packages:
             size = sum(file.size for file in package.files)
-            click.echo(visible(f"  {package.name} {package.version}: {_size(size)}"))
+            click.echo(visible(f"  {package.name} {package.version}: {size_text(size)}"))
 
 
 @click.command()
@@ -320,7 +328,7 @@ def verify(release: str, *, signers: Path | None, store: Path | None, as_json: b
             f"{len(damaged)} of {len(objects)} files are missing or damaged", "build it anew"
         )
     if as_json:
-        print_object(_summary(bundle) | {"signer": signer, "key": key, "files": len(objects)})
+        print_object(summary(bundle) | {"signer": signer, "key": key, "files": len(objects)})
         return
     click.echo(visible(f"{bundle}: {len(objects)} files are right, signed by {signer}"))
 
@@ -337,94 +345,9 @@ def diff(old: str, new: str, *, target: str | None, store: Path | None, as_json:
     before, after = found.find(old), found.find(new)
     wanted = None if target is None else _target(target)
     if as_json:
-        changes = _changes(before, after, wanted)
+        changes = changes_of(before, after, wanted)
         print_object({"old": before.id, "new": after.id} | plain(changes))
         return
     click.echo(f"{before} → {after}")
-    for line in _difference(before, after, wanted):
+    for line in difference(before, after, wanted):
         click.echo(visible(line))
-
-
-def _changes(before: Bundle, after: Bundle, target: Target | None = None) -> Any:
-    from dorad.release.changes import changed_nodes
-    from dorad.release.machine import Machine, this_machine
-
-    targets = after.manifest.targets
-    chosen = target or (targets[0] if targets and targets[0].python else this_machine().target)
-    machine = Machine(chosen.arch, chosen.python, chosen.glibc or "2.99")
-    return changed_nodes(before.manifest, after.manifest, machine)
-
-
-def _difference(before: Bundle, after: Bundle, target: Target | None = None) -> list[str]:
-    """Return the lines that say what changes."""
-    changes = _changes(before, after, target)
-    if changes.empty:
-        return ["  no difference"]
-    parts = [
-        ("nodes added", changes.added),
-        ("nodes removed", changes.removed),
-        ("nodes replaced", changes.replaced),
-        ("nodes untouched", changes.untouched),
-        ("files added", changes.files_added),
-        ("files removed", changes.files_removed),
-        ("files changed", changes.files_changed),
-        ("packages", changes.packages),
-    ]
-    lines = [f"  {label}: {_some(names)}" for label, names in parts if names]
-    return [*lines, f"  new content: {_size(changes.size)}"]
-
-
-def _lines(bundle: Bundle) -> list[str]:
-    manifest = bundle.manifest
-    targets = "; ".join(map(str, manifest.targets)) or "any machine"
-    packages = len(manifest.packages)
-    wheels = f", {packages} wheel{'' if packages == 1 else 's'}" if packages else ""
-    return [
-        str(bundle),
-        f"  id {bundle.id}",
-        f"  {_count(bundle)} files{wheels}, {_size(_bytes(bundle))}",
-        f"  for {targets}, dorad {manifest.min_dorad} or newer",
-        f"  built {_date(bundle)} from {manifest.entry}",
-    ]
-
-
-def _summary(bundle: Bundle) -> dict[str, Any]:
-    manifest = bundle.manifest
-    return {
-        "release": bundle.id,
-        "name": manifest.name,
-        "sequence": manifest.sequence,
-        "created": manifest.created,
-        "entry": manifest.entry,
-        "min_dorad": manifest.min_dorad,
-        "targets": plain(manifest.targets),
-        "files": _count(bundle),
-        "bytes": _bytes(bundle),
-        "packages": [f"{each.name} {each.version}" for each in manifest.packages],
-        "nodes": sorted(manifest.nodes),
-    }
-
-
-def _count(bundle: Bundle) -> int:
-    from dorad.release.manifest import all_files
-
-    return sum(1 for _ in all_files(bundle.manifest))
-
-
-def _bytes(bundle: Bundle) -> int:
-    from dorad.release.manifest import all_files
-
-    return sum(size for _, size, _ in {file.object for file in all_files(bundle.manifest)})
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - MAX_SHOWN
-    return ", ".join(names[:MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _date(bundle: Bundle) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(bundle.manifest.created))

@@ -306,7 +306,9 @@ class DataflowMethods:
         lines += [f"`{id_}` has not ended it" for id_ in sorted(awaited - unreachable.keys())]
         hint = None if params.force else "`dora stop --force` kills its nodes"
         if unreachable:
-            hint = "they stop it as soon as they are back; `dora stop --force` waits for nobody"
+            hint = (
+                "they stop it as soon as they are back; `dora stop --force` does not wait for them"
+            )
         code: m.ErrorCode = "unavailable" if unreachable else "deadline"
         text = f"dataflow {record.key} has not ended everywhere: {'; '.join(lines)}"
         return ControlError(code, text, hint)

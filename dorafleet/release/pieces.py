@@ -6,8 +6,11 @@ import asyncio
 import hashlib
 import logging
 import re
+import shutil
 import struct
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -28,6 +31,9 @@ WORTHWHILE = 0.8
 """A patch is sent if it has at most so much of the bytes of the compressed object."""
 AT_ONCE = 2
 """Objects that are compressed at the same time."""
+PREFIX = ".sending-"
+LEFT_S = 7 * 24 * 3600.0
+"""No transfer takes so many seconds."""
 _SIZE = struct.Struct(">I")
 _VERSIONED = re.compile(r"-[^/-]+(\.(?:dist-info|data)/)")
 _HASHED = re.compile(r"-[0-9a-f]{8}(?=[.])")
@@ -54,7 +60,10 @@ class Pieces:
 
     def __enter__(self) -> Self:
         # In the store, because /tmp may be in memory.
-        self._folder = tempfile.TemporaryDirectory(prefix=".sending-", dir=self._store.folder)
+        self._folder = tempfile.TemporaryDirectory(
+            prefix=PREFIX, dir=self._store.folder, ignore_cleanup_errors=True
+        )
+        self._remove_left()
         return self
 
     def __exit__(
@@ -67,6 +76,13 @@ class Pieces:
             task.cancel()
         if self._folder is not None:
             self._folder.cleanup()
+
+    def _remove_left(self) -> None:
+        """Remove what processes that were killed have left."""
+        for path in self._store.folder.glob(f"{PREFIX}*"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > LEFT_S:
+                    shutil.rmtree(path, ignore_errors=True)
 
     async def compressed(self, wanted: Object) -> Path:
         """Return a file with the compressed pieces of an object.

@@ -1,7 +1,7 @@
 """The state machine of a rollout: from what is seen to the next step. Pure functions.
 
 A step is one of three: verdicts about robots, a new phase, or orders to robots. It is written to
-the journal before anything else happens; so whoever reads the journal goes on from there.
+the journal before anything else happens, so that the next coordinator goes on from there.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _after_rolling(view: View) -> Enter | None:
     failed = failures(members.values())
     limit = tolerated(rollout.strategy, rollout.size)
     if len(failed) > limit:
-        reason = f"{len(failed)} robots failed, {limit} are accepted: {_named(failed)}"
+        reason = f"{len(failed)} failed, {limit} accepted: {_named(failed)}"
         if rollout.phase == "settled":
             return Enter("failed", f"no robot follows any more: {reason}")
         return _fail(rollout, reason)
@@ -198,11 +198,11 @@ def _after_rolling(view: View) -> Enter | None:
         return Enter("succeeded")
     if rollout.phase == "settled":
         if view.now - rollout.created >= rollout.strategy.catch_up:
-            reason = f"{len(open_)} robots were not reached in time: {_named(open_)}"
+            reason = f"not reached in time: {_named(open_)}"
             return Enter("succeeded_partially", reason)
         return None
     if all(_is_aside(view, member) for member in open_):
-        return Enter("settled", f"{len(open_)} robots follow later: {_named(open_)}")
+        return Enter("settled", f"for later: {_named(open_)}")
     return None
 
 

@@ -57,7 +57,7 @@ def reported(member: Member, seen: Seen) -> ReleaseState | None:
 
 
 def is_moving(seen: Seen) -> bool:
-    """Return True if the robot is in the middle of a switch, whoever ordered it."""
+    """Return True if the robot is in the middle of a switch, of any order."""
     return seen.state is not None and seen.state.phase in MOVING
 
 

@@ -9,9 +9,10 @@
         bed.network.split(1, 2)
 
 A robot has a journal, D-Bus, machine-id, hostname, processes, /dev/shm and network of its own. All
-share the kernel and the clock of this machine, and its page cache: a power cut here loses no file
-that was written and not synced. Where cgroup v1 controllers are mounted, limits of memory and CPU
-do nothing. pytest has fixtures for all this in `hwtests.robots.fixtures`.
+share the kernel of this machine, its page cache and its clock: a power cut here loses no file that
+was written and not synced, and only what `hwtests.robots.clock` has prepared reads a wrong clock.
+Where cgroup v1 controllers are mounted, limits of memory and CPU do nothing. pytest has fixtures
+for all this in `hwtests.robots.fixtures`.
 """
 
 from hwtests.robots.errors import RobotError

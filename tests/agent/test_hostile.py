@@ -1,4 +1,4 @@
-"""A coordinator that sends nonsense harms nobody but its own connection."""
+"""A coordinator that sends nonsense harms only its own connection."""
 
 from __future__ import annotations
 

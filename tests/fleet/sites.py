@@ -43,7 +43,7 @@ class Site:
 
     def run(self, *words):
         """Run a command; return its code and what it prints."""
-        if words[0] == "up":  # whoever starts a coordinator is its parent
+        if words[0] == "up":  # the process that starts a coordinator is its parent
             done = subprocess.run(
                 [*DORAFLEET, *words],
                 capture_output=True,

@@ -55,11 +55,18 @@ Line = tuple[str, int, pa.Array, dict[str, Any]]
 """Topic, time in ms after START, array, metadata."""
 
 
-def write(path: Path, lines: Iterable[Line], *, per_chunk: int = 10, **values: str) -> Path:
+def write(
+    path: Path,
+    lines: Iterable[Line],
+    *,
+    per_chunk: int = 10,
+    compression: str = "auto",
+    **values: str,
+) -> Path:
     """Write a complete recording of these messages."""
     from dorad.record.mcap import Attachment
 
-    file = RecordingFile(path, "test")
+    file = RecordingFile(path, "test", compression=compression)
     file.describe("dora.recording", {"id": "test", **values})
     file.attach(Attachment(START, "dataflow.yml", "application/yaml", DATAFLOW))
     numbers: dict[str, int] = {}

@@ -24,6 +24,7 @@ FLOW = """
     nodes:
       - id: source
         path: source.py
+        env: {TOKEN: a-secret}
         inputs: {tick: dora/timer/millis/5}
         outputs: [number, picture]
       - id: worker
@@ -128,6 +129,7 @@ def test_a_recording_has_every_message_from_the_first_to_the_last(recorded):
     assert len(values(recorded / "a.mcap", "source/picture")) == 60
     with RecordingReader(recorded / "a.mcap") as reader:
         assert b"worker.py" in reader.attachment("dataflow.yml")
+        assert b"a-secret" not in reader.attachment("dataflow.yml")
         assert b"__dora_record__" not in reader.attachment("dataflow.yml")
 
 

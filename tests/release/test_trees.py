@@ -43,6 +43,20 @@ def test_a_tree_has_the_files_of_the_release_as_links_that_nobody_may_write(robo
     assert robot.trees.tree(found.id).manifest == tree.manifest
 
 
+def test_dorad_and_nodes_of_other_users_can_read_it_whatever_the_umask(tmp_path):
+    old = os.umask(0o077)
+    try:
+        machine = this_machine()
+        robot = Robot(tmp_path / "strict", machine)
+        found = release(packages={"p": {"site/p/q.py": b"1"}}, machine=machine)
+        tree = robot.receive(found).stage(found.id)
+    finally:
+        os.umask(old)
+    paths = [tree.folder, *tree.folder.rglob("*"), tree.folder.parent]
+    modes = {path.stat().st_mode & 0o777 for path in paths if not path.is_symlink()}
+    assert modes == {0o755, 0o444}
+
+
 def test_an_executable_file_stays_one(robot):
     content = b"#!/bin/sh\nexit 0\n"
     files = [file_of("dataflow.yml", FLOW), file_of("run", content, executable=True)]

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from dorad.agent.releases.model import (
     MAX_FAILED,
     Applied,
+    Baseline,
     Failed,
     Record,
     revision_of,
@@ -24,7 +25,7 @@ from dorad.control.messages.releases import ReleaseState
 if TYPE_CHECKING:
     from typing import Any
 
-    from dorad.agent.releases.model import Baseline, Seen, Waiting
+    from dorad.agent.releases.model import Health, Seen, Waiting
     from dorad.control.messages.releases import ReleaseOrder, ReleasePhase
 
 CONTACT_S = 60.0
@@ -86,6 +87,10 @@ def _take_new(record: Record, order: ReleaseOrder) -> Record:
         return replace(record, next=order)
     if record.phase == "confirmed" and same:
         return replace(record, order=order)
+    stops = order.release is None or not order.enabled
+    if stops and record.phase in (*_IN_SWITCH, "stuck"):
+        # What was not confirmed must not come back with the next order.
+        record = replace(record, applied=record.confirmed, halting=True, step=record.step + 1)
     if order.retry and order.release is not None:
         digest = revision_of(order).digest
         record = replace(record, failed=[each for each in record.failed if each.digest != digest])
@@ -144,11 +149,9 @@ def forgettable(record: Record, seen: Seen) -> bool:
 
 
 def _stop(record: Record, seen: Seen) -> Record:
-    """Return the record of a dataflow that shall not run. What was not confirmed is left."""
+    """Return the record of a dataflow that shall not run."""
     if record.applied is not None and not record.halting:
         record = replace(record, step=record.step + 1, halting=True)
-    if record.phase in (*_IN_SWITCH, "stuck"):
-        record = replace(record, phase="pending", applied=record.confirmed)
     if record.order.release is None:
         return record
     if record.confirmed is not None and record.target == record.confirmed.revision:
@@ -285,7 +288,7 @@ def _probation(record: Record, seen: Seen) -> Record:
     healthy = health is not None and health.healthy
     if healthy and contact:
         assert health is not None
-        return _confirm(record, health.rates, health.nodes)
+        return _confirm(record, health)
     if not contact and elapsed >= rules.confirm_deadline:
         why = f"no contact to the coordinator for {rules.confirm_deadline:g} s"
         return _fail(record, seen, why, blame=False)
@@ -297,13 +300,13 @@ def _probation(record: Record, seen: Seen) -> Record:
     return record if record.reason == reason else replace(record, reason=reason)
 
 
-def _confirm(record: Record, rates: dict[str, float], nodes: list[str]) -> Record:
+def _confirm(record: Record, health: Health) -> Record:
     assert record.applied is not None
     before = record.confirmed
     previous = record.previous
     if before is not None and before.revision != record.applied.revision:
         previous = before.revision
-    baseline: Baseline = replace(record.baseline, rates=rates, nodes=nodes, notices=[])
+    baseline = Baseline(rates=health.rates, nodes=health.nodes, misses=health.misses)
     record = replace(
         record,
         confirmed=record.applied,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from dorad.control.messages import NodeInfo
     from dorad.control.messages.releases import HealthRules
 
+MISSES_FACTOR = 2.0
+"""How many times as many deadlines as before a node may miss."""
 MIN_MESSAGES = 2.0
 """Fewer expected messages than this say nothing about a rate."""
 
@@ -52,6 +54,16 @@ class Watch(msgspec.Struct, frozen=True):
             name: (count - before[name]) / self.seconds
             for name, count in self.last.sent.items()
             if name in before
+        }
+
+    @property
+    def misses(self) -> dict[str, float]:
+        """Missed deadlines per second of each node."""
+        before = {each.node: each.deadline_misses or 0 for each in self.first.nodes}
+        return {
+            each.node: max(0, (each.deadline_misses or 0) - before[each.node]) / self.seconds
+            for each in self.last.nodes
+            if self.seconds > 0 and each.node in before
         }
 
 
@@ -94,6 +106,7 @@ def judge(
         fatal="" if not fatal else f"{fatal[0].check} {fatal[0].text}",
         rates={name: rate for name, rate in found.rates.items() if rate > 0},
         nodes=[each.node for each in found.last.nodes if each.status == "running"],
+        misses=found.misses,
     )
 
 
@@ -106,7 +119,7 @@ def _steady(before: Watch, seen: Observation, baseline: Baseline) -> Iterator[Ev
     """Yield what must be well at each moment of the time."""
     known = {each.node: each for each in before.first.nodes}
     for node in seen.nodes:
-        yield _node(known.get(node.node), node, baseline)
+        yield _node(known.get(node.node), node, baseline, seen.at - before.first.at)
     if set(known) != {each.node for each in seen.nodes}:
         yield Evidence(check="nodes", ok=False, text="nodes were added or removed")
     new = [text for text in seen.notices if text not in baseline.notices]
@@ -117,7 +130,7 @@ def _steady(before: Watch, seen: Observation, baseline: Baseline) -> Iterator[Ev
         yield Evidence(check=f"output {fewer[0]}", ok=False, text="its counter began anew")
 
 
-def _node(before: NodeInfo | None, now: NodeInfo, baseline: Baseline) -> Evidence:
+def _node(before: NodeInfo | None, now: NodeInfo, baseline: Baseline, seconds: float) -> Evidence:
     check = f"node {now.node}"
     if now.dynamic:
         return Evidence(check=check, ok=True, text="is dynamic")
@@ -137,8 +150,11 @@ def _node(before: NodeInfo | None, now: NodeInfo, baseline: Baseline) -> Evidenc
         why = now.last_exit and f": it {now.last_exit}"
         return Evidence(check=check, ok=False, text=f"has started again{why or ''}")
     missed = (now.deadline_misses or 0) - (before.deadline_misses or 0)
-    if missed > 0:
-        return Evidence(check=check, ok=False, text=f"missed {missed} more deadlines")
+    # Without a release to compare with, nobody knows how many are usual here.
+    usual = baseline.misses.get(now.node)
+    if usual is not None and missed > MISSES_FACTOR * usual * seconds:
+        text = f"missed {missed} deadlines in {seconds:.1f} s, before {usual * seconds:.1f}"
+        return Evidence(check=check, ok=False, text=text)
     return Evidence(check=check, ok=True, text="runs")
 
 

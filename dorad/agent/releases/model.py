@@ -62,6 +62,8 @@ class Baseline(msgspec.Struct, frozen=True):
     """The nodes that ran then."""
     notices: list[str] = []
     """Warnings that the daemon had before the switch."""
+    misses: dict[str, float] = {}
+    """Missed deadlines per second of each node that ran."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -154,6 +156,8 @@ class Health(msgspec.Struct, frozen=True):
     rates: dict[str, float] = {}
     nodes: list[str] = []
     """The nodes that run."""
+    misses: dict[str, float] = {}
+    """Missed deadlines per second, by node."""
 
 
 class Seen(msgspec.Struct, frozen=True):

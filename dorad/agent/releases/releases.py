@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 EVERY_S = 30.0
 """Time between two looks when nothing is to be done."""
 ACTIVE_EVERY_S = 1.0
-"""The same while a release is on its way."""
+"""The same during a switch, or while something must not be interrupted."""
+WAITING_EVERY_S = 3.0
+"""The same while a release is received."""
 MIN_INTERVAL_S = 0.1
 ASK_AGAIN_S = 2.0
 """Minimum time between two runs of a command that has failed."""
@@ -170,7 +172,7 @@ class Releases:
                     except ControlError as error:
                         _log.warning("release of %s: %s; it is tried again", name, error)
                 self._update_states()
-                due = loop.time() + (ACTIVE_EVERY_S if self._active else EVERY_S)
+                due = loop.time() + self._interval()
                 await asyncio.sleep(MIN_INTERVAL_S)
                 with suppress(TimeoutError):
                     async with asyncio.timeout_at(due):
@@ -182,6 +184,15 @@ class Releases:
             record.phase not in ("confirmed", "reverted") and not record.refused
             for record in self._store.releases.values()
         )
+
+    def _interval(self) -> float:
+        records = [each for each in self._store.releases.values() if not each.refused]
+        calm = ("confirmed", "reverted")
+        if any(
+            each.phase not in ("pending", *calm) and each.waiting != "switch" for each in records
+        ):
+            return ACTIVE_EVERY_S
+        return WAITING_EVERY_S if self._active else EVERY_S
 
     async def _look_after(self, name: str, tasks: asyncio.TaskGroup) -> None:
         """Decide about a dataflow until nothing changes, and do what follows."""
@@ -270,7 +281,22 @@ class Releases:
         notices = await observing.notices(client)
         leases = await observing.leases(client)
         busy = _in_words(leases) or await self._unsafe(record)
-        return replace(seen, notices=notices, leases=leases, busy=busy)
+        seen = replace(seen, notices=notices, leases=leases, busy=busy)
+        if busy and record.order.busy == "wait":
+            return seen
+        return replace(seen, refusal=await self._verify_again(record))
+
+    async def _verify_again(self, record: Record) -> str:
+        """Return why a staged release must not be used any more: its key may be revoked now."""
+        release = record.order.release
+        assert release is not None
+        try:
+            await asyncio.to_thread(self._library.stage, release)
+        except ControlError as error:
+            if error.code != "refused":
+                raise
+            self._refusals[release] = "; ".join(error.lines)
+        return self._refusals.get(release, "")
 
     async def _unsafe(self, record: Record) -> str:
         """Return why the dataflow says that it must not be changed now; empty if it may be."""

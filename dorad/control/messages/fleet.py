@@ -102,7 +102,7 @@ class Alert(Struct):
     flapping: int = 0
     """How often it has come back; 0 for one that stays."""
     acked_by: str = ""
-    """Who knows of it; empty while nobody has said so."""
+    """The user who has acknowledged it; empty before that."""
     acked_at: float | None = None
 
 
@@ -121,7 +121,7 @@ class Alerts(Struct):
 
 
 class AlertAck(Struct):
-    """Say that somebody looks after an alert, or take that back. It stays until it is over."""
+    """Acknowledge an alert, or withdraw the acknowledgement. It stays until its cause is gone."""
 
     id: str
     undo: bool = False

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def by_need(alerts: Iterable[Alert]) -> list[Alert]:
-    """Return alerts that nobody looks after first, the worst and newest of them first."""
+    """Return unacknowledged alerts first, the worst and newest of them first."""
     return sorted(
         alerts, key=lambda each: (bool(each.acked_by), each.severity != "fail", -each.since)
     )
 
 
 def new_count(alerts: Iterable[Alert]) -> int:
-    """Return how many alerts nobody looks after."""
+    """Return the number of unacknowledged alerts."""
     return sum(not each.acked_by for each in alerts)
 
 

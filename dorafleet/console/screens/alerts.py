@@ -1,4 +1,4 @@
-"""Screen Alerts: everything that needs somebody, with what there is known of it."""
+"""Screen Alerts: all alerts, with their details."""
 
 from __future__ import annotations
 

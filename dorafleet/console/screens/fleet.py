@@ -1,4 +1,4 @@
-"""Screen Fleet: what needs somebody, then all robots, the worst first."""
+"""Screen Fleet: open alerts, then all robots, the worst first."""
 
 from __future__ import annotations
 

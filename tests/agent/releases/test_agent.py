@@ -11,19 +11,19 @@ import yaml
 from dorad.agent.folder import releases_folder, signers_folder
 from dorad.agent.releases.trees import TreeLibrary
 from dorad.control.errors import ControlError
-from dorad.control.messages.releases import HealthRules, ReleaseOrder, ReleaseState
+from dorad.control.messages.releases import ReleaseOrder, ReleaseState
 from dorad.release.machine import this_machine
 from dorad.release.manifest import NodeContent
 from dorad.release.signature import ALLOWED, Signers
 from dorad.release.trees import Trees
 from tests.agent.fleet import fleet
-from tests.agent.releases.robot import SINK, SOURCE, flow
+from tests.agent.releases.robot import QUICK, SINK, SOURCE, eventually, flow
 from tests.harness.daemon import daemon
 from tests.harness.flows import seen
 from tests.harness.waiting import until
 from tests.release import samples
 
-QUICK = HealthRules(min_healthy_time=0.5, healthy_deadline=20)
+pytestmark = pytest.mark.timeout(240)
 
 
 def signed(folder, *, sequence=1, sink=SINK, key=samples.KEY):
@@ -80,7 +80,7 @@ async def reaches(control, phase, generation, **fields):
         )
 
     try:
-        await until(holds)
+        await eventually(holds)
     except AssertionError:
         raise AssertionError(f"not {phase}: {control.releases}") from None
     return control.releases["flow"]

@@ -238,6 +238,15 @@ def test_a_disabled_dataflow_is_stopped_and_an_enabled_one_runs_again():
     assert (present.phase, present.halting, present.step) == ("confirmed", False, 3)
 
 
+def test_what_is_stopped_before_it_is_confirmed_does_not_come_back_without_a_switch():
+    present = taken(on_probation(), order(B, 3, enabled=False))
+    assert (present.halting, present.applied.revision.release) == (True, A)
+    present = decide(present, seen(103, release=B, share=share(2)))
+    present = taken(present, order(B, 4))
+    present = decide(present, seen(104, release=B, share=share(3, "stopped")))
+    assert (present.phase, present.applied.revision.release) == ("switching", B)
+
+
 def test_an_order_without_a_release_stops_the_dataflow_and_is_forgotten():
     present = decide(taken(confirmed(), order(None, 2)), seen(100, share=share()))
     assert not forgettable(present, seen(100, share=share()))

@@ -18,7 +18,7 @@ def rsa_key():
     return rsa.generate_private_key(65537, 2048)
 
 
-def csr_of(key, subject="whoever", names=(), ca=False):
+def csr_of(key, subject="anyone", names=(), ca=False):
     """Return a request; everything in it but the key is only a wish."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])

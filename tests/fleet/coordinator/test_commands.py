@@ -96,7 +96,7 @@ def test_a_changed_row_and_a_cut_tail_fail_the_verification(running, capsys):
 
 
 def edit(folder, sql, *, text=False):
-    """Change the store as somebody with the file would."""
+    """Change the store as a user with access to the file could."""
     connection = apsw.Connection(str(folder / "coordinator.db"))
     if text:
         sql = sql.replace("replace(value", "CAST(replace(CAST(value AS TEXT)")

@@ -69,7 +69,7 @@ async def test_robots_that_are_off_follow_later_through_the_same_gates(tmp_path)
         one.control.robots.get("r4").away_since -= 60
         detail = await one.until(number, "settled")
         assert detail.summary.unreachable == 2
-        assert "2 robots follow later" in detail.summary.reason
+        assert detail.summary.reason == "for later: `r3`, `r4`"
         await one.connect("r3", "r4")
         await one.until(number, "succeeded")
         assert one.switches() == {f"r{each}": [ID1] for each in (1, 2, 3, 4)}

@@ -1,0 +1,95 @@
+"""Files of releases on the disk: written whole, read within bounds, locked."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import filecmp
+import os
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+POLL_INTERVAL_S = 0.1
+
+
+@contextmanager
+def locked(path: Path, timeout: float) -> Iterator[bool]:
+    """Lock a file against other processes; yield False if one has it for `timeout` seconds.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    end = time.monotonic() + timeout
+    with path.open("ab") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    yield False
+                    return
+            else:
+                yield True
+                return
+            time.sleep(POLL_INTERVAL_S)
+
+
+def same_content(one: Path, two: Path) -> bool:
+    """Return True if two files are one, or have the same content."""
+    # A copy is there where the file system allows no further link.
+    return one.lstat().st_ino == two.lstat().st_ino or filecmp.cmp(one, two, shallow=False)
+
+
+def modified(path: Path) -> float:
+    """Return when a file was changed last, in seconds since 1970. Raises OSError."""
+    return path.stat().st_mtime
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Return the content of a file, at most one byte more than `limit`. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(limit + 1)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a power cut leaves none or all of it."""
+    new = path.with_name(f".{path.name}.new")
+    with new.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fchmod(file.fileno(), 0o444)
+        os.fsync(file.fileno())
+    new.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_file_system(folder: Path) -> None:
+    """Put everything in the file system of `folder` on the disk. Raises OSError.
+
+    One call instead of one for each of thousands of files.
+    """
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(number):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
+    finally:
+        os.close(number)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put new and renamed names in a folder on the disk. Raises OSError."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def megabytes(count: int) -> str:
+    """Return bytes as text."""
+    return f"{count / 1e6:.1f} MB"

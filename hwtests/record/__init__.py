@@ -1,0 +1,1 @@
+"""What recording costs beside others, and whether other programs read our files."""

@@ -1,0 +1,85 @@
+"""Other programs read our recordings: rerun (Rust), and @mcap/core (TypeScript).
+
+Set RERUN to the program of PyPI's rerun-sdk, and MCAP_CORE to a folder in which npm has installed
+@mcap/core and @mcap/nodejs; without them the tests are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dorad.record.recover import recover
+from tests.record.files import write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RERUN = os.environ.get("RERUN") or shutil.which("rerun")
+MCAP_CORE = os.environ.get("MCAP_CORE")
+
+SCRIPT = """
+const { McapIndexedReader } = require("@mcap/core");
+const { FileHandleReadable } = require("@mcap/nodejs");
+const { open } = require("fs/promises");
+(async () => {
+  const readable = new FileHandleReadable(await open(process.argv[1], "r"));
+  const reader = await McapIndexedReader.Initialize({ readable });
+  let count = 0;
+  for await (const message of reader.readMessages()) count += 1;
+  console.log(count, reader.statistics.messageCount.toString());
+})();
+"""
+
+
+@pytest.fixture(params=["complete", "recovered"])
+def recording(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, int]:
+    """A recording of numbers, texts and pictures, and its number of messages."""
+    shape = {"width": 8, "height": 4, "encoding": "rgb8"}
+    lines = []
+    for n in range(60):
+        lines.append(("arm/angle", n * 10, pa.array([n / 2]), {"n": n}))
+        lines.append(("arm/name", n * 10 + 1, pa.array([f"t{n}"]), {}))
+        lines.append(("camera/image", n * 10 + 2, pa.array(np.full(96, n, np.uint8)), shape))
+    # The TypeScript library has no decompression of its own.
+    path = write(tmp_path / "a.mcap", lines, compression="none")
+    count = len(lines)
+    if request.param == "recovered":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+        count = recover(path).messages
+    return path, count
+
+
+@pytest.mark.skipif(RERUN is None, reason="rerun-sdk is not installed; set RERUN")
+def test_rerun_finds_nothing_wrong(recording: tuple[Path, int]) -> None:
+    path, count = recording
+    assert RERUN is not None
+    done = subprocess.run(
+        [RERUN, "mcap", "check", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    about = subprocess.run(
+        [RERUN, "mcap", "info", str(path)], capture_output=True, text=True, check=True
+    ).stdout
+    assert str(count) in about
+    assert "foxglove.RawImage" in about
+
+
+@pytest.mark.skipif(MCAP_CORE is None, reason="@mcap/core is not installed; set MCAP_CORE")
+def test_the_typescript_library_reads_every_message(recording: tuple[Path, int]) -> None:
+    path, count = recording
+    done = subprocess.run(
+        ["node", "-e", SCRIPT, "--", str(path)],
+        cwd=MCAP_CORE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(count), str(count)]

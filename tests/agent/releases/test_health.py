@@ -1,0 +1,118 @@
+"""The verdict on a dataflow on probation."""
+
+from __future__ import annotations
+
+import pytest
+
+from dorad.agent.releases.health import Observation, is_due, judge, watch
+from dorad.agent.releases.model import Baseline
+from dorad.control.messages import NodeInfo, NodeMetrics
+from dorad.control.messages.releases import Evidence, HealthRules
+
+RULES = HealthRules(min_healthy_time=10)
+NONE = Baseline()
+BEFORE = Baseline(
+    rates={"camera/image": 30.0}, nodes=["camera"], notices=["old"], misses={"camera": 0.1}
+)
+
+
+def node(name="camera", status="running", pid=1, **more):
+    return NodeInfo(
+        dataflow="u", dataflow_name="flow", node=name, status=status, pid=pid,
+        restarts=more.pop("restarts", 0), metrics=NodeMetrics(), **more,
+    )  # fmt: skip
+
+
+def at(second, *nodes, sent=None, notices=()):
+    sent = {"camera/image": 30 * second} if sent is None else sent
+    return Observation(float(second), list(nodes or [node()]), sent, list(notices))
+
+
+def verdict(*seen, rules=RULES, baseline=NONE, probes=None):
+    found = None
+    for each in seen:
+        found = watch(found, each, baseline)
+    return judge(found, rules, baseline, probes)
+
+
+def bad(health):
+    return [f"{each.check} {each.text}" for each in health.evidence if not each.ok]
+
+
+def test_a_dataflow_is_healthy_after_a_steady_time_and_its_rates_are_learned():
+    assert not verdict(at(0), at(9)).healthy
+    health = verdict(at(0), at(5), at(10))
+    assert (health.healthy, health.fatal) == (True, "")
+    assert (health.rates, health.nodes) == ({"camera/image": 30.0}, ["camera"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (node(pid=2), "node camera has started again"),
+        (node(restarts=1), "node camera has started again"),
+        (node(status="restarting", last_exit="exited with code 1"), "is restarting: exited with"),
+        (node(broken_inputs=["depth"]), "gets nothing on: depth"),
+        (node(deadline_misses=20), "missed 20 deadlines in 10.0 s, before 1.0"),
+    ],
+)
+def test_what_happens_to_a_node_starts_the_time_anew(wrong, text):
+    found = watch(None, at(0), BEFORE)
+    health = judge(type(found)(found.first, at(10, wrong)), RULES, BEFORE, None)
+    assert any(text in line for line in bad(health))
+    assert not health.healthy
+    restarted = verdict(at(0), at(9, wrong), at(18, wrong), baseline=BEFORE)
+    assert not restarted.healthy
+
+
+def test_the_first_release_learns_how_many_deadlines_are_missed_here():
+    health = verdict(at(0, node(deadline_misses=0)), at(10, node(deadline_misses=5)))
+    assert health.healthy
+    assert health.misses == {"camera": 0.5}
+
+
+def test_a_node_that_has_failed_and_a_new_notice_cannot_get_better():
+    assert "has failed" in verdict(at(0), at(1, node(status="failed"))).fatal
+    assert verdict(at(0, notices=["old", "disk full"]), baseline=BEFORE).fatal == (
+        "daemon has a new notice: disk full"
+    )
+    assert verdict(at(0, notices=["old"]), baseline=BEFORE).fatal == ""
+
+
+def test_a_node_that_has_done_its_work_is_well_unless_it_ran_on_before():
+    done = node(status="stopped", pid=None)
+    assert verdict(at(0, done), at(10, done)).healthy
+    assert not verdict(at(0, done), at(10, done), baseline=BEFORE).healthy
+
+
+@pytest.mark.parametrize(
+    ("per_second", "rules", "healthy"),
+    [
+        (15, {}, True),
+        (14, {}, False),
+        (14, {"quiet": ["camera/image"]}, True),
+        (14, {"min_rate": 0.4}, True),
+        (20, {"rates": {"camera/image": 25.0}}, False),
+        (0, {}, False),
+    ],
+)
+def test_outputs_carry_a_share_of_what_they_did(per_second, rules, healthy):
+    rules = HealthRules(min_healthy_time=10, **rules)
+    seen = [at(second, sent={"camera/image": per_second * second}) for second in (0, 10)]
+    assert verdict(*seen, rules=rules, baseline=BEFORE).healthy is healthy
+
+
+def test_a_rare_output_is_not_judged_and_a_new_one_needs_nothing():
+    rare = Baseline(rates={"camera/image": 0.05})
+    seen = [at(second, sent={"camera/image": 0, "new/x": 0}) for second in (0, 10)]
+    assert verdict(*seen, baseline=rare).healthy
+
+
+def test_probes_run_last_and_decide():
+    rules = HealthRules(min_healthy_time=10, probes=[["true"]])
+    found = watch(watch(None, at(0), NONE), at(10), NONE)
+    assert is_due(found, rules, NONE)
+    assert not judge(found, rules, NONE, None).healthy
+    for ok in (True, False):
+        probe = Evidence(check="probe 1", ok=ok, text="exited")
+        assert judge(found, rules, NONE, [probe]).healthy is ok
