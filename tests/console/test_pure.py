@@ -21,7 +21,7 @@ from dorafleet.console.view.graph import graph
 from dorafleet.console.view.graphlayout import layout
 from dorafleet.console.view.picture import picture
 from dorafleet.console.view.plot import plot
-from dorafleet.console.view.rows import Cell, Row, cut, differing, fitted, head, line, plain
+from dorafleet.console.view.rows import Cell, Row, cut, fitted, head, last_difference, line, plain
 from dorafleet.coordinator.roles import may_call
 
 from .fakefleet import edge, node
@@ -230,9 +230,9 @@ def test_the_terminal_chooses_theme_and_characters() -> None:
 
 
 @given(st.lists(st.tuples(st.text("ab", min_size=3, max_size=3), st.sampled_from("xy"))))
-def test_exactly_the_cells_that_differ_are_painted(spans: list[tuple[str, str]]) -> None:
+def test_a_line_is_painted_to_its_last_cell_that_differs(spans: list[tuple[str, str]]) -> None:
     changed = [("zzz", style) if text[0] == "a" else (text, style) for text, style in spans]
-    places = [(3 * at, 3) for at, (text, _) in enumerate(spans) if text[0] == "a"]
-    assert differing(spans, changed) == places
-    assert differing(spans, [*changed, ("one more", "")]) == []
-    assert differing(None, changed) == []
+    ends = [3 * at + 3 for at, (text, _) in enumerate(spans) if text[0] == "a"]
+    assert last_difference(spans, changed) == max(ends, default=0)
+    assert last_difference(spans, [*changed, ("one more", "")]) == 0
+    assert last_difference(None, changed) == 0

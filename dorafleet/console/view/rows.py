@@ -107,24 +107,19 @@ def line(
     return spans
 
 
-def differing(before: Sequence[Span] | None, now: Sequence[Span]) -> list[tuple[int, int]]:
-    """Return place and width of the cells that differ; none if the lines differ in their form.
-
-    A line has a dozen cells with a colour each: to paint all of them for one figure costs most of
-    the bytes on the way to the terminal.
-    """
+def last_difference(before: Sequence[Span] | None, now: Sequence[Span]) -> int:
+    """Return the columns up to the end of the last cell that differs; 0 if the form differs."""
     if before is None or len(before) != len(now):
-        return []
-    found: list[tuple[int, int]] = []
-    x = 0
+        return 0
+    end = x = 0
     for old, new in zip(before, now, strict=True):
         wide = width(new[0])
         if width(old[0]) != wide:
-            return []
-        if old != new:
-            found.append((x, wide))
+            return 0
         x += wide
-    return found
+        if old != new:
+            end = x
+    return end
 
 
 def cut(spans: Sequence[Span], columns: int) -> list[Span]:

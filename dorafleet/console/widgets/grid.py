@@ -9,7 +9,7 @@ from textual.geometry import Region, Size
 from textual.message import Message
 
 from dorafleet.console.model.order import RestingOrder
-from dorafleet.console.view.rows import Row, differing, fitted, head, line, plain
+from dorafleet.console.view.rows import Row, fitted, head, last_difference, line, plain
 from dorafleet.console.widgets.lines import Painted
 from dorafleet.console.widgets.paint import strip
 
@@ -115,9 +115,9 @@ class Grid(Painted, can_focus=True):
                 continue
             # The cursor changes the ground of its whole line.
             same = before is not None and before[:1] == now[:1]
-            parts = differing(before, now) if same else []
-            for x, wide in parts or [(0, self.size.width)]:
-                self.refresh(Region(x, y, wide, 1))
+            # Textual sends a line from its begin to the end of what has changed.
+            end = last_difference(before, now) if same else 0
+            self.refresh(Region(0, y, end or self.size.width, 1))
 
     def _spans(self, y: int) -> list[Span]:
         if y == 0:

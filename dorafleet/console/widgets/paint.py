@@ -32,10 +32,18 @@ def strip(
     used = 0
     for text, style in cut(spans, columns):
         used += width(text)
-        segments.append(Segment(text, whole + palette[style] if style else whole))
+        _append(segments, text, whole + palette[style] if style else whole)
     if used < columns:
-        segments.append(Segment(" " * (columns - used), whole))
+        _append(segments, " " * (columns - used), whole)
     return Strip(segments, columns)
+
+
+def _append(segments: list[Segment], text: str, style: Style) -> None:
+    """Add a text; one in the style of the last one is added to it, which saves many bytes."""
+    if segments and segments[-1].style == style:
+        segments[-1] = Segment(segments[-1].text + text, style)
+    else:
+        segments.append(Segment(text, style))
 
 
 @lru_cache(8192)
