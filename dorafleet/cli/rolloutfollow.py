@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from dorafleet.ssh.fanout import Outcome
 
 AGAIN_S = 15.0
-"""Seconds until a transfer that has failed is tried again."""
+"""Seconds from the end of a transfer until the next one to the same robot. A robot sees only after
+some seconds that it has everything, and still waits until then."""
 
 RECONNECT_S = 2.0
 
@@ -69,7 +70,8 @@ class Sender:
         self.progress: dict[str, Progress] = {}
         """By robot: the transfers that run."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._failed: dict[str, float] = {}
+        self._ended: dict[str, float] = {}
+        """By robot: when its last transfer has ended."""
         self._pieces: Pieces | None = None
 
     @property
@@ -90,7 +92,7 @@ class Sender:
         now = time.monotonic()
         for robot in robots:
             machine = self._machines.get(robot)
-            late = now - self._failed.get(robot, float("-inf")) >= AGAIN_S
+            late = now - self._ended.get(robot, float("-inf")) >= AGAIN_S
             if machine is None or robot in self._tasks or not late:
                 continue
             if len(self._tasks) >= PARALLEL:
@@ -108,10 +110,7 @@ class Sender:
 
         try:
             outcomes = await send([machine], self._bundle, self._store, show, pieces=self._pieces)
-            if outcomes[0].error is not None:
-                self._failed[machine.id] = time.monotonic()
-            else:
-                self._failed.pop(machine.id, None)
+            self._ended[machine.id] = time.monotonic()
             display.sent(outcomes[0])
         finally:
             self.progress.pop(machine.id, None)
