@@ -78,9 +78,9 @@ def test_of_a_release_that_crashes_only_the_canary_gets_it_and_goes_back_by_itse
     site.check_untouched("arm1", before["arm1"])
     assert site.pids("arm2") == before["arm2"]
     assert bad not in site.fleet.arm2.exec("ls", "/var/lib/dorad/releases")
-    again = site.start(bad)
-    assert again.returncode == 0
-    assert "failed" in again.stdout  # left out: there is no robot to which it could go
+    # Only `--retry` would try it there again.
+    again = site.start(bad, "--robots", "arm1")
+    assert "failed" in again.stdout + again.stderr
     assert site.running("arm1") == old
 
 
