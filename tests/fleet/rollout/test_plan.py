@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.messages.releases import ReleaseState
 from dorad.release.manifest import encode
+from dorafleet.coordinator.drift import Compared, drift_of
+from dorafleet.coordinator.records import Wanted
 from dorafleet.rollout import messages as r
 from dorafleet.rollout import windows
 from dorafleet.rollout.plan import Candidate, select
@@ -263,3 +266,21 @@ async def test_drift_names_each_difference_and_the_way_back(tmp_path):
         assert "r3" not in rows
         assert rows["r1"].found == "pick@1, reverted: node grip failed"
         assert rows["r1"].way_back.startswith("dorafleet rollout start pick@2 --robots r1 --retry")
+
+
+def test_the_way_back_of_a_dataflow_that_has_ended_starts_the_same_release_again():
+    state = ReleaseState(
+        dataflow="pick",
+        epoch=1,
+        generation=4,
+        phase="confirmed",
+        since=0.0,
+        release=ID1,
+        confirmed=ID1,
+        reason="the dataflow has finished",
+    )
+    orders = {"pick": Wanted(4, ID1, rollout=3)}
+    compared = Compared("r1", orders=orders, releases={"pick": state})
+    (row,) = drift_of(compared, lambda release: "pick@1" if release == ID1 else "?")
+    assert (row.desired, row.found) == ("pick@1", "nothing: the dataflow has finished")
+    assert row.way_back == "dorafleet rollout start pick@1 --robots r1"
