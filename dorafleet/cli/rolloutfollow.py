@@ -55,6 +55,9 @@ ENDS = frozenset(
 )
 """Phases in which nothing more is to be followed."""
 
+MOVING = ("staging", "staged", "busy", "switching", "probation", "reverting")
+"""States of robots that do something without files from here."""
+
 
 class Sender:
     """Sends a release to robots that wait for its files; or says why it cannot."""
@@ -72,6 +75,8 @@ class Sender:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ended: dict[str, float] = {}
         """By robot: when its last transfer has ended."""
+        self.refusals: dict[str, str] = {}
+        """By robot: why it does not take the release."""
         self._pieces: Pieces | None = None
 
     @property
@@ -102,6 +107,7 @@ class Sender:
 
     async def _send(self, machine: Machine, display: Display) -> None:
         from dorafleet.release.transfer import send
+        from dorafleet.ssh.errors import Code
 
         assert self._bundle is not None and self._store is not None
 
@@ -111,6 +117,11 @@ class Sender:
         try:
             outcomes = await send([machine], self._bundle, self._store, show, pieces=self._pieces)
             self._ended[machine.id] = time.monotonic()
+            error = outcomes[0].error
+            if error is not None and error.code is Code.REFUSED:
+                self.refusals[machine.id] = str(error)
+            else:
+                self.refusals.pop(machine.id, None)
             display.sent(outcomes[0])
         finally:
             self.progress.pop(machine.id, None)
@@ -252,7 +263,8 @@ async def follow(target: Tcp, number: int, sender: Sender, display: Display) -> 
     """Follow a rollout to its end, over lost connections, and send what robots wait for.
 
     Raises:
-        ControlError: the coordinator refuses, or does not know the rollout.
+        ControlError: the coordinator refuses, or does not know the rollout; or all robots that
+            wait for files refuse them, and nothing else moves.
     """
     from dorad.control.errors import ControlError
 
@@ -297,9 +309,31 @@ async def _follow_once(
                         for robot in display.robots.values()
                         if robot.waiting == "files" and robot.reachable
                     ]
+                    if display.summary is not None:
+                        check_refusals(display.summary, waiting, sender.refusals)
                     sender.send(waiting, display)
             finally:
                 news.cancel()
+
+
+def check_refusals(summary: RolloutSummary, waiting: list[str], refusals: dict[str, str]) -> None:
+    """Check that some robot may still go on.
+
+    Raises:
+        ControlError: the rollout waits for nothing but files, and every robot refuses them.
+    """
+    from dorad.control.errors import ControlError
+
+    moves = any(summary.counts.get(state) for state in MOVING)
+    if moves or not waiting or set(waiting) - set(refusals):
+        return
+    number = summary.rollout
+    raise ControlError(
+        "refused",
+        f"{', '.join(waiting)}: the release is refused, so nothing was changed there: "
+        f"{refusals[waiting[0]]}",
+        f"then `dorafleet rollout follow {number}`; or `dorafleet rollout abort {number}`",
+    )
 
 
 def has_ended(summary: RolloutSummary) -> bool:
