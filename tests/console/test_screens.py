@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pytest
 
 from dorad.logrecord import LogRecord
 from dorafleet.console.app import Options
+from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import LogView
 from dorafleet.rollout.messages import RolloutNews, RolloutRobot, RolloutSummary, Wave
@@ -353,3 +355,22 @@ async def test_an_unknown_screen_is_explained(tmp_path: Path) -> None:
         await driven.type("flet")
         await driven.press("enter")
         await driven.until("there is no screen `flet`; did you mean")
+
+
+async def test_a_screen_may_be_asked_to_paint_at_any_moment_while_it_comes_and_goes(
+    tmp_path: Path,
+) -> None:
+    async with console(tmp_path, FakeFleet(3)) as driven:
+        await driven.until("3 of 3")
+        for place in ("robot arm002", "logs pick", "topics pick", "topic pick camera/image"):
+            driven.app.go_to(place)
+            screen = driven.app.screen
+            assert isinstance(screen, ConsoleScreen)
+            while not screen.is_mounted:
+                screen.repaint()
+                await asyncio.sleep(0)
+            driven.app.go_back()
+            while screen.is_running:
+                screen.repaint()
+                await asyncio.sleep(0)
+            await driven.until("3 of 3")

@@ -327,9 +327,7 @@ class ConsoleScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Return False for keys that do nothing now."""
-        if not self.composed:
-            return action == "back"  # a key typed ahead
-        if self.typing:
+        if not self.composed or self.typing:
             return False
         if action == "go":
             return self.can_go(str(parameters[0]), self.target())
