@@ -357,6 +357,12 @@ async def test_an_unknown_screen_is_explained(tmp_path: Path) -> None:
         await driven.until("there is no screen `flet`; did you mean")
 
 
+async def _repaint_until_it_is_gone(screen: ConsoleScreen) -> None:
+    while screen.children:
+        screen.repaint()
+        await asyncio.sleep(0)
+
+
 async def test_a_screen_may_be_asked_to_paint_at_any_moment_while_it_comes_and_goes(
     tmp_path: Path,
 ) -> None:
@@ -370,7 +376,9 @@ async def test_a_screen_may_be_asked_to_paint_at_any_moment_while_it_comes_and_g
                 screen.repaint()
                 await asyncio.sleep(0)
             driven.app.go_back()
-            while screen.is_running:
-                screen.repaint()
-                await asyncio.sleep(0)
+            await _repaint_until_it_is_gone(screen)
             await driven.until("3 of 3")
+        screen = driven.app.screen
+        assert isinstance(screen, ConsoleScreen)
+        ending = asyncio.create_task(_repaint_until_it_is_gone(screen))
+    await ending

@@ -218,7 +218,12 @@ class ConsoleScreen(Screen[None]):
     @property
     def composed(self) -> bool:
         """Whether all widgets are there: not while they are composed, nor while they go."""
-        return self.is_mounted and self.is_attached and self in self.app.screen_stack
+        return (
+            self.is_mounted
+            and self.is_running
+            and self.is_attached
+            and self in self.app.screen_stack
+        )
 
     @property
     def typing(self) -> bool:
