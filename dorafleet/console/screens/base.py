@@ -218,7 +218,12 @@ class ConsoleScreen(Screen[None]):
     @property
     def composed(self) -> bool:
         """Whether all widgets are there: not while they are composed, nor while they go."""
-        return self.is_mounted and self.is_attached and self in self.app.screen_stack
+        return (
+            self.is_mounted
+            and self.is_running
+            and self.is_attached
+            and self in self.app.screen_stack
+        )
 
     @property
     def typing(self) -> bool:
@@ -327,9 +332,7 @@ class ConsoleScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Return False for keys that do nothing now."""
-        if not self.composed:
-            return action == "back"  # a key typed ahead
-        if self.typing:
+        if not self.composed or self.typing:
             return False
         if action == "go":
             return self.can_go(str(parameters[0]), self.target())
