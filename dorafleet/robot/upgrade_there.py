@@ -97,7 +97,7 @@ class Robot:
 
     def nodes(self) -> tuple[dict[str, Any], str]:
         """Return the process and the state of each node, and what is wrong with the daemon."""
-        status = self.run("dora", "status", "--format", "json")
+        status = self.run("dora", "status")
         if status.returncode != 0:
             return {}, f"dorad does not answer: {_last(status)}"
         listed = self.run("dora", "node", "list", "--format", "json")
@@ -255,8 +255,8 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def _last(done: subprocess.CompletedProcess[str]) -> str:
-    lines = (done.stderr + done.stdout).strip().splitlines() or ["no reason"]
-    return lines[-1]
+    lines = (done.stdout + done.stderr).strip().splitlines() or ["no reason"]
+    return lines[-1].strip()
 
 
 def main() -> int:
