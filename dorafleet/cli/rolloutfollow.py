@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     from dorafleet.ssh.fanout import Outcome
 
 AGAIN_S = 15.0
-"""Seconds until a transfer that has failed is tried again."""
+"""Seconds from the end of a transfer until the same robot may get another one.
+
+One that has failed is tried again then; after one that succeeded, the robot needs a moment to
+report that it has the files.
+"""
 
 RECONNECT_S = 2.0
 
@@ -69,7 +73,8 @@ class Sender:
         self.progress: dict[str, Progress] = {}
         """By robot: the transfers that run."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._failed: dict[str, float] = {}
+        self._ended: dict[str, float] = {}
+        """By robot: when its last transfer ended."""
         self._pieces: Pieces | None = None
 
     @property
@@ -90,7 +95,7 @@ class Sender:
         now = time.monotonic()
         for robot in robots:
             machine = self._machines.get(robot)
-            late = now - self._failed.get(robot, float("-inf")) >= AGAIN_S
+            late = now - self._ended.get(robot, float("-inf")) >= AGAIN_S
             if machine is None or robot in self._tasks or not late:
                 continue
             if len(self._tasks) >= PARALLEL:
@@ -108,12 +113,9 @@ class Sender:
 
         try:
             outcomes = await send([machine], self._bundle, self._store, show, pieces=self._pieces)
-            if outcomes[0].error is not None:
-                self._failed[machine.id] = time.monotonic()
-            else:
-                self._failed.pop(machine.id, None)
             display.sent(outcomes[0])
         finally:
+            self._ended[machine.id] = time.monotonic()
             self.progress.pop(machine.id, None)
             del self._tasks[machine.id]
 
