@@ -109,7 +109,7 @@ async def test_a_release_that_crashes_is_left_and_not_tried_again(robot, folder,
     first = await confirmed(robot, folder)
     before = await robot.pids()
     second = robot.library.add("flow", flow(folder), source=SOURCE, sink=sink, sequence=2)
-    robot.order(second, 2, rules=HealthRules(min_healthy_time=2, healthy_deadline=4))
+    robot.order(second, 2, rules=HealthRules(min_healthy_time=5, healthy_deadline=300))
     state = await robot.reaches("reverted", 2)
     assert state.running == state.confirmed == first
     assert (await robot.pids())["source"] == before["source"]
@@ -216,25 +216,29 @@ async def test_a_dataflow_can_say_that_it_must_not_be_changed_now(robot, folder)
     await robot.reaches("confirmed", 2, running=second)
 
 
-async def test_a_robot_that_is_cut_off_after_the_switch_goes_back(robot, folder):
+async def test_a_robot_that_is_cut_off_after_the_switch_goes_back(robot, folder, pass_time):
     first = await confirmed(robot, folder)
     second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK, sequence=2)
-    rules = HealthRules(min_healthy_time=0.5, healthy_deadline=120, confirm_deadline=3)
+    rules = HealthRules(min_healthy_time=0.5, healthy_deadline=900, confirm_deadline=300)
     robot.order(second, 2, rules=rules)
     await robot.reaches("switching", 2)
     robot.answers = False
+    await robot.reaches("probation", 2)
+    pass_time(300)
     state = await robot.reaches("reverted", 2)
     assert "no contact" in state.reason
     assert state.running == first
 
 
-async def test_probes_decide_in_the_release_folder(robot, folder):
+async def test_probes_decide_in_the_release_folder(robot, folder, pass_time):
     await confirmed(robot, folder)
     second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK, sequence=2)
     good = ["/bin/sh", "-c", "test -f sink.py"]
     bad = ["/bin/sh", "-c", "echo the arm does not answer >&2; exit 3"]
-    rules = HealthRules(min_healthy_time=0.5, healthy_deadline=10, probes=[good, bad])
+    rules = HealthRules(min_healthy_time=0.5, healthy_deadline=300, probes=[good, bad])
     robot.order(second, 2, rules=rules)
+    await eventually(lambda: failing(robot, "probe 2"))
+    pass_time(300)
     state = await robot.reaches("reverted", 2)
     one, two = (each for each in state.evidence if each.check.startswith("probe"))
     assert (one.ok, two.ok) == (True, False)
