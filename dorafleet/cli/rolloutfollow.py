@@ -32,11 +32,8 @@ if TYPE_CHECKING:
     from dorafleet.ssh.fanout import Outcome
 
 AGAIN_S = 15.0
-"""Seconds from the end of a transfer until the same robot may get another one.
-
-One that has failed is tried again then; after one that succeeded, the robot needs a moment to
-report that it has the files.
-"""
+"""Seconds from the end of a transfer until the next one to the same robot. A robot sees only after
+some seconds that it has everything, and still waits until then."""
 
 RECONNECT_S = 2.0
 
@@ -58,6 +55,9 @@ ENDS = frozenset(
 )
 """Phases in which nothing more is to be followed."""
 
+MOVING = ("staging", "staged", "busy", "switching", "probation", "reverting")
+"""States of robots that do something without files from here."""
+
 
 class Sender:
     """Sends a release to robots that wait for its files; or says why it cannot."""
@@ -74,7 +74,9 @@ class Sender:
         """By robot: the transfers that run."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ended: dict[str, float] = {}
-        """By robot: when its last transfer ended."""
+        """By robot: when its last transfer has ended."""
+        self.refusals: dict[str, str] = {}
+        """By robot: why it does not take the release."""
         self._pieces: Pieces | None = None
 
     @property
@@ -105,6 +107,7 @@ class Sender:
 
     async def _send(self, machine: Machine, display: Display) -> None:
         from dorafleet.release.transfer import send
+        from dorafleet.ssh.errors import Code
 
         assert self._bundle is not None and self._store is not None
 
@@ -113,9 +116,14 @@ class Sender:
 
         try:
             outcomes = await send([machine], self._bundle, self._store, show, pieces=self._pieces)
+            self._ended[machine.id] = time.monotonic()
+            error = outcomes[0].error
+            if error is not None and error.code is Code.REFUSED:
+                self.refusals[machine.id] = str(error)
+            else:
+                self.refusals.pop(machine.id, None)
             display.sent(outcomes[0])
         finally:
-            self._ended[machine.id] = time.monotonic()
             self.progress.pop(machine.id, None)
             del self._tasks[machine.id]
 
@@ -255,7 +263,8 @@ async def follow(target: Tcp, number: int, sender: Sender, display: Display) -> 
     """Follow a rollout to its end, over lost connections, and send what robots wait for.
 
     Raises:
-        ControlError: the coordinator refuses, or does not know the rollout.
+        ControlError: the coordinator refuses, or does not know the rollout; or all robots that
+            wait for files refuse them, and nothing else moves.
     """
     from dorad.control.errors import ControlError
 
@@ -300,9 +309,31 @@ async def _follow_once(
                         for robot in display.robots.values()
                         if robot.waiting == "files" and robot.reachable
                     ]
+                    if display.summary is not None:
+                        check_refusals(display.summary, waiting, sender.refusals)
                     sender.send(waiting, display)
             finally:
                 news.cancel()
+
+
+def check_refusals(summary: RolloutSummary, waiting: list[str], refusals: dict[str, str]) -> None:
+    """Check that some robot may still go on.
+
+    Raises:
+        ControlError: the rollout waits for nothing but files, and every robot refuses them.
+    """
+    from dorad.control.errors import ControlError
+
+    moves = any(summary.counts.get(state) for state in MOVING)
+    if moves or not waiting or set(waiting) - set(refusals):
+        return
+    number = summary.rollout
+    raise ControlError(
+        "refused",
+        f"{', '.join(waiting)}: the release is refused, so nothing was changed there: "
+        f"{refusals[waiting[0]]}",
+        f"then `dorafleet rollout follow {number}`; or `dorafleet rollout abort {number}`",
+    )
 
 
 def has_ended(summary: RolloutSummary) -> bool:

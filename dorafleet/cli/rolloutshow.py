@@ -86,9 +86,10 @@ def change_lines(changes: Changes, robots: Sequence[str]) -> Iterator[str]:
 def robot_row(robot: RolloutRobot, now: float) -> tuple[str, ...]:
     """Return a row under `ROBOT_COLUMNS`."""
     why = robot.reason
-    bad = [f"{each.check}: {each.text}" for each in robot.evidence if not each.ok]
-    if bad and not any(text in why for text in bad):
-        why = f"{why}; {bad[0]}" if why else bad[0]
+    bad = [each for each in robot.evidence if not each.ok]
+    if bad and not any(each.check in why and each.text in why for each in bad):
+        first = f"{bad[0].check}: {bad[0].text}"
+        why = f"{why}; {first}" if why else first
     if robot.leases and not why:
         why = "; ".join(robot.leases)
     return (

@@ -101,6 +101,8 @@ def _back_to_release(
         return f"it has a newer order, of another coordinator: {again}"
     if state.refused:
         return f"mend the reason, then {again} --retry"
+    if state.phase == "confirmed" and not state.running:
+        return again
     if state.phase in ("reverted", "stuck"):
         return f"{again} --retry, or dorafleet rollout undo {order.rollout}"
     if state.waiting == "files":

@@ -107,9 +107,9 @@ class Robot:
         try:
             for line in listed.stdout.splitlines():
                 node = json.loads(line)
-                name = f"{node['dataflow_name'] or node['dataflow']}/{node['node']}"
-                found[name] = [node["status"], node["pid"]]
-        except (ValueError, KeyError, TypeError) as error:
+                name = f"{node['dataflow']}/{node['node']}"
+                found[name] = [node["status"].lower(), node["pid"]]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             return {}, f"`dora node list` prints something else: {error!r}"
         return found, ""
 

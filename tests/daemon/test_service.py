@@ -181,7 +181,8 @@ def test_a_start_may_bring_parameters_which_a_run_that_is_known_overrides(
             node = Node()
             with open("output", "a") as file:
                 file.write(f"{node.params()}\\n")
-            node.next()
+            for _ in node:
+                pass
         """,
     )
     start = m.Start(

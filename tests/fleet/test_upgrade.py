@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dorad.cli.node_view import as_json, columns_for
+from dorad.control.messages import NodeInfo, NodeMetrics
 from dorafleet.cli.main import run_command
 from dorafleet.robot import upgrade_there
 from dorafleet.robot.upgrade_there import DEFAULTS, Robot, UpgradeError, resume, upgrade
@@ -67,14 +69,9 @@ class There(Robot):
         if self.kind == "restarts-nodes":
             self.pid += 1
         status = "running" if self.pid else "failed"
-        node = {
-            "dataflow": "u-1",
-            "dataflow_name": "pick",
-            "node": "arm",
-            "status": status,
-            "pid": self.pid,
-        }
-        return json.dumps(node) + "\n"
+        node = NodeInfo("u-1", "pick", "arm", status, self.pid, 0, NodeMetrics())
+        # As `dora node list` itself prints it.
+        return json.dumps(as_json(node, columns_for([node], of_all=True))) + "\n"
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def _take_new(record: Record, order: ReleaseOrder) -> Record:
         return replace(record, order=order, next=None)
     if record.phase in _IN_SWITCH and order.release is not None and order.enabled:
         return replace(record, next=order)
-    if record.phase == "confirmed" and same:
+    if record.phase == "confirmed" and same and not record.reason:
         return replace(record, order=order)
     stops = order.release is None or not order.enabled
     if stops and record.phase in (*_IN_SWITCH, "stuck"):
@@ -167,9 +167,8 @@ def _resting(record: Record, seen: Seen) -> Record:
     if record.phase == "reverted":
         return record
     share = seen.share
-    failed = share is not None and share.generation == record.step and share.status in _ENDED
     reason = ""
-    if failed and share is not None:
+    if share is not None and _has_ended(record, seen):
         reason = f"the dataflow has {share.status}" + (share.reason and f": {share.reason}")
     return record if record.reason == reason else replace(record, reason=reason)
 
@@ -192,7 +191,9 @@ def _preparing(record: Record, seen: Seen) -> Record:
         record = replace(record, step=record.step + 1, halting=False)
     target = record.target
     assert target is not None
-    if record.confirmed is not None and target == record.confirmed.revision == _running(record):
+    confirmed = None if record.confirmed is None else record.confirmed.revision
+    # One that has ended, perhaps by `dora stop`, is started again like another release.
+    if target == confirmed == _running(record) and not _has_ended(record, seen):
         return _set(record, "confirmed", "")
     if known := next((each for each in record.failed if each.digest == target.digest), None):
         why = f"it has failed on this robot before: {known.reason}"
@@ -403,10 +404,13 @@ def _apply(record: Record, applied: Applied | None, seen: Seen) -> Record:
 
 
 def _is_stopping(record: Record, seen: Seen) -> bool:
+    return seen.share is not None and not _has_ended(record, seen)
+
+
+def _has_ended(record: Record, seen: Seen) -> bool:
+    """Return True if what the daemon was told last has ended."""
     share = seen.share
-    return share is not None and not (
-        share.generation == record.step and share.status in _ENDED
-    )  # fmt: skip
+    return share is not None and share.generation == record.step and share.status in _ENDED
 
 
 def _running(record: Record) -> object:

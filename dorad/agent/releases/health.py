@@ -167,7 +167,7 @@ def _node(before: NodeInfo | None, now: NodeInfo, baseline: Baseline, seconds: f
         why = now.last_exit and f": it {now.last_exit}"
         return Evidence(check=check, ok=False, text=f"has started again{why or ''}")
     missed = (now.deadline_misses or 0) - (before.deadline_misses or 0)
-    # Without a release to compare with, nobody knows how many are usual here.
+    # Without a release to compare with, the usual number is unknown.
     usual = baseline.misses.get(now.node)
     if usual is not None and missed > MISSES_FACTOR * usual * seconds:
         text = f"missed {missed} deadlines in {seconds:.1f} s, before {usual * seconds:.1f}"

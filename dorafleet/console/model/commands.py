@@ -175,7 +175,7 @@ PLACES: tuple[Place, ...] = (
     Place("logs", "Log lines", "[DATAFLOW [NODE]]"),
     Place("topics", "Topics of a dataflow", "DATAFLOW"),
     Place("topic", "One topic", "DATAFLOW NODE/OUTPUT"),
-    Place("alerts", "What needs somebody", ""),
+    Place("alerts", "What needs attention", ""),
     Place("rollout", "A rollout, by default the newest", "[NUMBER]"),
     Place("trace", "Message traces", ""),
     Place("help", "Keys and words", ""),

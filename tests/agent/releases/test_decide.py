@@ -249,6 +249,21 @@ def test_a_disabled_dataflow_is_stopped_and_an_enabled_one_runs_again():
     assert (present.phase, present.halting, present.step) == ("confirmed", False, 3)
 
 
+def test_a_dataflow_that_has_ended_is_started_again_by_an_order_for_the_same_release():
+    ended = {"share": share(1, "finished")}
+    present = decide(confirmed(), seen(100, **ended))
+    assert (present.phase, present.reason) == ("confirmed", "the dataflow has finished")
+    assert state_of(present, seen(100, **ended)).running == ""
+    present = decide(taken(present, order(A, 2, switch=False)), seen(101, **ended))
+    assert (present.phase, present.waiting) == ("staged", "switch")
+    present = decide(taken(present, order(A, 2)), seen(102, **ended))
+    assert (present.phase, present.step) == ("switching", 2)
+    present = decide(present, seen(103, share=share(2)))
+    present = decide(present, seen(150, share=share(2), health=health()))
+    assert (present.phase, present.reason) == ("confirmed", "")
+    assert state_of(present, seen(150, share=share(2))).running == A
+
+
 def test_what_is_stopped_before_it_is_confirmed_does_not_come_back_without_a_switch():
     present = taken(on_probation(), order(B, 3, enabled=False))
     assert (present.halting, present.applied.revision.release) == (True, A)

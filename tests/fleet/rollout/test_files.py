@@ -57,21 +57,33 @@ async def arrive(host, agent, release):
     agent.releases.get_files(agent.releases.orders[-1].dataflow)
 
 
-async def test_a_robot_that_waits_for_files_gets_them_from_the_command(tmp_path, capsys, host):
-    flow = tmp_path / "flow"
-    flow.mkdir()
-    (flow / "dataflow.yml").write_text(FLOW)
-    (flow / "camera.py").write_text("print('camera')\n")
-    cluster = tmp_path / "cluster.yml"
-    cluster.write_text(
+@pytest.fixture
+def flow(tmp_path):
+    """The file of a dataflow."""
+    folder = tmp_path / "flow"
+    folder.mkdir()
+    (folder / "camera.py").write_text("print('camera')\n")
+    (folder / "dataflow.yml").write_text(FLOW)
+    return folder / "dataflow.yml"
+
+
+@pytest.fixture
+def cluster(tmp_path, host):
+    """The file with the robot."""
+    file = tmp_path / "cluster.yml"
+    file.write_text(
         "coordinator: {addr: 127.0.0.1}\n"
         f"machines: [{{id: r1, host: 127.0.0.1, port: {host.port}}}]\n"
     )
+    return file
+
+
+async def test_a_robot_that_waits_for_files_gets_them_from_the_command(
+    tmp_path, capsys, host, flow, cluster
+):
     async with desk(tmp_path, capsys, robots=1) as one:
         key = await asyncio.to_thread(choose, str(tmp_path / "home/.ssh/id_ed25519"))
-        built = await asyncio.to_thread(
-            build, flow / "dataflow.yml", Store(one.store), key, Options()
-        )
+        built = await asyncio.to_thread(build, flow, Store(one.store), key, Options())
         agent = one.agents["r1"]
         agent.releases.has_files = False
         arriving = asyncio.create_task(arrive(host, agent, built.bundle.id))
@@ -86,3 +98,22 @@ async def test_a_robot_that_waits_for_files_gets_them_from_the_command(tmp_path,
         assert sent["bytes"] > 0
         assert events[-1]["phase"] in ("succeeded", "settled")
         assert agent.releases.switches == [built.bundle.id]
+
+
+async def test_the_command_ends_if_all_robots_that_wait_for_files_refuse_them(
+    tmp_path, capsys, flow, cluster
+):
+    stranger = asyncssh.generate_private_key("ssh-ed25519", comment="eve@example.org")
+    stranger.write_private_key(tmp_path / "stranger")
+    async with desk(tmp_path, capsys, robots=1) as one:
+        key = await asyncio.to_thread(choose, str(tmp_path / "stranger"))
+        built = await asyncio.to_thread(build, flow, Store(one.store), key, Options())
+        agent = one.agents["r1"]
+        agent.releases.has_files = False
+        words = ("rollout", "start", built.bundle.id, *FAST, "--cluster", str(cluster))
+        async with asyncio.timeout(DEADLINE_S * 3):
+            code, _, err = await one.release(*words)
+        assert code == 1
+        assert "r1: the release is refused, so nothing was changed there" in err
+        assert "dorafleet rollout follow 1" in err
+        assert agent.releases.switches == []
