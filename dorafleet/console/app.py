@@ -251,8 +251,9 @@ class ConsoleApp(App[None]):
 
     def action_palette(self) -> None:
         """Type the screen to go to."""
-        if not self._typing and isinstance(self.screen, ConsoleScreen):
-            self.screen.query_one(Prompt).open(
+        screen = self.screen
+        if not self._typing and isinstance(screen, ConsoleScreen) and screen.composed:
+            screen.query_one(Prompt).open(
                 "go", "", "fleet  robot R  logs D N  graph D  top  topics D  alerts  help"
             )
 
@@ -264,7 +265,7 @@ class ConsoleApp(App[None]):
     @property
     def _typing(self) -> bool:
         screen = self.screen
-        return isinstance(screen, ConsoleScreen) and bool(screen.query_one(Prompt).kind)
+        return isinstance(screen, ConsoleScreen) and screen.typing
 
     def actions(self, targets: Sequence[Target]) -> list[Action]:
         """Return what may be done to these targets."""

@@ -17,6 +17,7 @@ import pyarrow as pa
 from dorad.control import messages as m
 from dorad.logrecord import LogRecord
 from dorafleet.console.app import Options
+from dorafleet.console.widgets.confirm import Choose
 from hwtests.console import svg
 from tests.console.driving import Driven, console
 from tests.console.fakefleet import FakeFleet, edge, node
@@ -144,7 +145,8 @@ async def ready(driven: Driven, keys: tuple[str, ...], complete: str) -> None:
     await driven.until("8 of 8 edges")
     for key in keys:
         await driven.press(key)
-        await driven.pilot.pause(0.1)
+        if key == "a":
+            await driven.until(lambda: isinstance(driven.app.screen, Choose))
     await driven.until(complete)
 
 

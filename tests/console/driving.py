@@ -7,6 +7,8 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from textual.events import Key
+
 from dorafleet.console.app import ConsoleApp, Options
 from dorafleet.console.link.server import Server
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from .fakefleet import FakeFleet
 
-DEADLINE_S = 30.0
+DEADLINE_S = 45.0
 
 
 def screen_text(app: ConsoleApp) -> str:
@@ -44,12 +46,15 @@ class Driven:
         await self.pilot.press(*keys)
 
     async def type(self, text: str) -> None:
-        await self.pilot.press(*["space" if char == " " else _key(char) for char in text])
+        """Type a text at once, as a paste or a fast typist does."""
+        for char in text:
+            self.app.post_message(Key("space" if char == " " else _key(char), char))
+        await self.pilot.pause()
 
-    async def until(self, holds: Callable[[], object] | str) -> str:
+    async def until(self, holds: Callable[[], object] | str, within: float = DEADLINE_S) -> str:
         """Wait until something is so, or a text is on the screen; return the screen."""
         wanted = (lambda: holds in self.text) if isinstance(holds, str) else holds
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + within
         while not wanted():
             if time.monotonic() > deadline:
                 raise AssertionError(f"{holds} did not come about:\n{self.text}")

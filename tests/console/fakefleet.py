@@ -91,6 +91,8 @@ class FakeFleet:
         """Answers `logs.read` instead of `lines`."""
         self.lines: list[LogRecord] = []
         self.messages: list[tuple[str, pa.Array, dict[str, Any]]] = []
+        """What an output sends, each once: a subscriber gets nothing from before."""
+        self._sent = 0
         self.subscriptions: list[m.TopicSubscribe] = []
         self.edges: list[m.EdgeStats] = []
         self.pause = 0.05
@@ -235,15 +237,16 @@ class FakeFleet:
             call: Call, params: m.TopicSubscribe
         ) -> AsyncIterator[tuple[m.TopicHeader, memoryview]]:
             self.subscriptions.append(params)
-            number = sent = 0
+            number = 0
             while True:
-                for topic, array, metadata in self.messages[sent:]:
+                while self._sent < len(self.messages):
+                    topic, array, metadata = self.messages[self._sent]
+                    self._sent += 1
                     number += 1
                     header = m.TopicHeader(
                         stream=call.id, topic=topic, sequence=number, dropped=0, metadata=metadata
                     )
                     yield header, to_ipc(array)
-                sent = len(self.messages)
                 await self.bell.wait()
 
         async def rollouts(_call: Call, _params: RolloutWatch) -> AsyncIterator[RolloutNews]:

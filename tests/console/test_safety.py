@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.segment import Segment
 from textual.color import Color
+from textual.widgets import Input
 
 from dorad.control import messages as m
 from dorad.logrecord import LogRecord
@@ -98,7 +99,9 @@ async def test_for_several_robots_their_number_must_be_typed(tmp_path: Path) -> 
         await driven.press("enter")
         await driven.pilot.pause(0.05)
         assert fleet.changes == []
+        number = driven.app.screen.query_one(Input)
         await driven.type("3")
+        await driven.until(lambda: number.value == "3")
         driven.app.screen.query_one("#go").focus()
         await driven.press("enter")
         await driven.until("Restart the dataflow: done, 3 times")

@@ -163,6 +163,7 @@ def _stop(record: Record, seen: Seen) -> Record:
 
 def _resting(record: Record, seen: Seen) -> Record:
     """Return the record while the confirmed revision runs."""
+    record = _learn(record, seen.learned)
     if record.phase == "reverted":
         return record
     share = seen.share
@@ -170,6 +171,16 @@ def _resting(record: Record, seen: Seen) -> Record:
     if share is not None and _has_ended(record, seen):
         reason = f"the dataflow has {share.status}" + (share.reason and f": {share.reason}")
     return record if record.reason == reason else replace(record, reason=reason)
+
+
+def _learn(record: Record, rates: dict[str, float]) -> Record:
+    """Return the record with the rates of outputs whose rate was not certain yet."""
+    before = record.baseline
+    new = {name: rate for name, rate in rates.items() if name not in before.settled}
+    if not new:
+        return record
+    settled = sorted({*before.settled, *new})
+    return replace(record, baseline=replace(before, rates=before.rates | new, settled=settled))
 
 
 def _preparing(record: Record, seen: Seen) -> Record:
@@ -307,7 +318,9 @@ def _confirm(record: Record, health: Health) -> Record:
     previous = record.previous
     if before is not None and before.revision != record.applied.revision:
         previous = before.revision
-    baseline = Baseline(rates=health.rates, nodes=health.nodes, misses=health.misses)
+    baseline = Baseline(
+        rates=health.rates, nodes=health.nodes, misses=health.misses, settled=health.settled
+    )
     record = replace(
         record,
         confirmed=record.applied,

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dorad.agent.releases.model import Health
+from dorad.agent.releases.model import Baseline, Health
 from dorad.control.messages.releases import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dorad.agent.releases.model import Baseline
     from dorad.control.messages import NodeInfo
     from dorad.control.messages.releases import HealthRules
 
@@ -38,6 +37,8 @@ class Watch(msgspec.Struct, frozen=True):
 
     first: Observation
     last: Observation
+    interrupted: str = ""
+    """What ended the steady time before this one."""
 
     @property
     def seconds(self) -> float:
@@ -46,15 +47,19 @@ class Watch(msgspec.Struct, frozen=True):
 
     @property
     def rates(self) -> dict[str, float]:
-        """Messages per second of each output that was there all the time."""
+        """Messages per second of each output."""
         if self.seconds <= 0:
             return {}
         before = self.first.sent
         return {
-            name: (count - before[name]) / self.seconds
+            name: (count - before.get(name, 0)) / self.seconds
             for name, count in self.last.sent.items()
-            if name in before
         }
+
+    @property
+    def settled(self) -> list[str]:
+        """The outputs that had begun before this time: their rates have no start-up in them."""
+        return [name for name, rate in self.rates.items() if rate > 0 and self.first.sent.get(name)]
 
     @property
     def misses(self) -> dict[str, float]:
@@ -69,9 +74,22 @@ class Watch(msgspec.Struct, frozen=True):
 
 def watch(before: Watch | None, seen: Observation, baseline: Baseline) -> Watch:
     """Return the steady time that ends with an observation; a new one if something happened."""
-    if before is None or not all(each.ok for each in _steady(before, seen, baseline)):
+    if before is None:
         return Watch(seen, seen)
-    return Watch(before.first, seen)
+    bad = next((each for each in _steady(before, seen, baseline) if not each.ok), None)
+    if bad is not None:
+        return Watch(seen, seen, f"{bad.check} {bad.text}")
+    return Watch(before.first, seen, before.interrupted)
+
+
+def learn(before: Watch | None, seen: Observation, rules: HealthRules) -> tuple[Watch, Watch]:
+    """Return the steady time of a confirmed release that ends now, and the one to go on with.
+
+    Each steady time is as long as one before a confirmation; the next one begins where it ends.
+    """
+    found = watch(before, seen, Baseline(notices=seen.notices))
+    following = Watch(seen, seen) if found.seconds >= rules.min_healthy_time else found
+    return found, following
 
 
 def is_due(found: Watch, rules: HealthRules, baseline: Baseline) -> bool:
@@ -87,13 +105,11 @@ def judge(
     """Return the verdict on a steady time; `probes` are None before they have run."""
     evidence = list(_checks(found, rules, baseline))
     well = all(each.ok for each in evidence)
-    evidence.append(
-        Evidence(
-            check="steady",
-            ok=found.seconds >= rules.min_healthy_time,
-            text=f"for {found.seconds:.1f} s, at least {rules.min_healthy_time:g}",
-        )
-    )
+    text = f"for {found.seconds:.1f} s, at least {rules.min_healthy_time:g}"
+    steady = found.seconds >= rules.min_healthy_time
+    if not steady and found.interrupted:
+        text += f"; before that {found.interrupted}"
+    evidence.append(Evidence(check="steady", ok=steady, text=text))
     evidence += probes or []
     healthy = is_due(found, rules, baseline) and (
         not rules.probes or (probes is not None and all(each.ok for each in probes))
@@ -107,6 +123,7 @@ def judge(
         rates={name: rate for name, rate in found.rates.items() if rate > 0},
         nodes=[each.node for each in found.last.nodes if each.status == "running"],
         misses=found.misses,
+        settled=found.settled,
     )
 
 
@@ -160,13 +177,16 @@ def _node(before: NodeInfo | None, now: NodeInfo, baseline: Baseline, seconds: f
 
 def _outputs(found: Watch, rules: HealthRules, baseline: Baseline) -> Iterator[Evidence]:
     """Yield whether each output carries as much as before."""
-    rates = found.rates
+    rates, sent = found.rates, found.last.sent
     wanted = {
-        name: rate * rules.min_rate for name, rate in baseline.rates.items() if name in rates
+        name: rate * rules.min_rate for name, rate in baseline.rates.items() if name in sent
     } | rules.rates
-    for name in sorted(wanted.keys() - set(rules.quiet)):
-        if name not in found.last.sent:
+    for name in sorted((wanted.keys() | sent.keys()) - set(rules.quiet)):
+        if name not in sent:
             yield Evidence(check=f"output {name}", ok=False, text="no node receives it")
+        elif name not in wanted:
+            text = f"{rates.get(name, 0.0):.4g}/s; no rate to compare it with is known yet"
+            yield Evidence(check=f"output {name}", ok=True, text=text)
         elif wanted[name] * found.seconds < MIN_MESSAGES and name not in rules.rates:
             yield Evidence(check=f"output {name}", ok=True, text="is too rare to be judged")
         else:

@@ -57,13 +57,17 @@ class Baseline(msgspec.Struct, frozen=True):
     """What the health of a revision is compared with."""
 
     rates: dict[str, float] = {}
-    """Messages per second of each output when the last revision was confirmed."""
+    """Messages per second of each output when the last revision was confirmed, or later: see
+    `settled`."""
     nodes: list[str] = []
     """The nodes that ran then."""
     notices: list[str] = []
     """Warnings that the daemon had before the switch."""
     misses: dict[str, float] = {}
     """Missed deadlines per second of each node that ran."""
+    settled: list[str] = []
+    """Outputs whose rate was measured over a steady time after their first message. The rate of
+    another one is measured again while the confirmed revision runs."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -158,6 +162,8 @@ class Health(msgspec.Struct, frozen=True):
     """The nodes that run."""
     misses: dict[str, float] = {}
     """Missed deadlines per second, by node."""
+    settled: list[str] = []
+    """The outputs that had begun to send before that moment."""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -184,6 +190,8 @@ class Seen(msgspec.Struct, frozen=True):
     contact: float | None = None
     """When the coordinator was last heard, by the clock of `now`."""
     health: Health | None = None
+    learned: dict[str, float] = {}
+    """Rates of the confirmed revision, over a steady time, of outputs that had begun before it."""
 
 
 def revision_of(order: ReleaseOrder) -> Revision:

@@ -270,8 +270,11 @@ class Releases:
         try:
             if record.phase == "staged" and record.order.switch and record.order.enabled:
                 return await self._see_before_switch(record, before)
-            if record.phase == "probation" and share is not None and share.status == "running":
+            runs = share is not None and share.status == "running"
+            if runs and record.phase == "probation":
                 return replace(before, health=await self._judge(record))
+            if runs and record.phase in ("confirmed", "reverted"):
+                return replace(before, learned=await self._learn(record))
         except ControlError as error:
             _log.debug("release of %s: %s", name, error)
         return before
@@ -341,6 +344,17 @@ class Releases:
             if not each.ok:
                 _log.debug("health of %s: %s %s", name, each.check, each.text)
         return verdict
+
+    async def _learn(self, record: Record) -> dict[str, float]:
+        """Return rates of the confirmed revision; none before it was steady for long enough."""
+        name = record.order.dataflow
+        seen = await observing.observe(await self._daemon.client(), record.uuid)
+        found, self._watches[name] = health.learn(self._watches.get(name), seen, record.order.rules)
+        if found.seconds < record.order.rules.min_healthy_time:
+            return {}
+        learned = {each: found.rates[each] for each in found.settled}
+        _log.debug("rates of %s over %.1f s: %s", name, found.seconds, learned)
+        return learned
 
     def _plan(self, record: Record) -> Plan:
         """Return how to get to the release that was ordered. Raises ControlError."""

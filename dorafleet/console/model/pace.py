@@ -35,7 +35,7 @@ class Pace:
 
     def sent(self, now: float) -> None:
         """Take note that a frame with a question was sent."""
-        if self._open and now - self._sent_at >= GIVE_UP_S:
+        if self._open and now >= self._sent_at + GIVE_UP_S:
             self._open = 0
         self._open = self._open + 1 if self._answers else 1
         self._sent_at = now

@@ -68,7 +68,6 @@ class AlertsScreen(ConsoleScreen):
         stale = self.server.link.stale(time.monotonic())
         grid.show(list(self._alerts), lambda id_: alertrows.row(self._alerts[id_], now), dim=stale)
         self.query_one("#facts", Canvas).show(self._facts(grid.cursor))
-        self._paint_bars(now, time.monotonic())
 
     def _facts(self, id_: str | None) -> list[list[Span]]:
         alert = self._alerts.get(id_ or "")

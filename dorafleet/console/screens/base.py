@@ -185,8 +185,8 @@ class ConsoleScreen(Screen[None]):
 
     def tick(self) -> None:
         """Paint if something has changed. Called ten times a second at most."""
-        if not self.is_attached or not self.query("#keys"):
-            return  # not composed yet, or being removed
+        if not self.composed:
+            return
         now, clock = time.time(), time.monotonic()
         if self.message is not None and clock > self._message_until:
             self.message = None
@@ -205,14 +205,30 @@ class ConsoleScreen(Screen[None]):
         if state == self._painted:
             return
         self._painted = state
-        self._paint_bars(now, clock)
         if not self.too_small:
             self.paint(now)
+        # After the body: the bars say what it shows, and which keys its cursor allows.
+        self._paint_bars(now, clock)
 
     def repaint(self) -> None:
         """Paint at the next opportunity, whatever has changed."""
         self._painted = None
         self.tick()
+
+    @property
+    def composed(self) -> bool:
+        """Whether all widgets are there: not while they are composed, nor while they go."""
+        return (
+            self.is_mounted
+            and self.is_running
+            and self.is_attached
+            and self in self.app.screen_stack
+        )
+
+    @property
+    def typing(self) -> bool:
+        """Whether keys go to the prompt."""
+        return self.composed and bool(self.query_one(Prompt).kind)
 
     @property
     def too_small(self) -> bool:
@@ -316,7 +332,7 @@ class ConsoleScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Return False for keys that do nothing now."""
-        if self.query_one(Prompt).kind:
+        if not self.composed or self.typing:
             return False
         if action == "go":
             return self.can_go(str(parameters[0]), self.target())

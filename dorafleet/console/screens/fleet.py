@@ -99,8 +99,6 @@ class FleetScreen(ConsoleScreen):
             row = fleet.rows.get(grid.cursor or "")
             lines = [] if row is None else inspector.robot_lines(row, now)
             self.query_one("#inspector", Canvas).show(lines)
-        # The count of this line follows from the rows.
-        self._paint_bars(now, time.monotonic())
 
     def _arranged(self, now: float) -> list[str]:
         rows = [

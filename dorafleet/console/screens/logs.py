@@ -102,8 +102,6 @@ class LogsScreen(ConsoleScreen):
                 self._names = max(self._names, min(MAX_NAME, len(line.node or "")))
                 self._machines = max(self._machines, min(MAX_NAME, len(line.machine or "")))
             view.add([line for line in lines if self._passes(line, now)])
-            # They say how many lines there are.
-            self._paint_bars(now, time.monotonic())
 
     def _spans(self, line: LogRecord) -> list[Span]:
         return loglines.spans(line, names=self._names, machines=self._machines)

@@ -85,8 +85,7 @@ class RolloutScreen(ConsoleScreen):
 
     def paint(self, now: float) -> None:
         """Show the rollout and its robots."""
-        clock = time.monotonic()
-        stale = self.server.link.stale(clock)
+        stale = self.server.link.stale(time.monotonic())
         shown = self._shown
         robots = {} if shown is None else self._robots.get(shown.rollout, {})
         facts = self._nothing() if shown is None else rolloutlines.lines(shown, now)
@@ -98,7 +97,6 @@ class RolloutScreen(ConsoleScreen):
         ]
         grid = self.query_one(Grid)
         grid.show(ids, lambda id_: rolloutlines.row(robots[id_], now), dim=stale)
-        self._paint_bars(now, clock)
 
     def _nothing(self) -> list[list[Span]]:
         if self._told:

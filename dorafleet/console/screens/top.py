@@ -109,9 +109,9 @@ class TopScreen(ConsoleScreen):
 
     def paint(self, now: float) -> None:
         """Show the last measurement."""
-        clock = time.monotonic()
-        self.tables.show(self.part, self.filter, dim=self.server.link.stale(clock))
-        self._paint_bars(now, clock)
+        del now
+        stale = self.server.link.stale(time.monotonic())
+        self.tables.show(self.part, self.filter, dim=stale)
 
     def target(self) -> Target:
         """Return the node under the cursor, or the target of the edge."""

@@ -87,12 +87,12 @@ class TopicsScreen(ConsoleScreen):
 
     def paint(self, now: float) -> None:
         """Show the outputs."""
+        del now
         ids = [id_ for id_ in self._topics if self.filter.matches(self._cells(id_))]
         if self.order != "file":
             ids.sort(key=lambda id_: -float(self._cells(id_)[self.order] or 0.0))  # type: ignore[arg-type]
         stale = self.server.link.stale(time.monotonic())
         self.query_one(Grid).show(ids, self._row, dim=stale)
-        self._paint_bars(now, time.monotonic())
 
     def _cells(self, id_: str) -> dict[str, Value]:
         info, rate = self._topics[id_], self._rates.get(id_)

@@ -56,6 +56,17 @@ def test_the_phases_of_a_first_release():
     assert (present.sequence, present.baseline.rates) == (1, {"camera/image": 30.0})
 
 
+def test_rates_that_are_not_certain_are_learned_once_while_the_release_runs():
+    present = confirmed()
+    assert present.baseline.settled == []
+    rates = {"camera/image": 28.0, "camera/late": 5.0}
+    present = decide(present, seen(80, share=share(), learned=rates))
+    assert present.baseline.rates == rates
+    assert present.baseline.settled == sorted(rates)
+    again = decide(present, seen(120, share=share(), learned={"camera/image": 1.0}))
+    assert again == present
+
+
 def test_an_unhealthy_release_is_left_at_its_deadline_and_remembered():
     present = on_probation()
     bad = health(healthy=False)

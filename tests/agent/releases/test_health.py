@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dorad.agent.releases.health import Observation, is_due, judge, watch
+from dorad.agent.releases.health import Observation, is_due, judge, learn, watch
 from dorad.agent.releases.model import Baseline
 from dorad.control.messages import NodeInfo, NodeMetrics
 from dorad.control.messages.releases import Evidence, HealthRules
@@ -106,6 +106,39 @@ def test_a_rare_output_is_not_judged_and_a_new_one_needs_nothing():
     rare = Baseline(rates={"camera/image": 0.05})
     seen = [at(second, sent={"camera/image": 0, "new/x": 0}) for second in (0, 10)]
     assert verdict(*seen, baseline=rare).healthy
+
+
+def test_an_output_without_a_known_rate_is_named():
+    health = verdict(at(0), at(10))
+    texts = {each.check: each.text for each in health.evidence}
+    assert texts["output camera/image"] == "30/s; no rate to compare it with is known yet"
+
+
+def test_the_reason_why_the_time_began_anew_stays():
+    again = node(restarts=1, last_exit="exited with code 1")
+    health = verdict(at(0), at(5, again), at(9, again))
+    (text,) = bad(health)
+    assert text.startswith("steady for 4.0 s, at least 10; before that node camera has started")
+    assert text.endswith("it exited with code 1")
+
+
+def test_a_rate_is_certain_if_the_output_had_begun_before_the_time():
+    assert verdict(at(0), at(10)).settled == []
+    assert verdict(at(1), at(11)).settled == ["camera/image"]
+    assert verdict(at(1), at(11, sent={"camera/image": 30})).settled == []
+
+
+def test_a_confirmed_release_is_measured_in_one_steady_time_after_the_other():
+    found, following = learn(None, at(0), RULES)
+    assert (found.seconds, following.first.at) == (0, 0)
+    found, following = learn(following, at(9), RULES)
+    assert (found.seconds, following.first.at) == (9, 0)
+    found, following = learn(following, at(12), RULES)
+    assert (found.settled, following.first.at) == ([], 12)
+    found, following = learn(following, at(22), RULES)
+    assert (found.settled, found.rates) == (["camera/image"], {"camera/image": 30.0})
+    found, following = learn(following, at(30, node(restarts=1)), RULES)
+    assert (found.seconds, following.first.at) == (0, 30)
 
 
 def test_probes_run_last_and_decide():

@@ -8,7 +8,7 @@ from textwrap import dedent
 
 import pytest
 
-from dorad.agent.releases import releases
+from dorad.agent.releases import observing, releases
 from dorad.control.messages.releases import HealthRules
 from tests.agent.releases.robot import SINK, SOURCE, Robot, eventually, flow
 from tests.harness.daemon import daemon
@@ -52,7 +52,7 @@ def dorad():
 
 @pytest.fixture
 async def robot(folder, dorad, monkeypatch):
-    for name in ("ACTIVE_EVERY_S", "WAITING_EVERY_S"):
+    for name in ("EVERY_S", "ACTIVE_EVERY_S", "WAITING_EVERY_S"):
         monkeypatch.setattr(releases, name, 0.1)
     made = Robot(folder, dorad)
     made.start()
@@ -61,6 +61,24 @@ async def robot(folder, dorad, monkeypatch):
         made.order(None, 1000, dataflow=name)
     await until(lambda: not made.releases.states)
     await made.kill()
+
+
+@pytest.fixture
+def pass_time(monkeypatch):
+    """Return a function that sets the robot's clock on, past a deadline."""
+    clock, passed = observing.clock, [0.0]
+    monkeypatch.setattr(observing, "clock", lambda: clock() + passed[0])
+
+    def forward(seconds):
+        passed[0] += seconds
+
+    return forward
+
+
+def failing(robot, check):
+    """Return the evidence of a check that has failed."""
+    evidence = robot.state().evidence
+    return next((each for each in evidence if each.check == check and not each.ok), None)
 
 
 async def confirmed(robot, folder, generation=1, **more):
@@ -91,7 +109,7 @@ async def test_a_release_that_crashes_is_left_and_not_tried_again(robot, folder,
     first = await confirmed(robot, folder)
     before = await robot.pids()
     second = robot.library.add("flow", flow(folder), source=SOURCE, sink=sink, sequence=2)
-    robot.order(second, 2, rules=HealthRules(min_healthy_time=2, healthy_deadline=4))
+    robot.order(second, 2, rules=HealthRules(min_healthy_time=5, healthy_deadline=300))
     state = await robot.reaches("reverted", 2)
     assert state.running == state.confirmed == first
     assert (await robot.pids())["source"] == before["source"]
@@ -102,34 +120,61 @@ async def test_a_release_that_crashes_is_left_and_not_tried_again(robot, folder,
     await until(lambda: len(seen(folder)) > count + 10)
 
 
-async def test_a_node_that_crashes_again_and_again_is_put_back_alone(robot, folder):
+async def test_a_node_that_crashes_again_and_again_is_put_back_alone(robot, folder, pass_time):
     first = await confirmed(robot, folder)
     before = await robot.pids()
     nodes = flow(folder, restart_policy="always", restart_delay=0.1)
     second = robot.library.add("flow", nodes, source=SOURCE, sink=CRASHES_LATER, sequence=2)
-    robot.order(second, 2, rules=HealthRules(min_healthy_time=3, healthy_deadline=5))
+    robot.order(second, 2, rules=HealthRules(min_healthy_time=100, healthy_deadline=300))
+    await robot.reaches("probation", 2)
+    # The deadline may find the node while it runs: the reason says what happened before.
+    await eventually(lambda: (found := failing(robot, "steady")) and "exited" in found.text)
+    pass_time(300)
     state = await robot.reaches("reverted", 2, running=first)
-    assert "started again" in state.reason or "is restarting" in state.reason
+    assert "node sink" in state.reason
+    assert "exited with code 1" in state.reason
     assert (await robot.pids())["source"] == before["source"]
     count = len(seen(folder))
     await until(lambda: len(seen(folder)) > count + 10)
 
 
-async def test_an_output_that_became_slow_is_found(robot, folder):
-    first = await confirmed(
-        robot, folder, rules=HealthRules(min_healthy_time=1.5, healthy_deadline=120)
-    )
+async def test_an_output_that_became_slow_is_found(robot, folder, pass_time):
+    first = await confirmed(robot, folder)
+    await eventually(lambda: "source/number" in robot.store.releases["flow"].baseline.settled)
     second = robot.library.add("flow", flow(folder), source=SLOW_SOURCE, sink=SINK, sequence=2)
-    rules = HealthRules(min_healthy_time=1.5, healthy_deadline=5)
-    robot.order(second, 2, rules=rules)
+    robot.order(second, 2, rules=HealthRules(min_healthy_time=1.5, healthy_deadline=300))
+    await robot.reaches("probation", 2)
+    await eventually(
+        lambda: failing(robot, "output source/number") and not failing(robot, "steady")
+    )
+    assert robot.state().phase == "probation"
+    pass_time(300)
     state = await robot.reaches("reverted", 2)
     assert state.running == first
     slow = next(each for each in state.evidence if each.check == "output source/number")
     assert not slow.ok
     assert "at least" in slow.text
-    allowed = HealthRules(min_healthy_time=1, healthy_deadline=120, quiet=["source/number"])
+    allowed = HealthRules(min_healthy_time=0.5, healthy_deadline=120, quiet=["source/number"])
     robot.order(second, 3, rules=allowed, retry=True)
     await robot.reaches("confirmed", 3)
+
+
+async def test_the_rate_of_an_output_that_begins_late_is_learned_afterwards(robot, folder):
+    go = folder / "go"
+    late = SOURCE.replace(
+        'if event["type"] == "INPUT":',
+        f'if event["type"] == "INPUT" and __import__("os").path.exists({str(go)!r}):',
+    )
+    first = robot.library.add("flow", flow(folder), source=late, sink=SINK)
+    robot.order(first, 1)
+    state = await robot.reaches("confirmed", 1)
+    (output,) = (each for each in state.evidence if each.check == "output source/number")
+    assert "no rate to compare it with is known yet" in output.text
+    go.touch()
+    baseline = robot.store.releases["flow"].baseline
+    assert not baseline.rates
+    await eventually(lambda: robot.store.releases["flow"].baseline.settled)
+    assert robot.store.releases["flow"].baseline.rates["source/number"] > 0
 
 
 async def test_a_busy_node_delays_a_switch_and_nothing_stops(robot, folder):
@@ -171,25 +216,29 @@ async def test_a_dataflow_can_say_that_it_must_not_be_changed_now(robot, folder)
     await robot.reaches("confirmed", 2, running=second)
 
 
-async def test_a_robot_that_is_cut_off_after_the_switch_goes_back(robot, folder):
+async def test_a_robot_that_is_cut_off_after_the_switch_goes_back(robot, folder, pass_time):
     first = await confirmed(robot, folder)
     second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK, sequence=2)
-    rules = HealthRules(min_healthy_time=0.5, healthy_deadline=120, confirm_deadline=3)
+    rules = HealthRules(min_healthy_time=0.5, healthy_deadline=900, confirm_deadline=300)
     robot.order(second, 2, rules=rules)
     await robot.reaches("switching", 2)
     robot.answers = False
+    await robot.reaches("probation", 2)
+    pass_time(300)
     state = await robot.reaches("reverted", 2)
     assert "no contact" in state.reason
     assert state.running == first
 
 
-async def test_probes_decide_in_the_release_folder(robot, folder):
+async def test_probes_decide_in_the_release_folder(robot, folder, pass_time):
     await confirmed(robot, folder)
     second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK, sequence=2)
     good = ["/bin/sh", "-c", "test -f sink.py"]
     bad = ["/bin/sh", "-c", "echo the arm does not answer >&2; exit 3"]
-    rules = HealthRules(min_healthy_time=0.5, healthy_deadline=10, probes=[good, bad])
+    rules = HealthRules(min_healthy_time=0.5, healthy_deadline=300, probes=[good, bad])
     robot.order(second, 2, rules=rules)
+    await eventually(lambda: failing(robot, "probe 2"))
+    pass_time(300)
     state = await robot.reaches("reverted", 2)
     one, two = (each for each in state.evidence if each.check.startswith("probe"))
     assert (one.ok, two.ok) == (True, False)
