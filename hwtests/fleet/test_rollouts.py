@@ -126,7 +126,7 @@ def cut_in(phase: str, site: Site, new: str) -> None:
     wait_until(lambda: site.running("arm1") in (old, new), "it decides", timeout=90)
     site.wait_until_followed()
     wait_until(lambda: site.running("arm1") == new, "it has the release", timeout=60)
-    assert set(site.files("arm1")) == {"count", "check1", "grip"}
+    assert set(site.files("arm1")) == {"count", "check", "grip"}
     assert site.files("arm1")["grip"] == new
     assert site.fleet.attempt("drift").returncode == 0
 
