@@ -93,7 +93,7 @@ class Site:
         return state["running"] if state.get("phase") == "confirmed" else ""
 
     def files(self, machine: str) -> dict[str, str]:
-        """Return the release that the process of each program (`count`, `check`, `grip`) runs from."""
+        """Return the release that each program (`count`, `check`, `grip`) runs from."""
         robot = self.fleet.robots[machine]
         lines = robot.sh("ps -e -o args | grep /var/lib/dorad/releases/ | grep -v grep || true")
         found = {}
