@@ -95,14 +95,16 @@ async def test_for_several_robots_their_number_must_be_typed(tmp_path: Path) -> 
         await driven.press("space", "space", "space")
         await _act(driven, "R")
         assert "Type 3 to confirm" in driven.text
-        driven.app.screen.query_one("#go").focus()
+        go, number = driven.app.screen.query_one("#go"), driven.app.screen.query_one(Input)
+        go.focus()
+        await driven.until(lambda: go.has_focus)
         await driven.press("enter")
-        await driven.pilot.pause(0.05)
+        await driven.until(lambda: number.has_focus)
         assert fleet.changes == []
-        number = driven.app.screen.query_one(Input)
         await driven.type("3")
         await driven.until(lambda: number.value == "3")
-        driven.app.screen.query_one("#go").focus()
+        go.focus()
+        await driven.until(lambda: go.has_focus)
         await driven.press("enter")
         await driven.until("Restart the dataflow: done, 3 times")
         assert [method for method, _ in fleet.changes] == ["dataflow.restart"] * 3
