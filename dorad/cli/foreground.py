@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad.cli.interrupts import Interrupts, from_thread
+from dorad.cli.launching import build_first, print_warnings, refuse_unsupported
 from dorad.cli.live import LiveLog, writer
 from dorad.cli.reporting import print_failures, print_line, print_note, print_warning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from dorad.daemon.broker.stats import EdgeCounters
     from dorad.daemon.run import DataflowRun, Ended
+    from dorad.dataflow.model import Dataflow
     from dorad.launch.command import LaunchContext
     from dorad.launch.holder.client import HolderClient
     from dorad.logs.filter import LogFilter
@@ -113,6 +115,42 @@ def run_foreground(
         return asyncio.run(main())
     except OSError as error:
         raise click.ClickException(str(error)) from error
+
+
+def run_dataflow(
+    dataflow: Dataflow,
+    holder: HolderClient,
+    shown: LogFilter,
+    log_format: Format = "pretty",
+    *,
+    uv: bool,
+    allow_shell: bool,
+    env: Mapping[str, str],
+    strict: bool = False,
+    stop_after: float | None = None,
+    finish_flag: bool | None,
+    hot_reload: bool = False,
+    beside: Callable[[DataflowRun], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
+) -> Ended:
+    """Check a dataflow, build it and run it, as `dora run` does. Raises as `run_foreground`."""
+    from dorad.launch.command import LaunchContext
+
+    refuse_unsupported(dataflow, strict=strict)
+    print_warnings(dataflow)
+    build_first(dataflow, uv=uv, env=env)
+    context = LaunchContext(
+        dataflow, os.environ, env, uv=uv, allow_shell=allow_shell, parent_pid=os.getpid()
+    )
+    return run_foreground(
+        context,
+        holder,
+        shown,
+        log_format,
+        stop_after=stop_after,
+        finish_flag=finish_flag,
+        hot_reload=hot_reload,
+        beside=beside,
+    )
 
 
 def report_result(ended: Ended, *, verbose: bool) -> None:

@@ -226,25 +226,18 @@ def _run(
     stop_after: float | None,
 ) -> int:
     """Run the dataflow as `dora run` does."""
-    import os
-
-    from dorad.cli.foreground import early_holder, report_result, run_foreground
-    from dorad.cli.launching import build_first, print_warnings, refuse_unsupported
+    from dorad.cli.foreground import early_holder, report_result, run_dataflow
     from dorad.cli.options import shown_lines
-    from dorad.launch.command import LaunchContext
 
-    refuse_unsupported(dataflow, strict=strict)
-    print_warnings(dataflow)
     with early_holder() as holder:
-        build_first(dataflow, uv=uv, env=env)
-        context = LaunchContext(
-            dataflow, os.environ, env, uv=uv, allow_shell=allow_shell, parent_pid=os.getpid()
-        )
-        ended = run_foreground(
-            context,
+        ended = run_dataflow(
+            dataflow,
             holder,
             shown_lines(None, None),
-            "pretty",
+            uv=uv,
+            allow_shell=allow_shell,
+            env=env,
+            strict=strict,
             stop_after=stop_after,
             finish_flag=finish_flag,
         )

@@ -12,8 +12,7 @@ import tty
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.cli.foreground import early_holder, report_result, run_foreground
-from dorad.cli.launching import build_first, print_warnings, refuse_unsupported
+from dorad.cli.foreground import early_holder, report_result, run_dataflow
 from dorad.cli.options import shown_lines
 from dorad.cli.reporting import print_note
 
@@ -34,21 +33,14 @@ def run_replay(
     dataflow: Dataflow, config: ReplayConfig, *, uv: bool, allow_shell: bool, env: Mapping[str, str]
 ) -> int:
     """Run until the recording is over and the nodes have ended; return the exit code."""
-    from dorad.launch.command import LaunchContext
-
-    refuse_unsupported(dataflow)
-    print_warnings(dataflow)
     with early_holder() as holder:
-        build_first(dataflow, uv=uv, env=env)
-        context = LaunchContext(
-            dataflow, os.environ, env, uv=uv, allow_shell=allow_shell, parent_pid=os.getpid()
-        )
-        ended = run_foreground(
-            context,
+        ended = run_dataflow(
+            dataflow,
             holder,
             shown_lines(None, None),
-            "pretty",
-            stop_after=None,
+            uv=uv,
+            allow_shell=allow_shell,
+            env=env,
             finish_flag=True,
             beside=lambda run: _Remote(run, config.control).served(),
         )

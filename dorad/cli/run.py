@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import click
 
 from dorad.cli.durations import Duration
 from dorad.cli.files import dataflow_argument, load_dataflow
-from dorad.cli.foreground import early_holder, report_result, run_foreground
-from dorad.cli.launching import build_first, print_warnings, refuse_unsupported
+from dorad.cli.foreground import early_holder, report_result, run_dataflow
 from dorad.cli.options import (
     LaunchCommand,
     debug_option,
@@ -87,25 +85,16 @@ def run(
     shown = shown_lines(log_level, log_filter)
     with early_holder() as holder:
         from dorad.dataflow.recording import recorded
-        from dorad.launch.command import LaunchContext
 
-        dataflow = recorded(load_dataflow(path))
-        refuse_unsupported(dataflow, strict=strict)
-        print_warnings(dataflow)
-        build_first(dataflow, uv=uv, env=env)
-        context = LaunchContext(
-            dataflow,
-            os.environ,
-            env,
-            uv=uv,
-            allow_shell=allow_shell_nodes,
-            parent_pid=os.getpid(),
-        )
-        ended = run_foreground(
-            context,
+        ended = run_dataflow(
+            recorded(load_dataflow(path)),
             holder,
             shown,
             log_format,
+            uv=uv,
+            allow_shell=allow_shell_nodes,
+            env=env,
+            strict=strict,
             stop_after=stop_after,
             finish_flag=exit_when_nodes_finish,
             hot_reload=hot_reload,
