@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dorad.cli.node_view import status_text
 from dorad.cli.select import connect, on_machine
 from dorad.cli.tables import milliseconds, rate, screen_lines, table_lines
+from dorad.control.topparts import sort_edges, sort_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -113,8 +114,9 @@ def screen(found: Top, order: str) -> RenderableType:
     dataflows = len({info.dataflow for info in found.nodes})
     left_out = [f"{name} is left out: {why}" for name, why in sorted(found.missing.items())]
     head = f"dora top   {clock}   dataflows: {dataflows}   nodes: {len(found.nodes)}"
-    nodes = sort_nodes(found.nodes, order)
-    edges = sort_edges(found.edges, order)
+    # As the API names them.
+    name = ORDERS[order].lower()
+    nodes, edges = sort_nodes(found.nodes, name), sort_edges(found.edges, name)
     links = sort_links(found.links, order)
     names = {info.dataflow: info.dataflow_name or info.dataflow[:8] for info in found.nodes}
     rows = [link_row(link, names.get(link.dataflow, link.dataflow[:8])) for link in links]
@@ -143,26 +145,6 @@ def _lines(
         return table_lines(columns, rows)
     wider = ((*row, machine or "-") for row, machine in zip(rows, machines, strict=True))
     return table_lines((*columns, "MACHINE"), wider)
-
-
-def sort_nodes(nodes: list[NodeInfo], order: str) -> list[NodeInfo]:
-    """Return the nodes sorted by name, or by a figure with the largest first."""
-    by_name = sorted(nodes, key=lambda info: (info.dataflow_name or info.dataflow, info.node))
-    if order == "c":
-        return sorted(by_name, key=lambda info: -info.metrics.cpu)
-    if order == "m":
-        return sorted(by_name, key=lambda info: -info.metrics.memory)
-    return by_name
-
-
-def sort_edges(edges: list[EdgeStats], order: str) -> list[EdgeStats]:
-    """Return the edges sorted by name, or by a figure with the largest first."""
-    by_name = sorted(edges, key=lambda edge: (edge.dataflow, edge.source, edge.target))
-    if order == "r":
-        return sorted(by_name, key=lambda edge: -edge.rate)
-    if order == "d":
-        return sorted(by_name, key=lambda edge: (-edge.drop_rate, -edge.dropped))
-    return by_name
 
 
 def sort_links(links: list[LinkChannel], order: str) -> list[LinkChannel]:

@@ -15,11 +15,10 @@ from dorad.cli.top_screen import (
     link_row,
     node_row,
     screen,
-    sort_edges,
     sort_links,
-    sort_nodes,
 )
 from dorad.control import messages as m
+from dorad.control.topparts import sort_edges, sort_nodes
 from tests.cli.dora import DORA, dora
 from tests.cli.fakedaemon import UUID, no_daemon, node
 
@@ -190,13 +189,13 @@ def test_a_row_of_an_edge():
 
 def test_keys_sort_nodes_and_edges():
     nodes = [node("b"), node("c", metrics=USED), node("a")]
-    assert [info.node for info in sort_nodes(nodes, "n")] == ["a", "b", "c"]
-    assert [info.node for info in sort_nodes(nodes, "c")] == ["c", "a", "b"]
-    assert [info.node for info in sort_nodes(nodes, "m")] == ["c", "a", "b"]
+    assert [info.node for info in sort_nodes(nodes, "name")] == ["a", "b", "c"]
+    assert [info.node for info in sort_nodes(nodes, "cpu")] == ["c", "a", "b"]
+    assert [info.node for info in sort_nodes(nodes, "memory")] == ["c", "a", "b"]
     edges = [edge("a/a", "z/a"), edge("b/b", "z/b", rate=30.0), edge("c/c", "z/c", drop_rate=9.0)]
-    assert [found.source for found in sort_edges(edges, "n")] == ["a/a", "b/b", "c/c"]
-    assert [found.source for found in sort_edges(edges, "r")] == ["b/b", "a/a", "c/c"]
-    assert [found.source for found in sort_edges(edges, "d")] == ["c/c", "a/a", "b/b"]
+    assert [found.source for found in sort_edges(edges, "name")] == ["a/a", "b/b", "c/c"]
+    assert [found.source for found in sort_edges(edges, "rate")] == ["b/b", "a/a", "c/c"]
+    assert [found.source for found in sort_edges(edges, "drops")] == ["c/c", "a/a", "b/b"]
 
 
 def test_a_row_of_an_interface():
