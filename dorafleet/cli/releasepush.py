@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +19,7 @@ from dorafleet.cli.arguments import (
     select_machines,
 )
 from dorafleet.cli.release import json_option, open_store, release_argument, store_option
+from dorafleet.cli.reporting import start_live
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,15 +111,8 @@ class Display:
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        if not self._as_json and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
-            console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")))
-            self._live = Live(
-                get_renderable=self._rows, console=console, transient=True, refresh_per_second=4
-            )
-            self._live.start()
+        if not self._as_json:
+            self._live = start_live(self._rows, per_second=4)
         return self
 
     def __exit__(

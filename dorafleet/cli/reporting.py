@@ -16,9 +16,11 @@ from dorad.cli.tables import megabytes
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
+    from rich.console import RenderableType
+    from rich.live import Live
     from rich.progress import Progress
 
     from dorafleet.ssh.fanout import Outcome
@@ -31,6 +33,19 @@ def check_outcomes(outcomes: Sequence[Outcome[Any]], what: str = "failed") -> No
         raise click.ClickException(
             f"{len(failed)} of {len(outcomes)} machines {what}: {', '.join(failed)}"
         )
+
+
+def start_live(rows: Callable[[], RenderableType], *, per_second: int) -> Live | None:
+    """Show `rows` on the terminal of standard error until stopped; None if it is none."""
+    if not sys.stderr.isatty():
+        return None
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")))
+    live = Live(get_renderable=rows, console=console, transient=True, refresh_per_second=per_second)
+    live.start()
+    return live
 
 
 class Reporter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
@@ -14,6 +13,7 @@ import click
 from dorad.cli.tables import megabytes, plain, print_lines, rate, table_lines
 from dorad.terminal import visible
 from dorafleet.cli import rolloutshow
+from dorafleet.cli.reporting import start_live
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,15 +152,8 @@ class Display:
         self.robots: dict[str, RolloutRobot] = {}
 
     def __enter__(self) -> Self:
-        if not self._as_json and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
-            console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")))
-            self._live = Live(
-                get_renderable=self._rows, console=console, transient=True, refresh_per_second=2
-            )
-            self._live.start()
+        if not self._as_json:
+            self._live = start_live(self._rows, per_second=2)
         return self
 
     def __exit__(
