@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.replay import name_list, tolerances_of
+from dorad.cli.tables import format_option
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -34,14 +35,7 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--topics", metavar="A/B,...", multiple=True, help="Compare only these topics.")
 @click.option("--tolerance", metavar="[TOPIC=]X", multiple=True, help="Numbers may differ by X.")
 @click.option("--ignore", metavar="TOPIC[:PATH]", multiple=True, help="Do not compare this.")
-@click.option(
-    "-f",
-    "--format",
-    "style",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    help="Format of the output.",
-)
+@format_option
 def diff(
     one: Path,
     other: Path,
