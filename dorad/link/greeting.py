@@ -147,7 +147,8 @@ class Greeting:
             )
         self._refusal = ""
         if hello.leaving:
-            if hello.incarnation in (self._seen, None):
+            # Its sign of life may be handled first: then it has vanished, and still says it left.
+            if self._seen in (hello.incarnation, None):
                 self.left = True
                 self._heard = self._due_s = None
                 self._answered = False

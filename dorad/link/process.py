@@ -164,8 +164,9 @@ class LinkProcess:
             busy = True
         self._reconfigure(now_s)
         self._delivery.catch_up()
-        self._sending.acknowledge(now_s)
-        self._sending.greet(now_s, leaving=self._stopping_s is not None)
+        stopping = self._stopping_s is not None
+        self._sending.acknowledge(now_s, everything=stopping)
+        self._sending.greet(now_s, leaving=stopping)
         if self._arrivals.news or now_s >= self._reports.due_s:
             self._arrivals.news = False
             if self._reports.report(self._config.peers, now_s):

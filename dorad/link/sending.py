@@ -59,9 +59,9 @@ class Sending:
             sent = True
         return sent
 
-    def acknowledge(self, now_s: float) -> None:
-        """Acknowledge what the senders wait for, and everything else once in `ACK_DELAY_S`."""
-        is_time = now_s >= self._ack_s
+    def acknowledge(self, now_s: float, *, everything: bool = False) -> None:
+        """Acknowledge what the senders wait for; the rest once in `ACK_DELAY_S`, or at once."""
+        is_time = everything or now_s >= self._ack_s
         if is_time:
             self._ack_s = now_s + ACK_DELAY_S
         for each in self._channels.ins.values():

@@ -100,6 +100,21 @@ def test_the_end_of_an_earlier_process_does_not_count() -> None:
     assert a.status().state == "absent"
 
 
+@pytest.mark.parametrize("vanished", [False, True])
+def test_the_last_greeting_of_a_process_counts_also_after_it_has_vanished(vanished: bool) -> None:
+    a, b = Greeting("flow", "a", 1, "b"), Greeting("flow", "b", 2, "a")
+    a.appear(2, 0)
+    last = hello.decode(b.hello({}, 0, leaving=True))
+    if vanished:
+        assert a.vanish(2)
+    a.hear(last, 0)
+    assert a.left
+    a.appear(3, 0)
+    assert not a.left
+    a.hear(last, 0)
+    assert not a.left, "a greeting of an earlier process counts"
+
+
 @given(st.binary(max_size=200))
 def test_what_is_no_greeting_is_refused(data: bytes) -> None:
     with pytest.raises(FrameError):

@@ -108,8 +108,9 @@ async def test_signed_releases_are_staged_switched_and_reported(folder):
             control = await coordinator.attach()
             state = await reaches(control, "confirmed", 2, running=second.id)
             assert (state.restarted, state.previous) == (["sink"], first.id)
-            shown = agent.command("status")
-            assert f"flow: confirmed (ordered {second.id[:12]}, runs" in shown.stdout
+            # The file that `status` shows is written a moment after the coordinator is told.
+            line = f"flow: confirmed (ordered {second.id[:12]}, runs"
+            await eventually(lambda: line in agent.command("status").stdout)
             with pytest.raises(ControlError, match="older"):
                 await order(control, first.id, 1)
             await order(control, first.id, 3, switch=True)
