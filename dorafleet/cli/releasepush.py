@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,15 +18,11 @@ from dorafleet.cli.arguments import (
     select_machines,
 )
 from dorafleet.cli.release import json_option, open_store, release_argument, store_option
-from dorafleet.cli.reporting import start_live
+from dorafleet.cli.reporting import LiveRows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-    from types import TracebackType
-
-    from rich.console import RenderableType
-    from rich.live import Live
 
     from dorad.release.manifest import Target
     from dorafleet.inventory.model import Machine
@@ -89,7 +84,8 @@ def push(
     found = open_store(store)
     bundle = found.find(release)
     options = Options(parallel=parallel, accept_new=accept_new, patches=not no_patches)
-    with Display([machine.id for machine in machines], as_json=as_json) as display:
+    display = Display([machine.id for machine in machines], as_json=as_json)
+    with display.rows:
         outcomes = asyncio.run(
             send(machines, bundle, found, display.update, display.result, options)
         )
@@ -98,7 +94,7 @@ def push(
 
 
 class Display:
-    """Shows transfers: rows on a terminal, or JSON Lines. A context manager."""
+    """Shows transfers: rows on a terminal, or JSON Lines."""
 
     def __init__(self, machines: Sequence[str], *, as_json: bool) -> None:
         from dorafleet.release.progress import Progress
@@ -107,23 +103,7 @@ class Display:
         self._width = max(map(len, machines), default=0)
         self._as_json = as_json
         self._printed: dict[str, float] = {}
-        self._states: dict[str, str] = {}
-        self._live: Live | None = None
-
-    def __enter__(self) -> Self:
-        if not self._as_json:
-            self._live = start_live(self._rows, per_second=4)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        self.rows = LiveRows(self._rows, per_second=4, shown=not as_json)
 
     def update(self, progress: Progress) -> None:
         """Show how far a host is."""
@@ -131,7 +111,7 @@ class Display:
         self._hosts[progress.machine] = progress
         if self._as_json:
             self._print_json(progress, force=before != progress.state)
-        elif self._live is None and before != progress.state == "retrying":
+        elif not self.rows.is_drawn and before != progress.state == "retrying":
             self._print(progress.machine, f"again: {visible(progress.message)}", err=True)
 
     def result(self, outcome: Outcome[Sent]) -> None:
@@ -146,12 +126,7 @@ class Display:
             self._print(outcome.machine.id, f"{mark} {visible(str(outcome.error))}", err=True)
 
     def _print(self, machine: str, text: str, *, err: bool) -> None:
-        if self._live is not None:
-            self._live.stop()
-        colour = False if os.environ.get("NO_COLOR") else None
-        click.echo(f"{machine:<{self._width}}  {text}", err=err, color=colour)
-        if self._live is not None:
-            self._live.start()
+        self.rows.print(f"{machine:<{self._width}}  {text}", err=err)
 
     def _print_json(self, progress: Progress, *, force: bool) -> None:
         import msgspec
@@ -166,9 +141,7 @@ class Display:
                 self._printed[each.machine] = now
                 print_lines([{"event": "progress", **msgspec.to_builtins(each)}])
 
-    def _rows(self) -> RenderableType:
-        from rich.text import Text
-
+    def _rows(self) -> list[str]:
         from dorafleet.release.progress import of_all
 
         active = [each for each in self._hosts.values() if not each.ended]
@@ -177,13 +150,13 @@ class Display:
         lines = [self._row(each) for each in moving]
         total = of_all(self._hosts.values())
         lines.append(f"{self._row(total)}  {ended} of {len(self._hosts)} machines")
-        return Text("\n".join(lines), no_wrap=True, overflow="crop")
+        return lines
 
     def _row(self, progress: Progress) -> str:
         name = f"{progress.machine:<{self._width}}"
         if progress.state != "sending":
             about = f": {progress.message}" if progress.message else ""
-            return visible(f"{name}  {progress.state}{about}")
+            return f"{name}  {progress.state}{about}"
         share = progress.done / progress.total if progress.total else 0.0
         remaining = "-" if progress.left is None else age(progress.left)
         amounts = f"{progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB"

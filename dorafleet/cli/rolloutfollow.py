@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import click
 
 from dorad.cli.tables import megabytes, plain, print_lines, rate, table_lines
 from dorad.terminal import visible
 from dorafleet.cli import rolloutshow
-from dorafleet.cli.reporting import start_live
+from dorafleet.cli.reporting import LiveRows
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
-    from rich.console import RenderableType
-    from rich.live import Live
-
+    from dorad.control.asyncclient import AsyncClient
     from dorad.control.target import Tcp
     from dorafleet.inventory.model import Machine
-    from dorafleet.release.pieces import Pieces
     from dorafleet.release.progress import Progress
     from dorafleet.release.sending import Sent
-    from dorafleet.release.store import Bundle, Store
+    from dorafleet.release.supply import Supply
     from dorafleet.rollout.messages import RolloutNews, RolloutRobot, RolloutSummary
     from dorafleet.ssh.fanout import Outcome
 
@@ -48,6 +43,7 @@ ENDS = frozenset(
         "awaiting_promotion",
         "reverted",
         "revert_incomplete",
+        "refused",
         "aborted",
         "superseded",
         "failed",
@@ -55,19 +51,16 @@ ENDS = frozenset(
 )
 """Phases in which nothing more is to be followed."""
 
-MOVING = ("staging", "staged", "busy", "switching", "probation", "reverting")
-"""States of robots that do something without files from here."""
-
 
 class Sender:
     """Sends a release to robots that wait for its files; or says why it cannot."""
 
     def __init__(
-        self, bundle: Bundle | None, store: Store | None, machines: dict[str, Machine], why: str
+        self, supply: Supply | None, release: str, machines: dict[str, Machine], why: str
     ) -> None:
-        """`why` says why there is nothing to send from here."""
-        self._bundle = bundle
-        self._store = store
+        """`supply` is None if nothing is sent from here; `why` says why."""
+        self._supply = supply
+        self._release = release
         self._machines = machines
         self.why = why
         self.progress: dict[str, Progress] = {}
@@ -76,24 +69,24 @@ class Sender:
         self._ended: dict[str, float] = {}
         """By robot: when its last transfer has ended."""
         self.refusals: dict[str, str] = {}
-        """By robot: why it does not take the release."""
-        self._pieces: Pieces | None = None
+        """By robot: why it does not take the release; until the coordinator has been told."""
 
     @property
     def can_send(self) -> bool:
         """Return True if this machine has the files."""
-        return self._bundle is not None and self._store is not None
+        return self._supply is not None
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """The transfers that run."""
+        return list(self._tasks.values())
 
     def send(self, robots: list[str], display: Display) -> None:
         """Begin transfers to robots that have none, at most 50 at a time."""
-        from dorafleet.release.pieces import Pieces
         from dorafleet.release.transfer import PARALLEL
 
-        if self._store is None or self._bundle is None:
+        if self._supply is None:
             return
-        if self._pieces is None:
-            self._pieces = Pieces(self._store)
-            self._pieces.__enter__()
         now = time.monotonic()
         for robot in robots:
             machine = self._machines.get(robot)
@@ -106,65 +99,46 @@ class Sender:
             self._tasks[robot] = task
 
     async def _send(self, machine: Machine, display: Display) -> None:
-        from dorafleet.release.transfer import send
-        from dorafleet.ssh.errors import Code
+        from dorafleet.ssh.errors import Code, SshError
+        from dorafleet.ssh.fanout import Outcome
 
-        assert self._bundle is not None and self._store is not None
+        assert self._supply is not None
 
         def show(progress: Progress) -> None:
             self.progress[machine.id] = progress
 
         try:
-            outcomes = await send([machine], self._bundle, self._store, show, pieces=self._pieces)
-            self._ended[machine.id] = time.monotonic()
-            error = outcomes[0].error
-            if error is not None and error.code is Code.REFUSED:
+            outcome = Outcome(machine, await self._supply.send(self._release, machine, show))
+        except SshError as error:
+            outcome = Outcome(machine, error=error)
+            if error.code is Code.REFUSED:
                 self.refusals[machine.id] = str(error)
-            else:
-                self.refusals.pop(machine.id, None)
-            display.sent(outcomes[0])
         finally:
+            self._ended[machine.id] = time.monotonic()
             self.progress.pop(machine.id, None)
             del self._tasks[machine.id]
+        display.sent(outcome)
 
     async def close(self) -> None:
         """End all transfers. What has arrived stays on the robots."""
-        tasks = list(self._tasks.values())
+        tasks = self.tasks
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._pieces is not None:
-            self._pieces.__exit__(None, None, None)
-            self._pieces = None
 
 
 class Display:
-    """Shows a rollout: rows on a terminal, else lines, or JSON Lines. A context manager."""
+    """Shows a rollout: rows on a terminal, else lines, or JSON Lines."""
 
     def __init__(self, sender: Sender, *, as_json: bool) -> None:
         self._sender = sender
         self._as_json = as_json
-        self._live: Live | None = None
+        self.rows = LiveRows(self._rows, per_second=2, shown=not as_json)
         self._told = ""
         self._states: dict[str, str] = {}
         self._is_warned = False
         self.summary: RolloutSummary | None = None
         self.robots: dict[str, RolloutRobot] = {}
-
-    def __enter__(self) -> Self:
-        if not self._as_json:
-            self._live = start_live(self._rows, per_second=2)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
 
     def update(self, news: RolloutNews) -> None:
         """Show what has changed."""
@@ -181,10 +155,7 @@ class Display:
 
     def note(self, text: str) -> None:
         """Print a line for people."""
-        if not self._as_json:
-            self._print(text)
-        else:
-            click.echo(visible(text), err=True)
+        self.rows.print(visible(text), err=self._as_json)
 
     def sent(self, outcome: Outcome[Sent]) -> None:
         """Report the end of a transfer."""
@@ -193,9 +164,11 @@ class Display:
 
             print_lines([{**as_plain(outcome), "event": "transfer"}])
         elif outcome.error is not None:
-            self._print(f"{outcome.machine.id}: not sent: {outcome.error}")
+            # A refusal becomes the state of the robot, which is printed.
+            if outcome.machine.id not in self._sender.refusals:
+                self.note(f"{outcome.machine.id}: not sent: {outcome.error}")
         else:
-            self._print(f"{outcome.machine.id}: {outcome.result}")
+            self.note(f"{outcome.machine.id}: {outcome.result}")
 
     def _robot(self, robot: RolloutRobot) -> None:
         if self._as_json:
@@ -209,7 +182,7 @@ class Display:
         reason = rolloutshow.robot_row(robot, time.time())[-1]
         mark = click.style("✗", fg="red") if failed else click.style("✓", fg="green")
         text = f"{robot.robot}: {robot.state}" + (f": {reason}" if reason else "")
-        self._print(visible(text), mark=mark)
+        self.rows.print(f"{mark} {visible(text)}")
 
     def _summary(self, summary: RolloutSummary) -> None:
         if self._as_json:
@@ -219,21 +192,11 @@ class Display:
         if line != self._told:
             self._told = line
             opening = rolloutshow.opening_line(summary)
-            self._print(visible(line + (f"; {opening}" if opening else "")))
+            self.note(line + (f"; {opening}" if opening else ""))
 
-    def _print(self, text: str, *, mark: str = "") -> None:
-        if self._live is not None:
-            self._live.stop()
-        colour = False if os.environ.get("NO_COLOR") else None
-        click.echo(f"{mark} {text}" if mark else visible(text), color=colour)
-        if self._live is not None:
-            self._live.start()
-
-    def _rows(self) -> RenderableType:
-        from rich.text import Text
-
+    def _rows(self) -> list[str]:
         if self.summary is None:
-            return Text("connecting")
+            return ["connecting"]
         lines = [rolloutshow.wave_line(self.summary)]
         moving = [
             each
@@ -243,8 +206,9 @@ class Display:
         rows = [rolloutshow.robot_row(each, time.time()) for each in moving[:MAX_ROWS]]
         if rows:
             lines += table_lines(rolloutshow.ROBOT_COLUMNS, rows)
-        lines += [self._transfer(each) for each in list(self._sender.progress.values())[:MAX_ROWS]]
-        return Text("\n".join(map(visible, lines)), no_wrap=True, overflow="crop")
+        return lines + [
+            self._transfer(each) for each in list(self._sender.progress.values())[:MAX_ROWS]
+        ]
 
     def _transfer(self, progress: Progress) -> str:
         share = progress.done / progress.total if progress.total else 0.0
@@ -256,8 +220,7 @@ async def follow(target: Tcp, number: int, sender: Sender, display: Display) -> 
     """Follow a rollout to its end, over lost connections, and send what robots wait for.
 
     Raises:
-        ControlError: the coordinator refuses, or does not know the rollout; or all robots that
-            wait for files refuse them, and nothing else moves.
+        ControlError: the coordinator refuses, or does not know the rollout.
     """
     from dorad.control.errors import ControlError
 
@@ -283,12 +246,14 @@ async def _follow_once(
     from dorafleet.rollout.messages import RolloutNews, RolloutWatch
 
     async with AsyncClient(target, methods=METHODS) as client:
-        watch = RolloutWatch(rollout=number)
+        watch = RolloutWatch(rollout=number, sends=sender.can_send)
         async with client.stream("rollout.watch", watch, RolloutNews) as stream:
             news = asyncio.ensure_future(anext(stream, None))
             try:
                 while True:
-                    await asyncio.wait((news,), timeout=1.0)
+                    await asyncio.wait(
+                        (news, *sender.tasks), timeout=1.0, return_when=asyncio.FIRST_COMPLETED
+                    )
                     if news.done():
                         found = news.result()
                         if found is None:
@@ -302,31 +267,28 @@ async def _follow_once(
                         for robot in display.robots.values()
                         if robot.waiting == "files" and robot.reachable
                     ]
-                    if display.summary is not None:
-                        check_refusals(display.summary, waiting, sender.refusals)
                     sender.send(waiting, display)
+                    await _report_refusals(client, number, sender, display)
             finally:
                 news.cancel()
 
 
-def check_refusals(summary: RolloutSummary, waiting: list[str], refusals: dict[str, str]) -> None:
-    """Check that some robot may still go on.
-
-    Raises:
-        ControlError: the rollout waits for nothing but files, and every robot refuses them.
-    """
+async def _report_refusals(
+    client: AsyncClient, number: int, sender: Sender, display: Display
+) -> None:
+    """Tell the coordinator which robots do not take the files: it judges them."""
     from dorad.control.errors import ControlError
+    from dorafleet.rollout.messages import RolloutRefusal, RolloutSummary
 
-    moves = any(summary.counts.get(state) for state in MOVING)
-    if moves or not waiting or set(waiting) - set(refusals):
-        return
-    number = summary.rollout
-    raise ControlError(
-        "refused",
-        f"{', '.join(waiting)}: the release is refused, so nothing was changed there: "
-        f"{refusals[waiting[0]]}",
-        f"then `dorafleet rollout follow {number}`; or `dorafleet rollout abort {number}`",
-    )
+    for robot, reason in list(sender.refusals.items()):
+        refusal = RolloutRefusal(rollout=number, robot=robot, reason=reason)
+        try:
+            await client.call("rollout.refuse", refusal, RolloutSummary)
+        except ControlError as error:
+            if error.code not in ("refused", "not-found"):
+                raise
+            display.note(f"{robot}: {reason}; {error.message}")
+        del sender.refusals[robot]
 
 
 def has_ended(summary: RolloutSummary) -> bool:
@@ -359,7 +321,8 @@ def run(target: Tcp, number: int, sender: Sender, *, as_json: bool, good: frozen
     Ctrl-C ends only this command: the rollout goes on.
     """
     with ExitStack() as stack:
-        display = stack.enter_context(Display(sender, as_json=as_json))
+        display = Display(sender, as_json=as_json)
+        stack.enter_context(display.rows)
         try:
             summary = asyncio.run(follow(target, number, sender, display))
         except KeyboardInterrupt:
@@ -390,6 +353,8 @@ def last_lines(summary: RolloutSummary) -> list[str]:
         case "settled" if summary.unreachable:
             count = f"{summary.unreachable} of {summary.size} robots"
             return [f"{count} could not be reached; they follow later through the same gates"]
+        case "refused":
+            return [f"no robot was changed; {status}. Mend the reason, and start it again"]
         case "failed" | "revert_incomplete":
             return [f"{status}; `dorafleet rollout undo {number}` brings back those that have it"]
         case "reverted" | "succeeded_partially":
@@ -406,16 +371,18 @@ def sender_for(store: Path | None, release: str, cluster: Path) -> Sender:
     from dorafleet.cli.release import open_store
     from dorafleet.inventory.load import load
     from dorafleet.release.errors import BuildError
+    from dorafleet.release.supply import Supply
 
     found = open_store(store)
     if not cluster.exists():
-        return Sender(None, None, {}, f"there is no {cluster} here: give --cluster")
+        return Sender(None, release, {}, f"there is no {cluster} here: give --cluster")
     machines = {machine.id: machine for machine in load(cluster).machines}
     try:
         bundle = found.find(release)
     except BuildError as error:
+        if error.code != "not-found":
+            raise
         why = f"{error.message}; `dorafleet rollout follow` where it was built sends them"
-        return Sender(None, None, machines, why)
-    if lacking := found.lacking(bundle.manifest):
-        return Sender(None, None, machines, f"{len(lacking)} files of it are not in {found.folder}")
-    return Sender(bundle, found, machines, "")
+        return Sender(None, release, machines, why)
+    found.check(bundle)
+    return Sender(Supply(found), release, machines, "")

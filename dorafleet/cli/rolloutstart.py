@@ -203,7 +203,7 @@ def undo(
     )
     if detach:
         return 0
-    sender = Sender(None, None, {}, "what they had before is not on them any more: roll it out")
+    sender = Sender(None, "", {}, "what they had before is not on them any more: roll it out")
     return run(target_of(state, port), found.rollout, sender, as_json=as_json, good=BACK)
 
 
@@ -257,7 +257,9 @@ def _register(client: Client, wanted: str, store: Path | None) -> str | None:
 
     try:
         bundle = open_store(store).find(wanted)
-    except BuildError:
+    except BuildError as error:
+        if error.code != "not-found":
+            raise
         return None
     put = ReleasePut(
         content=zlib.compress(bundle.content), signature=bundle.signature.decode("ascii", "replace")

@@ -7,17 +7,20 @@ import logging
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from dorad.control.errors import ControlError
 from dorad.problems import ProblemError
 from dorafleet.coordinator.orders import Orders
-from dorafleet.rollout.decide import Decision, decide, is_over
+from dorafleet.coordinator.rollouts import COORDINATOR
+from dorafleet.rollout.decide import Decision, Verdicts, decide, is_over
 from dorafleet.rollout.gates import is_leased
 from dorafleet.rollout.model import MOVING, Place, Seen, View
+from dorafleet.rollout.operate import refuse
 from dorafleet.rollout.summary import row
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.planning import Planner
@@ -72,6 +75,8 @@ class RolloutDriver:
     """Drives all rollouts that are not over."""
 
     def __init__(self, fleet: Fleet, robots: Robots, rollouts: Rollouts, planner: Planner) -> None:
+        self.clock: Callable[[], float] = time.time
+        """Returns seconds since 1970, for windows."""
         self._fleet = fleet
         self._robots = robots
         self._rollouts = rollouts
@@ -134,6 +139,31 @@ class RolloutDriver:
                     self.decisions.pop(number, None)
         self._wake.set()
 
+    async def refuse(
+        self,
+        number: int,
+        robot: str,
+        reason: str,
+        by: str = "",
+        actor: Mapping[str, Any] = COORDINATOR,
+    ) -> None:
+        """Take the refusal of a robot that a sender of files has got from it.
+
+        Raises:
+            ControlError: the robot is in no such rollout, or does not wait for files.
+            StoreError: it cannot be written.
+        """
+        async with self._fleet.writer.changing:
+            rollout = self._rollouts.find(number)
+            view = self.view(rollout, await self._rollouts.members(number))
+            member = view.members.get(robot)
+            if member is None:
+                raise ControlError("not-found", f"rollout {number} has no robot `{robot[:100]}`")
+            judged = refuse(rollout, member, view.seen[robot], reason)
+            if judged is not None:
+                await self._rollouts.put_step(number, Verdicts((judged,)), {}, by=by, actor=actor)
+        self._wake.set()
+
     def _is_due(self, number: int) -> bool:
         rollout = self._rollouts.heads[number]
         if rollout.over:
@@ -156,7 +186,7 @@ class RolloutDriver:
                 robot.id: Place(self._planner.labels(robot).get(label, ""), is_available(robot))
                 for robot in known.values()
             }
-        return View(rollout, members, seen, places, time.time())
+        return View(rollout, members, seen, places, self.clock())
 
     def _seen(self, rollout: Rollout, member: Member, robot: Robot) -> Seen:
         state = robot.releases.get(rollout.dataflow)

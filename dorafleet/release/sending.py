@@ -295,7 +295,8 @@ class Session:
         _log.debug("%s: %s", self._tracker.progress.machine, refusal)
         if refusal.code in ("damaged", "protocol", "missing"):
             raise refusal
-        raise SshError(Code.REFUSED, refusal.message, refusal.hint)
+        code = Code.REFUSED if refusal.refused else Code.FAILED
+        raise SshError(code, refusal.message, refusal.hint)
 
     async def _ended(self) -> SshError:
         """Return why the command on the robot has ended without an answer."""

@@ -172,7 +172,8 @@ def _after_canaries(view: View) -> Enter | None:
     canaries = [member for member in view.members.values() if member.batch == 0]
     failed = failures(canaries)
     if failed:
-        return _fail(view.rollout, f"the canary failed: {_named(failed)}")
+        word = "refuses it" if all(each.verdict == "refused" for each in failed) else "failed"
+        return _fail(view, f"the canary {word}: {_named(failed)}")
     if any(member.verdict != "confirmed" for member in canaries):
         return None
     if len(canaries) == len(view.members):
@@ -185,11 +186,10 @@ def _after_rolling(view: View) -> Enter | None:
     failed = failures(members.values())
     limit = tolerated(rollout.strategy, rollout.size)
     if len(failed) > limit:
-        reason = f"{len(failed)} failed, {limit} accepted: {_named(failed)}"
-        if rollout.phase == "settled":
-            return Enter("failed", f"no robot follows any more: {reason}")
-        return _fail(rollout, reason)
+        return _fail(view, f"{len(failed)} failed, {limit} accepted: {_named(failed)}")
     open_ = [member for member in members.values() if not member.verdict]
+    if failed and not open_ and len(failed) == len(members):
+        return _fail(view, f"no robot has it: {_named(failed)}")
     if not open_:
         if rollout.phase != "settled":
             return Enter("settled")
@@ -228,8 +228,16 @@ def _must_go_back(member: Member) -> bool:
     return member.order in ("stage", "switch")
 
 
-def _fail(rollout: Rollout, reason: str) -> Enter:
-    return Enter("reverting" if rollout.strategy.auto_revert else "failed", reason)
+def _fail(view: View, reason: str) -> Enter:
+    """Return the end of a rollout of which too many robots have failed."""
+    if not any(
+        member.order in ("switch", "back") and member.verdict != "refused"
+        for member in view.members.values()
+    ):
+        return Enter("refused", reason)
+    if view.rollout.phase == "settled":
+        return Enter("failed", f"no robot follows any more: {reason}")
+    return Enter("reverting" if view.rollout.strategy.auto_revert else "failed", reason)
 
 
 def _is_aside(view: View, member: Member) -> bool:
@@ -357,10 +365,19 @@ def _back(view: View) -> Decision:
 
 def _wind_down(view: View) -> Orders | None:
     """Return the orders that a rollout still gives after its end: none that interrupts a robot."""
-    members = [member for member in view.members.values() if _seen(view, member).owned]
+    refused = view.rollout.phase == "refused"
     return _recalls(
         view,
-        [member for member in members if member.order == "stage" or _is_undecided(view, member)],
+        [
+            member
+            for member in view.members.values()
+            if _seen(view, member).owned
+            and (
+                member.order == "stage"
+                or _is_undecided(view, member)
+                or (refused and member.verdict == "refused")
+            )
+        ],
     )
 
 

@@ -26,12 +26,14 @@ Phase = Literal[
     "reverting",
     "reverted",
     "revert_incomplete",
+    "refused",
     "aborted",
     "superseded",
     "failed",
 ]
 """Where a rollout is. `settled`: every robot that could be reached has a verdict; the others follow
-later. `revert_incomplete`: every robot that could be reached is back."""
+later. `revert_incomplete`: every robot that could be reached is back. `refused`: robots do not take
+the release, and none had the order to switch."""
 
 FORWARD = frozenset({"canary", "rolling", "settled"})
 """Phases in which robots may switch to the release."""
@@ -40,7 +42,15 @@ BACK = frozenset({"reverting", "revert_incomplete"})
 """Phases in which robots go back."""
 
 FINAL = frozenset(
-    {"succeeded", "succeeded_partially", "reverted", "aborted", "superseded", "failed"}
+    {
+        "succeeded",
+        "succeeded_partially",
+        "reverted",
+        "refused",
+        "aborted",
+        "superseded",
+        "failed",
+    }
 )
 """Phases that a rollout leaves only by `undo`."""
 

@@ -8,11 +8,13 @@ import msgspec
 
 from dorad.control.errors import ControlError
 from dorafleet.rollout.decide import Enter
+from dorafleet.rollout.model import FORWARD
+from dorafleet.rollout.verdicts import MAX_REASON, Judged, needs_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dorafleet.rollout.model import Member, Rollout
+    from dorafleet.rollout.model import Member, Rollout, Seen
 
 Act = Literal["pause", "resume", "promote", "abort", "undo", "supersede"]
 
@@ -50,6 +52,21 @@ def operate(rollout: Rollout, members: Iterable[Member], act: Act, by: str, now:
             return _enter(rollout, Enter("reverting", f"undone by {by}"), now)
         case "supersede":
             return _enter(rollout, Enter("superseded", by), now)
+
+
+def refuse(rollout: Rollout, member: Member, seen: Seen, reason: str) -> Judged | None:
+    """Return the verdict about a robot that does not take the files; None if it has that verdict.
+
+    Raises:
+        ControlError: the rollout has ended, or the robot does not wait for files.
+    """
+    if member.verdict == "refused":
+        return None
+    if rollout.phase not in FORWARD:
+        raise _refusal(rollout, f"it is {rollout.phase}")
+    if not needs_files(member, seen):
+        raise _refusal(rollout, f"`{member.robot}` does not wait for files")
+    return Judged(member.robot, "refused", reason[:MAX_REASON])
 
 
 def is_moving_on(rollout: Rollout, members: Iterable[Member]) -> bool:

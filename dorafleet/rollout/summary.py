@@ -74,8 +74,11 @@ def _state(summary: RolloutSummary, *, moving: bool) -> str:
     return summary.phase
 
 
-def row(view: View, member: Member, gate: Gate | None) -> RolloutRobot:
-    """Return the row of one robot; `gate` is what it waits for."""
+def row(view: View, member: Member, gate: Gate | None, files: str = "") -> RolloutRobot:
+    """Return the row of one robot.
+
+    `gate` is what it waits for; `files` says what is done about files that it waits for.
+    """
     seen = _seen(view, member)
     state = seen.state
     here = reported(member, seen) if member.order else None
@@ -96,6 +99,8 @@ def row(view: View, member: Member, gate: Gate | None) -> RolloutRobot:
         if here is not None:
             found.reason = found.reason or here.reason[:MAX_REASON]
             found.waiting = found.waiting or ("" if here.waiting == "switch" else here.waiting)
+            if here.waiting == "files":
+                found.reason = files or found.reason
             if here.phase in MOVING:
                 found.evidence = here.evidence
     if here is not None and member.verdict == "confirmed":

@@ -18,6 +18,7 @@ from dorafleet.cli.main import run_command
 from dorafleet.coordinator.token import make_token
 from dorafleet.release.store import Store
 from tests.fleet.control.serving import DEADLINE_S, leading
+from tests.release.samples import sign
 
 from .site import ID1, ID2, ONE, TWO, Site, machines
 
@@ -40,7 +41,7 @@ class Desk(Site):
         self.store = folder / "releases"
         self._capsys = capsys
         for each in (ONE, TWO):
-            Store(self.store).add(encode(each), b"signed")
+            Store(self.store).add(encode(each), sign(encode(each)))
 
     async def run(self, *words):
         """Run a command; return its exit code, and what it prints."""
