@@ -131,6 +131,7 @@ async def leading(
     authenticate: Authenticate | None = None,
     sign: Sign | None = None,
     supply: Supply | None = None,
+    port: int = 0,
 ) -> AsyncIterator[Fleet]:
     """Lead with the store in a folder, or another one, until the block ends."""
     async with AsyncExitStack() as stack:
@@ -142,7 +143,7 @@ async def leading(
             store, Writer(store, term), machines, peer, lambda: None, sign, supply
         )
         await control.load()
-        sock = socket.create_server(("127.0.0.1", 0))
+        sock = socket.create_server(("127.0.0.1", port))
         server = ControlServer(
             control.table,
             version="1",

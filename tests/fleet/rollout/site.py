@@ -185,9 +185,10 @@ async def site(
     register: bool = True,
     store: Store | None = None,
     supply: Supply | None = None,
+    port: int = 0,
 ) -> AsyncIterator[Site]:
     """Lead a fleet of robots, all connected, with three releases registered."""
-    fleet_of = leading(folder, machines(robots, labels), store=store, supply=supply)
+    fleet_of = leading(folder, machines(robots, labels), store=store, supply=supply, port=port)
     async with fleet_of as fleet:
         found = Site(fleet)
         if register:
