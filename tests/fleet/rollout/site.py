@@ -140,6 +140,16 @@ class Site:
                     return detail
                 await self.control.fleet.bell.wait(0.2)
 
+    async def until_waiting(self, number: int, **gates: str) -> r.RolloutDetail:
+        """Wait until robots wait for these gates."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                detail = await self.status(number)
+                found = {row.robot: row.waiting for row in detail.robots}
+                if all(found[robot] == gate for robot, gate in gates.items()):
+                    return detail
+                await self.control.fleet.bell.wait(0.2)
+
     async def until_reason(self, number: int, robot: str, words: str) -> r.RolloutRobot:
         """Wait until the row of a robot says these words."""
         async with asyncio.timeout(DEADLINE_S):
