@@ -13,7 +13,7 @@ from dorad.control.errors import ControlError
 from dorad.problems import ProblemError
 from dorafleet.coordinator.orders import Orders
 from dorafleet.coordinator.rollouts import COORDINATOR
-from dorafleet.rollout.decide import Decision, Verdicts, decide, is_over
+from dorafleet.rollout.decide import Verdicts, decide, is_over
 from dorafleet.rollout.gates import is_leased
 from dorafleet.rollout.model import MOVING, Place, Seen, View
 from dorafleet.rollout.operate import refuse
@@ -84,8 +84,6 @@ class RolloutDriver:
         self._orders = Orders(fleet, robots, rollouts)
         self._timers = Timers()
         self._wake = asyncio.Event()
-        self.decisions: dict[int, Decision] = {}
-        """The last decision about each rollout, for what its robots wait for."""
 
     def mark(self, *robots: str) -> None:
         """Look at the rollouts soon, and at the orders of these robots at once."""
@@ -117,12 +115,12 @@ class RolloutDriver:
     async def _advance(self, number: int) -> None:
         """Make the steps of one rollout that are due."""
         for _ in range(MAX_STEPS):
-            if not self._is_due(number):
-                return
             async with self._fleet.writer.changing:
-                # Once more: an operator may have ended it meanwhile.
-                view = self.view(self._rollouts.heads[number], self._rollouts.known_members(number))
-                decision = self.decisions[number] = decide(view)
+                rollout = self._rollouts.heads.get(number)
+                if rollout is None or rollout.over:
+                    return
+                view = self.view(rollout, self._rollouts.known_members(number))
+                decision = decide(view)
                 if decision.step is not None:
                     confirmed = {
                         id_: seen.state.confirmed
@@ -136,7 +134,8 @@ class RolloutDriver:
                     counts = Counter[str](each.state for each in rows)
                     await self._rollouts.put_over(number, dict(counts))
                     self._timers.forget(number)
-                    self.decisions.pop(number, None)
+                else:
+                    return
         self._wake.set()
 
     async def refuse(
@@ -163,14 +162,6 @@ class RolloutDriver:
             if judged is not None:
                 await self._rollouts.put_step(number, Verdicts((judged,)), {}, by=by, actor=actor)
         self._wake.set()
-
-    def _is_due(self, number: int) -> bool:
-        rollout = self._rollouts.heads[number]
-        if rollout.over:
-            return False
-        view = self.view(rollout, self._rollouts.known_members(number))
-        decision = self.decisions[number] = decide(view)
-        return decision.step is not None or is_over(view)
 
     def view(self, rollout: Rollout, members: Mapping[str, Member]) -> View:
         """Return what a decision about a rollout is made from."""
