@@ -10,13 +10,7 @@ import click
 
 from dorad.cli.tables import age, print_lines, rate
 from dorad.terminal import visible
-from dorafleet.cli.arguments import (
-    MAX_PARALLEL,
-    accept_new_option,
-    file_argument,
-    only_option,
-    select_machines,
-)
+from dorafleet.cli.arguments import over_ssh
 from dorafleet.cli.release import json_option, open_store, release_argument, store_option
 from dorafleet.cli.reporting import LiveRows
 
@@ -25,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.release.manifest import Target
+    from dorafleet.cli.arguments import OverSsh
     from dorafleet.inventory.model import Machine
     from dorafleet.release.progress import Progress
     from dorafleet.release.sending import Sent
@@ -50,44 +45,24 @@ MAX_ROWS = 20
 
 @click.command(epilog=EPILOG)
 @release_argument("release")
-@file_argument
-@only_option
-@click.option(
-    "--parallel",
-    metavar="N",
-    type=click.IntRange(1, MAX_PARALLEL),
-    default=50,
-    show_default=True,
-    help="Maximum number of machines at once.",
-)
+@over_ssh(parallel=50)
 @click.option("--no-patches", is_flag=True, help="Send changed files whole.")
-@accept_new_option
 @store_option
 @json_option
 def push(
-    release: str,
-    file: Path,
-    *,
-    only: Sequence[str],
-    parallel: int,
-    no_patches: bool,
-    accept_new: bool,
-    store: Path | None,
-    as_json: bool,
+    over: OverSsh, *, release: str, no_patches: bool, store: Path | None, as_json: bool
 ) -> int:
     """Send RELEASE to the machines in FILE, without running it."""
     from dorafleet.cli.reporting import check_outcomes
-    from dorafleet.inventory.load import load
     from dorafleet.release.transfer import Options, send
 
-    machines = select_machines(load(file), only)
     found = open_store(store)
     bundle = found.find(release)
-    options = Options(parallel=parallel, accept_new=accept_new, patches=not no_patches)
-    display = Display([machine.id for machine in machines], as_json=as_json)
+    options = Options(over.parallel, over.accept_new, patches=not no_patches)
+    display = Display(over.ids, as_json=as_json)
     with display.rows:
         outcomes = asyncio.run(
-            send(machines, bundle, found, display.update, display.result, options)
+            send(over.machines, bundle, found, display.update, display.result, options)
         )
     check_outcomes(outcomes, f"do not have {bundle}")
     return 0

@@ -101,7 +101,7 @@ def row(view: View, member: Member, gate: Gate | None, files: str = "") -> Rollo
             found.waiting = found.waiting or ("" if here.waiting == "switch" else here.waiting)
             if here.waiting == "files":
                 found.reason = files or found.reason
-            if here.phase in MOVING:
+            if here.phase in (*MOVING, "reverted", "stuck"):
                 found.evidence = here.evidence
     if here is not None and member.verdict == "confirmed":
         found.restarted = here.restarted
