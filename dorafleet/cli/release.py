@@ -11,6 +11,7 @@ import click
 
 from dorad.cli.groups import CommandEntry, LazyGroup
 from dorad.cli.tables import plain, print_lines, print_object, print_table
+from dorad.release.disk import size_text
 from dorad.terminal import visible
 from dorafleet.cli.arguments import File, accept_new_option
 from dorafleet.cli.releaseview import (
@@ -20,7 +21,6 @@ from dorafleet.cli.releaseview import (
     file_count,
     lines_of,
     size_of,
-    size_text,
     some,
     summary,
 )

@@ -15,7 +15,7 @@ import msgspec
 from dorafleet.rollout.gates import Gate, Passing, is_leased, pass_gates
 from dorafleet.rollout.model import BACK, FORWARD, Member, Rollout, Seen
 from dorafleet.rollout.strategy import tolerated
-from dorafleet.rollout.verdicts import Judged, is_moving, is_waiting, judge, reported
+from dorafleet.rollout.verdicts import Judged, is_moving, is_waiting, judge, needs_files, reported
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -298,9 +298,10 @@ def _forward(view: View) -> Decision:
     for member in open_:
         if _was_too_busy(view, member):
             passing.waiting[member.robot] = "busy"
-        elif not _is_staged(view, member):
-            seen = _seen(view, member)
-            passing.waiting[member.robot] = "files" if seen.reachable else "unreachable"
+        elif not _seen(view, member).reachable:
+            passing.waiting[member.robot] = "unreachable"
+        elif needs_files(member, _seen(view, member)):
+            passing.waiting[member.robot] = "files"
     return _as_decision(passing, "switch")
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dorafleet.rollout.decide import Decision
     from dorafleet.rollout.gates import Gate
-    from dorafleet.rollout.model import Member, View
+    from dorafleet.rollout.model import Member, Rollout, View
 
 MAX_REASON = 300
 MAX_LEASES = 5
@@ -59,19 +59,24 @@ def summarise(view: View, decision: Decision, robots: Iterable[RolloutRobot]) ->
         waiting=dict(waiting),
         opening=decision.opening,
     )
-    summary.state = _state(summary, moving=any(row.state in MOVING for row in rows))
+    summary.state = _state(rollout, rows, decision)
     return summary
 
 
-def _state(summary: RolloutSummary, *, moving: bool) -> str:
-    if summary.paused:
-        return f"paused ({summary.phase})"
-    if summary.phase not in ("canary", "rolling", "reverting") or moving:
-        return summary.phase
-    for gate in _ORDER:
-        if summary.waiting.get(gate):
-            return f"{summary.phase}, waiting ({gate})"
-    return summary.phase
+def _state(rollout: Rollout, rows: Iterable[RolloutRobot], decision: Decision) -> str:
+    if rollout.paused:
+        return f"paused ({rollout.phase})"
+    if rollout.phase not in ("canary", "rolling", "reverting") or any(map(_goes_on, rows)):
+        return rollout.phase
+    gates = set(decision.waiting.values())
+    first = next((gate for gate in _ORDER if gate in gates), None)
+    return rollout.phase if first is None else f"{rollout.phase}, waiting ({first})"
+
+
+def _goes_on(row: RolloutRobot) -> bool:
+    """Return True if a robot does something, or gets ready for it."""
+    ready = row.state in ("pending", "staging", "staged") and not row.waiting
+    return row.state in MOVING or ready
 
 
 def row(view: View, member: Member, gate: Gate | None, files: str = "") -> RolloutRobot:
