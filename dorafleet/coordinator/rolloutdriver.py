@@ -13,10 +13,11 @@ from dorad.control.errors import ControlError
 from dorad.problems import ProblemError
 from dorafleet.coordinator.orders import Orders
 from dorafleet.coordinator.rollouts import COORDINATOR
-from dorafleet.rollout.decide import Verdicts, decide, is_over
+from dorafleet.rollout.decide import decide, is_over
 from dorafleet.rollout.gates import is_leased
 from dorafleet.rollout.model import MOVING, Place, Seen, View
 from dorafleet.rollout.operate import refuse
+from dorafleet.rollout.steps import Verdicts
 from dorafleet.rollout.summary import row
 
 if TYPE_CHECKING:

@@ -16,15 +16,15 @@ import msgspec
 
 from dorad.control.errors import ControlError
 from dorafleet.coordinator.records import Wanted
-from dorafleet.rollout.decide import Enter, Orders, Verdicts, apply
 from dorafleet.rollout.messages import JournalEntry
 from dorafleet.rollout.model import Member, Rollout
+from dorafleet.rollout.steps import Enter, Orders, Verdicts, apply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.rollout.decide import Step
+    from dorafleet.rollout.steps import Step
     from dorafleet.store.model import Store
 
 HEADS = "rollout/"

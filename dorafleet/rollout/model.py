@@ -152,6 +152,9 @@ class Seen:
     """False if something else has given it an order since."""
 
 
+_NOWHERE = Seen()
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A robot of the fleet, as a budget sees it."""
@@ -171,3 +174,7 @@ class View:
     """All robots of the fleet by id, if there is a budget."""
     now: float = 0.0
     """Seconds since 1970."""
+
+    def seen_of(self, member: Member) -> Seen:
+        """Return what is known of a robot of the rollout."""
+        return self.seen.get(member.robot, _NOWHERE)

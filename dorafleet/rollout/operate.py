@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorafleet.rollout.decide import Enter
 from dorafleet.rollout.model import FORWARD
+from dorafleet.rollout.steps import Enter
 from dorafleet.rollout.verdicts import MAX_REASON, Judged, needs_files
 
 if TYPE_CHECKING:

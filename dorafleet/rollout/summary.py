@@ -22,8 +22,6 @@ MAX_LEASES = 5
 _ORDER: tuple[Gate, ...] = ("window", "budget", "busy", "files", "unreachable")
 """Of several things that are waited for, the first names the state of the rollout."""
 
-_NOWHERE = Seen()
-
 
 def summarise(view: View, decision: Decision, robots: Iterable[RolloutRobot]) -> RolloutSummary:
     """Return a rollout in brief; `robots` are its rows."""
@@ -37,7 +35,7 @@ def summarise(view: View, decision: Decision, robots: Iterable[RolloutRobot]) ->
         wave.moving += row.state in MOVING
         wave.failed += row.state in ("reverted", "stuck", "refused", "lost")
     waiting = Counter[str](decision.waiting.values())
-    away = [m for m in view.members.values() if not m.verdict and not _seen(view, m).reachable]
+    away = [m for m in view.members.values() if not m.verdict and not view.seen_of(m).reachable]
     waiting.pop("unreachable", None)
     if away and rollout.phase in FORWARD:
         waiting["unreachable"] = len(away)
@@ -84,7 +82,7 @@ def row(view: View, member: Member, gate: Gate | None, files: str = "") -> Rollo
 
     `gate` is what it waits for; `files` says what is done about files that it waits for.
     """
-    seen = _seen(view, member)
+    seen = view.seen_of(member)
     state = seen.state
     here = reported(member, seen) if member.order else None
     found = RolloutRobot(
@@ -129,7 +127,3 @@ def _robot_state(member: Member, seen: Seen) -> State:
         return "busy"
     # `confirmed` without a verdict: it still runs what it had.
     return "pending" if state.phase == "confirmed" else state.phase
-
-
-def _seen(view: View, member: Member) -> Seen:
-    return view.seen.get(member.robot, _NOWHERE)
