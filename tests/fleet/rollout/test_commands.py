@@ -162,7 +162,7 @@ async def test_ctrl_c_ends_the_command_and_not_the_rollout(tmp_path, capsys):
         async with asyncio.timeout(DEADLINE_S):
             while line := (await process.stdout.readline()).decode():
                 lines.append(line)
-                if "wait for files" in line:
+                if " for files: " in line:
                     break
         assert "there is no cluster.yml here: give --cluster" in lines[-1]
         process.send_signal(signal.SIGINT)
