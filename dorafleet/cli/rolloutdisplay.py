@@ -11,6 +11,7 @@ from dorad.cli.tables import megabytes, plain, print_lines, rate, table_lines
 from dorad.terminal import visible
 from dorafleet.cli import rolloutshow
 from dorafleet.cli.reporting import LiveRows
+from dorafleet.rollout.model import BACK
 
 if TYPE_CHECKING:
     from dorafleet.cli.rolloutsend import Sender
@@ -38,11 +39,12 @@ class Display:
 
     def update(self, news: RolloutNews) -> None:
         """Show what has changed."""
+        for summary in news.rollouts:
+            self.summary = summary
         for robot in news.robots:
             self.robots[robot.robot] = robot
             self._robot(robot)
         for summary in news.rollouts:
-            self.summary = summary
             self._summary(summary)
         waiting = [each.robot for each in self.robots.values() if each.waiting == "files"]
         lost = self._sender.unknown(waiting) if self._sender.can_send else waiting
@@ -76,6 +78,8 @@ class Display:
         before = self._states.get(robot.robot, "waiting")
         self._states[robot.robot] = robot.state
         failed = robot.state in rolloutshow.FAILED_STATES
+        if robot.state == "confirmed" and self.summary is not None and self.summary.phase in BACK:
+            return  # it has still to go back
         if robot.state == before or not (failed or robot.state in rolloutshow.DONE_STATES):
             return
         reason = rolloutshow.robot_row(robot, time.time())[-1]

@@ -174,11 +174,13 @@ def last_lines(summary: RolloutSummary) -> list[str]:
             return [f"the canaries are confirmed; go on with `dorafleet rollout promote {number}`"]
         case "settled" if summary.unreachable:
             count = f"{summary.unreachable} of {summary.size} robots"
-            return [f"{count} could not be reached; they follow later through the same gates"]
+            return [f"{count} could not be reached and follow later; {status}"]
         case "refused":
             return [f"no robot was changed; {status}. Mend the reason, and start it again"]
         case "failed" | "revert_incomplete":
             return [f"{status}; `dorafleet rollout undo {number}` brings back those that have it"]
-        case "reverted" | "succeeded_partially":
+        case "reverted" | "succeeded_partially" if any(
+            map(summary.counts.get, rolloutshow.FAILED_STATES)
+        ):
             return [f"{status} with its evidence"]
     return []

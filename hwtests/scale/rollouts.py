@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 ATTACH_S = 600.0
 SETTLE_S = 900.0
-RULES = HealthRules(min_healthy_time=2, healthy_deadline=60, confirm_deadline=60)
-STRATEGY = Strategy(canary=5, progress_deadline=120, rules=RULES)
+RULES = HealthRules(min_healthy_time=2, healthy_deadline=300, confirm_deadline=300)
+STRATEGY = Strategy(canary=5, progress_deadline=600, rules=RULES)
 DATABASE = "coordinator.db"
 
 
