@@ -47,6 +47,8 @@ class Receiver:
         self._arrived = 0
         """Bytes of pieces so far."""
         self._told = 0
+        self._lacking: set[str] = set()
+        """The SHA-256 of what was lacking at first."""
 
     def run(self) -> str:
         """Receive one release and return its id.
@@ -106,6 +108,7 @@ class Receiver:
         _log.debug("%d objects are lacking", len(lacking))
         self._send(frames.OFFER, offer)
         wanted = {(each.sha256, each.executable): each for each in lacking}
+        self._lacking = {each.sha256 for each in lacking}
         while True:
             kind, payload = self._next()
             if kind == frames.END:
@@ -147,6 +150,8 @@ class Receiver:
         if base is None or not objects.has(base) or each.size > frames.MAX_PATCHED:
             raise ReleaseError("protocol", f"{each.sha256} cannot come as a patch")
         have = self._start(begin, objects.partial_size(patch))
+        # Parts of other patches would fill the disk, one transfer after the other.
+        objects.forget_partials(objects.partials().keys() - self._lacking - {patch})
         with objects.open_partial(patch) as file:
             file.truncate(have)
             while have < begin.patch_size:
