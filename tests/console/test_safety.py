@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -148,6 +147,7 @@ async def test_hostile_texts_of_robots_are_shown_as_text(tmp_path: Path) -> None
     finding = m.Finding(
         cause=HOSTILE, subject=HOSTILE, text=HOSTILE, severity="fail", since=1.0, event=True
     )
+    finding.since = -1e300
     fleet.put(
         "arm001",
         state="fail",
@@ -158,9 +158,9 @@ async def test_hostile_texts_of_robots_are_shown_as_text(tmp_path: Path) -> None
         findings=[finding],
     )
     fleet.judge()
-    fleet.lines = [LogRecord(timestamp=time.time(), level="info", node=HOSTILE, message=HOSTILE)]
+    fleet.lines = [LogRecord(timestamp=1e300, level="info", node=HOSTILE, message=HOSTILE)]
     async with console(tmp_path, fleet, size=(160, 45)) as driven:
-        for keys in ((), ("enter",), ("escape", "l")):
+        for keys in ((), ("enter",), ("escape", "a"), ("escape", "l")):
             await driven.press(*keys)
             await driven.until(lambda: "x1b" in driven.text and "[red]x" in driven.text)
             whole = "".join(
