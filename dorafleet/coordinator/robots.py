@@ -216,7 +216,7 @@ class Robots:
         robot = self._robots.get(id_)
         if robot is None:
             hint = did_you_mean(id_, self._robots)
-            raise ControlError("not-found", f"there is no robot `{id_}`", hint)
+            raise ControlError("not-found", f"there is no robot `{id_[:100]}`", hint)
         return robot
 
     def shares_of(self, dataflow: str, robots: Iterable[str]) -> dict[str, ShareState | None]:

@@ -315,6 +315,17 @@ async def test_of_two_operators_with_one_plan_one_wins(tmp_path):
         assert len(one.control.rollouts.heads) == 1
 
 
+async def test_a_plan_that_takes_much_memory_is_refused(tmp_path):
+    """Also viewers may plan, and every robot of a plan has the parameters."""
+    many = {f"camera/{number}": 0 for number in range(10_000)}
+    probes = [["true"]] * 20_000
+    async with site(tmp_path, 2) as one:
+        with pytest.raises(ControlError, match="`params` has more than 32768 bytes"):
+            await one.plan("pick@1", params=many)
+        with pytest.raises(ControlError, match="`strategy` has more than"):
+            await one.plan("pick@1", strategy=Strategy(rules=HealthRules(probes=probes)))
+
+
 async def test_watch_says_all_then_what_changes(tmp_path):
     async with site(tmp_path, 2) as one:
         one.agents["r1"].releases.fate = "switching"
