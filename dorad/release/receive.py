@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from dorad.release.trees import Trees
 
 MAX_PARTIAL_PATCHES = 1000
+IDLE_S = 900.0
+"""Seconds in which a sender may prepare the next object, and say only that it is alive."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 T = TypeVar("T")
@@ -195,11 +197,15 @@ class Receiver:
 
     def _next(self) -> tuple[int, bytes]:
         """Return the next frame that is not just a sign of life."""
+        end = time.monotonic() + IDLE_S
         while True:
             kind, size = frames.check_header(self._read(frames.HEADER.size))
             payload = self._read(size)
             if kind != frames.ALIVE:
                 return kind, payload
+            if time.monotonic() > end:
+                # It would keep all others out.
+                raise Disconnected(f"the sender has sent nothing for {IDLE_S:g} s")
 
     def _read(self, size: int) -> bytes:
         pieces, rest = [], size

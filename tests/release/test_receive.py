@@ -204,6 +204,14 @@ def test_a_bomb_is_refused_before_it_unfolds(robot):
     assert robot.trees.objects.partial_size(object_of(MODEL).sha256) == 0
 
 
+def test_a_sender_that_only_says_that_it_is_alive_does_not_keep_others_out(robot, monkeypatch):
+    monkeypatch.setattr(receive, "IDLE_S", 0.0)
+    done = Transfer(robot, opening(SENT) + frame(frames.ALIVE) * 10_000 + plain(FLOW))
+    assert isinstance(done.error, Disconnected)
+    with robot.trees.lock(wait=False):
+        assert robot.trees.objects.partials() == {}
+
+
 def test_parts_of_patches_do_not_add_up_over_transfers(robot):
     """Only what is lacking, and the last part of a patch, stays when a transfer is cut."""
     robot.receive(release({"dataflow.yml": FLOW}))
