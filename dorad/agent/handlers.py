@@ -156,8 +156,18 @@ class AgentMethods:
         return Nothing()
 
 
-def handlers(methods: AgentMethods, daemon: Daemon) -> dict[str, Handler | StreamHandler]:
-    """Return the handler of each method: the agent's own, and all of the daemon's."""
+OF_CLIENTS = frozenset({"logs.read", "top.watch", "topic.subscribe", "topic.watch"})
+"""Streams that clients of the coordinator ask for, as many as they like."""
+
+
+def handlers(
+    methods: AgentMethods, daemon: Daemon, of_clients: Daemon
+) -> dict[str, Handler | StreamHandler]:
+    """Return the handler of each method: the agent's own, and all of the daemon's.
+
+    The streams of clients go over the connection `of_clients`: however many there are, the
+    coordinator still follows this robot.
+    """
     own: dict[str, Handler | StreamHandler] = {
         "agent.attach": methods.attach,
         "agent.remember": methods.remember,
@@ -169,7 +179,10 @@ def handlers(methods: AgentMethods, daemon: Daemon) -> dict[str, Handler | Strea
         "share.remove": methods.remove,
         "release.order": methods.order_release,
     }
-    return {name: _passing(name, daemon) for name in METHODS} | own
+    passed_on = {
+        name: _passing(name, of_clients if name in OF_CLIENTS else daemon) for name in METHODS
+    }
+    return passed_on | own
 
 
 def _passing(name: str, daemon: Daemon) -> Handler | StreamHandler:
