@@ -334,6 +334,7 @@ class Robots:
             )
         check_attached(attached)
         attached.shares = [shortened(share) for share in attached.shares]
+        attached.releases = [shortened(release) for release in attached.releases]
         sizes = sizes_after({}, attached.shares, attached.releases)
         await self._on_attached(robot, attached)
         return sizes
@@ -396,6 +397,7 @@ class Robots:
         """Take one report. Raises ControlError if it makes no sense."""
         check_report(report)
         report.shares = [shortened(share) for share in report.shares]
+        report.releases = [shortened(release) for release in report.releases]
         robot.sizes = sizes_after(robot.sizes, report.shares, report.releases)
         self._saw(robot)
         news = (
@@ -459,6 +461,7 @@ class Robots:
         before = robot.releases.get(order.dataflow)
         state = await self.call(robot.id, "release.order", order, ReleaseState)
         check_releases([state])
+        state = shortened(state)
         robot.sizes = sizes_after(robot.sizes, (), [state])
         robot.ordered[order.dataflow] = order.generation
         known = robot.releases.get(order.dataflow)

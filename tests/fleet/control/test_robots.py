@@ -13,8 +13,8 @@ from websockets.exceptions import ConnectionClosed
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import AgentReport, ShareState
-from dorad.control.messages.releases import ReleaseState
-from dorafleet.coordinator.reports import KEPT_FAILURES, KEPT_LINES, MAX_STATES
+from dorad.control.messages.releases import Evidence, Lease, ReleaseState
+from dorafleet.coordinator.reports import KEPT_FAILURES, KEPT_LEASES, KEPT_LINES, MAX_STATES
 from dorafleet.coordinator.robots import MAX_REASON
 from dorafleet.store.model import Transaction
 
@@ -110,14 +110,14 @@ def share(dataflow, **fields):
                 for n in range(1001)
             ],
         ),
-        AgentReport(time=0, shares=[share("x", reason="y" * 600_000)]),
+        AgentReport(time=0, shares=[share("x", uuid="y" * 600_000)]),
         AgentReport(time=0, shares=[share("x", since=1e300)]),
         AgentReport(time=-1.7e308),
         AgentReport(time=0, removed=["x"] * 1001),
         AgentReport(time=0, releases=[release("")]),
         AgentReport(time=0, releases=[release("x", generation=-1)]),
-        AgentReport(time=0, releases=[release("x", reason="y" * 600_000)]),
-        AgentReport(time=0, releases=[release("x", restarted=["node"] * 2000)]),
+        AgentReport(time=0, releases=[release("x", running="y" * 201)]),
+        AgentReport(time=0, releases=[release("x", since=-1e300)]),
         AgentReport(time=0, releases=[release(f"d{n}") for n in range(1001)]),
     ],
 )
@@ -143,11 +143,11 @@ async def test_reports_one_after_the_other_do_not_fill_the_coordinator(tmp_path)
             before = len(known.shares)
             if known.client is None:
                 break
-            agent.nonsense = AgentReport(time=0, shares=[share(f"d{number}", reason="y" * 400_000)])
+            agent.nonsense = AgentReport(time=0, shares=[share(f"d{number}", uuid="y" * 400_000)])
             agent.changed.ring()
             await fleet.until(lambda: known.client is None or len(known.shares) > before)  # noqa: B023
         assert known.client is None
-        assert sum(len(each.reason) for each in known.shares.values()) <= MAX_STATES
+        assert sum(len(each.uuid) for each in known.shares.values()) <= MAX_STATES
         assert "more than" in known.reason
 
 
@@ -162,6 +162,24 @@ async def test_of_a_share_with_very_many_failures_only_some_lines_are_kept(tmp_p
         kept = known.shares["x"].outcome.failures
         assert (len(kept), kept[0].headline) == (KEPT_FAILURES, "n0")
         assert {len(each.lines) for each in kept} == {KEPT_LINES}
+        assert known.client is not None
+
+
+async def test_of_a_release_of_very_many_nodes_the_main_parts_are_kept(tmp_path):
+    """Each of a thousand nodes fails and holds leases: that does not cut off the robot."""
+    evidence = [Evidence(check=f"node n{n}", ok=n < 1000, text="x" * 200) for n in range(1100)]
+    leases = [Lease(id=f"u/n{n}/1", reason="r" * 200, owner="o", since=0.0) for n in range(3000)]
+    long = release("x", evidence=evidence, leases=leases, restarted=[f"n{n}" for n in range(1000)])
+    async with leading(tmp_path) as fleet:
+        agent, known = await fleet.agent("arm1"), fleet.control.robots.get("arm1")
+        agent.nonsense = AgentReport(time=0, releases=[long])
+        agent.changed.ring()
+        await fleet.until(lambda: "x" in known.releases)
+        kept = known.releases["x"]
+        assert [each.check for each in kept.evidence if not each.ok] == [
+            f"node n{n}" for n in range(1000, 1100)
+        ]
+        assert (len(kept.leases), len(kept.restarted)) == (KEPT_LEASES, 1000)
         assert known.client is not None
 
 
