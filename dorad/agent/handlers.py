@@ -14,10 +14,11 @@ import msgspec
 import psutil
 
 from dorad import __version__
-from dorad.agent.reports import Deltas
+from dorad.agent.reports import MAX_USUAL, Deltas
 from dorad.control import messages as m
 from dorad.control.messages import METHODS, Nothing
 from dorad.control.messages import agent as a
+from dorad.control.shortening import shortened
 from dorad.jitter import between
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ class AgentMethods:
             arch=platform.machine(),
             cores=float(len(os.sched_getaffinity(0))),
             memory=psutil.virtual_memory().total,
-            shares=list(self._shares.reported.values()),
-            releases=list(self._releases.states.values()),
+            shares=[shortened(each, MAX_USUAL) for each in self._shares.reported.values()],
+            releases=[shortened(each, MAX_USUAL) for each in self._releases.states.values()],
         )
 
     async def remember(self, _call: Call, params: a.Remember) -> a.Remembered:

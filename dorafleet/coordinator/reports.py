@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec.structs import replace
 
 from dorad.control.errors import ControlError
-from dorad.control.messages.agent import ShareState
-from dorad.control.messages.releases import ReleaseState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dorad.control.messages.agent import AgentReport, Attached
+    from dorad.control.messages.agent import AgentReport, Attached, ShareState
+    from dorad.control.messages.releases import ReleaseState
 
 MAX_SHARES = 1000
 """Shares of one robot, and dataflows in one report."""
@@ -29,12 +27,7 @@ MAX_STATES = 8 << 20
 """Bytes of all that a robot says about its shares and releases."""
 
 MAX_USUAL = 64 << 10
-"""The same of a state that is kept as it is; see `shortened`."""
-
-KEPT_FAILURES, KEPT_LINES, KEPT_LINKS = 20, 10, 100
-KEPT_EVIDENCE, KEPT_LEASES = 200, 50
-MAX_TEXT = 300
-"""Characters of a text in a state that is not kept as it is."""
+"""The same of a state that is kept as it is; of a longer one the main parts are kept."""
 
 MAX_COUNT = 1 << 53
 
@@ -43,8 +36,6 @@ MAX_SECONDS = 1e11
 
 Sizes = dict[tuple[str, str], int]
 """Bytes of each state that is kept of a robot, by its kind and the name of its dataflow."""
-
-S = TypeVar("S", ShareState, ReleaseState)
 
 
 def check_attached(attached: Attached) -> None:
@@ -82,61 +73,6 @@ def check_shares(shares: list[ShareState]) -> None:
         if not 0 < len(share.dataflow) <= MAX_NAME or share.generation < 0 or share.epoch < 0:
             raise ControlError("bad-request", f"a report of a share that cannot be: {share!r:.200}")
         check_time(share.since)
-
-
-def shortened(state: S) -> S:
-    """Return a state as it is kept: all of a usual one, the main parts of one that is very long.
-
-    A dataflow may have a thousand nodes that all fail, or are busy: that is no fault of its robot.
-    """
-    if len(msgspec.json.encode(state)) <= MAX_USUAL:
-        return state
-    short = _short_share(state) if isinstance(state, ShareState) else _short_release(state)
-    return cast("S", short)
-
-
-def _short_share(share: ShareState) -> ShareState:
-    outcome = share.outcome
-    if outcome is not None:
-        failures = [
-            replace(
-                each,
-                headline=each.headline[:MAX_TEXT],
-                lines=[line[:MAX_TEXT] for line in each.lines[-KEPT_LINES:]],
-            )
-            for each in outcome.failures[:KEPT_FAILURES]
-        ]
-        results = [
-            replace(each, reason=each.reason[:MAX_TEXT]) for each in outcome.results[:MAX_SHARES]
-        ]
-        outcome = replace(outcome, failures=failures, results=results, links={})
-    links = dict(list(share.links.items())[:KEPT_LINKS])
-    links = {name: replace(link, reason=link.reason[:MAX_TEXT]) for name, link in links.items()}
-    return replace(share, reason=share.reason[:MAX_TEXT], links=links, outcome=outcome)
-
-
-def _short_release(state: ReleaseState) -> ReleaseState:
-    # What is not well comes first.
-    evidence = sorted(state.evidence, key=lambda each: each.ok)[:KEPT_EVIDENCE]
-    return replace(
-        state,
-        reason=state.reason[:MAX_TEXT],
-        rollout=state.rollout[:MAX_NAME],
-        evidence=[
-            replace(each, check=each.check[:MAX_TEXT], text=each.text[:MAX_TEXT])
-            for each in evidence
-        ],
-        leases=[
-            replace(
-                each,
-                id=each.id[:MAX_NAME],
-                reason=each.reason[:MAX_TEXT],
-                owner=each.owner[:MAX_TEXT],
-            )
-            for each in state.leases[:KEPT_LEASES]
-        ],
-        restarted=[name[:MAX_NAME] for name in state.restarted[:MAX_SHARES]],
-    )
 
 
 def check_releases(releases: list[ReleaseState]) -> None:

@@ -14,7 +14,8 @@ from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import AgentReport, ShareState
 from dorad.control.messages.releases import Evidence, Lease, ReleaseState
-from dorafleet.coordinator.reports import KEPT_FAILURES, KEPT_LEASES, KEPT_LINES, MAX_STATES
+from dorad.control.shortening import KEPT_FAILURES, KEPT_LEASES, KEPT_LINES
+from dorafleet.coordinator.reports import MAX_STATES
 from dorafleet.coordinator.robots import MAX_REASON
 from dorafleet.store.model import Transaction
 
