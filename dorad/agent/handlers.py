@@ -18,7 +18,7 @@ from dorad.agent.reports import MAX_USUAL, Deltas
 from dorad.control import messages as m
 from dorad.control.messages import METHODS, Nothing
 from dorad.control.messages import agent as a
-from dorad.control.shortening import shortened
+from dorad.control.shortening import short_release, short_share
 from dorad.jitter import between
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ class AgentMethods:
             arch=platform.machine(),
             cores=float(len(os.sched_getaffinity(0))),
             memory=psutil.virtual_memory().total,
-            shares=[shortened(each, MAX_USUAL) for each in self._shares.reported.values()],
-            releases=[shortened(each, MAX_USUAL) for each in self._releases.states.values()],
+            shares=[short_share(each, MAX_USUAL) for each in self._shares.reported.values()],
+            releases=[short_release(each, MAX_USUAL) for each in self._releases.states.values()],
         )
 
     async def remember(self, _call: Call, params: a.Remember) -> a.Remembered:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dorad.control.shortening import shortened
+from dorad.control.shortening import short_release, short_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ class Deltas:
         """Return the changed states and the names of removed shares, and take both as reported."""
         known = {name: _without_noise(state) for name, state in states.items()}
         changed = [
-            shortened(states[name], MAX_USUAL)
+            short_share(states[name], MAX_USUAL)
             for name in states
             if known[name] != self._reported.get(name)
         ]
@@ -46,7 +46,7 @@ class Deltas:
         """
         known = {name: _without_measures(state) for name, state in states.items()}
         changed = [
-            shortened(states[name], MAX_USUAL)
+            short_release(states[name], MAX_USUAL)
             for name in states
             if known[name] != self._releases.get(name)
         ]

@@ -5,13 +5,14 @@ A dataflow may have a thousand nodes that all fail, or are busy. That must not c
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
 
-from dorad.control.messages.agent import ShareState
-from dorad.control.messages.releases import ReleaseState
+if TYPE_CHECKING:
+    from dorad.control.messages.agent import ShareState
+    from dorad.control.messages.releases import ReleaseState
 
 KEPT_FAILURES, KEPT_LINES, KEPT_LINKS = 20, 10, 100
 KEPT_EVIDENCE, KEPT_LEASES, KEPT_NODES = 200, 50, 1000
@@ -20,18 +21,11 @@ KEPT_EVIDENCE, KEPT_LEASES, KEPT_NODES = 200, 50, 1000
 MAX_TEXT, MAX_NAME = 300, 200
 """Characters of a text, and of a name, in such a state."""
 
-S = TypeVar("S", ShareState, ReleaseState)
 
-
-def shortened(state: S, usual: int) -> S:
-    """Return a state of at most `usual` bytes as it is, of a longer one the main parts."""
-    if len(msgspec.json.encode(state)) <= usual:
-        return state
-    short = _short_share(state) if isinstance(state, ShareState) else _short_release(state)
-    return cast("S", short)
-
-
-def _short_share(share: ShareState) -> ShareState:
+def short_share(share: ShareState, usual: int) -> ShareState:
+    """Return a share of at most `usual` bytes as it is, of a longer one the main parts."""
+    if len(msgspec.json.encode(share)) <= usual:
+        return share
     outcome = share.outcome
     if outcome is not None:
         failures = [
@@ -51,7 +45,10 @@ def _short_share(share: ShareState) -> ShareState:
     return replace(share, reason=share.reason[:MAX_TEXT], links=links, outcome=outcome)
 
 
-def _short_release(state: ReleaseState) -> ReleaseState:
+def short_release(state: ReleaseState, usual: int) -> ReleaseState:
+    """Return a state of at most `usual` bytes as it is, of a longer one the main parts."""
+    if len(msgspec.json.encode(state)) <= usual:
+        return state
     # What is not well comes first.
     evidence = sorted(state.evidence, key=lambda each: each.ok)[:KEPT_EVIDENCE]
     return replace(

@@ -26,7 +26,7 @@ from dorad.control.messages.agent import (
     ShareState,
 )
 from dorad.control.messages.releases import ReleaseOrder, ReleaseState
-from dorad.control.shortening import shortened
+from dorad.control.shortening import short_release, short_share
 from dorad.control.target import Accepted
 from dorad.dataflow.nearest import did_you_mean
 from dorad.jitter import between
@@ -334,8 +334,8 @@ class Robots:
                 "refused", f"the agent of `{robot.id}` says that it is `{attached.robot[:100]}`"
             )
         check_attached(attached)
-        attached.shares = [shortened(share, MAX_USUAL) for share in attached.shares]
-        attached.releases = [shortened(release, MAX_USUAL) for release in attached.releases]
+        attached.shares = [short_share(share, MAX_USUAL) for share in attached.shares]
+        attached.releases = [short_release(release, MAX_USUAL) for release in attached.releases]
         sizes = sizes_after({}, attached.shares, attached.releases)
         await self._on_attached(robot, attached)
         return sizes
@@ -397,8 +397,8 @@ class Robots:
     def _take(self, robot: Robot, report: AgentReport) -> None:
         """Take one report. Raises ControlError if it makes no sense."""
         check_report(report)
-        report.shares = [shortened(share, MAX_USUAL) for share in report.shares]
-        report.releases = [shortened(release, MAX_USUAL) for release in report.releases]
+        report.shares = [short_share(share, MAX_USUAL) for share in report.shares]
+        report.releases = [short_release(release, MAX_USUAL) for release in report.releases]
         robot.sizes = sizes_after(robot.sizes, report.shares, report.releases)
         self._saw(robot)
         news = (
@@ -435,7 +435,7 @@ class Robots:
         before = robot.shares.get(dataflow)
         state = await self.call(robot.id, method, params, ShareState)
         check_shares([state])
-        state = shortened(state, MAX_USUAL)
+        state = short_share(state, MAX_USUAL)
         robot.sizes = sizes_after(robot.sizes, [state], ())
         known = robot.shares.get(dataflow)
         newer = known is before or known is None or known.generation < state.generation
@@ -462,7 +462,7 @@ class Robots:
         before = robot.releases.get(order.dataflow)
         state = await self.call(robot.id, "release.order", order, ReleaseState)
         check_releases([state])
-        state = shortened(state, MAX_USUAL)
+        state = short_release(state, MAX_USUAL)
         robot.sizes = sizes_after(robot.sizes, (), [state])
         robot.ordered[order.dataflow] = order.generation
         known = robot.releases.get(order.dataflow)
