@@ -77,7 +77,10 @@ class RecordingReader:
             OSError: it cannot be read.
         """
         self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._descriptor = scan.open_file(path)
+        except McapError as error:
+            raise RecordingError(f"{path} is not a recording: {error}") from error
         self.size = os.fstat(self._descriptor).st_size
         self.channels: dict[int, Channel] = {}
         self.schemas: dict[int, Schema] = {0: NO_SCHEMA}

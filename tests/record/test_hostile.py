@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import tracemalloc
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from dorad.record.encoding import ARROW_TYPE, METADATA_KEY, Encoded, Kind, decod
 from dorad.record.mcap import Channel, McapError
 from dorad.record.player import started_at
 from dorad.record.reader import RecordingError, RecordingReader
+from dorad.record.sources import open_recording
 from dorad.record.writer import RecordingFile
 from tests.record.files import START, encoded, numbers, write
 
@@ -130,6 +132,16 @@ def test_a_channel_whose_schema_is_missing_is_shown(tmp_path):
         assert record_info.as_json(found)["topics"]["a/b"]["types"] == [""]
         with pytest.raises(ValueError, match="not one of dora"):
             next(found.messages()).decode()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("opening", [RecordingReader, open_recording])
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path, opening):
+    os.mkfifo(tmp_path / "pipe.mcap")
+    (tmp_path / "zero.mcap").symlink_to("/dev/zero")
+    for path in tmp_path.iterdir():
+        with pytest.raises(RecordingError, match="is not a file"):
+            opening(path)
 
 
 def test_an_event_that_is_nested_too_deeply_is_skipped(tmp_path):
