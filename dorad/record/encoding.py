@@ -162,7 +162,10 @@ def decode_message(
             return _decode_stream(pa.py_buffer(data))
         if encoding == "protobuf" and ARROW_TYPE in metadata:
             return _decode_protobuf(schema_name, metadata[ARROW_TYPE], data)
-    except (pa.ArrowException, OSError, StopIteration, OverflowError, TypeError) as error:
+    except (
+        *(pa.ArrowException, OSError, StopIteration),
+        *(OverflowError, TypeError, LookupError),
+    ) as error:
         raise ValueError(f"a message cannot be decoded: {error}") from error
     raise ValueError(f"the encoding {encoding!r} of schema {schema_name!r} is not one of dora")
 
