@@ -12,7 +12,7 @@ from dorad.link.forward import ForwardedInput
 from dorad.link.greeting import Greeting
 from dorad.link.machine import In, Machine, Out
 from dorad.link.outgoing import Outgoing
-from dorad.shm.ring import counters
+from dorad.shm.counters import counters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,7 +29,7 @@ from dorad.shm.steps import twin
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dorad.shm.ring import Peer
+    from dorad.shm.outlet import Peer
 
 _log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from dorad.record.recorder import Item
 from dorad.record.ring import MAX_MARKS, Mark
 from dorad.shm import doorbell
 from dorad.shm.arrow import decode
+from dorad.shm.counters import counters
 from dorad.shm.layout import BOX_MAIL
-from dorad.shm.ring import counters
 from dorad.shm.spin import Spin
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.shm.mapping import Mapping
-    from dorad.shm.ring import Outlet
+    from dorad.shm.outlet import Outlet
 
     Grown = tuple[int, Mapping]
     GrowAhead = Callable[[int, Callable[[Grown | None], None]], bool]
