@@ -39,8 +39,8 @@ Examples:
   dorafleet doctor cluster.yml        also ask the machines over SSH whether their units are enabled
   dorafleet doctor --json | jq '.checks[] | select(.level != "PASS")'
 \b
-It checks which robots are away, their clocks, versions, certificates, dataflows and links, and the
-nodes that no machine takes. Exit code 1 if a check fails; warnings do not count as failures.
+It checks connections, clocks, versions, certificates, dataflows and links of robots, and lists
+pending nodes. Exit code 1 if a check fails; warnings do not count as failures.
 """
 
 

@@ -25,24 +25,26 @@ Examples:
   dorafleet labels arm1 zone=hall gpu=yes
   dorafleet labels arm1 gpu-                 remove one
 \b
-Labels decide where nodes with `deploy.labels` are placed. Nodes that run stay where they are; nodes
-that wait for a machine are placed at once.
+Labels decide where nodes with `deploy.labels` are placed. Running nodes stay on their machine;
+pending nodes are placed at once.
 """
 
 ADOPT_EPILOG = """\b
 Examples:
   dorafleet adopt arm1
 \b
-After the coordinator's store was restored from a backup, a robot may run something newer. It keeps
-running, and nothing is done about it. `adopt` makes what the robot has the state of the store;
-`dorafleet resume` makes the robot do what the store says.
+After the coordinator's store was restored from a backup, a robot may run a newer state than the
+store has. The coordinator then leaves it alone. `dorafleet adopt` copies the robot's state into the
+store. `dorafleet resume` makes the robot run the state in the store.
 """
 
 RESUME_EPILOG = """\b
 Examples:
   dorafleet resume arm1
 \b
-The opposite of `dorafleet adopt`, which see.
+After the coordinator's store was restored from a backup, a robot may run a newer state than the
+store has. The coordinator then leaves it alone. `dorafleet resume` makes the robot run the state in
+the store. `dorafleet adopt` copies the robot's state into the store.
 """
 
 
