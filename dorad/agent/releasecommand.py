@@ -109,7 +109,7 @@ def trust(folder: Path) -> None:
 @release.command(context_settings=CONTEXT)
 @click.pass_obj
 def revoke(folder: Path) -> None:
-    """Add the public key on stdin to those that may not sign any more."""
+    """Revoke the public key on stdin."""
     _add(folder, REVOKED)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAGE = 100
 
 _BESIDE = ("time", "epoch", "user", "peer", "role", "client", "action")
-"""Fields of a record that do not say what was changed."""
+"""Fields of a record that do not describe the change."""
 
 EPILOG = """\b
 Examples:
@@ -92,7 +92,7 @@ def _as_row(found: AuditRecord) -> tuple[str, str, str, str]:
 
 
 def _change(record: dict[str, Any]) -> str:
-    """Return what a record says, in words, without who did it and when."""
+    """Return the change of a record in words, without author and time."""
     action = str(record.get("action"))
     if action != "desired.set":
         details = (f"{key} {value}" for key, value in record.items() if key not in _BESIDE)

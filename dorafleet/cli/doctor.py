@@ -1,4 +1,4 @@
-"""`dorafleet doctor`: what is wrong in the fleet, and how to fix it."""
+"""`dorafleet doctor`: check the fleet, and suggest fixes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def doctor(
     state: Path,
     port: int,
 ) -> int:
-    """Check the fleet, and suggest how to fix what is wrong."""
+    """Check the fleet, and suggest how to fix problems."""
     from dorad.control.errors import ControlError
     from dorafleet.cli.checks import Check
     from dorafleet.inventory.load import load

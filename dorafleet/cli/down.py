@@ -92,7 +92,7 @@ def _report(name: str, end: DataflowState | ControlError) -> bool:
 
 
 def _wait_for_end(target: Tcp, where: str) -> None:
-    """Wait until nothing answers any more."""
+    """Wait until the coordinator no longer answers."""
     from dorad.control.client import Client
     from dorad.control.errors import ControlError
 

@@ -149,7 +149,7 @@ def adopt(machine: str, *, state: Path, port: int) -> None:
 @state_option
 @port_option
 def resume(machine: str, *, state: Path, port: int) -> None:
-    """Make MACHINE do what the store says, after a restore."""
+    """After a restore, make MACHINE run the state of the store."""
     _decide("robot.resume", machine, state, port)
 
 

@@ -1,4 +1,4 @@
-"""Where a robot differs from what it shall be, with the way back. Pure functions."""
+"""Differences between a robot and its desired state, with fixes. Pure functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_REASON = 300
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One robot: what it shall be, and what it has reported."""
+    """One robot: its desired state, and what it has reported."""
 
     robot: str
     reachable: bool = True
