@@ -1,4 +1,4 @@
-"""The inputs of a link process: messages are taken from their queues as they lie there."""
+"""The inputs of a link process: messages are taken from their queues unchanged."""
 
 from __future__ import annotations
 

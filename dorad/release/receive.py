@@ -1,6 +1,6 @@
-"""The robot's end of a transfer: takes what is lacking of a release, and nothing else.
+"""The robot's end of a transfer: accepts the missing files of a release, and nothing else.
 
-What has arrived of an object stays when the connection is cut, and the next transfer goes on there.
+Parts of an object stay when the connection is cut, and the next transfer continues there.
 """
 
 from __future__ import annotations
