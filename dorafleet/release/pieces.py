@@ -12,6 +12,7 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -104,10 +105,7 @@ class Pieces:
             if not self._store.objects.has(base):
                 continue
             whole = await self.compressed(wanted)
-            found = await self._once(
-                (base, wanted),
-                lambda base=base: self._patch(base, wanted),  # type: ignore[misc]
-            )
+            found = await self._once((base, wanted), partial(self._patch, base, wanted))
             if isinstance(found, Patch) and len(found.content) <= (
                 WORTHWHILE * whole.stat().st_size
             ):
