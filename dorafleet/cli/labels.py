@@ -125,7 +125,7 @@ def parse_changes(words: Sequence[str]) -> dict[str, str | None]:
 
 
 def find_robot(robots: Sequence[Robot], id_: str) -> Robot:
-    """Return one robot. Raises click.ClickException if there is none of this id."""
+    """Return one robot. Raises click.ClickException if there is no robot with this id."""
     from dorad.dataflow.nearest import did_you_mean
 
     for robot in robots:

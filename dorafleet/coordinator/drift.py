@@ -108,7 +108,7 @@ def _back_to_release(
     if state.waiting == "files":
         return f"dorafleet rollout follow {order.rollout}"
     if state.waiting == "busy":
-        return "wait until it is not busy any more"
+        return "wait until it is no longer busy"
     return "wait: it is on its way"
 
 

@@ -157,7 +157,7 @@ class AgentReport(Struct):
     time: float
     shares: list[ShareState] = []
     removed: list[str] = []
-    """Names of dataflows of which the robot has no share any more."""
+    """Names of dataflows of which the robot no longer has a share."""
     releases: list[ReleaseState] = []
     """Those that have changed since the last report; one that was forgotten is reported once, with
     an empty `release` and phase `confirmed`."""
