@@ -1,3 +1,5 @@
+"""Rings: order, drops, counters, lapping."""
+
 from __future__ import annotations
 
 import select
