@@ -144,7 +144,7 @@ class AlertBook:
         return sorted(found, key=lambda each: (each.severity != "fail", -each.since, each.id))
 
     def ack(self, id_: str, who: str, at: float, *, undo: bool = False) -> Alert:
-        """Keep who looks after an alert. Raises ControlError if there is no such alert."""
+        """Record who has acknowledged an alert. Raises ControlError if there is no such alert."""
         alert = self._find(id_)
         for key, episode in self._episodes.items():
             if episode.raised and id_ in (str(key), f"*:{key.cause}:{key.subject}"):

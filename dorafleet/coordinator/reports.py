@@ -66,7 +66,7 @@ def check_time(seconds: float) -> None:
 
 
 def check_shares(shares: list[ShareState]) -> None:
-    """Raise ControlError for shares that cannot be."""
+    """Raise ControlError for invalid shares."""
     if len(shares) > MAX_SHARES:
         raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
     for share in shares:

@@ -42,7 +42,7 @@ class NodeLeases:
             raise ProtocolError("a lease with an impossible number")
         if packet.kind == "idle":
             if self._held.get(connection, {}).pop(number, None) is not None:
-                _log.debug("node %s is not busy any more: lease %d", node_id, number)
+                _log.debug("node %s has ended its lease %d", node_id, number)
                 self._state.changed()
             return
         reason = packet.text("reason")
