@@ -12,7 +12,7 @@ AGENT_FRAMES ?= 100000
 LITMUS_ROUNDS ?= 1000000
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help native demo demo-fleet test test-pure sanitize lint generate hub bench bench-rt bench-link bench-fleet bench-console bench-record check-record \
+.PHONY: help native demo demo-fleet test test-pure sanitize lint generate hub bench bench-rt bench-link bench-fleet bench-console bench-record bench-rollout check-record \
     torture fuzz fuzz-agent litmus faults model \
     wheels deb arm64 hwtest hwtest-long vmtest clean
 
@@ -69,6 +69,9 @@ check-record: $(VENV)/.dev native ## Check that rerun and @mcap/core read our re
 
 bench-fleet: $(VENV)/.dev ## Measure a coordinator with 1,000 simulated robots (3 minutes)
 	$(BIN)/python -m hwtests.scale --write
+
+bench-rollout: $(VENV)/.dev ## Measure a rollout beside ansible-playbook on ten systemd robots (as root, on Debian 13, 20 minutes)
+	$(BIN)/python -m hwtests.fleet.comparison --write
 
 bench-console: $(VENV)/.dev ## Measure the console beside Textual's own widgets (4 minutes)
 	$(BIN)/python -m hwtests.console --write
