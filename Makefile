@@ -107,7 +107,7 @@ hwtest: $(VENV)/.dev ## Try the package and real time on systemd robots (as root
 
 hwtest-long: export HWTEST_LONG := 1
 hwtest-long: HWTESTS += hwtests/fleet
-hwtest-long: hwtest ## The same with fleets, 50 power cuts, and more of all else (three quarters of an hour)
+hwtest-long: hwtest ## The same with fleets, 50 power cuts, half an hour of rollouts under faults, and more of all else (two hours)
 
 vmtest: $(VENV)/.dev ## See the limits of nodes hold on a virtual machine (as root, 5 minutes)
 	$(BIN)/pytest -n0 --timeout 1800 -rsP hwtests/machine

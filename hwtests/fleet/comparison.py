@@ -20,7 +20,7 @@ from hwtests.fleet.ansible import HEALTHY_S, PLACE, Ansible
 from hwtests.fleet.enrolled import enrolled
 from hwtests.fleet.releasing import ALL, CRASH, Site
 from hwtests.robots import host
-from hwtests.robots.fixtures import built
+from hwtests.robots.fixtures import fleet_package, package
 from hwtests.robots.shell import wait_until
 
 if TYPE_CHECKING:
@@ -240,9 +240,8 @@ def main() -> int:
         parser.error(f"--robots must be at least {BATCH + 1}")
     if reason := host.missing():
         sys.exit(reason)
-    deb = built()
-    fleet_deb = deb.with_name(deb.name.replace("dorad_", "dorafleet_"))
-    with enrolled(deb, fleet_deb, options.robots) as fleet:
+    deb = package()
+    with enrolled(deb, fleet_package(deb), options.robots) as fleet:
         with tempfile.TemporaryDirectory() as folder:
             peer, version = measure_ansible(fleet, Path(folder))
         fleet.wait_connected()
