@@ -32,6 +32,7 @@ class RolloutChaos:
         self._number = 0
         self._began = 0.0
         """When the present rollout was started."""
+        self._abort_at = float("inf")
         self._repairs: dict[str, tuple[float, Callable[[], None]]] = {}
         """When and how each disturbed robot is repaired."""
         self._faults: list[Callable[[str], Callable[[], None] | None]] = [
@@ -121,6 +122,10 @@ class RolloutChaos:
     def _operate(self) -> None:
         """Start the next rollout when one has ended, or takes too long."""
         followed = self._site.is_followed()
+        if followed and time.monotonic() > self._abort_at:
+            self._abort_at = float("inf")
+            self._count("aborted")
+            self._site.fleet.attempt("rollout", "abort")
         late = time.monotonic() - self._began > MAX_ROLLOUT_S
         if followed and not late:
             return
@@ -138,13 +143,15 @@ class RolloutChaos:
             print(error)
 
     def _act(self, act: str) -> None:
-        if act in ("undo", "abort"):
-            self._site.fleet.dorafleet("rollout", act)
-            if act == "undo":
-                self._site.run_aside("rollout", "follow", *QUICK[:2])
+        self._abort_at = float("inf")
+        if act == "undo":
+            self._site.fleet.dorafleet("rollout", "undo", "--detach")
+            self._site.run_aside("rollout", "follow", *QUICK[:2])
             return
+        if act == "abort":
+            self._abort_at = time.monotonic() + self._chance.uniform(1, MAX_FAULT_S)
         self._number += 1
-        text = f"number = {self._number}" if act == "good" else f"{CRASH}  # {self._number}"
+        text = f"{CRASH}  # {self._number}" if act == "bad" else f"number = {self._number}"
         release = self._site.build(text)
         words = ("--max-parallel", "50%", "--failure-threshold", "30%", "--supersede")
         self._site.start_aside(release, *RULES, *words)

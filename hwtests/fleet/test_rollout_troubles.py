@@ -8,7 +8,7 @@ import pytest
 
 from hwtests.fleet import wheels
 from hwtests.fleet.enrolled import CLUSTER, enrolled
-from hwtests.fleet.releasing import ALL, CRASH, FOLDER, QUICK, RELEASES, Site
+from hwtests.fleet.releasing import ALL, CRASH, FOLDER, RELEASES, Site
 from hwtests.robots import clock
 from hwtests.robots.shell import wait_until
 
