@@ -97,7 +97,8 @@ def _open_unix(target: UnixSocket) -> Opened | None:
         sock.connect(str(path))
         _limit_sending(sock, NEAR.call)
         server = faults.dorad_at(path, peer_of(sock).pid)
-        return Opened(sock, server, NEAR, "localhost", {}, None)
+        timing = FAR if target.far else NEAR
+        return Opened(sock, server, timing, "localhost", {}, None)
     except (FileNotFoundError, ConnectionRefusedError):
         sock.close()
         return None

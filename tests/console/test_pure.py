@@ -213,7 +213,7 @@ def test_each_action_asks_for_a_role_that_the_server_asks_for_too() -> None:
     ("text", "place"),
     [
         ("logs pick gripper", ("logs", ["pick", "gripper"])),
-        ("graph arm017/pick", ("graph", ["arm017", "pick"])),
+        ("graph arm017/pick planner", ("graph", ["arm017/pick", "planner"])),
         ("al", ("alerts", [])),
         ("fleet 'zone=hall !ok'", ("fleet", ["zone=hall !ok"])),
         ("topic", ("topic", [])),

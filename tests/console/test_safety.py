@@ -76,7 +76,7 @@ async def test_an_action_is_done_once_it_is_confirmed(tmp_path: Path) -> None:
         await _act(driven, "r")
         text = driven.text
         assert "Restart the node?" in text
-        assert "$ dora node restart gripper -d pick" in text
+        assert "$ dora node restart gripper -d arm002/pick" in text
         await driven.press("enter")
         await driven.until("nothing was changed")
         assert fleet.changes == []
@@ -84,7 +84,7 @@ async def test_an_action_is_done_once_it_is_confirmed(tmp_path: Path) -> None:
         await driven.press("right", "enter")
         await driven.until("Restart the node: done")
         assert fleet.changes == [
-            ("node.restart", m.NodeStop(node="gripper", dataflow="pick")),
+            ("node.restart", m.NodeStop(node="gripper", dataflow="arm002/pick")),
         ]
 
 

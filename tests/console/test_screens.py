@@ -56,7 +56,7 @@ async def test_the_key_of_an_alert_opens_the_logs_of_its_node(tmp_path: Path) ->
         await driven.until(lambda: driven.app.screen.query_one("#needs", Grid).has_focus)
         await driven.press("l")
         text = await driven.until("segfault soon")
-        assert "Logs > pick > gripper" in text
+        assert "Logs > arm003/pick > gripper" in text
         assert "all fine" not in text
 
 

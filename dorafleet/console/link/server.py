@@ -13,8 +13,8 @@ from dorad.control import messages as m
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
 from dorad.jitter import between
+from dorafleet.console.model.commands import METHODS, on_robot
 from dorafleet.console.model.fleet import FleetStore, FleetView
-from dorafleet.rollout.messages import ROLLOUT_METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from dorad.control.target import Targets
 
 R = TypeVar("R", bound=m.Struct)
-
-METHODS = m.METHODS | ROLLOUT_METHODS
-"""What a coordinator may be asked; a daemon knows a part of it."""
 
 PROBE_S = 1.0
 """Time between two questions whether the server still answers."""
@@ -94,6 +91,15 @@ class Server:
     def fleet(self) -> FleetView:
         """The robots, as last described."""
         return self._fleet.view
+
+    @property
+    def is_daemon(self) -> bool:
+        """Whether it is the daemon of one machine, and no coordinator."""
+        return self.link.server.startswith("dorad ")
+
+    def named(self, robot: str | None, dataflow: str) -> str:
+        """Return how this server is asked about a dataflow of a robot."""
+        return dataflow if self.is_daemon else on_robot(robot, dataflow)
 
     def start(self) -> None:
         """Connect in the background, again and again."""
@@ -178,6 +184,7 @@ class Server:
                 async for news in rows:
                     self._fleet.take(news)
                     self.version += 1
+                raise ControlError("unavailable", "the server has ended `fleet.watch`")
 
     async def _alerts(self, client: AsyncClient) -> None:
         async with client.stream("alerts.watch", m.AlertWatch(interval=0.5), m.Alerts) as news:
@@ -185,6 +192,7 @@ class Server:
                 async for each in news:
                     self.alerts = tuple(each.alerts)
                     self.version += 1
+                raise ControlError("unavailable", "the server has ended `alerts.watch`")
 
     def _unless_missing(self, method: str) -> _Missing:
         return _Missing(self, method)

@@ -66,7 +66,7 @@ class Tunnel:
                     await self._forward()
                 except SshError as error:
                     raise ControlError("unavailable", str(error), error.hint) from None
-        return (UnixSocket(self._socket),)
+        return (UnixSocket(self._socket, far=True),)
 
     async def _forward(self) -> None:
         async with AsyncExitStack() as stack:

@@ -172,7 +172,7 @@ class ConsoleScreen(Screen[None]):
         """Open the streams again, because what they shall bring has changed."""
         self.on_screen_suspend()
         self._feeds = self.feeds()
-        for feed in self._feeds:
+        for feed in () if self.paused else self._feeds:
             feed.start()
 
     def bring(self) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from dorad.control.messages import Alert
+    from dorafleet.console.link.server import Server
     from dorafleet.console.view.rows import Row
 
 MAX_LISTED = 30
@@ -132,7 +133,7 @@ class FleetScreen(ConsoleScreen):
         """Return the alert or the robot under the cursor."""
         if self._on_alerts:
             alert = self._alerts.get(self.query_one("#needs", Grid).cursor or "")
-            return Target() if alert is None else alert_target(alert)
+            return Target() if alert is None else alert_target(alert, self.server)
         return self._robot_target(self.query_one("#robots", Grid).cursor)
 
     def _robot_target(self, id_: str | None) -> Target:
@@ -143,16 +144,18 @@ class FleetScreen(ConsoleScreen):
         if row.findings and row.findings[0].dataflow:
             dataflow, node = row.findings[0].dataflow, row.findings[0].node or ""
         title = f"{row.robot}: {dataflow}{'/' + node if node else ''}" if dataflow else row.robot
-        return Target(dataflow=dataflow, node=node, robot=row.robot, title=title)
+        named = self.server.named(row.robot, dataflow)
+        return Target(dataflow=named, node=node, robot=row.robot, title=title)
 
     def targets(self) -> list[Target]:
         """Return the marked rows, or the one under the cursor."""
         if self._on_alerts:
             chosen = self.query_one("#needs", Grid).chosen
-            return [alert_target(self._alerts[id_]) for id_ in chosen if id_ in self._alerts]
+            found = [self._alerts[id_] for id_ in chosen if id_ in self._alerts]
+            return [alert_target(alert, self.server) for alert in found]
         chosen = self.query_one("#robots", Grid).chosen
-        found = [self._robot_target(id_) for id_ in chosen]
-        return [target for target in found if target.dataflow]
+        targets = [self._robot_target(id_) for id_ in chosen]
+        return [target for target in targets if target.dataflow]
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints these rows."""
@@ -176,15 +179,15 @@ class FleetScreen(ConsoleScreen):
             self.set_filter(parse(shlex.quote(f"robot~^({names})$")))
             self.query_one("#robots", Grid).focus()
         elif target.robot:
-            self.console.go_to(f"robot '{target.robot}'")
+            self.console.open_about("robot", [target.robot])
 
 
-def alert_target(alert: Alert) -> Target:
+def alert_target(alert: Alert, server: Server) -> Target:
     """Return an alert as what actions are done to."""
     robot = alert.robots[0] if alert.count == 1 and alert.robots else ""
     single = alert.count == 1
     return Target(
-        dataflow=alert.dataflow or "",
+        dataflow=server.named(robot, alert.dataflow or ""),
         node=(alert.node or "") if single else "",
         robot=robot,
         alert=alert.id,
