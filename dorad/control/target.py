@@ -17,8 +17,8 @@ class UnixSocket(NamedTuple):
     """A daemon on this machine, or one whose socket is forwarded from another machine."""
 
     path: Path
-    far: bool = False
-    """Whether it is forwarded, and answers as fast as its network."""
+    machine: str = ""
+    """The machine from which it is forwarded; empty for this one."""
 
 
 class TlsFiles(NamedTuple):

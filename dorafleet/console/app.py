@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 TICK_S = 0.1
 """Time between two looks whether something must be painted."""
 
+COMMAND_S = 30.0
+"""Seconds for which a copied command is shown."""
+
 MAX_LISTED = 30
 """Robots that a filter names."""
 
@@ -107,6 +110,8 @@ class ConsoleApp(App[None]):
     def server_title(self) -> str:
         """What the first line calls the server."""
         link = self.server.link
+        if self.server.host:
+            return self.server.host
         if link.server.startswith("dorafleet"):
             name = link.where.removeprefix("the coordinator at ").partition(" port ")[0]
             return name or "coordinator"
@@ -281,7 +286,7 @@ class ConsoleApp(App[None]):
         action = await self.push_screen_wait(Choose(actions, what))
         if action is None:
             return
-        command = shown(action.argv(targets[0]))
+        command = self._command(action.argv(targets[0]))
         if not await self.push_screen_wait(Confirm(action, targets, command)):
             self._say("nothing was changed", "dim")
             return
@@ -301,10 +306,17 @@ class ConsoleApp(App[None]):
             self._say(f"{action.title}: done" + (f", {done} times" if done > 1 else ""), "ok")
 
     def copy_command(self, argv: Sequence[str]) -> None:
-        """Copy a command line to the clipboard, and show it."""
-        self.copied = shown(argv)
+        """Show a command line, and offer it to the terminal's clipboard.
+
+        A terminal does not say whether it takes it: so the whole command is shown.
+        """
+        self.copied = self._command(argv)
         self.copy_to_clipboard(self.copied)
-        self._say(f"copied: {self.copied}", "key", 15.0)
+        self._say(f"copied: {self.copied}", "key", COMMAND_S)
+
+    def _command(self, argv: Sequence[str]) -> str:
+        """Return a command line for the operator's shell."""
+        return shown(["ssh", self.server.host, shown(argv)] if self.server.host else argv)
 
     def pipe(self, command: str, lines: Sequence[str]) -> None:
         """Give what is shown to a program, which has the terminal meanwhile."""

@@ -150,11 +150,7 @@ class FleetWatching:
                 key = (id_, finding.cause, finding.subject)
                 finding.since = self._since.setdefault(key, finding.since)
             before = self.rows.get(id_)
-            if row.state == "unreach" and row.findings:
-                row.since = row.findings[0].since
-            elif row.since is None or row.state != "unreach":
-                same = before is not None and (before.state, before.why) == (row.state, row.why)
-                row.since = before.since if same and before is not None else now
+            row.since = _since(row, before, now)
             if before is None or before.state != row.state:
                 _log.debug("robot `%s` is %s: %s", id_, row.state, row.why)
             self.rows[id_] = row
@@ -258,3 +254,14 @@ class FleetWatching:
         self._bell.ring()
         await self._keep(now=True)
         return alert
+
+
+def _since(row: m.FleetRow, before: m.FleetRow | None, now: float) -> float | None:
+    """Return when the state of a robot began; `before` is its last row."""
+    if row.state in ("fail", "warn", "unreach") and row.findings:
+        worst = next((each for each in row.findings if each.text == row.why), row.findings[0])
+        return worst.since
+    if before is None or row.state == "unreach":
+        return now if row.since is None and row.state != "unreach" else row.since
+    same = (before.state, before.why) == (row.state, row.why)
+    return before.since if same else now

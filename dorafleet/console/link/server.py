@@ -27,7 +27,7 @@ PROBE_S = 1.0
 """Time between two questions whether the server still answers."""
 STALE_S = 3.0
 """Without an answer for so long, what is shown is out of date."""
-RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+RETRY_S = (0.5, 1.0, 2.0, 5.0)
 """Pauses between attempts to connect."""
 
 _log = logging.getLogger(__name__)
@@ -70,11 +70,14 @@ class Server:
         self,
         open_target: Callable[[], Awaitable[Targets | None]],
         close_target: Callable[[], Awaitable[None]] | None = None,
+        *,
+        host: str = "",
     ) -> None:
         """`open_target` returns the servers to try; it is called before each attempt.
 
-        `close_target` is called at the end.
+        `close_target` is called at the end. `host` is what the server's machine is called by SSH.
         """
+        self.host = host
         self._open_target = open_target
         self._close_target = close_target
         self._client: AsyncClient | None = None

@@ -36,7 +36,7 @@ class Target(NamedTuple):
     """For people."""
     rollout: int = 0
     acts: frozenset[str] = frozenset()
-    """What may be done to the rollout in its phase."""
+    """Names of the actions that are possible for the alert, or for the rollout in its phase."""
 
     def __str__(self) -> str:
         return self.title or self.alert or "/".join(filter(None, (self.dataflow, self.node)))
@@ -199,9 +199,8 @@ def _fits(action: Action, target: Target) -> bool:
             return bool(target.node)
         case "dataflow":
             return bool(target.dataflow)
-        case "rollout":
+        case "alert" | "rollout":
             return action.name in target.acts
-    return bool(target.alert)
 
 
 def shown(argv: Sequence[str]) -> str:

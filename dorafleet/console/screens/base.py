@@ -282,7 +282,7 @@ class ConsoleScreen(Screen[None]):
         if message is None and link.error and not link.connected:
             message = (link.error, "stale")
         text, style = message or ("", "")
-        self.query_one("#message", Canvas).show([[(" " + text, style)]])
+        self.query_one("#message", Canvas).show(bars.message_lines(text, style, columns))
         self.query_one("#keys", Canvas).show([bars.key_line(self.keys(), columns)])
 
     def keys(self) -> list[tuple[str, str]]:
@@ -303,8 +303,8 @@ class ConsoleScreen(Screen[None]):
             ("y", "copy", True),
             ("|", "pipe", True),
             (":", "go", True),
-            ("?", "help", self.NAME != "help"),
             ("q", "quit", True),
+            ("?", "all keys", self.NAME != "help"),
         ):
             if possible:
                 found.append((key, label))
@@ -368,9 +368,11 @@ class ConsoleScreen(Screen[None]):
         self.repaint()
 
     def action_across(self, columns: int) -> None:
-        """Scroll a drawing to the side."""
+        """Scroll a drawing or a log to the side."""
         for canvas in self.query("#content").results(Canvas):
             canvas.scroll_relative(x=columns, animate=False)
+        if isinstance(self.scroller, LogView):
+            self.scroller.scroll_columns(columns)
 
     def action_page(self, pages: int) -> None:
         """Move by a page."""

@@ -95,10 +95,14 @@ class FleetScreen(ConsoleScreen):
         grid = self.query_one("#robots", Grid)
         released = any(row.release for row in fleet.rows.values())
         grid.leave_out(*(() if released else ("release",)))
-        grid.show(self._sorted[1], lambda id_: tables.fleet_row(fleet.rows[id_], now), dim=stale)
+        grid.show(
+            self._sorted[1],
+            lambda id_: tables.fleet_row(fleet.rows[id_], now, stale=stale),
+            dim=stale,
+        )
         if self.has_class("-wide"):
             row = fleet.rows.get(grid.cursor or "")
-            lines = [] if row is None else inspector.robot_lines(row, now)
+            lines = [] if row is None else inspector.robot_lines(row, now, stale=stale)
             self.query_one("#inspector", Canvas).show(lines)
 
     def _arranged(self, now: float) -> list[str]:
@@ -191,5 +195,6 @@ def alert_target(alert: Alert, server: Server) -> Target:
         node=(alert.node or "") if single else "",
         robot=robot,
         alert=alert.id,
+        acts=frozenset({"unacknowledge" if alert.acked_by else "acknowledge"}),
         title=f"{robot or f'{alert.count} robots'}: {alert.text}",
     )

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from dorafleet.console.view.rows import Span
 
 
-def robot_lines(row: FleetRow, now: float) -> list[list[Span]]:
-    """Return what is known of a robot."""
+def robot_lines(row: FleetRow, now: float, *, stale: bool = False) -> list[list[Span]]:
+    """Return what is known of a robot; of a `stale` one, how it was."""
     known = row.known
+    state = "stale" if stale else row.state
     lines: list[list[Span]] = [
-        [(f" {clean(row.robot)}", "title"), ("  ", ""), (state_text(row.state), row.state)],
+        [(f" {clean(row.robot)}", "title"), ("  ", ""), (state_text(state), state)],
     ]
     if row.since is not None:
         lines.append([(f" since {words.moment(row.since, '%Y-%m-%d %H:%M')}", "dim")])

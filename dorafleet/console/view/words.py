@@ -104,6 +104,11 @@ def count(value: float | None) -> str:
     return ">999P" if value > 0 else "<-999P"
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number of things: `1 edge`, `2 edges`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def rate(value: float | None) -> str:
     """Return a rate a second with one decimal, in at most six characters."""
     if value is None or not math.isfinite(value):

@@ -38,7 +38,7 @@ class Choose(ModalScreen["Action | None"]):
         width: auto; max-width: 70; height: auto; border: round $accent; padding: 0 1;
         background: $background;
     }}
-    Choose Label {{ width: auto; }}
+    Choose Label {{ width: auto; max-width: 66; }}
     """
     BINDINGS: ClassVar[list[BindingType]] = [("escape", "dismiss(None)", "Cancel")]
 
