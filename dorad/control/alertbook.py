@@ -52,6 +52,20 @@ class StoredAlert(Struct):
     acked_at: float | None = None
 
 
+def identity(alerts: Iterable[StoredAlert]) -> object:
+    """Return what is worth storing anew: which alerts there are, how bad, and who has them."""
+    return frozenset(
+        (
+            each.finding.cause,
+            each.finding.subject,
+            each.finding.severity,
+            each.finding.since,
+            each.acked_by,
+        )
+        for each in alerts
+    )
+
+
 @dataclass(slots=True)
 class Episode:
     """A finding from its begin until it has been away for long enough."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dorad.control.alertbook import StoredAlert
+from dorad.control.alertbook import StoredAlert, identity
 from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class AlertStore:
         self._store = store
         self._writer = writer
         self._kept: dict[str, object] = {}
-        """What identifies the stored alerts of each robot; see `_identity`."""
+        """What identifies the stored alerts of each robot; see `identity`."""
         self._due = 0.0
         self._failed = False
 
@@ -53,7 +53,7 @@ class AlertStore:
         for entry in (await self._store.get(PREFIX)).entries:
             robot = entry.key.removeprefix(PREFIX)
             alerts = msgspec.json.decode(entry.value, type=list[StoredAlert])
-            self._kept[robot] = _identity(alerts)
+            self._kept[robot] = identity(alerts)
             found[robot] = alerts
         _log.debug("%d alerts of %d robots", sum(map(len, found.values())), len(found))
         return found
@@ -70,7 +70,7 @@ class AlertStore:
         changed = {
             robot: alerts.get(robot, ())
             for robot in seen
-            if self._kept.get(robot) != _identity(alerts.get(robot, ()))
+            if self._kept.get(robot) != identity(alerts.get(robot, ()))
         }
         if not changed:
             return
@@ -80,23 +80,9 @@ class AlertStore:
             while robots := list(islice(names, CHUNK)):
                 puts = {f"{PREFIX}{each}": msgspec.json.encode(changed[each]) for each in robots}
                 await self._writer.keep(puts)
-                self._kept.update((each, _identity(changed[each])) for each in robots)
+                self._kept.update((each, identity(changed[each])) for each in robots)
             self._failed = False
         except ProblemError as error:
             if not self._failed:
                 _log.warning("alerts are not stored, and a restart would lose them: %s", error)
             self._failed = True
-
-
-def _identity(alerts: Sequence[StoredAlert]) -> object:
-    """Return what is worth a write: which alerts there are, how bad, and who has them."""
-    return frozenset(
-        (
-            each.finding.cause,
-            each.finding.subject,
-            each.finding.severity,
-            each.finding.since,
-            each.acked_by,
-        )
-        for each in alerts
-    )

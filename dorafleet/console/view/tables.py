@@ -70,10 +70,10 @@ def state_text(state: str) -> str:
 def fleet_row(row: FleetRow, now: float, *, stale: bool = False) -> Row:
     """Return the row of a robot; of a `stale` one only how it was is known."""
     known = row.known
-    state, why = row.state, row.why
+    state, why = str(row.state), row.why
     if stale:
-        state, why = "stale", f"was {state_text(row.state)[2:]}" + (f": {why}" if why else "")
-        why = "was well" if row.state == "ok" else why
+        was = "well" if state == "ok" else state_text(state)[2:]
+        state, why = "stale", f"was {was}" + (f": {why}" if why else "")
     seen = "now" if row.state != "unreach" else _ago(row.seen_at, now)
     return Row(
         row.robot,
