@@ -101,22 +101,22 @@ async def test_an_alert_and_who_looks_after_it_outlive_a_daemon(
     (tmp_path / "flow.yml").write_text("nodes:\n  - {id: sink, path: sink.py}\n")
     own_daemon.dora("start", tmp_path / "flow.yml", "--name", "pick", "--detach")
     async with AsyncClient(own_daemon.paths.control) as client:
-        before = await _first_alert(client)
-        assert before.text.startswith("dataflow pick: ")
+        before = await _alert(client, "dataflow-failed")
         await client.ack_alert(before.id)
     own_daemon.kill()
     own_daemon.start()
     async with AsyncClient(own_daemon.paths.control) as client:
-        after = await _first_alert(client)
+        after = await _alert(client, "dataflow-failed")
     assert (after.id, after.since) == (before.id, before.since)
     assert after.acked_by == f"user {os.getuid()}"
 
 
-async def _first_alert(client: AsyncClient) -> m.Alert:
+async def _alert(client: AsyncClient, cause: str) -> m.Alert:
     async with client.watch_alerts(interval=0.2) as events:
         async for event in events:
-            if event.alerts:
-                return event.alerts[0]
+            for alert in event.alerts:
+                if alert.cause == cause:
+                    return alert
     raise AssertionError("the stream has ended")
 
 
