@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     from dorad.logrecord import LogRecord
     from dorafleet.rollout.messages import RolloutNews, RolloutWatch
 
+CHANGES = (
+    *("node.restart", "node.stop", "dataflow.stop", "dataflow.restart"),
+    *("rollout.pause", "rollout.resume", "rollout.promote", "rollout.abort", "rollout.undo"),
+)
+"""Methods that only keep what they were called with."""
+
 NOW = 1_800_000_000.0
 """The time of day in golden screens: what has happened is said relative to the real time."""
 
@@ -258,6 +264,9 @@ class FakeFleet:
             self.changes.append((call.method, params))
             if call.method == "dataflow.restart":
                 return m.Restarted(old="a", new="b")
+            if call.method.startswith("rollout."):
+                assert self.news is not None
+                return self.news.rollouts[0]
             if call.method == "dataflow.stop":
                 return m.DataflowState(uuid="a", name="pick", status="finished")
             return m.Nothing()
@@ -278,9 +287,7 @@ class FakeFleet:
                     "topic.watch": rates,
                     "topic.subscribe": subscribe,
                     **({} if self.news is None else {"rollout.watch": rollouts}),
-                    **dict.fromkeys(
-                        ("node.restart", "node.stop", "dataflow.stop", "dataflow.restart"), change
-                    ),
+                    **dict.fromkeys(CHANGES, change),
                 }
             ),
             version="1.0",
