@@ -415,6 +415,7 @@ class ConsoleScreen(Screen[None]):
             self.repaint()
         elif self.filter:
             self.set_filter(Filter())
+            self.on_filter_entered()
         else:
             self.console.go_back()
 
@@ -430,7 +431,10 @@ class ConsoleScreen(Screen[None]):
         """React to another order."""
 
     def on_filter(self) -> None:
-        """React to another filter."""
+        """React to another filter, also while it is typed."""
+
+    def on_filter_entered(self) -> None:
+        """React to another filter once it is complete."""
 
     def action_pause(self) -> None:
         """Stop the streams, or let them go on."""
@@ -490,12 +494,15 @@ class ConsoleScreen(Screen[None]):
 
     def _filter_typed(self, event: Prompt.Typed) -> None:
         if event.state == "given-up":
+            self.on_filter_entered()
             return
         wanted, problem = checked(event.text, self.filter_keys())
         if wanted is not None:
             self.set_filter(wanted)
             if event.state == "changed":
                 self.message = None
+            else:
+                self.on_filter_entered()
         elif event.state == "entered":
             self.say(problem, "warn", 8.0)
         else:

@@ -84,8 +84,8 @@ class TopScreen(ConsoleScreen):
         """Let the server sort."""
         self.restart_feeds()
 
-    def on_filter(self) -> None:
-        """Let the server filter."""
+    def on_filter_entered(self) -> None:
+        """Let the server filter; while it is typed, only what has come is filtered."""
         self.restart_feeds()
 
     @property
