@@ -325,7 +325,7 @@ class ConsoleApp(App[None]):
         _log.debug("pipe %d lines into %r", len(lines), command)
         text = "".join(f"{line.rstrip()}\n" for line in lines)
         if self.is_headless:
-            self._say(f"`{command}` ended with {_piped(command, text, quiet=True)}", "dim")
+            self._say(_ended(command, _piped(command, text, quiet=True)), "dim")
             return
         with self.batch_update(), self.suspend(), _interrupts_ignored():
             code = _piped(command, text)
@@ -335,7 +335,7 @@ class ConsoleApp(App[None]):
         self._release()
         self.screen.refresh()
         if code:
-            self._say(f"`{command}` ended with {code}", "warn")
+            self._say(_ended(command, code), "warn")
 
     def _say(self, text: str, style: str = "", seconds: float = 5.0) -> None:
         screens = [each for each in self.screen_stack if isinstance(each, ConsoleScreen)]
@@ -353,6 +353,12 @@ def _piped(command: str, text: str, *, quiet: bool = False) -> int:
         check=False,
     )
     return done.returncode
+
+
+def _ended(command: str, code: int) -> str:
+    if code < 0:
+        return f"`{command}` was ended by {signal.Signals(-code).name}"
+    return f"`{command}` ended with {code}"
 
 
 @contextmanager

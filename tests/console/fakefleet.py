@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dorad.control.peer import PeerRole
-    from dorad.control.server import Call, StreamHandler
+    from dorad.control.server import Call, Handler, StreamHandler
     from dorad.logrecord import LogRecord
     from dorafleet.rollout.messages import RolloutNews, RolloutWatch
 
@@ -93,6 +93,12 @@ class FakeFleet:
         """Calls that change something."""
         self.news: RolloutNews | None = None
         """What `rollout.watch` says; None for a server without it."""
+        self.without: tuple[str, ...] = ()
+        """Methods that it does not have, as an older server."""
+        self.hangs = False
+        """Whether it answers no question whether it lives."""
+        self.ends = asyncio.Event()
+        """Set to end all streams of rows regularly, which no server does."""
         self.read_logs: StreamHandler | None = None
         """Answers `logs.read` instead of `lines`."""
         self.lines: list[LogRecord] = []
@@ -175,13 +181,15 @@ class FakeFleet:
 
     async def serve(self, path: Path) -> None:
         async def status(_call: Call, _params: m.Nothing) -> m.DaemonStatus:
+            if self.hangs:
+                await asyncio.Event().wait()
             return m.DaemonStatus(
                 version="1", protocol=1, pid=1, started_at=0, dataflows=1, nodes=1, state=""
             )
 
         async def rows(_call: Call, params: m.FleetWatch) -> AsyncIterator[m.FleetRows]:
             deltas = RowDeltas()
-            while True:
+            while not self.ends.is_set():
                 news = deltas.take(list(self.rows.values()))
                 if news is None:
                     await self.bell.wait()
@@ -274,22 +282,21 @@ class FakeFleet:
         def peer(_sock: socket.socket) -> Peer:
             return Peer(1, os.getuid(), os.getgid(), name="ana", role=self.role)
 
+        handlers: dict[str, Handler | StreamHandler] = {
+            "daemon.status": status,
+            "fleet.watch": rows,
+            "alerts.watch": alerts,
+            "alerts.ack": ack,
+            "top.watch": top,
+            "logs.read": self.read_logs or stored,
+            "topic.list": topics,
+            "topic.watch": rates,
+            "topic.subscribe": subscribe,
+            **({} if self.news is None else {"rollout.watch": rollouts}),
+            **dict.fromkeys(CHANGES, change),
+        }
         self._server = ControlServer(
-            guarded(
-                {
-                    "daemon.status": status,
-                    "fleet.watch": rows,
-                    "alerts.watch": alerts,
-                    "alerts.ack": ack,
-                    "top.watch": top,
-                    "logs.read": self.read_logs or stored,
-                    "topic.list": topics,
-                    "topic.watch": rates,
-                    "topic.subscribe": subscribe,
-                    **({} if self.news is None else {"rollout.watch": rollouts}),
-                    **dict.fromkeys(CHANGES, change),
-                }
-            ),
+            guarded({name: each for name, each in handlers.items() if name not in self.without}),
             version="1.0",
             methods=METHODS,
             name="dorafleet",

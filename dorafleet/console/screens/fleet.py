@@ -82,7 +82,9 @@ class FleetScreen(ConsoleScreen):
     def crumbs(self) -> Crumbs:
         """Say how many robots are shown."""
         total, shown = len(self.server.fleet.rows), len(self.query_one("#robots", Grid).ids)
-        return Crumbs("Fleet", amount=f"{shown} of {total}")
+        old = "fleet.watch" in self.server.missing
+        note = "this server is too old to list robots" if old else ""
+        return Crumbs("Fleet", amount=f"{shown} of {total}", note=note)
 
     def paint(self, now: float) -> None:
         """Show alerts and robots."""
