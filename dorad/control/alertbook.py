@@ -27,7 +27,7 @@ FOLD = 5
 MAX_NAMED = 100
 """Robots that an alert names."""
 MAX_EPISODES = 20_000
-"""Findings that are kept in mind; further ones are left out, and the log says so."""
+"""Maximum number of findings that are kept; the log reports when there are more."""
 
 _log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The methods `fleet.watch` and `alerts.…`: rows of all robots, alerts that outlive a console."""
+"""The methods `fleet.watch` and `alerts.…`: the rows of all robots, and alerts."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class FleetWatching:
         self._software = software
         self._started = time.monotonic()
         self._own: dict[str, m.FleetRow] = {}
-        """What each robot has said last of itself."""
+        """The last own row of each robot."""
         self._following: dict[str, AsyncClient] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._dirty: set[str] = set()
@@ -95,7 +95,7 @@ class FleetWatching:
         }
 
     def mark(self, robot: Robot) -> None:
-        """Take note of a robot that has changed; follow it if it has just connected."""
+        """Record that a robot has changed; follow it if it has just connected."""
         self._dirty.add(robot.id)
         client = robot.client
         if client is None or self._following.get(robot.id) is client:
