@@ -87,12 +87,13 @@ class AlertsScreen(ConsoleScreen):
     def target(self) -> Target:
         """Return the alert under the cursor."""
         alert = self._alerts.get(self.query_one(Grid).cursor or "")
-        return Target() if alert is None else alert_target(alert)
+        return Target() if alert is None else alert_target(alert, self.server)
 
     def targets(self) -> list[Target]:
         """Return the chosen alerts."""
         chosen = self.query_one(Grid).chosen
-        return [alert_target(self._alerts[id_]) for id_ in chosen if id_ in self._alerts]
+        found = [self._alerts[id_] for id_ in chosen if id_ in self._alerts]
+        return [alert_target(alert, self.server) for alert in found]
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints these alerts."""
@@ -113,6 +114,6 @@ class AlertsScreen(ConsoleScreen):
         if alert is None:
             return
         if alert.count == 1 and alert.robots:
-            self.console.go_to(f"robot '{alert.robots[0]}'")
+            self.console.open_about("robot", alert.robots)
         else:
             self.console.open_fleet(alert.robots)
