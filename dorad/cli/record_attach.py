@@ -23,6 +23,7 @@ from dorad.terminal import visible
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from dorad.cli.record_start import Chosen
     from dorad.control.client import Client
     from dorad.node.connection import DaemonConnection
     from dorad.record.recorder import Outcome, Progress
@@ -34,16 +35,11 @@ PREFIX = "__dora_record_"
 _log = logging.getLogger(__name__)
 
 
-def record_running(
-    dataflow: str | None,
-    output: Path | None,
-    settings: Settings,
-    topics: Sequence[str],
-    excluded: Sequence[str],
-    *,
-    queue_size: int,
-) -> int:
-    """Record until the dataflow ends, a limit is reached, or Ctrl-C; return the exit code."""
+def record_running(dataflow: str | None, settings: Settings, chosen: Chosen) -> int:
+    """Record until the dataflow ends, a limit is reached, or Ctrl-C; return the exit code.
+
+    If the path in `settings` is empty, the file is called after the dataflow.
+    """
     from dorad.dataflow.load import from_descriptor
     from dorad.record.settings import default_path
 
@@ -53,21 +49,21 @@ def record_running(
                 "a recorder joins a dataflow on its own machine: run this command on the robot, "
                 "without --coordinator-addr"
             )
-        chosen = select(client, dataflow)
-        found = client.info(chosen)
+        run = select(client, dataflow)
+        found = client.info(run)
         known = from_descriptor(found.descriptor, path=Path(found.path))
-        if output is None:
+        if settings.path == Path():
             name = found.info.name or Path(found.path).stem
             settings = replace(settings, path=default_path(name))
         settings = replace(settings, path=settings.path.absolute())
         refuse_existing(settings)
-        wanted = choose(known, topics, excluded)
+        wanted = choose(known, chosen.topics, chosen.excluded)
         params = {
             f"{node.id}/{each.key}": each.value
             for node in known.nodes
-            for each in client.params(node.id, dataflow=chosen)
+            for each in client.params(node.id, dataflow=run)
         }
-        with _joined(client, chosen, wanted, queue_size) as connection:
+        with _joined(client, run, wanted, chosen.queue_size) as connection:
             folder = str(Path(found.path).absolute().parent)
             outcome = _record(connection, settings, params, folder)
     return _report(outcome)
@@ -119,9 +115,15 @@ def _remove_left_over(client: Client, dataflow: str) -> None:
 def _record(
     connection: DaemonConnection, settings: Settings, params: dict[str, Any], folder: str
 ) -> Outcome:
+    from dorad.record.leftovers import recover_left
     from dorad.record.session import Session
 
+    place = settings.box or settings.part(1)
     try:
+        if settings.box is not None:
+            settings.folder.mkdir(parents=True, exist_ok=True)
+            for line in recover_left(settings.folder):
+                print_note(line)
         session = Session(
             connection,
             settings,
@@ -130,8 +132,8 @@ def _record(
             folder=folder,
         )
     except OSError as error:
-        raise click.ClickException(f"cannot write {settings.part(1)}: {error.strerror}") from error
-    print_note(f"recording to {settings.part(1)}; Ctrl-C ends it")
+        raise click.ClickException(f"cannot write to {place}: {error.strerror}") from error
+    print_note(f"recording to {place}; Ctrl-C ends it")
     with _signals(session):
         return session.run(_Progress() if sys.stderr.isatty() else None)
 

@@ -49,6 +49,8 @@ class Recording:
     exclude: tuple[str, ...] = ()
     keep: float | None = None
     """Keep only the last seconds, as a black box."""
+    keep_incidents: float | None = None
+    max_incidents_size: int | None = None
     split_bytes: int | None = None
     split_s: float | None = None
     max_size: int | None = None
@@ -64,12 +66,15 @@ def read_recording(fields: Fields) -> Recording | None:
     if block is None:
         return None
     keep = block.checked("keep", parse_time, None)
+    keep_incidents = block.checked("keep_incidents", parse_time, None)
     split = block.checked("split", parse_split, (None, None))
     found = Recording(
         folder=block.text("folder") or FOLDER,
         topics=block.texts("topics"),
         exclude=block.texts("exclude"),
         keep=keep,
+        keep_incidents=keep_incidents,
+        max_incidents_size=block.size("max_incidents_size"),
         split_bytes=split[0],
         split_s=split[1],
         max_size=block.size("max_size"),
@@ -81,6 +86,11 @@ def read_recording(fields: Fields) -> Recording | None:
     if keep is not None and (found.split_bytes or found.split_s):
         block.problems.error(
             block.name_of("split"), "goes not with `keep`", "a black box has its own segments"
+        )
+    if keep is None and (keep_incidents is not None or found.max_incidents_size is not None):
+        name = "keep_incidents" if keep_incidents is not None else "max_incidents_size"
+        block.problems.error(
+            block.name_of(name), "goes with `keep`", "only a black box has incidents"
         )
     block.finish({"output": "write `folder`", "file": "write `folder`", "path": "write `folder`"})
     return found
@@ -193,6 +203,8 @@ def _node(recording: Recording, dataflow: Dataflow, topics: list[str]) -> NodeSp
     words += ["--compression", recording.compression]
     for flag, value in (
         ("--keep", recording.keep),
+        ("--keep-incidents", recording.keep_incidents),
+        ("--max-incidents-size", recording.max_incidents_size),
         ("--split-size", recording.split_bytes),
         ("--split-time", recording.split_s),
         ("--max-size", recording.max_size),

@@ -16,8 +16,8 @@ from dorad.node.events import ALL_INPUTS_CLOSED
 from dorad.node.logbridge import MARK_TARGET
 from dorad.node.nodeinputs import NodeInputs
 from dorad.record import extras
+from dorad.record.incidents import MAX_MARKS, Mark
 from dorad.record.recorder import Item
-from dorad.record.ring import MAX_MARKS, Mark
 from dorad.shm import doorbell
 from dorad.shm.arrow import decode
 from dorad.shm.layout import BOX_MAIL

@@ -15,9 +15,10 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad import __version__
+from dorad.record.blackbox import BlackBox, Limits
 from dorad.record.encoding import Encoded, encode_raw
 from dorad.record.mcap import Attachment, McapError
-from dorad.record.ring import SEGMENT_S, BlackBox
+from dorad.record.ring import SEGMENT_S
 from dorad.record.settings import min_free
 from dorad.record.writer import RecordingFile, sync_directory
 
@@ -116,11 +117,9 @@ class Recorder:
         self._paths: deque[Path] = deque(maxlen=MAX_PATHS)
         self._parts = 0
         self._finished: deque[RecordingFile] = deque()
-        self._box = (
-            None
-            if settings.keep_s is None
-            else BlackBox(settings.path.parent.parent, settings.keep_s, settings.max_bytes)
-        )
+        self._box = _black_box(settings)
+        self._number = 0 if self._box is None else self._box.last_number
+        """The number of the newest file."""
         self.incidents: list[str] = []
         """The ids of new incidents of the black box."""
         self._clock_ns = _clock_difference()
@@ -128,7 +127,11 @@ class Recorder:
         self.free = 0
         self._chunk_due = 0.0
         self._started_s = time.monotonic()
-        self._file = self._open()
+        try:
+            self._file = self._open()
+        except OSError:
+            self._close_box()
+            raise
         self._check_disk()
         self._writer = threading.Thread(target=self._write_all, name="writer", daemon=True)
         self._syncer = threading.Thread(target=self._sync_all, name="syncer", daemon=True)
@@ -185,6 +188,7 @@ class Recorder:
         reason = self.reason or reason
         complete = complete and not self._failed and not self.dropped
         closed = self._close_file(reason, complete=complete)
+        self._close_box()
         return Outcome(
             complete and not self._failed,
             self.reason or reason,
@@ -196,15 +200,20 @@ class Recorder:
             closed,
         )
 
+    def _close_box(self) -> None:
+        if self._box is not None:
+            self._box.close()
+
     # -- Files
 
     def _open(self) -> RecordingFile:
-        number = self._parts + 1
+        number = self._number + 1
         path = self._settings.part(number)
         file = RecordingFile(path, f"dorad {__version__}", compression=self._settings.compression)
         _log.debug("recording to %s", path)
         self._paths.append(path)
-        self._parts = number
+        self._parts += 1
+        self._number = number
         self._file_started_s = time.monotonic()
         try:
             file.describe("dora.recording", {**self._about, "part": str(number)})
@@ -330,6 +339,9 @@ class Recorder:
         if abs(difference - self._clock_ns) > STEP_NS:
             self._steps = [*self._steps[-99:], difference - self._clock_ns]
             _log.warning("the wall clock was set by %.3f s", self._steps[-1] / 1e9)
+            if self._box is not None:
+                # The name of a segment is the time when it begins.
+                self._file_started_s = float("-inf")
         self._clock_ns = difference
 
     def _stop(self, reason: str) -> None:
@@ -391,15 +403,31 @@ class Recorder:
                 file.close()
 
     def _check_disk(self) -> None:
-        found = os.fstatvfs(self._file.descriptor)
-        self.free = found.f_bavail * found.f_frsize
-        bound = min_free(self._settings, found.f_blocks * found.f_frsize)
+        bound = self._measure_disk()
+        if self.free < bound and self._box is not None:
+            self._box.make_room(bound - self.free)
+            bound = self._measure_disk()
         if self.free < bound and not self.reason:
             self._failed = True
             self._stop(
                 f"the disk has {self.free >> 20} MiB free, and {bound >> 20} MiB must stay free "
                 "(--min-free)"
             )
+
+    def _measure_disk(self) -> int:
+        """Set `free`; return how much must stay free."""
+        found = os.fstatvfs(self._file.descriptor)
+        self.free = found.f_bavail * found.f_frsize
+        return min_free(self._settings, found.f_blocks * found.f_frsize)
+
+
+def _black_box(settings: Settings) -> BlackBox | None:
+    if settings.box is None or settings.keep_s is None:
+        return None
+    limits = Limits(
+        settings.keep_s, settings.max_bytes, settings.incident_s, settings.incident_bytes
+    )
+    return BlackBox(settings.box, limits)
 
 
 def _stamp_of(item: Item) -> int:

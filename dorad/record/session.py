@@ -14,12 +14,12 @@ import yaml
 
 from dorad import __version__
 from dorad.node.events import TIMEOUT
-from dorad.record import extras, ring
+from dorad.record import extras, incidents
 from dorad.record.embedded import FOLDER
+from dorad.record.incidents import Mark
 from dorad.record.mcap import Attachment
 from dorad.record.receive import Receiving
 from dorad.record.recorder import Item, Recorder
-from dorad.record.ring import Mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,7 +66,7 @@ class Session:
         self._items: list[Item] = []
         self._events = 0
         self._stopping = ""
-        self._box = None if settings.keep_s is None else settings.path.parent.parent
+        self._box = settings.box
         self._receiving = Receiving(connection, self._take_event, discard=config["dynamic"])
         before = time.time_ns() - time.monotonic_ns()
         self._recorder = Recorder(
@@ -145,8 +145,8 @@ class Session:
         if self._box is None:
             return
         try:
-            ring.request(self._box, mark)
-        except (OSError, ring.IncidentError) as error:
+            incidents.request(self._box, mark)
+        except (OSError, incidents.IncidentError) as error:
             _log.warning("no incident is kept: %s", error)
 
     def _put(self, topic: str, message: Any) -> None:

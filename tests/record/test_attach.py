@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from dorad.record import ring
+from dorad.record import incidents
 from dorad.record.reader import RecordingReader
 from tests.harness.flows import counting, seen, until_more_seen
 
@@ -89,7 +89,7 @@ def test_a_dataflow_with_a_black_box_keeps_what_happened_before_a_failure(dorad,
     until_more_seen(folder, 10)
     done = dorad.dora("record", "mark", str(tmp_path / "box"), "--note", "why", "--after", "0s")
     assert done.returncode == 0, done.stderr
-    ((own, mark),) = ring.incidents(tmp_path / "box")
+    ((own, mark),) = incidents.incidents(tmp_path / "box")
     assert mark.note == "why"
     assert dorad.dora("stop", run).returncode == 0
     out = tmp_path / "incident.mcap"
