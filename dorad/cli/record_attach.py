@@ -18,6 +18,7 @@ import click
 from dorad.cli.record_start import choose, refuse_existing
 from dorad.cli.reporting import print_note, print_warning
 from dorad.cli.select import connect, select
+from dorad.dataflow.recording import ATTACHED
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from dorad.record.recorder import Outcome, Progress
     from dorad.record.session import Session
     from dorad.record.settings import Settings
-
-PREFIX = "__dora_record_"
 
 _log = logging.getLogger(__name__)
 
@@ -58,14 +57,9 @@ def record_running(dataflow: str | None, settings: Settings, chosen: Chosen) -> 
         settings = replace(settings, path=settings.path.absolute())
         refuse_existing(settings)
         wanted = choose(known, chosen.topics, chosen.excluded)
-        params = {
-            f"{node.id}/{each.key}": each.value
-            for node in known.nodes
-            for each in client.params(node.id, dataflow=run)
-        }
         with _joined(client, run, wanted, chosen.queue_size) as connection:
             folder = str(Path(found.path).absolute().parent)
-            outcome = _record(connection, settings, params, folder)
+            outcome = _record(connection, settings, folder)
     return _report(outcome)
 
 
@@ -80,7 +74,7 @@ def _joined(
     from dorad.shm import rendezvous
 
     _remove_left_over(client, dataflow)
-    node_id = f"{PREFIX}{secrets.token_hex(4)}__"
+    node_id = f"{ATTACHED}{secrets.token_hex(4)}__"
     definition: dict[str, Any] = {
         "id": node_id,
         "path": "dynamic",
@@ -106,15 +100,13 @@ def _remove_left_over(client: Client, dataflow: str) -> None:
     from dorad.control.errors import ControlError
 
     for info in client.nodes(dataflow):
-        if info.node.startswith(PREFIX) and info.pid is None:
+        if info.node.startswith(ATTACHED) and info.pid is None:
             _log.debug("removing %s, which has no process", info.node)
             with contextlib.suppress(ControlError):  # another recorder has removed it
                 client.remove_node(info.node, dataflow=dataflow)
 
 
-def _record(
-    connection: DaemonConnection, settings: Settings, params: dict[str, Any], folder: str
-) -> Outcome:
+def _record(connection: DaemonConnection, settings: Settings, folder: str) -> Outcome:
     from dorad.record.leftovers import recover_left
     from dorad.record.session import Session
 
@@ -128,7 +120,6 @@ def _record(
             connection,
             settings,
             arguments=shlex.join(sys.argv[1:]),
-            params=params,
             folder=folder,
         )
     except OSError as error:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 NODE_ID = "__dora_record__"
 """The id of the recorder, as in dora 1.x."""
 
+ATTACHED = "__dora_record_"
+"""The start of the id of a recorder that has joined a running dataflow."""
+
 LOGS_INPUT = "dora___logs"
 FOLDER = "recordings"
 QUEUE_SIZE = 1000
@@ -151,6 +154,11 @@ def unknown_names(recording: Recording, dataflow: Dataflow) -> list[str]:
     known = topics_in(dataflow)
     names = (*recording.topics, *recording.exclude)
     return [name for name in names if not any(covers(name, topic) for topic in known)]
+
+
+def is_recorder(node: NodeSpec) -> bool:
+    """Return True for a node that records, also for one that has joined a running dataflow."""
+    return node.is_recorder or (node.is_dynamic and node.id.startswith(ATTACHED))
 
 
 def input_name(topic: str) -> str:
