@@ -43,17 +43,19 @@ def record_running(dataflow: str | None, settings: Settings, chosen: Chosen) -> 
     from dorad.record.settings import default_path
 
     with connect() as client:
-        if client.server.path is None:
-            raise click.ClickException(
-                "a recorder joins a dataflow on its own machine: run this command on the robot, "
-                "without --coordinator-addr"
-            )
         run = select(client, dataflow)
         found = client.info(run)
         known = from_descriptor(found.descriptor, path=Path(found.path))
-        if settings.path == Path():
+        named = settings.path != Path()
+        if not named:
             name = found.info.name or Path(found.path).stem
             settings = replace(settings, path=default_path(name))
+        if client.server.path is None:
+            from dorad.cli.record_fleet import FOLDER, record_on_machines
+
+            if not named:
+                settings = replace(settings, path=FOLDER / settings.path)
+            return record_on_machines(client, run, found, known, settings, chosen)
         settings = replace(settings, path=settings.path.absolute())
         refuse_existing(settings)
         wanted = choose(known, chosen.topics, chosen.excluded)

@@ -167,8 +167,11 @@ def input_name(topic: str) -> str:
     return f"{node}___{output}"
 
 
-def recorded(dataflow: Dataflow) -> Dataflow:
-    """Return the dataflow with the node that its block `record` asks for."""
+def recorded(dataflow: Dataflow, machine: str = "") -> Dataflow:
+    """Return the dataflow with the node that its block `record` asks for.
+
+    Files of a dataflow over several machines are called after the `machine`, too.
+    """
     recording = dataflow.record
     if recording is None or any(node.id == NODE_ID for node in dataflow.nodes):
         return dataflow
@@ -180,7 +183,8 @@ def recorded(dataflow: Dataflow) -> Dataflow:
     ]
     if not topics:
         return dataflow
-    return replace(dataflow, nodes=(*dataflow.nodes, _node(recording, dataflow, topics)))
+    name = f"{dataflow.path.stem}_{machine}" if machine else dataflow.path.stem
+    return replace(dataflow, nodes=(*dataflow.nodes, _node(recording, name, topics)))
 
 
 def keep_recorder(before: Dataflow, after: Dataflow) -> Dataflow:
@@ -200,14 +204,14 @@ def keep_recorder(before: Dataflow, after: Dataflow) -> Dataflow:
     return replace(after, nodes=(*after.nodes, replace(known, inputs=inputs)))
 
 
-def _node(recording: Recording, dataflow: Dataflow, topics: list[str]) -> NodeSpec:
+def _node(recording: Recording, name: str, topics: list[str]) -> NodeSpec:
     size = recording.queue_size
     inputs = [
         Input(input_name(topic), NodeOutput(*topic.split("/", 1)), size, long_form=True)
         for topic in topics
     ]
     inputs.append(Input(LOGS_INPUT, LogSource(), max(size, QUEUE_SIZE), long_form=True))
-    words = ["--folder", recording.folder, "--name", dataflow.path.stem]
+    words = ["--folder", recording.folder, "--name", name]
     words += ["--compression", recording.compression]
     for flag, value in (
         ("--keep", recording.keep),

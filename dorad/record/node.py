@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.node import attach
+from dorad.node import attach, logbridge
 from dorad.record.arguments import add_arguments, settings_of
 from dorad.record.leftovers import recover_left
+from dorad.record.outcome import outcome_line
 from dorad.record.report import outcome_lines, progress_line
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not os.environ.get(attach.CONFIG):
         parser.error("dora starts this program; record with `dora record DATAFLOW`")
     try:
-        outcome = _record(given)
+        node_id, outcome = _record(given)
     except OSError as error:
         place = given.output or given.folder
         print(f"error: cannot record to {place}: {error.strerror or error}", file=sys.stderr)
@@ -64,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for line in outcome_lines(outcome):
+    logbridge.emit(outcome_line(node_id, outcome))
+    for line in outcome_lines(outcome)[1:]:
         print(line, flush=True)
     for path in outcome.paths:
         print(f"recorded {path}", flush=True)
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if outcome.complete or (given.folder is not None and outcome.closed) else 1
 
 
-def _record(given: argparse.Namespace) -> Outcome:
+def _record(given: argparse.Namespace) -> tuple[str, Outcome]:
     settings = settings_of(given)
     settings.folder.mkdir(parents=True, exist_ok=True)
     if given.folder is not None:
@@ -90,7 +92,7 @@ def _record(given: argparse.Namespace) -> Outcome:
         signal.signal(signal.SIGTERM, lambda *_: session.hurry())
         signal.signal(signal.SIGINT, lambda *_: session.hurry())
         print(f"recording to {Path.cwd() / (settings.box or settings.part(1))}", flush=True)
-        return session.run(_Reporter())
+        return connection.config["node_id"], session.run(_Reporter())
     finally:
         connection.done()
 

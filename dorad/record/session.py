@@ -16,6 +16,7 @@ from dorad import __version__
 from dorad.record import extras, incidents
 from dorad.record.embedded import FOLDER
 from dorad.record.mcap import Attachment
+from dorad.record.outcome import END_PARAM
 from dorad.record.receive import Receiving
 from dorad.record.recorder import Item, Recorder
 from dorad.record.ticks import Ticks
@@ -65,6 +66,7 @@ class Session:
         self._items: list[Item] = []
         self._events = 0
         self._stopping = ""
+        self._node_id = config["node_id"]
         self._box = settings.box
         self._triggers = Triggers()
         recorded = config.get("recorded", {})
@@ -126,6 +128,8 @@ class Session:
         return recorder.end(reason, receiving.dropped())
 
     def _take_event(self, event: Event) -> None:
+        if event["type"] == "PARAM_UPDATE" and event["id"] == END_PARAM:
+            self.stop(str(event["value"])[:100])
         if event["type"] == "HAPPENED":
             self._take_happened(event["id"], event["value"])
             return
@@ -139,6 +143,8 @@ class Session:
 
     def _take_happened(self, what: str, value: dict[str, Any]) -> None:
         """Record an event of the dataflow, and keep an incident if it is worth one."""
+        if value.get("node") == self._node_id:
+            return
         topic = extras.PARAM_TOPIC if what == "param-changed" else extras.CONTROL_TOPIC
         self._put(topic, extras.event(what, **value))
         mark = self._triggers.mark(what, value, time.time_ns())
