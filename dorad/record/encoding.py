@@ -115,7 +115,8 @@ def encode_raw(
             if code == UINT8_CODE and b'"encoding"' in meta:
                 image = images.encode_image(payload, metadata_codec.decode(meta), stamp)
                 if image is not None:
-                    return Encoded(_image_kind(image.name), image.head, payload, _tail(meta))
+                    kind = _image_kind(image.name, _BYTES_SCHEMA, str(pa.uint8()))
+                    return Encoded(kind, image.head, payload, _tail(meta))
             tail = _tail(meta)
         return Encoded(kind, protobuf.prefix(1, size), payload, tail)
     buffer = pa.py_buffer(payload)
@@ -126,6 +127,11 @@ def encode_raw(
         if stored.metadata and not isinstance(array.type, pa.BaseExtensionType):
             # An extension type that this process does not know: keep its name.
             field = field.with_metadata(stored.metadata)
+    picture = images.encode_struct(array, stamp)
+    if picture is not None:
+        schema = pa.schema([field]).serialize().to_pybytes()
+        kind = _image_kind(images.RAW_IMAGE, schema, str(array.type))
+        return Encoded(kind, picture.head, picture.pixels, _tail(meta))
     return encode_array(array, field, meta)
 
 
@@ -177,8 +183,12 @@ def _decode_protobuf(name: str, arrow_type: str, data: memoryview) -> Decoded:
     field = _field(arrow_type)
     members = protobuf.fields(data)
     meta = members.get(protobuf.METADATA_FIELD, b"")
+    if isinstance(meta, int):
+        raise ValueError("the metadata of the message have the wrong kind")
+    if pa.types.is_struct(field.type):
+        return Decoded(images.decode_struct(field.type, members), _metadata(bytes(meta)), field)
     values = members.get(images.DATA_FIELDS.get(name, 1), b"")
-    if isinstance(values, int) or isinstance(meta, int):
+    if isinstance(values, int):
         raise ValueError("a field of the message has the wrong kind")
     size = len(values)
     width = field.type.bit_width
@@ -225,11 +235,12 @@ def _number_kind(kind: pa.DataType) -> Kind:
     return Kind("protobuf", f"dora.{name}", "protobuf", schema, arrow, str(kind))
 
 
-@functools.cache
-def _image_kind(name: str) -> Kind:
-    schema = images.SCHEMAS[name]
-    arrow = pa.schema([pa.field(_COLUMN, pa.uint8())]).serialize().to_pybytes()
-    return Kind("protobuf", name, "protobuf", schema, arrow, str(pa.uint8()))
+_BYTES_SCHEMA = pa.schema([pa.field(_COLUMN, pa.uint8())]).serialize().to_pybytes()
+
+
+@functools.lru_cache(maxsize=1024)
+def _image_kind(name: str, arrow: bytes, type_text: str) -> Kind:
+    return Kind("protobuf", name, "protobuf", images.SCHEMAS[name], arrow, type_text)
 
 
 _batch_kinds: dict[bytes, tuple[Kind, int]] = {}
