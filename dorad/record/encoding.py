@@ -104,7 +104,7 @@ def encode_raw(
     Raises:
         ValueError: the payload or the metadata are malformed.
     """
-    direct = None if nulls else _direct_kinds().get(code)
+    direct = None if nulls else direct_kinds().get(code)
     if direct is not None:
         width, kind = direct
         size = len(payload)
@@ -112,7 +112,7 @@ def encode_raw(
             raise ValueError(f"{size} bytes do not match {length} items of {kind.type_text}")
         tail = b""
         if meta:
-            if code == UINT8_CODE and b'"encoding"' in meta:
+            if is_picture(code, meta):
                 image = images.encode_image(payload, metadata_codec.decode(meta), stamp)
                 if image is not None:
                     kind = _image_kind(image.name, _BYTES_SCHEMA, str(pa.uint8()))
@@ -218,8 +218,13 @@ def _field(arrow_type: str) -> pa.Field:
         raise ValueError(f"the channel has no valid Arrow type: {error}") from error
 
 
+def is_picture(code: int, meta: bytes) -> bool:
+    """Return True if the metadata of a message may say that it is a picture."""
+    return code == UINT8_CODE and b'"encoding"' in meta
+
+
 @functools.cache
-def _direct_kinds() -> dict[int, tuple[int, Kind]]:
+def direct_kinds() -> dict[int, tuple[int, Kind]]:
     """Return the kind of each type code whose buffer becomes a message, and its bytes an item."""
     return {
         code: (bits >> 3, _number_kind(kind))

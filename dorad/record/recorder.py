@@ -1,4 +1,4 @@
-"""Write a recording in threads of its own, so that a slow disk never delays who takes messages.
+"""Write a recording in threads of its own, so that a slow disk never delays taking messages.
 
 put       appends to a bounded queue and never waits; beyond the bound, messages are dropped
 writer    encodes, fills chunks, writes them, starts the next file of a split
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dorad import __version__
 from dorad.record.blackbox import BlackBox, Limits
-from dorad.record.encoding import Encoded, encode_raw
+from dorad.record.encoding import Encoded
 from dorad.record.mcap import Attachment, McapError
 from dorad.record.ring import SEGMENT_S
 from dorad.record.settings import min_free
@@ -54,12 +54,13 @@ class Item(NamedTuple):
     content: tuple[int, int, int, bytes, bytes] | Encoded
     """Code, length, nulls, payload and metadata as in a ring, or a message that is encoded."""
 
-    @property
-    def size(self) -> int:
-        """Return how much memory the message takes, roughly."""
-        if isinstance(self.content, Encoded):
-            return self.content.size + _OVERHEAD
-        return len(self.content[3]) + len(self.content[4]) + _OVERHEAD
+
+def _size_of(item: Item) -> int:
+    """Return how much memory a message takes, roughly."""
+    content = item.content
+    if isinstance(content, Encoded):
+        return content.size + _OVERHEAD
+    return len(content[3]) + len(content[4]) + _OVERHEAD
 
 
 class Progress(NamedTuple):
@@ -158,19 +159,28 @@ class Recorder:
         """Queue messages; drop and count those for which there is no memory."""
         if not items:
             return
+        total = sum(map(_size_of, items))
         with self._changed:
             if self.reason:
                 if self._failed:
                     self.dropped.update(item.topic for item in items)
                 return  # nothing is recorded any more
-            for item in items:
-                size = item.size
-                if self._queued_bytes and self._queued_bytes + size > self._settings.memory:
-                    self.dropped[item.topic] += 1
-                else:
-                    self._queue.append(item)
-                    self._queued_bytes += size
+            if self._queued_bytes + total <= self._settings.memory:
+                self._queue += items
+                self._queued_bytes += total
+            else:
+                self._put_some(items)
             self._changed.notify()
+
+    def _put_some(self, items: Sequence[Item]) -> None:
+        """Queue the messages for which there is memory; drop and count the others."""
+        for item in items:
+            size = _size_of(item)
+            if self._queued_bytes and self._queued_bytes + size > self._settings.memory:
+                self.dropped[item.topic] += 1
+            else:
+                self._queue.append(item)
+                self._queued_bytes += size
 
     def end(self, reason: str, dropped: Mapping[str, int], *, complete: bool = True) -> Outcome:
         """Write what is queued, close the file and return how it went.
@@ -278,22 +288,30 @@ class Recorder:
             items, self._queue = self._queue, deque()
             ending = self._ending or bool(self.reason)
         file = self._file
-        self._batch = deque(sorted(items, key=_stamp_of))
-        while self._batch:
-            item = self._batch.popleft()
-            if not file.pending:
+        batch = self._batch = deque(sorted(items, key=_stamp_of))
+        pending, written = file.pending, 0
+        while batch:
+            item = batch.popleft()
+            if not pending:
                 self._chunk_due = time.monotonic() + CHUNK_S
             self._add(file, item)
-            with self._changed:
-                self._queued_bytes -= item.size
-            if file.pending >= CHUNK_BYTES:
+            written += _size_of(item)
+            pending = file.pending
+            if pending >= CHUNK_BYTES:
                 file.flush()
-                file = self._check_limits()
+                file, pending, written = self._check_limits(), 0, self._release(written)
+        self._release(written)
         if file.pending and (ending or time.monotonic() >= self._chunk_due):
             file.flush()
         self._check_limits()
         self._check_clock()
         return not ending or bool(self._queue)
+
+    def _release(self, written: int) -> int:
+        """Make room in the queue for `written` bytes; return 0."""
+        with self._changed:
+            self._queued_bytes -= written
+        return 0
 
     def _wait_s(self) -> float:
         if not self._file.pending:
@@ -303,13 +321,16 @@ class Recorder:
     def _add(self, file: RecordingFile, item: Item) -> None:
         content = item.content
         try:
-            if not isinstance(content, Encoded):
-                content = encode_raw(*content, item.stamp)
+            if isinstance(content, Encoded):
+                file.add(item.topic, item.sequence, item.stamp, content)
+            else:
+                file.add_raw(item.topic, item.sequence, item.stamp, *content)
+        except McapError:
+            raise
         except (ValueError, OverflowError) as error:
             _log.warning("a message on %s cannot be read: %s", item.topic, error)
             self.dropped[item.topic] += 1
             return
-        file.add(item.topic, item.sequence, item.stamp, content)
         self.counts[item.topic] += 1
 
     def _check_limits(self) -> RecordingFile:
