@@ -43,6 +43,9 @@ DRAIN_S = 8.0
 """How long the recorder goes on after the dataflow was told to stop, for the last messages of nodes
 that take their time. Less than the 10 s until SIGTERM."""
 
+LAST_LINES_S = 0.5
+"""How long log lines and events are recorded after all recorded nodes have ended."""
+
 LOG_SOURCE = "dora/logs"
 MAX_MARK_S = 86_400.0
 MAX_NOTE = 1000
@@ -90,6 +93,7 @@ class Receiving:
         )
         self._waiter = doorbell.Waiter(connection.bell, [connection.descriptor])
         self._stop_s: float | None = None
+        self._ended_s: float | None = None
         self._all_closed = False
         self._idle = 0
         self._marks: list[Mark] = []
@@ -100,12 +104,20 @@ class Receiving:
         """True if no more messages will come."""
         if self._connection.lost or self._all_closed:
             return True
-        if self._stop_s is None:
-            return False
+        now_s = time.monotonic()
+        if self._sources_ended():
+            # What the daemon says about the end of the last node comes a moment later.
+            self._ended_s = self._ended_s or now_s
+            return self._stop_s is not None or now_s >= self._ended_s + LAST_LINES_S
+        self._ended_s = None
+        return self._stop_s is not None and now_s >= self._stop_s
+
+    def _sources_ended(self) -> bool:
+        """Return True if all nodes whose messages are recorded have ended for good."""
         closed = self._connection.daemon_events.closed
-        if all(closed(item.id) for item in self._inputs if self._topic(item) != extras.LOG_TOPIC):
-            return True
-        return time.monotonic() >= self._stop_s
+        return all(
+            closed(item.id) for item in self._inputs if self._topic(item) != extras.LOG_TOPIC
+        )
 
     @property
     def stopped(self) -> bool:

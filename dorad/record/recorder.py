@@ -81,6 +81,7 @@ class Outcome(NamedTuple):
     messages: int
     bytes: int
     paths: tuple[Path, ...]
+    """The files, or the folder of a black box."""
     dropped: Mapping[str, int]
     counts: Mapping[str, int]
     closed: bool
@@ -131,7 +132,8 @@ class Recorder:
         try:
             self._file = self._open()
         except OSError:
-            self._close_box()
+            if self._box is not None:
+                self._box.close()
             raise
         self._check_disk()
         self._writer = threading.Thread(target=self._write_all, name="writer", daemon=True)
@@ -198,21 +200,26 @@ class Recorder:
         reason = self.reason or reason
         complete = complete and not self._failed and not self.dropped
         closed = self._close_file(reason, complete=complete)
-        self._close_box()
+        if self._box is not None:
+            self._end_box(self._box)
         return Outcome(
             complete and not self._failed,
             self.reason or reason,
             self._messages_before + self._file.messages,
             self._bytes_before + self._file.offset,
-            tuple(self._paths),
+            tuple(self._paths) if self._settings.box is None else (self._settings.box,),
             dict(self.dropped),
             dict(self.counts),
             closed,
         )
 
-    def _close_box(self) -> None:
-        if self._box is not None:
-            self._box.close()
+    def _end_box(self, box: BlackBox) -> None:
+        """Make the incidents that were asked for last, of all that was recorded."""
+        try:
+            self.incidents += box.tend()
+        except OSError as error:
+            _log.warning("the last incidents are not kept: %s", error.strerror)
+        box.close()
 
     # -- Files
 

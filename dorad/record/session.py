@@ -115,17 +115,20 @@ class Session:
             ticks = self._ticks.due(now_ns, time.time_ns() - now_ns)
             recorder.put([*self._items, *taken.items, *ticks])
             self._items.clear()
+            self._mark(taken)
             if recorder.ended or (finished and not taken.items) or self._stopping:
                 break
             if on_progress is not None and time.monotonic() >= due_s:
                 due_s = time.monotonic() + PROGRESS_S
                 on_progress(self.progress)
-            self._mark(taken)
             receiving.pause(taken)
-        reason = self._stopping or "the dataflow has ended"
+        ended = "the dataflow has ended" if receiving.stopped else "all recorded nodes have ended"
+        reason = self._stopping or ended
         if receiving.lost and not receiving.stopped and not self._stopping:
             reason = "the connection to the daemon was closed"
-        return recorder.end(reason, receiving.dropped())
+        outcome = recorder.end(reason, receiving.dropped())
+        self._report_incidents()
+        return outcome
 
     def _take_event(self, event: Event) -> None:
         if event["type"] == "PARAM_UPDATE" and event["id"] == END_PARAM:
@@ -156,6 +159,9 @@ class Session:
         """Keep incidents that nodes ask for, and report new ones."""
         for mark in taken.marks:
             self._request(mark)
+        self._report_incidents()
+
+    def _report_incidents(self) -> None:
         while self._recorder.incidents:
             _log.info("incident %s is kept", self._recorder.incidents.pop(0))
 
