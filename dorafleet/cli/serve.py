@@ -30,9 +30,9 @@ Examples:
   dorafleet serve cluster.yml --etcd http://127.0.0.1:2379
 \b
 The coordinator runs dataflows on the robots that `dorafleet enrol` has enrolled, and keeps an audit
-of every change. Robots connect to it, with TLS, and run on without it. Clients show a certificate
-of `dorafleet operator add`, or send a token: that of `dorafleet token create`, or the one in the
-file `token` of the state folder, which only the coordinator's user can read.
+of every change. Robots connect to it with TLS, and keep running without it. Clients show a
+certificate of `dorafleet operator add`, or send a token: one of `dorafleet token create`, or the
+one in the file `token` of the state folder, which only the coordinator's user can read.
 \b
 The folder `ca` has the keys of the fleet's authority. Keep a copy. Nothing uses `ca/root.key` after
 the first start: move it to a place without a network. With etcd, several coordinators may run, each
@@ -86,6 +86,7 @@ def serve(
     store: Path | None,
 ) -> None:
     """Run the coordinator of the machines in the cluster FILE."""
+    from dorad.ownlog import VisibleFormatter
     from dorafleet.coordinator.listening import listen_at
     from dorafleet.coordinator.service import Coordinator
     from dorafleet.coordinator.storing import open_store
@@ -94,7 +95,9 @@ def serve(
     from dorafleet.release.supply import Supply
 
     cluster = load(file)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     chosen = cluster.coordinator.port if port is None else port
     where = listen_at(listen, chosen, cluster.coordinator.addr, tls=tls)
     connect = partial(

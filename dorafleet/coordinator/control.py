@@ -1,4 +1,4 @@
-"""What the leader does about robots and dataflows: its parts, put together."""
+"""The parts of a leading coordinator that handle robots and dataflows, connected."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, NoReturn
 from dorad.control.errors import ControlError
 from dorad.control.eventbus import EventBus
 from dorad.control.messages.agent import Attach
+from dorafleet.coordinator.alertstore import AlertStore
 from dorafleet.coordinator.audit import contradiction
 from dorafleet.coordinator.daemon import DaemonMethods
 from dorafleet.coordinator.dataflows import DataflowMethods
 from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.logs import LogMethods
 from dorafleet.coordinator.nodes import NodeMethods
+from dorafleet.coordinator.onerobot import with_robots
 from dorafleet.coordinator.planning import Planner
 from dorafleet.coordinator.reconciler import Reconciler
 from dorafleet.coordinator.releases import Releases
@@ -77,7 +79,9 @@ class FleetControl:
         self._reconciler = Reconciler(self.fleet, self.robots, self._planner, self._event_bus, peer)
         self.releases = Releases(store, self.fleet)
         self.rollouts = Rollouts(store, self.fleet)
-        self.watching = FleetWatching(self.robots, self._planner, self._software)
+        self.watching = FleetWatching(
+            self.robots, self._planner, writer, AlertStore(store, writer), self._software
+        )
         self.driver = RolloutDriver(self.fleet, self.robots, self.rollouts, self._planner)
         self._supplying = Supplying(supply, self.robots, self.rollouts, self.driver)
 
@@ -86,6 +90,7 @@ class FleetControl:
         await self.fleet.load()
         await self.releases.load()
         await self.rollouts.load()
+        await self.watching.load()
 
     @property
     def table(self) -> Mapping[str, Handler | StreamHandler]:
@@ -96,7 +101,7 @@ class FleetControl:
         nodes = NodeMethods(
             self.fleet, self.robots, self._planner, self._reconciler, self._event_bus
         )
-        return {
+        table = {
             **dataflows.table,
             **DaemonMethods(self.fleet, self.robots, dataflows, self._end).table,
             **nodes.table,
@@ -114,9 +119,10 @@ class FleetControl:
                 self._planner,
             ).table,
         }
+        return with_robots(table, self.fleet, self.robots)
 
     async def run(self) -> NoReturn:
-        """Keep robots at what the store says, until cancelled. Call `load` before."""
+        """Reconcile robots with the store, until cancelled. Call `load` before."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.watching.run(), name="rows and alerts")
             tasks.create_task(self.driver.run(), name="rollouts")
@@ -143,14 +149,14 @@ class FleetControl:
         )
 
     async def _on_attached(self, robot: Robot, attached: Attached) -> None:
-        """Compare what a robot knows of the coordinators before with the store."""
+        """Compare a robot's knowledge of earlier coordinators with the store."""
         if attached.epoch > self.fleet.writer.epoch:
             raise ControlError("refused", f"it has obeyed the coordinator of term {attached.epoch}")
         robot.audit = ""
         await self._on_audit(robot, attached.audit)
 
     async def _on_audit(self, robot: Robot, known: str) -> None:
-        """Compare what a robot knows of the audit with the store; a contradiction stays."""
+        """Compare a robot's head of the audit with the store; a contradiction stays."""
         found = await contradiction(self._store, known)
         if found:
             _log.warning("robot `%s` knows another audit: %s", robot.id, found)

@@ -244,7 +244,7 @@ class RolloutMethods:
         return self._detail(head, await self._rollouts.members(head.number)).summary
 
     async def drift(self, _call: Call, _params: Nothing) -> r.DriftList:
-        """List where robots differ from what they shall be."""
+        """List the differences between robots and their desired state."""
         robots = self._robots.all
         rows = [
             found

@@ -1,4 +1,4 @@
-"""Plans of rollouts from what the fleet has now; refuse what cannot be before anything changes."""
+"""Plan rollouts from the current state of the fleet; refuse impossible ones."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from dorafleet.rollout.model import Rollout
 
 MAX_ROBOTS = 10_000
+
+MAX_PARAMS, MAX_STRATEGY = 32 << 10, 64 << 10
+"""Bytes, as JSON: every robot of a rollout has the parameters, every step stores the strategy."""
 
 
 class RolloutPlans:
@@ -72,6 +75,7 @@ class RolloutPlans:
 
     def select(self, params: r.RolloutNew, info: r.ReleaseInfo) -> Selection:
         """Return who takes part in a rollout. Raises ControlError if it cannot be."""
+        _check_size(params)
         fleet = [self._candidate(robot, info) for robot in self._robots.all]
         if len(params.robots) > MAX_ROBOTS:
             raise ControlError("bad-request", f"at most {MAX_ROBOTS} robots can be named")
@@ -106,9 +110,9 @@ class RolloutPlans:
         )
 
     def _before(self, robot: Robot, dataflow: str) -> str:
-        """Return the release to which a robot goes back: what it has confirmed, if that is known.
+        """Return the release to which a robot reverts: the confirmed one, if that is known.
 
-        What it shall run may be a release that it has only been told to get ready.
+        Its desired release may be one that it was only ordered to stage.
         """
         state = robot.releases.get(dataflow)
         if state is not None:
@@ -245,3 +249,11 @@ class RolloutPlans:
                 f"{newest.number}",
                 f"`dorafleet rollout undo {newest.number}`, or roll out the older release",
             )
+
+
+def _check_size(params: r.RolloutNew) -> None:
+    """Raise ControlError for parameters, or a strategy, that would take too much memory."""
+    limits = {"params": (params.params, MAX_PARAMS), "strategy": (params.strategy, MAX_STRATEGY)}
+    for name, (value, limit) in limits.items():
+        if len(msgspec.json.encode(value)) > limit:
+            raise ControlError("too-large", f"`{name}` has more than {limit} bytes as JSON")

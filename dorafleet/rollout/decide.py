@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dorafleet.rollout.steps import Step
 
 YIELD_S = 60.0
-"""A busy robot with the order to switch gives its place to others after so many seconds."""
+"""Seconds for which a busy robot with the order to switch keeps its place."""
 
 YIELDS = "busy: others go first"
 """The reason of such an order to get ready again."""
@@ -26,7 +26,7 @@ YIELDS = "busy: others go first"
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The next step, and what the robots that get no order wait for."""
+    """The next step, and the gates that robots without an order wait for."""
 
     step: Step | None = None
     waiting: Mapping[str, Gate] = field(default_factory=dict)
@@ -59,7 +59,7 @@ def decide(view: View) -> Decision:
 
 
 def is_over(view: View) -> bool:
-    """Return True if nothing will ever happen to a rollout again but by `undo`."""
+    """Return True if only `undo` can change a rollout."""
     if not view.rollout.is_final or decide(view).step is not None:
         return False
     return not any(
@@ -130,7 +130,7 @@ def _is_staged(view: View, member: Member) -> bool:
 
 
 def _busy(view: View, members: Iterable[Member], seconds: float) -> list[str]:
-    """Return the robots with the order to switch that have been busy for so long."""
+    """Return the robots with the order to switch that have been busy for this time."""
     return [
         member.robot
         for member in members
