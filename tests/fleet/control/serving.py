@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.renewing import Sign
     from dorafleet.store.model import Store
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 TALK = {
     "nodes": [

@@ -21,7 +21,7 @@ from tests.fleet.control.serving import DEADLINE_S, leading
 
 from .site import ID1, ID2, ONE, TWO, Site, machines
 
-FAST = ("--min-healthy-time", "0.1", "--healthy-deadline", "5s", "--progress-deadline", "5s")
+FAST = ("--min-healthy-time", "0.1", "--healthy-deadline", "60s", "--progress-deadline", "60s")
 
 
 def authenticate(connection, request):
