@@ -95,7 +95,7 @@ class AgentMethods:
         )
 
     async def remember(self, _call: Call, params: a.Remember) -> a.Remembered:
-        """Keep the head of the audit, so that a tail which is cut off later is missed."""
+        """Keep the head of the audit, so that a tail that is cut off later is detected."""
         before = self._store.audit
         self._shares.obey(self._store.fleet, self._store.epoch, params.audit)
         return a.Remembered(time=time.time(), audit=before)

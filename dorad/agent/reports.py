@@ -1,4 +1,4 @@
-"""What has changed since the last report to a coordinator."""
+"""The changes since the last report to a coordinator."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Service:
         self._boot = _BOOT_ID.read_text(encoding="ascii").strip()
         self._changed = Bell()
         name = f"dorad-agent {__version__}"
-        # A connection of its own: many requests that are passed on must not hold up the shares.
+        # A separate connection: many forwarded requests must not delay the shares.
         self._own = Daemon(socket, name)
         self._passing = Daemon(socket, name)
         self._shares = Shares(

@@ -33,11 +33,23 @@ with `node.mark("why")`; a node that fails, and an input that breaks, make an in
 
 @click.command("mark", epilog=MARK_EPILOG)
 @folder_argument
-@click.option("--before", type=Duration(), default=60.0, metavar="DURATION", show_default="60s")
-@click.option("--after", type=Duration(), default=20.0, metavar="DURATION", show_default="20s")
-@click.option("--note", default="", metavar="TEXT", help="Why it is kept.")
+@click.option(
+    "--before",
+    type=Duration(),
+    default=60.0,
+    metavar="DURATION",
+    help="How much to keep before now.  [default: 60s]",
+)
+@click.option(
+    "--after",
+    type=Duration(),
+    default=20.0,
+    metavar="DURATION",
+    help="How much to keep after now.  [default: 20s]",
+)
+@click.option("--note", default="", metavar="TEXT", help="Text that explains the incident.")
 def mark(folder: Path, *, before: float, after: float, note: str) -> int:
-    """Keep what the black box in FOLDER has recorded, as an incident."""
+    """Keep the last seconds of the black box in FOLDER as an incident."""
     from dorad.record import ring
 
     wanted = ring.Mark(time.time_ns(), before, after, note[:1000], "command")
@@ -46,7 +58,7 @@ def mark(folder: Path, *, before: float, after: float, note: str) -> int:
     end = time.monotonic() + WAIT_S
     while not (own / "incident.json").exists():
         if time.monotonic() > end:
-            # No recorder runs: what is in the ring is all there will be.
+            # No recorder runs, so no more messages are added to the ring.
             for left, each in ring.take_requests(folder):
                 ring.create(folder, left, each)
             break

@@ -29,7 +29,7 @@ FOLD = 5
 MAX_NAMED = 100
 """Robots that an alert names."""
 MAX_EPISODES = 20_000
-"""Findings that are kept in mind; further ones are left out, and the log says so."""
+"""Maximum number of findings that are kept; the log reports when there are more."""
 
 _log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class AlertBook:
         return sorted(found, key=lambda each: (each.severity != "fail", -each.since, each.id))
 
     def ack(self, id_: str, who: str, at: float, *, undo: bool = False) -> Alert:
-        """Keep who looks after an alert. Raises ControlError if there is no such alert."""
+        """Record who has acknowledged an alert. Raises ControlError if there is no such alert."""
         alert = self._find(id_)
         for key, episode in self._episodes.items():
             if episode.raised and id_ in (str(key), f"*:{key.cause}:{key.subject}"):

@@ -1,4 +1,4 @@
-"""The receiver's end of a channel: assembles messages, counts what is missing, gives credit.
+"""The receiver's end of a channel: assembles messages, counts missing ones, gives credit.
 
 Pure: it is fed frames and says what to acknowledge. The transport keeps the order within one
 opening, so a gap in the sequence numbers is a loss, and is counted when the next message comes.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dorad.link.hello import Window
 
 _ACK_SHARE = 4
-"""An acknowledgement is due when one part in so many of the window is not acknowledged."""
+"""An acknowledgement is due when this fraction (one in N) of the window is unacknowledged."""
 
 
 class Place(Protocol):
@@ -66,7 +66,7 @@ class Incoming:
     max_size: int
     """Bytes; a larger message is refused."""
     inline: int
-    """A payload of up to so many bytes is not given a place."""
+    """Bytes up to which a payload needs no place."""
     arrived: deque[Arrived | Event] = field(default_factory=deque)
     received: int = 0
     lost: int = 0

@@ -54,7 +54,7 @@ _PROTOBUF = {
 
 
 class Kind(NamedTuple):
-    """What all messages of a channel have in common."""
+    """The properties of a channel that all its messages share."""
 
     encoding: str
     schema_name: str

@@ -1,4 +1,4 @@
-"""Messages of a recording that no node sends: log lines, and what happened to the dataflow."""
+"""Messages of a recording that no node sends: log lines, and events of the dataflow."""
 
 from __future__ import annotations
 

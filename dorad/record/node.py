@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def recover_all(folder: Path) -> None:
-    """Recover the recordings that a crash has left in a folder."""
+    """Recover the unfinished recordings in a folder after a crash."""
     from dorad.record.recover import RecoveryError, recover
 
     for path in sorted(folder.glob("*.mcap")):

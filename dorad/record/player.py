@@ -47,7 +47,7 @@ class Due(NamedTuple):
 
 
 class Played(NamedTuple):
-    """What a replay has sent."""
+    """The result of a replay."""
 
     messages: int
     skipped: int

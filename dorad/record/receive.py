@@ -20,8 +20,8 @@ from dorad.record.recorder import Item
 from dorad.record.ring import MAX_MARKS, Mark
 from dorad.shm import doorbell
 from dorad.shm.arrow import decode
+from dorad.shm.counters import counters
 from dorad.shm.layout import BOX_MAIL
-from dorad.shm.ring import counters
 from dorad.shm.spin import Spin
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ LOG_SOURCE = "dora/logs"
 MAX_MARK_S = 86_400.0
 MAX_NOTE = 1000
 MAX_TAKEN = 20_000
-"""Messages of one input in one take; a sender that never pauses must not hold up the others."""
+"""Messages of one input in one take; a sender that never pauses must not delay the others."""
 
 
 class RecordedInput(ForwardedInput):

@@ -1,4 +1,4 @@
-"""Write a recording in threads of its own, so that a slow disk never delays who takes messages.
+"""Write a recording in separate threads, so that a slow disk never delays the caller.
 
 put       appends to a bounded queue and never waits; beyond the bound, messages are dropped
 writer    encodes, fills chunks, writes them, starts the next file of a split

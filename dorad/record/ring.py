@@ -223,7 +223,7 @@ def incidents(folder: Path) -> list[tuple[Path, Mark]]:
 
 
 def incident(folder: Path, name: str) -> tuple[Path, Mark]:
-    """Return one incident. Raises IncidentError if there is none of that name."""
+    """Return one incident. Raises IncidentError if there is no incident of that name."""
     known = incidents(folder)
     for own, mark in known:
         if own.name == name:

@@ -1,6 +1,6 @@
-"""The robot's end of a transfer: takes what is lacking of a release, and nothing else.
+"""The robot's end of a transfer: accepts the missing files of a release, and nothing else.
 
-What has arrived of an object stays when the connection is cut, and the next transfer goes on there.
+Parts of an object stay when the connection is cut, and the next transfer continues there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class Disconnected(Exception):  # noqa: N818 - not an error: the next transfer goes on
+class SenderLostError(Exception):
     """The sender is gone. What has arrived is kept."""
 
 
@@ -53,7 +53,7 @@ class Receiver:
 
         Raises:
             ReleaseError: it is refused, or not complete; the sender was told.
-            Disconnected: the sender is gone.
+            SenderLostError: the sender is gone.
         """
         try:
             release = self._receive()
@@ -201,10 +201,10 @@ class Receiver:
         while rest:
             ready, _, _ = select.select([self._source], [], [], self._silence)
             if not ready:
-                raise Disconnected(f"the sender was silent for {self._silence:g} s")
+                raise SenderLostError(f"the sender was silent for {self._silence:g} s")
             piece = os.read(self._source, min(rest, 1 << 20))
             if not piece:
-                raise Disconnected("the sender has ended the connection")
+                raise SenderLostError("the sender has ended the connection")
             pieces.append(piece)
             rest -= len(piece)
         return b"".join(pieces)
@@ -218,9 +218,9 @@ class Receiver:
         while rest:
             _, ready, _ = select.select([], [self._target], [], max(0.0, end - time.monotonic()))
             if not ready:
-                raise Disconnected("the sender reads no answer")
+                raise SenderLostError("the sender reads no answer")
             try:
                 # No more than a pipe takes at once, so that it cannot block.
                 rest = rest[os.write(self._target, rest[: select.PIPE_BUF]) :]
             except BrokenPipeError as error:
-                raise Disconnected("the sender has ended the connection") from error
+                raise SenderLostError("the sender has ended the connection") from error

@@ -1,7 +1,7 @@
 """The releases of a robot: `<folder>/<id>/` is a tree of one, hard-linked to the objects.
 
     <folder>/objects/      contents of files (`objects.ObjectStore`)
-    <folder>/incoming/     what has partly arrived
+    <folder>/incoming/     incomplete objects
     <folder>/manifests/    manifests that were verified, each with its signature
     <folder>/<id>/         files/ with the dataflow, env/ with its Python packages
 
@@ -236,7 +236,7 @@ class Trees:
             raise ReleaseError("damaged", message, "they were removed: dorafleet release push")
         tree = Tree(release, target, manifest)
         if target.is_dir() and not self._is_whole(tree):
-            _log.warning("release %s is not as it was staged; it is made anew", release)
+            _log.warning("release %s has changed since it was staged; it is staged again", release)
             self._remove(target)
         if not target.is_dir():
             self.check_space(manifest)

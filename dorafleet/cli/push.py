@@ -125,6 +125,6 @@ async def copy(
         await robot.check(["chmod", mode, "--", new])
         await robot.check(["mv", "-f", "--", new, target])
     except BaseException:
-        # Also after a failed copy: nothing of it stays.
+        # Also after a failed copy, so that no part of it stays.
         await robot.run(["rm", "-f", "--", new])
         raise

@@ -41,9 +41,10 @@ Examples:
   dorafleet release push arm@4 cluster.yml --only arm1,arm2
   dorafleet release push 3fa9c1 cluster.yml --json | jq -c 'select(.event == "result")'
 \b
-A machine takes only what it lacks, and only if it trusts the key that has signed; see `dorafleet
-release trust`. Changed files go as patches if the release before is on both sides. A transfer that
-is cut goes on where it was, also with another push. What runs on the machines is not changed.
+A machine gets only the files that it lacks, and only if it trusts the signing key; see `dorafleet
+release trust`. Changed files are sent as patches if both sides have the previous release. An
+interrupted transfer continues where it stopped, also with another push. Running dataflows do not
+change.
 Exit code 0: all machines have the release. 1: some do not.
 """
 

@@ -32,9 +32,10 @@ Examples:
   dorafleet release trust cluster.yml --key bob.pub --until 2027-06-30
   dorafleet release trust cluster.yml --revoke --key bob.pub
 \b
-The key is added to /etc/dorad/allowed_signers, or with --revoke to /etc/dorad/revoked_signers, on
-each machine. The ssh user must be root, or able to sudo without a password. A revoked key never
-signs again, and releases that it has signed are not staged again; what runs is not stopped.
+The command adds the key to /etc/dorad/allowed_signers, or with --revoke to
+/etc/dorad/revoked_signers, on each machine. The ssh user must be root, or able to sudo without a
+password. A machine accepts and stages no release that a revoked key has signed; running dataflows
+continue.
 Exit code 0: all machines have it. 1: some do not.
 """
 
@@ -45,7 +46,7 @@ _SIGNER = re.compile(r"[A-Za-z0-9_.@+-]{1,200}")
 @file_argument
 @click.option("--key", help="A file, or a fingerprint or comment of a key of the SSH agent.")
 @click.option("--name", help="Name of the signer.  [default: the key's comment, or USER@HOST]")
-@click.option("--until", metavar="YYYY-MM-DD", help="The key signs no later.")
+@click.option("--until", metavar="YYYY-MM-DD", help="Last day of the key.")
 @click.option("--revoke", is_flag=True, help="Never accept this key again.")
 @only_option
 @parallel_option

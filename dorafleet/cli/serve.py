@@ -29,14 +29,14 @@ Examples:
   dorafleet serve cluster.yml --etcd http://127.0.0.1:2379
 \b
 The coordinator runs dataflows on the robots that `dorafleet enrol` has enrolled, and keeps an audit
-of every change. Robots connect to it, with TLS, and run on without it. Clients show a certificate
-of `dorafleet operator add`, or send a token: that of `dorafleet token create`, or the one in the
-file `token` of the state folder, which only the coordinator's user can read.
+of every change. Robots connect to it with TLS, and keep running without it. Clients show a
+certificate of `dorafleet operator add`, or send a token: one of `dorafleet token create`, or the
+one in the file `token` of the state folder, which only the coordinator's user can read.
 \b
-The folder `ca` has the keys of the fleet's authority. Keep a copy. Nothing uses `ca/root.key` after
-the first start: move it to a place without a network. With etcd, several coordinators may run, each
-with the same folder `ca`: one leads, the others wait for its end.
-SIGTERM and SIGINT end it; every change that it has acknowledged is on the disk. Dataflows run on.
+The folder `ca` has the keys of the fleet's authority. Keep a copy. `ca/root.key` is needed at the
+first start only: move it to a place without a network. With etcd, several coordinators may run,
+each with the same folder `ca`: one leads, the others wait for its end.
+SIGTERM and SIGINT end it; acknowledged changes are on the disk. Dataflows keep running.
 """
 
 

@@ -31,9 +31,9 @@ Examples:
   dorafleet uninstall cluster.yml --only arm3
   dorafleet uninstall cluster.yml
 \b
-The agent of each machine is stopped, now and at boot, and its certificate is revoked. The machine's
-own dorad goes on with its dataflows; `dora stop` and `apt-get remove dorad` there end them.
-Exit code 0: done on all machines. 1: some failed, and they are named.
+The agent of each machine is stopped and disabled, and its certificate is revoked. The machine's own
+dorad keeps running its dataflows; `dora stop` and `apt-get remove dorad` there end them.
+Exit code 0: success on all machines. 1: some failed, and they are named.
 """
 
 

@@ -31,10 +31,10 @@ Examples:
   dorafleet upgrade cluster.yml dorad_0.2.0_arm64.deb --previous dorad_0.1.0_arm64.deb
 
 \b
-The canaries come first, alone. A machine goes back to its previous package by itself, also without
-a connection, unless dorad answers and every node that ran before keeps its process for
---min-healthy-time. The first failure of a canary, or more failures than --failure-threshold, end
-the upgrade; machines that cannot be reached do not count.
+The canaries are upgraded first, alone. A machine is healthy if dorad answers, and every node that
+ran before keeps its process for --min-healthy-time. Otherwise it reinstalls its previous package,
+also without a connection. The first failure of a canary, or more failures than --failure-threshold,
+end the upgrade; unreachable machines do not count.
 Exit code 0: all machines have the package. 1: some do not.
 """
 
@@ -43,17 +43,37 @@ Exit code 0: all machines have the package. 1: some do not.
 @file_argument
 @click.argument("package", type=File(".deb"))
 @only_option
-@click.option("--canary", metavar="N|N%", default="1", show_default=True, help="Come first.")
-@click.option("--max-parallel", metavar="N|N%", default="10%", show_default=True, help="At a time.")
+@click.option(
+    "--canary", metavar="N|N%", default="1", show_default=True, help="Machines to start with."
+)
+@click.option(
+    "--max-parallel",
+    metavar="N|N%",
+    default="10%",
+    show_default=True,
+    help="Maximum number of machines at a time.",
+)
 @click.option("--failure-threshold", metavar="N|N%", help="Accepted failures.  [10%, at least 2]")
-@click.option("--min-healthy-time", type=Duration(), default="30s", show_default=True)
-@click.option("--healthy-deadline", type=Duration(), default="5m", show_default=True)
+@click.option(
+    "--min-healthy-time",
+    type=Duration(),
+    default="30s",
+    show_default=True,
+    help="How long a machine must be healthy.",
+)
+@click.option(
+    "--healthy-deadline",
+    type=Duration(),
+    default="5m",
+    show_default=True,
+    help="After this time a machine that is not healthy reinstalls its previous package.",
+)
 @click.option(
     "--previous",
     type=File(".deb"),
-    help="The package that is installed now, for machines that have not kept it.",
+    help="The currently installed package, for machines that have not kept it.",
 )
-@click.option("--no-way-back", is_flag=True, help="Also machines without their present package.")
+@click.option("--no-way-back", is_flag=True, help="Include machines without a previous package.")
 @accept_new_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each machine.")
 def upgrade(
@@ -71,7 +91,7 @@ def upgrade(
     accept_new: bool,
     as_json: bool,
 ) -> int:
-    """Upgrade dorad to PACKAGE on the machines in FILE; machines that are not well go back."""
+    """Upgrade dorad to PACKAGE on the machines in FILE, a few at a time."""
     from dorad.control.messages.releases import HealthRules
     from dorafleet.cli.reporting import Reporter
     from dorafleet.inventory.load import load

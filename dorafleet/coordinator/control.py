@@ -1,4 +1,4 @@
-"""What the leader does about robots and dataflows: its parts, put together."""
+"""The parts of a leading coordinator that handle robots and dataflows, connected."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class FleetControl:
         }
 
     async def run(self) -> NoReturn:
-        """Keep robots at what the store says, until cancelled. Call `load` before."""
+        """Reconcile robots with the store, until cancelled. Call `load` before."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.watching.run(), name="rows and alerts")
             tasks.create_task(self._driver.run(), name="rollouts")
@@ -132,14 +132,14 @@ class FleetControl:
         )
 
     async def _on_attached(self, robot: Robot, attached: Attached) -> None:
-        """Compare what a robot knows of the coordinators before with the store."""
+        """Compare a robot's knowledge of earlier coordinators with the store."""
         if attached.epoch > self.fleet.writer.epoch:
             raise ControlError("refused", f"it has obeyed the coordinator of term {attached.epoch}")
         robot.audit = ""
         await self._on_audit(robot, attached.audit)
 
     async def _on_audit(self, robot: Robot, known: str) -> None:
-        """Compare what a robot knows of the audit with the store; a contradiction stays."""
+        """Compare a robot's head of the audit with the store; a contradiction stays."""
         found = await contradiction(self._store, known)
         if found:
             _log.warning("robot `%s` knows another audit: %s", robot.id, found)

@@ -1,4 +1,4 @@
-"""Where a robot differs from what it shall be, with the way back. Pure functions."""
+"""Differences between a robot and its desired state, with fixes. Pure functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_REASON = 300
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One robot: what it shall be, and what it has reported."""
+    """One robot: its desired state, and what it has reported."""
 
     robot: str
     reachable: bool = True
@@ -108,7 +108,7 @@ def _back_to_release(
     if state.waiting == "files":
         return f"dorafleet rollout follow {order.rollout}"
     if state.waiting == "busy":
-        return "wait until it is not busy any more"
+        return "wait until it is no longer busy"
     return "wait: it is on its way"
 
 

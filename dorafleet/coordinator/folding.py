@@ -1,4 +1,4 @@
-"""From what each machine says about a dataflow to what is said about all of it. Pure functions."""
+"""Combine the states that machines report of one dataflow into its state. Pure functions."""
 
 from __future__ import annotations
 

@@ -17,11 +17,11 @@ MAX_NAME = 200
 """Characters of a dataflow's name."""
 
 MAX_TEXT = 200_000
-"""Characters of all that a robot says about one release."""
+"""Characters of a robot's report about one release."""
 
 
 def check_shares(shares: list[ShareState]) -> None:
-    """Raise ControlError for shares that cannot be."""
+    """Raise ControlError for invalid shares."""
     if len(shares) > MAX_SHARES:
         raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
     for share in shares:
@@ -30,7 +30,7 @@ def check_shares(shares: list[ShareState]) -> None:
 
 
 def check_releases(releases: list[ReleaseState]) -> None:
-    """Raise ControlError for states of releases that cannot be, or are too large."""
+    """Raise ControlError for states of releases that are invalid or too large."""
     if len(releases) > MAX_SHARES:
         raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
     for each in releases:

@@ -74,13 +74,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Robot:
-    """What is known of one robot."""
+    """The last known state of one robot."""
 
     machine: Machine
     client: AsyncClient | None = None
     """The connection to its agent."""
     attached: Attached | None = None
-    """What it said when it connected last."""
+    """Its greeting when it connected last."""
     shares: dict[str, ShareState] = field(default_factory=dict)
     """By dataflow; the last that is known."""
     told: dict[str, int] = field(default_factory=dict)
@@ -130,7 +130,7 @@ class Robot:
 
     @property
     def warnings(self) -> list[str]:
-        """What an operator should look at, although it can be used."""
+        """Problems that an operator should know, although the robot is usable."""
         lines = []
         if time.monotonic() - self.rivals_at < RIVALS_S:
             lines.append("two machines connect with its id and certificate")
@@ -275,7 +275,7 @@ class Robots:
                 name=f"dorafleet {__version__}",
                 methods=METHODS | AGENT_METHODS,
             )
-            # At once: an agent does not wait long for it.
+            # Answer at once: an agent does not wait long.
             await client.open()
             async with self._handshakes, asyncio.timeout(ATTACH_S):
                 renewal = Renewal(client, peer, self._sign)
@@ -364,7 +364,7 @@ class Robots:
                     found = await probe.when_due()
                     if found is not None and robot.client is client:
                         await self._probed(robot, *found)
-                    # One that sends without end waits, and is closed when too much waits.
+                    # A robot that sends too fast is delayed, and cut off if too much waits.
                     await asyncio.sleep(PACE_S)
         except TimeoutError:
             return f"it was silent for {silence:.0f} s"
@@ -419,7 +419,7 @@ class Robots:
             self._on_change(robot)
 
     async def _probed(self, robot: Robot, skew: Skew, known: str) -> None:
-        """Take what a robot has answered to a question about its clock and the audit."""
+        """Take a robot's answer about its clock and its head of the audit."""
         self._measured(robot, skew)
         try:
             await self._on_audit(robot, known)

@@ -91,7 +91,7 @@ ROLES: Mapping[str, Needed] = {
     "topic.watch": "viewer",
     "watch": "viewer",
 }
-"""Every method of a coordinator. One that is missing here is refused to everybody but admins."""
+"""Every method of a coordinator. A method that is missing here is for admins only."""
 
 _RANKS = ("viewer", "operator", "admin")
 

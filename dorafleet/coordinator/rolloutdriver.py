@@ -1,4 +1,4 @@
-"""The task that drives rollouts: from what robots report to the next step, in the journal first."""
+"""The task that drives rollouts: it writes each next step to the journal, then carries it out."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Timers:
         self._since: dict[object, tuple[object, float]] = {}
 
     def seconds(self, key: object, value: object) -> float:
-        """Return the seconds since `value` was another one for `key`."""
+        """Return the seconds since the value of `key` last changed."""
         now = time.monotonic()
         known = self._since.get(key)
         if known is None or known[0] != value:
@@ -80,10 +80,10 @@ class RolloutDriver:
         self._timers = Timers()
         self._wake = asyncio.Event()
         self.decisions: dict[int, Decision] = {}
-        """The last decision about each rollout, for what its robots wait for."""
+        """The last decision about each rollout, with the gates that its robots wait for."""
 
     def mark(self, *robots: str) -> None:
-        """Look at the rollouts soon, and at the orders of these robots at once."""
+        """Check the rollouts soon, and the orders of these robots at once."""
         self._orders.mark(robots)
         self._wake.set()
 
@@ -115,7 +115,7 @@ class RolloutDriver:
             if not self._is_due(number):
                 return
             async with self._fleet.writer.changing:
-                # Once more: an operator may have ended it meanwhile.
+                # Check again: an operator may have ended it meanwhile.
                 view = self.view(self._rollouts.heads[number], self._rollouts.known_members(number))
                 decision = self.decisions[number] = decide(view)
                 if decision.step is not None:
@@ -143,7 +143,7 @@ class RolloutDriver:
         return decision.step is not None or is_over(view)
 
     def view(self, rollout: Rollout, members: Mapping[str, Member]) -> View:
-        """Return what a decision about a rollout is made from."""
+        """Return the input of a decision about a rollout."""
         known = {robot.id: robot for robot in self._robots.all}
         seen = {
             id_: self._seen(rollout, member, known[id_]) if id_ in known else _GONE
@@ -196,7 +196,7 @@ class RolloutDriver:
 
 
 def is_available(robot: Robot) -> bool:
-    """Return True if a robot does its work: connected, and none of its dataflows is in trouble."""
+    """Return True if a robot is connected and none of its dataflows has a problem."""
     if robot.trouble:
         return False
     if any(share.status in ("failed", "pending") for share in robot.shares.values()):

@@ -218,7 +218,7 @@ class RolloutMethods:
         return self._detail(after, await self._rollouts.members(after.number)).summary
 
     async def drift(self, _call: Call, _params: Nothing) -> r.DriftList:
-        """List where robots differ from what they shall be."""
+        """List the differences between robots and their desired state."""
         robots = self._robots.all
         rows = [
             found

@@ -1,4 +1,4 @@
-"""Plans of rollouts from what the fleet has now; refuse what cannot be before anything changes."""
+"""Plan rollouts from the current state of the fleet; refuse impossible ones."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class RolloutPlans:
         )
 
     def select(self, params: r.RolloutNew, info: r.ReleaseInfo) -> Selection:
-        """Return who takes part in a rollout. Raises ControlError if it cannot be."""
+        """Return the robots of a rollout. Raises ControlError if the rollout is impossible."""
         fleet = [self._candidate(robot, info) for robot in self._robots.all]
         if len(params.robots) > MAX_ROBOTS:
             raise ControlError("bad-request", f"at most {MAX_ROBOTS} robots can be named")
@@ -104,9 +104,9 @@ class RolloutPlans:
         )
 
     def _before(self, robot: Robot, dataflow: str) -> str:
-        """Return the release to which a robot goes back: what it has confirmed, if that is known.
+        """Return the release to which a robot reverts: the confirmed one, if that is known.
 
-        What it shall run may be a release that it has only been told to get ready.
+        Its desired release may be one that it was only ordered to stage.
         """
         state = robot.releases.get(dataflow)
         if state is not None:
@@ -141,7 +141,7 @@ class RolloutPlans:
                 raise ControlError("refused", message, error.hint) from None
 
     def _machine(self, robot: str, manifest: Manifest) -> Machine | None:
-        """Return what is known of a robot as a machine; its Python it judges itself."""
+        """Return the known facts about a robot's machine; the robot checks its Python itself."""
         attached = self._robots.get(robot).attached
         if attached is None:
             return None

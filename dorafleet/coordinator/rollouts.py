@@ -3,7 +3,7 @@
 A rollout is in the store under `rollout/<number>` (its head), `rollout-plan/<number>` (its robots
 at the start), `rollout-robot/<number>/<robot>` (each robot after its last step), and
 `rollout-log/<number>/<step>`. A step changes head, robots, log and desired states in one
-transaction, so that a coordinator that starts anew goes on where the last one was.
+transaction, so that the next coordinator continues from there.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Rollouts:
         raise ControlError("not-found", f"there is no rollout{of} yet")
 
     def failed_before(self, dataflow: str, robot: str, release: str) -> str:
-        """Return why a release has failed on a robot; empty if it has not."""
+        """Return why a release has failed on a robot; empty if it has not failed there."""
         return self._failed.get((dataflow, robot), {}).get(release, "")
 
     async def members(self, number: int) -> Mapping[str, Member]:
@@ -230,7 +230,7 @@ class Rollouts:
         failed: dict[tuple[str, str], dict[str, str]] = {}
         for robot, member in changed.items():
             if not before[robot].order and robot in confirmed:
-                # Only now it is sure: the robot may have been away when the rollout was planned.
+                # Known only now: the robot may have been unreachable when the rollout was planned.
                 member = msgspec.structs.replace(member, before=confirmed[robot])
                 changed[robot] = member
             puts[f"{ROBOTS}{number:08}/{robot}"] = msgspec.json.encode(member)
@@ -262,7 +262,7 @@ class Rollouts:
         return list(changed) if isinstance(step, Orders) else []
 
     async def _make_room(self) -> None:
-        """Forget the oldest rollout that nothing needs, if there are too many."""
+        """Remove the oldest rollout that is not in use, if there are too many."""
         if len(self.heads) < MAX_ROLLOUTS:
             return
         used = {number for number, _ in self._newest.values()} | self._fleet.rollouts_in_use
@@ -273,7 +273,7 @@ class Rollouts:
         raise ControlError("refused", f"{MAX_ROLLOUTS} rollouts are in use", "abort some of them")
 
     async def _forget(self, number: int) -> None:
-        """Remove a rollout: its head last, so that what an interruption leaves is found again."""
+        """Remove a rollout: its head last, so that an interrupted removal can be finished."""
         audited = {**_COORDINATOR, "action": "rollout.forget", "rollout": number}
         for prefix in (f"{ROBOTS}{number:08}/", f"{LOGS}{number:08}/"):
             while entries := (await self._store.get(prefix, limit=100)).entries:

@@ -1,4 +1,4 @@
-"""One row a robot, from what it says itself and what the coordinator knows. Pure functions."""
+"""The row of a robot, from its own report and the coordinator's knowledge. Pure functions."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Software(NamedTuple):
 
     release: str = ""
     updating: str = ""
-    """What is being done to it on purpose; empty if nothing is."""
+    """The rollout or upgrade that changes it now; empty if there is none."""
     busy: str = ""
-    """Why it must not be disturbed; empty if it may be."""
+    """Why it must not be interrupted; empty if it may be."""
 
 
 class Known(NamedTuple):
-    """What the coordinator knows of a robot, besides what the robot says of itself."""
+    """The coordinator's knowledge of a robot, besides the robot's own report."""
 
     robot: str
     connected: bool
@@ -81,7 +81,7 @@ def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
 
 
 def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
-    """Return the row of a robot; `own` is what it said last of itself."""
+    """Return the row of a robot; `own` is its own last report."""
     base = own or FleetRow(robot=known.robot, known=False)
     found = _findings(base, known, now) if known.connected else _away(known, now)
     worst = max(found, key=lambda each: _SEVERITY[each.severity], default=None)

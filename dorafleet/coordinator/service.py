@@ -75,7 +75,7 @@ class Coordinator:
         """Prepare a coordinator with its files in `folder`; `open_store` connects to its store.
 
         All links between machines connect to `zenoh_peer`, if there is one. `new_authority` takes
-        the authority in the folder, whatever the fleet had before.
+        the authority in the folder, even if the fleet had another one.
         """
         self._folder = folder
         self._open_store = open_store
@@ -127,7 +127,7 @@ class Coordinator:
             store = await self._open_store()
             stack.push_async_callback(store.close)
             if not self._new_authority:
-                # Now, not when it has to take over from another one.
+                # Check now, not when this coordinator takes over.
                 await check_authority(store, self._folder / CA)
             self._doing = "waiting to lead"
             watchdog = feed_watchdog(notifier, lambda: None, lambda: self._doing)
@@ -189,7 +189,7 @@ class Coordinator:
     async def _context(self, authority: Authority) -> ssl.SSLContext | None:
         """Return what TLS needs, None if clients connect without it."""
         if not self._listen.tls:
-            # Commands on this machine see by this file that there is TLS.
+            # This file shows commands on this machine that the coordinator uses TLS.
             await asyncio.to_thread((self._folder / AUTHORITY).unlink, missing_ok=True)
             return None
         addresses = reachable_at(self._listen.address, self._listen.advertised)

@@ -1,4 +1,4 @@
-"""The methods `fleet.watch` and `alerts.…`: rows of all robots, alerts that outlive a console."""
+"""The methods `fleet.watch` and `alerts.…`: the rows of all robots, and alerts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FleetWatching:
         self._planner = planner
         self._software = software
         self._own: dict[str, m.FleetRow] = {}
-        """What each robot has said last of itself."""
+        """The last own row of each robot."""
         self._following: dict[str, AsyncClient] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._dirty: set[str] = set()
@@ -70,7 +70,7 @@ class FleetWatching:
         }
 
     def mark(self, robot: Robot) -> None:
-        """Take note of a robot that has changed; follow it if it has just connected."""
+        """Record that a robot has changed; follow it if it has just connected."""
         self._dirty.add(robot.id)
         client = robot.client
         if client is None or self._following.get(robot.id) is client:
@@ -189,7 +189,7 @@ class FleetWatching:
                 await self._bell.wait()
 
     async def ack(self, call: Call, params: m.AlertAck) -> m.Alert:
-        """Keep who looks after an alert."""
+        """Record who has acknowledged an alert."""
         who = call.peer.name or f"user {call.peer.uid}"
         alert = self.book.ack(params.id, who, time.time(), undo=params.undo)
         self._bell.ring()

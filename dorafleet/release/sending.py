@@ -1,4 +1,4 @@
-"""The operator's end of one transfer: what a robot lacks goes over one command on it."""
+"""The operator's end of one transfer: send the missing files to one command on a robot."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class Session:
             lacking.append((wanted, min(each.arrived, wanted.size)))
         size = sum(each.size for each, _ in lacking)
         self._result = replace(self._result, objects=len(lacking), size=size)
-        # What is cut off below a piece comes again.
+        # A piece that was cut off is sent again.
         arrived = sum(count - count % frames.PIECE_SIZE for _, count in lacking)
         self._tracker.begin(arrived, size)
         bases = self._bases(offer) if patches else None
@@ -256,7 +256,7 @@ class Session:
         self._moved.set()
 
     async def _alive(self, work: Coroutine[None, None, T]) -> T:
-        """Wait for work on this side, and tell the robot meanwhile that it goes on."""
+        """Wait for work on this side, and send the robot signs of life meanwhile."""
         task = asyncio.create_task(work)
         try:
             while True:

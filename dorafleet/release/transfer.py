@@ -1,4 +1,4 @@
-"""Send a release to many robots at once over SSH. A robot that fails or hangs holds up no other."""
+"""Send a release to many robots at once over SSH. A robot that fails or hangs delays no other."""
 
 from __future__ import annotations
 

@@ -161,10 +161,17 @@ def _place(path: str) -> str | None:
     return f"{_SCHEMES[scheme]}/{inside}" if scheme in _SCHEMES and inside else None
 
 
+class _EntryPoints(configparser.ConfigParser):
+    """A parser of `entry_points.txt`, which keeps upper case in names of commands."""
+
+    def optionxform(self, optionstr: str) -> str:
+        """Return the name unchanged."""
+        return optionstr
+
+
 def _scripts(text: str, wheel: str) -> Iterator[tuple[str, tuple[bytes, bool]]]:
     """Yield the commands that a wheel asks for."""
-    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None, strict=False)
-    parser.optionxform = str  # type: ignore[assignment,method-assign] # as its documentation says
+    parser = _EntryPoints(delimiters=("=",), interpolation=None, strict=False)
     try:
         parser.read_string(text)
     except configparser.Error as error:

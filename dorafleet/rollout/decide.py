@@ -1,4 +1,4 @@
-"""The state machine of a rollout: from what is seen to the next step. Pure functions.
+"""The state machine of a rollout: the next step from the latest observations. Pure functions.
 
 A step is one of three: verdicts about robots, a new phase, or orders to robots. It is written to
 the journal before anything else happens, so that the next coordinator goes on from there.
@@ -27,10 +27,10 @@ ASIDE_S = 15.0
 
 
 YIELD_S = 60.0
-"""A busy robot with the order to switch gives its place to others after so many seconds."""
+"""Seconds for which a busy robot with the order to switch keeps its place."""
 
 BUSY_AGAIN_S = 3600.0
-"""After `busy_max`, a robot gets the order to switch again after so many seconds."""
+"""Seconds until a robot gets the order to switch again after `busy_max`."""
 
 YIELDS = "busy: others go first"
 TOO_BUSY = "busy for too long"
@@ -67,7 +67,7 @@ Step: TypeAlias = "Verdicts | Enter | Orders"
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The next step, and what the robots that get no order wait for."""
+    """The next step, and the gates that robots without an order wait for."""
 
     step: Step | None = None
     waiting: Mapping[str, Gate] = field(default_factory=dict)
@@ -135,7 +135,7 @@ def apply(
 
 
 def is_over(view: View) -> bool:
-    """Return True if nothing will ever happen to a rollout again but by `undo`."""
+    """Return True if only `undo` can change a rollout."""
     if not view.rollout.is_final or decide(view).step is not None:
         return False
     return not any(
@@ -275,7 +275,7 @@ def _forward(view: View) -> Decision:
         return Decision(Orders("stage", tuple(late), TOO_BUSY))
     open_ = [member for member in eligible if not member.verdict and not member.in_flight]
     staged = [each for each in open_ if _is_staged(view, each) and not _was_too_busy(view, each)]
-    # Those that were busy come last, so that they keep no place from the others.
+    # Robots that were busy come last, so that they take no place from the others.
     staged.sort(key=lambda each: each.reason == YIELDS)
     passing = pass_gates(view, staged, forward=True)
     if "parallel" in passing.waiting.values() and not passing.robots:
@@ -319,7 +319,7 @@ def _is_staged(view: View, member: Member) -> bool:
 
 
 def _busy(view: View, members: Iterable[Member], seconds: float) -> list[str]:
-    """Return the robots with the order to switch that have been busy for so long."""
+    """Return the robots with the order to switch that have been busy for this time."""
     return [
         member.robot
         for member in members

@@ -41,7 +41,7 @@ class ReleaseInfo(Struct):
     created: float
     put_at: float
     by: str
-    """Who has registered it."""
+    """The user who has registered it."""
     files: int
     size: int
     """Bytes of all its files, for all targets."""
@@ -51,7 +51,7 @@ class ReleaseInfo(Struct):
 
 
 class ReleaseContent(Struct):
-    """A release with what robots check."""
+    """A release with its manifest and signature, which robots check."""
 
     info: ReleaseInfo
     content: bytes
@@ -66,7 +66,7 @@ class ReleaseList(Struct):
 
 
 class RolloutNew(Struct):
-    """Which robots shall get a release, and how."""
+    """The robots that get a release, and the strategy."""
 
     release: str
     """As in `ReleaseRef`."""
@@ -88,7 +88,7 @@ class RolloutNew(Struct):
 
 
 class PlannedRobot(Struct):
-    """What a rollout would do with one robot."""
+    """The effect of a rollout on one robot."""
 
     robot: str
     batch: int | None
@@ -102,7 +102,7 @@ class PlannedRobot(Struct):
 
 
 class RolloutPlan(Struct):
-    """What a rollout would do. Nothing has changed yet."""
+    """The effects of a rollout before it is started."""
 
     version: int
     """To be sent with `rollout.start`."""
@@ -193,7 +193,7 @@ class RolloutSummary(Struct):
     """Robots without a verdict that cannot be reached."""
     waves: list[Wave] = []
     waiting: dict[str, int] = {}
-    """Robots that wait, by what for: files, busy, window, budget, parallel, unreachable."""
+    """Waiting robots by reason: files, busy, window, budget, parallel, unreachable."""
     opening: float | None = None
     """When the next window opens."""
 
@@ -214,7 +214,7 @@ class RolloutRobot(Struct):
     before: str = ""
     evidence: list[Evidence] = []
     leases: list[str] = []
-    """What must not be interrupted, with its owner."""
+    """The lease that makes it busy, with its owner."""
     restarted: list[str] = []
     """Nodes that its switch has replaced."""
 
@@ -277,7 +277,7 @@ class Journal(Struct):
 
 
 class DriftRow(Struct):
-    """One difference between what shall be on a robot and what is there."""
+    """One difference between a robot's desired and actual state."""
 
     robot: str
     dataflow: str
@@ -314,5 +314,5 @@ ROLLOUT_METHODS: dict[str, Method] = {
     "rollout.promote": Method(RolloutAct, RolloutSummary, "Go on after the canaries."),
     "rollout.abort": Method(RolloutAct, RolloutSummary, "End a rollout before further switches."),
     "rollout.undo": Method(RolloutAct, RolloutSummary, "Bring robots back to what they had."),
-    "drift.list": Method(Nothing, DriftList, "List where robots differ from what they shall be."),
+    "drift.list": Method(Nothing, DriftList, "List robots' differences from their desired state."),
 }

@@ -1,4 +1,4 @@
-"""A rollout, its robots, and what is seen of them. Only data."""
+"""A rollout, its robots, and the observations of them. Only data."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Member(msgspec.Struct, frozen=True):
     batch: int
     """0 for canaries."""
     before: str = ""
-    """The release that it shall run if it goes back; empty for none."""
+    """The release to which it reverts; empty for none."""
     before_params: dict[str, Any] = {}
     params: dict[str, Any] = {}
     order: OrderKind = ""
@@ -126,7 +126,7 @@ class Member(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of a robot now. Times are in seconds."""
+    """The current observation of a robot. Times are in seconds."""
 
     reachable: bool = False
     trouble: str = ""
@@ -152,7 +152,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one decision is made from."""
+    """The input of one decision."""
 
     rollout: Rollout
     members: Mapping[str, Member]

@@ -1,4 +1,4 @@
-"""What an operator may do with a rollout in each phase. Pure functions."""
+"""The commands that an operator may give in each phase of a rollout. Pure functions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STOPPABLE = frozenset({"planned", "canary", "awaiting_promotion", "rolling", "s
 
 
 def operate(rollout: Rollout, members: Iterable[Member], act: Act, by: str, now: float) -> Rollout:
-    """Return the rollout after an act of an operator.
+    """Return the rollout after a command of an operator.
 
     Raises:
         ControlError: it cannot be done in this phase; the message says why.

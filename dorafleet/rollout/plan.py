@@ -1,4 +1,4 @@
-"""Who takes part in a rollout, in which batch, and why it cannot be. Pure functions."""
+"""The robots of a rollout and their batches, or why it is impossible. Pure functions."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Candidate:
     arch: str = ""
     """Empty if it was never connected."""
     before: str = ""
-    """The release that it shall run now."""
+    """Its desired release."""
     params: Mapping[str, Any] = field(default_factory=dict)
     sequence: int = 0
     """The highest that it has confirmed."""
     is_on_it: bool = False
-    """Whether it has confirmed the release, and shall run it."""
+    """Whether it has confirmed the release, and is ordered to run it."""
     started: str = ""
     """The dataflow of this name that was started there by hand."""
     failed: str = ""
@@ -198,7 +198,7 @@ def _canaries(strategy: Strategy, part: Sequence[Candidate]) -> list[str]:
             "`dorafleet labels ROBOT` shows and changes labels",
         )
     if not strategy.canary_selector:
-        # Any will do: rather one that answers.
+        # Prefer robots that answer.
         matching.sort(key=lambda each: not each.reachable)
     return [each.id for each in matching[: max(1, wanted)]]
 

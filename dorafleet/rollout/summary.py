@@ -1,4 +1,4 @@
-"""A rollout as people see it: its state in a word, its robots by state. Pure functions."""
+"""The summary of a rollout for people: its state, its robots by state. Pure functions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_REASON = 300
 MAX_LEASES = 5
 
 _ORDER: tuple[Gate, ...] = ("window", "budget", "busy", "files", "unreachable")
-"""Of several things that are waited for, the first names the state of the rollout."""
+"""The order of reasons to wait: the first one that applies names the rollout's state."""
 
 _NOWHERE = Seen()
 

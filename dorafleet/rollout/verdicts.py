@@ -1,4 +1,4 @@
-"""What follows for one robot from what it reports. Pure functions."""
+"""The verdict about one robot from its reports. Pure functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_REASON = 500
 MAX_EVIDENCE = 20
 MAX_TEXT = 300
-"""Characters and entries that the journal keeps of what a robot says."""
+"""Characters and entries of a robot's report that the journal keeps."""
 
 
 @dataclass(frozen=True, slots=True)

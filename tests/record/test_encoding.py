@@ -1,4 +1,4 @@
-"""Messages survive the way into a recording and back, whatever their type."""
+"""Messages of every type survive the way into a recording and back."""
 
 import json
 import string

@@ -1,4 +1,4 @@
-"""Manifests come from other machines: what is not a plain one is refused."""
+"""Manifests come from other machines: an invalid one is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a release on this robot: pure functions from a record and what is seen.
+"""The state machine of a release on a robot: pure functions of its record and observations.
 
 `pending → staging → staged → switching → probation → confirmed`, or `reverting → reverted | stuck`.
 The record is stored after each step, before anything is done for it, so that each phase goes on
@@ -81,7 +81,7 @@ def _take_new(record: Record, order: ReleaseOrder) -> Record:
     same = record.order.release is not None and order.release is not None
     same = same and revision_of(order) == record.target and order.enabled == record.order.enabled
     if record.phase in ("switching", "probation") and same:
-        # Another rollout of the same content: what was begun goes on under its number.
+        # Another rollout of the same content: the switch continues under the new number.
         return replace(record, order=order, next=None)
     if record.phase in _IN_SWITCH and order.release is not None and order.enabled:
         return replace(record, next=order)
@@ -89,7 +89,7 @@ def _take_new(record: Record, order: ReleaseOrder) -> Record:
         return replace(record, order=order)
     stops = order.release is None or not order.enabled
     if stops and record.phase in (*_IN_SWITCH, "stuck"):
-        # What was not confirmed must not come back with the next order.
+        # The next order must not return to a revision that was not confirmed.
         record = replace(record, applied=record.confirmed, halting=True, step=record.step + 1)
     if order.retry and order.release is not None:
         digest = revision_of(order).digest
@@ -105,13 +105,13 @@ def _content(order: ReleaseOrder) -> tuple[str | None, dict[str, Any], bool]:
 
 
 def forget_epoch(record: Record) -> Record:
-    """Return the record for the coordinators of another fleet, whose epochs begin anew."""
+    """Return the record for the coordinators of another fleet, whose epochs start again."""
     following = None if record.next is None else replace(record.next, epoch=0)
     return replace(record, order=replace(record.order, epoch=0), next=following)
 
 
 def decide(record: Record, seen: Seen) -> Record:
-    """Return the record after what is seen: the same one if nothing changes."""
+    """Return the record after an observation: the same one if nothing changes."""
     after = _decide(record, seen)
     return after if after == record or after.phase == record.phase else replace(
         after, since=seen.wall
@@ -142,14 +142,14 @@ def _decide(record: Record, seen: Seen) -> Record:
 
 
 def forgettable(record: Record, seen: Seen) -> bool:
-    """Return True once a dataflow is stopped that shall have no release any more."""
+    """Return True if a dataflow whose release was removed has stopped."""
     return record.order.release is None and (
         seen.share is None or (seen.share.generation == record.step and seen.share.status in _ENDED)
     )
 
 
 def _stop(record: Record, seen: Seen) -> Record:
-    """Return the record of a dataflow that shall not run."""
+    """Return the record of a dataflow that is ordered not to run."""
     if record.applied is not None and not record.halting:
         record = replace(record, step=record.step + 1, halting=True)
     if record.order.release is None:
@@ -218,7 +218,7 @@ def _preparing(record: Record, seen: Seen) -> Record:
 
 
 def _begin(record: Record, seen: Seen) -> Record:
-    """Begin the switch, unless something must not be interrupted."""
+    """Begin the switch, unless the robot is busy."""
     order = record.order
     if seen.notices is None or (seen.share is not None and seen.share.status == "stopping"):
         reason = "the daemon cannot be asked, or stops the dataflow"
@@ -332,7 +332,7 @@ def _confirm(record: Record, health: Health) -> Record:
 
 
 def _fail(record: Record, seen: Seen, reason: str, *, blame: bool = True) -> Record:
-    """Return the record of a revision that is not confirmed; with `blame` it is remembered."""
+    """Return the record of a revision that is not confirmed; `blame` records the failure."""
     target = record.target
     if blame and target is not None:
         known = [each for each in record.failed if each.digest != target.digest]
@@ -393,7 +393,7 @@ def _stuck_in_time(record: Record, seen: Seen, reason: str) -> Record:
 
 
 def _apply(record: Record, applied: Applied | None, seen: Seen) -> Record:
-    """Return the record with what the daemon shall run from now on.
+    """Return the record with the daemon's new order.
 
     A dataflow that has not started completely cannot be changed: it is stopped first.
     """
@@ -408,7 +408,7 @@ def _is_stopping(record: Record, seen: Seen) -> bool:
 
 
 def _has_ended(record: Record, seen: Seen) -> bool:
-    """Return True if what the daemon was told last has ended."""
+    """Return True if the run of the daemon's last order has ended."""
     share = seen.share
     return share is not None and share.generation == record.step and share.status in _ENDED
 

@@ -1,4 +1,4 @@
-"""Ask the daemon what the health of a dataflow is judged by."""
+"""Ask the daemon for the figures that decide about the health of a dataflow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def clock() -> float:
 
 
 async def observe(client: AsyncClient, uuid: str) -> Observation:
-    """Return what the daemon says of a dataflow. Raises ControlError."""
+    """Return the daemon's figures of a dataflow. Raises ControlError."""
     top = await client.call("top", Nothing(), Top)
     at = clock()
     sent: dict[str, int] = {}
@@ -41,7 +41,7 @@ async def notices(client: AsyncClient) -> list[str]:
 
 
 async def leases(client: AsyncClient) -> list[Lease]:
-    """Return what must not be interrupted on this robot. Raises ControlError."""
+    """Return the leases that make this robot busy. Raises ControlError."""
     try:
         found = await client.call("lease.list", Nothing(), LeaseList)
     except ControlError as error:

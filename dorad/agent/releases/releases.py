@@ -1,6 +1,6 @@
-"""Carries out the orders about releases: looks at each dataflow, decides, and does what follows.
+"""Carry out the orders about releases: observe each dataflow, decide, and act.
 
-What the daemon shall run is one of the robot's own shares; `Shares` starts, changes and stops it.
+The daemon's order is one of the robot's own shares; `Shares` starts, changes and stops it.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Releases:
         self._update_states()
 
     def wake(self) -> None:
-        """Look at everything soon."""
+        """Check all dataflows soon."""
         self._wake.set()
 
     def order(self, order: ReleaseOrder) -> ReleaseState:
@@ -159,7 +159,7 @@ class Releases:
             self._store.put_release(rules.forget_epoch(record))
 
     async def run(self) -> None:
-        """Carry out all orders, until cancelled. Running dataflows run on."""
+        """Carry out all orders, until cancelled. Running dataflows keep running."""
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as tasks:
             while True:
@@ -195,7 +195,7 @@ class Releases:
         return WAITING_EVERY_S if self._active else EVERY_S
 
     async def _look_after(self, name: str, tasks: asyncio.TaskGroup) -> None:
-        """Decide about a dataflow until nothing changes, and do what follows."""
+        """Decide about a dataflow and act, until nothing changes."""
         record = self._store.releases[name]
         seen = await self._see(record)
         after = self._store.releases.get(name)
@@ -290,7 +290,7 @@ class Releases:
         return replace(seen, refusal=await self._verify_again(record))
 
     async def _verify_again(self, record: Record) -> str:
-        """Return why a staged release must not be used any more: its key may be revoked now."""
+        """Return why a staged release is no longer usable: its key may be revoked now."""
         release = record.order.release
         assert release is not None
         try:
@@ -357,7 +357,7 @@ class Releases:
         return learned
 
     def _plan(self, record: Record) -> Plan:
-        """Return how to get to the release that was ordered. Raises ControlError."""
+        """Return how to switch to the ordered release. Raises ControlError."""
         name, target, applied = record.order.dataflow, record.target, record.applied
         assert target is not None
         known = self._plans.get(name)
@@ -384,7 +384,7 @@ class Releases:
         return compose.content_of(applied, uuid, self._robot, path, self._library.bundle)
 
     def _sync(self, record: Record) -> None:
-        """Let the robot's own share be what the record says. It is level-triggered."""
+        """Give the robot's own share the content of the record. Level-triggered."""
         name = record.order.dataflow
         if record.step == 0 or self._synced.get(name) == record.step:
             return
@@ -411,7 +411,7 @@ class Releases:
             )
             self._synced[name] = record.step
         except ControlError as error:
-            _log.error("what shall run of %s cannot be stored: %s", name, error)
+            _log.error("the order for %s cannot be stored: %s", name, error)
 
     async def _stage(self, record: Record) -> None:
         name, release = record.order.dataflow, record.order.release

@@ -37,7 +37,7 @@ class HealthRules(Struct):
 
 
 class ReleaseOrder(Struct):
-    """Which release a robot shall run of one dataflow. The agent stores it before it answers."""
+    """An order to run a release of one dataflow. The agent stores it before it answers."""
 
     epoch: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
     generation: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]

@@ -40,7 +40,7 @@ class NodeLeases:
         number = packet.number("lease")
         if packet.kind == "idle":
             if self._held.get(connection, {}).pop(number, None) is not None:
-                _log.debug("node %s is not busy any more: lease %d", node_id, number)
+                _log.debug("node %s has ended its lease %d", node_id, number)
                 self._state.changed()
             return
         reason = packet.text("reason")

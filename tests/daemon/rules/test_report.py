@@ -1,3 +1,5 @@
+"""The report of a dataflow's failures."""
+
 from dorad.daemon.rules.exits import Outcome, Result
 from dorad.daemon.rules.report import failure_report
 from dorad.launch.model import Exit

@@ -106,7 +106,7 @@ async def test_from_a_change_to_its_undo(tmp_path, capsys):
         assert code == 1  # it was reverted
         assert json.loads(out)["summary"]["phase"] == "reverted"
         code, out, _ = await one.run("drift")
-        assert (code, out) == (0, "3 robots are what they shall be\n")
+        assert (code, out) == (0, "3 robots are in the desired state\n")
 
 
 async def test_a_bad_release_stops_at_the_canary_with_exit_code_1(tmp_path, capsys):

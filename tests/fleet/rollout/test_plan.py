@@ -1,4 +1,4 @@
-"""What a plan selects, shows and refuses; nothing of it changes anything."""
+"""What a plan selects, shows and refuses; it changes nothing."""
 
 from __future__ import annotations
 
