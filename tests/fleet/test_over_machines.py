@@ -11,10 +11,10 @@ import pytest
 
 from tests.cli.dora import DORA, dora
 from tests.fleet.fakerobot import DEADLINE_S
-from tests.fleet.sites import free_port
 from tests.fleet.test_enrol import Machine
 from tests.harness.daemon import daemon
 from tests.harness.flows import SINK, SOURCE, write_flow
+from tests.harness.ports import free_port
 
 pytestmark = pytest.mark.timeout(180)
 
