@@ -24,7 +24,7 @@ from tests.harness.ports import reserved_ports
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SETTLE_S = 10.0
+SETTLE_S = 30.0
 
 # Tests start thousands of interpreters. Without bytecode on the disk, each compiles all it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
