@@ -29,13 +29,13 @@ def release() -> None:
 def receive(folder: Path) -> int:
     """Take a release from stdin, as `dorafleet release push` sends it."""
     from dorad.release.errors import ReleaseError
-    from dorad.release.receive import Disconnected, Receiver
+    from dorad.release.receive import Receiver, SenderLostError
 
     if sys.stdin.isatty():
         raise click.UsageError("this is the other end of `dorafleet release push`")
     try:
         Receiver(_trees(folder), sys.stdin.fileno(), sys.stdout.fileno()).run()
-    except Disconnected as error:
+    except SenderLostError as error:
         raise click.ClickException(f"{error}; what has arrived is kept") from error
     except ReleaseError:
         # The sender shows the reason, which it has got.
@@ -124,7 +124,7 @@ def trust(folder: Path) -> None:
 @release.command(context_settings=CONTEXT)
 @click.pass_obj
 def revoke(folder: Path) -> None:
-    """Add the public key on stdin to those that may not sign any more."""
+    """Revoke the public key on stdin."""
     _add(folder, REVOKED)
 
 

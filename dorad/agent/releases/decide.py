@@ -1,4 +1,4 @@
-"""What becomes of a release on this robot: pure functions from a record and what is seen.
+"""The state machine of a release on a robot: pure functions of its record and observations.
 
 `pending → staging → staged → switching → probation → confirmed`, or `reverting → reverted | stuck`.
 The record is stored after each step, before anything is done for it, so that each phase goes on
@@ -25,7 +25,7 @@ CONTACT_S = 60.0
 
 
 def decide(record: Record, seen: Seen) -> Record:
-    """Return the record after what is seen: the same one if nothing changes."""
+    """Return the record after an observation: the same one if nothing changes."""
     after = _decide(record, seen)
     return after if after == record or after.phase == record.phase else replace(
         after, since=seen.wall
@@ -56,14 +56,14 @@ def _decide(record: Record, seen: Seen) -> Record:
 
 
 def forgettable(record: Record, seen: Seen) -> bool:
-    """Return True once a dataflow is stopped that shall have no release any more."""
+    """Return True if a dataflow whose release was removed has stopped."""
     return record.order.release is None and (
         seen.share is None or (seen.share.generation == record.step and seen.share.status in ENDED)
     )
 
 
 def _stop(record: Record, seen: Seen) -> Record:
-    """Return the record of a dataflow that shall not run."""
+    """Return the record of a dataflow that is ordered not to run."""
     if record.applied is not None and not record.halting:
         record = replace(record, step=record.step + 1, halting=True)
     if record.order.release is None:
@@ -132,7 +132,7 @@ def _preparing(record: Record, seen: Seen) -> Record:
 
 
 def _begin(record: Record, seen: Seen) -> Record:
-    """Begin the switch, unless something must not be interrupted."""
+    """Begin the switch, unless the robot is busy."""
     order = record.order
     if seen.notices is None or (seen.share is not None and seen.share.status == "stopping"):
         reason = "the daemon cannot be asked, or stops the dataflow"

@@ -43,7 +43,7 @@ class Contact:
 
 
 async def observe(client: AsyncClient, uuid: str) -> Observation:
-    """Return what the daemon says of a dataflow. Raises ControlError."""
+    """Return the daemon's figures of a dataflow. Raises ControlError."""
     top = await client.call("top", Nothing(), Top)
     at = clock()
     sent: dict[str, int] = {}
@@ -61,7 +61,7 @@ async def notices(client: AsyncClient) -> list[str]:
 
 
 async def leases(client: AsyncClient) -> list[Lease]:
-    """Return what must not be interrupted on this robot. Raises ControlError."""
+    """Return the leases that make this robot busy. Raises ControlError."""
     try:
         found = await client.call("lease.list", Nothing(), LeaseList)
     except ControlError as error:

@@ -1,6 +1,6 @@
-"""Carries out the orders about releases: looks at each dataflow, decides, and does what follows.
+"""Carry out the orders about releases: observe each dataflow, decide, and act.
 
-What the daemon shall run is one of the robot's own shares; `Shares` starts, changes and stops it.
+The daemon's order is one of the robot's own shares; `Shares` starts, changes and stops it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Releases:
         self._update_states()
 
     def wake(self) -> None:
-        """Look at everything soon."""
+        """Check all dataflows soon."""
         self._wake.set()
 
     def order(self, order: ReleaseOrder) -> ReleaseState:
@@ -120,7 +120,7 @@ class Releases:
             self._store.put_release(orders.forget_epoch(record))
 
     async def run(self) -> None:
-        """Carry out all orders, until cancelled. Running dataflows run on."""
+        """Carry out all orders, until cancelled. Running dataflows keep running."""
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as tasks:
             while True:
@@ -156,7 +156,7 @@ class Releases:
         return WAITING_EVERY_S if self._active else EVERY_S
 
     async def _look_after(self, name: str, tasks: asyncio.TaskGroup) -> None:
-        """Decide about a dataflow until nothing changes, and do what follows."""
+        """Decide about a dataflow and act, until nothing changes."""
         record = self._store.releases[name]
         seen = await self._observer.see(record)
         after = self._store.releases.get(name)
@@ -203,7 +203,7 @@ class Releases:
         return True
 
     def _sync(self, record: Record) -> None:
-        """Let the robot's own share be what the record says. It is level-triggered."""
+        """Give the robot's own share the content of the record. Level-triggered."""
         name = record.order.dataflow
         if record.step == 0 or self._synced.get(name) == record.step:
             return
@@ -230,7 +230,7 @@ class Releases:
             )
             self._synced[name] = record.step
         except ControlError as error:
-            _log.error("what shall run of %s cannot be stored: %s", name, error)
+            _log.error("the order for %s cannot be stored: %s", name, error)
 
     async def _stage(self, record: Record) -> None:
         name, release = record.order.dataflow, record.order.release
