@@ -16,15 +16,16 @@ EPILOG = """\b
 Examples:
   dora record dataflow.yml                        run the dataflow and record everything
   dora record dataflow.yml --topics camera/image -o day.mcap
-  dora record --attach demo --duration 60s        record a dataflow that runs already
+  dora record --attach demo --duration 60s        record a running dataflow
   dora record --attach demo --exclude camera/image --split 5m
+  dora record ring --attach demo --keep 60s       a black box; `dora record mark` keeps its content
   dora record info day.mcap
   dora record recover day.mcap                    after a crash
 
 \b
 A recording is an MCAP file, which rerun and Foxglove open. The recorder is one more subscriber: it
-slows no node down. What it cannot keep up with is dropped, counted and reported; then the recording
-is INCOMPLETE and the exit code 1. `dora replay` sends the messages again.
+slows no node down. If it is too slow, it drops messages, and counts and reports them; then the
+recording is INCOMPLETE and the exit code 1. `dora replay` sends the messages again.
 """
 
 _START = "start"
@@ -44,6 +45,9 @@ class Record(LazyGroup):
         "merge": CommandEntry("dorad.cli.record_edit:merge", "Make one recording of several."),
         "export": CommandEntry(
             "dorad.cli.record_edit:export", "Write Parquet, Arrow, CSV or rerun files."
+        ),
+        "ring": CommandEntry(
+            "dorad.cli.record_ring:ring", "Record into a black box: keep only the last seconds."
         ),
         "mark": CommandEntry("dorad.cli.record_box:mark", "Keep what the black box has recorded."),
         "incidents": CommandEntry(

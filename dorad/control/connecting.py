@@ -39,7 +39,7 @@ OPTIONS: Final[dict[str, Any]] = {
 
 
 class Opened(NamedTuple):
-    """A connected socket, and what is needed to go on with it."""
+    """A connected socket, and the data for the handshake on it."""
 
     sock: socket.socket
     server: Server
@@ -65,7 +65,7 @@ def open_socket(targets: Sequence[UnixSocket | Tcp]) -> Opened:
             opened = _open_unix(target) if isinstance(target, UnixSocket) else _open_tcp(target)
         except ControlError as error:
             # Another coordinator may lead while this one's machine is off. A daemon that hangs is
-            # an error, whatever else runs.
+            # an error, independently of other tasks.
             if isinstance(target, UnixSocket) or error.code not in ("unavailable", "deadline"):
                 raise
             _log.debug("%s is away: %s", target, error)

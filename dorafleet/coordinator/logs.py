@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.robots import Robots
 
 QUIET_S = 0.3
-"""Seconds after which a machine without a line no longer holds up the lines of others."""
+"""Seconds after which a machine without a line no longer delays the lines of others."""
 
 FIRST_S = 3.0
 """Seconds for the first lines of a machine."""

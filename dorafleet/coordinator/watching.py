@@ -1,4 +1,4 @@
-"""The methods `fleet.watch` and `alerts.…`: rows of all robots, alerts that outlive a console."""
+"""The methods `fleet.watch` and `alerts.…`: the rows of all robots, and alerts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dorad.control.alertbook import AlertBook
 from dorad.control.errors import ControlError
 from dorad.control.rowdeltas import RowDeltas
 from dorad.control.topparts import interval
+from dorafleet.coordinator.robots import PACE_S
 from dorafleet.coordinator.rows import Known, Software, checked, fleet_row
 from dorafleet.coordinator.writing import actor_of
 
@@ -65,7 +66,7 @@ class FleetWatching:
         self._software = software
         self._started = time.monotonic()
         self._own: dict[str, m.FleetRow] = {}
-        """What each robot has said last of itself."""
+        """The last own row of each robot."""
         self._following: dict[str, AsyncClient] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._dirty: set[str] = set()
@@ -95,7 +96,7 @@ class FleetWatching:
         }
 
     def mark(self, robot: Robot) -> None:
-        """Take note of a robot that has changed; follow it if it has just connected."""
+        """Record that a robot has changed; follow it if it has just connected."""
         self._dirty.add(robot.id)
         client = robot.client
         if client is None or self._following.get(robot.id) is client:
@@ -114,6 +115,8 @@ class FleetWatching:
                     for row in event.rows[:1]:
                         self._own[robot.id] = checked(row, robot.id, robot.skew.seconds)
                         self._dirty.add(robot.id)
+                    # One that sends without end waits, and is closed when too much waits.
+                    await asyncio.sleep(PACE_S)
         except ControlError as error:
             _log.debug("robot `%s` sends no rows: %s", robot.id, error)
             if error.code in ("unknown-method", "unsupported"):

@@ -26,7 +26,7 @@ MAX_CLIENT = 100
 
 
 def actor_of(call: Call) -> dict[str, Any]:
-    """Return who makes a change, for the audit."""
+    """Return the author of a change, for the audit."""
     return {
         "user": call.peer.uid,
         "peer": call.peer.name,

@@ -1,4 +1,4 @@
-"""What an operator may do with a rollout in each phase. Pure functions."""
+"""The commands that an operator may give in each phase of a rollout. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorafleet.rollout.decide import Enter
-from dorafleet.rollout.model import FINAL
+from dorafleet.rollout.model import FINAL, FORWARD
+from dorafleet.rollout.steps import Enter
+from dorafleet.rollout.verdicts import MAX_REASON, Judged, needs_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dorafleet.rollout.model import Member, Phase, Rollout
+    from dorafleet.rollout.model import Member, Phase, Rollout, Seen
 
 Act = Literal["pause", "resume", "promote", "abort", "undo", "supersede"]
 
@@ -22,7 +23,7 @@ _UNDONE = frozenset({"reverting", "reverted", "superseded"})
 
 
 def operate(rollout: Rollout, members: Iterable[Member], act: Act, by: str, now: float) -> Rollout:
-    """Return the rollout after an act of an operator.
+    """Return the rollout after a command of an operator.
 
     Raises:
         ControlError: it cannot be done in this phase; the message says why.
@@ -64,6 +65,21 @@ def possible_acts(phase: Phase, *, paused: bool) -> frozenset[Act]:
         "undo": phase not in _UNDONE,
     }
     return frozenset(act for act, possible in found.items() if possible)
+
+
+def refuse(rollout: Rollout, member: Member, seen: Seen, reason: str) -> Judged | None:
+    """Return the verdict about a robot that does not take the files; None if it has that verdict.
+
+    Raises:
+        ControlError: the rollout has ended, or the robot does not wait for files.
+    """
+    if member.verdict == "refused":
+        return None
+    if rollout.phase not in FORWARD:
+        raise _refusal(rollout, f"it is {rollout.phase}")
+    if not needs_files(member, seen):
+        raise _refusal(rollout, f"`{member.robot}` does not wait for files")
+    return Judged(member.robot, "refused", reason[:MAX_REASON])
 
 
 def is_moving_on(rollout: Rollout, members: Iterable[Member]) -> bool:

@@ -156,7 +156,7 @@ async def test_one_coordinator_cannot_fill_the_disk_with_shares(folder):
 
 
 async def drain(connection):
-    """Read whatever is answered, so that the agent is not held up."""
+    """Read all answers, so that the agent is not blocked."""
     with suppress(ConnectionClosed):
         async for _ in connection:
             pass

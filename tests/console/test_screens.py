@@ -252,7 +252,7 @@ async def test_the_server_that_ends_makes_every_screen_stale_and_nothing_is_forg
         cursor, marks = grid.cursor, set(grid.marks)
         began = time.monotonic()
         await fleet.close()
-        text = await driven.until("STALE")
+        await driven.until("STALE")
         assert time.monotonic() - began < 20.0
         assert "retry in" in text
         assert "not known now" in text

@@ -54,7 +54,7 @@ class FleetMethods:
                 await self._watch.bell.wait()
 
     async def ack(self, call: Call, params: m.AlertAck) -> m.Alert:
-        """Keep who looks after an alert."""
+        """Record who has acknowledged an alert."""
         who = call.peer.name or f"user {call.peer.uid}"
         return self._watch.ack(params.id, who, undo=params.undo)
 

@@ -177,7 +177,7 @@ class Server:
             await client.call("daemon.status", m.Nothing(), m.DaemonStatus)
             now = time.monotonic()
             trip = steady(self.link.round_trip, now - began)
-            # Not a change to paint: whatever else changes shows it.
+            # No change to paint: the next one shows it.
             self.link = replace(self.link, fresh_at=now, round_trip=trip)
             await asyncio.sleep(PROBE_S)
 

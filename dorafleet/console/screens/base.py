@@ -169,7 +169,7 @@ class ConsoleScreen(Screen[None]):
         self.on_screen_suspend()
 
     def restart_feeds(self) -> None:
-        """Open the streams again, because what they shall bring has changed."""
+        """Open the streams again, because their parameters have changed."""
         self.on_screen_suspend()
         self._feeds = self.feeds()
         for feed in () if self.paused else self._feeds:
@@ -211,7 +211,7 @@ class ConsoleScreen(Screen[None]):
         self._paint_bars(now, clock)
 
     def repaint(self) -> None:
-        """Paint at the next opportunity, whatever has changed."""
+        """Paint at the next opportunity."""
         self._painted = None
         self.tick()
 

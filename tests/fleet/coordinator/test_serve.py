@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -322,7 +323,7 @@ def test_the_files_are_for_this_user_alone_and_only_loopback_listens(shared):
             assert stat.S_IMODE(each.stat().st_mode) == mode, each
     addresses = [
         line.split()[1]
-        for line in open("/proc/net/tcp")  # noqa: SIM115, PTH123
+        for line in Path("/proc/net/tcp").read_text().splitlines()
         if line.split()[3] == "0A" and line.split()[1].endswith(f":{shared.port:04X}")
     ]
     assert addresses == [f"0100007F:{shared.port:04X}"]
