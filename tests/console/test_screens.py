@@ -78,6 +78,16 @@ async def test_forty_robots_with_one_cause_are_one_line(tmp_path: Path) -> None:
         await driven.until("30 of 60")  # as many as a filter names
 
 
+async def test_a_robot_is_enough_to_name_its_dataflow(tmp_path: Path) -> None:
+    fleet = FakeFleet(3)
+    fleet.lines = [line("here I am")]
+    async with console(tmp_path, fleet, options=Options(start="logs arm002 camera")) as driven:
+        await driven.until("here I am")
+        assert "Logs > arm002/pick > camera" in driven.text
+        driven.app.go_to("graph arm003")
+        await driven.until("Fleet > arm003/pick")
+
+
 async def test_a_filter_is_applied_while_it_is_typed_and_kept(tmp_path: Path) -> None:
     async with console(tmp_path, FakeFleet()) as driven:
         await driven.until("500 of 500")
