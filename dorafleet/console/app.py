@@ -327,7 +327,7 @@ class ConsoleApp(App[None]):
         """
         self.copied = self._command(argv)
         self.copy_to_clipboard(self.copied)
-        self._say(f"copied: {self.copied}", "key", COMMAND_S)
+        self._say(f"$ {self.copied}  (sent to the terminal's clipboard)", "key", COMMAND_S)
 
     def _command(self, argv: Sequence[str]) -> str:
         """Return a command line for the operator's shell."""

@@ -363,7 +363,7 @@ async def test_the_copied_command_says_what_is_shown(tmp_path: Path) -> None:
         await driven.press("slash")
         await driven.type("zone=hall !ok")
         await driven.press("enter", "y")
-        await driven.until("copied: dorafleet robots --order worst --filter 'zone=hall !ok'")
+        await driven.until("$ dorafleet robots --order worst --filter 'zone=hall !ok'")
 
 
 async def test_a_pipe_gets_all_rows_also_those_that_are_not_visible(tmp_path: Path) -> None:
