@@ -51,8 +51,9 @@ CHECK_S = 2.0
 REFUSED_S, LONG_REFUSED_S = 5.0, 60.0
 """Maximum seconds until a coordinator that has refused this robot is tried again; they double."""
 
-LIMITS = Limits(calls=256, streams=256, hello=10.0)
-"""A coordinator passes on what all its clients ask for."""
+LIMITS = Limits(calls=256, streams=256, hello=10.0, reply=MAX_REQUEST)
+"""A coordinator passes on what all its clients ask for. It would end the connection for a larger
+frame, and with it all that its other clients have asked for."""
 
 _log = logging.getLogger(__name__)
 _websockets_log = logging.getLogger("dorad.agent.websockets")

@@ -14,10 +14,11 @@ import msgspec
 import psutil
 
 from dorad import __version__
-from dorad.agent.reports import Deltas
+from dorad.agent.reports import MAX_USUAL, Deltas
 from dorad.control import messages as m
 from dorad.control.messages import METHODS, Nothing
 from dorad.control.messages import agent as a
+from dorad.control.shortening import short_release, short_share
 from dorad.jitter import between
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ class AgentMethods:
             arch=platform.machine(),
             cores=float(len(os.sched_getaffinity(0))),
             memory=psutil.virtual_memory().total,
-            shares=list(self._shares.reported.values()),
-            releases=list(self._releases.states.values()),
+            shares=[short_share(each, MAX_USUAL) for each in self._shares.reported.values()],
+            releases=[short_release(each, MAX_USUAL) for each in self._releases.states.values()],
         )
 
     async def remember(self, _call: Call, params: a.Remember) -> a.Remembered:
@@ -156,8 +157,18 @@ class AgentMethods:
         return Nothing()
 
 
-def handlers(methods: AgentMethods, daemon: Daemon) -> dict[str, Handler | StreamHandler]:
-    """Return the handler of each method: the agent's own, and all of the daemon's."""
+OF_CLIENTS = frozenset({"logs.read", "top.watch", "topic.subscribe", "topic.watch"})
+"""Streams that clients of the coordinator ask for, as many as they like."""
+
+
+def handlers(
+    methods: AgentMethods, daemon: Daemon, of_clients: Daemon
+) -> dict[str, Handler | StreamHandler]:
+    """Return the handler of each method: the agent's own, and all of the daemon's.
+
+    The streams of clients go over the connection `of_clients`: however many there are, the
+    coordinator still follows this robot.
+    """
     own: dict[str, Handler | StreamHandler] = {
         "agent.attach": methods.attach,
         "agent.remember": methods.remember,
@@ -169,7 +180,10 @@ def handlers(methods: AgentMethods, daemon: Daemon) -> dict[str, Handler | Strea
         "share.remove": methods.remove,
         "release.order": methods.order_release,
     }
-    return {name: _passing(name, daemon) for name in METHODS} | own
+    passed_on = {
+        name: _passing(name, of_clients if name in OF_CLIENTS else daemon) for name in METHODS
+    }
+    return passed_on | own
 
 
 def _passing(name: str, daemon: Daemon) -> Handler | StreamHandler:

@@ -60,6 +60,7 @@ class Service:
         # A separate connection: many forwarded requests must not delay the shares.
         self._own = Daemon(socket, name)
         self._passing = Daemon(socket, name)
+        self._of_clients = Daemon(socket, name)
         self._shares = Shares(
             self._store, self._own, self._identities, self._boot, self._changed.ring
         )
@@ -86,7 +87,9 @@ class Service:
         )
         self._contact = contact
         self._dialer = Dialer(
-            self._identities, handlers(methods, self._passing), self._changed.ring
+            self._identities,
+            handlers(methods, self._passing, self._of_clients),
+            self._changed.ring,
         )
         self._started_at = time.time()
         self._ticks = start_time(os.getpid()) or 0
@@ -106,7 +109,7 @@ class Service:
             stack.enter_context(only_one(self._folder))
             notifier = ServiceNotifier()
             stack.callback(notifier.close)
-            for daemon in (self._own, self._passing):
+            for daemon in (self._own, self._passing, self._of_clients):
                 stack.push_async_callback(daemon.close)
             _log.info("dorad-agent %s of robot %s", __version__, self._robot)
             dialing = asyncio.create_task(self._dial(), name="dialer")

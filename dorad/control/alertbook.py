@@ -7,6 +7,7 @@ alert that flaps. Five or more robots with one cause are one alert. It reads no 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,8 +29,10 @@ FOLD = 5
 """So many robots with one cause are one alert."""
 MAX_NAMED = 100
 """Robots that an alert names."""
+MAX_OF_ROBOT = 200
+"""Findings of one robot that are kept in mind; further ones are left out, and the log says so."""
 MAX_EPISODES = 20_000
-"""Maximum number of findings that are kept; the log reports when there are more."""
+"""The same of all robots."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +70,10 @@ class AlertBook:
 
     def __init__(self) -> None:
         self._episodes: dict[Key, Episode] = {}
-        self._full = False
+        self._counts: Counter[str] = Counter()
+        """Episodes by robot."""
+        self._full: set[str] = set()
+        """Robots of which findings are left out; an empty name stands for all."""
 
     def observe(
         self,
@@ -95,21 +101,33 @@ class AlertBook:
             if now - episode.last >= CLEARED_AFTER_S:
                 _log.debug("alert %s is over", key)
                 del self._episodes[key]
+                self._counts[key.robot] -= 1
+                if not self._counts[key.robot]:
+                    del self._counts[key.robot]
+                    self._full.discard(key.robot)
+        if len(self._episodes) < MAX_EPISODES:
+            self._full.discard("")
 
     def _see(self, key: Key, finding: Finding, now: float) -> None:
         episode = self._episodes.get(key)
         if episode is None:
             if len(self._episodes) >= MAX_EPISODES:
-                if not self._full:
-                    _log.warning("more than %d findings: the rest is left out", MAX_EPISODES)
-                self._full = True
+                self._leave_out("", f"more than {MAX_EPISODES} findings")
                 return
-            self._full = False
+            if self._counts[key.robot] >= MAX_OF_ROBOT:
+                self._leave_out(key.robot, f"more than {MAX_OF_ROBOT} findings of `{key.robot}`")
+                return
+            self._counts[key.robot] += 1
             self._episodes[key] = Episode(finding, now, now)
             return
         if not episode.present:
             episode.returns += 1
         episode.finding, episode.last, episode.present = finding, now, True
+
+    def _leave_out(self, robot: str, why: str) -> None:
+        if robot not in self._full:
+            _log.warning("%s: the rest is left out", why)
+            self._full.add(robot)
 
     def alerts(self) -> list[Alert]:
         """Return all alerts, the worst first, then the newest."""

@@ -65,7 +65,10 @@ def read_log(data: memoryview) -> dict[str, Any]:
     whole = protobuf.fields(data).get(protobuf.METADATA_FIELD)
     if not isinstance(whole, memoryview):
         raise ValueError("the log message does not hold its line")
-    line = json.loads(bytes(whole))
+    try:
+        line = json.loads(bytes(whole))
+    except RecursionError:
+        raise ValueError("the line of the log message is nested too deeply") from None
     if not isinstance(line, dict):
         raise ValueError("the log message does not hold a line")
     return line

@@ -239,7 +239,7 @@ def _line(code: int, length: int, nulls: int, payload: bytes) -> dict[str, Any] 
     try:
         values = decode(code, length, nulls, pa.py_buffer(payload), shared=False).to_pylist()
         line = json.loads(values[0])
-    except (ValueError, IndexError, TypeError) as error:
+    except (ValueError, IndexError, TypeError, RecursionError) as error:
         _log.debug("a log line cannot be read: %s", error)
         return None
     return line if isinstance(line, dict) else None

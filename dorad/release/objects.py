@@ -90,8 +90,8 @@ class ObjectStore:
         except FileNotFoundError:
             return 0
 
-    def partials(self, limit: int) -> dict[str, int]:
-        """Return the sizes of incomplete objects, by SHA-256, at most `limit` of them."""
+    def partials(self, limit: int | None = None) -> dict[str, int]:
+        """Return the sizes of what has partly arrived, by SHA-256, at most `limit` of them."""
         try:
             found = sorted(self._incoming.iterdir())[:limit]
         except FileNotFoundError:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from dorad.release.trees import Trees
 
 MAX_PARTIAL_PATCHES = 1000
+IDLE_S = 900.0
+"""Seconds in which a sender may prepare the next object, and say only that it is alive."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 T = TypeVar("T")
@@ -47,6 +49,8 @@ class Receiver:
         self._arrived = 0
         """Bytes of pieces so far."""
         self._told = 0
+        self._lacking: set[str] = set()
+        """The SHA-256 of what was lacking at first."""
 
     def run(self) -> str:
         """Receive one release and return its id.
@@ -106,6 +110,7 @@ class Receiver:
         _log.debug("%d objects are lacking", len(lacking))
         self._send(frames.OFFER, offer)
         wanted = {(each.sha256, each.executable): each for each in lacking}
+        self._lacking = {each.sha256 for each in lacking}
         while True:
             kind, payload = self._next()
             if kind == frames.END:
@@ -147,6 +152,8 @@ class Receiver:
         if base is None or not objects.has(base) or each.size > frames.MAX_PATCHED:
             raise ReleaseError("protocol", f"{each.sha256} cannot come as a patch")
         have = self._start(begin, objects.partial_size(patch))
+        # Parts of other patches would fill the disk, one transfer after the other.
+        objects.forget_partials(objects.partials().keys() - self._lacking - {patch})
         with objects.open_partial(patch) as file:
             file.truncate(have)
             while have < begin.patch_size:
@@ -190,11 +197,15 @@ class Receiver:
 
     def _next(self) -> tuple[int, bytes]:
         """Return the next frame that is not just a sign of life."""
+        end = time.monotonic() + IDLE_S
         while True:
             kind, size = frames.check_header(self._read(frames.HEADER.size))
             payload = self._read(size)
             if kind != frames.ALIVE:
                 return kind, payload
+            if time.monotonic() > end:
+                # It would keep all others out.
+                raise Disconnected(f"the sender has sent nothing for {IDLE_S:g} s")
 
     def _read(self, size: int) -> bytes:
         pieces, rest = [], size

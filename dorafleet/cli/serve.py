@@ -79,13 +79,16 @@ def serve(
     new_authority: bool,
 ) -> None:
     """Run the coordinator of the machines in the cluster FILE."""
+    from dorad.ownlog import VisibleFormatter
     from dorafleet.coordinator.listening import listen_at
     from dorafleet.coordinator.service import Coordinator
     from dorafleet.coordinator.storing import open_store
     from dorafleet.inventory.load import load
 
     cluster = load(file)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     chosen = cluster.coordinator.port if port is None else port
     where = listen_at(listen, chosen, cluster.coordinator.addr, tls=tls)
     connect = partial(

@@ -7,17 +7,19 @@ import logging
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, get_args
 
+from dorad.control.messages.releases import ReleasePhase
 from dorad.problems import ProblemError
 from dorafleet.coordinator.orders import Orders
 from dorafleet.rollout.decide import Decision, decide, is_over
 from dorafleet.rollout.gates import is_leased
 from dorafleet.rollout.model import MOVING, Place, Seen, View
 from dorafleet.rollout.summary import row
+from dorafleet.rollout.verdicts import reported
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.planning import Planner
@@ -39,33 +41,65 @@ MAX_STEPS = 50
 
 STORE_RETRY_S = 2.0
 
+_RANKS = {phase: rank for rank, phase in enumerate(get_args(ReleasePhase))}
+"""The phases of a robot in the order in which it goes through them."""
+
 _GONE = Seen(trouble="it is not in the cluster file any more", away_for=float("inf"))
 
 _log = logging.getLogger(__name__)
 
 
+class _Stay(NamedTuple):
+    """The time of a robot in a phase of an order."""
+
+    order: object
+    rank: int
+    spent: float
+    """Seconds for which it could be reached, until it was looked at last."""
+    at: float | None
+    """When it was looked at last; None if it could not be reached then."""
+
+
 class Timers:
     """Since when something has been the same, on the monotonic clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._since: dict[object, tuple[object, float]] = {}
+        self._stays: dict[object, _Stay] = {}
 
     def seconds(self, key: object, value: object) -> float:
-        """Return the seconds since the value of `key` last changed."""
-        now = time.monotonic()
+        """Return the seconds since `value` was another one for `key`."""
+        now = self._clock()
         known = self._since.get(key)
         if known is None or known[0] != value:
             self._since[key] = (value, now)
             return 0.0
         return now - known[1]
 
+    def in_phase(self, key: object, order: object, rank: int, *, reachable: bool) -> float:
+        """Return the seconds for which a robot could be reached since it went on with an order.
+
+        `rank` grows with its phases. A phase that it goes back to is no progress, nor is a new
+        connection: otherwise one robot could hold up the others for good.
+        """
+        now = self._clock()
+        known = self._stays.get(key)
+        spent = 0.0
+        if known is not None and known.order == order and rank <= known.rank:
+            spent = known.spent + (0.0 if known.at is None else now - known.at)
+            rank = known.rank
+        self._stays[key] = _Stay(order, rank, spent, now if reachable else None)
+        return spent
+
     def forget(self, number: int) -> None:
         """Forget what is kept for a rollout; its number is the first part of each key."""
-        self._since = {
-            key: value
-            for key, value in self._since.items()
-            if not (isinstance(key, tuple) and key[0] == number)
-        }
+        self._since = {key: at for key, at in self._since.items() if not _is_of(key, number)}
+        self._stays = {key: stay for key, stay in self._stays.items() if not _is_of(key, number)}
+
+
+def _is_of(key: object, number: int) -> bool:
+    return isinstance(key, tuple) and key[0] == number
 
 
 class RolloutDriver:
@@ -163,7 +197,7 @@ class RolloutDriver:
         trouble = robot.trouble
         reachable = not trouble
         leased = is_leased(Seen(state=state))
-        phase = None if state is None else (state.phase, state.generation)
+        phase = reported(member, Seen(state=state))
         key = (rollout.number, robot.id)
         leased_for = self._timers.seconds((*key, "leased"), leased)
         away_for = self._timers.seconds((*key, "away"), reachable)
@@ -175,8 +209,12 @@ class RolloutDriver:
             away_for=0.0 if reachable else away_for,
             state=state,
             leased_for=leased_for if leased else 0.0,
-            # A robot that comes back gets the whole time again.
-            phase_for=self._timers.seconds(key, (reachable, phase, member.order))
+            phase_for=self._timers.in_phase(
+                key,
+                (member.order, member.generation),
+                -1 if phase is None else _RANKS[phase.phase],
+                reachable=reachable,
+            )
             if member.in_flight
             else 0.0,
             owned=self._is_owned(rollout, member, robot),

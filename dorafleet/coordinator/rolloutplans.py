@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from dorad.control.errors import ControlError
 from dorad.release.changes import Changes, changed_nodes
 from dorad.release.errors import ReleaseError
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from dorafleet.rollout.model import Rollout
 
 MAX_ROBOTS = 10_000
+
+MAX_PARAMS, MAX_STRATEGY = 32 << 10, 64 << 10
+"""Bytes, as JSON: every robot of a rollout has the parameters, every step stores the strategy."""
 
 
 class RolloutPlans:
@@ -69,7 +74,8 @@ class RolloutPlans:
         )
 
     def select(self, params: r.RolloutNew, info: r.ReleaseInfo) -> Selection:
-        """Return the robots of a rollout. Raises ControlError if the rollout is impossible."""
+        """Return who takes part in a rollout. Raises ControlError if it cannot be."""
+        _check_size(params)
         fleet = [self._candidate(robot, info) for robot in self._robots.all]
         if len(params.robots) > MAX_ROBOTS:
             raise ControlError("bad-request", f"at most {MAX_ROBOTS} robots can be named")
@@ -229,3 +235,11 @@ class RolloutPlans:
                 f"{newest.number}",
                 f"`dorafleet rollout undo {newest.number}`, or roll out the older release",
             )
+
+
+def _check_size(params: r.RolloutNew) -> None:
+    """Raise ControlError for parameters, or a strategy, that would take too much memory."""
+    limits = {"params": (params.params, MAX_PARAMS), "strategy": (params.strategy, MAX_STRATEGY)}
+    for name, (value, limit) in limits.items():
+        if len(msgspec.json.encode(value)) > limit:
+            raise ControlError("too-large", f"`{name}` has more than {limit} bytes as JSON")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from dorad.control.messages import Finding, FleetRow
+from dorafleet.coordinator.reports import MAX_COUNT, MAX_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,7 +62,7 @@ def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
             cause=each.cause[:MAX_TEXT],
             subject=each.subject[:MAX_TEXT],
             text=each.text[:MAX_TEXT],
-            since=each.since - skew,
+            since=_moment(each.since - skew),
             dataflow=None if each.dataflow is None else each.dataflow[:MAX_TEXT],
             node=None if each.node is None else each.node[:MAX_TEXT],
         )
@@ -74,10 +75,20 @@ def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
         dataflow=row.dataflow[:MAX_TEXT],
         release=row.release[:MAX_TEXT],
         version=row.version[:MAX_TEXT],
-        since=None if row.since is None else row.since - skew,
+        since=None if row.since is None else _moment(row.since - skew),
+        nodes=_bounded(row.nodes),
+        running=_bounded(row.running),
         labels={},
         findings=found,
     )
+
+
+def _moment(seconds: float) -> float:
+    return min(max(seconds, -MAX_SECONDS), MAX_SECONDS)
+
+
+def _bounded(count: int) -> int:
+    return min(max(count, 0), MAX_COUNT)
 
 
 def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:

@@ -15,6 +15,7 @@ from dorad.control.alertbook import AlertBook
 from dorad.control.errors import ControlError
 from dorad.control.rowdeltas import RowDeltas
 from dorad.control.topparts import interval
+from dorafleet.coordinator.robots import PACE_S
 from dorafleet.coordinator.rows import Known, Software, checked, fleet_row
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ class FleetWatching:
                     for row in event.rows[:1]:
                         self._own[robot.id] = checked(row, robot.id, robot.skew.seconds)
                         self._dirty.add(robot.id)
+                    # One that sends without end waits, and is closed when too much waits.
+                    await asyncio.sleep(PACE_S)
         except ControlError as error:
             _log.debug("robot `%s` sends no rows: %s", robot.id, error)
             if error.code in ("unknown-method", "unsupported"):

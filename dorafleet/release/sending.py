@@ -158,7 +158,8 @@ class Session:
         known = {(file.sha256, file.executable): file.object for file in every}
         lacking = []
         for each in offer.lacking:
-            wanted = known.get((each.sha256, each.executable))
+            # Each once: otherwise a robot could ask for the whole release without end.
+            wanted = known.pop((each.sha256, each.executable), None)
             if wanted is None:
                 raise ReleaseError("protocol", f"the robot asks for {each.sha256}")
             lacking.append((wanted, min(each.arrived, wanted.size)))

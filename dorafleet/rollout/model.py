@@ -137,7 +137,7 @@ class Seen:
     leased_for: float = 0.0
     """Since when it has reported leases without a break."""
     phase_for: float = 0.0
-    """Since when its phase is the same, while it could be reached."""
+    """Since when it has not gone on to a later phase; only times in which it could be reached."""
     owned: bool = True
     """False if something else has given it an order since."""
 

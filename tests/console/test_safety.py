@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +13,7 @@ from textual.widgets import Input
 from dorad.control import messages as m
 from dorad.logrecord import LogRecord
 from dorafleet.console.app import Options
+from dorafleet.console.view.inspector import robot_lines
 from dorafleet.console.widgets.confirm import Choose, Confirm
 from dorafleet.console.widgets.paint import VisibleText
 
@@ -148,6 +148,7 @@ async def test_hostile_texts_of_robots_are_shown_as_text(tmp_path: Path) -> None
     finding = m.Finding(
         cause=HOSTILE, subject=HOSTILE, text=HOSTILE, severity="fail", since=1.0, event=True
     )
+    finding.since = -1e300
     fleet.put(
         "arm001",
         state="fail",
@@ -158,7 +159,7 @@ async def test_hostile_texts_of_robots_are_shown_as_text(tmp_path: Path) -> None
         findings=[finding],
     )
     fleet.judge()
-    fleet.lines = [LogRecord(timestamp=time.time(), level="info", node=HOSTILE, message=HOSTILE)]
+    fleet.lines = [LogRecord(timestamp=1e300, level="info", node=HOSTILE, message=HOSTILE)]
     async with console(tmp_path, fleet, size=(160, 45)) as driven:
         for keys in ((), ("enter",), ("escape", "l")):
             await driven.press(*keys)
@@ -169,6 +170,19 @@ async def test_hostile_texts_of_robots_are_shown_as_text(tmp_path: Path) -> None
                 for segment in strip
             )
             assert whole.isprintable()
+
+
+async def test_a_time_that_no_calendar_has_does_not_end_the_console(tmp_path: Path) -> None:
+    fleet = FakeFleet(2)
+    finding = m.Finding(
+        cause="c", subject="s", text="broken", severity="fail", since=-1e300, event=True
+    )
+    fleet.put("arm001", state="fail", why="broken", since=-1e300, findings=[finding])
+    fleet.judge()
+    async with console(tmp_path, fleet, options=Options(start="alerts")) as driven:
+        await driven.until("since ?")
+    row = m.FleetRow(robot="x", since=1e300)
+    assert any(text == " since ?" for line in robot_lines(row, 0.0) for text, _ in line)
 
 
 def test_the_filter_of_lines_replaces_control_characters_of_every_widget() -> None:

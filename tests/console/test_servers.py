@@ -6,6 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -242,6 +243,13 @@ def test_what_a_robot_sends_of_itself_is_bounded_and_under_its_own_name() -> Non
     assert (found.robot, found.labels, len(found.findings)) == ("arm1", {}, MAX_FINDINGS)
     assert found.findings[0].since == 40.0
     assert len(found.why) == len(found.findings[0].text) == MAX_TEXT
+    finding.since = 1.7e308
+    never = m.FleetRow(robot="x", nodes=1 << 70, since=-1.7e308, findings=[finding])
+    # JSON has no infinity: one such row would end the stream of every console.
+    again = msgspec.json.decode(
+        msgspec.json.encode(checked(never, "arm1", skew=-1.7e308)), type=m.FleetRow
+    )
+    assert again.nodes < 1 << 63
 
 
 def test_only_rows_that_differ_are_sent() -> None:

@@ -204,6 +204,26 @@ def test_a_bomb_is_refused_before_it_unfolds(robot):
     assert robot.trees.objects.partial_size(object_of(MODEL).sha256) == 0
 
 
+def test_a_sender_that_only_says_that_it_is_alive_does_not_keep_others_out(robot, monkeypatch):
+    monkeypatch.setattr(receive, "IDLE_S", 0.0)
+    done = Transfer(robot, opening(SENT) + frame(frames.ALIVE) * 10_000 + plain(FLOW))
+    assert isinstance(done.error, Disconnected)
+    with robot.trees.lock(wait=False):
+        assert robot.trees.objects.partials() == {}
+
+
+def test_parts_of_patches_do_not_add_up_over_transfers(robot):
+    """Only what is lacking, and the last part of a patch, stays when a transfer is cut."""
+    robot.receive(release({"dataflow.yml": FLOW}))
+    base, two = object_of(FLOW), object_of(MODEL)
+    for number in range(5):
+        patch = hashlib.sha256(bytes([number])).hexdigest()
+        begin = Begin(two.sha256, False, 0, patch, 1 << 20, base.sha256, base.size)
+        cut = frame(frames.BEGIN, begin) + frame(frames.PIECE, bytes(100_000))
+        assert isinstance(Transfer(robot, opening(SENT) + cut).error, Disconnected)
+        assert robot.trees.objects.partials() == {patch: 100_000}
+
+
 def test_a_disk_that_is_full_is_said_and_leaves_no_parts(robot, monkeypatch):
     written = []
 

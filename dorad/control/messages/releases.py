@@ -12,7 +12,7 @@ import msgspec
 
 from dorad.control.messages.base import Struct
 
-ReleaseId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+ReleaseId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 """The SHA-256 of a manifest."""
 
 

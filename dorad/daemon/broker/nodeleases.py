@@ -38,6 +38,8 @@ class NodeLeases:
         if is_observer(node_id):
             raise ProtocolError("an observer has no leases")
         number = packet.number("lease")
+        if number >= 1 << 63:
+            raise ProtocolError("a lease with an impossible number")
         if packet.kind == "idle":
             if self._held.get(connection, {}).pop(number, None) is not None:
                 _log.debug("node %s has ended its lease %d", node_id, number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from dorad.terminal import local_time
 from dorafleet.console.model.alerts import by_need, new_count
 from dorafleet.console.model.commands import Target
 from dorafleet.console.screens.base import ConsoleScreen
@@ -73,7 +74,7 @@ class AlertsScreen(ConsoleScreen):
         alert = self._alerts.get(id_ or "")
         if alert is None:
             return [[(" no alerts", "dim")]] if not self._alerts else []
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(alert.since))
+        since = local_time(alert.since, "%Y-%m-%d %H:%M:%S")
         named = ", ".join(map(clean, alert.robots[:20]))
         more = f" and {alert.count - 20} more" if alert.count > 20 else ""
         return [

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
+from dorad.terminal import local_time
 from dorafleet.console.view import words
 from dorafleet.console.view.tables import state_text
 from dorafleet.console.view.words import clean
@@ -21,7 +21,7 @@ def robot_lines(row: FleetRow, now: float) -> list[list[Span]]:
         [(f" {clean(row.robot)}", "title"), ("  ", ""), (state_text(row.state), row.state)],
     ]
     if row.since is not None:
-        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.since))
+        at = local_time(row.since, "%Y-%m-%d %H:%M")
         lines.append([(f" since {at}", "dim")])
     lines.append([])
     facts = {

@@ -12,10 +12,10 @@ import msgspec
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from dorad.agent.dial import LIMITS
 from dorad.bell import Bell
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.limits import Limits
 from dorad.control.messages.agent import (
     AGENT_METHODS,
     AgentReport,
@@ -97,7 +97,7 @@ class FakeAgent:
             },
             METHODS,
             "dorad-agent 1",
-            Limits(),
+            LIMITS,
         )
 
         async def run() -> None:
