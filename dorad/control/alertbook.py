@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import Alert
+from dorad.control.messages import Alert, Finding, Struct
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
-
-    from dorad.control.messages import Finding
 
 RAISED_AFTER_S = 2.0
 """Seconds that a state lasts before it is an alert."""
@@ -46,6 +44,29 @@ class Key(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.robot}:{self.cause}:{self.subject}"
+
+
+class StoredAlert(Struct):
+    """An alert of one robot as a server keeps it for the next one."""
+
+    finding: Finding
+    returns: int = 0
+    acked_by: str = ""
+    acked_at: float | None = None
+
+
+def identity(alerts: Iterable[StoredAlert]) -> object:
+    """Return what is worth storing anew: which alerts there are, how bad, and who has them."""
+    return frozenset(
+        (
+            each.finding.cause,
+            each.finding.subject,
+            each.finding.severity,
+            each.finding.since,
+            each.acked_by,
+        )
+        for each in alerts
+    )
 
 
 @dataclass(slots=True)
@@ -80,10 +101,12 @@ class AlertBook:
         now: float,
         found: Mapping[str, Iterable[Finding]],
         quiet: Collection[str] = (),
+        unknown: Collection[str] = (),
     ) -> None:
         """Take what is wrong at the time `now` (seconds, never falling), by robot.
 
-        `quiet` are robots that are being changed on purpose: they raise no alert meanwhile.
+        `quiet` are robots that are being changed on purpose: they raise no alert meanwhile. Of
+        `unknown` ones nothing has been heard yet: their alerts stay as they are.
         """
         seen: set[Key] = set()
         for robot, findings in found.items():
@@ -96,6 +119,9 @@ class AlertBook:
                 if not episode.raised and _is_due(episode, now):
                     _log.debug("alert %s is raised: %s", key, episode.finding.text)
                     episode.raised = True
+                continue
+            if key.robot in unknown:
+                episode.last = now
                 continue
             episode.present = False
             if now - episode.last >= CLEARED_AFTER_S:
@@ -144,15 +170,47 @@ class AlertBook:
         return sorted(found, key=lambda each: (each.severity != "fail", -each.since, each.id))
 
     def ack(self, id_: str, who: str, at: float, *, undo: bool = False) -> Alert:
-        """Record who has acknowledged an alert. Raises ControlError if there is no such alert."""
-        alert = self._find(id_)
+        """Keep who looks after an alert. Raises ControlError if there is no such alert."""
+        alert = self.find(id_)
         for key, episode in self._episodes.items():
             if episode.raised and id_ in (str(key), f"*:{key.cause}:{key.subject}"):
                 episode.acked_by, episode.acked_at = ("", None) if undo else (who, at)
         _log.debug("alert %s: acknowledged by %r, undo: %s", alert.id, who, undo)
-        return self._find(id_)
+        return self.find(id_)
 
-    def _find(self, id_: str) -> Alert:
+    def stored(self) -> dict[str, list[StoredAlert]]:
+        """Return all alerts by robot, to be kept for the next server."""
+        found: dict[str, list[StoredAlert]] = {}
+        for key, episode in self._episodes.items():
+            if episode.raised:
+                found.setdefault(key.robot, []).append(
+                    StoredAlert(
+                        finding=episode.finding,
+                        returns=episode.returns,
+                        acked_by=episode.acked_by,
+                        acked_at=episode.acked_at,
+                    )
+                )
+        return found
+
+    def restore(self, now: float, stored: Mapping[str, Iterable[StoredAlert]]) -> None:
+        """Take over the alerts of the server before, as if they were seen just now."""
+        for robot, alerts in stored.items():
+            for each in alerts:
+                key = Key(robot, each.finding.cause, each.finding.subject)
+                if len(self._episodes) < MAX_EPISODES:
+                    self._episodes[key] = Episode(
+                        finding=each.finding,
+                        first=now,
+                        last=now,
+                        returns=each.returns,
+                        raised=True,
+                        acked_by=each.acked_by,
+                        acked_at=each.acked_at,
+                    )
+
+    def find(self, id_: str) -> Alert:
+        """Return an alert. Raises ControlError if there is none."""
         for alert in self.alerts():
             if alert.id == id_:
                 return alert

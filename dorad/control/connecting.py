@@ -96,6 +96,8 @@ def _open_unix(target: UnixSocket) -> Opened | None:
         _limit_sending(sock, NEAR.connect)
         sock.connect(str(path))
         _limit_sending(sock, NEAR.call)
+        if target.machine:
+            return Opened(sock, faults.dorad_on(target.machine), FAR, "localhost", {}, None)
         server = faults.dorad_at(path, peer_of(sock).pid)
         return Opened(sock, server, NEAR, "localhost", {}, None)
     except (FileNotFoundError, ConnectionRefusedError):

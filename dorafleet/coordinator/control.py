@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, NoReturn
 from dorad.control.errors import ControlError
 from dorad.control.eventbus import EventBus
 from dorad.control.messages.agent import Attach
+from dorafleet.coordinator.alertstore import AlertStore
 from dorafleet.coordinator.audit import contradiction
 from dorafleet.coordinator.daemon import DaemonMethods
 from dorafleet.coordinator.dataflows import DataflowMethods
 from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.logs import LogMethods
 from dorafleet.coordinator.nodes import NodeMethods
+from dorafleet.coordinator.onerobot import with_robots
 from dorafleet.coordinator.planning import Planner
 from dorafleet.coordinator.reconciler import Reconciler
 from dorafleet.coordinator.releases import Releases
@@ -74,7 +76,9 @@ class FleetControl:
         self._reconciler = Reconciler(self.fleet, self.robots, self._planner, self._event_bus, peer)
         self.releases = Releases(store, self.fleet)
         self.rollouts = Rollouts(store, self.fleet)
-        self.watching = FleetWatching(self.robots, self._planner, self._software)
+        self.watching = FleetWatching(
+            self.robots, self._planner, writer, AlertStore(store, writer), self._software
+        )
         self._driver = RolloutDriver(self.fleet, self.robots, self.rollouts, self._planner)
 
     async def load(self) -> None:
@@ -82,6 +86,7 @@ class FleetControl:
         await self.fleet.load()
         await self.releases.load()
         await self.rollouts.load()
+        await self.watching.load()
 
     @property
     def table(self) -> Mapping[str, Handler | StreamHandler]:
@@ -92,7 +97,7 @@ class FleetControl:
         nodes = NodeMethods(
             self.fleet, self.robots, self._planner, self._reconciler, self._event_bus
         )
-        return {
+        table = {
             **dataflows.table,
             **DaemonMethods(self.fleet, self.robots, dataflows, self._end).table,
             **nodes.table,
@@ -104,6 +109,7 @@ class FleetControl:
                 self.fleet, self.robots, self.releases, self.rollouts, self._driver, self._planner
             ).table,
         }
+        return with_robots(table, self.fleet, self.robots)
 
     async def run(self) -> NoReturn:
         """Reconcile robots with the store, until cancelled. Call `load` before."""

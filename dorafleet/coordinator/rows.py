@@ -52,6 +52,8 @@ class Known(NamedTuple):
     labels: Mapping[str, str]
     version: str
     software: Software = Software()
+    coming: bool = False
+    """Whether an earlier coordinator knew it, and this one has just started."""
 
 
 def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
@@ -109,8 +111,9 @@ def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
         findings=found,
     )
     if not known.connected:
-        was = "never connected" if not known.ever_seen else f"no contact, was {_was(base)}"
-        return msgspec.structs.replace(row, state="unreach", why=was, since=known.away_since)
+        since = found[0].since if found else known.away_since
+        why = _why_away(own, known)
+        return msgspec.structs.replace(row, state="unreach", why=why, since=since)
     if worst is not None and worst.severity == "fail":
         return msgspec.structs.replace(row, state="fail", why=worst.text)
     if known.software.updating:
@@ -123,8 +126,15 @@ def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
     return msgspec.structs.replace(row, state="ok", why=why)
 
 
-def _was(base: FleetRow) -> str:
-    return {"ok": "well", "busy": "well"}.get(base.state, base.why or base.state)
+def _why_away(own: FleetRow | None, known: Known) -> str:
+    if known.coming:
+        return "not back yet: the coordinator has just started"
+    if not known.ever_seen:
+        return "never connected"
+    if own is None:
+        return "no contact"
+    was = {"ok": "well", "busy": "well"}.get(own.state, own.why or own.state)
+    return f"no contact, was {was}"
 
 
 def _away(known: Known, now: float) -> list[Finding]:

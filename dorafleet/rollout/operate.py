@@ -8,15 +8,17 @@ import msgspec
 
 from dorad.control.errors import ControlError
 from dorafleet.rollout.decide import Enter
+from dorafleet.rollout.model import FINAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dorafleet.rollout.model import Member, Rollout
+    from dorafleet.rollout.model import Member, Phase, Rollout
 
 Act = Literal["pause", "resume", "promote", "abort", "undo", "supersede"]
 
 _STOPPABLE = frozenset({"planned", "canary", "awaiting_promotion", "rolling", "settled"})
+_UNDONE = frozenset({"reverting", "reverted", "superseded"})
 
 
 def operate(rollout: Rollout, members: Iterable[Member], act: Act, by: str, now: float) -> Rollout:
@@ -52,6 +54,18 @@ def operate(rollout: Rollout, members: Iterable[Member], act: Act, by: str, now:
             return _enter(rollout, Enter("superseded", by), now)
 
 
+def possible_acts(phase: Phase, *, paused: bool) -> frozenset[Act]:
+    """Return what an operator may do in a phase. `undo` also needs a robot with the release."""
+    found: dict[Act, bool] = {
+        "pause": phase not in FINAL and not paused,
+        "resume": paused,
+        "promote": phase == "awaiting_promotion",
+        "abort": phase in _STOPPABLE,
+        "undo": phase not in _UNDONE,
+    }
+    return frozenset(act for act, possible in found.items() if possible)
+
+
 def is_moving_on(rollout: Rollout, members: Iterable[Member]) -> bool:
     """Return True if another rollout should not silently take its place."""
     if rollout.phase in ("reverting",) and not rollout.paused:
@@ -72,7 +86,7 @@ def _enter(rollout: Rollout, step: Enter, now: float) -> Rollout:
 
 
 def _check_undo(rollout: Rollout, members: Iterable[Member]) -> None:
-    if rollout.phase in ("reverting", "reverted", "superseded"):
+    if rollout.phase in _UNDONE:
         raise _refusal(rollout, f"it is {rollout.phase}")
     if not any(member.order in ("stage", "switch") for member in members):
         raise _refusal(rollout, "no robot has got the release from it")

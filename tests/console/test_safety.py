@@ -32,10 +32,10 @@ KEYS = (
 
 
 def _confirmed(driven: Driven) -> bool:
-    """Return True if a confirmation is open whose other button has the cursor."""
+    """Return True if a confirmation is open, and the cursor on its other button or its number."""
     screen = driven.app.screen
     focused = screen.focused
-    return isinstance(screen, Confirm) and focused is not None and focused.id == "go"
+    return isinstance(screen, Confirm) and focused is not None and focused.id in ("go", "number")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -76,7 +76,7 @@ async def test_an_action_is_done_once_it_is_confirmed(tmp_path: Path) -> None:
         await _act(driven, "r")
         text = driven.text
         assert "Restart the node?" in text
-        assert "$ dora node restart gripper -d pick" in text
+        assert "$ dora node restart gripper -d arm002/pick" in text
         await driven.press("enter")
         await driven.until("nothing was changed")
         assert fleet.changes == []
@@ -84,7 +84,7 @@ async def test_an_action_is_done_once_it_is_confirmed(tmp_path: Path) -> None:
         await driven.press("right", "enter")
         await driven.until("Restart the node: done")
         assert fleet.changes == [
-            ("node.restart", m.NodeStop(node="gripper", dataflow="pick")),
+            ("node.restart", m.NodeStop(node="gripper", dataflow="arm002/pick")),
         ]
 
 
@@ -101,10 +101,13 @@ async def test_for_several_robots_their_number_must_be_typed(tmp_path: Path) -> 
         await driven.press("enter")
         await driven.until(lambda: number.has_focus)
         assert fleet.changes == []
+        await driven.type("2")
+        await driven.press("enter")
+        await driven.until("Type 3 to confirm, not 2:")
+        assert fleet.changes == []
+        number.value = ""
         await driven.type("3")
         await driven.until(lambda: number.value == "3")
-        go.focus()
-        await driven.until(lambda: go.has_focus)
         await driven.press("enter")
         await driven.until("Restart the dataflow: done, 3 times")
         assert [method for method, _ in fleet.changes] == ["dataflow.restart"] * 3

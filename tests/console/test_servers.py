@@ -95,6 +95,32 @@ async def test_a_daemon_tells_of_a_crash_and_keeps_who_looks_after_it(pick: Daem
                     break
 
 
+async def test_an_alert_and_who_looks_after_it_outlive_a_daemon(
+    own_daemon: Daemon, tmp_path: Path
+) -> None:
+    (tmp_path / "sink.py").write_text("raise SystemExit(3)\n")
+    (tmp_path / "flow.yml").write_text("nodes:\n  - {id: sink, path: sink.py}\n")
+    own_daemon.dora("start", tmp_path / "flow.yml", "--name", "pick", "--detach")
+    async with AsyncClient(own_daemon.paths.control) as client:
+        before = await _alert(client, "dataflow-failed")
+        await client.ack_alert(before.id)
+    own_daemon.kill()
+    own_daemon.start()
+    async with AsyncClient(own_daemon.paths.control) as client:
+        after = await _alert(client, "dataflow-failed")
+    assert (after.id, after.since) == (before.id, before.since)
+    assert after.acked_by == f"user {os.getuid()}"
+
+
+async def _alert(client: AsyncClient, cause: str) -> m.Alert:
+    async with client.watch_alerts(interval=0.2) as events:
+        async for event in events:
+            for alert in event.alerts:
+                if alert.cause == cause:
+                    return alert
+    raise AssertionError("the stream has ended")
+
+
 async def test_a_preview_is_made_small_where_it_comes_from(pick: Daemon) -> None:
     async with AsyncClient(pick.paths.control) as client:
         size = m.Preview(width=8, height=8)
