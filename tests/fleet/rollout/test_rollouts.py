@@ -112,8 +112,8 @@ async def test_abort_before_a_switch_leaves_every_robot_as_it_was(tmp_path):
         for agent in one.agents.values():
             agent.releases.has_files = False
         number = await one.start("pick@2", strategy=strategy(canary=0))
-        detail = await one.until_state(number, r1="pending", r2="pending", r3="pending")
-        assert {row.waiting for row in detail.robots} == {"files"}
+        detail = await one.until_waiting(number, r1="files", r2="files", r3="files")
+        assert {row.state for row in detail.robots} == {"pending"}
         assert (await one.act("abort", number, "wrong one")).phase == "aborted"
         for agent in one.agents.values():
             agent.releases.get_files()
