@@ -16,8 +16,8 @@ from dorad.node.events import ALL_INPUTS_CLOSED
 from dorad.node.logbridge import MARK_TARGET
 from dorad.node.nodeinputs import NodeInputs
 from dorad.record import extras
+from dorad.record.incidents import MAX_MARKS, Mark
 from dorad.record.recorder import Item
-from dorad.record.ring import MAX_MARKS, Mark
 from dorad.shm import doorbell
 from dorad.shm.arrow import decode
 from dorad.shm.counters import counters
@@ -185,12 +185,16 @@ class Receiving:
         topic = self._topic(item)
         inlet = item.inlet
         for _ in range(MAX_TAKEN):
-            taken = item.take_message()
+            taken = item.take_entry()
             if taken is None:
                 return
-            stamp, code, length, nulls, _, _ = taken.content
-            # A copy: the sender gets its sample back now, and cannot change what is checksummed.
-            payload = bytes(taken.payload)
+            stamp, code, length, nulls, size, inline, borrow, offset, metadata = taken
+            if borrow is None:
+                payload = inline or b""
+            else:
+                # A copy: the sender gets its sample back now, and cannot change what is
+                # checksummed.
+                payload = bytes(memoryview(borrow.mapping.memory)[offset : offset + size])
             sequence = inlet.tail + inlet.lane_tail - 1
             if topic == extras.LOG_TOPIC:
                 line = _line(code, length, nulls, payload)
@@ -199,7 +203,7 @@ class Receiving:
                         self._marks.append(mark_of(line, stamp))
                     yield Item(stamp, topic, sequence, extras.log_line(line, stamp))
                 continue
-            yield Item(stamp, topic, sequence, (code, length, nulls, payload, taken.metadata))
+            yield Item(stamp, topic, sequence, (code, length, nulls, payload, metadata))
 
     def _handle(self, event: Event) -> None:
         if event["type"] == "STOP":
