@@ -19,7 +19,8 @@ from dorad.agent.folder import releases_folder, signers_folder
 from dorad.agent.handlers import AgentMethods, handlers
 from dorad.agent.identity import IdentityStore
 from dorad.agent.model import AgentStatus
-from dorad.agent.releases.releases import Contact, Releases
+from dorad.agent.releases.observing import Contact
+from dorad.agent.releases.releases import Releases
 from dorad.agent.releases.trees import TreeLibrary
 from dorad.agent.shares import Shares
 from dorad.agent.status import keep_status, only_one

@@ -140,11 +140,28 @@ class Shares:
                 f"the dataflow {name} comes from releases here",
                 "`dorafleet rollout start` changes it",
             )
-        return self._take(present, order)
+        self._put(rules.take_order(present, order, self._boot))
+        return self._taken(present, order)
 
     def put(self, order: ShareSet) -> None:
-        """Store the order for a dataflow that comes from a release. Raises ControlError."""
-        self._take(self._store.records.get(order.dataflow), order)
+        """Store what shall run of a dataflow that comes from a release.
+
+        A full disk must not keep the robot from going back: then it is in memory only. After a
+        restart it follows again from the record of the release.
+
+        Raises:
+            ControlError: there are too many shares.
+        """
+        present = self._store.records.get(order.dataflow)
+        record = rules.take_order(present, order, self._boot)
+        try:
+            self._put(record)
+        except ControlError as error:
+            if error.code != "unavailable":
+                raise
+            _log.warning("the share of %s is kept in memory only: %s", order.dataflow, error)
+            self._store.records[order.dataflow] = record
+        self._taken(present, order)
 
     def check_epoch(self, epoch: int) -> None:
         """Raise ControlError with code `conflict` if a newer coordinator was obeyed."""
@@ -157,9 +174,8 @@ class Shares:
         own = self._store.releases
         return {name: state for name, state in self.states.items() if name not in own}
 
-    def _take(self, present: Record | None, order: ShareSet) -> ShareState:
+    def _taken(self, present: Record | None, order: ShareSet) -> ShareState:
         name = order.dataflow
-        self._put(rules.take_order(present, order, self._boot))
         _log.debug(
             "share of %s: epoch %d, generation %d, enabled: %s, hold: %s",
             *(name, order.epoch, order.generation, order.enabled, order.hold),

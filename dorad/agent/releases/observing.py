@@ -1,4 +1,4 @@
-"""Ask the daemon for the figures that decide about the health of a dataflow."""
+"""Ask the daemon what the health of a dataflow is judged by, and the coordinator for contact."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dorad.control.errors import ControlError
 from dorad.control.messages import DaemonStatus, LeaseList, Nothing, Top
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from dorad.control.asyncclient import AsyncClient
     from dorad.control.messages.releases import Lease
 
@@ -20,6 +22,24 @@ _log = logging.getLogger(__name__)
 def clock() -> float:
     """Return the seconds since the boot, also those in which the machine slept."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Contact:
+    """When the coordinator was last heard, by `clock`."""
+
+    def __init__(self, ask: Callable[[], Awaitable[bool]]) -> None:
+        """`ask` asks the coordinator for a sign of life, and returns whether it came."""
+        self._ask = ask
+        self.at: float | None = None
+
+    def heard(self) -> None:
+        """Take note of a sign of life."""
+        self.at = clock()
+
+    async def renew(self) -> None:
+        """Ask for a sign of life."""
+        if await self._ask():
+            self.heard()
 
 
 async def observe(client: AsyncClient, uuid: str) -> Observation:
