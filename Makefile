@@ -12,7 +12,7 @@ AGENT_FRAMES ?= 100000
 LITMUS_ROUNDS ?= 1000000
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help native demo demo-fleet test test-pure sanitize lint generate hub bench bench-rt bench-link bench-fleet bench-console bench-record check-record \
+.PHONY: help native demo demo-fleet test test-pure sanitize lint generate hub bench bench-rt bench-link bench-fleet bench-console bench-record bench-rollout check-record \
     torture fuzz fuzz-agent litmus faults model \
     wheels deb arm64 hwtest hwtest-long vmtest clean
 
@@ -70,6 +70,9 @@ check-record: $(VENV)/.dev native ## Check that rerun and @mcap/core read our re
 bench-fleet: $(VENV)/.dev ## Measure a coordinator with 1,000 simulated robots (3 minutes)
 	$(BIN)/python -m hwtests.scale --write
 
+bench-rollout: $(VENV)/.dev ## Measure a rollout beside ansible-playbook on ten systemd robots (as root, on Debian 13, 20 minutes)
+	$(BIN)/python -m hwtests.fleet.comparison --write
+
 bench-console: $(VENV)/.dev ## Measure the console beside Textual's own widgets (4 minutes)
 	$(BIN)/python -m hwtests.console --write
 
@@ -104,7 +107,7 @@ hwtest: $(VENV)/.dev ## Try the package and real time on systemd robots (as root
 
 hwtest-long: export HWTEST_LONG := 1
 hwtest-long: HWTESTS += hwtests/fleet
-hwtest-long: hwtest ## The same with fleets, 50 power cuts, and more of all else (three quarters of an hour)
+hwtest-long: hwtest ## The same with fleets, 50 power cuts, half an hour of rollouts under faults, and more of all else (two hours)
 
 vmtest: $(VENV)/.dev ## See the limits of nodes hold on a virtual machine (as root, 5 minutes)
 	$(BIN)/pytest -n0 --timeout 1800 -rsP hwtests/machine

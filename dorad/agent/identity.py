@@ -195,7 +195,7 @@ class IdentityStore:
         raise ControlError(
             "exists",
             f"this robot is enrolled already{other}",
-            "enrol it with `--replace` if it shall get a new identity",
+            "enrol it with `--replace` to give it a new identity",
         )
 
     def _swap(self, made: Path) -> None:

@@ -1,4 +1,4 @@
-"""The robot's key, requests for certificates of it, and checks of what comes back."""
+"""The robot's key, its requests for certificates, and checks of the certificates."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def check_chain(robot: str, key: str, chain: str, authority: str) -> None:
 
 
 def issuer_of(chain: str, authority: str) -> str:
-    """Return what has signed the first certificate of a chain (PEM)."""
+    """Return the certificate (PEM) that has signed the first one of a chain."""
     signers = _load(chain, "the certificate")[1:]
     if not signers:
         return authority

@@ -16,7 +16,7 @@ EPILOG = """\b
 Examples:
   dora record dataflow.yml                        run the dataflow and record everything
   dora record dataflow.yml --topics camera/image -o day.mcap
-  dora record --attach demo --duration 60s        record a dataflow that runs already
+  dora record --attach demo --duration 60s        record a running dataflow
   dora record --attach demo --exclude camera/image --split 5m
   dora record ring --attach demo --keep 60s       a black box; `dora record mark` keeps its content
   dora record info day.mcap
@@ -24,8 +24,8 @@ Examples:
 
 \b
 A recording is an MCAP file, which rerun and Foxglove open. The recorder is one more subscriber: it
-slows no node down. What it cannot keep up with is dropped, counted and reported; then the recording
-is INCOMPLETE and the exit code 1. `dora replay` sends the messages again.
+slows no node down. If it is too slow, it drops messages, and counts and reports them; then the
+recording is INCOMPLETE and the exit code 1. `dora replay` sends the messages again.
 """
 
 _START = "start"

@@ -35,9 +35,21 @@ with `node.mark("why")`; a node that fails, and an input that breaks, make an in
 
 @click.command("mark", epilog=MARK_EPILOG)
 @folder_argument
-@click.option("--before", type=Duration(), default=60.0, metavar="DURATION", show_default="60s")
-@click.option("--after", type=Duration(), default=20.0, metavar="DURATION", show_default="20s")
-@click.option("--note", default="", metavar="TEXT", help="Why it is kept.")
+@click.option(
+    "--before",
+    type=Duration(),
+    default=60.0,
+    metavar="DURATION",
+    help="How much to keep before now.  [default: 60s]",
+)
+@click.option(
+    "--after",
+    type=Duration(),
+    default=20.0,
+    metavar="DURATION",
+    help="How much to keep after now.  [default: 20s]",
+)
+@click.option("--note", default="", metavar="TEXT", help="Text that explains the incident.")
 def mark(folder: Path, *, before: float, after: float, note: str) -> int:
     """Keep what the black box in FOLDER has recorded, as an incident."""
     from dorad.record import incidents as kept

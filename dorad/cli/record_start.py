@@ -19,6 +19,7 @@ from dorad.cli.options import (
     strict_option,
     uv_option,
 )
+from dorad.cli.record import EPILOG
 from dorad.cli.sizes import Size, Split, SplitAt
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 COMPRESSIONS = ("auto", "zstd", "lz4", "none")
 
 
-@click.command("start", cls=LaunchCommand)
+@click.command("start", cls=LaunchCommand, epilog=EPILOG)
 @click.argument("path", type=DataflowFile(), required=False)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="File to write."

@@ -1,4 +1,4 @@
-"""The state that a daemon stores for the next one: dataflows, their progress, and parameters."""
+"""The state that a daemon stores for the next one: dataflows, parameters, and alerts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dorad.control.alertbook import StoredAlert
 from dorad.control.messages import Share, Status
 from dorad.daemon.database import Database, Schema, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+_ALERTS = "CREATE TABLE alerts (id INTEGER PRIMARY KEY, content TEXT NOT NULL) STRICT;"
+"""One row, with all of them."""
 _TABLES = """
 CREATE TABLE dataflow (
     uuid TEXT PRIMARY KEY, name TEXT, path TEXT NOT NULL, original TEXT NOT NULL,
@@ -28,11 +31,12 @@ CREATE TABLE param (
 """
 
 SCHEMA = Schema(
-    version=3,
-    tables=_TABLES,
+    version=4,
+    tables=_TABLES + _ALERTS,
     upgrades={
         1: "ALTER TABLE dataflow ADD COLUMN enabled INTEGER NOT NULL DEFAULT 0",
         2: "DROP TABLE node; DROP TABLE restart",
+        3: _ALERTS,
     },
 )
 
@@ -79,7 +83,7 @@ _COLUMNS = (
 
 
 class State:
-    """The stored dataflows and parameters. Belongs to one thread, except `sync`."""
+    """The stored dataflows, parameters and alerts. Belongs to one thread, except `sync`."""
 
     def __init__(
         self, path: Path, warn: Callable[[str], None], *, spare: Path | None = None
@@ -145,9 +149,18 @@ class State:
             "DELETE FROM param WHERE dataflow = ? AND node = ? AND key = ?", (uuid, node, key)
         )
 
+    def alerts(self) -> list[StoredAlert]:
+        """Return the alerts that were stored last. Raises StateError."""
+        return _alerts(self._database)
+
+    def put_alerts(self, alerts: Sequence[StoredAlert]) -> None:
+        """Store all alerts, in place of those before. Raises StateError."""
+        self._database.execute("INSERT OR REPLACE INTO alerts VALUES (1, ?)", (_json(alerts),))
+
 
 def _check(database: Database) -> None:
     """Read everything once. Raises if anything is invalid."""
+    _alerts(database)
     for row in _rows(database):
         _params(database, row.uuid)
 
@@ -165,6 +178,12 @@ def _row(values: tuple[Any, ...]) -> Row:
         fields[column] = msgspec.json.decode(fields[column])
     fields["enabled"] = bool(fields["enabled"])
     return msgspec.convert(fields, Row)
+
+
+def _alerts(database: Database) -> list[StoredAlert]:
+    for (content,) in database.execute("SELECT content FROM alerts"):
+        return msgspec.json.decode(content, type=list[StoredAlert])
+    return []
 
 
 def _params(database: Database, uuid: str) -> dict[str, dict[str, Any]]:

@@ -38,8 +38,10 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
     try:
         place = attach.decide(None, None, os.environ)
+        if not isinstance(place, attach.Spawned | attach.Connected):
+            raise RuntimeError(f"only dorad can start a link process: {attach.CONFIG} is not set")
         # Before `confine`, because the daemon admits the user that it has started.
-        connection = attach.connect(place)  # type: ignore[arg-type]  # the daemon has set CONFIG
+        connection = attach.connect(place)
         config = decode(connection.config.get("link"))
         confine()
         hide_memory()  # after the change of user, which would reset it

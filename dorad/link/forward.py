@@ -1,4 +1,4 @@
-"""The inputs of a link process: messages are taken from their queues as they lie there."""
+"""The inputs of a link process: messages are taken from their queues unchanged."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dorad.node import metadata as metadata_codec
 from dorad.node.correlation import MARKING, flags_of, session_of
 from dorad.node.daemonevents import origin_of
 from dorad.node.peers import ring_at
+from dorad.shm.inlet import Inlet, UnreadableError
 from dorad.shm.lane import LanedInlet
 from dorad.shm.layout import RING_LATCHED
-from dorad.shm.ring import Inlet, UnreadableError
 
 if TYPE_CHECKING:
     from dorad.node.connection import DaemonConnection

@@ -1,4 +1,4 @@
-"""From the queues of the nodes here to other machines, and what those are told.
+"""Send messages, acknowledgements and greetings to other machines.
 
 Only one thread at a time may call any of this; see `process`.
 """
@@ -24,7 +24,7 @@ DIRECT_BYTES = BATCHES * BATCH_BYTES
 """If no more than this is on the way to a machine, Zenoh takes it without waiting."""
 
 BURST = 64
-"""Samples of a channel that are sent before the loop looks at everything else."""
+"""Samples of a channel that are sent before the loop checks everything else."""
 
 
 class Sending:

@@ -1,4 +1,4 @@
-"""The arguments of `dora-record-node`, and how a dataflow gets the node that records it."""
+"""The arguments of `dora-record-node`, and the node that is added to a dataflow."""
 
 from __future__ import annotations
 

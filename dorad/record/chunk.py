@@ -168,7 +168,7 @@ class ChunkBuilder:
         if wanted == "auto":
             wanted = "zstd" if self._all_small else "none"
         plain = tuple(memoryview(part) for part in self._parts if part)
-        if wanted == "none":
+        if wanted == "none" or self.size > MAX_UNPACKED:
             return "", plain
         data = compress(wanted, plain)
         return (wanted, (data,)) if len(data) < self.size else ("", plain)
@@ -193,7 +193,7 @@ def decompress(name: str, data: memoryview, size: int) -> bytes:
         return bytes(data)
     if name not in ("zstd", "lz4"):
         raise mcap.McapError(f"the compression {name!r} is unknown")
-    if size > max(MAX_RATIO * len(data), 1 << 20):
+    if size > max(MAX_RATIO * len(data), MAX_UNPACKED):
         raise mcap.McapError(f"a chunk of {len(data)} bytes claims to hold {size}")
     try:
         out: bytes = pa.Codec(name).decompress(data, decompressed_size=size, asbytes=True)
@@ -204,5 +204,8 @@ def decompress(name: str, data: memoryview, size: int) -> bytes:
     return out
 
 
-MAX_RATIO = 100_000
-"""No chunk shrinks by more. A larger claim is an attack or damage, and would allocate memory."""
+MAX_UNPACKED = 256 << 20
+"""Bytes up to which a chunk may shrink by any factor. Larger ones are written as they are."""
+
+MAX_RATIO = 1000
+"""No larger chunk shrinks by more: a small file must not need much memory."""

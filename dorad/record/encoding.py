@@ -23,6 +23,7 @@ import pyarrow as pa
 from dorad.node import metadata as metadata_codec
 from dorad.record import images, protobuf
 from dorad.shm.arrow import BARE, CODE_IPC, UINT8_CODE, decode
+from dorad.shm.arrowstream import check_uncompressed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,9 @@ METADATA_KEY = b"dora.metadata"
 _COLUMN = "data"
 _EOS = 8
 """Bytes of the mark at the end of an Arrow stream."""
+
+MAX_EMPTY = 1 << 24
+"""Items of an array that takes fewer bits than it has items, such as one of nulls."""
 
 _EXTENSION_NAME = b"ARROW:extension:name"
 
@@ -54,7 +58,7 @@ _PROTOBUF = {
 
 
 class Kind(NamedTuple):
-    """What all messages of a channel have in common."""
+    """The properties of a channel that all its messages share."""
 
     encoding: str
     schema_name: str
@@ -164,19 +168,36 @@ def decode_message(
             return _decode_stream(pa.py_buffer(data))
         if encoding == "protobuf" and ARROW_TYPE in metadata:
             return _decode_protobuf(schema_name, metadata[ARROW_TYPE], data)
-    except (pa.ArrowException, OSError, StopIteration, OverflowError, TypeError) as error:
+    except (
+        *(pa.ArrowException, OSError, StopIteration),
+        *(OverflowError, TypeError, LookupError),
+    ) as error:
         raise ValueError(f"a message cannot be decoded: {error}") from error
     raise ValueError(f"the encoding {encoding!r} of schema {schema_name!r} is not one of dora")
 
 
 def _decode_stream(stream: pa.Buffer) -> Decoded:
+    batch, custom = read_batch(stream)
+    meta = custom.get(METADATA_KEY, b"") if custom is not None else b""
+    return Decoded(batch.column(0), _metadata(meta), batch.schema.field(0))
+
+
+def read_batch(stream: pa.Buffer) -> tuple[pa.RecordBatch, pa.KeyValueMetadata | None]:
+    """Return the checked record batch of a stream from a file, and its custom metadata.
+
+    Raises:
+        ValueError: it is malformed, compressed, or claims more items than its bytes can hold.
+        pa.ArrowException, OSError, StopIteration: it is malformed.
+    """
+    check_uncompressed(stream)
     reader = pa.ipc.open_stream(stream)
     batch, custom = reader.read_next_batch_with_custom_metadata()
     if batch.num_columns != 1:
         raise ValueError(f"a record batch with {batch.num_columns} columns")
     batch.validate(full=True)
-    meta = custom.get(METADATA_KEY, b"") if custom is not None else b""
-    return Decoded(batch.column(0), _metadata(meta), batch.schema.field(0))
+    if batch.num_rows > max(MAX_EMPTY, 8 * stream.size):
+        raise ValueError(f"an array of {batch.num_rows} items in {stream.size} bytes")
+    return batch, custom
 
 
 def _decode_protobuf(name: str, arrow_type: str, data: memoryview) -> Decoded:
@@ -190,6 +211,9 @@ def _decode_protobuf(name: str, arrow_type: str, data: memoryview) -> Decoded:
     values = members.get(images.DATA_FIELDS.get(name, 1), b"")
     if isinstance(values, int):
         raise ValueError("a field of the message has the wrong kind")
+    # Of another type Arrow would read more than the one buffer.
+    if field.type not in _PROTOBUF:
+        raise ValueError(f"an array of {field.type} is in no message of this kind")
     size = len(values)
     width = field.type.bit_width
     if size * 8 % width:

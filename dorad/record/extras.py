@@ -1,4 +1,4 @@
-"""Messages of a recording that no node sends: log lines, and what happened to the dataflow."""
+"""Messages of a recording that no node sends: log lines, and events of the dataflow."""
 
 from __future__ import annotations
 
@@ -77,7 +77,10 @@ def read_log(data: memoryview) -> dict[str, Any]:
     whole = protobuf.fields(data).get(protobuf.METADATA_FIELD)
     if not isinstance(whole, memoryview):
         raise ValueError("the log message does not hold its line")
-    line = json.loads(bytes(whole))
+    try:
+        line = json.loads(bytes(whole))
+    except RecursionError:
+        raise ValueError("the line of the log message is nested too deeply") from None
     if not isinstance(line, dict):
         raise ValueError("the log message does not hold a line")
     return line

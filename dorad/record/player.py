@@ -47,7 +47,7 @@ class Due(NamedTuple):
 
 
 class Played(NamedTuple):
-    """What a replay has sent."""
+    """The result of a replay."""
 
     messages: int
     skipped: int
@@ -220,11 +220,11 @@ class Player:
         for message in messages:
             try:
                 found = message.decode()
+                array = with_extension(found.array, found.field)
             except ValueError as error:
                 self._skipped += 1
                 _log.warning("a message is skipped: %s", error)
                 continue
-            array = with_extension(found.array, found.field)
             yield Due(message.time, message.topic, array, found.metadata, array.nbytes)
 
     def _ticks(self, ticks: Mapping[str, int]) -> Iterator[Due]:
@@ -277,7 +277,7 @@ def started_at(recording: Recording) -> int | None:
         data = getattr(message, "data", b"")
         try:
             event = json.loads(bytes(data))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(event, dict) and event.get("event") == "start":
             epoch = event.get("epoch_ns")

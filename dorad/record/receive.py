@@ -20,8 +20,8 @@ from dorad.record.incidents import MAX_MARKS, Mark
 from dorad.record.recorder import Item
 from dorad.shm import doorbell
 from dorad.shm.arrow import decode
+from dorad.shm.counters import counters
 from dorad.shm.layout import BOX_MAIL
-from dorad.shm.ring import counters
 from dorad.shm.spin import Spin
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ LOG_SOURCE = "dora/logs"
 MAX_MARK_S = 86_400.0
 MAX_NOTE = 1000
 MAX_TAKEN = 20_000
-"""Messages of one input in one take; a sender that never pauses must not hold up the others."""
+"""Messages of one input in one take; a sender that never pauses must not delay the others."""
 
 
 class RecordedInput(ForwardedInput):
@@ -255,7 +255,7 @@ def _line(code: int, length: int, nulls: int, payload: bytes) -> dict[str, Any] 
     try:
         values = decode(code, length, nulls, pa.py_buffer(payload), shared=False).to_pylist()
         line = json.loads(values[0])
-    except (ValueError, IndexError, TypeError) as error:
+    except (ValueError, IndexError, TypeError, RecursionError) as error:
         _log.debug("a log line cannot be read: %s", error)
         return None
     return line if isinstance(line, dict) else None

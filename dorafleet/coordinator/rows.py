@@ -1,4 +1,4 @@
-"""One row a robot, from what it says itself and what the coordinator knows. Pure functions."""
+"""The row of a robot, from its own report and the coordinator's knowledge. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from dorad.control.messages import Finding, FleetRow
+from dorafleet.coordinator.reports import MAX_COUNT, MAX_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,13 +27,13 @@ class Software(NamedTuple):
 
     release: str = ""
     updating: str = ""
-    """What is being done to it on purpose; empty if nothing is."""
+    """The rollout or upgrade that changes it now; empty if there is none."""
     busy: str = ""
-    """Why it must not be disturbed; empty if it may be."""
+    """Why it must not be interrupted; empty if it may be."""
 
 
 class Known(NamedTuple):
-    """What the coordinator knows of a robot, besides what the robot says of itself."""
+    """The coordinator's knowledge of a robot, besides the robot's own report."""
 
     robot: str
     connected: bool
@@ -51,6 +52,8 @@ class Known(NamedTuple):
     labels: Mapping[str, str]
     version: str
     software: Software = Software()
+    coming: bool = False
+    """Whether an earlier coordinator knew it, and this one has just started."""
 
 
 def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
@@ -61,7 +64,7 @@ def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
             cause=each.cause[:MAX_TEXT],
             subject=each.subject[:MAX_TEXT],
             text=each.text[:MAX_TEXT],
-            since=each.since - skew,
+            since=_moment(each.since - skew),
             dataflow=None if each.dataflow is None else each.dataflow[:MAX_TEXT],
             node=None if each.node is None else each.node[:MAX_TEXT],
         )
@@ -74,14 +77,24 @@ def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
         dataflow=row.dataflow[:MAX_TEXT],
         release=row.release[:MAX_TEXT],
         version=row.version[:MAX_TEXT],
-        since=None if row.since is None else row.since - skew,
+        since=None if row.since is None else _moment(row.since - skew),
+        nodes=_bounded(row.nodes),
+        running=_bounded(row.running),
         labels={},
         findings=found,
     )
 
 
+def _moment(seconds: float) -> float:
+    return min(max(seconds, -MAX_SECONDS), MAX_SECONDS)
+
+
+def _bounded(count: int) -> int:
+    return min(max(count, 0), MAX_COUNT)
+
+
 def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
-    """Return the row of a robot; `own` is what it said last of itself."""
+    """Return the row of a robot; `own` is its own last report."""
     base = own or FleetRow(robot=known.robot, known=False)
     found = _findings(base, known, now) if known.connected else _away(known, now)
     worst = max(found, key=lambda each: _SEVERITY[each.severity], default=None)
@@ -98,8 +111,9 @@ def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
         findings=found,
     )
     if not known.connected:
-        was = "never connected" if not known.ever_seen else f"no contact, was {_was(base)}"
-        return msgspec.structs.replace(row, state="unreach", why=was, since=known.away_since)
+        since = found[0].since if found else known.away_since
+        why = _why_away(own, known)
+        return msgspec.structs.replace(row, state="unreach", why=why, since=since)
     if worst is not None and worst.severity == "fail":
         return msgspec.structs.replace(row, state="fail", why=worst.text)
     if known.software.updating:
@@ -112,8 +126,15 @@ def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
     return msgspec.structs.replace(row, state="ok", why=why)
 
 
-def _was(base: FleetRow) -> str:
-    return {"ok": "well", "busy": "well"}.get(base.state, base.why or base.state)
+def _why_away(own: FleetRow | None, known: Known) -> str:
+    if known.coming:
+        return "not back yet: the coordinator has just started"
+    if not known.ever_seen:
+        return "never connected"
+    if own is None:
+        return "no contact"
+    was = {"ok": "well", "busy": "well"}.get(own.state, own.why or own.state)
+    return f"no contact, was {was}"
 
 
 def _away(known: Known, now: float) -> list[Finding]:

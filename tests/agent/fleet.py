@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from dorad.control.messages.agent import ShareSet
     from dorafleet.ca.authority import Authority
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 ROBOT = "arm1"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 DORA = (sys.executable, "-m", "dorad.cli")
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 def dora(

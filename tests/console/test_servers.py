@@ -6,6 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -92,6 +93,32 @@ async def test_a_daemon_tells_of_a_crash_and_keeps_who_looks_after_it(pick: Daem
             async for event in events:
                 if event.alerts and event.alerts[0].acked_by:
                     break
+
+
+async def test_an_alert_and_who_looks_after_it_outlive_a_daemon(
+    own_daemon: Daemon, tmp_path: Path
+) -> None:
+    (tmp_path / "sink.py").write_text("raise SystemExit(3)\n")
+    (tmp_path / "flow.yml").write_text("nodes:\n  - {id: sink, path: sink.py}\n")
+    own_daemon.dora("start", tmp_path / "flow.yml", "--name", "pick", "--detach")
+    async with AsyncClient(own_daemon.paths.control) as client:
+        before = await _alert(client, "dataflow-failed")
+        await client.ack_alert(before.id)
+    own_daemon.kill()
+    own_daemon.start()
+    async with AsyncClient(own_daemon.paths.control) as client:
+        after = await _alert(client, "dataflow-failed")
+    assert (after.id, after.since) == (before.id, before.since)
+    assert after.acked_by == f"user {os.getuid()}"
+
+
+async def _alert(client: AsyncClient, cause: str) -> m.Alert:
+    async with client.watch_alerts(interval=0.2) as events:
+        async for event in events:
+            for alert in event.alerts:
+                if alert.cause == cause:
+                    return alert
+    raise AssertionError("the stream has ended")
 
 
 async def test_a_preview_is_made_small_where_it_comes_from(pick: Daemon) -> None:
@@ -242,6 +269,13 @@ def test_what_a_robot_sends_of_itself_is_bounded_and_under_its_own_name() -> Non
     assert (found.robot, found.labels, len(found.findings)) == ("arm1", {}, MAX_FINDINGS)
     assert found.findings[0].since == 40.0
     assert len(found.why) == len(found.findings[0].text) == MAX_TEXT
+    finding.since = 1.7e308
+    never = m.FleetRow(robot="x", nodes=1 << 70, since=-1.7e308, findings=[finding])
+    # JSON has no infinity: one such row would end the stream of every console.
+    again = msgspec.json.decode(
+        msgspec.json.encode(checked(never, "arm1", skew=-1.7e308)), type=m.FleetRow
+    )
+    assert again.nodes < 1 << 63
 
 
 def test_only_rows_that_differ_are_sent() -> None:

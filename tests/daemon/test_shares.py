@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -47,6 +48,14 @@ EVENTS = """
 def two() -> Iterator[Machines]:
     with machines() as found:
         yield found
+
+
+def restarted(two: Machines, machine: str) -> bool:
+    return two.node(machine, LINK).restarts == 1
+
+
+def more_than(count: int, folder: Path) -> bool:
+    return len(seen(folder)) > count
 
 
 def counting(folder: Path, *, source: str = SOURCE, sink: str = SINK, **edge: Any) -> list[Any]:
@@ -143,9 +152,9 @@ def test_a_killed_link_comes_back_and_every_loss_is_counted(two: Machines, tmp_p
         pid = two.node(machine, LINK).pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        daemon.until(lambda machine=machine: two.node(machine, LINK).restarts == 1)  # type: ignore[misc]
+        daemon.until(partial(restarted, two, machine))
         mark = len(seen(tmp_path))
-        daemon.until(lambda mark=mark: len(seen(tmp_path)) > mark + 50)  # type: ignore[misc]
+        daemon.until(partial(more_than, mark + 50, tmp_path))
     numbers = seen(tmp_path)
     assert numbers == sorted(set(numbers)), "a message came twice or out of order"
 
@@ -300,7 +309,7 @@ def test_nodes_and_edges_change_while_everything_else_runs_on(
     placement = {**PLACEMENT, "second": "beta", "back": "beta", "third": "alpha"}
     two.update(more, placement)
     for name in ("second", "third"):
-        beta.until(lambda name=name: len(seen(tmp_path / name)) > 30)  # type: ignore[misc]
+        beta.until(partial(more_than, 30, tmp_path / name))
     assert {name: pid for name, pid in pids(two).items() if name in before} == before
     two.update(nodes, PLACEMENT)
     mark = len(seen(tmp_path))

@@ -13,7 +13,7 @@ import click
 import pytest
 import yaml
 
-from dorad.cli.root import cli
+from dorad.cli.root import WITH_DAEMON, cli
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import load
 from dorad.dataflow.modules.expansion import check_module
@@ -213,6 +213,29 @@ COMMANDS = all_commands()
 @pytest.fixture(scope="module")
 def known() -> dict[str, set[str]]:
     return {name: options(command) for name, command in COMMANDS.items()}
+
+
+def test_the_help_of_every_command_has_an_example() -> None:
+    every = {f"dora {name}": command for name, command in COMMANDS.items()}
+    every |= {f"dorafleet {name}": command for name, command in all_commands(fleet_cli).items()}
+    without = [
+        name
+        for name, command in every.items()
+        if not re.search(rf"^ +.*{name.split()[0]} ", command.epilog or "", re.MULTILINE)
+    ]
+    assert without == []
+
+
+def test_every_command_that_talks_to_a_server_has_the_options_that_choose_it(
+    known: dict[str, set[str]],
+) -> None:
+    without = [
+        name
+        for name, options in known.items()
+        if name.split()[0] in WITH_DAEMON
+        and not {"--coordinator-port", "--coordinator-addr"} <= options
+    ]
+    assert without == []
 
 
 def test_every_option_that_is_mentioned_exists(known: dict[str, set[str]]) -> None:

@@ -19,7 +19,7 @@ from dorad.daemon.paths import DaemonPaths
 from .dataflow import clean_environment
 
 MARKER = "DORAD_TEST_DAEMON"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class Daemon:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.model import Dataflow
 
-DEADLINE_S = 40.0
+DEADLINE_S = 60.0
 
 SENDER = """
 import sys, time
@@ -56,7 +56,7 @@ for event in Node():
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a port on which no process listens now."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

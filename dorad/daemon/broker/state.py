@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.mailbox import Mailbox
     from dorad.dataflow.model import Dataflow
     from dorad.launch.host import FdStore
-    from dorad.shm.ring import Counters
+    from dorad.shm.counters import Counters
 
 
 class BrokerState:

@@ -169,10 +169,10 @@ class ConsoleScreen(Screen[None]):
         self.on_screen_suspend()
 
     def restart_feeds(self) -> None:
-        """Open the streams again, because what they shall bring has changed."""
+        """Open the streams again, because their parameters have changed."""
         self.on_screen_suspend()
         self._feeds = self.feeds()
-        for feed in self._feeds:
+        for feed in () if self.paused else self._feeds:
             feed.start()
 
     def bring(self) -> None:
@@ -211,7 +211,7 @@ class ConsoleScreen(Screen[None]):
         self._paint_bars(now, clock)
 
     def repaint(self) -> None:
-        """Paint at the next opportunity, whatever has changed."""
+        """Paint at the next opportunity."""
         self._painted = None
         self.tick()
 
@@ -282,7 +282,7 @@ class ConsoleScreen(Screen[None]):
         if message is None and link.error and not link.connected:
             message = (link.error, "stale")
         text, style = message or ("", "")
-        self.query_one("#message", Canvas).show([[(" " + text, style)]])
+        self.query_one("#message", Canvas).show(bars.message_lines(text, style, columns))
         self.query_one("#keys", Canvas).show([bars.key_line(self.keys(), columns)])
 
     def keys(self) -> list[tuple[str, str]]:
@@ -303,8 +303,8 @@ class ConsoleScreen(Screen[None]):
             ("y", "copy", True),
             ("|", "pipe", True),
             (":", "go", True),
-            ("?", "help", self.NAME != "help"),
             ("q", "quit", True),
+            ("?", "all keys", self.NAME != "help"),
         ):
             if possible:
                 found.append((key, label))
@@ -368,9 +368,11 @@ class ConsoleScreen(Screen[None]):
         self.repaint()
 
     def action_across(self, columns: int) -> None:
-        """Scroll a drawing to the side."""
+        """Scroll a drawing or a log to the side."""
         for canvas in self.query("#content").results(Canvas):
             canvas.scroll_relative(x=columns, animate=False)
+        if isinstance(self.scroller, LogView):
+            self.scroller.scroll_columns(columns)
 
     def action_page(self, pages: int) -> None:
         """Move by a page."""
@@ -413,6 +415,7 @@ class ConsoleScreen(Screen[None]):
             self.repaint()
         elif self.filter:
             self.set_filter(Filter())
+            self.on_filter_entered()
         else:
             self.console.go_back()
 
@@ -428,7 +431,10 @@ class ConsoleScreen(Screen[None]):
         """React to another order."""
 
     def on_filter(self) -> None:
-        """React to another filter."""
+        """React to another filter, also while it is typed."""
+
+    def on_filter_entered(self) -> None:
+        """React to another filter once it is complete."""
 
     def action_pause(self) -> None:
         """Stop the streams, or let them go on."""
@@ -488,12 +494,15 @@ class ConsoleScreen(Screen[None]):
 
     def _filter_typed(self, event: Prompt.Typed) -> None:
         if event.state == "given-up":
+            self.on_filter_entered()
             return
         wanted, problem = checked(event.text, self.filter_keys())
         if wanted is not None:
             self.set_filter(wanted)
             if event.state == "changed":
                 self.message = None
+            else:
+                self.on_filter_entered()
         elif event.state == "entered":
             self.say(problem, "warn", 8.0)
         else:

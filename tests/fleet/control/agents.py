@@ -12,10 +12,10 @@ import msgspec
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from dorad.agent.dial import LIMITS
 from dorad.bell import Bell
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.limits import Limits
 from dorad.control.messages.agent import (
     AGENT_METHODS,
     AgentReport,
@@ -97,7 +97,7 @@ class FakeAgent:
             },
             METHODS,
             "dorad-agent 1",
-            Limits(),
+            LIMITS,
         )
 
         async def run() -> None:
@@ -165,6 +165,8 @@ class FakeAgent:
             memory=8 << 30,
             shares=list(self.shares.values()),
             releases=list(self.releases.states.values()),
+            python="3.13",
+            glibc="2.41",
         )
 
     async def _remember(self, _call: Call, params: Remember) -> Remembered:

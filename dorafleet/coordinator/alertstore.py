@@ -1,0 +1,88 @@
+"""The alerts in the store: the next coordinator goes on with them, and with who looks after them.
+
+`alerts/<robot>` is there for each robot that has ever connected. It is measured, not decided: it
+has no record in the audit.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.control.alertbook import StoredAlert, identity
+from dorad.problems import ProblemError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from dorafleet.coordinator.writing import Writer
+    from dorafleet.store.model import Store
+
+PREFIX = "alerts/"
+EVERY_S = 2.0
+"""Minimum time between two writes."""
+CHUNK = 50
+"""Robots in one transaction."""
+
+_log = logging.getLogger(__name__)
+
+
+class AlertStore:
+    """What the store has of each robot's alerts."""
+
+    def __init__(self, store: Store, writer: Writer) -> None:
+        self._store = store
+        self._writer = writer
+        self._kept: dict[str, object] = {}
+        """What identifies the stored alerts of each robot; see `identity`."""
+        self._due = 0.0
+        self._failed = False
+
+    @property
+    def robots(self) -> Collection[str]:
+        """The robots that have ever connected."""
+        return self._kept.keys()
+
+    async def load(self) -> dict[str, list[StoredAlert]]:
+        """Return the alerts of the coordinator before, by robot. Raises StoreError."""
+        found: dict[str, list[StoredAlert]] = {}
+        for entry in (await self._store.get(PREFIX)).entries:
+            robot = entry.key.removeprefix(PREFIX)
+            alerts = msgspec.json.decode(entry.value, type=list[StoredAlert])
+            self._kept[robot] = identity(alerts)
+            found[robot] = alerts
+        _log.debug("%d alerts of %d robots", sum(map(len, found.values())), len(found))
+        return found
+
+    async def keep(
+        self, alerts: Mapping[str, Sequence[StoredAlert]], seen: Collection[str], *, now: bool
+    ) -> None:
+        """Store the alerts of the robots that were `seen`, if they have changed.
+
+        Without `now` it is done every two seconds at most. What cannot be stored is tried again.
+        """
+        if not now and time.monotonic() < self._due:
+            return
+        changed = {
+            robot: alerts.get(robot, ())
+            for robot in seen
+            if self._kept.get(robot) != identity(alerts.get(robot, ()))
+        }
+        if not changed:
+            return
+        self._due = time.monotonic() + EVERY_S
+        try:
+            names = iter(changed)
+            while robots := list(islice(names, CHUNK)):
+                puts = {f"{PREFIX}{each}": msgspec.json.encode(changed[each]) for each in robots}
+                await self._writer.keep(puts)
+                self._kept.update((each, identity(changed[each])) for each in robots)
+            self._failed = False
+        except ProblemError as error:
+            if not self._failed:
+                _log.warning("alerts are not stored, and a restart would lose them: %s", error)
+            self._failed = True
