@@ -79,7 +79,9 @@ class FleetControl:
         self._reconciler = Reconciler(self.fleet, self.robots, self._planner, self._event_bus, peer)
         self.releases = Releases(store, self.fleet)
         self.rollouts = Rollouts(store, self.fleet)
-        self.watching = FleetWatching(self.robots, self._planner, self._software)
+        self.watching = FleetWatching(
+            self.robots, self._planner, writer, AlertStore(store, writer), self._software
+        )
         self.driver = RolloutDriver(self.fleet, self.robots, self.rollouts, self._planner)
         self._supplying = Supplying(supply, self.robots, self.rollouts, self.driver)
 

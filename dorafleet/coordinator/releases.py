@@ -147,7 +147,8 @@ class Releases:
             raise ControlError("bad-request", "the signature is missing, or too large")
         content = unpacked(params.content)
         try:
-            manifest = parse(content)
+            # In threads: a large one takes a second.
+            manifest = await asyncio.to_thread(parse, content)
             # Whether the key is trusted, robots judge.
             signature = params.signature.encode("ascii", "replace")
             key = await asyncio.to_thread(signing_key, content, signature)

@@ -7,9 +7,10 @@ import logging
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, get_args
 
 from dorad.control.errors import ControlError
+from dorad.control.messages.releases import ReleasePhase
 from dorad.problems import ProblemError
 from dorafleet.coordinator.orders import Orders
 from dorafleet.coordinator.rollouts import COORDINATOR

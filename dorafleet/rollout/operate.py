@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorafleet.rollout.model import FORWARD
+from dorafleet.rollout.model import FINAL, FORWARD
 from dorafleet.rollout.steps import Enter
 from dorafleet.rollout.verdicts import MAX_REASON, Judged, needs_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dorafleet.rollout.model import Member, Rollout, Seen
+    from dorafleet.rollout.model import Member, Phase, Rollout, Seen
 
 Act = Literal["pause", "resume", "promote", "abort", "undo", "supersede"]
 
@@ -53,6 +53,18 @@ def operate(rollout: Rollout, members: Iterable[Member], act: Act, by: str, now:
             return _enter(rollout, Enter("reverting", f"undone by {by}"), now)
         case "supersede":
             return _enter(rollout, Enter("superseded", by), now)
+
+
+def possible_acts(phase: Phase, *, paused: bool) -> frozenset[Act]:
+    """Return what an operator may do in a phase. `undo` also needs a robot with the release."""
+    found: dict[Act, bool] = {
+        "pause": phase not in FINAL and not paused,
+        "resume": paused,
+        "promote": phase == "awaiting_promotion",
+        "abort": phase in _STOPPABLE,
+        "undo": phase not in _UNDONE,
+    }
+    return frozenset(act for act, possible in found.items() if possible)
 
 
 def refuse(rollout: Rollout, member: Member, seen: Seen, reason: str) -> Judged | None:

@@ -320,7 +320,6 @@ def test_whatever_an_alert_says_is_a_line_of_visible_text(alert: m.Alert, now: f
     text = plain(line(alertrows.row(alert, now), fitted(alertrows.COLUMNS, 80)))
     assert words.width(text) <= 80
     assert not _CONTROL.search(text)
-    assert words.moment(alert.since)
 
 
 @given(WILD, WILD, WILD, WILD, st.integers(-(2**63), 2**63))

@@ -10,7 +10,7 @@ from dorafleet.console.model.alerts import by_need, new_count
 from dorafleet.console.model.commands import Target
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.fleet import alert_target
-from dorafleet.console.view import alertrows, words
+from dorafleet.console.view import alertrows
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.view.words import clean
 from dorafleet.console.widgets.grid import Grid
@@ -74,7 +74,7 @@ class AlertsScreen(ConsoleScreen):
         alert = self._alerts.get(id_ or "")
         if alert is None:
             return [[(" no alerts", "dim")]] if not self._alerts else []
-        since = words.moment(alert.since)
+        since = local_time(alert.since, "%Y-%m-%d %H:%M:%S")
         named = ", ".join(map(clean, alert.robots[:20]))
         more = f" and {alert.count - 20} more" if alert.count > 20 else ""
         return [

@@ -22,7 +22,8 @@ def robot_lines(row: FleetRow, now: float, *, stale: bool = False) -> list[list[
         [(f" {clean(row.robot)}", "title"), ("  ", ""), (state_text(state), state)],
     ]
     if row.since is not None:
-        lines.append([(f" since {words.moment(row.since, '%Y-%m-%d %H:%M')}", "dim")])
+        at = local_time(row.since, "%Y-%m-%d %H:%M")
+        lines.append([(f" since {at}", "dim")])
     lines.append([])
     facts = {
         "dataflow": row.dataflow or "-",

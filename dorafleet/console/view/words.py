@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import unicodedata
 from functools import lru_cache
 
@@ -81,14 +80,6 @@ def age(seconds: float | None) -> str:
     if whole < 100 * 86400:
         return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
     return f"{min(whole // 86400, MAX_DAYS)}d"
-
-
-def moment(at: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
-    """Return a point in time, given in seconds since 1970; `-` if there is no such date."""
-    try:
-        return time.strftime(form, time.localtime(at))
-    except (OverflowError, ValueError, OSError):
-        return "-"
 
 
 def count(value: float | None) -> str:

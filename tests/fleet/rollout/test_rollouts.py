@@ -9,9 +9,10 @@ import pytest
 
 from dorad.control.errors import ControlError
 from dorad.control.messages.releases import HealthRules
+from dorafleet.coordinator.rolloutdriver import Timers
 from dorafleet.coordinator.software import software_of
 from dorafleet.rollout import messages as r
-from dorafleet.rollout.strategy import Budget
+from dorafleet.rollout.strategy import Budget, Strategy
 from tests.fleet.control.serving import DEADLINE_S
 
 from .site import ID1, ID2, site, strategy
