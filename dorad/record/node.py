@@ -21,7 +21,7 @@ from dorad.record.report import outcome_lines, progress_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.record.recorder import Outcome, Progress
+    from dorad.record.items import Outcome, Progress
 
 REPORT_S = 10.0
 

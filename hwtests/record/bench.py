@@ -135,7 +135,7 @@ def recorder(folder: Path) -> tuple[str, ...]:
         text=True,
     ) as process:
         time.sleep(5)
-        cpu = cpu_of("dora-record-node --output", SECONDS)
+        cpu = cpu_of("dorad.record.node", SECONDS)
         text, _ = process.communicate(timeout=60)
     found = next((line for line in text.splitlines() if "COMPLETE" in line), "did not end")
     return ("dora record", f"{cpu:.1f} %", found.partition(": ")[2])
