@@ -14,11 +14,14 @@ from dorad.record import incidents, ring
 from dorad.record.reader import RecordingReader
 from tests.harness.flows import counting, seen, until_more_seen
 
-DEADLINE_S = 50.0
+DEADLINE_S = 60.0
 BIN = Path(sys.executable).parent
 
 
 def values(path):
+    """Return what was recorded so far; nothing before the file has its head."""
+    if not path.exists() or path.stat().st_size <= 8:
+        return []
     with RecordingReader(path) as reader:
         found = reader.messages(topics={"source/number"})
         return [each.decode().array[0].as_py() for each in found]
@@ -39,7 +42,7 @@ def test_a_recorder_comes_and_goes_and_no_message_is_lost(dorad, tmp_path):
         text=True,
     )
     end = time.monotonic() + DEADLINE_S
-    while not (out.exists() and len(values(out)) > 20):
+    while len(values(out)) <= 20:
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -67,7 +70,7 @@ def test_a_killed_recorder_is_removed_by_the_next(dorad, tmp_path):
         stderr=subprocess.DEVNULL,
     )
     end = time.monotonic() + DEADLINE_S
-    while not (out.exists() and len(values(out)) > 5):
+    while len(values(out)) <= 5:
         assert time.monotonic() < end
         time.sleep(0.05)
     process.kill()

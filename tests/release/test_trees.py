@@ -63,7 +63,7 @@ def test_an_executable_file_stays_one(robot):
     found = release({"dataflow.yml": FLOW}, files=files)
     found.objects[object_of(content, executable=True)] = content
     tree = robot.receive(found).stage(found.id)
-    subprocess.run([tree.folder / "files/run"], check=True, timeout=10)
+    subprocess.run([tree.folder / "files/run"], check=True, timeout=60)
 
 
 def test_files_that_have_not_arrived_are_named_by_number(robot):

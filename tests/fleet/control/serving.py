@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.supplying import Supply
     from dorafleet.store.model import Store
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 TALK = {
     "nodes": [

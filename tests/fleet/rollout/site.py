@@ -60,11 +60,12 @@ def put(found: Manifest) -> r.ReleasePut:
 ONE, TWO, THREE = manifest(1), manifest(2), manifest(3)
 ID1, ID2, ID3 = (id_of(encode(each)) for each in (ONE, TWO, THREE))
 
-FAST = HealthRules(min_healthy_time=0.1, healthy_deadline=5, confirm_deadline=1)
+RULES = HealthRules(min_healthy_time=0.1, healthy_deadline=60, confirm_deadline=60)
 
 
 def strategy(**keys: Any) -> Strategy:
-    return Strategy(rules=FAST, **{"progress_deadline": 5.0, **keys})
+    """Return a strategy whose deadlines a slow machine keeps, unless others are given."""
+    return Strategy(**{"rules": RULES, "progress_deadline": 60.0, **keys})
 
 
 class Site:

@@ -22,7 +22,7 @@ from tests.release.samples import sign
 
 from .site import ID1, ID2, ONE, TWO, Site, machines
 
-FAST = ("--min-healthy-time", "0.1", "--healthy-deadline", "5s", "--progress-deadline", "5s")
+FAST = ("--min-healthy-time", "0.1", "--healthy-deadline", "60s", "--progress-deadline", "60s")
 
 
 def authenticate(connection, request):
