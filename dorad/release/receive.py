@@ -205,7 +205,7 @@ class Receiver:
                 return kind, payload
             if time.monotonic() > end:
                 # It would keep all others out.
-                raise Disconnected(f"the sender has sent nothing for {IDLE_S:g} s")
+                raise SenderLostError(f"the sender has sent nothing for {IDLE_S:g} s")
 
     def _read(self, size: int) -> bytes:
         pieces, rest = [], size

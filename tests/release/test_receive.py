@@ -207,7 +207,7 @@ def test_a_bomb_is_refused_before_it_unfolds(robot):
 def test_a_sender_that_only_says_that_it_is_alive_does_not_keep_others_out(robot, monkeypatch):
     monkeypatch.setattr(receive, "IDLE_S", 0.0)
     done = Transfer(robot, opening(SENT) + frame(frames.ALIVE) * 10_000 + plain(FLOW))
-    assert isinstance(done.error, Disconnected)
+    assert isinstance(done.error, SenderLostError)
     with robot.trees.lock(wait=False):
         assert robot.trees.objects.partials() == {}
 
@@ -220,7 +220,7 @@ def test_parts_of_patches_do_not_add_up_over_transfers(robot):
         patch = hashlib.sha256(bytes([number])).hexdigest()
         begin = Begin(two.sha256, False, 0, patch, 1 << 20, base.sha256, base.size)
         cut = frame(frames.BEGIN, begin) + frame(frames.PIECE, bytes(100_000))
-        assert isinstance(Transfer(robot, opening(SENT) + cut).error, Disconnected)
+        assert isinstance(Transfer(robot, opening(SENT) + cut).error, SenderLostError)
         assert robot.trees.objects.partials() == {patch: 100_000}
 
 
