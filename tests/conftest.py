@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from dorad.launch.descendants import children as children_of
 from dorad.shm import native
+from tests.harness.commands import command_server
 from tests.harness.daemon import Daemon, daemon, emptied
 
 if TYPE_CHECKING:
@@ -88,6 +89,13 @@ def _is_library(target: str) -> bool:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which data plane was tested."""
     terminalreporter.line(f"data plane: {native.describe()}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands() -> Iterator[None]:
+    """The process that forks commands; of the session, so that no test is blamed for it."""
+    with command_server():
+        yield
 
 
 @pytest.fixture(autouse=True)

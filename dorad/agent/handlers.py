@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import platform
 import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +19,7 @@ from dorad.control.messages import METHODS, Nothing
 from dorad.control.messages import agent as a
 from dorad.control.shortening import short_release, short_share
 from dorad.jitter import between
+from dorad.release.machine import this_machine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -81,6 +81,7 @@ class AgentMethods:
         self._shares.obey(identity.fleet, params.epoch, params.audit)
         _log.info("coordinator %.80s attaches, epoch %d", params.coordinator, params.epoch)
         self._on_attached()
+        machine = this_machine()
         return a.Attached(
             robot=identity.robot,
             version=__version__,
@@ -88,7 +89,9 @@ class AgentMethods:
             time=time.time(),
             epoch=before,
             audit=audit,
-            arch=platform.machine(),
+            arch=machine.arch,
+            python=machine.python,
+            glibc=machine.glibc,
             cores=float(len(os.sched_getaffinity(0))),
             memory=psutil.virtual_memory().total,
             shares=[short_share(each, MAX_USUAL) for each in self._shares.reported.values()],

@@ -18,6 +18,7 @@ Examples:
   dora record dataflow.yml --topics camera/image -o day.mcap
   dora record --attach demo --duration 60s        record a running dataflow
   dora record --attach demo --exclude camera/image --split 5m
+  dora record ring --attach demo --keep 60s       a black box; `dora record mark` keeps its content
   dora record info day.mcap
   dora record recover day.mcap                    after a crash
 
@@ -44,6 +45,9 @@ class Record(LazyGroup):
         "merge": CommandEntry("dorad.cli.record_edit:merge", "Make one recording of several."),
         "export": CommandEntry(
             "dorad.cli.record_edit:export", "Write Parquet, Arrow, CSV or rerun files."
+        ),
+        "ring": CommandEntry(
+            "dorad.cli.record_ring:ring", "Record into a black box: keep only the last seconds."
         ),
         "mark": CommandEntry("dorad.cli.record_box:mark", "Keep what the black box has recorded."),
         "incidents": CommandEntry(

@@ -45,7 +45,7 @@ def to_tables(
     wanted = [
         topic
         for topic in recording.topics()
-        if topic not in extras.OWN_TOPICS and (topics is None or topic in topics)
+        if not extras.is_own(topic) and (topics is None or topic in topics)
     ]
     if not wanted:
         raise RecordingError("there is nothing to export: the recording has no messages")
@@ -250,7 +250,7 @@ _Series = tuple[list[int], list[pa.Array]]
 
 def _series(recording: Recording, topics: Sequence[str] | None) -> Iterator[tuple[str, _Series]]:
     for topic in recording.topics():
-        if topic in extras.OWN_TOPICS or (topics is not None and topic not in topics):
+        if extras.is_own(topic) or (topics is not None and topic not in topics):
             continue
         times: list[int] = []
         arrays: list[pa.Array] = []

@@ -233,7 +233,18 @@ class Player:
         origin = next(
             (start for each in self._recordings if (start := started_at(each)) is not None), begin
         )
-        streams = [_ticks_of(output, every, origin, begin, end) for output, every in ticks.items()]
+        recorded = {
+            topic: each
+            for each in self._recordings
+            for topic, count in each.topics().items()
+            if count and topic in ticks
+        }
+        streams = [
+            _ticks_of(output, every, origin, begin, end)
+            if output not in recorded
+            else _recorded_ticks(recorded[output], output, begin, end)
+            for output, every in ticks.items()
+        ]
         return iter(heapq.merge(*streams, key=_time_of))
 
     def _span(self) -> tuple[int, int]:
@@ -251,6 +262,11 @@ def _ticks_of(output: str, every: int, origin: int, begin: int, end: int) -> Ite
     while (due := origin + number * every) < end:
         yield Due(due, output, pa.nulls(0), {}, 0)
         number += 1
+
+
+def _recorded_ticks(recording: Recording, output: str, begin: int, end: int) -> Iterator[Due]:
+    for message in recording.messages(start=begin, end=end, topics=frozenset((output,))):
+        yield Due(message.time, output, pa.nulls(0), {}, 0)
 
 
 def started_at(recording: Recording) -> int | None:
@@ -360,6 +376,6 @@ def topics_of(recordings: Sequence[Recording]) -> dict[str, int]:
     found: dict[str, int] = {}
     for each in recordings:
         for topic, count in each.topics().items():
-            if count and topic not in extras.OWN_TOPICS:
+            if count and not extras.is_own(topic):
                 found[topic] = found.get(topic, 0) + count
     return found

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 from dorad.release import environment as environments
 from dorad.release.disk import (
     locked,
-    megabytes,
     modified,
     read_bounded,
     same_content,
+    size_text,
     sync_file_system,
     sync_folder,
     write_whole,
@@ -197,7 +197,7 @@ class Trees:
         disk = os.statvfs(self.folder)
         free = disk.f_bavail * disk.f_frsize
         if needed > free or (disk.f_files and files + len(lacking) > disk.f_favail):
-            what = f"{megabytes(needed)} needed, {megabytes(free)} free"
+            what = f"{size_text(needed)} needed, {size_text(free)} free"
             if needed <= free:
                 what = f"{files + len(lacking)} files, the disk has room for {disk.f_favail}"
             raise ReleaseError("space", f"{self.folder} is too full: {what}", "remove something")
@@ -225,7 +225,7 @@ class Trees:
             )
         needed = needed_objects(manifest, self.machine)
         if lacking := self.objects.lacking(needed):
-            size = megabytes(sum(each.size for each in lacking))
+            size = size_text(sum(each.size for each in lacking))
             message = f"{len(lacking)} of {len(needed)} files have not arrived ({size})"
             raise ReleaseError("missing", message, "dorafleet release push")
         damaged = [each for each in needed if not self.objects.check(each)]

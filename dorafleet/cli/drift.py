@@ -55,6 +55,7 @@ def drift(*, as_json: bool, state: Path, port: int) -> int:
             ],
         )
     else:
-        robots = "1 robot is" if found.robots == 1 else f"{found.robots} robots are"
-        click.echo(f"{robots} in the desired state")
+        one = found.robots == 1
+        robots = "1 robot is what it" if one else f"{found.robots} robots are what they"
+        click.echo(f"{robots} shall be")
     return 1 if found.rows else 0

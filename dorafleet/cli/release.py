@@ -11,6 +11,7 @@ import click
 
 from dorad.cli.groups import CommandEntry, LazyGroup
 from dorad.cli.tables import plain, print_lines, print_object, print_table
+from dorad.release.disk import size_text
 from dorad.terminal import visible
 from dorafleet.cli.arguments import File, accept_new_option
 from dorafleet.cli.releaseview import (
@@ -20,7 +21,6 @@ from dorafleet.cli.releaseview import (
     file_count,
     lines_of,
     size_of,
-    size_text,
     some,
     summary,
 )
@@ -336,9 +336,7 @@ def verify(release: str, *, signers: Path | None, store: Path | None, as_json: b
 
     Without --signers any key will do; it is shown.
     """
-    from dorad.release.manifest import all_files
     from dorad.release.signature import Signers, signing_key
-    from dorafleet.release.errors import BuildError
 
     found = open_store(store)
     bundle = found.find(release)
@@ -346,16 +344,11 @@ def verify(release: str, *, signers: Path | None, store: Path | None, as_json: b
     signer = key
     if signers is not None:
         signer = str(Signers(signers).verify(bundle.content, bundle.signature, time.time()))
-    objects = sorted({file.object for file in all_files(bundle.manifest)})
-    damaged = [each for each in objects if not found.objects.check(each)]
-    if damaged:
-        raise BuildError(
-            f"{len(damaged)} of {len(objects)} files are missing or damaged", "build it anew"
-        )
+    count = found.check(bundle)
     if as_json:
-        print_object(summary(bundle) | {"signer": signer, "key": key, "files": len(objects)})
+        print_object(summary(bundle) | {"signer": signer, "key": key, "files": count})
         return
-    click.echo(visible(f"{bundle}: {len(objects)} files are right, signed by {signer}"))
+    click.echo(visible(f"{bundle}: {count} files are right, signed by {signer}"))
 
 
 @click.command(epilog=DIFF_EPILOG)

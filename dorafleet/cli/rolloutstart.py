@@ -118,7 +118,8 @@ def start(
     """Start a rollout of RELEASE and follow it."""
     import msgspec
 
-    from dorafleet.cli.rolloutfollow import run, sender_for
+    from dorafleet.cli.rolloutfollow import run
+    from dorafleet.cli.rolloutsend import sender_for
     from dorafleet.rollout.messages import RolloutSummary
 
     request = request_of(release, given)
@@ -164,7 +165,8 @@ def follow(
     port: int,
 ) -> int:
     """Follow a rollout to its end, and send files to robots that wait for them."""
-    from dorafleet.cli.rolloutfollow import run, sender_for
+    from dorafleet.cli.rolloutfollow import run
+    from dorafleet.cli.rolloutsend import sender_for
 
     with connect(state, port) as client:
         summary = read_status(client, number).summary
@@ -195,7 +197,8 @@ def undo(
     port: int,
 ) -> int:
     """Bring all robots of a rollout back to what they had before."""
-    from dorafleet.cli.rolloutfollow import Sender, run
+    from dorafleet.cli.rolloutfollow import run
+    from dorafleet.cli.rolloutsend import Sender
 
     del cluster, store  # what robots had before is still there
     found = act_on(
@@ -203,7 +206,7 @@ def undo(
     )
     if detach:
         return 0
-    sender = Sender(None, None, {}, "what they had before is not on them any more: roll it out")
+    sender = Sender(None, "", {}, "what they had before is not on them any more: roll it out")
     return run(target_of(state, port), found.rollout, sender, as_json=as_json, good=BACK)
 
 
@@ -257,7 +260,9 @@ def _register(client: Client, wanted: str, store: Path | None) -> str | None:
 
     try:
         bundle = open_store(store).find(wanted)
-    except BuildError:
+    except BuildError as error:
+        if error.code != "not-found":
+            raise
         return None
     put = ReleasePut(
         content=zlib.compress(bundle.content), signature=bundle.signature.decode("ascii", "replace")

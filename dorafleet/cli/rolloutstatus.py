@@ -29,6 +29,7 @@ BAD = frozenset(
         "reverting",
         "reverted",
         "revert_incomplete",
+        "refused",
         "aborted",
         "superseded",
         "succeeded_partially",

@@ -8,18 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad.cli.durations import Duration
-from dorafleet.cli.arguments import (
-    File,
-    accept_new_option,
-    file_argument,
-    only_option,
-    select_machines,
-)
+from dorafleet.cli.arguments import File, over_ssh
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
+    from dorafleet.cli.arguments import OverSsh
     from dorafleet.inventory.model import Machine
     from dorafleet.robot.upgrade import Result
     from dorafleet.ssh.fanout import Outcome
@@ -40,19 +34,10 @@ Exit code 0: all machines have the package. 1: some do not.
 
 
 @click.command(epilog=EPILOG)
-@file_argument
+@over_ssh(parallel=None)
 @click.argument("package", type=File(".deb"))
-@only_option
-@click.option(
-    "--canary", metavar="N|N%", default="1", show_default=True, help="Machines to start with."
-)
-@click.option(
-    "--max-parallel",
-    metavar="N|N%",
-    default="10%",
-    show_default=True,
-    help="Maximum number of machines at a time.",
-)
+@click.option("--canary", metavar="N|N%", default="1", show_default=True, help="Come first.")
+@click.option("--max-parallel", metavar="N|N%", default="10%", show_default=True, help="At a time.")
 @click.option("--failure-threshold", metavar="N|N%", help="Accepted failures.  [10%, at least 2]")
 @click.option(
     "--min-healthy-time",
@@ -73,14 +58,12 @@ Exit code 0: all machines have the package. 1: some do not.
     type=File(".deb"),
     help="The currently installed package, for machines that have not kept it.",
 )
-@click.option("--no-way-back", is_flag=True, help="Include machines without a previous package.")
-@accept_new_option
+@click.option("--no-way-back", is_flag=True, help="Also machines without their present package.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each machine.")
 def upgrade(
-    file: Path,
+    over: OverSsh,
     package: Path,
     *,
-    only: Sequence[str],
     canary: str,
     max_parallel: str,
     failure_threshold: str | None,
@@ -88,13 +71,11 @@ def upgrade(
     healthy_deadline: float,
     previous: Path | None,
     no_way_back: bool,
-    accept_new: bool,
     as_json: bool,
 ) -> int:
     """Upgrade dorad to PACKAGE on the machines in FILE, a few at a time."""
     from dorad.control.messages.releases import HealthRules
     from dorafleet.cli.reporting import Reporter
-    from dorafleet.inventory.load import load
     from dorafleet.robot.package import read_package
     from dorafleet.robot.rolling import run_rolling
     from dorafleet.robot.upgrade import Settings
@@ -111,14 +92,14 @@ def upgrade(
     )
     if wrong := list(problems(strategy)):
         raise click.UsageError("; ".join(wrong))
-    machines = select_machines(load(file), only)
+    machines = over.machines
     new = read_package(package)
     old = None if previous is None else read_package(previous)
     settings = Settings(min_healthy_time, healthy_deadline, no_way_back)
-    with Reporter([each.id for each in machines], new.size, as_json=as_json) as reporter:
+    with Reporter(over.ids, new.size, as_json=as_json) as reporter:
 
         async def work(machine: Machine) -> Result:
-            async with connect(machine, accept_new=accept_new) as robot:
+            async with connect(machine, accept_new=over.accept_new) as robot:
                 return await upgrade_robot(
                     robot,
                     new,

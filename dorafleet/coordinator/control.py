@@ -29,6 +29,7 @@ from dorafleet.coordinator.rolloutdriver import RolloutDriver
 from dorafleet.coordinator.rolloutmethods import RolloutMethods
 from dorafleet.coordinator.rollouts import Rollouts
 from dorafleet.coordinator.software import software_of
+from dorafleet.coordinator.supplying import Supplying
 from dorafleet.coordinator.topics import TopicMethods
 from dorafleet.coordinator.watching import FleetWatching
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.renewing import Sign
     from dorafleet.coordinator.robots import Robot
     from dorafleet.coordinator.rows import Software
+    from dorafleet.coordinator.supplying import Supply
     from dorafleet.coordinator.writing import Writer
     from dorafleet.inventory.model import Machine
     from dorafleet.store.model import Store
@@ -60,10 +62,11 @@ class FleetControl:
         peer: str | None,
         end: Callable[[], None],
         sign: Sign | None = None,
+        supply: Supply | None = None,
     ) -> None:
         """`peer` is the endpoint that all links connect to; `end` lets the process end.
 
-        `sign` renews the certificates of robots.
+        `sign` renews the certificates of robots; `supply` has files of releases to send.
         """
         self._store = store
         self._end = end
@@ -79,7 +82,8 @@ class FleetControl:
         self.watching = FleetWatching(
             self.robots, self._planner, writer, AlertStore(store, writer), self._software
         )
-        self._driver = RolloutDriver(self.fleet, self.robots, self.rollouts, self._planner)
+        self.driver = RolloutDriver(self.fleet, self.robots, self.rollouts, self._planner)
+        self._supplying = Supplying(supply, self.robots, self.rollouts, self.driver)
 
     async def load(self) -> None:
         """Read everything from the store. Raises ProblemError."""
@@ -106,7 +110,13 @@ class FleetControl:
             **self.watching.table,
             **RobotMethods(self.fleet, self.robots, self._planner, self._reconciler).table,
             **RolloutMethods(
-                self.fleet, self.robots, self.releases, self.rollouts, self._driver, self._planner
+                self.fleet,
+                self.robots,
+                self.releases,
+                self.rollouts,
+                self.driver,
+                self._supplying,
+                self._planner,
             ).table,
         }
         return with_robots(table, self.fleet, self.robots)
@@ -115,7 +125,8 @@ class FleetControl:
         """Reconcile robots with the store, until cancelled. Call `load` before."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.watching.run(), name="rows and alerts")
-            tasks.create_task(self._driver.run(), name="rollouts")
+            tasks.create_task(self.driver.run(), name="rollouts")
+            tasks.create_task(self._supplying.run(), name="files of releases")
             await self._reconciler.run()
 
     def on_desired(
@@ -124,7 +135,7 @@ class FleetControl:
         """Follow a desired state that a client has set."""
         self.fleet.follow(robot, dataflow, wanted, revision, head)
         if robot in self.robots.machines:
-            self._driver.mark(robot)
+            self.driver.mark(robot)
 
     def _software(self, robot: str) -> Software:
         return software_of(robot, self.robots, self.rollouts, self.releases)
@@ -155,4 +166,4 @@ class FleetControl:
         self.fleet.bell.ring()
         self._reconciler.mark(robot.id)
         self.watching.mark(robot)
-        self._driver.mark(robot.id)
+        self.driver.mark(robot.id)

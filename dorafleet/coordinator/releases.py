@@ -22,6 +22,7 @@ from dorad.release.manifest import (
     id_of,
     parse,
 )
+from dorad.release.signature import signing_key
 from dorafleet.rollout.messages import ReleaseContent, ReleaseInfo, ReleaseList
 
 if TYPE_CHECKING:
@@ -139,15 +140,18 @@ class Releases:
         `used` are those that must not be forgotten.
 
         Raises:
-            ControlError: the manifest is not valid.
+            ControlError: the manifest is not valid, or the signature is not one of it.
             StoreError: it cannot be written.
         """
         if not 0 < len(params.signature) <= MAX_SIGNATURE:
             raise ControlError("bad-request", "the signature is missing, or too large")
         content = unpacked(params.content)
         try:
-            # In a thread: a large one takes a second.
+            # In threads: a large one takes a second.
             manifest = await asyncio.to_thread(parse, content)
+            # Whether the key is trusted, robots judge.
+            signature = params.signature.encode("ascii", "replace")
+            key = await asyncio.to_thread(signing_key, content, signature)
         except ReleaseError as error:
             raise ControlError("bad-request", error.message, error.hint) from None
         id_ = id_of(content)
@@ -168,7 +172,10 @@ class Releases:
                 {}, audited, puts={f"{RELEASES}{id_}": msgspec.json.encode(kept)}
             )
             self._known[id_] = kept
-        _log.info("release %s (%s) is registered by %s", self.label(id_), id_[:12], by)
+        _log.info(
+            "release %s (%s), signed by %s, is registered by %s",
+            self.label(id_), id_[:12], key.get_fingerprint(), by,
+        )  # fmt: skip
         return info
 
     async def _forget_oldest(self, used: Collection[str], actor: Mapping[str, Any]) -> None:

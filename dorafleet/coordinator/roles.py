@@ -77,6 +77,7 @@ ROLES: Mapping[str, Needed] = {
     "rollout.pause": "operator",
     "rollout.plan": "viewer",
     "rollout.promote": "operator",
+    "rollout.refuse": "operator",
     "rollout.resume": "operator",
     "rollout.start": "operator",
     "rollout.status": "viewer",

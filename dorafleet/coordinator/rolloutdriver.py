@@ -7,14 +7,18 @@ import logging
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, get_args
 
+from dorad.control.errors import ControlError
 from dorad.control.messages.releases import ReleasePhase
 from dorad.problems import ProblemError
 from dorafleet.coordinator.orders import Orders
-from dorafleet.rollout.decide import Decision, decide, is_over
+from dorafleet.coordinator.rollouts import COORDINATOR
+from dorafleet.rollout.decide import decide, is_over
 from dorafleet.rollout.gates import is_leased
 from dorafleet.rollout.model import MOVING, Place, Seen, View
+from dorafleet.rollout.operate import refuse
+from dorafleet.rollout.steps import Verdicts
 from dorafleet.rollout.summary import row
 from dorafleet.rollout.verdicts import reported
 
@@ -106,6 +110,8 @@ class RolloutDriver:
     """Drives all rollouts that are not over."""
 
     def __init__(self, fleet: Fleet, robots: Robots, rollouts: Rollouts, planner: Planner) -> None:
+        self.clock: Callable[[], float] = time.time
+        """Returns seconds since 1970, for windows."""
         self._fleet = fleet
         self._robots = robots
         self._rollouts = rollouts
@@ -113,8 +119,6 @@ class RolloutDriver:
         self._orders = Orders(fleet, robots, rollouts)
         self._timers = Timers()
         self._wake = asyncio.Event()
-        self.decisions: dict[int, Decision] = {}
-        """The last decision about each rollout, with the gates that its robots wait for."""
 
     def mark(self, *robots: str) -> None:
         """Check the rollouts soon, and the orders of these robots at once."""
@@ -146,12 +150,12 @@ class RolloutDriver:
     async def _advance(self, number: int) -> None:
         """Make the steps of one rollout that are due."""
         for _ in range(MAX_STEPS):
-            if not self._is_due(number):
-                return
             async with self._fleet.writer.changing:
-                # Check again: an operator may have ended it meanwhile.
-                view = self.view(self._rollouts.heads[number], self._rollouts.known_members(number))
-                decision = self.decisions[number] = decide(view)
+                rollout = self._rollouts.heads.get(number)
+                if rollout is None or rollout.over:
+                    return
+                view = self.view(rollout, self._rollouts.known_members(number))
+                decision = decide(view)
                 if decision.step is not None:
                     confirmed = {
                         id_: seen.state.confirmed
@@ -165,16 +169,34 @@ class RolloutDriver:
                     counts = Counter[str](each.state for each in rows)
                     await self._rollouts.put_over(number, dict(counts))
                     self._timers.forget(number)
-                    self.decisions.pop(number, None)
+                else:
+                    return
         self._wake.set()
 
-    def _is_due(self, number: int) -> bool:
-        rollout = self._rollouts.heads[number]
-        if rollout.over:
-            return False
-        view = self.view(rollout, self._rollouts.known_members(number))
-        decision = self.decisions[number] = decide(view)
-        return decision.step is not None or is_over(view)
+    async def refuse(
+        self,
+        number: int,
+        robot: str,
+        reason: str,
+        by: str = "",
+        actor: Mapping[str, Any] = COORDINATOR,
+    ) -> None:
+        """Take the refusal of a robot that a sender of files has got from it.
+
+        Raises:
+            ControlError: the robot is in no such rollout, or does not wait for files.
+            StoreError: it cannot be written.
+        """
+        async with self._fleet.writer.changing:
+            rollout = self._rollouts.find(number)
+            view = self.view(rollout, await self._rollouts.members(number))
+            member = view.members.get(robot)
+            if member is None:
+                raise ControlError("not-found", f"rollout {number} has no robot `{robot[:100]}`")
+            judged = refuse(rollout, member, view.seen[robot], reason)
+            if judged is not None:
+                await self._rollouts.put_step(number, Verdicts((judged,)), {}, by=by, actor=actor)
+        self._wake.set()
 
     def view(self, rollout: Rollout, members: Mapping[str, Member]) -> View:
         """Return the input of a decision about a rollout."""
@@ -190,7 +212,7 @@ class RolloutDriver:
                 robot.id: Place(self._planner.labels(robot).get(label, ""), is_available(robot))
                 for robot in known.values()
             }
-        return View(rollout, members, seen, places, time.time())
+        return View(rollout, members, seen, places, self.clock())
 
     def _seen(self, rollout: Rollout, member: Member, robot: Robot) -> Seen:
         state = robot.releases.get(rollout.dataflow)

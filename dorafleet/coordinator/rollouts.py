@@ -16,15 +16,15 @@ import msgspec
 
 from dorad.control.errors import ControlError
 from dorafleet.coordinator.records import Wanted
-from dorafleet.rollout.decide import Enter, Orders, Verdicts, apply
 from dorafleet.rollout.messages import JournalEntry
 from dorafleet.rollout.model import Member, Rollout
+from dorafleet.rollout.steps import Enter, Orders, Verdicts, apply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.rollout.decide import Step
+    from dorafleet.rollout.steps import Step
     from dorafleet.store.model import Store
 
 HEADS = "rollout/"
@@ -43,7 +43,7 @@ MAX_ROLLOUTS = 200
 MAX_FAILED = 20
 """Releases for each robot and dataflow that are remembered to have failed."""
 
-_COORDINATOR = {"client": "coordinator"}
+COORDINATOR = {"client": "coordinator"}
 
 _log = logging.getLogger(__name__)
 
@@ -209,17 +209,26 @@ class Rollouts:
         head = self.heads[number]
         rollout = msgspec.structs.replace(head, over=True, counts=counts, steps=head.steps + 1)
         entry = JournalEntry(step=rollout.steps, at=time.time(), what="end", reason=rollout.phase)
-        audited = {**_COORDINATOR, "action": "rollout.end", "rollout": number}
+        audited = {**COORDINATOR, "action": "rollout.end", "rollout": number}
         await self._fleet.put_orders({}, audited, puts=_head_puts(rollout, entry))
         self.heads[number] = rollout
         del self._members[number]
         _log.info("rollout %d is over: %s", number, rollout.phase)
 
-    async def put_step(self, number: int, step: Step, confirmed: Mapping[str, str]) -> list[str]:
+    async def put_step(
+        self,
+        number: int,
+        step: Step,
+        confirmed: Mapping[str, str],
+        *,
+        by: str = "",
+        actor: Mapping[str, Any] = COORDINATOR,
+    ) -> list[str]:
         """Make one step of a rollout, of a part of its robots if they are many.
 
         `confirmed` is the release that robots have confirmed, of those that have reported it: to it
-        they go back. Return the robots with new orders. Raises ControlError or StoreError.
+        they go back. `by` has reported what the step is made from. Return the robots with new
+        orders. Raises ControlError or StoreError.
         """
         step = _first_part(step)
         before = self._members[number]
@@ -242,8 +251,9 @@ class Rollouts:
                 failed[key] = {**dict(known), rollout.release: member.reason or member.verdict}
                 puts[f"{FAILED}{rollout.dataflow}/{robot}"] = msgspec.json.encode(failed[key])
         entry = _entry(rollout, step, now)
+        entry.by = by
         audited = {
-            **_COORDINATOR,
+            **actor,
             "action": "rollout.step",
             "rollout": number,
             "what": entry.what,
@@ -273,8 +283,8 @@ class Rollouts:
         raise ControlError("refused", f"{MAX_ROLLOUTS} rollouts are in use", "abort some of them")
 
     async def _forget(self, number: int) -> None:
-        """Remove a rollout: its head last, so that an interrupted removal can be finished."""
-        audited = {**_COORDINATOR, "action": "rollout.forget", "rollout": number}
+        """Remove a rollout: its head last, so that what an interruption leaves is found again."""
+        audited = {**COORDINATOR, "action": "rollout.forget", "rollout": number}
         for prefix in (f"{ROBOTS}{number:08}/", f"{LOGS}{number:08}/"):
             while entries := (await self._store.get(prefix, limit=100)).entries:
                 await self._fleet.put_orders({}, audited, deletes=[each.key for each in entries])

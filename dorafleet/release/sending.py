@@ -13,6 +13,7 @@ import asyncssh
 import msgspec
 
 from dorad.release import frames
+from dorad.release.disk import size_text
 from dorad.release.errors import ReleaseError
 from dorad.release.frames import Begin, Hello, Offer, Received, Refusal
 from dorad.release.manifest import Object, all_files
@@ -55,7 +56,7 @@ class Sent:
             return "has it already"
         files = f"{self.objects} file{'' if self.objects == 1 else 's'}"
         patched = f", {self.patches} as patches" if self.patches else ""
-        amounts = f"{self.size / 1e6:.1f} MB as {self.sent / 1e6:.2f} MB{patched}"
+        amounts = f"{size_text(self.size)} sent as {size_text(self.sent)}{patched}"
         return f"{files}, {amounts}, {self.seconds:.1f} s"
 
 
@@ -296,7 +297,8 @@ class Session:
         _log.debug("%s: %s", self._tracker.progress.machine, refusal)
         if refusal.code in ("damaged", "protocol", "missing"):
             raise refusal
-        raise SshError(Code.REFUSED, refusal.message, refusal.hint)
+        code = Code.REFUSED if refusal.refused else Code.FAILED
+        raise SshError(code, refusal.message, refusal.hint)
 
     async def _ended(self) -> SshError:
         """Return why the command on the robot has ended without an answer."""

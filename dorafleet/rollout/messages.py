@@ -129,6 +129,14 @@ class RolloutRef(Struct):
     """None selects among those of all dataflows."""
 
 
+class RolloutRefusal(Struct):
+    """Report why a robot does not take the files of a release, as it has said over SSH."""
+
+    rollout: int
+    robot: str
+    reason: str
+
+
 class RolloutAct(Struct):
     """Selects a rollout to act on."""
 
@@ -240,6 +248,8 @@ class RolloutWatch(Struct):
     """None follows all that have not ended."""
     robots: bool = True
     """Whether their robots are sent, too."""
+    sends: bool = False
+    """Whether this client sends the files of the rollout: then the coordinator does not."""
 
 
 class RolloutNews(Struct):
@@ -309,6 +319,9 @@ ROLLOUT_METHODS: dict[str, Method] = {
     "rollout.list": Method(RolloutRef, RolloutList, "List rollouts, the newest first."),
     "rollout.journal": Method(JournalRead, Journal, "Return the steps of a rollout."),
     "rollout.watch": Method(RolloutWatch, RolloutNews, "Follow rollouts.", stream=True),
+    "rollout.refuse": Method(
+        RolloutRefusal, RolloutSummary, "Report that a robot refuses the files of a release."
+    ),
     "rollout.pause": Method(RolloutAct, RolloutSummary, "Give robots no further orders."),
     "rollout.resume": Method(RolloutAct, RolloutSummary, "Go on after a pause."),
     "rollout.promote": Method(RolloutAct, RolloutSummary, "Go on after the canaries."),

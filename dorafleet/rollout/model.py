@@ -26,12 +26,14 @@ Phase = Literal[
     "reverting",
     "reverted",
     "revert_incomplete",
+    "refused",
     "aborted",
     "superseded",
     "failed",
 ]
 """Where a rollout is. `settled`: every robot that could be reached has a verdict; the others follow
-later. `revert_incomplete`: every robot that could be reached is back."""
+later. `revert_incomplete`: every robot that could be reached is back. `refused`: robots do not take
+the release, and none had the order to switch."""
 
 FORWARD = frozenset({"canary", "rolling", "settled"})
 """Phases in which robots may switch to the release."""
@@ -40,7 +42,15 @@ BACK = frozenset({"reverting", "revert_incomplete"})
 """Phases in which robots go back."""
 
 FINAL = frozenset(
-    {"succeeded", "succeeded_partially", "reverted", "aborted", "superseded", "failed"}
+    {
+        "succeeded",
+        "succeeded_partially",
+        "reverted",
+        "refused",
+        "aborted",
+        "superseded",
+        "failed",
+    }
 )
 """Phases that a rollout leaves only by `undo`."""
 
@@ -142,6 +152,9 @@ class Seen:
     """False if something else has given it an order since."""
 
 
+_NOWHERE = Seen()
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A robot of the fleet, as a budget sees it."""
@@ -161,3 +174,7 @@ class View:
     """All robots of the fleet by id, if there is a budget."""
     now: float = 0.0
     """Seconds since 1970."""
+
+    def seen_of(self, member: Member) -> Seen:
+        """Return what is known of a robot of the rollout."""
+        return self.seen.get(member.robot, _NOWHERE)

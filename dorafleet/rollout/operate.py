@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorafleet.rollout.decide import Enter
-from dorafleet.rollout.model import FINAL
+from dorafleet.rollout.model import FINAL, FORWARD
+from dorafleet.rollout.steps import Enter
+from dorafleet.rollout.verdicts import MAX_REASON, Judged, needs_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dorafleet.rollout.model import Member, Phase, Rollout
+    from dorafleet.rollout.model import Member, Phase, Rollout, Seen
 
 Act = Literal["pause", "resume", "promote", "abort", "undo", "supersede"]
 
@@ -64,6 +65,21 @@ def possible_acts(phase: Phase, *, paused: bool) -> frozenset[Act]:
         "undo": phase not in _UNDONE,
     }
     return frozenset(act for act, possible in found.items() if possible)
+
+
+def refuse(rollout: Rollout, member: Member, seen: Seen, reason: str) -> Judged | None:
+    """Return the verdict about a robot that does not take the files; None if it has that verdict.
+
+    Raises:
+        ControlError: the rollout has ended, or the robot does not wait for files.
+    """
+    if member.verdict == "refused":
+        return None
+    if rollout.phase not in FORWARD:
+        raise _refusal(rollout, f"it is {rollout.phase}")
+    if not needs_files(member, seen):
+        raise _refusal(rollout, f"`{member.robot}` does not wait for files")
+    return Judged(member.robot, "refused", reason[:MAX_REASON])
 
 
 def is_moving_on(rollout: Rollout, members: Iterable[Member]) -> bool:

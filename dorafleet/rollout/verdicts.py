@@ -67,6 +67,14 @@ def is_waiting(member: Member, seen: Seen) -> bool:
     return state is not None and state.phase in ("pending", "staging", "staged")
 
 
+def needs_files(member: Member, seen: Seen) -> bool:
+    """Return True if a robot has an order, can be reached, and lacks files of the release."""
+    if member.verdict or member.order not in ("stage", "switch") or not seen.reachable:
+        return False
+    state = reported(member, seen)
+    return state is not None and state.waiting == "files" and not state.refused
+
+
 def _released(member: Member) -> Judged | None:
     """Return the verdict about a robot that has got an order from elsewhere meanwhile."""
     if not member.in_flight:

@@ -20,7 +20,6 @@ from pathlib import Path
 import psutil
 from mcap.writer import CompressionType, Writer
 
-from dorad.record.encoding import encode_raw
 from dorad.record.writer import RecordingFile
 
 SIZES = {8: 50_000, 1024: 30_000, 65_536: 2000, 1 << 20: 200}
@@ -60,8 +59,7 @@ def ours(path: Path, size: int, count: int, compression: str) -> float:
     file = RecordingFile(path, "bench", compression=compression)
     stamp = time.time_ns()
     for number in range(count):
-        message = encode_raw(5, size, 0, payload, b"", stamp)
-        file.add("bench/data", number, stamp + number, message)
+        file.add_raw("bench/data", number, stamp + number, 5, size, 0, payload, b"")
         if file.pending >= 1 << 20:
             file.flush()
     file.finish()

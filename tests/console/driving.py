@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .fakefleet import FakeFleet
 
-DEADLINE_S = 45.0
+DEADLINE_S = 60.0
 
 
 def screen_text(app: ConsoleApp) -> str:

@@ -57,7 +57,7 @@ async def test_a_screen(tmp_path: Path, name: str, size: tuple[int, int], option
         if path.exists() and not os.environ.get("GOLDEN"):
             wanted = path.read_text(encoding="utf-8")
             with suppress(AssertionError):  # the comparison below shows what differs
-                await driven.until(lambda: steady(driven.text) == wanted, within=15.0)
+                await driven.until(lambda: steady(driven.text) == wanted, within=30.0)
         text = steady(driven.text)
     if options.ascii_only:
         assert text.isascii()

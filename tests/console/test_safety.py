@@ -66,6 +66,18 @@ async def _act(driven: Driven, key: str) -> None:
     await driven.until(lambda: isinstance(driven.app.screen, Choose))
     await driven.press(key)
     await driven.until(lambda: isinstance(driven.app.screen, Confirm))
+    await _focused(driven, "cancel")
+
+
+async def _focused(driven: Driven, id_: str) -> None:
+    """Wait until a button of the dialog has the focus, which it gets after it was asked for."""
+    await driven.until(lambda: driven.app.screen.query_one(f"#{id_}").has_focus)
+
+
+async def _confirm(driven: Driven) -> None:
+    await driven.press("right")
+    await _focused(driven, "go")
+    await driven.press("enter")
 
 
 async def test_an_action_is_done_once_it_is_confirmed(tmp_path: Path) -> None:
@@ -81,7 +93,7 @@ async def test_an_action_is_done_once_it_is_confirmed(tmp_path: Path) -> None:
         await driven.until("nothing was changed")
         assert fleet.changes == []
         await _act(driven, "r")
-        await driven.press("right", "enter")
+        await _confirm(driven)
         await driven.until("Restart the node: done")
         assert fleet.changes == [
             ("node.restart", m.NodeStop(node="gripper", dataflow="arm002/pick")),
@@ -119,7 +131,7 @@ async def test_an_alert_is_acknowledged_with_the_name_of_the_operator(tmp_path: 
     async with console(tmp_path, fleet, options=Options(start="alerts")) as driven:
         await driven.until("1 of 1, 1 new")
         await _act(driven, "k")
-        await driven.press("right", "enter")
+        await _confirm(driven)
         await driven.until("ack ana")
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.harness.daemon import Daemon
 
-DEADLINE_S = 40.0
+DEADLINE_S = 60.0
 NODE = """\
 from dora import Node
 node = Node()

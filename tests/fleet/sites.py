@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from contextlib import suppress
 
@@ -16,8 +14,8 @@ from dorad.control.target import Tcp, TlsFiles
 from dorafleet.cli.main import run_command
 from dorafleet.coordinator.messages import METHODS
 from tests.fleet.fakerobot import DEADLINE_S
+from tests.harness.commands import run_command as run_program
 
-DORAFLEET = (sys.executable, "-m", "dorafleet.cli")
 UNSET = ("DORA_SOCKET", "DORA_COORDINATOR_ADDR", "DORA_COORDINATOR_PORT", "XDG_CONFIG_HOME")
 
 
@@ -44,13 +42,7 @@ class Site:
     def run(self, *words):
         """Run a command; return its code and what it prints."""
         if words[0] == "up":  # the process that starts a coordinator is its parent
-            done = subprocess.run(
-                [*DORAFLEET, *words],
-                capture_output=True,
-                text=True,
-                timeout=2 * DEADLINE_S,
-                check=False,
-            )
+            done = run_program("dorafleet", words, timeout=2 * DEADLINE_S)
             return done.returncode, done.stdout, done.stderr
         code = run_command(words)
         shown = self._capsys.readouterr()

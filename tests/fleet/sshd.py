@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import asyncssh
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 CONFIG = """\
 ListenAddress 127.0.0.1

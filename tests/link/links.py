@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.model import Dataflow
 
-DEADLINE_S = 40.0
+DEADLINE_S = 60.0
 
 SENDER = """
 import sys, time

@@ -130,6 +130,10 @@ class Attached(Struct):
     """All of them."""
     releases: list[ReleaseState] = []
     """Of all dataflows that come from releases."""
+    python: str = ""
+    """`3.13`: that of dorad, with which nodes run; empty for agents that do not say it."""
+    glibc: str = ""
+    """`2.41`; empty for another C library."""
 
 
 class Remember(Struct):

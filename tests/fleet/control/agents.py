@@ -165,6 +165,8 @@ class FakeAgent:
             memory=8 << 30,
             shares=list(self.shares.values()),
             releases=list(self.releases.states.values()),
+            python="3.13",
+            glibc="2.41",
         )
 
     async def _remember(self, _call: Call, params: Remember) -> Remembered:

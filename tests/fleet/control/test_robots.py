@@ -20,7 +20,7 @@ from dorafleet.coordinator.robots import MAX_REASON
 from dorafleet.store.model import Transaction
 
 from .agents import FakeAgent
-from .serving import leading
+from .serving import DEADLINE_S, leading
 
 
 async def robots(fleet):
@@ -44,6 +44,7 @@ async def test_a_robot_is_never_seen_then_connected_then_unreachable(tmp_path):
 
 async def test_silence_makes_it_unreachable_and_stops_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("dorafleet.coordinator.robots.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("dorafleet.coordinator.robots.SILENT_HEARTBEATS", 20)
     async with leading(tmp_path) as fleet:
         arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
         await fleet.start()
@@ -67,7 +68,7 @@ async def test_the_last_connection_of_an_id_wins_and_two_machines_are_noticed(tm
         second = FakeAgent("arm1", fleet.port, boot_id="boot-2")
         fleet.agents["second"] = second
         await second.start()
-        await first.ended.until(lambda: not first.connected, 10)
+        await first.ended.until(lambda: not first.connected, DEADLINE_S)
         assert second.connected
         assert fleet.control.robots.get("arm1").attached.boot_id == "boot-2"
         assert "do two machines use this id?" in caplog.text
@@ -208,7 +209,7 @@ async def test_an_agent_that_says_it_is_another_robot_is_refused(tmp_path):
         found = (await robots(fleet))["arm1"]
         assert found.state == "refused"
         assert "says that it is `arm2`" in found.reason
-        await agent.ended.until(lambda: not agent.connected, 10)
+        await agent.ended.until(lambda: not agent.connected, DEADLINE_S)
 
 
 async def test_one_that_is_not_in_the_file_is_closed(tmp_path):
@@ -216,7 +217,7 @@ async def test_one_that_is_not_in_the_file_is_closed(tmp_path):
         stranger = FakeAgent("arm9", fleet.port)
         fleet.agents["arm9"] = stranger
         await stranger.start()
-        await stranger.ended.until(lambda: not stranger.connected, 10)
+        await stranger.ended.until(lambda: not stranger.connected, DEADLINE_S)
         assert not stranger.connected
 
 
@@ -230,7 +231,7 @@ async def test_garbage_instead_of_a_welcome_is_closed(tmp_path, frame):
             assert "hello" in json.loads(await connection.recv())
             await connection.send(frame)
             with pytest.raises(ConnectionClosed):
-                async with asyncio.timeout(15):
+                async with asyncio.timeout(DEADLINE_S):
                     while True:
                         await connection.recv()
         await fleet.agent("arm2")
@@ -249,14 +250,20 @@ async def test_a_wrong_clock_is_shown(tmp_path):
         assert "its clock is off by" in found.warnings[0]
 
 
-def asked_often(monkeypatch):
-    """Let robots be asked for their clock and the audit at every report, ten a second."""
+def reporting_often(monkeypatch):
+    """Let robots report ten times a second; on a busy machine they are silent for longer."""
     monkeypatch.setattr("dorafleet.coordinator.robots.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("dorafleet.coordinator.robots.SILENT_HEARTBEATS", 600)
+
+
+def asked_often(monkeypatch):
+    """Let robots be asked for their clock and the audit at every report."""
+    reporting_often(monkeypatch)
     monkeypatch.setattr("dorafleet.coordinator.probing.EVERY_S", 0.0)
 
 
 async def test_a_late_report_is_not_a_wrong_clock(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("dorafleet.coordinator.robots.HEARTBEAT_S", 0.1)
+    reporting_often(monkeypatch)
     async with leading(tmp_path) as fleet:
         agent = await fleet.agent("arm1")
         agent.delay = 3600.0
@@ -269,7 +276,7 @@ async def test_a_late_report_is_not_a_wrong_clock(tmp_path, monkeypatch, caplog)
 
 
 async def test_a_clock_that_steps_is_noticed_without_a_new_connection(tmp_path, monkeypatch):
-    monkeypatch.setattr("dorafleet.coordinator.robots.HEARTBEAT_S", 0.1)
+    reporting_often(monkeypatch)
     async with leading(tmp_path) as fleet:
         agent = await fleet.agent("arm1")
         agent.clock = 3600.0

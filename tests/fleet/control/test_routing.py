@@ -11,7 +11,7 @@ from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REQUEST
 
-from .serving import leading
+from .serving import DEADLINE_S, leading
 
 
 def daemon(robot, nodes, seen):
@@ -209,7 +209,7 @@ async def test_followed_lines_of_a_machine_do_not_wait_for_a_quiet_one(tmp_path,
         seen = await running(fleet)
         seen["times"] = {"arm1": [1.0, 2.0], "arm2": []}
         found = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             stream = fleet.stream("logs.read", m.LogRead(dataflow="talk", follow=True))
             async with aclosing(stream):
                 async for frame in stream:
@@ -278,7 +278,7 @@ async def test_events_are_those_of_machines_with_those_of_the_whole_dataflow(tmp
     async with leading(tmp_path) as fleet:
         await running(fleet)
         found = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             stream = fleet.stream("watch", m.Watch(dataflow="talk"))
             async with aclosing(stream):
                 async for event in stream:

@@ -13,6 +13,7 @@ from dorafleet.coordinator.rolloutdriver import Timers
 from dorafleet.coordinator.software import software_of
 from dorafleet.rollout import messages as r
 from dorafleet.rollout.strategy import Budget, Strategy
+from tests.fleet.control.serving import DEADLINE_S
 
 from .site import ID1, ID2, site, strategy
 
@@ -112,8 +113,8 @@ async def test_abort_before_a_switch_leaves_every_robot_as_it_was(tmp_path):
         for agent in one.agents.values():
             agent.releases.has_files = False
         number = await one.start("pick@2", strategy=strategy(canary=0))
-        detail = await one.until_state(number, r1="pending", r2="pending", r3="pending")
-        assert {row.waiting for row in detail.robots} == {"files"}
+        detail = await one.until_waiting(number, r1="files", r2="files", r3="files")
+        assert {row.state for row in detail.robots} == {"pending"}
         assert (await one.act("abort", number, "wrong one")).phase == "aborted"
         for agent in one.agents.values():
             agent.releases.get_files()
@@ -186,7 +187,8 @@ async def test_too_many_failures_bring_all_back(tmp_path):
 async def test_a_robot_lost_after_its_switch_counts_and_its_own_verdict_counts_later(tmp_path):
     async with site(tmp_path, 2) as one:
         one.agents["r1"].releases.fate = "switching"
-        keys = {"strategy": strategy(canary=0, max_parallel=1)}
+        rules = HealthRules(min_healthy_time=0.1, healthy_deadline=60, confirm_deadline=1)
+        keys = {"strategy": strategy(canary=0, max_parallel=1, rules=rules)}
         number = await one.start(**keys)
         await one.until_state(number, r1="switching")
         await one.agents["r1"].stop()
@@ -201,8 +203,8 @@ async def test_a_robot_without_a_verdict_in_time_is_lost(tmp_path):
     async with site(tmp_path, 1) as one:
         one.agents["r1"].releases.fate = "switching"
         await one.runs(ID1)
-        number = await one.start("pick@2")
-        await one.until_state(number, r1="switching")
+        rules = HealthRules(min_healthy_time=0.1, healthy_deadline=1)
+        number = await one.start("pick@2", strategy=strategy(rules=rules, progress_deadline=1.0))
         detail = await one.until(number, "reverting")
         assert "no verdict" in detail.summary.reason
         one.agents["r1"].releases.finish("reverted")
@@ -336,7 +338,7 @@ async def test_watch_says_all_then_what_changes(tmp_path):
         await one.until_state(number, r1="switching")
         one.agents["r1"].releases.finish("confirmed")
         one.agents["r1"].releases.fate = "confirmed"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             while not (news.rollouts and news.rollouts[-1].over):
                 news = await anext(stream)
         await stream.aclose()
