@@ -50,14 +50,6 @@ def two() -> Iterator[Machines]:
         yield found
 
 
-def restarted(two: Machines, machine: str) -> bool:
-    return two.node(machine, LINK).restarts == 1
-
-
-def more_than(count: int, folder: Path) -> bool:
-    return len(seen(folder)) > count
-
-
 def counting(folder: Path, *, source: str = SOURCE, sink: str = SINK, **edge: Any) -> list[Any]:
     """Write the programs of `source` and `sink`; return the nodes."""
     nodes = [
@@ -152,9 +144,9 @@ def test_a_killed_link_comes_back_and_every_loss_is_counted(two: Machines, tmp_p
         pid = two.node(machine, LINK).pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        daemon.until(partial(restarted, two, machine))
+        daemon.until(lambda machine=machine: two.node(machine, LINK).restarts == 1)  # type: ignore[misc]
         mark = len(seen(tmp_path))
-        daemon.until(partial(more_than, mark + 50, tmp_path))
+        daemon.until(lambda mark=mark: len(seen(tmp_path)) > mark + 50)  # type: ignore[misc]
     numbers = seen(tmp_path)
     assert numbers == sorted(set(numbers)), "a message came twice or out of order"
 

@@ -15,7 +15,7 @@ HOLD_S = 50.0
 
 
 def free_port() -> int:
-    """Return a port on which no process listens now."""
+    """Return a port that nobody listens on now."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
