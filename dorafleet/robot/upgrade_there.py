@@ -190,7 +190,7 @@ def resume(robot: Robot, folder: Path) -> dict[str, Any]:
 def judge(robot: Robot, version: str, wanted: dict[str, Any], settings: dict[str, Any]) -> str:
     """Wait until dorad and the nodes that ran before are healthy; return the problem.
 
-    They are healthy if, for `min_healthy_time`, dorad answers and every such node keeps its process.
+    Healthy means that for `min_healthy_time` dorad answers and each such node keeps its process.
     """
     end = time.monotonic() + settings["healthy_deadline"]
     since, last, problem = time.monotonic(), None, "it was not asked"
