@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PREFIX = "alerts/"
 EVERY_S = 2.0
 """Minimum time between two writes."""
+ROBOT_S = 30.0
+"""The same for one robot: one whose alerts change all the time must not fill the store."""
 CHUNK = 50
 """Robots in one transaction."""
 
@@ -40,6 +42,8 @@ class AlertStore:
         self._kept: dict[str, object] = {}
         """What identifies the stored alerts of each robot; see `identity`."""
         self._due = 0.0
+        self._written: dict[str, float] = {}
+        """When the alerts of each robot were stored last, on the monotonic clock."""
         self._failed = False
 
     @property
@@ -70,7 +74,8 @@ class AlertStore:
         changed = {
             robot: alerts.get(robot, ())
             for robot in seen
-            if self._kept.get(robot) != identity(alerts.get(robot, ()))
+            if (now or time.monotonic() >= self._written.get(robot, float("-inf")) + ROBOT_S)
+            and self._kept.get(robot) != identity(alerts.get(robot, ()))
         }
         if not changed:
             return
@@ -81,6 +86,7 @@ class AlertStore:
                 puts = {f"{PREFIX}{each}": msgspec.json.encode(changed[each]) for each in robots}
                 await self._writer.keep(puts)
                 self._kept.update((each, identity(changed[each])) for each in robots)
+                self._written.update(dict.fromkeys(robots, time.monotonic()))
             self._failed = False
         except ProblemError as error:
             if not self._failed:
