@@ -1,4 +1,4 @@
-"""The alerts in the store: the next coordinator goes on with them, and with who looks after them.
+"""The alerts in the store, with their acknowledgements, for the next coordinator.
 
 `alerts/<robot>` is there for each robot that has ever connected. It is measured, not decided: it
 has no record in the audit.
@@ -34,13 +34,13 @@ _log = logging.getLogger(__name__)
 
 
 class AlertStore:
-    """What the store has of each robot's alerts."""
+    """The stored alerts of each robot."""
 
     def __init__(self, store: Store, writer: Writer) -> None:
         self._store = store
         self._writer = writer
         self._kept: dict[str, object] = {}
-        """What identifies the stored alerts of each robot; see `identity`."""
+        """The identity of the stored alerts of each robot; see `identity`."""
         self._due = 0.0
         self._written: dict[str, float] = {}
         """When the alerts of each robot were stored last, on the monotonic clock."""
@@ -52,7 +52,7 @@ class AlertStore:
         return self._kept.keys()
 
     async def load(self) -> dict[str, list[StoredAlert]]:
-        """Return the alerts of the coordinator before, by robot. Raises StoreError."""
+        """Return the alerts of the previous coordinator, by robot. Raises StoreError."""
         found: dict[str, list[StoredAlert]] = {}
         for entry in (await self._store.get(PREFIX)).entries:
             robot = entry.key.removeprefix(PREFIX)
