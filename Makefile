@@ -12,7 +12,7 @@ AGENT_FRAMES ?= 100000
 LITMUS_ROUNDS ?= 1000000
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help native demo demo-fleet test test-pure sanitize lint generate hub bench bench-rt bench-link bench-fleet bench-console bench-record bench-rollout check-record \
+.PHONY: help native demo demo-fleet test test-pure sanitize lint bytecode generate hub bench bench-rt bench-link bench-fleet bench-console bench-record bench-rollout check-record \
     torture fuzz fuzz-agent litmus faults model \
     wheels deb arm64 hwtest hwtest-long vmtest clean
 
@@ -29,7 +29,8 @@ demo: $(VENV)/.demo native ## Find faces in a moving camera picture for ten seco
 demo-fleet: $(VENV)/.dev native ## Run one dataflow over three robots on this machine, and cut a cable (half a minute)
 	$(BIN)/python -m hwtests.demo
 
-test: $(VENV)/.dev native lint ## Check style, types and dependencies, and run every test but the third-party nodes'
+test: $(VENV)/.dev native ## Check style, types and dependencies, and run every test but the third-party nodes'
+	@$(MAKE) --no-print-directory -j2 lint bytecode
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal tests --ignore tests/hub $(PYTEST_ARGS)
 
 test-pure: export DORAD_NATIVE := 0
@@ -44,6 +45,10 @@ lint: $(VENV)/.dev ## Check style, types and dependency order
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# Compiles the tests once for all workers while mypy uses one processor. What cannot be collected, the tests report.
+bytecode: $(VENV)/.dev
+	@$(BIN)/pytest -qq --collect-only tests --ignore tests/hub >/dev/null 2>&1 || true
 
 generate: ## Generate the asyncio methods of the control client from the others
 	$(PYTHON) packaging/asyncmethods.py

@@ -19,11 +19,12 @@ from dorad.launch.descendants import children as children_of
 from dorad.shm import native
 from tests.harness.commands import command_server
 from tests.harness.daemon import Daemon, daemon, emptied
+from tests.harness.ports import reserved_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SETTLE_S = 10.0
+SETTLE_S = 30.0
 
 # Tests start thousands of interpreters. Without bytecode on the disk, each compiles all it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -95,6 +96,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def commands() -> Iterator[None]:
     """The process that forks commands; of the session, so that no test is blamed for it."""
     with command_server():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ports() -> Iterator[None]:
+    """The ports that `free_port` returns."""
+    with reserved_ports():
         yield
 
 

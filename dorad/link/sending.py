@@ -97,8 +97,10 @@ def _take(out: Out) -> bool:
 
 
 def _discard(out: Out) -> bool:
-    """Empty the queue of a channel; return False if it was empty."""
-    busy = False
+    """Empty the queue of a channel, and forget its events; return False if there was nothing."""
+    busy = not out.channel.idle
+    if busy:
+        out.channel.abandon()
     for item in out.inputs:
         while item.take_message() is not None:
             busy = True

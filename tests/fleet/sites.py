@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import time
 from contextlib import suppress
 
@@ -15,13 +14,9 @@ from dorafleet.cli.main import run_command
 from dorafleet.coordinator.messages import METHODS
 from tests.fleet.fakerobot import DEADLINE_S
 from tests.harness.commands import run_command as run_program
+from tests.harness.ports import free_port
 
 UNSET = ("DORA_SOCKET", "DORA_COORDINATOR_ADDR", "DORA_COORDINATOR_PORT", "XDG_CONFIG_HOME")
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
 
 
 class Site:

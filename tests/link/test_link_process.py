@@ -11,6 +11,7 @@ import pytest
 
 from dorad.dataflow.model import LINK, QueuePolicy
 from dorad.link import frames
+from dorad.link.process import DRAIN_S
 from tests.daemon.clients import Program, Stage
 from tests.daemon.flows import dataflow, node
 from tests.link.certificates import Authority
@@ -419,6 +420,18 @@ async def test_the_process_ends_by_itself_when_all_its_inputs_have_and_everythin
             await alpha.until(lambda: alpha.process.poll() == 0)
             await beta.until(lambda: len(lines(out)) == 20)
             await beta.until(lambda: beta.events() == [("a/out", "closed")])
+
+
+async def test_a_source_that_ends_after_the_other_machine_has_left_keeps_no_link_waiting() -> None:
+    async with pair() as machines:
+        alpha, beta = await connect(machines)
+        assert await beta.stop() == 0
+        await alpha.until(lambda: "has ended on beta" in alpha.peer("beta")["reason"])
+        begun = time.monotonic()
+        machines.alpha.broker.notifications.close_input(LINK, "x")
+        machines.alpha.broker.notifications.stop(LINK, "ALL_INPUTS_CLOSED")
+        await alpha.until(lambda: alpha.process.poll() == 0)
+        assert time.monotonic() - begun < DRAIN_S
 
 
 async def test_a_channel_that_nobody_receives_is_reported() -> None:

@@ -75,6 +75,10 @@ class Observer:
         for known in (self._watches, self._probed):
             known.pop(name, None)
 
+    def forget_refusals(self, but: set[str]) -> None:
+        """Forget why releases cannot be used, but of these."""
+        self.refusals = {each: text for each, text in self.refusals.items() if each in but}
+
     def forget(self, name: str) -> None:
         """Forget a dataflow."""
         for known in (self._plans, self._watches, self._probed, self._asked, self.troubles):
