@@ -91,7 +91,7 @@ def test_a_killed_node_is_named_its_key_opens_the_logs_and_the_terminal_is_left_
     (tmp_path / "flow.yml").write_text(FLOW)
     own_daemon.dora_ok("start", tmp_path / "flow.yml", "--name", "pick")
     dorafleet = Path(sys.executable).parent / "dorafleet"
-    terminal.run(f"sh -c '{dorafleet} --theme ansi; echo ended with $?; sleep 60'")
+    terminal.run(f"sh -c 'trap : INT; {dorafleet} --theme ansi; echo ended with $?; sleep 60'")
     terminal.until("1 of 1 nodes")
     terminal.keys("Escape")
     terminal.until("NEEDS YOU  all is well")
