@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PREFIX = "alerts/"
 EVERY_S = 2.0
 """Minimum time between two writes."""
+ROBOT_S = 30.0
+"""The same for one robot: one whose alerts change all the time must not fill the store."""
 MAX_KEPT = 20
 """Alerts of one robot that are stored, those that are acknowledged and the worst first."""
 CHUNK = 256 << 10
@@ -43,6 +45,8 @@ class AlertStore:
         self._kept: dict[str, object] = {}
         """The identity of the stored alerts of each robot; see `identity`."""
         self._due = 0.0
+        self._written: dict[str, float] = {}
+        """When the alerts of each robot were stored last, on the monotonic clock."""
         self._failed = False
 
     @property
@@ -72,7 +76,10 @@ class AlertStore:
             return
         kept = {robot: _worst(alerts.get(robot, ())) for robot in seen}
         changed = {
-            robot: each for robot, each in kept.items() if self._kept.get(robot) != identity(each)
+            robot: each
+            for robot, each in kept.items()
+            if (now or time.monotonic() >= self._written.get(robot, float("-inf")) + ROBOT_S)
+            and self._kept.get(robot) != identity(each)
         }
         if not changed:
             return
@@ -82,6 +89,7 @@ class AlertStore:
                 await self._writer.keep(puts)
                 robots = [key.removeprefix(PREFIX) for key in puts]
                 self._kept.update((each, identity(changed[each])) for each in robots)
+                self._written.update(dict.fromkeys(robots, time.monotonic()))
             self._failed = False
         except ProblemError as error:
             if not self._failed:
