@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dorad.cli.record_start import Chosen
     from dorad.control.client import Client
     from dorad.node.connection import DaemonConnection
-    from dorad.record.recorder import Outcome, Progress
+    from dorad.record.items import Outcome, Progress
     from dorad.record.session import Session
     from dorad.record.settings import Settings
 

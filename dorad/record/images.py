@@ -109,13 +109,8 @@ def encode_struct(array: pa.Array, stamp: int) -> Picture | None:
     Its members are `width` and `height` (UInt32), `encoding` (text) and `data` (binary), in any
     order, and the pixels are as many as these say: nothing is lost then.
     """
-    kind = array.type
-    if len(array) != 1 or not pa.types.is_struct(kind) or kind.num_fields != len(_MEMBERS):
+    if len(array) != 1 or not is_picture_type(array.type):
         return None
-    for name, is_kind in _MEMBERS.items():
-        at = kind.get_field_index(name)
-        if at < 0 or not is_kind(kind.field(at).type):
-            return None
     row = array[0]
     width, height, encoding = (row[name].as_py() for name in ("width", "height", "encoding"))
     data = row["data"].as_buffer() if row.is_valid else None
@@ -128,8 +123,18 @@ def encode_struct(array: pa.Array, stamp: int) -> Picture | None:
     return Picture(found.head, pixels)
 
 
+def is_picture_type(kind: pa.DataType) -> bool:
+    """Return True for a struct with the members of `std/media/v1/Image`."""
+    if not pa.types.is_struct(kind) or kind.num_fields != len(_MEMBERS):
+        return False
+    places = {name: kind.get_field_index(name) for name in _MEMBERS}
+    return all(at >= 0 and _MEMBERS[name](kind.field(at).type) for name, at in places.items())
+
+
 def decode_struct(kind: pa.DataType, members: Mapping[int, memoryview | int]) -> pa.Array:
     """Return the struct of a picture, by the fields of its message. Raises ValueError."""
+    if not is_picture_type(kind):
+        raise ValueError(f"an array of {kind} is in no message of this kind")
     width, height = members.get(2, 0), members.get(3, 0)
     encoding, data = members.get(4, b""), members.get(6, b"")
     if not isinstance(width, int) or not isinstance(height, int):

@@ -21,7 +21,7 @@ from dorad.record.report import outcome_lines, progress_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.record.recorder import Outcome, Progress
+    from dorad.record.items import Outcome, Progress
 
 REPORT_S = 10.0
 
@@ -84,8 +84,10 @@ def _record(given: argparse.Namespace) -> tuple[str, Outcome]:
     assert isinstance(place, attach.Spawned | attach.Connected)
     connection = attach.connect(place)
     try:
+        from dorad.record.memory import keep_freed
         from dorad.record.session import Session
 
+        keep_freed()
         session = Session(
             connection, settings, arguments=shlex.join(sys.argv[1:]), folder=str(Path.cwd())
         )

@@ -10,7 +10,7 @@ from dorad.node import logbridge
 from dorad.record.report import outcome_lines
 
 if TYPE_CHECKING:
-    from dorad.record.recorder import Outcome
+    from dorad.record.items import Outcome
 
 TARGET = "dora.record"
 """The target of the line, by which commands know it."""

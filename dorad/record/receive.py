@@ -17,7 +17,7 @@ from dorad.node.logbridge import MARK_TARGET
 from dorad.node.nodeinputs import NodeInputs
 from dorad.record import extras
 from dorad.record.incidents import MAX_MARKS, Mark
-from dorad.record.recorder import Item
+from dorad.record.items import Item
 from dorad.shm import doorbell
 from dorad.shm.arrow import decode
 from dorad.shm.counters import counters

@@ -12,11 +12,12 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from dorad import __version__
 from dorad.record.blackbox import BlackBox, Limits
 from dorad.record.encoding import Encoded
+from dorad.record.items import Outcome, Progress, size_of, stamp_of
 from dorad.record.mcap import Attachment, McapError
 from dorad.record.ring import SEGMENT_S
 from dorad.record.settings import min_free
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from dorad.record.items import Item
     from dorad.record.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -40,52 +42,6 @@ STEP_NS = 50_000_000
 
 MAX_PATHS = 1000
 """Names of files of a split that are kept for the report at the end."""
-
-_OVERHEAD = 256
-"""Bytes that a queued message takes beside its payload."""
-
-
-class Item(NamedTuple):
-    """One message on its way into the file."""
-
-    stamp: int
-    topic: str
-    sequence: int
-    content: tuple[int, int, int, bytes, bytes] | Encoded
-    """Code, length, nulls, payload and metadata as in a ring, or a message that is encoded."""
-
-
-def _size_of(item: Item) -> int:
-    """Return how much memory a message takes, roughly."""
-    content = item.content
-    if isinstance(content, Encoded):
-        return content.size + _OVERHEAD
-    return len(content[3]) + len(content[4]) + _OVERHEAD
-
-
-class Progress(NamedTuple):
-    """What has been recorded so far; sizes in bytes."""
-
-    messages: int
-    bytes: int
-    free: int
-    dropped: int
-    files: int
-
-
-class Outcome(NamedTuple):
-    """How a recording ended."""
-
-    complete: bool
-    reason: str
-    messages: int
-    bytes: int
-    paths: tuple[Path, ...]
-    """The files, or the folder of a black box."""
-    dropped: Mapping[str, int]
-    counts: Mapping[str, int]
-    closed: bool
-    """Whether the last file has its summary."""
 
 
 class Recorder:
@@ -161,7 +117,7 @@ class Recorder:
         """Queue messages; drop and count those for which there is no memory."""
         if not items:
             return
-        total = sum(map(_size_of, items))
+        total = sum(map(size_of, items))
         with self._changed:
             if self.reason:
                 if self._failed:
@@ -177,7 +133,7 @@ class Recorder:
     def _put_some(self, items: Sequence[Item]) -> None:
         """Queue the messages for which there is memory; drop and count the others."""
         for item in items:
-            size = _size_of(item)
+            size = size_of(item)
             if self._queued_bytes and self._queued_bytes + size > self._settings.memory:
                 self.dropped[item.topic] += 1
             else:
@@ -295,14 +251,14 @@ class Recorder:
             items, self._queue = self._queue, deque()
             ending = self._ending or bool(self.reason)
         file = self._file
-        batch = self._batch = deque(sorted(items, key=_stamp_of))
+        batch = self._batch = deque(sorted(items, key=stamp_of))
         pending, written = file.pending, 0
         while batch:
             item = batch.popleft()
             if not pending:
                 self._chunk_due = time.monotonic() + CHUNK_S
             self._add(file, item)
-            written += _size_of(item)
+            written += size_of(item)
             pending = file.pending
             if pending >= CHUNK_BYTES:
                 file.flush()
@@ -456,10 +412,6 @@ def _black_box(settings: Settings) -> BlackBox | None:
         settings.keep_s, settings.max_bytes, settings.incident_s, settings.incident_bytes
     )
     return BlackBox(settings.box, limits)
-
-
-def _stamp_of(item: Item) -> int:
-    return item.stamp
 
 
 def _clock_difference() -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dorad.record.extras import is_own
 
 if TYPE_CHECKING:
-    from dorad.record.recorder import Outcome, Progress
+    from dorad.record.items import Outcome, Progress
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 

@@ -15,10 +15,11 @@ import yaml
 from dorad import __version__
 from dorad.record import extras, incidents
 from dorad.record.embedded import FOLDER
+from dorad.record.items import Item
 from dorad.record.mcap import Attachment
 from dorad.record.outcome import END_PARAM
 from dorad.record.receive import Receiving
-from dorad.record.recorder import Item, Recorder
+from dorad.record.recorder import Recorder
 from dorad.record.ticks import Ticks
 from dorad.record.triggers import Triggers
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
     from dorad.record.incidents import Mark
+    from dorad.record.items import Outcome, Progress
     from dorad.record.receive import Taken
-    from dorad.record.recorder import Outcome, Progress
     from dorad.record.settings import Settings
 
 _log = logging.getLogger(__name__)

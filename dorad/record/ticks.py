@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from dorad.record import extras
-from dorad.record.recorder import Item
+from dorad.record.items import Item
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -17,7 +17,14 @@ from textual.app import App
 
 from dorad.control.errors import ControlError
 from dorafleet.console import themes
-from dorafleet.console.model.commands import METHODS, actions_for, place_of, shown, with_dataflow
+from dorafleet.console.model.commands import (
+    ABOUT_DATAFLOWS,
+    METHODS,
+    actions_for,
+    place_of,
+    shown,
+    with_dataflow,
+)
 from dorafleet.console.model.pace import Pace
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.table import open_screen
@@ -101,6 +108,8 @@ class ConsoleApp(App[None]):
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last: ConsoleScreen | None = None
         self._entered = False
+        self._start = ""
+        """The first screen, until the robots are known that it may be about."""
         Painted.use_palette(themes.Palette(options.theme))
         for theme in themes.textual_themes():
             self.register_theme(theme)
@@ -128,8 +137,11 @@ class ConsoleApp(App[None]):
         self.push_screen(open_screen("fleet", []))
         self.set_interval(TICK_S, self._tick)
         if self.options.start != "fleet":
-            self.go_to(self.options.start)
             self._entered = True
+            if self.options.start.partition(" ")[0] in ABOUT_DATAFLOWS:
+                self._start = self.options.start
+            else:
+                self.go_to(self.options.start)
 
     async def on_unmount(self) -> None:
         """End the connection."""
@@ -143,6 +155,9 @@ class ConsoleApp(App[None]):
         if not self.screen_stack:
             return  # it ends
         link = self.server.link
+        if self._start and (self.server.fleet.rows or "fleet.watch" in self.server.missing):
+            start, self._start = self._start, ""
+            self.go_to(start)
         if not self._entered and link.connected and len(self.server.fleet.rows) == 1:
             self._entered = True
             if self.server.is_daemon:
@@ -312,7 +327,7 @@ class ConsoleApp(App[None]):
         """
         self.copied = self._command(argv)
         self.copy_to_clipboard(self.copied)
-        self._say(f"copied: {self.copied}", "key", COMMAND_S)
+        self._say(f"$ {self.copied}  (sent to the terminal's clipboard)", "key", COMMAND_S)
 
     def _command(self, argv: Sequence[str]) -> str:
         """Return a command line for the operator's shell."""
@@ -356,8 +371,8 @@ def _piped(command: str, text: str, *, quiet: bool = False) -> int:
 
 
 def _ended(command: str, code: int) -> str:
-    if code < 0:
-        return f"`{command}` was ended by {signal.Signals(-code).name}"
+    if code in (-signal.SIGINT, 128 + signal.SIGINT):  # the shell, or a program of it
+        return f"`{command}` was interrupted"
     return f"`{command}` ended with {code}"
 
 

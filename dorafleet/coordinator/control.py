@@ -22,6 +22,7 @@ from dorafleet.coordinator.nodes import NodeMethods
 from dorafleet.coordinator.onerobot import with_robots
 from dorafleet.coordinator.planning import Planner
 from dorafleet.coordinator.reconciler import Reconciler
+from dorafleet.coordinator.recorded import recorded
 from dorafleet.coordinator.releases import Releases
 from dorafleet.coordinator.robotmethods import RobotMethods
 from dorafleet.coordinator.robots import Robots
@@ -119,7 +120,7 @@ class FleetControl:
                 self._planner,
             ).table,
         }
-        return with_robots(table, self.fleet, self.robots)
+        return recorded(with_robots(table, self.fleet, self.robots), self.fleet.writer)
 
     async def run(self) -> NoReturn:
         """Reconcile robots with the store, until cancelled. Call `load` before."""

@@ -31,6 +31,7 @@ host_key_checking = False
 forks = 50
 [ssh_connection]
 pipelining = True
+ssh_args = -o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=5
 """
 PLAYBOOK = f"""\
 - hosts: robots

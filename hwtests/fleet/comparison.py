@@ -87,6 +87,20 @@ class Measuring:
         return Change(time.monotonic() - began, self.traffic() - before, code)
 
 
+def die(fleet: EnrolledFleet) -> None:
+    """Cut the power of the victim, so that nothing closes its connections."""
+    robot = fleet.robots[VICTIM]
+    fleet.bed.network.cut(robot.number)
+    robot.power_cut()
+
+
+def come_back(fleet: EnrolledFleet) -> None:
+    """Undo `die`."""
+    robot = fleet.robots[VICTIM]
+    fleet.bed.network.repair(robot.number)
+    robot.start()
+
+
 def measure_ansible(fleet: EnrolledFleet, folder: Path) -> tuple[Results, str]:
     """Return the figures of ansible-playbook, and its version. Our agents are off meanwhile."""
     count = len(fleet.robots)
@@ -120,11 +134,11 @@ def measure_ansible(fleet: EnrolledFleet, folder: Path) -> tuple[Results, str]:
 
     text, began, process = ansible.change("third = event"), time.monotonic(), ansible.play()
     wait_until(lambda: has(VICTIM, text), f"{VICTIM} is in its change", timeout=120)
-    fleet.robots[VICTIM].power_cut()
+    die(fleet)
     print(process.communicate()[0])
     seconds = time.monotonic() - began
     changed = others(text)
-    fleet.robots[VICTIM].start()
+    come_back(fleet)
     wait_until(lambda: runs(VICTIM), f"{VICTIM} runs something", timeout=60)
     file = "new" if has(VICTIM, text) else "old"
     dead = Accident(seconds, process.returncode, changed, f"the {file} file, not checked")
@@ -146,7 +160,8 @@ def measure_ours(fleet: EnrolledFleet) -> Results:
     site, measuring = Site(fleet), Measuring(fleet)
 
     def has(release: str) -> int:
-        return sum(site.running(machine) == release for machine in fleet.robots)
+        others = [machine for machine in fleet.robots if machine != VICTIM]
+        return sum(site.running(machine) == release for machine in others)
 
     site.trust()
     if site.start(site.build("first = event"), *ALL).returncode:
@@ -165,12 +180,12 @@ def measure_ours(fleet: EnrolledFleet) -> Results:
     third = site.build("third = event")
     site.start_aside(third, *RULES)
     site.wait_for_phase(VICTIM, third, "switching", "probation", timeout=120)
-    fleet.robots[VICTIM].power_cut()
+    die(fleet)
     site.wait_until_followed(timeout=300)
     seconds = time.monotonic() - began
     changed = has(third)
     phase = site.rollout()["summary"]["phase"]
-    fleet.robots[VICTIM].start()
+    come_back(fleet)
     runs = site.wait_for_confirmed(VICTIM)
     what = "the new release" if runs == third else "the old release"
     code = 0 if phase in ("succeeded", "settled") else 1
@@ -244,8 +259,10 @@ def main() -> int:
     with enrolled(deb, fleet_package(deb), options.robots) as fleet:
         with tempfile.TemporaryDirectory() as folder:
             peer, version = measure_ansible(fleet, Path(folder))
+        print(version, peer)
         fleet.wait_connected()
         ours = measure_ours(fleet)
+        print(ours)
     text = page(options.robots, peer, version, ours)
     print(text)
     if options.write:

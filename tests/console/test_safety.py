@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 from rich.segment import Segment
 from textual.color import Color
@@ -16,9 +17,10 @@ from dorafleet.console.app import Options
 from dorafleet.console.view.inspector import robot_lines
 from dorafleet.console.widgets.confirm import Choose, Confirm
 from dorafleet.console.widgets.paint import VisibleText
+from dorafleet.rollout.messages import RolloutNews, RolloutRobot, RolloutSummary
 
 from .driving import Driven, console
-from .fakefleet import FakeFleet
+from .fakefleet import FakeFleet, edge, node
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -198,6 +200,58 @@ async def test_a_time_that_no_calendar_has_does_not_end_the_console(tmp_path: Pa
         await driven.until("since ?")
     row = m.FleetRow(robot="x", since=1e300)
     assert any(text == " since ?" for line in robot_lines(row, 0.0) for text, _ in line)
+
+
+async def test_hostile_names_are_text_on_every_screen_and_in_dialogs(tmp_path: Path) -> None:
+    fleet = FakeFleet(1)
+    bad = HOSTILE.replace("/", "|")
+    broken = edge("arm001", f"{bad}/{bad}", f"{bad}/x", broken=True, dataflow=bad)
+    bad_node = node("arm001", bad, dataflow=bad, dataflow_name=bad, status="failed")
+    top = m.Top(at=0.0, window=1.0, nodes=[bad_node], edges=[broken])
+    fleet.top = lambda: top  # type: ignore[method-assign]
+    fleet.put("arm001", dataflow=bad, why=bad, state="warn")
+    finding = m.Finding(
+        cause=bad, subject=bad, text=bad, severity="fail", since=1.0, dataflow=bad, node=bad,
+        event=True,
+    )  # fmt: skip
+    fleet.put("arm001", dataflow=bad, state="fail", why=bad, findings=[finding])
+    fleet.judge()
+    robot = RolloutRobot(
+        rollout=1, robot=bad, batch=0, state="stuck", reachable=True, reason=bad, leases=[bad]
+    )
+    fleet.news = RolloutNews(
+        rollouts=[
+            RolloutSummary(
+                rollout=1, dataflow=bad, release=bad, name=bad, phase="rolling", since=1.0, by=bad,
+                created=1.0, size=1, state=bad, reason=bad, counts={"stuck": 1}, waiting={bad: 1},
+            )
+        ],
+        robots=[robot],
+    )  # fmt: skip
+    fleet.messages = [("camera/image", pa.array([HOSTILE]), {HOSTILE: HOSTILE})]
+    places = (
+        ("graph", [bad]),
+        ("top", []),
+        ("alerts", []),
+        ("rollout", []),
+        ("topics", [bad]),
+        ("topic", [bad, "camera/image", "echo"]),
+    )
+    async with console(tmp_path, fleet, size=(160, 45)) as driven:
+        await driven.until("1 of 1")
+        for place, words in places:
+            driven.app.open_about(place, words)
+            await driven.until(lambda: "x1b]0;evil" in driven.text and _is_clean(driven))
+        driven.app.open_about("alerts", [])
+        await driven.until("1 of 1, 1 new")
+        await _act(driven, "k")
+        assert "x1b]0;evil" in driven.text and _is_clean(driven)
+        driven.app.copy_to_clipboard(HOSTILE)
+
+
+def _is_clean(driven: Driven) -> bool:
+    strips = driven.app.screen._compositor.render_strips()
+    return all(segment.text.isprintable() for strip in strips for segment in strip)
 
 
 def test_the_filter_of_lines_replaces_control_characters_of_every_widget() -> None:

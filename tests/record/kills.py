@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
+from dorad.record.items import Item
 from dorad.record.reader import RecordingReader
-from dorad.record.recorder import Item, Recorder
+from dorad.record.recorder import Recorder
 from dorad.record.recover import recover
 from dorad.record.settings import Settings
 from tests.record.files import raw

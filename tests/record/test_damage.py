@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.record.drec import DrecReader
+from dorad.record.items import Item
 from dorad.record.reader import RecordingError, RecordingReader
-from dorad.record.recorder import Item, Recorder
+from dorad.record.recorder import Recorder
 from dorad.record.recover import RecoveryError, recover
 from dorad.record.settings import Settings
 from tests.record.files import START, numbers, raw, write

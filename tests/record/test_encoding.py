@@ -149,6 +149,23 @@ def test_a_struct_of_the_standard_image_type_is_a_raw_image(types, metadata):
 
 
 @pytest.mark.parametrize(
+    "kind",
+    [
+        pa.struct([("width", pa.uint32())]),
+        pa.struct([(name, pa.uint32()) for name in ("width", "height", "encoding", "data")]),
+        pa.struct([(name, pa.binary()) for name in ("a", "b", "c", "d")]),
+    ],
+    ids=str,
+)
+def test_a_picture_of_another_struct_is_refused(kind):
+    message = encoded(picture_struct())
+    schema = pa.schema([pa.field("data", kind)]).serialize().to_pybytes()
+    changed = message._replace(kind=message.kind._replace(arrow_schema=schema))
+    with pytest.raises(ValueError, match="in no message of this kind"):
+        decoded(changed)
+
+
+@pytest.mark.parametrize(
     "array",
     [
         picture_struct(height=3),

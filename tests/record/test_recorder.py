@@ -9,8 +9,9 @@ import pytest
 from mcap.reader import make_reader
 
 from dorad.record import recorder as module
+from dorad.record.items import Item
 from dorad.record.reader import RecordingReader
-from dorad.record.recorder import Item, Recorder
+from dorad.record.recorder import Recorder
 from dorad.record.settings import Settings
 from dorad.record.writer import RecordingFile
 from tests.record.files import START, raw

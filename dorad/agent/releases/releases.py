@@ -107,7 +107,8 @@ class Releases:
             )
             self._store.put_release(record)
         # What was wrong may be repaired: a key that is trusted now, room on the disk.
-        self._observer.refusals.pop(order.release or "", None)
+        kept: set[str] = set().union(*(each.kept for each in self._store.releases.values()))
+        self._observer.forget_refusals(kept - {order.release or ""})
         self._contact.heard()
         self._update_states()
         self.wake()

@@ -220,7 +220,7 @@ class Place(NamedTuple):
 PLACES: tuple[Place, ...] = (
     Place("fleet", "All robots", "[FILTER]"),
     Place("robot", "One robot", "ROBOT"),
-    Place("graph", "A dataflow as a graph", "DATAFLOW"),
+    Place("graph", "A dataflow as a graph", "DATAFLOW [NODE]"),
     Place("top", "Nodes and edges", "[ROBOT]"),
     Place("logs", "Log lines", "[DATAFLOW [NODE]]"),
     Place("topics", "Topics of a dataflow", "DATAFLOW"),

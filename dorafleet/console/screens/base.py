@@ -292,12 +292,13 @@ class ConsoleScreen(Screen[None]):
         for key, label, possible in (
             ("esc", "back", self.can_go_back()),
             ("/", "filter", bool(self.FILTER_KEYS)),
+            ("a", "actions", bool(self.console.actions(self.targets()))),
             ("l", "logs", self.can_go("logs", target)),
             ("g", "graph", self.can_go("graph", target)),
             ("t", "top", self.can_go("top", target)),
             ("e", "topics", self.can_go("topics", target)),
             ("space", "mark", self.can_mark()),
-            ("a", "actions", bool(self.console.actions(self.targets()))),
+            ("left right", "scroll", self.is_wide()),
             ("o", "order", len(self.ORDERS) > 1),
             ("p", "pause", bool(self._feeds)),
             ("y", "copy", True),
@@ -313,6 +314,13 @@ class ConsoleScreen(Screen[None]):
     def can_open(self) -> bool:
         """Return True if enter does something."""
         return False
+
+    def is_wide(self) -> bool:
+        """Return True if a drawing is wider than the screen."""
+        return any(
+            each.virtual_size.width > each.size.width
+            for each in self.query("#content").results(Canvas)
+        )
 
     def can_mark(self) -> bool:
         """Return True if rows can be marked."""

@@ -89,7 +89,9 @@ class RolloutScreen(ConsoleScreen):
         stale = self.server.link.stale(time.monotonic())
         shown = self._shown
         robots = {} if shown is None else self._robots.get(shown.rollout, {})
-        facts = self._nothing() if shown is None else rolloutlines.lines(shown, now)
+        facts = (
+            self._nothing() if shown is None else rolloutlines.lines(shown, now, self.size.width)
+        )
         self.query_one("#facts", Canvas).show(facts)
         ids = [
             each.robot

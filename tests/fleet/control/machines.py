@@ -180,6 +180,8 @@ class Fleet:
                 )
                 await asyncio.to_thread(robot.join, id_, self.port, token)
                 robot.agent.start()
+        for robot in self.robots.values():
+            await robot.agent.until_logged(r"coordinator \S+: connected")
 
     def end(self) -> None:
         for robot in self.robots.values():

@@ -9,6 +9,7 @@ import pytest
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.messages.releases import ReleaseState
+from dorafleet.coordinator.audit import read_rows
 
 from .serving import leading
 from .test_routing import daemon, running
@@ -144,3 +145,14 @@ async def test_top_of_a_machine_shows_all_that_runs_there(tmp_path):
         await again(fleet, "arm1", {"top": handlers["top"]})
         part = await first(fleet.stream("top.watch", m.TopWatch(machine="arm1")))
         assert [(each.node, each.machine) for each in part.top.nodes] == [("gripper", "arm1")]
+
+
+@pytest.mark.parametrize("dataflow", ["arm1/pick", "talk"])
+async def test_who_restarts_a_node_is_in_the_audit(tmp_path, dataflow):
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        await with_release(fleet, seen, "arm1")
+        await fleet.call("node.restart", m.NodeStop(node="talker", dataflow=dataflow))
+        records = [row.record async for row in read_rows(fleet.store)]
+        (found,) = [record for record in records if b"node.restart" in record]
+        assert b'"peer":"ann"' in found and f'"dataflow":"{dataflow}"'.encode() in found
