@@ -15,9 +15,9 @@ import yaml
 from dorad.record.reader import RecordingReader
 from tests.cli.dora import DORA, dora
 from tests.fleet.fakerobot import DEADLINE_S
-from tests.fleet.test_over_machines import over
+from tests.fleet.test_over_machines import daemons, over
 
-__all__ = ["over"]
+__all__ = ["daemons", "over"]
 pytestmark = pytest.mark.timeout(300)
 
 ECHO = """
