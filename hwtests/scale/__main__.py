@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -63,11 +64,15 @@ def main() -> int:
     options.add_argument("--write", action="store_true", help="write the page in docs/bench")
     given = options.parse_args()
     console = Console(stderr=True, width=160)
+    # The coordinator and the robots end in both cases.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         phases = asyncio.run(measure(given, console))
     except MeasurementError as error:
         console.print(f"failed: {error}", markup=False)
         return 1
+    except KeyboardInterrupt:
+        return 130
     text = rollout_page(given.robots, phases) if given.rollout else page(given.robots, phases)
     sys.stdout.write(text)
     if given.write:
