@@ -55,7 +55,6 @@ def drift(*, as_json: bool, state: Path, port: int) -> int:
             ],
         )
     else:
-        one = found.robots == 1
-        robots = "1 robot is what it" if one else f"{found.robots} robots are what they"
-        click.echo(f"{robots} shall be")
+        robots = "1 robot is" if found.robots == 1 else f"{found.robots} robots are"
+        click.echo(f"{robots} in the desired state")
     return 1 if found.rows else 0

@@ -160,7 +160,8 @@ def measure_ours(fleet: EnrolledFleet) -> Results:
     site, measuring = Site(fleet), Measuring(fleet)
 
     def has(release: str) -> int:
-        return sum(site.running(machine) == release for machine in fleet.robots)
+        others = [machine for machine in fleet.robots if machine != VICTIM]
+        return sum(site.running(machine) == release for machine in others)
 
     site.trust()
     if site.start(site.build("first = event"), *ALL).returncode:
@@ -258,8 +259,10 @@ def main() -> int:
     with enrolled(deb, fleet_package(deb), options.robots) as fleet:
         with tempfile.TemporaryDirectory() as folder:
             peer, version = measure_ansible(fleet, Path(folder))
+        print(version, peer)
         fleet.wait_connected()
         ours = measure_ours(fleet)
+        print(ours)
     text = page(options.robots, peer, version, ours)
     print(text)
     if options.write:

@@ -50,7 +50,7 @@ class FakeReleases:
 
     def runs(self, dataflow: str, release: str, sequence: int = 1) -> None:
         """Begin with a release that was confirmed before."""
-        self.become(
+        self._change(
             dataflow,
             "confirmed",
             release=release,
@@ -68,7 +68,7 @@ class FakeReleases:
     def lease(self, dataflow: str = "pick", reason: str | None = "picks box 7") -> None:
         """Begin with work that must not be interrupted; None ends it."""
         leases = [] if reason is None else [Lease(id="1", reason=reason, owner="arm", since=0.0)]
-        self.become(dataflow, self.states[dataflow].phase, leases=leases)
+        self._change(dataflow, self.states[dataflow].phase, leases=leases)
         if reason is None and dataflow in self._last:
             self._go_on(self._last[dataflow])
 
@@ -84,13 +84,13 @@ class FakeReleases:
         state = self.states.get(order.dataflow)
         running = "" if state is None else state.running
         if order.release is None:
-            self.become(
+            self._change(
                 order.dataflow, "confirmed", release="", running="", confirmed="", reason="",
                 generation=order.generation, waiting="",
             )  # fmt: skip
             return
         phase = "confirmed" if order.release == running else "pending"
-        self.become(
+        self._change(
             order.dataflow, phase, release=order.release, generation=order.generation,
             epoch=order.epoch, rollout=order.rollout, reason="", refused=False, waiting="",
             evidence=[],
@@ -103,18 +103,18 @@ class FakeReleases:
         if state.phase not in ("pending", "staged"):
             return
         if self.refusal and order.release not in ("", state.confirmed):
-            self.become(order.dataflow, "pending", refused=True, reason=self.refusal)
+            self._change(order.dataflow, "pending", refused=True, reason=self.refusal)
             return
         if not self.has_files:
-            self.become(order.dataflow, "pending", waiting="files")
+            self._change(order.dataflow, "pending", waiting="files")
             return
         waits = "busy" if order.switch else "switch"
-        self.become(order.dataflow, "staged", waiting=waits)
+        self._change(order.dataflow, "staged", waiting=waits)
         if not order.switch or (state.leases and order.busy == "wait"):
             return
         assert order.release is not None
         self.switches.append(order.release)
-        self.become(order.dataflow, "switching", running=order.release, waiting="")
+        self._change(order.dataflow, "switching", running=order.release, waiting="")
         fate = self.fate if not self.bad or order.release in self.bad else "confirmed"
         if fate != "switching":
             self._end(order, fate)
@@ -123,13 +123,13 @@ class FakeReleases:
         state = self.states[order.dataflow]
         release = order.release or ""
         if fate == "confirmed":
-            self.become(
+            self._change(
                 order.dataflow, "confirmed", confirmed=release, previous=state.confirmed,
                 restarted=["grip"],
             )  # fmt: skip
             return
         evidence = [Evidence(check="node grip", ok=False, text="3 restarts in 20 s")]
-        self.become(
+        self._change(
             order.dataflow,
             fate,
             running=state.confirmed if fate == "reverted" else "",
@@ -137,8 +137,7 @@ class FakeReleases:
             reason="node grip failed",
         )
 
-    def become(self, dataflow: str, phase: str, **fields: Any) -> None:
-        """Change the state of a dataflow, and report it."""
+    def _change(self, dataflow: str, phase: str, **fields: Any) -> None:
         state = self.states.get(dataflow) or ReleaseState(
             dataflow=dataflow, epoch=0, generation=0, phase="pending", since=0.0, release=""
         )

@@ -104,13 +104,13 @@ async def test_a_robot_of_the_group_that_is_in_trouble_uses_the_budget(tmp_path)
         await one.connect("r1", "r2", "r3", "r4", "r5")
         await one.runs(ID1)
         # r3 is not of this rollout, but it cannot work either.
-        one.agents["r3"].releases.become("other", "stuck", running="")
+        one.agents["r3"].releases.report("other", "stuck", running="")
         await one.fleet.until(lambda: "other" in one.control.robots.get("r3").releases)
         keys = {"strategy": strategy(canary=0, disruption_budget=Budget(group_by="cell"))}
         number = await one.start("pick@2", robots=["r1", "r2", "r4"], **keys)
         await one.until_state(number, r4="confirmed")
         await one.until_waiting(number, r1="budget", r2="budget")
-        one.agents["r3"].releases.become("other", "confirmed", running=ID1)
+        one.agents["r3"].releases.report("other", "confirmed", running=ID1)
         await one.until(number, "succeeded")
 
 

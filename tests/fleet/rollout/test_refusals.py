@@ -150,7 +150,7 @@ async def test_what_the_robot_refuses_ends_the_rollout_as_refused(
         code, out, _ = await one.run("rollout", "history", "1")
         assert "verdict refused" in out
         code, out, _ = await one.run("drift")
-        assert (code, out) == (0, "1 robot is what it shall be\n")
+        assert (code, out) == (0, "1 robot is in the desired state\n")
 
 
 @needs_sshd
