@@ -79,7 +79,7 @@ def run_command(
         subprocess.TimeoutExpired: it runs for longer than `timeout` seconds, and was killed.
     """
     assert _server is not None, "there is no command server"
-    words = [str(Path(sys.executable).with_name(program)), *map(str, arguments)]
+    words = [program, *map(str, arguments)]
     request = {
         "program": program,
         "words": words,
