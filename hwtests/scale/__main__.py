@@ -11,10 +11,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dorad.control.errors import ControlError
 from hwtests.bench.process import MeasurementError
 from hwtests.scale.certificates import issue
 from hwtests.scale.coordinator import ADDRESS, coordinator
-from hwtests.scale.operator import client_of, operator
+from hwtests.scale.operator import operator
 from hwtests.scale.orders import Fleet
 from hwtests.scale.page import page, rollout_page, table, targets
 from hwtests.scale.phases import Phase, Scenario
@@ -47,8 +48,7 @@ async def measure(options: argparse.Namespace, console: Console) -> list[Phase]:
                 operator(running) as status,
             ):
                 if options.rollout:
-                    async with client_of(running) as client:
-                        await Rollouts(robots, running, client, status).run(keep)
+                    await Rollouts(robots, running, status).run(keep)
                 else:
                     await Scenario(robots, running.pid, status, options.seconds).run(keep)
     return phases
@@ -68,7 +68,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         phases = asyncio.run(measure(given, console))
-    except MeasurementError as error:
+    except (MeasurementError, ControlError) as error:
         console.print(f"failed: {error}", markup=False)
         return 1
     except KeyboardInterrupt:
