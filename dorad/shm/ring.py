@@ -30,6 +30,7 @@ from dorad.shm.layout import (
     ALIGNMENT,
     BEYOND_NS,
     BOX_ASLEEP,
+    COUNT_LIMIT,
     ENTRY,
     ENTRY_SIZE,
     HAZARDS,
@@ -43,6 +44,8 @@ from dorad.shm.layout import (
     RING_LAST,
     RING_LATENCY_DIFF,
     RING_LATENCY_SUM,
+    RING_NUMBER_BEGIN,
+    RING_NUMBER_OFFSET,
     RING_QUEUE_SIZE,
     RING_RECEIVED,
     RING_REFUSED,
@@ -70,6 +73,8 @@ _time_ns = time.time_ns
 
 _LARGEST = (1 << 63) - 1
 
+WORD_MASK = (1 << 64) - 1
+
 
 class UnreadableError(ValueError):
     """A message's entry points where it must not, or its ring was overwritten."""
@@ -80,7 +85,7 @@ class Counters(NamedTuple):
 
     `latency_sum` is the sum of the times from sending to taking, `latency_diff` the sum of the
     differences of successive such times, both in ns. `unreadable` of the received messages could
-    not be read.
+    not be read. `lost` messages of another machine never came here; no other count has them.
     """
 
     sent: int
@@ -93,6 +98,7 @@ class Counters(NamedTuple):
     latency_sum: int
     latency_diff: int
     unreadable: int
+    lost: int
 
 
 def counters(words: memoryview, base: int) -> Counters:
@@ -126,7 +132,17 @@ def counters(words: memoryview, base: int) -> Counters:
         latency_sum=words[base + RING_LATENCY_SUM],
         latency_diff=words[base + RING_LATENCY_DIFF],
         unreadable=words[base + RING_UNREADABLE],
+        lost=lost(words, base),
     )
+
+
+def lost(words: memoryview, base: int) -> int:
+    """Return how many messages a ring lacks because they were lost between machines.
+
+    Returns 0 if a peer has overwritten the words.
+    """
+    found: int = words[base + RING_NUMBER_OFFSET] - words[base + RING_NUMBER_BEGIN] & WORD_MASK
+    return found if found < COUNT_LIMIT else 0
 
 
 @twin
@@ -239,6 +255,11 @@ class Outlet(OutletState):
         self._bytes += size
         self._words[self._bytes_at] = self._bytes
         self._words[self._last_at] = stamp
+
+    @property
+    def pushed(self) -> int:
+        """How many messages were pushed into the ring and its lane, ever."""
+        return self.head if self.lane is None else self.head + self.lane.head
 
     def last_ns(self) -> int:
         """Return the timestamp of the newest message in ns, 0 if there was none."""
@@ -361,6 +382,11 @@ class Inlet(InletState):
         self._latency_diff = read_count(self._latency_words, 1)
         self._latency: int | None = None
         self.limit: int | None = None
+
+    @property
+    def received(self) -> int:
+        """How many messages were taken, ever."""
+        return self._received
 
     def ready(self) -> bool:
         """Return True if `take` would return a message."""
