@@ -159,7 +159,7 @@ class Registry:
             wanted.path,
             wanted.name,
             options,
-            _checked_params(wanted.params) if old is None else old.params,
+            checked_params(wanted.params) if old is None else old.params,
             uuid=wanted.uuid,
             hold=wanted.hold,
         )
@@ -323,8 +323,8 @@ class Registry:
         await self.stop_all()
 
 
-def _checked_params(given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the parameters of a start. Raises ControlError if a name or a value is not valid."""
+def checked_params(given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return parameters by node and key. Raises ControlError if a name or a value is not valid."""
     for node, values in given.items():
         for key, value in values.items():
             try:
