@@ -147,7 +147,7 @@ class Greeting:
             )
         self._refusal = ""
         if hello.leaving:
-            # Its sign of life may be handled first: then it has vanished, and still says it left.
+            # The end of its liveliness token may be handled before this greeting.
             if self._seen in (hello.incarnation, None):
                 self.left = True
                 self._heard = self._due_s = None

@@ -97,7 +97,7 @@ async def test_random_frames_after_the_handshake_change_nothing_of_other_shares(
         await control.reaches("running")
         assert psutil.Process(agent.process.pid).memory_info().rss < 300 << 20
         assert [start.uuid for start in dorad.started].count(UUID) == 1
-        # A frame that is nearly right may be an order for another share, and that one may be stopped.
+        # A frame that is nearly right may order another share, which may then be stopped.
         assert [stop for stop in dorad.stops if stop.dataflow == UUID] == []
         assert "Traceback" not in agent.log
         await control.close()
