@@ -299,9 +299,11 @@ class Registry:
         return forgotten
 
     async def stop_all(self) -> None:
-        """Stop every dataflow and wait until all have ended."""
+        """Stop every dataflow, because the daemon ends, and wait until all have ended."""
         tasks = [record.task for record in self.running if record.task]
         for record in self._records:
+            if record.running and record.status != "stopping":
+                record.row.interrupted = True
             self.runner.stop(record)
         if tasks:
             await asyncio.wait(tasks)
