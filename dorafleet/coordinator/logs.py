@@ -14,6 +14,7 @@ import msgspec
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.dataflow.nearest import did_you_mean
+from dorafleet.coordinator.reports import shown_time
 from dorafleet.coordinator.streams import merged
 
 if TYPE_CHECKING:
@@ -188,7 +189,8 @@ class LogMethods:
         async with self._robots.client(robot).stream("watch", params, m.Event) as events:
             async for event in events:
                 if event.what not in _OF_A_SHARE:
-                    await queue.put(msgspec.structs.replace(event, machine=robot))
+                    shown = shown_time(event.at)
+                    await queue.put(msgspec.structs.replace(event, machine=robot, at=shown))
 
 
 async def in_order(
@@ -228,7 +230,8 @@ async def in_order(
                         at = line.timestamp - skews[robot]
                         latest[robot] = max(latest[robot], at)
                         number += 1
-                        own = msgspec.structs.replace(line, machine=robot)
+                        shown = shown_time(line.timestamp)
+                        own = msgspec.structs.replace(line, machine=robot, timestamp=shown)
                         heapq.heappush(waiting, (at, number, robot, own))
                     pending = asyncio.ensure_future(_next(events))
             if tail is not None:

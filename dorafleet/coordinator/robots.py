@@ -30,7 +30,13 @@ from dorad.jitter import between
 from dorad.problems import ProblemError
 from dorafleet.coordinator.probing import Probe, Skew, skew_of
 from dorafleet.coordinator.renewing import Renewal
-from dorafleet.coordinator.reports import MAX_SHARES, check_releases, check_shares
+from dorafleet.coordinator.reports import (
+    MAX_REASON,
+    MAX_SHARES,
+    check_attached,
+    check_releases,
+    checked_shares,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -55,9 +61,6 @@ ATTACH_S = 10.0
 
 PACE_S = 0.02
 """Minimum seconds between two reports that are taken from a robot."""
-
-MAX_REASON = 1000
-"""Characters of a reason that a robot gives."""
 
 SKEW_S = 10.0
 """A clock that is further off is reported."""
@@ -315,7 +318,8 @@ class Robots:
             raise ControlError(
                 "refused", f"the agent of `{robot.id}` says that it is `{attached.robot[:100]}`"
             )
-        check_shares(attached.shares)
+        check_attached(attached)
+        attached.shares = checked_shares(attached.shares)
         check_releases(attached.releases)
         await self._on_attached(robot, attached)
 
@@ -373,7 +377,7 @@ class Robots:
 
     def _take(self, robot: Robot, report: AgentReport) -> None:
         """Take one report. Raises ControlError if it makes no sense."""
-        check_shares(report.shares)
+        shares = checked_shares(report.shares)
         check_releases(report.releases)
         most = max(len(report.removed), len(robot.shares), len(robot.releases))
         if most > MAX_SHARES:
@@ -384,7 +388,7 @@ class Robots:
             or robot.daemon != report.daemon
         )
         robot.daemon = report.daemon[:MAX_REASON]
-        for share in report.shares:
+        for share in shares:
             known = robot.shares.get(share.dataflow)
             if known is not None and share.generation < known.generation:
                 continue  # a later answer has overtaken this report
@@ -410,8 +414,7 @@ class Robots:
             ControlError: the robot refuses, or cannot be reached.
         """
         before = robot.shares.get(dataflow)
-        state = await self.call(robot.id, method, params, ShareState)
-        check_shares([state])
+        [state] = checked_shares([await self.call(robot.id, method, params, ShareState)])
         known = robot.shares.get(dataflow)
         newer = known is before or known is None or known.generation < state.generation
         if newer and state.dataflow == dataflow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -17,6 +17,13 @@ MAX_TEXT = 300
 """Characters of a text that a robot sends."""
 MAX_FINDINGS = 50
 """Findings that a robot may send."""
+
+MAX_NODES = 100_000
+"""Nodes that a robot may say that it has."""
+MAX_RATE = 1e9
+"""Messages a second."""
+
+N = TypeVar("N", int, float)
 
 _SEVERITY = {"warn": 1, "fail": 2}
 
@@ -53,15 +60,15 @@ class Known(NamedTuple):
     software: Software = Software()
 
 
-def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
-    """Return a row that a robot has sent, with bounded texts and times of the coordinator."""
+def checked(row: FleetRow, robot: str, skew: float, now: float) -> FleetRow:
+    """Return a row that a robot has sent, with bounded values and times of the coordinator."""
     found = [
         msgspec.structs.replace(
             each,
             cause=each.cause[:MAX_TEXT],
             subject=each.subject[:MAX_TEXT],
             text=each.text[:MAX_TEXT],
-            since=each.since - skew,
+            since=_within(each.since - skew, now),
             dataflow=None if each.dataflow is None else each.dataflow[:MAX_TEXT],
             node=None if each.node is None else each.node[:MAX_TEXT],
         )
@@ -74,10 +81,20 @@ def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
         dataflow=row.dataflow[:MAX_TEXT],
         release=row.release[:MAX_TEXT],
         version=row.version[:MAX_TEXT],
-        since=None if row.since is None else row.since - skew,
+        since=None if row.since is None else _within(row.since - skew, now),
+        nodes=_within(row.nodes, MAX_NODES),
+        running=_within(row.running, MAX_NODES),
+        cpu=_within(row.cpu, 100.0),
+        memory=_within(row.memory, 100.0),
+        drops=_within(row.drops, MAX_RATE),
         labels={},
         findings=found,
     )
+
+
+def _within(value: N, largest: N) -> N:
+    """Return the number between 0 and the largest one that is nearest."""
+    return min(max(value, type(largest)(0)), largest)
 
 
 def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
@@ -138,7 +155,7 @@ def _findings(base: FleetRow, known: Known, now: float) -> list[Finding]:
                     subject=name,
                     text=text[:MAX_TEXT],
                     severity="fail",
-                    since=share.since - known.skew,
+                    since=_within(share.since - known.skew, now),
                     dataflow=name,
                     event=True,
                 )

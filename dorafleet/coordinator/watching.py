@@ -87,7 +87,9 @@ class FleetWatching:
             async with client.stream("fleet.watch", params, m.FleetRows) as events:
                 async for event in events:
                     for row in event.rows[:1]:
-                        self._own[robot.id] = checked(row, robot.id, robot.skew.seconds)
+                        self._own[robot.id] = checked(
+                            row, robot.id, robot.skew.seconds, time.time()
+                        )
                         self._dirty.add(robot.id)
         except ControlError as error:
             _log.debug("robot `%s` sends no rows: %s", robot.id, error)

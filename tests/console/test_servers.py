@@ -19,7 +19,16 @@ from dorad.control.rowdeltas import RowDeltas
 from dorad.control.topparts import reduction
 from dorad.daemon.measuring.summary import CrashHistory, findings
 from dorad.daemon.subscription.reducing import MAX_ELEMENTS, Reducer, encoded
-from dorafleet.coordinator.rows import MAX_FINDINGS, MAX_TEXT, Known, Software, checked, fleet_row
+from dorafleet.coordinator.rows import (
+    MAX_FINDINGS,
+    MAX_NODES,
+    MAX_RATE,
+    MAX_TEXT,
+    Known,
+    Software,
+    checked,
+    fleet_row,
+)
 
 from .fakefleet import edge, node
 
@@ -238,10 +247,28 @@ def test_what_a_robot_sends_of_itself_is_bounded_and_under_its_own_name() -> Non
     row = m.FleetRow(
         robot="other", why=long, dataflow=long, labels={long: long}, findings=[finding] * 5000
     )
-    found = checked(row, "arm1", skew=60.0)
+    found = checked(row, "arm1", skew=60.0, now=1000.0)
     assert (found.robot, found.labels, len(found.findings)) == ("arm1", {}, MAX_FINDINGS)
     assert found.findings[0].since == 40.0
     assert len(found.why) == len(found.findings[0].text) == MAX_TEXT
+
+
+def test_figures_of_a_robot_can_be_shown_whatever_it_says() -> None:
+    finding = m.Finding(cause="x", subject="x", text="x", severity="warn", since=1e300)
+    nonsense = m.FleetRow(
+        robot="arm1",
+        since=-1e300,
+        nodes=1 << 60,
+        running=-1,
+        cpu=1e300,
+        memory=-5.0,
+        drops=1e300,
+        findings=[finding],
+    )
+    found = checked(nonsense, "arm1", skew=60.0, now=1000.0)
+    assert (found.since, found.findings[0].since) == (0.0, 1000.0)
+    assert (found.nodes, found.running) == (MAX_NODES, 0)
+    assert (found.cpu, found.memory, found.drops) == (100.0, 0.0, MAX_RATE)
 
 
 def test_only_rows_that_differ_are_sent() -> None:

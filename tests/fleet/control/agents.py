@@ -62,6 +62,8 @@ class FakeAgent:
         """What was set since the start, by node and key."""
         self.refusal: ControlError | None = None
         self.silent = False
+        self.answer: dict[str, Any] = {}
+        """What its first answer says instead."""
         self.nonsense: Any = None
         """Sent instead of the next report."""
         self.handlers: dict[str, Callable[..., Any]] = {}
@@ -153,7 +155,7 @@ class FakeAgent:
         self.epoch = params.epoch
         known, self.audit = self.audit, params.audit
         self._news.clear()
-        return Attached(
+        found = Attached(
             robot=self.name,
             version="0.1.0",
             boot_id=self.boot_id,
@@ -166,6 +168,7 @@ class FakeAgent:
             shares=list(self.shares.values()),
             releases=list(self.releases.states.values()),
         )
+        return msgspec.structs.replace(found, **self.answer)
 
     async def _remember(self, _call: Call, params: Remember) -> Remembered:
         known, self.audit = self.audit, params.audit

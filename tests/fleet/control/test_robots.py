@@ -77,10 +77,20 @@ def release(dataflow, **fields):
     return ReleaseState(dataflow=dataflow, **{**known, **fields})
 
 
+def share(**fields):
+    known = {"dataflow": "x", "uuid": "u", "epoch": 1, "generation": 1}
+    return ShareState(**{**known, "status": "ready", "since": 0.0, **fields})
+
+
 @pytest.mark.parametrize(
     "nonsense",
     [
         m.Nothing(),
+        AgentReport(time=0, shares=[share(since=1e300)]),
+        AgentReport(time=0, shares=[share(uuid="u" * 1000)]),
+        AgentReport(
+            time=0, shares=[share(links={f"m{n}": m.LinkPeer(state="up") for n in range(2000)})]
+        ),
         AgentReport(
             time=0,
             shares=[
@@ -122,6 +132,50 @@ async def test_nonsense_closes_the_connection_and_touches_nothing_else(tmp_path,
         await arm1.stop()
         await fleet.connect(arm1)
         assert (await robots(fleet))["arm1"].state == "connected"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"time": 1e300}, "its clock shows"),
+        ({"cores": -1.0}, "cores"),
+        ({"memory": -1}, "bytes of memory"),
+        ({"version": "9" * 5000}, "too long"),
+    ],
+)
+async def test_a_first_answer_that_cannot_be_is_refused_with_the_reason(tmp_path, said, reason):
+    async with leading(tmp_path) as fleet:
+        agent = FakeAgent("arm1", fleet.port)
+        agent.answer = said
+        await agent.start()
+        await fleet.until(lambda: fleet.control.robots.get("arm1").was_refused)
+        found = (await robots(fleet))["arm1"]
+        assert (found.state, reason in found.reason) == ("refused", True)
+        await agent.stop()
+
+
+@pytest.mark.parametrize("count", [3, 300])
+async def test_a_dataflow_ends_however_much_its_robots_say_about_its_end(tmp_path, count):
+    async with leading(tmp_path) as fleet:
+        agents = [await fleet.agent(robot) for robot in ("arm1", "arm2")]
+        await fleet.start()
+        await fleet.wait("running")
+        long = "\u00e4" * 1200
+        outcome = m.DataflowState(
+            uuid="u",
+            name="talk",
+            status="failed",
+            results=[m.NodeResult(node="n", outcome="failed", reason=long)] * count,
+            failures=[m.Failure(headline=long, lines=[long])] * 30,
+        )
+        for agent in agents:
+            agent.report("talk", "failed", reason=long, outcome=outcome)
+        state = await fleet.wait("ended")
+        assert state.status == "failed"
+        assert (len(state.results), len(state.failures)) == ((6, 40) if count == 3 else (0, 1))
+        assert all(len(each.headline) < 1100 for each in state.failures)
+    async with leading(tmp_path) as fleet:
+        assert (await fleet.call("dataflow.list")).dataflows[0].status == "failed"
 
 
 async def test_an_agent_that_says_it_is_another_robot_is_refused(tmp_path):
