@@ -160,6 +160,7 @@ async def test_a_dataflow_ends_however_much_its_robots_say_about_its_end(tmp_pat
         agents = [await fleet.agent(robot) for robot in ("arm1", "arm2")]
         await fleet.start()
         await fleet.wait("running")
+        await fleet.until(lambda: all(each.shares["talk"].status == "running" for each in agents))
         long = "\u00e4" * 1200
         outcome = m.DataflowState(
             uuid="u",
