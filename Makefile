@@ -12,7 +12,7 @@ AGENT_FRAMES ?= 100000
 LITMUS_ROUNDS ?= 1000000
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help native demo demo-fleet test test-pure sanitize lint generate hub bench bench-rt bench-link bench-fleet bench-console bench-record check-record \
+.PHONY: help native demo demo-fleet test test-pure sanitize lint bytecode generate hub bench bench-rt bench-link bench-fleet bench-console bench-record bench-rollout check-record \
     torture fuzz fuzz-agent litmus faults model \
     wheels deb arm64 hwtest hwtest-long vmtest clean
 
@@ -29,7 +29,8 @@ demo: $(VENV)/.demo native ## Find faces in a moving camera picture for ten seco
 demo-fleet: $(VENV)/.dev native ## Run one dataflow over three robots on this machine, and cut a cable (half a minute)
 	$(BIN)/python -m hwtests.demo
 
-test: $(VENV)/.dev native lint ## Check style, types and dependencies, and run every test but the third-party nodes'
+test: $(VENV)/.dev native ## Check style, types and dependencies, and run every test but the third-party nodes'
+	@$(MAKE) --no-print-directory -j2 lint bytecode
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal tests --ignore tests/hub $(PYTEST_ARGS)
 
 test-pure: export DORAD_NATIVE := 0
@@ -44,6 +45,10 @@ lint: $(VENV)/.dev ## Check style, types and dependency order
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# Compiles the tests once for all workers while mypy uses one processor. What cannot be collected, the tests report.
+bytecode: $(VENV)/.dev
+	@$(BIN)/pytest -qq --collect-only tests --ignore tests/hub >/dev/null 2>&1 || true
 
 generate: ## Generate the asyncio methods of the control client from the others
 	$(PYTHON) packaging/asyncmethods.py
@@ -69,6 +74,9 @@ check-record: $(VENV)/.dev native ## Check that rerun and @mcap/core read our re
 
 bench-fleet: $(VENV)/.dev ## Measure a coordinator with 1,000 simulated robots (3 minutes)
 	$(BIN)/python -m hwtests.scale --write
+
+bench-rollout: $(VENV)/.dev ## Measure a rollout beside ansible-playbook on ten systemd robots (as root, on Debian 13, 20 minutes)
+	$(BIN)/python -m hwtests.fleet.comparison --write
 
 bench-console: $(VENV)/.dev ## Measure the console beside Textual's own widgets (4 minutes)
 	$(BIN)/python -m hwtests.console --write
@@ -104,7 +112,7 @@ hwtest: $(VENV)/.dev ## Try the package and real time on systemd robots (as root
 
 hwtest-long: export HWTEST_LONG := 1
 hwtest-long: HWTESTS += hwtests/fleet
-hwtest-long: hwtest ## The same with fleets, 50 power cuts, and more of all else (three quarters of an hour)
+hwtest-long: hwtest ## The same with fleets, 50 power cuts, half an hour of rollouts under faults, and more of all else (two hours)
 
 vmtest: $(VENV)/.dev ## See the limits of nodes hold on a virtual machine (as root, 5 minutes)
 	$(BIN)/pytest -n0 --timeout 1800 -rsP hwtests/machine

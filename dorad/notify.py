@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 IDLE_S = 2.0
-"""Time between two checks without a watchdog; the status line is updated all the same."""
+"""Time between two updates of the status line without a watchdog."""
 
 _BEATS = 4
 """Notifications per watchdog timeout."""

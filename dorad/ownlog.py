@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from dorad.terminal import visible_lines
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -14,8 +16,21 @@ VARIABLE = "DORAD_LOG_LEVEL"
 """Environment variable with the log level; it overrides the configuration file."""
 
 _DATE = "%Y-%m-%d %H:%M:%S"
-_DEFAULT = logging.Formatter("%(asctime)s %(levelname)s %(message)s", _DATE)
-_DEBUG = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", _DATE)
+
+
+class VisibleFormatter(logging.Formatter):
+    """Escapes control characters, and indents all lines of a message but the first.
+
+    Texts of nodes and robots are in many messages: they forge no line, and control no terminal.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as text."""
+        return visible_lines(super().format(record), indent="    ")
+
+
+_DEFAULT = VisibleFormatter("%(asctime)s %(levelname)s %(message)s", _DATE)
+_DEBUG = VisibleFormatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", _DATE)
 
 
 class _Formatter(logging.Formatter):

@@ -7,6 +7,7 @@ answer as if the user had typed. Bidirectional overrides change the visible orde
 from __future__ import annotations
 
 import re
+import time
 
 _BIDIRECTIONAL = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _LINE_ENDS = "\x85\u2028\u2029"
@@ -39,6 +40,17 @@ def visible_json(text: str) -> str:
     JSON already escapes C0.
     """
     return text if text.isprintable() else _JSON.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+
+
+def local_time(seconds: float, pattern: str, unknown: str = "?") -> str:
+    """Return a time that another program has given as text, as `time.strftime`, in local time.
+
+    `seconds` are since 1970; `unknown` stands for what no calendar has.
+    """
+    try:
+        return time.strftime(pattern, time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return unknown
 
 
 def _escaped(match: re.Match[str]) -> str:

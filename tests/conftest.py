@@ -17,12 +17,14 @@ from hypothesis import HealthCheck, settings
 
 from dorad.launch.descendants import children as children_of
 from dorad.shm import native
+from tests.harness.commands import command_server
 from tests.harness.daemon import Daemon, daemon, emptied
+from tests.harness.ports import reserved_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SETTLE_S = 10.0
+SETTLE_S = 30.0
 
 # Tests start thousands of interpreters. Without bytecode on the disk, each compiles all it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -90,6 +92,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.line(f"data plane: {native.describe()}")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def commands() -> Iterator[None]:
+    """The process that forks commands; of the session, so that no test is blamed for it."""
+    with command_server():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ports() -> Iterator[None]:
+    """The ports that `free_port` returns."""
+    with reserved_ports():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
     """Fail a test that leaves a process, a descriptor or shared memory behind."""
@@ -98,6 +114,7 @@ def nothing_leaks() -> Iterator[None]:
     yield
     deadline = time.monotonic() + SETTLE_S
     while leaks := _leaks(before, children):
+        gc.unfreeze()  # a `Node` of this process has frozen what was garbage by then
         gc.collect()
         if time.monotonic() > deadline:
             pytest.fail("left behind: " + ", ".join(leaks))

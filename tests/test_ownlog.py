@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
+from dorad.ownlog import VisibleFormatter
 from tests.cli.running import dora, write
 from tests.harness.daemon import daemon
 from tests.harness.flows import counting, seen
@@ -42,6 +44,14 @@ def test_a_run_logs_no_decisions_by_default(tmp_path: Path) -> None:
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(0)
         assert run.err == ""
+
+
+def test_a_text_of_a_robot_forges_no_line_and_controls_no_terminal() -> None:
+    text = "no\n2026-01-01 00:00:00 ERROR forged \x1b]0;title\x07\u202e"
+    record = logging.LogRecord("dorad", logging.WARNING, "", 0, "refused: %s", (text,), None)
+    first, second = VisibleFormatter("%(levelname)s %(message)s").format(record).split("\n")
+    assert first == "WARNING refused: no"
+    assert second == r"    2026-01-01 00:00:00 ERROR forged \x1b]0;title\x07\u202e"
 
 
 def test_an_unknown_level_is_refused(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""The agent of a robot: it connects to the coordinator and carries out what shall run here."""
+"""The agent of a robot: it connects to the coordinator and carries out its orders."""

@@ -1,4 +1,4 @@
-"""Delays between attempts: they double, and are drawn at random up to that."""
+"""Delays between attempts: random, with an upper bound that doubles each time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dorad.jitter import between
 
 
 class Backoff:
-    """Full jitter: 1,000 robots that lose one coordinator do not come back at one time."""
+    """Full jitter: 1,000 robots that lose one coordinator do not reconnect at the same moment."""
 
     def __init__(self, *, first: float = 0.2, longest: float = 5.0) -> None:
         self._first = first

@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class Daemon:
-    """One connection to dorad, which is kept."""
+    """One connection to dorad, which is kept open."""
 
     def __init__(self, path: Path, name: str) -> None:
         """`path` is dorad's control socket; `name` is the client's."""

@@ -31,7 +31,7 @@ class Start(msgspec.Struct, frozen=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """Make a running share what the order says."""
+    """Change a running share to the content of its order."""
 
 
 class Open(msgspec.Struct, frozen=True):
@@ -45,7 +45,7 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class Conclude(msgspec.Struct, frozen=True):
-    """Record that there is nothing left to do for the order."""
+    """Record that the order is completed."""
 
     status: Final
 
@@ -54,7 +54,7 @@ Action: TypeAlias = Start | Change | Open | Stop | Conclude
 
 
 def decide(record: Record, runs: Runs, now: Present) -> Action | None:
-    """Return what to do next; None if the share is what it shall be, or must be waited for.
+    """Return the next action; None if the share is in its desired state or needs time.
 
     `runs` are all that dorad knows.
     """
@@ -128,7 +128,7 @@ def _renumber(record: Record, order: ShareSet) -> Record:
 
 
 def forget_epoch(record: Record) -> Record:
-    """Return the record for the coordinators of another fleet, whose epochs begin anew."""
+    """Return the record for the coordinators of another fleet, whose epochs start again."""
     return _renumber(record, msgspec.structs.replace(record.order, epoch=0))
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from dorad.control.session import Handler, StreamHandler
 
 URI = "wss://coordinator/agent"
-"""The same whatever the address: certificates name coordinators, not addresses."""
+"""The same for every address: certificates name coordinators, not addresses."""
 IDENTITY_S = 2.0
 """Seconds between two checks whether the identity has changed."""
 CONNECT_S = 10.0
@@ -51,8 +51,9 @@ CHECK_S = 2.0
 REFUSED_S, LONG_REFUSED_S = 5.0, 60.0
 """Maximum seconds until a coordinator that has refused this robot is tried again; they double."""
 
-LIMITS = Limits(calls=256, streams=256, hello=10.0)
-"""A coordinator passes on what all its clients ask for."""
+LIMITS = Limits(calls=256, streams=256, hello=10.0, reply=MAX_REQUEST)
+"""A coordinator passes on what all its clients ask for. It would end the connection for a larger
+frame, and with it all that its other clients have asked for."""
 
 _log = logging.getLogger(__name__)
 _websockets_log = logging.getLogger("dorad.agent.websockets")
@@ -84,7 +85,7 @@ class Dialer:
         self.status = Connected("connecting", "", time.time())
 
     async def run(self) -> ControlError:
-        """Connect, and answer the coordinator; return why this robot has no identity any more."""
+        """Connect, and answer the coordinator; return why this robot has lost its identity."""
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(self._follow_identity(), name="identity")
             try:
@@ -101,7 +102,7 @@ class Dialer:
             except ControlError as error:
                 return error
             refused = False
-            # The last that has attached comes first: to see that another one is off takes long.
+            # Try the coordinator that attached last first: a timeout of another one takes long.
             for address in sorted(identity.coordinators, key=lambda each: each != self._last):
                 refused = await self._try(identity, *address) or refused
                 if self._attached:
@@ -142,7 +143,7 @@ class Dialer:
                     await self._connection.close()
 
     def attached(self) -> None:
-        """Take note that the coordinator has attached."""
+        """Record that the coordinator has attached."""
         self._attached = True
         self._set("connected", "")
 
@@ -159,7 +160,7 @@ class Dialer:
         return True
 
     def network_changed(self) -> None:
-        """Connect at once, or see whether the connection still works."""
+        """Connect at once, or check that the connection still works."""
         self._now.set()
         if self._connection is not None and (self._check is None or self._check.done()):
             self._check = asyncio.create_task(_check(self._connection), name="check connection")
@@ -245,7 +246,7 @@ async def _check(connection: ClientConnection) -> None:
             await (await connection.ping())
         _log.debug("the connection still works")
     except TimeoutError:
-        _log.info("the connection does not work any more")
+        _log.info("the connection no longer works")
         connection.transport.abort()
     except ConnectionClosed:
         return

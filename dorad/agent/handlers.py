@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import platform
 import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,11 +13,13 @@ import msgspec
 import psutil
 
 from dorad import __version__
-from dorad.agent.reports import Deltas
+from dorad.agent.reports import MAX_USUAL, Deltas
 from dorad.control import messages as m
 from dorad.control.messages import METHODS, Nothing
 from dorad.control.messages import agent as a
+from dorad.control.shortening import short_release, short_share
 from dorad.jitter import between
+from dorad.release.machine import this_machine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -80,6 +81,7 @@ class AgentMethods:
         self._shares.obey(identity.fleet, params.epoch, params.audit)
         _log.info("coordinator %.80s attaches, epoch %d", params.coordinator, params.epoch)
         self._on_attached()
+        machine = this_machine()
         return a.Attached(
             robot=identity.robot,
             version=__version__,
@@ -87,15 +89,17 @@ class AgentMethods:
             time=time.time(),
             epoch=before,
             audit=audit,
-            arch=platform.machine(),
+            arch=machine.arch,
+            python=machine.python,
+            glibc=machine.glibc,
             cores=float(len(os.sched_getaffinity(0))),
             memory=psutil.virtual_memory().total,
-            shares=list(self._shares.reported.values()),
-            releases=list(self._releases.states.values()),
+            shares=[short_share(each, MAX_USUAL) for each in self._shares.reported.values()],
+            releases=[short_release(each, MAX_USUAL) for each in self._releases.states.values()],
         )
 
     async def remember(self, _call: Call, params: a.Remember) -> a.Remembered:
-        """Keep the head of the audit, so that a tail which is cut off later is missed."""
+        """Keep the head of the audit, so that a tail that is cut off later is detected."""
         before = self._store.audit
         self._shares.obey(self._store.fleet, self._store.epoch, params.audit)
         return a.Remembered(time=time.time(), audit=before)
@@ -156,8 +160,19 @@ class AgentMethods:
         return Nothing()
 
 
-def handlers(methods: AgentMethods, daemon: Daemon) -> dict[str, Handler | StreamHandler]:
-    """Return the handler of each method: the agent's own, and all of the daemon's."""
+OF_COORDINATOR = "fleet.watch"
+"""The only stream that the coordinator asks for itself. Its clients ask for the others, as many as
+they like."""
+
+
+def handlers(
+    methods: AgentMethods, daemon: Daemon, of_clients: Daemon
+) -> dict[str, Handler | StreamHandler]:
+    """Return the handler of each method: the agent's own, and all of the daemon's.
+
+    The streams of clients go over the connection `of_clients`: however many there are, the
+    coordinator still follows this robot.
+    """
     own: dict[str, Handler | StreamHandler] = {
         "agent.attach": methods.attach,
         "agent.remember": methods.remember,
@@ -169,7 +184,11 @@ def handlers(methods: AgentMethods, daemon: Daemon) -> dict[str, Handler | Strea
         "share.remove": methods.remove,
         "release.order": methods.order_release,
     }
-    return {name: _passing(name, daemon) for name in METHODS} | own
+    passed_on = {
+        name: _passing(name, of_clients if method.stream and name != OF_COORDINATOR else daemon)
+        for name, method in METHODS.items()
+    }
+    return passed_on | own
 
 
 def _passing(name: str, daemon: Daemon) -> Handler | StreamHandler:

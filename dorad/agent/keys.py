@@ -1,4 +1,4 @@
-"""The robot's key, requests for certificates of it, and checks of what comes back."""
+"""The robot's key, its requests for certificates, and checks of the certificates."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def check_chain(robot: str, key: str, chain: str, authority: str) -> None:
     except (x509.ExtensionNotFound, ValueError):
         uris = []
     if uris != [str(Identity("robot", robot))]:
-        raise _refused(f"it is for {' and '.join(uris) or 'nobody'}, not for robot {robot}")
+        raise _refused(f"it is for {' and '.join(uris) or 'no robot'}, not for robot {robot}")
     for certificate, signer in itertools.pairwise(certificates):
         if not _signed(certificate, signer):
             raise _refused("its chain is broken")
@@ -75,7 +75,7 @@ def check_chain(robot: str, key: str, chain: str, authority: str) -> None:
 
 
 def issuer_of(chain: str, authority: str) -> str:
-    """Return what has signed the first certificate of a chain (PEM)."""
+    """Return the certificate (PEM) that has signed the first one of a chain."""
     signers = _load(chain, "the certificate")[1:]
     if not signers:
         return authority

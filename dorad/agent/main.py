@@ -50,7 +50,7 @@ SIGTERM ends the agent. Dataflows keep running, with or without it.
 @version_option("dorad-agent")
 @click.pass_context
 def command(context: click.Context, *, state_dir: Path | None, verbose: bool) -> int | None:
-    """Follow the coordinator of a fleet: run on this robot what shall run here."""
+    """Run this robot's share of a fleet, as its coordinator orders."""
     from dorad import ownlog
     from dorad.agent.folder import default_folder
 

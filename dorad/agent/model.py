@@ -1,4 +1,4 @@
-"""What the agent knows: of a share the order, the run that it began and its end; its own state."""
+"""The agent's data: the order, run and end of each share, and the agent's own state."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Begun(msgspec.Struct, frozen=True):
     ran: bool = False
     """Whether dorad has accepted the order."""
     trouble: str = ""
-    """Why dorad refused to change the run to the order; it goes on unchanged."""
+    """Why dorad refused to change the run to the order; the run continues unchanged."""
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """What has become of an order."""
+    """The outcome of an order."""
 
     status: Final
     since: float

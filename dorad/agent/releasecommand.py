@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,13 +29,13 @@ def release() -> None:
 def receive(folder: Path) -> int:
     """Take a release from stdin, as `dorafleet release push` sends it."""
     from dorad.release.errors import ReleaseError
-    from dorad.release.receive import Disconnected, Receiver
+    from dorad.release.receive import Receiver, SenderLostError
 
     if sys.stdin.isatty():
         raise click.UsageError("this is the other end of `dorafleet release push`")
     try:
         Receiver(_trees(folder), sys.stdin.fileno(), sys.stdout.fileno()).run()
-    except Disconnected as error:
+    except SenderLostError as error:
         raise click.ClickException(f"{error}; what has arrived is kept") from error
     except ReleaseError:
         # The sender shows the reason, which it has got.
@@ -46,35 +46,50 @@ def receive(folder: Path) -> int:
 @release.command("list", context_settings=CONTEXT)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def list_(folder: Path, *, as_json: bool) -> None:
-    """List the releases on this robot, complete or not."""
+def list_(folder: Path, *, as_json: bool) -> int:
+    """List the releases on this robot, complete or not. Exit code 1: a manifest is damaged."""
     import msgspec
 
     from dorad.terminal import visible
 
     trees = _trees(folder)
     ready = set(trees.ids())
-    rows = []
-    for each in trees.manifests():
-        manifest = trees.manifest(each)
-        lacking = trees.lacking(manifest)
-        rows.append(
-            {
-                "release": each,
-                "name": manifest.name,
-                "sequence": manifest.sequence,
-                "created": manifest.created,
-                "ready": each in ready,
-                "lacking": len(lacking),
-                "lacking_bytes": sum(one.size for one in lacking),
-            }
-        )
+    rows = [_row(trees, each, ready=each in ready) for each in trees.manifests()]
     if as_json:
         click.echo(msgspec.json.encode(rows))
-        return
-    for row in rows:
-        state = "ready" if row["ready"] else f"{row['lacking']} files are lacking"
-        click.echo(visible(f"{str(row['release'])[:12]}  {row['name']} {row['sequence']}  {state}"))
+    else:
+        for row in rows:
+            click.echo(visible(_line(row)))
+    return 1 if any(row["problem"] for row in rows) else 0
+
+
+def _row(trees: Trees, release: str, *, ready: bool) -> dict[str, Any]:
+    """Return what is known of a release that is here."""
+    from dorad.release.errors import ReleaseError
+
+    try:
+        manifest = trees.manifest(release)
+    except ReleaseError as error:
+        return {"release": release, "ready": ready, "problem": error.message}
+    lacking = trees.lacking(manifest)
+    return {
+        "release": release,
+        "name": manifest.name,
+        "sequence": manifest.sequence,
+        "created": manifest.created,
+        "ready": ready,
+        "lacking": len(lacking),
+        "lacking_bytes": sum(one.size for one in lacking),
+        "problem": "",
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    """Return a row for people."""
+    if row["problem"]:
+        return f"{row['release'][:12]}  {row['problem']}"
+    state = "ready" if row["ready"] else f"{row['lacking']} files are lacking"
+    return f"{row['release'][:12]}  {row['name']} {row['sequence']}  {state}"
 
 
 @release.command(context_settings=CONTEXT)
@@ -109,7 +124,7 @@ def trust(folder: Path) -> None:
 @release.command(context_settings=CONTEXT)
 @click.pass_obj
 def revoke(folder: Path) -> None:
-    """Add the public key on stdin to those that may not sign any more."""
+    """Revoke the public key on stdin."""
     _add(folder, REVOKED)
 
 

@@ -1,4 +1,4 @@
-"""What has changed since the last report to a coordinator."""
+"""The changes since the last report to a coordinator."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from dorad.control.shortening import short_release, short_share
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dorad.control.messages.agent import ShareState
     from dorad.control.messages.releases import ReleaseState
+
+
+MAX_USUAL = 16 << 10
+"""Bytes of a state that is reported as it is: all that a robot may have fit into a frame."""
 
 
 class Deltas:
@@ -24,7 +30,11 @@ class Deltas:
     def take(self, states: Mapping[str, ShareState]) -> tuple[list[ShareState], list[str]]:
         """Return the changed states and the names of removed shares, and take both as reported."""
         known = {name: _without_noise(state) for name, state in states.items()}
-        changed = [states[name] for name in states if known[name] != self._reported.get(name)]
+        changed = [
+            short_share(states[name], MAX_USUAL)
+            for name in states
+            if known[name] != self._reported.get(name)
+        ]
         removed = [name for name in self._reported if name not in states]
         self._reported = known
         return changed, removed
@@ -35,7 +45,11 @@ class Deltas:
         One that was forgotten is among them once, without a release.
         """
         known = {name: _without_measures(state) for name, state in states.items()}
-        changed = [states[name] for name in states if known[name] != self._releases.get(name)]
+        changed = [
+            short_release(states[name], MAX_USUAL)
+            for name in states
+            if known[name] != self._releases.get(name)
+        ]
         for name, state in self._releases.items():
             if name not in states:
                 gone = {"phase": "confirmed", "release": "", "running": "", "confirmed": ""}

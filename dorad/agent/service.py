@@ -19,7 +19,8 @@ from dorad.agent.folder import releases_folder, signers_folder
 from dorad.agent.handlers import AgentMethods, handlers
 from dorad.agent.identity import IdentityStore
 from dorad.agent.model import AgentStatus
-from dorad.agent.releases.releases import Contact, Releases
+from dorad.agent.releases.observing import Contact
+from dorad.agent.releases.releases import Releases
 from dorad.agent.releases.trees import TreeLibrary
 from dorad.agent.shares import Shares
 from dorad.agent.status import keep_status, only_one
@@ -57,9 +58,10 @@ class Service:
         self._boot = _BOOT_ID.read_text(encoding="ascii").strip()
         self._changed = Bell()
         name = f"dorad-agent {__version__}"
-        # A connection of its own: many requests that are passed on must not hold up the shares.
+        # A separate connection: many forwarded requests must not delay the shares.
         self._own = Daemon(socket, name)
         self._passing = Daemon(socket, name)
+        self._of_clients = Daemon(socket, name)
         self._shares = Shares(
             self._store, self._own, self._identities, self._boot, self._changed.ring
         )
@@ -86,7 +88,9 @@ class Service:
         )
         self._contact = contact
         self._dialer = Dialer(
-            self._identities, handlers(methods, self._passing), self._changed.ring
+            self._identities,
+            handlers(methods, self._passing, self._of_clients),
+            self._changed.ring,
         )
         self._started_at = time.time()
         self._ticks = start_time(os.getpid()) or 0
@@ -106,7 +110,7 @@ class Service:
             stack.enter_context(only_one(self._folder))
             notifier = ServiceNotifier()
             stack.callback(notifier.close)
-            for daemon in (self._own, self._passing):
+            for daemon in (self._own, self._passing, self._of_clients):
                 stack.push_async_callback(daemon.close)
             _log.info("dorad-agent %s of robot %s", __version__, self._robot)
             dialing = asyncio.create_task(self._dial(), name="dialer")

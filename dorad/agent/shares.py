@@ -1,6 +1,6 @@
-"""Carries out the shares of this robot: looks at what dorad runs, and does what differs.
+"""Carry out the shares of this robot: compare them with dorad's dataflows, and act.
 
-Level-triggered: whatever wakes it, it looks at everything and decides again.
+Level-triggered: after every wake-up it checks all shares and decides again.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Shares:
 
     @property
     def uuids(self) -> set[str]:
-        """The runs that matter here."""
+        """The runs of all shares."""
         return {
             uuid
             for record in self._store.records.values()
@@ -98,11 +98,11 @@ class Shares:
         }
 
     def wake(self) -> None:
-        """Look at everything soon."""
+        """Check all shares soon."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Carry out all shares, until cancelled. Running dataflows run on."""
+        """Carry out all shares, until cancelled. Running dataflows keep running."""
         loop = asyncio.get_running_loop()
         retry = Backoff()
         async with asyncio.TaskGroup() as tasks:
@@ -113,7 +113,7 @@ class Shares:
                     self._runs = await self._look()
                     self._set_problem("")
                     retry = Backoff()
-                    # What was busy meanwhile may differ from what was seen.
+                    # A share that was busy meanwhile may have changed since the check.
                     self._decide(tasks, busy)
                 except ControlError as error:
                     self._set_problem(error.message)
@@ -140,11 +140,28 @@ class Shares:
                 f"the dataflow {name} comes from releases here",
                 "`dorafleet rollout start` changes it",
             )
-        return self._take(present, order)
+        self._put(rules.take_order(present, order, self._boot))
+        return self._taken(present, order)
 
     def put(self, order: ShareSet) -> None:
-        """Store what shall run of a dataflow that comes from a release. Raises ControlError."""
-        self._take(self._store.records.get(order.dataflow), order)
+        """Store the order for a dataflow that comes from a release.
+
+        A full disk must not keep the robot from going back: then it is in memory only. After a
+        restart it follows again from the record of the release.
+
+        Raises:
+            ControlError: there are too many shares.
+        """
+        present = self._store.records.get(order.dataflow)
+        record = rules.take_order(present, order, self._boot)
+        try:
+            self._put(record)
+        except ControlError as error:
+            if error.code != "unavailable":
+                raise
+            _log.warning("the share of %s is kept in memory only: %s", order.dataflow, error)
+            self._store.records[order.dataflow] = record
+        self._taken(present, order)
 
     def check_epoch(self, epoch: int) -> None:
         """Raise ControlError with code `conflict` if a newer coordinator was obeyed."""
@@ -157,9 +174,8 @@ class Shares:
         own = self._store.releases
         return {name: state for name, state in self.states.items() if name not in own}
 
-    def _take(self, present: Record | None, order: ShareSet) -> ShareState:
+    def _taken(self, present: Record | None, order: ShareSet) -> ShareState:
         name = order.dataflow
-        self._put(rules.take_order(present, order, self._boot))
         _log.debug(
             "share of %s: epoch %d, generation %d, enabled: %s, hold: %s",
             *(name, order.epoch, order.generation, order.enabled, order.hold),
@@ -193,7 +209,7 @@ class Shares:
         self._update_states()
 
     def obey(self, fleet: str, epoch: int, audit: str) -> None:
-        """Obey a coordinator from now on, and keep what it says of the audit.
+        """Obey a coordinator from now on, and keep its head of the audit.
 
         Raises:
             ControlError: its epoch is older than that of an earlier coordinator of the fleet.
@@ -201,7 +217,7 @@ class Shares:
         store = self._store
         if fleet != store.fleet:
             if store.fleet:
-                _log.warning("this robot is in another fleet now; shares run on")
+                _log.warning("this robot is in another fleet now; shares keep running")
             for record in list(store.records.values()):
                 self._put(rules.forget_epoch(record))
         elif epoch < store.epoch:
@@ -243,7 +259,7 @@ class Shares:
         }
 
     def _decide(self, tasks: asyncio.TaskGroup, busy: set[str]) -> None:
-        """Begin what is to be done, one thing at a time for each share."""
+        """Begin the next action of each share that has none."""
         now = asyncio.get_running_loop().time()
         for name, record in self._store.records.items():
             if name in busy or name in self._acting:
@@ -262,7 +278,7 @@ class Shares:
         self._wake.set()
 
     async def _act(self, record: Record, action: rules.Action) -> None:
-        """Do one thing for a share; what goes wrong is kept in its record or tried again."""
+        """Carry out an action for a share; a failure is recorded or repeated."""
         name = record.order.dataflow
         if self._store.records.get(name) is not record:
             _log.debug("share of %s: an order has arrived meanwhile", name)
@@ -310,7 +326,7 @@ class Shares:
         try:
             await client.call("dataflow.start", start, Started)
         except ControlError as error:
-            # What has run before will run again: after a boot, something may not be up yet.
+            # A share that has run before can run again: after a boot, a service may not be up yet.
             if error.code in rules.RETRIED or rules.has_run(record):
                 raise
             _log.warning("share of %s cannot be started: %s", name, error)

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 def runtime_folder(folder: Path) -> Path:
-    """Return where an agent with this folder keeps what a reboot may clear."""
+    """Return the folder for files of this agent that a reboot may remove."""
     return SYSTEM_RUNTIME_DIR if folder == SYSTEM_DIR else folder
 
 
@@ -91,7 +91,7 @@ async def keep_status(folder: Path, changed: Bell, status: Callable[[], AgentSta
 
 
 def _write(path: Path, content: bytes) -> None:
-    # Not synced: after a power cut it is written anew.
+    # Not synced: after a power cut it is written again.
     temporary = path.with_name(".status.json.new")
     temporary.write_bytes(content)
     temporary.chmod(0o644)

@@ -1,4 +1,4 @@
-"""The shares and releases of this robot in a SQLite file, and what it has heard of coordinators.
+"""The robot's shares, its releases and its knowledge of coordinators, in a SQLite file.
 
 Each change is on the disk when its method returns.
 """
@@ -125,7 +125,7 @@ class ShareStore:
         self.releases.pop(dataflow, None)
 
     def remember(self, fleet: str, epoch: int, audit: str) -> None:
-        """Store what a coordinator has told. Raises ControlError."""
+        """Store the fleet, epoch and audit of a coordinator. Raises ControlError."""
         self._write("INSERT OR REPLACE INTO memory VALUES (0, ?, ?, ?)", (fleet, epoch, audit))
         self.fleet, self.epoch, self.audit = fleet, epoch, audit
 

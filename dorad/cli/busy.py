@@ -33,7 +33,7 @@ Examples:
   dora busy "maintenance"          busy until Ctrl-C
   dora busy --ttl 30m "inspection" busy for 30 minutes, without a process
   dora busy list
-  dora busy end 4f1c09ab77de       end one with a time to live
+  dora busy end 4f1c09ab77de       end a lease with a time to live
 
 \b
 A lease only delays the start of a switch, at most for the rollout's `busy_max`. Nodes take leases
@@ -42,7 +42,7 @@ with `with node.busy("holds a cup"):`.
 
 
 class BusyGroup(Group):
-    """Takes every first word that is no command for the reason of a lease."""
+    """The commands of `dora busy`. A first word that is not a command is the reason of a lease."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments; without the name of a command they are those of `hold`."""
@@ -52,7 +52,7 @@ class BusyGroup(Group):
 
 
 class HoldCommand(click.Command):
-    """Leaves the words after `--` alone: they are a command of their own."""
+    """The command that holds a lease. The words after `--` are a command to run meanwhile."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the words before `--`."""
@@ -72,15 +72,15 @@ class HoldCommand(click.Command):
     subcommand_metavar="[REASON] [-- COMMAND...]",
 )
 def busy() -> None:
-    """Keep new releases from being switched to while something must not be interrupted."""
+    """Delay switches to new releases while this robot must not be interrupted."""
 
 
 @busy.command("hold", cls=HoldCommand, epilog=EPILOG, hidden=True)
-@click.option("--ttl", type=Duration(minimum=1), help="For so long, without a process.")
+@click.option("--ttl", type=Duration(minimum=1), help="Hold it for this time, without a process.")
 @click.argument("reason", required=False)
 @click.pass_obj
 def hold(command: list[str] | None, reason: str | None, *, ttl: float | None) -> int:
-    """Be busy for REASON while COMMAND runs, until Ctrl-C, or for some time."""
+    """Hold a lease with REASON while COMMAND runs, until Ctrl-C, or for a time."""
     if ttl is not None:
         if command:
             raise click.UsageError("give either --ttl or a command")
@@ -91,10 +91,17 @@ def hold(command: list[str] | None, reason: str | None, *, ttl: float | None) ->
     return _hold(reason or DEFAULT_REASON, command or [])
 
 
-@busy.command("list")
+LIST_EPILOG = """\b
+Examples:
+  dora busy list
+  dora busy list -f json
+"""
+
+
+@busy.command("list", epilog=LIST_EPILOG)
 @format_option
 def list_leases(*, style: str) -> None:
-    """List what keeps this robot from switching to a new release."""
+    """List the leases that keep this robot from switching to a new release."""
     with connect() as client:
         leases = client.leases()
     if style == "json":
@@ -105,10 +112,18 @@ def list_leases(*, style: str) -> None:
         click.echo("nothing is busy", err=True)
 
 
-@busy.command("end")
+END_EPILOG = """\b
+Example:
+  dora busy end 4f1c09ab77de
+
+`dora busy list` shows the ids. Only the lease's user and root can end it.
+"""
+
+
+@busy.command("end", epilog=END_EPILOG)
 @click.argument("lease", metavar="ID")
 def end(lease: str) -> None:
-    """End the lease ID, which has a time to live."""
+    """End the lease ID, which was taken with --ttl."""
     with connect() as client:
         client.end_lease(lease)
 

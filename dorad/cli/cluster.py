@@ -83,8 +83,8 @@ Examples:
   dora cluster install cluster.yml dorad_0.1.0_arm64.deb
   dora cluster install cluster.yml                          dorad is installed there already
 \b
-With PACKAGE it installs dorad on the machines. Without, it enrols them, which starts their agents,
-now and at boot.
+With PACKAGE it installs dorad on the machines. Without PACKAGE it enrols them, which starts and
+enables their agents.
 """
 
 
@@ -118,8 +118,8 @@ Examples:
   dora cluster upgrade cluster.yml dorad_0.2.0_arm64.deb
   dora cluster upgrade cluster.yml dorad_0.2.0_arm64.deb --canary 2 --max-parallel 5
 
-Options are those of `dorafleet upgrade`. Running dataflows notice nothing; a machine that is not
-well goes back to its previous package by itself.
+Options are those of `dorafleet upgrade`. Running dataflows continue undisturbed; a machine that is
+not healthy afterwards reinstalls its previous package.
 """
 
 

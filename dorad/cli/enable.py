@@ -34,7 +34,7 @@ def enable(dataflow: str | None) -> None:
 @click.command(epilog=EPILOG)
 @dataflow_name
 def disable(dataflow: str | None) -> None:
-    """No longer start a dataflow at boot. It keeps running."""
+    """Stop starting a dataflow at boot. It keeps running."""
     set_enabled(dataflow, enabled=False)
 
 

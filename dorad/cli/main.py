@@ -25,7 +25,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "stop": CommandEntry("dorad.cli.stop:stop", "Stop a dataflow and wait until it has ended."),
     "restart": CommandEntry("dorad.cli.stop:restart", "Stop a dataflow and start it again."),
     "enable": CommandEntry("dorad.cli.enable:enable", "Start a dataflow at every boot."),
-    "disable": CommandEntry("dorad.cli.enable:disable", "No longer start a dataflow at boot."),
+    "disable": CommandEntry("dorad.cli.enable:disable", "Stop starting a dataflow at boot."),
     "list": CommandEntry("dorad.cli.list:list_dataflows", "List running and ended dataflows."),
     "logs": CommandEntry("dorad.cli.logs:logs", "Show and follow the output of nodes."),
     "clean": CommandEntry("dorad.cli.list:clean", "Remove ended dataflows and their logs."),
@@ -39,9 +39,7 @@ COMMANDS: dict[str, CommandEntry] = {
     ),
     "topic": CommandEntry("dorad.cli.topic:topic", "Show, measure and send messages of outputs."),
     "param": CommandEntry("dorad.cli.param:param", "Read and set parameters of running nodes."),
-    "busy": CommandEntry(
-        "dorad.cli.busy:busy", "Keep new releases from being switched to for a while."
-    ),
+    "busy": CommandEntry("dorad.cli.busy:busy", "Delay switches to new releases."),
     "cluster": CommandEntry(
         "dorad.cli.cluster:cluster", "Manage the machines of a fleet, as `dorafleet` does."
     ),

@@ -27,8 +27,12 @@ def _language(ctx: click.Context, param: click.Parameter, value: str) -> str:
 
 @click.command(epilog=EPILOG)
 @click.argument("name", metavar="NAME")
-@click.option("--kind", type=click.Choice(["dataflow", "node"]), default="dataflow")
-@click.option("--lang", metavar="LANGUAGE", default="python", callback=_language)
+@click.option(
+    "--kind", type=click.Choice(["dataflow", "node"]), default="dataflow", help="What to create."
+)
+@click.option(
+    "--lang", metavar="LANGUAGE", default="python", callback=_language, help="Only `python`."
+)
 def new(name: str, *, kind: str, lang: str) -> None:
     """Create the folder NAME with a new dataflow or a new node.
 

@@ -8,6 +8,7 @@ import click
 
 from dorad.cli.files import SUFFIXES, complete_path
 from dorad.cli.groups import CommandEntry, LazyGroup
+from dorad.cli.instance import add_options
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -16,18 +17,21 @@ EPILOG = """\b
 Examples:
   dora record dataflow.yml                        run the dataflow and record everything
   dora record dataflow.yml --topics camera/image -o day.mcap
-  dora record --attach demo --duration 60s        record a dataflow that runs already
+  dora record --attach demo --duration 60s        record a running dataflow
   dora record --attach demo --exclude camera/image --split 5m
+  dora record ring --attach demo --keep 60s       a black box; `dora record mark` keeps its content
   dora record info day.mcap
   dora record recover day.mcap                    after a crash
 
 \b
 A recording is an MCAP file, which rerun and Foxglove open. The recorder is one more subscriber: it
-slows no node down. What it cannot keep up with is dropped, counted and reported; then the recording
-is INCOMPLETE and the exit code 1. `dora replay` sends the messages again.
+slows no node down. If it is too slow, it drops messages, and counts and reports them; then the
+recording is INCOMPLETE and the exit code 1. `dora replay` sends the messages again.
 """
 
 _START = "start"
+_WITH_SERVER = (_START, "ring")
+"""The commands that can record a running dataflow."""
 
 
 class Record(LazyGroup):
@@ -45,11 +49,21 @@ class Record(LazyGroup):
         "export": CommandEntry(
             "dorad.cli.record_edit:export", "Write Parquet, Arrow, CSV or rerun files."
         ),
+        "ring": CommandEntry(
+            "dorad.cli.record_ring:ring", "Record into a black box: keep only the last seconds."
+        ),
         "mark": CommandEntry("dorad.cli.record_box:mark", "Keep what the black box has recorded."),
         "incidents": CommandEntry(
             "dorad.cli.record_box:incidents", "List, export and remove incidents."
         ),
     }
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command; add the options that choose a server if it may need one."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and cmd_name in _WITH_SERVER:
+            add_options(command)
+        return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put `start` before arguments that do not begin with the name of a command."""

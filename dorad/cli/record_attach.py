@@ -18,58 +18,50 @@ import click
 from dorad.cli.record_start import choose, refuse_existing
 from dorad.cli.reporting import print_note, print_warning
 from dorad.cli.select import connect, select
+from dorad.dataflow.recording import ATTACHED
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from dorad.cli.record_start import Chosen
     from dorad.control.client import Client
     from dorad.node.connection import DaemonConnection
-    from dorad.record.recorder import Outcome, Progress
+    from dorad.record.items import Outcome, Progress
     from dorad.record.session import Session
     from dorad.record.settings import Settings
-
-PREFIX = "__dora_record_"
 
 _log = logging.getLogger(__name__)
 
 
-def record_running(
-    dataflow: str | None,
-    output: Path | None,
-    settings: Settings,
-    topics: Sequence[str],
-    excluded: Sequence[str],
-    *,
-    queue_size: int,
-) -> int:
-    """Record until the dataflow ends, a limit is reached, or Ctrl-C; return the exit code."""
+def record_running(dataflow: str | None, settings: Settings, chosen: Chosen) -> int:
+    """Record until the dataflow ends, a limit is reached, or Ctrl-C; return the exit code.
+
+    If the path in `settings` is empty, the file is called after the dataflow.
+    """
     from dorad.dataflow.load import from_descriptor
     from dorad.record.settings import default_path
 
     with connect() as client:
-        if client.server.path is None:
-            raise click.ClickException(
-                "a recorder joins a dataflow on its own machine: run this command on the robot, "
-                "without --coordinator-addr"
-            )
-        chosen = select(client, dataflow)
-        found = client.info(chosen)
+        run = select(client, dataflow)
+        found = client.info(run)
         known = from_descriptor(found.descriptor, path=Path(found.path))
-        if output is None:
+        named = settings.path != Path()
+        if not named:
             name = found.info.name or Path(found.path).stem
             settings = replace(settings, path=default_path(name))
+        if client.server.path is None:
+            from dorad.cli.record_fleet import FOLDER, record_on_machines
+
+            if not named:
+                settings = replace(settings, path=FOLDER / settings.path)
+            return record_on_machines(client, run, found, known, settings, chosen)
         settings = replace(settings, path=settings.path.absolute())
         refuse_existing(settings)
-        wanted = choose(known, topics, excluded)
-        params = {
-            f"{node.id}/{each.key}": each.value
-            for node in known.nodes
-            for each in client.params(node.id, dataflow=chosen)
-        }
-        with _joined(client, chosen, wanted, queue_size) as connection:
+        wanted = choose(known, chosen.topics, chosen.excluded)
+        with _joined(client, run, wanted, chosen.queue_size) as connection:
             folder = str(Path(found.path).absolute().parent)
-            outcome = _record(connection, settings, params, folder)
+            outcome = _record(connection, settings, folder)
     return _report(outcome)
 
 
@@ -84,7 +76,7 @@ def _joined(
     from dorad.shm import rendezvous
 
     _remove_left_over(client, dataflow)
-    node_id = f"{PREFIX}{secrets.token_hex(4)}__"
+    node_id = f"{ATTACHED}{secrets.token_hex(4)}__"
     definition: dict[str, Any] = {
         "id": node_id,
         "path": "dynamic",
@@ -110,28 +102,31 @@ def _remove_left_over(client: Client, dataflow: str) -> None:
     from dorad.control.errors import ControlError
 
     for info in client.nodes(dataflow):
-        if info.node.startswith(PREFIX) and info.pid is None:
+        if info.node.startswith(ATTACHED) and info.pid is None:
             _log.debug("removing %s, which has no process", info.node)
             with contextlib.suppress(ControlError):  # another recorder has removed it
                 client.remove_node(info.node, dataflow=dataflow)
 
 
-def _record(
-    connection: DaemonConnection, settings: Settings, params: dict[str, Any], folder: str
-) -> Outcome:
+def _record(connection: DaemonConnection, settings: Settings, folder: str) -> Outcome:
+    from dorad.record.leftovers import recover_left
     from dorad.record.session import Session
 
+    place = settings.box or settings.part(1)
     try:
+        if settings.box is not None:
+            settings.folder.mkdir(parents=True, exist_ok=True)
+            for line in recover_left(settings.folder):
+                print_note(line)
         session = Session(
             connection,
             settings,
             arguments=shlex.join(sys.argv[1:]),
-            params=params,
             folder=folder,
         )
     except OSError as error:
-        raise click.ClickException(f"cannot write {settings.part(1)}: {error.strerror}") from error
-    print_note(f"recording to {settings.part(1)}; Ctrl-C ends it")
+        raise click.ClickException(f"cannot write to {place}: {error.strerror}") from error
+    print_note(f"recording to {place}; Ctrl-C ends it")
     with _signals(session):
         return session.run(_Progress() if sys.stderr.isatty() else None)
 

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.durations import Duration
+from dorad.cli.sizes import Size
 from dorad.cli.tables import format_option, print_lines, print_table
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
-    from dorad.record.ring import Mark
+    from dorad.record.incidents import Mark
 
 folder_argument = click.argument(
     "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), default="recordings"
 )
-WAIT_S = 5.0
+WAIT_S = 30.0
+"""Seconds until a running recorder has answered a request."""
 
 MARK_EPILOG = """\b
 Examples:
@@ -33,33 +35,59 @@ with `node.mark("why")`; a node that fails, and an input that breaks, make an in
 
 @click.command("mark", epilog=MARK_EPILOG)
 @folder_argument
-@click.option("--before", type=Duration(), default=60.0, metavar="DURATION", show_default="60s")
-@click.option("--after", type=Duration(), default=20.0, metavar="DURATION", show_default="20s")
-@click.option("--note", default="", metavar="TEXT", help="Why it is kept.")
+@click.option(
+    "--before",
+    type=Duration(),
+    default=60.0,
+    metavar="DURATION",
+    help="How much to keep before now.  [default: 60s]",
+)
+@click.option(
+    "--after",
+    type=Duration(),
+    default=20.0,
+    metavar="DURATION",
+    help="How much to keep after now.  [default: 20s]",
+)
+@click.option("--note", default="", metavar="TEXT", help="Text that explains the incident.")
 def mark(folder: Path, *, before: float, after: float, note: str) -> int:
-    """Keep what the black box in FOLDER has recorded, as an incident."""
-    from dorad.record import ring
+    """Keep the last seconds of the black box in FOLDER as an incident."""
+    from dorad.record import incidents as kept
 
-    wanted = ring.Mark(time.time_ns(), before, after, note[:1000], "command")
-    name = _folder_error(lambda: ring.request(folder, wanted))
-    own = folder / ring.INCIDENTS / name
-    end = time.monotonic() + WAIT_S
-    while not (own / "incident.json").exists():
-        if time.monotonic() > end:
-            # No recorder runs: what is in the ring is all there will be.
-            for left, each in ring.take_requests(folder):
-                ring.create(folder, left, each)
-            break
-        time.sleep(0.02)
+    wanted = kept.Mark(time.time_ns(), before, after, note[:1000], "command")
+    try:
+        name = kept.request(folder, wanted)
+        own = folder / kept.INCIDENTS / name
+        _until_made(folder, own)
+    except OSError as error:
+        raise click.ClickException(f"cannot write to the black box: {error.strerror}") from error
     click.echo(f"incident {name} in {visible(str(own))}")
     return 0
 
 
-def _folder_error(act: Any) -> Any:
-    try:
-        return act()
-    except OSError as error:
-        raise click.ClickException(f"cannot write to the black box: {error.strerror}") from error
+def _until_made(folder: Path, own: Path) -> None:
+    """Wait until the recorder has made an incident; make it here if no recorder runs.
+
+    Raises:
+        IncidentError: there are too many incidents.
+        OSError: the folder cannot be written.
+    """
+    from dorad.record import incidents as kept
+    from dorad.record.blackbox import has_recorder
+
+    end = time.monotonic() + WAIT_S
+    while not (own / "incident.json").exists():
+        if not has_recorder(folder):
+            # No more messages are added to the ring.
+            for left, each in kept.take_requests(folder):
+                kept.create(folder, left, each)
+            return
+        if time.monotonic() > end:
+            raise kept.IncidentError(
+                f"the recorder has not answered within {WAIT_S:g} s",
+                "its log says why: `dora logs`",
+            )
+        time.sleep(0.02)
 
 
 INCIDENTS_EPILOG = """\b
@@ -67,7 +95,11 @@ Examples:
   dora record incidents
   dora record incidents --export 20260501-101500-3f2a -o dock.mcap
   dora record incidents --remove 20260501-101500-3f2a
-  dora record incidents --older-than 7d --remove-all
+  dora record incidents --remove-all --older-than 7d
+  dora record incidents --remove-all --max-size 5GB        the oldest, until 5 GB are left
+
+\b
+A black box does the last two by itself with --keep-incidents and --max-incidents-size.
 """
 
 
@@ -78,8 +110,14 @@ Examples:
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="With --export."
 )
 @click.option("--remove", "removed", metavar="ID", multiple=True, help="Remove an incident.")
-@click.option("--remove-all", is_flag=True, help="Remove the incidents of --older-than, or all.")
+@click.option("--remove-all", is_flag=True, help="Remove all, or those that the next two choose.")
 @click.option("--older-than", type=Duration(), metavar="DURATION", help="Only older ones.")
+@click.option(
+    "--max-size",
+    type=Size(),
+    metavar="SIZE",
+    help="With --remove-all: only the oldest, until the others take no more than this.",
+)
 @format_option
 def incidents(
     folder: Path,
@@ -89,60 +127,92 @@ def incidents(
     removed: tuple[str, ...],
     remove_all: bool,
     older_than: float | None,
+    max_size: int | None,
     style: str,
 ) -> int:
     """List the incidents in FOLDER; export one, or remove some."""
-    from dorad.record import ring
+    from dorad.record import incidents as kept
 
     if output is not None and exported is None:
         raise click.UsageError("--output goes with --export ID")
-    known = [
-        (own, each)
-        for own, each in ring.incidents(folder)
-        if older_than is None or each.time_ns < time.time_ns() - int(older_than * 1e9)
-    ]
+    if max_size is not None and not remove_all:
+        raise click.UsageError("--max-size goes with --remove-all")
     if exported is not None:
-        from dorad.record.edit import merge
-
-        own, each = ring.incident(folder, exported)
-        target = output or Path(f"{exported}.mcap")
-        found = sorted(own.glob("*.mcap"))
-        count = merge(found, target, start=each.start_ns, end=each.end_ns)
-        click.echo(f"wrote {visible(str(target))}: {count} messages")
+        _export(folder, exported, output)
         return 0
+    now_ns = time.time_ns()
+    known = kept.incidents(folder)
+    if older_than is not None:
+        known = [each for each in known if each[1].time_ns < now_ns - int(older_than * 1e9)]
     if removed or remove_all:
-        for name in (*removed, *(own.name for own, _ in known if remove_all)):
-            ring.remove(folder, name)
-            click.echo(f"removed {visible(name)}")
+        chosen = [own for own, _ in known]
+        if max_size is not None:
+            chosen = kept.surplus(known, older_than, max_size, now_ns)
+        for name in (*removed, *(own.name for own in chosen if remove_all)):
+            _remove(folder, name)
         return 0
     rows = [_row(own, each) for own, each in known]
     if style == "json":
         print_lines(rows)
     else:
-        print_table(
-            ("INCIDENT", "BEFORE", "AFTER", "SEGMENTS", "SOURCE", "NOTE"),
-            (
-                (
-                    row["id"],
-                    f"{row['before']:g} s",
-                    f"{row['after']:g} s",
-                    str(row["segments"]),
-                    row["source"],
-                    row["note"],
-                )
-                for row in rows
-            ),
-        )
+        _print_rows(rows)
     return 0
 
 
+def _export(folder: Path, name: str, output: Path | None) -> None:
+    from dorad.cli.reporting import print_warning
+    from dorad.record import incidents as kept
+    from dorad.record.edit import merge
+
+    own, mark = kept.incident(folder, name)
+    target = output or Path(f"{name}.mcap")
+    count = merge(sorted(own.glob("*.mcap")), target, start=mark.start_ns, end=mark.end_ns)
+    if kept.is_open(mark, time.time_ns()):
+        print_warning("messages still come into this incident: export it again when it is over")
+    click.echo(f"wrote {visible(str(target))}: {count} messages")
+
+
+def _remove(folder: Path, name: str) -> None:
+    from dorad.record import incidents as kept
+
+    try:
+        kept.remove(folder, name)
+    except OSError as error:
+        raise click.ClickException(f"cannot remove {name}: {error.strerror}") from error
+    click.echo(f"removed {visible(name)}")
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    from dorad.record.report import size_text
+
+    print_table(
+        ("INCIDENT", "BEFORE", "AFTER", "SEGMENTS", "SIZE", "SOURCE", "NOTE"),
+        (
+            (
+                row["id"],
+                f"{row['before']:g} s",
+                f"{row['after']:g} s",
+                str(row["segments"]),
+                size_text(row["bytes"]),
+                row["source"],
+                row["note"],
+            )
+            for row in rows
+        ),
+    )
+
+
 def _row(own: Path, each: Mark) -> dict[str, Any]:
+    from dorad.record import incidents as kept
+
     return {
         "id": own.name,
         "time_ns": each.time_ns,
         "before": each.before_s,
         "after": each.after_s,
         "segments": len(list(own.glob("*.mcap"))),
+        "bytes": kept.bytes_of(own),
         "source": each.source,
         "note": each.note,
+        "path": str(own),
     }

@@ -70,7 +70,10 @@ def _check(wanted: list[str], known: list[str]) -> None:
 MERGE_EPILOG = """\b
 Examples:
   dora record merge day_0001.mcap day_0002.mcap -o day.mcap
-  dora record merge robot1.mcap robot2.mcap -o both.mcap
+  dora record merge arm1:/srv/demo/arm1.mcap arm2:/srv/demo/arm2.mcap -o both.mcap
+
+\b
+A FILE of another machine, [USER@]HOST:PATH, is copied with scp first.
 """
 
 
@@ -80,15 +83,18 @@ Examples:
     metavar="FILE...",
     nargs=-1,
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
 @_topics
 @_output
-def merge(files: tuple[Path, ...], *, topics: tuple[str, ...], output: Path) -> None:
+def merge(files: tuple[str, ...], *, topics: tuple[str, ...], output: Path) -> None:
     """Make one recording of several; messages come by time."""
+    from dorad.cli.remote_files import local_files
     from dorad.record.edit import merge as copy
 
-    count = copy(files, output, topics=name_list(topics) or None)
+    if output.exists():
+        raise click.ClickException(f"{output} exists already; name another file with -o")
+    with local_files(files, output) as found:
+        count = copy(found, output, topics=name_list(topics) or None)
     click.echo(f"wrote {visible(str(output))}: {count} messages")
 
 

@@ -81,7 +81,7 @@ def as_json(reader: RecordingReader) -> dict[str, Any]:
 def _dropped(reader: RecordingReader) -> dict[str, int]:
     found = {}
     for key, value in reader.metadata.get("dora.end", {}).items():
-        if key.startswith("dropped.") and value.isdecimal():
+        if key.startswith("dropped.") and value.isdecimal() and len(value) < 20:
             found[key.removeprefix("dropped.")] = int(value)
     return found
 
@@ -115,10 +115,16 @@ def _lines(reader: RecordingReader) -> Iterator[str]:
     if files:
         yield f"attached     {files}"
     if end.get("clock_steps_ns"):
-        steps = [f"{int(step) / 1e9:+.3f} s" for step in end["clock_steps_ns"].split(",")]
-        yield f"clock steps  {', '.join(steps)}"
+        yield f"clock steps  {', '.join(map(_step, end['clock_steps_ns'].split(',')))}"
     for topic, count in _dropped(reader).items():
         yield f"dropped      {count} on {topic}"
+
+
+def _step(text: str) -> str:
+    try:
+        return f"{int(text[:20]) / 1e9:+.3f} s"
+    except ValueError:
+        return "not a number"
 
 
 LIST_EPILOG = """\b

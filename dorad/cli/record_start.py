@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -19,6 +19,7 @@ from dorad.cli.options import (
     strict_option,
     uv_option,
 )
+from dorad.cli.record import EPILOG
 from dorad.cli.sizes import Size, Split, SplitAt
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 COMPRESSIONS = ("auto", "zstd", "lz4", "none")
 
 
-@click.command("start", cls=LaunchCommand)
+@click.command("start", cls=LaunchCommand, epilog=EPILOG)
 @click.argument("path", type=DataflowFile(), required=False)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="File to write."
@@ -117,17 +118,12 @@ def start(
     """Record the dataflow PATH, or one that runs already."""
     from dorad.record.settings import Settings, default_path
 
+    check_target(path, attach, name, proxy=proxy)
     attached = proxy or attach is not None
     if attached and output_yaml is not None:
         raise click.UsageError("--output-yaml writes a dataflow file; it needs PATH, not --attach")
-    if name is not None and not proxy:
-        raise click.UsageError("--name goes with --proxy; write --attach NAME")
-    if not attached and path is None:
-        raise click.UsageError("name a dataflow file, or a running dataflow with --attach NAME")
-    if attached and path is not None and not proxy:
-        raise click.UsageError("give PATH to run a dataflow, or --attach for one that runs already")
     settings = Settings(
-        path=output or Path("recording.mcap"),
+        path=output or Path(),
         compression=compression,
         split_bytes=None if split is None else split.size,
         split_s=None if split is None else split.seconds,
@@ -135,39 +131,77 @@ def start(
         duration_s=duration,
         min_free=min_free,
     )
-    chosen = (_names(topics), _names(exclude))
+    chosen = Chosen(names_in(topics), names_in(exclude), queue_size)
     if attached:
         from dorad.cli.record_attach import record_running
 
-        return record_running(
-            (attach or name) or None, output, settings, *chosen, queue_size=queue_size
-        )
+        return record_running((attach or name) or None, settings, chosen)
     assert path is not None
     dataflow = load_dataflow(path)
     if output is None:
         settings = replace(settings, path=default_path(dataflow.path.stem))
+    launch = Launch(uv, allow_shell_nodes, env, strict, exit_when_nodes_finish)
+    return record_dataflow(dataflow, settings, chosen, launch, output_yaml=output_yaml)
+
+
+class Chosen(NamedTuple):
+    """What to record of a dataflow; names are topics, or nodes for all their outputs."""
+
+    topics: Sequence[str]
+    """Empty for all."""
+    excluded: Sequence[str]
+    queue_size: int
+
+
+class Launch(NamedTuple):
+    """The options of `dora run`."""
+
+    uv: bool
+    allow_shell: bool
+    env: Mapping[str, str]
+    strict: bool
+    finish_flag: bool | None
+
+
+def check_target(
+    path: Path | None, attach: str | None, name: str | None = None, *, proxy: bool = False
+) -> None:
+    """Raise click.UsageError unless either a file or a running dataflow is named."""
+    if name is not None and not proxy:
+        raise click.UsageError("--name goes with --proxy; write --attach NAME")
+    attached = proxy or attach is not None
+    if not attached and path is None:
+        raise click.UsageError("name a dataflow file, or a running dataflow with --attach NAME")
+    if attached and path is not None and not proxy:
+        raise click.UsageError("give PATH to run a dataflow, or --attach for one that runs already")
+
+
+def record_dataflow(
+    dataflow: Dataflow,
+    settings: Settings,
+    chosen: Chosen,
+    launch: Launch,
+    *,
+    output_yaml: Path | None = None,
+) -> int:
+    """Run a dataflow and record it, or only write it to `output_yaml`; return the exit code."""
     # The whole dataflow ends after --duration; the recorder gets what its nodes send at the end.
+    duration = settings.duration_s
     settings = replace(settings, path=settings.path.absolute(), duration_s=None)
     refuse_existing(settings)
-    recorded = with_recorder(dataflow, choose(dataflow, *chosen), settings, queue_size)
+    topics = choose(dataflow, chosen.topics, chosen.excluded)
+    recorded = with_recorder(dataflow, topics, settings, chosen.queue_size)
     if output_yaml is not None:
         from dorad.dataflow.expand import flat_yaml
 
         write_text(output_yaml, flat_yaml(recorded))
         click.echo(f"wrote {output_yaml}; run it with `dora run {output_yaml}`")
         return 0
-    return _run(
-        recorded,
-        uv=uv,
-        allow_shell=allow_shell_nodes,
-        env=env,
-        strict=strict,
-        finish_flag=exit_when_nodes_finish,
-        stop_after=duration,
-    )
+    return _run(recorded, launch, stop_after=duration)
 
 
-def _names(given: Sequence[str]) -> list[str]:
+def names_in(given: Sequence[str]) -> list[str]:
+    """Return the names in options that take several, separated by commas."""
     return [name for text in given for name in text.split(",") if name]
 
 
@@ -196,7 +230,12 @@ def choose(dataflow: Dataflow, wanted: Sequence[str], excluded: Sequence[str]) -
 
 
 def refuse_existing(settings: Settings) -> None:
-    """Raise click.ClickException if the recording would overwrite a file, or has no folder."""
+    """Raise click.ClickException if the recording would overwrite a file, or has no folder.
+
+    A black box makes its folders, and goes on in those that exist.
+    """
+    if settings.box is not None:
+        return
     first = settings.part(1)
     if first.exists():
         raise click.ClickException(f"{first} exists already; name another file with -o")
@@ -215,16 +254,7 @@ def with_recorder(
     return replace(after, warnings=dataflow.warnings, positions=dataflow.positions)
 
 
-def _run(
-    dataflow: Dataflow,
-    *,
-    uv: bool,
-    allow_shell: bool,
-    env: Mapping[str, str],
-    strict: bool,
-    finish_flag: bool | None,
-    stop_after: float | None,
-) -> int:
+def _run(dataflow: Dataflow, launch: Launch, *, stop_after: float | None) -> int:
     """Run the dataflow as `dora run` does."""
     from dorad.cli.foreground import early_holder, report_result, run_dataflow
     from dorad.cli.options import shown_lines
@@ -234,12 +264,8 @@ def _run(
             dataflow,
             holder,
             shown_lines(None, None),
-            uv=uv,
-            allow_shell=allow_shell,
-            env=env,
-            strict=strict,
+            **launch._asdict(),
             stop_after=stop_after,
-            finish_flag=finish_flag,
         )
     report_result(ended, verbose=False)
     return 0 if ended.ok else 1

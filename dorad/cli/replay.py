@@ -37,7 +37,7 @@ Examples:
   dora replay x.drec                                a recording of dora 1.x
 
 \b
-The messages come in the order in which they were sent, whatever the speed. The programs of the
+The messages come in the order in which they were sent, at any speed. The programs of the
 nodes that run are those of the recorded dataflow: replay only recordings that you trust.
 With --assert, the exit code is 1 at the first message of a running node that differs from the
 recorded one. On a terminal: space pauses, s sends one message, + and - change the speed.

@@ -15,6 +15,7 @@ from dorad.cli.node_view import status_text
 from dorad.cli.select import connect, on_machine
 from dorad.cli.tables import milliseconds, rate, screen_lines, table_lines
 from dorad.control.topparts import sort_edges, sort_nodes
+from dorad.terminal import local_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -110,7 +111,7 @@ def screen(found: Top, order: str) -> RenderableType:
     """Return the whole screen for a snapshot, sorted by `order`, a key of `ORDERS`."""
     from rich.console import Group
 
-    clock = time.strftime("%H:%M:%S", time.localtime(found.at))
+    clock = local_time(found.at, "%H:%M:%S")
     dataflows = len({info.dataflow for info in found.nodes})
     left_out = [f"{name} is left out: {why}" for name, why in sorted(found.missing.items())]
     head = f"dora top   {clock}   dataflows: {dataflows}   nodes: {len(found.nodes)}"

@@ -5,6 +5,7 @@ from typing import ClassVar
 import click
 
 from dorad.cli.groups import CommandEntry, LazyGroup
+from dorad.cli.instance import add_options
 
 EPILOG = """\b
 Examples:
@@ -31,6 +32,13 @@ class Topics(LazyGroup):
         ),
         "pub": CommandEntry("dorad.cli.topic_pub:pub", "Send a message as if the node did."),
     }
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command `cmd_name`, and add the options that choose a server."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and cmd_name in self.table:
+            add_options(command)
+        return command
 
 
 @click.group("topic", cls=Topics, epilog=EPILOG)

@@ -1,4 +1,4 @@
-"""Which alerts there are: a state machine fed with what is wrong on each robot.
+"""The state machine of alerts. Its input is the findings of each robot.
 
 An event is an alert at once, a state once it has lasted. What ends and comes back soon is one
 alert that flaps. Five or more robots with one cause are one alert. It reads no clock.
@@ -7,29 +7,30 @@ alert that flaps. Five or more robots with one cause are one alert. It reads no 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import Alert
+from dorad.control.messages import Alert, Finding, Struct
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
-
-    from dorad.control.messages import Finding
 
 RAISED_AFTER_S = 2.0
 """Seconds that a state lasts before it is an alert."""
 CLEARED_AFTER_S = 10.0
 """Seconds without the finding after which an alert is over."""
 FLAPS = 3
-"""From so many returns on, an alert is said to flap."""
+"""Number of returns from which an alert counts as flapping."""
 FOLD = 5
-"""So many robots with one cause are one alert."""
+"""Minimum number of robots with one cause that become one alert."""
 MAX_NAMED = 100
 """Robots that an alert names."""
+MAX_OF_ROBOT = 200
+"""Maximum number of findings of one robot that are kept; the log reports when there are more."""
 MAX_EPISODES = 20_000
-"""Findings that are kept in mind; further ones are left out, and the log says so."""
+"""The same of all robots."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +44,29 @@ class Key(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.robot}:{self.cause}:{self.subject}"
+
+
+class StoredAlert(Struct):
+    """An alert of one robot as a server keeps it for the next one."""
+
+    finding: Finding
+    returns: int = 0
+    acked_by: str = ""
+    acked_at: float | None = None
+
+
+def identity(alerts: Iterable[StoredAlert]) -> object:
+    """Return the parts of alerts whose change is stored: id, severity, acknowledgement."""
+    return frozenset(
+        (
+            each.finding.cause,
+            each.finding.subject,
+            each.finding.severity,
+            each.finding.since,
+            each.acked_by,
+        )
+        for each in alerts
+    )
 
 
 @dataclass(slots=True)
@@ -67,17 +91,22 @@ class AlertBook:
 
     def __init__(self) -> None:
         self._episodes: dict[Key, Episode] = {}
-        self._full = False
+        self._counts: Counter[str] = Counter()
+        """Episodes by robot."""
+        self._full: set[str] = set()
+        """Robots of which findings are left out; an empty name stands for all."""
 
     def observe(
         self,
         now: float,
         found: Mapping[str, Iterable[Finding]],
         quiet: Collection[str] = (),
+        unknown: Collection[str] = (),
     ) -> None:
         """Take what is wrong at the time `now` (seconds, never falling), by robot.
 
-        `quiet` are robots that are being changed on purpose: they raise no alert meanwhile.
+        `quiet` are robots that are being changed on purpose: they raise no alert meanwhile. Of
+        `unknown` ones nothing has been heard yet: their alerts stay as they are.
         """
         seen: set[Key] = set()
         for robot, findings in found.items():
@@ -91,25 +120,40 @@ class AlertBook:
                     _log.debug("alert %s is raised: %s", key, episode.finding.text)
                     episode.raised = True
                 continue
+            if key.robot in unknown:
+                episode.last = now
+                continue
             episode.present = False
             if now - episode.last >= CLEARED_AFTER_S:
                 _log.debug("alert %s is over", key)
                 del self._episodes[key]
+                self._counts[key.robot] -= 1
+                if not self._counts[key.robot]:
+                    del self._counts[key.robot]
+                    self._full.discard(key.robot)
+        if len(self._episodes) < MAX_EPISODES:
+            self._full.discard("")
 
     def _see(self, key: Key, finding: Finding, now: float) -> None:
         episode = self._episodes.get(key)
         if episode is None:
             if len(self._episodes) >= MAX_EPISODES:
-                if not self._full:
-                    _log.warning("more than %d findings: the rest is left out", MAX_EPISODES)
-                self._full = True
+                self._leave_out("", f"more than {MAX_EPISODES} findings")
                 return
-            self._full = False
+            if self._counts[key.robot] >= MAX_OF_ROBOT:
+                self._leave_out(key.robot, f"more than {MAX_OF_ROBOT} findings of `{key.robot}`")
+                return
+            self._counts[key.robot] += 1
             self._episodes[key] = Episode(finding, now, now)
             return
         if not episode.present:
             episode.returns += 1
         episode.finding, episode.last, episode.present = finding, now, True
+
+    def _leave_out(self, robot: str, why: str) -> None:
+        if robot not in self._full:
+            _log.warning("%s: the rest is left out", why)
+            self._full.add(robot)
 
     def alerts(self) -> list[Alert]:
         """Return all alerts, the worst first, then the newest."""
@@ -126,15 +170,49 @@ class AlertBook:
         return sorted(found, key=lambda each: (each.severity != "fail", -each.since, each.id))
 
     def ack(self, id_: str, who: str, at: float, *, undo: bool = False) -> Alert:
-        """Keep who looks after an alert. Raises ControlError if there is no such alert."""
-        alert = self._find(id_)
+        """Record who has acknowledged an alert. Raises ControlError if there is no such alert."""
+        alert = self.find(id_)
         for key, episode in self._episodes.items():
             if episode.raised and id_ in (str(key), f"*:{key.cause}:{key.subject}"):
                 episode.acked_by, episode.acked_at = ("", None) if undo else (who, at)
         _log.debug("alert %s: acknowledged by %r, undo: %s", alert.id, who, undo)
-        return self._find(id_)
+        return self.find(id_)
 
-    def _find(self, id_: str) -> Alert:
+    def stored(self) -> dict[str, list[StoredAlert]]:
+        """Return all alerts by robot, to be kept for the next server."""
+        found: dict[str, list[StoredAlert]] = {}
+        for key, episode in self._episodes.items():
+            if episode.raised:
+                found.setdefault(key.robot, []).append(
+                    StoredAlert(
+                        finding=episode.finding,
+                        returns=episode.returns,
+                        acked_by=episode.acked_by,
+                        acked_at=episode.acked_at,
+                    )
+                )
+        return found
+
+    def restore(self, now: float, stored: Mapping[str, Iterable[StoredAlert]]) -> None:
+        """Take over the alerts of the previous server as seen now."""
+        for robot, alerts in stored.items():
+            for each in alerts:
+                key = Key(robot, each.finding.cause, each.finding.subject)
+                room = len(self._episodes) < MAX_EPISODES and self._counts[robot] < MAX_OF_ROBOT
+                if room and key not in self._episodes:
+                    self._counts[robot] += 1
+                    self._episodes[key] = Episode(
+                        finding=each.finding,
+                        first=now,
+                        last=now,
+                        returns=each.returns,
+                        raised=True,
+                        acked_by=each.acked_by,
+                        acked_at=each.acked_at,
+                    )
+
+    def find(self, id_: str) -> Alert:
+        """Return an alert. Raises ControlError if there is none."""
         for alert in self.alerts():
             if alert.id == id_:
                 return alert

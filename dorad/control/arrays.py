@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dorad.control.errors import ControlError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -39,6 +41,20 @@ def from_ipc(data: bytes | memoryview) -> pa.Array | None:
 
 
 def to_message(event: tuple[TopicHeader, memoryview]) -> tuple[TopicHeader, pa.Array | None]:
-    """Return the header of a binary frame, and its data as an array."""
+    """Return the header of a binary frame, and its data as an array.
+
+    Raises:
+        ControlError: the data are not an Arrow array.
+    """
+    import pyarrow as pa
+
     header, data = event
-    return header, from_ipc(data)
+    try:
+        array = from_ipc(data)
+        if array is not None:
+            array.validate(full=True)
+    except (pa.ArrowException, OSError, IndexError) as error:
+        raise ControlError(
+            "bad-request", f"a message of `{header.topic}` cannot be read: {error}"
+        ) from None
+    return header, array

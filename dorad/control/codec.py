@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -72,10 +73,16 @@ def encode_request(id_: int, method: str, params: Struct) -> bytes:
     """
     given = {
         field.encode_name: value
-        for field in msgspec.structs.fields(params)
+        for field in _fields(type(params))
         if (value := getattr(params, field.name)) != _default(field)
     }
     return _encoder.encode({"id": id_, "method": method, "params": given})
+
+
+@cache
+def _fields(kind: type[Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """Return the fields of a struct; msgspec evaluates all annotations each time."""
+    return msgspec.structs.fields(kind)
 
 
 def _default(field: msgspec.structs.FieldInfo) -> object:

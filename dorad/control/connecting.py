@@ -39,7 +39,7 @@ OPTIONS: Final[dict[str, Any]] = {
 
 
 class Opened(NamedTuple):
-    """A connected socket, and what is needed to go on with it."""
+    """A connected socket, and the data for the handshake on it."""
 
     sock: socket.socket
     server: Server
@@ -65,7 +65,7 @@ def open_socket(targets: Sequence[UnixSocket | Tcp]) -> Opened:
             opened = _open_unix(target) if isinstance(target, UnixSocket) else _open_tcp(target)
         except ControlError as error:
             # Another coordinator may lead while this one's machine is off. A daemon that hangs is
-            # an error, whatever else runs.
+            # an error, independently of other tasks.
             if isinstance(target, UnixSocket) or error.code not in ("unavailable", "deadline"):
                 raise
             _log.debug("%s is away: %s", target, error)
@@ -96,6 +96,8 @@ def _open_unix(target: UnixSocket) -> Opened | None:
         _limit_sending(sock, NEAR.connect)
         sock.connect(str(path))
         _limit_sending(sock, NEAR.call)
+        if target.machine:
+            return Opened(sock, faults.dorad_on(target.machine), FAR, "localhost", {}, None)
         server = faults.dorad_at(path, peer_of(sock).pid)
         return Opened(sock, server, NEAR, "localhost", {}, None)
     except (FileNotFoundError, ConnectionRefusedError):

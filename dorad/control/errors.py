@@ -10,6 +10,11 @@ from dorad.problems import ProblemError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+MAX_LINE = 4000
+"""Characters of a message, a hint, or a problem."""
+
+MAX_PROBLEMS = 1000
+
 _CODES = frozenset(get_args(ErrorCode))
 
 
@@ -31,8 +36,10 @@ class ControlError(ProblemError):
 
     @classmethod
     def of(cls, error: Error) -> ControlError:
-        """Return the exception for an error in a reply."""
-        return cls(error.code, error.message, error.hint, error.problems)
+        """Return the exception for an error in a reply, of which only so much is kept."""
+        problems = [line[:MAX_LINE] for line in error.problems[:MAX_PROBLEMS]]
+        hint = None if error.hint is None else error.hint[:MAX_LINE]
+        return cls(error.code, error.message[:MAX_LINE], hint, problems)
 
 
 class NoDaemonError(ControlError):

@@ -54,6 +54,14 @@ def dorad_at(path: Path, pid: int | None) -> Server:
     )
 
 
+def dorad_on(machine: str) -> Server:
+    """Describe a daemon on another machine, whose socket is forwarded to this one."""
+    name = f"dorad on {machine}"
+    there = f"check the network, and dorad with `systemctl status dorad` on {machine}"
+    start = f"start it with `systemctl start dorad` on {machine}"
+    return Server(name, name, if_slow=there, if_silent=there, if_stopped=start, if_lost=there)
+
+
 def coordinator_at(target: Tcp) -> Server:
     """Describe a coordinator."""
     name = f"the coordinator at {target}"

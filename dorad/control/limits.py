@@ -50,6 +50,8 @@ class Limits:
     """Time from the connection to the HTTP request, and from there to the `hello` frame."""
     call: float = 60.0
     """Time for a call whose parameters do not request more."""
+    reply: int = MAX_REPLY
+    """Maximum bytes of a frame to the client."""
     slow: float = 120.0
     """Time for a client to read one frame; then its stream, or its connection, is ended."""
 

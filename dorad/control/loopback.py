@@ -1,4 +1,4 @@
-"""Who listens at a port of loopback: another user may, where no coordinator does."""
+"""Find the user who listens at a port of loopback, which may not be the coordinator's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_listener(host: str, port: int, user: int) -> None:
     """
     owners = {owner for table in _TABLES for owner in _owners(Path(table), host, port)}
     if not owners or owners - {0, user}:
-        whose = f"users {sorted(owners)}" if owners else "nobody known"
+        whose = f"users {sorted(owners)}" if owners else "an unknown user"
         raise ControlError(
             "refused",
             f"{host} port {port} belongs to {whose}, not to you; the token was not sent",

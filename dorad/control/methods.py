@@ -226,7 +226,7 @@ class Methods(ABC):
         *,
         order: m.TopOrder = "name",
         limit: int = 0,
-        filter: str = "",  # noqa: A002 - the name of the parameter in the protocol
+        filter: str = "",
         interval: float = 1.0,
         dataflow: str | None = None,
         machine: str | None = None,

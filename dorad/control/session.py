@@ -231,7 +231,7 @@ class ClientSession:
             async for event in events:
                 if isinstance(event, Struct):
                     reply = Reply(id=call.id, event=event)
-                    await self._send(codec.encode_reply(reply, MAX_REPLY))
+                    await self._send(codec.encode_reply(reply, self._limits.reply))
                 else:
                     await self._send_data(*event)
                 # A handler that yields without ever waiting must not keep other tasks from running.
@@ -240,10 +240,12 @@ class ClientSession:
 
     async def _send_data(self, header: TopicHeader, payload: bytes | memoryview) -> None:
         frame = codec.encode_data(header, payload)
-        if len(frame) > MAX_REPLY:
+        if len(frame) > self._limits.reply:
+            size, limit = len(payload), self._limits.reply
             raise ControlError(
                 "too-large",
-                f"a message of {header.topic} has {len(payload)} bytes; {MAX_REPLY} are allowed",
+                f"a message of {header.topic} has {size} bytes; {limit} are allowed here",
+                "ask the daemon of that machine" if limit < MAX_REPLY else None,
             )
         await self._send(frame, text=False)
 
@@ -274,7 +276,7 @@ class ClientSession:
         outcome = "done" if reply.error is None else reply.error.code
         _log.debug("%s, request %s: %s", self._peer, reply.id, outcome)
         try:
-            frame = codec.encode_reply(reply, MAX_REPLY)
+            frame = codec.encode_reply(reply, self._limits.reply)
         except ControlError as error:
             frame = codec.encode(Reply(id=reply.id, error=as_message(error)))
         except (TypeError, ValueError) as fault:

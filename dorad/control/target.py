@@ -14,9 +14,11 @@ COORDINATOR_PORT = 6013
 
 
 class UnixSocket(NamedTuple):
-    """A daemon on this machine."""
+    """A daemon on this machine, or one whose socket is forwarded from another machine."""
 
     path: Path
+    machine: str = ""
+    """The machine from which it is forwarded; empty for this one."""
 
 
 class TlsFiles(NamedTuple):

@@ -40,7 +40,7 @@ def read_token(path: Path) -> str:
                 "refused",
                 f"others may use {path}: its mode is {stat.S_IMODE(found.st_mode):04o}",
                 f"delete it, and restart the coordinator for a new token; or `chmod 600 {path}` if "
-                "nobody can have read it",
+                "no other user can have read it",
             )
         text = os.read(descriptor, 2 * TOKEN_BYTES + 2).decode("ascii", "replace").strip()
     finally:

@@ -6,34 +6,36 @@ Every key is optional. An unknown key or section is an error, so that no misspel
 from __future__ import annotations
 
 import re
-import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
+from dorad.dataflow.errors import Problem, TextError
+from dorad.dataflow.fields import Fields, integer
+from dorad.dataflow.nearest import did_you_mean
+from dorad.dataflow.problems import Problems, in_order
+from dorad.dataflow.text import read_text
+from dorad.dataflow.toml import read_toml
 from dorad.ownlog import LEVELS
 from dorad.problems import ProblemError
-from dorad.realtime.own import RealtimeSettings
+from dorad.realtime.own import POLICIES, RealtimeSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    _T = TypeVar("_T")
+    from collections.abc import Callable, Collection, Iterable
 
 SYSTEM_FILE = Path("/etc/dorad/dorad.toml")
 ANY_USER = "*"
 
-_SECTION = re.compile(r"\s*\[\s*([\w.-]+)\s*\]")
-_KEY = re.compile(r"\s*([\w-]+)\s*=")
-_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
+_MAX_CORE = 8191
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
 
 
 class ConfigError(ProblemError):
-    """A configuration that cannot be used; the message starts with file, line and key."""
+    """A configuration that cannot be used; `str()` has all problems in one line."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__("refused", message)
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        found = in_order(problems)
+        super().__init__("refused", "; ".join(map(str, found)), problems=found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class NodeSettings:
     sandbox_exceptions: tuple[str, ...] = ()
     """Nodes without the sandbox, as `NODE` or `DATAFLOW/NODE`."""
     place: str = field(default="", compare=False)
-    """The position of `user` in the file, as `FILE:LINE: nodes.user`; empty if it is not set."""
+    """The position of `user`, as `FILE:LINE:COLUMN: nodes.user`; empty if it is not set."""
 
     def allows(self, user: str) -> bool:
         """Return True if a node may run as this user."""
@@ -85,156 +87,103 @@ def load(path: Path) -> Settings:
     Raises:
         ConfigError: it cannot be read, or is invalid.
     """
+    problems = Problems(str(path))
     try:
-        text = path.read_text(encoding="utf-8")
+        path.stat()
     except FileNotFoundError:
         return Settings()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8") from None
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+        problems.at(0, 0, f"cannot be read: {error.strerror}")
+        raise ConfigError(problems.errors) from error
+    text = read_text(path, problems, "a configuration of dorad")
+    if text is None:
+        raise ConfigError(problems.errors)
     return parse(text, str(path))
 
 
 def parse(text: str, name: str) -> Settings:
-    """Parse the text of the file `name`. Raises ConfigError."""
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        words = str(error)
-        place = _PLACE.search(words)
-        if place is None:
-            raise ConfigError(f"{name}: {words}") from None
-        raise ConfigError(f"{name}:{place[1]}:{place[2]}: {words[: place.start()]}") from None
-    top = _Section(name, text, "", content)
-    daemon = top.section("daemon")
-    nodes = top.section("nodes")
-    realtime = top.section("realtime")
-    logs = top.section("logs")
-    top.finish()
-    settings = Settings(
-        log_level=daemon.choice("log_level", LEVELS, "info"),
-        nodes=NodeSettings(
-            user=nodes.user("user", NodeSettings().user),
-            users=nodes.users("users"),
-            sandbox=nodes.value("sandbox", bool, True),
-            sandbox_exceptions=nodes.texts("sandbox_exceptions"),
-            place=nodes.place("user") if nodes.has("user") else "",
-        ),
-        realtime=_realtime(realtime),
-        journal=logs.value("journal", bool, False) if logs.has("journal") else None,
-    )
-    for section in (daemon, nodes, realtime, logs):
-        section.finish()
+    """Parse the text of the file `name`. Raises ConfigError with every problem."""
+    problems = Problems(name)
+    root = read_toml(text, problems)
+    settings = Settings()
+    if root is not None:
+        top = Fields(root, problems)
+        for section, read in _SECTIONS.items():
+            block = top.inside(section, "a section")
+            if block is not None:
+                settings = read(block, settings)
+                block.finish()
+        top.finish()
+    if problems.errors:
+        raise ConfigError(problems.errors)
     return settings
 
 
-def _realtime(section: _Section) -> RealtimeSettings:
-    default = RealtimeSettings()
-    return RealtimeSettings(
-        enabled=section.value("enabled", bool, default.enabled),
-        policy=section.choice("policy", ("fifo", "rr", "other"), default.policy),
-        priority=section.number("priority", 1, 99, default.priority),
-        lock_memory=section.value("lock_memory", bool, default.lock_memory),
-        cpu_affinity=section.numbers("cpu_affinity", 0, 8191),
+def _read_daemon(block: Fields, before: Settings) -> Settings:
+    level = block.checked("log_level", _one_of(LEVELS), before.log_level)
+    return replace(before, log_level=level)
+
+
+def _read_nodes(block: Fields, before: Settings) -> Settings:
+    default = before.nodes
+    place = ""
+    if block.has("user"):
+        user = block.name_of("user")
+        place = f"{block.problems.file}:{user.line}:{user.column}: {user.key}"
+    sandbox = block.flag("sandbox")
+    nodes = NodeSettings(
+        user=block.checked("user", _user, default.user),
+        users=block.texts("users", _user_or_any),
+        sandbox=default.sandbox if sandbox is None else sandbox,
+        sandbox_exceptions=block.texts("sandbox_exceptions"),
+        place=place,
     )
+    return replace(before, nodes=nodes)
 
 
-_WORDS: Mapping[type, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    str: "text",
-    list: "a list",
-    dict: "a section",
+def _read_realtime(block: Fields, before: Settings) -> Settings:
+    default = before.realtime
+    lock_memory = block.flag("lock_memory")
+    cores = (integer(core, block.problems, 0, _MAX_CORE) for core in block.items("cpu_affinity"))
+    realtime = RealtimeSettings(
+        enabled=block.flag("enabled") or False,
+        policy=block.checked("policy", _one_of(POLICIES), default.policy),
+        priority=block.integer("priority", minimum=1, maximum=99) or default.priority,
+        lock_memory=default.lock_memory if lock_memory is None else lock_memory,
+        cpu_affinity=tuple(core for core in cores if core is not None),
+    )
+    return replace(before, realtime=realtime)
+
+
+def _read_logs(block: Fields, before: Settings) -> Settings:
+    return replace(before, journal=block.flag("journal"))
+
+
+_SECTIONS: dict[str, Callable[[Fields, Settings], Settings]] = {
+    "daemon": _read_daemon,
+    "nodes": _read_nodes,
+    "realtime": _read_realtime,
+    "logs": _read_logs,
 }
 
 
-class _Section:
-    """One table of the file, with getters that check values. Each raises ConfigError."""
+def _one_of(words: Collection[str]) -> Callable[[str], str]:
+    """Return a check that a text is one of these words."""
 
-    def __init__(self, name: str, text: str, title: str, content: Mapping[str, Any]) -> None:
-        self._name = name
-        self._text = text
-        self._title = title
-        self._content = content
-        self._known: list[str] = []
+    def check(text: str) -> str:
+        if text not in words:
+            known = ", ".join(words)
+            raise TextError(f"must be one of {known}, not `{text}`", did_you_mean(text, words))
+        return text
 
-    def section(self, key: str) -> _Section:
-        return _Section(self._name, self._text, key, self.value(key, dict, {}))
+    return check
 
-    def has(self, key: str) -> bool:
-        return key in self._content
 
-    def value(self, key: str, kind: type[_T], default: _T) -> _T:
-        self._known.append(key)
-        value = self._content.get(key, default)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.error(key, f"must be {_WORDS[kind]}, not {value!r}")
-        return value
+def _user(text: str) -> str:
+    if not _USER.fullmatch(text):
+        raise TextError(f"`{text}` is not a valid user name")
+    return text
 
-    def choice(self, key: str, words: Collection[str], default: str) -> str:
-        value = self.value(key, str, default)
-        if value not in words:
-            raise self.error(key, f"must be one of {', '.join(words)}, not {value!r}")
-        return value
 
-    def number(self, key: str, minimum: int, maximum: int, default: int) -> int:
-        value = self.value(key, int, default)
-        if not minimum <= value <= maximum:
-            raise self.error(key, f"must be from {minimum} to {maximum}, not {value}")
-        return value
-
-    def numbers(self, key: str, minimum: int, maximum: int) -> tuple[int, ...]:
-        values: list[Any] = self.value(key, list, [])
-        for value in values:
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if not whole or not minimum <= value <= maximum:
-                raise self.error(key, f"must be numbers from {minimum} to {maximum}, not {value!r}")
-        return tuple(values)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        values: list[Any] = self.value(key, list, [])
-        for value in values:
-            if not isinstance(value, str):
-                raise self.error(key, f"must be texts, not {value!r}")
-        return tuple(values)
-
-    def user(self, key: str, default: str) -> str:
-        value = self.value(key, str, default)
-        if not _USER.fullmatch(value):
-            raise self.error(key, f"{value!r} is not a valid user name")
-        return value
-
-    def users(self, key: str) -> tuple[str, ...]:
-        values: list[Any] = self.value(key, list, [])
-        for value in values:
-            if value != ANY_USER and not (isinstance(value, str) and _USER.fullmatch(value)):
-                raise self.error(key, f"{value!r} is not a valid user name")
-        return tuple(values)
-
-    def finish(self) -> None:
-        """Raise ConfigError for the first key that no getter has read."""
-        for key in self._content:
-            if key not in self._known:
-                what = "key" if self._title else "section"
-                known = ", ".join(self._known)
-                raise self.error(key, f"unknown {what} (known here: {known})")
-
-    def error(self, key: str, text: str) -> ConfigError:
-        return ConfigError(f"{self.place(key)}: {text}")
-
-    def place(self, key: str) -> str:
-        full = f"{self._title}.{key}" if self._title else key
-        return f"{self._name}:{self._line(key)}: {full}"
-
-    def _line(self, key: str) -> int:
-        """Return the line of a key of this section, or of a section."""
-        title = ""
-        for number, line in enumerate(self._text.splitlines(), 1):
-            if match := _SECTION.match(line):
-                title = match[1]
-                if not self._title and title.split(".")[0] == key:
-                    return number
-            elif title == self._title and (match := _KEY.match(line)) and match[1] == key:
-                return number
-        return 1
+def _user_or_any(text: str) -> str:
+    return text if text == ANY_USER else _user(text)

@@ -111,7 +111,7 @@ class Leases:
                 "refused", f"{held.owner} holds this lease", "it ends when that process ends"
             )
         del self._held[id_]
-        _log.info("not busy any more: %s (%s)", held.reason, held.owner)
+        _log.info("no longer busy: %s (%s)", held.reason, held.owner)
         self._store()
 
     def all(self, nodes: Iterable[Lease] = ()) -> list[Lease]:

@@ -148,7 +148,7 @@ def checked_dataflow(descriptor: dict[str, Any], path: str, part: Share | None =
     dataflow = from_descriptor(descriptor, path=Path(path))
     if part is not None:
         dataflow = share(dataflow, part.machine, part.placement)
-    dataflow = recorded(dataflow)
+    dataflow = recorded(dataflow, "" if part is None else part.machine)
     if problems := unsupported(dataflow, placed=part is not None):
         raise DataflowError(problems)
     return dataflow

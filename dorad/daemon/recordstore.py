@@ -11,9 +11,10 @@ from dorad.daemon.database import StateError
 from dorad.daemon.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from dorad.control.alertbook import StoredAlert
     from dorad.daemon.state import State
     from dorad.dataflow.model import Dataflow
 
@@ -79,6 +80,14 @@ class RecordStore:
             self.delete_param(record, node, key)
         for key, value in values.items():
             self.set_param(record, node, key, value)
+
+    def load_alerts(self) -> list[StoredAlert]:
+        """Return the alerts of the daemon before. Raises StateError."""
+        return self._state.alerts()
+
+    def put_alerts(self, alerts: Sequence[StoredAlert]) -> None:
+        """Store all alerts; a failure is reported to the operator."""
+        self._write(lambda: self._state.put_alerts(alerts))
 
     def delete(self, records: Iterable[Record]) -> None:
         """Delete records. Raises StateError if that fails."""

@@ -168,6 +168,7 @@ class DataflowRun:
         self._stop_after = stop_after
         self._inherited = inherited
         self._on_change = on_change
+        self._on_event = on_event
         self._store_throttle = StoreThrottle(self._store_snapshot)
         self._admits = admits
         self._admission = Admission(may_use)
@@ -197,7 +198,7 @@ class DataflowRun:
             check_program=self.check_program,
             on_topology=self._topology_changed,
             on_change=self._store_throttle.changed,
-            on_event=on_event,
+            on_event=self._publish,
         )
         self.commands = self._supervisor.commands
         """Changes nodes and edges while the dataflow runs."""
@@ -356,6 +357,14 @@ class DataflowRun:
         problems = broken_commands(replace(self._context, dataflow=alone))
         if problems:
             raise DataflowError(problems, "the node cannot be started")
+
+    def report_event(self, what: str, node: str | None, text: str, data: dict[str, Any]) -> None:
+        """Report an event to the recorders of the dataflow."""
+        self.broker.notifications.happened(what, node, text, data)
+
+    def _publish(self, what: str, node: str | None, text: str, data: dict[str, Any]) -> None:
+        self.report_event(what, node, text, data)
+        self._on_event(what, node, text, data)
 
     def _topology_changed(self, after: Dataflow) -> None:
         self.log.update(after)

@@ -1,4 +1,4 @@
-"""The state that a daemon stores for the next one: dataflows, their progress, and parameters."""
+"""The state that a daemon stores for the next one: dataflows, parameters, and alerts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dorad.control.alertbook import StoredAlert
 from dorad.control.messages import Share, Status
 from dorad.daemon.database import Database, Schema, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+_ALERTS = "CREATE TABLE alerts (id INTEGER PRIMARY KEY, content TEXT NOT NULL) STRICT;"
+"""One row, with all of them."""
 _TABLES = """
 CREATE TABLE dataflow (
     uuid TEXT PRIMARY KEY, name TEXT, path TEXT NOT NULL, original TEXT NOT NULL,
@@ -29,13 +32,14 @@ CREATE TABLE param (
 """
 
 SCHEMA = Schema(
-    version=4,
-    tables=_TABLES,
+    version=5,
+    tables=_TABLES + _ALERTS,
     upgrades={
         1: "ALTER TABLE dataflow ADD COLUMN enabled INTEGER NOT NULL DEFAULT 0",
         2: "DROP TABLE node; DROP TABLE restart",
+        3: _ALERTS,
         # Nothing is known of those that have ended: a start too many is better than none.
-        3: "ALTER TABLE dataflow ADD COLUMN interrupted INTEGER NOT NULL DEFAULT 1",
+        4: "ALTER TABLE dataflow ADD COLUMN interrupted INTEGER NOT NULL DEFAULT 1",
     },
 )
 
@@ -84,7 +88,7 @@ _COLUMNS = (
 
 
 class State:
-    """The stored dataflows and parameters. Belongs to one thread, except `sync`."""
+    """The stored dataflows, parameters and alerts. Belongs to one thread, except `sync`."""
 
     def __init__(
         self, path: Path, warn: Callable[[str], None], *, spare: Path | None = None
@@ -150,9 +154,18 @@ class State:
             "DELETE FROM param WHERE dataflow = ? AND node = ? AND key = ?", (uuid, node, key)
         )
 
+    def alerts(self) -> list[StoredAlert]:
+        """Return the alerts that were stored last. Raises StateError."""
+        return _alerts(self._database)
+
+    def put_alerts(self, alerts: Sequence[StoredAlert]) -> None:
+        """Store all alerts, in place of those before. Raises StateError."""
+        self._database.execute("INSERT OR REPLACE INTO alerts VALUES (1, ?)", (_json(alerts),))
+
 
 def _check(database: Database) -> None:
     """Read everything once. Raises if anything is invalid."""
+    _alerts(database)
     for row in _rows(database):
         _params(database, row.uuid)
 
@@ -171,6 +184,12 @@ def _row(values: tuple[Any, ...]) -> Row:
     for column in ("enabled", "interrupted"):
         fields[column] = bool(fields[column])
     return msgspec.convert(fields, Row)
+
+
+def _alerts(database: Database) -> list[StoredAlert]:
+    for (content,) in database.execute("SELECT content FROM alerts"):
+        return msgspec.json.decode(content, type=list[StoredAlert])
+    return []
 
 
 def _params(database: Database, uuid: str) -> dict[str, dict[str, Any]]:

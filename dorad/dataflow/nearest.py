@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+MAX_WORD = 500
+"""Characters of a word that is compared: a longer one is no name, and takes seconds."""
+
 MAX_DISTANCE = 2
 """Maximum number of letters that a typing error changes."""
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """Return the word most similar to `word`, or None; case, `-` and `_` hardly count."""
+    if len(word) > MAX_WORD:
+        return None
     import difflib  # here, because only a wrong file should pay for it
 
     folded = {_fold(candidate): candidate for candidate in words}
@@ -42,6 +47,8 @@ def near(word: str, words: Iterable[str]) -> str | None:
 
     Stricter than `nearest`, for names that look alike, such as those of types.
     """
+    if len(word) > MAX_WORD:
+        return None
     folded = word.lower()
     close = [
         (distance(folded, candidate.lower()), candidate)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 NODE_ID = "__dora_record__"
 """The id of the recorder, as in dora 1.x."""
 
+ATTACHED = "__dora_record_"
+"""The start of the id of a recorder that has joined a running dataflow."""
+
 LOGS_INPUT = "dora___logs"
 FOLDER = "recordings"
 QUEUE_SIZE = 1000
@@ -49,6 +52,8 @@ class Recording:
     exclude: tuple[str, ...] = ()
     keep: float | None = None
     """Keep only the last seconds, as a black box."""
+    keep_incidents: float | None = None
+    max_incidents_size: int | None = None
     split_bytes: int | None = None
     split_s: float | None = None
     max_size: int | None = None
@@ -64,12 +69,15 @@ def read_recording(fields: Fields) -> Recording | None:
     if block is None:
         return None
     keep = block.checked("keep", parse_time, None)
+    keep_incidents = block.checked("keep_incidents", parse_time, None)
     split = block.checked("split", parse_split, (None, None))
     found = Recording(
         folder=block.text("folder") or FOLDER,
         topics=block.texts("topics"),
         exclude=block.texts("exclude"),
         keep=keep,
+        keep_incidents=keep_incidents,
+        max_incidents_size=block.size("max_incidents_size"),
         split_bytes=split[0],
         split_s=split[1],
         max_size=block.size("max_size"),
@@ -81,6 +89,11 @@ def read_recording(fields: Fields) -> Recording | None:
     if keep is not None and (found.split_bytes or found.split_s):
         block.problems.error(
             block.name_of("split"), "goes not with `keep`", "a black box has its own segments"
+        )
+    if keep is None and (keep_incidents is not None or found.max_incidents_size is not None):
+        name = "keep_incidents" if keep_incidents is not None else "max_incidents_size"
+        block.problems.error(
+            block.name_of(name), "goes with `keep`", "only a black box has incidents"
         )
     block.finish({"output": "write `folder`", "file": "write `folder`", "path": "write `folder`"})
     return found
@@ -143,14 +156,22 @@ def unknown_names(recording: Recording, dataflow: Dataflow) -> list[str]:
     return [name for name in names if not any(covers(name, topic) for topic in known)]
 
 
+def is_recorder(node: NodeSpec) -> bool:
+    """Return True for a node that records, also for one that has joined a running dataflow."""
+    return node.is_recorder or (node.is_dynamic and node.id.startswith(ATTACHED))
+
+
 def input_name(topic: str) -> str:
     """Return the input of the recorder for a topic, as in dora 1.x."""
     node, _, output = topic.partition("/")
     return f"{node}___{output}"
 
 
-def recorded(dataflow: Dataflow) -> Dataflow:
-    """Return the dataflow with the node that its block `record` asks for."""
+def recorded(dataflow: Dataflow, machine: str = "") -> Dataflow:
+    """Return the dataflow with the node that its block `record` asks for.
+
+    Files of a dataflow over several machines are called after the `machine`, too.
+    """
     recording = dataflow.record
     if recording is None or any(node.id == NODE_ID for node in dataflow.nodes):
         return dataflow
@@ -162,7 +183,8 @@ def recorded(dataflow: Dataflow) -> Dataflow:
     ]
     if not topics:
         return dataflow
-    return replace(dataflow, nodes=(*dataflow.nodes, _node(recording, dataflow, topics)))
+    name = f"{dataflow.path.stem}_{machine}" if machine else dataflow.path.stem
+    return replace(dataflow, nodes=(*dataflow.nodes, _node(recording, name, topics)))
 
 
 def keep_recorder(before: Dataflow, after: Dataflow) -> Dataflow:
@@ -182,17 +204,19 @@ def keep_recorder(before: Dataflow, after: Dataflow) -> Dataflow:
     return replace(after, nodes=(*after.nodes, replace(known, inputs=inputs)))
 
 
-def _node(recording: Recording, dataflow: Dataflow, topics: list[str]) -> NodeSpec:
+def _node(recording: Recording, name: str, topics: list[str]) -> NodeSpec:
     size = recording.queue_size
     inputs = [
         Input(input_name(topic), NodeOutput(*topic.split("/", 1)), size, long_form=True)
         for topic in topics
     ]
     inputs.append(Input(LOGS_INPUT, LogSource(), max(size, QUEUE_SIZE), long_form=True))
-    words = ["--folder", recording.folder, "--name", dataflow.path.stem]
+    words = ["--folder", recording.folder, "--name", name]
     words += ["--compression", recording.compression]
     for flag, value in (
         ("--keep", recording.keep),
+        ("--keep-incidents", recording.keep_incidents),
+        ("--max-incidents-size", recording.max_incidents_size),
         ("--split-size", recording.split_bytes),
         ("--split-time", recording.split_s),
         ("--max-size", recording.max_size),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, Operator
 
 RESTART = Restart(RestartPolicy.ALWAYS, delay=0.1, max_delay=2.0, window=60.0)
-"""The link comes back whatever happened: nothing else connects this machine."""
+"""The link is always restarted: nothing else connects this machine."""
 
 _log = logging.getLogger(__name__)
 

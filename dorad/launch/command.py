@@ -128,7 +128,7 @@ def command_for(
 
 
 def _link_command(context: LaunchContext, node_config: str) -> Command:
-    """Return the command of the link process, which gets nothing of the nodes' environment.
+    """Return the command of the link process, which gets none of the nodes' variables.
 
     Raises:
         LaunchError: what it needs is not installed.

@@ -21,9 +21,9 @@ MAX_HEAP_BLOCK = 32 << 20
 """The C library accepts no larger one."""
 KEPT_BYTES = 64 << 20
 
-RUNTIME = "(rx: (worker_threads: 1), acc: (handover: rx), net: (handover: rx))"
-"""Zenoh's threads, as it reads them from ZENOH_RUNTIME: one waits for all sockets and handles what
-comes. By default three wake one after the other for each message, and Python lets only one work."""
+RUNTIME = "(acc: (handover: rx), net: (handover: rx))"
+"""Zenoh's threads, as it reads them from ZENOH_RUNTIME: those that receive also wait for sockets.
+By default another thread waits and wakes them, for each message."""
 
 
 def keep_freed_memory() -> None:
@@ -43,8 +43,10 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
     try:
         place = attach.decide(None, None, os.environ)
+        if not isinstance(place, attach.Spawned | attach.Connected):
+            raise RuntimeError(f"only dorad can start a link process: {attach.CONFIG} is not set")
         # Before `confine`, because the daemon admits the user that it has started.
-        connection = attach.connect(place)  # type: ignore[arg-type]  # the daemon has set CONFIG
+        connection = attach.connect(place)
         config = decode(connection.config.get("link"))
         confine()
         hide_memory()  # after the change of user, which would reset it

@@ -1,4 +1,4 @@
-"""From what other machines send to the queues of the nodes here.
+"""Deliver the messages of other machines to the queues of this machine's nodes.
 
 Only one thread at a time may call any of this; see `process`.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 BURST = 64
-"""Samples that are handled before the loop looks at everything else."""
+"""Samples that are handled before the loop checks everything else."""
 
 
 class Arrivals:
@@ -41,7 +41,7 @@ class Arrivals:
         self._ack_due = False
         """Whether the sender of handled data may soon run out of credit."""
         self._failed = ""
-        """Why the session was not connected at the last look."""
+        """Why the session was not connected at the last check."""
         self._channels = channels
         self._delivery = delivery
         self._reporter = reporter
@@ -101,7 +101,7 @@ class Arrivals:
         except FrameError as error:
             machine.complaint = str(error)
             self.news = True
-            # Not again before the other end has answered, whatever it sends meanwhile.
+            # Not again before the other end has answered, even if it sends other frames.
             if machine.greeting.up:
                 _log.warning("from %s: %s; the link starts anew", received.machine, error)
                 machine.greeting.restart(time.monotonic())
@@ -136,7 +136,7 @@ class Arrivals:
         self._ack_due |= each.channel.ack_due
 
     def _deliver_blocked(self) -> bool:
-        """Deliver what had no room before; return False if there was nothing."""
+        """Deliver messages that had no room before; return False if there were none."""
         busy = False
         for each in self._channels.ins.values():
             if each.channel.arrived:

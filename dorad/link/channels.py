@@ -1,4 +1,4 @@
-"""The machines and channels of a link process, and how they follow its configuration.
+"""The machines and channels of a link process, kept in step with its configuration.
 
 Only one thread at a time may call any of this; see `process`.
 """
@@ -76,7 +76,7 @@ class Channels:
                 self._add_in(received, now_s)
 
     def _add_out(self, spec: ChannelOut) -> None:
-        """Add a channel, whose numbers go on where an earlier process of this link has stopped."""
+        """Add a channel that continues the numbers of the link's previous process."""
         fed = self._inputs.get(spec.input)
         if not fed:
             raise RuntimeError(f"the link has no input {spec.input!r}")
@@ -120,7 +120,7 @@ class Channels:
                 each.machine.greeting.announce(now_s)
 
     def reconnect(self, session: Session) -> None:
-        """Use another session: all machines must be greeted anew."""
+        """Use another session: all machines must be greeted again."""
         self._session = session
         for machine in self.machines.values():
             machine.greeting.lose()
@@ -141,7 +141,7 @@ class Channels:
         """Whether everything is acknowledged or given up, and no message is queued."""
         return all(out.channel.idle and not out.queued() for out in self.outs if out.active)
 
-    # What the other ends offer.
+    # The offers of the other ends.
 
     def open(self, machine: Machine, grants: dict[str, Grant], *, anew: bool) -> None:
         """Open the channels to a machine that it grants; close the others.

@@ -1,4 +1,4 @@
-"""What the daemon tells a link process: which channels it has, and how it reaches other machines.
+"""The configuration of a link process: its channels, and the addresses of other machines.
 
 It comes over the process's connection, with the welcome and at each change: a variable of its
 environment could be read by other processes of its user, and has an upper bound.
@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$(?!\n)")]
 """A machine or a dataflow, as one part of a key in Zenoh."""
 
 Positive = Annotated[int, Meta(ge=1, le=1 << 40)]
@@ -41,7 +41,7 @@ class Tls(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChannelOut(Struct, frozen=True, forbid_unknown_fields=True):
-    """One output that a machine receives, however many inputs it feeds there."""
+    """One output that another machine receives. It may feed several inputs there."""
 
     name: str
     """`node/output`; the same at both ends."""

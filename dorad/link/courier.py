@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Courier:
-    """Puts frames in order. `failed` is the last error, empty if there was none."""
+    """Puts frames, in order. `failed` is the last error, empty if there was none."""
 
     def __init__(self, put: Callable[[bytes], None], name: str) -> None:
         self.failed = ""

@@ -1,4 +1,4 @@
-"""The inputs of a link process: messages are taken from their queues as they lie there."""
+"""The inputs of a link process: messages are taken from their queues unchanged."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from dorad.node import metadata as metadata_codec
 from dorad.node.correlation import MARKING, flags_of, session_of
 from dorad.node.daemonevents import origin_of
 from dorad.node.peers import ring_at
+from dorad.shm.inlet import Inlet, UnreadableError
 from dorad.shm.lane import LanedInlet
 from dorad.shm.layout import RING_LATCHED
-from dorad.shm.ring import Inlet, UnreadableError
 
 if TYPE_CHECKING:
     from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
+    from dorad.shm.borrow import Taken as Entry
 
 _log = logging.getLogger(__name__)
 
@@ -62,24 +63,27 @@ class ForwardedInput:
 
     def take_message(self) -> Taken | None:
         """Return the next message, or None. One that cannot be read is skipped and counted."""
+        taken = self.take_entry()
+        if taken is None:
+            return None
+        stamp, code, length, nulls, size, payload, borrow, offset, metadata = taken
+        if borrow is None:
+            view = memoryview(payload or b"")
+        else:
+            view = memoryview(borrow.mapping.memory)[offset : offset + size]
+        content = Content(stamp, code, length, nulls, size, _flags(metadata))
+        return Taken(content, metadata, view, borrow)
+
+    def take_entry(self) -> Entry | None:
+        """Return the next message as `Inlet.take` does; see `take_message`."""
         if self._lacks_bell and not self._get_bell():
             return None
         while True:
             try:
-                taken = self.inlet.take()
+                return self.inlet.take()
             except UnreadableError as error:
                 self.inlet.count_unreadable()
                 _log.warning("input %s: a message cannot be read: %s", self.id, error)
-                continue
-            if taken is None:
-                return None
-            stamp, code, length, nulls, size, payload, borrow, offset, metadata = taken
-            if borrow is None:
-                view = memoryview(payload or b"")
-            else:
-                view = memoryview(borrow.mapping.memory)[offset : offset + size]
-            content = Content(stamp, code, length, nulls, size, _flags(metadata))
-            return Taken(content, metadata, view, borrow)
 
     def _get_bell(self) -> bool:
         """Use the bell of the sender; return False if it has not come yet.

@@ -70,7 +70,7 @@ class Opening(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What a ring entry says of a message, besides where it lies; see `dorad.shm.layout`."""
+    """The fields of a message's ring entry, except its place; see `dorad.shm.layout`."""
 
     stamp: int
     code: int
@@ -113,7 +113,7 @@ class Part(NamedTuple):
 
 
 class EventKind(IntEnum):
-    """What has happened to the source of a channel."""
+    """The kinds of events of a channel's source."""
 
     CLOSED = 1
     FAILED = 2

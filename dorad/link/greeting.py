@@ -23,7 +23,7 @@ REPEAT_S = 0.2
 """Seconds after which a greeting without an answer is repeated."""
 
 MAX_NAME = 64
-"""Characters of what a stranger calls itself that are shown."""
+"""Maximum number of shown characters of an unknown peer's name."""
 
 
 class Greeting:
@@ -42,14 +42,14 @@ class Greeting:
         self._answered = False
         self._refusal = ""
         self.left = False
-        """Whether the other end has said that it receives nothing any more."""
+        """Whether the other end has announced that it receives nothing more."""
         self._due_s: float | None = None
         self._sent_s = 0.0
         self._round_trip_s: float | None = None
 
     @property
     def up(self) -> bool:
-        """Whether both ends have heard each other."""
+        """Whether both ends have received each other's greeting."""
         return self._heard is not None and self._answered
 
     @property
@@ -97,7 +97,7 @@ class Greeting:
         self._answered = False
 
     def restart(self, now_s: float) -> None:
-        """Greet anew, so that all channels to this machine are opened again."""
+        """Send a new greeting, so that all channels to this machine are opened again."""
         self.number += 1
         self._answered = False
         self._due_s = now_s
@@ -112,7 +112,7 @@ class Greeting:
         return self._due_s
 
     def announce(self, now_s: float) -> None:
-        """Greet once more, because channels were added or removed; the others stay open."""
+        """Repeat the greeting, because channels were added or removed; the others stay open."""
         if self._seen is not None:
             self._due_s = now_s
 
@@ -134,7 +134,7 @@ class Greeting:
         return msgspec.json.encode(hello)
 
     def hear(self, hello: Hello, now_s: float) -> bool:
-        """Handle a greeting; return True if its grants open the channels to the machine anew."""
+        """Handle a greeting; return True if its grants open the channels to the machine again."""
         if hello.version != VERSION:
             return self._refuse(
                 f"{self.peer} has version {hello.version} of the protocol and this machine "

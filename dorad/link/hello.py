@@ -1,4 +1,4 @@
-"""What a greeting says: who is there, and how much each channel may have on the way."""
+"""The content of a greeting: the sender, and the credit of each channel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Window(NamedTuple):
-    """How many messages, and bytes of them, may be on the way and not yet handled."""
+    """The maximum number of messages, and of their bytes, in transit or not yet handled."""
 
     messages: Count
     bytes: Count

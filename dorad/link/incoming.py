@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 _NO_NUMBERING = Numbering(0, 0)
 
 _ACK_SHARE = 4
-"""An acknowledgement is due when one part in so many of the window is not acknowledged."""
+"""An acknowledgement is due when this fraction (one in N) of the window is unacknowledged."""
+
+
+MAX_EVENTS = 1000
+"""Events that may wait beside the messages of a window."""
 
 
 class Place(Protocol):
@@ -67,7 +71,7 @@ class Incoming:
     max_size: int
     """Bytes; a larger message is refused."""
     inline: int
-    """A payload of up to so many bytes is not given a place."""
+    """Bytes up to which a payload needs no place."""
     arrived: deque[Arrived | Event] = field(default_factory=deque)
     received: int = 0
     opening: int = 0
@@ -79,6 +83,8 @@ class Incoming:
     _bytes: int = 0
     _bytes_handled: int = 0
     _sizes: deque[int] = field(default_factory=deque)
+    _held: int = 0
+    """Bytes of `arrived`."""
     _acked: tuple[int, int] = (0, 0)
 
     def open(self) -> None:
@@ -138,6 +144,7 @@ class Incoming:
             return
         if self._assembly is not None:
             raise FrameError(f"message {self._assembly.message.sequence} is not complete")
+        self._check_credit()
         if isinstance(frame, Message):
             size = frame.content.size
             if size > self.max_size:
@@ -147,6 +154,15 @@ class Incoming:
         else:
             self._follow(sender, frame.sequence)
             self._complete(frame, 0)
+
+    def _check_credit(self) -> None:
+        """Refuse what a sender within its credit would not send: it would wait without bound.
+
+        Events need no credit, and a single message may have more bytes than the window.
+        """
+        messages = 2 * self.window.messages + MAX_EVENTS
+        if len(self.arrived) > messages or self._held > 2 * self.window.bytes + self.max_size:
+            raise FrameError(f"its sender exceeds its credit: {len(self.arrived)} messages wait")
 
     def _follow(self, sender: int, sequence: int) -> None:
         """Check that a message comes after all earlier ones. Not each must have come."""
@@ -200,11 +216,14 @@ class Incoming:
         self.received += isinstance(item, Arrived)
         self.arrived.append(item)
         self._sizes.append(size)
+        self._held += size
 
     def handled(self) -> None:
         """Remove the first of `arrived`, which gives its credit back."""
         self.arrived.popleft()
-        self._bytes_handled += self._sizes.popleft()
+        size = self._sizes.popleft()
+        self._bytes_handled += size
+        self._held -= size
 
     def _handled_next(self) -> int:
         return self.arrived[0].sequence if self.arrived else self._next

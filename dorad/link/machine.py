@@ -1,4 +1,4 @@
-"""What a link process knows of one other machine, and of the channels to and from it."""
+"""The state of one other machine, and of the channels to and from it."""
 
 from __future__ import annotations
 

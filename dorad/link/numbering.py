@@ -18,18 +18,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from dorad.shm.counters import WORD_MASK, lost
 from dorad.shm.layout import (
     COUNT_LIMIT,
     RING_NUMBER_BEGIN,
     RING_NUMBER_OFFSET,
     RING_NUMBERING,
 )
-from dorad.shm.ring import WORD_MASK, lost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.shm.ring import Outlet
+    from dorad.shm.outlet import Outlet
 
 
 class Mark(NamedTuple):

@@ -1,4 +1,4 @@
-"""The sender's end of a channel: what may be sent now, what must be sent again, what was lost.
+"""The sender's end of a channel: decides what to send and to repeat, and counts losses.
 
 Pure: frames come out as bytes, and nothing here knows how they travel. Messages and events get
 sequence numbers in the order in which they were added. Two kinds of channel exist:

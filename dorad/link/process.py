@@ -1,4 +1,4 @@
-"""The work of a link process: one loop that moves messages between queues here and other machines.
+"""The loop of a link process, which moves messages between local queues and other machines.
 
 Only one thread at a time touches queues, channels and greetings: this loop, or, while it sleeps,
 the callback of Zenoh in which data arrive, because waking the loop would take longer than the rest.
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 FLUSH_S = 2.0
-"""How long the process goes on sending what is queued when the dataflow is stopped."""
+"""How long the process continues to send queued messages after the dataflow is stopped."""
 
 DRAIN_S = 30.0
-"""The same when all other nodes have ended by themselves: nothing of theirs shall be lost."""
+"""The same after all other nodes have ended by themselves: their messages must not be lost."""
 
 ACTIVE_S = 1.0
 """How long after the last data the loop still wakes up for acknowledgements by itself."""
@@ -149,7 +149,7 @@ class LinkProcess:
         return time.monotonic() >= self._stopping_s or self._channels.all_sent
 
     def _turn(self) -> bool:
-        """Do once everything that can be done now; return False if there was nothing.
+        """Do all pending work once; return False if there was none.
 
         What a node waits for comes first.
         """
@@ -198,12 +198,12 @@ class LinkProcess:
             _log.warning("%s", event["error"])
 
     def _stop(self, now_s: float, flush_s: float) -> None:
-        """End soon, and tell the other machines that this one receives nothing any more."""
+        """End soon, and notify the other machines that this one receives nothing more."""
         self._stopping_s = min(self._stopping_s or math.inf, now_s + flush_s)
         for machine in self._channels.machines.values():
             machine.greeting.announce(now_s)
 
-    # Sleeping, and what happens meanwhile.
+    # Sleeping, and callbacks meanwhile.
 
     def _arrive(self, is_data: bool) -> None:
         """Handle data in Zenoh's thread if the loop sleeps; else the loop does it.

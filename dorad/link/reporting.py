@@ -1,4 +1,4 @@
-"""What a link process reports to the daemon, and when. It never waits for the daemon."""
+"""Reports of a link process to the daemon. It never waits for the daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a link process reports to the daemon over its connection: packets `link {report}`."""
+"""The reports of a link process over its connection to the daemon: packets `link {report}`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Status(Struct, frozen=True, tag="status", tag_field="kind"):
 
 
 class Happened(Struct, frozen=True, tag="event", tag_field="kind"):
-    """Something that has happened to the source of an incoming channel.
+    """An event of the source of an incoming channel.
 
     `closed` comes after all its messages.
     """

@@ -1,4 +1,4 @@
-"""From the queues of the nodes here to other machines, and what those are told.
+"""Send messages, acknowledgements and greetings to other machines.
 
 Only one thread at a time may call any of this; see `process`.
 """
@@ -24,7 +24,7 @@ DIRECT_BYTES = BATCHES * BATCH_BYTES
 """If no more than this is on the way to a machine, Zenoh takes it without waiting."""
 
 BURST = 64
-"""Samples of a channel that are sent before the loop looks at everything else."""
+"""Samples of a channel that are sent before the loop checks everything else."""
 
 
 class Sending:
@@ -98,8 +98,10 @@ def _take(out: Out) -> bool:
 
 
 def _discard(out: Out) -> bool:
-    """Empty the queue of a channel; return False if it was empty."""
-    busy = False
+    """Empty the queue of a channel, and forget its events; return False if there was nothing."""
+    busy = not out.channel.idle
+    if busy:
+        out.channel.abandon()
     for item in out.inputs:
         while item.take_message() is not None:
             channel = out.channel

@@ -1,4 +1,4 @@
-"""The settings of a link's Zenoh session: its addresses, its certificates, and who may do what.
+"""The settings of a link's Zenoh session: its addresses, certificates and access rules.
 
 A session finds nothing by itself: it has the addresses that it is given. With certificates, Zenoh
 itself holds each peer to its own name, because a sample does not say over which connection it came.
@@ -39,7 +39,7 @@ _ASKS = ["declare_subscriber", "declare_liveliness_subscriber", "liveliness_quer
 
 
 def root_of(dataflow: str) -> str:
-    """Return what all keys of a dataflow begin with."""
+    """Return the prefix of all keys of a dataflow."""
     return f"dorad/{dataflow}"
 
 

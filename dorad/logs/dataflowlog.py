@@ -126,7 +126,7 @@ class DataflowLog:
         self.close()
 
     def close(self) -> None:
-        """Close all files without recording an end: the dataflow may go on. Idempotent."""
+        """Close all files without recording an end: the dataflow may continue. Idempotent."""
         self.hub.end()
         if self._timer is not None:
             self._timer.cancel()

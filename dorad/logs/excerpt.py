@@ -20,18 +20,21 @@ _FRAME = re.compile(r'  File "(?P<file>.+?)", line \d+')
 _LIBRARY = re.compile(r"/(site|dist)-packages/|/lib/python3\.\d+/|^<frozen ")
 _OWN_PACKAGE = str(Path(__file__).parents[1]) + "/"
 
+MAX_CHARACTERS = 2000
+"""Of a line; a node may write lines of a megabyte."""
+
 _FRAMES = 4
 _ERROR_LINES = 8
 _BLOCKS = 2
 
 
 def excerpt(lines: Sequence[str], limit: int = 20) -> tuple[str, ...]:
-    """Return at most `limit` of `lines`, those that explain why the node failed.
+    """Return at most `limit` of `lines`, those that explain why the node failed, none very long.
 
     For a Python traceback: the frames in the user's files and the error, also those of its cause.
     For a crash of the interpreter: its first lines. Otherwise: the last lines.
     """
-    lines = [line.rstrip() for line in lines]
+    lines = [line[:MAX_CHARACTERS].rstrip() for line in lines]
     while lines and not lines[-1]:
         lines.pop()
     crash = _last_index(lines, _CRASH)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from dorad.logrecord import RAW, LogRecord
-from dorad.terminal import visible, visible_json, visible_lines
+from dorad.terminal import local_time, visible, visible_json, visible_lines
 
 Format = Literal["pretty", "compact", "json"]
 Formatter = Callable[[LogRecord], str]
@@ -88,7 +87,7 @@ class _TextFormatter:
         second = int(record.timestamp)
         if second != self._second:
             self._second = second
-            self._clock = time.strftime("%H:%M:%S", time.localtime(second))
+            self._clock = local_time(second, "%H:%M:%S", "--:--:--")
         return self._clock
 
     def _color(self, node: str | None) -> str:
@@ -116,7 +115,6 @@ def log_message(record: LogRecord, dataflow_id: str, daemon_id: str | None = Non
 
     A record from a coordinator has its machine as `daemon_id`.
     """
-    moment = datetime.fromtimestamp(record.timestamp, UTC)
     message = {
         "build_id": None,
         "dataflow_id": dataflow_id,
@@ -128,7 +126,7 @@ def log_message(record: LogRecord, dataflow_id: str, daemon_id: str | None = Non
         "file": record.file,
         "line": record.line,
         "message": record.message,
-        "timestamp": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "timestamp": _iso(record.timestamp),
         "fields": record.fields,
     }
     try:
@@ -136,3 +134,12 @@ def log_message(record: LogRecord, dataflow_id: str, daemon_id: str | None = Non
     except RecursionError:
         message["fields"] = {"left_out": "nested too deeply"}
         return msgspec.json.encode(message).decode()
+
+
+def _iso(seconds: float) -> str:
+    """Return a time as RFC 3339 in UTC; the beginning of 1970 for one that no calendar has."""
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        moment = datetime.fromtimestamp(0, UTC)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -6,7 +6,6 @@ wait until the next daemon sends `adopted`, and are sent again.
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from dorad.node.daemonevents import DaemonEvents
 from dorad.node.params import Params
 from dorad.node.payload import unpack
 from dorad.node.peers import Peers
+from dorad.node.requests import ANSWERS, PendingRequests, segment_handler, segment_of
 from dorad.shm import doorbell
 from dorad.shm.layout import BOX_ASLEEP, BOX_MAGIC, BOX_MAIL, BOX_PULSE, BOX_SEEN, MAGIC
 from dorad.shm.mapping import Mapping
@@ -29,7 +29,7 @@ from dorad.shm.steps import twin
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dorad.shm.ring import Peer
+    from dorad.shm.outlet import Peer
 
 _log = logging.getLogger(__name__)
 
@@ -40,8 +40,6 @@ SEGMENT_TIMEOUT_S = 5.0
 
 BEAT_S = 0.1
 """Maximum time between two heartbeats while a call waits for the daemon."""
-
-ANSWERS = frozenset({"grown", "full", "ext_done", "ext_refused", "busy_taken", "busy_refused"})
 
 
 class DaemonAwayError(RuntimeError):
@@ -93,10 +91,7 @@ class DaemonConnection(ConnectionState):
         self.late_outputs = self._peers.late_outputs
         self.catch_up: Callable[[], bool] = lambda: True
         """Sends the last messages of `late_outputs`; returns False if it must be called again."""
-        self._requests: dict[int, tuple[str, dict[str, Any], list[int]]] = {}
-        self._answers: dict[int, protocol.Packet] = {}
-        self._handlers: dict[int, Callable[[protocol.Packet], None]] = {}
-        self._asked = 0
+        self._requests = PendingRequests()
         self._draining = False
         self.lost = False
         self._segment_timeout_s = SEGMENT_TIMEOUT_S
@@ -308,7 +303,7 @@ class DaemonConnection(ConnectionState):
             OSError: /dev/shm is full (the text gives the requested and the free size), or the
                 connection was closed.
         """
-        return _grown(self.ask("grow", {"size": size}))
+        return segment_of(self.ask("grow", {"size": size}))
 
     def grow_ahead(self, size: int, arrived: Callable[[tuple[int, Mapping] | None], None]) -> bool:
         """Request a new segment without waiting for it; return False if that is not possible now.
@@ -320,10 +315,9 @@ class DaemonConnection(ConnectionState):
         try:
             if self._draining or self.lost:
                 return False
-            handler = functools.partial(_pass_on, arrived)
-            self._begin_request("grow", {"size": size}, (), handler)
+            self._begin_request("grow", {"size": size}, (), segment_handler(arrived))
         except ConnectionError as error:
-            # What has a sample already is sent all the same.
+            # Messages that have a sample already can still be sent.
             _log.debug("no segment ahead of need: %s", error)
             return False
         finally:
@@ -347,14 +341,14 @@ class DaemonConnection(ConnectionState):
                 )
             number = self._begin_request(kind, fields, fds)
             try:
-                while number not in self._answers:
+                while (answer := self._requests.answer(number)) is None:
                     if self.lost:
                         raise ConnectionError("the daemon has closed the connection")
                     self.beat()
                     self._wait(BEAT_S)
             finally:
-                self._requests.pop(number, None)
-            return self._answers.pop(number)
+                self._requests.drop(number)
+            return answer
 
     def _begin_request(
         self,
@@ -365,37 +359,24 @@ class DaemonConnection(ConnectionState):
     ) -> int:
         """Send a request, and return its number. The caller holds the lock.
 
-        `handler` gets the answer; without one, it is in `_answers`.
+        `handler` gets the answer; without one, `_requests` keeps it.
 
         Raises:
             ConnectionError: the connection was closed.
             ProtocolError: the packet would be too large.
         """
-        # A signal handler may do so meanwhile: each request has its own answer.
-        self._asked += 1
-        number = self._asked
-        request = (kind, {**fields, "ask": number}, list(fds))
-        self._requests[number] = request
-        if handler is not None:
-            self._handlers[number] = handler
+        number, request = self._requests.add(kind, fields, fds, handler)
         try:
             protocol.send(self._socket, *request)
         except BaseException as error:
-            self._requests.pop(number, None)
-            self._handlers.pop(number, None)
+            self._requests.drop(number)
             if isinstance(error, BrokenPipeError | ConnectionResetError):
                 raise ConnectionError("the daemon has closed the connection") from None
             raise
         return number
 
     def _take_answer(self, packet: protocol.Packet) -> None:
-        number = packet.fields.get("ask") or self._asked
-        if self._requests.pop(number, None) is not None:
-            handler = self._handlers.pop(number, None)
-            if handler is None:
-                self._answers[number] = packet
-            else:
-                handler(packet)
+        if self._requests.take(packet):
             return
         # Two daemons have answered the same request.
         _log.debug("a second answer %s to one request", packet.kind)
@@ -408,7 +389,7 @@ class DaemonConnection(ConnectionState):
         _log.debug("a new daemon has taken over: %d requests again", len(self._requests))
         if self.epoch_ns is None:
             self.ready()
-        for request in list(self._requests.values()):
+        for request in self._requests.all():
             self._send(*request)
 
     def note(self, text: str) -> None:
@@ -461,26 +442,3 @@ class DaemonConnection(ConnectionState):
         except (BrokenPipeError, ConnectionResetError):
             # The daemon has closed the connection and needs no notice.
             self.lost = True
-
-
-def _grown(answer: protocol.Packet) -> tuple[int, Mapping]:
-    """Return the segment of an answer to `grow`. Raises OSError if it has none."""
-    if answer.kind == "full":
-        raise OSError(answer.text("error"))
-    (memory,) = answer.take(1)
-    try:
-        return answer.number("segment"), Mapping(memory)
-    finally:
-        os.close(memory)
-
-
-def _pass_on(
-    arrived: Callable[[tuple[int, Mapping] | None], None], answer: protocol.Packet
-) -> None:
-    try:
-        grown = _grown(answer)
-    except OSError as error:
-        _log.debug("no segment ahead of need: %s", error)
-        arrived(None)
-    else:
-        arrived(grown)

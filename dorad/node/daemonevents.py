@@ -29,6 +29,7 @@ KINDS = frozenset(
         "reload",
         "param",
         "param_gone",
+        "happened",
     }
 )
 
@@ -107,6 +108,8 @@ class DaemonEvents:
                 self.urgent.append(events.reload(packet.text("operator")))
             case "param":
                 self._set_param(packet.text("key"), packet.fields.get("value"))
+            case "happened":
+                self._report(packet)
             case "param_gone":
                 self._delete_param(packet.text("key"), packet)
 
@@ -157,6 +160,17 @@ class DaemonEvents:
         elif not self._ending:
             self._ending = True
             self.endings.append(events.stop(reason))
+
+    def _report(self, packet: Packet) -> None:
+        node, data = packet.fields.get("node"), packet.fields.get("data")
+        self.urgent.append(
+            events.happened(
+                packet.text("what"),
+                node if isinstance(node, str) else None,
+                packet.text("text"),
+                data if isinstance(data, dict) else {},
+            )
+        )
 
     def _set_param(self, key: str, value: Any) -> None:
         self._params.set(key, value)

@@ -11,9 +11,9 @@ from dorad.node.correlation import session_of
 from dorad.node.daemonevents import origin_of
 from dorad.node.inputs import RingInput, TimerInput
 from dorad.node.peers import ring_at
+from dorad.shm.inlet import Inlet
 from dorad.shm.lane import LanedInlet
 from dorad.shm.layout import RING_LATCHED
-from dorad.shm.ring import Inlet
 
 if TYPE_CHECKING:
     from dorad.node.choosing import SyncGroup

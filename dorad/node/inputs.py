@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.shm.borrow import Taken
+    from dorad.shm.inlet import Inlet
     from dorad.shm.mapping import Mapping
     from dorad.shm.picking import PickingInlet
-    from dorad.shm.ring import Inlet
 
 _log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from dorad.shm.arrow import Encoded
+    from dorad.shm.outlet import Outlet
     from dorad.shm.pool import Pool, Sample
-    from dorad.shm.ring import Outlet
 
 _log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dorad.node.daemonevents import DaemonEvents
     from dorad.node.events import Event
     from dorad.node.replyinput import ReplySplitter
-    from dorad.shm.ring import Inlet
+    from dorad.shm.inlet import Inlet
     from dorad.shm.spin import Spin
 
 _log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from dorad.shm.layout import (
     RingPlan,
 )
 from dorad.shm.mapping import Mapping
-from dorad.shm.ring import Outlet, Peer
+from dorad.shm.outlet import Outlet, Peer
 
 if TYPE_CHECKING:
     from dorad.node.protocol import Packet

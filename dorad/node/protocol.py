@@ -45,6 +45,7 @@ packet is `{"t": kind, "large": true}`.
                                                              operator is for the whole node;
                                                              `value` of param_gone is the default
                                                              that applies from now on
+                     happened {what, node, text, data}       to recorders only: an event of any node
                      link {config}                           the link's changed configuration
                      ping {}                                 wakes a receiver or sender, which
                                                              then polls; no other effect

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dorad.node.connection import DaemonConnection
     from dorad.node.latching import KeptMessage
     from dorad.shm.arrow import Encoded
-    from dorad.shm.ring import Outlet
+    from dorad.shm.outlet import Outlet
 
 _log = logging.getLogger(__name__)
 

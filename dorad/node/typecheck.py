@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from dorad.node.events import Event
     from dorad.node.sender import Sender
     from dorad.node.typeshapes import Shapes
+    from dorad.shm.inlet import Inlet
     from dorad.shm.pool import Sample
-    from dorad.shm.ring import Inlet
 
 _log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """A program that sets the policy `deadline`, drops the right to do so, and executes a command.
 
 For systemd units, because systemd does not support that policy. If the kernel refuses it, one line
-on stderr says so, and the command runs without it.
+on stderr reports it, and the command runs without it.
 """
 
 from __future__ import annotations

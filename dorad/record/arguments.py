@@ -1,10 +1,9 @@
-"""The arguments of `dora-record-node`, and how a dataflow gets the node that records it."""
+"""The arguments of `dora-record-node`, and the node that is added to a dataflow."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ from dorad.dataflow.errors import TextError
 from dorad.dataflow.model import RECORDER
 from dorad.dataflow.recording import COMPRESSIONS, LOGS_INPUT, NODE_ID, QUEUE_SIZE, input_name
 from dorad.dataflow.sizes import parse_size
-from dorad.record.ring import RING, segment_name
 from dorad.record.settings import MEMORY, Settings, default_path
 
 if TYPE_CHECKING:
@@ -26,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     place.add_argument("--folder", type=Path, help="folder for a file of each run")
     parser.add_argument("--name", default="recording", help="start of the names in the folder")
     parser.add_argument("--keep", type=_seconds, metavar="SECONDS", help="be a black box")
+    parser.add_argument("--keep-incidents", type=_seconds, metavar="SECONDS", help="and how long")
+    parser.add_argument("--max-incidents-size", type=_size, metavar="SIZE", help="and how many")
     parser.add_argument("--compression", choices=COMPRESSIONS, default="auto")
     parser.add_argument("--split-size", type=_size, metavar="SIZE", help="size of one file")
     parser.add_argument("--split-time", type=_seconds, metavar="SECONDS", help="time of one file")
@@ -41,7 +41,7 @@ def settings_of(given: argparse.Namespace) -> Settings:
     if path is None:
         path = given.folder / default_path(given.name).name
     if given.keep is not None:
-        path = given.folder / RING / segment_name(time.time_ns(), 0)
+        path = given.folder
     return Settings(
         path=path,
         compression=given.compression,
@@ -52,18 +52,24 @@ def settings_of(given: argparse.Namespace) -> Settings:
         min_free=given.min_free,
         memory=given.memory,
         keep_s=given.keep,
+        incident_s=given.keep_incidents,
+        incident_bytes=given.max_incidents_size,
     )
 
 
 def arguments_of(settings: Settings) -> str:
     """Return the arguments of the recorder node for these settings, quoted for a shell."""
-    words = ["--output", str(settings.path), "--compression", settings.compression]
+    place = "--output" if settings.box is None else "--folder"
+    words = [place, str(settings.path), "--compression", settings.compression]
     for flag, value in (
         ("--split-size", settings.split_bytes),
         ("--split-time", settings.split_s),
         ("--max-size", settings.max_bytes),
         ("--duration", settings.duration_s),
         ("--min-free", settings.min_free),
+        ("--keep", settings.keep_s),
+        ("--keep-incidents", settings.incident_s),
+        ("--max-incidents-size", settings.incident_bytes),
     ):
         if value is not None:
             words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]

@@ -70,7 +70,7 @@ class Checker:
 
 
 def rules_of(config: ReplayConfig) -> Rules:
-    """Return what counts as equal."""
+    """Return the rules of the comparison."""
     return Rules(config.tolerance, config.tolerances, config.ignore)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
+from array import array
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
@@ -23,6 +25,7 @@ _COPIED = 64 << 10
 """Bodies up to this size are copied together; larger ones are written from where they are."""
 
 _MESSAGE = int(Op.MESSAGE)
+_pack_head = MESSAGE_HEAD.pack
 _HEAD_SIZE = MESSAGE_HEAD.size - mcap.HEAD.size
 
 
@@ -44,23 +47,34 @@ class Chunk(NamedTuple):
 
 
 class ChunkBuilder:
-    """Collects the messages of one chunk."""
+    """Collects the messages of one chunk. Small ones are what costs: there are thousands."""
 
     def __init__(self, compression: str) -> None:
         """`compression` is `none`, `zstd`, `lz4` or `auto`, which compresses chunks of small
         messages only.
         """
         self._compression = compression
-        self._parts: list[bytearray | bytes | memoryview] = [bytearray()]
-        self._index: dict[int, list[tuple[int, int]]] = {}
+        self._last = bytearray()
+        """Where small records are added."""
+        self._parts: list[bytearray | bytes | memoryview] = [self._last]
+        self._before = 0
+        """Bytes of the parts before the last."""
+        self._index: dict[int, array[int]] = {}
+        """Time and offset of each message of a channel, one after the other."""
         self._all_small = True
-        self.size = 0
-        """Bytes of the records so far."""
-        self.start = 1 << 63
-        self.end = 0
 
     def __bool__(self) -> bool:
         return bool(self._index)
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of the records so far."""
+        return self._before + len(self._last)
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """Return the number of messages of each channel."""
+        return {channel_id: len(entries) // 2 for channel_id, entries in self._index.items()}
 
     def has(self, channel_id: int) -> bool:
         """Return True if the chunk has the records of a channel."""
@@ -68,63 +82,84 @@ class ChunkBuilder:
 
     def declare(self, channel_id: int, records: bytes) -> None:
         """Add the schema and the channel record of a channel, once in each chunk."""
-        self._index[channel_id] = []
-        self._append(records)
+        self._index[channel_id] = array("Q")
+        self._last += records
+
+    def add_small(
+        self,
+        channel_id: int,
+        sequence: int,
+        stamp: int,
+        begin: bytes,
+        body: bytes | memoryview,
+        tail: bytes,
+    ) -> None:
+        """Add a message of at most `SMALL` bytes of a channel that was declared.
+
+        `stamp` is in ns since 1970; the message has three parts.
+        """
+        last = self._last
+        entries = self._index[channel_id]
+        entries.append(stamp)
+        entries.append(self._before + len(last))
+        size = _HEAD_SIZE + len(begin) + len(body) + len(tail)
+        last += _pack_head(_MESSAGE, size, channel_id, sequence & 0xFFFFFFFF, stamp, stamp)
+        last += begin
+        last += body
+        if tail:
+            last += tail
 
     def add(self, channel_id: int, sequence: int, stamp: int, message: Encoded) -> None:
         """Add a message of a channel that was declared; `stamp` in ns since 1970."""
-        self._index[channel_id].append((stamp, self.size))
         _, begin, body, tail = message
         size = len(begin) + len(body) + len(tail)
-        head = MESSAGE_HEAD.pack(
+        if size <= SMALL:
+            self.add_small(channel_id, sequence, stamp, begin, body, tail)
+            return
+        self._all_small = False
+        entries = self._index[channel_id]
+        entries.append(stamp)
+        entries.append(self.size)
+        self._last += _pack_head(
             _MESSAGE, _HEAD_SIZE + size, channel_id, sequence & 0xFFFFFFFF, stamp, stamp
         )
-        if size <= SMALL:
-            self._append(b"".join((head, begin, body, tail)))
+        self._last += begin
+        if len(body) > _COPIED:
+            self._before += len(self._last) + len(body)
+            self._last = bytearray()
+            self._parts += (body, self._last)
         else:
-            self._all_small = False
-            self._append(head + begin)
-            self._append(body)
-            if tail:
-                self._append(tail)
-        if stamp < self.start:
-            self.start = stamp
-        if stamp > self.end:
-            self.end = stamp
-
-    def _append(self, data: bytes | memoryview) -> None:
-        self.size += len(data)
-        last = self._parts[-1]
-        if len(data) > _COPIED:
-            self._parts.append(data)
-        elif isinstance(last, bytearray):
-            last += data
-        else:
-            self._parts.append(bytearray(data))
+            self._last += body
+        self._last += tail
 
     def finish(self) -> Chunk:
         """Return the chunk. It must have a message."""
+        size = self.size
+        start = min(min(entries[::2]) for entries in self._index.values())
+        end = max(max(entries[::2]) for entries in self._index.values())
         crc = 0
         for part in self._parts:
             crc = zlib.crc32(part, crc)
         compression, parts = self._compressed()
         stored = sum(map(len, parts))
-        head = mcap.chunk_head(self.start, self.end, self.size, crc, compression, stored)
+        head = mcap.chunk_head(start, end, size, crc, compression, stored)
         indexes, offsets = b"", {}
         for channel_id, entries in self._index.items():
             offsets[channel_id] = len(indexes)
-            indexes += mcap.message_index(channel_id, entries)
+            if sys.byteorder != "little":
+                entries.byteswap()
+            indexes += mcap.packed_index(channel_id, entries.tobytes())
         return Chunk(
             (head, *parts),
             len(head) + stored,
             indexes,
             offsets,
-            self.start,
-            self.end,
+            start,
+            end,
             compression,
             stored,
-            self.size,
-            {channel_id: len(entries) for channel_id, entries in self._index.items()},
+            size,
+            self.counts,
         )
 
     def _compressed(self) -> tuple[str, tuple[bytes | memoryview, ...]]:
@@ -133,7 +168,7 @@ class ChunkBuilder:
         if wanted == "auto":
             wanted = "zstd" if self._all_small else "none"
         plain = tuple(memoryview(part) for part in self._parts if part)
-        if wanted == "none":
+        if wanted == "none" or self.size > MAX_UNPACKED:
             return "", plain
         data = compress(wanted, plain)
         return (wanted, (data,)) if len(data) < self.size else ("", plain)
@@ -158,7 +193,7 @@ def decompress(name: str, data: memoryview, size: int) -> bytes:
         return bytes(data)
     if name not in ("zstd", "lz4"):
         raise mcap.McapError(f"the compression {name!r} is unknown")
-    if size > max(MAX_RATIO * len(data), 1 << 20):
+    if size > max(MAX_RATIO * len(data), MAX_UNPACKED):
         raise mcap.McapError(f"a chunk of {len(data)} bytes claims to hold {size}")
     try:
         out: bytes = pa.Codec(name).decompress(data, decompressed_size=size, asbytes=True)
@@ -169,5 +204,8 @@ def decompress(name: str, data: memoryview, size: int) -> bytes:
     return out
 
 
-MAX_RATIO = 100_000
-"""No chunk shrinks by more. A larger claim is an attack or damage, and would allocate memory."""
+MAX_UNPACKED = 256 << 20
+"""Bytes up to which a chunk may shrink by any factor. Larger ones are written as they are."""
+
+MAX_RATIO = 1000
+"""No larger chunk shrinks by more: a small file must not need much memory."""

@@ -37,7 +37,7 @@ class ReplayClock:
             self._origin_recorded, self._origin = recorded, now
 
     def set_speed(self, speed: float, now: int) -> None:
-        """Go on with another speed. Raises ValueError if it is negative or not finite."""
+        """Continue with another speed. Raises ValueError if it is negative or not finite."""
         if not math.isfinite(speed) or speed < 0:
             raise ValueError(f"{speed} is not a speed")
         self._origin_recorded, self._origin = self.position(now), now
@@ -50,7 +50,7 @@ class ReplayClock:
             self.paused = True
 
     def resume(self, now: int) -> None:
-        """Let the clock go on."""
+        """Restart the clock."""
         if self.paused:
             self._origin = now
             self.paused = False

@@ -21,14 +21,14 @@ NEVER_COMPARED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What counts as equal."""
+    """The rules of a comparison."""
 
     tolerance: float = 0.0
     """Largest difference of two numbers, absolute, or relative to the larger one."""
     by_topic: Mapping[str, float] = field(default_factory=dict)
     """Other tolerances, by patterns of topics such as `detector/*`."""
     ignore: Sequence[str] = ()
-    """Patterns of what is not compared: `topic`, or `topic:path` such as `*:metadata.seq`."""
+    """Patterns of excluded topics and fields: `topic`, or `topic:path` such as `*:metadata.seq`."""
 
     def tolerance_of(self, topic: str) -> float:
         """Return the tolerance for a topic."""
@@ -65,7 +65,7 @@ class Difference(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What is compared of a message."""
+    """The compared parts of a message."""
 
     array: pa.Array
     metadata: Mapping[str, Any]

@@ -24,7 +24,7 @@ def differences(
         RecordingError: neither recording has one of `topics`, or they have no topics at all.
     """
     counts = one.topics(), other.topics()
-    known = sorted({*counts[0], *counts[1]} - extras.OWN_TOPICS)
+    known = sorted(topic for topic in {*counts[0], *counts[1]} if not extras.is_own(topic))
     for topic in topics or ():
         if topic not in known:
             raise RecordingError(f"neither recording has a topic {topic!r}")

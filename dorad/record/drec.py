@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
-from dorad.record.encoding import Decoded
+from dorad.record.encoding import Decoded, read_batch
 from dorad.record.reader import RecordingError
 
 if TYPE_CHECKING:
@@ -252,8 +252,5 @@ def _decode(payload: bytes) -> Decoded:
     if card.bytes(1) == b"\0":
         array = pa.nulls(0)
         return Decoded(array, metadata, pa.field("data", array.type))
-    batch = pa.ipc.open_stream(pa.py_buffer(card.bytes())).read_next_batch()
-    batch.validate(full=True)
-    if batch.num_columns != 1:
-        raise ValueError(f"a record batch with {batch.num_columns} columns")
+    batch, _ = read_batch(pa.py_buffer(card.bytes()))
     return Decoded(batch.column(0), metadata, batch.schema.field(0))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dorad import __version__
 from dorad.record.encoding import Encoded, Kind
+from dorad.record.mcap import McapError
 from dorad.record.reader import RecordingError, RecordingReader, merged
 from dorad.record.recorder import CHUNK_BYTES
 from dorad.record.writer import RecordingFile, sync_directory
@@ -52,6 +53,8 @@ def merge(
             raise RecordingError(f"{target} exists already", "name another file") from None
         except OSError as error:
             raise RecordingError(f"cannot write {target}: {error.strerror}") from error
+        except McapError as error:
+            raise RecordingError(f"cannot write {target}: {error}") from error
         damaged += [reader.path for reader in readers if reader.problems and reader.indexed]
     if damaged and not count:
         raise RecordingError(f"{damaged[0]} holds no message that can be read")

@@ -23,6 +23,7 @@ import pyarrow as pa
 from dorad.node import metadata as metadata_codec
 from dorad.record import images, protobuf
 from dorad.shm.arrow import BARE, CODE_IPC, UINT8_CODE, decode
+from dorad.shm.arrowstream import check_uncompressed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,9 @@ METADATA_KEY = b"dora.metadata"
 _COLUMN = "data"
 _EOS = 8
 """Bytes of the mark at the end of an Arrow stream."""
+
+MAX_EMPTY = 1 << 24
+"""Items of an array that takes fewer bits than it has items, such as one of nulls."""
 
 _EXTENSION_NAME = b"ARROW:extension:name"
 
@@ -54,7 +58,7 @@ _PROTOBUF = {
 
 
 class Kind(NamedTuple):
-    """What all messages of a channel have in common."""
+    """The properties of a channel that all its messages share."""
 
     encoding: str
     schema_name: str
@@ -104,7 +108,7 @@ def encode_raw(
     Raises:
         ValueError: the payload or the metadata are malformed.
     """
-    direct = None if nulls else _direct_kinds().get(code)
+    direct = None if nulls else direct_kinds().get(code)
     if direct is not None:
         width, kind = direct
         size = len(payload)
@@ -112,10 +116,11 @@ def encode_raw(
             raise ValueError(f"{size} bytes do not match {length} items of {kind.type_text}")
         tail = b""
         if meta:
-            if code == UINT8_CODE and b'"encoding"' in meta:
+            if is_picture(code, meta):
                 image = images.encode_image(payload, metadata_codec.decode(meta), stamp)
                 if image is not None:
-                    return Encoded(_image_kind(image.name), image.head, payload, _tail(meta))
+                    kind = _image_kind(image.name, _BYTES_SCHEMA, str(pa.uint8()))
+                    return Encoded(kind, image.head, payload, _tail(meta))
             tail = _tail(meta)
         return Encoded(kind, protobuf.prefix(1, size), payload, tail)
     buffer = pa.py_buffer(payload)
@@ -126,6 +131,11 @@ def encode_raw(
         if stored.metadata and not isinstance(array.type, pa.BaseExtensionType):
             # An extension type that this process does not know: keep its name.
             field = field.with_metadata(stored.metadata)
+    picture = images.encode_struct(array, stamp)
+    if picture is not None:
+        schema = pa.schema([field]).serialize().to_pybytes()
+        kind = _image_kind(images.RAW_IMAGE, schema, str(array.type))
+        return Encoded(kind, picture.head, picture.pixels, _tail(meta))
     return encode_array(array, field, meta)
 
 
@@ -158,28 +168,52 @@ def decode_message(
             return _decode_stream(pa.py_buffer(data))
         if encoding == "protobuf" and ARROW_TYPE in metadata:
             return _decode_protobuf(schema_name, metadata[ARROW_TYPE], data)
-    except (pa.ArrowException, OSError, StopIteration, OverflowError, TypeError) as error:
+    except (
+        *(pa.ArrowException, OSError, StopIteration),
+        *(OverflowError, TypeError, LookupError),
+    ) as error:
         raise ValueError(f"a message cannot be decoded: {error}") from error
     raise ValueError(f"the encoding {encoding!r} of schema {schema_name!r} is not one of dora")
 
 
 def _decode_stream(stream: pa.Buffer) -> Decoded:
+    batch, custom = read_batch(stream)
+    meta = custom.get(METADATA_KEY, b"") if custom is not None else b""
+    return Decoded(batch.column(0), _metadata(meta), batch.schema.field(0))
+
+
+def read_batch(stream: pa.Buffer) -> tuple[pa.RecordBatch, pa.KeyValueMetadata | None]:
+    """Return the checked record batch of a stream from a file, and its custom metadata.
+
+    Raises:
+        ValueError: it is malformed, compressed, or claims more items than its bytes can hold.
+        pa.ArrowException, OSError, StopIteration: it is malformed.
+    """
+    check_uncompressed(stream)
     reader = pa.ipc.open_stream(stream)
     batch, custom = reader.read_next_batch_with_custom_metadata()
     if batch.num_columns != 1:
         raise ValueError(f"a record batch with {batch.num_columns} columns")
     batch.validate(full=True)
-    meta = custom.get(METADATA_KEY, b"") if custom is not None else b""
-    return Decoded(batch.column(0), _metadata(meta), batch.schema.field(0))
+    if batch.num_rows > max(MAX_EMPTY, 8 * stream.size):
+        raise ValueError(f"an array of {batch.num_rows} items in {stream.size} bytes")
+    return batch, custom
 
 
 def _decode_protobuf(name: str, arrow_type: str, data: memoryview) -> Decoded:
     field = _field(arrow_type)
     members = protobuf.fields(data)
     meta = members.get(protobuf.METADATA_FIELD, b"")
+    if isinstance(meta, int):
+        raise ValueError("the metadata of the message have the wrong kind")
+    if pa.types.is_struct(field.type):
+        return Decoded(images.decode_struct(field.type, members), _metadata(bytes(meta)), field)
     values = members.get(images.DATA_FIELDS.get(name, 1), b"")
-    if isinstance(values, int) or isinstance(meta, int):
+    if isinstance(values, int):
         raise ValueError("a field of the message has the wrong kind")
+    # Of another type Arrow would read more than the one buffer.
+    if field.type not in _PROTOBUF:
+        raise ValueError(f"an array of {field.type} is in no message of this kind")
     size = len(values)
     width = field.type.bit_width
     if size * 8 % width:
@@ -208,8 +242,13 @@ def _field(arrow_type: str) -> pa.Field:
         raise ValueError(f"the channel has no valid Arrow type: {error}") from error
 
 
+def is_picture(code: int, meta: bytes) -> bool:
+    """Return True if the metadata of a message may say that it is a picture."""
+    return code == UINT8_CODE and b'"encoding"' in meta
+
+
 @functools.cache
-def _direct_kinds() -> dict[int, tuple[int, Kind]]:
+def direct_kinds() -> dict[int, tuple[int, Kind]]:
     """Return the kind of each type code whose buffer becomes a message, and its bytes an item."""
     return {
         code: (bits >> 3, _number_kind(kind))
@@ -225,11 +264,12 @@ def _number_kind(kind: pa.DataType) -> Kind:
     return Kind("protobuf", f"dora.{name}", "protobuf", schema, arrow, str(kind))
 
 
-@functools.cache
-def _image_kind(name: str) -> Kind:
-    schema = images.SCHEMAS[name]
-    arrow = pa.schema([pa.field(_COLUMN, pa.uint8())]).serialize().to_pybytes()
-    return Kind("protobuf", name, "protobuf", schema, arrow, str(pa.uint8()))
+_BYTES_SCHEMA = pa.schema([pa.field(_COLUMN, pa.uint8())]).serialize().to_pybytes()
+
+
+@functools.lru_cache(maxsize=1024)
+def _image_kind(name: str, arrow: bytes, type_text: str) -> Kind:
+    return Kind("protobuf", name, "protobuf", images.SCHEMAS[name], arrow, type_text)
 
 
 _batch_kinds: dict[bytes, tuple[Kind, int]] = {}

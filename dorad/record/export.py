@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from dorad.record import extras
 from dorad.record.reader import RecordingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from dorad.record.sources import Message, Recording
 
@@ -44,31 +45,39 @@ def to_tables(
     wanted = [
         topic
         for topic in recording.topics()
-        if topic not in extras.OWN_TOPICS and (topics is None or topic in topics)
+        if not extras.is_own(topic) and (topics is None or topic in topics)
     ]
     if not wanted:
         raise RecordingError("there is nothing to export: the recording has no messages")
-    written = []
+    written: list[tuple[Path, int]] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for topic in wanted:
-            written += _export_topic(recording, folder, kind, topic, by_value=by_value)
-    except (OSError, pa.ArrowException) as error:
+            taken = {path for path, _ in written}
+            written += _export_topic(recording, folder, kind, topic, taken, by_value=by_value)
+    except (OSError, OverflowError, pa.ArrowException) as error:
         raise RecordingError(f"cannot export to {folder}: {error}") from error
     return written
 
 
 def _export_topic(
-    recording: Recording, folder: Path, kind: str, topic: str, *, by_value: bool
+    recording: Recording,
+    folder: Path,
+    kind: str,
+    topic: str,
+    taken: Collection[Path],
+    *,
+    by_value: bool,
 ) -> list[tuple[Path, int]]:
     writers: dict[pa.DataType, _TableWriter] = {}
+    paths: list[Path] = []
     try:
         for message in recording.messages(topics=frozenset((topic,))):
             found = message.decode()
             writer = writers.get(found.array.type)
             if writer is None:
-                number = f"_{len(writers) + 1}" if writers else ""
-                path = folder / f"{topic.replace('/', '.')}{number}{_SUFFIXES[kind]}"
+                path = _free_path(folder, topic, _SUFFIXES[kind], {*taken, *paths})
+                paths.append(path)
                 writer = writers[found.array.type] = _TableWriter(
                     path, kind, found.array.type, by_value=by_value
                 )
@@ -79,6 +88,16 @@ def _export_topic(
         for writer in writers.values():
             writer.close()
     return [(writer.path, writer.rows) for writer in writers.values()]
+
+
+def _free_path(folder: Path, topic: str, suffix: str, taken: Collection[Path]) -> Path:
+    """Return a path for a table that no other one has: `a/b` and `a.b` have one name."""
+    name = topic.replace("/", ".")
+    numbers = itertools.count(2)
+    path = folder / f"{name}{suffix}"
+    while path in taken:
+        path = folder / f"{name}_{next(numbers)}{suffix}"
+    return path
 
 
 class _TableWriter:
@@ -196,12 +215,20 @@ def to_lerobot(
     Raises:
         RecordingError: no topic can be exported, or the folder cannot be written.
     """
-    columns = dict(_series(recording, topics))
+    try:
+        columns = dict(_series(recording, topics))
+    except ValueError as error:
+        raise RecordingError(f"a message cannot be exported: {error}") from error
     if not columns:
         raise RecordingError("no topic has numbers of a constant length", "choose with --topics")
     begin = max(times[0] for times, _ in columns.values())
     end = max(times[-1] for times, _ in columns.values())
     step = int(1e9 / fps)
+    if (end - begin) // step > MAX_MOMENTS:
+        message = (
+            f"{(end - begin) / 1e9:.0f} s at {fps:g} a second are more than {MAX_MOMENTS} rows"
+        )
+        raise RecordingError(message, "choose a smaller --fps, or cut the recording")
     moments = list(range(begin, end + 1, step))
     table = {
         "timestamp": pa.array([(at - begin) / 1e9 for at in moments], pa.float32()),
@@ -223,7 +250,7 @@ _Series = tuple[list[int], list[pa.Array]]
 
 def _series(recording: Recording, topics: Sequence[str] | None) -> Iterator[tuple[str, _Series]]:
     for topic in recording.topics():
-        if topic in extras.OWN_TOPICS or (topics is not None and topic not in topics):
+        if extras.is_own(topic) or (topics is not None and topic not in topics):
             continue
         times: list[int] = []
         arrays: list[pa.Array] = []
@@ -241,6 +268,9 @@ def _series(recording: Recording, topics: Sequence[str] | None) -> Iterator[tupl
         if arrays:
             yield topic, (times, arrays)
 
+
+MAX_MOMENTS = 10_000_000
+"""Rows of a LeRobot dataset."""
 
 MAX_VALUES = 4096
 """Longest array that is a column of a LeRobot dataset; pictures belong into its videos."""

@@ -1,4 +1,4 @@
-"""Messages of a recording that no node sends: log lines, and what happened to the dataflow."""
+"""Messages of a recording that no node sends: log lines, and events of the dataflow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from dorad.record.protobuf import (
 LOG_TOPIC = "dora/log"
 CONTROL_TOPIC = "dora/control"
 PARAM_TOPIC = "dora/param"
-OWN_TOPICS = frozenset((LOG_TOPIC, CONTROL_TOPIC, PARAM_TOPIC))
+TICK_TOPIC = "dora/tick"
+"""The start of the topics of timers, `dora/tick/<node>/<input>`."""
+
+_OWN = "dora/"
 
 # foxglove.Log declares its level as an enumeration; an int32 (5) has the same bytes.
 _LOG_SCHEMA = foxglove_schema(
@@ -38,10 +41,19 @@ _LOG_SCHEMA = foxglove_schema(
 )
 _LOG = Kind("protobuf", "foxglove.Log", "protobuf", _LOG_SCHEMA, b"", "")
 _EVENT = Kind("json", "dora.Event", "jsonschema", b'{"type":"object"}', b"", "")
+_TICK = Kind("json", "dora.Tick", "jsonschema", b'{"type":"object"}', b"", "")
+TICK = Encoded(_TICK, b"", b"{}", b"")
+"""The message of every tick: its time and its number say all."""
+
 _LEVELS = {"trace": 1, "debug": 1, "info": 2, "stdout": 2, "warn": 3, "error": 4}
 
 
-def event(kind: str, **fields: Any) -> Encoded:
+def is_own(topic: str) -> bool:
+    """Return True for a topic that the recorder adds to those of nodes. No node is called dora."""
+    return topic.startswith(_OWN)
+
+
+def event(kind: str, /, **fields: Any) -> Encoded:
     """Return a message for `CONTROL_TOPIC` or `PARAM_TOPIC`."""
     return Encoded(_EVENT, b"", json.dumps({"event": kind, **fields}, default=str).encode(), b"")
 
@@ -65,7 +77,10 @@ def read_log(data: memoryview) -> dict[str, Any]:
     whole = protobuf.fields(data).get(protobuf.METADATA_FIELD)
     if not isinstance(whole, memoryview):
         raise ValueError("the log message does not hold its line")
-    line = json.loads(bytes(whole))
+    try:
+        line = json.loads(bytes(whole))
+    except RecursionError:
+        raise ValueError("the line of the log message is nested too deeply") from None
     if not isinstance(line, dict):
         raise ValueError("the log message does not hold a line")
     return line

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
+import pyarrow as pa
+
 from dorad.record.protobuf import (
     BYTES,
     FIXED32,
@@ -68,7 +70,9 @@ class ImageHead(NamedTuple):
     head: bytes
 
 
-def encode_image(payload: bytes, metadata: Mapping[str, Any], stamp: int) -> ImageHead | None:
+def encode_image(
+    payload: bytes | memoryview, metadata: Mapping[str, Any], stamp: int
+) -> ImageHead | None:
     """Return the start of the message for a picture; None if the metadata describe none.
 
     `stamp` is the time of the message in ns since 1970.
@@ -89,6 +93,73 @@ def encode_image(payload: bytes, metadata: Mapping[str, Any], stamp: int) -> Ima
     sizes = fixed32(2, width) + fixed32(3, height)
     described = sizes + delimited(4, encoding.encode()) + fixed32(5, width * pixel)
     return ImageHead(RAW_IMAGE, time + described + prefix(6, len(payload)))
+
+
+class Picture(NamedTuple):
+    """A picture in a struct, such as `std/media/v1/Image`."""
+
+    head: bytes
+    """The message of `foxglove.RawImage` before its pixels."""
+    pixels: memoryview
+
+
+def encode_struct(array: pa.Array, stamp: int) -> Picture | None:
+    """Return an array of one struct as a picture, without copying its pixels; None if it is none.
+
+    Its members are `width` and `height` (UInt32), `encoding` (text) and `data` (binary), in any
+    order, and the pixels are as many as these say: nothing is lost then.
+    """
+    if len(array) != 1 or not is_picture_type(array.type):
+        return None
+    row = array[0]
+    width, height, encoding = (row[name].as_py() for name in ("width", "height", "encoding"))
+    data = row["data"].as_buffer() if row.is_valid else None
+    if data is None or encoding is None:
+        return None
+    pixels = memoryview(data)
+    found = encode_image(pixels, {"width": width, "height": height, "encoding": encoding}, stamp)
+    if found is None or found.name != RAW_IMAGE:
+        return None
+    return Picture(found.head, pixels)
+
+
+def is_picture_type(kind: pa.DataType) -> bool:
+    """Return True for a struct with the members of `std/media/v1/Image`."""
+    if not pa.types.is_struct(kind) or kind.num_fields != len(_MEMBERS):
+        return False
+    places = {name: kind.get_field_index(name) for name in _MEMBERS}
+    return all(at >= 0 and _MEMBERS[name](kind.field(at).type) for name, at in places.items())
+
+
+def decode_struct(kind: pa.DataType, members: Mapping[int, memoryview | int]) -> pa.Array:
+    """Return the struct of a picture, by the fields of its message. Raises ValueError."""
+    if not is_picture_type(kind):
+        raise ValueError(f"an array of {kind} is in no message of this kind")
+    width, height = members.get(2, 0), members.get(3, 0)
+    encoding, data = members.get(4, b""), members.get(6, b"")
+    if not isinstance(width, int) or not isinstance(height, int):
+        raise ValueError("the size of a picture is not a number")
+    if isinstance(encoding, int) or isinstance(data, int):
+        raise ValueError("a picture has no pixels")
+    row = {"width": width, "height": height, "encoding": bytes(encoding).decode(), "data": data}
+    columns = [pa.array([row[member.name]], member.type) for member in kind]
+    return pa.StructArray.from_arrays(columns, fields=list(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+_MEMBERS = {
+    "width": pa.types.is_uint32,
+    "height": pa.types.is_uint32,
+    "encoding": _is_text,
+    "data": _is_binary,
+}
 
 
 def _is_size(value: Any) -> TypeGuard[int]:

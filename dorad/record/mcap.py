@@ -187,8 +187,12 @@ def chunk_head(start: int, end: int, size: int, crc: int, compression: str, stor
 
 def message_index(channel_id: int, entries: Sequence[tuple[int, int]]) -> bytes:
     """Return the index of one channel in one chunk: pairs of log time and offset in the chunk."""
-    data = b"".join(_INDEX_ENTRY.pack(*entry) for entry in entries)
-    return record(Op.MESSAGE_INDEX, _U16.pack(channel_id) + _U32.pack(len(data)) + data)
+    return packed_index(channel_id, b"".join(_INDEX_ENTRY.pack(*entry) for entry in entries))
+
+
+def packed_index(channel_id: int, entries: bytes) -> bytes:
+    """Return the index of one channel in one chunk, whose entries are packed already."""
+    return record(Op.MESSAGE_INDEX, _U16.pack(channel_id) + _U32.pack(len(entries)) + entries)
 
 
 def chunk_index(item: ChunkIndex) -> bytes:

@@ -12,15 +12,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.node import attach
-from dorad.record import mcap
+from dorad.node import attach, logbridge
 from dorad.record.arguments import add_arguments, settings_of
+from dorad.record.leftovers import recover_left
+from dorad.record.outcome import outcome_line
 from dorad.record.report import outcome_lines, progress_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.record.recorder import Outcome, Progress
+    from dorad.record.items import Outcome, Progress
 
 REPORT_S = 10.0
 
@@ -56,11 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not os.environ.get(attach.CONFIG):
         parser.error("dora starts this program; record with `dora record DATAFLOW`")
     try:
-        outcome = _record(given)
-    except (RuntimeError, OSError) as error:
+        node_id, outcome = _record(given)
+    except OSError as error:
+        place = given.output or given.folder
+        print(f"error: cannot record to {place}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for line in outcome_lines(outcome):
+    logbridge.emit(outcome_line(node_id, outcome))
+    for line in outcome_lines(outcome)[1:]:
         print(line, flush=True)
     for path in outcome.paths:
         print(f"recorded {path}", flush=True)
@@ -68,54 +74,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if outcome.complete or (given.folder is not None and outcome.closed) else 1
 
 
-def recover_all(folder: Path) -> None:
-    """Recover the recordings that a crash has left in a folder."""
-    from dorad.record.recover import RecoveryError, recover
-
-    for path in sorted(folder.glob("*.mcap")):
-        try:
-            if has_summary(path):
-                continue
-            done = recover(path)
-        except RecoveryError as error:
-            logging.getLogger(__name__).debug("%s", error)
-        except OSError as error:
-            print(f"warning: {path} cannot be recovered: {error.strerror}", file=sys.stderr)
-        else:
-            lost = "" if done.lossless else ", with losses"
-            print(f"recovered {path} after a crash: {done.messages} messages{lost}", flush=True)
-
-
-def has_summary(path: Path) -> bool:
-    """Return True if a file ends as a complete recording does. Raises OSError."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - mcap.END_SIZE))
-        try:
-            return mcap.read_footer(file.read()).summary_start > 0
-        except mcap.McapError:
-            return False
-
-
-def _record(given: argparse.Namespace) -> Outcome:
+def _record(given: argparse.Namespace) -> tuple[str, Outcome]:
     settings = settings_of(given)
-    settings.path.parent.mkdir(parents=True, exist_ok=True)
+    settings.folder.mkdir(parents=True, exist_ok=True)
     if given.folder is not None:
-        recover_all(settings.path.parent)
+        for line in recover_left(settings.folder):
+            print(line, flush=True)
     place = attach.decide(None, None, os.environ)
     assert isinstance(place, attach.Spawned | attach.Connected)
     connection = attach.connect(place)
     try:
+        from dorad.record.memory import keep_freed
         from dorad.record.session import Session
 
+        keep_freed()
         session = Session(
             connection, settings, arguments=shlex.join(sys.argv[1:]), folder=str(Path.cwd())
         )
         signal.signal(signal.SIGTERM, lambda *_: session.hurry())
         signal.signal(signal.SIGINT, lambda *_: session.hurry())
-        place_text = settings.path.parent if settings.keep_s is not None else settings.part(1)
-        print(f"recording to {Path.cwd() / place_text}", flush=True)
-        return session.run(_Reporter())
+        print(f"recording to {Path.cwd() / (settings.box or settings.part(1))}", flush=True)
+        return connection.config["node_id"], session.run(_Reporter())
     finally:
         connection.done()
 

@@ -47,7 +47,7 @@ class Due(NamedTuple):
 
 
 class Played(NamedTuple):
-    """What a replay has sent."""
+    """The result of a replay."""
 
     messages: int
     skipped: int
@@ -220,11 +220,11 @@ class Player:
         for message in messages:
             try:
                 found = message.decode()
+                array = with_extension(found.array, found.field)
             except ValueError as error:
                 self._skipped += 1
                 _log.warning("a message is skipped: %s", error)
                 continue
-            array = with_extension(found.array, found.field)
             yield Due(message.time, message.topic, array, found.metadata, array.nbytes)
 
     def _ticks(self, ticks: Mapping[str, int]) -> Iterator[Due]:
@@ -233,7 +233,18 @@ class Player:
         origin = next(
             (start for each in self._recordings if (start := started_at(each)) is not None), begin
         )
-        streams = [_ticks_of(output, every, origin, begin, end) for output, every in ticks.items()]
+        recorded = {
+            topic: each
+            for each in self._recordings
+            for topic, count in each.topics().items()
+            if count and topic in ticks
+        }
+        streams = [
+            _ticks_of(output, every, origin, begin, end)
+            if output not in recorded
+            else _recorded_ticks(recorded[output], output, begin, end)
+            for output, every in ticks.items()
+        ]
         return iter(heapq.merge(*streams, key=_time_of))
 
     def _span(self) -> tuple[int, int]:
@@ -253,6 +264,11 @@ def _ticks_of(output: str, every: int, origin: int, begin: int, end: int) -> Ite
         number += 1
 
 
+def _recorded_ticks(recording: Recording, output: str, begin: int, end: int) -> Iterator[Due]:
+    for message in recording.messages(start=begin, end=end, topics=frozenset((output,))):
+        yield Due(message.time, output, pa.nulls(0), {}, 0)
+
+
 def started_at(recording: Recording) -> int | None:
     """Return when the recorded dataflow started, in ns since 1970; None if that is not known."""
     import json
@@ -261,7 +277,7 @@ def started_at(recording: Recording) -> int | None:
         data = getattr(message, "data", b"")
         try:
             event = json.loads(bytes(data))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(event, dict) and event.get("event") == "start":
             epoch = event.get("epoch_ns")
@@ -360,6 +376,6 @@ def topics_of(recordings: Sequence[Recording]) -> dict[str, int]:
     found: dict[str, int] = {}
     for each in recordings:
         for topic, count in each.topics().items():
-            if count and topic not in extras.OWN_TOPICS:
+            if count and not extras.is_own(topic):
                 found[topic] = found.get(topic, 0) + count
     return found

@@ -62,6 +62,9 @@ class _Chunk(NamedTuple):
 
 NO_SCHEMA = Schema(0, "", "", b"")
 
+MAX_WAITING = 1 << 30
+"""Bytes of chunks that overlap in time; the order of messages is not kept over more of them."""
+
 
 class RecordingReader:
     """One MCAP file. A context manager."""
@@ -74,7 +77,10 @@ class RecordingReader:
             OSError: it cannot be read.
         """
         self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._descriptor = scan.open_file(path)
+        except McapError as error:
+            raise RecordingError(f"{path} is not a recording: {error}") from error
         self.size = os.fstat(self._descriptor).st_size
         self.channels: dict[int, Channel] = {}
         self.schemas: dict[int, Schema] = {0: NO_SCHEMA}
@@ -148,7 +154,7 @@ class RecordingReader:
         """Return the types of a topic's messages."""
         return sorted(
             {
-                channel.metadata.get(TYPE_TEXT) or self.schemas[channel.schema].name
+                channel.metadata.get(TYPE_TEXT) or self.schemas.get(channel.schema, NO_SCHEMA).name
                 for channel in self.channels.values()
                 if channel.topic == topic
             }
@@ -185,24 +191,31 @@ class RecordingReader:
         chunks = sorted(
             (
                 chunk
-                for chunk in self._chunks
+                # Each once: a hostile index may name one again and again.
+                for chunk in {each.offset: each for each in self._chunks}.values()
                 if (start is None or chunk.end >= start)
                 and (end is None or chunk.start < end)
                 and (chunk.channels is None or not wanted.isdisjoint(chunk.channels))
             ),
             key=lambda chunk: (chunk.start, chunk.offset),
         )
-        heap: list[tuple[int, int, int, Recorded]] = []
+        waiting = _Waiting()
         for chunk in chunks:
-            while heap and heap[0][0] < chunk.start:
-                yield heapq.heappop(heap)[3]
+            while waiting.first < chunk.start or waiting.bytes > MAX_WAITING:
+                if waiting.first >= chunk.start:
+                    self._report(f"chunks before byte {chunk.offset} overlap too much to be sorted")
+                yield waiting.take()
             for at, found in self._messages_of(chunk):
                 late = end is not None and found.time >= end
                 early = start is not None and found.time < start
                 if found.channel.id in wanted and not late and not early:
-                    heapq.heappush(heap, (found.time, chunk.offset, at, found))
-        while heap:
-            yield heapq.heappop(heap)[3]
+                    waiting.put(chunk.offset, at, found)
+        while waiting:
+            yield waiting.take()
+
+    def _report(self, problem: str) -> None:
+        if problem not in self.problems[-1:]:
+            self.problems.append(problem)
 
     def _messages_of(self, chunk: _Chunk) -> Iterator[tuple[int, Recorded]]:
         try:
@@ -239,6 +252,8 @@ class RecordingReader:
         start = footer.summary_start
         if not 0 < start <= end:
             raise McapError("it is empty" if not start else "its place is wrong")
+        if end - start > scan.MAX_RECORD:
+            raise McapError(f"it has {end - start} bytes")
         data = scan.read_at(self._descriptor, start, end - start)
         head = scan.read_at(self._descriptor, end, mcap.FOOTER_SIZE - 4)
         if footer.crc and zlib.crc32(head, zlib.crc32(data)) != footer.crc:
@@ -322,6 +337,40 @@ class RecordingReader:
             except McapError as error:
                 self.problems.append(str(error))
         return found
+
+
+class _Waiting:
+    """Messages that wait for earlier ones, and the memory that their chunks take."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._heap: list[tuple[int, int, int, Recorded]] = []
+        self._messages: Counter[int] = Counter()
+        """By the offset of a chunk, whose whole content stays as long as one of them waits."""
+
+    def __bool__(self) -> bool:
+        return bool(self._heap)
+
+    @property
+    def first(self) -> float:
+        """The time of the earliest message in ns since 1970; infinite without one."""
+        return self._heap[0][0] if self._heap else float("inf")
+
+    def put(self, chunk: int, at: int, message: Recorded) -> None:
+        """Add a message at byte `at` of the chunk at byte `chunk` of the file."""
+        if not self._messages[chunk]:
+            self.bytes += memoryview(message.data.obj).nbytes
+        self._messages[chunk] += 1
+        heapq.heappush(self._heap, (message.time, chunk, at, message))
+
+    def take(self) -> Recorded:
+        """Remove and return the earliest message."""
+        _, chunk, _, message = heapq.heappop(self._heap)
+        self._messages[chunk] -= 1
+        if not self._messages[chunk]:
+            del self._messages[chunk]
+            self.bytes -= memoryview(message.data.obj).nbytes
+        return message
 
 
 def merged(

@@ -16,12 +16,12 @@ from dorad.node.events import ALL_INPUTS_CLOSED
 from dorad.node.logbridge import MARK_TARGET
 from dorad.node.nodeinputs import NodeInputs
 from dorad.record import extras
-from dorad.record.recorder import Item
-from dorad.record.ring import MAX_MARKS, Mark
+from dorad.record.incidents import MAX_MARKS, Mark
+from dorad.record.items import Item
 from dorad.shm import doorbell
 from dorad.shm.arrow import decode
+from dorad.shm.counters import counters
 from dorad.shm.layout import BOX_MAIL
-from dorad.shm.ring import counters
 from dorad.shm.spin import Spin
 
 if TYPE_CHECKING:
@@ -43,11 +43,14 @@ DRAIN_S = 8.0
 """How long the recorder goes on after the dataflow was told to stop, for the last messages of nodes
 that take their time. Less than the 10 s until SIGTERM."""
 
+LAST_LINES_S = 0.5
+"""How long log lines and events are recorded after all recorded nodes have ended."""
+
 LOG_SOURCE = "dora/logs"
 MAX_MARK_S = 86_400.0
 MAX_NOTE = 1000
 MAX_TAKEN = 20_000
-"""Messages of one input in one take; a sender that never pauses must not hold up the others."""
+"""Messages of one input in one take; a sender that never pauses must not delay the others."""
 
 
 class RecordedInput(ForwardedInput):
@@ -90,6 +93,7 @@ class Receiving:
         )
         self._waiter = doorbell.Waiter(connection.bell, [connection.descriptor])
         self._stop_s: float | None = None
+        self._ended_s: float | None = None
         self._all_closed = False
         self._idle = 0
         self._marks: list[Mark] = []
@@ -100,12 +104,20 @@ class Receiving:
         """True if no more messages will come."""
         if self._connection.lost or self._all_closed:
             return True
-        if self._stop_s is None:
-            return False
+        now_s = time.monotonic()
+        if self._sources_ended():
+            # What the daemon says about the end of the last node comes a moment later.
+            self._ended_s = self._ended_s or now_s
+            return self._stop_s is not None or now_s >= self._ended_s + LAST_LINES_S
+        self._ended_s = None
+        return self._stop_s is not None and now_s >= self._stop_s
+
+    def _sources_ended(self) -> bool:
+        """Return True if all nodes whose messages are recorded have ended for good."""
         closed = self._connection.daemon_events.closed
-        if all(closed(item.id) for item in self._inputs if self._topic(item) != extras.LOG_TOPIC):
-            return True
-        return time.monotonic() >= self._stop_s
+        return all(
+            closed(item.id) for item in self._inputs if self._topic(item) != extras.LOG_TOPIC
+        )
 
     @property
     def stopped(self) -> bool:
@@ -185,12 +197,16 @@ class Receiving:
         topic = self._topic(item)
         inlet = item.inlet
         for _ in range(MAX_TAKEN):
-            taken = item.take_message()
+            taken = item.take_entry()
             if taken is None:
                 return
-            stamp, code, length, nulls, _, _ = taken.content
-            # A copy: the sender gets its sample back now, and cannot change what is checksummed.
-            payload = bytes(taken.payload)
+            stamp, code, length, nulls, size, inline, borrow, offset, metadata = taken
+            if borrow is None:
+                payload = inline or b""
+            else:
+                # A copy: the sender gets its sample back now, and cannot change what is
+                # checksummed.
+                payload = bytes(memoryview(borrow.mapping.memory)[offset : offset + size])
             sequence = inlet.tail + inlet.lane_tail - 1
             if topic == extras.LOG_TOPIC:
                 line = _line(code, length, nulls, payload)
@@ -199,7 +215,7 @@ class Receiving:
                         self._marks.append(mark_of(line, stamp))
                     yield Item(stamp, topic, sequence, extras.log_line(line, stamp))
                 continue
-            yield Item(stamp, topic, sequence, (code, length, nulls, payload, taken.metadata))
+            yield Item(stamp, topic, sequence, (code, length, nulls, payload, metadata))
 
     def _handle(self, event: Event) -> None:
         if event["type"] == "STOP":
@@ -239,7 +255,7 @@ def _line(code: int, length: int, nulls: int, payload: bytes) -> dict[str, Any] 
     try:
         values = decode(code, length, nulls, pa.py_buffer(payload), shared=False).to_pylist()
         line = json.loads(values[0])
-    except (ValueError, IndexError, TypeError) as error:
+    except (ValueError, IndexError, TypeError, RecursionError) as error:
         _log.debug("a log line cannot be read: %s", error)
         return None
     return line if isinstance(line, dict) else None

@@ -1,4 +1,4 @@
-"""Write a recording in threads of its own, so that a slow disk never delays who takes messages.
+"""Write a recording in threads of its own, so that a slow disk never delays taking messages.
 
 put       appends to a bounded queue and never waits; beyond the bound, messages are dropped
 writer    encodes, fills chunks, writes them, starts the next file of a split
@@ -12,12 +12,14 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from dorad import __version__
-from dorad.record.encoding import Encoded, encode_raw
+from dorad.record.blackbox import BlackBox, Limits
+from dorad.record.encoding import Encoded
+from dorad.record.items import Outcome, Progress, size_of, stamp_of
 from dorad.record.mcap import Attachment, McapError
-from dorad.record.ring import SEGMENT_S, BlackBox
+from dorad.record.ring import SEGMENT_S
 from dorad.record.settings import min_free
 from dorad.record.writer import RecordingFile, sync_directory
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from dorad.record.items import Item
     from dorad.record.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -39,50 +42,6 @@ STEP_NS = 50_000_000
 
 MAX_PATHS = 1000
 """Names of files of a split that are kept for the report at the end."""
-
-_OVERHEAD = 256
-"""Bytes that a queued message takes beside its payload."""
-
-
-class Item(NamedTuple):
-    """One message on its way into the file."""
-
-    stamp: int
-    topic: str
-    sequence: int
-    content: tuple[int, int, int, bytes, bytes] | Encoded
-    """Code, length, nulls, payload and metadata as in a ring, or a message that is encoded."""
-
-    @property
-    def size(self) -> int:
-        """Return how much memory the message takes, roughly."""
-        if isinstance(self.content, Encoded):
-            return self.content.size + _OVERHEAD
-        return len(self.content[3]) + len(self.content[4]) + _OVERHEAD
-
-
-class Progress(NamedTuple):
-    """What has been recorded so far; sizes in bytes."""
-
-    messages: int
-    bytes: int
-    free: int
-    dropped: int
-    files: int
-
-
-class Outcome(NamedTuple):
-    """How a recording ended."""
-
-    complete: bool
-    reason: str
-    messages: int
-    bytes: int
-    paths: tuple[Path, ...]
-    dropped: Mapping[str, int]
-    counts: Mapping[str, int]
-    closed: bool
-    """Whether the last file has its summary."""
 
 
 class Recorder:
@@ -116,11 +75,9 @@ class Recorder:
         self._paths: deque[Path] = deque(maxlen=MAX_PATHS)
         self._parts = 0
         self._finished: deque[RecordingFile] = deque()
-        self._box = (
-            None
-            if settings.keep_s is None
-            else BlackBox(settings.path.parent.parent, settings.keep_s, settings.max_bytes)
-        )
+        self._box = _black_box(settings)
+        self._number = 0 if self._box is None else self._box.last_number
+        """The number of the newest file."""
         self.incidents: list[str] = []
         """The ids of new incidents of the black box."""
         self._clock_ns = _clock_difference()
@@ -128,7 +85,12 @@ class Recorder:
         self.free = 0
         self._chunk_due = 0.0
         self._started_s = time.monotonic()
-        self._file = self._open()
+        try:
+            self._file = self._open()
+        except OSError:
+            if self._box is not None:
+                self._box.close()
+            raise
         self._check_disk()
         self._writer = threading.Thread(target=self._write_all, name="writer", daemon=True)
         self._syncer = threading.Thread(target=self._sync_all, name="syncer", daemon=True)
@@ -155,19 +117,28 @@ class Recorder:
         """Queue messages; drop and count those for which there is no memory."""
         if not items:
             return
+        total = sum(map(size_of, items))
         with self._changed:
             if self.reason:
                 if self._failed:
                     self.dropped.update(item.topic for item in items)
                 return  # nothing is recorded any more
-            for item in items:
-                size = item.size
-                if self._queued_bytes and self._queued_bytes + size > self._settings.memory:
-                    self.dropped[item.topic] += 1
-                else:
-                    self._queue.append(item)
-                    self._queued_bytes += size
+            if self._queued_bytes + total <= self._settings.memory:
+                self._queue += items
+                self._queued_bytes += total
+            else:
+                self._put_some(items)
             self._changed.notify()
+
+    def _put_some(self, items: Sequence[Item]) -> None:
+        """Queue the messages for which there is memory; drop and count the others."""
+        for item in items:
+            size = size_of(item)
+            if self._queued_bytes and self._queued_bytes + size > self._settings.memory:
+                self.dropped[item.topic] += 1
+            else:
+                self._queue.append(item)
+                self._queued_bytes += size
 
     def end(self, reason: str, dropped: Mapping[str, int], *, complete: bool = True) -> Outcome:
         """Write what is queued, close the file and return how it went.
@@ -185,26 +156,37 @@ class Recorder:
         reason = self.reason or reason
         complete = complete and not self._failed and not self.dropped
         closed = self._close_file(reason, complete=complete)
+        if self._box is not None:
+            self._end_box(self._box)
         return Outcome(
             complete and not self._failed,
             self.reason or reason,
             self._messages_before + self._file.messages,
             self._bytes_before + self._file.offset,
-            tuple(self._paths),
+            tuple(self._paths) if self._settings.box is None else (self._settings.box,),
             dict(self.dropped),
             dict(self.counts),
             closed,
         )
 
+    def _end_box(self, box: BlackBox) -> None:
+        """Make the incidents that were asked for last, of all that was recorded."""
+        try:
+            self.incidents += box.tend()
+        except OSError as error:
+            _log.warning("the last incidents are not kept: %s", error.strerror)
+        box.close()
+
     # -- Files
 
     def _open(self) -> RecordingFile:
-        number = self._parts + 1
+        number = self._number + 1
         path = self._settings.part(number)
         file = RecordingFile(path, f"dorad {__version__}", compression=self._settings.compression)
         _log.debug("recording to %s", path)
         self._paths.append(path)
-        self._parts = number
+        self._parts += 1
+        self._number = number
         self._file_started_s = time.monotonic()
         try:
             file.describe("dora.recording", {**self._about, "part": str(number)})
@@ -269,22 +251,30 @@ class Recorder:
             items, self._queue = self._queue, deque()
             ending = self._ending or bool(self.reason)
         file = self._file
-        self._batch = deque(sorted(items, key=_stamp_of))
-        while self._batch:
-            item = self._batch.popleft()
-            if not file.pending:
+        batch = self._batch = deque(sorted(items, key=stamp_of))
+        pending, written = file.pending, 0
+        while batch:
+            item = batch.popleft()
+            if not pending:
                 self._chunk_due = time.monotonic() + CHUNK_S
             self._add(file, item)
-            with self._changed:
-                self._queued_bytes -= item.size
-            if file.pending >= CHUNK_BYTES:
+            written += size_of(item)
+            pending = file.pending
+            if pending >= CHUNK_BYTES:
                 file.flush()
-                file = self._check_limits()
+                file, pending, written = self._check_limits(), 0, self._release(written)
+        self._release(written)
         if file.pending and (ending or time.monotonic() >= self._chunk_due):
             file.flush()
         self._check_limits()
         self._check_clock()
         return not ending or bool(self._queue)
+
+    def _release(self, written: int) -> int:
+        """Make room in the queue for `written` bytes; return 0."""
+        with self._changed:
+            self._queued_bytes -= written
+        return 0
 
     def _wait_s(self) -> float:
         if not self._file.pending:
@@ -294,13 +284,16 @@ class Recorder:
     def _add(self, file: RecordingFile, item: Item) -> None:
         content = item.content
         try:
-            if not isinstance(content, Encoded):
-                content = encode_raw(*content, item.stamp)
+            if isinstance(content, Encoded):
+                file.add(item.topic, item.sequence, item.stamp, content)
+            else:
+                file.add_raw(item.topic, item.sequence, item.stamp, *content)
+        except McapError:
+            raise
         except (ValueError, OverflowError) as error:
             _log.warning("a message on %s cannot be read: %s", item.topic, error)
             self.dropped[item.topic] += 1
             return
-        file.add(item.topic, item.sequence, item.stamp, content)
         self.counts[item.topic] += 1
 
     def _check_limits(self) -> RecordingFile:
@@ -330,6 +323,9 @@ class Recorder:
         if abs(difference - self._clock_ns) > STEP_NS:
             self._steps = [*self._steps[-99:], difference - self._clock_ns]
             _log.warning("the wall clock was set by %.3f s", self._steps[-1] / 1e9)
+            if self._box is not None:
+                # The name of a segment is the time when it begins.
+                self._file_started_s = float("-inf")
         self._clock_ns = difference
 
     def _stop(self, reason: str) -> None:
@@ -391,9 +387,10 @@ class Recorder:
                 file.close()
 
     def _check_disk(self) -> None:
-        found = os.fstatvfs(self._file.descriptor)
-        self.free = found.f_bavail * found.f_frsize
-        bound = min_free(self._settings, found.f_blocks * found.f_frsize)
+        bound = self._measure_disk()
+        if self.free < bound and self._box is not None:
+            self._box.make_room(bound - self.free)
+            bound = self._measure_disk()
         if self.free < bound and not self.reason:
             self._failed = True
             self._stop(
@@ -401,9 +398,20 @@ class Recorder:
                 "(--min-free)"
             )
 
+    def _measure_disk(self) -> int:
+        """Set `free`; return how much must stay free."""
+        found = os.fstatvfs(self._file.descriptor)
+        self.free = found.f_bavail * found.f_frsize
+        return min_free(self._settings, found.f_blocks * found.f_frsize)
 
-def _stamp_of(item: Item) -> int:
-    return item.stamp
+
+def _black_box(settings: Settings) -> BlackBox | None:
+    if settings.box is None or settings.keep_s is None:
+        return None
+    limits = Limits(
+        settings.keep_s, settings.max_bytes, settings.incident_s, settings.incident_bytes
+    )
+    return BlackBox(settings.box, limits)
 
 
 def _clock_difference() -> int:

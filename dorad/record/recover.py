@@ -1,4 +1,4 @@
-"""Repair a recording in place after a crash: cut what is not complete, write the summary.
+"""Repair a recording in place after a crash: remove incomplete records, write the summary.
 
 It hops from record to record. A chunk with a wrong checksum in the middle, behind which the file
 goes on, becomes a private record, which all readers skip. Everything else ends the file there. An
@@ -35,13 +35,13 @@ class RecoveryError(ProblemError):
 
 
 class Recovery(NamedTuple):
-    """What a recovery did."""
+    """The result of a recovery."""
 
     changed: bool
     """False if the file was complete already."""
     messages: int
     cut: int
-    """Bytes that were cut off at the end because they were no complete record."""
+    """Bytes of an incomplete record that were removed at the end."""
     bad_chunks: int
     """Chunks, or other records, with a wrong checksum; their content is lost."""
     ended: bool
@@ -49,7 +49,7 @@ class Recovery(NamedTuple):
 
     @property
     def lossless(self) -> bool:
-        """Return True if everything that was in the file still is."""
+        """Return True if no message of the file was lost."""
         return not self.cut and not self.bad_chunks
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dorad.record.extras import OWN_TOPICS
+from dorad.record.extras import is_own
 
 if TYPE_CHECKING:
-    from dorad.record.recorder import Outcome, Progress
+    from dorad.record.items import Outcome, Progress
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -45,7 +45,7 @@ def progress_line(now: Progress, before: Progress, seconds: float) -> str:
 def outcome_lines(outcome: Outcome) -> list[str]:
     """Return how a recording ended."""
     status = "COMPLETE" if outcome.complete else "INCOMPLETE"
-    counts = [n for topic, n in outcome.counts.items() if n and topic not in OWN_TOPICS]
+    counts = [n for topic, n in outcome.counts.items() if n and not is_own(topic)]
     topics = count_text(len(counts), "topic")
     first = (
         f"{status}: {count_text(sum(counts), 'message')} of {topics}, "

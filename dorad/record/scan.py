@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +13,7 @@ from dorad.record.mcap import HEAD, MAGIC, ChunkHead, McapError, Op
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 MAX_RECORD = 1 << 32
 """Bytes of the largest record that is read into memory."""
@@ -39,6 +41,20 @@ class ChunkContent(NamedTuple):
 
     head: ChunkHead
     records: memoryview
+
+
+def open_file(path: Path) -> int:
+    """Open a file for reading, and return its descriptor.
+
+    Raises:
+        McapError: it is no file: a pipe of another user would be waited for.
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise McapError("it is not a file")
 
 
 def read_at(descriptor: int, offset: int, size: int) -> bytes:

@@ -13,21 +13,24 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dorad import __version__
-from dorad.node.events import TIMEOUT
-from dorad.record import extras, ring
+from dorad.record import extras, incidents
 from dorad.record.embedded import FOLDER
+from dorad.record.items import Item
 from dorad.record.mcap import Attachment
+from dorad.record.outcome import END_PARAM
 from dorad.record.receive import Receiving
-from dorad.record.recorder import Item, Recorder
-from dorad.record.ring import Mark
+from dorad.record.recorder import Recorder
+from dorad.record.ticks import Ticks
+from dorad.record.triggers import Triggers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
+    from dorad.record.incidents import Mark
+    from dorad.record.items import Outcome, Progress
     from dorad.record.receive import Taken
-    from dorad.record.recorder import Outcome, Progress
     from dorad.record.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -37,10 +40,9 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _EVENTS = {
     "INPUT_CLOSED": "input-closed",
     "INPUT_RECOVERED": "input-recovered",
-    "NODE_RESTARTED": "node-restarted",
-    "NODE_FAILED": "node-failed",
     "STOP": "stop",
 }
+"""Events of the recorder itself; those of all nodes come as HAPPENED."""
 
 
 class Session:
@@ -52,7 +54,6 @@ class Session:
         settings: Settings,
         *,
         arguments: str = "",
-        params: Mapping[str, Any] | None = None,
         folder: str = "",
     ) -> None:
         """Create the file, then wait for the start barrier. `folder` is that of the dataflow.
@@ -66,13 +67,17 @@ class Session:
         self._items: list[Item] = []
         self._events = 0
         self._stopping = ""
-        self._box = None if settings.keep_s is None else settings.path.parent.parent
+        self._node_id = config["node_id"]
+        self._box = settings.box
+        self._triggers = Triggers()
+        recorded = config.get("recorded", {})
+        params = recorded.get("params", {})
         self._receiving = Receiving(connection, self._take_event, discard=config["dynamic"])
         before = time.time_ns() - time.monotonic_ns()
         self._recorder = Recorder(
             settings,
             _about(config, arguments) | {FOLDER: folder},
-            _attachments(config, params or {}),
+            _attachments(config, params),
         )
         try:
             epoch_ns = connection.wait_for_start()
@@ -81,6 +86,9 @@ class Session:
             raise
         event = extras.event("start", epoch_ns=epoch_ns + before)
         self._put(extras.CONTROL_TOPIC, event)
+        if any(params.values()):
+            self._put(extras.PARAM_TOPIC, extras.event("params", params=params))
+        self._ticks = Ticks(recorded.get("timers", {}), epoch_ns, time.monotonic_ns())
 
     @property
     def progress(self) -> Progress:
@@ -104,40 +112,57 @@ class Session:
         while True:
             finished = receiving.finished or bool(self._stopping)
             taken = receiving.take()
-            recorder.put([*self._items, *taken.items])
+            now_ns = time.monotonic_ns()
+            ticks = self._ticks.due(now_ns, time.time_ns() - now_ns)
+            recorder.put([*self._items, *taken.items, *ticks])
             self._items.clear()
+            self._mark(taken)
             if recorder.ended or (finished and not taken.items) or self._stopping:
                 break
             if on_progress is not None and time.monotonic() >= due_s:
                 due_s = time.monotonic() + PROGRESS_S
                 on_progress(self.progress)
-            self._mark(taken)
             receiving.pause(taken)
-        reason = self._stopping or "the dataflow has ended"
+        ended = "the dataflow has ended" if receiving.stopped else "all recorded nodes have ended"
+        reason = self._stopping or ended
         if receiving.lost and not receiving.stopped and not self._stopping:
             reason = "the connection to the daemon was closed"
-        return recorder.end(reason, receiving.dropped())
+        outcome = recorder.end(reason, receiving.dropped())
+        self._report_incidents()
+        return outcome
 
     def _take_event(self, event: Event) -> None:
+        if event["type"] == "PARAM_UPDATE" and event["id"] == END_PARAM:
+            self.stop(str(event["value"])[:100])
+        if event["type"] == "HAPPENED":
+            self._take_happened(event["id"], event["value"])
+            return
         kind = _EVENTS.get(event["type"])
         if kind is None:
             return
         fields = {"id": event.get("id")}
-        if "value" in event:
-            fields["value"] = event["value"]
         if "reason" in event:
             fields["reason"] = event["reason"]
         self._put(extras.CONTROL_TOPIC, extras.event(kind, **fields))
-        if kind == "node-failed":
-            self._request(Mark(time.time_ns(), note=f"node {event['id']} has failed", source=kind))
-        elif kind == "input-closed" and event.get("reason") == TIMEOUT:
-            note = f"input {event['id']} has broken"
-            self._request(Mark(time.time_ns(), note=note, source=kind))
+
+    def _take_happened(self, what: str, value: dict[str, Any]) -> None:
+        """Record an event of the dataflow, and keep an incident if it is worth one."""
+        if value.get("node") == self._node_id:
+            return
+        topic = extras.PARAM_TOPIC if what == "param-changed" else extras.CONTROL_TOPIC
+        self._put(topic, extras.event(what, **value))
+        mark = self._triggers.mark(what, value, time.time_ns())
+        if mark is not None:
+            _log.debug("%s is worth an incident: %s", what, mark.note)
+            self._request(mark)
 
     def _mark(self, taken: Taken) -> None:
         """Keep incidents that nodes ask for, and report new ones."""
         for mark in taken.marks:
             self._request(mark)
+        self._report_incidents()
+
+    def _report_incidents(self) -> None:
         while self._recorder.incidents:
             _log.info("incident %s is kept", self._recorder.incidents.pop(0))
 
@@ -145,8 +170,8 @@ class Session:
         if self._box is None:
             return
         try:
-            ring.request(self._box, mark)
-        except (OSError, ring.IncidentError) as error:
+            incidents.request(self._box, mark)
+        except (OSError, incidents.IncidentError) as error:
             _log.warning("no incident is kept: %s", error)
 
     def _put(self, topic: str, message: Any) -> None:
@@ -173,7 +198,9 @@ def _about(config: Mapping[str, Any], arguments: str) -> dict[str, str]:
     }
 
 
-def _attachments(config: Mapping[str, Any], params: Mapping[str, Any]) -> list[Attachment]:
+def _attachments(
+    config: Mapping[str, Any], params: Mapping[str, Mapping[str, Any]]
+) -> list[Attachment]:
     """Return the dataflow without the recorder, and the parameters, as files."""
     descriptor = dict(config["descriptor"])
     descriptor["nodes"] = [
@@ -184,7 +211,10 @@ def _attachments(config: Mapping[str, Any], params: Mapping[str, Any]) -> list[A
     now = time.time_ns()
     text = yaml.safe_dump(descriptor, sort_keys=False, allow_unicode=True)
     found = [Attachment(now, "dataflow.yml", "application/yaml", text.encode())]
-    if params:
-        text = yaml.safe_dump(dict(params), sort_keys=True, allow_unicode=True)
+    if any(params.values()):
+        flat = {
+            f"{node}/{key}": value for node, own in params.items() for key, value in own.items()
+        }
+        text = yaml.safe_dump(flat, sort_keys=True, allow_unicode=True)
         found.append(Attachment(now, "params.yml", "application/yaml", text.encode()))
     return found

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dorad.record.ring import segment_name
+from dorad.record.ring import RING, segment_name
 
 MEMORY = 256 << 20
 """Bytes of messages that wait for the disk before new ones are dropped."""
@@ -32,7 +32,21 @@ class Settings:
     """None is the default, see `MIN_FREE`."""
     memory: int = MEMORY
     keep_s: float | None = None
-    """Keep only the last seconds, in segments; `path` is then in the ring of a black box."""
+    """Keep only the last seconds, in segments; `path` is then the folder of a black box."""
+    incident_s: float | None = None
+    """How long a black box keeps incidents."""
+    incident_bytes: int | None = None
+    """How many bytes of incidents a black box keeps."""
+
+    @property
+    def box(self) -> Path | None:
+        """Return the folder of the black box, None for a recording of everything."""
+        return None if self.keep_s is None else self.path
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder that the files are written to."""
+        return self.path.parent if self.box is None else self.box / RING
 
     @property
     def splits(self) -> bool:
@@ -43,8 +57,8 @@ class Settings:
         """Return the path of one file of the recording, counted from 1."""
         if not self.splits:
             return self.path
-        if self.keep_s is not None:
-            return self.path.with_name(segment_name(time.time_ns(), number))
+        if self.box is not None:
+            return self.folder / segment_name(number, time.time_ns())
         return self.path.with_name(f"{self.path.stem}_{number:04}{self.path.suffix or SUFFIX}")
 
 

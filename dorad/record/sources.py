@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Protocol
 
-from dorad.record import drec, mcap
+from dorad.record import drec, mcap, scan
 from dorad.record.drec import DrecReader
+from dorad.record.mcap import McapError
 from dorad.record.reader import RecordingError, RecordingReader
 
 if TYPE_CHECKING:
@@ -74,12 +76,14 @@ def open_recording(path: Path) -> Recording:
         RecordingError: it is no recording, or cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with os.fdopen(scan.open_file(path), "rb") as file:
             magic = file.read(8)
         if magic == drec.MAGIC:
             return DrecReader(path)
         if magic == mcap.MAGIC:
             return RecordingReader(path)
+    except McapError as error:
+        raise RecordingError(f"{path} is not a recording: {error}") from error
     except OSError as error:
         raise RecordingError(f"{path} cannot be read: {error.strerror}") from error
     raise RecordingError(

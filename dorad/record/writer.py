@@ -6,8 +6,9 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from dorad.record import mcap
-from dorad.record.chunk import ChunkBuilder
+from dorad.record import mcap, protobuf
+from dorad.record.chunk import SMALL, ChunkBuilder
+from dorad.record.encoding import direct_kinds, encode_raw, is_picture
 from dorad.record.mcap import Attachment, Channel, ChunkIndex, McapError, Op, Schema
 
 if TYPE_CHECKING:
@@ -97,14 +98,55 @@ class RecordingFile:
         """The channel of a topic and the `id` of a kind, which `_kinds` keeps alive."""
         self._kinds: list[Kind] = []
         self._records: dict[int, bytes] = {}
-        self._added: dict[int, int] = {}
+        self._plain: dict[tuple[str, int], tuple[int, int]] = {}
+        """The channel of a topic and an Arrow type code, with the bytes of an item."""
+        self._unwritten: dict[int, int] = {}
+        """Messages by channel of a chunk whose write has failed."""
         self._builder = ChunkBuilder(compression)
         self._write((mcap.MAGIC + mcap.header(PROFILE, library),))
 
     @property
     def pending(self) -> int:
         """Bytes of the open chunk."""
-        return self._builder.size if self._builder else 0
+        return self._builder.size
+
+    def add_raw(
+        self,
+        topic: str,
+        sequence: int,
+        stamp: int,
+        code: int,
+        length: int,
+        nulls: int,
+        payload: bytes,
+        meta: bytes,
+    ) -> None:
+        """Encode a message as `encode_raw` does, and add it; `stamp` in ns since 1970.
+
+        Small messages of numbers take a short way.
+
+        Raises:
+            ValueError: the payload or the metadata are malformed.
+            McapError: there are too many channels.
+        """
+        size = len(payload)
+        known = None if nulls else self._plain.get((topic, code))
+        if known is not None and size <= SMALL and len(meta) <= SMALL:
+            channel_id, width = known
+            if length * width == size and not (meta and is_picture(code, meta)):
+                builder = self._builder
+                if not builder.has(channel_id):
+                    builder.declare(channel_id, self._records[channel_id])
+                begin = protobuf.prefix(1, size)
+                tail = protobuf.delimited(protobuf.METADATA_FIELD, meta) if meta else b""
+                builder.add_small(channel_id, sequence, stamp, begin, payload, tail)
+                self.messages += 1
+                return
+        message = encode_raw(code, length, nulls, payload, meta, stamp)
+        self.add(topic, sequence, stamp, message)
+        direct = direct_kinds().get(code)
+        if direct is not None and message.kind is direct[1] and len(self._plain) < MAX_KNOWN:
+            self._plain[topic, code] = (self._channels[topic, message.kind], direct[0])
 
     def add(self, topic: str, sequence: int, stamp: int, message: Encoded) -> None:
         """Add a message to the open chunk; `stamp` in ns since 1970.
@@ -127,7 +169,6 @@ class RecordingFile:
         if not builder.has(channel_id):
             builder.declare(channel_id, self._records[channel_id])
         builder.add(channel_id, sequence, stamp, message)
-        self._added[channel_id] += 1
         self.messages += 1
 
     def flush(self) -> None:
@@ -135,7 +176,10 @@ class RecordingFile:
         if not self._builder:
             return
         builder, self._builder = self._builder, ChunkBuilder(self._compression)
-        self.write_chunk(builder.finish())
+        chunk = builder.finish()
+        self._unwritten = chunk.counts
+        self.write_chunk(chunk)
+        self._unwritten = {}
 
     def write_chunk(self, chunk: Chunk) -> None:
         """Write a finished chunk. Raises OSError."""
@@ -183,11 +227,12 @@ class RecordingFile:
     def drop_pending(self) -> dict[str, int]:
         """Forget messages that were added but not written; return their number by topic."""
         lost: dict[str, int] = {}
+        pending = self._builder.counts
         for (topic, _), channel_id in self._channels.items():
-            missing = self._added[channel_id] - self._summary.counts.get(channel_id, 0)
+            missing = pending.get(channel_id, 0) + self._unwritten.get(channel_id, 0)
             if missing:
                 lost[topic] = lost.get(topic, 0) + missing
-                self._added[channel_id] -= missing
+        self._unwritten = {}
         self.messages -= sum(lost.values())
         self._builder = ChunkBuilder(self._compression)
         return lost
@@ -215,7 +260,6 @@ class RecordingFile:
         self._summary.channels[channel_id] = record
         self._channels[topic, kind] = channel_id
         self._records[channel_id] = schema_record + record
-        self._added[channel_id] = 0
         return channel_id
 
     def _write(self, parts: Sequence[bytes | memoryview]) -> None:

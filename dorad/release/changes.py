@@ -29,6 +29,8 @@ class Changes(msgspec.Struct, frozen=True):
     files_changed: list[str] = []
     packages: list[str] = []
     """`numpy 2.2.0 → 2.2.1`, `scipy added`, `scipy removed`."""
+    params: list[str] = []
+    """`camera/exposure: 10 → 20`."""
     size: int = 0
     """Bytes of the objects that the new one needs and the old one does not have."""
 
@@ -36,7 +38,7 @@ class Changes(msgspec.Struct, frozen=True):
     def empty(self) -> bool:
         """Return True if the two have the same content."""
         return not (self.added or self.removed or self.replaced or self.packages) and not (
-            self.files_added or self.files_removed or self.files_changed
+            self.files_added or self.files_removed or self.files_changed or self.params
         )
 
 

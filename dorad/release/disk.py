@@ -90,6 +90,8 @@ def sync_folder(folder: Path) -> None:
         os.close(number)
 
 
-def megabytes(count: int) -> str:
+def size_text(count: float) -> str:
     """Return bytes as text."""
-    return f"{count / 1e6:.1f} MB"
+    if count < 1000:
+        return f"{count:.0f} B"
+    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"

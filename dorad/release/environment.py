@@ -11,7 +11,7 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.release.manifest import DATA, PTH, SITE
+from dorad.release.manifest import PTH, environment_path, own_files, site_packages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,16 +24,9 @@ BASE = Path(getattr(sys, "_base_executable", "") or sys.executable)
 
 def environment_files(manifest: Manifest, environment: Environment) -> Iterator[tuple[str, File]]:
     """Yield the files of an environment, each with its path in it."""
-    site = f"lib/python{environment.target.python}/site-packages"
     for index in environment.packages:
         for file in manifest.packages[index].files:
-            first, _, rest = file.path.partition("/")
-            if first == SITE:
-                yield f"{site}/{rest}", file
-            elif first == DATA:
-                yield rest, file
-            else:
-                yield file.path, file
+            yield environment_path(file.path, environment.target.python), file
 
 
 def write_environment(folder: Path, python: str) -> None:
@@ -42,7 +35,7 @@ def write_environment(folder: Path, python: str) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    site = folder / f"lib/python{python}/site-packages"
+    site = folder / site_packages(python)
     for each in (folder / "bin", site):
         each.mkdir(parents=True, exist_ok=True)
     configuration = folder / "pyvenv.cfg"
@@ -51,8 +44,9 @@ def write_environment(folder: Path, python: str) -> None:
         f"version = {sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]}\n"
     )
     configuration.chmod(0o444)
-    for name in ("python", "python3", f"python{python}"):
-        (folder / "bin" / name).symlink_to(BASE)
+    for path in own_files(python):
+        if path.startswith("bin/"):
+            (folder / path).symlink_to(BASE)
     pth = site / PTH
     pth.write_text("".join(f"{path}\n" for path in _own_packages()))
     pth.chmod(0o444)

@@ -45,11 +45,11 @@ MIN_PATCHED = 4 << 10
 COUNT = struct.Struct(">Q")
 """The payload of `ARRIVED`: bytes of all pieces of this transfer so far, as they were sent."""
 ARRIVED_STEP = 32 << 10
-"""The robot says what has arrived after so many bytes."""
+"""The robot acknowledges after this number of bytes."""
 MAX_AHEAD = 4 << 20
 """Bytes of pieces that are on the way."""
 SILENCE_S = 20.0
-"""Without a frame for so many seconds the other end is gone."""
+"""Seconds without a frame after which the other end counts as lost."""
 ALIVE_INTERVAL_S = 5.0
 LEVEL = 6
 """Of zstd, for what is sent as it is."""
@@ -83,7 +83,7 @@ class Offer(msgspec.Struct):
 
 
 class Refusal(msgspec.Struct):
-    """Why the robot takes nothing, or no more."""
+    """Why the robot refuses the transfer, or ends it."""
 
     code: Code
     message: str

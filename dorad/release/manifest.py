@@ -27,14 +27,19 @@ MAX_PATH = 1024
 MAX_NAME = 255
 """Bytes of one name in a path."""
 MAX_DEPTH = 64
+MAX_TARGETS = 16
+MAX_PLACED = 150_000
+"""Files of all environments together: each environment is checked with all files of its packages.
+"""
 SITE, SCRIPTS, DATA = "site", "bin", "data"
 """The folders of a package: for modules, for commands, and for the rest."""
 PTH = "zz-dorad.pth"
 """Makes the packages of dorad visible in an environment; no package may have this file."""
 
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
-Version = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$")]
+# In Python `$` also matches before a newline at the end; `(?!\n)` excludes that.
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$(?!\n)")]
+Version = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$(?!\n)")]
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
@@ -67,11 +72,11 @@ class Object(NamedTuple):
 class Target(_Struct, frozen=True, order=True):
     """A kind of machine."""
 
-    arch: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,32}$")]
+    arch: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,32}$(?!\n)")]
     """As `uname -m` prints it: x86_64, aarch64."""
-    python: Annotated[str, msgspec.Meta(pattern=r"^(3\.[0-9]{1,3})?$")] = ""
+    python: Annotated[str, msgspec.Meta(pattern=r"^(3\.[0-9]{1,3})?$(?!\n)")] = ""
     """`3.13`; empty if any will do."""
-    glibc: Annotated[str, msgspec.Meta(pattern=r"^(2\.[0-9]{1,3})?$")] = ""
+    glibc: Annotated[str, msgspec.Meta(pattern=r"^(2\.[0-9]{1,3})?$(?!\n)")] = ""
     """The oldest that will do; empty if any will."""
 
     def __str__(self) -> str:
@@ -175,6 +180,8 @@ def _check(manifest: Manifest) -> None:
         names = check_paths((file.path for file in package.files), f"package {package.name!r}")
         for name in names:
             _check_place(name, package.name)
+    if len(manifest.targets) > MAX_TARGETS:
+        raise _error(f"it has more than {MAX_TARGETS} targets")
     if len(set(manifest.targets)) != len(manifest.targets):
         raise _error("a target is there twice")
     if manifest.environments:
@@ -183,8 +190,9 @@ def _check(manifest: Manifest) -> None:
             raise _error("its environments are not those of its targets")
         if any(not target.python for target in targets):
             raise _error("a target with an environment has no version of Python")
+    _check_placed(manifest)
     for environment in manifest.environments:
-        check_environment(manifest, environment)
+        _check_environment(manifest, environment)
     if len(manifest.nodes) > MAX_NODES:
         raise _error(f"it has more than {MAX_NODES} nodes")
     _check_sizes(manifest)
@@ -207,20 +215,56 @@ def all_files(manifest: Manifest) -> Iterator[File]:
         yield from package.files
 
 
-def check_environment(manifest: Manifest, environment: Environment) -> None:
-    """Check that the packages of an environment exist and have no file in common.
-
-    Raises:
-        ReleaseError: code `manifest`.
-    """
-    if any(index >= len(manifest.packages) for index in environment.packages):
-        raise _error(f"the environment for {environment.target} names a package that is not there")
-    if len(set(environment.packages)) != len(environment.packages):
-        raise _error(f"the environment for {environment.target} has a package twice")
-    check_paths(
-        (file.path for index in environment.packages for file in manifest.packages[index].files),
-        f"the environment for {environment.target}",
+def _check_placed(manifest: Manifest) -> None:
+    sizes = [len(package.files) for package in manifest.packages]
+    placed = sum(
+        sizes[index]
+        for environment in manifest.environments
+        for index in environment.packages
+        if index < len(sizes)
     )
+    if placed > MAX_PLACED:
+        raise _error(f"its environments have more than {MAX_PLACED} files")
+
+
+def _check_environment(manifest: Manifest, environment: Environment) -> None:
+    """Check that packages exist, have no file in common, and hide nothing of the environment."""
+    python = environment.target.python
+    where = f"the environment for {environment.target}"
+    if any(index >= len(manifest.packages) for index in environment.packages):
+        raise _error(f"{where} names a package that is not there")
+    if len(set(environment.packages)) != len(environment.packages):
+        raise _error(f"{where} has a package twice")
+    own = own_files(python)
+    placed = list(own)
+    for index in environment.packages:
+        package = manifest.packages[index]
+        for file in package.files:
+            path = environment_path(file.path, python)
+            if path in own or path.startswith("bin/python") or path == "bin/pyvenv.cfg":
+                raise _error(f"package {package.name!r}: {file.path!r} hides {path} of {where}")
+            placed.append(path)
+    check_paths(placed, where)
+
+
+def environment_path(path: str, python: str) -> str:
+    """Return the path in an environment of a file of a package."""
+    first, _, rest = path.partition("/")
+    if first == SITE:
+        return f"{site_packages(python)}/{rest}"
+    return rest if first == DATA else path
+
+
+def site_packages(python: str) -> str:
+    """Return the folder for modules of an environment for a version of Python."""
+    return f"lib/python{python}/site-packages"
+
+
+def own_files(python: str) -> tuple[str, ...]:
+    """Return the files that the robot makes in an environment."""
+    names = ("python", "python3", f"python{python}")
+    pth = f"{site_packages(python)}/{PTH}"
+    return ("pyvenv.cfg", *(f"bin/{name}" for name in dict.fromkeys(names)), pth)
 
 
 def check_paths(paths: Iterable[str], where: str) -> set[str]:
@@ -236,11 +280,14 @@ def check_paths(paths: Iterable[str], where: str) -> set[str]:
         if path in found:
             raise _error(f"{where}: the path {path!r} is there twice")
         found.add(path)
+    folders: set[str] = set()
     for path in found:
-        parts = path.split("/")
-        for depth in range(1, len(parts)):
-            if (folder := "/".join(parts[:depth])) in found:
-                raise _error(f"{where}: {folder!r} is a file and a folder")
+        folder = path.rpartition("/")[0]
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    if both := found & folders:
+        raise _error(f"{where}: {min(both)!r} is a file and a folder")
     return found
 
 
@@ -267,14 +314,10 @@ def path_problem(path: str) -> str:
 
 
 def _check_place(path: str, package: str) -> None:
-    """Check that a file of a package hides nothing that an environment itself has."""
+    """Check that a file of a package is in one of its folders."""
     first, _, rest = path.partition("/")
     if first not in (SITE, SCRIPTS, DATA) or not rest:
         raise _error(f"package {package!r}: {path!r} is in none of its folders")
-    if first == SCRIPTS and rest.split("/")[0].startswith("python"):
-        raise _error(f"package {package!r}: {path!r} hides the interpreter")
-    if first == SITE and rest == PTH:
-        raise _error(f"package {package!r}: {path!r} belongs to the environment")
 
 
 def _error(message: str, hint: str | None = None) -> ReleaseError:

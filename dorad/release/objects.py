@@ -90,7 +90,7 @@ class ObjectStore:
         except FileNotFoundError:
             return 0
 
-    def partials(self, limit: int) -> dict[str, int]:
+    def partials(self, limit: int | None = None) -> dict[str, int]:
         """Return the sizes of what has partly arrived, by SHA-256, at most `limit` of them."""
         try:
             found = sorted(self._incoming.iterdir())[:limit]
@@ -104,7 +104,7 @@ class ObjectStore:
         return _Writer(self.partial(sha256))
 
     def finish(self, wanted: Object) -> None:
-        """Make an object of what has arrived.
+        """Make an object of the part that has arrived.
 
         Raises:
             ReleaseError: code `damaged`: its content is another; it was removed.
@@ -124,7 +124,7 @@ class ObjectStore:
         partial.replace(path)
 
     def forget_partials(self, sha256: Collection[str] | None = None) -> None:
-        """Remove what has arrived of these objects, or of all."""
+        """Remove the parts of these objects, or of all."""
         with suppress(FileNotFoundError):
             for path in list(self._incoming.iterdir()):
                 if sha256 is None or path.name in sha256:
@@ -175,7 +175,7 @@ class _Writer:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder that everybody may read, whatever the umask, with those above it."""
+    """Create a folder and its parents, readable by all users, independently of the umask."""
     if not path.parent.is_dir():
         make_folder(path.parent)
     path.mkdir(exist_ok=True)

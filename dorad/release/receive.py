@@ -1,6 +1,6 @@
-"""The robot's end of a transfer: takes what is lacking of a release, and nothing else.
+"""The robot's end of a transfer: accepts the missing files of a release, and nothing else.
 
-What has arrived of an object stays when the connection is cut, and the next transfer goes on there.
+Parts of an object stay when the connection is cut, and the next transfer continues there.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     from dorad.release.trees import Trees
 
 MAX_PARTIAL_PATCHES = 1000
+IDLE_S = 900.0
+"""Seconds in which a sender may prepare the next object, and say only that it is alive."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class Disconnected(Exception):  # noqa: N818 - not an error: the next transfer goes on
+class SenderLostError(Exception):
     """The sender is gone. What has arrived is kept."""
 
 
@@ -47,13 +49,15 @@ class Receiver:
         self._arrived = 0
         """Bytes of pieces so far."""
         self._told = 0
+        self._lacking: set[str] = set()
+        """The SHA-256 of what was lacking at first."""
 
     def run(self) -> str:
         """Receive one release and return its id.
 
         Raises:
             ReleaseError: it is refused, or not complete; the sender was told.
-            Disconnected: the sender is gone.
+            SenderLostError: the sender is gone.
         """
         try:
             release = self._receive()
@@ -106,6 +110,7 @@ class Receiver:
         _log.debug("%d objects are lacking", len(lacking))
         self._send(frames.OFFER, offer)
         wanted = {(each.sha256, each.executable): each for each in lacking}
+        self._lacking = {each.sha256 for each in lacking}
         while True:
             kind, payload = self._next()
             if kind == frames.END:
@@ -147,6 +152,8 @@ class Receiver:
         if base is None or not objects.has(base) or each.size > frames.MAX_PATCHED:
             raise ReleaseError("protocol", f"{each.sha256} cannot come as a patch")
         have = self._start(begin, objects.partial_size(patch))
+        # Parts of other patches would fill the disk, one transfer after the other.
+        objects.forget_partials(objects.partials().keys() - self._lacking - {patch})
         with objects.open_partial(patch) as file:
             file.truncate(have)
             while have < begin.patch_size:
@@ -190,21 +197,25 @@ class Receiver:
 
     def _next(self) -> tuple[int, bytes]:
         """Return the next frame that is not just a sign of life."""
+        end = time.monotonic() + IDLE_S
         while True:
             kind, size = frames.check_header(self._read(frames.HEADER.size))
             payload = self._read(size)
             if kind != frames.ALIVE:
                 return kind, payload
+            if time.monotonic() > end:
+                # It would keep all others out.
+                raise SenderLostError(f"the sender has sent nothing for {IDLE_S:g} s")
 
     def _read(self, size: int) -> bytes:
         pieces, rest = [], size
         while rest:
             ready, _, _ = select.select([self._source], [], [], self._silence)
             if not ready:
-                raise Disconnected(f"the sender was silent for {self._silence:g} s")
+                raise SenderLostError(f"the sender was silent for {self._silence:g} s")
             piece = os.read(self._source, min(rest, 1 << 20))
             if not piece:
-                raise Disconnected("the sender has ended the connection")
+                raise SenderLostError("the sender has ended the connection")
             pieces.append(piece)
             rest -= len(piece)
         return b"".join(pieces)
@@ -218,9 +229,9 @@ class Receiver:
         while rest:
             _, ready, _ = select.select([], [self._target], [], max(0.0, end - time.monotonic()))
             if not ready:
-                raise Disconnected("the sender reads no answer")
+                raise SenderLostError("the sender reads no answer")
             try:
                 # No more than a pipe takes at once, so that it cannot block.
                 rest = rest[os.write(self._target, rest[: select.PIPE_BUF]) :]
             except BrokenPipeError as error:
-                raise Disconnected("the sender has ended the connection") from error
+                raise SenderLostError("the sender has ended the connection") from error

@@ -1,7 +1,7 @@
 """The releases of a robot: `<folder>/<id>/` is a tree of one, hard-linked to the objects.
 
     <folder>/objects/      contents of files (`objects.ObjectStore`)
-    <folder>/incoming/     what has partly arrived
+    <folder>/incoming/     incomplete objects
     <folder>/manifests/    manifests that were verified, each with its signature
     <folder>/<id>/         files/ with the dataflow, env/ with its Python packages
 
@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 from dorad.release import environment as environments
 from dorad.release.disk import (
     locked,
-    megabytes,
     modified,
     read_bounded,
     same_content,
+    size_text,
     sync_file_system,
     sync_folder,
     write_whole,
@@ -197,7 +197,7 @@ class Trees:
         disk = os.statvfs(self.folder)
         free = disk.f_bavail * disk.f_frsize
         if needed > free or (disk.f_files and files + len(lacking) > disk.f_favail):
-            what = f"{megabytes(needed)} needed, {megabytes(free)} free"
+            what = f"{size_text(needed)} needed, {size_text(free)} free"
             if needed <= free:
                 what = f"{files + len(lacking)} files, the disk has room for {disk.f_favail}"
             raise ReleaseError("space", f"{self.folder} is too full: {what}", "remove something")
@@ -225,7 +225,7 @@ class Trees:
             )
         needed = needed_objects(manifest, self.machine)
         if lacking := self.objects.lacking(needed):
-            size = megabytes(sum(each.size for each in lacking))
+            size = size_text(sum(each.size for each in lacking))
             message = f"{len(lacking)} of {len(needed)} files have not arrived ({size})"
             raise ReleaseError("missing", message, "dorafleet release push")
         damaged = [each for each in needed if not self.objects.check(each)]
@@ -236,7 +236,7 @@ class Trees:
             raise ReleaseError("damaged", message, "they were removed: dorafleet release push")
         tree = Tree(release, target, manifest)
         if target.is_dir() and not self._is_whole(tree):
-            _log.warning("release %s is not as it was staged; it is made anew", release)
+            _log.warning("release %s has changed since it was staged; it is staged again", release)
             self._remove(target)
         if not target.is_dir():
             self.check_space(manifest)

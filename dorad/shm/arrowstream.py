@@ -50,14 +50,26 @@ def decode_stream(payload: pa.Buffer, *, shared: bool) -> pa.Array:
                 array.validate(full=True)
                 return array
         stream = private(payload) if shared else payload
-        for message in pa.ipc.MessageReader.open_stream(stream):
-            if _is_compressed(message.metadata.to_pybytes()):
-                raise ValueError("its Arrow stream is compressed")
+        check_uncompressed(stream)
         array = pa.ipc.open_stream(stream).read_next_batch().column(0)
         array.validate(full=True)
     except (pa.ArrowException, StopIteration, IndexError, struct.error) as error:
         raise ValueError(f"its Arrow stream cannot be read: {error}") from error
     return array
+
+
+def check_uncompressed(stream: pa.Buffer) -> None:
+    """Check that no message of a stream is compressed: it could decompress to any size.
+
+    Raises:
+        ValueError: one is, or the stream is malformed.
+    """
+    try:
+        for message in pa.ipc.MessageReader.open_stream(stream):
+            if _is_compressed(message.metadata.to_pybytes()):
+                raise ValueError("its Arrow stream is compressed")
+    except (pa.ArrowException, StopIteration, IndexError, struct.error) as error:
+        raise ValueError(f"its Arrow stream cannot be read: {error}") from error
 
 
 def private(buffer: pa.Buffer) -> pa.Buffer:
@@ -66,7 +78,7 @@ def private(buffer: pa.Buffer) -> pa.Buffer:
 
 
 def _is_compressed(metadata: bytes) -> bool:
-    """Return True if a message of a stream is compressed: it could decompress to any size."""
+    """Return True if a message of a stream is compressed."""
 
     def field(table: int, at: int) -> int:
         """Return the position of a table's field, 0 if the table does not have it."""

@@ -8,8 +8,8 @@ kind. As each kind has a ring of its own, four words determine what the queue ho
     ordinary = min(HEAD - TAIL, queue_size - kept)          the newest of the ring.
 
 This holds for every order of arrival and at every moment that the consumer looks. So each ring
-keeps the protocol of `ring.py` unchanged, and neither end waits. Each entry of the lane records
-how many ordinary messages were pushed before it, which restores the order of sending.
+keeps the protocol of `outlet.py` and `inlet.py` unchanged, and neither end waits. Each entry of the
+lane records how many ordinary messages were pushed before it, which restores the order of sending.
 
 A message with `flush` goes into the lane, too. It voids the ordinary messages before it that have
 its `session_id` (all of them if it has none). The consumer skips them, and they count as dropped.
@@ -22,6 +22,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.shm.fence import STRONG_ORDER, acquire, release
+from dorad.shm.inlet import Inlet, UnreadableError
 from dorad.shm.layout import (
     CORRELATED,
     ENTRY,
@@ -37,7 +38,7 @@ from dorad.shm.layout import (
     RingPlan,
     read_count,
 )
-from dorad.shm.ring import Inlet, Outlet, UnreadableError
+from dorad.shm.outlet import Outlet
 
 if TYPE_CHECKING:
     from collections.abc import Callable

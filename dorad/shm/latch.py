@@ -13,16 +13,17 @@ import time
 from typing import TYPE_CHECKING
 
 from dorad.shm.fence import STRONG_ORDER, acquire
+from dorad.shm.inlet import UnreadableError
 from dorad.shm.layout import ENTRY, ENTRY_SIZE, RING_LAST, RING_LATCHED, RingPlan
+from dorad.shm.outlet import Outlet, Peer
 from dorad.shm.picking import PickingInlet
-from dorad.shm.ring import Outlet, Peer, UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.shm.borrow import Taken
     from dorad.shm.mapping import Mapping
-    from dorad.shm.ring import Peer
+    from dorad.shm.outlet import Peer
 
 _time_ns = time.time_ns
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 
 from dorad.shm.fence import STRONG_ORDER, acquire
+from dorad.shm.inlet import Inlet
 from dorad.shm.layout import ENTRY_SIZE
-from dorad.shm.ring import Inlet
 
 _STAMP = struct.Struct("=Q")
 

@@ -1,7 +1,7 @@
 """The publisher's samples: memory for payloads too large for a ring entry.
 
 Only the owner knows which samples are free; only the bytes are shared. A sample that was sent
-becomes free again when no subscriber can reach it any more. The owner checks that when it next
+becomes free again when no subscriber can reach it. The owner checks that when it next
 needs a sample.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.shm.mapping import Mapping
-    from dorad.shm.ring import Outlet
+    from dorad.shm.outlet import Outlet
 
     Grown = tuple[int, Mapping]
     GrowAhead = Callable[[int, Callable[[Grown | None], None]], bool]

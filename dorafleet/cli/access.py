@@ -37,23 +37,23 @@ Examples:
   dorafleet revoke --operator ann
   dorafleet revoke --token panel
 \b
-From then on what it has is refused, and its open connections are closed. Dataflows on a robot keep
-running. `dorafleet enrol` lets a robot in again, with a new key.
+The coordinator refuses its certificate or token from then on, and closes its connections. Dataflows
+on a robot keep running. `dorafleet enrol` admits a robot again, with a new key.
 """
 
 ADD_EPILOG = """\b
 Examples:
   dorafleet operator add ann --role operator --output ann.pem
 \b
-The file has Ann's key, her certificate and the fleet's authority. Give it to her on a safe way; she
-names it in ~/.config/dora/config.yml, as `certificate` and as `ca` of `coordinator`.
+The file has Ann's key, her certificate and the fleet's authority. Send it to her over a secure
+channel. In ~/.config/dora/config.yml it is both `certificate` and `ca` of `coordinator`.
 """
 
 CREATE_EPILOG = """\b
 Examples:
   dorafleet token create panel --role viewer --days 30 > panel.token
 \b
-A client sends it as `Authorization: Bearer TOKEN`. The coordinator keeps only its hash.
+A client sends the token as `Authorization: Bearer TOKEN`. The coordinator keeps only its hash.
 """
 
 
@@ -76,13 +76,19 @@ def access(*, as_json: bool, state: Path, port: int) -> None:
 
 @click.command(epilog=REVOKE_EPILOG)
 @click.argument("name")
-@click.option("--operator", "kind", flag_value="operator", help="NAME is an operator.")
-@click.option("--token", "kind", flag_value="token", help="NAME is that of a token.")
-@click.option("--robot", "kind", flag_value="robot", default="robot", help="The default.")
+@click.option("--operator", "kind", flag_value="operator", help="Revoke the operator NAME.")
+@click.option("--token", "kind", flag_value="token", help="Revoke the token NAME.")
+@click.option(
+    "--robot",
+    "kind",
+    flag_value="robot",
+    default="robot",
+    help="Revoke the robot NAME (the default).",
+)
 @state_option
 @port_option
 def revoke(name: str, *, kind: Kind, state: Path, port: int) -> None:
-    """Refuse the robot NAME, an operator or a token, and close their connections."""
+    """Revoke the robot NAME, or an operator or a token, and close its connections."""
     from dorafleet.coordinator.accessmessages import Revoke, Revoked
 
     with connect(state, port) as client:
@@ -96,18 +102,18 @@ def revoke(name: str, *, kind: Kind, state: Path, port: int) -> None:
 
 @click.group(cls=Group, epilog=ADD_EPILOG)
 def operator() -> None:
-    """Give people their certificates."""
+    """Create certificates for operators."""
 
 
 @operator.command(epilog=ADD_EPILOG)
 @click.argument("name")
 @role_option
-@click.option("--days", type=click.IntRange(1), default=365, show_default=True, help="Until then.")
+@click.option("--days", type=click.IntRange(1), default=365, show_default=True, help="Validity.")
 @click.option(
     "--output",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    help="Where to write it; must not exist; `-` prints it.  [default: NAME.pem]",
+    help="File to write, which must not exist; `-` prints it.  [default: NAME.pem]",
 )
 @state_option
 @port_option
@@ -121,7 +127,7 @@ def add(name: str, *, role: Role, days: int, output: Path | None, state: Path, p
             click.echo(client.call("operator.add", params, Bundle).pem, nl=False)
         return
     path = output or Path(f"{name}.pem")
-    # Before the certificate is made: otherwise it could be lost.
+    # Open the file before the certificate is created: otherwise the certificate could be lost.
     try:
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -138,13 +144,13 @@ def add(name: str, *, role: Role, days: int, output: Path | None, state: Path, p
 
 @click.group(cls=Group, epilog=CREATE_EPILOG)
 def token() -> None:
-    """Give programs their tokens."""
+    """Create tokens for programs."""
 
 
 @token.command(epilog=CREATE_EPILOG)
 @click.argument("name")
 @role_option
-@click.option("--days", type=click.IntRange(1), required=True, help="For so many days.")
+@click.option("--days", type=click.IntRange(1), required=True, help="Validity.")
 @state_option
 @port_option
 def create(name: str, *, role: Role, days: int, state: Path, port: int) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 from click.shell_completion import CompletionItem
@@ -12,13 +14,15 @@ from click.shell_completion import CompletionItem
 from dorad.cli.files import complete_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from dorafleet.inventory.model import Cluster, Machine
 
     PathType = click.ParamType[Path]
 else:  # generic only in click's newer releases
     PathType = click.ParamType
+
+F = TypeVar("F", bound="Callable[..., Any]")
 
 DEFAULT_PARALLEL = 10
 MAX_PARALLEL = 1000
@@ -75,14 +79,20 @@ only_option = click.option(
     shell_complete=_machine_ids,
     help="Only this machine; may be repeated, or list several with commas.",
 )
-parallel_option = click.option(
-    "--parallel",
-    metavar="N",
-    type=click.IntRange(1, MAX_PARALLEL),
-    default=DEFAULT_PARALLEL,
-    show_default=True,
-    help="Maximum number of machines at once.",
-)
+
+
+def _parallel_option(default: int) -> Callable[[F], F]:
+    return click.option(
+        "--parallel",
+        metavar="N",
+        type=click.IntRange(1, MAX_PARALLEL),
+        default=default,
+        show_default=True,
+        help="Maximum number of machines at once.",
+    )
+
+
+parallel_option = _parallel_option(DEFAULT_PARALLEL)
 
 
 def default_state() -> Path:
@@ -129,6 +139,57 @@ accept_new_option = click.option(
     is_flag=True,
     help="Trust new host keys and write them to known_hosts; changed keys are still refused.",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class OverSsh:
+    """The machines that a command works on over SSH, and how."""
+
+    cluster: Cluster
+    machines: tuple[Machine, ...]
+    parallel: int
+    """Maximum number of machines at once."""
+    accept_new: bool
+    """Trust new host keys."""
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the machines, in the order of the file."""
+        return [machine.id for machine in self.machines]
+
+
+def over_ssh(parallel: int | None = DEFAULT_PARALLEL) -> Callable[[F], F]:
+    """Return a decorator for a command on machines of a cluster file.
+
+    It adds the argument FILE and the options --only, --parallel and --accept-new; the command gets
+    one `OverSsh` instead of them. `parallel` is the default; with None there is no such option.
+    """
+    options = [accept_new_option, only_option, file_argument]
+    if parallel is not None:
+        options.insert(1, _parallel_option(parallel))
+
+    def decorate(command: F) -> F:
+        @wraps(command)
+        def run(
+            *,
+            file: Path,
+            only: Sequence[str],
+            accept_new: bool,
+            parallel: int = DEFAULT_PARALLEL,
+            **given: Any,
+        ) -> Any:
+            from dorafleet.inventory.load import load
+
+            cluster = load(file)
+            machines = select_machines(cluster, only)
+            return command(OverSsh(cluster, machines, parallel, accept_new), **given)
+
+        decorated: Any = run
+        for option in options:
+            decorated = option(decorated)
+        return cast("F", decorated)
+
+    return decorate
 
 
 def select_machines(cluster: Cluster, only: Sequence[str]) -> tuple[Machine, ...]:

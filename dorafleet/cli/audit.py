@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAGE = 100
 
 _BESIDE = ("time", "epoch", "user", "peer", "role", "client", "action")
-"""Fields of a record that do not say what was changed."""
+"""Fields of a record that do not describe the change."""
 
 EPILOG = """\b
 Examples:
@@ -30,9 +30,9 @@ Examples:
   dorafleet audit verify
   dorafleet audit verify --known 120:5d1e…   (a head that an earlier `verify` printed)
 \b
-Every record has a hash of itself and of all before. A record that was changed, removed or inserted
-breaks the chain; a chain whose end was cut off does not have the head that you have kept.
-Exit code 0: the audit is whole. 1: it is not, or no coordinator answers.
+The hash of each record includes the hash of the previous one. A record that was changed, removed or
+inserted breaks this chain. If its end was cut off, the chain lacks the head that you have kept.
+Exit code 0: the audit is complete. 1: it is not, or no coordinator answers.
 """
 
 
@@ -46,7 +46,7 @@ Exit code 0: the audit is whole. 1: it is not, or no coordinator answers.
 def audit(
     action: str | None, *, after: int, known: str | None, as_json: bool, state: Path, port: int
 ) -> None:
-    """Show every change that was made through the coordinator, or `verify` that all are there."""
+    """Show the coordinator's record of every change, or `verify` that it is complete."""
     if action is None:
         if known is not None:
             raise click.UsageError("--known needs `verify`")
@@ -92,7 +92,7 @@ def _as_row(found: AuditRecord) -> tuple[str, str, str, str]:
 
 
 def _change(record: dict[str, Any]) -> str:
-    """Return what a record says, in words, without who did it and when."""
+    """Return the change of a record in words, without author and time."""
     action = str(record.get("action"))
     if action != "desired.set":
         details = (f"{key} {value}" for key, value in record.items() if key not in _BESIDE)

@@ -1,4 +1,4 @@
-"""What may be wrong in a fleet: checks of what the coordinator knows, as functions of data."""
+"""The checks of `dorafleet doctor`, as functions of the coordinator's data."""
 
 from __future__ import annotations
 

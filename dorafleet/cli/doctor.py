@@ -1,4 +1,4 @@
-"""`dorafleet doctor`: what is wrong in the fleet, and how to fix it."""
+"""`dorafleet doctor`: check the fleet, and suggest fixes."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ Examples:
   dorafleet doctor cluster.yml        also ask the machines over SSH whether their units are enabled
   dorafleet doctor --json | jq '.checks[] | select(.level != "PASS")'
 \b
-It checks which robots are away, their clocks, versions, certificates, dataflows and links, and the
-nodes that no machine takes. Exit code 1 if a check fails; warnings do not count as failures.
+It checks connections, clocks, versions, certificates, dataflows and links of robots, and lists
+pending nodes. Exit code 1 if a check fails; warnings do not count as failures.
 """
 
 
@@ -62,7 +62,7 @@ def doctor(
     state: Path,
     port: int,
 ) -> int:
-    """Check the fleet, and suggest how to fix what is wrong."""
+    """Check the fleet, and suggest how to fix problems."""
     from dorad.control.errors import ControlError
     from dorafleet.cli.checks import Check
     from dorafleet.inventory.load import load

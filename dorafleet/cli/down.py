@@ -28,9 +28,9 @@ EPILOG = """\b
 Examples:
   dorafleet down
   dorafleet down --force             kill the nodes at once
-  dorafleet down --keep-dataflows    end the coordinator alone; the robots go on
+  dorafleet down --keep-dataflows    end the coordinator alone; dataflows keep running
 \b
-A dataflow that cannot be stopped, such as one on a machine that is away, keeps the coordinator
+If a dataflow cannot be stopped, for example on an unreachable machine, the coordinator keeps
 running, unless --force is given. Exit code 1 if a dataflow failed or was not stopped.
 """
 
@@ -53,7 +53,8 @@ def down(*, force: bool, keep_dataflows: bool, state: Path, port: int) -> int:
         failed = [name for name, end in ends.items() if not _report(name, end)]
         if not force and any(isinstance(end, ControlError) for end in ends.values()):
             raise click.ClickException(
-                "the coordinator runs on, because it could not stop everything (`--force` ends it)"
+                "the coordinator keeps running, because it could not stop every dataflow "
+                "(`--force` ends it)"
             )
         client.call("coordinator.shutdown", Nothing(), Nothing)
         where = client.server.name
@@ -91,7 +92,7 @@ def _report(name: str, end: DataflowState | ControlError) -> bool:
 
 
 def _wait_for_end(target: Tcp, where: str) -> None:
-    """Wait until nothing answers any more."""
+    """Wait until the coordinator no longer answers."""
     from dorad.control.client import Client
     from dorad.control.errors import ControlError
 

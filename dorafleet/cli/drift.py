@@ -1,4 +1,4 @@
-"""`dorafleet drift`: where robots differ from what they shall be, with the way back."""
+"""`dorafleet drift`: the differences between robots and their desired state, with fixes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from dorafleet.cli.coordinator import connect
 if TYPE_CHECKING:
     from pathlib import Path
 
-COLUMNS = ("Robot", "Dataflow", "Differs", "Shall be", "Is", "Way back")
+COLUMNS = ("Robot", "Dataflow", "Differs", "Desired", "Actual", "Fix")
 
 EPILOG = """\b
 Examples:
   dorafleet drift
   dorafleet drift --json | jq -c 'select(.known)'
 \b
-Compared are releases, dataflows that were started, and the package dorad, as robots have reported
-them last. A robot that cannot be reached is compared with its last report, which says `last seen`.
-Exit code 0: nothing differs. 1: something does.
+The command compares releases, started dataflows and the package dorad with the robots' latest
+reports. For an unreachable robot the actual state is marked `last seen`.
+Exit code: 0 without differences, 1 with differences.
 """
 
 
@@ -31,7 +31,7 @@ Exit code 0: nothing differs. 1: something does.
 @state_option
 @port_option
 def drift(*, as_json: bool, state: Path, port: int) -> int:
-    """Show where robots differ from what they shall be, and the way back."""
+    """Show where robots differ from their desired state, with the command that fixes it."""
     from dorad.control.messages import Nothing
     from dorafleet.rollout.messages import DriftList
 
@@ -56,5 +56,5 @@ def drift(*, as_json: bool, state: Path, port: int) -> int:
         )
     else:
         robots = "1 robot is" if found.robots == 1 else f"{found.robots} robots are"
-        click.echo(f"{robots} what they shall be")
+        click.echo(f"{robots} in the desired state")
     return 1 if found.rows else 0

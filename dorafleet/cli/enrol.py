@@ -38,11 +38,10 @@ Examples:
   dorafleet enrol cluster.yml arm1 --again    a new key, also if arm1 is enrolled
   dorafleet enrol cluster.yml arm3 --token    a robot that SSH cannot reach
 \b
-Each robot makes a key, which never leaves it; the coordinator signs its certificate, and the
+Each robot creates a key, which never leaves it. The coordinator signs its certificate, and the
 robot's agent connects. A machine that is enrolled and connected is not changed. A failure on one
 machine does not affect the others.
-With --token nothing is done over SSH: the command is printed that enrols the robot there, within 15
-minutes.
+With --token the command uses no SSH: it prints a command to run on the robot within 15 minutes.
 Exit code 0: all machines are enrolled and connected. 1: some are not.
 """
 
@@ -50,7 +49,7 @@ Exit code 0: all machines are enrolled and connected. 1: some are not.
 @click.command(epilog=EPILOG)
 @file_argument
 @click.argument("machine", nargs=-1)
-@click.option("--again", is_flag=True, help="Replace the key and certificate that a robot has.")
+@click.option("--again", is_flag=True, help="Replace a robot's key and certificate.")
 @click.option("--token", "by_token", is_flag=True, help="Print the command that enrols MACHINE.")
 @click.option(
     "--coordinator",

@@ -10,18 +10,12 @@ import click
 from dorad.cli.durations import Duration
 from dorad.cli.tables import print_lines
 from dorad.terminal import visible, visible_lines
-from dorafleet.cli.arguments import (
-    accept_new_option,
-    file_argument,
-    only_option,
-    parallel_option,
-    select_machines,
-)
+from dorafleet.cli.arguments import over_ssh
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
+    from dorafleet.cli.arguments import OverSsh
     from dorafleet.inventory.model import Machine
     from dorafleet.ssh.connection import CommandResult
     from dorafleet.ssh.fanout import Outcome
@@ -40,33 +34,19 @@ Exit code 0: it was 0 on all machines. 1: it was not, or some could not be reach
 
 
 @click.command("exec", epilog=EPILOG, context_settings={"ignore_unknown_options": True})
-@file_argument
+@over_ssh()
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@only_option
 @click.option("--shell", is_flag=True, help="Let the shell there read the command.")
 @click.option(
     "--timeout", type=Duration(0.1), default="30s", show_default=True, help="For each machine."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each machine.")
-@parallel_option
-@accept_new_option
 def exec_(
-    file: Path,
-    command: Sequence[str],
-    *,
-    only: Sequence[str],
-    shell: bool,
-    timeout: float,
-    as_json: bool,
-    parallel: int,
-    accept_new: bool,
+    over: OverSsh, command: Sequence[str], *, shell: bool, timeout: float, as_json: bool
 ) -> int:
     """Run COMMAND on the machines in FILE over SSH."""
-    from dorafleet.inventory.load import load
-
-    machines = select_machines(load(file), only)
     words = ["sh", "-c", " ".join(command)] if shell else list(command)
-    outcomes = asyncio.run(_run(machines, words, timeout, parallel=parallel, accept_new=accept_new))
+    outcomes = asyncio.run(_run(over, words, timeout))
     if as_json:
         print_lines(map(as_plain, outcomes))
     else:
@@ -75,22 +55,15 @@ def exec_(
     return 0 if all(each.result is not None and not each.result.code for each in outcomes) else 1
 
 
-async def _run(
-    machines: Sequence[Machine],
-    words: Sequence[str],
-    timeout: float,
-    *,
-    parallel: int,
-    accept_new: bool,
-) -> list[Outcome[CommandResult]]:
+async def _run(over: OverSsh, words: Sequence[str], timeout: float) -> list[Outcome[CommandResult]]:
     from dorafleet.ssh.connection import connect
     from dorafleet.ssh.fanout import run_on_each
 
     async def run(machine: Machine) -> CommandResult:
-        async with connect(machine, accept_new=accept_new) as robot:
+        async with connect(machine, accept_new=over.accept_new) as robot:
             return await robot.run(words, timeout=timeout, doing="the command")
 
-    return await run_on_each(machines, run, parallel=parallel)
+    return await run_on_each(over.machines, run, parallel=over.parallel)
 
 
 def group_lines(outcomes: Iterable[Outcome[CommandResult]]) -> list[str]:

@@ -31,16 +31,16 @@ Examples:
   dorafleet explain demo                           where the nodes of a running dataflow are
   dorafleet explain dataflow.yml --cluster lab.yml --json | jq '.nodes[] | select(.machine|not)'
 \b
-The coordinator answers, with the labels and capacities of now and what runs there. With --cluster
-no machine is asked: labels and capacities are those of FILE, and the fleet is taken to be empty.
-A rule is one of machine, avoid, labels, devices, gpu, memory, cpu, away, spread, stays; of several,
-the first in this order is shown.
-Exit code 0: all nodes asked for have a machine. 1: some are pending, or a file has problems.
+The coordinator answers, with current labels, capacities and running nodes. With --cluster no
+machine is contacted: labels and capacities are those of FILE, and no node runs yet.
+A rule is one of machine, avoid, labels, devices, gpu, memory, cpu, away, spread, stays; if several
+reject a machine, the first in this order is shown.
+Exit code 0: all these nodes have a machine. 1: some are pending, or a file has problems.
 """
 
 
 def _node_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the nodes of the dataflow that stands before; none if it has problems."""
+    """Complete the nodes of the dataflow in the argument before; none if it has problems."""
     from dorad.dataflow.errors import DataflowError
     from dorad.dataflow.load import load
 
@@ -62,7 +62,7 @@ def _node_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     "cluster_file",
     metavar="FILE",
     type=File(".yml", ".yaml"),
-    help="Ask no coordinator, but take the machines of this file, without anything on them.",
+    help="Ask no coordinator; use the machines of this file, without running nodes.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @state_option
@@ -76,9 +76,10 @@ def explain(
     state: Path,
     port: int,
 ) -> int:
-    """Show the machine of each node, or of NODE alone, and why: of a running dataflow, or of FILE.
+    """Show the machine of each node, or of NODE alone, and why.
 
-    Nothing is started.
+    The nodes are those of the dataflow file FILE, or of the running dataflow NAME. Nothing is
+    started.
     """
     found = _ask(file, state, port) if cluster_file is None else _of_files(file, cluster_file)
     decisions = {each.node: each for each in found.nodes}
@@ -99,7 +100,7 @@ def explain(
 
 
 def _is_name(file: Path) -> bool:
-    """Return True for the name of a running dataflow: what cannot be, and is not, a file."""
+    """Return True for the name of a running dataflow, which is no path and no existing file."""
     return file.suffix not in (".yml", ".yaml") and len(file.parts) == 1 and not file.exists()
 
 

@@ -25,24 +25,26 @@ Examples:
   dorafleet labels arm1 zone=hall gpu=yes
   dorafleet labels arm1 gpu-                 remove one
 \b
-Labels decide where nodes with `deploy.labels` are placed. Nodes that run stay where they are; nodes
-that wait for a machine are placed at once.
+Labels decide where nodes with `deploy.labels` are placed. Running nodes stay on their machine;
+pending nodes are placed at once.
 """
 
 ADOPT_EPILOG = """\b
 Examples:
   dorafleet adopt arm1
 \b
-After the coordinator's store was restored from a backup, a robot may run something newer. It keeps
-running, and nothing is done about it. `adopt` makes what the robot has the state of the store;
-`dorafleet resume` makes the robot do what the store says.
+After the coordinator's store was restored from a backup, a robot may run a newer state than the
+store has. The coordinator then leaves it alone. `dorafleet adopt` copies the robot's state into the
+store. `dorafleet resume` makes the robot run the state in the store.
 """
 
 RESUME_EPILOG = """\b
 Examples:
   dorafleet resume arm1
 \b
-The opposite of `dorafleet adopt`, which see.
+After the coordinator's store was restored from a backup, a robot may run a newer state than the
+store has. The coordinator then leaves it alone. `dorafleet resume` makes the robot run the state in
+the store. `dorafleet adopt` copies the robot's state into the store.
 """
 
 
@@ -123,7 +125,7 @@ def parse_changes(words: Sequence[str]) -> dict[str, str | None]:
 
 
 def find_robot(robots: Sequence[Robot], id_: str) -> Robot:
-    """Return one robot. Raises click.ClickException if there is none of this id."""
+    """Return one robot. Raises click.ClickException if there is no robot with this id."""
     from dorad.dataflow.nearest import did_you_mean
 
     for robot in robots:
@@ -147,7 +149,7 @@ def adopt(machine: str, *, state: Path, port: int) -> None:
 @state_option
 @port_option
 def resume(machine: str, *, state: Path, port: int) -> None:
-    """Make MACHINE do what the store says, after a restore."""
+    """After a restore, make MACHINE run the state of the store."""
     _decide("robot.resume", machine, state, port)
 
 

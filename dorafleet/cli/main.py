@@ -29,15 +29,15 @@ COMMANDS: dict[str, CommandEntry] = {
     "down": CommandEntry("dorafleet.cli.down:down", "Stop all dataflows, then the coordinator."),
     "labels": CommandEntry("dorafleet.cli.labels:labels", "Show or change a machine's labels."),
     "adopt": CommandEntry(
-        "dorafleet.cli.labels:adopt", "Take over what a machine runs, after a restore."
+        "dorafleet.cli.labels:adopt", "After a restore, keep what a machine runs."
     ),
     "resume": CommandEntry(
-        "dorafleet.cli.labels:resume", "Make a machine do what the store says, after a restore."
+        "dorafleet.cli.labels:resume", "After a restore, overrule what a machine runs."
     ),
     "doctor": CommandEntry(
         "dorafleet.cli.doctor:doctor", "Check the fleet, and suggest how to fix it."
     ),
-    "restart": CommandEntry("dorafleet.cli.restart:restart", "Stop a dataflow, start it again."),
+    "restart": CommandEntry("dorafleet.cli.restart:restart", "Stop a dataflow and start it again."),
     "uninstall": CommandEntry(
         "dorafleet.cli.uninstall:uninstall", "Take machines out of the fleet."
     ),
@@ -51,10 +51,10 @@ COMMANDS: dict[str, CommandEntry] = {
         "dorafleet.cli.rolloutstart:plan", "Show what a rollout would change on each robot."
     ),
     "rollout": CommandEntry(
-        "dorafleet.cli.rollout:rollout", "Bring a release to robots, step by step, and back."
+        "dorafleet.cli.rollout:rollout", "Switch robots to a release, step by step, and back."
     ),
     "drift": CommandEntry(
-        "dorafleet.cli.drift:drift", "Show where robots differ from what they shall be."
+        "dorafleet.cli.drift:drift", "Show where robots differ from their desired state."
     ),
     "exec": CommandEntry("dorafleet.cli.exec:exec_", "Run a command on many machines."),
     "push": CommandEntry("dorafleet.cli.push:push", "Copy a file to many machines."),
@@ -66,15 +66,15 @@ COMMANDS: dict[str, CommandEntry] = {
         "dorafleet.cli.install:install", "Install the package dorad on machines."
     ),
     "upgrade": CommandEntry(
-        "dorafleet.cli.upgrade:upgrade", "Upgrade dorad a few machines at a time, or go back."
+        "dorafleet.cli.upgrade:upgrade", "Upgrade dorad, a few machines at a time."
     ),
     "enrol": CommandEntry("dorafleet.cli.enrol:enrol", "Enrol machines in the fleet."),
     "revoke": CommandEntry(
-        "dorafleet.cli.access:revoke", "Refuse a robot, an operator or a token from now on."
+        "dorafleet.cli.access:revoke", "Revoke a robot, an operator or a token."
     ),
     "access": CommandEntry("dorafleet.cli.access:access", "List who may connect."),
-    "operator": CommandEntry("dorafleet.cli.access:operator", "Give people their certificates."),
-    "token": CommandEntry("dorafleet.cli.access:token", "Give programs their tokens."),
+    "operator": CommandEntry("dorafleet.cli.access:operator", "Create certificates for operators."),
+    "token": CommandEntry("dorafleet.cli.access:token", "Create tokens for programs."),
     "completion": CommandEntry(
         "dorafleet.cli.completion:completion", "Print a shell's completion script."
     ),

@@ -11,18 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad.cli.tables import megabytes, print_lines
-from dorafleet.cli.arguments import (
-    accept_new_option,
-    file_argument,
-    only_option,
-    parallel_option,
-    select_machines,
-)
+from dorafleet.cli.arguments import over_ssh
 from dorafleet.cli.reporting import Reporter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
+    from dorafleet.cli.arguments import OverSsh
     from dorafleet.inventory.model import Machine
     from dorafleet.ssh.connection import Connection
     from dorafleet.ssh.fanout import Outcome
@@ -40,41 +35,25 @@ Exit code 0: all machines have it. 1: some do not, and are named.
 
 
 @click.command(epilog=EPILOG)
-@file_argument
+@over_ssh()
 @click.argument("source", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.argument("target")
 @click.option("--mode", metavar="OCTAL", help="Permissions, such as 0644.  [default: those here]")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each machine.")
-@only_option
-@parallel_option
-@accept_new_option
-def push(
-    file: Path,
-    source: Path,
-    target: str,
-    *,
-    mode: str | None,
-    as_json: bool,
-    only: Sequence[str],
-    parallel: int,
-    accept_new: bool,
-) -> int:
+def push(over: OverSsh, source: Path, target: str, *, mode: str | None, as_json: bool) -> int:
     """Copy the file SOURCE to the absolute path TARGET on the machines in FILE."""
-    from dorafleet.inventory.load import load
     from dorafleet.ssh.connection import connect
     from dorafleet.ssh.fanout import run_on_each
 
     if not target.startswith("/") or target.endswith("/") or "\0" in target:
         raise click.UsageError(f"'{target}' is not the absolute path of a file")
     permissions = _mode(mode, source)
-    machines = select_machines(load(file), only)
     size = source.stat().st_size
-    ids = [machine.id for machine in machines]
-    with Reporter(ids, size, as_json=as_json) as reporter:
+    with Reporter(over.ids, size, as_json=as_json) as reporter:
 
         async def push_one(machine: Machine) -> None:
             reporter.step(machine.id, "connecting")
-            async with connect(machine, accept_new=accept_new) as robot:
+            async with connect(machine, accept_new=over.accept_new) as robot:
                 reporter.step(machine.id, "copying")
                 await copy(robot, source, target, permissions, partial(reporter.sent, machine.id))
 
@@ -84,7 +63,7 @@ def push(
             else:
                 reporter.failed(outcome.machine.id, str(outcome.error))
 
-        work = run_on_each(machines, push_one, parallel=parallel, on_outcome=report)
+        work = run_on_each(over.machines, push_one, parallel=over.parallel, on_outcome=report)
         outcomes = asyncio.run(work)
     if as_json:
         print_lines(
@@ -125,6 +104,6 @@ async def copy(
         await robot.check(["chmod", mode, "--", new])
         await robot.check(["mv", "-f", "--", new, target])
     except BaseException:
-        # Also after a failed copy: nothing of it stays.
+        # Also after a failed copy, so that no part of it stays.
         await robot.run(["rm", "-f", "--", new])
         raise

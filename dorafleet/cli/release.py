@@ -11,6 +11,7 @@ import click
 
 from dorad.cli.groups import CommandEntry, LazyGroup
 from dorad.cli.tables import plain, print_lines, print_object, print_table
+from dorad.release.disk import size_text
 from dorad.terminal import visible
 from dorafleet.cli.arguments import File, accept_new_option
 from dorafleet.cli.releaseview import (
@@ -20,7 +21,6 @@ from dorafleet.cli.releaseview import (
     file_count,
     lines_of,
     size_of,
-    size_text,
     some,
     summary,
 )
@@ -41,7 +41,8 @@ Examples:
   dorafleet release push arm cluster.yml
   dorafleet release diff arm@3 arm@4
 \b
-RELEASE is the start of an id, `arm` for the newest release of a dataflow, or `arm@3`.
+RELEASE is the first characters of an id, `arm` for the newest release of the dataflow `arm`, or
+`arm@3` for one with this sequence.
 """
 
 COMMANDS: dict[str, CommandEntry] = {
@@ -56,7 +57,7 @@ COMMANDS: dict[str, CommandEntry] = {
         "dorafleet.cli.releasepush:push", "Send a release to machines, without running it."
     ),
     "trust": CommandEntry(
-        "dorafleet.cli.releasetrust:trust", "Let machines accept releases that a key has signed."
+        "dorafleet.cli.releasetrust:trust", "Let machines accept the releases of a signing key."
     ),
 }
 
@@ -110,12 +111,36 @@ Examples:
   dorafleet release build arm.yml --python-lock pylock.toml --target aarch64:3.13
   dorafleet release build arm.yml --python-lock pylock.toml --for cluster.yml
 \b
-The release has every file below the folder of DATAFLOW but hidden ones, byte code, virtual
-environments, `out`, `build`, and what `.releaseignore` there lists (in the format of .gitignore).
-The lock is a pylock.toml, or requirements with hashes. Its wheels are for each target; without
---target and --for that is this machine. Robots need no pip, no network and no compiler.
-It is signed by a key of the SSH agent, and kept in --store. If nothing has changed since the newest
-release, that one is named.
+The release has every file below the folder of DATAFLOW, except hidden files, byte code, virtual
+environments, `out`, `build`, and the files in `.releaseignore` (in the format of .gitignore).
+The lock is a pylock.toml, or requirements with hashes. The release has its wheels for each target;
+the default target is this machine. Robots need no pip, no network and no compiler.
+A key of the SSH agent signs the release, and --store keeps it. Without changes since the newest
+release, the command prints that one.
+"""
+
+LIST_EPILOG = """\b
+Examples:
+  dorafleet release list
+  dorafleet release list --json | jq -r .release
+"""
+
+SHOW_EPILOG = """\b
+Examples:
+  dorafleet release show arm
+  dorafleet release show arm@3 --files
+"""
+
+VERIFY_EPILOG = """\b
+Examples:
+  dorafleet release verify arm
+  dorafleet release verify arm@3 --signers /etc/dorad
+"""
+
+DIFF_EPILOG = """\b
+Examples:
+  dorafleet release diff arm@3 arm@4
+  dorafleet release diff arm@3 arm --target aarch64:3.13
 """
 
 
@@ -127,7 +152,7 @@ release, that one is named.
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Folder to release.  [default: that of DATAFLOW]",
 )
-@click.option("--python-lock", type=File(".toml", ".txt"), help="Python packages of its nodes.")
+@click.option("--python-lock", type=File(".toml", ".txt"), help="Lock of the nodes' packages.")
 @click.option(
     "--target",
     "targets",
@@ -135,14 +160,14 @@ release, that one is named.
     multiple=True,
     help="A kind of machine, such as aarch64:3.13:2.36; may be repeated.",
 )
-@click.option("--for", "cluster", type=File(".yml", ".yaml"), help="Ask the machines of this file.")
+@click.option("--for", "cluster", type=File(".yml", ".yaml"), help="Targets of these machines.")
 @click.option(
     "--wheels",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Folder with wheels to use instead of the package index.",
 )
 @click.option("--key", help="Key to sign with: a file, a fingerprint, or a comment.")
-@click.option("--sequence", type=click.IntRange(1, 2**53 - 1), help="Default: one more.")
+@click.option("--sequence", type=click.IntRange(1, 2**53 - 1), help="Number of the release.")
 @click.option("--min-dorad", metavar="VERSION", help="Oldest dorad that can run it.")
 @store_option
 @json_option
@@ -246,7 +271,7 @@ def _print_built(built: Built) -> None:
             click.echo(visible(line))
 
 
-@click.command("list")
+@click.command("list", epilog=LIST_EPILOG)
 @store_option
 @json_option
 def list_(*, store: Path | None, as_json: bool) -> None:
@@ -272,7 +297,7 @@ def list_(*, store: Path | None, as_json: bool) -> None:
     )
 
 
-@click.command()
+@click.command(epilog=SHOW_EPILOG)
 @release_argument("release")
 @click.option("--files", is_flag=True, help="List the files and the packages, too.")
 @store_option
@@ -297,7 +322,7 @@ def show(release: str, *, files: bool, store: Path | None, as_json: bool) -> Non
             click.echo(visible(f"  {package.name} {package.version}: {size_text(size)}"))
 
 
-@click.command()
+@click.command(epilog=VERIFY_EPILOG)
 @release_argument("release")
 @click.option(
     "--signers",
@@ -311,9 +336,7 @@ def verify(release: str, *, signers: Path | None, store: Path | None, as_json: b
 
     Without --signers any key will do; it is shown.
     """
-    from dorad.release.manifest import all_files
     from dorad.release.signature import Signers, signing_key
-    from dorafleet.release.errors import BuildError
 
     found = open_store(store)
     bundle = found.find(release)
@@ -321,19 +344,14 @@ def verify(release: str, *, signers: Path | None, store: Path | None, as_json: b
     signer = key
     if signers is not None:
         signer = str(Signers(signers).verify(bundle.content, bundle.signature, time.time()))
-    objects = sorted({file.object for file in all_files(bundle.manifest)})
-    damaged = [each for each in objects if not found.objects.check(each)]
-    if damaged:
-        raise BuildError(
-            f"{len(damaged)} of {len(objects)} files are missing or damaged", "build it anew"
-        )
+    count = found.check(bundle)
     if as_json:
-        print_object(summary(bundle) | {"signer": signer, "key": key, "files": len(objects)})
+        print_object(summary(bundle) | {"signer": signer, "key": key, "files": count})
         return
-    click.echo(visible(f"{bundle}: {len(objects)} files are right, signed by {signer}"))
+    click.echo(visible(f"{bundle}: {count} files are right, signed by {signer}"))
 
 
-@click.command()
+@click.command(epilog=DIFF_EPILOG)
 @release_argument("old")
 @release_argument("new")
 @click.option("--target", metavar="ARCH:PYTHON", help="The machine to compare for.")

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dorad.cli.tables import age, print_lines, rate
 from dorad.terminal import visible
-from dorafleet.cli.arguments import (
-    MAX_PARALLEL,
-    accept_new_option,
-    file_argument,
-    only_option,
-    select_machines,
-)
+from dorafleet.cli.arguments import over_ssh
 from dorafleet.cli.release import json_option, open_store, release_argument, store_option
-from dorafleet.cli.reporting import start_live
+from dorafleet.cli.reporting import LiveRows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-    from types import TracebackType
-
-    from rich.console import RenderableType
-    from rich.live import Live
 
     from dorad.release.manifest import Target
+    from dorafleet.cli.arguments import OverSsh
     from dorafleet.inventory.model import Machine
     from dorafleet.release.progress import Progress
     from dorafleet.release.sending import Sent
@@ -41,9 +31,10 @@ Examples:
   dorafleet release push arm@4 cluster.yml --only arm1,arm2
   dorafleet release push 3fa9c1 cluster.yml --json | jq -c 'select(.event == "result")'
 \b
-A machine takes only what it lacks, and only if it trusts the key that has signed; see `dorafleet
-release trust`. Changed files go as patches if the release before is on both sides. A transfer that
-is cut goes on where it was, also with another push. What runs on the machines is not changed.
+A machine gets only the files that it lacks, and only if it trusts the signing key; see `dorafleet
+release trust`. Changed files are sent as patches if both sides have the previous release. An
+interrupted transfer continues where it stopped, also with another push. Running dataflows do not
+change.
 Exit code 0: all machines have the release. 1: some do not.
 """
 
@@ -55,50 +46,31 @@ MAX_ROWS = 20
 
 @click.command(epilog=EPILOG)
 @release_argument("release")
-@file_argument
-@only_option
-@click.option(
-    "--parallel",
-    metavar="N",
-    type=click.IntRange(1, MAX_PARALLEL),
-    default=50,
-    show_default=True,
-    help="Maximum number of machines at once.",
-)
+@over_ssh(parallel=50)
 @click.option("--no-patches", is_flag=True, help="Send changed files whole.")
-@accept_new_option
 @store_option
 @json_option
 def push(
-    release: str,
-    file: Path,
-    *,
-    only: Sequence[str],
-    parallel: int,
-    no_patches: bool,
-    accept_new: bool,
-    store: Path | None,
-    as_json: bool,
+    over: OverSsh, *, release: str, no_patches: bool, store: Path | None, as_json: bool
 ) -> int:
     """Send RELEASE to the machines in FILE, without running it."""
     from dorafleet.cli.reporting import check_outcomes
-    from dorafleet.inventory.load import load
     from dorafleet.release.transfer import Options, send
 
-    machines = select_machines(load(file), only)
     found = open_store(store)
     bundle = found.find(release)
-    options = Options(parallel=parallel, accept_new=accept_new, patches=not no_patches)
-    with Display([machine.id for machine in machines], as_json=as_json) as display:
+    options = Options(over.parallel, over.accept_new, patches=not no_patches)
+    display = Display(over.ids, as_json=as_json)
+    with display.rows:
         outcomes = asyncio.run(
-            send(machines, bundle, found, display.update, display.result, options)
+            send(over.machines, bundle, found, display.update, display.result, options)
         )
     check_outcomes(outcomes, f"do not have {bundle}")
     return 0
 
 
 class Display:
-    """Shows transfers: rows on a terminal, or JSON Lines. A context manager."""
+    """Shows transfers: rows on a terminal, or JSON Lines."""
 
     def __init__(self, machines: Sequence[str], *, as_json: bool) -> None:
         from dorafleet.release.progress import Progress
@@ -107,23 +79,7 @@ class Display:
         self._width = max(map(len, machines), default=0)
         self._as_json = as_json
         self._printed: dict[str, float] = {}
-        self._states: dict[str, str] = {}
-        self._live: Live | None = None
-
-    def __enter__(self) -> Self:
-        if not self._as_json:
-            self._live = start_live(self._rows, per_second=4)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        self.rows = LiveRows(self._rows, per_second=4, shown=not as_json)
 
     def update(self, progress: Progress) -> None:
         """Show how far a host is."""
@@ -131,7 +87,7 @@ class Display:
         self._hosts[progress.machine] = progress
         if self._as_json:
             self._print_json(progress, force=before != progress.state)
-        elif self._live is None and before != progress.state == "retrying":
+        elif not self.rows.is_drawn and before != progress.state == "retrying":
             self._print(progress.machine, f"again: {visible(progress.message)}", err=True)
 
     def result(self, outcome: Outcome[Sent]) -> None:
@@ -146,12 +102,7 @@ class Display:
             self._print(outcome.machine.id, f"{mark} {visible(str(outcome.error))}", err=True)
 
     def _print(self, machine: str, text: str, *, err: bool) -> None:
-        if self._live is not None:
-            self._live.stop()
-        colour = False if os.environ.get("NO_COLOR") else None
-        click.echo(f"{machine:<{self._width}}  {text}", err=err, color=colour)
-        if self._live is not None:
-            self._live.start()
+        self.rows.print(f"{machine:<{self._width}}  {text}", err=err)
 
     def _print_json(self, progress: Progress, *, force: bool) -> None:
         import msgspec
@@ -166,9 +117,7 @@ class Display:
                 self._printed[each.machine] = now
                 print_lines([{"event": "progress", **msgspec.to_builtins(each)}])
 
-    def _rows(self) -> RenderableType:
-        from rich.text import Text
-
+    def _rows(self) -> list[str]:
         from dorafleet.release.progress import of_all
 
         active = [each for each in self._hosts.values() if not each.ended]
@@ -177,13 +126,13 @@ class Display:
         lines = [self._row(each) for each in moving]
         total = of_all(self._hosts.values())
         lines.append(f"{self._row(total)}  {ended} of {len(self._hosts)} machines")
-        return Text("\n".join(lines), no_wrap=True, overflow="crop")
+        return lines
 
     def _row(self, progress: Progress) -> str:
         name = f"{progress.machine:<{self._width}}"
         if progress.state != "sending":
             about = f": {progress.message}" if progress.message else ""
-            return visible(f"{name}  {progress.state}{about}")
+            return f"{name}  {progress.state}{about}"
         share = progress.done / progress.total if progress.total else 0.0
         remaining = "-" if progress.left is None else age(progress.left)
         amounts = f"{progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB"

@@ -10,18 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorafleet.cli.arguments import (
-    accept_new_option,
-    file_argument,
-    only_option,
-    parallel_option,
-    select_machines,
-)
+from dorafleet.cli.arguments import over_ssh
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
+    from dorafleet.cli.arguments import OverSsh
     from dorafleet.inventory.model import Machine
     from dorafleet.release.signing import SigningKey
 
@@ -32,9 +24,10 @@ Examples:
   dorafleet release trust cluster.yml --key bob.pub --until 2027-06-30
   dorafleet release trust cluster.yml --revoke --key bob.pub
 \b
-The key is added to /etc/dorad/allowed_signers, or with --revoke to /etc/dorad/revoked_signers, on
-each machine. The ssh user must be root, or able to sudo without a password. A revoked key never
-signs again, and releases that it has signed are not staged again; what runs is not stopped.
+The command adds the key to /etc/dorad/allowed_signers, or with --revoke to
+/etc/dorad/revoked_signers, on each machine. The ssh user must be root, or able to sudo without a
+password. A machine accepts and stages no release that a revoked key has signed; running dataflows
+continue.
 Exit code 0: all machines have it. 1: some do not.
 """
 
@@ -42,28 +35,16 @@ _SIGNER = re.compile(r"[A-Za-z0-9_.@+-]{1,200}")
 
 
 @click.command(epilog=EPILOG)
-@file_argument
+@over_ssh()
 @click.option("--key", help="A file, or a fingerprint or comment of a key of the SSH agent.")
 @click.option("--name", help="Name of the signer.  [default: the key's comment, or USER@HOST]")
-@click.option("--until", metavar="YYYY-MM-DD", help="The key signs no later.")
+@click.option("--until", metavar="YYYY-MM-DD", help="Last day of the key.")
 @click.option("--revoke", is_flag=True, help="Never accept this key again.")
-@only_option
-@parallel_option
-@accept_new_option
 def trust(
-    file: Path,
-    *,
-    key: str | None,
-    name: str | None,
-    until: str | None,
-    revoke: bool,
-    only: Sequence[str],
-    parallel: int,
-    accept_new: bool,
+    over: OverSsh, *, key: str | None, name: str | None, until: str | None, revoke: bool
 ) -> int:
     """Let the machines in FILE accept releases that a key has signed."""
     from dorafleet.cli.reporting import Reporter, check_outcomes
-    from dorafleet.inventory.load import load
     from dorafleet.release.signing import choose
     from dorafleet.ssh.fanout import run_on_each
 
@@ -71,7 +52,6 @@ def trust(
         raise click.UsageError("--revoke needs only --key")
     if revoke and key is None:
         raise click.UsageError("--revoke needs --key")
-    machines = select_machines(load(file), only)
     chosen = choose(key, public=True)
     line = chosen.public if revoke else _line(chosen, name, until)
 
@@ -81,7 +61,7 @@ def trust(
         from dorafleet.ssh.connection import connect
         from dorafleet.ssh.errors import Code, SshError
 
-        async with connect(machine, accept_new=accept_new) as robot:
+        async with connect(machine, accept_new=over.accept_new) as robot:
             uid = user_id(await robot.check(USER_ID))
             command = as_root(agent_release("revoke" if revoke else "trust"), uid)
             done = await robot.run(command, given=f"{line}\n".encode())
@@ -89,18 +69,9 @@ def trust(
             raise SshError(Code.FAILED, f"it does not take the key: {done.last_line}")
         return done.stdout.strip() or "done"
 
-    with Reporter([machine.id for machine in machines], 0) as reporter:
+    with Reporter(over.ids, 0) as reporter:
         outcomes = asyncio.run(
-            run_on_each(
-                machines,
-                work,
-                parallel=parallel,
-                on_outcome=lambda outcome: (
-                    reporter.done(outcome.machine.id, outcome.result or "")
-                    if outcome.error is None
-                    else reporter.failed(outcome.machine.id, str(outcome.error))
-                ),
-            )
+            run_on_each(over.machines, work, parallel=over.parallel, on_outcome=reporter.outcome)
         )
     check_outcomes(outcomes)
     return 0

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dorad.cli.tables import plain
+from dorad.release.disk import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,11 +93,6 @@ def size_of(bundle: Bundle) -> int:
     from dorad.release.manifest import all_files
 
     return sum(size for _, size, _ in {file.object for file in all_files(bundle.manifest)})
-
-
-def size_text(count: int) -> str:
-    """Return bytes as text."""
-    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
 
 
 def some(names: Sequence[str]) -> str:

@@ -35,17 +35,60 @@ def check_outcomes(outcomes: Sequence[Outcome[Any]], what: str = "failed") -> No
         )
 
 
-def start_live(rows: Callable[[], RenderableType], *, per_second: int) -> Live | None:
-    """Show `rows` on the terminal of standard error until stopped; None if it is none."""
-    if not sys.stderr.isatty():
-        return None
-    from rich.console import Console
-    from rich.live import Live
+class LiveRows:
+    """Rows at the end of a terminal that are drawn again and again, below lines that stay.
 
-    console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")))
-    live = Live(get_renderable=rows, console=console, transient=True, refresh_per_second=per_second)
-    live.start()
-    return live
+    Without a terminal on standard error there are only the lines. A context manager.
+    """
+
+    def __init__(self, rows: Callable[[], list[str]], *, per_second: int, shown: bool) -> None:
+        """`rows` returns the rows as they are now; nothing is drawn unless `shown`."""
+        self._rows = rows
+        self._per_second = per_second
+        self._shown = shown and sys.stderr.isatty()
+        self._live: Live | None = None
+
+    @property
+    def is_drawn(self) -> bool:
+        """Return True if there is a terminal for the rows."""
+        return self._live is not None
+
+    def __enter__(self) -> Self:
+        if self._shown:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(
+                get_renderable=self._render,
+                console=Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR"))),
+                transient=True,
+                refresh_per_second=self._per_second,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def print(self, text: str, *, err: bool = False) -> None:
+        """Print a line that stays; what robots say in it must be visible characters already."""
+        if self._live is not None:
+            self._live.stop()
+        click.echo(text, err=err, color=False if os.environ.get("NO_COLOR") else None)
+        if self._live is not None:
+            self._live.start()
+
+    def _render(self) -> RenderableType:
+        from rich.text import Text
+
+        return Text("\n".join(map(visible, self._rows())), no_wrap=True, overflow="crop")
 
 
 class Reporter:

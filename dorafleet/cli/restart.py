@@ -18,7 +18,7 @@ Examples:
   dorafleet restart cluster.yml demo
   dora restart demo --coordinator-addr 127.0.0.1      the same
 \b
-It keeps the nodes and edges that were added or removed since the start, and gets a new UUID.
+The new run has the nodes and edges that were added or removed since the start, and a new UUID.
 """
 
 

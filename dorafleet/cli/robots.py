@@ -1,4 +1,4 @@
-"""Rows that describe robots as their coordinator knows them, for `dorafleet status` and `list`."""
+"""Rows, problems and JSON of robots as their coordinator knows them, for `dorafleet status`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MAX_SKEW_S = 1.0
 
 
 def is_well(robot: Robot) -> bool:
-    """Return True if a robot is connected, and does what it shall."""
+    """Return True if a robot is connected and has no problems."""
     return robot.state == "connected" and not problems_of(robot)
 
 
 def problems_of(robot: Robot) -> list[str]:
-    """Return what is wrong with a robot, in a few words each."""
+    """Return the problems of a robot, in a few words each."""
     found = [robot.reason] if robot.reason else []
     found += [f"{name}: {why}" for name, why in sorted(robot.conflicts.items())]
     if robot.audit:
@@ -75,7 +75,7 @@ def skew_text(seconds: float) -> str:
 
 
 def as_plain(robots: Iterable[Robot]) -> list[dict[str, Any]]:
-    """Return what `--json` prints: all that the coordinator says, with what is wrong."""
+    """Return what `--json` prints: the coordinator's data, with the problems."""
     return [
         {**plain(robot), "well": is_well(robot), "problems": problems_of(robot)} for robot in robots
     ]

@@ -10,13 +10,13 @@ from dorad.cli.groups import CommandEntry, LazyGroup
 
 EPILOG = """\b
 Examples:
-  dorafleet plan arm                                what would change, robot by robot
-  dorafleet rollout start arm --label zone=hall     then follow it, and send the files
+  dorafleet plan arm                                show what would change on each robot
+  dorafleet rollout start arm --label zone=hall     start it, send the files, follow it
   dorafleet rollout status
   dorafleet rollout undo 12
 \b
-ROLLOUT is a number; without it the newest is meant. docs/rollouts.md has all keys, and a table of
-what happens if something goes wrong during a rollout.
+ROLLOUT is a number; the default is the newest rollout. docs/rollouts.md has all keys, and a table
+of failures and their effects.
 """
 
 COMMANDS: dict[str, CommandEntry] = {
@@ -28,13 +28,13 @@ COMMANDS: dict[str, CommandEntry] = {
         "dorafleet.cli.rolloutstart:follow", "Follow a rollout, and send the files."
     ),
     "pause": CommandEntry("dorafleet.cli.rolloutstatus:pause", "Give robots no further orders."),
-    "resume": CommandEntry("dorafleet.cli.rolloutstatus:resume", "Go on after a pause."),
-    "promote": CommandEntry("dorafleet.cli.rolloutstatus:promote", "Go on after the canaries."),
+    "resume": CommandEntry("dorafleet.cli.rolloutstatus:resume", "Continue after a pause."),
+    "promote": CommandEntry("dorafleet.cli.rolloutstatus:promote", "Continue after the canaries."),
     "abort": CommandEntry(
         "dorafleet.cli.rolloutstatus:abort", "End a rollout before any further switch."
     ),
     "undo": CommandEntry(
-        "dorafleet.cli.rolloutstart:undo", "Bring all its robots back to what they had before."
+        "dorafleet.cli.rolloutstart:undo", "Return all its robots to their previous releases."
     ),
     "history": CommandEntry(
         "dorafleet.cli.rolloutstatus:history", "List all rollouts, or each step of one."
@@ -50,4 +50,4 @@ class Rollout(LazyGroup):
 
 @click.group(cls=Rollout, epilog=EPILOG)
 def rollout() -> None:
-    """Bring a release to robots, step by step, and back."""
+    """Switch robots to a release, step by step, and back."""

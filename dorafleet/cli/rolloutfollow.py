@@ -1,44 +1,25 @@
-"""Follow a rollout: show its progress, and send its release to robots that wait for files."""
+"""Follow a rollout to its end: show its progress, and send its release to robots that wait."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.tables import megabytes, plain, print_lines, rate, table_lines
+from dorad.cli.tables import plain, print_lines
 from dorad.terminal import visible
 from dorafleet.cli import rolloutshow
-from dorafleet.cli.reporting import start_live
+from dorafleet.cli.rolloutdisplay import Display
 
 if TYPE_CHECKING:
-    from pathlib import Path
-    from types import TracebackType
-
-    from rich.console import RenderableType
-    from rich.live import Live
-
+    from dorad.control.asyncclient import AsyncClient
     from dorad.control.target import Tcp
-    from dorafleet.inventory.model import Machine
-    from dorafleet.release.pieces import Pieces
-    from dorafleet.release.progress import Progress
-    from dorafleet.release.sending import Sent
-    from dorafleet.release.store import Bundle, Store
-    from dorafleet.rollout.messages import RolloutNews, RolloutRobot, RolloutSummary
-    from dorafleet.ssh.fanout import Outcome
-
-AGAIN_S = 15.0
-"""Seconds from the end of a transfer until the next one to the same robot. A robot sees only after
-some seconds that it has everything, and still waits until then."""
+    from dorafleet.cli.rolloutsend import Sender
+    from dorafleet.rollout.messages import RolloutSummary
 
 RECONNECT_S = 2.0
-
-MAX_ROWS = 15
-"""Robots that are shown at once."""
 
 ENDS = frozenset(
     {
@@ -48,6 +29,7 @@ ENDS = frozenset(
         "awaiting_promotion",
         "reverted",
         "revert_incomplete",
+        "refused",
         "aborted",
         "superseded",
         "failed",
@@ -55,209 +37,12 @@ ENDS = frozenset(
 )
 """Phases in which nothing more is to be followed."""
 
-MOVING = ("staging", "staged", "busy", "switching", "probation", "reverting")
-"""States of robots that do something without files from here."""
-
-
-class Sender:
-    """Sends a release to robots that wait for its files; or says why it cannot."""
-
-    def __init__(
-        self, bundle: Bundle | None, store: Store | None, machines: dict[str, Machine], why: str
-    ) -> None:
-        """`why` says why there is nothing to send from here."""
-        self._bundle = bundle
-        self._store = store
-        self._machines = machines
-        self.why = why
-        self.progress: dict[str, Progress] = {}
-        """By robot: the transfers that run."""
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._ended: dict[str, float] = {}
-        """By robot: when its last transfer has ended."""
-        self.refusals: dict[str, str] = {}
-        """By robot: why it does not take the release."""
-        self._pieces: Pieces | None = None
-
-    @property
-    def can_send(self) -> bool:
-        """Return True if this machine has the files."""
-        return self._bundle is not None and self._store is not None
-
-    def send(self, robots: list[str], display: Display) -> None:
-        """Begin transfers to robots that have none, at most 50 at a time."""
-        from dorafleet.release.pieces import Pieces
-        from dorafleet.release.transfer import PARALLEL
-
-        if self._store is None or self._bundle is None:
-            return
-        if self._pieces is None:
-            self._pieces = Pieces(self._store)
-            self._pieces.__enter__()
-        now = time.monotonic()
-        for robot in robots:
-            machine = self._machines.get(robot)
-            late = now - self._ended.get(robot, float("-inf")) >= AGAIN_S
-            if machine is None or robot in self._tasks or not late:
-                continue
-            if len(self._tasks) >= PARALLEL:
-                return
-            task = asyncio.create_task(self._send(machine, display), name=f"files {robot}")
-            self._tasks[robot] = task
-
-    async def _send(self, machine: Machine, display: Display) -> None:
-        from dorafleet.release.transfer import send
-        from dorafleet.ssh.errors import Code
-
-        assert self._bundle is not None and self._store is not None
-
-        def show(progress: Progress) -> None:
-            self.progress[machine.id] = progress
-
-        try:
-            outcomes = await send([machine], self._bundle, self._store, show, pieces=self._pieces)
-            self._ended[machine.id] = time.monotonic()
-            error = outcomes[0].error
-            if error is not None and error.code is Code.REFUSED:
-                self.refusals[machine.id] = str(error)
-            else:
-                self.refusals.pop(machine.id, None)
-            display.sent(outcomes[0])
-        finally:
-            self.progress.pop(machine.id, None)
-            del self._tasks[machine.id]
-
-    async def close(self) -> None:
-        """End all transfers. What has arrived stays on the robots."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._pieces is not None:
-            self._pieces.__exit__(None, None, None)
-            self._pieces = None
-
-
-class Display:
-    """Shows a rollout: rows on a terminal, else lines, or JSON Lines. A context manager."""
-
-    def __init__(self, sender: Sender, *, as_json: bool) -> None:
-        self._sender = sender
-        self._as_json = as_json
-        self._live: Live | None = None
-        self._told = ""
-        self._states: dict[str, str] = {}
-        self._is_warned = False
-        self.summary: RolloutSummary | None = None
-        self.robots: dict[str, RolloutRobot] = {}
-
-    def __enter__(self) -> Self:
-        if not self._as_json:
-            self._live = start_live(self._rows, per_second=2)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
-    def update(self, news: RolloutNews) -> None:
-        """Show what has changed."""
-        for robot in news.robots:
-            self.robots[robot.robot] = robot
-            self._robot(robot)
-        for summary in news.rollouts:
-            self.summary = summary
-            self._summary(summary)
-        waiting = [each for each in self.robots.values() if each.waiting == "files"]
-        if waiting and not self._sender.can_send and not self._is_warned:
-            self._is_warned = True
-            self.note(f"{len(waiting)} robots wait for files: {self._sender.why}")
-
-    def note(self, text: str) -> None:
-        """Print a line for people."""
-        if not self._as_json:
-            self._print(text)
-        else:
-            click.echo(visible(text), err=True)
-
-    def sent(self, outcome: Outcome[Sent]) -> None:
-        """Report the end of a transfer."""
-        if self._as_json:
-            from dorafleet.cli.releasepush import as_plain
-
-            print_lines([{**as_plain(outcome), "event": "transfer"}])
-        elif outcome.error is not None:
-            self._print(f"{outcome.machine.id}: not sent: {outcome.error}")
-        else:
-            self._print(f"{outcome.machine.id}: {outcome.result}")
-
-    def _robot(self, robot: RolloutRobot) -> None:
-        if self._as_json:
-            print_lines([{"event": "robot", **plain(robot)}])
-            return
-        before = self._states.get(robot.robot, "waiting")
-        self._states[robot.robot] = robot.state
-        failed = robot.state in rolloutshow.FAILED_STATES
-        if robot.state == before or not (failed or robot.state in rolloutshow.DONE_STATES):
-            return
-        reason = rolloutshow.robot_row(robot, time.time())[-1]
-        mark = click.style("✗", fg="red") if failed else click.style("✓", fg="green")
-        text = f"{robot.robot}: {robot.state}" + (f": {reason}" if reason else "")
-        self._print(visible(text), mark=mark)
-
-    def _summary(self, summary: RolloutSummary) -> None:
-        if self._as_json:
-            print_lines([{"event": "rollout", **plain(summary)}])
-            return
-        line = rolloutshow.summary_line(summary)
-        if line != self._told:
-            self._told = line
-            opening = rolloutshow.opening_line(summary)
-            self._print(visible(line + (f"; {opening}" if opening else "")))
-
-    def _print(self, text: str, *, mark: str = "") -> None:
-        if self._live is not None:
-            self._live.stop()
-        colour = False if os.environ.get("NO_COLOR") else None
-        click.echo(f"{mark} {text}" if mark else visible(text), color=colour)
-        if self._live is not None:
-            self._live.start()
-
-    def _rows(self) -> RenderableType:
-        from rich.text import Text
-
-        if self.summary is None:
-            return Text("connecting")
-        lines = [rolloutshow.wave_line(self.summary)]
-        moving = [
-            each
-            for each in rolloutshow.worst_first(self.robots.values())
-            if each.state not in (*rolloutshow.DONE_STATES, "waiting")
-        ]
-        rows = [rolloutshow.robot_row(each, time.time()) for each in moving[:MAX_ROWS]]
-        if rows:
-            lines += table_lines(rolloutshow.ROBOT_COLUMNS, rows)
-        lines += [self._transfer(each) for each in list(self._sender.progress.values())[:MAX_ROWS]]
-        return Text("\n".join(map(visible, lines)), no_wrap=True, overflow="crop")
-
-    def _transfer(self, progress: Progress) -> str:
-        share = progress.done / progress.total if progress.total else 0.0
-        amounts = f"{megabytes(progress.done)} of {megabytes(progress.total)}"
-        return f"{progress.machine}  {progress.state} {share:.0%}  {amounts}  {rate(progress.rate)}"
-
 
 async def follow(target: Tcp, number: int, sender: Sender, display: Display) -> RolloutSummary:
     """Follow a rollout to its end, over lost connections, and send what robots wait for.
 
     Raises:
-        ControlError: the coordinator refuses, or does not know the rollout; or all robots that
-            wait for files refuse them, and nothing else moves.
+        ControlError: the coordinator refuses, or does not know the rollout.
     """
     from dorad.control.errors import ControlError
 
@@ -283,12 +68,14 @@ async def _follow_once(
     from dorafleet.rollout.messages import RolloutNews, RolloutWatch
 
     async with AsyncClient(target, methods=METHODS) as client:
-        watch = RolloutWatch(rollout=number)
+        watch = RolloutWatch(rollout=number, sends=sender.can_send)
         async with client.stream("rollout.watch", watch, RolloutNews) as stream:
             news = asyncio.ensure_future(anext(stream, None))
             try:
                 while True:
-                    await asyncio.wait((news,), timeout=1.0)
+                    await asyncio.wait(
+                        (news, *sender.tasks), timeout=1.0, return_when=asyncio.FIRST_COMPLETED
+                    )
                     if news.done():
                         found = news.result()
                         if found is None:
@@ -302,31 +89,28 @@ async def _follow_once(
                         for robot in display.robots.values()
                         if robot.waiting == "files" and robot.reachable
                     ]
-                    if display.summary is not None:
-                        check_refusals(display.summary, waiting, sender.refusals)
-                    sender.send(waiting, display)
+                    sender.send(waiting, display.sent)
+                    await _report_refusals(client, number, sender, display)
             finally:
                 news.cancel()
 
 
-def check_refusals(summary: RolloutSummary, waiting: list[str], refusals: dict[str, str]) -> None:
-    """Check that some robot may still go on.
-
-    Raises:
-        ControlError: the rollout waits for nothing but files, and every robot refuses them.
-    """
+async def _report_refusals(
+    client: AsyncClient, number: int, sender: Sender, display: Display
+) -> None:
+    """Tell the coordinator which robots do not take the files: it judges them."""
     from dorad.control.errors import ControlError
+    from dorafleet.rollout.messages import RolloutRefusal, RolloutSummary
 
-    moves = any(summary.counts.get(state) for state in MOVING)
-    if moves or not waiting or set(waiting) - set(refusals):
-        return
-    number = summary.rollout
-    raise ControlError(
-        "refused",
-        f"{', '.join(waiting)}: the release is refused, so nothing was changed there: "
-        f"{refusals[waiting[0]]}",
-        f"then `dorafleet rollout follow {number}`; or `dorafleet rollout abort {number}`",
-    )
+    for robot, reason in list(sender.refusals.items()):
+        refusal = RolloutRefusal(rollout=number, robot=robot, reason=reason)
+        try:
+            await client.call("rollout.refuse", refusal, RolloutSummary)
+        except ControlError as error:
+            if error.code not in ("refused", "not-found"):
+                raise
+            display.note(f"{robot}: {reason}; {error.message}")
+        del sender.refusals[robot]
 
 
 def has_ended(summary: RolloutSummary) -> bool:
@@ -359,7 +143,8 @@ def run(target: Tcp, number: int, sender: Sender, *, as_json: bool, good: frozen
     Ctrl-C ends only this command: the rollout goes on.
     """
     with ExitStack() as stack:
-        display = stack.enter_context(Display(sender, as_json=as_json))
+        display = Display(sender, as_json=as_json)
+        stack.enter_context(display.rows)
         try:
             summary = asyncio.run(follow(target, number, sender, display))
         except KeyboardInterrupt:
@@ -389,33 +174,13 @@ def last_lines(summary: RolloutSummary) -> list[str]:
             return [f"the canaries are confirmed; go on with `dorafleet rollout promote {number}`"]
         case "settled" if summary.unreachable:
             count = f"{summary.unreachable} of {summary.size} robots"
-            return [f"{count} could not be reached; they follow later through the same gates"]
+            return [f"{count} could not be reached and follow later; {status}"]
+        case "refused":
+            return [f"no robot was changed; {status}. Mend the reason, and start it again"]
         case "failed" | "revert_incomplete":
             return [f"{status}; `dorafleet rollout undo {number}` brings back those that have it"]
-        case "reverted" | "succeeded_partially":
+        case "reverted" | "succeeded_partially" if any(
+            map(summary.counts.get, rolloutshow.FAILED_STATES)
+        ):
             return [f"{status} with its evidence"]
     return []
-
-
-def sender_for(store: Path | None, release: str, cluster: Path) -> Sender:
-    """Return what sends a release, given by its id, to the machines of a cluster file.
-
-    Raises:
-        ProblemError: the cluster file, or a release in the store, is damaged.
-    """
-    from dorafleet.cli.release import open_store
-    from dorafleet.inventory.load import load
-    from dorafleet.release.errors import BuildError
-
-    found = open_store(store)
-    if not cluster.exists():
-        return Sender(None, None, {}, f"there is no {cluster} here: give --cluster")
-    machines = {machine.id: machine for machine in load(cluster).machines}
-    try:
-        bundle = found.find(release)
-    except BuildError as error:
-        why = f"{error.message}; `dorafleet rollout follow` where it was built sends them"
-        return Sender(None, None, machines, why)
-    if lacking := found.lacking(bundle.manifest):
-        return Sender(None, None, machines, f"{len(lacking)} files of it are not in {found.folder}")
-    return Sender(bundle, found, machines, "")

@@ -57,13 +57,13 @@ _HOW = (
         type=File(".yml", ".yaml"),
         help="A YAML file with the keys of docs/rollouts.md; options replace them.",
     ),
-    click.option("--canary", metavar="N|N%", help="Robots that come first.  [1]"),
+    click.option("--canary", metavar="N|N%", help="Robots that switch first, alone.  [1]"),
     click.option(
         "--canary-label",
         "canary_selector",
         metavar="KEY=VALUE",
         multiple=True,
-        help="Labels that the canaries have.",
+        help="Labels of the canaries.",
     ),
     click.option(
         "--no-auto-promote",
@@ -73,31 +73,33 @@ _HOW = (
         default=None,
         help="Wait for `rollout promote` after the canaries.",
     ),
-    click.option("--max-parallel", metavar="N|N%", help="Robots that switch at a time.  [10%]"),
+    click.option(
+        "--max-parallel", metavar="N|N%", help="Maximum number of robots at a time.  [10%]"
+    ),
     click.option(
         "--batch",
         "batches",
         metavar="KEY=VALUE[:N]",
         multiple=True,
-        help="Robots that come together, in this order, at most N of them.",
+        help="A group of robots, at most N at a time; groups switch in this order.",
     ),
     click.option(
-        "--min-healthy-time", type=Duration(), help="So long must a robot be healthy.  [30s]"
+        "--min-healthy-time", type=Duration(), help="How long a robot must be healthy.  [30s]"
     ),
     click.option(
         "--healthy-deadline",
         type=Duration(),
-        help="From the switch; then a robot that is not healthy goes back.  [5m]",
+        help="After this time a robot that is not healthy reverts.  [5m]",
     ),
     click.option(
         "--confirm-deadline",
         type=Duration(),
-        help="From the switch; then a robot that has lost contact goes back.  [10m]",
+        help="After this time a robot that has lost contact reverts.  [10m]",
     ),
     click.option(
         "--progress-deadline",
         type=Duration(),
-        help="From the switch; then a robot without a verdict has failed.  [10m]",
+        help="After this time a robot without a verdict has failed.  [10m]",
     ),
     click.option(
         "--no-auto-revert",
@@ -105,17 +107,17 @@ _HOW = (
         flag_value=False,
         type=bool,
         default=None,
-        help="When too many have failed, leave the others as they are.",
+        help="After too many failures, do not revert the other robots.",
     ),
     click.option(
         "--failure-threshold",
         metavar="N|N%",
-        help="Failures that are accepted; of canaries none.  [10%, at least 2]",
+        help="Accepted failures, except of canaries.  [10%, at least 2]",
     ),
     click.option(
         "--budget",
         metavar="LABEL=N|N%",
-        help="Robots with the same value of LABEL that may be unavailable at a time.",
+        help="Maximum number of unavailable robots with the same value of LABEL.",
     ),
     click.option(
         "--window",
@@ -127,21 +129,25 @@ _HOW = (
     click.option(
         "--busy",
         type=click.Choice(["wait", "ignore"]),
-        help="What to do about a robot that must not be interrupted.  [wait]",
+        help="Whether to wait for robots that must not be interrupted.  [wait]",
     ),
-    click.option("--busy-max", type=Duration(), help="Wait so long for a busy robot.  [4h]"),
+    click.option("--busy-max", type=Duration(), help="How long to wait for a busy robot.  [4h]"),
     click.option(
-        "--catch-up", type=Duration(), help="Wait so long for robots that are off.  [30d]"
+        "--catch-up", type=Duration(), help="How long to wait for unreachable robots.  [30d]"
     ),
     click.option(
         "--param",
         "params",
         metavar="NODE/NAME=VALUE",
         multiple=True,
-        help="A parameter; replaces all that the robots have.",
+        help="Set a parameter; robots drop all their other parameters.",
     ),
-    click.option("--retry", is_flag=True, help="Also robots where the release has failed before."),
-    click.option("--allow-lower", is_flag=True, help="The release may be older than what runs."),
+    click.option(
+        "--retry", is_flag=True, help="Include robots where the release has failed before."
+    ),
+    click.option(
+        "--allow-lower", is_flag=True, help="Accept a release that is older than the current one."
+    ),
     click.option("--supersede", is_flag=True, help="End a rollout that is switching robots now."),
 )
 

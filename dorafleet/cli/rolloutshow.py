@@ -76,6 +76,7 @@ def change_lines(changes: Changes, robots: Sequence[str]) -> Iterator[str]:
         ("files changed", changes.files_changed),
         ("files removed", changes.files_removed),
         ("packages", changes.packages),
+        ("parameters", changes.params),
     ):
         if names:
             yield f"  {title}: {_some(names)}"

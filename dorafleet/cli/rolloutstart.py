@@ -32,10 +32,9 @@ Examples:
   dorafleet rollout start arm --strategy night.yml --budget cell=1 --detach
   dorafleet rollout start arm --json | jq -c 'select(.event == "end")'
 \b
-The release is registered with the coordinator, which drives the rollout, also without this command.
-Files are sent over SSH from here, to the machines of the cluster file, while it is followed. Ctrl-C
-ends only this command.
-Exit code 0: all robots that can be reached have it. 1: it was refused, has failed, or was reverted.
+The coordinator drives the rollout, also after this command has ended. While the command follows the
+rollout, it sends files over SSH to the machines of the cluster file. Ctrl-C ends only this command.
+Exit code 0: all reachable robots have the release. 1: the rollout was refused, failed or reverted.
 """
 PLAN_EPILOG = """\b
 Examples:
@@ -43,25 +42,26 @@ Examples:
   dorafleet plan arm@4 --robots arm1,arm2 --canary 0
   dorafleet plan arm --json | jq '.changes[0].replaced'
 \b
-Nothing is changed. What robots run, and whether they answer, is as the coordinator knows it now.
-Exit code 0: it can be started, or there is nothing to do on any robot. 1: it is refused.
+The command changes nothing. It uses the coordinator's current knowledge of the robots.
+Exit code 0: the rollout can be started, or no robot has to change. 1: it would be refused.
 """
 FOLLOW_EPILOG = """\b
 Examples:
   dorafleet rollout follow            the newest
   dorafleet rollout follow 12 --json
 \b
-On a machine that has the release, robots that wait for files get them. Several may follow at once.
-Exit code 0: all robots that can be reached have it. 1: it has failed, or was reverted.
+If this machine has the release, the command sends it to robots that wait for files. Several
+commands may follow a rollout at once.
+Exit code 0: all reachable robots have the release. 1: the rollout has failed, or was reverted.
 """
 UNDO_EPILOG = """\b
 Examples:
   dorafleet rollout undo 12
   dorafleet rollout undo --reason "grip slips" --detach
 \b
-Every robot switches back to what it had before this rollout, a few at a time as on the way there.
+Every robot switches back to its release before this rollout, with the same limits as the rollout.
 Only the newest rollout of a dataflow can be undone.
-Exit code 0: all robots are back. 1: some are not, and are named.
+Exit code 0: all robots have switched back. 1: some have not, and are named.
 """
 
 cluster_option = click.option(
@@ -118,7 +118,8 @@ def start(
     """Start a rollout of RELEASE and follow it."""
     import msgspec
 
-    from dorafleet.cli.rolloutfollow import run, sender_for
+    from dorafleet.cli.rolloutfollow import run
+    from dorafleet.cli.rolloutsend import sender_for
     from dorafleet.rollout.messages import RolloutSummary
 
     request = request_of(release, given)
@@ -164,7 +165,8 @@ def follow(
     port: int,
 ) -> int:
     """Follow a rollout to its end, and send files to robots that wait for them."""
-    from dorafleet.cli.rolloutfollow import run, sender_for
+    from dorafleet.cli.rolloutfollow import run
+    from dorafleet.cli.rolloutsend import sender_for
 
     with connect(state, port) as client:
         summary = read_status(client, number).summary
@@ -195,7 +197,8 @@ def undo(
     port: int,
 ) -> int:
     """Bring all robots of a rollout back to what they had before."""
-    from dorafleet.cli.rolloutfollow import Sender, run
+    from dorafleet.cli.rolloutfollow import run
+    from dorafleet.cli.rolloutsend import Sender
 
     del cluster, store  # what robots had before is still there
     found = act_on(
@@ -203,7 +206,7 @@ def undo(
     )
     if detach:
         return 0
-    sender = Sender(None, None, {}, "what they had before is not on them any more: roll it out")
+    sender = Sender(None, "", {}, "what they had before is not on them any more: roll it out")
     return run(target_of(state, port), found.rollout, sender, as_json=as_json, good=BACK)
 
 
@@ -257,7 +260,9 @@ def _register(client: Client, wanted: str, store: Path | None) -> str | None:
 
     try:
         bundle = open_store(store).find(wanted)
-    except BuildError:
+    except BuildError as error:
+        if error.code != "not-found":
+            raise
         return None
     put = ReleasePut(
         content=zlib.compress(bundle.content), signature=bundle.signature.decode("ascii", "replace")

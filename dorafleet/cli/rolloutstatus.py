@@ -29,6 +29,7 @@ BAD = frozenset(
         "reverting",
         "reverted",
         "revert_incomplete",
+        "refused",
         "aborted",
         "superseded",
         "succeeded_partially",
@@ -41,15 +42,15 @@ Examples:
   dorafleet rollout status
   dorafleet rollout status 12 --json | jq -r '.robots[] | select(.state == "reverted") | .robot'
 \b
-Robots that need a look come first. Exit code 0: it goes on, or its robots have the release. 1: it
-has failed, was reverted or was ended, or some of its robots have failed.
+Robots with problems come first. Exit code 0: the rollout continues, or its robots have the release.
+1: it has failed, was reverted or was ended, or some of its robots have failed.
 """
 ACT_EPILOG = """\b
 Examples:
   dorafleet rollout {act} 12
   dorafleet rollout {act} --reason "night shift"
 \b
-Exit code 0: done. 1: it cannot be done to a rollout in this state.
+Exit code 0: success. 1: the rollout is in a state that does not allow this.
 """
 HISTORY_EPILOG = """\b
 Examples:

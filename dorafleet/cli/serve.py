@@ -17,6 +17,7 @@ from dorafleet.cli.arguments import (
     file_argument,
     state_option,
 )
+from dorafleet.cli.release import store_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,13 +30,17 @@ Examples:
   dorafleet serve cluster.yml --etcd http://127.0.0.1:2379
 \b
 The coordinator runs dataflows on the robots that `dorafleet enrol` has enrolled, and keeps an audit
-of every change. Robots connect to it, with TLS, and run on without it. Clients show a certificate
-of `dorafleet operator add`, or send a token: that of `dorafleet token create`, or the one in the
-file `token` of the state folder, which only the coordinator's user can read.
+of every change. Robots connect to it with TLS, and keep running without it. Clients show a
+certificate of `dorafleet operator add`, or send a token: one of `dorafleet token create`, or the
+one in the file `token` of the state folder, which only the coordinator's user can read.
 \b
 The folder `ca` has the keys of the fleet's authority. Keep a copy. Nothing uses `ca/root.key` after
 the first start: move it to a place without a network. With etcd, several coordinators may run, each
 with the same folder `ca`: one leads, the others wait for its end.
+Releases in --store are sent over SSH to robots that wait for their files while no command sends
+them: robots that were off are caught up. Its user needs a key that the robots accept, and their
+host keys in known_hosts.
+\b
 SIGTERM and SIGINT end it; every change that it has acknowledged is on the disk. Dataflows run on.
 """
 
@@ -65,6 +70,7 @@ SIGTERM and SIGINT end it; every change that it has acknowledged is on the disk.
     is_flag=True,
     help="Accept another authority in `ca` than the fleet had: all robots must be enrolled again.",
 )
+@store_option
 def serve(
     file: Path,
     *,
@@ -77,15 +83,21 @@ def serve(
     port: int | None,
     tls: bool,
     new_authority: bool,
+    store: Path | None,
 ) -> None:
     """Run the coordinator of the machines in the cluster FILE."""
+    from dorad.ownlog import VisibleFormatter
     from dorafleet.coordinator.listening import listen_at
     from dorafleet.coordinator.service import Coordinator
     from dorafleet.coordinator.storing import open_store
     from dorafleet.inventory.load import load
+    from dorafleet.release.store import Store, default_folder
+    from dorafleet.release.supply import Supply
 
     cluster = load(file)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     chosen = cluster.coordinator.port if port is None else port
     where = listen_at(listen, chosen, cluster.coordinator.addr, tls=tls)
     connect = partial(
@@ -100,6 +112,7 @@ def serve(
             where,
             zenoh_peer=cluster.zenoh_peer,
             new_authority=new_authority,
+            supply=Supply(Store(store or default_folder())),
         ).run()
 
     asyncio.run(run())

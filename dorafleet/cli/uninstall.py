@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorafleet.cli.arguments import (
-    accept_new_option,
-    file_argument,
-    only_option,
-    parallel_option,
-    select_machines,
-    state_option,
-)
+from dorafleet.cli.arguments import over_ssh, state_option
 from dorafleet.cli.coordinator import connect
 
 if TYPE_CHECKING:
@@ -22,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.control.client import Client
+    from dorafleet.cli.arguments import OverSsh
     from dorafleet.cli.reporting import Reporter
     from dorafleet.inventory.model import Machine
     from dorafleet.ssh.fanout import Outcome
@@ -31,42 +25,28 @@ Examples:
   dorafleet uninstall cluster.yml --only arm3
   dorafleet uninstall cluster.yml
 \b
-The agent of each machine is stopped, now and at boot, and its certificate is revoked. The machine's
-own dorad goes on with its dataflows; `dora stop` and `apt-get remove dorad` there end them.
-Exit code 0: done on all machines. 1: some failed, and they are named.
+The agent of each machine is stopped and disabled, and its certificate is revoked. The machine's own
+dorad keeps running its dataflows; `dora stop` and `apt-get remove dorad` there end them.
+Exit code 0: success on all machines. 1: some failed, and they are named.
 """
 
 
 @click.command(epilog=EPILOG)
-@file_argument
-@only_option
+@over_ssh()
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
     help="The coordinator's port.  [default: `coordinator.port` of FILE]",
 )
 @state_option
-@parallel_option
-@accept_new_option
-def uninstall(
-    file: Path,
-    *,
-    only: Sequence[str],
-    port: int | None,
-    state: Path,
-    parallel: int,
-    accept_new: bool,
-) -> int:
+def uninstall(over: OverSsh, *, port: int | None, state: Path) -> int:
     """Stop the agents of the machines in FILE, and revoke their certificates."""
     from dorafleet.cli.reporting import Reporter, check_outcomes
-    from dorafleet.inventory.load import load
 
-    cluster = load(file)
-    machines = select_machines(cluster, only)
-    with connect(state, port or cluster.coordinator.port) as client:
-        with Reporter([machine.id for machine in machines], 0) as reporter:
-            work = _Remover(client, reporter, accept_new=accept_new)
-            outcomes = asyncio.run(work.run(machines, parallel))
+    with connect(state, port or over.cluster.coordinator.port) as client:
+        with Reporter(over.ids, 0) as reporter:
+            work = _Remover(client, reporter, accept_new=over.accept_new)
+            outcomes = asyncio.run(work.run(over.machines, over.parallel))
     check_outcomes(outcomes)
     return 0
 

@@ -8,18 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad.cli.durations import Duration
-from dorafleet.cli.arguments import (
-    File,
-    accept_new_option,
-    file_argument,
-    only_option,
-    select_machines,
-)
+from dorafleet.cli.arguments import File, over_ssh
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
+    from dorafleet.cli.arguments import OverSsh
     from dorafleet.inventory.model import Machine
     from dorafleet.robot.upgrade import Result
     from dorafleet.ssh.fanout import Outcome
@@ -31,36 +25,45 @@ Examples:
   dorafleet upgrade cluster.yml dorad_0.2.0_arm64.deb --previous dorad_0.1.0_arm64.deb
 
 \b
-The canaries come first, alone. A machine goes back to its previous package by itself, also without
-a connection, unless dorad answers and every node that ran before keeps its process for
---min-healthy-time. The first failure of a canary, or more failures than --failure-threshold, end
-the upgrade; machines that cannot be reached do not count.
+The canaries are upgraded first, alone. A machine is healthy if dorad answers, and every node that
+ran before keeps its process for --min-healthy-time. Otherwise it reinstalls its previous package,
+also without a connection. The first failure of a canary, or more failures than --failure-threshold,
+end the upgrade; unreachable machines do not count.
 Exit code 0: all machines have the package. 1: some do not.
 """
 
 
 @click.command(epilog=EPILOG)
-@file_argument
+@over_ssh(parallel=None)
 @click.argument("package", type=File(".deb"))
-@only_option
 @click.option("--canary", metavar="N|N%", default="1", show_default=True, help="Come first.")
 @click.option("--max-parallel", metavar="N|N%", default="10%", show_default=True, help="At a time.")
 @click.option("--failure-threshold", metavar="N|N%", help="Accepted failures.  [10%, at least 2]")
-@click.option("--min-healthy-time", type=Duration(), default="30s", show_default=True)
-@click.option("--healthy-deadline", type=Duration(), default="5m", show_default=True)
+@click.option(
+    "--min-healthy-time",
+    type=Duration(),
+    default="30s",
+    show_default=True,
+    help="How long a machine must be healthy.",
+)
+@click.option(
+    "--healthy-deadline",
+    type=Duration(),
+    default="5m",
+    show_default=True,
+    help="After this time a machine that is not healthy reinstalls its previous package.",
+)
 @click.option(
     "--previous",
     type=File(".deb"),
-    help="The package that is installed now, for machines that have not kept it.",
+    help="The currently installed package, for machines that have not kept it.",
 )
 @click.option("--no-way-back", is_flag=True, help="Also machines without their present package.")
-@accept_new_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each machine.")
 def upgrade(
-    file: Path,
+    over: OverSsh,
     package: Path,
     *,
-    only: Sequence[str],
     canary: str,
     max_parallel: str,
     failure_threshold: str | None,
@@ -68,13 +71,11 @@ def upgrade(
     healthy_deadline: float,
     previous: Path | None,
     no_way_back: bool,
-    accept_new: bool,
     as_json: bool,
 ) -> int:
-    """Upgrade dorad to PACKAGE on the machines in FILE; machines that are not well go back."""
+    """Upgrade dorad to PACKAGE on the machines in FILE, a few at a time."""
     from dorad.control.messages.releases import HealthRules
     from dorafleet.cli.reporting import Reporter
-    from dorafleet.inventory.load import load
     from dorafleet.robot.package import read_package
     from dorafleet.robot.rolling import run_rolling
     from dorafleet.robot.upgrade import Settings
@@ -91,14 +92,14 @@ def upgrade(
     )
     if wrong := list(problems(strategy)):
         raise click.UsageError("; ".join(wrong))
-    machines = select_machines(load(file), only)
+    machines = over.machines
     new = read_package(package)
     old = None if previous is None else read_package(previous)
     settings = Settings(min_healthy_time, healthy_deadline, no_way_back)
-    with Reporter([each.id for each in machines], new.size, as_json=as_json) as reporter:
+    with Reporter(over.ids, new.size, as_json=as_json) as reporter:
 
         async def work(machine: Machine) -> Result:
-            async with connect(machine, accept_new=accept_new) as robot:
+            async with connect(machine, accept_new=over.accept_new) as robot:
                 return await upgrade_robot(
                     robot,
                     new,

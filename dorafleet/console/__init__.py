@@ -1,1 +1,1 @@
-"""The console: the fleet on a terminal. Model, view and link know nothing of Textual."""
+"""The console: the fleet on a terminal. Model, view and link do not use Textual."""

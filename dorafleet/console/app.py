@@ -6,18 +6,25 @@ import asyncio
 import logging
 import re
 import shlex
+import signal
 import subprocess
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import App
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import METHODS
 from dorafleet.console import themes
-from dorafleet.console.model.commands import actions_for, place_of, shown
+from dorafleet.console.model.commands import (
+    ABOUT_DATAFLOWS,
+    METHODS,
+    actions_for,
+    place_of,
+    shown,
+    with_dataflow,
+)
 from dorafleet.console.model.pace import Pace
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.table import open_screen
@@ -27,7 +34,7 @@ from dorafleet.console.widgets.paint import VisibleText
 from dorafleet.console.widgets.prompt import Prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Iterator, Sequence
 
     from textual.binding import BindingType
     from textual.driver import Driver
@@ -40,6 +47,9 @@ if TYPE_CHECKING:
 
 TICK_S = 0.1
 """Time between two looks whether something must be painted."""
+
+COMMAND_S = 30.0
+"""Seconds for which a copied command is shown."""
 
 MAX_LISTED = 30
 """Robots that a filter names."""
@@ -98,6 +108,8 @@ class ConsoleApp(App[None]):
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last: ConsoleScreen | None = None
         self._entered = False
+        self._start = ""
+        """The first screen, until the robots are known that it may be about."""
         Painted.use_palette(themes.Palette(options.theme))
         for theme in themes.textual_themes():
             self.register_theme(theme)
@@ -107,6 +119,8 @@ class ConsoleApp(App[None]):
     def server_title(self) -> str:
         """What the first line calls the server."""
         link = self.server.link
+        if self.server.host:
+            return self.server.host
         if link.server.startswith("dorafleet"):
             name = link.where.removeprefix("the coordinator at ").partition(" port ")[0]
             return name or "coordinator"
@@ -123,8 +137,11 @@ class ConsoleApp(App[None]):
         self.push_screen(open_screen("fleet", []))
         self.set_interval(TICK_S, self._tick)
         if self.options.start != "fleet":
-            self.go_to(self.options.start)
             self._entered = True
+            if self.options.start.partition(" ")[0] in ABOUT_DATAFLOWS:
+                self._start = self.options.start
+            else:
+                self.go_to(self.options.start)
 
     async def on_unmount(self) -> None:
         """End the connection."""
@@ -138,11 +155,14 @@ class ConsoleApp(App[None]):
         if not self.screen_stack:
             return  # it ends
         link = self.server.link
+        if self._start and (self.server.fleet.rows or "fleet.watch" in self.server.missing):
+            start, self._start = self._start, ""
+            self.go_to(start)
         if not self._entered and link.connected and len(self.server.fleet.rows) == 1:
             self._entered = True
-            if link.server.startswith("dorad "):
+            if self.server.is_daemon:
                 # One machine: its own screen says more than a list of one.
-                self.go_to(f"robot {shlex.quote(next(iter(self.server.fleet.rows)))}")
+                self.open_about("robot", list(self.server.fleet.rows))
         if isinstance(self.screen, ConsoleScreen):
             self.screen.tick()
 
@@ -199,7 +219,12 @@ class ConsoleApp(App[None]):
             self._say(place, "warn")
             return
         name, rest = place
-        opened = open_screen(name, rest)
+        rows = {} if self.server.is_daemon else self.server.fleet.rows
+        self.open_about(name, with_dataflow(name, rest, rows))
+
+    def open_about(self, name: str, words: Sequence[str]) -> None:
+        """Open the screen with this name about these words."""
+        opened = open_screen(name, words)
         if isinstance(opened, str):
             self._say(opened, "warn")
         else:
@@ -215,11 +240,7 @@ class ConsoleApp(App[None]):
                 words = [target.robot] if target.robot else []
             case _:
                 words = [target.dataflow]
-        screen = open_screen(place, words)
-        if isinstance(screen, str):
-            self._say(screen, "warn")
-        else:
-            self.open(screen)
+        self.open_about(place, words)
 
     def open_fleet(self, robots: Sequence[str]) -> None:
         """Open the list of these robots."""
@@ -280,7 +301,7 @@ class ConsoleApp(App[None]):
         action = await self.push_screen_wait(Choose(actions, what))
         if action is None:
             return
-        command = shown(action.argv(targets[0]))
+        command = self._command(action.argv(targets[0]))
         if not await self.push_screen_wait(Confirm(action, targets, command)):
             self._say("nothing was changed", "dim")
             return
@@ -300,10 +321,17 @@ class ConsoleApp(App[None]):
             self._say(f"{action.title}: done" + (f", {done} times" if done > 1 else ""), "ok")
 
     def copy_command(self, argv: Sequence[str]) -> None:
-        """Copy a command line to the clipboard, and show it."""
-        self.copied = shown(argv)
+        """Show a command line, and offer it to the terminal's clipboard.
+
+        A terminal does not say whether it takes it: so the whole command is shown.
+        """
+        self.copied = self._command(argv)
         self.copy_to_clipboard(self.copied)
-        self._say(f"copied: {self.copied}", "key", 15.0)
+        self._say(f"$ {self.copied}  (sent to the terminal's clipboard)", "key", COMMAND_S)
+
+    def _command(self, argv: Sequence[str]) -> str:
+        """Return a command line for the operator's shell."""
+        return shown(["ssh", self.server.host, shown(argv)] if self.server.host else argv)
 
     def pipe(self, command: str, lines: Sequence[str]) -> None:
         """Give what is shown to a program, which has the terminal meanwhile."""
@@ -312,27 +340,51 @@ class ConsoleApp(App[None]):
         _log.debug("pipe %d lines into %r", len(lines), command)
         text = "".join(f"{line.rstrip()}\n" for line in lines)
         if self.is_headless:
-            done = subprocess.run(  # noqa: S602 - the operator typed it, as in a shell
-                command, shell=True, input=text, text=True, capture_output=True, check=False
-            )
-            self._say(f"`{command}` ended with {done.returncode}", "dim")
+            self._say(_ended(command, _piped(command, text, quiet=True)), "dim")
             return
-        with self.batch_update(), self.suspend():
-            done = subprocess.run(  # noqa: S602
-                command, shell=True, input=text, text=True, check=False
-            )
+        with self.batch_update(), self.suspend(), _interrupts_ignored():
+            code = _piped(command, text)
         # The program has drawn over everything, and has read the terminal's answers.
         self._pace = Pace()
         self._whole = True
         self._release()
         self.screen.refresh()
-        if done.returncode:
-            self._say(f"`{command}` ended with {done.returncode}", "warn")
+        if code:
+            self._say(_ended(command, code), "warn")
 
     def _say(self, text: str, style: str = "", seconds: float = 5.0) -> None:
         screens = [each for each in self.screen_stack if isinstance(each, ConsoleScreen)]
         if screens:
             screens[-1].say(text, style, seconds)
+
+
+def _piped(command: str, text: str, *, quiet: bool = False) -> int:
+    """Run a shell command that the operator typed, with a text as its input; return its code."""
+    done = subprocess.run(  # noqa: S602 - a shell is what was asked for
+        command,
+        shell=True,
+        input=text.encode(errors="replace"),
+        capture_output=quiet,
+        check=False,
+    )
+    return done.returncode
+
+
+def _ended(command: str, code: int) -> str:
+    if code in (-signal.SIGINT, 128 + signal.SIGINT):  # the shell, or a program of it
+        return f"`{command}` was interrupted"
+    return f"`{command}` ended with {code}"
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Let ctrl+c end the program that has the terminal, and not the console."""
+    # A handler, not SIG_IGN, which the program would inherit.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _ansi(theme: str) -> bool:

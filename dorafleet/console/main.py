@@ -74,7 +74,9 @@ def run_over_ssh(options: Options, host: str, *, mouse: bool = True) -> None:
 
     tunnel = Tunnel(host)
     tunnel.check()
-    _show(ConsoleApp(Server(tunnel.open, tunnel.close), options, PacedDriver), mouse=mouse)
+    _show(
+        ConsoleApp(Server(tunnel.open, tunnel.close, host=host), options, PacedDriver), mouse=mouse
+    )
 
 
 def _show(app: ConsoleApp, *, mouse: bool) -> None:

@@ -78,7 +78,7 @@ class Access:
         return peer
 
     def _report(self, refusal: str) -> None:
-        """Log refusals, but not as fast as strangers can cause them."""
+        """Log refusals, at a limited rate: any host can cause them."""
         now = time.monotonic()
         if now - self._reported_at < REPORT_S:
             self._unreported += 1
@@ -162,7 +162,7 @@ class Access:
         return _peer(name, record.role)
 
     def _is_accepted(self, peer: Peer, token: str) -> bool:
-        """Return True if what a peer was admitted for still holds."""
+        """Return True if a peer would still be admitted."""
         if peer.certificate is not None:
             return not self._grants.is_revoked(peer.certificate)
         return token == self._token or self._grants.token(token) is not None

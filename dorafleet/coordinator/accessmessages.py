@@ -10,7 +10,7 @@ from dorad.control.tls import Role
 
 
 class EnrolRef(Struct):
-    """Selects a robot that is to be enrolled."""
+    """Selects a robot to enrol."""
 
     robot: str
 
@@ -62,7 +62,7 @@ Kind = Literal["robot", "operator", "token"]
 
 
 class Revoke(Struct):
-    """Refuse the certificates of a robot or an operator, or a token, from now on."""
+    """Revoke the certificates of a robot or an operator, or a token."""
 
     kind: Kind
     name: str
@@ -78,7 +78,7 @@ class Revoked(Struct):
 
 
 class Grant(Struct):
-    """A robot, an operator or a token that may connect, or might until it was revoked."""
+    """A robot, an operator or a token that may connect, or was revoked."""
 
     kind: Kind
     name: str

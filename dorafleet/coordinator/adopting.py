@@ -1,4 +1,4 @@
-"""End a conflict with a robot that has something newer than the store: adopt it, or overrule it."""
+"""End a conflict with a robot whose state is newer than the store: adopt or overrule it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Conflicts:
         return touched
 
     async def adopt(self, robot: Robot, actor: Mapping[str, Any]) -> set[str]:
-        """Make the store say what the robot has.
+        """Copy the robot's state into the store.
 
         Where its nodes are is known, where those of other robots are only if the store has it.
         Return the robots to look at. Raises ControlError or StoreError.

@@ -1,4 +1,4 @@
-"""Ask several robots at once: one that does not answer is named, and delays no other."""
+"""Ask several robots at once. A robot without an answer is named, and delays no other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def ask(
     *,
     unknown: R | None = None,
 ) -> tuple[dict[str, R], dict[str, str]]:
-    """Call a method of several robots; return the answers, and who gave none with the reason.
+    """Call a method of several robots; return the answers, and the reasons of missing ones.
 
     `unknown` is the answer of a robot that does not know the dataflow.
     """

@@ -1,4 +1,4 @@
-"""The audit: a chain of records in the store, each with the hash of itself and of all before.
+"""The audit: a chain of records in the store. Each hash includes the previous one.
 
 The hash of a record is SHA-256(hash of the one before ‖ bytes of the record). A changed record
 breaks the chain. A chain that was cut, or made anew, does not have the head that another machine
@@ -29,7 +29,7 @@ _TEXT = re.compile(r"(\d{1,20}):([0-9a-f]{64})")
 
 
 class AuditError(ProblemError):
-    """A chain that is not what it was."""
+    """A chain that was changed, or is incomplete."""
 
     def __init__(self, message: str) -> None:
         super().__init__("damaged", message, "compare with a backup")
@@ -70,11 +70,11 @@ class Tail:
 
     @property
     def compares(self) -> dict[str, int]:
-        """Return what the transaction compares, so that no record is lost to another writer."""
+        """Return the comparisons of the transaction, so that no other writer's record is lost."""
         return {HEAD: self.version}
 
     def puts(self, record: bytes) -> dict[str, bytes]:
-        """Return what the transaction puts."""
+        """Return the writes of the transaction."""
         head = self.head.followed_by(record)
         return {_key(head.sequence): head.hash.encode() + b"\n" + record, HEAD: str(head).encode()}
 

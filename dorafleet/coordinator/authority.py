@@ -1,4 +1,4 @@
-"""The one authority of a fleet, however many coordinators it has.
+"""The certificate authority of a fleet, which all its coordinators share.
 
 Its keys are files, never in the store. The store has its fingerprint: a coordinator with another
 authority would be refused by all robots, so it does not start.

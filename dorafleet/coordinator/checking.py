@@ -23,7 +23,7 @@ MAX_HOLD_S = 3600.0
 
 
 def check_start(params: Start) -> None:
-    """Raise ControlError for a start that no fleet carries out."""
+    """Raise ControlError for a start that is impossible in a fleet."""
     nodes = params.descriptor.get("nodes")
     if isinstance(nodes, list) and len(nodes) > MAX_NODES:
         raise ControlError(
@@ -46,12 +46,12 @@ def check_start(params: Start) -> None:
 
 
 def check_names(dataflow: Dataflow, machines: Sequence[Candidate]) -> None:
-    """Raise DataflowError for names of machines, labels and nodes that there are not."""
+    """Raise DataflowError for unknown machines, labels and nodes."""
     if problems := problems_of(dataflow, machines):
         raise DataflowError(problems)
 
 
 def check_runnable(dataflow: Dataflow) -> None:
-    """Raise DataflowError for what dorad would refuse."""
+    """Raise DataflowError for problems that dorad would refuse."""
     if problems := [*unsupported(dataflow, placed=True), *change_problems(dataflow)]:
         raise DataflowError(problems)

@@ -1,4 +1,4 @@
-"""What the leader does about robots and dataflows: its parts, put together."""
+"""The parts of a leading coordinator that handle robots and dataflows, connected."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, NoReturn
 from dorad.control.errors import ControlError
 from dorad.control.eventbus import EventBus
 from dorad.control.messages.agent import Attach
+from dorafleet.coordinator.alertstore import AlertStore
 from dorafleet.coordinator.audit import contradiction
 from dorafleet.coordinator.daemon import DaemonMethods
 from dorafleet.coordinator.dataflows import DataflowMethods
 from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.logs import LogMethods
 from dorafleet.coordinator.nodes import NodeMethods
+from dorafleet.coordinator.onerobot import with_robots
 from dorafleet.coordinator.planning import Planner
 from dorafleet.coordinator.reconciler import Reconciler
+from dorafleet.coordinator.recorded import recorded
 from dorafleet.coordinator.releases import Releases
 from dorafleet.coordinator.robotmethods import RobotMethods
 from dorafleet.coordinator.robots import Robots
@@ -27,6 +30,7 @@ from dorafleet.coordinator.rolloutdriver import RolloutDriver
 from dorafleet.coordinator.rolloutmethods import RolloutMethods
 from dorafleet.coordinator.rollouts import Rollouts
 from dorafleet.coordinator.software import software_of
+from dorafleet.coordinator.supplying import Supplying
 from dorafleet.coordinator.topics import TopicMethods
 from dorafleet.coordinator.watching import FleetWatching
 
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.renewing import Sign
     from dorafleet.coordinator.robots import Robot
     from dorafleet.coordinator.rows import Software
+    from dorafleet.coordinator.supplying import Supply
     from dorafleet.coordinator.writing import Writer
     from dorafleet.inventory.model import Machine
     from dorafleet.store.model import Store
@@ -58,10 +63,11 @@ class FleetControl:
         peer: str | None,
         end: Callable[[], None],
         sign: Sign | None = None,
+        supply: Supply | None = None,
     ) -> None:
         """`peer` is the endpoint that all links connect to; `end` lets the process end.
 
-        `sign` renews the certificates of robots.
+        `sign` renews the certificates of robots; `supply` has files of releases to send.
         """
         self._store = store
         self._end = end
@@ -74,14 +80,18 @@ class FleetControl:
         self._reconciler = Reconciler(self.fleet, self.robots, self._planner, self._event_bus, peer)
         self.releases = Releases(store, self.fleet)
         self.rollouts = Rollouts(store, self.fleet)
-        self.watching = FleetWatching(self.robots, self._planner, self._software)
-        self._driver = RolloutDriver(self.fleet, self.robots, self.rollouts, self._planner)
+        self.watching = FleetWatching(
+            self.robots, self._planner, writer, AlertStore(store, writer), self._software
+        )
+        self.driver = RolloutDriver(self.fleet, self.robots, self.rollouts, self._planner)
+        self._supplying = Supplying(supply, self.robots, self.rollouts, self.driver)
 
     async def load(self) -> None:
         """Read everything from the store. Raises ProblemError."""
         await self.fleet.load()
         await self.releases.load()
         await self.rollouts.load()
+        await self.watching.load()
 
     @property
     def table(self) -> Mapping[str, Handler | StreamHandler]:
@@ -92,7 +102,7 @@ class FleetControl:
         nodes = NodeMethods(
             self.fleet, self.robots, self._planner, self._reconciler, self._event_bus
         )
-        return {
+        table = {
             **dataflows.table,
             **DaemonMethods(self.fleet, self.robots, dataflows, self._end).table,
             **nodes.table,
@@ -101,15 +111,23 @@ class FleetControl:
             **self.watching.table,
             **RobotMethods(self.fleet, self.robots, self._planner, self._reconciler).table,
             **RolloutMethods(
-                self.fleet, self.robots, self.releases, self.rollouts, self._driver, self._planner
+                self.fleet,
+                self.robots,
+                self.releases,
+                self.rollouts,
+                self.driver,
+                self._supplying,
+                self._planner,
             ).table,
         }
+        return recorded(with_robots(table, self.fleet, self.robots), self.fleet.writer)
 
     async def run(self) -> NoReturn:
-        """Keep robots at what the store says, until cancelled. Call `load` before."""
+        """Reconcile robots with the store, until cancelled. Call `load` before."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.watching.run(), name="rows and alerts")
-            tasks.create_task(self._driver.run(), name="rollouts")
+            tasks.create_task(self.driver.run(), name="rollouts")
+            tasks.create_task(self._supplying.run(), name="files of releases")
             await self._reconciler.run()
 
     def on_desired(
@@ -118,7 +136,7 @@ class FleetControl:
         """Follow a desired state that a client has set."""
         self.fleet.follow(robot, dataflow, wanted, revision, head)
         if robot in self.robots.machines:
-            self._driver.mark(robot)
+            self.driver.mark(robot)
 
     def _software(self, robot: str) -> Software:
         return software_of(robot, self.robots, self.rollouts, self.releases)
@@ -132,14 +150,14 @@ class FleetControl:
         )
 
     async def _on_attached(self, robot: Robot, attached: Attached) -> None:
-        """Compare what a robot knows of the coordinators before with the store."""
+        """Compare a robot's knowledge of earlier coordinators with the store."""
         if attached.epoch > self.fleet.writer.epoch:
             raise ControlError("refused", f"it has obeyed the coordinator of term {attached.epoch}")
         robot.audit = ""
         await self._on_audit(robot, attached.audit)
 
     async def _on_audit(self, robot: Robot, known: str) -> None:
-        """Compare what a robot knows of the audit with the store; a contradiction stays."""
+        """Compare a robot's head of the audit with the store; a contradiction stays."""
         found = await contradiction(self._store, known)
         if found:
             _log.warning("robot `%s` knows another audit: %s", robot.id, found)
@@ -149,4 +167,4 @@ class FleetControl:
         self.fleet.bell.ring()
         self._reconciler.mark(robot.id)
         self.watching.mark(robot)
-        self._driver.mark(robot.id)
+        self.driver.mark(robot.id)

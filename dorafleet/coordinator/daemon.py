@@ -1,4 +1,4 @@
-"""The methods `daemon.…`: the coordinator, as `dora status` and `dora down` see it."""
+"""The methods `daemon.…`: the state and the end of the coordinator, for `dora`."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class DataflowMethods:
         }
 
     async def start(self, call: Call, params: m.Start) -> m.Started:
-        """Place the nodes of a dataflow and store it; its machines are told in the background."""
+        """Place the nodes of a dataflow and store it; its machines get it in the background."""
         check_start(params)
         dataflow = checked(params.descriptor, params.path)
         check_runnable(dataflow)
@@ -149,13 +149,13 @@ class DataflowMethods:
         return record
 
     async def _until_connected(self, dataflow: Dataflow, key: str, stay: Mapping[str, str]) -> None:
-        """Give machines that are missing a moment: after its own start, all come at once."""
+        """Wait a moment for missing machines: after the coordinator's start all connect at once."""
         await self._fleet.bell.until(
             lambda: not self._planner.plan(dataflow, key, stay, {}).away, COMING_S
         )
 
     def _plan(self, dataflow: Dataflow, key: str, stay: Mapping[str, str]) -> Plan:
-        """Return where the nodes go. Raises ControlError if that is nowhere."""
+        """Return where the nodes go. Raises ControlError if no node has a machine."""
         plan = self._planner.plan(dataflow, key, stay, {})
         if plan.away:
             raise ControlError(
@@ -280,7 +280,7 @@ class DataflowMethods:
             record = self._now(found)
             if not record.running:
                 return True
-            # Nothing is gained by waiting for robots that cannot be reached.
+            # It is useless to wait for unreachable robots.
             awaited = self._awaited(record)
             return (
                 bool(awaited)
@@ -295,7 +295,7 @@ class DataflowMethods:
         return record
 
     def _awaited(self, record: Record) -> set[str]:
-        """Return the robots where a dataflow that shall stop may still run."""
+        """Return the robots where a dataflow that is being stopped may still run."""
         shares = self._robots.shares_of(record.key, record.robots)
         return still_running(record, shares, self._robots.idle(record.key, record.robots))
 
@@ -320,7 +320,7 @@ class DataflowMethods:
             raise ControlError("busy", f"dataflow {old.key} is being restarted")
         self._restarting.add(old.key)
         try:
-            # First: if a robot does not answer, nothing has changed.
+            # Ask first: if a robot does not answer, nothing has changed.
             set_before = await self._params(old, force=params.force)
             old = await self._stop(call, old, params)
             dataflow = self._fleet.dataflow(old)

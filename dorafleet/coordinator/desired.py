@@ -1,4 +1,4 @@
-"""The desired state in the store: what shall run on each robot, with every change in the audit."""
+"""The desired state of each robot in the store, with every change in the audit."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class DesiredState:
         self._on_set = on_set
 
     async def get(self, selected: DesiredRef) -> DesiredList:
-        """Return the selected states. Raises ControlError for a name that cannot be."""
+        """Return the selected states. Raises ControlError for an invalid name."""
         prefix = DESIRED
         if selected.robot is not None:
             prefix = f"{DESIRED}{_checked(selected.robot, 'robot')}/"
@@ -53,7 +53,7 @@ class DesiredState:
         )
 
     async def set(self, wanted: DesiredSet, actor: dict[str, Any]) -> Desired:
-        """Make a change and record that `actor` has made it; the same content is no change.
+        """Make a change and record it with its `actor`; setting the same content changes nothing.
 
         Raises:
             ControlError: with code `conflict` if `if_version` is not the version now.
@@ -145,7 +145,7 @@ def _as_desired(robot: str, dataflow: str, content: Wanted, version: int) -> Des
 
 
 def _differences(wanted: DesiredSet, now: Desired) -> list[str]:
-    """Return in words what of the content is different."""
+    """Return the differences of the content, in words."""
     # Compared as JSON: for Python, 1 is True.
     encode = msgspec.json.Encoder(order="deterministic").encode
     pairs = (

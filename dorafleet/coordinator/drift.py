@@ -1,4 +1,4 @@
-"""Where a robot differs from what it shall be, with the way back. Pure functions."""
+"""Differences between a robot and its desired state, with fixes. Pure functions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,18 @@ MAX_REASON = 300
 
 
 @dataclass(frozen=True, slots=True)
+class Late:
+    """A rollout that has settled without a robot, which follows later."""
+
+    rollout: int
+    release: str
+    files: str = ""
+    """What is done about files that it waits for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Compared:
-    """One robot: what it shall be, and what it has reported."""
+    """One robot: its desired state, and what it has reported."""
 
     robot: str
     reachable: bool = True
@@ -29,6 +39,8 @@ class Compared:
     orders: Mapping[str, Wanted] = field(default_factory=dict)
     """From releases, by dataflow."""
     releases: Mapping[str, ReleaseState] = field(default_factory=dict)
+    late: Mapping[str, Late] = field(default_factory=dict)
+    """By dataflow."""
     wanted: Mapping[str, Wanted] = field(default_factory=dict)
     """From dataflows that were started, by their names."""
     shares: Mapping[str, ShareState] = field(default_factory=dict)
@@ -39,7 +51,7 @@ class Compared:
 
 def drift_of(compared: Compared, label: Callable[[str], str]) -> Iterator[DriftRow]:
     """Yield the differences of one robot; `label` names a release for people."""
-    for dataflow in sorted({*compared.orders, *compared.releases}):
+    for dataflow in sorted({*compared.orders, *compared.releases, *compared.late}):
         found = _release(compared, dataflow, label)
         if found is not None:
             yield found
@@ -61,9 +73,10 @@ def drift_of(compared: Compared, label: Callable[[str], str]) -> Iterator[DriftR
 
 def _release(compared: Compared, dataflow: str, label: Callable[[str], str]) -> DriftRow | None:
     order, state = compared.orders.get(dataflow), compared.releases.get(dataflow)
-    wanted = "" if order is None else order.release
+    late = compared.late.get(dataflow)
+    wanted = late.release if late is not None else "" if order is None else order.release
     running = "" if state is None else state.running
-    if order is not None and not order.switch and order.release:
+    if late is None and order is not None and not order.switch and order.release:
         return None  # a rollout that has not ordered the switch yet
     moving = state is not None and state.phase in MOVING
     if wanted == running and not moving and (state is None or state.phase != "stuck"):
@@ -79,9 +92,20 @@ def _release(compared: Compared, dataflow: str, label: Callable[[str], str]) -> 
         what="release",
         desired=label(wanted) if wanted else "nothing",
         found=found,
-        way_back=_back_to_release(compared, order, state, label),
+        way_back=_back_to_release(compared, order, state, label)
+        if late is None
+        else _follows(compared, late, state),
         known=compared.reachable,
     )
+
+
+def _follows(compared: Compared, late: Late, state: ReleaseState | None) -> str:
+    """Return how a robot gets the release of a rollout that has settled without it."""
+    if not compared.reachable:
+        return f"it follows once it can be reached; {compared.trouble}"
+    if state is not None and state.waiting == "files":
+        return late.files or f"dorafleet rollout follow {late.rollout}"
+    return f"wait: it follows, see `dorafleet rollout status {late.rollout}`"
 
 
 def _back_to_release(
@@ -108,7 +132,7 @@ def _back_to_release(
     if state.waiting == "files":
         return f"dorafleet rollout follow {order.rollout}"
     if state.waiting == "busy":
-        return "wait until it is not busy any more"
+        return "wait until it is no longer busy"
     return "wait: it is on its way"
 
 

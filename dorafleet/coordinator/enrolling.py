@@ -1,4 +1,4 @@
-"""Give robots and operators their certificates and tokens, and take them away."""
+"""Create and revoke the certificates and tokens of robots, operators and programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.writing import Writer
 
 ENROLMENT_S = 15 * 60.0
-"""Seconds for which the token of an enrolment is good."""
+"""Seconds for which the token of an enrolment is valid."""
 
 MAX_DAYS = 3650
 MAX_TOKENS = 1000

@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class Fleet:
-    """What shall be, as the store has it. Only the leader has one, and it alone writes."""
+    """The desired state in the store. Only the leader has one, and only the leader writes."""
 
     def __init__(self, store: Store, writer: Writer) -> None:
         """Start empty; `load` reads the store."""
@@ -93,7 +93,7 @@ class Fleet:
 
     @property
     def next_generation(self) -> int:
-        """Return a generation above all that there have been.
+        """Return a generation above all earlier ones.
 
         It follows the revision of the store, which never falls, not even after a restore.
         """
@@ -123,7 +123,7 @@ class Fleet:
         return changes(checked(record.original, record.path), self.dataflow(record))
 
     def wanted(self, robot: str) -> dict[str, Wanted]:
-        """Return what shall run on a robot, by dataflow, without what belongs to releases."""
+        """Return the desired shares of a robot, by dataflow, without those of releases."""
         return {
             dataflow: wanted
             for dataflow, wanted in self._wanted.get(robot, {}).items()
@@ -131,7 +131,7 @@ class Fleet:
         }
 
     def orders(self, robot: str) -> dict[str, Wanted]:
-        """Return what shall run on a robot from releases, by dataflow."""
+        """Return the desired releases of a robot, by dataflow."""
         return {
             dataflow: wanted
             for dataflow, wanted in self._wanted.get(robot, {}).items()
@@ -146,11 +146,11 @@ class Fleet:
 
     @property
     def releases_in_use(self) -> set[str]:
-        """Return the releases that robots shall run."""
+        """Return the desired releases of all robots."""
         return {each.release for wanted in self._wanted.values() for each in wanted.values()}
 
     def owner(self, robot: str, dataflow: str) -> Wanted | None:
-        """Return what a robot has under the name of a dataflow, or None."""
+        """Return the desired state of a dataflow on a robot, or None."""
         return self._wanted.get(robot, {}).get(dataflow)
 
     def labels(self, robot: str) -> Mapping[str, str | None]:
@@ -260,7 +260,7 @@ class Fleet:
             self._revision, self.head = await self.writer.commit(audited, **change)
         except StoreError as error:
             if error.code is Code.UNKNOWN:
-                _log.warning("it is not known whether a change was written; reading the store")
+                _log.warning("a change may not have been written; reading the store")
                 await self.load()
             raise
         _log.debug("revision %d: %s", self._revision, audited["action"])

@@ -1,4 +1,4 @@
-"""From what each machine says about a dataflow to what is said about all of it. Pure functions."""
+"""Combine the states that machines report of one dataflow into its state. Pure functions."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from dorad.control.messages.agent import ShareState
     from dorafleet.coordinator.records import Record
+
+
+MAX_SUM = 1 << 53
 
 
 def status_of(record: Record) -> Status:
@@ -95,8 +98,9 @@ def info_of(record: Record, parts: Iterable[DataflowInfo]) -> DataflowInfo:
         name=record.name,
         status=status_of(record),
         nodes=sum(part.nodes for part in own),
-        cpu=sum(part.cpu for part in own),
-        memory=sum(part.memory for part in own),
+        # Robots may say anything: an infinite sum could not be sent to any client.
+        cpu=min(sum(part.cpu for part in own), MAX_SUM),
+        memory=min(sum(part.memory for part in own), MAX_SUM),
         started_at=record.started_at,
         ended_at=None if record.end is None else record.end.at,
         enabled=record.running and record.enabled,

@@ -1,7 +1,7 @@
-"""Bounds the sockets of those that have connected and not yet said who they are.
+"""Bound the number of sockets that are not authenticated yet.
 
-Everybody on the network may open connections, also hold them open without a word. At most so many
-wait at a time; further ones take the place of the oldest one of the host that has the most.
+Any host on the network may open connections, and hold them open without sending. At most
+`MAX_PENDING` wait at a time. A further one replaces the oldest one of the host with the most.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_PENDING = 256
 
-PATIENCE_S = 1.0
+MIN_HANDSHAKE_S = 1.0
 """A handshake takes milliseconds: after so long without one, a socket may lose its place."""
 
 KEEPALIVE = {
@@ -27,7 +27,7 @@ KEEPALIVE = {
     socket.TCP_KEEPCNT: 3,
     socket.TCP_USER_TIMEOUT: 60_000,
 }
-"""A peer that is gone without a word is noticed after a minute."""
+"""A peer that vanishes is detected after a minute."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +47,8 @@ def choose_victim(pending: Mapping[Any, Pending], host: str, now: float) -> Any:
         ((key, each) for key, each in pending.items() if each.host == busiest),
         key=lambda item: item[1].since,
     )
-    # Not merely swapped: with equal shares both would go on replacing each other.
-    if most > counts[host] + 1 or now - oldest.since >= PATIENCE_S:
+    # With equal shares two hosts would replace each other's connections again and again.
+    if most > counts[host] + 1 or now - oldest.since >= MIN_HANDSHAKE_S:
         return key
     return None
 
@@ -89,7 +89,7 @@ class Gate:
         return accepted
 
     def admit(self, address: Any) -> None:
-        """Stop counting the connection from this address: it has said who it is."""
+        """Stop counting the connection from this address: it is authenticated."""
         self._pending.pop(address, None)
         self._sockets.pop(address, None)
 
@@ -101,7 +101,7 @@ class Gate:
 
 
 class _Accepted(socket.socket):
-    """A connection that tells its gate when it is closed."""
+    """A connection that notifies its gate when it is closed."""
 
     def __init__(self, gate: Gate, address: Any, connection: socket.socket) -> None:
         super().__init__(connection.family, connection.type, connection.proto, connection.detach())
@@ -115,7 +115,7 @@ class _Accepted(socket.socket):
 
 
 class GatedSocket(socket.socket):
-    """A listening socket that accepts what its gate has a place for."""
+    """A listening socket that accepts a connection only if its gate has a place."""
 
     def __init__(self, family: socket.AddressFamily, gate: Gate) -> None:
         super().__init__(family, socket.SOCK_STREAM)

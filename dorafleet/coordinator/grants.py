@@ -1,4 +1,4 @@
-"""Who may connect, as the store keeps it: certificates, tokens, and what was revoked.
+"""The certificates and tokens of robots, operators and programs, and their revocations.
 
 All of it is in memory, too: it is asked at every connection.
 """
@@ -39,7 +39,7 @@ class Holder(msgspec.Struct, frozen=True):
     """Those that were revoked, each with its end; forgotten once they are too old anyway."""
     role: Role | None = None
     revoked: bool = False
-    """Whether nothing of it is accepted, also what this coordinator does not know."""
+    """Whether all its certificates are refused, also those that this coordinator does not know."""
 
 
 class TokenRecord(msgspec.Struct, frozen=True):
@@ -73,7 +73,7 @@ def digest(token: str) -> str:
 
 
 class Grants:
-    """Everybody who may connect, in memory and in the store. Only the leader has one."""
+    """All grants, in memory and in the store. Only the leader has one."""
 
     def __init__(
         self, store: Store, writer: Writer, clock: Callable[[], float] = time.time
@@ -170,12 +170,12 @@ class Grants:
         await self._put({(kind, name): value}, record)
 
     async def revoke(self, kind: Kind, name: str, actor: Mapping[str, Any]) -> int:
-        """Refuse everything of a robot, an operator or a token; return its number of certificates.
+        """Revoke a robot, an operator or a token; return its number of certificates.
 
         Hold `writer.changing`.
 
         Raises:
-            ControlError: there is none of this name.
+            ControlError: there is no such robot, operator or token.
         """
         found = self._values.get((kind, name))
         if found is None and kind != "robot":
@@ -209,7 +209,7 @@ class Grants:
             raise ControlError("busy", f"there are {limit} {kind}s, the maximum", "revoke some")
 
     def _current(self, holder: Holder | None) -> Holder:
-        """Return what still counts of a holder: not the certificates that are too old."""
+        """Return a holder without the certificates that are too old."""
         if holder is None:
             return Holder({})
         oldest = self.clock() - GRACE_S
@@ -234,7 +234,7 @@ class Grants:
             await self._writer.commit(record, **change)
         except StoreError as error:
             if error.code is Code.UNKNOWN:
-                _log.warning("it is not known whether a grant was written; reading the store")
+                _log.warning("a grant may not have been written; reading the store")
                 await self.load()
             raise
 

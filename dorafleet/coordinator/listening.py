@@ -1,4 +1,4 @@
-"""Where a coordinator listens, and the certificate that it shows there."""
+"""The address that a coordinator listens at, and its certificate."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Listen:
     port: int
     tls: bool
     advertised: Address
-    """At which robots will find the coordinator."""
+    """The port at which robots find the coordinator."""
 
 
 def listen_at(text: str, port: int, advertised: Address, *, tls: bool) -> Listen:

@@ -7,18 +7,19 @@ import heapq
 import logging
 import time
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.dataflow.nearest import did_you_mean
-from dorafleet.coordinator.reports import shown_time
+from dorafleet.coordinator.logstreams import RobotLines
+from dorafleet.coordinator.onerobot import named_without_robot, owners
 from dorafleet.coordinator.streams import merged
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 
     from dorad.control.eventbus import EventBus
     from dorad.control.server import Call, StreamHandler
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.robots import Robots
 
 QUIET_S = 0.3
-"""Seconds after which a machine without a line no longer holds up the lines of others."""
+"""Seconds after which a machine without a line no longer delays the lines of others."""
 
 FIRST_S = 3.0
 """Seconds for the first lines of a machine."""
@@ -40,6 +41,9 @@ JOIN_S = 0.5
 MAX_KEPT = 100_000
 """Lines that wait for their order; then they are passed on as they are."""
 
+MAX_ROBOTS = 100
+"""Robots whose lines are read at once."""
+
 MAX_REMEMBERED = 10_000
 """Lines that are compared with those of other machines."""
 
@@ -50,6 +54,17 @@ _OF_A_SHARE = ("dataflow-starting", "dataflow-running", "dataflow-ended")
 """Events that a machine tells of its share, and the coordinator of the whole dataflow."""
 
 _log = logging.getLogger(__name__)
+
+
+class _Source(NamedTuple):
+    """Where the lines of a dataflow are."""
+
+    dataflow: str
+    """As the robots know it."""
+    nodes: Mapping[str, list[str]]
+    """The nodes to ask for, by robot; none means all."""
+    runs_on: Callable[[str], bool]
+    """Whether it shall still run on a robot."""
 
 
 class LogMethods:
@@ -67,39 +82,77 @@ class LogMethods:
 
     async def read(self, _call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
         """Yield log lines of all machines in the order of their times; follow new ones."""
-        record = self._fleet.find(params.dataflow, ended_too=True)
-        chosen = self._machines(record, params.nodes, params.machine)
-        away = self._robots.unreachable(chosen)
+        source = self._source(params)
+        away = {} if params.follow else self._robots.unreachable(source.nodes)
         missing = [_missing(robot, reason) for robot, reason in away.items()]
         if missing:
-            yield m.LogLines(dataflow=record.uuid, lines=missing)
+            yield m.LogLines(dataflow=source.dataflow, lines=missing)
         streams = {
-            robot: self._robots.client(robot).stream(
-                "logs.read",
-                msgspec.structs.replace(
-                    params,
-                    dataflow=record.uuid,
-                    nodes=nodes,
-                    machine=None,
-                    by_node={n: v for n, v in params.by_node.items() if n in nodes or not nodes},
-                ),
-                m.LogLines,
-            )
-            for robot, nodes in chosen.items()
+            robot: aclosing(self._lines(robot, source, params).read())
+            for robot in source.nodes
             if robot not in away
         }
         if not streams:
             return
-        skews = {robot: self._robots.get(robot).skew.seconds for robot in streams}
         async with merged(streams) as events:
-            ordered = in_order(events, streams, skews, None if params.follow else params.tail)
+            tail = None if params.follow else params.tail
+            ordered = in_order(events, streams, self._skew, tail)
             async with aclosing(ordered):
                 async for lines, left_out in ordered:
                     for at in range(0, max(1, len(lines)), FRAME_LINES):
                         part = lines[at : at + FRAME_LINES]
                         yield m.LogLines(
-                            dataflow=record.uuid, lines=part, left_out=left_out if at == 0 else 0
+                            dataflow=source.dataflow,
+                            lines=part,
+                            left_out=left_out if at == 0 else 0,
                         )
+
+    def _source(self, params: m.LogRead) -> _Source:
+        """Return the dataflow and the machines to ask. Raises ControlError."""
+        own = owners(params.dataflow, self._fleet, self._robots)
+        if own is not None:
+            return self._source_of(*own, params)
+        found = named_without_robot(params.dataflow)
+        record = self._fleet.find(found.dataflow, ended_too=True)
+        machine = params.machine or (None if params.nodes else found.robot)
+
+        def runs_on(_robot: str) -> bool:
+            now = self._fleet.get(record.key)
+            return now is not None and now.uuid == record.uuid and now.running
+
+        return _Source(record.uuid, self._machines(record, params.nodes, machine), runs_on)
+
+    def _source_of(self, name: str, robots: list[str], params: m.LogRead) -> _Source:
+        """Return a dataflow that the coordinator has not placed. Raises ControlError."""
+        if params.machine is not None:
+            if params.machine not in robots:
+                raise ControlError("not-found", f"`{name}` does not run on `{params.machine}`")
+            robots = [params.machine]
+        if len(robots) > MAX_ROBOTS:
+            raise ControlError(
+                "too-large",
+                f"{len(robots)} robots run `{name}`; lines of {MAX_ROBOTS} can be read at once",
+                f"name one: `{robots[0]}/{name}`",
+            )
+
+        def runs_on(robot: str) -> bool:
+            return name in self._robots.get(robot).releases
+
+        return _Source(name, dict.fromkeys(robots, params.nodes), runs_on)
+
+    def _lines(self, robot: str, source: _Source, params: m.LogRead) -> RobotLines:
+        nodes = source.nodes[robot]
+        own = msgspec.structs.replace(
+            params,
+            dataflow=source.dataflow,
+            nodes=nodes,
+            machine=None,
+            by_node={n: v for n, v in params.by_node.items() if n in nodes or not nodes},
+        )
+        return RobotLines(self._robots, self._fleet.bell, robot, own, source.runs_on)
+
+    def _skew(self, robot: str) -> float:
+        return self._robots.get(robot).skew.seconds
 
     def _machines(
         self, record: Record, wanted: list[str], machine: str | None
@@ -189,14 +242,13 @@ class LogMethods:
         async with self._robots.client(robot).stream("watch", params, m.Event) as events:
             async for event in events:
                 if event.what not in _OF_A_SHARE:
-                    shown = shown_time(event.at)
-                    await queue.put(msgspec.structs.replace(event, machine=robot, at=shown))
+                    await queue.put(msgspec.structs.replace(event, machine=robot))
 
 
 async def in_order(
     events: AsyncIterator[tuple[str, m.LogLines]],
     robots: Iterable[str],
-    skews: Mapping[str, float],
+    skew: Callable[[str], float],
     tail: int | None,
 ) -> AsyncGenerator[tuple[list[m.LogRecord], int], None]:
     """Yield lines of several robots in the order of their times, by the coordinator's clock.
@@ -227,11 +279,10 @@ async def in_order(
                     for line in lines.lines:
                         if _is_known(line, robot, senders):
                             continue
-                        at = line.timestamp - skews[robot]
+                        at = line.timestamp - skew(robot)
                         latest[robot] = max(latest[robot], at)
                         number += 1
-                        shown = shown_time(line.timestamp)
-                        own = msgspec.structs.replace(line, machine=robot, timestamp=shown)
+                        own = msgspec.structs.replace(line, machine=robot)
                         heapq.heappush(waiting, (at, number, robot, own))
                     pending = asyncio.ensure_future(_next(events))
             if tail is not None:

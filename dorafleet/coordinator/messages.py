@@ -53,7 +53,7 @@ RobotStatus = Literal["never-seen", "connected", "unreachable", "refused", "conf
 
 
 class Robot(Struct):
-    """A machine of the cluster file, as far as it is known."""
+    """A machine of the cluster file, with its last known state."""
 
     id: str
     host: str
@@ -80,7 +80,7 @@ class Robot(Struct):
     conflicts: dict[str, str] = {}
     """Dataflows of which it has something newer than the store, with the reason."""
     audit: str = ""
-    """What is wrong with the audit, compared with what the robot knows of it."""
+    """How the audit contradicts the robot's head of it; empty if it does not."""
     warnings: list[str] = []
     """What else an operator should look at, such as its clock, or its id on two machines."""
 
@@ -117,11 +117,11 @@ class Explain(Struct):
 
 
 class Explained(Struct):
-    """Where each node runs or would run, and what became of each machine."""
+    """Where each node runs or would run, and the verdict about each machine."""
 
     nodes: list[Decision]
     problems: list[str] = []
-    """Machines, labels and nodes that `deploy` names and that there are not."""
+    """Unknown machines, labels and nodes in `deploy`."""
 
 
 class DesiredRef(Struct):
@@ -134,21 +134,21 @@ class DesiredRef(Struct):
 
 
 class DesiredSet(Struct):
-    """What shall run on a robot. Refused with `conflict` if it was changed meanwhile."""
+    """Set the desired state of a robot. Refused with `conflict` if it was changed meanwhile."""
 
     robot: str
     dataflow: str
     if_version: int
-    """The version that is to be replaced; 0 if there shall be none yet."""
+    """The version to replace; 0 if there is none yet."""
     release: str
     """The name of the release."""
     params: dict[str, Any] = msgspec.field(default_factory=dict)
     enabled: bool = True
-    """Whether the dataflow shall run."""
+    """Whether the dataflow is to run."""
 
 
 class Desired(Struct):
-    """What shall run on a robot."""
+    """The desired state of one dataflow on a robot."""
 
     robot: str
     dataflow: str
@@ -220,11 +220,11 @@ METHODS: dict[str, Method] = {
     ),
     "robot.list": Method(Nothing, RobotList, "List the robots."),
     "robot.label": Method(RobotLabel, Robot, "Change labels of a robot."),
-    "robot.adopt": Method(RobotRef, Robot, "Take over what a paused robot has."),
-    "robot.resume": Method(RobotRef, Robot, "Make a paused robot do what the store says."),
+    "robot.adopt": Method(RobotRef, Robot, "Copy a paused robot's state into the store."),
+    "robot.resume": Method(RobotRef, Robot, "Make a paused robot follow the store."),
     "dataflow.explain": Method(Explain, Explained, "Return where nodes run or would run, and why."),
-    "desired.get": Method(DesiredRef, DesiredList, "Return what shall run on robots."),
-    "desired.set": Method(DesiredSet, Desired, "Set what shall run on a robot."),
+    "desired.get": Method(DesiredRef, DesiredList, "Return the desired state of robots."),
+    "desired.set": Method(DesiredSet, Desired, "Set the desired state of a robot."),
     "audit.read": Method(AuditRead, AuditPage, "Return records of the audit."),
     "audit.verify": Method(AuditVerify, AuditHead, "Check the audit and return its head."),
     **ACCESS_METHODS,

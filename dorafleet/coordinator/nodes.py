@@ -44,7 +44,7 @@ _PASSED_ON = (
 """Methods that the machine of the node answers."""
 
 CHANGE_S = 30.0
-"""Seconds that machines have to carry out a change, beside what the change itself allows."""
+"""Seconds that machines have to carry out a change, in addition to its own time limit."""
 
 _log = logging.getLogger(__name__)
 

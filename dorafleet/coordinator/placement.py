@@ -22,7 +22,7 @@ _EPSILON = 1e-9
 
 
 class Rule(StrEnum):
-    """Why a machine does not get a node, in the order in which the rules are asked."""
+    """Why a machine does not get a node, in the order in which the rules apply."""
 
     MACHINE = "machine"
     """`deploy.machine` names another."""
@@ -44,7 +44,7 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What placement knows of a machine."""
+    """A machine, as placement sees it."""
 
     id: str
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What a node asks for."""
+    """The requirements of a node."""
 
     id: str
     """Unique among all nodes of the fleet that are passed to `place`."""
@@ -68,7 +68,7 @@ class Requirements:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one machine for one node."""
+    """The verdict about one machine for one node."""
 
     machine: str
     rule: Rule | None
@@ -78,7 +78,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Where a node goes, and what became of each machine."""
+    """Where a node goes, and the verdict about each machine."""
 
     node: str
     machine: str | None
@@ -95,7 +95,7 @@ def place(
     """Return a decision for each node, in their order.
 
     `placed` are the nodes that run already, of any dataflow, with the ids of their machines. They
-    occupy what they need and never move, whatever the rules say.
+    occupy what they need and never move, even if rules reject their machine.
     """
     occupied: defaultdict[str, list[Requirements]] = defaultdict(list)
     home: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Where the nodes of a dataflow go, from what the fleet has and what runs there."""
+"""Plan where the nodes of a dataflow go, from the current state of fleet and robots."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class Planner:
 
 
 def _capacity(robot: Robot) -> Amounts:
-    """Return what a machine has: as the cluster file says, or else as it reports."""
+    """Return the capacity of a machine: that of the cluster file, or else the reported one."""
     given, attached = robot.machine.capacity, robot.attached
     if attached is None:
         return given

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import Remember, Remembered
 from dorad.jitter import between
+from dorafleet.coordinator.reports import MAX_NAME, MAX_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +78,8 @@ class Probe:
             _log.debug("robot `%s` does not tell its clock: %s", self._robot, error)
             self._answers = error.code != "unknown-method"
             return None
-        return skew_of(found.time, asked_at, time.time()), found.audit
+        clock = min(max(found.time, -MAX_SECONDS), MAX_SECONDS)
+        return skew_of(clock, asked_at, time.time()), found.audit[:MAX_NAME]
 
     def _plan(self) -> None:
         # Not all robots at one time.

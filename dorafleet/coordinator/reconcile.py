@@ -1,4 +1,4 @@
-"""What differs between what shall run and what runs, and what to do about it. Pure functions.
+"""Compare desired and reported shares, and decide what to do. Pure functions.
 
 Both are level-triggered: they look at states, never at what has changed, so that it does not matter
 how often or after which failure they are asked.
@@ -60,7 +60,7 @@ def actions_for(
     restored: Restored | None,
     newer: Mapping[str, tuple[int, str]],
 ) -> list[Action]:
-    """Return what to do about one robot; after carrying it out there is nothing left to do.
+    """Return the actions for one robot; after them it is in its desired state.
 
     `wanted` and `shares` are by dataflow, `opened` are the dataflows whose barrier is open. `newer`
     are those of which the robot has said that it has something newer than this generation. While
@@ -129,7 +129,7 @@ Verdict: TypeAlias = "Open | Fail | Finish"
 
 
 def current(record: Record, share: ShareState | None) -> ShareState | None:
-    """Return the share if it is what the robot was told last, else None."""
+    """Return the share if the robot has its last order, else None."""
     if share is None or (share.uuid, share.generation) != (record.uuid, record.generation):
         return None
     return share

@@ -1,4 +1,4 @@
-"""The loop that makes robots do what the store says, and dataflows follow what robots report."""
+"""The loop that reconciles robots with the store, and dataflows with the reports of robots."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Reconciler:
         self._full_pass = time.monotonic()
 
     def mark(self, *robots: str) -> None:
-        """Look at these robots soon."""
+        """Reconcile these robots soon."""
         self._dirty.update(robots)
         self._wake.set()
 
@@ -103,7 +103,7 @@ class Reconciler:
                     self._mark_all()
 
     def _mark_all(self) -> None:
-        """Look at all robots, and send again what they have not carried out."""
+        """Reconcile all robots, and send again the orders that they have not carried out."""
         _log.debug("looking at all robots")
         self._full_pass = time.monotonic()
         for robot in self._robots.all:
@@ -124,7 +124,7 @@ class Reconciler:
         return max(MIN_PAUSE_S, min((end for end in ends if end > 0), default=0.0))
 
     async def _converge(self, id_: str) -> None:
-        """Do what is to do about one robot; try again later what fails."""
+        """Carry out the actions for one robot; repeat failed ones later."""
         robot = self._robots.get(id_)
         try:
             for action in self._actions(robot):
@@ -244,7 +244,7 @@ class Reconciler:
             await self._follow(found, verdict)
 
     async def _replan(self, key: str, lost: set[str]) -> None:
-        """Place pending nodes, and those that shall leave lost robots."""
+        """Place pending nodes, and nodes with failover whose robot is lost."""
         async with self._fleet.writer.changing:
             record = self._fleet.get(key)
             if record is None or not (record.running and record.enabled and record.opened):

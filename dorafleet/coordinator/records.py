@@ -1,4 +1,4 @@
-"""What the store keeps of a dataflow of the fleet, and what it keeps for each of its robots."""
+"""The records of a dataflow of the fleet, and of its share on each robot, in the store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LABELS = "labels/"
 
 
 HOLD_S = 120.0
-"""Seconds until all robots must be ready after a start, if the client says nothing."""
+"""Seconds until all robots must be ready after a start; the default."""
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ class Record(msgspec.Struct, frozen=True):
     pending: dict[str, str] = {}
     """Nodes without a robot, with the reason."""
     enabled: bool = True
-    """Whether it shall run."""
+    """Whether it is to run."""
     opened: bool = False
     """Whether all robots have been ready, so that the start barrier is open."""
     grace: float | None = None
@@ -93,7 +93,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """The value of `desired/<robot>/<dataflow>`: what shall run there."""
+    """The value of `desired/<robot>/<dataflow>`: the desired state there."""
 
     generation: int
     release: str = ""
@@ -125,12 +125,12 @@ class Restored(msgspec.Struct, frozen=True):
 
 
 def desired_key(robot: str, dataflow: str) -> str:
-    """Return the key of what shall run on a robot."""
+    """Return the key of a desired state."""
     return f"{DESIRED}{robot}/{dataflow}"
 
 
 def puts_for(record: Record, robots: Iterable[str]) -> dict[str, bytes]:
-    """Return what a transaction puts for a changed dataflow, and for its shares on `robots`."""
+    """Return a transaction's writes for a changed dataflow and its shares on `robots`."""
     wanted = Wanted(
         generation=record.generation, enabled=record.enabled and record.running, uuid=record.uuid
     )

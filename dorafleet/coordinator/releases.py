@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -21,6 +22,7 @@ from dorad.release.manifest import (
     id_of,
     parse,
 )
+from dorad.release.signature import signing_key
 from dorafleet.rollout.messages import ReleaseContent, ReleaseInfo, ReleaseList
 
 if TYPE_CHECKING:
@@ -127,7 +129,7 @@ class Releases:
             found = await self.content(id_)
             if len(self._manifests) >= 8:
                 del self._manifests[next(iter(self._manifests))]
-            self._manifests[id_] = parse(unpacked(found.content))
+            self._manifests[id_] = await asyncio.to_thread(parse, unpacked(found.content))
         return self._manifests[id_]
 
     async def put(
@@ -138,14 +140,18 @@ class Releases:
         `used` are those that must not be forgotten.
 
         Raises:
-            ControlError: the manifest is not valid.
+            ControlError: the manifest is not valid, or the signature is not one of it.
             StoreError: it cannot be written.
         """
         if not 0 < len(params.signature) <= MAX_SIGNATURE:
             raise ControlError("bad-request", "the signature is missing, or too large")
         content = unpacked(params.content)
         try:
-            manifest = parse(content)
+            # In threads: a large one takes a second.
+            manifest = await asyncio.to_thread(parse, content)
+            # Whether the key is trusted, robots judge.
+            signature = params.signature.encode("ascii", "replace")
+            key = await asyncio.to_thread(signing_key, content, signature)
         except ReleaseError as error:
             raise ControlError("bad-request", error.message, error.hint) from None
         id_ = id_of(content)
@@ -166,7 +172,10 @@ class Releases:
                 {}, audited, puts={f"{RELEASES}{id_}": msgspec.json.encode(kept)}
             )
             self._known[id_] = kept
-        _log.info("release %s (%s) is registered by %s", self.label(id_), id_[:12], by)
+        _log.info(
+            "release %s (%s), signed by %s, is registered by %s",
+            self.label(id_), id_[:12], key.get_fingerprint(), by,
+        )  # fmt: skip
         return info
 
     async def _forget_oldest(self, used: Collection[str], actor: Mapping[str, Any]) -> None:

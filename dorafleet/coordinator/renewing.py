@@ -1,4 +1,4 @@
-"""Renew the certificates of robots over their connections, in good time; nothing stops for it."""
+"""Renew the certificates of robots over their open connections, before they expire."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Renewal:
             await self._renew()
 
     async def when_due(self) -> None:
-        """Renew the certificate if it is time to, and log what prevents it."""
+        """Renew the certificate if it is due, and log a failure."""
         if self._renewed or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + between(AGAIN_S / 2, AGAIN_S)

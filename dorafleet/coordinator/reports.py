@@ -1,4 +1,4 @@
-"""Check what robots report: everything that grows is bounded, and every number can be shown."""
+"""Check what robots report: everything that grows is bounded, every number can be counted with."""
 
 from __future__ import annotations
 
@@ -9,113 +9,111 @@ import msgspec
 from dorad.control.errors import ControlError
 
 if TYPE_CHECKING:
-    from dorad.control.messages import DataflowState
-    from dorad.control.messages.agent import Attached, ShareState
+    from collections.abc import Iterable, Mapping
+
+    from dorad.control.messages.agent import AgentReport, Attached, ShareState
     from dorad.control.messages.releases import ReleaseState
 
 MAX_SHARES = 1000
 """Shares of one robot, and dataflows in one report."""
 
 MAX_NAME = 200
-"""Characters of a dataflow's name."""
+"""Characters of a dataflow's name, and of what a robot says that it is."""
 
-MAX_TEXT = 200_000
-"""Characters of all that a robot says about one release."""
+MAX_STATE = 512 << 10
+"""Bytes of what a robot says about one share or release, as JSON."""
 
-MAX_REASON = 1000
-"""Characters of one reason or line."""
+MAX_STATES = 8 << 20
+"""Bytes of all that a robot says about its shares and releases."""
 
-MAX_RESULTS = 1000
-"""Results of nodes, and links to machines, of one share."""
+MAX_USUAL = 64 << 10
+"""The same of a state that is kept as it is; of a longer one the main parts are kept."""
 
-MAX_FAILURES = 20
-"""Failures of one dataflow, and lines of one failure."""
+MAX_COUNT = 1 << 53
 
-MAX_CORES = 1_000_000
+MAX_SECONDS = 1e11
+"""Some thousand years after 1970: sums of accepted times are valid times, too."""
 
-MAX_TIME = 253_402_300_799.0
-"""The end of the year 9999, in seconds since 1970: no later time can be shown."""
-
-
-def shown_time(at: float) -> float:
-    """Return the time that can be shown which is nearest."""
-    return min(max(at, 0.0), MAX_TIME)
+Sizes = dict[tuple[str, str], int]
+"""Bytes of each state that is kept of a robot, by its kind and the name of its dataflow."""
 
 
 def check_attached(attached: Attached) -> None:
-    """Raise ControlError for the first answer of an agent that cannot be."""
-    texts = (attached.version, attached.boot_id, attached.arch, attached.audit)
-    if max(map(len, texts)) > MAX_REASON:
-        raise ControlError("bad-request", "its first answer has texts that are too long")
-    if abs(attached.time) > MAX_TIME:
-        raise ControlError("bad-request", f"its clock shows {attached.time:g} s since 1970")
-    if not 0 <= attached.cores <= MAX_CORES or attached.memory < 0:
-        raise ControlError(
-            "bad-request", f"it has {attached.cores:g} cores and {attached.memory} bytes of memory"
-        )
+    """Raise ControlError for a first answer that cannot be, or is too large."""
+    texts = (attached.version, attached.boot_id, attached.audit, attached.arch)
+    if max(map(len, texts)) > MAX_NAME:
+        raise ControlError("bad-request", "a name or a version in the answer is too long")
+    if not (0 <= attached.cores <= 1e6 and 0 <= attached.memory <= MAX_COUNT):
+        raise ControlError("bad-request", "a robot with an impossible number of cores, or memory")
+    check_time(attached.time)
+    check_shares(attached.shares)
+    check_releases(attached.releases)
 
 
-def checked_shares(shares: list[ShareState]) -> list[ShareState]:
-    """Return shares with bounded texts. Raise ControlError for shares that cannot be."""
+def check_report(report: AgentReport) -> None:
+    """Raise ControlError for a report that cannot be, or is too large."""
+    check_time(report.time)
+    check_shares(report.shares)
+    check_releases(report.releases)
+    if len(report.removed) > MAX_SHARES:
+        raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
+
+
+def check_time(seconds: float) -> None:
+    """Raise ControlError for a time that no calendar has."""
+    if not -MAX_SECONDS <= seconds <= MAX_SECONDS:
+        raise ControlError("bad-request", f"a report of a time that cannot be: {seconds:g}")
+
+
+def check_shares(shares: list[ShareState]) -> None:
+    """Raise ControlError for invalid shares."""
     if len(shares) > MAX_SHARES:
         raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
     for share in shares:
-        names = share.dataflow, share.uuid
-        if (
-            not all(0 < len(name) <= MAX_NAME for name in names)
-            or min(share.generation, share.epoch) < 0
-            or abs(share.since) > MAX_TIME
-            or len(share.links) > MAX_RESULTS
-        ):
+        if not 0 < len(share.dataflow) <= MAX_NAME or share.generation < 0 or share.epoch < 0:
             raise ControlError("bad-request", f"a report of a share that cannot be: {share!r:.200}")
-    return [
-        msgspec.structs.replace(
-            share,
-            reason=share.reason[:MAX_REASON],
-            links={
-                name: msgspec.structs.replace(link, reason=link.reason[:MAX_REASON])
-                for name, link in share.links.items()
-            },
-            outcome=None if share.outcome is None else _bounded(share.outcome),
-        )
-        for share in shares
-    ]
-
-
-def _bounded(outcome: DataflowState) -> DataflowState:
-    """Return the results of a share with bounded texts; what is beyond is left out."""
-    replace = msgspec.structs.replace
-    return replace(
-        outcome,
-        results=[
-            replace(each, node=each.node[:MAX_NAME], reason=each.reason[:MAX_REASON])
-            for each in outcome.results[:MAX_RESULTS]
-        ],
-        failures=[
-            replace(
-                each,
-                headline=each.headline[:MAX_REASON],
-                lines=[line[:MAX_REASON] for line in each.lines[-MAX_FAILURES:]],
-            )
-            for each in outcome.failures[:MAX_FAILURES]
-        ],
-        links={},
-    )
+        check_time(share.since)
 
 
 def check_releases(releases: list[ReleaseState]) -> None:
-    """Raise ControlError for states of releases that cannot be, or are too large."""
+    """Raise ControlError for states of releases that cannot be."""
     if len(releases) > MAX_SHARES:
         raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
     for each in releases:
-        name, numbers = each.dataflow, (each.generation, each.epoch, each.sequence)
-        texts = [each.reason, *(text for e in each.evidence for text in (e.check, e.text))]
-        texts += [text for lease in each.leases for text in (lease.id, lease.reason, lease.owner)]
-        texts += [each.release, each.running, each.confirmed, each.previous, *each.restarted]
-        sizes = len(each.evidence), len(each.leases), len(each.restarted)
-        if not 0 < len(name) <= MAX_NAME or min(numbers) < 0:
+        numbers = each.generation, each.epoch, each.sequence
+        if (
+            not 0 < len(each.dataflow) <= MAX_NAME
+            or not 0 <= min(numbers) <= max(numbers) < 1 << 62
+            or max(map(len, (each.release, each.running, each.confirmed, each.previous))) > MAX_NAME
+        ):
             raise ControlError(
                 "bad-request", f"a report of a release that cannot be: {each!r:.200}"
             )
-        if max(sizes) > MAX_SHARES or sum(map(len, texts)) > MAX_TEXT:
-            raise ControlError("bad-request", f"a report of `{name}` is too large")
+        for seconds in (each.since, *(t for e in each.leases for t in (e.since, e.expires or 0.0))):
+            check_time(seconds)
+
+
+def sizes_after(
+    sizes: Sizes, shares: Iterable[ShareState], releases: Iterable[ReleaseState]
+) -> Sizes:
+    """Return the sizes of what is kept of a robot after a report.
+
+    Raises:
+        ControlError: it is too large.
+    """
+    states: Mapping[tuple[str, str], ShareState | ReleaseState] = {
+        **{("share", each.dataflow): each for each in shares},
+        **{("release", each.dataflow): each for each in releases},
+    }
+    if not states:
+        return sizes
+    found = dict(sizes)
+    for key, state in states.items():
+        found[key] = len(msgspec.json.encode(state))
+        if found[key] > MAX_STATE:
+            raise ControlError("bad-request", f"a report of `{key[1]}` is too large")
+    if len(found) > 2 * MAX_SHARES:
+        raise ControlError("bad-request", f"reports of more than {2 * MAX_SHARES} dataflows")
+    if sum(found.values()) > MAX_STATES:
+        raise ControlError("bad-request", f"reports of more than {MAX_STATES} bytes")
+    return found

@@ -1,4 +1,4 @@
-"""From `deploy` blocks to requirements, and the names in them that a fleet does not have."""
+"""Make requirements from `deploy` blocks, and find unknown names in them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _MAX_VALUES = 5
 
 
 def requirements_of(dataflow: Dataflow) -> tuple[Requirements, ...]:
-    """Return what each node asks for; a node without `deploy` has that of the dataflow."""
+    """Return the requirements of each node; a node without `deploy` has that of the dataflow."""
     return tuple(_requirements(node, dataflow) for node in dataflow.nodes)
 
 
 def problems_of(dataflow: Dataflow, machines: Sequence[Candidate]) -> tuple[Problem, ...]:
-    """Return what names a machine, a label or a node that there is not, in order of the file."""
+    """Return the problems of unknown machines, labels and nodes, in order of the file."""
     blocks = [(node.key, node.deploy, node.id) for node in dataflow.nodes]
     if any(deploy is None for _, deploy, _ in blocks):
         blocks.append(("", dataflow.deploy, ""))

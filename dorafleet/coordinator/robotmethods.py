@@ -1,4 +1,4 @@
-"""The methods `robot.…`: what is known of robots, their labels, and conflicts with them."""
+"""The methods `robot.…`: the states of robots, their labels, and conflicts with them."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ class RobotMethods:
         return self._message(robot)
 
     async def adopt(self, call: Call, params: RobotRef) -> RobotMessage:
-        """Take over what a paused robot has."""
+        """Copy a paused robot's state into the store."""
         robot = self._conflicting(params.robot)
         self._reconciler.mark(*await self._conflicts.adopt(robot, actor_of(call)))
         return await self._after(robot)
 
     async def resume(self, call: Call, params: RobotRef) -> RobotMessage:
-        """Make a paused robot do what the store says."""
+        """Make a paused robot follow the store."""
         robot = self._conflicting(params.robot)
         self._reconciler.mark(*await self._conflicts.resume(robot, actor_of(call)))
         return await self._after(robot)

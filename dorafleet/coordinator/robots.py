@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from msgspec.structs import replace
+
 from dorad import __version__
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
@@ -24,6 +26,7 @@ from dorad.control.messages.agent import (
     ShareState,
 )
 from dorad.control.messages.releases import ReleaseOrder, ReleaseState
+from dorad.control.shortening import short_release, short_share
 from dorad.control.target import Accepted
 from dorad.dataflow.nearest import did_you_mean
 from dorad.jitter import between
@@ -31,11 +34,13 @@ from dorad.problems import ProblemError
 from dorafleet.coordinator.probing import Probe, Skew, skew_of
 from dorafleet.coordinator.renewing import Renewal
 from dorafleet.coordinator.reports import (
-    MAX_REASON,
-    MAX_SHARES,
+    MAX_USUAL,
+    Sizes,
     check_attached,
     check_releases,
-    checked_shares,
+    check_report,
+    check_shares,
+    sizes_after,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +67,9 @@ ATTACH_S = 10.0
 PACE_S = 0.02
 """Minimum seconds between two reports that are taken from a robot."""
 
+MAX_REASON = 1000
+"""Characters of a reason that a robot gives."""
+
 SKEW_S = 10.0
 """A clock that is further off is reported."""
 
@@ -77,13 +85,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Robot:
-    """What is known of one robot."""
+    """The last known state of one robot."""
 
     machine: Machine
     client: AsyncClient | None = None
     """The connection to its agent."""
     attached: Attached | None = None
-    """What it said when it connected last."""
+    """Its greeting when it connected last."""
     shares: dict[str, ShareState] = field(default_factory=dict)
     """By dataflow; the last that is known."""
     told: dict[str, int] = field(default_factory=dict)
@@ -105,6 +113,8 @@ class Robot:
     """What it has reported of dataflows that come from releases; the last that is known."""
     ordered: dict[str, int] = field(default_factory=dict)
     """The generation of each order about a release that it has stored since it connected."""
+    sizes: Sizes = field(default_factory=dict)
+    """Bytes of what is kept of its reports."""
     daemon: str = ""
     """Why its daemon cannot be used."""
     reason: str = ""
@@ -133,7 +143,7 @@ class Robot:
 
     @property
     def warnings(self) -> list[str]:
-        """What an operator should look at, although it can be used."""
+        """Problems that an operator should know, although the robot is usable."""
         lines = []
         if time.monotonic() - self.rivals_at < RIVALS_S:
             lines.append("two machines connect with its id and certificate")
@@ -207,7 +217,7 @@ class Robots:
         robot = self._robots.get(id_)
         if robot is None:
             hint = did_you_mean(id_, self._robots)
-            raise ControlError("not-found", f"there is no robot `{id_}`", hint)
+            raise ControlError("not-found", f"there is no robot `{id_[:100]}`", hint)
         return robot
 
     def shares_of(self, dataflow: str, robots: Iterable[str]) -> dict[str, ShareState | None]:
@@ -278,7 +288,7 @@ class Robots:
                 name=f"dorafleet {__version__}",
                 methods=METHODS | AGENT_METHODS,
             )
-            # At once: an agent does not wait long for it.
+            # Answer at once: an agent does not wait long.
             await client.open()
             async with self._handshakes, asyncio.timeout(ATTACH_S):
                 renewal = Renewal(client, peer, self._sign)
@@ -286,13 +296,14 @@ class Robots:
                 asked_at = time.time()
                 attached = await client.call("agent.attach", self._attach(), Attached)
                 skew = skew_of(attached.time, asked_at, time.time())
-                await self._check(robot, attached)
+                sizes = await self._check(robot, attached)
         except (ProblemError, TimeoutError) as error:
             reason = str(error) or f"it did not attach within {ATTACH_S:g} s"
             _log.warning("refused the agent of `%s`: %s", robot.id, reason)
             self.refuse(robot.id, reason)
             await connection.close(1008, "refused")
             return
+        robot.sizes = sizes
         await self._replace(robot, client, attached, skew)
         reason = "the connection was lost"
         try:
@@ -309,26 +320,34 @@ class Robots:
         """Keep why a robot was refused, if it has no other connection."""
         robot = self._robots.get(id_)
         if robot is not None and robot.client is None:
-            robot.was_refused, robot.reason = True, reason
+            robot.was_refused, robot.reason = True, reason[:MAX_REASON]
             self._on_change(robot)
 
-    async def _check(self, robot: Robot, attached: Attached) -> None:
-        """Raise ControlError unless these answers can be those of this robot."""
+    async def _check(self, robot: Robot, attached: Attached) -> Sizes:
+        """Return the sizes of the states in an answer.
+
+        Raises:
+            ControlError: the answer cannot be that of this robot.
+        """
         if attached.robot != robot.id:
             raise ControlError(
                 "refused", f"the agent of `{robot.id}` says that it is `{attached.robot[:100]}`"
             )
         check_attached(attached)
-        attached.shares = checked_shares(attached.shares)
-        check_releases(attached.releases)
+        attached.shares = [short_share(share, MAX_USUAL) for share in attached.shares]
+        attached.releases = [short_release(release, MAX_USUAL) for release in attached.releases]
+        sizes = sizes_after({}, attached.shares, attached.releases)
         await self._on_attached(robot, attached)
+        return sizes
 
     async def _replace(
         self, robot: Robot, client: AsyncClient, attached: Attached, skew: Skew
     ) -> None:
         """Make a connection the one of its robot; the last one wins."""
         before, earlier = robot.client, robot.attached
-        robot.client, robot.attached, robot.away_since = client, attached, None
+        robot.client, robot.away_since = client, None
+        # Its states are kept once, and change.
+        robot.attached = replace(attached, shares=[], releases=[])
         robot.shares = {share.dataflow: share for share in attached.shares}
         robot.releases = {each.dataflow: each for each in attached.releases}
         robot.told.clear()
@@ -368,27 +387,26 @@ class Robots:
                     found = await probe.when_due()
                     if found is not None and robot.client is client:
                         await self._probed(robot, *found)
-                    # One that sends without end waits, and is closed when too much waits.
+                    # A robot that sends too fast is delayed, and cut off if too much waits.
                     await asyncio.sleep(PACE_S)
         except TimeoutError:
             return f"it was silent for {silence:.0f} s"
         except ControlError as error:
-            return error.message
+            return error.message[:MAX_REASON]
 
     def _take(self, robot: Robot, report: AgentReport) -> None:
         """Take one report. Raises ControlError if it makes no sense."""
-        shares = checked_shares(report.shares)
-        check_releases(report.releases)
-        most = max(len(report.removed), len(robot.shares), len(robot.releases))
-        if most > MAX_SHARES:
-            raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
+        check_report(report)
+        report.shares = [short_share(share, MAX_USUAL) for share in report.shares]
+        report.releases = [short_release(release, MAX_USUAL) for release in report.releases]
+        robot.sizes = sizes_after(robot.sizes, report.shares, report.releases)
         self._saw(robot)
         news = (
             bool(report.shares or report.removed or report.releases)
-            or robot.daemon != report.daemon
+            or robot.daemon != report.daemon[:MAX_REASON]
         )
         robot.daemon = report.daemon[:MAX_REASON]
-        for share in shares:
+        for share in report.shares:
             known = robot.shares.get(share.dataflow)
             if known is not None and share.generation < known.generation:
                 continue  # a later answer has overtaken this report
@@ -400,6 +418,7 @@ class Robots:
                 _log.debug("robot `%s`: `%s` is %s", robot.id, release.dataflow, release.phase)
                 robot.releases[release.dataflow] = release
         for name in report.removed:
+            robot.sizes.pop(("share", name), None)
             robot.shares.pop(name, None)
             robot.told.pop(name, None)
         if news:
@@ -414,7 +433,10 @@ class Robots:
             ControlError: the robot refuses, or cannot be reached.
         """
         before = robot.shares.get(dataflow)
-        [state] = checked_shares([await self.call(robot.id, method, params, ShareState)])
+        state = await self.call(robot.id, method, params, ShareState)
+        check_shares([state])
+        state = short_share(state, MAX_USUAL)
+        robot.sizes = sizes_after(robot.sizes, [state], ())
         known = robot.shares.get(dataflow)
         newer = known is before or known is None or known.generation < state.generation
         if newer and state.dataflow == dataflow:
@@ -422,7 +444,7 @@ class Robots:
             self._on_change(robot)
 
     async def _probed(self, robot: Robot, skew: Skew, known: str) -> None:
-        """Take what a robot has answered to a question about its clock and the audit."""
+        """Take a robot's answer about its clock and its head of the audit."""
         self._measured(robot, skew)
         try:
             await self._on_audit(robot, known)
@@ -440,6 +462,8 @@ class Robots:
         before = robot.releases.get(order.dataflow)
         state = await self.call(robot.id, "release.order", order, ReleaseState)
         check_releases([state])
+        state = short_release(state, MAX_USUAL)
+        robot.sizes = sizes_after(robot.sizes, (), [state])
         robot.ordered[order.dataflow] = order.generation
         known = robot.releases.get(order.dataflow)
         newer = known is before or known is None or known.generation < state.generation

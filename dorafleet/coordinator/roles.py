@@ -77,6 +77,7 @@ ROLES: Mapping[str, Needed] = {
     "rollout.pause": "operator",
     "rollout.plan": "viewer",
     "rollout.promote": "operator",
+    "rollout.refuse": "operator",
     "rollout.resume": "operator",
     "rollout.start": "operator",
     "rollout.status": "viewer",
@@ -91,7 +92,7 @@ ROLES: Mapping[str, Needed] = {
     "topic.watch": "viewer",
     "watch": "viewer",
 }
-"""Every method of a coordinator. One that is missing here is refused to everybody but admins."""
+"""Every method of a coordinator. A method that is missing here is for admins only."""
 
 _RANKS = ("viewer", "operator", "admin")
 

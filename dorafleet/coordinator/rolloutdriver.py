@@ -1,4 +1,4 @@
-"""The task that drives rollouts: from what robots report to the next step, in the journal first."""
+"""The task that drives rollouts: it writes each next step to the journal, then carries it out."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ import logging
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, get_args
 
+from dorad.control.errors import ControlError
+from dorad.control.messages.releases import ReleasePhase
 from dorad.problems import ProblemError
 from dorafleet.coordinator.orders import Orders
-from dorafleet.rollout.decide import Decision, decide, is_over
+from dorafleet.coordinator.rollouts import COORDINATOR
+from dorafleet.rollout.decide import decide, is_over
 from dorafleet.rollout.gates import is_leased
 from dorafleet.rollout.model import MOVING, Place, Seen, View
+from dorafleet.rollout.operate import refuse
+from dorafleet.rollout.steps import Verdicts
 from dorafleet.rollout.summary import row
+from dorafleet.rollout.verdicts import reported
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.planning import Planner
@@ -39,39 +45,73 @@ MAX_STEPS = 50
 
 STORE_RETRY_S = 2.0
 
+_RANKS = {phase: rank for rank, phase in enumerate(get_args(ReleasePhase))}
+"""The phases of a robot in the order in which it goes through them."""
+
 _GONE = Seen(trouble="it is not in the cluster file any more", away_for=float("inf"))
 
 _log = logging.getLogger(__name__)
 
 
+class _Stay(NamedTuple):
+    """The time of a robot in a phase of an order."""
+
+    order: object
+    rank: int
+    spent: float
+    """Seconds for which it could be reached, until it was looked at last."""
+    at: float | None
+    """When it was looked at last; None if it could not be reached then."""
+
+
 class Timers:
     """Since when something has been the same, on the monotonic clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._since: dict[object, tuple[object, float]] = {}
+        self._stays: dict[object, _Stay] = {}
 
     def seconds(self, key: object, value: object) -> float:
         """Return the seconds since `value` was another one for `key`."""
-        now = time.monotonic()
+        now = self._clock()
         known = self._since.get(key)
         if known is None or known[0] != value:
             self._since[key] = (value, now)
             return 0.0
         return now - known[1]
 
+    def in_phase(self, key: object, order: object, rank: int, *, reachable: bool) -> float:
+        """Return the seconds for which a robot could be reached since it went on with an order.
+
+        `rank` grows with its phases. A phase that it goes back to is no progress, nor is a new
+        connection: otherwise one robot could hold up the others for good.
+        """
+        now = self._clock()
+        known = self._stays.get(key)
+        spent = 0.0
+        if known is not None and known.order == order and rank <= known.rank:
+            spent = known.spent + (0.0 if known.at is None else now - known.at)
+            rank = known.rank
+        self._stays[key] = _Stay(order, rank, spent, now if reachable else None)
+        return spent
+
     def forget(self, number: int) -> None:
         """Forget what is kept for a rollout; its number is the first part of each key."""
-        self._since = {
-            key: value
-            for key, value in self._since.items()
-            if not (isinstance(key, tuple) and key[0] == number)
-        }
+        self._since = {key: at for key, at in self._since.items() if not _is_of(key, number)}
+        self._stays = {key: stay for key, stay in self._stays.items() if not _is_of(key, number)}
+
+
+def _is_of(key: object, number: int) -> bool:
+    return isinstance(key, tuple) and key[0] == number
 
 
 class RolloutDriver:
     """Drives all rollouts that are not over."""
 
     def __init__(self, fleet: Fleet, robots: Robots, rollouts: Rollouts, planner: Planner) -> None:
+        self.clock: Callable[[], float] = time.time
+        """Returns seconds since 1970, for windows."""
         self._fleet = fleet
         self._robots = robots
         self._rollouts = rollouts
@@ -79,11 +119,9 @@ class RolloutDriver:
         self._orders = Orders(fleet, robots, rollouts)
         self._timers = Timers()
         self._wake = asyncio.Event()
-        self.decisions: dict[int, Decision] = {}
-        """The last decision about each rollout, for what its robots wait for."""
 
     def mark(self, *robots: str) -> None:
-        """Look at the rollouts soon, and at the orders of these robots at once."""
+        """Check the rollouts soon, and the orders of these robots at once."""
         self._orders.mark(robots)
         self._wake.set()
 
@@ -112,12 +150,12 @@ class RolloutDriver:
     async def _advance(self, number: int) -> None:
         """Make the steps of one rollout that are due."""
         for _ in range(MAX_STEPS):
-            if not self._is_due(number):
-                return
             async with self._fleet.writer.changing:
-                # Once more: an operator may have ended it meanwhile.
-                view = self.view(self._rollouts.heads[number], self._rollouts.known_members(number))
-                decision = self.decisions[number] = decide(view)
+                rollout = self._rollouts.heads.get(number)
+                if rollout is None or rollout.over:
+                    return
+                view = self.view(rollout, self._rollouts.known_members(number))
+                decision = decide(view)
                 if decision.step is not None:
                     confirmed = {
                         id_: seen.state.confirmed
@@ -131,19 +169,37 @@ class RolloutDriver:
                     counts = Counter[str](each.state for each in rows)
                     await self._rollouts.put_over(number, dict(counts))
                     self._timers.forget(number)
-                    self.decisions.pop(number, None)
+                else:
+                    return
         self._wake.set()
 
-    def _is_due(self, number: int) -> bool:
-        rollout = self._rollouts.heads[number]
-        if rollout.over:
-            return False
-        view = self.view(rollout, self._rollouts.known_members(number))
-        decision = self.decisions[number] = decide(view)
-        return decision.step is not None or is_over(view)
+    async def refuse(
+        self,
+        number: int,
+        robot: str,
+        reason: str,
+        by: str = "",
+        actor: Mapping[str, Any] = COORDINATOR,
+    ) -> None:
+        """Take the refusal of a robot that a sender of files has got from it.
+
+        Raises:
+            ControlError: the robot is in no such rollout, or does not wait for files.
+            StoreError: it cannot be written.
+        """
+        async with self._fleet.writer.changing:
+            rollout = self._rollouts.find(number)
+            view = self.view(rollout, await self._rollouts.members(number))
+            member = view.members.get(robot)
+            if member is None:
+                raise ControlError("not-found", f"rollout {number} has no robot `{robot[:100]}`")
+            judged = refuse(rollout, member, view.seen[robot], reason)
+            if judged is not None:
+                await self._rollouts.put_step(number, Verdicts((judged,)), {}, by=by, actor=actor)
+        self._wake.set()
 
     def view(self, rollout: Rollout, members: Mapping[str, Member]) -> View:
-        """Return what a decision about a rollout is made from."""
+        """Return the input of a decision about a rollout."""
         known = {robot.id: robot for robot in self._robots.all}
         seen = {
             id_: self._seen(rollout, member, known[id_]) if id_ in known else _GONE
@@ -156,14 +212,14 @@ class RolloutDriver:
                 robot.id: Place(self._planner.labels(robot).get(label, ""), is_available(robot))
                 for robot in known.values()
             }
-        return View(rollout, members, seen, places, time.time())
+        return View(rollout, members, seen, places, self.clock())
 
     def _seen(self, rollout: Rollout, member: Member, robot: Robot) -> Seen:
         state = robot.releases.get(rollout.dataflow)
         trouble = robot.trouble
         reachable = not trouble
         leased = is_leased(Seen(state=state))
-        phase = None if state is None else (state.phase, state.generation)
+        phase = reported(member, Seen(state=state))
         key = (rollout.number, robot.id)
         leased_for = self._timers.seconds((*key, "leased"), leased)
         away_for = self._timers.seconds((*key, "away"), reachable)
@@ -175,8 +231,12 @@ class RolloutDriver:
             away_for=0.0 if reachable else away_for,
             state=state,
             leased_for=leased_for if leased else 0.0,
-            # A robot that comes back gets the whole time again.
-            phase_for=self._timers.seconds(key, (reachable, phase, member.order))
+            phase_for=self._timers.in_phase(
+                key,
+                (member.order, member.generation),
+                -1 if phase is None else _RANKS[phase.phase],
+                reachable=reachable,
+            )
             if member.in_flight
             else 0.0,
             owned=self._is_owned(rollout, member, robot),
@@ -196,7 +256,7 @@ class RolloutDriver:
 
 
 def is_available(robot: Robot) -> bool:
-    """Return True if a robot does its work: connected, and none of its dataflows is in trouble."""
+    """Return True if a robot is connected and none of its dataflows has a problem."""
     if robot.trouble:
         return False
     if any(share.status in ("failed", "pending") for share in robot.shares.values()):

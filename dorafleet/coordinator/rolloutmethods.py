@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
-from dorafleet.coordinator.drift import Compared, drift_of
+from dorafleet.coordinator.drift import Compared, Late, drift_of
 from dorafleet.coordinator.rolloutplans import RolloutPlans
 from dorafleet.coordinator.writing import MAX_CLIENT, actor_of
 from dorafleet.rollout import messages as r
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.robots import Robot, Robots
     from dorafleet.coordinator.rolloutdriver import RolloutDriver
     from dorafleet.coordinator.rollouts import Rollouts
+    from dorafleet.coordinator.supplying import Supplying
     from dorafleet.rollout.model import Member
     from dorafleet.rollout.operate import Act
 
@@ -43,6 +45,7 @@ _ACTS: dict[str, Act] = {
     "rollout.undo": "undo",
 }
 MAX_REASON = 500
+MAX_REFUSAL = 2000
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +60,7 @@ class RolloutMethods:
         releases: Releases,
         rollouts: Rollouts,
         driver: RolloutDriver,
+        supplying: Supplying,
         planner: Planner,
     ) -> None:
         self._fleet = fleet
@@ -64,6 +68,7 @@ class RolloutMethods:
         self._releases = releases
         self._rollouts = rollouts
         self._driver = driver
+        self._supplying = supplying
         self._plans = RolloutPlans(fleet, robots, releases, rollouts, planner)
 
     @property
@@ -79,6 +84,7 @@ class RolloutMethods:
             "rollout.list": self.list_all,
             "rollout.journal": self.journal,
             "rollout.watch": self.watch,
+            "rollout.refuse": self.refuse,
             "rollout.pause": self.act,
             "rollout.resume": self.act,
             "rollout.promote": self.act,
@@ -162,8 +168,18 @@ class RolloutMethods:
 
     async def watch(self, _call: Call, params: r.RolloutWatch) -> AsyncIterator[r.RolloutNews]:
         """Follow one rollout, or all that are not over: first all, then what changes."""
-        if params.rollout is not None:
-            self._rollouts.find(params.rollout)
+        if params.rollout is None:
+            if params.sends:
+                raise ControlError("bad-request", "`sends` needs the number of a rollout")
+            async for news in self._news(params):
+                yield news
+            return
+        self._rollouts.find(params.rollout)
+        with self._supplying.left_to_client(params.rollout) if params.sends else nullcontext():
+            async for news in self._news(params):
+                yield news
+
+    async def _news(self, params: r.RolloutWatch) -> AsyncIterator[r.RolloutNews]:
         shown: dict[int, r.RolloutSummary] = {}
         rows: dict[tuple[int, str], r.RolloutRobot] = {}
         first = True
@@ -217,8 +233,18 @@ class RolloutMethods:
         self._driver.mark()
         return self._detail(after, await self._rollouts.members(after.number)).summary
 
+    async def refuse(self, call: Call, params: r.RolloutRefusal) -> r.RolloutSummary:
+        """Take the refusal of a robot that the sender of its files has got."""
+        if not 0 < len(params.reason) <= MAX_REFUSAL:
+            raise ControlError("bad-request", f"a reason has 1 to {MAX_REFUSAL} characters")
+        await self._driver.refuse(
+            params.rollout, params.robot, params.reason, _who(call), actor_of(call)
+        )
+        head = self._rollouts.find(params.rollout)
+        return self._detail(head, await self._rollouts.members(head.number)).summary
+
     async def drift(self, _call: Call, _params: Nothing) -> r.DriftList:
-        """List where robots differ from what they shall be."""
+        """List the differences between robots and their desired state."""
         robots = self._robots.all
         rows = [
             found
@@ -230,7 +256,11 @@ class RolloutMethods:
     def _detail(self, rollout: Rollout, members: Mapping[str, Member]) -> r.RolloutDetail:
         view = self._driver.view(rollout, members)
         decision = Decision() if rollout.over else decide(view)
-        rows = [row(view, each, decision.waiting.get(each.robot)) for each in view.members.values()]
+        number = rollout.number
+        rows = [
+            row(view, each, decision.waiting.get(each.robot), self._supplying.text(number, id_))
+            for id_, each in view.members.items()
+        ]
         summary = summarise(view, decision, rows)
         summary.over = rollout.over
         if rollout.over:
@@ -244,11 +274,22 @@ class RolloutMethods:
             trouble=robot.trouble,
             orders=self._fleet.orders(robot.id),
             releases=robot.releases,
+            late=self._late(robot.id),
             wanted=self._fleet.wanted(robot.id),
             shares=robot.shares,
             conflicts=robot.conflicts,
             version="" if robot.attached is None else robot.attached.version,
         )
+
+    def _late(self, robot: str) -> dict[str, Late]:
+        """Return the rollouts that have settled without this robot, by dataflow."""
+        found = {}
+        for head in self._rollouts.open:
+            member = self._rollouts.known_members(head.number).get(robot)
+            if head.phase == "settled" and member is not None and not member.verdict:
+                text = self._supplying.text(head.number, robot)
+                found[head.dataflow] = Late(head.number, head.release, text)
+        return found
 
 
 def _who(call: Call) -> str:

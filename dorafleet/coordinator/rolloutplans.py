@@ -1,8 +1,10 @@
-"""Plans of rollouts from what the fleet has now; refuse what cannot be before anything changes."""
+"""Plan rollouts from the current state of the fleet; refuse impossible ones."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.release.changes import Changes, changed_nodes
@@ -11,7 +13,7 @@ from dorad.release.machine import Machine, check_machine
 from dorad.release.manifest import Manifest, Target
 from dorafleet.rollout import messages as r
 from dorafleet.rollout.operate import is_moving_on
-from dorafleet.rollout.plan import Candidate, Selection, select
+from dorafleet.rollout.plan import Candidate, Selection, select, with_params
 from dorafleet.rollout.strategy import parallel, tolerated
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from dorafleet.rollout.model import Rollout
 
 MAX_ROBOTS = 10_000
+
+MAX_PARAMS, MAX_STRATEGY = 32 << 10, 64 << 10
+"""Bytes, as JSON: every robot of a rollout has the parameters, every step stores the strategy."""
 
 
 class RolloutPlans:
@@ -70,10 +75,11 @@ class RolloutPlans:
 
     def select(self, params: r.RolloutNew, info: r.ReleaseInfo) -> Selection:
         """Return who takes part in a rollout. Raises ControlError if it cannot be."""
+        _check_size(params)
         fleet = [self._candidate(robot, info) for robot in self._robots.all]
         if len(params.robots) > MAX_ROBOTS:
             raise ControlError("bad-request", f"at most {MAX_ROBOTS} robots can be named")
-        return select(params, fleet, info.sequence)
+        return select(params, fleet, info.sequence, info.nodes)
 
     def _candidate(self, robot: Robot, info: r.ReleaseInfo) -> Candidate:
         owner = self._fleet.owner(robot.id, info.name)
@@ -104,9 +110,9 @@ class RolloutPlans:
         )
 
     def _before(self, robot: Robot, dataflow: str) -> str:
-        """Return the release to which a robot goes back: what it has confirmed, if that is known.
+        """Return the release to which a robot reverts: the confirmed one, if that is known.
 
-        What it shall run may be a release that it has only been told to get ready.
+        Its desired release may be one that it was only ordered to stage.
         """
         state = robot.releases.get(dataflow)
         if state is not None:
@@ -130,21 +136,28 @@ class RolloutPlans:
 
     def check_machines(self, selection: Selection, manifest: Manifest) -> None:
         """Refuse a release that cannot run on one of the robots, as far as they are known."""
+        errors: dict[str, ReleaseError] = {}
         for member in selection.members:
             machine = self._machine(member.robot, manifest)
-            if machine is None:
-                continue
             try:
-                check_machine(manifest, machine)
+                if machine is not None:
+                    check_machine(manifest, machine)
             except ReleaseError as error:
-                message = f"robot `{member.robot}`: {error.message}"
-                raise ControlError("refused", message, error.hint) from None
+                errors[member.robot] = error
+        if errors:
+            robot, first = next(iter(errors.items()))
+            more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+            message = f"robot `{robot}`{more}: {first.message}"
+            raise ControlError("refused", message, first.hint)
 
     def _machine(self, robot: str, manifest: Manifest) -> Machine | None:
-        """Return what is known of a robot as a machine; its Python it judges itself."""
+        """Return what is known of a robot as a machine; None if it has never connected."""
         attached = self._robots.get(robot).attached
         if attached is None:
             return None
+        if attached.python:
+            return Machine(attached.arch, attached.python, attached.glibc, attached.version)
+        # An older agent says only its architecture, and judges the rest itself.
         first = next((each for each in manifest.targets if each.arch == attached.arch), None)
         target = first or Target(attached.arch)
         return Machine(attached.arch, target.python, target.glibc, attached.version)
@@ -175,27 +188,34 @@ class RolloutPlans:
     ) -> tuple[list[r.PlannedRobot], list[Changes]]:
         """Return the robots of a plan, and the different changes that they see."""
         changes: list[Changes] = []
-        known: dict[tuple[str, str], int] = {}
+        known: dict[object, int] = {}
         rows = []
         for member in selection.members:
             robot = self._robots.get(member.robot)
-            arch = "" if robot.attached is None else robot.attached.arch
-            if (member.before, arch) not in known:
-                old = await self._releases.manifest(member.before) if member.before else None
-                target = self._machine(member.robot, manifest) or Machine(arch, "", "")
-                known[member.before, arch] = len(changes)
-                changes.append(changed_nodes(old, manifest, target))
-            note = robot.trouble
-            if member.before and await self._releases.manifest(member.before) is None:
-                note = note or "what it has is not registered any more: all of it counts as new"
+            machine = self._machine(member.robot, manifest)
+            old = await self._releases.manifest(member.before) if member.before else None
+            params = msgspec.json.encode([member.before_params, member.params])
+            key = (member.before, machine, params)
+            if key not in known:
+                known[key] = len(changes)
+                found = changed_nodes(old, manifest, machine or Machine("", "", ""))
+                changes.append(with_params(found, member.before_params, member.params))
+            notes = [robot.trouble] if robot.trouble else []
+            if machine is None:
+                notes.append("what it can run is not known here: it judges the release itself")
+            if member.before and old is None:
+                notes.append("what it has is not registered any more: all of it counts as new")
+            state = robot.releases.get(manifest.name)
+            if state is not None and state.confirmed and not state.running:
+                notes.append("its dataflow does not run: all nodes are started")
             rows.append(
                 r.PlannedRobot(
                     robot=member.robot,
                     batch=member.batch,
                     before=member.before,
-                    changes=known[member.before, arch],
+                    changes=known[key],
                     reachable=not robot.trouble,
-                    note=note,
+                    note="; ".join(notes),
                 )
             )
         rows += [
@@ -229,3 +249,11 @@ class RolloutPlans:
                 f"{newest.number}",
                 f"`dorafleet rollout undo {newest.number}`, or roll out the older release",
             )
+
+
+def _check_size(params: r.RolloutNew) -> None:
+    """Raise ControlError for parameters, or a strategy, that would take too much memory."""
+    limits = {"params": (params.params, MAX_PARAMS), "strategy": (params.strategy, MAX_STRATEGY)}
+    for name, (value, limit) in limits.items():
+        if len(msgspec.json.encode(value)) > limit:
+            raise ControlError("too-large", f"`{name}` has more than {limit} bytes as JSON")

@@ -3,7 +3,7 @@
 A rollout is in the store under `rollout/<number>` (its head), `rollout-plan/<number>` (its robots
 at the start), `rollout-robot/<number>/<robot>` (each robot after its last step), and
 `rollout-log/<number>/<step>`. A step changes head, robots, log and desired states in one
-transaction, so that a coordinator that starts anew goes on where the last one was.
+transaction, so that the next coordinator continues from there.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import msgspec
 
 from dorad.control.errors import ControlError
 from dorafleet.coordinator.records import Wanted
-from dorafleet.rollout.decide import Enter, Orders, Verdicts, apply
 from dorafleet.rollout.messages import JournalEntry
 from dorafleet.rollout.model import Member, Rollout
+from dorafleet.rollout.steps import Enter, Orders, Verdicts, apply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.rollout.decide import Step
+    from dorafleet.rollout.steps import Step
     from dorafleet.store.model import Store
 
 HEADS = "rollout/"
@@ -43,7 +43,7 @@ MAX_ROLLOUTS = 200
 MAX_FAILED = 20
 """Releases for each robot and dataflow that are remembered to have failed."""
 
-_COORDINATOR = {"client": "coordinator"}
+COORDINATOR = {"client": "coordinator"}
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Rollouts:
         raise ControlError("not-found", f"there is no rollout{of} yet")
 
     def failed_before(self, dataflow: str, robot: str, release: str) -> str:
-        """Return why a release has failed on a robot; empty if it has not."""
+        """Return why a release has failed on a robot; empty if it has not failed there."""
         return self._failed.get((dataflow, robot), {}).get(release, "")
 
     async def members(self, number: int) -> Mapping[str, Member]:
@@ -209,17 +209,26 @@ class Rollouts:
         head = self.heads[number]
         rollout = msgspec.structs.replace(head, over=True, counts=counts, steps=head.steps + 1)
         entry = JournalEntry(step=rollout.steps, at=time.time(), what="end", reason=rollout.phase)
-        audited = {**_COORDINATOR, "action": "rollout.end", "rollout": number}
+        audited = {**COORDINATOR, "action": "rollout.end", "rollout": number}
         await self._fleet.put_orders({}, audited, puts=_head_puts(rollout, entry))
         self.heads[number] = rollout
         del self._members[number]
         _log.info("rollout %d is over: %s", number, rollout.phase)
 
-    async def put_step(self, number: int, step: Step, confirmed: Mapping[str, str]) -> list[str]:
+    async def put_step(
+        self,
+        number: int,
+        step: Step,
+        confirmed: Mapping[str, str],
+        *,
+        by: str = "",
+        actor: Mapping[str, Any] = COORDINATOR,
+    ) -> list[str]:
         """Make one step of a rollout, of a part of its robots if they are many.
 
         `confirmed` is the release that robots have confirmed, of those that have reported it: to it
-        they go back. Return the robots with new orders. Raises ControlError or StoreError.
+        they go back. `by` has reported what the step is made from. Return the robots with new
+        orders. Raises ControlError or StoreError.
         """
         step = _first_part(step)
         before = self._members[number]
@@ -230,7 +239,7 @@ class Rollouts:
         failed: dict[tuple[str, str], dict[str, str]] = {}
         for robot, member in changed.items():
             if not before[robot].order and robot in confirmed:
-                # Only now it is sure: the robot may have been away when the rollout was planned.
+                # Known only now: the robot may have been unreachable when the rollout was planned.
                 member = msgspec.structs.replace(member, before=confirmed[robot])
                 changed[robot] = member
             puts[f"{ROBOTS}{number:08}/{robot}"] = msgspec.json.encode(member)
@@ -242,8 +251,9 @@ class Rollouts:
                 failed[key] = {**dict(known), rollout.release: member.reason or member.verdict}
                 puts[f"{FAILED}{rollout.dataflow}/{robot}"] = msgspec.json.encode(failed[key])
         entry = _entry(rollout, step, now)
+        entry.by = by
         audited = {
-            **_COORDINATOR,
+            **actor,
             "action": "rollout.step",
             "rollout": number,
             "what": entry.what,
@@ -262,7 +272,7 @@ class Rollouts:
         return list(changed) if isinstance(step, Orders) else []
 
     async def _make_room(self) -> None:
-        """Forget the oldest rollout that nothing needs, if there are too many."""
+        """Remove the oldest rollout that is not in use, if there are too many."""
         if len(self.heads) < MAX_ROLLOUTS:
             return
         used = {number for number, _ in self._newest.values()} | self._fleet.rollouts_in_use
@@ -274,7 +284,7 @@ class Rollouts:
 
     async def _forget(self, number: int) -> None:
         """Remove a rollout: its head last, so that what an interruption leaves is found again."""
-        audited = {**_COORDINATOR, "action": "rollout.forget", "rollout": number}
+        audited = {**COORDINATOR, "action": "rollout.forget", "rollout": number}
         for prefix in (f"{ROBOTS}{number:08}/", f"{LOGS}{number:08}/"):
             while entries := (await self._store.get(prefix, limit=100)).entries:
                 await self._fleet.put_orders({}, audited, deletes=[each.key for each in entries])

@@ -1,12 +1,13 @@
-"""One row a robot, from what it says itself and what the coordinator knows. Pure functions."""
+"""The row of a robot, from its own report and the coordinator's knowledge. Pure functions."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from dorad.control.messages import Finding, FleetRow
+from dorafleet.coordinator.reports import MAX_COUNT, MAX_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,13 +19,6 @@ MAX_TEXT = 300
 MAX_FINDINGS = 50
 """Findings that a robot may send."""
 
-MAX_NODES = 100_000
-"""Nodes that a robot may say that it has."""
-MAX_RATE = 1e9
-"""Messages a second."""
-
-N = TypeVar("N", int, float)
-
 _SEVERITY = {"warn": 1, "fail": 2}
 
 
@@ -33,13 +27,13 @@ class Software(NamedTuple):
 
     release: str = ""
     updating: str = ""
-    """What is being done to it on purpose; empty if nothing is."""
+    """The rollout or upgrade that changes it now; empty if there is none."""
     busy: str = ""
-    """Why it must not be disturbed; empty if it may be."""
+    """Why it must not be interrupted; empty if it may be."""
 
 
 class Known(NamedTuple):
-    """What the coordinator knows of a robot, besides what the robot says of itself."""
+    """The coordinator's knowledge of a robot, besides the robot's own report."""
 
     robot: str
     connected: bool
@@ -58,17 +52,19 @@ class Known(NamedTuple):
     labels: Mapping[str, str]
     version: str
     software: Software = Software()
+    coming: bool = False
+    """Whether an earlier coordinator knew it, and this one has just started."""
 
 
-def checked(row: FleetRow, robot: str, skew: float, now: float) -> FleetRow:
-    """Return a row that a robot has sent, with bounded values and times of the coordinator."""
+def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
+    """Return a row that a robot has sent, with bounded texts and times of the coordinator."""
     found = [
         msgspec.structs.replace(
             each,
             cause=each.cause[:MAX_TEXT],
             subject=each.subject[:MAX_TEXT],
             text=each.text[:MAX_TEXT],
-            since=_within(each.since - skew, now),
+            since=_moment(each.since - skew),
             dataflow=None if each.dataflow is None else each.dataflow[:MAX_TEXT],
             node=None if each.node is None else each.node[:MAX_TEXT],
         )
@@ -81,24 +77,24 @@ def checked(row: FleetRow, robot: str, skew: float, now: float) -> FleetRow:
         dataflow=row.dataflow[:MAX_TEXT],
         release=row.release[:MAX_TEXT],
         version=row.version[:MAX_TEXT],
-        since=None if row.since is None else _within(row.since - skew, now),
-        nodes=_within(row.nodes, MAX_NODES),
-        running=_within(row.running, MAX_NODES),
-        cpu=_within(row.cpu, 100.0),
-        memory=_within(row.memory, 100.0),
-        drops=_within(row.drops, MAX_RATE),
+        since=None if row.since is None else _moment(row.since - skew),
+        nodes=_bounded(row.nodes),
+        running=_bounded(row.running),
         labels={},
         findings=found,
     )
 
 
-def _within(value: N, largest: N) -> N:
-    """Return the number between 0 and the largest one that is nearest."""
-    return min(max(value, type(largest)(0)), largest)
+def _moment(seconds: float) -> float:
+    return min(max(seconds, -MAX_SECONDS), MAX_SECONDS)
+
+
+def _bounded(count: int) -> int:
+    return min(max(count, 0), MAX_COUNT)
 
 
 def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
-    """Return the row of a robot; `own` is what it said last of itself."""
+    """Return the row of a robot; `own` is its own last report."""
     base = own or FleetRow(robot=known.robot, known=False)
     found = _findings(base, known, now) if known.connected else _away(known, now)
     worst = max(found, key=lambda each: _SEVERITY[each.severity], default=None)
@@ -115,8 +111,9 @@ def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
         findings=found,
     )
     if not known.connected:
-        was = "never connected" if not known.ever_seen else f"no contact, was {_was(base)}"
-        return msgspec.structs.replace(row, state="unreach", why=was, since=known.away_since)
+        since = found[0].since if found else known.away_since
+        why = _why_away(own, known)
+        return msgspec.structs.replace(row, state="unreach", why=why, since=since)
     if worst is not None and worst.severity == "fail":
         return msgspec.structs.replace(row, state="fail", why=worst.text)
     if known.software.updating:
@@ -129,8 +126,15 @@ def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
     return msgspec.structs.replace(row, state="ok", why=why)
 
 
-def _was(base: FleetRow) -> str:
-    return {"ok": "well", "busy": "well"}.get(base.state, base.why or base.state)
+def _why_away(own: FleetRow | None, known: Known) -> str:
+    if known.coming:
+        return "not back yet: the coordinator has just started"
+    if not known.ever_seen:
+        return "never connected"
+    if own is None:
+        return "no contact"
+    was = {"ok": "well", "busy": "well"}.get(own.state, own.why or own.state)
+    return f"no contact, was {was}"
 
 
 def _away(known: Known, now: float) -> list[Finding]:
@@ -155,7 +159,7 @@ def _findings(base: FleetRow, known: Known, now: float) -> list[Finding]:
                     subject=name,
                     text=text[:MAX_TEXT],
                     severity="fail",
-                    since=_within(share.since - known.skew, now),
+                    since=share.since - known.skew,
                     dataflow=name,
                     event=True,
                 )

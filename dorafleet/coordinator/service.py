@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from dorafleet.ca.authority import Authority
     from dorafleet.coordinator.listening import Listen
+    from dorafleet.coordinator.supplying import Supply
     from dorafleet.inventory.model import Machine
     from dorafleet.store.model import Store, Term
 
@@ -71,11 +72,13 @@ class Coordinator:
         *,
         zenoh_peer: str | None = None,
         new_authority: bool = False,
+        supply: Supply | None = None,
     ) -> None:
         """Prepare a coordinator with its files in `folder`; `open_store` connects to its store.
 
         All links between machines connect to `zenoh_peer`, if there is one. `new_authority` takes
-        the authority in the folder, whatever the fleet had before.
+        the authority in the folder, whatever the fleet had before. Robots that wait for files of a
+        release get them from `supply`.
         """
         self._folder = folder
         self._open_store = open_store
@@ -83,6 +86,7 @@ class Coordinator:
         self._listen = listen
         self._zenoh_peer = zenoh_peer
         self._new_authority = new_authority
+        self._supply = supply
         self._started_at = time.time()
         self._ending = asyncio.Event()
         self._doing = "starting"
@@ -127,7 +131,7 @@ class Coordinator:
             store = await self._open_store()
             stack.push_async_callback(store.close)
             if not self._new_authority:
-                # Now, not when it has to take over from another one.
+                # Check now, not when this coordinator takes over.
                 await check_authority(store, self._folder / CA)
             self._doing = "waiting to lead"
             watchdog = feed_watchdog(notifier, lambda: None, lambda: self._doing)
@@ -155,6 +159,7 @@ class Coordinator:
                 self._zenoh_peer,
                 self._ending.set,
                 enrolling.renew,
+                self._supply,
             )
             access.on_refused = control.robots.refuse
             await control.load()
@@ -189,7 +194,7 @@ class Coordinator:
     async def _context(self, authority: Authority) -> ssl.SSLContext | None:
         """Return what TLS needs, None if clients connect without it."""
         if not self._listen.tls:
-            # Commands on this machine see by this file that there is TLS.
+            # This file shows commands on this machine that the coordinator uses TLS.
             await asyncio.to_thread((self._folder / AUTHORITY).unlink, missing_ok=True)
             return None
         addresses = reachable_at(self._listen.address, self._listen.advertised)

@@ -1,4 +1,4 @@
-"""From a dataflow of the fleet to the shares of its robots. Pure functions."""
+"""Make the shares of robots from a dataflow of the fleet. Pure functions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_PORT = 65535
 
 HOLD_MARGIN_S = 15.0
-"""A robot holds its barrier for so much longer than the coordinator, which knows who is late."""
+"""Seconds that a robot waits longer than the coordinator, which can name the late robot."""
 
 
 def ports_for(
@@ -114,7 +114,7 @@ def share_set(record: Record, share: Share, epoch: int) -> ShareSet:
 
 
 def end_of(dataflow: str, uuid: str, robot: str, *, epoch: int, generation: int) -> ShareSet:
-    """Return the request that ends a share of which the store knows nothing."""
+    """Return the request that ends a share which the store does not have."""
     return ShareSet(
         epoch=epoch,
         generation=generation,

@@ -1,4 +1,4 @@
-"""What rollouts know of a robot, for its row: its release, what is done to it, why it is busy."""
+"""The release of a robot for its row: its name, its current change, and why it is busy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def software_of(id_: str, robots: Robots, rollouts: Rollouts, releases: Releases) -> Software:
-    """Return what is known of the releases on a robot."""
+    """Return the known state of the releases on a robot."""
     robot = robots.get(id_)
     states = [state for state in robot.releases.values() if state.running or state.release]
     names = [releases.label(state.running) for state in states if state.running]

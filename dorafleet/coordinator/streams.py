@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from dorad.control.errors import ControlError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-
-    from dorad.control.asyncclient import AsyncStream
 
 WAITING = 64
 """Events that wait to be taken; then the robots' streams wait, and drop what is too much."""
@@ -24,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def merged(
-    streams: Mapping[str, AsyncStream[T]],
+    streams: Mapping[str, AbstractAsyncContextManager[AsyncIterator[T]]],
 ) -> AsyncIterator[AsyncIterator[tuple[str, T]]]:
     """Open streams and yield their events as they come, each with its robot.
 
@@ -32,11 +30,11 @@ async def merged(
     """
     queue: asyncio.Queue[tuple[str, T] | ControlError | None] = asyncio.Queue(WAITING)
 
-    async def read(robot: str, stream: AsyncStream[T]) -> None:
+    async def read(robot: str, stream: AbstractAsyncContextManager[AsyncIterator[T]]) -> None:
         end: ControlError | None = None
         try:
-            async with stream:
-                async for event in stream:
+            async with stream as events:
+                async for event in events:
                     await queue.put((robot, event))
         except ControlError as error:
             _log.debug("a stream of robot `%s` ends: %s", robot, error)
@@ -45,7 +43,7 @@ async def merged(
             )
         await queue.put(end)
 
-    async def events() -> AsyncIterator[tuple[str, T]]:
+    async def arrivals() -> AsyncIterator[tuple[str, T]]:
         left = len(streams)
         fine = False
         while left:
@@ -60,7 +58,7 @@ async def merged(
 
     tasks = [asyncio.create_task(read(*each)) for each in streams.items()]
     try:
-        yield events()
+        yield arrivals()
     finally:
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""The token of a coordinator: who can read its file may command it.
+"""The token of a coordinator. A user who can read its file may command the coordinator.
 
 Any user of a machine can connect to its loopback, so an address is no authentication. The file
 belongs to the user of the coordinator and no other user can read it. Browsers cannot send the

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 EVERY_S = 1.0
 """Seconds between two events of `topic.watch`."""
+ROBOTS_A_SECOND = 100
+"""Robots that one `top.watch` asks in a second."""
 
 
 class TopicMethods:
@@ -50,7 +52,7 @@ class TopicMethods:
 
     async def top(self, _call: Call, _params: m.Nothing) -> m.Top:
         """Measure all running nodes and their edges, on all machines that have some."""
-        return await self._measure(self._fleet.running, None)
+        return await self._measure(self._fleet.running, self._busy())
 
     async def watch_top(self, _call: Call, params: m.TopWatch) -> AsyncIterator[m.TopPart]:
         """Yield the chosen part of each measurement."""
@@ -62,12 +64,25 @@ class TopicMethods:
         while True:
             began = time.monotonic()
             records = [r for r in self._fleet.running if params.dataflow in (None, r.uuid)]
-            yield reduce(await self._measure(records, params.machine))
-            await asyncio.sleep(max(0.1, interval(params) - (time.monotonic() - began)))
+            if params.machine is not None:
+                robots = [params.machine]
+            else:
+                robots = self._busy() if params.dataflow is None else _robots_of(records)
+            yield reduce(await self._measure(records, robots))
+            pause = max(interval(params), len(robots) / ROBOTS_A_SECOND)
+            await asyncio.sleep(max(0.1, pause - (time.monotonic() - began)))
 
-    async def _measure(self, records: Sequence[Record], machine: str | None) -> m.Top:
-        robots = dict.fromkeys(id_ for record in records for id_ in record.robots)
-        robots = {id_: None for id_ in robots if machine in (None, id_)}
+    def _busy(self) -> list[str]:
+        """Return the robots that run something, from a dataflow or from a release."""
+        released = [
+            robot.id
+            for robot in self._robots.all
+            if robot.client and any(each.running for each in robot.releases.values())
+        ]
+        return list(dict.fromkeys([*_robots_of(self._fleet.running), *released]))
+
+    async def _measure(self, records: Sequence[Record], robots: Sequence[str]) -> m.Top:
+        """Return what runs on these robots, with the pending nodes of these dataflows."""
         found, missing = await ask(self._robots, robots, "top", m.Nothing(), m.Top)
         names = {record.uuid: record.name for record in records}
         replace = msgspec.structs.replace
@@ -80,16 +95,15 @@ class TopicMethods:
         )
         for robot, each in found.items():
             top.nodes += [
-                replace(node, machine=robot, dataflow_name=names[node.dataflow])
+                replace(
+                    node,
+                    machine=robot,
+                    dataflow_name=names.get(node.dataflow, node.dataflow_name),
+                )
                 for node in each.nodes
-                if node.dataflow in names
             ]
-            top.edges += [
-                replace(edge, machine=robot) for edge in each.edges if edge.dataflow in names
-            ]
-            top.links += [
-                replace(link, reporter=robot) for link in each.links if link.dataflow in names
-            ]
+            top.edges += [replace(edge, machine=robot) for edge in each.edges]
+            top.links += [replace(link, reporter=robot) for link in each.links]
             top.interfaces += [replace(interface, machine=robot) for interface in each.interfaces]
         for record in records:
             top.nodes += pending_nodes(record)
@@ -178,3 +192,7 @@ class TopicMethods:
                 why = record.pending.get(node, "")
                 raise ControlError("unavailable", f"node `{node}` runs nowhere yet: {why}")
         return chosen
+
+
+def _robots_of(records: Sequence[Record]) -> list[str]:
+    return list(dict.fromkeys(id_ for record in records for id_ in record.robots))

@@ -1,4 +1,4 @@
-"""The methods `fleet.watch` and `alerts.…`: rows of all robots, alerts that outlive a console."""
+"""The methods `fleet.watch` and `alerts.…`: the rows of all robots, and alerts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from dorad.control.alertbook import AlertBook
 from dorad.control.errors import ControlError
 from dorad.control.rowdeltas import RowDeltas
 from dorad.control.topparts import interval
+from dorafleet.coordinator.robots import PACE_S
 from dorafleet.coordinator.rows import Known, Software, checked, fleet_row
+from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
 
     from dorad.control.asyncclient import AsyncClient
     from dorad.control.server import Call, Handler, StreamHandler
+    from dorafleet.coordinator.alertstore import AlertStore
     from dorafleet.coordinator.planning import Planner
     from dorafleet.coordinator.robots import Robot, Robots
+    from dorafleet.coordinator.writing import Writer
 
 LOOK_S = 0.5
 """Time between two looks at what has changed."""
@@ -32,6 +36,13 @@ WHOLE_S = 5.0
 """Time between two looks at all robots."""
 ROBOT_S = 1.0
 """Minimum time between two rows that a robot sends."""
+COMING_S = 20.0
+"""Seconds that robots have to come back after a coordinator has started: agents try again every
+5 s. Until then, what is wrong with one that has not come yet stays as the last coordinator knew it.
+"""
+
+MAX_ID = 1000
+"""Characters of an alert's id in the audit."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,14 +54,19 @@ class FleetWatching:
         self,
         robots: Robots,
         planner: Planner,
+        writer: Writer,
+        kept: AlertStore,
         software: Callable[[str], Software] = lambda _: Software(),
     ) -> None:
         """`software` returns what rollouts know of a robot."""
         self._robots = robots
         self._planner = planner
+        self._writer = writer
+        self._kept = kept
         self._software = software
+        self._started = time.monotonic()
         self._own: dict[str, m.FleetRow] = {}
-        """What each robot has said last of itself."""
+        """The last own row of each robot."""
         self._following: dict[str, AsyncClient] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._dirty: set[str] = set()
@@ -59,6 +75,16 @@ class FleetWatching:
         self.book = AlertBook()
         self._bell = Bell()
         """Rings when a row or an alert has changed."""
+
+    async def load(self) -> None:
+        """Take over the alerts of the coordinator before. Raises StoreError."""
+        stored = await self._kept.load()
+        self.book.restore(time.monotonic(), stored)
+        self._since = {
+            (robot, each.finding.cause, each.finding.subject): each.finding.since
+            for robot, alerts in stored.items()
+            for each in alerts
+        }
 
     @property
     def table(self) -> Mapping[str, Handler | StreamHandler]:
@@ -70,7 +96,7 @@ class FleetWatching:
         }
 
     def mark(self, robot: Robot) -> None:
-        """Take note of a robot that has changed; follow it if it has just connected."""
+        """Record that a robot has changed; follow it if it has just connected."""
         self._dirty.add(robot.id)
         client = robot.client
         if client is None or self._following.get(robot.id) is client:
@@ -87,10 +113,10 @@ class FleetWatching:
             async with client.stream("fleet.watch", params, m.FleetRows) as events:
                 async for event in events:
                     for row in event.rows[:1]:
-                        self._own[robot.id] = checked(
-                            row, robot.id, robot.skew.seconds, time.time()
-                        )
+                        self._own[robot.id] = checked(row, robot.id, robot.skew.seconds)
                         self._dirty.add(robot.id)
+                    # One that sends without end waits, and is closed when too much waits.
+                    await asyncio.sleep(PACE_S)
         except ControlError as error:
             _log.debug("robot `%s` sends no rows: %s", robot.id, error)
             if error.code in ("unknown-method", "unsupported"):
@@ -111,6 +137,7 @@ class FleetWatching:
                     due = time.monotonic() + WHOLE_S
                     self._dirty.update(robot.id for robot in self._robots.all)
                 self.look()
+                await self._keep()
                 await asyncio.sleep(LOOK_S)
         finally:
             for task in self._tasks:
@@ -126,9 +153,7 @@ class FleetWatching:
                 key = (id_, finding.cause, finding.subject)
                 finding.since = self._since.setdefault(key, finding.since)
             before = self.rows.get(id_)
-            if row.since is None or row.state != "unreach":
-                same = before is not None and (before.state, before.why) == (row.state, row.why)
-                row.since = before.since if same and before is not None else now
+            row.since = _since(row, before, now)
             if before is None or before.state != row.state:
                 _log.debug("robot `%s` is %s: %s", id_, row.state, row.why)
             self.rows[id_] = row
@@ -137,19 +162,39 @@ class FleetWatching:
             for id_, row in self.rows.items()
             for each in row.findings
         }
-        self._since = {key: at for key, at in self._since.items() if key in present}
+        unknown = self._unknown()
+        self._since = {
+            key: at for key, at in self._since.items() if key in present or key[0] in unknown
+        }
         quiet = {id_ for id_, row in self.rows.items() if row.state == "update"}
         found = {id_: row.findings for id_, row in self.rows.items() if row.findings}
-        self.book.observe(time.monotonic(), found, quiet)
+        self.book.observe(time.monotonic(), found, quiet, unknown)
         self._bell.ring()
+
+    def _unknown(self) -> set[str]:
+        """Return the robots that may still come back after the start of this coordinator.
+
+        One that is connected counts until its daemon has described it.
+        """
+        if not self._has_just_started:
+            return set()
+        return {
+            robot.id
+            for robot in self._robots.all
+            if robot.id not in self._own and not robot.daemon and robot.id in self._kept.robots
+        }
+
+    async def _keep(self, *, now: bool = False) -> None:
+        seen = {robot.id for robot in self._robots.all if robot.attached is not None}
+        await self._kept.keep(self.book.stored(), seen | set(self._kept.robots), now=now)
 
     def _known(self, robot: Robot) -> Known:
         away = robot.away_since
         return Known(
             robot=robot.id,
             connected=robot.client is not None,
-            ever_seen=robot.attached is not None,
-            trouble=robot.reason or robot.state,
+            ever_seen=robot.attached is not None or self._stays_away(robot),
+            trouble=robot.reason or (robot.state if robot.attached else "not back yet"),
             daemon=robot.daemon,
             away_since=None if away is None else time.time() - (time.monotonic() - away),
             seen_at=robot.seen_at,
@@ -160,7 +205,18 @@ class FleetWatching:
             labels=self._planner.labels(robot),
             version="" if robot.attached is None else robot.attached.version,
             software=self._software(robot.id),
+            coming=self._has_just_started
+            and robot.attached is None
+            and robot.id in self._kept.robots,
         )
+
+    @property
+    def _has_just_started(self) -> bool:
+        return time.monotonic() - self._started < COMING_S
+
+    def _stays_away(self, robot: Robot) -> bool:
+        """Return True if an earlier coordinator knew a robot that has not come back."""
+        return not self._has_just_started and robot.id in self._kept.robots
 
     async def watch(self, _call: Call, params: m.FleetWatch) -> AsyncIterator[m.FleetRows]:
         """Yield all rows, then those that change."""
@@ -191,8 +247,24 @@ class FleetWatching:
                 await self._bell.wait()
 
     async def ack(self, call: Call, params: m.AlertAck) -> m.Alert:
-        """Keep who looks after an alert."""
+        """Keep who looks after an alert, in the audit and in the store."""
         who = call.peer.name or f"user {call.peer.uid}"
+        self.book.find(params.id)
+        record = {**actor_of(call), "action": call.method, "alert": params.id[:MAX_ID]}
+        async with self._writer.changing:
+            await self._writer.commit({**record, "undo": params.undo})
         alert = self.book.ack(params.id, who, time.time(), undo=params.undo)
         self._bell.ring()
+        await self._keep(now=True)
         return alert
+
+
+def _since(row: m.FleetRow, before: m.FleetRow | None, now: float) -> float | None:
+    """Return when the state of a robot began; `before` is its last row."""
+    if row.state in ("fail", "warn", "unreach") and row.findings:
+        worst = next((each for each in row.findings if each.text == row.why), row.findings[0])
+        return worst.since
+    if before is None or row.state == "unreach":
+        return now if row.since is None and row.state != "unreach" else row.since
+    same = (before.state, before.why) == (row.state, row.why)
+    return before.since if same else now

@@ -26,7 +26,7 @@ MAX_CLIENT = 100
 
 
 def actor_of(call: Call) -> dict[str, Any]:
-    """Return who makes a change, for the audit."""
+    """Return the author of a change, for the audit."""
     return {
         "user": call.peer.uid,
         "peer": call.peer.name,
@@ -65,18 +65,25 @@ class Writer:
         """
         entry = msgspec.json.encode({"time": time.time(), "epoch": self.epoch, **record})
         tail = await read_tail(self._store)
-        try:
-            revision = await self._store.commit(
-                Transaction(
-                    {**(compares or {}), **tail.compares, **self._term.guard},
-                    {**(puts or {}), **tail.puts(entry)},
-                    deletes,
-                )
+        revision = await self._commit(
+            Transaction(
+                {**(compares or {}), **tail.compares, **self._term.guard},
+                {**(puts or {}), **tail.puts(entry)},
+                deletes,
             )
+        )
+        return revision, tail.head.followed_by(entry)
+
+    async def keep(self, puts: Mapping[str, bytes]) -> None:
+        """Store what was measured, not decided: without a record. Raises as `commit`."""
+        await self._commit(Transaction(self._term.guard, puts))
+
+    async def _commit(self, transaction: Transaction) -> int:
+        try:
+            return await self._store.commit(transaction)
         except ConflictError as error:
             if LEADER in error.found:
                 raise ControlError(
                     "unavailable", "another coordinator leads now", "ask that one"
                 ) from None
             raise
-        return revision, tail.head.followed_by(entry)

@@ -1,4 +1,4 @@
-"""Whether a dataflow can run from nothing but the files of its release."""
+"""Check that a dataflow can run from the files of its release alone."""
 
 from __future__ import annotations
 

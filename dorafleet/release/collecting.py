@@ -1,4 +1,4 @@
-"""Which files belong to a release: everything below its folder that is not ignored.
+"""Collect the files of a release: everything below its folder that is not ignored.
 
 Ignored are hidden names, byte code, virtual environments, `node_modules`, the folders `out` and
 `build` that dora writes beside the dataflow, and what `.releaseignore` lists (in the format of
@@ -77,7 +77,7 @@ class _Walk:
     rules: GitIgnoreSpec
 
     def files(self, folder: Path, ignored: list[str]) -> Iterator[Path]:
-        """Yield all that is not a folder, and add to `ignored` what the rules leave out."""
+        """Yield all files, and add to `ignored` those that the rules exclude."""
         for entry in sorted(os.scandir(folder), key=lambda each: each.name):
             path = Path(entry.path)
             is_folder = entry.is_dir(follow_symlinks=False)

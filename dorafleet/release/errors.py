@@ -14,6 +14,12 @@ class BuildError(ProblemError):
     """What is wrong with the dataflow, the lock, the key or the folder; nothing was kept."""
 
     def __init__(
-        self, message: str, hint: str | None = None, problems: Iterable[object] = ()
+        self,
+        message: str,
+        hint: str | None = None,
+        problems: Iterable[object] = (),
+        *,
+        code: str = "refused",
     ) -> None:
-        super().__init__("refused", message, hint, problems)
+        """`code` is `not-found` for a release that is not there."""
+        super().__init__(code, message, hint, problems)

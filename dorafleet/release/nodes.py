@@ -1,4 +1,4 @@
-"""What each node of a dataflow depends on, so that a new release replaces only what it must.
+"""The dependencies of each node, so that a new release replaces only the nodes that it must.
 
 A node depends on its program, on the Python modules beside it that the program imports, and on
 files that its `args` or `env` name. A file that belongs to no node in this way may be used by any,
@@ -32,14 +32,14 @@ MAX_SOURCE = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The nodes of a release, and the files that no node claims."""
+    """The nodes of a release, and the files that no node depends on by name."""
 
     nodes: dict[str, NodeContent]
     shared: list[str]
 
 
 def node_contents(dataflow: Dataflow, root: Path, files: Sequence[File]) -> Contents:
-    """Return what each node depends on. `files` are those of the release, below `root`."""
+    """Return the dependencies of each node. `files` are those of the release, below `root`."""
     by_path = {file.path: file for file in files}
     base = _relative(dataflow.base_dir, root)
     claims = {node.id: _claimed(node, dataflow, root, by_path.keys()) for node in dataflow.nodes}

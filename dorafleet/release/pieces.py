@@ -1,4 +1,4 @@
-"""What is sent of objects: compressed pieces and patches, made once for all hosts."""
+"""The compressed pieces and patches of objects, made once for all hosts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
     from dorafleet.release.store import Store
 
 WORTHWHILE = 0.8
-"""A patch is sent if it has at most so much of the bytes of the compressed object."""
+"""Maximum size of a patch that is sent, as a share of the compressed object."""
 AT_ONCE = 2
 """Objects that are compressed at the same time."""
 PREFIX = ".sending-"
 LEFT_S = 7 * 24 * 3600.0
-"""No transfer takes so many seconds."""
+"""Upper bound of the seconds that a transfer takes."""
 _SIZE = struct.Struct(">I")
 _VERSIONED = re.compile(r"-[^/-]+(\.(?:dist-info|data)/)")
 _HASHED = re.compile(r"-[0-9a-f]{8}(?=[.])")
@@ -78,7 +79,7 @@ class Pieces:
             self._folder.cleanup()
 
     def _remove_left(self) -> None:
-        """Remove what processes that were killed have left."""
+        """Remove the files of processes that were killed."""
         for path in self._store.folder.glob(f"{PREFIX}*"):
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > LEFT_S:
@@ -104,10 +105,7 @@ class Pieces:
             if not self._store.objects.has(base):
                 continue
             whole = await self.compressed(wanted)
-            found = await self._once(
-                (base, wanted),
-                lambda base=base: self._patch(base, wanted),  # type: ignore[misc]
-            )
+            found = await self._once((base, wanted), partial(self._patch, base, wanted))
             if isinstance(found, Patch) and len(found.content) <= (
                 WORTHWHILE * whole.stat().st_size
             ):

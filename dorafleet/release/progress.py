@@ -1,4 +1,4 @@
-"""How far transfers are: bytes, rate, and the time that is left, for each host and for all."""
+"""The progress of transfers: bytes, rate and remaining time, for each host and for all."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ WINDOW_S = 10.0
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far the transfer to one host is."""
+    """The progress of the transfer to one host."""
 
     machine: str
     state: State
     done: int = 0
     """Bytes of files that the robot has of those that it lacked."""
     total: int = 0
-    """Bytes of files that it lacked; 0 until it has said."""
+    """Bytes of files that it lacked; 0 until it has reported."""
     sent: int = 0
     """Bytes that have arrived, as they were sent: compressed, and patches."""
     rate: float = 0.0
@@ -57,7 +57,7 @@ class Meter:
 
 
 def left(done: int, total: int, rate: float) -> float | None:
-    """Return the seconds until `done` is `total`; None if nothing moves."""
+    """Return the seconds until `done` is `total`; None while the rate is 0."""
     if total <= done:
         return 0.0
     return (total - done) / rate if rate > 0 else None

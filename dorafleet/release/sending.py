@@ -1,4 +1,4 @@
-"""The operator's end of one transfer: what a robot lacks goes over one command on it."""
+"""The operator's end of one transfer: send the missing files to one command on a robot."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import asyncssh
 import msgspec
 
 from dorad.release import frames
+from dorad.release.disk import size_text
 from dorad.release.errors import ReleaseError
 from dorad.release.frames import Begin, Hello, Offer, Received, Refusal
 from dorad.release.manifest import Object, all_files
@@ -55,7 +56,7 @@ class Sent:
             return "has it already"
         files = f"{self.objects} file{'' if self.objects == 1 else 's'}"
         patched = f", {self.patches} as patches" if self.patches else ""
-        amounts = f"{self.size / 1e6:.1f} MB as {self.sent / 1e6:.2f} MB{patched}"
+        amounts = f"{size_text(self.size)} sent as {size_text(self.sent)}{patched}"
         return f"{files}, {amounts}, {self.seconds:.1f} s"
 
 
@@ -158,13 +159,14 @@ class Session:
         known = {(file.sha256, file.executable): file.object for file in every}
         lacking = []
         for each in offer.lacking:
-            wanted = known.get((each.sha256, each.executable))
+            # Each once: otherwise a robot could ask for the whole release without end.
+            wanted = known.pop((each.sha256, each.executable), None)
             if wanted is None:
                 raise ReleaseError("protocol", f"the robot asks for {each.sha256}")
             lacking.append((wanted, min(each.arrived, wanted.size)))
         size = sum(each.size for each, _ in lacking)
         self._result = replace(self._result, objects=len(lacking), size=size)
-        # What is cut off below a piece comes again.
+        # A piece that was cut off is sent again.
         arrived = sum(count - count % frames.PIECE_SIZE for _, count in lacking)
         self._tracker.begin(arrived, size)
         bases = self._bases(offer) if patches else None
@@ -256,7 +258,7 @@ class Session:
         self._moved.set()
 
     async def _alive(self, work: Coroutine[None, None, T]) -> T:
-        """Wait for work on this side, and tell the robot meanwhile that it goes on."""
+        """Wait for work on this side, and send the robot signs of life meanwhile."""
         task = asyncio.create_task(work)
         try:
             while True:
@@ -295,7 +297,8 @@ class Session:
         _log.debug("%s: %s", self._tracker.progress.machine, refusal)
         if refusal.code in ("damaged", "protocol", "missing"):
             raise refusal
-        raise SshError(Code.REFUSED, refusal.message, refusal.hint)
+        code = Code.REFUSED if refusal.refused else Code.FAILED
+        raise SshError(code, refusal.message, refusal.hint)
 
     async def _ended(self) -> SshError:
         """Return why the command on the robot has ended without an answer."""

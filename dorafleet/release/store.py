@@ -81,6 +81,8 @@ class Store:
 
         A name alone means its newest release. Raises BuildError.
         """
+        if _ID.fullmatch(wanted) and (self._manifests / wanted).exists():
+            return self._load(wanted)
         every = self.all()
         if _PREFIX.fullmatch(wanted):
             found = [each for each in every if each.id.startswith(wanted)]
@@ -94,12 +96,29 @@ class Store:
             named = [each for each in named if str(each.manifest.sequence) == sequence]
         if not named:
             message = f"there is no release {wanted[:100]!r} in {self.folder}"
-            raise BuildError(message, "`dorafleet release list` shows what is there")
+            hint = "`dorafleet release list` shows what is there"
+            raise BuildError(message, hint, code="not-found")
         return named[-1]
 
     def lacking(self, manifest: Manifest) -> list[Object]:
         """Return the objects of a release, for any machine, that are not in the store."""
         return self.objects.lacking(sorted({file.object for file in all_files(manifest)}))
+
+    def check(self, bundle: Bundle) -> int:
+        """Check the content of every file of a release; return how many there are.
+
+        Raises:
+            BuildError: some are missing or damaged.
+        """
+        objects = sorted({file.object for file in all_files(bundle.manifest)})
+        damaged = [each for each in objects if not self.objects.check(each)]
+        if damaged:
+            raise BuildError(
+                f"{len(damaged)} of {len(objects)} files of {bundle} are missing or damaged in "
+                f"{self.folder}",
+                "build it anew",
+            )
+        return len(objects)
 
     def _load(self, release: str) -> Bundle:
         path = self._manifests / release

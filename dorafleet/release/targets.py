@@ -1,4 +1,4 @@
-"""The kinds of machine in a fleet, as the machines say themselves."""
+"""The targets of a fleet, as its machines report them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Send a release to many robots at once over SSH. A robot that fails or hangs holds up no other."""
+"""Send a release to many robots at once over SSH. A robot that fails or hangs delays no other."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ PARALLEL = 50
 """Hosts at once."""
 RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0)
 """Before each attempt after one in which nothing arrived; then the transfer has failed."""
+MAX_ATTEMPTS = 1000
+"""A robot that takes a little each time does not keep the command from ending."""
 _RETRIED = (Code.LOST, Code.TIMEOUT, Code.UNREACHABLE)
 
 _log = logging.getLogger(__name__)
@@ -111,7 +113,7 @@ class _Transfer:
         """Return when the robot has everything. Raises SshError."""
         started = time.monotonic()
         idle = 0
-        while True:
+        for _ in range(MAX_ATTEMPTS):
             before = self._tracker.progress.sent, self._tracker.least
             try:
                 found = await self._attempt()
@@ -135,6 +137,8 @@ class _Transfer:
             self._tracker.set(state="retrying", rate=0.0, left=None, message=reason)
             delays = self._options.delays
             await asyncio.sleep(delays[max(0, idle - 1)] if delays else 0.0)
+        message = f"the connection was lost {MAX_ATTEMPTS} times"
+        raise SshError(Code.LOST, message, "send it again: what has arrived stays")
 
     async def _attempt(self) -> Sent:
         self._tracker.set(state="connecting")

@@ -28,6 +28,8 @@ TIMEOUT_S = 3600.0
 """How long pip may take for one target."""
 MAX_UNPACKED = 8 << 30
 """Bytes of one wheel, unpacked."""
+MAX_FREE, MAX_RATIO = 64 << 20, 200
+"""A file of more bytes must not shrink by more: it is read into memory."""
 MAX_LINES = 3
 """Lines of pip in a message."""
 _SCHEMES = {"purelib": SITE, "platlib": SITE, "scripts": SCRIPTS, "data": DATA}
@@ -141,7 +143,7 @@ def _contents(archive: zipfile.ZipFile, wheel: str) -> Iterator[tuple[str, tuple
         place = _place(member.filename)
         if place is None:
             continue
-        content = archive.read(member)
+        content = _read(archive, member, wheel)
         executable = bool(member.external_attr >> 16 & 0o111)
         if place.startswith(f"{SCRIPTS}/"):
             executable = True
@@ -150,6 +152,20 @@ def _contents(archive: zipfile.ZipFile, wheel: str) -> Iterator[tuple[str, tuple
         yield place, (content, executable)
         if member.filename.endswith(".dist-info/entry_points.txt"):
             yield from _scripts(content.decode(errors="replace"), wheel)
+
+
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, wheel: str) -> bytes:
+    """Return the content of a file of a wheel; what claims or becomes too much is refused."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise BuildError(f"{wheel}: {member.filename[:100]!r} is compressed in an unknown way")
+    if member.file_size > max(MAX_FREE, MAX_RATIO * member.compress_size):
+        raise BuildError(f"{wheel}: {member.filename[:100]!r} unfolds to {member.file_size} bytes")
+    with archive.open(member) as file:
+        # Not `ZipFile.read`, which decompresses 2 GiB at once, regardless of the stated size.
+        content = file.read(member.file_size)
+        if len(content) != member.file_size or file.read(1):
+            raise BuildError(f"{wheel}: {member.filename[:100]!r} has another size than it says")
+    return content
 
 
 def _place(path: str) -> str | None:
@@ -161,10 +177,17 @@ def _place(path: str) -> str | None:
     return f"{_SCHEMES[scheme]}/{inside}" if scheme in _SCHEMES and inside else None
 
 
+class _EntryPoints(configparser.ConfigParser):
+    """A parser of `entry_points.txt`, which keeps upper case in names of commands."""
+
+    def optionxform(self, optionstr: str) -> str:
+        """Return the name unchanged."""
+        return optionstr
+
+
 def _scripts(text: str, wheel: str) -> Iterator[tuple[str, tuple[bytes, bool]]]:
     """Yield the commands that a wheel asks for."""
-    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None, strict=False)
-    parser.optionxform = str  # type: ignore[assignment,method-assign] # as its documentation says
+    parser = _EntryPoints(delimiters=("=",), interpolation=None, strict=False)
     try:
         parser.read_string(text)
     except configparser.Error as error:

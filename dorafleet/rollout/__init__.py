@@ -1,1 +1,1 @@
-"""Rollouts: how a release gets to robots, step by step. Functions of data; no robot, no store."""
+"""Rollouts: the steps that switch robots to a release. Functions of data; no robot, no store."""

@@ -80,13 +80,13 @@ def impossible(budget: Budget | None, places: Mapping[str, Place], robots: Itera
 
 
 def is_leased(seen: Seen) -> bool:
-    """Return True if something on the robot must not be interrupted, or its own probe says so."""
+    """Return True if the robot has a lease, or its own probe forbids the switch."""
     state = seen.state
     return state is not None and (bool(state.leases) or state.waiting == "busy")
 
 
 class _Room:
-    """How many robots of each group may still become unavailable."""
+    """The number of robots in each group that may still become unavailable."""
 
     def __init__(self, view: View) -> None:
         self._places: Mapping[str, Place] = {}

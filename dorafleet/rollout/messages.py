@@ -41,7 +41,7 @@ class ReleaseInfo(Struct):
     created: float
     put_at: float
     by: str
-    """Who has registered it."""
+    """The user who has registered it."""
     files: int
     size: int
     """Bytes of all its files, for all targets."""
@@ -51,7 +51,7 @@ class ReleaseInfo(Struct):
 
 
 class ReleaseContent(Struct):
-    """A release with what robots check."""
+    """A release with its manifest and signature, which robots check."""
 
     info: ReleaseInfo
     content: bytes
@@ -66,7 +66,7 @@ class ReleaseList(Struct):
 
 
 class RolloutNew(Struct):
-    """Which robots shall get a release, and how."""
+    """The robots that get a release, and the strategy."""
 
     release: str
     """As in `ReleaseRef`."""
@@ -88,7 +88,7 @@ class RolloutNew(Struct):
 
 
 class PlannedRobot(Struct):
-    """What a rollout would do with one robot."""
+    """The effect of a rollout on one robot."""
 
     robot: str
     batch: int | None
@@ -102,7 +102,7 @@ class PlannedRobot(Struct):
 
 
 class RolloutPlan(Struct):
-    """What a rollout would do. Nothing has changed yet."""
+    """The effects of a rollout before it is started."""
 
     version: int
     """To be sent with `rollout.start`."""
@@ -127,6 +127,14 @@ class RolloutRef(Struct):
     """Its number; None selects the newest."""
     dataflow: str | None = None
     """None selects among those of all dataflows."""
+
+
+class RolloutRefusal(Struct):
+    """Report why a robot does not take the files of a release, as it has said over SSH."""
+
+    rollout: int
+    robot: str
+    reason: str
 
 
 class RolloutAct(Struct):
@@ -193,7 +201,7 @@ class RolloutSummary(Struct):
     """Robots without a verdict that cannot be reached."""
     waves: list[Wave] = []
     waiting: dict[str, int] = {}
-    """Robots that wait, by what for: files, busy, window, budget, parallel, unreachable."""
+    """Waiting robots by reason: files, busy, window, budget, parallel, unreachable."""
     opening: float | None = None
     """When the next window opens."""
 
@@ -214,7 +222,7 @@ class RolloutRobot(Struct):
     before: str = ""
     evidence: list[Evidence] = []
     leases: list[str] = []
-    """What must not be interrupted, with its owner."""
+    """The lease that makes it busy, with its owner."""
     restarted: list[str] = []
     """Nodes that its switch has replaced."""
 
@@ -240,6 +248,8 @@ class RolloutWatch(Struct):
     """None follows all that have not ended."""
     robots: bool = True
     """Whether their robots are sent, too."""
+    sends: bool = False
+    """Whether this client sends the files of the rollout: then the coordinator does not."""
 
 
 class RolloutNews(Struct):
@@ -277,7 +287,7 @@ class Journal(Struct):
 
 
 class DriftRow(Struct):
-    """One difference between what shall be on a robot and what is there."""
+    """One difference between a robot's desired and actual state."""
 
     robot: str
     dataflow: str
@@ -309,10 +319,13 @@ ROLLOUT_METHODS: dict[str, Method] = {
     "rollout.list": Method(RolloutRef, RolloutList, "List rollouts, the newest first."),
     "rollout.journal": Method(JournalRead, Journal, "Return the steps of a rollout."),
     "rollout.watch": Method(RolloutWatch, RolloutNews, "Follow rollouts.", stream=True),
+    "rollout.refuse": Method(
+        RolloutRefusal, RolloutSummary, "Report that a robot refuses the files of a release."
+    ),
     "rollout.pause": Method(RolloutAct, RolloutSummary, "Give robots no further orders."),
     "rollout.resume": Method(RolloutAct, RolloutSummary, "Go on after a pause."),
     "rollout.promote": Method(RolloutAct, RolloutSummary, "Go on after the canaries."),
     "rollout.abort": Method(RolloutAct, RolloutSummary, "End a rollout before further switches."),
     "rollout.undo": Method(RolloutAct, RolloutSummary, "Bring robots back to what they had."),
-    "drift.list": Method(Nothing, DriftList, "List where robots differ from what they shall be."),
+    "drift.list": Method(Nothing, DriftList, "List robots' differences from their desired state."),
 }

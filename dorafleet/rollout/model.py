@@ -1,4 +1,4 @@
-"""A rollout, its robots, and what is seen of them. Only data."""
+"""A rollout, its robots, and the observations of them. Only data."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ Phase = Literal[
     "reverting",
     "reverted",
     "revert_incomplete",
+    "refused",
     "aborted",
     "superseded",
     "failed",
 ]
 """Where a rollout is. `settled`: every robot that could be reached has a verdict; the others follow
-later. `revert_incomplete`: every robot that could be reached is back."""
+later. `revert_incomplete`: every robot that could be reached is back. `refused`: robots do not take
+the release, and none had the order to switch."""
 
 FORWARD = frozenset({"canary", "rolling", "settled"})
 """Phases in which robots may switch to the release."""
@@ -40,7 +42,15 @@ BACK = frozenset({"reverting", "revert_incomplete"})
 """Phases in which robots go back."""
 
 FINAL = frozenset(
-    {"succeeded", "succeeded_partially", "reverted", "aborted", "superseded", "failed"}
+    {
+        "succeeded",
+        "succeeded_partially",
+        "reverted",
+        "refused",
+        "aborted",
+        "superseded",
+        "failed",
+    }
 )
 """Phases that a rollout leaves only by `undo`."""
 
@@ -101,7 +111,7 @@ class Member(msgspec.Struct, frozen=True):
     batch: int
     """0 for canaries."""
     before: str = ""
-    """The release that it shall run if it goes back; empty for none."""
+    """The release to which it reverts; empty for none."""
     before_params: dict[str, Any] = {}
     params: dict[str, Any] = {}
     order: OrderKind = ""
@@ -126,7 +136,7 @@ class Member(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of a robot now. Times are in seconds."""
+    """The current observation of a robot. Times are in seconds."""
 
     reachable: bool = False
     trouble: str = ""
@@ -137,9 +147,12 @@ class Seen:
     leased_for: float = 0.0
     """Since when it has reported leases without a break."""
     phase_for: float = 0.0
-    """Since when its phase is the same, while it could be reached."""
+    """Since when it has not gone on to a later phase; only times in which it could be reached."""
     owned: bool = True
     """False if something else has given it an order since."""
+
+
+_NOWHERE = Seen()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +165,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one decision is made from."""
+    """The input of one decision."""
 
     rollout: Rollout
     members: Mapping[str, Member]
@@ -161,3 +174,7 @@ class View:
     """All robots of the fleet by id, if there is a budget."""
     now: float = 0.0
     """Seconds since 1970."""
+
+    def seen_of(self, member: Member) -> Seen:
+        """Return what is known of a robot of the rollout."""
+        return self.seen.get(member.robot, _NOWHERE)

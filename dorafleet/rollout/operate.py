@@ -1,4 +1,4 @@
-"""What an operator may do with a rollout in each phase. Pure functions."""
+"""The commands that an operator may give in each phase of a rollout. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorafleet.rollout.decide import Enter
+from dorafleet.rollout.model import FINAL, FORWARD
+from dorafleet.rollout.steps import Enter
+from dorafleet.rollout.verdicts import MAX_REASON, Judged, needs_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dorafleet.rollout.model import Member, Rollout
+    from dorafleet.rollout.model import Member, Phase, Rollout, Seen
 
 Act = Literal["pause", "resume", "promote", "abort", "undo", "supersede"]
 
 _STOPPABLE = frozenset({"planned", "canary", "awaiting_promotion", "rolling", "settled"})
+_UNDONE = frozenset({"reverting", "reverted", "superseded"})
 
 
 def operate(rollout: Rollout, members: Iterable[Member], act: Act, by: str, now: float) -> Rollout:
-    """Return the rollout after an act of an operator.
+    """Return the rollout after a command of an operator.
 
     Raises:
         ControlError: it cannot be done in this phase; the message says why.
@@ -52,6 +55,33 @@ def operate(rollout: Rollout, members: Iterable[Member], act: Act, by: str, now:
             return _enter(rollout, Enter("superseded", by), now)
 
 
+def possible_acts(phase: Phase, *, paused: bool) -> frozenset[Act]:
+    """Return what an operator may do in a phase. `undo` also needs a robot with the release."""
+    found: dict[Act, bool] = {
+        "pause": phase not in FINAL and not paused,
+        "resume": paused,
+        "promote": phase == "awaiting_promotion",
+        "abort": phase in _STOPPABLE,
+        "undo": phase not in _UNDONE,
+    }
+    return frozenset(act for act, possible in found.items() if possible)
+
+
+def refuse(rollout: Rollout, member: Member, seen: Seen, reason: str) -> Judged | None:
+    """Return the verdict about a robot that does not take the files; None if it has that verdict.
+
+    Raises:
+        ControlError: the rollout has ended, or the robot does not wait for files.
+    """
+    if member.verdict == "refused":
+        return None
+    if rollout.phase not in FORWARD:
+        raise _refusal(rollout, f"it is {rollout.phase}")
+    if not needs_files(member, seen):
+        raise _refusal(rollout, f"`{member.robot}` does not wait for files")
+    return Judged(member.robot, "refused", reason[:MAX_REASON])
+
+
 def is_moving_on(rollout: Rollout, members: Iterable[Member]) -> bool:
     """Return True if another rollout should not silently take its place."""
     if rollout.phase in ("reverting",) and not rollout.paused:
@@ -72,7 +102,7 @@ def _enter(rollout: Rollout, step: Enter, now: float) -> Rollout:
 
 
 def _check_undo(rollout: Rollout, members: Iterable[Member]) -> None:
-    if rollout.phase in ("reverting", "reverted", "superseded"):
+    if rollout.phase in _UNDONE:
         raise _refusal(rollout, f"it is {rollout.phase}")
     if not any(member.order in ("stage", "switch") for member in members):
         raise _refusal(rollout, "no robot has got the release from it")

@@ -1,23 +1,29 @@
-"""Who takes part in a rollout, in which batch, and why it cannot be. Pure functions."""
+"""The robots of a rollout and their batches, or why it is impossible. Pure functions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from dorad.control.errors import ControlError
+from dorad.dataflow.document import shorten
 from dorad.dataflow.nearest import did_you_mean
 from dorafleet.rollout.gates import impossible
 from dorafleet.rollout.model import Member, Place
 from dorafleet.rollout.strategy import amount, problems
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
+    from dorad.release.changes import Changes
     from dorafleet.rollout.messages import RolloutNew
     from dorafleet.rollout.strategy import Strategy
 
 MAX_NAMED = 5
+MAX_VALUE = 80
+"""Characters of a parameter that are shown."""
 
 HAS_IT = "it has it already"
 
@@ -33,12 +39,12 @@ class Candidate:
     arch: str = ""
     """Empty if it was never connected."""
     before: str = ""
-    """The release that it shall run now."""
+    """Its desired release."""
     params: Mapping[str, Any] = field(default_factory=dict)
     sequence: int = 0
     """The highest that it has confirmed."""
     is_on_it: bool = False
-    """Whether it has confirmed the release, and shall run it."""
+    """Whether it has confirmed the release, and is ordered to run it."""
     started: str = ""
     """The dataflow of this name that was started there by hand."""
     failed: str = ""
@@ -53,17 +59,24 @@ class Selection:
     left_out: dict[str, str]
 
 
-def select(new: RolloutNew, fleet: Sequence[Candidate], sequence: int) -> Selection:
-    """Return who takes part. `sequence` is that of the release.
+def select(
+    new: RolloutNew, fleet: Sequence[Candidate], sequence: int, nodes: Collection[str]
+) -> Selection:
+    """Return who takes part. `sequence` and `nodes` are those of the release.
 
     Raises:
         ControlError: the rollout cannot be; nothing is changed.
     """
     if wrong := list(problems(new.strategy)):
         raise ControlError("bad-request", "; ".join(wrong), problems=wrong)
+    _check_params(new.params or {}, nodes)
     chosen = _chosen(new, fleet)
     _check_started(chosen)
-    left_out = {each.id: HAS_IT for each in chosen if each.is_on_it}
+    left_out = {
+        each.id: HAS_IT
+        for each in chosen
+        if each.is_on_it and new.params in (None, dict(each.params))
+    }
     if not new.retry:
         left_out |= {
             each.id: f"it has failed there: {each.failed}; `--retry` tries again"
@@ -84,19 +97,63 @@ def select(new: RolloutNew, fleet: Sequence[Candidate], sequence: int) -> Select
             batch=batches[each.id],
             before=each.before,
             before_params=dict(each.params),
-            params=dict(each.params if new.params is None else new.params),
+            params=_kept(each.params, nodes) if new.params is None else dict(new.params),
         )
         for each in sorted(part, key=lambda each: batches[each.id])
     ]
     return Selection(members, left_out)
 
 
+def with_params(changes: Changes, before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
+    """Return the changes with those of parameters: a node with another parameter is replaced."""
+    names = sorted(
+        name for name in {*before, *after} if _encoded(before, name) != _encoded(after, name)
+    )
+    if not names:
+        return changes
+    nodes = {name.partition("/")[0] for name in names}
+    return msgspec.structs.replace(
+        changes,
+        params=[
+            f"{name}: {shorten(_encoded(before, name), MAX_VALUE)} → "
+            f"{shorten(_encoded(after, name), MAX_VALUE)}"
+            for name in names
+        ],
+        replaced=sorted({*changes.replaced, *(nodes & set(changes.untouched))}),
+        untouched=[node for node in changes.untouched if node not in nodes],
+    )
+
+
+def _check_params(params: Mapping[str, Any], nodes: Collection[str]) -> None:
+    for name in params:
+        node, _, key = name.partition("/")
+        if node not in nodes or not key:
+            raise ControlError(
+                "refused",
+                f"the release has no node for the parameter `{shorten(name, MAX_VALUE)}`",
+                did_you_mean(node, nodes) or "parameters are named `node/name`",
+            )
+
+
+def _kept(params: Mapping[str, Any], nodes: Collection[str]) -> dict[str, Any]:
+    """Return the parameters of nodes that are still there."""
+    return {name: value for name, value in params.items() if name.partition("/")[0] in nodes}
+
+
+def _encoded(params: Mapping[str, Any], name: str) -> str:
+    """Return a parameter as JSON: for Python, 1 is True."""
+    if name not in params:
+        return "default"
+    return msgspec.json.encode(params[name], order="deterministic").decode()
+
+
 def _chosen(new: RolloutNew, fleet: Sequence[Candidate]) -> list[Candidate]:
     ids = [each.id for each in fleet]
-    for id_ in new.robots:
-        if id_ not in ids:
-            raise ControlError("not-found", f"there is no robot `{id_}`", did_you_mean(id_, ids))
-    named = [each for each in fleet if not new.robots or each.id in set(new.robots)]
+    wanted = set(new.robots)
+    if unknown := sorted(wanted.difference(ids)):
+        hint = did_you_mean(unknown[0], ids)
+        raise ControlError("not-found", f"there is no robot `{unknown[0]}`", hint)
+    named = [each for each in fleet if not wanted or each.id in wanted]
     chosen = [each for each in named if _has(each, new.labels)]
     if not chosen:
         labels = ", ".join(f"{key}={value}" for key, value in new.labels.items())
@@ -198,7 +255,7 @@ def _canaries(strategy: Strategy, part: Sequence[Candidate]) -> list[str]:
             "`dorafleet labels ROBOT` shows and changes labels",
         )
     if not strategy.canary_selector:
-        # Any will do: rather one that answers.
+        # Prefer robots that answer.
         matching.sort(key=lambda each: not each.reachable)
     return [each.id for each in matching[: max(1, wanted)]]
 

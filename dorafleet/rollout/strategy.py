@@ -1,4 +1,4 @@
-"""How a rollout proceeds: its keys, their defaults, and which values cannot be."""
+"""The strategy of a rollout: its keys, their defaults, and checks of their values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PERCENT = re.compile(r"(\d{1,3})%")
 
 
 class Budget(Struct):
-    """How many robots of a group may be unavailable at a time, for whatever reason."""
+    """The maximum number of robots of a group that may be unavailable, for any reason."""
 
     group_by: str
     """A label; robots with the same value are one group, those without it another."""
@@ -35,31 +35,31 @@ class Budget(Struct):
 
 
 class Batch(Struct):
-    """Robots that come together, after those of the batches before."""
+    """A group of robots that switch after those of the batches before."""
 
     selector: dict[str, str] = {}
     """Labels that they have."""
     limit: Amount | None = None
-    """At most so many of them; None: all."""
+    """The maximum number of them at a time; None sets no limit."""
 
 
 class Strategy(Struct):
     """The keys of a rollout. Times are in seconds."""
 
     canary: Amount = 1
-    """Robots that come first, alone; 0 for none."""
+    """Number of robots that switch first, alone; 0 for none."""
     canary_selector: dict[str, str] = {}
     """Labels that the canaries have."""
     auto_promote: bool = True
     """Whether the other robots follow without `promote` once the canaries are confirmed."""
     max_parallel: Amount = "10%"
-    """Robots that switch at a time; a percentage is at least 1."""
+    """Maximum number of robots that switch at a time; a percentage is at least 1."""
     batches: list[Batch] = []
     """The order of the others; those in no batch come last."""
     progress_deadline: float = 600.0
-    """From the switch until a reachable robot has reported a verdict; then it has failed."""
+    """Time from the switch after which a reachable robot without a verdict has failed."""
     auto_revert: bool = True
-    """Whether all robots go back when too many have failed."""
+    """Whether all robots revert when too many have failed."""
     failure_threshold: Amount | None = None
     """Failures that are accepted; none of a canary is. Default: 10 %, at least 2."""
     disruption_budget: Budget | None = None
@@ -68,11 +68,11 @@ class Strategy(Struct):
     busy: Literal["wait", "ignore"] = "wait"
     """What to do about a robot with a lease."""
     busy_max: float = 4 * 3600.0
-    """How long a lease is waited for; then the robot is left for later."""
+    """How long to wait for a lease; then the rollout continues without this robot."""
     catch_up: float = 30 * 86400.0
-    """How long robots that could not be reached are waited for."""
+    """How long to wait for unreachable robots."""
     rules: HealthRules = msgspec.field(default_factory=HealthRules)
-    """How a robot judges its health."""
+    """How a robot checks its health."""
 
 
 def amount(value: Amount, total: int) -> int:
@@ -107,7 +107,7 @@ def tolerated(strategy: Strategy, total: int) -> int:
 
 
 def problems(strategy: Strategy) -> Iterator[str]:
-    """Yield what cannot be, as lines `key: reason`."""
+    """Yield the invalid values, as lines `key: reason`."""
     amounts = {
         "canary": strategy.canary,
         "max_parallel": strategy.max_parallel,

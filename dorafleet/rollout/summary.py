@@ -1,4 +1,4 @@
-"""A rollout as people see it: its state in a word, its robots by state. Pure functions."""
+"""The summary of a rollout for people: its state, its robots by state. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ if TYPE_CHECKING:
 
     from dorafleet.rollout.decide import Decision
     from dorafleet.rollout.gates import Gate
-    from dorafleet.rollout.model import Member, View
+    from dorafleet.rollout.model import Member, Rollout, View
 
 MAX_REASON = 300
 MAX_LEASES = 5
 
 _ORDER: tuple[Gate, ...] = ("window", "budget", "busy", "files", "unreachable")
-"""Of several things that are waited for, the first names the state of the rollout."""
-
-_NOWHERE = Seen()
+"""The order of reasons to wait: the first one that applies names the rollout's state."""
 
 
 def summarise(view: View, decision: Decision, robots: Iterable[RolloutRobot]) -> RolloutSummary:
@@ -37,7 +35,7 @@ def summarise(view: View, decision: Decision, robots: Iterable[RolloutRobot]) ->
         wave.moving += row.state in MOVING
         wave.failed += row.state in ("reverted", "stuck", "refused", "lost")
     waiting = Counter[str](decision.waiting.values())
-    away = [m for m in view.members.values() if not m.verdict and not _seen(view, m).reachable]
+    away = [m for m in view.members.values() if not m.verdict and not view.seen_of(m).reachable]
     waiting.pop("unreachable", None)
     if away and rollout.phase in FORWARD:
         waiting["unreachable"] = len(away)
@@ -59,24 +57,32 @@ def summarise(view: View, decision: Decision, robots: Iterable[RolloutRobot]) ->
         waiting=dict(waiting),
         opening=decision.opening,
     )
-    summary.state = _state(summary, moving=any(row.state in MOVING for row in rows))
+    summary.state = _state(rollout, rows, decision)
     return summary
 
 
-def _state(summary: RolloutSummary, *, moving: bool) -> str:
-    if summary.paused:
-        return f"paused ({summary.phase})"
-    if summary.phase not in ("canary", "rolling", "reverting") or moving:
-        return summary.phase
-    for gate in _ORDER:
-        if summary.waiting.get(gate):
-            return f"{summary.phase}, waiting ({gate})"
-    return summary.phase
+def _state(rollout: Rollout, rows: Iterable[RolloutRobot], decision: Decision) -> str:
+    if rollout.paused:
+        return f"paused ({rollout.phase})"
+    if rollout.phase not in ("canary", "rolling", "reverting") or any(map(_goes_on, rows)):
+        return rollout.phase
+    gates = set(decision.waiting.values())
+    first = next((gate for gate in _ORDER if gate in gates), None)
+    return rollout.phase if first is None else f"{rollout.phase}, waiting ({first})"
 
 
-def row(view: View, member: Member, gate: Gate | None) -> RolloutRobot:
-    """Return the row of one robot; `gate` is what it waits for."""
-    seen = _seen(view, member)
+def _goes_on(row: RolloutRobot) -> bool:
+    """Return True if a robot does something, or gets ready for it."""
+    ready = row.state in ("pending", "staging", "staged") and not row.waiting
+    return row.state in MOVING or ready
+
+
+def row(view: View, member: Member, gate: Gate | None, files: str = "") -> RolloutRobot:
+    """Return the row of one robot.
+
+    `gate` is what it waits for; `files` says what is done about files that it waits for.
+    """
+    seen = view.seen_of(member)
     state = seen.state
     here = reported(member, seen) if member.order else None
     found = RolloutRobot(
@@ -96,7 +102,9 @@ def row(view: View, member: Member, gate: Gate | None) -> RolloutRobot:
         if here is not None:
             found.reason = found.reason or here.reason[:MAX_REASON]
             found.waiting = found.waiting or ("" if here.waiting == "switch" else here.waiting)
-            if here.phase in MOVING:
+            if here.waiting == "files":
+                found.reason = files or found.reason
+            if here.phase in (*MOVING, "reverted", "stuck"):
                 found.evidence = here.evidence
     if here is not None and member.verdict == "confirmed":
         found.restarted = here.restarted
@@ -119,7 +127,3 @@ def _robot_state(member: Member, seen: Seen) -> State:
         return "busy"
     # `confirmed` without a verdict: it still runs what it had.
     return "pending" if state.phase == "confirmed" else state.phase
-
-
-def _seen(view: View, member: Member) -> Seen:
-    return view.seen.get(member.robot, _NOWHERE)

@@ -1,4 +1,4 @@
-"""What follows for one robot from what it reports. Pure functions."""
+"""The verdict about one robot from its reports. Pure functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_REASON = 500
 MAX_EVIDENCE = 20
 MAX_TEXT = 300
-"""Characters and entries that the journal keeps of what a robot says."""
+"""Characters and entries of a robot's report that the journal keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,14 @@ def is_waiting(member: Member, seen: Seen) -> bool:
     """Return True if it may switch, but has not begun: it waits for leases."""
     state = reported(member, seen)
     return state is not None and state.phase in ("pending", "staging", "staged")
+
+
+def needs_files(member: Member, seen: Seen) -> bool:
+    """Return True if a robot has an order, can be reached, and lacks files of the release."""
+    if member.verdict or member.order not in ("stage", "switch") or not seen.reachable:
+        return False
+    state = reported(member, seen)
+    return state is not None and state.waiting == "files" and not state.refused
 
 
 def _released(member: Member) -> Judged | None:

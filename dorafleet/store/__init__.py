@@ -1,1 +1,1 @@
-"""What the coordinator must not forget: a small versioned key-value store with two engines."""
+"""The coordinator's persistent state: a small versioned key-value store with two engines."""

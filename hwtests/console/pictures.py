@@ -143,6 +143,8 @@ async def ready(driven: Driven, keys: tuple[str, ...], complete: str) -> None:
         await driven.until(complete)
         return
     await driven.until("8 of 8 edges")
+    # A screen below a dialog is laid out only once the dialog is closed.
+    await driven.until("\n\n  NODE")
     for key in keys:
         await driven.press(key)
         if key == "a":

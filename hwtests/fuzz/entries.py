@@ -23,10 +23,10 @@ from dorad.node.correlation import session_of
 from dorad.node.inputs import RingInput
 from dorad.shm import layout, native
 from dorad.shm.arrow import encode
+from dorad.shm.inlet import Inlet
 from dorad.shm.lane import LanedInlet
 from dorad.shm.latch import LatchedInlet
 from dorad.shm.mapping import Mapping
-from dorad.shm.ring import Inlet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

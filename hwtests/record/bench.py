@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import random
 import signal
 import subprocess
 import sys
@@ -20,11 +21,12 @@ from pathlib import Path
 import psutil
 from mcap.writer import CompressionType, Writer
 
-from dorad.record.encoding import encode_raw
 from dorad.record.writer import RecordingFile
+from tests.record.kills import kill_one, server
 
 SIZES = {8: 50_000, 1024: 30_000, 65_536: 2000, 1 << 20: 200}
 ROUNDS = 5
+KILLS = 100
 SECONDS = 10
 
 CAMERA = """
@@ -60,8 +62,7 @@ def ours(path: Path, size: int, count: int, compression: str) -> float:
     file = RecordingFile(path, "bench", compression=compression)
     stamp = time.time_ns()
     for number in range(count):
-        message = encode_raw(5, size, 0, payload, b"", stamp)
-        file.add("bench/data", number, stamp + number, message)
+        file.add_raw("bench/data", number, stamp + number, 5, size, 0, payload, b"")
         if file.pending >= 1 << 20:
             file.flush()
     file.finish()
@@ -137,10 +138,22 @@ def recorder(folder: Path) -> tuple[str, ...]:
         text=True,
     ) as process:
         time.sleep(5)
-        cpu = cpu_of("dora-record-node --output", SECONDS)
+        cpu = cpu_of("dorad.record.node", SECONDS)
         text, _ = process.communicate(timeout=60)
     found = next((line for line in text.splitlines() if "COMPLETE" in line), "did not end")
-    return ("dora record", f"{cpu:.1f} %", found.partition(": ")[2])
+    return ("dora record", f"{cpu:.1f} %", found.partition("dora.record ")[2])
+
+
+def killed() -> list[tuple[str, ...]]:
+    """Return how much recorders lose that are killed at random moments."""
+    lost = []
+    with tempfile.TemporaryDirectory() as folder, server() as forks:
+        for number in range(KILLS):
+            path = Path(folder) / f"{number}.mcap"
+            lost.append(kill_one(forks, path, random.uniform(0.05, 0.8)).lost_s * 1000)
+            path.unlink()
+    worst, mean = max(lost), sum(lost) / len(lost)
+    return [("dora record", str(KILLS), f"{mean:.0f} ms", f"{worst:.0f} ms")]
 
 
 def theirs(folder: Path, environment: Path) -> tuple[str, ...]:
@@ -199,6 +212,7 @@ def main() -> None:
             whole.append(theirs(folder, given.dora))
         else:
             whole.append(("dora 1.1.0", "not measured: --dora is not given", ""))
+    kills = killed()
     load = os.getloadavg()[0]
     given.output.write_text(
         f"""# Recording, measured
@@ -219,6 +233,16 @@ rounds.
 30 pictures of 1 MiB and 1,000 messages of 48 bytes a second, for {SECONDS} s, percent of one core:
 
 {table(("recorder", "CPU", "result"), whole)}
+
+`dora record` also records the ticks of both timers.
+
+## Killed
+
+Recorders that got SIGKILL at random moments; milliseconds between the first message that is not in
+the recovered file and the kill. The `mcap` library writes no chunk before it has 1 MiB, and no
+index before the end.
+
+{table(("recorder", "kills", "lost on average", "at most"), kills)}
 
 rosbag2's storage is not on PyPI, and so not in the table.
 """

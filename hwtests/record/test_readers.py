@@ -43,7 +43,11 @@ def recording(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, int
     """A recording of numbers, texts and pictures, and its number of messages."""
     shape = {"width": 8, "height": 4, "encoding": "rgb8"}
     lines = []
+    members = [("width", pa.uint32()), ("height", pa.uint32())]
+    members += [("encoding", pa.string()), ("data", pa.large_binary())]
     for n in range(60):
+        row = shape | {"data": bytes([n] * 96)}
+        lines.append(("camera/typed", n * 10, pa.array([row], pa.struct(members)), {}))
         lines.append(("arm/angle", n * 10, pa.array([n / 2]), {"n": n}))
         lines.append(("arm/name", n * 10 + 1, pa.array([f"t{n}"]), {}))
         lines.append(("camera/image", n * 10 + 2, pa.array(np.full(96, n, np.uint8)), shape))

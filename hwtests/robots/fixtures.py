@@ -52,17 +52,27 @@ def built() -> Path:
     return PROJECT / done.stdout.split()[-1]
 
 
-@pytest.fixture(scope="session")
-def deb(robots_possible: None) -> Path:
-    """The package: $DORAD_DEB, else what `make deb` builds of this tree now."""
+def package() -> Path:
+    """Return the package of robots: $DORAD_DEB, else what `make deb` builds of this tree now."""
     given = os.environ.get("DORAD_DEB")
     return Path(given).absolute() if given else built()
 
 
+def fleet_package(robots: Path) -> Path:
+    """Return the package of the operator, which lies beside that of robots."""
+    return robots.with_name(robots.name.replace("dorad_", "dorafleet_"))
+
+
+@pytest.fixture(scope="session")
+def deb(robots_possible: None) -> Path:
+    """The package of robots."""
+    return package()
+
+
 @pytest.fixture(scope="session")
 def fleet_deb(deb: Path) -> Path:
-    """The package of the operator, which lies beside that of robots."""
-    return deb.with_name(deb.name.replace("dorad_", "dorafleet_"))
+    """The package of the operator."""
+    return fleet_package(deb)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ Number 0 stands for the fleet namespace, where a fleet manager or a test may run
 
 from __future__ import annotations
 
+import json
+
 from hwtests.robots.shell import attempt, run
 
 FLEET = 0
@@ -104,6 +106,12 @@ class Network:
             self._tables.discard(table)
         self._ip("link", "set", name, "up")
         self._inside("bridge", "link", "set", "dev", name, "state", "forwarding")
+
+    def traffic(self, number: int) -> int:
+        """Return the bytes that a cable has carried so far, both ways."""
+        shown = self._inside("ip", "-s", "-j", "link", "show", "dev", port(number))
+        (link,) = json.loads(shown)
+        return int(link["stats64"]["rx"]["bytes"] + link["stats64"]["tx"]["bytes"])
 
     def _nft(self, rules: str) -> None:
         run(["ip", "netns", "exec", self.switch, "nft", "-f", "-"], stdin=rules.encode())

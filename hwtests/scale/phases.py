@@ -70,7 +70,7 @@ class Scenario:
         """Measure the coordinator before any robot has connected."""
         async with measured(self._pid, self._ask) as cost:
             await asyncio.sleep(self._seconds / 4)
-        return Phase("nobody connected", cost)
+        return Phase("no robot connected", cost)
 
     async def storm(self) -> Phase:
         """Let all robots connect at the same moment."""

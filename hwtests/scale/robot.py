@@ -60,6 +60,8 @@ REPORT_S = 1.0
 
 CHURN_S = 5.0
 """A robot that comes and goes stays, and stays away, for up to so long."""
+ARRIVE_S = 30.0
+"""The longest time until the coordinator has attached."""
 
 START_S = 0.1
 """How long the nodes of a share take until they are ready."""
@@ -104,6 +106,8 @@ class Robot:
         self._changed: set[str] = set()
         self._removed: set[str] = set()
         self._news = asyncio.Event()
+        self._arrived = asyncio.Event()
+        """Set when the coordinator has attached on this connection."""
         self._starting: set[asyncio.Task[None]] = set()
         self._handlers = {
             "agent.attach": self._attach,
@@ -191,8 +195,18 @@ class Robot:
             async with asyncio.TaskGroup() as tasks:
                 serving = tasks.create_task(session.run())
                 if self.fault == "churn":
-                    await asyncio.wait([serving], timeout=random.uniform(0, CHURN_S))
+                    await self._stay(serving)
                     connection.transport.abort()
+
+    async def _stay(self, serving: asyncio.Task[None]) -> None:
+        """Wait until the coordinator has attached, and a random time after that."""
+        self._arrived.clear()
+        arriving = asyncio.create_task(self._arrived.wait())
+        await asyncio.wait(
+            (serving, arriving), timeout=ARRIVE_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        arriving.cancel()
+        await asyncio.wait((serving,), timeout=random.uniform(0, CHURN_S))
 
     async def _babble(self, connection: ClientConnection) -> None:
         """Send nonsense until the coordinator ends the connection."""
@@ -228,6 +242,7 @@ class Robot:
 
     async def _watch(self, call: Call, params: AgentWatch) -> AsyncIterator[AgentReport]:
         self.attached, self.last_attached = True, time.monotonic()
+        self._arrived.set()
         while True:
             if self.fault == "mute" and self._connection is not None:
                 # It neither reads nor writes any more, but its kernel acknowledges.

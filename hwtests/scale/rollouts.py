@@ -10,8 +10,11 @@ import time
 import zlib
 from typing import TYPE_CHECKING
 
+import asyncssh
+
 from dorad.control.messages.releases import HealthRules
 from dorad.release.manifest import File, Manifest, NodeContent, encode
+from dorad.release.signature import NAMESPACE
 from dorafleet.coordinator.messages import BackedUp, Backup
 from dorafleet.rollout import messages as r
 from dorafleet.rollout.strategy import Strategy
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
 
 ATTACH_S = 600.0
 SETTLE_S = 900.0
-RULES = HealthRules(min_healthy_time=2, healthy_deadline=60, confirm_deadline=60)
-STRATEGY = Strategy(canary=5, progress_deadline=120, rules=RULES)
+RULES = HealthRules(min_healthy_time=2, healthy_deadline=300, confirm_deadline=300)
+STRATEGY = Strategy(canary=5, progress_deadline=600, rules=RULES)
 DATABASE = "coordinator.db"
 
 
@@ -48,6 +51,7 @@ class Rollouts:
         self._running = running
         self._client = client
         self._ask = ask
+        self._key = asyncssh.generate_private_key("ssh-ed25519")
 
     async def run(self, report: Callable[[Phase], None]) -> None:
         """Run all phases; report each at its end."""
@@ -79,7 +83,9 @@ class Rollouts:
         return Phase(name, cost, took, attached=sum(counts.values()), note=note)
 
     async def _start(self, sequence: int) -> int:
-        put = r.ReleasePut(content=zlib.compress(encode(release(sequence))), signature="simulated")
+        content = encode(release(sequence))
+        signature = asyncssh.create_sshsig(self._key, content, namespace=NAMESPACE).decode()
+        put = r.ReleasePut(content=zlib.compress(content), signature=signature)
         info = await self._client.call("release.put", put, r.ReleaseInfo)
         new = r.RolloutNew(release=info.id, strategy=STRATEGY)
         plan = await self._client.call("rollout.plan", new, r.RolloutPlan)

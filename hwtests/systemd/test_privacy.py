@@ -79,7 +79,7 @@ def test_a_misspelt_user_keeps_nodes_from_running_until_a_reload(robot: Robot) -
     robot.exec("systemctl", "enable", "--now", "dorad")
     file = f"{load.FOLDER}/load.yml"
     refused = robot.attempt("dora", "start", file, "--env", "OF_RUN=1", "--detach")
-    place = "/etc/dorad/dorad.toml:2: nodes.user: there is no user `dorad-nod`"
+    place = "/etc/dorad/dorad.toml:2:8: nodes.user: there is no user `dorad-nod`"
     assert refused.returncode == 1
     assert f"{place} (did you mean `dorad-node`?)" in refused.stderr
     assert place in robot.exec("dora", "status")

@@ -1,3 +1,5 @@
+"""Fixtures for tests of the agent."""
+
 from __future__ import annotations
 
 import shutil

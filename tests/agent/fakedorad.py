@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,8 @@ class FakeDorad:
             "dataflow.stop": self._stop,
             "watch": self._watch,
             "topic.subscribe": self._subscribe,
+            "topic.watch": self._rates,
+            "fleet.watch": self._row,
             "top": self._top,
         }
 
@@ -156,6 +159,13 @@ class FakeDorad:
                 stream=call.id, topic="a/out", sequence=number + 1, dropped=0, metadata={}
             )
             yield header, bytes([number]) * 1000
+
+    async def _row(self, _call: Call, _params: m.FleetWatch) -> AsyncIterator[m.FleetRows]:
+        yield m.FleetRows(at=time.time(), rows=[], whole=True)
+
+    async def _rates(self, _call: Call, _params: m.TopicWatch) -> AsyncIterator[m.TopicRates]:
+        yield m.TopicRates(at=time.time(), rates=[])
+        await asyncio.Event().wait()
 
     async def _top(self, _call: Call, _params: m.Nothing) -> m.Top:
         raise ControlError("busy", "not now", "later", ["a problem"])

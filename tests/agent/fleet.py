@@ -30,6 +30,7 @@ from dorad.control.target import Accepted
 from dorad.control.tls import Identity, server_context
 from dorafleet.ca.authority import open_authority
 from tests.agent.fakedorad import FakeDorad
+from tests.harness.commands import run_command
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from dorad.control.messages.agent import ShareSet
     from dorafleet.ca.authority import Authority
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 ROBOT = "arm1"
 
 
@@ -187,12 +188,8 @@ class Agent:
 
     def command(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "dorad.agent.main", "--state-dir", self.folder, *words],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
+        return run_command(
+            "dorad-agent", ["--state-dir", self.folder, *words], given=stdin, timeout=DEADLINE_S
         )
 
     def enrol(

@@ -1,4 +1,4 @@
-"""Whatever happens, in whatever order, the robot ends up with what the last order says."""
+"""After any events in any order, the robot ends up in the state of its last order."""
 
 from __future__ import annotations
 

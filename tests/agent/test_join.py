@@ -14,7 +14,7 @@ import pytest
 
 from dorafleet.ca.authority import open_authority
 from tests.agent.fleet import DEADLINE_S, Agent
-from tests.harness.machines import free_port
+from tests.harness.ports import free_port
 
 
 class Operator:

@@ -86,11 +86,11 @@ async def test_nodes_notice_nothing_of_kills_of_the_agent_and_of_dorad(folder):
                 await control.reaches("running")
                 await growing(seen)
             dorad.kill()
-            await until(lambda: control.reports[-1].daemon)
+            await until(lambda: control.reports and control.reports[-1].daemon)
             await growing(seen)
             dorad.start()
             await until(lambda: not control.reports[-1].daemon)
-            assert control.shares["flow"].status == "running"
+            await control.reaches("running")
             await growing(seen)
             asked.generation, asked.enabled = 2, False
             await send(control, asked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -37,7 +38,7 @@ async def test_a_share_is_started_held_opened_and_stopped(folder):
         assert ended.outcome.status == "finished"
         ref = ShareRef(epoch=1, generation=2, dataflow="flow")
         await control.client.call("share.remove", ref, m.Nothing)
-        await until(lambda: control.reports[-1].removed == ["flow"])
+        await until(lambda: any(report.removed == ["flow"] for report in control.reports))
         await control.close()
 
 
@@ -233,6 +234,22 @@ async def test_methods_of_the_daemon_are_passed_on_with_their_errors_and_data(fo
             await client.call("daemon.status", m.Nothing(), m.DaemonStatus)
         assert caught.value.code == "unsupported"
         await control.close()
+
+
+async def test_streams_of_clients_leave_room_for_those_of_the_coordinator(folder):
+    async with robot(folder) as (coordinator, _, _dorad), AsyncExitStack() as stack:
+        client = (await coordinator.attach()).client
+        wanted = m.TopicWatch()
+        with pytest.raises(ControlError, match="running streams, the maximum"):
+            for _ in range(100):
+                rates = client.stream("topic.watch", wanted, m.TopicRates)
+                await stack.enter_async_context(rates)
+                await anext(rates)
+        with pytest.raises(ControlError, match="running streams, the maximum"):
+            await anext(client.stream("watch", m.Watch(), m.Event))
+        async with client.stream("fleet.watch", m.FleetWatch(), m.FleetRows) as rows:
+            assert (await anext(rows)).whole
+        assert await client.list() == []
 
 
 async def test_a_heartbeat_comes_though_nothing_changes(folder):

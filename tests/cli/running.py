@@ -19,7 +19,7 @@ import psutil
 from tests.harness.dataflow import clean_environment
 
 MARKER = "DORAD_TEST_RUN"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 def write(folder: Path, yaml: str, **scripts: str) -> None:

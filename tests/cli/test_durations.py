@@ -1,3 +1,5 @@
+"""Durations of the command line: accepted forms and errors."""
+
 import pytest
 
 from dorad.cli.durations import parse_duration

@@ -1,3 +1,5 @@
+"""Ctrl-C and SIGTERM during a run: stop, kill, exit."""
+
 from dorad.cli.interrupts import Interrupts
 
 

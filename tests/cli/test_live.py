@@ -1,3 +1,5 @@
+"""The thread that writes live log lines."""
+
 import io
 import os
 import threading

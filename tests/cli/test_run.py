@@ -1,3 +1,5 @@
+"""`dora run`: output, exit codes and options."""
+
 import json
 import os
 import resource

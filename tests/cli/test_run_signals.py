@@ -1,3 +1,5 @@
+"""Signals to `dora run`, and the end of its nodes."""
+
 import os
 import signal
 import subprocess

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from textual.pilot import Pilot
 
-    from dorad.control.target import Targets
+    from dorad.control.target import Targets, UnixSocket
 
     from .fakefleet import FakeFleet
 
-DEADLINE_S = 45.0
+DEADLINE_S = 60.0
 
 
 def screen_text(app: ConsoleApp) -> str:
@@ -83,12 +83,20 @@ async def console(
     """Run a console against a fake fleet."""
     from .fakefleet import serving
 
-    async with serving(fleet, folder) as target:
+    async with serving(fleet, folder) as target, console_at(target, size, options) as driven:
+        yield driven
 
-        async def opened() -> Targets:
-            return (target,)
 
-        app = ConsoleApp(Server(opened), options or Options())
-        async with app.run_test(size=size) as pilot:
-            yield Driven(app, pilot)
-        await asyncio.sleep(0)
+@asynccontextmanager
+async def console_at(
+    target: UnixSocket, size: tuple[int, int] = (100, 30), options: Options | None = None
+) -> AsyncIterator[Driven]:
+    """Run a console against whatever is at a socket."""
+
+    async def opened() -> Targets:
+        return (target,)
+
+    app = ConsoleApp(Server(opened), options or Options())
+    async with app.run_test(size=size) as pilot:
+        yield Driven(app, pilot)
+    await asyncio.sleep(0)

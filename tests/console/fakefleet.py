@@ -31,9 +31,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dorad.control.peer import PeerRole
-    from dorad.control.server import Call, StreamHandler
+    from dorad.control.server import Call, Handler, StreamHandler
     from dorad.logrecord import LogRecord
     from dorafleet.rollout.messages import RolloutNews, RolloutWatch
+
+CHANGES = (
+    *("node.restart", "node.stop", "dataflow.stop", "dataflow.restart"),
+    *("rollout.pause", "rollout.resume", "rollout.promote", "rollout.abort", "rollout.undo"),
+)
+"""Methods that only keep what they were called with."""
 
 NOW = 1_800_000_000.0
 """The time of day in golden screens: what has happened is said relative to the real time."""
@@ -87,6 +93,12 @@ class FakeFleet:
         """Calls that change something."""
         self.news: RolloutNews | None = None
         """What `rollout.watch` says; None for a server without it."""
+        self.without: tuple[str, ...] = ()
+        """Methods that it does not have, as an older server."""
+        self.hangs = False
+        """Whether it answers no question whether it lives."""
+        self.ends = asyncio.Event()
+        """Set to end all streams of rows regularly, which no server does."""
         self.read_logs: StreamHandler | None = None
         """Answers `logs.read` instead of `lines`."""
         self.lines: list[LogRecord] = []
@@ -169,13 +181,15 @@ class FakeFleet:
 
     async def serve(self, path: Path) -> None:
         async def status(_call: Call, _params: m.Nothing) -> m.DaemonStatus:
+            if self.hangs:
+                await asyncio.Event().wait()
             return m.DaemonStatus(
                 version="1", protocol=1, pid=1, started_at=0, dataflows=1, nodes=1, state=""
             )
 
         async def rows(_call: Call, params: m.FleetWatch) -> AsyncIterator[m.FleetRows]:
             deltas = RowDeltas()
-            while True:
+            while not self.ends.is_set():
                 news = deltas.take(list(self.rows.values()))
                 if news is None:
                     await self.bell.wait()
@@ -258,6 +272,9 @@ class FakeFleet:
             self.changes.append((call.method, params))
             if call.method == "dataflow.restart":
                 return m.Restarted(old="a", new="b")
+            if call.method.startswith("rollout."):
+                assert self.news is not None
+                return self.news.rollouts[0]
             if call.method == "dataflow.stop":
                 return m.DataflowState(uuid="a", name="pick", status="finished")
             return m.Nothing()
@@ -265,24 +282,21 @@ class FakeFleet:
         def peer(_sock: socket.socket) -> Peer:
             return Peer(1, os.getuid(), os.getgid(), name="ana", role=self.role)
 
+        handlers: dict[str, Handler | StreamHandler] = {
+            "daemon.status": status,
+            "fleet.watch": rows,
+            "alerts.watch": alerts,
+            "alerts.ack": ack,
+            "top.watch": top,
+            "logs.read": self.read_logs or stored,
+            "topic.list": topics,
+            "topic.watch": rates,
+            "topic.subscribe": subscribe,
+            **({} if self.news is None else {"rollout.watch": rollouts}),
+            **dict.fromkeys(CHANGES, change),
+        }
         self._server = ControlServer(
-            guarded(
-                {
-                    "daemon.status": status,
-                    "fleet.watch": rows,
-                    "alerts.watch": alerts,
-                    "alerts.ack": ack,
-                    "top.watch": top,
-                    "logs.read": self.read_logs or stored,
-                    "topic.list": topics,
-                    "topic.watch": rates,
-                    "topic.subscribe": subscribe,
-                    **({} if self.news is None else {"rollout.watch": rollouts}),
-                    **dict.fromkeys(
-                        ("node.restart", "node.stop", "dataflow.stop", "dataflow.restart"), change
-                    ),
-                }
-            ),
+            guarded({name: each for name, each in handlers.items() if name not in self.without}),
             version="1.0",
             methods=METHODS,
             name="dorafleet",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.control.alertbook import CLEARED_AFTER_S, RAISED_AFTER_S, AlertBook
+from dorad.control.alertbook import CLEARED_AFTER_S, MAX_OF_ROBOT, RAISED_AFTER_S, AlertBook
 from dorad.control.errors import ControlError
 from dorad.control.messages import Finding
 
@@ -103,6 +103,39 @@ def test_a_robot_that_is_changed_on_purpose_raises_nothing() -> None:
     for now in (0.0, 3.0, 6.0):
         book.observe(now, {"arm1": [finding(event=True)]}, quiet={"arm1"})
     assert book.alerts() == []
+
+
+def test_a_robot_that_makes_up_alerts_without_end_hides_none_of_another_one() -> None:
+    book = AlertBook()
+    for tick in range(400):
+        made_up = [finding(f"s{tick}.{number}", event=True) for number in range(100)]
+        found = {"liar": made_up}
+        if tick >= 300:
+            found["arm1"] = [finding(event=True)]
+        book.observe(tick / 2, found)
+        count = sum("liar" in alert.robots for alert in book.alerts())
+        assert count <= MAX_OF_ROBOT
+    assert any(alert.robots == ["arm1"] for alert in book.alerts())
+    book.observe(1000.0, {})
+    book.observe(1000.0 + CLEARED_AFTER_S, {"liar": [finding(event=True)]})
+    book.observe(1001.0 + CLEARED_AFTER_S, {"liar": [finding(event=True)]})
+    assert [alert.robots for alert in book.alerts()] == [["liar"]]
+
+
+def test_alerts_of_the_server_before_count_for_their_robot() -> None:
+    before = AlertBook()
+    many = [finding(f"s{number}", event=True) for number in range(MAX_OF_ROBOT)]
+    for now in (0.0, 1.0):
+        before.observe(now, {"liar": many})
+    book = AlertBook()
+    book.restore(0.0, before.stored())
+    for now in (1.0, 2.0):
+        book.observe(now, {"liar": [*many, finding("one more", event=True)]})
+    assert len(book.alerts()) == MAX_OF_ROBOT
+    book.observe(2.0 + CLEARED_AFTER_S, {})
+    for now in (13.0, 14.0):
+        book.observe(now, {"liar": [finding(f"t{number}", event=True) for number in range(300)]})
+    assert len(book.alerts()) == MAX_OF_ROBOT
 
 
 @given(

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from dorafleet.console.app import Options
+from dorafleet.console.model.commands import ACTIONS
+from dorafleet.console.screens.help import KEYS
 from hwtests.console.pictures import SHOTS, fleet, ready
 
 from .driving import console
@@ -57,7 +59,7 @@ async def test_a_screen(tmp_path: Path, name: str, size: tuple[int, int], option
         if path.exists() and not os.environ.get("GOLDEN"):
             wanted = path.read_text(encoding="utf-8")
             with suppress(AssertionError):  # the comparison below shows what differs
-                await driven.until(lambda: steady(driven.text) == wanted, within=15.0)
+                await driven.until(lambda: steady(driven.text) == wanted)
         text = steady(driven.text)
     if options.ascii_only:
         assert text.isascii()
@@ -83,3 +85,25 @@ def test_the_guide_shows_these_screens() -> None:
     else:
         assert shown == golden
     assert len(shown) == 3
+
+
+def _keys() -> str:
+    """Return the tables of keys and actions as the guide has them."""
+    lines = ["| key | does |", "|---|---|"]
+    for key, does in KEYS:
+        cell = " ".join(f"`{word.replace('|', chr(92) + '|')}`" for word in key.split())
+        lines.append(f"| {cell.replace('`or`', 'or')} | {does} |")
+    lines += ["", "| `a`, then | does | role |", "|---|---|---|"]
+    lines += [f"| `{each.key}` | {each.title} | {each.role} |" for each in ACTIONS]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_guide_has_the_keys_and_actions_of_the_program() -> None:
+    page = GUIDE.read_text(encoding="utf-8")
+    begin, end = "<!-- keys -->\n", "<!-- end of keys -->\n"
+    before, _, rest = page.partition(begin)
+    shown, _, after = rest.partition(end)
+    if os.environ.get("GOLDEN"):
+        GUIDE.write_text(f"{before}{begin}{_keys()}{end}{after}", encoding="utf-8")
+    else:
+        assert shown == _keys()

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import get_args
 
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.control.filters import parse
 from dorafleet.console.main import options_for
 from dorafleet.console.model import commands, pace
-from dorafleet.console.model.order import REST_S, RestingOrder
+from dorafleet.console.model.fleet import STATES
+from dorafleet.console.model.order import FLEET_ORDERS, REST_S, RestingOrder
 from dorafleet.console.model.series import Series
 from dorafleet.console.model.topology import topology, worst_node
-from dorafleet.console.view import tables, words
+from dorafleet.console.view import alertrows, bars, robotlines, tables, words
 from dorafleet.console.view.glyphs import ASCII, UNICODE
 from dorafleet.console.view.graph import graph
 from dorafleet.console.view.graphlayout import layout
+from dorafleet.console.view.inspector import robot_lines
 from dorafleet.console.view.picture import picture
 from dorafleet.console.view.plot import plot
 from dorafleet.console.view.rows import Cell, Row, cut, fitted, head, last_difference, line, plain
 from dorafleet.coordinator.roles import may_call
+from dorafleet.rollout.model import Member, Phase, Rollout
+from dorafleet.rollout.operate import operate, possible_acts
+from dorafleet.rollout.strategy import Strategy
 
 from .fakefleet import edge, node
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @given(st.text(max_size=40), st.integers(1, 30))
@@ -213,7 +224,7 @@ def test_each_action_asks_for_a_role_that_the_server_asks_for_too() -> None:
     ("text", "place"),
     [
         ("logs pick gripper", ("logs", ["pick", "gripper"])),
-        ("graph arm017/pick", ("graph", ["arm017", "pick"])),
+        ("graph arm017/pick planner", ("graph", ["arm017/pick", "planner"])),
         ("al", ("alerts", [])),
         ("fleet 'zone=hall !ok'", ("fleet", ["zone=hall !ok"])),
         ("topic", ("topic", [])),
@@ -239,3 +250,147 @@ def test_a_line_is_painted_to_its_last_cell_that_differs(spans: list[tuple[str, 
     assert last_difference(spans, changed) == max(ends, default=0)
     assert last_difference(spans, [*changed, ("one more", "")]) == 0
     assert last_difference(None, changed) == 0
+
+
+WILD = st.floats(allow_nan=False, allow_infinity=False)
+TEXT = st.text(max_size=300)
+
+
+@given(
+    st.builds(
+        m.FleetRow,
+        robot=TEXT,
+        state=st.sampled_from(STATES),
+        why=TEXT,
+        since=st.none() | WILD,
+        dataflow=TEXT,
+        nodes=st.integers(-(2**63), 2**63),
+        cpu=WILD,
+        memory=WILD,
+        drops=WILD,
+        seen_at=st.none() | WILD,
+        labels=st.dictionaries(TEXT, TEXT, max_size=3),
+        version=TEXT,
+        known=st.booleans(),
+        findings=st.lists(
+            st.builds(
+                m.Finding,
+                cause=TEXT,
+                subject=TEXT,
+                text=TEXT,
+                severity=st.sampled_from(("warn", "fail")),
+                since=WILD,
+            ),
+            max_size=6,
+        ),
+    ),
+    WILD,
+    st.booleans(),
+)
+def test_whatever_a_robot_says_of_itself_is_a_line_of_visible_text(
+    row: m.FleetRow, now: float, stale: bool
+) -> None:
+    shown = fitted(tables.FLEET, 120)
+    lines = [line(tables.fleet_row(row, now, stale=stale), shown)]
+    lines += robot_lines(row, now, stale=stale)
+    lines += robotlines.lines(row, row.robot, now, 120, stale=stale)
+    for at, spans in enumerate(lines):
+        assert not _CONTROL.search(plain(spans))
+        assert at > 0 or words.width(plain(spans)) <= 120
+    for order in FLEET_ORDERS.values():
+        sorted([row, row], key=order)
+    parse("cpu>1 since<10m").matches(tables.fleet_cells(row, now))
+
+
+@given(
+    st.builds(
+        m.Alert,
+        id=TEXT,
+        severity=st.sampled_from(("warn", "fail")),
+        text=TEXT,
+        robots=st.lists(TEXT, max_size=3),
+        count=st.integers(0, 10**9),
+        since=WILD,
+        cause=TEXT,
+        acked_by=TEXT,
+    ),
+    WILD,
+)
+def test_whatever_an_alert_says_is_a_line_of_visible_text(alert: m.Alert, now: float) -> None:
+    text = plain(line(alertrows.row(alert, now), fitted(alertrows.COLUMNS, 80)))
+    assert words.width(text) <= 80
+    assert not _CONTROL.search(text)
+
+
+@given(WILD, WILD, WILD, WILD, st.integers(-(2**63), 2**63))
+def test_whatever_an_edge_measures_is_a_line(
+    rate: float, drops: float, latency: float, bandwidth: float, queued: int
+) -> None:
+    wild = edge(
+        "r",
+        "a/b",
+        "c/d",
+        rate=rate,
+        drop_rate=drops,
+        latency=latency,
+        bandwidth=bandwidth,
+        queued=queued,
+    )
+    assert words.width(plain(line(tables.edge_row(wild), fitted(tables.EDGES, 100)))) <= 100
+    graph(topology([], [wild]), UNICODE)
+
+
+@given(st.lists(st.tuples(st.floats(0, 30), st.floats(width=64)), min_size=1, max_size=20))
+@example([(0.0, 1.7e308), (1.0, -1.7e308)])
+@example([(0.0, float("inf")), (1.0, float("nan"))])
+def test_whatever_numbers_a_topic_has_are_a_plot(points: list[tuple[float, float]]) -> None:
+    for spans in plot({"[0]": sorted(points)}, 60, 8, 30.0):
+        assert words.width(plain(spans)) <= 60
+
+
+def test_the_keys_that_do_not_fit_leave_room_for_help() -> None:
+    keys = [(f"{n}", "something") for n in range(20)] + [("?", "all keys")]
+    text = plain(bars.key_line(keys, 60))
+    assert words.width(text) <= 60
+    assert text.rstrip().endswith("? all keys")
+
+
+def test_a_long_message_is_wrapped_and_cut_after_three_lines() -> None:
+    lines = bars.message_lines("word " * 100, "warn", 40)
+    assert len(lines) == 3
+    assert all(words.width(plain(spans)) <= 40 for spans in lines)
+    assert plain(lines[-1]).endswith("…")
+    assert bars.message_lines("", "", 40) == [[]]
+
+
+def test_acts_are_offered_in_the_phases_in_which_the_server_does_them() -> None:
+    for phase in get_args(Phase):
+        for paused in (False, True):
+            head = Rollout(
+                number=1,
+                dataflow="pick",
+                release="a",
+                name="pick@1",
+                strategy=Strategy(),
+                size=1,
+                by="ana",
+                created=0.0,
+                phase=phase,
+                paused=paused,
+            )
+            member = Member(robot="arm1", batch=0, before="", order="switch")
+            for act in ("pause", "resume", "promote", "abort", "undo"):
+                offered = act in possible_acts(phase, paused=paused)
+                try:
+                    operate(head, [member], act, "ana", 1.0)
+                except ControlError:
+                    assert not offered, (phase, paused, act)
+                else:
+                    assert offered, (phase, paused, act)
+
+
+def test_a_robot_stands_for_its_dataflow_after_a_screen_about_dataflows() -> None:
+    rows = {"arm017": m.FleetRow(robot="arm017", dataflow="pick, nav")}
+    assert commands.with_dataflow("logs", ["arm017", "gripper"], rows) == ["arm017/pick", "gripper"]
+    assert commands.with_dataflow("logs", ["pick"], rows) == ["pick"]
+    assert commands.with_dataflow("robot", ["arm017"], rows) == ["arm017"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-import time
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 from rich.segment import Segment
 from textual.color import Color
@@ -14,11 +14,13 @@ from textual.widgets import Input
 from dorad.control import messages as m
 from dorad.logrecord import LogRecord
 from dorafleet.console.app import Options
+from dorafleet.console.view.inspector import robot_lines
 from dorafleet.console.widgets.confirm import Choose, Confirm
 from dorafleet.console.widgets.paint import VisibleText
+from dorafleet.rollout.messages import RolloutNews, RolloutRobot, RolloutSummary
 
 from .driving import Driven, console
-from .fakefleet import FakeFleet
+from .fakefleet import FakeFleet, edge, node
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,10 +34,10 @@ KEYS = (
 
 
 def _confirmed(driven: Driven) -> bool:
-    """Return True if a confirmation is open whose other button has the cursor."""
+    """Return True if a confirmation is open, and the cursor on its other button or its number."""
     screen = driven.app.screen
     focused = screen.focused
-    return isinstance(screen, Confirm) and focused is not None and focused.id == "go"
+    return isinstance(screen, Confirm) and focused is not None and focused.id in ("go", "number")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -66,6 +68,18 @@ async def _act(driven: Driven, key: str) -> None:
     await driven.until(lambda: isinstance(driven.app.screen, Choose))
     await driven.press(key)
     await driven.until(lambda: isinstance(driven.app.screen, Confirm))
+    await _focused(driven, "cancel")
+
+
+async def _focused(driven: Driven, id_: str) -> None:
+    """Wait until a button of the dialog has the focus, which it gets after it was asked for."""
+    await driven.until(lambda: driven.app.screen.query_one(f"#{id_}").has_focus)
+
+
+async def _confirm(driven: Driven) -> None:
+    await driven.press("right")
+    await _focused(driven, "go")
+    await driven.press("enter")
 
 
 async def test_an_action_is_done_once_it_is_confirmed(tmp_path: Path) -> None:
@@ -76,15 +90,15 @@ async def test_an_action_is_done_once_it_is_confirmed(tmp_path: Path) -> None:
         await _act(driven, "r")
         text = driven.text
         assert "Restart the node?" in text
-        assert "$ dora node restart gripper -d pick" in text
+        assert "$ dora node restart gripper -d arm002/pick" in text
         await driven.press("enter")
         await driven.until("nothing was changed")
         assert fleet.changes == []
         await _act(driven, "r")
-        await driven.press("right", "enter")
+        await _confirm(driven)
         await driven.until("Restart the node: done")
         assert fleet.changes == [
-            ("node.restart", m.NodeStop(node="gripper", dataflow="pick")),
+            ("node.restart", m.NodeStop(node="gripper", dataflow="arm002/pick")),
         ]
 
 
@@ -101,10 +115,13 @@ async def test_for_several_robots_their_number_must_be_typed(tmp_path: Path) -> 
         await driven.press("enter")
         await driven.until(lambda: number.has_focus)
         assert fleet.changes == []
+        await driven.type("2")
+        await driven.press("enter")
+        await driven.until("Type 3 to confirm, not 2:")
+        assert fleet.changes == []
+        number.value = ""
         await driven.type("3")
         await driven.until(lambda: number.value == "3")
-        go.focus()
-        await driven.until(lambda: go.has_focus)
         await driven.press("enter")
         await driven.until("Restart the dataflow: done, 3 times")
         assert [method for method, _ in fleet.changes] == ["dataflow.restart"] * 3
@@ -116,7 +133,7 @@ async def test_an_alert_is_acknowledged_with_the_name_of_the_operator(tmp_path: 
     async with console(tmp_path, fleet, options=Options(start="alerts")) as driven:
         await driven.until("1 of 1, 1 new")
         await _act(driven, "k")
-        await driven.press("right", "enter")
+        await _confirm(driven)
         await driven.until("ack ana")
 
 
@@ -148,6 +165,7 @@ async def test_hostile_texts_of_robots_are_shown_as_text(tmp_path: Path) -> None
     finding = m.Finding(
         cause=HOSTILE, subject=HOSTILE, text=HOSTILE, severity="fail", since=1.0, event=True
     )
+    finding.since = -1e300
     fleet.put(
         "arm001",
         state="fail",
@@ -158,7 +176,7 @@ async def test_hostile_texts_of_robots_are_shown_as_text(tmp_path: Path) -> None
         findings=[finding],
     )
     fleet.judge()
-    fleet.lines = [LogRecord(timestamp=time.time(), level="info", node=HOSTILE, message=HOSTILE)]
+    fleet.lines = [LogRecord(timestamp=1e300, level="info", node=HOSTILE, message=HOSTILE)]
     async with console(tmp_path, fleet, size=(160, 45)) as driven:
         for keys in ((), ("enter",), ("escape", "l")):
             await driven.press(*keys)
@@ -169,6 +187,71 @@ async def test_hostile_texts_of_robots_are_shown_as_text(tmp_path: Path) -> None
                 for segment in strip
             )
             assert whole.isprintable()
+
+
+async def test_a_time_that_no_calendar_has_does_not_end_the_console(tmp_path: Path) -> None:
+    fleet = FakeFleet(2)
+    finding = m.Finding(
+        cause="c", subject="s", text="broken", severity="fail", since=-1e300, event=True
+    )
+    fleet.put("arm001", state="fail", why="broken", since=-1e300, findings=[finding])
+    fleet.judge()
+    async with console(tmp_path, fleet, options=Options(start="alerts")) as driven:
+        await driven.until("since ?")
+    row = m.FleetRow(robot="x", since=1e300)
+    assert any(text == " since ?" for line in robot_lines(row, 0.0) for text, _ in line)
+
+
+async def test_hostile_names_are_text_on_every_screen_and_in_dialogs(tmp_path: Path) -> None:
+    fleet = FakeFleet(1)
+    bad = HOSTILE.replace("/", "|")
+    broken = edge("arm001", f"{bad}/{bad}", f"{bad}/x", broken=True, dataflow=bad)
+    bad_node = node("arm001", bad, dataflow=bad, dataflow_name=bad, status="failed")
+    top = m.Top(at=0.0, window=1.0, nodes=[bad_node], edges=[broken])
+    fleet.top = lambda: top  # type: ignore[method-assign]
+    fleet.put("arm001", dataflow=bad, why=bad, state="warn")
+    finding = m.Finding(
+        cause=bad, subject=bad, text=bad, severity="fail", since=1.0, dataflow=bad, node=bad,
+        event=True,
+    )  # fmt: skip
+    fleet.put("arm001", dataflow=bad, state="fail", why=bad, findings=[finding])
+    fleet.judge()
+    robot = RolloutRobot(
+        rollout=1, robot=bad, batch=0, state="stuck", reachable=True, reason=bad, leases=[bad]
+    )
+    fleet.news = RolloutNews(
+        rollouts=[
+            RolloutSummary(
+                rollout=1, dataflow=bad, release=bad, name=bad, phase="rolling", since=1.0, by=bad,
+                created=1.0, size=1, state=bad, reason=bad, counts={"stuck": 1}, waiting={bad: 1},
+            )
+        ],
+        robots=[robot],
+    )  # fmt: skip
+    fleet.messages = [("camera/image", pa.array([HOSTILE]), {HOSTILE: HOSTILE})]
+    places = (
+        ("graph", [bad]),
+        ("top", []),
+        ("alerts", []),
+        ("rollout", []),
+        ("topics", [bad]),
+        ("topic", [bad, "camera/image", "echo"]),
+    )
+    async with console(tmp_path, fleet, size=(160, 45)) as driven:
+        await driven.until("1 of 1")
+        for place, words in places:
+            driven.app.open_about(place, words)
+            await driven.until(lambda: "x1b]0;evil" in driven.text and _is_clean(driven))
+        driven.app.open_about("alerts", [])
+        await driven.until("1 of 1, 1 new")
+        await _act(driven, "k")
+        assert "x1b]0;evil" in driven.text and _is_clean(driven)
+        driven.app.copy_to_clipboard(HOSTILE)
+
+
+def _is_clean(driven: Driven) -> bool:
+    strips = driven.app.screen._compositor.render_strips()
+    return all(segment.text.isprintable() for strip in strips for segment in strip)
 
 
 def test_the_filter_of_lines_replaces_control_characters_of_every_widget() -> None:

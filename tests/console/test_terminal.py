@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.harness.daemon import Daemon
 
-DEADLINE_S = 40.0
+DEADLINE_S = 60.0
 NODE = """\
 from dora import Node
 node = Node()
@@ -91,7 +91,7 @@ def test_a_killed_node_is_named_its_key_opens_the_logs_and_the_terminal_is_left_
     (tmp_path / "flow.yml").write_text(FLOW)
     own_daemon.dora_ok("start", tmp_path / "flow.yml", "--name", "pick")
     dorafleet = Path(sys.executable).parent / "dorafleet"
-    terminal.run(f"sh -c '{dorafleet} --theme ansi; echo ended with $?; sleep 60'")
+    terminal.run(f"sh -c 'trap : INT; {dorafleet} --theme ansi; echo ended with $?; sleep 60'")
     terminal.until("1 of 1 nodes")
     terminal.keys("Escape")
     terminal.until("NEEDS YOU  all is well")
@@ -105,12 +105,20 @@ def test_a_killed_node_is_named_its_key_opens_the_logs_and_the_terminal_is_left_
     terminal.until(lambda text: "> !" in text and "ticker" in text)
     terminal.keys("l")
     terminal.until("tick tack")
+    for _ in range(3):
+        terminal.keys("|")
+        terminal.until("\n less")
+        terminal.keys("Enter")
+        terminal.until(lambda text: "tick tack" in text and "esc back" not in text)
+        terminal.keys("q")
+        terminal.until("esc back")
+    # ctrl+c ends the program that has the terminal, and not the console.
     terminal.keys("|")
-    terminal.until("less")
-    terminal.keys("Enter")
-    terminal.until(lambda text: "NEEDS" not in text and "esc back" not in text)
-    terminal.keys("q")
-    terminal.until("esc back")
+    terminal.until("\n less")
+    terminal.keys("C-u", "echo begun; sleep 60", "Enter")
+    terminal.until("begun\n")
+    terminal.keys("C-c")
+    terminal.until("was interrupted")
     terminal.keys("q")
     text = terminal.until("ended with 0")
     assert "esc back" not in text

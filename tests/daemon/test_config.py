@@ -42,25 +42,47 @@ def test_everything_can_be_set() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[daemon\n", r"x:1:8: "),
-        ('\n[daemon]\n\nlog_level = "lots"\n', r"x:4: daemon\.log_level: must be one of"),
-        ("[nodes]\nuser = 3\n", r"x:2: nodes\.user: must be text, not 3"),
-        ('[nodes]\nuser = "a b"\n', r"x:2: nodes\.user: 'a b' is not a valid user name"),
-        ("[nodes]\nusers = [1]\n", r"x:2: nodes\.users"),
-        ("[realtime]\npriority = true\n", r"x:2: realtime\.priority: must be a whole number"),
+        ("[daemon\n", r"x:1:8: not valid TOML: "),
+        ('\n[daemon]\n\nlog_level = "lots"\n', r"x:4:13: daemon\.log_level: must be one of debug"),
+        ("[nodes]\nuser = 3\n", r"x:2:8: nodes\.user: `3` is not a valid user name"),
+        ('[nodes]\nuser = "a b"\n', r"x:2:8: nodes\.user: `a b` is not a valid user name"),
+        ("[nodes]\nusers = [1]\n", r"x:2:9: nodes\.users\[0\]: `1` is not a valid user name"),
+        ("[nodes]\nusers = 1\n", r"x:2:9: nodes\.users: must be a list, not 1"),
+        ("[nodes]\nsandbox = 1\n", r"x:2:11: nodes\.sandbox: must be true or false, not 1"),
         (
-            "[realtime]\nenabled = true\npriority = 100\n",
-            r"x:3: realtime\.priority: must be from 1",
+            "[realtime]\npriority = true\n",
+            r"x:2:12: realtime\.priority: must be a whole number from 1 to 99, not true",
         ),
-        ("[realtime]\ncpu_affinity = [0, -1]\n", r"x:2: realtime\.cpu_affinity"),
-        ("[nodes]\n[realtime]\nenable = true\n", r"x:3: realtime\.enable: unknown key"),
-        ("\n[deamon]\n", r"x:2: deamon: unknown section"),
-        ("daemon = 3\n", r"x:1: daemon: must be a section"),
+        ("[realtime]\nenabled = true\npriority = 100\n", r"x:3:12: .* to 99, not 100"),
+        ('[realtime]\npolicy = "fife"\n', r"must be one of .* \(did you mean `fifo`\?\)"),
+        (
+            "[realtime]\ncpu_affinity = [0, -1]\n",
+            r"x:2:16: realtime\.cpu_affinity\[1\]: must be a whole number from 0 to 8191, not -1",
+        ),
+        (
+            "[nodes]\n[realtime]\nenable = true\n",
+            r"x:3:1: realtime\.enable: unknown key `enable` \(did you mean `enabled`\?\)",
+        ),
+        ("\n[deamon]\n", r"x:2:2: deamon: unknown key `deamon` \(did you mean `daemon`\?\)"),
+        ("daemon = 3\n", r"x:1:10: daemon: must be a section, not 3"),
+        ("nodes.user = 3\n", r"x: nodes\.user: `3` is not a valid user name"),
+        ("[nodes]\nuser = 2026-01-01\n", r"`2026-01-01` is not a valid user name"),
     ],
 )
 def test_a_mistake_is_reported_with_line_and_key(text: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         parse(text, "x")
+
+
+def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse('[logs]\njournal = 1\n[nodes]\nuser = ""\n[daemon]\nlevel = "info"\n', "x")
+    assert [problem.split(": ")[1] for problem in caught.value.lines] == [
+        "logs.journal",
+        "nodes.user",
+        "daemon.level",
+    ]
+    assert str(caught.value).count("; ") == 2
 
 
 def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:

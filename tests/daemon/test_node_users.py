@@ -38,9 +38,8 @@ def test_nodes_run_as_the_configured_user() -> None:
 def test_a_misspelt_user_is_refused_with_place_and_nearest_name() -> None:
     wrong = f"{OTHER}x"
     users = on_systemd(f'[daemon]\n\n[nodes]\nuser = "{wrong}"\n')
-    expected = (
-        f"/etc/dorad/dorad.toml:4: nodes.user: there is no user `{wrong}` (did you mean `{OTHER}`?)"
-    )
+    place = "/etc/dorad/dorad.toml:4:8: nodes.user"
+    expected = f"{place}: there is no user `{wrong}` (did you mean `{OTHER}`?)"
     assert users.problem() == expected
     with pytest.raises(LaunchError, match=re.escape(expected)):
         users.user_for(None)
@@ -73,7 +72,7 @@ def test_the_daemon_s_own_user_can_be_named_explicitly() -> None:
 
 def test_without_systemd_another_user_is_refused() -> None:
     users = NodeUsers(settings(f'[nodes]\nuser = "{OTHER}"\n'), system=True)
-    with pytest.raises(LaunchError, match=r"dorad.toml:2: nodes.user: without systemd"):
+    with pytest.raises(LaunchError, match=r"dorad.toml:2:8: nodes.user: without systemd"):
         users.user_for(None)
     assert NodeUsers(settings(""), system=True).user_for(None) == ""
 

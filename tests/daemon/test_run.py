@@ -1,3 +1,5 @@
+"""One run of a dataflow: its results, its end, and its cancellation."""
+
 import asyncio
 import os
 import tempfile

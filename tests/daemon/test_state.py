@@ -218,7 +218,7 @@ def test_the_file_of_an_earlier_version_is_upgraded(tmp_path: Path, layout: str)
     database = apsw.Connection(str(path))
     tables = database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
     database.close()
-    assert tables == [("dataflow",), ("param",)]
+    assert tables == [("dataflow",), ("param",), ("alerts",)]
 
 
 @pytest.mark.parametrize("damage", ["garbage", "half", "version", "json", "shape", "utf8", "other"])

@@ -13,18 +13,19 @@ import click
 import pytest
 import yaml
 
-from dorad.cli.root import cli
+from dorad.cli.root import WITH_DAEMON, cli
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import load
 from dorad.dataflow.modules.expansion import check_module
 from dorafleet.cli.main import COMMANDS as FLEET_COMMANDS
 from dorafleet.cli.main import cli as fleet_cli
 from tests.harness.dataflow import clean_environment
+from tests.harness.ports import free_port
 
 from .markdown import PAGES, ROOT, Command, Section, anchors, links, prose, sections
 
 BIN = Path(sys.executable).parent
-DEADLINE_S = 50
+DEADLINE_S = 100
 SECTIONS = [section for page in PAGES for section in sections(page)]
 DAEMON_PAGES = [page for page in PAGES if "\n$ dora up\n" in page.read_text(encoding="utf-8")]
 """Each is followed from top to bottom, with a daemon of its own."""
@@ -36,9 +37,9 @@ def names(pages: list[Path]) -> list[str]:
     return [str(page.relative_to(ROOT)) for page in pages]
 
 
-def environment(port: int, **extra: str) -> dict[str, str]:
+def environment(**extra: str) -> dict[str, str]:
     # A manually started node must not attach to a dataflow of another test.
-    return clean_environment(BIN, {"DORA_DAEMON_LOCAL_LISTEN_PORT": str(port), **extra})
+    return clean_environment(BIN, {"DORA_DAEMON_LOCAL_LISTEN_PORT": str(free_port()), **extra})
 
 
 def write(section: Section, folder: Path) -> None:
@@ -96,10 +97,8 @@ def wait_until_started(folder: Path, env: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("section", RUN, ids=str)
-def test_the_examples_of_a_section_work(
-    section: Section, tmp_path: Path, unused_tcp_port: int
-) -> None:
-    follow(section, tmp_path, environment(unused_tcp_port))
+def test_the_examples_of_a_section_work(section: Section, tmp_path: Path) -> None:
+    follow(section, tmp_path, environment())
 
 
 def follow(section: Section, folder: Path, env: dict[str, str]) -> None:
@@ -115,14 +114,12 @@ def follow(section: Section, folder: Path, env: dict[str, str]) -> None:
         check(command, folder, env)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", DAEMON_PAGES, ids=names(DAEMON_PAGES))
-def test_a_page_about_the_daemon_works_from_top_to_bottom(
-    page: Path, tmp_path: Path, unused_tcp_port: int
-) -> None:
+def test_a_page_about_the_daemon_works_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="dora-test-") as runtime:  # a socket's path is short
         state = str(tmp_path / "state")
-        env = environment(unused_tcp_port, XDG_RUNTIME_DIR=runtime, XDG_STATE_HOME=state)
+        env = environment(XDG_RUNTIME_DIR=runtime, XDG_STATE_HOME=state)
         folder = tmp_path / "page"
         folder.mkdir()
         try:
@@ -133,13 +130,11 @@ def test_a_page_about_the_daemon_works_from_top_to_bottom(
                 execute("dora down --force", folder, env)
 
 
-def test_the_first_dataflow_of_the_readme_prints_temperatures(
-    tmp_path: Path, unused_tcp_port: int
-) -> None:
+def test_the_first_dataflow_of_the_readme_prints_temperatures(tmp_path: Path) -> None:
     [section] = [s for s in SECTIONS if s.page.parent == ROOT and s.title == "A first dataflow"]
     write(section, tmp_path)
     command = "dora run dataflow.yml --stop-after 2s"
-    code, text = execute(command, tmp_path, environment(unused_tcp_port))
+    code, text = execute(command, tmp_path, environment())
     assert code == 0, text
     lines = re.findall(r"stdout display: lab 2\d\.\d+ °C$", text, re.MULTILINE)
     assert 1 <= len(lines) <= 5, text
@@ -171,7 +166,7 @@ def options(command: click.Command) -> set[str]:
     """Return the options that a command of `dora` shows in its help."""
     shown = [
         param
-        for param in command.get_params(click.Context(command))
+        for param in command.get_params(click.Context(command, **command.context_settings))
         if isinstance(param, click.Option) and not param.hidden
     ]
     return {name for option in shown for name in (*option.opts, *option.secondary_opts)}
@@ -213,6 +208,29 @@ COMMANDS = all_commands()
 @pytest.fixture(scope="module")
 def known() -> dict[str, set[str]]:
     return {name: options(command) for name, command in COMMANDS.items()}
+
+
+def test_the_help_of_every_command_has_an_example() -> None:
+    every = {f"dora {name}": command for name, command in COMMANDS.items()}
+    every |= {f"dorafleet {name}": command for name, command in all_commands(fleet_cli).items()}
+    without = [
+        name
+        for name, command in every.items()
+        if not re.search(rf"^ +.*{name.split()[0]} ", command.epilog or "", re.MULTILINE)
+    ]
+    assert without == []
+
+
+def test_every_command_that_talks_to_a_server_has_the_options_that_choose_it(
+    known: dict[str, set[str]],
+) -> None:
+    without = [
+        name
+        for name, options in known.items()
+        if (name.split()[0] in WITH_DAEMON or name in ("record start", "record ring"))
+        and not {"--coordinator-port", "--coordinator-addr"} <= options
+    ]
+    assert without == []
 
 
 def test_every_option_that_is_mentioned_exists(known: dict[str, set[str]]) -> None:

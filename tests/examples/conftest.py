@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.harness.ports import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 BIN = Path(sys.executable).parent
@@ -105,14 +106,11 @@ def finish(process: subprocess.Popen[str], deadline_s: float = DEADLINE_S) -> Ou
 @pytest.fixture
 def example(tmp_path: Path) -> Callable[[str], Example]:
     """Return a function that copies an example, by name, to a folder of the test."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     env = {
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         # A manually started node must not attach to a run of another test.
-        "DORA_DAEMON_LOCAL_LISTEN_PORT": str(port),
+        "DORA_DAEMON_LOCAL_LISTEN_PORT": str(free_port()),
     }
 
     def copy(name: str) -> Example:

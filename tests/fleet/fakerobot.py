@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 MSG_CHANNEL_CLOSE = 97
 """Of RFC 4254."""
 RUNNING = {"coordinator": {"status": "running"}, "active_dataflows": 1}

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from contextlib import suppress
 
@@ -16,14 +13,10 @@ from dorad.control.target import Tcp, TlsFiles
 from dorafleet.cli.main import run_command
 from dorafleet.coordinator.messages import METHODS
 from tests.fleet.fakerobot import DEADLINE_S
+from tests.harness.commands import run_command as run_program
+from tests.harness.ports import free_port
 
-DORAFLEET = (sys.executable, "-m", "dorafleet.cli")
 UNSET = ("DORA_SOCKET", "DORA_COORDINATOR_ADDR", "DORA_COORDINATOR_PORT", "XDG_CONFIG_HOME")
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
 
 
 class Site:
@@ -44,13 +37,7 @@ class Site:
     def run(self, *words):
         """Run a command; return its code and what it prints."""
         if words[0] == "up":  # the process that starts a coordinator is its parent
-            done = subprocess.run(
-                [*DORAFLEET, *words],
-                capture_output=True,
-                text=True,
-                timeout=2 * DEADLINE_S,
-                check=False,
-            )
+            done = run_program("dorafleet", words, timeout=2 * DEADLINE_S)
             return done.returncode, done.stdout, done.stderr
         code = run_command(words)
         shown = self._capsys.readouterr()

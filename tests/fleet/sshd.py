@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 from dorad.release.signature import Signers
 from dorad.release.trees import Trees
 from dorafleet.inventory.model import Machine
+from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
     import asyncssh
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 CONFIG = """\
 ListenAddress 127.0.0.1
@@ -89,8 +90,7 @@ class Host:
         (self.folder / "bin").mkdir()
         self.script("bin/dorad-agent", AGENT)
         self.script("bin/sudo", SUDO)
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            self.port = found.getsockname()[1]
+        self.port = free_port()
         config = self.folder / "config"
         config.write_text(CONFIG.format(port=self.port, folder=self.folder))
         Path("/run/sshd").mkdir(exist_ok=True)

@@ -205,7 +205,7 @@ def test_ctrl_c_exits_at_once_and_cleans_up(fleet, packages):
         assert b"copying" in process.stderr.readline()
         wait_until(lambda: robot.ran("sha256sum"), process)
         process.send_signal(signal.SIGINT)
-        _, shown = process.communicate(timeout=20)
+        _, shown = process.communicate(timeout=DEADLINE_S)
     finally:
         process.kill()
         process.wait()
@@ -221,7 +221,7 @@ def test_ctrl_c_during_the_installation_reports_that_it_continues(fleet, package
     try:
         wait_until(lambda: any(words[0] == "systemd-run" for words in robot.commands), process)
         process.send_signal(signal.SIGINT)
-        _, shown = process.communicate(timeout=20)
+        _, shown = process.communicate(timeout=DEADLINE_S)
     finally:
         process.kill()
         process.wait()
@@ -265,7 +265,7 @@ def on_a_terminal(command, env):
         with contextlib.suppress(OSError):  # Linux raises EIO at the end
             while piece := os.read(ours, 4096):
                 shown += piece
-        return process.wait(20), shown.decode()
+        return process.wait(DEADLINE_S), shown.decode()
     finally:
         os.close(ours)
 

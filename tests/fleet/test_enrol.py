@@ -24,6 +24,7 @@ from dorafleet.ssh.errors import SshError
 from tests.fleet.ca.keys import csr_of
 from tests.fleet.coordinator.running import coordinator
 from tests.fleet.fakerobot import DEADLINE_S, FakeRobot
+from tests.harness.commands import run_command as run_program
 
 AGENT = (sys.executable, "-m", "dorad.agent.main")
 
@@ -46,10 +47,9 @@ class Machine:
         return [*AGENT, "--state-dir", str(self.folder), *words]
 
     def run(self, words, given):
-        done = subprocess.run(
-            self.command(*words), input=given, capture_output=True, timeout=DEADLINE_S, check=False
-        )
-        return done.returncode, done.stdout, done.stderr
+        arguments = ["--state-dir", self.folder, *words]
+        done = run_program("dorad-agent", arguments, given=given.decode(), timeout=DEADLINE_S)
+        return done.returncode, done.stdout.encode(), done.stderr.encode()
 
     def cat(self, words, given):
         assert words == ["/var/lib/dorad-agent/identity/agent.json"]

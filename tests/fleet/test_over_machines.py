@@ -11,10 +11,10 @@ import pytest
 
 from tests.cli.dora import DORA, dora
 from tests.fleet.fakerobot import DEADLINE_S
-from tests.fleet.sites import free_port
 from tests.fleet.test_enrol import Machine
-from tests.harness.daemon import daemon
+from tests.harness.daemon import daemon, emptied
 from tests.harness.flows import SINK, SOURCE, write_flow
+from tests.harness.ports import free_port
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.timeout(180)
 class Over:
     """Two robots, and an operator's folder with a dataflow for them."""
 
-    def __init__(self, site, stack, folder) -> None:
+    def __init__(self, site, stack, folder, daemons) -> None:
         self.site = site
         self.folder = folder
         self.seen = folder / "seen"
-        self.daemons = [stack.enter_context(daemon()) for _ in range(2)]
-        for number, each in enumerate(self.daemons, 1):
+        self.daemons = daemons
+        for number, each in enumerate(daemons, 1):
             machine = Machine(stack, socket=each.paths.control)
             site.fleet.add(f"arm{number}", machine.robot)
         lines = [f"coordinator: {{addr: 127.0.0.1, port: {site.port}}}", "machines:"]
@@ -71,9 +71,17 @@ class Over:
             time.sleep(0.05)
 
 
+@pytest.fixture(scope="module")
+def daemons():
+    with daemon() as one, daemon() as two:
+        yield one, two
+
+
 @pytest.fixture
-def over(site, stack, tmp_path):
-    found = Over(site, stack, tmp_path)
+def over(site, stack, tmp_path, daemons):
+    for each in daemons:
+        stack.enter_context(emptied(each))
+    found = Over(site, stack, tmp_path, daemons)
     code, _, err = site.run("up", str(found.file))
     assert code == 0, err
     return found

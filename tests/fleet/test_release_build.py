@@ -196,7 +196,7 @@ def test_rewiring_replaces_no_node(operator):
 
 
 def test_a_key_of_the_ssh_agent_signs_and_ssh_keygen_agrees(operator, agent):
-    subprocess.run(["ssh-add", "-q", operator.folder / "key"], check=True, timeout=10)
+    subprocess.run(["ssh-add", "-q", operator.folder / "key"], check=True, timeout=60)
     code, _, err = operator.run("build", operator.flow / "dataflow.yml")
     assert code == 0, err
     bundle = operator.store.find("arm")
@@ -204,7 +204,7 @@ def test_a_key_of_the_ssh_agent_signs_and_ssh_keygen_agrees(operator, agent):
     (operator.folder / "allowed_signers").write_text(f"ada {public(operator.key)}\n")
     command = ["ssh-keygen", "-Y", "verify", "-n", "dorad-bundle", "-I", "ada"]
     command += ["-f", operator.folder / "allowed_signers", "-s", operator.folder / "signature"]
-    subprocess.run(command, input=bundle.content, check=True, timeout=10, capture_output=True)
+    subprocess.run(command, input=bundle.content, check=True, timeout=60, capture_output=True)
     code, out, _ = operator.run("verify", "arm", "--signers", operator.folder)
     assert (code, "signed by ada (SHA256:" in out) == (0, True)
 
@@ -218,7 +218,7 @@ def test_which_key_signs_must_be_clear(operator, agent):
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", path], check=True
         )
-        subprocess.run(["ssh-add", "-q", path], check=True, timeout=10)
+        subprocess.run(["ssh-add", "-q", path], check=True, timeout=60)
     code, _, err = operator.run("build", flow)
     assert code == 1
     assert "the SSH agent has 2 keys" in err
@@ -236,7 +236,7 @@ def test_a_changed_byte_in_the_store_is_found(operator):
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     code, _, err = operator.run("verify", "arm")
-    assert (code, "1 of 6 files are missing or damaged" in err) == (1, True)
+    assert (code, "are missing or damaged in" in err) == (1, True)
     manifest = operator.store.folder / "manifests" / bundle.id
     manifest.write_bytes(bundle.content.replace(b'"sequence":1', b'"sequence":3'))
     code, _, err = operator.run("show", "arm")

@@ -9,15 +9,21 @@ import random
 import asyncssh
 import pytest
 
+from dorad.release import frames
+from dorad.release.errors import ReleaseError
+from dorad.release.machine import this_machine
 from dorad.release.manifest import Target
 from dorafleet.cli.main import run_command
 from dorafleet.inventory.model import Machine
+from dorafleet.release import transfer
 from dorafleet.release.build import Options as BuildOptions
 from dorafleet.release.build import build
+from dorafleet.release.pieces import Pieces
+from dorafleet.release.sending import Session, Tracker
 from dorafleet.release.signing import choose
 from dorafleet.release.store import Store
 from dorafleet.release.transfer import Options, send
-from dorafleet.ssh.errors import Code
+from dorafleet.ssh.errors import Code, SshError
 from tests.fleet.sites import UNSET
 from tests.fleet.sshd import SSHD, Host, Network
 from tests.release.samples import public
@@ -183,12 +189,55 @@ def test_a_host_that_hangs_holds_up_no_other(bench):
                 bundle,
                 bench.store,
                 on_outcome=lambda outcome: order.append(outcome.machine.id),
-                options=Options(connect_timeout=8.0),
+                options=Options(connect_timeout=15.0),
             )
         )
     assert order == ["arm2", "arm1"]
     assert outcomes[1].error is None
     assert outcomes[0].error.code is Code.UNREACHABLE
+
+
+class Answers:
+    """A process on a robot that has sent these frames, and takes everything."""
+
+    def __init__(self, *sent):
+        self._sent = b"".join(sent)
+        self.stdin = self.stdout = self
+
+    def write(self, content):
+        del content
+
+    async def readexactly(self, size):
+        if not self._sent:
+            await asyncio.Event().wait()
+        found, self._sent = self._sent[:size], self._sent[size:]
+        return found
+
+
+async def test_a_robot_that_asks_for_one_file_again_and_again_gets_it_once(bench):
+    bundle = await asyncio.to_thread(bench.build)
+    model = next(each for each in bundle.manifest.files if each.path == "model.bin")
+    offer = frames.Offer([frames.Lacking(model.sha256, False)] * 1000, this_machine(), [])
+    process = Answers(frames.frame(frames.OFFER, offer))
+    with Pieces(bench.store) as pieces:
+        session = Session(process, bundle, bench.store, pieces, Tracker("arm1", lambda _: None))
+        with pytest.raises(ReleaseError, match="asks for"):
+            await session.run()
+
+
+def test_a_robot_that_takes_a_little_each_time_does_not_hold_up_the_command(bench, monkeypatch):
+    """Something arrives in each attempt, so that none would be the last one."""
+    monkeypatch.setattr(transfer, "MAX_ATTEMPTS", 5)
+    attempts = []
+
+    async def attempt(self):
+        attempts.append(1)
+        self._tracker.set(sent=len(attempts))
+        raise SshError(Code.LOST, "the connection was lost")
+
+    monkeypatch.setattr(transfer._Transfer, "_attempt", attempt)
+    assert "lost 5 times" in str(bench.refused(bench.build(), bench.hosts[0].machine()))
+    assert len(attempts) == 5
 
 
 def test_a_robot_that_does_not_trust_the_key_takes_nothing(bench):

@@ -29,7 +29,7 @@ from dorad.control.transport import SocketTransport
 from dorad.control.websocket import WebSocket
 from dorafleet.ca.authority import open_authority
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 TOKEN = "7" * 64
 MIB = 1 << 20
 

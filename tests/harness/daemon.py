@@ -16,10 +16,11 @@ import psutil
 from dorad.control.client import Client, NoDaemonError
 from dorad.daemon.paths import DaemonPaths
 
+from .commands import run_command
 from .dataflow import clean_environment
 
 MARKER = "DORAD_TEST_DAEMON"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class Daemon:
@@ -104,15 +105,7 @@ class Daemon:
         self, *words: str | Path, cwd: Path | None = None, deadline: float = DEADLINE_S
     ) -> subprocess.CompletedProcess[str]:
         """Run a `dora` command to its end."""
-        return subprocess.run(
-            [self.bin / "dora", *words],
-            env=self.env,
-            cwd=cwd or self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=deadline,
-        )
+        return run_command("dora", words, env=self.env, cwd=cwd or self.folder, timeout=deadline)
 
     def dora_ok(self, *words: str | Path, cwd: Path | None = None) -> str:
         """Run a `dora` command that must succeed, and return its output."""

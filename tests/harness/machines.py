@@ -1,24 +1,15 @@
 """Two `dorad`s on this machine that stand for two machines, and a dataflow over both."""
 
-import socket
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dorad.control import messages as m
 
-from .daemon import Daemon, daemon
+from .daemon import Daemon
+from .ports import free_port
 
 HOLD_S = 50.0
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 class Machines:
@@ -105,10 +96,3 @@ class Machines:
         with self.daemons[machine].client() as client:
             (found,) = [node for node in client.nodes(self.uuid) if node.node == name]
             return found
-
-
-@contextmanager
-def machines() -> Iterator[Machines]:
-    """Start two daemons and end them."""
-    with daemon() as alpha, daemon() as beta:
-        yield Machines(alpha, beta)

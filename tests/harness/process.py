@@ -12,7 +12,7 @@ from pathlib import Path
 MARKER = "DORAD_TEST_COMMAND"
 """Names the command that a process descends from, in the environment of each."""
 
-SETTLE_S = 5.0
+SETTLE_S = 20.0
 """Seconds that descendants may outlive their command; a fraction of one on a quiet machine."""
 
 

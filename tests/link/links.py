@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +18,7 @@ from dorad.dataflow.model import LINK, NodeSpec, QueuePolicy
 from dorad.node.attach import CONFIG
 from tests.daemon.clients import Program, Stage, stage
 from tests.daemon.flows import dataflow, node
+from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.model import Dataflow
 
-DEADLINE_S = 40.0
+DEADLINE_S = 60.0
 
 SENDER = """
 import sys, time
@@ -53,13 +53,6 @@ for event in Node():
         with open(sys.argv[1], "a") as out:
             out.write(f"{meta['number']} {len(value)} {value.type} {same} {meta['name']}\\n")
 """
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def lines(path: Path) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given
@@ -26,6 +26,9 @@ from dorad.link.frames import (
 from dorad.link.hello import Window
 from dorad.link.incoming import Arrived, Incoming
 from dorad.link.outgoing import Outgoing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SMALL = 16
 
@@ -317,6 +320,32 @@ def test_a_frame_that_cannot_follow_is_refused(bad: Message | Part | Event) -> N
     incoming.arrive(message(1, 100, 50), Buffer)
     with pytest.raises(FrameError):
         incoming.arrive(bad, Buffer)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        (message(number, 10, 10) for number in range(100_000)),
+        (message(number, SMALL, SMALL) for number in range(100_000)),
+        (message(number, 1 << 19, 1 << 19) for number in range(100_000)),
+        (Event(Opening(0, 1, 1), n, EventKind.FAILED, "") for n in range(100_000)),
+    ],
+    ids=["small", "inline", "large", "events"],
+)
+def test_a_sender_that_exceeds_its_credit_is_refused_before_it_fills_the_memory(
+    sent: Iterator[Message | Event],
+) -> None:
+    """The nodes here take nothing, so that everything waits."""
+    incoming = Incoming(0, 7, window=Window(100, 1 << 20), max_size=1 << 20, inline=SMALL)
+    incoming.open()
+    incoming.arrive(start(0), Buffer)
+    with pytest.raises(FrameError, match="exceeds its credit"):
+        for frame in sent:
+            incoming.arrive(frame, Buffer)
+    assert len(incoming.arrived) < 1300
+    assert (
+        sum(len(each.payload) for each in incoming.arrived if isinstance(each, Arrived)) < 4 << 20
+    )
 
 
 def test_a_frame_of_an_earlier_opening_is_ignored() -> None:

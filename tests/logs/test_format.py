@@ -120,6 +120,14 @@ def test_a_message_of_several_lines_cannot_forge_a_line_of_another_node() -> Non
     assert lines == ["00:29:38 INFO   cam: first", "    00:29:38 ERROR  [dora]: forged"]
 
 
+@pytest.mark.parametrize("seconds", [1e300, -1e300])
+def test_a_time_that_no_calendar_has_is_shown_as_unknown(seconds: float) -> None:
+    record = LogRecord(seconds, "info", "cam", "hello")
+    assert formatter("pretty", dataflow_id="d")(record) == "--:--:-- INFO   cam: hello"
+    line = json.loads(formatter("json", dataflow_id="d")(record))
+    assert line["timestamp"] == "1970-01-01T00:00:00.000000Z"
+
+
 def test_json_escapes_terminal_controls_and_keeps_their_value() -> None:
     message = "\x1b[2J \x9b2J \u202e \x7f"
     line = formatter("json", dataflow_id="d")(LogRecord(WHEN, "info", "cam", message))

@@ -1,3 +1,5 @@
+"""Fixtures for tests of nodes."""
+
 from pathlib import Path
 
 import pytest

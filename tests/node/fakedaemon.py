@@ -18,8 +18,9 @@ from dorad.node.payload import pack
 from dorad.shm import doorbell, layout
 from dorad.shm.arrow import UINT8_CODE
 from dorad.shm.fence import fence
+from dorad.shm.inlet import Inlet
 from dorad.shm.mapping import Mapping
-from dorad.shm.ring import Inlet, Outlet, Peer
+from dorad.shm.outlet import Outlet, Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

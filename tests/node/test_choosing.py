@@ -11,7 +11,8 @@ import pytest
 from dorad.node.attachment import Attachment
 from dorad.shm import layout
 from dorad.shm.arrow import UINT8_CODE
-from dorad.shm.ring import Counters, Outlet, counters
+from dorad.shm.counters import Counters, counters
+from dorad.shm.outlet import Outlet
 from tests.node.fakedaemon import FakeDaemon, attached, push, wait_for
 
 RATE = {"max_rate_hz": 10.0, "keeps_all": False}

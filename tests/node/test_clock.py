@@ -1,3 +1,5 @@
+"""The node's time: never before a received message, bounded ahead."""
+
 import json
 import time
 from datetime import UTC

@@ -1,3 +1,5 @@
+"""Metadata: accepted values, and their form on arrival."""
+
 import math
 import warnings
 from datetime import UTC, datetime, timedelta, timezone

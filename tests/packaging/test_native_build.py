@@ -129,6 +129,7 @@ def test_without_a_compiler_1_builds_no_wheel(tree: Path) -> None:
 
 @compiles
 @builds_wheels
+@pytest.mark.timeout(300)
 def test_where_the_sources_do_not_compile_the_wheel_is_pure_unless_it_must_not_be(
     tree: Path,
 ) -> None:

@@ -1,22 +1,27 @@
 """`dora record --attach` and the key `record`, under a real daemon."""
 
+import json
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
 import yaml
 
-from dorad.record import ring
+from dorad.record import incidents, ring
 from dorad.record.reader import RecordingReader
 from tests.harness.flows import counting, seen, until_more_seen
 
-DEADLINE_S = 50.0
+DEADLINE_S = 60.0
 BIN = Path(sys.executable).parent
 
 
 def values(path):
+    """Return what was recorded so far; nothing before the file has its head."""
+    if not path.exists() or path.stat().st_size <= 8:
+        return []
     with RecordingReader(path) as reader:
         found = reader.messages(topics={"source/number"})
         return [each.decode().array[0].as_py() for each in found]
@@ -37,7 +42,7 @@ def test_a_recorder_comes_and_goes_and_no_message_is_lost(dorad, tmp_path):
         text=True,
     )
     end = time.monotonic() + DEADLINE_S
-    while not (out.exists() and len(values(out)) > 20):
+    while len(values(out)) <= 20:
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -65,7 +70,7 @@ def test_a_killed_recorder_is_removed_by_the_next(dorad, tmp_path):
         stderr=subprocess.DEVNULL,
     )
     end = time.monotonic() + DEADLINE_S
-    while not (out.exists() and len(values(out)) > 5):
+    while len(values(out)) <= 5:
         assert time.monotonic() < end
         time.sleep(0.05)
     process.kill()
@@ -76,6 +81,71 @@ def test_a_killed_recorder_is_removed_by_the_next(dorad, tmp_path):
     assert values(second)
     assert "__dora_record" not in dorad.dora("node", "list", "-q").stdout
     until_more_seen(tmp_path / "flow", 5)
+
+
+CRASHER = """
+    from dora import Node
+
+    for event in Node():
+        if event["type"] == "PARAM_UPDATE":
+            raise SystemExit(3)
+"""
+
+
+def own_topics(box):
+    """Return the messages of the recorder's own topics in the ring of a black box."""
+    found = {}
+    for each in ring.segments(box / ring.RING):
+        with RecordingReader(each.path) as reader:
+            for message in reader.messages():
+                if message.topic.startswith("dora/") and message.topic != "dora/log":
+                    found.setdefault(message.topic, []).append(
+                        (message.sequence, json.loads(bytes(message.data)))
+                    )
+    return found
+
+
+def test_a_node_that_nothing_receives_from_makes_an_incident_when_it_fails(dorad, tmp_path):
+    """Also its parameters, its timers and its end are in the recording."""
+    folder, box, run = tmp_path / "flow", tmp_path / "box", "demo"
+    file = counting(folder)
+    flow = yaml.safe_load(file.read_text())
+    flow["nodes"].append(
+        {
+            "id": "lonely",
+            "path": "lonely.py",
+            "inputs": {"tick": "dora/timer/millis/10"},
+            "params": {"speed": {"type": "int", "default": 3}},
+        }
+    )
+    file.write_text(yaml.safe_dump(flow))
+    (folder / "lonely.py").write_text(textwrap.dedent(CRASHER))
+    dorad.dora_ok("start", file, "--name", run, "--detach")
+    process = dorad.begin("record", "ring", "--attach", run, "--folder", box, "--keep", "60s")
+    try:
+        dorad.until(lambda: any((box / "ring").glob("*.mcap")), DEADLINE_S)
+        dorad.until(lambda: "dora/tick/lonely/tick" in own_topics(box), DEADLINE_S)
+        dorad.dora_ok("param", "set", "lonely", "speed", "7", "-d", run)
+        dorad.until(lambda: incidents.incidents(box), DEADLINE_S)
+    finally:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, out + err
+    ((_, mark),) = incidents.incidents(box)
+    assert (mark.source, mark.note.partition(":")[0]) == ("node-failed", "node lonely")
+    found = own_topics(box)
+    events = [event for _, event in found["dora/param"]]
+    assert events[0]["params"]["lonely"] == {"speed": 3}
+    changed = next(event for event in events if event["event"] == "param-changed")
+    assert (changed["node"], changed["key"], changed["value"]) == ("lonely", "speed", 7)
+    (failed,) = [e for _, e in found["dora/control"] if e["event"] == "node-failed"]
+    assert failed["node"] == "lonely"
+    for topic in ("dora/tick/lonely/tick", "dora/tick/source/tick"):
+        numbers = [number for number, _ in found[topic]]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    rows = dorad.dora_ok("record", "incidents", str(box), "--format", "json")
+    assert json.loads(rows)["source"] == "node-failed"
+    assert json.loads(rows)["bytes"] > 0
 
 
 def test_a_dataflow_with_a_black_box_keeps_what_happened_before_a_failure(dorad, tmp_path):
@@ -89,7 +159,7 @@ def test_a_dataflow_with_a_black_box_keeps_what_happened_before_a_failure(dorad,
     until_more_seen(folder, 10)
     done = dorad.dora("record", "mark", str(tmp_path / "box"), "--note", "why", "--after", "0s")
     assert done.returncode == 0, done.stderr
-    ((own, mark),) = ring.incidents(tmp_path / "box")
+    ((own, mark),) = incidents.incidents(tmp_path / "box")
     assert mark.note == "why"
     assert dorad.dora("stop", run).returncode == 0
     out = tmp_path / "incident.mcap"

@@ -17,7 +17,7 @@ from dorad.record.recover import recover
 from tests.cli.running import write
 from tests.harness.dataflow import clean_environment
 
-DEADLINE_S = 50.0
+DEADLINE_S = 60.0
 BIN = Path(sys.executable).parent
 
 FLOW = """

@@ -12,8 +12,10 @@ from dorad.record.diff import differences
 from dorad.record.reader import RecordingError, RecordingReader
 from tests.record.files import numbers, write
 
+EVERYTHING = Rules()
 
-def found(one, other, rules=Rules(), left=None, right=None):  # noqa: B008 - immutable
+
+def found(one, other, rules=EVERYTHING, left=None, right=None):
     each = difference(
         "det/boxes",
         3,

@@ -1,4 +1,4 @@
-"""Messages survive the way into a recording and back, whatever their type."""
+"""Messages of every type survive the way into a recording and back."""
 
 import json
 import string
@@ -124,6 +124,66 @@ def test_a_jpeg_is_a_compressed_image():
     assert decoded(message).array.to_pylist() == [255, 216]
 
 
+def picture_struct(width=4, height=2, encoding="rgb8", data=PICTURE, types=None):
+    fields = {
+        "width": pa.uint32(),
+        "height": pa.uint32(),
+        "encoding": pa.string(),
+        "data": pa.large_binary(),
+    } | (types or {})
+    row = {"width": width, "height": height, "encoding": encoding, "data": data}
+    return pa.array([row], pa.struct(list(fields.items())))
+
+
+@pytest.mark.parametrize("types", [{}, {"data": pa.binary()}, {"encoding": pa.large_string()}])
+@pytest.mark.parametrize("metadata", [{}, {"n": 1}], ids=["bare", "metadata"])
+def test_a_struct_of_the_standard_image_type_is_a_raw_image(types, metadata):
+    array = picture_struct(types=types)
+    message = encoded(array, metadata)
+    assert message.kind.schema_name == images.RAW_IMAGE
+    assert bytes(message.body) == PICTURE
+    found = decoded(message)
+    assert found.array.type == array.type
+    assert found.array.equals(array)
+    assert found.metadata == metadata
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.struct([("width", pa.uint32())]),
+        pa.struct([(name, pa.uint32()) for name in ("width", "height", "encoding", "data")]),
+        pa.struct([(name, pa.binary()) for name in ("a", "b", "c", "d")]),
+    ],
+    ids=str,
+)
+def test_a_picture_of_another_struct_is_refused(kind):
+    message = encoded(picture_struct())
+    schema = pa.schema([pa.field("data", kind)]).serialize().to_pybytes()
+    changed = message._replace(kind=message.kind._replace(arrow_schema=schema))
+    with pytest.raises(ValueError, match="in no message of this kind"):
+        decoded(changed)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        picture_struct(height=3),
+        picture_struct(encoding="jpeg"),
+        picture_struct(encoding=None),
+        picture_struct(data=None),
+        pa.concat_arrays([picture_struct(), picture_struct()]),
+        pa.array([None], picture_struct().type),
+        pa.array([{"width": 4, "height": 2, "data": PICTURE}]),
+    ],
+    ids=lambda array: str(len(array)),
+)
+def test_a_struct_that_is_no_whole_picture_stays_a_struct(array):
+    message = encoded(array)
+    assert message.kind.encoding == "arrow"
+    assert decoded(message).array.equals(array)
+
+
 @pytest.mark.parametrize(
     "metadata",
     [
@@ -154,7 +214,12 @@ def test_a_malformed_payload_is_refused(code, length, nulls, payload):
 
 @given(st.binary(max_size=64))
 def test_no_bytes_of_a_file_crash_the_decoder(data):
-    for array in (pa.array([1.0]), pa.array(["x"]), pa.array(["x"]).dictionary_encode()):
+    for array in (
+        pa.array([1.0]),
+        pa.array(["x"]),
+        pa.array(["x"]).dictionary_encode(),
+        picture_struct(),
+    ):
         kind = encoded(array).kind
         try:
             decode_message(

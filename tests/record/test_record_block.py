@@ -10,7 +10,7 @@ from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import from_descriptor, parse
 from dorad.dataflow.recording import NODE_ID, keep_recorder, recorded
 from dorad.dataflow.topology import remove_node
-from dorad.record.node import recover_all
+from dorad.record.leftovers import recover_left
 from dorad.record.reader import RecordingReader
 from tests.record.files import numbers, write
 
@@ -116,15 +116,16 @@ def test_a_change_of_the_dataflow_keeps_the_recorder():
     assert keep_recorder(before, after) is after
 
 
-def test_files_that_a_crash_has_left_are_recovered_at_the_next_start(tmp_path, capsys):
+def test_files_that_a_crash_has_left_are_recovered_at_the_next_start(tmp_path):
     whole = write(tmp_path / "whole.mcap", numbers(30)).read_bytes()
     (tmp_path / "crashed.mcap").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.mcap").write_bytes(b"")
-    recover_all(tmp_path)
+    lines = list(recover_left(tmp_path))
     assert (tmp_path / "whole.mcap").read_bytes() == whole
     with RecordingReader(tmp_path / "crashed.mcap") as reader:
         assert reader.status == "RECOVERED"
-    assert "crashed.mcap after a crash" in capsys.readouterr().out
+    (line,) = lines
+    assert "crashed.mcap after a crash" in line
 
 
 def test_the_recorder_runs_in_dora_s_own_environment():

@@ -1,127 +1,77 @@
-"""The black box: what is kept, what an incident holds, and what is removed."""
+"""The ring of a black box: what is kept, what is removed, what a window of time holds."""
 
 import time
+from contextlib import closing
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.record import ring
+from dorad.record import blackbox, incidents, ring, settings
+from dorad.record import recorder as module
+from dorad.record.blackbox import BlackBox, Limits
+from dorad.record.incidents import Mark
 from dorad.record.reader import RecordingReader
-from dorad.record.receive import MAX_NOTE, mark_of
 from dorad.record.recorder import Recorder
-from dorad.record.ring import BlackBox, IncidentError, Mark, Segment, overlapping
+from dorad.record.ring import KEPT, Segment, overlapping
 from dorad.record.settings import Settings
+from tests.record.boxes import SECOND, add_segment, at, starts
 from tests.record.test_recorder import item, until
 
-SECOND = 1_000_000_000
-NOW = 1_700_000_000 * SECOND
 
-
-def at(second):
-    return NOW + int(second * SECOND)
-
-
-@pytest.fixture
-def box(tmp_path):
-    """A black box with ten segments of three seconds, which ends at second 30."""
-    found = BlackBox(tmp_path, 60, None)
-    for number in range(10):
-        path = tmp_path / ring.RING / ring.segment_name(at(3 * number), number)
-        path.write_bytes(b"x" * 100)
-    return found
-
-
-def names(folder):
-    return [int(each.path.name[:19]) - NOW for each in ring.segments(folder)]
+def ring_of(*starts):
+    return [Segment(number, start, f"{number}") for number, start in enumerate(starts)]
 
 
 @given(st.lists(st.integers(0, 100), min_size=1, unique=True).map(sorted), st.data())
-def test_an_incident_holds_every_segment_of_its_window_and_no_other(starts, data):
+def test_a_window_has_every_segment_that_overlaps_it_and_no_other(starts, data):
     first = data.draw(st.integers(0, 100))
     last = data.draw(st.integers(first, 110))
-    known = [Segment(start, None) for start in starts]
-    found = [each.start_ns for each in overlapping(known, first, last)]
+    found = [each.start_ns for each in overlapping(ring_of(*starts), first, last)]
     ends = [*starts[1:], 10**9]
     assert found == [s for s, e in zip(starts, ends, strict=True) if s <= last and e > first]
 
 
-def test_old_segments_are_removed_and_the_newest_two_stay(box, tmp_path):
-    assert ring.prune(tmp_path, 10, None, at(30)) == 6
-    assert names(tmp_path / ring.RING) == [n * SECOND for n in (18, 21, 24, 27)]
-    ring.prune(tmp_path, 0, None, at(1000))
-    assert len(ring.segments(tmp_path / ring.RING)) == 2
+@given(st.lists(st.integers(0, 100), min_size=1), st.data())
+def test_a_window_has_every_segment_with_its_messages_although_the_clock_is_set(starts, data):
+    """A segment may hold messages of its start, and of any time until it ends."""
+    known = ring_of(*starts)
+    chosen = data.draw(st.sampled_from(known))
+    moment = data.draw(st.integers(chosen.start_ns, chosen.start_ns + 50))
+    following = starts[chosen.number + 1 : chosen.number + 2]
+    if following and not chosen.start_ns <= moment < max(following[0], chosen.start_ns + 1):
+        return
+    assert chosen in overlapping(known, moment - 1, moment + 1)
 
 
-def test_a_size_removes_the_oldest_first(box, tmp_path):
-    ring.prune(tmp_path, 1000, 350, at(30))
-    assert names(tmp_path / ring.RING) == [n * SECOND for n in (21, 24, 27)]
-
-
-def test_incidents_share_their_segments_with_the_ring(box, tmp_path):
-    one = ring.create(tmp_path, "one", Mark(at(15), 5, 5))
-    two = ring.create(tmp_path, "two", Mark(at(18), 5, 2))
-    assert names(one) == [n * SECOND for n in (9, 12, 15, 18)]
-    assert names(two) == [n * SECOND for n in (12, 15, 18)]
-    shared = ring.segments(two)[0].path
-    assert shared.stat().st_nlink == 3
-    ring.prune(tmp_path, 0, None, at(1000))
-    assert shared.stat().st_nlink == 2
-    ring.remove(tmp_path, "one")
-    assert shared.read_bytes() == b"x" * 100
-
-
-def test_what_comes_after_the_mark_is_linked_until_its_time_is_over(box, tmp_path):
-    own = ring.create(tmp_path, "one", Mark(at(30), 5, 5))
-    for second in (33, 36):
-        (tmp_path / ring.RING / ring.segment_name(at(second), 1)).write_bytes(b"y")
-        ring.link_new(tmp_path, at(second))
-    assert names(own) == [n * SECOND for n in (24, 27, 33)]
-
-
-def test_a_request_becomes_an_incident(box, tmp_path):
-    mark = Mark(time.time_ns(), 1e9, 5, "why", "command")
-    name = ring.request(tmp_path, mark)
-    assert box.tend() == [name]
-    assert [(own.name, each) for own, each in ring.incidents(tmp_path)] == [(name, mark)]
-    assert list((tmp_path / ring.MARKS).iterdir()) == []
-
-
-def test_requests_that_cannot_be_read_are_dropped(box, tmp_path):
-    marks = tmp_path / ring.MARKS
-    (marks / "bad.json").write_text("{")
-    (marks / "worse.json").write_text('{"time_ns": "x"}')
-    (marks / "..x.json").write_text("{}")
-    assert box.tend() == []
-    assert ring.incidents(tmp_path) == []
-
-
-def test_a_node_that_marks_in_a_loop_is_stopped(box, tmp_path, monkeypatch):
-    monkeypatch.setattr(ring, "MAX_MARKS", 3)
-    for _ in range(3):
-        ring.request(tmp_path, Mark(NOW))
-    with pytest.raises(IncidentError, match="3 requests wait"):
-        ring.request(tmp_path, Mark(NOW))
-    box.tend()
-    ring.request(tmp_path, Mark(NOW))
-    assert box.tend() == []
-    assert len(ring.incidents(tmp_path)) == 3
-
-
-def test_a_folder_without_a_black_box_is_refused(tmp_path):
-    with pytest.raises(IncidentError, match="not a black box"):
-        ring.request(tmp_path, Mark(NOW))
-    with pytest.raises(IncidentError, match="no incident 'x'"):
-        ring.incident(tmp_path, "x")
+@given(
+    st.lists(st.tuples(st.integers(0, 100), st.integers(0, 50)), max_size=12),
+    st.integers(1, 60),
+    st.none() | st.integers(0, 300),
+)
+def test_only_the_oldest_segments_are_removed_and_the_newest_stay(files, keep_s, max_bytes):
+    known = ring_of(*range(len(files)))
+    ages = {each.path: sum(age for age, _ in files[n:]) for n, each in enumerate(known)}
+    sizes = {each.path: size for each, (_, size) in zip(known, files, strict=True)}
+    removed = ring.surplus(known, sizes, ages, keep_s, max_bytes)
+    assert removed == known[: len(removed)]
+    left = known[len(removed) :]
+    assert len(left) >= min(KEPT, len(known))
+    if len(left) > KEPT:
+        assert ages[left[0].path] <= keep_s
+        assert max_bytes is None or sum(sizes[each.path] for each in left) <= max_bytes
+    for each in removed:
+        young = ages[each.path] <= keep_s
+        if young:
+            rest = known[known.index(each) :]
+            assert max_bytes is not None
+            assert sum(sizes[one.path] for one in rest) > max_bytes
 
 
 def test_a_recorder_keeps_a_ring_and_links_incidents(tmp_path, monkeypatch):
-    from dorad.record import recorder as module
-
     monkeypatch.setattr(module, "SEGMENT_S", 0.2)
     monkeypatch.setattr(module, "SYNC_S", 0.02)
-    path = tmp_path / ring.RING / ring.segment_name(time.time_ns(), 0)
-    recorder = Recorder(Settings(path, keep_s=1.0, min_free=0), {})
+    recorder = Recorder(Settings(tmp_path, keep_s=1.0, min_free=0), {})
     number = 0
 
     def record_until(holds):
@@ -137,11 +87,11 @@ def test_a_recorder_keeps_a_ring_and_links_incidents(tmp_path, monkeypatch):
 
     first = ring.segments(tmp_path / ring.RING)[0].path
     record_until(lambda: recorder.progress.files > 2)
-    name = ring.request(tmp_path, Mark(time.time_ns(), 10, 0.3))
+    name = incidents.request(tmp_path, Mark(time.time_ns(), 10, 0.3))
     record_until(lambda: not first.exists())
     outcome = recorder.end("test", {})
     assert outcome.complete
-    own, _ = ring.incident(tmp_path, name)
+    own, _ = incidents.incident(tmp_path, name)
     found = []
     for each in ring.segments(own):
         with RecordingReader(each.path) as reader:
@@ -151,18 +101,94 @@ def test_a_recorder_keeps_a_ring_and_links_incidents(tmp_path, monkeypatch):
     assert found
 
 
-def test_a_mark_of_a_node_is_read_with_care():
-    line = {"node_id": "arm", "message": "x" * 5000, "fields": {"before": 5, "after": -1}}
-    mark = mark_of(line, NOW)
-    assert (mark.before_s, mark.after_s) == (5.0, 20.0)
-    assert len(mark.note) == MAX_NOTE
-    assert mark.source == "node arm"
-    assert mark_of({"fields": {"before": "soon", "after": True}}, NOW).before_s == 60.0
-    assert mark_of({"fields": 7}, NOW).after_s == 20.0
+@pytest.mark.parametrize("step_s", [-86_400, 86_400 * 365])
+def test_a_clock_that_is_set_costs_no_segment_and_keeps_none_for_ever(
+    tmp_path, monkeypatch, step_s
+):
+    """At its first contact a robot's clock jumps over decades; the last minute must be there."""
+    offset = [0]
+    real = module.time.time_ns
+
+    class Clock:
+        monotonic = staticmethod(module.time.monotonic)
+        monotonic_ns = staticmethod(module.time.monotonic_ns)
+
+        @staticmethod
+        def time_ns():
+            return real() + offset[0]
+
+    for each in (module, blackbox, settings):
+        monkeypatch.setattr(each, "time", Clock)
+    monkeypatch.setattr(module, "SEGMENT_S", 0.1)
+    monkeypatch.setattr(module, "SYNC_S", 0.02)
+    recorder = Recorder(Settings(tmp_path, keep_s=60.0, min_free=0), {})
+    number = 0
+
+    def put():
+        nonlocal number
+        recorder.put([item(number)])
+        number += 1
+
+    def more_files(count):
+        put()
+        return recorder.progress.files > count
+
+    until(lambda: more_files(3))
+    offset[0] = step_s * SECOND
+    until(lambda: more_files(6))
+    outcome = recorder.end("test", {})
+    assert outcome.complete
+    found = []
+    for each in ring.segments(tmp_path / ring.RING):
+        with RecordingReader(each.path) as reader:
+            found += [message.sequence for message in reader.messages()]
+    assert found == list(range(number))
+    # Old ones go by their age, whatever the clock says.
+    with closing(BlackBox(tmp_path, Limits(0.01))) as box:
+        add_segment(tmp_path, 1000, at(0))
+        add_segment(tmp_path, 1001, at(3))
+
+        def pruned():
+            box.tend()
+            return len(ring.segments(tmp_path / ring.RING)) == KEPT
+
+        until(pruned)
 
 
-def test_files_of_others_in_the_ring_stay(box, tmp_path):
-    other = tmp_path / ring.RING / "notes.txt"
-    other.write_text("mine")
-    ring.prune(tmp_path, 0, None, at(1000))
+def test_a_second_recorder_is_refused_and_the_next_one_goes_on_numbering(tmp_path):
+    recorder = Recorder(Settings(tmp_path, keep_s=60.0, min_free=0), {})
+    assert blackbox.has_recorder(tmp_path)
+    with pytest.raises(OSError, match="another recorder"):
+        Recorder(Settings(tmp_path, keep_s=60.0, min_free=0), {})
+    recorder.end("test", {})
+    assert not blackbox.has_recorder(tmp_path)
+    Recorder(Settings(tmp_path, keep_s=60.0, min_free=0), {}).end("test", {})
+    assert [each.number for each in ring.segments(tmp_path / ring.RING)] == [1, 2]
+
+
+def test_a_nearly_full_disk_costs_the_oldest_segments_that_no_incident_holds(tmp_path):
+    with closing(BlackBox(tmp_path, Limits(600))) as box:
+        for number in range(10):
+            add_segment(tmp_path, number, at(3 * number))
+        incidents.create(tmp_path, "one", Mark(at(4), 0.5, 0.5))
+        box.make_room(250)
+        assert starts(tmp_path / ring.RING) == [3, *range(12, 30, 3)]
+        box.make_room(10**9)
+    assert starts(tmp_path / ring.RING) == [3, 24, 27]
+
+
+def test_a_black_box_ends_only_when_there_is_nothing_left_to_remove(tmp_path):
+    recorder = Recorder(Settings(tmp_path, keep_s=60.0, min_free=1 << 60), {})
+    assert recorder.ended
+    assert "--min-free" in recorder.end("test", {}).reason
+
+
+def test_files_of_others_in_the_ring_stay(tmp_path):
+    with closing(BlackBox(tmp_path, Limits(0.0, 0))) as box:
+        other = tmp_path / ring.RING / "notes.txt"
+        other.write_text("mine")
+        for number in range(4):
+            add_segment(tmp_path, number, at(number))
+        box.tend()
     assert other.exists()
+    assert len(ring.segments(tmp_path / ring.RING)) == KEPT

@@ -1,4 +1,4 @@
-"""Manifests come from other machines: what is not a plain one is refused."""
+"""Manifests come from other machines: an invalid one is refused."""
 
 from __future__ import annotations
 
@@ -95,11 +95,11 @@ def test_a_path_that_could_leave_the_tree_is_refused(path, problem):
             {"targets": [Target("x86_64")], "environments": [Environment(Target("x86_64"), [0])]},
             "no version of Python",
         ),
-        ({"packages": [Package("p", "1", [File("bin/python3", DIGEST, 1, True)])]}, "hides the"),
+        ({"packages": [Package("p", "1", [File("bin/python3", DIGEST, 1, True)])]}, "hides bin"),
         ({"packages": [Package("p", "1", [File("pyvenv.cfg", DIGEST, 1, True)])]}, "in none of"),
         (
             {"packages": [Package("p", "1", [File("site/zz-dorad.pth", DIGEST, 1, True)])]},
-            "belongs to the environment",
+            "hides lib/python3.11/site-packages/zz-dorad.pth",
         ),
     ],
 )
@@ -108,10 +108,45 @@ def test_a_manifest_that_contradicts_itself_is_refused(fields, expected):
 
 
 @pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("data/pyvenv.cfg", "hides pyvenv.cfg"),
+        ("bin/pyvenv.cfg", "hides bin/pyvenv.cfg"),
+        ("data/bin/python", "hides bin/python"),
+        ("data/bin/python3.11-config", "hides bin/python3.11-config"),
+        ("data/lib/python3.11/site-packages/zz-dorad.pth", "hides lib/python3.11/site-packages/zz"),
+        ("data/lib/python3.11/site-packages/numpy/__init__.py", "is there twice"),
+        ("data/bin", "'bin' is a file and a folder"),
+        ("data/pyvenv.cfg/x", "'pyvenv.cfg' is a file and a folder"),
+    ],
+)
+def test_no_file_of_a_wheel_takes_the_place_of_one_that_the_robot_makes(path, expected):
+    """It would be written to as the robot makes it, and so would the object that it links to."""
+    own = File("site/numpy/__init__.py", DIGEST, 1, False)
+    package = Package("numpy", "1", [own, File(path, DIGEST, 1, False)])
+    assert expected in reason(changed(packages=[package]))
+
+
+def test_a_manifest_takes_no_longer_with_very_many_environments():
+    targets = [Target("x86_64", f"3.{one}", f"2.{two}") for one in range(100) for two in range(100)]
+    package = Package("p", "1", [File(f"site/{n}", DIGEST, 1, False) for n in range(20_000)])
+    made = [Environment(target, [0]) for target in targets]
+    many = changed(targets=targets, packages=[package], environments=made)
+    assert len(many) <= MAX_MANIFEST
+    assert "more than 16 targets" in reason(many)
+    few = changed(targets=targets[:16], packages=[package], environments=made[:16])
+    assert "more than 150000 files" in reason(few)
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("name", "../x"),
         ("name", ""),
+        ("name", "flow\n"),
+        ("min_dorad", "0.1.0\n"),
+        ("targets", [{"arch": "x86_64\n"}]),
+        ("files", [["a", DIGEST + "\n", 1, False]]),
         ("sequence", 0),
         ("sequence", 1 << 60),
         ("sequence", True),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dorad.release import frames, objects, receive
 from dorad.release.errors import ReleaseError
 from dorad.release.frames import Begin, Hello, Lacking, Offer, Refusal, frame
-from dorad.release.receive import Disconnected, Receiver
+from dorad.release.receive import Receiver, SenderLostError
 from tests.release.samples import FLOW, OTHER, object_of, release, sign
 
 MODEL = random.Random(1).randbytes(300_000)
@@ -36,7 +36,7 @@ class Transfer:
         self.answers = b""
         try:
             Receiver(robot.trees, source, target, silence=silence).run()
-        except (ReleaseError, Disconnected) as error:
+        except (ReleaseError, SenderLostError) as error:
             self.error = error
         finally:
             os.close(source)
@@ -127,7 +127,7 @@ def test_a_whole_transfer_is_taken_and_what_has_arrived_is_said(robot):
 def test_the_next_transfer_goes_on_where_one_was_cut(robot):
     cut = opening(SENT) + plain(FLOW) + plain(MODEL)
     first = Transfer(robot, cut[: -len(MODEL) // 3])
-    assert isinstance(first.error, Disconnected)
+    assert isinstance(first.error, SenderLostError)
     second = Transfer(robot, opening(SENT))
     (lacking,) = second.offer.lacking
     assert lacking == Lacking(object_of(MODEL).sha256, False, lacking.arrived)
@@ -149,7 +149,7 @@ def test_a_changed_file_arrives_as_a_patch(robot):
 
 def test_a_silent_sender_is_given_up(robot):
     done = Transfer(robot, opening(SENT), silence=0.2, end=False)
-    assert isinstance(done.error, Disconnected)
+    assert isinstance(done.error, SenderLostError)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +202,26 @@ def test_a_bomb_is_refused_before_it_unfolds(robot):
     done = Transfer(robot, opening(SENT) + begin + frame(frames.PIECE, bomb))
     assert done.error.code == "protocol"
     assert robot.trees.objects.partial_size(object_of(MODEL).sha256) == 0
+
+
+def test_a_sender_that_only_says_that_it_is_alive_does_not_keep_others_out(robot, monkeypatch):
+    monkeypatch.setattr(receive, "IDLE_S", 0.0)
+    done = Transfer(robot, opening(SENT) + frame(frames.ALIVE) * 10_000 + plain(FLOW))
+    assert isinstance(done.error, SenderLostError)
+    with robot.trees.lock(wait=False):
+        assert robot.trees.objects.partials() == {}
+
+
+def test_parts_of_patches_do_not_add_up_over_transfers(robot):
+    """Only what is lacking, and the last part of a patch, stays when a transfer is cut."""
+    robot.receive(release({"dataflow.yml": FLOW}))
+    base, two = object_of(FLOW), object_of(MODEL)
+    for number in range(5):
+        patch = hashlib.sha256(bytes([number])).hexdigest()
+        begin = Begin(two.sha256, False, 0, patch, 1 << 20, base.sha256, base.size)
+        cut = frame(frames.BEGIN, begin) + frame(frames.PIECE, bytes(100_000))
+        assert isinstance(Transfer(robot, opening(SENT) + cut).error, SenderLostError)
+        assert robot.trees.objects.partials() == {patch: 100_000}
 
 
 def test_a_disk_that_is_full_is_said_and_leaves_no_parts(robot, monkeypatch):

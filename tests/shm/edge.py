@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dorad.shm import create, doorbell, layout
+from dorad.shm.counters import Counters, counters
+from dorad.shm.inlet import Inlet
 from dorad.shm.lane import LanedInlet, add_lane
 from dorad.shm.mapping import Mapping
+from dorad.shm.outlet import Outlet, Peer
 from dorad.shm.pool import Pool, Sample
-from dorad.shm.ring import Counters, Inlet, Outlet, Peer, counters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,3 +1,5 @@
+"""Arrow arrays as buffers in shared memory, and back."""
+
 from __future__ import annotations
 
 import datetime

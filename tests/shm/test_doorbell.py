@@ -1,3 +1,5 @@
+"""Doorbells: ring, wait, clear."""
+
 from __future__ import annotations
 
 import os

@@ -16,8 +16,9 @@ from dorad.node.inputs import RingInput, TimerInput
 from dorad.node.peers import ring_at
 from dorad.shm import layout
 from dorad.shm.arrow import CODE_IPC, encode
+from dorad.shm.counters import counters
+from dorad.shm.inlet import UnreadableError
 from dorad.shm.latch import LatchedOutlet
-from dorad.shm.ring import UnreadableError, counters
 from tests.shm.edge import Edge, edge
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from dorad.shm import ring
+from dorad.shm import inlet
 from tests.shm.edge import Edge, edge
 
 MS = 1_000_000
@@ -16,7 +16,7 @@ MS = 1_000_000
 def now(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The time, in a list of one, for the test to set."""
     moment = [time.time_ns()]
-    monkeypatch.setattr(ring, "_time_ns", lambda: moment[0])
+    monkeypatch.setattr(inlet, "_time_ns", lambda: moment[0])
     return moment
 
 

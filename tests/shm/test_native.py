@@ -20,7 +20,7 @@ from dorad.node.inputs import RingInput
 from dorad.node.sender import Sender
 from dorad.node.sharedarrays import SharedArrays
 from dorad.shm import layout, native
-from dorad.shm.ring import Inlet
+from dorad.shm.inlet import Inlet
 from tests.shm.edge import Edge, edge
 
 if TYPE_CHECKING:
@@ -379,7 +379,8 @@ def test_a_native_type_has_every_field_of_its_twin(name: str) -> None:
     import re
     from importlib import import_module
 
-    places = ("dorad.shm.mapping", "dorad.shm.ring", "dorad.shm.pool", "dorad.shm.spin")
+    places = ("dorad.shm.mapping", "dorad.shm.inlet", "dorad.shm.outlet")
+    places += ("dorad.shm.pool", "dorad.shm.spin")
     places += ("dorad.node.clock", "dorad.node.connection", "dorad.node.sharedarrays")
     places += ("dorad.node.sender", "dorad.node.inputs", "dorad.node.nodeinputs")
     places += ("dorad.node.receiver",)

@@ -1,3 +1,5 @@
+"""The pool of samples: allocation, reuse, return of memory."""
+
 from __future__ import annotations
 
 import itertools

@@ -1,3 +1,5 @@
+"""Rings: order, drops, counters, lapping."""
+
 from __future__ import annotations
 
 import select
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dorad.shm import layout
-from dorad.shm.ring import UnreadableError
+from dorad.shm.inlet import UnreadableError
 from tests.shm.edge import content, edge
 
 

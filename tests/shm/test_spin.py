@@ -1,3 +1,5 @@
+"""Adaptive spinning before sleep."""
+
 from __future__ import annotations
 
 from dorad.shm.spin import WOULD_HAVE_PAID_NS, Spin

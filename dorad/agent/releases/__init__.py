@@ -1,1 +1,1 @@
-"""Releases on a robot: make them ready, switch to them, judge them, and go back by itself."""
+"""Releases on a robot: stage them, switch to them, check their health, and revert."""

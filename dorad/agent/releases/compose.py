@@ -1,4 +1,4 @@
-"""From releases to what the daemon is told: each node runs from the files of one release. Pure."""
+"""Make the daemon's descriptor from releases: each node runs from one of them. Pure."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _plain_node(node: dict[str, Any] | None) -> dict[str, Any]:
 def content_of(
     applied: Applied, uuid: str, machine: str, path: Path, bundle: Callable[[str], Bundle]
 ) -> ShareContent:
-    """Return what the daemon gets for a revision.
+    """Return the daemon's order for a revision.
 
     `path` is that of the dataflow's file; no node runs there.
 

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 MISSES_FACTOR = 2.0
 """How many times as many deadlines as before a node may miss."""
 MIN_MESSAGES = 2.0
-"""Fewer expected messages than this say nothing about a rate."""
+"""Minimum number of expected messages from which a rate can be checked."""
 
 
 class Observation(msgspec.Struct, frozen=True):
-    """What the daemon says of a dataflow at a moment of a monotonic clock."""
+    """The daemon's figures of a dataflow at a moment of a monotonic clock."""
 
     at: float
     nodes: list[NodeInfo]
@@ -83,7 +83,7 @@ def watch(before: Watch | None, seen: Observation, baseline: Baseline) -> Watch:
 
 
 def learn(before: Watch | None, seen: Observation, rules: HealthRules) -> tuple[Watch, Watch]:
-    """Return the steady time of a confirmed release that ends now, and the one to go on with.
+    """Return the steady time of a confirmed release that ends now, and the one to continue with.
 
     Each steady time is as long as one before a confirmation; the next one begins where it ends.
     """
@@ -93,7 +93,7 @@ def learn(before: Watch | None, seen: Observation, rules: HealthRules) -> tuple[
 
 
 def is_due(found: Watch, rules: HealthRules, baseline: Baseline) -> bool:
-    """Return True if all but the probes is well for long enough, so that the probes may run."""
+    """Return True if everything but the probes is healthy for long enough to run the probes."""
     return found.seconds >= rules.min_healthy_time and all(
         each.ok for each in _checks(found, rules, baseline)
     )
@@ -133,7 +133,7 @@ def _checks(found: Watch, rules: HealthRules, baseline: Baseline) -> Iterator[Ev
 
 
 def _steady(before: Watch, seen: Observation, baseline: Baseline) -> Iterator[Evidence]:
-    """Yield what must be well at each moment of the time."""
+    """Yield the checks that must pass at each moment of the time."""
     known = {each.node: each for each in before.first.nodes}
     for node in seen.nodes:
         yield _node(known.get(node.node), node, baseline, seen.at - before.first.at)
@@ -154,7 +154,7 @@ def _node(before: NodeInfo | None, now: NodeInfo, baseline: Baseline, seconds: f
     if now.status == "failed":
         return Evidence(check=check, ok=False, text=f"has failed: {now.last_exit or 'no reason'}")
     if now.status == "stopped":
-        # A node that does its work at the start is well, unless it ran on before.
+        # A node may end after its work at the start, unless it kept running before.
         ran = now.node in baseline.nodes
         return Evidence(check=check, ok=not ran, text=f"has ended: {now.last_exit or 'stopped'}")
     if now.broken_inputs:

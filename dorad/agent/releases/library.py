@@ -1,4 +1,4 @@
-"""What the agent needs of the releases on this robot."""
+"""The interface through which the agent uses the releases on this robot."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Library(Protocol):
     """The releases on this robot. Methods may block."""
 
     def files(self, release: str) -> Files:
-        """Return how much of a release is here."""
+        """Return how complete a release is on this robot."""
 
     def stage(self, release: str) -> None:
         """Verify a release, and build its tree of files.
@@ -44,4 +44,4 @@ class Library(Protocol):
         """Return the nodes of `new` that differ from those of `old`. Raises ControlError."""
 
     def collect(self, keep: set[str]) -> None:
-        """Remove what no release but those in `keep`, and a few recent ones, needs."""
+        """Remove all releases except those in `keep` and a few recent ones."""

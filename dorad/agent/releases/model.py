@@ -1,4 +1,4 @@
-"""What the agent stores of a dataflow that comes from releases, and what it looks at."""
+"""The agent's record and observations of a dataflow that comes from releases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Waiting = Literal["", "files", "switch", "busy"]
 
 
 class Revision(msgspec.Struct, frozen=True):
-    """What can be confirmed: a release with its parameters."""
+    """A release with its parameters, which is confirmed as a whole."""
 
     release: str
     params: dict[str, Any] = {}
@@ -47,7 +47,7 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """A revision that this robot has tried in vain."""
+    """A revision that has failed on this robot."""
 
     digest: str
     reason: str
@@ -87,9 +87,9 @@ class Record(msgspec.Struct, frozen=True):
     next: ReleaseOrder | None = None
     """An order that arrived during a switch, which comes first."""
     applied: Applied | None = None
-    """What the daemon shall run now. It is stored before the daemon is told."""
+    """The daemon's current order. It is stored before it is sent."""
     step: int = 0
-    """Counts what the daemon was told: the generation of the robot's own share."""
+    """Counts the orders to the daemon: the generation of the robot's own share."""
     halting: bool = False
     """Whether the dataflow is stopped first, because it cannot be changed."""
     switched: float = 0.0
@@ -140,7 +140,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """How the daemon gets from what it runs to a release that is staged."""
+    """How the daemon switches from its current release to a staged one."""
 
     nodes: dict[str, str]
     """The release of each node; see `Applied`."""
@@ -154,9 +154,9 @@ class Health(msgspec.Struct, frozen=True):
 
     evidence: list[Evidence] = []
     healthy: bool = False
-    """Whether everything was well for long enough."""
+    """Whether everything was healthy for long enough."""
     fatal: str = ""
-    """What cannot get better."""
+    """A failure that cannot recover."""
     rates: dict[str, float] = {}
     nodes: list[str] = []
     """The nodes that run."""
@@ -167,7 +167,7 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What the agent sees of a dataflow. Clocks count from the boot."""
+    """An observation of a dataflow. Clocks count from the boot."""
 
     now: float
     wall: float
@@ -183,12 +183,12 @@ class Seen(msgspec.Struct, frozen=True):
     share: ShareState | None = None
     """The state of the robot's own share of the dataflow."""
     busy: str = ""
-    """What must not be interrupted; empty for nothing."""
+    """The leases that make the robot busy; empty if there are none."""
     leases: list[Lease] = []
     notices: list[str] | None = None
     """Warnings of the daemon; None if it cannot be asked."""
     contact: float | None = None
-    """When the coordinator was last heard, by the clock of `now`."""
+    """When the coordinator last sent something, by the clock of `now`."""
     health: Health | None = None
     learned: dict[str, float] = {}
     """Rates of the confirmed revision, over a steady time, of outputs that had begun before it."""

@@ -1,4 +1,4 @@
-"""Ask the daemon what the health of a dataflow is judged by."""
+"""Ask the daemon for the health of a dataflow, and the coordinator for a sign of life."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dorad.control.errors import ControlError
 from dorad.control.messages import DaemonStatus, LeaseList, Nothing, Top
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from dorad.control.asyncclient import AsyncClient
     from dorad.control.messages.releases import Lease
 
@@ -22,8 +24,26 @@ def clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+class Contact:
+    """When the coordinator last sent something, by `clock`."""
+
+    def __init__(self, ask: Callable[[], Awaitable[bool]]) -> None:
+        """`ask` asks the coordinator for a sign of life, and returns whether it came."""
+        self._ask = ask
+        self.at: float | None = None
+
+    def heard(self) -> None:
+        """Record a sign of life."""
+        self.at = clock()
+
+    async def renew(self) -> None:
+        """Ask for a sign of life."""
+        if await self._ask():
+            self.heard()
+
+
 async def observe(client: AsyncClient, uuid: str) -> Observation:
-    """Return what the daemon says of a dataflow. Raises ControlError."""
+    """Return the daemon's figures of a dataflow. Raises ControlError."""
     top = await client.call("top", Nothing(), Top)
     at = clock()
     sent: dict[str, int] = {}
@@ -41,7 +61,7 @@ async def notices(client: AsyncClient) -> list[str]:
 
 
 async def leases(client: AsyncClient) -> list[Lease]:
-    """Return what must not be interrupted on this robot. Raises ControlError."""
+    """Return the leases that make this robot busy. Raises ControlError."""
     try:
         found = await client.call("lease.list", Nothing(), LeaseList)
     except ControlError as error:

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 async def run_probes(
     client: AsyncClient, owner: str, commands: Sequence[Sequence[str]], bundle: Bundle
 ) -> list[Evidence]:
-    """Run commands one after another, and return what has become of each.
+    """Run commands one after another, and return their outcomes.
 
     `owner` is the UUID of the dataflow. Raises ControlError if the daemon cannot be used.
     """
@@ -44,7 +44,7 @@ async def run_probes(
 async def run_command(
     client: AsyncClient, owner: str, what: str, words: Sequence[str], bundle: Bundle
 ) -> tuple[str, bool]:
-    """Run a command as a dataflow with one node; return how it ended, and whether well.
+    """Run a command as a dataflow with one node; return how it ended, and True for success.
 
     Raises:
         ControlError: the daemon cannot be used.

@@ -49,14 +49,14 @@ class ShareContent(Struct):
 
 
 class ShareSet(Struct):
-    """What the robot shall do about one dataflow. The agent stores it before it answers."""
+    """An order about one dataflow. The agent stores it before it answers."""
 
     epoch: Epoch
     generation: Generation
     dataflow: DataflowName
     """The name of the dataflow, unique in the fleet."""
     enabled: bool
-    """Whether it shall run."""
+    """Whether the share is ordered to run."""
     content: ShareContent
     hold: float | None = None
     """Wait for `share.open` with the first message, for so many seconds; then the start fails.
@@ -130,6 +130,10 @@ class Attached(Struct):
     """All of them."""
     releases: list[ReleaseState] = []
     """Of all dataflows that come from releases."""
+    python: str = ""
+    """`3.13`: that of dorad, with which nodes run; empty for agents that do not say it."""
+    glibc: str = ""
+    """`2.41`; empty for another C library."""
 
 
 class Remember(Struct):
@@ -157,7 +161,7 @@ class AgentReport(Struct):
     time: float
     shares: list[ShareState] = []
     removed: list[str] = []
-    """Names of dataflows of which the robot has no share any more."""
+    """Names of dataflows of which the robot no longer has a share."""
     releases: list[ReleaseState] = []
     """Those that have changed since the last report; one that was forgotten is reported once, with
     an empty `release` and phase `confirmed`."""
@@ -198,6 +202,6 @@ AGENT_METHODS: dict[str, Method] = {
     "share.set": Method(ShareSet, ShareState, "Store a share and carry it out."),
     "share.open": Method(ShareRef, ShareState, "Open the start barrier of a share."),
     "share.remove": Method(ShareRef, Nothing, "Forget a share that does not run."),
-    "release.order": Method(ReleaseOrder, ReleaseState, "Store which release shall run."),
+    "release.order": Method(ReleaseOrder, ReleaseState, "Store the order for a release."),
 }
 """The methods that an agent answers itself."""

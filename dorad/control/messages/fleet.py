@@ -45,7 +45,7 @@ class FleetRow(Struct):
     since: float | None = None
     """When `state` or `why` changed."""
     dataflow: str = ""
-    """The dataflows that run, or that shall run, separated by commas."""
+    """The dataflows that run, or are ordered to run, separated by commas."""
     release: str = ""
     """The release of its dataflow, if it has one."""
     nodes: int = 0

@@ -58,5 +58,6 @@ class Event(Struct):
     """The machine that it is on; only from a coordinator."""
     data: dict[str, Any] = {}
     """Details for programs: `pid` and `restarts` of `node-started`; `code` and `signal` of
-    `node-exited`; `after`, in seconds, of `node-restarting`; `input` and `source` of `input-broken`
-    and `input-recovered`; `key` and `value` of `param-changed`; `change` of `topology-changed`."""
+    `node-exited`; `after`, in seconds, and `failed` of `node-restarting`; `input` and `source` of
+    `input-broken` and `input-recovered`; `key` and `value` of `param-changed`; `change` of
+    `topology-changed`."""

@@ -12,7 +12,7 @@ import msgspec
 
 from dorad.control.messages.base import Struct
 
-ReleaseId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+ReleaseId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 """The SHA-256 of a manifest."""
 
 
@@ -37,7 +37,7 @@ class HealthRules(Struct):
 
 
 class ReleaseOrder(Struct):
-    """Which release a robot shall run of one dataflow. The agent stores it before it answers."""
+    """An order to run a release of one dataflow. The agent stores it before it answers."""
 
     epoch: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
     generation: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]

@@ -54,11 +54,9 @@ class FleetMethods:
                 await self._watch.bell.wait()
 
     async def ack(self, call: Call, params: m.AlertAck) -> m.Alert:
-        """Keep who looks after an alert."""
+        """Record who has acknowledged an alert."""
         who = call.peer.name or f"user {call.peer.uid}"
-        alert = self._watch.book.ack(params.id, who, time.time(), undo=params.undo)
-        self._watch.bell.ring()
-        return alert
+        return self._watch.ack(params.id, who, undo=params.undo)
 
     async def top(self, _call: Call, params: m.TopWatch) -> AsyncIterator[m.TopPart]:
         """Yield the chosen part of each measurement."""

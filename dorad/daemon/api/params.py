@@ -45,9 +45,7 @@ class ParamMethods:
             raise ControlError("refused", f"{node.id}.{params.key}: {error}") from error
         self._registry.store.set_param(record, node.id, params.key, value)
         delivered = run.broker.params.update(node.id, params.key, value)
-        self._registry.event_bus.publish(
-            record.uuid, "param-changed", node.id, f"{params.key} set", key=params.key, value=value
-        )
+        self._publish(record, node.id, f"{params.key} set", key=params.key, value=value)
         return _param(record, node, params.key, delivered=delivered)
 
     async def delete(self, _call: Call, params: m.ParamRef) -> m.Nothing:
@@ -61,10 +59,14 @@ class ParamMethods:
             run.broker.params.delete(node.id, params.key)
         else:
             run.broker.params.delete(node.id, params.key, value=spec.default)
-        self._registry.event_bus.publish(
-            record.uuid, "param-changed", node.id, f"{params.key} deleted", key=params.key
-        )
+        self._publish(record, node.id, f"{params.key} deleted", key=params.key)
         return m.Nothing()
+
+    def _publish(self, record: Record, node: str, text: str, **data: Any) -> None:
+        """Publish a change to watchers and to recorders."""
+        self._registry.event_bus.publish(record.uuid, "param-changed", node, text, **data)
+        if record.run is not None:
+            record.run.report_event("param-changed", node, text, data)
 
     def _find(self, dataflow: str | None, node_id: str) -> tuple[Record, NodeSpec]:
         record = self._registry.find(dataflow, ended_too=True)

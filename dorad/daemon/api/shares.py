@@ -55,12 +55,12 @@ class ShareMethods:
     async def update(self, _call: Call, params: m.Update) -> m.Changed:
         """Make a share what a new descriptor and placement say.
 
-        If a step fails, those before it stay; the next update goes on from there.
+        If a step fails, earlier steps stay; the next update continues from there.
         """
         record, run, _ = self._registry.find_run(params.dataflow)
         part = record.row.options.share
         if part is None or part.machine != params.share.machine:
-            raise ControlError("refused", f"dataflow {record.title} is no share of this machine")
+            raise ControlError("refused", f"dataflow {record.title} is not a share of this machine")
         checked_params(params.params)
         after = checked_dataflow(params.descriptor, record.row.path, params.share)
         if problems := change_problems(after):

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.segments import Segments
     from dorad.daemon.broker.state import BrokerState
     from dorad.shm.mapping import Mapping
+    from dorad.shm.outlet import Outlet
     from dorad.shm.pool import Sample
-    from dorad.shm.ring import Outlet
 
 TEXT_CODE = 100
 """The type code of an Arrow array of utf8 in `dorad.shm.arrow`, which needs pyarrow."""

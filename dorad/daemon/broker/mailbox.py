@@ -12,9 +12,10 @@ from dorad.daemon.broker.snapshot import MailboxSnapshot, RingSnapshot
 from dorad.daemon.broker.stats import Lateness, Vitals
 from dorad.dataflow.model import NodeOutput, QueuePolicy, Timer
 from dorad.shm import check, create, doorbell, layout
+from dorad.shm.counters import WORD_MASK, Counters, counters
 from dorad.shm.latch import LatchedOutlet, samples_of
 from dorad.shm.mapping import Mapping
-from dorad.shm.ring import WORD_MASK, Counters, Outlet, Peer, counters
+from dorad.shm.outlet import Outlet, Peer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from dorad.dataflow.model import QueuePolicy
+from dorad.dataflow.model import QueuePolicy, Timer
 from dorad.dataflow.types.ports import bodies_of
 
 if TYPE_CHECKING:
@@ -25,10 +25,11 @@ def configuration(
     restart_count: int,
     params: Mapping[str, Any],
     link: Mapping[str, Any] | None = None,
+    recorded_params: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> bytes:
     """Return the configuration of a process that attaches to `box` now.
 
-    `link` is for the link process.
+    `link` is for the link process, `recorded_params` are those of all nodes, for a recorder.
     """
     node = box.node
     by_ring = {edge.ring: edge for edge in edges.received_by(node.id)}
@@ -70,11 +71,23 @@ def configuration(
     }
     if link is not None:
         content["link"] = dict(link)
+    if recorded_params is not None:
+        content["recorded"] = {"params": recorded_params, "timers": _timers(dataflow)}
     if any(body.types.inputs or body.types.outputs for body in bodies_of(node)):
         from dorad.dataflow.types.runtime import port_types  # most nodes have no types
 
         content["types"] = port_types(dataflow, node)
     return json.dumps(content).encode()
+
+
+def _timers(dataflow: Dataflow) -> dict[str, int]:
+    """Return the interval in ns of each input that is a timer, by `node/input`."""
+    return {
+        f"{node.id}/{item.id}": item.source.interval_ns
+        for node in dataflow.nodes
+        for item in node.all_inputs
+        if isinstance(item.source, Timer)
+    }
 
 
 def descriptor_for(node_id: str, descriptor: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,9 +38,11 @@ class NodeLeases:
         if is_observer(node_id):
             raise ProtocolError("an observer has no leases")
         number = packet.number("lease")
+        if number >= 1 << 63:
+            raise ProtocolError("a lease with an impossible number")
         if packet.kind == "idle":
             if self._held.get(connection, {}).pop(number, None) is not None:
-                _log.debug("node %s is not busy any more: lease %d", node_id, number)
+                _log.debug("node %s has ended its lease %d", node_id, number)
                 self._state.changed()
             return
         reason = packet.text("reason")

@@ -6,7 +6,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from dorad.node.protocol import encode
+from dorad.dataflow.recording import is_recorder
+from dorad.node.protocol import ProtocolError, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -125,6 +126,19 @@ class Notifications:
         conditions.drop("closed", input_id)
         self._state.send(node_id, "recovered", {"input": input_id})
         self._state.changed()
+
+    def happened(self, what: str, node: str | None, text: str, data: dict[str, Any]) -> None:
+        """Send an event of the dataflow to its recorders, if it fits into a packet."""
+        fields = {"what": what, "node": node, "text": text, "data": data}
+        for each in self._state.dataflow.nodes:
+            if not is_recorder(each):
+                continue
+            try:
+                encode("happened", fields)
+            except ProtocolError as error:
+                _log.debug("recorder %s does not get %s: %s", each.id, what, error)
+                return
+            self._state.send(each.id, "happened", fields)
 
     def node_restarted(self, node_id: str, source_node: str) -> None:
         """Send NODE_RESTARTED: a node that feeds this one has a new process."""

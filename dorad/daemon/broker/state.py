@@ -9,6 +9,7 @@ from dorad.daemon.broker.edges import EdgeTable, is_observer
 from dorad.daemon.broker.nodeconfig import configuration
 from dorad.daemon.broker.notifications import Conditions
 from dorad.dataflow.model import LINK
+from dorad.dataflow.recording import is_recorder
 from dorad.node.payload import pack
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.mailbox import Mailbox
     from dorad.dataflow.model import Dataflow
     from dorad.launch.host import FdStore
-    from dorad.shm.ring import Counters
+    from dorad.shm.counters import Counters
 
 
 class BrokerState:
@@ -121,6 +122,7 @@ class BrokerState:
             restart_count=self.restarts.get(node_id, 0),
             params=self.params.get(node_id, {}),
             link=self.link if node_id == LINK else None,
+            recorded_params=self.params if is_recorder(self.mailboxes[node_id].node) else None,
         )
         config = pack(content)
         try:

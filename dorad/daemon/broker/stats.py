@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from dorad.daemon.broker.state import BrokerState
-    from dorad.shm.ring import Counters
+    from dorad.shm.counters import Counters
 
 
 class Vitals(NamedTuple):

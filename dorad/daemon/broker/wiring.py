@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.edges import Edge
     from dorad.daemon.broker.segments import Segments
     from dorad.daemon.broker.state import BrokerState
-    from dorad.shm.ring import Outlet
+    from dorad.shm.outlet import Outlet
 
 POLL_S = 0.05
 """Seconds between checks of rings that are being retired."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 
     from dorad.daemon.broker.broker import Broker
-    from dorad.shm.ring import Counters
+    from dorad.shm.counters import Counters
 
     Receivers = Callable[[NodeOutput], Iterable[tuple[str, str]]]
 

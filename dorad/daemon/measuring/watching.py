@@ -14,13 +14,13 @@ import psutil
 
 from dorad import __version__
 from dorad.bell import Bell
-from dorad.control.alertbook import AlertBook
+from dorad.control.alertbook import AlertBook, identity
 from dorad.daemon.measuring.summary import CrashHistory, findings, keep_since, row
 
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from dorad.control.messages import DataflowState, FleetRow
+    from dorad.control.messages import Alert, DataflowState, FleetRow
     from dorad.daemon.measuring.measure import Measure
     from dorad.daemon.registry import Registry
 
@@ -39,8 +39,12 @@ class SelfWatch:
         self._registry = registry
         self._measure = measure
         self._crashes = CrashHistory()
-        self._since: dict[tuple[str, str], float] = {}
         self.book = AlertBook()
+        self._robot = socket.gethostname()
+        stored = registry.store.load_alerts()
+        self.book.restore(time.monotonic(), {self._robot: stored})
+        self._since = {(x.finding.cause, x.finding.subject): x.finding.since for x in stored}
+        self._stored = identity(stored)
         self.row: FleetRow | None = None
         """The current row; None before the first look."""
         self.bell = Bell()
@@ -79,7 +83,7 @@ class SelfWatch:
         keep_since(found, self._since)
         self._since = {(each.cause, each.subject): each.since for each in found}
         fresh = row(
-            socket.gethostname(),
+            self._robot,
             top.nodes,
             top.edges,
             found,
@@ -93,8 +97,22 @@ class SelfWatch:
         if not same:
             _log.debug("this machine is %s: %s", fresh.state, fresh.why)
         self.row = msgspec.structs.replace(fresh, since=since, seen_at=now)
-        self.book.observe(time.monotonic(), {fresh.robot: found})
+        self.book.observe(time.monotonic(), {self._robot: found})
+        self._store()
         self.bell.ring()
+
+    def ack(self, id_: str, who: str, *, undo: bool) -> Alert:
+        """Keep who looks after an alert, also for the next daemon. Raises ControlError."""
+        alert = self.book.ack(id_, who, time.time(), undo=undo)
+        self._store()
+        self.bell.ring()
+        return alert
+
+    def _store(self) -> None:
+        alerts = self.book.stored().get(self._robot, [])
+        if identity(alerts) != self._stored:
+            self._registry.store.put_alerts(alerts)
+            self._stored = identity(alerts)
 
     def _ended(self) -> list[tuple[DataflowState, float]]:
         """Return the dataflows that ended last under their name, and do not run again."""

@@ -270,7 +270,7 @@ class Lifecycle:
             yield from self._tell_closed(feeder, source, error, found)
 
     def _tell_recorders(self, found: Sequence[Closing]) -> Iterator[Action]:
-        """Close inputs of recorders, which go on after STOP until all other nodes have ended."""
+        """Close inputs of recorders, which continue after STOP until all other nodes have ended."""
         recorders = {node.id for node in self.dataflow.nodes if node.is_recorder}
         for closing in merged(found).values():
             if node_of(closing.unit) in recorders:

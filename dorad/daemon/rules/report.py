@@ -17,6 +17,10 @@ MAX_NAMES = 8
 """Maximum nodes that the report names among those that failed only because of another."""
 
 
+MAX_LINES_SIZE = 200_000
+"""Characters of all lines of a report; the failures after them have headlines only."""
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """One failure: a headline, and what the node wrote to stderr."""
@@ -31,11 +35,13 @@ def failure_report(results: Iterable[Result]) -> tuple[Block, ...]:
     One last block names the nodes that failed only because another node did.
     """
     results = tuple(results)
-    blocks = [
-        Block(f"node {result.node} {result.reason}", excerpt(result.stderr))
-        for result in results
-        if not result.ok and result.outcome is not Outcome.CASCADING
-    ]
+    room = MAX_LINES_SIZE
+    blocks = []
+    for result in results:
+        if not result.ok and result.outcome is not Outcome.CASCADING:
+            lines = excerpt(result.stderr)
+            room -= sum(map(len, lines))
+            blocks.append(Block(f"node {result.node} {result.reason}", lines if room > 0 else ()))
     cascading = [result for result in results if result.outcome is Outcome.CASCADING]
     root_causes = {result.root_cause for result in cascading}
     blocks += [

@@ -31,7 +31,7 @@ class Remaining(Struct, frozen=True):
 
 
 class Straggler(Struct, frozen=True):
-    """A node that holds up the end of the dataflow, and why."""
+    """A node that delays the end of the dataflow, and why."""
 
     node: str
     reason: str

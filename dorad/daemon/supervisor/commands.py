@@ -101,7 +101,7 @@ class Commands:
 
     @_detached
     async def restart(self, name: str, grace: float = RESTART_GRACE_S) -> None:
-        """End a node's process and start the next one, whatever its policy. No input closes."""
+        """End a node's process and start the next one, under any policy. No input closes."""
         with self._working_on(name, "restarted") as run:
             _refuse_unless_started(run)
             await self._restart(run, grace)

@@ -46,7 +46,7 @@ class Watched(Struct, frozen=True):
     """The file at the last poll."""
 
     def poll(self, now: Signature | None) -> tuple[Watched, bool]:
-        """Return the file after a poll, and True if it is to be reloaded.
+        """Return the file after a poll, and True if it must be reloaded.
 
         A file that is missing or that still changes is being saved.
         """

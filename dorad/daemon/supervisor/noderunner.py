@@ -245,7 +245,7 @@ class NodeRunner:
         )
         text = f"{result.reason}; restarting {when}{number}"
         state.report("info" if result.ok else "warn", name, text)
-        state.publish("node-restarting", name, text, after=decision.after)
+        state.publish("node-restarting", name, text, after=decision.after, failed=not result.ok)
         state.changed()
 
     async def _delay(self, run: NodeRun) -> bool:

@@ -34,7 +34,7 @@ def replay(
     `live` names the nodes that run; `replace` gives programs for some, which then run, too. Without
     either, all nodes run but the sources. With `step`, every message is handled before the next one
     is sent; else `speed` is how many times as fast it goes, 0 without waits. Numbers may differ by
-    `tolerance`, absolute or relative. `ignore` has patterns of what is not compared: `topic` or
+    `tolerance`, absolute or relative. `ignore` has patterns of excluded fields: `topic` or
     `topic:path`. `timeout` is in seconds. Return what the nodes have printed.
 
     Raises:

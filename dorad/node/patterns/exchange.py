@@ -67,7 +67,7 @@ class ReplyRoute:
         self._breaks = {item: daemon_events.breaks.get(item, 0) for item in inputs}
 
     def failure(self) -> ExchangeError | None:
-        """Return why no reply can come any more, or None."""
+        """Return why a reply is impossible now, or None."""
         connection, daemon_events = self._connection, self._connection.daemon_events
         if connection.lost:
             return PeerLostError("the daemon has closed the connection; no reply can come")

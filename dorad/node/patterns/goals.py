@@ -122,7 +122,7 @@ class Goal:
         Raises:
             NoAnswerError: `timeout` seconds, or the timeout of `send_goal`, are over.
             RemoteError: the goal's handler raised an exception.
-            ExchangeError: no result can come any more.
+            ExchangeError: a result is impossible now.
         """
         self._wait(self._has_result, self._until(timeout))
         return self._result(timeout)

@@ -175,7 +175,7 @@ class Sharing:
             self._end(me, at)
 
     def _refuse_to_block(self) -> None:
-        """Raise if a task of this thread's event loop receives, because it could not go on."""
+        """Raise if a task of this thread's event loop receives, because it could not continue."""
         loop = self._receiver.loop
         if loop is None:
             return

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from dorad.node.nodeinputs import Input
     from dorad.node.runtime.program import Send
     from dorad.node.typecheck import PortCheck, TypeChecks
-    from dorad.shm.ring import Inlet
+    from dorad.shm.inlet import Inlet
 
 STOP_TIMEOUT_S = 2.0
 """How long operators may take to end after one of their process has failed."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dorad.node.connection import DaemonConnection
     from dorad.node.runtime.inprocess import InProcessInput
     from dorad.node.typecheck import CheckingSender
-    from dorad.shm.ring import Outlet
+    from dorad.shm.outlet import Outlet
 
 
 class OperatorSender(Sender):

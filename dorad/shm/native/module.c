@@ -24,7 +24,7 @@ static const struct {
     [NEXT] = {"Receiver.next", RECEIVER, "next"},
 };
 
-/* Take the Python method of a step, and return the native one that calls it for what is not its. */
+/* Take the Python method of a step; return the native one, which calls it for other cases. */
 static PyObject *step(PyObject *module, PyObject *function)
 {
     struct state *state = PyModule_GetState(module);

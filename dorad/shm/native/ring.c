@@ -1,8 +1,9 @@
-/* The two ends of an edge: `Outlet` and `Inlet` of dorad/shm/ring.py, without a lane.
+/* The two ends of an edge: `Outlet` of dorad/shm/outlet.py and `Inlet` of dorad/shm/inlet.py,
+   without a lane.
 
-   A consumer believes nothing that it reads from the mailbox: an entry is copied out once, and each
-   field of the copy is checked before it is used. What fails a check is "not mine": Python reads it
-   anew, and reports it. */
+   A consumer trusts nothing that it reads from the mailbox: it copies an entry once, and checks each
+   field of the copy before it uses it. A field that fails a check is "not mine": Python reads the
+   entry again, and reports it. */
 
 #include "native.h"
 

@@ -13,8 +13,8 @@ from dorad.control import messages as m
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
 from dorad.jitter import between
+from dorafleet.console.model.commands import METHODS, on_robot
 from dorafleet.console.model.fleet import FleetStore, FleetView
-from dorafleet.rollout.messages import ROLLOUT_METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -23,14 +23,11 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=m.Struct)
 
-METHODS = m.METHODS | ROLLOUT_METHODS
-"""What a coordinator may be asked; a daemon knows a part of it."""
-
 PROBE_S = 1.0
 """Time between two questions whether the server still answers."""
 STALE_S = 3.0
 """Without an answer for so long, what is shown is out of date."""
-RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+RETRY_S = (0.5, 1.0, 2.0, 5.0)
 """Pauses between attempts to connect."""
 
 _log = logging.getLogger(__name__)
@@ -73,11 +70,14 @@ class Server:
         self,
         open_target: Callable[[], Awaitable[Targets | None]],
         close_target: Callable[[], Awaitable[None]] | None = None,
+        *,
+        host: str = "",
     ) -> None:
         """`open_target` returns the servers to try; it is called before each attempt.
 
-        `close_target` is called at the end.
+        `close_target` is called at the end. `host` is what the server's machine is called by SSH.
         """
+        self.host = host
         self._open_target = open_target
         self._close_target = close_target
         self._client: AsyncClient | None = None
@@ -94,6 +94,15 @@ class Server:
     def fleet(self) -> FleetView:
         """The robots, as last described."""
         return self._fleet.view
+
+    @property
+    def is_daemon(self) -> bool:
+        """Whether it is the daemon of one machine, and no coordinator."""
+        return self.link.server.startswith("dorad ")
+
+    def named(self, robot: str | None, dataflow: str) -> str:
+        """Return how this server is asked about a dataflow of a robot."""
+        return dataflow if self.is_daemon else on_robot(robot, dataflow)
 
     def start(self) -> None:
         """Connect in the background, again and again."""
@@ -168,7 +177,7 @@ class Server:
             await client.call("daemon.status", m.Nothing(), m.DaemonStatus)
             now = time.monotonic()
             trip = steady(self.link.round_trip, now - began)
-            # Not a change to paint: whatever else changes shows it.
+            # No change to paint: the next one shows it.
             self.link = replace(self.link, fresh_at=now, round_trip=trip)
             await asyncio.sleep(PROBE_S)
 
@@ -178,6 +187,7 @@ class Server:
                 async for news in rows:
                     self._fleet.take(news)
                     self.version += 1
+                raise ControlError("unavailable", "the server has ended `fleet.watch`")
 
     async def _alerts(self, client: AsyncClient) -> None:
         async with client.stream("alerts.watch", m.AlertWatch(interval=0.5), m.Alerts) as news:
@@ -185,6 +195,7 @@ class Server:
                 async for each in news:
                     self.alerts = tuple(each.alerts)
                     self.version += 1
+                raise ControlError("unavailable", "the server has ended `alerts.watch`")
 
     def _unless_missing(self, method: str) -> _Missing:
         return _Missing(self, method)

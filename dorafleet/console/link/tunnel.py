@@ -65,8 +65,8 @@ class Tunnel:
                 try:
                     await self._forward()
                 except SshError as error:
-                    raise ControlError("unavailable", str(error), error.hint) from None
-        return (UnixSocket(self._socket),)
+                    raise ControlError("unavailable", error.message, error.hint) from None
+        return (UnixSocket(self._socket, self._machine.host),)
 
     async def _forward(self) -> None:
         async with AsyncExitStack() as stack:

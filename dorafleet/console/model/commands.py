@@ -7,14 +7,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dorad.control import messages as m
+from dorafleet.rollout.messages import ROLLOUT_METHODS, RolloutAct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from dorad.control.messages import FleetRow
+    from dorafleet.rollout.operate import Act
 
 Role = Literal["viewer", "operator", "admin"]
-Kind = Literal["node", "dataflow", "alert"]
+Kind = Literal["node", "dataflow", "alert", "rollout"]
 
 RANKS: tuple[Role, ...] = ("viewer", "operator", "admin")
+
+METHODS = m.METHODS | ROLLOUT_METHODS
+"""What a coordinator may be asked; a daemon knows a part of it."""
 
 
 class Target(NamedTuple):
@@ -27,6 +34,9 @@ class Target(NamedTuple):
     alert: str = ""
     title: str = ""
     """For people."""
+    rollout: int = 0
+    acts: frozenset[str] = frozenset()
+    """Names of the actions that are possible for the alert, or for the rollout in its phase."""
 
     def __str__(self) -> str:
         return self.title or self.alert or "/".join(filter(None, (self.dataflow, self.node)))
@@ -56,6 +66,20 @@ def _node(target: Target) -> m.NodeStop:
 
 def _flow(target: Target) -> m.Stop:
     return m.Stop(dataflow=target.dataflow or None)
+
+
+def _rollout(key: str, act: Act, title: str, warns: str) -> Action:
+    return Action(
+        key,
+        act,
+        title,
+        "rollout",
+        f"rollout.{act}",
+        "operator",
+        lambda t: RolloutAct(rollout=t.rollout),
+        lambda t: ("dorafleet", "rollout", act, str(t.rollout)),
+        warns,
+    )
 
 
 ACTIONS: tuple[Action, ...] = (
@@ -123,6 +147,31 @@ ACTIONS: tuple[Action, ...] = (
         lambda t: m.AlertAck(id=t.alert, undo=True),
         lambda t: ("dorafleet", "alerts", "--unack", t.alert),
     ),
+    _rollout(
+        "p",
+        "pause",
+        "Pause the rollout",
+        "Robots get no further orders; those that switch now go on to their verdict.",
+    ),
+    _rollout("c", "resume", "Continue the rollout", "Robots get orders again."),
+    _rollout(
+        "m",
+        "promote",
+        "Promote the rollout",
+        "The canaries are confirmed: the release goes on to the other robots.",
+    ),
+    _rollout(
+        "A",
+        "abort",
+        "Abort the rollout",
+        "No further robot switches. Those that have switched keep the release.",
+    ),
+    _rollout(
+        "U",
+        "undo",
+        "Undo the rollout",
+        "Every robot that has got the release switches back to what it had.",
+    ),
 )
 
 
@@ -140,17 +189,18 @@ def actions_for(targets: Sequence[Target], role: str, *, readonly: bool) -> list
     return [
         action
         for action in ACTIONS
-        if allowed(role, action.role) and all(_fits(action.kind, each) for each in targets)
+        if allowed(role, action.role) and all(_fits(action, each) for each in targets)
     ]
 
 
-def _fits(kind: Kind, target: Target) -> bool:
-    match kind:
+def _fits(action: Action, target: Target) -> bool:
+    match action.kind:
         case "node":
             return bool(target.node)
         case "dataflow":
             return bool(target.dataflow)
-    return bool(target.alert)
+        case "alert" | "rollout":
+            return action.name in target.acts
 
 
 def shown(argv: Sequence[str]) -> str:
@@ -170,7 +220,7 @@ class Place(NamedTuple):
 PLACES: tuple[Place, ...] = (
     Place("fleet", "All robots", "[FILTER]"),
     Place("robot", "One robot", "ROBOT"),
-    Place("graph", "A dataflow as a graph", "DATAFLOW"),
+    Place("graph", "A dataflow as a graph", "DATAFLOW [NODE]"),
     Place("top", "Nodes and edges", "[ROBOT]"),
     Place("logs", "Log lines", "[DATAFLOW [NODE]]"),
     Place("topics", "Topics of a dataflow", "DATAFLOW"),
@@ -180,6 +230,10 @@ PLACES: tuple[Place, ...] = (
     Place("trace", "Message traces", ""),
     Place("help", "Keys and words", ""),
 )
+
+
+ABOUT_DATAFLOWS = ("graph", "logs", "topics", "topic")
+"""Screens whose first word is a dataflow, or a robot."""
 
 
 def place_of(text: str) -> tuple[str, list[str]] | str:
@@ -200,6 +254,17 @@ def place_of(text: str) -> tuple[str, list[str]] | str:
     if len(matching) != 1:
         hint = did_you_mean(name, names) or "there are: " + " ".join(names)
         return f"there is no screen `{name}`; {hint}"
-    if matching[0] in ("graph", "logs"):  # `graph arm017/pick`
-        rest = [part for word in rest for part in word.split("/", 1)]
     return matching[0], rest
+
+
+def with_dataflow(name: str, words: Sequence[str], rows: Mapping[str, FleetRow]) -> list[str]:
+    """Return the words after a screen's name; a robot stands for the dataflow that it runs."""
+    row = rows.get(words[0]) if words and name in ABOUT_DATAFLOWS else None
+    if row is None or not row.dataflow:
+        return list(words)
+    return [on_robot(row.robot, row.dataflow.partition(", ")[0]), *words[1:]]
+
+
+def on_robot(robot: str | None, dataflow: str) -> str:
+    """Return how a coordinator is asked about a dataflow of a robot; see its `onerobot`."""
+    return f"{robot}/{dataflow}" if robot and dataflow else dataflow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from dorad.terminal import local_time
 from dorafleet.console.model.alerts import by_need, new_count
 from dorafleet.console.model.commands import Target
 from dorafleet.console.screens.base import ConsoleScreen
@@ -73,7 +74,7 @@ class AlertsScreen(ConsoleScreen):
         alert = self._alerts.get(id_ or "")
         if alert is None:
             return [[(" no alerts", "dim")]] if not self._alerts else []
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(alert.since))
+        since = local_time(alert.since, "%Y-%m-%d %H:%M:%S")
         named = ", ".join(map(clean, alert.robots[:20]))
         more = f" and {alert.count - 20} more" if alert.count > 20 else ""
         return [
@@ -86,12 +87,13 @@ class AlertsScreen(ConsoleScreen):
     def target(self) -> Target:
         """Return the alert under the cursor."""
         alert = self._alerts.get(self.query_one(Grid).cursor or "")
-        return Target() if alert is None else alert_target(alert)
+        return Target() if alert is None else alert_target(alert, self.server)
 
     def targets(self) -> list[Target]:
         """Return the chosen alerts."""
         chosen = self.query_one(Grid).chosen
-        return [alert_target(self._alerts[id_]) for id_ in chosen if id_ in self._alerts]
+        found = [self._alerts[id_] for id_ in chosen if id_ in self._alerts]
+        return [alert_target(alert, self.server) for alert in found]
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints these alerts."""
@@ -112,6 +114,6 @@ class AlertsScreen(ConsoleScreen):
         if alert is None:
             return
         if alert.count == 1 and alert.robots:
-            self.console.go_to(f"robot '{alert.robots[0]}'")
+            self.console.open_about("robot", alert.robots)
         else:
             self.console.open_fleet(alert.robots)

@@ -169,10 +169,10 @@ class ConsoleScreen(Screen[None]):
         self.on_screen_suspend()
 
     def restart_feeds(self) -> None:
-        """Open the streams again, because what they shall bring has changed."""
+        """Open the streams again, because their parameters have changed."""
         self.on_screen_suspend()
         self._feeds = self.feeds()
-        for feed in self._feeds:
+        for feed in () if self.paused else self._feeds:
             feed.start()
 
     def bring(self) -> None:
@@ -211,7 +211,7 @@ class ConsoleScreen(Screen[None]):
         self._paint_bars(now, clock)
 
     def repaint(self) -> None:
-        """Paint at the next opportunity, whatever has changed."""
+        """Paint at the next opportunity."""
         self._painted = None
         self.tick()
 
@@ -282,7 +282,7 @@ class ConsoleScreen(Screen[None]):
         if message is None and link.error and not link.connected:
             message = (link.error, "stale")
         text, style = message or ("", "")
-        self.query_one("#message", Canvas).show([[(" " + text, style)]])
+        self.query_one("#message", Canvas).show(bars.message_lines(text, style, columns))
         self.query_one("#keys", Canvas).show([bars.key_line(self.keys(), columns)])
 
     def keys(self) -> list[tuple[str, str]]:
@@ -292,19 +292,20 @@ class ConsoleScreen(Screen[None]):
         for key, label, possible in (
             ("esc", "back", self.can_go_back()),
             ("/", "filter", bool(self.FILTER_KEYS)),
+            ("a", "actions", bool(self.console.actions(self.targets()))),
             ("l", "logs", self.can_go("logs", target)),
             ("g", "graph", self.can_go("graph", target)),
             ("t", "top", self.can_go("top", target)),
             ("e", "topics", self.can_go("topics", target)),
             ("space", "mark", self.can_mark()),
-            ("a", "actions", bool(self.console.actions(self.targets()))),
+            ("left right", "scroll", self.is_wide()),
             ("o", "order", len(self.ORDERS) > 1),
             ("p", "pause", bool(self._feeds)),
             ("y", "copy", True),
             ("|", "pipe", True),
             (":", "go", True),
-            ("?", "help", self.NAME != "help"),
             ("q", "quit", True),
+            ("?", "all keys", self.NAME != "help"),
         ):
             if possible:
                 found.append((key, label))
@@ -313,6 +314,13 @@ class ConsoleScreen(Screen[None]):
     def can_open(self) -> bool:
         """Return True if enter does something."""
         return False
+
+    def is_wide(self) -> bool:
+        """Return True if a drawing is wider than the screen."""
+        return any(
+            each.virtual_size.width > each.size.width
+            for each in self.query("#content").results(Canvas)
+        )
 
     def can_mark(self) -> bool:
         """Return True if rows can be marked."""
@@ -368,9 +376,11 @@ class ConsoleScreen(Screen[None]):
         self.repaint()
 
     def action_across(self, columns: int) -> None:
-        """Scroll a drawing to the side."""
+        """Scroll a drawing or a log to the side."""
         for canvas in self.query("#content").results(Canvas):
             canvas.scroll_relative(x=columns, animate=False)
+        if isinstance(self.scroller, LogView):
+            self.scroller.scroll_columns(columns)
 
     def action_page(self, pages: int) -> None:
         """Move by a page."""
@@ -413,6 +423,7 @@ class ConsoleScreen(Screen[None]):
             self.repaint()
         elif self.filter:
             self.set_filter(Filter())
+            self.on_filter_entered()
         else:
             self.console.go_back()
 
@@ -428,7 +439,10 @@ class ConsoleScreen(Screen[None]):
         """React to another order."""
 
     def on_filter(self) -> None:
-        """React to another filter."""
+        """React to another filter, also while it is typed."""
+
+    def on_filter_entered(self) -> None:
+        """React to another filter once it is complete."""
 
     def action_pause(self) -> None:
         """Stop the streams, or let them go on."""
@@ -488,12 +502,15 @@ class ConsoleScreen(Screen[None]):
 
     def _filter_typed(self, event: Prompt.Typed) -> None:
         if event.state == "given-up":
+            self.on_filter_entered()
             return
         wanted, problem = checked(event.text, self.filter_keys())
         if wanted is not None:
             self.set_filter(wanted)
             if event.state == "changed":
                 self.message = None
+            else:
+                self.on_filter_entered()
         elif event.state == "entered":
             self.say(problem, "warn", 8.0)
         else:

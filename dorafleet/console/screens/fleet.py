@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from dorad.control.messages import Alert
+    from dorafleet.console.link.server import Server
     from dorafleet.console.view.rows import Row
 
 MAX_LISTED = 30
@@ -81,7 +82,9 @@ class FleetScreen(ConsoleScreen):
     def crumbs(self) -> Crumbs:
         """Say how many robots are shown."""
         total, shown = len(self.server.fleet.rows), len(self.query_one("#robots", Grid).ids)
-        return Crumbs("Fleet", amount=f"{shown} of {total}")
+        old = "fleet.watch" in self.server.missing
+        note = "this server is too old to list robots" if old else ""
+        return Crumbs("Fleet", amount=f"{shown} of {total}", note=note)
 
     def paint(self, now: float) -> None:
         """Show alerts and robots."""
@@ -94,10 +97,14 @@ class FleetScreen(ConsoleScreen):
         grid = self.query_one("#robots", Grid)
         released = any(row.release for row in fleet.rows.values())
         grid.leave_out(*(() if released else ("release",)))
-        grid.show(self._sorted[1], lambda id_: tables.fleet_row(fleet.rows[id_], now), dim=stale)
+        grid.show(
+            self._sorted[1],
+            lambda id_: tables.fleet_row(fleet.rows[id_], now, stale=stale),
+            dim=stale,
+        )
         if self.has_class("-wide"):
             row = fleet.rows.get(grid.cursor or "")
-            lines = [] if row is None else inspector.robot_lines(row, now)
+            lines = [] if row is None else inspector.robot_lines(row, now, stale=stale)
             self.query_one("#inspector", Canvas).show(lines)
 
     def _arranged(self, now: float) -> list[str]:
@@ -132,7 +139,7 @@ class FleetScreen(ConsoleScreen):
         """Return the alert or the robot under the cursor."""
         if self._on_alerts:
             alert = self._alerts.get(self.query_one("#needs", Grid).cursor or "")
-            return Target() if alert is None else alert_target(alert)
+            return Target() if alert is None else alert_target(alert, self.server)
         return self._robot_target(self.query_one("#robots", Grid).cursor)
 
     def _robot_target(self, id_: str | None) -> Target:
@@ -143,16 +150,18 @@ class FleetScreen(ConsoleScreen):
         if row.findings and row.findings[0].dataflow:
             dataflow, node = row.findings[0].dataflow, row.findings[0].node or ""
         title = f"{row.robot}: {dataflow}{'/' + node if node else ''}" if dataflow else row.robot
-        return Target(dataflow=dataflow, node=node, robot=row.robot, title=title)
+        named = self.server.named(row.robot, dataflow)
+        return Target(dataflow=named, node=node, robot=row.robot, title=title)
 
     def targets(self) -> list[Target]:
         """Return the marked rows, or the one under the cursor."""
         if self._on_alerts:
             chosen = self.query_one("#needs", Grid).chosen
-            return [alert_target(self._alerts[id_]) for id_ in chosen if id_ in self._alerts]
+            found = [self._alerts[id_] for id_ in chosen if id_ in self._alerts]
+            return [alert_target(alert, self.server) for alert in found]
         chosen = self.query_one("#robots", Grid).chosen
-        found = [self._robot_target(id_) for id_ in chosen]
-        return [target for target in found if target.dataflow]
+        targets = [self._robot_target(id_) for id_ in chosen]
+        return [target for target in targets if target.dataflow]
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints these rows."""
@@ -176,17 +185,18 @@ class FleetScreen(ConsoleScreen):
             self.set_filter(parse(shlex.quote(f"robot~^({names})$")))
             self.query_one("#robots", Grid).focus()
         elif target.robot:
-            self.console.go_to(f"robot '{target.robot}'")
+            self.console.open_about("robot", [target.robot])
 
 
-def alert_target(alert: Alert) -> Target:
+def alert_target(alert: Alert, server: Server) -> Target:
     """Return an alert as what actions are done to."""
     robot = alert.robots[0] if alert.count == 1 and alert.robots else ""
     single = alert.count == 1
     return Target(
-        dataflow=alert.dataflow or "",
+        dataflow=server.named(robot, alert.dataflow or ""),
         node=(alert.node or "") if single else "",
         robot=robot,
         alert=alert.id,
+        acts=frozenset({"unacknowledge" if alert.acked_by else "acknowledge"}),
         title=f"{robot or f'{alert.count} robots'}: {alert.text}",
     )

@@ -12,6 +12,7 @@ from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.view import tables
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.view.graph import graph
+from dorafleet.console.view.words import counted
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
 
@@ -85,7 +86,7 @@ class GraphScreen(ConsoleScreen):
             return Crumbs(f"Fleet > {self.dataflow}", amount="measuring")
         edges = self.part.top.edges
         drops, broken = sum(e.drop_rate > 0 for e in edges), sum(e.broken for e in edges)
-        text = f"{len(self.part.top.nodes)} nodes, {len(edges)} edges"
+        text = f"{counted(len(self.part.top.nodes), 'node')}, {counted(len(edges), 'edge')}"
         text += f", {drops} drop" if drops else ""
         text += f", {broken} broken" if broken else ""
         note = f"neighbours of {self.node}" if self.order == "neighbours" and self.node else ""

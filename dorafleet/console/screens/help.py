@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from dorafleet.console.model.commands import ACTIONS, PLACES
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 KEYS = (
     ("arrows j k  PgUp PgDn  Home End", "move"),
+    ("left right", "scroll a drawing or a log to the side"),
     ("enter", "open what is under the cursor"),
     ("esc", "remove marks, then the filter, then go back"),
     ("tab", "go to the next table"),
@@ -28,7 +30,7 @@ KEYS = (
     ("v", "on Topic: another view"),
     ("space", "mark a row"),
     ("a", "actions: the only key that can change anything, after a dialog"),
-    ("y", "copy the command that shows the same, and show it"),
+    ("y", "show the command that shows the same, and copy it if the terminal allows that"),
     ("|", "give what is shown to a program, such as less"),
     ("o", "next order"),
     ("p", "pause, go on"),
@@ -67,25 +69,34 @@ class HelpScreen(ConsoleScreen):
 
     def crumbs(self) -> Crumbs:
         """Name the page."""
-        return Crumbs("Help")
+        page = self.query_one("#content", Canvas)
+        below = page.virtual_size.height - page.size.height - page.scroll_offset.y
+        return Crumbs("Help", amount=f"{below} more lines, arrows scroll" if below > 0 else "")
 
     def paint(self, now: float) -> None:
         """Show the page."""
         del now
-        self.query_one("#content", Canvas).show(page())
+        self.query_one("#content", Canvas).show(page(self.size.width))
 
     def argv(self) -> Sequence[str]:
         """Return the command that explains the console."""
         return ("dorafleet", "console", "--help")
 
 
-def page() -> list[list[Span]]:
+LEFT = 37
+"""Columns for what is explained."""
+
+
+def page(columns: int) -> list[list[Span]]:
     """Return the lines of the page."""
     lines: list[list[Span]] = []
 
-    def part(title: str, rows: Iterable[tuple[str, str]], style: str = "key") -> None:
+    def part(title: str, rows: Iterable[tuple[str, str]]) -> None:
         lines.append([(f" {title}", "title")])
-        lines.extend([(f"   {left:<34}", style), (right, "")] for left, right in rows)
+        for left, right in rows:
+            first, *more = textwrap.wrap(right, max(columns - LEFT - 1, 20)) or [""]
+            lines.append([(f"   {left}".ljust(LEFT), "key"), (first, "")])
+            lines.extend([(" " * LEFT, ""), (each, "")] for each in more)
         lines.append([])
 
     part("Keys", KEYS)

@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from dorad import logrecord
+from dorad.control.logposition import LogPosition
 from dorafleet.console.link.streams import Feed
 from dorafleet.console.model.commands import Target
 from dorafleet.console.screens.base import ConsoleScreen
@@ -42,8 +43,8 @@ class LogsScreen(ConsoleScreen):
         self._kept: deque[LogRecord] = deque(maxlen=MAX_LINES)
         self._waiting: list[LogRecord] = []
         self._left_out = 0
-        self._seen = 0.0
-        """Time of the newest line, from which a lost stream goes on."""
+        self._position = LogPosition()
+        """From where a lost stream goes on."""
         self._names = 4
         self._machines = 0
 
@@ -68,19 +69,17 @@ class LogsScreen(ConsoleScreen):
 
     def _opened(self, client: AsyncClient) -> AsyncStream[LogLines]:
         nodes = [self.node] if self.node else []
-        if self._seen:
-            # What was written meanwhile; the newest line itself is known.
-            return client.logs(self.dataflow, nodes=nodes, since=self._seen + 1e-6, follow=True)
+        since = self._position.resume()
+        if since is not None:
+            return client.logs(self.dataflow, nodes=nodes, since=since, follow=True)
         return client.logs(self.dataflow, nodes=nodes, tail=TAIL, follow=True)
 
     def _take(self, lines: LogLines) -> None:
         self._left_out += lines.left_out
-        if lines.lines:
-            self._seen = max(self._seen, lines.lines[-1].timestamp)
-            self._waiting += lines.lines
-            if len(self._waiting) > MAX_LINES:
-                # They would never be seen.
-                del self._waiting[:-MAX_LINES]
+        self._waiting += self._position.take(lines.lines)
+        if len(self._waiting) > MAX_LINES:
+            # They would never be seen.
+            del self._waiting[:-MAX_LINES]
         self.bring()
 
     def on_filter(self) -> None:

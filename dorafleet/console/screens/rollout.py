@@ -13,6 +13,7 @@ from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
 from dorafleet.rollout.messages import RolloutNews, RolloutWatch
+from dorafleet.rollout.operate import possible_acts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -88,7 +89,9 @@ class RolloutScreen(ConsoleScreen):
         stale = self.server.link.stale(time.monotonic())
         shown = self._shown
         robots = {} if shown is None else self._robots.get(shown.rollout, {})
-        facts = self._nothing() if shown is None else rolloutlines.lines(shown, now)
+        facts = (
+            self._nothing() if shown is None else rolloutlines.lines(shown, now, self.size.width)
+        )
         self.query_one("#facts", Canvas).show(facts)
         ids = [
             each.robot
@@ -111,7 +114,17 @@ class RolloutScreen(ConsoleScreen):
         robot, shown = self.query_one(Grid).cursor, self._shown
         if robot is None or shown is None:
             return Target()
-        return Target(shown.dataflow, "", robot, title=f"{robot}: {shown.dataflow}")
+        named = self.server.named(robot, shown.dataflow)
+        return Target(named, "", robot, title=f"{robot}: {shown.dataflow}")
+
+    def targets(self) -> list[Target]:
+        """Return the rollout: actions are done to all of it, not to the robot under the cursor."""
+        shown = self._shown
+        if shown is None:
+            return []
+        acts = possible_acts(shown.phase, paused=shown.paused)
+        title = f"rollout {shown.rollout} of {shown.name}, {shown.size} robots"
+        return [Target(title=title, rollout=shown.rollout, acts=acts)]
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints the same."""
@@ -126,4 +139,4 @@ class RolloutScreen(ConsoleScreen):
     def open_chosen(self) -> None:
         """Open the robot."""
         if robot := self.query_one(Grid).cursor:
-            self.console.go_to(f"robot '{robot}'")
+            self.console.open_about("robot", [robot])

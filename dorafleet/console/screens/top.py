@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.widget import Widget
 
-    from dorad.control.messages import TopOrder, TopPart
+    from dorad.control.messages import NodeInfo, TopOrder, TopPart
 
 LIMIT = 200
 """Nodes and edges that the server sends; the worst or first ones of the order."""
@@ -84,8 +84,8 @@ class TopScreen(ConsoleScreen):
         """Let the server sort."""
         self.restart_feeds()
 
-    def on_filter(self) -> None:
-        """Let the server filter."""
+    def on_filter_entered(self) -> None:
+        """Let the server filter; while it is typed, only what has come is filtered."""
         self.restart_feeds()
 
     @property
@@ -122,14 +122,16 @@ class TopScreen(ConsoleScreen):
             info = found[0] if found else info
         if info is None:
             return Target()
-        return node_target(info.dataflow_name or info.dataflow, info.node, info.machine)
+        return self._target_of(info)
 
     def targets(self) -> list[Target]:
         """Return the chosen nodes."""
-        return [
-            node_target(info.dataflow_name or info.dataflow, info.node, info.machine)
-            for info in self.tables.chosen
-        ]
+        return [self._target_of(info) for info in self.tables.chosen]
+
+    def _target_of(self, info: NodeInfo) -> Target:
+        dataflow = info.dataflow_name or info.dataflow
+        named = self.server.named(info.machine, dataflow)
+        return Target(named, info.node, info.machine or "", title=f"{named}/{info.node}")
 
     def argv(self) -> Sequence[str]:
         """Return the command that measures the same."""
@@ -147,9 +149,4 @@ class TopScreen(ConsoleScreen):
         """Open the graph around the node."""
         target = self.target()
         if target.dataflow:
-            self.console.go_to(f"graph '{target.dataflow}' '{target.node}'")
-
-
-def node_target(dataflow: str, node: str, machine: str | None) -> Target:
-    """Return a node as what actions are done to."""
-    return Target(dataflow, node, machine or "", title=f"{dataflow}/{node}")
+            self.console.open_about("graph", [target.dataflow, target.node])

@@ -117,9 +117,10 @@ class TopicScreen(ConsoleScreen):
 
     def action_view(self) -> None:
         """Show the next view."""
-        at = VIEWS.index(self.view if self.mode == "auto" else self.mode)
-        self.mode = VIEWS[at % 3 + 1]
-        self.restart_feeds()
+        before = self.view
+        self.mode = VIEWS[VIEWS.index(before) % 3 + 1]
+        if "picture" in (before, self.view):
+            self.restart_feeds()  # at another rate
         self.repaint()
 
     def paint(self, now: float) -> None:
@@ -163,6 +164,7 @@ class TopicScreen(ConsoleScreen):
 
     def _facts(self) -> list[list[Span]]:
         rate, last = self._rate, self._last
+        second: list[Span] = [] if last is not None else [(" waiting for a message", "dim")]
         first: list[Span] = [(" ", "")]
         if rate is None:
             first.append(("measuring", "dim"))
@@ -180,7 +182,7 @@ class TopicScreen(ConsoleScreen):
             first.append((f"   {words.clean(str(preview))}" if preview else "", "dim"))
             if last.header.dropped:
                 first.append((f"   {last.header.dropped} not shown", "dim"))
-        return [first, []]
+        return [first, second]
 
     def crumbs(self) -> Crumbs:
         """Name the output and the view."""

@@ -137,4 +137,4 @@ class TopicsScreen(ConsoleScreen):
     def open_chosen(self) -> None:
         """Open the output."""
         if topic := self.query_one(Grid).cursor:
-            self.console.go_to(f"topic '{self.dataflow}' '{topic}'")
+            self.console.open_about("topic", [self.dataflow, topic])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -100,15 +101,29 @@ def crumb_line(crumbs: Crumbs, columns: int, *, ascii_only: bool = False) -> lis
     return [*spans, (" " * max(gap, 1), ""), *right]
 
 
+def message_lines(text: str, style: str, columns: int) -> list[list[Span]]:
+    """Return a message, such as a long command, on as many lines as it needs, three at most."""
+    found = textwrap.wrap(clean(text), max(columns - 2, 10), max_lines=3, placeholder=" …")
+    return [[(" " + line, style)] for line in found] or [[]]
+
+
 def key_line(keys: Iterable[tuple[str, str]], columns: int) -> list[Span]:
-    """Return the keys that work now, as many as fit."""
-    spans: list[Span] = [(" ", "")]
+    """Return the keys that work now, as many as fit; there is always room for the last one."""
+    wanted = list(keys)
+    sizes = [width(key) + 1 + width(label) + 2 for key, label in wanted]
     left = columns - 1
-    for key, label in keys:
-        wide = width(key) + 1 + width(label) + 2
-        if wide > left:
-            break
-        left -= wide
+    shown = wanted
+    if sum(sizes) > left and wanted:
+        left -= sizes[-1]
+        shown = []
+        for each, wide in zip(wanted[:-1], sizes, strict=False):
+            if wide > left:
+                break
+            left -= wide
+            shown.append(each)
+        shown.append(wanted[-1])
+    spans: list[Span] = [(" ", "")]
+    for key, label in shown:
         spans += [(key, "key"), (f" {label}  ", "dim")]
     return spans
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
+from dorad.terminal import local_time
 from dorafleet.console.view import words
 from dorafleet.console.view.tables import state_text
 from dorafleet.console.view.words import clean
@@ -14,23 +14,24 @@ if TYPE_CHECKING:
     from dorafleet.console.view.rows import Span
 
 
-def robot_lines(row: FleetRow, now: float) -> list[list[Span]]:
-    """Return what is known of a robot."""
+def robot_lines(row: FleetRow, now: float, *, stale: bool = False) -> list[list[Span]]:
+    """Return what is known of a robot; of a `stale` one, how it was."""
     known = row.known
+    state = "stale" if stale else row.state
     lines: list[list[Span]] = [
-        [(f" {clean(row.robot)}", "title"), ("  ", ""), (state_text(row.state), row.state)],
+        [(f" {clean(row.robot)}", "title"), ("  ", ""), (state_text(state), state)],
     ]
     if row.since is not None:
-        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.since))
+        at = local_time(row.since, "%Y-%m-%d %H:%M")
         lines.append([(f" since {at}", "dim")])
     lines.append([])
     facts = {
         "dataflow": row.dataflow or "-",
         "release": row.release or "-",
         "nodes": f"{row.running} of {row.nodes} run" if known else "not known",
-        "cpu": f"{row.cpu:.0f} %" if known else "-",
-        "memory": f"{row.memory:.0f} %" if known else "-",
-        "drops": f"{row.drops:.1f}/s" if known else "-",
+        "cpu": f"{words.percent(row.cpu)} %" if known else "-",
+        "memory": f"{words.percent(row.memory)} %" if known else "-",
+        "drops": f"{words.rate(row.drops)}/s" if known else "-",
         "version": row.version or "-",
     }
     if row.state == "unreach":

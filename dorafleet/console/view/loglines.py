@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
+from dorad.terminal import local_time
 from dorafleet.console.view.words import clean, fit
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ _STYLES = {
 
 def spans(line: LogRecord, *, names: int, machines: int) -> list[Span]:
     """Return a line; `names` and `machines` are the widths of these columns, 0 for none."""
-    at = time.localtime(line.timestamp)
-    clock = f"{time.strftime('%H:%M:%S', at)}.{int(line.timestamp % 1 * 1000):03}"
+    clock = local_time(line.timestamp, "%H:%M:%S", "--:--:--")
+    clock += f".{int(line.timestamp % 1 * 1000):03}"
     style = _STYLES.get(line.level, "")
     level = _LEVELS.get(line.level, line.level.upper())
     found: list[Span] = [(f" {clock} ", "dim"), (fit(level, 5) + " ", style or "ok")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from dorafleet.console.view.words import fit
@@ -15,13 +14,15 @@ if TYPE_CHECKING:
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 """The bit of each dot, by column and row."""
 STYLES = ("line1", "line2", "line3", "line4")
+LARGEST = 1e300
+"""Larger values are left out, as those that are not finite: their difference could be infinite."""
 MARGIN = 10
 """Columns for the numbers at the left."""
 
 
 def bounds(curves: Mapping[str, Sequence[tuple[float, float]]]) -> tuple[float, float] | None:
     """Return the lowest and highest value, a little apart if they are equal; None without any."""
-    values = [v for points in curves.values() for _, v in points if math.isfinite(v)]
+    values = [v for points in curves.values() for _, v in points if abs(v) <= LARGEST]
     if not values:
         return None
     low, high = min(values), max(values)
@@ -80,7 +81,7 @@ def _pixels(
     before: tuple[int, int] | None = None
     for at, value in points:
         x = int((1 - (end - at) / seconds) * (wide - 1))
-        if x < 0 or not math.isfinite(value):
+        if x < 0 or not abs(value) <= LARGEST:
             before = None
             continue
         y = int((high - value) / (high - low) * (tall - 1) + 0.5)

@@ -30,8 +30,10 @@ def lines(
         first.append((f" {words.age(now - row.since)}", "dim"))
     if row.known:
         first.append((f"   nodes {row.running}/{row.nodes}", ""))
-        first.append((f"   cpu {row.cpu:.0f}%   memory {row.memory:.0f}%", ""))
-        first.append((f"   drops {row.drops:.1f}/s", "warn" if row.drops else ""))
+        first.append(
+            (f"   cpu {words.percent(row.cpu)}%   memory {words.percent(row.memory)}%", "")
+        )
+        first.append((f"   drops {words.rate(row.drops)}/s", "warn" if row.drops else ""))
     else:
         first.append((f"   seen {words.age(row.seen_at and now - row.seen_at)} ago", "dim"))
     if row.dataflow:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dorafleet.console.view import words
 from dorafleet.console.view.rows import Cell, Column, Row
-from dorafleet.console.view.words import clean
+from dorafleet.console.view.words import clean, width
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +24,9 @@ COLUMNS = (
 )
 KEYS = tuple(column.key for column in COLUMNS)
 
-BAD = ("stuck", "refused", "lost", "reverted", "reverting")
+MAX_FLOWING = 4
+"""Lines for the waves, and for the counts."""
+
 _STYLES = {
     **dict.fromkeys(("stuck", "refused", "lost"), "fail"),
     **dict.fromkeys(("reverted", "reverting"), "warn"),
@@ -43,7 +45,7 @@ def worst_first(robots: Iterable[RolloutRobot]) -> list[RolloutRobot]:
     return sorted(robots, key=lambda each: (_ORDER.index(each.state), each.batch, each.robot))
 
 
-def lines(found: RolloutSummary, now: float) -> list[list[Span]]:
+def lines(found: RolloutSummary, now: float, columns: int) -> list[list[Span]]:
     """Return the state of a rollout, its waves, and how many robots are in which state."""
     state = clean(found.state or found.phase)
     style = "warn" if found.paused or "revert" in state or "fail" in state else "title"
@@ -53,11 +55,11 @@ def lines(found: RolloutSummary, now: float) -> list[list[Span]]:
         (f"  {words.age(now - found.since)}", "dim"),
         (f"   by {clean(found.by)}, {words.age(now - found.created)} ago", "dim"),
     ]
-    waves: list[Span] = [(" ", "")]
+    waves: list[Span] = []
     for wave in found.waves:
-        waves.append((f"[{_wave(wave)}]", _wave_style(wave)))
-        waves.append((">" if wave is not found.waves[-1] else "", "dim"))
-    counts: list[Span] = [(" ", "")]
+        end = ">" if wave is not found.waves[-1] else ""
+        waves.append((f"[{_wave(wave)}]{end}", _wave_style(wave)))
+    counts: list[Span] = []
     for name in _ORDER[::-1]:
         if found.counts.get(name):
             counts.append((f"{name} {found.counts[name]}  ", _STYLES.get(name, "")))
@@ -70,7 +72,20 @@ def lines(found: RolloutSummary, now: float) -> list[list[Span]]:
     if found.waiting:
         text = ", ".join(f"{count} for {clean(what)}" for what, count in found.waiting.items())
         more.append([(f" waiting: {text}", "dim")])
-    return [first, waves, counts, *more, []]
+    return [first, *_flowing(waves, columns), *_flowing(counts, columns), *more, []]
+
+
+def _flowing(spans: Iterable[Span], columns: int) -> list[list[Span]]:
+    """Return spans on as many lines as they need, `MAX_FLOWING` at most."""
+    found: list[list[Span]] = []
+    left = 0
+    for text, style in spans:
+        if width(text.rstrip()) > left:
+            found.append([(" ", "")])
+            left = columns - 1
+        found[-1].append((text, style))
+        left -= width(text)
+    return found[:MAX_FLOWING]
 
 
 def _wave(wave: Wave) -> str:

@@ -15,6 +15,8 @@ Span: TypeAlias = "tuple[str, str]"
 
 GAP = 1
 """Columns between two cells."""
+GROWTH = 2
+"""A column is at most so many times its usual width wider than usual."""
 PREFIX = 2
 """Columns before the first cell: the cursor and the mark."""
 
@@ -74,6 +76,8 @@ def fitted(columns: Sequence[Column], space: int, left_out: Collection[str] = ()
     found: list[Fitted] = []
     for at in kept:
         extra = left * columns[at].grow // shares if shares else 0
+        # Figures stay near the name that they belong to.
+        extra = min(extra, GROWTH * columns[at].wide)
         found.append(Fitted(at, columns[at], columns[at].wide + extra))
     return found
 

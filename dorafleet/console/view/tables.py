@@ -67,16 +67,20 @@ def state_text(state: str) -> str:
     return f"{letter} {word}"
 
 
-def fleet_row(row: FleetRow, now: float) -> Row:
-    """Return the row of a robot."""
+def fleet_row(row: FleetRow, now: float, *, stale: bool = False) -> Row:
+    """Return the row of a robot; of a `stale` one only how it was is known."""
     known = row.known
+    state, why = str(row.state), row.why
+    if stale:
+        was = "well" if state == "ok" else state_text(state)[2:]
+        state, why = "stale", f"was {was}" + (f": {why}" if why else "")
     seen = "now" if row.state != "unreach" else _ago(row.seen_at, now)
     return Row(
         row.robot,
         (
-            Cell(state_text(row.state), row.state),
+            Cell(state_text(state), state),
             Cell(row.robot, "name"),
-            Cell(row.why or "-", "" if row.why else "dim"),
+            Cell(why or "-", "" if why else "dim"),
             Cell(_ago(row.since, now)),
             Cell(row.dataflow or "-"),
             Cell(row.release or "-"),

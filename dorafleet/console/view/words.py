@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from functools import lru_cache
 
 from dorad.terminal import visible
 
 ELLIPSIS = "…"
+MAX_DAYS = 99_999
+"""Longest age that is shown; what a robot says of its times may be anything."""
 
 
 def clean(text: str) -> str:
@@ -59,11 +62,11 @@ def crop(text: str, columns: int) -> str:
 
 
 def age(seconds: float | None) -> str:
-    """Return a time span in at most six characters: `7s`, `3m12s`, `6h02m`, `6d02h`.
+    """Return a time span in at most six characters: `7s`, `3m10s`, `6h02m`, `6d02h`, `400d`.
 
     From a minute on, seconds are given in steps of ten: what changes each second costs bytes.
     """
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return "-"
     whole = max(0, int(seconds))
     if whole < 60:
@@ -74,38 +77,47 @@ def age(seconds: float | None) -> str:
         return f"{whole // 60}m"
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+    if whole < 100 * 86400:
+        return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+    return f"{min(whole // 86400, MAX_DAYS)}d"
 
 
 def count(value: float | None) -> str:
-    """Return a count in at most five characters: `0`, `9120`, `1.2M`."""
-    if value is None:
+    """Return a count in at most six characters: `0`, `9120`, `1.2M`; `>999P` for more."""
+    if value is None or not math.isfinite(value):
         return "-"
     if abs(value) < 10_000:
         return f"{value:.0f}"
-    for unit in ("k", "M", "G", "T"):
+    for unit in ("k", "M", "G", "T", "P"):
         value /= 1000
         if abs(value) < 1000:
             return f"{value:.1f}{unit}" if abs(value) < 100 else f"{value:.0f}{unit}"
-    return f"{value:.0f}P"
+    return ">999P" if value > 0 else "<-999P"
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things: `1 edge`, `2 edges`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def rate(value: float | None) -> str:
     """Return a rate a second with one decimal, in at most six characters."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return "-"
     return f"{value:.1f}" if abs(value) < 1000 else count(value)
 
 
 def percent(value: float | None) -> str:
     """Return a percentage without a sign."""
-    return "-" if value is None else f"{value:.0f}"
+    return count(value)
 
 
 def milliseconds(seconds: float | None) -> str:
     """Return a short time with its unit: `0.3ms`, `12.1ms`, `1.20s`."""
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return "-"
+    if seconds >= 100:
+        return age(seconds)
     if seconds >= 1:
         return f"{seconds:.2f}s"
-    return f"{seconds * 1e3:.1f}ms"
+    return f"{max(seconds, -1.0) * 1e3:.1f}ms"

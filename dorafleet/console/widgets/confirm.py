@@ -25,6 +25,8 @@ _CSS = """
 """
 MAX_LISTED = 6
 """Targets that a dialog names."""
+MAX_TYPED = 20
+"""Characters of a wrong number that are repeated."""
 
 
 class Choose(ModalScreen["Action | None"]):
@@ -36,7 +38,7 @@ class Choose(ModalScreen["Action | None"]):
         width: auto; max-width: 70; height: auto; border: round $accent; padding: 0 1;
         background: $background;
     }}
-    Choose Label {{ width: auto; }}
+    Choose Label {{ width: auto; max-width: 66; }}
     """
     BINDINGS: ClassVar[list[BindingType]] = [("escape", "dismiss(None)", "Cancel")]
 
@@ -105,7 +107,7 @@ class Confirm(ModalScreen[bool]):
                 yield Label(self._action.warns, markup=False)
             yield Label(f"$ {clean(self._command)}", markup=False)
             if self._number:
-                yield Label(f"Type {self._number} to confirm:", markup=False)
+                yield Label(f"Type {self._number} to confirm:", id="ask", markup=False)
                 number = Input(id="number")
                 number.cursor_blink = False
                 yield number
@@ -120,9 +122,26 @@ class Confirm(ModalScreen[bool]):
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Do it, or not."""
         event.stop()
-        if event.button.id != "go":
-            self.dismiss(False)
-        elif self._number and self.query_one("#number", Input).value.strip() != self._number:
-            self.query_one("#number", Input).focus()
+        if event.button.id == "go":
+            self._confirm()
         else:
+            self.dismiss(False)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Do it once the right number is typed."""
+        event.stop()
+        self._confirm()
+
+    def _confirm(self) -> None:
+        """Do it, unless a number is asked for and another one is typed."""
+        if not self._number:
             self.dismiss(True)
+            return
+        number = self.query_one("#number", Input)
+        typed = number.value.strip()
+        if typed == self._number:
+            self.dismiss(True)
+            return
+        wrong = f", not {clean(typed)[:MAX_TYPED]}" if typed else ""
+        self.query_one("#ask", Label).update(f"Type {self._number} to confirm{wrong}:")
+        number.focus()

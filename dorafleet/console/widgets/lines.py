@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_LINES = 10_000
 """Lines that a log keeps."""
+MAX_COLUMNS = 2000
+"""Columns that a log can be scrolled to the right."""
 
 
 class Painted(ScrollView):
@@ -108,6 +110,8 @@ class LogView(Painted, can_focus=True):
         self._kept: deque[Any] = deque(maxlen=MAX_LINES)
         self.following = True
         self._top = 0
+        self._left = 0
+        """Columns that are scrolled out at the left."""
 
     @property
     def lines(self) -> Sequence[Sequence[Span]]:
@@ -149,6 +153,11 @@ class LogView(Painted, can_focus=True):
         self.following = self._top >= last
         self.refresh()
 
+    def scroll_columns(self, columns: int) -> None:
+        """Scroll to the right by so many columns, to the left by less than none."""
+        self._left = min(max(self._left + columns, 0), MAX_COLUMNS)
+        self.refresh()
+
     def scroll_to_end_of(self, *, top: bool) -> None:
         """Show the oldest lines, or the newest and follow."""
         self._top, self.following = 0, not top
@@ -158,4 +167,6 @@ class LogView(Painted, can_focus=True):
         """Return one line of the widget."""
         at = self.top + y
         spans = self._paint(self._kept[at]) if at < len(self._kept) else []
-        return strip(spans, self.size.width, self.palette, self.rich_style)
+        left, wide = self._left, self.size.width
+        line = strip(spans, left + wide, self.palette, self.rich_style)
+        return line.crop(left, left + wide) if left else line

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from dorad.agent.daemon import Daemon
 from dorad.agent.releases.library import Bundle
-from dorad.agent.releases.releases import Contact, Releases
+from dorad.agent.releases.observing import Contact
+from dorad.agent.releases.releases import Releases
 from dorad.agent.shares import Shares
 from dorad.agent.store import ShareStore
 from dorad.control.errors import ControlError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from dorad.agent.releases.decide import decide, forgettable, state_of, take_order
+from dorad.agent.releases.decide import decide, forgettable, state_of
+from dorad.agent.releases.orders import take_order
 from dorad.control.errors import ControlError
 from tests.agent.releases.orders import A, B, C, health, order, record, seen, share
 

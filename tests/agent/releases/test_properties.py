@@ -7,8 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from dorad.agent.releases.decide import decide, forgettable, take_order
+from dorad.agent.releases.decide import decide, forgettable
 from dorad.agent.releases.model import Record
+from dorad.agent.releases.orders import take_order
 from tests.agent.releases.orders import SEQUENCES, UUID, health, order, plan, seen, share
 
 GOOD = {"a" * 64, "b" * 64}

@@ -9,6 +9,8 @@ from textwrap import dedent
 import pytest
 
 from dorad.agent.releases import observing, releases
+from dorad.agent.store import ShareStore
+from dorad.control.errors import ControlError
 from dorad.control.messages.releases import HealthRules
 from tests.agent.releases.robot import SINK, SOURCE, Robot, eventually, flow
 from tests.harness.daemon import daemon
@@ -26,6 +28,14 @@ CRASHES_LATER = """
     begun = time.monotonic()
     for event in node:
         if event["type"] == "INPUT" and time.monotonic() > begun + 0.2:
+            raise SystemExit("no more")
+"""
+CRASHES_WHEN_TOLD = """
+    import os
+    from dora import Node
+
+    for event in Node():
+        if os.path.exists(%r):
             raise SystemExit("no more")
 """
 BUSY = """
@@ -228,6 +238,32 @@ async def test_a_robot_that_is_cut_off_after_the_switch_goes_back(robot, folder,
     state = await robot.reaches("reverted", 2)
     assert "no contact" in state.reason
     assert state.running == first
+
+
+async def test_a_full_disk_keeps_no_robot_from_going_back(robot, folder, monkeypatch):
+    first = await confirmed(robot, folder)
+    before = await robot.pids()
+    crash = folder / "crash"
+    second = robot.library.add(
+        "flow", flow(folder), source=SOURCE, sink=CRASHES_WHEN_TOLD % str(crash), sequence=2
+    )
+    robot.order(second, 2, rules=HealthRules(min_healthy_time=100, healthy_deadline=300))
+    await robot.reaches("probation", 2)
+
+    def full(*_):
+        raise ControlError("unavailable", "the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShareStore, "put", full)
+        patch.setattr(ShareStore, "put_release", full)
+        crash.touch()
+        await robot.reaches("reverted", 2, running=first)
+        assert (await robot.pids())["source"] == before["source"]
+        with pytest.raises(ControlError, match="full"):
+            robot.order(first, 3)
+    third = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK, sequence=3)
+    robot.order(third, 3)
+    await robot.reaches("confirmed", 3, running=third)
 
 
 async def test_probes_decide_in_the_release_folder(robot, folder, pass_time):

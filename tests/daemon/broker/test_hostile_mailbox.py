@@ -14,8 +14,8 @@ from dorad.daemon.broker.mailbox import Mailbox, NoRoomError
 from dorad.daemon.broker.snapshot import MailboxSnapshot
 from dorad.dataflow.model import Input, LogSource, NodeOutput, QueuePolicy, Timer
 from dorad.shm import layout
+from dorad.shm.counters import counters
 from dorad.shm.layout import ENTRY
-from dorad.shm.ring import counters
 from tests.daemon.clients import Program, stage
 from tests.daemon.flows import dataflow, node
 from tests.harness.waiting import until

@@ -1,3 +1,5 @@
+"""The broker's socket in the file system."""
+
 import os
 import subprocess
 import tempfile

@@ -14,7 +14,7 @@ import pytest
 from dorad.control.messages import TopicRate, TopicRates
 from dorad.daemon.measuring.topicrates import TopicMeter, measure, watch
 from dorad.dataflow.model import NodeOutput
-from dorad.shm.ring import Counters
+from dorad.shm.counters import Counters
 from tests.daemon.clients import RECEIVER, SENDER, pair, stage
 from tests.daemon.flows import dataflow, node
 

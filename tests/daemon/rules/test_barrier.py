@@ -1,3 +1,5 @@
+"""The start barrier as a function of data."""
+
 from dorad.daemon.rules.barrier import HOLD, Barrier, Phase
 
 

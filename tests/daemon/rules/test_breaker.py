@@ -1,3 +1,5 @@
+"""Circuit breakers of silent inputs as functions of data."""
+
 from dorad.daemon.rules.breaker import Breaker
 
 

@@ -1,3 +1,5 @@
+"""Descriptions and outcomes of exits."""
+
 import signal
 
 import pytest

@@ -1,3 +1,5 @@
+"""The end of a dataflow as a function of data."""
+
 import math
 import time
 

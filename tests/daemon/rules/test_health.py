@@ -1,3 +1,5 @@
+"""Health checks as functions of data."""
+
 import pytest
 
 from dorad.daemon.rules.health import Health, health_after

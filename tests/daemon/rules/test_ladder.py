@@ -1,3 +1,5 @@
+"""The steps and times of the stop ladder."""
+
 from dorad.daemon.rules.ladder import Step, StopStep, ladder
 
 

@@ -1,3 +1,5 @@
+"""The life cycle of nodes as a function of data."""
+
 import json
 
 from hypothesis import given

@@ -1,5 +1,7 @@
+"""The report of a dataflow's failures."""
+
 from dorad.daemon.rules.exits import Outcome, Result
-from dorad.daemon.rules.report import failure_report
+from dorad.daemon.rules.report import MAX_LINES_SIZE, failure_report
 from dorad.launch.model import Exit
 
 
@@ -51,3 +53,18 @@ def test_many_consequences_are_not_all_named() -> None:
     headline = failure_report([result("a", Outcome.FAILED), *many])[1].headline
     assert headline.startswith("20 other nodes failed because of that: n0, n1,")
     assert headline.endswith("n7, ...")
+
+
+def test_what_nodes_write_before_they_fail_does_not_make_the_report_huge() -> None:
+    """One of 20 MB would fit into no frame: no client could ask, and the robot could not report."""
+    written = ("x" * (1 << 20),) * 50
+    failed = [
+        Result(f"n{number}", Outcome.FAILED, Exit(1, None), "exited with code 1", stderr=written)
+        for number in range(500)
+    ]
+    blocks = failure_report(failed)
+    assert [block.headline for block in blocks] == [
+        f"node n{number} exited with code 1" for number in range(500)
+    ]
+    assert len(blocks[0].lines) == 20
+    assert sum(len(line) for block in blocks for line in block.lines) <= MAX_LINES_SIZE

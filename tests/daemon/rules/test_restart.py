@@ -1,3 +1,5 @@
+"""Restart policies as functions of data."""
+
 import pytest
 
 from dorad.daemon.rules.restart import (

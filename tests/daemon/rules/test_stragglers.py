@@ -1,3 +1,5 @@
+"""Stragglers: nodes that delay the end of a dataflow."""
+
 import pytest
 
 from dorad.daemon.rules.stragglers import Remaining, default_grace, next_check, stragglers

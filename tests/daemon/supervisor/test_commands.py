@@ -1,3 +1,5 @@
+"""Commands that stop, restart and replace single nodes."""
+
 import asyncio
 import signal
 from collections.abc import Coroutine, Iterator

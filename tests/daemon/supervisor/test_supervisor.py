@@ -1,3 +1,5 @@
+"""The supervisor: start, stop and failure of nodes."""
+
 import asyncio
 import signal
 from typing import Any

@@ -1,3 +1,5 @@
+"""The supervisor adopts nodes of a previous daemon."""
+
 import asyncio
 import json
 import signal

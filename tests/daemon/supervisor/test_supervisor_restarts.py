@@ -1,3 +1,5 @@
+"""The supervisor restarts nodes as their policies say."""
+
 import asyncio
 import itertools
 from typing import Any

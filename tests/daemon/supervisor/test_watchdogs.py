@@ -1,3 +1,5 @@
+"""Watchdogs: health checks, startup timeouts, circuit breakers."""
+
 import asyncio
 import os
 import signal

@@ -361,7 +361,7 @@ def test_types_of_the_user_other_than_structs(made: Any) -> None:
     assert made.acme_any({"a": 1}).field("a").to_pylist() == [1]
 
 
-# -- reading what is not as it should be -----------------------------------------------------------
+# -- reading malformed messages -----------------------------------------------------------
 
 
 def test_a_reader_refuses_data_of_another_type(made: Any) -> None:

@@ -14,7 +14,7 @@ import time
 
 import zenoh
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 def opened(port, *, ca, chain, key, listens):

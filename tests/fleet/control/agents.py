@@ -12,10 +12,10 @@ import msgspec
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from dorad.agent.dial import LIMITS
 from dorad.bell import Bell
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.limits import Limits
 from dorad.control.messages.agent import (
     AGENT_METHODS,
     AgentReport,
@@ -62,8 +62,6 @@ class FakeAgent:
         """What was set since the start, by node and key."""
         self.refusal: ControlError | None = None
         self.silent = False
-        self.answer: dict[str, Any] = {}
-        """What its first answer says instead."""
         self.nonsense: Any = None
         """Sent instead of the next report."""
         self.handlers: dict[str, Callable[..., Any]] = {}
@@ -99,7 +97,7 @@ class FakeAgent:
             },
             METHODS,
             "dorad-agent 1",
-            Limits(),
+            LIMITS,
         )
 
         async def run() -> None:
@@ -155,7 +153,7 @@ class FakeAgent:
         self.epoch = params.epoch
         known, self.audit = self.audit, params.audit
         self._news.clear()
-        found = Attached(
+        return Attached(
             robot=self.name,
             version="0.1.0",
             boot_id=self.boot_id,
@@ -167,8 +165,9 @@ class FakeAgent:
             memory=8 << 30,
             shares=list(self.shares.values()),
             releases=list(self.releases.states.values()),
+            python="3.13",
+            glibc="2.41",
         )
-        return msgspec.structs.replace(found, **self.answer)
 
     async def _remember(self, _call: Call, params: Remember) -> Remembered:
         known, self.audit = self.audit, params.audit

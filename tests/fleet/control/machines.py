@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from dorad.control.messages import METHODS as DORAD_METHODS
 from dorad.control.target import Tcp, TlsFiles
 from dorafleet.coordinator import accessmessages
 from dorafleet.coordinator.messages import METHODS
+from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -64,12 +64,6 @@ DESCRIPTOR = {
         },
     ]
 }
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Program:
@@ -144,6 +138,7 @@ class Fleet:
     """The processes of a fleet."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self.port = free_port()
         cluster = folder / "cluster.yml"
@@ -185,6 +180,8 @@ class Fleet:
                 )
                 await asyncio.to_thread(robot.join, id_, self.port, token)
                 robot.agent.start()
+        for robot in self.robots.values():
+            await robot.agent.until_logged(r"coordinator \S+: connected")
 
     def end(self) -> None:
         for robot in self.robots.values():

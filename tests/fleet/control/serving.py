@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
     from dorad.control.server import Authenticate
     from dorafleet.coordinator.renewing import Sign
+    from dorafleet.coordinator.supplying import Supply
     from dorafleet.store.model import Store
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 TALK = {
     "nodes": [
@@ -129,6 +130,8 @@ async def leading(
     store: Store | None = None,
     authenticate: Authenticate | None = None,
     sign: Sign | None = None,
+    supply: Supply | None = None,
+    port: int = 0,
 ) -> AsyncIterator[Fleet]:
     """Lead with the store in a folder, or another one, until the block ends."""
     async with AsyncExitStack() as stack:
@@ -136,9 +139,11 @@ async def leading(
             store = await SqliteStore.open(folder / "coordinator.db")
             stack.push_async_callback(store.close)
         term = await stack.enter_async_context(store.lead("test"))
-        control = FleetControl(store, Writer(store, term), machines, peer, lambda: None, sign)
+        control = FleetControl(
+            store, Writer(store, term), machines, peer, lambda: None, sign, supply
+        )
         await control.load()
-        sock = socket.create_server(("127.0.0.1", 0))
+        sock = socket.create_server(("127.0.0.1", port))
         server = ControlServer(
             control.table,
             version="1",

@@ -11,7 +11,7 @@ from dorafleet.store.model import LEADER, Transaction
 from tests.fleet.store.etcdserver import Cluster
 
 from .agents import FakeAgent
-from .serving import leading
+from .serving import DEADLINE_S, leading
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ async def test_robots_obey_the_new_leader_and_the_former_one_changes_nothing(tmp
             back.epoch = arm1.epoch
             former.agents["arm1"] = back
             await back.start()
-            await back.ended.until(lambda: not back.connected, 10)
+            await back.ended.until(lambda: not back.connected, DEADLINE_S)
             assert not back.connected
             await arm2.stop()
             arm2.port = newer.port

@@ -9,8 +9,9 @@ import pytest
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.limits import MAX_REQUEST
 
-from .serving import leading
+from .serving import DEADLINE_S, leading
 
 
 def daemon(robot, nodes, seen):
@@ -208,7 +209,7 @@ async def test_followed_lines_of_a_machine_do_not_wait_for_a_quiet_one(tmp_path,
         seen = await running(fleet)
         seen["times"] = {"arm1": [1.0, 2.0], "arm2": []}
         found = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             stream = fleet.stream("logs.read", m.LogRead(dataflow="talk", follow=True))
             async with aclosing(stream):
                 async for frame in stream:
@@ -247,11 +248,37 @@ async def test_messages_come_from_the_machine_of_their_output(tmp_path):
         assert listed.topics[0].subscribers == [m.Subscriber(node="listener", input="in")]
 
 
+async def test_a_message_or_an_answer_that_is_too_large_does_not_cut_off_its_robot(tmp_path):
+    """Viewers may subscribe: they must not be able to end the connections of robots."""
+
+    async def subscribe(call, params):
+        header = m.TopicHeader(
+            stream=call.id, topic=params.topics[0], sequence=1, dropped=0, metadata={}
+        )
+        yield header, bytes(MAX_REQUEST)
+
+    async def listed(_call, _params):
+        return m.TopicList(dataflow="x" * MAX_REQUEST, topics=[])
+
+    async with leading(tmp_path) as fleet:
+        await running(fleet)
+        agent = fleet.agents["arm1"]
+        await agent.stop()
+        agent.handlers |= {"topic.subscribe": subscribe, "topic.list": listed}
+        await fleet.connect(agent)
+        params = m.TopicSubscribe(dataflow="talk", topics=["talker/out"])
+        with pytest.raises(ControlError, match="4194304 are allowed"):
+            await anext(fleet.stream("topic.subscribe", params))
+        await fleet.call("topic.list", m.Ref(dataflow="talk"))
+        assert agent.connected
+        assert fleet.control.robots.get("arm1").client is not None
+
+
 async def test_events_are_those_of_machines_with_those_of_the_whole_dataflow(tmp_path):
     async with leading(tmp_path) as fleet:
         await running(fleet)
         found = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             stream = fleet.stream("watch", m.Watch(dataflow="talk"))
             async with aclosing(stream):
                 async for event in stream:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 CLUSTER = """\
 coordinator: {addr: 10.0.0.1}
 machines:

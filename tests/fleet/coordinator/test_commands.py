@@ -203,7 +203,7 @@ def test_the_token_is_not_sent_to_the_port_of_another_user(running, capsys):
 def test_a_port_that_nobody_listens_at_belongs_to_nobody(running):
     check_listener("127.0.0.1", running.port, os.geteuid())
     running.end()
-    with pytest.raises(ControlError, match="belongs to nobody known"):
+    with pytest.raises(ControlError, match="belongs to an unknown user"):
         check_listener("127.0.0.1", running.port, os.geteuid())
 
 

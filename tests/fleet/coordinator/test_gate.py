@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.exceptions import WebSocketException
 
-from dorafleet.coordinator.gate import MAX_PENDING, PATIENCE_S, Gate, Pending, choose_victim
+from dorafleet.coordinator.gate import MAX_PENDING, MIN_HANDSHAKE_S, Gate, Pending, choose_victim
 from tests.fleet.coordinator.running import DEADLINE_S, client, connected, coordinator
 
 FUZZED = 3000
@@ -39,7 +39,7 @@ def test_whoever_has_most_places_loses_the_oldest_of_them():
 def test_among_equals_only_one_that_has_waited_long_is_replaced():
     assert choose_victim(filled(one=3, two=3), "one", 0.1) is None
     assert choose_victim(filled(one=3), "one", 0.1) is None
-    assert choose_victim(filled(one=3), "one", PATIENCE_S) == 0
+    assert choose_victim(filled(one=3), "one", MIN_HANDSHAKE_S) == 0
 
 
 @given(
@@ -53,7 +53,7 @@ def test_a_victim_has_no_fewer_places_than_the_newcomer_or_has_waited(pending, h
     if victim is not None:
         found = table[victim]
         assert counts[found.host] == max(counts.values())
-        assert counts[found.host] > counts[host] + 1 or 10 - found.since >= PATIENCE_S
+        assert counts[found.host] > counts[host] + 1 or 10 - found.since >= MIN_HANDSHAKE_S
 
 
 def test_a_gate_never_counts_more_than_its_limit_and_forgets_what_is_closed():
@@ -62,7 +62,7 @@ def test_a_gate_never_counts_more_than_its_limit_and_forgets_what_is_closed():
     with ExitStack() as stack:
         accepted = []
         for port in range(20):
-            now[0] += PATIENCE_S / 2
+            now[0] += MIN_HANDSHAKE_S / 2
             pair = socket.socketpair()
             stack.enter_context(pair[1])
             entered = gate.enter(pair[0], ("10.0.0.1", port))
@@ -97,7 +97,7 @@ async def test_clients_get_in_past_silent_sockets_of_their_own_host(shared):
             while True:
                 if await gets_in(shared):
                     return
-                await asyncio.sleep(PATIENCE_S / 4)
+                await asyncio.sleep(MIN_HANDSHAKE_S / 4)
 
 
 async def gets_in(process):

@@ -24,7 +24,7 @@ async def merge(
         for robot, lines in sent:
             yield robot, m.LogLines(dataflow="uuid", lines=lines)
 
-    merged = in_order(events(), ["a", "b"], {"a": 0.0, "b": 1.0}, tail)
+    merged = in_order(events(), ["a", "b"], {"a": 0.0, "b": 1.0}.__getitem__, tail)
     return [(each.machine, each.message) async for lines, _ in merged for each in lines]
 
 

@@ -95,7 +95,7 @@ def occupants(machine_id, placed, decisions, asked):
     return there + new
 
 
-@settings(max_examples=400)
+@settings(max_examples=100)
 @given(situations())
 def test_no_machine_gets_a_node_that_a_rule_rejects_given_all_that_is_there_in_the_end(situation):
     machines, placed, asked = situation
@@ -109,6 +109,7 @@ def test_no_machine_gets_a_node_that_a_rule_rejects_given_all_that_is_there_in_t
                 assert not rejects(node, machine, others), (node, machine)
 
 
+@settings(max_examples=40)
 @given(situations())
 def test_a_pending_node_is_rejected_by_every_machine_also_in_the_end(situation):
     machines, placed, asked = situation
@@ -122,6 +123,7 @@ def test_a_pending_node_is_rejected_by_every_machine_also_in_the_end(situation):
                 assert rejects(node, machine, there)
 
 
+@settings(max_examples=40)
 @given(situations())
 def test_every_machine_has_a_verdict_and_only_the_chosen_one_no_rule(situation):
     machines, placed, asked = situation
@@ -135,12 +137,14 @@ def test_every_machine_has_a_verdict_and_only_the_chosen_one_no_rule(situation):
         assert chosen == expected
 
 
+@settings(max_examples=40)
 @given(situations())
 def test_the_same_question_has_the_same_answer(situation):
     machines, placed, asked = situation
     assert place(asked, machines, placed) == place(asked, machines, placed)
 
 
+@settings(max_examples=40)
 @given(situations(), fleets(), st.randoms())
 def test_a_node_that_is_placed_stays_whatever_happens_to_the_fleet(situation, other, chance):
     machines, placed, asked = situation

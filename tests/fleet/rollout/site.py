@@ -14,11 +14,13 @@ from dorafleet.inventory.model import Machine
 from dorafleet.rollout import messages as r
 from dorafleet.rollout.strategy import Strategy
 from tests.fleet.control.serving import DEADLINE_S, Fleet, leading
+from tests.release.samples import sign
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from dorafleet.coordinator.supplying import Supply
     from dorafleet.store.model import Store
     from tests.fleet.control.agents import FakeAgent
 
@@ -51,17 +53,19 @@ def _file(path: str, content: str) -> File:
 
 
 def put(found: Manifest) -> r.ReleasePut:
-    return r.ReleasePut(content=zlib.compress(encode(found)), signature="signed")
+    content = encode(found)
+    return r.ReleasePut(content=zlib.compress(content), signature=sign(content).decode())
 
 
 ONE, TWO, THREE = manifest(1), manifest(2), manifest(3)
 ID1, ID2, ID3 = (id_of(encode(each)) for each in (ONE, TWO, THREE))
 
-FAST = HealthRules(min_healthy_time=0.1, healthy_deadline=5, confirm_deadline=1)
+RULES = HealthRules(min_healthy_time=0.1, healthy_deadline=60, confirm_deadline=60)
 
 
 def strategy(**keys: Any) -> Strategy:
-    return Strategy(rules=FAST, **{"progress_deadline": 5.0, **keys})
+    """Return a strategy whose deadlines a slow machine keeps, unless others are given."""
+    return Strategy(**{"rules": RULES, "progress_deadline": 60.0, **keys})
 
 
 class Site:
@@ -137,6 +141,26 @@ class Site:
                     return detail
                 await self.control.fleet.bell.wait(0.2)
 
+    async def until_waiting(self, number: int, **gates: str) -> r.RolloutDetail:
+        """Wait until robots wait for these gates."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                detail = await self.status(number)
+                found = {row.robot: row.waiting for row in detail.robots}
+                if all(found[robot] == gate for robot, gate in gates.items()):
+                    return detail
+                await self.control.fleet.bell.wait(0.2)
+
+    async def until_reason(self, number: int, robot: str, words: str) -> r.RolloutRobot:
+        """Wait until the row of a robot says these words."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                rows = (await self.status(number)).robots
+                row = next(each for each in rows if each.robot == robot)
+                if words in row.reason:
+                    return row
+                await self.control.fleet.bell.wait(0.1)
+
     def running(self, dataflow: str = "pick") -> dict[str, str]:
         return {
             robot: state.running if (state := agent.releases.states.get(dataflow)) else ""
@@ -171,9 +195,12 @@ async def site(
     connect: bool = True,
     register: bool = True,
     store: Store | None = None,
+    supply: Supply | None = None,
+    port: int = 0,
 ) -> AsyncIterator[Site]:
     """Lead a fleet of robots, all connected, with three releases registered."""
-    async with leading(folder, machines(robots, labels), store=store) as fleet:
+    fleet_of = leading(folder, machines(robots, labels), store=store, supply=supply, port=port)
+    async with fleet_of as fleet:
         found = Site(fleet)
         if register:
             await found.register()

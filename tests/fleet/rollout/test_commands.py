@@ -18,10 +18,11 @@ from dorafleet.cli.main import run_command
 from dorafleet.coordinator.token import make_token
 from dorafleet.release.store import Store
 from tests.fleet.control.serving import DEADLINE_S, leading
+from tests.release.samples import sign
 
 from .site import ID1, ID2, ONE, TWO, Site, machines
 
-FAST = ("--min-healthy-time", "0.1", "--healthy-deadline", "5s", "--progress-deadline", "5s")
+FAST = ("--min-healthy-time", "0.1", "--healthy-deadline", "60s", "--progress-deadline", "60s")
 
 
 def authenticate(connection, request):
@@ -40,7 +41,7 @@ class Desk(Site):
         self.store = folder / "releases"
         self._capsys = capsys
         for each in (ONE, TWO):
-            Store(self.store).add(encode(each), b"signed")
+            Store(self.store).add(encode(each), sign(encode(each)))
 
     async def run(self, *words):
         """Run a command; return its exit code, and what it prints."""
@@ -106,7 +107,7 @@ async def test_from_a_change_to_its_undo(tmp_path, capsys):
         assert code == 1  # it was reverted
         assert json.loads(out)["summary"]["phase"] == "reverted"
         code, out, _ = await one.run("drift")
-        assert (code, out) == (0, "3 robots are what they shall be\n")
+        assert (code, out) == (0, "3 robots are in the desired state\n")
 
 
 async def test_a_bad_release_stops_at_the_canary_with_exit_code_1(tmp_path, capsys):
@@ -161,7 +162,7 @@ async def test_ctrl_c_ends_the_command_and_not_the_rollout(tmp_path, capsys):
         async with asyncio.timeout(DEADLINE_S):
             while line := (await process.stdout.readline()).decode():
                 lines.append(line)
-                if "wait for files" in line:
+                if " for files: " in line:
                     break
         assert "there is no cluster.yml here: give --cluster" in lines[-1]
         process.send_signal(signal.SIGINT)

@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from dorad.control.errors import ControlError
-from dorafleet.rollout.decide import ASIDE_S, BUSY_AGAIN_S, YIELD_S
+from dorafleet.rollout.decide import YIELD_S
 from dorafleet.rollout.model import Member, Rollout
+from dorafleet.rollout.phases import ASIDE_S, BUSY_AGAIN_S
 from dorafleet.rollout.strategy import Strategy
 
 from .world import NEW, OLD, START, World

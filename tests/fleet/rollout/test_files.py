@@ -98,22 +98,3 @@ async def test_a_robot_that_waits_for_files_gets_them_from_the_command(
         assert sent["bytes"] > 0
         assert events[-1]["phase"] in ("succeeded", "settled")
         assert agent.releases.switches == [built.bundle.id]
-
-
-async def test_the_command_ends_if_all_robots_that_wait_for_files_refuse_them(
-    tmp_path, capsys, flow, cluster
-):
-    stranger = asyncssh.generate_private_key("ssh-ed25519", comment="eve@example.org")
-    stranger.write_private_key(tmp_path / "stranger")
-    async with desk(tmp_path, capsys, robots=1) as one:
-        key = await asyncio.to_thread(choose, str(tmp_path / "stranger"))
-        built = await asyncio.to_thread(build, flow, Store(one.store), key, Options())
-        agent = one.agents["r1"]
-        agent.releases.has_files = False
-        words = ("rollout", "start", built.bundle.id, *FAST, "--cluster", str(cluster))
-        async with asyncio.timeout(DEADLINE_S * 3):
-            code, _, err = await one.release(*words)
-        assert code == 1
-        assert "r1: the release is refused, so nothing was changed there" in err
-        assert "dorafleet rollout follow 1" in err
-        assert agent.releases.switches == []

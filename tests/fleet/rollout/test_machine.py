@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dorad.control.errors import ControlError
-from dorafleet.rollout.decide import BUSY_AGAIN_S, Orders, failures
 from dorafleet.rollout.gates import down, impossible
 from dorafleet.rollout.model import FINAL, Member, Rollout
+from dorafleet.rollout.phases import BUSY_AGAIN_S, failures
+from dorafleet.rollout.steps import Orders
 from dorafleet.rollout.strategy import Budget, Strategy, amount, parallel, tolerated
 
 from .world import NEW, OLD, START, World

@@ -1,4 +1,4 @@
-"""What a plan selects, shows and refuses; nothing of it changes anything."""
+"""What a plan selects, shows and refuses; it changes nothing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.messages.releases import ReleaseState
+from dorad.release.changes import Changes
 from dorad.release.manifest import encode
 from dorafleet.coordinator.drift import Compared, drift_of
 from dorafleet.coordinator.records import Wanted
 from dorafleet.rollout import messages as r
 from dorafleet.rollout import windows
-from dorafleet.rollout.plan import Candidate, select
+from dorafleet.rollout.plan import Candidate, select, with_params
 from dorafleet.rollout.strategy import Batch, Budget, Strategy, amount, parallel, tolerated
 
 from .site import ID1, ID2, TWO, manifest, put, site, strategy
@@ -28,6 +29,7 @@ FLEET = [
     Candidate("r3", {"zone": "yard"}, before=ID1, reachable=False),
     Candidate("r4", {}, before=ID1),
 ]
+NODES = ["camera", "grip"]
 
 
 def new(**keys):
@@ -35,7 +37,7 @@ def new(**keys):
 
 
 def batches(**keys):
-    found = select(new(strategy=Strategy(**keys)), FLEET, 2)
+    found = select(new(strategy=Strategy(**keys)), FLEET, 2, NODES)
     return {member.robot: member.batch for member in found.members}
 
 
@@ -50,7 +52,7 @@ def test_batches_follow_their_selectors_and_the_rest_comes_last():
 
 def test_a_canary_of_any_kind_is_one_that_answers():
     away = [Candidate("a", {}, reachable=False), Candidate("b", {})]
-    found = select(new(), away, 1)
+    found = select(new(), away, 1, NODES)
     assert [member.robot for member in found.members if member.batch == 0] == ["b"]
 
 
@@ -100,7 +102,7 @@ def test_a_canary_of_any_kind_is_one_that_answers():
 )
 def test_what_cannot_be_is_refused_with_the_reason(keys, code, words):
     with pytest.raises(ControlError) as caught:
-        select(new(**keys), FLEET, 2)
+        select(new(**keys), FLEET, 2, NODES)
     assert caught.value.code == code
     assert words in str(caught.value)
 
@@ -108,9 +110,9 @@ def test_what_cannot_be_is_refused_with_the_reason(keys, code, words):
 def test_a_lower_sequence_is_refused_unless_it_is_allowed():
     fleet = [Candidate("r1", {}, sequence=7)]
     with pytest.raises(ControlError, match="its sequence 2 is below 7") as caught:
-        select(new(), fleet, 2)
+        select(new(), fleet, 2, NODES)
     assert "--allow-lower" in str(caught.value)
-    assert select(new(allow_lower=True), fleet, 2).members
+    assert select(new(allow_lower=True), fleet, 2, NODES).members
 
 
 def test_robots_that_have_it_or_failed_with_it_are_left_out():
@@ -119,17 +121,17 @@ def test_robots_that_have_it_or_failed_with_it_are_left_out():
         Candidate("r2", {}, failed="node grip failed"),
         Candidate("r3", {}),
     ]
-    found = select(new(), fleet, 2)
+    found = select(new(), fleet, 2, NODES)
     assert [member.robot for member in found.members] == ["r3"]
     assert found.left_out["r1"] == "it has it already"
     assert "node grip failed" in found.left_out["r2"]
-    assert [each.robot for each in select(new(retry=True), fleet, 2).members] == ["r2", "r3"]
+    assert [each.robot for each in select(new(retry=True), fleet, 2, NODES).members] == ["r2", "r3"]
 
 
 def test_nothing_to_do_is_no_failure_but_says_so():
     fleet = [Candidate("r1", {}, is_on_it=True), Candidate("r2", {}, is_on_it=True)]
     with pytest.raises(ControlError, match="all 2 robots have it already") as caught:
-        select(new(), fleet, 2)
+        select(new(), fleet, 2, NODES)
     assert caught.value.code == "exists"
 
 
@@ -139,6 +141,28 @@ def test_amounts_are_numbers_or_percentages_rounded_down():
     assert parallel(Strategy(), 1000) == 100
     assert [tolerated(Strategy(), size) for size in (1, 10, 50)] == [2, 2, 5]
     assert tolerated(Strategy(failure_threshold=0), 50) == 0
+
+
+def test_a_node_with_another_parameter_is_replaced():
+    changes = Changes(replaced=["grip"], untouched=["arm", "camera"])
+    found = with_params(changes, {"camera/rate": 1, "arm/speed": 2}, {"camera/rate": True})
+    assert found.params == ["arm/speed: 2 → default", "camera/rate: 1 → true"]
+    assert (found.replaced, found.untouched) == (["arm", "camera", "grip"], [])
+    assert with_params(changes, {"camera/rate": 1}, {"camera/rate": 1}) is changes
+
+
+def test_other_parameters_are_something_to_do_and_those_of_nodes_that_are_gone_go():
+    fleet = [Candidate("r1", {}, is_on_it=True, params={"grip/force": 1, "arm/speed": 2})]
+    with pytest.raises(ControlError, match="the robot has it already"):
+        select(new(params={"grip/force": 1, "arm/speed": 2}), fleet, 2, [*NODES, "arm"])
+    (member,) = select(new(params={"grip/force": 3}), fleet, 2, NODES).members
+    assert member.params == {"grip/force": 3}
+    fleet = [Candidate("r1", {}, params={"grip/force": 1, "arm/speed": 2})]
+    (member,) = select(new(), fleet, 2, NODES).members
+    assert member.params == {"grip/force": 1}
+    assert member.before_params == {"grip/force": 1, "arm/speed": 2}
+    with pytest.raises(ControlError, match=r"no node for the parameter `gripp/force`.*`grip`"):
+        select(new(params={"gripp/force": 1}), fleet, 2, NODES)
 
 
 # -- windows
@@ -203,6 +227,7 @@ async def test_releases_are_refused_before_anything_changes(tmp_path):
         for bad, words in (
             (b"no zlib", "not compressed"),
             (zlib.compress(b"{}"), "the manifest is not valid"),
+            (zlib.compress(content), "there is no SSH signature"),
             (zlib.compress(content)[:-4], "not complete"),
             (zlib.compress(b"x" * (5 << 20)), "at most"),
         ):
@@ -212,9 +237,14 @@ async def test_releases_are_refused_before_anything_changes(tmp_path):
             await one.fleet.call(
                 "release.put", r.ReleasePut(content=zlib.compress(content), signature="")
             )
+        changed = r.ReleasePut(
+            content=zlib.compress(content.replace(b"pick", b"pack")), signature=put(TWO).signature
+        )
+        with pytest.raises(ControlError, match="the signature does not fit the manifest"):
+            await one.fleet.call("release.put", changed)
         other = manifest(9, arch="riscv64")
         await one.fleet.call("release.put", put(other))
-        with pytest.raises(ControlError, match="robot `r1`: it is for riscv64"):
+        with pytest.raises(ControlError, match="robot `r1` and 1 more: it is for riscv64"):
             await one.start("pick@9")
         with pytest.raises(ControlError, match="no release `pick@77` is registered"):
             await one.start("pick@77")

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
 from dorad.control.errors import ControlError
+from dorad.control.messages.releases import HealthRules
+from dorafleet.coordinator.rolloutdriver import Timers
 from dorafleet.coordinator.software import software_of
 from dorafleet.rollout import messages as r
-from dorafleet.rollout.strategy import Budget
+from dorafleet.rollout.strategy import Budget, Strategy
+from tests.fleet.control.serving import DEADLINE_S
 
 from .site import ID1, ID2, site, strategy
+
+SHORT = HealthRules(min_healthy_time=0.1, healthy_deadline=1, confirm_deadline=1)
 
 
 async def test_a_release_gets_to_all_robots_the_canary_first(tmp_path):
@@ -107,8 +113,8 @@ async def test_abort_before_a_switch_leaves_every_robot_as_it_was(tmp_path):
         for agent in one.agents.values():
             agent.releases.has_files = False
         number = await one.start("pick@2", strategy=strategy(canary=0))
-        detail = await one.until_state(number, r1="pending", r2="pending", r3="pending")
-        assert {row.waiting for row in detail.robots} == {"files"}
+        detail = await one.until_waiting(number, r1="files", r2="files", r3="files")
+        assert {row.state for row in detail.robots} == {"pending"}
         assert (await one.act("abort", number, "wrong one")).phase == "aborted"
         for agent in one.agents.values():
             agent.releases.get_files()
@@ -181,7 +187,8 @@ async def test_too_many_failures_bring_all_back(tmp_path):
 async def test_a_robot_lost_after_its_switch_counts_and_its_own_verdict_counts_later(tmp_path):
     async with site(tmp_path, 2) as one:
         one.agents["r1"].releases.fate = "switching"
-        keys = {"strategy": strategy(canary=0, max_parallel=1)}
+        rules = HealthRules(min_healthy_time=0.1, healthy_deadline=60, confirm_deadline=1)
+        keys = {"strategy": strategy(canary=0, max_parallel=1, rules=rules)}
         number = await one.start(**keys)
         await one.until_state(number, r1="switching")
         await one.agents["r1"].stop()
@@ -196,12 +203,45 @@ async def test_a_robot_without_a_verdict_in_time_is_lost(tmp_path):
     async with site(tmp_path, 1) as one:
         one.agents["r1"].releases.fate = "switching"
         await one.runs(ID1)
-        number = await one.start("pick@2")
-        await one.until_state(number, r1="switching")
+        rules = HealthRules(min_healthy_time=0.1, healthy_deadline=1)
+        number = await one.start("pick@2", strategy=strategy(rules=rules, progress_deadline=1.0))
         detail = await one.until(number, "reverting")
         assert "no verdict" in detail.summary.reason
         one.agents["r1"].releases.finish("reverted")
         await one.until(number, "reverted", over=True)
+
+
+async def test_a_robot_that_only_pretends_to_go_on_is_lost(tmp_path):
+    async with site(tmp_path, 1) as one:
+        liar = one.agents["r1"].releases
+        liar.fate = "switching"
+        await one.runs(ID1)
+        number = await one.start("pick@2", strategy=Strategy(progress_deadline=1.0, rules=SHORT))
+        await one.until_state(number, r1="switching")
+        for phase in itertools.cycle(("probation", "switching")):
+            state = liar.states["pick"]
+            liar.change("pick", phase, generation=state.generation + 1)
+            detail = await one.status(number)
+            if detail.summary.phase == "reverting":
+                break
+            assert detail.summary.phase in ("canary", "reverting")
+            await asyncio.sleep(0.05)
+        assert "no verdict" in detail.summary.reason
+
+
+def test_the_time_in_a_phase_begins_anew_only_with_a_later_phase_or_another_order():
+    now = [0.0]
+    timers = Timers(lambda: now[0])
+
+    def look(at, rank, *, order="a", reachable=True):
+        now[0] = at
+        return timers.in_phase((1, "r1"), order, rank, reachable=reachable)
+
+    assert [look(0, 3), look(10, 4), look(15, 3), look(20, 4), look(30, 3)] == [0, 0, 5, 10, 20]
+    assert [look(40, 4, reachable=False), look(1000, 4), look(1005, 4)] == [30, 30, 35]
+    assert [look(1010, 4, order="b"), look(1015, 3, order="b")] == [0, 5]
+    timers.forget(1)
+    assert look(2000, 3, order="b") == 0
 
 
 async def test_a_budget_holds_robots_of_a_group_with_one_that_is_off(tmp_path):
@@ -277,6 +317,17 @@ async def test_of_two_operators_with_one_plan_one_wins(tmp_path):
         assert len(one.control.rollouts.heads) == 1
 
 
+async def test_a_plan_that_takes_much_memory_is_refused(tmp_path):
+    """Also viewers may plan, and every robot of a plan has the parameters."""
+    many = {f"camera/{number}": 0 for number in range(10_000)}
+    probes = [["true"]] * 20_000
+    async with site(tmp_path, 2) as one:
+        with pytest.raises(ControlError, match="`params` has more than 32768 bytes"):
+            await one.plan("pick@1", params=many)
+        with pytest.raises(ControlError, match="`strategy` has more than"):
+            await one.plan("pick@1", strategy=Strategy(rules=HealthRules(probes=probes)))
+
+
 async def test_watch_says_all_then_what_changes(tmp_path):
     async with site(tmp_path, 2) as one:
         one.agents["r1"].releases.fate = "switching"
@@ -287,7 +338,7 @@ async def test_watch_says_all_then_what_changes(tmp_path):
         await one.until_state(number, r1="switching")
         one.agents["r1"].releases.finish("confirmed")
         one.agents["r1"].releases.fate = "confirmed"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             while not (news.rollouts and news.rollouts[-1].over):
                 news = await anext(stream)
         await stream.aclose()

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from dorad.control.messages.releases import Evidence, Lease, ReleaseState
-from dorafleet.rollout.decide import Orders, apply, decide, is_over
+from dorafleet.rollout.decide import decide, is_over
 from dorafleet.rollout.model import MOVING, Member, Place, Rollout, Seen, View
 from dorafleet.rollout.operate import operate
+from dorafleet.rollout.steps import Orders, apply
 
 OLD, NEW = "a" * 64, "b" * 64
 START = 1_800_000_000.0

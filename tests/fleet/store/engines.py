@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.fleet.store.etcdserver import Cluster
 
 ENGINES = ("sqlite", "etcd")
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class SqliteEngine:

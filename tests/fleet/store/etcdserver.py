@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -13,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from tests.harness.ports import free_port
 
 START_S = 30.0
 DOWNLOAD_S = 50.0
@@ -50,17 +51,6 @@ def _unpack(cache: Path) -> None:
     subprocess.run(["dpkg-deb", "-x", package, tree], check=True, timeout=DOWNLOAD_S)
     shutil.copytree(tree, cache, dirs_exist_ok=True)
     shutil.rmtree(folder)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 class Member:
@@ -117,7 +107,7 @@ class Cluster:
     """Members on loopback."""
 
     def __init__(self, folder: Path, size: int) -> None:
-        ports = free_ports(2 * size)
+        ports = [free_port() for _ in range(2 * size)]
         names = [f"m{number}" for number in range(size)]
         peers = dict(zip(names, ports[size:], strict=True))
         self.members = [

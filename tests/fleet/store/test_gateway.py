@@ -13,7 +13,7 @@ from dorafleet.store import gateway as module
 from dorafleet.store.errors import Code, StoreError
 from dorafleet.store.gateway import Gateway, GatewayError
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @asynccontextmanager

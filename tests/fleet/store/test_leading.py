@@ -11,7 +11,7 @@ from dorafleet.store.model import LEADER, Transaction
 from tests.fleet.store.engines import opened
 from tests.harness.waiting import until
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 LEASE_S = 2.0
 """The shortest that etcd grants."""
 

@@ -16,7 +16,7 @@ from dorafleet.store.model import Changes, Entry, Transaction, end_of
 KEYS = st.sampled_from(["a", "a/", "a/1", "a/2", "ab", "b", "~"])
 PREFIXES = st.sampled_from(["", "a", "a/", "a/1", "b", "c", "~"])
 VALUES = st.binary(max_size=3)
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Histories(RuleBasedStateMachine):

@@ -17,7 +17,7 @@ from dorafleet.store.model import Transaction
 from dorafleet.store.sqlite import SqliteStore
 
 KILLS = 15
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 def test_nothing_acknowledged_is_lost_to_sigkill_and_nothing_is_there_by_half(tmp_path):

@@ -11,7 +11,7 @@ from dorafleet.store.errors import CompactedError, ConflictError, StoreError
 from dorafleet.store.model import MAX_BYTES, MAX_OPERATIONS, Changes, Entry, Transaction
 from tests.fleet.store.engines import opened
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 async def put(store, **values):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dorad.node.clock import Clock
 from dorad.node.runtime.inprocess import InProcessInput, Message
 from dorad.shm import layout
-from dorad.shm.ring import counters
+from dorad.shm.counters import counters
 
 PLAN = layout.RingPlan(base=0, entries=0, capacity=16, queue_size=3)
 

@@ -1,16 +1,4 @@
-"""The two ends of an edge: a ring with one producer and one consumer.
-
-Counting follows from three words:
-
-    sent     = HEAD
-    received = RECEIVED
-    queued   = min(HEAD - TAIL, queue_size)
-    dropped  = TAIL - RECEIVED + max(0, HEAD - TAIL - queue_size)
-
-With a lane (see `lane.py`), HEAD stands for HEAD + LANE_HEAD, and TAIL for TAIL + LANE_TAIL;
-RECEIVED counts both. Skipping moves TAIL only, and taking moves TAIL before RECEIVED. So the counts
-are exact even if a consumer is killed between two stores: the message that it was taking is lost,
-and counts as dropped.
+"""The consumer's end of an edge.
 
 All senders of a node can write to its mailbox. So a consumer does not trust what it reads there:
 it keeps its own counts, and checks each field of an entry against the memory it points into before
@@ -21,7 +9,7 @@ continues with the next one.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from dorad.shm import doorbell
 from dorad.shm.borrow import Borrow
@@ -29,34 +17,22 @@ from dorad.shm.fence import STRONG_ORDER, acquire, fence, release
 from dorad.shm.layout import (
     ALIGNMENT,
     BEYOND_NS,
-    BOX_ASLEEP,
-    COUNT_LIMIT,
     ENTRY,
     ENTRY_SIZE,
     HAZARDS,
     INLINE,
     MAX_LAPS,
-    RING_BYTES,
     RING_HAZARDS,
     RING_HEAD,
     RING_LANE_HEAD,
     RING_LANE_TAIL,
-    RING_LAST,
     RING_LATENCY_DIFF,
     RING_LATENCY_SUM,
-    RING_NUMBER_BEGIN,
-    RING_NUMBER_OFFSET,
-    RING_QUEUE_SIZE,
     RING_RECEIVED,
-    RING_REFUSED,
-    RING_STATE,
     RING_TAIL,
     RING_UNREADABLE,
     RING_WAITING,
-    STATE_ATTACHED,
-    STATE_CLOSED,
     RingPlan,
-    add_to,
     read_count,
 )
 from dorad.shm.steps import twin
@@ -71,231 +47,9 @@ if TYPE_CHECKING:
 _unpack = ENTRY.unpack_from
 _time_ns = time.time_ns
 
-_LARGEST = (1 << 63) - 1
-
-WORD_MASK = (1 << 64) - 1
-
 
 class UnreadableError(ValueError):
     """A message's entry points where it must not, or its ring was overwritten."""
-
-
-class Counters(NamedTuple):
-    """The counters of one edge; `sent == received + dropped + queued` at rest.
-
-    `latency_sum` is the sum of the times from sending to taking, `latency_diff` the sum of the
-    differences of successive such times, both in ns. `unreadable` of the received messages could
-    not be read. `lost` messages of another machine never came here; no other count has them.
-    """
-
-    sent: int
-    received: int
-    dropped: int
-    queued: int
-    payload_bytes: int
-    last_ns: int
-    refused: int
-    latency_sum: int
-    latency_diff: int
-    unreadable: int
-    lost: int
-
-
-def counters(words: memoryview, base: int) -> Counters:
-    """Return the counters of the ring whose header starts at word `base`.
-
-    Even if a peer has overwritten the words, this terminates and returns possible numbers.
-    """
-    for _ in range(MAX_LAPS):
-        received = words[base + RING_RECEIVED]
-        acquire()
-        tail = words[base + RING_TAIL] + words[base + RING_LANE_TAIL]
-        acquire()
-        head = words[base + RING_HEAD] + words[base + RING_LANE_HEAD]
-        acquire()
-        # If the consumer took a message between these loads, that one would seem dropped: retry.
-        if words[base + RING_RECEIVED] == received:
-            break
-    queue_size = words[base + RING_QUEUE_SIZE]
-    head &= _LARGEST
-    tail &= _LARGEST
-    waiting = max(0, head - tail)
-    queued = min(waiting, queue_size)
-    return Counters(
-        sent=head,
-        received=received,
-        dropped=max(0, tail - received + waiting - queued),
-        queued=queued,
-        payload_bytes=words[base + RING_BYTES],
-        last_ns=words[base + RING_LAST],
-        refused=words[base + RING_REFUSED],
-        latency_sum=words[base + RING_LATENCY_SUM],
-        latency_diff=words[base + RING_LATENCY_DIFF],
-        unreadable=words[base + RING_UNREADABLE],
-        lost=lost(words, base),
-    )
-
-
-def lost(words: memoryview, base: int) -> int:
-    """Return how many messages a ring lacks because they were lost between machines.
-
-    Returns 0 if a peer has overwritten the words.
-    """
-    found: int = words[base + RING_NUMBER_OFFSET] - words[base + RING_NUMBER_BEGIN] & WORD_MASK
-    return found if found < COUNT_LIMIT else 0
-
-
-@twin
-class PeerState:
-    """The fields of a peer."""
-
-    __slots__ = ("bell", "mapping", "words")
-
-
-class Peer(PeerState):
-    """A node that this one sends to: its mailbox and its doorbell."""
-
-    __slots__ = ()
-
-    def __init__(self, mapping: Mapping, bell: int) -> None:
-        self.mapping = mapping
-        self.words = mapping.words
-        self.bell = bell
-
-    def wake(self) -> None:
-        """Ring the doorbell if the node sleeps. The caller must fence after its last push."""
-        if self.words[BOX_ASLEEP]:
-            doorbell.ring(self.bell)
-
-
-@twin
-class OutletState:
-    """The fields of a producer's end; it is `plain` if `done_with` is that of `Outlet`."""
-
-    __slots__ = (
-        "_bytes",
-        "_bytes_at",
-        "_entries",
-        "_hazards",
-        "_head_at",
-        "_last_at",
-        "_mask",
-        "_memory",
-        "_state_at",
-        "_tail_at",
-        "_waiting_at",
-        "_words",
-        "base",
-        "blocking",
-        "closed",
-        "head",
-        "lane",
-        "peer",
-        "plain",
-        "queue_size",
-    )
-
-
-class Outlet(OutletState):
-    """The producer's end of an edge.
-
-    `lane` takes the messages of an exchange; if None, they go into this ring.
-    """
-
-    __slots__ = ("__weakref__",)
-
-    lane: Outlet | None
-
-    def __init__(self, peer: Peer, ring: RingPlan, *, blocking: bool) -> None:
-        """Continue the edge where its last producer stopped."""
-        base = ring.base
-        words = peer.words
-        self.peer = peer
-        self.base = base
-        self.blocking = blocking
-        self.closed = False
-        self.lane = None
-        self.plain = True
-        self.queue_size = ring.queue_size
-        self.head = read_count(words, base + RING_HEAD)
-        self._words = words
-        self._memory = peer.mapping.memory
-        self._entries = ring.entries
-        self._mask = ring.capacity - 1
-        self._bytes = read_count(words, base + RING_BYTES)
-        self._head_at = base + RING_HEAD
-        self._tail_at = base + RING_TAIL
-        self._bytes_at = base + RING_BYTES
-        self._last_at = base + RING_LAST
-        self._waiting_at = base + RING_WAITING
-        self._state_at = base + RING_STATE
-        self._hazards = words[base + RING_HAZARDS : base + RING_HAZARDS + HAZARDS]
-        # A producer that was killed while it waited for room has left this set.
-        words[self._waiting_at] = 0
-
-    def push(self, entry: bytes, size: int, stamp: int) -> int:
-        """Append an entry with a payload of `size` bytes; return its index.
-
-        The caller fences once after its last push of a message, then wakes the peers.
-        """
-        head = self.head
-        at = self._entries + (head & self._mask) * ENTRY_SIZE
-        self._memory[at : at + len(entry)] = entry
-        words = self._words
-        self._bytes += size
-        words[self._bytes_at] = self._bytes
-        words[self._last_at] = stamp
-        if not STRONG_ORDER:
-            release()
-        self.head = words[self._head_at] = head + 1
-        return head
-
-    def count(self, size: int, stamp: int) -> None:
-        """Count the bytes of a message that is pushed to the lane, and store its timestamp."""
-        self._bytes += size
-        self._words[self._bytes_at] = self._bytes
-        self._words[self._last_at] = stamp
-
-    @property
-    def pushed(self) -> int:
-        """How many messages were pushed into the ring and its lane, ever."""
-        return self.head if self.lane is None else self.head + self.lane.head
-
-    def last_ns(self) -> int:
-        """Return the timestamp of the newest message in ns, 0 if there was none."""
-        return self._words[self._last_at]
-
-    def newest(self) -> bytes:
-        """Return the bytes of the entry that was pushed last."""
-        at = self._entries + (self.head - 1 & self._mask) * ENTRY_SIZE
-        return self._memory[at : at + ENTRY_SIZE]
-
-    def full(self) -> bool:
-        """Return True if the queue of an attached consumer is full."""
-        words = self._words
-        base = self.base
-        waiting = words[base + RING_HEAD] - words[base + RING_TAIL]
-        waiting += words[base + RING_LANE_HEAD] - words[base + RING_LANE_TAIL]
-        return waiting >= self.queue_size and bool(words[self._state_at] == STATE_ATTACHED)
-
-    def announce_waiting(self, waiting: bool) -> None:
-        """Start or stop asking the consumer to ring the space bell when it takes a message."""
-        self._words[self._waiting_at] = int(waiting)
-        fence()
-
-    def refuse(self) -> None:
-        """Count a message that was discarded because the dataflow is stopping."""
-        add_to(self._words, self.base + RING_REFUSED, 1)
-
-    def done_with(self, index: int, key: int) -> bool:
-        """Return True if the consumer can no longer reach sample `key`, pushed as entry `index`."""
-        if self._words[self._tail_at] <= index and self.head - index <= self.queue_size:
-            # It is queued. The consumer may still take it, even if the edge was removed, unless it
-            # will never read again.
-            return self.closed and self._words[self._state_at] == STATE_CLOSED
-        if not STRONG_ORDER:
-            fence()
-        return key not in self._hazards.tolist()
 
 
 @twin

@@ -1,0 +1,236 @@
+"""Collect the observations of a dataflow: release on the disk, share, leases, health."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shlex
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
+
+from dorad.agent.releases import compose, health, observing
+from dorad.agent.releases.model import Plan, Record, Seen
+from dorad.agent.releases.probes import run_command, run_probes
+from dorad.control.errors import ControlError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dorad.agent.daemon import Daemon
+    from dorad.agent.releases.library import Library
+    from dorad.agent.releases.model import Applied, Files, Health, Revision
+    from dorad.agent.releases.observing import Contact
+    from dorad.agent.shares import Shares
+    from dorad.control.messages.agent import ShareContent
+    from dorad.control.messages.releases import Evidence, Lease
+
+ASK_AGAIN_S = 2.0
+"""Minimum time between two runs of a command that has failed."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Probed(NamedTuple):
+    """The outcome of the commands of a dataflow, and when they had ended."""
+
+    at: float
+    evidence: list[Evidence]
+
+
+class Observer:
+    """Makes the observations that `decide` needs, and caches answers that rarely change."""
+
+    def __init__(
+        self,
+        shares: Shares,
+        daemon: Daemon,
+        library: Library,
+        robot: str,
+        boot: str,
+        folder: Path,
+        contact: Contact,
+    ) -> None:
+        """`folder` is that of the agent."""
+        self._shares = shares
+        self._daemon = daemon
+        self._library = library
+        self._robot = robot
+        self._boot = boot
+        self._folder = folder
+        self._contact = contact
+        self._plans: dict[str, tuple[Applied | None, Revision, Plan]] = {}
+        self._watches: dict[str, health.Watch] = {}
+        self._probed: dict[str, _Probed] = {}
+        self._asked: dict[str, tuple[float, str]] = {}
+        """When `safe_to_update` was last run, and why it is not safe."""
+        self.refusals: dict[str, str] = {}
+        """Why a release cannot be used on this robot, by its id."""
+        self.troubles: dict[str, str] = {}
+        """Why a release could not be staged yet, by dataflow."""
+
+    def begin_anew(self, name: str) -> None:
+        """Restart the health check of a dataflow after a new phase or a new order to the daemon."""
+        for known in (self._watches, self._probed):
+            known.pop(name, None)
+
+    def forget_refusals(self, but: set[str]) -> None:
+        """Forget why releases cannot be used, but of these."""
+        self.refusals = {each: text for each, text in self.refusals.items() if each in but}
+
+    def forget(self, name: str) -> None:
+        """Forget a dataflow."""
+        for known in (self._plans, self._watches, self._probed, self._asked, self.troubles):
+            known.pop(name, None)
+
+    async def see(self, record: Record) -> Seen:
+        """Return the observation of a dataflow that its phase needs."""
+        name, release = record.order.dataflow, record.order.release
+        files: Files = "missing"
+        plan = None
+        refusal = ""
+        if release is not None and record.phase in ("pending", "staging", "staged"):
+            files = await asyncio.to_thread(self._library.files, release)
+            refusal = self.refusals.get(release, "")
+            if files == "staged" and not refusal:
+                try:
+                    plan = await asyncio.to_thread(self._plan, record)
+                except ControlError as error:
+                    refusal = self.refusals[release] = "; ".join(error.lines)
+        share = self._shares.states.get(name)
+        before = Seen(
+            now=observing.clock(),
+            wall=time.time(),
+            boot=self._boot,
+            files=files,
+            refusal=refusal,
+            trouble=self.troubles.get(name, ""),
+            plan=plan,
+            share=share,
+            contact=self._contact.at,
+        )
+        try:
+            if record.phase == "staged" and record.order.switch and record.order.enabled:
+                return await self._see_before_switch(record, before)
+            runs = share is not None and share.status == "running"
+            if runs and record.phase == "probation":
+                return replace(before, health=await self._judge(record))
+            if runs and record.phase in ("confirmed", "reverted"):
+                return replace(before, learned=await self._learn(record))
+        except ControlError as error:
+            _log.debug("release of %s: %s", name, error)
+        return before
+
+    async def _see_before_switch(self, record: Record, seen: Seen) -> Seen:
+        client = await self._daemon.client()
+        notices = await observing.notices(client)
+        leases = await observing.leases(client)
+        busy = _in_words(leases) or await self._unsafe(record)
+        seen = replace(seen, notices=notices, leases=leases, busy=busy)
+        if busy and record.order.busy == "wait":
+            return seen
+        return replace(seen, refusal=await self._verify_again(record))
+
+    async def _verify_again(self, record: Record) -> str:
+        """Return why a staged release is no longer usable: its key may be revoked now."""
+        release = record.order.release
+        assert release is not None
+        try:
+            await asyncio.to_thread(self._library.stage, release)
+        except ControlError as error:
+            if error.code != "refused":
+                raise
+            self.refusals[release] = "; ".join(error.lines)
+        return self.refusals.get(release, "")
+
+    async def _unsafe(self, record: Record) -> str:
+        """Return why the dataflow says that it must not be changed now; empty if it may be."""
+        if record.applied is None or record.order.busy == "ignore":
+            return ""
+        name = record.order.dataflow
+        bundle = self._library.bundle(record.applied.revision.release)
+        words = shlex.split(bundle.descriptor.get("safe_to_update") or "")
+        share = self._shares.states.get(name)
+        if not words or share is None or share.status != "running":
+            return ""
+        at, text = self._asked.get(name, (0.0, ""))
+        if text and observing.clock() - at < ASK_AGAIN_S:
+            return text
+        client = await self._daemon.client()
+        found, ok = await run_command(client, record.uuid, "safe_to_update", words, bundle)
+        text = "" if ok else f"safe_to_update {found}"
+        self._asked[name] = (observing.clock(), text)
+        return text
+
+    async def _judge(self, record: Record) -> Health:
+        name, order = record.order.dataflow, record.order
+        client = await self._daemon.client()
+        seen = await observing.observe(client, record.uuid)
+        found = health.watch(self._watches.get(name), seen, record.baseline)
+        self._watches[name] = found
+        probed = self._probed.get(name)
+        again = probed is None or (
+            not all(each.ok for each in probed.evidence)
+            and observing.clock() - probed.at >= ASK_AGAIN_S
+        )
+        due = health.is_due(found, order.rules, record.baseline)
+        if order.rules.probes and again and due:
+            assert record.applied is not None
+            bundle = self._library.bundle(record.applied.revision.release)
+            ran = await run_probes(client, record.uuid, order.rules.probes, bundle)
+            probed = self._probed[name] = _Probed(observing.clock(), ran)
+        # The last outcome stays in the evidence, also while another check fails.
+        probes = None if probed is None else probed.evidence
+        verdict = health.judge(found, order.rules, record.baseline, probes)
+        for each in verdict.evidence:
+            if not each.ok:
+                _log.debug("health of %s: %s %s", name, each.check, each.text)
+        return verdict
+
+    async def _learn(self, record: Record) -> dict[str, float]:
+        """Return rates of the confirmed revision; none before it was steady for long enough."""
+        name = record.order.dataflow
+        seen = await observing.observe(await self._daemon.client(), record.uuid)
+        found, self._watches[name] = health.learn(self._watches.get(name), seen, record.order.rules)
+        if found.seconds < record.order.rules.min_healthy_time:
+            return {}
+        learned = {each: found.rates[each] for each in found.settled}
+        _log.debug("rates of %s over %.1f s: %s", name, found.seconds, learned)
+        return learned
+
+    def _plan(self, record: Record) -> Plan:
+        """Return how to switch to the ordered release. Raises ControlError."""
+        name, target, applied = record.order.dataflow, record.target, record.applied
+        assert target is not None
+        known = self._plans.get(name)
+        if known is not None and known[:2] == (applied, target):
+            return known[2]
+        library = self._library
+        bundle = library.bundle(target.release)
+        if bundle.name != name:
+            raise ControlError(
+                "refused", f"it is a release of the dataflow {bundle.name}, not of {name}"
+            )
+        olds = set() if applied is None else set(applied.nodes.values())
+        changed = {old: library.changed(old, target.release) for old in olds}
+        after = compose.applied_after(applied, target, bundle, changed)
+        content = self.content(record.uuid, name, after)
+        compose.check(content)
+        before = None if applied is None else self.content(record.uuid, name, applied)
+        plan = Plan(after.nodes, compose.replaced(before, content), bundle.sequence)
+        self._plans[name] = (applied, target, plan)
+        return plan
+
+    def content(self, uuid: str, name: str, applied: Applied) -> ShareContent:
+        """Return the daemon's order for a revision. Raises ControlError."""
+        path = self._folder / "dataflows" / name / "dataflow.yml"
+        return compose.content_of(applied, uuid, self._robot, path, self._library.bundle)
+
+
+def _in_words(leases: list[Lease]) -> str:
+    if not leases:
+        return ""
+    first = leases[0]
+    others = f", and {len(leases) - 1} more" if len(leases) > 1 else ""
+    return f"{first.owner}: {first.reason}{others}"

@@ -1,0 +1,86 @@
+"""The effect of an order on the record of a dataflow. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from dorad.agent.releases.model import revision_of
+from dorad.agent.releases.steps import IN_SWITCH
+from dorad.control.errors import ControlError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from dorad.agent.releases.model import Record
+    from dorad.control.messages.releases import ReleaseOrder
+
+
+def take_order(record: Record | None, order: ReleaseOrder, new: Record) -> Record:
+    """Return the record after an order; `new` is the one for a dataflow that was unknown.
+
+    Raises:
+        ControlError: with code `conflict`: the order is older than that of the record, or differs
+            from it under the same number.
+    """
+    if record is None:
+        return new
+    present = record.next or record.order
+    version = (order.epoch, order.generation)
+    if version < record.version:
+        raise ControlError(
+            "conflict",
+            f"the release of {order.dataflow} here is of epoch {record.version[0]}, generation "
+            f"{record.version[1]}; epoch {order.epoch}, generation {order.generation} is older",
+        )
+    if _content(order) != _content(present):
+        if order.generation == present.generation:
+            raise ControlError(
+                "conflict",
+                f"generation {order.generation} of {order.dataflow} is another release, other "
+                "parameters, or the opposite here",
+            )
+        return take_new(record, order)
+    again = order.retry and not present.retry
+    if record.next is not None:
+        return replace(record, next=order)
+    if order.generation != present.generation or (again and record.phase in ("reverted", "stuck")):
+        return take_new(record, order)
+    if order.switch and not present.switch:
+        record = replace(record, busy_since=None, gave_up=False)
+    return replace(record, order=order)
+
+
+def take_new(record: Record, order: ReleaseOrder) -> Record:
+    """Return the record after an order for something else, which may have to wait."""
+    same = record.order.release is not None and order.release is not None
+    same = same and revision_of(order) == record.target and order.enabled == record.order.enabled
+    if record.phase in ("switching", "probation") and same:
+        # Another rollout of the same content: the switch continues under the new number.
+        return replace(record, order=order, next=None)
+    if record.phase in IN_SWITCH and order.release is not None and order.enabled:
+        return replace(record, next=order)
+    if record.phase == "confirmed" and same and not record.reason:
+        return replace(record, order=order)
+    stops = order.release is None or not order.enabled
+    if stops and record.phase in (*IN_SWITCH, "stuck"):
+        # The next order must not return to a revision that was not confirmed.
+        record = replace(record, applied=record.confirmed, halting=True, step=record.step + 1)
+    if order.retry and order.release is not None:
+        digest = revision_of(order).digest
+        record = replace(record, failed=[each for each in record.failed if each.digest != digest])
+    return replace(
+        record, order=order, next=None, phase="pending", reason="", waiting="", refused=False,
+        busy_since=None, gave_up=False, evidence=[], restarted=[],
+    )  # fmt: skip
+
+
+def forget_epoch(record: Record) -> Record:
+    """Return the record for the coordinators of another fleet, whose epochs start again."""
+    following = None if record.next is None else replace(record.next, epoch=0)
+    return replace(record, order=replace(record.order, epoch=0), next=following)
+
+
+def _content(order: ReleaseOrder) -> tuple[str | None, dict[str, Any], bool]:
+    return order.release, order.params, order.enabled

@@ -1,0 +1,53 @@
+"""Enter phases in the record of a dataflow, and check the daemon's progress. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+if TYPE_CHECKING:
+    from dorad.agent.releases.model import Applied, Record, Seen, Waiting
+    from dorad.control.messages.releases import ReleasePhase
+
+IN_SWITCH = ("switching", "probation", "reverting")
+"""Phases in which another order has to wait."""
+ENDED = ("stopped", "finished", "failed")
+"""Statuses of a share that has ended."""
+
+
+def enter(
+    record: Record,
+    phase: ReleasePhase,
+    reason: str,
+    *,
+    waiting: Waiting = "",
+    refused: bool = False,
+) -> Record:
+    """Return the record in a phase; the same one if nothing changes."""
+    new = (phase, reason, waiting, refused)
+    if new == (record.phase, record.reason, record.waiting, record.refused):
+        return record
+    return replace(record, phase=phase, reason=reason, waiting=waiting, refused=refused)
+
+
+def apply(record: Record, applied: Applied | None, seen: Seen) -> Record:
+    """Return the record with the daemon's new order.
+
+    A dataflow that has not started completely cannot be changed: it is stopped first.
+    """
+    share = seen.share
+    unstarted = share is not None and share.status in ("starting", "ready")
+    halting = applied is None or unstarted
+    return replace(record, applied=applied, step=record.step + 1, halting=halting)
+
+
+def is_stopping(record: Record, seen: Seen) -> bool:
+    """Return True while a dataflow that was ordered to stop still runs."""
+    return seen.share is not None and not has_ended(record, seen)
+
+
+def has_ended(record: Record, seen: Seen) -> bool:
+    """Return True if the run of the daemon's last order has ended."""
+    share = seen.share
+    return share is not None and share.generation == record.step and share.status in ENDED

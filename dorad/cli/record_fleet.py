@@ -1,0 +1,305 @@
+"""`dora record --attach` through a coordinator: a recorder, and a file, on each machine.
+
+Each recorder is a node of the dataflow on its machine: messages do not cross the network, and a
+connection that breaks ends no recording.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from dorad.cli.record_start import choose
+from dorad.cli.reporting import print_error, print_note, print_warning
+from dorad.terminal import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dorad.cli.record_start import Chosen
+    from dorad.control.client import Client, Stream
+    from dorad.control.messages import DataflowDetail, LogLines
+    from dorad.dataflow.model import Dataflow
+    from dorad.logrecord import LogRecord
+    from dorad.record.outcome import Ended
+    from dorad.record.settings import Settings
+
+FOLDER = Path("recordings")
+"""Where the files go on each machine, in the folder of the dataflow, unless -o names a path."""
+
+POLL_S = 0.5
+CHECK_S = 2.0
+"""Seconds between two checks that the recorders still run."""
+
+END_S = 30.0
+"""Seconds until a recorder has reported its end."""
+
+_ENDED = ("stopped", "failed")
+
+_log = logging.getLogger(__name__)
+
+
+class Recorder(NamedTuple):
+    """The recorder on one machine."""
+
+    machine: str
+    node: str
+    topics: tuple[str, ...]
+
+
+def plan(
+    topics: Sequence[str], placement: Mapping[str, str], token: str
+) -> tuple[list[Recorder], list[str]]:
+    """Return a recorder for each machine that sends some of the topics, and the topics that no
+    machine sends yet.
+    """
+    by_machine: dict[str, list[str]] = {}
+    left = []
+    for topic in topics:
+        machine = placement.get(topic.partition("/")[0])
+        if machine is None:
+            left.append(topic)
+        else:
+            by_machine.setdefault(machine, []).append(topic)
+    from dorad.dataflow.recording import ATTACHED
+
+    found = [
+        Recorder(machine, f"{ATTACHED}{token}_{number}__", tuple(own))
+        for number, (machine, own) in enumerate(sorted(by_machine.items()), 1)
+    ]
+    return found, left
+
+
+def record_on_machines(
+    client: Client,
+    run: str,
+    found: DataflowDetail,
+    known: Dataflow,
+    settings: Settings,
+    chosen: Chosen,
+) -> int:
+    """Record on each machine until Ctrl-C, a limit, or the end of the dataflow.
+
+    Return the exit code: 0 if each machine's recording is complete.
+    """
+    topics = choose(known, chosen.topics, chosen.excluded)
+    recorders, left = plan(topics, found.placement, secrets.token_hex(4))
+    for topic in left:
+        print_warning(f"{topic} is not recorded: its node runs nowhere yet")
+    if not recorders:
+        raise click.ClickException("there is no topic to record: no node runs on a machine")
+    _warn_of_others(client, run)
+    watch = _Watch(client, run, recorders)
+    with watch.signals():
+        try:
+            for each in recorders:
+                _add(client, run, each, settings, chosen.queue_size)
+            watch.follow()
+            names = ", ".join(each.machine for each in recorders)
+            print_note(f"recording on {names}; Ctrl-C ends it")
+            watch.until_ended()
+        finally:
+            watch.close()
+            _remove(client, run, recorders)
+    return _report(recorders, watch.ended, watch.troubles)
+
+
+def _add(client: Client, run: str, recorder: Recorder, settings: Settings, queue_size: int) -> None:
+    """Add a recorder to the dataflow, on its machine."""
+    from dorad.record.arguments import recorder_node
+    from dorad.record.settings import SUFFIX
+
+    own = settings
+    if settings.box is None:
+        path = settings.path
+        name = f"{path.stem}_{recorder.machine}{path.suffix or SUFFIX}"
+        own = replace(settings, path=path.with_name(name))
+    definition: dict[str, Any] = {
+        **recorder_node(recorder.topics, own, queue_size),
+        "id": recorder.node,
+        "deploy": {"machine": recorder.machine},
+    }
+    client.add_node(definition, dataflow=run)
+    _log.debug("%s records on %s", recorder.node, recorder.machine)
+
+
+def _remove(client: Client, run: str, recorders: Sequence[Recorder]) -> None:
+    """Remove the recorders from the dataflow, if it still runs."""
+    from dorad.control.errors import ControlError
+
+    for each in recorders:
+        try:
+            client.remove_node(each.node, dataflow=run)
+        except ControlError as error:
+            # It was not added, or the dataflow has ended, and the node with it.
+            _log.debug("%s is not removed: %s", each.node, error)
+
+
+def _warn_of_others(client: Client, run: str) -> None:
+    from dorad.dataflow.recording import ATTACHED
+
+    others = sorted(
+        info.node
+        for info in client.nodes(run)
+        if info.node.startswith(ATTACHED) and info.status not in _ENDED
+    )
+    if others:
+        names = ", ".join(others)
+        print_note(f"other recorders run, too: {names}; `dora node remove` ends one")
+
+
+class _Watch:
+    """Follows the recorders: their lines, their ends, and the signals of this process."""
+
+    def __init__(self, client: Client, run: str, recorders: Sequence[Recorder]) -> None:
+        self.ended: dict[str, Ended] = {}
+        """How the recording of each machine has ended."""
+        self.troubles: dict[str, str] = {}
+        """Why the end of a machine's recording is unknown."""
+        self._client = client
+        self._run = run
+        self._recorders = {each.machine: each for each in recorders}
+        self._lines: Stream[LogLines] | None = None
+        self._silent: set[str] = set()
+        """Machines whose recorder has ended; its last line may be on the way."""
+        self._asked = ""
+        self._asked_at: float | None = None
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """End the recordings at Ctrl-C and SIGTERM; a second Ctrl-C ends the command."""
+        before = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+            before[number] = signal.signal(number, lambda *_, why=name: self._ask(why))
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _ask(self, why: str) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = why
+
+    def follow(self) -> None:
+        """Follow the lines of the recorders from their first one on."""
+        nodes = [each.node for each in self._recorders.values()]
+        self._lines = self._client.logs(self._run, nodes=nodes, tail=1000, follow=True)
+
+    def close(self) -> None:
+        """Stop following."""
+        if self._lines is not None:
+            self._lines.close()
+
+    def until_ended(self) -> None:
+        """Wait until the end of each recording is known, or why it is not."""
+        from dorad.control.errors import ControlError
+
+        assert self._lines is not None
+        check_at = time.monotonic() + CHECK_S
+        while self._missing():
+            if self._asked and self._asked_at is None:
+                self._end_all()
+            try:
+                for line in self._lines.next(POLL_S).lines:
+                    self._take(line)
+            except TimeoutError:
+                pass
+            except StopIteration:
+                self._give_up("its log has ended without a result")
+            except ControlError as error:
+                self._give_up(str(error))
+            now = time.monotonic()
+            if self._asked_at is not None and now > self._asked_at + END_S:
+                self._give_up(f"it has not ended within {END_S:g} s")
+            elif now >= check_at:
+                check_at = now + CHECK_S
+                self._check()
+
+    def _missing(self) -> list[str]:
+        return [each for each in self._recorders if each not in {*self.ended, *self.troubles}]
+
+    def _give_up(self, why: str) -> None:
+        for machine in self._missing():
+            self.troubles[machine] = why
+
+    def _take(self, line: LogRecord) -> None:
+        from dorad.record.outcome import read_outcome
+
+        machine = line.machine or ""
+        recorder = self._recorders.get(machine)
+        if recorder is None or line.node != recorder.node:
+            return
+        ended = read_outcome(line.target, line.fields)
+        if ended is not None:
+            self.ended[machine] = ended
+            self.troubles.pop(machine, None)
+        elif line.message.startswith("recording: "):
+            print_note(f"{machine}: {line.message.removeprefix('recording: ')}")
+        elif line.stream == "stderr" or line.message.startswith("warning: "):
+            print_warning(f"{machine}: {line.message}")
+
+    def _end_all(self) -> None:
+        """Ask each recorder to end its recording."""
+        from dorad.control.errors import ControlError
+        from dorad.record.outcome import END_PARAM
+
+        self._asked_at = time.monotonic()
+        for machine in self._missing():
+            node = self._recorders[machine].node
+            try:
+                self._client.set_param(node, END_PARAM, self._asked, dataflow=self._run)
+            except ControlError as error:
+                # It may have ended by itself; then its last line is on the way.
+                _log.debug("%s cannot be asked to end: %s", node, error)
+
+    def _check(self) -> None:
+        """Find recorders that have ended without a report, such as killed ones."""
+        from dorad.control.errors import ControlError
+
+        try:
+            infos = {info.node: info for info in self._client.nodes(self._run)}
+        except ControlError as error:
+            _log.debug("the nodes are not known: %s", error)
+            return
+        for machine in self._missing():
+            info = infos.get(self._recorders[machine].node)
+            if info is not None and info.status in _ENDED:
+                if machine in self._silent:
+                    why = info.last_exit or "it has ended"
+                    self.troubles[machine] = f"{why}; `dora record recover` repairs its file there"
+                self._silent.add(machine)
+
+
+def _report(
+    recorders: Sequence[Recorder], ended: Mapping[str, Ended], troubles: Mapping[str, str]
+) -> int:
+    """Print how each recording has ended; return the exit code."""
+    from dorad.record.report import count_text, size_text
+
+    complete = True
+    for machine in (each.machine for each in recorders):
+        found = ended.get(machine)
+        if found is None:
+            complete = False
+            print_error(f"{machine}: UNKNOWN: {troubles.get(machine, 'no answer')}")
+            continue
+        complete = complete and found.complete
+        for topic, count in sorted(found.dropped.items()):
+            print_warning(f"{machine}: {count} dropped on {topic}")
+        status = "COMPLETE" if found.complete else "INCOMPLETE"
+        text = f"{count_text(found.messages, 'message')}, {size_text(found.bytes)}; {found.reason}"
+        click.echo(f"{machine}: {status}: {visible(text)}")
+        for path in found.paths:
+            click.echo(f"recorded {machine}:{visible(path)}")
+    return 0 if complete else 1

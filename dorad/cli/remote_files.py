@@ -1,0 +1,66 @@
+"""Files of other machines as arguments of a command: `HOST:PATH` is copied with scp."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_REMOTE = re.compile(r"(?:[\w.-]+@)?(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):.+")
+
+
+def is_remote(text: str) -> bool:
+    """Return True for `HOST:PATH` or `USER@HOST:PATH`, unless a file here has that name."""
+    return _REMOTE.fullmatch(text) is not None and not Path(text).exists()
+
+
+@contextlib.contextmanager
+def local_files(given: Sequence[str], near: Path) -> Iterator[list[Path]]:
+    """Yield paths of the given files here; those of other machines are copied meanwhile.
+
+    Copies are made in the folder of `near`, because they may be too large for a temporary one.
+
+    Raises:
+        click.BadParameter: a file does not exist.
+        click.ClickException: a file cannot be copied.
+    """
+    missing = [text for text in given if not is_remote(text) and not Path(text).is_file()]
+    if missing:
+        raise click.BadParameter(f"file '{missing[0]}' does not exist", param_hint="FILE...")
+    if not any(map(is_remote, given)):
+        yield [Path(text) for text in given]
+        return
+    try:
+        folder = tempfile.TemporaryDirectory(dir=near.absolute().parent, prefix=".copied-")
+    except OSError as error:
+        raise click.ClickException(f"cannot write beside {near}: {error.strerror}") from error
+    with folder as name:
+        yield [
+            _copied(text, Path(name) / f"{number}_{Path(text).name}")
+            if is_remote(text)
+            else Path(text)
+            for number, text in enumerate(given)
+        ]
+
+
+def _copied(source: str, target: Path) -> Path:
+    scp = shutil.which("scp")
+    if scp is None:
+        raise click.ClickException("copying from another machine needs scp: install openssh-client")
+    click.echo(f"copying {source}", err=True)
+    # -B never asks for a password: a script would wait for ever.
+    done = subprocess.run([scp, "-B", "-q", "--", source, target], check=False)
+    if done.returncode != 0:
+        raise click.ClickException(
+            f"{source} cannot be copied; `scp {source} .` must work without a password"
+        )
+    return target

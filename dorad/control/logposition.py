@@ -1,0 +1,61 @@
+"""The position of a reader of log lines: its next stream continues without loss or repetition.
+
+Lines of several nodes do not arrive in the order of their times. So the next stream begins a little
+earlier than the newest line, and lines that are known already are left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dorad.logrecord import LogRecord
+
+OVERLAP_S = 5.0
+"""Seconds by which the next stream begins before the newest line."""
+MAX_KNOWN = 20_000
+"""Lines that are remembered; with more of them within `OVERLAP_S` the overlap is shorter."""
+
+
+class LogPosition:
+    """Remembers the newest lines of a stream."""
+
+    def __init__(self) -> None:
+        self._known: deque[tuple[float, int]] = deque(maxlen=MAX_KNOWN)
+        """Time and hash of each line, in the order of arrival."""
+        self._newest = 0.0
+        self._repeated: Counter[int] = Counter()
+        """Hashes of known lines that the current stream may send once more."""
+
+    @property
+    def since(self) -> float | None:
+        """The time from which the next stream is to be read; None before the first line."""
+        if not self._known:
+            return None
+        earliest = self._newest - OVERLAP_S
+        if len(self._known) == MAX_KNOWN:
+            earliest = max(earliest, self._known[0][0])
+        return max(0.0, earliest)
+
+    def resume(self) -> float | None:
+        """Expect the lines of a new stream; return `since`."""
+        since = self.since
+        if since is not None:
+            self._repeated = Counter(hash_ for at, hash_ in self._known if at >= since)
+        return since
+
+    def take(self, lines: Iterable[LogRecord]) -> list[LogRecord]:
+        """Remember the lines of the current stream; return those that are not known yet."""
+        fresh = []
+        for line in lines:
+            hash_ = hash((line.timestamp, line.machine, line.node, line.message))
+            if self._repeated[hash_] > 0:
+                self._repeated[hash_] -= 1
+                continue
+            self._newest = max(self._newest, line.timestamp)
+            self._known.append((line.timestamp, hash_))
+            fresh.append(line)
+        return fresh

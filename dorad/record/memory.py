@@ -1,0 +1,30 @@
+"""Let the recorder's process keep the memory of large messages for the next ones."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's `mallopt`, see malloc.h."""
+
+_KEPT = 256 << 20
+_FROM_HEAP = 32 << 20
+"""The largest value that glibc accepts on 64 bits."""
+
+_log = logging.getLogger(__name__)
+
+
+def keep_freed() -> None:
+    """Keep up to 256 MiB of freed memory, where the C library allows it.
+
+    Else it goes back to the kernel after each picture, which costs a page fault for every 4 KiB of
+    the next one: a seventh of the recorder's time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        _log.debug("this C library has no mallopt")
+        return
+    for parameter, value in ((_MMAP_THRESHOLD, _FROM_HEAP), (_TRIM_THRESHOLD, _KEPT)):
+        if not mallopt(parameter, value):
+            _log.debug("mallopt refuses %d for parameter %d", value, parameter)

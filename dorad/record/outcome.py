@@ -1,0 +1,58 @@
+"""How a recording ended, as a log line of its recorder, and read again from the log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dorad.node import logbridge
+from dorad.record.report import outcome_lines
+
+if TYPE_CHECKING:
+    from dorad.record.items import Outcome
+
+TARGET = "dora.record"
+"""The target of the line, by which commands know it."""
+
+END_PARAM = "end_recording"
+"""Setting this parameter of a recorder ends its recording."""
+
+MAX_PATHS = 100
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The end of one recorder, as a command on another machine learns of it."""
+
+    complete: bool
+    reason: str
+    messages: int
+    bytes: int
+    paths: list[str]
+    dropped: dict[str, int]
+
+
+def outcome_line(node_id: str, outcome: Outcome) -> str:
+    """Return the structured log line that a recorder prints at its end."""
+    fields: dict[str, Any] = msgspec.to_builtins(
+        Ended(
+            outcome.complete,
+            outcome.reason,
+            outcome.messages,
+            outcome.bytes,
+            [str(path.absolute()) for path in outcome.paths[-MAX_PATHS:]],
+            {topic: count for topic, count in outcome.dropped.items() if count},
+        )
+    )
+    level = "info" if outcome.complete else "warn"
+    return logbridge.line(node_id, level, outcome_lines(outcome)[0], TARGET, fields)
+
+
+def read_outcome(target: str | None, fields: dict[str, Any] | None) -> Ended | None:
+    """Return the end that a log line reports, by its target and fields; None for other lines."""
+    if target != TARGET or not fields:
+        return None
+    try:
+        return msgspec.convert(fields, type=Ended)
+    except msgspec.ValidationError:
+        return None

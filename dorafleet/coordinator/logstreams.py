@@ -1,0 +1,139 @@
+"""The log lines of one robot, over the losses of its connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.control.logposition import LogPosition
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from dorad.bell import Bell
+    from dorafleet.coordinator.robots import Robot, Robots
+
+AGAIN_S = 1.0
+"""Pause before a stream is opened again on a robot that is connected."""
+
+_LOST = ("unavailable", "deadline", "no-daemon")
+"""Errors of a stream whose robot, or whose dorad, is away."""
+
+_log = logging.getLogger(__name__)
+
+
+class RobotLines:
+    """Reads the lines of one robot. With `follow`, it goes on when the robot is back."""
+
+    def __init__(
+        self,
+        robots: Robots,
+        bell: Bell,
+        robot: str,
+        params: m.LogRead,
+        runs_on: Callable[[str], bool],
+    ) -> None:
+        """`params` are for the robot, with times of the coordinator.
+
+        `bell` rings when a robot connects. `runs_on` returns True while the dataflow shall run
+        on a robot, so that one which does not know it yet is asked again.
+        """
+        self._robots = robots
+        self._bell = bell
+        self._robot = robot
+        self._params = params
+        self._runs_on = runs_on
+        self._position = LogPosition()
+        self._lost_at: float | None = None
+        """When the stream was lost, in seconds since 1970; None while it is open."""
+
+    async def read(self) -> AsyncGenerator[m.LogLines, None]:
+        """Yield lines, and one line for each loss and each return. Raises ControlError."""
+        while True:
+            robot = self._robots.get(self._robot)
+            if robot.client is None and self._params.follow:
+                if event := self._lost(robot, robot.trouble):
+                    yield event
+                await self._bell.until(lambda: self._robots.get(self._robot).client is not None)
+                continue
+            try:
+                async with aclosing(self._stream(robot)) as events:
+                    async for event in events:
+                        yield event
+                return
+            except ControlError as error:
+                if not self._goes_on(error):
+                    raise
+                if event := self._lost(robot, error.message):
+                    yield event
+            await asyncio.sleep(AGAIN_S)
+
+    async def _stream(self, robot: Robot) -> AsyncGenerator[m.LogLines, None]:
+        again = self._lost_at is not None
+        params = _at(self._params, robot.skew.seconds)
+        since = self._position.resume()
+        if since is not None:
+            params = msgspec.structs.replace(params, since=since, tail=None)
+        stream = self._robots.client(robot.id).stream("logs.read", params, m.LogLines)
+        async with stream as events:
+            async for event in events:
+                if again:
+                    again = False
+                    yield self._back(robot, since)
+                lines = self._position.take(event.lines)
+                if lines or event.left_out:
+                    yield msgspec.structs.replace(event, lines=lines)
+
+    def _goes_on(self, error: ControlError) -> bool:
+        if not self._params.follow:
+            return False
+        if error.code == "not-found" and self._lost_at is not None:
+            return self._runs_on(self._robot)
+        return error.code in _LOST
+
+    def _lost(self, robot: Robot, reason: str) -> m.LogLines | None:
+        """Return the line for a loss, the first time it is seen."""
+        if self._lost_at is not None:
+            return None
+        self._lost_at = time.time()
+        _log.debug("no lines of robot `%s`: %s", robot.id, reason)
+        text = f"no lines of robot `{robot.id}`: {reason}; they follow when it is back"
+        return self._line(robot, text)
+
+    def _back(self, robot: Robot, since: float | None) -> m.LogLines:
+        assert self._lost_at is not None
+        away = time.time() - self._lost_at
+        self._lost_at = None
+        _log.debug("robot `%s` is back after %.1f s, lines since %s", robot.id, away, since)
+        text = f"robot `{robot.id}` is back after {away:.0f} s"
+        if since is not None:
+            text += "; the lines that it has stored meanwhile follow"
+        return self._line(robot, text)
+
+    def _line(self, robot: Robot, text: str) -> m.LogLines:
+        record = m.LogRecord(
+            timestamp=time.time() + robot.skew.seconds,
+            level="warn",
+            node=None,
+            message=text,
+            machine=robot.id,
+        )
+        return m.LogLines(dataflow=self._params.dataflow or "", lines=[record])
+
+
+def _at(params: m.LogRead, skew: float) -> m.LogRead:
+    """Return a request with the times of a robot's clock, which is ahead by `skew` seconds."""
+    if not skew:
+        return params
+    return msgspec.structs.replace(
+        params,
+        since=None if params.since is None else params.since + skew,
+        until=None if params.until is None else params.until + skew,
+    )

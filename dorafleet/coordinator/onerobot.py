@@ -1,0 +1,220 @@
+"""Dataflows of one robot, named `ROBOT/NAME`: its daemon answers, and not the coordinator.
+
+The coordinator knows the nodes of dataflows that it has placed. What a release has brought to a
+robot, or what was started there, only the robot's own daemon knows.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from dorad.control.server import Call, Handler, StreamHandler
+    from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.robots import Robots
+
+PASSED_ON = (
+    "dataflow.info",
+    "node.info",
+    "node.list",
+    "node.restart",
+    "node.stop",
+    "param.delete",
+    "param.get",
+    "param.list",
+    "param.set",
+    "top.watch",
+    "topic.list",
+    "topic.publish",
+    "topic.subscribe",
+    "topic.watch",
+    "watch",
+)
+"""Methods that a robot's daemon answers about a dataflow of its own. `logs.read` does it itself."""
+
+STOPPED_BY_ROLLOUTS = ("dataflow.stop", "dataflow.restart")
+"""Methods that are refused for what a release has brought to a robot."""
+MAX_NAMED = 5
+"""Robots that an error names."""
+
+_log = logging.getLogger(__name__)
+
+
+class Name(NamedTuple):
+    """The parts of `ROBOT/NAME`."""
+
+    robot: str | None
+    dataflow: str | None
+
+
+def named_without_robot(wanted: str | None) -> Name:
+    """Return the name of a dataflow, and the robot before it if there is one."""
+    robot, slash, name = (wanted or "").partition("/")
+    return Name(robot, name) if slash else Name(None, wanted)
+
+
+def owners(wanted: str | None, fleet: Fleet, robots: Robots) -> tuple[str, list[str]] | None:
+    """Return the name of a dataflow that the coordinator has not placed, and who runs it.
+
+    That is one named `ROBOT/NAME`, or the name of a release. Return None for any other name.
+
+    Raises:
+        ControlError: there is no such robot.
+    """
+    robot, name = named_without_robot(wanted)
+    if name is None:
+        return None
+    if robot is None:
+        if any(name in (record.name, record.uuid) for record in fleet.running):
+            return None
+        found = [r.id for r in robots.all if (s := r.releases.get(name)) and s.running]
+        return (name, found) if found else None
+    robots.get(robot)
+    placed = any(
+        robot in record.robots and name in (record.name, record.uuid) for record in fleet.running
+    )
+    return None if placed else (name, [robot])
+
+
+def on_one_robot(wanted: str | None, fleet: Fleet, robots: Robots) -> tuple[str, str] | None:
+    """Return the robot and the name of a dataflow that the coordinator has not placed, or None.
+
+    Raises:
+        ControlError: there is no such robot; or several run the release of this name.
+    """
+    found = owners(wanted, fleet, robots)
+    if found is None:
+        return None
+    name, there = found
+    if len(there) > 1:
+        raise ControlError(
+            "ambiguous",
+            f"{len(there)} robots run `{name}` from a release: {', '.join(there[:MAX_NAMED])}"
+            + (", …" if len(there) > MAX_NAMED else ""),
+            f"name one: `{there[0]}/{name}`",
+        )
+    return there[0], name
+
+
+def with_robots(
+    table: Mapping[str, Handler | StreamHandler], fleet: Fleet, robots: Robots
+) -> dict[str, Handler | StreamHandler]:
+    """Return handlers that let a robot answer about a dataflow named `ROBOT/NAME`."""
+    found = dict(table)
+    for name in PASSED_ON:
+        method, inner = m.METHODS[name], table[name]
+        if method.binary:
+            found[name] = _frames(inner, fleet, robots)
+        elif method.stream:
+            found[name] = _stream(name, inner, fleet, robots)
+        else:
+            found[name] = _call(name, inner, fleet, robots)
+    for name in STOPPED_BY_ROLLOUTS:
+        found[name] = _unless_on_one(table[name], fleet, robots)
+    return found
+
+
+def _call(name: str, inner: Any, fleet: Fleet, robots: Robots) -> Handler:
+    async def handler(call: Call, params: Any) -> m.Struct:
+        single = on_one_robot(params.dataflow, fleet, robots)
+        if single is None:
+            result: m.Struct = await inner(call, _plain(params))
+            return result
+        robot, dataflow = single
+        _log.debug("`%s` about `%s` goes to robot `%s`", name, dataflow, robot)
+        own = msgspec.structs.replace(params, dataflow=dataflow)
+        return _of(robot, await robots.call(robot, name, own, m.METHODS[name].result))
+
+    return handler
+
+
+def _unless_on_one(inner: Any, fleet: Fleet, robots: Robots) -> Handler:
+    async def handler(call: Call, params: Any) -> m.Struct:
+        found = owners(params.dataflow, fleet, robots)
+        if found is not None:
+            name, there = found
+            raise ControlError(
+                "refused",
+                f"`{name}` on {', '.join(f'`{each}`' for each in there[:MAX_NAMED])} "
+                "was not started by the coordinator",
+                "`dorafleet rollout` changes what releases run; "
+                f"`dora node restart NODE -d {there[0]}/{name}` restarts one node",
+            )
+        result: m.Struct = await inner(call, _plain(params))
+        return result
+
+    return handler
+
+
+def _stream(name: str, inner: Any, fleet: Fleet, robots: Robots) -> StreamHandler:
+    async def handler(call: Call, params: Any) -> AsyncIterator[m.Struct]:
+        single = on_one_robot(params.dataflow, fleet, robots)
+        if single is None:
+            async for event in inner(call, _plain(params)):
+                yield event
+            return
+        robot, dataflow = single
+        own = msgspec.structs.replace(params, dataflow=dataflow)
+        if isinstance(own, m.TopWatch):
+            own.machine = None
+        stream = robots.client(robot).stream(name, own, m.METHODS[name].result)
+        async with stream as events:
+            async for event in events:
+                yield _of(robot, event)
+
+    return handler
+
+
+def _frames(inner: Any, fleet: Fleet, robots: Robots) -> StreamHandler:
+    async def handler(call: Call, params: Any) -> AsyncIterator[tuple[m.TopicHeader, memoryview]]:
+        single = on_one_robot(params.dataflow, fleet, robots)
+        if single is None:
+            async for event in inner(call, _plain(params)):
+                yield event
+            return
+        robot, dataflow = single
+        frames = robots.client(robot).frames(msgspec.structs.replace(params, dataflow=dataflow))
+        async with frames as events:
+            async for header, data in events:
+                yield msgspec.structs.replace(header, stream=call.id), data
+
+    return handler
+
+
+def _plain(params: Any) -> Any:
+    """Return parameters whose dataflow is named without a robot."""
+    return msgspec.structs.replace(params, dataflow=named_without_robot(params.dataflow).dataflow)
+
+
+def _of(robot: str, answer: m.Struct) -> m.Struct:
+    """Return an answer of a robot with its name on all that it describes."""
+    replace = msgspec.structs.replace
+    match answer:
+        case m.TopPart():
+            answer.top = _top_of(robot, answer.top)
+        case m.NodeList():
+            answer.nodes = [replace(node, machine=robot) for node in answer.nodes]
+        case m.NodeDetail():
+            answer.info = replace(answer.info, machine=robot)
+        case m.Event():
+            return replace(answer, machine=robot)
+    return answer
+
+
+def _top_of(robot: str, top: m.Top) -> m.Top:
+    replace = msgspec.structs.replace
+    return replace(
+        top,
+        nodes=[replace(node, machine=robot) for node in top.nodes],
+        edges=[replace(edge, machine=robot) for edge in top.edges],
+        links=[replace(link, reporter=robot) for link in top.links],
+        interfaces=[replace(each, machine=robot) for each in top.interfaces],
+    )

@@ -1,0 +1,42 @@
+"""What operators do to single nodes, in the audit: their robots do it, not the coordinator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dorafleet.coordinator.writing import actor_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.control.messages import Struct
+    from dorad.control.server import Call, Handler, StreamHandler
+    from dorafleet.coordinator.writing import Writer
+
+RECORDED = ("node.restart", "node.stop")
+"""Methods that get a record before they are passed on."""
+MAX_NAME = 300
+"""Characters of a name in the audit."""
+
+
+def recorded(
+    table: Mapping[str, Handler | StreamHandler], writer: Writer
+) -> dict[str, Handler | StreamHandler]:
+    """Return handlers that write a record before a node is changed."""
+    return {**table, **{name: _recorded(table[name], writer) for name in RECORDED}}
+
+
+def _recorded(inner: Any, writer: Writer) -> Handler:
+    async def handler(call: Call, params: Any) -> Struct:
+        record = {
+            **actor_of(call),
+            "action": call.method,
+            "dataflow": (params.dataflow or "")[:MAX_NAME],
+            "node": params.node[:MAX_NAME],
+        }
+        async with writer.changing:
+            await writer.commit(record)
+        result: Struct = await inner(call, params)
+        return result
+
+    return handler

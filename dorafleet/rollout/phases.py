@@ -1,0 +1,152 @@
+"""The next phase of a rollout, from the verdicts of its robots. Pure functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorafleet.rollout.gates import is_leased
+from dorafleet.rollout.steps import Enter
+from dorafleet.rollout.strategy import tolerated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from dorafleet.rollout.model import Member, View
+
+ASIDE_S = 15.0
+"""Seconds without contact after which the others do not wait for a robot."""
+
+BUSY_AGAIN_S = 3600.0
+"""Seconds until a robot gets the order to switch again after `busy_max`."""
+
+TOO_BUSY = "busy for too long"
+"""The reason of such an order to get ready again."""
+
+
+def next_phase(view: View) -> Enter | None:
+    """Return the step to the next phase; None if it is not time for it."""
+    rollout, members = view.rollout, view.members
+    match rollout.phase:
+        case "planned":
+            canaries = any(member.batch == 0 for member in members.values())
+            return Enter("canary" if canaries else "rolling")
+        case "canary":
+            return _after_canaries(view)
+        case "rolling" | "settled":
+            return _after_rolling(view)
+        case "reverting" | "revert_incomplete":
+            return _after_reverting(view)
+    return None
+
+
+def _after_canaries(view: View) -> Enter | None:
+    canaries = [member for member in view.members.values() if member.batch == 0]
+    failed = failures(canaries)
+    if failed:
+        word = "refuses it" if all(each.verdict == "refused" for each in failed) else "failed"
+        return _fail(view, f"the canary {word}: {_named(failed)}")
+    if any(member.verdict != "confirmed" for member in canaries):
+        return None
+    if len(canaries) == len(view.members):
+        return Enter("settled")
+    return Enter("rolling" if view.rollout.strategy.auto_promote else "awaiting_promotion")
+
+
+def _after_rolling(view: View) -> Enter | None:
+    rollout, members = view.rollout, view.members
+    failed = failures(members.values())
+    limit = tolerated(rollout.strategy, rollout.size)
+    if len(failed) > limit:
+        return _fail(view, f"{len(failed)} failed, {limit} accepted: {_named(failed)}")
+    open_ = [member for member in members.values() if not member.verdict]
+    if failed and not open_ and len(failed) == len(members):
+        return _fail(view, f"no robot has it: {_named(failed)}")
+    if not open_:
+        if rollout.phase != "settled":
+            return Enter("settled")
+        if failed:
+            return Enter("succeeded_partially", f"failed: {_named(failed)}")
+        return Enter("succeeded")
+    if rollout.phase == "settled":
+        if view.now - rollout.created >= rollout.strategy.catch_up:
+            reason = f"not reached in time: {_named(open_)}"
+            return Enter("succeeded_partially", reason)
+        return None
+    if all(is_aside(view, member) for member in open_):
+        return Enter("settled", f"for later: {_named(open_)}")
+    return None
+
+
+def _after_reverting(view: View) -> Enter | None:
+    rollout = view.rollout
+    left = [member for member in view.members.values() if _must_go_back(member)]
+    if not left:
+        stuck = [m for m in view.members.values() if m.order == "back" and m.failed]
+        if not stuck:
+            return Enter("reverted", rollout.reason)
+        if rollout.phase == "reverting":
+            return Enter("revert_incomplete", f"{rollout.reason}; not back: {_named(stuck)}")
+        return None
+    if rollout.phase == "reverting" and all(is_aside(view, member) for member in left):
+        return Enter("revert_incomplete", f"{rollout.reason}; not reached: {_named(left)}")
+    return None
+
+
+def _must_go_back(member: Member) -> bool:
+    """Return True if a robot has, or may have, the release, or an order that says so."""
+    if member.order == "back":
+        return not member.verdict
+    return member.order in ("stage", "switch")
+
+
+def _fail(view: View, reason: str) -> Enter:
+    """Return the end of a rollout of which too many robots have failed."""
+    if not any(
+        member.order in ("switch", "back") and member.verdict != "refused"
+        for member in view.members.values()
+    ):
+        return Enter("refused", reason)
+    if view.rollout.phase == "settled":
+        return Enter("failed", f"no robot follows any more: {reason}")
+    return Enter("reverting" if view.rollout.strategy.auto_revert else "failed", reason)
+
+
+def is_aside(view: View, member: Member) -> bool:
+    """Return True if the others do not wait for this robot."""
+    seen = view.seen_of(member)
+    if not seen.owned:
+        return True
+    if member.in_flight and member.order == "switch":
+        return False
+    if not seen.reachable:
+        return seen.away_for >= ASIDE_S
+    if was_too_busy(view, member):
+        return True
+    strategy = view.rollout.strategy
+    return strategy.busy == "wait" and is_leased(seen) and seen.leased_for >= strategy.busy_max
+
+
+def was_too_busy(view: View, member: Member) -> bool:
+    """Return True for a robot that has waited for `busy_max` with the order, not long ago."""
+    return (
+        member.order == "stage"
+        and member.reason == TOO_BUSY
+        and view.now - member.at < BUSY_AGAIN_S
+    )
+
+
+def failures(members: Iterable[Member]) -> list[Member]:
+    """Return the robots that count as failed."""
+    return [member for member in members if member.failed]
+
+
+def _named(members: Iterable[Member], most: int = 3) -> str:
+    """Return robots with the reasons of their verdicts, the first few of them."""
+    texts = list(_texts(members))
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def _texts(members: Iterable[Member]) -> Iterator[str]:
+    for member in members:
+        yield f"`{member.robot}`" + (f" ({member.reason})" if member.reason else "")

@@ -1,0 +1,45 @@
+"""The packages of the release before this one, built from the history of this repository."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from hwtests.robots.shell import attempt, run
+
+PROJECT = Path(__file__).parents[2]
+COMMIT = "0f6299f7318518c415d564a1d836f067c1438744"
+"""What this version must work with: the first one with rollouts. With each release, take the tag of
+the release before."""
+VERSION = "0.1.0~former"
+
+
+class Former(NamedTuple):
+    """Both packages."""
+
+    robot: Path
+    fleet: Path
+
+
+def build(folder: Path) -> Former:
+    """Build the packages once, in minutes, and keep them in build/former. Skip without history."""
+    kept = PROJECT / "build/former" / COMMIT[:12]
+    if not kept.is_dir():
+        git = ["git", "-C", str(PROJECT)]
+        if attempt([*git, "cat-file", "-e", COMMIT]).returncode:
+            pytest.skip(f"the history of this repository is needed: git fetch origin {COMMIT}")
+        archive = folder / "former.tar"
+        run([*git, "archive", f"--output={archive}", COMMIT])
+        tree = folder / "tree"
+        tree.mkdir()
+        run(["tar", "-x", "-C", str(tree), "-f", str(archive)])
+        subprocess.run([tree / "packaging/deb.sh", VERSION], check=True, stdout=subprocess.DEVNULL)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        run(["cp", "-r", str(tree / "dist"), f"{kept}.new"])
+        Path(f"{kept}.new").rename(kept)
+    (robot,) = kept.glob("dorad_*.deb")
+    (fleet,) = kept.glob("dorafleet_*.deb")
+    return Former(robot, fleet)

@@ -1,0 +1,139 @@
+"""The program on terminals that do not behave: keys torn apart, questions without an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pty
+import struct
+import sys
+import tempfile
+import termios
+import time
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .fakefleet import FakeFleet, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+DEADLINE_S = 60.0
+QUESTION = b"\x1b[6n"
+ANSWER = b"\x1b[1;1R"
+
+
+class Line:
+    """A program on a terminal of 100x30, seen from the other end of the line."""
+
+    def __init__(self, answers: bool) -> None:
+        self._answers = answers
+        self.ours, self.theirs = pty.openpty()
+        fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        self.before = termios.tcgetattr(self.theirs)
+        self.seen = b""
+        self.process: asyncio.subprocess.Process
+
+    async def start(self, socket: Path, *words: str) -> None:
+        env = {name: value for name, value in os.environ.items() if not name.startswith("DORA")}
+        env |= {"DORA_SOCKET": str(socket), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
+        self.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "dorafleet.cli", "console", *words),
+            stdin=self.theirs,
+            stdout=self.theirs,
+            stderr=self.theirs,
+            start_new_session=True,
+            env=env,
+        )
+        asyncio.get_running_loop().add_reader(self.ours, self._read)
+
+    def _read(self) -> None:
+        with suppress(OSError):
+            data = os.read(self.ours, 65536)
+            self.seen += data
+            if self._answers and QUESTION in data:
+                os.write(self.ours, ANSWER)
+
+    async def until(self, text: bytes, after: int = 0) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while text not in self.seen[after:]:
+            assert self.process.returncode is None, self.seen[-3000:]
+            assert time.monotonic() < deadline, (text, self.seen[-3000:])
+            await asyncio.sleep(0.02)
+
+    async def keys(self, *parts: bytes, pause: float = 0.0) -> None:
+        for part in parts:
+            os.write(self.ours, part)
+            await asyncio.sleep(pause)
+
+    async def ends(self) -> int:
+        async with asyncio.timeout(DEADLINE_S):
+            return await self.process.wait()
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.ours)
+        os.close(self.ours)
+        os.close(self.theirs)
+
+
+@asynccontextmanager
+async def program(fleet: FakeFleet, *words: str, answers: bool = True) -> AsyncIterator[Line]:
+    line = Line(answers)
+    with tempfile.TemporaryDirectory() as folder:
+        async with serving(fleet, Path(folder)) as target:
+            await line.start(target.path, *words)
+            try:
+                yield line
+            finally:
+                if line.process.returncode is None:
+                    line.process.kill()
+                    await line.process.wait()
+                line.close()
+
+
+async def test_a_terminal_that_never_answers_shows_everything_and_gets_its_settings_back() -> None:
+    fleet = FakeFleet(3)
+    async with program(fleet, answers=False) as line:
+        await line.until(b"3 of 3")
+        at = len(line.seen)
+        fleet.fail("arm002")
+        await line.until(b"node gripper failed", after=at)
+        await line.keys(b"q")
+        assert await line.ends() == 0
+        assert termios.tcgetattr(line.theirs) == line.before
+        # The other screen, the mouse and the cursor are given back.
+        for sequence in (b"\x1b[?1049l", b"\x1b[?1000l", b"\x1b[?25h"):
+            assert line.seen.rindex(sequence) > at
+
+
+async def test_keys_that_a_slow_line_tears_apart_change_nothing() -> None:
+    fleet = FakeFleet(3)
+    fleet.fail("arm002")
+    async with program(fleet) as line:
+        await line.until(b"3 of 3")
+        for arrow in (b"A", b"B", b"C", b"D", b"H", b"F"):
+            # Longer than the program waits for the rest of a sequence.
+            await line.keys(b"\x1b", b"[", arrow, pause=0.2)
+        await line.keys(b"\x1b", b"O", b"B", pause=0.2)
+        at = len(line.seen)
+        await line.keys(b"?")
+        await line.until(b"Keys", after=at)
+        await line.keys(b"q")
+        assert await line.ends() == 0
+        assert fleet.changes == []
+
+
+async def test_only_ascii_is_written_where_the_terminal_shows_nothing_else() -> None:
+    fleet = FakeFleet(3)
+    fleet.fail("arm002")
+    async with program(fleet, "--ascii", "--theme", "ansi") as line:
+        await line.until(b"3 of 3")
+        await line.keys(b"\r")
+        await line.until(b"Fleet > arm002")
+        await line.keys(b"q")
+        assert await line.ends() == 0
+        assert line.seen.isascii()
+        # Sixteen colours: none with a number or with red, green and blue.
+        assert b"38;5" not in line.seen and b"38;2" not in line.seen

@@ -1,0 +1,176 @@
+"""Alerts of robots, with who looks after them, over the end of a coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+import pytest
+
+from dorad.bell import Bell
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorafleet.coordinator.alertstore import MAX_KEPT
+from dorafleet.coordinator.audit import read_rows, verify
+from dorafleet.store.sqlite import SqliteStore
+
+from .serving import leading
+
+CRASH = m.Finding(
+    cause="node-failed",
+    subject="pick/gripper",
+    text="node gripper failed",
+    severity="fail",
+    since=1000.0,
+    dataflow="pick",
+    node="gripper",
+    event=True,
+)
+
+
+class Daemon:
+    """The daemon of a robot, which sends its row."""
+
+    def __init__(self) -> None:
+        self.findings: list[m.Finding] = []
+        self.bell = Bell()
+
+    async def rows(self, _call, _params):
+        while True:
+            state = "fail" if self.findings else "ok"
+            row = m.FleetRow(robot="x", state=state, findings=self.findings, since=500.0)
+            yield m.FleetRows(at=time.time(), rows=[row], whole=True)
+            await self.bell.wait()
+
+    def find(self, *findings: m.Finding) -> None:
+        self.findings = list(findings)
+        self.bell.ring()
+
+
+async def connect(fleet, name, daemon):
+    agent = await fleet.agent(name)
+    await agent.stop()
+    await fleet.until(lambda: fleet.control.robots.get(name).client is None)
+    agent.handlers = {"fleet.watch": daemon.rows}
+    await fleet.connect(agent)
+    return agent
+
+
+def alerts(fleet):
+    return {each.id: each for each in fleet.control.watching.book.alerts()}
+
+
+ID = "arm1:node-failed:pick/gripper"
+
+
+async def test_alerts_and_who_looks_after_them_outlive_a_coordinator(tmp_path):
+    daemon = Daemon()
+    daemon.find(CRASH)
+    async with leading(tmp_path) as fleet:
+        await connect(fleet, "arm1", daemon)
+        await fleet.until(lambda: ID in alerts(fleet))
+        acked = await fleet.call("alerts.ack", m.AlertAck(id=ID))
+        assert acked.acked_by == "ann"
+    async with leading(tmp_path) as fleet:
+        # Before the robot is back, too.
+        assert alerts(fleet)[ID].acked_by == "ann"
+        await fleet.until(lambda: "arm1" in fleet.control.watching.rows)
+        row = fleet.control.watching.rows["arm1"]
+        assert (row.state, row.why) == (
+            "unreach",
+            "not back yet: the coordinator has just started",
+        )
+        await connect(fleet, "arm1", daemon)
+        await fleet.until(lambda: fleet.control.watching.rows["arm1"].state == "fail")
+        alert = alerts(fleet)[ID]
+        assert (alert.acked_by, alert.flapping) == ("ann", 0)
+        # By the coordinator's clock, which is nearly that of the robot.
+        assert alert.since == pytest.approx(1000.0, abs=5.0)
+        assert fleet.control.watching.rows["arm1"].since == alert.since
+
+
+async def test_an_alert_that_is_over_when_the_robot_is_back_ends(tmp_path, monkeypatch):
+    daemon = Daemon()
+    daemon.find(CRASH)
+    async with leading(tmp_path) as fleet:
+        await connect(fleet, "arm1", daemon)
+        await fleet.until(lambda: ID in alerts(fleet))
+        await fleet.call("alerts.ack", m.AlertAck(id=ID))
+    monkeypatch.setattr("dorad.control.alertbook.CLEARED_AFTER_S", 0.2)
+    daemon.find()
+    async with leading(tmp_path) as fleet:
+        assert ID in alerts(fleet)
+        await connect(fleet, "arm1", daemon)
+        await fleet.until(lambda: not alerts(fleet))
+        # It is gone from the store, too.
+        await fleet.until(lambda: fleet.control.watching.rows["arm1"].state == "ok")
+        store = fleet.store
+
+        async def stored():
+            return [entry.value for entry in (await store.get("alerts/")).entries]
+
+        deadline = time.monotonic() + 20.0
+        while await stored() != [b"[]"]:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+
+
+async def test_a_robot_that_does_not_come_back_after_a_restart_is_an_alert(tmp_path, monkeypatch):
+    async with leading(tmp_path) as fleet:
+        await connect(fleet, "arm1", Daemon())
+        await fleet.until(
+            lambda: (
+                "arm1" in fleet.control.watching.rows
+                and fleet.control.watching.rows["arm1"].state == "ok"
+            )
+        )
+        await fleet.until(lambda: "arm1" in fleet.control.watching._kept.robots)
+    monkeypatch.setattr("dorafleet.coordinator.watching.COMING_S", 0.5)
+    monkeypatch.setattr("dorafleet.coordinator.watching.WHOLE_S", 0.2)
+    async with leading(tmp_path) as fleet:
+        await fleet.until(lambda: alerts(fleet))
+        # Those that have never connected are no alert.
+        assert list(alerts(fleet)) == ["arm1:unreachable:robot"]
+        (alert,) = alerts(fleet).values()
+        assert alert.text == "no contact: not back yet"
+
+
+async def test_an_acknowledgement_is_in_the_audit(tmp_path):
+    daemon = Daemon()
+    daemon.find(CRASH)
+    async with leading(tmp_path) as fleet:
+        await connect(fleet, "arm1", daemon)
+        await fleet.until(lambda: ID in alerts(fleet))
+        await fleet.call("alerts.ack", m.AlertAck(id=ID))
+        await fleet.call("alerts.ack", m.AlertAck(id=ID, undo=True))
+        with pytest.raises(ControlError, match="there is no alert `arm1:x:y`"):
+            await fleet.call("alerts.ack", m.AlertAck(id="arm1:x:y"))
+    store = await SqliteStore.open(tmp_path / "coordinator.db")
+    try:
+        await verify(store)
+        records = [row.record async for row in read_rows(store)]
+    finally:
+        await store.close()
+    found = [record for record in records if b"alerts.ack" in record]
+    assert len(found) == 2
+    assert b'"peer":"ann"' in found[0] and b'"undo":true' in found[1]
+
+
+async def test_a_robot_that_makes_up_huge_alerts_keeps_none_of_another_one_from_the_store(tmp_path):
+    liar, other = Daemon(), Daemon()
+    liar.find(
+        *(
+            msgspec.structs.replace(CRASH, cause="\N{GRINNING FACE}" * 999, subject=f"{n}" * 99)
+            for n in range(1000)
+        )
+    )
+    other.find(CRASH)
+    async with leading(tmp_path) as fleet:
+        await connect(fleet, "arm2", liar)
+        await connect(fleet, "arm1", other)
+        await fleet.until(lambda: ID in alerts(fleet))
+        await fleet.call("alerts.ack", m.AlertAck(id=ID))
+    async with leading(tmp_path) as fleet:
+        assert alerts(fleet)[ID].acked_by == "ann"
+        assert 0 < len(alerts(fleet)) <= MAX_KEPT + 1

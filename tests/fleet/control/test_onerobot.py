@@ -1,0 +1,158 @@
+"""A dataflow that only one robot knows is named `ROBOT/NAME`, and that robot answers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorad.control.messages.releases import ReleaseState
+from dorafleet.coordinator.audit import read_rows
+
+from .serving import leading
+from .test_routing import daemon, running
+
+RELEASE = ReleaseState(
+    dataflow="pick",
+    epoch=1,
+    generation=1,
+    phase="confirmed",
+    since=1.0,
+    release="a" * 64,
+    running="a" * 64,
+)
+
+
+async def with_release(fleet, seen, *robots):
+    """Let robots run `pick` from a release."""
+    for name in robots:
+
+        async def top_watch(_call, params, name=name):
+            seen[f"{name} top"] = params
+            node = m.NodeInfo(
+                dataflow="u",
+                dataflow_name="pick",
+                node="gripper",
+                status="running",
+                pid=1,
+                restarts=0,
+                metrics=m.NodeMetrics(),
+            )
+            top = m.Top(at=1.0, window=1.0, nodes=[node], edges=[])
+            yield m.TopPart(top=top, nodes=1, edges=0)
+            await asyncio.Event().wait()
+
+        await again(fleet, name, {"top.watch": top_watch})
+        fleet.control.robots.get(name).releases = {"pick": RELEASE}
+
+
+async def again(fleet, name, handlers):
+    """Let a robot connect anew, with more handlers."""
+    agent = fleet.agents[name]
+    await agent.stop()
+    await fleet.until(lambda: fleet.control.robots.get(name).client is None)
+    agent.handlers |= handlers
+    await fleet.connect(agent)
+
+
+async def first(stream):
+    try:
+        return await anext(stream)
+    finally:
+        await stream.aclose()
+
+
+async def test_the_robot_answers_about_a_dataflow_that_a_release_has_brought(tmp_path):
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        await with_release(fleet, seen, "arm1", "arm2")
+        part = await first(
+            fleet.stream("top.watch", m.TopWatch(dataflow="arm2/pick", machine="arm2"))
+        )
+        assert [(each.node, each.machine) for each in part.top.nodes] == [("gripper", "arm2")]
+        assert (seen["arm2 top"].dataflow, seen["arm2 top"].machine) == ("pick", None)
+        await fleet.call("node.restart", m.NodeStop(node="gripper", dataflow="arm1/pick"))
+        assert (seen["arm1"].dataflow, seen["arm1"].node) == ("pick", "gripper")
+        assert "arm2" not in seen
+        frames = [each async for each in fleet.stream("logs.read", m.LogRead(dataflow="arm2/pick"))]
+        lines = [line for frame in frames for line in frame.lines]
+        assert [(line.timestamp, line.machine) for line in lines] == [(2.0, "arm2"), (3.0, "arm2")]
+
+
+async def test_the_lines_of_a_release_come_from_all_its_robots(tmp_path):
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        await with_release(fleet, seen, "arm1", "arm2")
+        frames = [each async for each in fleet.stream("logs.read", m.LogRead(dataflow="pick"))]
+        lines = [line for frame in frames for line in frame.lines]
+        assert [line.timestamp for line in lines] == [1.0, 2.0, 3.0, 4.0]
+        with pytest.raises(ControlError, match="does not run on `arm9`"):
+            await first(fleet.stream("logs.read", m.LogRead(dataflow="pick", machine="arm9")))
+
+
+async def test_what_needs_one_robot_names_those_that_run_the_release(tmp_path):
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        await with_release(fleet, seen, "arm1", "arm2")
+        with pytest.raises(ControlError, match="from a release: arm1, arm2") as error:
+            await fleet.call("node.list", m.Ref(dataflow="pick"))
+        assert error.value.hint == "name one: `arm1/pick`"
+        fleet.control.robots.get("arm2").releases = {}
+        found = await fleet.call("node.list", m.Ref(dataflow="pick"))
+        assert {each.machine for each in found.nodes} == {"arm1"}
+
+
+@pytest.mark.parametrize("name", ["talk", "arm1/talk"])
+async def test_a_dataflow_that_the_coordinator_has_placed_stays_its_own(tmp_path, name):
+    async with leading(tmp_path) as fleet:
+        await running(fleet)
+        found = await fleet.call("node.list", m.Ref(dataflow=name))
+        assert [each.machine for each in found.nodes] == ["arm1", "arm2"]
+
+
+async def test_the_lines_of_a_placed_dataflow_on_one_robot(tmp_path):
+    async with leading(tmp_path) as fleet:
+        await running(fleet)
+        frames = [each async for each in fleet.stream("logs.read", m.LogRead(dataflow="arm2/talk"))]
+        assert {line.machine for frame in frames for line in frame.lines} == {"arm2"}
+
+
+@pytest.mark.parametrize("method", ["dataflow.stop", "dataflow.restart"])
+async def test_a_release_is_not_stopped_behind_the_back_of_rollouts(tmp_path, method):
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        await with_release(fleet, seen, "arm1")
+        with pytest.raises(ControlError, match="was not started by the coordinator") as error:
+            await fleet.call(method, m.Stop(dataflow="arm1/pick"))
+        assert "dorafleet rollout" in (error.value.hint or "")
+
+
+async def test_a_robot_that_is_unknown_or_away_is_named(tmp_path):
+    async with leading(tmp_path) as fleet:
+        await running(fleet)
+        with pytest.raises(ControlError, match="there is no robot `arm7`"):
+            await fleet.call("node.list", m.Ref(dataflow="arm7/pick"))
+        with pytest.raises(ControlError, match="robot `arm3` cannot be reached"):
+            await fleet.call("node.list", m.Ref(dataflow="arm3/pick"))
+
+
+async def test_top_of_a_machine_shows_all_that_runs_there(tmp_path):
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        handlers = daemon("arm1", ["gripper"], {**seen, "uuid": "another"})
+        await again(fleet, "arm1", {"top": handlers["top"]})
+        part = await first(fleet.stream("top.watch", m.TopWatch(machine="arm1")))
+        assert [(each.node, each.machine) for each in part.top.nodes] == [("gripper", "arm1")]
+
+
+@pytest.mark.parametrize("dataflow", ["arm1/pick", "talk"])
+async def test_who_restarts_a_node_is_in_the_audit(tmp_path, dataflow):
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        await with_release(fleet, seen, "arm1")
+        await fleet.call("node.restart", m.NodeStop(node="talker", dataflow=dataflow))
+        records = [row.record async for row in read_rows(fleet.store)]
+        (found,) = [record for record in records if b"node.restart" in record]
+        assert b'"peer":"ann"' in found and f'"dataflow":"{dataflow}"'.encode() in found

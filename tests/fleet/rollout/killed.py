@@ -1,0 +1,93 @@
+"""A coordinator that SIGKILL ends at each step of a rollout: one fork for each of its lives.
+
+`python -m tests.fleet.rollout.killed FOLDER PORT` prints the steps in the journal after each life,
+as the store has them, and ends when the rollout is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dorafleet.coordinator.rollouts import HEADS, LOGS
+from dorafleet.rollout.messages import JournalEntry
+from dorafleet.rollout.model import Rollout
+from dorafleet.store.sqlite import SqliteStore
+
+from .site import site, strategy
+
+if TYPE_CHECKING:
+    from dorafleet.store.model import Store, Transaction
+
+ROBOTS = 2
+STRATEGY = strategy(canary=1, max_parallel=1, progress_deadline=60.0)
+MAX_LIVES = 100
+
+
+def die_at_a_step(store: Store, *, before: bool) -> None:
+    """Let SIGKILL end this process after the next step is written, or before the one after it."""
+    commit: Any = store.commit
+    steps = 0
+
+    async def commit_and_die(transaction: Transaction) -> int:
+        nonlocal steps
+        steps += any(key.startswith(LOGS) for key in transaction.puts)
+        if before and steps == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        revision = await commit(transaction)
+        if steps and not before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        assert isinstance(revision, int)
+        return revision
+
+    vars(store)["commit"] = commit_and_die
+
+
+async def live(folder: Path, port: int, number: int) -> None:
+    """Lead until killed, or until the rollout is over."""
+    store = await SqliteStore.open(folder / "coordinator.db")
+    die_at_a_step(store, before=bool(number % 2))
+    async with site(folder, ROBOTS, connect=False, store=store, port=port) as one:
+        if not one.control.rollouts.heads:
+            await one.start("pick@2", strategy=STRATEGY)
+        await one.until(1, "succeeded", over=True)
+    await store.close()
+
+
+async def read(folder: Path) -> list[str]:
+    """Return the steps in the journal; check that the head counts them."""
+    store = await SqliteStore.open(folder / "coordinator.db")
+    entries = [
+        msgspec.json.decode(entry.value, type=JournalEntry)
+        for entry in (await store.get(LOGS)).entries
+    ]
+    heads = [
+        msgspec.json.decode(entry.value, type=Rollout) for entry in (await store.get(HEADS)).entries
+    ]
+    await store.close()
+    assert [entry.step for entry in entries] == list(range(1, len(entries) + 1))
+    assert sum(head.steps for head in heads) == len(entries)
+    return [f"{entry.what} {' '.join(entry.robots)}".strip() for entry in entries]
+
+
+def main(folder: Path, port: int) -> int:
+    for number in range(MAX_LIVES):
+        child = os.fork()
+        if not child:
+            asyncio.run(live(folder, port, number))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        print(msgspec.json.encode(asyncio.run(read(folder))).decode(), flush=True)
+        if not os.WIFSIGNALED(status):
+            return os.waitstatus_to_exitcode(status)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,169 @@
+"""Recordings of a dataflow over two machines: one file on each, merged into one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import textwrap
+from contextlib import contextmanager
+
+import pytest
+import yaml
+
+from dorad.record.reader import RecordingReader
+from tests.cli.dora import DORA, dora
+from tests.fleet.fakerobot import DEADLINE_S
+from tests.fleet.test_over_machines import over
+
+__all__ = ["over"]
+pytestmark = pytest.mark.timeout(300)
+
+ECHO = """
+    from dora import Node
+
+    node = Node()
+    for event in node:
+        if event["type"] == "INPUT":
+            node.send_output("seen", event["value"])
+"""
+TOPICS = {"arm1": "source/number", "arm2": "echo/seen"}
+
+
+def add_echo(over, **keys):
+    """Add a node on the second machine that sends what it receives."""
+    (over.flow.parent / "echo.py").write_text(textwrap.dedent(ECHO))
+    flow = yaml.safe_load(over.flow.read_text()) | keys
+    flow["nodes"].append(
+        {
+            "id": "echo",
+            "path": "echo.py",
+            "inputs": {"number": {"source": "source/number", "queue_size": 1000}},
+            "outputs": ["seen"],
+            "deploy": {"machine": "arm2"},
+        }
+    )
+    over.flow.write_text(yaml.safe_dump(flow))
+
+
+def values(path, topic):
+    with RecordingReader(path) as reader:
+        return [each.decode().array[0].as_py() for each in reader.messages(topics={topic})]
+
+
+def topics(reader):
+    return [each for each in reader.topics() if not each.startswith("dora/")]
+
+
+def file_of(folder, machine):
+    return next(folder.glob(f"*_{machine}*.mcap"), None)
+
+
+def until_recorded(over, folder):
+    """Wait until both machines have recorded some messages."""
+
+    def holds(machine):
+        path = file_of(folder, machine)
+        return path is not None and path.stat().st_size and len(values(path, TOPICS[machine])) > 5
+
+    over.until(lambda: all(holds(machine) for machine in TOPICS))
+
+
+def consecutive(numbers):
+    return bool(numbers) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def recorder_on(over, machine):
+    """Return the process id of the recorder on a machine; None if it has ended."""
+    for line in over.dora("node", "list", "-d", "demo", "--format", "json").splitlines():
+        row = json.loads(line)
+        if row["node"].startswith("__dora_record") and row["machine"] == machine:
+            return int(row["pid"]) if row["pid"].isdecimal() else None
+    return None
+
+
+@contextmanager
+def recording(over, *words):
+    """Run `dora record --attach demo` meanwhile."""
+    process = subprocess.Popen(
+        [*DORA, "record", "--attach", "demo", *words],
+        cwd=over.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def interrupted(process):
+    """Press Ctrl-C; return the exit code and the output."""
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=2 * DEADLINE_S)
+    return process.returncode, out, err
+
+
+def test_each_machine_records_a_file_and_the_files_become_one(over):
+    add_echo(over)
+    over.dora("start", str(over.flow), "--name", "demo", "--detach")
+    folder = over.flow.parent / "recordings"
+    with recording(over) as process:
+        until_recorded(over, folder)
+        code, out, err = interrupted(process)
+    assert code == 0, out + err
+    for machine, topic in TOPICS.items():
+        path = file_of(folder, machine)
+        assert f"{machine}: COMPLETE: " in out
+        assert f"recorded {machine}:{path}" in out
+        assert consecutive(values(path, topic))
+        with RecordingReader(path) as reader:
+            assert reader.status == "COMPLETE"
+            assert topics(reader) == [topic]
+    both = over.folder / "both.mcap"
+    files = [file_of(folder, machine) for machine in TOPICS]
+    over.dora("record", "merge", *map(str, files), "-o", str(both))
+    for path, topic in zip(files, TOPICS.values(), strict=True):
+        assert values(both, topic) == values(path, topic)
+    assert "__dora_record" not in over.dora("node", "list", "-q", "-d", "demo")
+
+    # A recorder that is killed is named; the other machine's recording is complete.
+    there = over.folder / "there"
+    there.mkdir()
+    with recording(over, "-o", str(there / "day.mcap")) as process:
+        until_recorded(over, there)
+        victim = recorder_on(over, "arm1")
+        os.kill(victim, signal.SIGKILL)
+        over.until(lambda: recorder_on(over, "arm1") != victim)
+        code, out, err = interrupted(process)
+    assert code == 1, out + err
+    assert "arm1: UNKNOWN: " in err
+    assert "dora record recover" in err
+    assert "arm2: COMPLETE: " in out
+    over.dora("record", "recover", str(there / "day_arm1.mcap"))
+    assert consecutive(values(there / "day_arm1.mcap", TOPICS["arm1"]))
+
+    done = dora("record", "--attach", "demo", "--topics", "source/nmber", cwd=over.folder)
+    assert done.returncode == 1
+    assert "no output 'source/nmber'" in done.stderr
+    # The dataflow has noticed nothing.
+    assert consecutive(over.numbers())
+
+
+def test_the_key_record_records_on_each_machine_what_its_nodes_send(over):
+    folder = over.folder / "kept"
+    add_echo(over, record={"folder": str(folder)})
+    over.dora("start", str(over.flow), "--name", "demo", "--detach")
+    until_recorded(over, folder)
+    over.dora("stop", "demo")
+    for machine, topic in TOPICS.items():
+        (path,) = folder.glob(f"*_{machine}_*.mcap")
+        with RecordingReader(path) as reader:
+            assert reader.status == "COMPLETE"
+            assert topics(reader) == [topic]
+            assert ("dora/tick/source/tick" in reader.topics()) == (machine == "arm1")
+        found = values(path, topic)
+        assert found == list(range(len(found)))
