@@ -344,6 +344,7 @@ class Shares:
             dataflow=content.uuid,
             descriptor=content.descriptor,
             share=self._with_tls(content.share),
+            params=content.params,
         )
         client = await self._daemon.client()
         try:

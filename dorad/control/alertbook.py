@@ -198,7 +198,9 @@ class AlertBook:
         for robot, alerts in stored.items():
             for each in alerts:
                 key = Key(robot, each.finding.cause, each.finding.subject)
-                if len(self._episodes) < MAX_EPISODES:
+                room = len(self._episodes) < MAX_EPISODES and self._counts[robot] < MAX_OF_ROBOT
+                if room and key not in self._episodes:
+                    self._counts[robot] += 1
                     self._episodes[key] = Episode(
                         finding=each.finding,
                         first=now,

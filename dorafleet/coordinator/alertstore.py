@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,7 +16,7 @@ from dorad.control.alertbook import StoredAlert, identity
 from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from dorafleet.coordinator.writing import Writer
     from dorafleet.store.model import Store
@@ -25,7 +24,13 @@ if TYPE_CHECKING:
 PREFIX = "alerts/"
 EVERY_S = 2.0
 """Minimum time between two writes."""
-CHUNK = 50
+ROBOT_S = 30.0
+"""The same for one robot: one whose alerts change all the time must not fill the store."""
+MAX_KEPT = 20
+"""Alerts of one robot that are stored, those that are acknowledged and the worst first."""
+CHUNK = 256 << 10
+"""Bytes of one transaction, approximately."""
+MAX_ROBOTS = 50
 """Robots in one transaction."""
 
 _log = logging.getLogger(__name__)
@@ -40,6 +45,8 @@ class AlertStore:
         self._kept: dict[str, object] = {}
         """The identity of the stored alerts of each robot; see `identity`."""
         self._due = 0.0
+        self._written: dict[str, float] = {}
+        """When the alerts of each robot were stored last, on the monotonic clock."""
         self._failed = False
 
     @property
@@ -67,22 +74,45 @@ class AlertStore:
         """
         if not now and time.monotonic() < self._due:
             return
+        kept = {robot: _worst(alerts.get(robot, ())) for robot in seen}
         changed = {
-            robot: alerts.get(robot, ())
-            for robot in seen
-            if self._kept.get(robot) != identity(alerts.get(robot, ()))
+            robot: each
+            for robot, each in kept.items()
+            if (now or time.monotonic() >= self._written.get(robot, float("-inf")) + ROBOT_S)
+            and self._kept.get(robot) != identity(each)
         }
         if not changed:
             return
         self._due = time.monotonic() + EVERY_S
         try:
-            names = iter(changed)
-            while robots := list(islice(names, CHUNK)):
-                puts = {f"{PREFIX}{each}": msgspec.json.encode(changed[each]) for each in robots}
+            for puts in _chunks(changed):
                 await self._writer.keep(puts)
+                robots = [key.removeprefix(PREFIX) for key in puts]
                 self._kept.update((each, identity(changed[each])) for each in robots)
+                self._written.update(dict.fromkeys(robots, time.monotonic()))
             self._failed = False
         except ProblemError as error:
             if not self._failed:
                 _log.warning("alerts are not stored, and a restart would lose them: %s", error)
             self._failed = True
+
+
+def _worst(alerts: Sequence[StoredAlert]) -> list[StoredAlert]:
+    """Return the alerts that are stored of one robot, which may have made up any number."""
+    order = sorted(alerts, key=lambda x: (not x.acked_by, x.finding.severity != "fail"))
+    return order[:MAX_KEPT]
+
+
+def _chunks(changed: Mapping[str, Sequence[StoredAlert]]) -> Iterator[dict[str, bytes]]:
+    """Yield what each transaction puts."""
+    puts: dict[str, bytes] = {}
+    size = 0
+    for robot, alerts in changed.items():
+        value = msgspec.json.encode(alerts)
+        if puts and (size + len(value) > CHUNK or len(puts) >= MAX_ROBOTS):
+            yield puts
+            puts, size = {}, 0
+        puts[f"{PREFIX}{robot}"] = value
+        size += len(value)
+    if puts:
+        yield puts
