@@ -123,7 +123,8 @@ def measure_ansible(fleet: EnrolledFleet, folder: Path) -> tuple[Results, str]:
 
     def runs(machine: str) -> str:
         listed = fleet.robots[machine].attempt("dora", "node", "list").stdout
-        return " ".join(next((each for each in listed.splitlines() if "grip" in each), "").split())
+        found = next((each for each in listed.splitlines() if "grip" in each), "")
+        return " ".join(found.split()[:2])
 
     ansible.change("first = event")
     if play():
