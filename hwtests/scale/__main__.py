@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
 from rich.console import Console
 
+from dorad.control.errors import ControlError
 from hwtests.bench.process import MeasurementError
 from hwtests.scale.certificates import issue
 from hwtests.scale.coordinator import ADDRESS, coordinator
-from hwtests.scale.operator import client_of, operator
+from hwtests.scale.operator import operator
 from hwtests.scale.orders import Fleet
 from hwtests.scale.page import page, rollout_page, table, targets
 from hwtests.scale.phases import Phase, Scenario
@@ -46,8 +48,7 @@ async def measure(options: argparse.Namespace, console: Console) -> list[Phase]:
                 operator(running) as status,
             ):
                 if options.rollout:
-                    async with client_of(running) as client:
-                        await Rollouts(robots, running, client, status).run(keep)
+                    await Rollouts(robots, running, status).run(keep)
                 else:
                     await Scenario(robots, running.pid, status, options.seconds).run(keep)
     return phases
@@ -63,11 +64,15 @@ def main() -> int:
     options.add_argument("--write", action="store_true", help="write the page in docs/bench")
     given = options.parse_args()
     console = Console(stderr=True, width=160)
+    # The coordinator and the robots end in both cases.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         phases = asyncio.run(measure(given, console))
-    except MeasurementError as error:
+    except (MeasurementError, ControlError) as error:
         console.print(f"failed: {error}", markup=False)
         return 1
+    except KeyboardInterrupt:
+        return 130
     text = rollout_page(given.robots, phases) if given.rollout else page(given.robots, phases)
     sys.stdout.write(text)
     if given.write:

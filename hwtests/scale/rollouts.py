@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 
+from dorad.control.errors import ControlError
 from dorad.control.messages.releases import HealthRules
 from dorad.release.manifest import File, Manifest, NodeContent, encode
 from dorad.release.signature import NAMESPACE
@@ -20,17 +21,19 @@ from dorafleet.rollout import messages as r
 from dorafleet.rollout.strategy import Strategy
 from hwtests.bench.process import MeasurementError
 from hwtests.scale.meter import measured
+from hwtests.scale.operator import client_of
 from hwtests.scale.phases import CHURNING, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from dorad.control.asyncclient import AsyncClient
     from hwtests.scale.coordinator import Coordinator
     from hwtests.scale.simulators import Simulators
 
 ATTACH_S = 600.0
 SETTLE_S = 900.0
+RECONNECT_S = 2.0
+ENDS = ("settled", "succeeded", "reverted", "revert_incomplete", "failed")
 RULES = HealthRules(min_healthy_time=2, healthy_deadline=300, confirm_deadline=300)
 STRATEGY = Strategy(canary=5, progress_deadline=600, rules=RULES)
 DATABASE = "coordinator.db"
@@ -43,13 +46,11 @@ class Rollouts:
         self,
         robots: Simulators,
         running: Coordinator,
-        client: AsyncClient,
         ask: Callable[[], Awaitable[object]],
     ) -> None:
         """`ask` is what an operator asks all the time."""
         self._robots = robots
         self._running = running
-        self._client = client
         self._ask = ask
         self._key = asyncssh.generate_private_key("ssh-ed25519")
 
@@ -86,16 +87,18 @@ class Rollouts:
         content = encode(release(sequence))
         signature = asyncssh.create_sshsig(self._key, content, namespace=NAMESPACE).decode()
         put = r.ReleasePut(content=zlib.compress(content), signature=signature)
-        info = await self._client.call("release.put", put, r.ReleaseInfo)
-        new = r.RolloutNew(release=info.id, strategy=STRATEGY)
-        plan = await self._client.call("rollout.plan", new, r.RolloutPlan)
-        new.if_version = plan.version
-        return (await self._client.call("rollout.start", new, r.RolloutSummary)).rollout
+        async with client_of(self._running) as client:
+            info = await client.call("release.put", put, r.ReleaseInfo)
+            new = r.RolloutNew(release=info.id, strategy=STRATEGY)
+            plan = await client.call("rollout.plan", new, r.RolloutPlan)
+            new.if_version = plan.version
+            return (await client.call("rollout.start", new, r.RolloutSummary)).rollout
 
     async def _undo(self) -> int:
-        newest = await self._client.call("rollout.status", r.RolloutRef(), r.RolloutDetail)
-        act = r.RolloutAct(rollout=newest.summary.rollout)
-        return (await self._client.call("rollout.undo", act, r.RolloutSummary)).rollout
+        async with client_of(self._running) as client:
+            newest = await client.call("rollout.status", r.RolloutRef(), r.RolloutDetail)
+            act = r.RolloutAct(rollout=newest.summary.rollout)
+            return (await client.call("rollout.undo", act, r.RolloutSummary)).rollout
 
     async def _end(self, number: int) -> r.RolloutDetail:
         """Wait until a rollout has settled.
@@ -103,20 +106,31 @@ class Rollouts:
         Raises:
             MeasurementError: it has not in time.
         """
+        ref = r.RolloutRef(rollout=number)
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                while not await self._has_settled(number):
+                    continue
+        except TimeoutError:
+            raise MeasurementError(f"rollout {number} has not settled") from None
+        async with client_of(self._running) as client:
+            return await client.call("rollout.status", ref, r.RolloutDetail)
+
+    async def _has_settled(self, number: int) -> bool:
+        """Follow a rollout until it has settled; return False if the connection ends before."""
         watch = r.RolloutWatch(rollout=number, robots=False)
         try:
             async with (
-                asyncio.timeout(SETTLE_S),
-                self._client.stream("rollout.watch", watch, r.RolloutNews) as stream,
+                client_of(self._running) as client,
+                client.stream("rollout.watch", watch, r.RolloutNews) as stream,
             ):
                 async for news in stream:
-                    phases = {each.phase for each in news.rollouts}
-                    if phases & {"settled", "succeeded", "reverted", "revert_incomplete", "failed"}:
-                        break
-        except TimeoutError:
-            raise MeasurementError(f"rollout {number} has not settled") from None
-        ref = r.RolloutRef(rollout=number)
-        return await self._client.call("rollout.status", ref, r.RolloutDetail)
+                    if any(each.phase in ENDS for each in news.rollouts):
+                        return True
+        except ControlError:
+            # The machine is busy: the rollout goes on without this client.
+            await asyncio.sleep(RECONNECT_S)
+        return False
 
     def _size(self) -> int:
         files = self._running.state.glob(f"{DATABASE}*")
@@ -125,7 +139,8 @@ class Rollouts:
     async def _journal(self, number: int) -> tuple[int, int]:
         """Return the steps of a rollout, and the bytes of all its keys, from a backup."""
         path = self._running.state / "measured.backup"
-        await self._client.call("coordinator.backup", Backup(path=str(path)), BackedUp)
+        async with client_of(self._running) as client:
+            await client.call("coordinator.backup", Backup(path=str(path)), BackedUp)
         steps = size = 0
         for line in path.read_text().splitlines():
             entry = json.loads(line)

@@ -76,6 +76,10 @@ class FakeReleases:
         """End a switch that stays where it is."""
         self._end(self._last[dataflow], fate)
 
+    def report(self, dataflow: str, phase: str, **fields: Any) -> None:
+        """Report something, whatever is true."""
+        self._change(dataflow, phase, **fields)
+
     def _take(self, order: ReleaseOrder) -> None:
         state = self.states.get(order.dataflow)
         running = "" if state is None else state.running

@@ -220,7 +220,7 @@ async def test_a_robot_that_only_pretends_to_go_on_is_lost(tmp_path):
         await one.until_state(number, r1="switching")
         for phase in itertools.cycle(("probation", "switching")):
             state = liar.states["pick"]
-            liar.change("pick", phase, generation=state.generation + 1)
+            liar.report("pick", phase, generation=state.generation + 1)
             detail = await one.status(number)
             if detail.summary.phase == "reverting":
                 break
