@@ -139,7 +139,7 @@ MOVING = {
 """A dataflow with a node that leaves a lost machine."""
 
 
-def take_params(agent):
+async def take_params(fleet, agent):
     """Let an agent take every parameter; one that is not a number becomes 0."""
 
     async def set_(_call, params):
@@ -149,7 +149,10 @@ def take_params(agent):
     async def delete(_call, _params):
         return m.Nothing()
 
+    await agent.stop()
+    await fleet.until(lambda: fleet.control.robots.get(agent.robot).client is None)
     agent.handlers |= {"param.set": set_, "param.delete": delete}
+    await fleet.connect(agent)
 
 
 async def test_a_machine_that_takes_over_a_node_gets_the_parameters_that_were_set(
@@ -164,9 +167,7 @@ async def test_a_machine_that_takes_over_a_node_gets_the_parameters_that_were_se
 
     async with leading(tmp_path) as fleet:
         _, arm2, _ = await running(fleet, MOVING)
-        await arm2.stop()
-        take_params(arm2)
-        await fleet.connect(arm2)
+        await take_params(fleet, arm2)
         for key, value in (("rate", 20), ("gain", "loud"), ("gone", 1), ("rate", 30)):
             await change(fleet, "param.set", key=key, value=value)
         await change(fleet, "param.delete", m.ParamRef, key="gone")
@@ -185,9 +186,7 @@ async def test_a_machine_that_takes_over_a_node_gets_the_parameters_that_were_se
 async def test_the_parameters_of_a_removed_node_are_forgotten(tmp_path):
     async with leading(tmp_path) as fleet:
         arm1, arm2, _ = await running(fleet)
-        await arm2.stop()
-        take_params(arm2)
-        await fleet.connect(arm2)
+        await take_params(fleet, arm2)
         rate = m.ParamSet(dataflow="talk", node="listener", key="rate", value=3)
         await fleet.call("param.set", rate)
         await fleet.call("node.remove", m.NodeStop(node="listener", dataflow="talk"))
