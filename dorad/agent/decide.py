@@ -74,9 +74,8 @@ def decide(record: Record, runs: Runs, now: Present) -> Action | None:
         return Start(hold, None)
     if begun is None or not record.started or run.info.started_at == begun.previous:
         return Start(hold, run.info.started_at)
-    if begun.boot != now.boot:
-        # At shutdown dorad stops its dataflows after the agent has ended: they finish or fail
-        # without being recorded here. An end just before that cannot be told apart.
+    if begun.boot != now.boot and run.info.interrupted:
+        # At shutdown dorad stops its dataflows after the agent has ended.
         return Start(hold, run.info.started_at)
     return Conclude("finished" if run.info.status == "finished" else "failed")
 

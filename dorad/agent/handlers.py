@@ -160,8 +160,9 @@ class AgentMethods:
         return Nothing()
 
 
-OF_CLIENTS = frozenset({"logs.read", "top.watch", "topic.subscribe", "topic.watch"})
-"""Streams that clients of the coordinator ask for, as many as they like."""
+OF_COORDINATOR = "fleet.watch"
+"""The only stream that the coordinator asks for itself. Its clients ask for the others, as many as
+they like."""
 
 
 def handlers(
@@ -184,7 +185,8 @@ def handlers(
         "release.order": methods.order_release,
     }
     passed_on = {
-        name: _passing(name, of_clients if name in OF_CLIENTS else daemon) for name in METHODS
+        name: _passing(name, of_clients if method.stream and name != OF_COORDINATOR else daemon)
+        for name, method in METHODS.items()
     }
     return passed_on | own
 

@@ -228,7 +228,7 @@ def address_of(text: str) -> tuple[str, int]:
     """Return host and port of `host`, `host:port`, `[IPv6]` or `[IPv6]:port`.
 
     Raises:
-        ControlError: it is none of them.
+        ControlError: it has another form.
     """
     found = _ADDRESS.fullmatch(text)
     port = int((found and found["port"]) or DEFAULT_PORT)

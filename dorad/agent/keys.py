@@ -66,7 +66,7 @@ def check_chain(robot: str, key: str, chain: str, authority: str) -> None:
     except (x509.ExtensionNotFound, ValueError):
         uris = []
     if uris != [str(Identity("robot", robot))]:
-        raise _refused(f"it is for {' and '.join(uris) or 'nobody'}, not for robot {robot}")
+        raise _refused(f"it is for {' and '.join(uris) or 'no robot'}, not for robot {robot}")
     for certificate, signer in itertools.pairwise(certificates):
         if not _signed(certificate, signer):
             raise _refused("its chain is broken")

@@ -144,7 +144,7 @@ class Shares:
         return self._taken(present, order)
 
     def put(self, order: ShareSet) -> None:
-        """Store what shall run of a dataflow that comes from a release.
+        """Store the order for a dataflow that comes from a release.
 
         A full disk must not keep the robot from going back: then it is in memory only. After a
         restart it follows again from the record of the release.
@@ -344,6 +344,7 @@ class Shares:
             dataflow=content.uuid,
             descriptor=content.descriptor,
             share=self._with_tls(content.share),
+            params=content.params,
         )
         client = await self._daemon.client()
         try:

@@ -166,4 +166,5 @@ def _run(*words: str) -> NoReturn:
 def find_program(beside: Path) -> str | None:
     """Return the path of `dorafleet`: next to this program, or else in `PATH`."""
     near = beside / PROGRAM
-    return str(near.absolute()) if os.access(near, os.X_OK) else shutil.which(PROGRAM)
+    is_program = near.is_file() and os.access(near, os.X_OK)
+    return str(near.absolute()) if is_program else shutil.which(PROGRAM)

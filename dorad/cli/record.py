@@ -8,6 +8,7 @@ import click
 
 from dorad.cli.files import SUFFIXES, complete_path
 from dorad.cli.groups import CommandEntry, LazyGroup
+from dorad.cli.instance import add_options
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -29,6 +30,8 @@ recording is INCOMPLETE and the exit code 1. `dora replay` sends the messages ag
 """
 
 _START = "start"
+_WITH_SERVER = (_START, "ring")
+"""The commands that can record a running dataflow."""
 
 
 class Record(LazyGroup):
@@ -54,6 +57,13 @@ class Record(LazyGroup):
             "dorad.cli.record_box:incidents", "List, export and remove incidents."
         ),
     }
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command; add the options that choose a server if it may need one."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and cmd_name in _WITH_SERVER:
+            add_options(command)
+        return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put `start` before arguments that do not begin with the name of a command."""

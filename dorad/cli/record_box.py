@@ -51,7 +51,7 @@ with `node.mark("why")`; a node that fails, and an input that breaks, make an in
 )
 @click.option("--note", default="", metavar="TEXT", help="Text that explains the incident.")
 def mark(folder: Path, *, before: float, after: float, note: str) -> int:
-    """Keep what the black box in FOLDER has recorded, as an incident."""
+    """Keep the last seconds of the black box in FOLDER as an incident."""
     from dorad.record import incidents as kept
 
     wanted = kept.Mark(time.time_ns(), before, after, note[:1000], "command")
@@ -78,7 +78,7 @@ def _until_made(folder: Path, own: Path) -> None:
     end = time.monotonic() + WAIT_S
     while not (own / "incident.json").exists():
         if not has_recorder(folder):
-            # What is in the ring is all there will be.
+            # No more messages are added to the ring.
             for left, each in kept.take_requests(folder):
                 kept.create(folder, left, each)
             return

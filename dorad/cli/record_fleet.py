@@ -37,7 +37,7 @@ FOLDER = Path("recordings")
 
 POLL_S = 0.5
 CHECK_S = 2.0
-"""Seconds between two looks at whether the recorders still run."""
+"""Seconds between two checks that the recorders still run."""
 
 END_S = 30.0
 """Seconds until a recorder has reported its end."""
@@ -163,7 +163,7 @@ class _Watch:
         self.ended: dict[str, Ended] = {}
         """How the recording of each machine has ended."""
         self.troubles: dict[str, str] = {}
-        """Why nothing is known of a machine's recording."""
+        """Why the end of a machine's recording is unknown."""
         self._client = client
         self._run = run
         self._recorders = {each.machine: each for each in recorders}
@@ -264,7 +264,7 @@ class _Watch:
                 _log.debug("%s cannot be asked to end: %s", node, error)
 
     def _check(self) -> None:
-        """Find recorders that have ended without a word, such as one that was killed."""
+        """Find recorders that have ended without a report, such as killed ones."""
         from dorad.control.errors import ControlError
 
         try:

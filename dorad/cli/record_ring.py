@@ -38,12 +38,12 @@ Examples:
   dora record ring dataflow.yml --keep 60s            run the dataflow with a black box
   dora record ring --attach demo --keep 5m --max-size 2GB
   dora record ring --attach demo --exclude camera/image --keep-incidents 30d
-  dora record mark --note "missed the dock"           keep what the black box has now
-  dora record incidents                               what was kept
+  dora record mark --note "missed the dock"           keep the last seconds as an incident
+  dora record incidents                               list the incidents
 
 \b
-A node that fails, an input that breaks, and `node.mark("why")` in a node keep an incident by
-themselves. On a robot, write `record: {keep: 60s}` into the dataflow instead.
+A failed node, a broken input, and `node.mark("why")` in a node make an incident, too. On a robot,
+write `record: {keep: 60s}` into the dataflow instead.
 """
 
 
@@ -61,15 +61,14 @@ themselves. On a robot, write `record: {keep: 60s}` into the dataflow instead.
     "--keep",
     type=Duration(minimum=1.0),
     default=60.0,
-    show_default="60s",
     metavar="DURATION",
-    help="Keep the messages of so long.",
+    help="How long to keep messages.  [default: 60s]",
 )
 @click.option(
     "--max-size",
     type=Size(minimum=MIN_RING_BYTES),
     metavar="SIZE",
-    help="Keep at most so much, such as 2GB.",
+    help="Maximum size of the kept messages, such as 2GB.",
 )
 @click.option(
     "--keep-incidents",
@@ -144,7 +143,7 @@ def ring(
     strict: bool,
     exit_when_nodes_finish: bool | None,
 ) -> int:
-    """Record the dataflow PATH, or one that runs already, and keep only the last seconds."""
+    """Record the dataflow PATH, or a running one, and keep only the last seconds."""
     from dorad.record.settings import Settings
 
     check_target(path, attach)

@@ -165,6 +165,7 @@ def _edge(edge: EdgeStats) -> dict[str, Any]:
         "received": edge.received,
         "dropped": edge.dropped,
         "unreadable": edge.unreadable,
+        "lost": edge.lost,
         "bytes": edge.payload,
         "rate_hz": edge.rate,
         "drop_rate_hz": edge.drop_rate,

@@ -1,4 +1,4 @@
-"""Which alerts there are: a state machine fed with what is wrong on each robot.
+"""The state machine of alerts. Its input is the findings of each robot.
 
 An event is an alert at once, a state once it has lasted. What ends and comes back soon is one
 alert that flaps. Five or more robots with one cause are one alert. It reads no clock.
@@ -22,13 +22,13 @@ RAISED_AFTER_S = 2.0
 CLEARED_AFTER_S = 10.0
 """Seconds without the finding after which an alert is over."""
 FLAPS = 3
-"""From so many returns on, an alert is said to flap."""
+"""Number of returns from which an alert counts as flapping."""
 FOLD = 5
-"""So many robots with one cause are one alert."""
+"""Minimum number of robots with one cause that become one alert."""
 MAX_NAMED = 100
 """Robots that an alert names."""
 MAX_OF_ROBOT = 200
-"""Findings of one robot that are kept in mind; further ones are left out, and the log says so."""
+"""Maximum number of findings of one robot that are kept; the log reports when there are more."""
 MAX_EPISODES = 20_000
 """The same of all robots."""
 
@@ -56,7 +56,7 @@ class StoredAlert(Struct):
 
 
 def identity(alerts: Iterable[StoredAlert]) -> object:
-    """Return what is worth storing anew: which alerts there are, how bad, and who has them."""
+    """Return the parts of alerts whose change is stored: id, severity, acknowledgement."""
     return frozenset(
         (
             each.finding.cause,
@@ -170,7 +170,7 @@ class AlertBook:
         return sorted(found, key=lambda each: (each.severity != "fail", -each.since, each.id))
 
     def ack(self, id_: str, who: str, at: float, *, undo: bool = False) -> Alert:
-        """Keep who looks after an alert. Raises ControlError if there is no such alert."""
+        """Record who has acknowledged an alert. Raises ControlError if there is no such alert."""
         alert = self.find(id_)
         for key, episode in self._episodes.items():
             if episode.raised and id_ in (str(key), f"*:{key.cause}:{key.subject}"):
@@ -194,11 +194,13 @@ class AlertBook:
         return found
 
     def restore(self, now: float, stored: Mapping[str, Iterable[StoredAlert]]) -> None:
-        """Take over the alerts of the server before, as if they were seen just now."""
+        """Take over the alerts of the previous server as seen now."""
         for robot, alerts in stored.items():
             for each in alerts:
                 key = Key(robot, each.finding.cause, each.finding.subject)
-                if len(self._episodes) < MAX_EPISODES:
+                room = len(self._episodes) < MAX_EPISODES and self._counts[robot] < MAX_OF_ROBOT
+                if room and key not in self._episodes:
+                    self._counts[robot] += 1
                     self._episodes[key] = Episode(
                         finding=each.finding,
                         first=now,

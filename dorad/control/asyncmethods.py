@@ -107,10 +107,18 @@ class AsyncMethods(ABC):
         """Open the start barrier of a dataflow that was started with `hold`."""
         await self.call("dataflow.open", m.Ref(dataflow=dataflow), m.Nothing)
 
-    async def update(self, dataflow: str, descriptor: dict[str, Any], share: m.Share) -> m.Changed:
+    async def update(
+        self,
+        dataflow: str,
+        descriptor: dict[str, Any],
+        share: m.Share,
+        params: dict[str, dict[str, Any]] | None = None,
+    ) -> m.Changed:
         """Change this machine's share of a running dataflow to a new descriptor and placement."""
-        params = m.Update(dataflow=dataflow, descriptor=descriptor, share=share)
-        return await self.call("dataflow.update", params, m.Changed)
+        update = m.Update(
+            dataflow=dataflow, descriptor=descriptor, share=share, params=params or {}
+        )
+        return await self.call("dataflow.update", update, m.Changed)
 
     async def stop(
         self, dataflow: str | None = None, *, grace: float | None = None, force: bool = False

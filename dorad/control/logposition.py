@@ -1,4 +1,4 @@
-"""Where a reader of log lines is, so that its next stream goes on without a loss or a repetition.
+"""The position of a reader of log lines: its next stream continues without loss or repetition.
 
 Lines of several nodes do not arrive in the order of their times. So the next stream begins a little
 earlier than the newest line, and lines that are known already are left out.

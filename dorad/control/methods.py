@@ -105,10 +105,18 @@ class Methods(ABC):
         """Open the start barrier of a dataflow that was started with `hold`."""
         self.call("dataflow.open", m.Ref(dataflow=dataflow), m.Nothing)
 
-    def update(self, dataflow: str, descriptor: dict[str, Any], share: m.Share) -> m.Changed:
+    def update(
+        self,
+        dataflow: str,
+        descriptor: dict[str, Any],
+        share: m.Share,
+        params: dict[str, dict[str, Any]] | None = None,
+    ) -> m.Changed:
         """Change this machine's share of a running dataflow to a new descriptor and placement."""
-        params = m.Update(dataflow=dataflow, descriptor=descriptor, share=share)
-        return self.call("dataflow.update", params, m.Changed)
+        update = m.Update(
+            dataflow=dataflow, descriptor=descriptor, share=share, params=params or {}
+        )
+        return self.call("dataflow.update", update, m.Changed)
 
     def stop(
         self, dataflow: str | None = None, *, grace: float | None = None, force: bool = False

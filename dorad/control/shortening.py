@@ -1,4 +1,4 @@
-"""Shorten what a robot reports of a share or a release, so that it fits into a frame.
+"""Shorten a robot's report of a share or a release, so that it fits into a frame.
 
 A dataflow may have a thousand nodes that all fail, or are busy. That must not cut off its robot.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 KEPT_FAILURES, KEPT_LINES, KEPT_LINKS = 20, 10, 100
 KEPT_EVIDENCE, KEPT_LEASES, KEPT_NODES = 200, 50, 1000
-"""Entries of lists in a state that is not kept as it is."""
+"""Maximum number of entries of a list in a shortened state."""
 
 MAX_TEXT, MAX_NAME = 300, 200
 """Characters of a text, and of a name, in such a state."""
@@ -49,7 +49,7 @@ def short_release(state: ReleaseState, usual: int) -> ReleaseState:
     """Return a state of at most `usual` bytes as it is, of a longer one the main parts."""
     if len(msgspec.json.encode(state)) <= usual:
         return state
-    # What is not well comes first.
+    # Problems come first.
     evidence = sorted(state.evidence, key=lambda each: each.ok)[:KEPT_EVIDENCE]
     return replace(
         state,

@@ -110,8 +110,7 @@ class Adoption:
         """End the remaining processes of a dataflow that cannot be adopted."""
         self._release(descriptors)
         self._kill(processes)
-        record.lost = True
-        record.fail(f"could not be adopted: {why}")
+        record.lose(why)
         record.end()
         self._store.put(record)
         _log.warning("dataflow %s could not be adopted: %s", record.uuid, why)

@@ -49,7 +49,7 @@ class Record:
     bell: Bell = field(default_factory=Bell)
     """Rings at every change of this record."""
     lost: bool = False
-    """Whether it ran under a previous daemon and could not be adopted."""
+    """Whether it ran under a previous daemon and could not be adopted; see `lose`."""
     restarting: bool = False
     """Whether it is being stopped in order to start again."""
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -105,6 +105,7 @@ class Record:
             started_at=self.row.started_at,
             ended_at=self.row.ended_at,
             enabled=self.row.enabled,
+            interrupted=self.row.interrupted,
             links=self._links(),
         )
 
@@ -121,6 +122,11 @@ class Record:
             with contextlib.suppress(ValueError):
                 values[key] = params.check(node.declared.get(key), value)
         return values
+
+    def lose(self, why: str) -> None:
+        """Record that it ran under a previous daemon and could not be adopted."""
+        self.lost = self.row.interrupted = True
+        self.fail(f"could not be adopted: {why}")
 
     def fail(self, headline: str) -> None:
         """Record that the dataflow failed for a reason outside its nodes."""

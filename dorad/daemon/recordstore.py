@@ -11,7 +11,7 @@ from dorad.daemon.database import StateError
 from dorad.daemon.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from dorad.control.alertbook import StoredAlert
@@ -73,6 +73,13 @@ class RecordStore:
         except StateError as error:
             raise ControlError("internal", f"the parameter cannot be stored: {error}") from error
         record.params.get(node, {}).pop(key, None)
+
+    def replace_params(self, record: Record, node: str, values: Mapping[str, Any]) -> None:
+        """Store the parameters of a node in place of earlier ones. Raises ControlError."""
+        for key in record.params.get(node, {}).keys() - values.keys():
+            self.delete_param(record, node, key)
+        for key, value in values.items():
+            self.set_param(record, node, key, value)
 
     def load_alerts(self) -> list[StoredAlert]:
         """Return the alerts of the daemon before. Raises StateError."""

@@ -159,7 +159,7 @@ class Registry:
             wanted.path,
             wanted.name,
             options,
-            _checked_params(wanted.params) if old is None else old.params,
+            checked_params(wanted.params) if old is None else old.params,
             uuid=wanted.uuid,
             hold=wanted.hold,
         )
@@ -299,9 +299,11 @@ class Registry:
         return forgotten
 
     async def stop_all(self) -> None:
-        """Stop every dataflow and wait until all have ended."""
+        """Stop every dataflow, because the daemon ends, and wait until all have ended."""
         tasks = [record.task for record in self.running if record.task]
         for record in self._records:
+            if record.running and record.status != "stopping":
+                record.row.interrupted = True
             self.runner.stop(record)
         if tasks:
             await asyncio.wait(tasks)
@@ -323,8 +325,8 @@ class Registry:
         await self.stop_all()
 
 
-def _checked_params(given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the parameters of a start. Raises ControlError if a name or a value is not valid."""
+def checked_params(given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return parameters by node and key. Raises ControlError if a name or a value is not valid."""
     for node, values in given.items():
         for key, value in values.items():
             try:

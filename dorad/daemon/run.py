@@ -27,6 +27,7 @@ from dorad.daemon.supervisor.hotreload import HotReload
 from dorad.daemon.supervisor.processes import Launcher, broken_commands
 from dorad.daemon.supervisor.supervisor import Supervisor
 from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.model import LINK
 from dorad.launch.command import python_files
 from dorad.launch.host import NoStore
 from dorad.logs.dataflowlog import DataflowLog
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from dorad.control.messages import Share
+    from dorad.control.messages import LinkChannel, Share
     from dorad.control.peer import Peer
     from dorad.daemon.broker.stats import EdgeCounters
     from dorad.daemon.rules.exits import Result
@@ -289,6 +290,15 @@ class DataflowRun:
     def open_barrier(self) -> None:
         """Let a start barrier open that is held."""
         self._supervisor.open_barrier()
+
+    @property
+    def channels(self) -> list[LinkChannel]:
+        """The channels between this machine and others, with their counters."""
+        lost: dict[str, int] = {}
+        for edge in self.broker.stats.counters() if self.opened else ():
+            if edge.source_node == LINK:
+                lost[edge.output] = max(edge.lost, lost.get(edge.output, 0))
+        return self.link.links.channels(self.dataflow_id, lost)
 
     @property
     def spawned(self) -> bool:

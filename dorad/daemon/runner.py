@@ -142,8 +142,7 @@ class Runner:
             record.row.status = "finished" if ended.ok else "failed"
         except RestoreError as error:
             _log.warning("dataflow %s could not be adopted: %s", record.uuid, error)
-            record.fail(f"could not be adopted: {error}")
-            record.lost = True
+            record.lose(str(error))
             await self._end_strays(record)
         except (LaunchError, OSError) as error:
             record.fail(str(error))

@@ -22,7 +22,8 @@ CREATE TABLE dataflow (
     descriptor TEXT NOT NULL, options TEXT NOT NULL, log_dir TEXT NOT NULL,
     status TEXT NOT NULL, started_at REAL NOT NULL, ended_at REAL,
     results TEXT NOT NULL DEFAULT '[]', failures TEXT NOT NULL DEFAULT '[]',
-    snapshot TEXT NOT NULL DEFAULT '{}', enabled INTEGER NOT NULL DEFAULT 0
+    snapshot TEXT NOT NULL DEFAULT '{}', enabled INTEGER NOT NULL DEFAULT 0,
+    interrupted INTEGER NOT NULL DEFAULT 1
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE param (
     dataflow TEXT NOT NULL REFERENCES dataflow ON DELETE CASCADE, node TEXT NOT NULL,
@@ -31,12 +32,14 @@ CREATE TABLE param (
 """
 
 SCHEMA = Schema(
-    version=4,
+    version=5,
     tables=_TABLES + _ALERTS,
     upgrades={
         1: "ALTER TABLE dataflow ADD COLUMN enabled INTEGER NOT NULL DEFAULT 0",
         2: "DROP TABLE node; DROP TABLE restart",
         3: _ALERTS,
+        # Nothing is known of those that have ended: a start too many is better than none.
+        4: "ALTER TABLE dataflow ADD COLUMN interrupted INTEGER NOT NULL DEFAULT 1",
     },
 )
 
@@ -73,12 +76,14 @@ class Row(msgspec.Struct):
     snapshot: dict[str, Any] = {}
     enabled: bool = False
     """Whether it starts at boot."""
+    interrupted: bool = False
+    """Whether it ended only because the daemon or the machine did."""
 
 
 _JSON_COLUMNS = ("original", "descriptor", "options", "results", "failures", "snapshot")
 _COLUMNS = (
     "uuid", "name", "path", "original", "descriptor", "options", "log_dir", "status",
-    "started_at", "ended_at", "results", "failures", "snapshot", "enabled",
+    "started_at", "ended_at", "results", "failures", "snapshot", "enabled", "interrupted",
 )  # fmt: skip
 
 
@@ -176,7 +181,8 @@ def _row(values: tuple[Any, ...]) -> Row:
     fields = dict(zip(_COLUMNS, values, strict=True))
     for column in _JSON_COLUMNS:
         fields[column] = msgspec.json.decode(fields[column])
-    fields["enabled"] = bool(fields["enabled"])
+    for column in ("enabled", "interrupted"):
+        fields[column] = bool(fields[column])
     return msgspec.convert(fields, Row)
 
 

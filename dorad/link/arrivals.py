@@ -159,10 +159,8 @@ class Arrivals:
                 if delivery.push(output, item):
                     each.latency_ns += max(0, time.time_ns() - item.content.stamp)
                     each.latencies += 1
-                else:
-                    each.undelivered += 1
-                    if isinstance(item.place, Nowhere):
-                        _log.warning("%s: %s", each.spec.name, item.place.reason)
+                elif isinstance(item.place, Nowhere):
+                    _log.warning("%s: %s", each.spec.name, item.place.reason)
             else:
                 happened = Happened(each.spec.name, each.spec.machine, EVENTS[item.kind], item.text)
                 if not self._reporter.event(happened):

@@ -6,13 +6,14 @@ Only one thread at a time may call any of this; see `process`.
 from __future__ import annotations
 
 import logging
+import secrets
 from typing import TYPE_CHECKING
 
 from dorad.link.forward import ForwardedInput
 from dorad.link.greeting import Greeting
 from dorad.link.machine import In, Machine, Out
+from dorad.link.numbering import Mark
 from dorad.link.outgoing import Outgoing
-from dorad.shm.counters import counters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,9 +80,16 @@ class Channels:
         fed = self._inputs.get(spec.input)
         if not fed:
             raise RuntimeError(f"the link has no input {spec.input!r}")
-        words = self._connection.box.words
-        taken = sum(counters(words, each.ring).received for each in fed)
-        channel = Outgoing(self.incarnation, reliable=spec.reliable, first=taken)
+        marks = [mark for each in fed if (mark := each.mark()) is not None]
+        newest = max(marks, key=lambda mark: mark.next, default=Mark(1 + secrets.randbits(61), 0))
+        for each in fed:
+            each.number_from(newest)
+        channel = Outgoing(
+            self.incarnation,
+            reliable=spec.reliable,
+            numbering=newest.numbering,
+            next_number=newest.next,
+        )
         machine = self.machines[spec.machine]
         out = Out(spec, channel, machine, fed)
         self.outs.append(out)

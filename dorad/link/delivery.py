@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from dorad.link.frames import Content
+from dorad.link.numbering import count_missing
 from dorad.node.latching import keep, send_last
 from dorad.shm.fence import fence
 from dorad.shm.layout import ENTRY, INLINE
@@ -44,6 +45,8 @@ class Delivery:
         self._trim_ns = 0
         self._kept: dict[str, KeptMessage] = {}
         """The last messages of outputs without a receiver, for late subscribers."""
+        self._reached: dict[str, tuple[tuple[Outlet, ...], int, int]] = {}
+        """By output: where the last message went, its numbering, and the number after it."""
 
     def place(self, size: int) -> Sample | Nowhere:
         """Return the place for a payload: shared memory, or nowhere if that is full."""
@@ -76,7 +79,7 @@ class Delivery:
                 outlet.announce_waiting(False)
 
     def push(self, output: str, arrived: Arrived) -> bool:
-        """Push a message into the queues of all nodes that receive the output.
+        """Push a message into the queues of all nodes that receive the output and lack it.
 
         Returns False if there was no memory for it.
         """
@@ -84,19 +87,21 @@ class Delivery:
         if isinstance(place, Nowhere):
             return False
         assert place is None or isinstance(place, Sample)
-        outlets = self._connection.outlets.get(output, ())
-        content = arrived.content
-        if content.flags:
-            outlets = tuple([outlet.lane or outlet for outlet in outlets])
-        if outlets:
+        receivers = self._connection.outlets.get(output, ())
+        if receivers:
             self._kept.pop(output, None)
         else:
             self._keep(output, arrived, place)
+        outlets, content = self._lacking(output, receivers, arrived), arrived.content
+        if content.flags:
+            outlets = tuple([outlet.lane or outlet for outlet in outlets])
         try:
             self._push(outlets, content, arrived.metadata, arrived.payload, place)
         except OSError as error:
             _log.debug("output %s: %s", output, error)
             return False
+        if len(outlets) == len(receivers):
+            self._reached[output] = (receivers, arrived.numbering.id, arrived.number + 1)
         fence()
         for outlet in outlets:
             outlet.peer.wake()
@@ -105,6 +110,23 @@ class Delivery:
             self._trim_ns = stamp
             self._pool.trim(stamp)
         return True
+
+    def _lacking(
+        self, output: str, receivers: tuple[Outlet, ...], arrived: Arrived
+    ) -> tuple[Outlet, ...]:
+        """Return the receivers that lack a message, after counting what they lack before it."""
+        (numbering, begin), number = arrived.numbering, arrived.number
+        reached = self._reached.pop(output, None)
+        if reached == (receivers, numbering, number):
+            return receivers
+        if reached is not None and reached[1] == numbering:
+            begin = reached[2]
+        lacking = count_missing(receivers, numbering, number, begin)
+        _log.debug(
+            "output %s: message %d, expected %d, for %d of %d receivers",
+            *(output, number, begin, len(lacking), len(receivers)),
+        )
+        return lacking
 
     def _keep(self, output: str, arrived: Arrived, sample: Sample | None) -> None:
         stamp, code, length, nulls, size, _ = arrived.content

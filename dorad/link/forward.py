@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.link.frames import Content
+from dorad.link.numbering import Mark, read_mark, write_mark
 from dorad.node import metadata as metadata_codec
 from dorad.node.correlation import MARKING, flags_of, session_of
 from dorad.node.daemonevents import origin_of
@@ -55,6 +56,8 @@ class ForwardedInput:
         self.ring = self.inlet.base
         self._connection = connection
         self._item = item
+        self._offset: int | None = None
+        """What the number of a message is ahead of how many were taken; None if it has none yet."""
         self._lacks_bell = item["blocking"] and self.source not in connection.spaces
         """Whether the bell that wakes a waiting sender is still on its way from the daemon."""
 
@@ -93,6 +96,29 @@ class ForwardedInput:
         self.inlet = _inlet(self._connection, self._item)
         self._lacks_bell = False
         return True
+
+    def mark(self) -> Mark | None:
+        """Return what the ring knows of the numbers of its messages."""
+        return read_mark(self._connection.box.words, self.ring, self.inlet.received)
+
+    def number_from(self, mark: Mark) -> None:
+        """Number the messages of this ring on from `mark`."""
+        taken = self.inlet.received
+        self._offset = mark.next - taken
+        if mark != self.mark():
+            write_mark(self._connection.box.words, self.ring, taken, mark)
+
+    def last_number(self, numbering: int, lowest: int) -> int:
+        """Return the number of the message that was taken last: `lowest`, if none are missing.
+
+        Messages that were counted, but could not be read, have numbers as well.
+        """
+        taken = self.inlet.received
+        if self._offset is not None and self._offset + taken > lowest:
+            return self._offset + taken - 1
+        # The ring is new, takes turns with another one, or has repeated its latched message.
+        self.number_from(Mark(numbering, lowest + 1))
+        return lowest
 
     def repeat(self) -> None:
         """Take the newest message again if the input is latched: the other machine lacks it."""

@@ -1,6 +1,6 @@
 """The frames that two link processes exchange, and the checks of every field of them.
 
-    START    with which number the messages of a sender begin that is new to the receiver
+    START    where the messages of a sender begin that is new to the receiver
     MESSAGE  the start of a message: what its ring entry says, its metadata, and the first bytes of
              its payload, or all
     PART     more bytes of the payload of the message that was started last on the channel
@@ -19,7 +19,7 @@ import struct
 from enum import IntEnum
 from typing import NamedTuple
 
-VERSION = 2
+VERSION = 3
 """Version of these frames and of `hello`. Link processes of different versions do not exchange
 data."""
 
@@ -36,12 +36,12 @@ MAX_TEXT = 4096
 _LARGEST = (1 << 63) - 1
 
 _PREFIX = struct.Struct("<BBHIQ")
-_MESSAGE = struct.Struct("<BBHIQQQQQQIBB")
+_MESSAGE = struct.Struct("<BBHIQQQQQQQIBB")
 """The prefix and what a message adds to it, in one: most frames are messages."""
 _PART = struct.Struct("<QQ")
 _EVENT = struct.Struct("<QB")
 _ACK = struct.Struct("<QQ")
-_START = struct.Struct("<Q")
+_START = struct.Struct("<QQQ")
 
 OVERHEAD = _MESSAGE.size
 """Bytes that the largest header has."""
@@ -80,11 +80,24 @@ class Content(NamedTuple):
     flags: int
 
 
+class Numbering(NamedTuple):
+    """How a sender numbers its messages; see `dorad.link.numbering`."""
+
+    id: int
+    begin: int
+    """The number of the first message that a new receiver has to have."""
+
+
 class Message(NamedTuple):
-    """The start of a message; `payload` is all of it, or its first bytes."""
+    """The start of a message; `payload` is all of it, or its first bytes.
+
+    `sequence` counts what this process of the sender has sent on the channel, events too. `number`
+    counts the messages of all its processes.
+    """
 
     opening: Opening
     sequence: int
+    number: int
     content: Content
     metadata: bytes
     payload: memoryview
@@ -129,12 +142,16 @@ class Start(NamedTuple):
 
     opening: Opening
     first: int
+    """The sequence number of the first message or event."""
+    numbering: Numbering
 
 
 Frame = Start | Message | Part | Event | Ack
 
 
-def message_head(opening: Opening, sequence: int, content: Content, metadata: bytes) -> bytes:
+def message_head(
+    opening: Opening, sequence: int, number: int, content: Content, metadata: bytes
+) -> bytes:
     """Return the header and metadata of a message; bytes of its payload follow.
 
     Raises:
@@ -142,11 +159,10 @@ def message_head(opening: Opening, sequence: int, content: Content, metadata: by
     """
     if len(metadata) > MAX_METADATA:
         raise FrameError(f"{len(metadata)} bytes of metadata; {MAX_METADATA} are allowed")
-    channel, number, incarnation = opening
     stamp, code, length, nulls, size, flags = content
     head = _MESSAGE.pack(
-        *(_KIND_MESSAGE, VERSION, channel, number, incarnation),
-        *(sequence, stamp, length, nulls, size, len(metadata), code, flags),
+        *(_KIND_MESSAGE, VERSION, *opening),
+        *(sequence, number, stamp, length, nulls, size, len(metadata), code, flags),
     )
     return head + metadata if metadata else head
 
@@ -170,7 +186,7 @@ def encode_ack(ack: Ack) -> bytes:
 
 def encode_start(start: Start) -> bytes:
     """Return a start as bytes."""
-    return _prefix(_KIND_START, start.opening) + _START.pack(start.first)
+    return _prefix(_KIND_START, start.opening) + _START.pack(start.first, *start.numbering)
 
 
 def decode(data: bytes) -> list[Frame]:
@@ -213,7 +229,10 @@ def _decode_single(kind: int, opening: Opening, data: bytes) -> Frame:
         next_sequence, received = _ACK.unpack(data[_PREFIX.size :])
         return Ack(opening, _count(next_sequence), _count(received))
     if kind == _KIND_START:
-        return Start(opening, _count(*_START.unpack(data[_PREFIX.size :])))
+        first, id_, begin = map(_count, _START.unpack(data[_PREFIX.size :]))
+        if not id_:
+            raise FrameError("a start whose numbering has no id")
+        return Start(opening, first, Numbering(id_, begin))
     raise FrameError(f"a frame of the unknown kind {kind}")
 
 
@@ -221,9 +240,9 @@ def _decode_message(data: bytes, at: int) -> tuple[Message, int]:
     """Return the message that begins at `at`, and where it ends."""
     if data[at] != _KIND_MESSAGE:
         raise FrameError("only messages may follow a message")
-    _, version, channel, number, incarnation, *fields = _MESSAGE.unpack_from(data, at)
+    _, version, channel, opened, incarnation, *fields = _MESSAGE.unpack_from(data, at)
     _check_version(version)
-    sequence, stamp, length, nulls, size, meta_size, code, flags = fields
+    sequence, number, stamp, length, nulls, size, meta_size, code, flags = fields
     at += _MESSAGE.size
     begin = at + meta_size
     end = begin + min(size, MAX_FRAGMENT)
@@ -231,11 +250,11 @@ def _decode_message(data: bytes, at: int) -> tuple[Message, int]:
         raise FrameError(f"{meta_size} bytes of metadata in a frame of {len(data)}")
     if end > len(data):
         raise FrameError(f"the first {len(data) - begin} bytes of a payload of {size}")
-    _count(max(sequence, stamp, length, nulls, size))
+    _count(max(sequence, number, stamp, length, nulls, size))
     content = Content(stamp, code, length, nulls, size, flags)
-    opening = Opening(channel, number, incarnation)
+    opening = Opening(channel, opened, incarnation)
     payload = memoryview(data)[begin:end]
-    return Message(opening, sequence, content, data[at:begin], payload), end
+    return Message(opening, sequence, number, content, data[at:begin], payload), end
 
 
 def _decode_part(opening: Opening, data: bytes) -> Part:

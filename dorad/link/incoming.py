@@ -1,7 +1,7 @@
-"""The receiver's end of a channel: assembles messages, counts missing ones, gives credit.
+"""The receiver's end of a channel: assembles messages and gives credit.
 
 Pure: it is fed frames and says what to acknowledge. The transport keeps the order within one
-opening, so a gap in the sequence numbers is a loss, and is counted when the next message comes.
+opening. What is missing between two messages is counted where they are delivered.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from dorad.link.frames import Ack, Event, FrameError, Message, Opening, Part, Start
+from dorad.link.frames import Ack, Event, FrameError, Message, Numbering, Opening, Part, Start
 from dorad.link.hello import Grant
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from dorad.link.frames import Content
     from dorad.link.hello import Window
+
+_NO_NUMBERING = Numbering(0, 0)
 
 _ACK_SHARE = 4
 """An acknowledgement is due when this fraction (one in N) of the window is unacknowledged."""
@@ -38,6 +40,8 @@ class Arrived(NamedTuple):
     """A message that has arrived completely."""
 
     sequence: int
+    number: int
+    numbering: Numbering
     content: Content
     metadata: bytes
     place: Place | None
@@ -47,9 +51,7 @@ class Arrived(NamedTuple):
 
 @dataclass(slots=True)
 class _Assembly:
-    sequence: int
-    content: Content
-    metadata: bytes
+    message: Message
     place: Place
     filled: int
 
@@ -59,8 +61,7 @@ class Incoming:
     """One channel from one machine.
 
     `arrived` holds complete messages and events in order; the code that handles the first calls
-    `handled`. `received` counts complete messages, `lost` those that never came. `restarts` counts
-    senders that began to number anew, so that a loss before them cannot be known.
+    `handled`. `received` counts complete messages.
     """
 
     number: int
@@ -73,11 +74,10 @@ class Incoming:
     """Bytes up to which a payload needs no place."""
     arrived: deque[Arrived | Event] = field(default_factory=deque)
     received: int = 0
-    lost: int = 0
-    restarts: int = 0
     opening: int = 0
     _open: bool = False
     _sender: int | None = None
+    _numbering: Numbering = _NO_NUMBERING
     _next: int = 0
     _assembly: _Assembly | None = None
     _bytes: int = 0
@@ -138,10 +138,12 @@ class Incoming:
             return
         sender = frame.opening.incarnation
         if isinstance(frame, Start):
-            self._meet(sender, frame.first)
+            if sender == self._sender:
+                raise FrameError("its sender starts twice")
+            self._sender, self._next, self._numbering = sender, frame.first, frame.numbering
             return
         if self._assembly is not None:
-            raise FrameError(f"message {self._assembly.sequence} is not complete")
+            raise FrameError(f"message {self._assembly.message.sequence} is not complete")
         self._check_credit()
         if isinstance(frame, Message):
             size = frame.content.size
@@ -162,27 +164,12 @@ class Incoming:
         if len(self.arrived) > messages or self._held > 2 * self.window.bytes + self.max_size:
             raise FrameError(f"its sender exceeds its credit: {len(self.arrived)} messages wait")
 
-    def _meet(self, sender: int, first: int) -> None:
-        """Begin with a new sender, whose messages before `first` are not for this process.
-
-        A sender that replaces another numbers on where that one stopped, unless it cannot know.
-        """
-        if sender == self._sender:
-            raise FrameError("its sender starts twice")
-        if self._sender is None:
-            self._next = first
-        elif first < self._next:
-            self.restarts += 1
-            self._next = first
-        self._sender = sender
-
     def _follow(self, sender: int, sequence: int) -> None:
-        """Count what is missing before a message."""
+        """Check that a message comes after all earlier ones. Not each must have come."""
         if self._sender != sender:
             raise FrameError("its sender has not started")
         if sequence < self._next:
             raise FrameError(f"message {sequence} comes after {self._next - 1}")
-        self.lost += sequence - self._next
         self._next = sequence
 
     def _begin(self, frame: Message, take: Callable[[int], Place]) -> None:
@@ -190,21 +177,24 @@ class Incoming:
         self._bytes += len(payload) + len(frame.metadata)
         size = frame.content.size
         if size <= self.inline:
-            arrived = Arrived(frame.sequence, frame.content, frame.metadata, None, bytes(payload))
-            self._complete(arrived, size + len(frame.metadata))
+            self._arrived(frame, None, bytes(payload))
             return
         place = take(size)
         place.write(0, payload)
-        assembly = _Assembly(frame.sequence, frame.content, frame.metadata, place, len(payload))
-        self._assembly = assembly
-        self._finish_if_full(assembly)
+        # Without its first bytes, which would stay in memory until the last ones come.
+        head = frame._replace(payload=memoryview(b""))
+        self._assembly = _Assembly(head, place, len(payload))
+        self._finish_if_full(self._assembly)
 
     def _continue(self, part: Part) -> None:
         assembly = self._assembly
         payload = part.payload
-        if assembly is None or (part.sequence, part.offset) != (assembly.sequence, assembly.filled):
+        if assembly is None or (part.sequence, part.offset) != (
+            assembly.message.sequence,
+            assembly.filled,
+        ):
             raise FrameError(f"byte {part.offset} of message {part.sequence} is out of order")
-        if part.offset + len(payload) > assembly.content.size:
+        if part.offset + len(payload) > assembly.message.content.size:
             raise FrameError(f"message {part.sequence} is longer than it says")
         assembly.place.write(part.offset, payload)
         assembly.filled += len(payload)
@@ -212,11 +202,14 @@ class Incoming:
         self._finish_if_full(assembly)
 
     def _finish_if_full(self, assembly: _Assembly) -> None:
-        sequence, content, metadata = assembly.sequence, assembly.content, assembly.metadata
-        if assembly.filled == content.size:
+        if assembly.filled == assembly.message.content.size:
             self._assembly = None
-            arrived = Arrived(sequence, content, metadata, assembly.place, b"")
-            self._complete(arrived, content.size + len(metadata))
+            self._arrived(assembly.message, assembly.place, b"")
+
+    def _arrived(self, message: Message, place: Place | None, payload: bytes) -> None:
+        _, sequence, number, content, metadata, _ = message
+        arrived = Arrived(sequence, number, self._numbering, content, metadata, place, payload)
+        self._complete(arrived, content.size + len(metadata))
 
     def _complete(self, item: Arrived | Event, size: int) -> None:
         self._next = item.sequence + 1

@@ -11,7 +11,7 @@ import zenoh
 from dorad.link.courier import Courier
 from dorad.link.hello import Window
 from dorad.link.incoming import Incoming
-from dorad.link.reports import MAX_COUNT, InStatus, OutStatus
+from dorad.link.reports import InStatus, OutStatus
 from dorad.shm.layout import INLINE
 
 if TYPE_CHECKING:
@@ -70,7 +70,6 @@ class In:
         receiver = secrets.randbits(63)
         self.channel = Incoming(number, receiver, window, spec.max_size, INLINE)
         self.blocked = False
-        self.undelivered = 0
         self.latency_ns = 0
         self.latencies = 0
 
@@ -150,9 +149,6 @@ def in_status(each: In) -> InStatus:
         each.spec.name,
         each.spec.machine,
         channel.received,
-        min(channel.lost, MAX_COUNT),  # a machine may number its messages as it likes
-        channel.restarts,
         len(channel.arrived),
-        each.undelivered,
         latency,
     )

@@ -1,7 +1,7 @@
 """The sender's end of a channel: decides what to send and to repeat, and counts losses.
 
-Pure: frames come out as bytes, and nothing here knows how they travel. Messages are numbered in the
-order in which they were taken from the queue of the link. Two kinds of channel exist:
+Pure: frames come out as bytes, and nothing here knows how they travel. Messages and events get
+sequence numbers in the order in which they were added. Two kinds of channel exist:
 
     reliable   messages are kept until they are acknowledged, and sent again after an interruption
     otherwise  a message is forgotten once it is sent; what an interruption swallows counts as lost
@@ -17,7 +17,16 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.link import frames
-from dorad.link.frames import Ack, Content, Event, EventKind, FrameError, Opening, Start
+from dorad.link.frames import (
+    Ack,
+    Content,
+    Event,
+    EventKind,
+    FrameError,
+    Numbering,
+    Opening,
+    Start,
+)
 
 if TYPE_CHECKING:
     from dorad.link.hello import Grant
@@ -27,6 +36,7 @@ class _Taken(NamedTuple):
     """A message that was taken from the queue; `owner` keeps the memory of its payload."""
 
     sequence: int
+    number: int
     content: Content
     metadata: bytes
     payload: memoryview
@@ -42,14 +52,20 @@ class _Happened(NamedTuple):
 class Outgoing:
     """One channel to one machine.
 
+    `numbering` is the id of the numbers of its messages, and `next_number` that of the next one;
+    see `dorad.link.numbering`.
+
     `sent` counts messages that were sent completely, each once; `repeated` those that were sent
     again. `lost` counts messages that the receiver has not got and will not get. `uncertain` counts
     those that were on the way when the receiver's process ended: it may have handled them.
     """
 
-    def __init__(self, incarnation: int, *, reliable: bool, first: int = 0) -> None:
-        """Number messages from `first` on."""
+    def __init__(
+        self, incarnation: int, *, reliable: bool, numbering: int, next_number: int = 0
+    ) -> None:
         self.reliable = reliable
+        self.numbering = numbering
+        self.next_number = next_number
         self.sent = 0
         self.repeated = 0
         self.lost = 0
@@ -60,19 +76,21 @@ class Outgoing:
         """The incarnation of the process that opened the channel last."""
         self._start: int | None = None
         """What to send in a `Start` before anything else."""
-        self._first = first
+        self._first = 0
         """What the receiver's process has to have, if it gets everything, begins here."""
-        self._next = first
-        """The number of the next message."""
-        self._handled = first
-        """Everything before this number is acknowledged, held by the receiver, or lost."""
-        self._finished = first
-        """Everything before this number has been sent completely, at least once."""
-        self._resumed = first
-        self._acked = first
+        self._first_number = next_number
+        """The number of the first message from there on."""
+        self._next = 0
+        """The sequence number of the next message or event."""
+        self._handled = 0
+        """Everything before this is acknowledged, held by the receiver, or lost."""
+        self._finished = 0
+        """Everything before this has been sent completely, at least once."""
+        self._resumed = 0
+        self._acked = 0
         """The receiver may still hold what lies from here to `_resumed`."""
         self._unkept: deque[int] = deque()
-        """The numbers of messages that were sent, are not kept, and are not acknowledged."""
+        """The messages that were sent, are not kept, and are not acknowledged."""
         self._items: deque[_Taken | _Happened] = deque()
         self._cursor = 0
         """How many of `_items` have been sent completely in this opening."""
@@ -113,10 +131,13 @@ class Outgoing:
         """Whether everything that was taken is acknowledged or given up."""
         return not self._items and self._next == self._handled
 
-    def add(self, content: Content, metadata: bytes, payload: memoryview, owner: Any) -> None:
+    def add(
+        self, number: int, content: Content, metadata: bytes, payload: memoryview, owner: Any
+    ) -> None:
         """Add a message. Call it only if the channel `wants` one."""
-        self._items.append(_Taken(self._next, content, metadata, payload, owner))
+        self._items.append(_Taken(self._next, number, content, metadata, payload, owner))
         self._next += 1
+        self.next_number = number + 1
         self._waiting += len(payload)
 
     def add_event(self, kind: EventKind, text: str = "") -> None:
@@ -134,7 +155,8 @@ class Outgoing:
             return None
         opening = Opening(grant.channel, grant.opening, self._incarnation)
         if self._start is not None:
-            start, self._start = Start(opening, self._start), None
+            numbering = Numbering(self.numbering, self._first_number)
+            start, self._start = Start(opening, self._start, numbering), None
             return frames.encode_start(start)
         item = self._items[self._cursor]
         if isinstance(item, _Happened):
@@ -150,7 +172,8 @@ class Outgoing:
             if on_the_way and on_the_way + cost > grant.window.bytes:
                 break
             if self._offset is None:
-                head = frames.message_head(opening, item.sequence, item.content, item.metadata)
+                _, number, content, metadata, *_ = item
+                head = frames.message_head(opening, item.sequence, number, content, metadata)
             else:
                 head = frames.part_head(opening, item.sequence, at)
             pieces += (head, item.payload[at:end])
@@ -237,6 +260,9 @@ class Outgoing:
         self._handled = self._items[self._cursor].sequence if unsent else self._next
         if not known:
             self._first = self._handled
+            kept = islice(self._items, self._cursor, None)
+            numbers = (item.number for item in kept if isinstance(item, _Taken))
+            self._first_number = next(numbers, self.next_number)
         self._start = None if met else self._first
 
     def abandon(self) -> None:
@@ -245,6 +271,7 @@ class Outgoing:
         self.close()
         self._unkept.clear()
         self._handled = self._finished = self._first = self._next
+        self._first_number = self.next_number
         self._resumed = self._acked = self._next
         self._bytes_sent = self._bytes_handled = 0
 

@@ -48,12 +48,8 @@ class InStatus(Struct, frozen=True):
     name: Id
     machine: Id
     received: Count
-    lost: Count
-    restarts: Count
     queued: Count
     """Messages that wait for room in the queue of a node."""
-    undelivered: Count
-    """Messages for which there was no memory."""
     latency_us: Count | None
     """From sending to delivery, averaged since the last status; as good as both clocks agree."""
 

@@ -91,7 +91,8 @@ def _take(out: Out) -> bool:
         if len(taken.metadata) > frames.MAX_METADATA:
             _log.warning("%s: a message has too much metadata and is dropped", out.spec.name)
             continue
-        out.channel.add(*taken)
+        number = item.last_number(out.channel.numbering, out.channel.next_number)
+        out.channel.add(number, *taken)
         return True
     return False
 
@@ -103,5 +104,7 @@ def _discard(out: Out) -> bool:
         out.channel.abandon()
     for item in out.inputs:
         while item.take_message() is not None:
+            channel = out.channel
+            channel.next_number = item.last_number(channel.numbering, channel.next_number) + 1
             busy = True
     return busy

@@ -166,7 +166,7 @@ def incidents(folder: Path) -> list[tuple[Path, Mark]]:
 
 
 def incident(folder: Path, name: str) -> tuple[Path, Mark]:
-    """Return one incident. Raises IncidentError if there is none of that name."""
+    """Return one incident. Raises IncidentError if there is no incident of that name."""
     known = incidents(folder)
     for own, mark in known:
         if own.name == name:
@@ -179,7 +179,7 @@ def remove(folder: Path, name: str) -> None:
     """Remove an incident; segments that nothing else links leave the disk.
 
     Raises:
-        IncidentError: there is none of that name.
+        IncidentError: there is no incident of that name.
         OSError: it cannot be removed.
     """
     own, _ = incident(folder, name)

@@ -11,6 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dorad.dataflow.recording import input_name
 from dorad.link.forward import ForwardedInput
 from dorad.node.events import ALL_INPUTS_CLOSED
 from dorad.node.logbridge import MARK_TARGET
@@ -188,7 +189,14 @@ class Receiving:
         return made
 
     def _topic(self, item: RecordedInput) -> str:
-        return self._topics.get(item.id, item.id)
+        known = self._topics.get(item.id)
+        if known is not None:
+            return known
+        # An input that was added since the recorder has started.
+        prefix = input_name(f"{item.source}/")
+        if item.source and item.id.startswith(prefix):
+            return f"{item.source}/{item.id.removeprefix(prefix)}"
+        return item.id
 
     def _dropped(self, item: RecordedInput) -> int:
         return counters(self._connection.box.words, item.ring).dropped

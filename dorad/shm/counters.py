@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from dorad.shm.fence import acquire
 from dorad.shm.layout import (
+    COUNT_LIMIT,
     MAX_LAPS,
     RING_BYTES,
     RING_HEAD,
@@ -27,6 +28,8 @@ from dorad.shm.layout import (
     RING_LAST,
     RING_LATENCY_DIFF,
     RING_LATENCY_SUM,
+    RING_NUMBER_BEGIN,
+    RING_NUMBER_OFFSET,
     RING_QUEUE_SIZE,
     RING_RECEIVED,
     RING_REFUSED,
@@ -36,13 +39,15 @@ from dorad.shm.layout import (
 
 _LARGEST = (1 << 63) - 1
 
+WORD_MASK = (1 << 64) - 1
+
 
 class Counters(NamedTuple):
     """The counters of one edge; `sent == received + dropped + queued` at rest.
 
     `latency_sum` is the sum of the times from sending to taking, `latency_diff` the sum of the
     differences of successive such times, both in ns. `unreadable` of the received messages could
-    not be read.
+    not be read. `lost` messages of another machine never came here; no other count has them.
     """
 
     sent: int
@@ -55,6 +60,7 @@ class Counters(NamedTuple):
     latency_sum: int
     latency_diff: int
     unreadable: int
+    lost: int
 
 
 def counters(words: memoryview, base: int) -> Counters:
@@ -88,4 +94,14 @@ def counters(words: memoryview, base: int) -> Counters:
         latency_sum=words[base + RING_LATENCY_SUM],
         latency_diff=words[base + RING_LATENCY_DIFF],
         unreadable=words[base + RING_UNREADABLE],
+        lost=lost(words, base),
     )
+
+
+def lost(words: memoryview, base: int) -> int:
+    """Return how many messages a ring lacks because they were lost between machines.
+
+    Returns 0 if a peer has overwritten the words.
+    """
+    found: int = words[base + RING_NUMBER_OFFSET] - words[base + RING_NUMBER_BEGIN] & WORD_MASK
+    return found if found < COUNT_LIMIT else 0

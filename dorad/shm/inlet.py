@@ -137,6 +137,11 @@ class Inlet(InletState):
         self._latency: int | None = None
         self.limit: int | None = None
 
+    @property
+    def received(self) -> int:
+        """How many messages were taken, ever."""
+        return self._received
+
     def ready(self) -> bool:
         """Return True if `take` would return a message."""
         return self._words[self.head_at] != self.tail and (

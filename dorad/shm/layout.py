@@ -58,6 +58,10 @@ RING_LANE_TAIL = 2 * LINE + 6  # consumer: messages taken or skipped from the la
 RING_UNREADABLE = 2 * LINE + 7  # consumer: messages taken that could not be read, ever
 RING_STATE = 3 * LINE  # daemon: one of STATE_*
 RING_LATCHED = 3 * LINE + 1  # daemon: non-zero if the newest message is kept; see `latch.py`
+# A link process at either end writes these three rarely; see `dorad.link.numbering`.
+RING_NUMBERING = 3 * LINE + 2  # which numbering the next two belong to, 0 = none
+RING_NUMBER_OFFSET = 3 * LINE + 3  # number of the next message, less those pushed, or taken
+RING_NUMBER_BEGIN = 3 * LINE + 4  # RING_NUMBER_OFFSET, less the messages lost before the producer
 RING_HAZARDS = 4 * LINE  # consumer: samples it borrows, 0 where free
 HAZARDS = 32
 RING_WORDS = 8 * LINE

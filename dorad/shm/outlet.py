@@ -146,6 +146,11 @@ class Outlet(OutletState):
         self._words[self._bytes_at] = self._bytes
         self._words[self._last_at] = stamp
 
+    @property
+    def pushed(self) -> int:
+        """How many messages were pushed into the ring and its lane, ever."""
+        return self.head if self.lane is None else self.head + self.lane.head
+
     def last_ns(self) -> int:
         """Return the timestamp of the newest message in ns, 0 if there was none."""
         return self._words[self._last_at]

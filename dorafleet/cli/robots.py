@@ -1,4 +1,4 @@
-"""Rows that describe robots as their coordinator knows them, for `dorafleet status` and `list`."""
+"""Rows, problems and JSON of robots as their coordinator knows them, for `dorafleet status`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a rollout that is followed is shown: rows on a terminal, lines, or JSON Lines."""
+"""Show a followed rollout: rows on a terminal, lines, or JSON Lines."""
 
 from __future__ import annotations
 

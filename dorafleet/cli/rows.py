@@ -1,4 +1,4 @@
-"""`dorafleet robots` and `dorafleet alerts`: what the console shows, once, as text or JSON."""
+"""`dorafleet robots` and `dorafleet alerts`: rows and alerts of the console, as text or JSON."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def status(
     state: Path,
     port: int,
 ) -> int:
-    """Show the state of every machine: its version, its dataflows, what is wrong."""
+    """Show the state of every machine: its version, its dataflows, its problems."""
     from dorad.control.errors import ControlError
     from dorafleet.inventory.load import load
 

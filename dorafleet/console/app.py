@@ -371,8 +371,8 @@ def _piped(command: str, text: str, *, quiet: bool = False) -> int:
 
 
 def _ended(command: str, code: int) -> str:
-    if code < 0:
-        return f"`{command}` was ended by {signal.Signals(-code).name}"
+    if code in (-signal.SIGINT, 128 + signal.SIGINT):  # the shell, or a program of it
+        return f"`{command}` was interrupted"
     return f"`{command}` ended with {code}"
 
 

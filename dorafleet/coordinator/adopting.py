@@ -10,6 +10,7 @@ import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.naming import check_name, check_uuid
 from dorafleet.coordinator.fleet import checked
 from dorafleet.coordinator.folding import outcome_of
 from dorafleet.coordinator.reconcile import FINAL
@@ -65,6 +66,9 @@ class Conflicts:
         touched = {robot.id}
         for name in list(robot.conflicts):
             share = robot.shares[name]
+            check_uuid(share.uuid)
+            if name != share.uuid:
+                check_name(name, ())
             ref = m.Ref(dataflow=share.uuid)
             detail = await self._robots.call(robot.id, "dataflow.info", ref, m.DataflowDetail)
             nodes = set()
@@ -113,10 +117,12 @@ class Conflicts:
             pending={},
             ports=ports,
             generation=share.generation,
-            started_at=detail.info.started_at,
+            started_at=min(max(0.0, detail.info.started_at), time.time()),
             hold=HOLD_S if old is None else old.hold,
             enabled=share.status not in {"stopping", *FINAL},
             opened=share.status not in {"starting", "ready"},
+            params=({} if old is None else old.params)
+            | {node: values for node, values in detail.params.items() if node in nodes},
         )
         if share.status not in FINAL:
             return record

@@ -1,4 +1,4 @@
-"""The alerts in the store: the next coordinator goes on with them, and with who looks after them.
+"""The alerts in the store, with their acknowledgements, for the next coordinator.
 
 `alerts/<robot>` is there for each robot that has ever connected. It is measured, not decided: it
 has no record in the audit.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,7 +16,7 @@ from dorad.control.alertbook import StoredAlert, identity
 from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from dorafleet.coordinator.writing import Writer
     from dorafleet.store.model import Store
@@ -25,21 +24,29 @@ if TYPE_CHECKING:
 PREFIX = "alerts/"
 EVERY_S = 2.0
 """Minimum time between two writes."""
-CHUNK = 50
+ROBOT_S = 30.0
+"""The same for one robot: one whose alerts change all the time must not fill the store."""
+MAX_KEPT = 20
+"""Alerts of one robot that are stored, those that are acknowledged and the worst first."""
+CHUNK = 256 << 10
+"""Bytes of one transaction, approximately."""
+MAX_ROBOTS = 50
 """Robots in one transaction."""
 
 _log = logging.getLogger(__name__)
 
 
 class AlertStore:
-    """What the store has of each robot's alerts."""
+    """The stored alerts of each robot."""
 
     def __init__(self, store: Store, writer: Writer) -> None:
         self._store = store
         self._writer = writer
         self._kept: dict[str, object] = {}
-        """What identifies the stored alerts of each robot; see `identity`."""
+        """The identity of the stored alerts of each robot; see `identity`."""
         self._due = 0.0
+        self._written: dict[str, float] = {}
+        """When the alerts of each robot were stored last, on the monotonic clock."""
         self._failed = False
 
     @property
@@ -48,7 +55,7 @@ class AlertStore:
         return self._kept.keys()
 
     async def load(self) -> dict[str, list[StoredAlert]]:
-        """Return the alerts of the coordinator before, by robot. Raises StoreError."""
+        """Return the alerts of the previous coordinator, by robot. Raises StoreError."""
         found: dict[str, list[StoredAlert]] = {}
         for entry in (await self._store.get(PREFIX)).entries:
             robot = entry.key.removeprefix(PREFIX)
@@ -67,22 +74,45 @@ class AlertStore:
         """
         if not now and time.monotonic() < self._due:
             return
+        kept = {robot: _worst(alerts.get(robot, ())) for robot in seen}
         changed = {
-            robot: alerts.get(robot, ())
-            for robot in seen
-            if self._kept.get(robot) != identity(alerts.get(robot, ()))
+            robot: each
+            for robot, each in kept.items()
+            if (now or time.monotonic() >= self._written.get(robot, float("-inf")) + ROBOT_S)
+            and self._kept.get(robot) != identity(each)
         }
         if not changed:
             return
         self._due = time.monotonic() + EVERY_S
         try:
-            names = iter(changed)
-            while robots := list(islice(names, CHUNK)):
-                puts = {f"{PREFIX}{each}": msgspec.json.encode(changed[each]) for each in robots}
+            for puts in _chunks(changed):
                 await self._writer.keep(puts)
+                robots = [key.removeprefix(PREFIX) for key in puts]
                 self._kept.update((each, identity(changed[each])) for each in robots)
+                self._written.update(dict.fromkeys(robots, time.monotonic()))
             self._failed = False
         except ProblemError as error:
             if not self._failed:
                 _log.warning("alerts are not stored, and a restart would lose them: %s", error)
             self._failed = True
+
+
+def _worst(alerts: Sequence[StoredAlert]) -> list[StoredAlert]:
+    """Return the alerts that are stored of one robot, which may have made up any number."""
+    order = sorted(alerts, key=lambda x: (not x.acked_by, x.finding.severity != "fail"))
+    return order[:MAX_KEPT]
+
+
+def _chunks(changed: Mapping[str, Sequence[StoredAlert]]) -> Iterator[dict[str, bytes]]:
+    """Yield what each transaction puts."""
+    puts: dict[str, bytes] = {}
+    size = 0
+    for robot, alerts in changed.items():
+        value = msgspec.json.encode(alerts)
+        if puts and (size + len(value) > CHUNK or len(puts) >= MAX_ROBOTS):
+            yield puts
+            puts, size = {}, 0
+        puts[f"{PREFIX}{robot}"] = value
+        size += len(value)
+    if puts:
+        yield puts

@@ -345,7 +345,8 @@ class DataflowMethods:
         """Return the parameters that were set since the start, by node and key.
 
         Raises:
-            ControlError: a robot does not answer; with `force`, those of its nodes are lost.
+            ControlError: a robot does not answer; with `force`, its nodes get what was set through
+                this coordinator.
         """
         found, missing = await ask(
             self._robots,
@@ -358,12 +359,18 @@ class DataflowMethods:
         for id_, reason in missing.items():
             text = f"the parameters of nodes on `{id_}` cannot be read: {reason}"
             if not force:
-                raise ControlError("unavailable", text, "`--force` restarts it without them")
+                raise ControlError(
+                    "unavailable",
+                    text,
+                    "`--force` restarts it with those that were set through this coordinator",
+                )
             _log.warning("dataflow `%s`: %s", record.key, text)
+        known = dict.fromkeys(record.robots, record.params)
+        known |= {id_: detail.params for id_, detail in found.items()}
         return {
-            node: found[robot].params[node]
+            node: values
             for node, robot in record.placement.items()
-            if robot in found and node in found[robot].params
+            if (values := known[robot].get(node))
         }
 
     async def list_all(self, _call: Call, _params: m.Nothing) -> m.DataflowList:

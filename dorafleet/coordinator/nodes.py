@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -40,8 +40,6 @@ _PASSED_ON = (
     "node.stop",
     "param.list",
     "param.get",
-    "param.set",
-    "param.delete",
 )
 """Methods that the machine of the node answers."""
 
@@ -79,6 +77,8 @@ class NodeMethods:
             "node.replace": self.replace,
             "node.connect": self.connect,
             "node.disconnect": self.disconnect,
+            "param.set": self.set_param,
+            "param.delete": self.delete_param,
             **dict.fromkeys(_PASSED_ON, self._pass_on),
         }
 
@@ -118,6 +118,45 @@ class NodeMethods:
         """Let the machine of the node answer."""
         record, _, robot = self._find(params.dataflow, params.node)
         return await self._forward(record, robot, call.method, params, METHODS[call.method].result)
+
+    async def set_param(self, call: Call, params: m.ParamSet) -> m.Param:
+        """Set a parameter of a node, and keep it for another machine that runs the node later."""
+        record, node, robot = self._find(params.dataflow, params.node)
+        param = await self._forward(record, robot, call.method, params, m.Param)
+        await self._keep_params(
+            call, record, node.id, lambda known: known | {params.key: param.value}
+        )
+        return param
+
+    async def delete_param(self, call: Call, params: m.ParamRef) -> m.Nothing:
+        """Delete a parameter of a node, so that another machine does not set it again later."""
+        record, node, robot = self._find(params.dataflow, params.node)
+        answer = await self._forward(record, robot, call.method, params, m.Nothing)
+        await self._keep_params(
+            call,
+            record,
+            node.id,
+            lambda known: {key: value for key, value in known.items() if key != params.key},
+        )
+        return answer
+
+    async def _keep_params(
+        self,
+        call: Call,
+        found: Record,
+        node: str,
+        change: Callable[[dict[str, Any]], dict[str, Any]],
+    ) -> None:
+        """Store the changed parameters of a node. Its machine has them already."""
+        async with self._fleet.writer.changing:
+            record = self._fleet.get(found.key)
+            if record is None or record.uuid != found.uuid or not record.running:
+                return
+            values = change(record.params.get(node, {}))
+            if record.params.get(node) == values:
+                return
+            changed = msgspec.structs.replace(record, params={**record.params, node: values})
+            await self._fleet.put(changed, actor_of(call), call.method, robots=(), node=node)
 
     async def add(self, call: Call, params: m.NodeAdd) -> m.Changed:
         """Add a node to a running dataflow, on the machine that placement chooses."""
@@ -231,6 +270,7 @@ class NodeMethods:
                 placement=plan.placement,
                 pending=plan.pending,
                 ports=plan.ports,
+                params={id_: before.params[id_] for id_ in stay if id_ in before.params},
                 generation=self._fleet.next_generation,
                 grace=getattr(params, "grace", None),
             )

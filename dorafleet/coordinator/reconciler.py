@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import Nothing
+from dorad.control.messages import Failure, Nothing
 from dorad.control.messages.agent import ShareRef
 from dorad.problems import ProblemError
 from dorafleet.coordinator.folding import outcome_of
@@ -28,6 +28,7 @@ from dorafleet.coordinator.reconcile import (
 )
 from dorafleet.coordinator.records import End
 from dorafleet.coordinator.shares import end_of, share_of, share_set
+from dorafleet.store.errors import Code, StoreError
 
 if TYPE_CHECKING:
     from dorad.control.eventbus import EventBus
@@ -269,6 +270,20 @@ class Reconciler:
             self._event_bus.publish(record.uuid, "node-placed", node, f"on {robot}", robot=robot)
         self.mark(*placed.robots)
 
+    async def _end(self, record: Record) -> None:
+        """Store a dataflow that has ended; without its results if these are too large."""
+        end = record.end
+        assert end is not None
+        try:
+            await self._fleet.put(record, _ACTOR, "dataflow.ended", robots=(), status=end.status)
+        except StoreError as error:
+            if error.code is not Code.TOO_LARGE:
+                raise
+            _log.warning("the results of dataflow `%s` are not kept: %s", record.key, error)
+            note = [Failure(headline="the results of its nodes are too large to be kept")]
+            bare = msgspec.structs.replace(end, results=[], failures=note)
+            await self._end(msgspec.structs.replace(record, end=bare))
+
     def _judge(self, record: Record) -> Verdict | None:
         refused = self._robots.refused(record.key, record.robots, record.generation)
         since = self._starting.get(record.uuid)
@@ -303,7 +318,6 @@ class Reconciler:
                 status, results, failures = outcome_of(record, shares)
                 _log.info("dataflow `%s` has ended: %s", record.key, status)
                 end = End(time.time(), status, results, failures, list(missing))
-                ended = replace(record, end=end)
-                await self._fleet.put(ended, _ACTOR, "dataflow.ended", robots=(), status=status)
+                await self._end(replace(record, end=end))
                 self._event_bus.publish(record.uuid, "dataflow-ended", text=status)
         self.mark(*record.robots)

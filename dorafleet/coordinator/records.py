@@ -73,7 +73,7 @@ class Record(msgspec.Struct, frozen=True):
     failure: str = ""
     """Why the start has failed."""
     params: dict[str, dict[str, Any]] = {}
-    """Parameters to begin with, by node and key: those that were set before a restart."""
+    """Parameters that were set, by node and key: what a machine that gets a node begins with."""
     end: End | None = None
 
     @property

@@ -32,7 +32,7 @@ MAX_USUAL = 64 << 10
 MAX_COUNT = 1 << 53
 
 MAX_SECONDS = 1e11
-"""Since 1970, some thousand years: sums of such times are times, whatever a robot's clock says."""
+"""Some thousand years after 1970: sums of accepted times are valid times, too."""
 
 Sizes = dict[tuple[str, str], int]
 """Bytes of each state that is kept of a robot, by its kind and the name of its dataflow."""

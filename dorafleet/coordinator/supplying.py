@@ -1,6 +1,6 @@
-"""Sends files of releases to robots that wait for them, when no client of a rollout does.
+"""Send files of releases to robots that wait for them, while no client of the rollout does.
 
-So a robot that was off while its rollout was followed is caught up without a command.
+So a robot that was off during its rollout gets its files without a command.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from dorafleet.inventory.model import Machine
 
 EVERY_S = 2.0
-"""Seconds between two looks at what robots wait for."""
+"""Seconds between two checks of robots that wait for files."""
 AFTER_S = 10.0
-"""A robot that has waited so long for files gets them from here, if no client sends them."""
+"""Seconds that a robot waits for a client's files before it gets them from here."""
 AT_ONCE = 10
 """Transfers at the same time."""
 RETRY_S = 30.0
 MAX_RETRY_S = 900.0
 """Seconds from a transfer that has failed to the next one: the first, and the longest."""
 LOOK_S = 30.0
-"""Seconds from one look at the files of a release to the next one."""
+"""Seconds between two checks of the files of a release."""
 SENT_S = 15.0
-"""A robot sees only after some seconds that it has everything."""
+"""A robot needs some seconds to see that it has everything."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class _Wait:
 
 
 class Supplying:
-    """Sends what robots wait for; its texts say why a robot does not get it."""
+    """Sends files to waiting robots, and explains why a robot does not get its files."""
 
     def __init__(
         self, supply: Supply | None, robots: Robots, rollouts: Rollouts, driver: RolloutDriver
@@ -79,7 +79,7 @@ class Supplying:
         self._waits: dict[tuple[int, str], _Wait] = {}
         self._clients: Counter[int] = Counter()
         self._troubles: dict[str, tuple[float, str]] = {}
-        """By release: when it was looked at, and why it cannot be sent from here."""
+        """By release: when it was checked, and why it cannot be sent from here."""
 
     @contextmanager
     def left_to_client(self, number: int) -> Iterator[None]:
@@ -91,7 +91,7 @@ class Supplying:
             self._clients[number] -= 1
 
     def text(self, number: int, robot: str) -> str:
-        """Return what is done about the files that a robot waits for."""
+        """Return the state of the files that a robot waits for, as text."""
         wait = self._waits.get((number, robot))
         return "" if wait is None else wait.text
 

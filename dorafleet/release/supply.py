@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class Supply:
-    """Sends releases of a store. Transfers that run at the same time share what they prepare."""
+    """Sends releases of a store. Concurrent transfers share their prepared files."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -66,7 +66,7 @@ class Supply:
         finally:
             self._running -= 1
             if not self._running and self._pieces is not None:
-                # What is prepared takes as much room as the release.
+                # Prepared files take as much room as the release.
                 pieces, self._pieces = self._pieces, None
                 pieces.__exit__(None, None, None)
         if outcome.error is not None:

@@ -161,7 +161,7 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, wheel: str) -> byte
     if member.file_size > max(MAX_FREE, MAX_RATIO * member.compress_size):
         raise BuildError(f"{wheel}: {member.filename[:100]!r} unfolds to {member.file_size} bytes")
     with archive.open(member) as file:
-        # Not `ZipFile.read`, which unfolds 2 GiB at once, whatever the size says.
+        # Not `ZipFile.read`, which decompresses 2 GiB at once, regardless of the stated size.
         content = file.read(member.file_size)
         if len(content) != member.file_size or file.read(1):
             raise BuildError(f"{wheel}: {member.filename[:100]!r} has another size than it says")

@@ -1,4 +1,4 @@
-"""Upgrade dorad on one robot, which goes back by itself if the new version is not well."""
+"""Upgrade dorad on one robot, which reverts by itself if the new version is not healthy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SLACK_S = 2 * upgrade_there.COMMAND_S + 60.0
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """How a robot judges the new version, in seconds from its installation."""
+    """How a robot checks the new version, in seconds from its installation."""
 
     min_healthy_time: float = 30.0
     healthy_deadline: float = 300.0
@@ -37,13 +37,13 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What has become of an upgrade."""
+    """The result of an upgrade."""
 
     outcome: Literal["upgraded", "same", "reverted", "failed", "stuck", "refused"]
-    """`failed`: the new version is not well, and there is none to go back to."""
+    """`failed`: the new version is not healthy, and there is no previous package."""
     before: str = ""
     version: str = ""
-    """What is installed now."""
+    """The version that is installed now."""
     target: str = ""
     reason: str = ""
 
@@ -54,7 +54,7 @@ class Result(msgspec.Struct, frozen=True):
 
     @property
     def harmless(self) -> bool:
-        """Whether the new version is well, or was not tried."""
+        """Whether the new version is healthy, or was not tried."""
         return self.ok or self.outcome == "refused"
 
     def __str__(self) -> str:
@@ -79,12 +79,12 @@ async def upgrade(
     on_step: Callable[[str], object],
     on_sent: Callable[[int], object],
 ) -> Result:
-    """Upgrade a robot and return what has become of it.
+    """Upgrade a robot and return the result.
 
-    The robot goes on without this connection, and goes back without it.
+    The robot continues, and reverts if necessary, without this connection.
 
     Raises:
-        SshError: it cannot be reached, or does not do as it should.
+        SshError: it cannot be reached, or its answer is not valid.
     """
     facts = await read_facts(robot)
     if not plan(facts, package).install:

@@ -1,4 +1,4 @@
-"""Upgrade dorad on the robot where this file runs, and go back if the new version is not well.
+"""Upgrade dorad on the robot where this file runs; revert if the new version is not healthy.
 
 `dorafleet upgrade` copies this file to robots and runs it as root, as a unit of its own, with the
 system's Python: it uses the standard library only, because dorad's own files change under it. It
@@ -96,7 +96,7 @@ class Robot:
         return "; ".join((errors or lines)[-3:]) or f"apt-get exits with {done.returncode}"
 
     def nodes(self) -> tuple[dict[str, Any], str]:
-        """Return the process and the state of each node, and what is wrong with the daemon."""
+        """Return the process and the state of each node, and the problems of the daemon."""
         status = self.run("dora", "status")
         if status.returncode != 0:
             return {}, f"dorad does not answer: {_last(status)}"
@@ -117,7 +117,7 @@ class Robot:
 def upgrade(
     robot: Robot, folder: Path, new: Path, previous: Path | None, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """Install a package, judge it, and go back if it is not well; return the result.
+    """Install a package, check its health, and revert if it is not healthy; return the result.
 
     Raises:
         UpgradeError: nothing was changed, for this reason.
@@ -172,7 +172,7 @@ def go_back(robot: Robot, folder: Path, journal: dict[str, Any], problem: str) -
 
 
 def resume(robot: Robot, folder: Path) -> dict[str, Any]:
-    """Undo an upgrade that a power cut has interrupted, unless the new version is well."""
+    """Undo an upgrade that a power cut has interrupted, unless the new version is healthy."""
     try:
         journal = json.loads((folder / "journal.json").read_text())
     except FileNotFoundError:
@@ -188,9 +188,9 @@ def resume(robot: Robot, folder: Path) -> dict[str, Any]:
 
 
 def judge(robot: Robot, version: str, wanted: dict[str, Any], settings: dict[str, Any]) -> str:
-    """Wait until dorad and the nodes that ran before are well; return what is wrong.
+    """Wait until dorad and the nodes that ran before are healthy; return the problem.
 
-    They are well if, for `min_healthy_time`, dorad answers and every such node keeps its process.
+    Healthy means that for `min_healthy_time` dorad answers and each such node keeps its process.
     """
     end = time.monotonic() + settings["healthy_deadline"]
     since, last, problem = time.monotonic(), None, "it was not asked"

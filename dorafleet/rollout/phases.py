@@ -1,4 +1,4 @@
-"""The next phase of a rollout: from its robots' verdicts to where it is. Pure functions."""
+"""The next phase of a rollout, from the verdicts of its robots. Pure functions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ASIDE_S = 15.0
 """Seconds without contact after which the others do not wait for a robot."""
 
 BUSY_AGAIN_S = 3600.0
-"""After `busy_max`, a robot gets the order to switch again after so many seconds."""
+"""Seconds until a robot gets the order to switch again after `busy_max`."""
 
 TOO_BUSY = "busy for too long"
 """The reason of such an order to get ready again."""

@@ -123,7 +123,8 @@ def measure_ansible(fleet: EnrolledFleet, folder: Path) -> tuple[Results, str]:
 
     def runs(machine: str) -> str:
         listed = fleet.robots[machine].attempt("dora", "node", "list").stdout
-        return " ".join(next((each for each in listed.splitlines() if "grip" in each), "").split())
+        found = next((each for each in listed.splitlines() if "grip" in each), "")
+        return " ".join(found.split()[:2])
 
     ansible.change("first = event")
     if play():
@@ -160,7 +161,8 @@ def measure_ours(fleet: EnrolledFleet) -> Results:
     site, measuring = Site(fleet), Measuring(fleet)
 
     def has(release: str) -> int:
-        return sum(site.running(machine) == release for machine in fleet.robots)
+        others = [machine for machine in fleet.robots if machine != VICTIM]
+        return sum(site.running(machine) == release for machine in others)
 
     site.trust()
     if site.start(site.build("first = event"), *ALL).returncode:
@@ -258,8 +260,10 @@ def main() -> int:
     with enrolled(deb, fleet_package(deb), options.robots) as fleet:
         with tempfile.TemporaryDirectory() as folder:
             peer, version = measure_ansible(fleet, Path(folder))
+        print(version, peer)
         fleet.wait_connected()
         ours = measure_ours(fleet)
+        print(ours)
     text = page(options.robots, peer, version, ours)
     print(text)
     if options.write:

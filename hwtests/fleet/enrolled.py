@@ -67,7 +67,7 @@ class Counted:
     dropped: int = 0
     """By queues."""
     lost: int = 0
-    """By the link."""
+    """Between machines."""
 
     @property
     def all(self) -> int:
@@ -192,9 +192,7 @@ class EnrolledFleet:
             for edge in node["inputs"]:
                 if (where, node["node_id"], edge["id"]) in mine:
                     found.dropped += edge["dropped"]
-            for channel in node["channels"]:
-                if (where, channel["direction"]) == (machine, "in"):
-                    found.lost += channel["lost"]
+                    found.lost += edge["lost"]
         return found
 
     def wait_until_counted(self, flow: Flow, check: str = "check1") -> Report:

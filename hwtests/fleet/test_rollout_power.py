@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, get_args
 
 import pytest
 
-from dorafleet.rollout.model import Phase
+from dorafleet.rollout.model import FINAL, Phase
 from hwtests.fleet.enrolled import enrolled
 from hwtests.fleet.releasing import ALL, Site
 from hwtests.fleet.rolloutchaos import RolloutChaos, settle
@@ -27,8 +27,7 @@ CUTS = times(4, 20)
 ROBOTS = times(4, 10)
 MINUTES = float(os.environ.get("HWTEST_CHAOS_MINUTES", times(3, 30)))
 CONFIRM_S = 15.0
-SETTLED = ("settled", "succeeded", "succeeded_partially", "reverted", "aborted", "superseded",
-           "failed", "revert_incomplete")  # fmt: skip
+SETTLED = {*FINAL, "settled", "revert_incomplete"}
 """Phases in which a rollout gives no robot an order that it could carry out now."""
 
 

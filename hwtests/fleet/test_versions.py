@@ -41,6 +41,8 @@ def run_other(robot: Robot, unit: str, package: Path) -> None:
     """Let a unit of a robot run the program of another package than the installed one."""
     robot.push(package, "/root/other.deb")
     robot.exec("dpkg-deb", "-x", "/root/other.deb", OTHER)
+    # Its interpreter is a relative link to that of the system.
+    robot.exec("ln", "-sf", "/usr/bin/python3", f"{OTHER}/usr/bin/python3")
     drop_in = f"[Service]\nExecStart=\nExecStart={RUN[unit]}\n"
     robot.write(f"/etc/systemd/system/{unit}.service.d/other.conf", drop_in)
     robot.exec("systemctl", "daemon-reload")

@@ -59,6 +59,7 @@ class FakeDorad:
             "watch": self._watch,
             "topic.subscribe": self._subscribe,
             "topic.watch": self._rates,
+            "fleet.watch": self._row,
             "top": self._top,
         }
 
@@ -158,6 +159,9 @@ class FakeDorad:
                 stream=call.id, topic="a/out", sequence=number + 1, dropped=0, metadata={}
             )
             yield header, bytes([number]) * 1000
+
+    async def _row(self, _call: Call, _params: m.FleetWatch) -> AsyncIterator[m.FleetRows]:
+        yield m.FleetRows(at=time.time(), rows=[], whole=True)
 
     async def _rates(self, _call: Call, _params: m.TopicWatch) -> AsyncIterator[m.TopicRates]:
         yield m.TopicRates(at=time.time(), rates=[])

@@ -34,9 +34,16 @@ def order(generation=1, *, epoch=1, enabled=True, uuid=UUID, dataflow="flow", **
     )
 
 
-def run(status="running", *, uuid=UUID, started_at=1.0, ready=False, links=None):
+def run(status="running", *, uuid=UUID, started_at=1.0, ready=False, links=None, interrupted=False):
     info = DataflowInfo(
-        uuid=uuid, name="flow", status=status, nodes=1, cpu=0, memory=0, started_at=started_at
+        uuid=uuid,
+        name="flow",
+        status=status,
+        nodes=1,
+        cpu=0,
+        memory=0,
+        started_at=started_at,
+        interrupted=interrupted,
     )
     state = DataflowState(
         uuid=uuid, name="flow", status=status, ready=ready, links={} if links is None else links

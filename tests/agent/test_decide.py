@@ -73,7 +73,8 @@ def test_a_coordinator_may_say_by_the_order_that_the_barrier_is_open():
 def test_after_a_reboot_the_share_is_started_without_waiting_for_anybody():
     record = running(order(hold=20))
     assert decide(record, {}, NEXT_BOOT) == Start(None, None)
-    assert decide(record, {UUID: run("failed")}, NEXT_BOOT) == Start(None, 1.0)
+    lost = run("failed", interrupted=True)
+    assert decide(record, {UUID: lost}, NEXT_BOOT) == Start(None, 1.0)
 
 
 def test_a_share_that_had_finished_is_not_started_after_a_reboot():
@@ -83,7 +84,13 @@ def test_a_share_that_had_finished_is_not_started_after_a_reboot():
 
 @pytest.mark.parametrize("status", ["finished", "failed"])
 def test_a_share_that_ended_while_the_machine_went_down_is_started_again(status):
-    assert decide(running(order()), {UUID: run(status)}, NEXT_BOOT) == Start(None, 1.0)
+    stopped = run(status, interrupted=True)
+    assert decide(running(order()), {UUID: stopped}, NEXT_BOOT) == Start(None, 1.0)
+
+
+@pytest.mark.parametrize("status", ["finished", "failed"])
+def test_a_share_that_ended_by_itself_just_before_is_not_started_again(status):
+    assert decide(running(order()), {UUID: run(status)}, NEXT_BOOT) == Conclude(status)
 
 
 @pytest.mark.parametrize("status", ["finished", "failed"])

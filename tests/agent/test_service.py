@@ -237,7 +237,7 @@ async def test_methods_of_the_daemon_are_passed_on_with_their_errors_and_data(fo
 
 
 async def test_streams_of_clients_leave_room_for_those_of_the_coordinator(folder):
-    async with robot(folder) as (coordinator, _, dorad), AsyncExitStack() as stack:
+    async with robot(folder) as (coordinator, _, _dorad), AsyncExitStack() as stack:
         client = (await coordinator.attach()).client
         wanted = m.TopicWatch()
         with pytest.raises(ControlError, match="running streams, the maximum"):
@@ -245,10 +245,10 @@ async def test_streams_of_clients_leave_room_for_those_of_the_coordinator(folder
                 rates = client.stream("topic.watch", wanted, m.TopicRates)
                 await stack.enter_async_context(rates)
                 await anext(rates)
-        async with client.watch() as events:
-            arriving = asyncio.ensure_future(anext(aiter(events)))
-            await until(lambda: dorad.network_changed() or arriving.done())
-            assert (await arriving).what == "network-changed"
+        with pytest.raises(ControlError, match="running streams, the maximum"):
+            await anext(client.stream("watch", m.Watch(), m.Event))
+        async with client.stream("fleet.watch", m.FleetWatch(), m.FleetRows) as rows:
+            assert (await anext(rows)).whole
         assert await client.list() == []
 
 

@@ -112,6 +112,7 @@ def test_once_has_the_edges_below_the_node_that_receives(topped):
         "received": 90,
         "dropped": 4,
         "unreadable": 2,
+        "lost": 0,
         "bytes": 800,
         "rate_hz": 20.0,
         "drop_rate_hz": 0.5,

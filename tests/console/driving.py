@@ -55,10 +55,14 @@ class Driven:
         """Wait until something is so, or a text is on the screen; return the screen."""
         wanted = (lambda: holds in self.text) if isinstance(holds, str) else holds
         deadline = time.monotonic() + within
-        while not wanted():
-            if time.monotonic() > deadline:
+        while True:
+            began = time.monotonic()
+            if wanted():
+                break
+            if began > deadline:
                 raise AssertionError(f"{holds} did not come about:\n{self.text}")
-            await self.pilot.pause(0.02)
+            # On a busy machine, looking takes long: leave most of the time to the console.
+            await self.pilot.pause(max(0.02, 3 * (time.monotonic() - began)))
         await self.pilot.pause()
         return self.text
 

@@ -122,6 +122,22 @@ def test_a_robot_that_makes_up_alerts_without_end_hides_none_of_another_one() ->
     assert [alert.robots for alert in book.alerts()] == [["liar"]]
 
 
+def test_alerts_of_the_server_before_count_for_their_robot() -> None:
+    before = AlertBook()
+    many = [finding(f"s{number}", event=True) for number in range(MAX_OF_ROBOT)]
+    for now in (0.0, 1.0):
+        before.observe(now, {"liar": many})
+    book = AlertBook()
+    book.restore(0.0, before.stored())
+    for now in (1.0, 2.0):
+        book.observe(now, {"liar": [*many, finding("one more", event=True)]})
+    assert len(book.alerts()) == MAX_OF_ROBOT
+    book.observe(2.0 + CLEARED_AFTER_S, {})
+    for now in (13.0, 14.0):
+        book.observe(now, {"liar": [finding(f"t{number}", event=True) for number in range(300)]})
+    assert len(book.alerts()) == MAX_OF_ROBOT
+
+
 @given(
     st.lists(
         st.tuples(

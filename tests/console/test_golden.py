@@ -47,6 +47,12 @@ def steady(text: str) -> str:
     return "\n".join(line.rstrip() for line in found) + "\n"
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine server and console, which share this process, answer late."""
+    monkeypatch.setattr("dorafleet.console.link.server.STALE_S", 60.0)
+
+
 @pytest.mark.parametrize(("name", "size", "options"), CASES)
 async def test_a_screen(tmp_path: Path, name: str, size: tuple[int, int], options: Options) -> None:
     start, keys, complete = SHOTS[name]

@@ -162,3 +162,4 @@ def test_a_node_that_corrupts_all_its_memory_harms_only_its_own_dataflow(
         (failure, *_) = client.wait(flows["bad"].uuid, until="ended", timeout=20).failures
     if mode == "holes":
         assert failure.headline == "could not be adopted: node 'evil': its mailbox is empty"
+        assert flows["bad"].interrupted

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.harness.commands import run_command
 from tests.harness.daemon import Daemon, daemon
 
 if TYPE_CHECKING:
@@ -42,25 +43,23 @@ class Instances:
     def dora(
         self, *arguments: str, port: str | None = None, **env: str
     ) -> subprocess.CompletedProcess[str]:
-        return self._run([str(self.bin / "dora"), *arguments], port, env)
+        variables = {**self.env, **env, **self._choice(port)}
+        return run_command("dora", arguments, env=variables, timeout=60)
 
     def attach(self, machine: Path, port: str | None = None) -> subprocess.CompletedProcess[str]:
-        return self._run([str(self.bin / "python"), "-c", ATTACH, str(machine)], port, {})
-
-    def _run(
-        self, command: list[str], port: str | None, env: dict[str, str]
-    ) -> subprocess.CompletedProcess[str]:
-        if port is not None:
-            env["DORA_COORDINATOR_PORT"] = port
         return subprocess.run(
-            command,
-            env={**self.env, **env},
+            [str(self.bin / "python"), "-c", ATTACH, str(machine)],
+            env={**self.env, **self._choice(port)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
+
+    @staticmethod
+    def _choice(port: str | None) -> dict[str, str]:
+        return {} if port is None else {"DORA_COORDINATOR_PORT": port}
 
     def names(self, port: str) -> list[str]:
         lines = self.dora("list", "--format", "json", port=port).stdout.splitlines()

@@ -120,6 +120,19 @@ def test_sigterm_stops_the_nodes_too(own_daemon: Daemon, tmp_path: Path) -> None
     assert not any(map(is_alive, nodes))
 
 
+def test_a_dataflow_knows_whether_it_ended_only_with_its_daemon(
+    own_daemon: Daemon, tmp_path: Path
+) -> None:
+    for name in ("stopped", "interrupted"):
+        own_daemon.dora_ok("start", counting(tmp_path), "--name", name, "--detach")
+    own_daemon.dora_ok("stop", "stopped")
+    own_daemon.end()
+    own_daemon.start()
+    with own_daemon.client() as client:
+        found = {each.name: each.interrupted for each in client.list()}
+    assert found == {"stopped": False, "interrupted": True}
+
+
 def test_two_daemons_in_one_place_are_refused(dorad: Daemon) -> None:
     done = subprocess.run(
         [dorad.bin / "dorad"], env=dorad.env, capture_output=True, text=True, timeout=30

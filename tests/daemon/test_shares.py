@@ -307,6 +307,13 @@ def pids(two: Machines) -> dict[str, int | None]:
     return found
 
 
+def params_of(two: Machines, node: str) -> dict[str, Any]:
+    """Return the parameters of a node of beta."""
+    with two.daemons["beta"].client() as client:
+        found = client.call("param.list", m.NodeRef(node=node, dataflow=two.uuid), m.ParamList)
+    return {param.key: param.value for param in found.params}
+
+
 def test_nodes_and_edges_change_while_everything_else_runs_on(
     two: Machines, tmp_path: Path
 ) -> None:
@@ -323,7 +330,11 @@ def test_nodes_and_edges_change_while_everything_else_runs_on(
         a_sink(tmp_path, "third", "back/number"),
     ]
     placement = {**PLACEMENT, "second": "beta", "back": "beta", "third": "alpha"}
-    two.update(more, placement)
+    # Nodes that run already keep what they have.
+    params = {"second": {"gain": 2}, "sink": {"gain": 3}, "elsewhere": {"gain": 4}}
+    two.update(more, placement, params=params)
+    assert params_of(two, "second") == {"gain": 2}
+    assert params_of(two, "sink") == {}
     for name in ("second", "third"):
         beta.until(partial(more_than, 30, tmp_path / name))
     assert {name: pid for name, pid in pids(two).items() if name in before} == before

@@ -194,7 +194,14 @@ VERSION_2 = VERSION_1.replace(
 ).replace("user_version = 1", "user_version = 2")
 
 
-@pytest.mark.parametrize("layout", [VERSION_1, VERSION_2])
+VERSION_3 = (
+    VERSION_2[: VERSION_2.index("CREATE TABLE node")]
+    + VERSION_2[VERSION_2.index("CREATE TABLE param") : VERSION_2.index("INSERT INTO node")]
+    + VERSION_2[VERSION_2.index("INSERT INTO param") :]
+).replace("user_version = 2", "user_version = 3")
+
+
+@pytest.mark.parametrize("layout", [VERSION_1, VERSION_2, VERSION_3])
 def test_the_file_of_an_earlier_version_is_upgraded(tmp_path: Path, layout: str) -> None:
     path = tmp_path / "state.db"
     database = apsw.Connection(str(path))
@@ -204,6 +211,7 @@ def test_the_file_of_an_earlier_version_is_upgraded(tmp_path: Path, layout: str)
         state = State(path, never)
         (found,) = state.rows()
         assert (found.uuid, found.name, found.enabled) == ("u1", "camera", False)
+        assert found.interrupted, "nothing is known of its end"
         assert state.params("u1") == {"a": {"gain": 1.5}}
         state.put(found)
         state.close()

@@ -15,9 +15,9 @@ import yaml
 from dorad.record.reader import RecordingReader
 from tests.cli.dora import DORA, dora
 from tests.fleet.fakerobot import DEADLINE_S
-from tests.fleet.test_over_machines import over
+from tests.fleet.test_over_machines import daemons, over
 
-__all__ = ["over"]
+__all__ = ["daemons", "over"]
 pytestmark = pytest.mark.timeout(300)
 
 ECHO = """
@@ -158,12 +158,21 @@ def test_the_key_record_records_on_each_machine_what_its_nodes_send(over):
     add_echo(over, record={"folder": str(folder)})
     over.dora("start", str(over.flow), "--name", "demo", "--detach")
     until_recorded(over, folder)
+    # A node that is added is recorded, too.
+    late = over.folder / "late.yml"
+    late.write_text(
+        "id: late\npath: echo.py\ninputs: {number: source/number}\noutputs: [seen]\n"
+        "deploy: {machine: arm2}\n"
+    )
+    over.dora("node", "add", "-d", "demo", "--from-yaml", str(late))
+    over.until(lambda: len(values(file_of(folder, "arm2"), "late/seen")) > 5)
+    over.dora("node", "remove", "late", "-d", "demo")
     over.dora("stop", "demo")
     for machine, topic in TOPICS.items():
         (path,) = folder.glob(f"*_{machine}_*.mcap")
         with RecordingReader(path) as reader:
             assert reader.status == "COMPLETE"
-            assert topics(reader) == [topic]
+            assert topics(reader) == [topic, *(["late/seen"] if machine == "arm2" else [])]
             assert ("dora/tick/source/tick" in reader.topics()) == (machine == "arm1")
         found = values(path, topic)
         assert found == list(range(len(found)))

@@ -73,12 +73,13 @@ class Machines:
         nodes: list[dict[str, Any]],
         placement: dict[str, str],
         tls: dict[str, m.LinkTls] | None = None,
+        params: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         """Change both shares, alpha first."""
         for machine, each in self.daemons.items():
             share = self.share(machine, placement, tls=tls[machine] if tls else None)
             with each.client() as client:
-                client.update(self.uuid, {"nodes": nodes}, share)
+                client.update(self.uuid, {"nodes": nodes}, share, params)
 
     def state(self, machine: str) -> m.DataflowState:
         """Return the state of a share."""

@@ -13,7 +13,7 @@ import msgspec
 import zenoh
 
 from dorad.link import frames
-from dorad.link.frames import Content, Opening, Start
+from dorad.link.frames import Content, Numbering, Opening, Start
 from dorad.link.hello import Hello
 
 ROOT = "dorad/test-flow"
@@ -47,10 +47,13 @@ def main() -> None:
         print("ready", flush=True)
         opening = Opening(0, 1, 7)
         hello = Hello(frames.VERSION, "test-flow", "beta", 7, 1, None, False, {})
-        message = frames.message_head(opening, 0, Content(1, 5, 8, 0, 8, 0), b"") + bytes(8)
+        message = frames.message_head(opening, 0, 0, Content(1, 5, 8, 0, 8, 0), b"") + bytes(8)
         while not sys.stdin.closed and sys.stdin.readline():
             session.put(f"{ROOT}/to/alpha/beta/hello", msgspec.json.encode(hello))
-            session.put(f"{ROOT}/to/alpha/beta/data", frames.encode_start(Start(opening, 0)))
+            session.put(
+                f"{ROOT}/to/alpha/beta/data",
+                frames.encode_start(Start(opening, 0, Numbering(1, 0))),
+            )
             session.put(f"{ROOT}/to/alpha/beta/data", message)
             session.put(f"{ROOT}/to/alpha/beta/ack", b"not an acknowledgement")
             print("sent", len(list(session.info.peers_zid())), flush=True)

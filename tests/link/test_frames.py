@@ -16,6 +16,7 @@ from dorad.link.frames import (
     EventKind,
     FrameError,
     Message,
+    Numbering,
     Opening,
     Part,
     Start,
@@ -30,6 +31,7 @@ openings = st.builds(
 @given(
     openings,
     counts,
+    counts,
     st.tuples(counts, st.integers(0, 255), counts, counts),
     st.integers(0, 3),
     st.binary(max_size=200),
@@ -38,14 +40,15 @@ openings = st.builds(
 def test_a_message_is_decoded_as_it_was_encoded(
     opening: Opening,
     sequence: int,
+    number: int,
     fields: tuple[int, int, int, int],
     flags: int,
     metadata: bytes,
     payload: bytes,
 ) -> None:
     content = Content(*fields, len(payload), flags)
-    data = frames.message_head(opening, sequence, content, metadata) + payload
-    message = Message(opening, sequence, content, metadata, memoryview(payload))
+    data = frames.message_head(opening, sequence, number, content, metadata) + payload
+    message = Message(opening, sequence, number, content, metadata, memoryview(payload))
     assert frames.decode(data) == [message]
     assert frames.decode(data * 3) == [message] * 3
 
@@ -77,14 +80,21 @@ def test_an_acknowledgement_is_decoded_as_it_was_encoded(
     assert frames.decode(frames.encode_ack(ack)) == [ack]
 
 
-@given(openings, counts)
-def test_a_start_is_decoded_as_it_was_encoded(opening: Opening, first: int) -> None:
-    start = Start(opening, first)
+@given(openings, counts, st.integers(1, (1 << 63) - 1), counts)
+def test_a_start_is_decoded_as_it_was_encoded(
+    opening: Opening, first: int, numbering: int, begin: int
+) -> None:
+    start = Start(opening, first, Numbering(numbering, begin))
     assert frames.decode(frames.encode_start(start)) == [start]
 
 
+def test_a_start_without_a_numbering_is_refused() -> None:
+    with pytest.raises(FrameError, match="no id"):
+        frames.decode(frames.encode_start(Start(Opening(0, 1, 2), 3, Numbering(0, 0))))
+
+
 def test_a_message_whose_payload_is_too_short_or_too_long_is_refused() -> None:
-    head = frames.message_head(Opening(0, 1, 2), 3, Content(0, 5, 8, 0, 8, 0), b"{}")
+    head = frames.message_head(Opening(0, 1, 2), 3, 3, Content(0, 5, 8, 0, 8, 0), b"{}")
     frames.decode(head + bytes(8))
     with pytest.raises(FrameError, match="payload of 8"):
         frames.decode(head + bytes(7))
@@ -110,7 +120,7 @@ def samples() -> list[bytes]:
     opening = Opening(3, 7, 1 << 60)
     content = Content(1, 2, 16, 0, 16, 0)
     return [
-        frames.message_head(opening, 9, content, b'{"a":1}') + bytes(16),
+        frames.message_head(opening, 9, 9, content, b'{"a":1}') + bytes(16),
         frames.part_head(opening, 9, 1 << 20) + bytes(100),
         frames.encode_event(Event(opening, 10, EventKind.FAILED, "exited with 1")),
         frames.encode_ack(Ack(opening, 11, 12)),

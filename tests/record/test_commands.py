@@ -15,6 +15,7 @@ import pytest
 from dorad.record.reader import RecordingReader
 from dorad.record.recover import recover
 from tests.cli.running import write
+from tests.harness.commands import run_command
 from tests.harness.dataflow import clean_environment
 
 DEADLINE_S = 60.0
@@ -93,16 +94,7 @@ def dora(runtime):
     environ = clean_environment(BIN, {"XDG_RUNTIME_DIR": str(runtime)})
 
     def run(folder, *arguments, **env):
-        return subprocess.run(
-            [BIN / "dora", *map(str, arguments)],
-            cwd=folder,
-            env=environ | env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
+        return run_command("dora", arguments, cwd=folder, env=environ | env, timeout=DEADLINE_S)
 
     run.environ = environ
     return run
@@ -219,11 +211,11 @@ def test_ranges_and_topics_limit_a_replay(recorded, dora):
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_mistakes_are_explained(recorded, arguments, code, text, runtime, monkeypatch, capsys):
-    from dorad.cli.main import run_command
+    from dorad.cli.main import run_command as run_here
 
     monkeypatch.chdir(recorded)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-    found = run_command(arguments)
+    found = run_here(arguments)
     err = capsys.readouterr().err
     assert found == code, err
     assert text in err

@@ -1,4 +1,4 @@
-"""Collects what is seen of a dataflow: release on the disk, share, leases, health."""
+"""Collect the observations of a dataflow: release on the disk, share, leases, health."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Probed(NamedTuple):
 
 
 class Observer:
-    """Sees what `decide` needs. It keeps what would be asked again and again."""
+    """Makes the observations that `decide` needs, and caches answers that rarely change."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Observer:
         """Why a release could not be staged yet, by dataflow."""
 
     def begin_anew(self, name: str) -> None:
-        """Judge a dataflow anew: it is in another phase, or the daemon was told something else."""
+        """Restart the health check of a dataflow after a new phase or a new order to the daemon."""
         for known in (self._watches, self._probed):
             known.pop(name, None)
 
@@ -85,7 +85,7 @@ class Observer:
             known.pop(name, None)
 
     async def see(self, record: Record) -> Seen:
-        """Return what is seen of a dataflow now, as far as its phase needs it."""
+        """Return the observation of a dataflow that its phase needs."""
         name, release = record.order.dataflow, record.order.release
         files: Files = "missing"
         plan = None
@@ -133,7 +133,7 @@ class Observer:
         return replace(seen, refusal=await self._verify_again(record))
 
     async def _verify_again(self, record: Record) -> str:
-        """Return why a staged release must not be used any more: its key may be revoked now."""
+        """Return why a staged release is no longer usable: its key may be revoked now."""
         release = record.order.release
         assert release is not None
         try:
@@ -180,7 +180,7 @@ class Observer:
             bundle = self._library.bundle(record.applied.revision.release)
             ran = await run_probes(client, record.uuid, order.rules.probes, bundle)
             probed = self._probed[name] = _Probed(observing.clock(), ran)
-        # The last outcome stays in the evidence, also while something else is not well.
+        # The last outcome stays in the evidence, also while another check fails.
         probes = None if probed is None else probed.evidence
         verdict = health.judge(found, order.rules, record.baseline, probes)
         for each in verdict.evidence:
@@ -200,7 +200,7 @@ class Observer:
         return learned
 
     def _plan(self, record: Record) -> Plan:
-        """Return how to get to the release that was ordered. Raises ControlError."""
+        """Return how to switch to the ordered release. Raises ControlError."""
         name, target, applied = record.order.dataflow, record.target, record.applied
         assert target is not None
         known = self._plans.get(name)
@@ -223,7 +223,7 @@ class Observer:
         return plan
 
     def content(self, uuid: str, name: str, applied: Applied) -> ShareContent:
-        """Return what the daemon gets for a revision. Raises ControlError."""
+        """Return the daemon's order for a revision. Raises ControlError."""
         path = self._folder / "dataflows" / name / "dataflow.yml"
         return compose.content_of(applied, uuid, self._robot, path, self._library.bundle)
 

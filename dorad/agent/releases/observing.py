@@ -1,4 +1,4 @@
-"""Ask the daemon what the health of a dataflow is judged by, and the coordinator for contact."""
+"""Ask the daemon for the health of a dataflow, and the coordinator for a sign of life."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def clock() -> float:
 
 
 class Contact:
-    """When the coordinator was last heard, by `clock`."""
+    """When the coordinator last sent something, by `clock`."""
 
     def __init__(self, ask: Callable[[], Awaitable[bool]]) -> None:
         """`ask` asks the coordinator for a sign of life, and returns whether it came."""
@@ -33,7 +33,7 @@ class Contact:
         self.at: float | None = None
 
     def heard(self) -> None:
-        """Take note of a sign of life."""
+        """Record a sign of life."""
         self.at = clock()
 
     async def renew(self) -> None:

@@ -1,4 +1,4 @@
-"""What an order changes in the record of a dataflow. Pure."""
+"""The effect of an order on the record of a dataflow. Pure."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def take_new(record: Record, order: ReleaseOrder) -> Record:
     same = record.order.release is not None and order.release is not None
     same = same and revision_of(order) == record.target and order.enabled == record.order.enabled
     if record.phase in ("switching", "probation") and same:
-        # Another rollout of the same content: what was begun goes on under its number.
+        # Another rollout of the same content: the switch continues under the new number.
         return replace(record, order=order, next=None)
     if record.phase in IN_SWITCH and order.release is not None and order.enabled:
         return replace(record, next=order)
@@ -65,7 +65,7 @@ def take_new(record: Record, order: ReleaseOrder) -> Record:
         return replace(record, order=order)
     stops = order.release is None or not order.enabled
     if stops and record.phase in (*IN_SWITCH, "stuck"):
-        # What was not confirmed must not come back with the next order.
+        # The next order must not return to a revision that was not confirmed.
         record = replace(record, applied=record.confirmed, halting=True, step=record.step + 1)
     if order.retry and order.release is not None:
         digest = revision_of(order).digest
@@ -77,7 +77,7 @@ def take_new(record: Record, order: ReleaseOrder) -> Record:
 
 
 def forget_epoch(record: Record) -> Record:
-    """Return the record for the coordinators of another fleet, whose epochs begin anew."""
+    """Return the record for the coordinators of another fleet, whose epochs start again."""
     following = None if record.next is None else replace(record.next, epoch=0)
     return replace(record, order=replace(record.order, epoch=0), next=following)
 

@@ -1,4 +1,4 @@
-"""How the record of a dataflow enters a phase, and what the daemon has done of it. Pure."""
+"""Enter phases in the record of a dataflow, and check the daemon's progress. Pure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def enter(
 
 
 def apply(record: Record, applied: Applied | None, seen: Seen) -> Record:
-    """Return the record with what the daemon shall run from now on.
+    """Return the record with the daemon's new order.
 
     A dataflow that has not started completely cannot be changed: it is stopped first.
     """
@@ -43,11 +43,11 @@ def apply(record: Record, applied: Applied | None, seen: Seen) -> Record:
 
 
 def is_stopping(record: Record, seen: Seen) -> bool:
-    """Return True as long as the dataflow has not ended that was told to."""
+    """Return True while a dataflow that was ordered to stop still runs."""
     return seen.share is not None and not has_ended(record, seen)
 
 
 def has_ended(record: Record, seen: Seen) -> bool:
-    """Return True if what the daemon was told last has ended."""
+    """Return True if the run of the daemon's last order has ended."""
     share = seen.share
     return share is not None and share.generation == record.step and share.status in ENDED

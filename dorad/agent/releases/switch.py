@@ -1,4 +1,4 @@
-"""A switch to a release: the change, its probation, and the way back. Pure."""
+"""A switch to a release: the change, its probation, and the return. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dorad.agent.releases.model import Health, Record, Seen
 
 MAX_SWITCH_BOOTS = 3
-"""How often a switch is redone after the machine was restarted; then the robot goes back."""
+"""How often a switch is repeated after restarts of the machine; then the robot reverts."""
 MAX_PROBATION_BOOTS = 1
 MAX_CHANGES = 3
 """Attempts to change a running dataflow back; then it is stopped and started."""
@@ -44,7 +44,7 @@ def switching(record: Record, seen: Seen) -> Record:
 
 
 def probation(record: Record, seen: Seen) -> Record:
-    """Return the record while the health of the new revision is judged."""
+    """Return the record while the health of the new revision is checked."""
     rules = record.order.rules
     if record.boot != seen.boot:
         if record.tries >= MAX_PROBATION_BOOTS:
@@ -76,7 +76,7 @@ def probation(record: Record, seen: Seen) -> Record:
 
 
 def reverting(record: Record, seen: Seen) -> Record:
-    """Return the record on its way back, or while that fails."""
+    """Return the record during a return, or after its failure."""
     if record.phase == "stuck" and record.applied != record.confirmed:
         return record  # `auto_revert` is off
     if record.boot != seen.boot:
@@ -107,7 +107,7 @@ def reverting(record: Record, seen: Seen) -> Record:
 
 
 def go_back(record: Record, seen: Seen, reason: str) -> Record:
-    """Return the record that begins to go back to the confirmed revision."""
+    """Return the record that begins to revert to the confirmed revision."""
     record = replace(record, boot=seen.boot, switched=seen.now, tries=0, retry_at=0.0)
     return enter(apply(record, record.confirmed, seen), "reverting", reason)
 
@@ -132,7 +132,7 @@ def _confirm(record: Record, health: Health) -> Record:
 
 
 def _fail(record: Record, seen: Seen, reason: str, *, blame: bool = True) -> Record:
-    """Return the record of a revision that is not confirmed; with `blame` it is remembered."""
+    """Return the record of a revision that is not confirmed; `blame` records the failure."""
     target = record.target
     if blame and target is not None:
         known = [each for each in record.failed if each.digest != target.digest]
@@ -144,7 +144,7 @@ def _fail(record: Record, seen: Seen, reason: str, *, blame: bool = True) -> Rec
 
 
 def _in_time(record: Record, seen: Seen, reason: str) -> Record:
-    """Wait for a switch, or go back if it takes too long."""
+    """Wait for a switch, or revert if it takes too long."""
     deadline = record.order.rules.healthy_deadline
     if seen.now - record.switched < deadline:
         return record if record.reason == reason else replace(record, reason=reason)

@@ -134,6 +134,8 @@ class DataflowInfo(Struct):
     ended_at: float | None = None
     enabled: bool = False
     """Whether it is started at boot."""
+    interrupted: bool = False
+    """Whether it ended only because its daemon or the machine did."""
     links: dict[str, LinkPeer] = {}
     """The link to each other machine."""
     machines: list[str] = []

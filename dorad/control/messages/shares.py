@@ -73,3 +73,5 @@ class Update(Struct):
     dataflow: str
     descriptor: dict[str, Any]
     share: Share
+    params: dict[str, dict[str, Any]] = {}
+    """By node: what was set elsewhere for a node that is new here."""

@@ -36,6 +36,8 @@ class EdgeStats(Struct):
     broken: bool = False
     unreadable: int = 0
     """Received messages that were malformed; the node got an ERROR event for each."""
+    lost: int = 0
+    """Messages that were lost on the way from another machine; no other count has them."""
     machine: str | None = None
     """The machine that it is on; only from a coordinator."""
 

@@ -13,6 +13,7 @@ from dorad.control.errors import ControlError
 from dorad.daemon.api.nodes import until_started
 from dorad.daemon.errors import CommandError
 from dorad.daemon.record import checked_dataflow
+from dorad.daemon.registry import Registry, checked_params
 from dorad.dataflow.difference import (
     Add,
     Connect,
@@ -29,7 +30,6 @@ from dorad.dataflow.types.strict import change_problems
 if TYPE_CHECKING:
     from dorad.control.server import Call
     from dorad.daemon.record import Record
-    from dorad.daemon.registry import Registry
     from dorad.daemon.run import DataflowRun
     from dorad.dataflow.difference import Step
     from dorad.dataflow.model import Dataflow
@@ -61,6 +61,7 @@ class ShareMethods:
         part = record.row.options.share
         if part is None or part.machine != params.share.machine:
             raise ControlError("refused", f"dataflow {record.title} is not a share of this machine")
+        checked_params(params.params)
         after = checked_dataflow(params.descriptor, record.row.path, params.share)
         if problems := change_problems(after):
             raise DataflowError(problems)
@@ -68,29 +69,33 @@ class ShareMethods:
         async with record.changing:
             if record.status != "running":
                 raise ControlError("busy", f"the dataflow is {record.status}")
-            await run.commands.detached.run(_change(record, run, after, params.share))
+            change = self._change(record, run, after, params)
+            await run.commands.detached.run(change)
             record.row.options = msgspec.structs.replace(record.row.options, share=params.share)
             self._registry.store.put_dataflow(record, after)
             await self._registry.store.sync()
         self._registry.event_bus.publish(record.uuid, "topology-changed", text="share updated")
         return m.Changed(uuid=record.uuid, changes=self._registry.changes(record))
 
-
-async def _change(record: Record, run: DataflowRun, after: Dataflow, share: m.Share) -> None:
-    """Change a run step by step. Raises ProblemError if a step cannot be done."""
-    before = run.dataflow
-    plan = list(steps(before, after))
-    for step in plan:
-        if isinstance(step, Add | Replace):
-            run.check_program(after.node(_node_of(step)), after)
-    run.link.renew(share)
-    old, new = run.link.of(before), run.link.of(after)
-    run.link.use(shared_channels(old or Link(), new or Link()))
-    for step in plan:
-        _log.debug("dataflow %s: %s %s", record.uuid, type(step).__name__, _node_of(step))
-        await _carry_out(record, run, step)
-    run.commands.describe(after)
-    run.link.use(new)
+    async def _change(
+        self, record: Record, run: DataflowRun, after: Dataflow, wanted: m.Update
+    ) -> None:
+        """Change a run step by step. Raises ProblemError if a step cannot be done."""
+        before = run.dataflow
+        plan = list(steps(before, after))
+        for step in plan:
+            if isinstance(step, Add | Replace):
+                run.check_program(after.node(_node_of(step)), after)
+        run.link.renew(wanted.share)
+        old, new = run.link.of(before), run.link.of(after)
+        run.link.use(shared_channels(old or Link(), new or Link()))
+        for step in plan:
+            _log.debug("dataflow %s: %s %s", record.uuid, type(step).__name__, _node_of(step))
+            if isinstance(step, Add) and (values := wanted.params.get(step.node.id)) is not None:
+                self._registry.store.replace_params(record, step.node.id, values)
+            await _carry_out(record, run, step)
+        run.commands.describe(after)
+        run.link.use(new)
 
 
 def _node_of(step: Step) -> str:

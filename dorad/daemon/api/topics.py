@@ -38,7 +38,7 @@ class TopicMethods:
     async def list_all(self, _call: Call, params: m.Ref) -> m.TopicList:
         """List the topics of a dataflow and their subscribers."""
         record = self._registry.find(params.dataflow, ended_too=True)
-        channels = [] if record.run is None else record.run.link.links.channels(record.uuid)
+        channels = [] if record.run is None else record.run.channels
         topics = wiring.topics(self._registry.dataflow_of(record), channels)
         return m.TopicList(dataflow=record.uuid, topics=topics)
 

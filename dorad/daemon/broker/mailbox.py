@@ -12,7 +12,7 @@ from dorad.daemon.broker.snapshot import MailboxSnapshot, RingSnapshot
 from dorad.daemon.broker.stats import Lateness, Vitals
 from dorad.dataflow.model import NodeOutput, QueuePolicy, Timer
 from dorad.shm import check, create, doorbell, layout
-from dorad.shm.counters import Counters, counters
+from dorad.shm.counters import WORD_MASK, Counters, counters
 from dorad.shm.latch import LatchedOutlet, samples_of
 from dorad.shm.mapping import Mapping
 from dorad.shm.outlet import Outlet, Peer
@@ -27,7 +27,6 @@ GROWTH_ROOM = 1 << 21
 
 _NO_BELL = -1
 _LINE = layout.LINE * layout.WORD
-_WORD_MASK = (1 << 64) - 1
 _MAX_COUNT = 1 << 62
 """No valid counter of a ring is larger."""
 
@@ -166,7 +165,7 @@ class Mailbox:
         words[plan.base + layout.RING_STATE] = self._state
         origin = (source, None) if source else _origin(item)
         first = words[plan.base + layout.RING_HEAD] + words[plan.base + layout.RING_LANE_HEAD]
-        ring = Ring(item.id, plan, *origin, first=first & _WORD_MASK)
+        ring = Ring(item.id, plan, *origin, first=first & WORD_MASK)
         self.rings[name] = ring
         _log.debug("node %s: ring %s at offset %d", self.node.id, name, plan.base)
         # Only messages of the input's own source are latched, not those of an observer.
@@ -228,7 +227,7 @@ class Mailbox:
         lane_head = words[old.base + layout.RING_LANE_HEAD]
         words[old.base + layout.RING_TAIL] = head
         words[old.base + layout.RING_LANE_TAIL] = lane_head
-        words[old.base + layout.RING_RECEIVED] = head + lane_head & _WORD_MASK
+        words[old.base + layout.RING_RECEIVED] = head + lane_head & WORD_MASK
         for word in (
             layout.RING_BYTES,
             layout.RING_LAST,
@@ -238,6 +237,9 @@ class Mailbox:
             layout.RING_LATENCY_DIFF,
             layout.RING_LATE_MAX,
             layout.RING_MISSED,
+            layout.RING_NUMBERING,
+            layout.RING_NUMBER_OFFSET,
+            layout.RING_NUMBER_BEGIN,
         ):
             words[old.base + word] = 0
         return replace(old, queue_size=queue_size)
@@ -320,7 +322,7 @@ class Mailbox:
 
     def mail_sent(self, count: int) -> None:
         """Publish how many packets were sent so far; the node reads it without a system call."""
-        self._words[layout.BOX_MAIL] = count & _WORD_MASK
+        self._words[layout.BOX_MAIL] = count & WORD_MASK
 
     def counters(self, name: str) -> Counters:
         """Return the counters of the edge that ends at a ring.

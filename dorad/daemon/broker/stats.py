@@ -69,6 +69,8 @@ class EdgeCounters(NamedTuple):
     latency_diff: int = 0
     unreadable: int = 0
     """Received messages that became an ERROR event, because their entry was invalid."""
+    lost: int = 0
+    """Messages that were lost on the way from another machine."""
     limited: bool = False
     """Whether the file's `max_rate_hz` lets fewer messages through than are sent."""
 
@@ -156,6 +158,7 @@ class Stats:
                     payload_bytes=found.payload_bytes,
                     refused=found.refused,
                     unreadable=found.unreadable,
+                    lost=found.lost,
                     last_ns=found.last_ns,
                     latency_sum=found.latency_sum,
                     latency_diff=found.latency_diff,

@@ -165,7 +165,7 @@ class Measure:
                 continue
             of_record = self.nodes(record)
             nodes += of_record
-            links += record.run.link.links.channels(record.uuid)
+            links += record.run.channels
             history = self._edges.get(record.uuid)
             if history is not None:
                 broken = [

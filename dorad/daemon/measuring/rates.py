@@ -110,4 +110,5 @@ def _stats(dataflow: str, now: EdgeCounters, rates: Rates, broken: frozenset[str
         jitter=rates.jitter,
         broken=target in broken,
         unreadable=now.unreadable,
+        lost=now.lost,
     )

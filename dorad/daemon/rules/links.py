@@ -9,6 +9,8 @@ import msgspec
 from dorad.control.messages import LinkChannel, LinkPeer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dorad.dataflow.model import Link
     from dorad.link.reports import InStatus, OutStatus, PeerStatus, Status
 
@@ -20,7 +22,7 @@ class Links:
 
     Each process of a link counts from 0. What earlier ones have reported is added, so counts are
     since the start of the dataflow; what a process had not reported when it was killed, in its last
-    second, is in none.
+    second, is in none. Only the losses of incoming channels are exact: edges count them.
     """
 
     def __init__(self) -> None:
@@ -40,7 +42,7 @@ class Links:
         if pid == self._process:
             return
         self._process = pid
-        for channel in self.channels(""):
+        for channel in self.channels("", {}):
             key = (channel.outgoing, channel.output, channel.machine)
             self._earlier[key] = channel.messages, channel.lost
         self._outgoing = {
@@ -48,7 +50,7 @@ class Links:
             for key, out in self._outgoing.items()
         }
         self._incoming = {
-            key: msgspec.structs.replace(one, received=0, lost=0, undelivered=0, queued=0)
+            key: msgspec.structs.replace(one, received=0, queued=0)
             for key, one in self._incoming.items()
         }
 
@@ -111,8 +113,11 @@ class Links:
             if peer.state != "up"
         ]
 
-    def channels(self, dataflow: str) -> list[LinkChannel]:
-        """Return the counters of all channels of a dataflow that were reported."""
+    def channels(self, dataflow: str, lost: Mapping[str, int]) -> list[LinkChannel]:
+        """Return the counters of all channels of a dataflow that were reported.
+
+        `lost` has what the edges here have lost on the way, by output.
+        """
         found = [
             LinkChannel(
                 dataflow=dataflow,
@@ -132,7 +137,7 @@ class Links:
                 machine=each.machine,
                 outgoing=False,
                 messages=each.received,
-                lost=each.lost + each.undelivered,
+                lost=lost.get(each.name, 0),
                 queued=each.queued,
                 latency_us=each.latency_us,
             )
@@ -140,7 +145,7 @@ class Links:
         ]
         for channel in found:
             key = (channel.outgoing, channel.output, channel.machine)
-            messages, lost = self._earlier.get(key, (0, 0))
+            messages, missed = self._earlier.get(key, (0, 0))
             channel.messages += messages
-            channel.lost += lost
+            channel.lost += missed
         return found

@@ -54,18 +54,25 @@ class Prompt(Input):
         if self.kind:
             self.post_message(self.Typed(self.kind, event.value, "changed"))
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Report the text."""
+    def on_key(self, event: Key) -> None:
+        """Take the keys that end or empty the line here, in the order in which they were typed.
+
+        A binding would be looked up later than the text that follows the key.
+        """
+        match event.key:
+            case "escape":
+                self._end("given-up")
+            case "enter":
+                self._end("entered")
+            case "ctrl+u":
+                self.value = self.value[self.cursor_position :]
+                self.cursor_position = 0
+            case _:
+                return
         event.stop()
+        event.prevent_default()
+
+    def _end(self, state: str) -> None:
         kind = self.kind
         self.close()
-        self.post_message(self.Typed(kind, event.value, "entered"))
-
-    def on_key(self, event: Key) -> None:
-        """Give up with escape."""
-        if event.key == "escape":
-            event.stop()
-            event.prevent_default()
-            kind = self.kind
-            self.close()
-            self.post_message(self.Typed(kind, self.value, "given-up"))
+        self.post_message(self.Typed(kind, self.value, state))

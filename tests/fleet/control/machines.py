@@ -138,6 +138,7 @@ class Fleet:
     """The processes of a fleet."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self.port = free_port()
         cluster = folder / "cluster.yml"

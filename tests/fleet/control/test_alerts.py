@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 
+import msgspec
 import pytest
 
 from dorad.bell import Bell
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorafleet.coordinator.alertstore import MAX_KEPT
 from dorafleet.coordinator.audit import read_rows, verify
 from dorafleet.store.sqlite import SqliteStore
 
@@ -153,3 +155,22 @@ async def test_an_acknowledgement_is_in_the_audit(tmp_path):
     found = [record for record in records if b"alerts.ack" in record]
     assert len(found) == 2
     assert b'"peer":"ann"' in found[0] and b'"undo":true' in found[1]
+
+
+async def test_a_robot_that_makes_up_huge_alerts_keeps_none_of_another_one_from_the_store(tmp_path):
+    liar, other = Daemon(), Daemon()
+    liar.find(
+        *(
+            msgspec.structs.replace(CRASH, cause="\N{GRINNING FACE}" * 999, subject=f"{n}" * 99)
+            for n in range(1000)
+        )
+    )
+    other.find(CRASH)
+    async with leading(tmp_path) as fleet:
+        await connect(fleet, "arm2", liar)
+        await connect(fleet, "arm1", other)
+        await fleet.until(lambda: ID in alerts(fleet))
+        await fleet.call("alerts.ack", m.AlertAck(id=ID))
+    async with leading(tmp_path) as fleet:
+        assert alerts(fleet)[ID].acked_by == "ann"
+        assert 0 < len(alerts(fleet)) <= MAX_KEPT + 1

@@ -125,6 +125,77 @@ async def test_labels_can_change_and_nodes_stay(tmp_path):
         assert found == {"arm1": {}, "arm2": {"zone": "hall"}, "arm3": {}}
 
 
+MOVING = {
+    "nodes": [
+        {"id": "talker", "path": "talker.py", "outputs": ["out"], "deploy": {"machine": "arm1"}},
+        {
+            "id": "moving",
+            "path": "m.py",
+            "inputs": {"in": "talker/out"},
+            "deploy": {"avoid": {"machines": ["arm1"]}, "failover": True},
+        },
+    ]
+}
+"""A dataflow with a node that leaves a lost machine."""
+
+
+async def take_params(fleet, agent):
+    """Let an agent take every parameter; one that is not a number becomes 0."""
+
+    async def set_(_call, params):
+        value = params.value if isinstance(params.value, int) else 0
+        return m.Param(key=params.key, value=value)
+
+    async def delete(_call, _params):
+        return m.Nothing()
+
+    await agent.stop()
+    await fleet.until(lambda: fleet.control.robots.get(agent.robot).client is None)
+    agent.handlers |= {"param.set": set_, "param.delete": delete}
+    await fleet.connect(agent)
+
+
+async def test_a_machine_that_takes_over_a_node_gets_the_parameters_that_were_set(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("dorafleet.coordinator.reconciler.FAILOVER_S", 0.2)
+    monkeypatch.setattr("dorafleet.coordinator.reconciler.EVERY_S", 0.2)
+    monkeypatch.setattr("dorafleet.coordinator.reconciler.REPLAN_S", 0.1)
+
+    async def change(fleet, method, kind=m.ParamSet, **fields):
+        await fleet.call(method, kind(dataflow="talk", node="moving", **fields))
+
+    async with leading(tmp_path) as fleet:
+        _, arm2, _ = await running(fleet, MOVING)
+        await take_params(fleet, arm2)
+        for key, value in (("rate", 20), ("gain", "loud"), ("gone", 1), ("rate", 30)):
+            await change(fleet, "param.set", key=key, value=value)
+        await change(fleet, "param.delete", m.ParamRef, key="gone")
+        assert len(arm2.sets) == 1, "nothing else has changed"
+        await fleet.stop_agents()
+    # Another coordinator knows them from the store.
+    async with leading(tmp_path) as fleet:
+        await fleet.agent("arm1")
+        arm3 = await fleet.agent("arm3")
+        await fleet.until(lambda: arm3.sets)
+        content = arm3.sets[-1].content
+        assert content.share.placement["moving"] == "arm3"
+        assert content.params == {"moving": {"rate": 30, "gain": 0}}
+
+
+async def test_the_parameters_of_a_removed_node_are_forgotten(tmp_path):
+    async with leading(tmp_path) as fleet:
+        arm1, arm2, _ = await running(fleet)
+        await take_params(fleet, arm2)
+        rate = m.ParamSet(dataflow="talk", node="listener", key="rate", value=3)
+        await fleet.call("param.set", rate)
+        await fleet.call("node.remove", m.NodeStop(node="listener", dataflow="talk"))
+        listener = {"id": "listener", "path": "l.py", "inputs": {"in": "talker/out"}}
+        await fleet.call("node.add", m.NodeAdd(definition=listener, dataflow="talk"))
+        for agent in (arm1, arm2):
+            assert agent.sets[-1].content.params == {}
+
+
 @pytest.mark.parametrize("failover", [True, False])
 async def test_a_node_leaves_a_lost_machine_only_if_asked_to(tmp_path, monkeypatch, failover):
     monkeypatch.setattr("dorafleet.coordinator.reconciler.FAILOVER_S", 0.2)

@@ -7,12 +7,34 @@ import signal
 import time
 
 import pytest
+import pytest_asyncio
 
 from dorad.control import messages as m
 
-from .machines import DESCRIPTOR, fleet_of_two
+from .machines import DESCRIPTOR, TALKER, fleet_of_two
 
 pytestmark = pytest.mark.timeout(300)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def programs(tmp_path_factory):
+    """The programs of a fleet, which serve all tests."""
+    async with fleet_of_two(tmp_path_factory.mktemp("fleet") / "two") as found:
+        yield found
+
+
+@pytest.fixture
+async def fleet(programs):
+    yield programs
+    client = await programs.again()
+    try:
+        for flow in await client.list():
+            if flow.ended_at is None:
+                stop = m.Stop(dataflow=flow.uuid, force=True)
+                await client.call("dataflow.stop", stop, m.DataflowState)
+        await client.clean()
+    finally:
+        await client.close()
 
 
 async def numbers(client, count, **options):
@@ -54,8 +76,8 @@ async def until(client, wanted):
         await asyncio.sleep(0.1)
 
 
-async def test_data_flows_between_robots_from_the_first_message_to_the_stop(tmp_path):
-    async with fleet_of_two(tmp_path) as fleet, fleet.client() as client:
+async def test_data_flows_between_robots_from_the_first_message_to_the_stop(fleet):
+    async with fleet.client() as client:
         await start(client, fleet)
         assert await numbers(client, 20) == list(range(1, 21))
         where = await processes(client)
@@ -96,20 +118,23 @@ async def test_nodes_notice_nothing_of_a_killed_coordinator_nor_of_killed_agents
             await client.close()
 
 
-async def test_a_node_that_is_never_ready_fails_the_start_by_the_name_of_its_robot(tmp_path):
-    async with fleet_of_two(tmp_path) as fleet, fleet.client() as client:
-        (tmp_path / "flow" / "listener.py").write_text("import time\ntime.sleep(600)\n")
-        params = m.Start(descriptor=DESCRIPTOR, path=fleet.path, name="talk", hold=8)
+async def test_a_node_that_is_never_ready_fails_the_start_by_the_name_of_its_robot(fleet, tmp_path):
+    async with fleet.client() as client:
+        (tmp_path / "talker.py").write_text(TALKER)
+        (tmp_path / "listener.py").write_text("import time\ntime.sleep(600)\n")
+        path = str(tmp_path / "flow.yml")
+        # The other robot is ready by then, on a slow machine too.
+        params = m.Start(descriptor=DESCRIPTOR, path=path, name="talk", hold=15)
         await client.call("dataflow.start", params, m.Started)
         wait = m.Wait(dataflow="talk", until="ended", timeout=100)
         state = await client.call("dataflow.wait", wait, m.DataflowState)
         assert state.status == "failed"
-        assert "`arm2` is not ready after 8 s: it is starting" in state.failures[0].headline
+        assert "`arm2` is not ready after 15 s: it is starting" in state.failures[0].headline
         assert "`arm1`" not in state.failures[0].headline
 
 
-async def test_nodes_and_edges_come_and_go_over_both_robots_while_it_runs(tmp_path):
-    async with fleet_of_two(tmp_path) as fleet, fleet.client() as client:
+async def test_nodes_and_edges_come_and_go_over_both_robots_while_it_runs(fleet):
+    async with fleet.client() as client:
         await start(client, fleet)
         before = await processes(client)
         await numbers(client, 3)

@@ -185,6 +185,30 @@ async def test_of_a_release_of_very_many_nodes_the_main_parts_are_kept(tmp_path)
         assert known.client is not None
 
 
+async def test_a_dataflow_ends_even_if_its_results_are_too_large_for_the_store(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("dorafleet.store.model.MAX_BYTES", 20_000)
+    outcome = m.DataflowState(
+        uuid="u",
+        name="talk",
+        status="failed",
+        failures=[m.Failure(headline="n", lines=["x" * 1000] * 5)] * 10,
+    )
+    async with leading(tmp_path) as fleet:
+        agents = [await fleet.agent(robot) for robot in ("arm1", "arm2")]
+        await fleet.start()
+        await fleet.wait("running")
+        await fleet.until(lambda: all(each.shares["talk"].status == "running" for each in agents))
+        for agent in agents:
+            agent.report("talk", "failed", outcome=outcome)
+        state = await fleet.wait("ended")
+        assert state.status == "failed"
+        assert [each.headline for each in state.failures] == [
+            "the results of its nodes are too large to be kept"
+        ]
+
+
 async def test_a_refusal_of_a_robot_is_kept_in_part(tmp_path):
     async def refuse(_call, _params):
         raise ControlError("refused", "y" * 1_000_000)

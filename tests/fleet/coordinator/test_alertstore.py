@@ -1,0 +1,44 @@
+"""What the store keeps of alerts: enough for the next coordinator, not each of their changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dorad.control.alertbook import StoredAlert
+from dorad.control.messages import Finding
+from dorafleet.coordinator import alertstore
+from dorafleet.coordinator.alertstore import AlertStore
+
+if TYPE_CHECKING:
+    import pytest
+
+
+class Writer:
+    """Counts what is written for each robot."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+
+    async def keep(self, puts: dict[str, bytes]) -> None:
+        self.keys += puts
+
+
+def alert(subject: str) -> StoredAlert:
+    finding = Finding(cause="c", subject=subject, text="t", severity="fail", since=0.0)
+    return StoredAlert(finding=finding)
+
+
+async def test_a_robot_whose_alerts_change_all_the_time_does_not_fill_the_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(alertstore, "EVERY_S", 0.0)
+    writer: Any = Writer()
+    store = AlertStore(writer, writer)
+    for number in range(100):
+        alerts = {"liar": [alert(f"s{number}")]}
+        if number == 50:
+            alerts["arm1"] = [alert("real")]
+        await store.keep(alerts, alerts.keys(), now=False)
+    assert writer.keys == ["alerts/liar", "alerts/arm1"]
+    await store.keep({"liar": [alert("acknowledged")]}, ["liar"], now=True)
+    assert writer.keys[2:] == ["alerts/liar"]
