@@ -7,6 +7,8 @@ import textwrap
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import psutil
+
 from dorad.agent.daemon import Daemon
 from dorad.agent.releases.library import Bundle
 from dorad.agent.releases.observing import Contact
@@ -14,7 +16,6 @@ from dorad.agent.releases.releases import Releases
 from dorad.agent.shares import Shares
 from dorad.agent.store import ShareStore
 from dorad.control.errors import ControlError
-from dorad.control.messages import DataflowState, Stop
 from dorad.control.messages.releases import HealthRules, ReleaseOrder
 from tests.harness.flows import SINK, SOURCE
 from tests.harness.waiting import until
@@ -127,16 +128,14 @@ class Robot:
         self.store.close()
 
     async def cut_power(self) -> None:
-        """End the agent and all nodes, and start the agent in another boot."""
+        """End the agent, dorad and all nodes, and start them in another boot."""
         await self.kill()
-        daemon = Daemon(self.dorad.paths.control, "power cut")
-        client = await daemon.client()
-        for flow in await client.list():
-            if flow.ended_at is None:
-                with suppress(ControlError):
-                    stop = Stop(dataflow=flow.uuid, force=True)
-                    await client.call("dataflow.stop", stop, DataflowState)
-        await daemon.close()
+        self.dorad.kill()
+        while left := self.dorad.processes():
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        self.dorad.start()
         self.boot += 1
         self.start()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import asynccontextmanager
 from textwrap import dedent
 
 import pytest
@@ -62,6 +63,20 @@ def dorad():
 
 @pytest.fixture
 async def robot(folder, dorad, monkeypatch):
+    async with running(folder, dorad, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+async def frail_robot(folder, monkeypatch):
+    """A robot with its own dorad, for power cuts."""
+    with daemon() as own:
+        async with running(folder, own, monkeypatch) as made:
+            yield made
+
+
+@asynccontextmanager
+async def running(folder, dorad, monkeypatch):
     for name in ("EVERY_S", "ACTIVE_EVERY_S", "WAITING_EVERY_S"):
         monkeypatch.setattr(releases, name, 0.1)
     made = Robot(folder, dorad)
@@ -284,23 +299,25 @@ async def test_probes_decide_in_the_release_folder(robot, folder, pass_time):
     await robot.reaches("confirmed", 3)
 
 
-async def test_power_cuts_at_any_moment_of_a_switch_leave_one_confirmed_revision(robot, folder):
-    known = [await confirmed(robot, folder)]
+async def test_power_cuts_at_any_moment_of_a_switch_leave_one_confirmed_revision(
+    frail_robot, folder
+):
+    known = [await confirmed(frail_robot, folder)]
     for number in range(2, 5):
         source = dedent(SINK) + f"# version {number}\n"
         if number == 3:
             source = "raise SystemExit('broken')"
-        release = robot.library.add(
+        release = frail_robot.library.add(
             "flow", flow(folder), source=SOURCE, sink=source, sequence=number
         )
         rules = HealthRules(min_healthy_time=0.5, healthy_deadline=120, confirm_deadline=120)
-        robot.order(release, number, rules=rules)
+        frail_robot.order(release, number, rules=rules)
         moments = ["switching"] if number == 3 else ["switching", "probation"]
-        await robot.reaches(random.choice(moments), number)
+        await frail_robot.reaches(random.choice(moments), number)
         await asyncio.sleep(random.uniform(0, 0.5))
-        await robot.cut_power()
-        await eventually(lambda: robot.state().phase in ("confirmed", "reverted"))
-        state = robot.state()
+        await frail_robot.cut_power()
+        await eventually(lambda: frail_robot.state().phase in ("confirmed", "reverted"))
+        state = frail_robot.state()
         assert state.running == state.confirmed
         assert state.confirmed in (known[-1], release)
         known.append(state.confirmed)
@@ -308,13 +325,13 @@ async def test_power_cuts_at_any_moment_of_a_switch_leave_one_confirmed_revision
         await until(lambda count=count: len(seen(folder)) > count + 5)
 
 
-async def test_a_robot_boots_offline_to_what_it_has_confirmed(robot, folder):
-    first = await confirmed(robot, folder)
-    robot.answers = False
-    await robot.cut_power()
+async def test_a_robot_boots_offline_to_what_it_has_confirmed(frail_robot, folder):
+    first = await confirmed(frail_robot, folder)
+    frail_robot.answers = False
+    await frail_robot.cut_power()
     count = len(seen(folder))
     await until(lambda: len(seen(folder)) > count + 5)
-    assert (robot.state().phase, robot.state().running) == ("confirmed", first)
+    assert (frail_robot.state().phase, frail_robot.state().running) == ("confirmed", first)
 
 
 async def test_files_are_waited_for_and_a_refused_release_changes_nothing(robot, folder):

@@ -86,9 +86,11 @@ class Fleet:
         return agent
 
     async def connect(self, agent: FakeAgent) -> None:
-        await agent.start()
         known = self.control.robots.get(agent.robot)
-        await self.until(lambda: known.client is not None)
+        # Of a connection that was cut, the coordinator may hear only now.
+        before = known.client
+        await agent.start()
+        await self.until(lambda: known.client not in (None, before))
 
     async def until(self, holds: Callable[[], object]) -> None:
         """Wait until a condition holds."""
