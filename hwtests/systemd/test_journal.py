@@ -116,6 +116,18 @@ def test_following_continues_exactly_where_the_history_ends(daemon: Robot) -> No
     assert found == list(range(len(found)))
 
 
+def test_a_node_that_was_replaced_prints_on(daemon: Robot) -> None:
+    start(daemon, PRINTER)
+    wait_until(lambda: numbers(daemon), "lines arrive")
+    daemon.write(f"{load.FOLDER}/next.yml", "id: printer\npath: printer.py\n")
+    for _ in range(2):
+        replace = ("dora", "node", "replace", "printer", "--dataflow", load.NAME)
+        daemon.exec(*replace, "--from-yaml", f"{load.FOLDER}/next.yml")
+        before = len(numbers(daemon))
+        wait_until(lambda before=before: len(numbers(daemon)) > before + 20, "it prints on")
+        assert "line " in daemon.exec("dora", "logs", load.NAME, "--node", "printer", "--tail", "1")
+
+
 ROUNDS = times(4, 10)
 
 

@@ -148,8 +148,11 @@ class FakeProcess:
         if not self.ended.done():
             self.ended.set_result(exit_)
 
-    async def wait(self) -> Exit:
+    async def exited(self) -> Exit:
         return await asyncio.shield(self.ended)
+
+    async def wait(self) -> Exit:
+        return await self.exited()
 
 
 @dataclass

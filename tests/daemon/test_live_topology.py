@@ -71,16 +71,25 @@ def test_an_edge_is_removed_and_added_again(dorad: Daemon, tmp_path: Path) -> No
     assert tail == list(range(tail[0], tail[0] + len(tail)))
 
 
-def test_replacing_a_node_loses_and_doubles_nothing(dorad: Daemon, tmp_path: Path) -> None:
+def pid_of(dorad: Daemon, node: str) -> int | None:
+    with dorad.client() as client:
+        return next(each.pid for each in client.nodes("flow") if each.node == node)
+
+
+def test_replacing_a_node_loses_and_doubles_no_message_and_no_line(
+    dorad: Daemon, tmp_path: Path
+) -> None:
     relay = """
-        import os, pyarrow as pa
+        import os
         from dora import Node
         node = Node()
-        for event in node:
+        for number, event in enumerate(node):
             if event["type"] == "STOP":
                 break
             if event["type"] == "INPUT":
                 node.send_output("number", event["value"])
+            if number % 20 == 0:
+                print("process", os.getpid())
     """
     file = write_flow(
         tmp_path,
@@ -121,6 +130,9 @@ def test_replacing_a_node_loses_and_doubles_nothing(dorad: Daemon, tmp_path: Pat
         )
         dorad.dora_ok("node", "replace", "relay", "-d", "flow", "--from-yaml", new)
         until_more_seen(tmp_path, 50)
+        line = f"process {pid_of(dorad, 'relay')}"
+        logs = ("logs", "flow", "--node", "relay")
+        dorad.until(lambda line=line: line in dorad.dora_ok(*logs))  # type: ignore[misc]
     numbers = seen(tmp_path)
     assert numbers == list(range(len(numbers)))
     restarted = dorad.dora("restart", "flow")

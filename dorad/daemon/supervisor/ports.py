@@ -106,8 +106,14 @@ class RunningProcess(Protocol):
     def signal(self, sig: int) -> None:
         """Send `sig` to the whole process group; do nothing after the process has exited."""
 
+    async def exited(self) -> Exit:
+        """Return how the process exited. Its output is read on, also if this is cancelled."""
+
     async def wait(self) -> Exit:
-        """Return how the process exited, once all its output has been read."""
+        """Return how the process exited, once all its output has been read.
+
+        If this is cancelled, the output that is there is read, and no more.
+        """
 
     @property
     def stderr(self) -> tuple[str, ...]:

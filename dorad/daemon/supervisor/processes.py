@@ -96,8 +96,15 @@ class NodeProcess:
         """Send `sig` to the whole process group; do nothing after the process has exited."""
         self._process.signal(sig)
 
+    async def exited(self) -> Exit:
+        """Return how the process exited. Its output is read on, also if this is cancelled."""
+        return await self._process.wait()
+
     async def wait(self) -> Exit:
-        """Return how the process exited, once all its output has been read."""
+        """Return how the process exited, once all its output has been read.
+
+        If this is cancelled, the output that is there is read, and no more.
+        """
         ended = False
         try:
             how = await self._process.wait()

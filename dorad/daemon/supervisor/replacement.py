@@ -82,7 +82,7 @@ async def _start_successor(
         raise
     _log.debug("node %s: process %d is to take over", name, process.pid)
     run.successor = process
-    exited = asyncio.ensure_future(process.wait())
+    exited = asyncio.ensure_future(process.exited())
     exited.add_done_callback(lambda _: state.bell.ring())
     failure = ""
     try:
@@ -104,7 +104,7 @@ async def _start_successor(
             _log.debug("node %s: process %d does not take over: %s", name, process.pid, failure)
             run.successor, run.successor_waiting = None, False
             process.signal(signal.SIGKILL)
-            await asyncio.wait((exited,))
+            await process.wait()
             state.broker.handovers.end(name)
         exited.cancel()
     raise CommandError("refused", f"{failure}; node {name} keeps its old process")
