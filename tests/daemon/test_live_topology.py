@@ -2,6 +2,7 @@
 
 import subprocess
 import uuid
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -71,9 +72,11 @@ def test_an_edge_is_removed_and_added_again(dorad: Daemon, tmp_path: Path) -> No
     assert tail == list(range(tail[0], tail[0] + len(tail)))
 
 
-def pid_of(dorad: Daemon, node: str) -> int | None:
+def prints(dorad: Daemon, node: str) -> bool:
+    """Return whether the log has a line of the present process of a node."""
     with dorad.client() as client:
-        return next(each.pid for each in client.nodes("flow") if each.node == node)
+        pid = next(each.pid for each in client.nodes("flow") if each.node == node)
+    return f"process {pid}\n" in dorad.dora_ok("logs", "flow", "--node", node)
 
 
 def test_replacing_a_node_loses_and_doubles_no_message_and_no_line(
@@ -130,9 +133,7 @@ def test_replacing_a_node_loses_and_doubles_no_message_and_no_line(
         )
         dorad.dora_ok("node", "replace", "relay", "-d", "flow", "--from-yaml", new)
         until_more_seen(tmp_path, 50)
-        line = f"process {pid_of(dorad, 'relay')}"
-        logs = ("logs", "flow", "--node", "relay")
-        dorad.until(lambda line=line: line in dorad.dora_ok(*logs))  # type: ignore[misc]
+        dorad.until(partial(prints, dorad, "relay"))
     numbers = seen(tmp_path)
     assert numbers == list(range(len(numbers)))
     restarted = dorad.dora("restart", "flow")
