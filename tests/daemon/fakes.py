@@ -168,6 +168,10 @@ class Stage:
     """Nodes that cannot be started."""
     slow: frozenset[str] = frozenset()
     """Nodes whose start never completes."""
+    gate: asyncio.Event | None = None
+    """Starts wait for it, if there is one."""
+    waiting: list[str] = field(default_factory=list)
+    """The nodes whose starts have come to the gate."""
     broker: FakeBroker = field(default_factory=FakeBroker)
     reports: list[tuple[str, str | None, str]] = field(default_factory=list)
     processes: dict[str, FakeProcess] = field(default_factory=dict)
@@ -195,6 +199,9 @@ class Stage:
         assert config == f"config of {node.id}"
         if node.id in self.slow:
             await asyncio.Event().wait()
+        if self.gate is not None:
+            self.waiting.append(node.id)
+            await self.gate.wait()
         if node.id in self.broken:
             raise LaunchError(f"no such file: {node.path}")
         self.started.append((node.id, restart_count, asyncio.get_running_loop().time()))

@@ -118,6 +118,8 @@ class Commands:
         self._check_program(after.node(name), after)
         with self._working_on(name, "replaced") as run:
             _refuse_unless_started(run)
+            # A process that is being started is still one of the former node.
+            await self._state.bell.until(lambda: not run.starting)
             self._apply(after)
             run.history = RestartHistory()
             await self._restart(run, grace)

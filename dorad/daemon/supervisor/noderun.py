@@ -80,6 +80,8 @@ class NodeRun:
     """A command restarts it, regardless of its restart policy."""
     start_refused: bool = False
     """Its last start was refused for a reason that may pass."""
+    starting: bool = False
+    """Whether a process is being started that is not known yet."""
     unstartable: bool = False
     """The spawner has ended: no further process can be started."""
     grace: float | None = None

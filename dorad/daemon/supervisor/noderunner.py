@@ -131,6 +131,7 @@ class NodeRunner:
         """
         config = self._state.broker.node_config(run.node.id)
         starting = asyncio.ensure_future(self.start_process(run.node, config, run.restarts))
+        run.starting = True
         try:
             while not (starting.done() or self._is_unwanted(run)):
                 run.wake.clear()
@@ -143,6 +144,7 @@ class NodeRunner:
                 _log.debug("the start of node %s is cancelled", run.node.id)
                 starting.cancel()
                 await asyncio.wait((starting,))
+            run.starting = False
 
     def _is_unwanted(self, run: NodeRun) -> bool:
         """Return True if the current start should be cancelled."""

@@ -58,7 +58,7 @@ async def replace_process(
     except ValueError as error:
         # An earlier daemon began a handover of this node; its two processes complete it.
         raise CommandError("busy", str(error), "try again when that has ended") from error
-    successor = await _start_successor(state, start_process, run, node)
+    successor = await _start_successor(state, start_process, run, node, old)
     if run.successor is successor:
         await stop_process(state, run, old, grace)
     run.node = node
@@ -68,7 +68,11 @@ async def replace_process(
 
 
 async def _start_successor(
-    state: SupervisorState, start_process: StartNode, run: NodeRun, node: NodeSpec
+    state: SupervisorState,
+    start_process: StartNode,
+    run: NodeRun,
+    node: NodeSpec,
+    old: RunningProcess,
 ) -> RunningProcess:
     """Start the new process and return it once it has said hello."""
     name, timeout = node.id, node.startup_timeout or STARTUP_S
@@ -80,6 +84,12 @@ async def _start_successor(
     except BaseException:
         state.broker.handovers.end(name)
         raise
+    if run.process is not old:
+        # Its exit was judged before there was a successor, so it ends or is restarted by itself.
+        process.signal(signal.SIGKILL)
+        await process.wait()
+        state.broker.handovers.end(name)
+        raise CommandError("refused", f"node {name} has exited meanwhile", "try again")
     _log.debug("node %s: process %d is to take over", name, process.pid)
     run.successor = process
     exited = asyncio.ensure_future(process.exited())

@@ -363,6 +363,42 @@ async def test_a_replacement_takes_over_if_the_old_process_exits_meanwhile() -> 
         stage.processes["a"].end(FINE)
 
 
+async def test_a_node_that_exits_before_its_replacement_is_started_is_not_replaced() -> None:
+    flow = dataflow(node("a", options=restarted(delay=0.01)))
+    stage = Stage(flow)
+    async with running(stage):
+        stage.connect("a")
+        stage.gate = asyncio.Event()
+        old = stage.processes["a"]
+        task = asyncio.create_task(stage.supervisor.commands.replace("a", flow))
+        await until(lambda: stage.waiting == ["a"])
+        old.end(FAILED)
+        await until(lambda: stage.waiting == ["a", "a"])
+        stage.gate.set()
+        with refused("refused", "node a has exited meanwhile"):
+            await within(task)
+        assert stage.broker.calls[-1] == ("end_handover", "a")
+        stage.supervisor.kill("was killed")
+
+
+async def test_a_process_of_the_former_node_that_is_being_started_is_ended() -> None:
+    flow = dataflow(node("a", options=restarted(delay=0.01)))
+    stage = Stage(flow)
+    async with running(stage):
+        stage.connect("a")
+        stage.gate = asyncio.Event()
+        stage.processes["a"].end(FAILED)
+        await until(lambda: stage.waiting == ["a"])
+        after = dataflow(node("a"))
+        task = asyncio.create_task(stage.supervisor.commands.restart_as("a", after))
+        stage.gate.set()
+        former = await stage.until_started("a", 2)
+        await within(task)
+        assert former.signals, "it runs on as the new node"
+        assert stage.processes["a"] is not former
+        stage.processes["a"].end(FINE)
+
+
 async def test_nothing_is_replaced_before_the_dataflow_has_started() -> None:
     flow = chain("a", "b")
     stage = Stage(flow)
