@@ -214,8 +214,9 @@ async def test_only_one_agent_runs_in_a_folder(folder):
         second = await asyncio.to_thread(agent.command, "run")
         assert second.returncode == 1
         assert "already runs" in second.stderr
+        # Its file may still say that dorad was not asked yet.
+        await until(lambda: agent.command("status").returncode == 0)
         shown = await asyncio.to_thread(agent.command, "status", "--json")
-        assert shown.returncode == 0
         assert json.loads(shown.stdout)["pid"] == agent.process.pid
         agent.kill()
         gone = await asyncio.to_thread(agent.command, "status")

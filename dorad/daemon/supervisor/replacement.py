@@ -76,6 +76,7 @@ async def _start_successor(
 ) -> RunningProcess:
     """Start the new process and return it once it has said hello."""
     name, timeout = node.id, node.startup_timeout or STARTUP_S
+    run.successor_waiting = run.successor_connected = False
     try:
         process = await start_process(node, state.broker.node_config(name), run.restarts + 1)
     except LaunchError as error:
@@ -88,6 +89,7 @@ async def _start_successor(
         # Its exit was judged before there was a successor, so it ends or is restarted by itself.
         process.signal(signal.SIGKILL)
         await process.wait()
+        run.successor_waiting = False
         state.broker.handovers.end(name)
         raise CommandError("refused", f"node {name} has exited meanwhile", "try again")
     _log.debug("node %s: process %d is to take over", name, process.pid)

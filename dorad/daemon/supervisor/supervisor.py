@@ -298,7 +298,8 @@ class Supervisor:
         """Handle the hello of a process that is to replace a node's process."""
         _log.debug("node %s: process %d waits to take over", node_id, pid)
         run = self._nodes[node_id]
-        run.successor_waiting = run.successor is not None
+        # Its hello may come before its start is known here.
+        run.successor_waiting = True
         self._state.changed()
 
     def on_outputs_done(self, node_id: str) -> None:

@@ -363,6 +363,23 @@ async def test_a_replacement_takes_over_if_the_old_process_exits_meanwhile() -> 
         stage.processes["a"].end(FINE)
 
 
+async def test_the_hello_of_a_replacement_may_come_before_its_start_is_known() -> None:
+    stage = Stage(chain("a"))
+    async with running(stage):
+        stage.connect("a")
+        old = stage.processes["a"]
+        stage.gate = asyncio.Event()
+        task = asyncio.create_task(stage.supervisor.commands.replace("a", stage.dataflow))
+        await until(lambda: stage.waiting == ["a"])
+        stage.supervisor.on_waiting("a", 2)
+        stage.gate.set()
+        await stage.called("stop", "a", "MANUAL")
+        stage.connect("a")
+        old.end(FINE)
+        await within(task)
+        stage.processes["a"].end(FINE)
+
+
 async def test_a_node_that_exits_before_its_replacement_is_started_is_not_replaced() -> None:
     flow = dataflow(node("a", options=restarted(delay=0.01)))
     stage = Stage(flow)
