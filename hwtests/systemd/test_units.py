@@ -148,11 +148,11 @@ def test_a_broken_configuration_changes_nothing_on_reload_and_fails_the_start(
 ) -> None:
     running.write(CONFIG, '[nodes]\nuser = "dorad-node"\n\n[daemon]\nlog_level = "lots"\n')
     running.exec("systemctl", "reload", "dorad", timeout=20)
-    assert f"{CONFIG}:5: daemon.log_level" in running.exec(
+    assert f"{CONFIG}:5:13: daemon.log_level" in running.exec(
         "systemctl", "show", "-P", "StatusText", "dorad"
     )
     assert running.attempt("systemctl", "restart", "dorad").returncode == 1
-    assert f"{CONFIG}:5: daemon.log_level" in running.exec(
+    assert f"{CONFIG}:5:13: daemon.log_level" in running.exec(
         "journalctl", "-u", "dorad", "--no-pager"
     )
     running.write(CONFIG, "")
