@@ -6,7 +6,6 @@ import contextlib
 import logging
 import secrets
 import shlex
-import signal
 import sys
 import time
 from dataclasses import replace
@@ -18,6 +17,7 @@ import click
 from dorad.cli.record_start import choose, refuse_existing
 from dorad.cli.reporting import print_note, print_warning
 from dorad.cli.select import connect, select
+from dorad.cli.stopsignals import stop_signals
 from dorad.dataflow.recording import ATTACHED
 from dorad.terminal import visible
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from dorad.control.client import Client
     from dorad.node.connection import DaemonConnection
     from dorad.record.items import Outcome, Progress
-    from dorad.record.session import Session
     from dorad.record.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -127,22 +126,8 @@ def _record(connection: DaemonConnection, settings: Settings, folder: str) -> Ou
     except OSError as error:
         raise click.ClickException(f"cannot write to {place}: {error.strerror}") from error
     print_note(f"recording to {place}; Ctrl-C ends it")
-    with _signals(session):
+    with stop_signals(session.stop):
         return session.run(_Progress() if sys.stderr.isatty() else None)
-
-
-@contextlib.contextmanager
-def _signals(session: Session) -> Iterator[None]:
-    """End the recording at Ctrl-C and SIGTERM."""
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-        before[number] = signal.signal(number, lambda *_, why=name: session.stop(why))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Progress:

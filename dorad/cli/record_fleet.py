@@ -6,10 +6,8 @@ connection that breaks ends no recording.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
-import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +17,11 @@ import click
 
 from dorad.cli.record_start import choose
 from dorad.cli.reporting import print_error, print_note, print_warning
+from dorad.cli.stopsignals import stop_signals
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from dorad.cli.record_start import Chosen
     from dorad.control.client import Client, Stream
@@ -98,7 +97,7 @@ def record_on_machines(
         raise click.ClickException("there is no topic to record: no node runs on a machine")
     _warn_of_others(client, run)
     watch = _Watch(client, run, recorders)
-    with watch.signals():
+    with stop_signals(watch.ask):
         try:
             for each in recorders:
                 _add(client, run, each, settings, chosen.queue_size)
@@ -173,20 +172,8 @@ class _Watch:
         self._asked = ""
         self._asked_at: float | None = None
 
-    @contextlib.contextmanager
-    def signals(self) -> Iterator[None]:
-        """End the recordings at Ctrl-C and SIGTERM; a second Ctrl-C ends the command."""
-        before = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-            before[number] = signal.signal(number, lambda *_, why=name: self._ask(why))
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _ask(self, why: str) -> None:
+    def ask(self, why: str) -> None:
+        """End the recordings; asked for the second time, end the command."""
         if self._asked:
             raise KeyboardInterrupt
         self._asked = why

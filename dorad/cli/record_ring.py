@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.complete import dataflow_names
 from dorad.cli.durations import Duration
 from dorad.cli.files import DataflowFile, load_dataflow
 from dorad.cli.options import (
@@ -19,12 +18,17 @@ from dorad.cli.options import (
     uv_option,
 )
 from dorad.cli.record_start import (
-    COMPRESSIONS,
     Chosen,
     Launch,
+    attach_option,
     check_target,
+    compression_option,
+    duration_option,
+    exclude_option,
     names_in,
+    queue_size_option,
     record_dataflow,
+    topics_option,
 )
 from dorad.cli.sizes import Size
 
@@ -82,41 +86,18 @@ write `record: {keep: 60s}` into the dataflow instead.
     metavar="SIZE",
     help="Remove the oldest incidents, so that all take at most this.",
 )
-@click.option(
-    "--attach",
-    metavar="NAME|UUID",
-    is_flag=False,
-    flag_value="",
-    shell_complete=dataflow_names,
-    help="Record a dataflow that runs already.",
-)
-@click.option(
-    "--topics", metavar="A/B,...", multiple=True, help="Record only these topics (`node/output`)."
-)
-@click.option("--exclude", metavar="A/B,...", multiple=True, help="Do not record these topics.")
-@click.option(
-    "--duration", type=Duration(minimum=0.1), metavar="DURATION", help="End after this time."
-)
-@click.option(
-    "--compression",
-    type=click.Choice(COMPRESSIONS),
-    default="auto",
-    help="`auto` compresses small messages with zstd, and leaves pictures as they are.",
-)
+@attach_option
+@topics_option
+@exclude_option
+@duration_option
+@compression_option
 @click.option(
     "--min-free",
     type=Size(),
     metavar="SIZE",
     help="Keep less, and at last end, when the disk has less free; 1GB, or 5 % of the disk.",
 )
-@click.option(
-    "--queue-size",
-    type=click.IntRange(1, 65536),
-    default=1000,
-    show_default=True,
-    metavar="N",
-    help="Messages of each topic that may wait for the recorder.",
-)
+@queue_size_option
 @uv_option
 @shell_nodes_option
 @env_option

@@ -30,17 +30,13 @@ if TYPE_CHECKING:
 
 COMPRESSIONS = ("auto", "zstd", "lz4", "none")
 
-
-@click.command("start", cls=LaunchCommand, epilog=EPILOG)
-@click.argument("path", type=DataflowFile(), required=False)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="File to write."
-)
-@click.option(
+topics_option = click.option(
     "--topics", metavar="A/B,...", multiple=True, help="Record only these topics (`node/output`)."
 )
-@click.option("--exclude", metavar="A/B,...", multiple=True, help="Do not record these topics.")
-@click.option(
+exclude_option = click.option(
+    "--exclude", metavar="A/B,...", multiple=True, help="Do not record these topics."
+)
+attach_option = click.option(
     "--attach",
     metavar="NAME|UUID",
     is_flag=False,
@@ -48,11 +44,36 @@ COMPRESSIONS = ("auto", "zstd", "lz4", "none")
     shell_complete=dataflow_names,
     help="Record a dataflow that runs already.",
 )
-@click.option("--proxy", is_flag=True, help="Same as --attach, as in dora 1.x.")
-@click.option("--name", metavar="NAME", help="With --proxy: the dataflow.")
-@click.option(
+duration_option = click.option(
     "--duration", type=Duration(minimum=0.1), metavar="DURATION", help="End after this time."
 )
+compression_option = click.option(
+    "--compression",
+    type=click.Choice(COMPRESSIONS),
+    default="auto",
+    help="`auto` compresses small messages with zstd, and leaves pictures as they are.",
+)
+queue_size_option = click.option(
+    "--queue-size",
+    type=click.IntRange(1, 65536),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Messages of each topic that may wait for the recorder.",
+)
+
+
+@click.command("start", cls=LaunchCommand, epilog=EPILOG)
+@click.argument("path", type=DataflowFile(), required=False)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="File to write."
+)
+@topics_option
+@exclude_option
+@attach_option
+@click.option("--proxy", is_flag=True, help="Same as --attach, as in dora 1.x.")
+@click.option("--name", metavar="NAME", help="With --proxy: the dataflow.")
+@duration_option
 @click.option(
     "--max-size", type=Size(minimum=4096), metavar="SIZE", help="End at this size, such as 10GB."
 )
@@ -62,26 +83,14 @@ COMPRESSIONS = ("auto", "zstd", "lz4", "none")
     metavar="SIZE|DURATION",
     help="Continue in a new file at this size, or after this time.",
 )
-@click.option(
-    "--compression",
-    type=click.Choice(COMPRESSIONS),
-    default="auto",
-    help="`auto` compresses small messages with zstd, and leaves pictures as they are.",
-)
+@compression_option
 @click.option(
     "--min-free",
     type=Size(),
     metavar="SIZE",
     help="End when the disk has less free; 1GB, or 5 % of the disk if that is less.",
 )
-@click.option(
-    "--queue-size",
-    type=click.IntRange(1, 65536),
-    default=1000,
-    show_default=True,
-    metavar="N",
-    help="Messages of each topic that may wait for the recorder.",
-)
+@queue_size_option
 @click.option(
     "--output-yaml",
     type=click.Path(path_type=Path),
