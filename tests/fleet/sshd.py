@@ -81,10 +81,20 @@ class Host:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "allowed_signers").write_text(f"ada@example.org {line}\n")
 
+    def known_in(self, home: Path, operator: asyncssh.SSHKey) -> None:
+        """Make a home from which OpenSSH's files let `operator` reach this robot."""
+        ssh = home / ".ssh"
+        ssh.mkdir(parents=True, mode=0o700)
+        operator.write_private_key(ssh / "id_ed25519")
+        (ssh / "id_ed25519").chmod(0o600)
+        line = (self.folder / "host_key.pub").read_text()
+        (ssh / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {line}")
+
     def start(self, key: asyncssh.SSHKey, client: asyncssh.SSHKey) -> None:
         self.folder.mkdir(parents=True)
         (self.folder / "host_key").touch(0o600)
         key.write_private_key(self.folder / "host_key")
+        key.write_public_key(self.folder / "host_key.pub")
         client.write_public_key(self.folder / "authorized_keys")
         self.script("shell", SHELL)
         (self.folder / "bin").mkdir()

@@ -148,12 +148,7 @@ async def test_the_files_go_over_ssh(tmp_path, monkeypatch):
     host.start(asyncssh.generate_private_key("ssh-ed25519"), operator)
     try:
         host.trust(public(operator))
-        ssh = tmp_path / "home/.ssh"
-        ssh.mkdir(parents=True, mode=0o700)
-        (ssh / "id_ed25519").touch(0o600)
-        operator.write_private_key(ssh / "id_ed25519")
-        line = public(asyncssh.read_private_key(host.folder / "host_key"))
-        (ssh / "known_hosts").write_text(f"[127.0.0.1]:{host.port} {line}\n")
+        host.known_in(tmp_path / "home", operator)
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
         flow = tmp_path / "flow"
@@ -161,7 +156,7 @@ async def test_the_files_go_over_ssh(tmp_path, monkeypatch):
         (flow / "camera.py").write_text("print('camera')\n")
         (flow / "dataflow.yml").write_text("nodes: [{id: camera, path: camera.py}]\n")
         store = Store(tmp_path / "store")
-        key = await asyncio.to_thread(choose, str(ssh / "id_ed25519"))
+        key = await asyncio.to_thread(choose, str(tmp_path / "home/.ssh/id_ed25519"))
         flow_file = flow / "dataflow.yml"
         bundle = (await asyncio.to_thread(build, flow_file, store, key, Options())).bundle
         supply = Supply(store)

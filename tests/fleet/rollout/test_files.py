@@ -31,12 +31,7 @@ def host(tmp_path, monkeypatch):
     found = Host(tmp_path / "r1", "r1")
     found.start(asyncssh.generate_private_key("ssh-ed25519"), operator)
     found.trust(public(operator))
-    ssh = tmp_path / "home/.ssh"
-    ssh.mkdir(parents=True, mode=0o700)
-    operator.write_private_key(ssh / "id_ed25519")
-    (ssh / "id_ed25519").chmod(0o600)
-    line = public(asyncssh.read_private_key(found.folder / "host_key"))
-    (ssh / "known_hosts").write_text(f"[127.0.0.1]:{found.port} {line}\n")
+    found.known_in(tmp_path / "home", operator)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in (*UNSET, "SSH_AUTH_SOCK", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)

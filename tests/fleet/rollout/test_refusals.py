@@ -58,12 +58,7 @@ def host(robot, operator, tmp_path, monkeypatch):
     robot.script("bin/dorad-agent", ROBOT.format(patch=""))
     robot.trust(public(operator))
     (robot.state / "signers/revoked_signers").unlink(missing_ok=True)
-    ssh = tmp_path / "home/.ssh"
-    ssh.mkdir(parents=True, mode=0o700)
-    operator.write_private_key(ssh / "id_ed25519")
-    (ssh / "id_ed25519").chmod(0o600)
-    line = public(asyncssh.read_private_key(robot.folder / "host_key"))
-    (ssh / "known_hosts").write_text(f"[127.0.0.1]:{robot.port} {line}\n")
+    robot.known_in(tmp_path / "home", operator)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in (*UNSET, "SSH_AUTH_SOCK", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
