@@ -120,7 +120,10 @@ class Machine:
     @property
     def bytes_on_the_way(self) -> int:
         """Bytes that the machine has not acknowledged."""
-        return sum(out.channel.on_the_way[1] for out in self.outgoing)
+        size = 0
+        for out in self.outgoing:
+            size += out.channel.bytes_on_the_way
+        return size
 
 
 def _put(publisher: Publisher, data: bytes) -> None:
