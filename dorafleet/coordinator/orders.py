@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.records import Wanted
-    from dorafleet.coordinator.robots import Robot, Robots
+    from dorafleet.coordinator.robot import Robot
+    from dorafleet.coordinator.robots import Robots
     from dorafleet.coordinator.rollouts import Rollouts
 
 AT_ONCE = 64

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.planning import Planner
     from dorafleet.coordinator.reconcile import Action, Verdict
     from dorafleet.coordinator.records import Record
-    from dorafleet.coordinator.robots import Robot, Robots
+    from dorafleet.coordinator.robot import Robot
+    from dorafleet.coordinator.robots import Robots
 
 EVERY_S = 30.0
 """Seconds between two passes over everything."""

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.planning import Planner
-    from dorafleet.coordinator.robots import Robot, Robots
+    from dorafleet.coordinator.robot import Robot
+    from dorafleet.coordinator.robots import Robots
     from dorafleet.coordinator.rollouts import Rollouts
     from dorafleet.rollout.model import Member, Rollout
 

@@ -16,7 +16,7 @@ from dorad.control.messages.agent import AgentReport, ShareState
 from dorad.control.messages.releases import Evidence, Lease, ReleaseState
 from dorad.control.shortening import KEPT_FAILURES, KEPT_LEASES, KEPT_LINES
 from dorafleet.coordinator.reports import MAX_STATES
-from dorafleet.coordinator.robots import MAX_REASON
+from dorafleet.coordinator.robot import MAX_REASON
 from dorafleet.store.model import Transaction
 
 from .agents import FakeAgent
