@@ -163,6 +163,7 @@ class Connections:
         robot.told.clear()
         robot.ordered.clear()
         robot.newer.clear()
+        robot.undelivered.clear()
         robot.reason, robot.was_refused, robot.daemon = "", False, ""
         self._saw(robot)
         self._measured(robot, skew)

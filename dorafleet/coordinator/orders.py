@@ -133,10 +133,12 @@ class Orders:
             if error.code == "conflict":
                 _log.warning("robot `%s` has a newer order: %s", robot.id, error)
             elif error.code not in _FOR_GOOD:
+                self._robots.keep_undelivered(robot, order.dataflow, error)
                 raise
             else:
                 _log.warning("robot `%s` refuses its order: %s", robot.id, error)
             self._refuse(robot, order, error)
+        self._robots.keep_undelivered(robot, order.dataflow, None)
 
     def _refuse(self, robot: Robot, order: ReleaseOrder, error: ControlError) -> None:
         """Keep a refusal as if the robot had reported it."""

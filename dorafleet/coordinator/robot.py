@@ -51,6 +51,8 @@ class Robot:
     """Dataflows whose share is on its way to it."""
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Shares that it has refused, by dataflow, with their generation and the reason."""
+    undelivered: dict[str, str] = field(default_factory=dict)
+    """Dataflows whose last order it could not store, with the reason. The order is sent again."""
     newer: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Shares of which it says that it has a newer one, with the generation that it was sent."""
     conflicts: dict[str, str] = field(default_factory=dict)
@@ -98,6 +100,10 @@ class Robot:
         lines = []
         if time.monotonic() - self.rivals_at < RIVALS_S:
             lines.append("two machines connect with its id and certificate")
+        lines += [
+            f"the order for `{name}` is not stored there, trying again: {reason}"
+            for name, reason in sorted(self.undelivered.items())
+        ]
         if self.skew.beyond(SKEW_S):
             lines.append(f"its clock is off by {self.skew.seconds:.0f} s")
         return lines

@@ -73,6 +73,15 @@ class Robots:
             if robot.refusals.get(dataflow, (0, ""))[0] == generation
         }
 
+    def undelivered(self, dataflow: str, robots: Iterable[str]) -> dict[str, str]:
+        """Return the robots that could not store their last order, with the reason."""
+        found = (self._robots[id_] for id_ in robots if id_ in self._robots)
+        return {
+            robot.id: robot.undelivered[dataflow]
+            for robot in found
+            if dataflow in robot.undelivered
+        }
+
     def idle(self, dataflow: str, robots: Iterable[str]) -> set[str]:
         """Return the connected robots that have no share of a dataflow, and get none now."""
         found = (self._robots[id_] for id_ in robots if id_ in self._robots)
@@ -151,6 +160,16 @@ class Robots:
         if newer and state.dataflow == order.dataflow:
             robot.releases[order.dataflow] = state
         self.changed(robot)
+
+    def keep_undelivered(self, robot: Robot, dataflow: str, error: ControlError | None) -> None:
+        """Keep why a robot could not store an order; None if it has stored it."""
+        before = robot.undelivered.get(dataflow)
+        if error is None:
+            robot.undelivered.pop(dataflow, None)
+        elif robot.client is not None:
+            robot.undelivered[dataflow] = error.message[:MAX_REASON]
+        if before != robot.undelivered.get(dataflow):
+            self.changed(robot)
 
     def changed(self, robot: Robot) -> None:
         """Report that something new is known of a robot."""

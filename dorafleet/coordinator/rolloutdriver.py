@@ -229,6 +229,7 @@ class RolloutDriver:
         return Seen(
             reachable=reachable,
             trouble=trouble,
+            undelivered=robot.undelivered.get(rollout.dataflow, ""),
             away_for=0.0 if reachable else away_for,
             state=state,
             leased_for=leased_for if leased else 0.0,
