@@ -59,7 +59,8 @@ DESCRIPTOR = {
         {
             "id": "listener",
             "path": "listener.py",
-            "inputs": {"in": "talker/out"},
+            # Tests count every message, also on a machine that has no time for the listener.
+            "inputs": {"in": {"source": "talker/out", "queue_policy": "backpressure"}},
             "deploy": {"machine": "arm2"},
         },
     ]
