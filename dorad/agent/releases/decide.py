@@ -18,7 +18,12 @@ from dorad.agent.releases.switch import go_back, probation, reverting, switching
 from dorad.control.messages.releases import ReleaseState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dorad.agent.releases.model import Seen
+
+MAX_DAMAGED = 20
+"""Releases with damages in one report."""
 
 CONTACT_S = 60.0
 """Contact to the coordinator that is not older than this, before a switch, is expected after it."""
@@ -139,6 +144,8 @@ def _begin(record: Record, seen: Seen) -> Record:
         return enter(record, "staged", reason, waiting="switch")
     if record.gave_up:
         return record
+    if seen.busy is None and order.busy == "wait":
+        return record  # the next observation has the answer
     if seen.busy and order.busy == "wait":
         since = record.busy_since
         if since is None or record.boot != seen.boot:
@@ -170,8 +177,8 @@ def _running(record: Record) -> object:
     return None if record.applied is None else record.applied.revision
 
 
-def state_of(record: Record, seen: Seen | None) -> ReleaseState:
-    """Return what to report."""
+def state_of(record: Record, seen: Seen | None, lost: Mapping[str, str]) -> ReleaseState:
+    """Return what to report; `lost` are the damages by release."""
     share = None if seen is None else seen.share
     runs = record.applied is not None and not record.halting
     runs = runs and (share is None or share.status not in ENDED)
@@ -193,4 +200,5 @@ def state_of(record: Record, seen: Seen | None) -> ReleaseState:
         evidence=record.evidence,
         leases=[] if seen is None else seen.leases,
         restarted=record.restarted,
+        damaged={each: lost[each] for each in sorted(record.in_use & lost.keys())[:MAX_DAMAGED]},
     )
