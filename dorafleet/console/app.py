@@ -31,7 +31,6 @@ from dorafleet.console.screens.table import open_screen
 from dorafleet.console.widgets.confirm import Choose, Confirm
 from dorafleet.console.widgets.lines import Painted
 from dorafleet.console.widgets.paint import VisibleText
-from dorafleet.console.widgets.prompt import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
@@ -274,9 +273,7 @@ class ConsoleApp(App[None]):
         """Type the screen to go to."""
         screen = self.screen
         if not self._typing and isinstance(screen, ConsoleScreen) and screen.composed:
-            screen.query_one(Prompt).open(
-                "go", "", "fleet  robot R  logs D N  graph D  top  topics D  alerts  help"
-            )
+            screen.type_place()
 
     async def action_quit(self) -> None:
         """End the console, which leaves everything running."""

@@ -431,3 +431,33 @@ async def test_a_screen_may_be_asked_to_paint_at_any_moment_while_it_comes_and_g
         assert isinstance(screen, ConsoleScreen)
         ending = asyncio.create_task(_repaint_until_it_is_gone(screen))
     await ending
+
+
+async def test_the_prompt_says_what_is_typed_and_which_keys_end_it(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(4)) as driven:
+        await driven.until("4 of 4")
+        for key, label, enter in (
+            ("slash", "filter:", "enter keep the filter"),
+            ("colon", "go to:", "enter go "),
+            ("vertical_line", "pipe into:", "enter run"),
+        ):
+            await driven.press(key)
+            text = await driven.until(label)
+            assert enter in text and "esc cancel" in text and "a actions" not in text
+            await driven.press("escape")
+            await driven.until(lambda label=label: label not in driven.text)
+
+
+async def test_a_filter_that_is_given_up_leaves_the_one_before(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(4)) as driven:
+        await driven.until("4 of 4")
+        await driven.press("slash")
+        await driven.type("zone=hall")
+        await driven.press("enter")
+        await driven.until("filter: zone=hall")
+        await driven.press("slash")
+        await driven.type(" arm004")
+        await driven.until("1 of 4")
+        await driven.press("escape")
+        text = await driven.until("2 of 4")
+        assert "filter: zone=hall " in text

@@ -57,7 +57,7 @@ class GraphScreen(ConsoleScreen):
         yield Canvas(id="content", focusable=True)
         yield Grid(tables.EDGES, ascii_only=self.ascii_only, id="edges")
 
-    def feeds(self) -> list[Feed[Any]]:
+    def streams(self) -> list[Feed[Any]]:
         """Measure the dataflow."""
         return [
             Feed(

@@ -63,7 +63,7 @@ class LogsScreen(ConsoleScreen):
         """Return the lines."""
         yield LogView(self._spans)
 
-    def feeds(self) -> list[Feed[Any]]:
+    def streams(self) -> list[Feed[Any]]:
         """Read the last lines, then follow."""
         return [Feed(self.server, self._opened, self._take)]
 

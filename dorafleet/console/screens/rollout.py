@@ -54,7 +54,7 @@ class RolloutScreen(ConsoleScreen):
         yield Canvas(id="facts", classes="auto")
         yield Grid(rolloutlines.COLUMNS, ascii_only=self.ascii_only)
 
-    def feeds(self) -> list[Feed[Any]]:
+    def streams(self) -> list[Feed[Any]]:
         """Follow the rollouts."""
         return [
             Feed(
@@ -104,7 +104,7 @@ class RolloutScreen(ConsoleScreen):
     def _nothing(self) -> list[list[Span]]:
         if self._told:
             return [[(" no rollout runs; `dorafleet rollout history` lists earlier ones", "dim")]]
-        if self.feed_error():
+        if self.feeds.error:
             server = self.server.link.server or "the server"
             return [[(f" {server} offers no rollouts: they need a coordinator", "warn")]]
         return [[(" asking", "dim")]]

@@ -52,7 +52,7 @@ class TopScreen(ConsoleScreen):
         """Return the tables."""
         yield TopTables(ascii_only=self.ascii_only)
 
-    def feeds(self) -> list[Feed[Any]]:
+    def streams(self) -> list[Feed[Any]]:
         """Measure on the server, which sends only what is wanted."""
         order: TopOrder = self.order  # type: ignore[assignment]
         wanted = "" if any(term.pattern for term in self.filter.terms) else self.filter.text
@@ -82,11 +82,11 @@ class TopScreen(ConsoleScreen):
 
     def on_order(self) -> None:
         """Let the server sort."""
-        self.restart_feeds()
+        self.feeds.restart()
 
     def on_filter_entered(self) -> None:
         """Let the server filter; while it is typed, only what has come is filtered."""
-        self.restart_feeds()
+        self.feeds.restart()
 
     @property
     def tables(self) -> TopTables:

@@ -72,7 +72,7 @@ class TopicScreen(ConsoleScreen):
         yield LogView(values.line)
         yield Canvas(id="picture", classes="view")
 
-    def feeds(self) -> list[Feed[Any]]:
+    def streams(self) -> list[Feed[Any]]:
         """Measure the output, and receive previews of its messages."""
         return [
             Feed(
@@ -104,7 +104,7 @@ class TopicScreen(ConsoleScreen):
             series.add(message.at, value)
         self.bring()
         if self.view == "picture" and before != "picture":
-            self.restart_feeds()
+            self.feeds.restart()
 
     @property
     def view(self) -> str:
@@ -120,7 +120,7 @@ class TopicScreen(ConsoleScreen):
         before = self.view
         self.mode = VIEWS[VIEWS.index(before) % 3 + 1]
         if "picture" in (before, self.view):
-            self.restart_feeds()  # at another rate
+            self.feeds.restart()  # at another rate
         self.repaint()
 
     def paint(self, now: float) -> None:

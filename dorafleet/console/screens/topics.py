@@ -61,7 +61,7 @@ class TopicsScreen(ConsoleScreen):
         """Return the table."""
         yield Grid(COLUMNS, ascii_only=self.ascii_only)
 
-    def feeds(self) -> list[Feed[Any]]:
+    def streams(self) -> list[Feed[Any]]:
         """Measure all outputs."""
         self.console.in_background(self._list())
         return [Feed(self.server, lambda c: c.watch_topics(dataflow=self.dataflow), self._take)]
