@@ -21,7 +21,7 @@ from dorad.record.items import Outcome, Progress, size_of, stamp_of
 from dorad.record.mcap import Attachment, McapError
 from dorad.record.ring import SEGMENT_S
 from dorad.record.settings import min_free
-from dorad.record.writer import RecordingFile, sync_directory
+from dorad.record.writer import RecordingFile, drop_cached, sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -382,6 +382,7 @@ class Recorder:
                 state = (file.descriptor, file.offset)
                 if state != synced:
                     os.fdatasync(file.descriptor)
+                    drop_cached(file.descriptor, synced[1] if state[0] == synced[0] else 0)
                     synced = state
                 self._check_disk()
             except Exception as error:  # noqa: BLE001 - as above
@@ -400,6 +401,7 @@ class Recorder:
             file = self._finished.popleft()
             try:
                 os.fsync(file.descriptor)
+                drop_cached(file.descriptor)
             finally:
                 file.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from dorad.record.chunk import Chunk
     from dorad.record.encoding import Encoded, Kind
     from dorad.record.items import Item
+
+_log = logging.getLogger(__name__)
 
 PROFILE = "dora"
 MAX_KNOWN = 10_000
@@ -289,3 +292,15 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def drop_cached(descriptor: int, start: int = 0) -> None:
+    """Drop the synced pages of a file from byte `start` on from the page cache.
+
+    A recorder does not read them again, and new pages cost four times as much as used ones; so a
+    long recording does not displace what other programs have cached, either.
+    """
+    try:
+        os.posix_fadvise(descriptor, start, 0, os.POSIX_FADV_DONTNEED)
+    except OSError as error:  # only a hint
+        _log.debug("the page cache keeps the recording: %s", error)
