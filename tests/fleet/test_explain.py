@@ -38,6 +38,8 @@ nodes:
     path: logger.py
 """
 
+GIVE = "its devices are not given: see `capacity.devices` in the cluster file"
+
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
@@ -102,7 +104,7 @@ def test_json_has_all_of_it(files, capsys):
                     {
                         "id": "cart",
                         "rule": "devices",
-                        "reason": "its devices are not given: see `capacity.devices` in the cluster file",
+                        "reason": GIVE,
                     },
                 ],
             }
