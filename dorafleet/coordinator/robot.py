@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dorad.control.errors import ControlError
 from dorad.dataflow.nearest import did_you_mean
+from dorafleet.coordinator.messages import CLOCK_WARNING
 from dorafleet.coordinator.probing import Skew
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Robot:
             for name, reason in sorted(self.undelivered.items())
         ]
         if self.skew.beyond(SKEW_S):
-            lines.append(f"its clock is off by {self.skew.seconds:.0f} s")
+            lines.append(f"{CLOCK_WARNING} {self.skew.seconds:.0f} s")
         return lines
 
     @property

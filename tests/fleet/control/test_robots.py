@@ -223,16 +223,20 @@ async def test_a_refusal_of_a_robot_is_kept_in_part(tmp_path):
         assert len(known.reason) == MAX_REASON
 
 
-async def test_an_agent_that_says_it_is_another_robot_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [({"name": "arm2"}, "says that it is `arm2`"), ({"python": "3" * 201}, "is too long")],
+)
+async def test_an_agent_whose_first_answer_cannot_be_true_is_refused(tmp_path, said, words):
     async with leading(tmp_path) as fleet:
         agent = FakeAgent("arm1", fleet.port)
-        agent.name = "arm2"
+        vars(agent).update(said)
         fleet.agents["arm1"] = agent
         await agent.start()
         await fleet.until(lambda: fleet.control.robots.get("arm1").was_refused)
         found = (await robots(fleet))["arm1"]
         assert found.state == "refused"
-        assert "says that it is `arm2`" in found.reason
+        assert words in found.reason
         await agent.ended.until(lambda: not agent.connected, DEADLINE_S)
 
 
