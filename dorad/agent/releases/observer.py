@@ -153,7 +153,10 @@ class Observer:
         if record.applied is None or record.order.busy == "ignore":
             return ""
         name = record.order.dataflow
-        bundle = self._library.bundle(record.applied.revision.release)
+        try:
+            bundle = self._library.bundle(record.applied.revision.release)
+        except ControlError as error:
+            return f"its safe_to_update cannot be read: {error.message}; `--busy ignore` goes on"
         words = shlex.split(bundle.descriptor.get("safe_to_update") or "")
         share = self._shares.states.get(name)
         if not words or share is None or share.status != "running":

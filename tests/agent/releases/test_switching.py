@@ -244,14 +244,17 @@ async def test_a_dataflow_can_say_that_it_must_not_be_changed_now(robot, folder)
     await robot.reaches("confirmed", 2, running=second)
 
 
-async def test_a_damaged_release_is_reported_and_keeps_the_robot_from_no_other(robot, folder):
+async def test_a_damaged_release_is_reported_and_an_order_can_replace_it(robot, folder):
     first = await confirmed(robot, folder)
     robot.library.damaged.add(first)
     await eventually(lambda: robot.state().damaged)
     assert robot.state().damaged == {first: "dataflow.yml is damaged or missing"}
     second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK, sequence=2)
     robot.order(second, 2)
-    state = await robot.reaches("confirmed", 2, running=second)
+    state = await robot.reaches("staged", 2, waiting="busy")
+    assert "safe_to_update cannot be read" in state.reason
+    robot.order(second, 3, busy="ignore")
+    state = await robot.reaches("confirmed", 3, running=second)
     assert sorted(state.restarted) == ["sink", "source"]
     await eventually(lambda: not robot.state().damaged)
 
