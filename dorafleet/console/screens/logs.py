@@ -110,11 +110,8 @@ class LogsScreen(ConsoleScreen):
         path = " > ".join(["Logs", self.dataflow or "all", *([self.node] if self.node else [])])
         count = self.query_one(LogView).count
         view = self.query_one(LogView)
-        note = "" if view.following else "scrolled up (end follows)"
-        if view.left:
-            note = f"from column {view.left + 1} (left scrolls back)" + (
-                f", {note}" if note else ""
-            )
+        notes = [f"from column {view.left + 1} (left scrolls back)"] if view.left else []
+        notes += [] if view.following else ["scrolled up (end follows)"]
         left = f", {self._left_out} left out" if self._left_out else ""
         return Crumbs(path, amount=f"{count} lines{left}", note=", ".join(notes))
 
