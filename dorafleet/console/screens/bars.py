@@ -11,9 +11,6 @@ from dorafleet.console.widgets.lines import Canvas
 if TYPE_CHECKING:
     from dorafleet.console.screens.base import ConsoleScreen
 
-MIN_SIZE = (60, 15)
-"""Below this many columns and lines, one line says so."""
-
 
 class Bars:
     """The bars of one screen."""
@@ -41,8 +38,7 @@ class Bars:
     @property
     def too_small(self) -> bool:
         """Whether the terminal is too small to show anything."""
-        size = self._screen.size
-        return size.width < MIN_SIZE[0] or size.height < MIN_SIZE[1]
+        return not bars.fits(*self._screen.size)
 
     def paint(self, now: float, clock: float) -> None:
         """Bring the bars up to date; `now` is the time of day, `clock` is monotonic."""
@@ -52,7 +48,7 @@ class Bars:
             screen.query_one(name).display = not small
         if small:
             size = screen.size
-            text = f" needs {MIN_SIZE[0]}x{MIN_SIZE[1]}, has {size.width}x{size.height}"
+            text = f" needs {bars.MIN_SIZE[0]}x{bars.MIN_SIZE[1]}, has {size.width}x{size.height}"
             self._canvas("#top").show([[(text, "warn")]])
             self._canvas("#keys").show([[]])
             return

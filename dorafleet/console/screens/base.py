@@ -47,7 +47,7 @@ class ConsoleScreen(Screen[None]):
         ("enter", "enter", "open"),
         ("up,k", "move(-1)", ""),
         ("down,j", "move(1)", ""),
-        ("left,h", "across(-8)", ""),
+        ("left", "across(-8)", ""),
         ("right", "across(8)", ""),
         ("pageup,ctrl+b", "page(-1)", ""),
         ("pagedown,ctrl+f", "page(1)", ""),
@@ -114,6 +114,16 @@ class ConsoleScreen(Screen[None]):
     def argv(self) -> Sequence[str]:
         """Return the command line that shows the same."""
         return ("dorafleet",)
+
+    def empty_text(self, what: str, *, known: bool) -> str:
+        """Return why a table has no rows; `known` is whether the server has told them."""
+        if self.feeds.error:
+            return "no answer"
+        if not self.server.link.fresh_at:
+            return "connecting"
+        if not known:
+            return "asking the server"
+        return f"no {what} matches the filter (esc removes it)" if self.filter else f"no {what}"
 
     def open_chosen(self) -> None:
         """Drill into what is under the cursor."""
