@@ -176,7 +176,7 @@ def _running(record: Record) -> object:
 
 
 def state_of(record: Record, seen: Seen | None, lost: Mapping[str, str]) -> ReleaseState:
-    """Return the state of a release as the coordinator gets it; `lost` are the damages by release."""
+    """Return the state of a release for the coordinator; `lost` are the damages by release."""
     share = None if seen is None else seen.share
     runs = record.applied is not None and not record.halting
     runs = runs and (share is None or share.status not in ENDED)
