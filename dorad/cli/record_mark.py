@@ -99,7 +99,7 @@ def _ask(
                     break
                 for line in found:
                     answer = read_marked(line.target, line.fields)
-                    if answer is not None and line.node in nodes:
+                    if answer is not None and line.node is not None and line.node in nodes:
                         answers[line.node] = (answer.made, answer.text)
         finally:
             lines.close()
