@@ -293,8 +293,15 @@ with unix_serve(handle, sys.argv[1], compression=None) as server:
 @contextmanager
 def _silent_after_welcome(path: Path) -> Iterator[None]:
     """A process that greets its client, and is stopped by the first request."""
+    with _program(SILENT, path):
+        yield
+
+
+@contextmanager
+def _program(code: str, path: Path) -> Iterator[None]:
+    """A process that runs `code`, a server at `path`."""
     with subprocess.Popen(
-        [sys.executable, "-c", SILENT, str(path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -302,6 +309,44 @@ def _silent_after_welcome(path: Path) -> Iterator[None]:
             yield
         finally:
             process.kill()
+
+
+BUSY = """
+import json, sys, time
+from websockets.sync.server import unix_serve
+
+def compute(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+def handle(connection):
+    connection.recv()
+    compute(0.7)
+    connection.send('{"welcome": "dorad", "protocol": 1}')
+    while True:
+        request = json.loads(connection.recv())
+        compute(0.7 if request["method"] == "dataflow.stop" else 1e9)
+        error = {"code": "busy", "message": "done at last"}
+        connection.send(json.dumps({"id": request["id"], "error": error}))
+
+with unix_serve(handle, sys.argv[1], compression=None) as server:
+    print("ready", flush=True)
+    server.serve_forever()
+"""
+
+
+def test_a_busy_daemon_is_waited_for_longer_than_one_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasty = NEAR._replace(connect=0.2, silence=0.05, answer=0.1)
+    monkeypatch.setattr(connecting, "NEAR", hasty)
+    with _program(BUSY, tmp_path / "s"), Client(tmp_path / "s") as client:
+        with pytest.raises(ControlError, match="done at last"):
+            client.stop("x")
+        monkeypatch.setattr(connecting, "MAX_BUSY_S", 0.3)
+        with pytest.raises(ControlError, match="has not answered"):
+            client.list()
 
 
 def test_a_slow_call_does_not_count_as_a_hung_daemon(
