@@ -31,7 +31,6 @@ from dorafleet.console.screens.table import open_screen
 from dorafleet.console.widgets.confirm import Choose, Confirm
 from dorafleet.console.widgets.lines import Painted
 from dorafleet.console.widgets.paint import VisibleText
-from dorafleet.console.widgets.prompt import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
@@ -163,8 +162,15 @@ class ConsoleApp(App[None]):
             if self.server.is_daemon:
                 # One machine: its own screen says more than a list of one.
                 self.open_about("robot", list(self.server.fleet.rows))
-        if isinstance(self.screen, ConsoleScreen):
-            self.screen.tick()
+        # Also under a dialog: what is out of date must not look as if it were not.
+        if (screen := self._console_screen) is not None:
+            screen.tick()
+
+    @property
+    def _console_screen(self) -> ConsoleScreen | None:
+        """The screen that is shown, also under a dialog."""
+        screens = (each for each in reversed(self.screen_stack) if isinstance(each, ConsoleScreen))
+        return next(screens, None)
 
     def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run something to its end beside everything else."""
@@ -274,9 +280,7 @@ class ConsoleApp(App[None]):
         """Type the screen to go to."""
         screen = self.screen
         if not self._typing and isinstance(screen, ConsoleScreen) and screen.composed:
-            screen.query_one(Prompt).open(
-                "go", "", "fleet  robot R  logs D N  graph D  top  topics D  alerts  help"
-            )
+            screen.type_place()
 
     async def action_quit(self) -> None:
         """End the console, which leaves everything running."""
@@ -353,9 +357,8 @@ class ConsoleApp(App[None]):
             self._say(_ended(command, code), "warn")
 
     def _say(self, text: str, style: str = "", seconds: float = 5.0) -> None:
-        screens = [each for each in self.screen_stack if isinstance(each, ConsoleScreen)]
-        if screens:
-            screens[-1].say(text, style, seconds)
+        if (screen := self._console_screen) is not None:
+            screen.say(text, style, seconds)
 
 
 def _piped(command: str, text: str, *, quiet: bool = False) -> int:

@@ -18,6 +18,7 @@ from dorafleet.coordinator.asking import ask
 from dorafleet.coordinator.checking import check_names, check_runnable
 from dorafleet.coordinator.folding import pending_nodes, status_of
 from dorafleet.coordinator.reconcile import current
+from dorafleet.coordinator.recorded import write_record
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
@@ -181,6 +182,11 @@ class NodeMethods:
 
     async def replace(self, call: Call, params: m.NodeReplace) -> m.Changed:
         """Replace a node by another with the same id, on the same machine."""
+        found = self._fleet.find(params.dataflow)
+        before = self._fleet.dataflow(found)
+        after = topology.replace_node(before, params.node, params.definition)
+        if params.node in found.placement and not topology.changes(before, after):
+            return await self._replace_program(call, found, params)
         return await self._change(
             call,
             params,
@@ -188,6 +194,21 @@ class NodeMethods:
             f"replaced node {params.node}",
             node=params.node,
         )
+
+    async def _replace_program(self, call: Call, found: Record, params: m.NodeReplace) -> m.Changed:
+        """Start a node anew whose definition is the same: only its program may have changed.
+
+        Its machine must be told, because it finds no difference in the share.
+        """
+        await self._until_running(found)
+        record = self._running(found)
+        await write_record(self._fleet.writer, call, record.key, params.node)
+        robot = record.placement[params.node]
+        await self._forward(record, robot, call.method, params, m.Changed)
+        text = f"replaced node {params.node}"
+        _log.info("dataflow `%s`: %s, with the same definition", record.key, text)
+        self._event_bus.publish(record.uuid, "topology-changed", params.node, text)
+        return m.Changed(uuid=record.uuid, changes=self._fleet.changes(record))
 
     async def connect(self, call: Call, params: m.EdgeNew) -> m.Changed:
         """Add an edge."""
