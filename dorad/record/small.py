@@ -61,7 +61,8 @@ def pack_small_pure(
                 break
             if size > SMALL or len(meta) > SMALL:
                 break
-            head, body = protobuf.prefix(1, size), payload
+            head = protobuf.prefix(1, size)
+            body: bytes | memoryview = payload
             tail = protobuf.delimited(protobuf.METADATA_FIELD, meta) if meta else b""
         else:
             kind, head, body, tail = content
