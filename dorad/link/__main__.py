@@ -21,10 +21,6 @@ MAX_HEAP_BLOCK = 32 << 20
 """The C library accepts no larger one."""
 KEPT_BYTES = 64 << 20
 
-RUNTIME = "(acc: (handover: rx), net: (handover: rx))"
-"""Zenoh's threads, as it reads them from ZENOH_RUNTIME: those that receive also wait for sockets.
-By default another thread waits and wakes them, for each message."""
-
 
 def keep_freed_memory() -> None:
     """Let the C library reuse memory of large messages instead of giving it back to the kernel.
@@ -39,7 +35,6 @@ def keep_freed_memory() -> None:
 def main() -> int:
     """Serve; return the exit code."""
     keep_freed_memory()
-    os.environ["ZENOH_RUNTIME"] = RUNTIME
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
     try:
         place = attach.decide(None, None, os.environ)

@@ -23,7 +23,8 @@ from dorad.link.delivery import Delivery
 from dorad.link.frames import EventKind
 from dorad.link.reporting import Reporter, StatusReports
 from dorad.link.sending import ACK_DELAY_S, Sending
-from dorad.link.session import Session, limit_sending
+from dorad.link.session import LinkError, Session
+from dorad.link.sockets import ReadWatch, limit_sending, received
 from dorad.node.events import ALL_INPUTS_CLOSED, FINISHED, MANUAL
 from dorad.node.nodeinputs import NodeInputs
 from dorad.shm import doorbell
@@ -90,6 +91,7 @@ class LinkProcess:
         self._arrivals = Arrivals(self._channels, delivery, reporter, self._session)
         self._sending = Sending(self._channels)
         self._reports = StatusReports(reporter, self._channels)
+        self._read_watch = ReadWatch(time.monotonic())
         make_input = self._channels.make_input
         made = [make_input(item) for item in connection.config["inputs"]]
         self._node_inputs = NodeInputs(
@@ -126,6 +128,9 @@ class LinkProcess:
 
         It does not wait for the start barrier, because a start over several machines needs the
         links; no node sends a message before.
+
+        Raises:
+            LinkError: the session has stopped to work. The daemon starts the process again.
         """
         sys.setswitchinterval(SWITCH_S)
         self._connection.ready()
@@ -171,6 +176,8 @@ class LinkProcess:
             self._arrivals.news = False
             if self._reports.report(self._config.peers, now_s):
                 limit_sending()
+        if now_s >= self._read_watch.due_s and self._read_watch.check(received(), now_s):
+            raise LinkError("Zenoh does not read its connections any more; the link starts anew")
         return busy
 
     def _handle_event(self, event: dict[str, Any], now_s: float) -> None:

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import socket
 import threading
 from collections import deque
 from functools import partial
 from operator import methodcaller
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import zenoh
@@ -35,10 +33,6 @@ OPEN_TIMEOUT_S = 10.0
 ROUTER_RETRY_S = 0.2
 CLOSE_TIMEOUT_S = 2.0
 """Closing waits ten seconds for a peer that has stopped; the process does not wait that long."""
-
-SEND_TIMEOUT_MS = 2000
-"""How long the kernel waits for an acknowledgement of sent bytes. Less than the lease: see
-`limit_sending`."""
 
 MAX_QUEUED = 16_384
 """Samples that wait to be handled. Peers within their credit never come near it."""
@@ -230,27 +224,6 @@ class Session:
             return  # not a token of a link process
         self.seen.append(Seen(machine, number, sample.kind == zenoh.SampleKind.PUT))
         self._arrived(False)
-
-
-def limit_sending() -> None:
-    """Let TCP connections of this process end when the other end does not acknowledge for long.
-
-    Zenoh, whose connections these are, cannot be told to. If it is sending when a cable is cut, it
-    keeps the connection until it may send again, then closes it, and with it forgets what the same
-    machine has declared on its new connection: all messages to it would vanish.
-    """
-    for descriptor in Path("/proc/self/fd").iterdir():
-        try:
-            sock = socket.socket(fileno=int(descriptor.name))
-        except OSError:
-            continue
-        try:
-            if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT_MS)
-        except OSError as error:
-            _log.debug("descriptor %s has no limit: %s", descriptor.name, error)
-        finally:
-            sock.detach()
 
 
 def _keep_thread_state() -> None:

@@ -63,14 +63,16 @@ def lines(path: Path) -> list[str]:
 class Link:
     """The link process of one machine."""
 
-    def __init__(self, on: Stage, config: dict[str, Any]) -> None:
+    def __init__(
+        self, on: Stage, config: dict[str, Any], program: tuple[str, str] = ("-m", "dorad.link")
+    ) -> None:
         self.errors = bytearray()
         self._on = on
         self._first = len(on.reports)
         self._config = config
         self.configure()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dorad.link"],
+            [sys.executable, *program],
             env=os.environ | {CONFIG: on.broker.node_config(LINK)},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
