@@ -14,6 +14,7 @@ from dorad.bell import Bell
 from dorad.control import messages as m
 from dorad.control.alertbook import AlertBook
 from dorad.control.arrays import to_ipc
+from dorad.control.errors import ControlError
 from dorad.control.limits import Limits
 from dorad.control.peer import Peer
 from dorad.control.rowdeltas import RowDeltas
@@ -263,8 +264,11 @@ class FakeFleet:
                     yield header, to_ipc(array)
                 await self.bell.wait()
 
-        async def rollouts(_call: Call, _params: RolloutWatch) -> AsyncIterator[RolloutNews]:
+        async def rollouts(_call: Call, params: RolloutWatch) -> AsyncIterator[RolloutNews]:
             assert self.news is not None
+            numbers = [each.rollout for each in self.news.rollouts]
+            if params.rollout is not None and params.rollout not in numbers:
+                raise ControlError("not-found", f"there is no rollout {params.rollout}")
             yield self.news
             await asyncio.Event().wait()
 

@@ -27,7 +27,18 @@ from dorafleet.console.view.graphlayout import layout
 from dorafleet.console.view.inspector import robot_lines
 from dorafleet.console.view.picture import picture
 from dorafleet.console.view.plot import plot
-from dorafleet.console.view.rows import Cell, Row, cut, fitted, head, last_difference, line, plain
+from dorafleet.console.view.rows import (
+    GAP,
+    PREFIX,
+    Cell,
+    Row,
+    cut,
+    fitted,
+    head,
+    last_difference,
+    line,
+    plain,
+)
 from dorafleet.coordinator.roles import may_call
 from dorafleet.rollout.model import Member, Phase, Rollout
 from dorafleet.rollout.operate import operate, possible_acts
@@ -355,9 +366,9 @@ def test_the_keys_that_do_not_fit_leave_room_for_help() -> None:
     assert text.rstrip().endswith("? all keys")
 
 
-def test_a_long_message_is_wrapped_and_cut_after_three_lines() -> None:
+def test_a_long_message_is_wrapped_and_cut_after_six_lines() -> None:
     lines = bars.message_lines("word " * 100, "warn", 40)
-    assert len(lines) == 3
+    assert len(lines) == bars.MAX_MESSAGE_LINES
     assert all(words.width(plain(spans)) <= 40 for spans in lines)
     assert plain(lines[-1]).endswith("…")
     assert bars.message_lines("", "", 40) == [[]]
@@ -394,3 +405,29 @@ def test_a_robot_stands_for_its_dataflow_after_a_screen_about_dataflows() -> Non
     assert commands.with_dataflow("logs", ["arm017", "gripper"], rows) == ["arm017/pick", "gripper"]
     assert commands.with_dataflow("logs", ["pick"], rows) == ["pick"]
     assert commands.with_dataflow("robot", ["arm017"], rows) == ["arm017"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("zero\u200bwidth", "zero\\u200bwidth"),
+        ("\ufefftext", "\\ufefftext"),
+        ("\U0001f468\u200d\U0001f469", "\U0001f468\\u200d\U0001f469"),
+        ("warning \u26a0\ufe0f", "warning \u26a0"),
+        ("tag\U000e0041", "tag\\U000e0041"),
+        ("日本 e\u0301", "日本 e\u0301"),
+    ],
+)
+def test_characters_that_terminals_hide_or_join_are_shown(text: str, shown: str) -> None:
+    assert words.clean(text) == shown
+
+
+@given(st.integers(60, 200), st.integers(0, 60))
+def test_names_get_room_before_figures_and_a_row_is_never_wider_than_the_screen(
+    columns: int, longest: int
+) -> None:
+    found = fitted(tables.FLEET, columns, (), {"robot": longest})
+    wide = {each.column.key: each.wide for each in found}
+    assert PREFIX + sum(each + GAP for each in wide.values()) <= columns
+    if columns >= 80:
+        assert wide["robot"] >= min(longest, 24)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pytest
+from textual.events import Key
 
 from dorad.logrecord import LogRecord
 from dorafleet.console.app import Options
 from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.widgets.confirm import Dialog
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import LogView
 from dorafleet.rollout.messages import (
@@ -431,3 +433,124 @@ async def test_a_screen_may_be_asked_to_paint_at_any_moment_while_it_comes_and_g
         assert isinstance(screen, ConsoleScreen)
         ending = asyncio.create_task(_repaint_until_it_is_gone(screen))
     await ending
+
+
+async def test_the_prompt_says_what_is_typed_and_which_keys_end_it(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(4)) as driven:
+        await driven.until("4 of 4")
+        for key, label, enter in (
+            ("slash", "filter:", "enter keep the filter"),
+            ("colon", "go to:", "enter go "),
+            ("vertical_line", "pipe into:", "enter run"),
+        ):
+            await driven.press(key)
+            text = await driven.until(label)
+            assert enter in text and "esc cancel" in text and "a actions" not in text
+            await driven.press("escape")
+            await driven.until(lambda label=label: label not in driven.text)
+
+
+async def test_a_filter_that_is_given_up_leaves_the_one_before(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(4)) as driven:
+        await driven.until("4 of 4")
+        await driven.press("slash")
+        await driven.type("zone=hall")
+        await driven.press("enter")
+        await driven.until("filter: zone=hall")
+        await driven.press("slash")
+        await driven.type(" arm003")
+        await driven.until("1 of 4")
+        await driven.press("escape")
+        text = await driven.until("2 of 4")
+        assert "filter: zone=hall " in text
+
+
+async def test_names_of_robots_are_shown_whole_before_figures(tmp_path: Path) -> None:
+    fleet = FakeFleet(0)
+    names = [f"warehouse-robot-{number:04}" for number in range(1, 4)]
+    for name in names:
+        fleet.put(name)
+    async with console(tmp_path, fleet, size=(80, 24)) as driven:
+        text = await driven.until("3 of 3")
+        assert all(name in text for name in names)
+        await driven.pilot.resize_terminal(60, 15)
+        await driven.until(lambda: all(name[:8] in driven.text for name in names))
+
+
+async def test_an_empty_table_says_why(tmp_path: Path) -> None:
+    fleet = FakeFleet(1, nodes=0)
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("1 of 1")
+        await driven.press("slash")
+        await driven.type("nosuch")
+        await driven.press("enter")
+        await driven.until("no robot matches the filter (esc removes it)")
+        driven.app.go_to("robot arm001")
+        text = await driven.until("no node")
+        assert "no edge" in text
+        driven.app.go_to("alerts")
+        await driven.until("no alert")
+
+
+async def test_a_dialog_on_a_narrow_terminal_shows_the_whole_command(tmp_path: Path) -> None:
+    fleet = FakeFleet(0)
+    fleet.put("warehouse-robot-0001")
+    fleet.fail("warehouse-robot-0001")
+    async with console(tmp_path, fleet, size=(60, 15)) as driven:
+        await driven.until("1 of 1")
+        await driven.press("a")
+        await driven.until("Actions for")
+        await driven.press("r")
+        text = await driven.until("Restart the node?")
+        words = " ".join(line.strip(" │") for line in text.splitlines())
+        assert "Messages in its inputs are kept." in words
+        assert "$ dora node restart gripper -d warehouse-robot-0001/pick" in words
+
+
+async def test_what_is_under_a_dialog_goes_on_and_a_terminal_that_gets_too_small_cancels(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet(3)
+    fleet.fail("arm002")
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("3 of 3")
+        await driven.press("a")
+        await driven.until("Actions for")
+        await driven.press("r")
+        await driven.until("Restart the node?")
+        await fleet.close()
+        text = await driven.until("STALE")
+        assert "Restart the node?" in text
+        await driven.pilot.resize_terminal(40, 10)
+        text = await driven.until("needs 60x15, has 40x10")
+        assert len(text.strip().splitlines()) == 1
+        await driven.pilot.resize_terminal(100, 30)
+        await driven.until("nothing was changed")
+        assert fleet.changes == []
+
+
+async def test_a_rollout_that_does_not_exist_is_not_a_server_without_rollouts(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet(1)
+    fleet.news = RolloutNews(rollouts=[])
+    async with console(tmp_path, fleet, options=Options(start="rollout 99")) as driven:
+        text = await driven.until("there is no rollout 99")
+        assert "offers no rollouts" not in text
+
+
+async def test_keys_that_come_after_the_end_of_a_dialog_close_nothing_else(tmp_path: Path) -> None:
+    fleet = FakeFleet(3)
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("3 of 3")
+        for keys in (("escape",) * 3, ("R", "R", "R"), ("S", "escape", "escape")):
+            await driven.press("a")
+            await driven.until("Actions for")
+            dialog = driven.app.screen
+            for key in keys:  # all of them before the dialog sees the first one
+                dialog.post_message(Key(key, None if key == "escape" else key))
+            await driven.pilot.pause(0.05)
+            if isinstance(driven.app.screen, Dialog):
+                await driven.press("escape")
+            await driven.until("3 of 3")
+        assert fleet.changes == []

@@ -19,6 +19,7 @@ from dorad.control.errors import ControlError
 from dorad.control.rowdeltas import RowDeltas
 from dorad.control.topparts import reduction
 from dorad.daemon.measuring.summary import CrashHistory, findings
+from dorad.daemon.measuring.watching import state_since
 from dorad.daemon.subscription.reducing import MAX_ELEMENTS, Reducer, encoded
 from dorafleet.coordinator.rows import MAX_FINDINGS, MAX_TEXT, Known, Software, checked, fleet_row
 
@@ -203,6 +204,20 @@ def test_three_crashes_within_a_minute_are_a_failure() -> None:
     assert found.text == "node gripper failed 3 times in 60 s (was killed by SIGSEGV)"
     crashes.add(70.0, [info])
     assert findings(70.0, [info], [], crashes, "") == []
+
+
+def test_a_robot_is_in_trouble_since_its_trouble_began_however_often_it_counts() -> None:
+    def failing(text: str) -> m.FleetRow:
+        found = m.Finding(cause="c", subject="s", text=text, severity="fail", since=5.0)
+        return m.FleetRow(robot="x", state="fail", why=text, findings=[found])
+
+    before = failing("failed 3 times")
+    before.since = state_since(before, None, 6.0)
+    assert (before.since, state_since(failing("failed 4 times"), before, 7.0)) == (5.0, 5.0)
+    well = m.FleetRow(robot="x", state="ok")
+    assert state_since(well, before, 8.0) == 8.0
+    well.since = 8.0
+    assert state_since(m.FleetRow(robot="x", state="ok"), well, 9.0) == 8.0
 
 
 def test_a_dataflow_that_failed_is_a_finding_until_it_runs_again() -> None:

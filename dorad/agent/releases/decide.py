@@ -1,8 +1,7 @@
 """The state machine of a release on a robot: pure functions of its record and observations.
 
 `pending → staging → staged → switching → probation → confirmed`, or `reverting → reverted | stuck`.
-The record is stored after each step, before anything is done for it, so that each phase goes on
-after a power cut.
+Each step is stored before the agent acts on it, so that the agent continues it after a power cut.
 """
 
 from __future__ import annotations
@@ -26,15 +25,14 @@ MAX_DAMAGED = 20
 """Releases with damages in one report."""
 
 CONTACT_S = 60.0
-"""Contact to the coordinator that is not older than this, before a switch, is expected after it."""
+"""Maximum age of the last contact to the coordinator before a switch, seconds, for the agent to
+require contact after the switch, too."""
 
 
 def decide(record: Record, seen: Seen) -> Record:
     """Return the record after an observation: the same one if nothing changes."""
     after = _decide(record, seen)
-    return after if after == record or after.phase == record.phase else replace(
-        after, since=seen.wall
-    )  # fmt: skip
+    return after if after.phase == record.phase else replace(after, since=seen.wall)
 
 
 def _decide(record: Record, seen: Seen) -> Record:
@@ -178,7 +176,7 @@ def _running(record: Record) -> object:
 
 
 def state_of(record: Record, seen: Seen | None, lost: Mapping[str, str]) -> ReleaseState:
-    """Return what to report; `lost` are the damages by release."""
+    """Return the state of a release for the coordinator; `lost` are the damages by release."""
     share = None if seen is None else seen.share
     runs = record.applied is not None and not record.halting
     runs = runs and (share is None or share.status not in ENDED)

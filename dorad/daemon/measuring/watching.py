@@ -92,10 +92,9 @@ class SelfWatch:
             version=__version__,
         )
         before = self.row
-        same = before is not None and (before.state, before.why) == (fresh.state, fresh.why)
-        since = before.since if same and before is not None else now
-        if not same:
+        if before is None or (before.state, before.why) != (fresh.state, fresh.why):
             _log.debug("this machine is %s: %s", fresh.state, fresh.why)
+        since = state_since(fresh, before, now)
         self.row = msgspec.structs.replace(fresh, since=since, seen_at=now)
         self.book.observe(time.monotonic(), {self._robot: found})
         self._store()
@@ -122,3 +121,14 @@ class SelfWatch:
             for record in last.values()
             if record.row.ended_at is not None
         ]
+
+
+def state_since(row: FleetRow, before: FleetRow | None, now: float) -> float | None:
+    """Return when the state of a row began: with its worst finding, or with its text.
+
+    The text of a finding counts, and changes, while what is wrong is still the same.
+    """
+    if row.findings:
+        return row.findings[0].since
+    same = before is not None and (before.state, before.why) == (row.state, row.why)
+    return before.since if same and before is not None else now

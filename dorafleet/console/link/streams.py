@@ -48,6 +48,8 @@ class Feed(Generic[T]):
         self._task: asyncio.Task[None] | None = None
         self.error = ""
         """Why there are no events; empty while there are."""
+        self.problem = ""
+        """The code of that error; empty if it has none."""
         self.ended = False
         """Whether the stream has ended regularly."""
 
@@ -78,11 +80,12 @@ class Feed(Generic[T]):
                     return
             except ControlError as error:
                 self.error = error.message + (f" ({error.hint})" if error.hint else "")
+                self.problem = error.code
                 _log.debug("a stream ends: %s", error)
                 if error.code in _FINAL and error.code != "not-found":
                     return
             except OSError as error:
-                self.error = str(error)
+                self.error, self.problem = str(error), ""
             await asyncio.sleep(RETRY_S)
 
     async def _read(self) -> None:

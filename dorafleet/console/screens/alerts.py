@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from typing import TYPE_CHECKING
 
 from dorad.terminal import local_time
-from dorafleet.console.model.alerts import by_need, new_count
+from dorafleet.console.model.alerts import by_need, new_count, where
 from dorafleet.console.model.commands import Target
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.fleet import alert_target
-from dorafleet.console.view import alertrows
+from dorafleet.console.view import alertrows, words
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.view.words import clean
 from dorafleet.console.widgets.grid import Grid
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from dorad.control.messages import Alert
     from dorafleet.console.view.rows import Span
+
+MAX_NAMED = 20
+"""Robots of an alert that are named."""
 
 
 class AlertsScreen(ConsoleScreen):
@@ -67,21 +71,38 @@ class AlertsScreen(ConsoleScreen):
         self._alerts = {each.id: each for each in found}
         grid = self.query_one(Grid)
         stale = self.server.link.stale(time.monotonic())
-        grid.show(list(self._alerts), lambda id_: alertrows.row(self._alerts[id_], now), dim=stale)
+        grid.widen(where=words.longest(map(where, found)))
+        grid.show(
+            list(self._alerts),
+            lambda id_: alertrows.row(self._alerts[id_], now),
+            dim=stale,
+            empty=self._quiet(stale=stale),
+        )
         self.query_one("#facts", Canvas).show(self._facts(grid.cursor))
+
+    def _quiet(self, *, stale: bool) -> str:
+        if "alerts.watch" in self.server.missing:
+            return "this server is too old to judge alerts"
+        if stale and self.server.link.fresh_at:
+            return "no alert was open; not known now"
+        return self.empty_text("alert", known=True)
 
     def _facts(self, id_: str | None) -> list[list[Span]]:
         alert = self._alerts.get(id_ or "")
         if alert is None:
-            return [[(" no alerts", "dim")]] if not self._alerts else []
+            return []
         since = local_time(alert.since, "%Y-%m-%d %H:%M:%S")
-        named = ", ".join(map(clean, alert.robots[:20]))
-        more = f" and {alert.count - 20} more" if alert.count > 20 else ""
+        named = ", ".join(map(clean, alert.robots[:MAX_NAMED]))
+        if alert.count > MAX_NAMED:
+            named += f" and {alert.count - MAX_NAMED} more"
+        columns = max(self.size.width - 10, 20)
+        first, *others = textwrap.wrap(named, columns) or [""]
         return [
             [],
-            [(f" {clean(alert.text)}", "title")],
+            *([(f" {line}", "title")] for line in textwrap.wrap(clean(alert.text), columns)),
             [(" since ", "dim"), (since, ""), ("   cause ", "dim"), (clean(alert.cause), "")],
-            [(" robots ", "dim"), (named + more, "")],
+            [(" robots ", "dim"), (first, "")],
+            *([("        ", ""), (line, "")] for line in others),
         ]
 
     def target(self) -> Target:
@@ -97,8 +118,8 @@ class AlertsScreen(ConsoleScreen):
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints these alerts."""
-        words = ["dorafleet", "alerts"]
-        return [*words, "--filter", self.filter.text] if self.filter else words
+        argv = ["dorafleet", "alerts"]
+        return [*argv, "--filter", self.filter.text] if self.filter else argv
 
     def can_open(self) -> bool:
         """Return True if there is an alert."""

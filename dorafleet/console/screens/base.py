@@ -10,11 +10,15 @@ from textual.screen import Screen
 
 from dorafleet.console.model.commands import Target
 from dorafleet.console.model.filter import Filter, checked
-from dorafleet.console.view import bars
+from dorafleet.console.screens.bars import Bars
+from dorafleet.console.screens.feeds import Feeds
+from dorafleet.console.screens.keyline import working_keys
+from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.view.glyphs import glyphs
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas, LogView
-from dorafleet.console.widgets.prompt import Prompt
+from dorafleet.console.widgets.moving import move, move_pages, move_to_end
+from dorafleet.console.widgets.prompt import Prompt, PromptLine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,11 +31,7 @@ if TYPE_CHECKING:
     from dorafleet.console.link.server import Server
     from dorafleet.console.link.streams import Feed
     from dorafleet.console.view.glyphs import Glyphs
-
-MIN_SIZE = (60, 15)
-"""Below this many columns and lines, one line says so."""
-PAGE = 0.9
-"""The part of a page that PgUp and PgDn move by."""
+    from dorafleet.console.widgets.moving import Scroller
 
 
 class ConsoleScreen(Screen[None]):
@@ -47,7 +47,7 @@ class ConsoleScreen(Screen[None]):
         ("enter", "enter", "open"),
         ("up,k", "move(-1)", ""),
         ("down,j", "move(1)", ""),
-        ("left,h", "across(-8)", ""),
+        ("left", "across(-8)", ""),
         ("right", "across(8)", ""),
         ("pageup,ctrl+b", "page(-1)", ""),
         ("pagedown,ctrl+f", "page(1)", ""),
@@ -69,11 +69,11 @@ class ConsoleScreen(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self.order = self.ORDERS[0] if self.ORDERS else ""
-        self.paused = False
         self.filter = Filter()
-        self.message: tuple[str, str] | None = None
-        self._message_until = 0.0
-        self._feeds: list[Feed[Any]] = []
+        self._filter_before = self.filter
+        """The filter to go back to if the one that is typed is given up."""
+        self.bars = Bars(self)
+        self.feeds = Feeds(self.streams, lambda work: self.console.in_background(work))
         self._painted: tuple[Any, ...] | None = None
         self.news = 0
         """Grows with everything that a feed of this screen brings."""
@@ -91,13 +91,13 @@ class ConsoleScreen(Screen[None]):
         """Return the widgets between the bars."""
         return ()
 
-    def feeds(self) -> list[Feed[Any]]:
+    def streams(self) -> list[Feed[Any]]:
         """Return the streams to read while the screen is looked at."""
         return []
 
-    def crumbs(self) -> bars.Crumbs:
+    def crumbs(self) -> Crumbs:
         """Return what the second line says."""
-        return bars.Crumbs(self.NAME.capitalize())
+        return Crumbs(self.NAME.capitalize())
 
     def paint(self, now: float) -> None:
         """Bring the widgets up to date; `now` is the time of day."""
@@ -114,6 +114,16 @@ class ConsoleScreen(Screen[None]):
     def argv(self) -> Sequence[str]:
         """Return the command line that shows the same."""
         return ("dorafleet",)
+
+    def empty_text(self, what: str, *, known: bool) -> str:
+        """Return why a table has no rows; `known` is whether the server has told them."""
+        if self.feeds.error:
+            return "no answer"
+        if not self.server.link.fresh_at:
+            return "connecting"
+        if not known:
+            return "asking the server"
+        return f"no {what} matches the filter (esc removes it)" if self.filter else f"no {what}"
 
     def open_chosen(self) -> None:
         """Drill into what is under the cursor."""
@@ -144,71 +154,54 @@ class ConsoleScreen(Screen[None]):
         yield Canvas(id="crumbs")
         with Vertical(id="body"):
             yield from self.body()
-        yield Prompt()
+        yield PromptLine()
         yield Canvas(id="message")
         yield Canvas(id="keys", over="bar")
 
     def on_screen_resume(self) -> None:
         """Read the streams."""
         self.filter = self.console.filters.get(self.NAME, Filter())
-        if not self._feeds:
-            self._feeds = self.feeds()
-        if not self.paused:
-            for feed in self._feeds:
-                feed.start()
+        self.feeds.resume()
         self._painted = None
         self.tick()
 
     def on_screen_suspend(self) -> None:
         """Stop reading: a hidden screen costs nothing."""
-        for feed in self._feeds:
-            self.console.in_background(feed.stop())
+        self.feeds.stop()
 
     def on_unmount(self) -> None:
         """Stop reading."""
-        self.on_screen_suspend()
-
-    def restart_feeds(self) -> None:
-        """Open the streams again, because their parameters have changed."""
-        self.on_screen_suspend()
-        self._feeds = self.feeds()
-        for feed in () if self.paused else self._feeds:
-            feed.start()
+        self.feeds.stop()
 
     def bring(self) -> None:
         """Take note that a feed has brought something."""
         self.news += 1
-
-    def feed_error(self) -> str:
-        """Return why a stream brings nothing, or an empty text."""
-        return next((feed.error for feed in self._feeds if feed.error), "")
 
     def tick(self) -> None:
         """Paint if something has changed. Called ten times a second at most."""
         if not self.composed:
             return
         now, clock = time.time(), time.monotonic()
-        if self.message is not None and clock > self._message_until:
-            self.message = None
+        self.bars.forget_old(clock)
         state = (
             self.server.version,
             self.news,
             int(now),
             self.size,
-            self.message,
+            self.bars.message,
             self.order,
             self.filter.text,
-            self.paused,
+            self.feeds.paused,
             self.server.link.stale(clock),
-            self.feed_error(),
+            self.feeds.error,
         )
         if state == self._painted:
             return
         self._painted = state
-        if not self.too_small:
+        if not self.bars.too_small:
             self.paint(now)
         # After the body: the bars say what it shows, and which keys its cursor allows.
-        self._paint_bars(now, clock)
+        self.bars.paint(now, clock)
 
     def repaint(self) -> None:
         """Paint at the next opportunity."""
@@ -228,88 +221,21 @@ class ConsoleScreen(Screen[None]):
     @property
     def typing(self) -> bool:
         """Whether keys go to the prompt."""
-        return self.composed and bool(self.query_one(Prompt).kind)
+        return self.composed and bool(self.prompt.kind)
 
     @property
-    def too_small(self) -> bool:
-        """Whether the terminal is too small to show anything."""
-        return self.size.width < MIN_SIZE[0] or self.size.height < MIN_SIZE[1]
+    def prompt(self) -> PromptLine:
+        """The line in which a filter, a screen or a command is typed."""
+        return self.query_one(PromptLine)
 
     @property
     def ascii_only(self) -> bool:
         """Whether only ASCII is shown."""
         return self.console.options.ascii_only
 
-    def _paint_bars(self, now: float, clock: float) -> None:
-        link, fleet = self.server.link, self.server.fleet
-        columns = self.size.width
-        stale = link.stale(clock)
-        for name in ("#body", "#crumbs", "#message"):
-            self.query_one(name).display = not self.too_small
-        if self.too_small:
-            text = f" needs {MIN_SIZE[0]}x{MIN_SIZE[1]}, has {columns}x{self.size.height}"
-            self.query_one("#top", Canvas).show([[(text, "warn")]])
-            self.query_one("#keys", Canvas).show([[]])
-            return
-        fresh = bars.freshness(
-            connected=link.connected,
-            stale=stale,
-            fresh_at=link.fresh_at,
-            retry_at=link.retry_at,
-            now=clock,
-        )
-        line = bars.top_line(
-            self.console.server_title,
-            fresh,
-            bars.round_trip(link.round_trip),
-            fleet.counts,
-            len(fleet.rows),
-            now,
-            columns,
-            stale=stale,
-        )
-        self.query_one("#top", Canvas).show([line])
-        crumbs = self.crumbs()
-        if self.paused:
-            crumbs = crumbs._replace(note="paused (p goes on)")
-        crumbs = crumbs._replace(filter=self.filter.text, order=self.order)
-        self.query_one("#crumbs", Canvas).show(
-            [bars.crumb_line(crumbs, columns, ascii_only=self.ascii_only)]
-        )
-        message = self.message
-        if message is None and (error := self.feed_error()):
-            message = (error, "warn")
-        if message is None and link.error and not link.connected:
-            message = (link.error, "stale")
-        text, style = message or ("", "")
-        self.query_one("#message", Canvas).show(bars.message_lines(text, style, columns))
-        self.query_one("#keys", Canvas).show([bars.key_line(self.keys(), columns)])
-
     def keys(self) -> list[tuple[str, str]]:
         """Return the keys that work now, with what they do."""
-        found = [("enter", "open")] if self.can_open() else []
-        target = self.target()
-        for key, label, possible in (
-            ("esc", "back", self.can_go_back()),
-            ("/", "filter", bool(self.FILTER_KEYS)),
-            ("a", "actions", bool(self.console.actions(self.targets()))),
-            ("l", "logs", self.can_go("logs", target)),
-            ("g", "graph", self.can_go("graph", target)),
-            ("t", "top", self.can_go("top", target)),
-            ("e", "topics", self.can_go("topics", target)),
-            ("space", "mark", self.can_mark()),
-            ("left right", "scroll", self.is_wide()),
-            ("o", "order", len(self.ORDERS) > 1),
-            ("p", "pause", bool(self._feeds)),
-            ("y", "copy", True),
-            ("|", "pipe", True),
-            (":", "go", True),
-            ("q", "quit", True),
-            ("?", "all keys", self.NAME != "help"),
-        ):
-            if possible:
-                found.append((key, label))
-        return found
+        return working_keys(self)
 
     def can_open(self) -> bool:
         """Return True if enter does something."""
@@ -354,25 +280,18 @@ class ConsoleScreen(Screen[None]):
 
     def say(self, text: str, style: str = "", seconds: float = 5.0) -> None:
         """Show a message in the line above the keys for some seconds."""
-        self.message = (text, style)
-        self._message_until = time.monotonic() + seconds
+        self.bars.say(text, style, seconds)
         self.repaint()
 
     @property
-    def scroller(self) -> Grid | LogView | Canvas | None:
+    def scroller(self) -> Scroller | None:
         """The widget that the arrow keys move."""
         focused = self.focused
         return focused if isinstance(focused, Grid | LogView | Canvas) else None
 
     def action_move(self, rows: int) -> None:
         """Move the cursor, or scroll."""
-        match self.scroller:
-            case Grid() as grid:
-                grid.move(rows)
-            case LogView() as view:
-                view.scroll_rows(rows)
-            case Canvas() as canvas:
-                canvas.scroll_relative(y=rows, animate=False)
+        move(self.scroller, rows)
         self.repaint()
 
     def action_across(self, columns: int) -> None:
@@ -384,19 +303,12 @@ class ConsoleScreen(Screen[None]):
 
     def action_page(self, pages: int) -> None:
         """Move by a page."""
-        widget = self.scroller
-        if widget is not None:
-            self.action_move(pages * max(1, int(widget.size.height * PAGE)))
+        move_pages(self.scroller, pages)
+        self.repaint()
 
     def action_ends(self, first: bool) -> None:
         """Move to the first line, or to the last."""
-        match self.scroller:
-            case Grid() as grid:
-                grid.jump(0 if first else len(grid.ids))
-            case LogView() as view:
-                view.scroll_to_end_of(top=first)
-            case Canvas() as canvas:
-                canvas.scroll_to(y=0 if first else canvas.virtual_size.height, animate=False)
+        move_to_end(self.scroller, first=first)
         self.repaint()
 
     def action_enter(self) -> None:
@@ -446,19 +358,13 @@ class ConsoleScreen(Screen[None]):
 
     def action_pause(self) -> None:
         """Stop the streams, or let them go on."""
-        self.paused = not self.paused
-        for feed in self._feeds:
-            if self.paused:
-                self.console.in_background(feed.stop())
-            else:
-                feed.start()
+        self.feeds.pause()
         self.repaint()
 
     def action_filter(self) -> None:
         """Type a filter."""
-        self.query_one(Prompt).open(
-            "filter", self.filter.text, "word !word key=value key>10 since<10m key~regex"
-        )
+        self._filter_before = self.filter
+        self._type("filter", self.filter.text, "word !word key=value key>10 since<10m key~regex")
 
     def action_go(self, place: str) -> None:
         """Open a screen about what is under the cursor."""
@@ -474,7 +380,15 @@ class ConsoleScreen(Screen[None]):
 
     def action_pipe(self) -> None:
         """Type the program that gets what is shown."""
-        self.query_one(Prompt).open("pipe", "less", "a shell command that reads what is shown")
+        self._type("pipe", "less", "a shell command that reads what is shown")
+
+    def type_place(self) -> None:
+        """Type the screen to go to."""
+        self._type("go", "", "fleet  robot R  logs D N  graph D  top  topics D  alerts  help")
+
+    def _type(self, kind: str, text: str, hint: str) -> None:
+        self.prompt.open(kind, text, hint)
+        self.repaint()
 
     def filter_keys(self) -> tuple[str, ...]:
         """Return the columns that a filter may name."""
@@ -490,25 +404,27 @@ class ConsoleScreen(Screen[None]):
     def on_prompt_typed(self, event: Prompt.Typed) -> None:
         """Apply what is typed."""
         event.stop()
+        if event.state != "changed":
+            self.prompt.close()
+            self.query(self.AUTO_FOCUS).first().focus()
         if event.kind == "filter":
             self._filter_typed(event)
         elif event.state == "entered" and event.kind == "go":
             self.console.go_to(event.text)
         elif event.state == "entered" and event.kind == "pipe":
             self.console.pipe(event.text, self.text_lines())
-        if event.state != "changed":
-            self.query(self.AUTO_FOCUS).first().focus()
-            self.repaint()
+        self.repaint()
 
     def _filter_typed(self, event: Prompt.Typed) -> None:
         if event.state == "given-up":
+            self.set_filter(self._filter_before)
             self.on_filter_entered()
             return
         wanted, problem = checked(event.text, self.filter_keys())
         if wanted is not None:
             self.set_filter(wanted)
             if event.state == "changed":
-                self.message = None
+                self.bars.clear_message()
             else:
                 self.on_filter_entered()
         elif event.state == "entered":

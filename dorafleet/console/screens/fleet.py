@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from textual.containers import Horizontal
 
-from dorafleet.console.model.alerts import by_need
+from dorafleet.console.model.alerts import by_need, where
 from dorafleet.console.model.commands import Target
 from dorafleet.console.model.filter import parse
 from dorafleet.console.model.order import FLEET_ORDERS
 from dorafleet.console.screens.base import ConsoleScreen
-from dorafleet.console.view import alertrows, inspector, tables
+from dorafleet.console.view import alertrows, inspector, tables, words
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
@@ -95,12 +95,14 @@ class FleetScreen(ConsoleScreen):
         if key != self._sorted[0]:
             self._sorted = (key, self._arranged(now))
         grid = self.query_one("#robots", Grid)
+        grid.widen(robot=words.longest(fleet.rows))
         released = any(row.release for row in fleet.rows.values())
         grid.leave_out(*(() if released else ("release",)))
         grid.show(
             self._sorted[1],
             lambda id_: tables.fleet_row(fleet.rows[id_], now, stale=stale),
             dim=stale,
+            empty=self.empty_text("robot", known=fleet.version > 0),
         )
         if self.has_class("-wide"):
             row = fleet.rows.get(grid.cursor or "")
@@ -126,6 +128,7 @@ class FleetScreen(ConsoleScreen):
             quiet = "not known yet"
         head = alertrows.heading(alerts, self.size.width, self.glyphs(), quiet=quiet)
         needs = self.query_one("#needs", Grid)
+        needs.widen(where=words.longest(map(where, alerts)))
         needs.show(list(self._alerts), self._alert_row, heading=head, dim=stale)
 
     def _alert_row(self, id_: str) -> Row:
@@ -165,8 +168,8 @@ class FleetScreen(ConsoleScreen):
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints these rows."""
-        words = ["dorafleet", "robots", "--order", self.order]
-        return [*words, "--filter", self.filter.text] if self.filter else words
+        argv = ["dorafleet", "robots", "--order", self.order]
+        return [*argv, "--filter", self.filter.text] if self.filter else argv
 
     def can_open(self) -> bool:
         """Return True if there is a row."""

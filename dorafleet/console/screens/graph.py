@@ -57,7 +57,7 @@ class GraphScreen(ConsoleScreen):
         yield Canvas(id="content", focusable=True)
         yield Grid(tables.EDGES, ascii_only=self.ascii_only, id="edges")
 
-    def feeds(self) -> list[Feed[Any]]:
+    def streams(self) -> list[Feed[Any]]:
         """Measure the dataflow."""
         return [
             Feed(
@@ -90,6 +90,10 @@ class GraphScreen(ConsoleScreen):
         text += f", {drops} drop" if drops else ""
         text += f", {broken} broken" if broken else ""
         note = f"neighbours of {self.node}" if self.order == "neighbours" and self.node else ""
+        drawing = self.query_one("#content", Canvas)
+        below = drawing.virtual_size.height - drawing.size.height - drawing.scroll_offset.y
+        if below > 0:
+            note += f"{', ' if note else ''}{counted(below, 'line')} below (tab, arrows)"
         return Crumbs(f"Fleet > {self.dataflow}", amount=text, note=note)
 
     def paint(self, now: float) -> None:
@@ -102,8 +106,8 @@ class GraphScreen(ConsoleScreen):
         if self.order == "neighbours" and self.node is not None:
             shown = whole.around(self.node)
         lines = graph(shown, self.glyphs(), self.node)
-        if self.part is None:
-            lines = [[(" measuring", "dim")]]
+        if not whole.nodes:
+            lines = [[(f" {self.empty_text('node', known=self.part is not None)}", "dim")]]
         self.query_one("#content", Canvas).show(lines)
         edges = worst_first(edge for arrow in shown.arrows for edge in arrow.edges)
         self._edges = {tables.edge_id(each): each for each in edges}
@@ -111,7 +115,9 @@ class GraphScreen(ConsoleScreen):
         grid = self.query_one(Grid)
         grid.leave_out(*(() if machines else ("machine",)))
         stale = self.server.link.stale(time.monotonic())
-        grid.show(list(self._edges), lambda id_: tables.edge_row(self._edges[id_]), dim=stale)
+        found = self._edges
+        empty = self.empty_text("edge", known=self.part is not None)
+        grid.show(list(found), lambda id_: tables.edge_row(found[id_]), dim=stale, empty=empty)
 
     def target(self) -> Target:
         """Return the node that gets the edge under the cursor."""

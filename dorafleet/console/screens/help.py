@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from dorafleet.console.view.rows import Span
 
 KEYS = (
-    ("arrows j k  PgUp PgDn  Home End", "move"),
+    ("arrows j k  PgUp PgDn  Home End G", "move; ctrl+b and ctrl+f are pages, too"),
     ("left right", "scroll a drawing or a log to the side"),
     ("enter", "open what is under the cursor"),
     ("esc", "remove marks, then the filter, then go back"),
-    ("tab", "go to the next table"),
+    ("tab shift+tab", "go to the next table, to the one before"),
     ("/", "filter this screen"),
     (": or ctrl+p", "go to another screen"),
     ("l  g  t  e", "logs, graph, top, topics of what is under the cursor"),
@@ -33,10 +33,11 @@ KEYS = (
     ("y", "show the command that shows the same, and copy it if the terminal allows that"),
     ("|", "give what is shown to a program, such as less"),
     ("o", "next order"),
+    ("n c m r d", "on Top and Robot: order by name, cpu, memory, rate, drops"),
     ("p", "pause, go on"),
     ("-", "open the last screen again"),
     ("?", "this page"),
-    ("q", "quit; everything keeps running"),
+    ("q or ctrl+c", "quit; everything keeps running"),
 )
 FILTERS = (
     ("word  !word", "rows with, without this text"),

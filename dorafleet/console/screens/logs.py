@@ -61,9 +61,9 @@ class LogsScreen(ConsoleScreen):
 
     def body(self) -> Iterable[Widget]:
         """Return the lines."""
-        yield LogView(self._spans)
+        yield LogView(self._spans, ascii_only=self.ascii_only)
 
-    def feeds(self) -> list[Feed[Any]]:
+    def streams(self) -> list[Feed[Any]]:
         """Read the last lines, then follow."""
         return [Feed(self.server, self._opened, self._take)]
 
@@ -109,9 +109,11 @@ class LogsScreen(ConsoleScreen):
         """Say whose lines these are."""
         path = " > ".join(["Logs", self.dataflow or "all", *([self.node] if self.node else [])])
         count = self.query_one(LogView).count
-        note = "" if self.query_one(LogView).following else "scrolled up (end follows)"
+        view = self.query_one(LogView)
+        notes = [f"from column {view.left + 1} (left scrolls back)"] if view.left else []
+        notes += [] if view.following else ["scrolled up (end follows)"]
         left = f", {self._left_out} left out" if self._left_out else ""
-        return Crumbs(path, amount=f"{count} lines{left}", note=note)
+        return Crumbs(path, amount=f"{count} lines{left}", note=", ".join(notes))
 
     def target(self) -> Target:
         """Return the node whose lines these are."""

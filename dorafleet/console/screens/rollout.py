@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dorafleet.console.link.streams import Feed
 from dorafleet.console.model.commands import Target
 from dorafleet.console.screens.base import ConsoleScreen
-from dorafleet.console.view import rolloutlines
+from dorafleet.console.view import rolloutlines, words
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
@@ -54,7 +54,7 @@ class RolloutScreen(ConsoleScreen):
         yield Canvas(id="facts", classes="auto")
         yield Grid(rolloutlines.COLUMNS, ascii_only=self.ascii_only)
 
-    def feeds(self) -> list[Feed[Any]]:
+    def streams(self) -> list[Feed[Any]]:
         """Follow the rollouts."""
         return [
             Feed(
@@ -99,15 +99,17 @@ class RolloutScreen(ConsoleScreen):
             if self.filter.matches(rolloutlines.cells(each, now))
         ]
         grid = self.query_one(Grid)
-        grid.show(ids, lambda id_: rolloutlines.row(robots[id_], now), dim=stale)
+        grid.widen(robot=words.longest(robots))
+        empty = self.empty_text("robot", known=shown is not None) if shown is not None else ""
+        grid.show(ids, lambda id_: rolloutlines.row(robots[id_], now), dim=stale, empty=empty)
 
     def _nothing(self) -> list[list[Span]]:
         if self._told:
             return [[(" no rollout runs; `dorafleet rollout history` lists earlier ones", "dim")]]
-        if self.feed_error():
+        if self.feeds.problem in ("unknown-method", "unsupported"):
             server = self.server.link.server or "the server"
             return [[(f" {server} offers no rollouts: they need a coordinator", "warn")]]
-        return [[(" asking", "dim")]]
+        return [[(f" {self.empty_text('rollout', known=False)}", "dim")]]
 
     def target(self) -> Target:
         """Return the robot under the cursor."""
@@ -129,8 +131,8 @@ class RolloutScreen(ConsoleScreen):
     def argv(self) -> Sequence[str]:
         """Return the command that prints the same."""
         shown = self._shown
-        words = ["dorafleet", "rollout", "status"]
-        return words if shown is None else [*words, str(shown.rollout)]
+        argv = ["dorafleet", "rollout", "status"]
+        return argv if shown is None else [*argv, str(shown.rollout)]
 
     def can_open(self) -> bool:
         """Return True if there is a robot."""

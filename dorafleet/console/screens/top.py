@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LIMIT = 200
 """Nodes and edges that the server sends; the worst or first ones of the order."""
 
+MAX_NAMED = 2
+"""Robots without an answer that are named; of more only their number is shown."""
+
 
 class TopScreen(ConsoleScreen):
     """Nodes and edges, measured again and again."""
@@ -52,7 +55,7 @@ class TopScreen(ConsoleScreen):
         """Return the tables."""
         yield TopTables(ascii_only=self.ascii_only)
 
-    def feeds(self) -> list[Feed[Any]]:
+    def streams(self) -> list[Feed[Any]]:
         """Measure on the server, which sends only what is wanted."""
         order: TopOrder = self.order  # type: ignore[assignment]
         wanted = "" if any(term.pattern for term in self.filter.terms) else self.filter.text
@@ -82,11 +85,11 @@ class TopScreen(ConsoleScreen):
 
     def on_order(self) -> None:
         """Let the server sort."""
-        self.restart_feeds()
+        self.feeds.restart()
 
     def on_filter_entered(self) -> None:
         """Let the server filter; while it is typed, only what has come is filtered."""
-        self.restart_feeds()
+        self.feeds.restart()
 
     @property
     def tables(self) -> TopTables:
@@ -98,8 +101,9 @@ class TopScreen(ConsoleScreen):
         nodes, edges = self.tables.counts
         part = self.part
         of = "" if part is None else f"{nodes} of {part.nodes} nodes, {edges} of {part.edges} edges"
-        missing = "" if part is None else ", ".join(sorted(part.top.missing))
-        note = f"no answer: {missing}" if missing else ""
+        missing = [] if part is None else sorted(part.top.missing)
+        silent = ", ".join(missing) if len(missing) <= MAX_NAMED else f"{len(missing)} robots"
+        note = f"no answer: {silent}" if missing else ""
         return Crumbs(self.title_path, amount=of or "measuring", note=note)
 
     @property
@@ -111,7 +115,9 @@ class TopScreen(ConsoleScreen):
         """Show the last measurement."""
         del now
         stale = self.server.link.stale(time.monotonic())
-        self.tables.show(self.part, self.filter, dim=stale)
+        known = self.part is not None
+        empty = (self.empty_text("node", known=known), self.empty_text("edge", known=known))
+        self.tables.show(self.part, self.filter, dim=stale, empty=empty)
 
     def target(self) -> Target:
         """Return the node under the cursor, or the target of the edge."""

@@ -69,10 +69,10 @@ class TopicScreen(ConsoleScreen):
     def body(self) -> Iterable[Widget]:
         """Return the figures, then the views, of which one is shown."""
         yield Canvas(id="facts", classes="auto")
-        yield LogView(values.line)
+        yield LogView(values.line, ascii_only=self.ascii_only)
         yield Canvas(id="picture", classes="view")
 
-    def feeds(self) -> list[Feed[Any]]:
+    def streams(self) -> list[Feed[Any]]:
         """Measure the output, and receive previews of its messages."""
         return [
             Feed(
@@ -104,7 +104,7 @@ class TopicScreen(ConsoleScreen):
             series.add(message.at, value)
         self.bring()
         if self.view == "picture" and before != "picture":
-            self.restart_feeds()
+            self.feeds.restart()
 
     @property
     def view(self) -> str:
@@ -120,7 +120,7 @@ class TopicScreen(ConsoleScreen):
         before = self.view
         self.mode = VIEWS[VIEWS.index(before) % 3 + 1]
         if "picture" in (before, self.view):
-            self.restart_feeds()  # at another rate
+            self.feeds.restart()  # at another rate
         self.repaint()
 
     def paint(self, now: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from dorad.control.filters import Value
     from dorad.control.messages import TopicInfo, TopicRate, TopicRates
+
+_log = logging.getLogger(__name__)
 
 COLUMNS = (
     Column("topic", "TOPIC", 20, grow=3),
@@ -46,7 +49,8 @@ class TopicsScreen(ConsoleScreen):
         self.dataflow = dataflow
         self._topics: dict[str, TopicInfo] = {}
         self._rates: dict[str, TopicRate] = {}
-        self._problem = ""
+        self._listing = False
+        self._listed = False
 
     @classmethod
     def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
@@ -61,29 +65,34 @@ class TopicsScreen(ConsoleScreen):
         """Return the table."""
         yield Grid(COLUMNS, ascii_only=self.ascii_only)
 
-    def feeds(self) -> list[Feed[Any]]:
+    def streams(self) -> list[Feed[Any]]:
         """Measure all outputs."""
-        self.console.in_background(self._list())
         return [Feed(self.server, lambda c: c.watch_topics(dataflow=self.dataflow), self._take)]
 
     async def _list(self) -> None:
         try:
             found = await self.server.call("topic.list", Ref(dataflow=self.dataflow), TopicList)
         except ControlError as error:
-            self._problem = error.message
+            _log.debug("no list of the outputs of %s: %s", self.dataflow, error)
         else:
+            self._listed = True
             self._topics = {f"{each.node}/{each.output}": each for each in found.topics}
+        finally:
+            self._listing = False
         self.bring()
 
     def _take(self, rates: TopicRates) -> None:
         self._rates = {each.topic: each for each in rates.rates}
+        if not self._listing and (not self._listed or self._rates.keys() - self._topics.keys()):
+            self._listing = True
+            self.console.in_background(self._list())
         self.bring()
 
     def crumbs(self) -> Crumbs:
         """Say how many there are."""
         shown = len(self.query_one(Grid).ids)
         path = f"{self.dataflow} > Topics"
-        return Crumbs(path, amount=f"{shown} of {len(self._topics)}", note=self._problem)
+        return Crumbs(path, amount=f"{shown} of {len(self._topics)}")
 
     def paint(self, now: float) -> None:
         """Show the outputs."""
@@ -92,7 +101,8 @@ class TopicsScreen(ConsoleScreen):
         if self.order != "file":
             ids.sort(key=lambda id_: -float(self._cells(id_)[self.order] or 0.0))  # type: ignore[arg-type]
         stale = self.server.link.stale(time.monotonic())
-        self.query_one(Grid).show(ids, self._row, dim=stale)
+        empty = self.empty_text("output", known=self._listed)
+        self.query_one(Grid).show(ids, self._row, dim=stale, empty=empty)
 
     def _cells(self, id_: str) -> dict[str, Value]:
         info, rate = self._topics[id_], self._rates.get(id_)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     Column("state", "", 1),
-    Column("where", "WHERE", 9, grow=1),
+    Column("where", "WHERE", 9, grow=1, most=24),
     Column("text", "WHAT", 36, grow=8),
     Column("since", "SINCE", 7, right=True),
     Column("ack", "STATE", 8, drop=1),

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
     from dorafleet.console.view.rows import Span
 
+MIN_SIZE = (60, 15)
+"""Below this many columns and lines, one line says so."""
+
+MAX_MESSAGE_LINES = 6
+
 _TRIPS_MS = (50, 100, 200, 500, 1000, 2000, 5000)
 
 
@@ -28,6 +33,11 @@ class Crumbs(NamedTuple):
     amount: str = ""
     note: str = ""
     """Such as `paused`."""
+
+
+def fits(columns: int, lines: int) -> bool:
+    """Return True if a terminal is large enough to show anything."""
+    return columns >= MIN_SIZE[0] and lines >= MIN_SIZE[1]
 
 
 def round_trip(seconds: float | None) -> str:
@@ -102,8 +112,10 @@ def crumb_line(crumbs: Crumbs, columns: int, *, ascii_only: bool = False) -> lis
 
 
 def message_lines(text: str, style: str, columns: int) -> list[list[Span]]:
-    """Return a message, such as a long command, on as many lines as it needs, three at most."""
-    found = textwrap.wrap(clean(text), max(columns - 2, 10), max_lines=3, placeholder=" …")
+    """Return a message, such as a long command, on as many lines as it needs, six at most."""
+    found = textwrap.wrap(
+        clean(text), max(columns - 2, 10), max_lines=MAX_MESSAGE_LINES, placeholder=" …"
+    )
     return [[(" " + line, style)] for line in found] or [[]]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     Column("state", "STATE", 12),
-    Column("robot", "ROBOT", 10, grow=1),
+    Column("robot", "ROBOT", 10, grow=1, most=24),
     Column("wave", "WAVE", 6, right=True),
     Column("why", "WHY", 24, grow=6),
     Column("since", "SINCE", 6, right=True),

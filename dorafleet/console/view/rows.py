@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from dorafleet.console.view.words import clean, crop, fit, width
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 Span: TypeAlias = "tuple[str, str]"
 """A text and the name of its style."""
@@ -34,6 +35,8 @@ class Column:
     """Its share of the columns that are left over; 0 keeps its width."""
     drop: int = 0
     """The column with the highest number is left out first; 0 is never left out."""
+    most: int = 0
+    """Width up to which it is as wide as its longest text needs; 0 for a name that may be cut."""
 
 
 class Cell(NamedTuple):
@@ -62,15 +65,27 @@ class Fitted(NamedTuple):
     wide: int
 
 
-def fitted(columns: Sequence[Column], space: int, left_out: Collection[str] = ()) -> list[Fitted]:
-    """Return the columns that fit into so many columns of the terminal, with their widths."""
+def fitted(
+    columns: Sequence[Column],
+    space: int,
+    left_out: Collection[str] = (),
+    longest: Mapping[str, int] = MappingProxyType({}),
+) -> list[Fitted]:
+    """Return the columns that fit into so many columns of the terminal, with their widths.
+
+    `longest` has the width of the longest text of some columns, by their keys.
+    """
     kept = [at for at, column in enumerate(columns) if column.key not in left_out]
+    usual = [max(column.wide, min(longest.get(column.key, 0), column.most)) for column in columns]
 
     def needed() -> int:
-        return PREFIX + sum(columns[at].wide + GAP for at in kept)
+        return PREFIX + sum(usual[at] + GAP for at in kept)
 
     while needed() > space and any(columns[at].drop for at in kept):
         kept.remove(max(kept, key=lambda at: (columns[at].drop, at)))
+    for at in kept:
+        # Not even without all those columns: names are cut as usual.
+        usual[at] -= min(max(0, needed() - space), usual[at] - columns[at].wide)
     left = max(0, space - needed())
     shares = sum(columns[at].grow for at in kept)
     found: list[Fitted] = []
@@ -78,7 +93,7 @@ def fitted(columns: Sequence[Column], space: int, left_out: Collection[str] = ()
         extra = left * columns[at].grow // shares if shares else 0
         # Figures stay near the name that they belong to.
         extra = min(extra, GROWTH * columns[at].wide)
-        found.append(Fitted(at, columns[at], columns[at].wide + extra))
+        found.append(Fitted(at, columns[at], usual[at] + extra))
     return found
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FLEET = (
     Column("state", "STATE", 9),
-    Column("robot", "ROBOT", 8, grow=1),
+    Column("robot", "ROBOT", 8, grow=1, most=24),
     Column("why", "WHY", 24, grow=8),
     Column("since", "SINCE", 6, right=True, drop=1),
     Column("dataflow", "DATAFLOW", 8, grow=1, drop=4),
@@ -26,7 +26,7 @@ FLEET = (
 )
 
 NODES = (
-    Column("node", "NODE", 16, grow=3),
+    Column("node", "NODE", 16, grow=3, most=24),
     Column("status", "STATUS", 10),
     Column("cpu", "CPU%", 6, right=True),
     Column("memory", "MEM(MB)", 8, right=True, drop=3),
@@ -35,7 +35,7 @@ NODES = (
     Column("missed", "MISSED", 6, right=True, drop=6),
     Column("pid", "PID", 7, right=True, drop=5),
     Column("dataflow", "DATAFLOW", 12, grow=1, drop=7),
-    Column("machine", "MACHINE", 10, grow=1, drop=8),
+    Column("machine", "MACHINE", 10, grow=1, drop=8, most=24),
 )
 
 EDGES = (
@@ -47,7 +47,7 @@ EDGES = (
     Column("latency", "LATENCY", 8, right=True, drop=1),
     Column("jitter", "JITTER", 8, right=True, drop=5),
     Column("bandwidth", "B/s", 7, right=True, drop=4),
-    Column("machine", "MACHINE", 10, drop=6),
+    Column("machine", "MACHINE", 10, drop=6, most=24),
 )
 
 _NODE_STYLE = {

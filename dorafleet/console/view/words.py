@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from dorad.terminal import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ELLIPSIS = "…"
 MAX_DAYS = 99_999
 """Longest age that is shown; what a robot says of its times may be anything."""
 
 
+_PRESENTATION = dict.fromkeys((0xFE0E, 0xFE0F))
+"""Selectors of text or emoji, which only some terminals make wider: they are left out."""
+_HIDDEN = re.compile(
+    "[\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200d\u2060-\u2065\u206a-\u206f"
+    "\u3164\ufeff\uffa0\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""Characters that take no column, or that no terminal shows: Unicode's default ignorables."""
+
+
 def clean(text: str) -> str:
-    """Return a text on one line that cannot control the terminal, without tabs."""
-    return visible(text).replace("\t", " ")
+    r"""Return a text on one line in which every character is visible, without tabs.
+
+    Characters that control the terminal or that it hides are escaped, such as `\x1b` or `\u200b`:
+    they could make two names look the same, and terminals disagree about their width.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    text = visible(text).replace("\t", " ").translate(_PRESENTATION)
+    return _HIDDEN.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 @lru_cache(4096)
@@ -93,6 +119,11 @@ def count(value: float | None) -> str:
         if abs(value) < 1000:
             return f"{value:.1f}{unit}" if abs(value) < 100 else f"{value:.0f}{unit}"
     return ">999P" if value > 0 else "<-999P"
+
+
+def longest(texts: Iterable[str]) -> int:
+    """Return how many columns the longest of these texts takes."""
+    return max((width(clean(text)) for text in texts), default=0)
 
 
 def counted(number: int, what: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
+from dorafleet.console.view.bars import fits
 from dorafleet.console.view.words import clean
 
 if TYPE_CHECKING:
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
-    from textual.events import Key
+    from textual.events import Key, Resize
 
     from dorafleet.console.model.commands import Action, Target
+
+T = TypeVar("T")
 
 _CSS = """
     align: center middle;
@@ -25,11 +28,46 @@ _CSS = """
 """
 MAX_LISTED = 6
 """Targets that a dialog names."""
+MIN_LISTED = 2
+"""Targets that it names on a low terminal."""
+LOW = 22
+"""A terminal of fewer lines is low."""
+MAX_NAME = 200
+"""Characters of a name that are shown."""
 MAX_TYPED = 20
 """Characters of a wrong number that are repeated."""
 
 
-class Choose(ModalScreen["Action | None"]):
+class Dialog(ModalScreen[T]):
+    """A dialog that ends once, and that is cancelled when the terminal gets too small for it."""
+
+    CANCELLED: T
+    BINDINGS: ClassVar[list[BindingType]] = [("escape", "cancel", "Cancel")]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ended = False
+
+    def end(self, result: T) -> None:
+        """Close with a result; a second key that was already under way does nothing.
+
+        Textual's `dismiss` would close the screen under the dialog then.
+        """
+        if not self._ended:
+            self._ended = True
+            self.dismiss(result)
+
+    def action_cancel(self) -> None:
+        """Close without doing anything."""
+        self.end(self.CANCELLED)
+
+    def on_resize(self, event: Resize) -> None:
+        """Cancel if nothing can be read any more."""
+        if not fits(*event.size):
+            self.action_cancel()
+
+
+class Choose(Dialog["Action | None"]):
     """Lists actions; the key of one chooses it, which still changes nothing."""
 
     DEFAULT_CSS = f"""
@@ -40,7 +78,7 @@ class Choose(ModalScreen["Action | None"]):
     }}
     Choose Label {{ width: auto; max-width: 66; }}
     """
-    BINDINGS: ClassVar[list[BindingType]] = [("escape", "dismiss(None)", "Cancel")]
+    CANCELLED = None
 
     def __init__(self, actions: Sequence[Action], what: str) -> None:
         super().__init__()
@@ -50,7 +88,7 @@ class Choose(ModalScreen["Action | None"]):
     def compose(self) -> ComposeResult:
         """Show the actions with their keys."""
         with Vertical():
-            yield Label(f"Actions for {clean(self._what)}", markup=False)
+            yield Label(f"Actions for {clean(self._what)[:MAX_NAME]}", markup=False)
             yield Label("")
             for action in self._actions:
                 yield Label(f"  {action.key}   {action.title}", markup=False)
@@ -62,11 +100,11 @@ class Choose(ModalScreen["Action | None"]):
         for action in self._actions:
             if event.character == action.key:
                 event.stop()
-                self.dismiss(action)
+                self.end(action)
                 return
 
 
-class Confirm(ModalScreen[bool]):
+class Confirm(Dialog[bool]):
     """Asks before something is changed; for several targets their number must be typed."""
 
     DEFAULT_CSS = f"""
@@ -75,6 +113,7 @@ class Confirm(ModalScreen[bool]):
         width: 70; max-width: 100%; height: auto; border: round $accent; padding: 0 1;
         background: $background;
     }}
+    Confirm Label {{ width: 1fr; height: auto; }}
     Confirm Horizontal {{ height: auto; align-horizontal: right; }}
     Confirm Button {{
         height: 1; border: none; margin-left: 2; min-width: 10; line-pad: 1;
@@ -83,10 +122,8 @@ class Confirm(ModalScreen[bool]):
     Confirm Button:focus {{ text-style: reverse; background: $background; }}
     Confirm Input {{ height: 1; border: none; padding: 0; background: $background; }}
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape", "dismiss(False)", "Cancel"),
-        ("left,right", "app.focus_next", "Other button"),
-    ]
+    CANCELLED = False
+    BINDINGS: ClassVar[list[BindingType]] = [("left,right", "app.focus_next", "Other button")]
 
     def __init__(self, action: Action, targets: Sequence[Target], command: str) -> None:
         super().__init__()
@@ -99,10 +136,11 @@ class Confirm(ModalScreen[bool]):
         """Say what would happen, and show the command that does the same."""
         with Vertical():
             yield Label(clean(f"{self._action.title}?"), markup=False)
-            for target in self._targets[:MAX_LISTED]:
-                yield Label(f"  {clean(str(target))}", markup=False)
-            if len(self._targets) > MAX_LISTED:
-                yield Label(f"  and {len(self._targets) - MAX_LISTED} more", markup=False)
+            listed = MAX_LISTED if self.app.size.height >= LOW else MIN_LISTED
+            for target in self._targets[:listed]:
+                yield Label(f"  {clean(str(target))[:MAX_NAME]}", markup=False)
+            if len(self._targets) > listed:
+                yield Label(f"  and {len(self._targets) - listed} more", markup=False)
             if self._action.warns:
                 yield Label(self._action.warns, markup=False)
             yield Label(f"$ {clean(self._command)}", markup=False)
@@ -125,7 +163,7 @@ class Confirm(ModalScreen[bool]):
         if event.button.id == "go":
             self._confirm()
         else:
-            self.dismiss(False)
+            self.end(False)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Do it once the right number is typed."""
@@ -135,12 +173,12 @@ class Confirm(ModalScreen[bool]):
     def _confirm(self) -> None:
         """Do it, unless a number is asked for and another one is typed."""
         if not self._number:
-            self.dismiss(True)
+            self.end(True)
             return
         number = self.query_one("#number", Input)
         typed = number.value.strip()
         if typed == self._number:
-            self.dismiss(True)
+            self.end(True)
             return
         wrong = f", not {clean(typed)[:MAX_TYPED]}" if typed else ""
         self.query_one("#ask", Label).update(f"Type {self._number} to confirm{wrong}:")

@@ -10,6 +10,7 @@ from textual.message import Message
 
 from dorafleet.console.model.order import RestingOrder
 from dorafleet.console.view.rows import Row, fitted, head, last_difference, line, plain
+from dorafleet.console.view.words import clean
 from dorafleet.console.widgets.lines import Painted
 from dorafleet.console.widgets.paint import strip
 
@@ -46,6 +47,8 @@ class Grid(Painted, can_focus=True):
         self._columns = columns
         self._ascii = ascii_only
         self._left_out: set[str] = set()
+        self._longest: dict[str, int] = {}
+        self._empty = ""
         self._fitted: list[Fitted] = []
         self._ids: list[str] = []
         self._row_of: Callable[[str], Row] = lambda id_: Row(id_, ())
@@ -77,16 +80,18 @@ class Grid(Painted, can_focus=True):
         *,
         heading: list[Span] | None = None,
         dim: bool = False,
+        empty: str = "",
     ) -> None:
         """Show these rows; `row_of` makes those that are visible. `heading` replaces the titles.
 
-        The cursor stays with its row. If that is gone, it goes to the row in its place.
+        Without any row, the text `empty` is shown. The cursor stays with its row. If that is gone,
+        it goes to the row in its place.
         """
         place = self._place
         arranged = self._rest.arrange(ids, time.monotonic())
         count = len(self._ids)
         self._ids, self._row_of = list(arranged), row_of
-        self._heading, self.dim = heading, dim
+        self._heading, self.dim, self._empty = heading, dim, empty
         self.marks &= set(self._ids) if self.marks else set()
         if self._ids and (self.cursor is None or self.cursor not in set(self._ids)):
             self.cursor = self._ids[min(place or 0, len(self._ids) - 1)]
@@ -124,7 +129,7 @@ class Grid(Painted, can_focus=True):
             return self._heading if self._heading is not None else head(self._fitted)
         at = self.scroll_offset.y + y - 1
         if at >= len(self._ids):
-            return []
+            return [(f"  {clean(self._empty)}", "dim")] if at == 0 else []
         id_ = self._ids[at]
         here = id_ == self.cursor
         return line(
@@ -139,7 +144,7 @@ class Grid(Painted, can_focus=True):
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """Return the height of all rows."""
         del container, viewport, width
-        return len(self._ids) + 1
+        return max(len(self._ids), bool(self._empty)) + 1
 
     def leave_out(self, *keys: str) -> None:
         """Leave these columns out, because they would say nothing."""
@@ -147,9 +152,15 @@ class Grid(Painted, can_focus=True):
             self._left_out = set(keys)
             self.on_resize()
 
+    def widen(self, **longest: int) -> None:
+        """Make columns as wide as the longest of their texts, up to their limits."""
+        if longest != self._longest:
+            self._longest = longest
+            self.on_resize()
+
     def on_resize(self) -> None:
         """Choose the columns that fit."""
-        self._fitted = fitted(self._columns, self.size.width, self._left_out)
+        self._fitted = fitted(self._columns, self.size.width, self._left_out, self._longest)
         self._painted.clear()
         self.virtual_size = Size(self.size.width, len(self._ids) + 1)
         self.keep_visible()

@@ -9,6 +9,7 @@ from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 
 from dorafleet.console.themes import Palette
+from dorafleet.console.view.rows import cut
 from dorafleet.console.view.words import width
 from dorafleet.console.widgets.paint import strip
 
@@ -103,14 +104,18 @@ class LogView(Painted, can_focus=True):
     Only what is visible is made into lines.
     """
 
-    def __init__(self, paint: Callable[[Any], list[Span]], **options: Any) -> None:
+    def __init__(
+        self, paint: Callable[[Any], list[Span]], *, ascii_only: bool = False, **options: Any
+    ) -> None:
         """`paint` returns the line of an item."""
         super().__init__(**options)
         self._paint = paint
         self._kept: deque[Any] = deque(maxlen=MAX_LINES)
+        self.more = "~" if ascii_only else "…"
+        """Ends lines that go on to the right."""
         self.following = True
         self._top = 0
-        self._left = 0
+        self.left = 0
         """Columns that are scrolled out at the left."""
 
     @property
@@ -155,7 +160,7 @@ class LogView(Painted, can_focus=True):
 
     def scroll_columns(self, columns: int) -> None:
         """Scroll to the right by so many columns, to the left by less than none."""
-        self._left = min(max(self._left + columns, 0), MAX_COLUMNS)
+        self.left = min(max(self.left + columns, 0), MAX_COLUMNS)
         self.refresh()
 
     def scroll_to_end_of(self, *, top: bool) -> None:
@@ -167,6 +172,8 @@ class LogView(Painted, can_focus=True):
         """Return one line of the widget."""
         at = self.top + y
         spans = self._paint(self._kept[at]) if at < len(self._kept) else []
-        left, wide = self._left, self.size.width
+        left, wide = self.left, self.size.width
+        if sum(width(text) for text, _ in spans) > left + wide:
+            spans = [*cut(spans, left + wide - 1), (self.more, "key")]
         line = strip(spans, left + wide, self.palette, self.rich_style)
         return line.crop(left, left + wide) if left else line

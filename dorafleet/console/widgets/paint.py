@@ -9,9 +9,8 @@ from rich.segment import Segment
 from textual.filter import LineFilter
 from textual.strip import Strip
 
-from dorad.terminal import visible
 from dorafleet.console.view.rows import cut
-from dorafleet.console.view.words import width
+from dorafleet.console.view.words import clean, width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +47,7 @@ def _append(segments: list[Segment], text: str, style: Style) -> None:
 
 @lru_cache(8192)
 def _visible(text: str) -> str:
-    return visible(text).replace("\t", " ")
+    return clean(text)
 
 
 class VisibleText(LineFilter):
@@ -56,11 +55,9 @@ class VisibleText(LineFilter):
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         """Return segments whose text cannot control the terminal."""
-        if all(segment.text.isprintable() for segment in segments):
+        if all(segment.text.isascii() and segment.text.isprintable() for segment in segments):
             return segments
         return [
-            segment
-            if segment.control or segment.text.isprintable()
-            else Segment(_visible(segment.text), segment.style)
+            segment if segment.control else Segment(_visible(segment.text), segment.style)
             for segment in segments
         ]

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from textual.containers import Horizontal
 from textual.message import Message
-from textual.widgets import Input
+from textual.widgets import Input, Label
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from textual.app import ComposeResult
     from textual.events import Key
+
+LABELS: Mapping[str, str] = {"filter": "filter:", "go": "go to:", "pipe": "pipe into:"}
+"""What stands before what is typed."""
 
 
 class Prompt(Input):
-    """Hidden until it is opened. It reports what is typed, and what is entered."""
+    """Where the operator types. It reports what is typed, and what is entered."""
 
     DEFAULT_CSS = """
-    Prompt { display: none; height: 1; border: none; padding: 0 1; background: $background; }
+    Prompt { width: 1fr; height: 1; border: none; padding: 0 1; background: $background; }
     Prompt:focus { border: none; }
-    Prompt.open { display: block; }
     """
 
     class Typed(Message):
@@ -35,18 +41,12 @@ class Prompt(Input):
         """What is being typed: `filter`, `go` or `pipe`."""
 
     def open(self, kind: str, text: str, hint: str) -> None:
-        """Show the line."""
+        """Let the operator change this text."""
         self.kind = kind
         self.placeholder = hint
-        self.add_class("open")
         self.value = text
         self.cursor_position = len(text)
         self.focus()
-
-    def close(self) -> None:
-        """Hide the line."""
-        self.kind = ""
-        self.remove_class("open")
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Report each change."""
@@ -73,6 +73,35 @@ class Prompt(Input):
         event.prevent_default()
 
     def _end(self, state: str) -> None:
-        kind = self.kind
-        self.close()
+        kind, self.kind = self.kind, ""
         self.post_message(self.Typed(kind, self.value, state))
+
+
+class PromptLine(Horizontal):
+    """The prompt behind a label that says what is typed; hidden until it is opened."""
+
+    DEFAULT_CSS = """
+    PromptLine { display: none; height: 1; }
+    PromptLine.open { display: block; }
+    PromptLine Label { width: auto; padding: 0 0 0 1; text-style: bold; }
+    """
+
+    def compose(self) -> ComposeResult:
+        """Put the label before the prompt."""
+        yield Label("", id="prompt-label", markup=False)
+        yield Prompt()
+
+    @property
+    def kind(self) -> str:
+        """What is being typed; empty if nothing is."""
+        return self.query_one(Prompt).kind
+
+    def open(self, kind: str, text: str, hint: str) -> None:
+        """Show the line."""
+        self.add_class("open")
+        self.query_one("#prompt-label", Label).update(LABELS[kind])
+        self.query_one(Prompt).open(kind, text, hint)
+
+    def close(self) -> None:
+        """Hide the line."""
+        self.remove_class("open")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.containers import Vertical
 
 from dorad.control.topparts import EDGE_KEYS, NODE_KEYS, edge_cells, node_cells
-from dorafleet.console.view import tables
+from dorafleet.console.view import tables, words
 from dorafleet.console.widgets.grid import Grid
 
 if TYPE_CHECKING:
@@ -36,8 +36,13 @@ class TopTables(Vertical):
         yield Grid(tables.NODES, ascii_only=self._ascii, id="nodes")
         yield Grid(tables.EDGES, ascii_only=self._ascii, id="edges")
 
-    def show(self, part: TopPart | None, wanted: Filter, *, dim: bool) -> None:
-        """Show a measurement, without the rows that the filter leaves out."""
+    def show(
+        self, part: TopPart | None, wanted: Filter, *, dim: bool, empty: tuple[str, str]
+    ) -> None:
+        """Show a measurement, without the rows that the filter leaves out.
+
+        `empty` are the texts for a table without nodes, and for one without edges.
+        """
         if not self.query("#edges"):
             return  # not composed yet
         top = None if part is None else part.top
@@ -57,14 +62,18 @@ class TopTables(Vertical):
         }
         left_out = () if len({each.machine for each in nodes}) > 1 else ("machine",)
         one = len({each.dataflow for each in nodes}) < 2
-        self.query_one("#nodes", Grid).leave_out(*left_out, *(("dataflow",) if one else ()))
-        self.query_one("#edges", Grid).leave_out(*left_out)
-        self.query_one("#nodes", Grid).show(
-            list(self._shown_nodes), lambda id_: tables.node_row(self._shown_nodes[id_]), dim=dim
-        )
-        self.query_one("#edges", Grid).show(
-            list(self._shown_edges), lambda id_: tables.edge_row(self._shown_edges[id_]), dim=dim
-        )
+        names, machines = (info.node for info in nodes), (info.machine or "" for info in nodes)
+        widths = {"node": words.longest(names), "machine": words.longest(machines)}
+        grid = self.query_one("#nodes", Grid)
+        grid.leave_out(*left_out, *(("dataflow",) if one else ()))
+        grid.widen(**widths)
+        shown = self._shown_nodes
+        grid.show(list(shown), lambda id_: tables.node_row(shown[id_]), dim=dim, empty=empty[0])
+        grid = self.query_one("#edges", Grid)
+        grid.leave_out(*left_out)
+        grid.widen(machine=widths["machine"])
+        links = self._shown_edges
+        grid.show(list(links), lambda id_: tables.edge_row(links[id_]), dim=dim, empty=empty[1])
 
     @property
     def counts(self) -> tuple[int, int]:
