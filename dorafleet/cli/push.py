@@ -47,6 +47,8 @@ def push(over: OverSsh, source: Path, target: str, *, mode: str | None, as_json:
 
     if not target.startswith("/") or target.endswith("/") or "\0" in target:
         raise click.UsageError(f"'{target}' is not the absolute path of a file")
+    if not source.is_file():
+        raise click.UsageError(f"'{source}' is not a regular file")
     permissions = _mode(mode, source)
     size = source.stat().st_size
     with Reporter(over.ids, size, as_json=as_json) as reporter:
@@ -102,7 +104,8 @@ async def copy(
     try:
         await robot.upload(source, new, sent)
         await robot.check(["chmod", mode, "--", new])
-        await robot.check(["mv", "-f", "--", new, target])
+        # -T: a folder of that name is an error, not the place for the file.
+        await robot.check(["mv", "-fT", "--", new, target])
     except BaseException:
         # Also after a failed copy, so that no part of it stays.
         await robot.run(["rm", "-f", "--", new])

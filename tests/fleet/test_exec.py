@@ -70,7 +70,7 @@ def test_a_file_is_copied_beside_its_place_and_renamed(fleet, capsys, tmp_path):
         assert content == source.read_bytes()
         assert copied.startswith("/srv/map.bin.")
         assert robot.ran("chmod", "640", "--", copied)
-        assert robot.ran("mv", "-f", "--", copied, "/srv/map.bin")
+        assert robot.ran("mv", "-fT", "--", copied, "/srv/map.bin")
 
 
 def test_what_cannot_be_copied_is_named_and_removed(fleet, capsys, tmp_path):
@@ -96,6 +96,7 @@ def test_what_cannot_be_copied_is_named_and_removed(fleet, capsys, tmp_path):
         (("{source}", "relative"), "'relative' is not the absolute path of a file"),
         (("{source}", "/a", "--mode", "9"), "'9' is not a mode such as 0644"),
         (("none", "/a"), "does not exist"),
+        (("/dev/zero", "/a"), "'/dev/zero' is not a regular file"),
     ],
 )
 def test_usage_errors_of_push(words, text, fleet, capsys, tmp_path):

@@ -136,7 +136,7 @@ def test_a_key_in_a_file_needs_no_agent_and_one_that_is_gone_is_named(operator, 
     monkeypatch.setenv("SSH_AUTH_SOCK", "/nonexistent/agent")
     key = operator.folder / "key"
     assert choose(str(key)).file == key
-    with pytest.raises(BuildError, match=r"the SSH agent at /nonexistent/agent .* `eval"):
+    with pytest.raises(BuildError, match=r"the SSH agent at /nonexistent/agent .*ssh-add"):
         choose(None)
 
 
