@@ -29,9 +29,10 @@ demo: $(VENV)/.demo native ## Find faces in a moving camera picture for ten seco
 demo-fleet: $(VENV)/.dev native ## Run one dataflow over three robots on this machine, and cut a cable (half a minute)
 	$(BIN)/python -m hwtests.demo
 
+# Prints the ten slowest steps. PYTEST_ARGS='--durations 0' prints all: setup, call and teardown of each test.
 test: $(VENV)/.dev native ## Check style, types and dependencies, and run every test but the third-party nodes'
 	@$(MAKE) --no-print-directory -j2 lint bytecode
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal tests --ignore tests/hub $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 10 tests --ignore tests/hub $(PYTEST_ARGS)
 
 test-pure: export DORAD_NATIVE := 0
 test-pure: $(VENV)/.dev ## Run the tests of the data plane and of nodes in pure Python

@@ -7,16 +7,15 @@ import logging
 import re
 import shlex
 import signal
-import subprocess
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import App
 
 from dorad.control.errors import ControlError
-from dorafleet.console import themes
+from dorafleet.console import piping, themes
 from dorafleet.console.model.commands import (
     ABOUT_DATAFLOWS,
     METHODS,
@@ -33,7 +32,7 @@ from dorafleet.console.widgets.lines import Painted
 from dorafleet.console.widgets.paint import VisibleText
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Sequence
+    from collections.abc import Coroutine, Sequence
 
     from textual.binding import BindingType
     from textual.driver import Driver
@@ -49,6 +48,9 @@ TICK_S = 0.1
 
 COMMAND_S = 30.0
 """Seconds for which a copied command is shown."""
+
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+"""Signals by which the console ends in good order; SIGHUP says that the terminal is gone."""
 
 MAX_LISTED = 30
 """Robots that a filter names."""
@@ -79,6 +81,7 @@ class ConsoleApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         ("q", "quit", "quit"),
         ("ctrl+c", "quit", "quit"),
+        ("ctrl+z", "suspend_process", ""),
         ("question_mark", "help", "keys"),
         ("colon,ctrl+p", "palette", "go"),
         ("minus", "last", "last screen"),
@@ -132,6 +135,9 @@ class ConsoleApp(App[None]):
 
     def on_mount(self) -> None:
         """Connect, and open the first screen."""
+        for number in ENDING_SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._end_by, number)
+        self.app_resume_signal.subscribe(self, lambda _: self._repaint_everything())
         self.server.start()
         self.push_screen(open_screen("fleet", []))
         self.set_interval(TICK_S, self._tick)
@@ -142,8 +148,15 @@ class ConsoleApp(App[None]):
             else:
                 self.go_to(self.options.start)
 
+    def _end_by(self, number: signal.Signals) -> None:
+        """Give the terminal back before the program ends by a signal."""
+        _log.debug("ends by %s", number.name)
+        self.exit(return_code=128 + number)
+
     async def on_unmount(self) -> None:
         """End the connection."""
+        for number in ENDING_SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
         self._release()
         for task in list(self._tasks):
             task.cancel()
@@ -344,50 +357,24 @@ class ConsoleApp(App[None]):
         _log.debug("pipe %d lines into %r", len(lines), command)
         text = "".join(f"{line.rstrip()}\n" for line in lines)
         if self.is_headless:
-            self._say(_ended(command, _piped(command, text, quiet=True)), "dim")
+            self._say(piping.how_it_ended(command, piping.run(command, text, quiet=True)), "dim")
             return
-        with self.batch_update(), self.suspend(), _interrupts_ignored():
-            code = _piped(command, text)
-        # The program has drawn over everything, and has read the terminal's answers.
+        with self.batch_update(), self.suspend(), piping.interrupts_ignored():
+            code = piping.run(command, text)
+        self._repaint_everything()
+        if code:
+            self._say(piping.how_it_ended(command, code), "warn")
+
+    def _repaint_everything(self) -> None:
+        """Paint after another program had the terminal, and has read its answers."""
         self._pace = Pace()
         self._whole = True
         self._release()
         self.screen.refresh()
-        if code:
-            self._say(_ended(command, code), "warn")
 
     def _say(self, text: str, style: str = "", seconds: float = 5.0) -> None:
         if (screen := self._console_screen) is not None:
             screen.say(text, style, seconds)
-
-
-def _piped(command: str, text: str, *, quiet: bool = False) -> int:
-    """Run a shell command that the operator typed, with a text as its input; return its code."""
-    done = subprocess.run(  # noqa: S602 - a shell is what was asked for
-        command,
-        shell=True,
-        input=text.encode(errors="replace"),
-        capture_output=quiet,
-        check=False,
-    )
-    return done.returncode
-
-
-def _ended(command: str, code: int) -> str:
-    if code in (-signal.SIGINT, 128 + signal.SIGINT):  # the shell, or a program of it
-        return f"`{command}` was interrupted"
-    return f"`{command}` ended with {code}"
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Let ctrl+c end the program that has the terminal, and not the console."""
-    # A handler, not SIG_IGN, which the program would inherit.
-    before = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _ansi(theme: str) -> bool:

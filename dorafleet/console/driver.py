@@ -53,6 +53,11 @@ class PacedDriver(LinuxDriver):
             time.sleep(0.01)  # the thread that reads keys takes them
         super().stop_application_mode()
 
+    def _sigcont_application(self, *_args: object) -> None:
+        """Take the terminal again, unless it was not given back: Textual would take it twice."""
+        if self._must_signal_resume:
+            super()._sigcont_application()
+
     def write(self, data: str) -> None:
         """Write to the terminal."""
         super().write(data)

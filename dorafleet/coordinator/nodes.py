@@ -184,13 +184,14 @@ class NodeMethods:
         """Replace a node by another with the same id, on the same machine."""
         found = self._fleet.find(params.dataflow)
         before = self._fleet.dataflow(found)
-        after = topology.replace_node(before, params.node, params.definition)
+        definition = params.definition or _definition_of(before, params.node)
+        after = topology.replace_node(before, params.node, definition)
         if params.node in found.placement and not topology.changes(before, after):
             return await self._replace_program(call, found, params)
         return await self._change(
             call,
             params,
-            lambda flow: topology.replace_node(flow, params.node, params.definition),
+            lambda flow: topology.replace_node(flow, params.node, definition),
             f"replaced node {params.node}",
             node=params.node,
         )
@@ -204,7 +205,8 @@ class NodeMethods:
         record = self._running(found)
         await write_record(self._fleet.writer, call, record.key, params.node)
         robot = record.placement[params.node]
-        await self._forward(record, robot, call.method, params, m.Changed)
+        same = msgspec.structs.replace(params, dataflow=record.uuid, definition={})
+        await self._robots.call(robot, call.method, same, m.Changed)
         text = f"replaced node {params.node}"
         _log.info("dataflow `%s`: %s, with the same definition", record.key, text)
         self._event_bus.publish(record.uuid, "topology-changed", params.node, text)
@@ -383,3 +385,10 @@ class NodeMethods:
             await self._fleet.put(undone, actor_of(call), f"{call.method}.undo")
         _log.warning("dataflow `%s`: `%s` is undone", record.key, call.method)
         self._reconciler.mark(*record.robots)
+
+
+def _definition_of(dataflow: Dataflow, node: str) -> dict[str, Any]:
+    """Return the present definition of a node, empty if there is none."""
+    nodes = dataflow.descriptor["nodes"]
+    found: dict[str, Any] = next((each for each in nodes if each.get("id") == node), {})
+    return found

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import pty
+import signal
 import struct
 import sys
 import tempfile
@@ -15,10 +16,12 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from .fakefleet import FakeFleet, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 DEADLINE_S = 60.0
 QUESTION = b"\x1b[6n"
@@ -56,11 +59,10 @@ class Line:
             if self._answers and QUESTION in data:
                 os.write(self.ours, ANSWER)
 
-    async def until(self, text: bytes, after: int = 0) -> None:
+    async def until(self, holds: bytes | Callable[[], bool], after: int = 0) -> None:
         deadline = time.monotonic() + DEADLINE_S
-        while text not in self.seen[after:]:
-            assert self.process.returncode is None, self.seen[-3000:]
-            assert time.monotonic() < deadline, (text, self.seen[-3000:])
+        while not (holds() if callable(holds) else holds in self.seen[after:]):
+            assert time.monotonic() < deadline, (holds, self.seen[-3000:])
             await asyncio.sleep(0.02)
 
     async def keys(self, *parts: bytes, pause: float = 0.0) -> None:
@@ -137,3 +139,24 @@ async def test_only_ascii_is_written_where_the_terminal_shows_nothing_else() -> 
         assert line.seen.isascii()
         # Sixteen colours: none with a number or with red, green and blue.
         assert b"38;5" not in line.seen and b"38;2" not in line.seen
+
+
+async def test_a_stopped_or_ended_console_gives_the_terminal_back() -> None:
+    async with program(FakeFleet(3)) as line:
+        await line.until(b"3 of 3")
+        process = psutil.Process(line.process.pid)
+        await line.keys(b"\x1a")
+        await line.until(lambda: process.status() == psutil.STATUS_STOPPED)
+        assert termios.tcgetattr(line.theirs) == line.before
+        at = len(line.seen)
+        process.send_signal(signal.SIGCONT)
+        await line.until(b"3 of 3", after=at)
+        # Textual would take the terminal once more, and not give it back.
+        process.send_signal(signal.SIGCONT)
+        at = len(line.seen)
+        await line.keys(b"?")
+        await line.until(b"Keys", after=at)
+        process.send_signal(signal.SIGTERM)
+        assert await line.ends() == 128 + signal.SIGTERM
+        assert termios.tcgetattr(line.theirs) == line.before
+        await line.until(b"\x1b[?1049l", after=at)

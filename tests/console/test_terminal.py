@@ -107,14 +107,14 @@ def test_a_killed_node_is_named_its_key_opens_the_logs_and_the_terminal_is_left_
     terminal.until("tick tack")
     for _ in range(3):
         terminal.keys("|")
-        terminal.until("\n less")
+        terminal.until("pipe into: less")
         terminal.keys("Enter")
-        terminal.until(lambda text: "tick tack" in text and "esc back" not in text)
+        terminal.until(lambda text: "tick tack" in text and " esc " not in text)
         terminal.keys("q")
         terminal.until("esc back")
     # ctrl+c ends the program that has the terminal, and not the console.
     terminal.keys("|")
-    terminal.until("\n less")
+    terminal.until("pipe into: less")
     terminal.keys("C-u", "echo begun; sleep 60", "Enter")
     terminal.until("begun\n")
     terminal.keys("C-c")

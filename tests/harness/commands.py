@@ -112,9 +112,10 @@ def start_service(
     arguments: Sequence[str | Path],
     log: int | None = None,
     *,
+    cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Forked:
-    """Start a service that writes stdout and stderr to `log`; the caller ends it.
+    """Start a program in a session of its own, with stdout and stderr in `log`.
 
     Without `log`, its `output` is the file to read both from.
     """
@@ -126,7 +127,7 @@ def start_service(
             stack.callback(os.close, log)
             output = os.fdopen(read)
         descriptors = [nothing.fileno(), log, log]
-        process = Forked(program, arguments, descriptors, env=env, service=True)
+        process = Forked(program, arguments, descriptors, cwd=cwd, env=env, service=True)
         process.output = output
     return process
 

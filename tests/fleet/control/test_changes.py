@@ -69,7 +69,7 @@ async def test_a_node_is_replaced_even_if_only_its_program_has_changed(tmp_path)
         talker = dict(TALK["nodes"][0])
         same = m.NodeReplace(node="talker", definition=talker, dataflow="talk", grace=7)
         assert (await fleet.call("node.replace", same)).changes == []
-        assert [(each.node, each.grace) for each in told] == [("talker", 7)]
+        assert [(each.node, each.definition, each.grace) for each in told] == [("talker", {}, 7)]
         assert len(arm1.sets) == 1
         # A new definition is a new share, which the robot compares with its own.
         new = m.NodeReplace(node="talker", definition={**talker, "path": "new.py"}, dataflow="talk")
