@@ -63,7 +63,7 @@ bench: $(VENV)/.dev native ## Measure beside dora 1.1.0 and iceoryx2 (about 15 m
 bench-rt: $(VENV)/.dev ## Measure how exactly a node wakes up with and without real time (2 minutes)
 	$(BIN)/python -m hwtests.realtime
 
-bench-link: $(VENV)/.dev native ## Measure links between machines beside raw Zenoh and dora 1.1.0 (12 minutes)
+bench-link: $(VENV)/.dev native ## Measure links between machines beside raw Zenoh and dora 1.1.0 (30 minutes)
 	$(BIN)/python -m hwtests.link --write
 
 bench-record: $(VENV)/.dev native ## Measure recording beside the mcap library; DORA=FOLDER also beside dora 1.1.0 (2 minutes)
@@ -114,7 +114,7 @@ hwtest-long: export HWTEST_LONG := 1
 hwtest-long: HWTESTS += hwtests/fleet
 hwtest-long: hwtest ## The same with fleets, 50 power cuts, half an hour of rollouts under faults, and more of all else (two hours)
 
-vmtest: $(VENV)/.dev ## See the limits of nodes hold on a virtual machine (as root, 5 minutes)
+vmtest: $(VENV)/.dev ## See the limits of nodes hold, and recordings survive power cuts, on a virtual machine (as root, 15 minutes; POWER_CUTS=20 for more cuts)
 	$(BIN)/pytest -n0 --timeout 1800 -rsP hwtests/machine
 
 model: ## Check the data plane's protocol exhaustively (needs spin and gcc)

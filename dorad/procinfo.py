@@ -14,8 +14,11 @@ _STATE, _PARENT, _START_TIME = 0, 1, 19
 """Indices into what `stat_fields` returns."""
 
 
-def stat_fields(pid: int) -> list[bytes] | None:
-    """Return the fields of /proc/PID/stat from the third (state) on; None if it does not exist."""
+def stat_fields(pid: int | str) -> list[bytes] | None:
+    """Return the fields of /proc/PID/stat from the third (state) on; None if it does not exist.
+
+    `pid` may also be `PID/task/TID`, for one thread.
+    """
     try:
         # It never blocks; O_NONBLOCK is for tools that watch for blocking calls.
         file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -64,6 +67,16 @@ def is_sigstopped(pid: int) -> bool:
     except OSError:  # no descriptor left
         return False
     return found is not None and found[_STATE] in (b"T", b"t")
+
+
+def is_busy(pid: int) -> bool:
+    """Return True if a thread of a process computes, or waits for a processor or a disk."""
+    try:
+        with os.scandir(f"/proc/{pid}/task") as threads:
+            found = [stat_fields(f"{pid}/task/{thread.name}") for thread in threads]
+    except OSError:  # it has ended, belongs to another user, or no descriptor is left
+        return False
+    return any(fields is not None and fields[_STATE] in (b"R", b"D") for fields in found)
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:

@@ -166,11 +166,11 @@ they like."""
 
 
 def handlers(
-    methods: AgentMethods, daemon: Daemon, of_clients: Daemon
+    methods: AgentMethods, daemon: Daemon, streaming: Daemon
 ) -> dict[str, Handler | StreamHandler]:
     """Return the handler of each method: the agent's own, and all of the daemon's.
 
-    The streams of clients go over the connection `of_clients`: however many there are, the
+    The streams of clients go over the connection `streaming`: however many there are, the
     coordinator still follows this robot.
     """
     own: dict[str, Handler | StreamHandler] = {
@@ -185,7 +185,7 @@ def handlers(
         "release.order": methods.order_release,
     }
     passed_on = {
-        name: _passing(name, of_clients if method.stream and name != OF_COORDINATOR else daemon)
+        name: _passing(name, streaming if method.stream and name != OF_COORDINATOR else daemon)
         for name, method in METHODS.items()
     }
     return passed_on | own

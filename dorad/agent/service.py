@@ -58,10 +58,11 @@ class Service:
         self._boot = _BOOT_ID.read_text(encoding="ascii").strip()
         self._changed = Bell()
         name = f"dorad-agent {__version__}"
-        # A separate connection: many forwarded requests must not delay the shares.
+        # Three connections: forwarded requests must not delay the shares, nor the streams of many
+        # clients the coordinator.
         self._own = Daemon(socket, name)
-        self._passing = Daemon(socket, name)
-        self._of_clients = Daemon(socket, name)
+        self._forwarding = Daemon(socket, name)
+        self._streaming = Daemon(socket, name)
         self._shares = Shares(
             self._store, self._own, self._identities, self._boot, self._changed.ring
         )
@@ -89,7 +90,7 @@ class Service:
         self._contact = contact
         self._dialer = Dialer(
             self._identities,
-            handlers(methods, self._passing, self._of_clients),
+            handlers(methods, self._forwarding, self._streaming),
             self._changed.ring,
         )
         self._started_at = time.time()
@@ -110,18 +111,17 @@ class Service:
             stack.enter_context(only_one(self._folder))
             notifier = ServiceNotifier()
             stack.callback(notifier.close)
-            for daemon in (self._own, self._passing, self._of_clients):
+            for daemon in (self._own, self._forwarding, self._streaming):
                 stack.push_async_callback(daemon.close)
             _log.info("dorad-agent %s of robot %s", __version__, self._robot)
             dialing = asyncio.create_task(self._dial(), name="dialer")
-            works: list[asyncio.Task[Any]] = [dialing]
-            for work in self._works(notifier):
-                works.append(asyncio.create_task(work))
-            stack.push_async_callback(_end, works)
+            tasks: list[asyncio.Task[Any]] = [dialing]
+            tasks += map(asyncio.create_task, self._background(notifier))
+            stack.push_async_callback(_end, tasks)
             notifier.ready(self.status().line)
             ending = asyncio.create_task(self._ending.wait(), name="signal")
-            works.append(ending)
-            done, _ = await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
+            tasks.append(ending)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             notifier.stopping("dataflows keep running")
             for task in done:
                 task.result()
@@ -147,7 +147,8 @@ class Service:
             notice=self._store.notice,
         )
 
-    def _works(self, notifier: ServiceNotifier) -> list[Coroutine[Any, Any, None]]:
+    def _background(self, notifier: ServiceNotifier) -> list[Coroutine[Any, Any, None]]:
+        """Return what runs beside the dialer until the service ends."""
         return [
             self._shares.run(),
             self._releases.run(),

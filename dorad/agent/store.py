@@ -1,4 +1,4 @@
-"""The robot's shares, its releases and its knowledge of coordinators, in a SQLite file.
+"""The shares and releases of a robot and its last coordinator, in a SQLite file.
 
 Each change is on the disk when its method returns.
 """
@@ -49,7 +49,7 @@ class ShareStore:
             ControlError: the file cannot be used, or was written by a newer version.
         """
         self.notice = ""
-        """What was wrong with the file."""
+        """The problem of a file that was damaged; empty if it was not."""
         self._path = path
         self._sizes: dict[str, int] = {}
         self.records: dict[str, Record] = {}
@@ -57,11 +57,11 @@ class ShareStore:
         self.releases: dict[str, ReleaseRecord] = {}
         """Dataflows that come from releases, by name. Each has a share of that name, too."""
         self.fleet = ""
-        """Whose coordinators the next two are about; see `Identity`."""
+        """The fleet of the coordinator that `epoch` and `audit` are about; see `Identity`."""
         self.epoch = 0
-        """Of the last coordinator that was obeyed."""
+        """The epoch of the last coordinator whose orders were accepted."""
         self.audit = ""
-        """The head of the audit that it told; empty if none did."""
+        """The head of the audit that this coordinator reported; empty if it reported none."""
         try:
             try:
                 self._open()

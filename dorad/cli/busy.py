@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import threading
 import time
@@ -194,12 +195,11 @@ class _Holder:
             self._again()
 
     def _again(self) -> None:
-        try:
-            client = connect()
-            self._stream = client.hold_lease(self._reason)
-            self._client = client
-        except ControlError:
-            return
+        """Take the lease over a new connection; without success the caller tries again."""
+        self._client.close()
+        with contextlib.suppress(ControlError):
+            self._client = connect()
+            self._stream = self._client.hold_lease(self._reason)
 
 
 def _as_row(lease: Lease) -> tuple[str, ...]:

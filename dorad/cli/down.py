@@ -28,13 +28,12 @@ def down(*, force: bool) -> int:
     from dorad.cli.instance import refuse_address
     from dorad.control.choosing import chosen_daemons
     from dorad.control.client import Client
+    from dorad.procinfo import is_alive
 
     refuse_address("dora down", "it stops the daemon of this machine", "dorafleet down")
     with Client(chosen_daemons()) as client:
         status = client.status()
         client.shutdown(force=force)
-    from dorad.procinfo import is_alive
-
     deadline = time.monotonic() + EXIT_S
     while is_alive(status.pid):
         if time.monotonic() > deadline:

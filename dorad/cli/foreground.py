@@ -61,7 +61,6 @@ def run_foreground(
         DataflowError: a node's program is missing or must not be run.
     """
     import asyncio
-    import resource
 
     from dorad import ownlog
     from dorad.daemon.broker.listener import own_socket
@@ -92,29 +91,37 @@ def run_foreground(
     except (OSError, ValueError) as error:  # the runtime directory, or a variable's value
         raise click.ClickException(str(error)) from error
 
-    async def main() -> Ended:
-        loop = asyncio.get_running_loop()
-        Interrupts(run, lambda text: print_line("dora:", "cyan", text)).install(loop)
-        live.on_broken = from_thread(loop, run.stop)
-        with live:
-            async with holder:
-                # After the holder has started: nodes must not inherit the raised limit.
-                _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-                async with beside(run):
-                    ended = await run.run()
-                if holder.died:
-                    run.log.report(
-                        "error", None, "the process holder ended, and every node with it"
-                    )
-        if live.stuck:
-            print_warning("the last log lines were not read and are lost")
-        return ended
-
     try:
-        return asyncio.run(main())
+        return asyncio.run(_follow(run, holder, live, beside))
     except OSError as error:
         raise click.ClickException(str(error)) from error
+
+
+async def _follow(
+    run: DataflowRun,
+    holder: HolderClient,
+    live: LiveLog,
+    beside: Callable[[DataflowRun], AbstractAsyncContextManager[None]],
+) -> Ended:
+    """Run a dataflow to its end, with its live log, and stop it at signals."""
+    import asyncio
+    import resource
+
+    loop = asyncio.get_running_loop()
+    Interrupts(run, lambda text: print_line("dora:", "cyan", text)).install(loop)
+    live.on_broken = from_thread(loop, run.stop)
+    with live:
+        async with holder:
+            # After the holder has started: nodes must not inherit the raised limit.
+            _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+            async with beside(run):
+                ended = await run.run()
+            if holder.died:
+                run.log.report("error", None, "the process holder ended, and every node with it")
+    if live.stuck:
+        print_warning("the last log lines were not read and are lost")
+    return ended
 
 
 def run_dataflow(

@@ -30,8 +30,8 @@ recording is INCOMPLETE and the exit code 1. `dora replay` sends the messages ag
 """
 
 _START = "start"
-_WITH_SERVER = (_START, "ring")
-"""The commands that can record a running dataflow."""
+_WITH_SERVER = (_START, "ring", "mark", "stop")
+"""The commands that need a server for a running dataflow."""
 
 
 class Record(LazyGroup):
@@ -51,6 +51,9 @@ class Record(LazyGroup):
         ),
         "ring": CommandEntry(
             "dorad.cli.record_ring:ring", "Record into a black box: keep only the last seconds."
+        ),
+        "stop": CommandEntry(
+            "dorad.cli.record_stop:stop", "End the recordings of a running dataflow."
         ),
         "mark": CommandEntry("dorad.cli.record_box:mark", "Keep what the black box has recorded."),
         "incidents": CommandEntry(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from dorad.cli.record_start import Chosen
     from dorad.control.client import Client
+    from dorad.control.messages import NodeInfo
     from dorad.node.connection import DaemonConnection
     from dorad.record.items import Outcome, Progress
     from dorad.record.settings import Settings
@@ -96,12 +97,17 @@ def _joined(
             client.remove_node(node_id, dataflow=dataflow)
 
 
+def recorders(client: Client, dataflow: str) -> list[NodeInfo]:
+    """Return the recorders that commands have added to a dataflow."""
+    return [info for info in client.nodes(dataflow) if info.node.startswith(ATTACHED)]
+
+
 def _remove_left_over(client: Client, dataflow: str) -> None:
     """Remove recorders whose process was killed."""
     from dorad.control.errors import ControlError
 
-    for info in client.nodes(dataflow):
-        if info.node.startswith(ATTACHED) and info.pid is None:
+    for info in recorders(client, dataflow):
+        if info.pid is None:
             _log.debug("removing %s, which has no process", info.node)
             with contextlib.suppress(ControlError):  # another recorder has removed it
                 client.remove_node(info.node, dataflow=dataflow)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.durations import Duration
+from dorad.cli.select import dataflow_option
 from dorad.cli.sizes import Size
 from dorad.cli.tables import format_option, print_lines, print_table
+from dorad.dataflow.recording import FOLDER
+from dorad.shm.rendezvous import ADDRESS_VARIABLE
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -19,13 +23,11 @@ if TYPE_CHECKING:
 folder_argument = click.argument(
     "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), default="recordings"
 )
-WAIT_S = 30.0
-"""Seconds until a running recorder has answered a request."""
-
 MARK_EPILOG = """\b
 Examples:
   dora record mark --note "missed the dock"
   dora record mark --before 60s --after 20s /var/lib/robot/recordings
+  dora record mark -d demo --coordinator-addr fleet.local     on every machine of the dataflow
 
 \b
 FOLDER is that of the dataflow's `record` block, by default `recordings` here. A node does the same
@@ -34,7 +36,8 @@ with `node.mark("why")`; a node that fails, and an input that breaks, make an in
 
 
 @click.command("mark", epilog=MARK_EPILOG)
-@folder_argument
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)
+@dataflow_option
 @click.option(
     "--before",
     type=Duration(),
@@ -50,44 +53,32 @@ with `node.mark("why")`; a node that fails, and an input that breaks, make an in
     help="How much to keep after now.  [default: 20s]",
 )
 @click.option("--note", default="", metavar="TEXT", help="Text that explains the incident.")
-def mark(folder: Path, *, before: float, after: float, note: str) -> int:
-    """Keep the last seconds of the black box in FOLDER as an incident."""
+def mark(
+    folder: Path | None, *, dataflow: str | None, before: float, after: float, note: str
+) -> int:
+    """Keep the last seconds of the black box in FOLDER as an incident.
+
+    With --dataflow, or through a coordinator, on every machine of a running dataflow.
+    """
+    from dorad.record import blackbox
     from dorad.record import incidents as kept
 
     wanted = kept.Mark(time.time_ns(), before, after, note[:1000], "command")
+    if dataflow is not None or os.environ.get(ADDRESS_VARIABLE):
+        from dorad.cli.record_mark import mark_running
+
+        return mark_running(dataflow, folder, wanted)
+    folder = folder or Path(FOLDER)
+    if not folder.is_dir():
+        raise click.ClickException(
+            f"there is no folder {folder}; name that of a black box, or its dataflow with -d"
+        )
     try:
-        name = kept.request(folder, wanted)
-        own = folder / kept.INCIDENTS / name
-        _until_made(folder, own)
+        own = blackbox.keep(folder, wanted)
     except OSError as error:
         raise click.ClickException(f"cannot write to the black box: {error.strerror}") from error
-    click.echo(f"incident {name} in {visible(str(own))}")
+    click.echo(f"incident {own.name} in {visible(str(own))}")
     return 0
-
-
-def _until_made(folder: Path, own: Path) -> None:
-    """Wait until the recorder has made an incident; make it here if no recorder runs.
-
-    Raises:
-        IncidentError: there are too many incidents.
-        OSError: the folder cannot be written.
-    """
-    from dorad.record import incidents as kept
-    from dorad.record.blackbox import has_recorder
-
-    end = time.monotonic() + WAIT_S
-    while not (own / "incident.json").exists():
-        if not has_recorder(folder):
-            # No more messages are added to the ring.
-            for left, each in kept.take_requests(folder):
-                kept.create(folder, left, each)
-            return
-        if time.monotonic() > end:
-            raise kept.IncidentError(
-                f"the recorder has not answered within {WAIT_S:g} s",
-                "its log says why: `dora logs`",
-            )
-        time.sleep(0.02)
 
 
 INCIDENTS_EPILOG = """\b

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from dorad.cli.record_info import recording_argument
-from dorad.cli.replay import name_list, parse_moment
+from dorad.cli.replay import finite, name_list, parse_range
 from dorad.terminal import visible
 
 _output = click.option(
@@ -44,15 +44,15 @@ def cut(
     from dorad.record.reader import RecordingReader
 
     with RecordingReader(file) as reader:
-        begin = reader.start
+        first, last = parse_range(start, end, [reader])
         known = list(reader.topics())
     wanted = name_list(topics)
     _check(wanted, known)
     count = copy(
         [file],
         output,
-        start=parse_moment(start, begin, "--start"),
-        end=parse_moment(end, begin, "--end"),
+        start=first,
+        end=last,
         topics=wanted or None,
     )
     click.echo(f"wrote {visible(str(output))}: {count} messages")
@@ -98,6 +98,14 @@ def merge(files: tuple[str, ...], *, topics: tuple[str, ...], output: Path) -> N
     click.echo(f"wrote {visible(str(output))}: {count} messages")
 
 
+def _refuse_used(output: Path) -> None:
+    """Raise click.ClickException if something would be overwritten: a file, or one in a folder."""
+    if output.is_dir() and next(output.iterdir(), None) is None:
+        return
+    if output.exists():
+        raise click.ClickException(f"{output} exists already; name another one with -o")
+
+
 EXPORT_EPILOG = """\b
 Examples:
   dora record export day.mcap --to parquet -o day/          a file for each topic
@@ -116,7 +124,9 @@ FORMATS = ("parquet", "arrow", "csv", "rrd", "lerobot")
 @recording_argument
 @click.option("--to", "kind", type=click.Choice(FORMATS), required=True, help="What to write.")
 @click.option("--rows", is_flag=True, help="A row for each value of an array.")
-@click.option("--fps", type=click.FloatRange(min=0.01), default=30.0, help="For lerobot.")
+@click.option(
+    "--fps", type=click.FloatRange(min=0.01), callback=finite, default=30.0, help="For lerobot."
+)
 @_topics
 @click.option(
     "-o",
@@ -133,6 +143,7 @@ def export(
     from dorad.record import export as exporting
     from dorad.record.sources import open_recording
 
+    _refuse_used(output)
     if kind == "rrd":
         exporting.to_rerun(file, output)
         click.echo(f"wrote {visible(str(output))}")

@@ -142,17 +142,42 @@ def _remove(client: Client, run: str, recorders: Sequence[Recorder]) -> None:
             _log.debug("%s is not removed: %s", each.node, error)
 
 
-def _warn_of_others(client: Client, run: str) -> None:
+def stop_on_machines(client: Client, run: str) -> int:
+    """End the recorders that commands have added, and print how each has ended.
+
+    Return the exit code: 0 if each recording is complete.
+    """
+    recorders = _running(client, run)
+    if not recorders:
+        click.echo("no recorder has joined the dataflow")
+        return 0
+    watch = _Watch(client, run, recorders)
+    watch.ask("dora record stop")
+    try:
+        watch.follow()
+        watch.until_ended()
+    finally:
+        watch.close()
+        _remove(client, run, recorders)
+    return _report(recorders, watch.ended, watch.troubles)
+
+
+def _running(client: Client, run: str) -> list[Recorder]:
+    """Return the recorders that commands have added and that still run."""
     from dorad.dataflow.recording import ATTACHED
 
-    others = sorted(
-        info.node
+    found = [
+        Recorder(info.machine or "", info.node, ())
         for info in client.nodes(run)
         if info.node.startswith(ATTACHED) and info.status not in _ENDED
-    )
-    if others:
-        names = ", ".join(others)
-        print_note(f"other recorders run, too: {names}; `dora node remove` ends one")
+    ]
+    return sorted(found)
+
+
+def _warn_of_others(client: Client, run: str) -> None:
+    names = ", ".join(each.node for each in _running(client, run))
+    if names:
+        print_note(f"other recorders run, too: {names}; `dora record stop` ends all")
 
 
 class _Watch:
@@ -160,15 +185,15 @@ class _Watch:
 
     def __init__(self, client: Client, run: str, recorders: Sequence[Recorder]) -> None:
         self.ended: dict[str, Ended] = {}
-        """How the recording of each machine has ended."""
+        """How each recorder has ended, by its node."""
         self.troubles: dict[str, str] = {}
-        """Why the end of a machine's recording is unknown."""
+        """Why the end of a recorder is unknown."""
         self._client = client
         self._run = run
-        self._recorders = {each.machine: each for each in recorders}
+        self._recorders = {each.node: each for each in recorders}
         self._lines: Stream[LogLines] | None = None
         self._silent: set[str] = set()
-        """Machines whose recorder has ended; its last line may be on the way."""
+        """Recorders that have ended; their last line may be on the way."""
         self._asked = ""
         self._asked_at: float | None = None
 
@@ -180,8 +205,7 @@ class _Watch:
 
     def follow(self) -> None:
         """Follow the lines of the recorders from their first one on."""
-        nodes = [each.node for each in self._recorders.values()]
-        self._lines = self._client.logs(self._run, nodes=nodes, tail=1000, follow=True)
+        self._lines = self._client.logs(self._run, nodes=[*self._recorders], tail=1000, follow=True)
 
     def close(self) -> None:
         """Stop following."""
@@ -217,20 +241,20 @@ class _Watch:
         return [each for each in self._recorders if each not in {*self.ended, *self.troubles}]
 
     def _give_up(self, why: str) -> None:
-        for machine in self._missing():
-            self.troubles[machine] = why
+        for node in self._missing():
+            self.troubles[node] = why
 
     def _take(self, line: LogRecord) -> None:
         from dorad.record.outcome import read_outcome
 
-        machine = line.machine or ""
-        recorder = self._recorders.get(machine)
-        if recorder is None or line.node != recorder.node:
+        recorder = self._recorders.get(line.node or "")
+        if recorder is None:
             return
+        machine = recorder.machine
         ended = read_outcome(line.target, line.fields)
         if ended is not None:
-            self.ended[machine] = ended
-            self.troubles.pop(machine, None)
+            self.ended[recorder.node] = ended
+            self.troubles.pop(recorder.node, None)
         elif line.message.startswith("recording: "):
             print_note(f"{machine}: {line.message.removeprefix('recording: ')}")
         elif line.stream == "stderr" or line.message.startswith("warning: "):
@@ -242,8 +266,7 @@ class _Watch:
         from dorad.record.outcome import END_PARAM
 
         self._asked_at = time.monotonic()
-        for machine in self._missing():
-            node = self._recorders[machine].node
+        for node in self._missing():
             try:
                 self._client.set_param(node, END_PARAM, self._asked, dataflow=self._run)
             except ControlError as error:
@@ -259,13 +282,13 @@ class _Watch:
         except ControlError as error:
             _log.debug("the nodes are not known: %s", error)
             return
-        for machine in self._missing():
-            info = infos.get(self._recorders[machine].node)
+        for node in self._missing():
+            info = infos.get(node)
             if info is not None and info.status in _ENDED:
-                if machine in self._silent:
+                if node in self._silent:
                     why = info.last_exit or "it has ended"
-                    self.troubles[machine] = f"{why}; `dora record recover` repairs its file there"
-                self._silent.add(machine)
+                    self.troubles[node] = f"{why}; `dora record recover` repairs its file there"
+                self._silent.add(node)
 
 
 def _report(
@@ -275,11 +298,11 @@ def _report(
     from dorad.record.report import count_text, size_text
 
     complete = True
-    for machine in (each.machine for each in recorders):
-        found = ended.get(machine)
+    for machine, node, _ in recorders:
+        found = ended.get(node)
         if found is None:
             complete = False
-            print_error(f"{machine}: UNKNOWN: {troubles.get(machine, 'no answer')}")
+            print_error(f"{machine}: UNKNOWN: {troubles.get(node, 'no answer')}")
             continue
         complete = complete and found.complete
         for topic, count in sorted(found.dropped.items()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from contextlib import ExitStack
@@ -44,6 +45,13 @@ recorded one. On a terminal: space pauses, s sends one message, + and - change t
 """
 
 
+def finite(context: click.Context, option: click.Parameter, value: float) -> float:
+    """Refuse infinity and NaN, which click takes as numbers. Raises click.BadParameter."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a number", context, option)
+    return value
+
+
 @click.command("replay", cls=LaunchCommand, epilog=EPILOG)
 @click.argument(
     "files",
@@ -55,6 +63,7 @@ recorded one. On a terminal: space pauses, s sends one message, + and - change t
 @click.option(
     "--speed",
     type=click.FloatRange(min=0),
+    callback=finite,
     default=1.0,
     metavar="X",
     help="How many times as fast; 0 is as fast as the nodes can.",
@@ -147,13 +156,13 @@ def replay(
     wanted, programs = _replacements(replace)
     with ExitStack() as stack:
         recordings = open_all(files, stack)
-        begin = min(each.start for each in recordings)
+        first, last = parse_range(start, end, recordings)
         config = ReplayConfig(
             files=[str(file.absolute()) for file in files],
             topics=[],
             speed=speed,
-            start=parse_moment(start, begin, "--start"),
-            end=parse_moment(end, begin, "--end"),
+            start=first,
+            end=last,
             loop=loop,
             paused=paused,
             step=step,
@@ -212,6 +221,7 @@ def plan_replay(
     import msgspec
 
     from dorad.dataflow.load import from_descriptor
+    from dorad.record.check import rules_of
     from dorad.record.config import encode
     from dorad.record.rewire import ReplayError, choose_replayed, rewire
 
@@ -237,6 +247,11 @@ def plan_replay(
         raise ReplayError(
             "there is nothing to compare: the recording has no message of a node that runs",
             "name nodes that run with --live",
+        )
+    if check and all(rules_of(config).ignores(topic) for topic in plan.checked):
+        raise ReplayError(
+            "there is nothing to compare: --ignore leaves out every topic of the nodes that run",
+            f"they send: {', '.join(plan.checked)}",
         )
     config = msgspec.structs.replace(
         config,
@@ -298,6 +313,33 @@ def _check_topics(wanted: Sequence[str], known: Mapping[str, int]) -> None:
         if topic not in known:
             hint = did_you_mean(topic, list(known)) or f"it has: {', '.join(known) or 'none'}"
             raise click.ClickException(f"the recording has no topic {topic!r} ({hint})")
+
+
+def parse_range(
+    start: str | None, end: str | None, recordings: Sequence[Recording]
+) -> tuple[int | None, int | None]:
+    """Return the times of `--start` and `--end` in ns since 1970, None for those not given.
+
+    Raises:
+        click.UsageError: one is not a time, or the end is not after the start.
+        click.ClickException: the recordings have no message between them.
+    """
+    begin = min(each.start for each in recordings)
+    last = max(each.end for each in recordings)
+    first = parse_moment(start, begin, "--start")
+    final = parse_moment(end, begin, "--end")
+    if first is not None and final is not None and final <= first:
+        raise click.UsageError(f"--end {end} is not after --start {start}")
+    if (first is not None and first > last) or (final is not None and final <= begin):
+        raise click.ClickException(
+            f"there is no message in this range: the recording begins {_date(begin)} "
+            f"and has {(last - begin) / 1e9:.3f} s"
+        )
+    return first, final
+
+
+def _date(moment: int) -> str:
+    return datetime.fromtimestamp(moment / 1e9).isoformat(" ", "milliseconds")
 
 
 _RELATIVE = re.compile(r"\+?[\d.]")

@@ -18,7 +18,7 @@ from dorad.control import faults
 from dorad.control.arrays import to_message
 from dorad.control.asyncmethods import AsyncMethods
 from dorad.control.client import targets_of
-from dorad.control.connecting import OPTIONS, open_failed, open_socket
+from dorad.control.connecting import OPTIONS, Deadline, open_failed, open_socket
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import time_allowed
 from dorad.control.messages import METHODS, Struct
@@ -79,6 +79,8 @@ class AsyncClient(AsyncMethods):
         self._last_sign = time.monotonic()
         """When the last frame arrived, or the ping was sent that is not answered yet."""
         self._ping: asyncio.Future[float] | None = None
+        self._answer_by: Deadline
+        """When the ping must be answered."""
         self._connection: Connection
         self.server: Server
         """Where the server is, for messages, once connected."""
@@ -109,17 +111,16 @@ class AsyncClient(AsyncMethods):
         if isinstance(self._target, Accepted):
             self.server, self._timing = faults.agent_of(self._target.robot), ROBOT
             self._connection = self._target.connection
-            deadline = time.monotonic() + self._timing.connect
+            deadline = Deadline(self.server, self._timing.connect)
         else:
             opened = await asyncio.to_thread(_open_socket, self._target)
             self.server, self._timing = opened.server, opened.timing
-            deadline = time.monotonic() + self._timing.connect
-            self._connection = await _open(opened)
+            deadline = Deadline(self.server, self._timing.connect)
+            self._connection = await _open(opened, deadline)
         try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                await self._connection.send(hello(self._name), text=True)
-                welcome = check_welcome(await self._connection.recv())
-                self.daemon, self.role = welcome.welcome, welcome.role
+            await self._connection.send(hello(self._name), text=True)
+            welcome = check_welcome(await _within(deadline, self._connection.recv()))
+            self.daemon, self.role = welcome.welcome, welcome.role
         except BaseException as error:
             await self.close()
             if isinstance(error, TimeoutError):
@@ -246,12 +247,13 @@ class AsyncClient(AsyncMethods):
                     answered = await self._connection.ping()
                     self._ping = cast("asyncio.Future[float]", answered)
                     self._last_sign = time.monotonic()
+                    self._answer_by = Deadline(self.server, self._timing.answer)
                 return None
         except ConnectionClosed as error:
             raise faults.connection_closed(self.server, _code(error)) from None
         if self._ping.done():
             self._mark_alive()
-        elif time.monotonic() - self._last_sign >= self._timing.answer:
+        elif self._answer_by.left() <= 0 and not self._answer_by.extended():
             raise faults.not_responding(self.server, self._timing.answer)
         return None
 
@@ -357,19 +359,37 @@ def _open_socket(target: str | Path | UnixSocket | Tcp | Targets | None) -> Open
     return open_socket(targets_of(target))
 
 
-async def _open(opened: Opened) -> ClientConnection:
+async def _within(deadline: Deadline, answer: Awaitable[T]) -> T:
+    """Wait for an answer until the deadline, which may be postponed.
+
+    Raises:
+        TimeoutError: the deadline has passed.
+    """
+    task = asyncio.ensure_future(answer)
+    try:
+        while not (await asyncio.wait({task}, timeout=deadline.left()))[0]:
+            if not deadline.extended():
+                raise TimeoutError
+        return task.result()
+    finally:
+        if task.cancel():
+            await asyncio.wait({task})
+
+
+async def _open(opened: Opened, deadline: Deadline) -> ClientConnection:
     """Open the WebSocket on a connected socket. Raises ControlError."""
     given = dict(OPTIONS)
     if opened.tls is not None:
         given |= {"ssl": opened.tls, "create_connection": _Coordinator}
     try:
-        return await connect_websocket(
+        opening = connect_websocket(
             f"ws{'s' if opened.tls else ''}://{opened.host}/",
             sock=opened.sock,
             additional_headers=opened.headers,
-            open_timeout=opened.timing.connect,
+            open_timeout=None,
             **given,
         )
+        return await _within(deadline, opening)
     except TimeoutError:
         raise faults.not_responding(opened.server, opened.timing.connect) from None
     except (OSError, WebSocketException) as error:

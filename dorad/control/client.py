@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 from dorad import __version__
 from dorad.control import faults
 from dorad.control.arrays import to_message
-from dorad.control.connecting import open_failed, open_socket
+from dorad.control.connecting import Deadline, open_failed, open_socket
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import MAX_REPLY, time_allowed
 from dorad.control.messages import METHODS, Struct
@@ -74,12 +74,14 @@ class Client(Methods):
         self._broken: ControlError | None = None
         self._pinged_at: float | None = None
         """When the last ping was sent."""
+        self._answer_by: Deadline | None = None
+        """When it must be answered."""
         opened = open_socket(targets_of(target))
         self.server = opened.server
         """Where the server is, for messages."""
         self._timing = opened.timing
         self._timeout = self._timing.call if timeout is None else timeout
-        deadline = time.monotonic() + self._timing.connect
+        deadline = Deadline(self.server, self._timing.connect)
         self._connection = _open(opened, deadline)
         self.daemon = self._shake_hands(name, deadline)
         """The server's name and version, such as `dorad 0.1.0`."""
@@ -130,10 +132,10 @@ class Client(Methods):
         request = self._send_request(method, params)
         return Stream(request, self._wait_for, self._cancel, convert)
 
-    def _shake_hands(self, name: str, deadline: float) -> str:
+    def _shake_hands(self, name: str, deadline: Deadline) -> str:
         try:
             self._connection.send(hello(name), text=True)
-            frame = self._connection.receive(deadline - time.monotonic())
+            frame = _within(deadline, self._connection.receive)
             return check_welcome(frame).welcome
         except BaseException as error:
             self.close()
@@ -236,10 +238,12 @@ class Client(Methods):
         """
         now = time.monotonic()
         if self._pinged_at is not None and self._connection.last_received < self._pinged_at:
-            if now - self._pinged_at >= self._timing.answer:
+            assert self._answer_by is not None
+            if self._answer_by.left() <= 0 and not self._answer_by.extended():
                 raise faults.not_responding(self.server, self._timing.answer)
         elif now - self._connection.last_received >= self._timing.silence:
             self._pinged_at = now
+            self._answer_by = Deadline(self.server, self._timing.answer)
             self._connection.ping()
 
 
@@ -324,13 +328,28 @@ def targets_of(
     return (given,) if isinstance(given, (UnixSocket, Tcp)) else given
 
 
-def _open(opened: Opened, deadline: float) -> WebSocket:
+def _within(deadline: Deadline, step: Callable[[float], T]) -> T:
+    """Call `step` with the seconds left, and again if the deadline is postponed.
+
+    Raises:
+        TimeoutError: the deadline has passed.
+    """
+    while True:
+        try:
+            return step(deadline.left())
+        except TimeoutError:
+            if not deadline.extended():
+                raise
+
+
+def _open(opened: Opened, deadline: Deadline) -> WebSocket:
     """Open the WebSocket on a connected socket. Raises ControlError."""
     below = SocketTransport(opened.sock)
     try:
-        transport = below if opened.tls is None else _encrypted(below, opened.tls, deadline)
+        transport = below if opened.tls is None else _encrypted(below, opened.tls, deadline.left())
         connection = WebSocket(transport, max_size=MAX_REPLY, masked=opened.server.path is None)
-        connection.open(opened.host, opened.headers, deadline - time.monotonic())
+        connection.request(opened.host, opened.headers)
+        _within(deadline, connection.open)
     except BaseException as error:
         below.close()
         if isinstance(error, TimeoutError):
@@ -341,8 +360,8 @@ def _open(opened: Opened, deadline: float) -> WebSocket:
     return connection
 
 
-def _encrypted(below: SocketTransport, context: ssl.SSLContext, deadline: float) -> Transport:
+def _encrypted(below: SocketTransport, context: ssl.SSLContext, seconds: float) -> Transport:
     # Most connections are to a daemon on this machine, and need none of this.
     from dorad.control.tlstransport import TlsTransport
 
-    return TlsTransport(below, context, deadline - time.monotonic())
+    return TlsTransport(below, context, seconds)

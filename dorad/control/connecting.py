@@ -6,8 +6,10 @@ import logging
 import os
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from dorad import procinfo
 from dorad.control import faults
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import MAX_REPLY
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     from dorad.control.faults import Server
 
 _log = logging.getLogger(__name__)
+
+MAX_BUSY_S: Final = 20.0
+"""How long a daemon that computes, or waits for a processor, may leave a client unanswered."""
+_MORE_S: Final = 0.5
+"""By how much its deadline is postponed each time."""
 
 OPTIONS: Final[dict[str, Any]] = {
     "compression": None,
@@ -49,6 +56,30 @@ class Opened(NamedTuple):
     headers: Mapping[str, str]
     """For the same request."""
     tls: ssl.SSLContext | None
+
+
+class Deadline:
+    """The time by which a server must answer. A daemon on a busy machine gets more of it."""
+
+    def __init__(self, server: Server, seconds: float) -> None:
+        """Give `server` so many seconds, and up to MAX_BUSY_S while its process is busy."""
+        self._pid = server.pid
+        self._end = time.monotonic() + seconds
+        self._last = self._end - seconds + max(seconds, MAX_BUSY_S)
+
+    def left(self) -> float:
+        """Return the seconds until the deadline; negative after it."""
+        return self._end - time.monotonic()
+
+    def extended(self) -> bool:
+        """Postpone a deadline that has passed; False if it is final."""
+        if self._pid is None or self._pid == os.getpid() or self._end >= self._last:
+            return False
+        if not procinfo.is_busy(self._pid):
+            return False
+        _log.debug("process %d has not answered yet, but is busy", self._pid)
+        self._end = min(time.monotonic() + _MORE_S, self._last)
+        return True
 
 
 def open_socket(targets: Sequence[UnixSocket | Tcp]) -> Opened:

@@ -68,12 +68,10 @@ class WebSocket:
         self.last_received = time.monotonic()
         """When the server last sent anything, on the monotonic clock."""
 
-    def open(self, host: str, headers: Mapping[str, str], timeout: float) -> None:
-        """Make the opening handshake. `host` is the server's name and port.
+    def request(self, host: str, headers: Mapping[str, str]) -> None:
+        """Send the request of the opening handshake. `host` is the server's name and port.
 
         Raises:
-            TimeoutError: the server did not answer within `timeout` seconds.
-            NotOpenedError: the server refused.
             OSError: the connection has ended.
         """
         key = b2a_base64(os.urandom(16), newline=False)
@@ -87,6 +85,15 @@ class WebSocket:
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
         self._transport.send("\r\n".join((*lines, "", "")).encode())
+
+    def open(self, timeout: float) -> None:
+        """Receive the answer to the request; may be called again after a TimeoutError.
+
+        Raises:
+            TimeoutError: the server did not answer within `timeout` seconds.
+            NotOpenedError: the server refused.
+            OSError: the connection has ended.
+        """
         deadline = time.monotonic() + timeout
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             if len(self._buffer) > _MAX_HEAD or not self._fill(deadline, _CHUNK):

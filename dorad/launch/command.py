@@ -6,6 +6,7 @@ It is pure, except that it looks up files.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shlex
 import sys
@@ -96,7 +97,7 @@ def command_for(
         case NodeKind.SHELL:
             _check_shell_allowed(context)
             argv = [_SHELL, "-c", node.args or ""]
-            _put_on_path(env, programs.environment_bin(env, context.own_environment))
+            _activate(node, context, env, programs.environment_bin(env, context.own_environment))
         case NodeKind.PATH:
             path = _expand(node.path or "", context.environ, warnings)
             argv = [*_program(node, path, folder, context, env), *args]
@@ -180,10 +181,10 @@ def _program(
     if context.uv:
         return _uv_program(node, path, folder, context, env)
     bin_folder = programs.environment_bin(env, context.own_environment)
-    _put_on_path(env, bin_folder)
-    program = programs.find_program(path, folder, env["PATH"])
+    search = _activate(node, context, env, bin_folder)
+    program = programs.find_program(path, folder, search)
     if program.suffix == ".py":
-        return [programs.find_python(bin_folder, env["PATH"]), "-u", str(program)]
+        return [programs.find_python(bin_folder, search), "-u", str(program)]
     return [str(program)]
 
 
@@ -193,8 +194,7 @@ def _python(node: NodeSpec, folder: Path, context: LaunchContext, env: dict[str,
         builds = any(operator.build for operator in node.operators)
         return _uv_python(node, folder, context, env, builds=builds)
     bin_folder = programs.environment_bin(env, context.own_environment)
-    _put_on_path(env, bin_folder)
-    return [programs.find_python(bin_folder, env["PATH"])]
+    return [programs.find_python(bin_folder, _activate(node, context, env, bin_folder))]
 
 
 def _uv_program(
@@ -225,7 +225,7 @@ def _uv_python(
     if not Path(managed, "bin", "python").exists():
         raise LaunchError(f"no Python in {managed}: run `dora build --uv` first")
     env["VIRTUAL_ENV"] = str(managed)
-    _put_on_path(env, managed / "bin")
+    _activate(node, context, env, managed / "bin")
     return [str(managed / "bin" / "python")]
 
 
@@ -234,8 +234,18 @@ def managed_environment(folder: Path, node_id: str) -> Path:
     return folder / ".dora" / "python-envs" / node_id
 
 
-def _put_on_path(env: dict[str, str], first: Path | None) -> None:
-    env["PATH"] = programs.search_path(env, first)
+def _activate(
+    node: NodeSpec, context: LaunchContext, env: dict[str, str], first: Path | None
+) -> str:
+    """Put the folder `first` on the node's PATH; return the folders to search for its program.
+
+    A PATH that the file or `--env` sets stays as it is: some nodes read another meaning from it.
+    """
+    search = programs.search_path(env, first)
+    if not any("PATH" in each for each in (context.dataflow.env, context.run_env, node.own_env)):
+        env["PATH"] = search
+        return search
+    return os.pathsep.join(filter(None, (search, context.environ.get("PATH"))))
 
 
 def _expand(path: str, environ: Mapping[str, str], warnings: list[str]) -> str:

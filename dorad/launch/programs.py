@@ -8,7 +8,7 @@ The Python is the first of these that exists:
 - `python3` or `python` on PATH.
 
 The environment's `bin` comes first on the node's PATH, as if it were activated, so that
-the commands installed in it are found too.
+the commands installed in it are found too. A PATH that the user sets is not changed.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ KEPT_BYTES = 64 << 20
 
 RUNTIME = "(acc: (handover: rx), net: (handover: rx))"
 """Zenoh's threads, as it reads them from ZENOH_RUNTIME: those that receive also wait for sockets.
-By default another thread waits and wakes them, for each message."""
+By default another thread waits and wakes them, for each message: 30 us of latency."""
 
 
 def keep_freed_memory() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.link.frames import Content
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_MARKS = tuple(f'"{key}"'.encode() for key in sorted(MARKING))
+_find_mark = re.compile(b"|".join(f'"{re.escape(key)}"'.encode() for key in sorted(MARKING))).search
 
 
 class Taken(NamedTuple):
@@ -180,7 +181,7 @@ def _report_lost(input_id: str, lost: int) -> None:
 
 def _flags(metadata: bytes) -> int:
     """Return the flags that the ring entry of the message carried."""
-    if metadata and any(mark in metadata for mark in _MARKS):
+    if metadata and _find_mark(metadata):
         try:
             return flags_of(metadata_codec.decode(metadata))
         except ValueError:

@@ -51,6 +51,13 @@ class Out:
         """Return True if messages wait to be taken."""
         return any(item.holds() for item in self.inputs)
 
+    def moved(self) -> bool:
+        """Return True if messages seem to wait to be taken."""
+        for item in self.inputs:  # noqa: SIM110 - a generator costs as much as the check
+            if item.moved():
+                return True
+        return False
+
     @property
     def watched(self) -> list[tuple[int, int]]:
         """The words that change when there is something to take; none while nothing is taken."""
@@ -113,7 +120,10 @@ class Machine:
     @property
     def bytes_on_the_way(self) -> int:
         """Bytes that the machine has not acknowledged."""
-        return sum(out.channel.on_the_way[1] for out in self.outgoing)
+        size = 0
+        for out in self.outgoing:
+            size += out.channel.bytes_on_the_way
+        return size
 
 
 def _put(publisher: Publisher, data: bytes) -> None:

@@ -72,6 +72,8 @@ class Outgoing:
         self.uncertain = 0
         self._incarnation = incarnation
         self._grant: Grant | None = None
+        self._opening = Opening(0, 0, incarnation)
+        """That of the last grant."""
         self._receiver: int | None = None
         """The incarnation of the process that opened the channel last."""
         self._start: int | None = None
@@ -110,7 +112,12 @@ class Outgoing:
     def on_the_way(self) -> tuple[int, int]:
         """How many messages and events are not acknowledged, and how many bytes."""
         held = max(0, self._resumed - self._acked)
-        return self._next - self._handled + held, self._bytes_sent - self._bytes_handled
+        return self._next - self._handled + held, self.bytes_on_the_way
+
+    @property
+    def bytes_on_the_way(self) -> int:
+        """How many bytes are not acknowledged."""
+        return self._bytes_sent - self._bytes_handled
 
     @property
     def receiver(self) -> int | None:
@@ -153,7 +160,7 @@ class Outgoing:
         grant = self._grant
         if grant is None or self._cursor == len(self._items):
             return None
-        opening = Opening(grant.channel, grant.opening, self._incarnation)
+        opening = self._opening
         if self._start is not None:
             numbering = Numbering(self.numbering, self._first_number)
             start, self._start = Start(opening, self._start, numbering), None
@@ -168,7 +175,7 @@ class Outgoing:
             at = self._offset or 0
             end = min(at + frames.MAX_FRAGMENT, len(item.payload))
             cost = end - at + (len(item.metadata) if self._offset is None else 0)
-            on_the_way = self._bytes_sent - self._bytes_handled
+            on_the_way = self.bytes_on_the_way
             if on_the_way and on_the_way + cost > grant.window.bytes:
                 break
             if self._offset is None:
@@ -234,6 +241,7 @@ class Outgoing:
         """Begin to send under a new grant, again from the first message that is missing there."""
         self.close()
         self._grant = grant
+        self._opening = Opening(grant.channel, grant.opening, self._incarnation)
         met = grant.sender == self._incarnation
         # A receiver that opens the channel again and still knows no sender has had nothing.
         known = met or (grant.receiver == self._receiver)

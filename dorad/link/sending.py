@@ -50,7 +50,7 @@ class Sending:
         sent = False
         for _ in range(BURST):
             while out.active and channel.wants and _take(out):
-                if not any(item.moved() for item in out.inputs):
+                if not out.moved():
                     break
             sample = channel.next_sample()
             if sample is None:

@@ -10,6 +10,7 @@ Keys, all below `dorad/<dataflow>`:
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import socket
 import threading
@@ -41,6 +42,9 @@ SEND_TIMEOUT_MS = 2000
 
 MAX_QUEUED = 16_384
 """Samples that wait to be handled. Peers within their credit never come near it."""
+
+_thread = threading.local()
+"""`state` is set in the threads of Zenoh whose state the interpreter keeps."""
 
 
 class LinkError(RuntimeError):
@@ -207,6 +211,7 @@ class Session:
             _log.debug("the session was not closed in time")
 
     def _take(self, machine: str, kind: str, sample: zenoh.Sample) -> None:
+        _keep_thread_state()
         is_data = kind == "data"
         queue = self.data if is_data else self.control
         if len(queue) >= MAX_QUEUED:
@@ -246,6 +251,17 @@ def limit_sending() -> None:
             _log.debug("descriptor %s has no limit: %s", descriptor.name, error)
         finally:
             sock.detach()
+
+
+def _keep_thread_state() -> None:
+    """Let the interpreter keep its state of the running thread, which is one of Zenoh's.
+
+    Otherwise each callback makes such a state and deletes it at its end, and the kernel maps and
+    unmaps memory for it. One call of PyGILState_Ensure without its PyGILState_Release keeps it; the
+    callback releases the interpreter's lock all the same.
+    """
+    if not hasattr(_thread, "state"):
+        _thread.state = ctypes.pythonapi.PyGILState_Ensure()
 
 
 def _in_thread(act: Callable[[], Any], timeout_s: float) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import logging
 import time
 from datetime import UTC, datetime
@@ -89,7 +90,7 @@ def warm_up(config: dict[str, Any]) -> None:
 
         pa.array([0]).to_numpy()
         if receives:
-            import pyarrow.compute  # noqa: F401 - for `array.sum()`, `cast` and the like
+            importlib.import_module("pyarrow.compute")  # for `array.sum()`, `cast` and the like
         _log.debug("warmed up in %.0f ms", (_monotonic_ns() - started) / 1e6)
     gc.collect()
 

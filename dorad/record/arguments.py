@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-size", type=_size, metavar="SIZE", help="stop at this size")
     parser.add_argument("--duration", type=_seconds, metavar="SECONDS", help="stop after this time")
     parser.add_argument("--min-free", type=_size, metavar="SIZE", help="disk space to leave free")
+    parser.add_argument("--mark", metavar="JSON", help="make an incident of the black box, and end")
     parser.add_argument("--memory", type=_size, default=MEMORY, metavar="SIZE")
 
 

@@ -11,11 +11,14 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.record import incidents, ring
-from dorad.record.incidents import INCIDENTS, MARKS, IncidentError
+from dorad.record.incidents import INCIDENTS, MARKS, IncidentError, Mark
 from dorad.record.ring import RING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+MADE_S = 30.0
+"""Seconds until a running recorder has answered a request."""
 
 PRUNE_S = 10.0
 """Seconds between two searches for incidents to remove."""
@@ -142,3 +145,30 @@ def has_recorder(folder: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def keep(folder: Path, mark: Mark) -> Path:
+    """Make an incident of the black box in a folder, and return the incident's folder.
+
+    The recorder makes it; if none runs, this process does.
+
+    Raises:
+        IncidentError: there is no black box, there are too many incidents, or no answer.
+        OSError: the folder cannot be written.
+    """
+    name = incidents.request(folder, mark)
+    own = folder / INCIDENTS / name
+    end = time.monotonic() + MADE_S
+    while not (own / incidents.INFO).exists():
+        if not has_recorder(folder):
+            # No more messages are added to the ring.
+            for left, each in incidents.take_requests(folder):
+                incidents.create(folder, left, each)
+            return own
+        if time.monotonic() > end:
+            raise IncidentError(
+                f"the recorder has not answered within {MADE_S:g} s",
+                "its log says why: `dora logs`",
+            )
+        time.sleep(0.02)
+    return own

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import sys
+import struct
 import zlib
-from array import array
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
 from dorad.record import mcap
-from dorad.record.mcap import MESSAGE_HEAD, Op
+from dorad.record.mcap import INDEX_ENTRY, MESSAGE_HEAD, Op
+from dorad.record.small import SMALL, pack_small
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.record.encoding import Encoded
-
-SMALL = 16 << 10
-"""Bytes up to which a message counts as small. Only chunks of small messages are compressed:
-pictures and point clouds lose a few percent and take as long as the disk."""
+    from dorad.record.encoding import Encoded, Kind
+    from dorad.record.items import Item
+    from dorad.record.small import SmallChannel
 
 _COPIED = 64 << 10
 """Bodies up to this size are copied together; larger ones are written from where they are."""
@@ -59,8 +57,10 @@ class ChunkBuilder:
         self._parts: list[bytearray | bytes | memoryview] = [self._last]
         self._before = 0
         """Bytes of the parts before the last."""
-        self._index: dict[int, array[int]] = {}
-        """Time and offset of each message of a channel, one after the other."""
+        self._index: dict[int, bytearray] = {}
+        """The index entries of each channel: time and offset of its messages."""
+        self._small: dict[str, SmallChannel] = {}
+        """The channel of a topic whose small messages `add_small` takes."""
         self._all_small = True
 
     def __bool__(self) -> bool:
@@ -74,7 +74,8 @@ class ChunkBuilder:
     @property
     def counts(self) -> dict[int, int]:
         """Return the number of messages of each channel."""
-        return {channel_id: len(entries) // 2 for channel_id, entries in self._index.items()}
+        size = INDEX_ENTRY.size
+        return {channel_id: len(entries) // size for channel_id, entries in self._index.items()}
 
     def has(self, channel_id: int) -> bool:
         """Return True if the chunk has the records of a channel."""
@@ -82,44 +83,28 @@ class ChunkBuilder:
 
     def declare(self, channel_id: int, records: bytes) -> None:
         """Add the schema and the channel record of a channel, once in each chunk."""
-        self._index[channel_id] = array("Q")
+        self._index[channel_id] = bytearray()
         self._last += records
 
-    def add_small(
-        self,
-        channel_id: int,
-        sequence: int,
-        stamp: int,
-        begin: bytes,
-        body: bytes | memoryview,
-        tail: bytes,
-    ) -> None:
-        """Add a message of at most `SMALL` bytes of a channel that was declared.
+    def expect_small(self, topic: str, first: int | Kind, width: int, channel_id: int) -> None:
+        """Let `add_small` take further messages of a topic; see `SmallChannel`."""
+        self._small[topic] = (first, width, channel_id, self._index[channel_id])
 
-        `stamp` is in ns since 1970; the message has three parts.
+    def add_small(self, items: list[Item], at: int, limit: int) -> int:
+        """Add small messages of expected topics, from `items[at]` to the first one that is not.
+
+        Return its index. Stop also when the chunk has `limit` bytes.
         """
-        last = self._last
-        entries = self._index[channel_id]
-        entries.append(stamp)
-        entries.append(self._before + len(last))
-        size = _HEAD_SIZE + len(begin) + len(body) + len(tail)
-        last += _pack_head(_MESSAGE, size, channel_id, sequence & 0xFFFFFFFF, stamp, stamp)
-        last += begin
-        last += body
-        if tail:
-            last += tail
+        room = limit - self._before
+        return pack_small(self._last, self._before, items, at, self._small, room)
 
     def add(self, channel_id: int, sequence: int, stamp: int, message: Encoded) -> None:
         """Add a message of a channel that was declared; `stamp` in ns since 1970."""
         _, begin, body, tail = message
         size = len(begin) + len(body) + len(tail)
-        if size <= SMALL:
-            self.add_small(channel_id, sequence, stamp, begin, body, tail)
-            return
-        self._all_small = False
-        entries = self._index[channel_id]
-        entries.append(stamp)
-        entries.append(self.size)
+        if size > SMALL:
+            self._all_small = False
+        self._index[channel_id] += INDEX_ENTRY.pack(stamp, self.size)
         self._last += _pack_head(
             _MESSAGE, _HEAD_SIZE + size, channel_id, sequence & 0xFFFFFFFF, stamp, stamp
         )
@@ -135,8 +120,8 @@ class ChunkBuilder:
     def finish(self) -> Chunk:
         """Return the chunk. It must have a message."""
         size = self.size
-        start = min(min(entries[::2]) for entries in self._index.values())
-        end = max(max(entries[::2]) for entries in self._index.values())
+        stamps = [_stamps(entries) for entries in self._index.values()]
+        start, end = min(map(min, stamps)), max(map(max, stamps))
         crc = 0
         for part in self._parts:
             crc = zlib.crc32(part, crc)
@@ -146,9 +131,7 @@ class ChunkBuilder:
         indexes, offsets = b"", {}
         for channel_id, entries in self._index.items():
             offsets[channel_id] = len(indexes)
-            if sys.byteorder != "little":
-                entries.byteswap()
-            indexes += mcap.packed_index(channel_id, entries.tobytes())
+            indexes += mcap.packed_index(channel_id, bytes(entries))
         return Chunk(
             (head, *parts),
             len(head) + stored,
@@ -172,6 +155,11 @@ class ChunkBuilder:
             return "", plain
         data = compress(wanted, plain)
         return (wanted, (data,)) if len(data) < self.size else ("", plain)
+
+
+def _stamps(entries: bytearray) -> tuple[int, ...]:
+    """Return the times in the index of a channel, of which there is at least one."""
+    return struct.unpack(f"<{len(entries) // 8}Q", entries)[::2]
 
 
 def compress(name: str, parts: Sequence[memoryview]) -> bytes:

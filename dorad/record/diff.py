@@ -31,10 +31,11 @@ def differences(
     wanted = [topic for topic in known if topics is None or topic in topics]
     if not wanted:
         raise RecordingError("there is nothing to compare: the recordings have no messages")
+    wanted = [topic for topic in wanted if not rules.ignores(topic)]
+    if not wanted:
+        raise RecordingError("there is nothing to compare: every topic is ignored")
     found, compared = [], 0
     for topic in wanted:
-        if rules.ignores(topic):
-            continue
         only = frozenset((topic,))
         pairs = zip_longest(one.messages(topics=only), other.messages(topics=only))
         for index, (left, right) in enumerate(pairs):

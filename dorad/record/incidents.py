@@ -31,7 +31,9 @@ MAX_MARKS = 1000
 """Requests, and incidents, beyond which no more are made: a node that marks in a loop must not fill
 the disk's table of files."""
 
-_INFO = "incident.json"
+INFO = "incident.json"
+"""The file of an incident's folder that is written last: its `Mark`."""
+
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 _log = logging.getLogger(__name__)
@@ -122,9 +124,9 @@ def create(folder: Path, name: str, mark: Mark) -> Path:
     own.mkdir(exist_ok=True)
     _link(segments(folder / RING), own, mark)
     # Last: a command that waits for the incident finds it complete.
-    temporary = own / f".{_INFO}"
+    temporary = own / f".{INFO}"
     temporary.write_bytes(msgspec.json.encode(mark))
-    temporary.rename(own / _INFO)
+    temporary.rename(own / INFO)
     sync_directory(own)
     sync_directory(above)
     return own
@@ -157,7 +159,7 @@ def _link(known: Sequence[Segment], own: Path, mark: Mark) -> None:
 def incidents(folder: Path) -> list[tuple[Path, Mark]]:
     """Return the incidents of a black box, oldest first."""
     found = []
-    for path in sorted((folder / INCIDENTS).glob(f"*/{_INFO}")):
+    for path in sorted((folder / INCIDENTS).glob(f"*/{INFO}")):
         try:
             found.append((path.parent, msgspec.json.decode(path.read_bytes(), type=Mark)))
         except (ValueError, OSError) as error:

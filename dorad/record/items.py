@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.record.encoding import Encoded
@@ -57,6 +58,5 @@ class Outcome(NamedTuple):
     """Whether the last file has its summary."""
 
 
-def stamp_of(item: Item) -> int:
-    """Return the time of a message, to sort by."""
-    return item.stamp
+stamp_of = operator.attrgetter("stamp")
+"""Returns the time of a message, to sort by."""

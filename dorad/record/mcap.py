@@ -33,7 +33,7 @@ _ATTACHMENT_INDEX = struct.Struct("<QQQQQ")
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
-_INDEX_ENTRY = struct.Struct("<QQ")
+INDEX_ENTRY = struct.Struct("<QQ")
 _OFFSET_ENTRY = struct.Struct("<HQ")
 
 FOOTER_SIZE = HEAD.size + _FOOTER.size
@@ -187,7 +187,7 @@ def chunk_head(start: int, end: int, size: int, crc: int, compression: str, stor
 
 def message_index(channel_id: int, entries: Sequence[tuple[int, int]]) -> bytes:
     """Return the index of one channel in one chunk: pairs of log time and offset in the chunk."""
-    return packed_index(channel_id, b"".join(_INDEX_ENTRY.pack(*entry) for entry in entries))
+    return packed_index(channel_id, b"".join(INDEX_ENTRY.pack(*entry) for entry in entries))
 
 
 def packed_index(channel_id: int, entries: bytes) -> bytes:
@@ -213,7 +213,7 @@ def chunk_index(item: ChunkIndex) -> bytes:
 def attachment(item: Attachment) -> bytes:
     """Return an attachment record."""
     content = (
-        _INDEX_ENTRY.pack(item.log_time, item.log_time)
+        INDEX_ENTRY.pack(item.log_time, item.log_time)
         + text(item.name)
         + text(item.media_type)
         + _U64.pack(len(item.data))
@@ -235,7 +235,7 @@ def metadata(name: str, values: Mapping[str, str]) -> bytes:
 
 def metadata_index(offset: int, length: int, name: str) -> bytes:
     """Return the index record of a metadata record at `offset`."""
-    return record(Op.METADATA_INDEX, _INDEX_ENTRY.pack(offset, length) + text(name))
+    return record(Op.METADATA_INDEX, INDEX_ENTRY.pack(offset, length) + text(name))
 
 
 def statistics(
@@ -269,12 +269,12 @@ def summary(groups: Iterable[tuple[Op, bytes]], start: int) -> bytes:
         if records:
             offsets += record(
                 Op.SUMMARY_OFFSET,
-                bytes((op,)) + _INDEX_ENTRY.pack(start + len(data), len(records)),
+                bytes((op,)) + INDEX_ENTRY.pack(start + len(data), len(records)),
             )
             data += records
     offset_start = start + len(data) if offsets else 0
     data += offsets + HEAD.pack(Op.FOOTER, _FOOTER.size)
-    data += _INDEX_ENTRY.pack(start, offset_start)
+    data += INDEX_ENTRY.pack(start, offset_start)
     return data + _U32.pack(zlib.crc32(data)) + MAGIC
 
 
@@ -369,9 +369,9 @@ def read_message_index(content: memoryview) -> tuple[int, list[tuple[int, int]]]
     cursor = Cursor(content)
     channel_id = cursor.u16()
     data = cursor.bytes(cursor.u32())
-    if len(data) % _INDEX_ENTRY.size:
+    if len(data) % INDEX_ENTRY.size:
         raise McapError(f"a message index of {len(data)} bytes")
-    return channel_id, list(_INDEX_ENTRY.iter_unpack(data))
+    return channel_id, list(INDEX_ENTRY.iter_unpack(data))
 
 
 def read_chunk_index(content: memoryview) -> ChunkIndex:

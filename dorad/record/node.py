@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from dorad.node import attach, logbridge
 from dorad.record.arguments import add_arguments, settings_of
 from dorad.record.leftovers import recover_left
-from dorad.record.outcome import outcome_line
+from dorad.record.outcome import Marked, marked_line, outcome_line
 from dorad.record.report import outcome_lines, progress_line
 
 if TYPE_CHECKING:
@@ -56,7 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if not os.environ.get(attach.CONFIG):
         parser.error("dora starts this program; record with `dora record DATAFLOW`")
+    if given.mark is not None and given.folder is None:
+        parser.error("--mark goes with --folder")
     try:
+        if given.mark is not None:
+            return _mark(given.folder, given.mark)
         node_id, outcome = _record(given)
     except OSError as error:
         place = given.output or given.folder
@@ -80,9 +86,7 @@ def _record(given: argparse.Namespace) -> tuple[str, Outcome]:
     if given.folder is not None:
         for line in recover_left(settings.folder):
             print(line, flush=True)
-    place = attach.decide(None, None, os.environ)
-    assert isinstance(place, attach.Spawned | attach.Connected)
-    connection = attach.connect(place)
+    connection = attach.connect(_place())
     try:
         from dorad.record.memory import keep_freed
         from dorad.record.session import Session
@@ -97,6 +101,33 @@ def _record(given: argparse.Namespace) -> tuple[str, Outcome]:
         return connection.config["node_id"], session.run(_Reporter())
     finally:
         connection.done()
+
+
+def _mark(folder: Path, text: str) -> int:
+    """Make an incident of the black box in a folder, and report it; return 0.
+
+    A failure must not fail the dataflow.
+    """
+    from dorad.record import blackbox
+    from dorad.record.incidents import IncidentError, Mark
+
+    connection = attach.connect(_place())
+    try:
+        try:
+            own = blackbox.keep(folder, msgspec.json.decode(text, type=Mark))
+            marked = Marked(True, f"incident {own.name} in {own.absolute()}")
+        except (OSError, IncidentError, msgspec.MsgspecError) as error:
+            marked = Marked(False, f"no incident is made in {folder.absolute()}: {error}")
+        logbridge.emit(marked_line(connection.config["node_id"], marked))
+    finally:
+        connection.done()
+    return 0
+
+
+def _place() -> attach.Spawned | attach.Connected:
+    place = attach.decide(None, None, os.environ)
+    assert isinstance(place, attach.Spawned | attach.Connected)
+    return place
 
 
 def run() -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 TARGET = "dora.record"
 """The target of the line, by which commands know it."""
 
+MARK_TARGET = "dora.record.mark"
+"""The target of the line that says whether an incident was made."""
+
 END_PARAM = "end_recording"
 """Setting this parameter of a recorder ends its recording."""
 
@@ -54,5 +57,28 @@ def read_outcome(target: str | None, fields: dict[str, Any] | None) -> Ended | N
         return None
     try:
         return msgspec.convert(fields, type=Ended)
+    except msgspec.ValidationError:
+        return None
+
+
+class Marked(msgspec.Struct, frozen=True):
+    """Whether an incident was made: its id and folder, or what was wrong."""
+
+    made: bool
+    text: str
+
+
+def marked_line(node_id: str, marked: Marked) -> str:
+    """Return the structured log line about an incident."""
+    level = "info" if marked.made else "warn"
+    return logbridge.line(node_id, level, marked.text, MARK_TARGET, msgspec.to_builtins(marked))
+
+
+def read_marked(target: str | None, fields: dict[str, Any] | None) -> Marked | None:
+    """Return what a log line reports of an incident; None for other lines."""
+    if target != MARK_TARGET or not fields:
+        return None
+    try:
+        return msgspec.convert(fields, type=Marked)
     except msgspec.ValidationError:
         return None

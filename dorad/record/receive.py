@@ -22,6 +22,7 @@ from dorad.record.items import Item
 from dorad.shm import doorbell
 from dorad.shm.arrow import decode
 from dorad.shm.counters import counters
+from dorad.shm.inlet import UnreadableError
 from dorad.shm.layout import BOX_MAIL
 from dorad.shm.spin import Spin
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
+    from dorad.shm.borrow import Copied
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +61,17 @@ class RecordedInput(ForwardedInput):
 
     def stop(self) -> None:
         """Go on: the last messages of other nodes belong to the recording."""
+
+    def take_copies(self, limit: int) -> list[Copied]:
+        """Return the next messages as `Inlet.take_copies` does; count unreadable ones."""
+        if self._lacks_bell and not self._get_bell():
+            return []
+        while True:
+            try:
+                return self.inlet.take_copies(limit)
+            except UnreadableError as error:
+                self.inlet.count_unreadable()
+                _log.warning("input %s: a message cannot be read: %s", self.id, error)
 
 
 class Taken(NamedTuple):
@@ -152,9 +165,9 @@ class Receiving:
         items: list[Item] = []
         most = 0.0
         for each in list(self._inputs):
-            before = len(items)
-            items.extend(self._take_from(each))
-            most = max(most, (len(items) - before) / each.inlet.queue_size)
+            found = self._take_from(each)
+            items += found
+            most = max(most, len(found) / each.inlet.queue_size)
         marks, self._marks = self._marks, []
         return Taken(items, most, marks)
 
@@ -201,29 +214,28 @@ class Receiving:
     def _dropped(self, item: RecordedInput) -> int:
         return counters(self._connection.box.words, item.ring).dropped
 
-    def _take_from(self, item: RecordedInput) -> Iterator[Item]:
+    def _take_from(self, item: RecordedInput) -> list[Item]:
         topic = self._topic(item)
-        inlet = item.inlet
+        found: list[Item] = []
         for _ in range(MAX_TAKEN):
-            taken = item.take_entry()
-            if taken is None:
-                return
-            stamp, code, length, nulls, size, inline, borrow, offset, metadata = taken
-            if borrow is None:
-                payload = inline or b""
-            else:
-                # A copy: the sender gets its sample back now, and cannot change what is
-                # checksummed.
-                payload = bytes(memoryview(borrow.mapping.memory)[offset : offset + size])
-            sequence = inlet.tail + inlet.lane_tail - 1
+            copies = item.take_copies(MAX_TAKEN - len(found))
+            if not copies:
+                break
             if topic == extras.LOG_TOPIC:
-                line = _line(code, length, nulls, payload)
-                if line is not None:
-                    if line.get("target") == MARK_TARGET and len(self._marks) < MAX_MARKS:
-                        self._marks.append(mark_of(line, stamp))
-                    yield Item(stamp, topic, sequence, extras.log_line(line, stamp))
+                found += self._log_items(copies)
+            else:
+                found += [Item(stamp, topic, number, content) for stamp, number, content in copies]
+        return found
+
+    def _log_items(self, copies: list[Copied]) -> Iterator[Item]:
+        """Yield log lines as they are recorded; keep the marks among them."""
+        for stamp, number, (code, length, nulls, payload, _) in copies:
+            line = _line(code, length, nulls, payload)
+            if line is None:
                 continue
-            yield Item(stamp, topic, sequence, (code, length, nulls, payload, metadata))
+            if line.get("target") == MARK_TARGET and len(self._marks) < MAX_MARKS:
+                self._marks.append(mark_of(line, stamp))
+            yield Item(stamp, extras.LOG_TOPIC, number, extras.log_line(line, stamp))
 
     def _handle(self, event: Event) -> None:
         if event["type"] == "STOP":

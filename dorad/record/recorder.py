@@ -21,7 +21,7 @@ from dorad.record.items import Outcome, Progress, size_of, stamp_of
 from dorad.record.mcap import Attachment, McapError
 from dorad.record.ring import SEGMENT_S
 from dorad.record.settings import min_free
-from dorad.record.writer import RecordingFile, sync_directory
+from dorad.record.writer import RecordingFile, drop_cached, sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +35,10 @@ _log = logging.getLogger(__name__)
 CHUNK_BYTES = 1 << 20
 CHUNK_S = 0.25
 """A chunk is written when it has this many bytes, or this long after its first message."""
+
+WAKE_BYTES = CHUNK_BYTES // 4
+"""Queued bytes at which the writer wakes before a chunk is due: each time costs as much as writing
+fifty small messages."""
 
 SYNC_S = 0.5
 STEP_NS = 50_000_000
@@ -57,9 +61,11 @@ class Recorder:
         self._settings = settings
         self._about = about
         self._attachments = attachments
-        self._queue: deque[Item] = deque()
-        self._batch: deque[Item] = deque()
-        """What the writer has taken out of the queue."""
+        self._queue: list[Item] = []
+        self._queued_s = 0.0
+        """When the first message of the queue came, on the monotonic clock."""
+        self._batch: list[Item] = []
+        """What the writer has taken out of the queue and not yet added to the file."""
         self._queued_bytes = 0
         self._changed = threading.Condition()
         self._ending = False
@@ -123,12 +129,15 @@ class Recorder:
                 if self._failed:
                     self.dropped.update(item.topic for item in items)
                 return  # nothing is recorded any more
+            if not self._queue:
+                self._queued_s = time.monotonic()
             if self._queued_bytes + total <= self._settings.memory:
                 self._queue += items
                 self._queued_bytes += total
             else:
                 self._put_some(items)
-            self._changed.notify()
+            if self._queued_bytes >= WAKE_BYTES:
+                self._changed.notify()
 
     def _put_some(self, items: Sequence[Item]) -> None:
         """Queue the messages for which there is memory; drop and count the others."""
@@ -156,6 +165,7 @@ class Recorder:
         reason = self.reason or reason
         complete = complete and not self._failed and not self.dropped
         closed = self._close_file(reason, complete=complete)
+        self.counts.update(self._file.counts)
         if self._box is not None:
             self._end_box(self._box)
         return Outcome(
@@ -246,40 +256,50 @@ class Recorder:
     def _write_some(self) -> bool:
         """Write what is queued, and the open chunk if it is due; return False at the end."""
         with self._changed:
-            if not self._queue and not self._ending and not self.reason:
+            if not self._ending and not self.reason and self._queued_bytes < WAKE_BYTES:
                 self._changed.wait(self._wait_s())
-            items, self._queue = self._queue, deque()
+            items, self._queue = self._queue, []
+            chunk_due = self._queued_s + CHUNK_S
             ending = self._ending or bool(self.reason)
-        file = self._file
-        batch = self._batch = deque(sorted(items, key=stamp_of))
-        pending, written = file.pending, 0
-        while batch:
-            item = batch.popleft()
-            if not pending:
-                self._chunk_due = time.monotonic() + CHUNK_S
-            self._add(file, item)
-            written += size_of(item)
-            pending = file.pending
-            if pending >= CHUNK_BYTES:
-                file.flush()
-                file, pending, written = self._check_limits(), 0, self._release(written)
-        self._release(written)
-        if file.pending and (ending or time.monotonic() >= self._chunk_due):
-            file.flush()
+        items.sort(key=stamp_of)
+        self._batch = items
+        if not self._file.pending:
+            self._chunk_due = chunk_due
+        while self._batch:
+            self._add_some(self._batch)
+            if self._file.pending >= CHUNK_BYTES:
+                self._file.flush()
+                self._chunk_due = chunk_due
+                self._check_limits()
+        if self._file.pending and (ending or time.monotonic() >= self._chunk_due):
+            self._file.flush()
         self._check_limits()
         self._check_clock()
         return not ending or bool(self._queue)
 
-    def _release(self, written: int) -> int:
-        """Make room in the queue for `written` bytes; return 0."""
-        with self._changed:
-            self._queued_bytes -= written
-        return 0
-
     def _wait_s(self) -> float:
-        if not self._file.pending:
-            return CHUNK_S
-        return max(0.0, self._chunk_due - time.monotonic())
+        """Return the seconds until a chunk is due; there may be none yet."""
+        now = time.monotonic()
+        if self._file.pending:
+            return max(0.0, self._chunk_due - now)
+        if self._queue:
+            return max(0.0, self._queued_s + CHUNK_S - now)
+        return CHUNK_S
+
+    def _add_some(self, batch: list[Item]) -> None:
+        """Add messages of a batch until the chunk is full; take them out of the batch."""
+        file, at = self._file, 0
+        try:
+            while at < len(batch) and file.pending < CHUNK_BYTES:
+                at = file.add_small(batch, at, CHUNK_BYTES)
+                if at < len(batch) and file.pending < CHUNK_BYTES:
+                    self._add(file, batch[at])
+                    at += 1
+        finally:
+            written = sum(map(size_of, batch[:at]))
+            del batch[:at]
+            with self._changed:
+                self._queued_bytes -= written
 
     def _add(self, file: RecordingFile, item: Item) -> None:
         content = item.content
@@ -293,8 +313,6 @@ class Recorder:
         except (ValueError, OverflowError) as error:
             _log.warning("a message on %s cannot be read: %s", item.topic, error)
             self.dropped[item.topic] += 1
-            return
-        self.counts[item.topic] += 1
 
     def _check_limits(self) -> RecordingFile:
         """Start the next file, or stop, if a limit is reached; return the file to write to."""
@@ -313,6 +331,7 @@ class Recorder:
             file.finish()
             self._bytes_before = self._bytes_before + file.offset
             self._messages_before += file.messages
+            self.counts.update(file.counts)
             # In this order: the syncer closes finished files, and syncs the other one.
             self._file = self._open()
             self._finished.append(file)
@@ -348,9 +367,7 @@ class Recorder:
                 self._file.cut()
         except OSError as error:
             _log.warning("%s cannot be cut: %s", self._file.path, error.strerror)
-        lost = self._file.drop_pending()
-        self.dropped.update(lost)
-        self.counts.subtract(lost)
+        self.dropped.update(self._file.drop_pending())
 
     # -- The syncer
 
@@ -365,6 +382,7 @@ class Recorder:
                 state = (file.descriptor, file.offset)
                 if state != synced:
                     os.fdatasync(file.descriptor)
+                    drop_cached(file.descriptor, synced[1] if state[0] == synced[0] else 0)
                     synced = state
                 self._check_disk()
             except Exception as error:  # noqa: BLE001 - as above
@@ -383,6 +401,7 @@ class Recorder:
             file = self._finished.popleft()
             try:
                 os.fsync(file.descriptor)
+                drop_cached(file.descriptor)
             finally:
                 file.close()
 

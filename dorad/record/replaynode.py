@@ -66,7 +66,12 @@ def _replay(config: ReplayConfig) -> int:
         speed = "" if config.step else f", at {played.speed:.2f} x"
         print(f"replayed {played.messages} messages in {played.seconds:.1f} s{speed}", flush=True)
         if checker is not None:
-            print(f"{checker.finish()} messages are equal", flush=True)
+            compared = checker.finish()
+            if not compared:
+                text = "error: no message was compared: the range has none of a node that runs"
+                print(text, file=sys.stderr)
+                return 1
+            print(f"{compared} messages are equal", flush=True)
         if played.skipped:
             print(f"error: {played.skipped} messages could not be decoded", file=sys.stderr)
             return 1

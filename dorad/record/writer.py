@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from typing import TYPE_CHECKING
 
-from dorad.record import mcap, protobuf
-from dorad.record.chunk import SMALL, ChunkBuilder
-from dorad.record.encoding import direct_kinds, encode_raw, is_picture
+from dorad.record import mcap
+from dorad.record.chunk import ChunkBuilder
+from dorad.record.encoding import direct_kinds, encode_raw
 from dorad.record.mcap import Attachment, Channel, ChunkIndex, McapError, Op, Schema
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from dorad.record.chunk import Chunk
     from dorad.record.encoding import Encoded, Kind
+    from dorad.record.items import Item
+
+_log = logging.getLogger(__name__)
 
 PROFILE = "dora"
 MAX_KNOWN = 10_000
@@ -98,12 +102,18 @@ class RecordingFile:
         """The channel of a topic and the `id` of a kind, which `_kinds` keeps alive."""
         self._kinds: list[Kind] = []
         self._records: dict[int, bytes] = {}
-        self._plain: dict[tuple[str, int], tuple[int, int]] = {}
-        """The channel of a topic and an Arrow type code, with the bytes of an item."""
         self._unwritten: dict[int, int] = {}
         """Messages by channel of a chunk whose write has failed."""
         self._builder = ChunkBuilder(compression)
         self._write((mcap.MAGIC + mcap.header(PROFILE, library),))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The written messages of each topic."""
+        found: dict[str, int] = {}
+        for (topic, _), channel_id in self._channels.items():
+            found[topic] = found.get(topic, 0) + self._summary.counts.get(channel_id, 0)
+        return found
 
     @property
     def pending(self) -> int:
@@ -123,30 +133,24 @@ class RecordingFile:
     ) -> None:
         """Encode a message as `encode_raw` does, and add it; `stamp` in ns since 1970.
 
-        Small messages of numbers take a short way.
-
         Raises:
             ValueError: the payload or the metadata are malformed.
             McapError: there are too many channels.
         """
-        size = len(payload)
-        known = None if nulls else self._plain.get((topic, code))
-        if known is not None and size <= SMALL and len(meta) <= SMALL:
-            channel_id, width = known
-            if length * width == size and not (meta and is_picture(code, meta)):
-                builder = self._builder
-                if not builder.has(channel_id):
-                    builder.declare(channel_id, self._records[channel_id])
-                begin = protobuf.prefix(1, size)
-                tail = protobuf.delimited(protobuf.METADATA_FIELD, meta) if meta else b""
-                builder.add_small(channel_id, sequence, stamp, begin, payload, tail)
-                self.messages += 1
-                return
         message = encode_raw(code, length, nulls, payload, meta, stamp)
         self.add(topic, sequence, stamp, message)
         direct = direct_kinds().get(code)
-        if direct is not None and message.kind is direct[1] and len(self._plain) < MAX_KNOWN:
-            self._plain[topic, code] = (self._channels[topic, message.kind], direct[0])
+        if direct is not None and message.kind is direct[1]:
+            channel_id = self._channels[topic, message.kind]
+            self._builder.expect_small(topic, code, direct[0], channel_id)
+
+    def add_small(self, items: list[Item], at: int, limit: int) -> int:
+        """Add small messages from `items[at]` on, up to the first one that `add_raw` or `add` must
+        take, or until the open chunk has `limit` bytes; return its index.
+        """
+        end = self._builder.add_small(items, at, limit)
+        self.messages += end - at
+        return end
 
     def add(self, topic: str, sequence: int, stamp: int, message: Encoded) -> None:
         """Add a message to the open chunk; `stamp` in ns since 1970.
@@ -169,6 +173,7 @@ class RecordingFile:
         if not builder.has(channel_id):
             builder.declare(channel_id, self._records[channel_id])
         builder.add(channel_id, sequence, stamp, message)
+        builder.expect_small(topic, kind, 0, channel_id)
         self.messages += 1
 
     def flush(self) -> None:
@@ -287,3 +292,15 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def drop_cached(descriptor: int, start: int = 0) -> None:
+    """Drop the synced pages of a file from byte `start` on from the page cache.
+
+    A recorder does not read them again, and new pages cost four times as much as used ones; so a
+    long recording does not displace what other programs have cached, either.
+    """
+    try:
+        os.posix_fadvise(descriptor, start, 0, os.POSIX_FADV_DONTNEED)
+    except OSError as error:  # only a hint
+        _log.debug("the page cache keeps the recording: %s", error)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import filecmp
 import os
+import shutil
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -43,6 +45,17 @@ def same_content(one: Path, two: Path) -> bool:
     """Return True if two files are one, or have the same content."""
     # A copy is there where the file system allows no further link.
     return one.lstat().st_ino == two.lstat().st_ino or filecmp.cmp(one, two, shallow=False)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file another name, or make a copy if it has too many. Raises OSError."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        # A file can have 65,000 names on ext4.
+        if error.errno != errno.EMLINK:
+            raise
+        shutil.copy(source, target)
 
 
 def modified(path: Path) -> float:

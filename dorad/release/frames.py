@@ -1,10 +1,10 @@
 """The two ends of a transfer of a release: messages in frames, on the pipes of one process.
 
-The sender opens with `Hello`, then the manifest and its signature. The robot answers with `Offer`
-or `Refusal`. The sender then sends each object that is lacking: `Begin`, and pieces of it from the
-offset that the robot has; the robot says with `ARRIVED` how much it has taken, and the sender is
-never far ahead. After `END` the robot answers with `Received`. The sender may send `ALIVE` while it
-has nothing else.
+The sender opens with `Hello`, then the compressed manifest and its signature. The robot answers
+with `Offer` or `Refusal`. The sender then sends each object that is lacking: `Begin`, and pieces of
+it from the offset that the robot has; the robot says with `ARRIVED` how much it has taken, and the
+sender is never far ahead. After `END` the robot answers with `Received`. The sender may send
+`ALIVE` while it has nothing else.
 
 An object may come as a patch: bytes that zstd makes an object of with another one as dictionary.
 """
@@ -27,7 +27,7 @@ else:
     from backports import zstd
 
 Buffer = bytes | bytearray | memoryview
-PROTOCOL = 1
+PROTOCOL = 2
 HEADER = struct.Struct(">BI")
 """Before each frame: its kind, and the number of bytes that follow."""
 HELLO, MANIFEST, SIGNATURE, BEGIN, PIECE, END, ALIVE, OFFER, REFUSAL, RECEIVED, ARRIVED = range(
@@ -153,7 +153,7 @@ def decode(payload: bytes, kind: type[T]) -> T:
 
 
 def compress(piece: Buffer) -> bytes:
-    """Return a piece of an object for a frame."""
+    """Return a manifest, or a piece of an object, for a frame."""
     return zstd.compress(piece, level=LEVEL)
 
 

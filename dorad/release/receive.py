@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dorad.release import frames
 from dorad.release.errors import ReleaseError
 from dorad.release.frames import Begin, Hello, Lacking, Offer, Received, Refusal
-from dorad.release.manifest import Object, id_of
+from dorad.release.manifest import MAX_MANIFEST, Object, id_of
 
 if TYPE_CHECKING:
     import msgspec
@@ -73,7 +73,7 @@ class Receiver:
         if hello.protocol != frames.PROTOCOL:
             message = f"it speaks protocol {hello.protocol}, this robot {frames.PROTOCOL}"
             raise ReleaseError("protocol", message, "install the same release of dorad on both")
-        content = self._expect(frames.MANIFEST)
+        content = frames.decompress(self._expect(frames.MANIFEST), MAX_MANIFEST)
         signature = self._expect(frames.SIGNATURE)
         trees = self._trees
         # Before the lock, so that a sender without a trusted key cannot keep others out.

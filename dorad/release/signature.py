@@ -157,7 +157,8 @@ def signing_key(content: bytes, signature: bytes) -> asyncssh.SSHKey:
     except asyncssh.KeyImportError as error:
         raise _refused(f"the kind of the signing key is not supported: {error}") from error
     if namespace != NAMESPACE.encode():
-        raise _refused(f"the signature is for {namespace[:60]!r}, not for {NAMESPACE}")
+        found = namespace[:60].decode(errors="replace")
+        raise _refused(f"the signature is for `{found}`, not for {NAMESPACE}")
     only = b"x " + key.export_public_key("openssh")
     try:
         valid = asyncssh.validate_sshsig(content, blob, "x", only)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.release import environment as environments
 from dorad.release.disk import (
+    link_or_copy,
     locked,
     modified,
     read_bounded,
@@ -161,7 +162,7 @@ class Trees:
             ReleaseError: code `missing`, or `manifest` if its file is damaged.
         """
         if release not in self._parsed:
-            content, _ = self._read(release)
+            content, _ = self.read(release)
             self._parsed = {release: parse(content), **dict(list(self._parsed.items())[:3])}
         return self._parsed[release]
 
@@ -211,7 +212,7 @@ class Trees:
         Raises:
             ReleaseError: the release is not used, for the reason in `code`.
         """
-        content, signature = self._read(release)
+        content, signature = self.read(release)
         if id_of(content) != release:
             raise ReleaseError(
                 "manifest", f"the manifest of {release} was changed", "send it again"
@@ -305,7 +306,12 @@ class Trees:
                 raise ReleaseError("busy", message, "try again later")
             yield
 
-    def _read(self, release: str) -> tuple[bytes, bytes]:
+    def read(self, release: str) -> tuple[bytes, bytes]:
+        """Return a manifest and its signature as they are on the disk.
+
+        Raises:
+            ReleaseError: code `missing`.
+        """
         if not _ID.fullmatch(release):
             raise ReleaseError("missing", f"{release[:64]!r} is not the id of a release")
         try:
@@ -321,12 +327,12 @@ class Trees:
         try:
             return all(
                 same_content(tree.folder / path, self.objects.path(file.object))
-                for path, file in self._placed(tree.manifest)
+                for path, file in self.placed(tree.manifest)
             )
         except FileNotFoundError:
             return False
 
-    def _placed(self, manifest: Manifest) -> Iterator[tuple[str, File]]:
+    def placed(self, manifest: Manifest) -> Iterator[tuple[str, File]]:
         """Yield the files for this machine, each with its path in the tree."""
         for file in manifest.files:
             yield f"{FILES}/{file.path}", file
@@ -341,7 +347,7 @@ class Trees:
         shutil.rmtree(new, ignore_errors=True)
         try:
             plan = _Links(new, self.objects)
-            for path, file in self._placed(manifest):
+            for path, file in self.placed(manifest):
                 plan.link(path, file)
             if manifest.has_environments:
                 environments.write_environment(new / ENV, self.machine.python)
@@ -377,11 +383,4 @@ class _Links:
         if folder not in self._made:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
             self._made.add(folder)
-        source = self.objects.path(file.object)
-        try:
-            os.link(source, self.root / path)
-        except OSError as error:
-            # A file can have 65,000 names on ext4.
-            if error.errno != errno.EMLINK:
-                raise
-            shutil.copy(source, self.root / path)
+        link_or_copy(self.objects.path(file.object), self.root / path)

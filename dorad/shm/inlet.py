@@ -35,12 +35,12 @@ from dorad.shm.layout import (
     RingPlan,
     read_count,
 )
-from dorad.shm.steps import twin
+from dorad.shm.steps import step, twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dorad.shm.borrow import Taken
+    from dorad.shm.borrow import Copied, Taken
     from dorad.shm.mapping import Mapping
 
 
@@ -259,6 +259,25 @@ class Inlet(InletState):
             return taken
         # A producer this fast, or one that only moves HEAD, must not keep us here.
         return None
+
+    @step
+    def take_copies(self, limit: int) -> list[Copied]:
+        """Take the next messages, at most `limit`; return an empty list if there is none.
+
+        There may be more than it returns. Their payloads are copies: the senders get their samples
+        back at once.
+
+        Raises:
+            UnreadableError: as `take`; no message was taken before the malformed one.
+        """
+        taken = self.take() if limit > 0 else None
+        if taken is None:
+            return []
+        stamp, code, length, nulls, size, payload, borrow, offset, metadata = taken
+        if borrow is not None:
+            payload = bytes(memoryview(borrow.mapping.memory)[offset : offset + size])
+        number = self.tail + self.lane_tail - 1
+        return [(stamp, number, (code, length, nulls, payload or b"", metadata))]
 
     def _count_received(self) -> None:
         """Count a message as received although it could not be read."""

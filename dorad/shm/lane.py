@@ -173,6 +173,10 @@ class LanedInlet(Inlet):
             raise UnreadableError(f"the count of its messages went back from {before} to {tail}")
 
     def _lane_next(self) -> bool | None:
+        """Return True if the next message is in the lane, False if in the ring, None without one.
+
+        The producer may push meanwhile. None also if it overtakes this end MAX_LAPS times.
+        """
         words = self._words
         for _ in range(MAX_LAPS + 2 * self.queue_size):
             lane_head = words[self.lane_head_at]
@@ -213,6 +217,7 @@ class LanedInlet(Inlet):
             self._make_room_known()
 
     def _take_from_lane(self) -> Taken | None:
+        """Take the oldest message of the lane; return None if newer ones have overwritten it."""
         words = self._words
         tail = self.lane_tail
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.messages import AuditRecord
 
 PAGE = 100
+
+MAX_DETAIL = 200
+"""Characters of a detail in the table; `--json` has all of it."""
 
 _BESIDE = ("time", "epoch", "user", "peer", "role", "client", "action")
 """Fields of a record that do not describe the change."""
@@ -85,17 +89,34 @@ def _verify(client: Client, known: str | None) -> str:
     return client.call("audit.verify", AuditVerify(known=known), AuditHead).head
 
 
+def _moment(seconds: object) -> str:
+    number = seconds if isinstance(seconds, int | float) else 0
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(number))
+
+
+def _detail(key: str, value: object) -> str:
+    """Return a detail of a change in words: moments as dates, lists and mappings as JSON."""
+    if key == "expires":
+        return f"expires {_moment(value)}"
+    text = json.dumps(value) if isinstance(value, dict | list) else str(value)
+    return f"{key} {text if len(text) <= MAX_DETAIL else f'{text[:MAX_DETAIL]}…'}"
+
+
 def _as_row(found: AuditRecord) -> tuple[str, str, str, str]:
     record = found.record
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.get("time", 0)))
-    return (str(found.sequence), when, str(record.get("client")), _change(record))
+    return (
+        str(found.sequence),
+        _moment(record.get("time")),
+        str(record.get("client")),
+        _change(record),
+    )
 
 
 def _change(record: dict[str, Any]) -> str:
     """Return the change of a record in words, without author and time."""
     action = str(record.get("action"))
     if action != "desired.set":
-        details = (f"{key} {value}" for key, value in record.items() if key not in _BESIDE)
+        details = (_detail(key, value) for key, value in record.items() if key not in _BESIDE)
         return f"{action}: {', '.join(details)}"
     content = record.get("content", {})
     enabled = "enabled" if content.get("enabled") else "disabled"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dorad.cli.tables import age
 from dorafleet.cli.robots import MAX_SKEW_S, links_down, skew_text
+from dorafleet.coordinator.messages import CLOCK_WARNING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -65,6 +66,10 @@ def _check_robot(robot: Robot) -> Iterator[Check]:
         span = skew_text(robot.skew).lstrip("+-")
         hint = "set up time synchronisation there: `timedatectl set-ntp true`"
         yield Check("WARN", name, f"its clock is {span} {ahead} the coordinator's", hint)
+    for warning in robot.warnings:
+        if not warning.startswith(CLOCK_WARNING):
+            hint = f"`ssh {robot.host} journalctl -u dorad-agent` shows what its agent does"
+            yield Check("WARN", name, warning, hint)
     if robot.audit:
         hint = "see `dorafleet audit verify`; was the store restored or tampered with?"
         yield Check("FAIL", name, f"the audit differs from what it knows: {robot.audit}", hint)

@@ -132,7 +132,9 @@ def find_robot(robots: Sequence[Robot], id_: str) -> Robot:
         if robot.id == id_:
             return robot
     hint = did_you_mean(id_, [robot.id for robot in robots])
-    raise click.ClickException(f"there is no robot `{id_}`" + (f" ({hint})" if hint else ""))
+    raise click.ClickException(
+        f"there is no robot `{visible(id_)}` ({hint or '`dorafleet status` lists all robots'})"
+    )
 
 
 @click.command(epilog=ADOPT_EPILOG)

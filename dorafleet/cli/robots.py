@@ -63,7 +63,7 @@ def as_row(robot: Robot) -> tuple[str, ...]:
         "-" if robot.age is None else skew_text(robot.skew),
         robot.version or "-",
         ", ".join(shares) or "none",
-        "; ".join(problems_of(robot)),
+        "; ".join([*problems_of(robot), *robot.warnings]),
     )
 
 

@@ -140,6 +140,8 @@ async def _until_back(target: Tcp) -> None:
 def run(target: Tcp, number: int, sender: Sender, *, as_json: bool, good: frozenset[str]) -> int:
     """Follow a rollout; return 0 if it ends in one of the `good` phases, 1 if in another one.
 
+    One that has settled has not ended well if robots have failed.
+
     Ctrl-C ends only this command: the rollout goes on.
     """
     with ExitStack() as stack:
@@ -162,6 +164,8 @@ def run(target: Tcp, number: int, sender: Sender, *, as_json: bool, good: frozen
     else:
         for line in last_lines(summary):
             click.echo(visible(line))
+    if summary.phase == "settled" and rolloutshow.has_failures(summary):
+        return 1
     return 0 if summary.phase in good else 1
 
 
@@ -179,8 +183,6 @@ def last_lines(summary: RolloutSummary) -> list[str]:
             return [f"no robot was changed; {status}. Mend the reason, and start it again"]
         case "failed" | "revert_incomplete":
             return [f"{status}; `dorafleet rollout undo {number}` brings back those that have it"]
-        case "reverted" | "succeeded_partially" if any(
-            map(summary.counts.get, rolloutshow.FAILED_STATES)
-        ):
+        case "reverted" | "succeeded_partially" if rolloutshow.has_failures(summary):
             return [f"{status} with its evidence"]
     return []

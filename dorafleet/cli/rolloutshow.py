@@ -31,6 +31,11 @@ FAILED_STATES = ("reverted", "stuck", "refused", "lost")
 DONE_STATES = ("confirmed", "back", "left")
 
 
+def has_failures(summary: RolloutSummary) -> bool:
+    """Return True if some robots of a rollout have failed."""
+    return any(map(summary.counts.get, FAILED_STATES))
+
+
 def batch_name(batch: int | None) -> str:
     """Return a batch for people."""
     return "-" if batch is None else "canary" if batch == 0 else str(batch)

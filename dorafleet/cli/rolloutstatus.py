@@ -109,7 +109,8 @@ def status(number: int | None, *, as_json: bool, state: Path, port: int) -> int:
         print_table(
             rolloutshow.ROBOT_COLUMNS, [rolloutshow.robot_row(row, time.time()) for row in rows]
         )
-    return 1 if found.summary.phase in BAD else 0
+    failed = found.summary.phase in BAD or rolloutshow.has_failures(found.summary)
+    return 1 if failed else 0
 
 
 @click.command(epilog=HISTORY_EPILOG)

@@ -29,7 +29,7 @@ from dorafleet.cli.arguments import (
     state_option,
 )
 from dorafleet.cli.coordinator import connect, port_of
-from dorafleet.cli.labels import list_robots
+from dorafleet.cli.labels import find_robot, list_robots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -118,7 +118,10 @@ def _show_fleet(client: Client, wanted: Collection[str], *, as_json: bool, watch
     from dorafleet.cli import robots
 
     def read() -> list[Robot]:
-        return [each for each in list_robots(client) if not wanted or each.id in wanted]
+        found = list_robots(client)
+        for id_ in sorted(wanted):
+            find_robot(found, id_)
+        return [each for each in found if not wanted or each.id in wanted]
 
     if watch:
         _watch(read, as_json=as_json)

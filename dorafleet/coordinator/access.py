@@ -14,8 +14,8 @@ from websockets.protocol import State
 from dorad.control.errors import ControlError
 from dorad.control.peer import Peer
 from dorad.control.tls import certificate_of, judge
-from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.grants import EnrolmentRecord
+from dorafleet.coordinator.robot import unknown_robot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -187,11 +187,6 @@ def _no_token(message: str) -> ControlError:
         "show a certificate of this fleet, or send `Authorization: Bearer TOKEN` with the content "
         "of the coordinator's token file",
     )
-
-
-def unknown_robot(id_: str, robots: Collection[str]) -> ControlError:
-    """Return the error for a robot that is not in the cluster file."""
-    return ControlError("not-found", f"there is no robot `{id_}`", did_you_mean(id_, robots))
 
 
 def _how_to_renew(certificate: Certificate) -> str:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from dorad.control.messages.agent import ShareState
     from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.coordinator.robots import Robot, Robots
+    from dorafleet.coordinator.robot import Robot
+    from dorafleet.coordinator.robots import Robots
 
 _log = logging.getLogger(__name__)
 

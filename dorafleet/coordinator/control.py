@@ -14,6 +14,7 @@ from dorad.control.eventbus import EventBus
 from dorad.control.messages.agent import Attach
 from dorafleet.coordinator.alertstore import AlertStore
 from dorafleet.coordinator.audit import contradiction
+from dorafleet.coordinator.connections import Connections
 from dorafleet.coordinator.daemon import DaemonMethods
 from dorafleet.coordinator.dataflows import DataflowMethods
 from dorafleet.coordinator.fleet import Fleet
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.audit import Head
     from dorafleet.coordinator.records import Wanted
     from dorafleet.coordinator.renewing import Sign
-    from dorafleet.coordinator.robots import Robot
+    from dorafleet.coordinator.robot import Robot
     from dorafleet.coordinator.rows import Software
     from dorafleet.coordinator.supplying import Supply
     from dorafleet.coordinator.writing import Writer
@@ -73,8 +74,9 @@ class FleetControl:
         self._end = end
         self._event_bus = EventBus()
         self.fleet = Fleet(store, writer)
-        self.robots = Robots(
-            machines, self._attach, self._on_attached, self._on_audit, self._on_change, sign
+        self.robots = Robots(machines, self._on_change)
+        self.connections = Connections(
+            self.robots, self._attach, self._on_attached, self._on_audit, sign
         )
         self._planner = Planner(self.fleet, self.robots, peer)
         self._reconciler = Reconciler(self.fleet, self.robots, self._planner, self._event_bus, peer)

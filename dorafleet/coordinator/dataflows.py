@@ -303,7 +303,11 @@ class DataflowMethods:
         awaited = self._awaited(record)
         unreachable = self._robots.unreachable(awaited)
         lines = [f"`{id_}`: {reason}" for id_, reason in unreachable.items()]
-        lines += [f"`{id_}` has not ended it" for id_ in sorted(awaited - unreachable.keys())]
+        undelivered = self._robots.undelivered(record.key, awaited - unreachable.keys())
+        lines += [
+            f"`{id_}`: {undelivered.get(id_, 'it has not ended it')}"
+            for id_ in sorted(awaited - unreachable.keys())
+        ]
         hint = None if params.force else "`dora stop --force` kills its nodes"
         if unreachable:
             hint = (

@@ -55,6 +55,7 @@ def drift_of(compared: Compared, label: Callable[[str], str]) -> Iterator[DriftR
         found = _release(compared, dataflow, label)
         if found is not None:
             yield found
+        yield from _damaged(compared, dataflow, label)
     for dataflow in sorted({*compared.wanted, *compared.shares}):
         found = _share(compared, dataflow)
         if found is not None:
@@ -97,6 +98,22 @@ def _release(compared: Compared, dataflow: str, label: Callable[[str], str]) -> 
         else _follows(compared, late, state),
         known=compared.reachable,
     )
+
+
+def _damaged(compared: Compared, dataflow: str, label: Callable[[str], str]) -> Iterator[DriftRow]:
+    state = compared.releases.get(dataflow)
+    for release, text in ({} if state is None else state.damaged).items():
+        yield DriftRow(
+            robot=compared.robot,
+            dataflow=dataflow,
+            what="files",
+            desired=label(release),
+            found=text[:MAX_REASON],
+            way_back=f"dorafleet release push {label(release)} FILE --only {compared.robot}"
+            if compared.reachable
+            else f"it is shown once it can be reached; {compared.trouble}",
+            known=compared.reachable,
+        )
 
 
 def _follows(compared: Compared, late: Late, state: ReleaseState | None) -> str:

@@ -9,8 +9,8 @@ from dorad.control.errors import ControlError
 from dorad.control.messages.agent import Certificates
 from dorad.control.tls import Identity, is_name
 from dorafleet.coordinator import accessmessages as m
-from dorafleet.coordinator.access import unknown_robot
 from dorafleet.coordinator.grants import EnrolmentRecord, TokenRecord, digest
+from dorafleet.coordinator.robot import unknown_robot
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import msgspec
 from dorad.control.errors import ControlError
 from dorad.control.messages import Nothing
 from dorad.dataflow.document import shorten
-from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.audit import AuditError, Head, read_rows, read_tail, verify
 from dorafleet.coordinator.messages import AuditHead, AuditPage, AuditRecord, BackedUp
+from dorafleet.coordinator.robot import unknown_robot
 from dorafleet.coordinator.writing import MAX_CLIENT, actor_of
 from dorafleet.store.backup import back_up
 
@@ -116,9 +116,7 @@ class Handlers:
 
     def _check_robot(self, id_: str | None) -> None:
         if id_ is not None and id_ not in self._robots:
-            raise ControlError(
-                "not-found", f"there is no robot `{id_}`", did_you_mean(id_, self._robots)
-            )
+            raise unknown_robot(id_, self._robots)
 
 
 def _as_record(row: Row) -> AuditRecord:

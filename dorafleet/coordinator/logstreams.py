@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from dorad.bell import Bell
-    from dorafleet.coordinator.robots import Robot, Robots
+    from dorafleet.coordinator.robot import Robot
+    from dorafleet.coordinator.robots import Robots
 
 AGAIN_S = 1.0
 """Pause before a stream is opened again on a robot that is connected."""

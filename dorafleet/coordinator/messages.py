@@ -17,6 +17,9 @@ from dorafleet.coordinator.accessmessages import ACCESS_METHODS
 from dorafleet.coordinator.placement import Decision
 from dorafleet.rollout.messages import ROLLOUT_METHODS
 
+CLOCK_WARNING = "its clock is off by"
+"""How the warning of a wrong clock begins."""
+
 
 class CoordinatorStatus(Struct):
     """State of the coordinator itself."""

@@ -18,6 +18,7 @@ from dorafleet.coordinator.asking import ask
 from dorafleet.coordinator.checking import check_names, check_runnable
 from dorafleet.coordinator.folding import pending_nodes, status_of
 from dorafleet.coordinator.reconcile import current
+from dorafleet.coordinator.recorded import write_record
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
@@ -181,13 +182,35 @@ class NodeMethods:
 
     async def replace(self, call: Call, params: m.NodeReplace) -> m.Changed:
         """Replace a node by another with the same id, on the same machine."""
+        found = self._fleet.find(params.dataflow)
+        before = self._fleet.dataflow(found)
+        definition = params.definition or _definition_of(before, params.node)
+        after = topology.replace_node(before, params.node, definition)
+        if params.node in found.placement and not topology.changes(before, after):
+            return await self._replace_program(call, found, params)
         return await self._change(
             call,
             params,
-            lambda flow: topology.replace_node(flow, params.node, params.definition),
+            lambda flow: topology.replace_node(flow, params.node, definition),
             f"replaced node {params.node}",
             node=params.node,
         )
+
+    async def _replace_program(self, call: Call, found: Record, params: m.NodeReplace) -> m.Changed:
+        """Start a node anew whose definition is the same: only its program may have changed.
+
+        Its machine must be told, because it finds no difference in the share.
+        """
+        await self._until_running(found)
+        record = self._running(found)
+        await write_record(self._fleet.writer, call, record.key, params.node)
+        robot = record.placement[params.node]
+        same = msgspec.structs.replace(params, dataflow=record.uuid, definition={})
+        await self._robots.call(robot, call.method, same, m.Changed)
+        text = f"replaced node {params.node}"
+        _log.info("dataflow `%s`: %s, with the same definition", record.key, text)
+        self._event_bus.publish(record.uuid, "topology-changed", params.node, text)
+        return m.Changed(uuid=record.uuid, changes=self._fleet.changes(record))
 
     async def connect(self, call: Call, params: m.EdgeNew) -> m.Changed:
         """Add an edge."""
@@ -362,3 +385,10 @@ class NodeMethods:
             await self._fleet.put(undone, actor_of(call), f"{call.method}.undo")
         _log.warning("dataflow `%s`: `%s` is undone", record.key, call.method)
         self._reconciler.mark(*record.robots)
+
+
+def _definition_of(dataflow: Dataflow, node: str) -> dict[str, Any]:
+    """Return the present definition of a node, empty if there is none."""
+    nodes = dataflow.descriptor["nodes"]
+    found: dict[str, Any] = next((each for each in nodes if each.get("id") == node), {})
+    return found

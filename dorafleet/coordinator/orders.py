@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.records import Wanted
-    from dorafleet.coordinator.robots import Robot, Robots
+    from dorafleet.coordinator.robot import Robot
+    from dorafleet.coordinator.robots import Robots
     from dorafleet.coordinator.rollouts import Rollouts
 
 AT_ONCE = 64
@@ -132,10 +133,12 @@ class Orders:
             if error.code == "conflict":
                 _log.warning("robot `%s` has a newer order: %s", robot.id, error)
             elif error.code not in _FOR_GOOD:
+                self._robots.keep_undelivered(robot, order.dataflow, error)
                 raise
             else:
                 _log.warning("robot `%s` refuses its order: %s", robot.id, error)
             self._refuse(robot, order, error)
+        self._robots.keep_undelivered(robot, order.dataflow, None)
 
     def _refuse(self, robot: Robot, order: ReleaseOrder, error: ControlError) -> None:
         """Keep a refusal as if the robot had reported it."""

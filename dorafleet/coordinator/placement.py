@@ -190,34 +190,38 @@ def _refusals(
         yield Rule.AWAY, machine.trouble
 
 
+def _unknown(what: str, key: str) -> str:
+    return f"its {what} not given: see `capacity.{key}` in the cluster file"
+
+
 def _shortages(
     needs: Amounts, capacity: Amounts, there: Sequence[Requirements]
 ) -> Iterator[tuple[Rule, str]]:
     user = {device: other.id for other in there for device in other.needs.devices or ()}
     for device in needs.devices or ():
         if capacity.devices is None:
-            yield Rule.DEVICES, "its devices are not known"
+            yield Rule.DEVICES, _unknown("devices are", "devices")
         elif device not in capacity.devices:
             yield Rule.DEVICES, f"it has no `{device}`"
         elif device in user:
             yield Rule.DEVICES, f"`{user[device]}` uses its `{device}`"
     if needs.gpu:
         if capacity.gpu is None:
-            yield Rule.GPU, "its GPUs are not known"
+            yield Rule.GPU, _unknown("GPUs are", "gpu")
         else:
             free_gpus = capacity.gpu - sum(other.needs.gpu or 0 for other in there)
             if needs.gpu > free_gpus:
                 yield Rule.GPU, f"{needs.gpu} GPUs needed, {max(0, free_gpus)} free"
     if needs.memory:
         if capacity.memory is None:
-            yield Rule.MEMORY, "its memory is not known"
+            yield Rule.MEMORY, _unknown("memory is", "memory")
         else:
             free = capacity.memory - sum(other.needs.memory or 0 for other in there)
             if needs.memory > free:
                 yield Rule.MEMORY, f"{_size(needs.memory)} needed, {_size(max(0, free))} free"
     if needs.cpu:
         if capacity.cpu is None:
-            yield Rule.CPU, "its cores are not known"
+            yield Rule.CPU, _unknown("cores are", "cpu")
         else:
             cores = capacity.cpu - sum(other.needs.cpu or 0.0 for other in there)
             if needs.cpu > cores + _EPSILON:

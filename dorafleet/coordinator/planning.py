@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.placement import Decision
     from dorafleet.coordinator.records import Record
-    from dorafleet.coordinator.robots import Robot, Robots
+    from dorafleet.coordinator.robot import Robot
+    from dorafleet.coordinator.robots import Robots
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,7 @@ def judge(
     shares: Mapping[str, ShareState | None],
     unreachable: Mapping[str, str],
     refused: Mapping[str, str],
+    undelivered: Mapping[str, str],
     idle: Collection[str],
     *,
     overdue: bool,
@@ -147,8 +148,8 @@ def judge(
     """Return what follows from the shares of a dataflow, by robot; None if nothing does.
 
     `unreachable` are the robots that cannot be reached, `refused` those that have refused their
-    share, both with the reason; `idle` are those that have no share and get none now. `overdue`
-    says that the time for the start is over.
+    share, `undelivered` those that could not store it, each with the reason; `idle` are those that
+    have no share and get none now. `overdue` says that the time for the start is over.
     """
     if not record.running:
         return None
@@ -164,7 +165,7 @@ def judge(
                 why = share.reason or _failures(share) or f"its share has {share.status}"
                 return Fail(f"`{robot}`: {why}")
         if overdue:
-            return Fail("; ".join(_unready(record, found, unreachable)))
+            return Fail("; ".join(_unready(record, found, {**undelivered, **unreachable})))
         return None
     awaited = still_running(record, shares, () if record.enabled else idle)
     missing: tuple[str, ...] = ()
@@ -187,14 +188,15 @@ def still_running(
 
 
 def _unready(
-    record: Record, found: Mapping[str, ShareState | None], unreachable: Mapping[str, str]
+    record: Record, found: Mapping[str, ShareState | None], reasons: Mapping[str, str]
 ) -> list[str]:
+    """Return a line for each robot that is not ready; `reasons` are known ones, by robot."""
     lines = []
     for robot, share in found.items():
         if share is not None and share.status in AT_BARRIER:
             continue
-        if robot in unreachable:
-            why = unreachable[robot]
+        if robot in reasons:
+            why = reasons[robot]
         elif share is None:
             why = "it has not answered"
         else:

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.planning import Planner
     from dorafleet.coordinator.reconcile import Action, Verdict
     from dorafleet.coordinator.records import Record
-    from dorafleet.coordinator.robots import Robot, Robots
+    from dorafleet.coordinator.robot import Robot
+    from dorafleet.coordinator.robots import Robots
 
 EVERY_S = 30.0
 """Seconds between two passes over everything."""
@@ -149,6 +150,9 @@ class Reconciler:
     def _actions(self, robot: Robot) -> list[Action]:
         if robot.client is None:
             return []
+        for name in list(robot.undelivered):
+            if self._fleet.owner(robot.id, name) is None:
+                self._robots.keep_undelivered(robot, name, None)
         wanted = self._fleet.wanted(robot.id)
         records = [record for name in wanted if (record := self._fleet.get(name)) is not None]
         opened = {record.key for record in records if record.opened}
@@ -178,6 +182,7 @@ class Reconciler:
                 generation = robot.shares[name].generation
                 ref = ShareRef(epoch=self._fleet.writer.epoch, generation=generation, dataflow=name)
                 await self._robots.call(robot.id, "share.remove", ref, Nothing)
+                self._robots.keep_undelivered(robot, name, None)
                 robot.shares.pop(name, None)
                 robot.told.pop(name, None)
             case Conflict():
@@ -206,6 +211,7 @@ class Reconciler:
                 self.mark(robot.id)
                 return
             if error.code not in _FOR_GOOD:
+                self._robots.keep_undelivered(robot, name, error)
                 raise
             _log.warning("robot `%s` refuses its share of `%s`: %s", robot.id, name, error)
             robot.refusals[name] = (request.generation, error.message)
@@ -215,6 +221,7 @@ class Reconciler:
         finally:
             robot.sending.discard(name)
         robot.told[name] = request.generation
+        self._robots.keep_undelivered(robot, name, None)
         robot.refusals.pop(name, None)
 
     async def _settle_all(self) -> None:
@@ -292,6 +299,7 @@ class Reconciler:
             self._robots.shares_of(record.key, record.robots),
             self._robots.unreachable(record.robots),
             refused,
+            self._robots.undelivered(record.key, record.robots),
             self._robots.idle(record.key, record.robots),
             overdue=since is not None and time.monotonic() - since >= record.hold,
         )

@@ -26,16 +26,21 @@ def recorded(
     return {**table, **{name: _recorded(table[name], writer) for name in RECORDED}}
 
 
+async def write_record(writer: Writer, call: Call, dataflow: str, node: str) -> None:
+    """Write into the audit what a client does to a node. Raises ControlError or StoreError."""
+    record = {
+        **actor_of(call),
+        "action": call.method,
+        "dataflow": dataflow[:MAX_NAME],
+        "node": node[:MAX_NAME],
+    }
+    async with writer.changing:
+        await writer.commit(record)
+
+
 def _recorded(inner: Any, writer: Writer) -> Handler:
     async def handler(call: Call, params: Any) -> Struct:
-        record = {
-            **actor_of(call),
-            "action": call.method,
-            "dataflow": (params.dataflow or "")[:MAX_NAME],
-            "node": params.node[:MAX_NAME],
-        }
-        async with writer.changing:
-            await writer.commit(record)
+        await write_record(writer, call, params.dataflow or "", params.node)
         result: Struct = await inner(call, params)
         return result
 

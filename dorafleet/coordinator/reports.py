@@ -40,7 +40,14 @@ Sizes = dict[tuple[str, str], int]
 
 def check_attached(attached: Attached) -> None:
     """Raise ControlError for a first answer that cannot be, or is too large."""
-    texts = (attached.version, attached.boot_id, attached.audit, attached.arch)
+    texts = (
+        attached.version,
+        attached.boot_id,
+        attached.audit,
+        attached.arch,
+        attached.python,
+        attached.glibc,
+    )
     if max(map(len, texts)) > MAX_NAME:
         raise ControlError("bad-request", "a name or a version in the answer is too long")
     if not (0 <= attached.cores <= 1e6 and 0 <= attached.memory <= MAX_COUNT):

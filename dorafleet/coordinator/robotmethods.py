@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.messages import RobotLabel, RobotRef
     from dorafleet.coordinator.planning import Planner
     from dorafleet.coordinator.reconciler import Reconciler
-    from dorafleet.coordinator.robots import Robot, Robots
+    from dorafleet.coordinator.robot import Robot
+    from dorafleet.coordinator.robots import Robots
 
 MAX_LABELS = 100
 
@@ -63,8 +64,9 @@ class RobotMethods:
         robot = self._robots.get(params.robot)
         for name, value in params.labels.items():
             try:
-                syntax.label(name)
-                syntax.label(name if value is None else value)
+                if value is not None:  # a removed one is not checked: it changes nothing
+                    syntax.label(name)
+                    syntax.label(value)
             except TextError as error:
                 raise ControlError("bad-request", error.message, error.hint) from None
         async with self._fleet.writer.changing:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.planning import Planner
-    from dorafleet.coordinator.robots import Robot, Robots
+    from dorafleet.coordinator.robot import Robot
+    from dorafleet.coordinator.robots import Robots
     from dorafleet.coordinator.rollouts import Rollouts
     from dorafleet.rollout.model import Member, Rollout
 
@@ -228,6 +229,7 @@ class RolloutDriver:
         return Seen(
             reachable=reachable,
             trouble=trouble,
+            undelivered=robot.undelivered.get(rollout.dataflow, ""),
             away_for=0.0 if reachable else away_for,
             state=state,
             leased_for=leased_for if leased else 0.0,

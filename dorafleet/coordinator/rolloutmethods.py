@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.planning import Planner
     from dorafleet.coordinator.releases import Releases
-    from dorafleet.coordinator.robots import Robot, Robots
+    from dorafleet.coordinator.robot import Robot
+    from dorafleet.coordinator.robots import Robots
     from dorafleet.coordinator.rolloutdriver import RolloutDriver
     from dorafleet.coordinator.rollouts import Rollouts
     from dorafleet.coordinator.supplying import Supplying

@@ -170,7 +170,7 @@ class Coordinator:
                 version=__version__,
                 methods=METHODS,
                 name="dorafleet",
-                accept={AGENT_PATH: control.robots.accept},
+                accept={AGENT_PATH: control.connections.accept},
                 limits=LIMITS,
             )
             await server.serve_tcp(sock, access, await self._context(authority))

@@ -15,7 +15,7 @@ from dorad.control.alertbook import AlertBook
 from dorad.control.errors import ControlError
 from dorad.control.rowdeltas import RowDeltas
 from dorad.control.topparts import interval
-from dorafleet.coordinator.robots import PACE_S
+from dorafleet.coordinator.connections import PACE_S
 from dorafleet.coordinator.rows import Known, Software, checked, fleet_row
 from dorafleet.coordinator.writing import actor_of
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from dorad.control.server import Call, Handler, StreamHandler
     from dorafleet.coordinator.alertstore import AlertStore
     from dorafleet.coordinator.planning import Planner
-    from dorafleet.coordinator.robots import Robot, Robots
+    from dorafleet.coordinator.robot import Robot
+    from dorafleet.coordinator.robots import Robots
     from dorafleet.coordinator.writing import Writer
 
 LOOK_S = 0.5

@@ -34,7 +34,6 @@ START = "a cluster starts with `coordinator:` and `machines:`"
 _MACHINE = "a mapping with `id` and `host`"
 _LARGEST_PORT = 65535
 _TARGET = "how ssh reaches it: a name, an address, or a `Host` of ~/.ssh/config"
-_NO_LINKS = "accepted, but nothing uses it yet: there are no links between machines"
 _NO_PORT = "accepted, but nothing uses it: dorad listens on a Unix socket"
 
 
@@ -78,7 +77,7 @@ def parse(text: str, *, path: Path) -> Cluster:
     if named is not None and isinstance(named.data, list) and not items:
         problems.error(named, "needs at least one machine", f"each {_MACHINE}")
     _check_ids(items, problems)
-    _check_zenoh(peer, fields, items, machines, problems)
+    _check_zenoh(peer, items, machines, problems)
     if problems.errors or coordinator is None:
         raise DataflowError(in_order(problems.errors))
     known = tuple(machine for machine in machines if machine is not None)
@@ -172,27 +171,21 @@ def _check_ids(items: list[Value], problems: Problems) -> None:
 
 def _check_zenoh(
     peer: str | None,
-    fields: Fields,
     items: list[Value],
     machines: list[Machine | None],
     problems: Problems,
 ) -> None:
-    """Report Zenoh keys that contradict each other, and warn about those without effect."""
-    if peer is not None:
-        problems.warn(fields.name_of("zenoh_peer"), _NO_LINKS)
+    """Report Zenoh keys that contradict each other, and warn about addresses given twice."""
     places: dict[tuple[Address, int], str] = {}
     for item, machine in zip(items, machines, strict=True):
         own = item.data if isinstance(item.data, dict) else {}
         for name in ("zenoh_addr", "zenoh_port"):
-            if name in own and own[name].data is not None:
-                if peer is None:
-                    problems.warn(own[name], _NO_LINKS)
-                else:
-                    problems.error_in_name(
-                        own[name],
-                        "cannot be given beside `zenoh_peer`",
-                        "all machines connect to that peer",
-                    )
+            if peer is not None and name in own and own[name].data is not None:
+                problems.error_in_name(
+                    own[name],
+                    "cannot be given beside `zenoh_peer`",
+                    "all machines connect to that peer",
+                )
         if machine is None or machine.zenoh_addr is None or peer is not None:
             continue
         place = (machine.zenoh_addr, machine.zenoh_port)

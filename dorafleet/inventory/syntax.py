@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _WORD = frozenset(string.ascii_letters + string.digits + "_.-")
 _LABEL = _WORD | frozenset("/:@+")
+MAX_LABEL = 100
+"""Characters of the name of a label, and of its value."""
 _ENDPOINT = _LABEL | frozenset("[]#?=;&%")
 
 
@@ -24,7 +26,9 @@ def machine_id(text: str) -> str:
 
 
 def label(text: str) -> str:
-    """Return the name or the value of a label."""
+    """Return the name or the value of a label, which has at most `MAX_LABEL` characters."""
+    if len(text) > MAX_LABEL:
+        raise TextError(f"a label has at most {MAX_LABEL} characters, not {len(text)}")
     return _only(_LABEL, text, "a label", "letters, digits and `_.-/:@+`")
 
 

@@ -70,7 +70,7 @@ class Built:
     before: Bundle | None
     """The newest release of the dataflow before it."""
     new: bool
-    """False if that has the same content, and was kept instead."""
+    """False if `before` has the same content, and is returned instead."""
     notes: list[str] = field(default_factory=list)
     shared: list[str] = field(default_factory=list)
     """Files that belong to no node, so that a change of one replaces all nodes."""
@@ -173,7 +173,7 @@ def _environments(
     store: Store,
     on_step: Callable[[str], object],
 ) -> tuple[list[Package], list[Environment]]:
-    """Return the packages of all targets, each once, and which of them each target has."""
+    """Return the packages of all targets without duplicates, and the environment of each target."""
     if options.lock is None:
         return [], []
     lock = Lock(options.lock)

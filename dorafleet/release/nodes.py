@@ -42,22 +42,22 @@ def node_contents(dataflow: Dataflow, root: Path, files: Sequence[File]) -> Cont
     """Return the dependencies of each node. `files` are those of the release, below `root`."""
     by_path = {file.path: file for file in files}
     base = _relative(dataflow.base_dir, root)
-    claims = {node.id: _claimed(node, dataflow, root, by_path.keys()) for node in dataflow.nodes}
+    named = {node.id: _named_files(node, dataflow, root, by_path.keys()) for node in dataflow.nodes}
     read_at_start = {PurePosixPath(base, dataflow.path.name).as_posix()}
     read_at_start |= {_relative(Path(use.file).absolute(), root) for use in dataflow.modules}
     types = PurePosixPath(base, TYPES).as_posix() + "/"
-    claimed = set().union(*claims.values()) if claims else set()
+    used = {path for paths in named.values() for path in paths}
     shared = [
         path
         for path in by_path
-        if path not in claimed and path not in read_at_start and not path.startswith(types)
+        if path not in used and path not in read_at_start and not path.startswith(types)
     ]
     plain = {each["id"]: each for each in dataflow.descriptor["nodes"]}
     whole = {key: value for key, value in dataflow.descriptor.items() if key == "env"}
     found = {}
     for node in dataflow.nodes:
-        used = sorted({*claims[node.id], *shared})
-        description = [_without_inputs(plain[node.id]), whole, [by_path[each] for each in used]]
+        needed = sorted({*named[node.id], *shared})
+        description = [_without_inputs(plain[node.id]), whole, [by_path[each] for each in needed]]
         digest = hashlib.sha256(msgspec.json.encode(description, order="deterministic"))
         found[node.id] = NodeContent(digest.hexdigest(), _is_python(node))
     return Contents(found, sorted(shared))
@@ -71,7 +71,7 @@ def program_of(node: NodeSpec) -> list[str]:
 
 
 def _is_python(node: NodeSpec) -> bool:
-    """Return True if the node may run in the environment: also a command may be one of it."""
+    """Return True if the node may use the Python environment; a shell command may call it, too."""
     return node.kind in (NodeKind.PATH, NodeKind.OPERATORS, NodeKind.SHELL, NodeKind.URL)
 
 
@@ -84,7 +84,8 @@ def _without_inputs(node: Any) -> Any:
     return node
 
 
-def _claimed(node: NodeSpec, dataflow: Dataflow, root: Path, files: Iterable[str]) -> set[str]:
+def _named_files(node: NodeSpec, dataflow: Dataflow, root: Path, files: Iterable[str]) -> set[str]:
+    """Return the files that a node's programs, `args` and `env` name, with what these import."""
     present = set(files)
     folder = dataflow.base_dir
     if node.deploy is not None and node.deploy.working_dir is not None:

@@ -130,7 +130,7 @@ class Session:
             ReleaseError: codes `damaged`, `missing` and `protocol`: another attempt may help.
         """
         self._write(frames.frame(frames.HELLO, Hello(frames.PROTOCOL)))
-        self._write(frames.frame(frames.MANIFEST, self._bundle.content))
+        self._write(frames.frame(frames.MANIFEST, frames.compress(self._bundle.content)))
         self._write(frames.frame(frames.SIGNATURE, self._bundle.signature))
         offer = frames.decode(await self._expect_offer(), Offer)
         listening = asyncio.create_task(self._listen())

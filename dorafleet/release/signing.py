@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import logging
 import os
 import textwrap
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ TIMEOUT_S = 60.0
 """How long a signature may take: a security key waits for a touch."""
 _HASH = "sha512"
 _ABOUT = String(NAMESPACE) + String(b"") + String(_HASH)
+_log = logging.getLogger(__name__)
+
 _BEGIN, _END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
 _LINE = 70
 
@@ -59,15 +62,22 @@ def choose(wanted: str | None, *, public: bool = False) -> SigningKey:
     Raises:
         BuildError: there is no such key, or `wanted` is missing and there are several.
     """
-    keys = asyncio.run(_agent_keys())
-    if wanted is None:
+    path = None if wanted is None else Path(wanted).expanduser()
+    try:
+        keys = asyncio.run(_agent_keys())
+    except BuildError as error:
+        # A key in a file needs no agent.
+        if path is None or not path.is_file():
+            raise
+        _log.debug("%s", error)
+        keys = []
+    if wanted is None or path is None:
         if len(keys) == 1:
             return keys[0]
         if not keys:
             raise BuildError("the SSH agent has no key", "ssh-add, or name a file with --key")
         listed = "; ".join(map(str, keys))
         raise BuildError(f"the SSH agent has {len(keys)} keys: {listed}", "choose one with --key")
-    path = Path(wanted).expanduser()
     if path.is_file():
         return _from_file(path, keys, public=public)
     found = [key for key in keys if wanted in (key.fingerprint, key.comment)]
@@ -97,13 +107,18 @@ def _from_file(path: Path, keys: Sequence[SigningKey], *, public: bool) -> Signi
 
 
 async def _agent_keys() -> list[SigningKey]:
-    if not os.environ.get("SSH_AUTH_SOCK"):
+    socket = os.environ.get("SSH_AUTH_SOCK")
+    if not socket:
         return []
     try:
         async with asyncio.timeout(TIMEOUT_S), asyncssh.connect_agent() as agent:
             return [_described(each) for each in await agent.get_keys() if not each.has_cert]
     except (OSError, ValueError, asyncssh.Error) as error:
-        raise BuildError(f"the SSH agent does not answer: {error}") from error
+        why = getattr(error, "strerror", None) or str(error) or "it takes too long"
+        raise BuildError(
+            f"the SSH agent at {socket} (SSH_AUTH_SOCK) does not answer: {why}",
+            "start one with `eval $(ssh-agent)` and `ssh-add`, or name a file with --key",
+        ) from error
 
 
 def _described(pair: SSHKeyPair) -> SigningKey:

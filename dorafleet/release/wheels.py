@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from dorafleet.release.locks import Pin
 
 TIMEOUT_S = 3600.0
-"""How long pip may take for one target."""
+"""Maximum time of pip for one target."""
 MAX_UNPACKED = 8 << 30
-"""Bytes of one wheel, unpacked."""
+"""Maximum size of one unpacked wheel, bytes."""
 MAX_FREE, MAX_RATIO = 64 << 20, 200
-"""A file of more bytes must not shrink by more: it is read into memory."""
+"""A file of more bytes must not have a higher compression ratio: it is read into memory."""
 MAX_LINES = 3
-"""Lines of pip in a message."""
+"""Maximum number of lines of pip in an error message."""
 _SCHEMES = {"purelib": SITE, "platlib": SITE, "scripts": SCRIPTS, "data": DATA}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
@@ -80,7 +80,7 @@ def download(
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         reason = "; ".join(line.removeprefix("ERROR: ") for line in lines[-MAX_LINES:])
         raise BuildError(
-            f"the wheels for {target} cannot be had: {reason or done.stderr.strip()[-300:]}",
+            f"the wheels for {target} cannot be downloaded: {reason or done.stderr.strip()[-300:]}",
             "every locked package needs a wheel for every target",
         )
     file.unlink()
@@ -155,7 +155,7 @@ def _contents(archive: zipfile.ZipFile, wheel: str) -> Iterator[tuple[str, tuple
 
 
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, wheel: str) -> bytes:
-    """Return the content of a file of a wheel; what claims or becomes too much is refused."""
+    """Return the content of a file; refuse one that is too large or has not the stated size."""
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise BuildError(f"{wheel}: {member.filename[:100]!r} is compressed in an unknown way")
     if member.file_size > max(MAX_FREE, MAX_RATIO * member.compress_size):

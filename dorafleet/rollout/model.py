@@ -141,6 +141,8 @@ class Seen:
     reachable: bool = False
     trouble: str = ""
     """Why it cannot be used."""
+    undelivered: str = ""
+    """Why it could not store the last order about the dataflow, which is sent again."""
     away_for: float = 0.0
     state: ReleaseState | None = None
     """The last that it has reported about the dataflow."""

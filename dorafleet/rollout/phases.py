@@ -68,10 +68,14 @@ def _after_rolling(view: View) -> Enter | None:
             return Enter("succeeded_partially", f"failed: {_named(failed)}")
         return Enter("succeeded")
     if rollout.phase == "settled":
-        if view.now - rollout.created >= rollout.strategy.catch_up:
-            reason = f"not reached in time: {_named(open_)}"
+        if view.now - rollout.created < rollout.strategy.catch_up:
+            return None
+        reason = f"not reached in time: {_named(open_)}"
+        if failed:
+            reason += f"; failed: {_named(failed)}"
+        if any(member.verdict == "confirmed" for member in members.values()):
             return Enter("succeeded_partially", reason)
-        return None
+        return _fail(view, reason) if failed else Enter("failed", reason)
     if all(is_aside(view, member) for member in open_):
         return Enter("settled", f"for later: {_named(open_)}")
     return None

@@ -108,6 +108,8 @@ def row(view: View, member: Member, gate: Gate | None, files: str = "") -> Rollo
                 found.evidence = here.evidence
     if here is not None and member.verdict == "confirmed":
         found.restarted = here.restarted
+    if member.order and not member.verdict:
+        found.reason = seen.undelivered or found.reason
     if not seen.reachable and not member.verdict:
         found.waiting, found.reason = "unreachable", found.reason or seen.trouble
     return found

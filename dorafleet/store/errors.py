@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Code(StrEnum):
-    """What kind of thing went wrong."""
+    """The kind of an error of the store."""
 
     UNAVAILABLE = "unavailable"
     """The engine cannot be used now. Nothing was written."""
@@ -22,12 +22,12 @@ class Code(StrEnum):
     COMPACTED = "compacted"
     TOO_LARGE = "too-large"
     REFUSED = "refused"
-    """The store does not do this with this content; trying again does not help."""
+    """The store must not do this with its present content; another attempt does not help."""
     DAMAGED = "damaged"
 
 
 class StoreError(ProblemError):
-    """Something that the store did not do."""
+    """A request that the store did not carry out."""
 
     code: Code
 
@@ -36,7 +36,7 @@ class StoreError(ProblemError):
 
 
 class ConflictError(StoreError):
-    """A transaction that expected other versions. Nothing was written."""
+    """A transaction expected other versions of its keys. Nothing was written."""
 
     def __init__(self, expected: Mapping[str, int], found: Mapping[str, int]) -> None:
         self.found = {key: found[key] for key in expected if found[key] != expected[key]}
@@ -49,7 +49,7 @@ class ConflictError(StoreError):
 
 
 class CompactedError(StoreError):
-    """A watch from a revision whose changes are forgotten."""
+    """A watch starts at a revision whose changes were compacted."""
 
     def __init__(self, start: int) -> None:
         super().__init__(

@@ -1,7 +1,8 @@
 """Measure one output between two machines, beside raw Zenoh and dora 1.1.0.
 
 All systems take turns, in as many rounds as fit into the time; each figure is the median of the
-rounds. A measurement that fails is reported, and the others go on.
+rounds, and each ratio the median of those of the same round. A measurement that fails is reported,
+and the others go on.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def measure(options: argparse.Namespace, places: dict[str, Systems]) -> Results:
                 if time.monotonic() > begin + options.minutes * 60:
                     sys.stderr.write(f"the time is over in round {number + 1}\n")
                     return results
-                _measure_one(results, case, name, act, options.scale)
+                _measure_one(results, number, case, name, act, options.scale)
         results = results._replace(rounds=number + 1)
         left = begin + options.minutes * 60 - time.monotonic()
         if left < time.monotonic() - started:
@@ -71,14 +72,19 @@ def measure(options: argparse.Namespace, places: dict[str, Systems]) -> Results:
 
 
 def _measure_one(
-    results: Results, case: Case, name: str, act: Callable[[Case, float], Times], scale: float
+    results: Results,
+    number: int,
+    case: Case,
+    name: str,
+    act: Callable[[Case, float], Times],
+    scale: float,
 ) -> None:
     try:
         result = figure(case, act(case, scale), case.count(scale))
     except MeasurementError as error:
         _fail(results, f"{name}, {case}: {error}")
         return
-    results.figures.setdefault((case, name), []).append(result)
+    results.figures.setdefault((case, name), {})[number] = result
     sys.stderr.write(f"{name} {case}: {result}\n")
 
 
@@ -92,7 +98,7 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="python -m hwtests.link", description=__doc__)
     options.add_argument("--rounds", type=int, default=3, help="at most; default %(default)s")
     options.add_argument(
-        "--minutes", type=float, default=10.0, help="no measurement begins later (%(default)s)"
+        "--minutes", type=float, default=30.0, help="no measurement begins later (%(default)s)"
     )
     options.add_argument("--scale", type=float, default=1.0, help="messages, as a share")
     options.add_argument("--size", type=int, action="append", help="only this size, in bytes")

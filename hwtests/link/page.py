@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 OURS, RAW, PEER = "ours", "raw Zenoh", "dora 1.1.0"
 SYSTEMS = (OURS, RAW, PEER)
-Figures = dict[tuple["Case", str], list["Figure"]]
+Figures = dict[tuple["Case", str], dict[int, "Figure"]]
+"""By case and system: the figure of each round that has one."""
 
 RATE = 0.8
 RATE_FROM = 64 << 10
@@ -36,11 +37,24 @@ class Results(NamedTuple):
     """Complete rounds."""
 
 
-def value(figures: Mapping[tuple[Case, str], Sequence[Figure]], case: Case, name: str) -> float:
-    """Return the median of a system's figures."""
-    return statistics.median(
-        [each.value for each in figures.get((case, name), ())] or [float("nan")]
+def value(figures: Figures, case: Case, name: str) -> float:
+    """Return the median of a system's figures; NaN if it has none."""
+    return _median([each.value for each in figures.get((case, name), {}).values()])
+
+
+def ratio(figures: Figures, case: Case, name: str) -> float:
+    """Return the median of ours to another system's figure of the same round; NaN without both.
+
+    Both are measured one after the other, so that a load of the machine changes both.
+    """
+    mine, others = figures.get((case, OURS), {}), figures.get((case, name), {})
+    return _median(
+        [each.value / others[number].value for number, each in mine.items() if number in others]
     )
+
+
+def _median(values: Sequence[float]) -> float:
+    return statistics.median([each for each in values if each == each] or [float("nan")])
 
 
 def table(figures: Figures) -> str:
@@ -50,24 +64,22 @@ def table(figures: Figures) -> str:
         "|---|---|---:|---|---:|---:|---:|---:|---:|",
     ]
     for case in dict.fromkeys(case for case, _ in figures):
-        mine, raw, peer = (value(figures, case, name) for name in SYSTEMS)
+        values = [value(figures, case, name) for name in SYSTEMS]
         unit, form = ("latency, µs", "{:,.0f}") if case.paced else ("rate, MB/s", "{:,.2f}")
         texts = [
-            "-" if each != each else form.format(each) + _lost(figures.get((case, name), ()))
-            for each, name in zip((mine, raw, peer), SYSTEMS, strict=True)
+            "-" if each != each else form.format(each) + _lost(figures.get((case, name), {}))
+            for each, name in zip(values, SYSTEMS, strict=True)
         ]
-        ratios = [
-            "-" if mine != mine or other != other else f"{mine / other:.2f}"
-            for other in (raw, peer)
-        ]
+        found = [ratio(figures, case, name) for name in (RAW, PEER)]
+        ratios = ["-" if each != each else f"{each:.2f}" for each in found]
         cells = [case.network, case.scheme, f"{case.size:,}", unit, *texts, *ratios]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _lost(figures: Sequence[Figure]) -> str:
+def _lost(figures: Mapping[int, Figure]) -> str:
     """Return which share of the messages that were sent has not arrived; empty if none."""
-    lost, sent = (sum(each[at] for each in figures) for at in (1, 2))
+    lost, sent = (sum(each[at] for each in figures.values()) for at in (1, 2))
     if not lost:
         return ""
     share = lost / sent
@@ -78,20 +90,20 @@ def missed(results: Results) -> Iterator[str]:
     """Yield the targets that were missed, in words."""
     figures = results.figures
     for case in dict.fromkeys(case for case, _ in figures):
-        mine, raw, peer = (value(figures, case, name) for name in SYSTEMS)
+        to_raw, to_peer = (ratio(figures, case, name) for name in (RAW, PEER))
         kind = "latency" if case.paced else "rate"
         what = f"{kind}, {case.network}, {case.scheme}, {case.size:,} bytes"
-        if any(each.lost for each in figures.get((case, OURS), ())):
+        if any(each.lost for each in figures.get((case, OURS), {}).values()):
             yield f"{what}: messages were lost"
-        if case.paced and mine > LATENCY * raw:
-            yield f"{what}: {mine / raw:.2f} times raw Zenoh, at most {LATENCY} wanted"
-        if not case.paced and case.size >= RATE_FROM and mine < RATE * raw:
-            yield f"{what}: {mine / raw:.2f} times raw Zenoh, at least {RATE} wanted"
-        if mine > peer if case.paced else mine < peer:
-            yield f"{what}: {mine / peer:.2f} times dora 1.1.0"
+        if case.paced and to_raw > LATENCY:
+            yield f"{what}: {to_raw:.2f} times raw Zenoh, at most {LATENCY} wanted"
+        if not case.paced and case.size >= RATE_FROM and to_raw < RATE:
+            yield f"{what}: {to_raw:.2f} times raw Zenoh, at least {RATE} wanted"
+        if to_peer > 1 if case.paced else to_peer < 1:
+            yield f"{what}: {to_peer:.2f} times dora 1.1.0"
     if results.stopped is not None and results.stopped.cost > DISTURBED:
         cost = results.stopped.cost
-        yield f"a stopped receiver costs another one {cost:.1%}, less than 5 % wanted"
+        yield f"a stopped receiver costs another one {cost:.1%}, less than {DISTURBED:.0%} wanted"
 
 
 def page(results: Results) -> str:

@@ -1,5 +1,35 @@
 """Fixtures of the tests on a virtual machine."""
 
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hwtests.machine import virtual
 from hwtests.robots.fixtures import deb, robots_possible
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
 __all__ = ["deb", "robots_possible"]
+
+
+@pytest.fixture(scope="session")
+def prepared_disk(deb: Path) -> Iterator[Path]:
+    """The disk of a machine that has the package installed."""
+    needed = virtual.missing()
+    if needed:
+        pytest.skip(f"a virtual machine needs tools: apt-get install {needed}")
+    if os.uname().machine != "x86_64":
+        pytest.skip("the virtual machine is an amd64")
+    virtual.build()
+    disk = virtual.FOLDER / f"prepared-{os.getpid()}.img"
+    with virtual.Machine() as made:
+        made.push(deb, "/root/dorad.deb")
+        made.sh("apt-get -qq install -y /root/dorad.deb", timeout=900)
+        made.keep(disk)
+    yield disk
+    disk.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,21 +38,14 @@ pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
-def machine(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[virtual.Machine]:
+def machine(
+    prepared_disk: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[virtual.Machine]:
     """A virtual machine on which hungry nodes run."""
-    needed = virtual.missing()
-    if needed:
-        pytest.skip(f"a virtual machine needs tools: apt-get install {needed}")
-    if os.uname().machine != "x86_64":
-        pytest.skip("the virtual machine is an amd64")
     flow = tmp_path_factory.mktemp("limits") / "limits.yml"
     flow.write_text(FLOW)
-    virtual.build()
-    with virtual.Machine() as made:
-        made.push(deb, "/root/dorad.deb")
-        made.sh(
-            "apt-get -qq install -y /root/dorad.deb && systemctl enable --now dorad", timeout=600
-        )
+    with virtual.Machine(prepared_disk) as made:
+        made.sh("systemctl enable --now dorad")
         made.push(Path(__file__).with_name("nodes") / "hungry.py", "/srv/limits/hungry.py")
         made.push(flow, "/srv/limits/limits.yml")
         made.sh("dora start /srv/limits/limits.yml --name limits --detach")

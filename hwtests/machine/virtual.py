@@ -1,11 +1,14 @@
 """A robot as a virtual machine: QEMU without hardware virtualisation, so it runs everywhere.
 
 It has a Debian kernel and root file system, which are built once and kept in FOLDER; its disk is a
-copy. It has no network but `ssh` from this machine.
+copy. It has no network but `ssh` from this machine. A second disk can be added whose content is
+that of a machine without power once the machine is killed: it has what the guest has written, and
+nothing of the guest's page cache.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
 
 FOLDER = host.FOLDER / "machine"
 MORE = ("openssh-server", "udev", "initramfs-tools", "zstd", "linux-image-cloud-amd64")
-BOOT_S = 300.0
+BOOT_S = float(os.environ.get("VM_BOOT_S", "300"))
+"""Until a machine is up; more on a host that does other work."""
 TOOLS = {
     "mmdebstrap": "mmdebstrap",
     "qemu-system-x86_64": "qemu-system-x86",
@@ -71,20 +75,30 @@ def build() -> None:
 class Machine:
     """A running machine. A context manager that removes it."""
 
-    def __init__(self) -> None:
-        self._disk = FOLDER / "running.img"
+    def __init__(self, prepared: Path | None = None, data: Path | None = None) -> None:
+        """Use the disk `prepared`, and leave it unchanged; else a new one. `data` is a second one,
+        `/dev/vdb`.
+        """
+        self._prepared = prepared
+        self._data = data
+        self._disk = FOLDER / f"running-{os.getpid()}.img"
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         """Boot, and wait until systemd has finished."""
-        run(["cp", "--sparse=always", str(FOLDER / "disk.img"), str(self._disk)], timeout=120)
+        drive = f"file={self._prepared},snapshot=on"
+        if self._prepared is None:
+            run(["cp", "--sparse=always", str(FOLDER / "disk.img"), str(self._disk)], timeout=120)
+            drive = f"file={self._disk},cache=unsafe"
         forward = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self._port}-:22"
         command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "2048"]
         command += ["-nographic", "-nodefaults", "-serial", f"file:{FOLDER / 'console.log'}"]
         command += ["-kernel", str(FOLDER / "vmlinuz"), "-initrd", str(FOLDER / "initrd.img")]
         command += ["-append", "root=/dev/vda rw console=ttyS0 quiet mitigations=off"]
-        command += ["-drive", f"file={self._disk},format=raw,if=virtio,cache=unsafe"]
+        command += ["-drive", f"{drive},format=raw,if=virtio"]
+        if self._data is not None:
+            command += ["-drive", f"file={self._data},format=raw,if=virtio,cache=none"]
         command += ["-netdev", forward, "-device", "virtio-net-pci,netdev=net"]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         try:
@@ -112,8 +126,19 @@ class Machine:
         script = f'mkdir -p "$(dirname {target})" && cat >{target}'
         self.sh(script, stdin=source.read_bytes(), timeout=300)
 
+    def start(self, script: str) -> subprocess.Popen[str]:
+        """Start a shell script inside as root; its output can be read line by line."""
+        return subprocess.Popen([*self._ssh(), script], stdout=subprocess.PIPE, text=True)
+
+    def keep(self, target: Path) -> None:
+        """Shut it down, and move its disk to `target`."""
+        attempt([*self._ssh(), "systemctl poweroff"], timeout=60)
+        assert self._process is not None
+        self._process.wait(BOOT_S)
+        shutil.move(self._disk, target)
+
     def stop(self) -> None:
-        """End it, and remove its disk."""
+        """Cut its power, and remove its disk."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

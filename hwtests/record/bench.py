@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 from mcap.writer import CompressionType, Writer
 
+from dorad.record.items import Item
 from dorad.record.writer import RecordingFile
 from tests.record.kills import kill_one, server
 
@@ -61,8 +62,15 @@ def ours(path: Path, size: int, count: int, compression: str) -> float:
     begun = time.process_time()
     file = RecordingFile(path, "bench", compression=compression)
     stamp = time.time_ns()
-    for number in range(count):
-        file.add_raw("bench/data", number, stamp + number, 5, size, 0, payload, b"")
+    content = (5, size, 0, payload, b"")
+    items = [Item(stamp + number, "bench/data", number, content) for number in range(count)]
+    at = 0
+    while at < count:
+        at = file.add_small(items, at, 1 << 20)
+        if at < count and file.pending < 1 << 20:
+            item = items[at]
+            file.add_raw(item.topic, item.sequence, item.stamp, *content)
+            at += 1
         if file.pending >= 1 << 20:
             file.flush()
     file.finish()

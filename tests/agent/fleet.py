@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
-import sys
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -30,10 +28,11 @@ from dorad.control.target import Accepted
 from dorad.control.tls import Identity, server_context
 from dorafleet.ca.authority import open_authority
 from tests.agent.fakedorad import FakeDorad
-from tests.harness.commands import run_command
+from tests.harness.commands import Forked, run_command, start_service
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import AsyncIterator
     from pathlib import Path
 
@@ -184,7 +183,7 @@ class Agent:
         self.folder = folder / "agent"
         self._log = folder / "agent.log"
         self._socket = socket
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Forked | None = None
 
     def command(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
@@ -216,15 +215,11 @@ class Agent:
 
     def start(self, **env: str) -> None:
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "dorad.agent.main", "-v"),
-                    *("--state-dir", self.folder, "run", "--socket", self._socket),
-                ],
+            self.process = start_service(
+                "dorad-agent",
+                ["-v", "--state-dir", self.folder, "run", "--socket", self._socket],
+                log.fileno(),
                 env=os.environ | env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
             )
 
     def kill(self) -> None:

@@ -6,14 +6,13 @@ import base64
 import os
 import shlex
 import ssl
-import subprocess
-import sys
 import time
 
 import pytest
 
 from dorafleet.ca.authority import open_authority
 from tests.agent.fleet import DEADLINE_S, Agent
+from tests.harness.commands import run_command, start_service
 from tests.harness.ports import free_port
 
 
@@ -28,30 +27,19 @@ class Operator:
             "machines:\n  - {id: arm1, host: 127.0.0.1}\n  - {id: arm2, host: 127.0.0.1}\n"
         )
         self.env = os.environ | {"HOME": str(folder), "XDG_STATE_HOME": str(folder / "state")}
-        self.serving = subprocess.Popen(
-            [sys.executable, "-m", "dorafleet.cli", "serve", self.file, "--tls"],
-            env=self.env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert self.serving.stdout is not None
+        self.serving = start_service("dorafleet", ["serve", self.file, "--tls"], env=self.env)
+        assert self.serving.output is not None
         end = time.monotonic() + DEADLINE_S
-        while "ready" not in self.serving.stdout.readline():
+        while "ready" not in self.serving.output.readline():
             assert time.monotonic() < end
             assert self.serving.poll() is None
 
     def command_for(self, robot):
         """Return the words of the command that the operator is told to run on a robot."""
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "dorafleet.cli", "enrol", self.file, robot, "--token"),
-                *("--port", str(self.port)),
-            ],
+        done = run_command(
+            "dorafleet",
+            ["enrol", self.file, robot, "--token", "--port", str(self.port)],
             env=self.env,
-            capture_output=True,
-            text=True,
             timeout=DEADLINE_S,
         )
         assert done.returncode == 0, done.stderr
@@ -62,7 +50,7 @@ class Operator:
     def end(self):
         self.serving.terminate()
         assert self.serving.wait(DEADLINE_S) == 0
-        self.serving.stdout.close()
+        self.serving.output.close()
 
 
 @pytest.fixture
@@ -74,7 +62,7 @@ def operator(folder):
     finally:
         found.serving.kill()
         found.serving.wait()
-        found.serving.stdout.close()
+        found.serving.output.close()
 
 
 @pytest.fixture

@@ -293,8 +293,15 @@ with unix_serve(handle, sys.argv[1], compression=None) as server:
 @contextmanager
 def _silent_after_welcome(path: Path) -> Iterator[None]:
     """A process that greets its client, and is stopped by the first request."""
+    with _program(SILENT, path):
+        yield
+
+
+@contextmanager
+def _program(code: str, path: Path) -> Iterator[None]:
+    """A process that runs `code`, a server at `path`."""
     with subprocess.Popen(
-        [sys.executable, "-c", SILENT, str(path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -302,6 +309,41 @@ def _silent_after_welcome(path: Path) -> Iterator[None]:
             yield
         finally:
             process.kill()
+
+
+BUSY = """
+import json, sys
+from websockets.sync.server import unix_serve
+
+def compute():
+    sum(range(10_000_000))  # without releasing the GIL, so that no other thread answers pings
+
+def handle(connection):
+    connection.recv()
+    compute()
+    connection.send('{"welcome": "dorad", "protocol": 1}')
+    request = json.loads(connection.recv())
+    compute()
+    error = {"code": "busy", "message": "done at last"}
+    connection.send(json.dumps({"id": request["id"], "error": error}))
+
+with unix_serve(handle, sys.argv[1], compression=None) as server:
+    print("ready", flush=True)
+    server.serve_forever()
+"""
+
+
+def test_a_busy_daemon_is_waited_for_longer_than_one_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "NEAR", NEAR._replace(connect=0.1, silence=0.02, answer=0.05))
+    with _program(BUSY, tmp_path / "s"):
+        with Client(tmp_path / "s") as client:
+            with pytest.raises(ControlError, match="done at last"):
+                client.list()
+        monkeypatch.setattr(connecting, "MAX_BUSY_S", 0.1)
+        with pytest.raises(ControlError, match="has not answered"):
+            Client(tmp_path / "s")
 
 
 def test_a_slow_call_does_not_count_as_a_hung_daemon(

@@ -36,7 +36,8 @@ def library(path: Path, handle: Callable[[ServerConnection], None]) -> Iterator[
             sock = socket.socket(socket.AF_UNIX)
             sock.connect(str(path))
             connection = WebSocket(SocketTransport(sock), max_size=MAX_SIZE)
-            connection.open("localhost", {}, DEADLINE_S)
+            connection.request("localhost", {})
+            connection.open(DEADLINE_S)
             yield connection
             connection.close()
         finally:
@@ -171,7 +172,8 @@ def test_closing_does_not_wait_for_a_server_that_does_not_read() -> None:
 def test_a_server_without_websocket_is_refused(answer: bytes, words: str) -> None:
     with hostile(answer) as connection:
         with pytest.raises(NotOpenedError, match=words):
-            connection.open("localhost", {}, DEADLINE_S)
+            connection.request("localhost", {})
+            connection.open(DEADLINE_S)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,8 @@ def test_a_server_without_websocket_is_refused(answer: bytes, words: str) -> Non
 )
 def test_a_server_that_breaks_the_rules_ends_the_connection(frame: bytes) -> None:
     with hostile(ACCEPTED + frame) as connection:
-        connection.open("localhost", {}, DEADLINE_S)
+        connection.request("localhost", {})
+        connection.open(DEADLINE_S)
         with pytest.raises(ClosedError):
             connection.receive(DEADLINE_S)
 
@@ -205,7 +208,8 @@ def test_random_bytes_give_messages_or_the_end_and_nothing_else() -> None:
         noise = chance.randbytes(chance.randrange(200))
         start = bytes([0x80 | chance.choice((1, 2, 8, 9, 10)), chance.randrange(126)])
         with hostile(ACCEPTED + start + noise) as connection:
-            connection.open("localhost", {}, DEADLINE_S)
+            connection.request("localhost", {})
+            connection.open(DEADLINE_S)
             with pytest.raises(ClosedError):
                 while True:
                     assert isinstance(connection.receive(DEADLINE_S), (str, bytes))

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 
+import psutil
 import pytest
 
 from dorad.control.errors import ControlError
@@ -126,10 +127,12 @@ def test_a_holder_that_is_killed_is_not_busy_any_more(restarted):
     holder = subprocess.Popen([restarted.bin / "dora", "busy", "maintenance"], env=restarted.env)
     try:
         restarted.until(lambda: reasons(restarted) == ["maintenance"])
+        descriptors = psutil.Process(holder.pid).num_fds()
         restarted.kill()
         restarted.start()
         assert reasons(restarted) == ["maintenance"]
         restarted.until(lambda: [each["expires"] for each in listed(restarted)] == [None])
+        assert psutil.Process(holder.pid).num_fds() == descriptors
         holder.send_signal(signal.SIGKILL)
         restarted.until(lambda: not reasons(restarted))
     finally:

@@ -38,6 +38,8 @@ nodes:
     path: logger.py
 """
 
+GIVE = "its devices are not given: see `capacity.devices` in the cluster file"
+
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
@@ -99,7 +101,11 @@ def test_json_has_all_of_it(files, capsys):
                 "machines": [
                     {"id": "arm1", "rule": None, "reason": "nothing else fits"},
                     {"id": "arm2", "rule": "devices", "reason": "it has no `/dev/video0`"},
-                    {"id": "cart", "rule": "devices", "reason": "its devices are not known"},
+                    {
+                        "id": "cart",
+                        "rule": "devices",
+                        "reason": GIVE,
+                    },
                 ],
             }
         ],

@@ -129,6 +129,10 @@ label: 3
         (HEAD + "machines: [{id: a, host: b, zenoh_addr: c}]", "must be an IP address"),
         (HEAD + "machines: [{id: a, host: b, labels: {n: 1.10}}]", 'write "1.10"'),
         (HEAD + "machines: [{id: a, host: b, labels: {'x y': z}}]", "not allowed in a label"),
+        (
+            HEAD + f"machines: [{{id: a, host: b, labels: {{x: {'y' * 101}}}}}]",
+            "a label has at most 100 characters, not 101",
+        ),
         (HEAD + "zenoh_peer: 'a b'\nmachines: [{id: a, host: b}]", "not allowed in an endpoint"),
         (HEAD + "machine: [{id: a, host: b}]", "did you mean `machines`?"),
     ],
@@ -139,12 +143,11 @@ def test_a_problem_is_reported(text, expected):
     assert found.startswith("cluster.yml:")
 
 
-def test_unused_keys_are_warned_about():
+def test_only_unused_keys_are_warned_about():
     cluster = read(HEAD + "machines: [{id: a, host: b, daemon_port: 5, zenoh_port: 6}]")
-    assert [warning.key for warning in cluster.warnings] == [
-        "machines[0].daemon_port",
-        "machines[0].zenoh_port",
-    ]
+    assert [warning.key for warning in cluster.warnings] == ["machines[0].daemon_port"]
+    cluster = read(HEAD + "zenoh_peer: tcp/10.0.0.1:7447\nmachines: [{id: a, host: b}]")
+    assert cluster.warnings == ()
 
 
 def test_two_machines_with_the_same_zenoh_address_are_warned_about():

@@ -146,6 +146,19 @@ def test_each_machine_records_a_file_and_the_files_become_one(over):
     over.dora("record", "recover", str(there / "day_arm1.mcap"))
     assert consecutive(values(there / "day_arm1.mcap", TOPICS["arm1"]))
 
+    # The recorders of a command that was killed go on until they are stopped.
+    left = over.folder / "left"
+    left.mkdir()
+    with recording(over, "-o", str(left / "day.mcap")) as process:
+        until_recorded(over, left)
+        process.kill()
+    out = over.dora("record", "stop", "demo")
+    for machine, topic in TOPICS.items():
+        assert f"{machine}: COMPLETE: " in out
+        assert consecutive(values(left / f"day_{machine}.mcap", topic))
+    assert "__dora_record" not in over.dora("node", "list", "-q", "-d", "demo")
+    assert "no recorder has joined" in over.dora("record", "stop", "demo")
+
     done = dora("record", "--attach", "demo", "--topics", "source/nmber", cwd=over.folder)
     assert done.returncode == 1
     assert "no output 'source/nmber'" in done.stderr
@@ -176,3 +189,26 @@ def test_the_key_record_records_on_each_machine_what_its_nodes_send(over):
             assert ("dora/tick/source/tick" in reader.topics()) == (machine == "arm1")
         found = values(path, topic)
         assert found == list(range(len(found)))
+
+
+def test_a_mark_keeps_an_incident_on_each_machine(over):
+    # Both machines of this test share a folder, so only one of them may record into it.
+    add_echo(over, record={"folder": "box", "keep": "60s", "topics": ["source/number"]})
+    over.dora("start", str(over.flow), "--name", "demo", "--detach")
+    folder = over.flow.parent / "box"
+    over.until(lambda: any(folder.glob("ring/*.mcap")))
+    words = ("mark", "-d", "demo", "--before", "60s", "--after", "0s", "--note", "missed the dock")
+    over.until(lambda: any(values(path, "source/number") for path in folder.glob("ring/*.mcap")))
+    out = over.dora("record", *words)
+    found = {line.partition(": ")[0]: line.rpartition(" in ")[2] for line in out.splitlines()}
+    assert sorted(found) == ["arm1", "arm2"], out
+    for machine, own in found.items():
+        mark = json.loads((folder / own / "incident.json").read_text())
+        assert mark["note"] == "missed the dock"
+        assert any((folder / own).glob("*.mcap")), machine
+    # A folder that is no black box is named, by each machine.
+    done = dora("record", *words, "nowhere", cwd=over.folder)
+    assert done.returncode == 1
+    for machine in TOPICS:
+        assert f"{machine}: no incident is made in {over.flow.parent / 'nowhere'}: " in done.stderr
+    assert "__dora_mark" not in over.dora("node", "list", "-q", "-d", "demo")

@@ -20,6 +20,8 @@ from dorad.release.manifest import encode
 from dorad.release.signature import Signers
 from dorad.release.trees import Trees
 from dorafleet.cli.main import run_command
+from dorafleet.release.errors import BuildError
+from dorafleet.release.signing import choose
 from dorafleet.release.store import Store
 from tests.fleet.sites import UNSET
 from tests.release.samples import public
@@ -128,6 +130,14 @@ def wheel(folder, name, version, files, *, tag="py3-none-any"):
             archive.writestr(zipfile.ZipInfo(member), content)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return f"{name}=={version} --hash=sha256:{digest}\n"
+
+
+def test_a_key_in_a_file_needs_no_agent_and_one_that_is_gone_is_named(operator, monkeypatch):
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/nonexistent/agent")
+    key = operator.folder / "key"
+    assert choose(str(key)).file == key
+    with pytest.raises(BuildError, match=r"the SSH agent at /nonexistent/agent .* eval"):
+        choose(None)
 
 
 def test_a_release_has_everything_but_what_is_ignored(operator):
@@ -374,7 +384,7 @@ def test_a_wheel_with_another_hash_is_refused(operator):
     wheel(wheels, "pure", "1.0", {"pure.py": ""})
     lock = pylock(operator, locked("pure", "1.0", "pure-1.0-py3-none-any.whl"))
     reason = operator.refused("--python-lock", lock, "--wheels", wheels)
-    assert "cannot be had" in reason
+    assert "cannot be downloaded" in reason
     assert "hash" in reason.lower()
 
 

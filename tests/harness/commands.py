@@ -1,28 +1,34 @@
-"""Run our commands in processes that are forked from one that has loaded their modules.
+"""Run our programs in processes that are forked from one that has loaded their modules.
 
-A test run calls thousands of commands. An interpreter that starts anew, and imports, takes most of
-the time of each. Tests about starting, and about being signalled, start programs themselves.
+A test run calls thousands of commands and starts hundreds of services. An interpreter that starts
+anew, and imports, takes most of the time of each. Tests about starting, and about being signalled
+then, start programs themselves.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
 import json
 import os
 import pkgutil
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self, TextIO
 
 ROOT = Path(__file__).parents[2]
 MAX_REQUEST = 1 << 17
@@ -30,10 +36,14 @@ MAX_REQUEST = 1 << 17
 
 MAINS = {
     "dora": "dorad.cli.main",
+    "dorad": "dorad.daemon.main",
     "dorafleet": "dorafleet.cli.main",
     "dorad-agent": "dorad.agent.main",
 }
 """The programs, and the modules of their `main` functions."""
+
+SERVICES = ("dorad.daemon.service", "dorad.agent.service", "dorafleet.coordinator.service")
+"""Modules that the programs import when they become a service."""
 
 LATER = {"console"}
 """Modules of commands that take long to import, and are seldom called."""
@@ -79,47 +89,136 @@ def run_command(
         subprocess.TimeoutExpired: it runs for longer than `timeout` seconds, and was killed.
     """
     assert _server is not None, "there is no command server"
-    words = [program, *map(str, arguments)]
-    request = {
-        "program": program,
-        "words": words,
-        "cwd": str(cwd or Path.cwd()),
-        "env": dict(os.environ if env is None else env),
-    }
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
         files[0].write(given.encode())
         files[0].seek(0)
-        ours, theirs = socket.socketpair()
-        stack.enter_context(ours)
-        with theirs:
-            sent = [each.fileno() for each in (*files, theirs)]
-            socket.send_fds(_server, [json.dumps(request).encode()], sent)
-        pid = int(_answer(ours, words, None))
+        descriptors = [each.fileno() for each in files]
+        process = Forked(program, arguments, descriptors, cwd=cwd, env=env)
         try:
-            code = int(_answer(ours, words, timeout))
+            code = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            process.kill()
+            process.wait()
             raise
         for each in files:
             each.seek(0)
         out, err = (each.read().decode().replace("\r\n", "\n") for each in files[1:])
-    return subprocess.CompletedProcess(words, code, out, err)
+    return subprocess.CompletedProcess(process.args, code, out, err)
 
 
-def _answer(connection: socket.socket, words: list[str], timeout: float | None) -> bytes:
-    """Return the next line of the forked process's keeper."""
-    line = b""
-    connection.settimeout(timeout)
-    try:
+def start_service(
+    program: str,
+    arguments: Sequence[str | Path],
+    log: int | None = None,
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Forked:
+    """Start a program in a session of its own, with stdout and stderr in `log`.
+
+    Without `log`, its `output` is the file to read both from.
+    """
+    with contextlib.ExitStack() as stack:
+        nothing = stack.enter_context(Path(os.devnull).open())
+        output = None
+        if log is None:
+            read, log = os.pipe()
+            stack.callback(os.close, log)
+            output = os.fdopen(read)
+        descriptors = [nothing.fileno(), log, log]
+        process = Forked(program, arguments, descriptors, cwd=cwd, env=env, service=True)
+        process.output = output
+    return process
+
+
+class Forked:
+    """A process of one of our programs, used like `subprocess.Popen`."""
+
+    def __init__(
+        self,
+        program: str,
+        arguments: Sequence[str | Path],
+        descriptors: Sequence[int],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        service: bool = False,
+    ) -> None:
+        """`descriptors` become its stdin, stdout and stderr; a service gets a session."""
+        assert _server is not None, "there is no command server"
+        self.args = [program, *map(str, arguments)]
+        self.returncode: int | None = None
+        self.output: TextIO | None = None
+        request = {
+            "program": program,
+            "words": self.args,
+            "cwd": str(cwd or Path.cwd()),
+            "env": dict(os.environ if env is None else env),
+            "service": service,
+        }
+        self._keeper, theirs = socket.socketpair()
+        with theirs:
+            sent = [*descriptors, theirs.fileno()]
+            socket.send_fds(_server, [json.dumps(request).encode()], sent)
+        self.pid = int(self._answer())
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it ends, and return its exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it runs for longer than `timeout` seconds.
+        """
+        if self.returncode is None:
+            answer = select.poll()
+            answer.register(self._keeper, select.POLLIN)
+            if not answer.poll(None if timeout is None else timeout * 1000):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+            self.returncode = int(self._answer())
+            # Until now its process id could not be used again.
+            self._keeper.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.output is not None:
+            self.output.close()
+        self.wait()
+
+    def _answer(self) -> bytes:
+        """Return the next line of the process's keeper."""
+        line = b""
         while not line.endswith(b"\n"):
-            piece = connection.recv(1)
-            assert piece, f"the command server has failed at: {words}"
+            piece = self._keeper.recv(1)
+            assert piece, f"the command server has failed at: {self.args}"
             line += piece
-    except TimeoutError:
-        raise subprocess.TimeoutExpired(words, timeout or 0.0) from None
-    return line
+        return line
 
 
 def _serve(requests: socket.socket) -> None:
@@ -128,7 +227,7 @@ def _serve(requests: socket.socket) -> None:
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             if module.name not in LATER and module.name != "__main__":
                 importlib.import_module(f"{package}.{module.name}")
-    for name in MAINS.values():
+    for name in (*MAINS.values(), *SERVICES):
         importlib.import_module(name)
     gc.freeze()
     # Processes that keep a command are not waited for.
@@ -155,9 +254,13 @@ def _keep(request: dict, descriptors: list[int]) -> NoReturn:
     os.write(answers, b"%d\n" % child)
     for each in files:
         os.close(each)
-    _, status = os.waitpid(child, 0)
-    with contextlib.suppress(BrokenPipeError):  # the test has timed out
-        os.write(answers, b"%d\n" % os.waitstatus_to_exitcode(status))
+    ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+    with contextlib.suppress(OSError):  # the test does not want to know any more
+        os.write(answers, b"%d\n" % code)
+        # The child is reaped after the test knows: until then no other process can have its id.
+        os.read(answers, 1)
     os._exit(0)
 
 
@@ -170,7 +273,10 @@ def _become(request: dict, files: list[int]) -> NoReturn:
         os.environ.update(request["env"])
         for number, each in enumerate(files):
             os.dup2(each, number)
+        for each in set(files):
             os.close(each)
+        if request["service"]:
+            os.setsid()
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
         sys.argv = request["words"]
         importlib.import_module(MAINS[request["program"]]).main()
@@ -180,6 +286,10 @@ def _become(request: dict, files: list[int]) -> NoReturn:
     except Exception:  # noqa: BLE001 - as the interpreter shows it
         traceback.print_exc()
     finally:
+        if request["service"]:
+            # As the interpreter ends: a thread that does not end is to be noticed.
+            threading._shutdown()  # type: ignore[attr-defined]
+            atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -16,7 +16,7 @@ import psutil
 from dorad.control.client import Client, NoDaemonError
 from dorad.daemon.paths import DaemonPaths
 
-from .commands import run_command
+from .commands import Forked, run_command, start_service
 from .dataflow import clean_environment
 
 MARKER = "DORAD_TEST_DAEMON"
@@ -42,19 +42,12 @@ class Daemon:
             },
         )
         self.paths = DaemonPaths(folder / "run" / "dora", folder / "state" / "dora")
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Forked | None = None
 
     def start(self, *arguments: str) -> "Daemon":
         """Start it as a child of the test, and wait until it answers."""
         with (self.folder / "dorad.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [self.bin / "dorad", *arguments],
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            self.process = start_service("dorad", arguments, log.fileno(), env=self.env)
         self.until(self._answers)
         return self
 

@@ -3,11 +3,15 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
+
+from .commands import Forked, start_service
 
 MARKER = "DORAD_TEST_COMMAND"
 """Names the command that a process descends from, in the environment of each."""
@@ -54,15 +58,7 @@ def run(argv: list[str | Path], *, cwd: Path, env: Mapping[str, str], deadline: 
     log = cwd / f".output-{token}"
     started = time.monotonic()
     with log.open("wb") as out:
-        process = subprocess.Popen(
-            argv,
-            cwd=cwd,
-            env={**env, MARKER: token},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = _start(argv, cwd, {**env, MARKER: token}, out)
         try:
             code: int | None = process.wait(deadline)
         except subprocess.TimeoutExpired:
@@ -80,6 +76,23 @@ def run(argv: list[str | Path], *, cwd: Path, env: Mapping[str, str], deadline: 
     assert code is not None, f"`{command}` did not end within {deadline} s; it printed:\n{text}"
     assert not left, f"`{command}` left processes behind: {left}; it printed:\n{text}"
     return Outcome(code, seconds, text, cwd)
+
+
+def _start(
+    argv: list[str | Path], cwd: Path, env: Mapping[str, str], out: IO[bytes]
+) -> subprocess.Popen[bytes] | Forked:
+    """Start a command in a session of its own; the `dora` of this venv without its imports."""
+    if argv[0] == Path(sys.executable).parent / "dora":
+        return start_service("dora", argv[1:], out.fileno(), cwd=cwd, env=env)
+    return subprocess.Popen(
+        argv,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
 
 
 def _survivors(token: str, *, wait: float) -> list[int]:

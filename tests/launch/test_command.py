@@ -266,6 +266,17 @@ def test_the_lookup_uses_the_path_the_node_will_have(bench: Bench, tmp_path: Pat
     assert bench.command("tool", own_env={"PATH": str(tool.parent)}).argv == (str(tool),)
 
 
+@pytest.mark.parametrize("level", ["dataflow_env", "run_env", "own_env"])
+def test_a_path_that_the_user_sets_stays_as_it_is(bench: Bench, tmp_path: Path, level: str) -> None:
+    tool = executable(bench.bin / "tool")
+    python = executable(tmp_path / "venv/bin/python")
+    options = {level: {"PATH": "./episodes"}, "own_environment": python.parent}
+    command = bench.command("tool", **options)
+    assert command.argv == (str(tool),)
+    assert command.env["PATH"] == "./episodes"
+    assert bench.command("node.py", **options).argv[0] == str(python)
+
+
 def test_secrets_loader_variables_and_configuration_of_others_are_not_inherited(
     bench: Bench,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from dorad.link.frames import (
 from dorad.link.hello import Window
 from dorad.link.incoming import Arrived, Incoming
 from dorad.link.outgoing import Outgoing
+from tests.link.twolinks import TwoLinks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -270,6 +272,23 @@ def test_without_acknowledgements_nothing_is_taken_beyond_the_window() -> None:
         wire.send(b"x")
         wire.pump()
     assert len(wire.taken) == 3
+
+
+def test_a_machine_that_has_stopped_costs_its_sender_nothing_once_its_credit_is_used_up() -> None:
+    links = TwoLinks(reliable=False, messages=4)
+    with closing(links):
+        links.settle()
+        links.send(10)
+        links.turn("alpha")
+        alpha = links.links["alpha"]
+        for _ in range(3):
+            links.send(1)
+            assert not alpha.sending.send(), "it finds nothing to do"
+        assert not alpha.session.sent
+        (out,) = alpha.channels.outs
+        assert out.watched == [], "no message keeps the loop awake"
+        links.settle()
+        assert out.watched, "the machine goes on, and so does the flow"
 
 
 def test_messages_that_wait_at_the_receiver_take_up_credit_over_a_reconnection() -> None:

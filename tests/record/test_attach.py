@@ -61,26 +61,37 @@ def test_a_recorder_comes_and_goes_and_no_message_is_lost(dorad, tmp_path):
 def test_a_killed_recorder_is_removed_by_the_next(dorad, tmp_path):
     run = "demo"
     dorad.dora_ok("start", counting(tmp_path / "flow"), "--name", run, "--detach")
-    out = tmp_path / "a.mcap"
+    process = until_recorded(dorad, run, tmp_path / "a.mcap")
+    process.kill()
+    process.wait()
+    process = until_recorded(dorad, run, tmp_path / "b.mcap")
+    assert dorad.dora("node", "list", "-q").stdout.count("__dora_record") == 1
+    # `record stop` ends one that runs, and removes one that was killed.
+    assert "ended __dora_record" in dorad.dora("record", "stop", run).stdout
+    assert process.wait(DEADLINE_S) == 0
+    process = until_recorded(dorad, run, tmp_path / "c.mcap")
+    process.kill()
+    process.wait()
+    assert "ended __dora_record" in dorad.dora("record", "stop", run).stdout
+    assert "__dora_record" not in dorad.dora("node", "list", "-q").stdout
+    until_more_seen(tmp_path / "flow", 5)
+
+
+def until_recorded(dorad, run, path):
+    """Start `dora record --attach`, and return it once the file has some messages."""
     process = subprocess.Popen(
-        [BIN / "dora", "record", "--attach", run, "-o", out],
+        [BIN / "dora", "record", "--attach", run, "-o", path],
         env=dorad.env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     end = time.monotonic() + DEADLINE_S
-    while len(values(out)) <= 5:
+    while len(values(path)) <= 5:
+        assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.05)
-    process.kill()
-    process.wait()
-    second = tmp_path / "b.mcap"
-    done = dorad.dora("record", "--attach", run, "-o", str(second), "--duration", "0.5")
-    assert done.returncode == 0, done.stderr
-    assert values(second)
-    assert "__dora_record" not in dorad.dora("node", "list", "-q").stdout
-    until_more_seen(tmp_path / "flow", 5)
+    return process
 
 
 CRASHER = """

@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 import threading
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from dorad.release import frames, objects, receive
 from dorad.release.errors import ReleaseError
 from dorad.release.frames import Begin, Hello, Lacking, Offer, Refusal, frame
+from dorad.release.manifest import MAX_MANIFEST
 from dorad.release.receive import Receiver, SenderLostError
 from tests.release.samples import FLOW, OTHER, object_of, release, sign
 
@@ -88,7 +90,7 @@ class Transfer:
 def opening(found):
     return (
         frame(frames.HELLO, Hello(frames.PROTOCOL))
-        + frame(frames.MANIFEST, found.content)
+        + frame(frames.MANIFEST, frames.compress(found.content))
         + frame(frames.SIGNATURE, found.signature)
     )
 
@@ -156,10 +158,17 @@ def test_a_silent_sender_is_given_up(robot):
     ("content", "code"),
     [
         (frame(frames.HELLO, Hello(99)), "protocol"),
-        (frame(frames.MANIFEST, SENT.content), "protocol"),
+        (frame(frames.MANIFEST, frames.compress(SENT.content)), "protocol"),
         (b"\x02\xff\xff\xff\xff", "protocol"),
         (b"\x01\x00\x00\x00\x02{x", "protocol"),
-        (opening(SENT).replace(b'"sequence":1', b'"sequence":7'), "signer"),
+        (
+            opening(replace(SENT, content=SENT.content.replace(b'"sequence":1', b'"sequence":7'))),
+            "signer",
+        ),
+        (
+            frame(frames.HELLO, Hello(frames.PROTOCOL)) + frame(frames.MANIFEST, b"plain"),
+            "protocol",
+        ),
         (opening(release(key=OTHER)), "signer"),
         (opening(SENT) + frame(frames.PIECE, frames.compress(b"x")), "protocol"),
         (opening(SENT) + plain(b"something else"), "protocol"),
@@ -202,6 +211,8 @@ def test_a_bomb_is_refused_before_it_unfolds(robot):
     done = Transfer(robot, opening(SENT) + begin + frame(frames.PIECE, bomb))
     assert done.error.code == "protocol"
     assert robot.trees.objects.partial_size(object_of(MODEL).sha256) == 0
+    long = replace(SENT, content=bytes(MAX_MANIFEST + 1))
+    assert Transfer(robot, opening(long)).error.code == "protocol"
 
 
 def test_a_sender_that_only_says_that_it_is_alive_does_not_keep_others_out(robot, monkeypatch):

@@ -20,7 +20,7 @@ from dorad.node.inputs import RingInput
 from dorad.node.sender import Sender
 from dorad.node.sharedarrays import SharedArrays
 from dorad.shm import layout, native
-from dorad.shm.inlet import Inlet
+from dorad.shm.inlet import Inlet, UnreadableError
 from tests.shm.edge import Edge, edge
 
 if TYPE_CHECKING:
@@ -90,6 +90,19 @@ class Side:
         value = event["value"]
         metadata = [(key, type(part), part) for key, part in event["metadata"].items()]
         return [*event], event["id"], value.type, value.to_pylist(), metadata
+
+    def take_copies(self, limit: int) -> list[Any]:
+        found: list[Any] = []
+        while len(found) < limit:
+            try:
+                copies = self.edge.inlet.take_copies(limit - len(found))
+            except UnreadableError as error:
+                found.append(str(error))
+                continue
+            if not copies:
+                break
+            found += copies
+        return found
 
     def drop(self, at: int) -> None:
         if self.held:
@@ -228,6 +241,7 @@ ops = st.one_of(
     st.tuples(st.just("drop"), st.integers(0, 40)),
     st.tuples(st.just("own"), shared()),
     st.tuples(st.sampled_from(["send own", "drop own"]), st.integers(0, 5)),
+    st.tuples(st.just("take copies"), st.integers(0, 4)),
     st.tuples(
         st.just("entry"),
         st.tuples(
@@ -257,6 +271,8 @@ def apply(one: Side, op: tuple[Any, ...]) -> Any:
             return one.send(data, meta)
         case "take", hold:
             return one.take(hold)
+        case "take copies", limit:
+            return one.take_copies(limit)
         case "drop", at:
             return one.drop(at)
         case "own", data:
@@ -395,4 +411,4 @@ def test_a_native_type_has_every_field_of_its_twin(name: str) -> None:
     pytest.fail(f"{name} has no twin")
 
 
-STEPS = {"send", "empty", "take", "poll", "wait", "next"}
+STEPS = {"send", "empty", "take", "take_copies", "poll", "wait", "next"}

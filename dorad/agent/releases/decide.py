@@ -1,8 +1,7 @@
 """The state machine of a release on a robot: pure functions of its record and observations.
 
 `pending → staging → staged → switching → probation → confirmed`, or `reverting → reverted | stuck`.
-The record is stored after each step, before anything is done for it, so that each phase goes on
-after a power cut.
+Each step is stored before the agent acts on it, so that the agent continues it after a power cut.
 """
 
 from __future__ import annotations
@@ -18,18 +17,22 @@ from dorad.agent.releases.switch import go_back, probation, reverting, switching
 from dorad.control.messages.releases import ReleaseState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dorad.agent.releases.model import Seen
 
+MAX_DAMAGED = 20
+"""Releases with damages in one report."""
+
 CONTACT_S = 60.0
-"""Contact to the coordinator that is not older than this, before a switch, is expected after it."""
+"""Maximum age of the last contact to the coordinator before a switch, seconds, for the agent to
+require contact after the switch, too."""
 
 
 def decide(record: Record, seen: Seen) -> Record:
     """Return the record after an observation: the same one if nothing changes."""
     after = _decide(record, seen)
-    return after if after == record or after.phase == record.phase else replace(
-        after, since=seen.wall
-    )  # fmt: skip
+    return after if after.phase == record.phase else replace(after, since=seen.wall)
 
 
 def _decide(record: Record, seen: Seen) -> Record:
@@ -139,6 +142,8 @@ def _begin(record: Record, seen: Seen) -> Record:
         return enter(record, "staged", reason, waiting="switch")
     if record.gave_up:
         return record
+    if seen.busy is None and order.busy == "wait":
+        return record  # the next observation has the answer
     if seen.busy and order.busy == "wait":
         since = record.busy_since
         if since is None or record.boot != seen.boot:
@@ -170,8 +175,8 @@ def _running(record: Record) -> object:
     return None if record.applied is None else record.applied.revision
 
 
-def state_of(record: Record, seen: Seen | None) -> ReleaseState:
-    """Return what to report."""
+def state_of(record: Record, seen: Seen | None, lost: Mapping[str, str]) -> ReleaseState:
+    """Return the state of a release for the coordinator; `lost` are the damages by release."""
     share = None if seen is None else seen.share
     runs = record.applied is not None and not record.halting
     runs = runs and (share is None or share.status not in ENDED)
@@ -193,4 +198,5 @@ def state_of(record: Record, seen: Seen | None) -> ReleaseState:
         evidence=record.evidence,
         leases=[] if seen is None else seen.leases,
         restarted=record.restarted,
+        damaged={each: lost[each] for each in sorted(record.in_use & lost.keys())[:MAX_DAMAGED]},
     )

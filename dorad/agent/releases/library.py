@@ -43,5 +43,12 @@ class Library(Protocol):
     def changed(self, old: str, new: str) -> set[str]:
         """Return the nodes of `new` that differ from those of `old`. Raises ControlError."""
 
+    def repair(self, releases: set[str]) -> dict[str, str]:
+        """Repair the files of releases; return by release what must be sent here again.
+
+        Raises:
+            ControlError: the files cannot be read or written.
+        """
+
     def collect(self, keep: set[str]) -> None:
         """Remove all releases except those in `keep` and a few recent ones."""

@@ -125,15 +125,17 @@ class Record(msgspec.Struct, frozen=True):
         return None if self.order.release is None else revision_of(self.order)
 
     @property
+    def in_use(self) -> set[str]:
+        """The releases that run, or that a return needs."""
+        return set().union(*(each.releases for each in (self.applied, self.confirmed) if each))
+
+    @property
     def kept(self) -> set[str]:
         """The releases whose files must stay."""
-        found: set[str] = set()
+        found = self.in_use
         for order in (self.order, self.next):
             if order is not None and order.release is not None:
                 found.add(order.release)
-        for applied in (self.applied, self.confirmed):
-            if applied is not None:
-                found |= applied.releases
         if self.previous is not None:
             found.add(self.previous.release)
         return found
@@ -182,8 +184,8 @@ class Seen(msgspec.Struct, frozen=True):
     """None unless the release is staged."""
     share: ShareState | None = None
     """The state of the robot's own share of the dataflow."""
-    busy: str = ""
-    """The leases that make the robot busy; empty if there are none."""
+    busy: str | None = ""
+    """What makes the robot busy; empty if it is not, None if the dataflow is being asked."""
     leases: list[Lease] = []
     notices: list[str] | None = None
     """Warnings of the daemon; None if it cannot be asked."""

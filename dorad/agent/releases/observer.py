@@ -6,16 +6,18 @@ import asyncio
 import logging
 import shlex
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from dorad.agent.releases import compose, health, observing
 from dorad.agent.releases.model import Plan, Record, Seen
-from dorad.agent.releases.probes import run_command, run_probes
+from dorad.agent.releases.probes import Commands
 from dorad.control.errors import ControlError
+from dorad.control.messages.releases import Evidence
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from dorad.agent.daemon import Daemon
@@ -24,19 +26,12 @@ if TYPE_CHECKING:
     from dorad.agent.releases.observing import Contact
     from dorad.agent.shares import Shares
     from dorad.control.messages.agent import ShareContent
-    from dorad.control.messages.releases import Evidence, Lease
+    from dorad.control.messages.releases import Lease
 
 ASK_AGAIN_S = 2.0
 """Minimum time between two runs of a command that has failed."""
 
 _log = logging.getLogger(__name__)
-
-
-class _Probed(NamedTuple):
-    """The outcome of the commands of a dataflow, and when they had ended."""
-
-    at: float
-    evidence: list[Evidence]
 
 
 class Observer:
@@ -51,8 +46,9 @@ class Observer:
         boot: str,
         folder: Path,
         contact: Contact,
+        wake: Callable[[], None],
     ) -> None:
-        """`folder` is that of the agent."""
+        """`folder` is that of the agent; `wake` is called when there is more to be seen."""
         self._shares = shares
         self._daemon = daemon
         self._library = library
@@ -62,9 +58,9 @@ class Observer:
         self._contact = contact
         self._plans: dict[str, tuple[Applied | None, Revision, Plan]] = {}
         self._watches: dict[str, health.Watch] = {}
-        self._probed: dict[str, _Probed] = {}
-        self._asked: dict[str, tuple[float, str]] = {}
-        """When `safe_to_update` was last run, and why it is not safe."""
+        self._probes = Commands(daemon, wake)
+        self._questions = Commands(daemon, wake)
+        """`safe_to_update`."""
         self.refusals: dict[str, str] = {}
         """Why a release cannot be used on this robot, by its id."""
         self.troubles: dict[str, str] = {}
@@ -72,8 +68,9 @@ class Observer:
 
     def begin_anew(self, name: str) -> None:
         """Restart the health check of a dataflow after a new phase or a new order to the daemon."""
-        for known in (self._watches, self._probed):
-            known.pop(name, None)
+        self._watches.pop(name, None)
+        for commands in (self._probes, self._questions):
+            commands.forget(name)
 
     def forget_refusals(self, but: set[str]) -> None:
         """Forget why releases cannot be used, but of these."""
@@ -81,11 +78,13 @@ class Observer:
 
     def forget(self, name: str) -> None:
         """Forget a dataflow."""
-        for known in (self._plans, self._watches, self._probed, self._asked, self.troubles):
+        for known in (self._plans, self._watches, self.troubles):
             known.pop(name, None)
+        for commands in (self._probes, self._questions):
+            commands.forget(name)
 
-    async def see(self, record: Record) -> Seen:
-        """Return the observation of a dataflow that its phase needs."""
+    async def see(self, record: Record, tasks: asyncio.TaskGroup) -> Seen:
+        """Return the observation of a dataflow that its phase needs; commands run in `tasks`."""
         name, release = record.order.dataflow, record.order.release
         files: Files = "missing"
         plan = None
@@ -112,23 +111,25 @@ class Observer:
         )
         try:
             if record.phase == "staged" and record.order.switch and record.order.enabled:
-                return await self._see_before_switch(record, before)
+                return await self._see_before_switch(record, before, tasks)
             runs = share is not None and share.status == "running"
             if runs and record.phase == "probation":
-                return replace(before, health=await self._judge(record))
+                return replace(before, health=await self._judge(record, tasks))
             if runs and record.phase in ("confirmed", "reverted"):
                 return replace(before, learned=await self._learn(record))
         except ControlError as error:
             _log.debug("release of %s: %s", name, error)
         return before
 
-    async def _see_before_switch(self, record: Record, seen: Seen) -> Seen:
+    async def _see_before_switch(
+        self, record: Record, seen: Seen, tasks: asyncio.TaskGroup
+    ) -> Seen:
         client = await self._daemon.client()
         notices = await observing.notices(client)
         leases = await observing.leases(client)
-        busy = _in_words(leases) or await self._unsafe(record)
+        busy: str | None = _in_words(leases) or self._unsafe(record, tasks)
         seen = replace(seen, notices=notices, leases=leases, busy=busy)
-        if busy and record.order.busy == "wait":
+        if busy != "" and record.order.busy == "wait":
             return seen
         return replace(seen, refusal=await self._verify_again(record))
 
@@ -144,49 +145,65 @@ class Observer:
             self.refusals[release] = "; ".join(error.lines)
         return self.refusals.get(release, "")
 
-    async def _unsafe(self, record: Record) -> str:
-        """Return why the dataflow says that it must not be changed now; empty if it may be."""
+    def _unsafe(self, record: Record, tasks: asyncio.TaskGroup) -> str | None:
+        """Return why the dataflow says that it must not be changed now; empty if it may be.
+
+        None: it is being asked.
+        """
         if record.applied is None or record.order.busy == "ignore":
             return ""
         name = record.order.dataflow
-        bundle = self._library.bundle(record.applied.revision.release)
+        try:
+            bundle = self._library.bundle(record.applied.revision.release)
+        except ControlError as error:
+            return f"its safe_to_update cannot be read: {error.message}; `--busy ignore` goes on"
         words = shlex.split(bundle.descriptor.get("safe_to_update") or "")
         share = self._shares.states.get(name)
         if not words or share is None or share.status != "running":
             return ""
-        at, text = self._asked.get(name, (0.0, ""))
-        if text and observing.clock() - at < ASK_AGAIN_S:
-            return text
-        client = await self._daemon.client()
-        found, ok = await run_command(client, record.uuid, "safe_to_update", words, bundle)
-        text = "" if ok else f"safe_to_update {found}"
-        self._asked[name] = (observing.clock(), text)
-        return text
+        said = self._questions.outcome(name)
+        if said is not None and observing.clock() - said.at < ASK_AGAIN_S:
+            return "" if said.ok else f"safe_to_update {said.evidence[0].text}"
+        self._questions.start(tasks, name, record.uuid, {"safe_to_update": words}, bundle)
+        # Until it has answered, the last refusal counts.
+        return None if said is None or said.ok else f"safe_to_update {said.evidence[0].text}"
 
-    async def _judge(self, record: Record) -> Health:
-        name, order = record.order.dataflow, record.order
+    async def _judge(self, record: Record, tasks: asyncio.TaskGroup) -> Health:
+        name, rules = record.order.dataflow, record.order.rules
         client = await self._daemon.client()
         seen = await observing.observe(client, record.uuid)
         found = health.watch(self._watches.get(name), seen, record.baseline)
         self._watches[name] = found
-        probed = self._probed.get(name)
-        again = probed is None or (
-            not all(each.ok for each in probed.evidence)
-            and observing.clock() - probed.at >= ASK_AGAIN_S
-        )
-        due = health.is_due(found, order.rules, record.baseline)
-        if order.rules.probes and again and due:
-            assert record.applied is not None
-            bundle = self._library.bundle(record.applied.revision.release)
-            ran = await run_probes(client, record.uuid, order.rules.probes, bundle)
-            probed = self._probed[name] = _Probed(observing.clock(), ran)
-        # The last outcome stays in the evidence, also while another check fails.
-        probes = None if probed is None else probed.evidence
-        verdict = health.judge(found, order.rules, record.baseline, probes)
+        probes = None
+        if rules.probes:
+            due = health.is_due(found, rules, record.baseline)
+            probes = self._probe(record, tasks, due=due)
+        verdict = health.judge(found, rules, record.baseline, probes)
         for each in verdict.evidence:
             if not each.ok:
                 _log.debug("health of %s: %s %s", name, each.check, each.text)
         return verdict
+
+    def _probe(
+        self, record: Record, tasks: asyncio.TaskGroup, *, due: bool
+    ) -> list[Evidence] | None:
+        """Return the last outcome of the probes, and let them run if it is time; None before."""
+        name = record.order.dataflow
+        last = self._probes.outcome(name)
+        again = last is None or (not last.ok and observing.clock() - last.at >= ASK_AGAIN_S)
+        if due and again:
+            assert record.applied is not None
+            bundle = self._library.bundle(record.applied.revision.release)
+            commands = {
+                f"probe {number}": words
+                for number, words in enumerate(record.order.rules.probes, start=1)
+            }
+            self._probes.start(tasks, name, record.uuid, commands, bundle)
+        # The last outcome stays in the evidence, also while another check fails.
+        if last is not None:
+            return last.evidence
+        running = self._probes.is_running(name)
+        return [Evidence(check="probes", ok=False, text="have not ended yet")] if running else None
 
     async def _learn(self, record: Record) -> dict[str, float]:
         """Return rates of the confirmed revision; none before it was steady for long enough."""
@@ -213,11 +230,17 @@ class Observer:
                 "refused", f"it is a release of the dataflow {bundle.name}, not of {name}"
             )
         olds = set() if applied is None else set(applied.nodes.values())
-        changed = {old: library.changed(old, target.release) for old in olds}
+        try:
+            changed = {old: library.changed(old, target.release) for old in olds}
+            before = None if applied is None else self.content(record.uuid, name, applied)
+        except ControlError as error:
+            # Its damage must not keep the robot from another release.
+            _log.warning("all nodes of %s are replaced: what runs is not readable: %s", name, error)
+            changed = {old: set(compose.node_ids(bundle.descriptor)) for old in olds}
+            before = None
         after = compose.applied_after(applied, target, bundle, changed)
         content = self.content(record.uuid, name, after)
         compose.check(content)
-        before = None if applied is None else self.content(record.uuid, name, applied)
         plan = Plan(after.nodes, compose.replaced(before, content), bundle.sequence)
         self._plans[name] = (applied, target, plan)
         return plan

@@ -6,42 +6,113 @@ import asyncio
 import logging
 import shlex
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from dorad.agent.releases import observing
 from dorad.control.errors import ControlError
 from dorad.control.messages import DataflowState, Share, Start, Started, Stop, Wait
 from dorad.control.messages.releases import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from dorad.agent.daemon import Daemon
     from dorad.agent.releases.library import Bundle
     from dorad.control.asyncclient import AsyncClient
 
 TIMEOUT_S = 30.0
 """For one command."""
 
+MAX_TEXT = 500
+"""Characters of an outcome."""
+
 _NODE = "probe"
 
 _log = logging.getLogger(__name__)
 
 
-async def run_probes(
-    client: AsyncClient, owner: str, commands: Sequence[Sequence[str]], bundle: Bundle
-) -> list[Evidence]:
-    """Run commands one after another, and return their outcomes.
+class Outcome(NamedTuple):
+    """How commands have ended, and when the last one had."""
 
-    `owner` is the UUID of the dataflow. Raises ControlError if the daemon cannot be used.
+    at: float
+    evidence: list[Evidence]
+
+    @property
+    def ok(self) -> bool:
+        """Return True if all have succeeded."""
+        return all(each.ok for each in self.evidence)
+
+
+class Commands:
+    """The commands of one kind that dataflows run, each dataflow in a task of its own.
+
+    A command that hangs delays no other dataflow, and no other observation of its own one.
     """
-    found = []
-    for number, words in enumerate(commands, start=1):
-        text, ok = await run_command(client, owner, f"probe {number}", words, bundle)
-        _log.debug("probe %d of %s: %s", number, bundle.name, text)
-        found.append(Evidence(check=f"probe {number}", ok=ok, text=text))
-    return found
+
+    def __init__(self, daemon: Daemon, on_end: Callable[[], None]) -> None:
+        """`on_end` is called when the commands of a dataflow have ended."""
+        self._daemon = daemon
+        self._on_end = on_end
+        self._running: set[str] = set()
+        self._forgotten: set[str] = set()
+        """Dataflows whose running commands have no use any more."""
+        self._outcomes: dict[str, Outcome] = {}
+
+    def outcome(self, dataflow: str) -> Outcome | None:
+        """Return the last outcome; None before the first one, and after `forget`."""
+        return self._outcomes.get(dataflow)
+
+    def is_running(self, dataflow: str) -> bool:
+        """Return True while commands of a dataflow run, also forgotten ones."""
+        return dataflow in self._running
+
+    def forget(self, dataflow: str) -> None:
+        """Forget the last outcome, and the one of commands that still run."""
+        self._outcomes.pop(dataflow, None)
+        self._forgotten |= self._running & {dataflow}
+
+    def start(
+        self,
+        tasks: asyncio.TaskGroup,
+        dataflow: str,
+        owner: str,
+        commands: Mapping[str, Sequence[str]],
+        bundle: Bundle,
+    ) -> None:
+        """Run commands one after another, unless some of this dataflow run already.
+
+        `owner` is the UUID of the dataflow; `commands` are by the names of their checks.
+        """
+        if dataflow not in self._running:
+            self._running.add(dataflow)
+            tasks.create_task(
+                self._run(dataflow, owner, commands, bundle), name=f"commands of {dataflow}"
+            )
+
+    async def _run(
+        self, dataflow: str, owner: str, commands: Mapping[str, Sequence[str]], bundle: Bundle
+    ) -> None:
+        found = []
+        try:
+            for check, words in commands.items():
+                try:
+                    client = await self._daemon.client()
+                    text, ok = await _run_command(client, owner, check, words, bundle)
+                except ControlError as error:
+                    text, ok = f"cannot be run: {error.message}"[:MAX_TEXT], False
+                _log.debug("%s of %s: %s", check, dataflow, text)
+                found.append(Evidence(check=check, ok=ok, text=text))
+        finally:
+            self._running.remove(dataflow)
+        if dataflow in self._forgotten:
+            self._forgotten.remove(dataflow)
+            _log.debug("the outcome of commands of %s came too late", dataflow)
+        else:
+            self._outcomes[dataflow] = Outcome(observing.clock(), found)
+        self._on_end()
 
 
-async def run_command(
+async def _run_command(
     client: AsyncClient, owner: str, what: str, words: Sequence[str], bundle: Bundle
 ) -> tuple[str, bool]:
     """Run a command as a dataflow with one node; return how it ended, and True for success.
@@ -53,21 +124,23 @@ async def run_command(
         return "has no command", False
     # The same each time, so that the list of ended dataflows has it once.
     run = str(uuid.uuid5(uuid.UUID(owner), what))
+    stop = Stop(dataflow=run, force=True)
     try:
         await client.call("dataflow.start", _start(run, words, bundle), Started)
     except ControlError as error:
         if error.code == "exists":
-            await client.call("dataflow.stop", Stop(dataflow=run, force=True), DataflowState)
+            # An agent that has ended meanwhile has left it running.
+            await client.call("dataflow.stop", stop, DataflowState)
         if error.code in ("exists", "unavailable", "busy", "deadline"):
             raise
-        return f"cannot be started: {'; '.join(error.lines)}"[:500], False
+        return f"cannot be started: {'; '.join(error.lines)}"[:MAX_TEXT], False
     try:
         wait = Wait(dataflow=run, timeout=TIMEOUT_S)
         state = await client.call("dataflow.wait", wait, DataflowState)
     except ControlError as error:
         if error.code != "deadline":
             raise
-        await client.call("dataflow.stop", Stop(dataflow=run, force=True), DataflowState)
+        await client.call("dataflow.stop", stop, DataflowState)
         return f"did not end within {TIMEOUT_S:g} s", False
     except asyncio.CancelledError:
         _log.debug("%s of %s is left running", what, bundle.name)
@@ -100,4 +173,4 @@ def _outcome(state: DataflowState) -> tuple[str, bool]:
     lines = [line for failure in state.failures for line in failure.lines]
     reason = "did not run" if result is None else result.reason
     last = f": {lines[-1]}" if lines else ""
-    return f"{reason}{last}"[:500], False
+    return f"{reason}{last}"[:MAX_TEXT], False

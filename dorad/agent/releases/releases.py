@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from dorad.agent.releases import decide as rules
 from dorad.agent.releases import orders
+from dorad.agent.releases.damage import DamageCheck
 from dorad.agent.releases.model import Record
 from dorad.agent.releases.observer import ASK_AGAIN_S, Observer
 from dorad.control.errors import ControlError
@@ -67,9 +68,10 @@ class Releases:
         self._on_change = on_change
         self._wake = asyncio.Event()
         self._staging: dict[str, asyncio.Task[None]] = {}
-        self._observer = Observer(shares, daemon, library, robot, boot, folder, contact)
+        self._observer = Observer(shares, daemon, library, robot, boot, folder, contact, self.wake)
         self._seen: dict[str, Seen] = {}
         self._synced: dict[str, int] = {}
+        self._damage = DamageCheck(library, self._in_use, self._update_states)
         self.states: dict[str, ReleaseState] = {}
         """What to report, by the name of the dataflow."""
         self._update_states()
@@ -123,6 +125,7 @@ class Releases:
         """Carry out all orders, until cancelled. Running dataflows keep running."""
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._damage.run(), name="files of releases")
             while True:
                 self._wake.clear()
                 if self._active:
@@ -158,7 +161,7 @@ class Releases:
     async def _look_after(self, name: str, tasks: asyncio.TaskGroup) -> None:
         """Decide about a dataflow and act, until nothing changes."""
         record = self._store.releases[name]
-        seen = await self._observer.see(record)
+        seen = await self._observer.see(record, tasks)
         after = self._store.releases.get(name)
         if after is not record:
             self.wake()  # an order has arrived meanwhile
@@ -251,6 +254,9 @@ class Releases:
         self._staging.pop(name, None)
         self.wake()
 
+    def _in_use(self) -> set[str]:
+        return set().union(*(each.in_use for each in self._store.releases.values()))
+
     def _collect(self) -> None:
         keep: set[str] = set().union(*(each.kept for each in self._store.releases.values()))
         try:
@@ -271,7 +277,7 @@ class Releases:
     def _update_states(self) -> None:
         before = self.states
         self.states = {
-            name: rules.state_of(record, self._seen.get(name))
+            name: rules.state_of(record, self._seen.get(name), self._damage.lost)
             for name, record in self._store.releases.items()
         }
         if self.states != before:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dorad.control.messages.releases import ReleasePhase
 
 IN_SWITCH = ("switching", "probation", "reverting")
-"""Phases in which another order has to wait."""
+"""Phases of a switch. A newer order waits until they are over."""
 ENDED = ("stopped", "finished", "failed")
 """Statuses of a share that has ended."""
 
@@ -32,7 +32,7 @@ def enter(
 
 
 def apply(record: Record, applied: Applied | None, seen: Seen) -> Record:
-    """Return the record with the daemon's new order.
+    """Return the record with a new order for the daemon.
 
     A dataflow that has not started completely cannot be changed: it is stopped first.
     """

@@ -10,6 +10,7 @@ from dorad.control.errors import ControlError
 from dorad.dataflow.errors import DataflowError
 from dorad.release.changes import changed_nodes
 from dorad.release.errors import ReleaseError
+from dorad.release.repair import Repairs, named
 
 if TYPE_CHECKING:
     from dorad.agent.releases.model import Files
@@ -24,6 +25,7 @@ class TreeLibrary:
 
     def __init__(self, trees: Trees) -> None:
         self._trees = trees
+        self._repairs = Repairs(trees)
         self._verified: set[str] = set()
         """Those that were verified since this process started."""
         self._bundles: dict[str, Bundle] = {}
@@ -82,6 +84,22 @@ class TreeLibrary:
             raise ControlError("not-found", error.message, error.hint) from None
         found = changed_nodes(before, after, self._trees.machine)
         return {*found.added, *found.replaced}
+
+    def repair(self, releases: set[str]) -> dict[str, str]:
+        """Repair trees; return by release what must be sent here again. Raises ControlError."""
+        self._repairs.forget_all_but(releases)
+        found = {}
+        for release in releases:
+            try:
+                lost = self._repairs.repair(release)
+            except OSError as error:
+                place = error.filename or self._trees.folder
+                raise ControlError("unavailable", f"{place}: {error.strerror}") from None
+            if lost:
+                self._verified.discard(release)
+                verb = "is" if len(lost) == 1 else "are"
+                found[release] = f"{named(lost)} {verb} damaged or missing"
+        return found
 
     def collect(self, keep: set[str]) -> None:
         """Remove what no release but those in `keep`, and recent ones, needs."""

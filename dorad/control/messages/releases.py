@@ -130,3 +130,5 @@ class ReleaseState(Struct):
     leases: list[Lease] = []
     restarted: list[str] = []
     """Nodes that the last switch replaced; all others ran on."""
+    damaged: dict[str, str] = {}
+    """By the id of a release that runs here: which of its files are damaged or missing."""

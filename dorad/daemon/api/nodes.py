@@ -91,6 +91,8 @@ class NodeMethods:
         record, run, dataflow = self._registry.find_run(params.dataflow)
         node_of(dataflow, params.node)
         await until_started(record)
+        if not params.definition:
+            return await self._replace_program(record, params)
         async with record.changing:
             after = _changed(
                 record, lambda flow: topology.replace_node(flow, params.node, params.definition)
@@ -105,6 +107,19 @@ class NodeMethods:
                 run.broker.params.replace(params.node, before)
                 raise
             return self._node_changed(record, after, "replaced", params.node)
+
+    async def _replace_program(self, record: Record, params: m.NodeReplace) -> m.Changed:
+        """Replace a node by one with the same definition, also in a share of a fleet's dataflow."""
+        async with record.changing:
+            _, run, dataflow = self._registry.find_run(record.uuid)
+            _check_running(record)
+            node_of(dataflow, params.node)
+            await run.commands.replace(params.node, dataflow, _grace(params.grace, GRACE_S))
+        text = f"replaced node {params.node}"
+        self._registry.event_bus.publish(
+            record.uuid, "topology-changed", params.node, text, change="replaced"
+        )
+        return m.Changed(uuid=record.uuid, changes=self._registry.changes(record))
 
     async def connect(self, _call: Call, params: m.EdgeNew) -> m.Changed:
         """Add an edge."""
@@ -225,13 +240,18 @@ def _awaited(record: Record) -> str:
     return f"it waits for Node() in: {', '.join(awaited)}" if awaited else "its nodes are not ready"
 
 
+def _check_running(record: Record) -> None:
+    """Raise ControlError if a dataflow does not run yet, or is being stopped."""
+    if record.status != "running":
+        raise ControlError("busy", f"the dataflow is {record.status}", "try again when it runs")
+
+
 def _changed(record: Record, change: Callable[[Dataflow], Dataflow]) -> Dataflow:
     """Return the dataflow after a change. Raises ControlError if the change is not allowed."""
     if record.dataflow is None or not record.running:
         raise ControlError("not-found", f"dataflow {record.uuid} has ended")
     refuse_share(record)
-    if record.status != "running":
-        raise ControlError("busy", f"the dataflow is {record.status}", "try again when it runs")
+    _check_running(record)
     after = change(record.dataflow)
     if problems := unsupported(after):
         raise ControlError(

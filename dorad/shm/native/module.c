@@ -19,6 +19,7 @@ static const struct {
     [SEND] = {"Sender.send", SENDER, "send"},
     [EMPTY] = {"Sender.empty", SENDER, "empty"},
     [TAKE] = {"RingInput.take", RING_INPUT, "take"},
+    [TAKE_COPIES] = {"Inlet.take_copies", INLET, "take_copies"},
     [POLL] = {"NodeInputs.poll", INPUTS, "poll"},
     [WAIT] = {"NodeInputs.wait", INPUTS, "wait"},
     [NEXT] = {"Receiver.next", RECEIVER, "next"},
@@ -157,6 +158,7 @@ static void release(void *module)
 
 static PyMethodDef methods[] = {
     {"step", step, METH_O, "Return the native step of a Python method, which it falls back to."},
+    {"pack_small", pack_small, METH_VARARGS, "Append small messages to a chunk; see dorad.record.small."},
     {"use_arrow", use_arrow, METH_VARARGS, "Take the classes and functions of Arrow."},
     {"use_numpy", use_numpy, METH_VARARGS, "Take the class of numpy's arrays, and the dtypes."},
     {"use_metadata", use_metadata, METH_VARARGS, "Take the functions that metadata need."},

@@ -194,7 +194,7 @@ enum kind {
 /* -- the module's state ------------------------------------------------------------------------ */
 
 /* The steps: methods of which the fallback is the Python method of the same name. */
-enum step { SEND, EMPTY, TAKE, POLL, WAIT, NEXT, STEPS };
+enum step { SEND, EMPTY, TAKE, TAKE_COPIES, POLL, WAIT, NEXT, STEPS };
 
 /* Strings that are used all the time. */
 #define NAMES(X)                                                                                   \
@@ -286,7 +286,7 @@ typedef PyObject *method(METHOD_ARGUMENTS);
 #define METHOD(function)                                                                           \
     (PyCFunction)(void (*)(void))(function), METH_METHOD | METH_FASTCALL | METH_KEYWORDS
 
-method step_send, step_empty, step_take, step_poll, step_wait, step_next;
+method step_send, step_empty, step_take, step_take_copies, step_poll, step_wait, step_next;
 
 /* Call the Python method that does the whole step. */
 PyObject *fall_back(const struct state *state, enum step step, PyObject *object,
@@ -339,6 +339,10 @@ bool is_full(const struct outlet *outlet);
 void push(struct outlet *outlet, const void *entry, size_t length, uint64_t size, uint64_t stamp);
 bool is_done_with(const struct outlet *outlet, uint64_t index, uint64_t key);
 int ring_bell(int descriptor);
+
+/* -- records.c -------------------------------------------------------------------------------- */
+
+PyObject *pack_small(PyObject *module, PyObject *arguments);
 
 /* -- pool.c, arrow.c, metadata.c, clock.c ------------------------------------------------------- */
 

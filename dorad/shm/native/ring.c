@@ -287,3 +287,47 @@ enum outcome take(const struct state *state, struct inlet *inlet, struct taken *
     }
     return NOTHING;
 }
+
+/* Return what `Inlet.take_copies` does of a message that was taken. */
+static PyObject *copy_of(const struct inlet *inlet, const struct taken *taken)
+{
+    const struct entry *entry = &taken->entry;
+    const char *payload =
+        taken->borrow == NULL ? entry->rest + entry->meta_size : taken->address;
+    return Py_BuildValue("(KK(iKKy#y#))", (unsigned long long)entry->stamp,
+                         inlet->tail + inlet->lane_tail - 1, (int)entry->code,
+                         (unsigned long long)entry->length, (unsigned long long)entry->nulls,
+                         payload, (Py_ssize_t)entry->size, entry->rest,
+                         (Py_ssize_t)entry->meta_size);
+}
+
+/* Take copies of the next messages; see `Inlet.take_copies`. */
+PyObject *step_take_copies(METHOD_ARGUMENTS)
+{
+    const struct state *state = PyType_GetModuleState(class);
+    struct inlet *inlet = (struct inlet *)object;
+    if (count != 1 || keywords != NULL || !PyLong_Check(arguments[0]))
+        return fall_back(state, TAKE_COPIES, object, arguments, count, keywords);
+    Py_ssize_t limit = PyLong_AsSsize_t(arguments[0]);
+    PyObject *found = PyErr_Occurred() ? NULL : PyList_New(0);
+    enum outcome outcome = DONE;
+    while (found != NULL && outcome == DONE && PyList_Size(found) < limit) {
+        struct taken taken;
+        outcome = take(state, inlet, &taken);
+        if (outcome != DONE)
+            break;
+        PyObject *copy = copy_of(inlet, &taken);
+        Py_XDECREF(taken.borrow);
+        if (copy == NULL || PyList_Append(found, copy) < 0)
+            outcome = FAILED;
+        Py_XDECREF(copy);
+    }
+    if (found == NULL || outcome == FAILED) {
+        Py_XDECREF(found);
+        return NULL;
+    }
+    if (outcome != NOT_MINE || PyList_Size(found) > 0)
+        return found; /* The caller asks again for a message that is not mine. */
+    Py_DECREF(found);
+    return fall_back(state, TAKE_COPIES, object, arguments, count, keywords);
+}

@@ -218,6 +218,11 @@ static PyGetSetDef inlet_getset[] = {
     NO_MORE,
 };
 
+static PyMethodDef inlet_methods[] = {
+    {"take_copies", METHOD(step_take_copies), "Take copies of messages; see Inlet.take_copies."},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyMemberDef sample_members[] = {
     OBJECT(sample, segment, "segment"),
     OBJECT(sample, marks, "marks"),
@@ -359,7 +364,7 @@ static PyType_Spec specs[KINDS] = {
     [MAPPING] = TYPE(mapping, "MappingState", mapping_getset, no_methods),
     [PEER] = TYPE(peer, "PeerState", peer_getset, no_methods),
     [OUTLET] = TYPE(outlet, "OutletState", outlet_getset, no_methods),
-    [INLET] = TYPE(inlet, "InletState", inlet_getset, no_methods),
+    [INLET] = TYPE(inlet, "InletState", inlet_getset, inlet_methods),
     [SAMPLE] = TYPE(sample, "SampleState", no_getset, no_methods),
     [POOL] = TYPE(pool, "PoolState", no_getset, no_methods),
     [CLOCK] = TYPE(clock, "ClockState", no_getset, no_methods),

@@ -53,6 +53,7 @@ class Library:
         self.here: set[str] = set()
         self.refusal = ""
         self.kept: set[str] = set()
+        self.damaged: set[str] = set()
 
     def add(self, name: str, nodes: list[dict], *, sequence: int = 1, **scripts: str) -> str:
         """Add a release whose nodes run these scripts; return its id."""
@@ -74,11 +75,16 @@ class Library:
             raise ControlError("refused", self.refusal)
 
     def bundle(self, release):
+        if release in self.damaged:
+            raise ControlError("not-found", f"{release} is damaged")
         return self.bundles[release]
 
     def changed(self, old, new):
         before, after = self.scripts[old], self.scripts[new]
         return {node for node in after if before.get(node) != after[node]}
+
+    def repair(self, releases):
+        return dict.fromkeys(self.damaged & releases, "dataflow.yml is damaged or missing")
 
     def collect(self, keep):
         self.kept = set(keep)

@@ -254,7 +254,7 @@ def test_a_dataflow_that_has_ended_is_started_again_by_an_order_for_the_same_rel
     ended = {"share": share(1, "finished")}
     present = decide(confirmed(), seen(100, **ended))
     assert (present.phase, present.reason) == ("confirmed", "the dataflow has finished")
-    assert state_of(present, seen(100, **ended)).running == ""
+    assert state_of(present, seen(100, **ended), {}).running == ""
     present = decide(taken(present, order(A, 2, switch=False)), seen(101, **ended))
     assert (present.phase, present.waiting) == ("staged", "switch")
     present = decide(taken(present, order(A, 2)), seen(102, **ended))
@@ -262,7 +262,7 @@ def test_a_dataflow_that_has_ended_is_started_again_by_an_order_for_the_same_rel
     present = decide(present, seen(103, share=share(2)))
     present = decide(present, seen(150, share=share(2), health=health()))
     assert (present.phase, present.reason) == ("confirmed", "")
-    assert state_of(present, seen(150, share=share(2))).running == A
+    assert state_of(present, seen(150, share=share(2)), {}).running == A
 
 
 def test_what_is_stopped_before_it_is_confirmed_does_not_come_back_without_a_switch():
@@ -306,7 +306,7 @@ def test_the_record_survives_being_stored():
 
 
 def test_what_is_reported():
-    state = state_of(on_probation(), seen(102, share=share(2)))
+    state = state_of(on_probation(), seen(102, share=share(2)), {})
     assert (state.phase, state.running, state.confirmed, state.release) == ("probation", B, A, B)
-    ended = state_of(confirmed(), seen(102, share=share(1, "failed")))
+    ended = state_of(confirmed(), seen(102, share=share(1, "failed")), {})
     assert (ended.running, ended.confirmed) == ("", A)

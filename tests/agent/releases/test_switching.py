@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shlex
 from contextlib import asynccontextmanager
 from textwrap import dedent
 
 import pytest
 
-from dorad.agent.releases import observing, releases
+from dorad.agent.releases import damage, observing, probes, releases
 from dorad.agent.store import ShareStore
 from dorad.control.errors import ControlError
 from dorad.control.messages.releases import HealthRules
-from tests.agent.releases.robot import SINK, SOURCE, Robot, eventually, flow
+from tests.agent.releases.robot import QUICK, SINK, SOURCE, Robot, eventually, flow
 from tests.harness.daemon import daemon
 from tests.harness.flows import seen
 from tests.harness.waiting import until
@@ -79,6 +80,8 @@ async def frail_robot(folder, monkeypatch):
 async def running(folder, dorad, monkeypatch):
     for name in ("EVERY_S", "ACTIVE_EVERY_S", "WAITING_EVERY_S"):
         monkeypatch.setattr(releases, name, 0.1)
+    for name in ("EVERY_S", "DAMAGED_EVERY_S"):
+        monkeypatch.setattr(damage, name, 0.1)
     made = Robot(folder, dorad)
     made.start()
     yield made
@@ -241,6 +244,21 @@ async def test_a_dataflow_can_say_that_it_must_not_be_changed_now(robot, folder)
     await robot.reaches("confirmed", 2, running=second)
 
 
+async def test_a_damaged_release_is_reported_and_an_order_can_replace_it(robot, folder):
+    first = await confirmed(robot, folder)
+    robot.library.damaged.add(first)
+    await eventually(lambda: robot.state().damaged)
+    assert robot.state().damaged == {first: "dataflow.yml is damaged or missing"}
+    second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK, sequence=2)
+    robot.order(second, 2)
+    state = await robot.reaches("staged", 2, waiting="busy")
+    assert "safe_to_update cannot be read" in state.reason
+    robot.order(second, 3, busy="ignore")
+    state = await robot.reaches("confirmed", 3, running=second)
+    assert sorted(state.restarted) == ["sink", "source"]
+    await eventually(lambda: not robot.state().damaged)
+
+
 async def test_a_robot_that_is_cut_off_after_the_switch_goes_back(robot, folder, pass_time):
     first = await confirmed(robot, folder)
     second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK, sequence=2)
@@ -297,6 +315,31 @@ async def test_probes_decide_in_the_release_folder(robot, folder, pass_time):
     rules = HealthRules(min_healthy_time=0.5, healthy_deadline=120, probes=[good])
     robot.order(second, 3, rules=rules, retry=True)
     await robot.reaches("confirmed", 3)
+
+
+async def test_a_command_that_hangs_delays_no_other_dataflow(robot, folder, monkeypatch):
+    monkeypatch.setattr(probes, "TIMEOUT_S", 600.0)
+    gate = folder / "gate"
+    hangs = ["/bin/sh", "-c", f"while ! test -e {gate}; do sleep 0.05; done"]
+    first = robot.library.add("flow", flow(folder), source=SOURCE, sink=SINK)
+    robot.library.bundles[first].descriptor["safe_to_update"] = shlex.join(hangs)
+    robot.order(first, 1)
+    await robot.reaches("confirmed", 1)
+    second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK, sequence=2)
+    robot.order(second, 2)
+    waiter = [{"id": "waiter", "path": "waiter.py", "inputs": {"tick": "dora/timer/secs/1"}}]
+    for name, rules in (
+        ("probed", HealthRules(min_healthy_time=0.1, healthy_deadline=600, probes=[hangs])),
+        ("other", QUICK),
+    ):
+        release = robot.library.add(name, waiter, waiter="for _ in __import__('dora').Node(): pass")
+        robot.order(release, 1, dataflow=name, rules=rules)
+    await robot.reaches("confirmed", 1, "other")
+    await eventually(lambda: "have not ended yet" in str(robot.state("probed").evidence))
+    assert robot.state().phase == "staged"
+    gate.touch()
+    await robot.reaches("confirmed", 2, running=second)
+    await robot.reaches("confirmed", 1, "probed")
 
 
 async def test_power_cuts_at_any_moment_of_a_switch_leave_one_confirmed_revision(

@@ -46,6 +46,7 @@ class FakeAgent:
         self.robot = robot
         self.name = robot
         """What it says that it is."""
+        self.python = "3.13"
         self.port = port
         self.boot_id = boot_id
         self.epoch = 0
@@ -165,7 +166,7 @@ class FakeAgent:
             memory=8 << 30,
             shares=list(self.shares.values()),
             releases=list(self.releases.states.values()),
-            python="3.13",
+            python=self.python,
             glibc="2.41",
         )
 

@@ -31,11 +31,15 @@ class FakeReleases:
         self.bad: set[str] = set()
         """Releases to which `fate` applies; empty for all."""
         self.refusal = ""
+        self.trouble: ControlError | None = None
+        """Raised instead of storing an order."""
         self.switches: list[str] = []
         """The releases to which it has switched, in order."""
         self._last: dict[str, ReleaseOrder] = {}
 
     async def order(self, _call: Call, params: ReleaseOrder) -> ReleaseState:
+        if self.trouble is not None:
+            raise self.trouble
         known = self._last.get(params.dataflow)
         if known is not None and (params.epoch, params.generation) < (
             known.epoch,

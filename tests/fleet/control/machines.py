@@ -8,7 +8,6 @@ import re
 import signal
 import ssl
 import subprocess
-import sys
 import time
 from base64 import b64encode
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +19,7 @@ from dorad.control.messages import METHODS as DORAD_METHODS
 from dorad.control.target import Tcp, TlsFiles
 from dorafleet.coordinator import accessmessages
 from dorafleet.coordinator.messages import METHODS
+from tests.harness.commands import Forked, run_command, start_service
 from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ DESCRIPTOR = {
         {
             "id": "listener",
             "path": "listener.py",
-            "inputs": {"in": "talker/out"},
+            # Tests count every message, also on a machine that has no time for the listener.
+            "inputs": {"in": {"source": "talker/out", "queue_policy": "backpressure"}},
             "deploy": {"machine": "arm2"},
         },
     ]
@@ -69,16 +70,15 @@ DESCRIPTOR = {
 class Program:
     """A process that writes a log, and can be killed and started again."""
 
-    def __init__(self, log: Path, *command: object) -> None:
+    def __init__(self, log: Path, program: str, *arguments: str | Path) -> None:
         self.log = log
-        self._command = [sys.executable, "-m", *map(str, command)]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._program = program
+        self._arguments = arguments
+        self._process: Forked | None = None
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            self._process = start_service(self._program, self._arguments, log.fileno())
 
     def end(self, number: int = signal.SIGTERM) -> None:
         if self._process is None:
@@ -111,27 +111,26 @@ class Robot:
         control = folder / "run" / "control.sock"
         self.dorad = Program(
             folder / "dorad.log",
-            *("dorad.daemon.main", "--runtime-dir", folder / "run"),
+            *("dorad", "--runtime-dir", folder / "run"),
             *("--state-dir", folder / "state"),
         )
         self.agent = Program(
             folder / "agent.log",
-            *("dorad.agent.main", "--state-dir", folder / "agent", "run", "--socket", control),
+            *("dorad-agent", "--state-dir", folder / "agent", "run", "--socket", control),
         )
 
     def join(self, robot: str, port: int, token: accessmessages.EnrolToken) -> None:
         """Enrol with a token, as an operator does at the robot."""
-        subprocess.run(
+        done = run_command(
+            "dorad-agent",
             [
-                *(sys.executable, "-m", "dorad.agent.main"),
                 *("--state-dir", self.folder / "agent", "join", f"127.0.0.1:{port}"),
                 *("--robot", robot, "--token", token.token),
                 *("--authority", b64encode(ssl.PEM_cert_to_DER_cert(token.authority)).decode()),
             ],
-            check=True,
-            capture_output=True,
             timeout=DEADLINE_S,
         )
+        assert done.returncode == 0, done.stderr
 
 
 class Fleet:
@@ -153,7 +152,7 @@ class Fleet:
         (folder / "flow" / "listener.py").write_text(LISTENER)
         self.coordinator = Program(
             folder / "coordinator.log",
-            *("dorafleet.cli", "serve", cluster, "--state", folder / "state", "--tls"),
+            *("dorafleet", "serve", cluster, "--state", folder / "state", "--tls"),
         )
         self.robots = {id_: Robot(folder / id_) for id_ in ("arm1", "arm2")}
 

@@ -151,7 +151,7 @@ async def leading(
             version="1",
             methods=METHODS,
             limits=Limits(opening=4096),
-            accept={AGENT_PATH: control.robots.accept},
+            accept={AGENT_PATH: control.connections.accept},
         )
         await server.serve_tcp(sock, authenticate or _peer)
         stack.push_async_callback(server.close)

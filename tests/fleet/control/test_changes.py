@@ -6,9 +6,10 @@ import pytest
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorafleet.coordinator.audit import read_rows
 from dorafleet.coordinator.messages import RobotLabel
 
-from .serving import leading
+from .serving import TALK, leading
 
 SPARE = {"id": "spare", "path": "spare.py", "inputs": {"in": "talker/out"}}
 
@@ -51,6 +52,31 @@ async def test_what_stays_keeps_its_machine_and_its_port(tmp_path):
         assert (await fleet.call("node.connect", back)).changes == []
         generations = [each.generation for each in arm1.sets]
         assert generations == sorted(set(generations))
+
+
+async def test_a_node_is_replaced_even_if_only_its_program_has_changed(tmp_path):
+    async with leading(tmp_path) as fleet:
+        arm1, _, _ = await running(fleet)
+        told = []
+
+        async def replaced(_call, params):
+            told.append(params)
+            return m.Changed(uuid=params.dataflow, changes=[])
+
+        arm1.handlers["node.replace"] = replaced
+        await arm1.stop()
+        await fleet.connect(arm1)
+        talker = dict(TALK["nodes"][0])
+        same = m.NodeReplace(node="talker", definition=talker, dataflow="talk", grace=7)
+        assert (await fleet.call("node.replace", same)).changes == []
+        assert [(each.node, each.definition, each.grace) for each in told] == [("talker", {}, 7)]
+        assert len(arm1.sets) == 1
+        # A new definition is a new share, which the robot compares with its own.
+        new = m.NodeReplace(node="talker", definition={**talker, "path": "new.py"}, dataflow="talk")
+        assert (await fleet.call("node.replace", new)).changes == ["replaced node talker"]
+        assert len(told) == 1
+        records = [row.record.decode() async for row in read_rows(fleet.store)]
+    assert sum('"action":"node.replace"' in each for each in records) == 2
 
 
 async def test_a_change_that_cannot_be_is_refused_and_nothing_is_sent(tmp_path):

@@ -158,5 +158,13 @@ async def test_nodes_and_edges_come_and_go_over_both_robots_while_it_runs(fleet)
         await change("node.connect", m.EdgeNew(**edge))
         assert await change("node.remove", m.NodeStop(node="spare", dataflow="talk")) == []
         assert await processes(client) == before
+        # With the same definition only the program may differ: the node is replaced all the same.
+        same = m.NodeReplace(
+            node="listener", definition=DESCRIPTOR["nodes"][1], dataflow="talk", grace=1
+        )
+        assert await change("node.replace", same) == []
+        replaced = await processes(client)
+        assert replaced["talker"] == before["talker"]
+        assert replaced["listener"] != before["listener"]
         found = await numbers(client, 50)
         assert found == list(range(1, 51))

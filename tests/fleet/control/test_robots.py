@@ -16,7 +16,7 @@ from dorad.control.messages.agent import AgentReport, ShareState
 from dorad.control.messages.releases import Evidence, Lease, ReleaseState
 from dorad.control.shortening import KEPT_FAILURES, KEPT_LEASES, KEPT_LINES
 from dorafleet.coordinator.reports import MAX_STATES
-from dorafleet.coordinator.robots import MAX_REASON
+from dorafleet.coordinator.robot import MAX_REASON
 from dorafleet.store.model import Transaction
 
 from .agents import FakeAgent
@@ -43,8 +43,8 @@ async def test_a_robot_is_never_seen_then_connected_then_unreachable(tmp_path):
 
 
 async def test_silence_makes_it_unreachable_and_stops_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("dorafleet.coordinator.robots.HEARTBEAT_S", 0.1)
-    monkeypatch.setattr("dorafleet.coordinator.robots.SILENT_HEARTBEATS", 20)
+    monkeypatch.setattr("dorafleet.coordinator.connections.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("dorafleet.coordinator.connections.SILENT_HEARTBEATS", 20)
     async with leading(tmp_path) as fleet:
         arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
         await fleet.start()
@@ -223,16 +223,20 @@ async def test_a_refusal_of_a_robot_is_kept_in_part(tmp_path):
         assert len(known.reason) == MAX_REASON
 
 
-async def test_an_agent_that_says_it_is_another_robot_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [({"name": "arm2"}, "says that it is `arm2`"), ({"python": "3" * 201}, "is too long")],
+)
+async def test_an_agent_whose_first_answer_cannot_be_true_is_refused(tmp_path, said, words):
     async with leading(tmp_path) as fleet:
         agent = FakeAgent("arm1", fleet.port)
-        agent.name = "arm2"
+        vars(agent).update(said)
         fleet.agents["arm1"] = agent
         await agent.start()
         await fleet.until(lambda: fleet.control.robots.get("arm1").was_refused)
         found = (await robots(fleet))["arm1"]
         assert found.state == "refused"
-        assert "says that it is `arm2`" in found.reason
+        assert words in found.reason
         await agent.ended.until(lambda: not agent.connected, DEADLINE_S)
 
 
@@ -276,8 +280,8 @@ async def test_a_wrong_clock_is_shown(tmp_path):
 
 def reporting_often(monkeypatch):
     """Let robots report ten times a second; on a busy machine they are silent for longer."""
-    monkeypatch.setattr("dorafleet.coordinator.robots.HEARTBEAT_S", 0.1)
-    monkeypatch.setattr("dorafleet.coordinator.robots.SILENT_HEARTBEATS", 600)
+    monkeypatch.setattr("dorafleet.coordinator.connections.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("dorafleet.coordinator.connections.SILENT_HEARTBEATS", 600)
 
 
 def asked_often(monkeypatch):

@@ -74,6 +74,27 @@ async def test_a_robot_that_refuses_fails_the_start_at_once(tmp_path):
         assert arm1.shares["talk"].status == "stopped"
 
 
+async def test_a_robot_that_cannot_store_its_share_is_shown_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr("dorafleet.coordinator.reconciler.RETRY_S", 0.05)
+    async with leading(tmp_path) as fleet:
+        await fleet.agent("arm1")
+        arm2 = await fleet.agent("arm2")
+        robot = fleet.control.robots.get("arm2")
+        arm2.refusal = ControlError("unavailable", "shares.db cannot be written: disk full")
+        await fleet.start(hold=0.5)
+        await fleet.until(lambda: any("disk full" in each for each in robot.warnings))
+        state = await fleet.wait("ended")
+        assert "`arm2` is not ready after 0.5 s: shares.db" in state.failures[0].headline
+        await fleet.call("dataflow.clean")
+        await fleet.until(lambda: not robot.warnings)
+        # The same order is sent again, until it can be stored.
+        await fleet.start()
+        await fleet.until(lambda: robot.warnings)
+        arm2.refusal = None
+        assert (await fleet.wait("running")).status == "running"
+        assert robot.warnings == []
+
+
 async def test_a_share_that_fails_before_the_barrier_fails_the_start(tmp_path):
     async with leading(tmp_path) as fleet:
         arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")

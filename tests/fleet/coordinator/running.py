@@ -7,8 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +14,14 @@ from websockets.asyncio.client import connect
 from websockets.protocol import State
 
 from dorad.control.tls import client_context
+from tests.harness.commands import run_command, start_service
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+    from tests.harness.commands import Forked
 
 DEADLINE_S = 60.0
 CLUSTER = """\
@@ -43,12 +44,12 @@ class RefusedError(Exception):
 class Process:
     """A running coordinator."""
 
-    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
+    def __init__(self, process: Forked, folder: Path) -> None:
         self.process = process
         self.folder = folder
         self.lines: list[str] = []
-        assert process.stderr is not None
-        for line in process.stderr:
+        assert process.output is not None
+        for line in process.output:
             self.lines.append(line)
             found = re.search(r"ready at (\S+) port (\d+)", line)
             if found:
@@ -72,24 +73,26 @@ class Process:
         return self.process.wait(DEADLINE_S)
 
 
-def command(folder: Path, *more: str, file: str = CLUSTER) -> list[str]:
+def arguments(folder: Path, *more: str, file: str = CLUSTER) -> list[str]:
+    """Return the arguments of a coordinator whose files are in a folder."""
     folder.mkdir(exist_ok=True)
     (folder / "cluster.yml").write_text(file)
-    return [
-        *(sys.executable, "-m", "dorafleet.cli", "serve", str(folder / "cluster.yml")),
-        *("--state", str(folder), "--port", "0", *more),
-    ]
+    return ["serve", str(folder / "cluster.yml"), "--state", str(folder), "--port", "0", *more]
+
+
+def refused(folder: Path, *more: str) -> str:
+    """Run a coordinator that must refuse to start, and return what it prints."""
+    done = run_command("dorafleet", arguments(folder, *more), timeout=DEADLINE_S)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr
 
 
 @contextmanager
 def coordinator(folder: Path, *more: str, file: str = CLUSTER, **env: str) -> Iterator[Process]:
     """Start a coordinator whose files are in a folder; kill it in the end if it still runs."""
-    with subprocess.Popen(
-        command(folder, *more, file=file),
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **env},
-    ) as process:
+    words = arguments(folder, *more, file=file)
+    with start_service("dorafleet", words, env={**os.environ, **env}) as process:
         try:
             yield Process(process, folder)
         finally:

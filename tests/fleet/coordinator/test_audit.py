@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import pytest
 import pytest_asyncio
 
+from dorafleet.cli.audit import MAX_DETAIL, _change
 from dorafleet.coordinator.audit import (
     HEAD,
     PREFIX,
@@ -141,3 +143,20 @@ def test_a_text_that_is_no_head_is_refused(text):
     with pytest.raises(ValueError, match="is not a head"):
         Head.parse(text)
     assert Head.parse(str(Head(7, "a" * 64))) == Head(7, "a" * 64)
+
+
+def test_details_of_a_change_are_short_and_readable():
+    record = {
+        "action": "robot.label",
+        "client": "dorafleet 1",
+        "robot": "arm1",
+        "labels": {"zone": "hall", "gpu": None},
+        "expires": 0,
+        "note": "n" * 1000,
+    }
+    shown = _change(record)
+    assert shown.startswith(
+        'robot.label: robot arm1, labels {"zone": "hall", "gpu": null}, expires '
+    )
+    assert shown.endswith(f"note {'n' * MAX_DETAIL}…")
+    assert len(re.findall(r"\d\d:\d\d:\d\d", shown)) == 1

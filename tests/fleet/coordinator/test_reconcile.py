@@ -140,7 +140,7 @@ robots = st.sets(st.sampled_from(["arm1", "arm2"]))
 
 @given(records, states, robots, st.booleans())
 def test_the_barrier_opens_only_if_all_are_ready(dataflow, found, away, overdue):
-    verdict = judge(dataflow, found, dict.fromkeys(away, "away"), {}, set(), overdue=overdue)
+    verdict = judge(dataflow, found, dict.fromkeys(away, "away"), {}, {}, set(), overdue=overdue)
     if isinstance(verdict, Open):
         assert not dataflow.opened
         assert dataflow.enabled
@@ -152,7 +152,7 @@ def test_the_barrier_opens_only_if_all_are_ready(dataflow, found, away, overdue)
 @given(records, states, robots, robots, st.booleans())
 def test_it_ends_only_where_nothing_is_left_to_wait_for(dataflow, found, away, idle, overdue):
     idle -= away
-    verdict = judge(dataflow, found, dict.fromkeys(away, "away"), {}, idle, overdue=overdue)
+    verdict = judge(dataflow, found, dict.fromkeys(away, "away"), {}, {}, idle, overdue=overdue)
     if not isinstance(verdict, Finish):
         return
     for robot, each in found.items():
@@ -168,25 +168,29 @@ def test_it_ends_only_where_nothing_is_left_to_wait_for(dataflow, found, away, i
 @given(records, states, robots, st.booleans())
 def test_silence_alone_never_decides_anything_about_what_runs(dataflow, found, away, overdue):
     running = msgspec.structs.replace(dataflow, enabled=True, opened=True)
-    none_away = judge(running, found, {}, {}, set(), overdue=overdue)
-    assert judge(running, found, dict.fromkeys(away, "away"), {}, set(), overdue=overdue) == (
+    none_away = judge(running, found, {}, {}, {}, set(), overdue=overdue)
+    assert judge(running, found, dict.fromkeys(away, "away"), {}, {}, set(), overdue=overdue) == (
         none_away
     )
 
 
 def test_a_late_start_names_every_robot_that_is_not_ready_with_its_reason():
     found = {"arm1": share("talk", 5, "ready"), "arm2": share("talk", 5, "starting")}
-    verdict = judge(record(), found, {}, {}, set(), overdue=True)
+    verdict = judge(record(), found, {}, {}, {}, set(), overdue=True)
     assert verdict == Fail("`arm2` is not ready after 9 s: it is starting")
     verdict = judge(
-        record(), {**found, "arm2": None}, {"arm2": "it is off"}, {}, set(), overdue=True
+        record(), {**found, "arm2": None}, {"arm2": "it is off"}, {}, {}, set(), overdue=True
     )
     assert verdict == Fail("`arm2` is not ready after 9 s: it is off")
-    assert judge(record(), found, {}, {}, set(), overdue=False) is None
+    verdict = judge(
+        record(), {**found, "arm2": None}, {}, {}, {"arm2": "disk full"}, set(), overdue=True
+    )
+    assert verdict == Fail("`arm2` is not ready after 9 s: disk full")
+    assert judge(record(), found, {}, {}, {}, set(), overdue=False) is None
 
 
 def test_a_refusal_fails_the_start_at_once():
-    verdict = judge(record(), {}, {}, {"arm2": "no disk"}, set(), overdue=False)
+    verdict = judge(record(), {}, {}, {"arm2": "no disk"}, {}, set(), overdue=False)
     assert verdict == Fail("`arm2` refuses its share: no disk")
 
 

@@ -54,6 +54,38 @@ def test_a_robot_that_never_comes_back_ends_the_rollout_partially_after_30_days(
     assert one.is_over
 
 
+@pytest.mark.parametrize(
+    ("fate", "phase", "reason"),
+    [
+        ("refused", "refused", "not reached in time: `r2`; failed: `r1` (another architecture)"),
+        ("reverted", "failed", "no robot follows any more: not reached in time: `r2`; failed: "),
+    ],
+)
+def test_a_rollout_that_has_reached_no_robot_is_no_partial_success(fate, phase, reason):
+    one = world(size=2)
+    one.robots["r1"].fate = fate
+    leave(one, "r2")
+    one.now += ASIDE_S
+    one.settle()
+    assert one.rollout.phase == "settled"
+    one.now += 30 * 86400.0
+    one.settle()
+    assert one.rollout.phase == phase
+    assert one.rollout.reason.startswith(reason)
+
+
+def test_a_rollout_whose_robots_all_stay_off_has_failed():
+    one = world(size=2)
+    for robot in one.robots:
+        leave(one, robot)
+    one.now += ASIDE_S
+    one.settle()
+    one.now += 30 * 86400.0
+    one.settle()
+    assert one.rollout.phase == "failed"
+    assert one.rollout.reason == "not reached in time: `r1`, `r2`"
+
+
 def test_a_lease_that_lasts_too_long_is_left_for_later():
     one = world(busy_max=3600.0)
     one.robots["r1"].leased_at = one.now

@@ -135,7 +135,7 @@ class RolloutMachine(RuleBasedStateMachine):
         robot = self.robot(number)
         robot.leased_at = None if robot.leased else self.world.now
 
-    @rule(seconds=st.sampled_from([1.0, 20.0, 700.0, 5 * 3600.0]))
+    @rule(seconds=st.sampled_from([1.0, 20.0, 700.0, 5 * 3600.0, 31 * 86400.0]))
     def time_passes(self, seconds):
         self.world.now += seconds
 
@@ -219,6 +219,8 @@ class RolloutMachine(RuleBasedStateMachine):
                 assert robot.wanted.release == robot.running
         if phase in FINAL:
             assert world.is_over
+        if phase in ("succeeded", "succeeded_partially"):
+            assert any(member.verdict == "confirmed" for member in world.members.values())
         if phase in ("reverted", "revert_incomplete"):
             stuck = [m for m in world.members.values() if m.verdict == "stuck"]
             assert bool(stuck) == (phase == "revert_incomplete")

@@ -314,3 +314,27 @@ def test_the_way_back_of_a_dataflow_that_has_ended_starts_the_same_release_again
     (row,) = drift_of(compared, lambda release: "pick@1" if release == ID1 else "?")
     assert (row.desired, row.found) == ("pick@1", "nothing: the dataflow has finished")
     assert row.way_back == "dorafleet rollout start pick@1 --robots r1"
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_drift_names_damaged_files_and_the_command_that_sends_them_again(reachable):
+    state = ReleaseState(
+        dataflow="pick",
+        epoch=1,
+        generation=4,
+        phase="confirmed",
+        since=0.0,
+        release=ID2,
+        running=ID2,
+        damaged={ID1: "files/grip.py is damaged or missing"},
+    )
+    orders = {"pick": Wanted(4, ID2, rollout=3)}
+    trouble = "" if reachable else "it is off"
+    compared = Compared("r1", reachable, trouble, orders=orders, releases={"pick": state})
+    (row,) = drift_of(compared, {ID1: "pick@1", ID2: "pick@2"}.__getitem__)
+    assert (row.what, row.desired) == ("files", "pick@1")
+    assert row.found == "files/grip.py is damaged or missing"
+    if reachable:
+        assert row.way_back == "dorafleet release push pick@1 FILE --only r1"
+    else:
+        assert row.way_back.endswith("it is off")

@@ -14,6 +14,7 @@ from dorafleet.release.signing import choose
 from dorafleet.release.store import Store
 from tests.fleet.sites import UNSET
 from tests.fleet.sshd import SSHD, Host
+from tests.harness.waiting import until
 from tests.release.samples import public
 
 from .site import ID1, ID2
@@ -149,11 +150,22 @@ async def test_what_the_robot_refuses_ends_the_rollout_as_refused(
 
 
 @needs_sshd
+@pytest.mark.parametrize(
+    ("r3", "end"),
+    [
+        ("confirmed", "succeeded_partially: failed: `r1` (the key"),
+        ("waiting", "settled: for later: `r3`"),
+    ],
+)
 async def test_one_robot_of_many_that_refuses_the_files_is_a_failure_of_that_robot(
-    tmp_path, capsys, host, operator
+    tmp_path, capsys, host, operator, r3, end
 ):
     distrust(host, operator)
     async with desk(tmp_path, capsys, robots=3) as one:
+        if r3 == "waiting":
+            await one.agents["r3"].stop()
+            await until(lambda: one.control.robots.get("r3").away_since is not None)
+            one.control.robots.get("r3").away_since -= 60
         bundle = await asyncio.to_thread(release, tmp_path, one.store)
         one.agents["r1"].releases.has_files = False
         cluster = ("--cluster", str(tmp_path / "cluster.yml"))
@@ -161,12 +173,13 @@ async def test_one_robot_of_many_that_refuses_the_files_is_a_failure_of_that_rob
             "rollout", "start", bundle.id, *FAST, *cluster, "--canary", "0"
         )
         assert code == 1, (out, err)
-        assert "succeeded_partially: failed: `r1` (the key" in out
+        assert end in out
+        assert (await one.run("rollout", "status"))[0] == 1
         detail = await one.status()
         assert {row.robot: row.state for row in detail.robots} == {
             "r1": "refused",
             "r2": "confirmed",
-            "r3": "confirmed",
+            "r3": r3,
         }
 
 

@@ -361,6 +361,20 @@ async def test_the_row_of_a_robot_says_what_is_done_to_it(tmp_path):
         assert found == ("pick@2", "rollout 1: switching", "")
 
 
+async def test_an_order_that_a_robot_cannot_store_is_pending_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr("dorafleet.coordinator.orders.RETRY_S", 0.05)
+    async with site(tmp_path, 1) as one:
+        await one.runs(ID1)
+        agent = one.agents["r1"].releases
+        agent.trouble = ControlError("unavailable", "agent.db cannot be written: disk full")
+        number = await one.start("pick@2")
+        row = await one.until_reason(number, "r1", "agent.db cannot be written: disk full")
+        assert row.state == "pending"
+        agent.trouble = None
+        detail = await one.until(number, "succeeded", over=True)
+        assert detail.robots[0].reason == ""
+
+
 async def test_every_change_is_in_the_audit_with_who_made_it(tmp_path):
     async with site(tmp_path, 1) as one:
         number = await one.start()

@@ -1,0 +1,127 @@
+"""`dora record mark` of a running dataflow: one incident on each machine that records.
+
+A node that is added for a moment makes the incident, with the rights of the dataflow's nodes.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from dorad.cli.reporting import print_error
+from dorad.cli.select import connect, select
+from dorad.terminal import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.control.client import Client
+    from dorad.record.incidents import Mark
+
+POLL_S = 0.5
+ANSWER_S = 60.0
+"""Seconds until each machine has answered; its recorder has half of it."""
+
+_log = logging.getLogger(__name__)
+
+
+def mark_running(given: str | None, folder: Path | None, mark: Mark) -> int:
+    """Keep an incident on each machine of a running dataflow; print the result of each.
+
+    `folder` is that of the black box, None for that of the dataflow's block `record`. Return the
+    exit code: 0 if each machine has kept one.
+
+    Raises:
+        ControlError: the server does not answer, or does not know the dataflow.
+        click.ClickException: no machine records.
+    """
+    from dorad.dataflow.load import from_descriptor
+    from dorad.dataflow.recording import FOLDER
+
+    with connect() as client:
+        run = select(client, given)
+        found = client.info(run)
+        block = from_descriptor(found.descriptor, path=Path(found.path)).record
+        place = folder or Path(FOLDER if block is None else block.folder)
+        machines: list[str | None] = [*sorted(set(found.placement.values()))]
+        if client.server.path is not None:
+            machines = [None]
+        if not machines:
+            raise click.ClickException("the dataflow runs on no machine yet")
+        token = secrets.token_hex(4)
+        nodes = {f"__dora_mark_{token}_{at}__": each for at, each in enumerate(machines)}
+        user = None if block is None else block.user
+        answers = _ask(client, run, nodes, _definition(place, mark, user))
+    return _report(nodes, answers)
+
+
+def _definition(folder: Path, mark: Mark, user: str | None) -> dict[str, Any]:
+    """Return the node that makes an incident, without its name and machine."""
+    from dorad.dataflow.model import RECORDER
+
+    text = msgspec.json.encode(mark).decode()
+    words = ["--folder", str(folder), "--mark", text]
+    return {"path": RECORDER, "args": shlex.join(words), **({"user": user} if user else {})}
+
+
+def _ask(
+    client: Client, run: str, nodes: Mapping[str, str | None], definition: Mapping[str, Any]
+) -> dict[str, tuple[bool, str]]:
+    """Let each node make its incident; return whether it did, and its words."""
+    from dorad.control.errors import ControlError
+    from dorad.record.outcome import read_marked
+
+    answers: dict[str, tuple[bool, str]] = {}
+    try:
+        for node, machine in nodes.items():
+            place = {} if machine is None else {"deploy": {"machine": machine}}
+            try:
+                client.add_node({**definition, "id": node, **place}, dataflow=run)
+                _log.debug("%s makes the incident on %s", node, machine)
+            except ControlError as error:
+                answers[node] = (False, str(error))
+        lines = client.logs(run, nodes=[*nodes], tail=1000, follow=True)
+        try:
+            end = time.monotonic() + ANSWER_S
+            while len(answers) < len(nodes) and time.monotonic() < end:
+                try:
+                    found = lines.next(POLL_S).lines
+                except TimeoutError:
+                    continue
+                except StopIteration:
+                    break
+                for line in found:
+                    answer = read_marked(line.target, line.fields)
+                    if answer is not None and line.node is not None and line.node in nodes:
+                        answers[line.node] = (answer.made, answer.text)
+        finally:
+            lines.close()
+    finally:
+        for node in nodes:
+            try:
+                client.remove_node(node, dataflow=run)
+            except ControlError as error:  # it was not added, or the dataflow has ended
+                _log.debug("%s is not removed: %s", node, error)
+    return answers
+
+
+def _report(nodes: Mapping[str, str | None], answers: Mapping[str, tuple[bool, str]]) -> int:
+    """Print the answer of each machine; return the exit code."""
+    missing = (False, f"no answer within {ANSWER_S:g} s; `dora logs` says why")
+    all_made = True
+    for node, machine in nodes.items():
+        made, text = answers.get(node, missing)
+        line = visible(text if machine is None else f"{machine}: {text}")
+        all_made = all_made and made
+        if made:
+            click.echo(line)
+        else:
+            print_error(line)
+    return 0 if all_made else 1

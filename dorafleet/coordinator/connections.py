@@ -1,0 +1,253 @@
+"""The connections of robots' agents: who attaches, what they report, when one is silent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from dorad import __version__
+from dorad.control.asyncclient import AsyncClient
+from dorad.control.errors import ControlError
+from dorad.control.messages import METHODS
+from dorad.control.messages.agent import (
+    AGENT_METHODS,
+    AgentReport,
+    AgentWatch,
+    Attach,
+    Attached,
+)
+from dorad.control.shortening import short_release, short_share
+from dorad.control.target import Accepted
+from dorad.jitter import between
+from dorad.problems import ProblemError
+from dorafleet.coordinator.probing import Probe, Skew, skew_of
+from dorafleet.coordinator.renewing import Renewal
+from dorafleet.coordinator.reports import (
+    MAX_USUAL,
+    Sizes,
+    check_attached,
+    check_report,
+    sizes_after,
+)
+from dorafleet.coordinator.robot import MAX_REASON, SKEW_S
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from websockets.asyncio.server import ServerConnection
+
+    from dorad.control.peer import Peer
+    from dorafleet.coordinator.renewing import Sign
+    from dorafleet.coordinator.robot import Robot
+    from dorafleet.coordinator.robots import Robots
+
+HANDSHAKES = 64
+"""Robots that attach at the same time; the others wait."""
+
+HEARTBEAT_S = 5.0
+ROBOTS_A_SECOND = 200
+SPREAD = 0.2
+
+SILENT_HEARTBEATS = 3
+"""A robot that is silent for so many heartbeats is unreachable."""
+
+ATTACH_S = 10.0
+
+PACE_S = 0.02
+"""Minimum seconds between two reports that are taken from a robot."""
+
+_log = logging.getLogger(__name__)
+
+
+class Connections:
+    """Keeps the robots as their agents report them."""
+
+    def __init__(
+        self,
+        robots: Robots,
+        attach: Callable[[], Attach],
+        on_attached: Callable[[Robot, Attached], Awaitable[None]],
+        on_audit: Callable[[Robot, str], Awaitable[None]],
+        sign: Sign | None = None,
+    ) -> None:
+        """`attach` returns the first request to an agent.
+
+        `on_attached` may raise ControlError to refuse a robot; `on_audit` gets the head of the
+        audit that one knows. `sign` renews the certificates of robots.
+        """
+        self._robots = robots
+        self._attach = attach
+        self._on_attached = on_attached
+        self._on_audit = on_audit
+        self._sign = sign
+        self._handshakes = asyncio.Semaphore(HANDSHAKES)
+
+    @property
+    def heartbeat(self) -> float:
+        """Return the seconds between two reports of a robot, different for each."""
+        usual = max(HEARTBEAT_S, len(self._robots.all) / ROBOTS_A_SECOND)
+        return between(usual * (1 - SPREAD), usual * (1 + SPREAD))
+
+    async def accept(self, connection: ServerConnection, peer: Peer) -> None:
+        """Use the connection of a robot's agent until it ends."""
+        robot = self._robots.find(peer.name)
+        if robot is None:
+            _log.warning("refused the agent of `%s`: it is not in the cluster file", peer.name)
+            await connection.close(1008, "not in the cluster file")
+            return
+        try:
+            client = AsyncClient(
+                Accepted(connection, robot.id),
+                name=f"dorafleet {__version__}",
+                methods=METHODS | AGENT_METHODS,
+            )
+            # Answer at once: an agent does not wait long.
+            await client.open()
+            async with self._handshakes, asyncio.timeout(ATTACH_S):
+                renewal = Renewal(client, peer, self._sign)
+                await renewal.before_use()
+                asked_at = time.time()
+                attached = await client.call("agent.attach", self._attach(), Attached)
+                skew = skew_of(attached.time, asked_at, time.time())
+                sizes = await self._check(robot, attached)
+        except (ProblemError, TimeoutError) as error:
+            reason = str(error) or f"it did not attach within {ATTACH_S:g} s"
+            _log.warning("refused the agent of `%s`: %s", robot.id, reason)
+            self._robots.refuse(robot.id, reason)
+            await connection.close(1008, "refused")
+            return
+        robot.sizes = sizes
+        await self._replace(robot, client, attached, skew)
+        reason = "the connection was lost"
+        try:
+            reason = await self._follow(robot, client, renewal)
+        finally:
+            if robot.client is client:
+                _log.info("robot `%s` is unreachable: %s", robot.id, reason)
+                robot.client, robot.reason = None, reason
+                robot.away_since = time.monotonic()
+                self._robots.changed(robot)
+            await client.close()
+
+    async def _check(self, robot: Robot, attached: Attached) -> Sizes:
+        """Return the sizes of the states in an answer.
+
+        Raises:
+            ControlError: the answer cannot be that of this robot.
+        """
+        if attached.robot != robot.id:
+            raise ControlError(
+                "refused", f"the agent of `{robot.id}` says that it is `{attached.robot[:100]}`"
+            )
+        check_attached(attached)
+        attached.shares = [short_share(share, MAX_USUAL) for share in attached.shares]
+        attached.releases = [short_release(release, MAX_USUAL) for release in attached.releases]
+        sizes = sizes_after({}, attached.shares, attached.releases)
+        await self._on_attached(robot, attached)
+        return sizes
+
+    async def _replace(
+        self, robot: Robot, client: AsyncClient, attached: Attached, skew: Skew
+    ) -> None:
+        """Make a connection the one of its robot; the last one wins."""
+        before, earlier = robot.client, robot.attached
+        robot.client, robot.away_since = client, None
+        # Its states are kept once, and change.
+        robot.attached = replace(attached, shares=[], releases=[])
+        robot.shares = {share.dataflow: share for share in attached.shares}
+        robot.releases = {each.dataflow: each for each in attached.releases}
+        robot.told.clear()
+        robot.ordered.clear()
+        robot.newer.clear()
+        robot.undelivered.clear()
+        robot.reason, robot.was_refused, robot.daemon = "", False, ""
+        self._saw(robot)
+        self._measured(robot, skew)
+        _log.info("robot `%s` is connected (dorad-agent %s)", robot.id, attached.version)
+        if before is not None:
+            other = earlier is not None and earlier.boot_id != attached.boot_id
+            what = "from another boot; do two machines use this id?" if other else "of its agent"
+            _log.warning("robot `%s`: a new connection replaces the open one, %s", robot.id, what)
+            if other:
+                robot.rivals_at = time.monotonic()
+            await before.close()
+        self._robots.changed(robot)
+
+    async def _follow(self, robot: Robot, client: AsyncClient, renewal: Renewal) -> str:
+        """Take the reports of a robot until they end; return the reason of the end."""
+        heartbeat = self.heartbeat
+        silence = SILENT_HEARTBEATS * heartbeat
+        watch = AgentWatch(heartbeat=heartbeat)
+        probe = Probe(client, robot.id, lambda: self._attach().audit)
+        try:
+            async with client.stream("agent.watch", watch, AgentReport) as reports:
+                while True:
+                    async with asyncio.timeout(silence):
+                        report = await anext(reports, None)
+                    if report is None:
+                        return "the agent ended its reports"
+                    if robot.client is client:
+                        self._take(robot, report)
+                        if abs(report.time - time.time() - robot.skew.seconds) > SKEW_S:
+                            probe.soon()
+                    await renewal.when_due()
+                    found = await probe.when_due()
+                    if found is not None and robot.client is client:
+                        await self._probed(robot, *found)
+                    # A robot that sends too fast is delayed, and cut off if too much waits.
+                    await asyncio.sleep(PACE_S)
+        except TimeoutError:
+            return f"it was silent for {silence:.0f} s"
+        except ControlError as error:
+            return error.message[:MAX_REASON]
+
+    def _take(self, robot: Robot, report: AgentReport) -> None:
+        """Take one report. Raises ControlError if it makes no sense."""
+        check_report(report)
+        report.shares = [short_share(share, MAX_USUAL) for share in report.shares]
+        report.releases = [short_release(release, MAX_USUAL) for release in report.releases]
+        robot.sizes = sizes_after(robot.sizes, report.shares, report.releases)
+        self._saw(robot)
+        news = (
+            bool(report.shares or report.removed or report.releases)
+            or robot.daemon != report.daemon[:MAX_REASON]
+        )
+        robot.daemon = report.daemon[:MAX_REASON]
+        for share in report.shares:
+            known = robot.shares.get(share.dataflow)
+            if known is not None and share.generation < known.generation:
+                continue  # a later answer has overtaken this report
+            _log.debug("robot `%s`: `%s` is %s", robot.id, share.dataflow, share.status)
+            robot.shares[share.dataflow] = share
+        for release in report.releases:
+            earlier = robot.releases.get(release.dataflow)
+            if earlier is None or release.generation >= earlier.generation:
+                _log.debug("robot `%s`: `%s` is %s", robot.id, release.dataflow, release.phase)
+                robot.releases[release.dataflow] = release
+        for name in report.removed:
+            robot.sizes.pop(("share", name), None)
+            robot.shares.pop(name, None)
+            robot.told.pop(name, None)
+        if news:
+            self._robots.changed(robot)
+
+    async def _probed(self, robot: Robot, skew: Skew, known: str) -> None:
+        """Take a robot's answer about its clock and its head of the audit."""
+        self._measured(robot, skew)
+        try:
+            await self._on_audit(robot, known)
+        except ProblemError as error:
+            _log.warning("the audit cannot be compared with what `%s` knows: %s", robot.id, error)
+
+    def _saw(self, robot: Robot) -> None:
+        robot.seen_at, robot.seen = time.time(), time.monotonic()
+
+    def _measured(self, robot: Robot, skew: Skew) -> None:
+        """Take the skew of a robot's clock, and warn of a wrong one."""
+        if skew.beyond(SKEW_S) and abs(skew.seconds - robot.skew.seconds) > SKEW_S:
+            _log.warning("the clock of robot `%s` is off by %.0f s", robot.id, skew.seconds)
+        robot.skew = skew

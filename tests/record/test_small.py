@@ -1,0 +1,86 @@
+"""Small messages are packed by the extension as by Python, and read back as they were."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.record import extras
+from dorad.record.encoding import Encoded, direct_kinds
+from dorad.record.items import Item
+from dorad.record.reader import RecordingReader
+from dorad.record.small import SMALL, pack_small_pure
+from dorad.record.writer import RecordingFile
+from dorad.shm import native
+from dorad.shm.arrow import UINT8_CODE
+from tests.record.files import START, raw
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DOUBLE = raw(pa.array([0.5]))[0]
+KNOWN = {
+    "a/b": (DOUBLE, direct_kinds()[DOUBLE][0], 3),
+    "a/bytes": (UINT8_CODE, 1, 65535),
+    "dora/tick/a/b": (extras.TICK.kind, 0, 4),
+}
+
+sizes = st.sampled_from([0, 1, 8, 127, 128, SMALL, SMALL + 1])
+raw_content = st.tuples(
+    st.sampled_from([DOUBLE, UINT8_CODE, 99, -1]),
+    st.sampled_from([0, 1, 8, 16, 128, SMALL, 1 << 64, -1]),
+    st.sampled_from([0, 0, 0, 1, -1]),
+    sizes.map(bytes),
+    st.sampled_from([b"", b"", b'{"n":1}', b'{"encoding":"mono8"}', bytes(SMALL + 1)]),
+)
+encoded_content = st.builds(
+    Encoded,
+    st.sampled_from([extras.TICK.kind, extras.TICK.kind, direct_kinds()[DOUBLE][1]]),
+    st.sampled_from([b"", b"head"]),
+    sizes.map(bytes),
+    st.sampled_from([b"", b"tail", bytes(SMALL)]),
+)
+plain_content = st.integers(0, 40).map(lambda n: (DOUBLE, n, 0, bytes(8 * n), b""))
+items = st.builds(
+    Item,
+    st.sampled_from([0, START, (1 << 64) - 1]),
+    st.sampled_from([*KNOWN, "a/new"]),
+    st.sampled_from([0, 1, 1 << 32, 1 << 40]),
+    st.one_of(plain_content, raw_content, encoded_content),
+)
+
+
+@pytest.mark.skipif(native.module is None, reason="there is no extension")
+@given(st.lists(items, max_size=30), st.integers(0, 3), st.sampled_from([50, 1000, 1 << 20]))
+def test_the_extension_packs_the_same_bytes_and_stops_at_the_same_message(
+    given_items: list[Item], at: int, room: int
+) -> None:
+    assert native.module is not None
+    found = []
+    for pack in (pack_small_pure, native.module.pack_small):
+        into = bytearray(b"before")
+        known: dict[str, Any] = {topic: (*each, bytearray()) for topic, each in KNOWN.items()}
+        end = pack(into, 77, given_items, at, known, room)
+        found.append((end, into, [each[3] for each in known.values()]))
+    assert found[0] == found[1]
+
+
+def test_small_messages_of_a_batch_come_back_in_their_order(tmp_path: Path) -> None:
+    file = RecordingFile(tmp_path / "a.mcap", "test", compression="none")
+    content = (*raw(pa.array([1.5, 2.5])), b'{"n":7}')
+    batch = [Item(START + n, "a/b", n, content) for n in range(100)]
+    file.add_raw("a/b", 0, START, *content)
+    assert file.add_small(batch, 1, 1 << 20) == 100
+    assert file.messages == 100
+    file.finish()
+    assert file.counts == {"a/b": 100}
+    file.close()
+    with RecordingReader(tmp_path / "a.mcap") as reader:
+        read = [(each.time - START, each.sequence, each.decode()) for each in reader.messages()]
+    assert [(time, number) for time, number, _ in read] == [(n, n) for n in range(100)]
+    assert all(each.array.to_pylist() == [1.5, 2.5] for *_, each in read)
+    assert all(each.metadata == {"n": 7} for *_, each in read)
