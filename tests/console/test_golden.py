@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from dorafleet.console.app import Options
+from dorafleet.console.app import ConsoleApp, Options
 from dorafleet.console.model.commands import ACTIONS
+from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.help import KEYS
+from dorafleet.console.screens.top import TopScreen
+from dorafleet.console.screens.topic import TopicScreen
 from hwtests.console.pictures import SHOTS, fleet, ready
 
 from .driving import console
@@ -113,3 +116,25 @@ def test_the_guide_has_the_keys_and_actions_of_the_program() -> None:
         GUIDE.write_text(f"{before}{begin}{_keys()}{end}{after}", encoding="utf-8")
     else:
         assert shown == _keys()
+
+
+def test_the_page_of_keys_names_every_key_that_does_something() -> None:
+    shown = {word for keys, does in KEYS for word in f"{keys} {does}".replace(",", " ").split()}
+    names = {
+        "slash": "/",
+        "colon": ":",
+        "vertical_line": "|",
+        "question_mark": "?",
+        "minus": "-",
+        "up": "arrows",
+        "down": "arrows",
+        "escape": "esc",
+        "pageup": "PgUp",
+        "pagedown": "PgDn",
+        "home": "Home",
+        "end": "End",
+    }
+    for kind in (ConsoleApp, ConsoleScreen, TopScreen, TopicScreen):
+        for keys, _action, _label in kind.BINDINGS:  # type: ignore[misc]
+            for key in keys.split(","):
+                assert names.get(key, key) in shown, key

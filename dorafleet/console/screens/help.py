@@ -37,6 +37,7 @@ KEYS = (
     ("p", "pause, go on"),
     ("-", "open the last screen again"),
     ("?", "this page"),
+    ("ctrl+z", "stop the console; the shell's fg goes on"),
     ("q or ctrl+c", "quit; everything keeps running"),
 )
 FILTERS = (

@@ -99,8 +99,7 @@ class Grid(Painted, can_focus=True):
             self.cursor = None
         if len(self._ids) != count:
             self.virtual_size = Size(self.size.width, len(self._ids) + 1)
-            if self.styles.height is not None and self.styles.height.is_auto:
-                self.refresh(layout=True)
+        self.fit_height(self._lines_needed)
         self._repaint()
 
     @property
@@ -144,6 +143,10 @@ class Grid(Painted, can_focus=True):
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """Return the height of all rows."""
         del container, viewport, width
+        return self._lines_needed
+
+    @property
+    def _lines_needed(self) -> int:
         return max(len(self._ids), bool(self._empty)) + 1
 
     def leave_out(self, *keys: str) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_LINES = 10_000
 """Lines that a log keeps."""
+MAX_LAYOUTS = 3
+"""Layouts that a widget asks for until it has its height."""
 MAX_COLUMNS = 2000
 """Columns that a log can be scrolled to the right."""
 
@@ -42,10 +44,23 @@ class Painted(ScrollView):
         """Let all painted widgets have these styles."""
         Painted.palette = palette
 
-    def refresh_rows(self, rows: Iterable[int]) -> None:
-        """Repaint lines of the widget, counted from its first visible one."""
-        for y in rows:
-            self.refresh(Region(0, y, self.size.width, 1))
+    _wanted_height = 0
+    _layouts_left = 0
+
+    def fit_height(self, lines: int) -> None:
+        """Ask for a layout if the height is automatic and must become another one.
+
+        Textual loses a layout that is asked for while one is under way: so it is asked for again
+        at the next paints, a few times at most, because the height may be limited.
+        """
+        height = self.styles.height
+        if height is None or not height.is_auto:
+            return
+        if lines != self._wanted_height:
+            self._wanted_height, self._layouts_left = lines, MAX_LAYOUTS
+        if self._layouts_left and self.size.height != lines:
+            self._layouts_left -= 1
+            self.refresh(layout=True)
 
 
 class Canvas(Painted):
@@ -69,9 +84,7 @@ class Canvas(Painted):
         wide = max((sum(width(text) for text, _ in line) for line in self._lines), default=0)
         if len(before) != len(self._lines) or wide != self.virtual_size.width:
             self.virtual_size = Size(wide, len(self._lines))
-        height = self.styles.height
-        if len(before) != len(self._lines) and height is not None and height.is_auto:
-            self.refresh(layout=True)
+        self.fit_height(len(self._lines))
         top = self.scroll_offset.y
         for y in range(self.size.height):
             at = top + y

@@ -55,9 +55,12 @@ class VisibleText(LineFilter):
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         """Return segments whose text cannot control the terminal."""
-        if all(segment.text.isascii() and segment.text.isprintable() for segment in segments):
-            return segments
-        return [
-            segment if segment.control else Segment(_visible(segment.text), segment.style)
-            for segment in segments
-        ]
+        return [self._shown(segment) for segment in segments]
+
+    @staticmethod
+    def _shown(segment: Segment) -> Segment:
+        text = segment.text
+        if segment.control or (text.isascii() and text.isprintable()):
+            return segment
+        shown = _visible(text)
+        return segment if shown == text else Segment(shown, segment.style)
