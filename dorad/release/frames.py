@@ -28,6 +28,8 @@ else:
 
 Buffer = bytes | bytearray | memoryview
 PROTOCOL = 2
+FORMER_PROTOCOL = 1
+"""That of the release before, whose manifest is not compressed."""
 HEADER = struct.Struct(">BI")
 """Before each frame: its kind, and the number of bytes that follow."""
 HELLO, MANIFEST, SIGNATURE, BEGIN, PIECE, END, ALIVE, OFFER, REFUSAL, RECEIVED, ARRIVED = range(

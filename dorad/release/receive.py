@@ -70,10 +70,12 @@ class Receiver:
 
     def _receive(self) -> str:
         hello = frames.decode(self._expect(frames.HELLO), Hello)
-        if hello.protocol != frames.PROTOCOL:
+        if hello.protocol not in (frames.PROTOCOL, frames.FORMER_PROTOCOL):
             message = f"it speaks protocol {hello.protocol}, this robot {frames.PROTOCOL}"
             raise ReleaseError("protocol", message, "install the same release of dorad on both")
-        content = frames.decompress(self._expect(frames.MANIFEST), MAX_MANIFEST)
+        content = self._expect(frames.MANIFEST)
+        if hello.protocol != frames.FORMER_PROTOCOL:
+            content = frames.decompress(content, MAX_MANIFEST)
         signature = self._expect(frames.SIGNATURE)
         trees = self._trees
         # Before the lock, so that a sender without a trusted key cannot keep others out.

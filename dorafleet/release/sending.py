@@ -122,15 +122,20 @@ class Session:
         self._moved = asyncio.Event()
         """Set when the robot has said that something has arrived."""
 
-    async def run(self, *, patches: bool = True) -> Sent:
+    async def run(self, *, patches: bool = True, protocol: int = frames.PROTOCOL) -> Sent:
         """Send what is lacking. Without `patches` all objects go as they are.
+
+        `protocol` is the robot's, or that of the release before.
 
         Raises:
             SshError: the robot refuses it, or the connection is lost.
             ReleaseError: codes `damaged`, `missing` and `protocol`: another attempt may help.
         """
-        self._write(frames.frame(frames.HELLO, Hello(frames.PROTOCOL)))
-        self._write(frames.frame(frames.MANIFEST, frames.compress(self._bundle.content)))
+        manifest = self._bundle.content
+        if protocol != frames.FORMER_PROTOCOL:
+            manifest = frames.compress(manifest)
+        self._write(frames.frame(frames.HELLO, Hello(protocol)))
+        self._write(frames.frame(frames.MANIFEST, manifest))
         self._write(frames.frame(frames.SIGNATURE, self._bundle.signature))
         offer = frames.decode(await self._expect_offer(), Offer)
         listening = asyncio.create_task(self._listen())

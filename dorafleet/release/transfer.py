@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dorad.release import frames
 from dorad.release.errors import ReleaseError
 from dorafleet.release.errors import BuildError
 from dorafleet.release.pieces import Pieces
@@ -108,6 +109,7 @@ class _Transfer:
         self._tracker = tracker
         self._options = options
         self._patches = options.patches
+        self._protocol = frames.PROTOCOL
 
     async def run(self) -> Sent:
         """Return when the robot has everything. Raises SshError."""
@@ -125,10 +127,12 @@ class _Transfer:
                     raise
                 reason = error.message
             except ReleaseError as error:
-                # What is left of patches goes as it is the next time.
-                if not self._patches:
+                if error.code == "protocol" and self._protocol != frames.FORMER_PROTOCOL:
+                    self._protocol = frames.FORMER_PROTOCOL  # the robot may be older
+                elif self._patches:
+                    self._patches = False  # what is left of them goes as it is the next time
+                else:
                     raise SshError(Code.FAILED, error.message, error.hint) from error
-                self._patches = False
                 reason = error.message
             else:
                 seconds = time.monotonic() - started
@@ -150,4 +154,4 @@ class _Transfer:
             self._tracker.set(state="comparing")
             async with robot.talk(as_root(agent_release("receive"), uid)) as process:
                 session = Session(process, self._bundle, self._store, self._pieces, self._tracker)
-                return await session.run(patches=self._patches)
+                return await session.run(patches=self._patches, protocol=self._protocol)

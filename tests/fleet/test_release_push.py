@@ -25,7 +25,7 @@ from dorafleet.release.store import Store
 from dorafleet.release.transfer import Options, send
 from dorafleet.ssh.errors import Code, SshError
 from tests.fleet.sites import UNSET
-from tests.fleet.sshd import SSHD, Host, Network
+from tests.fleet.sshd import AGENT, SSHD, Host, Network
 from tests.release.samples import public
 
 pytestmark = pytest.mark.skipif(SSHD is None, reason="there is no sshd: apt install openssh-server")
@@ -39,6 +39,15 @@ nodes:
   - id: arm
     path: arm.py
     inputs: {image: camera/image}
+"""
+FORMER_AGENT = """\
+#!/bin/sh
+exec {python} -c '
+from dorad.agent.main import main
+from dorad.release import frames
+frames.PROTOCOL = frames.FORMER_PROTOCOL
+main()
+' --state-dir {folder}/state "$@"
 """
 QUICK = Options(delays=(0.05, 0.1), connect_timeout=30.0)
 STUBBORN = Options(delays=(0.05,) * 8, connect_timeout=30.0)
@@ -145,6 +154,17 @@ def test_a_second_release_sends_what_has_changed_as_patches(bench):
     assert (seen[-1].state, seen[-1].done, seen[-1].left) == ("done", found.size, 0.0)
     tree = host.trees.stage(second.id)
     assert (tree.folder / "files/model.bin").read_bytes() == bytes(model)
+
+
+def test_a_robot_with_the_release_before_gets_what_it_understands(bench):
+    host = bench.hosts[0]
+    host.script("bin/dorad-agent", FORMER_AGENT)
+    try:
+        bundle = bench.build(name="skew")
+        bench.sent(bundle, host.machine())
+        assert host.trees.stage(bundle.id).manifest.name == "skew"
+    finally:
+        host.script("bin/dorad-agent", AGENT)
 
 
 def test_a_transfer_that_is_cut_again_and_again_goes_on_where_it_was(bench):

@@ -126,6 +126,16 @@ def test_a_whole_transfer_is_taken_and_what_has_arrived_is_said(robot):
     assert (tree.folder / "files/model.bin").read_bytes() == MODEL
 
 
+def test_a_sender_of_the_release_before_is_understood(robot):
+    former = (
+        frame(frames.HELLO, Hello(frames.FORMER_PROTOCOL))
+        + frame(frames.MANIFEST, SENT.content)
+        + frame(frames.SIGNATURE, SENT.signature)
+    )
+    assert Transfer(robot, former + plain(FLOW) + plain(MODEL) + END).error is None
+    assert robot.trees.stage(SENT.id).id == SENT.id
+
+
 def test_the_next_transfer_goes_on_where_one_was_cut(robot):
     cut = opening(SENT) + plain(FLOW) + plain(MODEL)
     first = Transfer(robot, cut[: -len(MODEL) // 3])
