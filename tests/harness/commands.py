@@ -269,6 +269,8 @@ def _become(request: dict, files: list[int]) -> NoReturn:
     code = 1
     try:
         os.chdir(request["cwd"])
+        # Which data plane runs is chosen when its modules are imported.
+        other_plane = request["env"].get("DORAD_NATIVE") != os.environ.get("DORAD_NATIVE")
         os.environ.clear()
         os.environ.update(request["env"])
         for number, each in enumerate(files):
@@ -277,9 +279,13 @@ def _become(request: dict, files: list[int]) -> NoReturn:
             os.close(each)
         if request["service"]:
             os.setsid()
+        module, words = MAINS[request["program"]], request["words"]
+        if other_plane:
+            start = f"import sys, {module} as program; sys.argv[0] = {words[0]!r}; program.main()"
+            os.execv(sys.executable, [sys.executable, "-c", start, *words[1:]])
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
-        sys.argv = request["words"]
-        importlib.import_module(MAINS[request["program"]]).main()
+        sys.argv = words
+        importlib.import_module(module).main()
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
