@@ -165,13 +165,13 @@ class Supplying:
         _log.info("rollout %d: robot `%s` gets its files from here", number, robot)
         try:
             sent = await self._supply.send(release, self._robots.get(robot).machine)
-        except ProblemError as error:
+        except (ProblemError, OSError) as error:  # OSError: of the disk here
             _log.warning("rollout %d: no files for `%s`: %s", number, robot, error)
             seconds = min(MAX_RETRY_S, RETRY_S * 2 ** min(wait.failures, 10))
             wait.failures += 1
             wait.due = time.monotonic() + seconds
             wait.text = f"the coordinator cannot send its files: {error}; again in {seconds:.0f} s"
-            if error.code == "refused":
+            if isinstance(error, ProblemError) and error.code == "refused":
                 await self._refuse(number, robot, str(error))
         else:
             _log.info("rollout %d: robot `%s` has its files: %s", number, robot, sent)

@@ -94,12 +94,16 @@ async def test_status_and_drift_say_what_it_waits_for(tmp_path):
 
 async def test_a_transfer_that_fails_is_tried_again(tmp_path):
     supply = FakeSupply()
-    supply.errors = [SshError(Code.UNREACHABLE, "no answer"), SshError(Code.LOST, "lost")]
+    supply.errors = [
+        SshError(Code.UNREACHABLE, "no answer"),
+        SshError(Code.LOST, "lost"),
+        OSError("the store cannot be read"),
+    ]
     async with site(tmp_path, 2, connect=False, supply=supply) as one:
         number = await settled(one, supply)
         await one.fleet.connect(one.agents["r2"])
         await one.until(number, "succeeded")
-        assert len(supply.sent) == 3
+        assert len(supply.sent) == 4
 
 
 async def test_a_robot_that_refuses_the_files_is_refused(tmp_path):
