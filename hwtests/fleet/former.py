@@ -11,9 +11,9 @@ import pytest
 from hwtests.robots.shell import attempt, run
 
 PROJECT = Path(__file__).parents[2]
-COMMIT = "0f6299f7318518c415d564a1d836f067c1438744"
-"""What this version must work with: the first one with rollouts. With each release, take the tag of
-the release before."""
+COMMIT = "71680c1f9ca55b75698735216550db351e31177a"
+"""What this version must work with: the first one whose links have their present frames. With each
+release, take the tag of the release before."""
 VERSION = "0.1.0~former"
 
 
