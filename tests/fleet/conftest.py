@@ -13,6 +13,7 @@ import pytest
 
 from tests.fleet.fakerobot import FakeRobot, Servers
 from tests.fleet.sites import UNSET, Site
+from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,8 @@ class Fleet:
 
     def file(self) -> Path:
         """Write the cluster.yml of these robots."""
-        lines = ["coordinator: {addr: 127.0.0.1}", "machines:"]
+        # Not the usual port: another test's coordinator may listen there.
+        lines = [f"coordinator: {{addr: 127.0.0.1, port: {free_port()}}}", "machines:"]
         for name, port in self.ports.items():
             lines += [f"  - {{id: {name}, host: 127.0.0.1, port: {port}, user: root}}"]
         path = self.operator.home / "cluster.yml"
