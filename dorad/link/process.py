@@ -24,7 +24,7 @@ from dorad.link.frames import EventKind
 from dorad.link.reporting import Reporter, StatusReports
 from dorad.link.sending import ACK_DELAY_S, Sending
 from dorad.link.session import LinkError, Session
-from dorad.link.sockets import ReadWatch, limit_sending, received
+from dorad.link.sockets import ReadWatch, limit_sending, socket_states
 from dorad.node.events import ALL_INPUTS_CLOSED, FINISHED, MANUAL
 from dorad.node.nodeinputs import NodeInputs
 from dorad.shm import doorbell
@@ -176,7 +176,7 @@ class LinkProcess:
             self._arrivals.news = False
             if self._reports.report(self._config.peers, now_s):
                 limit_sending()
-        if now_s >= self._read_watch.due_s and self._read_watch.check(received(), now_s):
+        if now_s >= self._read_watch.due_s and self._read_watch.check(socket_states(), now_s):
             raise LinkError("Zenoh does not read its connections any more; the link starts anew")
         return busy
 

@@ -27,7 +27,7 @@ _BYTES_RECEIVED = 128
 """Offset of `tcpi_bytes_received` in `struct tcp_info` of linux/tcp.h."""
 
 
-class Received(NamedTuple):
+class SocketState(NamedTuple):
     """What has come over a connection."""
 
     read: int
@@ -50,15 +50,15 @@ def limit_sending() -> None:
     _for_each_connection(limit)
 
 
-def received() -> dict[int, Received]:
+def socket_states() -> dict[int, SocketState]:
     """Return what has come over each TCP connection, by the inode of its socket."""
-    found: dict[int, Received] = {}
+    found: dict[int, SocketState] = {}
 
     def look(inode: int, sock: socket.socket) -> None:
         unread = struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))[0]
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
         total = struct.unpack_from("Q", info, _BYTES_RECEIVED)[0]
-        found[inode] = Received(total - unread, unread)
+        found[inode] = SocketState(total - unread, unread)
 
     _for_each_connection(look)
     return found
@@ -77,7 +77,7 @@ class ReadWatch:
         self._read: dict[int, int] = {}
         self._checks: dict[int, int] = {}
 
-    def check(self, connections: Mapping[int, Received], now_s: float) -> bool:
+    def check(self, connections: Mapping[int, SocketState], now_s: float) -> bool:
         """Return True if a connection with data was not read during the last checks.
 
         Checks are counted, not seconds: after this process was stopped, they begin to count as late

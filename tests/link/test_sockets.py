@@ -16,9 +16,9 @@ from dorad.link.sockets import (
     MAX_UNREAD_CHECKS,
     SEND_TIMEOUT_MS,
     ReadWatch,
-    Received,
+    SocketState,
     limit_sending,
-    received,
+    socket_states,
 )
 from tests.harness.waiting import until
 from tests.link.links import Link, pair
@@ -59,16 +59,16 @@ async def test_what_was_read_and_what_waits_is_known_of_each_connection(
 ) -> None:
     client, accepted = ends
     client.sendall(bytes(1000))
-    await until(lambda: received()[inode(accepted)] == Received(0, 1000))
+    await until(lambda: socket_states()[inode(accepted)] == SocketState(0, 1000))
     assert len(accepted.recv(600)) == 600
-    assert received()[inode(accepted)] == Received(600, 400)
-    assert received()[inode(client)] == Received(0, 0)
-    assert inode(client) in received()
+    assert socket_states()[inode(accepted)] == SocketState(600, 400)
+    assert socket_states()[inode(client)] == SocketState(0, 0)
+    assert inode(client) in socket_states()
 
 
 def test_sockets_that_are_no_connections_are_passed_over() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socketpair()[0] as local:
-        assert not {inode(server), inode(local)} & received().keys()
+        assert not {inode(server), inode(local)} & socket_states().keys()
 
 
 def test_connections_end_when_the_other_end_is_silent_for_long(
@@ -93,7 +93,7 @@ def test_a_reader_is_lost_after_so_many_checks_without_reading(
     looks: list[dict[int, tuple[int, int]]],
 ) -> None:
     watch = ReadWatch(0.0)
-    found = [{key: Received(*each) for key, each in look.items()} for look in looks]
+    found = [{key: SocketState(*each) for key, each in look.items()} for look in looks]
     for number, look in enumerate(found):
         window = found[max(0, number - MAX_UNREAD_CHECKS) : number + 1]
         lost = any(
