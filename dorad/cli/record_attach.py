@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.record_start import choose, refuse_existing
+from dorad.cli.record_options import choose, refuse_existing
 from dorad.cli.reporting import print_note, print_warning
 from dorad.cli.select import connect, select
 from dorad.cli.stopsignals import stop_signals
@@ -24,7 +24,7 @@ from dorad.terminal import visible
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from dorad.cli.record_start import Chosen
+    from dorad.cli.record_options import Chosen
     from dorad.control.client import Client
     from dorad.control.messages import NodeInfo
     from dorad.node.connection import DaemonConnection

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from dorad.cli.record_start import choose
+from dorad.cli.record_options import choose
 from dorad.cli.reporting import print_error, print_note, print_warning
 from dorad.cli.stopsignals import stop_signals
 from dorad.terminal import visible
@@ -23,7 +23,7 @@ from dorad.terminal import visible
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dorad.cli.record_start import Chosen
+    from dorad.cli.record_options import Chosen
     from dorad.control.client import Client, Stream
     from dorad.control.messages import DataflowDetail, LogLines
     from dorad.dataflow.model import Dataflow

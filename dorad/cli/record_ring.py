@@ -17,9 +17,8 @@ from dorad.cli.options import (
     strict_option,
     uv_option,
 )
-from dorad.cli.record_start import (
+from dorad.cli.record_options import (
     Chosen,
-    Launch,
     attach_option,
     check_target,
     compression_option,
@@ -27,9 +26,9 @@ from dorad.cli.record_start import (
     exclude_option,
     names_in,
     queue_size_option,
-    record_dataflow,
     topics_option,
 )
+from dorad.cli.record_start import Launch, record_dataflow
 from dorad.cli.sizes import Size
 
 if TYPE_CHECKING:

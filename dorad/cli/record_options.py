@@ -1,0 +1,115 @@
+"""What the recording commands share: options, which topics to record, and where not to write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from dorad.cli.complete import dataflow_names
+from dorad.cli.durations import Duration
+from dorad.dataflow.recording import COMPRESSIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dorad.dataflow.model import Dataflow
+    from dorad.record.settings import Settings
+
+topics_option = click.option(
+    "--topics", metavar="A/B,...", multiple=True, help="Record only these topics (`node/output`)."
+)
+exclude_option = click.option(
+    "--exclude", metavar="A/B,...", multiple=True, help="Do not record these topics."
+)
+attach_option = click.option(
+    "--attach",
+    metavar="NAME|UUID",
+    is_flag=False,
+    flag_value="",
+    shell_complete=dataflow_names,
+    help="Record a dataflow that runs already.",
+)
+duration_option = click.option(
+    "--duration", type=Duration(minimum=0.1), metavar="DURATION", help="End after this time."
+)
+compression_option = click.option(
+    "--compression",
+    type=click.Choice(COMPRESSIONS),
+    default="auto",
+    help="`auto` compresses small messages with zstd, and leaves pictures as they are.",
+)
+queue_size_option = click.option(
+    "--queue-size",
+    type=click.IntRange(1, 65536),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Messages of each topic that may wait for the recorder.",
+)
+
+
+class Chosen(NamedTuple):
+    """What to record of a dataflow; names are topics, or nodes for all their outputs."""
+
+    topics: Sequence[str]
+    """Empty for all."""
+    excluded: Sequence[str]
+    queue_size: int
+
+
+def check_target(
+    path: Path | None, attach: str | None, name: str | None = None, *, proxy: bool = False
+) -> None:
+    """Raise click.UsageError unless either a file or a running dataflow is named."""
+    if name is not None and not proxy:
+        raise click.UsageError("--name goes with --proxy; write --attach NAME")
+    attached = proxy or attach is not None
+    if not attached and path is None:
+        raise click.UsageError("name a dataflow file, or a running dataflow with --attach NAME")
+    if attached and path is not None and not proxy:
+        raise click.UsageError("give PATH to run a dataflow, or --attach for one that runs already")
+
+
+def names_in(given: Sequence[str]) -> list[str]:
+    """Return the names in options that take several, separated by commas."""
+    return [name for text in given for name in text.split(",") if name]
+
+
+def choose(dataflow: Dataflow, wanted: Sequence[str], excluded: Sequence[str]) -> list[str]:
+    """Return the topics to record. Raises click.ClickException if one is unknown or none is left.
+
+    A node's name stands for all its outputs.
+    """
+    from dorad.dataflow.nearest import did_you_mean
+    from dorad.dataflow.recording import covers, topics_in
+
+    known = topics_in(dataflow)
+    for name in (*wanted, *excluded):
+        if not any(covers(name, topic) for topic in known):
+            hint = did_you_mean(name, known) or f"it has: {', '.join(known) or 'none'}"
+            raise click.ClickException(f"the dataflow has no output {name!r} ({hint})")
+    found = [
+        topic
+        for topic in known
+        if (not wanted or any(covers(name, topic) for name in wanted))
+        and not any(covers(name, topic) for name in excluded)
+    ]
+    if not found:
+        raise click.ClickException("there is no topic to record")
+    return found
+
+
+def refuse_existing(settings: Settings) -> None:
+    """Raise click.ClickException if the recording would overwrite a file, or has no folder.
+
+    A black box makes its folders, and goes on in those that exist.
+    """
+    if settings.box is not None:
+        return
+    first = settings.part(1)
+    if first.exists():
+        raise click.ClickException(f"{first} exists already; name another file with -o")
+    if not first.parent.is_dir():
+        raise click.ClickException(f"there is no folder {first.parent}")
