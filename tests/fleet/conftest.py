@@ -61,10 +61,10 @@ class Fleet:
         with self.operator.known_hosts.open("a") as file:
             file.write(f"[127.0.0.1]:{self.ports[name]} {line}\n")
 
-    def file(self) -> Path:
-        """Write the cluster.yml of these robots."""
+    def file(self, port: int | None = None) -> Path:
+        """Write the cluster.yml of these robots, with a coordinator at `port` (or at any)."""
         # Not the usual port: another test's coordinator may listen there.
-        lines = [f"coordinator: {{addr: 127.0.0.1, port: {free_port()}}}", "machines:"]
+        lines = [f"coordinator: {{addr: 127.0.0.1, port: {port or free_port()}}}", "machines:"]
         for name, port in self.ports.items():
             lines += [f"  - {{id: {name}, host: 127.0.0.1, port: {port}, user: root}}"]
         path = self.operator.home / "cluster.yml"

@@ -29,10 +29,7 @@ class Site:
         self._capsys = capsys
 
     def file(self):
-        path = self.fleet.file()
-        text = path.read_text()
-        path.write_text(text.replace("addr: 127.0.0.1", f"addr: 127.0.0.1, port: {self.port}"))
-        return str(path)
+        return str(self.fleet.file(self.port))
 
     def run(self, *words):
         """Run a command; return its code and what it prints."""
