@@ -40,7 +40,7 @@ def test_the_demonstration_heals_a_cut_and_counts_the_loss() -> None:
 
 
 def test_simulated_robots_come_back_and_nonsense_disturbs_no_other() -> None:
-    output = run("hwtests.scale", "--robots", "50", "--processes", "1", "--seconds", "3")
+    output = run("hwtests.scale", "--robots", "50", "--processes", "1", "--seconds", "1.5")
     disturbed = re.findall(r"(\d+) connections, (\d+) of them by the (\d+) healthy", output)
     assert [each[2] for each in disturbed] == ["35", "48"]
     assert all(int(begun) > 0 and by_healthy == "0" for begun, by_healthy, _ in disturbed)

@@ -209,7 +209,7 @@ def test_a_host_that_hangs_holds_up_no_other(bench):
                 bundle,
                 bench.store,
                 on_outcome=lambda outcome: order.append(outcome.machine.id),
-                options=Options(connect_timeout=15.0),
+                options=Options(connect_timeout=6.0),
             )
         )
     assert order == ["arm2", "arm1"]

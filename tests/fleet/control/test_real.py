@@ -124,12 +124,15 @@ async def test_a_node_that_is_never_ready_fails_the_start_by_the_name_of_its_rob
         (tmp_path / "listener.py").write_text("import time\ntime.sleep(600)\n")
         path = str(tmp_path / "flow.yml")
         # The other robot is ready by then, on a slow machine too.
-        params = m.Start(descriptor=DESCRIPTOR, path=path, name="talk", hold=15)
+        params = m.Start(descriptor=DESCRIPTOR, path=path, name="talk", hold=8)
         await client.call("dataflow.start", params, m.Started)
-        wait = m.Wait(dataflow="talk", until="ended", timeout=100)
-        state = await client.call("dataflow.wait", wait, m.DataflowState)
+        wait = m.Wait(dataflow="talk", until="running", timeout=100)
+        await client.call("dataflow.wait", wait, m.DataflowState)
+        # The listener ends only when it is killed.
+        stop = m.Stop(dataflow="talk", force=True)
+        state = await client.call("dataflow.stop", stop, m.DataflowState)
         assert state.status == "failed"
-        assert "`arm2` is not ready after 15 s: it is starting" in state.failures[0].headline
+        assert "`arm2` is not ready after 8 s: it is starting" in state.failures[0].headline
         assert "`arm1`" not in state.failures[0].headline
 
 
