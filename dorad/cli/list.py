@@ -14,6 +14,7 @@ from dorad.cli.tables import (
     print_lines,
     print_table,
 )
+from dorad.phrases import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,9 +102,7 @@ def _as_row(info: DataflowInfo) -> tuple[str, ...]:
 
 def _machines(found: Sequence[str]) -> str:
     """Return the first machines; `--format json` has all."""
-    more = len(found) - MAX_MACHINES
-    shown = ", ".join(found[:MAX_MACHINES])
-    return f"{shown} and {more} more" if more > 0 else shown or "-"
+    return first_of(found, MAX_MACHINES) or "-"
 
 
 def _as_json(info: DataflowInfo) -> dict[str, Any]:

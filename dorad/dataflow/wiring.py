@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dorad.dataflow.kinds import ALL_KEYS
 from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, NodeSpec, QueuePolicy
 from dorad.dataflow.nearest import did_you_mean, nearest
+from dorad.phrases import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -176,8 +177,7 @@ def _written_outputs(node: NodeSpec) -> tuple[str, ...]:
 def _listing(outputs: Sequence[str]) -> str:
     if not outputs:
         return "it has none"
-    more = f" and {len(outputs) - _MAX_LISTED} more" if len(outputs) > _MAX_LISTED else ""
-    return f"it has {', '.join(outputs[:_MAX_LISTED])}{more}"
+    return f"it has {first_of(outputs, _MAX_LISTED)}"
 
 
 def _sender(source: NodeOutput, by_id: Mapping[str, NodeSpec]) -> str:

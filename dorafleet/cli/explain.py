@@ -8,6 +8,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from dorad.cli.tables import print_object, print_table
+from dorad.phrases import first_of
 from dorad.terminal import visible
 from dorafleet.cli.arguments import File, port_option, state_option
 from dorafleet.cli.coordinator import connect
@@ -171,10 +172,8 @@ def _as_row(decision: Decision) -> tuple[str, str, str]:
     chosen = next((each for each in decision.verdicts if each.rule is None), None)
     if chosen is not None:
         return (decision.node, chosen.machine, chosen.reason)
-    reasons = [f"{each.machine}: {each.reason}" for each in decision.verdicts]
-    more = len(reasons) - MAX_REASONS
-    tail = f"; and {more} more" if more > 0 else ""
-    return (decision.node, "pending", "; ".join(reasons[:MAX_REASONS]) + tail)
+    reasons = (f"{each.machine}: {each.reason}" for each in decision.verdicts)
+    return (decision.node, "pending", first_of(reasons, MAX_REASONS, "; "))
 
 
 def as_plain(decisions: Iterable[Decision], problems: Iterable[str]) -> dict[str, Any]:

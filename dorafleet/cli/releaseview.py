@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dorad.cli.tables import plain
+from dorad.phrases import first_of
 from dorad.release.disk import size_text
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def difference(before: Bundle, after: Bundle, target: Target | None = None) -> l
 
 
 def lines_of(bundle: Bundle) -> list[str]:
-    """Return what a release is, in lines."""
+    """Describe a release in lines."""
     manifest = bundle.manifest
     targets = "; ".join(map(str, manifest.targets)) or "any machine"
     packages = len(manifest.packages)
@@ -64,7 +65,7 @@ def lines_of(bundle: Bundle) -> list[str]:
 
 
 def summary(bundle: Bundle) -> dict[str, Any]:
-    """Return what `--json` says of a release."""
+    """Describe a release for `--json`."""
     manifest = bundle.manifest
     return {
         "release": bundle.id,
@@ -97,8 +98,7 @@ def size_of(bundle: Bundle) -> int:
 
 def some(names: Sequence[str]) -> str:
     """Return the first names of a list as text."""
-    more = len(names) - MAX_SHOWN
-    return ", ".join(names[:MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return first_of(names, MAX_SHOWN)
 
 
 def date_of(bundle: Bundle) -> str:

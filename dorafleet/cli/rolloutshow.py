@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dorad.cli.tables import age
+from dorad.phrases import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -176,8 +177,7 @@ def worst_first(robots: Iterable[RolloutRobot]) -> list[RolloutRobot]:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = len(names) - MAX_NAMES
-    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return first_of(names, MAX_NAMES)
 
 
 def _moment(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dorad.phrases import first_of
 from dorafleet.rollout.gates import is_leased
 from dorafleet.rollout.steps import Enter
 from dorafleet.rollout.strategy import tolerated
@@ -146,9 +147,7 @@ def failures(members: Iterable[Member]) -> list[Member]:
 
 def _named(members: Iterable[Member], most: int = 3) -> str:
     """Return robots with the reasons of their verdicts, the first few of them."""
-    texts = list(_texts(members))
-    more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
+    return first_of(_texts(members), most)
 
 
 def _texts(members: Iterable[Member]) -> Iterator[str]:

@@ -10,6 +10,7 @@ import msgspec
 from dorad.control.errors import ControlError
 from dorad.dataflow.document import shorten
 from dorad.dataflow.nearest import did_you_mean
+from dorad.phrases import first_of
 from dorafleet.rollout.gates import impossible
 from dorafleet.rollout.model import Member, Place
 from dorafleet.rollout.strategy import amount, problems
@@ -261,6 +262,4 @@ def _canaries(strategy: Strategy, part: Sequence[Candidate]) -> list[str]:
 
 
 def _named(robots: Sequence[Candidate]) -> str:
-    names = ", ".join(f"`{each.id}`" for each in robots[:MAX_NAMED])
-    more = len(robots) - MAX_NAMED
-    return names + (f" and {more} more" if more > 0 else "")
+    return first_of((f"`{each.id}`" for each in robots), MAX_NAMED)

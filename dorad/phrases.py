@@ -1,0 +1,16 @@
+"""Words that messages of every part have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def first_of(texts: Iterable[str], most: int, between: str = ", ") -> str:
+    """Return the first `most` texts, and how many more there are."""
+    found = list(texts)
+    more = len(found) - most
+    shown = between.join(found[:most])
+    return f"{shown}{between.rstrip(' ,')} and {more} more" if more > 0 else shown
