@@ -37,7 +37,7 @@ class Taken(NamedTuple):
 
 
 class ForwardedInput:
-    """One ring that feeds an input of the link process; see `Input` in `dorad.node.nodeinputs`.
+    """One ring that feeds an input of the link process; see `Input` in `dorad.node.inputs`.
 
     The link calls `take_message` when it has credit. `take` never returns an event, so that
     `NodeInputs` only reports what the daemon says.
@@ -135,7 +135,7 @@ class ForwardedInput:
         return ((inlet.head_at, inlet.tail), (inlet.lane_head_at, inlet.lane_tail))
 
     def ready(self) -> bool:
-        """Return False: messages are no events here."""
+        """Return False: the link process handles no events."""
         return False
 
     def holds(self) -> bool:
@@ -147,7 +147,7 @@ class ForwardedInput:
         return self.inlet.moved()
 
     def take(self) -> Event | None:
-        """Return None: messages are no events here."""
+        """Return None: the link process handles no events."""
         return None
 
     def stop(self) -> None:

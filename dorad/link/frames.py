@@ -58,7 +58,7 @@ class FrameError(ValueError):
 
 
 class Opening(NamedTuple):
-    """Which opening of which channel a frame belongs to.
+    """The channel of a frame, and the opening of it.
 
     `channel` and `opening` are numbers that the receiver of the channel has chosen. `incarnation`
     is that of the process that sends the frame.
@@ -85,7 +85,7 @@ class Numbering(NamedTuple):
 
     id: int
     begin: int
-    """The number of the first message that a new receiver has to have."""
+    """The number of the first message that a new receiver needs."""
 
 
 class Message(NamedTuple):

@@ -79,9 +79,9 @@ class Outgoing:
         self._start: int | None = None
         """What to send in a `Start` before anything else."""
         self._first = 0
-        """What the receiver's process has to have, if it gets everything, begins here."""
+        """The sequence number of the first item that the receiver's process needs."""
         self._first_number = next_number
-        """The number of the first message from there on."""
+        """The number of the first message at or after `_first`."""
         self._next = 0
         """The sequence number of the next message or event."""
         self._handled = 0

@@ -67,8 +67,8 @@ def socket_states() -> dict[int, SocketState]:
 class ReadWatch:
     """Notices that data wait on a connection and nothing reads them.
 
-    Zenoh reads at all times, because its callbacks never wait. If its threads stop to do so, the
-    machine at the other end seems to be absent, for good: neither end closes the connection.
+    Zenoh reads at all times, because its callbacks never wait. If its threads stop reading, the
+    machine at the other end seems absent forever: neither end closes the connection.
     """
 
     def __init__(self, now_s: float) -> None:

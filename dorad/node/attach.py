@@ -8,7 +8,8 @@ import socket
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.node.connection import DaemonAwayError, DaemonConnection
+from dorad.node.connection import DaemonConnection
+from dorad.node.welcome import DaemonAwayError
 
 if TYPE_CHECKING:
     import os

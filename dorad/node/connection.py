@@ -6,7 +6,6 @@ wait until the next daemon sends `adopted`, and are sent again.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import select
@@ -18,32 +17,26 @@ from typing import TYPE_CHECKING, Any
 from dorad.node import daemonevents, peers, protocol
 from dorad.node.daemonevents import DaemonEvents
 from dorad.node.params import Params
-from dorad.node.payload import unpack
 from dorad.node.peers import Peers
 from dorad.node.requests import ANSWERS, PendingRequests, segment_handler, segment_of
+from dorad.node.welcome import introduce
 from dorad.shm import doorbell
-from dorad.shm.layout import BOX_ASLEEP, BOX_MAGIC, BOX_MAIL, BOX_PULSE, BOX_SEEN, MAGIC
-from dorad.shm.mapping import Mapping
+from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, BOX_PULSE, BOX_SEEN
 from dorad.shm.steps import twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from dorad.shm.mapping import Mapping
     from dorad.shm.outlet import Peer
 
 _log = logging.getLogger(__name__)
-
-MAX_CONFIG = 1 << 26
 
 SEGMENT_TIMEOUT_S = 5.0
 """How long to wait for the packet `segment` of a segment that an entry names."""
 
 BEAT_S = 0.1
 """Maximum time between two heartbeats while a call waits for the daemon."""
-
-
-class DaemonAwayError(RuntimeError):
-    """No daemon answers at the socket now; a restarted one may answer soon."""
 
 
 @twin
@@ -70,11 +63,8 @@ class DaemonConnection(ConnectionState):
             DaemonAwayError: no daemon answers at `path`, or it hangs up before its answer.
             RuntimeError: `path` cannot be connected to, or the daemon refuses the node.
         """
-        if isinstance(path, socket.socket):
-            self._socket = path
-        else:
-            kind = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC
-            self._socket = socket.socket(socket.AF_UNIX, kind)
+        self._socket, welcome = introduce(path, node_id, dynamic=dynamic)
+        self.box, self.bell, self.space, self.config = welcome
         self._lock = threading.RLock()
         self._readable = select.poll()
         self._readable.register(self._socket, select.POLLIN)
@@ -96,41 +86,6 @@ class DaemonConnection(ConnectionState):
         self.lost = False
         self._segment_timeout_s = SEGMENT_TIMEOUT_S
         self.epoch_ns: int | None = None
-        try:
-            if not isinstance(path, socket.socket):
-                self._socket.connect(os.fspath(path))
-            hello = {"node": node_id, "dynamic": dynamic, "pid": os.getpid()}
-            protocol.send(self._socket, "hello", hello | {"version": protocol.VERSION}, [])
-            self._welcome()
-        except OSError as error:
-            self._socket.close()
-            away = isinstance(error, ConnectionError)
-            raise (DaemonAwayError if away else RuntimeError)(
-                f"no daemon answers at {path} ({error.strerror}); is the dataflow still running?"
-            ) from error
-        except BaseException:
-            self._socket.close()
-            raise
-
-    def _welcome(self) -> None:
-        packet = self._receive()
-        if packet is None:
-            raise DaemonAwayError("the daemon closed the connection before it answered")
-        if packet.kind == "refused":
-            raise RuntimeError(packet.text("error"))
-        if packet.kind != "welcome":
-            raise RuntimeError(f"the daemon answered {packet.kind!r} instead of 'welcome'")
-        memory, self.bell, self.space, config = packet.take(4)
-        try:
-            self.box = Mapping(memory)
-            self.config: dict[str, Any] = json.loads(unpack(config, MAX_CONFIG))
-        finally:
-            os.close(memory)
-            os.close(config)
-        words = self.box.words
-        if words[BOX_MAGIC] != MAGIC:
-            raise RuntimeError("the daemon's mailbox is of another version; restart the daemon")
-        words[BOX_SEEN] = 0
         self.watched = bool(self.config.get("watched"))
         self.params = Params(self.config.get("params", {}), self.refresh)
         self.daemon_events = DaemonEvents(self.config["inputs"], self.params)

@@ -8,7 +8,7 @@ import importlib
 import logging
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dorad.node import metadata as metadata_codec
 from dorad.node.clock import Clock, as_datetime
@@ -47,6 +47,32 @@ _fromtimestamp = datetime.fromtimestamp
 
 if native.module is not None:
     native.module.use_metadata(metadata_codec.decode, _fromtimestamp, UTC)
+
+
+class Input(Protocol):
+    """One ring or timer that feeds an input; see `RingInput` and `TimerInput`."""
+
+    id: str
+    ring: int
+    removed: bool
+
+    def ready(self) -> bool:
+        """See `RingInput`."""
+
+    def holds(self) -> bool:
+        """See `RingInput`."""
+
+    def moved(self) -> bool:
+        """See `RingInput`."""
+
+    def take(self) -> Event | None:
+        """See `RingInput`."""
+
+    def stop(self) -> None:
+        """See `RingInput`."""
+
+    def leave(self) -> None:
+        """See `RingInput`."""
 
 
 @functools.cache

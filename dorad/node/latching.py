@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dorad.shm.fence import fence
 from dorad.shm.latch import LatchedOutlet, samples_of
 from dorad.shm.layout import ENTRY
+from dorad.shm.pool import joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,12 +36,11 @@ def keep(stamp: int, encoded: Encoded, meta: bytes, sample: Sample | None) -> Ke
     code, length, nulls, size, parts = encoded
     if size + len(meta) > MAX_KEPT:
         return None
-    payload = bytearray(size)
-    if sample is not None:
-        payload[:] = sample.segment.mapping.memory[sample.offset : sample.offset + size]
-    for at, data in parts:
-        payload[at : at + len(data)] = data
-    whole = ((0, bytes(payload)),) if size else ()
+    if sample is None:
+        payload = joined(parts, size)
+    else:
+        payload = bytes(sample.segment.mapping.memory[sample.offset : sample.offset + size])
+    whole = ((0, payload),) if size else ()
     return KeptMessage(stamp, (code, length, nulls, size, whole), meta)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dorad.node import events
 from dorad.node.inputs import NEVER_NS, ChoosyInput, RingInput, TimerInput
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dorad.node.connection import DaemonConnection
     from dorad.node.daemonevents import DaemonEvents
     from dorad.node.events import Event
+    from dorad.node.inputs import Input
     from dorad.node.replyinput import ReplySplitter
     from dorad.shm.inlet import Inlet
     from dorad.shm.spin import Spin
@@ -35,32 +36,6 @@ Watched = list[tuple[int, int]]
 
 OUTDATED = -1
 """A number of packets that no connection has: the next poll updates the list of inputs."""
-
-
-class Input(Protocol):
-    """One ring or timer that feeds an input; see `RingInput` and `TimerInput`."""
-
-    id: str
-    ring: int
-    removed: bool
-
-    def ready(self) -> bool:
-        """See `RingInput`."""
-
-    def holds(self) -> bool:
-        """See `RingInput`."""
-
-    def moved(self) -> bool:
-        """See `RingInput`."""
-
-    def take(self) -> Event | None:
-        """See `RingInput`."""
-
-    def stop(self) -> None:
-        """See `RingInput`."""
-
-    def leave(self) -> None:
-        """See `RingInput`."""
 
 
 @twin
@@ -315,7 +290,7 @@ class NodeInputs(NodeInputsState):
     def _moved(self, watched: Watched) -> bool:
         """Return True if one of the words has changed, without a system call."""
         words = self._words
-        for at, seen in watched:  # noqa: SIM110 - any() costs as much as the rest of a check
+        for at, seen in watched:
             if words[at] != seen:
                 return True
         return False

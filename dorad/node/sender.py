@@ -10,12 +10,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from dorad.node import metadata as metadata_codec
+from dorad.node.backpressure import Backpressure
 from dorad.node.correlation import MARKING, flags_of
 from dorad.node.sharedarrays import SharedArrays
 from dorad.shm import doorbell
 from dorad.shm.fence import fence
 from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, ENTRY, INLINE
-from dorad.shm.pool import TRIM_EVERY_NS, Pool, Sample
+from dorad.shm.pool import TRIM_EVERY_NS, Pool, Sample, joined
 from dorad.shm.steps import step, twin
 
 if TYPE_CHECKING:
@@ -33,9 +34,6 @@ _pack = ENTRY.pack
 
 BUSY_TIMEOUT_S = 0.005
 """How long a receiving thread waits for a sending one, which may be waiting for room."""
-
-SPACE_POLL_NS = 100_000_000
-"""How often a sender that waits for room checks for packets of the daemon."""
 
 
 @twin
@@ -63,18 +61,26 @@ class Sender(SenderState):
     send is done, and are sent next.
     """
 
-    def __init__(self, connection: DaemonConnection, clock: Clock, keep: int) -> None:
-        """Create an empty pool, which keeps up to `keep` bytes of shared memory while idle."""
+    def __init__(
+        self,
+        connection: DaemonConnection,
+        clock: Clock,
+        keep: int,
+        beat: Callable[[], None] | None = None,
+    ) -> None:
+        """Create an empty pool, which keeps up to `keep` bytes of shared memory while idle.
+
+        `beat` counts a heartbeat while a call waits; None stands for that of the connection.
+        """
         self._connection = connection
         self._words = connection.box.words
         self._clock = clock
-        self._beat = connection.beat
+        self._backpressure = Backpressure(connection, beat or connection.beat)
         self.pool = Pool(connection.grow, connection.retire, keep, connection.grow_ahead)
         self.shared_arrays = SharedArrays(self.pool)
         self._lock = threading.RLock()
         self._busy = False
         self._deferred: deque[Callable[[], None]] = deque()
-        self._waiter: doorbell.Waiter | None = None
         self._encode: Callable[[Any], Encoded] | None = None
         self._trim_due_ns = 0
         self._kept: dict[str, KeptMessage] = {}
@@ -94,7 +100,9 @@ class Sender(SenderState):
                 flags = flags_of(metadata)
         encode = self._encode
         if encode is None:
-            encode = self._encode = self._load_encoder()
+            from dorad.shm import arrow
+
+            encode = self._encode = arrow.encode
         connection = self._connection
         shared_arrays = self.shared_arrays
         self._lock.acquire()
@@ -303,13 +311,6 @@ class Sender(SenderState):
             sample.held = 1
         return sample
 
-    @staticmethod
-    def _load_encoder() -> Callable[[Any], Encoded]:
-        """Import pyarrow at the first message."""
-        from dorad.shm.arrow import encode
-
-        return encode
-
     def _push(
         self,
         outlets: tuple[Outlet, ...],
@@ -327,9 +328,9 @@ class Sender(SenderState):
             if sample is None and size + meta_size <= INLINE:
                 entry = _pack(stamp, length, nulls, size, 0, 0, 0, 0, meta_size, code, 0, flags)
                 entry += meta
-                entry += parts[0][1] if len(parts) == 1 else _joined(parts, size)
+                entry += parts[0][1] if len(parts) == 1 else joined(parts, size)
                 for outlet in outlets:
-                    if not outlet.blocking or self._has_room(outlet, outlets):
+                    if not outlet.blocking or self._backpressure.has_room(outlet, outlets):
                         outlet.push(entry, size, stamp)
             else:
                 self._push_sample(outlets, encoded, meta, sample, stamp, flags)
@@ -375,7 +376,7 @@ class Sender(SenderState):
             )
             entry += meta
             for outlet in outlets:
-                if not outlet.blocking or self._has_room(outlet, outlets):
+                if not outlet.blocking or self._backpressure.has_room(outlet, outlets):
                     marks.append((outlet, outlet.head))
                     outlet.push(entry, size, stamp)
         finally:
@@ -393,40 +394,3 @@ class Sender(SenderState):
         for at, data in parts:
             sample.write(at, data)
         return sample
-
-    def _has_room(self, outlet: Outlet, outlets: tuple[Outlet, ...]) -> bool:
-        """Block until a ring with backpressure has room; return False if the node stops first."""
-        if not outlet.full():
-            return True
-        fence()
-        for other in outlets:
-            other.peer.wake()
-        connection = self._connection
-        _log.debug("waiting for room in a queue of %d messages", outlet.queue_size)
-        if self._waiter is None:
-            self._waiter = doorbell.Waiter(connection.space, [connection.descriptor])
-        try:
-            while not outlet.closed:
-                outlet.announce_waiting(True)
-                if not outlet.blocking or not outlet.full():
-                    return True
-                if connection.daemon_events.stopping or connection.lost:
-                    outlet.refuse()
-                    return False
-                self._beat()
-                self._waiter.wait(SPACE_POLL_NS)
-                connection.read_mail()
-        finally:
-            outlet.announce_waiting(False)
-            if connection.late_outputs:
-                # This message is already being sent: late subscribers are served before the next.
-                connection.mail = -1
-        return False
-
-
-def _joined(parts: tuple[tuple[int, Any], ...], size: int) -> bytes:
-    """Return the parts of a small payload as one block, as in shared memory."""
-    payload = bytearray(size)
-    for at, data in parts:
-        payload[at : at + len(data)] = data
-    return bytes(payload)

@@ -16,7 +16,7 @@ from dorad.shm.layout import MIN_FREE, RECENT, SMALLEST, sample_key
 from dorad.shm.steps import twin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from dorad.shm.mapping import Mapping
     from dorad.shm.outlet import Outlet
@@ -70,7 +70,7 @@ class Sample(SampleState):
     def reachable(self) -> bool:
         """Return True if a subscriber may still read it."""
         key = self.key
-        for outlet, index in self.marks:  # noqa: SIM110 - a generator costs as much as the check
+        for outlet, index in self.marks:
             if not outlet.done_with(index, key):
                 return True
         return False
@@ -113,7 +113,7 @@ class Pool(PoolState):
         self._flying: dict[int, list[Sample]] = {}
         """Those that were sent last come last."""
         self.returned: list[Sample] = []
-        """Samples of which the node itself has ended one use. Any thread may append to it."""
+        """Samples that the node itself has released once. Any thread may append."""
         self._arrived: deque[tuple[int, Grown | None]] = deque()
         self._requested: set[int] = set()
         self._refused: set[int] = set()
@@ -288,3 +288,11 @@ class Pool(PoolState):
         self._free[order] = [s for s in self._free[order] if s.segment is not segment]
         self._segments.remove(segment)
         self._retire(segment.number)
+
+
+def joined(parts: Iterable[tuple[int, Any]], size: int) -> bytes:
+    """Return the parts of a small payload as one block, as in a sample."""
+    payload = bytearray(size)
+    for at, data in parts:
+        payload[at : at + len(data)] = data
+    return bytes(payload)

@@ -20,6 +20,7 @@ from dorad.node.inputs import RingInput
 from dorad.node.sender import Sender
 from dorad.node.sharedarrays import SharedArrays
 from dorad.shm import layout, native
+from dorad.shm.arrow import encode
 from dorad.shm.inlet import Inlet, UnreadableError
 from tests.shm.edge import Edge, edge
 
@@ -61,7 +62,7 @@ class Side:
         self.edge = e
         self.sender = Sender(_Connection(e), Clock(), KEEP)
         self.sender._clock.last = FUTURE
-        self.sender._encode = Sender._load_encoder()
+        self.sender._encode = encode
         self.refused: list[int] = []
         self.input = RingInput("in", e.inlet, Clock(self.refused.append))
         self.held: list[Any] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from dorad.node.nodeinputs import Input, NodeInputs, Watched
+from dorad.node.nodeinputs import NodeInputs, Watched
 from dorad.node.runtime.inprocess import InProcessInput
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from dorad.node.connection import DaemonConnection
     from dorad.node.daemonevents import DaemonEvents
+    from dorad.node.inputs import Input
     from dorad.node.runtime.scheduler import OperatorScheduler
     from dorad.shm.spin import Spin
 

@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 
     from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
-    from dorad.node.inputs import RingInput
-    from dorad.node.nodeinputs import Input
+    from dorad.node.inputs import Input, RingInput
     from dorad.node.runtime.program import Send
     from dorad.node.typecheck import PortCheck, TypeChecks
     from dorad.shm.inlet import Inlet

@@ -30,9 +30,8 @@ class OperatorSender(Sender):
         keep: int,
         beat: Callable[[], None],
     ) -> None:
-        super().__init__(connection, clock, keep)
+        super().__init__(connection, clock, keep, beat)
         self._own = f"{operator}/"
-        self._beat = beat
 
     def _next_late(self) -> str | None:
         late = self._connection.late_outputs
@@ -48,8 +47,10 @@ class OperatorSender(Sender):
         Raises:
             RuntimeError: /dev/shm is full.
         """
+        from dorad.shm.arrow import encode
+
         with self._exclusive("send_output"):
-            self._push(outlets, self._load_encoder()(array), meta, None, flags)
+            self._push(outlets, encode(array), meta, None, flags)
 
 
 class Outbox:
