@@ -12,23 +12,12 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from dorad.agent import decide as rules
 from dorad.agent.backoff import Backoff
-from dorad.agent.model import Final, Present, Run
+from dorad.agent.model import Run
+from dorad.agent.shareactions import ShareActions
 from dorad.control.errors import ControlError
-from dorad.control.messages import (
-    Changed,
-    DataflowState,
-    Nothing,
-    Ref,
-    Start,
-    Started,
-    Stop,
-    Update,
-    Wait,
-)
+from dorad.control.messages import DataflowState, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +27,6 @@ if TYPE_CHECKING:
     from dorad.agent.model import Record
     from dorad.agent.store import ShareStore
     from dorad.control.asyncclient import AsyncClient
-    from dorad.control.messages import Share
     from dorad.control.messages.agent import ShareRef, ShareSet, ShareState
 
 EVERY_S = 30.0
@@ -65,8 +53,8 @@ class Shares:
     ) -> None:
         """`boot` is the machine's boot id; `on_change` is called when a state changes."""
         self._store = store
+        self._actions = ShareActions(store, daemon, identities, boot)
         self._daemon = daemon
-        self._identities = identities
         self._boot = boot
         self._on_change = on_change
         self._wake = asyncio.Event()
@@ -81,10 +69,6 @@ class Shares:
         self.looked = asyncio.Event()
         """Set once dorad was asked, with or without success."""
         self._update_states()
-
-    @property
-    def _present(self) -> Present:
-        return Present(self._boot, self._identities.version)
 
     @property
     def uuids(self) -> set[str]:
@@ -140,7 +124,7 @@ class Shares:
                 f"the dataflow {name} comes from releases here",
                 "`dorafleet rollout start` changes it",
             )
-        self._put(rules.take_order(present, order, self._boot))
+        self._store.put(rules.take_order(present, order, self._boot))
         return self._taken(present, order)
 
     def put(self, order: ShareSet) -> None:
@@ -155,7 +139,7 @@ class Shares:
         present = self._store.records.get(order.dataflow)
         record = rules.take_order(present, order, self._boot)
         try:
-            self._put(record)
+            self._store.put(record)
         except ControlError as error:
             if error.code != "unavailable":
                 raise
@@ -189,7 +173,7 @@ class Shares:
 
     def open(self, ref: ShareRef) -> ShareState:
         """Open the start barrier of a share. Raises ControlError."""
-        self._put(rules.open_barrier(self._find(ref), ref))
+        self._store.put(rules.open_barrier(self._find(ref), ref))
         _log.debug("the barrier of %s opens", ref.dataflow)
         return self._changed(ref.dataflow)
 
@@ -219,7 +203,7 @@ class Shares:
             if store.fleet:
                 _log.warning("this robot is in another fleet now; shares keep running")
             for record in list(store.records.values()):
-                self._put(rules.forget_epoch(record))
+                self._store.put(rules.forget_epoch(record))
         elif epoch < store.epoch:
             raise _old_epoch(epoch, store.epoch)
         if (fleet, epoch, audit) != (store.fleet, store.epoch, store.audit):
@@ -235,19 +219,6 @@ class Shares:
         self._wake.set()
         self._update_states()
         return self.states[name]
-
-    def _put(self, record: Record) -> None:
-        """Store a record, if it has changed. Raises ControlError."""
-        if record != self._store.records.get(record.order.dataflow):
-            self._store.put(record)
-
-    def _keep(self, record: Record) -> None:
-        """Store the progress of an order; a full disk must not keep the robot from its work."""
-        try:
-            self._put(record)
-        except ControlError as error:
-            _log.warning("kept in memory only: %s", error)
-            self._store.records[record.order.dataflow] = record
 
     async def _look(self) -> dict[str, Run]:
         """Return what dorad knows. Raises ControlError."""
@@ -266,7 +237,7 @@ class Shares:
                 continue
             if name in self._retries and now < self._retries[name][1]:
                 continue
-            action = rules.decide(record, self._runs, self._present)
+            action = rules.decide(record, self._runs, self._actions.present)
             if action is not None:
                 _log.debug("share of %s: %s", name, action)
                 task = tasks.create_task(self._act(record, action), name=f"share {name}")
@@ -284,19 +255,7 @@ class Shares:
             _log.debug("share of %s: an order has arrived meanwhile", name)
             return
         try:
-            match action:
-                case rules.Start():
-                    await self._start(record, action)
-                case rules.Change():
-                    await self._change(record)
-                case rules.Open():
-                    client = await self._daemon.client()
-                    uuid = record.order.content.uuid
-                    await client.call("dataflow.open", Ref(dataflow=uuid), Nothing)
-                case rules.Stop():
-                    await self._stop(record, action.uuid)
-                case rules.Conclude():
-                    self._conclude(record, action.status, "")
+            await self._actions.act(record, action, self._runs)
         except ControlError as error:
             backoff, _, _ = self._retries.get(name, (Backoff(first=0.5, longest=EVERY_S), 0, ""))
             due = asyncio.get_running_loop().time() + backoff.next()
@@ -305,86 +264,11 @@ class Shares:
         else:
             self._retries.pop(name, None)
 
-    async def _start(self, record: Record, action: rules.Start) -> None:
-        # Stored first: after a kill here, a run that has ended is known to be of this order.
-        self._keep(rules.begin(record, self._present, action.previous))
-        content, name = record.order.content, record.order.dataflow
-        start = Start(
-            descriptor=content.descriptor,
-            path=content.path,
-            name=None if name == content.uuid else name,
-            env=content.env,
-            uv=content.uv,
-            allow_shell=content.allow_shell,
-            exit_when_nodes_finish=content.exit_when_nodes_finish,
-            params=content.params,
-            uuid=content.uuid,
-            share=self._with_tls(content.share),
-            hold=action.hold,
-        )
-        client = await self._daemon.client()
-        try:
-            await client.call("dataflow.start", start, Started)
-        except ControlError as error:
-            # A share that has run before can run again: after a boot, a service may not be up yet.
-            if error.code in rules.RETRIED or rules.has_run(record):
-                raise
-            _log.warning("share of %s cannot be started: %s", name, error)
-            present = self._store.records[name]
-            if present.same_order(record.order):
-                self._conclude(present, "failed", "; ".join(error.lines))
-        else:
-            _log.info("started the share of %s (%s)", name, content.uuid)
-            self._keep(rules.mark_run(self._store.records[name], content.uuid))
-
-    async def _change(self, record: Record) -> None:
-        content, name, trouble = record.order.content, record.order.dataflow, ""
-        now = self._present
-        update = Update(
-            dataflow=content.uuid,
-            descriptor=content.descriptor,
-            share=self._with_tls(content.share),
-            params=content.params,
-        )
-        client = await self._daemon.client()
-        try:
-            await client.call("dataflow.update", update, Changed)
-            _log.info("changed the share of %s to generation %d", name, record.order.generation)
-        except ControlError as error:
-            if error.code in rules.RETRIED:
-                raise
-            trouble = "; ".join(error.lines)
-            _log.warning("share of %s cannot be changed: %s", name, error)
-        present = self._store.records[name]
-        self._keep(rules.follow(present, record.order, now, trouble))
-
-    async def _stop(self, record: Record, uuid: str) -> None:
-        order = record.order
-        stop = Stop(dataflow=uuid, grace=order.grace, force=order.force)
-        client = await self._daemon.client()
-        try:
-            await client.call("dataflow.stop", stop, DataflowState)
-        except ControlError as error:
-            if error.code != "not-found":
-                raise
-            _log.debug("%s has ended meanwhile", uuid)
-
-    def _conclude(self, record: Record, status: Final, reason: str) -> None:
-        run = self._runs.get(record.order.content.uuid)
-        self._keep(rules.conclude(record, status, time.time(), reason, run))
-        _log.info(
-            "the share of %s is %s%s", record.order.dataflow, status, reason and f": {reason}"
-        )
-
     def _set_problem(self, problem: str) -> None:
         if problem != self.problem:
             _log.info("dorad %s", f"cannot be used: {problem}" if problem else "can be used")
             self.problem = problem
             self._on_change()
-
-    def _with_tls(self, share: Share) -> Share:
-        linked = bool(share.listen or share.connect)
-        return msgspec.structs.replace(share, tls=self._identities.load().links if linked else None)
 
     def _update_states(self) -> None:
         before, now = self.states, time.time()

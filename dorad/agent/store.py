@@ -76,12 +76,14 @@ class ShareStore:
         self._db.close()
 
     def put(self, record: Record) -> None:
-        """Store a share.
+        """Store a share, if it has changed.
 
         Raises:
             ControlError: there are too many, or the disk cannot be written.
         """
         name = record.order.dataflow
+        if record == self.records.get(name):
+            return
         content = msgspec.json.encode(record)
         others = sum(size for other, size in self._sizes.items() if other != name)
         if name not in self._sizes and len(self._sizes) >= MAX_SHARES:

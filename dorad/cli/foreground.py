@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from dorad.daemon.broker.stats import EdgeCounters
-    from dorad.daemon.run import DataflowRun, Ended
+    from dorad.daemon.run import DataflowRun
+    from dorad.daemon.runmodel import Ended
     from dorad.dataflow.model import Dataflow
     from dorad.launch.command import LaunchContext
     from dorad.launch.holder.client import HolderClient

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dorad.control.errors import ControlError
 from dorad.daemon.broker.listener import SOCKETS, daemon_socket
 from dorad.daemon.record import checked_dataflow
-from dorad.daemon.run import FORMAT, Inheritance
+from dorad.daemon.runmodel import FORMAT, Inheritance
 from dorad.launch.model import LaunchError
 from dorad.problems import ProblemError
 

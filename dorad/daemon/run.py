@@ -11,8 +11,6 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
 from dorad.daemon.broker.admission import Admission
 from dorad.daemon.broker.broker import Broker
 from dorad.daemon.broker.restore import Kept
@@ -20,6 +18,7 @@ from dorad.daemon.broker.sessions import MAX_NOTES
 from dorad.daemon.nodeprocesses import NodeProcesses
 from dorad.daemon.rules.routing import Router
 from dorad.daemon.rules.stragglers import default_grace
+from dorad.daemon.runmodel import FORMAT, Ended
 from dorad.daemon.sharelink import ShareLink
 from dorad.daemon.storing import StoreThrottle
 from dorad.daemon.subscription.subscriptions import Subscriptions
@@ -31,8 +30,6 @@ from dorad.dataflow.model import LINK
 from dorad.launch.command import python_files
 from dorad.launch.host import NoStore
 from dorad.logs.dataflowlog import DataflowLog
-from dorad.node import protocol
-from dorad.shm import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,8 +37,7 @@ if TYPE_CHECKING:
 
     from dorad.control.messages import LinkChannel, Share
     from dorad.control.peer import Peer
-    from dorad.daemon.broker.stats import EdgeCounters
-    from dorad.daemon.rules.exits import Result
+    from dorad.daemon.runmodel import Inheritance
     from dorad.daemon.supervisor.noderun import NodeView
     from dorad.daemon.supervisor.ports import PublishEvent
     from dorad.daemon.supervisor.processes import NodeProcess
@@ -49,47 +45,16 @@ if TYPE_CHECKING:
     from dorad.launch.command import LaunchContext
     from dorad.launch.fetch import Downloads
     from dorad.launch.helper import HelperHost
-    from dorad.launch.host import FdStore, KeptProcess
+    from dorad.launch.host import FdStore
     from dorad.launch.spawner import Spawner
     from dorad.logs.journal.writer import Journal
     from dorad.logs.record import Sink
 
 
-FORMAT = f"{layout.MAGIC:x}.{protocol.VERSION}.3"
-"""Format of shared memory, packets and snapshots. A daemon cannot adopt nodes that use another
-format."""
-
 START_S = 20.0
 """Minimum seconds that a dataflow may take to start before `stop_after` ends it."""
 
 _log = logging.getLogger(__name__)
-
-
-class Ended(Struct, frozen=True):
-    """Result of a run."""
-
-    results: tuple[Result, ...]
-    """One for each node that the daemon starts, in the order of their ends."""
-    edges: tuple[EdgeCounters, ...]
-    seconds: float
-    """From the start of the first process to the end of the last."""
-    failure: str = ""
-    """Why the start failed for a reason outside the nodes; empty if it did not."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether every node ended well."""
-        return not self.failure and all(result.ok for result in self.results)
-
-
-class Inheritance(Struct, frozen=True):
-    """The state that an earlier daemon left of an adopted dataflow."""
-
-    descriptors: dict[str, tuple[int, ...]]
-    processes: tuple[KeptProcess, ...]
-    snapshot: dict[str, Any]
-    started_at: float
-    """When the dataflow was started, in seconds since 1970."""
 
 
 def new_dataflow_id() -> str:

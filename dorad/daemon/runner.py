@@ -16,7 +16,7 @@ from dorad.daemon.config import NodeSettings
 from dorad.daemon.nodeusers import NodeUsers
 from dorad.daemon.record import stored_failure, stored_result
 from dorad.daemon.rules.report import Block, failure_report
-from dorad.daemon.run import DataflowRun, Inheritance
+from dorad.daemon.run import DataflowRun
 from dorad.launch.command import LaunchContext
 from dorad.launch.fetch import MAX_TOTAL, Downloads
 from dorad.launch.model import LaunchError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dorad.daemon.paths import DaemonPaths
     from dorad.daemon.record import Record
     from dorad.daemon.recordstore import RecordStore
+    from dorad.daemon.runmodel import Inheritance
     from dorad.dataflow.model import Dataflow, NodeSpec
     from dorad.launch.host import Host
 

@@ -17,6 +17,7 @@ from dorafleet.coordinator.audit import contradiction
 from dorafleet.coordinator.connections import Connections
 from dorafleet.coordinator.daemon import DaemonMethods
 from dorafleet.coordinator.dataflows import DataflowMethods
+from dorafleet.coordinator.dataflowviews import DataflowViews
 from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.logs import LogMethods
 from dorafleet.coordinator.nodes import NodeMethods
@@ -98,14 +99,16 @@ class FleetControl:
     @property
     def table(self) -> Mapping[str, Handler | StreamHandler]:
         """The handlers of the methods about robots and dataflows."""
+        views = DataflowViews(self.fleet, self.robots, self._planner)
         dataflows = DataflowMethods(
-            self.fleet, self.robots, self._planner, self._reconciler, self._event_bus
+            self.fleet, self.robots, self._planner, self._reconciler, self._event_bus, views
         )
         nodes = NodeMethods(
             self.fleet, self.robots, self._planner, self._reconciler, self._event_bus
         )
         table = {
             **dataflows.table,
+            **views.table,
             **DaemonMethods(self.fleet, self.robots, dataflows, self._end).table,
             **nodes.table,
             **TopicMethods(self.fleet, self.robots).table,

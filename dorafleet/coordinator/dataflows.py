@@ -1,4 +1,4 @@
-"""The methods `dataflow.…`: dataflows over the machines of the fleet."""
+"""The methods that start, await, stop and forget dataflows over the machines of the fleet."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ import msgspec
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.naming import check_name
+from dorad.phrases import first_of
 from dorafleet.coordinator.asking import ask
 from dorafleet.coordinator.checking import check_names, check_runnable, check_start
 from dorafleet.coordinator.fleet import checked
 from dorafleet.coordinator.folding import info_of, state_of
-from dorafleet.coordinator.messages import Explained
 from dorafleet.coordinator.reconcile import still_running
 from dorafleet.coordinator.records import HOLD_S, Options, Record
-from dorafleet.coordinator.requirements import problems_of
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from dorad.control.eventbus import EventBus
     from dorad.control.server import Call, Handler
     from dorad.dataflow.model import Dataflow
+    from dorafleet.coordinator.dataflowviews import DataflowViews
     from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.coordinator.messages import Explain
     from dorafleet.coordinator.planning import Plan, Planner
     from dorafleet.coordinator.reconciler import Reconciler
     from dorafleet.coordinator.robots import Robots
@@ -50,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 
 class DataflowMethods:
-    """Answers the methods `dataflow.…`."""
+    """Answers the methods `dataflow.…` that change something, and `dataflow.wait`."""
 
     def __init__(
         self,
@@ -59,12 +58,14 @@ class DataflowMethods:
         planner: Planner,
         reconciler: Reconciler,
         event_bus: EventBus,
+        views: DataflowViews,
     ) -> None:
         self._fleet = fleet
         self._robots = robots
         self._planner = planner
         self._reconciler = reconciler
         self._event_bus = event_bus
+        self._views = views
         self._restarting: set[str] = set()
 
     @property
@@ -75,11 +76,7 @@ class DataflowMethods:
             "dataflow.wait": self.wait,
             "dataflow.stop": self.stop,
             "dataflow.restart": self.restart,
-            "dataflow.list": self.list_all,
-            "dataflow.info": self.info,
             "dataflow.clean": self.clean,
-            "dataflow.enable": self.enable,
-            "dataflow.explain": self.explain,
         }
 
     async def start(self, call: Call, params: m.Start) -> m.Started:
@@ -158,10 +155,11 @@ class DataflowMethods:
         """Return where the nodes go. Raises ControlError if no node has a machine."""
         plan = self._planner.plan(dataflow, key, stay, {})
         if plan.away:
+            nodes = first_of((f"`{node}`" for node in plan.pending), MAX_LISTED)
+            away = first_of((f"`{id_}`: {why}" for id_, why in plan.away.items()), MAX_LISTED, "; ")
             raise ControlError(
                 "unavailable",
-                f"there is no machine for {_listed(f'`{node}`' for node in plan.pending)}: "
-                + _listed((f"`{id_}`: {why}" for id_, why in plan.away.items()), "; "),
+                f"there is no machine for {nodes}: {away}",
                 "`dorafleet status` shows all robots",
             )
         if not plan.placement and dataflow.nodes:
@@ -204,20 +202,6 @@ class DataflowMethods:
                     f"`{key}` on `{robot.id}` belongs to the release `{release[:12]}`",
                     "choose another name with --name",
                 )
-
-    async def explain(self, _call: Call, params: Explain) -> Explained:
-        """Return where the nodes of a dataflow run, or would run now, and why."""
-        if (params.dataflow is None) == (params.descriptor is None):
-            raise ControlError("bad-request", "give either a dataflow or a descriptor")
-        if params.descriptor is not None:
-            dataflow = checked(params.descriptor, params.path)
-            decisions = self._planner.decide(dataflow, "", {})
-        else:
-            record = self._fleet.find(params.dataflow)
-            dataflow = self._fleet.dataflow(record)
-            decisions = self._planner.decide(dataflow, record.key, record.placement)
-        problems = problems_of(dataflow, self._planner.candidates())
-        return Explained(nodes=[*decisions.values()], problems=[*map(str, problems)])
 
     async def wait(self, _call: Call, params: m.Wait) -> m.DataflowState:
         """Wait until a dataflow has reached a state on all its machines."""
@@ -377,58 +361,10 @@ class DataflowMethods:
             if (values := known[robot].get(node))
         }
 
-    async def list_all(self, _call: Call, _params: m.Nothing) -> m.DataflowList:
-        """List all dataflows, the oldest first."""
-        return await self._listed(self._fleet.records)
-
-    async def _listed(self, records: Iterable[Record]) -> m.DataflowList:
-        records = list(records)
-        robots = {id_ for record in records if record.running for id_ in record.robots}
-        found, missing = await ask(
-            self._robots, sorted(robots), "dataflow.list", m.Nothing(), m.DataflowList
-        )
-        parts = [info for each in found.values() for info in each.dataflows]
-        return m.DataflowList(
-            dataflows=[info_of(record, parts) for record in records], missing=missing
-        )
-
-    async def info(self, _call: Call, params: m.Ref) -> m.DataflowDetail:
-        """Describe one dataflow."""
-        record = self._fleet.find(params.dataflow, ended_too=True)
-        listed = await self._listed([record])
-        return m.DataflowDetail(
-            info=listed.dataflows[0],
-            descriptor=record.descriptor,
-            path=record.path,
-            log_dir="",
-            changes=self._fleet.changes(record),
-            placement=record.placement,
-            pending=record.pending,
-        )
-
     async def clean(self, call: Call, _params: m.Nothing) -> m.DataflowList:
         """Forget the ended dataflows, and return them."""
         async with self._fleet.writer.changing:
             ended = [r for r in self._fleet.records if not r.running and not self._left(r)]
             await self._fleet.delete(ended, actor_of(call))
         self._reconciler.mark(*{id_ for record in ended for id_ in record.robots})
-        return await self._listed(ended)
-
-    async def enable(self, _call: Call, params: m.Enable) -> m.DataflowInfo:
-        """Return a dataflow: in a fleet, each one that was not stopped starts at boot."""
-        record = self._fleet.find(params.dataflow, ended_too=True)
-        if params.enabled != (record.running and record.enabled):
-            raise ControlError(
-                "unsupported",
-                "a dataflow of a fleet is started at boot until it is stopped",
-                f"`dora stop {record.key}`" if record.running else "start it again",
-            )
-        return (await self._listed([record])).dataflows[0]
-
-
-def _listed(items: Iterable[str], between: str = ", ") -> str:
-    """Return the first items in words."""
-    found = list(items)
-    more = len(found) - MAX_LISTED
-    shown = between.join(found[:MAX_LISTED])
-    return f"{shown}{between}and {more} more" if more > 0 else shown
+        return await self._views.listed(ended)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dorad.daemon.broker.edges import Edge, EdgeKey
-    from dorad.daemon.broker.mailbox import Ring
+    from dorad.daemon.broker.rings import Ring
     from dorad.daemon.broker.segments import Segments
     from dorad.daemon.broker.state import BrokerState
     from dorad.shm.mapping import Mapping

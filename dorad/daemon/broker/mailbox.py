@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from typing import TYPE_CHECKING
 
+from dorad.daemon.broker.rings import Ring, has_lane, origin_of
 from dorad.daemon.broker.snapshot import MailboxSnapshot, RingSnapshot
 from dorad.daemon.broker.stats import Lateness, Vitals
-from dorad.dataflow.model import NodeOutput, QueuePolicy, Timer
 from dorad.shm import check, create, doorbell, layout
 from dorad.shm.counters import WORD_MASK, Counters, counters
 from dorad.shm.latch import LatchedOutlet, samples_of
@@ -37,23 +37,6 @@ class NoRoomError(OSError):
     """A mailbox has no place for one more ring."""
 
 
-@dataclass(slots=True)
-class Ring:
-    """A ring of a mailbox; `first` is the index of the first message of its present edge.
-
-    A `retiring` ring gets no new messages, but queued ones can still be received. The ring of a
-    `latched` edge keeps its newest message.
-    """
-
-    input: str
-    plan: layout.RingPlan
-    source: str | None
-    interval_ns: int | None
-    first: int = 0
-    retiring: bool = False
-    latched: bool = False
-
-
 class Mailbox:
     """The daemon's side of one node: its segment, its bells, and the words the daemon writes.
 
@@ -70,14 +53,14 @@ class Mailbox:
         items = node.all_inputs
         plan = layout.plan(
             [max(1, item.queue_size) for item in items],
-            lanes=[_has_lane(node, item) for item in items],
+            lanes=[has_lane(node, item) for item in items],
         )
         memory = create.create_mailbox(plan.size, room=plan.size + GROWTH_ROOM)
         self._set_up(node, (memory, doorbell.create(), doorbell.create()))
         words = self._words
         self._set_end(plan.rings[-1].end if items else layout.BOX_WORDS * layout.WORD)
         for item, ring in zip(items, plan.rings, strict=True):
-            self.rings[item.id] = Ring(item.id, ring, *_origin(item))
+            self.rings[item.id] = Ring(item.id, ring, *origin_of(item))
             words[ring.base + layout.RING_CAPACITY] = ring.capacity
             words[ring.base + layout.RING_QUEUE_SIZE] = ring.queue_size
             self._latch(item.id, item.latched)
@@ -113,7 +96,7 @@ class Mailbox:
             raise ValueError("its mailbox is empty")
         for each in kept.rings:
             item = box.inputs.get(each.input)
-            source, interval = _origin(item) if item is not None else (None, None)
+            source, interval = origin_of(item) if item is not None else (None, None)
             plan = layout.RingPlan(*each.plan)
             ring = Ring(each.input, plan, source, interval, each.first, latched=each.latched)
             box.rings[each.name] = ring
@@ -150,7 +133,7 @@ class Mailbox:
         words = self._words
         queue_size = max(1, item.queue_size)
         end = self._end
-        plan = layout.plan_ring(end, queue_size, lane=_has_lane(self.node, item))
+        plan = layout.plan_ring(end, queue_size, lane=has_lane(self.node, item))
         if plan.end <= self._mapping.size:
             try:
                 create.extend(self.memory, end, plan.end - end)
@@ -160,10 +143,10 @@ class Mailbox:
             words[plan.base + layout.RING_CAPACITY] = plan.capacity
             words[plan.base + layout.RING_LANE] = plan.lane
         else:
-            plan = self._reuse(item.id, queue_size, lane=_has_lane(self.node, item))
+            plan = self._reuse(item.id, queue_size, lane=has_lane(self.node, item))
         words[plan.base + layout.RING_QUEUE_SIZE] = queue_size
         words[plan.base + layout.RING_STATE] = self._state
-        origin = (source, None) if source else _origin(item)
+        origin = (source, None) if source else origin_of(item)
         first = words[plan.base + layout.RING_HEAD] + words[plan.base + layout.RING_LANE_HEAD]
         ring = Ring(item.id, plan, *origin, first=first & WORD_MASK)
         self.rings[name] = ring
@@ -381,23 +364,3 @@ class Mailbox:
         for descriptor in (self.memory, self.bell, self.space):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
-
-
-def _has_lane(node: NodeSpec, item: Input) -> bool:
-    """Return True if the ring needs a lane: the input keeps every message of calls and goals."""
-    return (
-        isinstance(item.source, NodeOutput)
-        and item.queue_policy is not QueuePolicy.LATEST
-        and not item.latched
-        and item.max_rate_hz is None
-        and not node.may_skip(item.id)
-    )
-
-
-def _origin(item: Input) -> tuple[str | None, int | None]:
-    """Return the source node of an input and the interval of its timer in ns, or None."""
-    source = item.source
-    return (
-        source.node if isinstance(source, NodeOutput) else None,
-        source.interval_ns if isinstance(source, Timer) else None,
-    )

@@ -279,7 +279,7 @@ class NodeRunner:
         state, name = self._state, run.node.id
         _log.debug("node %s has ended, no restart: %s", name, result.reason)
         run.result, run.last_result, run.resume_at = result, None, None
-        # The end of the link is no result of the dataflow, unless it failed while nodes needed it.
+        # The end of the link process counts only if it failed while nodes needed it.
         ending = state.lifecycle.stopping or state.lifecycle.link_ends
         if not run.excluded and not (name == LINK and (ending or result.ok)):
             state.results.append(result)

@@ -8,7 +8,6 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from dorad.daemon.rules import actions
-from dorad.daemon.rules.barrier import Phase
 from dorad.daemon.rules.exits import Outcome, Result
 from dorad.daemon.rules.ladder import GRACE_S
 from dorad.daemon.rules.lifecycle import Lifecycle
@@ -17,6 +16,7 @@ from dorad.daemon.supervisor.commands import Commands
 from dorad.daemon.supervisor.idlewatch import IdleWatch
 from dorad.daemon.supervisor.noderun import NodeRun, NodeView
 from dorad.daemon.supervisor.noderunner import NodeRunner
+from dorad.daemon.supervisor.startdeadlines import StartDeadlines
 from dorad.daemon.supervisor.state import SupervisorState
 from dorad.daemon.supervisor.stopladder import StopLadder
 from dorad.daemon.supervisor.watchdogs import Watchdogs
@@ -40,12 +40,6 @@ if TYPE_CHECKING:
 DRAIN_S = 0.25
 """Seconds that a process may live on after it dropped its `Node`, before its consumers' inputs
 close. Most processes exit sooner; their consumers then also learn whether the node failed."""
-
-MAX_NAMED = 20
-"""Maximum nodes that one line names."""
-
-START_WARNING_S = 10.0
-"""Seconds until the nodes that delay the start are reported."""
 
 _log = logging.getLogger(__name__)
 
@@ -85,10 +79,6 @@ class Supervisor:
         self.start_failure = ""
         """Why the start failed for a reason outside the nodes; empty if it did not."""
         self.links = Links() if links is None else links
-        self._hold = hold
-        """Seconds until a held start fails."""
-        self._hold_until: float | None = None
-        """When that is, on the loop's clock."""
         self._lifecycle = Lifecycle(
             dataflow, exit_when_nodes_finish=exit_when_nodes_finish, held=hold is not None
         )
@@ -101,6 +91,7 @@ class Supervisor:
             on_change,
             self._carry_out,
         )
+        self._deadlines = StartDeadlines(self._state, self.links, hold, self._fail_start)
         self.commands = Commands(self._state, check_program, on_topology)
         self._nodes = self._state.nodes
         self._grace = grace
@@ -122,7 +113,7 @@ class Supervisor:
     def open_barrier(self) -> None:
         """Let a held start barrier open, as soon as all nodes have called `Node()`."""
         _log.debug("the start barrier is released")
-        self._hold_until = None
+        self._deadlines.hold_until = None
         self._carry_out(self._lifecycle.release())
         self._state.changed()
 
@@ -153,7 +144,7 @@ class Supervisor:
         return {
             "life": self._lifecycle.snapshot(),
             "opened_at": self.opened_at,
-            "hold_until": self._hold_until,
+            "hold_until": self._deadlines.hold_until,
             "start_failure": self.start_failure,
             "killing": self._state.kill_reason,
             "grace": self._grace,
@@ -165,7 +156,7 @@ class Supervisor:
     def _restore(self, snapshot: dict[str, Any]) -> None:
         self._lifecycle.restore(snapshot["life"])
         self.opened_at = snapshot["opened_at"]
-        self._hold_until = snapshot.get("hold_until")
+        self._deadlines.hold_until = snapshot.get("hold_until")
         self.start_failure = snapshot.get("start_failure", "")
         self._state.kill_reason = snapshot["killing"]
         if "links" in snapshot:
@@ -188,12 +179,7 @@ class Supervisor:
         For a supervisor created with `restored`, `adopted` maps nodes to the processes that the
         earlier daemon started, or to their exits.
         """
-        loop = asyncio.get_running_loop()
-        timers = [loop.call_later(START_WARNING_S, self._report_awaited)]
-        if self._hold is not None and adopted is None:
-            self._hold_until = loop.time() + self._hold
-        if self._hold_until is not None:
-            timers.append(loop.call_at(self._hold_until, self._expire_hold))
+        self._deadlines.begin(first=adopted is None)
         try:
             async with asyncio.TaskGroup() as tasks:
                 runner = NodeRunner(self._state, start, tasks)
@@ -222,8 +208,7 @@ class Supervisor:
             await self.commands.detached.drain()
         finally:
             self.commands.close()
-            for timer in timers:
-                timer.cancel()
+            self._deadlines.cancel()
             for run in self._nodes.values():
                 run.cancel_drain()
         return tuple(self._state.results)
@@ -384,26 +369,7 @@ class Supervisor:
             self.broker.notifications.stop(node, actions.StopReason.MANUAL)
             self._nodes[node].wake.set()
 
-    def _report_awaited(self) -> None:
-        """Report which nodes delay the start."""
-        if self._lifecycle.barrier.phase is Phase.WAITING and (names := self._pending()):
-            self._state.report("warn", None, f"the start still waits for Node() in: {names}")
-
-    def _pending(self) -> str:
-        """Return the nodes that have not called `Node()` yet, as text."""
-        pending = self._lifecycle.barrier.pending
-        more = len(pending) - MAX_NAMED
-        return ", ".join(sorted(pending)[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-    def _expire_hold(self) -> None:
-        """Fail the start: the barrier was not released in time."""
-        if self._lifecycle.barrier.phase is not Phase.WAITING or self._lifecycle.stopping:
-            return
-        missing = [f"it waits for Node() in: {names}" if (names := self._pending()) else ""]
-        missing += self.links.missing()
-        why = "; ".join(filter(None, missing)) or "the other machines were not ready"
-        self.start_failure = f"the dataflow did not start in time: {why}"
-        _log.debug("the hold is over: %s", self.start_failure)
-        self._hold_until = None
-        self._state.report("error", None, self.start_failure)
-        self._carry_out(self._lifecycle.expire(self.start_failure))
+    def _fail_start(self, reason: str) -> None:
+        self.start_failure = reason
+        self._state.report("error", None, reason)
+        self._carry_out(self._lifecycle.expire(reason))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dorad.daemon.rules.exits import Outcome
+from dorad.daemon.supervisor import startdeadlines
 from dorad.daemon.supervisor import supervisor as module
 from dorad.launch.model import Exit
 from tests.daemon.fakes import DEADLINE_S, Edge, FakeProcess, Stage, running
@@ -278,7 +279,7 @@ async def test_a_broken_start_cancels_everything() -> None:
 
 
 async def test_a_long_wait_for_a_node_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "START_WARNING_S", 0.5)
+    monkeypatch.setattr(startdeadlines, "START_WARNING_S", 0.5)
     stage = Stage(chain("a", "b"))
     async with running(stage):
         stage.connect("a")

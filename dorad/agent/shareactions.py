@@ -1,0 +1,157 @@
+"""What the robot does for one share: start, change, open, stop or conclude a run of dorad."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.agent import decide as rules
+from dorad.agent.model import Final, Present
+from dorad.control.errors import ControlError
+from dorad.control.messages import (
+    Changed,
+    DataflowState,
+    Nothing,
+    Ref,
+    Start,
+    Started,
+    Stop,
+    Update,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorad.agent.daemon import Daemon
+    from dorad.agent.identity import IdentityStore
+    from dorad.agent.model import Record, Run
+    from dorad.agent.store import ShareStore
+    from dorad.control.messages import Share
+
+_log = logging.getLogger(__name__)
+
+
+class ShareActions:
+    """Carries out decisions about shares, and stores how far each has come."""
+
+    def __init__(
+        self, store: ShareStore, daemon: Daemon, identities: IdentityStore, boot: str
+    ) -> None:
+        """`boot` is the machine's boot id."""
+        self._store = store
+        self._daemon = daemon
+        self._identities = identities
+        self._boot = boot
+
+    @property
+    def present(self) -> Present:
+        """What runs are compared with: this boot, and the identity of this robot."""
+        return Present(self._boot, self._identities.version)
+
+    async def act(self, record: Record, action: rules.Action, runs: Mapping[str, Run]) -> None:
+        """Carry out an action; `runs` is what dorad knows.
+
+        Raises:
+            ControlError: it has to be tried again.
+        """
+        match action:
+            case rules.Start():
+                await self._start(record, action, runs)
+            case rules.Change():
+                await self._change(record)
+            case rules.Open():
+                client = await self._daemon.client()
+                uuid = record.order.content.uuid
+                await client.call("dataflow.open", Ref(dataflow=uuid), Nothing)
+            case rules.Stop():
+                await self._stop(record, action.uuid)
+            case rules.Conclude():
+                self._conclude(record, action.status, "", runs)
+
+    def _keep(self, record: Record) -> None:
+        """Store the progress of an order; a full disk must not keep the robot from its work."""
+        try:
+            self._store.put(record)
+        except ControlError as error:
+            _log.warning("kept in memory only: %s", error)
+            self._store.records[record.order.dataflow] = record
+
+    async def _start(self, record: Record, action: rules.Start, runs: Mapping[str, Run]) -> None:
+        # Stored first: after a kill here, a run that has ended is known to be of this order.
+        self._keep(rules.begin(record, self.present, action.previous))
+        content, name = record.order.content, record.order.dataflow
+        start = Start(
+            descriptor=content.descriptor,
+            path=content.path,
+            name=None if name == content.uuid else name,
+            env=content.env,
+            uv=content.uv,
+            allow_shell=content.allow_shell,
+            exit_when_nodes_finish=content.exit_when_nodes_finish,
+            params=content.params,
+            uuid=content.uuid,
+            share=self._with_tls(content.share),
+            hold=action.hold,
+        )
+        client = await self._daemon.client()
+        try:
+            await client.call("dataflow.start", start, Started)
+        except ControlError as error:
+            # A share that has run before can run again: after a boot, a service may not be up yet.
+            if error.code in rules.RETRIED or rules.has_run(record):
+                raise
+            _log.warning("share of %s cannot be started: %s", name, error)
+            present = self._store.records[name]
+            if present.same_order(record.order):
+                self._conclude(present, "failed", "; ".join(error.lines), runs)
+        else:
+            _log.info("started the share of %s (%s)", name, content.uuid)
+            self._keep(rules.mark_run(self._store.records[name], content.uuid))
+
+    async def _change(self, record: Record) -> None:
+        content, name, trouble = record.order.content, record.order.dataflow, ""
+        now = self.present
+        update = Update(
+            dataflow=content.uuid,
+            descriptor=content.descriptor,
+            share=self._with_tls(content.share),
+            params=content.params,
+        )
+        client = await self._daemon.client()
+        try:
+            await client.call("dataflow.update", update, Changed)
+            _log.info("changed the share of %s to generation %d", name, record.order.generation)
+        except ControlError as error:
+            if error.code in rules.RETRIED:
+                raise
+            trouble = "; ".join(error.lines)
+            _log.warning("share of %s cannot be changed: %s", name, error)
+        present = self._store.records[name]
+        self._keep(rules.follow(present, record.order, now, trouble))
+
+    async def _stop(self, record: Record, uuid: str) -> None:
+        order = record.order
+        stop = Stop(dataflow=uuid, grace=order.grace, force=order.force)
+        client = await self._daemon.client()
+        try:
+            await client.call("dataflow.stop", stop, DataflowState)
+        except ControlError as error:
+            if error.code != "not-found":
+                raise
+            _log.debug("%s has ended meanwhile", uuid)
+
+    def _conclude(
+        self, record: Record, status: Final, reason: str, runs: Mapping[str, Run]
+    ) -> None:
+        run = runs.get(record.order.content.uuid)
+        self._keep(rules.conclude(record, status, time.time(), reason, run))
+        _log.info(
+            "the share of %s is %s%s", record.order.dataflow, status, reason and f": {reason}"
+        )
+
+    def _with_tls(self, share: Share) -> Share:
+        linked = bool(share.listen or share.connect)
+        return msgspec.structs.replace(share, tls=self._identities.load().links if linked else None)
