@@ -94,7 +94,7 @@ class AlertBook:
         self._counts: Counter[str] = Counter()
         """Episodes by robot."""
         self._full: set[str] = set()
-        """Robots of which findings are left out; an empty name stands for all."""
+        """Robots whose findings are left out; an empty name stands for all."""
 
     def observe(
         self,

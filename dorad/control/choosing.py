@@ -16,7 +16,6 @@ _log = logging.getLogger(__name__)
 SOCKET_VARIABLE = "DORA_SOCKET"
 """Environment variable with the path of the only socket to use."""
 
-TOKEN = "token"  # noqa: S105 - the name of a file
 AUTHORITY = "authority.pem"
 """Files in the folder of a coordinator. It has the authority only while it listens with TLS."""
 
@@ -104,7 +103,7 @@ def _coordinator(host: str, port: int, settings: Settings | None, places: Places
 def in_folder(folder: Path, port: int, *, encrypts: bool) -> Tcp:
     """Return the coordinator of this machine that has this folder; `encrypts`: it uses TLS."""
     tls = TlsFiles(folder / AUTHORITY) if encrypts else None
-    return Tcp("127.0.0.1", port, folder / TOKEN, tls)
+    return Tcp("127.0.0.1", port, token_file(folder), tls)
 
 
 def encrypts(folder: Path) -> bool:
@@ -169,4 +168,9 @@ def coordinator_folder() -> Path:
     """Return the folder of the user's own coordinator; without one, that of the machine's."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
     own = Path(base, "dorafleet")
-    return own if (own / TOKEN).exists() else OF_MACHINE
+    return own if token_file(own).exists() else OF_MACHINE
+
+
+def token_file(folder: Path) -> Path:
+    """Return the file with the token of the coordinator that has this folder."""
+    return folder / "token"

@@ -36,7 +36,7 @@ class ControlError(ProblemError):
 
     @classmethod
     def of(cls, error: Error) -> ControlError:
-        """Return the exception for an error in a reply, of which only so much is kept."""
+        """Return the exception for an error in a reply; its texts are cut to their limits."""
         problems = [line[:MAX_LINE] for line in error.problems[:MAX_PROBLEMS]]
         hint = None if error.hint is None else error.hint[:MAX_LINE]
         return cls(error.code, error.message[:MAX_LINE], hint, problems)

@@ -24,7 +24,7 @@ class RowDeltas:
     def take(self, rows: Iterable[FleetRow]) -> FleetRows | None:
         """Return what differs from what was sent before; None if nothing does.
 
-        The time of the last report alone is no news while a robot can be reached.
+        While a robot can be reached, a newer time of its last report does not count.
         """
         whole = self._sent is None
         before = self._sent or {}

@@ -77,7 +77,7 @@ FAR = Timing(connect=5.0, call=70.0, silence=3.0, answer=10.0)
 """For a coordinator, over any network."""
 
 ROBOT = Timing(connect=10.0, call=70.0, silence=15.0, answer=15.0)
-"""For robots, of which there are many, and which send heartbeats themselves."""
+"""For robots: there are many of them, and they send heartbeats."""
 
 
 def is_loopback(host: str) -> bool:

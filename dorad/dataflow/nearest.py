@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_WORD = 500
-"""Characters of a word that is compared: a longer one is no name, and takes seconds."""
+"""Maximum characters of a word that is compared: longer ones would take seconds."""
 
 MAX_DISTANCE = 2
 """Maximum number of letters that a typing error changes."""

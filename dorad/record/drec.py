@@ -237,7 +237,7 @@ def _to_microseconds(text: str) -> str:
 def _decode(payload: bytes) -> Decoded:
     card = _Postcard(payload)
     if card.varint() != 0:
-        raise ValueError("the record is no output")
+        raise ValueError("the record is not an output")
     card.bytes()  # the dataflow's UUID
     card.text()  # the node
     card.text()  # the output

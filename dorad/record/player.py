@@ -296,7 +296,7 @@ def with_extension(array: pa.Array, field: pa.Field) -> pa.Array:
 
 
 class _Opaque(pa.ExtensionType):  # type: ignore[misc]  # pyarrow has no types
-    """An extension type of which only the name and the parameters are known."""
+    """An extension type known only by its name and parameters."""
 
     def __init__(self, storage: pa.DataType, name: str, content: bytes) -> None:
         self._content = content

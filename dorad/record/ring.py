@@ -1,4 +1,4 @@
-"""The ring of a black box: short recordings of the last minutes, of which the oldest are removed.
+"""The ring of a black box: short recordings of the last minutes; the oldest are removed.
 
     FOLDER/ring/        segments, each a complete recording
     FOLDER/marks/       requests to keep an incident, one JSON file each

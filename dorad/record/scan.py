@@ -47,7 +47,7 @@ def open_file(path: Path) -> int:
     """Open a file for reading, and return its descriptor.
 
     Raises:
-        McapError: it is no file: a pipe of another user would be waited for.
+        McapError: it is not a regular file; opening a pipe could block.
         OSError: it cannot be opened.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -73,7 +73,7 @@ def open_recording(path: Path) -> Recording:
     """Open a recording; its first bytes say what it is.
 
     Raises:
-        RecordingError: it is no recording, or cannot be read.
+        RecordingError: it is not a recording, or cannot be read.
     """
     try:
         with os.fdopen(scan.open_file(path), "rb") as file:

@@ -160,7 +160,7 @@ def compress(piece: Buffer) -> bytes:
 
 
 def decompress(content: bytes, limit: int, base: bytes | None = None) -> bytes:
-    """Return what was compressed, of which there may be at most `limit` bytes.
+    """Decompress at most `limit` bytes.
 
     `base` is the dictionary of a patch.
 

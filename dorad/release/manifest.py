@@ -147,7 +147,7 @@ def id_of(content: bytes) -> str:
 
 
 def parse(content: bytes) -> Manifest:
-    """Return the manifest in `content`, of which every path and every index was checked.
+    """Decode a manifest, and check each of its paths and indices.
 
     Raises:
         ReleaseError: code `manifest`.

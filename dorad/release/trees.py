@@ -204,7 +204,7 @@ class Trees:
             raise ReleaseError("space", f"{self.folder} is too full: {what}", "remove something")
 
     def stage(self, release: str, *, confirmed: int = 0, allow_lower: bool = False) -> Tree:
-        """Make the tree of a release of which everything has arrived, and return it.
+        """Build the tree of a release whose files have all arrived, and return it.
 
         The signature and the content of every file are verified, also if the tree exists already.
         `confirmed` is the highest sequence of its dataflow that was confirmed here.

@@ -121,7 +121,7 @@ class Access:
         """Return the owner of a certificate that the fleet's authority has signed."""
         identity = certificate.identity
         if identity.kind == "coordinator":
-            raise ControlError("refused", "a coordinator is no client of another one")
+            raise ControlError("refused", "a coordinator cannot be a client of another one")
         if self._grants.is_revoked(certificate):
             raise ControlError(
                 "refused",

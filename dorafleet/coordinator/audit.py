@@ -97,7 +97,7 @@ async def read_tail(store: Store) -> Tail:
 
 
 async def read_rows(store: Store, after: int = 0) -> AsyncIterator[Row]:
-    """Yield the rows after a sequence number, in order. Raises AuditError for what is no row."""
+    """Yield the rows after a sequence number, in order. Raises AuditError for an invalid row."""
     last = _key(after)
     while entries := (await store.get(PREFIX, after=last, limit=_PAGE)).entries:
         for entry in entries:

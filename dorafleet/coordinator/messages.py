@@ -81,7 +81,7 @@ class Robot(Struct):
     shares: list[ShareState] = []
     """What it has reported of its dataflows; out of date while it is not connected."""
     conflicts: dict[str, str] = {}
-    """Dataflows of which it has something newer than the store, with the reason."""
+    """Dataflows that it has in a newer version than the store, with the reason."""
     audit: str = ""
     """How the audit contradicts the robot's head of it; empty if it does not."""
     warnings: list[str] = []

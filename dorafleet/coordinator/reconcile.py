@@ -63,8 +63,8 @@ def actions_for(
     """Return the actions for one robot; after them it is in its desired state.
 
     `wanted` and `shares` are by dataflow, `opened` are the dataflows whose barrier is open. `newer`
-    are those of which the robot has said that it has something newer than this generation. While
-    there is a conflict, nothing else is done about the robot.
+    are those that the robot has in a newer generation than this one, as it has reported. While
+    there is a conflict, nothing else is done for the robot.
     """
     conflicts = [
         Conflict(name, reason)

@@ -55,7 +55,7 @@ class Robot:
     undelivered: dict[str, str] = field(default_factory=dict)
     """Dataflows whose last order it could not store, with the reason. The order is sent again."""
     newer: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Shares of which it says that it has a newer one, with the generation that it was sent."""
+    """Shares that it has in a newer version, with the generation that it was sent."""
     conflicts: dict[str, str] = field(default_factory=dict)
     """Shares that the store does not know, by dataflow, with the reason."""
     skew: Skew = field(default_factory=Skew)

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, NoReturn
 
 from dorad import __version__
-from dorad.control.choosing import AUTHORITY, TOKEN
+from dorad.control.choosing import AUTHORITY, token_file
 from dorad.control.errors import ControlError
 from dorad.control.limits import Limits
 from dorad.control.server import ControlServer
@@ -124,7 +124,7 @@ class Coordinator:
         async with AsyncExitStack() as stack:
             notifier = ServiceNotifier()
             stack.callback(notifier.close)
-            token = make_token(self._folder / TOKEN)
+            token = make_token(token_file(self._folder))
             gate = Gate()
             sock = bind(self._listen.address, self._listen.port, gate)
             stack.callback(sock.close)
@@ -178,7 +178,7 @@ class Coordinator:
             where = f"{self._listen.address} port {sock.getsockname()[1]}"
             self._doing = f"listening at {where}"
             notifier.status(self._doing)
-            _log.info("ready at %s, the token is in %s", where, self._folder / TOKEN)
+            _log.info("ready at %s, the token is in %s", where, token_file(self._folder))
             stack.callback(notifier.stopping, "ending")
             stack.callback(asyncio.create_task(_forget_history(store)).cancel)
             async with asyncio.TaskGroup() as tasks:

@@ -149,7 +149,7 @@ class Seen:
     leased_for: float = 0.0
     """Since when it has reported leases without a break."""
     phase_for: float = 0.0
-    """Since when it has not gone on to a later phase; only times in which it could be reached."""
+    """Since when it is in its phase; only times in which it could be reached count."""
     owned: bool = True
     """False if something else has given it an order since."""
 

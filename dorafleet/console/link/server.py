@@ -7,7 +7,7 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dorad.control import messages as m
 from dorad.control.asyncclient import AsyncClient
@@ -205,8 +205,8 @@ class Server:
         self._client = None
         self._change(connected=False, error=error)
 
-    def _change(self, **fields: object) -> None:
-        self.link = replace(self.link, **fields)  # type: ignore[arg-type]
+    def _change(self, **fields: Any) -> None:
+        self.link = replace(self.link, **fields)
         self.version += 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from dorafleet.console.link.streams import Feed
 from dorafleet.console.model.commands import Target
@@ -57,7 +57,7 @@ class TopScreen(ConsoleScreen):
 
     def streams(self) -> list[Feed[Any]]:
         """Measure on the server, which sends only what is wanted."""
-        order: TopOrder = self.order  # type: ignore[assignment]
+        order = cast("TopOrder", self.order)
         wanted = "" if any(term.pattern for term in self.filter.terms) else self.filter.text
         return [
             Feed(

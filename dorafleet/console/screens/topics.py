@@ -99,7 +99,7 @@ class TopicsScreen(ConsoleScreen):
         del now
         ids = [id_ for id_ in self._topics if self.filter.matches(self._cells(id_))]
         if self.order != "file":
-            ids.sort(key=lambda id_: -float(self._cells(id_)[self.order] or 0.0))  # type: ignore[arg-type]
+            ids.sort(key=self._amount, reverse=True)
         stale = self.server.link.stale(time.monotonic())
         empty = self.empty_text("output", known=self._listed)
         self.query_one(Grid).show(ids, self._row, dim=stale, empty=empty)
@@ -113,6 +113,12 @@ class TopicsScreen(ConsoleScreen):
             "type": info.type or "",
             "to": tuple(f"{each.node}/{each.input}" for each in info.subscribers),
         }
+
+    def _amount(self, id_: str) -> float:
+        """Return the rate or bandwidth that topics are ordered by."""
+        rate = self._rates.get(id_)
+        found = None if rate is None else rate.hz if self.order == "rate" else rate.bandwidth
+        return found or 0.0
 
     def _row(self, id_: str) -> Row:
         info, rate = self._topics[id_], self._rates.get(id_)
