@@ -71,7 +71,7 @@ def identity(alerts: Iterable[StoredAlert]) -> object:
 
 @dataclass(slots=True)
 class Episode:
-    """A finding from its begin until it has been away for long enough."""
+    """A finding from its beginning until it has been absent for long enough."""
 
     finding: Finding
     first: float
