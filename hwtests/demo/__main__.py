@@ -30,8 +30,8 @@ def step(text: str, seconds: float | None = None) -> None:
     console.print(f"  {text}" + ("" if seconds is None else f" [dim]({seconds:.1f} s)[/dim]"))
 
 
-def show(fleet: Fleet) -> None:
-    """Run the demonstration.
+def show(fleet: Fleet, cut: float, flow: float) -> None:
+    """Run the demonstration: cut the cable for `cut` seconds, between `flow` seconds of data.
 
     Raises:
         MeasurementError: something does not work.
@@ -50,23 +50,23 @@ def show(fleet: Fleet) -> None:
     )
     for line in placement(fleet):
         step(f"    {line}")
-    time.sleep(FLOW_S)
+    time.sleep(flow)
 
     worker = fleet.robots["worker"]
     fleet.places.cut(WORKER, worker)
-    step(f"the cable of `worker` is cut for {CUT_S:g} s: camera and sink go on")
-    time.sleep(CUT_S)
-    seen = late(fleet)
+    step(f"the cable of `worker` is cut for {cut:g} s: camera and sink go on")
+    time.sleep(cut)
+    seen = gaps(fleet)
     fleet.places.heal(WORKER, worker)
     recovered = fleet.wait(
-        lambda: late(fleet) != seen, "data flows again", timeout=RECOVER_S, every=0.02
+        lambda: gaps(fleet) != seen, "data flows again", timeout=RECOVER_S, every=0.02
     )
     step("the cable is back, data flows again", recovered)
-    time.sleep(FLOW_S)
+    time.sleep(flow)
     counted = lost_between(fleet, "scout", "camera/image")
     fleet.dora("stop", "demo")
     step("dora stop: one stop for all robots")
-    console.print(summary(fleet, counted, recovered))
+    console.print(summary(fleet, counted, cut, recovered))
     console.print(f"from nothing to here: {time.monotonic() - began:.0f} s")
 
 
@@ -84,9 +84,9 @@ def lost_between(fleet: Fleet, name: str, output: str) -> int:
     return queues + sum(each.lost for each in found.links if each.output == output)
 
 
-def late(fleet: Fleet) -> list[str]:
-    """Return what the sink has said about late results."""
-    return re.findall(r"at picture \d+: .* missing", printed(fleet, "sink"))
+def gaps(fleet: Fleet) -> list[str]:
+    """Return what the sink has said about missing pictures."""
+    return re.findall(r"at picture \d+: .* [1-9]\d* missing", printed(fleet, "sink"))
 
 
 def printed(fleet: Fleet, node: str) -> str:
@@ -107,7 +107,7 @@ def number(text: str, pattern: str) -> int:
     return int(found[-1])
 
 
-def summary(fleet: Fleet, counted: int, recovered: float) -> Table:
+def summary(fleet: Fleet, counted: int, cut: float, recovered: float) -> Table:
     """Return the table at the end; `counted` is what the robot of the camera has counted as lost.
 
     Raises:
@@ -131,9 +131,7 @@ def summary(fleet: Fleet, counted: int, recovered: float) -> Table:
     # The camera's edge has lost every picture that the sink misses.
     on_the_way = f"{filtered - received:,}"
     table.add_row("filter/brightness -> sink", "backpressure", f"{received:,}", "0", on_the_way)
-    table.caption = (
-        f"cut for {CUT_S:g} s; the next result came {recovered:.2f} s after it was healed"
-    )
+    table.caption = f"cut for {cut:g} s; the next result came {recovered:.2f} s after it was healed"
     return table
 
 
@@ -141,6 +139,8 @@ def main() -> int:
     """Show it; return 1 if something does not work."""
     options = argparse.ArgumentParser(prog="python -m hwtests.demo", description=__doc__)
     options.add_argument("--loopback", action="store_true", help="without network namespaces")
+    options.add_argument("--cut", type=float, default=CUT_S, help="seconds of the cut")
+    options.add_argument("--flow", type=float, default=FLOW_S, help="seconds before and after it")
     given = options.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="df-") as folder,
@@ -149,7 +149,7 @@ def main() -> int:
         console.print(f"[bold]A fleet on this machine[/bold]: {found.description}")
         fleet = Fleet(Path(folder), found)
         try:
-            show(fleet)
+            show(fleet, given.cut, given.flow)
         except MeasurementError as error:
             console.print(f"failed: {error}", markup=False, style="red", width=200)
             return 1
