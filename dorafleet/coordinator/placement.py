@@ -211,7 +211,8 @@ def _shortages(
         else:
             free_gpus = capacity.gpu - sum(other.needs.gpu or 0 for other in there)
             if needs.gpu > free_gpus:
-                yield Rule.GPU, f"{needs.gpu} GPUs needed, {max(0, free_gpus)} free"
+                noun = "GPU" if needs.gpu == 1 else "GPUs"
+                yield Rule.GPU, f"{needs.gpu} {noun} needed, {max(0, free_gpus)} free"
     if needs.memory:
         if capacity.memory is None:
             yield Rule.MEMORY, _unknown("memory is", "memory")

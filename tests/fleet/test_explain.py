@@ -83,7 +83,7 @@ def test_for_one_node_each_machine_has_the_first_rule_that_rejects_it(files, cap
         0,
         [
             "Machine Rule Why",
-            "arm1 gpu 1 GPUs needed, 0 free",
+            "arm1 gpu 1 GPU needed, 0 free",
             "arm2 chosen nothing else fits",
             "cart labels its label `zone` is `yard`, not `hall`",
         ],

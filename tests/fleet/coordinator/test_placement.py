@@ -211,7 +211,7 @@ def test_the_first_rule_in_order_is_the_one_that_is_named():
     needs = [
         (Amounts(devices=("lidar",)), Rule.DEVICES, "it has no `lidar`"),
         (Amounts(devices=("gripper",)), Rule.DEVICES, "`other` uses its `gripper`"),
-        (Amounts(gpu=1), Rule.GPU, "1 GPUs needed, 0 free"),
+        (Amounts(gpu=1), Rule.GPU, "1 GPU needed, 0 free"),
         (Amounts(memory=1 << 30), Rule.MEMORY, "1 GB needed, 512 MB free"),
         (Amounts(cpu=0.6), Rule.CPU, "0.6 cores needed, 0.5 free"),
     ]
