@@ -87,7 +87,7 @@ class Record:
             uuid=self.uuid,
             name=self.name,
             status=self.status,
-            ready=run is not None and run.ready,
+            ready=run is not None and run.supervisor.ready,
             links=self._links(),
             results=[NodeResult(**entry) for entry in self.row.results],
             failures=[Failure(**entry) for entry in self.row.failures],

@@ -86,7 +86,7 @@ class Registry:
             view.pid is not None
             for record in running
             if record.run is not None
-            for view in record.run.statuses().values()
+            for view in record.run.supervisor.statuses().values()
         )
         flows = "1 dataflow" if len(running) == 1 else f"{len(running)} dataflows"
         plain = "" if self._host.units else ", not units of systemd"

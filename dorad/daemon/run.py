@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from dorad.control.messages import LinkChannel, Share
     from dorad.control.peer import Peer
     from dorad.daemon.runmodel import Inheritance
-    from dorad.daemon.supervisor.noderun import NodeView
     from dorad.daemon.supervisor.ports import PublishEvent
     from dorad.daemon.supervisor.processes import NodeProcess
     from dorad.dataflow.model import Dataflow, NodeSpec
@@ -147,7 +146,7 @@ class DataflowRun:
             route=lambda batch: self._router.route(batch),
             journal=journal,
         )
-        self._supervisor = Supervisor(
+        self.supervisor = Supervisor(
             context.dataflow,
             self._make_broker,
             self.log.report,
@@ -165,7 +164,8 @@ class DataflowRun:
             on_change=self._store_throttle.changed,
             on_event=self._publish,
         )
-        self.commands = self._supervisor.commands
+        """Starts, watches and stops the nodes; answers what is known of each."""
+        self.commands = self.supervisor.commands
         """Changes nodes and edges while the dataflow runs."""
         for node_id, values in (params or {}).items():
             self.broker.params.replace(node_id, values)
@@ -229,9 +229,9 @@ class DataflowRun:
                 self._hot_reload.begin(None if kept is None else kept.snapshot.get("files"))
                 watching = asyncio.create_task(self._hot_reload.watch(), name="hot reload")
                 stack.push_async_callback(_cancel, watching)
-            results = await self._supervisor.run(self._start, adopted)
+            results = await self.supervisor.run(self._start, adopted)
             edges = tuple(self.broker.stats.counters())
-            failure = self._supervisor.start_failure
+            failure = self.supervisor.start_failure
             ended = Ended(results, edges, time.monotonic() - started_at, failure)
             _log.debug("dataflow %s ends, ok: %s", self.dataflow_id, ended.ok)
             self.log.end("finished" if ended.ok else "failed")
@@ -240,21 +240,12 @@ class DataflowRun:
     @property
     def dataflow(self) -> Dataflow:
         """The dataflow as it is now."""
-        return self._supervisor.dataflow
+        return self.supervisor.dataflow
 
     @property
     def opened(self) -> bool:
         """Whether the start barrier has opened."""
-        return self._supervisor.opened_at is not None
-
-    @property
-    def ready(self) -> bool:
-        """Whether all nodes wait at the start barrier and all links are up."""
-        return self._supervisor.ready
-
-    def open_barrier(self) -> None:
-        """Let a start barrier open that is held."""
-        self._supervisor.open_barrier()
+        return self.supervisor.opened_at is not None
 
     @property
     def channels(self) -> list[LinkChannel]:
@@ -270,23 +261,15 @@ class DataflowRun:
         """Whether the process of every node has been started, or failed to start."""
         return all(
             view.pid is not None or view.last_exit is not None or view.status == "stopped"
-            for node, view in self.statuses().items()
+            for node, view in self.supervisor.statuses().items()
             if not self.dataflow.node(node).is_dynamic
         )
-
-    def statuses(self) -> dict[str, NodeView]:
-        """Return the view of every node."""
-        return self._supervisor.statuses()
-
-    def status(self, node_id: str) -> NodeView | None:
-        """Return the view of one node; None if there is no such node."""
-        return self._supervisor.status(node_id)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state that the next daemon needs to adopt the run, as JSON-able values."""
         return {
             "format": FORMAT,
-            "supervisor": self._supervisor.snapshot(),
+            "supervisor": self.supervisor.snapshot(),
             "broker": self.broker.snapshot(),
             "notes": self.notes,
             **({} if self._hot_reload is None else {"files": self._hot_reload.snapshot()}),
@@ -294,11 +277,11 @@ class DataflowRun:
 
     def stop(self, grace: float | None = None) -> None:
         """Stop every node: SIGTERM after `grace` seconds (10), SIGKILL after half as many more."""
-        self._supervisor.stop(grace)
+        self.supervisor.stop(grace)
 
     def kill(self, reason: str) -> None:
         """Kill every node now; `reason` follows a node's name in the report."""
-        self._supervisor.kill(reason)
+        self.supervisor.kill(reason)
 
     def abandon(self) -> None:
         """Remove the socket's file, for a process that exits without waiting for the nodes."""
@@ -306,15 +289,11 @@ class DataflowRun:
 
     async def _stop_in_time(self, seconds: float) -> None:
         """Stop `seconds` after the start barrier opened, or when the start takes too long."""
-        opened_at = await self._supervisor.until_opened(max(seconds, START_S))
+        opened_at = await self.supervisor.until_opened(max(seconds, START_S))
         if opened_at is not None:
             await asyncio.sleep(opened_at + seconds - asyncio.get_running_loop().time())
         _log.debug("dataflow %s: %g s are over, opened at %s", self.dataflow_id, seconds, opened_at)
-        self._supervisor.stop()
-
-    def takes_inputs(self, node_id: str) -> bool:
-        """Return True if an input can be added to a node: it has not ended and is not ending."""
-        return self._supervisor.takes_inputs(node_id)
+        self.supervisor.stop()
 
     def check_program(self, node: NodeSpec, after: Dataflow) -> None:
         """Check that a new node can be started. Raises DataflowError."""
@@ -369,7 +348,7 @@ class DataflowRun:
     def _store_snapshot(self) -> None:
         # The host may forget a process only after a snapshot without it has been stored.
         self._on_change()
-        self._processes.forget_exited({view.pid for view in self.statuses().values()})
+        self._processes.forget_exited({view.pid for view in self.supervisor.statuses().values()})
 
     def _make_broker(self, listener: Supervisor) -> Broker:
         self.broker = Broker(

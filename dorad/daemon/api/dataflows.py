@@ -187,7 +187,9 @@ def _reached(record: Record, until: str) -> bool:
         case "spawned":
             return record.run is not None and record.run.spawned
         case "ready":
-            return record.status != "starting" or (record.run is not None and record.run.ready)
+            return record.status != "starting" or (
+                record.run is not None and record.run.supervisor.ready
+            )
         case "running":
             return record.status in ("running", "stopping")
     return False

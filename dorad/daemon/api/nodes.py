@@ -234,7 +234,7 @@ def _awaited(record: Record) -> str:
     """Return what the start of a dataflow waits for, in words."""
     if record.run is None or record.dataflow is None:
         return "its nodes are not ready"
-    views = record.run.statuses()
+    views = record.run.supervisor.statuses()
     spawned = [node.id for node in record.dataflow.nodes if not node.is_dynamic]
     awaited = [name for name in spawned if name in views and views[name].status in _NOT_READY]
     return f"it waits for Node() in: {', '.join(awaited)}" if awaited else "its nodes are not ready"

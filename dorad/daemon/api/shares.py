@@ -49,7 +49,7 @@ class ShareMethods:
     async def open(self, _call: Call, params: m.Ref) -> m.Nothing:
         """Open the start barrier of a dataflow that was started with `hold`."""
         _, run, _ = self._registry.find_run(params.dataflow)
-        run.open_barrier()
+        run.supervisor.open_barrier()
         return m.Nothing()
 
     async def update(self, _call: Call, params: m.Update) -> m.Changed:
@@ -107,7 +107,7 @@ async def _replace(run: DataflowRun, node: str, after: Dataflow) -> None:
     try:
         await run.commands.replace(node, after)
     except CommandError as error:
-        view = run.status(node)
+        view = run.supervisor.status(node)
         if error.code != "refused" or view is None or view.status not in _DOWN:
             raise
         _log.debug("node %s is %s: it is restarted as the new one", node, view.status)
@@ -123,7 +123,7 @@ async def _carry_out(record: Record, run: DataflowRun, step: Step) -> None:
             run.broker.params.replace(node.id, record.initial_params(node))
             await commands.add(node, after)
         case Replace(node, after):
-            view = run.status(node)
+            view = run.supervisor.status(node)
             if view is not None and view.status in ("stopped", "failed"):
                 # It has ended, so there is no process that another one could replace.
                 before = replace(after, nodes=tuple(n for n in after.nodes if n.id != node))
@@ -133,7 +133,7 @@ async def _carry_out(record: Record, run: DataflowRun, step: Step) -> None:
                 run.broker.params.replace(node, record.initial_params(after.node(node)))
                 await _replace(run, node, after)
         case Connect(node, entry, after):
-            if run.takes_inputs(node):
+            if run.supervisor.takes_inputs(node):
                 commands.connect(node, entry, after)
             else:
                 commands.describe(after)

@@ -79,7 +79,7 @@ class Measure:
         pids = {
             (uuid, node): view.pid
             for uuid, run in running.items()
-            for node, view in run.statuses().items()
+            for node, view in run.supervisor.statuses().items()
             if view.pid is not None
         }
         now = time.monotonic()
@@ -107,7 +107,7 @@ class Measure:
         """Return the number of running node processes."""
         if record.run is None:
             return 0
-        return sum(view.pid is not None for view in record.run.statuses().values())
+        return sum(view.pid is not None for view in record.run.supervisor.statuses().values())
 
     def dataflow(self, record: Record) -> DataflowInfo:
         """Return a dataflow with the total resources of its nodes."""
@@ -131,7 +131,7 @@ class Measure:
     def node(self, record: Record, node: NodeSpec) -> m.NodeInfo:
         """Return one node of a running dataflow. Raises ControlError if it was removed."""
         assert record.run is not None
-        view = record.run.status(node.id)
+        view = record.run.supervisor.status(node.id)
         if view is None:
             raise ControlError("not-found", f"node {node.id} has just been removed")
         history = self._ticks.get(record.uuid)
