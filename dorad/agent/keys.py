@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 
 from cryptography import x509
@@ -80,18 +79,6 @@ def issuer_of(chain: str, authority: str) -> str:
     if not signers:
         return authority
     return signers[0].public_bytes(serialization.Encoding.PEM).decode()
-
-
-def fingerprints(authority: str) -> list[str]:
-    """Return the SHA-256 of each certificate of an authority, in hexadecimal digits.
-
-    Raises:
-        ControlError: it has none.
-    """
-    found = _load(authority, "the authority of the fleet")
-    return [
-        hashlib.sha256(each.public_bytes(serialization.Encoding.DER)).hexdigest() for each in found
-    ]
 
 
 def _signed(certificate: x509.Certificate, signer: x509.Certificate) -> bool:

@@ -72,20 +72,6 @@ def log_line(line: dict[str, Any], stamp: int) -> Encoded:
     return Encoded(_LOG, head, b"", delimited(protobuf.METADATA_FIELD, whole))
 
 
-def read_log(data: memoryview) -> dict[str, Any]:
-    """Return the line of a message of `LOG_TOPIC`. Raises ValueError."""
-    whole = protobuf.fields(data).get(protobuf.METADATA_FIELD)
-    if not isinstance(whole, memoryview):
-        raise ValueError("the log message does not hold its line")
-    try:
-        line = json.loads(bytes(whole))
-    except RecursionError:
-        raise ValueError("the line of the log message is nested too deeply") from None
-    if not isinstance(line, dict):
-        raise ValueError("the log message does not hold a line")
-    return line
-
-
 def _text(value: Any) -> bytes:
     return ("" if value is None else str(value)).encode("utf-8", "replace")
 

@@ -89,11 +89,6 @@ def amount(value: Amount, total: int) -> int:
     return total * int(found[1]) // 100
 
 
-def is_percentage(value: Amount | None) -> bool:
-    """Return True for a percentage."""
-    return isinstance(value, str) and value.strip().endswith("%")
-
-
 def parallel(strategy: Strategy, total: int) -> int:
     """Return how many of `total` robots may switch at a time."""
     return max(1, amount(strategy.max_parallel, total))

@@ -87,7 +87,7 @@ class Broker:
         self._peer_setup = peer_setup = PeerSetup(state, segments)
         self._wiring = wiring = Wiring(state, segments, peer_setup)
         self.emitter = Emitter(state, segments)
-        self.topology = Topology(state, segments, wiring, self._forget)
+        self.topology = Topology(state, segments, peer_setup, wiring, self._forget)
         self._sessions = sessions = Sessions(
             state,
             events,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dorad.daemon.broker.segments import Segments
     from dorad.daemon.broker.state import BrokerState
-    from dorad.daemon.broker.wiring import Wiring
+    from dorad.daemon.broker.wiring import PeerSetup, Wiring
     from dorad.dataflow.model import Dataflow, Input, NodeSpec
 
 _log = logging.getLogger(__name__)
@@ -28,12 +28,14 @@ class Topology:
         self,
         state: BrokerState,
         segments: Segments,
+        peer_setup: PeerSetup,
         wiring: Wiring,
         forget: Callable[[str], None] = lambda _node: None,
     ) -> None:
         """`forget` is called with the id of each node that is about to be removed."""
         self._state = state
         self._segments = segments
+        self._peer_setup = peer_setup
         self._wiring = wiring
         self._forget = forget
 
@@ -209,5 +211,5 @@ class Topology:
             box.node = node
             box.inputs = items
             if relinked:
-                self._wiring.send_edges_into(node.id)
+                self._peer_setup.send_edges_into(node.id)
         state.changed()

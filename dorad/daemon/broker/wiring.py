@@ -132,10 +132,6 @@ class Wiring:
         }
         state.send(consumer, "input", fields)
 
-    def send_edges_into(self, consumer: str) -> None:
-        """Send all producers of a node the present edges into it."""
-        self._peer_setup.send_edges_into(consumer)
-
     def connect(self, edge: Edge) -> None:
         """Add an edge: its producer pushes into the ring from now on."""
         _log.debug("edge added: %s", edge)

@@ -56,8 +56,3 @@ class RestingOrder:
         else:
             self._ids = list(ids)
         return self._ids
-
-    @property
-    def resting_until(self) -> float:
-        """When the order may change again."""
-        return self._until
