@@ -27,6 +27,8 @@ MAX_FILE = 1 << 20
 """Bytes of one of the files."""
 MAX_NAME = 200
 """Characters of a signer's name in messages."""
+_SHA1 = frozenset({b"ssh-rsa", b"ssh-dss"})
+"""Kinds of signatures that are over a SHA-1, which ssh-keygen refuses, too."""
 _BEGIN, _END = b"-----BEGIN SSH SIGNATURE-----", b"-----END SSH SIGNATURE-----"
 
 _log = logging.getLogger(__name__)
@@ -152,6 +154,9 @@ def signing_key(content: bytes, signature: bytes) -> asyncssh.SSHKey:
             raise _refused("the signature is not one of ssh-keygen -Y sign")
         key = decode_ssh_public_key(packet.get_string())
         namespace = packet.get_string()
+        packet.get_string()  # reserved
+        packet.get_string()  # the hash of the content
+        kind = SSHPacket(packet.get_string()).get_string()
     except PacketDecodeError as error:
         raise _refused("the signature is cut short or damaged") from error
     except asyncssh.KeyImportError as error:
@@ -159,6 +164,8 @@ def signing_key(content: bytes, signature: bytes) -> asyncssh.SSHKey:
     if namespace != NAMESPACE.encode():
         found = namespace[:60].decode(errors="replace")
         raise _refused(f"the signature is for `{found}`, not for {NAMESPACE}")
+    if kind in _SHA1:
+        raise _refused("the signature is over a SHA-1, which is not safe", "sign with rsa-sha2-512")
     only = b"x " + key.export_public_key("openssh")
     try:
         valid = asyncssh.validate_sshsig(content, blob, "x", only)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import shutil
 import subprocess
 import time
 
 import asyncssh
 import pytest
+from asyncssh.packet import Byte, MPInt, String, UInt32
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dorad.release.errors import ReleaseError
 from dorad.release.signature import ALLOWED, NAMESPACE, REVOKED, Signers
@@ -150,6 +158,72 @@ def test_ssh_keygen_accepts_our_signature(tmp_path, kind):
     files = ["-f", tmp_path / ALLOWED, "-s", tmp_path / "signature"]
     shown = run("ssh-keygen", "-Y", "verify", "-n", NAMESPACE, "-I", "ada", *files, given=CONTENT)
     assert "Good" in shown
+
+
+def by_security_key(sign, content):
+    """Return the signature of a security key that was touched, and its counter."""
+    about = Byte(1) + UInt32(7)
+    parts = hashlib.sha256(b"ssh:").digest(), about, hashlib.sha256(content).digest()
+    return String(sign(b"".join(parts))) + about
+
+
+def ed25519_sk(content):
+    key, kind = ed25519.Ed25519PrivateKey.generate(), String("sk-ssh-ed25519@openssh.com")
+    public_bytes = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return kind + String(public_bytes) + String("ssh:"), kind + by_security_key(key.sign, content)
+
+
+def ecdsa_sk(content):
+    key = ec.generate_private_key(ec.SECP256R1())
+    kind = String("sk-ecdsa-sha2-nistp256@openssh.com")
+    point = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+
+    def sign_numbers(signed):
+        numbers = decode_dss_signature(key.sign(signed, ec.ECDSA(hashes.SHA256())))
+        return b"".join(map(MPInt, numbers))
+
+    public_key = kind + String("nistp256") + String(point) + String("ssh:")
+    return public_key, kind + by_security_key(sign_numbers, content)
+
+
+def rsa_key(kind, digest):
+    def signed(content):
+        key = rsa.generate_private_key(65537, 2048)
+        numbers = key.public_key().public_numbers()
+        signature = String(kind) + String(key.sign(content, PKCS1v15(), digest))
+        return String("ssh-rsa") + MPInt(numbers.e) + MPInt(numbers.n), signature
+
+    return signed
+
+
+@needs_keygen
+@pytest.mark.parametrize(
+    ("sign_with", "accepted"),
+    [
+        (ed25519_sk, True),
+        (ecdsa_sk, True),
+        (rsa_key("rsa-sha2-256", hashes.SHA256()), True),
+        (rsa_key("ssh-rsa", hashes.SHA1()), False),
+    ],
+    ids=["sk-ed25519", "sk-ecdsa", "rsa-sha2-256", "rsa-sha1"],
+)
+def test_each_kind_of_signature_is_judged_as_ssh_keygen_judges_it(tmp_path, sign_with, accepted):
+    about = String(NAMESPACE) + String(b"") + String("sha512")
+    key, made = sign_with(b"SSHSIG" + about + String(hashlib.sha512(CONTENT).digest()))
+    blob = b"SSHSIG" + UInt32(1) + String(key) + about + String(made)
+    begin, end = b"-----BEGIN SSH SIGNATURE-----\n", b"-----END SSH SIGNATURE-----\n"
+    signature = begin + base64.encodebytes(blob) + end
+    (tmp_path / "signature").write_bytes(signature)
+    kind = key[4 : 4 + key[3]].decode()
+    (tmp_path / ALLOWED).write_text(f"ada {kind} {base64.b64encode(key).decode()}\n")
+    files = ["-f", tmp_path / ALLOWED, "-s", tmp_path / "signature"]
+    verify = ["ssh-keygen", "-Y", "verify", "-n", NAMESPACE, "-I", "ada", *files]
+    theirs = subprocess.run(verify, input=CONTENT, capture_output=True, timeout=30, check=False)
+    assert (theirs.returncode == 0) == accepted, theirs.stderr
+    if accepted:
+        assert Signers(tmp_path).verify(CONTENT, signature, NOW).name == "ada"
+    else:
+        assert "is over a SHA-1" in refusal(tmp_path, signature)
 
 
 def run(*command, given=b""):
