@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dorafleet.rollout.gates import Gate, Passing, is_leased, pass_gates
+from dorafleet.rollout.gates import Gate, Passing, is_leased, next_opening, pass_gates
 from dorafleet.rollout.model import BACK, FORWARD
 from dorafleet.rollout.phases import TOO_BUSY, is_aside, next_phase, was_too_busy
 from dorafleet.rollout.steps import Orders, Verdicts
@@ -22,6 +22,9 @@ YIELD_S = 60.0
 
 YIELDS = "busy: others go first"
 """The reason of such an order to get ready again."""
+
+CLOSED, PAUSED = "the window has closed", "the rollout is paused"
+"""The reasons of orders to get ready again for robots that have not begun to switch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def decide(view: View) -> Decision:
     if judged:
         return Decision(Verdicts(judged))
     if rollout.paused and not rollout.is_final:
-        return Decision()
+        return Decision(_hold(view, PAUSED) if rollout.phase in FORWARD else None)
     enter = next_phase(view)
     if enter is not None:
         return Decision(enter)
@@ -80,6 +83,8 @@ def _forward(view: View) -> Decision:
     ]
     if stage:
         return Decision(Orders("stage", tuple(stage)))
+    if next_opening(view) != view.now and (held := _hold(view, CLOSED)):
+        return Decision(held)
     late = _busy(view, eligible, view.rollout.strategy.busy_max)
     if late:
         return Decision(Orders("stage", tuple(late), TOO_BUSY))
@@ -192,6 +197,33 @@ def _recalls(view: View, members: Iterable[Member]) -> Orders | None:
         if member.order in ("stage", "switch") and not is_moving(view.seen_of(member))
     )
     return Orders("recall", robots) if robots else None
+
+
+def _hold(view: View, reason: str) -> Orders | None:
+    """Return the order to get ready again, for robots that may switch and have not begun.
+
+    They wait for a lease that has begun after the order, or the order has not reached them. Without
+    this they would switch whenever the lease ends, or the connection is back.
+    """
+    robots = tuple(
+        member.robot
+        for member in view.members.values()
+        if view.seen_of(member).owned
+        and (_is_undecided(view, member) or _is_undelivered(view, member))
+    )
+    return Orders("stage", robots, reason) if robots else None
+
+
+def _is_undelivered(view: View, member: Member) -> bool:
+    """Return True for a robot whose last report is from before the order to switch."""
+    seen = view.seen_of(member)
+    return (
+        member.order == "switch"
+        and member.in_flight
+        and not seen.reachable
+        and seen.state is not None  # else this coordinator has had no report yet
+        and reported(member, seen) is None
+    )
 
 
 def _is_undecided(view: View, member: Member) -> bool:

@@ -38,10 +38,7 @@ def pass_gates(view: View, candidates: Iterable[Member], *, forward: bool) -> Pa
     found = Passing()
     free = parallel(strategy, view.rollout.size)
     free -= sum(member.in_flight for member in view.members.values())
-    opening: float | None = view.now
-    if forward:
-        parsed = [windows.parse(text) for text in strategy.windows]
-        opening = windows.next_opening(parsed, view.now)
+    opening = next_opening(view) if forward else view.now
     room = _Room(view)
     for member in candidates:
         robot = member.robot
@@ -61,6 +58,15 @@ def pass_gates(view: View, candidates: Iterable[Member], *, forward: bool) -> Pa
             free -= 1
             found.robots.append(robot)
     return found
+
+
+def next_opening(view: View) -> float | None:
+    """Return when a switch may begin, in seconds since 1970: `view.now` if a window is open.
+
+    None if no window ever opens.
+    """
+    parsed = [windows.parse(text) for text in view.rollout.strategy.windows]
+    return windows.next_opening(parsed, view.now)
 
 
 def impossible(budget: Budget | None, places: Mapping[str, Place], robots: Iterable[str]) -> str:

@@ -146,6 +146,47 @@ def test_a_robot_whose_probe_says_no_gives_its_place_to_the_others():
     assert one.rollout.phase == "succeeded"
 
 
+@pytest.mark.parametrize("held", ["window", "pause"])
+def test_a_robot_that_is_busy_when_it_may_switch_no_longer_does_not_when_its_lease_ends(held):
+    one = world(size=1, windows=["Fri 08:00-08:10"])  # it is Friday, 08:00
+    one.robots["r1"].unsafe = True
+    one.settle()
+    assert one.members["r1"].in_flight
+    if held == "window":
+        one.now += 600.0
+    else:
+        one.operate("pause")
+    one.settle()
+    one.robots["r1"].unsafe, one.robots["r1"].leased_at = False, None
+    one.settle()
+    assert one.robots["r1"].switches == []
+    if held == "window":
+        one.now += 7 * 86400.0 - 600.0
+    else:
+        one.operate("resume")
+    one.settle()
+    assert one.robots["r1"].switches == [NEW]
+    assert one.rollout.phase == "succeeded"
+
+
+def test_an_order_that_has_not_arrived_when_the_window_closes_is_taken_back():
+    one = world(size=1, windows=["Fri 08:00-08:05"])
+    while one.orders("switch") != ["r1"]:
+        one.step()
+        if not one.orders("switch"):
+            one.robots["r1"].deliver(one.now)
+            one.robots["r1"].progress(one.now)
+    leave(one, "r1")
+    one.now += 300.0
+    one.settle()
+    one.robots["r1"].connected = True
+    one.settle()
+    assert one.robots["r1"].switches == []
+    one.now += 7 * 86400.0 - 300.0
+    one.settle()
+    assert one.rollout.phase == "succeeded"
+
+
 def test_failures_of_robots_that_follow_later_bring_no_others_back():
     one = world(size=4, failure_threshold=0)
     leave(one, "r4")
