@@ -54,10 +54,14 @@ def node_contents(dataflow: Dataflow, root: Path, files: Sequence[File]) -> Cont
     ]
     plain = {each["id"]: each for each in dataflow.descriptor["nodes"]}
     whole = {key: value for key, value in dataflow.descriptor.items() if key == "env"}
+    place = dataflow.descriptor.get("deploy")
     found = {}
     for node in dataflow.nodes:
         needed = sorted({*named[node.id], *shared})
-        description = [_without_inputs(plain[node.id]), whole, [by_path[each] for each in needed]]
+        entry = plain[node.id]
+        if place and not entry.get("deploy"):
+            entry = entry | {"deploy": place}
+        description = [_without_inputs(entry), whole, [by_path[each] for each in needed]]
         digest = hashlib.sha256(msgspec.json.encode(description, order="deterministic"))
         found[node.id] = NodeContent(digest.hexdigest(), _is_python(node))
     return Contents(found, sorted(shared))
