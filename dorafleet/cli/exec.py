@@ -13,7 +13,7 @@ from dorad.terminal import visible, visible_lines
 from dorafleet.cli.arguments import over_ssh
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from dorafleet.cli.arguments import OverSsh
     from dorafleet.inventory.model import Machine
@@ -29,6 +29,7 @@ Examples:
 \b
 Machines with the same exit code and the same output are shown once, the largest group first. The
 words of the command are passed on as they are; --shell gives them to the shell of the ssh user.
+A command that is not done in time, or at Ctrl-C, gets SIGTERM there.
 Exit code 0: it was 0 on all machines. 1: it was not, or some could not be reached.
 """
 
@@ -46,16 +47,33 @@ def exec_(
 ) -> int:
     """Run COMMAND on the machines in FILE over SSH."""
     words = ["sh", "-c", " ".join(command)] if shell else list(command)
-    outcomes = asyncio.run(_run(over, words, timeout))
+    outcomes: list[Outcome[CommandResult]] = []
+    try:
+        outcomes = asyncio.run(_run(over, words, timeout, outcomes.append))
+    except KeyboardInterrupt:
+        _print(outcomes, as_json=as_json)
+        done = {each.machine.id for each in outcomes}
+        missing = ", ".join(each for each in over.ids if each not in done)
+        click.echo(visible(f"not done: {missing}"), err=True)
+        raise
+    _print(outcomes, as_json=as_json)
+    return 0 if all(each.result is not None and not each.result.code for each in outcomes) else 1
+
+
+def _print(outcomes: Sequence[Outcome[CommandResult]], *, as_json: bool) -> None:
     if as_json:
         print_lines(map(as_plain, outcomes))
     else:
         for line in group_lines(outcomes):
             click.echo(line)
-    return 0 if all(each.result is not None and not each.result.code for each in outcomes) else 1
 
 
-async def _run(over: OverSsh, words: Sequence[str], timeout: float) -> list[Outcome[CommandResult]]:
+async def _run(
+    over: OverSsh,
+    words: Sequence[str],
+    timeout: float,
+    on_outcome: Callable[[Outcome[CommandResult]], object],
+) -> list[Outcome[CommandResult]]:
     from dorafleet.ssh.connection import connect
     from dorafleet.ssh.fanout import run_on_each
 
@@ -63,7 +81,7 @@ async def _run(over: OverSsh, words: Sequence[str], timeout: float) -> list[Outc
         async with connect(machine, accept_new=over.accept_new) as robot:
             return await robot.run(words, timeout=timeout, doing="the command")
 
-    return await run_on_each(over.machines, run, parallel=over.parallel)
+    return await run_on_each(over.machines, run, parallel=over.parallel, on_outcome=on_outcome)
 
 
 def group_lines(outcomes: Iterable[Outcome[CommandResult]]) -> list[str]:

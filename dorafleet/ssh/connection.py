@@ -81,8 +81,8 @@ class Connection:
         Errors name `doing` instead of the command; `given` is its input.
 
         Raises:
-            SshError: it takes longer than `timeout` seconds, prints more than `limit` bytes, or
-                the connection is lost. The command may then still run.
+            SshError: it takes longer than `timeout` seconds, when it gets SIGTERM, prints more
+                than `limit` bytes, or the connection is lost. The command may then still run.
         """
         doing = doing or f"`{shlex.join(command)}`"
         try:
@@ -172,13 +172,19 @@ class Connection:
                 with suppress(BrokenPipeError):
                     process.stdin.write(given)
                     process.stdin.write_eof()
-            outputs = await asyncio.gather(
-                _read(process, process.stdout, limit), _read(process, process.stderr, limit)
-            )
-            if None in outputs:
-                message = f"{doing} prints more than {limit >> 10} KiB"
-                raise SshError(Code.TOO_MUCH_OUTPUT, message)
-            await process.wait_closed()
+            try:
+                outputs = await asyncio.gather(
+                    _read(process, process.stdout, limit), _read(process, process.stderr, limit)
+                )
+                if None in outputs:
+                    message = f"{doing} prints more than {limit >> 10} KiB"
+                    raise SshError(Code.TOO_MUCH_OUTPUT, message)
+                await process.wait_closed()
+            except asyncio.CancelledError:
+                # To close it ends only commands that still read or write.
+                with suppress(OSError):
+                    process.terminate()
+                raise
         return _result(process, outputs[0] or b"", outputs[1] or b"")
 
     async def _feed(

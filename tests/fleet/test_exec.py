@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
 
 import pytest
 
 from dorafleet.cli.main import run_command
-from tests.fleet.fakerobot import FakeRobot
+from tests.fleet.fakerobot import DEADLINE_S, FakeRobot
 
 
 def run(capsys, *words):
@@ -55,6 +59,27 @@ def test_a_command_that_hangs_ends_in_time_and_delays_no_other(fleet, capsys):
     assert code == 1
     assert "✓ arm2: exit code 0" in out
     assert "✗ arm1: the command is not done after 1 s" in out
+
+
+def test_ctrl_c_shows_what_has_ended_and_names_the_rest(fleet, capsys):
+    found = robots(fleet, "arm1", "arm2", uptime=(0, "up\n", ""))
+    found["arm2"].hanging.add("uptime")
+
+    def interrupt():
+        # One at a time: the first has ended when the second begins.
+        end = time.monotonic() + DEADLINE_S
+        while not found["arm2"].commands and time.monotonic() < end:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    code, out, err = run(capsys, "exec", str(fleet.file()), "--parallel", "1", "--", "uptime")
+    thread.join()
+    assert code == 130
+    assert out == "✓ arm1: exit code 0\n  up\n"
+    assert "not done: arm2" in err
+    assert "Traceback" not in err
 
 
 def test_a_file_is_copied_beside_its_place_and_renamed(fleet, capsys, tmp_path):
