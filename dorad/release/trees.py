@@ -275,7 +275,7 @@ class Trees:
             }
             for release in self.ids():
                 if release not in keep:
-                    _log.info("release %s is removed", release)
+                    _log.info("the tree of release %.12s is removed", release)
                     self._remove(self.folder / release)
             for path in list(self.folder.glob(".*-*")):
                 shutil.rmtree(path)

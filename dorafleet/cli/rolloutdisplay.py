@@ -33,6 +33,8 @@ class Display:
         self.rows = LiveRows(self._rows, per_second=2, shown=not as_json)
         self._told = ""
         self._states: dict[str, str] = {}
+        self._sent: dict[str, str] = {}
+        """By robot: how its last transfer has ended."""
         self._is_warned = False
         self.summary: RolloutSummary | None = None
         self.robots: dict[str, RolloutRobot] = {}
@@ -59,17 +61,19 @@ class Display:
         self.rows.print(visible(text), err=self._as_json)
 
     def sent(self, outcome: Outcome[Sent]) -> None:
-        """Report the end of a transfer."""
+        """Report the end of a transfer; once, if the next ones to the robot end in the same way."""
+        robot, error = outcome.machine.id, outcome.error
+        text = f"{outcome.result}" if error is None else f"not sent: {error}"
+        if self._sent.get(robot) == text:
+            return
+        self._sent[robot] = text
         if self._as_json:
             from dorafleet.cli.releasepush import as_plain
 
             print_lines([{**as_plain(outcome), "event": "transfer"}])
-        elif outcome.error is not None:
+        elif robot not in self._sender.refusals:
             # A refusal becomes the state of the robot, which is printed.
-            if outcome.machine.id not in self._sender.refusals:
-                self.note(f"{outcome.machine.id}: not sent: {outcome.error}")
-        else:
-            self.note(f"{outcome.machine.id}: {outcome.result}")
+            self.note(f"{robot}: {text}")
 
     def _robot(self, robot: RolloutRobot) -> None:
         if self._as_json:

@@ -9,9 +9,15 @@ import asyncssh
 import pytest
 
 from dorad.release.errors import ReleaseError
+from dorafleet.cli.rolloutdisplay import Display
+from dorafleet.cli.rolloutsend import Sender
+from dorafleet.inventory.model import Machine
 from dorafleet.release.build import Options, build
+from dorafleet.release.sending import Sent
 from dorafleet.release.signing import choose
 from dorafleet.release.store import Store
+from dorafleet.ssh.errors import Code, SshError
+from dorafleet.ssh.fanout import Outcome
 from tests.fleet.control.serving import DEADLINE_S
 from tests.fleet.sites import UNSET
 from tests.fleet.sshd import SSHD, Host
@@ -19,7 +25,7 @@ from tests.release.samples import public
 
 from .test_commands import FAST, desk
 
-pytestmark = pytest.mark.skipif(SSHD is None, reason="there is no sshd: apt install openssh-server")
+needs_sshd = pytest.mark.skipif(SSHD is None, reason="there is no sshd: apt install openssh-server")
 
 FLOW = "nodes:\n  - id: camera\n    path: camera.py\n    outputs: [image]\n"
 
@@ -73,6 +79,7 @@ def cluster(tmp_path, host):
     return file
 
 
+@needs_sshd
 async def test_a_robot_that_waits_for_files_gets_them_from_the_command(
     tmp_path, capsys, host, flow, cluster
 ):
@@ -93,3 +100,20 @@ async def test_a_robot_that_waits_for_files_gets_them_from_the_command(
         assert sent["bytes"] > 0
         assert events[-1]["phase"] in ("succeeded", "settled")
         assert agent.releases.switches == [built.bundle.id]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_robot_that_has_all_files_already_is_named_once(capsys, as_json):
+    machine, again = Machine("r1", "127.0.0.1"), Sent(0, 0, 0, 0, 0.1)
+    lost = Outcome(machine, error=SshError(Code.LOST, "the connection was lost"))
+    display = Display(Sender(None, "", {}, ""), as_json=as_json)
+    sent = Outcome(machine, Sent(2, 9, 9, 0, 0.1))
+    for outcome in (lost, lost, sent, *[Outcome(machine, again)] * 3):
+        display.sent(outcome)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    if as_json:
+        assert [json.loads(line)["complete"] for line in lines] == [False, True, True]
+    else:
+        assert lines[0] == "r1: not sent: the connection was lost"
+        assert lines[2] == "r1: has it already"
