@@ -61,8 +61,12 @@ class AgentMethods:
         changed: Bell,
         boot: str,
         on_attached: Callable[[], None],
+        room: Callable[[], int | None],
     ) -> None:
-        """`changed` rings when the state of a share or a release has changed."""
+        """`changed` rings when the state of a share or a release has changed.
+
+        `room` returns the bytes that are free for releases.
+        """
         self._identity = identity
         self._store = store
         self._shares = shares
@@ -70,6 +74,7 @@ class AgentMethods:
         self._changed = changed
         self._boot = boot
         self._on_attached = on_attached
+        self._room = room
 
     async def attach(self, _call: Call, params: a.Attach) -> a.Attached:
         """Obey this coordinator, unless a newer one was obeyed."""
@@ -117,6 +122,7 @@ class AgentMethods:
                 removed=removed,
                 releases=deltas.take_releases(now.releases),
                 daemon=now.problem,
+                room=self._room(),
             )
             # Not all robots at one time.
             pause = between(0.8 * heartbeat, heartbeat)

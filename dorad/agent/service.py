@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from dorad.bell import Bell
 from dorad.control.errors import ControlError
 from dorad.notify import ServiceNotifier, feed_watchdog
 from dorad.procinfo import start_time
+from dorad.release.disk import free_bytes
 from dorad.release.signature import Signers
 from dorad.release.trees import Trees
 
@@ -86,6 +88,7 @@ class Service:
             self._changed,
             self._boot,
             self._attached,
+            partial(free_bytes, releases_folder(folder)),
         )
         self._contact = contact
         self._dialer = Dialer(

@@ -63,6 +63,15 @@ def modified(path: Path) -> float:
     return path.stat().st_mtime
 
 
+def free_bytes(folder: Path) -> int | None:
+    """Return what is free on the disk of a folder for the agent, None if that is unknown."""
+    try:
+        disk = os.statvfs(folder if folder.is_dir() else folder.parent)
+    except OSError:
+        return None
+    return disk.f_bavail * disk.f_frsize
+
+
 def read_bounded(path: Path, limit: int) -> bytes:
     """Return the content of a file, at most one byte more than `limit`. Raises OSError."""
     with path.open("rb") as file:

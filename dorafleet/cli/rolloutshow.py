@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_NAMES = 8
 """Names in one list."""
 
-PLAN_COLUMNS = ("Robot", "Batch", "From", "To", "Nodes", "Bytes", "Note")
+PLAN_COLUMNS = ("Robot", "Batch", "From", "To", "Nodes", "Bytes", "Free", "Note")
 ROBOT_COLUMNS = ("Robot", "Batch", "State", "Since", "Waits for", "Why")
 HISTORY_COLUMNS = ("Rollout", "Dataflow", "Release", "State", "Robots", "By", "Started", "Why")
 JOURNAL_COLUMNS = ("Step", "Time", "What", "By", "Robots", "Why")
@@ -46,7 +46,7 @@ def plan_row(plan: RolloutPlan, robot: PlannedRobot) -> tuple[str, ...]:
     """Return a row under `PLAN_COLUMNS`."""
     new = plan.names.get(plan.release.id, plan.release.id[:12])
     if robot.changes is None:
-        return (robot.robot, "-", "-", "-", "untouched", "0", robot.note)
+        return (robot.robot, "-", "-", "-", "untouched", "0", "-", robot.note)
     changes = plan.changes[robot.changes]
     before = plan.names.get(robot.before, robot.before[:12]) if robot.before else "nothing"
     nodes = [
@@ -66,6 +66,7 @@ def plan_row(plan: RolloutPlan, robot: PlannedRobot) -> tuple[str, ...]:
         new,
         ", ".join(nodes) or "none",
         f"{changes.size:,}",
+        "-" if robot.room is None else f"{robot.room / 1e9:.1f} GB",
         robot.note,
     )
 

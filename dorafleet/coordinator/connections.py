@@ -217,6 +217,7 @@ class Connections:
             or robot.daemon != report.daemon[:MAX_REASON]
         )
         robot.daemon = report.daemon[:MAX_REASON]
+        robot.room = report.room
         for share in report.shares:
             known = robot.shares.get(share.dataflow)
             if known is not None and share.generation < known.generation:

@@ -31,6 +31,9 @@ MAX_USUAL = 64 << 10
 
 MAX_COUNT = 1 << 53
 
+MAX_BYTES = 1 << 62
+"""Of a disk."""
+
 MAX_SECONDS = 1e11
 """Some thousand years after 1970: sums of accepted times are valid times, too."""
 
@@ -60,6 +63,8 @@ def check_attached(attached: Attached) -> None:
 def check_report(report: AgentReport) -> None:
     """Raise ControlError for a report that cannot be, or is too large."""
     check_time(report.time)
+    if report.room is not None and not 0 <= report.room <= MAX_BYTES:
+        raise ControlError("bad-request", f"a report of a disk that cannot be: {report.room:g}")
     check_shares(report.shares)
     check_releases(report.releases)
     if len(report.removed) > MAX_SHARES:

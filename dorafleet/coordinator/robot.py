@@ -71,6 +71,8 @@ class Robot:
     """Bytes of what is kept of its reports."""
     daemon: str = ""
     """Why its daemon cannot be used."""
+    room: int | None = None
+    """Bytes that its disk of releases had free when it reported last; None if it does not say."""
     reason: str = ""
     """Why it is not connected."""
     was_refused: bool = False

@@ -202,6 +202,8 @@ class RolloutPlans:
                 found = changed_nodes(old, manifest, machine or Machine("", "", ""))
                 changes.append(with_params(found, member.before_params, member.params))
             notes = [robot.trouble] if robot.trouble else []
+            if robot.room is not None and robot.room < changes[known[key]].size:
+                notes.append("its disk is too full for the new content")
             if machine is None:
                 notes.append("what it can run is not known here: it judges the release itself")
             if member.before and old is None:
@@ -217,6 +219,7 @@ class RolloutPlans:
                     changes=known[key],
                     reachable=not robot.trouble,
                     note="; ".join(notes),
+                    room=robot.room,
                 )
             )
         rows += [

@@ -99,6 +99,8 @@ class PlannedRobot(Struct):
     """Index into the changes of the plan."""
     reachable: bool = True
     note: str = ""
+    room: int | None = None
+    """Bytes that its disk of releases has free by its last report; None if they are unknown."""
 
 
 class RolloutPlan(Struct):

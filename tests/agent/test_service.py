@@ -260,6 +260,7 @@ async def test_a_heartbeat_comes_though_nothing_changes(folder):
         before = len(control.reports)
         await until(lambda: len(control.reports) >= before + 5)
         assert all(report.shares == [] for report in control.reports[before + 2 :])
+        assert all(report.room for report in control.reports)
         await control.close()
 
 

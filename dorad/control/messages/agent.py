@@ -167,6 +167,8 @@ class AgentReport(Struct):
     an empty `release` and phase `confirmed`."""
     daemon: str = ""
     """Why the robot's daemon cannot be used; empty if it can."""
+    room: int | None = None
+    """Bytes that are free on the disk of its releases; None if they are unknown."""
 
 
 class Csr(Struct):

@@ -63,6 +63,7 @@ class FakeAgent:
         """What was set since the start, by node and key."""
         self.refusal: ControlError | None = None
         self.silent = False
+        self.room: int | None = None
         self.nonsense: Any = None
         """Sent instead of the next report."""
         self.handlers: dict[str, Callable[..., Any]] = {}
@@ -190,6 +191,7 @@ class FakeAgent:
                 shares=[self.shares[name] for name in news if name in self.shares],
                 removed=[name for name in news if name not in self.shares],
                 releases=[self.releases.states[name] for name in releases],
+                room=self.room,
             )
 
     async def _set(self, _call: Call, params: ShareSet) -> ShareState:

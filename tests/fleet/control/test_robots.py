@@ -115,6 +115,7 @@ def share(dataflow, **fields):
         AgentReport(time=0, shares=[share("x", uuid="y" * 600_000)]),
         AgentReport(time=0, shares=[share("x", since=1e300)]),
         AgentReport(time=-1.7e308),
+        AgentReport(time=0, room=-1),
         AgentReport(time=0, removed=["x"] * 1001),
         AgentReport(time=0, releases=[release("")]),
         AgentReport(time=0, releases=[release("x", generation=-1)]),

@@ -75,7 +75,7 @@ async def test_from_a_change_to_its_undo(tmp_path, capsys):
         code, out, err = await one.release("plan", "pick")
         assert code == 0, err
         lines = [" ".join(line.split()) for line in out.splitlines()]
-        assert "r1 canary pick@1 pick@2 1 replaced, 1 untouched 1" in lines
+        assert "r1 canary pick@1 pick@2 1 replaced, 1 untouched 1 -" in lines
         assert "nodes replaced: grip" in lines
         assert "nodes untouched: camera" in lines
 

@@ -217,8 +217,22 @@ async def test_a_plan_shows_the_difference_of_each_robot(tmp_path):
         assert changes.files_changed == ["grip.py"]
         assert changes.size == 1
         assert plan.names == {ID1: "pick@1", ID2: "pick@2"}
+        assert plan.robots[0].room is None
         assert not one.control.rollouts.heads
         assert one.agents["r1"].releases.orders == []
+
+
+async def test_a_plan_names_robots_whose_disk_is_too_full(tmp_path):
+    async with site(tmp_path, 2) as one:
+        for robot, room in (("r1", 10**9), ("r2", 0)):
+            one.agents[robot].room = room
+        await one.runs(ID1)
+        await one.fleet.until(lambda: one.control.robots.get("r2").room == 0)
+        rows = (await one.plan("pick@2")).robots
+        assert [(row.room, row.note) for row in rows] == [
+            (10**9, ""),
+            (0, "its disk is too full for the new content"),
+        ]
 
 
 async def test_releases_are_refused_before_anything_changes(tmp_path):
