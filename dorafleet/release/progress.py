@@ -79,6 +79,7 @@ def of_all(hosts: Iterable[Progress]) -> Progress:
     ended = all(each.ended for each in every)
     state: State = "sending" if not ended else "failed" if failed else "done"
     counted = sum(each.done for each in every if each.state != "failed")
+    remaining = left(counted, total, rate) if known else None
     return Progress(
         "all",
         state,
@@ -86,6 +87,6 @@ def of_all(hosts: Iterable[Progress]) -> Progress:
         total,
         sum(each.sent for each in every),
         rate,
-        0.0 if ended else left(counted, total, rate),
+        0.0 if ended else remaining,
         f"{failed} failed" if failed else "",
     )
