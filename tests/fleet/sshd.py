@@ -137,13 +137,14 @@ class Network:
     after: int = 0
     """Bytes from the client that a connection passes before it breaks."""
     hangs: bool = False
-    """Accepts connections, and passes nothing."""
+    """Accepts connections, and passes nothing, until `hang_up`."""
     passed: int = 0
     connections: int = 0
     port: int = 0
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
 
     def __enter__(self) -> Network:
+        self._hung_up = asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         start = asyncio.start_server(self._forward, "127.0.0.1", 0)
@@ -165,11 +166,15 @@ class Network:
         self._thread.join(DEADLINE_S)
         self._loop.close()
 
+    def hang_up(self) -> None:
+        """End the connections that hang, and each one after them."""
+        self._loop.call_soon_threadsafe(self._hung_up.set)
+
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         limit = self.after if self.connections <= self.cuts else None
         if self.hangs:
-            await reader.read()
+            await self._hung_up.wait()
             writer.transport.abort()
             return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
