@@ -76,9 +76,12 @@ def _ask(
 ) -> dict[str, tuple[bool, str]]:
     """Let each node make its incident; return whether it did, and its words."""
     from dorad.control.errors import ControlError
-    from dorad.record.outcome import read_marked
+    from dorad.record.outcome import MARK_WORD, read_marked
 
     answers: dict[str, tuple[bool, str]] = {}
+    # Before there are nodes that answer: lines that come live do not depend on log files, which
+    # cannot be written while the disk is full.
+    lines = client.logs(run, grep=MARK_WORD, tail=0, follow=True)
     try:
         for node, machine in nodes.items():
             place = {} if machine is None else {"deploy": {"machine": machine}}
@@ -87,23 +90,20 @@ def _ask(
                 _log.debug("%s makes the incident on %s", node, machine)
             except ControlError as error:
                 answers[node] = (False, str(error))
-        lines = client.logs(run, nodes=[*nodes], tail=1000, follow=True)
-        try:
-            end = time.monotonic() + ANSWER_S
-            while len(answers) < len(nodes) and time.monotonic() < end:
-                try:
-                    found = lines.next(POLL_S).lines
-                except TimeoutError:
-                    continue
-                except StopIteration:
-                    break
-                for line in found:
-                    answer = read_marked(line.target, line.fields)
-                    if answer is not None and line.node is not None and line.node in nodes:
-                        answers[line.node] = (answer.made, answer.text)
-        finally:
-            lines.close()
+        end = time.monotonic() + ANSWER_S
+        while len(answers) < len(nodes) and time.monotonic() < end:
+            try:
+                found = lines.next(POLL_S).lines
+            except TimeoutError:
+                continue
+            except StopIteration:
+                break
+            for line in found:
+                answer = read_marked(line.target, line.fields)
+                if answer is not None and line.node is not None and line.node in nodes:
+                    answers[line.node] = (answer.made, answer.text)
     finally:
+        lines.close()
         for node in nodes:
             try:
                 client.remove_node(node, dataflow=run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -47,7 +48,8 @@ class About(msgspec.Struct, frozen=True):
 def write(folder: Path, about: About) -> None:
     """Write the file atomically; create the folder. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{ABOUT}"
+    # A name of its own: daemons of two machines of one dataflow may share the folder.
+    temporary = folder / f".{ABOUT}.{secrets.token_hex(4)}"
     try:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(about)) + b"\n")
         temporary.replace(folder / ABOUT)

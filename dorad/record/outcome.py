@@ -18,6 +18,9 @@ TARGET = "dora.record"
 MARK_TARGET = "dora.record.mark"
 """The target of the line that says whether an incident was made."""
 
+MARK_WORD = "incident"
+"""A word of each such line, to search a log for it."""
+
 END_PARAM = "end_recording"
 """Setting this parameter of a recorder ends its recording."""
 

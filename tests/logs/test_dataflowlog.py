@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -107,6 +108,21 @@ async def test_added_and_removed_nodes_are_in_the_description(tmp_path: Path) ->
     assert about(log)["nodes"] == ["cam", "new"]
     assert log.nodes == ["cam", "imu", "new"]
     log.close()
+
+
+async def test_daemons_that_share_a_folder_describe_its_run_at_the_same_time(
+    tmp_path: Path,
+) -> None:
+    logs = [made(tmp_path), made(tmp_path)]
+    flow = load(tmp_path / "dataflow.yml")
+    for log in logs:
+        log.begin()
+    changes = [
+        asyncio.to_thread(lambda log=log: [log.update(flow) for _ in range(200)]) for log in logs
+    ]
+    await asyncio.gather(*changes)
+    assert [log.trouble.text for log in logs] == [None, None]
+    assert [path.name for path in logs[0].folder.iterdir()] == ["dataflow.json"]
 
 
 async def test_a_folder_that_cannot_be_created_is_reported_and_has_no_other_effect(
