@@ -6,7 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from dorad.record import mcap
+from dorad.record import mcap, mcapread
 from dorad.record.recover import RecoveryError, recover
 
 if TYPE_CHECKING:
@@ -38,6 +38,6 @@ def has_summary(path: Path) -> bool:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - mcap.END_SIZE))
         try:
-            return mcap.read_footer(file.read()).summary_start > 0
+            return mcapread.read_footer(file.read()).summary_start > 0
         except mcap.McapError:
             return False

@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.problems import ProblemError
-from dorad.record import mcap, scan
+from dorad.record import mcap, mcapread, scan
 from dorad.record.encoding import TYPE_TEXT, decode_message
 from dorad.record.mcap import Attachment, Channel, McapError, Op, Schema
 
@@ -164,7 +164,7 @@ class RecordingReader:
         """Yield the attachments. One that is damaged is left out and noted in `problems`."""
         for offset in self._places[Op.ATTACHMENT]:
             try:
-                yield mcap.read_attachment(self._content(offset, Op.ATTACHMENT))
+                yield mcapread.read_attachment(self._content(offset, Op.ATTACHMENT))
             except McapError as error:
                 self.problems.append(str(error))
 
@@ -220,14 +220,14 @@ class RecordingReader:
     def _messages_of(self, chunk: _Chunk) -> Iterator[tuple[int, Recorded]]:
         try:
             if chunk.loose:
-                message = mcap.read_message(self._content(chunk.offset, Op.MESSAGE))
+                message = mcapread.read_message(self._content(chunk.offset, Op.MESSAGE))
                 if message.channel in self.channels:
                     yield 0, self._recorded(message)
                 return
             content = scan.open_chunk(self._content(chunk.offset, Op.CHUNK))
             for op, at, each in scan.records_in(content.records):
                 if op == Op.MESSAGE:
-                    message = mcap.read_message(each)
+                    message = mcapread.read_message(each)
                     if message.channel in self.channels:
                         yield at, self._recorded(message)
         except McapError as error:
@@ -248,7 +248,7 @@ class RecordingReader:
 
     def _read_summary(self) -> None:
         end = self.size - mcap.END_SIZE
-        footer = mcap.read_footer(scan.read_at(self._descriptor, max(0, end), mcap.END_SIZE))
+        footer = mcapread.read_footer(scan.read_at(self._descriptor, max(0, end), mcap.END_SIZE))
         start = footer.summary_start
         if not 0 < start <= end:
             raise McapError("it is empty" if not start else "its place is wrong")
@@ -263,25 +263,25 @@ class RecordingReader:
 
     def _take_summary(self, op: int, content: memoryview) -> None:
         if op == Op.CHUNK_INDEX:
-            index = mcap.read_chunk_index(content)
+            index = mcapread.read_chunk_index(content)
             channels = frozenset(index.index_offsets) or None
             self._chunks.append(
                 _Chunk(index.start, index.end, index.offset, index.length, channels)
             )
         elif op == Op.STATISTICS:
-            self.counts = mcap.read_statistics(content)
+            self.counts = mcapread.read_statistics(content)
         elif op in (Op.ATTACHMENT_INDEX, Op.METADATA_INDEX):
             place = Op.ATTACHMENT if op == Op.ATTACHMENT_INDEX else Op.METADATA
-            self._places[place].append(mcap.Cursor(content).u64())
+            self._places[place].append(mcapread.Cursor(content).u64())
         else:
             self._take_definition(op, content)
 
     def _take_definition(self, op: int, content: memoryview) -> None:
         if op == Op.SCHEMA:
-            schema = mcap.read_schema(content)
+            schema = mcapread.read_schema(content)
             self.schemas[schema.id] = schema
         elif op == Op.CHANNEL:
-            channel = mcap.read_channel(content)
+            channel = mcapread.read_channel(content)
             self.channels[channel.id] = channel
 
     def _walk(self) -> None:
@@ -311,14 +311,14 @@ class RecordingReader:
             for op, _, each in scan.records_in(content.records):
                 self._take_definition(op, each)
                 if op == Op.MESSAGE:
-                    inside[mcap.read_message(each).channel] += 1
+                    inside[mcapread.read_message(each).channel] += 1
             head = content.head
             self._chunks.append(
                 _Chunk(head.start, head.end, found.offset, found.length, frozenset(inside))
             )
             counts.update(inside)
         elif found.op == Op.MESSAGE:
-            message = mcap.read_message(scan.content_of(self._descriptor, found))
+            message = mcapread.read_message(scan.content_of(self._descriptor, found))
             time = message.log_time
             counts[message.channel] += 1
             only = frozenset((message.channel,))
@@ -332,7 +332,7 @@ class RecordingReader:
         found = {}
         for offset in self._places[Op.METADATA]:
             try:
-                name, values = mcap.read_metadata(self._content(offset, Op.METADATA))
+                name, values = mcapread.read_metadata(self._content(offset, Op.METADATA))
                 found[name] = values
             except McapError as error:
                 self.problems.append(str(error))

@@ -11,24 +11,24 @@ import logging
 import os
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from dorad import __version__
 from dorad.record.blackbox import BlackBox, Limits
 from dorad.record.encoding import Encoded
 from dorad.record.items import Outcome, Progress, size_of, stamp_of
-from dorad.record.mcap import Attachment, McapError
-from dorad.record.ring import SEGMENT_S
+from dorad.record.mcap import McapError
+from dorad.record.series import FileSeries
 from dorad.record.settings import min_free
-from dorad.record.writer import RecordingFile, drop_cached, sync_directory
+from dorad.record.writer import drop_cached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from dorad.record.items import Item
+    from dorad.record.mcap import Attachment
     from dorad.record.settings import Settings
+    from dorad.record.writer import RecordingFile
 
 _log = logging.getLogger(__name__)
 
@@ -44,9 +44,6 @@ SYNC_S = 0.5
 STEP_NS = 50_000_000
 """A change of the difference between wall clock and monotonic clock that counts as a step."""
 
-MAX_PATHS = 1000
-"""Names of files of a split that are kept for the report at the end."""
-
 
 class Recorder:
     """One recording. `put` from one thread; `end` once."""
@@ -59,8 +56,6 @@ class Recorder:
     ) -> None:
         """Create the first file and start the threads. Raises OSError."""
         self._settings = settings
-        self._about = about
-        self._attachments = attachments
         self._queue: list[Item] = []
         self._queued_s = 0.0
         """When the first message of the queue came, on the monotonic clock."""
@@ -72,18 +67,10 @@ class Recorder:
         self._stopped = threading.Event()
         self.dropped: Counter[str] = Counter()
         """Messages that are not in the recording, by topic."""
-        self.counts: Counter[str] = Counter()
         self.reason = ""
         """Why the recording ended by itself; empty while it runs."""
         self._failed = False
-        self._bytes_before = 0
-        self._messages_before = 0
-        self._paths: deque[Path] = deque(maxlen=MAX_PATHS)
-        self._parts = 0
-        self._finished: deque[RecordingFile] = deque()
         self._box = _black_box(settings)
-        self._number = 0 if self._box is None else self._box.last_number
-        """The number of the newest file."""
         self.incidents: list[str] = []
         """The ids of new incidents of the black box."""
         self._clock_ns = _clock_difference()
@@ -91,8 +78,9 @@ class Recorder:
         self.free = 0
         self._chunk_due = 0.0
         self._started_s = time.monotonic()
+        last = 0 if self._box is None else self._box.last_number
         try:
-            self._file = self._open()
+            self._series = FileSeries(settings, about, attachments, last)
         except OSError:
             if self._box is not None:
                 self._box.close()
@@ -111,12 +99,13 @@ class Recorder:
     @property
     def progress(self) -> Progress:
         """What has been recorded so far."""
+        series = self._series
         return Progress(
-            self._messages_before + self._file.messages,
-            self._bytes_before + self._file.offset + self._file.pending,
+            series.messages,
+            series.bytes + series.file.pending,
             self.free,
             sum(self.dropped.values()),
-            self._parts,
+            series.count,
         )
 
     def put(self, items: Sequence[Item]) -> None:
@@ -165,17 +154,17 @@ class Recorder:
         reason = self.reason or reason
         complete = complete and not self._failed and not self.dropped
         closed = self._close_file(reason, complete=complete)
-        self.counts.update(self._file.counts)
         if self._box is not None:
             self._end_box(self._box)
+        series = self._series
         return Outcome(
             complete and not self._failed,
             self.reason or reason,
-            self._messages_before + self._file.messages,
-            self._bytes_before + self._file.offset,
-            tuple(self._paths) if self._settings.box is None else (self._settings.box,),
+            series.messages,
+            series.bytes,
+            tuple(series.paths) if self._settings.box is None else (self._settings.box,),
             dict(self.dropped),
-            dict(self.counts),
+            dict(series.messages_by_topic),
             closed,
         )
 
@@ -187,46 +176,16 @@ class Recorder:
             _log.warning("the last incidents are not kept: %s", error.strerror)
         box.close()
 
-    # -- Files
-
-    def _open(self) -> RecordingFile:
-        number = self._number + 1
-        path = self._settings.part(number)
-        file = RecordingFile(path, f"dorad {__version__}", compression=self._settings.compression)
-        _log.debug("recording to %s", path)
-        self._paths.append(path)
-        self._parts += 1
-        self._number = number
-        self._file_started_s = time.monotonic()
-        try:
-            file.describe("dora.recording", {**self._about, "part": str(number)})
-            for item in self._attachments:
-                file.attach(item)
-            os.fsync(file.descriptor)
-            sync_directory(path.absolute().parent)
-        except OSError:
-            file.close()
-            raise
-        return file
-
     def _close_file(self, reason: str, *, complete: bool) -> bool:
         """Finish the last file as far as the disk allows; return True if that worked."""
-        file = self._file
         try:
-            if not file.finished:  # it is if the next file of a split could not be created
-                file.cut()
-                file.flush()
-                file.describe("dora.end", self._end_values(reason, complete=complete))
-                file.finish()
-            os.fsync(file.descriptor)
-            sync_directory(file.path.absolute().parent)
+            self._series.close(self._end_values(reason, complete=complete))
         except OSError as error:
-            _log.warning("%s is not closed properly: %s", file.path, error.strerror)
+            path = self._series.file.path
+            _log.warning("%s is not closed properly: %s", path, error.strerror)
             self._failed = True
             self.reason = self.reason or f"cannot write: {error.strerror}"
             return False
-        finally:
-            file.close()
         return True
 
     def _end_values(self, reason: str, *, complete: bool) -> dict[str, str]:
@@ -246,7 +205,7 @@ class Recorder:
             while self._write_some():
                 pass
         except OSError as error:
-            self._fail(f"cannot write {self._file.path}: {error.strerror}")
+            self._fail(f"cannot write {self._series.file.path}: {error.strerror}")
         except McapError as error:
             self._fail(str(error))
         except Exception as error:  # noqa: BLE001 - the thread that takes messages must hear of it
@@ -263,16 +222,16 @@ class Recorder:
             ending = self._ending or bool(self.reason)
         items.sort(key=stamp_of)
         self._batch = items
-        if not self._file.pending:
+        if not self._series.file.pending:
             self._chunk_due = chunk_due
         while self._batch:
             self._add_some(self._batch)
-            if self._file.pending >= CHUNK_BYTES:
-                self._file.flush()
+            if self._series.file.pending >= CHUNK_BYTES:
+                self._series.file.flush()
                 self._chunk_due = chunk_due
                 self._check_limits()
-        if self._file.pending and (ending or time.monotonic() >= self._chunk_due):
-            self._file.flush()
+        if self._series.file.pending and (ending or time.monotonic() >= self._chunk_due):
+            self._series.file.flush()
         self._check_limits()
         self._check_clock()
         return not ending or bool(self._queue)
@@ -280,7 +239,7 @@ class Recorder:
     def _wait_s(self) -> float:
         """Return the seconds until a chunk is due; there may be none yet."""
         now = time.monotonic()
-        if self._file.pending:
+        if self._series.file.pending:
             return max(0.0, self._chunk_due - now)
         if self._queue:
             return max(0.0, self._queued_s + CHUNK_S - now)
@@ -288,7 +247,7 @@ class Recorder:
 
     def _add_some(self, batch: list[Item]) -> None:
         """Add messages of a batch until the chunk is full; take them out of the batch."""
-        file, at = self._file, 0
+        file, at = self._series.file, 0
         try:
             while at < len(batch) and file.pending < CHUNK_BYTES:
                 at = file.add_small(batch, at, CHUNK_BYTES)
@@ -314,28 +273,17 @@ class Recorder:
             _log.warning("a message on %s cannot be read: %s", item.topic, error)
             self.dropped[item.topic] += 1
 
-    def _check_limits(self) -> RecordingFile:
-        """Start the next file, or stop, if a limit is reached; return the file to write to."""
-        settings, file = self._settings, self._file
-        total = self._bytes_before + file.offset
-        now_s = time.monotonic()
+    def _check_limits(self) -> None:
+        """Start the next file, or stop, if a limit is reached."""
+        settings, series = self._settings, self._series
+        total = series.bytes
         if settings.max_bytes is not None and self._box is None and total >= settings.max_bytes:
             self._stop("the size that --max-size allows is reached")
-        if settings.duration_s is not None and now_s >= self._started_s + settings.duration_s:
+        duration_s = settings.duration_s
+        if duration_s is not None and time.monotonic() >= self._started_s + duration_s:
             self._stop("the time of --duration is over")
-        big = settings.split_bytes is not None and file.offset >= settings.split_bytes
-        split_s = settings.split_s if self._box is None else SEGMENT_S
-        old = split_s is not None and now_s >= self._file_started_s + split_s
-        if (big or old) and file.messages and not self.reason:
-            file.describe("dora.end", self._end_values("split", complete=not self.dropped))
-            file.finish()
-            self._bytes_before = self._bytes_before + file.offset
-            self._messages_before += file.messages
-            self.counts.update(file.counts)
-            # In this order: the syncer closes finished files, and syncs the other one.
-            self._file = self._open()
-            self._finished.append(file)
-        return self._file
+        if series.split_due and not self.reason:
+            series.split(self._end_values("split", complete=not self.dropped))
 
     def _check_clock(self) -> None:
         difference = _clock_difference()
@@ -343,8 +291,7 @@ class Recorder:
             self._steps = [*self._steps[-99:], difference - self._clock_ns]
             _log.warning("the wall clock was set by %.3f s", self._steps[-1] / 1e9)
             if self._box is not None:
-                # The name of a segment is the time when it begins.
-                self._file_started_s = float("-inf")
+                self._series.split_early()
         self._clock_ns = difference
 
     def _stop(self, reason: str) -> None:
@@ -363,11 +310,11 @@ class Recorder:
             self._queue.clear()
         self._stop(reason)
         try:
-            if not self._file.finished:
-                self._file.cut()
+            if not self._series.file.finished:
+                self._series.file.cut()
         except OSError as error:
-            _log.warning("%s cannot be cut: %s", self._file.path, error.strerror)
-        self.dropped.update(self._file.drop_pending())
+            _log.warning("%s cannot be cut: %s", self._series.file.path, error.strerror)
+        self.dropped.update(self._series.file.drop_pending())
 
     # -- The syncer
 
@@ -375,10 +322,10 @@ class Recorder:
         synced = (-1, 0)
         while not self._stopped.wait(SYNC_S):
             try:
-                self._close_finished()
+                self._series.sync_finished()
                 if self._box is not None:
                     self.incidents += self._box.tend()
-                file = self._file
+                file = self._series.file
                 state = (file.descriptor, file.offset)
                 if state != synced:
                     os.fdatasync(file.descriptor)
@@ -391,19 +338,10 @@ class Recorder:
                     self._failed = True
                     self._stop(f"cannot write to the disk: {error}")
         try:
-            self._close_finished()
+            self._series.sync_finished()
         except OSError as error:
             self._failed = True
             _log.warning("a part of the recording cannot be synced: %s", error.strerror)
-
-    def _close_finished(self) -> None:
-        while self._finished:
-            file = self._finished.popleft()
-            try:
-                os.fsync(file.descriptor)
-                drop_cached(file.descriptor)
-            finally:
-                file.close()
 
     def _check_disk(self) -> None:
         bound = self._measure_disk()
@@ -419,7 +357,7 @@ class Recorder:
 
     def _measure_disk(self) -> int:
         """Set `free`; return how much must stay free."""
-        found = os.fstatvfs(self._file.descriptor)
+        found = os.fstatvfs(self._series.file.descriptor)
         self.free = found.f_bavail * found.f_frsize
         return min_free(self._settings, found.f_blocks * found.f_frsize)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dorad import __version__
 from dorad.problems import ProblemError
-from dorad.record import mcap, scan
+from dorad.record import mcap, mcapread, scan
 from dorad.record.mcap import ChunkIndex, McapError, Op
 from dorad.record.writer import Summary, sync_directory
 
@@ -141,7 +141,7 @@ class _Walk:
 
         try:
             end = scan.read_at(self._descriptor, self._size - mcap.END_SIZE, mcap.END_SIZE)
-            footer = mcap.read_footer(end)
+            footer = mcapread.read_footer(end)
             start = footer.summary_start
             if not self._end <= start <= self._size - mcap.END_SIZE:
                 return False
@@ -172,18 +172,18 @@ class _Walk:
             if found.op == Op.CHUNK:
                 return self._take_chunk(found, content)
             if found.op == Op.ATTACHMENT:
-                item = mcap.read_attachment(content)
+                item = mcapread.read_attachment(content)
                 self._summary.attachments.append(
                     mcap.attachment_index(found.offset, found.length, item)
                 )
             elif found.op == Op.METADATA:
-                name, _ = mcap.read_metadata(content)
+                name, _ = mcapread.read_metadata(content)
                 self._ended = self._ended or name == "dora.end"
                 self._summary.metadata.append(mcap.metadata_index(found.offset, found.length, name))
             elif found.op == Op.SCHEMA:
-                self._summary.schemas[mcap.read_schema(content).id] = _whole(found, content)
+                self._summary.schemas[mcapread.read_schema(content).id] = _whole(found, content)
             elif found.op == Op.CHANNEL:
-                self._summary.channels[mcap.read_channel(content).id] = _whole(found, content)
+                self._summary.channels[mcapread.read_channel(content).id] = _whole(found, content)
         except (McapError, UnicodeError) as error:
             _log.debug("byte %d: %s", found.offset, error)
             return self._skip_bad(found)
@@ -208,12 +208,12 @@ class _Walk:
         entries: dict[int, list[tuple[int, int]]] = {}
         for op, at, each in scan.records_in(records):
             if op == Op.MESSAGE:
-                message = mcap.read_message(each)
+                message = mcapread.read_message(each)
                 entries.setdefault(message.channel, []).append((message.log_time, at))
             elif op == Op.SCHEMA:
-                schemas[mcap.read_schema(each).id] = mcap.record(Op.SCHEMA, bytes(each))
+                schemas[mcapread.read_schema(each).id] = mcap.record(Op.SCHEMA, bytes(each))
             elif op == Op.CHANNEL:
-                channels[mcap.read_channel(each).id] = mcap.record(Op.CHANNEL, bytes(each))
+                channels[mcapread.read_channel(each).id] = mcap.record(Op.CHANNEL, bytes(each))
         self._summary.schemas.update(schemas)
         self._summary.channels.update(channels)
         self._end = found.end
@@ -241,7 +241,9 @@ class _Walk:
         offsets = {}
         while (record := self._next(at)) is not None and record.op == Op.MESSAGE_INDEX:
             try:
-                channel, listed = mcap.read_message_index(scan.content_of(self._descriptor, record))
+                channel, listed = mcapread.read_message_index(
+                    scan.content_of(self._descriptor, record)
+                )
             except McapError:
                 channel, listed = -1, []
             found[channel] = sorted(listed)

@@ -7,7 +7,7 @@ import stat
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.record import mcap
+from dorad.record import mcapread
 from dorad.record.chunk import decompress
 from dorad.record.mcap import HEAD, MAGIC, ChunkHead, McapError, Op
 
@@ -110,7 +110,7 @@ def content_of(descriptor: int, found: Record) -> memoryview:
 
 def open_chunk(content: memoryview) -> ChunkContent:
     """Return the records of a chunk. Raises McapError if they are damaged."""
-    head = mcap.read_chunk_head(content)
+    head = mcapread.read_chunk_head(content)
     data = content[head.begin :]
     if len(data) != head.stored:
         raise McapError(f"a chunk of {len(data)} bytes says that it has {head.stored}")
