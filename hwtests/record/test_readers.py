@@ -1,4 +1,4 @@
-"""Other programs read our recordings: rerun (Rust), and @mcap/core (TypeScript).
+"""Other programs read our recordings: rerun (Rust), @mcap/core (TypeScript), and mcap (Python).
 
 Set RERUN to the program of PyPI's rerun-sdk, and MCAP_CORE to a folder in which npm has installed
 @mcap/core and @mcap/nodejs; without them the tests are skipped.
@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pytest
+from mcap.reader import make_reader
 
 from dorad.record.recover import recover
 from tests.record.files import write
+from tests.record.test_encoding import ARRAYS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,9 +40,12 @@ const { open } = require("fs/promises");
 """
 
 
-@pytest.fixture(params=["complete", "recovered"])
+@pytest.fixture(params=["complete", "recovered", "odd"])
 def recording(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, int]:
-    """A recording of numbers, texts and pictures, and its number of messages."""
+    """A recording of numbers, texts and pictures, and its number of messages.
+
+    An odd one also has every Arrow type on one topic, and a clock that is set back.
+    """
     shape = {"width": 8, "height": 4, "encoding": "rgb8"}
     lines = []
     members = [("width", pa.uint32()), ("height", pa.uint32())]
@@ -51,6 +56,9 @@ def recording(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, int
         lines.append(("arm/angle", n * 10, pa.array([n / 2]), {"n": n}))
         lines.append(("arm/name", n * 10 + 1, pa.array([f"t{n}"]), {}))
         lines.append(("camera/image", n * 10 + 2, pa.array(np.full(96, n, np.uint8)), shape))
+    if request.param == "odd":
+        # Type after type: each gets a channel of its own.
+        lines += [("arm/odd", 700 - 20 * n, each, {"n": n}) for n, each in enumerate(ARRAYS)]
     # The TypeScript library has no decompression of its own.
     path = write(tmp_path / "a.mcap", lines, compression="none")
     count = len(lines)
@@ -87,3 +95,14 @@ def test_the_typescript_library_reads_every_message(recording: tuple[Path, int])
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(count), str(count)]
+
+
+def test_the_python_library_reads_every_message(recording: tuple[Path, int]) -> None:
+    path, count = recording
+    with path.open("rb") as file:
+        reader = make_reader(file, validate_crcs=True)
+        assert len(list(reader.iter_messages())) == count
+        summary = reader.get_summary()
+        assert summary is not None
+        assert summary.statistics is not None
+        assert summary.statistics.message_count == count
