@@ -147,7 +147,7 @@ def stop_on_machines(client: Client, run: str) -> int:
 
     Return the exit code: 0 if each recording is complete.
     """
-    recorders = _running(client, run)
+    recorders = [recorder for recorder, _ in _joined(client, run)]
     if not recorders:
         click.echo("no recorder has joined the dataflow")
         return 0
@@ -162,20 +162,20 @@ def stop_on_machines(client: Client, run: str) -> int:
     return _report(recorders, watch.ended, watch.troubles)
 
 
-def _running(client: Client, run: str) -> list[Recorder]:
-    """Return the recorders that commands have added and that still run."""
+def _joined(client: Client, run: str) -> list[tuple[Recorder, bool]]:
+    """Return the recorders that commands have added, each with whether it has ended."""
     from dorad.dataflow.recording import ATTACHED
 
     found = [
-        Recorder(info.machine or "", info.node, ())
+        (Recorder(info.machine or "", info.node, ()), info.status in _ENDED)
         for info in client.nodes(run)
-        if info.node.startswith(ATTACHED) and info.status not in _ENDED
+        if info.node.startswith(ATTACHED)
     ]
     return sorted(found)
 
 
 def _warn_of_others(client: Client, run: str) -> None:
-    names = ", ".join(each.node for each in _running(client, run))
+    names = ", ".join(each.node for each, ended in _joined(client, run) if not ended)
     if names:
         print_note(f"other recorders run, too: {names}; `dora record stop` ends all")
 

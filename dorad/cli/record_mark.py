@@ -9,6 +9,7 @@ import logging
 import secrets
 import shlex
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +21,18 @@ from dorad.cli.select import connect, select
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
-    from dorad.control.client import Client
+    from dorad.control.client import Client, Stream
+    from dorad.control.messages import LogLines
     from dorad.record.incidents import Mark
 
 POLL_S = 0.5
 ANSWER_S = 60.0
 """Seconds until each machine has answered; its recorder has half of it."""
+
+MAX_AT_ONCE = 16
+"""Machines that are asked at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,40 +81,57 @@ def _ask(
 ) -> dict[str, tuple[bool, str]]:
     """Let each node make its incident; return whether it did, and its words."""
     from dorad.control.errors import ControlError
-    from dorad.record.outcome import MARK_WORD, read_marked
+    from dorad.record.outcome import MARK_WORD
 
     answers: dict[str, tuple[bool, str]] = {}
+
+    def add(node: str) -> None:
+        machine = nodes[node]
+        place = {} if machine is None else {"deploy": {"machine": machine}}
+        try:
+            client.add_node({**definition, "id": node, **place}, dataflow=run)
+            _log.debug("%s makes the incident on %s", node, machine)
+        except ControlError as error:
+            answers[node] = (False, str(error))
+
+    def remove(node: str) -> None:
+        try:
+            client.remove_node(node, dataflow=run)
+        except ControlError as error:  # it was not added, or the dataflow has ended
+            _log.debug("%s is not removed: %s", node, error)
+
     # Before there are nodes that answer: lines that come live do not depend on log files, which
     # cannot be written while the disk is full.
     lines = client.logs(run, grep=MARK_WORD, tail=0, follow=True)
-    try:
-        for node, machine in nodes.items():
-            place = {} if machine is None else {"deploy": {"machine": machine}}
-            try:
-                client.add_node({**definition, "id": node, **place}, dataflow=run)
-                _log.debug("%s makes the incident on %s", node, machine)
-            except ControlError as error:
-                answers[node] = (False, str(error))
-        end = time.monotonic() + ANSWER_S
-        while len(answers) < len(nodes) and time.monotonic() < end:
-            try:
-                found = lines.next(POLL_S).lines
-            except TimeoutError:
-                continue
-            except StopIteration:
-                break
-            for line in found:
-                answer = read_marked(line.target, line.fields)
-                if answer is not None and line.node is not None and line.node in nodes:
-                    answers[line.node] = (answer.made, answer.text)
-    finally:
-        lines.close()
-        for node in nodes:
-            try:
-                client.remove_node(node, dataflow=run)
-            except ControlError as error:  # it was not added, or the dataflow has ended
-                _log.debug("%s is not removed: %s", node, error)
+    # At once: while one machine starts its node, the rings of the others lose what is to be kept.
+    with ThreadPoolExecutor(MAX_AT_ONCE) as pool:
+        try:
+            list(pool.map(add, nodes))
+            _read_answers(lines, nodes, answers)
+        finally:
+            lines.close()
+            list(pool.map(remove, nodes))
     return answers
+
+
+def _read_answers(
+    lines: Stream[LogLines], nodes: Collection[str], answers: dict[str, tuple[bool, str]]
+) -> None:
+    """Add what nodes say to `answers`, until all have answered."""
+    from dorad.record.outcome import read_marked
+
+    end = time.monotonic() + ANSWER_S
+    while len(answers) < len(nodes) and time.monotonic() < end:
+        try:
+            found = lines.next(POLL_S).lines
+        except TimeoutError:
+            continue
+        except StopIteration:
+            return
+        for line in found:
+            answer = read_marked(line.target, line.fields)
+            if answer is not None and line.node is not None and line.node in nodes:
+                answers[line.node] = (answer.made, answer.text)
 
 
 def _report(nodes: Mapping[str, str | None], answers: Mapping[str, tuple[bool, str]]) -> int:
