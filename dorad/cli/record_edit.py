@@ -153,7 +153,9 @@ def export(
         wanted = name_list(topics)
         _check(wanted, list(recording.topics()))
         if kind == "lerobot":
-            written = exporting.to_lerobot(recording, output, wanted or None, fps)
+            from dorad.record.lerobot import to_lerobot
+
+            written = to_lerobot(recording, output, wanted or None, fps)
         else:
             written = exporting.to_tables(recording, output, kind, wanted or None, by_value=rows)
     for path, count in written:

@@ -1,4 +1,4 @@
-"""Write recordings for other tools: tables of each topic, rerun's files, the layout of LeRobot."""
+"""Write recordings for other tools: tables of each topic, and rerun's files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dorad.record import extras
 from dorad.record.reader import RecordingError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
 
     from dorad.record.sources import Message, Recording
 
@@ -202,122 +202,3 @@ def to_rerun(source: Path, target: Path) -> None:
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
         raise RecordingError(f"rerun cannot convert {source}: {' '.join(last)}")
-
-
-def to_lerobot(
-    recording: Recording, folder: Path, topics: Sequence[str] | None, fps: float
-) -> list[tuple[Path, int]]:
-    """Write topics of numbers in the layout of a LeRobot dataset of one episode.
-
-    Every row is one moment, `fps` of them a second, with the newest message of each topic. Topics
-    that are not numbers of a constant length are left out.
-
-    Raises:
-        RecordingError: no topic can be exported, or the folder cannot be written.
-    """
-    try:
-        columns = dict(_series(recording, topics))
-    except ValueError as error:
-        raise RecordingError(f"a message cannot be exported: {error}") from error
-    if not columns:
-        raise RecordingError("no topic has numbers of a constant length", "choose with --topics")
-    begin = max(times[0] for times, _ in columns.values())
-    end = max(times[-1] for times, _ in columns.values())
-    step = int(1e9 / fps)
-    if (end - begin) // step > MAX_MOMENTS:
-        message = (
-            f"{(end - begin) / 1e9:.0f} s at {fps:g} a second are more than {MAX_MOMENTS} rows"
-        )
-        raise RecordingError(message, "choose a smaller --fps, or cut the recording")
-    moments = list(range(begin, end + 1, step))
-    table = {
-        "timestamp": pa.array([(at - begin) / 1e9 for at in moments], pa.float32()),
-        "frame_index": pa.array(range(len(moments)), pa.int64()),
-        "episode_index": pa.array([0] * len(moments), pa.int64()),
-        "index": pa.array(range(len(moments)), pa.int64()),
-        "task_index": pa.array([0] * len(moments), pa.int64()),
-    }
-    features = {}
-    for topic, (times, arrays) in columns.items():
-        name = f"observation.{topic.replace('/', '.')}"
-        table[name] = _sampled(times, arrays, moments)
-        features[name] = {"dtype": str(arrays[0].type), "shape": [len(arrays[0])], "names": None}
-    return _write_lerobot(folder, pa.table(table), features, fps)
-
-
-_Series = tuple[list[int], list[pa.Array]]
-
-
-def _series(recording: Recording, topics: Sequence[str] | None) -> Iterator[tuple[str, _Series]]:
-    for topic in recording.topics():
-        if extras.is_own(topic) or (topics is not None and topic not in topics):
-            continue
-        times: list[int] = []
-        arrays: list[pa.Array] = []
-        for message in recording.messages(topics=frozenset((topic,))):
-            array = message.decode().array
-            fits = pa.types.is_integer(array.type) or pa.types.is_floating(array.type)
-            if not fits or array.null_count or (arrays and len(array) != len(arrays[0])):
-                arrays.clear()
-                break
-            if len(array) > MAX_VALUES:
-                arrays.clear()
-                break
-            times.append(message.time)
-            arrays.append(array)
-        if arrays:
-            yield topic, (times, arrays)
-
-
-MAX_MOMENTS = 10_000_000
-"""Rows of a LeRobot dataset."""
-
-MAX_VALUES = 4096
-"""Longest array that is a column of a LeRobot dataset; pictures belong into its videos."""
-
-
-def _sampled(times: list[int], arrays: list[pa.Array], moments: list[int]) -> pa.Array:
-    import bisect
-
-    chosen = [arrays[max(0, bisect.bisect_right(times, at) - 1)] for at in moments]
-    values = pa.concat_arrays(chosen)
-    return pa.FixedSizeListArray.from_arrays(values, len(arrays[0]))
-
-
-def _write_lerobot(
-    folder: Path, table: pa.Table, features: dict[str, Any], fps: float
-) -> list[tuple[Path, int]]:
-    import pyarrow.parquet as pq
-
-    path = folder / "data" / "chunk-000" / "episode_000000.parquet"
-    meta = folder / "meta"
-    info = {
-        "codebase_version": "v2.1",
-        "fps": fps,
-        "total_episodes": 1,
-        "total_frames": table.num_rows,
-        "total_tasks": 1,
-        "total_chunks": 1,
-        "chunks_size": 1000,
-        "splits": {"train": "0:1"},
-        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        "features": {
-            **{
-                name: {"dtype": str(table.schema.field(name).type), "shape": [1], "names": None}
-                for name in table.column_names
-                if name not in features
-            },
-            **features,
-        },
-    }
-    try:
-        for each in (path.parent, meta):
-            each.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, path)
-        (meta / "info.json").write_text(json.dumps(info, indent=2))
-        (meta / "tasks.jsonl").write_text('{"task_index": 0, "task": "recorded"}\n')
-        episode = {"episode_index": 0, "tasks": ["recorded"], "length": table.num_rows}
-        (meta / "episodes.jsonl").write_text(json.dumps(episode) + "\n")
-    except OSError as error:
-        raise RecordingError(f"cannot export to {folder}: {error.strerror}") from error
-    return [(path, table.num_rows)]

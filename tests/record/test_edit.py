@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dorad.record.edit import merge
-from dorad.record.export import to_lerobot, to_tables
+from dorad.record.export import to_tables
+from dorad.record.lerobot import to_lerobot
 from dorad.record.reader import RecordingError, RecordingReader
 from tests.record.files import START, numbers, write
 
@@ -97,15 +98,34 @@ def test_a_topic_that_changes_its_type_has_two_files(tmp_path):
     assert files == ["a.b.parquet", "a.b_2.parquet"]
 
 
-def test_the_layout_of_lerobot_has_one_row_for_each_moment(tmp_path):
-    lines = [("arm/pose", n * 10, pa.array([n, n + 0.5]), {}) for n in range(101)]
+def test_a_lerobot_dataset_has_one_row_for_each_moment(tmp_path):
+    lines = [("arm/pose", n * 10, pa.array([n, n + 0.5], pa.float32()), {}) for n in range(101)]
+    lines += [("arm/state", n * 10, pa.array([n]), {}) for n in range(101)]
     lines.append(("arm/name", 1001, pa.array(["x"]), {}))
+    # Its type changes, so it can be no column.
+    lines += [("arm/odd", 0, pa.array([1]), {}), ("arm/odd", 1, pa.array([1.5]), {})]
     source = write(tmp_path / "a.mcap", lines)
     with RecordingReader(source) as reader:
         ((path, rows),) = to_lerobot(reader, tmp_path / "set", None, 20.0)
     assert rows == 21
     table = pq.read_table(path)
     assert table["observation.arm.pose"].to_pylist()[2] == [10.0, 10.5]
-    info = json.loads((tmp_path / "set" / "meta" / "info.json").read_text())
-    assert info["features"]["observation.arm.pose"]["shape"] == [2]
-    assert info["total_frames"] == 21
+    assert table["observation.arm.state"].to_pylist()[2] == 10
+    meta = tmp_path / "set" / "meta"
+    info = json.loads((meta / "info.json").read_text())
+    features = {name: (each["dtype"], each["shape"]) for name, each in info["features"].items()}
+    numbers = ("frame_index", "episode_index", "index", "task_index", "observation.arm.state")
+    assert features == {
+        "observation.arm.pose": ("float32", [2]),
+        "timestamp": ("float32", [1]),
+        **dict.fromkeys(numbers, ("int64", [1])),
+    }
+    assert (info["codebase_version"], info["total_frames"], info["fps"]) == ("v3.0", 21, 20)
+    stats = json.loads((meta / "stats.json").read_text())
+    assert stats["observation.arm.pose"]["max"] == [100.0, 100.5]
+    (episode,) = pq.read_table(meta / "episodes" / "chunk-000" / "file-000.parquet").to_pylist()
+    assert (episode["length"], episode["dataset_to_index"], episode["tasks"]) == (
+        21,
+        21,
+        ["recorded"],
+    )

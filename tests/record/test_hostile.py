@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from dorad.cli import record_info
-from dorad.record import edit, export, reader
+from dorad.record import edit, export, lerobot, reader
 from dorad.record.chunk import MAX_UNPACKED, compress, decompress
 from dorad.record.encoding import ARROW_TYPE, METADATA_KEY, Encoded, Kind, decode_message
 from dorad.record.mcap import Channel, McapError
@@ -168,7 +168,7 @@ def test_a_dataset_of_a_thousand_years_is_refused(tmp_path):
     file.finish()
     file.close()
     with RecordingReader(tmp_path / "a.mcap") as found, pytest.raises(RecordingError, match="rows"):
-        export.to_lerobot(found, tmp_path / "out", None, 30.0)
+        lerobot.to_lerobot(found, tmp_path / "out", None, 30.0)
 
 
 def test_topics_whose_files_would_have_one_name_get_different_ones(tmp_path):
