@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import operator
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.record.encoding import Encoded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 _OVERHEAD = 256
 """Bytes that a queued message takes beside its payload."""
+
+
+Content = tuple[int, int, int, bytes, bytes] | Encoded
+"""Code, length, nulls, payload and metadata as in a ring, or a message that is encoded."""
 
 
 class Item(NamedTuple):
@@ -21,8 +26,12 @@ class Item(NamedTuple):
     stamp: int
     topic: str
     sequence: int
-    content: tuple[int, int, int, bytes, bytes] | Encoded
-    """Code, length, nulls, payload and metadata as in a ring, or a message that is encoded."""
+    content: Content
+
+
+make_item: Callable[[tuple[int, str, int, Content]], Item] = partial(tuple.__new__, Item)
+"""Returns an item of its fields. Calling `Item` takes twice as long, which counts for thousands of
+messages a second."""
 
 
 def size_of(item: Item) -> int:

@@ -88,10 +88,11 @@ def _record(given: argparse.Namespace) -> tuple[str, Outcome]:
             print(line, flush=True)
     connection = attach.connect(_place())
     try:
-        from dorad.record.memory import keep_freed
+        from dorad.record.memory import collect_rarely, keep_freed
         from dorad.record.session import Session
 
         keep_freed()
+        collect_rarely()
         session = Session(
             connection, settings, arguments=shlex.join(sys.argv[1:]), folder=str(Path.cwd())
         )

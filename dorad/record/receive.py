@@ -18,7 +18,7 @@ from dorad.node.logbridge import MARK_TARGET
 from dorad.node.nodeinputs import NodeInputs
 from dorad.record import extras
 from dorad.record.incidents import MAX_MARKS, Mark
-from dorad.record.items import Item
+from dorad.record.items import Item, make_item
 from dorad.shm import doorbell
 from dorad.shm.arrow import decode
 from dorad.shm.counters import counters
@@ -224,7 +224,9 @@ class Receiving:
             if topic == extras.LOG_TOPIC:
                 found += self._log_items(copies)
             else:
-                found += [Item(stamp, topic, number, content) for stamp, number, content in copies]
+                found += [
+                    make_item((stamp, topic, number, content)) for stamp, number, content in copies
+                ]
         return found
 
     def _log_items(self, copies: list[Copied]) -> Iterator[Item]:

@@ -21,7 +21,8 @@ from pathlib import Path
 import psutil
 from mcap.writer import CompressionType, Writer
 
-from dorad.record.items import Item
+from dorad.record.items import make_item
+from dorad.record.memory import collect_rarely
 from dorad.record.writer import RecordingFile
 from tests.record.kills import kill_one, server
 
@@ -63,7 +64,7 @@ def ours(path: Path, size: int, count: int, compression: str) -> float:
     file = RecordingFile(path, "bench", compression=compression)
     stamp = time.time_ns()
     content = (5, size, 0, payload, b"")
-    items = [Item(stamp + number, "bench/data", number, content) for number in range(count)]
+    items = [make_item((stamp + number, "bench/data", number, content)) for number in range(count)]
     at = 0
     while at < count:
         at = file.add_small(items, at, 1 << 20)
@@ -97,6 +98,7 @@ def library(path: Path, size: int, count: int, compression: CompressionType) -> 
 def writers(folder: Path) -> list[tuple[str, ...]]:
     """Return rows of the microseconds of CPU that one message takes; the best of some rounds."""
     rows = []
+    collect_rarely()
     for size, count in SIZES.items():
         best = [float("inf")] * 4
         for _ in range(ROUNDS):
