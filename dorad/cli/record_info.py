@@ -63,6 +63,7 @@ def as_json(reader: RecordingReader) -> dict[str, Any]:
     return {
         "path": str(reader.path),
         "status": reader.status,
+        "maker": reader.maker or "dora",
         "bytes": reader.size,
         "start_ns": reader.start,
         "end_ns": reader.end,
@@ -100,6 +101,8 @@ def _lines(reader: RecordingReader) -> Iterator[str]:
     about = reader.metadata.get("dora.recording", {})
     end = reader.metadata.get("dora.end", {})
     reason = end.get("reason", "")
+    if reader.maker:
+        reason = f"made by {reader.maker}, not by dora"
     yield f"status       {reader.status}{f': {reason}' if reason else ''}"
     if reader.start:
         start = datetime.datetime.fromtimestamp(reader.start / 1e9).astimezone()

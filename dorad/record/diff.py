@@ -21,7 +21,8 @@ def differences(
     """Return the first difference of each topic, and the number of messages that were compared.
 
     Raises:
-        RecordingError: neither recording has one of `topics`, or they have no topics at all.
+        RecordingError: neither recording has one of `topics`, they have no topics at all, or a
+            message cannot be read.
     """
     counts = one.topics(), other.topics()
     known = sorted(topic for topic in {*counts[0], *counts[1]} if not extras.is_own(topic))
@@ -51,9 +52,11 @@ def _compare(
     topic: str, index: int, left: Message | None, right: Message | None, rules: Rules
 ) -> Difference | None:
     if left is None or right is None:
-        texts = (_text(left), _text(right))
-        return Difference(topic, index, "", *texts)
-    one, other = left.decode(), right.decode()
+        return Difference(topic, index, "", _text(left), _text(right))
+    try:
+        one, other = left.decode(), right.decode()
+    except ValueError as error:
+        raise RecordingError(f"{topic}, message {index} cannot be compared: {error}") from error
     return difference(
         topic,
         index,
@@ -66,5 +69,8 @@ def _compare(
 def _text(message: Message | None) -> str:
     if message is None:
         return "no message"
-    array = message.decode().array
+    try:
+        array = message.decode().array
+    except ValueError as error:
+        return f"a message that cannot be read: {error}"
     return f"{len(array)} x {array.type}"

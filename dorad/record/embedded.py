@@ -38,7 +38,13 @@ def embedded_dataflow(recordings: Sequence[Recording]) -> tuple[Mapping[str, Any
         # Its variables were expanded when it was recorded.
         text = content.decode("utf-8", "replace")
         return parse(text, path=path, environ={}).descriptor, path
-    raise RecordingError(f"{recordings[0].path} holds no dataflow", "name one with --dataflow FILE")
+    first = recordings[0]
+    if isinstance(first, RecordingReader) and first.maker:
+        raise RecordingError(
+            f"{first.path} is a recording of {first.maker}, not of dora",
+            "its messages cannot be sent to nodes of dora",
+        )
+    raise RecordingError(f"{first.path} holds no dataflow", "name one with --dataflow FILE")
 
 
 def _folder(recording: Recording) -> Path:

@@ -17,6 +17,9 @@ MAGIC = b"\x89MCAP0\r\n"
 HEAD = struct.Struct("<BQ")
 """Opcode and length of the content of a record."""
 
+PROFILE = "dora"
+"""The profile of our recordings, in the header."""
+
 MAX_ID = 0xFFFF
 MESSAGE_HEAD = struct.Struct("<BQHIQQ")
 """The start of a message record: opcode, length, channel, sequence, log time, publish time."""

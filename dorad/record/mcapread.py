@@ -25,6 +25,9 @@ _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 
+_MAKERS = {"ros1": "ROS 1", "ros2": "ROS 2", "px4": "PX4", "": "another program"}
+"""Names of the profiles of other programs."""
+
 
 class Cursor:
     """Reads fields of a record in order. Raises McapError where they do not fit."""
@@ -71,6 +74,18 @@ class Cursor:
             key = part.text()
             values[key] = part.text()
         return values
+
+
+def read_maker(header: memoryview) -> str:
+    """Return the program that made a file, from its header; empty for a recording of ours.
+
+    Raises McapError.
+    """
+    cursor = Cursor(header)
+    profile, library = cursor.text(), cursor.text()
+    if profile == mcap.PROFILE:
+        return ""
+    return f"{_MAKERS.get(profile, profile)}{f' ({library})' if library else ''}"
 
 
 def read_schema(content: memoryview) -> Schema:

@@ -92,7 +92,9 @@ class RecordingReader:
         self._chunks: list[_Chunk] = []
         self._places: dict[Op, list[int]] = {Op.ATTACHMENT: [], Op.METADATA: []}
         try:
-            scan.check_start(self._descriptor)
+            header = scan.check_start(self._descriptor)
+            self.maker = mcapread.read_maker(scan.content_of(self._descriptor, header))
+            """The other program that made the file; empty if it is a recording of ours."""
             try:
                 self._read_summary()
             except McapError as error:
@@ -131,7 +133,9 @@ class RecordingReader:
 
     @property
     def status(self) -> str:
-        """COMPLETE, INCOMPLETE, RECOVERED, or UNFINISHED if it has no end."""
+        """COMPLETE, INCOMPLETE, RECOVERED, UNFINISHED if it has no end, or FOREIGN."""
+        if self.maker:
+            return "FOREIGN"
         if not self.indexed:
             return "UNFINISHED"
         if "dora.recovered" in self.metadata:

@@ -331,12 +331,14 @@ class Recorder:
                     os.fdatasync(file.descriptor)
                     drop_cached(file.descriptor, synced[1] if state[0] == synced[0] else 0)
                     synced = state
+                self._series.check_present()
                 self._check_disk()
             except Exception as error:  # noqa: BLE001 - as above
                 _log.warning("the recording cannot be synced: %s", error)
                 if not self.reason:
                     self._failed = True
-                    self._stop(f"cannot write to the disk: {error}")
+                    text = error.strerror if isinstance(error, OSError) else error
+                    self._stop(f"cannot write to the disk: {text}")
         try:
             self._series.sync_finished()
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -91,6 +92,12 @@ class FileSeries:
         self.file = self._open()
         self._finished.append(file)
 
+    def check_present(self) -> None:
+        """Raise FileNotFoundError if the present file was removed from its folder."""
+        file = self.file
+        if not os.fstat(file.descriptor).st_nlink:
+            raise FileNotFoundError(errno.ENOENT, "the file was removed", str(file.path))
+
     def sync_finished(self) -> None:
         """Sync and close the files before the present one. Raises OSError."""
         while self._finished:
@@ -102,7 +109,11 @@ class FileSeries:
                 file.close()
 
     def close(self, end: Mapping[str, str]) -> None:
-        """Finish, sync and close the present file. Raises OSError; it is closed then, too."""
+        """Finish, sync and close the present file.
+
+        Raises:
+            OSError: it cannot be written, or was removed; it is closed all the same.
+        """
         file = self.file
         try:
             if not file.finished:  # it is if the next file could not be created
@@ -111,6 +122,7 @@ class FileSeries:
                 file.describe("dora.end", end)
                 file.finish()
             os.fsync(file.descriptor)
+            self.check_present()
             sync_directory(file.path.absolute().parent)
         finally:
             file.close()

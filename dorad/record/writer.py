@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-PROFILE = "dora"
 MAX_KNOWN = 10_000
 _MAX_PARTS = 512
 """Parts of one `writev`; the kernel takes up to 1024."""
@@ -105,7 +104,7 @@ class RecordingFile:
         self._unwritten: dict[int, int] = {}
         """Messages by channel of a chunk whose write has failed."""
         self._builder = ChunkBuilder(compression)
-        self._write((mcap.MAGIC + mcap.header(PROFILE, library),))
+        self._write((mcap.MAGIC + mcap.header(mcap.PROFILE, library),))
 
     @property
     def counts(self) -> dict[str, int]:

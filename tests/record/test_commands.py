@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mcap.writer import Writer
 
 from dorad.record.reader import RecordingReader
 from dorad.record.recover import recover
@@ -219,6 +221,25 @@ def test_mistakes_are_explained(recorded, arguments, code, text, runtime, monkey
     err = capsys.readouterr().err
     assert found == code, err
     assert text in err
+
+
+@pytest.mark.parametrize("arguments", [("record", "info"), ("replay",), ("diff", "day.mcap")])
+def test_a_file_of_another_program_is_named_as_such(tmp_path, arguments, monkeypatch, capsys):
+    from dorad.cli.main import run_command as run_here
+
+    path = tmp_path / "drive.mcap"
+    with path.open("wb") as file:
+        writer = Writer(file)
+        writer.start("ros2", "rosbag2")
+        schema = writer.register_schema("sensor_msgs/msg/Imu", "ros2msg", b"int32 x")
+        writer.add_message(writer.register_channel("/imu", "cdr", schema), 5, b"abcd", 5)
+        writer.finish()
+    (tmp_path / "day.mcap").write_bytes(path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert run_here((*arguments, "drive.mcap")) == 1
+    found = capsys.readouterr()
+    assert "Traceback" not in found.err
+    assert re.search(r"ROS 2 \(rosbag2\), not|'cdr' .* is not one of dora", found.out + found.err)
 
 
 def test_the_last_messages_after_a_stop_are_recorded(recorded, dora):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dorad.record import recorder as module
 from dorad.record.drec import DrecReader
 from dorad.record.items import Item
 from dorad.record.reader import RecordingError, RecordingReader
@@ -137,6 +138,20 @@ def test_a_disk_that_fails_ends_the_recording_and_leaves_what_was_written(
     outcome = recorder.end("test", {})
     assert not outcome.complete
     assert sequences(settings.path)[:10] == list(range(10))
+
+
+def test_a_file_that_is_removed_ends_the_recording(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SYNC_S", 0.02)
+    path = tmp_path / "a.mcap"
+    recorder = Recorder(Settings(path, min_free=0), {})
+    recorder.put([item(0)])
+    path.unlink()
+    until(lambda: recorder.ended)
+    recorder.put([item(1)])
+    outcome = recorder.end("test", {})
+    assert (outcome.complete, outcome.closed) == (False, False)
+    assert "the file was removed" in outcome.reason
+    assert outcome.dropped == {"a/b": 1}
 
 
 def sequences_so_far(path):
