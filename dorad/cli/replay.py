@@ -20,7 +20,7 @@ from dorad.cli.options import (
     shell_nodes_option,
     uv_option,
 )
-from dorad.cli.reporting import print_note
+from dorad.cli.reporting import print_note, print_warning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -264,6 +264,8 @@ def plan_replay(
     if run:
         running = ", ".join(plan.live) or "none"
         print_note(f"replayed nodes: {', '.join(plan.replayed)}; running nodes: {running}")
+        for topic in plan.silent:
+            print_warning(f"nothing is sent on {topic}: it is not in the recording, or left out")
     return from_descriptor(flat, path=path), config
 
 

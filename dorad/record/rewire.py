@@ -42,6 +42,8 @@ class Plan:
     live: tuple[str, ...]
     topics: tuple[str, ...]
     """The topics that the replayer sends."""
+    silent: tuple[str, ...]
+    """Topics of replayed nodes that inputs of live nodes wait for, and that are not sent."""
     checked: tuple[str, ...]
     """Recorded topics of live nodes."""
     ticks: Mapping[str, int]
@@ -128,6 +130,7 @@ def rewire(
     types = _output_types(nodes, replayed)
     aliases = _aliases(nodes)
     ticks: dict[str, int] = {}
+    silent: set[str] = set()
     for node in live:
         if node["id"] in programs:
             node["path"] = programs[node["id"]]
@@ -139,6 +142,7 @@ def rewire(
                     body.get("inputs") or {},
                     replayed,
                     set(sent),
+                    silent,
                     ticks if steps else None,
                     f"{node['id']}/{prefix}",
                     aliases,
@@ -157,7 +161,7 @@ def rewire(
         "id": REPLAYER,
         "path": PROGRAM,
         "args": arguments,
-        "outputs": [*sent, *ticks],
+        "outputs": [*sent, *sorted(silent), *ticks],
         "spin_us": 0,
     }
     if checked:
@@ -166,12 +170,17 @@ def rewire(
             topic: {"source": topic, "queue_size": CHECKED_QUEUE}
             for topic in checked
         }
-    typed = {topic: types[topic] for topic in sent if topic in types}
+    typed = {topic: types[topic] for topic in (*sent, *sorted(silent)) if topic in types}
     if typed:
         replayer["output_types"] = typed
     found["nodes"] = [*live, replayer]
     plan = Plan(
-        tuple(replayed), tuple(node["id"] for node in live), tuple(sent), tuple(checked), ticks
+        tuple(replayed),
+        tuple(node["id"] for node in live),
+        tuple(sent),
+        tuple(sorted(silent)),
+        tuple(checked),
+        ticks,
     )
     return found, plan
 
@@ -180,6 +189,7 @@ def _new_inputs(
     inputs: Mapping[str, Any],
     replayed: Collection[str],
     sent: Collection[str],
+    silent: set[str],
     ticks: dict[str, int] | None,
     consumer: str,
     aliases: Mapping[str, str],
@@ -202,8 +212,10 @@ def _new_inputs(
         if text.partition("/")[0] not in replayed:
             yield name, _waiting(text, options, lossless=True) if lossless else value
             continue
-        if text in sent:
-            yield name, _waiting(f"{REPLAYER}/{text}", options, lossless=lossless)
+        if text not in sent:
+            # The input closes with the replayer: a node without inputs would never end.
+            silent.add(text)
+        yield name, _waiting(f"{REPLAYER}/{text}", options, lossless=lossless)
 
 
 def _waiting(source: str, options: Mapping[str, Any], *, lossless: bool) -> dict[str, Any]:

@@ -67,10 +67,12 @@ def test_an_input_with_a_queue_size_keeps_it_unless_nothing_may_be_lost():
         assert node(found, "worker")["inputs"]["number"].get("queue_policy") == policy
 
 
-def test_topics_that_are_not_sent_leave_their_inputs_out():
+def test_inputs_of_topics_that_are_not_sent_end_with_the_replayer():
+    """A node that waits for what a changed dataflow sends would never end without inputs."""
     flow, plan = changed(("source",), topics=["source/text"])
-    assert node(flow, "worker")["inputs"] == {}
-    assert plan.topics == ("source/text",)
+    assert node(flow, "worker")["inputs"]["number"]["source"] == f"{REPLAYER}/source/number"
+    assert node(flow, REPLAYER)["outputs"] == ["source/text", "source/number"]
+    assert (plan.topics, plan.silent) == (("source/text",), ("source/number",))
 
 
 def test_another_program_runs_in_place_of_the_recorded_one():
