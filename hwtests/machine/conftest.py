@@ -18,18 +18,15 @@ __all__ = ["deb", "robots_possible"]
 
 
 @pytest.fixture(scope="session")
-def prepared_disk(deb: Path) -> Iterator[Path]:
+def prepared_disk(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The disk of a machine that has the package installed."""
     needed = virtual.missing()
     if needed:
         pytest.skip(f"a virtual machine needs tools: apt-get install {needed}")
     if os.uname().machine != "x86_64":
         pytest.skip("the virtual machine is an amd64")
-    virtual.build()
-    disk = virtual.FOLDER / f"prepared-{os.getpid()}.img"
-    with virtual.Machine() as made:
-        made.push(deb, "/root/dorad.deb")
-        made.sh("apt-get -qq install -y /root/dorad.deb", timeout=900)
-        made.keep(disk)
+    folder = tmp_path_factory.mktemp("machine")
+    disk = folder / "disk.img"
+    virtual.prepare(deb, disk, folder)
     yield disk
     disk.unlink()

@@ -1,9 +1,7 @@
-"""A robot as a virtual machine: QEMU without hardware virtualisation, so it runs everywhere.
+"""Virtual machines: QEMU without hardware virtualisation, so they run everywhere.
 
-It has a Debian kernel and root file system, which are built once and kept in FOLDER; its disk is a
-copy. It has no network but `ssh` from this machine. A second disk can be added whose content is
-that of a machine without power once the machine is killed: it has what the guest has written, and
-nothing of the guest's page cache.
+They have a Debian kernel and root file system, which are built once and kept in FOLDER; what they
+write to the disk with it is thrown away.
 """
 
 from __future__ import annotations
@@ -14,17 +12,17 @@ import socket
 import subprocess
 from typing import TYPE_CHECKING, Self
 
-from hwtests.robots import host
+from hwtests.robots import host, rootfs
 from hwtests.robots.errors import RobotError
-from hwtests.robots.rootfs import PACKAGES, RELEASE, SOURCES
 from hwtests.robots.shell import attempt, run, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
 FOLDER = host.FOLDER / "machine"
-MORE = ("openssh-server", "udev", "initramfs-tools", "zstd", "linux-image-cloud-amd64")
+MORE = ("openssh-server", "udev", "linux-image-cloud-amd64")
 BOOT_S = float(os.environ.get("VM_BOOT_S", "300"))
 """Until a machine is up; more on a host that does other work."""
 TOOLS = {
@@ -34,6 +32,10 @@ TOOLS = {
     "ssh": "openssh-client",
 }
 NETWORK = "[Match]\nName=en* eth*\n[Network]\nDHCP=ipv4\n"
+TO_DISK = """
+mount -t overlay overlay -o "lowerdir=$1" "$2"
+mke2fs -q -t ext4 -d "$2" "$3" 4G
+"""
 
 
 def missing() -> str:
@@ -41,68 +43,75 @@ def missing() -> str:
     return " ".join(sorted({package for tool, package in TOOLS.items() if not shutil.which(tool)}))
 
 
-def build() -> None:
-    """Build kernel, disk and key unless they exist; takes two minutes."""
-    if (FOLDER / "complete").exists():
-        return
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    root = FOLDER / "root"
-    root.parent.mkdir(parents=True)
-    packages = ",".join((*PACKAGES, *MORE))
-    sources = [str(SOURCES)] if SOURCES.is_file() else []
-    command = ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={packages}"]
-    run([*command, RELEASE, str(root), *sources], timeout=900)
-    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(FOLDER / "key")])
+def prepare(deb: Path, disk: Path, folder: Path) -> None:
+    """Make the disk of machines that have a package installed; `folder` is an empty one.
+
+    The first time, this builds kernel, root file system and key, too: two minutes more.
+    """
+    layer = folder / "layer"
+    lower = rootfs.preinstall(str(_root()), deb, layer)
+    mounted = folder / "mounted"
+    mounted.mkdir()
+    command = ["unshare", "--mount", "--propagation=private", "sh", "-euc", TO_DISK, "sh"]
+    run([*command, lower, str(mounted), str(disk)], timeout=600)
+    shutil.rmtree(layer)
+
+
+def _root() -> Path:
+    root = rootfs.build(FOLDER, MORE)
+    if (FOLDER / "key").exists():
+        return root
     keys = root / "root/.ssh"
     keys.mkdir(mode=0o700, exist_ok=True)
-    (keys / "authorized_keys").write_text((FOLDER / "key.pub").read_text())
     (root / "etc/hostname").write_text("robot\n")
     (root / "etc/systemd/network/all.network").write_text(NETWORK)
-    (root / "etc/resolv.conf").unlink(missing_ok=True)
     run(["systemctl", f"--root={root}", "-q", "enable", "systemd-networkd"])
-    masked = ["apt-daily.timer", "apt-daily-upgrade.timer", "systemd-networkd-wait-online.service"]
-    run(["systemctl", f"--root={root}", "-q", "mask", *masked])
-    for name in ("vmlinuz", "initrd.img"):
-        (found,) = (root / "boot").glob(f"{name}-*")
-        shutil.copy(found, FOLDER / name)
-    disk = FOLDER / "disk.img"
-    run(["truncate", "-s", "4G", str(disk)])
-    run(["mke2fs", "-q", "-t", "ext4", "-d", str(root), str(disk)], timeout=300)
-    shutil.rmtree(root)
-    (FOLDER / "complete").touch()
+    run(["systemctl", f"--root={root}", "-q", "mask", "systemd-networkd-wait-online.service"])
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(FOLDER / "new")])
+    (keys / "authorized_keys").write_text((FOLDER / "new.pub").read_text())
+    (FOLDER / "new").rename(FOLDER / "key")
+    return root
+
+
+def qemu(disk: Path, *more: str, data: str = "", append: str = "") -> list[str]:
+    """Return the command that boots a machine from a disk, and leaves the disk unchanged.
+
+    `data` describes the drive of a second disk, `/dev/nvme0n2`; `more` are further arguments, and
+    `append` those of the kernel. It knows NVMe and ext4 by itself, so it needs no initramfs.
+    """
+    (kernel,) = (_root() / "boot").glob("vmlinuz-*")
+    command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "1024"]
+    command += ["-nodefaults", "-no-reboot", "-display", "none", "-kernel", str(kernel)]
+    arguments = f"root=/dev/nvme0n1 rw console=ttyS0 quiet mitigations=off {append}"
+    command += ["-append", arguments.strip(), "-device", "nvme,id=disks,serial=disks"]
+    for name, drive in (("root", f"file={disk},snapshot=on"), ("data", data)):
+        if drive:
+            command += ["-drive", f"{drive},if=none,format=raw,id={name}"]
+            command += ["-device", f"nvme-ns,bus=disks,drive={name}"]
+    return [*command, *more]
 
 
 class Machine:
-    """A running machine. A context manager that removes it."""
+    """A running machine with systemd, and no network but `ssh` from this machine.
 
-    def __init__(self, prepared: Path | None = None, data: Path | None = None) -> None:
-        """Use the disk `prepared`, and leave it unchanged; else a new one. `data` is a second one,
-        `/dev/vdb`.
-        """
-        self._prepared = prepared
-        self._data = data
-        self._disk = FOLDER / f"running-{os.getpid()}.img"
+    A context manager that removes it.
+    """
+
+    def __init__(self, disk: Path) -> None:
+        """Use a disk that `prepare` has made."""
+        self._disk = disk
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         """Boot, and wait until systemd has finished."""
-        drive = f"file={self._prepared},snapshot=on"
-        if self._prepared is None:
-            run(["cp", "--sparse=always", str(FOLDER / "disk.img"), str(self._disk)], timeout=120)
-            drive = f"file={self._disk},cache=unsafe"
+        console = FOLDER / "console.log"
         forward = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self._port}-:22"
-        command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "2048"]
-        command += ["-nographic", "-nodefaults", "-serial", f"file:{FOLDER / 'console.log'}"]
-        command += ["-kernel", str(FOLDER / "vmlinuz"), "-initrd", str(FOLDER / "initrd.img")]
-        command += ["-append", "root=/dev/vda rw console=ttyS0 quiet mitigations=off"]
-        command += ["-drive", f"{drive},format=raw,if=virtio"]
-        if self._data is not None:
-            command += ["-drive", f"file={self._data},format=raw,if=virtio,cache=none"]
-        command += ["-netdev", forward, "-device", "virtio-net-pci,netdev=net"]
+        network = ("-netdev", forward, "-device", "virtio-net-pci,netdev=net")
+        command = qemu(self._disk, *network, "-smp", "2", "-serial", f"file:{console}")
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         try:
-            wait_until(self._booted, f"it is up, see {FOLDER / 'console.log'}", timeout=BOOT_S)
+            wait_until(self._booted, f"it is up, see {console}", timeout=BOOT_S)
         except BaseException:
             self.stop()
             raise
@@ -126,33 +135,22 @@ class Machine:
         script = f'mkdir -p "$(dirname {target})" && cat >{target}'
         self.sh(script, stdin=source.read_bytes(), timeout=300)
 
-    def start(self, script: str) -> subprocess.Popen[str]:
-        """Start a shell script inside as root; its output can be read line by line."""
-        return subprocess.Popen([*self._ssh(), script], stdout=subprocess.PIPE, text=True)
-
-    def keep(self, target: Path) -> None:
-        """Shut it down, and move its disk to `target`."""
-        attempt([*self._ssh(), "systemctl poweroff"], timeout=60)
-        assert self._process is not None
-        self._process.wait(BOOT_S)
-        shutil.move(self._disk, target)
-
     def stop(self) -> None:
-        """Cut its power, and remove its disk."""
+        """Cut its power."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        self._disk.unlink(missing_ok=True)
 
-    def _ssh(self) -> list[str]:
+    def _ssh(self) -> Sequence[str]:
         options = (
             "BatchMode=yes",
             "ConnectTimeout=5",
             "StrictHostKeyChecking=no",
             "LogLevel=ERROR",
+            "UserKnownHostsFile=/dev/null",
         )
         words = ["ssh", "-i", str(FOLDER / "key"), "-p", str(self._port)]
-        for option in (*options, "LogLevel=ERROR", "UserKnownHostsFile=/dev/null"):
+        for option in options:
             words += ["-o", option]
         return [*words, "root@127.0.0.1"]
 
