@@ -37,7 +37,8 @@ mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /tmp
 mkdir -p /dev/shm /data
 mount -t tmpfs tmpfs /dev/shm
-mount /dev/nvme0n2 /data
+mount -t sysfs sysfs /sys
+mount -L data /data
 cd /data
 exec dora record flow.yml -o cut.mcap
 """
@@ -54,7 +55,10 @@ def data(tmp_path: Path) -> Path:
     (content / "flow.yml").write_text(FLOW)
     shutil.copy(Path(__file__).with_name("nodes") / "counting.py", content)
     path = tmp_path / "data.img"
-    run(["mke2fs", "-q", "-t", "ext4", "-d", str(content), str(path), "1G"], timeout=60)
+    run(
+        ["mke2fs", "-q", "-t", "ext4", "-L", "data", "-d", str(content), str(path), "1G"],
+        timeout=60,
+    )
     return path
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import struct
 import subprocess
 from typing import TYPE_CHECKING, Self
 
@@ -32,9 +33,14 @@ TOOLS = {
     "ssh": "openssh-client",
 }
 NETWORK = "[Match]\nName=en* eth*\n[Network]\nDHCP=ipv4\n"
-TO_DISK = """
+START, SECTORS, DISK_ID = 2048, 8 << 20, 0x646F7261
+"""The one partition of a disk in sectors of 512 bytes, and the number of the disk, by which the
+kernel finds the partition: disks have their names in the order in which they answer.
+"""
+TO_DISK = f"""
 mount -t overlay overlay -o "lowerdir=$1" "$2"
-mke2fs -q -t ext4 -d "$2" "$3" 4G
+truncate -s {(START + SECTORS) * 512} "$3"
+mke2fs -q -t ext4 -E offset={START * 512} -d "$2" "$3" {SECTORS // 2}k
 """
 
 
@@ -55,6 +61,10 @@ def prepare(deb: Path, disk: Path, folder: Path) -> None:
     command = ["unshare", "--mount", "--propagation=private", "sh", "-euc", TO_DISK, "sh"]
     run([*command, lower, str(mounted), str(disk)], timeout=600)
     shutil.rmtree(layer)
+    with disk.open("r+b") as file:
+        file.seek(440)
+        partition = struct.pack("<B3sB3sII", 0, b"", 0x83, b"", START, SECTORS)
+        file.write(struct.pack("<IH16s48sH", DISK_ID, 0, partition, b"", 0xAA55))
 
 
 def _root() -> Path:
@@ -76,13 +86,15 @@ def _root() -> Path:
 def qemu(disk: Path, *more: str, data: str = "", append: str = "") -> list[str]:
     """Return the command that boots a machine from a disk, and leaves the disk unchanged.
 
-    `data` describes the drive of a second disk, `/dev/nvme0n2`; `more` are further arguments, and
-    `append` those of the kernel. It knows NVMe and ext4 by itself, so it needs no initramfs.
+    `data` describes the drive of a second disk; `more` are further arguments, and `append` those
+    of the kernel. It knows NVMe and ext4 by itself, so it needs no initramfs.
     """
     (kernel,) = (_root() / "boot").glob("vmlinuz-*")
     command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "1024"]
     command += ["-nodefaults", "-no-reboot", "-display", "none", "-kernel", str(kernel)]
-    arguments = f"root=/dev/nvme0n1 rw console=ttyS0 quiet mitigations=off {append}"
+    arguments = (
+        f"root=PARTUUID={DISK_ID:08x}-01 rootwait rw console=ttyS0 quiet mitigations=off {append}"
+    )
     command += ["-append", arguments.strip(), "-device", "nvme,id=disks,serial=disks"]
     for name, drive in (("root", f"file={disk},snapshot=on"), ("data", data)):
         if drive:
