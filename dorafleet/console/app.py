@@ -7,8 +7,6 @@ import logging
 import re
 import shlex
 import signal
-import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -16,6 +14,7 @@ from textual.app import App
 
 from dorad.control.errors import ControlError
 from dorafleet.console import piping, themes
+from dorafleet.console.frames import Frames
 from dorafleet.console.model.commands import (
     ABOUT_DATAFLOWS,
     METHODS,
@@ -24,7 +23,6 @@ from dorafleet.console.model.commands import (
     shown,
     with_dataflow,
 )
-from dorafleet.console.model.pace import Pace
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.table import open_screen
 from dorafleet.console.widgets.confirm import Choose, Confirm
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.driver import Driver
     from textual.filter import LineFilter
-    from textual.screen import Screen
 
     from dorafleet.console.link.server import Server
     from dorafleet.console.model.commands import Action, Target
@@ -98,15 +95,7 @@ class ConsoleApp(App[None]):
         """The filter of each screen by its name."""
         self.copied = ""
         """The command that was copied last."""
-        self._pace = Pace()
-        self._hold: ExitStack | None = None
-        """Open while a frame is under way: changes are collected."""
-        self._frame_at = 0.0
-        self.frame_s = 0.0
-        """Seconds that the terminal took for the last frame."""
-        self._whole = False
-        """Whether all of the screen must be painted: Textual drops a first frame meanwhile."""
-        self._painted_screen: Screen[Any] | None = None
+        self.frames = Frames(self)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last: ConsoleScreen | None = None
         self._entered = False
@@ -137,7 +126,7 @@ class ConsoleApp(App[None]):
         """Connect, and open the first screen."""
         for number in ENDING_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._end_by, number)
-        self.app_resume_signal.subscribe(self, lambda _: self._repaint_everything())
+        self.app_resume_signal.subscribe(self, lambda _: self.frames.restart())
         self.server.start()
         self.push_screen(open_screen("fleet", []))
         self.set_interval(TICK_S, self._tick)
@@ -157,7 +146,7 @@ class ConsoleApp(App[None]):
         """End the connection."""
         for number in ENDING_SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
-        self._release()
+        self.frames.release()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -191,45 +180,13 @@ class ConsoleApp(App[None]):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def frame_sent(self, now: float) -> None:
-        """Collect changes until the terminal has shown the frame that was just sent."""
-        self._pace.sent(now)
-        self._frame_at = now
-        if self._hold is None:
-            self._hold = ExitStack()
-            self._hold.enter_context(self.batch_update())
-            self._wait_for_terminal()
-
     def on_frame_shown(self) -> None:
         """Take the terminal's answer."""
-        self._pace.answered()
-        self.frame_s = time.monotonic() - self._frame_at
-        self._wait_for_terminal()
-
-    def _wait_for_terminal(self) -> None:
-        now = time.monotonic()
-        if self._hold is None:
-            return
-        if self._pace.may_send(now):
-            self._release()
-        else:
-            self.set_timer(max(0.01, self._pace.due() - now), self._wait_for_terminal)
-
-    def _release(self) -> None:
-        if self._hold is not None:
-            self._hold.close()
-            self._hold = None
-            if not self.is_running or not self.screen_stack:
-                return
-            if self._whole or self.screen is not self._painted_screen:
-                self._whole, self._painted_screen = False, self.screen
-                self.screen.refresh(layout=True)
-                self.screen.refresh()
-            self.screen.check_idle()
+        self.frames.shown()
 
     def on_resize(self) -> None:
         """Paint everything again."""
-        self._whole = True
+        self.frames.paint_all()
 
     def go_to(self, text: str) -> None:
         """Open the screen that a line after `:` names."""
@@ -361,16 +318,9 @@ class ConsoleApp(App[None]):
             return
         with self.batch_update(), self.suspend(), piping.interrupts_ignored():
             code = piping.run(command, text)
-        self._repaint_everything()
+        self.frames.restart()
         if code:
             self._say(piping.how_it_ended(command, code), "warn")
-
-    def _repaint_everything(self) -> None:
-        """Paint after another program had the terminal, and has read its answers."""
-        self._pace = Pace()
-        self._whole = True
-        self._release()
-        self.screen.refresh()
 
     def _say(self, text: str, style: str = "", seconds: float = 5.0) -> None:
         if (screen := self._console_screen) is not None:

@@ -2,22 +2,34 @@
 
 Textual queues frames without limit of age: in a slow line a picture would be seconds old. Each
 frame ends with `ESC[6n`; a terminal answers once it has read that far. While a frame is under way,
-the app collects changes and paints them in one go.
+the app collects changes and paints them in one go. A terminal that takes nothing any more, or that
+is gone, ends the program as soon as it is asked to end, or at once.
 """
 
 from __future__ import annotations
 
+import select
+import signal
 import time
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from textual.drivers.linux_driver import LinuxDriver
 from textual.events import CursorPosition
 from textual.message import Message
 
+if TYPE_CHECKING:
+    from textual.timer import Timer
+
+    from dorafleet.console.frames import Frames
+
 QUESTION = "\x1b[6n"
 """Asks the terminal where its cursor is."""
 LAST_ANSWER_S = 0.3
 """Seconds that the terminal has for its last answers, when it is given back."""
+LAST_WRITES_S = 1.0
+"""Seconds that it has to take what was written."""
+WATCH_S = 0.5
+"""Time between two looks whether the terminal is still there."""
 
 
 class FrameShown(Message):
@@ -25,10 +37,9 @@ class FrameShown(Message):
 
 
 class Paced(Protocol):
-    """What the app does about the pace."""
+    """An app that paints at the pace of its terminal."""
 
-    def frame_sent(self, now: float) -> None:
-        """Collect changes from now on."""
+    frames: Frames
 
 
 class PacedDriver(LinuxDriver):
@@ -39,19 +50,42 @@ class PacedDriver(LinuxDriver):
         self._wrote = False
         self._asks = False
         self._unanswered = 0
+        self._watch: Timer | None = None
 
     def start_application_mode(self) -> None:
         """Take the terminal."""
         super().start_application_mode()  # type: ignore[no-untyped-call]
         self._unanswered, self._asks = 0, self.input_tty
+        self._watch = self._app.set_interval(WATCH_S, self._end_without_terminal)
 
     def stop_application_mode(self) -> None:
         """Give the terminal back, without answers that a shell would take for keys."""
         self._asks = False
+        if self._watch is not None:
+            self._watch.stop()
         deadline = time.monotonic() + LAST_ANSWER_S
         while self._unanswered > 0 and time.monotonic() < deadline:
             time.sleep(0.01)  # the thread that reads keys takes them
         super().stop_application_mode()
+
+    def close(self) -> None:
+        """End the thread that writes; a terminal that takes nothing is not waited for."""
+        thread = self._writer_thread
+        if thread is not None and thread.is_alive():
+            thread._queue.put(None)  # ends it
+            thread.join(LAST_WRITES_S)
+
+    def _end_without_terminal(self) -> None:
+        """End the program if the terminal is gone: not everybody gets a SIGHUP then."""
+        terminal = select.poll()
+        terminal.register(self.fileno, 0)
+        if terminal.poll(0):
+            self._app.exit(return_code=128 + signal.SIGHUP)
+
+    def _is_blocked(self) -> bool:
+        """Return True while the terminal has not taken all that was written."""
+        thread = self._writer_thread
+        return thread is not None and not thread._queue.empty()
 
     def _sigcont_application(self, *_args: object) -> None:
         """Take the terminal again, unless it was not given back: Textual would take it twice."""
@@ -59,9 +93,10 @@ class PacedDriver(LinuxDriver):
             super()._sigcont_application()
 
     def write(self, data: str) -> None:
-        """Write to the terminal."""
-        super().write(data)
-        self._wrote = True
+        """Write to the terminal, unless it is gone: the thread that writes has ended then."""
+        if self._writer_thread is not None and self._writer_thread.is_alive():
+            super().write(data)
+            self._wrote = True
 
     def flush(self) -> None:
         """End a frame."""
@@ -73,7 +108,7 @@ class PacedDriver(LinuxDriver):
         super().write(QUESTION)
         # Later: Textual may send a frame in two parts, and would drop the second one.
         app = cast(Paced, self._app)
-        self._app.call_later(app.frame_sent, time.monotonic())
+        self._app.call_later(app.frames.sent, time.monotonic(), self._is_blocked)
 
     def process_message(self, message: Message) -> None:
         """Take answers to the question; pass everything else on."""

@@ -97,6 +97,13 @@ def watch(terminal: int, child: subprocess.Popen[bytes], case: Case, began: floa
     return line
 
 
+def terminal() -> tuple[int, int]:
+    """Return the two ends of a terminal of 100x30; the second is the program's."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    return ours, theirs
+
+
 def run(case: Case, seconds: float) -> dict[str, float | str | None]:
     """Run one case, and return its figures."""
     with tempfile.TemporaryDirectory() as folder:
@@ -109,8 +116,7 @@ def run(case: Case, seconds: float) -> dict[str, float | str | None]:
             )
             assert server.stdout is not None
             server.stdout.readline()
-        ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        ours, theirs = terminal()
         began = time.monotonic()
         words = ["-m", "hwtests.console.child", case.what, str(socket), str(report), str(seconds)]
         child = subprocess.Popen(

@@ -1,7 +1,8 @@
 """A server with made-up robots: `python -m hwtests.console.serve SOCKET WHAT`.
 
 WHAT is `still`, `changes` (500 robots change a second, of 500 with 40 nodes), `logs` (10,000 lines
-a second) or `picture` (an image of 640x480 as a robot's preview sends it).
+a second), `picture` (an image of 640x480 as a robot's preview sends it), or `everything` with nodes
+that fail and recover, for a soak.
 """
 
 from __future__ import annotations
@@ -50,6 +51,15 @@ class Busy(FakeFleet):
             yield m.LogLines(dataflow="pick", lines=lines)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
+    async def alarm(self) -> None:
+        names = list(self.rows)
+        while True:
+            failed = random.choice(names)
+            self.fail(failed)
+            await asyncio.sleep(2.0)
+            self.put(failed)
+            self.judge(2.0)
+
     async def change(self) -> None:
         names = list(self.rows)
         while True:
@@ -78,7 +88,7 @@ async def main() -> None:
     socket, what = sys.argv[1:]
     fleet = Busy(500)
     fleet.pause = 10.0  # as often as the console asks for
-    if what == "logs":
+    if what in ("logs", "everything"):
         fleet.read_logs = fleet.log_lines
     await fleet.serve(Path(socket))
     print("ready", flush=True)
@@ -87,6 +97,8 @@ async def main() -> None:
             await fleet.change()
         case "picture":
             await fleet.film()
+        case "everything":
+            await asyncio.gather(fleet.change(), fleet.film(), fleet.alarm())
         case _:
             await asyncio.Event().wait()
 

@@ -74,9 +74,19 @@ class Line:
         async with asyncio.timeout(DEADLINE_S):
             return await self.process.wait()
 
-    def close(self) -> None:
+    def stall(self) -> None:
+        """Take nothing any more."""
         asyncio.get_running_loop().remove_reader(self.ours)
+
+    def hang_up(self) -> None:
+        """Let the terminal be gone."""
+        self.stall()
         os.close(self.ours)
+        self.ours = -1
+
+    def close(self) -> None:
+        if self.ours >= 0:
+            self.hang_up()
         os.close(self.theirs)
 
 
@@ -160,3 +170,22 @@ async def test_a_stopped_or_ended_console_gives_the_terminal_back() -> None:
         assert await line.ends() == 128 + signal.SIGTERM
         assert termios.tcgetattr(line.theirs) == line.before
         await line.until(b"\x1b[?1049l", after=at)
+
+
+async def test_a_console_whose_terminal_is_gone_ends_also_without_a_signal() -> None:
+    async with program(FakeFleet(3)) as line:
+        await line.until(b"3 of 3")
+        line.hang_up()
+        assert await line.ends() == 128 + signal.SIGHUP
+
+
+async def test_a_console_ends_on_a_terminal_that_takes_nothing_any_more() -> None:
+    async with program(FakeFleet(60), answers=False) as line:
+        await line.until(b"60 of 60")
+        line.stall()
+        counters, written = psutil.Process(line.process.pid).io_counters, -1
+        while written != (written := counters().write_chars):
+            # A screen that is opened is painted whole; the line has room for some of them.
+            await line.keys(*(b"?", b"\x1b") * 3, pause=0.1)
+        line.process.terminate()
+        assert await line.ends() == 128 + signal.SIGTERM

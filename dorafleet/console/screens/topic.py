@@ -147,9 +147,9 @@ class TopicScreen(ConsoleScreen):
         pixels, width, height = self._last.image
         size = canvas.size
         # Over a slow line a small picture of now is worth more than a large old one.
-        if self.console.frame_s > SLOW_S:
+        if self.console.frames.took_s > SLOW_S:
             self._scale = max(MIN_SCALE, self._scale * 0.7)
-        elif self.console.frame_s < SLOW_S / 4:
+        elif self.console.frames.took_s < SLOW_S / 4:
             self._scale = min(1.0, self._scale * 1.1)
         colour = self.console.options.theme != "mono"
         return picture(

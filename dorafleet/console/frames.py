@@ -1,0 +1,93 @@
+"""Frames at the pace of the terminal: changes are collected until it has shown the last one."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from dorafleet.console.model.pace import Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from textual.app import App
+    from textual.screen import Screen
+
+MIN_WAIT_S = 0.01
+"""Shortest time between two looks whether a frame may be sent."""
+BLOCKED_S = 0.2
+"""Time between two looks whether a terminal takes bytes again."""
+
+
+class Frames:
+    """Decides when an app paints."""
+
+    def __init__(self, app: App[None]) -> None:
+        self._app = app
+        self._pace = Pace()
+        self._hold: ExitStack | None = None
+        """Open while a frame is under way: changes are collected."""
+        self._sent_at = 0.0
+        self._blocked: Callable[[], bool] = lambda: False
+        self.took_s = 0.0
+        """Seconds that the terminal took for the last frame."""
+        self._whole = False
+        """Whether all of the screen must be painted: Textual drops a first frame meanwhile."""
+        self._painted_screen: Screen[Any] | None = None
+
+    def sent(self, now: float, blocked: Callable[[], bool]) -> None:
+        """Collect changes until the terminal has shown the frame that was just sent.
+
+        `blocked` returns True while the terminal has not taken all of its bytes.
+        """
+        self._pace.sent(now)
+        self._sent_at, self._blocked = now, blocked
+        if self._hold is None:
+            self._hold = ExitStack()
+            self._hold.enter_context(self._app.batch_update())
+            self._wait()
+
+    def shown(self) -> None:
+        """Take the terminal's answer."""
+        self._pace.answered()
+        self.took_s = time.monotonic() - self._sent_at
+        self._wait()
+
+    def paint_all(self) -> None:
+        """Paint the whole screen with the next frame."""
+        self._whole = True
+
+    def restart(self) -> None:
+        """Paint everything after another program had the terminal, and has read its answers."""
+        self._pace = Pace()
+        self._whole = True
+        self.release()
+        self._app.screen.refresh()
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        if self._hold is None:
+            return
+        if not self._pace.may_send(now):
+            self._app.set_timer(max(MIN_WAIT_S, self._pace.due() - now), self._wait)
+        elif self._blocked():
+            # More would fill Textual's queue, and then stop the whole program.
+            self._app.set_timer(BLOCKED_S, self._wait)
+        else:
+            self.release()
+
+    def release(self) -> None:
+        """Paint what was collected."""
+        if self._hold is None:
+            return
+        self._hold.close()
+        self._hold = None
+        app = self._app
+        if not app.is_running or not app.screen_stack:
+            return
+        if self._whole or app.screen is not self._painted_screen:
+            self._whole, self._painted_screen = False, app.screen
+            app.screen.refresh(layout=True)
+            app.screen.refresh()
+        app.screen.check_idle()
