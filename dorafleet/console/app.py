@@ -12,20 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import App
 
-from dorad.control.errors import ControlError
 from dorafleet.console import piping, themes
+from dorafleet.console.acting import Acting
 from dorafleet.console.frames import Frames
-from dorafleet.console.model.commands import (
-    ABOUT_DATAFLOWS,
-    METHODS,
-    actions_for,
-    place_of,
-    shown,
-    with_dataflow,
-)
+from dorafleet.console.model.commands import ABOUT_DATAFLOWS, place_of, shown, with_dataflow
 from dorafleet.console.screens.base import ConsoleScreen
-from dorafleet.console.screens.table import open_screen
-from dorafleet.console.widgets.confirm import Choose, Confirm
+from dorafleet.console.screens.registry import open_screen
 from dorafleet.console.widgets.lines import Painted
 from dorafleet.console.widgets.paint import VisibleText
 
@@ -37,7 +29,7 @@ if TYPE_CHECKING:
     from textual.filter import LineFilter
 
     from dorafleet.console.link.server import Server
-    from dorafleet.console.model.commands import Action, Target
+    from dorafleet.console.model.commands import Target
     from dorafleet.console.model.filter import Filter
 
 TICK_S = 0.1
@@ -95,7 +87,9 @@ class ConsoleApp(App[None]):
         """The filter of each screen by its name."""
         self.copied = ""
         """The command that was copied last."""
+        self._visible_text = VisibleText()  # one, because Textual caches lines by their filters
         self.frames = Frames(self)
+        self.acting = Acting(self)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last: ConsoleScreen | None = None
         self._entered = False
@@ -118,9 +112,16 @@ class ConsoleApp(App[None]):
         rows = list(self.server.fleet.rows)
         return rows[0] if len(rows) == 1 else (link.where or "no server")
 
+    @property
+    def limits(self) -> str:
+        """Why this operator can change nothing; empty if he can."""
+        if self.options.readonly:
+            return "readonly"
+        return "viewer" if self.server.link.role == "viewer" else ""
+
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Let only visible text reach the terminal."""
-        return [*super().get_line_filters(), VisibleText()]
+        return [*super().get_line_filters(), self._visible_text]
 
     def on_mount(self) -> None:
         """Connect, and open the first screen."""
@@ -192,7 +193,7 @@ class ConsoleApp(App[None]):
         """Open the screen that a line after `:` names."""
         place = place_of(text)
         if isinstance(place, str):
-            self._say(place, "warn")
+            self.say(place, "warn")
             return
         name, rest = place
         rows = {} if self.server.is_daemon else self.server.fleet.rows
@@ -202,7 +203,7 @@ class ConsoleApp(App[None]):
         """Open the screen with this name about these words."""
         opened = open_screen(name, words)
         if isinstance(opened, str):
-            self._say(opened, "warn")
+            self.say(opened, "warn")
         else:
             self.open(opened)
 
@@ -250,7 +251,7 @@ class ConsoleApp(App[None]):
         """Type the screen to go to."""
         screen = self.screen
         if not self._typing and isinstance(screen, ConsoleScreen) and screen.composed:
-            screen.type_place()
+            screen.prompting.ask_place()
 
     async def action_quit(self) -> None:
         """End the console, which leaves everything running."""
@@ -262,48 +263,16 @@ class ConsoleApp(App[None]):
         screen = self.screen
         return isinstance(screen, ConsoleScreen) and screen.typing
 
-    def actions(self, targets: Sequence[Target]) -> list[Action]:
-        """Return what may be done to these targets."""
-        return actions_for(targets, self.server.link.role, readonly=self.options.readonly)
-
-    async def act(self, targets: list[Target]) -> None:
-        """Let the operator choose an action, confirm it, and do it."""
-        actions = self.actions(targets)
-        if not actions:
-            return
-        what = str(targets[0]) if len(targets) == 1 else f"{len(targets)} rows"
-        action = await self.push_screen_wait(Choose(actions, what))
-        if action is None:
-            return
-        command = self._command(action.argv(targets[0]))
-        if not await self.push_screen_wait(Confirm(action, targets, command)):
-            self._say("nothing was changed", "dim")
-            return
-        self._say(f"{action.title}: under way", "dim")
-        done = 0
-        for target in targets:
-            _log.debug("%s: %s", action.method, target)
-            try:
-                await self.server.call(
-                    action.method, action.params(target), METHODS[action.method].result
-                )
-                done += 1
-            except ControlError as error:
-                hint = f" ({error.hint})" if error.hint else ""
-                self._say(f"{target}: {error.message}{hint}", "fail", 15.0)
-        if done == len(targets):
-            self._say(f"{action.title}: done" + (f", {done} times" if done > 1 else ""), "ok")
-
     def copy_command(self, argv: Sequence[str]) -> None:
         """Show a command line, and offer it to the terminal's clipboard.
 
         A terminal does not say whether it takes it: so the whole command is shown.
         """
-        self.copied = self._command(argv)
+        self.copied = self.command_line(argv)
         self.copy_to_clipboard(self.copied)
-        self._say(f"$ {self.copied}  (sent to the terminal's clipboard)", "key", COMMAND_S)
+        self.say(f"$ {self.copied}  (sent to the terminal's clipboard)", "key", COMMAND_S)
 
-    def _command(self, argv: Sequence[str]) -> str:
+    def command_line(self, argv: Sequence[str]) -> str:
         """Return a command line for the operator's shell."""
         return shown(["ssh", self.server.host, shown(argv)] if self.server.host else argv)
 
@@ -314,15 +283,16 @@ class ConsoleApp(App[None]):
         _log.debug("pipe %d lines into %r", len(lines), command)
         text = "".join(f"{line.rstrip()}\n" for line in lines)
         if self.is_headless:
-            self._say(piping.how_it_ended(command, piping.run(command, text, quiet=True)), "dim")
+            self.say(piping.how_it_ended(command, piping.run(command, text, quiet=True)), "dim")
             return
         with self.batch_update(), self.suspend(), piping.interrupts_ignored():
             code = piping.run(command, text)
         self.frames.restart()
         if code:
-            self._say(piping.how_it_ended(command, code), "warn")
+            self.say(piping.how_it_ended(command, code), "warn")
 
-    def _say(self, text: str, style: str = "", seconds: float = 5.0) -> None:
+    def say(self, text: str, style: str = "", seconds: float = 5.0) -> None:
+        """Show a message for some seconds, also under a dialog."""
         if (screen := self._console_screen) is not None:
             screen.say(text, style, seconds)
 

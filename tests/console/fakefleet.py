@@ -92,6 +92,8 @@ class FakeFleet:
         self.bell = Bell()
         self.changes: list[tuple[str, m.Struct]] = []
         """Calls that change something."""
+        self.refuses: dict[str, str] = {}
+        """Why changes of a dataflow are refused, by its name."""
         self.news: RolloutNews | None = None
         """What `rollout.watch` says; None for a server without it."""
         self.without: tuple[str, ...] = ()
@@ -274,6 +276,8 @@ class FakeFleet:
 
         async def change(call: Call, params: m.Struct) -> m.Struct:
             self.changes.append((call.method, params))
+            if why := self.refuses.get(getattr(params, "dataflow", None) or ""):
+                raise ControlError("refused", why)
             if call.method == "dataflow.restart":
                 return m.Restarted(old="a", new="b")
             if call.method.startswith("rollout."):

@@ -146,9 +146,29 @@ async def test_a_viewer_and_a_readonly_console_are_offered_no_change(
     async with console(tmp_path, fleet, options=Options(readonly=readonly)) as driven:
         text = await driven.until("3 of 3")
         assert "a actions" not in text.splitlines()[-1]
+        assert ("live  readonly" if readonly else "live  viewer") in text
         await driven.press("a")
-        await driven.pilot.pause(0.05)
+        why = (
+            "started with --readonly" if readonly else "your role here is viewer; it takes operator"
+        )
+        await driven.until(why)
         assert not isinstance(driven.app.screen, Choose)
+
+
+async def test_each_robot_for_which_an_action_fails_is_named_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet(5)
+    fleet.refuses = {"arm002/pick": "pick is not running", "arm004/pick": "pick is not running"}
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("5 of 5")
+        await driven.press("space", "space", "space", "space")
+        await _act(driven, "S")
+        await driven.type("4")
+        await driven.until(lambda: driven.app.screen.query_one(Input).value == "4")
+        await driven.press("enter")
+        await driven.until("Stop the dataflow: 2 of 4 done; arm002: pick, arm004: pick: pick is")
+        assert len(fleet.changes) == 4
 
 
 async def test_a_server_refuses_what_a_role_may_not_do(tmp_path: Path) -> None:

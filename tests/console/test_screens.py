@@ -157,20 +157,6 @@ async def test_top_asks_the_server_only_for_what_is_shown(tmp_path: Path) -> Non
         await driven.until("200 of 20000 nodes")
 
 
-async def test_a_hidden_screen_reads_no_stream(tmp_path: Path) -> None:
-    fleet = FakeFleet(3)
-    async with console(tmp_path, fleet) as driven:
-        await driven.until("3 of 3")
-        await driven.press("enter")
-        await driven.until(lambda: fleet.streams == 1)
-        await driven.press("question_mark")
-        await driven.until(lambda: fleet.streams == 0)
-        await driven.press("escape")
-        await driven.until(lambda: fleet.streams == 1)
-        await driven.press("escape")
-        await driven.until(lambda: fleet.streams == 0)
-
-
 async def test_logs_follow_until_they_are_scrolled_up(tmp_path: Path) -> None:
     fleet = FakeFleet(1)
     fleet.lines = [line(f"line {n}") for n in range(100)]

@@ -184,13 +184,24 @@ def allowed(role: str, needed: Role) -> bool:
 
 def actions_for(targets: Sequence[Target], role: str, *, readonly: bool) -> list[Action]:
     """Return the actions that are possible for all of these targets."""
-    if readonly or not targets:
-        return []
-    return [
-        action
-        for action in ACTIONS
-        if allowed(role, action.role) and all(_fits(action, each) for each in targets)
-    ]
+    return [] if readonly else [a for a in _fitting(targets) if allowed(role, a.role)]
+
+
+def why_no_action(targets: Sequence[Target], role: str, *, readonly: bool) -> str:
+    """Return why nothing can be done to these targets, and what would change that."""
+    fitting = _fitting(targets)
+    if not fitting:
+        return "there is no action for what is chosen here"
+    titles = ", ".join(action.title.partition(":")[0] for action in fitting)
+    if readonly:
+        return f"this console was started with --readonly, so it does not offer: {titles}"
+    needed = min((action.role for action in fitting), key=RANKS.index)
+    return f"your role here is {role}; it takes {needed} to do this: {titles}"
+
+
+def _fitting(targets: Sequence[Target]) -> list[Action]:
+    """Return the actions that are possible for all of these targets, whoever asks."""
+    return [a for a in ACTIONS if targets and all(_fits(a, each) for each in targets)]
 
 
 def _fits(action: Action, target: Target) -> bool:

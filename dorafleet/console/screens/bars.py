@@ -75,6 +75,7 @@ class Bars:
             now,
             columns,
             stale=stale,
+            limits=screen.console.limits,
         )
         self._canvas("#top").show([line])
         crumbs = screen.crumbs()

@@ -1,4 +1,4 @@
-"""What all screens share: the bars, the prompt, the filter, and streams while one is looked at."""
+"""What all screens share: bars, keys, a prompt, a filter, and streams while one is looked at."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from textual.containers import Vertical
 from textual.screen import Screen
 
 from dorafleet.console.model.commands import Target
-from dorafleet.console.model.filter import Filter, checked
+from dorafleet.console.model.filter import Filter
 from dorafleet.console.screens.bars import Bars
 from dorafleet.console.screens.feeds import Feeds
-from dorafleet.console.screens.keyline import working_keys
+from dorafleet.console.screens.prompting import Prompting
+from dorafleet.console.screens.workingkeys import working_keys, works
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.view.glyphs import glyphs
 from dorafleet.console.widgets.grid import Grid
@@ -70,9 +71,8 @@ class ConsoleScreen(Screen[None]):
         super().__init__()
         self.order = self.ORDERS[0] if self.ORDERS else ""
         self.filter = Filter()
-        self._filter_before = self.filter
-        """The filter to go back to if the one that is typed is given up."""
         self.bars = Bars(self)
+        self.prompting = Prompting(self)
         self.feeds = Feeds(self.streams, lambda work: self.console.in_background(work))
         self._painted: tuple[Any, ...] | None = None
         self.news = 0
@@ -168,6 +168,9 @@ class ConsoleScreen(Screen[None]):
     def on_screen_suspend(self) -> None:
         """Stop reading: a hidden screen costs nothing."""
         self.feeds.stop()
+        for widget in self.query("*"):
+            # Drops its painted lines: a cache of Textual's keeps a thousand closed widgets.
+            widget.refresh()
 
     def on_unmount(self) -> None:
         """Stop reading."""
@@ -241,42 +244,17 @@ class ConsoleScreen(Screen[None]):
         """Return True if enter does something."""
         return False
 
-    def is_wide(self) -> bool:
-        """Return True if a drawing is wider than the screen."""
-        return any(
-            each.virtual_size.width > each.size.width
-            for each in self.query("#content").results(Canvas)
-        )
-
     def can_mark(self) -> bool:
         """Return True if rows can be marked."""
         return False
-
-    def can_go_back(self) -> bool:
-        """Return True if escape does something."""
-        return bool(self.filter) or len(self.console.screen_stack) > 2
-
-    def can_go(self, place: str, target: Target) -> bool:
-        """Return True if a screen about the target can be opened."""
-        if place == self.NAME:
-            return False
-        if place == "top":
-            return True
-        return bool(target.dataflow) or (place == "logs" and bool(target.robot))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Return False for keys that do nothing now."""
         if not self.composed or self.typing:
             return False
-        if action == "go":
-            return self.can_go(str(parameters[0]), self.target())
         if action == "actions":
-            return bool(self.console.actions(self.targets()))
-        if action == "filter":
-            return bool(self.FILTER_KEYS)
-        if action == "mark":
-            return self.can_mark()
-        return True
+            return True  # where none is possible, it says why
+        return works(self, action, str(parameters[0]) if parameters else "")
 
     def say(self, text: str, style: str = "", seconds: float = 5.0) -> None:
         """Show a message in the line above the keys for some seconds."""
@@ -363,8 +341,7 @@ class ConsoleScreen(Screen[None]):
 
     def action_filter(self) -> None:
         """Type a filter."""
-        self._filter_before = self.filter
-        self._type("filter", self.filter.text, "word !word key=value key>10 since<10m key~regex")
+        self.prompting.ask_filter()
 
     def action_go(self, place: str) -> None:
         """Open a screen about what is under the cursor."""
@@ -372,7 +349,7 @@ class ConsoleScreen(Screen[None]):
 
     def action_actions(self) -> None:
         """Choose an action for the chosen rows."""
-        self.console.run_worker(self.console.act(self.targets()), exclusive=True)
+        self.console.run_worker(self.console.acting.choose(self.targets()), exclusive=True)
 
     def action_copy(self) -> None:
         """Copy the equivalent command, and show it."""
@@ -380,15 +357,7 @@ class ConsoleScreen(Screen[None]):
 
     def action_pipe(self) -> None:
         """Type the program that gets what is shown."""
-        self._type("pipe", "less", "a shell command that reads what is shown")
-
-    def type_place(self) -> None:
-        """Type the screen to go to."""
-        self._type("go", "", "fleet  robot R  logs D N  graph D  top  topics D  alerts  help")
-
-    def _type(self, kind: str, text: str, hint: str) -> None:
-        self.prompt.open(kind, text, hint)
-        self.repaint()
+        self.prompting.ask_program()
 
     def filter_keys(self) -> tuple[str, ...]:
         """Return the columns that a filter may name."""
@@ -402,35 +371,9 @@ class ConsoleScreen(Screen[None]):
         self.repaint()
 
     def on_prompt_typed(self, event: Prompt.Typed) -> None:
-        """Apply what is typed."""
+        """Do what is typed."""
         event.stop()
-        if event.state != "changed":
-            self.prompt.close()
-            self.query(self.AUTO_FOCUS).first().focus()
-        if event.kind == "filter":
-            self._filter_typed(event)
-        elif event.state == "entered" and event.kind == "go":
-            self.console.go_to(event.text)
-        elif event.state == "entered" and event.kind == "pipe":
-            self.console.pipe(event.text, self.text_lines())
-        self.repaint()
-
-    def _filter_typed(self, event: Prompt.Typed) -> None:
-        if event.state == "given-up":
-            self.set_filter(self._filter_before)
-            self.on_filter_entered()
-            return
-        wanted, problem = checked(event.text, self.filter_keys())
-        if wanted is not None:
-            self.set_filter(wanted)
-            if event.state == "changed":
-                self.bars.clear_message()
-            else:
-                self.on_filter_entered()
-        elif event.state == "entered":
-            self.say(problem, "warn", 8.0)
-        else:
-            self.say(problem, "dim", 2.0)
+        self.prompting.take(event)
 
     def glyphs(self) -> Glyphs:
         """Return the characters that lines are made of."""

@@ -74,10 +74,16 @@ def top_line(
     columns: int,
     *,
     stale: bool,
+    limits: str = "",
     unit: str = "robot",
 ) -> list[Span]:
-    """Return the first line: the server, freshness, round trip, states, and the time of day."""
+    """Return the first line: the server, freshness, round trip, states, and the time of day.
+
+    `limits` says why nothing can be changed; empty if it can.
+    """
     spans: list[Span] = [(" ", ""), (clean(server), "title"), ("  ", ""), fresh]
+    if limits:
+        spans += [("  ", ""), (limits, "warn")]
     if trip and not stale:
         spans += [("  ", ""), (trip, "dim")]
     spans.append((f"  {total} {unit}{'' if total == 1 else 's'}", ""))

@@ -34,6 +34,9 @@ LOW = 22
 """A terminal of fewer lines is low."""
 MAX_NAME = 200
 """Characters of a name that are shown."""
+_DIGITS = tuple("0123456789")
+_BUTTON_HINT = "left right choose, enter, esc cancels"
+_TYPE_HINT = "type the number, enter, esc cancels"
 MAX_TYPED = 20
 """Characters of a wrong number that are repeated."""
 
@@ -120,6 +123,7 @@ class Confirm(Dialog[bool]):
         background: $background; color: $foreground; text-style: none;
     }}
     Confirm Button:focus {{ text-style: reverse; background: $background; }}
+    Confirm #hint {{ color: $foreground 60%; }}
     Confirm Input {{ height: 1; border: none; padding: 0; background: $background; }}
     """
     CANCELLED = False
@@ -143,19 +147,29 @@ class Confirm(Dialog[bool]):
                 yield Label(f"  and {len(self._targets) - listed} more", markup=False)
             if self._action.warns:
                 yield Label(self._action.warns, markup=False)
-            yield Label(f"$ {clean(self._command)}", markup=False)
+            each = "   (the same for each)" if self._number else ""
+            yield Label(f"$ {clean(self._command)}{each}", markup=False)
             if self._number:
                 yield Label(f"Type {self._number} to confirm:", id="ask", markup=False)
                 number = Input(id="number")
                 number.cursor_blink = False
                 yield number
             with Horizontal():
+                yield Label(_TYPE_HINT if self._number else _BUTTON_HINT, id="hint", markup=False)
                 yield Button("Cancel", id="cancel")
                 yield Button("Do it", id="go")
 
     def on_mount(self) -> None:
         """Let the cursor start on Cancel."""
         self.query_one("#cancel", Button).focus()
+
+    def on_key(self, event: Key) -> None:
+        """Take a digit for the number that is asked for, also while a button has the focus."""
+        if self._number and event.character in _DIGITS and isinstance(self.focused, Button):
+            event.stop()
+            number = self.query_one("#number", Input)
+            number.focus()
+            number.insert_text_at_cursor(event.character)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Do it, or not."""

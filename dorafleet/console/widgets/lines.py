@@ -147,6 +147,15 @@ class LogView(Painted, can_focus=True):
         last = max(0, len(self._kept) - self.size.height)
         return last if self.following else min(self._top, last)
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether there is something to the right or to the left of what is shown."""
+        shown = range(self.top, min(self.top + self.size.height, len(self._kept)))
+        lines = (self._paint(self._kept[at]) for at in shown)
+        return self.left > 0 or any(
+            sum(width(text) for text, _ in line) > self.size.width for line in lines
+        )
+
     def add(self, items: Sequence[Any]) -> None:
         """Add items at the bottom."""
         before = len(self._kept)

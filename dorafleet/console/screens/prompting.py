@@ -1,0 +1,70 @@
+"""What is typed on a screen: a filter, the screen to go to, or a program for a pipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorafleet.console.model.filter import Filter, checked
+
+if TYPE_CHECKING:
+    from dorafleet.console.screens.base import ConsoleScreen
+    from dorafleet.console.widgets.prompt import Prompt
+
+
+class Prompting:
+    """The prompt of one screen."""
+
+    def __init__(self, screen: ConsoleScreen) -> None:
+        self._screen = screen
+        self._filter_before = Filter()
+        """The filter to go back to if the one that is typed is given up."""
+
+    def ask_filter(self) -> None:
+        """Type a filter."""
+        self._filter_before = self._screen.filter
+        hint = "word !word key=value key>10 since<10m key~regex"
+        self._ask("filter", self._screen.filter.text, hint)
+
+    def ask_place(self) -> None:
+        """Type the screen to go to."""
+        self._ask("go", "", "fleet  robot R  logs D N  graph D  top  topics D  alerts  help")
+
+    def ask_program(self) -> None:
+        """Type the program that gets what is shown."""
+        self._ask("pipe", "less", "a shell command that reads what is shown")
+
+    def _ask(self, kind: str, text: str, hint: str) -> None:
+        self._screen.prompt.open(kind, text, hint)
+        self._screen.repaint()
+
+    def take(self, event: Prompt.Typed) -> None:
+        """Do what is typed."""
+        screen = self._screen
+        if event.state != "changed":
+            screen.prompt.close()
+            screen.query(screen.AUTO_FOCUS).first().focus()
+        if event.kind == "filter":
+            self._filter(event)
+        elif event.state == "entered" and event.kind == "go":
+            screen.console.go_to(event.text)
+        elif event.state == "entered" and event.kind == "pipe":
+            screen.console.pipe(event.text, screen.text_lines())
+        screen.repaint()
+
+    def _filter(self, event: Prompt.Typed) -> None:
+        screen = self._screen
+        if event.state == "given-up":
+            screen.set_filter(self._filter_before)
+            screen.on_filter_entered()
+            return
+        wanted, problem = checked(event.text, screen.filter_keys())
+        if wanted is not None:
+            screen.set_filter(wanted)
+            if event.state == "changed":
+                screen.bars.clear_message()
+            else:
+                screen.on_filter_entered()
+        elif event.state == "entered":
+            screen.say(problem, "warn", 8.0)
+        else:
+            screen.say(problem, "dim", 2.0)

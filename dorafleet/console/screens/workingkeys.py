@@ -1,0 +1,103 @@
+"""Which keys work now: for the last line of a screen, and for Textual."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from dorafleet.console.widgets.grid import Grid
+from dorafleet.console.widgets.lines import Canvas, LogView
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dorafleet.console.model.commands import Target
+    from dorafleet.console.screens.base import ConsoleScreen
+
+TYPING: Mapping[str, str] = {"filter": "keep the filter", "go": "go", "pipe": "run"}
+"""What enter does to what is typed."""
+
+
+class ScreenKey(NamedTuple):
+    """A key as the last line shows it."""
+
+    key: str
+    label: str
+    action: str
+    place: str = ""
+    """The screen that it opens."""
+
+
+KEYS = (
+    ScreenKey("enter", "open", "enter"),
+    ScreenKey("esc", "back", "back"),
+    ScreenKey("/", "filter", "filter"),
+    ScreenKey("a", "actions", "actions"),
+    ScreenKey("l", "logs", "go", "logs"),
+    ScreenKey("g", "graph", "go", "graph"),
+    ScreenKey("t", "top", "go", "top"),
+    ScreenKey("e", "topics", "go", "topics"),
+    ScreenKey("tab", "next table", "focus_next"),
+    ScreenKey("space", "mark", "mark"),
+    ScreenKey("left right", "scroll", "across"),
+    ScreenKey("o", "order", "order"),
+    ScreenKey("p", "pause", "pause"),
+    ScreenKey("y", "copy", "copy"),
+    ScreenKey("|", "pipe", "pipe"),
+    ScreenKey(":", "go", "palette"),
+    ScreenKey("q", "quit", "quit"),
+    ScreenKey("?", "all keys", "help"),
+)
+
+
+def working_keys(screen: ConsoleScreen) -> list[tuple[str, str]]:
+    """Return the keys that do something now, with what they do."""
+    if screen.typing:
+        return [("enter", TYPING[screen.prompt.kind]), ("ctrl+u", "clear"), ("esc", "cancel")]
+    return [(each.key, each.label) for each in KEYS if works(screen, each.action, each.place)]
+
+
+def works(screen: ConsoleScreen, action: str, place: str = "") -> bool:
+    """Return True if an action of a screen does something now."""
+    match action:
+        case "enter":
+            return screen.can_open()
+        case "back":
+            marked = any(grid.marks for grid in screen.query(Grid))
+            return marked or bool(screen.filter) or len(screen.console.screen_stack) > 2
+        case "filter":
+            return bool(screen.FILTER_KEYS)
+        case "actions":
+            return bool(screen.console.acting.possible(screen.targets()))
+        case "go":
+            return _leads_to(screen, place, screen.target())
+        case "focus_next":
+            return any(grid.ids and not grid.has_focus for grid in screen.query(Grid))
+        case "mark":
+            return screen.can_mark() and screen.can_open()
+        case "across":
+            return _is_wide(screen)
+        case "order":
+            return len(screen.ORDERS) > 1
+        case "pause":
+            return bool(screen.feeds)
+        case "help":
+            return screen.NAME != "help"
+        case _:
+            return True
+
+
+def _leads_to(screen: ConsoleScreen, place: str, target: Target) -> bool:
+    """Return True if a screen about the target can be opened."""
+    if place == screen.NAME:
+        return False
+    if place == "top":
+        return True
+    return bool(target.dataflow) or (place == "logs" and bool(target.robot))
+
+
+def _is_wide(screen: ConsoleScreen) -> bool:
+    """Return True if a drawing or a line of a log is wider than the screen."""
+    drawings = screen.query("#content").results(Canvas)
+    return any(each.virtual_size.width > each.size.width for each in drawings) or any(
+        view.is_wide for view in screen.query(LogView) if view.display
+    )
