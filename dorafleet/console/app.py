@@ -59,6 +59,8 @@ class Options:
     """The first screen, as after `:`."""
     interval: float = 1.0
     """Seconds between two measurements of nodes and edges."""
+    variables: tuple[tuple[str, str], ...] = ()
+    """Variables that name the server, which options may have set: for copied commands."""
 
 
 class ConsoleApp(App[None]):
@@ -95,7 +97,7 @@ class ConsoleApp(App[None]):
         self._entered = False
         self._start = ""
         """The first screen, until the robots are known that it may be about."""
-        Painted.use_palette(themes.Palette(options.theme))
+        Painted.use_look(themes.Palette(options.theme), ascii_only=options.ascii_only)
         for theme in themes.textual_themes():
             self.register_theme(theme)
         self.theme = f"console-{options.theme}"
@@ -273,8 +275,11 @@ class ConsoleApp(App[None]):
         self.say(f"$ {self.copied}  (sent to the terminal's clipboard)", "key", COMMAND_S)
 
     def command_line(self, argv: Sequence[str]) -> str:
-        """Return a command line for the operator's shell."""
-        return shown(["ssh", self.server.host, shown(argv)] if self.server.host else argv)
+        """Return a command line for the operator's shell, which asks the same server."""
+        if self.server.host:
+            return shown(["ssh", self.server.host, shown(argv)])
+        variables = (f"{name}={shlex.quote(value)} " for name, value in self.options.variables)
+        return "".join(variables) + shown(argv)
 
     def pipe(self, command: str, lines: Sequence[str]) -> None:
         """Give what is shown to a program, which has the terminal meanwhile."""

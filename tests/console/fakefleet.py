@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,6 @@ from dorafleet.coordinator.messages import METHODS
 from dorafleet.coordinator.roles import guarded
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import AsyncIterator
     from pathlib import Path
 
@@ -312,6 +312,14 @@ class FakeFleet:
             limits=Limits(),
         )
         await self._server.serve(path)
+
+    async def listen(self) -> int:
+        """Serve over TCP, too, as a coordinator; return the port."""
+        assert self._server is not None
+        sock = socket.create_server(("127.0.0.1", 0))
+        await self._server.serve_tcp(sock, lambda *_: Peer(0, 0, 0, name="ana", role=self.role))
+        port: int = sock.getsockname()[1]
+        return port
 
     async def close(self) -> None:
         if self._server is not None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from textual.widget import Widget
 
+    from dorafleet.console.view.glyphs import Glyphs
     from dorafleet.console.view.rows import Span
 
 KEYS = (
@@ -78,7 +79,7 @@ class HelpScreen(ConsoleScreen):
     def paint(self, now: float) -> None:
         """Show the page."""
         del now
-        self.query_one("#content", Canvas).show(page(self.size.width))
+        self.query_one("#content", Canvas).show(page(self.size.width, self.glyphs()))
 
     def argv(self) -> Sequence[str]:
         """Return the command that explains the console."""
@@ -89,8 +90,8 @@ LEFT = 37
 """Columns for what is explained."""
 
 
-def page(columns: int) -> list[list[Span]]:
-    """Return the lines of the page."""
+def page(columns: int, signs: Glyphs) -> list[list[Span]]:
+    """Return the lines of the page, with the characters that the terminal shows."""
     lines: list[list[Span]] = []
 
     def part(title: str, rows: Iterable[tuple[str, str]]) -> None:
@@ -105,6 +106,12 @@ def page(columns: int) -> list[list[Span]]:
     part("Screens, after :", ((f"{p.name} {p.words}", p.title) for p in PLACES))
     part("Filters, after /", FILTERS)
     part("Actions, after a", ((f"a {each.key}", f"{each.title} ({each.role})") for each in ACTIONS))
+    marks = (
+        (f"{signs.above} {signs.below} at the left", "rows above, rows below what is shown"),
+        (f"{signs.more} at the right", "the line goes on"),
+        (f"{signs.cursor}  {signs.mark} at the left", "the cursor; a marked row"),
+    )
+    part("Marks", marks)
     lines.append([(" States", "title")])
     words = {
         "fail": "something has failed",

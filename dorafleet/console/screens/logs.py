@@ -61,7 +61,7 @@ class LogsScreen(ConsoleScreen):
 
     def body(self) -> Iterable[Widget]:
         """Return the lines."""
-        yield LogView(self._spans, ascii_only=self.ascii_only)
+        yield LogView(self._spans)
 
     def streams(self) -> list[Feed[Any]]:
         """Read the last lines, then follow."""

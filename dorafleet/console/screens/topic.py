@@ -69,7 +69,7 @@ class TopicScreen(ConsoleScreen):
     def body(self) -> Iterable[Widget]:
         """Return the figures, then the views, of which one is shown."""
         yield Canvas(id="facts", classes="auto")
-        yield LogView(values.line, ascii_only=self.ascii_only)
+        yield LogView(values.line)
         yield Canvas(id="picture", classes="view")
 
     def streams(self) -> list[Feed[Any]]:

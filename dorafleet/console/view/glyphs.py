@@ -35,10 +35,15 @@ class Glyphs:
     left: str
     """Arrow heads."""
     right: str
+    above: str
+    """Says that there are rows above."""
+    below: str
+    more: str
+    """Ends a line that goes on to the right."""
 
 
-UNICODE = Glyphs(False, "─", ">", "*", "─", "│", ("┌", "┐", "└", "┘"), "◀", "▶")
-ASCII = Glyphs(True, "-", ">", "*", "-", "|", ("+", "+", "+", "+"), "<", ">")
+UNICODE = Glyphs(False, "─", ">", "*", "─", "│", ("┌", "┐", "└", "┘"), "◀", "▶", "↑", "↓", "…")
+ASCII = Glyphs(True, "-", ">", "*", "-", "|", ("+", "+", "+", "+"), "<", ">", "^", "v", "~")
 
 
 def glyphs(*, ascii_only: bool) -> Glyphs:

@@ -95,8 +95,10 @@ def _runs(chars: list[str], styles: list[str]) -> list[Span]:
             spans[-1] = (spans[-1][0] + char, style)
         else:
             spans.append((char, style))
-    if spans and not spans[-1][0].strip():
-        spans.pop()
+    while spans:
+        text, style = spans.pop()
+        if text := text.rstrip():
+            return [*spans, (text, style)]
     return spans
 
 

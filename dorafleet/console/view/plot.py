@@ -103,6 +103,8 @@ def _line(a: tuple[int, int], b: tuple[int, int]) -> list[tuple[int, int]]:
 def _label(row: int, rows: int, low: float, high: float) -> str:
     if row in (0, rows - 1, rows // 2):
         value = high - (high - low) * row / (rows - 1)
+        if abs(value) < (high - low) / 1000:
+            value = 0.0  # more digits than the drawing has dots
         return fit(f"{value:.4g}", MARGIN, right=True) + " "
     return " " * (MARGIN + 1)
 

@@ -114,10 +114,14 @@ def line(
     marked: bool = False,
     dim: bool = False,
     ascii_only: bool = False,
+    more: str = " ",
 ) -> list[Span]:
-    """Return the line of a row; `dim` is for what is out of date."""
+    """Return the line of a row; `dim` is for what is out of date.
+
+    `more` stands before it unless the cursor does, and says that other rows are above or below.
+    """
     usual = "dim" if dim else row.style
-    spans: list[Span] = [((">" if cursor else " ") + ("*" if marked else " "), "mark")]
+    spans: list[Span] = [((">" if cursor else more) + ("*" if marked else " "), "mark")]
     for each in shown:
         cell = row.cells[each.at]
         text = fit(clean(cell.text), each.wide, right=each.column.right, ascii_only=ascii_only)

@@ -9,6 +9,7 @@ from textual.geometry import Region, Size
 from textual.message import Message
 
 from dorafleet.console.model.order import RestingOrder
+from dorafleet.console.view.glyphs import glyphs
 from dorafleet.console.view.rows import Row, fitted, head, last_difference, line, plain
 from dorafleet.console.view.words import clean
 from dorafleet.console.widgets.lines import Painted
@@ -46,6 +47,7 @@ class Grid(Painted, can_focus=True):
         super().__init__(**options)
         self._columns = columns
         self._ascii = ascii_only
+        self._glyphs = glyphs(ascii_only=ascii_only)
         self._left_out: set[str] = set()
         self._longest: dict[str, int] = {}
         self._empty = ""
@@ -138,7 +140,14 @@ class Grid(Painted, can_focus=True):
             marked=id_ in self.marks,
             dim=self.dim,
             ascii_only=self._ascii,
+            more=self._more(y, at),
         )
+
+    def _more(self, y: int, at: int) -> str:
+        """Return what says that rows are above the first visible line, or below the last one."""
+        if y == self.size.height - 1 and at + 1 < len(self._ids):
+            return self._glyphs.below
+        return self._glyphs.above if y == 1 and at else " "
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """Return the height of all rows."""

@@ -9,6 +9,7 @@ from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 
 from dorafleet.console.themes import Palette
+from dorafleet.console.view.glyphs import UNICODE, glyphs
 from dorafleet.console.view.rows import cut
 from dorafleet.console.view.words import width
 from dorafleet.console.widgets.paint import strip
@@ -37,12 +38,22 @@ class Painted(ScrollView):
     """
 
     palette = Palette("dark")
-    """The styles of all painted widgets; see `use_palette`."""
+    """The styles of all painted widgets; see `use_look`."""
+    more = UNICODE.more
+    """Ends lines that go on to the right."""
 
     @staticmethod
-    def use_palette(palette: Palette) -> None:
-        """Let all painted widgets have these styles."""
-        Painted.palette = palette
+    def use_look(palette: Palette, *, ascii_only: bool) -> None:
+        """Let all painted widgets have these styles, and characters that the terminal shows."""
+        Painted.palette, Painted.more = palette, glyphs(ascii_only=ascii_only).more
+
+    def line_of(self, spans: Sequence[Span], left: int, over: str = "") -> Strip:
+        """Return what is visible of a line of which `left` columns are scrolled out."""
+        end = left + self.size.width
+        if sum(width(text) for text, _ in spans) > end:
+            spans = [*cut(spans, end - 1), (self.more, "key")]
+        line = strip(spans, end, self.palette, self.rich_style, over)
+        return line.crop(left, end) if left else line
 
     _wanted_height = 0
     _layouts_left = 0
@@ -106,9 +117,7 @@ class Canvas(Painted):
         """Return one line of the widget."""
         at = self.scroll_offset.y + y
         spans = self._lines[at] if at < len(self._lines) else []
-        left, wide = self.scroll_offset.x, self.size.width
-        line = strip(spans, left + wide, self.palette, self.rich_style, self._over)
-        return line.crop(left, left + wide) if left else line
+        return self.line_of(spans, self.scroll_offset.x, self._over)
 
 
 class LogView(Painted, can_focus=True):
@@ -117,15 +126,11 @@ class LogView(Painted, can_focus=True):
     Only what is visible is made into lines.
     """
 
-    def __init__(
-        self, paint: Callable[[Any], list[Span]], *, ascii_only: bool = False, **options: Any
-    ) -> None:
+    def __init__(self, paint: Callable[[Any], list[Span]], **options: Any) -> None:
         """`paint` returns the line of an item."""
         super().__init__(**options)
         self._paint = paint
         self._kept: deque[Any] = deque(maxlen=MAX_LINES)
-        self.more = "~" if ascii_only else "…"
-        """Ends lines that go on to the right."""
         self.following = True
         self._top = 0
         self.left = 0
@@ -194,8 +199,4 @@ class LogView(Painted, can_focus=True):
         """Return one line of the widget."""
         at = self.top + y
         spans = self._paint(self._kept[at]) if at < len(self._kept) else []
-        left, wide = self.left, self.size.width
-        if sum(width(text) for text, _ in spans) > left + wide:
-            spans = [*cut(spans, left + wide - 1), (self.more, "key")]
-        line = strip(spans, left + wide, self.palette, self.rich_style)
-        return line.crop(left, left + wide) if left else line
+        return self.line_of(spans, self.left)

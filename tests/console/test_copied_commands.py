@@ -1,0 +1,69 @@
+"""Copied commands do in a shell what the console does."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from typing import TYPE_CHECKING
+
+from dorad.cli.root import run_command as dora
+from dorafleet.cli.main import run_command as dorafleet
+from dorafleet.console.main import options_for
+from dorafleet.console.model.commands import ACTIONS, Target, shown
+from dorafleet.coordinator.token import make_token
+from dorafleet.rollout.messages import RolloutNews, RolloutSummary
+
+from .driving import console
+from .fakefleet import FakeFleet, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def fleet() -> FakeFleet:
+    """Return a fleet with an alert, and a rollout that `undo` need not follow any further."""
+    made = FakeFleet(1)
+    made.fail("arm001", name="it's $HOME")
+    summary = RolloutSummary(
+        rollout=12, dataflow="pick", release="a1", name="pick", phase="reverted", since=1.0,
+        by="ana", created=1.0, size=1, state="", reason="", counts={}, waiting={},
+    )  # fmt: skip
+    made.news = RolloutNews(rollouts=[summary], robots=[])
+    return made
+
+
+def run(command: str) -> int:
+    """Run a pasted command without the time that its interpreter takes to start."""
+    program, *arguments = shlex.split(command)
+    return {"dora": dora, "dorafleet": dorafleet}[program](arguments)
+
+
+async def test_the_command_of_each_action_does_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = fleet()
+    (alert,) = made.book.alerts()
+    target = Target("pick", alert.node or "", "arm001", alert=alert.id, rollout=12)
+    (tmp_path / "dorafleet").mkdir()
+    make_token(tmp_path / "dorafleet" / "token")
+    async with serving(made, tmp_path):
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        monkeypatch.setenv("DORA_COORDINATOR_ADDR", "127.0.0.1")
+        monkeypatch.setenv("DORA_COORDINATOR_PORT", str(await made.listen()))
+        for action in ACTIONS:
+            command = shown(action.argv(target))
+            assert await asyncio.to_thread(run, command) == 0, command
+            assert made.changes.pop() == (action.method, action.params(target))
+            assert made.changes == []
+
+
+async def test_a_command_names_the_server_of_the_console(tmp_path: Path) -> None:
+    options = options_for({"DORA_COORDINATOR_ADDR": "fleet-a", "DORA_COORDINATOR_PORT": "6100"})
+    async with console(tmp_path, FakeFleet(1), options=options) as driven:
+        await driven.until("1 of 1")
+        await driven.press("y")
+        await driven.until("$ DORA_COORDINATOR_ADDR=fleet-a DORA_COORDINATOR_PORT=6100 dorafleet")
+        words = shlex.split(driven.app.copied)
+        assert words[2:] == ["dorafleet", "robots", "--order", "worst"]
