@@ -48,6 +48,11 @@ def console(
         raise click.ClickException(
             "the console needs a terminal (for scripts: `dorafleet robots --json`)"
         )
+    if os.environ.get("TERM") == "dumb":
+        raise click.ClickException(
+            "the console needs a terminal whose cursor it can move, and TERM is dumb "
+            "(set TERM to your terminal's name; for scripts: `dorafleet robots --json`)"
+        )
     from dorafleet.console.main import options_for, run, run_over_ssh
 
     options = options_for(

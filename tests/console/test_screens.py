@@ -375,6 +375,9 @@ async def test_a_terminal_that_is_too_small_says_so_in_one_line(tmp_path: Path) 
         await driven.pilot.resize_terminal(10, 3)
         await driven.pilot.resize_terminal(100, 30)
         await driven.until("5 of 5")
+        await driven.until("> + OK      arm001")
+        await driven.press("down")
+        await driven.until("> + OK      arm002")
 
 
 async def test_from_140_columns_an_inspector_shows_the_chosen_robot(tmp_path: Path) -> None:

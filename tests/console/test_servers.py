@@ -206,6 +206,18 @@ def test_three_crashes_within_a_minute_are_a_failure() -> None:
     assert findings(70.0, [info], [], crashes, "") == []
 
 
+def test_a_node_that_an_operator_restarts_has_not_failed() -> None:
+    crashes = CrashHistory()
+    for second, restarts in enumerate((0, 1)):
+        info = node("r", "gripper", restarts=restarts, last_exit="exited with code 0")
+        crashes.add(float(second), [info])
+    assert findings(2.0, [info], [], crashes, "") == []
+    info.restarts = 3
+    crashes.add(3.0, [info])
+    (found,) = findings(4.0, [info], [], crashes, "")
+    assert found.text == "node gripper ended 3 times in 60 s (exited with code 0)"
+
+
 def test_a_robot_is_in_trouble_since_its_trouble_began_however_often_it_counts() -> None:
     def failing(text: str) -> m.FleetRow:
         found = m.Finding(cause="c", subject="s", text=text, severity="fail", since=5.0)

@@ -17,6 +17,8 @@ CRASH_WINDOW_S = 60.0
 """Seconds for which a node that was restarted is reported."""
 CRASHES = 3
 """So many restarts within that time are a failure, fewer a warning."""
+CLEAN_EXIT = "exited with code 0"
+"""How a node ends that somebody restarts: a failure only if it happens again and again."""
 MAX_FINDINGS = 50
 """Findings of one robot; the worst are kept."""
 MAX_TEXT = 300
@@ -83,9 +85,11 @@ def _of_node(now: float, info: NodeInfo, crashes: Sequence[float]) -> list[Findi
         text = f"node {info.node} failed{exited}"
         return [_finding("node-failed", subject, text, "fail", now, *what, event=True)]
     found: list[Finding] = []
-    if crashes:
+    clean = info.last_exit == CLEAN_EXIT
+    if crashes and not (clean and len(crashes) < CRASHES):
         often = "once" if len(crashes) == 1 else f"{len(crashes)} times"
-        text = f"node {info.node} failed {often} in {CRASH_WINDOW_S:g} s{exited}"
+        what_happened = f"{'ended' if clean else 'failed'} {often} in {CRASH_WINDOW_S:g} s{exited}"
+        text = f"node {info.node} {what_happened}"
         severity = "fail" if len(crashes) >= CRASHES else "warn"
         found.append(
             _finding("node-restarts", subject, text, severity, crashes[0], *what, event=True)

@@ -9,6 +9,8 @@ from dorafleet.console.view import bars
 from dorafleet.console.widgets.lines import Canvas
 
 if TYPE_CHECKING:
+    from textual.widget import Widget
+
     from dorafleet.console.screens.base import ConsoleScreen
 
 
@@ -20,6 +22,8 @@ class Bars:
         self.message: tuple[str, str] | None = None
         """The text of the operator's last message, and its style."""
         self._until = 0.0
+        self._focused: Widget | None = None
+        """What had the focus before the terminal was too small."""
 
     def say(self, text: str, style: str, seconds: float) -> None:
         """Show a message for some seconds."""
@@ -44,6 +48,8 @@ class Bars:
         """Bring the bars up to date; `now` is the time of day, `clock` is monotonic."""
         screen = self._screen
         small = self.too_small
+        if small and screen.focused is not None:
+            self._focused = screen.focused  # what is hidden loses the focus
         for name in ("#body", "#crumbs", "#message"):
             screen.query_one(name).display = not small
         if small:
@@ -52,6 +58,9 @@ class Bars:
             self._canvas("#top").show([[(text, "warn")]])
             self._canvas("#keys").show([[]])
             return
+        if self._focused is not None:
+            self._focused.focus()
+            self._focused = None
         self._paint_above(now, clock)
         self._paint_below()
 
