@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORTURE_SECONDS ?= 120
+MINUTES ?= 480
 FAULT_SECONDS ?= 20
 # Tests wait for processes half of their time.
 WORKERS ?= $(shell expr $$(nproc) \* 2)
@@ -12,7 +13,7 @@ AGENT_FRAMES ?= 100000
 LITMUS_ROUNDS ?= 1000000
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help native demo demo-fleet test test-pure sanitize lint bytecode generate hub bench bench-rt bench-link bench-fleet bench-console bench-record bench-rollout check-record \
+.PHONY: help native demo demo-fleet test test-pure sanitize lint bytecode generate hub bench bench-rt bench-link bench-fleet bench-console soak-console bench-record bench-rollout check-record \
     torture fuzz fuzz-agent litmus faults model \
     wheels deb arm64 hwtest hwtest-long vmtest clean
 
@@ -81,6 +82,9 @@ bench-rollout: $(VENV)/.dev ## Measure a rollout beside ansible-playbook on ten 
 
 bench-console: $(VENV)/.dev ## Measure the console beside Textual's own widgets (4 minutes)
 	$(BIN)/python -m hwtests.console --write
+
+soak-console: $(VENV)/.dev ## Use a console beside a busy fleet, and fail if it grows (MINUTES=480)
+	$(BIN)/python -m hwtests.console.soak --minutes $(MINUTES)
 
 torture: $(VENV)/.dev native ## Kill native and pure nodes at random and look for damage (TORTURE_SECONDS=120)
 	$(BIN)/python -m hwtests.torture --seconds $(TORTURE_SECONDS)

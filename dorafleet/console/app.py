@@ -272,7 +272,10 @@ class ConsoleApp(App[None]):
         """
         self.copied = self.command_line(argv)
         self.copy_to_clipboard(self.copied)
-        self.say(f"$ {self.copied}  (sent to the terminal's clipboard)", "key", COMMAND_S)
+        host = self.server.host
+        needs = f"; it needs dorafleet on {host}" if host and argv[0] == "dorafleet" else ""
+        text = f"$ {self.copied}  (sent to the terminal's clipboard{needs})"
+        self.say(text, "key", COMMAND_S)
 
     def command_line(self, argv: Sequence[str]) -> str:
         """Return a command line for the operator's shell, which asks the same server."""
