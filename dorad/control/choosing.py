@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.control.errors import ControlError
 from dorad.control.settings import Settings, load, settings_path
 from dorad.control.target import COORDINATOR_PORT, Tcp, TlsFiles, UnixSocket, is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _log = logging.getLogger(__name__)
 
@@ -162,6 +165,14 @@ def _places() -> Places:
         return Places(runtime_dir(), SYSTEM_DIR, folder, encrypts(folder))
     except PermissionError as error:
         raise ControlError("refused", str(error)) from None
+
+
+def server_variables(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the variables that name the server, which options set, with their values."""
+    from dorad.shm.rendezvous import ADDRESS_VARIABLE, PORT_VARIABLE
+
+    names = (ADDRESS_VARIABLE, PORT_VARIABLE)
+    return tuple((name, environment[name]) for name in names if environment.get(name))
 
 
 def coordinator_folder() -> Path:

@@ -8,8 +8,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from dorad.control.choosing import chosen
-from dorad.shm.rendezvous import ADDRESS_VARIABLE, PORT_VARIABLE
+from dorad.control.choosing import chosen, server_variables
 from dorafleet.console.app import ConsoleApp, Options
 from dorafleet.console.driver import PacedDriver
 from dorafleet.console.link.server import Server
@@ -45,9 +44,7 @@ def options_for(
         theme = "mono" if environment.get("NO_COLOR") else "dark" if rich else "ansi"
     if robot is not None:
         start = f"{start} {shlex.quote(robot)}"
-    names = (ADDRESS_VARIABLE, PORT_VARIABLE)
-    variables = tuple((name, environment[name]) for name in names if environment.get(name))
-    return Options(readonly, plain, theme, start, interval, variables)
+    return Options(readonly, plain, theme, start, interval, server_variables(environment))
 
 
 def run(options: Options, *, mouse: bool = True, socket: Path | None = None) -> None:
