@@ -11,6 +11,7 @@ from __future__ import annotations
 import select
 import signal
 import time
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from textual.drivers.linux_driver import LinuxDriver
@@ -34,6 +35,13 @@ WATCH_S = 0.5
 
 class FrameShown(Message):
     """The terminal has answered."""
+
+
+def _ready(terminal: int, events: int) -> bool:
+    """Return True if one of these events is there, or the terminal is gone."""
+    poll = select.poll()
+    poll.register(terminal, events)
+    return bool(poll.poll(0))
 
 
 class Paced(Protocol):
@@ -70,22 +78,18 @@ class PacedDriver(LinuxDriver):
 
     def close(self) -> None:
         """End the thread that writes; a terminal that takes nothing is not waited for."""
-        thread = self._writer_thread
-        if thread is not None and thread.is_alive():
-            thread._queue.put(None)  # ends it
-            thread.join(LAST_WRITES_S)
+        ending = Thread(target=super().close, daemon=True)
+        ending.start()
+        ending.join(LAST_WRITES_S)
 
     def _end_without_terminal(self) -> None:
         """End the program if the terminal is gone: not everybody gets a SIGHUP then."""
-        terminal = select.poll()
-        terminal.register(self.fileno, 0)
-        if terminal.poll(0):
+        if _ready(self.fileno, 0):
             self._app.exit(return_code=128 + signal.SIGHUP)
 
     def _is_blocked(self) -> bool:
         """Return True while the terminal has not taken all that was written."""
-        thread = self._writer_thread
-        return thread is not None and not thread._queue.empty()
+        return not _ready(self.fileno, select.POLLOUT)
 
     def _sigcont_application(self, *_args: object) -> None:
         """Take the terminal again, unless it was not given back: Textual would take it twice."""
