@@ -75,9 +75,9 @@ def test_a_fleet_goes_up_is_labelled_and_goes_down(site, stack):
     code, _, err = site.run("labels", "arm9")
     assert (code, "there is no robot `arm9`" in err) == (1, True)
 
-    code, out, err = site.run("down")
+    code, out, err = site.run("down", "--json")
     assert code == 0, err
-    assert out == f"the coordinator at 127.0.0.1 port {site.port} has ended\n"
+    assert json.loads(out) == {"ended": True, "dataflows": []}
     code, _, err = site.run("status")
     assert (code, "no coordinator is running at 127.0.0.1" in err) == (1, True)
 
