@@ -16,6 +16,7 @@ import pytest
 from dorafleet.cli.labels import parse_changes
 from tests.cli.dora import dora
 from tests.fleet.fakerobot import DEADLINE_S, FakeRobot
+from tests.fleet.test_cli import DORAFLEET, wait_until
 from tests.fleet.test_enrol import Machine
 
 
@@ -197,3 +198,21 @@ def test_what_is_no_change_of_a_label_is_a_usage_error(site, words):
 
 def test_changes_of_labels_are_read():
     assert parse_changes(["a=1", "b-", "c=x=y", "d="]) == {"a": "1", "b": None, "c": "x=y", "d": ""}
+
+
+def test_ctrl_c_while_machines_are_enrolled_leaves_what_the_next_up_takes(site, stack):
+    slow = site.fleet.add("arm1", FakeRobot(hanging={"cat"}))
+    with subprocess.Popen(
+        [*DORAFLEET, "up", site.file()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_until(lambda: slow.commands, process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 130
+    assert out.startswith("coordinator started (pid ")
+    assert "Traceback" not in err
+    slow.hanging.clear()
+    slow.programs.update(Machine(stack).robot.programs)
+    code, out, err = site.run("up", site.file(), "--json")
+    assert code == 0, err
+    assert json.loads(out)["coordinator"]["started"] is False
