@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +115,7 @@ def as_object(
 def _ensure(file: Path, cluster: Cluster, listen: str | None, port: int, state: Path) -> bool:
     """Start a coordinator unless one runs; return True if it was started."""
     from dorad.control.errors import ControlError
+    from dorad.control.target import is_here
 
     try:
         connect(state, port).close()
@@ -126,7 +126,7 @@ def _ensure(file: Path, cluster: Cluster, listen: str | None, port: int, state: 
         return False
     address = cluster.coordinator.addr
     if listen is None:
-        if not _is_here(str(address)):
+        if not is_here(str(address)):
             raise click.ClickException(
                 f"{file} says that the coordinator is at {address}, which is not an address of "
                 "this machine: run the command there, or give --listen"
@@ -134,17 +134,6 @@ def _ensure(file: Path, cluster: Cluster, listen: str | None, port: int, state: 
         everywhere = "0.0.0.0" if address.version == 4 else "::"  # noqa: S104 - with TLS always
         listen = str(address) if address.is_loopback else everywhere
     _start(file, listen, port, state)
-    return True
-
-
-def _is_here(address: str) -> bool:
-    """Return True if an address is one of this machine."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            return False
     return True
 
 

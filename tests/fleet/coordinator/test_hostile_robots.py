@@ -44,9 +44,18 @@ SHARE = {
 }
 
 
+HOSTILE = [f"bad{number}" for number in range(8)]
+"""Robots that send at the same time, because the coordinator delays each that sends too fast."""
+CLUSTER = "coordinator: {addr: 10.0.0.1}\nmachines:\n" + "\n".join(
+    f"  - {{id: {name}, host: 10.0.0.{number}}}"
+    for number, name in enumerate(["arm1", "arm2", *HOSTILE], 11)
+)
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    with coordinator(tmp_path_factory.mktemp("hostile") / "state", "--tls") as found:
+    folder = tmp_path_factory.mktemp("hostile") / "state"
+    with coordinator(folder, "--tls", file=CLUSTER) as found:
         yield found
 
 
@@ -96,14 +105,14 @@ def frame(dice, watch):
     return json.dumps({"id": watch, "event": report})
 
 
-async def flood(process, tls, dice):
+async def flood(process, tls, robot, dice, frames):
     """Send frames as a robot; each connection lasts until the coordinator ends it."""
     sent = 0
-    while sent < ROUND:
+    while sent < frames:
         async with connected(process, tls, "/agent") as connection:
-            watch = await attach(connection, "arm1")
+            watch = await attach(connection, robot)
             with suppress(ConnectionClosed):
-                while sent < ROUND:
+                while sent < frames:
                     await connection.send(frame(dice, watch))
                     # Learn of the end: what is sent after it is not received.
                     await asyncio.sleep(0)
@@ -116,18 +125,22 @@ async def test_random_frames_of_an_enrolled_robot_change_nothing_of_others(share
     print("seed", seed)
     dice = random.Random(seed)
     good = await enrol(shared, tmp_path / "good", "arm2")
-    bad = await enrol(shared, tmp_path / "bad", "arm1", again=True)
+    bad = {name: await enrol(shared, tmp_path / name, name) for name in HOSTILE}
     for _ in range(0, FRAMES, ROUND):
         async with connected(shared, good, "/agent") as other:
             beating = asyncio.create_task(beat(other, await attach(other, "arm2")))
-            await flood(shared, bad, dice)
+            frames = ROUND // len(bad)
+            await asyncio.gather(
+                *(flood(shared, tls, name, dice, frames) for name, tls in bad.items())
+            )
             assert not beating.done()
             beating.cancel()
             assert (await state(shared, "arm2"))["state"] == "connected"
     assert psutil.Process(shared.process.pid).memory_info().rss < MAX_MEMORY
-    async with connected(shared, bad, "/agent") as connection:
-        await attach(connection, "arm1")
-        await until_state(shared, "arm1", "connected")
+    name, tls = bad.popitem()
+    async with connected(shared, tls, "/agent") as connection:
+        await attach(connection, name)
+        await until_state(shared, name, "connected")
 
 
 async def until_state(process, robot, wanted):
