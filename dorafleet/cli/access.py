@@ -13,6 +13,7 @@ from dorad.cli.groups import Group
 from dorad.cli.tables import plain, print_lines, print_object, print_table
 from dorad.control.tls import Role
 from dorafleet.cli.arguments import port_option, state_option
+from dorafleet.cli.complete import robot_ids
 from dorafleet.cli.coordinator import connect
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def access(*, as_json: bool, state: Path, port: int) -> None:
 
 
 @click.command(epilog=REVOKE_EPILOG)
-@click.argument("name")
+@click.argument("name", shell_complete=robot_ids)
 @click.option("--operator", "kind", flag_value="operator", help="Revoke the operator NAME.")
 @click.option("--token", "kind", flag_value="token", help="Revoke the token NAME.")
 @click.option(

@@ -21,7 +21,7 @@ from dorafleet.cli.arguments import (
     select_machines,
     state_option,
 )
-from dorafleet.cli.coordinator import connect, folder_of, serves_tls
+from dorafleet.cli.coordinator import connect, folder_of, list_robots, serves_tls
 from dorafleet.cli.enrol import Enroller, address_of, as_plain
 
 if TYPE_CHECKING:
@@ -167,8 +167,6 @@ def _check_coordinator(
     client: Client, machines: Sequence[Machine], state: Path, file: Path
 ) -> None:
     """Refuse a coordinator that runs without TLS, or with another cluster file."""
-    from dorafleet.cli.labels import list_robots
-
     if not serves_tls(folder_of(state)):
         raise click.ClickException(
             "the coordinator runs without TLS, which robots need: end it with `dorafleet down` "

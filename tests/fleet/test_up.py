@@ -18,6 +18,7 @@ from tests.cli.dora import dora
 from tests.fleet.fakerobot import DEADLINE_S, FakeRobot
 from tests.fleet.test_cli import DORAFLEET, wait_until
 from tests.fleet.test_enrol import Machine
+from tests.harness.commands import run_command as run_program
 
 
 def watched(*words):
@@ -37,6 +38,14 @@ def watched(*words):
         assert process.wait(DEADLINE_S) == 0
     os.close(ours)
     return shown.decode(errors="replace")
+
+
+def completed(site, *words):
+    """Return what a shell offers for the last of these words."""
+    env = {"_DORAFLEET_COMPLETE": "bash_complete", "_DORA_WORDS": "\n".join(words)}
+    done = run_program("dorafleet", (), env={**os.environ, **env}, timeout=DEADLINE_S)
+    assert done.stderr == ""
+    return done.stdout.split()
 
 
 def test_a_fleet_goes_up_is_labelled_and_goes_down(site, stack):
@@ -75,6 +84,13 @@ def test_a_fleet_goes_up_is_labelled_and_goes_down(site, stack):
     assert json.loads(out) == {"zone": "hall"}
     code, _, err = site.run("labels", "arm9")
     assert (code, "there is no robot `arm9`" in err) == (1, True)
+
+    assert completed(site, "labels", "") == ["arm1", "arm2"]
+    assert completed(site, "labels", "arm1", "") == ["zone=hall", "zone-"]
+    assert completed(site, "labels", "arm2", "z") == ["zone=hall"]
+    assert completed(site, "revoke", "arm2") == ["arm2"]
+    assert completed(site, "enrol", site.file(), "arm1", "a") == ["arm1", "arm2"]
+    assert completed(site, "restart", site.file(), "") == []
 
     code, out, err = site.run("down", "--json")
     assert code == 0, err
