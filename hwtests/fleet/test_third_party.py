@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from hwtests.fleet.enrolled import NODES
 from hwtests.fleet.flows import FLOW_FILE
 from hwtests.robots.shell import wait_until
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from hwtests.fleet.enrolled import EnrolledFleet
 
 CASES = Path(__file__).parents[2] / "tests/hub/cases"
-NODES = (
+HUB_NODES = (
     "pyarrow-sender==0.5.0",
     "dora-echo==0.5.0",
     "pyarrow-assert==0.5.0",
@@ -67,10 +68,10 @@ def hub(robots: EnrolledFleet, tmp_path_factory: pytest.TempPathFactory) -> Enro
     folder = tmp_path_factory.mktemp("hub")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     pip += ["--no-deps", f"--target={folder}"]
-    subprocess.run([*pip, *NODES], check=True, timeout=INSTALL_S)
-    theirs = ("--python-version=3.13", "--only-binary=:all:")
-    subprocess.run([*pip, *theirs, *LIBRARIES], check=True, timeout=INSTALL_S)
-    shutil.copy(CASES / "tap.py", folder)
+    subprocess.run([*pip, *HUB_NODES], check=True, timeout=INSTALL_S)
+    wheels = ("--python-version=3.13", "--only-binary=:all:")
+    subprocess.run([*pip, *wheels, *LIBRARIES], check=True, timeout=INSTALL_S)
+    shutil.copy(NODES / "tap.py", folder)
     for command in (folder / "bin").iterdir():
         _, _, rest = command.read_text().partition("\n")
         command.write_text(f"{PYTHON}\n{rest}")
@@ -116,17 +117,15 @@ def split(case: str) -> str:
     for number, node in enumerate(flow["nodes"]):
         node["deploy"] = {"machine": f"arm{1 + number % 2}"}
         node["path"] = f"{FOLDER}/{'' if node['path'].endswith('.py') else 'bin/'}{node['path']}"
-        for name, value in {"TAP_FILE": "/dev/stdout", "LOG_DIR": "/tmp/recorded"}.items():
-            if name in node.get("env", {}):
-                node["env"][name] = value
+        if "LOG_DIR" in node.get("env", {}):
+            node["env"]["LOG_DIR"] = "/tmp/recorded"
     return yaml.safe_dump(flow, sort_keys=False)
 
 
 def tapped(fleet: EnrolledFleet, name: str) -> list[dict[str, Any]]:
     """Return the inputs that the tap of a dataflow has seen last."""
     lines = fleet.dora("logs", name, "--node", "tap", "--tail", "300").splitlines()
-    found = [json.loads(line[line.index("{") :]) for line in lines if '{"type"' in line]
-    return [each for each in found if each["type"] == "INPUT"]
+    return [json.loads(line[line.index("{") :]) for line in lines if '{"id"' in line]
 
 
 @pytest.mark.parametrize(
