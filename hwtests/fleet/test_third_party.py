@@ -20,6 +20,8 @@ from hwtests.fleet.flows import FLOW_FILE
 from hwtests.robots.shell import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hwtests.fleet.enrolled import EnrolledFleet
 
 CASES = Path(__file__).parents[2] / "tests/hub/cases"
@@ -63,7 +65,7 @@ nodes:
 
 
 @pytest.fixture(scope="module")
-def hub(robots: EnrolledFleet, tmp_path_factory: pytest.TempPathFactory) -> EnrolledFleet:
+def hub(robots: EnrolledFleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnrolledFleet]:
     """The fleet, with the nodes on two robots."""
     folder = tmp_path_factory.mktemp("hub")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -78,7 +80,9 @@ def hub(robots: EnrolledFleet, tmp_path_factory: pytest.TempPathFactory) -> Enro
     packed = pack(folder)
     for robot in (robots.arm1, robots.arm2):
         robot.exec("sh", "-euc", UNPACK, stdin=packed)
-    return robots
+    yield robots
+    # A dataflow that has failed is a problem of its robots.
+    robots.dora("clean")
 
 
 def pack(folder: Path) -> bytes:
