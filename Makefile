@@ -10,11 +10,12 @@ FAULT_SECONDS ?= 20
 WORKERS ?= $(shell expr $$(nproc) \* 2)
 FUZZ_ENTRIES ?= 1000000
 AGENT_FRAMES ?= 100000
+FLEET_FRAMES ?= 100000
 LITMUS_ROUNDS ?= 1000000
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help native demo demo-fleet test test-pure sanitize lint bytecode generate hub bench bench-rt bench-link bench-fleet bench-console soak-console bench-record bench-rollout check-record \
-    torture fuzz fuzz-agent litmus faults model \
+.PHONY: help native demo demo-fleet test test-pure sanitize lint bytecode generate hub bench bench-rt bench-link bench-fleet bench-console soak-console \
+    bench-record bench-rollout check-record torture fuzz fuzz-agent fuzz-fleet litmus faults model \
     wheels deb arm64 hwtest hwtest-long vmtest clean
 
 help: ## Say what there is
@@ -94,6 +95,9 @@ fuzz: $(VENV)/.dev native ## Let native and pure receivers read random entries, 
 
 fuzz-agent: $(VENV)/.dev ## Send random frames to an agent (AGENT_FRAMES=100000)
 	AGENT_FRAMES=$(AGENT_FRAMES) $(BIN)/pytest tests/agent/test_hostile.py -k random
+
+fuzz-fleet: $(VENV)/.dev ## Send random frames to a coordinator, with the certificate of a robot (FLEET_FRAMES=100000)
+	FLEET_FRAMES=$(FLEET_FRAMES) $(BIN)/pytest tests/fleet/coordinator/test_hostile_robots.py -k random
 
 litmus: $(VENV)/.dev ## Look for the reorderings that the data plane's fences forbid (needs gcc and 2 processors)
 	$(BIN)/python -m hwtests.litmus --rounds $(LITMUS_ROUNDS)

@@ -34,7 +34,7 @@ def start_detached(
     """Run a Python module, `words`, that outlives this process; return its first answer.
 
     `ask` returns None as long as it does not answer. Its output goes to `log`; `name` is for
-    messages, and `env` has more variables.
+    messages, and `env` has more variables. Ctrl-C ends it.
 
     Raises:
         click.ClickException: it exits at once, or does not answer within `timeout` seconds.
@@ -54,14 +54,18 @@ def start_detached(
             env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(env),
         )
     deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            output = log.read_bytes()[begin:].decode(errors="replace").strip()
-            raise click.ClickException(f"{name} exited at once:\n{output}")
-        answer = ask()
-        if answer is not None:
-            return answer
-        time.sleep(POLL_S)
+    try:
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                output = log.read_bytes()[begin:].decode(errors="replace").strip()
+                raise click.ClickException(f"{name} exited at once:\n{output}")
+            answer = ask()
+            if answer is not None:
+                return answer
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        process.terminate()
+        raise
     raise click.ClickException(
         f"{name} (pid {process.pid}) does not answer {timeout:g} s after its start; see {log}"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.control.errors import ControlError
 from dorad.control.settings import Settings, load, settings_path
-from dorad.control.target import COORDINATOR_PORT, Tcp, TlsFiles, UnixSocket, is_loopback
+from dorad.control.target import COORDINATOR_PORT, Tcp, TlsFiles, UnixSocket, is_here, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +45,8 @@ class Places(NamedTuple):
     """The folder of a coordinator on this machine."""
     encrypts: bool = False
     """Whether that coordinator listens with TLS."""
+    own: tuple[str, ...] = ()
+    """Addresses of this machine beyond loopback, of those that are asked for."""
 
 
 def choose(asked: Asked, settings: Settings | None, places: Places) -> tuple[UnixSocket | Tcp, ...]:
@@ -93,9 +95,13 @@ def _hosts(addresses: str) -> list[str]:
 
 def _coordinator(host: str, port: int, settings: Settings | None, places: Places) -> Tcp:
     """Return a coordinator, with what the user's settings say about how to reach it."""
-    near = is_loopback(host)
+
+    def is_near(host: str) -> bool:
+        return is_loopback(host) or (places.encrypts and host in places.own)
+
+    near = is_near(host)
     named = [] if settings is None or settings.address is None else _hosts(settings.address)
-    if settings is None or (near and named and not any(map(is_loopback, named))):
+    if settings is None or (near and named and not any(map(is_near, named))):
         settings = Settings()  # those for another machine say nothing about this one
     if settings.tls is not None or not near:
         return Tcp(host, port, settings.token, settings.tls)
@@ -127,7 +133,10 @@ def chosen() -> tuple[UnixSocket | Tcp, ...]:
     """
     path = settings_path()
     settings = None if path is None else load(path)
-    targets = choose(_asked(), settings, _places())
+    asked = _asked()
+    addresses = (asked.address, settings and settings.address)
+    hosts = [host for each in addresses if each for host in _hosts(each)]
+    targets = choose(asked, settings, _places()._replace(own=tuple(filter(is_here, hosts))))
     _log.debug("servers to try: %s", targets)
     return targets
 

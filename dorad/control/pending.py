@@ -24,6 +24,9 @@ MAX_WAITING = 1024
 MAX_BYTES_WAITING = 64 << 20
 """Maximum size of such events."""
 
+DECODED = 8
+"""Bytes of memory for each byte of JSON, once it is decoded."""
+
 T = TypeVar("T")
 
 
@@ -57,7 +60,7 @@ class PendingRequest:
         return len(self) >= MAX_WAITING or self._size >= MAX_BYTES_WAITING
 
     def put(self, arrival: Arrival, size: int = 0) -> None:
-        """Queue a result or event that arrived in a frame of `size` bytes."""
+        """Queue a result or event that takes `size` bytes of memory."""
         self._arrived.append((arrival, size))
         self._size += size
 
@@ -132,7 +135,7 @@ class PendingRequests:
             return None
         if len(arrived.event):
             event = _decode(arrived.event, request, "an event")
-            return self._event(request.id, event, len(frame))
+            return self._event(request.id, event, DECODED * len(frame))
         del self._requests[request.id]
         if arrived.error is not None:
             request.put(ControlError.of(arrived.error))

@@ -38,6 +38,8 @@ __all__ = ["Accept", "Authenticate", "Call", "ControlServer", "Handler", "Stream
 
 _CLOSE_TIMEOUT_S = 1.0
 _ACCEPTED_AT_ONCE = 32
+_MAX_QUEUE = 4
+"""Frames of a client that wait to be handled. Each may have MAX_REQUEST bytes."""
 
 _log = logging.getLogger(__name__)
 _websockets_log = logging.getLogger("dorad.control.websockets")
@@ -140,6 +142,7 @@ class ControlServer:
                 create_connection=self._connection_class(),
                 compression=None,
                 max_size=MAX_REQUEST,
+                max_queue=_MAX_QUEUE,
                 open_timeout=self._limits.hello,
                 close_timeout=_CLOSE_TIMEOUT_S,
                 # Not needed: the kernel reports a dead client, `Limits.slow` ends one that hangs.

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from dorad.cli.groups import Group
-from dorad.cli.tables import plain, print_lines, print_table
+from dorad.cli.tables import plain, print_lines, print_object, print_table
 from dorad.control.tls import Role
 from dorafleet.cli.arguments import port_option, state_option
+from dorafleet.cli.complete import robot_ids
 from dorafleet.cli.coordinator import connect
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ role_option = click.option(
     required=True,
     help="viewer: read. operator: also start, stop and change dataflows. admin: everything.",
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 ACCESS_EPILOG = """\b
 Examples:
@@ -58,7 +60,7 @@ A client sends the token as `Authorization: Bearer TOKEN`. The coordinator keeps
 
 
 @click.command(epilog=ACCESS_EPILOG)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @state_option
 @port_option
 def access(*, as_json: bool, state: Path, port: int) -> None:
@@ -75,7 +77,7 @@ def access(*, as_json: bool, state: Path, port: int) -> None:
 
 
 @click.command(epilog=REVOKE_EPILOG)
-@click.argument("name")
+@click.argument("name", shell_complete=robot_ids)
 @click.option("--operator", "kind", flag_value="operator", help="Revoke the operator NAME.")
 @click.option("--token", "kind", flag_value="token", help="Revoke the token NAME.")
 @click.option(
@@ -85,14 +87,18 @@ def access(*, as_json: bool, state: Path, port: int) -> None:
     default="robot",
     help="Revoke the robot NAME (the default).",
 )
+@json_option
 @state_option
 @port_option
-def revoke(name: str, *, kind: Kind, state: Path, port: int) -> None:
+def revoke(name: str, *, kind: Kind, as_json: bool, state: Path, port: int) -> None:
     """Revoke the robot NAME, or an operator or a token, and close its connections."""
     from dorafleet.coordinator.accessmessages import Revoke, Revoked
 
     with connect(state, port) as client:
         done = client.call("access.revoke", Revoke(kind=kind, name=name), Revoked)
+    if as_json:
+        print_object({"kind": kind, "name": name, **plain(done)})
+        return
     closed = done.connections
     click.echo(
         f"{kind} {name} is revoked; "

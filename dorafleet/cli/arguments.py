@@ -47,10 +47,10 @@ class File(PathType):
         return [CompletionItem(text) for text in complete_path(incomplete, self._suffixes)]
 
 
-def _machine_ids(
+def machine_ids(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete the machines of the file before the option; none if the file has problems."""
+    """Complete the machines of the file before; none if the file has problems."""
     from dorad.dataflow.errors import DataflowError
     from dorafleet.inventory.load import load
 
@@ -76,7 +76,7 @@ only_option = click.option(
     "--only",
     metavar="ID",
     multiple=True,
-    shell_complete=_machine_ids,
+    shell_complete=machine_ids,
     help="Only this machine; may be repeated, or list several with commas.",
 )
 

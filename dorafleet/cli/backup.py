@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dorad.cli.tables import print_object
 from dorafleet.cli.arguments import (
     File,
     etcd_ca_option,
@@ -50,9 +51,10 @@ Versions and epochs continue far above those of the backup, so none is given twi
 
 @click.command(epilog=BACKUP_EPILOG)
 @click.argument("file", type=File(".backup"))
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @state_option
 @port_option
-def backup(file: Path, *, state: Path, port: int) -> None:
+def backup(file: Path, *, as_json: bool, state: Path, port: int) -> None:
     """Write everything that the coordinator keeps to FILE."""
     from dorad.control.errors import ControlError
     from dorafleet.coordinator.messages import BackedUp, Backup
@@ -66,7 +68,10 @@ def backup(file: Path, *, state: Path, port: int) -> None:
             place = folder_of(state) / file.name
             hint = f"the coordinator writes it, as its own user: `dorafleet backup {place}`"
             raise ControlError(error.code, error.message, error.hint or hint) from None
-    click.echo(f"{file}: {done.entries} entries")
+    if as_json:
+        print_object({"file": str(file.absolute()), "entries": done.entries})
+    else:
+        click.echo(f"{file}: {done.entries} entries")
 
 
 @click.command(epilog=RESTORE_EPILOG)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from dorad.control.client import Client
     from dorad.control.target import Tcp
+    from dorafleet.coordinator.messages import Robot
     from dorafleet.inventory.model import Cluster
 
 
@@ -60,6 +61,14 @@ def connect(state: Path, port: int) -> Client:
     from dorafleet.coordinator.messages import METHODS
 
     return Client(target_of(state, port), methods=METHODS)
+
+
+def list_robots(client: Client) -> list[Robot]:
+    """Return all machines that the coordinator knows."""
+    from dorad.control.messages import Nothing
+    from dorafleet.coordinator.messages import RobotList
+
+    return client.call("robot.list", Nothing(), RobotList).robots
 
 
 def _is_given(*options: str) -> bool:

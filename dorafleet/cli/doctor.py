@@ -93,7 +93,7 @@ def check_fleet(client: Client, now: float) -> Iterator[Check]:
     from dorad.control.errors import ControlError
     from dorad.control.messages import NodeList, Nothing, Ref
     from dorafleet.cli import checks
-    from dorafleet.cli.labels import list_robots
+    from dorafleet.cli.coordinator import list_robots
     from dorafleet.coordinator.accessmessages import GrantList
     from dorafleet.coordinator.messages import CoordinatorStatus
 

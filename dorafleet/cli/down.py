@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dorad.cli.tables import print_object
 from dorad.terminal import visible
 from dorafleet.cli.arguments import port_option, state_option
 from dorafleet.cli.coordinator import connect, target_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from dorad.control.client import Client
@@ -29,6 +31,7 @@ Examples:
   dorafleet down
   dorafleet down --force             kill the nodes at once
   dorafleet down --keep-dataflows    end the coordinator alone; dataflows keep running
+  dorafleet down --json | jq '.dataflows[] | select(.problems != [])'
 \b
 If a dataflow cannot be stopped, for example on an unreachable machine, the coordinator keeps
 running, unless --force is given. Exit code 1 if a dataflow failed or was not stopped.
@@ -38,9 +41,10 @@ running, unless --force is given. Exit code 1 if a dataflow failed or was not st
 @click.command(epilog=EPILOG)
 @click.option("-f", "--force", is_flag=True, help="Kill the nodes at once instead of asking them.")
 @click.option("--keep-dataflows", is_flag=True, help="Stop no dataflow.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @state_option
 @port_option
-def down(*, force: bool, keep_dataflows: bool, state: Path, port: int) -> int:
+def down(*, force: bool, keep_dataflows: bool, as_json: bool, state: Path, port: int) -> int:
     """Stop all dataflows on all machines, then the coordinator."""
     from dorad.control.errors import ControlError
     from dorad.control.messages import Nothing
@@ -50,17 +54,26 @@ def down(*, force: bool, keep_dataflows: bool, state: Path, port: int) -> int:
     target = target_of(state, port)
     with connect(state, port) as client:
         ends = {} if keep_dataflows else _stop_all(client, force=force)
-        failed = [name for name, end in ends.items() if not _report(name, end)]
-        if not force and any(isinstance(end, ControlError) for end in ends.values()):
-            raise click.ClickException(
-                "the coordinator keeps running, because it could not stop every dataflow "
-                "(`--force` ends it)"
-            )
-        client.call("coordinator.shutdown", Nothing(), Nothing)
+        problems = {name: _problems(end) for name, end in ends.items()}
+        if not as_json:
+            _report(problems)
+        ended = force or not any(isinstance(end, ControlError) for end in ends.values())
+        if ended:
+            client.call("coordinator.shutdown", Nothing(), Nothing)
         where = client.server.name
-    _wait_for_end(target, where)
-    click.echo(f"{where} has ended")
-    return 1 if failed else 0
+    if ended:
+        _wait_for_end(target, where)
+    if as_json:
+        flows = [{"name": name, "problems": found} for name, found in problems.items()]
+        print_object({"ended": ended, "dataflows": flows})
+    if not ended:
+        raise click.ClickException(
+            "the coordinator keeps running, because it could not stop every dataflow "
+            "(`--force` ends it)"
+        )
+    if not as_json:
+        click.echo(f"{where} has ended")
+    return 1 if any(problems.values()) else 0
 
 
 def _stop_all(client: Client, *, force: bool) -> dict[str, DataflowState | ControlError]:
@@ -77,18 +90,21 @@ def _stop_all(client: Client, *, force: bool) -> dict[str, DataflowState | Contr
     return ends
 
 
-def _report(name: str, end: DataflowState | ControlError) -> bool:
-    """Report the end of a dataflow; return True if it was stopped without a failure."""
+def _problems(end: DataflowState | ControlError) -> list[str]:
+    """Return why a dataflow was not stopped, or failed; nothing if it was stopped well."""
     if isinstance(end, Exception):
-        reasons = [str(end)]
-    else:
-        reasons = [failure.headline for failure in end.failures]
-    for reason in reasons:
-        mark = click.style("✗", fg="red")
-        click.echo(f"{mark} {visible(name)}: {visible(reason)}", err=True)
-    if not reasons:
-        click.echo(f"{click.style('✓', fg='green')} {visible(name)}: stopped")
-    return not reasons
+        return [str(end)]
+    return [failure.headline for failure in end.failures]
+
+
+def _report(problems: Mapping[str, Sequence[str]]) -> None:
+    """Print how each dataflow ended."""
+    for name, found in problems.items():
+        for problem in found:
+            mark = click.style("✗", fg="red")
+            click.echo(f"{mark} {visible(name)}: {visible(problem)}", err=True)
+        if not found:
+            click.echo(f"{click.style('✓', fg='green')} {visible(name)}: stopped")
 
 
 def _wait_for_end(target: Tcp, where: str) -> None:

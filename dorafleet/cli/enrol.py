@@ -15,6 +15,7 @@ from dorad.cli.tables import print_object
 from dorafleet.cli.arguments import (
     accept_new_option,
     file_argument,
+    machine_ids,
     parallel_option,
     select_machines,
     state_option,
@@ -48,7 +49,7 @@ Exit code 0: all machines are enrolled and connected. 1: some are not.
 
 @click.command(epilog=EPILOG)
 @file_argument
-@click.argument("machine", nargs=-1)
+@click.argument("machine", nargs=-1, shell_complete=machine_ids)
 @click.option("--again", is_flag=True, help="Replace a robot's key and certificate.")
 @click.option("--token", "by_token", is_flag=True, help="Print the command that enrols MACHINE.")
 @click.option(

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from dorad.cli.tables import print_object
 from dorad.terminal import visible
 from dorafleet.cli.arguments import port_option, state_option
-from dorafleet.cli.coordinator import connect
+from dorafleet.cli.complete import label_changes, robot_ids
+from dorafleet.cli.coordinator import connect, list_robots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from dorad.control.client import Client
     from dorafleet.coordinator.messages import Robot
 
 LABELS_EPILOG = """\b
@@ -48,45 +47,12 @@ the store. `dorafleet adopt` copies the robot's state into the store.
 """
 
 
-def robot_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the machines that the coordinator knows; none if it does not answer."""
-    from dorad.control.choosing import chosen, encrypts, in_folder
-    from dorad.control.client import Client
-    from dorad.control.target import COORDINATOR_PORT, Tcp
-    from dorad.problems import ProblemError
-    from dorafleet.cli.arguments import default_state
-    from dorafleet.coordinator.messages import METHODS
-
-    del ctx, param
-    state = default_state()
-    try:
-        own = in_folder(state, COORDINATOR_PORT, encrypts=encrypts(state))
-        target = next((each for each in chosen() if isinstance(each, Tcp)), own)
-        with Client(target, methods=METHODS, timeout=0.5) as client:
-            robots = list_robots(client)
-    except ProblemError:
-        return []
-    return [
-        CompletionItem(robot.id, help=robot.state)
-        for robot in robots
-        if robot.id.startswith(incomplete)
-    ]
-
-
-def list_robots(client: Client) -> list[Robot]:
-    """Return all machines that the coordinator knows."""
-    from dorad.control.messages import Nothing
-    from dorafleet.coordinator.messages import RobotList
-
-    return client.call("robot.list", Nothing(), RobotList).robots
-
-
 machine_argument = click.argument("machine", shell_complete=robot_ids)
 
 
 @click.command(epilog=LABELS_EPILOG)
 @machine_argument
-@click.argument("changes", metavar="[KEY=VALUE | KEY-]...", nargs=-1)
+@click.argument("changes", metavar="[KEY=VALUE | KEY-]...", nargs=-1, shell_complete=label_changes)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @state_option
 @port_option

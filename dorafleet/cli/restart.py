@@ -8,6 +8,7 @@ import click
 
 from dorad.terminal import visible
 from dorafleet.cli.arguments import file_argument, state_option
+from dorafleet.cli.complete import dataflow_names
 from dorafleet.cli.coordinator import connect
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ The new run has the nodes and edges that were added or removed since the start, 
 
 @click.command(epilog=EPILOG)
 @file_argument
-@click.argument("dataflow", metavar="NAME|UUID")
+@click.argument("dataflow", metavar="NAME|UUID", shell_complete=dataflow_names)
 @click.option("-f", "--force", is_flag=True, help="Kill the nodes at once instead of asking them.")
 @click.option(
     "--port",

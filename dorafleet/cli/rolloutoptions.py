@@ -8,7 +8,7 @@ import click
 
 from dorad.cli.durations import Duration
 from dorafleet.cli.arguments import File
-from dorafleet.cli.labels import robot_ids
+from dorafleet.cli.complete import label_pairs, robot_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,6 +46,7 @@ _SELECT = (
         "labels",
         metavar="KEY=VALUE",
         multiple=True,
+        shell_complete=label_pairs,
         help="Only robots with this label; may be repeated.",
     ),
 )

@@ -28,8 +28,8 @@ from dorafleet.cli.arguments import (
     select_machines,
     state_option,
 )
-from dorafleet.cli.coordinator import connect, port_of
-from dorafleet.cli.labels import find_robot, list_robots
+from dorafleet.cli.coordinator import connect, list_robots, port_of
+from dorafleet.cli.labels import find_robot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from dorafleet.cli.arguments import (
     select_machines,
     state_option,
 )
-from dorafleet.cli.coordinator import connect, folder_of, serves_tls
+from dorafleet.cli.coordinator import connect, folder_of, list_robots, serves_tls
 from dorafleet.cli.enrol import Enroller, address_of, as_plain
 
 if TYPE_CHECKING:
@@ -116,6 +115,7 @@ def as_object(
 def _ensure(file: Path, cluster: Cluster, listen: str | None, port: int, state: Path) -> bool:
     """Start a coordinator unless one runs; return True if it was started."""
     from dorad.control.errors import ControlError
+    from dorad.control.target import is_here
 
     try:
         connect(state, port).close()
@@ -126,7 +126,7 @@ def _ensure(file: Path, cluster: Cluster, listen: str | None, port: int, state: 
         return False
     address = cluster.coordinator.addr
     if listen is None:
-        if not _is_here(str(address)):
+        if not is_here(str(address)):
             raise click.ClickException(
                 f"{file} says that the coordinator is at {address}, which is not an address of "
                 "this machine: run the command there, or give --listen"
@@ -134,17 +134,6 @@ def _ensure(file: Path, cluster: Cluster, listen: str | None, port: int, state: 
         everywhere = "0.0.0.0" if address.version == 4 else "::"  # noqa: S104 - with TLS always
         listen = str(address) if address.is_loopback else everywhere
     _start(file, listen, port, state)
-    return True
-
-
-def _is_here(address: str) -> bool:
-    """Return True if an address is one of this machine."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            return False
     return True
 
 
@@ -178,8 +167,6 @@ def _check_coordinator(
     client: Client, machines: Sequence[Machine], state: Path, file: Path
 ) -> None:
     """Refuse a coordinator that runs without TLS, or with another cluster file."""
-    from dorafleet.cli.labels import list_robots
-
     if not serves_tls(folder_of(state)):
         raise click.ClickException(
             "the coordinator runs without TLS, which robots need: end it with `dorafleet down` "

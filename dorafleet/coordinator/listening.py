@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from asyncio import sslproto
 from asyncio.sslproto import SSLProtocol
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
     from dorafleet.ca.authority import Authority
     from dorafleet.coordinator.gate import Gate
     from dorafleet.inventory.model import Address
-
-
-READ_BUFFER = 16 << 10
-"""Bytes of a connection with TLS that are read at once: one record."""
 
 CERTIFICATE = "coordinator.pem"
 """The coordinator's own key and certificate."""
@@ -87,8 +82,6 @@ def make_context(
     Raises:
         ControlError: a file cannot be written.
     """
-    # asyncio gives every connection a buffer of 256 KiB, which is all that 1,000 robots cost.
-    SSLProtocol.max_size = READ_BUFFER
     pair = authority.issue_pair(Identity("coordinator", name), addresses=addresses)
     try:
         write_secret(folder / CERTIFICATE, pair.key + pair.issued.chain)
@@ -96,7 +89,7 @@ def make_context(
     except OSError as error:
         raise ControlError("refused", f"{folder} cannot be written: {error.strerror}") from None
     # For each connection asyncio would keep a buffer of 256 KiB: most of a coordinator's memory.
-    sslproto.SSLProtocol.max_size = MAX_RECORD
+    SSLProtocol.max_size = MAX_RECORD
     return server_context(folder / CERTIFICATE, folder / CERTIFICATE, folder / AUTHORITY)
 
 

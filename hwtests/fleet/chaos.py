@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from hwtests.fleet.enrolled import EnrolledFleet
     from hwtests.fleet.flows import Flow
 
-APART_S = 4.0
-"""Between the death of a link process, whose last second no report has, and the next on its robot
-or at the other end."""
-
 
 class Chaos:
     """Inflicts faults on a fleet. Belongs to one thread."""
@@ -31,7 +27,6 @@ class Chaos:
         self._with_links = [*with_links]
         self._repairs: dict[str, float] = {}
         """When the cable of each robot that is cut is repaired."""
-        self._link_killed_at = 0.0
         self.killed: set[tuple[str, int]] = set()
         """Link processes that were killed, by robot and pid."""
         self.counts: dict[str, int] = {}
@@ -72,8 +67,7 @@ class Chaos:
         return self._kill_service(machine, "dorad-agent")
 
     def _kill_dorad(self, machine: str) -> bool:
-        # It may not have the last report of a link yet.
-        return self._apart() and self._kill_service(machine, "dorad")
+        return self._kill_service(machine, "dorad")
 
     def _kill_service(self, machine: str, unit: str) -> bool:
         robot = self._robots.robots[machine]
@@ -85,15 +79,11 @@ class Chaos:
             pid = self._robots.pids(flow)[machine].get(LINK)
         except (RobotError, ValueError):
             return False
-        if not pid or not self._apart():
+        if not pid:
             return False
         self._robots.robots[machine].attempt("kill", "-KILL", str(pid))
         self.killed.add((machine, pid))
-        self._link_killed_at = time.monotonic()
         return True
-
-    def _apart(self) -> bool:
-        return time.monotonic() - self._link_killed_at > APART_S
 
     def _cut(self, machine: str) -> bool:
         if machine in self._repairs:

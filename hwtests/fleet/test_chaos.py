@@ -104,18 +104,12 @@ def test_after_faults_at_random_moments_nothing_is_missing_and_nothing_is_left(
         for flow in (drops, keeps):
             assert links_of(robots, flow) == links[flow.name]
         assert not links_of(robots, killed) & chaos.killed
-        # Counters are exact, by edge, where link processes live: two of them that are killed during
-        # one cut take along what only they knew.
-        for flow in (drops, keeps):
+        # Counters are exact, by edge, whatever was killed.
+        for flow in flows:
             for check in flow.checks:
                 report = robots.wait_until_counted(flow, check)
                 print(flow.name, check, report, robots.counted(flow, check))
                 assert report.restarts == 0
-        for check in killed.checks:
-            counted, report = robots.counted(killed, check), robots.report(killed, check)
-            print(killed.name, check, report, counted)
-            assert counted.all <= report.missing
-            assert report.restarts == 0
         for report in robots.reports(keeps).values():
             assert (report.missing, report.repeated) == (0, 0)
         assert robots.dorafleet("audit", "verify").startswith("ok")

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+HOME = "/var/lib/dorafleet"
+GIVE = f"""\
+mkdir -p {HOME}/.ssh {HOME}/.local/share
+cp /root/.ssh/id_ed25519 /root/.ssh/known_hosts {HOME}/.ssh/
+cp -r /root/.local/share/dorafleet {HOME}/.local/share/
+chown -R dorafleet: {HOME}/.ssh {HOME}/.local
+chmod 700 {HOME}/.ssh
+"""
+"""Gives the coordinator's user what it needs to send the operator's releases."""
+
 
 @pytest.fixture(scope="module")
 def site(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Site]:
@@ -188,3 +198,25 @@ def test_one_command_and_one_file_reach_all_robots(site: Site) -> None:
         found = robot.exec("stat", "-c", "%a %U %s", "/etc/cal.json")
         assert found == "640 root 3\n"
         assert robot.sh("ls /etc | grep -c cal.json") == "1\n"
+
+
+def test_the_service_of_the_coordinator_sends_files_and_writes_a_backup_in_its_sandbox(
+    site: Site,
+) -> None:
+    fleet = site.fleet
+    fleet.arm2.power_cut()
+    new = site.build("absent = event")
+    site.start(new, *ALL)
+    site.wait_until_runs("arm1", new)
+    fleet.server.sh(GIVE)
+    fleet.arm2.start()
+    site.wait_until_runs("arm2", new, timeout=120)
+    assert site.files("arm2")["grip"] == new
+    assert fleet.attempt("drift").returncode == 0
+    path = f"{HOME}/fleet.backup"
+    assert json.loads(fleet.dorafleet("backup", path, "--json"))["entries"] > 0
+    assert fleet.server.exec("stat", "-c", "%U %a", path).split() == ["dorafleet", "600"]
+    refused = fleet.attempt("backup", "/root/fleet.backup")
+    assert refused.returncode == 1
+    assert f"`dorafleet backup {path}`" in refused.stderr
+    assert fleet.dorafleet("audit", "verify").startswith("ok")

@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import subprocess
 import sys
 import tarfile
-from typing import TYPE_CHECKING
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
+from hwtests.fleet.enrolled import NODES
 from hwtests.fleet.flows import FLOW_FILE
+from hwtests.robots.shell import wait_until
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from hwtests.fleet.enrolled import EnrolledFleet
 
-NODES = ("pyarrow-sender==0.5.0", "dora-echo==0.5.0", "pyarrow-assert==0.5.0")
+CASES = Path(__file__).parents[2] / "tests/hub/cases"
+HUB_NODES = (
+    "pyarrow-sender==0.5.0",
+    "dora-echo==0.5.0",
+    "pyarrow-assert==0.5.0",
+    "dora-openarm-dummy-camera==1.0.1",
+    "dora-opencv-image-splitter==0.1.0",
+    "dora-openarm-dummy==1.0.0",
+    "dora-parquet-recorder==0.5.0",
+    "dora-openarm-selector==0.1.0",
+    "dora-openarm-dummy-policy-server==1.0.0",
+    "dora-openarm-actions-executor==1.1.0",
+)
+LIBRARIES = ("numpy", "opencv-python-headless")
+"""What they import, beside the libraries of the package."""
 FOLDER = "/opt/hub"
+INSTALL_S = 600
 UNPACK = f"mkdir -p {FOLDER}; tar -xC {FOLDER}; chmod -R a+rX {FOLDER}"
 PYTHON = "#!/usr/bin/env -S PYTHONPATH=/opt/hub /usr/lib/dorad/bin/python3"
 """The first line of their commands: the interpreter of the package, which has `dora`."""
@@ -43,18 +65,24 @@ nodes:
 
 
 @pytest.fixture(scope="module")
-def hub(robots: EnrolledFleet, tmp_path_factory: pytest.TempPathFactory) -> EnrolledFleet:
+def hub(robots: EnrolledFleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnrolledFleet]:
     """The fleet, with the nodes on two robots."""
     folder = tmp_path_factory.mktemp("hub")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--no-deps", f"--target={folder}", *NODES], check=True, timeout=300)
+    pip += ["--no-deps", f"--target={folder}"]
+    subprocess.run([*pip, *HUB_NODES], check=True, timeout=INSTALL_S)
+    wheels = ("--python-version=3.13", "--only-binary=:all:")
+    subprocess.run([*pip, *wheels, *LIBRARIES], check=True, timeout=INSTALL_S)
+    shutil.copy(NODES / "tap.py", folder)
     for command in (folder / "bin").iterdir():
         _, _, rest = command.read_text().partition("\n")
         command.write_text(f"{PYTHON}\n{rest}")
     packed = pack(folder)
     for robot in (robots.arm1, robots.arm2):
         robot.exec("sh", "-euc", UNPACK, stdin=packed)
-    return robots
+    yield robots
+    # A dataflow that has failed is a problem of its robots.
+    robots.dora("clean")
 
 
 def pack(folder: Path) -> bytes:
@@ -85,3 +113,59 @@ def test_the_failure_of_one_of_them_is_seen_with_its_machine_s_words(hub: Enroll
     said = done.stdout + done.stderr
     assert "check" in said
     assert "AssertionError: Expected [" in said
+
+
+def split(case: str) -> str:
+    """Return a dataflow of the tests of third-party nodes, every other node on the other robot."""
+    flow = yaml.safe_load((CASES / case / f"{case}.yml").read_text())
+    for number, node in enumerate(flow["nodes"]):
+        node["deploy"] = {"machine": f"arm{1 + number % 2}"}
+        node["path"] = f"{FOLDER}/{'' if node['path'].endswith('.py') else 'bin/'}{node['path']}"
+        if "LOG_DIR" in node.get("env", {}):
+            node["env"]["LOG_DIR"] = "/tmp/recorded"
+    return yaml.safe_dump(flow, sort_keys=False)
+
+
+def tapped(fleet: EnrolledFleet, name: str) -> list[dict[str, Any]]:
+    """Return the inputs that the tap of a dataflow has seen last."""
+    lines = fleet.dora("logs", name, "--node", "tap", "--tail", "300").splitlines()
+    return [json.loads(line[line.index("{") :]) for line in lines if '{"id"' in line]
+
+
+@pytest.mark.parametrize(
+    ("case", "wanted"),
+    [
+        ("images", {"raw": 20, "left": 20, "right": 20}),
+        ("selector", {"right": 20}),
+        ("policy", {"right": 20, "left": 20, "position": 20}),
+    ],
+)
+def test_neighbours_on_two_robots_exchange_what_they_do_on_one(
+    hub: EnrolledFleet, case: str, wanted: dict[str, int]
+) -> None:
+    """Camera, splitter and recorder; selector and its sources; policy, executor and arm."""
+    hub.server.write(FLOW_FILE, split(case))
+    hub.dora("start", FLOW_FILE, "--name", case, "--detach")
+    seen: Counter[str] = Counter()
+
+    def enough() -> bool:
+        seen.clear()
+        seen.update(each["id"] for each in tapped(hub, case))
+        return all(seen[name] >= count for name, count in wanted.items())
+
+    try:
+        wait_until(enough, f"{case} reaches its tap", timeout=60)
+    finally:
+        print(seen, hub.dora("node", "list"))
+        found = tapped(hub, case)
+        hub.dora("stop", case)
+    if case == "images":
+        raw = [each for each in found if each["id"] == "raw"]
+        assert {(each["arrow"], each["len"]) for each in raw} == {("uint8", 9216)}
+        expected = {"encoding": "rgb8", "width": 64, "height": 48, "timestamp": "AUTO"}
+        assert all(each["meta"] == expected for each in raw)
+        assert {each["meta"]["encoding"] for each in found if each["id"] == "left"} == {"jpeg"}
+    if case == "selector":
+        right = [each for each in found if each["id"] == "right"]
+        assert {(each["arrow"], each["len"]) for each in right} == {("float", 8)}
+        assert all(isinstance(each["meta"]["timestamp"], int) for each in right)

@@ -11,7 +11,7 @@ from dorad.control.choosing import Asked, Places, choose, chosen, chosen_daemons
 from dorad.control.connecting import open_socket
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.settings import Settings
-from dorad.control.target import Tcp, TlsFiles, UnixSocket
+from dorad.control.target import Tcp, TlsFiles, UnixSocket, is_here
 from dorad.dataflow.errors import DataflowError
 from dorad.shm import rendezvous
 
@@ -20,6 +20,7 @@ MACHINE = Path("/run/dorad")
 PLACES = Places(USER, MACHINE, Path("/home/state"))
 TOKEN = Path("/home/state/token")
 TLS = TlsFiles(Path("/etc/dora/ca.pem"))
+OWN_TLS = TlsFiles(Path("/home/state/authority.pem"))
 REMOTE = Settings("10.0.0.1", 6014, None, TLS)
 
 USUAL = (UnixSocket(USER / "control.sock"), UnixSocket(MACHINE / "control.sock"))
@@ -70,7 +71,33 @@ def test_the_rule(
 
 def test_a_coordinator_of_this_machine_that_encrypts_is_checked_with_its_own_authority() -> None:
     (found,) = choose(Asked("127.0.0.1"), None, PLACES._replace(encrypts=True))
-    assert found == Tcp("127.0.0.1", 6013, TOKEN, TlsFiles(Path("/home/state/authority.pem")))
+    assert found == Tcp("127.0.0.1", 6013, TOKEN, OWN_TLS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "settings", "target"),
+    [
+        (Asked("10.0.0.7"), None, Tcp("10.0.0.7", 6013, TOKEN, OWN_TLS)),
+        (Asked("10.0.0.8"), None, Tcp("10.0.0.8", 6013)),
+        (Asked(), Settings("10.0.0.7"), Tcp("10.0.0.7", 6013, TOKEN, OWN_TLS)),
+        (Asked(), Settings("10.0.0.7", tls=TLS), Tcp("10.0.0.7", 6013, None, TLS)),
+        (Asked("10.0.0.7"), REMOTE, Tcp("10.0.0.7", 6013, TOKEN, OWN_TLS)),
+    ],
+)
+def test_any_address_of_this_machine_is_that_of_its_own_coordinator(
+    asked: Asked, settings: Settings | None, target: Tcp
+) -> None:
+    here = PLACES._replace(encrypts=True, own=("10.0.0.7",))
+    assert choose(asked, settings, here) == (target,)
+
+
+def test_an_address_of_this_machine_is_known_and_names_are_not_looked_up() -> None:
+    assert [is_here(each) for each in ("127.0.0.1", "192.0.2.77", "localhost", "x y")] == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 @pytest.fixture

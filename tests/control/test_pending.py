@@ -77,6 +77,17 @@ def test_an_unread_stream_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.code == "too-slow"
 
 
+def test_decoded_events_that_wait_are_bounded_by_the_memory_that_they_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent = frame(1, event=EVENT)
+    monkeypatch.setattr(pending, "MAX_BYTES_WAITING", 3 * pending.DECODED * len(sent))
+    requests = PendingRequests()
+    requests.add("watch", m.Watch())
+    answers = [requests.dispatch(sent) for _ in range(4)]
+    assert [answer is not None for answer in answers] == [False, False, False, True]
+
+
 def test_an_answer_of_the_wrong_form_fails_its_request_only() -> None:
     requests = PendingRequests()
     request, _ = requests.add("node.list", m.Ref())

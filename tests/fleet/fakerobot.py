@@ -56,6 +56,8 @@ class FakeRobot:
     )
     """Programs by their first word: arguments and input to exit code, output, errors."""
     commands: list[list[str]] = field(default_factory=list)
+    signals: list[str] = field(default_factory=list)
+    """Sent to commands, such as `TERM`."""
     files: dict[str, bytes] = field(default_factory=dict)
     most_at_once: int = 0
     connections: int = 0
@@ -205,6 +207,7 @@ async def serve(robot: FakeRobot, process: asyncssh.SSHServerProcess[bytes]) -> 
     assert process.command is not None
     words = shlex.split(process.command)
     robot.commands.append(words)
+    vars(process)["signal_received"] = robot.signals.append
     if words[0] in robot.dropping:
         process.channel.get_connection().abort()
         return

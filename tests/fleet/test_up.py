@@ -16,7 +16,9 @@ import pytest
 from dorafleet.cli.labels import parse_changes
 from tests.cli.dora import dora
 from tests.fleet.fakerobot import DEADLINE_S, FakeRobot
+from tests.fleet.test_cli import DORAFLEET, wait_until
 from tests.fleet.test_enrol import Machine
+from tests.harness.commands import run_command as run_program
 
 
 def watched(*words):
@@ -36,6 +38,14 @@ def watched(*words):
         assert process.wait(DEADLINE_S) == 0
     os.close(ours)
     return shown.decode(errors="replace")
+
+
+def completed(site, *words):
+    """Return what a shell offers for the last of these words."""
+    env = {"_DORAFLEET_COMPLETE": "bash_complete", "_DORA_WORDS": "\n".join(words)}
+    done = run_program("dorafleet", (), env={**os.environ, **env}, timeout=DEADLINE_S)
+    assert done.stderr == ""
+    return done.stdout.split()
 
 
 def test_a_fleet_goes_up_is_labelled_and_goes_down(site, stack):
@@ -75,9 +85,16 @@ def test_a_fleet_goes_up_is_labelled_and_goes_down(site, stack):
     code, _, err = site.run("labels", "arm9")
     assert (code, "there is no robot `arm9`" in err) == (1, True)
 
-    code, out, err = site.run("down")
+    assert completed(site, "labels", "") == ["arm1", "arm2"]
+    assert completed(site, "labels", "arm1", "") == ["zone=hall", "zone-"]
+    assert completed(site, "labels", "arm2", "z") == ["zone=hall"]
+    assert completed(site, "revoke", "arm2") == ["arm2"]
+    assert completed(site, "enrol", site.file(), "arm1", "a") == ["arm1", "arm2"]
+    assert completed(site, "restart", site.file(), "") == []
+
+    code, out, err = site.run("down", "--json")
     assert code == 0, err
-    assert out == f"the coordinator at 127.0.0.1 port {site.port} has ended\n"
+    assert json.loads(out) == {"ended": True, "dataflows": []}
     code, _, err = site.run("status")
     assert (code, "no coordinator is running at 127.0.0.1" in err) == (1, True)
 
@@ -197,3 +214,21 @@ def test_what_is_no_change_of_a_label_is_a_usage_error(site, words):
 
 def test_changes_of_labels_are_read():
     assert parse_changes(["a=1", "b-", "c=x=y", "d="]) == {"a": "1", "b": None, "c": "x=y", "d": ""}
+
+
+def test_ctrl_c_while_machines_are_enrolled_leaves_what_the_next_up_takes(site, stack):
+    slow = site.fleet.add("arm1", FakeRobot(hanging={"cat"}))
+    with subprocess.Popen(
+        [*DORAFLEET, "up", site.file()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_until(lambda: slow.commands, process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 130
+    assert out.startswith("coordinator started (pid ")
+    assert "Traceback" not in err
+    slow.hanging.clear()
+    slow.programs.update(Machine(stack).robot.programs)
+    code, out, err = site.run("up", site.file(), "--json")
+    assert code == 0, err
+    assert json.loads(out)["coordinator"]["started"] is False

@@ -64,6 +64,9 @@ class FakeAgent:
         self.refusal: ControlError | None = None
         self.silent = False
         self.room: int | None = None
+        self.deaf = False
+        """Orders about shares get lost on the way to it."""
+        self.lost: list[ShareSet] = []
         self.nonsense: Any = None
         """Sent instead of the next report."""
         self.handlers: dict[str, Callable[..., Any]] = {}
@@ -195,6 +198,9 @@ class FakeAgent:
             )
 
     async def _set(self, _call: Call, params: ShareSet) -> ShareState:
+        if self.deaf:
+            self.lost.append(params)
+            await asyncio.Event().wait()
         self._check(params.epoch, params.generation, params.dataflow)
         self.sets.append(params)
         self.changed.ring()

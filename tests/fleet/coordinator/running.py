@@ -129,7 +129,14 @@ async def connected(
         tls = client_context(process.folder / "authority.pem")
     async with asyncio.timeout(DEADLINE_S):
         connection = await connect(
-            process.url(path), additional_headers=sent, compression=None, ssl=tls, close_timeout=1
+            process.url(path),
+            additional_headers=sent,
+            compression=None,
+            ssl=tls,
+            close_timeout=1,
+            # The deadline above is the only one, also on a busy machine.
+            open_timeout=None,
+            ping_interval=None,
         )
         try:
             yield connection

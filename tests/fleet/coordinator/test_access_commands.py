@@ -43,7 +43,9 @@ def test_one_file_is_all_that_an_operator_needs(running, tmp_path, capsys):
             ann.call("access.list", Nothing(), RobotList)
     assert run(running, *words) == 1
     assert "ann.pem cannot be written: File exists" in capsys.readouterr().err
-    assert run(running, "revoke", "--operator", "ann") == 0
+    assert run(running, "revoke", "--operator", "ann", "--json") == 0
+    done = {"kind": "operator", "name": "ann", "certificates": 1, "connections": 0}
+    assert json.loads(capsys.readouterr().out) == done
     with pytest.raises(ControlError, match="certificate of operator `ann` was revoked"):
         client(running, path)
 

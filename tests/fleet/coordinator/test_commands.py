@@ -111,6 +111,8 @@ def test_a_backup_is_restored_into_a_new_store_with_its_audit(running, tmp_path,
     _, out, _ = run(capsys, running, "audit", "verify")
     path = tmp_path / "fleet.backup"
     assert run(capsys, running, "backup", str(path)) == (0, f"{path}: 6 entries\n", "")
+    code, printed, _ = run(capsys, running, "backup", str(path), "--json")
+    assert (code, json.loads(printed)) == (0, {"file": str(path), "entries": 6})
     assert run_command(["restore", str(path), "--state", str(running.folder)]) == 1
     assert "another process uses" in capsys.readouterr().err
     status = asyncio.run(status_of(running))
