@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from dorad.link.frames import Content
 from dorad.link.numbering import count_missing
 from dorad.node.latching import keep, send_last
-from dorad.shm.fence import fence
-from dorad.shm.layout import ENTRY, INLINE
 from dorad.shm.pool import TRIM_EVERY_NS, Pool, Sample
 
 if TYPE_CHECKING:
@@ -96,15 +94,12 @@ class Delivery:
         if content.flags:
             outlets = tuple([outlet.lane or outlet for outlet in outlets])
         try:
-            self._push(outlets, content, arrived.metadata, arrived.payload, place)
+            self._pool.push(outlets, content, arrived.metadata, arrived.payload, place)
         except OSError as error:
             _log.debug("output %s: %s", output, error)
             return False
         if len(outlets) == len(receivers):
             self._reached[output] = (receivers, arrived.numbering.id, arrived.number + 1)
-        fence()
-        for outlet in outlets:
-            outlet.peer.wake()
         stamp = content.stamp
         if abs(stamp - self._trim_ns) > TRIM_EVERY_NS:
             self._trim_ns = stamp
@@ -149,51 +144,6 @@ class Delivery:
         payload = bytes(parts[0][1]) if parts else b""
         content = Content(last.stamp, code, length, nulls, size, 0)
         try:
-            self._push(outlets, content, last.meta, payload, None)
+            self._pool.push(outlets, content, last.meta, payload, None)
         except OSError as error:
             _log.warning("a message of %d bytes cannot be delivered late: %s", size, error)
-        fence()
-        for outlet in outlets:
-            outlet.peer.wake()
-
-    def _push(
-        self,
-        outlets: tuple[Outlet, ...],
-        content: Content,
-        metadata: bytes,
-        payload: bytes,
-        sample: Sample | None,
-    ) -> None:
-        holder = None
-        if len(metadata) > INLINE:
-            holder = self._pool.take(len(metadata))
-            holder.write(0, metadata)
-        inline = metadata if holder is None else b""
-        if sample is None and payload and len(payload) + len(inline) > INLINE:
-            sample = self._pool.take(len(payload))
-            sample.write(0, payload)
-        marks: list[tuple[Outlet, int]] = []
-        stamp, code, length, nulls, size, flags = content
-        entry = ENTRY.pack(
-            stamp,
-            length,
-            nulls,
-            size,
-            0 if sample is None else sample.offset,
-            0 if holder is None else holder.offset,
-            0 if sample is None else sample.segment.number,
-            0 if holder is None else holder.segment.number,
-            len(metadata),
-            code,
-            0,
-            flags,
-        )
-        entry += inline
-        if sample is None:
-            entry += payload
-        for outlet in outlets:
-            marks.append((outlet, outlet.head))
-            outlet.push(entry, size, stamp)
-        for each in (sample, holder):
-            if each is not None:
-                self._pool.sent(each, marks)

@@ -181,10 +181,12 @@ class Incoming:
             return
         place = take(size)
         place.write(0, payload)
+        if len(payload) == size:
+            self._arrived(frame, place, b"")
+            return
         # Without its first bytes, which would stay in memory until the last ones come.
         head = frame._replace(payload=memoryview(b""))
         self._assembly = _Assembly(head, place, len(payload))
-        self._finish_if_full(self._assembly)
 
     def _continue(self, part: Part) -> None:
         assembly = self._assembly
@@ -199,9 +201,6 @@ class Incoming:
         assembly.place.write(part.offset, payload)
         assembly.filled += len(payload)
         self._bytes += len(payload)
-        self._finish_if_full(assembly)
-
-    def _finish_if_full(self, assembly: _Assembly) -> None:
         if assembly.filled == assembly.message.content.size:
             self._assembly = None
             self._arrived(assembly.message, assembly.place, b"")

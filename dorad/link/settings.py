@@ -30,6 +30,8 @@ attempt finds a cable that was repaired sooner than an old one.
 BATCHES = 16
 """Batches of data that Zenoh queues for one machine before a `put` waits."""
 BATCH_BYTES = 65_535
+RECEIVE_BYTES = 1 << 20
+"""Buffers of a connection that Zenoh uses again. It makes and clears one for each batch beyond."""
 
 MAX_COMMON_NAME = 64
 """Characters of a machine's name that its certificate has as the common name."""
@@ -61,6 +63,7 @@ def zenoh_config(config: LinkConfig) -> zenoh.Config:
         "transport/link/tx/lease": LEASE_MS,
         "transport/link/tx/keep_alive": 4,
         "transport/link/tx/queue/size/data": BATCHES,
+        "transport/link/rx/buffer_size": RECEIVE_BYTES,
         "transport/unicast/open_timeout": OPEN_TIMEOUT_MS,
         "transport/unicast/max_sessions": MAX_MACHINES,
         "transport/unicast/accept_pending": MAX_MACHINES,

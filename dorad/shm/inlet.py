@@ -191,6 +191,7 @@ class Inlet(InletState):
         """Take the next message of the lane; return None if it was overwritten meanwhile."""
         raise NotImplementedError
 
+    @step
     def take(self) -> Taken | None:
         """Take the next message; return None if there is none.
 

@@ -12,8 +12,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dorad.shm.layout import MIN_FREE, RECENT, SMALLEST, sample_key
-from dorad.shm.steps import twin
+from dorad.shm.fence import fence
+from dorad.shm.layout import ENTRY, INLINE, MIN_FREE, RECENT, SMALLEST, sample_key
+from dorad.shm.steps import step, twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     Grown = tuple[int, Mapping]
     GrowAhead = Callable[[int, Callable[[Grown | None], None]], bool]
+    Content = tuple[int, int, int, int, int, int]
+    """Of a message: timestamp, type code, array length, null count, payload size and flags."""
 
 SLAB = 1 << 18  # bytes; segments of smaller samples hold this much
 MIN_GROWTH = 3
@@ -126,6 +129,7 @@ class Pool(PoolState):
         """Bytes of shared memory that this pool has now."""
         return sum(segment.mapping.size for segment in self._segments)
 
+    @step
     def take(self, size: int) -> Sample:
         """Return a sample of at least `size` bytes that no subscriber can reach.
 
@@ -152,6 +156,56 @@ class Pool(PoolState):
             self._flying[sample.order].append(sample)
         else:
             self._free[sample.order].append(sample)
+
+    @step
+    def push(
+        self,
+        outlets: tuple[Outlet, ...],
+        content: Content,
+        metadata: bytes,
+        payload: bytes,
+        sample: Sample | None,
+    ) -> None:
+        """Push a message that was encoded elsewhere, and wake its receivers.
+
+        Its payload is in `sample`, of this pool, or, if that is None, in `payload`.
+
+        Raises:
+            OSError: there is no room for another segment; the message was not pushed.
+        """
+        holder = None
+        if len(metadata) > INLINE:
+            holder = self.take(len(metadata))
+            holder.write(0, metadata)
+        inline = metadata if holder is None else b""
+        if sample is None and payload and len(payload) + len(inline) > INLINE:
+            sample = self.take(len(payload))
+            sample.write(0, payload)
+        stamp, code, length, nulls, size, flags = content
+        entry = ENTRY.pack(
+            stamp,
+            length,
+            nulls,
+            size,
+            0 if sample is None else sample.offset,
+            0 if holder is None else holder.offset,
+            0 if sample is None else sample.segment.number,
+            0 if holder is None else holder.segment.number,
+            len(metadata),
+            code,
+            0,
+            flags,
+        )
+        entry += inline
+        if sample is None:
+            entry += payload
+        marks = [(outlet, outlet.push(entry, size, stamp)) for outlet in outlets]
+        for each in (sample, holder):
+            if each is not None:
+                self.sent(each, marks)
+        fence()
+        for outlet in outlets:
+            outlet.peer.wake()
 
     def find(self, segment: int, offset: int) -> Sample | None:
         """Return the sample at a place, None if this pool has none there."""

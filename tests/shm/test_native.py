@@ -105,6 +105,27 @@ class Side:
             found += copies
         return found
 
+    def take_entry(self, hold: bool) -> Any:
+        try:
+            taken = self.edge.inlet.take()
+        except UnreadableError as error:
+            return str(error)
+        if taken is None:
+            return None
+        *fields, payload, borrow, offset, metadata = taken
+        if borrow is not None:
+            payload = bytes(memoryview(borrow.mapping.memory)[offset : offset + fields[-1]])
+        if hold:
+            self.held.append(taken)
+        return fields, payload, borrow is None, offset, metadata
+
+    def push(self, content: tuple[int, ...], metadata: bytes, in_sample: bool) -> None:
+        payload, pool, sample = b"p" * content[4], self.sender.pool, None
+        if in_sample:
+            sample, payload = pool.take(len(payload)), b""
+            sample.write(0, b"p" * content[4])
+        pool.push((self.edge.outlet,), content, metadata, payload, sample)
+
     def drop(self, at: int) -> None:
         if self.held:
             del self.held[at % len(self.held)]
@@ -243,6 +264,23 @@ ops = st.one_of(
     st.tuples(st.just("own"), shared()),
     st.tuples(st.sampled_from(["send own", "drop own"]), st.integers(0, 5)),
     st.tuples(st.just("take copies"), st.integers(0, 4)),
+    *[st.tuples(st.just("take entry"), st.booleans())] * 2,
+    *[
+        st.tuples(
+            st.just("push"),
+            st.tuples(
+                st.sampled_from([1, FUTURE]),
+                st.integers(0, 255),
+                st.sampled_from([0, 8, (1 << 63) - 1]),
+                st.sampled_from([0, 1]),
+                st.sampled_from([1, 8, 100, 192, 193, 5000, 9000]),
+                st.sampled_from([0, 1, 3]),
+            ),
+            st.sampled_from([b"", b"{}", b"m" * 92, b"m" * 192, b"m" * 193, b"m" * 5000]),
+            st.booleans(),
+        )
+    ]
+    * 2,
     st.tuples(
         st.just("entry"),
         st.tuples(
@@ -274,6 +312,10 @@ def apply(one: Side, op: tuple[Any, ...]) -> Any:
             return one.take(hold)
         case "take copies", limit:
             return one.take_copies(limit)
+        case "take entry", hold:
+            return one.take_entry(hold)
+        case "push", content, meta, in_sample:
+            return one.push(content, meta, in_sample)
         case "drop", at:
             return one.drop(at)
         case "own", data:
@@ -412,4 +454,4 @@ def test_a_native_type_has_every_field_of_its_twin(name: str) -> None:
     pytest.fail(f"{name} has no twin")
 
 
-STEPS = {"send", "empty", "take", "take_copies", "poll", "wait", "next"}
+STEPS = {"push", "send", "empty", "take", "take_copies", "poll", "wait", "next"}

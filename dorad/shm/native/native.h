@@ -194,7 +194,19 @@ enum kind {
 /* -- the module's state ------------------------------------------------------------------------ */
 
 /* The steps: methods of which the fallback is the Python method of the same name. */
-enum step { SEND, EMPTY, TAKE, TAKE_COPIES, POLL, WAIT, NEXT, STEPS };
+enum step {
+    SEND,
+    EMPTY,
+    TAKE,
+    TAKE_ENTRY,
+    TAKE_COPIES,
+    TAKE_SAMPLE,
+    PUSH,
+    POLL,
+    WAIT,
+    NEXT,
+    STEPS,
+};
 
 /* Strings that are used all the time. */
 #define NAMES(X)                                                                                   \
@@ -286,7 +298,8 @@ typedef PyObject *method(METHOD_ARGUMENTS);
 #define METHOD(function)                                                                           \
     (PyCFunction)(void (*)(void))(function), METH_METHOD | METH_FASTCALL | METH_KEYWORDS
 
-method step_send, step_empty, step_take, step_take_copies, step_poll, step_wait, step_next;
+method step_send, step_empty, step_take, step_take_entry, step_take_copies, step_take_sample,
+    step_push, step_poll, step_wait, step_next;
 
 /* Call the Python method that does the whole step. */
 PyObject *fall_back(const struct state *state, enum step step, PyObject *object,

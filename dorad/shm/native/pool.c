@@ -193,3 +193,22 @@ int sample_sent(const struct state *state, struct pool *pool, struct sample *sam
         put_in_place(&sample->marks, Py_NewRef(marks));
     return sample->held ? 0 : PyList_Append(list, (PyObject *)sample);
 }
+
+/* Return a sample that no subscriber can reach; see `Pool.take`. */
+PyObject *step_take_sample(METHOD_ARGUMENTS)
+{
+    const struct state *state = PyType_GetModuleState(class);
+    struct sample *sample = NULL;
+    struct mapping *mapping;
+    enum outcome outcome = NOT_MINE;
+    if (count == 1 && keywords == NULL && PyLong_Check(arguments[0])) {
+        unsigned long long size = PyLong_AsUnsignedLongLong(arguments[0]);
+        if (size != (unsigned long long)-1)
+            outcome = take_sample(state, object, size, &sample, &mapping);
+        else
+            PyErr_Clear(); /* Python meets it again, and reports it. */
+    }
+    if (outcome == NOT_MINE)
+        return fall_back(state, TAKE_SAMPLE, object, arguments, count, keywords);
+    return (PyObject *)sample;
+}

@@ -288,6 +288,33 @@ enum outcome take(const struct state *state, struct inlet *inlet, struct taken *
     return NOTHING;
 }
 
+/* Take the next message; see `Inlet.take`. */
+PyObject *step_take_entry(METHOD_ARGUMENTS)
+{
+    const struct state *state = PyType_GetModuleState(class);
+    struct taken taken;
+    enum outcome outcome = NOT_MINE;
+    if (count == 0 && keywords == NULL)
+        outcome = take(state, (struct inlet *)object, &taken);
+    if (outcome == NOT_MINE)
+        return fall_back(state, TAKE_ENTRY, object, arguments, count, keywords);
+    if (outcome == NOTHING)
+        Py_RETURN_NONE;
+    if (outcome == FAILED)
+        return NULL;
+    const struct entry *entry = &taken.entry;
+    const bool borrowed = taken.borrow != NULL;
+    /* No bytes from no address: None. "N" takes over the borrow. */
+    return Py_BuildValue("(KiKKKy#NKy#)", (unsigned long long)entry->stamp, (int)entry->code,
+                         (unsigned long long)entry->length, (unsigned long long)entry->nulls,
+                         (unsigned long long)entry->size,
+                         borrowed ? NULL : entry->rest + entry->meta_size,
+                         borrowed ? (Py_ssize_t)0 : (Py_ssize_t)entry->size,
+                         borrowed ? taken.borrow : Py_NewRef(Py_None),
+                         borrowed ? (unsigned long long)entry->offset : 0ULL, entry->rest,
+                         (Py_ssize_t)entry->meta_size);
+}
+
 /* Return what `Inlet.take_copies` does of a message that was taken. */
 static PyObject *copy_of(const struct inlet *inlet, const struct taken *taken)
 {

@@ -1,4 +1,5 @@
-/* `Sender.send` of dorad/node/sender.py, for arrays of one buffer with plain metadata. */
+/* `Sender.send` of dorad/node/sender.py, for arrays of one buffer with plain metadata, and
+   `Pool.push` of dorad/shm/pool.py, for metadata that fit into an entry. */
 
 #include "native.h"
 
@@ -8,7 +9,8 @@ struct message {
     char metadata[INLINE];
     size_t metadata_size;
     PyObject *outlets;
-    uint64_t stamp;
+    uint64_t stamp, nulls;
+    uint16_t flags;
 };
 
 static PyObject *outlet_at(PyObject *outlets, Py_ssize_t at)
@@ -36,14 +38,14 @@ static size_t begin_entry(const struct message *message, struct entry *entry)
     const struct encoded *encoded = &message->encoded;
     entry->stamp = message->stamp;
     entry->length = encoded->length;
-    entry->nulls = 0;
+    entry->nulls = message->nulls;
     entry->size = encoded->size;
     entry->offset = entry->meta_offset = 0;
     entry->segment = entry->meta_segment = 0;
     entry->meta_size = (uint32_t)message->metadata_size;
     entry->code = encoded->code;
     entry->spare = 0;
-    entry->flags = 0;
+    entry->flags = message->flags;
     memcpy(entry->rest, message->metadata, message->metadata_size);
     return offsetof(struct entry, rest) + message->metadata_size;
 }
@@ -55,13 +57,21 @@ static void push_to_all(const struct message *message, const struct entry *entry
              message->stamp);
 }
 
-static void push_inline(const struct sender *sender, struct message *message)
+static void push_inline(const struct message *message)
 {
     struct entry entry;
-    message->stamp = clock_now((struct clock *)sender->clock);
     size_t length = begin_entry(message, &entry);
     memcpy((char *)&entry + length, message->encoded.values, message->encoded.size);
     push_to_all(message, &entry, length + message->encoded.size);
+}
+
+static void push_place(const struct message *message, const struct sample *sample)
+{
+    struct entry entry;
+    size_t length = begin_entry(message, &entry);
+    entry.offset = sample->offset;
+    entry.segment = (uint32_t)(sample->key >> KEY_SEGMENT);
+    push_to_all(message, &entry, length);
 }
 
 /* Find the sample of a SharedArray, or a free one to copy the bytes to `address`. */
@@ -112,11 +122,7 @@ static enum outcome push_sample(const struct state *state, const struct sender *
         message->stamp = clock_now((struct clock *)sender->clock);
         if (address != NULL)
             memcpy(address, encoded->values, encoded->size);
-        struct entry entry;
-        size_t length = begin_entry(message, &entry);
-        entry.offset = sample->offset;
-        entry.segment = (uint32_t)(sample->key >> KEY_SEGMENT);
-        push_to_all(message, &entry, length);
+        push_place(message, sample);
         if (sample_sent(state, (struct pool *)sender->pool, sample, marks) < 0)
             outcome = FAILED;
         Py_DECREF(sample);
@@ -158,9 +164,10 @@ static enum outcome send(const struct state *state, struct sender *sender, PyObj
     if (outcome != DONE)
         return outcome;
     const struct encoded *encoded = &message->encoded;
-    if (encoded->shared == NULL && encoded->size + message->metadata_size <= INLINE)
-        push_inline(sender, message);
-    else
+    if (encoded->shared == NULL && encoded->size + message->metadata_size <= INLINE) {
+        message->stamp = clock_now((struct clock *)sender->clock);
+        push_inline(message);
+    } else
         outcome = push_sample(state, sender, message);
     if (outcome != NOT_MINE && wake_all(outlets) == FAILED)
         outcome = FAILED;
@@ -237,5 +244,88 @@ PyObject *step_send(METHOD_ARGUMENTS)
         return NULL;
     if (outcome == NOT_MINE)
         return fall_back(state, SEND, object, arguments, count, keywords);
+    Py_RETURN_NONE;
+}
+
+/* -- messages of others ------------------------------------------------------------------------ */
+
+/* Read what `Pool.push` is called with; false where Python has to. */
+static bool read_given(PyObject *const *arguments, struct message *message)
+{
+    struct encoded *encoded = &message->encoded;
+    unsigned long long stamp, length, nulls, size;
+    char *metadata;
+    Py_ssize_t metadata_size;
+    if (!PyTuple_Check(arguments[1]) || !PyBytes_Check(arguments[2]) ||
+        !PyBytes_Check(arguments[3]) ||
+        !PyArg_ParseTuple(arguments[1], "KbKKKH", &stamp, &encoded->code, &length, &nulls, &size,
+                          &message->flags) ||
+        PyBytes_AsStringAndSize(arguments[2], &metadata, &metadata_size) < 0) {
+        PyErr_Clear();
+        return false;
+    }
+    if (metadata_size > INLINE)
+        return false;
+    memcpy(message->metadata, metadata, (size_t)metadata_size);
+    message->metadata_size = (size_t)metadata_size;
+    message->outlets = arguments[0];
+    message->stamp = stamp;
+    message->nulls = nulls;
+    encoded->length = length;
+    encoded->size = size;
+    encoded->values = PyBytes_AsString(arguments[3]);
+    return true;
+}
+
+/* Push a message whose payload lies in a sample, or is copied into one. */
+static enum outcome push_in_sample(const struct state *state, PyObject *pool, PyObject *given,
+                                   const struct message *message)
+{
+    const struct encoded *encoded = &message->encoded;
+    struct sample *sample = (struct sample *)given;
+    struct mapping *mapping;
+    PyObject *marks = marks_of(message->outlets);
+    if (marks == NULL)
+        return FAILED;
+    enum outcome outcome = DONE;
+    if (given == Py_None) {
+        outcome = take_sample(state, pool, encoded->size, &sample, &mapping);
+        if (outcome == DONE)
+            memcpy((char *)mapping->words.at + sample->offset, encoded->values, encoded->size);
+    } else if (is(state, given, SAMPLE) && encoded->size <= UINT64_C(1) << sample->order)
+        Py_INCREF(given);
+    else
+        outcome = NOT_MINE;
+    if (outcome == DONE) {
+        push_place(message, sample);
+        if (sample_sent(state, (struct pool *)pool, sample, marks) < 0)
+            outcome = FAILED;
+        Py_DECREF(sample);
+    }
+    Py_DECREF(marks);
+    return outcome;
+}
+
+/* Push a message that came from elsewhere, and wake its receivers; see `Pool.push`. */
+PyObject *step_push(METHOD_ARGUMENTS)
+{
+    const struct state *state = PyType_GetModuleState(class);
+    struct message message = {0};
+    if (count != 5 || keywords != NULL || !read_given(arguments, &message) ||
+        !all_take(state, message.outlets))
+        return fall_back(state, PUSH, object, arguments, count, keywords);
+    const struct encoded *encoded = &message.encoded;
+    PyObject *sample = arguments[4];
+    if (sample == Py_None && (uint64_t)PyBytes_Size(arguments[3]) != encoded->size)
+        return fall_back(state, PUSH, object, arguments, count, keywords);
+    enum outcome outcome = DONE;
+    if (sample == Py_None && encoded->size <= INLINE - message.metadata_size)
+        push_inline(&message);
+    else
+        outcome = push_in_sample(state, object, sample, &message);
+    if (outcome == NOT_MINE)
+        return fall_back(state, PUSH, object, arguments, count, keywords);
+    if (wake_all(message.outlets) == FAILED || outcome == FAILED)
+        return NULL;
     Py_RETURN_NONE;
 }

@@ -146,6 +146,9 @@ static void spin_dealloc(PyObject *self)
     {name, get_mail, set_mail, NULL, (void *)offsetof(struct type, field)}
 #define NO_MORE {NULL, NULL, NULL, NULL, NULL}
 
+#define METHODS(type, ...) \
+    static PyMethodDef type##_methods[] = {__VA_ARGS__, {NULL, NULL, 0, NULL}}
+
 static PyMemberDef mapping_members[] = {
     OBJECT(mapping, memory, "memory"),
     {"size", T_PYSSIZET, offsetof(struct mapping, size), 0, NULL},
@@ -218,10 +221,9 @@ static PyGetSetDef inlet_getset[] = {
     NO_MORE,
 };
 
-static PyMethodDef inlet_methods[] = {
-    {"take_copies", METHOD(step_take_copies), "Take copies of messages; see Inlet.take_copies."},
-    {NULL, NULL, 0, NULL},
-};
+METHODS(inlet,
+        {"take", METHOD(step_take_entry), "Take the next message; see Inlet.take."},
+        {"take_copies", METHOD(step_take_copies), "Take copies of messages; see Inlet.take_copies."});
 
 static PyMemberDef sample_members[] = {
     OBJECT(sample, segment, "segment"),
@@ -240,6 +242,9 @@ static PyMemberDef pool_members[] = {
     OBJECT(pool, arrived, "_arrived"),
     END,
 };
+METHODS(pool,
+        {"take", METHOD(step_take_sample), "Return a sample that nothing reads; see Pool.take."},
+        {"push", METHOD(step_push), "Push a message of others; see Pool.push."});
 
 static PyMemberDef clock_members[] = {
     OBJECT(clock, on_refused, "on_refused"),
@@ -282,11 +287,9 @@ static PyMemberDef sender_members[] = {
     END,
 };
 static PyGetSetDef sender_getset[] = {WORDS(sender, "_words"), NO_MORE};
-static PyMethodDef sender_methods[] = {
-    {"send", METHOD(step_send), "Send `data` on a declared output; see Sender.send."},
-    {"empty", METHOD(step_empty), "Return an array in shared memory; see Sender.empty."},
-    {NULL, NULL, 0, NULL},
-};
+METHODS(sender,
+        {"send", METHOD(step_send), "Send `data` on a declared output; see Sender.send."},
+        {"empty", METHOD(step_empty), "Return an array in shared memory; see Sender.empty."});
 
 static PyMemberDef ring_input_members[] = {
     OBJECT(ring_input, id, "id"),
@@ -297,10 +300,8 @@ static PyMemberDef ring_input_members[] = {
     COUNT(ring_input, ring, "ring"),
     END,
 };
-static PyMethodDef ring_input_methods[] = {
-    {"take", METHOD(step_take), "Return the next event, or None; see RingInput.take."},
-    {NULL, NULL, 0, NULL},
-};
+METHODS(ring_input,
+        {"take", METHOD(step_take), "Return the next event, or None; see RingInput.take."});
 
 static PyMemberDef inputs_members[] = {
     OBJECT(inputs, connection, "connection"),
@@ -322,11 +323,9 @@ static PyGetSetDef inputs_getset[] = {
     MAIL(inputs, mail, "_mail"),
     NO_MORE,
 };
-static PyMethodDef inputs_methods[] = {
-    {"poll", METHOD(step_poll), "Return the next event if there is one; see NodeInputs.poll."},
-    {"wait", METHOD(step_wait), "Sleep until an event may have come; see NodeInputs.wait."},
-    {NULL, NULL, 0, NULL},
-};
+METHODS(inputs,
+        {"poll", METHOD(step_poll), "Return the next event if there is one; see NodeInputs.poll."},
+        {"wait", METHOD(step_wait), "Sleep until an event may have come; see NodeInputs.wait."});
 
 static PyMemberDef receiver_members[] = {
     OBJECT(receiver, inputs, "inputs"),
@@ -335,10 +334,8 @@ static PyMemberDef receiver_members[] = {
     COUNT(receiver, holder, "_holder"),
     END,
 };
-static PyMethodDef receiver_methods[] = {
-    {"next", METHOD(step_next), "Block for the next event; see Receiver.next."},
-    {NULL, NULL, 0, NULL},
-};
+METHODS(receiver,
+        {"next", METHOD(step_next), "Block for the next event; see Receiver.next."});
 
 /* -- the types --------------------------------------------------------------------------------- */
 
@@ -366,7 +363,7 @@ static PyType_Spec specs[KINDS] = {
     [OUTLET] = TYPE(outlet, "OutletState", outlet_getset, no_methods),
     [INLET] = TYPE(inlet, "InletState", inlet_getset, inlet_methods),
     [SAMPLE] = TYPE(sample, "SampleState", no_getset, no_methods),
-    [POOL] = TYPE(pool, "PoolState", no_getset, no_methods),
+    [POOL] = TYPE(pool, "PoolState", no_getset, pool_methods),
     [CLOCK] = TYPE(clock, "ClockState", no_getset, no_methods),
     [SPIN] = {
         .name = "dorad.shm.native._native.SpinState", .basicsize = sizeof(struct spin),
