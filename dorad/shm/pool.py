@@ -171,16 +171,21 @@ class Pool(PoolState):
         Its payload is in `sample`, of this pool, or, if that is None, in `payload`.
 
         Raises:
-            OSError: there is no room for another segment; the message was not pushed.
+            OSError: there is no room for another segment; the message was not pushed, and
+                `sample` is free again.
         """
         holder = None
-        if len(metadata) > INLINE:
-            holder = self.take(len(metadata))
-            holder.write(0, metadata)
-        inline = metadata if holder is None else b""
-        if sample is None and payload and len(payload) + len(inline) > INLINE:
-            sample = self.take(len(payload))
-            sample.write(0, payload)
+        try:
+            if len(metadata) > INLINE:
+                holder = self._filled(metadata)
+            inline = b"" if holder else metadata
+            if sample is None and payload and len(payload) + len(inline) > INLINE:
+                sample = self._filled(payload)
+        except OSError:
+            for each in (sample, holder):
+                if each is not None:
+                    self.sent(each, [])
+            raise
         stamp, code, length, nulls, size, flags = content
         entry = ENTRY.pack(
             stamp,
@@ -206,6 +211,11 @@ class Pool(PoolState):
         fence()
         for outlet in outlets:
             outlet.peer.wake()
+
+    def _filled(self, data: bytes) -> Sample:
+        sample = self.take(len(data))
+        sample.write(0, data)
+        return sample
 
     def find(self, segment: int, offset: int) -> Sample | None:
         """Return the sample at a place, None if this pool has none there."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -247,7 +248,9 @@ def _touch(value: Any) -> None:
     """Read all of an array, as nodes do."""
     value.validate(full=True)
     if len(value) < 1 << 16:
-        value.to_pylist()
+        # A struct may have two fields of one name, which no dictionary has.
+        with suppress(ValueError):
+            value.to_pylist()
         for name in ("sum", "min_max", "count_distinct", "drop_null", "sort_indices"):
             try:
                 pc.call_function(name, [value])

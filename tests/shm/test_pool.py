@@ -102,6 +102,20 @@ def test_a_sample_held_by_its_own_node_is_reused_only_after_release() -> None:
         assert any(e.pool.take(1000) is sample for _ in range(1000))
 
 
+def test_a_message_that_finds_no_memory_for_its_metadata_keeps_no_sample() -> None:
+    def refuse(_size: int) -> tuple[int, Mapping]:
+        raise OSError("no room")
+
+    with edge() as e:
+        sample = e.pool.take(100_000)
+        e.pool._grow = refuse
+        encoded = (1, 5, 100_000, 0, 100_000, 0)
+        with pytest.raises(OSError, match="no room"):
+            e.pool.push((e.outlet,), encoded, b"m" * 1000, b"", sample)
+        assert e.take() is None
+        assert e.pool.take(100_000) is sample
+
+
 def test_idle_segments_are_returned_at_the_second_trim() -> None:
     with edge(4) as e:
         held = [e.push_sample(b"x" * (1 << 20)) for _ in range(4)]
