@@ -251,7 +251,7 @@ async def test_an_operator_s_certificate_is_not_good_after_its_end(shared, tmp_p
     ("identity", "words"),
     [
         (Identity("robot", "arm9"), "there is no robot `arm9`"),
-        (Identity("coordinator", "main"), "a coordinator is no client"),
+        (Identity("coordinator", "main"), "a coordinator cannot be a client of another one"),
     ],
 )
 async def test_a_certificate_of_somebody_else_is_no_robot_s(
