@@ -165,9 +165,12 @@ class RingInput(RingInputState):
         """
         try:
             taken = self.inlet.take()
-            if taken is None:
-                return None
-            stamp = taken[0]
+        except ValueError as failure:  # the handler of a signal may have raised any other
+            return self._unreadable(failure)
+        if taken is None:
+            return None
+        stamp = taken[0]
+        try:
             metadata = metadata_codec.decode(taken[-1]) if taken[-1] else {}
             if "timestamp" not in metadata:
                 metadata["timestamp"] = _fromtimestamp(stamp / 1e9, UTC)

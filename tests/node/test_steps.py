@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
+from dorad.node.clock import Clock
+from dorad.node.inputs import RingInput
 from dorad.shm import doorbell, layout, native
+from dorad.shm.inlet import Inlet
 from tests.node.fakedaemon import DEADLINE_S, FakeDaemon, attached, in_thread, push
 from tests.shm.edge import Edge, edge
 from tests.shm.test_native import Side
@@ -97,6 +100,16 @@ def test_a_signal_is_handled_while_a_ring_only_seems_to_have_a_message(daemon: F
         _let_seem_ready(daemon, node)
         with interrupted(), pytest.raises(_InterruptError):
             node.receiver.next(DEADLINE_S / 4)
+
+
+def test_what_a_signal_handler_raises_while_a_message_is_taken_is_no_unreadable_message() -> None:
+    with edge() as e:
+        e.push_sample(b"x" * 1000)
+        interrupted = RingInput("in", Inlet(e.box, e.ring, _interrupt, None), Clock())
+        with pytest.raises(_InterruptError):
+            interrupted.take()
+        assert e.counters.unreadable == 0
+        assert e.take() == b"x" * 1000
 
 
 def test_threads_run_while_a_ring_only_seems_to_have_a_message(daemon: FakeDaemon) -> None:

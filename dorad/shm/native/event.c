@@ -37,10 +37,10 @@ static PyObject *event_of(const struct state *state, PyObject *id, PyObject *val
     return event;
 }
 
-/* Turn the exception that is set into an ERROR event, unless it is one that ends the process. */
-static PyObject *unreadable(const struct state *state, struct ring_input *input)
+/* Turn the exception that is set into an ERROR event, unless it is of another kind. */
+static PyObject *unreadable(const struct state *state, struct ring_input *input, PyObject *kind)
 {
-    if (!PyErr_ExceptionMatches(PyExc_Exception))
+    if (!PyErr_ExceptionMatches(kind))
         return NULL;
     PyObject *type, *failure, *trace;
     PyErr_Fetch(&type, &failure, &trace);
@@ -69,8 +69,8 @@ PyObject *step_take(METHOD_ARGUMENTS)
         return fall_back(state, TAKE, object, arguments, count, keywords);
     if (outcome == NOTHING)
         Py_RETURN_NONE;
-    if (outcome == FAILED)
-        return unreadable(state, input);
+    if (outcome == FAILED) /* The handler of a signal may have raised any other kind. */
+        return unreadable(state, input, PyExc_ValueError);
     PyObject *event = NULL;
     PyObject *metadata = metadata_of(state, &taken);
     PyObject *value = metadata == NULL ? NULL : build_array(state, input, &taken);
@@ -80,7 +80,7 @@ PyObject *step_take(METHOD_ARGUMENTS)
     Py_XDECREF(metadata);
     Py_XDECREF(value);
     if (event == NULL)
-        return unreadable(state, input);
+        return unreadable(state, input, PyExc_Exception);
     if (clock_saw(state, (struct clock *)input->clock, taken.entry.stamp) < 0)
         Py_CLEAR(event);
     return event;

@@ -123,8 +123,8 @@ static enum outcome find_mapping(const struct state *state, const struct inlet *
     PyObject *mapping = PyObject_CallFunctionObjArgs(inlet->segments, number, NULL);
     Py_DECREF(number);
     if (mapping == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_Exception))
-            return FAILED;
+        if (!PyErr_ExceptionMatches(PyExc_ValueError))
+            return FAILED; /* The handler of a signal has raised it: nobody meets it again. */
         PyErr_Clear(); /* Python meets it again, and reports it. */
         return NOT_MINE;
     }
