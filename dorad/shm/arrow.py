@@ -195,7 +195,8 @@ def decode(
     if code in _VARIABLE_BY_CODE:
         return _decode_variable(code, length, nulls, payload, shared)
     if code == CODE_NULL:
-        return pa.nulls(length)
+        # `pa.nulls` clears memory for a bitmap first: as much as a hostile sender likes.
+        return pa.Array.from_buffers(pa.null(), length, [None])
     if code == CODE_IPC:
         return decode_stream(payload, shared=shared)
     raise ValueError(f"it has the unknown type code {code}")

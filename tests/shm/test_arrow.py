@@ -196,6 +196,12 @@ def test_other_data_is_refused_with_a_list_of_accepted_types(data: Any) -> None:
         arrow.encode(data)
 
 
+def test_any_number_of_nulls_takes_no_memory() -> None:
+    array = arrow.decode(arrow.CODE_NULL, 1 << 60, 1 << 60, pa.py_buffer(b""))
+    assert array.type == pa.null()
+    assert len(array) == array.null_count == 1 << 60
+
+
 def test_a_payload_that_is_not_a_stream_is_an_error() -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         arrow.decode(arrow.CODE_IPC, 1, 0, pa.py_buffer(b"garbage"))
