@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 POLL_S = 0.02
+END_S = 10.0
+"""Seconds that a service has to end at Ctrl-C before it is left to itself."""
 MAX_LOG_BYTES = 1 << 20
 """Size from which the log is rotated at the next start."""
 
@@ -65,6 +68,8 @@ def start_detached(
             time.sleep(POLL_S)
     except KeyboardInterrupt:
         process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_S)
         raise
     raise click.ClickException(
         f"{name} (pid {process.pid}) does not answer {timeout:g} s after its start; see {log}"

@@ -11,6 +11,7 @@ from contextlib import suppress
 from itertools import pairwise
 
 import pytest
+from websockets.exceptions import WebSocketException
 
 from tests.fleet.control.agents import FakeAgent
 
@@ -25,7 +26,8 @@ LIVES_S = 280.0
 async def stay_connected(agent: FakeAgent) -> None:
     """Connect again whenever the connection ends, as an agent does."""
     while True:
-        with suppress(OSError, EOFError):
+        # The last: the coordinator was killed before it had answered.
+        with suppress(OSError, EOFError, WebSocketException):
             await agent.start()
             await agent.ended.wait(60.0)
         await agent.stop()
