@@ -12,7 +12,7 @@ import click
 from dorad.cli.groups import Group
 from dorad.cli.tables import plain, print_lines, print_object, print_table
 from dorad.control.tls import Role
-from dorafleet.cli.arguments import port_option, state_option
+from dorafleet.cli.arguments import json_option, port_option, state_option
 from dorafleet.cli.complete import robot_ids
 from dorafleet.cli.coordinator import connect
 
@@ -25,7 +25,6 @@ role_option = click.option(
     required=True,
     help="viewer: read. operator: also start, stop and change dataflows. admin: everything.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 ACCESS_EPILOG = """\b
 Examples:

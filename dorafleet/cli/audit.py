@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.tables import plain, print_lines, print_object, print_table
-from dorafleet.cli.arguments import port_option, state_option
+from dorafleet.cli.arguments import json_option, port_option, state_option
 from dorafleet.cli.coordinator import connect
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ Exit code 0: the audit is complete. 1: it is not, or no coordinator answers.
 @click.argument("action", type=click.Choice(["verify"]), required=False)
 @click.option("--after", type=click.IntRange(0), default=0, help="Only records after this number.")
 @click.option("--known", metavar="HEAD", help="With `verify`: a head that the audit must contain.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @state_option
 @port_option
 def audit(

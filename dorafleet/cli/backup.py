@@ -17,6 +17,7 @@ from dorafleet.cli.arguments import (
     etcd_cert_option,
     etcd_key_option,
     etcd_option,
+    json_option,
     port_option,
     state_option,
 )
@@ -51,7 +52,7 @@ Versions and epochs continue far above those of the backup, so none is given twi
 
 @click.command(epilog=BACKUP_EPILOG)
 @click.argument("file", type=File(".backup"))
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @state_option
 @port_option
 def backup(file: Path, *, as_json: bool, state: Path, port: int) -> None:

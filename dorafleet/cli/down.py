@@ -9,7 +9,7 @@ import click
 
 from dorad.cli.tables import print_object
 from dorad.terminal import visible
-from dorafleet.cli.arguments import port_option, state_option
+from dorafleet.cli.arguments import json_option, port_option, state_option
 from dorafleet.cli.coordinator import connect, target_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ running, unless --force is given. Exit code 1 if a dataflow failed or was not st
 @click.command(epilog=EPILOG)
 @click.option("-f", "--force", is_flag=True, help="Kill the nodes at once instead of asking them.")
 @click.option("--keep-dataflows", is_flag=True, help="Stop no dataflow.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @state_option
 @port_option
 def down(*, force: bool, keep_dataflows: bool, as_json: bool, state: Path, port: int) -> int:

@@ -15,6 +15,7 @@ from dorad.cli.tables import print_object
 from dorafleet.cli.arguments import (
     accept_new_option,
     file_argument,
+    json_option,
     machine_ids,
     parallel_option,
     select_machines,
@@ -59,7 +60,7 @@ Exit code 0: all machines are enrolled and connected. 1: some are not.
     multiple=True,
     help="Where robots find the coordinator; may be repeated.  [default: that of FILE]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),

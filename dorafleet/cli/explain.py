@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 from dorad.cli.tables import print_object, print_table
 from dorad.phrases import first_of
 from dorad.terminal import visible
-from dorafleet.cli.arguments import File, port_option, state_option
+from dorafleet.cli.arguments import File, json_option, port_option, state_option
 from dorafleet.cli.coordinator import connect
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _node_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     type=File(".yml", ".yaml"),
     help="Ask no coordinator; use the machines of this file, without running nodes.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @state_option
 @port_option
 def explain(

@@ -8,7 +8,7 @@ import click
 
 from dorad.cli.tables import print_object
 from dorad.terminal import visible
-from dorafleet.cli.arguments import port_option, state_option
+from dorafleet.cli.arguments import json_option, port_option, state_option
 from dorafleet.cli.complete import label_changes, robot_ids
 from dorafleet.cli.coordinator import connect, list_robots
 
@@ -53,7 +53,7 @@ machine_argument = click.argument("machine", shell_complete=robot_ids)
 @click.command(epilog=LABELS_EPILOG)
 @machine_argument
 @click.argument("changes", metavar="[KEY=VALUE | KEY-]...", nargs=-1, shell_complete=label_changes)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @state_option
 @port_option
 def labels(machine: str, changes: Sequence[str], *, as_json: bool, state: Path, port: int) -> None:

@@ -13,7 +13,7 @@ from dorad.cli.groups import CommandEntry, LazyGroup
 from dorad.cli.tables import plain, print_lines, print_object, print_table
 from dorad.release.disk import size_text
 from dorad.terminal import visible
-from dorafleet.cli.arguments import File, accept_new_option
+from dorafleet.cli.arguments import File, accept_new_option, json_option
 from dorafleet.cli.releaseview import (
     changes_of,
     date_of,
@@ -97,7 +97,6 @@ store_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the releases.  [default: ~/.local/share/dorafleet/releases]",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 def release_argument(name: str) -> Callable[[F], F]:

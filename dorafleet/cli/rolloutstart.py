@@ -9,9 +9,9 @@ import click
 from dorad.cli.tables import plain, print_object, print_table
 from dorad.terminal import visible
 from dorafleet.cli import rolloutshow
-from dorafleet.cli.arguments import File, port_option, state_option
+from dorafleet.cli.arguments import File, json_option, port_option, state_option
 from dorafleet.cli.coordinator import connect, target_of
-from dorafleet.cli.release import json_option, release_argument, store_option
+from dorafleet.cli.release import release_argument, store_option
 from dorafleet.cli.rolloutoptions import request_of, rollout_options
 from dorafleet.cli.rolloutstatus import act_on, number_argument, read_status, reason_option
 

@@ -21,6 +21,7 @@ from dorad.cli.tables import (
 from dorad.terminal import visible
 from dorafleet.cli.arguments import (
     accept_new_option,
+    json_option,
     only_option,
     optional_file_argument,
     parallel_option,
@@ -66,7 +67,7 @@ Exit code 0: every machine is well. 1: some are not.
 @click.command(epilog=EPILOG)
 @optional_file_argument
 @only_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
 @click.option("--ssh", "over_ssh", is_flag=True, help="Ask the machines of FILE over SSH.")
 @parallel_option

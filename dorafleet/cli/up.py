@@ -16,6 +16,7 @@ from dorad.terminal import visible
 from dorafleet.cli.arguments import (
     accept_new_option,
     file_argument,
+    json_option,
     only_option,
     parallel_option,
     select_machines,
@@ -54,7 +55,7 @@ Exit code 0: all machines are connected. 1: some are not, and they are named.
 @click.command(epilog=EPILOG)
 @file_argument
 @only_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @click.option(
     "--listen",
     metavar="ADDRESS",

@@ -18,6 +18,7 @@ import yaml
 from hwtests.fleet.enrolled import NODES
 from hwtests.fleet.flows import FLOW_FILE
 from hwtests.robots.shell import wait_until
+from tests.hub.environment import ROBOT_NODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,18 +26,6 @@ if TYPE_CHECKING:
     from hwtests.fleet.enrolled import EnrolledFleet
 
 CASES = Path(__file__).parents[2] / "tests/hub/cases"
-HUB_NODES = (
-    "pyarrow-sender==0.5.0",
-    "dora-echo==0.5.0",
-    "pyarrow-assert==0.5.0",
-    "dora-openarm-dummy-camera==1.0.1",
-    "dora-opencv-image-splitter==0.1.0",
-    "dora-openarm-dummy==1.0.0",
-    "dora-parquet-recorder==0.5.0",
-    "dora-openarm-selector==0.1.0",
-    "dora-openarm-dummy-policy-server==1.0.0",
-    "dora-openarm-actions-executor==1.1.0",
-)
 LIBRARIES = ("numpy", "opencv-python-headless")
 """What they import, beside the libraries of the package."""
 FOLDER = "/opt/hub"
@@ -70,7 +59,7 @@ def hub(robots: EnrolledFleet, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = tmp_path_factory.mktemp("hub")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     pip += ["--no-deps", f"--target={folder}"]
-    subprocess.run([*pip, *HUB_NODES], check=True, timeout=INSTALL_S)
+    subprocess.run([*pip, *ROBOT_NODES], check=True, timeout=INSTALL_S)
     wheels = ("--python-version=3.13", "--only-binary=:all:")
     subprocess.run([*pip, *wheels, *LIBRARIES], check=True, timeout=INSTALL_S)
     shutil.copy(NODES / "tap.py", folder)

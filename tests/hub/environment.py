@@ -32,7 +32,7 @@ LIBRARIES = (
 )
 """What the nodes import; some ask for numpy<2 and some for numpy>=2, so pip may not choose."""
 
-NODES = (
+ROBOT_NODES = (
     "dora-echo==0.5.0",
     "pyarrow-sender==0.5.0",
     "pyarrow-assert==0.5.0",
@@ -43,6 +43,11 @@ NODES = (
     "dora-openarm-selector==0.1.0",
     "dora-openarm-dummy-policy-server==1.0.0",
     "dora-openarm-actions-executor==1.1.0",
+)
+"""Those that need nothing but numpy and OpenCV beside dorad's package."""
+
+NODES = (
+    *ROBOT_NODES,
     "dora-openarm-quitter==1.0.0",
     "opencv-video-capture==0.5.0",
     "opencv-plot==0.5.0",
