@@ -87,14 +87,18 @@ class RecordingReader:
         self.counts: dict[int, int] = {}
         self.problems: list[str] = []
         """What is damaged."""
+        self.maker = ""
+        """The other program that made the file; empty if it is a recording of ours."""
         self.indexed = True
         """Whether the file has a summary."""
         self._chunks: list[_Chunk] = []
         self._places: dict[Op, list[int]] = {Op.ATTACHMENT: [], Op.METADATA: []}
         try:
             header = scan.check_start(self._descriptor)
-            self.maker = mcapread.read_maker(scan.content_of(self._descriptor, header))
-            """The other program that made the file; empty if it is a recording of ours."""
+            try:
+                self.maker = mcapread.read_maker(scan.content_of(self._descriptor, header))
+            except McapError as error:
+                self.problems.append(f"header: {error}")
             try:
                 self._read_summary()
             except McapError as error:

@@ -69,10 +69,10 @@ def recover(path: Path) -> Recovery:
                 f"{path} is being recorded now", "stop its recorder first"
             ) from None
         try:
-            header = scan.check_start(descriptor)
+            walk = _Walk(descriptor, scan.check_start(descriptor))
         except McapError as error:
             raise RecoveryError(f"{path} cannot be recovered: {error}") from error
-        return _Walk(descriptor, header).repair(path)
+        return walk.repair(path)
     finally:
         os.close(descriptor)
 
@@ -92,6 +92,7 @@ class _Walk:
         """The index of the last chunk, if it is not complete in the file."""
         self._tail_cut = self._summary_only = False
         self._ended = self._finished = False
+        self._check_header(header)
 
     def repair(self, path: Path) -> Recovery:
         """Walk, and write what is missing. Raises OSError."""
@@ -150,6 +151,17 @@ class _Walk:
         except McapError:
             return False
         return footer.crc in (0, zlib.crc32(data))
+
+    def _check_header(self, header: Record) -> None:
+        """Replace the texts of a damaged header, in its place; no message needs them."""
+        content = scan.content_of(self._descriptor, header)
+        try:
+            mcapread.read_maker(content)
+        except McapError:
+            room = len(content) - len(mcap.text(mcap.PROFILE) + mcap.text(""))
+            if room < 0:
+                raise
+            self._rewrites.append((header.offset, mcap.header(mcap.PROFILE, " " * room)))
 
     def _walk(self) -> None:
         while (found := self._next(self._end)) is not None:

@@ -57,6 +57,22 @@ def test_a_complete_recording_stays_as_it_is(tmp_path, whole):
     assert path.read_bytes() == whole
 
 
+def test_a_damaged_header_costs_no_message(tmp_path, whole):
+    path = tmp_path / "a.mcap"
+    broken = bytearray(whole)
+    # Behind the magic and the head of the record: the length of the profile, the highest byte.
+    broken[len(MAGIC) + HEAD.size + 3] ^= 0x80
+    path.write_bytes(broken)
+    with RecordingReader(path) as reader:
+        assert "header: " in reader.problems[0]
+        assert len(list(reader.messages())) == 30
+    done = recover(path)
+    assert (done.changed, done.messages, done.lossless) == (True, 30, True)
+    assert oracle(path) == list(range(30))
+    with RecordingReader(path) as reader:
+        assert (reader.problems, reader.maker) == ([], "")
+
+
 def test_a_file_that_ends_at_any_byte_keeps_all_complete_chunks(tmp_path, whole):
     path = tmp_path / "a.mcap"
     ends = chunks_of(whole)
