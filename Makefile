@@ -9,13 +9,14 @@ FAULT_SECONDS ?= 20
 # Tests wait for processes half of their time.
 WORKERS ?= $(shell expr $$(nproc) \* 2)
 FUZZ_ENTRIES ?= 1000000
+EXPLORE_EXAMPLES ?= 1000
 AGENT_FRAMES ?= 100000
 FLEET_FRAMES ?= 100000
 LITMUS_ROUNDS ?= 1000000
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
 .PHONY: help native demo demo-fleet test test-pure sanitize lint bytecode generate hub bench bench-rt bench-link bench-fleet bench-console soak-console \
-    bench-record bench-rollout check-record torture fuzz fuzz-agent fuzz-fleet litmus faults model \
+    bench-record bench-rollout check-record torture explore fuzz fuzz-agent fuzz-fleet litmus faults model \
     wheels deb arm64 hwtest hwtest-long vmtest clean
 
 help: ## Say what there is
@@ -89,6 +90,10 @@ soak-console: $(VENV)/.dev ## Use a console beside a busy fleet, and fail if it 
 
 torture: $(VENV)/.dev native ## Kill native and pure nodes at random and look for damage (TORTURE_SECONDS=120)
 	$(BIN)/python -m hwtests.torture --seconds $(TORTURE_SECONDS)
+
+explore: $(VENV)/.dev native ## Draw new examples for every property test, and more of them (EXPLORE_EXAMPLES=1000)
+	EXPLORE_EXAMPLES=$(EXPLORE_EXAMPLES) $(BIN)/pytest -n $(WORKERS) --dist worksteal \
+	    $$(grep -rlE '@given|RuleBasedStateMachine' tests --include 'test_*.py') $(PYTEST_ARGS)
 
 fuzz: $(VENV)/.dev native ## Let native and pure receivers read random entries, and compare them (FUZZ_ENTRIES=1000000)
 	$(BIN)/python -m hwtests.fuzz --entries $(FUZZ_ENTRIES)

@@ -36,9 +36,16 @@ for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
         )
 
-# A slow example of a property test is not a failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
+# A slow example of a property test is not a failure. The same commit passes or fails on each run:
+# the examples depend on the test alone. `make explore` draws new ones, and more of them.
+settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+if examples := os.environ.get("EXPLORE_EXAMPLES"):
+    settings.register_profile(
+        "explore", settings.get_profile("same"), derandomize=False, max_examples=int(examples)
+    )
+settings.load_profile("explore" if examples else "same")
 
 
 def _descriptors() -> dict[int, str]:
