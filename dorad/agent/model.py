@@ -16,7 +16,7 @@ ConnectionState = Literal["connecting", "connected", "refused", "unreachable"]
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """The run that dorad was last told to start, and the order that it follows."""
+    """The run that dorad was last ordered to start, and the order that it follows."""
 
     uuid: str
     version: tuple[int, int]
@@ -68,7 +68,7 @@ class Record(msgspec.Struct, frozen=True):
 
     @property
     def started(self) -> bool:
-        """Whether dorad was told to start a run, or to change one, for the order."""
+        """Whether dorad was ordered to start or change a run for the order."""
         begun = self.begun
         return begun is not None and begun.version == self.version
 

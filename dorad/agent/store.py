@@ -66,7 +66,7 @@ class ShareStore:
             try:
                 self._open()
             except (apsw.CorruptError, apsw.NotADBError, msgspec.DecodeError) as error:
-                self._set_aside(error)
+                self._move_damaged(error)
                 self._open()
         except (apsw.Error, OSError) as error:
             raise ControlError("refused", f"{path} cannot be used: {error}") from None
@@ -182,7 +182,7 @@ class ShareStore:
             assert isinstance(content, bytes)
             self.releases[name] = msgspec.json.decode(content, type=ReleaseRecord)
 
-    def _set_aside(self, why: Exception) -> None:
+    def _move_damaged(self, why: Exception) -> None:
         kept = self._path.with_name(f"{self._path.name}.damaged.{int(time.time())}")
         self.notice = f"{self._path} was damaged ({why}); it is kept as {kept.name}"
         _log.error("%s", self.notice)

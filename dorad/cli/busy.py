@@ -53,7 +53,7 @@ class BusyGroup(Group):
 
 
 class HoldCommand(click.Command):
-    """The command that holds a lease. The words after `--` are a command to run meanwhile."""
+    """The command that holds a lease. The words after `--` are a command to run under it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the words before `--`."""

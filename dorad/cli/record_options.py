@@ -104,7 +104,7 @@ def choose(dataflow: Dataflow, wanted: Sequence[str], excluded: Sequence[str]) -
 def refuse_existing(settings: Settings) -> None:
     """Raise click.ClickException if the recording would overwrite a file, or has no folder.
 
-    A black box makes its folders, and goes on in those that exist.
+    A black box makes its folders, and continues in existing ones.
     """
     if settings.box is not None:
         return

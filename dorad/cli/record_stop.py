@@ -22,7 +22,7 @@ Examples:
 
 \b
 Ctrl-C in `dora record --attach` does the same. Use this after that command was killed, or when its
-terminal is lost. A recorder that is part of the dataflow goes on.
+terminal is lost. A recorder that is part of the dataflow continues.
 """
 
 

@@ -83,7 +83,7 @@ class _Remote:
                     writer.write(f"quiet {rest}\n".encode())
                     await writer.drain()
         except ConnectionError as error:
-            _log.debug("the replayer is gone: %s", error)
+            _log.debug("the replayer has closed the connection: %s", error)
         finally:
             self._writer = None
             writer.close()

@@ -62,7 +62,7 @@ class Deadline:
     """The time by which a server must answer. A daemon on a busy machine gets more of it."""
 
     def __init__(self, server: Server, seconds: float) -> None:
-        """Give `server` so many seconds, and up to MAX_BUSY_S while its process is busy."""
+        """Give `server` this many `seconds`, and up to MAX_BUSY_S while its process is busy."""
         self._pid = server.pid
         self._end = time.monotonic() + seconds
         self._last = self._end - seconds + max(seconds, MAX_BUSY_S)

@@ -36,7 +36,7 @@ class TlsTransport:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing)
         self._lock = threading.Lock()
-        """Guards the three above."""
+        """Protects the three above."""
         self._sending = threading.Lock()
         """Keeps records on the wire in the order in which they were made."""
         deadline = time.monotonic() + timeout

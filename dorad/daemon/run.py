@@ -102,7 +102,7 @@ class DataflowRun:
         starts with. With `hot_reload` nodes and operators reload changed Python files.
 
         `share` says how this machine reaches the others, if the dataflow has nodes elsewhere. With
-        `hold` the start barrier opens only after `open_barrier`; after so many seconds the start
+        `hold` the start barrier opens only after `open_barrier`; after `hold` seconds the start
         fails.
 
         For a daemon: `admits` decides which processes of other users may connect, and `may_use`

@@ -103,13 +103,13 @@ class Arrivals:
             self.news = True
             # Not again before the other end has answered, even if it sends other frames.
             if machine.greeting.up:
-                _log.warning("from %s: %s; the link starts anew", received.machine, error)
+                _log.warning("from %s: %s; the link restarts", received.machine, error)
                 machine.greeting.restart(time.monotonic())
 
     def _greeted(self, machine: Machine, data: bytes) -> None:
         self.news = True
         said = hello.decode(data)
-        anew = machine.greeting.hear(said, time.monotonic())
+        is_new = machine.greeting.hear(said, time.monotonic())
         if machine.greeting.left:
             self._channels.abandon(machine)
         elif (
@@ -117,7 +117,7 @@ class Arrivals:
             and said.heard is not None
             and said.heard[0] == self._channels.incarnation
         ):
-            self._channels.open(machine, said.grants, anew=anew)
+            self._channels.open(machine, said.grants, is_new=is_new)
 
     def _handle_frame(self, machine: Machine, frame: Frame) -> None:
         if isinstance(frame, Ack):

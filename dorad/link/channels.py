@@ -143,7 +143,7 @@ class Channels:
 
     # The offers of the other ends.
 
-    def open(self, machine: Machine, grants: dict[str, Grant], *, anew: bool) -> None:
+    def open(self, machine: Machine, grants: dict[str, Grant], *, is_new: bool) -> None:
         """Open the channels to a machine that it grants; close the others.
 
         A greeting that is not new opens only channels that were added since.
@@ -156,7 +156,7 @@ class Channels:
                 out.channel.close()
                 if out.active:
                     machine.complaint = f"{machine.greeting.peer} does not receive {out.spec.name}"
-            elif anew or not out.channel.opened:
+            elif is_new or not out.channel.opened:
                 if out.channel.receiver not in (None, grant.receiver):
                     for item in out.inputs:
                         item.repeat()
@@ -164,7 +164,7 @@ class Channels:
                 out.channel.open(grant)
 
     def offer(self, machine: Machine) -> dict[str, Grant]:
-        """Return what a greeting of this number offers; a new number opens all channels anew."""
+        """Return what a greeting of this number offers; a new number opens all channels again."""
         if machine.opened != machine.greeting.number:
             machine.opened = machine.greeting.number
             for each in machine.incoming:

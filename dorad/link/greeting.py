@@ -1,7 +1,7 @@
 """The greeting of two link processes: who is there, which version, which credit.
 
 Pure. Zenoh drops silently what is sent before the other end listens, so a greeting is repeated
-until it is answered. Each carries a number; a new number opens all channels anew.
+until it is answered. Each carries a number; a new number opens all channels again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Greeting:
         self._machine = machine
         self._incarnation = incarnation
         self.number = 0
-        """The number of the present greeting; a change means that all channels are opened anew."""
+        """The number of the present greeting; a change opens all channels again."""
         self._seen: int | None = None
         """The incarnation of the process that is there."""
         self._heard: tuple[int, int] | None = None

@@ -50,7 +50,7 @@ class Hello(Struct, frozen=True):
     `heard` is the incarnation and the number of the other's last greeting, None before the first.
     `answered` tells whether the sender knows that this greeting was heard.
     `grants` are the channels that the sender of the greeting receives, by name; they are complete
-    only in greetings that have `heard` one. A sender that is `leaving` receives nothing any more.
+    only in greetings that have `heard` one. A sender that is `leaving` no longer receives.
     """
 
     version: Count

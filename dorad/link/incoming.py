@@ -97,7 +97,7 @@ class Incoming:
         self._acked = self._ack_state()
 
     def close(self) -> Place | None:
-        """End the opening: the sender is not connected any more.
+        """End the opening: the sender has disconnected.
 
         Returns the place of a message that is not complete, which the caller takes back.
         """
@@ -126,7 +126,7 @@ class Incoming:
     def arrive(self, frame: Start | Message | Part | Event, take: Callable[[int], Place]) -> None:
         """Handle the next frame; one of an earlier opening is ignored.
 
-        `take` returns the place for a payload of so many bytes.
+        `take` returns the place for a payload of the given number of bytes.
 
         Raises:
             FrameError: the frame cannot follow the previous one.

@@ -93,7 +93,7 @@ class Machine:
         self.grants: dict[str, Grant] = {}
         """What the machine offers, also for channels that this one does not have yet."""
         self.complaint = ""
-        self.told: PeerStatus | None = None
+        self.reported: PeerStatus | None = None
         self.connect(session)
 
     def connect(self, session: Session) -> None:
@@ -151,7 +151,7 @@ def out_status(out: Out) -> OutStatus:
 
 
 def in_status(each: In) -> InStatus:
-    """Return the counters of an incoming channel; the average latency begins anew."""
+    """Return the counters of an incoming channel; the average latency starts again."""
     channel = each.channel
     latency = round(each.latency_ns / each.latencies / 1000) if each.latencies else None
     each.latency_ns = each.latencies = 0

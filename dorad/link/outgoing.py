@@ -274,7 +274,7 @@ class Outgoing:
         self._start = None if met else self._first
 
     def abandon(self) -> None:
-        """Forget everything: no input on the other machine receives it any more."""
+        """Forget everything: no input on the other machine receives it now."""
         self._items.clear()
         self.close()
         self._unkept.clear()
@@ -284,7 +284,7 @@ class Outgoing:
         self._bytes_sent = self._bytes_handled = 0
 
     def close(self) -> None:
-        """Stop sending: the receiver is not connected any more."""
+        """Stop sending: the receiver has disconnected."""
         self._grant = None
         self._move_cursor(0)
         # A message that was sent in part is sent again from its beginning.

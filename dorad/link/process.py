@@ -54,7 +54,7 @@ SWITCH_S = 0.0005
 
 
 class LinkProcess:
-    """Runs the links of one dataflow on one machine, until told to stop."""
+    """Runs the links of one dataflow on one machine until it is stopped."""
 
     def __init__(self, config: LinkConfig, connection: DaemonConnection) -> None:
         """Open the session.
@@ -117,7 +117,7 @@ class LinkProcess:
         self._channels.add(config, now_s)
 
     def _reopen(self, config: LinkConfig) -> None:
-        """Open the session anew, with other addresses or certificates."""
+        """Reopen the session with other addresses or certificates."""
         self._session.close()
         self._session = Session(config, self.incarnation, self._arrive)
         self._arrivals.session = self._session
@@ -146,7 +146,7 @@ class LinkProcess:
             self._connection.done()
 
     def _finished(self) -> bool:
-        """Return True if the process may end: told to, and all is sent or given up."""
+        """Return True if the process was asked to stop and everything is sent or given up."""
         if self._connection.lost:
             return True
         if self._stopping_s is None:
@@ -177,7 +177,7 @@ class LinkProcess:
             if self._reports.report(self._config.peers, now_s):
                 limit_sending()
         if now_s >= self._read_watch.due_s and self._read_watch.check(socket_states(), now_s):
-            raise LinkError("Zenoh does not read its connections any more; the link starts anew")
+            raise LinkError("Zenoh has stopped reading its connections; the link restarts")
         return busy
 
     def _handle_event(self, event: dict[str, Any], now_s: float) -> None:

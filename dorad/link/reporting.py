@@ -75,12 +75,14 @@ class StatusReports:
         """Report on the machines that the configuration names, if it is time or one has changed."""
         machines = self._channels.machines
         peers = {name: _peer_status(machines[name]) for name in names}
-        changed = [name for name, status in peers.items() if _differs(machines[name].told, status)]
+        changed = [
+            name for name, status in peers.items() if _differs(machines[name].reported, status)
+        ]
         if not (force or changed or now_s >= self.due_s):
             return False
         for name in changed:
             _log.info("link to %s: %s %s", name, peers[name].state, peers[name].reason)
-            machines[name].told = peers[name]
+            machines[name].reported = peers[name]
         self.due_s = now_s + STATUS_S
         self._reporter.status(
             peers,
@@ -100,8 +102,8 @@ def _peer_status(machine: Machine) -> PeerStatus:
     return status
 
 
-def _differs(told: PeerStatus | None, status: PeerStatus) -> bool:
-    return told is None or (told.state, told.reason) != (status.state, status.reason)
+def _differs(reported: PeerStatus | None, status: PeerStatus) -> bool:
+    return reported is None or (reported.state, reported.reason) != (status.state, status.reason)
 
 
 def _peer_parts(

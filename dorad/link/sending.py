@@ -21,7 +21,7 @@ ACK_DELAY_S = 0.05
 """How long an acknowledgement may wait for more to acknowledge."""
 
 DIRECT_BYTES = BATCHES * BATCH_BYTES
-"""If no more than this is on the way to a machine, Zenoh takes it without waiting."""
+"""Up to this much on the way to a machine, Zenoh takes data without waiting."""
 
 BURST = 64
 """Samples of a channel that are sent before the loop checks everything else."""

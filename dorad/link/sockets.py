@@ -21,7 +21,7 @@ SEND_TIMEOUT_MS = 2000
 
 CHECK_S = 2.0
 MAX_UNREAD_CHECKS = 10
-"""A connection that is not read for so many checks has lost its reader."""
+"""Successive checks without a read after which a connection has lost its reader."""
 
 _BYTES_RECEIVED = 128
 """Offset of `tcpi_bytes_received` in `struct tcp_info` of linux/tcp.h."""
@@ -39,7 +39,7 @@ class SocketState(NamedTuple):
 def limit_sending() -> None:
     """Let TCP connections of this process end when the other end does not acknowledge for long.
 
-    Zenoh, whose connections these are, cannot be told to. If it is sending when a cable is cut, it
+    Zenoh, which owns them, has no option for it. If it is sending when a cable is cut, it
     keeps the connection until it may send again, then closes it, and with it forgets what the same
     machine has declared on its new connection: all messages to it would vanish.
     """

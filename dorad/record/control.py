@@ -1,7 +1,7 @@
 """The connection between a replayer and the `dora replay` that has started it: lines of text.
 
 to the replayer      pause  resume  toggle  step  speed X  faster  slower  quiet N  restless N
-from the replayer    report TEXT  quiet N     (asks to be told when all nodes sleep)
+from the replayer    report TEXT  quiet N     (asks for an answer when all nodes sleep)
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 MARKS, INCIDENTS = "marks", "incidents"
 MAX_MARKS = 1000
-"""Requests, and incidents, beyond which no more are made: a node that marks in a loop must not fill
-the disk's table of files."""
+"""Maximum number of requests, and of incidents: a node that marks in a loop must not use up the
+disk's inodes."""
 
 INFO = "incident.json"
 """The file of an incident's folder that is written last: its `Mark`."""

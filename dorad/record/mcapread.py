@@ -77,7 +77,7 @@ class Cursor:
 
 
 def read_maker(header: memoryview) -> str:
-    """Return the program that made a file, from its header; empty for a recording of ours.
+    """Return the program that made a file, from its header; empty if it was dora.
 
     Raises McapError.
     """

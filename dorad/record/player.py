@@ -62,7 +62,7 @@ class Played(NamedTuple):
 
 
 class StoppedError(Exception):
-    """The dataflow was told to stop."""
+    """The dataflow was asked to stop."""
 
 
 class Player:

@@ -88,7 +88,7 @@ class RecordingReader:
         self.problems: list[str] = []
         """What is damaged."""
         self.maker = ""
-        """The other program that made the file; empty if it is a recording of ours."""
+        """The other program that made the file; empty if it was dora."""
         self.indexed = True
         """Whether the file has a summary."""
         self._chunks: list[_Chunk] = []

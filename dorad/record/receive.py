@@ -43,8 +43,8 @@ SLEEP_S = 0.25
 """Longest sleep: a signal may have come."""
 
 DRAIN_S = 8.0
-"""How long the recorder goes on after the dataflow was told to stop, for the last messages of nodes
-that take their time. Less than the 10 s until SIGTERM."""
+"""How long the recorder continues after the dataflow was asked to stop, for the last messages of
+slow nodes. Less than the 10 s until SIGTERM."""
 
 LAST_LINES_S = 0.5
 """How long log lines and events are recorded after all recorded nodes have ended."""
@@ -57,10 +57,10 @@ MAX_TAKEN = 20_000
 
 
 class RecordedInput(ForwardedInput):
-    """One ring. Unlike other nodes, the recorder takes what is sent after it was told to stop."""
+    """One ring. Unlike other nodes, the recorder takes what is sent after it was asked to stop."""
 
     def stop(self) -> None:
-        """Go on: the last messages of other nodes belong to the recording."""
+        """Continue: the last messages of other nodes belong to the recording."""
 
     def take_copies(self, limit: int) -> list[Copied]:
         """Return the next messages as `Inlet.take_copies` does; count unreadable ones."""
@@ -135,7 +135,7 @@ class Receiving:
 
     @property
     def stopped(self) -> bool:
-        """True if the dataflow was told to stop, or all its nodes have ended."""
+        """True if the dataflow was asked to stop, or all its nodes have ended."""
         return self._all_closed or self._stop_s is not None
 
     @property

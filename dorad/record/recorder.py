@@ -117,7 +117,7 @@ class Recorder:
             if self.reason:
                 if self._failed:
                     self.dropped.update(item.topic for item in items)
-                return  # nothing is recorded any more
+                return  # recording has ended
             if not self._queue:
                 self._queued_s = time.monotonic()
             if self._queued_bytes + total <= self._settings.memory:

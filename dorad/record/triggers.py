@@ -33,7 +33,7 @@ class Triggers:
     def mark(self, what: str, value: Mapping[str, Any], now_ns: int) -> Mark | None:
         """Return the incident that an event asks for at `now_ns`, in ns since 1970.
 
-        None if it asks for none, or if the last incident of the same node still goes on.
+        None if it asks for none, or if the last incident of the same node has not ended.
         """
         reason = reason_for(what, value)
         if reason is None:

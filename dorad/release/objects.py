@@ -130,7 +130,7 @@ class ObjectStore:
                 if sha256 is None or path.name in sha256:
                     path.unlink(missing_ok=True)
 
-    def sweep(self, wanted: Collection[Object]) -> int:
+    def remove_unused(self, wanted: Collection[Object]) -> int:
         """Remove the objects that no tree links to and that are not in `wanted`.
 
         Return how many bytes were freed.

@@ -56,7 +56,7 @@ class Receiver:
         """Receive one release and return its id.
 
         Raises:
-            ReleaseError: it is refused, or not complete; the sender was told.
+            ReleaseError: it is refused, or not complete; the sender has the reason.
             SenderLostError: the sender is gone.
         """
         try:
@@ -187,7 +187,7 @@ class Receiver:
 
     def _start(self, begin: Begin, arrived: int) -> int:
         if begin.offset > arrived:
-            message = f"{begin.sha256} goes on at {begin.offset}, {arrived} bytes have arrived"
+            message = f"{begin.sha256} continues at {begin.offset}, but {arrived} bytes arrived"
             raise ReleaseError("protocol", message)
         return begin.offset
 

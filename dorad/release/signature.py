@@ -47,7 +47,7 @@ class Signer:
 
 
 class Signers:
-    """The keys that may sign releases, read anew at each check."""
+    """The keys that may sign releases. Each check reads them again."""
 
     def __init__(self, folder: Path = SYSTEM_FOLDER) -> None:
         self._allowed = folder / ALLOWED

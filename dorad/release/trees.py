@@ -222,7 +222,7 @@ class Trees:
             raise ReleaseError(
                 "sequence",
                 f"its sequence {manifest.sequence} is below {confirmed}, which was confirmed here",
-                "allow it in the order, or build it anew",
+                "allow it in the order, or build it again",
             )
         needed = needed_objects(manifest, self.machine)
         if lacking := self.objects.lacking(needed):
@@ -290,7 +290,7 @@ class Trees:
                         path.unlink()
             if not any(self.lacking(self.manifest(each)) for each in kept):
                 self.objects.forget_partials()
-            return self.objects.sweep(wanted)
+            return self.objects.remove_unused(wanted)
 
     @contextmanager
     def lock(self, *, wait: bool) -> Iterator[None]:

@@ -68,7 +68,7 @@ RING_WORDS = 8 * LINE
 
 STATE_DETACHED = 0  # no reader yet; a full ring drops
 STATE_ATTACHED = 1
-STATE_CLOSED = 2  # no reader any more; producers do not push
+STATE_CLOSED = 2  # no reader is left; producers do not push
 
 # The fields of an entry, in order. A segment of 0 means: the bytes follow in the entry, metadata
 # first.

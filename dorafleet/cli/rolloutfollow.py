@@ -53,7 +53,7 @@ async def follow(target: Tcp, number: int, sender: Sender, display: Display) -> 
             except ControlError as error:
                 if error.code not in ("unavailable", "deadline") or display.summary is None:
                     raise
-                display.note(f"{error.message}; trying again, the rollout goes on without it")
+                display.note(f"{error.message}; trying again; the rollout continues")
                 await _until_back(target)
     finally:
         await sender.close()
@@ -142,7 +142,7 @@ def run(target: Tcp, number: int, sender: Sender, *, as_json: bool, good: frozen
 
     One that has settled has not ended well if robots have failed.
 
-    Ctrl-C ends only this command: the rollout goes on.
+    Ctrl-C ends only this command: the rollout continues.
     """
     with ExitStack() as stack:
         display = Display(sender, as_json=as_json)
@@ -152,8 +152,8 @@ def run(target: Tcp, number: int, sender: Sender, *, as_json: bool, good: frozen
         except KeyboardInterrupt:
             stack.close()
             click.echo(
-                f"\nthe rollout goes on without this command; no files are sent from here any more."
-                f"\n  go on:  dorafleet rollout follow {number}"
+                f"\nthe rollout continues without this command, which sends no more files."
+                f"\n  follow: dorafleet rollout follow {number}"
                 f"\n  hold:   dorafleet rollout pause {number}"
                 f"\n  end it: dorafleet rollout abort {number}",
                 err=True,
@@ -175,7 +175,7 @@ def last_lines(summary: RolloutSummary) -> list[str]:
     status = f"`dorafleet rollout status {number}` shows each robot"
     match summary.phase:
         case "awaiting_promotion":
-            return [f"the canaries are confirmed; go on with `dorafleet rollout promote {number}`"]
+            return [f"the canaries are confirmed; continue: `dorafleet rollout promote {number}`"]
         case "settled" if summary.unreachable:
             count = f"{summary.unreachable} of {summary.size} robots"
             return [f"{count} could not be reached and follow later; {status}"]

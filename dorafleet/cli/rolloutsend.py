@@ -38,7 +38,7 @@ class Sender:
         self._ended: dict[str, float] = {}
         """By robot: when its last transfer has ended."""
         self.refusals: dict[str, str] = {}
-        """By robot: why it does not take the release; until the coordinator has been told."""
+        """By robot: why it does not take the release; until the coordinator knows."""
 
     @property
     def can_send(self) -> bool:

@@ -206,7 +206,7 @@ def undo(
     )
     if detach:
         return 0
-    sender = Sender(None, "", {}, "what they had before is not on them any more: roll it out")
+    sender = Sender(None, "", {}, "their former release is no longer on them: roll it out")
     return run(target_of(state, port), found.rollout, sender, as_json=as_json, good=BACK)
 
 

@@ -75,7 +75,7 @@ def robots(*, text: str, order: str, as_json: bool) -> None:
 
 @click.command(epilog=ALERTS_EPILOG)
 @click.option("--filter", "text", metavar="TERMS", default="", help="Only alerts that match.")
-@click.option("--ack", metavar="ID", help="Say that you look after an alert.")
+@click.option("--ack", metavar="ID", help="Acknowledge an alert.")
 @click.option("--unack", metavar="ID", help="Take that back.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def alerts(*, text: str, ack: str | None, unack: str | None, as_json: bool) -> None:

@@ -2,8 +2,8 @@
 
 Textual queues frames without limit of age: in a slow line a picture would be seconds old. Each
 frame ends with `ESC[6n`; a terminal answers once it has read that far. While a frame is under way,
-the app collects changes and paints them in one go. A terminal that takes nothing any more, or that
-is gone, ends the program as soon as it is asked to end, or at once.
+the app collects changes and paints them in one go. A terminal that takes nothing ends
+the program as soon as it is asked to end; one that is gone, at once.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class PacedDriver(LinuxDriver):
         ending.join(LAST_WRITES_S)
 
     def _end_without_terminal(self) -> None:
-        """End the program if the terminal is gone: not everybody gets a SIGHUP then."""
+        """End the program if the terminal is gone: not every process gets a SIGHUP then."""
         if _ready(self.fileno, 0):
             self._app.exit(return_code=128 + signal.SIGHUP)
 

@@ -1,8 +1,8 @@
 """The audit: a chain of records in the store. Each hash includes the previous one.
 
 The hash of a record is SHA-256(hash of the one before ‖ bytes of the record). A changed record
-breaks the chain. A chain that was cut, or made anew, does not have the head that another machine
-has kept: so pass heads on.
+breaks the chain. A chain that was cut, or rewritten, does not have the head that another machine
+has kept, so heads are passed on.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ async def verify(store: Store, known: Head | None = None) -> Head:
             if head.hash != known.hash:
                 raise AuditError(
                     f"record {head.sequence} of the audit is not the known one: the chain was "
-                    "written anew"
+                    "rewritten"
                 )
             known_passed = True
         if head.sequence == tail.head.sequence:

@@ -45,7 +45,7 @@ async def claim_authority(store: Store, term: Term, folder: Path) -> Authority:
         StoreError: the store cannot be written, or another coordinator leads now.
     """
     authority = await asyncio.to_thread(open_authority, folder)
-    await store.commit(Transaction(term.guard, {KEY: authority.fingerprint.encode()}))
+    await store.commit(Transaction(term.compares, {KEY: authority.fingerprint.encode()}))
     _log.info("the fleet's authority has the fingerprint %s", authority.fingerprint)
     return authority
 

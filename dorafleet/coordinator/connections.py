@@ -53,7 +53,7 @@ ROBOTS_A_SECOND = 200
 SPREAD = 0.2
 
 SILENT_HEARTBEATS = 3
-"""A robot that is silent for so many heartbeats is unreachable."""
+"""Missed heartbeats after which a robot is unreachable."""
 
 ATTACH_S = 10.0
 
@@ -160,7 +160,7 @@ class Connections:
         robot.attached = replace(attached, shares=[], releases=[])
         robot.shares = {share.dataflow: share for share in attached.shares}
         robot.releases = {each.dataflow: each for each in attached.releases}
-        robot.told.clear()
+        robot.stored.clear()
         robot.ordered.clear()
         robot.newer.clear()
         robot.undelivered.clear()
@@ -232,7 +232,7 @@ class Connections:
         for name in report.removed:
             robot.sizes.pop(("share", name), None)
             robot.shares.pop(name, None)
-            robot.told.pop(name, None)
+            robot.stored.pop(name, None)
         if news:
             self._robots.changed(robot)
 

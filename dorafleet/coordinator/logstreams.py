@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class RobotLines:
-    """Reads the lines of one robot. With `follow`, it goes on when the robot is back."""
+    """Reads the lines of one robot. With `follow`, it continues when the robot is back."""
 
     def __init__(
         self,

@@ -197,9 +197,9 @@ class NodeMethods:
         )
 
     async def _replace_program(self, call: Call, found: Record, params: m.NodeReplace) -> m.Changed:
-        """Start a node anew whose definition is the same: only its program may have changed.
+        """Restart a node whose definition is the same: only its program may have changed.
 
-        Its machine must be told, because it finds no difference in the share.
+        Its machine needs an order, because it finds no difference in the share.
         """
         await self._until_running(found)
         record = self._running(found)

@@ -108,7 +108,7 @@ class Reconciler:
         _log.debug("looking at all robots")
         self._full_pass = time.monotonic()
         for robot in self._robots.all:
-            robot.told.clear()
+            robot.stored.clear()
             self._dirty.add(robot.id)
 
     def _pause(self) -> float:
@@ -184,7 +184,7 @@ class Reconciler:
                 await self._robots.call(robot.id, "share.remove", ref, Nothing)
                 self._robots.keep_undelivered(robot, name, None)
                 robot.shares.pop(name, None)
-                robot.told.pop(name, None)
+                robot.stored.pop(name, None)
             case Conflict():
                 pass  # reported where it was found
 
@@ -192,7 +192,7 @@ class Reconciler:
         record, wanted = self._fleet.get(name), self._fleet.owner(robot.id, name)
         if wanted is None:
             return  # it was cleaned meanwhile
-        known = (robot.told.get(name), robot.refusals.get(name, (0, ""))[0])
+        known = (robot.stored.get(name), robot.refusals.get(name, (0, ""))[0])
         if wanted.generation in known:
             return  # it is carrying it out, or never will
         epoch = self._fleet.writer.epoch
@@ -220,7 +220,7 @@ class Reconciler:
             return
         finally:
             robot.sending.discard(name)
-        robot.told[name] = request.generation
+        robot.stored[name] = request.generation
         self._robots.keep_undelivered(robot, name, None)
         robot.refusals.pop(name, None)
 

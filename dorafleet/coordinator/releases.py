@@ -122,7 +122,7 @@ class Releases:
         return ReleaseContent(info=kept.info, content=content, signature=kept.signature)
 
     async def manifest(self, id_: str) -> Manifest | None:
-        """Return a manifest; None if it is not registered any more. Raises StoreError."""
+        """Return a manifest; None if it is no longer registered. Raises StoreError."""
         if id_ not in self._known:
             return None
         if id_ not in self._manifests:

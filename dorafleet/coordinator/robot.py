@@ -46,7 +46,7 @@ class Robot:
     """Its greeting when it connected last."""
     shares: dict[str, ShareState] = field(default_factory=dict)
     """By dataflow; the last that is known."""
-    told: dict[str, int] = field(default_factory=dict)
+    stored: dict[str, int] = field(default_factory=dict)
     """The generation of each share that it has stored since it connected."""
     sending: set[str] = field(default_factory=set)
     """Dataflows whose share is on its way to it."""

@@ -117,7 +117,7 @@ def check_role(call: Call) -> None:
     )
 
 
-def guarded(
+def with_role_check(
     handlers: Mapping[str, Handler | StreamHandler],
 ) -> dict[str, Handler | StreamHandler]:
     """Return handlers that first check the role of the peer."""

@@ -49,7 +49,7 @@ STORE_RETRY_S = 2.0
 _RANKS = {phase: rank for rank, phase in enumerate(get_args(ReleasePhase))}
 """The phases of a robot in the order in which it goes through them."""
 
-_GONE = Seen(trouble="it is not in the cluster file any more", away_for=float("inf"))
+_GONE = Seen(trouble="it is no longer in the cluster file", away_for=float("inf"))
 
 _log = logging.getLogger(__name__)
 
@@ -250,7 +250,7 @@ class RolloutDriver:
         if (
             restored is not None
             and state is not None
-            and rollout.born <= restored.backup < state.generation < restored.first
+            and rollout.generation_before <= restored.backup < state.generation < restored.first
         ):
             return False  # after the backup from which the store was restored
         wanted = self._fleet.owner(robot.id, rollout.dataflow)

@@ -132,7 +132,7 @@ class RolloutPlans:
         """Return the manifest of a release. Raises ControlError or StoreError."""
         manifest = await self._releases.manifest(info.id)
         if manifest is None:
-            raise ControlError("not-found", f"release {info.id[:12]} is not registered any more")
+            raise ControlError("not-found", f"release {info.id[:12]} is no longer registered")
         return manifest
 
     def check_machines(self, selection: Selection, manifest: Manifest) -> None:
@@ -207,7 +207,7 @@ class RolloutPlans:
             if machine is None:
                 notes.append("what it can run is not known here: it judges the release itself")
             if member.before and old is None:
-                notes.append("what it has is not registered any more: all of it counts as new")
+                notes.append("its release is no longer registered: all nodes count as changed")
             state = robot.releases.get(manifest.name)
             if state is not None and state.confirmed and not state.running:
                 notes.append("its dataflow does not run: all nodes are started")

@@ -151,7 +151,7 @@ class Rollouts:
         await self._make_room()
         number = max(self.heads, default=0) + 1
         rollout = msgspec.structs.replace(
-            rollout, number=number, steps=1, born=self._fleet.next_generation
+            rollout, number=number, steps=1, generation_before=self._fleet.next_generation
         )
         ended = list(ended)
         puts = {

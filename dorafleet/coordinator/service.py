@@ -29,7 +29,7 @@ from dorafleet.coordinator.grants import Grants
 from dorafleet.coordinator.handlers import Handlers
 from dorafleet.coordinator.listening import bind, make_context, reachable_at
 from dorafleet.coordinator.messages import METHODS, CoordinatorStatus
-from dorafleet.coordinator.roles import guarded
+from dorafleet.coordinator.roles import with_role_check
 from dorafleet.coordinator.token import make_token
 from dorafleet.coordinator.writing import Writer
 from dorafleet.store.errors import StoreError
@@ -166,7 +166,7 @@ class Coordinator:
             desired = DesiredState(store, writer, control.on_desired)
             handlers = Handlers(store, desired, ids, status, self._ending.set)
             server = ControlServer(
-                guarded({**handlers.table, **enrolling.table, **control.table}),
+                with_role_check({**handlers.table, **enrolling.table, **control.table}),
                 version=__version__,
                 methods=METHODS,
                 name="dorafleet",

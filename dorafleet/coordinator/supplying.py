@@ -83,7 +83,7 @@ class Supplying:
 
     @contextmanager
     def left_to_client(self, number: int) -> Iterator[None]:
-        """Send no files of a rollout meanwhile: a client does."""
+        """Send no files of a rollout in this block: a client sends them."""
         self._clients[number] += 1
         try:
             yield

@@ -248,7 +248,7 @@ class FleetWatching:
                 await self._bell.wait()
 
     async def ack(self, call: Call, params: m.AlertAck) -> m.Alert:
-        """Keep who looks after an alert, in the audit and in the store."""
+        """Store the user who acknowledges an alert, in the audit and in the store."""
         who = call.peer.name or f"user {call.peer.uid}"
         self.book.find(params.id)
         record = {**actor_of(call), "action": call.method, "alert": params.id[:MAX_ID]}

@@ -67,7 +67,7 @@ class Writer:
         tail = await read_tail(self._store)
         revision = await self._commit(
             Transaction(
-                {**(compares or {}), **tail.compares, **self._term.guard},
+                {**(compares or {}), **tail.compares, **self._term.compares},
                 {**(puts or {}), **tail.puts(entry)},
                 deletes,
             )
@@ -76,7 +76,7 @@ class Writer:
 
     async def keep(self, puts: Mapping[str, bytes]) -> None:
         """Store what was measured, not decided: without a record. Raises as `commit`."""
-        await self._commit(Transaction(self._term.guard, puts))
+        await self._commit(Transaction(self._term.compares, puts))
 
     async def _commit(self, transaction: Transaction) -> int:
         try:

@@ -120,7 +120,7 @@ def _selected(path: Path, pylock: Pylock, target: Target) -> Iterator[Pin]:
             digest = source.hashes.get("sha256")
             if digest is None:
                 message = f"{path}: the wheel {source.filename} has no sha256"
-                raise BuildError(message, "lock it anew")
+                raise BuildError(message, "lock it again")
             yield Pin(package.name, str(package.version or ""), (digest,))
     except PylockSelectError as error:
         raise BuildError(f"{path} does not fit {target}: {error}") from error

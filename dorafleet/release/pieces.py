@@ -135,7 +135,7 @@ class Pieces:
         if digest.hexdigest() != wanted.sha256:
             raise BuildError(
                 f"the object {wanted.sha256} in {self._store.folder} was changed",
-                "remove it, and build the release anew",
+                "remove it, and build the release again",
             )
         return path
 

@@ -252,7 +252,7 @@ class Session:
             self._count(min(frames.COUNT.unpack(payload)[0], self._sent))
 
     def _count(self, arrived: int) -> None:
-        """Count what has arrived: so many bytes of pieces in all."""
+        """Count what has arrived; `arrived` is the total of bytes of pieces."""
         done = 0
         while self._on_way and self._on_way[0][0] <= arrived:
             done += self._on_way.popleft()[1]

@@ -116,7 +116,7 @@ class Store:
             raise BuildError(
                 f"{len(damaged)} of {len(objects)} files of {bundle} are missing or damaged in "
                 f"{self.folder}",
-                "build it anew",
+                "build it again",
             )
         return len(objects)
 
@@ -129,7 +129,7 @@ class Store:
         except (OSError, ReleaseError) as error:
             raise BuildError(f"{path} cannot be read: {error}") from error
         if id_of(content) != release:
-            raise BuildError(f"{path} was changed", "remove it, and build the release anew")
+            raise BuildError(f"{path} was changed", "remove it, and build the release again")
         return Bundle(release, content, signature, manifest)
 
 

@@ -63,7 +63,7 @@ async def send(
 ) -> list[Outcome[Sent]]:
     """Send what each robot lacks of a release; return the outcomes in the order of `machines`.
 
-    A connection that is lost is made again, and goes on where it was, as long as something arrives.
+    A lost connection is made again and continues where it was, as long as something arrives.
     Cancellation ends all transfers; what has arrived stays on the robots. Calls that share `pieces`
     prepare each of them once.
 
@@ -72,7 +72,7 @@ async def send(
     """
     if lacking := store.lacking(bundle.manifest):
         message = f"{len(lacking)} files of release {bundle} are not in {store.folder}"
-        raise BuildError(message, "copy that folder from where it was built, or build it anew")
+        raise BuildError(message, "copy that folder from where it was built, or build it again")
     with nullcontext(pieces) if pieces is not None else Pieces(store) as prepared:
 
         async def work(machine: Machine) -> Sent:

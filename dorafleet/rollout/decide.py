@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dorafleet.rollout.gates import Gate, Passing, is_leased, next_opening, pass_gates
 from dorafleet.rollout.model import BACK, FORWARD
-from dorafleet.rollout.phases import TOO_BUSY, is_aside, next_phase, was_too_busy
+from dorafleet.rollout.phases import TOO_BUSY, is_deferred, next_phase, was_too_busy
 from dorafleet.rollout.steps import Orders, Verdicts
 from dorafleet.rollout.verdicts import is_moving, is_waiting, judge, needs_files, reported
 
@@ -118,7 +118,7 @@ def _eligible(view: View) -> list[Member]:
     if view.rollout.phase == "canary":
         return [member for member in members if member.batch == 0]
     last = next(
-        (m.batch for m in members if not m.verdict and not is_aside(view, m)),
+        (m.batch for m in members if not m.verdict and not is_deferred(view, m)),
         members[-1].batch if members else 0,
     )
     return [member for member in members if member.batch <= last]

@@ -196,7 +196,7 @@ class RolloutSummary(Struct):
     reason: str = ""
     paused: bool = False
     over: bool = False
-    """Whether it has ended, and gives no orders any more."""
+    """Whether it has ended, and gives no more orders."""
     counts: dict[str, int] = {}
     """Robots by state."""
     unreachable: int = 0

@@ -93,7 +93,7 @@ class Rollout(msgspec.Struct, frozen=True):
     """Whether it has ended, and nothing is left to be seen of its robots."""
     counts: dict[str, int] = {}
     """Robots by state, once it is over."""
-    born: int = 0
+    generation_before: int = 0
     """Orders of this rollout have higher generations."""
     steps: int = 0
     """Entries of its journal."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dorafleet.rollout.model import Member, View
 
-ASIDE_S = 15.0
+DEFER_S = 15.0
 """Seconds without contact after which the others do not wait for a robot."""
 
 BUSY_AGAIN_S = 3600.0
@@ -77,7 +77,7 @@ def _after_rolling(view: View) -> Enter | None:
         if any(member.verdict == "confirmed" for member in members.values()):
             return Enter("succeeded_partially", reason)
         return _fail(view, reason) if failed else Enter("failed", reason)
-    if all(is_aside(view, member) for member in open_):
+    if all(is_deferred(view, member) for member in open_):
         return Enter("settled", f"for later: {_named(open_)}")
     return None
 
@@ -92,7 +92,7 @@ def _after_reverting(view: View) -> Enter | None:
         if rollout.phase == "reverting":
             return Enter("revert_incomplete", f"{rollout.reason}; not back: {_named(stuck)}")
         return None
-    if rollout.phase == "reverting" and all(is_aside(view, member) for member in left):
+    if rollout.phase == "reverting" and all(is_deferred(view, member) for member in left):
         return Enter("revert_incomplete", f"{rollout.reason}; not reached: {_named(left)}")
     return None
 
@@ -112,11 +112,11 @@ def _fail(view: View, reason: str) -> Enter:
     ):
         return Enter("refused", reason)
     if view.rollout.phase == "settled":
-        return Enter("failed", f"no robot follows any more: {reason}")
+        return Enter("failed", f"no robot is left: {reason}")
     return Enter("reverting" if view.rollout.strategy.auto_revert else "failed", reason)
 
 
-def is_aside(view: View, member: Member) -> bool:
+def is_deferred(view: View, member: Member) -> bool:
     """Return True if the others do not wait for this robot."""
     seen = view.seen_of(member)
     if not seen.owned:
@@ -124,7 +124,7 @@ def is_aside(view: View, member: Member) -> bool:
     if member.in_flight and member.order == "switch":
         return False
     if not seen.reachable:
-        return seen.away_for >= ASIDE_S
+        return seen.away_for >= DEFER_S
     if was_too_busy(view, member):
         return True
     strategy = view.rollout.strategy

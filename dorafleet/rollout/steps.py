@@ -1,7 +1,7 @@
 """The steps of a rollout, and the rollout after one. Pure functions.
 
 A step is one of three: verdicts about robots, a new phase, or orders to robots. It is written to
-the journal before anything else happens, so that the next coordinator goes on from there.
+the journal before anything else happens, so that the next coordinator continues there.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def _of_switch(member: Member, state: ReleaseState | None, release: str) -> Judg
 
 def _of_going_back(member: Member, seen: Seen, state: ReleaseState | None) -> Judged | None:
     if not member.before:
-        # The agent forgets the dataflow: it is in no report of a new connection any more.
+        # The agent forgets the dataflow: a report over a new connection lacks it.
         gone = seen.state is None or (state is not None and not (state.release or state.running))
         return Judged(member.robot, "back") if seen.reachable and gone else None
     if state is None:

@@ -54,7 +54,7 @@ class CompactedError(StoreError):
     def __init__(self, start: int) -> None:
         super().__init__(
             Code.COMPACTED,
-            f"the changes from revision {start} on are not kept any more",
+            f"the changes from revision {start} on are no longer kept",
             "read everything, then watch from there",
         )
 

@@ -287,7 +287,7 @@ class EtcdStore(Store):
         finally:
             # Also after a fault: without renewals the lease ends.
             term.lost.set()
-        _log.warning("this coordinator leads no more: its lease has ended")
+        _log.warning("this coordinator no longer leads: its lease has ended")
 
     async def _read_meta(self) -> _Meta | None:
         body = {"key": _text(self._meta_key)}

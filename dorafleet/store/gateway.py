@@ -1,6 +1,6 @@
 """A client of etcd's JSON gateway: HTTP/1.1 requests with JSON bodies, to the first that answers.
 
-It has what the gateway's answers need and no more: bodies with a length or in chunks, no redirects,
+It has only what the gateway's answers need: bodies with a length or in chunks, no redirects,
 no compression.
 """
 
@@ -59,7 +59,7 @@ class GatewayError(Exception):
 
     @property
     def is_compacted(self) -> bool:
-        """Whether a revision is not kept any more."""
+        """Whether a revision is no longer kept."""
         return self.code == _COMPACTED
 
     @property

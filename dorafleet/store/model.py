@@ -95,8 +95,8 @@ class Term:
     """Set once another may lead."""
 
     @property
-    def guard(self) -> dict[str, int]:
-        """Return what a transaction compares so that it fails under another leader."""
+    def compares(self) -> dict[str, int]:
+        """Return the compares of a transaction that must fail under another leader."""
         return {LEADER: self.epoch}
 
 

@@ -126,7 +126,7 @@ class SqliteStore(Store):
             finally:
                 # If this fails, the next leader overwrites the key.
                 with suppress(StoreError):
-                    await self.commit(Transaction(compares=term.guard, deletes=(LEADER,)))
+                    await self.commit(Transaction(compares=term.compares, deletes=(LEADER,)))
 
     async def fill(self, entries: Iterable[Entry], revision: int) -> None:
         """Put the entries of a backup into an empty store and continue above `revision`."""

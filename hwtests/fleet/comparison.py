@@ -179,7 +179,7 @@ def measure_ours(fleet: EnrolledFleet) -> Results:
 
     began = time.monotonic()
     third = site.build("third = event")
-    site.start_aside(third, *RULES)
+    site.start_in_background(third, *RULES)
     site.wait_for_phase(VICTIM, third, "switching", "probation", timeout=120)
     die(fleet)
     site.wait_until_followed(timeout=300)

@@ -91,21 +91,21 @@ class Site:
         print(done.stdout, done.stderr, sep="")
         return done
 
-    def start_aside(self, release: str, *more: str) -> None:
+    def start_in_background(self, release: str, *more: str) -> None:
         """Start a rollout, without waiting for it."""
-        self.run_aside("rollout", "start", release, *QUICK, *more)
+        self.run_in_background("rollout", "start", release, *QUICK, *more)
 
-    def run_aside(self, *command: str) -> None:
+    def run_in_background(self, *command: str) -> None:
         """Run `dorafleet` on the server, without waiting for it."""
         words = ("systemd-run", "--quiet", "--collect", f"--unit={UNIT}", "--setenv=HOME=/root")
         self.fleet.server.exec(*words, "dorafleet", *command)
 
     def is_followed(self) -> bool:
-        """Return whether the command that was started aside still runs."""
+        """Return whether the command that runs in the background still runs."""
         return self.fleet.server.attempt("systemctl", "is-active", "--quiet", UNIT).returncode == 0
 
     def wait_until_followed(self, timeout: float = 120) -> None:
-        """Wait until the command that was started aside ends."""
+        """Wait until the command that runs in the background ends."""
         try:
             wait_until(lambda: not self.is_followed(), "the rollout ends", timeout=timeout)
         except RobotError as error:

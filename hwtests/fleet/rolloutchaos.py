@@ -146,7 +146,7 @@ class RolloutChaos:
         self._abort_at = float("inf")
         if act == "undo":
             self._site.fleet.dorafleet("rollout", "undo", "--detach")
-            self._site.run_aside("rollout", "follow", *QUICK[:2])
+            self._site.run_in_background("rollout", "follow", *QUICK[:2])
             return
         if act == "abort":
             self._abort_at = time.monotonic() + self._chance.uniform(1, MAX_FAULT_S)
@@ -154,7 +154,7 @@ class RolloutChaos:
         text = f"{CRASH}  # {self._number}" if act == "bad" else f"number = {self._number}"
         release = self._site.build(text)
         words = ("--max-parallel", "50%", "--failure-threshold", "30%", "--supersede")
-        self._site.start_aside(release, *RULES, *words)
+        self._site.start_in_background(release, *RULES, *words)
 
 
 def settle(site: Site, timeout: float) -> list[dict[str, object]]:

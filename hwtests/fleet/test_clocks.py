@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hwtests.fleet.enrolled import EnrolledFleet
 
 STEPS = times(6, 40)
-MOST_S = 2.0
+MAX_ERROR_S = 2.0
 """By which a skew may be measured wrong on a busy machine."""
 
 
@@ -37,7 +37,7 @@ def wait_for_skew(robots: EnrolledFleet, machine: str, seconds: float) -> None:
     """Wait until the coordinator knows by how much the clock of a robot is wrong."""
     robots.wait_for_machine(
         machine,
-        lambda found: found["state"] == "connected" and abs(found["skew"] - seconds) < MOST_S,
+        lambda found: found["state"] == "connected" and abs(found["skew"] - seconds) < MAX_ERROR_S,
         f"the clock of {machine} is known to be off by {seconds:.0f} s",
         timeout=60,
     )

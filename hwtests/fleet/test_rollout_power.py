@@ -62,7 +62,7 @@ def test_after_power_cuts_at_random_moments_of_a_switch_one_confirmed_release_ru
         old = site.wait_for_confirmed("arm1")
         new = site.build(f"cut = {number}")
         offline = chance.random() < 0.5
-        site.start_aside(new, *rules)
+        site.start_in_background(new, *rules)
         moment = chance.uniform(0, usual)
         time.sleep(moment)
         phase = site.state("arm1").get("phase", "none")

@@ -109,7 +109,7 @@ def test_a_dataflow_whose_check_says_no_is_not_switched_before_it_says_yes(site:
     old = site.running("arm2")
     site.fleet.arm2.write("/tmp/holds-a-cup", "")
     new = site.build("after = 'the cup'", head=head)
-    site.start_aside(new, *ALL)
+    site.start_in_background(new, *ALL)
     site.wait_until_runs("arm1", new)
     site.wait_until_runs("arm3", new)
     state = site.state("arm2")
@@ -125,7 +125,9 @@ def test_a_dataflow_whose_check_says_no_is_not_switched_before_it_says_yes(site:
 def test_a_lease_in_the_middle_of_a_rollout_holds_up_only_its_robot(site: Site) -> None:
     arm2 = site.fleet.arm2
     old, new = site.running("arm2"), site.build("busy = 'in the middle'")
-    site.start_aside(new, "--canary", "1", "--max-parallel", "2", "--min-healthy-time", "6s")
+    site.start_in_background(
+        new, "--canary", "1", "--max-parallel", "2", "--min-healthy-time", "6s"
+    )
     site.wait_for_phase("arm1", new, "probation")
     lease = ("dora", "busy", "drives", "--", "sleep", "600")
     arm2.exec("systemd-run", "--quiet", "--collect", "--unit=drive", *lease)
@@ -144,7 +146,7 @@ def test_a_lease_in_the_middle_of_a_rollout_holds_up_only_its_robot(site: Site) 
 def test_a_lease_keeps_no_robot_from_going_back(site: Site) -> None:
     arm1, old = site.fleet.arm1, site.running("arm1")
     bad = site.build(LATE_CRASH)
-    site.start_aside(bad, "--robots", "arm1", "--min-healthy-time", "30s")
+    site.start_in_background(bad, "--robots", "arm1", "--min-healthy-time", "30s")
     site.wait_for_phase("arm1", bad, "probation")
     arm1.exec("dora", "busy", "--ttl", "10m", "stands on one leg")
     site.wait_until_followed()
@@ -160,7 +162,7 @@ def test_a_robot_that_dies_in_its_switch_holds_up_no_other_and_is_judged_when_it
     arm2, old = site.fleet.arm2, site.running("arm2")
     new = site.build("dead = 'in the middle'")
     quick = ("--confirm-deadline", "15s", "--min-healthy-time", "4s")
-    site.start_aside(new, "--canary", "1", "--max-parallel", "1", *quick)
+    site.start_in_background(new, "--canary", "1", "--max-parallel", "1", *quick)
     site.wait_for_phase("arm2", new, "switching", "probation", timeout=90)
     arm2.power_cut()
     site.wait_until_runs("arm3", new, timeout=120)
@@ -196,7 +198,7 @@ def test_a_disk_that_gets_full_keeps_a_robot_from_switching_but_not_from_going_b
 ) -> None:
     arm3, old = site.fleet.robots["arm3"], site.wait_for_confirmed("arm3")
     bad = site.build(LATE_CRASH + "  # on a full disk")
-    site.start_aside(bad, "--robots", "arm3", "--min-healthy-time", "30s")
+    site.start_in_background(bad, "--robots", "arm3", "--min-healthy-time", "30s")
     try:
         site.wait_for_phase("arm3", bad, "probation")
         fill(arm3, AGENT)
@@ -209,7 +211,7 @@ def test_a_disk_that_gets_full_keeps_a_robot_from_switching_but_not_from_going_b
         new = site.build("after = 'the full disk'")
         site.fleet.dorafleet("release", "push", new, CLUSTER, "--only", "arm3")
         fill(arm3, AGENT)
-        site.start_aside(new, "--robots", "arm3")
+        site.start_in_background(new, "--robots", "arm3")
         wait_until(lambda: site.robot_states() == {"arm3": "pending"}, "it has been ordered")
         assert site.state("arm3")["release"] == bad
         assert site.one_confirmed("arm3") == old
@@ -232,7 +234,7 @@ def test_robots_in_1970_and_in_2100_are_judged_by_a_clock_that_never_steps(site:
         assert site.start(new, *ALL).returncode == 0
         # A clock that steps while a release is on probation neither confirms nor reverts it.
         later = site.build("time = 'steps'")
-        site.start_aside(later, "--robots", "arm1", "--min-healthy-time", "6s")
+        site.start_in_background(later, "--robots", "arm1", "--min-healthy-time", "6s")
         site.wait_for_phase("arm1", later, "probation")
         clock.shift(fleet.arm1, 1e9)
         assert site.state("arm1")["phase"] == "probation"
@@ -243,7 +245,7 @@ def test_robots_in_1970_and_in_2100_are_judged_by_a_clock_that_never_steps(site:
         trust = ("release", "trust", CLUSTER, "--key", "/root/brief.pub", "--until", "2090-12-31")
         fleet.dorafleet(*trust)
         old, signed = site.running("arm2"), site.build("brief = 'key'", key="/root/brief")
-        site.start_aside(signed, *ALL)
+        site.start_in_background(signed, *ALL)
         site.wait_until_runs("arm1", signed)
         site.wait_until_runs("arm3", signed)
         wait_until(lambda: "has expired at 2090" in site.describe(), "arm2 says why")

@@ -93,7 +93,7 @@ def test_a_busy_robot_switches_only_when_its_lease_ends(site: Site) -> None:
     arm2.exec("systemd-run", "--quiet", "--collect", "--unit=cup", *lease)
     wait_until(lambda: "holds a cup" in arm2.exec("dora", "busy", "list"), "it is busy")
     old, new = site.running("arm2"), site.build("third = event")
-    site.start_aside(new, *ALL)
+    site.start_in_background(new, *ALL)
     wait_until(lambda: site.running("arm1") == new, "the other one switches", timeout=60)
     state = site.state("arm2")
     assert (state["phase"], state["waiting"], state["running"]) == ("staged", "busy", old)
@@ -114,7 +114,7 @@ def test_after_a_power_cut_in_a_switch_a_robot_runs_exactly_one_release(
 def cut_in(phase: str, site: Site, new: str) -> None:
     """Cut the power of a robot in a phase of a switch, and check what it runs afterwards."""
     arm1, old = site.fleet.arm1, site.running("arm1")
-    site.start_aside(new, "--robots", "arm1")
+    site.start_in_background(new, "--robots", "arm1")
     # The next phase, too: one may be over between two looks.
     phases = ("staged", "switching", "probation")
     site.wait_for_phase("arm1", new, *phases[phases.index(phase) : phases.index(phase) + 2])

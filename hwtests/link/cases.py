@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SIZES = (8, 64, 4096, 64 << 10, 1 << 20, 8 << 20)
-FEW_SIZES = (64, 64 << 10, 1 << 20)
+QUICK_SIZES = (64, 64 << 10, 1 << 20)
 """The sizes that are measured between network namespaces."""
 LARGE = 1 << 20
 PACE_S = 0.005
@@ -83,7 +83,7 @@ def cases(networks: Sequence[str], schemes: Sequence[str], sizes: Sequence[int])
         for scheme in schemes:
             if apart and scheme == "tls":
                 continue
-            chosen = [size for size in sizes if size in FEW_SIZES] if apart else sizes
+            chosen = [size for size in sizes if size in QUICK_SIZES] if apart else sizes
             found += [
                 Case(network, scheme, size, paced) for paced in (True, False) for size in chosen
             ]

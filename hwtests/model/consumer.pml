@@ -40,7 +40,7 @@ inline store_tail()
     last[e] = message
 }
 
-/* C11: release; whoever reads the counters loads RECEIVED, TAIL and HEAD with acquire. */
+/* C11: release; a reader of the counters loads RECEIVED, TAIL and HEAD with acquire. */
 inline store_received()
 {
     STORE(ME, RECEIVED(e), count[e] + 1);

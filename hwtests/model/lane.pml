@@ -102,7 +102,7 @@ proctype Consumer()
 
 again:
     {
-        /* Whoever is started after a kill finds what its predecessor has stored. */
+        /* A process that is started after a kill finds what its predecessor has stored. */
         FENCE(CONSUMER);
         atomic {
             tail = mem[TAIL]; lane_tail = mem[LANE_TAIL]; received = mem[RECEIVED];

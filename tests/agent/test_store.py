@@ -63,7 +63,7 @@ def test_it_is_bounded(path, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["nonsense", "row"])
-def test_a_damaged_file_is_set_aside_and_said(path, damage):
+def test_a_damaged_file_is_renamed_and_reported(path, damage):
     store = ShareStore(path)
     store.put(record())
     store.close()

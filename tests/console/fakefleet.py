@@ -23,7 +23,7 @@ from dorad.control.server import ControlServer
 from dorad.control.target import UnixSocket
 from dorad.control.topparts import interval, reduction
 from dorafleet.coordinator.messages import METHODS
-from dorafleet.coordinator.roles import guarded
+from dorafleet.coordinator.roles import with_role_check
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -304,7 +304,9 @@ class FakeFleet:
             **dict.fromkeys(CHANGES, change),
         }
         self._server = ControlServer(
-            guarded({name: each for name, each in handlers.items() if name not in self.without}),
+            with_role_check(
+                {name: each for name, each in handlers.items() if name not in self.without}
+            ),
             version="1.0",
             methods=METHODS,
             name="dorafleet",

@@ -55,17 +55,17 @@ def test_crossed_rows_are_uncrossed():
 @pytest.mark.parametrize("width", [3, 6])
 def test_a_ladder_given_in_reverse_is_uncrossed(width):
     rows = [[f"{row}{i}" for i in range(width)][:: 1 if row % 2 else -1] for row in range(4)]
-    rungs = [Link(f"{row}{i}", f"{row + 1}{i}") for row in range(3) for i in range(width)]
-    below = {key: [r.target for r in rungs if r.source == key] for row in rows for key in row}
-    assert crossings(ordered(rows, rungs), below) == 0
+    given_links = [Link(f"{row}{i}", f"{row + 1}{i}") for row in range(3) for i in range(width)]
+    below = {key: [r.target for r in given_links if r.source == key] for row in rows for key in row}
+    assert crossings(ordered(rows, given_links), below) == 0
 
 
 @given(st.data())
 def test_ordering_keeps_every_row_and_never_adds_crossings(data):
     upper, lower = KEYS[:4], KEYS[4:]
     pairs = st.builds(Link, st.sampled_from(upper), st.sampled_from(lower))
-    rungs = data.draw(st.lists(pairs, unique=True, max_size=14))
-    below = {key: [r.target for r in rungs if r.source == key] for key in KEYS}
-    rows = ordered([upper, lower], rungs)
+    given_links = data.draw(st.lists(pairs, unique=True, max_size=14))
+    below = {key: [r.target for r in given_links if r.source == key] for key in KEYS}
+    rows = ordered([upper, lower], given_links)
     assert [sorted(row) for row in rows] == [upper, lower]
     assert crossings(rows, below) <= crossings([upper, lower], below)

@@ -156,7 +156,7 @@ class Forked:
             "env": dict(os.environ if env is None else env),
             "service": service,
         }
-        self._keeper, theirs = socket.socketpair()
+        self._parent, theirs = socket.socketpair()
         with theirs:
             sent = [*descriptors, theirs.fileno()]
             socket.send_fds(_server, [json.dumps(request).encode()], sent)
@@ -176,12 +176,12 @@ class Forked:
         """
         if self.returncode is None:
             answer = select.poll()
-            answer.register(self._keeper, select.POLLIN)
+            answer.register(self._parent, select.POLLIN)
             if not answer.poll(None if timeout is None else timeout * 1000):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
             self.returncode = int(self._answer())
             # Until now its process id could not be used again.
-            self._keeper.close()
+            self._parent.close()
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -206,10 +206,10 @@ class Forked:
         self.wait()
 
     def _answer(self) -> bytes:
-        """Return the next line of the process's keeper."""
+        """Return the next line of the process's parent."""
         line = b""
         while not line.endswith(b"\n"):
-            piece = self._keeper.recv(1)
+            piece = self._parent.recv(1)
             assert piece, f"the command server has failed at: {self.args}"
             line += piece
         return line

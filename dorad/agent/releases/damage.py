@@ -1,4 +1,4 @@
-"""Look after the files of the releases that run here: repair them, and report what is lost."""
+"""Repair the files of the releases that run here, and report those that are lost."""
 
 from __future__ import annotations
 

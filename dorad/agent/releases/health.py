@@ -144,7 +144,7 @@ def _steady(before: Watch, seen: Observation, baseline: Baseline) -> Iterator[Ev
     yield Evidence(check="daemon", ok=not new, text=text)
     fewer = [name for name, count in before.last.sent.items() if seen.sent.get(name, 0) < count]
     if fewer:
-        yield Evidence(check=f"output {fewer[0]}", ok=False, text="its counter began anew")
+        yield Evidence(check=f"output {fewer[0]}", ok=False, text="its counter was reset")
 
 
 def _node(before: NodeInfo | None, now: NodeInfo, baseline: Baseline, seconds: float) -> Evidence:

@@ -55,7 +55,7 @@ class Commands:
         self._on_end = on_end
         self._running: set[str] = set()
         self._forgotten: set[str] = set()
-        """Dataflows whose running commands have no use any more."""
+        """Dataflows that were forgotten while their commands run."""
         self._outcomes: dict[str, Outcome] = {}
 
     def outcome(self, dataflow: str) -> Outcome | None:

@@ -59,8 +59,8 @@ class ShareSet(Struct):
     """Whether the share is ordered to run."""
     content: ShareContent
     hold: float | None = None
-    """Wait for `share.open` with the first message, for so many seconds; then the start fails.
-    None starts at once, as after a reboot."""
+    """Seconds to wait for `share.open` before the first message; then the start fails. None starts
+    at once, as after a reboot."""
     grace: float | None = None
     """For its stop: seconds until SIGTERM."""
     force: bool = False
@@ -121,7 +121,7 @@ class Attached(Struct):
     epoch: Epoch
     """Of the last coordinator that it has obeyed."""
     audit: str
-    """The head of the audit that an earlier coordinator told it; empty if none did."""
+    """The head of the audit that an earlier coordinator sent it; empty if none did."""
     arch: str
     cores: float
     memory: int

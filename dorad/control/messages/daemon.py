@@ -39,7 +39,7 @@ class DaemonStatus(Struct):
     adopted: int = 0
     """Nodes of a previous daemon that it has taken over."""
     notices: list[str] = []
-    """Warnings for the administrator, such as a full disk or a state file that was set aside."""
+    """Warnings for the administrator, such as a full disk or a damaged state file."""
     problem: str = ""
     """Why nodes cannot be started; empty if they can."""
     memory: int = 0

@@ -35,7 +35,7 @@ class Start(Struct):
     """Parameters to begin with, by node and key, as if they had been set. A run that is started
     again under its `uuid` keeps its own."""
     hold: float | None = None
-    """Keep the start barrier closed until `dataflow.open`, for so many seconds; then fail."""
+    """Seconds to keep the start barrier closed for `dataflow.open`; then the start fails."""
 
 
 class Started(Struct):

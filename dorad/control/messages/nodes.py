@@ -118,8 +118,8 @@ class NodeReplace(Struct):
 
     node: str
     definition: dict[str, Any]
-    """As in `node.add`, with the same `id` and the same inputs. An empty one starts the program of
-    the present definition anew."""
+    """As in `node.add`, with the same `id` and the same inputs. An empty one keeps
+    the present definition."""
     dataflow: str | None = None
     grace: float | None = None
     """Seconds until the old process gets SIGTERM. The default is 10."""

@@ -122,7 +122,7 @@ class TopicRates(Struct):
 
 
 class Preview(Struct):
-    """Reduce messages where they come from: images to at most so many pixels, other data to 4096
+    """Reduce messages at their source: images to `width` x `height` pixels, other data to 4096
     elements.
 
     An image has `width`, `height` and an `encoding` of plain pixels in its metadata; it becomes

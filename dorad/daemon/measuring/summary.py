@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 CRASH_WINDOW_S = 60.0
 """Seconds for which a node that was restarted is reported."""
 CRASHES = 3
-"""So many restarts within that time are a failure, fewer a warning."""
+"""Restarts within that time that are a failure; fewer are a warning."""
 CLEAN_EXIT = "exited with code 0"
-"""How a node ends that somebody restarts: a failure only if it happens again and again."""
+"""How a node ends that a user restarts: a failure only if it is repeated."""
 MAX_FINDINGS = 50
 """Findings of one robot; the worst are kept."""
 MAX_TEXT = 300

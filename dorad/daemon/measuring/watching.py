@@ -101,7 +101,7 @@ class SelfWatch:
         self.bell.ring()
 
     def ack(self, id_: str, who: str, *, undo: bool) -> Alert:
-        """Keep who looks after an alert, also for the next daemon. Raises ControlError."""
+        """Store who acknowledges an alert, also for the next daemon. Raises ControlError."""
         alert = self.book.ack(id_, who, time.time(), undo=undo)
         self._store()
         self.bell.ring()

@@ -53,7 +53,7 @@ class Lifecycle:
         self.flow = flow_of(dataflow, exit_when_nodes_finish=exit_when_nodes_finish)
         self.stopping = False
         self.link_ends = False
-        """Whether the link was told to end because all other nodes have."""
+        """Whether the link was asked to end because all other nodes have."""
         self._failures: dict[str, str] = {}
         """Why outputs of other machines have failed that have not closed yet."""
         self._exit_when_nodes_finish = exit_when_nodes_finish

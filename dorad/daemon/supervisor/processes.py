@@ -103,7 +103,7 @@ class NodeProcess:
     async def wait(self) -> Exit:
         """Return how the process exited, once all its output has been read.
 
-        If this is cancelled, the output that is there is read, and no more.
+        If this is cancelled, only the output that has arrived is read.
         """
         ended = False
         try:

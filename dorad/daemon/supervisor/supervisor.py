@@ -66,7 +66,7 @@ class Supervisor:
     ) -> None:
         """Prepare a supervisor; no node is started yet.
 
-        With `hold` the start barrier opens only after `open_barrier`; after so many seconds the
+        With `hold` the start barrier opens only after `open_barrier`; after `hold` seconds the
         start fails. `links` collects what the link process reports.
         `grace` is the grace of the stop ladder, in seconds. `finish_grace` is that of the straggler
         rule; None turns the rule off. `restored` is `snapshot()` of an earlier daemon's supervisor.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _FINAL_SEND_SECONDS = 5.0
 _RESERVED_FDS = 64
-"""Descriptors that are not used for keeping, so that a daemon can always connect and spawn."""
+"""Descriptors that are not used to hold others, so that a daemon can always connect and spawn."""
 
 
 def serve_client(fd: int) -> None:

@@ -185,7 +185,7 @@ class Connection:
                 return
             self._on_signal(signal)
             return
-        # Ignore an answer whose call was given up, and method calls: they have no serial of ours.
+        # Ignore answers to calls that were given up, and method calls, which answer none.
         answer = self._calls.pop(fields.get(HeaderFields.reply_serial, 0), None)
         if answer is not None and not answer.done():
             answer.set_result(message)

@@ -124,8 +124,8 @@ static enum outcome find_mapping(const struct state *state, const struct inlet *
     Py_DECREF(number);
     if (mapping == NULL) {
         if (!PyErr_ExceptionMatches(PyExc_ValueError))
-            return FAILED; /* The handler of a signal has raised it: nobody meets it again. */
-        PyErr_Clear(); /* Python meets it again, and reports it. */
+            return FAILED; /* A signal handler has raised it: it is not raised again. */
+        PyErr_Clear(); /* Python raises it again, and reports it. */
         return NOT_MINE;
     }
     if (!is(state, mapping, MAPPING)) {

@@ -69,7 +69,7 @@ PyObject *step_poll(METHOD_ARGUMENTS)
     }
     Py_DECREF(order);
     if (event == Py_None && ((struct connection *)inputs->connection)->lost) {
-        /* The end, which Python finds anew. */
+        /* The end, which Python detects again. */
         Py_DECREF(event);
         return fall_back(state, POLL, object, arguments, count, keywords);
     }

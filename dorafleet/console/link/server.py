@@ -58,7 +58,7 @@ class LinkState:
 def steady(before: float | None, now: float) -> float:
     """Return the round trip to show: the last one, unless it has become much longer or shorter.
 
-    A figure that flickers costs bytes on the way to the terminal, and says no more.
+    A figure that flickers costs bytes on the way to the terminal, without information.
     """
     return before if before is not None and before / 4 < now < before * 2 else now
 

@@ -37,7 +37,7 @@ class Feed(Generic[T]):
         *,
         again: bool = True,
     ) -> None:
-        """`opened` requests the stream, anew after each loss; `take` gets each event.
+        """`opened` requests the stream, again after each loss; `take` gets each event.
 
         Without `again`, a stream that ends regularly is not opened again.
         """

@@ -45,7 +45,7 @@ class Tunnel:
         self._socket = self._folder / "control.sock"
 
     def check(self) -> None:
-        """Connect once, so that a mistake is told before the console opens. Raises ProblemError."""
+        """Connect once, to report a mistake before the console opens. Raises ProblemError."""
 
         async def once() -> None:
             async with connect(self._machine) as connection:

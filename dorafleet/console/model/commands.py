@@ -130,7 +130,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(
         "k",
         "acknowledge",
-        "Acknowledge: I look after it",
+        "Acknowledge: I will handle it",
         "alert",
         "alerts.ack",
         "operator",
@@ -200,7 +200,7 @@ def why_no_action(targets: Sequence[Target], role: str, *, readonly: bool) -> st
 
 
 def _fitting(targets: Sequence[Target]) -> list[Action]:
-    """Return the actions that are possible for all of these targets, whoever asks."""
+    """Return the actions that are possible for all of these targets, for any role."""
     return [a for a in ACTIONS if targets and all(_fits(a, each) for each in targets)]
 
 

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 class Series:
     """The newest values of one figure with their times, in seconds."""
 
-    def __init__(self, seconds: float = 60.0, most: int = 2000) -> None:
-        """Keep values of the last `seconds`, and at most so many."""
+    def __init__(self, seconds: float = 60.0, maximum: int = 2000) -> None:
+        """Keep values of the last `seconds`, and at most `maximum`."""
         self._seconds = seconds
-        self._points: deque[tuple[float, float]] = deque(maxlen=most)
+        self._points: deque[tuple[float, float]] = deque(maxlen=maximum)
 
     def add(self, at: float, value: float) -> None:
         """Add a value; one that is older than the last is left out."""

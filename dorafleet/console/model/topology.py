@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dorad.control.messages import EdgeStats, NodeInfo
 
 MANY = 15
-"""From so many nodes on, only the neighbours of one are drawn."""
+"""Number of nodes from which on only one with its neighbours is drawn."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ class ConsoleScreen(Screen[None]):
         return ("dorafleet",)
 
     def empty_text(self, what: str, *, known: bool) -> str:
-        """Return why a table has no rows; `known` is whether the server has told them."""
+        """Return why a table has no rows; `known` is whether the server has sent them."""
         if self.feeds.error:
             return "no answer"
         if not self.server.link.fresh_at:

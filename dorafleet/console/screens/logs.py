@@ -44,7 +44,7 @@ class LogsScreen(ConsoleScreen):
         self._waiting: list[LogRecord] = []
         self._left_out = 0
         self._position = LogPosition()
-        """From where a lost stream goes on."""
+        """Where a lost stream continues."""
         self._names = 4
         self._machines = 0
 

@@ -16,7 +16,7 @@ LEVELS = 8
 
 
 def size_for(width: int, height: int, columns: int, rows: int) -> tuple[int, int]:
-    """Return the pixels of a picture that fit into so many columns and rows, not enlarged."""
+    """Return the size in pixels of a picture that fits into columns and rows, not enlarged."""
     scale = min(1.0, columns / width, rows * 2 / height)
     return max(1, int(width * scale)), max(1, int(height * scale))
 

@@ -17,7 +17,7 @@ Span: TypeAlias = "tuple[str, str]"
 GAP = 1
 """Columns between two cells."""
 GROWTH = 2
-"""A column is at most so many times its usual width wider than usual."""
+"""Maximum growth of a column, in multiples of its usual width."""
 PREFIX = 2
 """Columns before the first cell: the cursor and the mark."""
 
@@ -71,7 +71,7 @@ def fitted(
     left_out: Collection[str] = (),
     longest: Mapping[str, int] = MappingProxyType({}),
 ) -> list[Fitted]:
-    """Return the columns that fit into so many columns of the terminal, with their widths.
+    """Return the table columns that fit into `columns` of the terminal, with their widths.
 
     `longest` has the width of the longest text of some columns, by their keys.
     """
@@ -146,7 +146,7 @@ def last_difference(before: Sequence[Span] | None, now: Sequence[Span]) -> int:
 
 
 def cut(spans: Sequence[Span], columns: int) -> list[Span]:
-    """Return spans that take at most so many columns."""
+    """Return spans that take at most `columns`."""
     kept: list[Span] = []
     for text, style in spans:
         wide = width(text)

@@ -59,7 +59,7 @@ def _char_width(char: str) -> int:
 
 
 def fit(text: str, columns: int, *, right: bool = False, ascii_only: bool = False) -> str:
-    """Return a text that takes exactly so many columns; one that is cut ends in an ellipsis."""
+    """Return a text that takes exactly `columns`; one that is cut ends in an ellipsis."""
     if columns <= 0:
         return ""
     wide = width(text)
@@ -75,7 +75,7 @@ def _cut(text: str, columns: int, mark: str) -> str:
 
 
 def crop(text: str, columns: int) -> str:
-    """Return the beginning of a text that takes at most so many columns."""
+    """Return the beginning of a text that takes at most `columns`."""
     if text.isascii():
         return text[: max(columns, 0)]
     kept = []

@@ -65,7 +65,7 @@ class Dialog(ModalScreen[T]):
         self.end(self.CANCELLED)
 
     def on_resize(self, event: Resize) -> None:
-        """Cancel if nothing can be read any more."""
+        """Cancel if no more input can come."""
         if not fits(*event.size):
             self.action_cancel()
 

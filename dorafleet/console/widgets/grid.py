@@ -201,7 +201,7 @@ class Grid(Painted, can_focus=True):
         )
 
     def move(self, rows: int) -> None:
-        """Move the cursor down by so many rows, up by less than none."""
+        """Move the cursor down by `rows`, or up if negative."""
         if not self._ids:
             return
         place = self._place or 0

@@ -179,14 +179,14 @@ class LogView(Painted, can_focus=True):
         self.refresh()
 
     def scroll_rows(self, rows: int) -> None:
-        """Scroll down by so many lines, up by less than none."""
+        """Scroll down by `rows` lines, or up if negative."""
         last = max(0, len(self._kept) - self.size.height)
         self._top = min(max(self.top + rows, 0), last)
         self.following = self._top >= last
         self.refresh()
 
     def scroll_columns(self, columns: int) -> None:
-        """Scroll to the right by so many columns, to the left by less than none."""
+        """Scroll to the right by `columns`, or to the left if negative."""
         self.left = min(max(self.left + columns, 0), MAX_COLUMNS)
         self.refresh()
 

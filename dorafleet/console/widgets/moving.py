@@ -14,7 +14,7 @@ Scroller: TypeAlias = "Grid | LogView | Canvas"
 
 
 def move(widget: Scroller | None, rows: int) -> None:
-    """Move the cursor of a table, or scroll, by so many rows; up by less than none."""
+    """Move the cursor of a table, or scroll, down by `rows`, or up if negative."""
     match widget:
         case Grid() as grid:
             grid.move(rows)

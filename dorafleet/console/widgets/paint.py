@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def strip(
     spans: Sequence[Span], columns: int, palette: Palette, base: Style, over: str = ""
 ) -> Strip:
-    """Return a line of exactly so many columns; the style `over` is laid over all of it."""
+    """Return a line of exactly `columns`; the style `over` is laid over all of it."""
     whole = base + palette[over] if over else base
     segments: list[Segment] = []
     used = 0

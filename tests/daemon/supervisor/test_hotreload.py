@@ -131,8 +131,8 @@ def test_an_operator_reloads_an_edit_and_keeps_its_state(
 
 
 def write_flow_file(path: Path, source: str) -> None:
-    write_flow(path.parent / "aside", [], **{path.stem: source})
-    (path.parent / "aside" / path.name).rename(path)
+    write_flow(path.parent / "other", [], **{path.stem: source})
+    (path.parent / "other" / path.name).rename(path)
 
 
 @pytest.mark.timeout(120)

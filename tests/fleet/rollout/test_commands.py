@@ -32,7 +32,7 @@ def authenticate(connection, request):
     return Peer(0, os.getuid(), os.getgid(), name="ann")
 
 
-class Desk(Site):
+class CommandSite(Site):
     """A site with commands. Releases are in the operator's store, not registered yet."""
 
     def __init__(self, fleet, folder, capsys):
@@ -55,17 +55,17 @@ class Desk(Site):
 
 
 @asynccontextmanager
-async def desk(folder, capsys, robots=3, labels=None):
+async def command_site(folder, capsys, robots=3, labels=None):
     make_token(folder / "token")
     fleet = leading(folder, machines(robots, labels), authenticate=authenticate)
     async with fleet as found:
-        one = Desk(found, folder, capsys)
+        one = CommandSite(found, folder, capsys)
         await one.connect(*(machine.id for machine in machines(robots)))
         yield one
 
 
 async def test_from_a_change_to_its_undo(tmp_path, capsys):
-    async with desk(tmp_path, capsys) as one:
+    async with command_site(tmp_path, capsys) as one:
         code, out, err = await one.release("rollout", "start", "pick@1", *FAST)
         assert (code, err) == (0, "")
         assert "rollout 1 has started" in out
@@ -111,7 +111,7 @@ async def test_from_a_change_to_its_undo(tmp_path, capsys):
 
 
 async def test_a_bad_release_stops_at_the_canary_with_exit_code_1(tmp_path, capsys):
-    async with desk(tmp_path, capsys) as one:
+    async with command_site(tmp_path, capsys) as one:
         await one.runs(ID1)
         one.agents["r1"].releases.fate = "reverted"
         code, out, _ = await one.release("rollout", "start", "pick", *FAST)
@@ -128,7 +128,7 @@ async def test_a_bad_release_stops_at_the_canary_with_exit_code_1(tmp_path, caps
 
 
 async def test_a_dry_run_and_a_refusal_change_nothing(tmp_path, capsys):
-    async with desk(tmp_path, capsys, labels={"r1": {"zone": "hall"}}) as one:
+    async with command_site(tmp_path, capsys, labels={"r1": {"zone": "hall"}}) as one:
         code, out, _ = await one.release("rollout", "start", "pick", "--dry-run", "--json")
         assert code == 0
         assert len(json.loads(out)["robots"]) == 3
@@ -149,7 +149,7 @@ async def test_a_dry_run_and_a_refusal_change_nothing(tmp_path, capsys):
 
 
 async def test_ctrl_c_ends_the_command_and_not_the_rollout(tmp_path, capsys):
-    async with desk(tmp_path, capsys) as one:
+    async with command_site(tmp_path, capsys) as one:
         for agent in one.agents.values():
             agent.releases.has_files = False
         words = ["rollout", "start", "pick", *FAST, "--store", str(one.store)]
@@ -169,7 +169,7 @@ async def test_ctrl_c_ends_the_command_and_not_the_rollout(tmp_path, capsys):
         async with asyncio.timeout(DEADLINE_S):
             _, err = await process.communicate()
         assert process.returncode == 130
-        assert "the rollout goes on without this command" in err.decode()
+        assert "the rollout continues without this command" in err.decode()
         assert "dorafleet rollout follow 1" in err.decode()
         assert "Traceback" not in err.decode()
         for agent in one.agents.values():
@@ -213,7 +213,7 @@ def test_a_strategy_file_is_checked(capsys, tmp_path):
 async def test_a_strategy_file_and_options_go_together(tmp_path, capsys):
     file = tmp_path / "night.yml"
     file.write_text("canary: 2\nmin_healthy_time: 2m\nhealthy_deadline: 4m\nbusy_max: 1h\n")
-    async with desk(tmp_path, capsys) as one:
+    async with command_site(tmp_path, capsys) as one:
         for agent in one.agents.values():
             agent.releases.has_files = False
         code, out, err = await one.release(

@@ -8,7 +8,7 @@ import pytest
 from dorad.control.errors import ControlError
 from dorafleet.rollout.decide import YIELD_S
 from dorafleet.rollout.model import Member, Rollout
-from dorafleet.rollout.phases import ASIDE_S, BUSY_AGAIN_S
+from dorafleet.rollout.phases import BUSY_AGAIN_S, DEFER_S
 from dorafleet.rollout.strategy import Strategy
 
 from .world import NEW, OLD, START, World
@@ -43,7 +43,7 @@ def test_a_robot_that_never_comes_back_ends_the_rollout_partially_after_30_days(
     leave(one, "r3")
     one.settle()
     assert one.rollout.phase == "rolling"  # it may come back at any moment
-    one.now += ASIDE_S
+    one.now += DEFER_S
     one.settle()
     assert one.rollout.phase == "settled"
     assert not one.is_over
@@ -58,14 +58,14 @@ def test_a_robot_that_never_comes_back_ends_the_rollout_partially_after_30_days(
     ("fate", "phase", "reason"),
     [
         ("refused", "refused", "not reached in time: `r2`; failed: `r1` (another architecture)"),
-        ("reverted", "failed", "no robot follows any more: not reached in time: `r2`; failed: "),
+        ("reverted", "failed", "no robot is left: not reached in time: `r2`; failed: "),
     ],
 )
 def test_a_rollout_that_has_reached_no_robot_is_no_partial_success(fate, phase, reason):
     one = world(size=2)
     one.robots["r1"].fate = fate
     leave(one, "r2")
-    one.now += ASIDE_S
+    one.now += DEFER_S
     one.settle()
     assert one.rollout.phase == "settled"
     one.now += 30 * 86400.0
@@ -78,7 +78,7 @@ def test_a_rollout_whose_robots_all_stay_off_has_failed():
     one = world(size=2)
     for robot in one.robots:
         leave(one, robot)
-    one.now += ASIDE_S
+    one.now += DEFER_S
     one.settle()
     one.now += 30 * 86400.0
     one.settle()
@@ -191,12 +191,12 @@ def test_failures_of_robots_that_follow_later_bring_no_others_back():
     one = world(size=4, failure_threshold=0)
     leave(one, "r4")
     one.settle()
-    one.now += ASIDE_S
+    one.now += DEFER_S
     one.settle()
     one.robots["r4"].fate, one.robots["r4"].connected = "reverted", True
     one.settle()
     assert one.rollout.phase == "failed"
-    assert "no robot follows any more" in one.rollout.reason
+    assert "no robot is left" in one.rollout.reason
     assert [one.robots[f"r{n}"].running for n in (1, 2, 3, 4)] == [NEW, NEW, NEW, OLD]
     one.operate("undo")
     one.settle()
@@ -223,7 +223,7 @@ def test_robots_that_are_off_during_an_undo_follow():
     leave(one, "r2")
     one.operate("undo")
     one.settle()
-    one.now += ASIDE_S
+    one.now += DEFER_S
     one.settle()
     assert one.rollout.phase == "revert_incomplete"
     assert "not reached: `r2`" in one.rollout.reason

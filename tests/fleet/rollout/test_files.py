@@ -23,7 +23,7 @@ from tests.fleet.sites import UNSET
 from tests.fleet.sshd import SSHD, Host
 from tests.release.samples import public
 
-from .test_commands import FAST, desk
+from .test_commands import FAST, command_site
 
 needs_sshd = pytest.mark.skipif(SSHD is None, reason="there is no sshd: apt install openssh-server")
 
@@ -83,7 +83,7 @@ def cluster(tmp_path, host):
 async def test_a_robot_that_waits_for_files_gets_them_from_the_command(
     tmp_path, capsys, host, flow, cluster
 ):
-    async with desk(tmp_path, capsys, robots=1) as one:
+    async with command_site(tmp_path, capsys, robots=1) as one:
         key = await asyncio.to_thread(choose, str(tmp_path / "home/.ssh/id_ed25519"))
         built = await asyncio.to_thread(build, flow, Store(one.store), key, Options())
         agent = one.agents["r1"]

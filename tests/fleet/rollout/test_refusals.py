@@ -18,7 +18,7 @@ from tests.harness.waiting import until
 from tests.release.samples import public
 
 from .site import ID1, ID2
-from .test_commands import FAST, desk
+from .test_commands import FAST, command_site
 
 needs_sshd = pytest.mark.skipif(SSHD is None, reason="there is no sshd: apt install openssh-server")
 
@@ -120,7 +120,7 @@ async def test_what_the_robot_refuses_ends_the_rollout_as_refused(
     tmp_path, capsys, host, operator, spoil, reason
 ):
     spoil(host, operator)
-    async with desk(tmp_path, capsys, robots=1) as one:
+    async with command_site(tmp_path, capsys, robots=1) as one:
         bundle = await asyncio.to_thread(release, tmp_path, one.store)
         agent = one.agents["r1"].releases
         agent.runs("flow", ID1)
@@ -161,7 +161,7 @@ async def test_one_robot_of_many_that_refuses_the_files_is_a_failure_of_that_rob
     tmp_path, capsys, host, operator, r3, end
 ):
     distrust(host, operator)
-    async with desk(tmp_path, capsys, robots=3) as one:
+    async with command_site(tmp_path, capsys, robots=3) as one:
         if r3 == "waiting":
             await one.agents["r3"].stop()
             await until(lambda: one.control.robots.get("r3").away_since is not None)
@@ -184,7 +184,7 @@ async def test_one_robot_of_many_that_refuses_the_files_is_a_failure_of_that_rob
 
 
 async def test_a_changed_byte_in_the_operators_store_is_refused(tmp_path, capsys):
-    async with desk(tmp_path, capsys) as one:
+    async with command_site(tmp_path, capsys) as one:
         await one.runs(ID1)
         path = one.store / "manifests" / ID2
         content = path.read_bytes()
@@ -205,7 +205,7 @@ async def test_a_changed_byte_in_the_operators_store_is_refused(tmp_path, capsys
 
 @needs_sshd
 async def test_a_damaged_file_in_the_operators_store_is_refused(tmp_path, capsys, host):
-    async with desk(tmp_path, capsys, robots=1) as one:
+    async with command_site(tmp_path, capsys, robots=1) as one:
         bundle = await asyncio.to_thread(release, tmp_path, one.store)
         for path in (one.store / "objects").rglob("*"):
             if path.is_file() and b"camera" in path.read_bytes():
@@ -215,7 +215,7 @@ async def test_a_damaged_file_in_the_operators_store_is_refused(tmp_path, capsys
         code, out, err = await one.release("rollout", "start", bundle.id, *cluster)
         assert (code, out) == (1, "")
         assert "are missing or damaged" in err
-        assert "build it anew" in err
+        assert "build it again" in err
         assert not one.control.rollouts.heads
 
 
@@ -226,7 +226,7 @@ async def test_a_release_for_other_machines_is_refused_at_the_plan(tmp_path, cap
         (Target("x86_64", "3.9", "2.28"), "it is for x86_64, python 3.9"),
         (Target("x86_64", "3.13", "2.99"), "this machine is x86_64, python 3.13"),
     )
-    async with desk(tmp_path, capsys, robots=2) as one:
+    async with command_site(tmp_path, capsys, robots=2) as one:
         for number, (target, reason) in enumerate(targets):
             bundle = await asyncio.to_thread(
                 release, tmp_path, one.store, text=f"print({number})\n", targets=(target,)
@@ -240,7 +240,7 @@ async def test_a_release_for_other_machines_is_refused_at_the_plan(tmp_path, cap
 
 
 async def test_a_lower_sequence_is_refused_by_the_commands(tmp_path, capsys):
-    async with desk(tmp_path, capsys) as one:
+    async with command_site(tmp_path, capsys) as one:
         await one.runs(ID2, sequence=2)
         code, out, err = await one.release("rollout", "start", "pick@1", *FAST)
         assert (code, out) == (1, "")
@@ -250,7 +250,7 @@ async def test_a_lower_sequence_is_refused_by_the_commands(tmp_path, capsys):
 
 
 async def test_a_second_operator_is_told_who_is_rolling_out(tmp_path, capsys):
-    async with desk(tmp_path, capsys) as one:
+    async with command_site(tmp_path, capsys) as one:
         one.agents["r1"].releases.fate = "switching"
         code, _, err = await one.release("rollout", "start", "pick@1", *FAST, "--detach")
         assert code == 0, err

@@ -110,8 +110,8 @@ async def test_a_leader_that_is_cut_off_knows_it_before_another_leads(cluster):
                     cluster.members[0].signal(signal.SIGCONT)
                     await asyncio.to_thread(cluster.members[0].wait)
                     with pytest.raises(ConflictError):
-                        await one.commit(Transaction(former.guard, {"a": b""}))
-                    await two.commit(Transaction(term.guard, {"a": b""}))
+                        await one.commit(Transaction(former.compares, {"a": b""}))
+                    await two.commit(Transaction(term.compares, {"a": b""}))
         finally:
             await one.close()
             await two.close()

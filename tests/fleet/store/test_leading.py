@@ -45,11 +45,11 @@ async def test_the_second_leads_when_the_first_has_ended_and_with_a_higher_epoch
 async def test_a_former_leader_can_write_nothing(engine):
     async with opened(engine, engine.new_place(), rivals=1) as (one, two):
         async with one.lead("one") as former:
-            await one.commit(Transaction(former.guard, {"a": b"1"}))
+            await one.commit(Transaction(former.compares, {"a": b"1"}))
         async with two.lead("two") as term:
             with pytest.raises(ConflictError):
-                await one.commit(Transaction(former.guard, {"a": b"2"}))
-            await two.commit(Transaction(term.guard, {"a": b"3"}))
+                await one.commit(Transaction(former.compares, {"a": b"2"}))
+            await two.commit(Transaction(term.compares, {"a": b"3"}))
         assert (await two.get("a")).entries[0].value == b"3"
 
 
@@ -76,7 +76,7 @@ async def test_a_leader_that_falls_silent_is_replaced_after_its_lease(engine):
     place = engine.new_place()
     async with opened(engine, place, rivals=1) as (one, two), asyncio.timeout(DEADLINE_S):
         async with one.lead("one", lease=LEASE_S) as former:
-            await one.close()  # what its keeper sends fails from now on
+            await one.close()  # its renewals of the lease fail from now on
             async with two.lead("two", lease=LEASE_S) as term:
                 assert term.epoch > former.epoch
                 await former.lost.wait()
@@ -90,7 +90,7 @@ async def test_a_leader_keeps_its_place_beyond_its_lease(engine):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(2 * LEASE_S):
                     await term.lost.wait()
-            await store.commit(Transaction(term.guard, {"a": b"1"}))
+            await store.commit(Transaction(term.compares, {"a": b"1"}))
 
 
 @pytest.mark.parametrize("server", ["etcd"], indirect=True)
@@ -99,4 +99,4 @@ async def test_a_leader_whose_key_was_deleted_learns_of_it_with_its_next_write(e
         async with store.lead("me") as term:
             await store.commit(Transaction(deletes=(LEADER,)))
             with pytest.raises(StoreError):
-                await store.commit(Transaction(term.guard, {"a": b"1"}))
+                await store.commit(Transaction(term.compares, {"a": b"1"}))
