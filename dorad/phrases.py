@@ -14,3 +14,9 @@ def first_of(texts: Iterable[str], most: int, between: str = ", ") -> str:
     more = len(found) - most
     shown = between.join(found[:most])
     return f"{shown}{between.rstrip(' ,')} and {more} more" if more > 0 else shown
+
+
+def shorten(text: str, limit: int = 60) -> str:
+    """Return the text on one line, cut to `limit` characters."""
+    line = text if text.isprintable() else repr(text)[1:-1]
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

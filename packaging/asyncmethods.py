@@ -18,7 +18,7 @@ _WORDS = {
         "Generated from `methods.py` by `make generate`; do not edit."
     ),
     "import annotations\n\n": "import annotations\n\nimport asyncio\n",
-    "control.client import Arrays, Stream": "control.asyncclient import AsyncArrays, AsyncStream",
+    "control.stream import Arrays, Stream": "control.asyncstream import AsyncArrays, AsyncStream",
     "class Methods(": "class AsyncMethods(",
     "-> Stream[": "-> AsyncStream[",
     "-> Arrays:": "-> AsyncArrays:",

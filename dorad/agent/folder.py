@@ -1,4 +1,4 @@
-"""The folder of an agent, and files in it that a power cut leaves whole."""
+"""The folders of an agent, and the files of its identity."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import grp
 import os
 from pathlib import Path
 
+from dorad.atomicfile import atomic_file
 from dorad.release.signature import SYSTEM_FOLDER as SIGNERS_DIR
 from dorad.release.trees import SYSTEM_FOLDER as RELEASES_DIR
 from dorad.shm.rendezvous import SYSTEM_DIR as MACHINE_DIR
@@ -69,47 +70,27 @@ def open_folder(path: Path) -> None:
 def make_secret_folder(path: Path) -> None:
     """Create a folder for files of the identity. Raises OSError."""
     path.mkdir(mode=0o700)
-    if _is_shared(path):
+    if _is_shared(path.stat()):
         path.chmod(0o750)
 
 
 def write_secret(path: Path, content: bytes) -> None:
-    """Write a file that is on the disk on return; a power cut leaves the old one or the new one.
+    """Write a file of the identity, as `atomic_file` does. Only its owner may read it.
 
-    Only its owner may read it. On a robot the group of dorad may, too: dorad, which is not the
-    agent's user, reads the key for the links of dataflows.
+    On a robot the group of dorad may read it, too: dorad, which is not the agent's user, needs the
+    key for the links of dataflows.
 
     Raises:
         OSError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(content)
-            file.flush()
-            if _is_shared(temporary):
-                os.fchmod(number, 0o640)
-            os.fsync(number)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with atomic_file(path) as file:
+        file.write(content)
+        if _is_shared(os.fstat(file.fileno())):
+            os.fchmod(file.fileno(), 0o640)
 
 
-def _is_shared(path: Path) -> bool:
+def _is_shared(found: os.stat_result) -> bool:
     try:
-        return path.stat().st_gid == grp.getgrnam(GROUP).gr_gid
+        return found.st_gid == grp.getgrnam(GROUP).gr_gid
     except KeyError:
         return False
-
-
-def sync_folder(path: Path) -> None:
-    """Make new, renamed and removed names in a folder survive a power cut."""
-    number = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dorad.agent.folder import make_secret_folder, sync_folder, write_secret
+from dorad.agent.folder import make_secret_folder, write_secret
+from dorad.atomicfile import sync_folder
 from dorad.control.errors import ControlError
 from dorad.control.messages import LinkTls
 from dorad.control.tls import MAX_NAME, is_name

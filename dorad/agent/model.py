@@ -99,7 +99,7 @@ class Run(msgspec.Struct, frozen=True):
     @property
     def active(self) -> bool:
         """Whether it has not ended."""
-        return self.info.status in ("starting", "running", "stopping")
+        return self.info.active
 
     @property
     def ready(self) -> bool:

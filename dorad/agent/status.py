@@ -14,6 +14,7 @@ import msgspec
 
 from dorad.agent.folder import SYSTEM_DIR
 from dorad.agent.model import AgentStatus
+from dorad.atomicfile import atomic_file
 from dorad.control.errors import ControlError
 from dorad.procinfo import is_alive
 
@@ -82,17 +83,12 @@ async def keep_status(folder: Path, changed: Bell, status: Callable[[], AgentSta
         content = msgspec.json.encode(status())
         if content != written:
             try:
-                _write(path, content)
+                # Not durable: after a power cut it is written again.
+                with atomic_file(path, durable=False) as file:
+                    file.write(content)
+                    os.fchmod(file.fileno(), 0o644)
                 written = content
             except OSError as error:
                 _log.warning("%s cannot be written: %s", path, error)
         await changed.wait()
         await asyncio.sleep(MIN_INTERVAL_S)
-
-
-def _write(path: Path, content: bytes) -> None:
-    # Not synced: after a power cut it is written again.
-    temporary = path.with_name(".status.json.new")
-    temporary.write_bytes(content)
-    temporary.chmod(0o644)
-    temporary.replace(path)

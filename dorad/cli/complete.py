@@ -82,36 +82,52 @@ def _matching(
     incomplete: str,
     query: Callable[[Client, click.Context], Iterable[CompletionItem]],
 ) -> list[CompletionItem]:
-    """Return the daemon's completions. A thread requests them, so that the wait is bounded."""
+    from dorad.control.client import Client
+
+    return matching(
+        incomplete, lambda: Client(timeout=DEADLINE_S), lambda client: query(client, ctx)
+    )
+
+
+def matching(
+    incomplete: str,
+    connect: Callable[[], Client],
+    query: Callable[[Client], Iterable[CompletionItem]],
+) -> list[CompletionItem]:
+    """Return the server's completions. A thread requests them, so that the wait is bounded."""
     found: list[CompletionItem] = []
-    thread = threading.Thread(target=lambda: found.extend(_answer(ctx, query)), daemon=True)
+    thread = threading.Thread(target=lambda: found.extend(_answer(connect, query)), daemon=True)
     thread.start()
     thread.join(DEADLINE_S)
     return [item for item in found if item.value.startswith(incomplete)]
 
 
 def _answer(
-    ctx: click.Context, query: Callable[[Client, click.Context], Iterable[CompletionItem]]
+    connect: Callable[[], Client], query: Callable[[Client], Iterable[CompletionItem]]
 ) -> list[CompletionItem]:
-    from dorad.control.client import Client
     from dorad.problems import ProblemError
 
     with contextlib.suppress(ProblemError, OSError):
-        with Client(timeout=DEADLINE_S) as client:
-            return list(query(client, ctx))
+        with connect() as client:
+            return list(query(client))
     return []
 
 
-def _dataflows(client: Client, _: click.Context) -> Iterator[CompletionItem]:
+def running_dataflows(client: Client) -> Iterator[CompletionItem]:
+    """Yield the names of running dataflows, UUIDs of those without a name."""
     for info in client.list():
-        if info.status in ("starting", "running", "stopping"):
+        if info.active:
             yield CompletionItem(info.name or info.uuid, help=info.status)
+
+
+def _dataflows(client: Client, _: click.Context) -> Iterator[CompletionItem]:
+    return running_dataflows(client)
 
 
 def _all_dataflows(client: Client, _: click.Context) -> Iterator[CompletionItem]:
     for info in client.list():
         yield CompletionItem(info.uuid, help=f"{info.name or 'no name'}, {info.status}")
-    yield from _dataflows(client, _)
+    yield from running_dataflows(client)
 
 
 def _nodes(client: Client, ctx: click.Context) -> Iterator[CompletionItem]:

@@ -21,7 +21,7 @@ Set it up once:
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 def completion(shell: str | None) -> None:
     """Print the completion script for SHELL, by default for the shell in $SHELL."""
-    from dorad.cli.main import COMPLETE_VARIABLE
+    from dorad.cli.commands import COMPLETE_VARIABLE
     from dorad.cli.root import cli
 
     print_script(shell, cli, "dora", COMPLETE_VARIABLE)

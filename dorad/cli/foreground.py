@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from dorad.daemon.broker.stats import EdgeCounters
+    from dorad.daemon.broker.readings import EdgeCounters
     from dorad.daemon.run import DataflowRun
     from dorad.daemon.runmodel import Ended
     from dorad.dataflow.model import Dataflow

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.select import RUNNING, connect, warn_missing
+from dorad.cli.select import connect, warn_missing
 from dorad.cli.tables import (
     format_option,
     megabytes,
@@ -85,7 +85,7 @@ def chosen(
 
 def _family(info: DataflowInfo) -> str:
     """Return the status for `--status`: `running` for every dataflow that has not ended."""
-    return "running" if info.status in RUNNING else info.status
+    return "running" if info.active else info.status
 
 
 def _as_row(info: DataflowInfo) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from dorad.cli.reporting import print_note, print_warning
 from dorad.cli.select import connect, select
 from dorad.cli.stopsignals import stop_signals
 from dorad.dataflow.recording import ATTACHED
+from dorad.dataflow.settings import RECORD_FOLDER
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ def record_running(dataflow: str | None, settings: Settings, chosen: Chosen) -> 
             name = found.info.name or Path(found.path).stem
             settings = replace(settings, path=default_path(name))
         if client.server.path is None:
-            from dorad.cli.record_fleet import FOLDER, record_on_machines
+            from dorad.cli.record_fleet import record_on_machines
 
             if not named:
-                settings = replace(settings, path=FOLDER / settings.path)
+                # On each machine, in the folder of the dataflow.
+                settings = replace(settings, path=RECORD_FOLDER / settings.path)
             return record_on_machines(client, run, found, known, settings, chosen)
         settings = replace(settings, path=settings.path.absolute())
         refuse_existing(settings)

@@ -13,7 +13,7 @@ from dorad.cli.durations import Duration
 from dorad.cli.select import dataflow_option
 from dorad.cli.sizes import Size
 from dorad.cli.tables import format_option, print_lines, print_table
-from dorad.dataflow.recording import FOLDER
+from dorad.dataflow.settings import RECORD_FOLDER
 from dorad.shm.rendezvous import ADDRESS_VARIABLE
 from dorad.terminal import visible
 
@@ -68,7 +68,7 @@ def mark(
         from dorad.cli.record_mark import mark_running
 
         return mark_running(dataflow, folder, wanted)
-    folder = folder or Path(FOLDER)
+    folder = folder or Path(RECORD_FOLDER)
     if not folder.is_dir():
         raise click.ClickException(
             f"there is no folder {folder}; name that of a black box, or its dataflow with -d"

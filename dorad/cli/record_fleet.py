@@ -10,7 +10,6 @@ import logging
 import secrets
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from dorad.logrecord import LogRecord
     from dorad.record.outcome import Ended
     from dorad.record.settings import Settings
-
-FOLDER = Path("recordings")
-"""Where the files go on each machine, in the folder of the dataflow, unless -o names a path."""
 
 POLL_S = 0.5
 CHECK_S = 2.0

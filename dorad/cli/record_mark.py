@@ -48,13 +48,13 @@ def mark_running(given: str | None, folder: Path | None, mark: Mark) -> int:
         click.ClickException: no machine records.
     """
     from dorad.dataflow.load import from_descriptor
-    from dorad.dataflow.recording import FOLDER
+    from dorad.dataflow.settings import RECORD_FOLDER
 
     with connect() as client:
         run = select(client, given)
         found = client.info(run)
         block = from_descriptor(found.descriptor, path=Path(found.path)).record
-        place = folder or Path(FOLDER if block is None else block.folder)
+        place = folder or Path(RECORD_FOLDER if block is None else block.folder)
         machines: list[str | None] = [*sorted(set(found.placement.values()))]
         if client.server.path is not None:
             machines = [None]

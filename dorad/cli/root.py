@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
+from dorad.cli.commands import ABOUT, COMMANDS, COMPLETE_VARIABLE, EPILOG, MOVED_COMMANDS, page
 from dorad.cli.groups import LazyGroup
-from dorad.cli.main import ABOUT, COMMANDS, COMPLETE_VARIABLE, EPILOG, MOVED_COMMANDS, page
 from dorad.cli.outcome import run_group
 from dorad.cli.page import MAX_WIDTH
 from dorad.version import version_option

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from dorad.control.messages import DataflowInfo, Top
     from dorad.dataflow.model import Dataflow
 
-RUNNING = ("starting", "running", "stopping")
-"""Statuses of a dataflow that has not ended."""
-
 dataflow_option = click.option(
     "-d",
     "--dataflow",
@@ -117,7 +114,7 @@ def select(client: Client, given: str | None) -> str:
 
 def running(client: Client) -> list[DataflowInfo]:
     """Return the dataflows that have not ended."""
-    return [info for info in client.list() if info.status in RUNNING]
+    return [info for info in client.list() if info.active]
 
 
 def label(info: DataflowInfo) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_websocket
@@ -17,12 +17,13 @@ from dorad import __version__
 from dorad.control import faults
 from dorad.control.arrays import to_message
 from dorad.control.asyncmethods import AsyncMethods
+from dorad.control.asyncstream import AsyncArrays, AsyncFrames, AsyncStream
 from dorad.control.client import targets_of
 from dorad.control.connecting import OPTIONS, Deadline, open_failed, open_socket
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import time_allowed
 from dorad.control.messages import METHODS, Struct
-from dorad.control.pending import END, PendingRequests, check_welcome, checked_as, hello
+from dorad.control.pending import PendingRequests, check_welcome, checked_as, hello
 from dorad.control.target import NEAR, ROBOT, Accepted
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    import pyarrow as pa
     from websockets.asyncio.connection import Connection
 
     from dorad.control.connecting import Opened
@@ -259,80 +259,6 @@ class AsyncClient(AsyncMethods):
 
     def _mark_alive(self) -> None:
         self._ping, self._last_sign = None, time.monotonic()
-
-
-class AsyncStream(Generic[T]):
-    """The events of a stream, for an `async for` loop.
-
-    The request is sent on entering an `async with` block, or else with the first event. The stream
-    ends when the block, or the client, is left.
-    """
-
-    def __init__(
-        self,
-        send_request: Callable[[], Awaitable[PendingRequest]],
-        wait_for: Callable[[PendingRequest], Awaitable[None]],
-        cancel: Callable[[PendingRequest], Awaitable[None]],
-        convert: Callable[[Any], T],
-    ) -> None:
-        """`wait_for` returns once something has arrived; `cancel` ends the request.
-
-        `convert` converts each event for the loop.
-        """
-        self._send_request = send_request
-        self._wait_for = wait_for
-        self._cancel = cancel
-        self._convert = convert
-        self._request: PendingRequest | None = None
-        self._ended = False
-
-    async def __aenter__(self) -> Self:
-        await self._start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> T:
-        if self._ended:
-            raise StopAsyncIteration
-        request = await self._start()
-        try:
-            await self._wait_for(request)
-            event = request.take()
-        except ControlError:
-            self._ended = True
-            raise
-        if event is END:
-            self._ended = True
-            raise StopAsyncIteration
-        return self._convert(event)
-
-    async def close(self) -> None:
-        """End the stream. Closing it twice does nothing."""
-        self._ended = True
-        if self._request is not None:
-            await self._cancel(self._request)
-
-    async def _start(self) -> PendingRequest:
-        if self._request is None:
-            self._request = await self._send_request()
-        return self._request
-
-
-AsyncArrays: TypeAlias = "AsyncStream[tuple[TopicHeader, pa.Array | None]]"
-"""Messages of outputs: the header of each, and its Arrow array."""
-
-AsyncFrames: TypeAlias = "AsyncStream[tuple[TopicHeader, memoryview]]"
-"""Messages of outputs: the header of each, and its Arrow IPC stream."""
 
 
 def _undecoded(event: Any) -> tuple[TopicHeader, memoryview]:

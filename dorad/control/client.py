@@ -6,7 +6,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dorad import __version__
 from dorad.control import faults
@@ -16,7 +16,8 @@ from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import MAX_REPLY, time_allowed
 from dorad.control.messages import METHODS, Struct
 from dorad.control.methods import Methods
-from dorad.control.pending import END, PendingRequests, check_welcome, checked_as, hello
+from dorad.control.pending import PendingRequests, check_welcome, checked_as, hello
+from dorad.control.stream import Arrays, Stream
 from dorad.control.target import Targets, Tcp, UnixSocket
 from dorad.control.transport import SocketTransport
 from dorad.control.websocket import ClosedError, NotOpenedError, WebSocket
@@ -26,10 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    import pyarrow as pa
-
     from dorad.control.connecting import Opened
-    from dorad.control.messages import Method, TopicHeader, TopicSubscribe
+    from dorad.control.messages import Method, TopicSubscribe
     from dorad.control.pending import PendingRequest
     from dorad.control.transport import Transport
 
@@ -245,74 +244,6 @@ class Client(Methods):
             self._pinged_at = now
             self._answer_by = Deadline(self.server, self._timing.answer)
             self._connection.ping()
-
-
-class Stream(Generic[T]):
-    """The events of a stream, for a `for` loop. Closing it, or its client, ends the stream."""
-
-    def __init__(
-        self,
-        request: PendingRequest,
-        wait_for: Callable[[PendingRequest, float | None], None],
-        cancel: Callable[[PendingRequest], None],
-        convert: Callable[[Any], T],
-    ) -> None:
-        """`wait_for` returns once something has arrived; `cancel` ends the request.
-
-        `convert` converts each event for the loop.
-        """
-        self._request: PendingRequest | None = request
-        self._wait_for = wait_for
-        self._cancel = cancel
-        self._convert = convert
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> T:
-        return self.next()
-
-    def next(self, timeout: float | None = None) -> T:
-        """Return the next event.
-
-        Raises:
-            StopIteration: the stream has ended.
-            TimeoutError: none arrived within `timeout` seconds; the stream stays open.
-            ControlError: an error ended the stream.
-        """
-        if self._request is None:
-            raise StopIteration
-        try:
-            self._wait_for(self._request, timeout)
-            event = self._request.take()
-        except ControlError:
-            self._request = None
-            raise
-        if event is END:
-            self._request = None
-            raise StopIteration
-        return self._convert(event)
-
-    def close(self) -> None:
-        """End the stream. Closing it twice does nothing."""
-        if self._request is not None:
-            self._cancel(self._request)
-            self._request = None
-
-
-Arrays: TypeAlias = "Stream[tuple[TopicHeader, pa.Array | None]]"
-"""Messages of outputs: the header of each, and its Arrow array."""
 
 
 def targets_of(

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from dorad.control.client import Arrays, Stream
+    from dorad.control.stream import Arrays, Stream
     from dorad.dataflow.model import Dataflow
 
 R = TypeVar("R", bound=m.Struct)
 
 
 class Methods(ABC):
-    """One Python method for each method of the API. They raise ControlError.
+    """One Python method for each method of the API.
+
+    They raise ControlError with the server's code, such as `not-found`, `conflict` or `refused`;
+    with `deadline` if it does not answer, and with `unavailable` if the connection ends.
 
     `dataflow` is a UUID or a name, by default the only running dataflow. `grace` is the seconds
     until SIGTERM. `node` is the id of a node, a topic is `node/output`.
@@ -78,7 +81,10 @@ class Methods(ABC):
     ) -> m.Started:
         """Start the dataflow in a file, or one that is loaded already; see `wait`.
 
-        Raises DataflowError for an invalid file.
+        `env` holds variables for all nodes.
+
+        Raises:
+            DataflowError: the file is invalid; it has all problems.
         """
         params = start_request(
             dataflow,
@@ -96,7 +102,8 @@ class Methods(ABC):
     ) -> m.DataflowState:
         """Wait until all nodes are spawned or running, or until the dataflow has ended.
 
-        Raises ControlError with code `deadline` after `timeout` seconds.
+        Raises:
+            ControlError: with code `deadline` after `timeout` seconds.
         """
         params = m.Wait(dataflow=dataflow, until=until, timeout=timeout)
         return self.call("dataflow.wait", params, m.DataflowState)
@@ -192,7 +199,10 @@ class Methods(ABC):
         options: Mapping[str, Any] | None = None,
         dataflow: str | None = None,
     ) -> m.Changed:
-        """Add an edge from `node/output` to `node/input`; `options` are those of the input."""
+        """Add an edge from `node/output` to `node/input`.
+
+        `options` are those of an input in a dataflow file, such as `queue_size`.
+        """
         params = m.EdgeNew(
             source=source, target=target, options=dict(options or {}), dataflow=dataflow
         )
@@ -243,11 +253,11 @@ class Methods(ABC):
         return self.stream("top.watch", params, m.TopPart)
 
     def watch_fleet(self, *, interval: float = 1.0) -> Stream[m.FleetRows]:
-        """Follow the robots in brief: first all rows, then those that change."""
+        """Follow the robots in brief: first all rows, then every `interval` seconds the changed."""
         return self.stream("fleet.watch", m.FleetWatch(interval=interval), m.FleetRows)
 
     def watch_alerts(self, *, interval: float = 1.0) -> Stream[m.Alerts]:
-        """Follow the alerts."""
+        """Follow the alerts, checked every `interval` seconds."""
         return self.stream("alerts.watch", m.AlertWatch(interval=interval), m.Alerts)
 
     def ack_alert(self, id_: str, *, undo: bool = False) -> m.Alert:
@@ -314,7 +324,7 @@ class Methods(ABC):
         return self.call("param.get", params, m.Param)
 
     def set_param(self, node: str, key: str, value: Any, *, dataflow: str | None = None) -> m.Param:
-        """Set a parameter and notify the node."""
+        """Set a parameter to a JSON value and notify the node."""
         params = m.ParamSet(node=node, key=key, value=value, dataflow=dataflow)
         return self.call("param.set", params, m.Param)
 
@@ -337,7 +347,11 @@ class Methods(ABC):
         follow: bool = False,
         machine: str | None = None,
     ) -> Stream[m.LogLines]:
-        """Read log lines, and follow new ones. Times are seconds since 1970."""
+        """Read log lines, and follow new ones.
+
+        `since` and `until` are in seconds since 1970, `tail` is the number of last lines. `level`
+        is the least severe one, `by_node` replaces it for some nodes. `grep` ignores case.
+        """
         params = m.LogRead(
             dataflow=dataflow,
             nodes=[*nodes],

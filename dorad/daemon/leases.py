@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from dorad.atomicfile import atomic_file
 from dorad.control.errors import ControlError
 from dorad.control.messages import Lease
 from dorad.control.messages.leases import MAX_TTL_S
@@ -147,10 +148,9 @@ class Leases:
             return []
 
     def _store(self) -> None:
-        new = self._path.with_name(f".{self._path.name}.new")
         try:
-            new.write_bytes(msgspec.json.encode(list(self._held.values())))
-            new.replace(self._path)
+            with atomic_file(self._path, durable=False) as file:
+                file.write(msgspec.json.encode(list(self._held.values())))
         except OSError as error:
             self._warn(f"leases cannot be stored, a restarted daemon will not know them: {error}")
 

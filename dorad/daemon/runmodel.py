@@ -10,7 +10,7 @@ from dorad.node import protocol
 from dorad.shm import layout
 
 if TYPE_CHECKING:
-    from dorad.daemon.broker.stats import EdgeCounters
+    from dorad.daemon.broker.readings import EdgeCounters
     from dorad.daemon.rules.exits import Result
     from dorad.launch.host import KeptProcess
 

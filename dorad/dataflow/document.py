@@ -16,6 +16,7 @@ from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 
 from dorad.dataflow.syntax import explain
+from dorad.phrases import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,12 +94,6 @@ def walk(value: Value) -> Iterator[Value]:
     elif isinstance(value.data, list):
         for child in value.data:
             yield from walk(child)
-
-
-def shorten(text: str, limit: int = 60) -> str:
-    """Return the text on one line, cut to `limit` characters."""
-    line = text if text.isprintable() else repr(text)[1:-1]
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def read_document(

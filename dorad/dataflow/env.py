@@ -6,8 +6,8 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.document import shorten
 from dorad.dataflow.errors import TextError
+from dorad.phrases import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import string
 
-from dorad.dataflow.document import shorten
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.model import LINK
+from dorad.phrases import shorten
 
 _IN_NODE_ID = frozenset(string.ascii_letters + string.digits + "_.-")
 _IN_DATA_ID = _IN_NODE_ID | {"/"}

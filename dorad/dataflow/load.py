@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.errors import Problem
     from dorad.dataflow.model import ModuleUse, NodeSpec
-    from dorad.dataflow.recording import Recording
+    from dorad.dataflow.settings import RecordBlock
     from dorad.dataflow.types.model import TypeDef
 
 _log = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ def _expand(
     )
 
 
-def _read_record(fields: Fields) -> Recording | None:
+def _read_record(fields: Fields) -> RecordBlock | None:
     if not fields.has("record"):
         fields.ignore("record")
         return None

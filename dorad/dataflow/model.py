@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from dorad.dataflow.recording import Recording
+    from dorad.dataflow.settings import RecordBlock
     from dorad.dataflow.types.model import TypeDef
 
 
@@ -353,7 +353,7 @@ class Dataflow:
     debug: bool = False
     """`debug.enable_debug_inspection`; accepted, but inspection works without it."""
     deploy: Deploy | None = None
-    record: Recording | None = None
+    record: RecordBlock | None = None
     """What is recorded whenever the dataflow runs."""
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
     """Warnings about accepted but probably unintended content, including `ignored` keys."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.document import MAX_DEPTH, shorten
+from dorad.dataflow.document import MAX_DEPTH
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.settings import ParamType
+from dorad.phrases import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable

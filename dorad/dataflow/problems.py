@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.document import shorten
 from dorad.dataflow.errors import Problem, TextError
 from dorad.dataflow.nearest import did_you_mean
+from dorad.phrases import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

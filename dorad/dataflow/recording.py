@@ -7,7 +7,7 @@ part of the dataflow.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.errors import TextError
@@ -20,7 +20,13 @@ from dorad.dataflow.model import (
     NodeOutput,
     NodeSpec,
 )
-from dorad.dataflow.settings import Restart, RestartPolicy
+from dorad.dataflow.settings import (
+    RECORD_FOLDER,
+    RECORD_QUEUE_SIZE,
+    RecordBlock,
+    Restart,
+    RestartPolicy,
+)
 from dorad.dataflow.sizes import parse_size
 
 if TYPE_CHECKING:
@@ -34,36 +40,13 @@ ATTACHED = "__dora_record_"
 """The start of the id of a recorder that has joined a running dataflow."""
 
 LOGS_INPUT = "dora___logs"
-FOLDER = "recordings"
-QUEUE_SIZE = 1000
 COMPRESSIONS = ("auto", "zstd", "lz4", "none")
 
 _RESTART = Restart(RestartPolicy.ON_FAILURE, delay=1.0, max_delay=30.0, max_restarts=10, window=600)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """What to record; sizes in bytes, times in seconds, None for no limit."""
-
-    folder: str = FOLDER
-    topics: tuple[str, ...] = ()
-    """Topics, or nodes for all their outputs; empty for all."""
-    exclude: tuple[str, ...] = ()
-    keep: float | None = None
-    """Keep only the last seconds, as a black box."""
-    keep_incidents: float | None = None
-    max_incidents_size: int | None = None
-    split_bytes: int | None = None
-    split_s: float | None = None
-    max_size: int | None = None
-    min_free: int | None = None
-    compression: str = "auto"
-    queue_size: int = QUEUE_SIZE
-    user: str | None = None
-
-
-def read_recording(fields: Fields) -> Recording | None:
+def read_recording(fields: Fields) -> RecordBlock | None:
     """Return the block `record`, or None."""
     block = fields.inside("record")
     if block is None:
@@ -71,8 +54,8 @@ def read_recording(fields: Fields) -> Recording | None:
     keep = block.checked("keep", parse_time, None)
     keep_incidents = block.checked("keep_incidents", parse_time, None)
     split = block.checked("split", parse_split, (None, None))
-    found = Recording(
-        folder=block.text("folder") or FOLDER,
+    found = RecordBlock(
+        folder=block.text("folder") or RECORD_FOLDER,
         topics=block.texts("topics"),
         exclude=block.texts("exclude"),
         keep=keep,
@@ -83,7 +66,7 @@ def read_recording(fields: Fields) -> Recording | None:
         max_size=block.size("max_size"),
         min_free=block.size("min_free"),
         compression=block.checked("compression", _compression, "auto"),
-        queue_size=block.integer("queue_size", minimum=1, maximum=65536) or QUEUE_SIZE,
+        queue_size=block.integer("queue_size", minimum=1, maximum=65536) or RECORD_QUEUE_SIZE,
         user=block.text("user"),
     )
     if keep is not None and (found.split_bytes or found.split_s):
@@ -149,7 +132,7 @@ def topics_in(dataflow: Dataflow) -> list[str]:
     ]
 
 
-def unknown_names(recording: Recording, dataflow: Dataflow) -> list[str]:
+def unknown_names(recording: RecordBlock, dataflow: Dataflow) -> list[str]:
     """Return the names in `topics` and `exclude` that stand for no output of the dataflow."""
     known = topics_in(dataflow)
     names = (*recording.topics, *recording.exclude)
@@ -204,13 +187,13 @@ def keep_recorder(before: Dataflow, after: Dataflow) -> Dataflow:
     return replace(after, nodes=(*after.nodes, replace(known, inputs=inputs)))
 
 
-def _node(recording: Recording, name: str, topics: list[str]) -> NodeSpec:
+def _node(recording: RecordBlock, name: str, topics: list[str]) -> NodeSpec:
     size = recording.queue_size
     inputs = [
         Input(input_name(topic), NodeOutput(*topic.split("/", 1)), size, long_form=True)
         for topic in topics
     ]
-    inputs.append(Input(LOGS_INPUT, LogSource(), max(size, QUEUE_SIZE), long_form=True))
+    inputs.append(Input(LOGS_INPUT, LogSource(), max(size, RECORD_QUEUE_SIZE), long_form=True))
     words = ["--folder", recording.folder, "--name", name]
     words += ["--compression", recording.compression]
     for flag, value in (

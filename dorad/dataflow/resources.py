@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.document import shorten
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.settings import Resources
 from dorad.dataflow.sizes import parse_size
+from dorad.phrases import shorten
 
 if TYPE_CHECKING:
     from dorad.dataflow.fields import Fields

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+RECORD_FOLDER = "recordings"
+RECORD_QUEUE_SIZE = 1000
+
 
 class RestartPolicy(StrEnum):
     """When a node that exited is started again."""
@@ -195,3 +198,24 @@ class ParamSpec:
     choices: tuple[Any, ...] = ()
     """The allowed values; empty allows all."""
     description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBlock:
+    """The `record` block: what to record. Sizes in bytes, times in seconds; None is no limit."""
+
+    folder: str = RECORD_FOLDER
+    topics: tuple[str, ...] = ()
+    """Topics, or nodes for all their outputs; empty for all."""
+    exclude: tuple[str, ...] = ()
+    keep: float | None = None
+    """Keep only the last seconds, as a black box."""
+    keep_incidents: float | None = None
+    max_incidents_size: int | None = None
+    split_bytes: int | None = None
+    split_s: float | None = None
+    max_size: int | None = None
+    min_free: int | None = None
+    compression: str = "auto"
+    queue_size: int = RECORD_QUEUE_SIZE
+    user: str | None = None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from dorad.dataflow.document import shorten
 from dorad.dataflow.errors import TextError
+from dorad.phrases import shorten
 
 _SIZE = r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)"
 _UNITS = {"": 1, "B": 1, "K": 1 << 10, "KB": 1 << 10, "M": 1 << 20, "MB": 1 << 20} | {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from dorad.dataflow.document import shorten
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.ids import check_data_id, check_node_id
 from dorad.dataflow.model import LogSource, NodeOutput, Source, Timer
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.settings import LogLevel
+from dorad.phrases import shorten
 
 _UNITS = {"secs": 10**9, "millis": 10**6, "micros": 10**3, "nanos": 1}
 _UNIT_NAMES = (*_UNITS, "hz")

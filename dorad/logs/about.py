@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from dorad.atomicfile import atomic_file
 from dorad.logs.paths import ABOUT
 from dorad.procinfo import is_alive, start_time
 
@@ -48,14 +48,9 @@ class About(msgspec.Struct, frozen=True):
 def write(folder: Path, about: About) -> None:
     """Write the file atomically; create the folder. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    # A name of its own: daemons of two machines of one dataflow may share the folder.
-    temporary = folder / f".{ABOUT}.{secrets.token_hex(4)}"
-    try:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(about)) + b"\n")
-        temporary.replace(folder / ABOUT)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    # Daemons of two machines of one dataflow may share the folder.
+    with atomic_file(folder / ABOUT, mode=0o666, durable=False) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(about)) + b"\n")
 
 
 def read(folder: Path) -> About | None:

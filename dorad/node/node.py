@@ -52,8 +52,9 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
     """A node of a running dataflow.
 
     Without arguments the environment names the node, as `dora run` sets it. With an id the node
-    joins a running dataflow that declares it with `path: dynamic`. Without either, on a terminal,
-    it asks the user for its inputs.
+    joins a running dataflow that declares it with `path: dynamic`; `daemon_port` is then the
+    DORA_DAEMON_LOCAL_LISTEN_PORT of that dataflow. Without either, on a terminal, it asks the user
+    for its inputs. Blocks until all nodes of the dataflow are ready.
 
     Raises:
         RuntimeError: there is no dataflow for this node, or the dataflow could not start.
@@ -92,10 +93,13 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
     def next(self, timeout: float | None = None) -> Event | None:
         """Wait for the next event and return it, None after the last event.
 
-        After `timeout` seconds without an event, return one of type ERROR, as in dora.
+        An event is a dictionary with `type` and the keys of its type; an INPUT has `id`, `value`
+        (a pyarrow array) and `metadata`. After `timeout` seconds without an event, return one of
+        type ERROR, as in dora.
 
         Raises:
             ValueError: `timeout` is negative or not finite.
+            RuntimeError: a signal handler has interrupted this thread while it was receiving.
         """
         return self._receiver.next(None if timeout is None else _checked_timeout(timeout))
 
@@ -109,7 +113,12 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
         return event
 
     async def recv_async(self, timeout: float | None = None) -> Event | None:
-        """Wait for the next event like `next`, without blocking the event loop."""
+        """Wait for the next event like `next`, without blocking the event loop.
+
+        Raises:
+            ValueError: `timeout` is negative or not finite.
+            RuntimeError: another task or thread waits already.
+        """
         return await self._receiver.recv_async(
             None if timeout is None else _checked_timeout(timeout)
         )
@@ -147,7 +156,9 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
 
         `data` is a pyarrow array, a RecordBatch (arrives as a struct array), `bytes` (arrives as
         UInt8), or an array from `empty`, which is sent without a copy and is read-only from
-        then on. An output that the dataflow does not declare is ignored with one warning.
+        then on. Values of `metadata` are bool, int (64 bits), float, str, datetime, and lists of
+        int, float or str. Blocks only for an input with `backpressure`. An output that the dataflow
+        does not declare is ignored with one warning.
 
         Raises:
             RuntimeError: the type of the data is not accepted, the id is malformed, a metadata key
@@ -164,9 +175,13 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
     ) -> SampleHandler:
         """Return a writable buffer of `data_length` bytes in shared memory, to fill and send.
 
+        `metadata` is copied now. The receiver gets a UInt8 array.
+
         Raises:
-            RuntimeError: the output is not declared, or /dev/shm is full.
-            TypeError, OverflowError: the length is not an integer, or negative.
+            RuntimeError: the output is not declared, a metadata key is not a string, or /dev/shm is
+                full.
+            TypeError, OverflowError: the length is not an integer, or negative; or a metadata value
+                cannot be sent.
         """
         if output_id not in self._outputs:
             self._undeclared(output_id)
@@ -174,11 +189,12 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
         return SampleHandler(self._attachment, self._sender, output_id, data_length, metadata)
 
     def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike = "uint8") -> NDArray[Any]:
-        """Return an uninitialised numpy array in shared memory.
+        """Return an uninitialised numpy array of `shape` in shared memory.
 
-        `send_output` sends it, or a pyarrow array over all of it, without a copy, flattened in C
-        order. From then on the array is read-only, because receivers read it. Its memory is reused
-        when the last receiver has released it.
+        The dtype is a native integer or float of up to 8 bytes. `send_output` sends the array, or a
+        pyarrow array over all of it, without a copy, flattened in C order. From then on the array
+        is read-only, because receivers read it. Its memory is reused when the last receiver has
+        released it.
 
         Raises:
             ValueError: the dtype is not a native integer or float, or the shape is negative.
@@ -223,11 +239,15 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
         target: str | None = None,
         fields: dict[str, Any] | None = None,
     ) -> None:
-        """Print a structured log line; an unknown level counts as info."""
+        """Print a structured log line.
+
+        `level` is error, warn, info, debug or trace; an unknown one counts as info. `fields` of
+        more than 60 KiB are left out.
+        """
         logbridge.emit(logbridge.line(self._config["node_id"], level, message, target, fields))
 
     def dataflow_descriptor(self) -> dict[str, Any]:
-        """Return the parsed dataflow file."""
+        """Return the parsed dataflow file, without the `env` of other nodes."""
         return dict(self._config["descriptor"])
 
     def dataflow_id(self) -> str:
@@ -235,7 +255,7 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
         return str(self._config["dataflow_id"])
 
     def node_config(self) -> dict[str, Any]:
-        """Return the node's inputs and outputs as in the dataflow file."""
+        """Return `inputs`, a dictionary by id, and `outputs`, a list, as in the dataflow file."""
         return dict(self._config["run_config"])
 
     def is_restart(self) -> bool:
@@ -247,7 +267,11 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
         return int(self._config["restart_count"])
 
     def timestamp(self) -> datetime:
-        """Return the time of the dataflow: UTC, from a hybrid logical clock."""
+        """Return the time of the dataflow, UTC, from a hybrid logical clock.
+
+        It is never earlier than a message that this node has received. As in dora, a timestamp of
+        more than 0.5 s ahead of this machine's clock does not move it.
+        """
         return as_datetime(self._attachment.clock.now())
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.model import RECORDER
-from dorad.dataflow.recording import COMPRESSIONS, LOGS_INPUT, NODE_ID, QUEUE_SIZE, input_name
+from dorad.dataflow.recording import COMPRESSIONS, LOGS_INPUT, NODE_ID, input_name
+from dorad.dataflow.settings import RECORD_QUEUE_SIZE
 from dorad.dataflow.sizes import parse_size
 from dorad.record.settings import MEMORY, Settings, default_path
 
@@ -77,17 +78,17 @@ def arguments_of(settings: Settings) -> str:
     return shlex.join(words)
 
 
-def recorder_inputs(topics: Sequence[str], queue_size: int = QUEUE_SIZE) -> dict[str, Any]:
+def recorder_inputs(topics: Sequence[str], queue_size: int = RECORD_QUEUE_SIZE) -> dict[str, Any]:
     """Return the inputs of the recorder, as in a dataflow file."""
     inputs: dict[str, Any] = {
         input_name(topic): {"source": topic, "queue_size": queue_size} for topic in topics
     }
-    inputs[LOGS_INPUT] = {"source": "dora/logs", "queue_size": max(queue_size, QUEUE_SIZE)}
+    inputs[LOGS_INPUT] = {"source": "dora/logs", "queue_size": max(queue_size, RECORD_QUEUE_SIZE)}
     return inputs
 
 
 def recorder_node(
-    topics: Sequence[str], settings: Settings, queue_size: int = QUEUE_SIZE
+    topics: Sequence[str], settings: Settings, queue_size: int = RECORD_QUEUE_SIZE
 ) -> dict[str, Any]:
     """Return the entry of `nodes` that records `topics`."""
     return {

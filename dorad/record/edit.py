@@ -6,11 +6,12 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from dorad import __version__
+from dorad.atomicfile import sync_folder
 from dorad.record.encoding import Encoded, Kind
 from dorad.record.mcap import McapError
 from dorad.record.reader import RecordingError, RecordingReader, merged
 from dorad.record.recorder import CHUNK_BYTES
-from dorad.record.writer import RecordingFile, sync_directory
+from dorad.record.writer import RecordingFile
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -48,7 +49,7 @@ def merge(
                 file.finish()
             finally:
                 file.close()
-            sync_directory(target.absolute().parent)
+            sync_folder(target.absolute().parent)
         except FileExistsError:
             raise RecordingError(f"{target} exists already", "name another file") from None
         except OSError as error:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from dorad.atomicfile import atomic_file, sync_folder
 from dorad.problems import ProblemError
 from dorad.record.ring import RING, SEGMENT_S, overlapping, segments
-from dorad.record.writer import sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,9 +83,8 @@ def request(folder: Path, mark: Mark) -> str:
     if sum(1 for _ in marks.iterdir()) >= MAX_MARKS:
         raise IncidentError(f"{MAX_MARKS} requests wait in {marks}", "is the recorder running?")
     name = new_id(mark)
-    temporary = marks / f".{name}"
-    temporary.write_bytes(msgspec.json.encode(mark))
-    temporary.rename(marks / f"{name}.json")
+    with atomic_file(marks / f"{name}.json", mode=0o666, durable=False) as file:
+        file.write(msgspec.json.encode(mark))
     return name
 
 
@@ -124,11 +123,9 @@ def create(folder: Path, name: str, mark: Mark) -> Path:
     own.mkdir(exist_ok=True)
     _link(segments(folder / RING), own, mark)
     # Last: a command that waits for the incident finds it complete.
-    temporary = own / f".{INFO}"
-    temporary.write_bytes(msgspec.json.encode(mark))
-    temporary.rename(own / INFO)
-    sync_directory(own)
-    sync_directory(above)
+    with atomic_file(own / INFO, mode=0o666) as file:
+        file.write(msgspec.json.encode(mark))
+    sync_folder(above)
     return own
 
 

@@ -14,10 +14,11 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad import __version__
+from dorad.atomicfile import sync_folder
 from dorad.problems import ProblemError
 from dorad.record import mcap, mcapread, scan
 from dorad.record.mcap import ChunkIndex, McapError, Op
-from dorad.record.writer import Summary, sync_directory
+from dorad.record.writer import Summary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,7 +107,7 @@ class _Walk:
         lost = 0 if cut <= len(self._tail) or self._summary_only else cut
         _log.debug("%s: cut at %d of %d, bad chunks %s", path, self._end, self._size, self._bad)
         self._write(lost)
-        sync_directory(path.absolute().parent)
+        sync_folder(path.absolute().parent)
         damaged = sum(each.op != Op.MESSAGE_INDEX for each in self._bad)
         return Recovery(True, messages, lost, damaged, self._ended)
 

@@ -10,8 +10,9 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from dorad import __version__
+from dorad.atomicfile import sync_folder
 from dorad.record.ring import SEGMENT_S
-from dorad.record.writer import RecordingFile, drop_cached, sync_directory
+from dorad.record.writer import RecordingFile, drop_cached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -123,7 +124,7 @@ class FileSeries:
                 file.finish()
             os.fsync(file.descriptor)
             self.check_present()
-            sync_directory(file.path.absolute().parent)
+            sync_folder(file.path.absolute().parent)
         finally:
             file.close()
 
@@ -141,7 +142,7 @@ class FileSeries:
             for item in self._attachments:
                 file.attach(item)
             os.fsync(file.descriptor)
-            sync_directory(path.absolute().parent)
+            sync_folder(path.absolute().parent)
         except OSError:
             file.close()
             raise

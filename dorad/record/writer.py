@@ -284,15 +284,6 @@ class RecordingFile:
         self.offset += total
 
 
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def drop_cached(descriptor: int, start: int = 0) -> None:
     """Drop the synced pages of a file from byte `start` on from the page cache.
 

@@ -12,6 +12,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from dorad.atomicfile import atomic_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -79,15 +81,10 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a power cut leaves none or all of it."""
-    new = path.with_name(f".{path.name}.new")
-    with new.open("wb") as file:
+    """Write a file that is never changed, as `atomic_file` does."""
+    with atomic_file(path, mode=0o444) as file:
         file.write(content)
-        file.flush()
         os.fchmod(file.fileno(), 0o444)
-        os.fsync(file.fileno())
-    new.replace(path)
-    sync_folder(path.parent)
 
 
 def sync_file_system(folder: Path) -> None:
@@ -99,15 +96,6 @@ def sync_file_system(folder: Path) -> None:
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(number):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
-    finally:
-        os.close(number)
-
-
-def sync_folder(folder: Path) -> None:
-    """Put new and renamed names in a folder on the disk. Raises OSError."""
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(number)
     finally:
         os.close(number)
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import binascii
 import datetime
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dorad.atomicfile import atomic_file
 from dorad.release.errors import ReleaseError
 from dorad.release.manifest import MAX_SIGNATURE
 
@@ -126,10 +128,9 @@ def add_line(path: Path, line: str) -> bool:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     before = path.read_text(errors="replace") if path.exists() else ""
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(f"{before.rstrip()}\n{line}\n".lstrip())
-    new.chmod(0o644)
-    new.replace(path)
+    with atomic_file(path) as file:
+        file.write(f"{before.rstrip()}\n{line}\n".lstrip().encode())
+        os.fchmod(file.fileno(), 0o644)
     _log.info("%s: added %s", path, line[:80])
     return True
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dorad.atomicfile import sync_folder
 from dorad.release import environment as environments
 from dorad.release.disk import (
     link_or_copy,
@@ -30,7 +31,6 @@ from dorad.release.disk import (
     same_content,
     size_text,
     sync_file_system,
-    sync_folder,
     write_whole,
 )
 from dorad.release.errors import ReleaseError

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from dorad.atomicfile import atomic_file
 from dorad.control.errors import ControlError
 from dorad.control.tls import Certificate, Identity
 
@@ -178,16 +179,9 @@ def fingerprint(root: x509.Certificate) -> str:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file that only this user can read; it is whole on the disk, or as it was."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:  # mode 0600
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    """Write a file that only this user can read, as `atomic_file` does."""
+    with atomic_file(path) as file:
+        file.write(text.encode())
 
 
 def _make(folder: Path) -> None:

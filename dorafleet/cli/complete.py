@@ -6,26 +6,23 @@ from typing import TYPE_CHECKING
 
 from click.shell_completion import CompletionItem
 
+from dorad.cli.complete import DEADLINE_S, matching, running_dataflows
 from dorafleet.cli.coordinator import list_robots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     import click
 
     from dorad.control.client import Client
 
-DEADLINE_S = 0.5
-"""Seconds that the shell waits for each answer."""
-
-RUNNING = ("starting", "running", "stopping")
-
 
 def robot_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the machines that the coordinator knows."""
     del ctx, param
-    return _matching(
+    return matching(
         incomplete,
+        _connect,
         lambda client: (CompletionItem(each.id, help=each.state) for each in list_robots(client)),
     )
 
@@ -40,7 +37,7 @@ def label_pairs(
         found = {pair for each in list_robots(client) for pair in each.labels.items()}
         return (CompletionItem(f"{name}={value}") for name, value in sorted(found))
 
-    return _matching(incomplete, pairs)
+    return matching(incomplete, _connect, pairs)
 
 
 def label_changes(
@@ -53,7 +50,7 @@ def label_changes(
             if each.id == ctx.params.get("machine"):
                 yield from (CompletionItem(f"{name}-", help="remove it") for name in each.labels)
 
-    return [*label_pairs(ctx, param, incomplete), *_matching(incomplete, removals)]
+    return [*label_pairs(ctx, param, incomplete), *matching(incomplete, _connect, removals)]
 
 
 def dataflow_names(
@@ -61,29 +58,16 @@ def dataflow_names(
 ) -> list[CompletionItem]:
     """Complete the dataflows that run in the fleet."""
     del ctx, param
-
-    def names(client: Client) -> Iterable[CompletionItem]:
-        for info in client.list():
-            if info.status in RUNNING:
-                yield CompletionItem(info.name or info.uuid, help=info.status)
-
-    return _matching(incomplete, names)
+    return matching(incomplete, _connect, running_dataflows)
 
 
-def _matching(
-    incomplete: str, ask: Callable[[Client], Iterable[CompletionItem]]
-) -> list[CompletionItem]:
+def _connect() -> Client:
     from dorad.control.choosing import chosen, coordinator_folder, encrypts, in_folder
     from dorad.control.client import Client
     from dorad.control.target import COORDINATOR_PORT, Tcp
-    from dorad.problems import ProblemError
     from dorafleet.coordinator.messages import METHODS
 
     folder = coordinator_folder()
-    try:
-        own = in_folder(folder, COORDINATOR_PORT, encrypts=encrypts(folder))
-        target = next((each for each in chosen() if isinstance(each, Tcp)), own)
-        with Client(target, methods=METHODS, timeout=DEADLINE_S) as client:
-            return [item for item in ask(client) if item.value.startswith(incomplete)]
-    except ProblemError:
-        return []
+    own = in_folder(folder, COORDINATOR_PORT, encrypts=encrypts(folder))
+    target = next((each for each in chosen() if isinstance(each, Tcp)), own)
+    return Client(target, methods=METHODS, timeout=DEADLINE_S)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dorad.control.messages import DataflowState
     from dorad.control.target import Tcp
 
-RUNNING = ("starting", "running", "stopping")
+
 EXIT_S = 30.0
 """Seconds within which the coordinator must end."""
 POLL_S = 0.05
@@ -82,7 +82,7 @@ def _stop_all(client: Client, *, force: bool) -> dict[str, DataflowState | Contr
 
     ends: dict[str, DataflowState | ControlError] = {}
     for info in client.list():
-        if info.status in RUNNING:
+        if info.active:
             try:
                 ends[info.name or info.uuid] = client.stop(info.uuid, force=force)
             except ControlError as error:

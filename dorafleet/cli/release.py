@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 
@@ -14,6 +14,7 @@ from dorad.cli.tables import plain, print_lines, print_object, print_table
 from dorad.release.disk import size_text
 from dorad.terminal import visible
 from dorafleet.cli.arguments import File, accept_new_option, json_option
+from dorafleet.cli.releaseoptions import open_store, release_argument, store_option
 from dorafleet.cli.releaseview import (
     changes_of,
     date_of,
@@ -26,13 +27,10 @@ from dorafleet.cli.releaseview import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from dorad.release.manifest import Target
     from dorafleet.release.build import Built
-    from dorafleet.release.store import Store
-
-F = TypeVar("F", bound="Callable[..., Any]")
 
 EPILOG = """\b
 Examples:
@@ -71,37 +69,6 @@ class Release(LazyGroup):
 @click.group(cls=Release, epilog=EPILOG)
 def release() -> None:
     """Build signed releases of dataflows, and send them to machines."""
-
-
-def open_store(folder: Path | None) -> Store:
-    """Return the store of `--store`, or this user's."""
-    from dorafleet.release.store import Store, default_folder
-
-    return Store((folder or default_folder()).absolute())
-
-
-def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from dorad.problems import ProblemError
-
-    try:
-        bundles = open_store(ctx.params.get("store")).all()
-    except (ProblemError, OSError):
-        return []
-    names = dict.fromkeys(each.manifest.name for each in bundles)
-    every = [*names, *(f"{each.manifest.name}@{each.manifest.sequence}" for each in bundles)]
-    return [each for each in every if each.startswith(incomplete)]
-
-
-store_option = click.option(
-    "--store",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the releases.  [default: ~/.local/share/dorafleet/releases]",
-)
-
-
-def release_argument(name: str) -> Callable[[F], F]:
-    """Return an argument that names a release."""
-    return click.argument(name, shell_complete=_complete)
 
 
 BUILD_EPILOG = """\b

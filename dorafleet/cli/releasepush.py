@@ -11,7 +11,7 @@ import click
 from dorad.cli.tables import age, print_lines, rate
 from dorad.terminal import visible
 from dorafleet.cli.arguments import json_option, over_ssh
-from dorafleet.cli.release import open_store, release_argument, store_option
+from dorafleet.cli.releaseoptions import open_store, release_argument, store_option
 from dorafleet.cli.reporting import LiveRows
 
 if TYPE_CHECKING:

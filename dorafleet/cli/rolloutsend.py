@@ -106,7 +106,7 @@ def sender_for(store: Path | None, release: str, cluster: Path) -> Sender:
     Raises:
         ProblemError: the cluster file, or a release in the store, is damaged.
     """
-    from dorafleet.cli.release import open_store
+    from dorafleet.cli.releaseoptions import open_store
     from dorafleet.inventory.load import load
     from dorafleet.release.errors import BuildError
     from dorafleet.release.supply import Supply

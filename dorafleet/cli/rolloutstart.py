@@ -11,7 +11,7 @@ from dorad.terminal import visible
 from dorafleet.cli import rolloutshow
 from dorafleet.cli.arguments import File, json_option, port_option, state_option
 from dorafleet.cli.coordinator import connect, target_of
-from dorafleet.cli.release import release_argument, store_option
+from dorafleet.cli.releaseoptions import release_argument, store_option
 from dorafleet.cli.rolloutoptions import request_of, rollout_options
 from dorafleet.cli.rolloutstatus import act_on, number_argument, read_status, reason_option
 
@@ -254,7 +254,7 @@ def _register(client: Client, wanted: str, store: Path | None) -> str | None:
     """Register a release of this machine; return its id, None if it is not here."""
     import zlib
 
-    from dorafleet.cli.release import open_store
+    from dorafleet.cli.releaseoptions import open_store
     from dorafleet.release.errors import BuildError
     from dorafleet.rollout.messages import ReleaseInfo, ReleasePut
 

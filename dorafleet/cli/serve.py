@@ -17,7 +17,7 @@ from dorafleet.cli.arguments import (
     file_argument,
     state_option,
 )
-from dorafleet.cli.release import store_option
+from dorafleet.cli.releaseoptions import store_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorad.dataflow.document import MAX_DEPTH, shorten
+from dorad.dataflow.document import MAX_DEPTH
+from dorad.phrases import shorten
 from dorafleet.coordinator.messages import Desired, DesiredList
 from dorafleet.coordinator.records import DESIRED, Wanted, desired_key
 

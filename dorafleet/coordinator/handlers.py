@@ -10,7 +10,7 @@ import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.control.messages import Nothing
-from dorad.dataflow.document import shorten
+from dorad.phrases import shorten
 from dorafleet.coordinator.audit import AuditError, Head, read_rows, read_tail, verify
 from dorafleet.coordinator.messages import AuditHead, AuditPage, AuditRecord, BackedUp
 from dorafleet.coordinator.robot import unknown_robot

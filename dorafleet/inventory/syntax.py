@@ -6,8 +6,8 @@ import string
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.document import shorten
 from dorad.dataflow.errors import TextError
+from dorad.phrases import shorten
 
 if TYPE_CHECKING:
     from dorafleet.inventory.model import Address

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dorad.atomicfile import atomic_file
 from dorad.release.errors import ReleaseError
 from dorad.release.manifest import all_files, id_of, parse
 from dorad.release.objects import ObjectStore
@@ -54,9 +55,8 @@ class Store:
         self._manifests.mkdir(parents=True, exist_ok=True)
         release = id_of(content)
         for name, text in ((f"{release}.sig", signature), (release, content)):
-            new = self._manifests / f".{name}.new"
-            new.write_bytes(text)
-            new.replace(self._manifests / name)
+            with atomic_file(self._manifests / name, mode=0o666) as file:
+                file.write(text)
         return Bundle(release, content, signature, parse(content))
 
     def all(self) -> list[Bundle]:

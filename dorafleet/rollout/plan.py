@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorad.dataflow.document import shorten
 from dorad.dataflow.nearest import did_you_mean
-from dorad.phrases import first_of
+from dorad.phrases import first_of, shorten
 from dorafleet.rollout.gates import impossible
 from dorafleet.rollout.model import Member, Place
 from dorafleet.rollout.strategy import amount, problems

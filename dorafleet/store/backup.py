@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from dorad.atomicfile import atomic_file
 from dorafleet.store.errors import Code, StoreError
 from dorafleet.store.model import LEADER, Entry
 
@@ -58,7 +57,12 @@ async def back_up(store: Store, path: Path) -> int:
     """
     snapshot = await store.get("")
     entries = tuple(entry for entry in snapshot.entries if entry.key != LEADER)
-    await asyncio.to_thread(lambda: _write(path, _lines(snapshot, entries)))
+
+    def write() -> None:
+        with atomic_file(path) as file:
+            file.write(_lines(snapshot, entries))
+
+    await asyncio.to_thread(write)
     return len(entries)
 
 
@@ -81,27 +85,6 @@ def _lines(snapshot: Snapshot, entries: tuple[Entry, ...]) -> bytes:
     lines += [_Line(entry.key, entry.value, entry.version) for entry in entries]
     content = msgspec.json.Encoder().encode_lines(lines)
     return content + msgspec.json.encode(_Sum(hashlib.sha256(content).hexdigest())) + b"\n"
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.part")
-    with suppress(FileNotFoundError):
-        part.unlink()
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _read(path: Path) -> tuple[int, tuple[Entry, ...]]:

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from dorad.cli.commands import COMMANDS
 from dorad.cli.completion import SHELLS
-from dorad.cli.main import COMMANDS
 from tests.cli.dora import dora
 
 

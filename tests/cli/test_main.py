@@ -12,7 +12,7 @@ import click
 import pytest
 
 from dorad import __version__
-from dorad.cli.main import COMMANDS, page
+from dorad.cli.commands import COMMANDS, page
 from dorad.cli.root import cli
 from dorad.shm import native
 from tests.cli.dora import DORA, dora
@@ -65,7 +65,7 @@ def test_help_imports_no_module_of_a_command():
     ).stderr
     imported = {line.rpartition("|")[2].strip() for line in output.splitlines()}
     ours = {name for name in imported if name.startswith("dorad")}
-    assert ours == {"dorad", "dorad.cli", "dorad.cli.main", "dorad.cli.page"}
+    assert ours == {"dorad", "dorad.cli", "dorad.cli.commands", "dorad.cli.main", "dorad.cli.page"}
 
 
 def test_without_arguments_it_prints_the_help_as_a_usage_error():

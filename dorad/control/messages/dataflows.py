@@ -141,6 +141,11 @@ class DataflowInfo(Struct):
     machines: list[str] = []
     """The machines that it runs on; only from a coordinator."""
 
+    @property
+    def active(self) -> bool:
+        """Whether it has not ended."""
+        return self.status in ("starting", "running", "stopping")
+
 
 class Enable(Struct):
     """Choose whether a dataflow is started at boot. It needs a name."""

@@ -8,9 +8,9 @@ import os
 from dataclasses import astuple, replace
 from typing import TYPE_CHECKING
 
+from dorad.daemon.broker.readings import Lateness, Vitals
 from dorad.daemon.broker.rings import Ring, has_lane, origin_of
 from dorad.daemon.broker.snapshot import MailboxSnapshot, RingSnapshot
-from dorad.daemon.broker.stats import Lateness, Vitals
 from dorad.shm import check, create, doorbell, layout
 from dorad.shm.counters import WORD_MASK, Counters, counters
 from dorad.shm.latch import LatchedOutlet, samples_of

@@ -10,60 +10,11 @@ from dorad.dataflow.recording import is_recorder
 from dorad.node.protocol import ProtocolError, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from dorad.daemon.broker.state import BrokerState
 
-MANUAL = "MANUAL"
-
-Condition = tuple[str, dict[str, Any]]
-"""The kind and the fields of a packet."""
-
 _log = logging.getLogger(__name__)
-
-
-class Conditions:
-    """The conditions that hold for a node now, as the packets that report them.
-
-    Every process of the node gets them after its welcome. So nothing is lost if a packet was sent
-    to a process that had already ended.
-    """
-
-    def __init__(self, conditions: Iterable[Condition] = ()) -> None:
-        self._all: dict[tuple[str, str], Condition] = {}
-        for kind, fields in conditions:
-            self._all[_key(kind, fields)] = (kind, fields)
-
-    def __iter__(self) -> Iterator[Condition]:
-        """Yield the conditions in the order in which they were added, a stop last."""
-        yield from sorted(self._all.values(), key=lambda condition: condition[0] == "stop")
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def add(self, kind: str, fields: dict[str, Any]) -> bool:
-        """Add a condition; return False if it held already."""
-        key = _key(kind, fields)
-        condition = (kind, fields)
-        if self._all.get(key) == condition:
-            return False
-        self._all[key] = condition
-        return True
-
-    def drop(self, kind: str, subject: str = "") -> bool:
-        """Remove a condition of an input or a source; return False if it did not hold."""
-        return self._all.pop((kind, subject), None) is not None
-
-    def drop_manual_stop(self) -> None:
-        """Remove a manual stop: it was meant for one process, and another one takes its place."""
-        condition = self._all.get(("stop", ""))
-        if condition is not None and condition[1]["reason"] == MANUAL:
-            del self._all["stop", ""]
-
-
-def _key(kind: str, fields: dict[str, Any]) -> tuple[str, str]:
-    subject = fields.get("input") or fields.get("source_node_id") or fields.get("operator")
-    return kind, subject or ""
 
 
 class Notifications:

@@ -9,9 +9,9 @@ import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dorad.daemon.broker.conditions import Conditions
 from dorad.daemon.broker.edges import Edge, edge_of
 from dorad.daemon.broker.mailbox import Mailbox
-from dorad.daemon.broker.notifications import Conditions
 from dorad.daemon.broker.segments import Segment
 from dorad.shm import check
 

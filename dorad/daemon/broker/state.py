@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from dorad.daemon.broker.conditions import Conditions
 from dorad.daemon.broker.edges import EdgeTable, is_observer
 from dorad.daemon.broker.nodeconfig import configuration
-from dorad.daemon.broker.notifications import Conditions
 from dorad.dataflow.model import LINK
 from dorad.dataflow.recording import is_recorder
 from dorad.node.payload import pack

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dorad.daemon.broker.stats import Lateness
+    from dorad.daemon.broker.readings import Lateness
 
 WINDOW_S = 5.0
 """Time span of the delay and jitter figures."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.control.messages import DataflowInfo
-    from dorad.daemon.broker.stats import Vitals
+    from dorad.daemon.broker.readings import Vitals
     from dorad.daemon.measuring.network import NetworkWatch
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry

@@ -10,7 +10,7 @@ from dorad.control.messages import EdgeStats
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dorad.daemon.broker.stats import EdgeCounters
+    from dorad.daemon.broker.readings import EdgeCounters
 
 WINDOW_S = 5.0
 """Time span of the rates."""

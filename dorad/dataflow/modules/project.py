@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dorad.dataflow.document import shorten
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.model import NodeKind
+from dorad.phrases import shorten
 
 _WORDS = (NodeKind.DYNAMIC.value, NodeKind.SHELL.value)
 """Values of `path` that are not files."""

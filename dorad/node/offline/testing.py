@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 class MockNode(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
     """A substitute for `Node`: it returns prepared events and records what the node sends.
 
-    `outputs` maps an output's id to the values sent on it. `logs` holds the log entries,
-    `service_requests` and `service_responses_sent` the arguments of the service methods.
-    Receiving never waits.
+    `outputs` maps an output's id to the list of values sent on it, without metadata. `logs` has a
+    dictionary with `level`, `message`, `target` and `fields` for each log line. `service_requests`
+    and `service_responses_sent` have the arguments of the service methods. Receiving never waits.
     """
 
     def __init__(

@@ -120,9 +120,9 @@ class Goal:
         """Wait for the result and return its event; then `status` is set.
 
         Raises:
-            NoAnswerError: `timeout` seconds, or the timeout of `send_goal`, are over.
-            RemoteError: the goal's handler raised an exception.
-            ExchangeError: a result is impossible now.
+            dora.patterns.NoAnswerError: `timeout` seconds, or those of `send_goal`, are over.
+            dora.patterns.RemoteError: the goal's handler raised an exception.
+            dora.patterns.PeerLostError, StoppingError: no result can come; see `Node.call`.
         """
         self._wait(self._has_result, self._until(timeout))
         return self._result(timeout)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.node.events import Event
-    from dorad.node.patterns.server import Answering
+    from dorad.node.patterns.answers import Answering
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class ServedGoal:
 
     @property
     def value(self) -> Any:
-        """The data of the goal."""
+        """The data of the goal, a pyarrow array."""
         return self.event["value"]
 
     @property
@@ -58,7 +58,7 @@ class ServedGoal:
         return self._cancel_seen
 
     def check(self) -> None:
-        """Raise GoalCanceledError if the goal was canceled."""
+        """Raise dora.patterns.GoalCanceledError if the goal was canceled."""
         if self.canceled:
             raise GoalCanceledError("the goal was canceled")
 
@@ -91,15 +91,17 @@ class ServedGoal:
         """Send feedback to the client.
 
         Raises:
-            RuntimeError: `serve_goals` was given no output for feedback.
+            RuntimeError: `serve_goals` was given no output for feedback; or as `send_output`.
         """
         self._service.send_feedback(self.id, data, metadata or {})
 
     def finish(self, status: str, data: Any = None, metadata: dict[str, Any] | None = None) -> None:
         """Send the result now; the return value of the handler is then ignored.
 
+        `status` is one of dora: `succeeded`, `aborted` or `canceled`. A second result is ignored.
+
         Raises:
-            ValueError: the status is not `succeeded`, `aborted` or `canceled`.
+            ValueError: the status is unknown.
         """
         if status not in STATUSES:
             raise ValueError(f"unknown status {status!r}; known: {', '.join(STATUSES)}")
@@ -120,7 +122,7 @@ class ServedGoal:
 
     def conclude(self, result: Any) -> None:
         """Send the return value of the handler as the result."""
-        from dorad.node.patterns.server import split_result
+        from dorad.node.patterns.answers import split_result
 
         data, metadata = split_result(result)
         try:
@@ -295,7 +297,7 @@ class GoalService:
 
     def send_result(self, goal_id: str, status: str, data: Any, metadata: dict[str, Any]) -> None:
         """Send the result of a goal."""
-        from dorad.node.patterns.server import empty_for
+        from dorad.node.patterns.answers import empty_for
 
         sent = {**metadata, GOAL_ID: goal_id, GOAL_STATUS: status}
         self._node.send_output(self._result, empty_for(data), sent)

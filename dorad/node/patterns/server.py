@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import traceback
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dorad.node.correlation import REQUEST_ID, id_in
+from dorad.node.patterns.answers import empty_for, split_result
 from dorad.node.patterns.calls import error_metadata
 from dorad.node.patterns.goalserver import GoalService
 
@@ -14,33 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
     from dorad.node.events import Event
+    from dorad.node.patterns.answers import Answering
 
 _log = logging.getLogger(__name__)
 
 _MAX_UNKNOWN = 1000
 """Maximum number of cancels that wait for their goals."""
-
-
-class Answering(Protocol):
-    """The part of `Node` that a server uses."""
-
-    def next(self, timeout: float | None = None) -> Event | None:
-        """See `Node`."""
-
-    async def recv_async(self, timeout: float | None = None) -> Event | None:
-        """See `Node`."""
-
-    def is_empty(self) -> bool:
-        """See `Node`."""
-
-    def send_output(self, output_id: str, data: Any, metadata: Any = None) -> None:
-        """See `Node`."""
-
-    def send_service_response(self, output_id: str, data: Any, metadata: Any) -> None:
-        """See `Node`."""
-
-    def log(self, level: str, message: str) -> None:
-        """See `Node`."""
 
 
 class Service:
@@ -256,19 +236,3 @@ class Server:
     def _end_goals(self) -> None:
         for goals in self._goals.values():
             goals.end()
-
-
-def split_result(result: Any) -> tuple[Any, dict[str, Any]]:
-    """Split the return value of a handler into data and metadata."""
-    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):
-        return result
-    return result, {}
-
-
-def empty_for(data: Any) -> Any:
-    """Return the data to send: an empty array instead of None."""
-    if data is not None:
-        return data
-    import pyarrow as pa
-
-    return pa.nulls(0)

@@ -118,8 +118,9 @@ class StreamSender:
 class Chunk:
     """One received chunk.
 
-    `missing` is the number of chunks of its segment that were dropped just before it. With `flush`,
-    all earlier chunks of the session are void.
+    `segment_id` and `seq` count from 0; `fin` marks the last chunk of a segment. `missing` is the
+    number of chunks of its segment that were dropped just before it. With `flush`, all earlier
+    chunks of the session are void.
     """
 
     session_id: str
@@ -132,7 +133,7 @@ class Chunk:
 
     @property
     def value(self) -> Any:
-        """The data of the chunk."""
+        """The data of the chunk, a pyarrow array."""
         return self.event["value"]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from dorad.daemon.broker.notifications import Conditions
-from dorad.daemon.broker.stats import Vitals
+from dorad.daemon.broker.conditions import Conditions
+from dorad.daemon.broker.readings import Vitals
 from dorad.node.protocol import ProtocolError
 from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Client, Program, Stage, four_nodes, stage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dorad.daemon.broker.stats import Lateness
+from dorad.daemon.broker.readings import Lateness
 from dorad.daemon.measuring.lateness import TickHistory, Ticks
 
 MS = 1_000_000

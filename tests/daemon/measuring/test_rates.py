@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dorad.daemon.broker.stats import EdgeCounters
+from dorad.daemon.broker.readings import EdgeCounters
 from dorad.daemon.measuring.rates import EdgeHistory, Rates, between
 
 

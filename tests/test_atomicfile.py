@@ -1,0 +1,44 @@
+"""Files that are replaced as a whole."""
+
+import pytest
+
+from dorad.atomicfile import atomic_file
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_readers_find_the_old_content_until_the_block_ends(tmp_path, durable):
+    path = tmp_path / "state.json"
+    path.write_bytes(b"old")
+    with atomic_file(path, durable=durable) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "state.json"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), atomic_file(path) as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_is_private_unless_a_mode_is_given(tmp_path):
+    with atomic_file(tmp_path / "key") as file:
+        file.write(b"secret")
+    with atomic_file(tmp_path / "manifest", mode=0o444) as file:
+        file.write(b"public")
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "manifest").stat().st_mode & 0o777 == 0o444
+
+
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "state.json"
+    with atomic_file(path) as one, atomic_file(path) as two:
+        one.write(b"one")
+        two.write(b"two")
+    assert path.read_bytes() == b"one"
