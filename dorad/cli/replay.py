@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.durations import parse_duration
 from dorad.cli.files import write_text
 from dorad.cli.options import (
     LaunchCommand,
@@ -21,6 +20,7 @@ from dorad.cli.options import (
     uv_option,
 )
 from dorad.cli.reporting import print_note, print_warning
+from dorad.dataflow.durations import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

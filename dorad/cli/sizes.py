@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from dorad.cli.durations import parse_duration
+from dorad.dataflow.durations import parse_duration
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.sizes import parse_size
 

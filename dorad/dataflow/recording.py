@@ -10,6 +10,7 @@ import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dorad.dataflow.durations import parse_duration
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.model import (
     LINK,
@@ -43,7 +44,6 @@ LOGS_INPUT = "dora___logs"
 COMPRESSIONS = ("auto", "zstd", "lz4", "none")
 
 _RESTART = Restart(RestartPolicy.ON_FAILURE, delay=1.0, max_delay=30.0, max_restarts=10, window=600)
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def read_recording(fields: Fields) -> RecordBlock | None:
@@ -84,15 +84,13 @@ def read_recording(fields: Fields) -> RecordBlock | None:
 
 def parse_time(text: str) -> float:
     """Return a time such as `60s`, `5m` or `90` in seconds, at least one. Raises TextError."""
-    number = text.strip()
-    factor = 1.0
-    for unit, seconds in _UNITS.items():
-        if number.endswith(unit) and number.removesuffix(unit).replace(".", "", 1).isdecimal():
-            number, factor = number.removesuffix(unit), seconds
-            break
-    if not number.replace(".", "", 1).isdecimal() or float(number) * factor < 1:
+    try:
+        seconds = parse_duration(text)
+    except TextError:
+        seconds = 0.0
+    if seconds < 1:
         raise TextError(f"`{text}` is not a time of a second or more", "write `60s` or `5m`")
-    return float(number) * factor
+    return seconds
 
 
 def parse_split(text: str) -> tuple[int | None, float | None]:

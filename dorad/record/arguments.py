@@ -24,17 +24,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     place.add_argument("--output", type=Path, help="file to write")
     place.add_argument("--folder", type=Path, help="folder for a file of each run")
     parser.add_argument("--name", default="recording", help="start of the names in the folder")
-    parser.add_argument("--keep", type=_seconds, metavar="SECONDS", help="be a black box")
-    parser.add_argument("--keep-incidents", type=_seconds, metavar="SECONDS", help="and how long")
-    parser.add_argument("--max-incidents-size", type=_size, metavar="SIZE", help="and how many")
+    parser.add_argument(
+        "--keep",
+        type=_seconds,
+        metavar="SECONDS",
+        help="keep only the last SECONDS, as a black box",
+    )
+    parser.add_argument(
+        "--keep-incidents",
+        type=_seconds,
+        metavar="SECONDS",
+        help="time to keep incidents of a black box",
+    )
+    parser.add_argument(
+        "--max-incidents-size",
+        type=_size,
+        metavar="SIZE",
+        help="size of all incidents that are kept",
+    )
     parser.add_argument("--compression", choices=COMPRESSIONS, default="auto")
     parser.add_argument("--split-size", type=_size, metavar="SIZE", help="size of one file")
     parser.add_argument("--split-time", type=_seconds, metavar="SECONDS", help="time of one file")
     parser.add_argument("--max-size", type=_size, metavar="SIZE", help="stop at this size")
     parser.add_argument("--duration", type=_seconds, metavar="SECONDS", help="stop after this time")
     parser.add_argument("--min-free", type=_size, metavar="SIZE", help="disk space to leave free")
-    parser.add_argument("--mark", metavar="JSON", help="make an incident of the black box, and end")
-    parser.add_argument("--memory", type=_size, default=MEMORY, metavar="SIZE")
+    parser.add_argument(
+        "--mark", metavar="JSON", help="make an incident of the black box in --folder, then end"
+    )
+    parser.add_argument(
+        "--memory", type=_size, default=MEMORY, metavar="SIZE", help="memory for waiting messages"
+    )
 
 
 def settings_of(given: argparse.Namespace) -> Settings:

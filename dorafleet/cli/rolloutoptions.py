@@ -217,7 +217,7 @@ def _strategy(file: Path | None, given: dict[str, Any]) -> Strategy:
 def _read(file: Path) -> dict[str, Any]:
     import yaml
 
-    from dorad.cli.durations import parse_duration
+    from dorad.dataflow.durations import parse_duration
 
     try:
         if file.stat().st_size > MAX_FILE:

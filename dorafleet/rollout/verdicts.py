@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from dorafleet.rollout.gates import is_leased
 from dorafleet.rollout.model import MOVING, Verdict
 
@@ -35,7 +37,7 @@ def judge(member: Member, seen: Seen, release: str, strategy: Strategy) -> Judge
         return _released(member)
     state = reported(member, seen)
     if member.verdict == "lost":
-        # It may have come back: then its own verdict counts.
+        # If it is back, its own verdict counts.
         if member.order == "switch":
             return _of_switch(member, state, release)
         return _of_going_back(member, seen, state) if member.order == "back" else None
@@ -127,7 +129,7 @@ def _judged(member: Member, verdict: Verdict, state: ReleaseState) -> Judged:
         return Judged(member.robot, verdict)
     failed = [each for each in state.evidence if not each.ok]
     evidence = tuple(
-        type(each)(check=each.check[:MAX_TEXT], ok=each.ok, text=each.text[:MAX_TEXT])
+        replace(each, check=each.check[:MAX_TEXT], text=each.text[:MAX_TEXT])
         for each in [*failed, *(each for each in state.evidence if each.ok)][:MAX_EVIDENCE]
     )
     reason = state.reason or "; ".join(f"{each.check}: {each.text}" for each in failed)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dorad.cli.durations import parse_duration
+from dorad.dataflow.durations import parse_duration
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class DamageCheck:
-    """Checks the files of the releases in use, forever."""
+    """Checks the files of the releases in use."""
 
     def __init__(
         self, library: Library, in_use: Callable[[], set[str]], on_change: Callable[[], None]

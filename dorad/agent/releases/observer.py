@@ -66,7 +66,7 @@ class Observer:
         self.troubles: dict[str, str] = {}
         """Why a release could not be staged yet, by dataflow."""
 
-    def begin_anew(self, name: str) -> None:
+    def restart_checks(self, name: str) -> None:
         """Restart the health check of a dataflow after a new phase or a new order to the daemon."""
         self._watches.pop(name, None)
         for commands in (self._probes, self._questions):

@@ -202,7 +202,7 @@ class Releases:
                 record.reason and f": {record.reason}",
             )
         if record.phase != before.phase or record.step != before.step:
-            self._observer.begin_anew(record.order.dataflow)
+            self._observer.restart_checks(record.order.dataflow)
         return True
 
     def _sync(self, record: Record) -> None:

@@ -91,7 +91,7 @@ class ReplyRoute:
             return StoppingError("all inputs are closed; no reply can come")
         if not receivers(connection, self.output):
             return PeerLostError(
-                f"output `{self.output}` has no receiver any more: {peers} has ended"
+                f"output `{self.output}` no longer has a receiver: {peers} has ended"
             )
         return None
 
@@ -137,7 +137,7 @@ class Exchange:
             ended = subscribers(connection, output)
             if ended:
                 raise PeerLostError(
-                    f"output `{output}` has no receiver any more: node `{ended[0]}`, or its "
+                    f"output `{output}` no longer has a receiver: node `{ended[0]}`, or its "
                     "operator, has ended"
                 )
             raise NoPeerError(

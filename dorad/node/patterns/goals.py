@@ -95,7 +95,7 @@ class Goal:
 
         Raises:
             NoAnswerError: the timeout of the goal is over.
-            ExchangeError: no result can come any more.
+            ExchangeError: no result can come; see `Node.call`.
         """
         while True:
             self._wait(self._has_event, self._deadline)
