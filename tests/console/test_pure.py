@@ -141,7 +141,7 @@ def test_a_terminal_that_never_answers_gets_two_frames_a_second() -> None:
 
 
 def test_a_series_is_bounded_in_time_and_number() -> None:
-    series = Series(seconds=10.0, most=50)
+    series = Series(seconds=10.0, maximum=50)
     for second in range(100):
         series.add(float(second), float(second))
     assert len(series) == 11

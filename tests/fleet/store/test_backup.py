@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import stat
 
 import pytest
@@ -104,9 +105,14 @@ async def test_a_backup_that_cannot_be_written_leaves_the_earlier_one(tmp_path):
     try:
         await back_up(store, path)
         before = path.read_bytes()
-        (tmp_path / "backup.part").mkdir()
-        with pytest.raises(OSError, match=r"backup\.part"):
-            await back_up(store, path)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - 1, hard))  # like a full disk
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                await back_up(store, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert path.read_bytes() == before
+        assert not list(tmp_path.glob(".backup*"))
     finally:
         await store.close()
