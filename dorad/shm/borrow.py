@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dorad.shm.fence import STRONG_ORDER, release
 from dorad.shm.steps import twin
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dorad.shm.mapping import Mapping
 
 
@@ -26,7 +29,10 @@ class Borrow:
         self._free = free
         self.mapping = mapping
 
-    def __del__(self) -> None:
+    def __del__(self, strong: bool = STRONG_ORDER, release: Callable[[], object] = release) -> None:
+        # Defaults, because at exit the names of a module may be gone before its objects are.
+        if not strong:
+            release()  # the last reads of the sample come before the store, as in borrow.c
         self._words[self._slot] = 0
         self._free.append(self._slot)
 

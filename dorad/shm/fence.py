@@ -12,6 +12,7 @@ stores are also weakly ordered, so `acquire` and `release` are real fences too.
 from __future__ import annotations
 
 import ctypes
+import functools
 import platform
 import threading
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ def _library_fence() -> Callable[[], object]:
         ) from error
     function.argtypes = [ctypes.c_int]
     function.restype = None
-    return lambda: function(_SEQ_CST)
+    return functools.partial(function, _SEQ_CST)
 
 
 def _nothing() -> None:
