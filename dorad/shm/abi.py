@@ -53,3 +53,15 @@ def fingerprint() -> str | None:
         digest.update(f"{path.name} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()[:32]
+
+
+def is_current(path: Path) -> bool:
+    """Return True if an extension was compiled from the present sources, for this machine.
+
+    Without sources it is taken for current.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    wanted = fingerprint()
+    return wanted is None or wanted.encode() in path.read_bytes()

@@ -28,13 +28,13 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def load(tree: Path, wish: str | None = None) -> subprocess.CompletedProcess[str]:
+def load(tree: Path, wish: str | None = None, code: str = SHOW) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != native.VARIABLE}
     environment["PYTHONPATH"] = str(tree)
     if wish is not None:
         environment[native.VARIABLE] = wish
     return subprocess.run(
-        [sys.executable, "-c", SHOW],
+        [sys.executable, "-c", code],
         cwd=tree,
         env=environment,
         capture_output=True,
@@ -106,7 +106,8 @@ def move_a_word_without_sources(tree: Path) -> None:
     move_a_word(tree)
 
 
-def spoil(tree: Path) -> None:
+def spoil_without_sources(tree: Path) -> None:
+    remove_sources(tree)
     extension(tree).write_bytes(b"no library")
 
 
@@ -125,7 +126,7 @@ def remove(tree: Path) -> None:
             move_a_word_without_sources,
             "_native.abi3.so has another layout: RING_TAIL is 16, not 17",
         ),
-        (spoil, "_native.abi3.so cannot be loaded"),
+        (spoil_without_sources, "_native.abi3.so cannot be loaded"),
     ],
 )
 def test_one_that_does_not_fit_is_refused(tree: Path, damage, why: str) -> None:
@@ -138,6 +139,13 @@ def test_one_that_does_not_fit_is_refused(tree: Path, damage, why: str) -> None:
     assert done.returncode == 1
     assert why in done.stderr.splitlines()[-1]
     assert "DORAD_NATIVE=1, but" in done.stderr.splitlines()[-1]
+
+
+def test_no_code_of_a_stale_extension_runs(tree: Path) -> None:
+    change_a_source(tree)
+    code = "import dorad.shm.native; print('_native' in open('/proc/self/maps').read())"
+    done = load(tree, code=code)
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_every_constant_of_the_layout_is_compiled_in() -> None:

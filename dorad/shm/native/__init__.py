@@ -54,11 +54,13 @@ def _load() -> ModuleType:
     if not abi.EXTENSION.exists():
         raise _UnusableError(f"{abi.EXTENSION.name} is not built")
     try:
+        if not abi.is_current(abi.EXTENSION):
+            raise _UnusableError(
+                f"{abi.EXTENSION.name} is older than its sources; run `make native`"
+            )
         found = import_module(f"{__name__}.{abi.EXTENSION.name.partition('.')[0]}")
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         raise _UnusableError(f"{abi.EXTENSION} cannot be loaded: {error}") from error
-    if (abi.fingerprint() or found.FINGERPRINT) != found.FINGERPRINT:
-        raise _UnusableError(f"{abi.EXTENSION.name} is older than its sources; run `make native`")
     if wrong := _differences(found.LAYOUT, abi.constants()):
         raise _UnusableError(f"{abi.EXTENSION.name} has another layout: {wrong}")
     return found
