@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dorad.shm.fence import STRONG_ORDER, acquire
 from dorad.shm.inlet import UnreadableError
 from dorad.shm.layout import ENTRY, ENTRY_SIZE, RING_LAST, RING_LATCHED, RingPlan
-from dorad.shm.outlet import Outlet, Peer
+from dorad.shm.outlet import Outlet
 from dorad.shm.picking import PickingInlet
 
 if TYPE_CHECKING:

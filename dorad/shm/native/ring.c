@@ -39,10 +39,9 @@ int ring_bell(int descriptor)
 static bool lies_in(const struct words *words, uint64_t base, uint64_t entries, uint64_t mask)
 {
     size_t count = words->count;
-    uint64_t capacity = mask + 1;
     return words->at != NULL && count >= RING_WORDS && base <= count - RING_WORDS &&
-           entries % sizeof(word) == 0 && capacity <= count && entries <= count * WORD &&
-           capacity * ENTRY_SIZE <= count * WORD - entries;
+           entries % sizeof(word) == 0 && mask < count && entries <= count * WORD &&
+           (mask + 1) * ENTRY_SIZE <= count * WORD - entries;
 }
 
 /* Tell whether nothing but the ring's own protocol is asked for. */
