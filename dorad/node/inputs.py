@@ -23,8 +23,8 @@ from dorad.shm.layout import (
     RING_MISSED,
     RING_RECEIVED,
     RING_TAIL,
+    RING_WORDS,
     RingPlan,
-    add_to,
     read_count,
 )
 from dorad.shm.steps import step, twin
@@ -241,11 +241,14 @@ class TimerInput:
     """
 
     __slots__ = (
-        "_base",
         "_deadline_ns",
         "_epoch_ns",
         "_interval_ns",
+        "_late_max_ns",
         "_late_ns",
+        "_latency_diff_ns",
+        "_latency_sum_ns",
+        "_missed",
         "_queue_size",
         "_received",
         "_stopped",
@@ -270,24 +273,28 @@ class TimerInput:
         The deadline after each tick is the interval, unless given.
         """
         self.id = input_id
-        self._words = box.words
-        self._base = self.ring = ring.base
+        self.ring = ring.base
         self.removed = False
+        self._words = words = box.words[ring.base : ring.base + RING_WORDS]
         self._queue_size = ring.queue_size
         self._interval_ns = interval_ns
         self._deadline_ns = deadline_ns or interval_ns
         self._late_ns: int | None = None
         self._stopped = False
-        self._tail = taken = read_count(box.words, ring.base + RING_TAIL)
-        self._received = read_count(box.words, ring.base + RING_RECEIVED)
+        self._tail = taken = read_count(words, RING_TAIL)
+        self._received = read_count(words, RING_RECEIVED)
+        self._latency_sum_ns = read_count(words, RING_LATENCY_SUM)
+        self._latency_diff_ns = read_count(words, RING_LATENCY_DIFF)
+        self._late_max_ns = read_count(words, RING_LATE_MAX)
+        self._missed = read_count(words, RING_MISSED)
         now = _monotonic_ns()
         fired = max(0, now - epoch_ns) // interval_ns
-        last = box.words[ring.base + RING_LAST]
+        last = words[RING_LAST]
         if 0 < last <= now:
             fired = max(fired, (last - epoch_ns) // interval_ns + 1)
         # Counting continues over restarts: the tick due next has the index TAIL.
         self._epoch_ns = epoch_ns + (fired - taken) * interval_ns
-        box.words[ring.base + RING_HEAD] = taken
+        words[RING_HEAD] = taken
 
     def next_ns(self) -> int:
         """Return when the next tick is due, on CLOCK_MONOTONIC."""
@@ -306,29 +313,33 @@ class TimerInput:
     def take(self) -> Event | None:
         """Return the next tick's event, or None when none is due."""
         now = _monotonic_ns()
-        words = self._words
-        base = self._base
+        interval_ns = self._interval_ns
         tail = self._tail
-        if self._stopped or now < self._epoch_ns + tail * self._interval_ns:
+        due = self._epoch_ns + tail * interval_ns
+        if now < due or self._stopped:
             return None
-        head = (now - self._epoch_ns) // self._interval_ns + 1
-        skipped = max(0, head - self._queue_size - tail)
-        tail += skipped
-        words[base + RING_HEAD] = head
-        self._tail = words[base + RING_TAIL] = tail + 1
-        self._received = words[base + RING_RECEIVED] = self._received + 1
-        due = self._epoch_ns + tail * self._interval_ns
-        words[base + RING_LAST] = due
+        head = tail + (now - due) // interval_ns + 1
+        skipped = head - self._queue_size - tail
+        if skipped > 0:
+            tail += skipped
+            due += skipped * interval_ns
+        words = self._words
+        words[RING_HEAD] = head
+        self._tail = words[RING_TAIL] = tail + 1
+        self._received = words[RING_RECEIVED] = self._received + 1
+        words[RING_LAST] = due
         late_ns = now - due
         before_ns = self._late_ns
         self._late_ns = late_ns
         if before_ns is not None:
-            add_to(words, base + RING_LATENCY_SUM, late_ns)
-            add_to(words, base + RING_LATENCY_DIFF, abs(late_ns - before_ns))
-            if late_ns > words[base + RING_LATE_MAX]:
-                words[base + RING_LATE_MAX] = late_ns
-            if skipped or late_ns > self._deadline_ns:
-                add_to(words, base + RING_MISSED, skipped + (late_ns > self._deadline_ns))
+            self._latency_sum_ns = words[RING_LATENCY_SUM] = self._latency_sum_ns + late_ns
+            change_ns = abs(late_ns - before_ns)
+            self._latency_diff_ns = words[RING_LATENCY_DIFF] = self._latency_diff_ns + change_ns
+            if late_ns > self._late_max_ns:
+                self._late_max_ns = words[RING_LATE_MAX] = late_ns
+            if skipped > 0 or late_ns > self._deadline_ns:
+                missed = max(skipped, 0) + (late_ns > self._deadline_ns)
+                self._missed = words[RING_MISSED] = self._missed + missed
         return tick(self.id, {"timestamp": as_datetime(time.time_ns() - late_ns)})
 
     def stop(self) -> None:

@@ -317,10 +317,11 @@ class NodeInputs(NodeInputsState):
 
     def due_ns(self, deadline: int | None = None) -> int | None:
         """Return the time of the next tick, or an earlier deadline, on CLOCK_MONOTONIC."""
-        if self._timers and not self._stopped:
-            due = min(timer.next_ns() for timer in self._timers)
-            if due < NEVER_NS:
-                return due if deadline is None else min(due, deadline)
+        if not self._stopped:
+            for timer in self._timers:
+                due = timer.next_ns()
+                if due < NEVER_NS and (deadline is None or due < deadline):
+                    deadline = due
         return deadline
 
     @step
