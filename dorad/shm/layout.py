@@ -120,6 +120,9 @@ BEYOND_NS = 1 << 40
 MAX_AHEAD_NS = 500_000_000
 """Maximum lead of another clock over this machine's, as in dora (`uhlc`)."""
 
+WOULD_HAVE_PAID_NS = 150_000
+"""A blocked wait shorter than this was mostly the wake-up: spinning would have been faster."""
+
 COUNT_LIMIT = 1 << 62
 """No count of messages or bytes grows this far; a word at or above it was overwritten."""
 

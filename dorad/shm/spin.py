@@ -6,10 +6,8 @@ core if it does not. So the budget follows how much the last waits would have ga
 
 from __future__ import annotations
 
+from dorad.shm.layout import WOULD_HAVE_PAID_NS
 from dorad.shm.steps import twin
-
-WOULD_HAVE_PAID_NS = 150_000
-"""A blocked wait shorter than this was mostly the wake-up: spinning would have been faster."""
 
 MAX_COOLDOWN = 1024
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dorad.shm.spin import WOULD_HAVE_PAID_NS, Spin
+from dorad.shm.layout import WOULD_HAVE_PAID_NS
+from dorad.shm.spin import Spin
 
 
 def spun(spin: Spin, waits: int, waited_ns: int) -> int:

@@ -220,6 +220,18 @@ static enum outcome due_at(const struct state *state, struct inputs *inputs, PyO
     return outcome;
 }
 
+/* See `Spin.blocked`. After a long wait without a budget there is nothing to record, nor where
+   spinning is turned off: when messages are rare, each such call loads code into cold caches. */
+static bool record_blocked(const struct state *state, struct spin *spin, int64_t waited)
+{
+    if (!spin->budget_ns && (waited >= WOULD_HAVE_PAID_NS || !spin->limit_ns))
+        return true;
+    PyObject *number = PyLong_FromLongLong(waited);
+    bool done = number != NULL && call((PyObject *)spin, state->names.blocked, number);
+    Py_XDECREF(number);
+    return done;
+}
+
 static bool wait_for_events(const struct state *state, struct inputs *inputs, PyObject *deadline,
                             const struct watched *watched)
 {
@@ -254,10 +266,7 @@ static bool wait_for_events(const struct state *state, struct inputs *inputs, Py
             mail = true;
             continue;
         }
-        PyObject *waited = PyLong_FromLongLong(monotonic_ns() - started);
-        bool done = waited != NULL && call(inputs->spin, state->names.blocked, waited);
-        Py_XDECREF(waited);
-        if (!done)
+        if (!record_blocked(state, spin, monotonic_ns() - started))
             return false;
     }
     return !mail || call(inputs->connection, state->names.read_mail, NULL);
