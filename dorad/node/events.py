@@ -5,12 +5,15 @@ Each has `kind` and `type`, most have `id`; the other keys depend on the type.
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from _collections_abc import dict_items, dict_values
     from collections.abc import Iterator
+
+    import pyarrow as pa
 
 Event = dict[str, Any]
 
@@ -85,16 +88,22 @@ def timed_out(seconds: float) -> Event:
 def tick(input_id: str, metadata: dict[str, Any]) -> Event:
     """Return a timer's event; its value is an empty null array."""
     if "pyarrow" in sys.modules:
-        import pyarrow as pa
-
         return {
             "kind": "dora",
             "type": "INPUT",
             "id": input_id,
-            "value": pa.nulls(0),
+            "value": _no_value(),
             "metadata": metadata,
         }
     return _Tick(input_id, metadata)
+
+
+@functools.cache
+def _no_value() -> pa.Array:
+    """Return the value of all ticks: an Arrow array never changes."""
+    import pyarrow as pa
+
+    return pa.nulls(0)
 
 
 class _Tick(Event):
@@ -108,9 +117,7 @@ class _Tick(Event):
 
     def _materialize(self) -> None:
         if super().get("value") is _Tick:
-            import pyarrow as pa
-
-            super().__setitem__("value", pa.nulls(0))
+            super().__setitem__("value", _no_value())
 
     def __getitem__(self, key: str) -> Any:
         if key == "value":
