@@ -20,6 +20,7 @@ from dorad.cli.reporting import print_note
 from dorad.cli.select import connect, dataflow_option, select
 from dorad.cli.tables import format_option
 from dorad.cli.topic_hz import topics_argument
+from dorad.control.arraysize import python_size
 from dorad.terminal import visible, visible_json
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ messages that it could not read in time, and reports them at the end.
 
 SHOWN = 16
 """Maximum number of array elements in a line for people."""
+
+MAX_BRIEF, MAX_JSON = 4 << 20, 1 << 30
+"""Maximum bytes that the values of a line take as Python objects: for people, in JSON. A message
+of a few bytes can have any number of values."""
 
 
 @click.command(epilog=EPILOG)
@@ -97,9 +102,13 @@ def _line(header: TopicHeader, data: pa.Array | None, style: str) -> str:
     metadata = dict(header.metadata)
     sent = metadata.pop("timestamp", None)
     if style == "json":
-        values = None if data is None else data.to_pylist()
-        message = {"timestamp": milliseconds(sent), "name": header.topic}
-        return to_json(message | {"data": values, "metadata": metadata})
+        message: dict[str, Any] = {"timestamp": milliseconds(sent), "name": header.topic}
+        message |= {"data": None, "metadata": metadata}
+        if data is not None and python_size(data) > MAX_JSON:
+            message["omitted"] = _summary(data)
+        elif data is not None:
+            message["data"] = data.to_pylist()
+        return to_json(message)
     return f"{visible(header.topic)}\tdata={brief(data)} metadata={to_json(metadata)}"
 
 
@@ -107,9 +116,15 @@ def brief(data: pa.Array | None) -> str:
     """Return an array as JSON, shortened if it is long."""
     if data is None:
         return "null"
-    if len(data) <= SHOWN:
-        return to_json(data.to_pylist())
-    return f"{to_json(data[:SHOWN].to_pylist())[:-1]},...] ({len(data)} values of {data.type})"
+    first = data[:SHOWN]
+    if python_size(first) > MAX_BRIEF:
+        return f"[...] ({_summary(data)})"
+    text = to_json(first.to_pylist())
+    return text if len(data) <= SHOWN else f"{text[:-1]},...] ({_summary(data)})"
+
+
+def _summary(data: pa.Array) -> str:
+    return f"{len(data)} values of {data.type}"
 
 
 def milliseconds(sent: object) -> int:

@@ -20,7 +20,8 @@ def to_ipc(array: pa.Array) -> memoryview:
 
     batch = pa.record_batch([array], names=[_COLUMN])
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
+    any_length = pa.ipc.IpcWriteOptions(allow_64bit=True)
+    with pa.ipc.new_stream(sink, batch.schema, options=any_length) as writer:
         writer.write_batch(batch)
     return memoryview(sink.getvalue())
 

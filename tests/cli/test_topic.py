@@ -188,6 +188,27 @@ def test_echo_for_people_is_one_line_a_message(daemon):
     assert asked == m.TopicSubscribe(dataflow=UUID, topics=["talker/count"])
 
 
+@pytest.mark.parametrize("form", ["json", "table"])
+def test_echo_does_not_expand_a_few_bytes_to_very_many_values(daemon, form):
+    nulls = pa.Array.from_buffers(pa.null(), 2**40, [None])
+    lists = pa.array([[0] * 200_000], pa.list_(pa.int8()))
+    views = pa.ListViewArray.from_arrays([0] * 16_000, [200_000] * 16_000, lists.values)
+    arrays = {"a/nulls": nulls, "a/views": views, "a/b": lists}
+    daemon.answers["topic.subscribe"] = [message(topic, array) for topic, array in arrays.items()]
+    first, second, third = daemon.dora("topic", "echo", "--format", form).stdout.splitlines()
+    if form == "table":
+        assert first.startswith("a/nulls\tdata=[null,null,")
+        assert first.endswith(",...] (1099511627776 values of null) metadata={}")
+        assert second.endswith("\tdata=[...] (16000 values of list_view<item: int8>) metadata={}")
+        assert len(third) > 400_000
+    else:
+        shown = json.loads(first)
+        assert (shown["data"], shown["omitted"]) == (None, "1099511627776 values of null")
+        assert json.loads(second)["omitted"] == "16000 values of list_view<item: int8>"
+        assert json.loads(third)["data"] == [[0] * 200_000]
+        assert "omitted" not in json.loads(third)
+
+
 def test_echo_ends_after_a_count(daemon):
     daemon.answers["topic.subscribe"] = [*[message("a/b", [i]) for i in range(3)], ...]
     result = daemon.dora("topic", "echo", "--count", "2")

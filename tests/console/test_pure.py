@@ -6,6 +6,7 @@ import re
 import unicodedata
 from typing import get_args
 
+import pyarrow as pa
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from dorafleet.console.model.fleet import STATES
 from dorafleet.console.model.order import FLEET_ORDERS, REST_S, RestingOrder
 from dorafleet.console.model.series import Series
 from dorafleet.console.model.topology import topology, worst_node
-from dorafleet.console.view import alertrows, bars, robotlines, tables, words
+from dorafleet.console.view import alertrows, bars, robotlines, tables, values, words
 from dorafleet.console.view.glyphs import ASCII, UNICODE
 from dorafleet.console.view.graph import graph
 from dorafleet.console.view.graphlayout import layout
@@ -357,6 +358,14 @@ def test_whatever_an_edge_measures_is_a_line(
 def test_whatever_numbers_a_topic_has_are_a_plot(points: list[tuple[float, float]]) -> None:
     for spans in plot({"[0]": sorted(points)}, 60, 8, 30.0):
         assert words.width(plain(spans)) <= 60
+
+
+def test_a_message_of_a_few_bytes_that_stands_for_very_many_values_is_a_short_line() -> None:
+    nulls = pa.Array.from_buffers(pa.null(), 2**40, [None])
+    lists = pa.Array.from_buffers(pa.list_(pa.null(), 2**30), 4, [None], children=[nulls])
+    header = m.TopicHeader(stream=0, topic="a/b", sequence=1, dropped=0, metadata={})
+    assert values.read(header, lists).text.endswith("[4] …")
+    assert values.read(header, nulls).text.endswith("None, None, …")
 
 
 def test_the_keys_that_do_not_fit_leave_room_for_help() -> None:

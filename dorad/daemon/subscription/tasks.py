@@ -73,7 +73,8 @@ def _echo(out: BinaryIO, queue_size: int, reduce: str) -> None:
     node = Node()
     _write(out, {"kind": "ready"})
     outbox = Outbox(queue_size)
-    writer = threading.Thread(target=_write_all, args=(outbox, out))
+    # A daemon thread: an error here ends the process, so that the client learns of it.
+    writer = threading.Thread(target=_write_all, args=(outbox, out), daemon=True)
     writer.start()
     while (event := node.next()) is not None and event["type"] != "STOP":
         if event["type"] == "INPUT" and reducer.is_due(event["id"], time.monotonic()):

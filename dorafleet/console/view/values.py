@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dorad.control.arraysize import python_size
 from dorafleet.console.view.words import clean
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ MAX_CURVES = 4
 MAX_TEXT = 400
 MAX_SHOWN = 16
 """Elements of an array that are shown as text."""
+MAX_SIZE = 1 << 20
+"""Bytes that these may take as Python objects; larger ones are not shown."""
 
 
 class Message(NamedTuple):
@@ -71,8 +74,9 @@ def _text(
         return f"image {was or f'{image[1]}x{image[2]} rgb8'}"
     if array is None:
         return "no data"
-    shown = array.slice(0, MAX_SHOWN).to_pylist()
-    text = ", ".join(map(_plain, shown))[:MAX_TEXT]
+    first = array.slice(0, MAX_SHOWN)
+    shown = map(_plain, first.to_pylist()) if python_size(first) <= MAX_SIZE else ("…",)
+    text = ", ".join(shown)[:MAX_TEXT]
     more = ", …" if len(array) > MAX_SHOWN else ""
     whole = f"  ({was})" if was else ""
     return f"{array.type}[{len(array)}] {text}{more}{whole}"
