@@ -11,6 +11,7 @@ import json
 import json.encoder
 import json.scanner
 import warnings
+from array import array
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -37,7 +38,7 @@ def encode(metadata: dict[str, Any]) -> bytes:
     Raises:
         RuntimeError: a key is not a string.
         OverflowError: an int does not fit into 64 bits.
-        TypeError: `metadata` is not a dictionary, or a list mixes types.
+        TypeError: `metadata` is not a dictionary, or a list has a value of another type.
     """
     if not isinstance(metadata, dict):
         raise TypeError(
@@ -92,20 +93,22 @@ def _checked_int(key: str, value: int) -> int:
 
 
 def _convert_list(key: str, values: list[Any] | tuple[Any, ...]) -> Any:
+    """Return a list of the first value's type. As in dora, an int is also a float of its value."""
     if not values:
         return []
     first = values[0]
-    for kind in (str, int, float):
-        if isinstance(first, kind) and not isinstance(first, bool):
-            for value in values:
-                if not isinstance(value, kind) or isinstance(value, bool):
-                    raise TypeError(
-                        f"metadata {key!r} mixes types in a list: "
-                        f"{kind.__name__} and {type(value).__name__}"
-                    )
-            if kind is int:
-                return [_checked_int(key, int(value)) for value in values]
-            return [kind(value) for value in values]
+    try:
+        if isinstance(first, str):
+            return [str.__str__(value) for value in values]
+        if isinstance(first, float):
+            return array("d", values).tolist()
+        if isinstance(first, int) and not isinstance(first, bool):
+            return array("q", values).tolist()
+    except TypeError:
+        kinds = dict.fromkeys(type(value).__name__ for value in values)
+        raise TypeError(f"metadata {key!r} mixes types in a list: {', '.join(kinds)}") from None
+    except OverflowError as error:
+        raise OverflowError(f"metadata {key!r} does not fit into 64 bits: {error}") from None
     warnings.warn(
         f"metadata {key!r} is a list of {type(first).__name__}, which is sent as text",
         RuntimeWarning,

@@ -102,7 +102,24 @@ def test_an_int_beyond_64_bits_is_refused(value: Any) -> None:
         encode({"key": value})
 
 
-@pytest.mark.parametrize("values", [[1, "a"], [1, 2.5], ["a", 1], [1.0, 2], [1, True], [1, None]])
+@pytest.mark.parametrize(
+    ("values", "arrived"),
+    [
+        ([0.5, 0, 1], [0.5, 0.0, 1.0]),
+        ((1.5, True, np.float32(2), np.int64(3)), [1.5, 1.0, 2.0, 3.0]),
+        ([1.5, 2**64], [1.5, 2.0**64]),
+        ([1, True, np.int64(3)], [1, 1, 3]),
+    ],
+)
+def test_values_of_a_list_get_the_type_of_the_first_one_as_in_dora(
+    values: Any, arrived: list[Any]
+) -> None:
+    found = decode(encode({"key": values}))["key"]
+    assert found == arrived
+    assert {type(value) for value in found} == {type(arrived[0])}
+
+
+@pytest.mark.parametrize("values", [[1, "a"], [1, 2.5], ["a", 1], [1.5, "2"], [1, None]])
 def test_a_list_of_several_types_is_refused(values: list[Any]) -> None:
     with pytest.raises(TypeError, match="mixes types"):
         encode({"key": values})
