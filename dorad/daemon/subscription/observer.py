@@ -11,11 +11,12 @@ import socket
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
 from dorad.control.errors import ControlError
+from dorad.control.limits import MAX_REPLY
 from dorad.daemon.subscription.frames import PREFIX, head
 from dorad.launch.helper import helper_environment
 from dorad.launch.model import Command, LaunchError
@@ -33,11 +34,20 @@ _PIPE = 1 << 20
 _log = logging.getLogger(__name__)
 
 
-class Frame(NamedTuple):
-    """One frame from the process; see `frames` for the kinds."""
+class Head(msgspec.Struct):
+    """The JSON of a frame from the process; see `frames` for the kinds."""
 
-    kind: str
-    content: dict[str, Any]
+    kind: Literal["ready", "message", "sent", "error"]
+    topic: str = ""
+    displaced: int = 0
+    metadata: dict[str, Any] = {}
+    text: str = ""
+
+
+class Frame(NamedTuple):
+    """One frame from the process, which is checked: hostile messages may have taken it over."""
+
+    head: Head
     payload: bytes
 
 
@@ -122,15 +132,17 @@ class ObserverProcess:
         """Return the next frame; None once the observer was removed or `stop` was called.
 
         Raises:
-            ControlError: the process reports an error, or died.
+            ControlError: the process reports an error, sent an invalid frame, or died.
         """
         assert self._process is not None
         assert self._streams is not None
         out, _ = self._streams
         try:
             size, payload = PREFIX.unpack(await out.readexactly(PREFIX.size))
-            content: dict[str, Any] = msgspec.json.decode(await out.readexactly(size))
-            frame = Frame(content.pop("kind"), content, await out.readexactly(payload))
+            _check_size("metadata", size)
+            found = _decode(await out.readexactly(size))
+            _check_size(f"a message of {found.topic}", payload)
+            frame = Frame(found, await out.readexactly(payload))
         except (asyncio.IncompleteReadError, ConnectionError):
             exited = await self._process.wait()
             if not exited.ok and not self._stopped:
@@ -139,8 +151,8 @@ class ObserverProcess:
                     "internal", f"the subscription process exited with {code}", "try again"
                 ) from None
             return None
-        if frame.kind == "error":
-            raise ControlError("refused", content["text"])
+        if found.kind == "error":
+            raise ControlError("refused", found.text)
         return frame
 
     def stop(self) -> None:
@@ -163,6 +175,19 @@ class ObserverProcess:
                 await self._closing_stdio
         finally:
             self._broker.observers.remove(self.id)
+
+
+def _check_size(what: str, size: int) -> None:
+    if size > MAX_REPLY:
+        raise ControlError("too-large", f"{what} has {size} bytes; {MAX_REPLY} are allowed")
+
+
+def _decode(data: bytes) -> Head:
+    try:
+        return msgspec.json.decode(data, type=Head)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        text = f"the subscription process sent an invalid frame: {error}"
+        raise ControlError("internal", text, "try again") from error
 
 
 async def _close_after(process: Process, stdio: socket.socket) -> None:

@@ -104,7 +104,9 @@ class Subscription:
         frame = await self._process.receive()
         if frame is None:
             raise StopAsyncIteration
-        topic = frame.content["topic"]
+        topic = frame.head.topic
+        if topic not in self._counts:
+            raise ControlError("internal", f"the subscription process sent {topic!r}", "try again")
         self._counts[topic] += 1
         with contextlib.suppress(KeyError):  # the dataflow has ended; this was sent before
             self._missed[topic] = max(self._displaced(topic) - self._missed_before[topic], 0)
@@ -112,8 +114,8 @@ class Subscription:
             stream=0,
             topic=topic,
             sequence=self._counts[topic],
-            dropped=self._missed[topic] + frame.content["displaced"],
-            metadata=frame.content["metadata"],
+            dropped=self._missed[topic] + frame.head.displaced,
+            metadata=frame.head.metadata,
         )
         return header, frame.payload
 

@@ -78,7 +78,7 @@ def _echo(out: BinaryIO, queue_size: int, reduce: str) -> None:
     writer.start()
     while (event := node.next()) is not None and event["type"] != "STOP":
         if event["type"] == "INPUT" and reducer.is_due(event["id"], time.monotonic()):
-            metadata = {key: _plain(value) for key, value in event["metadata"].items()}
+            metadata = _plain(event["metadata"])
             value, metadata = reducer.reduce(event["value"], metadata)
             message = Message(event["id"], metadata, to_ipc(value))
             del value
@@ -140,12 +140,22 @@ def _array(value: Any) -> Encoded:
 
 
 def _plain(value: Any) -> Any:
-    """Return a metadata value as JSON: a time as ISO 8601 text, NaN and infinities as null."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+    """Return a metadata value as JSON: a time as ISO 8601 text, NaN and infinities as null.
+
+    Text that is not Unicode, which JSON can have but no UTF-8, is escaped as in Python.
+    """
+    match value:
+        case str():
+            return value if value.isascii() else value.encode(errors="backslashreplace").decode()
+        case datetime():
+            return value.isoformat()
+        case float() if not math.isfinite(value):
+            return None
+        case list():
+            return [_plain(item) for item in value]
+        case dict():
+            return {_plain(key): _plain(item) for key, item in value.items()}
+    return value
 
 
 def _write(out: BinaryIO, content: dict[str, Any], payload: bytes | memoryview = b"") -> None:

@@ -20,9 +20,12 @@ from dorad.control.arrays import from_ipc
 from dorad.control.errors import ControlError
 from dorad.daemon.subscription import publisher
 from dorad.daemon.subscription import subscriptions as subscriptions_module
+from dorad.daemon.subscription.frames import PREFIX, head
 from dorad.daemon.subscription.subscriptions import MAX_SUBSCRIPTIONS, Subscriptions
 from dorad.dataflow.model import NodeOutput
 from dorad.launch.confine import CAP_DAC_READ_SEARCH
+from dorad.launch.helper import LocalHelpers
+from dorad.launch.model import Command
 from dorad.node.connection import DaemonConnection
 from tests.daemon.clients import DEADLINE_S, Stage, pair, stage
 from tests.daemon.flows import dataflow, node
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from dorad.control.messages import TopicHeader
+    from dorad.launch.spawner import Process
 
 OUT = NodeOutput("a", "out")
 _MODULE = "dorad.daemon.subscription.process"
@@ -75,6 +79,7 @@ import pyarrow as pa
 from dora import Node
 node = Node()
 given = {"at": datetime(2026, 1, 2, tzinfo=timezone.utc), "n": 1, "x": float("nan"), "l": ["y"]}
+given["\\udc80"] = "\\ud800"  # no Unicode
 while (event := node.next(timeout=0.01))["type"] != "STOP":
     node.send_output("out", pa.array([1.5, None]), given)
 """
@@ -104,6 +109,7 @@ async def test_messages_come_with_topic_number_and_metadata(
                 "n": 1,
                 "x": None,
                 "l": ["y"],
+                "\\udc80": "\\ud800",
             }
 
 
@@ -231,6 +237,43 @@ async def test_a_subscription_process_that_dies_is_an_error(on: Stage, subs: Sub
                 async with asyncio.timeout(DEADLINE_S):
                     await _drain(stream)
         await on.makes_progress()
+
+
+class TakenOver(LocalHelpers):
+    """Starts a program that writes bytes of its own in place of each helper."""
+
+    def __init__(self, *written: bytes) -> None:
+        super().__init__()
+        self._written = b"".join(written)
+
+    async def start_helper(
+        self, command: Command, stdio: int, link: int, *, tag: str, network: bool = False
+    ) -> Process:
+        octal = "".join(f"\\{byte:03o}" for byte in self._written)
+        program = Command(("/bin/sh", "-c", f"printf '{octal}'; read end"), Path("/"), {})
+        return await super().start_helper(program, stdio, link, tag=tag, network=network)
+
+
+@pytest.mark.parametrize(
+    ("written", "code", "words"),
+    [
+        ([PREFIX.pack(2, 0), b"[]"], "internal", "invalid frame"),
+        ([PREFIX.pack(2, 0), b"\xff\xfe"], "internal", "invalid frame"),
+        ([PREFIX.pack(21, 0), b'{"kind":"m","topic":1'], "internal", "invalid frame"),
+        ([head({"kind": "message", "topic": "\ud800"})], "internal", "invalid frame"),
+        ([head({"kind": "message", "topic": "b/out"})], "internal", "sent 'b/out'"),
+        ([PREFIX.pack(1 << 31, 0)], "too-large", "metadata has 2147483648 bytes"),
+        ([head({"kind": "message", "topic": "a/out"}, 1 << 40)], "too-large", "a message of a/out"),
+    ],
+)
+async def test_a_subscription_process_that_messages_took_over_ends_only_its_subscription(
+    on: Stage, written: list[bytes], code: str, words: str
+) -> None:
+    helpers = TakenOver(head({"kind": "ready"}), *written)
+    async with _received(Subscriptions(on.broker, helpers)) as stream:
+        with pytest.raises(ControlError, match=words) as caught:
+            await _next(stream)
+    assert caught.value.code == code
 
 
 async def test_the_number_of_subscriptions_is_limited(
