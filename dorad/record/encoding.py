@@ -106,7 +106,7 @@ def encode_raw(
     """Encode a message as it lay in a ring, see `dorad.shm.arrow`; `meta` is its JSON.
 
     Raises:
-        ValueError: the payload or the metadata are malformed.
+        ValueError: the payload or the metadata are malformed, or Arrow cannot write the array.
     """
     direct = None if nulls else direct_kinds().get(code)
     if direct is not None:
@@ -140,14 +140,21 @@ def encode_raw(
 
 
 def encode_array(array: pa.Array, field: pa.Field, meta: bytes) -> Encoded:
-    """Encode an array as a record batch; `field` has its exact type."""
+    """Encode an array as a record batch; `field` has its exact type.
+
+    Raises:
+        ValueError: Arrow cannot write it, such as one of 2^31 values and more.
+    """
     schema = pa.schema([field])
     batch = pa.record_batch([array], schema=schema)
     kind, prefix = _batch_kind(schema)
     custom = pa.KeyValueMetadata({METADATA_KEY: meta}) if meta else None
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_batch(batch, custom_metadata=custom)
+    try:
+        with pa.ipc.new_stream(sink, schema) as writer:
+            writer.write_batch(batch, custom_metadata=custom)
+    except pa.ArrowException as error:
+        raise ValueError(f"{len(array)} values of {array.type}: {error}") from error
     stream = memoryview(sink.getvalue())
     body = stream if kind.encoding == "arrow-ipc" else stream[prefix:-_EOS]
     return Encoded(kind, b"", body, b"")

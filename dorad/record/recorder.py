@@ -270,7 +270,7 @@ class Recorder:
         except McapError:
             raise
         except (ValueError, OverflowError) as error:
-            _log.warning("a message on %s cannot be read: %s", item.topic, error)
+            _log.warning("a message on %s cannot be recorded: %s", item.topic, error)
             self.dropped[item.topic] += 1
 
     def _check_limits(self) -> None:

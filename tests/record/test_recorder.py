@@ -14,6 +14,7 @@ from dorad.record.reader import RecordingReader
 from dorad.record.recorder import Recorder
 from dorad.record.settings import Settings
 from dorad.record.writer import RecordingFile
+from dorad.shm.arrow import CODE_NULL
 from tests.record.files import START, raw
 
 DEADLINE_S = 60.0
@@ -175,9 +176,14 @@ def test_a_full_disk_leaves_a_file_that_reads(settings, monkeypatch):
     assert outcome.messages + outcome.dropped["a/b"] == 20
 
 
-def test_an_unreadable_message_is_counted_and_the_rest_recorded(settings):
+@pytest.mark.parametrize(
+    "content",
+    [(255, 1, 0, b"nonsense", b""), (CODE_NULL, 1 << 40, 1 << 40, b"", b"")],
+    ids=["nonsense", "more values than Arrow writes"],
+)
+def test_an_unreadable_message_is_counted_and_the_rest_recorded(settings, content):
     recorder = Recorder(settings, {})
-    recorder.put([item(0), Item(START, "a/b", 1, (255, 1, 0, b"nonsense", b"")), item(2)])
+    recorder.put([item(0), Item(START, "a/b", 1, content), item(2)])
     outcome = recorder.end("test", {})
     assert outcome.dropped == {"a/b": 1}
     assert sequences(settings.path) == [0, 2]
