@@ -36,6 +36,8 @@ MAX_MISSED_KEEPALIVES = 3
 """After these the connection ends: a robot that is cut off is noticed within 20 s."""
 STALL_TIMEOUT_S = 60.0
 """How long one chunk of a file may take."""
+START_TIMEOUT_S = 2.0
+"""How long to wait for a command that is cancelled before the robot has said that it runs."""
 CLOSE_TIMEOUT_S = 2.0
 """How long closing a connection may take."""
 CHUNK = 256 << 10
@@ -164,7 +166,7 @@ class Connection:
         self, command: Sequence[str], limit: int, doing: str, given: bytes | None
     ) -> CommandResult:
         source = asyncssh.DEVNULL if given is None else asyncssh.PIPE
-        process = await self._ssh.create_process(shlex.join(command), encoding=None, stdin=source)
+        process = await self._start(command, source)
         # Not `async with`, which would wait for a robot that never confirms the end.
         with closing(process):
             if given is not None:
@@ -186,6 +188,21 @@ class Connection:
                     process.terminate()
                 raise
         return _result(process, outputs[0] or b"", outputs[1] or b"")
+
+    async def _start(self, command: Sequence[str], source: int) -> asyncssh.SSHClientProcess[bytes]:
+        line = shlex.join(command)
+        starting = asyncio.ensure_future(
+            self._ssh.create_process(line, encoding=None, stdin=source)
+        )
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # The robot may run it already, and only has not said so yet.
+            with suppress(TimeoutError, *RAISED):
+                process = await asyncio.wait_for(starting, START_TIMEOUT_S)
+                process.terminate()
+                process.close()
+            raise
 
     async def _feed(
         self,

@@ -180,7 +180,7 @@ async def test_sockets_beyond_the_limit_are_closed_at_once(tmp_path: Path) -> No
 
 async def test_500_connections_at_once(tmp_path: Path) -> None:
     """Some connect, the others get the reason; connected clients are not disturbed."""
-    limits = Limits(connections=20)
+    limits = Limits(connections=20, hello=DEADLINE_S)
     async with serving(tmp_path, HANDLERS, limits=limits) as path, raw(path) as first:
         results = await asyncio.gather(*(_try(path) for _ in range(500)))
         assert "result" in await first.call(1, "daemon.status")
@@ -195,7 +195,7 @@ async def _try(path: Path) -> str:
     # Blocks while the backlog is full, so not in the event loop.
     await asyncio.to_thread(sock.connect, str(path))
     try:
-        async with unix_connect(sock=sock, compression=None) as connection:
+        async with unix_connect(sock=sock, compression=None, open_timeout=None) as connection:
             await connection.send('{"hello": "crowd"}')
             await connection.recv()
             await connection.send('{"id": 1, "method": "daemon.status"}')

@@ -7,6 +7,7 @@ import hashlib
 import json
 import shlex
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,13 @@ class FakeRobot:
     files: dict[str, bytes] = field(default_factory=dict)
     most_at_once: int = 0
     connections: int = 0
+
+    def all_signals(self, count: int) -> list[str]:
+        """Return `signals` once there are so many: they arrive after the command has ended here."""
+        end = time.monotonic() + DEADLINE_S
+        while len(self.signals) < count and time.monotonic() < end:
+            time.sleep(0.01)
+        return self.signals
 
     def ran(self, *words: str) -> bool:
         """Return True if a command contained these words in sequence."""

@@ -84,6 +84,7 @@ class FakeAgent:
             f"ws://127.0.0.1:{self.port}/agent",
             additional_headers={"X-Robot": self.robot},
             compression=None,
+            open_timeout=None,
             ping_interval=None,
         )
         session = ClientSession(

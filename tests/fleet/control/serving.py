@@ -20,7 +20,7 @@ from dorafleet.coordinator.messages import METHODS
 from dorafleet.coordinator.writing import Writer
 from dorafleet.inventory.model import Machine
 from dorafleet.store.sqlite import SqliteStore
-from tests.harness.waiting import until
+from tests.harness.waiting import DEADLINE_S, until
 
 from .agents import FakeAgent
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.renewing import Sign
     from dorafleet.coordinator.supplying import Supply
     from dorafleet.store.model import Store
-
-DEADLINE_S = 60.0
 
 TALK = {
     "nodes": [
@@ -150,7 +148,8 @@ async def leading(
             control.table,
             version="1",
             methods=METHODS,
-            limits=Limits(opening=4096),
+            # Many of these serve in one process, each slow to answer then.
+            limits=Limits(opening=4096, hello=DEADLINE_S),
             accept={AGENT_PATH: control.connections.accept},
         )
         await server.serve_tcp(sock, authenticate or _peer)
