@@ -19,7 +19,7 @@ HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
     bench-record bench-rollout check-record torture explore fuzz fuzz-agent fuzz-fleet litmus faults model \
     wheels deb arm64 hwtest hwtest-long vmtest clean
 
-help: ## Say what there is
+help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 native: $(BIN)/python ## Compile the Python files, and the C part of the data plane if a compiler is there (DORAD_NATIVE=1: or fail)

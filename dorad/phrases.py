@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def first_of(texts: Iterable[str], most: int, between: str = ", ") -> str:
-    """Return the first `most` texts, and how many more there are."""
+def first_of(texts: Iterable[str], limit: int, between: str = ", ") -> str:
+    """Return the first `limit` texts, and the number of the others."""
     found = list(texts)
-    more = len(found) - most
-    shown = between.join(found[:most])
+    more = len(found) - limit
+    shown = between.join(found[:limit])
     return f"{shown}{between.rstrip(' ,')} and {more} more" if more > 0 else shown
 
 

@@ -75,7 +75,7 @@ class TlsTransport:
         self._below.close()
 
     def _shake_hands(self) -> bool:
-        """Go on with the handshake; return True at its end."""
+        """Continue the handshake; return True at its end."""
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:

@@ -71,7 +71,7 @@ class Delivery:
         return blocked
 
     def unblock(self, output: str) -> None:
-        """No longer wait for room."""
+        """Stop waiting for room."""
         for outlet in self._connection.outlets.get(output, ()):
             if outlet.blocking:
                 outlet.announce_waiting(False)

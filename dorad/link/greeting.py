@@ -75,7 +75,7 @@ class Greeting:
         )
 
     def appear(self, incarnation: int, now_s: float) -> None:
-        """A link process of the machine has appeared: greet it, unless it is known."""
+        """Greet a link process that has appeared, unless it is known."""
         if incarnation != self._seen:
             self._seen = incarnation
             self._heard = None
@@ -84,7 +84,7 @@ class Greeting:
             self.restart(now_s)
 
     def vanish(self, incarnation: int) -> bool:
-        """A link process has vanished; return True if it was the present one."""
+        """Forget a link process that has vanished; return True if it was the present one."""
         if incarnation != self._seen:
             return False
         self._seen = self._heard = self._due_s = None

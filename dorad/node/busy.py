@@ -37,7 +37,7 @@ class BusyMethods:
 
     @contextmanager
     def busy(self, reason: str) -> Iterator[None]:
-        """Be busy inside a `with` block: no new release starts to run on this robot meanwhile.
+        """Hold a lease inside a `with` block: no new release starts to run on this robot.
 
         The lease also ends with the process. It delays a switch, up to the rollout's `busy_max`,
         and prevents no stop that a user asks for, and no return to the release before.

@@ -106,7 +106,7 @@ class OwnTable:
         self._table: ExtensionTable[bytes] = ExtensionTable()
 
     def store(self, namespace: str, key: str, value: bytes) -> None:
-        """Keep a value."""
+        """Store a value."""
         try:
             self._table.store(self._NODE, namespace, key, value)
         except TableError as error:
@@ -132,7 +132,7 @@ class DaemonTable:
         self._connection = connection
 
     def store(self, namespace: str, key: str, value: bytes) -> None:
-        """Keep a value."""
+        """Store a value."""
         if len(value) > MAX_VALUE:
             # The daemon would refuse it too, but only after a copy of everything.
             raise RuntimeError(

@@ -32,7 +32,7 @@ class ReplayClock:
         return self._origin_recorded + int((now - self._origin) * self.speed)
 
     def at(self, recorded: int, now: int) -> None:
-        """Note that the message of time `recorded` is sent now; only without a speed."""
+        """Record that the message of time `recorded` is sent now; only without a speed."""
         if not self.speed or self.paused:
             self._origin_recorded, self._origin = recorded, now
 

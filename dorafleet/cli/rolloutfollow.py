@@ -98,7 +98,7 @@ async def _follow_once(
 async def _report_refusals(
     client: AsyncClient, number: int, sender: Sender, display: Display
 ) -> None:
-    """Tell the coordinator which robots do not take the files: it judges them."""
+    """Report robots that do not take the files to the coordinator, which judges them."""
     from dorad.control.errors import ControlError
     from dorafleet.rollout.messages import RolloutRefusal, RolloutSummary
 

@@ -157,7 +157,7 @@ def pause(number: int | None, *, reason: str, as_json: bool, state: Path, port: 
 @state_option
 @port_option
 def resume(number: int | None, *, reason: str, as_json: bool, state: Path, port: int) -> None:
-    """Go on after a pause."""
+    """Continue after a pause."""
     act_on("resume", number, reason, state, port, as_json=as_json)
 
 
@@ -168,7 +168,7 @@ def resume(number: int | None, *, reason: str, as_json: bool, state: Path, port:
 @state_option
 @port_option
 def promote(number: int | None, *, reason: str, as_json: bool, state: Path, port: int) -> None:
-    """Go on with the other robots after the canaries."""
+    """Continue with the other robots after the canaries."""
     act_on("promote", number, reason, state, port, as_json=as_json)
 
 

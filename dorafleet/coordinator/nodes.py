@@ -116,7 +116,7 @@ class NodeMethods:
         )
 
     async def _pass_on(self, call: Call, params: P) -> m.Struct:
-        """Let the machine of the node answer."""
+        """Forward a call to the machine of the node."""
         record, _, robot = self._find(params.dataflow, params.node)
         return await self._forward(record, robot, call.method, params, METHODS[call.method].result)
 
@@ -374,7 +374,7 @@ class NodeMethods:
             )
 
     async def _undo(self, call: Call, before: Record, record: Record) -> None:
-        """Go back to the dataflow before a change, if nothing else has changed it since."""
+        """Restore the dataflow before a change, if nothing else has changed it since."""
         async with self._fleet.writer.changing:
             now = self._fleet.get(record.key)
             if now is None or now.generation != record.generation or not now.enabled:

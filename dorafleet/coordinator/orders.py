@@ -141,7 +141,7 @@ class Orders:
         self._robots.keep_undelivered(robot, order.dataflow, None)
 
     def _refuse(self, robot: Robot, order: ReleaseOrder, error: ControlError) -> None:
-        """Keep a refusal as if the robot had reported it."""
+        """Record a refusal as if the robot had reported it."""
         state = robot.releases.get(order.dataflow) or ReleaseState(
             dataflow=order.dataflow,
             epoch=order.epoch,

@@ -116,7 +116,7 @@ class Robots:
         return robot.client
 
     def refuse(self, id_: str, reason: str) -> None:
-        """Keep why a robot was refused, if it has no other connection."""
+        """Record why a robot was refused, if it has no other connection."""
         robot = self._robots.get(id_)
         if robot is not None and robot.client is None:
             robot.was_refused, robot.reason = True, reason[:MAX_REASON]
@@ -162,7 +162,7 @@ class Robots:
         self.changed(robot)
 
     def keep_undelivered(self, robot: Robot, dataflow: str, error: ControlError | None) -> None:
-        """Keep why a robot could not store an order; None if it has stored it."""
+        """Record why a robot could not store an order; None if it has stored it."""
         before = robot.undelivered.get(dataflow)
         if error is None:
             robot.undelivered.pop(dataflow, None)

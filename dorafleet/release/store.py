@@ -51,7 +51,7 @@ class Store:
         self._manifests = folder / "manifests"
 
     def add(self, content: bytes, signature: bytes) -> Bundle:
-        """Keep a release whose objects are in the store. Raises OSError."""
+        """Add a release whose objects are in the store. Raises OSError."""
         self._manifests.mkdir(parents=True, exist_ok=True)
         release = id_of(content)
         for name, text in ((f"{release}.sig", signature), (release, content)):

@@ -325,8 +325,8 @@ ROLLOUT_METHODS: dict[str, Method] = {
         RolloutRefusal, RolloutSummary, "Report that a robot refuses the files of a release."
     ),
     "rollout.pause": Method(RolloutAct, RolloutSummary, "Give robots no further orders."),
-    "rollout.resume": Method(RolloutAct, RolloutSummary, "Go on after a pause."),
-    "rollout.promote": Method(RolloutAct, RolloutSummary, "Go on after the canaries."),
+    "rollout.resume": Method(RolloutAct, RolloutSummary, "Continue after a pause."),
+    "rollout.promote": Method(RolloutAct, RolloutSummary, "Continue after the canaries."),
     "rollout.abort": Method(RolloutAct, RolloutSummary, "End a rollout before further switches."),
     "rollout.undo": Method(RolloutAct, RolloutSummary, "Bring robots back to what they had."),
     "drift.list": Method(Nothing, DriftList, "List robots' differences from their desired state."),

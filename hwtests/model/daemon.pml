@@ -158,7 +158,7 @@ inline judge_edge(e)
     MUST(!BACKPRESSURE(e) || consumer_killed || COUNTED_DROPPED(e) == 0, backpressure_dropped)
 }
 
-/* Runs when nobody else can: then all stores are in memory and whoever sleeps sleeps for good.
+/* Runs when no other process can: then all stores are in memory and a sleeper sleeps for good.
  * A publisher still blocked there is reported by the checker itself (invalid end state). */
 proctype Judge()
 {

@@ -9,7 +9,7 @@
  * name none, it is relaxed. FENCE is `atomic_thread_fence(memory_order_seq_cst)`. On x86-64 the
  * weaker orders only bind the compiler: only the fences are more than plain loads and stores.
  *
- * On real hardware a process also sees its own buffered stores. Here nobody needs that: every
+ * On real hardware a process also sees its own buffered stores. Nothing here needs that: every
  * word has one writer, which keeps its last value in a variable of its own.
  */
 

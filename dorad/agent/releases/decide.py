@@ -19,7 +19,7 @@ from dorad.control.messages.releases import ReleaseState
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dorad.agent.releases.model import Seen
+    from dorad.agent.releases.model import Observation
 
 MAX_DAMAGED = 20
 """Releases with damages in one report."""
@@ -29,13 +29,13 @@ CONTACT_S = 60.0
 require contact after the switch, too."""
 
 
-def decide(record: Record, seen: Seen) -> Record:
+def decide(record: Record, seen: Observation) -> Record:
     """Return the record after an observation: the same one if nothing changes."""
     after = _decide(record, seen)
     return after if after.phase == record.phase else replace(after, since=seen.wall)
 
 
-def _decide(record: Record, seen: Seen) -> Record:
+def _decide(record: Record, seen: Observation) -> Record:
     if record.next is not None and record.phase in ("switching", "probation"):
         if record.confirmed is not None and revision_of(record.next) == record.confirmed.revision:
             # The rollout was aborted, or undone.
@@ -58,14 +58,14 @@ def _decide(record: Record, seen: Seen) -> Record:
             return _preparing(record, seen)
 
 
-def forgettable(record: Record, seen: Seen) -> bool:
+def forgettable(record: Record, seen: Observation) -> bool:
     """Return True if a dataflow whose release was removed has stopped."""
     return record.order.release is None and (
         seen.share is None or (seen.share.generation == record.step and seen.share.status in ENDED)
     )
 
 
-def _stop(record: Record, seen: Seen) -> Record:
+def _stop(record: Record, seen: Observation) -> Record:
     """Return the record of a dataflow that is ordered not to run."""
     if record.applied is not None and not record.halting:
         record = replace(record, step=record.step + 1, halting=True)
@@ -78,7 +78,7 @@ def _stop(record: Record, seen: Seen) -> Record:
     return _preparing(record, seen)
 
 
-def _resting(record: Record, seen: Seen) -> Record:
+def _resting(record: Record, seen: Observation) -> Record:
     """Return the record while the confirmed revision runs."""
     record = _learn(record, seen.learned)
     if record.phase == "reverted":
@@ -100,7 +100,7 @@ def _learn(record: Record, rates: dict[str, float]) -> Record:
     return replace(record, baseline=replace(before, rates=before.rates | new, settled=settled))
 
 
-def _preparing(record: Record, seen: Seen) -> Record:
+def _preparing(record: Record, seen: Observation) -> Record:
     """Return the record of a release that is being received, staged, or waits for its switch."""
     if record.halting and record.order.enabled and record.applied is not None:
         if is_stopping(record, seen):
@@ -134,7 +134,7 @@ def _preparing(record: Record, seen: Seen) -> Record:
     return _begin(record, seen)
 
 
-def _begin(record: Record, seen: Seen) -> Record:
+def _begin(record: Record, seen: Observation) -> Record:
     """Begin the switch, unless the robot is busy."""
     order = record.order
     if seen.notices is None or (seen.share is not None and seen.share.status == "stopping"):
@@ -175,7 +175,7 @@ def _running(record: Record) -> object:
     return None if record.applied is None else record.applied.revision
 
 
-def state_of(record: Record, seen: Seen | None, lost: Mapping[str, str]) -> ReleaseState:
+def state_of(record: Record, seen: Observation | None, lost: Mapping[str, str]) -> ReleaseState:
     """Return the state of a release for the coordinator; `lost` are the damages by release."""
     share = None if seen is None else seen.share
     runs = record.applied is not None and not record.halting

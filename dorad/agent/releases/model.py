@@ -168,7 +168,7 @@ class Health(msgspec.Struct, frozen=True):
     """The outputs that had begun to send before that moment."""
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Observation(msgspec.Struct, frozen=True):
     """An observation of a dataflow. Clocks count from the boot."""
 
     now: float

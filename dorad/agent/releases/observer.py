@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from dorad.agent.releases import compose, health, observing
-from dorad.agent.releases.model import Plan, Record, Seen
+from dorad.agent.releases.model import Observation, Plan, Record
 from dorad.agent.releases.probes import Commands
 from dorad.control.errors import ControlError
 from dorad.control.messages.releases import Evidence
@@ -83,7 +83,7 @@ class Observer:
         for commands in (self._probes, self._questions):
             commands.forget(name)
 
-    async def see(self, record: Record, tasks: asyncio.TaskGroup) -> Seen:
+    async def observe(self, record: Record, tasks: asyncio.TaskGroup) -> Observation:
         """Return the observation of a dataflow that its phase needs; commands run in `tasks`."""
         name, release = record.order.dataflow, record.order.release
         files: Files = "missing"
@@ -98,7 +98,7 @@ class Observer:
                 except ControlError as error:
                     refusal = self.refusals[release] = "; ".join(error.lines)
         share = self._shares.states.get(name)
-        before = Seen(
+        before = Observation(
             now=observing.clock(),
             wall=time.time(),
             boot=self._boot,
@@ -111,7 +111,7 @@ class Observer:
         )
         try:
             if record.phase == "staged" and record.order.switch and record.order.enabled:
-                return await self._see_before_switch(record, before, tasks)
+                return await self._observe_before_switch(record, before, tasks)
             runs = share is not None and share.status == "running"
             if runs and record.phase == "probation":
                 return replace(before, health=await self._judge(record, tasks))
@@ -121,9 +121,9 @@ class Observer:
             _log.debug("release of %s: %s", name, error)
         return before
 
-    async def _see_before_switch(
-        self, record: Record, seen: Seen, tasks: asyncio.TaskGroup
-    ) -> Seen:
+    async def _observe_before_switch(
+        self, record: Record, seen: Observation, tasks: asyncio.TaskGroup
+    ) -> Observation:
         client = await self._daemon.client()
         notices = await observing.notices(client)
         leases = await observing.leases(client)

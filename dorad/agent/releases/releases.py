@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from dorad.agent.daemon import Daemon
     from dorad.agent.releases.library import Library
-    from dorad.agent.releases.model import Seen
+    from dorad.agent.releases.model import Observation
     from dorad.agent.releases.observing import Contact
     from dorad.agent.shares import Shares
     from dorad.agent.store import ShareStore
@@ -69,7 +69,7 @@ class Releases:
         self._wake = asyncio.Event()
         self._staging: dict[str, asyncio.Task[None]] = {}
         self._observer = Observer(shares, daemon, library, robot, boot, folder, contact, self.wake)
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, Observation] = {}
         self._synced: dict[str, int] = {}
         self._damage = DamageCheck(library, self._in_use, self._update_states)
         self.states: dict[str, ReleaseState] = {}
@@ -161,7 +161,7 @@ class Releases:
     async def _look_after(self, name: str, tasks: asyncio.TaskGroup) -> None:
         """Decide about a dataflow and act, until nothing changes."""
         record = self._store.releases[name]
-        seen = await self._observer.see(record, tasks)
+        seen = await self._observer.observe(record, tasks)
         after = self._store.releases.get(name)
         if after is not record:
             self.wake()  # an order has arrived meanwhile

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 if TYPE_CHECKING:
-    from dorad.agent.releases.model import Applied, Record, Seen, Waiting
+    from dorad.agent.releases.model import Applied, Observation, Record, Waiting
     from dorad.control.messages.releases import ReleasePhase
 
 IN_SWITCH = ("switching", "probation", "reverting")
@@ -31,7 +31,7 @@ def enter(
     return replace(record, phase=phase, reason=reason, waiting=waiting, refused=refused)
 
 
-def apply(record: Record, applied: Applied | None, seen: Seen) -> Record:
+def apply(record: Record, applied: Applied | None, seen: Observation) -> Record:
     """Return the record with a new order for the daemon.
 
     A dataflow that has not started completely cannot be changed: it is stopped first.
@@ -42,12 +42,12 @@ def apply(record: Record, applied: Applied | None, seen: Seen) -> Record:
     return replace(record, applied=applied, step=record.step + 1, halting=halting)
 
 
-def is_stopping(record: Record, seen: Seen) -> bool:
+def is_stopping(record: Record, seen: Observation) -> bool:
     """Return True while a dataflow that was ordered to stop still runs."""
     return seen.share is not None and not has_ended(record, seen)
 
 
-def has_ended(record: Record, seen: Seen) -> bool:
+def has_ended(record: Record, seen: Observation) -> bool:
     """Return True if the run of the daemon's last order has ended."""
     share = seen.share
     return share is not None and share.generation == record.step and share.status in ENDED

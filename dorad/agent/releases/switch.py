@@ -10,7 +10,7 @@ from dorad.agent.releases.model import MAX_FAILED, Baseline, Failed
 from dorad.agent.releases.steps import ENDED, apply, enter, is_stopping
 
 if TYPE_CHECKING:
-    from dorad.agent.releases.model import Health, Record, Seen
+    from dorad.agent.releases.model import Health, Observation, Record
 
 MAX_SWITCH_BOOTS = 3
 """How often a switch is repeated after restarts of the machine; then the robot reverts."""
@@ -21,7 +21,7 @@ REVERT_RETRY_S = 2.0
 STUCK_RETRY_S = 30.0
 
 
-def switching(record: Record, seen: Seen) -> Record:
+def switching(record: Record, seen: Observation) -> Record:
     """Return the record while the daemon changes the dataflow."""
     if record.boot != seen.boot:
         if record.tries >= MAX_SWITCH_BOOTS:
@@ -43,7 +43,7 @@ def switching(record: Record, seen: Seen) -> Record:
     return _in_time(record, seen, share.reason or f"the dataflow is {share.status}")
 
 
-def probation(record: Record, seen: Seen) -> Record:
+def probation(record: Record, seen: Observation) -> Record:
     """Return the record while the health of the new revision is checked."""
     rules = record.order.rules
     if record.boot != seen.boot:
@@ -75,7 +75,7 @@ def probation(record: Record, seen: Seen) -> Record:
     return record if record.reason == reason else replace(record, reason=reason)
 
 
-def reverting(record: Record, seen: Seen) -> Record:
+def reverting(record: Record, seen: Observation) -> Record:
     """Return the record during a return, or after its failure."""
     if record.phase == "stuck" and record.applied != record.confirmed:
         return record  # `auto_revert` is off
@@ -106,7 +106,7 @@ def reverting(record: Record, seen: Seen) -> Record:
     return _stuck_in_time(record, seen, share.reason or f"the dataflow is {share.status}")
 
 
-def go_back(record: Record, seen: Seen, reason: str) -> Record:
+def go_back(record: Record, seen: Observation, reason: str) -> Record:
     """Return the record that begins to revert to the confirmed revision."""
     record = replace(record, boot=seen.boot, switched=seen.now, tries=0, retry_at=0.0)
     return enter(apply(record, record.confirmed, seen), "reverting", reason)
@@ -131,7 +131,7 @@ def _confirm(record: Record, health: Health) -> Record:
     return enter(record, "confirmed", "")
 
 
-def _fail(record: Record, seen: Seen, reason: str, *, blame: bool = True) -> Record:
+def _fail(record: Record, seen: Observation, reason: str, *, blame: bool = True) -> Record:
     """Return the record of a revision that is not confirmed; `blame` records the failure."""
     target = record.target
     if blame and target is not None:
@@ -143,7 +143,7 @@ def _fail(record: Record, seen: Seen, reason: str, *, blame: bool = True) -> Rec
     return go_back(record, seen, reason)
 
 
-def _in_time(record: Record, seen: Seen, reason: str) -> Record:
+def _in_time(record: Record, seen: Observation, reason: str) -> Record:
     """Wait for a switch, or revert if it takes too long."""
     deadline = record.order.rules.healthy_deadline
     if seen.now - record.switched < deadline:
@@ -159,7 +159,7 @@ def _reverted(record: Record) -> Record:
     return enter(record, "reverted", reason)
 
 
-def _stuck_in_time(record: Record, seen: Seen, reason: str) -> Record:
+def _stuck_in_time(record: Record, seen: Observation, reason: str) -> Record:
     if record.phase == "stuck" or seen.now - record.switched < record.order.rules.healthy_deadline:
         return record
     return enter(record, "stuck", f"cannot go back: {reason}; before that: {record.reason}")

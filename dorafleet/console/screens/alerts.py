@@ -55,7 +55,7 @@ class AlertsScreen(ConsoleScreen):
         yield Canvas(id="facts", classes="auto")
 
     def crumbs(self) -> Crumbs:
-        """Say how many there are."""
+        """Return the title, with the number of alerts."""
         new = new_count(self.server.alerts)
         return Crumbs(
             "Alerts", amount=f"{len(self._alerts)} of {len(self.server.alerts)}, {new} new"

@@ -80,7 +80,7 @@ class FleetScreen(ConsoleScreen):
         return (*self.FILTER_KEYS, *sorted(name.lower() for name in self.server.fleet.labels))
 
     def crumbs(self) -> Crumbs:
-        """Say how many robots are shown."""
+        """Return the title, with the number of robots shown."""
         total, shown = len(self.server.fleet.rows), len(self.query_one("#robots", Grid).ids)
         old = "fleet.watch" in self.server.missing
         note = "this server is too old to list robots" if old else ""

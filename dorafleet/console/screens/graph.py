@@ -81,7 +81,7 @@ class GraphScreen(ConsoleScreen):
         return topology([] if top is None else top.nodes, [] if top is None else top.edges)
 
     def crumbs(self) -> Crumbs:
-        """Say how large it is, and what is wrong."""
+        """Return the title, with the size of the graph and what is wrong."""
         if self.part is None:
             return Crumbs(f"Fleet > {self.dataflow}", amount="measuring")
         edges = self.part.top.edges

@@ -106,7 +106,7 @@ class LogsScreen(ConsoleScreen):
         return loglines.spans(line, names=self._names, machines=self._machines)
 
     def crumbs(self) -> Crumbs:
-        """Say whose lines these are."""
+        """Return the title, with the origin of the lines."""
         path = " > ".join(["Logs", self.dataflow or "all", *([self.node] if self.node else [])])
         count = self.query_one(LogView).count
         view = self.query_one(LogView)

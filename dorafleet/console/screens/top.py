@@ -97,7 +97,7 @@ class TopScreen(ConsoleScreen):
         return self.query_one(TopTables)
 
     def crumbs(self) -> Crumbs:
-        """Say how much is shown."""
+        """Return the title, with the number of rows shown."""
         nodes, edges = self.tables.counts
         part = self.part
         of = "" if part is None else f"{nodes} of {part.nodes} nodes, {edges} of {part.edges} edges"

@@ -89,7 +89,7 @@ class TopicsScreen(ConsoleScreen):
         self.bring()
 
     def crumbs(self) -> Crumbs:
-        """Say how many there are."""
+        """Return the title, with the number of topics."""
         shown = len(self.query_one(Grid).ids)
         path = f"{self.dataflow} > Topics"
         return Crumbs(path, amount=f"{shown} of {len(self._topics)}")

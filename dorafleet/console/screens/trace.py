@@ -34,11 +34,11 @@ class TraceScreen(ConsoleScreen):
         yield Canvas(id="content", focusable=True)
 
     def crumbs(self) -> Crumbs:
-        """Name the screen."""
+        """Return the title."""
         return Crumbs("Trace")
 
     def paint(self, now: float) -> None:
-        """Say what is missing."""
+        """Show what is missing."""
         del now
         server = self.server.link.server or "the server"
         self.query_one("#content", Canvas).show(

@@ -137,7 +137,7 @@ class Confirm(Dialog[bool]):
         self._number = str(len(targets)) if len(targets) > 1 else ""
 
     def compose(self) -> ComposeResult:
-        """Say what would happen, and show the command that does the same."""
+        """Show what would happen, and the command that does the same."""
         with Vertical():
             yield Label(clean(f"{self._action.title}?"), markup=False)
             listed = MAX_LISTED if self.app.size.height >= LOW else MIN_LISTED

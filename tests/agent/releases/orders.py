@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dorad.agent.releases.model import Health, Plan, Record, Seen
+from dorad.agent.releases.model import Health, Observation, Plan, Record
 from dorad.control.messages.agent import ShareState
 from dorad.control.messages.releases import Evidence, HealthRules, ReleaseOrder
 
@@ -49,7 +49,7 @@ def seen(now=0.0, *, boot="boot-1", release=A, **more):
     if more["files"] == "staged":
         more.setdefault("plan", plan(release))
     more.setdefault("notices", [])
-    return Seen(now=now, wall=1e9 + now, boot=boot, **more)
+    return Observation(now=now, wall=1e9 + now, boot=boot, **more)
 
 
 def health(*, healthy=True, fatal="", rates=None):
