@@ -20,7 +20,7 @@ from dorad.agent.folder import releases_folder, signers_folder
 from dorad.agent.handlers import AgentMethods, handlers
 from dorad.agent.identity import IdentityStore
 from dorad.agent.model import AgentStatus
-from dorad.agent.releases.observing import Contact
+from dorad.agent.releases.queries import Contact
 from dorad.agent.releases.releases import Releases
 from dorad.agent.releases.trees import TreeLibrary
 from dorad.agent.shares import Shares

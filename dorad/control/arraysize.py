@@ -66,7 +66,7 @@ def _width(kind: pa.DataType) -> int:
 
     if pa.types.is_null(kind) or kind.bit_width <= 8:
         return _REFERENCE
-    return _VALUE + kind.bit_width // 8
+    return _VALUE + int(kind.bit_width) // 8
 
 
 def _is_text(kind: pa.DataType) -> bool:

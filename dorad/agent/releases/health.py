@@ -21,7 +21,7 @@ MIN_MESSAGES = 2.0
 """Minimum number of expected messages from which a rate can be checked."""
 
 
-class Observation(msgspec.Struct, frozen=True):
+class Measurement(msgspec.Struct, frozen=True):
     """The daemon's figures of a dataflow at a moment of a monotonic clock."""
 
     at: float
@@ -33,10 +33,10 @@ class Observation(msgspec.Struct, frozen=True):
 
 
 class Watch(msgspec.Struct, frozen=True):
-    """A time during which everything was steady, from its first to its last observation."""
+    """A time during which everything was steady, from its first to its last measurement."""
 
-    first: Observation
-    last: Observation
+    first: Measurement
+    last: Measurement
     interrupted: str = ""
     """What ended the steady time before this one."""
 
@@ -72,7 +72,7 @@ class Watch(msgspec.Struct, frozen=True):
         }
 
 
-def watch(before: Watch | None, seen: Observation, baseline: Baseline) -> Watch:
+def watch(before: Watch | None, seen: Measurement, baseline: Baseline) -> Watch:
     """Return the steady time that ends with an observation; a new one if something happened."""
     if before is None:
         return Watch(seen, seen)
@@ -82,7 +82,7 @@ def watch(before: Watch | None, seen: Observation, baseline: Baseline) -> Watch:
     return Watch(before.first, seen, before.interrupted)
 
 
-def learn(before: Watch | None, seen: Observation, rules: HealthRules) -> tuple[Watch, Watch]:
+def learn(before: Watch | None, seen: Measurement, rules: HealthRules) -> tuple[Watch, Watch]:
     """Return the steady time of a confirmed release that ends now, and the one to continue with.
 
     Each steady time is as long as one before a confirmation; the next one begins where it ends.
@@ -132,7 +132,7 @@ def _checks(found: Watch, rules: HealthRules, baseline: Baseline) -> Iterator[Ev
     yield from _outputs(found, rules, baseline)
 
 
-def _steady(before: Watch, seen: Observation, baseline: Baseline) -> Iterator[Evidence]:
+def _steady(before: Watch, seen: Measurement, baseline: Baseline) -> Iterator[Evidence]:
     """Yield the checks that must pass at each moment of the time."""
     known = {each.node: each for each in before.first.nodes}
     for node in seen.nodes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from dorad.agent.releases import compose, health, observing
+from dorad.agent.releases import compose, health, queries
 from dorad.agent.releases.model import Observation, Plan, Record
 from dorad.agent.releases.probes import Commands
 from dorad.control.errors import ControlError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dorad.agent.daemon import Daemon
     from dorad.agent.releases.library import Library
     from dorad.agent.releases.model import Applied, Files, Health, Revision
-    from dorad.agent.releases.observing import Contact
+    from dorad.agent.releases.queries import Contact
     from dorad.agent.shares import Shares
     from dorad.control.messages.agent import ShareContent
     from dorad.control.messages.releases import Lease
@@ -99,7 +99,7 @@ class Observer:
                     refusal = self.refusals[release] = "; ".join(error.lines)
         share = self._shares.states.get(name)
         before = Observation(
-            now=observing.clock(),
+            now=queries.clock(),
             wall=time.time(),
             boot=self._boot,
             files=files,
@@ -125,8 +125,8 @@ class Observer:
         self, record: Record, seen: Observation, tasks: asyncio.TaskGroup
     ) -> Observation:
         client = await self._daemon.client()
-        notices = await observing.notices(client)
-        leases = await observing.leases(client)
+        notices = await queries.notices(client)
+        leases = await queries.leases(client)
         busy: str | None = _in_words(leases) or self._unsafe(record, tasks)
         seen = replace(seen, notices=notices, leases=leases, busy=busy)
         if busy != "" and record.order.busy == "wait":
@@ -162,7 +162,7 @@ class Observer:
         if not words or share is None or share.status != "running":
             return ""
         said = self._questions.outcome(name)
-        if said is not None and observing.clock() - said.at < ASK_AGAIN_S:
+        if said is not None and queries.clock() - said.at < ASK_AGAIN_S:
             return "" if said.ok else f"safe_to_update {said.evidence[0].text}"
         self._questions.start(tasks, name, record.uuid, {"safe_to_update": words}, bundle)
         # Until it has answered, the last refusal counts.
@@ -171,7 +171,7 @@ class Observer:
     async def _judge(self, record: Record, tasks: asyncio.TaskGroup) -> Health:
         name, rules = record.order.dataflow, record.order.rules
         client = await self._daemon.client()
-        seen = await observing.observe(client, record.uuid)
+        seen = await queries.measure(client, record.uuid)
         found = health.watch(self._watches.get(name), seen, record.baseline)
         self._watches[name] = found
         probes = None
@@ -190,7 +190,7 @@ class Observer:
         """Return the last outcome of the probes, and let them run if it is time; None before."""
         name = record.order.dataflow
         last = self._probes.outcome(name)
-        again = last is None or (not last.ok and observing.clock() - last.at >= ASK_AGAIN_S)
+        again = last is None or (not last.ok and queries.clock() - last.at >= ASK_AGAIN_S)
         if due and again:
             assert record.applied is not None
             bundle = self._library.bundle(record.applied.revision.release)
@@ -208,7 +208,7 @@ class Observer:
     async def _learn(self, record: Record) -> dict[str, float]:
         """Return rates of the confirmed revision; none before it was steady for long enough."""
         name = record.order.dataflow
-        seen = await observing.observe(await self._daemon.client(), record.uuid)
+        seen = await queries.measure(await self._daemon.client(), record.uuid)
         found, self._watches[name] = health.learn(self._watches.get(name), seen, record.order.rules)
         if found.seconds < record.order.rules.min_healthy_time:
             return {}

@@ -8,7 +8,7 @@ import shlex
 import uuid
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.agent.releases import observing
+from dorad.agent.releases import queries
 from dorad.control.errors import ControlError
 from dorad.control.messages import DataflowState, Share, Start, Started, Stop, Wait
 from dorad.control.messages.releases import Evidence
@@ -108,7 +108,7 @@ class Commands:
             self._forgotten.remove(dataflow)
             _log.debug("the outcome of commands of %s came too late", dataflow)
         else:
-            self._outcomes[dataflow] = Outcome(observing.clock(), found)
+            self._outcomes[dataflow] = Outcome(queries.clock(), found)
         self._on_end()
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dorad.agent.daemon import Daemon
     from dorad.agent.releases.library import Library
     from dorad.agent.releases.model import Observation
-    from dorad.agent.releases.observing import Contact
+    from dorad.agent.releases.queries import Contact
     from dorad.agent.shares import Shares
     from dorad.agent.store import ShareStore
     from dorad.control.messages.releases import ReleaseOrder, ReleaseState

@@ -11,7 +11,7 @@ import psutil
 
 from dorad.agent.daemon import Daemon
 from dorad.agent.releases.library import Bundle
-from dorad.agent.releases.observing import Contact
+from dorad.agent.releases.queries import Contact
 from dorad.agent.releases.releases import Releases
 from dorad.agent.shares import Shares
 from dorad.agent.store import ShareStore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dorad.agent.releases.health import Observation, is_due, judge, learn, watch
+from dorad.agent.releases.health import Measurement, is_due, judge, learn, watch
 from dorad.agent.releases.model import Baseline
 from dorad.control.messages import NodeInfo, NodeMetrics
 from dorad.control.messages.releases import Evidence, HealthRules
@@ -25,7 +25,7 @@ def node(name="camera", status="running", pid=1, **more):
 
 def at(second, *nodes, sent=None, notices=()):
     sent = {"camera/image": 30 * second} if sent is None else sent
-    return Observation(float(second), list(nodes or [node()]), sent, list(notices))
+    return Measurement(float(second), list(nodes or [node()]), sent, list(notices))
 
 
 def verdict(*seen, rules=RULES, baseline=NONE, probes=None):

@@ -10,7 +10,7 @@ from textwrap import dedent
 
 import pytest
 
-from dorad.agent.releases import damage, observing, probes, releases
+from dorad.agent.releases import damage, probes, queries, releases
 from dorad.agent.store import ShareStore
 from dorad.control.errors import ControlError
 from dorad.control.messages.releases import HealthRules
@@ -94,8 +94,8 @@ async def running(folder, dorad, monkeypatch):
 @pytest.fixture
 def pass_time(monkeypatch):
     """Return a function that sets the robot's clock on, past a deadline."""
-    clock, passed = observing.clock, [0.0]
-    monkeypatch.setattr(observing, "clock", lambda: clock() + passed[0])
+    clock, passed = queries.clock, [0.0]
+    monkeypatch.setattr(queries, "clock", lambda: clock() + passed[0])
 
     def forward(seconds):
         passed[0] += seconds

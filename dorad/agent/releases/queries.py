@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from dorad.agent.releases.health import Observation
+from dorad.agent.releases.health import Measurement
 from dorad.control.errors import ControlError
 from dorad.control.messages import DaemonStatus, LeaseList, Nothing, Top
 
@@ -42,7 +42,7 @@ class Contact:
             self.heard()
 
 
-async def observe(client: AsyncClient, uuid: str) -> Observation:
+async def measure(client: AsyncClient, uuid: str) -> Measurement:
     """Return the daemon's figures of a dataflow. Raises ControlError."""
     top = await client.call("top", Nothing(), Top)
     at = clock()
@@ -51,7 +51,7 @@ async def observe(client: AsyncClient, uuid: str) -> Observation:
         if edge.dataflow == uuid:
             sent[edge.source] = max(edge.sent, sent.get(edge.source, 0))
     nodes = [node for node in top.nodes if node.dataflow == uuid]
-    return Observation(at, nodes, sent, await notices(client))
+    return Measurement(at, nodes, sent, await notices(client))
 
 
 async def notices(client: AsyncClient) -> list[str]:
