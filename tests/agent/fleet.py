@@ -28,7 +28,7 @@ from dorad.control.target import Accepted
 from dorad.control.tls import Identity, server_context
 from dorafleet.ca.authority import open_authority
 from tests.agent.fakedorad import FakeDorad
-from tests.harness.commands import Forked, run_command, start_service
+from tests.harness.commands import Service, run_command
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class Agent:
         self.folder = folder / "agent"
         self._log = folder / "agent.log"
         self._socket = socket
-        self.process: Forked | None = None
+        self.process: Service | None = None
 
     def command(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
@@ -214,13 +214,12 @@ class Agent:
         assert done.returncode == 0, done.stderr
 
     def start(self, **env: str) -> None:
-        with self._log.open("ab") as log:
-            self.process = start_service(
-                "dorad-agent",
-                ["-v", "--state-dir", self.folder, "run", "--socket", self._socket],
-                log.fileno(),
-                env=os.environ | env,
-            )
+        self.process = Service(
+            "dorad-agent",
+            ["-v", "--state-dir", self.folder, "run", "--socket", self._socket],
+            self._log,
+            env=os.environ | env,
+        )
 
     def kill(self) -> None:
         assert self.process is not None

@@ -6,13 +6,12 @@ import base64
 import os
 import shlex
 import ssl
-import time
 
 import pytest
 
 from dorafleet.ca.authority import open_authority
 from tests.agent.fleet import DEADLINE_S, Agent
-from tests.harness.commands import run_command, start_service
+from tests.harness.commands import Service, run_command
 from tests.harness.ports import free_port
 
 
@@ -27,12 +26,9 @@ class Operator:
             "machines:\n  - {id: arm1, host: 127.0.0.1}\n  - {id: arm2, host: 127.0.0.1}\n"
         )
         self.env = os.environ | {"HOME": str(folder), "XDG_STATE_HOME": str(folder / "state")}
-        self.serving = start_service("dorafleet", ["serve", self.file, "--tls"], env=self.env)
-        assert self.serving.output is not None
-        end = time.monotonic() + DEADLINE_S
-        while "ready" not in self.serving.output.readline():
-            assert time.monotonic() < end
-            assert self.serving.poll() is None
+        words, log = ["serve", self.file, "--tls"], folder / "coordinator.log"
+        self.serving = Service("dorafleet", words, log, env=self.env)
+        self.serving.wait_until_printed("ready")
 
     def command_for(self, robot):
         """Return the words of the command that the operator is told to run on a robot."""
@@ -50,7 +46,6 @@ class Operator:
     def end(self):
         self.serving.terminate()
         assert self.serving.wait(DEADLINE_S) == 0
-        self.serving.output.close()
 
 
 @pytest.fixture
@@ -62,7 +57,6 @@ def operator(folder):
     finally:
         found.serving.kill()
         found.serving.wait()
-        found.serving.output.close()
 
 
 @pytest.fixture

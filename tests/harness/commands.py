@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import pkgutil
+import re
 import select
 import signal
 import socket
@@ -21,15 +22,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from typing import Self, TextIO
+    from typing import Self
 
 ROOT = Path(__file__).parents[2]
+DEADLINE_S = 60.0
 MAX_REQUEST = 1 << 17
 """Bytes of a command line with its environment."""
 
@@ -106,31 +109,6 @@ def run_command(
     return subprocess.CompletedProcess(process.args, code, out, err)
 
 
-def start_service(
-    program: str,
-    arguments: Sequence[str | Path],
-    log: int | None = None,
-    *,
-    cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
-) -> Forked:
-    """Start a program in a session of its own, with stdout and stderr in `log`.
-
-    Without `log`, its `output` is the file to read both from.
-    """
-    with contextlib.ExitStack() as stack:
-        nothing = stack.enter_context(Path(os.devnull).open())
-        output = None
-        if log is None:
-            read, log = os.pipe()
-            stack.callback(os.close, log)
-            output = os.fdopen(read)
-        descriptors = [nothing.fileno(), log, log]
-        process = Forked(program, arguments, descriptors, cwd=cwd, env=env, service=True)
-        process.output = output
-    return process
-
-
 class Forked:
     """A process of one of our programs, used like `subprocess.Popen`."""
 
@@ -148,7 +126,6 @@ class Forked:
         assert _server is not None, "there is no command server"
         self.args = [program, *map(str, arguments)]
         self.returncode: int | None = None
-        self.output: TextIO | None = None
         request = {
             "program": program,
             "words": self.args,
@@ -201,8 +178,6 @@ class Forked:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.output is not None:
-            self.output.close()
         self.wait()
 
     def _answer(self) -> bytes:
@@ -213,6 +188,43 @@ class Forked:
             assert piece, f"the command server has failed at: {self.args}"
             line += piece
         return line
+
+
+class Service(Forked):
+    """A program in a session of its own, whose stdout and stderr go to a file."""
+
+    def __init__(
+        self,
+        program: str,
+        arguments: Sequence[str | Path],
+        log: Path,
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Append to `log`. A pipe that nobody reads would stop the service once it is full."""
+        self._log = log
+        with Path(os.devnull).open() as nothing, log.open("ab") as out:
+            self._began = out.tell()
+            descriptors = [nothing.fileno(), out.fileno(), out.fileno()]
+            super().__init__(program, arguments, descriptors, cwd=cwd, env=env, service=True)
+
+    @property
+    def printed(self) -> str:
+        """What it has printed so far."""
+        with self._log.open("rb") as log:
+            log.seek(self._began)
+            return log.read().decode(errors="replace")
+
+    def wait_until_printed(self, pattern: str) -> re.Match[str]:
+        """Wait until it has printed what fits a pattern, and return the match."""
+        end = time.monotonic() + DEADLINE_S
+        while not (found := re.search(pattern, self.printed)):
+            ended = self.poll() is not None and not re.search(pattern, self.printed)
+            assert not ended, f"it ended: {self.printed}"
+            assert time.monotonic() < end, f"`{pattern}` was not printed: {self.printed}"
+            time.sleep(0.005)
+        return found
 
 
 def _serve(requests: socket.socket) -> None:

@@ -16,7 +16,7 @@ import psutil
 from dorad.control.client import Client, NoDaemonError
 from dorad.daemon.paths import DaemonPaths
 
-from .commands import Forked, run_command, start_service
+from .commands import Service, run_command
 from .dataflow import clean_environment
 
 MARKER = "DORAD_TEST_DAEMON"
@@ -42,12 +42,11 @@ class Daemon:
             },
         )
         self.paths = DaemonPaths(folder / "run" / "dora", folder / "state" / "dora")
-        self.process: Forked | None = None
+        self.process: Service | None = None
 
     def start(self, *arguments: str) -> "Daemon":
         """Start it as a child of the test, and wait until it answers."""
-        with (self.folder / "dorad.log").open("ab") as log:
-            self.process = start_service("dorad", arguments, log.fileno(), env=self.env)
+        self.process = Service("dorad", arguments, self.folder / "dorad.log", env=self.env)
         self.until(self._answers)
         return self
 

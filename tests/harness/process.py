@@ -9,9 +9,8 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from .commands import Forked, start_service
+from .commands import Service
 
 MARKER = "DORAD_TEST_COMMAND"
 """Names the command that a process descends from, in the environment of each."""
@@ -57,19 +56,18 @@ def run(argv: list[str | Path], *, cwd: Path, env: Mapping[str, str], deadline: 
     token = uuid.uuid4().hex
     log = cwd / f".output-{token}"
     started = time.monotonic()
-    with log.open("wb") as out:
-        process = _start(argv, cwd, {**env, MARKER: token}, out)
-        try:
-            code: int | None = process.wait(deadline)
-        except subprocess.TimeoutExpired:
-            code = None
-        seconds = time.monotonic() - started
-        left = _survivors(token, wait=0.0 if code is None else SETTLE_S)
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-        if code is None:
-            process.kill()
-            process.wait()
+    process = _start(argv, cwd, {**env, MARKER: token}, log)
+    try:
+        code: int | None = process.wait(deadline)
+    except subprocess.TimeoutExpired:
+        code = None
+    seconds = time.monotonic() - started
+    left = _survivors(token, wait=0.0 if code is None else SETTLE_S)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    if code is None:
+        process.kill()
+        process.wait()
     text = log.read_text(encoding="utf-8", errors="replace")
     log.unlink()
     command = " ".join(str(word) for word in argv)
@@ -79,20 +77,21 @@ def run(argv: list[str | Path], *, cwd: Path, env: Mapping[str, str], deadline: 
 
 
 def _start(
-    argv: list[str | Path], cwd: Path, env: Mapping[str, str], out: IO[bytes]
-) -> subprocess.Popen[bytes] | Forked:
+    argv: list[str | Path], cwd: Path, env: Mapping[str, str], log: Path
+) -> subprocess.Popen[bytes] | Service:
     """Start a command in a session of its own; the `dora` of this venv without its imports."""
     if argv[0] == Path(sys.executable).parent / "dora":
-        return start_service("dora", argv[1:], out.fileno(), cwd=cwd, env=env)
-    return subprocess.Popen(
-        argv,
-        cwd=cwd,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=out,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+        return Service("dora", argv[1:], log, cwd=cwd, env=env)
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def _survivors(token: str, *, wait: float) -> list[int]:

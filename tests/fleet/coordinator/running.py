@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import signal
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,14 +13,12 @@ from websockets.asyncio.client import connect
 from websockets.protocol import State
 
 from dorad.control.tls import client_context
-from tests.harness.commands import run_command, start_service
+from tests.harness.commands import Service, run_command
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
-
-    from tests.harness.commands import Forked
 
 DEADLINE_S = 60.0
 CLUSTER = """\
@@ -44,18 +41,10 @@ class RefusedError(Exception):
 class Process:
     """A running coordinator."""
 
-    def __init__(self, process: Forked, folder: Path) -> None:
+    def __init__(self, process: Service, folder: Path) -> None:
         self.process = process
         self.folder = folder
-        self.lines: list[str] = []
-        assert process.output is not None
-        for line in process.output:
-            self.lines.append(line)
-            found = re.search(r"ready at (\S+) port (\d+)", line)
-            if found:
-                self.port = int(found[2])
-                return
-        raise AssertionError(f"it ended: {''.join(self.lines)}")
+        self.port = int(process.wait_until_printed(r"ready at \S+ port (\d+)")[1])
 
     @property
     def token(self) -> str:
@@ -80,6 +69,11 @@ def arguments(folder: Path, *more: str, file: str = CLUSTER) -> list[str]:
     return ["serve", str(folder / "cluster.yml"), "--state", str(folder), "--port", "0", *more]
 
 
+def log_of(folder: Path) -> Path:
+    """Return the file to which a coordinator prints: beside its folder, which is its own."""
+    return folder.with_name(f"{folder.name}.log")
+
+
 def refused(folder: Path, *more: str) -> str:
     """Run a coordinator that must refuse to start, and return what it prints."""
     done = run_command("dorafleet", arguments(folder, *more), timeout=DEADLINE_S)
@@ -92,7 +86,7 @@ def refused(folder: Path, *more: str) -> str:
 def coordinator(folder: Path, *more: str, file: str = CLUSTER, **env: str) -> Iterator[Process]:
     """Start a coordinator whose files are in a folder; kill it in the end if it still runs."""
     words = arguments(folder, *more, file=file)
-    with start_service("dorafleet", words, env={**os.environ, **env}) as process:
+    with Service("dorafleet", words, log_of(folder), env={**os.environ, **env}) as process:
         try:
             yield Process(process, folder)
         finally:

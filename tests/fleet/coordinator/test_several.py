@@ -16,10 +16,11 @@ from tests.fleet.coordinator.running import (
     arguments,
     client,
     coordinator,
+    log_of,
     refused,
 )
 from tests.fleet.store.etcdserver import Cluster
-from tests.harness.commands import start_service
+from tests.harness.commands import Service
 
 
 @pytest.fixture
@@ -53,9 +54,8 @@ async def content(process):
 def waiting(folder, url, like):
     """Start a coordinator that does not lead, with the authority of another one."""
     shutil.copytree(like.folder / "ca", folder / "ca")
-    process = start_service("dorafleet", arguments(folder, "--etcd", url))
-    assert process.output is not None
-    assert "waiting to lead" in process.output.readline()
+    process = Service("dorafleet", arguments(folder, "--etcd", url), log_of(folder))
+    process.wait_until_printed("waiting to lead")
     return process
 
 
@@ -98,8 +98,7 @@ def test_one_that_was_replaced_while_it_was_stopped_changes_nothing_and_ends(tmp
                 asyncio.run(change(two, "b"))
                 one.process.send_signal(signal.SIGCONT)
                 assert one.process.wait(DEADLINE_S) == 1
-                assert one.process.output is not None
-                assert "another coordinator may lead now" in one.process.output.read()
+                assert "another coordinator may lead now" in one.process.printed
                 assert [each["dataflow"] for each in asyncio.run(content(two))] == ["a", "b"]
             finally:
                 other.kill()
