@@ -104,4 +104,7 @@ def size_text(count: float) -> str:
     """Return bytes as text."""
     if count < 1000:
         return f"{count:.0f} B"
-    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"

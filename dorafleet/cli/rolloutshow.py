@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dorad.cli.tables import age
 from dorad.phrases import first_of
+from dorad.release.disk import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -66,7 +67,7 @@ def plan_row(plan: RolloutPlan, robot: PlannedRobot) -> tuple[str, ...]:
         new,
         ", ".join(nodes) or "none",
         f"{changes.size:,}",
-        "-" if robot.room is None else f"{robot.room / 1e9:.1f} GB",
+        "-" if robot.room is None else size_text(robot.room),
         robot.note,
     )
 

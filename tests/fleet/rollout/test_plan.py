@@ -14,6 +14,7 @@ from dorad.control.errors import ControlError
 from dorad.control.messages.releases import ReleaseState
 from dorad.release.changes import Changes
 from dorad.release.manifest import encode
+from dorafleet.cli.rolloutshow import plan_row
 from dorafleet.coordinator.drift import Compared, drift_of
 from dorafleet.coordinator.records import Wanted
 from dorafleet.rollout import messages as r
@@ -228,10 +229,10 @@ async def test_a_plan_names_robots_whose_disk_is_too_full(tmp_path):
             one.agents[robot].room = room
         await one.runs(ID1)
         await one.fleet.until(lambda: one.control.robots.get("r2").room == 0)
-        rows = (await one.plan("pick@2")).robots
-        assert [(row.room, row.note) for row in rows] == [
-            (10**9, ""),
-            (0, "its disk is too full for the new content"),
+        plan = await one.plan("pick@2")
+        assert [plan_row(plan, row)[-2:] for row in plan.robots] == [
+            ("1.0 GB", ""),
+            ("0 B", "its disk is too full for the new content"),
         ]
 
 
