@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import random
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +13,7 @@ from hwtests.fleet import wheels
 from hwtests.fleet.enrolled import CLUSTER, enrolled
 from hwtests.fleet.releasing import ALL, CRASH, FOLDER, RELEASES, Site
 from hwtests.robots import RobotError, clock
+from hwtests.robots.effort import times
 from hwtests.robots.shell import wait_until
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ done
 systemctl start dorad-agent
 """
 """Puts what the agent writes on disks of their own, so that only these get full."""
+FILLS = times(3, 12)
 LATE_CRASH = "import time; time.sleep(8); raise RuntimeError('slips')"
 PACKAGES = """\
 import numpy, tomli_w
@@ -73,6 +78,9 @@ def test_python_packages_of_a_release_need_no_pip_and_no_network_on_robots(
     options = ("--python-lock", wheels.LOCK, "--wheels", wheels.FOLDER, "--for", CLUSTER)
     new = site.build(PACKAGES, *options)
     # The third robot is too small for numpy; see the tests of full disks.
+    planned = site.fleet.dorafleet("plan", new).splitlines()
+    (full,) = [line for line in planned if "too full for the new content" in line]
+    assert full.startswith("arm3 ")
     done = site.start(new, *ALL, "--robots", "arm1,arm2")
     assert done.returncode == 0
     for machine in ("arm1", "arm2"):
@@ -219,6 +227,39 @@ def test_a_disk_that_gets_full_keeps_a_robot_from_switching_but_not_from_going_b
         make_room(arm3)
     site.wait_until_followed()
     assert site.running("arm3") == new
+
+
+@pytest.mark.timeout(300 + 120 * FILLS)
+def test_a_disk_that_fills_at_any_moment_of_a_rollout_leaves_one_confirmed_release(
+    site: Site,
+) -> None:
+    arm3 = site.fleet.robots["arm3"]
+    seed = int(os.environ.get("HWTEST_SEED", "0")) or random.randrange(1, 1 << 32)
+    print(f"HWTEST_SEED={seed}")
+    chance = random.Random(seed)
+    rules = ("--robots", "arm3", "--healthy-deadline", "20s")
+    began = time.monotonic()
+    assert site.start(site.build("room = 'enough'"), *rules).returncode == 0
+    usual = time.monotonic() - began
+    for number in range(FILLS):
+        old, new = site.wait_for_confirmed("arm3"), site.build(f"filled = {number}")
+        site.start_aside(new, *rules)
+        moment = chance.uniform(0, usual)
+        time.sleep(moment)
+        phase = site.state("arm3").get("phase", "none")
+        try:
+            fill(arm3, chance.choice((RELEASES, AGENT)))
+            runs = site.wait_for_confirmed("arm3")
+            assert runs in (old, new)
+        finally:
+            make_room(arm3)
+        site.wait_until_followed()
+        ended = site.rollout()["summary"]["phase"]
+        print(f"full after {moment:.1f} s in {phase}: {'new' if runs == new else 'old'}, {ended}")
+        if ended == "refused":
+            assert site.start(new, *rules).returncode == 0
+        site.wait_until_runs("arm3", new)
+        assert site.one_confirmed("arm3") == new
 
 
 def test_robots_in_1970_and_in_2100_are_judged_by_a_clock_that_never_steps(site: Site) -> None:

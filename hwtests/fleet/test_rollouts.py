@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
 
 from hwtests.fleet.enrolled import CLUSTER, enrolled
-from hwtests.fleet.releasing import ALL, CRASH, QUICK, Site
+from hwtests.fleet.releasing import ALL, CRASH, FOLDER, QUICK, RELEASES, Site
 from hwtests.robots.effort import times
 from hwtests.robots.shell import wait_until
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOME = "/var/lib/dorafleet"
+MODEL = 24 << 20
+"""Bytes of a large file."""
 GIVE = f"""\
 mkdir -p {HOME}/.ssh {HOME}/.local/share
 cp /root/.ssh/id_ed25519 /root/.ssh/known_hosts {HOME}/.ssh/
@@ -101,6 +104,70 @@ def test_a_busy_robot_switches_only_when_its_lease_ends(site: Site) -> None:
     arm2.exec("systemctl", "stop", "cup")
     site.wait_until_followed()
     assert site.running("arm2") == new
+
+
+def test_a_robot_whose_lease_ends_while_the_rollout_is_paused_waits_for_the_resume(
+    site: Site,
+) -> None:
+    arm2 = site.fleet.arm2
+    lease = ("dora", "busy", "holds a plate", "--", "sleep", "600")
+    arm2.exec("systemd-run", "--quiet", "--collect", "--unit=plate", *lease)
+    wait_until(lambda: "holds a plate" in arm2.exec("dora", "busy", "list"), "it is busy")
+    old, new = site.running("arm2"), site.build("paused = event")
+    site.start_aside(new, *ALL)
+    site.wait_until_runs("arm1", new)
+    wait_until(lambda: site.state("arm2")["waiting"] == "busy", "it has the order")
+    site.fleet.dorafleet("rollout", "pause")
+    wait_until(lambda: site.state("arm2")["waiting"] == "switch", "the order is taken back")
+    arm2.exec("systemctl", "stop", "plate")
+    wait_until(lambda: not site.state("arm2")["leases"], "it is not busy any more")
+    # A second connection: what the robot now has is the order of the coordinator.
+    arm2.exec("systemctl", "restart", "dorad-agent")
+    site.fleet.wait_connected()
+    assert "paused" in site.rollout()["summary"]["phase"] or site.rollout()["summary"]["paused"]
+    assert site.files("arm2")["grip"] == old
+    assert site.state("arm2")["phase"] == "staged"
+    site.fleet.dorafleet("rollout", "resume")
+    site.wait_until_runs("arm2", new)
+    site.wait_until_followed()
+
+
+def test_of_two_operators_who_start_at_once_one_wins_and_the_other_is_told_who(
+    site: Site,
+) -> None:
+    one, two = site.build("operator = 1"), site.build("operator = 2")
+    for path, release in (("/tmp/one", one), ("/tmp/two", two)):
+        words = ("dorafleet", "rollout", "start", release, *QUICK, *ALL)
+        site.fleet.server.write(path, f"{shlex.join(words)} 2>&1 || echo refused\n")
+    site.fleet.server.sh("for each in one two; do sh /tmp/$each >/tmp/$each.out & done; wait")
+    said = [site.fleet.server.exec("cat", f"/tmp/{each}.out") for each in ("one", "two")]
+    print(*said, sep="\n---\n")
+    lost = [text for text in said if text.endswith("refused\n")]
+    runs = {site.wait_for_confirmed(machine) for machine in site.fleet.robots}
+    assert len(lost) == 1
+    assert runs == {two if lost[0] is said[0] else one}
+
+
+def test_a_power_cut_in_the_middle_of_a_transfer_costs_no_byte_twice(site: Site) -> None:
+    arm1, network = site.fleet.arm1, site.fleet.bed.network
+    site.fleet.server.sh(f"head -c {MODEL} /dev/urandom >{FOLDER}/model.bin")
+    old, new = site.running("arm1"), site.build("model = event")
+    before = network.traffic(arm1.number)
+    network.loss(arm1.number, 5)
+    site.start_aside(new, "--robots", "arm1")
+    arrived = f"cat {RELEASES}/incoming/* 2>/dev/null | wc -c"
+    wait_until(lambda: int(arm1.sh(arrived)) > MODEL // 8, "a part has arrived", timeout=60)
+    arm1.power_cut()
+    network.repair(arm1.number)
+    arm1.start()
+    assert site.files("arm1")["grip"] == old
+    print(f"{arm1.sh(arrived).strip()} of {MODEL} bytes are there after the boot")
+    site.wait_until_followed(timeout=180)
+    site.wait_until_runs("arm1", new, timeout=120)
+    sent = network.traffic(arm1.number) - before
+    print(f"{sent} bytes on the cable")
+    assert sent < 1.5 * MODEL
+    site.fleet.server.exec("rm", f"{FOLDER}/model.bin")
 
 
 @pytest.mark.parametrize("phase", ["staged", "switching", "probation"])

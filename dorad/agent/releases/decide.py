@@ -12,7 +12,15 @@ from msgspec.structs import replace
 
 from dorad.agent.releases.model import Applied, Record, revision_of
 from dorad.agent.releases.orders import take_new
-from dorad.agent.releases.steps import ENDED, IN_SWITCH, apply, enter, has_ended, is_stopping
+from dorad.agent.releases.steps import (
+    ENDED,
+    IN_SWITCH,
+    apply,
+    end_of,
+    enter,
+    has_ended,
+    is_stopping,
+)
 from dorad.agent.releases.switch import go_back, probation, reverting, switching
 from dorad.control.messages.releases import ReleaseState
 
@@ -86,7 +94,7 @@ def _resting(record: Record, seen: Observation) -> Record:
     share = seen.share
     reason = ""
     if share is not None and has_ended(record, seen):
-        reason = f"the dataflow has {share.status}" + (share.reason and f": {share.reason}")
+        reason = end_of(share)
     return record if record.reason == reason else replace(record, reason=reason)
 
 

@@ -8,12 +8,15 @@ from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from dorad.agent.releases.model import Applied, Observation, Record, Waiting
+    from dorad.control.messages.agent import ShareState
     from dorad.control.messages.releases import ReleasePhase
 
 IN_SWITCH = ("switching", "probation", "reverting")
 """Phases of a switch. A newer order waits until they are over."""
 ENDED = ("stopped", "finished", "failed")
 """Statuses of a share that has ended."""
+MAX_CAUSE = 500
+"""Characters of a failure in a reason."""
 
 
 def enter(
@@ -45,6 +48,16 @@ def apply(record: Record, applied: Applied | None, seen: Observation) -> Record:
 def is_stopping(record: Record, seen: Observation) -> bool:
     """Return True while a dataflow that was ordered to stop still runs."""
     return seen.share is not None and not has_ended(record, seen)
+
+
+def end_of(share: ShareState) -> str:
+    """Return how the run of an order has ended, with what has caused it."""
+    why = share.reason
+    if not why and share.outcome is not None and share.outcome.failures:
+        # The last line of a traceback names the error.
+        cause = share.outcome.failures[0]
+        why = ": ".join((cause.headline, *cause.lines[-1:]))[:MAX_CAUSE]
+    return f"the dataflow has {share.status}" + (why and f": {why}")
 
 
 def has_ended(record: Record, seen: Observation) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from dorad.agent.releases.model import MAX_FAILED, Baseline, Failed
-from dorad.agent.releases.steps import ENDED, apply, enter, is_stopping
+from dorad.agent.releases.steps import ENDED, apply, end_of, enter, is_stopping
 
 if TYPE_CHECKING:
     from dorad.agent.releases.model import Health, Observation, Record
@@ -35,7 +35,7 @@ def switching(record: Record, seen: Observation) -> Record:
     if share is None or share.generation != record.step:
         return _in_time(record, seen, "the daemon has not begun")
     if share.status in ENDED:
-        return _fail(record, seen, f"the dataflow has {share.status}: {share.reason}")
+        return _fail(record, seen, end_of(share))
     if share.status == "running" and share.reason:
         return _fail(record, seen, share.reason)
     if share.status == "running":
@@ -56,8 +56,7 @@ def probation(record: Record, seen: Observation) -> Record:
     if health is not None:
         record = replace(record, evidence=health.evidence)
     if share is not None and share.generation == record.step and share.status in ENDED:
-        why = share.reason or "its nodes have ended"
-        return _fail(record, seen, f"the dataflow has {share.status}: {why}")
+        return _fail(record, seen, end_of(share))
     if health is not None and health.fatal:
         return _fail(record, seen, health.fatal)
     healthy = health is not None and health.healthy

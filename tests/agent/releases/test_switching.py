@@ -148,6 +148,16 @@ async def test_a_release_that_crashes_is_left_and_not_tried_again(robot, folder,
     await until(lambda: len(seen(folder)) > count + 10)
 
 
+async def test_a_first_release_that_cannot_start_says_which_node_ended_and_why(robot, folder):
+    broken = 'raise ModuleNotFoundError("no gripper")'
+    first = robot.library.add("flow", flow(folder), source=SOURCE, sink=broken)
+    robot.order(first, 1)
+    state = await robot.reaches("reverted", 1, running="")
+    assert state.reason == (
+        "the dataflow has failed: node sink exited with code 1: ModuleNotFoundError: no gripper"
+    )
+
+
 async def test_a_node_that_crashes_again_and_again_is_put_back_alone(robot, folder, pass_time):
     first = await confirmed(robot, folder)
     before = await robot.pids()
