@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dorad.cli.tables import age
-from dorafleet.cli.robots import MAX_SKEW_S, links_down, skew_text
+from dorafleet.cli.robots import MAX_SKEW_S, links_down, release_trouble, skew_text
 from dorafleet.coordinator.messages import CLOCK_WARNING
 
 if TYPE_CHECKING:
@@ -102,6 +102,11 @@ def check_shares(robots: Iterable[Robot]) -> Iterator[Check]:
             for machine, reason in links_down(share).items():
                 hint = "can they reach each other? see `zenoh_addr` in cluster.yml, and firewalls"
                 yield Check("FAIL", name, f"no link to {machine}: {reason}", hint)
+        for release in robot.releases:
+            if trouble := release_trouble(release):
+                name = f"{robot.id}/{release.dataflow}"
+                hint = f"`dorafleet drift` names the way back; see `dora logs {release.dataflow}`"
+                yield Check("FAIL", name, trouble, hint)
 
 
 def check_nodes(nodes: Iterable[NodeInfo]) -> Iterator[Check]:

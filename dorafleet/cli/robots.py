@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dorad.control.messages.agent import ShareState
+    from dorad.control.messages.releases import ReleaseState
     from dorafleet.coordinator.messages import Robot
 
 COLUMNS = ("Machine", "Host", "State", "Seen", "Skew", "Version", "Dataflows", "Problem")
@@ -34,7 +35,19 @@ def problems_of(robot: Robot) -> list[str]:
             reason = f": {share.reason}" if share.reason else ""
             found.append(f"{share.dataflow} {share.status}{reason}")
         found += [f"{share.dataflow}: no link to {name}" for name in links_down(share)]
+    for release in robot.releases:
+        if trouble := release_trouble(release):
+            found.append(f"{release.dataflow} {trouble}")
     return found
+
+
+def release_trouble(release: ReleaseState) -> str:
+    """Return why a dataflow from releases does not run as it was confirmed; empty if it does."""
+    if release.phase == "stuck":
+        return f"stuck: {release.reason}"
+    if release.confirmed and not release.running:
+        return f"does not run: {release.reason or release.phase}"
+    return ""
 
 
 def links_down(share: ShareState) -> dict[str, str]:
@@ -54,6 +67,10 @@ def as_row(robot: Robot) -> tuple[str, ...]:
         f"{share.dataflow} {share.status} ({share.generation})"
         for share in robot.shares
         if share.status not in ("stopped", "finished")
+    ]
+    shares += [
+        f"{release.dataflow} {release.phase} ({release.running[:12] or 'none'})"
+        for release in robot.releases
     ]
     return (
         robot.id,

@@ -60,6 +60,7 @@ Examples:
 \b
 Without a coordinator the machines of FILE are asked over SSH; the ssh user must be root or in the
 group `dorad` there. Numbers behind dataflows are generations: they grow with every change.
+Behind dataflows from releases is the id of the release that runs.
 Exit code 0: every machine is well. 1: some are not.
 """
 

@@ -13,6 +13,7 @@ import msgspec
 from dorad.control.messages import METHODS as DORAD_METHODS
 from dorad.control.messages import Method, Nothing, Struct
 from dorad.control.messages.agent import ShareState
+from dorad.control.messages.releases import ReleaseState
 from dorafleet.coordinator.accessmessages import ACCESS_METHODS
 from dorafleet.coordinator.placement import Decision
 from dorafleet.rollout.messages import ROLLOUT_METHODS
@@ -80,6 +81,8 @@ class Robot(Struct):
     memory: int | None = None
     shares: list[ShareState] = []
     """What it has reported of its dataflows; out of date while it is not connected."""
+    releases: list[ReleaseState] = []
+    """What it has reported of those from releases, without evidence: see `rollout.status`."""
     conflicts: dict[str, str] = {}
     """Dataflows that it has in a newer version than the store, with the reason."""
     audit: str = ""

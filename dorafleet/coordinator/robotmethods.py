@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from dorad.control.errors import ControlError
 from dorad.dataflow.errors import TextError
 from dorafleet.coordinator.adopting import Conflicts
@@ -120,6 +122,7 @@ class RobotMethods:
             cores=None if attached is None else attached.cores,
             memory=None if attached is None else attached.memory,
             shares=list(robot.shares.values()),
+            releases=[replace(each, evidence=[]) for each in robot.releases.values()],
             conflicts=dict(robot.conflicts),
             audit=robot.audit,
             warnings=robot.warnings,

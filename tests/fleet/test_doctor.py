@@ -8,6 +8,7 @@ import pytest
 
 from dorad.control.messages import LinkPeer, NodeInfo, NodeMetrics
 from dorad.control.messages.agent import ShareState
+from dorad.control.messages.releases import ReleaseState
 from dorafleet.cli import checks, robots
 from dorafleet.cli.main import run_command
 from dorafleet.coordinator.accessmessages import Grant
@@ -54,6 +55,27 @@ def test_what_is_wrong_with_a_robot_has_a_level_and_a_hint(state, level, words):
     assert words in found[0].text
     assert found[0].hint or "dorad" in words
     assert robots.is_well(robot(**state)) is (level == "WARN")
+
+
+@pytest.mark.parametrize(
+    ("phase", "running", "trouble"),
+    [
+        ("confirmed", "a" * 64, ""),
+        ("reverted", "a" * 64, ""),
+        ("confirmed", "", "does not run: the dataflow has failed"),
+        ("stuck", "a" * 64, "stuck: the dataflow has failed"),
+    ],
+)
+def test_a_dataflow_from_a_release_is_listed_and_its_trouble_is_found(phase, running, trouble):
+    state = ReleaseState(
+        dataflow="arm", epoch=1, generation=1, phase=phase, since=NOW, release="b" * 64,
+        confirmed="a" * 64, running=running, reason="the dataflow has failed",
+    )  # fmt: skip
+    row = robots.as_row(robot(releases=[state]))
+    assert row[6] == f"arm {phase} ({running[:12] or 'none'})"
+    assert row[7] == (trouble and f"arm {trouble}")
+    found = bad(checks.check_shares([robot(releases=[state])]))
+    assert found == ([("FAIL", "arm1/arm", trouble)] if trouble else [])
 
 
 def test_a_robot_that_is_well_has_no_line_of_its_own():

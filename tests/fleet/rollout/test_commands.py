@@ -86,6 +86,8 @@ async def test_from_a_change_to_its_undo(tmp_path, capsys):
         assert events[-1]["counts"] == {"confirmed": 3}
         assert {event["event"] for event in events} == {"rollout", "robot", "end"}
         assert set(one.running().values()) == {ID2}
+        code, out, _ = await one.run("status")
+        assert out.count(f" pick confirmed ({ID2[:12]})") == 3
 
         code, out, err = await one.release("rollout", "start", "pick", *FAST)
         assert (code, out) == (0, "")
