@@ -14,7 +14,7 @@ from dorad.control import faults
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import MAX_REPLY
 from dorad.control.peer import peer_of
-from dorad.control.target import FAR, NEAR, Tcp, Timing, UnixSocket, is_loopback
+from dorad.control.target import FAR, NEAR, Tcp, Timing, UnixSocket, is_here, is_loopback
 
 if TYPE_CHECKING:
     import ssl
@@ -149,13 +149,10 @@ def _open_unix(target: UnixSocket) -> Opened | None:
 
 def _open_tcp(target: Tcp) -> Opened | None:
     server = faults.coordinator_at(target)
-    if target.tls is None and not is_loopback(target.host):
-        raise ControlError(
-            "refused",
-            f"{server.name} is on another machine, so it needs TLS, and no `ca` is set",
-            "set `coordinator: {ca: FILE}` in ~/.config/dora/config.yml to the authority of its "
-            "fleet",
-        )
+    unencrypted = target.tls is None and not is_loopback(target.host)
+    # At an address of this machine it may only not run yet.
+    if unencrypted and not is_here(target.host):
+        raise _needs_tls(f"{server.name} is on another machine, so it")
     try:
         sock = socket.create_connection((target.host, target.port), FAR.connect)
     except ConnectionRefusedError:
@@ -165,6 +162,9 @@ def _open_tcp(target: Tcp) -> Opened | None:
     except OSError as error:
         message = f"{server.name} cannot be reached: {error.strerror or error}"
         raise ControlError("unavailable", message, "check the address and the network") from None
+    if unencrypted:
+        sock.close()
+        raise _needs_tls(server.name)
     try:
         sock.settimeout(None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -175,6 +175,14 @@ def _open_tcp(target: Tcp) -> Opened | None:
     except BaseException:
         sock.close()
         raise
+
+
+def _needs_tls(subject: str) -> ControlError:
+    return ControlError(
+        "refused",
+        f"{subject} needs TLS, and no `ca` is set",
+        "set `coordinator: {ca: FILE}` in ~/.config/dora/config.yml to the authority of its fleet",
+    )
 
 
 def _context(target: Tcp, sock: socket.socket) -> ssl.SSLContext | None:

@@ -81,7 +81,9 @@ class StatusReports:
         if not (force or changed or now_s >= self.due_s):
             return False
         for name in changed:
-            _log.info("link to %s: %s %s", name, peers[name].state, peers[name].reason)
+            status = peers[name]
+            words = (status.state, status.reason) if status.reason else (status.state,)
+            _log.info("link to %s: %s", name, ": ".join(words))
             machines[name].reported = peers[name]
         self.due_s = now_s + STATUS_S
         self._reporter.status(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.tables import megabytes, print_lines
+from dorad.cli.tables import print_lines
+from dorad.release.disk import size_text
 from dorafleet.cli.arguments import over_ssh
 from dorafleet.cli.reporting import Reporter
 
@@ -61,7 +62,7 @@ def push(over: OverSsh, source: Path, target: str, *, mode: str | None, as_json:
 
         def report(outcome: Outcome[None]) -> None:
             if outcome.error is None:
-                reporter.done(outcome.machine.id, f"{target} ({megabytes(size)})")
+                reporter.done(outcome.machine.id, f"{target} ({size_text(size)})")
             else:
                 reporter.failed(outcome.machine.id, str(outcome.error))
 

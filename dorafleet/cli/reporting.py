@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from dorad.cli.tables import megabytes
+from dorad.release.disk import size_text
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Reporter:
 
     def step(self, machine: str, name: str) -> None:
         """Report the start of a step."""
-        shown = f"{name} {megabytes(self._size)}" if name == "copying" else name
+        shown = f"{name} {size_text(self._size)}" if name == "copying" else name
         self._print(machine, click.style(visible(shown), dim=True), err=True)
 
     def sent(self, machine: str, count: int) -> None:

@@ -182,7 +182,7 @@ def _environments(
     packages: dict[str, Package] = {}
     chosen: dict[Target, list[str]] = {}
     for target in targets:
-        on_step(f"getting {len(pins[target])} wheels for {target}")
+        on_step(f"getting wheels for {target}: {len(pins[target])}")
         with tempfile.TemporaryDirectory(prefix="dorafleet-wheels-") as folder:
             got = wheels.download(pins[target], target, Path(folder), options.wheels)
             for wheel in got:

@@ -14,6 +14,7 @@ from dorad.control.settings import Settings
 from dorad.control.target import Tcp, TlsFiles, UnixSocket, is_here
 from dorad.dataflow.errors import DataflowError
 from dorad.shm import rendezvous
+from tests.harness.ports import free_port
 
 USER = Path("/run/user/7/dora")
 MACHINE = Path("/run/dorad")
@@ -181,6 +182,17 @@ def test_another_machine_needs_tls(monkeypatch: pytest.MonkeyPatch, home: Path) 
     with pytest.raises(ControlError, match="needs TLS, and no `ca` is set") as caught:
         open_socket(chosen())
     assert "config.yml" in str(caught.value.hint)
+
+
+def test_a_coordinator_at_an_address_of_this_machine_may_only_not_run_yet(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    # Stands for all addresses of this machine, also where it has none beyond loopback.
+    monkeypatch.setenv("DORA_COORDINATOR_ADDR", "0.0.0.0")
+    monkeypatch.setenv("DORA_COORDINATOR_PORT", str(free_port()))
+    with pytest.raises(ControlError, match=r"no coordinator is running at 0\.0\.0\.0") as caught:
+        open_socket(chosen())
+    assert "`dorafleet up cluster.yml`" in str(caught.value.hint)
 
 
 def test_settings_are_read_with_paths_beside_their_file(home: Path) -> None:
