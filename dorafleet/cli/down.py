@@ -33,6 +33,7 @@ Examples:
   dorafleet down --keep-dataflows    end the coordinator alone; dataflows keep running
   dorafleet down --json | jq '.dataflows[] | select(.problems != [])'
 \b
+Dataflows from releases keep running: `dorafleet rollout` changes what robots run.
 If a dataflow cannot be stopped, for example on an unreachable machine, the coordinator keeps
 running, unless --force is given. Exit code 1 if a dataflow failed or was not stopped.
 """

@@ -136,6 +136,8 @@ def _back_to_release(
     if order is None:
         return "it is not known here: roll out a release to it, or `dora stop` it there"
     again = f"dorafleet rollout start {label(order.release)} --robots {compared.robot}"
+    if order.allow_lower:
+        again += " --allow-lower"
     if state is None:
         return again
     if state.generation > order.generation:

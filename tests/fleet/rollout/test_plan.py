@@ -313,7 +313,8 @@ async def test_drift_names_each_difference_and_the_way_back(tmp_path):
         assert rows["r1"].way_back.startswith("dorafleet rollout start pick@2 --robots r1 --retry")
 
 
-def test_the_way_back_of_a_dataflow_that_has_ended_starts_the_same_release_again():
+@pytest.mark.parametrize(("lower", "option"), [(False, ""), (True, " --allow-lower")])
+def test_the_way_back_of_a_dataflow_that_has_ended_starts_the_same_release_again(lower, option):
     state = ReleaseState(
         dataflow="pick",
         epoch=1,
@@ -324,11 +325,11 @@ def test_the_way_back_of_a_dataflow_that_has_ended_starts_the_same_release_again
         confirmed=ID1,
         reason="the dataflow has finished",
     )
-    orders = {"pick": Wanted(4, ID1, rollout=3)}
+    orders = {"pick": Wanted(4, ID1, rollout=3, allow_lower=lower)}
     compared = Compared("r1", orders=orders, releases={"pick": state})
     (row,) = drift_of(compared, lambda release: "pick@1" if release == ID1 else "?")
     assert (row.desired, row.found) == ("pick@1", "nothing: the dataflow has finished")
-    assert row.way_back == "dorafleet rollout start pick@1 --robots r1"
+    assert row.way_back == f"dorafleet rollout start pick@1 --robots r1{option}"
 
 
 @pytest.mark.parametrize("reachable", [True, False])
