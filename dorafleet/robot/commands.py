@@ -27,9 +27,16 @@ MAKE_FOLDER = ("mktemp", "--directory", "/var/tmp/dorafleet.XXXXXXXXXX")
 
 INSTALL = (
     'cd "$1" && apt-get -q -y -o "DPkg::Lock::Timeout=$3" -o Dpkg::Options::=--force-confold '
-    '$4 install "./$2"; code=$?; cd / && rm -rf "$1"; exit $code'
+    '$5 install "./$2"; code=$?; [ $code != 0 ] || { mkdir -p -m 700 "$4" && '
+    'cp "$2" "$4/current.part" && sync "$4/current.part" && mv "$4/current.part" "$4/current.deb"; '
+    '} || echo "$2 cannot be kept in $4: the next upgrade needs --previous" >&2; '
+    'cd / && rm -rf "$1"; exit $code'
 )
-"""Shell: install the package $2 in the folder $1, then remove the folder in any case."""
+"""Shell: install the package $2 in the folder $1, keep it in $4 for the way back of the next
+upgrade, and remove the folder in any case."""
+
+KEPT = "/var/lib/dorad-upgrade"
+"""Where a robot keeps its packages."""
 
 AGENT_UNIT = "dorad-agent.service"
 DISABLE_AGENT = ("systemctl", "disable", "--now", AGENT_UNIT)
@@ -65,7 +72,8 @@ def install(folder: str, name: str, unit: str, *, downgrade: bool) -> tuple[str,
     command = ["systemd-run", "--quiet", "--wait", "--collect", f"--unit={unit}"]
     command += ["--setenv=DEBIAN_FRONTEND=noninteractive", "--setenv=LC_ALL=C.UTF-8"]
     option = "--allow-downgrades" if downgrade else ""
-    return (*command, "sh", "-c", INSTALL, "sh", folder, name, str(LOCK_TIMEOUT_S), option)
+    words = (folder, name, str(LOCK_TIMEOUT_S), KEPT, option)
+    return (*command, "sh", "-c", INSTALL, "sh", *words)
 
 
 SYNC = ("journalctl", "--sync")
@@ -87,13 +95,13 @@ def as_root(command: Sequence[str], uid: int) -> tuple[str, ...]:
     return tuple(command) if uid == 0 else ("sudo", "-n", *command)
 
 
-def upgrade(folder: str, kept: str, unit: str, previous: str, settings: str) -> tuple[str, ...]:
+def upgrade(folder: str, unit: str, previous: str, settings: str) -> tuple[str, ...]:
     """Return the command that upgrades dorad with the files in `folder`, and prints the result.
 
     It runs as a unit of its own, so that a lost connection does not end it.
     """
     return (
         *("systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={unit}"),
-        *("/usr/bin/python3", "-I", f"{folder}/upgrade.py", "upgrade", kept, f"{folder}/new.deb"),
+        *("/usr/bin/python3", "-I", f"{folder}/upgrade.py", "upgrade", KEPT, f"{folder}/new.deb"),
         *(previous, settings),
     )

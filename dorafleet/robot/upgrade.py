@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from dorafleet.robot.package import Package
     from dorafleet.ssh.connection import Connection
 
-KEPT = "/var/lib/dorad-upgrade"
-"""Where a robot keeps its packages."""
 SLACK_S = 2 * upgrade_there.COMMAND_S + 60.0
 """Seconds beyond both deadlines of the robot: two installations."""
 
@@ -106,9 +104,7 @@ async def upgrade(
             given = f"{folder}/given.deb"
             await robot.upload(previous.path, given, lambda _: None)
         on_step("upgrading")
-        command = commands.upgrade(
-            folder, KEPT, unit, given, msgspec.json.encode(settings).decode()
-        )
+        command = commands.upgrade(folder, unit, given, msgspec.json.encode(settings).decode())
         found = await robot.run(
             commands.as_root(command, facts.uid),
             timeout=2 * settings.healthy_deadline + SLACK_S,
@@ -127,5 +123,7 @@ def read_result(printed: str, last_line: str) -> Result:
         return msgspec.convert(json.loads(line), Result)
     except (ValueError, msgspec.ValidationError) as error:
         raise SshError(
-            Code.FAILED, f"the upgrade prints: {last_line[:300]}", f"see {KEPT}/result.json there"
+            Code.FAILED,
+            f"the upgrade prints: {last_line[:300]}",
+            f"see {commands.KEPT}/result.json there",
         ) from error

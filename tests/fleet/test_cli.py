@@ -113,8 +113,9 @@ def test_a_new_robot_gets_the_package_and_its_service_is_started(fleet, packages
     assert robot.files == {"/var/tmp/dorafleet.abc/dorad.deb": packages["good"].read_bytes()}
     assert robot.ran("systemctl", "enable", "--now", "dorad.service")
     (installing,) = [words for words in robot.commands if words[0] == "systemd-run"]
-    assert installing[-4:] == ["/var/tmp/dorafleet.abc", "dorad.deb", "120", ""]
-    assert "apt-get" in installing[-6]
+    words = ["/var/tmp/dorafleet.abc", "dorad.deb", "120", "/var/lib/dorad-upgrade", ""]
+    assert installing[-5:] == words
+    assert "apt-get" in installing[-7]
     assert not any(words[0] == "sudo" for words in robot.commands)
 
 

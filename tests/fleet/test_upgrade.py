@@ -11,7 +11,7 @@ import pytest
 from dorad.cli.node_view import as_json, columns_for
 from dorad.control.messages import NodeInfo, NodeMetrics
 from dorafleet.cli.main import run_command
-from dorafleet.robot import upgrade_there
+from dorafleet.robot import commands, upgrade_there
 from dorafleet.robot.upgrade_there import DEFAULTS, Robot, UpgradeError, resume, upgrade
 from tests.fleet.fakerobot import FakeRobot
 
@@ -231,3 +231,19 @@ def test_a_robot_that_prints_something_else_is_an_error_and_not_a_traceback(
 def test_values_that_cannot_be_are_usage_errors(fleet, packages, words):
     robots(fleet, GOOD)
     assert run_command(["upgrade", str(fleet.file()), str(packages["good"]), *words]) == 2
+
+
+@pytest.mark.parametrize("code", [0, 100])
+def test_an_installed_package_is_kept_for_the_way_back_of_the_next_upgrade(tmp_path, code):
+    folder, kept, programs = (tmp_path / name for name in ("sent", "kept", "bin"))
+    for each in (folder, programs):
+        each.mkdir()
+    (folder / "dorad.deb").write_text("package")
+    apt_get = programs / "apt-get"
+    apt_get.write_text(f"#!/bin/sh\nexit {code}\n")
+    apt_get.chmod(0o755)
+    words = ("sh", "-c", commands.INSTALL, "sh", folder, "dorad.deb", "1", kept, "")
+    done = subprocess.run(words, env={"PATH": f"{programs}:/usr/bin:/bin"}, check=False)
+    assert done.returncode == code
+    assert not folder.exists()
+    assert [each.name for each in kept.glob("*")] == ([] if code else ["current.deb"])
