@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 
-from hwtests.robots.shell import attempt, run
+from hwtests.robots.shell import attempt, run, wait_until
 
 FLEET = 0
 SWITCHING = ("stp_state", "0", "mcast_snooping", "0")
@@ -105,7 +105,10 @@ class Network:
             self._inside("nft", "delete", "table", *table.split())
             self._tables.discard(table)
         self._ip("link", "set", name, "up")
-        self._inside("bridge", "link", "set", "dev", name, "state", "forwarding")
+        # On a busy machine the carrier comes a moment after the link is up.
+        forward = ["bridge", "link", "set", "dev", name, "state", "forwarding"]
+        command = ["ip", "netns", "exec", self.switch, *forward]
+        wait_until(lambda: attempt(command).returncode == 0, f"{name} is repaired")
 
     def traffic(self, number: int) -> int:
         """Return the bytes that a cable has carried so far, both ways."""
