@@ -74,7 +74,6 @@ class ConsoleApp(App[None]):
         ("ctrl+c", "quit", "quit"),
         ("ctrl+z", "suspend_process", ""),
         ("question_mark", "help", "keys"),
-        ("colon,ctrl+p", "palette", "go"),
         ("minus", "last", "last screen"),
         ("tab", "focus_next", ""),
     ]
@@ -92,7 +91,7 @@ class ConsoleApp(App[None]):
         self._visible_text = VisibleText()  # one, because Textual caches lines by their filters
         self.frames = Frames(self)
         self.acting = Acting(self)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._last: ConsoleScreen | None = None
         self._entered = False
         self._start = ""
@@ -177,11 +176,12 @@ class ConsoleApp(App[None]):
         screens = (each for each in reversed(self.screen_stack) if isinstance(each, ConsoleScreen))
         return next(screens, None)
 
-    def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Run something to its end beside everything else."""
-        task = asyncio.ensure_future(work)
+    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something beside everything else, until it ends or the console does."""
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def on_frame_shown(self) -> None:
         """Take the terminal's answer."""
@@ -248,12 +248,6 @@ class ConsoleApp(App[None]):
         """Open the page of keys."""
         if not self._typing and isinstance(self.screen, ConsoleScreen):
             self.go_to("help")
-
-    def action_palette(self) -> None:
-        """Type the screen to go to."""
-        screen = self.screen
-        if not self._typing and isinstance(screen, ConsoleScreen) and screen.composed:
-            screen.prompting.ask_place()
 
     async def action_quit(self) -> None:
         """End the console, which leaves everything running."""

@@ -72,6 +72,7 @@ def _key(char: str) -> str:
         "=": "equals_sign", "!": "exclamation_mark", "~": "tilde", ">": "greater_than_sign",
         "<": "less_than_sign", "/": "slash", ".": "full_stop", ":": "colon", "*": "asterisk",
         "-": "minus", "^": "circumflex_accent", "'": "apostrophe", "(": "left_parenthesis",
+        "|": "vertical_line",
     }  # fmt: skip
     return names.get(char, char)
 

@@ -22,6 +22,7 @@ from dorad.control.rowdeltas import RowDeltas
 from dorad.control.server import ControlServer
 from dorad.control.target import UnixSocket
 from dorad.control.topparts import interval, reduction
+from dorad.logrecord import LogRecord
 from dorafleet.coordinator.messages import METHODS
 from dorafleet.coordinator.roles import with_role_check
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from dorad.control.peer import PeerRole
     from dorad.control.server import Call, Handler, StreamHandler
-    from dorad.logrecord import LogRecord
     from dorafleet.rollout.messages import RolloutNews, RolloutWatch
 
 CHANGES = (
@@ -79,6 +79,13 @@ def edge(robot: str, source: str, target: str, **fields: Any) -> m.EdgeStats:
         "machine": robot,
     }
     return m.EdgeStats(**{**given, **fields})
+
+
+def line(
+    text: str, node: str = "camera", level: str = "info", at: float | None = None
+) -> LogRecord:
+    """Return a log line; `at` is by default now."""
+    return LogRecord(timestamp=at or time.time(), level=level, node=node, message=text)
 
 
 class FakeFleet:

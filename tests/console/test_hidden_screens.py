@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from textual.strip import Strip
 
+from dorafleet.console.app import Options
+
 from .driving import console
-from .fakefleet import FakeFleet
+from .fakefleet import FakeFleet, line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +28,22 @@ async def test_a_hidden_screen_reads_no_stream(tmp_path: Path) -> None:
         await driven.until(lambda: fleet.streams == 1)
         await driven.press("escape")
         await driven.until(lambda: fleet.streams == 0)
+
+
+async def test_a_screen_that_is_hidden_for_no_time_goes_on_reading(tmp_path: Path) -> None:
+    fleet = FakeFleet(1)
+    async with console(tmp_path, fleet, options=Options(start="logs pick")) as driven:
+        await driven.until(lambda: fleet.streams == 1)
+        driven.app.open_about("help", [])
+        driven.app.go_back()
+        await driven.until("Logs > pick")
+        fleet.lines.append(line("after the help"))
+        fleet.bell.ring()
+        await driven.until("after the help")
+        await driven.type("pp")
+        fleet.lines.append(line("after a pause"))
+        fleet.bell.ring()
+        await driven.until("after a pause")
 
 
 async def test_closed_screens_keep_no_painted_lines(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 from textual.events import Key
 
-from dorad.logrecord import LogRecord
 from dorafleet.console.app import Options
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.widgets.confirm import Dialog
@@ -27,16 +26,10 @@ from dorafleet.rollout.messages import (
 )
 
 from .driving import console
-from .fakefleet import FakeFleet, edge
+from .fakefleet import FakeFleet, edge, line
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def line(
-    text: str, node: str = "camera", level: str = "info", at: float | None = None
-) -> LogRecord:
-    return LogRecord(timestamp=at or time.time(), level=level, node=node, message=text)
 
 
 async def test_the_fleet_shows_the_worst_robots_first_and_how_many_there_are(
@@ -90,31 +83,6 @@ async def test_a_robot_is_enough_to_name_its_dataflow(tmp_path: Path) -> None:
         assert "Logs > arm002/pick > camera" in driven.text
         driven.app.go_to("graph arm003")
         await driven.until("Fleet > arm003/pick")
-
-
-async def test_a_filter_is_applied_while_it_is_typed_and_kept(tmp_path: Path) -> None:
-    async with console(tmp_path, FakeFleet()) as driven:
-        await driven.until("500 of 500")
-        await driven.press("slash")
-        await driven.type("zone=hall arm01")
-        await driven.press("enter")
-        text = await driven.until("5 of 500")
-        assert "filter: zone=hall arm01" in text
-        await driven.press("enter")
-        await driven.until("Fleet > arm011")
-        await driven.press("escape")
-        await driven.until("5 of 500")
-        await driven.press("escape")
-        await driven.until("500 of 500")
-
-
-async def test_a_wrong_filter_is_explained(tmp_path: Path) -> None:
-    async with console(tmp_path, FakeFleet(3)) as driven:
-        await driven.until("3 of 3")
-        await driven.press("slash")
-        await driven.type("colour=red")
-        await driven.press("enter")
-        await driven.until("there is no column `colour`; there are state, robot")
 
 
 async def test_enter_opens_the_robot_under_the_cursor_while_robots_reorder(tmp_path: Path) -> None:
@@ -390,15 +358,6 @@ async def test_from_140_columns_an_inspector_shows_the_chosen_robot(tmp_path: Pa
         assert "zone = yard" in text
 
 
-async def test_an_unknown_screen_is_explained(tmp_path: Path) -> None:
-    async with console(tmp_path, FakeFleet(1)) as driven:
-        await driven.until("1 of 1")
-        await driven.press("colon")
-        await driven.type("flet")
-        await driven.press("enter")
-        await driven.until("there is no screen `flet`; did you mean")
-
-
 async def _repaint_until_it_is_gone(screen: ConsoleScreen) -> None:
     while screen.children:
         screen.repaint()
@@ -424,36 +383,6 @@ async def test_a_screen_may_be_asked_to_paint_at_any_moment_while_it_comes_and_g
         assert isinstance(screen, ConsoleScreen)
         ending = asyncio.create_task(_repaint_until_it_is_gone(screen))
     await ending
-
-
-async def test_the_prompt_says_what_is_typed_and_which_keys_end_it(tmp_path: Path) -> None:
-    async with console(tmp_path, FakeFleet(4)) as driven:
-        await driven.until("4 of 4")
-        for key, label, enter in (
-            ("slash", "filter:", "enter keep the filter"),
-            ("colon", "go to:", "enter go "),
-            ("vertical_line", "pipe into:", "enter run"),
-        ):
-            await driven.press(key)
-            text = await driven.until(label)
-            assert enter in text and "esc cancel" in text and "a actions" not in text
-            await driven.press("escape")
-            await driven.until(lambda label=label: label not in driven.text)
-
-
-async def test_a_filter_that_is_given_up_leaves_the_one_before(tmp_path: Path) -> None:
-    async with console(tmp_path, FakeFleet(4)) as driven:
-        await driven.until("4 of 4")
-        await driven.press("slash")
-        await driven.type("zone=hall")
-        await driven.press("enter")
-        await driven.until("filter: zone=hall")
-        await driven.press("slash")
-        await driven.type(" arm003")
-        await driven.until("1 of 4")
-        await driven.press("escape")
-        text = await driven.until("2 of 4")
-        assert "filter: zone=hall " in text
 
 
 async def test_names_of_robots_are_shown_whole_before_figures(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dorad.control.errors import ControlError
@@ -20,7 +19,7 @@ T = TypeVar("T")
 RETRY_S = 1.0
 """Pause before a stream that ended is opened again."""
 
-_FINAL = ("not-found", "ambiguous", "bad-request", "refused", "unknown-method", "unsupported")
+_FINAL = ("ambiguous", "bad-request", "refused", "unknown-method", "unsupported")
 """Errors that another attempt does not mend."""
 
 _log = logging.getLogger(__name__)
@@ -34,55 +33,26 @@ class Feed(Generic[T]):
         server: Server,
         opened: Callable[[AsyncClient], AsyncStream[T]],
         take: Callable[[T], Any],
-        *,
-        again: bool = True,
     ) -> None:
-        """`opened` requests the stream, again after each loss; `take` gets each event.
-
-        Without `again`, a stream that ends regularly is not opened again.
-        """
+        """`opened` requests the stream, again after each loss; `take` gets each event."""
         self._server = server
         self._opened = opened
         self._take = take
-        self._again = again
-        self._task: asyncio.Task[None] | None = None
         self.error = ""
         """Why there are no events; empty while there are."""
         self.problem = ""
         """The code of that error; empty if it has none."""
-        self.ended = False
-        """Whether the stream has ended regularly."""
 
-    @property
-    def running(self) -> bool:
-        """Whether it is being read."""
-        return self._task is not None
-
-    def start(self) -> None:
-        """Read in the background; starting twice does nothing."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="feed")
-
-    async def stop(self) -> None:
-        """End the stream and its connection."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    async def _run(self) -> None:
+    async def follow(self) -> None:
+        """Read until an error that another attempt does not mend."""
         while True:
             try:
                 await self._read()
-                if not self._again:
-                    self.ended = True
-                    return
             except ControlError as error:
                 self.error = error.message + (f" ({error.hint})" if error.hint else "")
                 self.problem = error.code
                 _log.debug("a stream ends: %s", error)
-                if error.code in _FINAL and error.code != "not-found":
+                if error.code in _FINAL:
                     return
             except OSError as error:
                 self.error, self.problem = str(error), ""
@@ -93,7 +63,7 @@ class Feed(Generic[T]):
         try:
             async with self._opened(client) as events:
                 async for event in events:
-                    self.error, self.ended = "", False
+                    self.error = ""
                     self._take(event)
         finally:
             await client.close()

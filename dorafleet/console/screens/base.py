@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import Screen
 
@@ -54,7 +55,6 @@ class ConsoleScreen(Screen[None]):
         ("pagedown,ctrl+f", "page(1)", ""),
         ("home", "ends(True)", ""),
         ("end,G", "ends(False)", ""),
-        ("slash", "filter", "filter"),
         ("space", "mark", "mark"),
         ("o", "order", "order"),
         ("p", "pause", "pause"),
@@ -64,7 +64,10 @@ class ConsoleScreen(Screen[None]):
         ("e", "go('topics')", "topics"),
         ("a", "actions", "actions"),
         ("y", "copy", "copy command"),
-        ("vertical_line", "pipe", "pipe"),
+        # At once, so that the text that follows such a key goes to the prompt.
+        Binding("colon,ctrl+p", "palette", "go", priority=True),
+        Binding("slash", "filter", "filter", priority=True),
+        Binding("vertical_line", "pipe", "pipe", priority=True),
     ]
 
     def __init__(self) -> None:
@@ -342,6 +345,10 @@ class ConsoleScreen(Screen[None]):
     def action_filter(self) -> None:
         """Type a filter."""
         self.prompting.ask_filter()
+
+    def action_palette(self) -> None:
+        """Type the screen to go to."""
+        self.prompting.ask_place()
 
     def action_go(self, place: str) -> None:
         """Open a screen about what is under the cursor."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Coroutine
 
     from dorafleet.console.link.streams import Feed
@@ -16,12 +17,13 @@ class Feeds:
     def __init__(
         self,
         make: Callable[[], list[Feed[Any]]],
-        in_background: Callable[[Coroutine[Any, Any, Any]], None],
+        in_background: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         """`make` returns the streams by what the screen wants now."""
         self._make = make
         self._in_background = in_background
         self._all: list[Feed[Any]] = []
+        self._running: list[asyncio.Task[None]] = []
         self.paused = False
 
     def __bool__(self) -> bool:
@@ -41,14 +43,15 @@ class Feeds:
         """Read, unless the operator has paused."""
         if not self._all:
             self._all = self._make()
-        if not self.paused:
-            for feed in self._all:
-                feed.start()
+        if not self.paused and not self._running:
+            self._running = [self._in_background(feed.follow()) for feed in self._all]
 
     def stop(self) -> None:
-        """Stop reading."""
-        for feed in self._all:
-            self._in_background(feed.stop())
+        """Stop reading. What has been read by now is kept; connections close in the background."""
+        # At once: streams that are to end later would be taken for running by then.
+        for task in self._running:
+            task.cancel()
+        self._running = []
 
     def restart(self) -> None:
         """Open the streams again, because their parameters have changed."""

@@ -190,7 +190,8 @@ class TopicScreen(ConsoleScreen):
 
     def keys(self) -> list[tuple[str, str]]:
         """Add the key for views."""
-        return [("v", "view"), *super().keys()]
+        keys = super().keys()
+        return keys if self.typing else [("v", "view"), *keys]
 
     def target(self) -> Target:
         """Return the node of the output."""

@@ -46,7 +46,7 @@ class Prompt(Input):
         self.placeholder = hint
         self.value = text
         self.cursor_position = len(text)
-        self.focus()
+        self.screen.set_focus(self)  # `focus` would do it after the keys that have come by now
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Report each change."""

@@ -1,0 +1,98 @@
+"""What is typed on a screen: filters, screens to go to, programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorafleet.console.app import Options
+
+from .driving import console
+from .fakefleet import FakeFleet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def test_a_filter_is_applied_while_it_is_typed_and_kept(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet()) as driven:
+        await driven.until("500 of 500")
+        await driven.press("slash")
+        await driven.type("zone=hall arm01")
+        await driven.press("enter")
+        text = await driven.until("5 of 500")
+        assert "filter: zone=hall arm01" in text
+        await driven.press("enter")
+        await driven.until("Fleet > arm011")
+        await driven.press("escape")
+        await driven.until("5 of 500")
+        await driven.press("escape")
+        await driven.until("500 of 500")
+
+
+async def test_a_wrong_filter_is_explained(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(3)) as driven:
+        await driven.until("3 of 3")
+        await driven.press("slash")
+        await driven.type("colour=red")
+        await driven.press("enter")
+        await driven.until("there is no column `colour`; there are state, robot")
+
+
+async def test_a_filter_that_is_given_up_leaves_the_one_before(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(4)) as driven:
+        await driven.until("4 of 4")
+        await driven.press("slash")
+        await driven.type("zone=hall")
+        await driven.press("enter")
+        await driven.until("filter: zone=hall")
+        await driven.press("slash")
+        await driven.type(" arm003")
+        await driven.until("1 of 4")
+        await driven.press("escape")
+        text = await driven.until("2 of 4")
+        assert "filter: zone=hall " in text
+
+
+async def test_an_unknown_screen_is_explained(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(1)) as driven:
+        await driven.until("1 of 1")
+        await driven.press("colon")
+        await driven.type("flet")
+        await driven.press("enter")
+        await driven.until("there is no screen `flet`; did you mean")
+
+
+async def test_the_prompt_says_what_is_typed_and_which_keys_end_it(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(4)) as driven:
+        await driven.until("4 of 4")
+        for key, label, enter in (
+            ("slash", "filter:", "enter keep the filter"),
+            ("colon", "go to:", "enter go "),
+            ("vertical_line", "pipe into:", "enter run"),
+        ):
+            await driven.press(key)
+            text = await driven.until(label)
+            assert enter in text and "esc cancel" in text and "a actions" not in text
+            await driven.press("escape")
+            await driven.until(lambda label=label: label not in driven.text)
+
+
+async def test_what_is_typed_right_after_the_key_goes_to_the_prompt(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(4)) as driven:
+        await driven.until("4 of 4")
+        for text, shown in (("/arm003", "filter: arm003"), (":al", "go to: al"), ("|x", "lessx")):
+            await driven.type(text)
+            await driven.until(shown)
+            await driven.press("escape")
+            await driven.until("4 of 4")
+
+
+async def test_while_something_is_typed_a_screen_does_not_offer_its_own_keys(
+    tmp_path: Path,
+) -> None:
+    start = Options(start="topic pick camera/image")
+    async with console(tmp_path, FakeFleet(4), options=start) as driven:
+        await driven.until("v view")
+        await driven.type(":")
+        await driven.until("go to:")
+        assert "v view" not in driven.text
