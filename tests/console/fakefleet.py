@@ -25,6 +25,8 @@ from dorad.control.topparts import interval, reduction
 from dorad.logrecord import LogRecord
 from dorafleet.coordinator.messages import METHODS
 from dorafleet.coordinator.roles import with_role_check
+from dorafleet.rollout.messages import RolloutDetail
+from dorafleet.rollout.strategy import Strategy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from dorad.control.peer import PeerRole
     from dorad.control.server import Call, Handler, StreamHandler
-    from dorafleet.rollout.messages import RolloutNews, RolloutWatch
+    from dorafleet.rollout.messages import RolloutNews, RolloutRef, RolloutSummary, RolloutWatch
 
 CHANGES = (
     *("node.restart", "node.stop", "dataflow.stop", "dataflow.restart"),
@@ -103,6 +105,8 @@ class FakeFleet:
         """Why changes of a dataflow are refused, by its name."""
         self.news: RolloutNews | None = None
         """What `rollout.watch` says; None for a server without it."""
+        self.past: list[RolloutSummary] = []
+        """Rollouts that `rollout.status` knows, and `rollout.watch` not any more."""
         self.without: tuple[str, ...] = ()
         """Methods that it does not have, as an older server."""
         self.hangs = False
@@ -281,6 +285,10 @@ class FakeFleet:
             yield self.news
             await asyncio.Event().wait()
 
+        async def rollout(_call: Call, params: RolloutRef) -> RolloutDetail:
+            (found,) = (each for each in self.past if each.rollout == params.rollout)
+            return RolloutDetail(summary=found, strategy=Strategy(), robots=[])
+
         async def change(call: Call, params: m.Struct) -> m.Struct:
             self.changes.append((call.method, params))
             if why := self.refuses.get(getattr(params, "dataflow", None) or ""):
@@ -307,7 +315,7 @@ class FakeFleet:
             "topic.list": topics,
             "topic.watch": rates,
             "topic.subscribe": subscribe,
-            **({} if self.news is None else {"rollout.watch": rollouts}),
+            **({} if self.news is None else {"rollout.watch": rollouts, "rollout.status": rollout}),
             **dict.fromkeys(CHANGES, change),
         }
         self._server = ControlServer(

@@ -17,13 +17,6 @@ from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.widgets.confirm import Dialog
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import LogView
-from dorafleet.rollout.messages import (
-    RolloutAct,
-    RolloutNews,
-    RolloutRobot,
-    RolloutSummary,
-    Wave,
-)
 
 from .driving import console
 from .fakefleet import FakeFleet, edge, line
@@ -242,79 +235,6 @@ async def test_what_the_server_lacks_is_said(tmp_path: Path, place: str, words: 
         assert fleet.streams == 0
 
 
-async def test_a_rollout_shows_its_waves_and_the_robots_with_trouble_first(
-    tmp_path: Path,
-) -> None:
-    fleet = FakeFleet(3)
-    counts = {"confirmed": 2, "reverted": 1, "busy": 1, "waiting": 6}
-    summary = RolloutSummary(
-        rollout=12,
-        dataflow="pick",
-        release="a1b2c3",
-        name="pick@7",
-        phase="rolling",
-        since=time.time() - 60,
-        by="ana",
-        created=time.time() - 3600,
-        size=10,
-        counts=counts,
-        waves=[
-            Wave(batch=0, size=2, confirmed=2),
-            Wave(batch=1, size=8, moving=1, failed=1),
-        ],
-    )
-    robots = [
-        RolloutRobot(rollout=12, robot="arm001", batch=0, state="confirmed", reachable=True),
-        RolloutRobot(
-            rollout=12, robot="arm002", batch=1, state="reverted", reachable=True, reason="11.8/s"
-        ),
-        RolloutRobot(
-            rollout=12, robot="arm003", batch=1, state="busy", reachable=True, leases=["pick 771"]
-        ),
-    ]
-    fleet.news = RolloutNews(rollouts=[summary], robots=robots)
-    async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
-        text = await driven.until("Rollouts > 12")
-        assert "[canary 2/2]>[wave 1 0/8, 1 failed, 1 at once]" in text
-        assert "(= 10)" in text
-        rows = [row for row in text.splitlines() if " arm00" in row]
-        assert ["arm002" in rows[0], "arm003" in rows[1], "arm001" in rows[2]] == [True] * 3
-        assert "11.8/s" in rows[0] and "lease pick 771" in rows[1] and "canary" in rows[2]
-        await driven.press("enter")
-        await driven.until("Fleet > arm002")
-
-
-async def test_a_rollout_is_acted_on_after_a_dialog(tmp_path: Path) -> None:
-    fleet = FakeFleet(3)
-    fleet.news = RolloutNews(
-        rollouts=[
-            RolloutSummary(
-                rollout=12,
-                dataflow="pick",
-                release="a1b2c3",
-                name="pick@7",
-                phase="awaiting_promotion",
-                since=time.time(),
-                by="ana",
-                created=time.time(),
-                size=3,
-            )
-        ]
-    )
-    async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
-        await driven.until("AWAITING_PROMOTION")
-        await driven.press("a")
-        text = await driven.until("Actions for rollout 12 of pick@7, 3 robots")
-        for title in ("Pause the", "Promote the", "Abort the", "Undo the"):
-            assert f"{title} rollout" in text
-        assert "Continue" not in text
-        await driven.press("m")
-        await driven.until("$ dorafleet rollout promote 12")
-        await driven.press("right", "enter")
-        await driven.until("Promote the rollout: done")
-        assert fleet.changes == [("rollout.promote", RolloutAct(rollout=12))]
-
-
 async def test_the_copied_command_says_what_is_shown(tmp_path: Path) -> None:
     async with console(tmp_path, FakeFleet(4)) as driven:
         await driven.until("4 of 4")
@@ -447,16 +367,6 @@ async def test_what_is_under_a_dialog_goes_on_and_a_terminal_that_gets_too_small
         await driven.pilot.resize_terminal(100, 30)
         await driven.until("nothing was changed")
         assert fleet.changes == []
-
-
-async def test_a_rollout_that_does_not_exist_is_not_a_server_without_rollouts(
-    tmp_path: Path,
-) -> None:
-    fleet = FakeFleet(1)
-    fleet.news = RolloutNews(rollouts=[])
-    async with console(tmp_path, fleet, options=Options(start="rollout 99")) as driven:
-        text = await driven.until("there is no rollout 99")
-        assert "offers no rollouts" not in text
 
 
 async def test_keys_that_come_after_the_end_of_a_dialog_close_nothing_else(tmp_path: Path) -> None:

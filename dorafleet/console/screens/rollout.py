@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from dorad.control.errors import ControlError
 from dorafleet.console.link.streams import Feed
 from dorafleet.console.model.commands import Target
 from dorafleet.console.screens.base import ConsoleScreen
@@ -12,7 +14,7 @@ from dorafleet.console.view import rolloutlines, words
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
-from dorafleet.rollout.messages import RolloutNews, RolloutWatch
+from dorafleet.rollout.messages import RolloutDetail, RolloutNews, RolloutRef, RolloutWatch
 from dorafleet.rollout.operate import possible_acts
 
 if TYPE_CHECKING:
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
 
     from textual.widget import Widget
 
+    from dorad.control.asyncclient import AsyncClient, AsyncStream
     from dorafleet.console.view.rows import Span
     from dorafleet.rollout.messages import RolloutRobot, RolloutSummary
+
+_log = logging.getLogger(__name__)
 
 
 class RolloutScreen(ConsoleScreen):
@@ -37,6 +42,8 @@ class RolloutScreen(ConsoleScreen):
         self._rollouts: dict[int, RolloutSummary] = {}
         self._robots: dict[int, dict[str, RolloutRobot]] = {}
         self._told = False
+        self._anew = True
+        """Whether the next news are the first of their stream, which lists all that runs."""
 
     @classmethod
     def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
@@ -56,20 +63,40 @@ class RolloutScreen(ConsoleScreen):
 
     def streams(self) -> list[Feed[Any]]:
         """Follow the rollouts."""
-        return [
-            Feed(
-                self.server,
-                lambda c: c.stream("rollout.watch", RolloutWatch(rollout=self.number), RolloutNews),
-                self._take,
-            )
-        ]
+        return [Feed(self.server, self._opened, self._take)]
+
+    def _opened(self, client: AsyncClient) -> AsyncStream[RolloutNews]:
+        self._anew = True
+        return client.stream("rollout.watch", RolloutWatch(rollout=self.number), RolloutNews)
 
     def _take(self, news: RolloutNews) -> None:
+        if self._anew:
+            self._anew = False
+            listed = {each.rollout for each in news.rollouts}
+            for number, each in self._rollouts.items():
+                if not each.over and number not in listed:
+                    self.console.in_background(self._ask_end_of(number))
         self._told = True
-        self._rollouts.update((each.rollout, each) for each in news.rollouts)
-        for robot in news.robots:
+        self._keep(news.rollouts, news.robots)
+
+    def _keep(self, rollouts: Iterable[RolloutSummary], robots: Iterable[RolloutRobot]) -> None:
+        self._rollouts.update((each.rollout, each) for each in rollouts)
+        for robot in robots:
             self._robots.setdefault(robot.rollout, {})[robot.robot] = robot
         self.bring()
+
+    async def _ask_end_of(self, number: int) -> None:
+        """Ask how a rollout ended that ran when this screen was hidden or the link was lost."""
+        try:
+            detail = await self.server.call(
+                "rollout.status", RolloutRef(rollout=number), RolloutDetail
+            )
+        except ControlError as error:
+            _log.debug("the end of rollout %d is not known: %s", number, error)
+            del self._rollouts[number]
+            self.bring()
+        else:
+            self._keep([detail.summary], detail.robots)
 
     @property
     def _shown(self) -> RolloutSummary | None:
