@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from textual.binding import Binding
 
 from dorafleet.console.app import ConsoleApp, Options
 from dorafleet.console.model.commands import ACTIONS
@@ -135,6 +136,5 @@ def test_the_page_of_keys_names_every_key_that_does_something() -> None:
         "end": "End",
     }
     for kind in (ConsoleApp, ConsoleScreen, TopScreen, TopicScreen):
-        for keys, _action, _label in kind.BINDINGS:  # type: ignore[misc]
-            for key in keys.split(","):
-                assert names.get(key, key) in shown, key
+        for binding in Binding.make_bindings(kind.BINDINGS):
+            assert names.get(binding.key, binding.key) in shown, binding

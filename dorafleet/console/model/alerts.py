@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dorad.control.messages import Alert
+    from dorad.control.messages import Alert, Finding
 
 
 def by_need(alerts: Iterable[Alert]) -> list[Alert]:
@@ -27,6 +27,6 @@ def where(alert: Alert) -> str:
     return alert.robots[0] if alert.count == 1 and alert.robots else f"{alert.count} robots"
 
 
-def state_of(alert: Alert) -> str:
-    """Return the state of robots that have this alert."""
-    return "unreach" if alert.cause == "unreachable" else alert.severity
+def state_of(problem: Alert | Finding) -> str:
+    """Return the state of robots that have this problem."""
+    return "unreach" if problem.cause == "unreachable" else problem.severity

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import time
 from typing import TYPE_CHECKING
 
 from dorad.terminal import local_time
@@ -70,7 +69,7 @@ class AlertsScreen(ConsoleScreen):
         ]
         self._alerts = {each.id: each for each in found}
         grid = self.query_one(Grid)
-        stale = self.server.link.stale(time.monotonic())
+        stale = self.stale
         grid.widen(where=words.longest(map(where, found)))
         grid.show(
             list(self._alerts),

@@ -142,6 +142,16 @@ class ConsoleScreen(Screen[None]):
         return found
 
     @property
+    def stale(self) -> bool:
+        """Whether the server has not answered for some time."""
+        return self.server.link.stale(time.monotonic())
+
+    @property
+    def outdated(self) -> bool:
+        """Whether what the streams of this screen have brought may not be so any more."""
+        return self.stale or bool(self.feeds.error)
+
+    @property
     def console(self) -> ConsoleApp:
         """The app."""
         return cast("ConsoleApp", self.app)

@@ -88,7 +88,7 @@ class FleetScreen(ConsoleScreen):
 
     def paint(self, now: float) -> None:
         """Show alerts and robots."""
-        stale = self.server.link.stale(time.monotonic())
+        stale = self.stale
         self._paint_alerts(now, stale=stale)
         fleet = self.server.fleet
         key = (fleet.version, self.filter.text, self.order, int(now) if self.filter else 0)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from dorafleet.console.link.streams import Feed
 from dorafleet.console.model.commands import Target
 from dorafleet.console.model.topology import MANY, Topology, topology, worst_first, worst_node
 from dorafleet.console.screens.base import ConsoleScreen
-from dorafleet.console.view import tables
+from dorafleet.console.view import tables, words
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.view.graph import graph
-from dorafleet.console.view.words import counted
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
 
@@ -86,15 +84,18 @@ class GraphScreen(ConsoleScreen):
             return Crumbs(f"Fleet > {self.dataflow}", amount="measuring")
         edges = self.part.top.edges
         drops, broken = sum(e.drop_rate > 0 for e in edges), sum(e.broken for e in edges)
-        text = f"{counted(len(self.part.top.nodes), 'node')}, {counted(len(edges), 'edge')}"
+        nodes = words.counted(len(self.part.top.nodes), "node")
+        text = f"{nodes}, {words.counted(len(edges), 'edge')}"
         text += f", {drops} drop" if drops else ""
         text += f", {broken} broken" if broken else ""
-        note = f"neighbours of {self.node}" if self.order == "neighbours" and self.node else ""
+        notes = [words.no_answer(self.part.top.missing)]
+        if self.order == "neighbours" and self.node:
+            notes.append(f"neighbours of {self.node}")
         drawing = self.query_one("#content", Canvas)
         below = drawing.virtual_size.height - drawing.size.height - drawing.scroll_offset.y
         if below > 0:
-            note += f"{', ' if note else ''}{counted(below, 'line')} below (tab, arrows)"
-        return Crumbs(f"Fleet > {self.dataflow}", amount=text, note=note)
+            notes.append(f"{words.counted(below, 'line')} below (tab, arrows)")
+        return Crumbs(f"Fleet > {self.dataflow}", amount=text, note=", ".join(filter(None, notes)))
 
     def paint(self, now: float) -> None:
         """Draw the graph, and list the edges."""
@@ -113,11 +114,12 @@ class GraphScreen(ConsoleScreen):
         self._edges = {tables.edge_id(each): each for each in edges}
         machines = len({each.machine for each in edges}) > 1
         grid = self.query_one(Grid)
-        grid.leave_out(*(() if machines else ("machine",)))
-        stale = self.server.link.stale(time.monotonic())
+        grid.leave_out("dataflow", *(() if machines else ("machine",)))
         found = self._edges
         empty = self.empty_text("edge", known=self.part is not None)
-        grid.show(list(found), lambda id_: tables.edge_row(found[id_]), dim=stale, empty=empty)
+        grid.show(
+            list(found), lambda id_: tables.edge_row(found[id_]), dim=self.outdated, empty=empty
+        )
 
     def target(self) -> Target:
         """Return the node that gets the edge under the cursor."""

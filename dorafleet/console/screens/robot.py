@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from dorafleet.console.screens.top import TopScreen
@@ -43,7 +42,7 @@ class RobotScreen(TopScreen):
     def paint(self, now: float) -> None:
         """Show the robot and its nodes."""
         row = self.server.fleet.rows.get(self.robot or "")
-        stale = self.server.link.stale(time.monotonic())
+        stale = self.stale
         lines = robotlines.lines(row, self.robot or "", now, self.size.width, stale=stale)
         self.query_one("#facts", Canvas).show(lines)
         super().paint(now)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
@@ -113,7 +112,6 @@ class RolloutScreen(ConsoleScreen):
 
     def paint(self, now: float) -> None:
         """Show the rollout and its robots."""
-        stale = self.server.link.stale(time.monotonic())
         shown = self._shown
         robots = {} if shown is None else self._robots.get(shown.rollout, {})
         facts = (
@@ -128,7 +126,9 @@ class RolloutScreen(ConsoleScreen):
         grid = self.query_one(Grid)
         grid.widen(robot=words.longest(robots))
         empty = self.empty_text("robot", known=shown is not None) if shown is not None else ""
-        grid.show(ids, lambda id_: rolloutlines.row(robots[id_], now), dim=stale, empty=empty)
+        grid.show(
+            ids, lambda id_: rolloutlines.row(robots[id_], now), dim=self.outdated, empty=empty
+        )
 
     def _nothing(self) -> list[list[Span]]:
         if self._told:

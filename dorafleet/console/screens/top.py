@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from dorafleet.console.link.streams import Feed
 from dorafleet.console.model.commands import Target
 from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.view import words
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.widgets.toptables import KEYS, TopTables
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 LIMIT = 200
 """Nodes and edges that the server sends; the worst or first ones of the order."""
-
-MAX_NAMED = 2
-"""Robots without an answer that are named; of more only their number is shown."""
 
 
 class TopScreen(ConsoleScreen):
@@ -101,9 +98,7 @@ class TopScreen(ConsoleScreen):
         nodes, edges = self.tables.counts
         part = self.part
         of = "" if part is None else f"{nodes} of {part.nodes} nodes, {edges} of {part.edges} edges"
-        missing = [] if part is None else sorted(part.top.missing)
-        silent = ", ".join(missing) if len(missing) <= MAX_NAMED else f"{len(missing)} robots"
-        note = f"no answer: {silent}" if missing else ""
+        note = "" if part is None else words.no_answer(part.top.missing)
         return Crumbs(self.title_path, amount=of or "measuring", note=note)
 
     @property
@@ -114,10 +109,9 @@ class TopScreen(ConsoleScreen):
     def paint(self, now: float) -> None:
         """Show the last measurement."""
         del now
-        stale = self.server.link.stale(time.monotonic())
         known = self.part is not None
         empty = (self.empty_text("node", known=known), self.empty_text("edge", known=known))
-        self.tables.show(self.part, self.filter, dim=stale, empty=empty)
+        self.tables.show(self.part, self.filter, dim=self.outdated, empty=empty)
 
     def target(self) -> Target:
         """Return the node under the cursor, or the target of the edge."""

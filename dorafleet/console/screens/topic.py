@@ -125,21 +125,22 @@ class TopicScreen(ConsoleScreen):
 
     def paint(self, now: float) -> None:
         """Show the figures and the view."""
-        del now
         self.query_one("#facts", Canvas).show(self._facts())
         log, canvas = self.query_one(LogView), self.query_one("#picture", Canvas)
         log.display, canvas.display = self.view == "echo", self.view != "echo"
         waiting, self._waiting = self._waiting, []
         log.add(waiting)
         if self.view == "plot":
-            canvas.show(self._curves(canvas))
+            canvas.show(self._curves(canvas, now))
         elif self.view == "picture":
             canvas.show(self._picture(canvas))
 
-    def _curves(self, canvas: Canvas) -> list[list[Span]]:
+    def _curves(self, canvas: Canvas, now: float) -> list[list[Span]]:
         curves = {f"[{n}]": each.points for n, each in enumerate(self._series) if len(each)}
         size = canvas.size
-        return plot(curves, size.width, size.height, SECONDS, ascii_only=self.ascii_only)
+        # Curves of an output that sends nothing any more move out to the left.
+        end = None if self.feeds.paused else now
+        return plot(curves, size.width, size.height, SECONDS, end, ascii_only=self.ascii_only)
 
     def _picture(self, canvas: Canvas) -> list[list[Span]]:
         if self._last is None or self._last.image is None:
@@ -169,8 +170,9 @@ class TopicScreen(ConsoleScreen):
         if rate is None:
             first.append(("measuring", "dim"))
         else:
-            first.append((f"{rate.hz:.1f}/s", "title"))
-            first.append((f"   {words.count(rate.bandwidth)}B/s", ""))
+            old = self.outdated
+            first.append((f"{rate.hz:.1f}/s", "dim" if old else "title"))
+            first.append((f"   {words.count(rate.bandwidth)}B/s", "dim" if old else ""))
             if rate.mean_ms is not None:
                 text = f"   every {rate.mean_ms:.1f} ms"
                 if rate.min_ms is not None and rate.max_ms is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
@@ -100,9 +99,8 @@ class TopicsScreen(ConsoleScreen):
         ids = [id_ for id_ in self._topics if self.filter.matches(self._cells(id_))]
         if self.order != "file":
             ids.sort(key=self._amount, reverse=True)
-        stale = self.server.link.stale(time.monotonic())
         empty = self.empty_text("output", known=self._listed)
-        self.query_one(Grid).show(ids, self._row, dim=stale, empty=empty)
+        self.query_one(Grid).show(ids, self._row, dim=self.outdated, empty=empty)
 
     def _cells(self, id_: str) -> dict[str, Value]:
         info, rate = self._topics[id_], self._rates.get(id_)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dorad.terminal import local_time
+from dorafleet.console.model.alerts import state_of
 from dorafleet.console.view import words
 from dorafleet.console.view.tables import state_text
 from dorafleet.console.view.words import clean
@@ -42,9 +43,8 @@ def robot_lines(row: FleetRow, now: float, *, stale: bool = False) -> list[list[
     if row.findings:
         lines += [[], [(" what is wrong", "head")]]
     for each in row.findings:
-        lines.append(
-            [(f" {words.age(now - each.since):>6} ", "dim"), (each.severity, each.severity)]
-        )
+        kind = state_of(each)
+        lines.append([(f" {words.age(now - each.since):>6} ", "dim"), (state_text(kind), kind)])
         lines += [[("   " + part, "")] for part in _wrapped(clean(each.text), 35)]
     return lines
 

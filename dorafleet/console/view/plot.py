@@ -37,11 +37,13 @@ def plot(
     columns: int,
     rows: int,
     seconds: float,
+    end: float | None = None,
     *,
     ascii_only: bool = False,
 ) -> list[list[Span]]:
     """Return a drawing of curves, whose points are (time, value), over the last `seconds`.
 
+    They end at the time `end`, by default at the last point.
     Later curves are drawn over earlier ones. The last line names the curves.
     """
     limits = bounds(curves)
@@ -49,7 +51,8 @@ def plot(
     if limits is None or across < 4 or down < 2:
         return [[(" no numbers yet", "dim")]]
     low, high = limits
-    end = max(points[-1][0] for points in curves.values() if points)
+    newest = max(points[-1][0] for points in curves.values() if points)
+    end = newest if end is None else max(end, newest)
     bits = [[0] * across for _ in range(down)]
     owner = [[0] * across for _ in range(down)]
     for number, points in enumerate(curves.values()):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dorafleet.console.model.alerts import state_of
 from dorafleet.console.view import words
+from dorafleet.console.view.glyphs import STATES
 from dorafleet.console.view.tables import state_text
 from dorafleet.console.view.words import clean
 
@@ -44,10 +46,10 @@ def lines(
         first.append((f"   dorad {clean(row.version)}", "dim"))
     found: list[list[Span]] = [first]
     for each in row.findings[:MAX_FINDINGS]:
-        letter = "x" if each.severity == "fail" else "!"
+        problem = state_of(each)
         found.append(
             [
-                (f" {letter} ", each.severity),
+                (f" {STATES[problem][0]} ", problem),
                 (clean(each.text), "dim" if stale else ""),
                 (f"  {words.age(now - each.since)}", "dim"),
             ]

@@ -45,9 +45,10 @@ EDGES = (
     Column("dropped", "DROPPED", 8, right=True, drop=3),
     Column("queue", "QUEUE", 7, right=True, drop=2),
     Column("latency", "LATENCY", 8, right=True, drop=1),
-    Column("jitter", "JITTER", 8, right=True, drop=5),
-    Column("bandwidth", "B/s", 7, right=True, drop=4),
-    Column("machine", "MACHINE", 10, drop=6, most=24),
+    Column("jitter", "JITTER", 8, right=True, drop=6),
+    Column("bandwidth", "B/s", 7, right=True, drop=5),
+    Column("dataflow", "DATAFLOW", 8, grow=1, drop=4),
+    Column("machine", "MACHINE", 10, drop=7, most=24),
 )
 
 _NODE_STYLE = {
@@ -157,8 +158,8 @@ def _status(info: NodeInfo) -> str:
     return info.status
 
 
-def edge_row(edge: EdgeStats) -> Row:
-    """Return the row of an edge."""
+def edge_row(edge: EdgeStats, dataflow: str = "") -> Row:
+    """Return the row of an edge; `dataflow` is the name of its dataflow, if that is known."""
     broken = edge.broken
     return Row(
         edge_id(edge),
@@ -174,6 +175,7 @@ def edge_row(edge: EdgeStats) -> Row:
             Cell(words.milliseconds(edge.latency)),
             Cell(words.milliseconds(edge.jitter)),
             Cell(words.count(edge.bandwidth)),
+            Cell(dataflow or edge.dataflow[:8]),
             Cell(edge.machine or "-"),
         ),
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 ELLIPSIS = "…"
 MAX_DAYS = 99_999
@@ -25,6 +25,18 @@ _HIDDEN = re.compile(
     "\u3164\ufeff\uffa0\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 """Characters that take no column, or that no terminal shows: Unicode's default ignorables."""
+
+
+MAX_NAMED = 2
+"""Robots without an answer that are named; of more only their number is shown."""
+
+
+def no_answer(robots: Collection[str]) -> str:
+    """Return which robots did not answer; empty if all did."""
+    if not robots:
+        return ""
+    named = ", ".join(sorted(robots)) if len(robots) <= MAX_NAMED else f"{len(robots)} robots"
+    return f"no answer: {named}"
 
 
 def clean(text: str) -> str:

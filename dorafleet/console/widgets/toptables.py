@@ -60,12 +60,13 @@ class TopTables(Vertical):
             for each in edges
             if only_nodes or wanted.matches(edge_cells(each))
         }
-        left_out = () if len({each.machine for each in nodes}) > 1 else ("machine",)
-        one = len({each.dataflow for each in nodes}) < 2
+        flows = {each.dataflow: each.dataflow_name or "" for each in nodes}
+        left_out = [] if len({each.machine for each in nodes}) > 1 else ["machine"]
+        left_out += [] if len(flows) > 1 else ["dataflow"]
         names, machines = (info.node for info in nodes), (info.machine or "" for info in nodes)
         widths = {"node": words.longest(names), "machine": words.longest(machines)}
         grid = self.query_one("#nodes", Grid)
-        grid.leave_out(*left_out, *(("dataflow",) if one else ()))
+        grid.leave_out(*left_out)
         grid.widen(**widths)
         shown = self._shown_nodes
         grid.show(list(shown), lambda id_: tables.node_row(shown[id_]), dim=dim, empty=empty[0])
@@ -73,7 +74,12 @@ class TopTables(Vertical):
         grid.leave_out(*left_out)
         grid.widen(machine=widths["machine"])
         links = self._shown_edges
-        grid.show(list(links), lambda id_: tables.edge_row(links[id_]), dim=dim, empty=empty[1])
+        grid.show(
+            list(links),
+            lambda id_: tables.edge_row(links[id_], flows.get(links[id_].dataflow, "")),
+            dim=dim,
+            empty=empty[1],
+        )
 
     @property
     def counts(self) -> tuple[int, int]:
