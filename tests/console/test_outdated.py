@@ -43,12 +43,16 @@ async def test_figures_are_dim_once_the_server_sends_no_new_ones(tmp_path: Path)
         await driven.until(lambda: not grid.dim)
 
 
-async def test_a_graph_names_the_robots_whose_part_it_lacks(tmp_path: Path) -> None:
+async def test_robots_whose_part_is_lacking_are_named(tmp_path: Path) -> None:
     fleet = FakeFleet(2, nodes=3)
     part = msgspec.structs.replace(fleet.top(), missing={"arm002": "no contact"})
     fleet.top = lambda: part  # type: ignore[method-assign]
     async with console(tmp_path, fleet, options=Options(start="graph pick")) as driven:
         await driven.until("no answer: arm002")
+        part = msgspec.structs.replace(part, nodes=[], edges=[])
+        driven.app.go_to("robot arm002")
+        await driven.until("no node is known (no answer: arm002)")
+        assert "no edge is known" in driven.text
 
 
 async def test_edges_of_several_dataflows_say_to_which_they_belong(tmp_path: Path) -> None:

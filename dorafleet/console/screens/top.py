@@ -113,6 +113,12 @@ class TopScreen(ConsoleScreen):
         empty = (self.empty_text("node", known=known), self.empty_text("edge", known=known))
         self.tables.show(self.part, self.filter, dim=self.outdated, empty=empty)
 
+    def empty_text(self, what: str, *, known: bool) -> str:
+        """Return why a table has no rows; robots that do not answer are no reason to say `no`."""
+        silent = () if self.part is None or self.feeds.error else self.part.top.missing
+        said = words.no_answer(silent)
+        return f"no {what} is known ({said})" if said else super().empty_text(what, known=known)
+
     def target(self) -> Target:
         """Return the node under the cursor, or the target of the edge."""
         edge, info = self.tables.edge, self.tables.node
