@@ -19,7 +19,7 @@ from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.view.glyphs import glyphs
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas, LogView
-from dorafleet.console.widgets.moving import move, move_pages, move_to_end
+from dorafleet.console.widgets.moving import move_pages, move_to_end
 from dorafleet.console.widgets.prompt import Prompt, PromptLine
 
 if TYPE_CHECKING:
@@ -282,13 +282,14 @@ class ConsoleScreen(Screen[None]):
 
     def action_move(self, rows: int) -> None:
         """Move the cursor, or scroll."""
-        move(self.scroller, rows)
+        if self.scroller is not None:
+            self.scroller.move(rows)
         self.repaint()
 
     def action_across(self, columns: int) -> None:
         """Scroll a drawing or a log to the side."""
         for canvas in self.query("#content").results(Canvas):
-            canvas.scroll_relative(x=columns, animate=False)
+            canvas.scroll_by(columns=columns)
         if isinstance(self.scroller, LogView):
             self.scroller.scroll_columns(columns)
 

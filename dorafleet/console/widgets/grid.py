@@ -230,9 +230,9 @@ class Grid(Painted, can_focus=True):
             return
         top = self.scroll_offset.y
         if place < top:
-            self.scroll_to(y=place, animate=False)
+            self.scroll_to(y=place, animate=False, force=True)
         elif place >= top + room:
-            self.scroll_to(y=place - room + 1, animate=False)
+            self.scroll_to(y=place - room + 1, animate=False, force=True)
 
     def toggle_mark(self) -> None:
         """Mark the row under the cursor, or remove its mark; then go to the next row."""

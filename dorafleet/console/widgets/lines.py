@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
+    from textual.events import MouseScrollDown, MouseScrollUp
     from textual.strip import Strip
 
     from dorafleet.console.view.rows import Span
@@ -26,6 +27,8 @@ MAX_LINES = 10_000
 """Lines that a log keeps."""
 MAX_LAYOUTS = 3
 """Layouts that a widget asks for until it has its height."""
+WHEEL_ROWS = 3
+"""Rows that one notch of a mouse wheel moves by."""
 MAX_COLUMNS = 2000
 """Columns that a log can be scrolled to the right."""
 
@@ -54,6 +57,24 @@ class Painted(ScrollView):
             spans = [*cut(spans, end - 1), (self.more, "key")]
         line = strip(spans, end, self.palette, self.rich_style, over)
         return line.crop(left, end) if left else line
+
+    def move(self, rows: int) -> None:
+        """Scroll, or move the cursor, down by `rows`, or up if negative."""
+        self.scroll_by(rows=rows)
+
+    def scroll_by(self, *, rows: int = 0, columns: int = 0) -> None:
+        """Scroll, also without the scrollbars that Textual's own keys and wheel need."""
+        self.scroll_relative(columns, rows, animate=False, force=True)
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        """Do what the arrow keys do."""
+        event.stop()
+        self.move(WHEEL_ROWS)
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        """Do what the arrow keys do."""
+        event.stop()
+        self.move(-WHEEL_ROWS)
 
     _wanted_height = 0
     _layouts_left = 0
@@ -178,7 +199,7 @@ class LogView(Painted, can_focus=True):
         self.following, self._top = True, 0
         self.refresh()
 
-    def scroll_rows(self, rows: int) -> None:
+    def move(self, rows: int) -> None:
         """Scroll down by `rows` lines, or up if negative."""
         last = max(0, len(self._kept) - self.size.height)
         self._top = min(max(self.top + rows, 0), last)

@@ -13,21 +13,10 @@ PAGE = 0.9
 Scroller: TypeAlias = "Grid | LogView | Canvas"
 
 
-def move(widget: Scroller | None, rows: int) -> None:
-    """Move the cursor of a table, or scroll, down by `rows`, or up if negative."""
-    match widget:
-        case Grid() as grid:
-            grid.move(rows)
-        case LogView() as view:
-            view.scroll_rows(rows)
-        case Canvas() as canvas:
-            canvas.scroll_relative(y=rows, animate=False)
-
-
 def move_pages(widget: Scroller | None, pages: int) -> None:
     """Move by pages."""
     if widget is not None:
-        move(widget, pages * max(1, int(widget.size.height * PAGE)))
+        widget.move(pages * max(1, int(widget.size.height * PAGE)))
 
 
 def move_to_end(widget: Scroller | None, *, first: bool) -> None:
@@ -38,4 +27,6 @@ def move_to_end(widget: Scroller | None, *, first: bool) -> None:
         case LogView() as view:
             view.scroll_to_end_of(top=first)
         case Canvas() as canvas:
-            canvas.scroll_to(y=0 if first else canvas.virtual_size.height, animate=False)
+            canvas.scroll_to(
+                y=0 if first else canvas.virtual_size.height, animate=False, force=True
+            )
