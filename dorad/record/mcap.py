@@ -134,6 +134,17 @@ class Attachment(NamedTuple):
     data: bytes
 
 
+class Statistics(NamedTuple):
+    """The numbers of records in a file, of a statistics record."""
+
+    messages: int
+    schemas: int
+    channels: int
+    attachments: int
+    metadata: int
+    chunks: int
+
+
 class Footer(NamedTuple):
     """The footer record."""
 

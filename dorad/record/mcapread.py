@@ -19,6 +19,7 @@ from dorad.record.mcap import (
     Message,
     Op,
     Schema,
+    Statistics,
 )
 
 _U16 = struct.Struct("<H")
@@ -149,14 +150,14 @@ def read_chunk_index(content: memoryview) -> ChunkIndex:
     )
 
 
-def read_statistics(content: memoryview) -> dict[int, int]:
-    """Return the number of messages of each channel of a statistics record. Raises McapError."""
+def read_statistics(content: memoryview) -> tuple[Statistics, dict[int, int]]:
+    """Return a statistics record, and its number of messages of each channel. Raises McapError."""
     cursor = Cursor(content)
-    cursor.bytes(mcap.STATISTICS.size)
+    numbers = mcap.STATISTICS.unpack(cursor.bytes(mcap.STATISTICS.size))
     data = cursor.bytes(cursor.u32())
     if len(data) % mcap.OFFSET_ENTRY.size:
         raise McapError(f"statistics with {len(data)} bytes of counts")
-    return dict(mcap.OFFSET_ENTRY.iter_unpack(data))
+    return Statistics(*numbers[:6]), dict(mcap.OFFSET_ENTRY.iter_unpack(data))
 
 
 def read_attachment(content: memoryview) -> Attachment:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import heapq
 import os
-import zlib
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.problems import ProblemError
 from dorad.record import mcap, mcapread, scan
 from dorad.record.encoding import TYPE_TEXT, decode_message
-from dorad.record.mcap import Attachment, Channel, McapError, Op, Schema
+from dorad.record.mcap import Attachment, Channel, McapError, Op, Schema, Statistics
+from dorad.record.waiting import WaitingMessages
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -207,7 +207,7 @@ class RecordingReader:
             ),
             key=lambda chunk: (chunk.start, chunk.offset),
         )
-        waiting = _Waiting()
+        waiting = WaitingMessages()
         for chunk in chunks:
             while waiting.first < chunk.start or waiting.bytes > MAX_WAITING:
                 if waiting.first >= chunk.start:
@@ -255,29 +255,30 @@ class RecordingReader:
         return scan.content_of(self._descriptor, found)
 
     def _read_summary(self) -> None:
-        end = self.size - mcap.END_SIZE
-        footer = mcapread.read_footer(scan.read_at(self._descriptor, max(0, end), mcap.END_SIZE))
-        start = footer.summary_start
-        if not 0 < start <= end:
-            raise McapError("it is empty" if not start else "its place is wrong")
-        if end - start > scan.MAX_RECORD:
-            raise McapError(f"it has {end - start} bytes")
-        data = scan.read_at(self._descriptor, start, end - start)
-        head = scan.read_at(self._descriptor, end, mcap.FOOTER_SIZE - 4)
-        if footer.crc and zlib.crc32(head, zlib.crc32(data)) != footer.crc:
-            raise McapError("it has a wrong checksum")
-        for op, _, content in scan.records_in(memoryview(data)):
-            self._take_summary(op, content)
+        _, records = scan.read_summary(self._descriptor, self.size)
+        named: Statistics | None = None
+        for op, _, content in scan.records_in(records):
+            if op == Op.STATISTICS:
+                named, self.counts = mcapread.read_statistics(content)
+            else:
+                self._take_summary(op, content)
+        # All records of a summary are optional, but without them messages cannot be found.
+        if named != Statistics(
+            sum(self.counts.values()) if self._chunks else 0,
+            len(self.schemas) - 1,
+            len(self.channels),
+            len(self._places[Op.ATTACHMENT]),
+            len(self._places[Op.METADATA]),
+            len(self._chunks),
+        ):
+            self._walk()
 
     def _take_summary(self, op: int, content: memoryview) -> None:
         if op == Op.CHUNK_INDEX:
             index = mcapread.read_chunk_index(content)
             channels = frozenset(index.index_offsets) or None
-            self._chunks.append(
-                _Chunk(index.start, index.end, index.offset, index.length, channels)
-            )
-        elif op == Op.STATISTICS:
-            self.counts = mcapread.read_statistics(content)
+            chunk = _Chunk(index.start, index.end, index.offset, index.length, channels)
+            self._chunks.append(chunk)
         elif op in (Op.ATTACHMENT_INDEX, Op.METADATA_INDEX):
             place = Op.ATTACHMENT if op == Op.ATTACHMENT_INDEX else Op.METADATA
             self._places[place].append(mcapread.Cursor(content).u64())
@@ -302,6 +303,7 @@ class RecordingReader:
         at = len(mcap.MAGIC)
         while (found := scan.record_at(self._descriptor, at, self.size)) is not None:
             if found.op in (Op.DATA_END, Op.FOOTER):
+                at = self.size
                 break
             try:
                 self._walk_record(found, counts)
@@ -345,40 +347,6 @@ class RecordingReader:
             except McapError as error:
                 self.problems.append(str(error))
         return found
-
-
-class _Waiting:
-    """Messages that wait for earlier ones, and the memory that their chunks take."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self._heap: list[tuple[int, int, int, Recorded]] = []
-        self._messages: Counter[int] = Counter()
-        """By the offset of a chunk, whose whole content stays as long as one of them waits."""
-
-    def __bool__(self) -> bool:
-        return bool(self._heap)
-
-    @property
-    def first(self) -> float:
-        """The time of the earliest message in ns since 1970; infinite without one."""
-        return self._heap[0][0] if self._heap else float("inf")
-
-    def put(self, chunk: int, at: int, message: Recorded) -> None:
-        """Add a message at byte `at` of the chunk at byte `chunk` of the file."""
-        if not self._messages[chunk]:
-            self.bytes += memoryview(message.data.obj).nbytes
-        self._messages[chunk] += 1
-        heapq.heappush(self._heap, (message.time, chunk, at, message))
-
-    def take(self) -> Recorded:
-        """Remove and return the earliest message."""
-        _, chunk, _, message = heapq.heappop(self._heap)
-        self._messages[chunk] -= 1
-        if not self._messages[chunk]:
-            del self._messages[chunk]
-            self.bytes -= memoryview(message.data.obj).nbytes
-        return message
 
 
 def merged(

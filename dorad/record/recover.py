@@ -1,7 +1,7 @@
 """Repair a recording in place after a crash: remove incomplete records, write the summary.
 
-It hops from record to record. A chunk with a wrong checksum in the middle, behind which the file
-goes on, becomes a private record, which all readers skip. Everything else ends the file there. An
+It hops from record to record. A damaged part in the middle, behind which the next record is found,
+becomes a private record, which all readers skip. Everything else ends the file there. An
 interruption does no harm: the next attempt finds the same records.
 """
 
@@ -18,14 +18,24 @@ from dorad.atomicfile import sync_folder
 from dorad.problems import ProblemError
 from dorad.record import mcap, mcapread, scan
 from dorad.record.mcap import ChunkIndex, McapError, Op
+from dorad.record.scan import Record
 from dorad.record.writer import Summary
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dorad.record.scan import Record
-
 _log = logging.getLogger(__name__)
+
+DATA_END_SIZE = len(mcap.data_end())
+_SUMMARY_SIZES: dict[int, int] = {
+    Op.FOOTER: mcap.FOOTER.size,
+    Op.SUMMARY_OFFSET: 1 + mcap.INDEX_ENTRY.size,
+}
+"""Bytes of the records of a summary that have a fixed size."""
+
+_SUMMARY_OPS = frozenset((Op.CHUNK_INDEX, Op.STATISTICS, *_SUMMARY_SIZES))
+_PASSED = frozenset((Op.ATTACHMENT_INDEX, Op.METADATA_INDEX, scan.PRIVATE))
+"""Records that are passed over: of a summary, or once damaged."""
 
 
 class RecoveryError(ProblemError):
@@ -87,28 +97,38 @@ class _Walk:
         self._summary = Summary()
         self._end = header.end
         """Behind the last good record."""
+        self._named = _named_places(descriptor, self._size)
+        """Where the file's own summary places records; None without a summary."""
+        self._places = sorted(self._named or ())
+        self._found: set[int] = set()
+        """Where such records are."""
         self._bad: list[Record] = []
+        self._damaged = 0
+        """The records of `_bad`, without the indexes of damaged chunks."""
         self._rewrites: list[tuple[int, bytes]] = []
         self._tail = b""
         """The index of the last chunk, if it is not complete in the file."""
         self._tail_cut = self._summary_only = False
         self._ended = self._finished = False
-        self._check_header(header)
+        self._is_ours = self._check_header(header)
 
     def repair(self, path: Path) -> Recovery:
         """Walk, and write what is missing. Raises OSError."""
         self._walk()
         cut = 0 if self._finished else self._size - self._end
-        complete = self._finished and self._has_valid_end()
+        complete = self._finished and self._named == self._found
         messages = sum(self._summary.counts.values())
         if complete and not self._bad and not self._rewrites:
             return Recovery(False, messages, 0, 0, self._ended)
         # An index or a summary holds no messages.
         lost = 0 if cut <= len(self._tail) or self._summary_only else cut
-        _log.debug("%s: cut at %d of %d, bad chunks %s", path, self._end, self._size, self._bad)
+        _log.debug("%s: cut at %d of %d, damaged %s", path, self._end, self._size, self._bad)
         self._write(lost)
         sync_folder(path.absolute().parent)
-        damaged = sum(each.op != Op.MESSAGE_INDEX for each in self._bad)
+        known = {*self._found, *(each.offset for each in self._bad)}
+        damaged = self._damaged + sum(
+            place not in known and place < self._end for place in self._places
+        )
         return Recovery(True, messages, lost, damaged, self._ended)
 
     def _write(self, lost: int) -> None:
@@ -116,7 +136,8 @@ class _Walk:
         for offset, data in self._rewrites:
             os.pwrite(descriptor, data, offset)
         for bad in self._bad:
-            os.pwrite(descriptor, bytes((scan.PRIVATE,)), bad.offset)
+            head = mcap.HEAD.pack(scan.PRIVATE, bad.length - mcap.HEAD.size)
+            os.pwrite(descriptor, head, bad.offset)
         os.ftruncate(descriptor, self._end)
         values = {
             "time_ns": str(time.time_ns()),
@@ -137,46 +158,56 @@ class _Walk:
             rest = rest[written:]
         os.fsync(descriptor)
 
-    def _has_valid_end(self) -> bool:
-        """Return True if the file ends with a footer whose summary has the right checksum."""
-        import zlib
+    def _check_header(self, header: Record) -> bool:
+        """Return True if a recorder of ours made the file.
 
-        try:
-            end = scan.read_at(self._descriptor, self._size - mcap.END_SIZE, mcap.END_SIZE)
-            footer = mcapread.read_footer(end)
-            start = footer.summary_start
-            if not self._end <= start <= self._size - mcap.END_SIZE:
-                return False
-            size = self._size - len(mcap.MAGIC) - 4 - start
-            data = scan.read_at(self._descriptor, start, size)
-        except McapError:
-            return False
-        return footer.crc in (0, zlib.crc32(data))
-
-    def _check_header(self, header: Record) -> None:
-        """Replace the texts of a damaged header, in its place; no message needs them."""
+        Replace a damaged header in its place; no message needs its texts.
+        """
         content = scan.content_of(self._descriptor, header)
+        head = mcap.HEAD.pack(Op.HEADER, len(content))
+        if scan.read_at(self._descriptor, header.offset, len(head)) != head:
+            self._rewrites.append((header.offset, head))
         try:
-            mcapread.read_maker(content)
+            return not mcapread.read_maker(content)
         except McapError:
             room = len(content) - len(mcap.text(mcap.PROFILE) + mcap.text(""))
             if room < 0:
                 raise
             self._rewrites.append((header.offset, mcap.header(mcap.PROFILE, " " * room)))
+            return True
 
     def _walk(self) -> None:
-        while (found := self._next(self._end)) is not None:
-            if found.op == Op.DATA_END:
+        going = True
+        while going:
+            found = self._next(self._end)
+            if found is None:
+                going = self._skip_bad(self._end)
+            elif found.op == Op.DATA_END and found.length == DATA_END_SIZE:
                 self._finished = True
                 return
-            if found.op in (Op.FOOTER, Op.CHUNK_INDEX, Op.STATISTICS, Op.SUMMARY_OFFSET):
+            elif found.op in _SUMMARY_OPS and self._is_of_summary(found):
                 self._summary_only = True  # the record before it, the end of the data, is lost
                 return
-            if not self._take(found):
-                return
+            else:
+                going = self._take(found)
+
+    def _is_of_summary(self, found: Record) -> bool:
+        """Return True if the content of a record is what its opcode says: that may be damaged."""
+        try:
+            content = scan.content_of(self._descriptor, found)
+            if found.op == Op.CHUNK_INDEX:
+                mcapread.read_chunk_index(content)
+            elif found.op == Op.STATISTICS:
+                mcapread.read_statistics(content)
+        except McapError:
+            return False
+        return len(content) == _SUMMARY_SIZES.get(found.op, len(content))
 
     def _next(self, offset: int) -> Record | None:
-        return scan.record_at(self._descriptor, offset, self._size)
+        found = scan.record_at(self._descriptor, offset, self._size)
+        if found is None or not self._is_ours:
+            return found
+        return found if scan.has_right_length(self._descriptor, found, self._size) else None
 
     def _take(self, found: Record) -> bool:
         """Add a record to the summary; return False if the file ends before it."""
@@ -184,32 +215,48 @@ class _Walk:
             content = scan.content_of(self._descriptor, found)
             if found.op == Op.CHUNK:
                 return self._take_chunk(found, content)
-            if found.op == Op.ATTACHMENT:
+            if found.op == Op.MESSAGE:
+                self._summary.add_message(mcapread.read_message(content))
+            elif found.op == Op.ATTACHMENT:
                 item = mcapread.read_attachment(content)
                 self._summary.attachments.append(
                     mcap.attachment_index(found.offset, found.length, item)
                 )
+                self._found.add(found.offset)
             elif found.op == Op.METADATA:
                 name, _ = mcapread.read_metadata(content)
                 self._ended = self._ended or name == "dora.end"
                 self._summary.metadata.append(mcap.metadata_index(found.offset, found.length, name))
+                self._found.add(found.offset)
             elif found.op == Op.SCHEMA:
                 self._summary.schemas[mcapread.read_schema(content).id] = _whole(found, content)
             elif found.op == Op.CHANNEL:
                 self._summary.channels[mcapread.read_channel(content).id] = _whole(found, content)
+            elif self._is_ours and found.op not in _PASSED:
+                raise McapError(f"no record of opcode {found.op:#x} can be there")
         except (McapError, UnicodeError) as error:
             _log.debug("byte %d: %s", found.offset, error)
-            return self._skip_bad(found)
+            return self._skip_bad(found.offset)
         self._end = found.end
         return True
 
-    def _skip_bad(self, found: Record) -> bool:
+    def _goes_on(self, offset: int) -> bool:
+        """Return True if there is a record at `offset`, or a damaged one before another."""
+        good = scan.follows(self._descriptor, offset, self._size)
+        return good or self._end_of_damage(offset) is not None
+
+    def _end_of_damage(self, offset: int) -> int | None:
+        return scan.end_of_damage(self._descriptor, offset, self._size, self._places)
+
+    def _skip_bad(self, offset: int) -> bool:
         """Skip a damaged record if a good one follows it; return False if none does."""
-        following = self._next(found.end)
-        if following is None or following.op > scan.PRIVATE:
+        end = self._end_of_damage(offset)
+        if end is None:
             return False
-        self._bad.append(found)
-        self._end = found.end
+        op = scan.read_at(self._descriptor, offset, 1)[0]
+        self._bad.append(Record(op, offset, end - offset))
+        self._damaged += 1
+        self._end = end
         while (index := self._next(self._end)) is not None and index.op == Op.MESSAGE_INDEX:
             self._bad.append(index)
             self._end = index.end
@@ -230,6 +277,7 @@ class _Walk:
         self._summary.schemas.update(schemas)
         self._summary.channels.update(channels)
         self._end = found.end
+        self._found.add(found.offset)
         offsets, length = self._take_indexes(found.end, entries)
         times = [time for each in entries.values() for time, _ in each]
         index = ChunkIndex(
@@ -270,12 +318,34 @@ class _Walk:
         for channel, each in entries.items():
             places[channel] = start + len(built)
             built += mcap.message_index(channel, each)
-        if self._next(start + len(built)) is not None:
+        if scan.follows(self._descriptor, start + len(built), self._size):
             self._rewrites.append((start, built))
             self._end = start + len(built)
+        elif self._goes_on(at):
+            self._end = at  # it has no room: the chunk stays without an index, which is allowed
+            return {}, 0
         else:
             self._tail, self._tail_cut = built, True
         return places, len(built)
+
+
+def _named_places(descriptor: int, size: int) -> set[int] | None:
+    """Return where the summary of a file places chunks, attachments and metadata records.
+
+    Return None if it has no summary, or a damaged one.
+    """
+    found = set()
+    try:
+        _, records = scan.read_summary(descriptor, size)
+        for op, _, content in scan.records_in(records):
+            if op == Op.CHUNK_INDEX:
+                found.add(mcapread.read_chunk_index(content).offset)
+            elif op in (Op.ATTACHMENT_INDEX, Op.METADATA_INDEX):
+                found.add(mcapread.Cursor(content).u64())
+    except McapError as error:
+        _log.debug("no summary: %s", error)
+        return None
+    return found
 
 
 def _whole(found: Record, content: memoryview) -> bytes:

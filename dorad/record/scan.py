@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import os
 import stat
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.record import mcapread
+from dorad.record import mcap, mcapread
 from dorad.record.chunk import decompress
 from dorad.record.mcap import HEAD, MAGIC, ChunkHead, McapError, Op
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 MAX_RECORD = 1 << 32
 """Bytes of the largest record that is read into memory."""
+
+_LOOK = 4096
+"""Bytes of a record in which the lengths of its content are looked for."""
 
 _KNOWN = frozenset(Op)
 PRIVATE = 0x80
@@ -79,7 +84,14 @@ def check_start(descriptor: int) -> Record:
         start = b""
     if start[: len(MAGIC)] != MAGIC:
         raise McapError("it is not an MCAP file" if size else "the file is empty")
-    found = record_at(descriptor, len(MAGIC), size)
+    offset = len(MAGIC)
+    found = record_at(descriptor, offset, size)
+    if found is not None and found.op == Op.HEADER and follows(descriptor, found.end, size):
+        return found
+    # Its opcode or its length is damaged: its texts have lengths of their own.
+    end = _end_by_content(descriptor, Op.HEADER, offset, size)
+    if end is not None and follows(descriptor, end, size):
+        return Record(Op.HEADER, offset, end - offset)
     if found is None or found.op != Op.HEADER:
         raise McapError("the file ends before its first record")
     return found
@@ -137,3 +149,83 @@ def records_in(records: memoryview) -> Iterator[tuple[int, int, memoryview]]:
             raise McapError("a record in a chunk is not complete")
         yield op, at, records[begin : begin + length]
         at = begin + length
+
+
+def read_summary(descriptor: int, size: int) -> tuple[int, memoryview]:
+    """Return where the summary of a file of `size` bytes begins, and its records.
+
+    Raises:
+        McapError: it has none, or one that is damaged.
+    """
+    end = size - mcap.END_SIZE
+    footer = mcapread.read_footer(read_at(descriptor, max(0, end), mcap.END_SIZE))
+    start = footer.summary_start
+    if not 0 < start <= end:
+        raise McapError("it is empty" if not start else "its place is wrong")
+    if end - start > MAX_RECORD:
+        raise McapError(f"it has {end - start} bytes")
+    data = read_at(descriptor, start, end - start)
+    head = read_at(descriptor, end, mcap.FOOTER_SIZE - 4)
+    if footer.crc and zlib.crc32(head, zlib.crc32(data)) != footer.crc:
+        raise McapError("it has a wrong checksum")
+    return start, memoryview(data)
+
+
+def follows(descriptor: int, offset: int, size: int) -> bool:
+    """Return True if a record can begin at `offset`."""
+    found = record_at(descriptor, offset, size)
+    return found is not None and found.op <= PRIVATE
+
+
+def has_right_length(descriptor: int, found: Record, size: int) -> bool:
+    """Return False if the content of a record ends elsewhere than it, and another record follows.
+
+    The specification lets records grow at the end; those of our recorder have not.
+    """
+    end = _end_by_content(descriptor, found.op, found.offset, size)
+    return end is None or end == found.end or not follows(descriptor, end, size)
+
+
+def end_of_damage(
+    descriptor: int, offset: int, size: int, places: Sequence[int] = ()
+) -> int | None:
+    """Return where the record behind a damaged one at `offset` begins; None if that is unknown.
+
+    The lengths in its content say so, its own length, or the `places` of records, in order, that a
+    summary names.
+    """
+    if offset + HEAD.size > size:
+        return None
+    op, length = HEAD.unpack(read_at(descriptor, offset, HEAD.size))
+    ends = itertools.chain(
+        (_end_by_content(descriptor, op, offset, size), offset + HEAD.size + length),
+        itertools.islice(places, bisect.bisect_left(places, offset + HEAD.size), None),
+    )
+    return next((end for end in ends if end is not None and follows(descriptor, end, size)), None)
+
+
+def _end_by_content(descriptor: int, op: int, offset: int, size: int) -> int | None:
+    """Return where a record ends by the lengths in its content; None if they do not say it."""
+    begin = offset + HEAD.size
+    cursor = mcapread.Cursor(memoryview(read_at(descriptor, begin, min(size - begin, _LOOK))))
+    try:
+        if op == Op.CHUNK:
+            head = mcapread.read_chunk_head(cursor.data)
+            return begin + head.begin + head.stored
+        if op == Op.MESSAGE_INDEX:
+            cursor.u16()
+            left = cursor.u32()
+        elif op == Op.HEADER:
+            cursor.text(), cursor.text()
+            left = 0
+        elif op == Op.METADATA:
+            cursor.text()
+            left = cursor.u32()
+        elif op == Op.ATTACHMENT:
+            cursor.u64(), cursor.u64(), cursor.text(), cursor.text()
+            left = cursor.u64() + 4
+        else:
+            return None
+    except McapError:
+        return None
+    return begin + cursor.at + left

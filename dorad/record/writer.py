@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dorad.record.chunk import Chunk
     from dorad.record.encoding import Encoded, Kind
     from dorad.record.items import Item
+    from dorad.record.mcap import Message
 
 _log = logging.getLogger(__name__)
 
@@ -42,12 +43,18 @@ class Summary:
 
     def add_chunk(self, index: ChunkIndex, counts: Mapping[int, int]) -> None:
         """Add a chunk with the messages of each channel in it."""
-        first = not self.chunk_indexes
+        self._add(index.start, index.end, counts)
         self.chunk_indexes.append(mcap.chunk_index(index))
+
+    def add_message(self, message: Message) -> None:
+        """Add a message outside of any chunk; other programs write such."""
+        self._add(message.log_time, message.log_time, {message.channel: 1})
+
+    def _add(self, start: int, end: int, counts: Mapping[int, int]) -> None:
+        self.start = min(self.start, start) if self.counts else start
+        self.end = max(self.end, end)
         for channel_id, count in counts.items():
             self.counts[channel_id] = self.counts.get(channel_id, 0) + count
-        self.start = index.start if first else min(self.start, index.start)
-        self.end = max(self.end, index.end)
 
     def pack(self, offset: int) -> bytes:
         """Return the end of the file: data end, summary and footer, for byte `offset`."""

@@ -8,6 +8,7 @@ import tracemalloc
 
 import pyarrow as pa
 import pytest
+from mcap.writer import IndexType, Writer
 
 from dorad.cli import record_info
 from dorad.record import edit, export, lerobot, reader
@@ -16,6 +17,7 @@ from dorad.record.encoding import ARROW_TYPE, METADATA_KEY, Encoded, Kind, decod
 from dorad.record.mcap import Channel, McapError
 from dorad.record.player import started_at
 from dorad.record.reader import RecordingError, RecordingReader
+from dorad.record.recover import recover
 from dorad.record.sources import open_recording
 from dorad.record.writer import RecordingFile
 from tests.record.files import START, encoded, numbers, write
@@ -198,3 +200,34 @@ def test_more_channels_than_a_file_can_have_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("dorad.record.mcap.MAX_ID", 2)
     with pytest.raises(RecordingError, match="cannot write"):
         edit.merge(paths, tmp_path / "all.mcap")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_chunking": False},
+        {"repeat_channels": False},
+        {"repeat_schemas": False},
+        {"use_statistics": False},
+        {"index_types": IndexType.NONE},
+        {"index_types": IndexType.CHUNK},
+    ],
+    ids=str,
+)
+def test_a_summary_that_leaves_out_what_it_may_hides_no_message(tmp_path, options):
+    """Channels, statistics and indexes of chunks are optional in the summary of an MCAP file."""
+    path = tmp_path / "a.mcap"
+    with path.open("wb") as file:
+        writer = Writer(file, chunk_size=500, **options)
+        writer.start("other", "test")
+        channel = writer.register_channel("a/b", "json", writer.register_schema("x", "", b""))
+        for number in range(100):
+            writer.add_message(channel, START + number, b"{}", START + number, number)
+        writer.finish()
+    for repair in (False, True):
+        if repair:
+            assert recover(path).messages == 100
+        with RecordingReader(path) as found:
+            assert (found.topics(), found.problems) == ({"a/b": 100}, [])
+            assert [message.sequence for message in found.messages()] == list(range(100))
+            assert (found.status, found.start) == ("FOREIGN", START)
