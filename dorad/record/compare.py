@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from dorad.record.values import to_python
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -117,16 +119,22 @@ _Place = tuple[str, Any, Any]
 def _first(one: pa.Array, other: pa.Array, tolerance: float, ignored: Any) -> _Place | None:
     if len(one) != len(other):
         return ("length", len(one), len(other))
-    if pa.types.is_primitive(one.type) and not (one.null_count or other.null_count):
+    # Arrow ends the process where it shall make a NumPy array of intervals.
+    numbers = pa.types.is_primitive(one.type) and not pa.types.is_interval(one.type)
+    if numbers and not (one.null_count or other.null_count):
         at = _first_number(one, other, tolerance)
         if at is None:
             return None
-        return (f"data[{at}]", one[at].as_py(), other[at].as_py())
+        return (f"data[{at}]", _value(one, at), _value(other, at))
     for at in range(len(one)):
-        place = _values(f"data[{at}]", one[at].as_py(), other[at].as_py(), tolerance, ignored)
+        place = _values(f"data[{at}]", _value(one, at), _value(other, at), tolerance, ignored)
         if place is not None:
             return place
     return None
+
+
+def _value(array: pa.Array, at: int) -> Any:
+    return to_python(array[at : at + 1])[0]
 
 
 def _first_number(one: pa.Array, other: pa.Array, tolerance: float) -> int | None:

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 from dorad.node import metadata as metadata_codec
 from dorad.record import extras
 from dorad.record.reader import RecordingError
+from dorad.record.values import to_python
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from dorad.record.sources import Message, Recording
 
 BATCH_ROWS = 1000
-BATCH_BYTES = 64 << 20
+BATCH_BYTES = 8 << 20
+"""Values that are written at once. Parquet's writer takes thirty times as much for bytes."""
 
 _SUFFIXES = {"parquet": ".parquet", "arrow": ".arrow", "csv": ".csv"}
 
@@ -72,27 +75,31 @@ def _export_topic(
     writers: dict[pa.DataType, _TableWriter] = {}
     paths: list[Path] = []
     try:
-        for message in recording.messages(topics=frozenset((topic,))):
-            found = message.decode()
-            writer = writers.get(found.array.type)
-            if writer is None:
-                path = _free_path(folder, topic, _SUFFIXES[kind], {*taken, *paths})
-                paths.append(path)
-                writer = writers[found.array.type] = _TableWriter(
-                    path, kind, found.array.type, by_value=by_value
-                )
-            writer.add(message, found.array, found.metadata)
-    except ValueError as error:
-        raise RecordingError(f"a message of {topic} cannot be exported: {error}") from error
-    finally:
-        for writer in writers.values():
-            writer.close()
+        with ExitStack() as stack:
+            for message in recording.messages(topics=frozenset((topic,))):
+                found = message.decode()
+                writer = writers.get(found.array.type)
+                if writer is None:
+                    path = _free_path(folder, topic, _SUFFIXES[kind], {*taken, *paths})
+                    paths.append(path)
+                    writer = writers[found.array.type] = _TableWriter(
+                        path, kind, found.array.type, by_value=by_value
+                    )
+                    stack.callback(writer.close)
+                writer.add(message, found.array, found.metadata)
+    except (ValueError, pa.ArrowException) as error:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        raise RecordingError(
+            f"{topic} cannot be exported to {kind}: {error}",
+            "leave it out with --topics, or choose another format with --to",
+        ) from error
     return [(writer.path, writer.rows) for writer in writers.values()]
 
 
 def _free_path(folder: Path, topic: str, suffix: str, taken: Collection[Path]) -> Path:
     """Return a path for a table that no other one has: `a/b` and `a.b` have one name."""
-    name = topic.replace("/", ".")
+    name = topic.replace("/", ".").replace("\0", "_")
     numbers = itertools.count(2)
     path = folder / f"{name}{suffix}"
     while path in taken:
@@ -165,7 +172,7 @@ class _TableWriter:
                 offsets.append(offsets[-1] + length)
             data = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
         if self._kind == "csv":
-            data = pa.array([_as_text(value) for value in data.to_pylist()], pa.string())
+            data = pa.array([_as_text(value) for value in to_python(data)], pa.string())
         arrays = [
             pa.array(columns[0], pa.timestamp("ns", "UTC")),
             pa.array(columns[1], pa.int64()),

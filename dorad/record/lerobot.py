@@ -180,8 +180,9 @@ _PLACES = ("chunk", "file")
 
 def _statistics(values: np.ndarray[Any, Any]) -> dict[str, list[Any]]:
     """Return figures of each value of a feature, as lists."""
-    rows = values.reshape(len(values), -1)
-    found = {"min": rows.min(0), "max": rows.max(0), "mean": rows.mean(0), "std": rows.std(0)}
+    rows = values.reshape(len(values), -1).astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):  # recorded values may be infinite
+        found = {"min": rows.min(0), "max": rows.max(0), "mean": rows.mean(0), "std": rows.std(0)}
     return {**{key: each.tolist() for key, each in found.items()}, "count": [len(rows)]}
 
 

@@ -44,6 +44,15 @@ def test_the_first_difference_has_a_path(one, other, expected):
     assert found(one, other) == expected
 
 
+def test_values_that_python_or_numpy_cannot_hold_are_compared():
+    """NumPy arrays of intervals end the process; `datetime` has no nanoseconds."""
+    month = pa.MonthDayNano([1, 2, 3])
+    assert found([month], [pa.MonthDayNano([1, 2, 4])]) == ("data[0][2]", "3", "4")
+    assert found([month], [month]) is None
+    one, other = (pa.array([value], pa.duration("ns")) for value in (5, 6))
+    assert found(one, other) == ("data[0]", "5", "6")
+
+
 def test_equal_messages_do_not_differ():
     assert found([1.5, math.nan], [1.5, math.nan]) is None
     assert found([{"a": [1.0]}], [{"a": [1.0]}], left={"n": 1}, right={"n": 1}) is None

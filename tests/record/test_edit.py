@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -88,6 +89,66 @@ def test_other_tables_have_the_same_rows(source, tmp_path, kind):
     else:
         values = pa.ipc.open_file(str(path)).read_all()["data"].to_pylist()
     assert values == list(range(20))
+
+
+def test_a_small_message_does_not_keep_its_chunk_in_memory(tmp_path):
+    """An export keeps a thousand of them, and their chunks may be full of pictures."""
+    lines = [("a/image", 0, pa.array(bytes(1 << 20), pa.uint8()), {}), *numbers(3)]
+    source = write(tmp_path / "a.mcap", lines)
+    with RecordingReader(source) as reader:
+        sizes = [memoryview(each.data.obj).nbytes for each in reader.messages()]
+    assert sorted(size > 1 << 20 for size in sizes) == [False] * 3 + [True]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array([5], pa.duration("ns")),
+        pa.array([{"t": 5}], pa.struct([("t", pa.time64("ns"))])),
+        pa.array([10**17], pa.timestamp("s")),
+        pa.array([[2**31 - 1]], pa.list_(pa.date32())),
+    ],
+    ids=lambda array: str(array.type),
+)
+def test_times_that_python_cannot_hold_are_numbers_in_a_csv(tmp_path, array):
+    source = write(tmp_path / "a.mcap", [("a/b", 0, array, {})])
+    with RecordingReader(source) as reader:
+        ((path, rows),) = to_tables(reader, tmp_path, "csv", None)
+    assert rows == 1
+    assert array.cast(WITHOUT_TIMES[array.type]).to_pylist() == [
+        json.loads(row["data"])[0] for row in csv.DictReader(path.open(newline=""))
+    ]
+
+
+WITHOUT_TIMES = {
+    pa.duration("ns"): pa.int64(),
+    pa.struct([("t", pa.time64("ns"))]): pa.struct([("t", pa.int64())]),
+    pa.timestamp("s"): pa.int64(),
+    pa.list_(pa.date32()): pa.list_(pa.int32()),
+}
+
+
+def test_a_type_that_a_format_does_not_know_is_named_with_its_topic(tmp_path):
+    union = pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])
+    source = write(tmp_path / "a.mcap", [("a/b", 0, union, {})])
+    with (
+        RecordingReader(source) as reader,
+        pytest.raises(RecordingError, match="a/b cannot be exported to parquet") as error,
+    ):
+        to_tables(reader, tmp_path / "out", "parquet", None)
+    assert "--to" in str(error.value.hint)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_lerobot_dataset_takes_any_number(tmp_path):
+    lines = [
+        ("a/big", 0, pa.array([2**64 - 1], pa.uint64()), {}),
+        ("a/nan", 0, pa.array([math.inf, math.nan]), {}),
+    ]
+    source = write(tmp_path / "a.mcap", lines)
+    with RecordingReader(source) as reader:
+        ((_, rows),) = to_lerobot(reader, tmp_path / "set", None, 20.0)
+    assert rows == 1
 
 
 def test_a_topic_that_changes_its_type_has_two_files(tmp_path):
