@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import secrets
 import shlex
 import sys
@@ -78,7 +79,7 @@ def _joined(
     from dorad.shm import rendezvous
 
     _remove_left_over(client, dataflow)
-    node_id = f"{ATTACHED}{secrets.token_hex(4)}__"
+    node_id = f"{ATTACHED}{os.getpid()}_{secrets.token_hex(2)}__"
     definition: dict[str, Any] = {
         "id": node_id,
         "path": "dynamic",
@@ -109,10 +110,16 @@ def _remove_left_over(client: Client, dataflow: str) -> None:
     from dorad.control.errors import ControlError
 
     for info in recorders(client, dataflow):
-        if info.pid is None:
+        if info.pid is None and not _is_joining(info.node):
             _log.debug("removing %s, which has no process", info.node)
             with contextlib.suppress(ControlError):  # another recorder has removed it
                 client.remove_node(info.node, dataflow=dataflow)
+
+
+def _is_joining(node: str) -> bool:
+    """Return True if the process that has added a recorder lives: it has not attached yet."""
+    pid, _, _ = node.removeprefix(ATTACHED).partition("_")
+    return pid.isdecimal() and Path("/proc", pid).exists()
 
 
 def _record(connection: DaemonConnection, settings: Settings, folder: str) -> Outcome:

@@ -1,6 +1,7 @@
 """`dora record --attach` and the key `record`, under a real daemon."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -75,6 +76,29 @@ def test_a_killed_recorder_is_removed_by_the_next(dorad, tmp_path):
     assert "ended __dora_record" in dorad.dora("record", "stop", run).stdout
     assert "__dora_record" not in dorad.dora("node", "list", "-q").stdout
     until_more_seen(tmp_path / "flow", 5)
+
+
+def test_a_recorder_that_still_joins_is_not_taken_for_one_that_was_killed(dorad, tmp_path):
+    run = "demo"
+    dorad.dora_ok("start", counting(tmp_path / "flow"), "--name", run, "--detach")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    joining, killed = (f"__dora_record_{pid}_ab12__" for pid in (os.getpid(), gone.pid))
+    for node in (joining, killed):
+        dorad.dora_ok("node", "add", "--from-yaml", dynamic_node(tmp_path, node), "-d", run)
+    process = until_recorded(dorad, run, tmp_path / "a.mcap")
+    known = dorad.dora("node", "list", "-q").stdout
+    assert joining in known
+    assert killed not in known
+    assert "ended" in dorad.dora("record", "stop", run).stdout
+    assert process.wait(DEADLINE_S) == 0
+
+
+def dynamic_node(folder, name):
+    """Write the definition of a node that attaches by itself, and return its path."""
+    path = folder / f"{name}.yml"
+    path.write_text(f"id: {name}\npath: dynamic\ninputs: {{number: source/number}}\n")
+    return path
 
 
 def until_recorded(dorad, run, path):
