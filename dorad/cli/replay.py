@@ -243,6 +243,12 @@ def plan_replay(
         )
 
     _, plan = changed("")
+    for topic in plan.removed:
+        if not rules_of(config).ignores(topic):
+            raise ReplayError(
+                f"the dataflow has no output {topic}, of which messages are recorded",
+                f"leave it out with --ignore {topic}",
+            )
     if check and not plan.checked:
         raise ReplayError(
             "there is nothing to compare: the recording has no message of a node that runs",

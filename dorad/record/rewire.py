@@ -46,6 +46,8 @@ class Plan:
     """Topics of replayed nodes that inputs of live nodes wait for, and that are not sent."""
     checked: tuple[str, ...]
     """Recorded topics of live nodes."""
+    removed: tuple[str, ...]
+    """Recorded topics of live nodes that the dataflow no longer has."""
     ticks: Mapping[str, int]
     """Ticks that the replayer sends, as outputs with their interval in ns; only when stepping."""
 
@@ -71,7 +73,7 @@ def choose_replayed(
         if name not in ids:
             raise ReplayError(
                 f"the recorded dataflow has no node {name!r}",
-                did_you_mean(name, ids) or f"it has: {', '.join(ids)}",
+                did_you_mean(name, ids) or f"it has: {', '.join(ids) or 'none'}",
             )
     with_topics = {topic.partition("/")[0] for topic in recorded}
     for name in wanted:
@@ -85,7 +87,12 @@ def choose_replayed(
             fed = {node["id"] for node in _nodes(descriptor) if any(_feeders(node))}
             found = [name for name in found if name not in fed]
     if not found:
-        raise ReplayError("there is nothing to replay", "`dora record info` lists the topics")
+        senders = ", ".join(sorted(with_topics)) or "no node"
+        raise ReplayError(
+            f"there is nothing to replay: the recording has messages of {senders}; "
+            f"the dataflow has {', '.join(ids) or 'no node'}",
+            "name the replayed nodes with --replace, or another dataflow with --dataflow",
+        )
     return tuple(found)
 
 
@@ -154,9 +161,8 @@ def rewire(
         name = sorted(missing)[0]
         raise ReplayError(f"node {name!r} is replayed: its program cannot be replaced")
     live_ids = {node["id"] for node in live}
-    checked = [
-        topic for topic in sorted(recorded) if checks and topic.partition("/")[0] in live_ids
-    ]
+    known = {topic for topic in recorded if checks and topic.partition("/")[0] in live_ids}
+    checked = sorted(known & {*_outputs(live), *aliases})
     replayer: dict[str, Any] = {
         "id": REPLAYER,
         "path": PROGRAM,
@@ -180,6 +186,7 @@ def rewire(
         tuple(sent),
         tuple(sorted(silent)),
         tuple(checked),
+        tuple(sorted(known.difference(checked))),
         ticks,
     )
     return found, plan
@@ -262,6 +269,13 @@ def _aliases(nodes: Sequence[Any]) -> dict[str, str]:
         for body, prefix in _bodies_with_prefix(node)
         for output in body.get("outputs") or ()
     }
+
+
+def _outputs(nodes: Sequence[Any]) -> Iterator[str]:
+    for node in nodes:
+        for body, prefix in _bodies_with_prefix(node):
+            for output in body.get("outputs") or ():
+                yield f"{node['id']}/{prefix}{output}"
 
 
 def _output_types(nodes: Sequence[Any], replayed: Collection[str]) -> dict[str, Any]:

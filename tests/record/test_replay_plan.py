@@ -35,6 +35,23 @@ def test_unknown_nodes_are_refused_with_the_nearest():
         choose(live=["source", "worker"])
 
 
+def test_a_dataflow_without_the_recorded_nodes_is_refused_with_both_names():
+    other = {"nodes": [{"id": "lidar"}]}
+    with pytest.raises(ReplayError, match="messages of source, worker; the dataflow has lidar"):
+        choose_replayed(other, TOPICS, wanted=(), live=(), sources_only=False)
+
+
+def test_a_recorded_output_that_a_live_node_has_no_longer_is_not_checked():
+    flow = yaml.safe_load(DATAFLOW)
+    flow["nodes"][1]["outputs"] = ["product"]
+    del flow["nodes"][2]
+    found, plan = rewire(flow, TOPICS, ("source",), programs={}, arguments="", checks=True)
+    assert (plan.checked, plan.removed) == ((), ("worker/sum",))
+    assert "inputs" not in node(found, REPLAYER)
+    _, plan = changed(("source",), checks=True)
+    assert (plan.checked, plan.removed) == (("worker/sum",), ())
+
+
 def changed(replayed, **options):
     return rewire(
         FLOW, TOPICS, replayed, programs=options.pop("programs", {}), arguments="x", **options
