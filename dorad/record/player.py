@@ -111,12 +111,7 @@ class Player:
             for due in reading:
                 if first is None:
                     first = due.time
-                    clock = ReplayClock(
-                        first, time.monotonic_ns(), 0 if config.step else config.speed
-                    )
-                    self._clock = clock
-                    if config.paused:
-                        clock.pause(time.monotonic_ns())
+                    self._start_clock(first)
                 last = due.time
                 self._wait_for(due.time)
                 self._send(due)
@@ -128,7 +123,19 @@ class Player:
                     self._receive(0)
         finally:
             reading.close()
+        self._receive(0)  # a loop of few messages stops, too
         return sent, last - (first or last)
+
+    def _start_clock(self, recorded: int) -> None:
+        """Begin at a recorded time; a loop keeps the speed and the pause that the user has set."""
+        config, before, now = self._config, self._clock, time.monotonic_ns()
+        if before is None:
+            speed, paused = 0 if config.step else config.speed, config.paused
+        else:
+            speed, paused = before.speed, before.paused
+        self._clock = ReplayClock(recorded, now, speed)
+        if paused:
+            self._clock.pause(now)
 
     def _wait_for(self, recorded: int) -> None:
         """Wait until a message is due, handling events and commands."""

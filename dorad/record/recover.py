@@ -77,7 +77,7 @@ def recover(path: Path) -> Recovery:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RecoveryError(
-                f"{path} is being recorded now", "stop its recorder first"
+                f"{path} is being recorded or recovered now", "stop its recorder first"
             ) from None
         try:
             walk = _Walk(descriptor, scan.check_start(descriptor))

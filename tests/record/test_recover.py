@@ -244,7 +244,7 @@ def test_a_recording_that_is_being_written_is_left_alone(tmp_path, whole):
     path.write_bytes(whole[:1000])
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(RecoveryError, match="is being recorded now"):
+        with pytest.raises(RecoveryError, match="is being recorded or recovered now"):
             recover(path)
     assert path.read_bytes() == whole[:1000]
 

@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.record.clock import ReplayClock
-from dorad.record.player import _ticks_of, with_extension
+from dorad.record.config import ReplayConfig
+from dorad.record.control import Control
+from dorad.record.player import Player, StoppedError, _ticks_of, with_extension
+from dorad.record.reader import RecordingReader
 from dorad.record.rewire import REPLAYER, ReplayError, choose_replayed, rewire
-from tests.record.files import DATAFLOW
+from tests.record.files import DATAFLOW, numbers, write
 
 FLOW = yaml.safe_load(DATAFLOW)
 TOPICS = ("source/number", "source/text", "worker/sum")
@@ -167,3 +170,52 @@ def test_an_unknown_extension_type_is_sent_with_its_name():
     field = pa.field("x", pa.int32(), metadata={"ARROW:extension:name": "robot.tick"})
     array = with_extension(pa.array([1], pa.int32()), field)
     assert array.type.extension_name == "robot.tick"
+
+
+class Commands(Control):
+    """Orders of a user: one list for each time that the replayer asks."""
+
+    def __init__(self, *orders):
+        super().__init__("")
+        self._orders = list(orders)
+
+    def commands(self):
+        return iter(self._orders.pop(0) if self._orders else ())
+
+
+class StoppedNode:
+    """A node that is told to stop at its first event."""
+
+    def __init__(self):
+        self.sent = 0
+
+    def next(self, timeout=None):
+        return self.try_recv()
+
+    def try_recv(self):
+        return {"type": "STOP"} if self.sent >= 6 else None
+
+    def send_output(self, output, array, metadata):
+        self.sent += 1
+
+
+def looping(tmp_path, control, **options):
+    """Replay three messages again and again, until the node stops; return the player."""
+    path = write(tmp_path / "a.mcap", numbers(3, every_ms=1))
+    node = StoppedNode()
+    config = ReplayConfig(files=[], topics=["source/number"], loop=True, **options)
+    with RecordingReader(path) as reader:
+        player = Player(node, [reader], config, control, None)
+        with pytest.raises(StoppedError):
+            player.play()
+    assert node.sent == 6
+    return player
+
+
+def test_a_loop_of_few_messages_stops_when_it_is_told_to(tmp_path):
+    looping(tmp_path, Commands(), speed=0.0)
+
+
+def test_a_loop_keeps_the_speed_that_was_chosen_meanwhile(tmp_path):
+    player = looping(tmp_path, Commands(["speed 4"], ["resume"]), speed=1.0, paused=True)
+    assert (player._clock.speed, player._clock.paused) == (4.0, False)
