@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.problems import ProblemError
 from dorad.record import mcap, mcapread, scan
-from dorad.record.encoding import TYPE_TEXT, decode_message
+from dorad.record.encoding import TYPE_TEXT
 from dorad.record.mcap import Attachment, Channel, McapError, Op, Schema, Statistics
-from dorad.record.waiting import WaitingMessages
+from dorad.record.recorded import Recorded, WaitingMessages
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import Self
-
-    from dorad.record.encoding import Decoded
 
 
 class RecordingError(ProblemError):
@@ -29,24 +27,6 @@ class RecordingError(ProblemError):
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__("refused", message, hint)
-
-
-class Recorded(NamedTuple):
-    """One message of a recording; time in ns since 1970."""
-
-    time: int
-    topic: str
-    sequence: int
-    channel: Channel
-    schema: Schema
-    data: memoryview
-
-    def decode(self) -> Decoded:
-        """Return the array and the metadata. Raises ValueError."""
-        channel, schema = self.channel, self.schema
-        return decode_message(
-            channel.encoding, schema.name, schema.data, channel.metadata, self.data
-        )
 
 
 class _Chunk(NamedTuple):

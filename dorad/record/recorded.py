@@ -1,16 +1,37 @@
-"""Messages of chunks that overlap in time wait here, until it is their turn."""
+"""The messages of a recording, and those that wait because their chunks overlap in time."""
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from dorad.record.encoding import decode_message
 
 if TYPE_CHECKING:
-    from dorad.record.reader import Recorded
+    from dorad.record.encoding import Decoded
+    from dorad.record.mcap import Channel, Schema
 
 SMALL_BYTES = 64 << 10
 """Largest message that is copied out of its chunk."""
+
+
+class Recorded(NamedTuple):
+    """One message of a recording; time in ns since 1970."""
+
+    time: int
+    topic: str
+    sequence: int
+    channel: Channel
+    schema: Schema
+    data: memoryview
+
+    def decode(self) -> Decoded:
+        """Return the array and the metadata. Raises ValueError."""
+        channel, schema = self.channel, self.schema
+        return decode_message(
+            channel.encoding, schema.name, schema.data, channel.metadata, self.data
+        )
 
 
 class WaitingMessages:
@@ -49,4 +70,4 @@ class WaitingMessages:
             self.bytes -= memoryview(message.data.obj).nbytes
         if len(message.data) > SMALL_BYTES:
             return message
-        return type(message)(*message[:-1], memoryview(bytes(message.data)))
+        return message._replace(data=memoryview(bytes(message.data)))
