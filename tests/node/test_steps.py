@@ -51,6 +51,17 @@ def test_any_count_of_packets_is_survived(daemon: FakeDaemon, value: int) -> Non
         assert event["value"].to_pylist() == [120]
 
 
+def test_a_spin_that_finds_nothing_counts_as_failed_when_the_bell_rings(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        inputs = node.ring_receiver.inputs
+        spin = inputs._spin
+        assert inputs.poll() is None
+        spin.budget_ns = 1000
+        doorbell.ring(inputs.connection.bell)
+        inputs.wait(None)
+        assert spin.budget_ns == 500
+
+
 def test_the_longest_timeout_lasts_until_a_message_comes(daemon: FakeDaemon) -> None:
     with attached(daemon) as node, in_thread(lambda: node.receiver.next(1e12)) as received:
         push(daemon.outlet("a"), b"x")

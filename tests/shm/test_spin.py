@@ -44,3 +44,16 @@ def test_spinning_that_never_pays_off_fades_to_almost_nothing() -> None:
 def test_a_limit_of_zero_never_spins() -> None:
     spin = Spin(0)
     assert spun(spin, 100, 10_000) == 0
+
+
+def test_a_long_wait_without_a_budget_changes_nothing_nor_does_any_with_a_limit_of_zero() -> None:
+    """The native wait does not call `blocked` then."""
+    fading, never = Spin(50), Spin(0)
+    for waited_ns in (0, WOULD_HAVE_PAID_NS - 1, WOULD_HAVE_PAID_NS):
+        never.blocked(waited_ns)
+        assert (never.budget_ns, never._cooldown, never._penalty) == (0, 0, 1)
+    while not fading._cooldown:
+        fading.blocked(WOULD_HAVE_PAID_NS - 1)
+    before = fading.budget_ns, fading._cooldown, fading._penalty
+    fading.blocked(WOULD_HAVE_PAID_NS)
+    assert (fading.budget_ns, fading._cooldown, fading._penalty) == before
