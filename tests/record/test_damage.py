@@ -166,7 +166,8 @@ def sequences_so_far(path):
         return sum(reader.counts.values())
 
 
-def test_a_folder_that_goes_away_ends_a_split_with_what_is_known(tmp_path):
+def test_a_folder_that_goes_away_ends_a_split_with_what_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SYNC_S", 1000)  # the split is to find it out, not a sync
     folder = tmp_path / "usb"
     folder.mkdir()
     recorder = Recorder(Settings(folder / "a.mcap", min_free=0, split_bytes=1 << 20), {})
