@@ -185,7 +185,7 @@ def _check_size(what: str, size: int) -> None:
 def _decode(data: bytes) -> Head:
     try:
         return msgspec.json.decode(data, type=Head)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         text = f"the subscription process sent an invalid frame: {error}"
         raise ControlError("internal", text, "try again") from error
 

@@ -239,6 +239,9 @@ async def test_a_subscription_process_that_dies_is_an_error(on: Stage, subs: Sub
         await on.makes_progress()
 
 
+DEEP = b'{"kind":"ready","metadata":{"a":%b}}' % (b"[" * 2000 + b"]" * 2000)
+
+
 class TakenOver(LocalHelpers):
     """Starts a program that writes bytes of its own in place of each helper."""
 
@@ -261,6 +264,7 @@ class TakenOver(LocalHelpers):
         ([PREFIX.pack(2, 0), b"\xff\xfe"], "internal", "invalid frame"),
         ([PREFIX.pack(21, 0), b'{"kind":"m","topic":1'], "internal", "invalid frame"),
         ([head({"kind": "message", "topic": "\ud800"})], "internal", "invalid frame"),
+        ([PREFIX.pack(len(DEEP), 0), DEEP], "internal", "invalid frame"),
         ([head({"kind": "message", "topic": "b/out"})], "internal", "sent 'b/out'"),
         ([PREFIX.pack(1 << 31, 0)], "too-large", "metadata has 2147483648 bytes"),
         ([head({"kind": "message", "topic": "a/out"}, 1 << 40)], "too-large", "a message of a/out"),
