@@ -25,6 +25,15 @@ def subscribers(dataflow: Dataflow, node_id: str, output: str) -> list[Subscribe
     return [Subscriber(node=node, input=name) for node, name in found]
 
 
+def topic_named(dataflow: Dataflow, name: str) -> NodeOutput | None:
+    """Return the topic that a user calls `node/output`, None if there is none."""
+    node_id, _, text = name.partition("/")
+    for node in dataflow.nodes:
+        if node.id == node_id != LINK and (output := node.output_named(text)):
+            return NodeOutput(node_id, output)
+    return None
+
+
 def receivers(dataflow: Dataflow, topic: NodeOutput) -> list[tuple[str, str]]:
     """Return the inputs that a topic feeds as (node, input), in the order of the file."""
     return [

@@ -298,6 +298,14 @@ class NodeSpec:
             return self.outputs
         return tuple(f"{op.id}/{output}" for op in self.operators for output in op.outputs)
 
+    def output_named(self, text: str) -> str | None:
+        """Return the output that a user names, None if there is none.
+
+        As in the file, the operator's id may be omitted for a node with a single `operator`.
+        """
+        full = f"{self.operators[0].id}/{text}" if self.single_operator else text
+        return next((each for each in (text, full) if each in self.all_outputs), None)
+
 
 @dataclass(frozen=True, slots=True)
 class TypeRule:

@@ -240,7 +240,7 @@ def _node(dataflow: Dataflow, node_id: str) -> NodeSpec:
 
 
 def _output(dataflow: Dataflow, text: str) -> NodeOutput:
-    """Return the output that `text` names; one of an operator contains the operator's id."""
+    """Return the output that `text` names."""
     try:
         source = parse_source(text)
     except TextError as error:
@@ -248,12 +248,9 @@ def _output(dataflow: Dataflow, text: str) -> NodeOutput:
     if not isinstance(source, NodeOutput):
         raise TopologyError("refused", f"`{text}` is not the output of a node")
     node = _node(dataflow, source.node)
-    if source.output in node.all_outputs:
-        return source
-    if node.single_operator and (full := f"{node.operators[0].id}/{source.output}"):
-        source = replace(source, output=full)
-    if source.output in node.all_outputs:
-        return source
+    output = node.output_named(source.output)
+    if output is not None:
+        return replace(source, output=output)
     raise TopologyError(
         "not-found",
         f"`{node.id}` has no output `{text.partition('/')[2]}`",

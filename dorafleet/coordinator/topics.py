@@ -11,7 +11,7 @@ import msgspec
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.topparts import interval, reduction
-from dorad.control.wiring import topics
+from dorad.control.wiring import topic_named, topics
 from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.asking import ask
 from dorafleet.coordinator.folding import pending_nodes
@@ -167,30 +167,31 @@ class TopicMethods:
     async def publish(self, _call: Call, params: m.TopicPublish) -> m.Published:
         """Send messages on a topic on the machine of its node, as the node would."""
         record = self._fleet.find(params.dataflow)
-        ((robot, _),) = self._chosen(record, [params.topic]).items()
-        own = msgspec.structs.replace(params, dataflow=record.uuid)
+        ((robot, (topic,)),) = self._chosen(record, [params.topic]).items()
+        own = msgspec.structs.replace(params, dataflow=record.uuid, topic=topic)
         return await self._robots.call(robot, "topic.publish", own, m.Published)
 
     def _chosen(self, record: Record, wanted: list[str]) -> dict[str, list[str]]:
         """Return the topics with these names, or all without any, by machine."""
-        known = [f"{each.node}/{each.output}" for each in topics(self._fleet.dataflow(record))]
+        dataflow = self._fleet.dataflow(record)
+        known = [f"{each.node}/{each.output}" for each in topics(dataflow)]
         if not wanted and not known:
             raise ControlError("not-found", "the dataflow has no outputs")
         chosen: dict[str, list[str]] = {}
         for name in wanted or known:
-            if name not in known:
+            topic = topic_named(dataflow, name)
+            if topic is None:
                 raise ControlError(
                     "not-found",
                     f"the dataflow has no output {name!r}",
                     did_you_mean(name, known) or f"it has: {', '.join(known) or 'none'}",
                 )
-            node = name.partition("/")[0]
-            robot = record.placement.get(node)
+            robot = record.placement.get(topic.node)
             if robot is not None:
-                chosen.setdefault(robot, []).append(name)
+                chosen.setdefault(robot, []).append(str(topic))
             elif wanted:
-                why = record.pending.get(node, "")
-                raise ControlError("unavailable", f"node `{node}` runs nowhere yet: {why}")
+                why = record.pending.get(topic.node, "")
+                raise ControlError("unavailable", f"node `{topic.node}` runs nowhere yet: {why}")
         return chosen
 
 

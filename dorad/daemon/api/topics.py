@@ -91,11 +91,14 @@ def _chosen(dataflow: Dataflow, wanted: list[str]) -> list[NodeOutput]:
         if not known:
             raise ControlError("not-found", "the dataflow has no outputs")
         return list(known.values())
+    chosen = []
     for name in wanted:
-        if name not in known:
+        topic = wiring.topic_named(dataflow, name)
+        if topic is None:
             raise ControlError(
                 "not-found",
                 f"the dataflow has no output {name!r}",
                 did_you_mean(name, list(known)) or f"it has: {', '.join(known) or 'none'}",
             )
-    return [known[name] for name in wanted]
+        chosen.append(topic)
+    return chosen
