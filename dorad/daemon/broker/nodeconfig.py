@@ -108,21 +108,28 @@ def descriptor_for(node_id: str, descriptor: Mapping[str, Any]) -> dict[str, Any
     }
 
 
+_UNSET: dict[str, Any] = {"name": None, "description": None, "inputs": {}, "outputs": []}
+"""What dora's descriptor has of a node or operator that says nothing of it."""
+
+
 def _node_descriptor_for(node: Any, *, own: bool) -> Any:
     if not isinstance(node, dict):
         return node
-    return {
-        "name": None,
-        "description": None,
+    shown = {
+        **_UNSET,
         "env": None,
         "deploy": None,
-        "inputs": {},
-        "outputs": [],
         "restart_policy": "never",
         "max_restarts": 0,
         **node,
-        **({} if own else {"env": None}),
     }
+    if not own:
+        shown["env"] = None
+    if node.get("operator"):
+        shown["operator"] = {"id": None, **_UNSET, **node["operator"]}
+    if node.get("operators"):
+        shown["operators"] = [{**_UNSET, **each} for each in node["operators"]]
+    return shown
 
 
 def input_options(box: Mailbox, input_id: str) -> dict[str, Any]:

@@ -29,6 +29,17 @@ def test_an_observer_is_shown_no_env_of_a_node() -> None:
     assert descriptor_for(".tap-1", FILE)["env"] == {"SITE": "hall 3"}
 
 
+def test_an_operator_has_the_keys_that_dora_s_descriptor_always_has() -> None:
+    nodes = [
+        {"id": "one", "operator": {"python": "x.py", "outputs": ["o"]}},
+        {"id": "some", "operators": [{"id": "a", "python": "x.py", "name": "n"}]},
+    ]
+    one, some = descriptor_for("a", {"nodes": nodes})["nodes"]
+    unset = {"name": None, "description": None, "inputs": {}, "outputs": []}
+    assert one["operator"] == {**unset, "id": None, "python": "x.py", "outputs": ["o"]}
+    assert some["operators"] == [{**unset, "id": "a", "python": "x.py", "name": "n"}]
+
+
 def test_the_file_itself_is_unchanged() -> None:
     descriptor_for("c", FILE)
     assert FILE["nodes"][0]["env"] == {"TOKEN": "secret of a"}
