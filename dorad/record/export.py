@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from dorad.control.arraysize import python_size
 from dorad.node import metadata as metadata_codec
 from dorad.record import extras
 from dorad.record.reader import RecordingError
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 BATCH_ROWS = 1000
 BATCH_BYTES = 8 << 20
 """Values that are written at once. Parquet's writer takes thirty times as much for bytes."""
+MAX_SIZE = 1 << 30
+"""Bytes that a message may take as Python objects if that is over 64 times its own bytes."""
 
 _SUFFIXES = {"parquet": ".parquet", "arrow": ".arrow", "csv": ".csv"}
 
@@ -129,11 +132,14 @@ class _TableWriter:
         self._writer = self._open()
 
     def add(self, message: Message, array: pa.Array, metadata: dict[str, Any]) -> None:
-        """Add a message."""
+        """Add a message. Raises ValueError if it has far more values than bytes."""
+        size = python_size(array)
+        if size > max(MAX_SIZE, 64 * array.nbytes):
+            raise ValueError(f"{len(array)} values of {array.type} in {array.nbytes} bytes")
         text = metadata_codec.encode(metadata).decode() if metadata else "{}"
         sequence = getattr(message, "sequence", 0)
         self._pending.append((message.time, sequence, text, array))
-        self._bytes += array.nbytes
+        self._bytes += size if self._kind == "csv" else array.nbytes
         if len(self._pending) >= BATCH_ROWS or self._bytes >= BATCH_BYTES:
             self._flush()
 

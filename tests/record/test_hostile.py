@@ -70,6 +70,15 @@ def test_a_message_of_more_items_than_its_bytes_can_hold_is_refused():
     assert len(decode_message("arrow-ipc", "", b"", {}, stream_of(pa.nulls(1000))).array) == 1000
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_message_of_a_few_bytes_that_stands_for_very_many_values_is_not_exported(tmp_path, kind):
+    nulls = pa.Array.from_buffers(pa.null(), 1 << 30, [None])
+    lists = pa.Array.from_buffers(pa.list_(pa.null(), 1 << 27), 8, [None], children=[nulls])
+    path = write(tmp_path / "a.mcap", [("a/b", 0, lists, {})])
+    with open_recording(path) as found, pytest.raises(RecordingError, match="8 values of fixed"):
+        export.to_tables(found, tmp_path / "out", kind, None)
+
+
 def test_a_small_chunk_may_not_take_much_memory():
     packed = compress("zstd", [memoryview(bytes(1 << 16))])
     for claim in (MAX_UNPACKED + 1, 1 << 40):
