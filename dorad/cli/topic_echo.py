@@ -20,7 +20,7 @@ from dorad.cli.reporting import print_note
 from dorad.cli.select import connect, dataflow_option, select
 from dorad.cli.tables import format_option
 from dorad.cli.topic_hz import topics_argument
-from dorad.control.arraysize import python_size
+from dorad.control.arrayvalues import to_python_within
 from dorad.terminal import visible, visible_json
 
 if TYPE_CHECKING:
@@ -103,11 +103,10 @@ def _line(header: TopicHeader, data: pa.Array | None, style: str) -> str:
     sent = metadata.pop("timestamp", None)
     if style == "json":
         message: dict[str, Any] = {"timestamp": milliseconds(sent), "name": header.topic}
-        message |= {"data": None, "metadata": metadata}
-        if data is not None and python_size(data) > MAX_JSON:
+        values = None if data is None else to_python_within(data, MAX_JSON)
+        message |= {"data": values, "metadata": metadata}
+        if data is not None and values is None:
             message["omitted"] = _summary(data)
-        elif data is not None:
-            message["data"] = data.to_pylist()
         return to_json(message)
     return f"{visible(header.topic)}\tdata={brief(data)} metadata={to_json(metadata)}"
 
@@ -116,10 +115,10 @@ def brief(data: pa.Array | None) -> str:
     """Return an array as JSON, shortened if it is long."""
     if data is None:
         return "null"
-    first = data[:SHOWN]
-    if python_size(first) > MAX_BRIEF:
+    values = to_python_within(data[:SHOWN], MAX_BRIEF)
+    if values is None:
         return f"[...] ({_summary(data)})"
-    text = to_json(first.to_pylist())
+    text = to_json(values)
     return text if len(data) <= SHOWN else f"{text[:-1]},...] ({_summary(data)})"
 
 

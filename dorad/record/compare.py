@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from dorad.record.values import to_python
+from dorad.control.arrayvalues import to_python
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dorad.control.arraysize import python_size
+from dorad.control.arrayvalues import python_size, to_python
 from dorad.node import metadata as metadata_codec
 from dorad.record import extras
 from dorad.record.reader import RecordingError
-from dorad.record.values import to_python
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

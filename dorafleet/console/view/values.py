@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dorad.control.arraysize import python_size
+from dorad.control.arrayvalues import to_python_within
 from dorafleet.console.view.words import clean
 
 if TYPE_CHECKING:
@@ -74,9 +74,8 @@ def _text(
         return f"image {was or f'{image[1]}x{image[2]} rgb8'}"
     if array is None:
         return "no data"
-    first = array.slice(0, MAX_SHOWN)
-    shown = map(_plain, first.to_pylist()) if python_size(first) <= MAX_SIZE else ("…",)
-    text = ", ".join(shown)[:MAX_TEXT]
+    values = to_python_within(array.slice(0, MAX_SHOWN), MAX_SIZE)
+    text = "…" if values is None else ", ".join(map(_plain, values))[:MAX_TEXT]
     more = ", …" if len(array) > MAX_SHOWN else ""
     whole = f"  ({was})" if was else ""
     return f"{array.type}[{len(array)}] {text}{more}{whole}"

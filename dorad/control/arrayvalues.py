@@ -1,4 +1,4 @@
-"""Size of an array as Python objects, which may be far more than its own bytes.
+"""The values of an array as Python objects, and their size, which may be far above its own bytes.
 
 A few bytes can hold any number of values: nulls, and fixed-size lists of them, have no buffers;
 runs, dictionaries, views and unions use the same bytes again and again.
@@ -49,6 +49,32 @@ def python_size(array: pa.Array) -> int:
     return length * _TEXT + _total(_text_lengths(array))
 
 
+def to_python(array: pa.Array) -> list[Any]:
+    """Return the values as Python objects.
+
+    Times and durations that `datetime` cannot hold, such as those with single nanoseconds, make all
+    times of the array integers in the units of its type.
+
+    Raises:
+        ValueError: such a time is in a type that cannot be converted, such as a union.
+    """
+    try:
+        values: list[Any] = array.to_pylist()
+    except (ValueError, OverflowError):
+        values = array.cast(_without_times(array.type)).to_pylist()
+    return values
+
+
+def to_python_within(array: pa.Array, limit: int) -> list[Any] | None:
+    """Return `to_python`; None if that would take more than `limit` bytes, or is not possible."""
+    if python_size(array) > limit:
+        return None
+    try:
+        return to_python(array)
+    except ValueError:
+        return None
+
+
 def _largest(array: pa.Array) -> int:
     """Return an upper bound for the size of one value."""
     import pyarrow as pa
@@ -89,3 +115,27 @@ def _text_lengths(array: pa.Array) -> np.ndarray[Any, Any]:
 
 def _total(lengths: np.ndarray[Any, Any]) -> int:
     return int(lengths.sum(dtype="int64"))
+
+
+def _without_times(kind: pa.DataType) -> pa.DataType:
+    """Return the type with integers in place of times."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_date32(kind) or types.is_time32(kind):
+        return pa.int32()
+    if types.is_temporal(kind) and not types.is_interval(kind):
+        return pa.int64()
+    if types.is_dictionary(kind):
+        return _without_times(kind.value_type)
+    if types.is_struct(kind):
+        return pa.struct([each.with_type(_without_times(each.type)) for each in kind.fields])
+    if types.is_map(kind):
+        return pa.map_(_without_times(kind.key_type), _without_times(kind.item_type))
+    if types.is_fixed_size_list(kind):
+        return pa.list_(_without_times(kind.value_type), kind.list_size)
+    if types.is_large_list(kind):
+        return pa.large_list(_without_times(kind.value_type))
+    if types.is_list(kind):
+        return pa.list_(_without_times(kind.value_type))
+    return kind

@@ -1,4 +1,4 @@
-"""Arrays of any number of values: as a stream, and their size as Python objects."""
+"""Arrays of any number of values: as a stream, as Python objects, and the size of those."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from dorad.control.arrays import from_ipc, to_ipc
-from dorad.control.arraysize import python_size
+from dorad.control.arrayvalues import python_size, to_python_within
 
 MANY = 2**31 - 1
 
@@ -107,3 +107,19 @@ def test_what_values_take_is_known_without_making_them(array: pa.Array, part: sl
 )
 def test_an_array_without_values_takes_nothing(kind: pa.DataType) -> None:
     assert python_size(pa.array([], kind)) == 0
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.timestamp("ns"), pa.duration("ns"), pa.time64("ns"), pa.timestamp("s")]
+)
+def test_times_that_python_cannot_hold_become_integers(kind: pa.DataType) -> None:
+    numbers = pa.array([1, None, 2**55 + 1], pa.int64())
+    times = numbers.cast(kind)
+    assert to_python_within(times, 1 << 20) == [1, None, 2**55 + 1]
+    lists = pa.ListArray.from_arrays([0, 1, 3], times)
+    assert to_python_within(lists, 1 << 20) == [[1], [None, 2**55 + 1]]
+
+
+def test_what_cannot_be_converted_or_is_too_large_has_no_values() -> None:
+    assert to_python_within(union(pa.array([1], pa.duration("ns")), length=1), 1 << 20) is None
+    assert to_python_within(pa.array([1.5] * 100), 1000) is None
