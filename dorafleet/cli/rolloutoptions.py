@@ -186,7 +186,7 @@ def request_of(release: str, given: dict[str, Any]) -> RolloutNew:
 def _strategy(file: Path | None, given: dict[str, Any]) -> Strategy:
     import msgspec
 
-    from dorafleet.rollout.strategy import Strategy
+    from dorafleet.rollout.strategy import Strategy, problems
 
     keys = {} if file is None else _read(file)
     keys |= {
@@ -209,9 +209,12 @@ def _strategy(file: Path | None, given: dict[str, Any]) -> Strategy:
     where = "the options" if file is None else str(file)
     _check_keys(keys, where)
     try:
-        return msgspec.convert({**keys, "rules": rules}, Strategy)
+        strategy = msgspec.convert({**keys, "rules": rules}, Strategy)
     except msgspec.ValidationError as error:
         raise click.ClickException(f"{where}: {error}") from None
+    if wrong := "; ".join(problems(strategy)):
+        raise click.UsageError(wrong) if file is None else click.ClickException(f"{file}: {wrong}")
+    return strategy
 
 
 def _read(file: Path) -> dict[str, Any]:

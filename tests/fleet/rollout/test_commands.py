@@ -139,8 +139,6 @@ async def test_a_dry_run_and_a_refusal_change_nothing(tmp_path, capsys):
             (("pick", "--label", "zone=moon"), "no robot has zone=moon"),
             (("pick", "--budget", "zone=0"), "could never switch"),
             (("pick", "--canary-label", "zone=moon"), "canary_selector"),
-            (("pick", "--window", "sometimes"), "is not a window"),
-            (("pick", "--canary", "-3"), "canary: "),
         ):
             code, out, err = await one.release("rollout", "start", *words)
             assert (code, out) == (1, ""), words
@@ -187,6 +185,8 @@ async def test_ctrl_c_ends_the_command_and_not_the_rollout(tmp_path, capsys):
         (("--param", "x=1"), "is not NODE/NAME for --param"),
         (("--busy-max", "long"), "is not a duration"),
         (("--busy", "maybe"), "'maybe' is not one of"),
+        (("--window", "sometimes"), "is not a window"),
+        (("--canary", "-3"), "canary: "),
     ],
 )
 def test_usage_errors_have_exit_code_2(words, text, capsys, tmp_path):
@@ -203,6 +203,7 @@ def test_a_strategy_file_is_checked(capsys, tmp_path):
         ("a: [", "is not YAML"),
         ("healthy_deadline: soon", "healthy_deadline: 'soon' is not a duration"),
         ("windows: 3", "Expected `array`"),
+        ("windows: [sometimes]", "night.yml: windows: `sometimes` is not a window"),
     ):
         file.write_text(content)
         words = ["rollout", "start", "pick", "--strategy", str(file), "--state", str(tmp_path)]
