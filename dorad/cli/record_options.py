@@ -83,19 +83,13 @@ def choose(dataflow: Dataflow, wanted: Sequence[str], excluded: Sequence[str]) -
     A node's name stands for all its outputs.
     """
     from dorad.dataflow.nearest import did_you_mean
-    from dorad.dataflow.recording import covers, topics_in
+    from dorad.dataflow.recording import choose_topics, topics_in, unknown_names
 
-    known = topics_in(dataflow)
-    for name in (*wanted, *excluded):
-        if not any(covers(name, topic) for topic in known):
-            hint = did_you_mean(name, known) or f"it has: {', '.join(known) or 'none'}"
-            raise click.ClickException(f"the dataflow has no output {name!r} ({hint})")
-    found = [
-        topic
-        for topic in known
-        if (not wanted or any(covers(name, topic) for name in wanted))
-        and not any(covers(name, topic) for name in excluded)
-    ]
+    for name in unknown_names(dataflow, (*wanted, *excluded)):
+        known = topics_in(dataflow)
+        hint = did_you_mean(name, known) or f"it has: {', '.join(known) or 'none'}"
+        raise click.ClickException(f"the dataflow has no output {name!r} ({hint})")
+    found = choose_topics(dataflow, wanted, excluded)
     if not found:
         raise click.ClickException("there is no topic to record")
     return found

@@ -209,7 +209,7 @@ def _check_record(dataflow: Dataflow, root: Value, problems: Problems) -> None:
         return
     from dorad.dataflow.recording import topics_in, unknown_names
 
-    unknown = unknown_names(dataflow.record, dataflow)
+    unknown = unknown_names(dataflow, (*dataflow.record.topics, *dataflow.record.exclude))
     for value in walk(root.data["record"]):
         if isinstance(value.data, str) and value.data in unknown:
             problems.error(

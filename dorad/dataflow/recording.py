@@ -31,6 +31,8 @@ from dorad.dataflow.settings import (
 from dorad.dataflow.sizes import parse_size
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from dorad.dataflow.fields import Fields
     from dorad.dataflow.model import Dataflow
 
@@ -115,11 +117,6 @@ def _compression(text: str) -> str:
     return text
 
 
-def covers(name: str, topic: str) -> bool:
-    """Return True if a name in `topics` or `exclude` stands for a topic."""
-    return topic == name or topic.startswith(f"{name}/")
-
-
 def topics_in(dataflow: Dataflow) -> list[str]:
     """Return all topics that nodes here send, in the order of the file."""
     return [
@@ -130,11 +127,34 @@ def topics_in(dataflow: Dataflow) -> list[str]:
     ]
 
 
-def unknown_names(recording: RecordBlock, dataflow: Dataflow) -> list[str]:
-    """Return the names in `topics` and `exclude` that stand for no output of the dataflow."""
-    known = topics_in(dataflow)
-    names = (*recording.topics, *recording.exclude)
-    return [name for name in names if not any(covers(name, topic) for topic in known)]
+def topics_of(dataflow: Dataflow, name: str) -> list[str]:
+    """Return the topics that a name in `topics` or `exclude` stands for.
+
+    It is a topic, or a node or operator with all its outputs. As in the file, the operator's id may
+    be omitted for a node with a single `operator`.
+    """
+    node_id, _, text = name.partition("/")
+    output = next((node.output_named(text) for node in dataflow.nodes if node.id == node_id), None)
+    full = f"{node_id}/{output}" if output else name
+    return [topic for topic in topics_in(dataflow) if f"{topic}/".startswith(f"{full}/")]
+
+
+def choose_topics(
+    dataflow: Dataflow, wanted: Collection[str], excluded: Iterable[str]
+) -> list[str]:
+    """Return the topics to record, in the order of the file; of all topics if none is wanted."""
+    chosen = {topic for name in wanted for topic in topics_of(dataflow, name)}
+    left_out = {topic for name in excluded for topic in topics_of(dataflow, name)}
+    return [
+        topic
+        for topic in topics_in(dataflow)
+        if (not wanted or topic in chosen) and topic not in left_out
+    ]
+
+
+def unknown_names(dataflow: Dataflow, names: Iterable[str]) -> list[str]:
+    """Return the names that stand for no output of the dataflow."""
+    return [name for name in names if not topics_of(dataflow, name)]
 
 
 def is_recorder(node: NodeSpec) -> bool:
@@ -156,12 +176,7 @@ def recorded(dataflow: Dataflow, machine: str = "") -> Dataflow:
     recording = dataflow.record
     if recording is None or any(node.id == NODE_ID for node in dataflow.nodes):
         return dataflow
-    topics = [
-        topic
-        for topic in topics_in(dataflow)
-        if (not recording.topics or any(covers(name, topic) for name in recording.topics))
-        and not any(covers(name, topic) for name in recording.exclude)
-    ]
+    topics = choose_topics(dataflow, recording.topics, recording.exclude)
     if not topics:
         return dataflow
     name = f"{dataflow.path.stem}_{machine}" if machine else dataflow.path.stem

@@ -67,6 +67,8 @@ class Recorder:
         self._stopped = threading.Event()
         self.dropped: Counter[str] = Counter()
         """Messages that are not in the recording, by topic."""
+        self._refused: set[str] = set()
+        """Topics with a message that could not be recorded."""
         self.reason = ""
         """Why the recording ended by itself; empty while it runs."""
         self._failed = False
@@ -270,7 +272,10 @@ class Recorder:
         except McapError:
             raise
         except (ValueError, OverflowError) as error:
-            _log.warning("a message on %s cannot be recorded: %s", item.topic, error)
+            # Once for each topic: a node can send any number of such messages.
+            level = logging.DEBUG if item.topic in self._refused else logging.WARNING
+            self._refused.add(item.topic)
+            _log.log(level, "a message on %s cannot be recorded: %s", item.topic, error)
             self.dropped[item.topic] += 1
 
     def _check_limits(self) -> None:

@@ -57,6 +57,18 @@ def test_topics_and_exclude_choose():
     assert topics(recorder(flow("record: {exclude: [camera/image, arm]}")))[:-1] == ["camera/meta"]
 
 
+def test_a_single_operator_needs_no_name():
+    nodes = NODES + "  - {id: find, operator: {python: f.py, outputs: [box, boxes]}}\n"
+    for block, expected in (
+        ("topics: [find/box]", ["find/op/box"]),
+        ("topics: [find]", ["find/op/box", "find/op/boxes"]),
+        ("topics: [find/op/box]", ["find/op/box"]),
+        ("topics: [find], exclude: [find/box]", ["find/op/boxes"]),
+    ):
+        found = parse(f"{nodes}record: {{{block}}}", path=Path("robot.yml"), environ={})
+        assert topics(recorder(found)) == [*expected, "dora/logs"]
+
+
 def test_all_settings_reach_the_recorder():
     block = """
 record:
