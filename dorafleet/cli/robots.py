@@ -45,8 +45,9 @@ def release_trouble(release: ReleaseState) -> str:
     """Return why a dataflow from releases does not run as it was confirmed; empty if it does."""
     if release.phase == "stuck":
         return f"stuck: {release.reason}"
-    if release.confirmed and not release.running:
-        return f"does not run: {release.reason or release.phase}"
+    # In other phases it may have been stopped for a switch; without a reason it is not to run.
+    if release.phase in ("confirmed", "reverted") and not release.running and release.reason:
+        return f"does not run: {release.reason}"
     return ""
 
 

@@ -64,6 +64,7 @@ def test_what_is_wrong_with_a_robot_has_a_level_and_a_hint(state, level, words):
         ("reverted", "a" * 64, ""),
         ("confirmed", "", "does not run: the dataflow has failed"),
         ("stuck", "a" * 64, "stuck: the dataflow has failed"),
+        ("switching", "", ""),
     ],
 )
 def test_a_dataflow_from_a_release_is_listed_and_its_trouble_is_found(phase, running, trouble):
@@ -76,6 +77,14 @@ def test_a_dataflow_from_a_release_is_listed_and_its_trouble_is_found(phase, run
     assert row[7] == (trouble and f"arm {trouble}")
     found = bad(checks.check_shares([robot(releases=[state])]))
     assert found == ([("FAIL", "arm1/arm", trouble)] if trouble else [])
+
+
+def test_a_dataflow_that_is_not_to_run_is_no_trouble():
+    state = ReleaseState(
+        dataflow="arm", epoch=1, generation=2, phase="confirmed", since=NOW, release="a" * 64,
+        confirmed="a" * 64,
+    )  # fmt: skip
+    assert bad(checks.check_shares([robot(releases=[state])])) == []
 
 
 def test_a_robot_that_is_well_has_no_line_of_its_own():
