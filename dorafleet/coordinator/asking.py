@@ -10,12 +10,17 @@ from dorad.control.errors import ControlError
 from dorad.control.messages import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
+    from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.records import Record
     from dorafleet.coordinator.robots import Robots
 
 ANSWER_S = 3.0
 """Seconds that a robot has to answer when several are asked."""
+
+BEGUN_S = 5.0
+"""Seconds that robots have to begin a run before a call about it is forwarded all the same."""
 
 R = TypeVar("R", bound=Struct)
 
@@ -57,3 +62,28 @@ async def ask(
     for id_, reason in missing.items():
         _log.debug("robot `%s` did not answer `%s`: %s", id_, method, reason)
     return {id_: answers[id_] for id_ in order if id_ in answers}, missing
+
+
+async def until_begun(fleet: Fleet, robots: Robots, record: Record, ids: Collection[str]) -> None:
+    """Wait until these robots have begun a run: before that, their daemons do not know it.
+
+    It ends at once for a robot that cannot begin; its own answer then says why.
+    """
+
+    def begun() -> bool:
+        now = fleet.get(record.key)
+        if now is None or now.uuid != record.uuid or not now.running:
+            return True
+        shares, away = robots.shares_of(record.key, ids), robots.unreachable(ids)
+        return all(
+            id_ in away
+            or (
+                (share := shares[id_]) is not None
+                and share.uuid == record.uuid
+                and (share.status != "pending" or bool(share.reason))
+            )
+            for id_ in ids
+        )
+
+    if not await fleet.bell.until(begun, BEGUN_S):
+        _log.debug("%s has not begun on all of %s", record.key, ", ".join(ids))

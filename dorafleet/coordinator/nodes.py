@@ -14,7 +14,7 @@ from dorad.control.messages import METHODS
 from dorad.control.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
 from dorad.dataflow.nearest import did_you_mean
-from dorafleet.coordinator.asking import ask
+from dorafleet.coordinator.asking import ask, until_begun
 from dorafleet.coordinator.checking import check_names, check_runnable
 from dorafleet.coordinator.folding import pending_nodes, status_of
 from dorafleet.coordinator.reconcile import current
@@ -255,6 +255,7 @@ class NodeMethods:
     async def _forward(
         self, record: Record, robot: str, method: str, params: P, kind: type[R]
     ) -> R:
+        await until_begun(self._fleet, self._robots, record, (robot,))
         own = msgspec.structs.replace(params, dataflow=record.uuid)
         return await self._robots.call(robot, method, own, kind)
 

@@ -13,7 +13,7 @@ from dorad.control.errors import ControlError
 from dorad.control.topparts import interval, reduction
 from dorad.control.wiring import topic_named, topics
 from dorad.dataflow.nearest import did_you_mean
-from dorafleet.coordinator.asking import ask
+from dorafleet.coordinator.asking import ask, until_begun
 from dorafleet.coordinator.folding import pending_nodes
 from dorafleet.coordinator.streams import merged
 
@@ -129,6 +129,7 @@ class TopicMethods:
         if params.window < 1:
             raise ControlError("bad-request", "`window` must be at least 1 second")
         chosen = self._chosen(record, params.topics)
+        await until_begun(self._fleet, self._robots, record, chosen)
         streams = {
             robot: self._robots.client(robot).stream(
                 "topic.watch",
@@ -154,6 +155,7 @@ class TopicMethods:
         """Yield the messages of topics, from the machines of their nodes."""
         record = self._fleet.find(params.dataflow)
         chosen = self._chosen(record, params.topics)
+        await until_begun(self._fleet, self._robots, record, chosen)
         streams = {
             robot: self._robots.client(robot).frames(
                 msgspec.structs.replace(params, dataflow=record.uuid, topics=names)
@@ -168,6 +170,7 @@ class TopicMethods:
         """Send messages on a topic on the machine of its node, as the node would."""
         record = self._fleet.find(params.dataflow)
         ((robot, (topic,)),) = self._chosen(record, [params.topic]).items()
+        await until_begun(self._fleet, self._robots, record, (robot,))
         own = msgspec.structs.replace(params, dataflow=record.uuid, topic=topic)
         return await self._robots.call(robot, "topic.publish", own, m.Published)
 

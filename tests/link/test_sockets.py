@@ -112,5 +112,5 @@ async def test_a_link_whose_connection_nothing_reads_ends_so_that_it_is_started_
         link = Link(machines.alpha, config, ("-c", UNREAD))
         machines.links.append(link)
         await link.until(lambda: link.process.poll() is not None)
-        await link.until(lambda: b"does not read its connections" in link.errors)
+        await link.until(lambda: b"has stopped reading its connections" in link.errors)
         assert link.process.returncode == 1

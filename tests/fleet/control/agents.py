@@ -67,6 +67,9 @@ class FakeAgent:
         self.deaf = False
         """Orders about shares get lost on the way to it."""
         self.lost: list[ShareSet] = []
+        self.begins = asyncio.Event()
+        """Set unless orders about shares are to wait."""
+        self.begins.set()
         self.nonsense: Any = None
         """Sent instead of the next report."""
         self.handlers: dict[str, Callable[..., Any]] = {}
@@ -202,6 +205,7 @@ class FakeAgent:
         if self.deaf:
             self.lost.append(params)
             await asyncio.Event().wait()
+        await self.begins.wait()
         self._check(params.epoch, params.generation, params.dataflow)
         self.sets.append(params)
         self.changed.ring()

@@ -19,7 +19,7 @@ from dorad.control.messages import METHODS as DORAD_METHODS
 from dorad.control.target import Tcp, TlsFiles
 from dorafleet.coordinator import accessmessages
 from dorafleet.coordinator.messages import METHODS
-from tests.harness.commands import Forked, run_command, start_service
+from tests.harness.commands import Service, run_command
 from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
@@ -74,11 +74,10 @@ class Program:
         self.log = log
         self._program = program
         self._arguments = arguments
-        self._process: Forked | None = None
+        self._process: Service | None = None
 
     def start(self) -> None:
-        with self.log.open("ab") as log:
-            self._process = start_service(self._program, self._arguments, log.fileno())
+        self._process = Service(self._program, self._arguments, self.log)
 
     def end(self, number: int = signal.SIGTERM) -> None:
         if self._process is None:

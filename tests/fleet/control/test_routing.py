@@ -151,6 +151,26 @@ async def test_a_method_about_a_node_goes_to_its_machine(tmp_path):
             await fleet.call("param.get", m.ParamRef(node="talkre", key="k"))
 
 
+async def test_a_call_about_a_run_that_has_just_been_ordered_waits_for_its_machine(tmp_path):
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        arm1 = fleet.agents["arm1"]
+        await fleet.call("dataflow.stop", m.Stop(dataflow="talk"))
+        arm1.begins.clear()
+        seen["uuid"] = (await fleet.start()).uuid
+        asking = asyncio.create_task(
+            fleet.call("param.get", m.ParamRef(node="talker", key="k", dataflow="talk"))
+        )
+        params = m.TopicSubscribe(dataflow="talk", topics=["talker/out"])
+        listening = asyncio.create_task(anext(aiter(fleet.stream("topic.subscribe", params))))
+        await fleet.until(lambda: fleet.agents["arm2"].shares["talk"].uuid == seen["uuid"])
+        assert not asking.done()
+        assert "arm1 topics" not in seen
+        arm1.begins.set()
+        assert (await asking).value == "arm1"
+        assert await listening
+
+
 async def test_lines_of_all_machines_come_in_the_order_of_their_times(tmp_path):
     async with leading(tmp_path) as fleet:
         seen = await running(fleet)
