@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import gc
 import importlib
 import json
@@ -25,7 +26,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -99,13 +100,15 @@ def run_command(
         process = Forked(program, arguments, descriptors, cwd=cwd, env=env)
         try:
             code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as error:
+            process.send_signal(signal.SIGUSR2)  # it prints where its threads are
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1.0)
             process.kill()
             process.wait()
+            error.add_note("It printed:\n" + "".join(_content(each) for each in files[1:]))
             raise
-        for each in files:
-            each.seek(0)
-        out, err = (each.read().decode().replace("\r\n", "\n") for each in files[1:])
+        out, err = map(_content, files[1:])
     return subprocess.CompletedProcess(process.args, code, out, err)
 
 
@@ -227,6 +230,11 @@ class Service(Forked):
         return found
 
 
+def _content(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace").replace("\r\n", "\n")
+
+
 def _serve(requests: socket.socket) -> None:
     """Fork a process for each request, until no test can send one any more."""
     for package in ("dorad.cli", "dorafleet.cli"):
@@ -289,6 +297,8 @@ def _become(request: dict, files: list[int]) -> NoReturn:
         if other_plane:
             start = f"import sys, {module} as program; sys.argv[0] = {words[0]!r}; program.main()"
             os.execv(sys.executable, [sys.executable, "-c", start, *words[1:]])
+        if not request["service"]:
+            faulthandler.register(signal.SIGUSR2, file=2)
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
         sys.argv = words
         importlib.import_module(module).main()
