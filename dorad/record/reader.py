@@ -235,7 +235,7 @@ class RecordingReader:
         return scan.content_of(self._descriptor, found)
 
     def _read_summary(self) -> None:
-        _, records = scan.read_summary(self._descriptor, self.size)
+        records = scan.read_summary(self._descriptor, self.size)
         named: Statistics | None = None
         for op, _, content in scan.records_in(records):
             if op == Op.STATISTICS:

@@ -336,7 +336,7 @@ def _named_places(descriptor: int, size: int) -> set[int] | None:
     """
     found = set()
     try:
-        _, records = scan.read_summary(descriptor, size)
+        records = scan.read_summary(descriptor, size)
         for op, _, content in scan.records_in(records):
             if op == Op.CHUNK_INDEX:
                 found.add(mcapread.read_chunk_index(content).offset)

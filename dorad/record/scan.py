@@ -151,8 +151,8 @@ def records_in(records: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         at = begin + length
 
 
-def read_summary(descriptor: int, size: int) -> tuple[int, memoryview]:
-    """Return where the summary of a file of `size` bytes begins, and its records.
+def read_summary(descriptor: int, size: int) -> memoryview:
+    """Return the records of the summary of a file of `size` bytes.
 
     Raises:
         McapError: it has none, or one that is damaged.
@@ -168,7 +168,7 @@ def read_summary(descriptor: int, size: int) -> tuple[int, memoryview]:
     head = read_at(descriptor, end, mcap.FOOTER_SIZE - 4)
     if footer.crc and zlib.crc32(head, zlib.crc32(data)) != footer.crc:
         raise McapError("it has a wrong checksum")
-    return start, memoryview(data)
+    return memoryview(data)
 
 
 def follows(descriptor: int, offset: int, size: int) -> bool:

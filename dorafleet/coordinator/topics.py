@@ -128,8 +128,7 @@ class TopicMethods:
         record = self._fleet.find(params.dataflow)
         if params.window < 1:
             raise ControlError("bad-request", "`window` must be at least 1 second")
-        chosen = self._chosen(record, params.topics)
-        await until_begun(self._fleet, self._robots, record, chosen)
+        chosen = await self._chosen(record, params.topics)
         streams = {
             robot: self._robots.client(robot).stream(
                 "topic.watch",
@@ -154,8 +153,7 @@ class TopicMethods:
     ) -> AsyncIterator[tuple[m.TopicHeader, memoryview]]:
         """Yield the messages of topics, from the machines of their nodes."""
         record = self._fleet.find(params.dataflow)
-        chosen = self._chosen(record, params.topics)
-        await until_begun(self._fleet, self._robots, record, chosen)
+        chosen = await self._chosen(record, params.topics)
         streams = {
             robot: self._robots.client(robot).frames(
                 msgspec.structs.replace(params, dataflow=record.uuid, topics=names)
@@ -169,13 +167,12 @@ class TopicMethods:
     async def publish(self, _call: Call, params: m.TopicPublish) -> m.Published:
         """Send messages on a topic on the machine of its node, as the node would."""
         record = self._fleet.find(params.dataflow)
-        ((robot, (topic,)),) = self._chosen(record, [params.topic]).items()
-        await until_begun(self._fleet, self._robots, record, (robot,))
+        ((robot, (topic,)),) = (await self._chosen(record, [params.topic])).items()
         own = msgspec.structs.replace(params, dataflow=record.uuid, topic=topic)
         return await self._robots.call(robot, "topic.publish", own, m.Published)
 
-    def _chosen(self, record: Record, wanted: list[str]) -> dict[str, list[str]]:
-        """Return the topics with these names, or all without any, by machine."""
+    async def _chosen(self, record: Record, wanted: list[str]) -> dict[str, list[str]]:
+        """Return the topics with these names, or all without any, by machines that know them."""
         dataflow = self._fleet.dataflow(record)
         known = [f"{each.node}/{each.output}" for each in topics(dataflow)]
         if not wanted and not known:
@@ -195,6 +192,7 @@ class TopicMethods:
             elif wanted:
                 why = record.pending.get(topic.node, "")
                 raise ControlError("unavailable", f"node `{topic.node}` runs nowhere yet: {why}")
+        await until_begun(self._fleet, self._robots, record, chosen)
         return chosen
 
 
