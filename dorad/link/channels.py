@@ -16,7 +16,7 @@ from dorad.link.numbering import Mark
 from dorad.link.outgoing import Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from dorad.link.config import ChannelIn, ChannelOut, LinkConfig
@@ -127,6 +127,13 @@ class Channels:
             self.disconnect(machine)
             machine.close()
             machine.connect(session)
+
+    def check_answers(self, names: Iterable[str], now_s: float) -> bool:
+        """Return True if one of these machines is there and has not answered for too long."""
+        late = [name for name in names if self.machines[name].greeting.check_answers(now_s)]
+        if late:
+            _log.warning("no answer from %s: the session is opened again", ", ".join(late))
+        return bool(late)
 
     def outs_of(self, input_id: str) -> Iterator[Out]:
         """Return the channels that an input of this process feeds."""

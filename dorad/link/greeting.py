@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 REPEAT_S = 0.2
 """Seconds after which a greeting without an answer is repeated."""
 
+UNANSWERED_S = 5.0
+MAX_UNANSWERED_S = 320.0
+"""Seconds without an answer of a process that is there, after which the session is at fault.
+
+If both ends were stopped for about as long as Zenoh's lease, one may keep the other's declarations
+of an earlier connection, while the other has none: messages go one way only, for good. A new
+session mends that. Each one without effect doubles the time, since links to other machines
+are interrupted by it.
+"""
+
 MAX_NAME = 64
 """Maximum number of shown characters of an unknown peer's name."""
 
@@ -44,6 +54,9 @@ class Greeting:
         self.left = False
         """Whether the other end has announced that it receives nothing more."""
         self._due_s: float | None = None
+        self._unanswered_s: float | None = None
+        """Since when the process that is there has not answered."""
+        self._tolerated_s = UNANSWERED_S
         self._sent_s = 0.0
         self._round_trip_s: float | None = None
 
@@ -93,8 +106,25 @@ class Greeting:
 
     def lose(self) -> None:
         """Handle that this end has closed its session: no other machine can be seen."""
+        self._unanswered_s = None
         self._seen = self._heard = self._due_s = None
         self._answered = False
+
+    def check_answers(self, now_s: float) -> bool:
+        """Return True if the other end is there, but has not answered for so long that only a new
+        session can help.
+        """
+        if self.up:
+            self._tolerated_s = UNANSWERED_S
+        if self.up or self._seen is None or self._refusal or self.left:
+            self._unanswered_s = None
+            return False
+        if self._unanswered_s is None:
+            self._unanswered_s = now_s
+        if now_s - self._unanswered_s < self._tolerated_s:
+            return False
+        self._tolerated_s = min(2 * self._tolerated_s, MAX_UNANSWERED_S)
+        return True
 
     def restart(self, now_s: float) -> None:
         """Send a new greeting, so that all channels to this machine are opened again."""

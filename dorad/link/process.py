@@ -117,7 +117,7 @@ class LinkProcess:
         self._channels.add(config, now_s)
 
     def _reopen(self, config: LinkConfig) -> None:
-        """Reopen the session with other addresses or certificates."""
+        """Reopen the session, perhaps with other addresses or certificates."""
         self._session.close()
         self._session = Session(config, self.incarnation, self._arrive)
         self._arrivals.session = self._session
@@ -176,6 +176,8 @@ class LinkProcess:
             self._arrivals.news = False
             if self._reports.report(self._config.peers, now_s):
                 limit_sending()
+            if self._channels.check_answers(self._config.peers, now_s):
+                self._reopen(self._config)
         if now_s >= self._read_watch.due_s and self._read_watch.check(socket_states(), now_s):
             raise LinkError("Zenoh has stopped reading its connections; the link restarts")
         return busy

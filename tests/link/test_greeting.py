@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dorad.link import hello
 from dorad.link.frames import FrameError
-from dorad.link.greeting import REPEAT_S, Greeting
+from dorad.link.greeting import MAX_UNANSWERED_S, REPEAT_S, UNANSWERED_S, Greeting
 from dorad.link.hello import Grant, Hello, Window
 
 GRANT = Grant(0, 1, 1, Window(1, 1))
@@ -132,3 +132,31 @@ def test_a_greeting_with_wrong_fields_is_refused() -> None:
             hello.decode(msgspec.json.encode(good | {key: value}))
     with pytest.raises(FrameError):
         hello.decode(b" " * (hello.MAX_HELLO + 1))
+
+
+def test_a_machine_that_never_answers_asks_for_new_sessions_ever_more_rarely() -> None:
+    a = Greeting("flow", "a", 1, "b")
+    assert not a.check_answers(0), "it is not there"
+    now_s, waited = 0.0, []
+    for _ in range(9):
+        a.appear(2, now_s)
+        begun_s = now_s
+        while not a.check_answers(now_s):
+            now_s += 1
+        waited.append(now_s - begun_s)
+        a.lose()
+    assert waited[:3] == [UNANSWERED_S, 2 * UNANSWERED_S, 4 * UNANSWERED_S]
+    assert waited[-1] == waited[-2] == MAX_UNANSWERED_S
+
+    b = End("b", "a", 2)
+    a.appear(2, now_s)
+    for _ in range(4):
+        now_s += REPEAT_S
+        for sender, receiver in ((a, b.greeting), (b.greeting, a)):
+            receiver.hear(hello.decode(sender.hello({"s": GRANT}, now_s)), now_s)
+    assert a.up
+    assert not a.check_answers(now_s + 1000)
+    a.vanish(2)
+    a.appear(2, now_s)
+    assert not a.check_answers(now_s)
+    assert a.check_answers(now_s + UNANSWERED_S), "an answer resets the time"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from tests.daemon.clients import Program, Stage
 from tests.daemon.flows import dataflow, node
 from tests.link.certificates import Authority
 from tests.link.links import (
+    DEADLINE_S,
     RECEIVER,
     SENDER,
     Connected,
@@ -475,6 +478,27 @@ async def test_a_certificate_of_another_authority_is_not_let_in(tmp_path: Path) 
         assert alpha.peer("beta")["state"] == "absent"
         machines.start_beta(tls=fleet.issue("beta"))
         await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
+
+
+async def test_the_session_is_opened_again_if_a_machine_that_is_there_does_not_answer() -> None:
+    """So it is when Zenoh lets messages pass in one direction only."""
+    async with pair() as machines:
+        alpha = machines.start_alpha()
+        beta = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.link.silent", machines.address),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert beta.stdin is not None
+        assert beta.stdout is not None
+        async with asyncio.timeout(DEADLINE_S):
+            found = [(await beta.stdout.readline()).decode().split() for _ in range(3)]
+            beta.stdin.close()
+            await beta.wait()
+        keys, kinds = zip(*found, strict=True)
+        assert len(set(keys)) == 1, "it is the same process"
+        assert kinds == ("SampleKind.PUT", "SampleKind.DELETE", "SampleKind.PUT")
+        await alpha.until(lambda: b"no answer from beta" in alpha.errors)
 
 
 async def test_an_address_in_use_ends_the_process_with_the_reason() -> None:
