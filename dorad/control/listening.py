@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import stat
@@ -13,8 +12,6 @@ from dorad.control.errors import ControlError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_log = logging.getLogger(__name__)
 
 MAX_PATH_BYTES = 107
 """Maximum length of a Unix socket's path."""

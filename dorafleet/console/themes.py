@@ -112,8 +112,6 @@ _TABLES: Mapping[str, Mapping[str, str]] = {
     "ansi": _ANSI,
     "mono": _MONO,
 }
-NAMES = tuple(_TABLES)
-"""The themes that there are."""
 
 USES_TERMINAL_COLOURS = ("ansi", "mono")
 """Themes whose background is that of the terminal."""

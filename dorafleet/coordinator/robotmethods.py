@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -31,8 +30,6 @@ MAX_LABELS = 100
 
 SETTLED_S = 5.0
 """Seconds that a robot has to settle before its state is returned."""
-
-_log = logging.getLogger(__name__)
 
 
 class RobotMethods:

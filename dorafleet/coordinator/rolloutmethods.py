@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -47,8 +46,6 @@ _ACTS: dict[str, Act] = {
 }
 MAX_REASON = 500
 MAX_REFUSAL = 2000
-
-_log = logging.getLogger(__name__)
 
 
 class RolloutMethods:

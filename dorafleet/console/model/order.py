@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dorafleet.console.model.fleet import STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from dorad.control.messages import FleetRow
@@ -27,12 +27,6 @@ FLEET_ORDERS: dict[str, Callable[[FleetRow], Any]] = {
     "drops": lambda row: (-(row.drops if row.known else -1.0), row.robot),
 }
 """Sort keys by the names of orders."""
-
-
-def following(order: str, orders: Iterable[str]) -> str:
-    """Return the order after this one, the first after the last."""
-    names = list(orders)
-    return names[(names.index(order) + 1) % len(names)]
 
 
 class RestingOrder:
