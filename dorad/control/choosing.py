@@ -34,7 +34,7 @@ class Asked(NamedTuple):
     socket: Path | None = None
 
 
-class Places(NamedTuple):
+class LocalServers(NamedTuple):
     """Where servers of this machine are."""
 
     user: Path
@@ -49,7 +49,9 @@ class Places(NamedTuple):
     """Addresses of this machine beyond loopback, of those that are asked for."""
 
 
-def choose(asked: Asked, settings: Settings | None, places: Places) -> tuple[UnixSocket | Tcp, ...]:
+def choose(
+    asked: Asked, settings: Settings | None, local: LocalServers
+) -> tuple[UnixSocket | Tcp, ...]:
     """Return the servers to try, in this order; the first that runs is used.
 
     1. An address is that of a coordinator; several, with commas, are those of a fleet that has
@@ -63,20 +65,20 @@ def choose(asked: Asked, settings: Settings | None, places: Places) -> tuple[Uni
     if asked.address is not None:
         same = settings is not None and settings.address in (None, asked.address)
         port = asked.port or (settings.port if settings and same else COORDINATOR_PORT)
-        return _coordinators(asked.address, port, settings, places)
+        return _coordinators(asked.address, port, settings, local)
     if asked.port is not None:
         usual = asked.port == COORDINATOR_PORT
-        daemons = _daemons(places) if usual else (_daemon(places.user / str(asked.port)),)
-        return (*daemons, _coordinator("127.0.0.1", asked.port, settings, places))
+        daemons = _daemons(local) if usual else (_daemon(local.user / str(asked.port)),)
+        return (*daemons, _coordinator("127.0.0.1", asked.port, settings, local))
     if asked.socket is not None:
         return (UnixSocket(asked.socket),)
     if settings is not None and settings.address is not None:
-        return _coordinators(settings.address, settings.port, settings, places)
-    return _daemons(places)
+        return _coordinators(settings.address, settings.port, settings, local)
+    return _daemons(local)
 
 
-def _daemons(places: Places) -> tuple[UnixSocket, ...]:
-    return (_daemon(places.user), _daemon(places.machine))
+def _daemons(local: LocalServers) -> tuple[UnixSocket, ...]:
+    return (_daemon(local.user), _daemon(local.machine))
 
 
 def _daemon(folder: Path) -> UnixSocket:
@@ -84,20 +86,20 @@ def _daemon(folder: Path) -> UnixSocket:
 
 
 def _coordinators(
-    addresses: str, port: int, settings: Settings | None, places: Places
+    addresses: str, port: int, settings: Settings | None, local: LocalServers
 ) -> tuple[Tcp, ...]:
-    return tuple(_coordinator(host, port, settings, places) for host in _hosts(addresses))
+    return tuple(_coordinator(host, port, settings, local) for host in _hosts(addresses))
 
 
 def _hosts(addresses: str) -> list[str]:
     return [host for each in addresses.split(",") if (host := each.strip())]
 
 
-def _coordinator(host: str, port: int, settings: Settings | None, places: Places) -> Tcp:
+def _coordinator(host: str, port: int, settings: Settings | None, local: LocalServers) -> Tcp:
     """Return a coordinator, with what the user's settings say about how to reach it."""
 
     def is_near(host: str) -> bool:
-        return is_loopback(host) or (places.encrypts and host in places.own)
+        return is_loopback(host) or (local.encrypts and host in local.own)
 
     near = is_near(host)
     named = [] if settings is None or settings.address is None else _hosts(settings.address)
@@ -105,7 +107,7 @@ def _coordinator(host: str, port: int, settings: Settings | None, places: Places
         settings = Settings()  # those for another machine say nothing about this one
     if settings.tls is not None or not near:
         return Tcp(host, port, settings.token, settings.tls)
-    own = in_folder(places.coordinator, port, encrypts=places.encrypts)
+    own = in_folder(local.coordinator, port, encrypts=local.encrypts)
     return own._replace(host=host, token=settings.token or own.token)
 
 
@@ -136,7 +138,7 @@ def chosen() -> tuple[UnixSocket | Tcp, ...]:
     asked = _asked()
     addresses = (asked.address, settings and settings.address)
     hosts = [host for each in addresses if each for host in _hosts(each)]
-    targets = choose(asked, settings, _places()._replace(own=tuple(filter(is_here, hosts))))
+    targets = choose(asked, settings, _local_servers()._replace(own=tuple(filter(is_here, hosts))))
     _log.debug("servers to try: %s", targets)
     return targets
 
@@ -150,7 +152,7 @@ def chosen_daemons() -> tuple[UnixSocket, ...]:
     asked = _asked()
     # Beside an address the port is that of a coordinator.
     port = asked.port if asked.address is None else None
-    targets = choose(Asked(None, port, asked.socket), None, _places())
+    targets = choose(Asked(None, port, asked.socket), None, _local_servers())
     return tuple(each for each in targets if isinstance(each, UnixSocket))
 
 
@@ -166,12 +168,12 @@ def _asked() -> Asked:
     return Asked(address, port, Path(socket) if socket else None)
 
 
-def _places() -> Places:
+def _local_servers() -> LocalServers:
     from dorad.shm.rendezvous import SYSTEM_DIR, runtime_dir
 
     folder = coordinator_folder()
     try:
-        return Places(runtime_dir(), SYSTEM_DIR, folder, encrypts(folder))
+        return LocalServers(runtime_dir(), SYSTEM_DIR, folder, encrypts(folder))
     except PermissionError as error:
         raise ControlError("refused", str(error)) from None
 

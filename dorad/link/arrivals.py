@@ -36,7 +36,7 @@ class Arrivals:
         self, channels: Channels, delivery: Delivery, reporter: Reporter, session: Session
     ) -> None:
         self.session = session
-        self.news = True
+        self.peers_changed = True
         """Whether the state of a peer may have changed since this was set to False."""
         self._ack_due = False
         """Whether the sender of handled data may soon run out of credit."""
@@ -51,11 +51,11 @@ class Arrivals:
         session = self.session
         if session.failed != self._failed:
             self._failed = session.failed
-            self.news = True
+            self.peers_changed = True
         if not session.waiting:
             return self._deliver_blocked()
         while session.seen:
-            self.news = True
+            self.peers_changed = True
             name, incarnation, alive = session.seen.popleft()
             machine = self._channels.machines.get(name)
             if machine is None:
@@ -83,7 +83,7 @@ class Arrivals:
             if not data:
                 break
             self._handle(data.popleft())
-        return self._ack_due or self.news or bool(data)
+        return self._ack_due or self.peers_changed or bool(data)
 
     def _handle(self, received: Received) -> None:
         machine = self._channels.machines.get(received.machine)
@@ -99,15 +99,15 @@ class Arrivals:
             for frame in frames.decode(data):
                 self._handle_frame(machine, frame)
         except FrameError as error:
-            machine.complaint = str(error)
-            self.news = True
+            machine.problem = str(error)
+            self.peers_changed = True
             # Not again before the other end has answered, even if it sends other frames.
             if machine.greeting.up:
                 _log.warning("from %s: %s; the link restarts", received.machine, error)
                 machine.greeting.restart(time.monotonic())
 
     def _greeted(self, machine: Machine, data: bytes) -> None:
-        self.news = True
+        self.peers_changed = True
         said = hello.decode(data)
         is_new = machine.greeting.hear(said, time.monotonic())
         if machine.greeting.left:

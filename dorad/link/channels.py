@@ -156,13 +156,13 @@ class Channels:
         A greeting that is not new opens only channels that were added since.
         """
         machine.grants = grants
-        machine.complaint = machine.courier.failed = ""
+        machine.problem = machine.courier.failed = ""
         for out in machine.outgoing:
             grant = grants.get(out.spec.name)
             if grant is None:
                 out.channel.close()
                 if out.active:
-                    machine.complaint = f"{machine.greeting.peer} does not receive {out.spec.name}"
+                    machine.problem = f"{machine.greeting.peer} does not receive {out.spec.name}"
             elif is_new or not out.channel.opened:
                 if out.channel.receiver not in (None, grant.receiver):
                     for item in out.inputs:

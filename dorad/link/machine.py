@@ -92,7 +92,7 @@ class Machine:
         self.incoming: list[In] = []
         self.grants: dict[str, Grant] = {}
         """What the machine offers, also for channels that this one does not have yet."""
-        self.complaint = ""
+        self.problem = ""
         self.reported: PeerStatus | None = None
         self.connect(session)
 

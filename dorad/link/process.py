@@ -109,7 +109,7 @@ class LinkProcess:
             return
         before, self._config = self._config, config
         _log.info("%d channels out, %d in", len(config.outgoing), len(config.incoming))
-        self._arrivals.news = True
+        self._arrivals.peers_changed = True
         self._channels.remove(config, now_s)
         if _needs_session(before, config):
             self._reopen(config)
@@ -172,8 +172,8 @@ class LinkProcess:
         stopping = self._stopping_s is not None
         self._sending.acknowledge(now_s, everything=stopping)
         self._sending.greet(now_s, leaving=stopping)
-        if self._arrivals.news or now_s >= self._reports.due_s:
-            self._arrivals.news = False
+        if self._arrivals.peers_changed or now_s >= self._reports.due_s:
+            self._arrivals.peers_changed = False
             if self._reports.report(self._config.peers, now_s):
                 limit_sending()
             if self._channels.check_answers(self._config.peers, now_s):

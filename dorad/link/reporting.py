@@ -98,7 +98,7 @@ def _peer_status(machine: Machine) -> PeerStatus:
     status = machine.greeting.status()
     if machine.session.failed:
         return PeerStatus("absent", machine.session.failed)
-    reason = machine.complaint or machine.courier.failed
+    reason = machine.problem or machine.courier.failed
     if reason:
         return PeerStatus(status.state, status.reason or reason, status.round_trip_us)
     return status

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dorafleet.cli.rolloutsend import Sender
     from dorafleet.release.progress import Progress
     from dorafleet.release.sending import Sent
-    from dorafleet.rollout.messages import RolloutNews, RolloutRobot, RolloutSummary
+    from dorafleet.rollout.messages import RolloutRobot, RolloutSummary, RolloutUpdate
     from dorafleet.ssh.fanout import Outcome
 
 MAX_ROWS = 15
@@ -39,14 +39,14 @@ class Display:
         self.summary: RolloutSummary | None = None
         self.robots: dict[str, RolloutRobot] = {}
 
-    def update(self, news: RolloutNews) -> None:
+    def update(self, changed: RolloutUpdate) -> None:
         """Show what has changed."""
-        for summary in news.rollouts:
+        for summary in changed.rollouts:
             self.summary = summary
-        for robot in news.robots:
+        for robot in changed.robots:
             self.robots[robot.robot] = robot
             self._robot(robot)
-        for summary in news.rollouts:
+        for summary in changed.rollouts:
             self._summary(summary)
         waiting = [each.robot for each in self.robots.values() if each.waiting == "files"]
         lost = self._sender.unknown(waiting) if self._sender.can_send else waiting
@@ -54,9 +54,9 @@ class Display:
             self._is_warned = True
             count = "1 robot waits" if len(lost) == 1 else f"{len(lost)} robots wait"
             why = self._sender.why or f"{', '.join(lost[:3])}: not in the cluster file"
-            self.note(f"{count} for files: {why}")
+            self.report(f"{count} for files: {why}")
 
-    def note(self, text: str) -> None:
+    def report(self, text: str) -> None:
         """Print a line for people."""
         self.rows.print(visible(text), err=self._as_json)
 
@@ -73,7 +73,7 @@ class Display:
             print_lines([{**as_plain(outcome), "event": "transfer"}])
         elif robot not in self._sender.refusals:
             # A refusal becomes the state of the robot, which is printed.
-            self.note(f"{robot}: {text}")
+            self.report(f"{robot}: {text}")
 
     def _robot(self, robot: RolloutRobot) -> None:
         if self._as_json:
@@ -99,7 +99,7 @@ class Display:
         if line != self._told:
             self._told = line
             opening = rolloutshow.opening_line(summary)
-            self.note(line + (f"; {opening}" if opening else ""))
+            self.report(line + (f"; {opening}" if opening else ""))
 
     def _rows(self) -> list[str]:
         if self.summary is None:

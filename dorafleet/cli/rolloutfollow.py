@@ -53,7 +53,7 @@ async def follow(target: Tcp, number: int, sender: Sender, display: Display) -> 
             except ControlError as error:
                 if error.code not in ("unavailable", "deadline") or display.summary is None:
                     raise
-                display.note(f"{error.message}; trying again; the rollout continues")
+                display.report(f"{error.message}; trying again; the rollout continues")
                 await _until_back(target)
     finally:
         await sender.close()
@@ -65,23 +65,25 @@ async def _follow_once(
     from dorad.control.asyncclient import AsyncClient
     from dorad.control.errors import ControlError
     from dorafleet.coordinator.messages import METHODS
-    from dorafleet.rollout.messages import RolloutNews, RolloutWatch
+    from dorafleet.rollout.messages import RolloutUpdate, RolloutWatch
 
     async with AsyncClient(target, methods=METHODS) as client:
         watch = RolloutWatch(rollout=number, sends=sender.can_send)
-        async with client.stream("rollout.watch", watch, RolloutNews) as stream:
-            news = asyncio.ensure_future(anext(stream, None))
+        async with client.stream("rollout.watch", watch, RolloutUpdate) as stream:
+            coming = asyncio.ensure_future(anext(stream, None))
             try:
                 while True:
                     await asyncio.wait(
-                        (news, *sender.tasks), timeout=1.0, return_when=asyncio.FIRST_COMPLETED
+                        (coming, *sender.tasks),
+                        timeout=1.0,
+                        return_when=asyncio.FIRST_COMPLETED,
                     )
-                    if news.done():
-                        found = news.result()
+                    if coming.done():
+                        found = coming.result()
                         if found is None:
                             raise ControlError("unavailable", "the coordinator ended the stream")
                         display.update(found)
-                        news = asyncio.ensure_future(anext(stream, None))
+                        coming = asyncio.ensure_future(anext(stream, None))
                     if display.summary is not None and has_ended(display.summary):
                         return display.summary
                     waiting = [
@@ -92,7 +94,7 @@ async def _follow_once(
                     sender.send(waiting, display.sent)
                     await _report_refusals(client, number, sender, display)
             finally:
-                news.cancel()
+                coming.cancel()
 
 
 async def _report_refusals(
@@ -109,7 +111,7 @@ async def _report_refusals(
         except ControlError as error:
             if error.code not in ("refused", "not-found"):
                 raise
-            display.note(f"{robot}: {reason}; {error.message}")
+            display.report(f"{robot}: {reason}; {error.message}")
         del sender.refusals[robot]
 
 

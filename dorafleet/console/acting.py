@@ -42,12 +42,12 @@ class Acting:
         """Let the operator choose an action, confirm it, and do it."""
         app = self._app
         if self._running is not None:
-            app.say(f"{self._running.text}; wait for its end", "warn")
+            app.report(f"{self._running.text}; wait for its end", "warn")
             return
         actions = self.possible(targets)
         if not actions:
             role, readonly = app.server.link.role, app.options.readonly
-            app.say(why_no_action(targets, role, readonly=readonly), "warn")
+            app.report(why_no_action(targets, role, readonly=readonly), "warn")
             return
         what = str(targets[0]) if len(targets) == 1 else f"{len(targets)} rows"
         action = await app.push_screen_wait(Choose(actions, what))
@@ -58,7 +58,7 @@ class Acting:
             # Beside the screens: another key must not end it half way.
             app.in_background(self._do(action, targets))
         else:
-            app.say("nothing was changed", "dim")
+            app.report("nothing was changed", "dim")
 
     async def _do(self, action: Action, targets: Sequence[Target]) -> None:
         found = self._running = Outcome(action.title, len(targets))
@@ -68,14 +68,14 @@ class Acting:
             async with limit:
                 problem = await self._try(action, target)
             found.add(str(target), problem)
-            self._app.say(found.text, found.style, FAILURE_S)
+            self._app.report(found.text, found.style, FAILURE_S)
 
-        self._app.say(found.text, found.style, FAILURE_S)
+        self._app.report(found.text, found.style, FAILURE_S)
         try:
             await asyncio.gather(*map(one, targets))
         finally:
             self._running = None
-        self._app.say(found.text, found.style, FAILURE_S if found.failed else RESULT_S)
+        self._app.report(found.text, found.style, FAILURE_S if found.failed else RESULT_S)
 
     async def _try(self, action: Action, target: Target) -> str:
         """Return why it failed; empty if it is done."""

@@ -195,7 +195,7 @@ class ConsoleApp(App[None]):
         """Open the screen that a line after `:` names."""
         place = place_of(text)
         if isinstance(place, str):
-            self.say(place, "warn")
+            self.report(place, "warn")
             return
         name, rest = place
         rows = {} if self.server.is_daemon else self.server.fleet.rows
@@ -205,7 +205,7 @@ class ConsoleApp(App[None]):
         """Open the screen with this name about these words."""
         opened = open_screen(name, words)
         if isinstance(opened, str):
-            self.say(opened, "warn")
+            self.report(opened, "warn")
         else:
             self.open(opened)
 
@@ -269,7 +269,7 @@ class ConsoleApp(App[None]):
         host = self.server.host
         needs = f"; it needs dorafleet on {host}" if host and argv[0] == "dorafleet" else ""
         text = f"$ {self.copied}  (sent to the terminal's clipboard{needs})"
-        self.say(text, "key", COMMAND_S)
+        self.report(text, "key", COMMAND_S)
 
     def command_line(self, argv: Sequence[str]) -> str:
         """Return a command line for the operator's shell, which asks the same server."""
@@ -285,18 +285,18 @@ class ConsoleApp(App[None]):
         _log.debug("pipe %d lines into %r", len(lines), command)
         text = "".join(f"{line.rstrip()}\n" for line in lines)
         if self.is_headless:
-            self.say(piping.how_it_ended(command, piping.run(command, text, quiet=True)), "dim")
+            self.report(piping.how_it_ended(command, piping.run(command, text, quiet=True)), "dim")
             return
         with self.batch_update(), self.suspend(), piping.interrupts_ignored():
             code = piping.run(command, text)
         self.frames.restart()
         if code:
-            self.say(piping.how_it_ended(command, code), "warn")
+            self.report(piping.how_it_ended(command, code), "warn")
 
-    def say(self, text: str, style: str = "", seconds: float = 5.0) -> None:
+    def report(self, text: str, style: str = "", seconds: float = 5.0) -> None:
         """Show a message for some seconds, also under a dialog."""
         if (screen := self._console_screen) is not None:
-            screen.say(text, style, seconds)
+            screen.report(text, style, seconds)
 
 
 def _ansi(theme: str) -> bool:

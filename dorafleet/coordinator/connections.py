@@ -212,7 +212,7 @@ class Connections:
         report.releases = [short_release(release, MAX_USUAL) for release in report.releases]
         robot.sizes = sizes_after(robot.sizes, report.shares, report.releases)
         self._saw(robot)
-        news = (
+        is_changed = (
             bool(report.shares or report.removed or report.releases)
             or robot.daemon != report.daemon[:MAX_REASON]
         )
@@ -233,7 +233,7 @@ class Connections:
             robot.sizes.pop(("share", name), None)
             robot.shares.pop(name, None)
             robot.stored.pop(name, None)
-        if news:
+        if is_changed:
             self._robots.changed(robot)
 
     async def _probed(self, robot: Robot, skew: Skew, known: str) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dorafleet.rollout.model import Member
     from dorafleet.rollout.operate import Act
 
-NEWS_S = 0.5
+UPDATE_S = 0.5
 """Minimum seconds between two events of `rollout.watch`."""
 
 MAX_ENTRIES = 1000
@@ -164,42 +164,42 @@ class RolloutMethods:
         entries = await self._rollouts.journal(head.number, params.after, params.limit)
         return r.Journal(entries=entries)
 
-    async def watch(self, _call: Call, params: r.RolloutWatch) -> AsyncIterator[r.RolloutNews]:
+    async def watch(self, _call: Call, params: r.RolloutWatch) -> AsyncIterator[r.RolloutUpdate]:
         """Follow one rollout, or all that are not over: first all, then what changes."""
         if params.rollout is None:
             if params.sends:
                 raise ControlError("bad-request", "`sends` needs the number of a rollout")
-            async for news in self._news(params):
-                yield news
+            async for update in self._updates(params):
+                yield update
             return
         self._rollouts.find(params.rollout)
         with self._supplying.left_to_client(params.rollout) if params.sends else nullcontext():
-            async for news in self._news(params):
-                yield news
+            async for update in self._updates(params):
+                yield update
 
-    async def _news(self, params: r.RolloutWatch) -> AsyncIterator[r.RolloutNews]:
+    async def _updates(self, params: r.RolloutWatch) -> AsyncIterator[r.RolloutUpdate]:
         shown: dict[int, r.RolloutSummary] = {}
         rows: dict[tuple[int, str], r.RolloutRobot] = {}
         first = True
         while True:
-            news = r.RolloutNews(rollouts=[])
+            update = r.RolloutUpdate(rollouts=[])
             for detail in await self._watched(params.rollout, shown):
                 number = detail.summary.rollout
                 if shown.get(number) != detail.summary:
                     shown[number] = detail.summary
-                    news.rollouts.append(detail.summary)
+                    update.rollouts.append(detail.summary)
                 for each in detail.robots if params.robots else ():
                     if rows.get((number, each.robot)) != each:
                         rows[number, each.robot] = each
-                        news.robots.append(each)
+                        update.robots.append(each)
             for number in [n for n, each in shown.items() if each.over and n != params.rollout]:
                 del shown[number]
                 rows = {key: each for key, each in rows.items() if key[0] != number}
-            if first or news.rollouts or news.robots:
+            if first or update.rollouts or update.robots:
                 first = False
-                yield news
-            await asyncio.sleep(NEWS_S)
-            await self._fleet.bell.wait(NEWS_S)
+                yield update
+            await asyncio.sleep(UPDATE_S)
+            await self._fleet.bell.wait(UPDATE_S)
 
     async def _watched(
         self, number: int | None, shown: Mapping[int, r.RolloutSummary]

@@ -74,12 +74,12 @@ async def run_rolling(
     found: list[Outcome[R]] = []
     canaries, others = groups(machines, strategy)
 
-    def note(outcome: Outcome[R]) -> None:
+    def record(outcome: Outcome[R]) -> None:
         found.append(outcome)
         on_outcome(outcome)
 
     at_once = min(parallel(strategy, len(machines)), MAX_PARALLEL)
-    await run_on_each(canaries, work, parallel=at_once, on_outcome=note)
+    await run_on_each(canaries, work, parallel=at_once, on_outcome=record)
     if stop := why_stop(found, 0, ok):
         return found, f"of the canaries {stop}"
     if canaries and all(each.error is not None for each in found):
@@ -91,5 +91,5 @@ async def run_rolling(
             raise SshError(Code.REFUSED, f"not begun: {reason}")
         return await work(machine)
 
-    await run_on_each(others, unless_stopped, parallel=at_once, on_outcome=note)
+    await run_on_each(others, unless_stopped, parallel=at_once, on_outcome=record)
     return found, why_stop(found, allowed, ok)

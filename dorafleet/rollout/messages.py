@@ -254,7 +254,7 @@ class RolloutWatch(Struct):
     """Whether this client sends the files of the rollout: then the coordinator does not."""
 
 
-class RolloutNews(Struct):
+class RolloutUpdate(Struct):
     """What has changed; at first all."""
 
     rollouts: list[RolloutSummary]
@@ -320,7 +320,7 @@ ROLLOUT_METHODS: dict[str, Method] = {
     "rollout.status": Method(RolloutRef, RolloutDetail, "Return a rollout with its robots."),
     "rollout.list": Method(RolloutRef, RolloutList, "List rollouts, the newest first."),
     "rollout.journal": Method(JournalRead, Journal, "Return the steps of a rollout."),
-    "rollout.watch": Method(RolloutWatch, RolloutNews, "Follow rollouts.", stream=True),
+    "rollout.watch": Method(RolloutWatch, RolloutUpdate, "Follow rollouts.", stream=True),
     "rollout.refuse": Method(
         RolloutRefusal, RolloutSummary, "Report that a robot refuses the files of a release."
     ),

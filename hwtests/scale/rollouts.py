@@ -122,7 +122,7 @@ class Rollouts:
         try:
             async with (
                 client_of(self._running) as client,
-                client.stream("rollout.watch", watch, r.RolloutNews) as stream,
+                client.stream("rollout.watch", watch, r.RolloutUpdate) as stream,
             ):
                 async for news in stream:
                     if any(each.phase in ENDS for each in news.rollouts):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from dorad.control.peer import PeerRole
     from dorad.control.server import Call, Handler, StreamHandler
-    from dorafleet.rollout.messages import RolloutNews, RolloutRef, RolloutSummary, RolloutWatch
+    from dorafleet.rollout.messages import RolloutRef, RolloutSummary, RolloutUpdate, RolloutWatch
 
 CHANGES = (
     *("node.restart", "node.stop", "dataflow.stop", "dataflow.restart"),
@@ -103,7 +103,7 @@ class FakeFleet:
         """Calls that change something."""
         self.refuses: dict[str, str] = {}
         """Why changes of a dataflow are refused, by its name."""
-        self.news: RolloutNews | None = None
+        self.update: RolloutUpdate | None = None
         """What `rollout.watch` says; None for a server without it."""
         self.past: list[RolloutSummary] = []
         """Rollouts that `rollout.status` knows, and `rollout.watch` not any more."""
@@ -277,12 +277,12 @@ class FakeFleet:
                     yield header, to_ipc(array)
                 await self.bell.wait()
 
-        async def rollouts(_call: Call, params: RolloutWatch) -> AsyncIterator[RolloutNews]:
-            assert self.news is not None
-            numbers = [each.rollout for each in self.news.rollouts]
+        async def rollouts(_call: Call, params: RolloutWatch) -> AsyncIterator[RolloutUpdate]:
+            assert self.update is not None
+            numbers = [each.rollout for each in self.update.rollouts]
             if params.rollout is not None and params.rollout not in numbers:
                 raise ControlError("not-found", f"there is no rollout {params.rollout}")
-            yield self.news
+            yield self.update
             await asyncio.Event().wait()
 
         async def rollout(_call: Call, params: RolloutRef) -> RolloutDetail:
@@ -296,8 +296,8 @@ class FakeFleet:
             if call.method == "dataflow.restart":
                 return m.Restarted(old="a", new="b")
             if call.method.startswith("rollout."):
-                assert self.news is not None
-                return self.news.rollouts[0]
+                assert self.update is not None
+                return self.update.rollouts[0]
             if call.method == "dataflow.stop":
                 return m.DataflowState(uuid="a", name="pick", status="finished")
             return m.Nothing()
@@ -315,7 +315,11 @@ class FakeFleet:
             "topic.list": topics,
             "topic.watch": rates,
             "topic.subscribe": subscribe,
-            **({} if self.news is None else {"rollout.watch": rollouts, "rollout.status": rollout}),
+            **(
+                {}
+                if self.update is None
+                else {"rollout.watch": rollouts, "rollout.status": rollout}
+            ),
             **dict.fromkeys(CHANGES, change),
         }
         self._server = ControlServer(

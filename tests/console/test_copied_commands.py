@@ -11,7 +11,7 @@ from dorafleet.cli.main import run_command as dorafleet
 from dorafleet.console.main import options_for
 from dorafleet.console.model.commands import ACTIONS, Target, shown
 from dorafleet.coordinator.token import make_token
-from dorafleet.rollout.messages import RolloutNews, RolloutSummary
+from dorafleet.rollout.messages import RolloutSummary, RolloutUpdate
 
 from .driving import console
 from .fakefleet import FakeFleet, serving
@@ -30,7 +30,7 @@ def fleet() -> FakeFleet:
         rollout=12, dataflow="pick", release="a1", name="pick", phase="reverted", since=1.0,
         by="ana", created=1.0, size=1, state="", reason="", counts={}, waiting={},
     )  # fmt: skip
-    made.news = RolloutNews(rollouts=[summary], robots=[])
+    made.update = RolloutUpdate(rollouts=[summary], robots=[])
     return made
 
 

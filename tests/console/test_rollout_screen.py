@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from dorafleet.console.app import Options
 from dorafleet.rollout.messages import (
     RolloutAct,
-    RolloutNews,
     RolloutRobot,
     RolloutSummary,
+    RolloutUpdate,
     Wave,
 )
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def running(**fields: Any) -> RolloutNews:
+def running(**fields: Any) -> RolloutUpdate:
     """Return what is said about one rollout."""
     given: dict[str, Any] = {"phase": "rolling", "since": time.time(), "created": time.time()}
     given |= {"rollout": 12, "dataflow": "pick", "release": "a1b2c3", "name": "pick@7"}
-    return RolloutNews(rollouts=[RolloutSummary(by="ana", size=3, **given | fields)])
+    return RolloutUpdate(rollouts=[RolloutSummary(by="ana", size=3, **given | fields)])
 
 
 async def test_a_rollout_shows_its_waves_and_the_robots_with_trouble_first(
@@ -58,7 +58,7 @@ async def test_a_rollout_shows_its_waves_and_the_robots_with_trouble_first(
             rollout=12, robot="arm003", batch=1, state="busy", reachable=True, leases=["pick 771"]
         ),
     ]
-    fleet.news = RolloutNews(rollouts=[summary], robots=robots)
+    fleet.update = RolloutUpdate(rollouts=[summary], robots=robots)
     async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
         text = await driven.until("Rollouts > 12")
         assert "[canary 2/2]>[wave 1 0/8, 1 failed, 1 at once]" in text
@@ -72,7 +72,7 @@ async def test_a_rollout_shows_its_waves_and_the_robots_with_trouble_first(
 
 async def test_a_rollout_is_acted_on_after_a_dialog(tmp_path: Path) -> None:
     fleet = FakeFleet(3)
-    fleet.news = running(phase="awaiting_promotion")
+    fleet.update = running(phase="awaiting_promotion")
     async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
         await driven.until("AWAITING_PROMOTION")
         await driven.press("a")
@@ -91,7 +91,7 @@ async def test_a_rollout_that_does_not_exist_is_not_a_server_without_rollouts(
     tmp_path: Path,
 ) -> None:
     fleet = FakeFleet(1)
-    fleet.news = RolloutNews(rollouts=[])
+    fleet.update = RolloutUpdate(rollouts=[])
     async with console(tmp_path, fleet, options=Options(start="rollout 99")) as driven:
         text = await driven.until("there is no rollout 99")
         assert "offers no rollouts" not in text
@@ -99,12 +99,12 @@ async def test_a_rollout_that_does_not_exist_is_not_a_server_without_rollouts(
 
 async def test_how_a_rollout_ended_is_shown_also_if_it_was_hidden_then(tmp_path: Path) -> None:
     fleet = FakeFleet(3)
-    fleet.news = running()
+    fleet.update = running()
     async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
         await driven.until("ROLLING")
         await driven.press("question_mark")
         await driven.until("Keys")
         fleet.past = running(phase="aborted", over=True).rollouts
-        fleet.news = RolloutNews(rollouts=[])
+        fleet.update = RolloutUpdate(rollouts=[])
         await driven.press("escape")
         await driven.until("ABORTED")

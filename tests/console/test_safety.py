@@ -17,7 +17,7 @@ from dorafleet.console.app import Options
 from dorafleet.console.view.inspector import robot_lines
 from dorafleet.console.widgets.confirm import Choose, Confirm
 from dorafleet.console.widgets.paint import VisibleText
-from dorafleet.rollout.messages import RolloutNews, RolloutRobot, RolloutSummary
+from dorafleet.rollout.messages import RolloutRobot, RolloutSummary, RolloutUpdate
 
 from .driving import Driven, console
 from .fakefleet import FakeFleet, edge, node
@@ -239,7 +239,7 @@ async def test_hostile_names_are_text_on_every_screen_and_in_dialogs(tmp_path: P
     robot = RolloutRobot(
         rollout=1, robot=bad, batch=0, state="stuck", reachable=True, reason=bad, leases=[bad]
     )
-    fleet.news = RolloutNews(
+    fleet.update = RolloutUpdate(
         rollouts=[
             RolloutSummary(
                 rollout=1, dataflow=bad, release=bad, name=bad, phase="rolling", since=1.0, by=bad,

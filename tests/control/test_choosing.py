@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dorad.control import listening
-from dorad.control.choosing import Asked, Places, choose, chosen, chosen_daemons
+from dorad.control.choosing import Asked, LocalServers, choose, chosen, chosen_daemons
 from dorad.control.connecting import open_socket
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.settings import Settings
@@ -18,7 +18,7 @@ from tests.harness.ports import free_port
 
 USER = Path("/run/user/7/dora")
 MACHINE = Path("/run/dorad")
-PLACES = Places(USER, MACHINE, Path("/home/state"))
+PLACES = LocalServers(USER, MACHINE, Path("/home/state"))
 TOKEN = Path("/home/state/token")
 TLS = TlsFiles(Path("/etc/dora/ca.pem"))
 OWN_TLS = TlsFiles(Path("/home/state/authority.pem"))

@@ -140,7 +140,7 @@ def row(
     memory: float,
     version: str,
 ) -> FleetRow:
-    """Return the row of this machine. Figures are rounded, so that small changes make no news."""
+    """Return the row of this machine, rounded so that small changes do not make a new row."""
     own = [info for info in nodes if info.node != LINK and info.status != "stopped"]
     own = [info for info in own if not (info.dynamic and info.pid is None)]
     names = sorted({info.dataflow_name or info.dataflow[:8] for info in nodes})

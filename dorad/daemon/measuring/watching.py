@@ -52,22 +52,22 @@ class SelfWatch:
 
     async def run(self) -> NoReturn:
         """Look again after each event of a dataflow, and once a second, until cancelled."""
-        news = asyncio.Event()
+        changed = asyncio.Event()
 
         async def listen() -> None:
             async with aclosing(self._registry.event_bus.subscribe(None)) as events:
                 async for _ in events:
-                    news.set()
+                    changed.set()
 
         listening = asyncio.create_task(listen(), name="events for the row")
         try:
             while True:
-                news.clear()
+                changed.clear()
                 self.look()
                 await asyncio.sleep(MIN_PAUSE_S)
                 try:
                     async with asyncio.timeout(EVERY_S - MIN_PAUSE_S):
-                        await news.wait()
+                        await changed.wait()
                 except TimeoutError:
                     pass
         finally:

@@ -184,15 +184,15 @@ class Server:
     async def _rows(self, client: AsyncClient) -> None:
         async with client.stream("fleet.watch", m.FleetWatch(interval=0.5), m.FleetRows) as rows:
             with self._unless_missing("fleet.watch"):
-                async for news in rows:
-                    self._fleet.take(news)
+                async for update in rows:
+                    self._fleet.take(update)
                     self.version += 1
                 raise ControlError("unavailable", "the server has ended `fleet.watch`")
 
     async def _alerts(self, client: AsyncClient) -> None:
-        async with client.stream("alerts.watch", m.AlertWatch(interval=0.5), m.Alerts) as news:
+        async with client.stream("alerts.watch", m.AlertWatch(interval=0.5), m.Alerts) as updates:
             with self._unless_missing("alerts.watch"):
-                async for each in news:
+                async for each in updates:
                     self.alerts = tuple(each.alerts)
                     self.version += 1
                 raise ControlError("unavailable", "the server has ended `alerts.watch`")

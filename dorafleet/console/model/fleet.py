@@ -42,12 +42,12 @@ class FleetStore:
         self._rows: dict[str, FleetRow] = {}
         self.view = FleetView()
 
-    def take(self, news: FleetRows) -> FleetView:
+    def take(self, update: FleetRows) -> FleetView:
         """Take rows that are new or have changed, and return the new snapshot."""
-        rows = {} if news.whole else dict(self._rows)
-        for name in news.removed:
+        rows = {} if update.whole else dict(self._rows)
+        for name in update.removed:
             rows.pop(name, None)
-        rows.update((row.robot, row) for row in news.rows)
+        rows.update((row.robot, row) for row in update.rows)
         self._rows = rows
         self.view = FleetView(rows, self.view.version + 1)
         return self.view

@@ -25,7 +25,7 @@ class Bars:
         self._focused: Widget | None = None
         """What had the focus before the terminal was too small."""
 
-    def say(self, text: str, style: str, seconds: float) -> None:
+    def report(self, text: str, style: str, seconds: float) -> None:
         """Show a message for some seconds."""
         self.message = (text, style)
         self._until = time.monotonic() + seconds

@@ -78,7 +78,7 @@ class ConsoleScreen(Screen[None]):
         self.prompting = Prompting(self)
         self.feeds = Feeds(self.streams, lambda work: self.console.in_background(work))
         self._painted: tuple[Any, ...] | None = None
-        self.news = 0
+        self.updates = 0
         """Grows with everything that a feed of this screen brings."""
 
     @classmethod
@@ -191,7 +191,7 @@ class ConsoleScreen(Screen[None]):
 
     def bring(self) -> None:
         """Take note that a feed has brought something."""
-        self.news += 1
+        self.updates += 1
 
     def tick(self) -> None:
         """Paint if something has changed. Called ten times a second at most."""
@@ -201,7 +201,7 @@ class ConsoleScreen(Screen[None]):
         self.bars.forget_old(clock)
         state = (
             self.server.version,
-            self.news,
+            self.updates,
             int(now),
             self.size,
             self.bars.message,
@@ -269,9 +269,9 @@ class ConsoleScreen(Screen[None]):
             return True  # where none is possible, it says why
         return works(self, action, str(parameters[0]) if parameters else "")
 
-    def say(self, text: str, style: str = "", seconds: float = 5.0) -> None:
+    def report(self, text: str, style: str = "", seconds: float = 5.0) -> None:
         """Show a message in the line above the keys for some seconds."""
-        self.bars.say(text, style, seconds)
+        self.bars.report(text, style, seconds)
         self.repaint()
 
     @property

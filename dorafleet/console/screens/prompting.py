@@ -65,6 +65,6 @@ class Prompting:
             else:
                 screen.on_filter_entered()
         elif event.state == "entered":
-            screen.say(problem, "warn", 8.0)
+            screen.report(problem, "warn", 8.0)
         else:
-            screen.say(problem, "dim", 2.0)
+            screen.report(problem, "dim", 2.0)

@@ -13,7 +13,7 @@ from dorafleet.console.view import rolloutlines, words
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
-from dorafleet.rollout.messages import RolloutDetail, RolloutNews, RolloutRef, RolloutWatch
+from dorafleet.rollout.messages import RolloutDetail, RolloutRef, RolloutUpdate, RolloutWatch
 from dorafleet.rollout.operate import possible_acts
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ class RolloutScreen(ConsoleScreen):
         self.number = number
         self._rollouts: dict[int, RolloutSummary] = {}
         self._robots: dict[int, dict[str, RolloutRobot]] = {}
-        self._told = False
-        self._anew = True
-        """Whether the next news are the first of their stream, which lists all that runs."""
+        self._answered = False
+        self._is_first = True
+        """Whether the next update is the first of its stream, which lists all rollouts that run."""
 
     @classmethod
     def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
@@ -64,19 +64,19 @@ class RolloutScreen(ConsoleScreen):
         """Follow the rollouts."""
         return [Feed(self.server, self._opened, self._take)]
 
-    def _opened(self, client: AsyncClient) -> AsyncStream[RolloutNews]:
-        self._anew = True
-        return client.stream("rollout.watch", RolloutWatch(rollout=self.number), RolloutNews)
+    def _opened(self, client: AsyncClient) -> AsyncStream[RolloutUpdate]:
+        self._is_first = True
+        return client.stream("rollout.watch", RolloutWatch(rollout=self.number), RolloutUpdate)
 
-    def _take(self, news: RolloutNews) -> None:
-        if self._anew:
-            self._anew = False
-            listed = {each.rollout for each in news.rollouts}
+    def _take(self, update: RolloutUpdate) -> None:
+        if self._is_first:
+            self._is_first = False
+            listed = {each.rollout for each in update.rollouts}
             for number, each in self._rollouts.items():
                 if not each.over and number not in listed:
                     self.console.in_background(self._ask_end_of(number))
-        self._told = True
-        self._keep(news.rollouts, news.robots)
+        self._answered = True
+        self._keep(update.rollouts, update.robots)
 
     def _keep(self, rollouts: Iterable[RolloutSummary], robots: Iterable[RolloutRobot]) -> None:
         self._rollouts.update((each.rollout, each) for each in rollouts)
@@ -107,7 +107,7 @@ class RolloutScreen(ConsoleScreen):
         shown = self._shown
         path = "Rollouts" if shown is None else f"Rollouts > {shown.rollout}"
         if shown is None:
-            return Crumbs(path, amount="none runs" if self._told else "")
+            return Crumbs(path, amount="none runs" if self._answered else "")
         return Crumbs(path, amount=f"{len(self.query_one(Grid).ids)} of {shown.size} robots")
 
     def paint(self, now: float) -> None:
@@ -131,7 +131,7 @@ class RolloutScreen(ConsoleScreen):
         )
 
     def _nothing(self) -> list[list[Span]]:
-        if self._told:
+        if self._answered:
             return [[(" no rollout runs; `dorafleet rollout history` lists earlier ones", "dim")]]
         if self.feeds.problem in ("unknown-method", "unsupported"):
             server = self.server.link.server or "the server"

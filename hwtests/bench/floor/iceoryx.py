@@ -37,7 +37,7 @@ class Side:
         self._subscriber = into.subscriber_builder().create()
         self._notifier = self._event(sends).notifier_builder().create()
         self._listener = self._event(receives).listener_builder().create()
-        self._patience = iox2.Duration.from_secs(SILENCE_S)
+        self._timeout = iox2.Duration.from_secs(SILENCE_S)
 
     def _data(self, name: str) -> Any:
         service = self._node.service_builder(iox2.ServiceName.new(name))
@@ -67,7 +67,7 @@ class Side:
             if time.monotonic() > give_up:
                 raise TimeoutError("iceoryx2: the other side is silent")
             if self._blocking:
-                self._listener.timed_wait(self._patience)
+                self._listener.timed_wait(self._timeout)
         first: int = ctypes.c_int64.from_address(sample.payload_ptr).value
         sample.delete()
         return first
