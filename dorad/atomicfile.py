@@ -22,7 +22,7 @@ def atomic_file(path: Path, *, mode: int = 0o600, durable: bool = True) -> Itera
     Raises:
         OSError: it cannot be written.
     """
-    # A name of its own: several processes may write the same file.
+    # A unique name: several processes may write the same file.
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:

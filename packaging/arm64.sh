@@ -48,7 +48,7 @@ make_root() {
 make_root build build-essential,ca-certificates,debhelper,dpkg-dev,lintian,python3,python3-dev,python3-venv
 make_root robot ca-certificates
 
-# Namespaces of its own, so that no mount and no process outlives this script.
+# Separate namespaces, so that no mount and no process outlives this script.
 inside() {
     root=$place/$1
     shift
@@ -87,7 +87,7 @@ inside robot sh -euc '
     dora --version | grep -F "data plane: native"
     dora doctor | grep -F "PASS  memory fences"'
 
-# The tools of the tests have a folder of their own. The sources must not be importable in place of the package.
+# The tools of the tests have a separate folder. The sources must not be importable in place of the package.
 inside build sh -euc '
     rm -rf /src/tools
     python3 -m venv /opt/pip

@@ -21,7 +21,7 @@ DORAD_NATIVE=1 CC=$compiler "$python" packaging/native.py -- \
     -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
 # Child processes of the tests inherit this environment. With PYTHONMALLOC=malloc each object has
-# memory of its own, so that the sanitizer detects a use after free. Leaks are not reported, because
+# separate memory, so that the sanitizer detects a use after free. Leaks are not reported, because
 # Python itself never frees some memory.
 export DORAD_NATIVE=1 PYTHONPATH="$place:$place/dorad/compat" PYTHONMALLOC=malloc
 export ASAN_OPTIONS="detect_leaks=0:abort_on_error=1:log_path=$reports/address"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from dorad.agent.model import Begun, Ended, Final, Present, Record, Run, digest_of
+from dorad.agent.model import Begun, Ended, EndStatus, Present, Record, Run, digest_of
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import ShareState
 
@@ -47,7 +47,7 @@ class Stop(msgspec.Struct, frozen=True):
 class Conclude(msgspec.Struct, frozen=True):
     """Record that the order is completed."""
 
-    status: Final
+    status: EndStatus
 
 
 Action: TypeAlias = Start | Change | Open | Stop | Conclude
@@ -196,7 +196,7 @@ def follow(record: Record, order: ShareSet, now: Present, trouble: str = "") -> 
     return msgspec.structs.replace(record, begun=begun)
 
 
-def conclude(record: Record, status: Final, now: float, reason: str, run: Run | None) -> Record:
+def conclude(record: Record, status: EndStatus, now: float, reason: str, run: Run | None) -> Record:
     """Return the record of an order for which nothing is left to do."""
     outcome = None if run is None else run.state
     ended = Ended(status, now, reason, outcome)

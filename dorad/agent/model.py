@@ -11,7 +11,7 @@ from dorad.control.messages import DataflowInfo, DataflowState
 from dorad.control.messages.agent import ShareSet, ShareState
 from dorad.control.messages.releases import ReleaseState
 
-Final = Literal["stopped", "finished", "failed"]
+EndStatus = Literal["stopped", "finished", "failed"]
 ConnectionState = Literal["connecting", "connected", "refused", "unreachable"]
 
 
@@ -36,7 +36,7 @@ class Begun(msgspec.Struct, frozen=True):
 class Ended(msgspec.Struct, frozen=True):
     """The outcome of an order."""
 
-    status: Final
+    status: EndStatus
     since: float
     reason: str = ""
     outcome: DataflowState | None = None

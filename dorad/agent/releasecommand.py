@@ -1,4 +1,4 @@
-"""`dorad-agent release`: what operators do with the releases of this robot over SSH."""
+"""`dorad-agent release`: manage the releases on this robot, over SSH."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def receive(folder: Path) -> int:
     except SenderLostError as error:
         raise click.ClickException(f"{error}; what has arrived is kept") from error
     except ReleaseError:
-        # The sender shows the reason, which it has got.
+        # The sender shows the reason, which it was sent.
         return 1
     return 0
 

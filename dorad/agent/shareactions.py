@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dorad.agent import decide as rules
-from dorad.agent.model import Final, Present
+from dorad.agent.model import EndStatus, Present
 from dorad.control.errors import ControlError
 from dorad.control.messages import (
     Changed,
@@ -144,7 +144,7 @@ class ShareActions:
             _log.debug("%s has ended meanwhile", uuid)
 
     def _conclude(
-        self, record: Record, status: Final, reason: str, runs: Mapping[str, Run]
+        self, record: Record, status: EndStatus, reason: str, runs: Mapping[str, Run]
     ) -> None:
         run = runs.get(record.order.content.uuid)
         self._keep(rules.conclude(record, status, time.time(), reason, run))

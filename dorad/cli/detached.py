@@ -36,8 +36,8 @@ def start_detached(
 ) -> T:
     """Run a Python module, `words`, that outlives this process; return its first answer.
 
-    `ask` returns None as long as it does not answer. Its output goes to `log`; `name` is for
-    messages, and `env` has more variables. Ctrl-C ends it.
+    `ask` returns the answer, or None until there is one. The module writes to `log`; `env` is added
+    to its environment; `name` is used in messages. Ctrl-C ends the module.
 
     Raises:
         click.ClickException: it exits at once, or does not answer within `timeout` seconds.

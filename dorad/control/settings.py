@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.fields import Fields
 
 OF_MACHINE = Path("/etc/dora/config.yml")
-"""The settings of users who have no file of their own."""
+"""The settings of users without a file."""
 
 _WHAT = "a file with settings of dora"
 _START = "settings start with `coordinator:`"

@@ -1,1 +1,1 @@
-"""Links: the edges of a dataflow between machines, carried over Zenoh by a process of their own."""
+"""Links: the edges of a dataflow between machines, carried over Zenoh by a separate process."""

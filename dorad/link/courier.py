@@ -1,4 +1,4 @@
-"""Sends the frames for one machine, in a thread of its own where that may take time.
+"""Sends the frames for one machine, in its own thread where that may take time.
 
 Credit keeps Zenoh's queues short, but a machine that stops reading can still make one `put` wait
 for seconds. Only the courier of that machine waits then.

@@ -19,7 +19,7 @@ from dorad.node.daemonevents import DaemonEvents
 from dorad.node.params import Params
 from dorad.node.peers import Peers
 from dorad.node.requests import ANSWERS, PendingRequests, segment_handler, segment_of
-from dorad.node.welcome import introduce
+from dorad.node.welcome import say_hello
 from dorad.shm import doorbell
 from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, BOX_PULSE, BOX_SEEN
 from dorad.shm.steps import twin
@@ -63,7 +63,7 @@ class DaemonConnection(ConnectionState):
             DaemonAwayError: no daemon answers at `path`, or it hangs up before its answer.
             RuntimeError: `path` cannot be connected to, or the daemon refuses the node.
         """
-        self._socket, welcome = introduce(path, node_id, dynamic=dynamic)
+        self._socket, welcome = say_hello(path, node_id, dynamic=dynamic)
         self.box, self.bell, self.space, self.config = welcome
         self._lock = threading.RLock()
         self._readable = select.poll()

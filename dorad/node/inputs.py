@@ -175,7 +175,7 @@ class RingInput(RingInputState):
             if "timestamp" not in metadata:
                 metadata["timestamp"] = _fromtimestamp(stamp / 1e9, UTC)
             value = self._build(taken)
-        except Exception as failure:  # noqa: BLE001 - extension types run code of their own
+        except Exception as failure:  # noqa: BLE001 - extension types run any code
             return self._unreadable(failure)
         self.clock.saw(stamp)
         return {

@@ -1,4 +1,4 @@
-"""How a node introduces itself to its daemon, and what the daemon hands it."""
+"""The handshake of a node with its daemon: `hello`, then the welcome."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DaemonAwayError(RuntimeError):
 
 
 class Welcome(NamedTuple):
-    """What the daemon hands a node that it accepts."""
+    """What the daemon gives to a node that it accepts."""
 
     box: Mapping
     """The node's mailbox."""
@@ -32,7 +32,7 @@ class Welcome(NamedTuple):
     """The node's inputs, outputs and settings."""
 
 
-def introduce(
+def say_hello(
     path: str | os.PathLike[str] | socket.socket, node_id: str, *, dynamic: bool
 ) -> tuple[socket.socket, Welcome]:
     """Connect, send `hello` and take the welcome. `path` may be a connected socket.
@@ -51,7 +51,7 @@ def introduce(
             connection.connect(os.fspath(path))
         hello = {"node": node_id, "dynamic": dynamic, "pid": os.getpid()}
         protocol.send(connection, "hello", hello | {"version": protocol.VERSION}, [])
-        return connection, _take(connection)
+        return connection, _read_welcome(connection)
     except OSError as error:
         connection.close()
         away = isinstance(error, ConnectionError)
@@ -63,7 +63,7 @@ def introduce(
         raise
 
 
-def _take(connection: socket.socket) -> Welcome:
+def _read_welcome(connection: socket.socket) -> Welcome:
     packet = protocol.receive_any(connection)
     if packet is None:
         raise DaemonAwayError("the daemon closed the connection before it answered")

@@ -1,4 +1,4 @@
-"""Write a recording in threads of its own, so that a slow disk never delays taking messages.
+"""Write a recording in its own threads, so that a slow disk never delays taking messages.
 
 put       appends to a bounded queue and never waits; beyond the bound, messages are dropped
 writer    encodes, fills chunks, writes them, starts the next file of a split

@@ -88,7 +88,7 @@ def check_start(descriptor: int) -> Record:
     found = record_at(descriptor, offset, size)
     if found is not None and found.op == Op.HEADER and follows(descriptor, found.end, size):
         return found
-    # Its opcode or its length is damaged: its texts have lengths of their own.
+    # Its opcode or its length is damaged: its texts have their own lengths.
     end = _end_by_content(descriptor, Op.HEADER, offset, size)
     if end is not None and follows(descriptor, end, size):
         return Record(Op.HEADER, offset, end - offset)

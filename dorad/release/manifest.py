@@ -62,7 +62,7 @@ class File(_Struct, frozen=True, array_like=True):
 
 
 class Object(NamedTuple):
-    """The content of files. Files that are executable have an object of their own."""
+    """The content of files. Files that are executable have a separate object."""
 
     sha256: str
     size: int
@@ -268,7 +268,7 @@ def own_files(python: str) -> tuple[str, ...]:
 
 
 def check_paths(paths: Iterable[str], where: str) -> set[str]:
-    """Return the paths as a set; each leads to a place of its own below the folder.
+    """Return the paths as a set; each leads to its own place below the folder.
 
     Raises:
         ReleaseError: code `manifest`.

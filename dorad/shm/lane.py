@@ -2,7 +2,7 @@
 
 A queue of `queue_size` messages with `drop_oldest` drops its oldest ordinary message first.
 Messages of an exchange (a request, a goal, their answers) are dropped only for newer ones of their
-kind. As each kind has a ring of its own, four words determine what the queue holds:
+kind. As each kind has its own ring, four words determine what the queue holds:
 
     kept     = min(LANE_HEAD - LANE_TAIL, queue_size)       the newest of the lane
     ordinary = min(HEAD - TAIL, queue_size - kept)          the newest of the ring.

@@ -38,7 +38,7 @@ PASSED_ON = (
     "topic.watch",
     "watch",
 )
-"""Methods that a robot's daemon answers about a dataflow of its own. `logs.read` does it itself."""
+"""Methods that a robot's daemon answers about its own dataflow. `logs.read` does it itself."""
 
 STOPPED_BY_ROLLOUTS = ("dataflow.stop", "dataflow.restart")
 """Methods that are refused for what a release has brought to a robot."""

@@ -136,7 +136,7 @@ class Planner:
         return replace(plan, placement=placement, pending=pending)
 
     def _others(self, key: str) -> Iterator[tuple[Requirements, str]]:
-        """Yield the nodes of other dataflows that run, under ids of their own."""
+        """Yield the nodes of other dataflows that run, under their own ids."""
         for record in self._fleet.running:
             if record.key == key:
                 continue

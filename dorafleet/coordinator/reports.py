@@ -1,4 +1,4 @@
-"""Check what robots report: everything that grows is bounded, every number can be counted with."""
+"""Check what robots report: everything that grows is bounded, every number is possible."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ MAX_SHARES = 1000
 """Shares of one robot, and dataflows in one report."""
 
 MAX_NAME = 200
-"""Characters of a dataflow's name, and of what a robot says that it is."""
+"""Characters of a dataflow's name, and of each text about the robot itself."""
 
 MAX_STATE = 512 << 10
-"""Bytes of what a robot says about one share or release, as JSON."""
+"""Bytes of one share or release in a report, as JSON."""
 
 MAX_STATES = 8 << 20
-"""Bytes of all that a robot says about its shares and releases."""
+"""Bytes of all shares and releases of a robot."""
 
 MAX_USUAL = 64 << 10
-"""The same of a state that is kept as it is; of a longer one the main parts are kept."""
+"""Bytes of a state that is kept whole; of a longer one only the main parts are kept."""
 
 MAX_COUNT = 1 << 53
 
@@ -42,7 +42,7 @@ Sizes = dict[tuple[str, str], int]
 
 
 def check_attached(attached: Attached) -> None:
-    """Raise ControlError for a first answer that cannot be, or is too large."""
+    """Raise ControlError if a first answer is impossible or too large."""
     texts = (
         attached.version,
         attached.boot_id,
@@ -61,10 +61,10 @@ def check_attached(attached: Attached) -> None:
 
 
 def check_report(report: AgentReport) -> None:
-    """Raise ControlError for a report that cannot be, or is too large."""
+    """Raise ControlError if a report is impossible or too large."""
     check_time(report.time)
     if report.room is not None and not 0 <= report.room <= MAX_BYTES:
-        raise ControlError("bad-request", f"a report of a disk that cannot be: {report.room:g}")
+        raise ControlError("bad-request", f"a report of an impossible disk: {report.room:g} B")
     check_shares(report.shares)
     check_releases(report.releases)
     if len(report.removed) > MAX_SHARES:
@@ -72,9 +72,9 @@ def check_report(report: AgentReport) -> None:
 
 
 def check_time(seconds: float) -> None:
-    """Raise ControlError for a time that no calendar has."""
+    """Raise ControlError if a time is impossible."""
     if not -MAX_SECONDS <= seconds <= MAX_SECONDS:
-        raise ControlError("bad-request", f"a report of a time that cannot be: {seconds:g}")
+        raise ControlError("bad-request", f"a report of an impossible time: {seconds:g}")
 
 
 def check_shares(shares: list[ShareState]) -> None:
@@ -83,12 +83,12 @@ def check_shares(shares: list[ShareState]) -> None:
         raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
     for share in shares:
         if not 0 < len(share.dataflow) <= MAX_NAME or share.generation < 0 or share.epoch < 0:
-            raise ControlError("bad-request", f"a report of a share that cannot be: {share!r:.200}")
+            raise ControlError("bad-request", f"a report of an impossible share: {share!r:.200}")
         check_time(share.since)
 
 
 def check_releases(releases: list[ReleaseState]) -> None:
-    """Raise ControlError for states of releases that cannot be."""
+    """Raise ControlError for impossible states of releases."""
     if len(releases) > MAX_SHARES:
         raise ControlError("bad-request", f"a report with more than {MAX_SHARES} dataflows")
     for each in releases:
@@ -98,9 +98,7 @@ def check_releases(releases: list[ReleaseState]) -> None:
             or not 0 <= min(numbers) <= max(numbers) < 1 << 62
             or max(map(len, (each.release, each.running, each.confirmed, each.previous))) > MAX_NAME
         ):
-            raise ControlError(
-                "bad-request", f"a report of a release that cannot be: {each!r:.200}"
-            )
+            raise ControlError("bad-request", f"a report of an impossible release: {each!r:.200}")
         for seconds in (each.since, *(t for e in each.leases for t in (e.since, e.expires or 0.0))):
             check_time(seconds)
 

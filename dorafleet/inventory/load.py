@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 WHAT = "a cluster's YAML file"
 START = "a cluster starts with `coordinator:` and `machines:`"
 _MACHINE = "a mapping with `id` and `host`"
-_LARGEST_PORT = 65535
+_MAX_PORT = 65535
 _TARGET = "how ssh reaches it: a name, an address, or a `Host` of ~/.ssh/config"
 _NO_PORT = "accepted, but nothing uses it: dorad listens on a Unix socket"
 
@@ -91,7 +91,7 @@ def _read_coordinator(fields: Fields) -> Coordinator | None:
     if not block.has("addr"):
         block.required_text("addr", "the IP address that the robots reach it at")
     addr = block.checked("addr", syntax.address, None)
-    port = block.integer("port", minimum=1, maximum=_LARGEST_PORT)
+    port = block.integer("port", minimum=1, maximum=_MAX_PORT)
     block.finish()
     return None if addr is None else Coordinator(addr, port or COORDINATOR_PORT)
 
@@ -111,10 +111,10 @@ def _read_machine(item: Value, problems: Problems) -> Machine | None:
     if at and user is not None:
         problems.error(block.name_of("user"), f"`host` already names the user `{before}`")
     labels = _read_labels(block)
-    port = block.integer("port", minimum=1, maximum=_LARGEST_PORT)
-    daemon_port = block.integer("daemon_port", minimum=1, maximum=_LARGEST_PORT)
+    port = block.integer("port", minimum=1, maximum=_MAX_PORT)
+    daemon_port = block.integer("daemon_port", minimum=1, maximum=_MAX_PORT)
     zenoh_addr = block.checked("zenoh_addr", syntax.address, None)
-    zenoh_port = block.integer("zenoh_port", minimum=1, maximum=_LARGEST_PORT)
+    zenoh_port = block.integer("zenoh_port", minimum=1, maximum=_MAX_PORT)
     capacity = read_amounts(block, "capacity")
     if block.has("daemon_port"):
         problems.warn(block.name_of("daemon_port"), _NO_PORT)

@@ -98,7 +98,7 @@ def as_root(command: Sequence[str], uid: int) -> tuple[str, ...]:
 def upgrade(folder: str, unit: str, previous: str, settings: str) -> tuple[str, ...]:
     """Return the command that upgrades dorad with the files in `folder`, and prints the result.
 
-    It runs as a unit of its own, so that a lost connection does not end it.
+    It runs as its own unit, so that a lost connection does not end it.
     """
     return (
         *("systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={unit}"),

@@ -1,6 +1,6 @@
 """Upgrade dorad on the robot where this file runs; revert if the new version is not healthy.
 
-`dorafleet upgrade` copies this file to robots and runs it as root, as a unit of its own, with the
+`dorafleet upgrade` copies this file to robots and runs it as root, as its own unit, with the
 system's Python: it uses the standard library only, because dorad's own files change under it. It
 also runs after a boot in the middle of an upgrade.
 

@@ -183,7 +183,7 @@ class Connection:
                     raise SshError(Code.TOO_MUCH_OUTPUT, message)
                 await process.wait_closed()
             except asyncio.CancelledError:
-                # To close it ends only commands that still read or write.
+                # Closing it would end only a command that still reads or writes.
                 with suppress(OSError):
                     process.terminate()
                 raise

@@ -1,6 +1,6 @@
 """The engine for several coordinators: an etcd cluster, through its JSON gateway.
 
-Keys are under a prefix of their own, so that others may use the same cluster. Revisions are etcd's
+Keys have a prefix, so that others may use the same cluster. Revisions are etcd's
 plus a base, which a restore sets so that they never fall.
 """
 
@@ -335,7 +335,7 @@ class EtcdStore(Store):
         return int(answer["header"]["revision"]) + self._base
 
     def _native(self, version: int) -> int:
-        """Return etcd's own number of a version; one that cannot be is -1."""
+        """Return etcd's own number of a version, -1 for an impossible one."""
         return version - self._base if version > self._base else -1 if version else 0
 
 

@@ -1,4 +1,4 @@
-"""What every engine of the store can do, and the values that go in and come out.
+"""The interface of the store, which has several engines, and its values.
 
 One counter, the revision, grows by one with every transaction that changes something, and never
 falls, not even after a restore. The version of a key is the revision of its last change.
@@ -53,7 +53,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What one transaction has changed under the prefix of a watch."""
+    """The changes of one transaction under the prefix of a watch."""
 
     revision: int
     values: Mapping[str, bytes | None]

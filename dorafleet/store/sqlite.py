@@ -1,7 +1,7 @@
 """The engine for one coordinator: an SQLite file in WAL mode that this process has for itself.
 
 Every commit is on the disk before it is acknowledged, which takes a fraction of a millisecond on a
-good disk and much more on a busy one, so SQLite runs in a thread of its own.
+good disk and much more on a busy one, so SQLite runs in its own thread.
 """
 
 from __future__ import annotations

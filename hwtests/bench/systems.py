@@ -1,4 +1,4 @@
-"""The systems that are measured: ours, and the peers in an environment of their own."""
+"""The systems that are measured: ours, and the peers in a separate environment."""
 
 from __future__ import annotations
 

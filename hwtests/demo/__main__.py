@@ -38,7 +38,7 @@ def show(fleet: Fleet, cut: float, flow: float) -> None:
     """
     began = time.monotonic()
     fleet.start_coordinator()
-    step("dorafleet serve: the coordinator is ready, with an authority of its own")
+    step("dorafleet serve: the coordinator is ready, with its own authority")
     fleet.start_robots()
     took = fleet.wait(fleet.connected, "all are connected", every=0.3)
     step(f"{len(NAMES)} robots are enrolled with one-use tokens, and connected", took)

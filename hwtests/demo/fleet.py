@@ -132,7 +132,7 @@ def _cluster(places: Places) -> str:
     """Return the example's cluster with the addresses of these robots."""
     text = (EXAMPLE / "cluster.yml").read_text()
     for number in range(1, len(NAMES) + 1):
-        # Links listen at all addresses, so robots of one namespace need ports of their own.
+        # Links listen at all addresses, so robots of one namespace need their own ports.
         there = f"host: {places.address(number)}\n    zenoh_port: {ZENOH_PORT + number}\n"
         text = text.replace(f"host: 10.0.0.{10 + number}\n", there)
     return text.replace("addr: 10.0.0.1\n", f"addr: {places.address(0)}\n")

@@ -125,7 +125,7 @@ def stop(seconds: float, rng: Random) -> Outcome:
 
 
 def forkbomb(_seconds: float, _rng: Random) -> Outcome:
-    """Fork 200 children in sessions of their own: `dora stop` ends them all."""
+    """Fork 200 children in their own sessions: `dora stop` ends them all."""
     processes = 200
     with Testbed() as testbed:
         undisturbed = Flow("undisturbed", testbed.folder / "undisturbed")

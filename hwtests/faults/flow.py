@@ -25,7 +25,7 @@ RESTARTED = {"restart_policy": "always", "restart_delay": 0.02, "max_restart_del
 
 @dataclass
 class Flow:
-    """A dataflow in a folder of its own; the daemon knows it by `name`."""
+    """A dataflow in its own folder; the daemon knows it by `name`."""
 
     name: str
     folder: Path

@@ -1,4 +1,4 @@
-"""A daemon in folders of its own, apart from the user's, used through `dora`."""
+"""A daemon in its own folders, apart from the user's, used through `dora`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The same dataflow on robots by ansible-playbook, with `serial` and a check after each batch.
 
-ansible-core comes from PyPI into an environment of its own. It runs on this machine, in the network
+ansible-core comes from PyPI into its own environment. It runs on this machine, in the network
 namespace of the fleet.
 """
 

@@ -138,7 +138,7 @@ class RolloutChaos:
             self._act(act)
             self._count(act)
         except RobotError as error:
-            # The coordinator was killed, or the rollout cannot be undone any more.
+            # The coordinator was killed, or the rollout can no longer be undone.
             self._count(f"{act}, refused")
             print(error)
 

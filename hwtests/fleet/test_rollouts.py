@@ -120,7 +120,7 @@ def test_a_robot_whose_lease_ends_while_the_rollout_is_paused_waits_for_the_resu
     site.fleet.dorafleet("rollout", "pause")
     wait_until(lambda: site.state("arm2")["waiting"] == "switch", "the order is taken back")
     arm2.exec("systemctl", "stop", "plate")
-    wait_until(lambda: not site.state("arm2")["leases"], "it is not busy any more")
+    wait_until(lambda: not site.state("arm2")["leases"], "it is no longer busy")
     # A second connection: what the robot now has is the order of the coordinator.
     arm2.exec("systemctl", "restart", "dorad-agent")
     site.fleet.wait_connected()

@@ -14,7 +14,7 @@ from hwtests.fuzz.entries import run
 
 
 def main() -> int:
-    """Run the campaign in a process of its own, so that a crash of it is a result."""
+    """Run the campaign in its own process, so that a crash of it is a result."""
     parser = argparse.ArgumentParser(prog="python -m hwtests.fuzz")
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"))

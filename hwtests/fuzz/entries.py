@@ -3,7 +3,7 @@
 Behind each segment lies memory that ends the process when it is touched (SIGBUS). So a read
 outside a mapping is a crash, not a wrong number.
 
-The native receiver and the one in pure Python read the same entries, each in a mailbox of its own,
+The native receiver and the one in pure Python read the same entries, each in its own mailbox,
 and must come to the same events and leave the same words.
 """
 

@@ -28,7 +28,7 @@ class Network(NamedTuple):
 
 
 OWN_MEMORY = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev/shm && exec "$@"', "sh")
-"""What precedes a command that gets a /dev/shm of its own, as each machine has one. Over a common
+"""What precedes a command that gets its own /dev/shm, as each machine has one. Over a common
 one, dora 1.1.0 would pass messages through the shared memory of Zenoh, not through the network."""
 
 LOOPBACK = Network("loopback", "127.0.0.1", "127.0.0.1")

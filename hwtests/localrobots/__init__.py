@@ -1,1 +1,1 @@
-"""Robots without systemd: a dorad, and an agent, in folders and at addresses of their own."""
+"""Robots without systemd: a dorad, and an agent, in separate folders and at separate addresses."""

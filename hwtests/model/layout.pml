@@ -32,7 +32,7 @@
 
 #define BACKPRESSURE(e)  ((BACKPRESSURE_EDGES >> (e)) & 1)
 
-/* Every start of a publisher gets samples of its own: a restarted one never rewrites old ones. */
+/* Every start of a publisher gets its own samples: a restarted one never rewrites old ones. */
 #if RESTARTS && KILL_PUBLISHER
 #define STARTS 2
 #else

@@ -10,7 +10,7 @@
  * weaker orders only bind the compiler: only the fences are more than plain loads and stores.
  *
  * On real hardware a process also sees its own buffered stores. Nothing here needs that: every
- * word has one writer, which keeps its last value in a variable of its own.
+ * word has one writer, which keeps its last value in its own variable.
  */
 
 byte mem[WORDS];

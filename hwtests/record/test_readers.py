@@ -57,9 +57,9 @@ def recording(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, int
         lines.append(("arm/name", n * 10 + 1, pa.array([f"t{n}"]), {}))
         lines.append(("camera/image", n * 10 + 2, pa.array(np.full(96, n, np.uint8)), shape))
     if request.param == "odd":
-        # Type after type: each gets a channel of its own.
+        # Type after type: each gets its own channel.
         lines += [("arm/odd", 700 - 20 * n, each, {"n": n}) for n, each in enumerate(ARRAYS)]
-    # The TypeScript library has no decompression of its own.
+    # The TypeScript library has no decompression.
     path = write(tmp_path / "a.mcap", lines, compression="none")
     count = len(lines)
     if request.param == "recovered":

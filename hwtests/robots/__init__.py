@@ -8,7 +8,7 @@
         one.start()
         bed.network.split(1, 2)
 
-A robot has a journal, D-Bus, machine-id, hostname, processes, /dev/shm and network of its own. All
+A robot has its own journal, D-Bus, machine-id, hostname, processes, /dev/shm and network. All
 share the kernel of this machine, its page cache and its clock: a power cut here loses no file that
 was written and not synced, and only what `hwtests.robots.clock` has prepared reads a wrong clock.
 Where cgroup v1 controllers are mounted, limits of memory and CPU do nothing. pytest has fixtures

@@ -1,4 +1,4 @@
-"""Boot one robot and stay until it is off: run in a mount namespace of its own, with its network.
+"""Boot one robot and stay until it is off: run in its own mount namespace, with its network.
 
 `boot.py MACHINE CGROUP LOWER FOLDER` mounts the robot's disk and runs systemd-nspawn on it. Its
 mounts end with it.

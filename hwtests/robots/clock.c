@@ -1,7 +1,7 @@
 /* A wall clock that can be set wrong: every program that loads this adds the nanoseconds in the
  * file /etc/wall-clock-offset to CLOCK_REALTIME. Other clocks stay as they are.
  *
- * The kernel has one wall clock for all robots. This stands in for a clock of their own. */
+ * The kernel has one wall clock for all robots. This gives each its own. */
 
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -98,7 +98,7 @@ def preinstalled_bed(deb: Path) -> Iterator[Testbed]:
 
 @pytest.fixture
 def robot(preinstalled_bed: Testbed, request: pytest.FixtureRequest) -> Iterator[Robot]:
-    """A robot of its own for one test, freshly booted, with the package installed.
+    """A robot for one test, freshly booted, with the package installed.
 
     The log of its daemon is shown if the test fails.
     """

@@ -22,7 +22,7 @@ class Order(Struct, frozen=True):
 
     act: Literal["count", "connect", "drop", "churn", "mute", "babble", "calm"]
     """`drop`: abort all connections at once, and connect again as agents do. `churn`: come and go
-    at random. `mute`: stop reading. `babble`: send nonsense. `calm`: none of these any more."""
+    at random. `mute`: stop reading. `babble`: send nonsense. `calm`: stop all of these."""
     share: float = 1.0
     """Which part of the robots, from the first."""
 

@@ -245,7 +245,7 @@ class Robot:
         self._arrived.set()
         while True:
             if self.fault == "mute" and self._connection is not None:
-                # It neither reads nor writes any more, but its kernel acknowledges.
+                # It neither reads nor writes, but its kernel still acknowledges.
                 self._connection.transport.pause_reading()  # type: ignore[attr-defined]
                 await asyncio.Event().wait()
             changed, self._changed = self._changed, set()

@@ -177,7 +177,7 @@ class Control:
 
 
 class Agent:
-    """The program in a folder of its own."""
+    """The program in its own folder."""
 
     def __init__(self, folder: Path, socket: Path) -> None:
         self.folder = folder / "agent"

@@ -51,7 +51,7 @@ async def test_the_agent_tries_at_once_when_the_network_changes(folder):
 
 @pytest.mark.parametrize("told", [True, False])
 async def test_a_connection_that_is_silently_dead_is_replaced(folder, told):
-    """At once if the network has changed, else when no ping is answered any more."""
+    """At once if the network has changed, else when pings are no longer answered."""
     dorad = FakeDorad(folder / "dorad.sock")
     cable = Cable()
     coordinator = Coordinator(folder, open_authority(folder / "ca"))

@@ -1,4 +1,4 @@
-"""Run the `dora` command in a process of its own."""
+"""Run the `dora` command in its own process."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`dora run --uv` of a node with a `build`: it runs in an environment of its own, with pyarrow."""
+"""`dora run --uv` of a node with a `build`: it runs in its own environment, with pyarrow."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class FakeFleet:
         self.update: RolloutUpdate | None = None
         """What `rollout.watch` says; None for a server without it."""
         self.past: list[RolloutSummary] = []
-        """Rollouts that `rollout.status` knows, and `rollout.watch` not any more."""
+        """Rollouts that `rollout.status` knows, and `rollout.watch` no longer lists."""
         self.without: tuple[str, ...] = ()
         """Methods that it does not have, as an older server."""
         self.hangs = False

@@ -75,7 +75,7 @@ class Line:
             return await self.process.wait()
 
     def stall(self) -> None:
-        """Take nothing any more."""
+        """Stop reading."""
         asyncio.get_running_loop().remove_reader(self.ours)
 
     def hang_up(self) -> None:

@@ -41,7 +41,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Terminal:
-    """A tmux session of its own."""
+    """A tmux session of the test."""
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self._tmux = ["tmux", "-S", str(folder / "tmux.sock"), "-f", "/dev/null"]

@@ -155,7 +155,7 @@ def test_late_subscribers_get_the_last_value(dorad: Daemon, tmp_path: Path, size
     flow.add("third", latched=True)
     flow.until("third", [2])
     assert len(flow.times("third") | flow.times("second")) == 1, "the time of sending has changed"
-    # Its source does not run any more.
+    # Its source has ended.
     dorad.dora_ok("node", "stop", "map")
     flow.add("fourth", latched=True)
     flow.until("fourth", [2])

@@ -286,7 +286,7 @@ def test_a_share_that_cannot_work_is_refused(
 
 
 def a_sink(folder: Path, name: str, source: str) -> dict[str, Any]:
-    """Return a sink of its own that notes numbers in a folder of its own."""
+    """Return a sink that notes numbers in its own folder."""
     own = folder / name
     own.mkdir()
     return {

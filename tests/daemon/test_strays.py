@@ -1,4 +1,4 @@
-"""Processes that nodes leave in sessions of their own, and the end of the holder."""
+"""Processes that nodes leave in their own sessions, and the end of the holder."""
 
 from collections.abc import Iterator
 from pathlib import Path

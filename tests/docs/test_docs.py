@@ -28,7 +28,7 @@ BIN = Path(sys.executable).parent
 DEADLINE_S = 100
 SECTIONS = [section for page in PAGES for section in sections(page)]
 DAEMON_PAGES = [page for page in PAGES if "\n$ dora up\n" in page.read_text(encoding="utf-8")]
-"""Each is followed from top to bottom, with a daemon of its own."""
+"""Each is followed from top to bottom, with its own daemon."""
 RUN = [s for s in SECTIONS if (s.files or s.sessions) and s.page not in DAEMON_PAGES]
 GUIDE = [page for page in PAGES if page.parent.name == "guide" or page.parent == ROOT / "docs"]
 

@@ -255,7 +255,7 @@ def test_colours_and_a_progress_bar_are_only_for_terminals(fleet, packages):
 
 
 def on_a_terminal(command, env):
-    """Run a command on a terminal of its own; return its exit code and what it showed."""
+    """Run a command on its own terminal; return its exit code and what it showed."""
     ours, theirs = pty.openpty()
     try:
         process = subprocess.Popen(

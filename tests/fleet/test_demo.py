@@ -28,7 +28,7 @@ def run(*words: str) -> str:
 
 
 def test_the_demonstration_heals_a_cut_and_counts_the_loss() -> None:
-    # On loopback, so that it needs no root and no address of its own.
+    # On loopback, so that it needs neither root nor an address.
     output = run("hwtests.demo", "--loopback", "--cut", "3", "--flow", "1")
     assert "3 robots are enrolled" in output
     assert "data flows again" in output

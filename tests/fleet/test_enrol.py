@@ -30,7 +30,7 @@ AGENT = (sys.executable, "-m", "dorad.agent.main")
 
 
 class Machine:
-    """A robot with a real agent in a folder of its own; `systemctl enable` starts it."""
+    """A robot with a real agent in its own folder; `systemctl enable` starts it."""
 
     def __init__(self, stack: ExitStack, *, socket: Path | None = None, **more) -> None:
         """`socket` is that of the robot's dorad; without one it has none."""

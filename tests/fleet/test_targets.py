@@ -35,7 +35,7 @@ MIB = 1 << 20
 
 
 class Server:
-    """A server of the control API at a port of loopback, in a thread of its own."""
+    """A server of the control API at a port of loopback, in its own thread."""
 
     def __init__(self, handlers, tls=None):
         self.authorizations = []

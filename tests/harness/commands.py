@@ -194,7 +194,7 @@ class Forked:
 
 
 class Service(Forked):
-    """A program in a session of its own, whose stdout and stderr go to a file."""
+    """A program in its own session, whose stdout and stderr go to a file."""
 
     def __init__(
         self,
@@ -236,7 +236,7 @@ def _content(file: IO[bytes]) -> str:
 
 
 def _serve(requests: socket.socket) -> None:
-    """Fork a process for each request, until no test can send one any more."""
+    """Fork a process for each request, until no test can send another."""
     for package in ("dorad.cli", "dorafleet.cli"):
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             if module.name not in LATER and module.name != "__main__":
@@ -271,7 +271,7 @@ def _keep(request: dict, descriptors: list[int]) -> NoReturn:
     ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     assert ended is not None
     code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-    with contextlib.suppress(OSError):  # the test does not want to know any more
+    with contextlib.suppress(OSError):  # the test has stopped reading
         os.write(answers, b"%d\n" % code)
         # The child is reaped after the test knows: until then no other process can have its id.
         os.read(answers, 1)

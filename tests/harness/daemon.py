@@ -1,4 +1,4 @@
-"""A `dorad` in folders of its own that a test starts, kills and restarts."""
+"""A `dorad` in its own folders that a test starts, kills and restarts."""
 
 import shutil
 import signal

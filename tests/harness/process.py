@@ -79,7 +79,7 @@ def run(argv: list[str | Path], *, cwd: Path, env: Mapping[str, str], deadline: 
 def _start(
     argv: list[str | Path], cwd: Path, env: Mapping[str, str], log: Path
 ) -> subprocess.Popen[bytes] | Service:
-    """Start a command in a session of its own; the `dora` of this venv without its imports."""
+    """Start a command in its own session; the `dora` of this venv without its imports."""
     if argv[0] == Path(sys.executable).parent / "dora":
         return Service("dora", argv[1:], log, cwd=cwd, env=env)
     with log.open("ab") as out:

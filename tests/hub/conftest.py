@@ -1,4 +1,4 @@
-"""The venv of third-party nodes, created once; cases copied into a folder of their own and run."""
+"""The venv of third-party nodes, created once; cases copied into a separate folder and run."""
 
 import shutil
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from .environment import Environment, prepare
 CASES = Path(__file__).parent / "cases"
 
 INSTALL_TIMEOUT = 900
-"""Seconds for a test that has to wait for pip first; each run has a deadline of its own."""
+"""Seconds for a test that has to wait for pip first; each run has its own deadline."""
 
 Case = Callable[..., Outcome]
 

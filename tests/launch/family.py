@@ -38,7 +38,7 @@ elif role == "double_fork":
             os._exit(0)
         announce()
 elif role == "orphan":
-    # The leader ends as soon as a daemon has a session of its own.
+    # The leader ends as soon as a daemon has its own session.
     read, write = os.pipe()
     if os.fork() > 0:
         os.close(write)

@@ -89,7 +89,7 @@ class PrivateBus:
 
 
 class SystemdOnBus(Systemd):
-    """The fake systemd on the bus: under its name, from a thread of its own."""
+    """The fake systemd on the bus: under its name, from its own thread."""
 
     def __init__(self, bus: PrivateBus) -> None:
         super().__init__(bus.folder / "environments")

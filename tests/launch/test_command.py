@@ -28,7 +28,7 @@ def executable(path: Path) -> Path:
 
 
 class Bench:
-    """A folder with a dataflow, and a PATH of its own with a `python3`."""
+    """A folder with a dataflow, and its own PATH with a `python3`."""
 
     def __init__(self, root: Path) -> None:
         self.folder = root / "flow"

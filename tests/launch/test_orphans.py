@@ -42,7 +42,7 @@ def mark(family: Family) -> Iterator[str]:
 
 
 def left_behind(command: Command) -> None:
-    """Start a command whose parent has ended, in a session of its own."""
+    """Start a command whose parent has ended, in its own session."""
     code = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
     subprocess.run([sys.executable, "-c", code, *command.argv], env=dict(command.env), check=True)
 
@@ -71,7 +71,7 @@ async def test_processes_of_a_dead_holder_are_ended(
     # The leaders of double_fork and orphan exit a moment after the file appears.
     assert eventually(lambda: len(family.alive()) == 64)
     os.kill(holder.pid, signal.SIGKILL)
-    # The nodes die with it; what they started in sessions of their own does not.
+    # The nodes die with it; what they started in their own sessions does not.
     assert eventually(lambda: len(family.alive()) == 62)
     left = family.alive()
     assert pids(orphans.find(mark)) == sorted(left)

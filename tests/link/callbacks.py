@@ -1,7 +1,7 @@
 """Two sessions of this process over loopback: ADDRESS COUNT.
 
 Prints `new` or `kept` for each callback: whether its thread still has what an earlier callback has
-stored there. A process of its own, because Zenoh's threads live as long as their process.
+stored there. It runs in a separate process, because Zenoh's threads live as long as their process.
 """
 
 import asyncio

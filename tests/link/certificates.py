@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 class Authority:
-    """Issues certificates for 127.0.0.1; its files are in a folder of their own."""
+    """Issues certificates for 127.0.0.1; its files are in a separate folder."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()

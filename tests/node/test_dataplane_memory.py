@@ -196,7 +196,7 @@ SMALL_ROOM = "mount -t tmpfs -o size=32m tmpfs /dev/shm && exec dora run dataflo
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("unshare") is None,
-    reason="only root can mount a small /dev/shm of its own",
+    reason="only root can mount its own small /dev/shm",
 )
 
 

@@ -18,8 +18,8 @@ EVERY_S = 30.0
 """Time between two checks of all files."""
 DAMAGED_EVERY_S = 3.0
 """The same while files are lost, which may arrive at any moment."""
-SHARE = 0.02
-"""Part of the time that checks may take."""
+MAX_LOAD = 0.02
+"""Maximum fraction of the time spent on checks."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,4 +52,4 @@ class DamageCheck:
                 self.lost = found
                 self._on_change()
             usual = DAMAGED_EVERY_S if found else EVERY_S
-            await asyncio.sleep(max(usual, (time.monotonic() - began) / SHARE))
+            await asyncio.sleep(max(usual, (time.monotonic() - began) / MAX_LOAD))

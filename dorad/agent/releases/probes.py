@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class Outcome(NamedTuple):
-    """How commands have ended, and when the last one had."""
+    """The results of commands, and when the last one ended."""
 
     at: float
     evidence: list[Evidence]
@@ -44,9 +44,9 @@ class Outcome(NamedTuple):
 
 
 class Commands:
-    """The commands of one kind that dataflows run, each dataflow in a task of its own.
+    """The commands of one kind that dataflows run, with one task for each dataflow.
 
-    A command that hangs delays no other dataflow, and no other observation of its own one.
+    A command that hangs delays no other dataflow, nor other observations of its own dataflow.
     """
 
     def __init__(self, daemon: Daemon, on_end: Callable[[], None]) -> None:

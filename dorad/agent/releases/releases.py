@@ -132,7 +132,7 @@ class Releases:
                     await self._contact.renew()
                 for name in list(self._store.releases):
                     try:
-                        await self._look_after(name, tasks)
+                        await self._advance(name, tasks)
                     except ControlError as error:
                         _log.warning("release of %s: %s; it is tried again", name, error)
                 self._update_states()
@@ -158,7 +158,7 @@ class Releases:
             return ACTIVE_EVERY_S
         return WAITING_EVERY_S if self._active else EVERY_S
 
-    async def _look_after(self, name: str, tasks: asyncio.TaskGroup) -> None:
+    async def _advance(self, name: str, tasks: asyncio.TaskGroup) -> None:
         """Decide about a dataflow and act, until nothing changes."""
         record = self._store.releases[name]
         seen = await self._observer.observe(record, tasks)

@@ -48,7 +48,7 @@ class Sharing:
         self._dispatch = dispatch
         self._warn = warn
         # Reentrant, because a signal handler may interrupt a thread that holds it.
-        self._guard = threading.RLock()
+        self._lock = threading.RLock()
         self._receiving = 0
         """Receive calls that have a turn, or wait for one."""
         self._leader: Waiter | None = None
@@ -100,7 +100,7 @@ class Sharing:
         self._leave()
 
     def _enter(self) -> None:
-        with self._guard:
+        with self._lock:
             leader = self._leader
             if leader is not None and not leader.sleeping:
                 _refuse_to_wait_for(leader)
@@ -121,13 +121,13 @@ class Sharing:
         leader.left.wait()
 
     def _leave(self) -> None:
-        with self._guard:
+        with self._lock:
             self._receiving -= 1
         self._pass_on()
 
     def _pass_on(self) -> None:
         """Wake a waiter to lead if no receive call wants the turn."""
-        with self._guard:
+        with self._lock:
             waiting = None
             if not self._receiving and self._leader is None:
                 waiting = next(iter(self._waiters), None)
@@ -140,7 +140,7 @@ class Sharing:
 
     def wake(self, at: set[Waiter]) -> None:
         """Wake the waiters in a set."""
-        with self._guard:
+        with self._lock:
             waiters = list(at)
         for waiter in waiters:
             waiter.wake()
@@ -223,19 +223,19 @@ class Sharing:
                 self.release()
 
     def _begin(self, me: Waiter, at: set[Waiter]) -> None:
-        with self._guard:
+        with self._lock:
             self._waiters.add(me)
             at.add(me)
 
     def _end(self, me: Waiter, at: set[Waiter]) -> None:
-        with self._guard:
+        with self._lock:
             self._waiters.discard(me)
             at.discard(me)
         self._pass_on()
 
     def _lead(self, me: Waiter) -> bool:
         """Become the leader if there is none and no receive call wants the turn."""
-        with self._guard:
+        with self._lock:
             if self._receiving or self._leader is not None:
                 return False
             # A receive call that began before sharing may hold the lock.
@@ -249,7 +249,7 @@ class Sharing:
         return True
 
     def _step_down(self, me: Waiter) -> None:
-        with self._guard:
+        with self._lock:
             self._leader = None
             self._inputs.lock.release()
         me.left.set()
@@ -276,7 +276,7 @@ class Sharing:
                 return
             watch = Watch(me.loop, (connection.bell, connection.descriptor), me.wake_here)
             inputs.set_asleep(True)
-            with self._guard:
+            with self._lock:
                 if me.asked or not inputs.may_sleep(watched):
                     return
                 me.sleeping = True
@@ -284,7 +284,7 @@ class Sharing:
         finally:
             if watch is not None:
                 watch.end()
-            with self._guard:
+            with self._lock:
                 mine = self._leader is me
                 me.sleeping = False
             if mine:

@@ -148,7 +148,7 @@ class ConsoleScreen(Screen[None]):
 
     @property
     def outdated(self) -> bool:
-        """Whether what the streams of this screen have brought may not be so any more."""
+        """Whether what this screen shows may be out of date."""
         return self.stale or bool(self.feeds.error)
 
     @property

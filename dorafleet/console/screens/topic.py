@@ -138,7 +138,7 @@ class TopicScreen(ConsoleScreen):
     def _curves(self, canvas: Canvas, now: float) -> list[list[Span]]:
         curves = {f"[{n}]": each.points for n, each in enumerate(self._series) if len(each)}
         size = canvas.size
-        # Curves of an output that sends nothing any more move out to the left.
+        # Curves of an output that has stopped sending move out to the left.
         end = None if self.feeds.paused else now
         return plot(curves, size.width, size.height, SECONDS, end, ascii_only=self.ascii_only)
 

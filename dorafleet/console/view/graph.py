@@ -103,7 +103,7 @@ def _runs(chars: list[str], styles: list[str]) -> list[Span]:
 
 
 def graph(found: Topology, glyphs: Glyphs, chosen: str | None = None) -> list[list[Span]]:
-    """Return the drawing of a topology; the chosen node is set off."""
+    """Return the drawing of a topology; the chosen node is highlighted."""
     if not found.nodes:
         return [[(" no nodes", "dim")]]
     places = layout(*found.shape)
@@ -146,7 +146,7 @@ def _draw_arrow(paper: _Paper, arrow: Arrow, route: Route, glyphs: Glyphs) -> No
 
 
 def label(arrow: Arrow) -> tuple[str, str]:
-    """Return what an arrow says, at most so long as there is room, and its style."""
+    """Return the label of an arrow, cut to the room for it, and its style."""
     if arrow.broken:
         return "XX broken", "fail"
     if arrow.drops:

@@ -42,7 +42,7 @@ async def test_600_subscribers_with_very_long_names_get_all_messages() -> None:
 
 
 async def test_a_large_packet_waits_for_a_node_that_does_not_read_yet() -> None:
-    """More packets than a socket holds, each in a file of its own; all arrive."""
+    """More packets than a socket holds, each in its own file; all arrive."""
     async with stage() as on:
         session = await asyncio.to_thread(DaemonConnection, on.path, "c", dynamic=False)
         for number in range(400):

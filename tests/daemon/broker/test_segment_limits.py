@@ -44,7 +44,7 @@ async def test_6000_requests_are_refused_past_a_limit_and_the_others_continue(on
             kinds = Counter(answer["t"] for answer in answers)
             assert kinds == {"grown": MAX_SEGMENTS, "full": TIMES - MAX_SEGMENTS}
             assert f"{MAX_SEGMENTS} segments" in (await grow(client))["error"]
-            # One descriptor a segment; the other nodes have a few of their own.
+            # One descriptor a segment; the other nodes have a few.
             assert open_descriptors() < before + MAX_SEGMENTS + 200
             await on.makes_progress()
             client.send_packet("retire", segment=answers[0]["segment"])

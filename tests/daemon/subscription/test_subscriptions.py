@@ -243,7 +243,7 @@ DEEP = b'{"kind":"ready","metadata":{"a":%b}}' % (b"[" * 2000 + b"]" * 2000)
 
 
 class TakenOver(LocalHelpers):
-    """Starts a program that writes bytes of its own in place of each helper."""
+    """Starts a program that writes other bytes in place of each helper."""
 
     def __init__(self, *written: bytes) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A coordinator in a process of its own, and a client that knows only JSON and WebSocket."""
+"""A coordinator in its own process, and a client that knows only JSON and WebSocket."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ FRAMES = 10_000
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """One coordinator; each test uses dataflows of its own."""
+    """One coordinator; each test uses its own dataflows."""
     with coordinator(tmp_path_factory.mktemp("coordinator") / "state") as found:
         yield found
 

@@ -193,7 +193,7 @@ async def test_a_changed_byte_in_the_operators_store_is_refused(tmp_path, capsys
             code, out, err = await one.release("rollout", "start", word, *FAST)
             assert (code, out) == (1, "")
             assert "was changed" in err
-        # With an id of its own it does not fit its signature.
+        # With its own id it does not fit its signature.
         path.write_bytes(content)
         (path.with_name(f"{ID2}.sig")).write_bytes((path.with_name(f"{ID1}.sig")).read_bytes())
         code, out, err = await one.release("rollout", "start", "pick@2", *FAST)

@@ -174,7 +174,7 @@ class World:
         self.rollout = operate(self.rollout, self.members.values(), act, "ann", self.now)
 
     def settle(self, rounds: int = 400) -> None:
-        """Let everything go on until nothing happens any more."""
+        """Run until nothing happens."""
         for _ in range(rounds):
             before = [robot.state for robot in self.robots.values()]
             stepped = self.step()

@@ -38,7 +38,7 @@ class SqliteEngine:
 
 
 class EtcdEngine:
-    """Namespaces of their own in one cluster."""
+    """Separate namespaces in one cluster."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
