@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from dorad.agent.model import Begun, Ended, EndStatus, Present, Record, Run, digest_of
+from dorad.agent.model import Begun, Ended, EndStatus, Present, Run, ShareRecord, digest_of
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import ShareState
 
@@ -53,7 +53,7 @@ class Conclude(msgspec.Struct, frozen=True):
 Action: TypeAlias = Start | Change | Open | Stop | Conclude
 
 
-def decide(record: Record, runs: Runs, now: Present) -> Action | None:
+def decide(record: ShareRecord, runs: Runs, now: Present) -> Action | None:
     """Return the next action; None if the share is in its desired state or needs time.
 
     `runs` are all that dorad knows.
@@ -80,7 +80,7 @@ def decide(record: Record, runs: Runs, now: Present) -> Action | None:
     return Conclude("finished" if run.info.status == "finished" else "failed")
 
 
-def _steer(record: Record, run: Run, now: Present) -> Action | None:
+def _steer(record: ShareRecord, run: Run, now: Present) -> Action | None:
     """Return what to do for a run of the order's uuid that has not ended."""
     order = record.order
     if run.info.status == "stopping":
@@ -95,7 +95,7 @@ def _steer(record: Record, run: Run, now: Present) -> Action | None:
     return None
 
 
-def take_order(record: Record | None, order: ShareSet, boot: str) -> Record:
+def take_order(record: ShareRecord | None, order: ShareSet, boot: str) -> ShareRecord:
     """Return the record after an order.
 
     Raises:
@@ -103,7 +103,7 @@ def take_order(record: Record | None, order: ShareSet, boot: str) -> Record:
             from it under the same number.
     """
     if record is None:
-        return Record(order=order, boot=boot)
+        return ShareRecord(order=order, boot=boot)
     check_version(record, order.epoch, order.generation)
     if not record.same_order(order):
         if record.version == (order.epoch, order.generation):
@@ -112,14 +112,14 @@ def take_order(record: Record | None, order: ShareSet, boot: str) -> Record:
                 f"the share of {order.dataflow} here has generation {order.generation} already, "
                 "but it is another run, or its opposite",
             )
-        return Record(order=order, boot=boot, begun=record.begun)
+        return ShareRecord(order=order, boot=boot, begun=record.begun)
     if record.order.hold is None:
         # A barrier that is open stays open.
         order = msgspec.structs.replace(order, hold=None)
     return _renumber(record, order)
 
 
-def _renumber(record: Record, order: ShareSet) -> Record:
+def _renumber(record: ShareRecord, order: ShareSet) -> ShareRecord:
     """Return the record with the same order, possibly from a coordinator with a new term."""
     begun = record.begun
     if begun is not None and record.started:
@@ -127,12 +127,12 @@ def _renumber(record: Record, order: ShareSet) -> Record:
     return msgspec.structs.replace(record, order=order, begun=begun)
 
 
-def forget_epoch(record: Record) -> Record:
+def forget_epoch(record: ShareRecord) -> ShareRecord:
     """Return the record for the coordinators of another fleet, whose epochs start again."""
     return _renumber(record, msgspec.structs.replace(record.order, epoch=0))
 
 
-def check_version(record: Record, epoch: int, generation: int) -> None:
+def check_version(record: ShareRecord, epoch: int, generation: int) -> None:
     """Raise ControlError with code `conflict` if (epoch, generation) is older than the record's."""
     if (epoch, generation) < record.version:
         raise ControlError(
@@ -143,7 +143,7 @@ def check_version(record: Record, epoch: int, generation: int) -> None:
         )
 
 
-def open_barrier(record: Record, ref: ShareRef) -> Record:
+def open_barrier(record: ShareRecord, ref: ShareRef) -> ShareRecord:
     """Return the record once `share.open` has arrived. Raises as `take_order`.
 
     Raises:
@@ -159,7 +159,7 @@ def open_barrier(record: Record, ref: ShareRef) -> Record:
     return _renumber(record, msgspec.structs.replace(record.order, epoch=ref.epoch, hold=None))
 
 
-def begin(record: Record, now: Present, previous: float | None) -> Record:
+def begin(record: ShareRecord, now: Present, previous: float | None) -> ShareRecord:
     """Return the record of an order that is carried out from now on."""
     order = record.order
     digest = digest_of(order, now.identity)
@@ -169,24 +169,24 @@ def begin(record: Record, now: Present, previous: float | None) -> Record:
     return msgspec.structs.replace(record, begun=begun)
 
 
-def has_run(record: Record) -> bool:
+def has_run(record: ShareRecord) -> bool:
     """Return True if dorad has accepted the order before, possibly before a reboot."""
     return record.started and record.begun is not None and record.begun.ran
 
 
-def mark_run(record: Record, uuid: str) -> Record:
+def mark_run(record: ShareRecord, uuid: str) -> ShareRecord:
     """Return the record of a run that dorad has accepted."""
     if record.begun is None or record.begun.uuid != uuid:
         return record
     return msgspec.structs.replace(record, begun=msgspec.structs.replace(record.begun, ran=True))
 
 
-def follow(record: Record, order: ShareSet, now: Present, trouble: str = "") -> Record:
+def follow(record: ShareRecord, order: ShareSet, now: Present, trouble: str = "") -> ShareRecord:
     """Return the record of a run that was changed to an order, or could not be: `trouble`.
 
     A newer order may have arrived meanwhile.
     """
-    asked = record if record.same_order(order) else Record(order=order, boot=now.boot)
+    asked = record if record.same_order(order) else ShareRecord(order=order, boot=now.boot)
     digest = digest_of(order, now.identity)
     begun = Begun(order.content.uuid, asked.version, digest, now.boot, trouble=trouble, ran=True)
     if record.begun is not None:
@@ -196,7 +196,9 @@ def follow(record: Record, order: ShareSet, now: Present, trouble: str = "") -> 
     return msgspec.structs.replace(record, begun=begun)
 
 
-def conclude(record: Record, status: EndStatus, now: float, reason: str, run: Run | None) -> Record:
+def conclude(
+    record: ShareRecord, status: EndStatus, now: float, reason: str, run: Run | None
+) -> ShareRecord:
     """Return the record of an order for which nothing is left to do."""
     outcome = None if run is None else run.state
     ended = Ended(status, now, reason, outcome)
@@ -204,7 +206,7 @@ def conclude(record: Record, status: EndStatus, now: float, reason: str, run: Ru
 
 
 def state_of(
-    record: Record, runs: Runs, trouble: str, before: ShareState | None, now: float
+    record: ShareRecord, runs: Runs, trouble: str, before: ShareState | None, now: float
 ) -> ShareState:
     """Return what to report of a share.
 
@@ -240,7 +242,7 @@ def state_of(
     return state
 
 
-def _status(record: Record, run: Run) -> ShareStatus:
+def _status(record: ShareRecord, run: Run) -> ShareStatus:
     if run.info.status == "stopping" or not record.order.enabled:
         return "stopping"
     if run.ready and record.order.hold is not None:

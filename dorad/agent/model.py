@@ -42,7 +42,7 @@ class Ended(msgspec.Struct, frozen=True):
     outcome: DataflowState | None = None
 
 
-class Record(msgspec.Struct, frozen=True):
+class ShareRecord(msgspec.Struct, frozen=True):
     """A share as it is stored."""
 
     order: ShareSet

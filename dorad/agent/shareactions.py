@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from dorad.agent.daemon import Daemon
     from dorad.agent.identity import IdentityStore
-    from dorad.agent.model import Record, Run
+    from dorad.agent.model import Run, ShareRecord
     from dorad.agent.store import ShareStore
     from dorad.control.messages import Share
 
@@ -51,7 +51,7 @@ class ShareActions:
         """What runs are compared with: this boot, and the identity of this robot."""
         return Present(self._boot, self._identities.version)
 
-    async def act(self, record: Record, action: rules.Action, runs: Mapping[str, Run]) -> None:
+    async def act(self, record: ShareRecord, action: rules.Action, runs: Mapping[str, Run]) -> None:
         """Carry out an action; `runs` is what dorad knows.
 
         Raises:
@@ -71,7 +71,7 @@ class ShareActions:
             case rules.Conclude():
                 self._conclude(record, action.status, "", runs)
 
-    def _keep(self, record: Record) -> None:
+    def _keep(self, record: ShareRecord) -> None:
         """Store the progress of an order; a full disk must not keep the robot from its work."""
         try:
             self._store.put(record)
@@ -79,7 +79,9 @@ class ShareActions:
             _log.warning("kept in memory only: %s", error)
             self._store.records[record.order.dataflow] = record
 
-    async def _start(self, record: Record, action: rules.Start, runs: Mapping[str, Run]) -> None:
+    async def _start(
+        self, record: ShareRecord, action: rules.Start, runs: Mapping[str, Run]
+    ) -> None:
         # Stored first: after a kill here, a run that has ended is known to be of this order.
         self._keep(rules.begin(record, self.present, action.previous))
         content, name = record.order.content, record.order.dataflow
@@ -111,7 +113,7 @@ class ShareActions:
             _log.info("started the share of %s (%s)", name, content.uuid)
             self._keep(rules.mark_run(self._store.records[name], content.uuid))
 
-    async def _change(self, record: Record) -> None:
+    async def _change(self, record: ShareRecord) -> None:
         content, name, trouble = record.order.content, record.order.dataflow, ""
         now = self.present
         update = Update(
@@ -132,7 +134,7 @@ class ShareActions:
         present = self._store.records[name]
         self._keep(rules.follow(present, record.order, now, trouble))
 
-    async def _stop(self, record: Record, uuid: str) -> None:
+    async def _stop(self, record: ShareRecord, uuid: str) -> None:
         order = record.order
         stop = Stop(dataflow=uuid, grace=order.grace, force=order.force)
         client = await self._daemon.client()
@@ -144,7 +146,7 @@ class ShareActions:
             _log.debug("%s has ended meanwhile", uuid)
 
     def _conclude(
-        self, record: Record, status: EndStatus, reason: str, runs: Mapping[str, Run]
+        self, record: ShareRecord, status: EndStatus, reason: str, runs: Mapping[str, Run]
     ) -> None:
         run = runs.get(record.order.content.uuid)
         self._keep(rules.conclude(record, status, time.time(), reason, run))

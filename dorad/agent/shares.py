@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from dorad.agent.daemon import Daemon
     from dorad.agent.identity import IdentityStore
-    from dorad.agent.model import Record
+    from dorad.agent.model import ShareRecord
     from dorad.agent.store import ShareStore
     from dorad.control.asyncclient import AsyncClient
     from dorad.control.messages.agent import ShareRef, ShareSet, ShareState
@@ -158,7 +158,7 @@ class Shares:
         own = self._store.releases
         return {name: state for name, state in self.states.items() if name not in own}
 
-    def _taken(self, present: Record | None, order: ShareSet) -> ShareState:
+    def _taken(self, present: ShareRecord | None, order: ShareSet) -> ShareState:
         name = order.dataflow
         _log.debug(
             "share of %s: epoch %d, generation %d, enabled: %s, hold: %s",
@@ -209,7 +209,7 @@ class Shares:
         if (fleet, epoch, audit) != (store.fleet, store.epoch, store.audit):
             store.remember(fleet, epoch, audit)
 
-    def _find(self, ref: ShareRef) -> Record:
+    def _find(self, ref: ShareRef) -> ShareRecord:
         record = self._store.records.get(ref.dataflow)
         if record is None:
             raise ControlError("not-found", f"this robot has no share of {ref.dataflow}")
@@ -248,7 +248,7 @@ class Shares:
         del self._acting[name]
         self._wake.set()
 
-    async def _act(self, record: Record, action: rules.Action) -> None:
+    async def _act(self, record: ShareRecord, action: rules.Action) -> None:
         """Carry out an action for a share; a failure is recorded or repeated."""
         name = record.order.dataflow
         if self._store.records.get(name) is not record:

@@ -12,8 +12,8 @@ from pathlib import Path
 import apsw
 import msgspec
 
-from dorad.agent.model import Record
-from dorad.agent.releases.model import Record as ReleaseRecord
+from dorad.agent.model import ShareRecord
+from dorad.agent.releases.model import ReleaseRecord
 from dorad.control.errors import ControlError
 
 MAX_SHARES = 200
@@ -52,7 +52,7 @@ class ShareStore:
         """The problem of a file that was damaged; empty if it was not."""
         self._path = path
         self._sizes: dict[str, int] = {}
-        self.records: dict[str, Record] = {}
+        self.records: dict[str, ShareRecord] = {}
         """By the name of the dataflow."""
         self.releases: dict[str, ReleaseRecord] = {}
         """Dataflows that come from releases, by name. Each has a share of that name, too."""
@@ -75,7 +75,7 @@ class ShareStore:
         """Close the file."""
         self._db.close()
 
-    def put(self, record: Record) -> None:
+    def put(self, record: ShareRecord) -> None:
         """Store a share, if it has changed.
 
         Raises:
@@ -175,7 +175,7 @@ class ShareStore:
         for name, content in self._db.execute("SELECT dataflow, record FROM share"):
             assert isinstance(name, str)
             assert isinstance(content, bytes)
-            self.records[name] = msgspec.json.decode(content, type=Record)
+            self.records[name] = msgspec.json.decode(content, type=ShareRecord)
             self._sizes[name] = len(content)
         for name, content in self._db.execute("SELECT dataflow, record FROM release"):
             assert isinstance(name, str)

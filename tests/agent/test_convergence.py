@@ -18,7 +18,7 @@ from dorad.agent.decide import (
     follow,
     take_order,
 )
-from dorad.agent.model import Present, Record
+from dorad.agent.model import Present, ShareRecord
 from dorad.control.errors import ControlError
 from tests.agent.orders import NODE, order, run
 
@@ -32,7 +32,7 @@ class Robot:
     def __init__(self) -> None:
         self.boot = 0
         self.clock = 0.0
-        self.record: Record | None = None
+        self.record: ShareRecord | None = None
         self.runs = {}
         self.contents = {}
         self.starts = []
@@ -53,7 +53,7 @@ class Robot:
         """Do one thing; with `killed`, the agent ends just before or after dorad has done it."""
         if self.record is None:
             return False
-        self.record = msgspec.json.decode(msgspec.json.encode(self.record), type=Record)
+        self.record = msgspec.json.decode(msgspec.json.encode(self.record), type=ShareRecord)
         action = decide(self.record, self.runs, self.now)
         self.clock += 1
         content = self.record.order.content

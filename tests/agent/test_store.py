@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from dorad.agent import store as stores
-from dorad.agent.model import Record
+from dorad.agent.model import ShareRecord
 from dorad.agent.store import ShareStore
 from dorad.control.errors import ControlError
 from tests.agent.orders import order
@@ -15,7 +15,7 @@ from tests.agent.releases import orders as releases
 
 
 def record(name="flow", **more):
-    return Record(order=order(dataflow=name, **more), boot="boot-1")
+    return ShareRecord(order=order(dataflow=name, **more), boot="boot-1")
 
 
 @pytest.fixture

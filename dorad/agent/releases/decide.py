@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from dorad.agent.releases.model import Applied, Record, revision_of
+from dorad.agent.releases.model import Applied, ReleaseRecord, revision_of
 from dorad.agent.releases.orders import take_new
 from dorad.agent.releases.steps import (
     ENDED,
@@ -37,13 +37,13 @@ CONTACT_S = 60.0
 require contact after the switch, too."""
 
 
-def decide(record: Record, seen: Observation) -> Record:
+def decide(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     """Return the record after an observation: the same one if nothing changes."""
     after = _decide(record, seen)
     return after if after.phase == record.phase else replace(after, since=seen.wall)
 
 
-def _decide(record: Record, seen: Observation) -> Record:
+def _decide(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     if record.next is not None and record.phase in ("switching", "probation"):
         if record.confirmed is not None and revision_of(record.next) == record.confirmed.revision:
             # The rollout was aborted, or undone.
@@ -66,14 +66,14 @@ def _decide(record: Record, seen: Observation) -> Record:
             return _preparing(record, seen)
 
 
-def forgettable(record: Record, seen: Observation) -> bool:
+def forgettable(record: ReleaseRecord, seen: Observation) -> bool:
     """Return True if a dataflow whose release was removed has stopped."""
     return record.order.release is None and (
         seen.share is None or (seen.share.generation == record.step and seen.share.status in ENDED)
     )
 
 
-def _stop(record: Record, seen: Observation) -> Record:
+def _stop(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     """Return the record of a dataflow that is ordered not to run."""
     if record.applied is not None and not record.halting:
         record = replace(record, step=record.step + 1, halting=True)
@@ -86,7 +86,7 @@ def _stop(record: Record, seen: Observation) -> Record:
     return _preparing(record, seen)
 
 
-def _resting(record: Record, seen: Observation) -> Record:
+def _resting(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     """Return the record while the confirmed revision runs."""
     record = _learn(record, seen.learned)
     if record.phase == "reverted":
@@ -98,7 +98,7 @@ def _resting(record: Record, seen: Observation) -> Record:
     return record if record.reason == reason else replace(record, reason=reason)
 
 
-def _learn(record: Record, rates: dict[str, float]) -> Record:
+def _learn(record: ReleaseRecord, rates: dict[str, float]) -> ReleaseRecord:
     """Return the record with the rates of outputs whose rate was not certain yet."""
     before = record.baseline
     new = {name: rate for name, rate in rates.items() if name not in before.settled}
@@ -108,7 +108,7 @@ def _learn(record: Record, rates: dict[str, float]) -> Record:
     return replace(record, baseline=replace(before, rates=before.rates | new, settled=settled))
 
 
-def _preparing(record: Record, seen: Observation) -> Record:
+def _preparing(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     """Return the record of a release that is being received, staged, or waits for its switch."""
     if record.halting and record.order.enabled and record.applied is not None:
         if is_stopping(record, seen):
@@ -142,7 +142,7 @@ def _preparing(record: Record, seen: Observation) -> Record:
     return _begin(record, seen)
 
 
-def _begin(record: Record, seen: Observation) -> Record:
+def _begin(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     """Begin the switch, unless the robot is busy."""
     order = record.order
     if seen.notices is None or (seen.share is not None and seen.share.status == "stopping"):
@@ -179,11 +179,13 @@ def _begin(record: Record, seen: Observation) -> Record:
     return enter(apply(record, applied, seen), "switching", "")
 
 
-def _running(record: Record) -> object:
+def _running(record: ReleaseRecord) -> object:
     return None if record.applied is None else record.applied.revision
 
 
-def state_of(record: Record, seen: Observation | None, lost: Mapping[str, str]) -> ReleaseState:
+def state_of(
+    record: ReleaseRecord, seen: Observation | None, lost: Mapping[str, str]
+) -> ReleaseState:
     """Return the state of a release for the coordinator; `lost` are the damages by release."""
     share = None if seen is None else seen.share
     runs = record.applied is not None and not record.halting

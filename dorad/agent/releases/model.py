@@ -70,7 +70,7 @@ class Baseline(msgspec.Struct, frozen=True):
     another one is measured again while the confirmed revision runs."""
 
 
-class Record(msgspec.Struct, frozen=True):
+class ReleaseRecord(msgspec.Struct, frozen=True):
     """A dataflow that comes from releases, as it is stored. Clocks count from the boot."""
 
     order: ReleaseOrder

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from dorad.agent.releases import compose, health, queries
-from dorad.agent.releases.model import Observation, Plan, Record
+from dorad.agent.releases.model import Observation, Plan, ReleaseRecord
 from dorad.agent.releases.probes import Commands
 from dorad.control.errors import ControlError
 from dorad.control.messages.releases import Evidence
@@ -83,7 +83,7 @@ class Observer:
         for commands in (self._probes, self._questions):
             commands.forget(name)
 
-    async def observe(self, record: Record, tasks: asyncio.TaskGroup) -> Observation:
+    async def observe(self, record: ReleaseRecord, tasks: asyncio.TaskGroup) -> Observation:
         """Return the observation of a dataflow that its phase needs; commands run in `tasks`."""
         name, release = record.order.dataflow, record.order.release
         files: Files = "missing"
@@ -122,7 +122,7 @@ class Observer:
         return before
 
     async def _observe_before_switch(
-        self, record: Record, seen: Observation, tasks: asyncio.TaskGroup
+        self, record: ReleaseRecord, seen: Observation, tasks: asyncio.TaskGroup
     ) -> Observation:
         client = await self._daemon.client()
         notices = await queries.notices(client)
@@ -133,7 +133,7 @@ class Observer:
             return seen
         return replace(seen, refusal=await self._verify_again(record))
 
-    async def _verify_again(self, record: Record) -> str:
+    async def _verify_again(self, record: ReleaseRecord) -> str:
         """Return why a staged release is no longer usable: its key may be revoked now."""
         release = record.order.release
         assert release is not None
@@ -145,7 +145,7 @@ class Observer:
             self.refusals[release] = "; ".join(error.lines)
         return self.refusals.get(release, "")
 
-    def _unsafe(self, record: Record, tasks: asyncio.TaskGroup) -> str | None:
+    def _unsafe(self, record: ReleaseRecord, tasks: asyncio.TaskGroup) -> str | None:
         """Return why the dataflow says that it must not be changed now; empty if it may be.
 
         None: it is being asked.
@@ -168,7 +168,7 @@ class Observer:
         # Until it has answered, the last refusal counts.
         return None if said is None or said.ok else f"safe_to_update {said.evidence[0].text}"
 
-    async def _judge(self, record: Record, tasks: asyncio.TaskGroup) -> Health:
+    async def _judge(self, record: ReleaseRecord, tasks: asyncio.TaskGroup) -> Health:
         name, rules = record.order.dataflow, record.order.rules
         client = await self._daemon.client()
         seen = await queries.measure(client, record.uuid)
@@ -185,7 +185,7 @@ class Observer:
         return verdict
 
     def _probe(
-        self, record: Record, tasks: asyncio.TaskGroup, *, due: bool
+        self, record: ReleaseRecord, tasks: asyncio.TaskGroup, *, due: bool
     ) -> list[Evidence] | None:
         """Return the last outcome of the probes, and let them run if it is time; None before."""
         name = record.order.dataflow
@@ -205,7 +205,7 @@ class Observer:
         running = self._probes.is_running(name)
         return [Evidence(check="probes", ok=False, text="have not ended yet")] if running else None
 
-    async def _learn(self, record: Record) -> dict[str, float]:
+    async def _learn(self, record: ReleaseRecord) -> dict[str, float]:
         """Return rates of the confirmed revision; none before it was steady for long enough."""
         name = record.order.dataflow
         seen = await queries.measure(await self._daemon.client(), record.uuid)
@@ -216,7 +216,7 @@ class Observer:
         _log.debug("rates of %s over %.1f s: %s", name, found.seconds, learned)
         return learned
 
-    def _plan(self, record: Record) -> Plan:
+    def _plan(self, record: ReleaseRecord) -> Plan:
         """Return how to switch to the ordered release. Raises ControlError."""
         name, target, applied = record.order.dataflow, record.target, record.applied
         assert target is not None

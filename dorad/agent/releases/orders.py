@@ -13,11 +13,13 @@ from dorad.control.errors import ControlError
 if TYPE_CHECKING:
     from typing import Any
 
-    from dorad.agent.releases.model import Record
+    from dorad.agent.releases.model import ReleaseRecord
     from dorad.control.messages.releases import ReleaseOrder
 
 
-def take_order(record: Record | None, order: ReleaseOrder, new: Record) -> Record:
+def take_order(
+    record: ReleaseRecord | None, order: ReleaseOrder, new: ReleaseRecord
+) -> ReleaseRecord:
     """Return the record after an order; `new` is the one for a dataflow that was unknown.
 
     Raises:
@@ -52,7 +54,7 @@ def take_order(record: Record | None, order: ReleaseOrder, new: Record) -> Recor
     return replace(record, order=order)
 
 
-def take_new(record: Record, order: ReleaseOrder) -> Record:
+def take_new(record: ReleaseRecord, order: ReleaseOrder) -> ReleaseRecord:
     """Return the record after an order for something else, which may have to wait."""
     same = record.order.release is not None and order.release is not None
     same = same and revision_of(order) == record.target and order.enabled == record.order.enabled
@@ -76,7 +78,7 @@ def take_new(record: Record, order: ReleaseOrder) -> Record:
     )  # fmt: skip
 
 
-def forget_epoch(record: Record) -> Record:
+def forget_epoch(record: ReleaseRecord) -> ReleaseRecord:
     """Return the record for the coordinators of another fleet, whose epochs start again."""
     following = None if record.next is None else replace(record.next, epoch=0)
     return replace(record, order=replace(record.order, epoch=0), next=following)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from dorad.agent.releases import decide as rules
 from dorad.agent.releases import orders
 from dorad.agent.releases.damage import DamageCheck
-from dorad.agent.releases.model import Record
+from dorad.agent.releases.model import ReleaseRecord
 from dorad.agent.releases.observer import ASK_AGAIN_S, Observer
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import ShareRef, ShareSet
@@ -97,7 +97,7 @@ class Releases:
                 f"the dataflow {name} runs here and does not come from a release",
                 "stop it first",
             )
-        new = Record(order, str(uuid.uuid4()), self._boot, since=time.time())
+        new = ReleaseRecord(order, str(uuid.uuid4()), self._boot, since=time.time())
         record = orders.take_order(known, order, new)
         if known is None and share is not None:
             self._store.remove(name)
@@ -183,7 +183,7 @@ class Releases:
         if rules.forgettable(after, seen):
             self._forget(name)
 
-    def _keep(self, record: Record, before: Record) -> bool:
+    def _keep(self, record: ReleaseRecord, before: ReleaseRecord) -> bool:
         """Store a record; return False if it must not be acted upon, because it is not stored.
 
         A full disk must keep no robot from going back, but it keeps it from a new switch.
@@ -205,7 +205,7 @@ class Releases:
             self._observer.restart_checks(record.order.dataflow)
         return True
 
-    def _sync(self, record: Record) -> None:
+    def _sync(self, record: ReleaseRecord) -> None:
         """Give the robot's own share the content of the record. Level-triggered."""
         name = record.order.dataflow
         if record.step == 0 or self._synced.get(name) == record.step:
@@ -235,7 +235,7 @@ class Releases:
         except ControlError as error:
             _log.error("the order for %s cannot be stored: %s", name, error)
 
-    async def _stage(self, record: Record) -> None:
+    async def _stage(self, record: ReleaseRecord) -> None:
         name, release = record.order.dataflow, record.order.release
         assert release is not None
         try:

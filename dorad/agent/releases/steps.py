@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 if TYPE_CHECKING:
-    from dorad.agent.releases.model import Applied, Observation, Record, Waiting
+    from dorad.agent.releases.model import Applied, Observation, ReleaseRecord, Waiting
     from dorad.control.messages.agent import ShareState
     from dorad.control.messages.releases import ReleasePhase
 
@@ -20,13 +20,13 @@ MAX_CAUSE = 500
 
 
 def enter(
-    record: Record,
+    record: ReleaseRecord,
     phase: ReleasePhase,
     reason: str,
     *,
     waiting: Waiting = "",
     refused: bool = False,
-) -> Record:
+) -> ReleaseRecord:
     """Return the record in a phase; the same one if nothing changes."""
     new = (phase, reason, waiting, refused)
     if new == (record.phase, record.reason, record.waiting, record.refused):
@@ -34,7 +34,7 @@ def enter(
     return replace(record, phase=phase, reason=reason, waiting=waiting, refused=refused)
 
 
-def apply(record: Record, applied: Applied | None, seen: Observation) -> Record:
+def apply(record: ReleaseRecord, applied: Applied | None, seen: Observation) -> ReleaseRecord:
     """Return the record with a new order for the daemon.
 
     A dataflow that has not started completely cannot be changed: it is stopped first.
@@ -45,7 +45,7 @@ def apply(record: Record, applied: Applied | None, seen: Observation) -> Record:
     return replace(record, applied=applied, step=record.step + 1, halting=halting)
 
 
-def is_stopping(record: Record, seen: Observation) -> bool:
+def is_stopping(record: ReleaseRecord, seen: Observation) -> bool:
     """Return True while a dataflow that was ordered to stop still runs."""
     return seen.share is not None and not has_ended(record, seen)
 
@@ -60,7 +60,7 @@ def end_of(share: ShareState) -> str:
     return f"the dataflow has {share.status}" + (why and f": {why}")
 
 
-def has_ended(record: Record, seen: Observation) -> bool:
+def has_ended(record: ReleaseRecord, seen: Observation) -> bool:
     """Return True if the run of the daemon's last order has ended."""
     share = seen.share
     return share is not None and share.generation == record.step and share.status in ENDED

@@ -10,7 +10,7 @@ from dorad.agent.releases.model import MAX_FAILED, Baseline, Failed
 from dorad.agent.releases.steps import ENDED, apply, end_of, enter, is_stopping
 
 if TYPE_CHECKING:
-    from dorad.agent.releases.model import Health, Observation, Record
+    from dorad.agent.releases.model import Health, Observation, ReleaseRecord
 
 MAX_SWITCH_BOOTS = 3
 """How often a switch is repeated after restarts of the machine; then the robot reverts."""
@@ -21,7 +21,7 @@ REVERT_RETRY_S = 2.0
 STUCK_RETRY_S = 30.0
 
 
-def switching(record: Record, seen: Observation) -> Record:
+def switching(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     """Return the record while the daemon changes the dataflow."""
     if record.boot != seen.boot:
         if record.tries >= MAX_SWITCH_BOOTS:
@@ -43,7 +43,7 @@ def switching(record: Record, seen: Observation) -> Record:
     return _in_time(record, seen, share.reason or f"the dataflow is {share.status}")
 
 
-def probation(record: Record, seen: Observation) -> Record:
+def probation(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     """Return the record while the health of the new revision is checked."""
     rules = record.order.rules
     if record.boot != seen.boot:
@@ -74,7 +74,7 @@ def probation(record: Record, seen: Observation) -> Record:
     return record if record.reason == reason else replace(record, reason=reason)
 
 
-def reverting(record: Record, seen: Observation) -> Record:
+def reverting(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     """Return the record during a return, or after its failure."""
     if record.phase == "stuck" and record.applied != record.confirmed:
         return record  # `auto_revert` is off
@@ -105,13 +105,13 @@ def reverting(record: Record, seen: Observation) -> Record:
     return _stuck_in_time(record, seen, share.reason or f"the dataflow is {share.status}")
 
 
-def go_back(record: Record, seen: Observation, reason: str) -> Record:
+def go_back(record: ReleaseRecord, seen: Observation, reason: str) -> ReleaseRecord:
     """Return the record that begins to revert to the confirmed revision."""
     record = replace(record, boot=seen.boot, switched=seen.now, tries=0, retry_at=0.0)
     return enter(apply(record, record.confirmed, seen), "reverting", reason)
 
 
-def _confirm(record: Record, health: Health) -> Record:
+def _confirm(record: ReleaseRecord, health: Health) -> ReleaseRecord:
     assert record.applied is not None
     before = record.confirmed
     previous = record.previous
@@ -130,7 +130,9 @@ def _confirm(record: Record, health: Health) -> Record:
     return enter(record, "confirmed", "")
 
 
-def _fail(record: Record, seen: Observation, reason: str, *, blame: bool = True) -> Record:
+def _fail(
+    record: ReleaseRecord, seen: Observation, reason: str, *, blame: bool = True
+) -> ReleaseRecord:
     """Return the record of a revision that is not confirmed; `blame` records the failure."""
     target = record.target
     if blame and target is not None:
@@ -142,7 +144,7 @@ def _fail(record: Record, seen: Observation, reason: str, *, blame: bool = True)
     return go_back(record, seen, reason)
 
 
-def _in_time(record: Record, seen: Observation, reason: str) -> Record:
+def _in_time(record: ReleaseRecord, seen: Observation, reason: str) -> ReleaseRecord:
     """Wait for a switch, or revert if it takes too long."""
     deadline = record.order.rules.healthy_deadline
     if seen.now - record.switched < deadline:
@@ -150,7 +152,7 @@ def _in_time(record: Record, seen: Observation, reason: str) -> Record:
     return _fail(record, seen, f"not running after {deadline:g} s: {reason}")
 
 
-def _reverted(record: Record) -> Record:
+def _reverted(record: ReleaseRecord) -> ReleaseRecord:
     """Return the record once the confirmed revision runs again."""
     if record.confirmed is not None and record.target == record.confirmed.revision:
         return enter(record, "confirmed", "")
@@ -158,7 +160,7 @@ def _reverted(record: Record) -> Record:
     return enter(record, "reverted", reason)
 
 
-def _stuck_in_time(record: Record, seen: Observation, reason: str) -> Record:
+def _stuck_in_time(record: ReleaseRecord, seen: Observation, reason: str) -> ReleaseRecord:
     if record.phase == "stuck" or seen.now - record.switched < record.order.rules.healthy_deadline:
         return record
     return enter(record, "stuck", f"cannot go back: {reason}; before that: {record.reason}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dorad.agent.releases.model import Health, Observation, Plan, Record
+from dorad.agent.releases.model import Health, Observation, Plan, ReleaseRecord
 from dorad.control.messages.agent import ShareState
 from dorad.control.messages.releases import Evidence, HealthRules, ReleaseOrder
 
@@ -25,7 +25,7 @@ def order(release=A, generation=1, *, epoch=1, switch=True, **more):
 
 
 def record(first=None, **more):
-    return Record(first or order(), UUID, "boot-1", since=0.0, **more)
+    return ReleaseRecord(first or order(), UUID, "boot-1", since=0.0, **more)
 
 
 def plan(release=A):

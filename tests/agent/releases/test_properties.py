@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dorad.agent.releases.decide import decide, forgettable
-from dorad.agent.releases.model import Record
+from dorad.agent.releases.model import ReleaseRecord
 from dorad.agent.releases.orders import take_order
 from tests.agent.releases.orders import SEQUENCES, UUID, health, order, plan, seen, share
 
@@ -28,7 +28,7 @@ TICK_S = 10.0
 class Robot(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
-        self.record: Record | None = None
+        self.record: ReleaseRecord | None = None
         self.generation = 0
         self.now = 1.0
         self.boots = 1
@@ -60,7 +60,7 @@ class Robot(RuleBasedStateMachine):
         self._take(msgspec.structs.replace(newest, switch=switch))
 
     def _take(self, asked):
-        new = Record(asked, UUID, self._boot, since=0.0)
+        new = ReleaseRecord(asked, UUID, self._boot, since=0.0)
         self.record = take_order(self.record, asked, new)
 
     @rule(release=st.sampled_from(sorted(KINDS)))
@@ -82,7 +82,9 @@ class Robot(RuleBasedStateMachine):
     @rule()
     def reboots(self):
         """A power cut: only what was stored stays."""
-        self.record = msgspec.json.decode(msgspec.json.encode(self.record), type=Record | None)
+        self.record = msgspec.json.decode(
+            msgspec.json.encode(self.record), type=ReleaseRecord | None
+        )
         self.boots += 1
         self.now = 1.0
         if self.runs is not None:
@@ -185,7 +187,7 @@ class Robot(RuleBasedStateMachine):
     @invariant()
     def the_record_can_be_stored(self):
         encoded = msgspec.json.encode(self.record)
-        assert msgspec.json.decode(encoded, type=Record | None) == self.record
+        assert msgspec.json.decode(encoded, type=ReleaseRecord | None) == self.record
 
     def teardown(self):
         """Left alone for long enough, a robot runs exactly what it has confirmed."""
