@@ -48,7 +48,7 @@ def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Dataf
 
     `environ` are the variables for `$NAME` in `env` (None: this process's environment). If a port
     has a type, the type files beside the dataflow are read, too. Raises DataflowError with every
-    problem, sorted by position; also if the file cannot be read, is too large or not UTF-8.
+    problem, sorted by position; or if the file cannot be read, is too large or not UTF-8.
     """
     problems = Problems(str(path))
     text = read_text(Path(path), problems)

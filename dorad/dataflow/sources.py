@@ -87,7 +87,7 @@ def _hertz(number: str) -> int:
 
 
 def _number(text: str) -> float | None:
-    """Return a finite decimal number; None for other texts, also those that `float` takes."""
+    """Return a finite decimal number; None for other texts, including those that `float` takes."""
     if not text.isascii() or any(character in text for character in "_ \t\n"):
         return None
     try:

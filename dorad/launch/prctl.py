@@ -20,7 +20,7 @@ def set_subreaper(enabled: bool) -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Make the kernel kill this process when `parent` dies, also after it executes a program.
+    """Make the kernel kill this process when `parent` dies, even after it executes a program.
 
     Raises:
         OSError: the kernel refuses, or `parent` has died already.

@@ -45,7 +45,7 @@ class Out:
         """The node that sends the messages."""
         self.active = True
         """Whether the configuration has the channel. One that it has no longer is kept, because it
-        may come back: its numbers go on then."""
+        may come back: its numbers continue then."""
 
     def queued(self) -> bool:
         """Return True if messages wait to be taken."""

@@ -71,7 +71,7 @@ def count_missing(
     """Count what the edges lack before a message, and return those that lack the message itself.
 
     The caller pushes the message to these, at once. `begin` is the first number that counts for an
-    edge if no other edge of the output has got further.
+    edge if no other edge of the output is further.
     """
     marks = [read_mark(each.peer.words, each.base, each.pushed) for each in outlets]
     reached = (mark.next for mark in marks if mark is not None and mark.numbering == numbering)

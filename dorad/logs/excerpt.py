@@ -31,7 +31,7 @@ _BLOCKS = 2
 def excerpt(lines: Sequence[str], limit: int = 20) -> tuple[str, ...]:
     """Return at most `limit` of `lines`, those that explain why the node failed, none very long.
 
-    For a Python traceback: the frames in the user's files and the error, also those of its cause.
+    For a Python traceback: the frames in the user's files and the error, and those of its cause.
     For a crash of the interpreter: its first lines. Otherwise: the last lines.
     """
     lines = [line[:MAX_CHARACTERS].rstrip() for line in lines]

@@ -35,7 +35,7 @@ KINDS = frozenset(
 
 
 def origin_of(item: Mapping[str, Any]) -> str | None:
-    """Return the node whose messages an input gets, also from another machine."""
+    """Return the node whose messages an input gets, even from another machine."""
     origin: str | None = item.get("origin", item.get("source"))
     return origin
 

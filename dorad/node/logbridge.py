@@ -51,7 +51,7 @@ def line(
 
 
 def emit(text: str) -> None:
-    """Print a whole line at once, also while other threads print."""
+    """Print a whole line at once, even while other threads print."""
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()

@@ -93,7 +93,7 @@ class Encoded(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """A message as its receiver got it; `field` has the exact type, also of an extension."""
+    """A message as its receiver got it; `field` has the exact type, even of an extension."""
 
     array: pa.Array
     metadata: dict[str, Any]

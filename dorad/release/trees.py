@@ -206,7 +206,7 @@ class Trees:
     def stage(self, release: str, *, confirmed: int = 0, allow_lower: bool = False) -> Tree:
         """Build the tree of a release whose files have all arrived, and return it.
 
-        The signature and the content of every file are verified, also if the tree exists already.
+        The signature and the content of every file are verified, even if the tree exists already.
         `confirmed` is the highest sequence of its dataflow that was confirmed here.
 
         Raises:
@@ -302,7 +302,7 @@ class Trees:
         make_folder(self.folder)
         with locked(self.folder / ".lock", LOCK_TIMEOUT_S if wait else 0.0) as mine:
             if not mine:
-                message = f"another transfer to {self.folder} is going on"
+                message = f"another transfer to {self.folder} is in progress"
                 raise ReleaseError("busy", message, "try again later")
             yield
 

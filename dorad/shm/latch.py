@@ -103,7 +103,7 @@ class LatchedInlet(PickingInlet):
 
 
 class LatchedOutlet(Outlet):
-    """A producer's end that keeps its newest message reachable, also after it was taken.
+    """A producer's end that keeps its newest message reachable, even after it was taken.
 
     It does so even if another producer has taken over the edge, or the consumer is away: the next
     consumer finds the message. The daemon's word LATCHED ends that when the edge is removed.

@@ -37,7 +37,7 @@ EPILOG = """\b
 Examples:
   dorafleet enrol cluster.yml                 all machines of the file
   dorafleet enrol cluster.yml arm1 arm2
-  dorafleet enrol cluster.yml arm1 --again    a new key, also if arm1 is enrolled
+  dorafleet enrol cluster.yml arm1 --again    a new key, even if arm1 is enrolled
   dorafleet enrol cluster.yml arm3 --token    a robot that SSH cannot reach
 \b
 Each robot creates a key, which never leaves it. The coordinator signs its certificate, and the

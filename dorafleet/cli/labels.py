@@ -1,4 +1,4 @@
-"""`dorafleet labels`: the labels of a machine, also while it runs; `adopt` and `resume`."""
+"""`dorafleet labels`: change the labels of a machine, even while it runs; `adopt` and `resume`."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ Examples:
   dorafleet rollout start arm --strategy night.yml --budget cell=1 --detach
   dorafleet rollout start arm --json | jq -c 'select(.event == "end")'
 \b
-The coordinator drives the rollout, also after this command has ended. While the command follows the
+The coordinator drives the rollout, even after this command has ended. While the command follows the
 rollout, it sends files over SSH to the machines of the cluster file. Ctrl-C ends only this command.
 Exit code 0: all reachable robots have the release. 1: the rollout was refused, failed or reverted.
 """

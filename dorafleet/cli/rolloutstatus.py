@@ -34,7 +34,7 @@ BAD = frozenset(
         "succeeded_partially",
     }
 )
-"""Phases in which robots are without the release that they should have got."""
+"""Phases in which robots are without the release that they should have."""
 
 STATUS_EPILOG = """\b
 Examples:

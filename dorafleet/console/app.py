@@ -172,7 +172,7 @@ class ConsoleApp(App[None]):
 
     @property
     def _console_screen(self) -> ConsoleScreen | None:
-        """The screen that is shown, also under a dialog."""
+        """The screen that is shown, even under a dialog."""
         screens = (each for each in reversed(self.screen_stack) if isinstance(each, ConsoleScreen))
         return next(screens, None)
 
@@ -294,7 +294,7 @@ class ConsoleApp(App[None]):
             self.report(piping.how_it_ended(command, code), "warn")
 
     def report(self, text: str, style: str = "", seconds: float = 5.0) -> None:
-        """Show a message for some seconds, also under a dialog."""
+        """Show a message for some seconds, even under a dialog."""
         if (screen := self._console_screen) is not None:
             screen.report(text, style, seconds)
 

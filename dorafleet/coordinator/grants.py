@@ -39,7 +39,7 @@ class Holder(msgspec.Struct, frozen=True):
     """Those that were revoked, each with its end; forgotten once they are too old anyway."""
     role: Role | None = None
     revoked: bool = False
-    """Whether all its certificates are refused, also those that this coordinator does not know."""
+    """Whether all its certificates are refused, even those unknown to this coordinator."""
 
 
 class TokenRecord(msgspec.Struct, frozen=True):

@@ -101,7 +101,7 @@ class Robots:
         }
 
     async def call(self, id_: str, method: str, params: Struct, kind: type[R]) -> R:
-        """Call a method of a robot. Raises ControlError, also if it is not connected."""
+        """Call a method of a robot. Raises ControlError, for instance if it is not connected."""
         return await self.client(id_).call(method, params, kind)
 
     def client(self, id_: str) -> AsyncClient:

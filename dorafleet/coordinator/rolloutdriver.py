@@ -83,7 +83,7 @@ class Timers:
         return now - known[1]
 
     def in_phase(self, key: object, order: object, rank: int, *, reachable: bool) -> float:
-        """Return the seconds for which a robot could be reached since it went on with an order.
+        """Return the seconds for which a robot could be reached since its last progress.
 
         `rank` grows with its phases. A phase that it goes back to is no progress, nor is a new
         connection: otherwise one robot could hold up the others for good.
@@ -182,7 +182,7 @@ class RolloutDriver:
         by: str = "",
         actor: Mapping[str, Any] = COORDINATOR,
     ) -> None:
-        """Take the refusal of a robot that a sender of files has got from it.
+        """Take the refusal of a robot that a sender of files received.
 
         Raises:
             ControlError: the robot is in no such rollout, or does not wait for files.
@@ -245,7 +245,7 @@ class RolloutDriver:
         )
 
     def _is_owned(self, rollout: Rollout, member: Member, robot: Robot) -> bool:
-        """Return False if a robot has got an order since that is not of this rollout."""
+        """Return False if a robot has since received an order of another rollout."""
         state, restored = robot.releases.get(rollout.dataflow), self._fleet.restored
         if (
             restored is not None

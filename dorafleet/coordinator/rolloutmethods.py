@@ -232,7 +232,7 @@ class RolloutMethods:
         return self._detail(after, await self._rollouts.members(after.number)).summary
 
     async def refuse(self, call: Call, params: r.RolloutRefusal) -> r.RolloutSummary:
-        """Take the refusal of a robot that the sender of its files has got."""
+        """Take the refusal of a robot that the sender of its files received."""
         if not 0 < len(params.reason) <= MAX_REFUSAL:
             raise ControlError("bad-request", f"a reason has 1 to {MAX_REFUSAL} characters")
         await self._driver.refuse(

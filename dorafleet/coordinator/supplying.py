@@ -176,7 +176,7 @@ class Supplying:
         else:
             _log.info("rollout %d: robot `%s` has its files: %s", number, robot, sent)
             wait.due = time.monotonic() + SENT_S
-            wait.text = "it has got its files"
+            wait.text = "it has its files"
         finally:
             wait.task = None
 

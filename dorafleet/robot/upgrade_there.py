@@ -124,7 +124,7 @@ def upgrade(
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if (folder / "journal.json").exists():
-        raise UpgradeError("another upgrade is going on, or was interrupted; see `resume`")
+        raise UpgradeError("another upgrade is in progress, or was interrupted; see `resume`")
     before, target = robot.version(), robot.version_of(new)
     if not target:
         raise UpgradeError(f"{new.name} is not the package dorad")

@@ -164,7 +164,7 @@ State = Literal[
     "back",
     "left",
 ]
-"""`waiting`: it has got no order yet. `back`: undone. `left`: it stays with what it had."""
+"""`waiting`: it has no order yet. `back`: undone. `left`: it stays with what it had."""
 
 
 class Wave(Struct):

@@ -105,7 +105,7 @@ def _check_undo(rollout: Rollout, members: Iterable[Member]) -> None:
     if rollout.phase in _UNDONE:
         raise _refusal(rollout, f"it is {rollout.phase}")
     if not any(member.order in ("stage", "switch") for member in members):
-        raise _refusal(rollout, "no robot has got the release from it")
+        raise _refusal(rollout, "it has given the release to no robot")
 
 
 def _refusal(rollout: Rollout, why: str) -> ControlError:

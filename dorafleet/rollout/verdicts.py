@@ -78,7 +78,7 @@ def needs_files(member: Member, seen: Seen) -> bool:
 
 
 def _released(member: Member) -> Judged | None:
-    """Return the verdict about a robot that has got an order from elsewhere meanwhile."""
+    """Return the verdict about a robot that was ordered otherwise meanwhile."""
     if not member.in_flight:
         return None
     reason = "it got another order before it had reported a verdict"

@@ -113,7 +113,7 @@ class Connection:
             raise lost_error(error, f"forwarding {remote}") from error
 
     async def check(self, command: Sequence[str], *, timeout: float = COMMAND_TIMEOUT_S) -> str:
-        """Run a command and return what it printed. Raises SshError, also if it fails."""
+        """Run a command and return what it printed. Raises SshError if it fails."""
         done = await self.run(command, timeout=timeout)
         if done.code:
             raise SshError(Code.FAILED, f"`{shlex.join(command)}` failed: {done.last_line}")

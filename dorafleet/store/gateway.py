@@ -134,7 +134,7 @@ class Gateway:
 
         Raises:
             GatewayError: etcd refuses it.
-            StoreError: with code `unavailable`; also while the answers are read.
+            StoreError: with code `unavailable`, even while the answers are read.
         """
         connection = await self._connect()
         self._streams.append(connection)

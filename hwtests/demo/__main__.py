@@ -54,7 +54,7 @@ def show(fleet: Fleet, cut: float, flow: float) -> None:
 
     worker = fleet.robots["worker"]
     fleet.places.cut(WORKER, worker)
-    step(f"the cable of `worker` is cut for {cut:g} s: camera and sink go on")
+    step(f"the cable of `worker` is cut for {cut:g} s: camera and sink continue")
     time.sleep(cut)
     seen = gaps(fleet)
     fleet.places.heal(WORKER, worker)

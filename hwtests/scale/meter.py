@@ -1,4 +1,4 @@
-"""What a coordinator costs while something goes on: processor, memory, and how fast it answers."""
+"""What a coordinator costs under load: processor, memory, and how fast it answers."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ MODEL = random.Random(1).randbytes(300_000)
 
 
 class Transfer:
-    """A receiver that has got all these bytes, and then the end; its answers."""
+    """A receiver that was sent all these bytes, and then the end; its answers."""
 
     def __init__(self, robot, content, *, silence=10.0, end=True):
         source, given_ = os.pipe()
@@ -264,7 +264,7 @@ def test_a_disk_that_is_full_is_said_and_leaves_no_parts(robot, monkeypatch):
 def test_a_second_transfer_waits_its_turn_and_then_says_who_has_it(robot, monkeypatch):
     def lock(self, *, wait):
         del self, wait
-        raise ReleaseError("busy", "another transfer is going on", "try again later")
+        raise ReleaseError("busy", "another transfer is in progress", "try again later")
 
     monkeypatch.setattr("dorad.release.trees.Trees.lock", lock)
     assert Transfer(robot, opening(SENT)).refusal.code == "busy"

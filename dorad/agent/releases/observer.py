@@ -156,7 +156,7 @@ class Observer:
         try:
             bundle = self._library.bundle(record.applied.revision.release)
         except ControlError as error:
-            return f"its safe_to_update cannot be read: {error.message}; `--busy ignore` goes on"
+            return f"its safe_to_update cannot be read: {error.message} (`--busy ignore`: switch)"
         words = shlex.split(bundle.descriptor.get("safe_to_update") or "")
         share = self._shares.states.get(name)
         if not words or share is None or share.status != "running":
@@ -199,7 +199,7 @@ class Observer:
                 for number, words in enumerate(record.order.rules.probes, start=1)
             }
             self._probes.start(tasks, name, record.uuid, commands, bundle)
-        # The last outcome stays in the evidence, also while another check fails.
+        # The last outcome stays in the evidence, even while another check fails.
         if last is not None:
             return last.evidence
         running = self._probes.is_running(name)

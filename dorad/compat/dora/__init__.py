@@ -1,6 +1,6 @@
 """The drop-in `dora` module: nodes written for dora run unmodified.
 
-It comes first in the module search path of every node, also if the dora-rs wheel is installed. It
+It comes first in the module search path of every node, even if the dora-rs wheel is installed. It
 loads the `dorad` package that it is a part of, so the node's environment need not contain it.
 """
 

@@ -38,7 +38,7 @@ class RestoreError(Exception):
 class Kept:
     """The previous daemon's descriptors by name, and its `Broker.snapshot` as JSON values.
 
-    Adopting a descriptor removes it from `descriptors`. The caller keeps the rest, also after a
+    Adopting a descriptor removes it from `descriptors`. The caller keeps the rest, even after a
     failure.
     """
 

@@ -263,7 +263,7 @@ class Lifecycle:
         for unit in dict.fromkeys((*parts, source)):
             self.flow, closings = self.flow.close_source(unit)
             found += closings
-        if self.stopping:  # every node has got STOP, which is the last event of a node
+        if self.stopping:  # every node has received STOP, which is the last event of a node
             yield from self._tell_recorders(found)
             return
         for feeder in parts if source == LINK else (source,):

@@ -108,7 +108,7 @@ class NodeRun:
     successor_waiting: bool = False
     """Whether the successor has said hello."""
     successor_connected: bool = False
-    """Whether the successor has got the node's mailbox, while the old process is still alive."""
+    """Whether the successor has the node's mailbox, while the old process is still alive."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a decision may end a wait of the node's task early."""
 

@@ -107,7 +107,7 @@ class RunningProcess(Protocol):
         """Send `sig` to the whole process group; do nothing after the process has exited."""
 
     async def exited(self) -> Exit:
-        """Return how the process exited. Its output is read on, also if this is cancelled."""
+        """Return how the process exited. Its output is still read, even if this is cancelled."""
 
     async def wait(self) -> Exit:
         """Return how the process exited, once all its output has been read.

@@ -97,7 +97,7 @@ class NodeProcess:
         self._process.signal(sig)
 
     async def exited(self) -> Exit:
-        """Return how the process exited. Its output is read on, also if this is cancelled."""
+        """Return how the process exited. Its output is still read, even if this is cancelled."""
         return await self._process.wait()
 
     async def wait(self) -> Exit:

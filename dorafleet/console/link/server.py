@@ -119,7 +119,7 @@ class Server:
             await self._close_target()
 
     async def call(self, method: str, params: m.Struct, kind: type[R]) -> R:
-        """Call a method. Raises ControlError, also while there is no connection."""
+        """Call a method. Raises ControlError, for instance while there is no connection."""
         if self._client is None:
             raise ControlError("unavailable", "not connected", self.link.error or None)
         return await self._client.call(method, params, kind)

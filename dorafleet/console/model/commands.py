@@ -151,14 +151,14 @@ ACTIONS: tuple[Action, ...] = (
         "p",
         "pause",
         "Pause the rollout",
-        "Robots get no further orders; those that switch now go on to their verdict.",
+        "Robots get no further orders; those that switch now continue to their verdict.",
     ),
     _rollout("c", "resume", "Continue the rollout", "Robots get orders again."),
     _rollout(
         "m",
         "promote",
         "Promote the rollout",
-        "The canaries are confirmed: the release goes on to the other robots.",
+        "The canaries are confirmed: the other robots get the release.",
     ),
     _rollout(
         "A",
@@ -170,7 +170,7 @@ ACTIONS: tuple[Action, ...] = (
         "U",
         "undo",
         "Undo the rollout",
-        "Every robot that has got the release switches back to what it had.",
+        "Every robot that got the release switches back to what it had.",
     ),
 )
 

@@ -89,7 +89,7 @@ class Bars:
         self._canvas("#top").show([line])
         crumbs = screen.crumbs()
         if screen.feeds.paused:
-            crumbs = crumbs._replace(note="paused (p goes on)")
+            crumbs = crumbs._replace(note="paused (p resumes)")
         crumbs = crumbs._replace(filter=screen.filter.text, order=screen.order)
         line = bars.crumb_line(crumbs, columns, ascii_only=screen.ascii_only)
         self._canvas("#crumbs").show([line])

@@ -343,13 +343,13 @@ class ConsoleScreen(Screen[None]):
         """React to another order."""
 
     def on_filter(self) -> None:
-        """React to another filter, also while it is typed."""
+        """React to another filter, even while it is typed."""
 
     def on_filter_entered(self) -> None:
         """React to another filter once it is complete."""
 
     def action_pause(self) -> None:
-        """Stop the streams, or let them go on."""
+        """Stop the streams, or resume them."""
         self.feeds.pause()
         self.repaint()
 

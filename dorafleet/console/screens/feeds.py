@@ -60,7 +60,7 @@ class Feeds:
         self.resume()
 
     def pause(self) -> None:
-        """Stop the streams, or let them go on."""
+        """Stop the streams, or resume them."""
         self.paused = not self.paused
         if self.paused:
             self.stop()

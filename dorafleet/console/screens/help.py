@@ -35,10 +35,10 @@ KEYS = (
     ("|", "give what is shown to a program, such as less"),
     ("o", "next order"),
     ("n c m r d", "on Top and Robot: order by name, cpu, memory, rate, drops"),
-    ("p", "pause, go on"),
+    ("p", "pause, resume"),
     ("-", "open the last screen again"),
     ("?", "this page"),
-    ("ctrl+z", "stop the console; the shell's fg goes on"),
+    ("ctrl+z", "stop the console; the shell's fg resumes it"),
     ("q or ctrl+c", "quit; everything keeps running"),
 )
 FILTERS = (
@@ -108,14 +108,14 @@ def page(columns: int, signs: Glyphs) -> list[list[Span]]:
     part("Actions, after a", ((f"a {each.key}", f"{each.title} ({each.role})") for each in ACTIONS))
     marks = (
         (f"{signs.above} {signs.below} at the left", "rows above, rows below what is shown"),
-        (f"{signs.more} at the right", "the line goes on"),
+        (f"{signs.more} at the right", "the line is longer"),
         (f"{signs.cursor}  {signs.mark} at the left", "the cursor; a marked row"),
     )
     part("Marks", marks)
     lines.append([(" States", "title")])
     words = {
         "fail": "something has failed",
-        "warn": "something is wrong, and it goes on",
+        "warn": "something is wrong, but it works",
         "unreach": "no contact: not known",
         "stale": "our own link to the server: not known",
         "update": "its software is being changed on purpose",

@@ -39,7 +39,7 @@ class Glyphs:
     """Says that there are rows above."""
     below: str
     more: str
-    """Ends a line that goes on to the right."""
+    """Ends a line that is longer."""
 
 
 UNICODE = Glyphs(False, "─", ">", "*", "─", "│", ("┌", "┐", "└", "┘"), "◀", "▶", "↑", "↓", "…")

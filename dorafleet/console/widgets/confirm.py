@@ -164,7 +164,7 @@ class Confirm(Dialog[bool]):
         self.query_one("#cancel", Button).focus()
 
     def on_key(self, event: Key) -> None:
-        """Take a digit for the number that is asked for, also while a button has the focus."""
+        """Take a digit for the number that is asked for, even while a button has the focus."""
         if self._number and event.character in _DIGITS and isinstance(self.focused, Button):
             event.stop()
             number = self.query_one("#number", Input)

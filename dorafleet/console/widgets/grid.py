@@ -218,7 +218,7 @@ class Grid(Painted, can_focus=True):
         self._repaint()
 
     def as_text(self) -> list[str]:
-        """Return the titles and all rows as lines, also those that are not visible."""
+        """Return the titles and all rows as lines, including those that are not visible."""
         titles = self._heading if self._heading is not None else head(self._fitted)
         rows = [line(self._row_of(id_), self._fitted, ascii_only=self._ascii) for id_ in self._ids]
         return [plain(spans).rstrip() for spans in (titles, *rows)]

@@ -43,7 +43,7 @@ class Painted(ScrollView):
     palette = Palette("dark")
     """The styles of all painted widgets; see `use_look`."""
     more = UNICODE.more
-    """Ends lines that go on to the right."""
+    """Ends lines that are longer."""
 
     @staticmethod
     def use_look(palette: Palette, *, ascii_only: bool) -> None:
