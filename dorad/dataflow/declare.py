@@ -11,8 +11,8 @@ from dorad.dataflow.params import check, check_key, type_of
 from dorad.dataflow.settings import ParamSpec, ParamType
 
 if TYPE_CHECKING:
-    from dorad.dataflow.document import Value
     from dorad.dataflow.problems import Problems
+    from dorad.dataflow.value import Value
 
 _MODULE_PARAM = r"[A-Za-z0-9_]+"
 _NUMBERS = (ParamType.INT, ParamType.FLOAT)

@@ -12,8 +12,8 @@ from dorad.phrases import shorten
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dorad.dataflow.document import Value
     from dorad.dataflow.problems import Problems
+    from dorad.dataflow.value import Value
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_NESTING = 8

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from enum import StrEnum
 
-    from dorad.dataflow.document import Value
     from dorad.dataflow.problems import Problems
+    from dorad.dataflow.value import Value
 
     _Choice = TypeVar("_Choice", bound=StrEnum)
     _T = TypeVar("_T")

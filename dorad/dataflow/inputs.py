@@ -11,9 +11,9 @@ from dorad.dataflow.model import Input, LogSource, QueuePolicy, Timer
 from dorad.dataflow.sources import parse_source
 
 if TYPE_CHECKING:
-    from dorad.dataflow.document import Value
     from dorad.dataflow.model import Source
     from dorad.dataflow.problems import Problems
+    from dorad.dataflow.value import Value
 
 DEFAULT_QUEUE_SIZE = 10
 MAX_QUEUE_SIZE = 1 << 24

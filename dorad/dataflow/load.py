@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.deploy import read_deploy
-from dorad.dataflow.document import Value, read_document, walk
+from dorad.dataflow.document import read_document
 from dorad.dataflow.env import read_env
 from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.fields import Fields
@@ -22,6 +22,7 @@ from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.problems import Problems, in_order
 from dorad.dataflow.text import read_text
 from dorad.dataflow.types.ports import is_typed
+from dorad.dataflow.value import Value, walk
 from dorad.dataflow.wiring import connect
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from dorad.dataflow.document import Value
+    from dorad.dataflow.value import Value
 
 VERSION = 1
 MAX_FILE_SIZE = 1 << 20

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from dorad.dataflow.document import Value
     from dorad.dataflow.model import Input, Operator, Sync
     from dorad.dataflow.settings import Logging, Realtime, Resources
+    from dorad.dataflow.value import Value
 
 _SHA256 = r"[0-9a-fA-F]{64}"
 _HUB = r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+@.+"

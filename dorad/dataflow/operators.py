@@ -23,8 +23,8 @@ from dorad.dataflow.settings import Logging
 if TYPE_CHECKING:
     from typing import Any
 
-    from dorad.dataflow.document import Value
     from dorad.dataflow.problems import Problems
+    from dorad.dataflow.value import Value
 
 DEFAULT_ID = "op"
 _UNSET = Logging()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.document import MAX_DEPTH, MAX_VALUES, Value
+from dorad.dataflow.document import MAX_DEPTH, MAX_VALUES
+from dorad.dataflow.value import Value
 
 if TYPE_CHECKING:
     from dorad.dataflow.problems import Problems

@@ -12,7 +12,7 @@ from dorad.phrases import shorten
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dorad.dataflow.document import Value
+    from dorad.dataflow.value import Value
 
 _MAX_LISTED = 16
 

@@ -13,8 +13,8 @@ from dorad.dataflow.nearest import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.dataflow.document import Value
     from dorad.dataflow.model import Input
+    from dorad.dataflow.value import Value
 
 DEFAULT_NAME = "sync"
 MAX_MS = 3_600_000.0

@@ -11,7 +11,7 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dorad.dataflow.document import Value
+from dorad.dataflow.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,9 +14,9 @@ from dorad.phrases import first_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dorad.dataflow.document import Value
     from dorad.dataflow.model import Input, Source
     from dorad.dataflow.problems import Problems
+    from dorad.dataflow.value import Value
 
 _MAX_LISTED = 12
 

@@ -26,7 +26,7 @@ from dorafleet.inventory.model import (
 )
 
 if TYPE_CHECKING:
-    from dorad.dataflow.document import Value
+    from dorad.dataflow.value import Value
     from dorafleet.inventory.model import Address
 
 WHAT = "a cluster's YAML file"

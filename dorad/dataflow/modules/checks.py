@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from dorad.dataflow.document import Value
     from dorad.dataflow.model import Input
     from dorad.dataflow.modules.header import Header
     from dorad.dataflow.modules.module import Level, Member
     from dorad.dataflow.modules.project import Project
     from dorad.dataflow.problems import Problems
+    from dorad.dataflow.value import Value
 
 
 def check_bindings(

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.dataflow.document import walk
 from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.ids import check_node_id
 from dorad.dataflow.model import ModuleUse, module_of
@@ -19,14 +18,15 @@ from dorad.dataflow.modules.reader import ModuleReader
 from dorad.dataflow.nodes import read_node
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.problems import Problems, in_order
+from dorad.dataflow.value import walk
 from dorad.dataflow.wiring import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from dorad.dataflow.document import Value
     from dorad.dataflow.errors import Problem
     from dorad.dataflow.model import NodeSpec
+    from dorad.dataflow.value import Value
 
 
 class Expanded(NamedTuple):

@@ -24,13 +24,13 @@ from dorad.dataflow.sources import parse_source
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dorad.dataflow.document import Value
     from dorad.dataflow.model import NodeSpec, Source
     from dorad.dataflow.modules.header import Port
     from dorad.dataflow.modules.module import Level
     from dorad.dataflow.modules.project import Project
     from dorad.dataflow.problems import Problems
     from dorad.dataflow.types.compatible import Rule
+    from dorad.dataflow.value import Value
 
 _MAY_BUILD = (NodeKind.PATH, NodeKind.DYNAMIC, NodeKind.SHELL, NodeKind.URL)
 

@@ -11,8 +11,8 @@ from dorad.dataflow.ids import check_data_id
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dorad.dataflow.document import Value
     from dorad.dataflow.problems import Problems
+    from dorad.dataflow.value import Value
 
 
 @dataclass(frozen=True, slots=True)

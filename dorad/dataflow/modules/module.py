@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from dorad.dataflow.document import Value
     from dorad.dataflow.model import NodeSpec
+    from dorad.dataflow.value import Value
 
 PORTS = "_mod"
 """The name by which nodes in a module receive from input ports: `_mod/<port>`."""

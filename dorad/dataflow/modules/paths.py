@@ -9,8 +9,8 @@ from dorad.dataflow.model import NodeKind
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dorad.dataflow.document import Value
     from dorad.dataflow.model import NodeSpec
+    from dorad.dataflow.value import Value
 
 _FILES = ("python", "shared-library", "wasm")
 

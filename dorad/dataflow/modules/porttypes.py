@@ -12,8 +12,8 @@ from dorad.dataflow.types.urn import parse_urn
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dorad.dataflow.document import Value
     from dorad.dataflow.types.compatible import Rule
+    from dorad.dataflow.value import Value
 
 
 class PortType(NamedTuple):

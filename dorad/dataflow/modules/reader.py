@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.document import MAX_VALUES, read_document, walk
+from dorad.dataflow.document import MAX_VALUES, read_document
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.fields import Fields
 from dorad.dataflow.model import NodeKind
@@ -21,14 +21,15 @@ from dorad.dataflow.nodes import read_node
 from dorad.dataflow.ports import read_build
 from dorad.dataflow.problems import Problems
 from dorad.dataflow.text import read_text
+from dorad.dataflow.value import walk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from dorad.dataflow.document import Value
     from dorad.dataflow.model import NodeSpec
     from dorad.dataflow.modules.project import Project
+    from dorad.dataflow.value import Value
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.document import Value
+from dorad.dataflow.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -25,8 +25,8 @@ from dorad.dataflow.types.urn import is_base
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from dorad.dataflow.document import Value
     from dorad.dataflow.problems import Problems
+    from dorad.dataflow.value import Value
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WHAT = "a mapping with `arrow`"
