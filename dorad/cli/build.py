@@ -41,7 +41,9 @@ def build(
     parallel: bool,
 ) -> None:
     """Run the build commands of all nodes in the dataflow PATH, in the order of the file."""
-    from dorad.cli.builder import build_dataflow
+    import asyncio
+
+    from dorad.cli.builder import build_nodes
     from dorad.cli.launching import print_warnings
     from dorad.dataflow.errors import DataflowError
     from dorad.dataflow.problems import in_order
@@ -56,7 +58,9 @@ def build(
         raise DataflowError(in_order((*missing, *unfit, *ignored)))
     if not dataflow.strict_types:
         print_warnings(dataflow)
-    count = build_dataflow(
-        dataflow, uv=uv, extra_env={}, echo=click.echo, parallel=parallel, offline=offline
+    count = asyncio.run(
+        build_nodes(
+            dataflow, uv=uv, extra_env={}, echo=click.echo, parallel=parallel, offline=offline
+        )
     )
     click.echo(f"built {count} of {len(dataflow.nodes)} nodes" if count else "nothing to build")

@@ -19,36 +19,9 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.model import Dataflow
 
-__all__ = ["BuildError", "build_dataflow", "build_nodes"]
-
 CHUNK = 1 << 16
 DRAIN_S = 1.0
 """Seconds to wait for output after a command's end: a background process may hold the pipe."""
-
-
-def build_dataflow(
-    dataflow: Dataflow,
-    *,
-    uv: bool,
-    extra_env: Mapping[str, str],
-    echo: Callable[[str], None],
-    parallel: bool = False,
-    offline: bool = False,
-) -> int:
-    """Build every node that has `build` commands, and return their number.
-
-    Lines of progress and output go to `echo`, each starting with the node's id. With `parallel`,
-    nodes are built at the same time; with `offline`, uv and pip download nothing. In a running
-    event loop use `build_nodes` instead.
-
-    Raises:
-        BuildError: a command failed or cannot be started. All others are stopped.
-    """
-    return asyncio.run(
-        build_nodes(
-            dataflow, uv=uv, extra_env=extra_env, echo=echo, parallel=parallel, offline=offline
-        )
-    )
 
 
 async def build_nodes(
@@ -60,7 +33,15 @@ async def build_nodes(
     parallel: bool = False,
     offline: bool = False,
 ) -> int:
-    """Build nodes like `build_dataflow`, in a running event loop. Cancelling kills the commands."""
+    """Build every node that has `build` commands, and return their number.
+
+    Lines of progress and output go to `echo`, each starting with the node's id. With `parallel`,
+    nodes are built at the same time; with `offline`, uv and pip download nothing. Cancelling kills
+    the commands.
+
+    Raises:
+        BuildError: a command failed or cannot be started. All others are stopped.
+    """
     builds = plan(BuildContext(dataflow, os.environ, extra_env, uv, own_environment(), offline))
     if not builds:
         return 0

@@ -42,9 +42,11 @@ def build_first(dataflow: Dataflow, *, uv: bool, env: Mapping[str, str]) -> None
     """Run the build commands, if there are any. Raises BuildError if one fails."""
     if not has_builds(dataflow):
         return
-    from dorad.cli.builder import build_dataflow
+    import asyncio
 
-    build_dataflow(dataflow, uv=uv, extra_env=env, echo=_echo)
+    from dorad.cli.builder import build_nodes
+
+    asyncio.run(build_nodes(dataflow, uv=uv, extra_env=env, echo=_echo))
 
 
 def has_builds(dataflow: Dataflow) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dorad.cli.record_info import recording_argument
+from dorad.cli.record_options import recording_argument
 from dorad.cli.replay import finite, name_list, parse_range
 from dorad.terminal import visible
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dorad.cli.record_options import recording_argument, recordings_argument
 from dorad.cli.reporting import print_error, print_warning
 from dorad.cli.tables import format_option, print_lines, print_object, print_table
 from dorad.terminal import visible
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dorad.record.reader import RecordingReader
-
-recording_argument = click.argument(
-    "file", type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
 
 INFO_EPILOG = """\b
 Examples:
@@ -196,13 +193,7 @@ LOSSY = 3
 
 
 @click.command("recover", epilog=RECOVER_EPILOG)
-@click.argument(
-    "files",
-    metavar="FILE...",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-)
+@recordings_argument
 def recover(files: tuple[Path, ...]) -> int:
     """Repair recordings after a crash, in place."""
     from dorad.record.recover import RecoveryError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -12,11 +13,15 @@ from dorad.dataflow.recording import COMPRESSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from dorad.dataflow.model import Dataflow
     from dorad.record.settings import Settings
 
+_RECORDING = click.Path(exists=True, dir_okay=False, path_type=Path)
+recording_argument = click.argument("file", type=_RECORDING)
+recordings_argument = click.argument(
+    "files", metavar="FILE...", nargs=-1, required=True, type=_RECORDING
+)
 topics_option = click.option(
     "--topics", metavar="A/B,...", multiple=True, help="Record only these topics (`node/output`)."
 )

@@ -19,6 +19,7 @@ from dorad.cli.options import (
     shell_nodes_option,
     uv_option,
 )
+from dorad.cli.record_options import recordings_argument
 from dorad.cli.reporting import print_note, print_warning
 from dorad.dataflow.durations import parse_duration
 
@@ -53,13 +54,7 @@ def finite(context: click.Context, option: click.Parameter, value: float) -> flo
 
 
 @click.command("replay", cls=LaunchCommand, epilog=EPILOG)
-@click.argument(
-    "files",
-    metavar="FILE...",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-)
+@recordings_argument
 @click.option(
     "--speed",
     type=click.FloatRange(min=0),

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from dorad.control.client import Client
     from dorafleet.cli.checks import Check
-    from dorafleet.inventory.model import Machine
     from dorafleet.robot.units import Units
     from dorafleet.ssh.fanout import Outcome
 
@@ -77,8 +76,12 @@ def doctor(
     except ControlError as error:
         checks.append(Check("FAIL", "coordinator", error.message, error.hint))
     if cluster is not None:
+        from dorafleet.robot.units import read_units
+        from dorafleet.ssh.fanout import read_from_each
+
         machines = select_machines(cluster, only)
-        for outcome in asyncio.run(_ask(machines, parallel, accept_new=accept_new)):
+        work = read_from_each(machines, read_units, parallel=parallel, accept_new=accept_new)
+        for outcome in asyncio.run(work):
             checks += check_machine(outcome)
     failed = any(check.level == "FAIL" for check in checks)
     if as_json:
@@ -113,20 +116,6 @@ def check_fleet(client: Client, now: float) -> Iterator[Check]:
         yield checks.Check("WARN", "certificates", f"not checked: {error.message}", hint)
     else:
         yield from checks.check_grants(grants, robots, now)
-
-
-async def _ask(
-    machines: Sequence[Machine], parallel: int, *, accept_new: bool
-) -> list[Outcome[Units]]:
-    from dorafleet.robot.units import read_units
-    from dorafleet.ssh.connection import connect as connect_ssh
-    from dorafleet.ssh.fanout import run_on_each
-
-    async def ask(machine: Machine) -> Units:
-        async with connect_ssh(machine, accept_new=accept_new) as robot:
-            return await read_units(robot)
-
-    return await run_on_each(machines, ask, parallel=parallel)
 
 
 def check_machine(outcome: Outcome[Units]) -> Iterator[Check]:

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from dorad.control.client import Client
     from dorafleet.coordinator.messages import Robot
-    from dorafleet.inventory.model import Machine
     from dorafleet.robot.state import State
     from dorafleet.ssh.fanout import Outcome
 
@@ -106,7 +105,12 @@ def status(
                 raise
             if error.code != "unavailable":
                 click.echo(f"note: asking over SSH, because {visible(str(error))}", err=True)
-    outcomes = asyncio.run(_query(machines, parallel, accept_new=accept_new))
+    from dorafleet.robot.state import read_state
+    from dorafleet.ssh.fanout import read_from_each
+
+    outcomes = asyncio.run(
+        read_from_each(machines, read_state, parallel=parallel, accept_new=accept_new)
+    )
     if as_json:
         print_object([as_plain(outcome) for outcome in outcomes])
     else:
@@ -157,20 +161,6 @@ def _watch(read: Callable[[], list[Robot]], *, as_json: bool) -> None:
                 table = screen_lines(table_lines(robots.COLUMNS, rows), head=1)
                 live.update(table, refresh=True)
                 time.sleep(WATCH_S)
-
-
-async def _query(
-    machines: Sequence[Machine], parallel: int, *, accept_new: bool
-) -> list[Outcome[State]]:
-    from dorafleet.robot.state import read_state
-    from dorafleet.ssh.connection import connect
-    from dorafleet.ssh.fanout import run_on_each
-
-    async def query(machine: Machine) -> State:
-        async with connect(machine, accept_new=accept_new) as robot:
-            return await read_state(robot)
-
-    return await run_on_each(machines, query, parallel=parallel)
 
 
 def as_row(outcome: Outcome[State]) -> tuple[str, ...]:

@@ -7,12 +7,14 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from dorafleet.ssh.connection import connect
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from dorafleet.inventory.model import Machine
+    from dorafleet.ssh.connection import Connection
 
 Result = TypeVar("Result")
 
@@ -59,3 +61,19 @@ async def run_on_each(
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(run_one(machine)) for machine in machines]
     return [task.result() for task in tasks]
+
+
+async def read_from_each(
+    machines: Sequence[Machine],
+    read: Callable[[Connection], Awaitable[Result]],
+    *,
+    parallel: int,
+    accept_new: bool,
+) -> list[Outcome[Result]]:
+    """Connect to each machine and read from it, as `run_on_each` does; see `connect`."""
+
+    async def read_one(machine: Machine) -> Result:
+        async with connect(machine, accept_new=accept_new) as robot:
+            return await read(robot)
+
+    return await run_on_each(machines, read_one, parallel=parallel)

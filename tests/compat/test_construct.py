@@ -8,6 +8,15 @@ import pytest
 from tests.harness.dataflow import Flow, clean_environment
 from tests.harness.process import run
 
+VALUES = """
+from dora import Node
+from probe import report
+
+for event in Node():
+    if event["type"] == "INPUT":
+        report(event["value"].to_pylist())
+"""
+
 
 @pytest.mark.parametrize(
     "call", ['Node("some-default")', 'Node(node_id="other")', "Node(None)", "dora.Node()"]
@@ -59,18 +68,7 @@ def test_a_second_node_in_one_process_works(flow: Flow) -> None:
         """,
         outputs=["out"],
     )
-    flow.node(
-        "sink",
-        """
-        from dora import Node
-        from probe import report
-
-        for event in Node():
-            if event["type"] == "INPUT":
-                report(event["value"].to_pylist())
-        """,
-        inputs={"in": "sender/out"},
-    )
+    flow.node("sink", VALUES, inputs={"in": "sender/out"})
     flow.run().expect(0)
     assert flow.reports("sink") == [[1], [2]]
 
@@ -89,18 +87,7 @@ def test_a_second_node_after_the_first_one_ended_works(flow: Flow) -> None:
         """,
         outputs=["out"],
     )
-    flow.node(
-        "sink",
-        """
-        from dora import Node
-        from probe import report
-
-        for event in Node():
-            if event["type"] == "INPUT":
-                report(event["value"].to_pylist())
-        """,
-        inputs={"in": "sender/out"},
-    )
+    flow.node("sink", VALUES, inputs={"in": "sender/out"})
     flow.run().expect(0)
     assert flow.reports("sink") == [[1], [2]]
 

@@ -14,19 +14,8 @@ from dorad.control.messages import Nothing
 from dorad.control.peer import Peer
 from dorad.daemon.leases import MAX_USER_LEASES, Leases
 from tests.harness.daemon import daemon
-from tests.harness.flows import write_flow
+from tests.harness.flows import BUSY, write_flow
 
-BUSY = """
-    import os, time
-    from dora import Node
-
-    node = Node()
-    for event in node:
-        if event["type"] == "INPUT" and os.path.exists(os.environ["WORK"]):
-            with node.busy("holds a cup"):
-                while os.path.exists(os.environ["WORK"]):
-                    time.sleep(0.01)
-"""
 GREEDY = """
     from contextlib import ExitStack
     from dora import Node

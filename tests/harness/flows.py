@@ -37,6 +37,19 @@ SINK = """
                 seen.write(f"{event['value'][0]}\\n")
 """
 
+BUSY = """
+    import os, time
+    from dora import Node
+
+    node = Node()
+    for event in node:
+        if event["type"] == "INPUT" and os.path.exists(os.environ["WORK"]):
+            with node.busy("holds a cup"):
+                while os.path.exists(os.environ["WORK"]):
+                    time.sleep(0.01)
+"""
+"""A node that is busy while the file WORK exists."""
+
 
 def write_flow(folder: Path, nodes: list[dict[str, Any]], **scripts: str) -> Path:
     """Write `dataflow.yml` and a Python file for each script; return the dataflow's path."""

@@ -16,7 +16,7 @@ from dorad.control.errors import ControlError
 from dorad.control.messages.releases import HealthRules
 from tests.agent.releases.robot import QUICK, SINK, SOURCE, Robot, eventually, flow
 from tests.harness.daemon import daemon
-from tests.harness.flows import seen
+from tests.harness.flows import BUSY, seen
 from tests.harness.waiting import until
 
 pytestmark = pytest.mark.timeout(240)
@@ -39,17 +39,6 @@ CRASHES_WHEN_TOLD = """
     for event in Node():
         if os.path.exists(%r):
             raise SystemExit("no more")
-"""
-BUSY = """
-    import os, time
-    from dora import Node
-
-    node = Node()
-    for event in node:
-        if event["type"] == "INPUT" and os.path.exists(os.environ["WORK"]):
-            with node.busy("holds a cup"):
-                while os.path.exists(os.environ["WORK"]):
-                    time.sleep(0.01)
 """
 SLOW_SOURCE = SOURCE.replace(
     'if event["type"] == "INPUT":', 'if __import__("os").urandom(1)[0] < 25:'
