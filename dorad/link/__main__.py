@@ -46,11 +46,13 @@ def main() -> int:
         confine()
         hide_memory()  # after the change of user, which would reset it
         from dorad.link.process import LinkProcess  # after `confine`
+        from dorad.link.reporting import report_ended
 
         try:
             LinkProcess(config, connection).run()
         except RuntimeError as error:
             connection.note(str(error))  # `dora node info` shows it
+            report_ended(connection, config, str(error))
             raise
     except ModuleNotFoundError as error:
         if error.name != "zenoh":

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dorad.link.channels import Channels
+    from dorad.link.config import LinkConfig
     from dorad.link.machine import Machine
     from dorad.node.connection import DaemonConnection
 
@@ -60,6 +61,12 @@ class Reporter:
 
     def _send(self, report: Status | Happened) -> bool:
         return self._connection.offer("link", {"report": msgspec.to_builtins(report)})
+
+
+def report_ended(connection: DaemonConnection, config: LinkConfig, reason: str) -> None:
+    """Report why there is no link to any machine: the process ends."""
+    absent = PeerStatus("absent", reason)
+    Reporter(connection).status(dict.fromkeys(config.peers, absent), [], [])
 
 
 class StatusReports:

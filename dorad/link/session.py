@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import re
 import threading
 from collections import deque
 from functools import partial
@@ -36,6 +37,9 @@ CLOSE_TIMEOUT_S = 2.0
 
 MAX_QUEUED = 16_384
 """Samples that wait to be handled. Peers within their credit never come near it."""
+
+SOURCE_PLACE = re.compile(r" at \S+\.rs:\d+\.")
+"""A place in the source of Zenoh, which its errors end with."""
 
 _thread = threading.local()
 """`state` is set in the threads of Zenoh whose state the interpreter keeps."""
@@ -119,7 +123,8 @@ class Session:
             return
         opened = _in_thread(lambda: zenoh.open(zenoh_config(config)), OPEN_TIMEOUT_S)
         if isinstance(opened, Exception):
-            raise LinkError(f"the link cannot be opened: {opened}") from opened
+            reason = SOURCE_PLACE.sub("", str(opened))
+            raise LinkError(f"the link cannot be opened: {reason}") from opened
         if opened is None:
             raise LinkError(f"the link could not be opened within {OPEN_TIMEOUT_S:g} s")
         self._begin(opened)

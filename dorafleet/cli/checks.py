@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from dorad.control.messages import NodeInfo
+    from dorad.control.messages.agent import ShareState
     from dorafleet.coordinator.accessmessages import Grant
     from dorafleet.coordinator.messages import Robot
 
@@ -99,14 +100,22 @@ def check_shares(robots: Iterable[Robot]) -> Iterator[Check]:
                 why = f": {share.reason}" if share.reason else ""
                 hint = f"see `dora logs {share.dataflow}`"
                 yield Check(level, name, f"{share.status}{why}", hint)
-            for machine, reason in links_down(share).items():
-                hint = "can they reach each other? see `zenoh_addr` in cluster.yml, and firewalls"
-                yield Check("FAIL", name, f"no link to {machine}: {reason}", hint)
+            if share.status in ("starting", "running"):
+                yield from _check_links(name, share)
         for release in robot.releases:
             if trouble := release_trouble(release):
                 name = f"{robot.id}/{release.dataflow}"
                 hint = f"`dorafleet drift` names the way back; see `dora logs {release.dataflow}`"
                 yield Check("FAIL", name, trouble, hint)
+
+
+def _check_links(name: str, share: ShareState) -> Iterator[Check]:
+    hint = "can they reach each other? see `zenoh_addr` in cluster.yml, and firewalls"
+    for machine, reason in links_down(share).items():
+        if share.status == "starting":
+            yield Check("WARN", name, f"starting, no link to {machine} yet: {reason}", hint)
+        else:
+            yield Check("FAIL", name, f"no link to {machine}: {reason}", hint)
 
 
 def check_nodes(nodes: Iterable[NodeInfo]) -> Iterator[Check]:

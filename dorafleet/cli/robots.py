@@ -34,7 +34,8 @@ def problems_of(robot: Robot) -> list[str]:
         if share.status in ("failed", "pending"):
             reason = f": {share.reason}" if share.reason else ""
             found.append(f"{share.dataflow} {share.status}{reason}")
-        found += [f"{share.dataflow}: no link to {name}" for name in links_down(share)]
+        if share.status == "running":
+            found += [f"{share.dataflow}: no link to {name}" for name in links_down(share)]
     for release in robot.releases:
         if trouble := release_trouble(release):
             found.append(f"{release.dataflow} {trouble}")
@@ -52,9 +53,7 @@ def release_trouble(release: ReleaseState) -> str:
 
 
 def links_down(share: ShareState) -> dict[str, str]:
-    """Return the machines to which a running share has no link, each with the reason."""
-    if share.status != "running":
-        return {}
+    """Return the machines to which a share has no link, each with the reason."""
     return {
         name: peer.reason or peer.state
         for name, peer in sorted(share.links.items())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from dorad.control.messages import LinkPeer
     from dorad.control.messages.agent import ShareState
     from dorafleet.coordinator.records import Record, Restored, Wanted
 
@@ -200,11 +201,17 @@ def _unready(
         elif share is None:
             why = "it has not answered"
         else:
-            down = [f"`{peer}`" for peer, link in share.links.items() if link.state != "up"]
+            down = [
+                _describe(peer, link) for peer, link in share.links.items() if link.state != "up"
+            ]
             links = f", without a link to {', '.join(down)}" if down else ""
             why = share.reason or f"it is {share.status}{links}"
         lines.append(f"`{robot}` is not ready after {record.hold:g} s: {why}")
     return lines
+
+
+def _describe(machine: str, link: LinkPeer) -> str:
+    return f"`{machine}` ({link.reason})" if link.reason else f"`{machine}`"
 
 
 def _failures(share: ShareState) -> str:

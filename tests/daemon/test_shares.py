@@ -502,6 +502,7 @@ def test_an_address_in_use_is_told_by_the_link(two: Machines, tmp_path: Path) ->
                 return client.node_info(LINK, dataflow=two.uuid).notes
 
         alpha.until(lambda: any("cannot be opened" in each for each in notes()))
+        alpha.until(lambda: "cannot be opened" in two.state("alpha").links["beta"].reason)
 
 
 def test_a_latched_input_elsewhere_gets_the_last_value_however_late_it_comes(

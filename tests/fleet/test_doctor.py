@@ -110,6 +110,9 @@ def test_dataflows_and_links_that_do_not_work_are_named():
         ("FAIL", "arm1/demo", "no link to arm3: a foreign certificate"),
         ("FAIL", "arm1/demo", "failed: no program"),
     ]
+    assert bad(checks.check_shares([robot(shares=[share("starting", links=links)])])) == [
+        ("WARN", "arm1/demo", "starting, no link to arm3 yet: a foreign certificate")
+    ]
     # A robot that is away is a problem itself; what it said last is not.
     assert bad(checks.check_shares([robot(state="unreachable", shares=shares)])) == []
 

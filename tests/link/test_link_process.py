@@ -501,15 +501,22 @@ async def test_the_session_is_opened_again_if_a_machine_that_is_there_does_not_a
         await alpha.until(lambda: b"no answer from beta" in alpha.errors)
 
 
-async def test_an_address_in_use_ends_the_process_with_the_reason() -> None:
-    async with pair() as machines:
-        first = machines.start_alpha()
+async def test_an_address_in_use_ends_the_process_with_the_reason(tmp_path: Path) -> None:
+    fleet = Authority(tmp_path / "fleet")
+    async with pair(scheme="tls") as machines:
+        first = machines.start_alpha(tls=fleet.issue("alpha"))
         await first.until(first.status)
-        second = Link(machines.beta, {"dataflow": "x", "machine": "y"} | first_address(machines))
+        outgoing = [{"machine": "alpha", "name": "a/out", "input": "a/out"}]
+        config = {"dataflow": "x", "machine": "y", "outgoing": outgoing, "tls": fleet.issue("y")}
+        second = Link(machines.beta, config | first_address(machines))
         machines.links.append(second)
         await second.until(lambda: second.process.poll() is not None)
         assert second.process.returncode == 1
         await second.until(lambda: b"the link cannot be opened" in second.errors)
+        # The daemon learns it, too, without the place in the source of Zenoh.
+        await second.until(lambda: second.peer("alpha"))
+        assert second.peer("alpha")["reason"].startswith("the link cannot be opened")
+        assert second.peer("alpha")["reason"].endswith("Address already in use (os error 98)")
 
 
 def first_address(machines: Pair) -> dict[str, list[str]]:

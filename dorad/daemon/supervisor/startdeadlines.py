@@ -1,4 +1,4 @@
-"""How long a start may take: a warning about the nodes that delay it, and the end of a hold."""
+"""How long a start may take: a warning about what delays it, and the end of a hold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_NAMED = 20
 """Maximum nodes that one line names."""
 
 START_WARNING_S = 10.0
-"""Seconds until the nodes that delay the start are reported."""
+"""Seconds until the nodes and links that delay the start are reported."""
 
 _log = logging.getLogger(__name__)
 
@@ -58,10 +58,13 @@ class StartDeadlines:
             timer.cancel()
 
     def _report_pending(self) -> None:
-        """Report which nodes delay the start."""
-        waiting = self._state.lifecycle.barrier.phase is Phase.WAITING
-        if waiting and (names := self._pending()):
+        """Report which nodes and links delay the start."""
+        if self._state.lifecycle.barrier.phase is not Phase.WAITING:
+            return
+        if names := self._pending():
             self._state.report("warn", None, f"the start still waits for Node() in: {names}")
+        if links := self._links.missing():
+            self._state.report("warn", None, f"the start still waits: {'; '.join(links)}")
 
     def _pending(self) -> str:
         """Return the nodes that have not called `Node()` yet, as text."""

@@ -9,7 +9,9 @@ import pytest
 from dorad.daemon.rules.exits import Outcome
 from dorad.daemon.supervisor import startdeadlines
 from dorad.daemon.supervisor import supervisor as module
+from dorad.dataflow.model import Channel, Link, NodeOutput
 from dorad.launch.model import Exit
+from dorad.link.reports import PeerStatus, Status
 from tests.daemon.fakes import DEADLINE_S, Edge, FakeProcess, Stage, running
 from tests.daemon.flows import chain, dataflow, node
 from tests.harness.waiting import until
@@ -278,13 +280,20 @@ async def test_a_broken_start_cancels_everything() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_a_long_wait_for_a_node_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_wait_for_a_node_or_a_link_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(startdeadlines, "START_WARNING_S", 0.5)
     stage = Stage(chain("a", "b"))
+    stage.supervisor.links.expect(Link((Channel(NodeOutput("a", "out"), "beta"),), ()))
+    stage.supervisor.on_link(Status({"beta": PeerStatus("absent", "it is off")}, [], []))
     async with running(stage):
         stage.connect("a")
         await until(lambda: bool(stage.reports))
-        assert stage.reports == [("warn", None, "the start still waits for Node() in: b")]
+        assert stage.reports == [
+            ("warn", None, "the start still waits for Node() in: b"),
+            ("warn", None, "the start still waits: the link to beta is not up: it is off"),
+        ]
         for process in stage.processes.values():
             process.end(Exit(code=0))
 

@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.control.messages import DataflowState, NodeResult
+from dorad.control.messages import DataflowState, LinkPeer, NodeResult
 from dorad.control.messages.agent import ShareState
 from dorafleet.coordinator.folding import outcome_of, state_of, status_of
 from dorafleet.coordinator.reconcile import (
@@ -187,6 +187,13 @@ def test_a_late_start_names_every_robot_that_is_not_ready_with_its_reason():
     )
     assert verdict == Fail("`arm2` is not ready after 9 s: disk full")
     assert judge(record(), found, {}, {}, {}, set(), overdue=False) is None
+    links = {"arm1": LinkPeer(state="absent", reason="the port is in use")}
+    alone = msgspec.structs.replace(found["arm2"], links=links)
+    verdict = judge(record(), {**found, "arm2": alone}, {}, {}, {}, set(), overdue=True)
+    assert verdict == Fail(
+        "`arm2` is not ready after 9 s: "
+        "it is starting, without a link to `arm1` (the port is in use)"
+    )
 
 
 def test_a_refusal_fails_the_start_at_once():
