@@ -1,4 +1,4 @@
-"""Check a dataflow before it is started or changed, as dorad would."""
+"""Check a dataflow before it is started, changed or asked, as dorad would."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from dorad.control.limits import MAX_NODES
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.support import unsupported
 from dorad.dataflow.types.strict import change_problems
+from dorafleet.coordinator.reconcile import FINAL, current
 from dorafleet.coordinator.requirements import problems_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dorad.control.messages import Start
+    from dorad.control.messages.agent import ShareState
     from dorad.dataflow.model import Dataflow
     from dorafleet.coordinator.placement import Candidate
+    from dorafleet.coordinator.records import Record
 
 MAX_HOLD_S = 3600.0
 
@@ -42,6 +45,17 @@ def check_start(params: Start) -> None:
             "unsupported",
             "files are not reloaded on the machines of a fleet",
             "start it without `--hot-reload`",
+        )
+
+
+def check_going(record: Record, robot: str, share: ShareState | None) -> None:
+    """Raise ControlError if all nodes of a running dataflow have ended on a robot."""
+    share = current(record, share)
+    if record.running and share is not None and share.status in FINAL:
+        raise ControlError(
+            "not-found",
+            f"all nodes of `{record.key}` on `{robot}` have ended ({share.status})",
+            f"start all of them again with `dora restart {record.key}`",
         )
 
 

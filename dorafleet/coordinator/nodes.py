@@ -15,7 +15,7 @@ from dorad.control.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
 from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.asking import ask, until_begun
-from dorafleet.coordinator.checking import check_names, check_runnable
+from dorafleet.coordinator.checking import check_going, check_names, check_runnable
 from dorafleet.coordinator.folding import pending_nodes, status_of
 from dorafleet.coordinator.reconcile import current
 from dorafleet.coordinator.recorded import write_record
@@ -118,6 +118,7 @@ class NodeMethods:
     async def _pass_on(self, call: Call, params: P) -> m.Struct:
         """Forward a call to the machine of the node."""
         record, _, robot = self._find(params.dataflow, params.node)
+        check_going(record, robot, self._robots.shares_of(record.key, (robot,))[robot])
         return await self._forward(record, robot, call.method, params, METHODS[call.method].result)
 
     async def set_param(self, call: Call, params: m.ParamSet) -> m.Param:

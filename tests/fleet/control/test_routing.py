@@ -151,6 +151,21 @@ async def test_a_method_about_a_node_goes_to_its_machine(tmp_path):
             await fleet.call("param.get", m.ParamRef(node="talkre", key="k"))
 
 
+async def test_a_call_about_a_node_of_a_machine_that_is_done_says_how_to_start_it(tmp_path):
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        fleet.agents["arm2"].report("talk", "finished")
+        await fleet.until(
+            lambda: fleet.control.robots.get("arm2").shares["talk"].status == "finished"
+        )
+        done = r"all nodes of `talk` on `arm2` have ended \(finished\)"
+        with pytest.raises(ControlError, match=done) as caught:
+            await fleet.call("node.restart", m.NodeStop(node="listener"))
+        assert "dora restart talk" in caught.value.hint
+        assert "arm2" not in seen
+        await fleet.call("node.restart", m.NodeStop(node="talker"))
+
+
 async def test_a_call_about_a_run_that_has_just_been_ordered_waits_for_its_machine(tmp_path):
     async with leading(tmp_path) as fleet:
         seen = await running(fleet)
