@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from asyncio.sslproto import SSLProtocol
 from dataclasses import dataclass
@@ -31,6 +32,12 @@ CERTIFICATE = "coordinator.pem"
 MAX_RECORD = 16 << 10
 """Bytes of the largest record of TLS."""
 
+_BIND_HINTS = {
+    errno.EADDRINUSE: "is another coordinator running? choose another port with `--port`",
+    errno.EADDRNOTAVAIL: "this machine does not have this address; `ip address` lists those it has",
+    errno.EACCES: "choose a port from 1024 on with `--port`",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Listen:
@@ -52,7 +59,9 @@ def listen_at(text: str, port: int, advertised: Address, *, tls: bool) -> Listen
     try:
         address = ip_address(text)
     except ValueError:
-        raise ControlError("refused", f"`{text}` is not an IP address", "127.0.0.1") from None
+        raise ControlError(
+            "refused", f"`{text}` is not an IP address", "such as 127.0.0.1, or 0.0.0.0 for all"
+        ) from None
     return Listen(address, port, tls or not address.is_loopback, advertised)
 
 
@@ -67,7 +76,7 @@ def bind(address: Address, port: int, gate: Gate) -> socket.socket:
         raise ControlError(
             "refused",
             f"{address} port {port} cannot be used: {error.strerror}",
-            "is another coordinator running? choose another port with `--port`",
+            _BIND_HINTS.get(error.errno or 0),
         ) from None
     return sock
 

@@ -331,7 +331,7 @@ def test_the_files_are_for_this_user_alone_and_only_loopback_listens(shared):
 @pytest.mark.parametrize(
     ("listen", "words"),
     [
-        ("192.0.2.1", "192.0.2.1 port 0 cannot be used: Cannot assign requested address"),
+        ("192.0.2.1", "port 0 cannot be used: Cannot assign requested address (this machine does"),
         ("localhost", "is not an IP address"),
     ],
 )
