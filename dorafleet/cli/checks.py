@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SOON_S = 30 * 86400.0
 """Seconds before the end of a certificate or token from which on it is a problem."""
 
+START_S = 10.0
+"""Seconds after which a start without links is a problem."""
+
 Level = Literal["PASS", "WARN", "FAIL"]
 
 
@@ -88,7 +91,7 @@ def check_versions(robots: Iterable[Robot], version: str) -> Iterator[Check]:
         yield Check("WARN", robot.id, text, hint)
 
 
-def check_shares(robots: Iterable[Robot]) -> Iterator[Check]:
+def check_shares(robots: Iterable[Robot], now: float) -> Iterator[Check]:
     """Check the dataflows on each robot, and their links to other robots."""
     for robot in robots:
         if robot.state != "connected":
@@ -100,7 +103,8 @@ def check_shares(robots: Iterable[Robot]) -> Iterator[Check]:
                 why = f": {share.reason}" if share.reason else ""
                 hint = f"see `dora logs {share.dataflow}`"
                 yield Check(level, name, f"{share.status}{why}", hint)
-            if share.status in ("starting", "running"):
+            lasted = now + robot.skew - share.since
+            if share.status == "running" or (share.status == "starting" and lasted > START_S):
                 yield from _check_links(name, share)
         for release in robot.releases:
             if trouble := release_trouble(release):

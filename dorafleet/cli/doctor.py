@@ -106,7 +106,7 @@ def check_fleet(client: Client, now: float) -> Iterator[Check]:
     robots = list_robots(client)
     yield from checks.check_robots(robots)
     yield from checks.check_versions(robots, status.version)
-    yield from checks.check_shares(robots)
+    yield from checks.check_shares(robots, now)
     nodes = client.call("node.list", Ref(), NodeList)
     yield from checks.check_nodes(nodes.nodes)
     try:

@@ -75,7 +75,7 @@ def test_a_dataflow_from_a_release_is_listed_and_its_trouble_is_found(phase, run
     row = robots.as_row(robot(releases=[state]))
     assert row[6] == f"arm {phase} ({running[:12] or 'none'})"
     assert row[7] == (trouble and f"arm {trouble}")
-    found = bad(checks.check_shares([robot(releases=[state])]))
+    found = bad(checks.check_shares([robot(releases=[state])], NOW))
     assert found == ([("FAIL", "arm1/arm", trouble)] if trouble else [])
 
 
@@ -84,7 +84,7 @@ def test_a_dataflow_that_is_not_to_run_is_no_trouble():
         dataflow="arm", epoch=1, generation=2, phase="confirmed", since=NOW, release="a" * 64,
         confirmed="a" * 64,
     )  # fmt: skip
-    assert bad(checks.check_shares([robot(releases=[state])])) == []
+    assert bad(checks.check_shares([robot(releases=[state])], NOW)) == []
 
 
 def test_a_robot_that_is_well_has_no_line_of_its_own():
@@ -106,15 +106,17 @@ def test_dataflows_and_links_that_do_not_work_are_named():
         "arm3": LinkPeer(state="refused", reason="a foreign certificate"),
     }
     shares = [share(links=links), share("failed", reason="no program"), share("finished")]
-    assert bad(checks.check_shares([robot(shares=shares)])) == [
+    assert bad(checks.check_shares([robot(shares=shares)], NOW)) == [
         ("FAIL", "arm1/demo", "no link to arm3: a foreign certificate"),
         ("FAIL", "arm1/demo", "failed: no program"),
     ]
-    assert bad(checks.check_shares([robot(shares=[share("starting", links=links)])])) == [
+    starting = [robot(skew=5.0, shares=[share("starting", links=links)])]
+    assert bad(checks.check_shares(starting, NOW + 4)) == []
+    assert bad(checks.check_shares(starting, NOW + 6)) == [
         ("WARN", "arm1/demo", "starting, no link to arm3 yet: a foreign certificate")
     ]
     # A robot that is away is a problem itself; what it said last is not.
-    assert bad(checks.check_shares([robot(state="unreachable", shares=shares)])) == []
+    assert bad(checks.check_shares([robot(state="unreachable", shares=shares)], NOW)) == []
 
 
 def test_nodes_that_wait_for_a_machine_are_named():
