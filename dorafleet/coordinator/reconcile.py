@@ -97,9 +97,12 @@ def _conflict(target: Wanted | None, share: ShareState, restored: Restored | Non
     """Return why a share is newer than the store, or an empty text."""
     lost = restored is not None and restored.backup < share.generation < restored.first
     if target is None:
+        if share.status in FINAL:
+            # Nothing is left to decide, and cleaning up what was adopted must not pause its robot.
+            return ""
         if lost:
             return "it was started after the backup from which the store was restored"
-        return "" if share.status in FINAL else "it runs, and the store does not know it"
+        return "it runs, and the store does not know it"
     if share.generation > target.generation:
         if lost:
             return "it was changed after the backup from which the store was restored"

@@ -76,6 +76,17 @@ async def test_what_was_started_after_the_backup_runs_on_and_pauses_its_robot(
             await fleet.start(LATER, name="more")
 
 
+async def test_what_has_ended_after_the_backup_pauses_no_robot(tmp_path):
+    async def start_and_stop_later(fleet):
+        await start_later(fleet)
+        await fleet.call("dataflow.stop", m.Stop(dataflow="later"))
+
+    async with restored(tmp_path, changed=start_and_stop_later) as (fleet, arm1, _):
+        await fleet.until(lambda: "later" not in arm1.shares)
+        assert (await robot(fleet, "arm1")).state == "connected"
+        assert arm1.shares["talk"].status == "running"
+
+
 async def test_resume_ends_what_the_store_does_not_know(tmp_path):
     async with restored(tmp_path, changed=start_later) as (fleet, arm1, _):
         await fleet.until(lambda: fleet.control.robots.get("arm1").conflicts)

@@ -102,12 +102,18 @@ def test_no_robot_is_sent_something_older_than_it_has(targets, open_now, found, 
 
 
 @given(wanted, opened, shares)
-def test_what_was_made_after_the_backup_is_never_touched(targets, open_now, found):
+def test_what_was_made_after_the_backup_is_never_touched_unless_it_has_ended(
+    targets, open_now, found
+):
     lost = [
         name
         for name, each in found.items()
         if RESTORED.backup < each.generation < RESTORED.first
-        and (name not in targets or targets[name].generation <= RESTORED.backup)
+        and (
+            targets[name].generation <= RESTORED.backup
+            if name in targets
+            else each.status not in FINAL
+        )
     ]
     actions = actions_for(targets, open_now, found, RESTORED, {})
     if lost:
