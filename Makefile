@@ -101,8 +101,8 @@ fuzz: $(VENV)/.dev native ## Let native and pure receivers read random entries, 
 fuzz-agent: $(VENV)/.dev ## Send random frames to an agent (AGENT_FRAMES=100000)
 	AGENT_FRAMES=$(AGENT_FRAMES) $(BIN)/pytest tests/agent/test_hostile.py -k random
 
-fuzz-fleet: $(VENV)/.dev ## Send random frames to a coordinator, with the certificate of a robot (FLEET_FRAMES=100000)
-	FLEET_FRAMES=$(FLEET_FRAMES) $(BIN)/pytest tests/fleet/coordinator/test_hostile_robots.py -k random
+fuzz-fleet: $(VENV)/.dev ## Send random frames to a coordinator: as a stranger, a client and a robot (FLEET_FRAMES=100000 each)
+	FLEET_FRAMES=$(FLEET_FRAMES) $(BIN)/pytest tests/fleet/coordinator/test_hostile_robots.py tests/fleet/coordinator/test_serve.py -k random
 
 litmus: $(VENV)/.dev ## Look for the reorderings that the data plane's fences forbid (needs gcc and 2 processors)
 	$(BIN)/python -m hwtests.litmus --rounds $(LITMUS_ROUNDS)
