@@ -17,14 +17,14 @@ import click
 import msgspec
 
 from dorad.cli.reporting import print_error
-from dorad.cli.select import connect, select
+from dorad.cli.select import connect, label, select
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from dorad.control.client import Client, Stream
-    from dorad.control.messages import LogLines
+    from dorad.control.messages import DataflowDetail, LogLines
     from dorad.record.incidents import Mark
 
 POLL_S = 0.5
@@ -45,16 +45,17 @@ def mark_running(given: str | None, folder: Path | None, mark: Mark) -> int:
 
     Raises:
         ControlError: the server does not answer, or does not know the dataflow.
-        click.ClickException: no machine records.
+        click.ClickException: no machine records, or the dataflow is stopping or has ended.
     """
     from dorad.dataflow.load import from_descriptor
     from dorad.dataflow.settings import RECORD_FOLDER
 
     with connect() as client:
-        run = select(client, given)
-        found = client.info(run)
+        found = client.info(select(client, given))
+        run = found.info.uuid
         block = from_descriptor(found.descriptor, path=Path(found.path)).record
         place = folder or Path(RECORD_FOLDER if block is None else block.folder)
+        _check_running(found, place)
         machines: list[str | None] = [*sorted(set(found.placement.values()))]
         if client.server.path is not None:
             machines = [None]
@@ -65,6 +66,19 @@ def mark_running(given: str | None, folder: Path | None, mark: Mark) -> int:
         user = None if block is None else block.user
         answers = _ask(client, run, nodes, _definition(place, mark, user))
     return _report(nodes, answers)
+
+
+def _check_running(found: DataflowDetail, folder: Path) -> None:
+    """Raise click.ClickException if no node can be added that makes the incident."""
+    info = found.info
+    if info.status in ("starting", "running"):
+        return
+    state = "is stopping" if info.active else "has ended"
+    where = visible(str(Path(found.path).parent / folder))
+    raise click.ClickException(
+        f"dataflow {label(info)} {state}; its black box stays, mark that by its folder, on each "
+        f"machine that has one: `dora record mark {where}`"
+    )
 
 
 def _definition(folder: Path, mark: Mark, user: str | None) -> dict[str, Any]:

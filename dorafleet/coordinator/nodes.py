@@ -326,10 +326,9 @@ class NodeMethods:
         record = self._fleet.get(found.key)
         if record is None or record.uuid != found.uuid or not record.running:
             raise ControlError("not-found", f"dataflow {found.uuid} has ended")
-        if status_of(record) != "running":
-            raise ControlError(
-                "busy", f"the dataflow is {status_of(record)}", "try again when it runs"
-            )
+        if (status := status_of(record)) != "running":
+            hint = "try again when it runs" if status == "starting" else None
+            raise ControlError("busy", f"the dataflow is {status}", hint)
         return record
 
     async def _until_carried_out(

@@ -243,7 +243,8 @@ def _awaited(record: Record) -> str:
 def _check_running(record: Record) -> None:
     """Raise ControlError if a dataflow does not run yet, or is being stopped."""
     if record.status != "running":
-        raise ControlError("busy", f"the dataflow is {record.status}", "try again when it runs")
+        hint = "try again when it runs" if record.status == "starting" else None
+        raise ControlError("busy", f"the dataflow is {record.status}", hint)
 
 
 def _changed(record: Record, change: Callable[[Dataflow], Dataflow]) -> Dataflow:
