@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import shlex
 import sys
 import time
@@ -21,6 +20,7 @@ from dorad.cli.select import connect, select
 from dorad.cli.stopsignals import stop_signals
 from dorad.dataflow.recording import ATTACHED
 from dorad.dataflow.settings import RECORD_FOLDER
+from dorad.procinfo import is_alive, start_time
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def _joined(
     from dorad.shm import rendezvous
 
     _remove_left_over(client, dataflow)
-    node_id = f"{ATTACHED}{os.getpid()}_{secrets.token_hex(2)}__"
+    pid = os.getpid()
+    node_id = f"{ATTACHED}{pid}_{start_time(pid)}__"
     definition: dict[str, Any] = {
         "id": node_id,
         "path": "dynamic",
@@ -117,9 +118,12 @@ def _remove_left_over(client: Client, dataflow: str) -> None:
 
 
 def _is_joining(node: str) -> bool:
-    """Return True if the process that has added a recorder lives: it has not attached yet."""
-    pid, _, _ = node.removeprefix(ATTACHED).partition("_")
-    return pid.isdecimal() and Path("/proc", pid).exists()
+    """Return True if the process that has added a recorder lives: it has not attached yet.
+
+    Its start time is in the name, too: another process may have the number of a dead one.
+    """
+    pid, _, started = node.removeprefix(ATTACHED).removesuffix("__").partition("_")
+    return pid.isdecimal() and started.isdecimal() and is_alive(int(pid), int(started))
 
 
 def _record(connection: DaemonConnection, settings: Settings, folder: str) -> Outcome:

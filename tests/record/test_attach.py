@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from dorad.procinfo import start_time
 from dorad.record import incidents, ring
 from dorad.record.reader import RecordingReader
 from tests.harness.flows import counting, seen, until_more_seen
@@ -83,13 +84,18 @@ def test_a_recorder_that_still_joins_is_not_taken_for_one_that_was_killed(dorad,
     dorad.dora_ok("start", counting(tmp_path / "flow"), "--name", run, "--detach")
     gone = subprocess.Popen(["true"])
     gone.wait()
-    joining, killed = (f"__dora_record_{pid}_ab12__" for pid in (os.getpid(), gone.pid))
-    for node in (joining, killed):
+    started = start_time(os.getpid())
+    joining = f"__dora_record_{os.getpid()}_{started}__"
+    killed = f"__dora_record_{gone.pid}_{started}__"
+    # Its process is dead, too: a younger one has got its number.
+    reused = f"__dora_record_{os.getpid()}_{started - 1}__"
+    for node in (joining, killed, reused):
         dorad.dora_ok("node", "add", "--from-yaml", dynamic_node(tmp_path, node), "-d", run)
     process = until_recorded(dorad, run, tmp_path / "a.mcap")
     known = dorad.dora("node", "list", "-q").stdout
     assert joining in known
     assert killed not in known
+    assert reused not in known
     assert "ended" in dorad.dora("record", "stop", run).stdout
     assert process.wait(DEADLINE_S) == 0
 
@@ -197,8 +203,13 @@ def test_a_dataflow_with_a_black_box_keeps_what_happened_before_a_failure(dorad,
     ((own, mark),) = incidents.incidents(tmp_path / "box")
     assert mark.note == "why"
     assert dorad.dora("stop", run).returncode == 0
-    out = tmp_path / "incident.mcap"
     box = str(tmp_path / "box")
+    # Its name finds no running dataflow now; the hint must be one that works.
+    done = dorad.dora("record", "mark", "-d", run)
+    assert done.returncode == 1
+    assert f"dataflow {run} has ended" in done.stderr
+    assert f"dora record mark {box}" in done.stderr
+    out = tmp_path / "incident.mcap"
     done = dorad.dora("record", "incidents", box, "--export", own.name, "-o", str(out))
     assert done.returncode == 0, done.stderr
     found = values(out)
