@@ -21,6 +21,9 @@ SEGMENT_ID = "segment_id"
 SEQ = "seq"
 FIN = "fin"
 
+MAX_SESSIONS = 1000
+"""Sessions of one input that a reader remembers."""
+
 
 class StreamSender:
     """The sender of one session; it numbers the segments and the chunks within each.
@@ -138,11 +141,15 @@ class Chunk:
 
 
 class StreamReader:
-    """Turns the events of one input into chunks, separately for each session."""
+    """Turns the events of one input into chunks, separately for each session.
+
+    It remembers the last 1,000 sessions that had a chunk; an older one counts as new.
+    """
 
     def __init__(self, input_id: str) -> None:
         self.input_id = input_id
         self._at: dict[str, tuple[int, int]] = {}
+        """Segment and next chunk of each session; that of the newest chunk is the last."""
 
     def take(self, event: Event) -> Chunk | None:
         """Return the chunk in an event; None if it is not a chunk, or void.
@@ -162,7 +169,10 @@ class StreamReader:
             _log.debug("input %s: void chunk of session %s", self.input_id, session)
             return None
         expected = at[1] if at is not None and segment == at[0] and not flush else 0
+        self._at.pop(session, None)
         self._at[session] = (segment, seq + 1)
+        if len(self._at) > MAX_SESSIONS:
+            del self._at[next(iter(self._at))]
         return Chunk(session, segment, seq, fin, flush, max(0, seq - expected), event)
 
     def forget(self, session_id: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dorad.node.patterns.streams import StreamReader, StreamSender
+from dorad.node.patterns.streams import MAX_SESSIONS, StreamReader, StreamSender
 from tests.node.patterns.test_calls import HEAD
 
 if TYPE_CHECKING:
@@ -94,6 +94,18 @@ def test_a_reader_separates_sessions_and_counts_missing_chunks() -> None:
     assert chunks[3].flush
     assert chunks[5] is not None
     assert chunks[5].fin
+
+
+def test_a_reader_forgets_the_session_that_had_no_chunk_for_longest() -> None:
+    reader = StreamReader("in")
+    for number in range(MAX_SESSIONS):
+        reader.take(event(f"s{number}", 1, 0))
+    reader.take(event("s0", 1, 1))
+    reader.take(event("another", 0, 0))
+    # A void chunk is one of a session that the reader knows.
+    assert reader.take(event("s0", 0, 0)) is None
+    assert reader.take(event("s2", 0, 0)) is None
+    assert reader.take(event("s1", 0, 0)) is not None
 
 
 def test_a_flush_voids_only_chunks_of_its_session(flow: Flow) -> None:
