@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
+import re
+import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,32 +15,94 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+_log = logging.getLogger(__name__)
+
 
 @contextmanager
 def atomic_file(path: Path, *, mode: int = 0o600, durable: bool = True) -> Iterator[BinaryIO]:
     """Yield a new file that takes the place of `path` at the end of the block.
 
     A block that raises leaves the old file. With `durable` the new one is on the disk on return,
-    and a power cut leaves one of the two. The umask limits `mode`.
+    and a power cut leaves one of the two. The umask limits `mode`. What a killed process has left
+    of an earlier try is removed.
 
     Raises:
         OSError: it cannot be written.
     """
-    # A unique name: several processes may write the same file.
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    remove_abandoned(path.parent, temporary_names(path.name))
+    temporary, number = _new_file(path, mode)
     try:
         with os.fdopen(number, "wb") as file:
             yield file
+            file.flush()
             if durable:
-                file.flush()
                 os.fsync(number)
-        temporary.replace(path)
+            # Before it is closed: without its lock it would count as abandoned.
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def _new_file(path: Path, mode: int) -> tuple[Path, int]:
+    """Make a locked file beside `path`; return its path and its descriptor. Raises OSError."""
+    while True:
+        # A unique name: several processes may write the same file.
+        temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+        number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        if keep(temporary, number):
+            return temporary, number
+        os.close(number)
+
+
+def keep(path: Path, descriptor: int) -> bool:
+    """Lock a new file or folder until it is closed: `remove_abandoned` leaves it.
+
+    Return False if it was removed just before. Raises OSError.
+    """
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return path.exists()
+
+
+def temporary_names(name: str) -> re.Pattern[str]:
+    """Return the pattern of the names that files have before they become `name`."""
+    return re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}")
+
+
+ANY_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
+"""The names that files have before they become any file of a folder."""
+
+
+def remove_abandoned(folder: Path, names: re.Pattern[str]) -> None:
+    """Remove files and folders in `folder` whose whole name matches, and that no process keeps.
+
+    Those that another user has made may stay.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = [folder / entry.name for entry in entries if names.fullmatch(entry.name)]
+    except FileNotFoundError:
+        return
+    for path in found:
+        try:
+            _remove_unless_kept(path)
+        except OSError as error:
+            _log.debug("%s stays: %s", path, error.strerror)
+
+
+def _remove_unless_kept(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        _log.debug("%s is removed: its process was killed", path)
+    finally:
+        os.close(number)
 
 
 def sync_folder(path: Path) -> None:

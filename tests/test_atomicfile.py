@@ -1,8 +1,22 @@
 """Files that are replaced as a whole."""
 
+import subprocess
+import sys
+
 import pytest
 
 from dorad.atomicfile import atomic_file
+
+WRITER = """
+import sys
+from pathlib import Path
+from dorad.atomicfile import atomic_file
+
+with atomic_file(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    print("writes", flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -42,3 +56,27 @@ def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path):
         one.write(b"one")
         two.write(b"two")
     assert path.read_bytes() == b"one"
+
+
+def test_what_a_killed_writer_has_left_is_removed_but_not_what_a_live_one_writes(tmp_path):
+    path, others = tmp_path / "a", tmp_path / ".a.txt"
+    others.write_bytes(b"of a user")
+    command = [sys.executable, "-c", WRITER, str(path)]
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as killed,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as alive,
+    ):
+        for process in (killed, alive):
+            assert process.stdout.readline() == "writes\n"
+        killed.kill()
+        killed.wait()
+        assert len(list(tmp_path.iterdir())) == 3
+        with atomic_file(path) as file:
+            file.write(b"whole")
+        assert len(list(tmp_path.iterdir())) == 3
+        assert path.read_bytes() == b"whole"
+        alive.communicate("")
+        assert alive.returncode == 0
+    assert path.read_bytes() == b"half"
+    assert sorted(tmp_path.iterdir()) == [others, path]

@@ -6,10 +6,10 @@ import errno
 import fcntl
 import logging
 import os
-import shutil
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from dorad.atomicfile import ANY_TEMPORARY, remove_abandoned
 from dorad.record import incidents, ring
 from dorad.record.incidents import INCIDENTS, MARKS, IncidentError, Mark
 from dorad.record.ring import RING
@@ -55,6 +55,8 @@ class BlackBox:
             os.close(self._lock)
             text = "another recorder uses this black box"
             raise OSError(errno.EBUSY, text, str(folder)) from None
+        # Those of requests: each has a name of its own, so no later one removes it.
+        remove_abandoned(folder / MARKS, ANY_TEMPORARY)
         self._ended: dict[Path, float] = {}
         """When each segment has ended, on the monotonic clock: the wall clock may be set."""
         self._prune_at = 0.0
@@ -130,7 +132,7 @@ class BlackBox:
         for own in incidents.surplus(known, limits.incident_s, limits.incident_bytes, now_ns):
             _log.info("incident %s is removed: it is beyond the limits", own.name)
             try:
-                shutil.rmtree(own)
+                incidents.discard(own)
             except OSError as error:
                 _log.warning("incident %s cannot be removed: %s", own.name, error.strerror)
 

@@ -80,7 +80,7 @@ def request(folder: Path, mark: Mark) -> str:
             f"{folder} is not a black box",
             "start one with `dora record ring`, or with `record: {keep: 60s}` in the dataflow",
         )
-    if sum(1 for _ in marks.iterdir()) >= MAX_MARKS:
+    if sum(1 for _ in marks.glob("[!.]*")) >= MAX_MARKS:
         raise IncidentError(f"{MAX_MARKS} requests wait in {marks}", "is the recorder running?")
     name = new_id(mark)
     with atomic_file(marks / f"{name}.json", mode=0o666, durable=False) as file:
@@ -182,6 +182,16 @@ def remove(folder: Path, name: str) -> None:
         OSError: it cannot be removed.
     """
     own, _ = incident(folder, name)
+    discard(own)
+
+
+def discard(own: Path) -> None:
+    """Remove the folder of an incident. Raises OSError.
+
+    What lists it goes last: after a crash the rest can still be removed.
+    """
+    for path in own.glob("*.mcap"):
+        path.unlink(missing_ok=True)
     shutil.rmtree(own)
 
 

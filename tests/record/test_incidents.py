@@ -66,6 +66,28 @@ def test_requests_that_cannot_be_read_are_dropped(box, tmp_path):
     assert incidents.incidents(tmp_path) == []
 
 
+def test_half_a_request_of_a_killed_process_is_removed_at_the_next_start(box, tmp_path):
+    left = tmp_path / incidents.MARKS / ".20260501-101500-3f2a.json.0123abcd"
+    left.write_text("{")
+    box.close()
+    BlackBox(tmp_path, Limits(10**9)).close()
+    assert not left.exists()
+
+
+def test_an_incident_whose_removal_was_interrupted_can_still_be_removed(box, tmp_path, monkeypatch):
+    own = incidents.create(tmp_path, "one", Mark(at(15), 5, 5))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("shutil.rmtree", interrupted)
+        incidents.remove(tmp_path, "one")
+    assert starts(own) == []
+    incidents.remove(tmp_path, "one")
+    assert not own.exists()
+
+
+def interrupted(_path):
+    raise KeyboardInterrupt
+
+
 def test_a_node_that_marks_in_a_loop_is_stopped(box, tmp_path, monkeypatch):
     monkeypatch.setattr(incidents, "MAX_MARKS", 3)
     for _ in range(3):

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from dorad.cli.record_edit import merge
-from dorad.cli.remote_files import is_remote
+from dorad.cli.remote_files import is_remote, local_files
 from dorad.record.reader import RecordingReader
 from tests.record.files import numbers, write
 
@@ -46,6 +46,15 @@ def test_files_of_other_machines_are_copied_and_merged(robots, tmp_path):
     with RecordingReader(tmp_path / "both.mcap") as reader:
         assert reader.topics() == {"arm1/number": 5, "arm2/number": 5}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "both.mcap", "robots"]
+
+
+def test_copies_of_a_command_that_was_killed_are_removed_by_the_next(robots, tmp_path):
+    (tmp_path / ".copied-abcd1234").mkdir()
+    (tmp_path / ".copied-abcd1234/0_day.mcap").write_text("half")
+    with local_files(["arm1:/day.mcap"], tmp_path / "a.mcap") as mine:
+        assert run("arm2:/day.mcap", "-o", "b.mcap").exit_code == 0
+        assert mine[0].exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.mcap", "bin", "robots"]
 
 
 def test_a_file_here_is_no_file_of_another_machine(robots, tmp_path):
