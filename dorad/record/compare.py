@@ -5,6 +5,8 @@ from __future__ import annotations
 import fnmatch
 import math
 from dataclasses import dataclass, field
+from decimal import Decimal
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -114,6 +116,7 @@ def _same(one: pa.Array, other: pa.Array) -> bool:
 
 
 _Place = tuple[str, Any, Any]
+_Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def _first(one: pa.Array, other: pa.Array, tolerance: float, ignored: Any) -> _Place | None:
@@ -125,7 +128,9 @@ def _first(one: pa.Array, other: pa.Array, tolerance: float, ignored: Any) -> _P
         at = _first_number(one, other, tolerance)
         if at is None:
             return None
-        return (f"data[{at}]", _value(one, at), _value(other, at))
+        # Together: a time that `datetime` cannot hold makes both integers.
+        pair = to_python(pa.concat_arrays([one[at : at + 1], other[at : at + 1]]))
+        return (f"data[{at}]", *pair)
     for at in range(len(one)):
         place = _values(f"data[{at}]", _value(one, at), _value(other, at), tolerance, ignored)
         if place is not None:
@@ -139,21 +144,20 @@ def _value(array: pa.Array, at: int) -> Any:
 
 def _first_number(one: pa.Array, other: pa.Array, tolerance: float) -> int | None:
     left, right = (each.to_numpy(zero_copy_only=False) for each in (one, other))
-    if left.dtype.kind not in "iuf":
-        unequal = left != right
-    elif left.dtype.kind == "f":
-        unequal = ~((left == right) | (np.isnan(left) & np.isnan(right)))
-        if tolerance:
-            with np.errstate(invalid="ignore"):
-                unequal &= ~np.isclose(left, right, rtol=tolerance, atol=tolerance)
-    else:
-        unequal = left != right
-        if tolerance:
-            unequal &= ~np.isclose(
-                left.astype(np.float64), right.astype(np.float64), rtol=tolerance, atol=tolerance
-            )
+    unequal = left != right
+    if left.dtype.kind == "f":
+        unequal &= ~(np.isnan(left) & np.isnan(right))
+    if tolerance and left.dtype.kind in "iuf":
+        unequal &= ~_close(left.astype(np.float64), right.astype(np.float64), tolerance)
     places = np.flatnonzero(unequal)
     return int(places[0]) if len(places) else None
+
+
+def _close(left: _Floats, right: _Floats, tolerance: float) -> Any:
+    """Return where numbers are as close as `math.isclose` in `_equal` wants them."""
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities, and NaN
+        scale = np.maximum(1.0, np.maximum(np.abs(left), np.abs(right)))
+        return (np.abs(left - right) <= tolerance * scale) & np.isfinite(left) & np.isfinite(right)
 
 
 def _values(
@@ -190,7 +194,7 @@ def _equal(one: Any, other: Any, tolerance: float) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, Real | Decimal) and not isinstance(value, bool)
 
 
 def _text(value: Any) -> str:

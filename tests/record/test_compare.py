@@ -66,6 +66,40 @@ def test_a_tolerance_is_absolute_or_relative():
     assert found([math.nan], [1.0], Rules(0.06)) is not None
 
 
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64(), pa.decimal128(20, 4)])
+@pytest.mark.parametrize(("number", "equal"), [("1.0625", True), ("1.1875", False), ("-1", False)])
+def test_a_tolerance_is_the_same_for_all_types_of_numbers_flat_or_nested(kind, number, equal):
+    """`numpy.isclose` adds both tolerances up: 1.1875 was as good as 1 with 0.125."""
+    one, other = (pa.array([text]).cast(pa.float32()).cast(kind) for text in ("1", number))
+    for left, right in ((one, other), (nested(one), nested(other))):
+        assert (found(left, right, Rules(0.125)) is None) == equal
+        assert found(left, right) is not None
+
+
+def nested(array):
+    return pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), array)
+
+
+@pytest.mark.parametrize("other", [-math.inf, math.nan, 1e308])
+def test_no_tolerance_makes_infinity_equal_to_another_number(other):
+    for one, two in (([math.inf], [other]), ([[math.inf]], [[other]])):
+        assert found(one, two, Rules(10.0)) is not None
+        assert found(one, one, Rules(10.0)) is None
+
+
+def test_zeros_and_dictionaries_are_compared_by_value():
+    assert found([0.0], [-0.0]) is None
+    assert found([[0.0]], [[-0.0]]) is None
+    one = pa.array(["a", "b"]).dictionary_encode()
+    other = pa.DictionaryArray.from_arrays(pa.array([1, 0], pa.int32()), pa.array(["b", "a"]))
+    assert found(one, other) is None
+
+
+def test_both_times_of_a_difference_are_written_alike():
+    one, other = (pa.array([value], pa.timestamp("ns")) for value in (1, 1000))
+    assert found(one, other) == ("data[0]", "1", "1000")
+
+
 def test_a_topic_has_its_own_tolerance():
     rules = Rules(0.0, {"det/*": 0.5})
     assert found([1.0], [1.2], rules) is None
