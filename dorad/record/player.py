@@ -53,6 +53,7 @@ class Played(NamedTuple):
     skipped: int
     """Messages that could not be decoded."""
     seconds: float
+    """From the first message to the last, of each pass."""
     recorded_seconds: float
 
     @property
@@ -88,29 +89,29 @@ class Player:
 
     def play(self) -> Played:
         """Send everything, once or in a loop. Raises StoppedError."""
-        started = time.monotonic_ns()
-        sent, recorded_ns = 0, 0
+        sent, recorded_ns, took_ns = 0, 0, 0
         while True:
-            count, length = self._play_once()
+            count, length, took = self._play_once()
             sent += count
             recorded_ns += length
+            took_ns += took
             if not self._config.loop or not count:
                 break
             self._control.report(f"replayed {count} messages, once more")
-        seconds = (time.monotonic_ns() - started) / 1e9
         if self._checker is not None:
             self._settle()
-        return Played(sent, self._skipped, seconds, recorded_ns / 1e9)
+        return Played(sent, self._skipped, took_ns / 1e9, recorded_ns / 1e9)
 
-    def _play_once(self) -> tuple[int, int]:
-        """Return the number of messages sent, and the recorded time that they cover in ns."""
+    def _play_once(self) -> tuple[int, int, int]:
+        """Return the number of messages sent, and the ns that they cover and that they took."""
         config = self._config
-        sent, first, last = 0, None, 0
+        sent, first, last, began = 0, None, 0, 0
         reading = _ReadAhead(self._all_due())
         try:
             for due in reading:
                 if first is None:
-                    first = due.time
+                    # Not before: reading the first message takes some time.
+                    first, began = due.time, time.monotonic_ns()
                     self._start_clock(first)
                 last = due.time
                 self._wait_for(due.time)
@@ -123,8 +124,9 @@ class Player:
                     self._receive(0)
         finally:
             reading.close()
+        took = time.monotonic_ns() - began if sent else 0
         self._receive(0)  # a loop of few messages stops, too
-        return sent, last - (first or last)
+        return sent, last - (first or last), took
 
     def _start_clock(self, recorded: int) -> None:
         """Begin at a recorded time; a loop keeps the speed and the pause that the user has set."""

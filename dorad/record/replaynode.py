@@ -63,7 +63,7 @@ def _replay(config: ReplayConfig) -> int:
         except StoppedError:
             print("the replay was stopped", flush=True)
             return 0
-        speed = "" if config.step else f", at {played.speed:.2f} x"
+        speed = "" if config.step or not played.speed else f", at {played.speed:.2f} x"
         print(f"replayed {played.messages} messages in {played.seconds:.1f} s{speed}", flush=True)
         if checker is not None:
             compared = checker.finish()

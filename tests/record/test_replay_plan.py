@@ -1,5 +1,7 @@
 """Which nodes are replayed, how the dataflow changes, and when messages are due."""
 
+import threading
+
 import pyarrow as pa
 import pytest
 import yaml
@@ -219,3 +221,34 @@ def test_a_loop_of_few_messages_stops_when_it_is_told_to(tmp_path):
 def test_a_loop_keeps_the_speed_that_was_chosen_meanwhile(tmp_path):
     player = looping(tmp_path, Commands(["speed 4"], ["resume"]), speed=1.0, paused=True)
     assert (player._clock.speed, player._clock.paused) == (4.0, False)
+
+
+class SlowRecording:
+    """A recording whose first message takes a while to read."""
+
+    def __init__(self, reader, delay):
+        self._reader, self._delay = reader, delay
+
+    def messages(self, **chosen):
+        threading.Event().wait(self._delay)
+        return self._reader.messages(**chosen)
+
+
+class EndlessNode(StoppedNode):
+    """A node that is never told to stop."""
+
+    def try_recv(self):
+        return None
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_real_speed_counts_from_the_first_message(tmp_path, count):
+    """One message has no speed."""
+    path = write(tmp_path / "a.mcap", numbers(count, every_ms=1))
+    config = ReplayConfig(files=[], topics=["source/number"], speed=0.0)
+    with RecordingReader(path) as reader:
+        slow = SlowRecording(reader, 0.5)
+        played = Player(EndlessNode(), [slow], config, Control(""), None).play()
+    assert played.messages == count
+    assert played.seconds < 0.5
+    assert (played.speed > 0) == (count > 1)
