@@ -2,13 +2,13 @@
 
 put       appends to a bounded queue and never waits; beyond the bound, messages are dropped
 writer    encodes, fills chunks, writes them, starts the next file of a split
-syncer    fdatasync every `SYNC_S`, closes files of a split, watches the free disk
+syncer    see `Syncer`; the writer waits for it while much is written that is not on the disk
 """
 
 from __future__ import annotations
 
 import logging
-import os
+import math
 import threading
 import time
 from collections import Counter
@@ -19,8 +19,7 @@ from dorad.record.encoding import Encoded
 from dorad.record.items import Outcome, Progress, size_of, stamp_of
 from dorad.record.mcap import McapError
 from dorad.record.series import FileSeries
-from dorad.record.settings import min_free
-from dorad.record.writer import drop_cached
+from dorad.record.syncer import Syncer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +39,9 @@ WAKE_BYTES = CHUNK_BYTES // 4
 """Queued bytes at which the writer wakes before a chunk is due: each time costs as much as writing
 fifty small messages."""
 
-SYNC_S = 0.5
+HURRY_S = 2.0
+"""Seconds in which a recorder that must end writes what is queued; it drops the rest."""
+
 STEP_NS = 50_000_000
 """A change of the difference between wall clock and monotonic clock that counts as a step."""
 
@@ -64,7 +65,8 @@ class Recorder:
         self._queued_bytes = 0
         self._changed = threading.Condition()
         self._ending = False
-        self._stopped = threading.Event()
+        self._deadline_s = math.inf
+        """When to drop what is still queued, on the monotonic clock."""
         self.dropped: Counter[str] = Counter()
         """Messages that are not in the recording, by topic."""
         self._refused: set[str] = set()
@@ -73,11 +75,8 @@ class Recorder:
         """Why the recording ended by itself; empty while it runs."""
         self._failed = False
         self._box = _black_box(settings)
-        self.incidents: list[str] = []
-        """The ids of new incidents of the black box."""
         self._clock_ns = _clock_difference()
         self._steps: list[int] = []
-        self.free = 0
         self._chunk_due = 0.0
         self._started_s = time.monotonic()
         last = 0 if self._box is None else self._box.last_number
@@ -87,11 +86,15 @@ class Recorder:
             if self._box is not None:
                 self._box.close()
             raise
-        self._check_disk()
+        self._syncer = Syncer(self._series, settings, self._box, self._disk_failed)
         self._writer = threading.Thread(target=self._write_all, name="writer", daemon=True)
-        self._syncer = threading.Thread(target=self._sync_all, name="syncer", daemon=True)
         self._writer.start()
         self._syncer.start()
+
+    @property
+    def incidents(self) -> list[str]:
+        """The ids of new incidents of the black box; the caller takes them out."""
+        return self._syncer.incidents
 
     @property
     def ended(self) -> bool:
@@ -105,7 +108,7 @@ class Recorder:
         return Progress(
             series.messages,
             series.bytes + series.file.pending,
-            self.free,
+            self._syncer.free,
             sum(self.dropped.values()),
             series.count,
         )
@@ -140,6 +143,13 @@ class Recorder:
                 self._queue.append(item)
                 self._queued_bytes += size
 
+    def hurry(self) -> None:
+        """End within moments, even if the disk is too slow for what is queued.
+
+        May be called by a signal handler: it takes no lock.
+        """
+        self._deadline_s = min(self._deadline_s, time.monotonic() + HURRY_S)
+
     def end(self, reason: str, dropped: Mapping[str, int], *, complete: bool = True) -> Outcome:
         """Write what is queued, close the file and return how it went.
 
@@ -149,8 +159,11 @@ class Recorder:
             self._ending = True
             self._changed.notify()
         self._writer.join()
-        self._stopped.set()
-        self._syncer.join()
+        try:
+            self._syncer.stop()
+        except OSError as error:
+            self._failed = True
+            _log.warning("a part of the recording cannot be synced: %s", error.strerror)
         self.dropped.update(dropped)
         self.dropped += Counter()  # drop the zeros
         reason = self.reason or reason
@@ -173,7 +186,7 @@ class Recorder:
     def _end_box(self, box: BlackBox) -> None:
         """Make the incidents that were asked for last, of all that was recorded."""
         try:
-            self.incidents += box.tend()
+            self.incidents.extend(box.tend())
         except OSError as error:
             _log.warning("the last incidents are not kept: %s", error.strerror)
         box.close()
@@ -200,8 +213,6 @@ class Recorder:
         }
         return values | {f"dropped.{topic}": str(n) for topic, n in self.dropped.items() if n}
 
-    # -- The writer
-
     def _write_all(self) -> None:
         try:
             while self._write_some():
@@ -227,16 +238,34 @@ class Recorder:
         if not self._series.file.pending:
             self._chunk_due = chunk_due
         while self._batch:
+            if self._late:
+                count = self._drop_queued()
+                _log.warning("%d messages are dropped: the disk is too slow for them", count)
+                break
             self._add_some(self._batch)
             if self._series.file.pending >= CHUNK_BYTES:
                 self._series.file.flush()
                 self._chunk_due = chunk_due
                 self._check_limits()
+                self._syncer.wait_for_disk(lambda: bool(self.reason) or self._late)
         if self._series.file.pending and (ending or time.monotonic() >= self._chunk_due):
             self._series.file.flush()
         self._check_limits()
         self._check_clock()
         return not ending or bool(self._queue)
+
+    @property
+    def _late(self) -> bool:
+        return time.monotonic() >= self._deadline_s
+
+    def _drop_queued(self) -> int:
+        """Drop and count what is not yet in the file; return the number of messages."""
+        with self._changed:
+            left = [*self._batch, *self._queue]
+            self.dropped.update(item.topic for item in left)
+            self._batch, self._queue = [], []
+            self._queued_bytes = 0
+        return len(left)
 
     def _wait_s(self) -> float:
         """Return the seconds until a chunk is due; there may be none yet."""
@@ -310,9 +339,7 @@ class Recorder:
     def _fail(self, reason: str) -> None:
         """End the recording; messages are missing at its end."""
         self._failed = True
-        with self._changed:
-            self.dropped.update(item.topic for item in (*self._batch, *self._queue))
-            self._queue.clear()
+        self._drop_queued()
         self._stop(reason)
         try:
             if not self._series.file.finished:
@@ -321,52 +348,11 @@ class Recorder:
             _log.warning("%s cannot be cut: %s", self._series.file.path, error.strerror)
         self.dropped.update(self._series.file.drop_pending())
 
-    # -- The syncer
-
-    def _sync_all(self) -> None:
-        synced = (-1, 0)
-        while not self._stopped.wait(SYNC_S):
-            try:
-                self._series.sync_finished()
-                if self._box is not None:
-                    self.incidents += self._box.tend()
-                file = self._series.file
-                state = (file.descriptor, file.offset)
-                if state != synced:
-                    os.fdatasync(file.descriptor)
-                    drop_cached(file.descriptor, synced[1] if state[0] == synced[0] else 0)
-                    synced = state
-                self._series.check_present()
-                self._check_disk()
-            except Exception as error:  # noqa: BLE001 - as above
-                _log.warning("the recording cannot be synced: %s", error)
-                if not self.reason:
-                    self._failed = True
-                    text = error.strerror if isinstance(error, OSError) else error
-                    self._stop(f"cannot write to the disk: {text}")
-        try:
-            self._series.sync_finished()
-        except OSError as error:
+    def _disk_failed(self, reason: str) -> None:
+        """End the recording unless it has ended: its disk is full or broken."""
+        if not self.reason:
             self._failed = True
-            _log.warning("a part of the recording cannot be synced: %s", error.strerror)
-
-    def _check_disk(self) -> None:
-        bound = self._measure_disk()
-        if self.free < bound and self._box is not None:
-            self._box.make_room(bound - self.free)
-            bound = self._measure_disk()
-        if self.free < bound and not self.reason:
-            self._failed = True
-            self._stop(
-                f"the disk has {self.free >> 20} MiB free, and {bound >> 20} MiB must stay free "
-                "(--min-free)"
-            )
-
-    def _measure_disk(self) -> int:
-        """Set `free`; return how much must stay free."""
-        found = os.fstatvfs(self._series.file.descriptor)
-        self.free = found.f_bavail * found.f_frsize
-        return min_free(self._settings, found.f_blocks * found.f_frsize)
+            self._stop(reason)
 
 
 def _black_box(settings: Settings) -> BlackBox | None:

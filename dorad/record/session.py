@@ -98,12 +98,18 @@ class Session:
         return recorded._replace(dropped=recorded.dropped + dropped)
 
     def stop(self, reason: str) -> None:
-        """End the recording after the next take. May be called by a signal handler."""
+        """End the recording after the next take, the second time without what is still queued.
+
+        May be called by a signal handler.
+        """
+        if self._stopping:
+            self._recorder.hurry()
         self._stopping = reason
 
     def hurry(self) -> None:
-        """Finish within a second; may be called by a signal handler."""
+        """Finish within a few seconds; may be called by a signal handler."""
         self._receiving.hurry()
+        self._recorder.hurry()
 
     def run(self, on_progress: Callable[[Progress], None] | None = None) -> Outcome:
         """Record until the end; call `on_progress` about once a second."""

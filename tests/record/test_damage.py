@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.record import recorder as module
+from dorad.record import syncer
 from dorad.record.drec import DrecReader
 from dorad.record.items import Item
 from dorad.record.reader import RecordingError, RecordingReader
@@ -148,7 +148,7 @@ def test_a_disk_that_fails_ends_the_recording_and_leaves_what_was_written(
 
 
 def test_a_file_that_is_removed_ends_the_recording(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SYNC_S", 0.02)
+    monkeypatch.setattr(syncer, "SYNC_S", 0.02)
     path = tmp_path / "a.mcap"
     recorder = Recorder(Settings(path, min_free=0), {})
     recorder.put([item(0)])
@@ -167,7 +167,7 @@ def sequences_so_far(path):
 
 
 def test_a_folder_that_goes_away_ends_a_split_with_what_is_known(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SYNC_S", 1000)  # the split is to find it out, not a sync
+    monkeypatch.setattr(syncer, "SYNC_S", 1000)  # the split is to find it out, not a sync
     folder = tmp_path / "usb"
     folder.mkdir()
     recorder = Recorder(Settings(folder / "a.mcap", min_free=0, split_bytes=1 << 20), {})

@@ -9,10 +9,13 @@ import pytest
 from mcap.reader import make_reader
 
 from dorad.record import recorder as module
+from dorad.record import syncer
 from dorad.record.items import Item
 from dorad.record.reader import RecordingReader
 from dorad.record.recorder import Recorder
+from dorad.record.series import FileSeries
 from dorad.record.settings import Settings
+from dorad.record.syncer import Syncer
 from dorad.record.writer import RecordingFile
 from dorad.shm.arrow import CODE_NULL
 from tests.record.files import START, raw
@@ -100,6 +103,70 @@ def test_a_slow_disk_drops_counts_and_never_blocks_put(settings, monkeypatch):
     assert dropped > 0
     assert outcome.messages + dropped == total
     assert len(sequences(settings.path)) == total - dropped
+
+
+@pytest.fixture
+def stuck(monkeypatch):
+    """A disk that syncs nothing until the event is set."""
+    free, sync = threading.Event(), os.fdatasync
+
+    def slow(descriptor):
+        free.wait(DEADLINE_S)
+        sync(descriptor)
+
+    monkeypatch.setattr(syncer.os, "fdatasync", slow)
+    yield free
+    free.set()
+
+
+def test_what_a_disk_cannot_take_does_not_pile_up_in_the_page_cache(settings, stuck, monkeypatch):
+    """A power cut would lose all of it, and the end of the recorder would have to wait for it."""
+    monkeypatch.setattr(syncer, "FIRST_AHEAD", 1 << 20)
+    monkeypatch.setattr(syncer, "SYNC_S", 0.01)
+    files = FileSeries(settings, {}, ())
+    files.file.add_raw("a/b", 0, START, *raw(pa.array([0] * 300_000)), b"")
+    files.file.flush()
+    failed = []
+    thread = Syncer(files, settings, None, failed.append)
+    thread.start()
+    answers = iter([False, False, True])
+    thread.wait_for_disk(lambda: next(answers))
+    assert list(answers) == []
+    stuck.set()
+    thread.wait_for_disk(lambda: False)
+    thread.stop()
+    files.close({})
+    assert failed == []
+
+
+def test_a_recorder_that_must_end_drops_what_the_disk_is_too_slow_for(settings, stuck, monkeypatch):
+    monkeypatch.setattr(module, "HURRY_S", 0.1)
+    monkeypatch.setattr(syncer, "FIRST_AHEAD", 1 << 20)
+    recorder = Recorder(settings, {})
+    recorder.put([item(number, values=50_000) for number in range(20)])
+    until(lambda: settings.path.stat().st_size > 1 << 20)
+    recorder.hurry()
+    until(lambda: recorder.dropped)
+    stuck.set()
+    outcome = recorder.end("test", {})
+    assert not outcome.complete
+    assert outcome.messages + outcome.dropped["a/b"] == 20
+    with RecordingReader(settings.path) as reader:
+        assert reader.status == "INCOMPLETE"
+        assert reader.metadata["dora.end"]["dropped.a/b"] == str(outcome.dropped["a/b"])
+
+
+@pytest.mark.parametrize(
+    ("synced", "seconds", "expected"),
+    [
+        (3 << 20, 1.0, syncer.MIN_AHEAD),  # slower than any bound is useful for
+        (10 << 20, 1.0, 10 << 20),
+        (10 << 20, 0.1, 32 << 20),  # a fast disk, which one sync cannot prove
+        (100, 5.0, 16 << 20),  # too little to measure
+    ],
+)
+def test_about_a_second_of_the_disk_may_be_ahead_of_it(synced, seconds, expected):
+    assert syncer.allowed_ahead(16 << 20, synced, seconds) == expected
 
 
 @pytest.mark.parametrize("split", [{"split_bytes": 1 << 20}, {"split_s": 0.05}])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.record import blackbox, incidents, ring, series, settings
+from dorad.record import blackbox, incidents, ring, series, settings, syncer
 from dorad.record import recorder as module
 from dorad.record.blackbox import BlackBox, Limits
 from dorad.record.incidents import Mark
@@ -70,7 +70,7 @@ def test_only_the_oldest_segments_are_removed_and_the_newest_stay(files, keep_s,
 
 def test_a_recorder_keeps_a_ring_and_links_incidents(tmp_path, monkeypatch):
     monkeypatch.setattr(series, "SEGMENT_S", 0.2)
-    monkeypatch.setattr(module, "SYNC_S", 0.02)
+    monkeypatch.setattr(syncer, "SYNC_S", 0.02)
     recorder = Recorder(Settings(tmp_path, keep_s=1.0, min_free=0), {})
     number = 0
 
@@ -120,7 +120,7 @@ def test_a_clock_that_is_set_costs_no_segment_and_keeps_none_for_ever(
     for each in (module, blackbox, settings):
         monkeypatch.setattr(each, "time", Clock)
     monkeypatch.setattr(series, "SEGMENT_S", 0.1)
-    monkeypatch.setattr(module, "SYNC_S", 0.02)
+    monkeypatch.setattr(syncer, "SYNC_S", 0.02)
     recorder = Recorder(Settings(tmp_path, keep_s=60.0, min_free=0), {})
     number = 0
 
