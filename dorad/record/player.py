@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
+from dorad.node.events import ALL_INPUTS_CLOSED
 from dorad.record import extras
 from dorad.record.clock import ReplayClock
 
@@ -85,6 +86,8 @@ class Player:
         self._skipped = 0
         self._steps = 0
         """Single messages that may be sent while paused."""
+        self._no_inputs = False
+        """Whether all nodes whose messages are compared have ended."""
         self._clock: ReplayClock | None = None
 
     def play(self) -> Played:
@@ -197,8 +200,15 @@ class Player:
 
     def _receive(self, timeout: float) -> None:
         """Handle events for up to `timeout` seconds. Raises StoppedError."""
+        if self._no_inputs:
+            time.sleep(timeout)
+            return
         event = self._node.next(timeout) if timeout > 0 else self._node.try_recv()
         while event is not None:
+            if event["type"] == "STOP" and event["id"] == ALL_INPUTS_CLOSED:
+                # Everything that these nodes have sent was received, and is compared.
+                self._no_inputs = True
+                return
             if event["type"] == "STOP":
                 raise StoppedError
             if event["type"] == "INPUT" and self._checker is not None:
@@ -208,11 +218,8 @@ class Player:
 
     def _settle(self) -> None:
         """Receive what live nodes still send for the last messages."""
-        self._control.wait_until_quiet(self._receive_briefly)
+        self._control.wait_until_quiet(lambda: self._receive(0.005))
         self._receive(0)
-
-    def _receive_briefly(self) -> None:
-        self._receive(0.005)
 
     def _all_due(self) -> Iterator[Due]:
         config = self._config

@@ -61,6 +61,10 @@ def _replay(config: ReplayConfig) -> int:
         try:
             played = player.play()
         except StoppedError:
+            if checker is not None:
+                text = "error: the replay was stopped before everything was compared"
+                print(text, file=sys.stderr)
+                return 1
             print("the replay was stopped", flush=True)
             return 0
         speed = "" if config.step or not played.speed else f", at {played.speed:.2f} x"

@@ -84,8 +84,14 @@ def choose_replayed(
     else:
         found = [name for name in ids if name in with_topics and name not in live]
         if sources_only and not live:
-            fed = {node["id"] for node in _nodes(descriptor) if any(_feeders(node))}
-            found = [name for name in found if name not in fed]
+            fed = {node["id"] for node in _nodes(descriptor) if _feeders(node) - {node["id"]}}
+            sources = [name for name in found if name not in fed]
+            if found and not sources:
+                raise ReplayError(
+                    "the recorded dataflow has no source: every node is fed by another one",
+                    f"name the nodes to test with --live: {', '.join(found)}",
+                )
+            found = sources
     if not found:
         senders = ", ".join(sorted(with_topics)) or "no node"
         raise ReplayError(
@@ -96,12 +102,33 @@ def choose_replayed(
     return tuple(found)
 
 
-def _feeders(node: Mapping[str, Any]) -> Iterator[str]:
+def _feeders(node: Mapping[str, Any]) -> set[str]:
+    """Return the nodes whose messages a node receives; its operators may feed each other."""
+    found = set()
     for body in _bodies(node):
         for value in (body.get("inputs") or {}).values():
             source = value if isinstance(value, str) else value["source"]
-            if not source.startswith("dora/"):
-                yield source
+            found.add(source.partition("/")[0])
+    return found - {"dora"}
+
+
+def _check_clients(
+    nodes: Sequence[Mapping[str, Any]],
+    live: Sequence[Mapping[str, Any]],
+    replayed: Collection[str],
+) -> None:
+    """Refuse clients that run while their servers do not: recorded replies have recorded ids."""
+    for node in live:
+        if not str(node.get("pattern", "")).endswith("-client"):
+            continue
+        for server in nodes:
+            calls = node["id"] in _feeders(server) and server["id"] in _feeders(node)
+            if calls and server["id"] in replayed:
+                raise ReplayError(
+                    f"node {node['id']!r} would wait for replies of {server['id']!r}: the recorded "
+                    "ones belong to the recorded requests",
+                    f"let both run: --live {node['id']},{server['id']}",
+                )
 
 
 def rewire(
@@ -124,11 +151,13 @@ def rewire(
     `topics` limits what is sent.
 
     Raises:
-        ReplayError: a program is given for a node that does not run.
+        ReplayError: a program is given for a node that does not run, or a node that runs calls one
+            that does not.
     """
     found = deepcopy(dict(descriptor))
     nodes = [node for node in _nodes(found) if not _is_recorder(node)]
     live = [node for node in nodes if node["id"] not in replayed]
+    _check_clients(nodes, live, replayed)
     sent = [
         topic
         for topic in sorted(recorded)

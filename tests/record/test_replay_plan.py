@@ -118,6 +118,34 @@ def test_a_step_takes_over_the_timers_of_running_nodes():
     assert node(found, "worker")["inputs"]["tick"]["source"] == f"{REPLAYER}/dora/tick/worker/tick"
 
 
+def test_operators_that_feed_each_other_are_a_source_and_a_circle_has_none():
+    a, b = (
+        {"id": "a", "python": "a.py", "inputs": {"x": "dora/timer/hz/1"}, "outputs": ["y"]},
+        {"id": "b", "python": "b.py", "inputs": {"y": "ops/a/y"}, "outputs": ["z"]},
+    )
+    sink = {"id": "sink", "path": "s.py", "inputs": {"z": "ops/b/z"}, "outputs": ["back"]}
+    flow = {"nodes": [{"id": "ops", "operators": [a, b]}, sink]}
+    recorded = ("ops/a/y", "ops/b/z", "sink/back")
+    assert choose_replayed(flow, recorded, wanted=(), live=(), sources_only=True) == ("ops",)
+    a["inputs"]["back"] = "sink/back"
+    with pytest.raises(ReplayError, match="every node is fed by another one"):
+        choose_replayed(flow, recorded, wanted=(), live=(), sources_only=True)
+
+
+def test_a_client_runs_only_with_the_node_that_it_calls():
+    client = {"id": "client", "path": "c.py", "pattern": "service-client", "outputs": ["question"]}
+    server = {"id": "server", "path": "s.py", "inputs": {"q": "client/question"}, "outputs": ["a"]}
+    camera = {"id": "camera", "path": "x.py", "outputs": ["image"]}
+    client["inputs"] = {"a": "server/a", "image": "camera/image"}
+    flow = {"nodes": [client, server, camera]}
+    recorded = ("server/a", "client/question", "camera/image")
+    with pytest.raises(ReplayError, match="belong to the recorded requests") as raised:
+        rewire(flow, recorded, ("server", "camera"), programs={}, arguments="")
+    assert raised.value.hint == "let both run: --live client,server"
+    _, plan = rewire(flow, recorded, ("camera",), programs={}, arguments="")
+    assert plan.live == ("client", "server")
+
+
 def test_operators_and_their_short_names_are_rewired():
     flow = {
         "nodes": [
@@ -195,7 +223,7 @@ class StoppedNode:
         return self.try_recv()
 
     def try_recv(self):
-        return {"type": "STOP"} if self.sent >= 6 else None
+        return {"type": "STOP", "id": "MANUAL"} if self.sent >= 6 else None
 
     def send_output(self, output, array, metadata):
         self.sent += 1
@@ -239,6 +267,22 @@ class EndlessNode(StoppedNode):
 
     def try_recv(self):
         return None
+
+
+class LonelyNode(StoppedNode):
+    """A node whose senders have all ended after its first message."""
+
+    def try_recv(self):
+        return {"type": "STOP", "id": "ALL_INPUTS_CLOSED"} if self.sent == 1 else None
+
+
+def test_a_replay_goes_on_when_the_nodes_that_it_compares_have_ended(tmp_path):
+    path = write(tmp_path / "a.mcap", numbers(3, every_ms=1))
+    config = ReplayConfig(files=[], topics=["source/number"], speed=0.05)
+    with RecordingReader(path) as reader:
+        node = LonelyNode()
+        assert Player(node, [reader], config, Control(""), None).play().messages == 3
+    assert node.sent == 3
 
 
 @pytest.mark.parametrize("count", [1, 3])
