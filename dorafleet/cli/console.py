@@ -53,7 +53,8 @@ def console(
             "the console needs a terminal whose cursor it can move, and TERM is dumb "
             "(set TERM to your terminal's name; for scripts: `dorafleet robots --json`)"
         )
-    from dorafleet.console.main import options_for, run, run_over_ssh
+    from dorafleet.console.main import run, run_over_ssh
+    from dorafleet.console.options import options_for
 
     options = options_for(
         os.environ, readonly=readonly, ascii_only=ascii_only, theme=theme, start=start

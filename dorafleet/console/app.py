@@ -7,7 +7,6 @@ import logging
 import re
 import shlex
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import App
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from dorafleet.console.link.server import Server
     from dorafleet.console.model.commands import Target
     from dorafleet.console.model.filter import Filter
+    from dorafleet.console.options import Options
 
 TICK_S = 0.1
 """Time between two looks whether something must be painted."""
@@ -45,22 +45,6 @@ MAX_LISTED = 30
 """Robots that a filter names."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How the console behaves."""
-
-    readonly: bool = False
-    """Offer no command that changes anything."""
-    ascii_only: bool = False
-    theme: str = "dark"
-    start: str = "fleet"
-    """The first screen, as after `:`."""
-    interval: float = 1.0
-    """Seconds between two measurements of nodes and edges."""
-    variables: tuple[tuple[str, str], ...] = ()
-    """Variables that name the server, which options may have set: for copied commands."""
 
 
 class ConsoleApp(App[None]):

@@ -1,50 +1,19 @@
-"""Start the console: which server, which terminal, which theme."""
+"""Start the console: for which server, and on which terminal."""
 
 from __future__ import annotations
 
-import locale
 import os
-import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from dorad.control.choosing import chosen, server_variables
-from dorafleet.console.app import ConsoleApp, Options
-from dorafleet.console.driver import PacedDriver
+from dorad.control.choosing import chosen
 from dorafleet.console.link.server import Server
+from dorafleet.console.options import Options, options_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from dorad.control.target import Targets
-
-
-def options_for(
-    environment: Mapping[str, str],
-    *,
-    readonly: bool = False,
-    ascii_only: bool = False,
-    theme: str | None = None,
-    start: str = "fleet",
-    robot: str | None = None,
-    interval: float = 1.0,
-    encoding: str | None = None,
-) -> Options:
-    """Return how the console behaves on this terminal. `encoding` is that of the terminal.
-
-    Without UTF-8 only ASCII is shown; with NO_COLOR there is no colour; a terminal of 16 colours
-    gets these.
-    """
-    encoding = encoding or locale.getencoding()
-    plain = ascii_only or encoding.lower().replace("-", "") not in ("utf8", "utf_8")
-    if theme is None:
-        rich = environment.get("COLORTERM") in ("truecolor", "24bit")
-        rich = rich or "256color" in environment.get("TERM", "")
-        theme = "mono" if environment.get("NO_COLOR") else "dark" if rich else "ansi"
-    if robot is not None:
-        start = f"{start} {shlex.quote(robot)}"
-    return Options(readonly, plain, theme, start, interval, server_variables(environment))
 
 
 def run(options: Options, *, mouse: bool = True, socket: Path | None = None) -> None:
@@ -61,7 +30,7 @@ def run(options: Options, *, mouse: bool = True, socket: Path | None = None) -> 
     async def opened() -> Targets:
         return targets
 
-    _show(ConsoleApp(Server(opened), options, PacedDriver), mouse=mouse)
+    _show(Server(opened), options, mouse=mouse)
 
 
 def run_over_ssh(options: Options, host: str, *, mouse: bool = True) -> None:
@@ -74,14 +43,16 @@ def run_over_ssh(options: Options, host: str, *, mouse: bool = True) -> None:
 
     tunnel = Tunnel(host)
     tunnel.check()
-    _show(
-        ConsoleApp(Server(tunnel.open, tunnel.close, host=host), options, PacedDriver), mouse=mouse
-    )
+    _show(Server(tunnel.open, tunnel.close, host=host), options, mouse=mouse)
 
 
-def _show(app: ConsoleApp, *, mouse: bool) -> None:
-    # Over SSH a key's bytes may come one by one.
+def _show(server: Server, options: Options, *, mouse: bool) -> None:
+    # Over SSH a key's bytes may come one by one. Textual reads the variable when it is imported.
     os.environ.setdefault("ESCDELAY", "300" if os.environ.get("SSH_CONNECTION") else "100")
+    from dorafleet.console.app import ConsoleApp
+    from dorafleet.console.driver import PacedDriver
+
+    app = ConsoleApp(server, options, PacedDriver)
     app.run(mouse=mouse)
     if app.return_code:
         sys.exit(app.return_code)

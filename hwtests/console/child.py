@@ -19,9 +19,10 @@ from textual.app import App
 from textual.widgets import DataTable, RichLog
 
 from dorad.control.target import UnixSocket
-from dorafleet.console.app import ConsoleApp, Options
+from dorafleet.console.app import ConsoleApp
 from dorafleet.console.driver import PacedDriver
 from dorafleet.console.link.server import Server
+from dorafleet.console.options import Options
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from dorad.control import messages as m
 from dorad.logrecord import LogRecord
-from dorafleet.console.app import Options
+from dorafleet.console.options import Options
 from dorafleet.console.widgets.confirm import Choose
 from hwtests.console import svg
 from tests.console.driving import Driven, console

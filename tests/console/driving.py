@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from textual.events import Key
 
-from dorafleet.console.app import ConsoleApp, Options
+from dorafleet.console.app import ConsoleApp
 from dorafleet.console.link.server import Server
+from dorafleet.console.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from dorad.control.target import UnixSocket
-from dorafleet.console.app import Options
+from dorafleet.console.options import Options
 
 from .driving import console, console_at
 from .fakefleet import FakeFleet

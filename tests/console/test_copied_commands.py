@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from dorad.cli.root import run_command as dora
 from dorafleet.cli.main import run_command as dorafleet
-from dorafleet.console.main import options_for
 from dorafleet.console.model.commands import ACTIONS, Target, shown
+from dorafleet.console.options import options_for
 from dorafleet.coordinator.token import make_token
 from dorafleet.rollout.messages import RolloutSummary, RolloutUpdate
 

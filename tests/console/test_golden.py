@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from textual.binding import Binding
 
-from dorafleet.console.app import ConsoleApp, Options
+from dorafleet.console.app import ConsoleApp
 from dorafleet.console.model.commands import ACTIONS
+from dorafleet.console.options import Options
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.help import KEYS
 from dorafleet.console.screens.top import TopScreen

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from textual.strip import Strip
 
-from dorafleet.console.app import Options
+from dorafleet.console.options import Options
 
 from .driving import console
 from .fakefleet import FakeFleet, line

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from textual.events import MouseScrollDown, MouseScrollUp
 
-from dorafleet.console.app import Options
+from dorafleet.console.options import Options
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import LogView
 

@@ -9,7 +9,7 @@ import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorafleet.console.app import Options
+from dorafleet.console.options import Options
 from dorafleet.console.view import inspector, robotlines
 from dorafleet.console.view.plot import plot
 from dorafleet.console.view.rows import plain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dorafleet.console.app import Options
+from dorafleet.console.options import Options
 
 from .driving import console
 from .fakefleet import FakeFleet

@@ -21,7 +21,7 @@ import psutil
 from .fakefleet import FakeFleet, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
 DEADLINE_S = 60.0
 QUESTION = b"\x1b[6n"
@@ -39,9 +39,9 @@ class Line:
         self.seen = b""
         self.process: asyncio.subprocess.Process
 
-    async def start(self, socket: Path, *words: str) -> None:
+    async def start(self, socket: Path, *words: str, given: Mapping[str, str]) -> None:
         env = {name: value for name, value in os.environ.items() if not name.startswith("DORA")}
-        env |= {"DORA_SOCKET": str(socket), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
+        env |= {"DORA_SOCKET": str(socket), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **given}
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "dorafleet.cli", "console", *words),
             stdin=self.theirs,
@@ -91,11 +91,13 @@ class Line:
 
 
 @asynccontextmanager
-async def program(fleet: FakeFleet, *words: str, answers: bool = True) -> AsyncIterator[Line]:
+async def program(
+    fleet: FakeFleet, *words: str, answers: bool = True, env: Mapping[str, str] | None = None
+) -> AsyncIterator[Line]:
     line = Line(answers)
     with tempfile.TemporaryDirectory() as folder:
         async with serving(fleet, Path(folder)) as target:
-            await line.start(target.path, *words)
+            await line.start(target.path, *words, given=env or {})
             try:
                 yield line
             finally:
@@ -135,6 +137,22 @@ async def test_keys_that_a_slow_line_tears_apart_change_nothing() -> None:
         await line.keys(b"q")
         assert await line.ends() == 0
         assert fleet.changes == []
+
+
+async def test_keys_that_ssh_delivers_in_pieces_are_put_together() -> None:
+    async with program(FakeFleet(2), env={"SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"}) as line:
+        await line.until(b"2 of 2")
+        for _ in range(20):  # a busy machine delivers pieces later than meant
+            at = len(line.seen)
+            await line.keys(b"\x1b", b"[", b"B", pause=0.2)
+            await line.keys(b"\r")
+            await line.until(b"Fleet > arm00", after=at)
+            if b"Fleet > arm002" in line.seen[at:]:
+                break
+            await line.keys(b"\x1b")
+            await line.until(b"2 of 2", after=at)
+        else:
+            raise AssertionError("an arrow key in pieces was never understood")
 
 
 async def test_only_ascii_is_written_where_the_terminal_shows_nothing_else() -> None:

@@ -15,12 +15,12 @@ from rich.cells import cell_len
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.filters import parse
-from dorafleet.console.main import options_for
 from dorafleet.console.model import commands, pace
 from dorafleet.console.model.fleet import STATES
 from dorafleet.console.model.order import FLEET_ORDERS, REST_S, RestingOrder
 from dorafleet.console.model.series import Series
 from dorafleet.console.model.topology import topology, worst_node
+from dorafleet.console.options import options_for
 from dorafleet.console.view import alertrows, bars, robotlines, tables, values, words
 from dorafleet.console.view.glyphs import ASCII, UNICODE
 from dorafleet.console.view.graph import graph

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from dorafleet.console.app import Options
+from dorafleet.console.options import Options
 from dorafleet.rollout.messages import (
     RolloutAct,
     RolloutRobot,

@@ -13,7 +13,7 @@ from textual.widgets import Input
 
 from dorad.control import messages as m
 from dorad.logrecord import LogRecord
-from dorafleet.console.app import Options
+from dorafleet.console.options import Options
 from dorafleet.console.view.inspector import robot_lines
 from dorafleet.console.widgets.confirm import Choose, Confirm
 from dorafleet.console.widgets.paint import VisibleText

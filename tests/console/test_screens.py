@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from textual.events import Key
 
-from dorafleet.console.app import Options
+from dorafleet.console.options import Options
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.widgets.confirm import Dialog
 from dorafleet.console.widgets.grid import Grid

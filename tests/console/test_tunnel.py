@@ -11,9 +11,10 @@ import asyncssh
 import pytest
 
 from dorad.control.errors import ControlError
-from dorafleet.console.app import ConsoleApp, Options
+from dorafleet.console.app import ConsoleApp
 from dorafleet.console.link.server import Server
 from dorafleet.console.link.tunnel import Tunnel
+from dorafleet.console.options import Options
 from tests.fleet.sshd import SSHD, Host
 
 from .driving import Driven
