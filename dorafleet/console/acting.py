@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8
 """Targets that are asked at the same time."""
+READ_S = 0.3
+"""Shortest time, seconds, in which an operator reads a dialog that is on his terminal."""
 RESULT_S = 10.0
 FAILURE_S = 60.0
 """Seconds for which a result is shown."""
@@ -32,13 +34,15 @@ class Acting:
     def __init__(self, app: ConsoleApp) -> None:
         self._app = app
         self._running: Outcome | None = None
+        self.asks = False
+        """Whether a dialog is open, or is about to be opened."""
 
     def possible(self, targets: Sequence[Target]) -> list[Action]:
         """Return what may be done to all of these targets."""
         app = self._app
         return actions_for(targets, app.server.link.role, readonly=app.options.readonly)
 
-    async def choose(self, targets: list[Target]) -> None:
+    def choose(self, targets: list[Target]) -> None:
         """Let the operator choose an action, confirm it, and do it."""
         app = self._app
         if self._running is not None:
@@ -49,12 +53,22 @@ class Acting:
             role, readonly = app.server.link.role, app.options.readonly
             app.report(why_no_action(targets, role, readonly=readonly), "warn")
             return
+        self.asks = True
+        app.run_worker(self._ask(actions, targets), exclusive=True)
+
+    async def _ask(self, actions: Sequence[Action], targets: list[Target]) -> None:
+        app = self._app
         what = str(targets[0]) if len(targets) == 1 else f"{len(targets)} rows"
-        action = await app.push_screen_wait(Choose(actions, what))
-        if action is None:
-            return
-        command = app.command_line(action.argv(targets[0]))
-        if await app.push_screen_wait(Confirm(action, targets, command)):
+        try:
+            action = await app.push_screen_wait(Choose(actions, what))
+            if action is None:
+                return
+            command = app.command_line(action.argv(targets[0]))
+            confirm = Confirm(action, targets, command, readable_after=app.frames.took_s + READ_S)
+            confirmed = await app.push_screen_wait(confirm)
+        finally:
+            self.asks = False
+        if confirmed:
             # Beside the screens: another key must not end it half way.
             app.in_background(self._do(action, targets))
         else:

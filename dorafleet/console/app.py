@@ -7,9 +7,11 @@ import logging
 import re
 import shlex
 import signal
+from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import App
+from textual.events import Key
 
 from dorafleet.console import piping, themes
 from dorafleet.console.acting import Acting
@@ -17,6 +19,8 @@ from dorafleet.console.frames import Frames
 from dorafleet.console.model.commands import ABOUT_DATAFLOWS, place_of, shown, with_dataflow
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.registry import open_screen
+from dorafleet.console.screens.workingkeys import in_order
+from dorafleet.console.widgets.confirm import Dialog
 from dorafleet.console.widgets.lines import Painted
 from dorafleet.console.widgets.paint import VisibleText
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
     from textual.binding import BindingType
     from textual.driver import Driver
+    from textual.events import Event
     from textual.filter import LineFilter
 
     from dorafleet.console.link.server import Server
@@ -40,6 +45,9 @@ COMMAND_S = 30.0
 
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 """Signals by which the console ends in good order; SIGHUP says that the terminal is gone."""
+
+MAX_EARLY = 1000
+"""Keys that wait for a screen."""
 
 MAX_LISTED = 30
 """Robots that a filter names."""
@@ -57,9 +65,12 @@ class ConsoleApp(App[None]):
         ("q", "quit", "quit"),
         ("ctrl+c", "quit", "quit"),
         ("ctrl+z", "suspend_process", ""),
-        ("question_mark", "help", "keys"),
-        ("minus", "last", "last screen"),
-        ("tab", "focus_next", ""),
+        *in_order(
+            ("question_mark", "help", "keys"),
+            ("minus", "last", "last screen"),
+            ("tab", "focus_next", ""),
+            ("shift+tab", "focus_previous", ""),
+        ),
     ]
 
     def __init__(
@@ -75,6 +86,8 @@ class ConsoleApp(App[None]):
         self._visible_text = VisibleText()  # one, because Textual caches lines by their filters
         self.frames = Frames(self)
         self.acting = Acting(self)
+        self._early: deque[Key] = deque()
+        """Keys that wait until the screen or dialog is open that they are for."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._last: ConsoleScreen | None = None
         self._entered = False
@@ -138,9 +151,40 @@ class ConsoleApp(App[None]):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.server.close()
 
-    def _tick(self) -> None:
+    async def on_event(self, event: Event) -> None:
+        """Keep keys that come while a screen opens: they are for that one."""
+        if not isinstance(event, Key) or event.is_forwarded or event.key == "ctrl+c":
+            await super().on_event(event)
+        elif len(self._early) < MAX_EARLY:
+            self._early.append(event)
+            await self._give_keys()
+
+    async def _give_keys(self) -> None:
+        while self._early and self._takes_keys:
+            key, screen = self._early.popleft(), self.screen
+            if isinstance(screen, ConsoleScreen) and screen.typing:
+                screen.prompt.ending = key.key in ("enter", "escape")
+            if not (isinstance(screen, Dialog) and screen.take(key)):
+                await super().on_event(key)
+
+    @property
+    def _takes_keys(self) -> bool:
+        screen = self.screen
+        if isinstance(screen, Dialog):
+            return screen.takes_keys
+        return isinstance(screen, ConsoleScreen) and screen.takes_keys and not self.acting.asks
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Return False for keys that are for a dialog, or for what is typed."""
+        del parameters
+        if action in ("help", "last"):
+            return isinstance(self.screen, ConsoleScreen) and not self._typing
+        return not (action in ("focus_next", "focus_previous") and self._typing)
+
+    async def _tick(self) -> None:
         if not self.screen_stack:
             return  # it ends
+        await self._give_keys()
         link = self.server.link
         if self._start and (self.server.fleet.rows or "fleet.watch" in self.server.missing):
             start, self._start = self._start, ""
@@ -224,14 +268,13 @@ class ConsoleApp(App[None]):
 
     def action_last(self) -> None:
         """Open the screen that was closed last."""
-        if self._last is not None and not self._typing:
+        if self._last is not None:
             fresh, self._last = self._last.again(), None
             self.open(fresh)
 
     def action_help(self) -> None:
         """Open the page of keys."""
-        if not self._typing and isinstance(self.screen, ConsoleScreen):
-            self.go_to("help")
+        self.go_to("help")
 
     async def action_quit(self) -> None:
         """End the console, which leaves everything running."""

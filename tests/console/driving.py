@@ -49,7 +49,7 @@ class Driven:
     async def type(self, text: str) -> None:
         """Type a text at once, as a paste or a fast typist does."""
         for char in text:
-            self.app.post_message(Key("space" if char == " " else _key(char), char))
+            self.app.post_message(Key(_key(char), char))
         await self.pilot.pause()
 
     async def until(self, holds: Callable[[], object] | str, within: float = DEADLINE_S) -> str:
@@ -73,7 +73,7 @@ def _key(char: str) -> str:
         "=": "equals_sign", "!": "exclamation_mark", "~": "tilde", ">": "greater_than_sign",
         "<": "less_than_sign", "/": "slash", ".": "full_stop", ":": "colon", "*": "asterisk",
         "-": "minus", "^": "circumflex_accent", "'": "apostrophe", "(": "left_parenthesis",
-        "|": "vertical_line",
+        "|": "vertical_line", " ": "space", "\r": "enter", "\x1b": "escape", "?": "question_mark",
     }  # fmt: skip
     return names.get(char, char)
 

@@ -87,6 +87,31 @@ async def test_what_is_typed_right_after_the_key_goes_to_the_prompt(tmp_path: Pa
             await driven.until("4 of 4")
 
 
+async def test_keys_that_are_typed_ahead_reach_the_screens_that_they_open(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(4)) as driven:
+        # Before the first screen is there: a filter, its robot, and the topic of its dataflow.
+        await driven.type("/arm003\r\r:topic pick camera/image echo\rv?")
+        await driven.until("Keys")
+        await driven.press("escape")
+        await driven.until("view: plot")
+        await driven.press("escape")
+        await driven.until("Fleet > arm003")
+        await driven.press("escape")
+        await driven.until("filter: arm003")
+
+
+async def test_a_prompt_that_is_left_by_a_click_is_given_up(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(4)) as driven:
+        await driven.until("4 of 4")
+        await driven.type("/zone=hall")
+        await driven.until("2 of 4")
+        await driven.press("tab")
+        assert "filter: zone=hall" in driven.text
+        await driven.pilot.click("#robots", offset=(5, 2))
+        text = await driven.until("4 of 4")
+        assert "a actions" in text and "> + OK      arm002" in text
+
+
 async def test_while_something_is_typed_a_screen_does_not_offer_its_own_keys(
     tmp_path: Path,
 ) -> None:

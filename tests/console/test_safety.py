@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from rich.segment import Segment
 from textual.color import Color
+from textual.events import Key
 from textual.widgets import Input
 
 from dorad.control import messages as m
@@ -69,6 +70,9 @@ async def _act(driven: Driven, key: str) -> None:
     await driven.press(key)
     await driven.until(lambda: isinstance(driven.app.screen, Confirm))
     await _focused(driven, "cancel")
+    dialog = driven.app.screen
+    assert isinstance(dialog, Confirm)
+    await driven.until(lambda: dialog.readable)
 
 
 async def _focused(driven: Driven, id_: str) -> None:
@@ -100,6 +104,23 @@ async def test_an_action_is_done_once_it_is_confirmed(tmp_path: Path) -> None:
         assert fleet.changes == [
             ("node.restart", m.NodeStop(node="gripper", dataflow="arm002/pick")),
         ]
+
+
+async def test_keys_that_are_typed_before_a_question_is_shown_do_not_answer_it(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet(3)
+    fleet.fail("arm002")
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("3 of 3")
+        for key in ("a", "r", "right", "enter"):
+            driven.app.post_message(Key(key, key if len(key) == 1 else None))
+        await driven.until("typed before this was shown")
+        dialog = driven.app.screen
+        assert isinstance(dialog, Confirm) and fleet.changes == []
+        await driven.until(lambda: dialog.readable)
+        await driven.press("enter")
+        await driven.until("Restart the node: done")
 
 
 async def test_for_several_robots_their_number_must_be_typed(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import Screen
 
@@ -14,7 +13,7 @@ from dorafleet.console.model.filter import Filter
 from dorafleet.console.screens.bars import Bars
 from dorafleet.console.screens.feeds import Feeds
 from dorafleet.console.screens.prompting import Prompting
-from dorafleet.console.screens.workingkeys import working_keys, works
+from dorafleet.console.screens.workingkeys import SCREEN_KEYS, in_order, working_keys, works
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.view.glyphs import glyphs
 from dorafleet.console.widgets.grid import Grid
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
+    from textual.events import DescendantFocus
     from textual.widget import Widget
 
     from dorafleet.console.app import ConsoleApp
@@ -44,31 +44,7 @@ class ConsoleScreen(Screen[None]):
     ORDERS: ClassVar[tuple[str, ...]] = ()
     FILTER_KEYS: ClassVar[tuple[str, ...]] = ()
     AUTO_FOCUS = "Grid, LogView, #content"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape", "back", "back"),
-        ("enter", "enter", "open"),
-        ("up,k", "move(-1)", ""),
-        ("down,j", "move(1)", ""),
-        ("left", "across(-8)", ""),
-        ("right", "across(8)", ""),
-        ("pageup,ctrl+b", "page(-1)", ""),
-        ("pagedown,ctrl+f", "page(1)", ""),
-        ("home", "ends(True)", ""),
-        ("end,G", "ends(False)", ""),
-        ("space", "mark", "mark"),
-        ("o", "order", "order"),
-        ("p", "pause", "pause"),
-        ("l", "go('logs')", "logs"),
-        ("g", "go('graph')", "graph"),
-        ("t", "go('top')", "top"),
-        ("e", "go('topics')", "topics"),
-        ("a", "actions", "actions"),
-        ("y", "copy", "copy command"),
-        # At once, so that the text that follows such a key goes to the prompt.
-        Binding("colon,ctrl+p", "palette", "go", priority=True),
-        Binding("slash", "filter", "filter", priority=True),
-        Binding("vertical_line", "pipe", "pipe", priority=True),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = in_order(*SCREEN_KEYS)
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,6 +54,7 @@ class ConsoleScreen(Screen[None]):
         self.prompting = Prompting(self)
         self.feeds = Feeds(self.streams, lambda work: self.console.in_background(work))
         self._painted: tuple[Any, ...] | None = None
+        self._resumed = False
         self.updates = 0
         """Grows with everything that a feed of this screen brings."""
 
@@ -177,10 +154,23 @@ class ConsoleScreen(Screen[None]):
         self.feeds.resume()
         self._painted = None
         self.tick()
+        for grid in self.query(Grid):
+            grid.keep_visible()
+        self.call_next(self._take_keys)  # once a widget has the focus
+
+    def _take_keys(self) -> None:
+        self._resumed = True
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        """Give up what is typed after a click elsewhere: no key would get to the prompt."""
+        if self.typing and not isinstance(event.widget, Prompt):
+            self.prompt.give_up()
 
     def on_screen_suspend(self) -> None:
         """Stop reading: a hidden screen costs nothing."""
         self.feeds.stop()
+        for grid in self.query(Grid):
+            grid.hold_cursor()
         for widget in self.query("*"):
             # Drops its painted lines: a cache of Textual's keeps a thousand closed widgets.
             widget.refresh()
@@ -233,6 +223,11 @@ class ConsoleScreen(Screen[None]):
             and self.is_attached
             and self in self.app.screen_stack
         )
+
+    @property
+    def takes_keys(self) -> bool:
+        """Whether a key would do now what it is meant for, and not too early."""
+        return self._resumed and self.composed and not self.prompt.ending
 
     @property
     def typing(self) -> bool:
@@ -367,7 +362,7 @@ class ConsoleScreen(Screen[None]):
 
     def action_actions(self) -> None:
         """Choose an action for the chosen rows."""
-        self.console.run_worker(self.console.acting.choose(self.targets()), exclusive=True)
+        self.console.acting.choose(self.targets())
 
     def action_copy(self) -> None:
         """Copy the equivalent command, and show it."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from dorafleet.console.link.streams import Feed
 from dorafleet.console.model.commands import Target
 from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.screens.workingkeys import in_order
 from dorafleet.console.view import words
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.widgets.toptables import KEYS, TopTables
@@ -28,9 +29,9 @@ class TopScreen(ConsoleScreen):
 
     NAME = "top"
     ORDERS = ("name", "cpu", "memory", "rate", "drops")
-    BINDINGS: ClassVar[list[BindingType]] = [
-        (order[0], f"sort('{order}')", order) for order in ORDERS
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = in_order(
+        *((order[0], f"sort('{order}')", order) for order in ORDERS)
+    )
     FILTER_KEYS = KEYS
     AUTO_FOCUS = "#nodes"
 

@@ -9,6 +9,7 @@ from dorafleet.console.link.streams import Feed
 from dorafleet.console.model.commands import Target
 from dorafleet.console.model.series import Series
 from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.screens.workingkeys import in_order
 from dorafleet.console.view import values, words
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.view.picture import picture
@@ -42,7 +43,7 @@ class TopicScreen(ConsoleScreen):
 
     NAME = "topic"
     AUTO_FOCUS = "LogView"
-    BINDINGS: ClassVar[list[BindingType]] = [("v", "view", "view")]
+    BINDINGS: ClassVar[list[BindingType]] = in_order(("v", "view", "view"))
 
     def __init__(self, dataflow: str, topic: str, view: str = "auto") -> None:
         super().__init__()

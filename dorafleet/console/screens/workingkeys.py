@@ -4,14 +4,44 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from textual.binding import Binding
+
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas, LogView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from textual.binding import BindingType
+
     from dorafleet.console.model.commands import Target
     from dorafleet.console.screens.base import ConsoleScreen
+
+SCREEN_KEYS = (
+    ("escape", "back", "back"),
+    ("enter", "enter", "open"),
+    ("up,k", "move(-1)", ""),
+    ("down,j", "move(1)", ""),
+    ("left", "across(-8)", ""),
+    ("right", "across(8)", ""),
+    ("pageup,ctrl+b", "page(-1)", ""),
+    ("pagedown,ctrl+f", "page(1)", ""),
+    ("home", "ends(True)", ""),
+    ("end,G", "ends(False)", ""),
+    ("space", "mark", "mark"),
+    ("o", "order", "order"),
+    ("p", "pause", "pause"),
+    ("l", "go('logs')", "logs"),
+    ("g", "go('graph')", "graph"),
+    ("t", "go('top')", "top"),
+    ("e", "go('topics')", "topics"),
+    ("a", "actions", "actions"),
+    ("y", "copy", "copy command"),
+    ("colon,ctrl+p", "palette", "go"),
+    ("slash", "filter", "filter"),
+    ("vertical_line", "pipe", "pipe"),
+)
+"""The keys of all screens: the action of each, and what it does."""
 
 TYPING: Mapping[str, str] = {"filter": "keep the filter", "go": "go", "pipe": "run"}
 """What enter does to what is typed."""
@@ -47,6 +77,15 @@ KEYS = (
     ScreenKey("q", "quit", "quit"),
     ScreenKey("?", "all keys", "help"),
 )
+
+
+def in_order(*keys: tuple[str, str, str]) -> list[BindingType]:
+    """Return keys that do their work in the order in which they are typed.
+
+    Textual gives other keys to the widget that has the focus, and gets them back after those that
+    were typed next.
+    """
+    return [Binding(key, action, label, priority=True) for key, action, label in keys]
 
 
 def working_keys(screen: ConsoleScreen) -> list[tuple[str, str]]:

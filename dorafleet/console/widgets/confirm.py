@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
@@ -37,6 +39,7 @@ MAX_NAME = 200
 _DIGITS = tuple("0123456789")
 _BUTTON_HINT = "left right choose, enter, esc cancels"
 _TYPE_HINT = "type the number, enter, esc cancels"
+_EARLY_HINT = "typed before this was shown: again?"
 MAX_TYPED = 20
 """Characters of a wrong number that are repeated."""
 
@@ -45,11 +48,21 @@ class Dialog(ModalScreen[T]):
     """A dialog that ends once, and that is cancelled when the terminal gets too small for it."""
 
     CANCELLED: T
-    BINDINGS: ClassVar[list[BindingType]] = [("escape", "cancel", "Cancel")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel", priority=True)]
 
     def __init__(self) -> None:
         super().__init__()
         self._ended = False
+
+    @property
+    def takes_keys(self) -> bool:
+        """Whether keys are for this dialog."""
+        return self.is_mounted and not self._ended
+
+    def take(self, key: Key) -> bool:
+        """Do at once what a key does to the whole dialog; return False if it does nothing."""
+        del key
+        return False
 
     def end(self, result: T) -> None:
         """Close with a result; a second key that was already under way does nothing.
@@ -98,13 +111,13 @@ class Choose(Dialog["Action | None"]):
             yield Label("")
             yield Label("esc cancels", markup=False)
 
-    def on_key(self, event: Key) -> None:
+    def take(self, key: Key) -> bool:
         """Choose by key."""
         for action in self._actions:
-            if event.character == action.key:
-                event.stop()
+            if key.character == action.key:
                 self.end(action)
-                return
+                return True
+        return False
 
 
 class Confirm(Dialog[bool]):
@@ -129,8 +142,13 @@ class Confirm(Dialog[bool]):
     CANCELLED = False
     BINDINGS: ClassVar[list[BindingType]] = [("left,right", "app.focus_next", "Other button")]
 
-    def __init__(self, action: Action, targets: Sequence[Target], command: str) -> None:
+    def __init__(
+        self, action: Action, targets: Sequence[Target], command: str, *, readable_after: float
+    ) -> None:
+        """`readable_after` are the seconds after which an operator may have read the question."""
         super().__init__()
+        self._readable_after = readable_after
+        self._readable_at = float("inf")
         self._action = action
         self._targets = targets
         self._command = command
@@ -161,7 +179,10 @@ class Confirm(Dialog[bool]):
 
     def on_mount(self) -> None:
         """Let the cursor start on Cancel."""
-        self.query_one("#cancel", Button).focus()
+        for button in self.query(Button):
+            button.active_effect_duration = 0.0  # it takes no key meanwhile
+        self.set_focus(self.query_one("#cancel", Button))
+        self._readable_at = time.monotonic() + self._readable_after
 
     def on_key(self, event: Key) -> None:
         """Take a digit for the number that is asked for, even while a button has the focus."""
@@ -184,8 +205,19 @@ class Confirm(Dialog[bool]):
         event.stop()
         self._confirm()
 
+    @property
+    def readable(self) -> bool:
+        """Whether the operator may have read the question."""
+        return time.monotonic() >= self._readable_at
+
     def _confirm(self) -> None:
-        """Do it, unless a number is asked for and another one is typed."""
+        """Do it, unless a number is asked for and another one is typed.
+
+        What was typed before the question was shown was meant for something else.
+        """
+        if not self.readable:
+            self.query_one("#hint", Label).update(_EARLY_HINT)
+            return
         if not self._number:
             self.end(True)
             return

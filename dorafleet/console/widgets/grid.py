@@ -62,7 +62,9 @@ class Grid(Painted, can_focus=True):
         self.marks: set[str] = set()
         self.dim = False
         """Whether all rows are out of date."""
-        self.moved_at = float("-inf")
+        self._held = False
+        """Whether the cursor stays with its row; until the operator uses it, with its place."""
+        self._height = 0
 
     @property
     def ids(self) -> Sequence[str]:
@@ -86,8 +88,8 @@ class Grid(Painted, can_focus=True):
     ) -> None:
         """Show these rows; `row_of` makes those that are visible. `heading` replaces the titles.
 
-        Without any row, the text `empty` is shown. The cursor stays with its row. If that is gone,
-        it goes to the row in its place.
+        Without any row, the text `empty` is shown. The cursor stays with its row once the operator
+        has used it. If that is gone, it goes to the row in its place.
         """
         place = self._place
         arranged = self._rest.arrange(ids, time.monotonic())
@@ -95,7 +97,7 @@ class Grid(Painted, can_focus=True):
         self._ids, self._row_of = list(arranged), row_of
         self._heading, self.dim, self._empty = heading, dim, empty
         self.marks &= set(self._ids) if self.marks else set()
-        if self._ids and (self.cursor is None or self.cursor not in set(self._ids)):
+        if self._ids and not (self._held and self.cursor in set(self._ids)):
             self.cursor = self._ids[min(place or 0, len(self._ids) - 1)]
         if not self._ids:
             self.cursor = None
@@ -175,7 +177,10 @@ class Grid(Painted, can_focus=True):
         self._fitted = fitted(self._columns, self.size.width, self._left_out, self._longest)
         self._painted.clear()
         self.virtual_size = Size(self.size.width, len(self._ids) + 1)
-        self.keep_visible()
+        place, top = self._place, self.scroll_offset.y
+        if place is not None and top <= place < top + self._height - 1:
+            self.keep_visible()
+        self._height = self.size.height
         self.refresh()
 
     def on_focus(self) -> None:
@@ -211,11 +216,15 @@ class Grid(Painted, can_focus=True):
         """Move the cursor to a place, the last one if there are fewer."""
         if not self._ids:
             return
-        self.moved_at = time.monotonic()
-        self._rest.moved(self.moved_at)
+        self.hold_cursor()
+        self._rest.moved(time.monotonic())
         self.cursor = self._ids[min(max(place, 0), len(self._ids) - 1)]
         self.keep_visible()
         self._repaint()
+
+    def hold_cursor(self) -> None:
+        """Keep the cursor with its row from now on, wherever that goes."""
+        self._held = True
 
     def as_text(self) -> list[str]:
         """Return the titles and all rows as lines, including those that are not visible."""

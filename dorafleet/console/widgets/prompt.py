@@ -72,6 +72,10 @@ class Prompt(Input):
         event.stop()
         event.prevent_default()
 
+    def give_up(self) -> None:
+        """End the line without doing anything."""
+        self._end("given-up")
+
     def _end(self, state: str) -> None:
         kind, self.kind = self.kind, ""
         self.post_message(self.Typed(kind, self.value, state))
@@ -85,6 +89,11 @@ class PromptLine(Horizontal):
     PromptLine.open { display: block; }
     PromptLine Label { width: auto; padding: 0 0 0 1; text-style: bold; }
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ending = False
+        """Whether a key that ends the line is under way: the next one is for another widget."""
 
     def compose(self) -> ComposeResult:
         """Put the label before the prompt."""
@@ -102,6 +111,11 @@ class PromptLine(Horizontal):
         self.query_one("#prompt-label", Label).update(LABELS[kind])
         self.query_one(Prompt).open(kind, text, hint)
 
+    def give_up(self) -> None:
+        """End the line without doing anything."""
+        self.query_one(Prompt).give_up()
+
     def close(self) -> None:
         """Hide the line."""
+        self.ending = False
         self.remove_class("open")
