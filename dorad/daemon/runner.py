@@ -68,8 +68,7 @@ class Runner:
         self._journal = journal
         self._downloads: Downloads | None = None
         if paths.downloads is not None:
-            helpers = host.helpers if host.units else None
-            self._downloads = Downloads(paths.downloads, helpers=helpers, max_total=MAX_TOTAL)
+            self._downloads = Downloads(paths.downloads, helpers=host.helpers, max_total=MAX_TOTAL)
             self._downloads.clear_partial()
 
     def prepare(

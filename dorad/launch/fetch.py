@@ -13,17 +13,15 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.launch.helper import helper_environment
+from dorad.launch.helper import LocalHelpers, helper_environment
 from dorad.launch.model import Command, LaunchError
-from dorad.launch.transfer import transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Set
 
     from dorad.launch.helper import HelperHost
 
@@ -61,11 +59,12 @@ class Downloads:
         """Cache files in `folder`, at most `max_total` bytes.
 
         With `plain`, files without a checksum are stored in `folder` itself; otherwise each URL has
-        its own folder. `helpers` download for a process that has no network.
+        its own folder. `helpers` start the processes that download; without it they are children
+        of this process.
         """
         self._folder = folder
         self._plain = plain
-        self._helpers = helpers
+        self._helpers = LocalHelpers() if helpers is None else helpers
         self._max_bytes = max_bytes
         self._max_total = max_total
         self._max_seconds = max_seconds
@@ -90,20 +89,27 @@ class Downloads:
             try:
                 if sha256 is not None and await asyncio.to_thread(self._is_right, target, sha256):
                     _log.debug("%s is cached: %s", url, target)
-                    os.utime(target.parent)
+                    _mark_used(target.parent)
                     return target
                 await self._download(url, target, sha256)
             except OSError as error:
                 raise LaunchError(f"cannot download {url}: {error}") from None
         if self._max_total is not None:
-            await asyncio.to_thread(self._make_room, target, self._max_total)
+            in_use = {each.parent for each, lock in self._locks.items() if lock.locked()}
+            try:
+                await asyncio.to_thread(self._make_room, {target.parent, *in_use}, self._max_total)
+            except OSError as error:
+                _log.warning("downloads of the past cannot be removed: %s", error)
         return target
 
     def clear_partial(self) -> None:
-        """Remove incomplete downloads of an earlier process. Raises OSError."""
+        """Remove incomplete downloads of an earlier process."""
         for left in self._folder.glob(f"*/{_PARTIAL}*"):
-            _log.debug("removing the partial download %s", left)
-            left.unlink(missing_ok=True)
+            try:
+                left.unlink(missing_ok=True)
+                _log.debug("removed the partial download %s", left)
+            except OSError as error:
+                _log.warning("the partial download %s cannot be removed: %s", left, error)
 
     def _target(self, url: str, sha256: str | None) -> Path:
         name = _file_name(url)
@@ -127,17 +133,18 @@ class Downloads:
         return True
 
     async def _download(self, url: str, target: Path, sha256: str | None) -> None:
-        """Download `url` into `target`. Raises OSError and LaunchError."""
+        """Download `url` into `target`, or keep its older file. Raises OSError and LaunchError."""
         _log.debug("downloading %s into %s", url, target)
-        _make_folders(target.parent, self._folder)
-        with _partial(target.parent) as (descriptor, partial):
-            problem = await self._transfer(url, descriptor)
-            if problem and sha256 is None and self._has_older(target):
-                _log.warning("%s; the file of an earlier start is used", problem)
-                return
-            if problem:
-                raise LaunchError(problem)
-            await asyncio.to_thread(self._finish, url, partial, target, sha256)
+        try:
+            _make_folders(target.parent, self._folder)
+            with _partial(target.parent) as (descriptor, partial):
+                if problem := await self._transfer(url, descriptor):
+                    raise LaunchError(problem)
+                await asyncio.to_thread(self._finish, url, partial, target, sha256)
+        except (OSError, LaunchError) as error:
+            if sha256 is not None or not self._has_older(target):
+                raise
+            _log.warning("%s; %s of an earlier start is used", error, target)
 
     def _has_older(self, target: Path) -> bool:
         return not self._plain and target.exists()
@@ -156,25 +163,6 @@ class Downloads:
             self._checked[target] = _identity(target)
 
     async def _transfer(self, url: str, descriptor: int) -> str:
-        if self._helpers is not None:
-            return await self._with_helper(self._helpers, url, descriptor)
-        cancelled = threading.Event()
-        # The thread may still run for a moment after a cancellation, so it gets its own descriptor.
-        own = os.dup(descriptor)
-
-        def work() -> str:
-            try:
-                return transfer(url, own, self._max_bytes, self._max_seconds, cancelled.is_set)
-            finally:
-                os.close(own)
-
-        try:
-            return await asyncio.to_thread(work)
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-
-    async def _with_helper(self, helpers: HelperHost, url: str, descriptor: int) -> str:
         environ = helper_environment(os.environ) | {
             name: value
             for name, value in os.environ.items()
@@ -184,7 +172,7 @@ class Downloads:
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
-                process = await helpers.start_helper(
+                process = await self._helpers.start_helper(
                     Command(argv, Path("/"), environ),
                     theirs.fileno(),
                     descriptor,
@@ -209,15 +197,18 @@ class Downloads:
                 process.signal(signal.SIGKILL)
                 await process.wait()
 
-    def _make_room(self, kept: Path, max_total: int) -> None:
-        """Remove the least recently used files, except `kept`, down to `max_total` bytes."""
+    def _make_room(self, kept: Set[Path], max_total: int) -> None:
+        """Remove the least recently used folders, except `kept`, down to `max_total` bytes.
+
+        Raises OSError.
+        """
         folders = [each for each in self._folder.iterdir() if each.is_dir()]
         sizes = {each: sum(file.stat().st_size for file in each.iterdir()) for each in folders}
         total = sum(sizes.values())
         for folder in sorted(folders, key=lambda each: each.stat().st_mtime):
             if total <= max_total:
                 return
-            if folder != kept.parent:
+            if folder not in kept:
                 _log.info("removing %s to make room for downloads", folder)
                 shutil.rmtree(folder)
                 total -= sizes[folder]
@@ -232,6 +223,14 @@ def _partial(folder: Path) -> Iterator[tuple[int, Path]]:
     finally:
         os.close(descriptor)
         Path(name).unlink(missing_ok=True)
+
+
+def _mark_used(folder: Path) -> None:
+    """Let `_make_room` know that a file was used, if the disk can be written now."""
+    try:
+        os.utime(folder)
+    except OSError as error:
+        _log.debug("%s cannot be marked as used: %s", folder, error)
 
 
 def _make_folders(folder: Path, top: Path) -> None:

@@ -1,4 +1,4 @@
-"""Download a URL into an open file: in this process, or in a helper that has a network.
+"""Download a URL into an open file, in a helper of its own: servers are not trusted.
 
 The helper is `python -m dorad.launch.transfer`. It reads its order, a JSON object, from standard
 input, writes the body into its second descriptor, and prints the problem as a JSON string: empty if
@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-import time
 import urllib.error
 import urllib.request
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from http.client import HTTPMessage
     from typing import IO
 
@@ -26,7 +25,10 @@ _STALL_SECONDS = 30.0
 
 
 class SecureRedirects(urllib.request.HTTPRedirectHandler):
-    """A handler for `urllib.request.build_opener` that refuses to go from https to http."""
+    """A handler for `urllib.request.build_opener` that follows only to http and https.
+
+    It refuses to go from https to http.
+    """
 
     def redirect_request(
         self,
@@ -37,51 +39,49 @@ class SecureRedirects(urllib.request.HTTPRedirectHandler):
         headers: HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        """Return the next request. Raises URLError if it would leave https."""
-        if req.type == "https" and not newurl.lower().startswith("https:"):
+        """Return the next request. Raises URLError if it may not be followed."""
+        scheme = newurl.partition(":")[0].lower()
+        if scheme not in ("http", "https"):
+            raise urllib.error.URLError(f"it redirects to {newurl}, which is not http or https")
+        if req.type == "https" and scheme != "https":
             raise urllib.error.URLError(f"it redirects from https to {newurl}, which is not secure")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def transfer(
-    url: str,
-    descriptor: int,
-    max_bytes: int,
-    max_seconds: float,
-    is_cancelled: Callable[[], bool] = lambda: False,
-) -> str:
-    """Write the body into the file; return one line with the problem, empty if there is none."""
+def transfer(url: str, descriptor: int, max_bytes: int, max_seconds: float) -> str:
+    """Write the body into the file; return one line with the problem, empty if there is none.
+
+    Only for the main thread of a process that does nothing else: it sets the handler of SIGALRM.
+    """
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError(f"it takes longer than {max_seconds:g} s")
+
+    # A server can be slow in each phase: byte by byte in a header no read ever times out.
+    signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, max_seconds)
     try:
-        return _copy(url, descriptor, max_bytes, max_seconds, is_cancelled)
+        return _copy(url, descriptor, max_bytes, min(_STALL_SECONDS, max_seconds))
     except urllib.error.HTTPError as error:
-        return f"cannot download {url}: HTTP {error.code} {error.reason}"
+        problem = f"HTTP {error.code} {error.reason}"
     except urllib.error.URLError as error:
-        return f"cannot download {url}: {error.reason}"
+        problem = str(error.reason)
     except (OSError, HTTPException, ValueError) as error:
-        return f"cannot download {url}: {error or type(error).__name__}"
+        problem = str(error) or type(error).__name__
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return f"cannot download {url}: {' '.join(problem.split())}"
 
 
-def _copy(
-    url: str,
-    descriptor: int,
-    max_bytes: int,
-    max_seconds: float,
-    is_cancelled: Callable[[], bool],
-) -> str:
-    give_up_at = time.monotonic() + max_seconds
+def _copy(url: str, descriptor: int, max_bytes: int, stall_seconds: float) -> str:
     left = max_bytes
-    # The scheme is http or https: only such a path makes a node a URL node. SecureRedirects follows
-    # no redirect to another scheme.
+    # The scheme is http or https: only such a path makes a node a URL node.
     opener = urllib.request.build_opener(SecureRedirects)
-    with opener.open(url, timeout=min(_STALL_SECONDS, max_seconds)) as response:
+    with opener.open(url, timeout=stall_seconds) as response:
         while chunk := response.read1(_CHUNK):
             left -= len(chunk)
             if left < 0:
                 return f"{url} is larger than {max_bytes} bytes"
-            if time.monotonic() > give_up_at:
-                return f"{url} takes longer than {max_seconds:g} s to download"
-            if is_cancelled():
-                return f"the download of {url} is cancelled"
             while chunk:
                 chunk = chunk[os.write(descriptor, chunk) :]
         if response.length:
@@ -93,6 +93,8 @@ def main() -> None:
     """Run as a helper: carry out the order on standard input."""
     from dorad.launch.helper import LINK
 
+    # Ctrl-C reaches it, too; the process that started it ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     order: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     problem = transfer(
         order["url"], int(os.environ[LINK]), order["max_bytes"], order["max_seconds"]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
+import shutil
 import stat
 import threading
 import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from dorad.launch.fetch import Downloads
+from dorad.launch.fetch import MAX_TOTAL, Downloads
 from dorad.launch.helper import LocalHelpers
 from dorad.launch.model import LaunchError
 from dorad.launch.transfer import SecureRedirects
@@ -23,9 +26,14 @@ from .conftest import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 BODY = b"#!/bin/sh\nexit 0\n"
+DRIPPING = {
+    "/drip/header": b"X: ",
+    "/drip/chunk": b"Transfer-Encoding: chunked\r\n\r\n",
+    "/drip/body": b"\r\n",
+}
+"""The beginning of answers that go on byte by byte without end."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,10 +45,15 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/missing"):
             self.send_error(404)
             return
-        if self.path.startswith("/moved"):
+        if self.path in ("/moved", "/loop"):
             self.send_response(302)
-            self.send_header("Location", "/node.sh")
+            self.send_header("Location", "/node.sh" if self.path == "/moved" else self.path)
             self.end_headers()
+            return
+        if self.path in DRIPPING:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n" + DRIPPING[self.path])
+            while not self.released.wait(0.05):
+                self.wfile.write(b"0")
             return
         short = self.path.startswith("/short")
         slow = self.path.startswith("/slow")
@@ -113,6 +126,10 @@ async def test_redirects_are_followed(server: str, tmp_path: Path) -> None:
     assert (await download(f"{server}/moved", tmp_path)).read_bytes() == BODY
 
 
+async def test_an_endless_redirect_is_one_line(server: str, tmp_path: Path) -> None:
+    assert "infinite loop" in await failure(f"{server}/loop", tmp_path)
+
+
 async def test_an_http_error_is_named(server: str, tmp_path: Path) -> None:
     url = f"{server}/missing"
     assert await failure(url, tmp_path) == f"cannot download {url}: HTTP 404 Not Found"
@@ -135,7 +152,16 @@ async def test_an_incomplete_download_is_refused(server: str, tmp_path: Path) ->
 
 
 async def test_a_silent_server_does_not_block_the_start(server: str, tmp_path: Path) -> None:
-    assert "timed out" in await failure(f"{server}/slow", tmp_path, max_seconds=0.2)
+    text = await failure(f"{server}/slow", tmp_path, max_seconds=0.2)
+    assert text == f"cannot download {server}/slow: it takes longer than 0.2 s"
+
+
+@pytest.mark.parametrize("path", DRIPPING)
+async def test_a_server_that_drips_in_any_part_of_its_answer_is_left_in_time(
+    server: str, tmp_path: Path, path: str
+) -> None:
+    async with asyncio.timeout(8.0):
+        assert "takes longer than 0.2 s" in await failure(server + path, tmp_path, max_seconds=0.2)
 
 
 async def test_a_cancelled_download_leaves_nothing(server: str, tmp_path: Path) -> None:
@@ -199,7 +225,7 @@ async def test_nodes_that_start_at_once_share_one_download(server: str, tmp_path
 async def test_a_file_without_checksum_is_downloaded_each_time_and_kept_for_an_unreachable_server(
     server: str, tmp_path: Path
 ) -> None:
-    downloads = Downloads(tmp_path, max_seconds=0.5)
+    downloads = Downloads(tmp_path)
     file = await downloads.get(f"{server}/node.sh")
     other = await downloads.get(f"{server}/node.sh?v=2")
     assert other != file
@@ -209,6 +235,41 @@ async def test_a_file_without_checksum_is_downloaded_each_time_and_kept_for_an_u
     file.write_bytes(b"older")
     limited = Downloads(tmp_path, max_bytes=3)
     assert (await limited.get(f"{server}/node.sh")).read_bytes() == b"older"
+
+
+async def test_a_cache_that_is_read_only_now_keeps_no_node_out(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloads = Downloads(tmp_path, max_total=MAX_TOTAL)
+    checked = await downloads.get(f"{server}/node.sh", SHA256)
+    unchecked = await downloads.get(f"{server}/node.sh")
+
+    (unchecked.parent / ".download-x").touch()
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for module, name in ((os, "utime"), (os, "open"), (Path, "unlink"), (shutil, "rmtree")):
+        monkeypatch.setattr(module, name, read_only)
+    downloads = Downloads(tmp_path, max_total=1)
+    downloads.clear_partial()
+    assert await downloads.get(f"{server}/node.sh", SHA256) == checked
+    assert await downloads.get(f"{server}/node.sh") == unchecked
+    with pytest.raises(LaunchError, match=r"cannot download .*Read-only file system"):
+        await downloads.get(f"{server}/other.sh")
+
+
+async def test_no_room_is_made_where_another_download_is_under_way(
+    server: str, tmp_path: Path
+) -> None:
+    downloads = Downloads(tmp_path, max_total=1)
+    slow = asyncio.create_task(downloads.get(f"{server}/slow"))
+    assert await asyncio.to_thread(eventually, lambda: len(files(tmp_path)) == 1)
+    (folder,) = os.listdir(tmp_path)
+    os.utime(tmp_path / folder, (1, 1))
+    await downloads.get(f"{server}/node.sh")
+    Handler.released.set()
+    assert (await slow).read_bytes() == BODY
 
 
 async def test_the_least_recently_used_files_are_removed(server: str, tmp_path: Path) -> None:
@@ -267,3 +328,5 @@ def test_a_redirect_never_leaves_https(to: str) -> None:
     plain = urllib.request.Request("http://example.invalid/node")
     assert handler.redirect_request(plain, *fields, to) is not None
     assert handler.redirect_request(secure, *fields, "https://example.invalid/n") is not None
+    with pytest.raises(urllib.error.URLError, match="not http or https"):
+        handler.redirect_request(plain, *fields, "ftp://example.invalid/n")
