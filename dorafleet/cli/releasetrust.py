@@ -58,7 +58,7 @@ def trust(
     async def work(machine: Machine) -> str:
         from dorafleet.robot.commands import USER_ID, agent_release, as_root
         from dorafleet.robot.facts import user_id
-        from dorafleet.ssh.connection import connect
+        from dorafleet.ssh.connection import MAX_LINE, connect
         from dorafleet.ssh.errors import Code, SshError
 
         async with connect(machine, accept_new=over.accept_new) as robot:
@@ -67,7 +67,7 @@ def trust(
             done = await robot.run(command, given=f"{line}\n".encode())
         if done.code:
             raise SshError(Code.FAILED, f"it does not take the key: {done.last_line}")
-        return done.stdout.strip() or "done"
+        return done.stdout.strip()[:MAX_LINE] or "done"
 
     with Reporter(over.ids, 0) as reporter:
         outcomes = asyncio.run(

@@ -9,6 +9,7 @@ import msgspec
 from dorad.release.machine import Machine as Facts
 from dorad.release.manifest import Target
 from dorafleet.robot.commands import agent_release
+from dorafleet.robot.facts import decode
 from dorafleet.ssh.connection import connect
 from dorafleet.ssh.errors import Code, SshError
 
@@ -23,9 +24,9 @@ async def read_machine(machine: Machine, *, accept_new: bool) -> Target:
     async with connect(machine, accept_new=accept_new) as robot:
         shown = await robot.check(agent_release("machine", "--json"))
     try:
-        facts = msgspec.json.decode(shown, type=Facts)
-        return msgspec.convert(msgspec.to_builtins(facts.target), Target)
-    except msgspec.MsgspecError as error:
+        target = decode(shown, Facts).target
+        return msgspec.convert(msgspec.to_builtins(target), Target)
+    except (ValueError, msgspec.ValidationError) as error:
         message = f"`dorad-agent release machine` prints {shown[:100]!r}"
         raise SshError(Code.FAILED, message, "upgrade the package") from error
 

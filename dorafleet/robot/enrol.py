@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from dorafleet.robot import commands
+from dorafleet.robot.facts import NOT_FOUND, decode
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 30.0
 """How long the agent may take to connect after it was started."""
 POLL_INTERVAL_S = 0.5
-NOT_FOUND = 127
-"""The exit code for a command that is not installed."""
 
 Known = Literal["never", "enrolled", "revoked"]
 """What the coordinator knows of a robot."""
@@ -127,8 +126,8 @@ class Enrolment:
         command = commands.agent("enrol", self._robot, replace=replace)
         printed = await self._check(command, "no key was made")
         try:
-            request = msgspec.json.decode(printed, type=_Request)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            request = decode(printed, _Request)
+        except ValueError:
             raise SshError(Code.FAILED, f"`dorad-agent enrol` prints: {printed[:200]}") from None
         self._on_step("signing its certificate")
         certificates = await self._sign(request.csr, self._again)
@@ -159,8 +158,8 @@ class Enrolment:
         if done.code:
             return None
         try:
-            return msgspec.json.decode(done.stdout, type=RobotIdentity)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return decode(done.stdout, RobotIdentity)
+        except ValueError:
             if self._again:
                 return RobotIdentity("", [])
             path = commands.AGENT_IDENTITY[-1]

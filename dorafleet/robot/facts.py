@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from dorafleet.robot import commands
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
     from dorafleet.ssh.connection import CommandResult, Connection
+
+Content = TypeVar("Content")
 
 NOT_FOUND = 127
 """The exit code of a shell for an unknown command."""
@@ -73,3 +77,11 @@ def service_state(answer: CommandResult) -> str:
     if answer.code == NOT_FOUND:
         return "no systemd"
     return (answer.stdout.strip() or answer.last_line)[:MAX_WORD]
+
+
+def decode(text: str, kind: type[Content]) -> Content:
+    """Return the JSON that a robot printed. Raises ValueError for other output."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise ValueError(str(error)) from error

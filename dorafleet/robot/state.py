@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from dorafleet.robot import commands
-from dorafleet.robot.facts import NOT_FOUND, installed_version, service_state
+from dorafleet.robot.facts import NOT_FOUND, decode, installed_version, service_state
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
     from dorafleet.ssh.connection import CommandResult, Connection
-
-Content = TypeVar("Content")
 
 MAX_DATAFLOWS = 1000
 """Maximum number of dataflows of one robot; a longer list is refused."""
@@ -90,7 +88,7 @@ async def read_daemon(robot: Connection, uid: int) -> Daemon:
     if status.code == NOT_FOUND:
         return Daemon(service, answers=False, problem="dorad is not installed")
     try:
-        found = _decode(status.stdout, _Status)
+        found = decode(status.stdout, _Status)
     except ValueError:
         return Daemon(service, answers=False, problem=f"`dora status` prints: {status.last_line}")
     answers = status.code == 0 and found.daemon.status == "running"
@@ -110,14 +108,6 @@ def _dataflows(listed: CommandResult) -> tuple[Dataflow, ...]:
 
 def _dataflow(line: str) -> Dataflow:
     try:
-        return _decode(line, Dataflow)
+        return decode(line, Dataflow)
     except ValueError as error:
         raise SshError(Code.FAILED, f"`dora list` prints: {line[:200]}") from error
-
-
-def _decode(text: str, kind: type[Content]) -> Content:
-    """Return the JSON that a robot printed. Raises ValueError for other output."""
-    try:
-        return msgspec.json.decode(text, type=kind)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise ValueError(str(error)) from error

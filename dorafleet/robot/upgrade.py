@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from dorafleet.robot import commands, upgrade_there
-from dorafleet.robot.facts import read_facts
+from dorafleet.robot.facts import decode, read_facts
 from dorafleet.robot.plan import plan
-from dorafleet.ssh.errors import Code, SshError
+from dorafleet.ssh.errors import MAX_MESSAGE, Code, SshError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,10 +120,12 @@ def read_result(printed: str, last_line: str) -> Result:
     """Return the result in what the robot has printed. Raises SshError."""
     line = (printed.strip().splitlines() or [""])[-1]
     try:
-        return msgspec.convert(json.loads(line), Result)
-    except (ValueError, msgspec.ValidationError) as error:
+        found = decode(line, Result)
+    except ValueError as error:
         raise SshError(
             Code.FAILED,
             f"the upgrade prints: {last_line[:300]}",
             f"see {commands.KEPT}/result.json there",
         ) from error
+    texts = ("before", "version", "target", "reason")
+    return replace(found, **{name: getattr(found, name)[:MAX_MESSAGE] for name in texts})

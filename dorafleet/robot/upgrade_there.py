@@ -109,7 +109,7 @@ class Robot:
                 node = json.loads(line)
                 name = f"{node['dataflow']}/{node['node']}"
                 found[name] = [node["status"].lower(), node["pid"]]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             return {}, f"`dora node list` prints something else: {error!r}"
         return found, ""
 

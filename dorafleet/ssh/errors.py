@@ -35,13 +35,13 @@ class Code(StrEnum):
 
     @property
     def is_after_login(self) -> bool:
-        """True if the robot was reached and the user logged in."""
-        return self in (
-            Code.LOST,
-            Code.TIMEOUT,
-            Code.TOO_MUCH_OUTPUT,
-            Code.FAILED,
-            Code.REFUSED,
+        """True if the robot was reached and the user logged in, or that is unknown."""
+        return self not in (
+            Code.UNREACHABLE,
+            Code.HOST_KEY_UNKNOWN,
+            Code.HOST_KEY_CHANGED,
+            Code.DENIED,
+            Code.CONFIG,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+import asyncssh
 import pytest
 
 from dorafleet.cli.main import run_command
@@ -88,6 +89,17 @@ def test_a_robot_without_a_valid_user_id_is_not_changed(fleet, packages, capsys,
     assert shown.out.startswith("arm ")
     assert "1 of 2 machines failed: bad" in shown.err
     assert len(shown.err) < 3 * MAX_MESSAGE
+
+
+def test_what_a_robot_says_about_a_key_does_not_fill_the_screen(fleet, tmp_path, capsys):
+    key = tmp_path / "ada.pub"
+    asyncssh.generate_private_key("ssh-ed25519", comment="ada@lab").write_public_key(key)
+    fleet.add("bad", FakeRobot(answers={"dorad-agent": (0, "x" * 900_000, "")}))
+    fleet.add("arm", FakeRobot(answers={"dorad-agent": (0, "trusted", "")}))
+    assert run_command(["release", "trust", str(fleet.file()), "--key", str(key)]) == 0
+    shown = capsys.readouterr()
+    assert "✓ trusted" in shown.out
+    assert len(shown.out + shown.err) < 3000
 
 
 def target(fleet, name):

@@ -225,6 +225,28 @@ def test_a_robot_that_prints_something_else_is_an_error_and_not_a_traceback(
     assert "Traceback" not in shown.err
 
 
+DEEP = b'{"outcome":' + b"[" * 100_000
+
+
+def test_a_canary_that_answers_with_nonsense_has_failed(fleet, packages, capsys):
+    made = robots(fleet, GOOD, GOOD, GOOD)
+    made[0].programs = {"systemd-run": lambda words, given: (0, DEEP, b"")}
+    words = ["--canary", "2", "--failure-threshold", "2"]
+    assert run_command(["upgrade", str(fleet.file()), str(packages["good"]), *words]) == 1
+    shown = capsys.readouterr()
+    assert "of the canaries 1 failed (arm1), 0 are accepted" in shown.err
+    assert "unexpected" not in shown.err
+    assert [upgraded(robot) for robot in made] == [True, True, False]
+
+
+def test_a_robot_s_reason_does_not_fill_the_screen(fleet, packages, capsys):
+    robots(fleet, BACK | {"reason": "x" * 500_000, "version": "1" * 100_000})
+    assert run_command(["upgrade", str(fleet.file()), str(packages["good"])]) == 1
+    shown = capsys.readouterr()
+    assert "went back to 111" in shown.out + shown.err
+    assert len(shown.out + shown.err) < 5000
+
+
 @pytest.mark.parametrize(
     "words", [["--canary", "many"], ["--max-parallel", "0"], ["--min-healthy-time", "10m"]]
 )
