@@ -7,6 +7,7 @@ there is none.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from http.client import HTTPMessage
     from typing import IO
 
@@ -51,26 +53,37 @@ class SecureRedirects(urllib.request.HTTPRedirectHandler):
 def transfer(url: str, descriptor: int, max_bytes: int, max_seconds: float) -> str:
     """Write the body into the file; return one line with the problem, empty if there is none.
 
-    Only for the main thread of a process that does nothing else: it sets the handler of SIGALRM.
+    Only for a main thread: SIGALRM ends it.
     """
-
-    def give_up(*_: object) -> None:
-        raise TimeoutError(f"it takes longer than {max_seconds:g} s")
-
-    # A server can be slow in each phase: byte by byte in a header no read ever times out.
-    signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, max_seconds)
     try:
-        return _copy(url, descriptor, max_bytes, min(_STALL_SECONDS, max_seconds))
+        with _alarm(max_seconds):
+            return _copy(url, descriptor, max_bytes, min(_STALL_SECONDS, max_seconds))
     except urllib.error.HTTPError as error:
         problem = f"HTTP {error.code} {error.reason}"
     except urllib.error.URLError as error:
         problem = str(error.reason)
     except (OSError, HTTPException, ValueError) as error:
         problem = str(error) or type(error).__name__
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
     return f"cannot download {url}: {' '.join(problem.split())}"
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError within the block after this time.
+
+    A server that sends a header byte by byte never lets a read time out.
+    """
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError(f"it takes longer than {seconds:g} s")
+
+    handler = signal.signal(signal.SIGALRM, give_up)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)
 
 
 def _copy(url: str, descriptor: int, max_bytes: int, stall_seconds: float) -> str:
