@@ -7,6 +7,7 @@ meanwhile.
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from dorad.link.frames import Content
@@ -40,7 +41,7 @@ class Delivery:
         """`keep` is the size of the shared memory that the pool keeps while idle, in bytes."""
         self._connection = connection
         self._pool = Pool(connection.grow, connection.retire, keep)
-        self._trim_ns = 0
+        self._trim_due_ns = 0
         self._kept: dict[str, KeptMessage] = {}
         """The last messages of outputs without a receiver, for late subscribers."""
         self._reached: dict[str, tuple[tuple[Outlet, ...], int, int]] = {}
@@ -100,10 +101,11 @@ class Delivery:
             return False
         if len(outlets) == len(receivers):
             self._reached[output] = (receivers, arrived.numbering.id, arrived.number + 1)
-        stamp = content.stamp
-        if abs(stamp - self._trim_ns) > TRIM_EVERY_NS:
-            self._trim_ns = stamp
-            self._pool.trim(stamp)
+        # Not by the time of the message, which is the word of another machine.
+        now_ns = time.monotonic_ns()
+        if now_ns > self._trim_due_ns:
+            self._trim_due_ns = now_ns + TRIM_EVERY_NS
+            self._pool.trim(now_ns)
         return True
 
     def _lacking(

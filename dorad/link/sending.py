@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from dorad.link import frames
+from dorad.link.config import MAX_SIZE
 from dorad.link.settings import BATCH_BYTES, BATCHES
 
 if TYPE_CHECKING:
@@ -88,8 +89,12 @@ def _take(out: Out) -> bool:
         taken = item.take_message()
         if taken is None:
             continue
-        if len(taken.metadata) > frames.MAX_METADATA:
-            _log.warning("%s: a message has too much metadata and is dropped", out.spec.name)
+        # The other end would refuse it each time.
+        if len(taken.metadata) > frames.MAX_METADATA or taken.content.size > MAX_SIZE:
+            _log.warning(
+                "%s: a message of %d bytes with %d of metadata is too large and is dropped",
+                *(out.spec.name, taken.content.size, len(taken.metadata)),
+            )
             continue
         number = item.last_number(out.channel.numbering, out.channel.next_number)
         out.channel.add(number, *taken)

@@ -23,6 +23,7 @@ from dorad.link.frames import (
 )
 
 counts = st.integers(0, (1 << 63) - 1)
+words = st.integers(0, (1 << 64) - 1)
 openings = st.builds(
     Opening, st.integers(0, 0xFFFF), st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1)
 )
@@ -32,7 +33,7 @@ openings = st.builds(
     openings,
     counts,
     counts,
-    st.tuples(counts, st.integers(0, 255), counts, counts),
+    st.tuples(words, st.integers(0, 255), words, words),
     st.integers(0, 3),
     st.binary(max_size=200),
     st.binary(max_size=300),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from dorad.shm import layout
+from dorad.shm.pool import Pool
 from tests.link.twolinks import TwoLinks
 
 MACHINES = st.sampled_from(("alpha", "beta"))
@@ -162,5 +166,55 @@ def test_a_mark_that_was_overwritten_is_not_believed() -> None:
             both.send(10)
             both.settle()
             assert both.received[0][-1] == both.sent - 1
+    finally:
+        both.close()
+
+
+@pytest.mark.parametrize("reliable", [False, True])
+def test_whatever_a_node_writes_into_a_message_the_link_goes_on(reliable: bool) -> None:
+    both = flowing(reliable=reliable)
+    try:
+        largest = (1 << 64) - 1
+        for stamp, length, nulls in ((largest, 1, 0), (1, largest, 0), (1, 1, largest)):
+            entry = layout.ENTRY.pack(stamp, length, nulls, 1, 0, 0, 0, 0, 0, 5, 0, 0)
+            both.source.outlet.push(entry + b"7", 1, stamp)
+        both.send(2)
+        both.settle()
+        assert both.received == [[*range(5), 7, 7, 7, 5, 6]]
+        assert [*both.lost] == [0]
+    finally:
+        both.close()
+
+
+def test_a_message_that_is_too_large_for_links_is_dropped_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dorad.link.sending.MAX_SIZE", 10)
+    both = flowing(reliable=True)
+    try:
+        both.source.push(b"x" * 11, b"{}")
+        both.send(2)
+        both.settle()
+        assert both.received == [[*range(5), 5, 6]]
+        assert [*both.lost] == [1]
+    finally:
+        both.close()
+
+
+def test_the_time_of_a_message_does_not_decide_when_memory_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trims: list[int] = []
+    monkeypatch.setattr(Pool, "trim", lambda _, now_ns: trims.append(now_ns))
+    monkeypatch.setattr("dorad.link.delivery.TRIM_EVERY_NS", 0)
+    both = flowing(reliable=True)
+    try:
+        trims.clear()
+        begun = time.monotonic_ns()
+        for stamp in (2_626_000_000 * 10**9, (1 << 64) - 1, 1):
+            both.source.push(b"7", b"{}", stamp)
+            both.settle()
+        assert len(trims) == 3
+        assert all(begun <= each <= time.monotonic_ns() for each in trims)
     finally:
         both.close()

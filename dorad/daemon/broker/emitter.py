@@ -84,7 +84,7 @@ class Emitter:
         marks = [(outlet, outlet.push(entry, size, stamp)) for outlet in outlets]
         if sample is not None:
             self._pool.sent(sample, marks)
-            self._pool.trim(time.time_ns())
+            self._pool.trim(time.monotonic_ns())
         fence()
         for edge in edges:
             self._state.wake(edge.consumer)
