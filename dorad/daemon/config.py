@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 SYSTEM_FILE = Path("/etc/dorad/dorad.toml")
 ANY_USER = "*"
+LINK_USER = "dorad-link"
+"""The user that links between machines run as under systemd."""
+OWN_USERS = (LINK_USER, "dorad-agent")
+"""Users of dorad's other processes. No node runs as one: it could read their keys."""
 
 _MAX_CORE = 8191
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
@@ -55,7 +59,8 @@ class NodeSettings:
 
     def allows(self, user: str) -> bool:
         """Return True if a node may run as this user."""
-        return user == self.user or user in self.users or ANY_USER in self.users
+        listed = user == self.user or user in self.users or ANY_USER in self.users
+        return listed and user not in OWN_USERS
 
     def sandboxed(self, dataflow: str | None, node: str) -> bool:
         """Return True if a node of the dataflow with this name runs in the sandbox."""
@@ -182,6 +187,8 @@ def _one_of(words: Collection[str]) -> Callable[[str], str]:
 def _user(text: str) -> str:
     if not _USER.fullmatch(text):
         raise TextError(f"`{text}` is not a valid user name")
+    if text in OWN_USERS:
+        raise TextError(f"nodes cannot run as `{text}`, whose processes have keys of this machine")
     return text
 
 

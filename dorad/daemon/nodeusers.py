@@ -7,12 +7,9 @@ import os
 import pwd
 from dataclasses import dataclass
 
-from dorad.daemon.config import SYSTEM_FILE, NodeSettings
+from dorad.daemon.config import LINK_USER, SYSTEM_FILE, NodeSettings
 from dorad.dataflow.nearest import did_you_mean
 from dorad.launch.model import LaunchError
-
-LINK_USER = "dorad-link"
-"""The user that links between machines run as under systemd."""
 
 _log = logging.getLogger(__name__)
 

@@ -99,6 +99,14 @@ def test_nodes_may_run_only_as_users_that_are_listed() -> None:
     assert NodeSettings("robot", ("*",)).allows("root")
 
 
+@pytest.mark.parametrize("user", ["dorad-link", "dorad-agent"])
+def test_no_node_runs_as_a_user_whose_processes_have_keys(user: str) -> None:
+    for text in (f'user = "{user}"', f'users = ["{user}"]'):
+        with pytest.raises(ConfigError, match=f"nodes cannot run as `{user}`"):
+            parse(f"[nodes]\n{text}\n", "x")
+    assert not NodeSettings("robot", ("*",)).allows(user)
+
+
 def test_settings_that_need_a_restart_are_named() -> None:
     before = parse("[realtime]\nenabled = true\n", "f")
     assert (
