@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.dataflow.recording import input_name
 from dorad.link.forward import ForwardedInput
+from dorad.node.clock import as_datetime
 from dorad.node.events import ALL_INPUTS_CLOSED
 from dorad.node.logbridge import MARK_TARGET
 from dorad.node.nodeinputs import NodeInputs
@@ -23,7 +24,7 @@ from dorad.shm import doorbell
 from dorad.shm.arrow import decode
 from dorad.shm.counters import counters
 from dorad.shm.inlet import UnreadableError
-from dorad.shm.layout import BOX_MAIL
+from dorad.shm.layout import BOX_MAIL, MAX_AHEAD_NS
 from dorad.shm.spin import Spin
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 TAKE_S = 0.02
+MAX_BEHIND_NS = 600 * 1_000_000_000
+"""A message may have waited so long for a link, or be the last one of a latched output."""
+
 IDLE_TAKES = 10
 """Takes without a message after which the recorder sleeps until one comes."""
 
@@ -106,6 +110,7 @@ class Receiving:
             connection, connection.daemon_events, made, Spin(0), self._make_input
         )
         self._waiter = doorbell.Waiter(connection.bell, [connection.descriptor])
+        self._warned = False
         self._stop_s: float | None = None
         self._ended_s: float | None = None
         self._all_closed = False
@@ -221,12 +226,26 @@ class Receiving:
             copies = item.take_copies(MAX_TAKEN - len(found))
             if not copies:
                 break
+            copies = self._plausible(topic, copies)
             if topic == extras.LOG_TOPIC:
                 found += self._log_items(copies)
             else:
                 found += [
                     make_item((stamp, topic, number, content)) for stamp, number, content in copies
                 ]
+        return found
+
+    def _plausible(self, topic: str, copies: list[Copied]) -> list[Copied]:
+        """Return the messages as `with_plausible_times` does; warn of the first that is changed."""
+        found = with_plausible_times(copies, time.time_ns())
+        if found is not copies and not self._warned:
+            self._warned = True
+            wrong = next(old for old, new in zip(copies, found, strict=True) if old[0] != new[0])
+            _log.warning(
+                "%s: a message is dated %s; such messages are recorded with the time of their"
+                " arrival; check the clock of the sender",
+                *(topic, as_datetime(wrong[0]).isoformat(" ", "seconds")),
+            )
         return found
 
     def _log_items(self, copies: list[Copied]) -> Iterator[Item]:
@@ -246,6 +265,27 @@ class Receiving:
             else:
                 self._stop_s = time.monotonic() + DRAIN_S
         self._on_event(event)
+
+
+def with_plausible_times(copies: list[Copied], now_ns: int) -> list[Copied]:
+    """Return messages of one input, in their order, with times that a recording can have.
+
+    One message of a wrong clock would stretch the recording by years, and its replay as well. It
+    gets the time of its arrival, `now_ns`, or that of the message behind it.
+    """
+    stamps = [copy[0] for copy in copies]
+    earliest, latest = now_ns - MAX_BEHIND_NS, now_ns + MAX_AHEAD_NS
+    if earliest <= min(stamps) and max(stamps) <= latest:
+        return copies
+    found = []
+    bound = now_ns
+    for stamp, number, content in reversed(copies):
+        if earliest <= stamp <= latest:
+            bound = min(bound, stamp)
+        else:
+            stamp = bound
+        found.append((stamp, number, content))
+    return found[::-1]
 
 
 def mark_of(line: dict[str, Any], stamp: int) -> Mark:

@@ -1,0 +1,38 @@
+"""Messages of wrong clocks do not stretch a recording."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.record.receive import MAX_BEHIND_NS, with_plausible_times
+from dorad.shm.layout import MAX_AHEAD_NS
+
+NOW = 1_795_000_000 * 10**9
+CONTENT = (5, 1, 0, b"x", b"")
+words = st.integers(0, (1 << 64) - 1) | st.integers(NOW - 2 * MAX_BEHIND_NS, NOW + 10**9)
+
+
+def plausible(*stamps):
+    copies = [(stamp, number, CONTENT) for number, stamp in enumerate(stamps)]
+    found = with_plausible_times(copies, NOW)
+    assert [copy[1:] for copy in found] == [copy[1:] for copy in copies]
+    return [copy[0] for copy in found]
+
+
+def test_times_of_one_clock_stay_as_they_are():
+    times = [NOW - MAX_BEHIND_NS, NOW - 5, NOW + MAX_AHEAD_NS]
+    assert plausible(*times) == times
+
+
+def test_a_message_of_another_time_gets_that_of_its_arrival():
+    for wrong in (0, 86_400 * 10**9, 2_626_000_000 * 10**9, (1 << 64) - 1):
+        assert plausible(NOW - 9, wrong) == [NOW - 9, NOW]
+        assert plausible(wrong, wrong) == [NOW, NOW]
+
+
+def test_messages_stay_in_order_around_one_of_another_time():
+    assert plausible(NOW - 9, 0, (1 << 64) - 1, NOW - 7) == [NOW - 9, NOW - 7, NOW - 7, NOW - 7]
+
+
+@given(st.lists(words, min_size=1))
+def test_no_time_of_a_recording_is_far_from_that_of_its_arrival(stamps):
+    assert all(-MAX_BEHIND_NS <= each - NOW <= MAX_AHEAD_NS for each in plausible(*stamps))
