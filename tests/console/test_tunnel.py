@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+from socket import AF_UNIX
 from typing import TYPE_CHECKING
 
 import asyncssh
@@ -13,7 +17,7 @@ import pytest
 from dorad.control.errors import ControlError
 from dorafleet.console.app import ConsoleApp
 from dorafleet.console.link.server import Server
-from dorafleet.console.link.tunnel import Tunnel
+from dorafleet.console.link.tunnel import FIND, Tunnel
 from dorafleet.console.options import Options
 from tests.fleet.sshd import SSHD, Host
 
@@ -50,6 +54,24 @@ def robot(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
             yield host
         finally:
             host.stop()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give folders away")
+@pytest.mark.parametrize("whose", ["ours", "a stranger's", "a link to ours"])
+def test_a_folder_that_a_stranger_has_made_on_a_robot_is_passed_over(whose: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="dora-test-") as text, socket.socket(AF_UNIX) as ours:
+        folder = Path(text, "dora")
+        made = Path(text, "other") if whose == "a link to ours" else folder
+        made.mkdir()
+        ours.bind(str(made / "control.sock"))
+        if whose == "a link to ours":
+            folder.symlink_to(made)
+        if whose == "a stranger's":
+            os.chown(folder, 65534, 65534)
+        found = subprocess.run(
+            FIND, env={**os.environ, "XDG_RUNTIME_DIR": text}, capture_output=True, check=False
+        )
+        assert (found.stdout.decode() == f"{folder}/control.sock") == (whose == "ours")
 
 
 async def test_the_console_of_a_robot_shows_its_dorad_and_copies_commands_for_it(

@@ -15,17 +15,21 @@ from dorafleet.inventory.model import Machine
 from dorafleet.ssh.connection import Connection, connect
 from dorafleet.ssh.errors import SshError
 
-_FIND = (
+FIND = (
     "sh",
     "-c",
     (
-        'for s in "${XDG_RUNTIME_DIR:-/tmp/dora-$(id -u)}/dora/control.sock" '
-        '"/run/user/$(id -u)/dora/control.sock" "/tmp/dora-$(id -u)/control.sock" '
-        "/run/dorad/control.sock; do "
+        'for d in "${XDG_RUNTIME_DIR:-/run/user/$(id -u)}/dora" "/run/user/$(id -u)/dora" '
+        '"/tmp/dora-$(id -u)" "$HOME/.local/state/dora/run" /run/dorad; do s=$d/control.sock; '
+        '[ "$d" = /run/dorad ] || { [ -O "$d" ] && [ ! -L "$d" ]; } || continue; '
         '[ -S "$s" ] && [ -w "$s" ] && { printf %s "$s"; exit 0; }; done; exit 1'
     ),
 )
-"""Prints the first socket of a dorad that this account may use."""
+"""Prints the first socket of a dorad that this account may use.
+
+Every user of the robot may make folders in /tmp: those of others are passed over, as `rendezvous`
+does.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +84,7 @@ class Tunnel:
         _log.debug("%s of %s is forwarded to %s", remote, self._machine.host, self._socket)
 
     async def _find(self, connection: Connection) -> str:
-        done = await connection.run(_FIND, doing="looking for its dorad")
+        done = await connection.run(FIND, doing="looking for its dorad")
         if done.code or not done.stdout:
             raise ControlError(
                 "unavailable",
