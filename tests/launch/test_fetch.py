@@ -83,6 +83,12 @@ def files(folder: Path) -> list[str]:
     return [name for _, _, names in os.walk(folder) for name in names]
 
 
+def make_oldest(downloads: Path) -> None:
+    """Let the only file there have been used before any other."""
+    (folder,) = downloads.iterdir()
+    os.utime(folder, (1, 1))
+
+
 async def download(url: str, folder: Path, *, sha256: str | None = None, **limits: Any) -> Path:
     return await Downloads(folder / "build", plain=True, **limits).get(url, sha256)
 
@@ -265,8 +271,7 @@ async def test_no_room_is_made_where_another_download_is_under_way(
     downloads = Downloads(tmp_path, max_total=1)
     slow = asyncio.create_task(downloads.get(f"{server}/slow"))
     assert await asyncio.to_thread(eventually, lambda: len(files(tmp_path)) == 1)
-    (folder,) = os.listdir(tmp_path)
-    os.utime(tmp_path / folder, (1, 1))
+    make_oldest(tmp_path)
     await downloads.get(f"{server}/node.sh")
     Handler.released.set()
     assert (await slow).read_bytes() == BODY
