@@ -84,9 +84,12 @@ class LogMethods:
         """Yield log lines of all machines in the order of their times; follow new ones."""
         source = self._source(params)
         away = {} if params.follow else self._robots.unreachable(source.nodes)
-        missing = [_missing(robot, reason) for robot, reason in away.items()]
-        if missing:
-            yield m.LogLines(dataflow=source.dataflow, lines=missing)
+
+        def missing(robot: str, reason: str) -> m.LogLines:
+            return m.LogLines(dataflow=source.dataflow, lines=[_missing(robot, reason)])
+
+        for robot, reason in away.items():
+            yield missing(robot, reason)
         streams = {
             robot: aclosing(self._lines(robot, source, params).read())
             for robot in source.nodes
@@ -94,7 +97,7 @@ class LogMethods:
         }
         if not streams:
             return
-        async with merged(streams) as events:
+        async with merged(streams, missing) as events:
             tail = None if params.follow else params.tail
             ordered = in_order(events, streams, self._skew, tail)
             async with aclosing(ordered):

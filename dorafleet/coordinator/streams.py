@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dorad.control.errors import ControlError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
 WAITING = 64
 """Events that wait to be taken; then the robots' streams wait, and drop what is too much."""
@@ -23,10 +23,12 @@ _log = logging.getLogger(__name__)
 @asynccontextmanager
 async def merged(
     streams: Mapping[str, AbstractAsyncContextManager[AsyncIterator[T]]],
+    instead: Callable[[str, str], T] | None = None,
 ) -> AsyncIterator[AsyncIterator[tuple[str, T]]]:
     """Open streams and yield their events as they come, each with its robot.
 
-    A stream that fails ends alone; if all have failed, the last error is raised.
+    A stream that fails ends alone, with what `instead` returns for the robot and the reason; if all
+    have failed, the last error is raised.
     """
     queue: asyncio.Queue[tuple[str, T] | ControlError | None] = asyncio.Queue(WAITING)
 
@@ -41,6 +43,8 @@ async def merged(
             end = ControlError(
                 error.code, f"robot `{robot}`: {error.message}", error.hint, error.problems
             )
+            if instead is not None and len(streams) > 1:
+                await queue.put((robot, instead(robot, error.message)))
         await queue.put(end)
 
     async def arrivals() -> AsyncIterator[tuple[str, T]]:

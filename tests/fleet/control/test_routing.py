@@ -265,6 +265,23 @@ async def test_a_machine_that_is_away_is_named_in_the_log(tmp_path):
         assert [line.timestamp for line in lines[1:]] == [1.0, 4.0]
 
 
+async def test_a_machine_whose_lines_cannot_be_read_is_named_in_the_log(tmp_path):
+    async def read_logs(_call, _params):
+        yield m.LogLines(dataflow="talk", lines=[])
+        raise ControlError("internal", "it has no more")
+
+    async with leading(tmp_path) as fleet:
+        await running(fleet)
+        fleet.agents["arm2"].handlers["logs.read"] = read_logs
+        agent = fleet.agents["arm2"]
+        await agent.stop()
+        await fleet.until(lambda: fleet.control.robots.get("arm2").client is None)
+        await fleet.connect(agent)
+        frames = [each async for each in fleet.stream("logs.read", m.LogRead(dataflow="talk"))]
+        lines = {(line.machine, line.message) for frame in frames for line in frame.lines}
+        assert lines == {("arm1", "arm1"), ("arm2", "no lines of robot `arm2`: it has no more")}
+
+
 async def test_messages_come_from_the_machine_of_their_output(tmp_path):
     async with leading(tmp_path) as fleet:
         seen = await running(fleet)
