@@ -36,10 +36,14 @@ class ControlError(ProblemError):
 
     @classmethod
     def of(cls, error: Error) -> ControlError:
-        """Return the exception for an error in a reply; its texts are cut to their limits."""
+        """Return the exception for an error in a reply; its texts are cut to their limits.
+
+        A code that this version does not know becomes `refused`.
+        """
+        code = cast("ErrorCode", error.code) if error.code in _CODES else "refused"
         problems = [line[:MAX_LINE] for line in error.problems[:MAX_PROBLEMS]]
         hint = None if error.hint is None else error.hint[:MAX_LINE]
-        return cls(error.code, error.message[:MAX_LINE], hint, problems)
+        return cls(code, error.message[:MAX_LINE], hint, problems)
 
 
 class NoDaemonError(ControlError):

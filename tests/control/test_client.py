@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from dorad.control import connecting, pending
+from dorad.control import codec, connecting, pending
 from dorad.control import messages as m
 from dorad.control.arrays import to_ipc
 from dorad.control.client import Client, ControlError, NoDaemonError
@@ -50,6 +50,14 @@ def test_the_error_of_the_daemon_is_raised(tmp_path: Path) -> None:
         with pytest.raises(ControlError) as caught:
             client.info("x")
     assert (caught.value.code, caught.value.hint) == ("not-found", "look at `dora list`")
+
+
+def test_an_error_with_a_code_of_a_newer_daemon_counts_as_refused() -> None:
+    frame = '{"id": 1, "error": {"code": "out-of-power", "message": "charge the robot"}}'
+    arrived = codec.decode(frame, codec.Arrived, "the answer")
+    assert arrived.error is not None
+    error = ControlError.of(arrived.error)
+    assert (error.code, error.message) == ("refused", "charge the robot")
 
 
 def test_start_loads_the_file_here(tmp_path: Path) -> None:

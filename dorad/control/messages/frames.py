@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -31,7 +31,8 @@ ErrorCode = Literal[
 class Error(Struct):
     """Why a request failed: `code` for programs, the rest for people."""
 
-    code: ErrorCode
+    code: Annotated[str, msgspec.Meta(examples=list(get_args(ErrorCode)))]
+    """One of the codes above. A newer server may send others; treat them like `refused`."""
     message: str
     hint: str | None = None
     problems: list[str] = []
