@@ -107,6 +107,7 @@ def _answer(
 ) -> list[CompletionItem]:
     from dorad.problems import ProblemError
 
+    # A shell that completes a word has no place for an error.
     with contextlib.suppress(ProblemError, OSError):
         with connect() as client:
             return list(query(client))

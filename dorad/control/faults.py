@@ -112,7 +112,7 @@ def connect_failed(server: Server, error: Exception, body: bytes = b"") -> Contr
         try:
             return ControlError.of(codec.decode(body, Error, "the refusal"))
         except ControlError:
-            pass
+            pass  # not an answer of dorad
     if server.path is not None:
         message = f"the process at {server.path} does not answer like dorad: {error}"
         return ControlError("unavailable", message, "try again")

@@ -58,6 +58,6 @@ class SocketTransport:
 
     def close(self) -> None:
         """Close the connection."""
-        with suppress(OSError):
+        with suppress(OSError):  # the peer has closed it already
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()

@@ -145,7 +145,7 @@ class WebSocket:
         if self._sending.acquire(blocking=False):
             try:
                 if self._ended is None:
-                    with suppress(OSError):
+                    with suppress(OSError):  # the peer is gone, or reads nothing
                         farewell = self._frame(_CLOSE, struct.pack("!H", _NORMAL_CLOSURE))
                         self._transport.send_now(farewell)
                     self._ended = ClosedError()

@@ -240,7 +240,7 @@ def copy_to_spare(source: Path, spare: Path) -> None:
     if spare.exists():
         return
     for part in reversed(_PARTS):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # SQLite makes the other files on demand
             shutil.copyfile(
                 source.with_name(source.name + part), spare.with_name(spare.name + part)
             )

@@ -74,7 +74,7 @@ def _most_common(numbers: Sequence[str]) -> str:
     """Return the most common kind of the descriptors: `sockets`, `pipes`, or a file's name."""
     kinds: Counter[str] = Counter()
     for number in numbers:
-        with suppress(OSError):
+        with suppress(OSError):  # closed meanwhile
             kinds[_kind(str((_FOLDER / number).readlink()))] += 1
     return kinds.most_common(1)[0][0] if kinds else "unknown"
 

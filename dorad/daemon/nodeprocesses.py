@@ -6,9 +6,9 @@ import logging
 import signal
 from typing import TYPE_CHECKING
 
-from dorad.daemon.broker.restore import close_all
 from dorad.daemon.supervisor.processes import Launcher, log_name
 from dorad.launch.model import LaunchError
+from dorad.node.protocol import close_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping

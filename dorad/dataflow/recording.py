@@ -101,7 +101,7 @@ def parse_split(text: str) -> tuple[int | None, float | None]:
         if not text.strip().isdecimal():
             return None, parse_time(text)
     except TextError:
-        pass
+        pass  # not a time: a size
     try:
         size = parse_size(text)
     except TextError:

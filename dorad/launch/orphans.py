@@ -107,7 +107,7 @@ def _kill(orphans: list[Orphan]) -> None:
             # Checked after the pidfd was opened: it cannot be another process with that pid.
             if not is_alive(orphan.pid, orphan.started):
                 continue
-            with contextlib.suppress(ProcessLookupError, PermissionError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # polled below
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             poll.register(pidfd, select.POLLIN)
         poll.poll(_RECHECK_SECONDS * 1000)

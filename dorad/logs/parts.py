@@ -51,7 +51,7 @@ def _open_all(paths: list[Path]) -> list[Part]:
     parts: list[Part] = []
     try:
         for path in paths:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
                 status = os.fstat(descriptor)
                 parts.append(Part(descriptor, status.st_size, status.st_ino, status.st_mtime))

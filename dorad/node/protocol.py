@@ -80,7 +80,7 @@ MAX_DESCRIPTORS = 5
 
 
 def close_all(descriptors: Sequence[int]) -> None:
-    """Close descriptors."""
+    """Close descriptors; some may be closed already."""
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
             os.close(descriptor)

@@ -111,6 +111,7 @@ async def upgrade(
             doing="the upgrade",
         )
     finally:
+        # Best effort: the result, or the exception, matters more than a folder that stays.
         with suppress(SshError):
             await robot.run(commands.as_root(commands.remove(folder), facts.uid), timeout=5)
     return read_result(found.stdout, found.last_line)

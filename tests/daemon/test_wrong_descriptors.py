@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dorad.daemon.broker.restore import Kept, RestoreError, close_all
+from dorad.daemon.broker.restore import Kept, RestoreError
+from dorad.node.protocol import close_all
 from dorad.shm import create
 from tests.daemon.flows import dataflow, node
 from tests.daemon.test_adoption import BrokerSeries, as_stored, broker_series

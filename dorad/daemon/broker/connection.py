@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import select
@@ -225,7 +224,7 @@ class Connection:
             if self.closed:
                 return
             self._backlog.popleft()
-            _close_all(fds)
+            protocol.close_all(fds)
         self._loop.remove_writer(self._sock.fileno())
 
     def _deliver(self, kind: str, fields: dict[str, Any], fds: Sequence[int]) -> bool:
@@ -268,12 +267,6 @@ class Connection:
             # Unread packets of the node may hold descriptors, and closing those may block.
             close_in_thread(self._sock.detach())
         for _, _, fds in self._backlog:
-            _close_all(fds)
+            protocol.close_all(fds)
         self._backlog.clear()
         self._on_end(self, reason)
-
-
-def _close_all(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)

@@ -57,7 +57,7 @@ class _Closer:
                         self._threads -= 1
                         return
                 continue
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the file system of a stranger may fail
                 os.close(descriptor)
             with self._lock:
                 self._waiting -= 1

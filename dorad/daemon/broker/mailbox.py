@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 from dataclasses import astuple, replace
 from typing import TYPE_CHECKING
 
 from dorad.daemon.broker.readings import Lateness, Vitals
 from dorad.daemon.broker.rings import Ring, has_lane, origin_of
 from dorad.daemon.broker.snapshot import MailboxSnapshot, RingSnapshot
+from dorad.node.protocol import close_all
 from dorad.shm import check, create, doorbell, layout
 from dorad.shm.counters import WORD_MASK, Counters, counters
 from dorad.shm.latch import LatchedOutlet, samples_of
@@ -361,6 +360,4 @@ class Mailbox:
 
     def close(self) -> None:
         """Close the descriptors; the memory is freed with the last process that maps it."""
-        for descriptor in (self.memory, self.bell, self.space):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        close_all((self.memory, self.bell, self.space))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,11 +11,10 @@ from dorad.daemon.broker.conditions import Conditions
 from dorad.daemon.broker.edges import Edge, edge_of
 from dorad.daemon.broker.mailbox import Mailbox
 from dorad.daemon.broker.segments import Segment
+from dorad.node.protocol import close_all
 from dorad.shm import check
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from dorad.daemon.broker.connection import Connection
     from dorad.daemon.broker.listener import Listener
     from dorad.daemon.broker.segments import Segments
@@ -212,10 +209,3 @@ def _socket(descriptor: int, what: str) -> socket.socket:
 def _had_place(name: str, attached: dict[str, int]) -> bool:
     node_id, pid = name.split("/")
     return attached.get(node_id) == int(pid)
-
-
-def close_all(descriptors: Sequence[int]) -> None:
-    """Close descriptors; some may be closed already."""
-    for descriptor in descriptors:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)

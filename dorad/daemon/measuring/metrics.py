@@ -126,7 +126,7 @@ class NodeMeter(Generic[_Key]):
                 cpu = process.cpu_times()
                 memory += process.memory_info().rss
                 now.cpu += cpu.user + cpu.system + cpu.children_user + cpu.children_system
-                with contextlib.suppress(psutil.AccessDenied):
+                with contextlib.suppress(psutil.AccessDenied):  # of another user
                     disk = process.io_counters()
                     now.read += disk.read_bytes
                     now.written += disk.write_bytes
@@ -203,7 +203,7 @@ def _sockets(pid: int) -> set[int]:
     found: set[int] = set()
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # closed meanwhile
                 target = str(entry.readlink())
                 if target.startswith("socket:["):
                     found.add(int(target[8:-1]))

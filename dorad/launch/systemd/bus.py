@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -148,8 +147,7 @@ class SystemBus:
         for task in (self._reconnecting, self._subscribing):
             if task is not None:
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+                await asyncio.wait((task,))
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -112,8 +112,7 @@ class Server:
         """End the connection."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait((self._task,))
             self._task = None
         if self._close_target is not None:
             await self._close_target()
@@ -143,7 +142,7 @@ class Server:
                     await self._follow(client)
                 finally:
                     self._client = None
-                    with suppress(ControlError):
+                    with suppress(ControlError):  # it is lost anyway
                         await client.close()
             pause = RETRY_S[min(attempt, len(RETRY_S) - 1)] * between(0.8, 1.0)
             attempt += 1
