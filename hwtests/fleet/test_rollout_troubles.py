@@ -184,7 +184,7 @@ def test_a_robot_that_dies_in_its_switch_holds_up_no_other_and_is_judged_when_it
     wait_until(lambda: site.robot_states()["arm2"] == "confirmed", "its own verdict counts")
 
 
-def test_a_robot_with_a_full_disk_takes_nothing_and_the_others_go_on(site: Site) -> None:
+def test_a_robot_with_a_full_disk_takes_nothing_and_the_others_continue(site: Site) -> None:
     arm3, old = site.fleet.robots["arm3"], site.wait_for_confirmed("arm3")
     fill(arm3, RELEASES)
     new = site.build("full = 'disk'")

@@ -129,7 +129,7 @@ def tapped(fleet: EnrolledFleet, name: str) -> list[dict[str, Any]]:
         ("policy", {"right": 20, "left": 20, "position": 20}),
     ],
 )
-def test_neighbours_on_two_robots_exchange_what_they_do_on_one(
+def test_connected_nodes_on_two_robots_exchange_what_they_do_on_one(
     hub: EnrolledFleet, case: str, wanted: dict[str, int]
 ) -> None:
     """Camera, splitter and recorder; selector and its sources; policy, executor and arm."""

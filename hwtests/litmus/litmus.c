@@ -88,7 +88,7 @@ static bool fall_asleep_and_look_at_head(uint64_t round)
     return load(&ring[RING_HEAD], memory_order_relaxed) < round;
 }
 
-/* `push` and `is_done_with`: the sample is written anew ... */
+/* `push` and `is_done_with`: the sample is written again ... */
 static bool push_and_look_at_slot(uint64_t round)
 {
     store(&ring[RING_HEAD], round, RELEASE);

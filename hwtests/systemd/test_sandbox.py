@@ -128,7 +128,7 @@ def test_the_configuration_lets_a_node_out_of_the_sandbox(running: Robot) -> Non
     assert probed(running, "sink")["no_new_privs"] == "1"
 
 
-def test_a_subscription_is_a_user_of_its_own_that_reaches_nothing(running: Robot) -> None:
+def test_a_subscription_has_its_own_user_that_reaches_nothing(running: Robot) -> None:
     echo = "dora topic echo -d load probe/data --format json"
     running.sh(f"setsid {echo} >/root/echoed 2>&1 & ")
     wait_until(lambda: "[1]" in running.exec("cat", "/root/echoed"), "messages are shown")

@@ -71,7 +71,7 @@ async def run(
 ) -> Result:
     """Torture a dataflow; nodes write their ledgers and faults into `folder`.
 
-    Each process of a node has one of the data planes, chosen anew: True is the native one.
+    Each process of a node has one of the data planes, chosen each time: True is the native one.
     """
     result = Result()
     broker = Broker(dataflow, "torture", folder / "daemon.sock", _IgnoredEvents())

@@ -158,7 +158,7 @@ def test_the_last_order_wins(events):
 
 
 @given(st.lists(st.sampled_from(["step", "before", "after", "reboot", "shutdown"]), max_size=20))
-def test_a_run_that_nobody_ends_survives_reboots_and_kills(events):
+def test_a_run_survives_reboots_and_kills_until_it_is_ended(events):
     robot = Robot()
     robot.obey(order())
     for event in events:

@@ -226,7 +226,7 @@ def test_the_state_says_what_it_waits_for():
     assert same.since == 10.0
 
 
-def test_a_share_whose_barrier_may_open_is_not_reported_as_ready_any_more():
+def test_a_share_whose_barrier_may_open_is_no_longer_reported_as_ready():
     ref = ShareRef(epoch=1, generation=1, dataflow="flow")
     opened = open_barrier(running(order(hold=20)), ref)
     state = state_of(opened, {UUID: run("starting", ready=True)}, "", None, 9.0)

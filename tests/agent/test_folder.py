@@ -47,7 +47,7 @@ def test_root_writes_as_the_owner_of_the_folder(folder):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_the_group_of_dorad_may_read_the_key_and_nobody_else(folder):
+def test_only_the_group_of_dorad_may_read_the_key(folder):
     done, key, _ = write_as_root(folder, "daemon")
     assert done.returncode == 0, done.stderr
     assert stat.S_IMODE(key.stat().st_mode) == 0o640

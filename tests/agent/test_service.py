@@ -101,7 +101,7 @@ async def test_a_stop_by_force_does_not_wait_for_one_that_waits(folder):
         await control.close()
 
 
-async def test_the_agent_may_be_killed_and_upgraded_and_nobody_notices(folder):
+async def test_a_kill_and_an_upgrade_of_the_agent_disturb_no_node(folder):
     async with robot(folder) as (coordinator, agent, dorad):
         control = await coordinator.attach(epoch=4, audit="head")
         await send(control, order(epoch=4))

@@ -58,7 +58,7 @@ def test_spinning_is_compared_with_our_own_figure_without_it():
     )
 
 
-def test_the_help_has_a_limit_of_its_own():
+def test_the_help_has_its_own_limit():
     assert str(only({Key("dora --help", "ours", 0, "s"): 0.05})) == "≤ 50 ms: 50 ms, reached"
 
 

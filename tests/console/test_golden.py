@@ -1,4 +1,4 @@
-"""Screens as text. With GOLDEN=1 in the environment they are written anew: look at them."""
+"""Screens as text. With GOLDEN=1 in the environment they are rewritten: look at them."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ async def test_a_hidden_screen_reads_no_stream(tmp_path: Path) -> None:
         await driven.until(lambda: fleet.streams == 0)
 
 
-async def test_a_screen_that_is_hidden_for_no_time_goes_on_reading(tmp_path: Path) -> None:
+async def test_a_screen_that_is_hidden_for_no_time_continues_to_read(tmp_path: Path) -> None:
     fleet = FakeFleet(1)
     async with console(tmp_path, fleet, options=Options(start="logs pick")) as driven:
         await driven.until(lambda: fleet.streams == 1)

@@ -197,7 +197,7 @@ async def test_a_console_whose_terminal_is_gone_ends_also_without_a_signal() -> 
         assert await line.ends() == 128 + signal.SIGHUP
 
 
-async def test_a_console_ends_on_a_terminal_that_takes_nothing_any_more() -> None:
+async def test_a_console_ends_on_a_terminal_that_has_stopped_reading() -> None:
     async with program(FakeFleet(60), answers=False) as line:
         await line.until(b"60 of 60")
         line.stall()

@@ -347,7 +347,7 @@ async def test_a_dialog_on_a_narrow_terminal_shows_the_whole_command(tmp_path: P
         assert "$ dora node restart gripper -d warehouse-robot-0001/pick" in words
 
 
-async def test_what_is_under_a_dialog_goes_on_and_a_terminal_that_gets_too_small_cancels(
+async def test_what_is_under_a_dialog_continues_and_a_terminal_that_gets_too_small_cancels(
     tmp_path: Path,
 ) -> None:
     fleet = FakeFleet(3)

@@ -112,7 +112,7 @@ def test_a_command_is_busy_until_it_ends_and_its_code_is_returned(dorad, tmp_pat
     assert reasons(dorad) == []
 
 
-def test_a_holder_that_is_killed_is_not_busy_any_more(restarted):
+def test_a_holder_that_is_killed_is_no_longer_busy(restarted):
     holder = subprocess.Popen([restarted.bin / "dora", "busy", "maintenance"], env=restarted.env)
     try:
         restarted.until(lambda: reasons(restarted) == ["maintenance"])

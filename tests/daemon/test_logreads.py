@@ -69,7 +69,7 @@ async def test_without_follow_a_running_dataflow_is_read_up_to_now(folder: Path)
     log.close()
 
 
-async def test_large_messages_come_in_frames_of_their_own(folder: Path) -> None:
+async def test_large_messages_come_in_separate_frames(folder: Path) -> None:
     big = "x" * (FRAME // 2 + 1)
     append(folder / "log_a.jsonl", *(record("a", at, big) for at in range(3)))
     append(folder / "log_b.jsonl", *numbered("b", range(10, 1010)))

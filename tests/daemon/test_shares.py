@@ -118,7 +118,7 @@ def test_no_node_starts_before_every_machine_is_ready(two: Machines, tmp_path: P
     two.daemons["beta"].until(lambda: len(seen(tmp_path)) > 5)
 
 
-def test_a_start_that_nobody_opens_fails_and_says_what_was_missing(
+def test_a_start_that_is_never_opened_fails_and_says_what_was_missing(
     two: Machines, tmp_path: Path
 ) -> None:
     two.start("alpha", tmp_path, counting(tmp_path), PLACEMENT, hold=3)
@@ -219,7 +219,7 @@ def test_backpressure_on_the_other_machine_makes_a_node_wait(two: Machines, tmp_
     assert seen(tmp_path)[:1500] == list(range(1500))
 
 
-def test_a_daemon_may_be_killed_under_a_share_and_the_link_goes_on(
+def test_a_daemon_may_be_killed_under_a_share_and_the_link_continues(
     own_two: Machines, tmp_path: Path
 ) -> None:
     two = own_two

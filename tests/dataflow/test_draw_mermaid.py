@@ -29,7 +29,7 @@ def test_it_is_a_flowchart_from_top_to_bottom():
     assert draw(FLOW)[0] == "flowchart TB"
 
 
-def test_timers_nodes_and_dynamic_nodes_have_shapes_of_their_own():
+def test_timers_nodes_and_dynamic_nodes_have_different_shapes():
     assert draw(FLOW)[1:5] == [
         '  n0(["30 Hz"])',
         '  n1(["every 2 s"])',

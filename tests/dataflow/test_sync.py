@@ -101,7 +101,7 @@ def test_mistakes(written: str, message: str) -> None:
     assert error.startswith(message)
 
 
-def test_an_input_is_in_one_group_only_and_groups_have_names_of_their_own() -> None:
+def test_an_input_is_in_one_group_only_and_groups_have_different_names() -> None:
     first = "{inputs: [left, right], tolerance_ms: 1}"
     found = problems(sync(f"[{first}, {{inputs: [right, depth], tolerance_ms: 1}}]"))
     assert [f"{each.key}: {each.message}" for each in found] == [

@@ -87,7 +87,7 @@ def test_a_dataflow_that_is_not_to_run_is_no_trouble():
     assert bad(checks.check_shares([robot(releases=[state])], NOW)) == []
 
 
-def test_a_robot_that_is_well_has_no_line_of_its_own():
+def test_a_healthy_robot_has_no_line():
     found = [*checks.check_robots([robot(skew=0.2)])]
     assert [(each.level, each.text) for each in found] == [("PASS", "1 of 1 connected")]
 

@@ -167,7 +167,7 @@ def test_a_robot_with_the_release_before_gets_what_it_understands(bench):
         host.script("bin/dorad-agent", AGENT)
 
 
-def test_a_transfer_that_is_cut_again_and_again_goes_on_where_it_was(bench):
+def test_a_transfer_that_is_cut_again_and_again_continues_where_it_was(bench):
     host = bench.hosts[0]
     content = random.Random(2).randbytes(2_000_000)
     (bench.flow / "model.bin").write_bytes(content)

@@ -205,7 +205,7 @@ class Service(Forked):
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        """Append to `log`. A pipe that nobody reads would stop the service once it is full."""
+        """Append to `log`. A pipe that is not read would stop the service once it is full."""
         self._log = log
         with Path(os.devnull).open() as nothing, log.open("ab") as out:
             self._began = out.tell()

@@ -108,7 +108,7 @@ async def test_the_file_lands_in_build_and_is_executable(server: str, tmp_path: 
     assert os.access(file, os.X_OK)
 
 
-async def test_a_checksum_gives_it_a_folder_of_its_own(server: str, tmp_path: Path) -> None:
+async def test_a_checksum_gives_it_its_own_folder(server: str, tmp_path: Path) -> None:
     checksum = hashlib.sha256(BODY).hexdigest()
     file = await download(f"{server}/node.sh", tmp_path, sha256=checksum)
     assert file == tmp_path / "build" / checksum / "node.sh"

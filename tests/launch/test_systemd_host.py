@@ -81,7 +81,7 @@ async def spawn(host: SystemdHost, node: str = "camera", **fields: Any) -> Any:
     return await host.spawn(command(**fields), 1, 2, tag=f"{FLOW}/{node}/0")
 
 
-async def test_a_node_is_a_unit_of_its_own(systemd: Systemd) -> None:
+async def test_each_node_is_a_unit(systemd: Systemd) -> None:
     host = await attach(systemd)
     first, second = await spawn(host), await spawn(host)
     assert list(systemd.units) == ["dorad-nav-camera-1.service", "dorad-nav-camera-2.service"]

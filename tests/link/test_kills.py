@@ -133,7 +133,7 @@ def test_a_reliable_channel_whose_receiver_is_killed_delivers_each_message_once(
         both.close()
 
 
-def test_a_machine_that_was_rebooted_begins_to_count_anew() -> None:
+def test_a_machine_that_was_rebooted_counts_from_zero() -> None:
     both = flowing(reliable=False)
     try:
         for sink in both.sinks:

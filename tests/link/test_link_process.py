@@ -443,7 +443,7 @@ async def test_a_source_that_ends_after_the_other_machine_has_left_keeps_no_link
         assert time.monotonic() - begun < DRAIN_S
 
 
-async def test_a_channel_that_nobody_receives_is_reported() -> None:
+async def test_a_channel_without_a_receiver_is_reported() -> None:
     async with pair() as machines:
         alpha = machines.start_alpha()
         machines.start_beta(channel={"name": "a/other"})

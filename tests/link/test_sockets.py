@@ -106,7 +106,7 @@ def test_a_reader_is_lost_after_so_many_checks_without_reading(
         assert watch.due_s == number + CHECK_S
 
 
-async def test_a_link_whose_connection_nothing_reads_ends_so_that_it_is_started_anew() -> None:
+async def test_a_link_whose_connection_nothing_reads_ends_so_that_it_is_restarted() -> None:
     async with pair() as machines:
         config = {"dataflow": "test-flow", "machine": "alpha", "listen": [machines.address]}
         link = Link(machines.alpha, config, ("-c", UNREAD))

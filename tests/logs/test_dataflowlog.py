@@ -63,7 +63,7 @@ async def test_an_adopting_daemon_keeps_the_start_time(tmp_path: Path) -> None:
     assert (about(log)["started_at"], about(log)["status"]) == (12.5, "running")
 
 
-async def test_lines_of_the_daemon_have_a_file_of_their_own(tmp_path: Path) -> None:
+async def test_lines_of_the_daemon_have_a_separate_file(tmp_path: Path) -> None:
     seen: list[LogRecord] = []
     log = made(tmp_path, watch=seen.extend)
     log.report("warn", "cam", "did not end within 10 s")

@@ -34,7 +34,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory):
-    """A file that each example writes anew."""
+    """A file that each example rewrites."""
     return tmp_path_factory.mktemp("damaged") / "a.mcap"
 
 

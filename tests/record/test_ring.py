@@ -155,7 +155,7 @@ def test_a_clock_that_is_set_costs_no_segment_and_keeps_none_for_ever(
         until(pruned)
 
 
-def test_a_second_recorder_is_refused_and_the_next_one_goes_on_numbering(tmp_path):
+def test_a_second_recorder_is_refused_and_the_next_one_continues_the_numbers(tmp_path):
     recorder = Recorder(Settings(tmp_path, keep_s=60.0, min_free=0), {})
     assert blackbox.has_recorder(tmp_path)
     with pytest.raises(OSError, match="another recorder"):

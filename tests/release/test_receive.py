@@ -136,7 +136,7 @@ def test_a_sender_of_the_release_before_is_understood(robot):
     assert robot.trees.stage(SENT.id).id == SENT.id
 
 
-def test_the_next_transfer_goes_on_where_one_was_cut(robot):
+def test_the_next_transfer_continues_where_one_was_cut(robot):
     cut = opening(SENT) + plain(FLOW) + plain(MODEL)
     first = Transfer(robot, cut[: -len(MODEL) // 3])
     assert isinstance(first.error, SenderLostError)

@@ -33,7 +33,7 @@ def refusal(call):
     return caught.value
 
 
-def test_a_tree_has_the_files_of_the_release_as_links_that_nobody_may_write(robot):
+def test_a_tree_has_the_files_of_the_release_as_links_that_no_user_may_write(robot):
     found = release({"dataflow.yml": FLOW, "lib/a.py": CODE, "lib/b.py": CODE})
     tree = robot.receive(found).stage(found.id)
     assert tree.entry.read_bytes() == FLOW
@@ -202,7 +202,7 @@ def test_collecting_keeps_what_it_is_told_to_and_what_has_just_arrived(robot):
     assert trees.collect({two.id, three.id}) == 0
 
 
-def test_collecting_waits_for_no_transfer_but_says_that_one_goes_on(robot):
+def test_collecting_waits_for_no_transfer_but_says_that_one_is_in_progress(robot):
     trees = robot.trees
     with robot.trees.lock(wait=False):
         assert refusal(lambda: trees.collect(set())).code == "busy"

@@ -66,7 +66,7 @@ def test_the_sample_that_was_sent_last_is_used_again_first() -> None:
         assert len(places) == 1
 
 
-def test_memory_of_a_burst_is_given_back_while_messages_go_on() -> None:
+def test_memory_of_a_burst_is_given_back_while_messages_continue() -> None:
     with edge(10) as e:
         for _ in range(10):
             e.push_sample(b"x" * (1 << 20))

@@ -295,7 +295,7 @@ def test_the_same_order_again_changes_nothing():
     assert taken(trying, order(B, 2)).phase == "probation"
 
 
-def test_a_new_number_for_the_same_content_goes_on_with_the_switch():
+def test_a_new_number_for_the_same_content_continues_the_switch():
     present = taken(on_probation(), order(B, 7, rollout="second"))
     assert (present.phase, present.order.generation, present.next) == ("probation", 7, None)
 

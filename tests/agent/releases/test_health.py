@@ -56,7 +56,7 @@ def test_a_dataflow_is_healthy_after_a_steady_time_and_its_rates_are_learned():
         (node(deadline_misses=20), "missed 20 deadlines in 10.0 s, before 1.0"),
     ],
 )
-def test_what_happens_to_a_node_starts_the_time_anew(wrong, text):
+def test_what_happens_to_a_node_restarts_the_time(wrong, text):
     found = watch(None, at(0), BEFORE)
     health = judge(type(found)(found.first, at(10, wrong)), RULES, BEFORE, None)
     assert any(text in line for line in bad(health))
@@ -114,7 +114,7 @@ def test_an_output_without_a_known_rate_is_named():
     assert texts["output camera/image"] == "30/s; no rate to compare it with is known yet"
 
 
-def test_the_reason_why_the_time_began_anew_stays():
+def test_the_reason_why_the_time_was_restarted_stays():
     again = node(restarts=1, last_exit="exited with code 1")
     health = verdict(at(0), at(5, again), at(9, again))
     (text,) = bad(health)

@@ -414,7 +414,7 @@ async def test_a_dataflow_that_is_disabled_stops_and_comes_back(robot, folder):
     assert robot.library.kept == {first}
 
 
-async def test_an_agent_that_is_killed_goes_on(robot, folder):
+async def test_the_next_agent_continues_after_a_kill(robot, folder):
     await confirmed(robot, folder)
     second = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK)
     robot.order(second, 2)

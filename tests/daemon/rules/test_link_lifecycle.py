@@ -111,7 +111,7 @@ def test_a_new_input_from_an_output_that_has_ended_closes_at_once() -> None:
     assert life.changed(after) == [CloseInput("c", "z")]
 
 
-def test_the_restart_of_the_link_is_told_to_nobody() -> None:
+def test_the_restart_of_the_link_is_reported_to_no_node() -> None:
     assert started(receiving()).after_run(LINK) == []
 
 

@@ -66,7 +66,7 @@ def test_channels_have_all_that_was_lost() -> None:
     assert (into.output, into.lost, into.queued, into.latency_us) == ("c/out", 2, 2, 400)
 
 
-def test_counts_go_on_with_the_next_process_of_a_link_and_with_the_next_daemon() -> None:
+def test_counts_continue_with_the_next_process_of_a_link_and_with_the_next_daemon() -> None:
     found = links()
     found.process_attached(100)
     found.update(Status({}, [sent(count=7)], [received()]))

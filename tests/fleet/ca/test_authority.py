@@ -123,7 +123,7 @@ def test_what_is_not_a_request_with_a_good_key_is_refused(authority, make, words
     assert caught.value.code == "bad-request"
 
 
-def test_operators_have_an_issuer_of_their_own(authority):
+def test_operators_have_a_separate_issuer(authority):
     ann = Identity("operator", "ann", "admin")
     issuers = {
         identity.kind: parsed(authority.issue(csr_of(new_key()), identity))[1]

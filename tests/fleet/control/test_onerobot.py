@@ -49,7 +49,7 @@ async def with_release(fleet, seen, *robots):
 
 
 async def again(fleet, name, handlers):
-    """Let a robot connect anew, with more handlers."""
+    """Let a robot connect again, with more handlers."""
     agent = fleet.agents[name]
     await agent.stop()
     await fleet.until(lambda: fleet.control.robots.get(name).client is None)

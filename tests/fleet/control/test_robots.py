@@ -380,7 +380,7 @@ async def test_a_robot_that_returns_gets_what_was_decided_meanwhile(tmp_path):
         assert arm2.shares["talk"].status == "stopped"
 
 
-async def test_a_stop_by_force_waits_for_nobody_and_the_name_stays_taken(tmp_path):
+async def test_a_stop_by_force_waits_for_no_robot_and_the_name_stays_taken(tmp_path):
     async with leading(tmp_path) as fleet:
         await fleet.agent("arm1")
         arm2 = await fleet.agent("arm2")

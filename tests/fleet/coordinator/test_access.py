@@ -188,7 +188,7 @@ async def test_a_robot_with_a_certificate_connects_where_robots_do_and_nowhere_e
     assert "is for robots" in await refusal(shared, path="/agent", **bearer)
 
 
-async def test_without_certificate_or_token_nobody_gets_in(shared):
+async def test_no_client_gets_in_without_certificate_or_token(shared):
     assert await refusal(shared, X="1") == "no token was sent"
     assert await refusal(shared, path="/agent", X="1") == "no token was sent"
 
@@ -254,7 +254,7 @@ async def test_an_operator_s_certificate_is_not_good_after_its_end(shared, tmp_p
         (Identity("coordinator", "main"), "a coordinator cannot be a client of another one"),
     ],
 )
-async def test_a_certificate_of_somebody_else_is_no_robot_s(
+async def test_a_certificate_of_another_kind_is_no_robot_s(
     shared, tmp_path, monkeypatch, identity, words
 ):
     tls = issued_days_ago(shared, tmp_path, monkeypatch, 0, identity)

@@ -112,7 +112,7 @@ async def test_a_tail_cut_off_with_care_is_found_with_a_known_head(store):
             await verify(store, known)
 
 
-async def test_a_chain_written_anew_is_found_with_a_known_head(store):
+async def test_a_rewritten_chain_is_found_with_a_known_head(store):
     heads = await append(store, *RECORDS)
     await store.commit(Transaction(deletes=(HEAD, *(key(n) for n in range(1, 8)))))
     await append(store, b"another", *RECORDS)

@@ -202,7 +202,7 @@ def test_the_token_is_not_sent_to_the_port_of_another_user(running, capsys):
     assert "belongs to users [65534], not to you; the token was not sent" in err
 
 
-def test_a_port_that_nobody_listens_at_belongs_to_nobody(running):
+def test_a_port_without_a_listener_has_no_owner(running):
     check_listener("127.0.0.1", running.port, os.geteuid())
     running.end()
     with pytest.raises(ControlError, match="belongs to an unknown user"):

@@ -31,7 +31,7 @@ def filled(**counts):
     return {number: Pending(host, number / 1e6) for number, host in enumerate(hosts)}
 
 
-def test_whoever_has_most_places_loses_the_oldest_of_them():
+def test_the_host_with_most_places_loses_the_oldest_of_them():
     assert choose_victim(filled(few=2, most=5), "new", 0.1) == 2
     assert choose_victim(filled(most=5, few=2), "few", 0.1) == 0
 

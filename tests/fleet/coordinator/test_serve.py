@@ -190,7 +190,7 @@ async def test_params_may_be_nested_but_not_without_end(shared):
 # -- who may connect -------------------------------------------------------------------------------
 
 
-async def test_nobody_gets_in_without_the_token(shared):
+async def test_no_client_gets_in_without_the_token(shared):
     wrong = [
         {"X-Nothing": "1"},
         {"Authorization": ""},

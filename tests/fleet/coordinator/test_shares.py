@@ -65,7 +65,7 @@ def test_addresses_of_version_6_are_in_brackets():
     assert share.connect == ["tls/[fd00::1]:5456"]
 
 
-def test_each_dataflow_of_a_machine_has_a_port_of_its_own():
+def test_each_dataflow_of_a_machine_has_its_own_port():
     machines = {"a": machine("a", "10.0.0.1", 7000), "b": machine("b", "10.0.0.2", 65535)}
     first = record(ports=ports_for(["a"], machines, []))
     second = record(ports=ports_for(["a"], machines, [first]))

@@ -89,7 +89,7 @@ async def check_journal(one: Site):
     await verify(one.fleet.store)
 
 
-async def test_a_coordinator_that_dies_at_any_step_is_followed_by_one_that_goes_on(tmp_path):
+async def test_a_coordinator_that_dies_at_any_step_is_followed_by_one_that_continues(tmp_path):
     undisturbed = await roll_out(tmp_path / "undisturbed", None, "before")
     assert undisturbed >= 10
     few = asyncio.Semaphore(AT_ONCE)

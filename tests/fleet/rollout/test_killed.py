@@ -34,7 +34,7 @@ async def stay_connected(agent: FakeAgent) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_after_each_step_the_next_coordinator_goes_on_and_no_robot_switches_twice(tmp_path):
+async def test_after_each_step_the_next_coordinator_continues_and_no_robot_switches_twice(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     agents = [FakeAgent(f"r{number}", port) for number in range(1, ROBOTS + 1)]

@@ -40,7 +40,7 @@ QUEUE = {"tick": {"source": "dora/timer/millis/100", "queue_size": 2}}
 CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "a program": ({"files": {"arm.py": "#\n"}}, {"arm"}),
     "a module that it imports": ({"files": {"lib/lens.py": "#\n"}}, {"camera"}),
-    "a file of nobody": ({"files": {"notes.txt": "#\n"}}, {"arm", "camera"}),
+    "a file of no node": ({"files": {"notes.txt": "#\n"}}, {"arm", "camera"}),
     "inputs": ({"camera": {"inputs": QUEUE}}, set()),
     "a variable": ({"arm": {"env": {"SPEED": "2"}}}, {"arm"}),
     "a variable of all": ({"flow": {"env": {"LEVEL": "debug"}}}, {"arm", "camera"}),

@@ -53,7 +53,7 @@ async def test_a_canary_that_fails_reverts_and_no_other_robot_is_touched(tmp_pat
         assert first.state == "reverted"
         assert first.evidence[0].text == "3 restarts in 20 s"
         assert "the canary failed: `r1` (node grip failed)" in detail.summary.reason
-        # The desired state is what runs, so a robot that is set up anew gets the good one.
+        # The desired state is what runs, so a robot that is set up again gets the good one.
         assert one.control.fleet.owner("r1", "pick").release == ID1
 
         with pytest.raises(ControlError, match="there is nothing to do") as caught:
@@ -155,7 +155,7 @@ async def test_the_first_rollout_is_undone_by_stopping_the_dataflow(tmp_path):
         assert one.agents["r2"].releases.orders[-1].release is None
 
 
-async def test_pause_gives_no_order_and_resume_goes_on(tmp_path):
+async def test_pause_gives_no_order_and_resume_continues(tmp_path):
     async with site(tmp_path) as one:
         one.agents["r1"].releases.fate = "switching"
         number = await one.start(strategy=strategy(canary=1, auto_promote=False))
@@ -211,7 +211,7 @@ async def test_a_robot_without_a_verdict_in_time_is_lost(tmp_path):
         await one.until(number, "reverted", over=True)
 
 
-async def test_a_robot_that_only_pretends_to_go_on_is_lost(tmp_path):
+async def test_a_robot_that_only_pretends_progress_is_lost(tmp_path):
     async with site(tmp_path, 1) as one:
         liar = one.agents["r1"].releases
         liar.fate = "switching"
@@ -229,7 +229,7 @@ async def test_a_robot_that_only_pretends_to_go_on_is_lost(tmp_path):
         assert "no verdict" in detail.summary.reason
 
 
-def test_the_time_in_a_phase_begins_anew_only_with_a_later_phase_or_another_order():
+def test_the_time_in_a_phase_restarts_only_with_a_later_phase_or_another_order():
     now = [0.0]
     timers = Timers(lambda: now[0])
 

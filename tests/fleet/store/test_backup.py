@@ -30,7 +30,7 @@ async def content(store):
     }
 
 
-async def test_a_backup_of_one_engine_restores_into_both_and_revisions_go_on(engine, tmp_path):
+async def test_a_backup_of_one_engine_restores_into_both_and_revisions_continue(engine, tmp_path):
     path = tmp_path / "backup"
     async with opened(engine, engine.new_place()) as (store,):
         await filled(store)
