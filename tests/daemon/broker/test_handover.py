@@ -147,10 +147,10 @@ async def test_a_replacement_may_have_other_inputs(tmp_path: Path) -> None:
     source = NodeOutput("a", "out")
     tick = Timer(10_000_000)
     old = replace(
-        node("m"), inputs=(Input("x", source), Input("gone", source), Input("turned", source))
+        node("m"), inputs=(Input("x", source, 1000), Input("gone", source), Input("turned", source))
     )
     new = replace(
-        node("m"), inputs=(Input("x", source), Input("turned", tick), Input("tick", tick))
+        node("m"), inputs=(Input("x", source, 1000), Input("turned", tick), Input("tick", tick))
     )
     async with stage(dataflow(node("a"), old)) as on, Program(on, "a", COUNTER):
         async with Program(on, "m", WRITER, out) as first:
