@@ -199,7 +199,7 @@ def follow(record: ShareRecord, order: ShareSet, now: Present, trouble: str = ""
 def conclude(
     record: ShareRecord, status: EndStatus, now: float, reason: str, run: Run | None
 ) -> ShareRecord:
-    """Return the record of an order for which nothing is left to do."""
+    """Return the record of a completed order."""
     outcome = None if run is None else run.state
     ended = Ended(status, now, reason, outcome)
     return msgspec.structs.replace(record, ended=ended)

@@ -43,7 +43,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     robot: str
     """The id of this robot in its fleet."""
     coordinators: list[str]
-    """`host` or `host:port`, in the order in which they are tried."""
+    """`host` or `host:port`, the first to try first."""
 
 
 class Enrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

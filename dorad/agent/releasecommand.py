@@ -64,7 +64,7 @@ def list_(folder: Path, *, as_json: bool) -> int:
 
 
 def _row(trees: Trees, release: str, *, ready: bool) -> dict[str, Any]:
-    """Return what is known of a release that is here."""
+    """Return the facts about a release on this robot."""
     from dorad.release.errors import ReleaseError
 
     try:

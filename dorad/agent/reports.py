@@ -59,13 +59,13 @@ class Deltas:
 
 
 def _without_measures(state: ReleaseState) -> ReleaseState:
-    """Return a state without what is different each time: the figures in its evidence."""
+    """Return a state without the figures in its evidence, which always differ."""
     evidence = [msgspec.structs.replace(each, text="") for each in state.evidence]
     return msgspec.structs.replace(state, evidence=evidence)
 
 
 def _without_noise(state: ShareState) -> ShareState:
-    """Return a state without what is different each time: the round trip to other machines."""
+    """Return a state without the round trips to other machines, which always differ."""
     links = {
         name: msgspec.structs.replace(link, round_trip_us=None)
         for name, link in state.links.items()

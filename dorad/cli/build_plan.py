@@ -106,7 +106,7 @@ def _lines(node: NodeSpec) -> tuple[str, ...]:
 
 
 def _node_build(node: NodeSpec, lines: tuple[str, ...], context: BuildContext) -> NodeBuild:
-    """Plan the build of one node into the environment in which the launcher will run it."""
+    """Plan the build of one node for the environment that the launcher will use."""
     folder = context.dataflow.base_dir
     env = layered_environment(context.environ, context.dataflow.env, context.run_env, node.own_env)
     if context.offline:

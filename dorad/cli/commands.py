@@ -3,7 +3,7 @@
 from dorad.cli.page import CommandEntry, help_page, terminal_width
 
 COMPLETE_VARIABLE = "_DORA_COMPLETE"
-"""Environment variable with which a shell requests completions."""
+"""The environment variable by which a shell requests completions."""
 
 COMMANDS: dict[str, CommandEntry] = {
     "run": CommandEntry("dorad.cli.run:run", "Run a dataflow on this machine and show its logs."),

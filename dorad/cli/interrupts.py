@@ -67,7 +67,7 @@ class Interrupts:
 
 
 def from_thread(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Callable[[], None]:
-    """Return a function with which any thread can stop a run in `loop`."""
+    """Return a function that stops a run in `loop`, for any thread."""
 
     def call() -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended: nothing is left to stop

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, for commands that end what they do in order."""
+"""Ctrl-C and SIGTERM, for commands that clean up before they end."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class RowDeltas:
         self._sent: dict[str, FleetRow] | None = None
 
     def take(self, rows: Iterable[FleetRow]) -> FleetRows | None:
-        """Return what differs from what was sent before; None if nothing does.
+        """Return the differences from the last report; None if there are none.
 
         While a robot can be reached, a newer time of its last report does not count.
         """

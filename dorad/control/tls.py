@@ -22,7 +22,7 @@ NO_CHECK_TIME = 0x200000
 """OpenSSL's X509_V_FLAG_NO_CHECK_TIME; Python has no name for it."""
 
 GRACE_S = 90 * 86400.0
-"""Seconds after its end for which a certificate still is good for its own renewal."""
+"""Seconds after its end during which a certificate can still be renewed."""
 
 MAX_NAME = 200
 """Characters of an owner's name."""

@@ -38,7 +38,7 @@ class TlsTransport:
         self._lock = threading.Lock()
         """Protects the three above."""
         self._sending = threading.Lock()
-        """Keeps records on the wire in the order in which they were made."""
+        """Keeps records on the wire in the order of their creation."""
         deadline = time.monotonic() + timeout
         while not self._shake_hands():
             self._flush()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 EVERY_S = 5.0
 WARN_SHARE = 0.8
-"""Share of the limit at which it warns."""
+"""The fraction of the limit from which on it warns."""
 CLEAR_SHARE = 0.7
 """Share of the limit below which the warning is cleared."""
 

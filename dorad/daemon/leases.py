@@ -31,7 +31,7 @@ MAX_LEASES = 64
 MAX_USER_LEASES = 16
 """Maximum number of leases of one user other than root."""
 COME_BACK_S = 5.0
-"""Seconds for which a restarted daemon keeps the lease of a client that has to connect again."""
+"""Seconds that a restarted daemon keeps a lease until its client has connected again."""
 
 _log = logging.getLogger(__name__)
 

@@ -164,7 +164,7 @@ class DataflowRun:
             on_change=self._store_throttle.changed,
             on_event=self._publish,
         )
-        """Starts, watches and stops the nodes; answers what is known of each."""
+        """Starts, watches and stops the nodes; reports the state of each."""
         self.commands = self.supervisor.commands
         """Changes nodes and edges while the dataflow runs."""
         for node_id, values in (params or {}).items():

@@ -1,4 +1,4 @@
-"""The `record` block of a dataflow: what is recorded whenever it runs.
+"""The `record` block of a dataflow: a recording of each of its runs.
 
 The block becomes a node, which no list of `nodes` contains: each machine of a fleet records its own
 part of the dataflow.

@@ -31,7 +31,7 @@ class HelperHost(Protocol):
     """Starts helpers."""
 
     parent: int
-    """Pid of the helpers' parent, with which they end; 0 means systemd."""
+    """Pid of the helpers' parent, whose end ends them; 0 means systemd."""
 
     async def start_helper(
         self, command: Command, stdio: int, link: int, *, tag: str, network: bool = False

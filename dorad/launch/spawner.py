@@ -44,7 +44,7 @@ class Process:
         self.skipped_cores = skipped_cores
         """Cores of `cpu_affinity` that it cannot use on this machine."""
         self.refused = refused
-        """The errno with which the kernel refused the command's schedule; 0 if it did not."""
+        """The kernel's errno if it refused the command's schedule, else 0."""
         self.unit: str | None = None
         """Its systemd unit; None if it has none."""
         self.control_group: str | None = None

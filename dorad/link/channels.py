@@ -204,7 +204,7 @@ class Channels:
             self._delivery.drop(place)
 
     def close(self) -> None:
-        """Give up what has not arrived completely, and let the couriers end."""
+        """Discard incomplete messages, and let the couriers end."""
         for machine in self.machines.values():
             machine.close()
         for each in self.ins.values():

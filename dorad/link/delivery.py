@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class Nowhere:
-    """The place of a payload for which there is no memory."""
+    """The place of a payload without memory."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason

@@ -71,7 +71,7 @@ class Incoming:
     max_size: int
     """Bytes; a larger message is refused."""
     inline: int
-    """Bytes up to which a payload needs no place."""
+    """Maximum bytes of a payload that needs no place."""
     arrived: deque[Arrived | Event] = field(default_factory=deque)
     received: int = 0
     opening: int = 0

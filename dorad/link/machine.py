@@ -87,7 +87,7 @@ class Machine:
     def __init__(self, greeting_of: Greeting, session: Session) -> None:
         self.greeting = greeting_of
         self.opened = 0
-        """The number of the greeting with which the incoming channels were opened."""
+        """The number of the greeting that opened the incoming channels."""
         self.outgoing: list[Out] = []
         self.incoming: list[In] = []
         self.grants: dict[str, Grant] = {}

@@ -1,4 +1,4 @@
-"""The numbers of a channel's messages, by which an edge knows what it has lost.
+"""The numbers of a channel's messages, by which an edge counts its losses.
 
 Any link process may be killed at any moment, and all of them together. So what they must not forget
 is in the headers of the rings, which belong to the daemons:

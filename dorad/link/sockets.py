@@ -51,7 +51,7 @@ def limit_sending() -> None:
 
 
 def socket_states() -> dict[int, SocketState]:
-    """Return what has come over each TCP connection, by the inode of its socket."""
+    """Return the bytes received over each TCP connection, by the inode of its socket."""
     found: dict[int, SocketState] = {}
 
     def look(inode: int, sock: socket.socket) -> None:

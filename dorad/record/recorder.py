@@ -221,7 +221,7 @@ class Recorder:
             self._fail(f"cannot write {self._series.file.path}: {error.strerror}")
         except McapError as error:
             self._fail(str(error))
-        except Exception as error:  # noqa: BLE001 - the thread that takes messages must hear of it
+        except Exception as error:  # noqa: BLE001 - raised again in the thread that takes messages
             _log.error("the recorder has failed", exc_info=error)
             self._fail(f"the recorder has failed: {error!r}")
 

@@ -37,7 +37,7 @@ FIRST_AHEAD = 16 << 20
 """Bytes that may be ahead of a disk whose speed is not yet known."""
 
 _MEASURABLE = 1 << 20
-"""Bytes from which on the time of a sync tells the speed of a disk, not only its latency."""
+"""Bytes from which on the time of a sync shows the speed of a disk, not only its latency."""
 
 
 def allowed_ahead(before: int, synced: int, seconds: float) -> int:
@@ -109,7 +109,7 @@ class Syncer:
                 synced = self._sync(synced)
                 self._series.check_present()
                 self._check_disk()
-            except Exception as error:  # noqa: BLE001 - the thread that takes messages must hear it
+            except Exception as error:  # noqa: BLE001 - raised again in the thread that takes messages
                 _log.warning("the recording cannot be synced: %s", error)
                 text = error.strerror if isinstance(error, OSError) else error
                 self._fail(f"cannot write to the disk: {text}")

@@ -179,7 +179,7 @@ class Receiver:
         objects.finish(each)
 
     def _count(self, size: int) -> None:
-        """Count a piece that was written, and tell the sender now and then."""
+        """Count a written piece, and report to the sender from time to time."""
         self._arrived += size
         if self._arrived - self._told >= frames.ARRIVED_STEP:
             self._told = self._arrived

@@ -51,7 +51,7 @@ DAEMON = "dora"
 """The name of the daemon among the nodes of a log."""
 
 _OF_A_SHARE = ("dataflow-starting", "dataflow-running", "dataflow-ended")
-"""Events that a machine tells of its share, and the coordinator of the whole dataflow."""
+"""Events that machines report of their shares, and the coordinator of the whole dataflow."""
 
 _log = logging.getLogger(__name__)
 

@@ -75,7 +75,7 @@ class Probe:
                 "agent.remember", Remember(audit=self._head()), Remembered
             )
         except ControlError as error:
-            _log.debug("robot `%s` does not tell its clock: %s", self._robot, error)
+            _log.debug("robot `%s` does not report its clock: %s", self._robot, error)
             self._answers = error.code != "unknown-method"
             return None
         clock = min(max(found.time, -MAX_SECONDS), MAX_SECONDS)

@@ -265,7 +265,7 @@ class EtcdStore(Store):
                     return
 
     async def _keep(self, lease: _Lease, term: Term) -> None:
-        """Renew a lease until it is lost, and tell then. Each failure is tried again."""
+        """Renew a lease until it is lost, and set `lost` then. Each failure is retried."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout_at(lease.renewed + lease.seconds) as end:

@@ -60,7 +60,6 @@ class FakeRobot:
     signals: list[str] = field(default_factory=list)
     """Sent to commands, such as `TERM`."""
     files: dict[str, bytes] = field(default_factory=dict)
-    max_at_once: int = 0
     connections: int = 0
 
     def all_signals(self, count: int) -> list[str]:

@@ -20,7 +20,6 @@ from tests.link.links import DEADLINE_S, RECEIVER, SENDER, Connected, Link, Pair
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-ROUTER = "{mode: 'router'}"
 PAGE = Path(__file__).parents[2] / "docs/links.md"
 
 

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 def clock() -> float:
-    """Return the seconds since the boot, including those in which the machine slept."""
+    """Return the seconds since the boot, with those of sleep."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 

@@ -51,7 +51,7 @@ def is_stopping(record: ReleaseRecord, seen: Observation) -> bool:
 
 
 def end_of(share: ShareState) -> str:
-    """Return how the run of an order has ended, with what has caused it."""
+    """Return how the run of an order has ended, and why."""
     why = share.reason
     if not why and share.outcome is not None and share.outcome.failures:
         # The last line of a traceback names the error.

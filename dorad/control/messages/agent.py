@@ -131,7 +131,7 @@ class Attached(Struct):
     releases: list[ReleaseState] = []
     """Of all dataflows that come from releases."""
     python: str = ""
-    """`3.13`: that of dorad, with which nodes run; empty for agents that do not say it."""
+    """`3.13`: dorad's, which nodes use; empty if the agent does not report it."""
     glibc: str = ""
     """`2.41`; empty for another C library."""
 
@@ -161,7 +161,7 @@ class AgentReport(Struct):
     time: float
     shares: list[ShareState] = []
     removed: list[str] = []
-    """Names of dataflows of which the robot no longer has a share."""
+    """Names of dataflows that the robot no longer has a share of."""
     releases: list[ReleaseState] = []
     """Those that have changed since the last report; one that was forgotten is reported once, with
     an empty `release` and phase `confirmed`."""

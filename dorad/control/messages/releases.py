@@ -63,13 +63,13 @@ class ReleaseOrder(Struct):
 
 
 class Evidence(Struct):
-    """One check of a robot's health, with what was measured."""
+    """One check of a robot's health, with the measured values."""
 
     check: str
     """`node camera`, `output camera/image`, `probe 1`, `contact`."""
     ok: bool
     text: str
-    """What was seen and what was wanted: `11.8/s, at least 25.0`."""
+    """Measured and required: `11.8/s, at least 25.0`."""
 
 
 class Lease(Struct):
@@ -121,7 +121,7 @@ class ReleaseState(Struct):
     """The highest that was confirmed."""
     rollout: str = ""
     reason: str = ""
-    """Why the phase is what it is: why it waits, went back, or was refused."""
+    """The reason of the phase: why it waits, went back, or was refused."""
     waiting: Literal["", "files", "switch", "busy"] = ""
     """What the robot waits for."""
     refused: bool = False

@@ -26,7 +26,7 @@ class Conditions:
             self._all[_key(kind, fields)] = (kind, fields)
 
     def __iter__(self) -> Iterator[Condition]:
-        """Yield the conditions in the order in which they were added, a stop last."""
+        """Yield the conditions in the order of their arrival, a stop last."""
         yield from sorted(self._all.values(), key=lambda condition: condition[0] == "stop")
 
     def __len__(self) -> int:

@@ -95,7 +95,7 @@ class Connection:
         self._loop.add_reader(sock.fileno(), self._readable)
         self.closed = False
         self.violation: str | None = None
-        """The node's violation of the protocol for which the connection was closed."""
+        """The violation of the protocol that closed the connection."""
         self._credit = BURST_S
         """Seconds that may be spent on the node's packets, as of `_credited_at`."""
         self._credited_at = time.monotonic()

@@ -66,7 +66,7 @@ class Edge(NamedTuple):
 
 
 class EdgeTable:
-    """All present edges, in the order in which they were added."""
+    """All present edges, the oldest first."""
 
     def __init__(self) -> None:
         self._all: list[Edge] = []

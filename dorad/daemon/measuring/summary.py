@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dorad.control.messages import DataflowState, EdgeStats, NodeInfo
 
 CRASH_WINDOW_S = 60.0
-"""Seconds for which a node that was restarted is reported."""
+"""Seconds that a restarted node is reported."""
 CRASHES = 3
 """Restarts within that time that are a failure; fewer are a warning."""
 CLEAN_EXIT = "exited with code 0"
@@ -125,7 +125,7 @@ def _finding(
 
 
 def keep_since(found: list[Finding], before: Mapping[tuple[str, str], float]) -> None:
-    """Let findings that were there before keep the time at which they began."""
+    """Keep the start time of findings that were there before."""
     for each in found:
         each.since = min(each.since, before.get((each.cause, each.subject), each.since))
 

@@ -154,7 +154,7 @@ class Lifecycle:
     def foreign_restarted(self, output: str) -> list[Action]:
         """Handle that the source of an output of another machine restarts.
 
-        Of several outputs of one node, the first tells its consumer.
+        Of several outputs of one node, the first notifies its consumer.
         """
         source, unit = node_of(output), f"{LINK}/{output}"
         self._failures.pop(unit, None)

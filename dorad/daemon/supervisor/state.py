@@ -32,7 +32,7 @@ class SupervisorState(Struct, eq=False):
     carry_out: Callable[[Iterable[Action]], None]
     """Carries out what the lifecycle decided."""
     results: list[Result] = field(default_factory=list)
-    """In the order in which the nodes ended."""
+    """In the order of the nodes' ends."""
     kill_reason: str = ""
     """Why all processes are killed, including ones being started; empty if they are not."""
     finished: bool = False

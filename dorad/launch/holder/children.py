@@ -32,7 +32,7 @@ class Child:
         self.skipped = skipped
         """Cores of its command that it cannot use."""
         self.refused = refused
-        """The errno with which the kernel refused its scheduling policy; 0 if it did not."""
+        """The kernel's errno if it refused the scheduling policy, else 0."""
         self.forgotten = False
         """Whether its exit need not be kept for the next daemon."""
 

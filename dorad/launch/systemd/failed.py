@@ -53,5 +53,5 @@ def description(tag: str) -> str:
 
 
 def is_failed(described: str) -> bool:
-    """Return True if a unit has such a description."""
+    """Return True if a unit has a description of ours."""
     return described.startswith(_DESCRIPTION)

@@ -35,7 +35,7 @@ _OWN = re.compile(
     r"|MANAGERPID\w*|MAINPID|MEMORY_PRESSURE_\w+|CREDENTIALS_DIRECTORY"
     r"|(RUNTIME|STATE|CACHE|LOGS|CONFIGURATION)_DIRECTORY"
 )
-"""Variables with which systemd describes a service to itself."""
+"""Variables by which systemd tells a service about itself."""
 _USERS = ("HOME", "USER", "LOGNAME", "SHELL")
 
 _HELPER = "helper/"
