@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 TAKE_S = 0.02
 MAX_BEHIND_NS = 600 * 1_000_000_000
-"""A message may have waited so long for a link, or be the last one of a latched output."""
+"""Maximum age of a message, which may have waited for a link or be the last of a latched output."""
 
 IDLE_TAKES = 10
 """Takes without a message after which the recorder sleeps until one comes."""

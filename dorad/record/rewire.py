@@ -192,22 +192,9 @@ def rewire(
     live_ids = {node["id"] for node in live}
     known = {topic for topic in recorded if checks and topic.partition("/")[0] in live_ids}
     checked = sorted(known & {*_outputs(live), *aliases})
-    replayer: dict[str, Any] = {
-        "id": REPLAYER,
-        "path": PROGRAM,
-        "args": arguments,
-        "outputs": [*sent, *sorted(silent), *ticks],
-        "spin_us": 0,
-    }
-    if checked:
-        replayer["inputs"] = {
-            # Not backpressure: the replayer may wait itself, for a node that waits for it.
-            topic: {"source": topic, "queue_size": CHECKED_QUEUE}
-            for topic in checked
-        }
-    typed = {topic: types[topic] for topic in (*sent, *sorted(silent)) if topic in types}
-    if typed:
-        replayer["output_types"] = typed
+    outputs = [*sent, *sorted(silent)]
+    typed = {topic: types[topic] for topic in outputs if topic in types}
+    replayer = _replayer(arguments, [*outputs, *ticks], checked, typed)
     found["nodes"] = [*live, replayer]
     plan = Plan(
         tuple(replayed),
@@ -219,6 +206,28 @@ def rewire(
         ticks,
     )
     return found, plan
+
+
+def _replayer(
+    arguments: str, outputs: Sequence[str], checked: Sequence[str], types: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the node that sends the recorded messages, and receives the topics to check."""
+    node: dict[str, Any] = {
+        "id": REPLAYER,
+        "path": PROGRAM,
+        "args": arguments,
+        "outputs": list(outputs),
+        "spin_us": 0,
+    }
+    if checked:
+        node["inputs"] = {
+            # Not backpressure: the replayer may wait itself, for a node that waits for it.
+            topic: {"source": topic, "queue_size": CHECKED_QUEUE}
+            for topic in checked
+        }
+    if types:
+        node["output_types"] = dict(types)
+    return node
 
 
 def _new_inputs(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_PENDING = 256
 
 MIN_HANDSHAKE_S = 1.0
-"""A handshake takes milliseconds: after so long without one, a socket may lose its place."""
+"""Seconds after which a socket without a handshake may lose its place; one takes milliseconds."""
 
 KEEPALIVE = {
     socket.TCP_KEEPIDLE: 30,

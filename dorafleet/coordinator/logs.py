@@ -64,7 +64,7 @@ class _Source(NamedTuple):
     nodes: Mapping[str, list[str]]
     """The nodes to ask for, by robot; none means all."""
     runs_on: Callable[[str], bool]
-    """Whether it shall still run on a robot."""
+    """Whether a robot must still run it."""
 
 
 class LogMethods:

@@ -92,7 +92,7 @@ class Robots:
         }
 
     def away(self, seconds: float) -> set[str]:
-        """Return the robots that could not be reached for so long."""
+        """Return the robots that could not be reached for this time."""
         now = time.monotonic()
         return {
             robot.id

@@ -101,7 +101,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True):
     """Whether there was contact to the coordinator in the minute before the switch."""
     busy_since: float | None = None
     gave_up: bool = False
-    """Whether it was busy for so long that it does not switch before another order."""
+    """Whether it gave up waiting for the end of being busy, until another order."""
     confirmed: Applied | None = None
     previous: Revision | None = None
     sequence: int = 0

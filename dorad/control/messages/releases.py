@@ -20,7 +20,7 @@ class HealthRules(Struct):
     """When a robot confirms a release. Times are seconds of the robot's monotonic clock."""
 
     min_healthy_time: float = 30.0
-    """Every required node must run without a restart for so long."""
+    """Every required node must run without a restart for this time."""
     healthy_deadline: float = 300.0
     """From the switch; then the robot goes back."""
     confirm_deadline: float = 600.0

@@ -53,7 +53,7 @@ class Journal:
         return not self.given_up() or self._clock() >= self._next_try
 
     def given_up(self) -> bool:
-        """Return True if the journal has taken nothing for so long that lines go elsewhere."""
+        """Return True if the journal has taken nothing for too long: lines go elsewhere."""
         since = self._stuck_since
         return since is not None and self._clock() - since >= TIMEOUT_S
 

@@ -26,7 +26,7 @@ R = TypeVar("R", bound=m.Struct)
 PROBE_S = 1.0
 """Time between two questions whether the server still answers."""
 STALE_S = 3.0
-"""Without an answer for so long, what is shown is out of date."""
+"""Seconds without an answer after which the screen is out of date."""
 RETRY_S = (0.5, 1.0, 2.0, 5.0)
 """Pauses between attempts to connect."""
 

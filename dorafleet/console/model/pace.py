@@ -11,7 +11,7 @@ FASTEST_S = 0.1
 SLOWEST_S = 0.5
 """Time between frames on a terminal that never answers."""
 GIVE_UP_S = 5.0
-"""A question without an answer for so long was lost, and another frame is sent."""
+"""Seconds after which a question without an answer counts as lost, and another frame is sent."""
 
 
 class Pace:
