@@ -60,7 +60,7 @@ class Syncer:
         box: BlackBox | None,
         fail: Callable[[str], None],
     ) -> None:
-        """Look at the disk. `fail` is called with the reason if the recording cannot go on."""
+        """Look at the disk. `fail` is called with the reason if the recording cannot continue."""
         self.free = 0
         """Free bytes of the disk."""
         self.incidents: list[str] = []

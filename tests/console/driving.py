@@ -61,7 +61,7 @@ class Driven:
             if wanted():
                 break
             if began > deadline:
-                raise AssertionError(f"{holds} did not come about:\n{self.text}")
+                raise AssertionError(f"{holds} did not happen:\n{self.text}")
             # On a busy machine, looking takes long: leave most of the time to the console.
             await self.pilot.pause(max(0.02, 3 * (time.monotonic() - began)))
         await self.pilot.pause()

@@ -51,7 +51,7 @@ class SelfWatch:
         """Rings after each look."""
 
     async def run(self) -> NoReturn:
-        """Look again after each event of a dataflow, and once a second, until cancelled."""
+        """Update after each event of a dataflow, and once a second, until cancelled."""
         changed = asyncio.Event()
 
         async def listen() -> None:

@@ -37,7 +37,7 @@ class RestingOrder:
         self._ids: list[str] = []
 
     def moved(self, now: float) -> None:
-        """Take note that the cursor has moved."""
+        """Record that the cursor has moved."""
         self._until = now + REST_S
 
     def arrange(self, ids: Sequence[str], now: float) -> list[str]:

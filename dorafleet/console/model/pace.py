@@ -34,7 +34,7 @@ class Pace:
         return self._sent_at + (GIVE_UP_S if self._answers else SLOWEST_S)
 
     def sent(self, now: float) -> None:
-        """Take note that a frame with a question was sent."""
+        """Record that a frame with a question was sent."""
         if self._open and now >= self._sent_at + GIVE_UP_S:
             self._open = 0
         self._open = self._open + 1 if self._answers else 1

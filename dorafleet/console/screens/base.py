@@ -180,7 +180,7 @@ class ConsoleScreen(Screen[None]):
         self.feeds.stop()
 
     def bring(self) -> None:
-        """Take note that a feed has brought something."""
+        """Record that a feed has brought something."""
         self.updates += 1
 
     def tick(self) -> None:
