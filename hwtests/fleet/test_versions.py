@@ -163,7 +163,7 @@ def test_a_robot_is_upgraded_from_the_former_release_under_its_dataflow(
     assert version(arm1) != former.VERSION
     assert site.pids("arm1") == before
     site.check_untouched("arm1", before)
-    # What the former agent has stored is what the newer one goes on with.
+    # The newer agent continues with what the former one has stored.
     fleet.wait_connected()
     new = site.build("after = 'the upgrade'")
     assert site.start(new, *ALL).returncode == 0

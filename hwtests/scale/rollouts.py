@@ -128,7 +128,7 @@ class Rollouts:
                     if any(each.phase in ENDS for each in news.rollouts):
                         return True
         except ControlError:
-            # The machine is busy: the rollout goes on without this client.
+            # The machine is busy: the rollout continues without this client.
             await asyncio.sleep(RECONNECT_S)
         return False
 

@@ -288,7 +288,7 @@ def test_a_machine_that_has_stopped_costs_its_sender_nothing_once_its_credit_is_
         (out,) = alpha.channels.outs
         assert out.watched == [], "no message keeps the loop awake"
         links.settle()
-        assert out.watched, "the machine goes on, and so does the flow"
+        assert out.watched, "the machine continues, and so does the flow"
 
 
 def test_messages_that_wait_at_the_receiver_take_up_credit_over_a_reconnection() -> None:

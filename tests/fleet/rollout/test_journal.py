@@ -1,4 +1,4 @@
-"""A coordinator dies at any step of a rollout: the next one goes on, each robot switches once."""
+"""A coordinator dies at any step of a rollout: the next one continues, each robot switches once."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ async def test_robots_that_are_newer_than_a_restored_backup_are_left_alone(tmp_p
             agent.port = two.fleet.port
             two.agents[agent.robot] = agent
             await two.fleet.connect(agent)
-        # r2 is as the backup knows it: it goes on. r1 has got an order since: it is left alone.
+        # r2 is as the backup knows it: it continues. r1 has another order since: it is left alone.
         await two.until_state(late, r2="confirmed")
         assert two.running() == {"r1": ID3, "r2": ID2}
         drift = await two.fleet.call("drift.list")

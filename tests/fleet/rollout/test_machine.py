@@ -166,7 +166,7 @@ class RolloutMachine(RuleBasedStateMachine):
 
     @rule()
     def coordinator_restarts(self):
-        """All that it goes on from is what its journal says."""
+        """It continues from its journal alone."""
         rollout, members = self.world.rollout, self.world.members
         self.world.rollout = msgspec.json.decode(msgspec.json.encode(rollout), type=Rollout)
         self.world.members = {

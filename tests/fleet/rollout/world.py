@@ -183,7 +183,7 @@ class World:
                 robot.progress(self.now)
             if stepped is None and before == [robot.state for robot in self.robots.values()]:
                 return
-        raise AssertionError(f"it goes on for ever: {self.steps[-5:]}")
+        raise AssertionError(f"it never ends: {self.steps[-5:]}")
 
     @property
     def is_over(self) -> bool:
