@@ -152,6 +152,14 @@ class Connection:
         return True
 
     def _receive(self) -> Packet | None:
+        try:
+            return self._receive_once()
+        except ConnectionResetError:
+            # The node has ended with unread packets. The kernel says this once, before it returns
+            # the last packets of the node.
+            return self._receive_once()
+
+    def _receive_once(self) -> Packet | None:
         return protocol.receive(self._sock, closes=close_foreign, room=SCM_MAX_FD)
 
     def _handle(self, packet: Packet) -> None:

@@ -103,6 +103,27 @@ async def test_an_invalid_request_closes_its_connection() -> None:
         assert descriptors() == before
 
 
+async def test_the_last_packets_of_a_node_that_leaves_unread_ones_are_handled() -> None:
+    async with stage() as on:
+        noted: list[str] = []
+        on.broker.on_note = lambda _node, text: noted.append(text)
+        with on.client() as client:
+            await client.attach("c")
+
+            def unread() -> bool:
+                try:
+                    return bool(client.peek())
+                except BlockingIOError:
+                    return False
+
+            client.send_packet("grow", size=4096)
+            await until(unread)
+            client.send_packet("note", text="last words")
+        await until(lambda: ("disconnected", "c") in on.events)
+        assert noted == ["last words"]
+        on.broker.released("c")
+
+
 async def test_a_segment_of_any_size_is_answered(at_work: Stage) -> None:
     with at_work.client() as client:
         await client.attach("c")
