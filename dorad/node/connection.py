@@ -178,8 +178,8 @@ class DaemonConnection(ConnectionState):
         try:
             return protocol.receive_any(self._socket, flags)
         except ConnectionResetError:
-            # The daemon closed the socket before it had read everything.
-            return None
+            # The daemon has not read everything. Its last packets, such as the reason, come next.
+            return protocol.receive_any(self._socket, flags)
 
     def _handle(self, packet: protocol.Packet | None) -> None:
         self.packets_received += 1

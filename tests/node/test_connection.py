@@ -101,6 +101,18 @@ def test_a_refused_node_does_not_retry(daemon: FakeDaemon) -> None:
         connect(Spawned("n", daemon.path))
 
 
+def test_a_node_is_told_why_although_the_daemon_has_not_read_everything(
+    daemon: FakeDaemon,
+) -> None:
+    connection = connection_to(daemon)
+    connection.note("unread")
+    daemon.send("refused", error="no place for it")
+    daemon.disconnect()
+    with pytest.raises(RuntimeError, match="no place for it"):
+        connection.read_mail()
+    connection.done()
+
+
 def test_a_node_ends_with_the_last_reference_to_it(daemon: FakeDaemon) -> None:
     with attached(daemon) as node:
         gone = weakref.ref(node)
