@@ -218,6 +218,7 @@ def plan_replay(
     from dorad.dataflow.load import from_descriptor
     from dorad.record.check import rules_of
     from dorad.record.config import encode
+    from dorad.record.control import socket_of
     from dorad.record.rewire import ReplayError, choose_replayed, rewire
 
     replayed = choose_replayed(
@@ -259,7 +260,7 @@ def plan_replay(
         topics=list(plan.topics),
         ticks=dict(plan.ticks),
         checked=list(plan.checked),
-        control=str(control_path()) if run else "",
+        control=str(socket_of(os.getpid())) if run else "",
     )
     flat, plan = changed(shlex.join(("--config", encode(config))))
     if run:
@@ -268,13 +269,6 @@ def plan_replay(
         for topic in plan.silent:
             print_warning(f"nothing is sent on {topic}: it is not in the recording, or left out")
     return from_descriptor(flat, path=path), config
-
-
-def control_path() -> Path:
-    """Return the socket through which this process controls its replayer."""
-    from dorad.shm.rendezvous import runtime_dir
-
-    return runtime_dir() / f"replay-{os.getpid()}.sock"
 
 
 def _descriptor(

@@ -9,12 +9,14 @@ import os
 import sys
 import termios
 import tty
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad.cli.foreground import early_holder, report_result, run_dataflow
 from dorad.cli.options import shown_lines
 from dorad.cli.reporting import print_note
+from dorad.record.control import NOT_YET, REPLAYER, is_command
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 KEYS = {" ": "toggle", "s": "step", "+": "faster", "-": "slower"}
 POLL_S = 0.0005
+MAX_ASKED = 100
+"""Commands that may wait for an answer."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +58,9 @@ class _Remote:
     def __init__(self, run: DataflowRun, path: str) -> None:
         self._run = run
         self._path = path
-        self._writer: asyncio.StreamWriter | None = None
+        self._replayer: asyncio.StreamWriter | None = None
+        self._asked: deque[asyncio.StreamWriter | None] = deque()
+        """Who has sent each command that is not answered; None for a key."""
 
     @contextlib.asynccontextmanager
     async def served(self) -> AsyncIterator[None]:
@@ -72,21 +78,34 @@ class _Remote:
         Path(self._path).unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writer = writer
         try:
             while line := await reader.readline():
-                word, _, rest = line.decode().strip().partition(" ")
-                if word == "report":
-                    print_note(rest)
-                elif word == "quiet":
-                    await self._wait_until_quiet()
-                    writer.write(f"quiet {rest}\n".encode())
-                    await writer.drain()
-        except ConnectionError as error:
-            _log.debug("the replayer has closed the connection: %s", error)
+                await self._handle(line.decode("utf-8", "replace").strip(), writer)
+        except (ConnectionError, ValueError) as error:  # ValueError: a line without an end
+            _log.debug("a connection has ended: %s", error)
         finally:
-            self._writer = None
+            if self._replayer is writer:
+                self._replayer = None
             writer.close()
+
+    async def _handle(self, text: str, writer: asyncio.StreamWriter) -> None:
+        word, _, rest = text.partition(" ")
+        if word == REPLAYER:
+            self._replayer = writer
+        elif word == "report":
+            print_note(rest)
+        elif word == "state" and self._asked:
+            print_note(rest)
+            if (asker := self._asked.popleft()) is not None:
+                asker.write(f"{rest}\n".encode())
+        elif word == "quiet":
+            await self._wait_until_quiet()
+            writer.write(f"quiet {rest}\n".encode())
+            await writer.drain()
+        elif not is_command(text):
+            writer.write(f"{text[:100]!r} is not a command\n".encode())
+        elif not self._command(text, writer):
+            writer.write(NOT_YET)
 
     async def _wait_until_quiet(self) -> None:
         """Wait until two looks in succession find all nodes asleep, and nothing changed."""
@@ -121,5 +140,13 @@ class _Remote:
 
     def _read_key(self, descriptor: int) -> None:
         for key in os.read(descriptor, 64).decode("utf-8", "replace"):
-            if key in KEYS and self._writer is not None:
-                self._writer.write(f"{KEYS[key]}\n".encode())
+            if key in KEYS:
+                self._command(KEYS[key], None)
+
+    def _command(self, text: str, asker: asyncio.StreamWriter | None) -> bool:
+        """Pass a command on; return False if there is no replayer, or it is far behind."""
+        if self._replayer is None or len(self._asked) >= MAX_ASKED:
+            return False
+        self._asked.append(asker)
+        self._replayer.write(f"{text}\n".encode())
+        return True

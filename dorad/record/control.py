@@ -1,7 +1,10 @@
-"""The connection between a replayer and the `dora replay` that has started it: lines of text.
+"""The connections to a `dora replay`, lines of text: of its replayer, and of who controls it.
 
 to the replayer      pause  resume  toggle  step  speed X  faster  slower  quiet N  restless N
-from the replayer    report TEXT  quiet N     (asks for an answer when all nodes sleep)
+from the replayer    replayer (first)  report TEXT  state TEXT (the answer to a command)  quiet N
+                     (asks for an answer when all nodes sleep)
+from who controls    pause  resume  toggle  step  speed X  faster  slower
+to who controls      the TEXT of the state after each command
 """
 
 from __future__ import annotations
@@ -11,10 +14,34 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
+from dorad.shm.rendezvous import runtime_dir
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 QUIET_TIMEOUT_S = 30.0
+REPLAYER = "replayer"
+NOT_YET = b"there is no replayer\n"
+"""The answer to a command before the replayer has started, or after it has ended."""
+
+_COMMANDS = frozenset(("pause", "resume", "toggle", "step", "faster", "slower"))
+
+
+def is_command(text: str) -> bool:
+    """Return True if a line is a command for a replayer."""
+    word, _, number = text.partition(" ")
+    if word != "speed":
+        return text in _COMMANDS
+    try:
+        return 0 <= float(number) < float("inf")
+    except ValueError:
+        return False
+
+
+def socket_of(pid: int) -> Path:
+    """Return the socket of the `dora replay` with a process id. Raises OSError."""
+    return runtime_dir() / f"replay-{pid}.sock"
 
 
 class RestlessError(RuntimeError):
@@ -34,6 +61,7 @@ class Control:
         if path:
             self._socket = socket.socket(socket.AF_UNIX)
             self._socket.connect(path)
+            self._send(REPLAYER)
 
     @property
     def connected(self) -> bool:
@@ -44,6 +72,10 @@ class Control:
         """Show a line to the user."""
         if not self._send(f"report {text}"):
             print(text, flush=True)
+
+    def answer(self, state: str) -> None:
+        """Report the state after a command."""
+        self._send(f"state {state}")
 
     def commands(self) -> Iterator[str]:
         """Yield the orders that have come."""

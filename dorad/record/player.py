@@ -190,7 +190,7 @@ class Player:
                     _log.warning("unknown command %r", command)
                     continue
             state = "paused" if clock.paused else f"speed {clock.speed:g}"
-            self._control.report(state)
+            self._control.answer(state)
 
     def _send(self, due: Due) -> None:
         metadata = due.metadata

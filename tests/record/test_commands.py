@@ -16,6 +16,7 @@ from mcap.writer import Writer
 
 from dorad.record.reader import RecordingReader
 from dorad.record.recover import recover
+from dorad.record.remote import ReplayControl
 from tests.cli.running import write
 from tests.harness.commands import run_command
 from tests.harness.dataflow import clean_environment
@@ -174,6 +175,34 @@ def test_a_replay_is_recorded_equal_to_its_source(recorded, dora):
     done = dora(recorded, "diff", "a.mcap", "b.mcap")
     assert done.returncode == 1
     assert "source/number, message 0: expected 1 x int64, got no message" in done.stdout
+
+
+def test_a_replay_is_paused_stepped_and_sped_up_by_another_process(
+    recorded, dora, runtime, monkeypatch
+):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    with subprocess.Popen(
+        [BIN / "dora", "replay", "a.mcap", "--pause"],
+        cwd=recorded,
+        env=dora.environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        with ReplayControl(process.pid) as control:
+            assert control.step() == control.step() == "paused"
+            assert control.resume() == "speed 1"
+            assert control.pause() == "paused"
+            assert control.set_speed(0) == "paused"
+            with pytest.raises(ValueError, match="not a speed"):
+                control.set_speed(-1)
+            assert control.resume() == "speed 0"
+            out, _ = process.communicate(timeout=DEADLINE_S)
+            assert process.returncode == 0, out
+            assert "replayed 180 messages" in out
+            with pytest.raises(RuntimeError, match="has ended"):
+                control.pause()
 
 
 def test_ranges_and_topics_limit_a_replay(recorded, dora):
