@@ -7,12 +7,13 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import BinaryIO
 
 _log = logging.getLogger(__name__)
@@ -64,6 +65,25 @@ def keep(path: Path, descriptor: int) -> bool:
     """
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     return path.exists()
+
+
+@contextmanager
+def temporary_folder(above: Path, start: str) -> Iterator[Path]:
+    """Yield a folder in `above` whose name begins with `start`, and remove it at the end.
+
+    Those that killed processes have left are removed, too.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    remove_abandoned(above, re.compile(rf"{re.escape(start)}[a-z0-9_]{{8}}"))
+    with tempfile.TemporaryDirectory(dir=above, prefix=start) as name:
+        number = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            keep(Path(name), number)
+            yield Path(name)
+        finally:
+            os.close(number)
 
 
 def temporary_names(name: str) -> re.Pattern[str]:

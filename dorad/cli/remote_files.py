@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from dorad.atomicfile import keep, remove_abandoned
+from dorad.atomicfile import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_PREFIX = ".copied-"
-_FOLDERS = re.compile(rf"{re.escape(_PREFIX)}[a-z0-9_]{{8}}")
 _REMOTE = re.compile(r"(?:[\w.-]+@)?(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):.+")
 
 
@@ -44,29 +40,16 @@ def local_files(given: Sequence[str], near: Path) -> Iterator[list[Path]]:
     if not any(map(is_remote, given)):
         yield [Path(text) for text in given]
         return
-    with _folder_beside(near) as folder:
+    stack = contextlib.ExitStack()
+    try:
+        folder = stack.enter_context(temporary_folder(near.absolute().parent, ".copied-"))
+    except OSError as error:
+        raise click.ClickException(f"cannot write beside {near}: {error.strerror}") from error
+    with stack:
         yield [
             _copied(text, folder / f"{number}_{Path(text).name}") if is_remote(text) else Path(text)
             for number, text in enumerate(given)
         ]
-
-
-@contextlib.contextmanager
-def _folder_beside(near: Path) -> Iterator[Path]:
-    """Yield a folder for copies, and remove those of killed commands. Raises ClickException."""
-    above = near.absolute().parent
-    remove_abandoned(above, _FOLDERS)
-    try:
-        made = tempfile.TemporaryDirectory(dir=above, prefix=_PREFIX)
-        number = os.open(made.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise click.ClickException(f"cannot write beside {near}: {error.strerror}") from error
-    try:
-        with made as name:
-            keep(Path(name), number)
-            yield Path(name)
-    finally:
-        os.close(number)
 
 
 def _copied(source: str, target: Path) -> Path:

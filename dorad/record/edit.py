@@ -83,7 +83,7 @@ def _copy(
         key = (id(channel), channel.topic, message.schema)
         kind = kinds.get(key)
         if kind is None:
-            kind = kinds[key] = _kind_of(channel, message.schema)
+            kind = kinds[key] = kind_of(channel, message.schema)
         file.add(
             message.topic, message.sequence, message.time, Encoded(kind, b"", message.data, b"")
         )
@@ -110,7 +110,8 @@ def _dropped(readers: Sequence[RecordingReader]) -> Mapping[str, str]:
     return found
 
 
-def _kind_of(channel: Channel, schema: Schema) -> Kind:
+def kind_of(channel: Channel, schema: Schema) -> Kind:
+    """Return what messages share that are copied as they are."""
     import base64
 
     from dorad.record.encoding import ARROW_TYPE, TYPE_TEXT

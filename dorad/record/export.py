@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from dorad.atomicfile import temporary_folder
 from dorad.control.arrayvalues import python_size, to_python
 from dorad.node import metadata as metadata_codec
 from dorad.record import extras
-from dorad.record.reader import RecordingError
+from dorad.record.reader import RecordingError, RecordingReader
+from dorad.record.viewing import needs_copy, write_copy
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -193,7 +195,7 @@ def _as_text(value: Any) -> str:
 
 
 def to_rerun(source: Path, target: Path) -> None:
-    """Convert a recording to a file of rerun, with rerun's own converter.
+    """Convert a recording to a file of rerun, with rerun's own converter, which knows no Arrow.
 
     Raises:
         RecordingError: rerun is not installed, or refuses the file.
@@ -204,6 +206,19 @@ def to_rerun(source: Path, target: Path) -> None:
         raise RecordingError(
             "rerun is not installed", "pip install rerun-sdk; rerun also opens MCAP files directly"
         )
+    try:
+        with RecordingReader(source) as reader, ExitStack() as stack:
+            if needs_copy(reader):
+                folder = stack.enter_context(temporary_folder(target.absolute().parent, ".rrd-"))
+                # Its name is that of the recording in the viewer.
+                source = folder / source.name
+                write_copy(reader, source)
+            _convert(program, source, target)
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"cannot export to {target}: {error}") from error
+
+
+def _convert(program: str, source: Path, target: Path) -> None:
     done = subprocess.run(
         [program, "mcap", "convert", str(source), "-o", str(target)],
         stdin=subprocess.DEVNULL,

@@ -9,19 +9,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from mcap.reader import make_reader
 
+from dorad.record.export import to_rerun
 from dorad.record.recover import recover
 from tests.record.files import write
 from tests.record.test_encoding import ARRAYS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RERUN = os.environ.get("RERUN") or shutil.which("rerun")
 MCAP_CORE = os.environ.get("MCAP_CORE")
@@ -81,6 +79,20 @@ def test_rerun_finds_nothing_wrong(recording: tuple[Path, int]) -> None:
     ).stdout
     assert str(count) in about
     assert "foxglove.RawImage" in about
+
+
+@pytest.mark.skipif(RERUN is None, reason="rerun-sdk is not installed; set RERUN")
+def test_rerun_shows_every_type_of_an_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert RERUN is not None
+    monkeypatch.setenv("PATH", str(Path(RERUN).parent), prepend=os.pathsep)
+    lines = [(f"all/{number}", number, array, {}) for number, array in enumerate(ARRAYS)]
+    to_rerun(write(tmp_path / "a.mcap", lines), tmp_path / "a.rrd")
+    command = [RERUN, "rrd", "print", "-v", str(tmp_path / "a.rrd")]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "dora.Texts:message" in text
+    assert "McapMessage:data" not in text
 
 
 @pytest.mark.skipif(MCAP_CORE is None, reason="@mcap/core is not installed; set MCAP_CORE")
