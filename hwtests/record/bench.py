@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 from mcap.writer import CompressionType, Writer
 
+from dorad.record.drec import DrecReader
 from dorad.record.items import make_item
 from dorad.record.memory import collect_rarely
 from dorad.record.writer import RecordingFile
@@ -190,18 +191,25 @@ def theirs(folder: Path, environment: Path) -> tuple[str, ...]:
     ) as process:
         time.sleep(8)
         alone = cpu_of("--proxy", SECONDS / 2)
-        everything = alone + cpu_of(str(dora), SECONDS / 2)
+        everything = cpu_of(str(dora), SECONDS / 2)
         process.send_signal(signal.SIGINT)
         process.wait(20)
     run("stop", "--name", "bench")
     run("destroy")
-    size = (folder / "theirs.drec").stat().st_size if (folder / "theirs.drec").exists() else 0
-    note = f"{size >> 10} KiB in the file"
     return (
         "dora 1.1.0 `record --proxy`",
         f"{alone:.1f} %, with its daemon and coordinator {everything:.1f} %",
-        note,
+        drec_note(folder / "theirs.drec"),
     )
+
+
+def drec_note(path: Path) -> str:
+    """Return how many messages of each topic dora has recorded."""
+    if not path.exists():
+        return "no file"
+    with DrecReader(path) as reader:
+        counts = {topic: reader.topics().get(topic, 0) for topic in ("camera/image", "imu/data")}
+    return ", ".join(f"{count} of {topic}" for topic, count in counts.items())
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -248,6 +256,9 @@ rounds.
 30 pictures of 1 MiB and 1,000 messages of 48 bytes a second, for {SECONDS} s, percent of one core:
 
 {table(("recorder", "CPU", "result"), whole)}
+
+dora's proxy gets every message of the same dataflow through the coordinator, for 18 s here; without
+the pictures, it records the small ones.
 
 `dora record` also records the ticks of both timers.
 
