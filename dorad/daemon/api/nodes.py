@@ -69,12 +69,15 @@ class NodeMethods:
 
     async def add(self, _call: Call, params: m.NodeAdd) -> m.Changed:
         """Add a node to a running dataflow."""
-        record, run, _ = self._registry.find_run(params.dataflow)
+        record, run, dataflow = self._registry.find_run(params.dataflow)
         await until_started(record)
         async with record.changing:
+            known = {node.id for node in (record.dataflow or dataflow).nodes}
             after = _changed(record, lambda flow: topology.add_node(flow, params.definition))
-            await run.commands.add(after.nodes[-1], after)
-            return self._node_changed(record, after, "added", after.nodes[-1].id)
+            # Not always the last one: that is the recorder of a block `record`.
+            (added,) = (node for node in after.nodes if node.id not in known)
+            await run.commands.add(added, after)
+            return self._node_changed(record, after, "added", added.id)
 
     async def remove(self, _call: Call, params: m.NodeStop) -> m.Changed:
         """Stop a node and remove it from its dataflow."""
