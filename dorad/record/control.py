@@ -1,10 +1,10 @@
-"""The connections to a `dora replay`, lines of text: of its replayer, and of who controls it.
+"""The connections to a `dora replay`, lines of text: of its replayer, and of its clients.
 
 to the replayer      pause  resume  toggle  step  speed X  faster  slower  quiet N  restless N
 from the replayer    replayer (first)  report TEXT  state TEXT (the answer to a command)  quiet N
                      (asks for an answer when all nodes sleep)
-from who controls    pause  resume  toggle  step  speed X  faster  slower
-to who controls      the TEXT of the state after each command
+from clients         pause  resume  toggle  step  speed X  faster  slower
+to clients           the TEXT of the state after each command
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Make a copy of a recording that viewers show in full: they know protobuf, but not Arrow.
 
-Numbers become the nearest numbers of protobuf, texts stay texts, each member of a struct gets a
-topic of its own, and everything else becomes JSON. Such a copy is for the eye: types are lost.
+Numbers become the nearest numbers of protobuf, texts stay texts, each member of a struct becomes a
+topic, and everything else becomes JSON. Such a copy is only for viewers: types are lost.
 """
 
 from __future__ import annotations
