@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from dorad.cli.foreground import early_holder, report_result, run_dataflow
 from dorad.cli.options import shown_lines
 from dorad.cli.reporting import print_note
-from dorad.record.control import NOT_YET, REPLAYER, is_command
+from dorad.record.control import HELLO, NOT_YET, is_command
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -90,7 +90,7 @@ class _Remote:
 
     async def _handle(self, text: str, writer: asyncio.StreamWriter) -> None:
         word, _, rest = text.partition(" ")
-        if word == REPLAYER:
+        if word == HELLO:
             self._replayer = writer
         elif word == "report":
             print_note(rest)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 QUIET_TIMEOUT_S = 30.0
-REPLAYER = "replayer"
+HELLO = "replayer"
 NOT_YET = b"there is no replayer\n"
 """The answer to a command before the replayer has started, or after it has ended."""
 
@@ -61,7 +61,7 @@ class Control:
         if path:
             self._socket = socket.socket(socket.AF_UNIX)
             self._socket.connect(path)
-            self._send(REPLAYER)
+            self._send(HELLO)
 
     @property
     def connected(self) -> bool:
