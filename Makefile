@@ -128,7 +128,7 @@ hwtest-long: export HWTEST_LONG := 1
 hwtest-long: HWTESTS += hwtests/fleet
 hwtest-long: hwtest ## The same with fleets, 50 power cuts, half an hour of rollouts under faults, and more of all else (two hours)
 
-vmtest: $(VENV)/.dev ## See the limits of nodes hold, and recordings survive power cuts, on a virtual machine (as root, 15 minutes; POWER_CUTS=20 for more cuts)
+vmtest: $(VENV)/.dev ## See the limits of nodes hold, and recordings survive power cuts, on a virtual machine (as root, 15 minutes; an hour with POWER_CUTS=20)
 	$(BIN)/pytest -n0 --timeout 1800 -rsP hwtests/machine
 
 model: ## Check the data plane's protocol exhaustively (needs spin and gcc)
