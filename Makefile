@@ -82,7 +82,7 @@ bench-fleet: $(VENV)/.dev ## Measure a coordinator with 1,000 simulated robots (
 bench-rollout: $(VENV)/.dev ## Measure a rollout beside ansible-playbook on ten systemd robots (as root, on Debian 13, 20 minutes)
 	$(BIN)/python -m hwtests.fleet.comparison --write
 
-bench-console: $(VENV)/.dev ## Measure the console beside Textual's own widgets (4 minutes)
+bench-console: $(VENV)/.dev ## Measure the console beside Textual's own widgets, and over a slow line (6 minutes)
 	$(BIN)/python -m hwtests.console --write
 
 soak-console: $(VENV)/.dev ## Use a console beside a busy fleet, and fail if it grows (MINUTES=480)

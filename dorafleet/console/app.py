@@ -68,6 +68,7 @@ class ConsoleApp(App[None]):
         *in_order(
             ("question_mark", "help", "keys"),
             ("minus", "last", "last screen"),
+            ("ctrl+l", "repaint", ""),
             ("tab", "focus_next", ""),
             ("shift+tab", "focus_previous", ""),
         ),
@@ -271,6 +272,11 @@ class ConsoleApp(App[None]):
         if self._last is not None:
             fresh, self._last = self._last.again(), None
             self.open(fresh)
+
+    def action_repaint(self) -> None:
+        """Paint everything again, after another program has written to the terminal."""
+        self.frames.paint_all()
+        self.screen.refresh()
 
     def action_help(self) -> None:
         """Open the page of keys."""

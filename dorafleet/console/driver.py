@@ -18,6 +18,8 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.events import CursorPosition
 from textual.message import Message
 
+from dorafleet.console.view.terse import ShownLines, terse
+
 if TYPE_CHECKING:
     from textual.timer import Timer
 
@@ -59,11 +61,14 @@ class PacedDriver(LinuxDriver):
         self._asks = False
         self._unanswered = 0
         self._watch: Timer | None = None
+        self._shown = ShownLines()
+        self._whole = 0
 
     def start_application_mode(self) -> None:
         """Take the terminal."""
         super().start_application_mode()  # type: ignore[no-untyped-call]
         self._unanswered, self._asks = 0, self.input_tty
+        self._shown.forget()
         self._watch = self._app.set_interval(WATCH_S, self._end_without_terminal)
 
     def stop_application_mode(self) -> None:
@@ -99,8 +104,13 @@ class PacedDriver(LinuxDriver):
     def write(self, data: str) -> None:
         """Write to the terminal, unless it is gone: the thread that writes has ended then."""
         if self._writer_thread is not None and self._writer_thread.is_alive():
-            super().write(data)
-            self._wrote = True
+            frames = cast(Paced, self._app).frames
+            if self._whole != frames.whole:
+                self._whole = frames.whole
+                self._shown.forget()
+            if new := self._shown.new(data):
+                super().write(terse(new))
+                self._wrote = True
 
     def flush(self) -> None:
         """End a frame."""

@@ -32,7 +32,9 @@ class Frames:
         self._blocked: Callable[[], bool] = lambda: False
         self.took_s = 0.0
         """Seconds that the terminal took for the last frame."""
-        self._whole = False
+        self.whole = 0
+        """Grows when nothing may be taken for shown."""
+        self._paint_all = False
         """Whether all of the screen must be painted: Textual drops a first frame meanwhile."""
         self._painted_screen: Screen[Any] | None = None
 
@@ -56,12 +58,13 @@ class Frames:
 
     def paint_all(self) -> None:
         """Paint the whole screen with the next frame."""
-        self._whole = True
+        self._paint_all = True
+        self.whole += 1
 
     def restart(self) -> None:
         """Paint everything after another program had the terminal, and has read its answers."""
         self._pace = Pace()
-        self._whole = True
+        self.paint_all()
         self.release()
         self._app.screen.refresh()
 
@@ -86,8 +89,8 @@ class Frames:
         app = self._app
         if not app.is_running or not app.screen_stack:
             return
-        if self._whole or app.screen is not self._painted_screen:
-            self._whole, self._painted_screen = False, app.screen
+        if self._paint_all or app.screen is not self._painted_screen:
+            self._paint_all, self._painted_screen = False, app.screen
             app.screen.refresh(layout=True)
             app.screen.refresh()
         app.screen.check_idle()

@@ -7,29 +7,25 @@ own widgets are measured in the same run, because figures depend on the machine 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
-import pty
 import re
 import select
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from hwtests.console import slow
 from hwtests.console.child import WARM_S
+from hwtests.console.terminal import ANSWER, QUESTION, terminal
 
 PAGE = Path(__file__).parents[2] / "docs/bench/console.md"
-QUESTION = b"\x1b[6n"
-ANSWER = b"\x1b[1;1R"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +91,6 @@ def watch(terminal: int, child: subprocess.Popen[bytes], case: Case, began: floa
             shown_at = now
         tail = seen[-200:]
     return line
-
-
-def terminal() -> tuple[int, int]:
-    """Return the two ends of a terminal of 100x30; the second is the program's."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-    return ours, theirs
 
 
 def run(case: Case, seconds: float) -> dict[str, float | str | None]:
@@ -174,11 +163,13 @@ def main() -> None:
     for case in CASES:
         found.append(run(case, given.seconds))
         print(table(found[-1:]).splitlines()[-1], flush=True)
+    slow_rows = slow.measure(8.0)
     if given.write:
         text = (Path(__file__).parent / "page.md").read_text(encoding="utf-8")
         load = ", ".join(f"{value:.1f}" for value in psutil.getloadavg())
         text = text.replace("TABLE", table(found)).replace("LOAD", load)
         text = text.replace("SECONDS", f"{given.seconds:.0f}")
+        text = text.replace("SLOW", "\n".join((slow.HEAD, *slow_rows)))
         PAGE.write_text(text, encoding="utf-8")
         print(f"wrote {PAGE}")
 

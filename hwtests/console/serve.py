@@ -11,6 +11,7 @@ import asyncio
 import random
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,10 +88,18 @@ class Busy(FakeFleet):
 async def main() -> None:
     socket, what = sys.argv[1:]
     fleet = Busy(500)
+    try:
+        await serve(fleet, Path(socket), what)
+    finally:
+        print(len(fleet.changes), "changes", flush=True)
+
+
+async def serve(fleet: Busy, socket: Path, what: str) -> None:
+    """Serve until the end of the program."""
     fleet.pause = 10.0  # as often as the console asks for
     if what in ("logs", "everything"):
         fleet.read_logs = fleet.log_lines
-    await fleet.serve(Path(socket))
+    await fleet.serve(socket)
     print("ready", flush=True)
     match what:
         case "changes":
@@ -104,4 +113,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main())

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from hwtests.console.__main__ import ANSWER, QUESTION, terminal
+from hwtests.console.terminal import ANSWER, QUESTION, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.filters import parse
-from dorafleet.console.model import commands, pace
+from dorafleet.console.model import commands
 from dorafleet.console.model.fleet import STATES
 from dorafleet.console.model.order import FLEET_ORDERS, REST_S, RestingOrder
 from dorafleet.console.model.series import Series
@@ -107,38 +107,6 @@ def test_rows_keep_their_places_while_the_cursor_moves(orders: list[list[str]]) 
         assert [each for each in shown if each in kept] == kept
         before = shown
     assert list(resting.arrange(orders[-1], REST_S + 0.1)) == orders[-1]
-
-
-@given(st.lists(st.tuples(st.floats(0.01, 6.0), st.booleans()), max_size=60))
-@example([(0.5, False), (0.1, True)])
-def test_frames_never_pile_up(steps: list[tuple[float, bool]]) -> None:
-    """At most one frame is under way on a terminal that answers, unless an answer was lost."""
-    found, now, last = pace.Pace(), 0.0, float("-inf")
-    found.sent(now)
-    assert found.answered()
-    under_way = 0
-    for pause, answers in steps:
-        now += pause
-        if answers and under_way:
-            assert found.answered()
-            under_way -= 1
-        if found.may_send(now):
-            # Sums are compared, not differences, which may be off by a rounding.
-            assert now >= last + pace.FASTEST_S
-            given_up = now >= last + pace.GIVE_UP_S
-            assert under_way == 0 or given_up
-            found.sent(now)
-            under_way, last = (1 if given_up else under_way + 1), now
-
-
-def test_a_terminal_that_never_answers_gets_two_frames_a_second() -> None:
-    found = pace.Pace()
-    sent = 0
-    for tenth in range(100):
-        if found.may_send(tenth / 10):
-            found.sent(tenth / 10)
-            sent += 1
-    assert 19 <= sent <= 21
 
 
 def test_a_series_is_bounded_in_time_and_number() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 FASTEST_S = 0.1
 """Minimum time between two frames."""
+FIRST_ANSWER_S = 2.0
+"""Time that a terminal has for its first answer: until then it gets no other frame."""
 SLOWEST_S = 0.5
 """Time between frames on a terminal that never answers."""
 GIVE_UP_S = 5.0
@@ -18,6 +20,7 @@ class Pace:
     """Decides from the times of frames and answers; times are in seconds of one clock."""
 
     def __init__(self) -> None:
+        self._began: float | None = None
         self._sent_at = float("-inf")
         self._open = 0
         self._answers = False
@@ -31,13 +34,17 @@ class Pace:
         """Return when the next frame may be sent, unless an answer comes before."""
         if not self._open:
             return self._sent_at + FASTEST_S
-        return self._sent_at + (GIVE_UP_S if self._answers else SLOWEST_S)
+        if self._answers:
+            return self._sent_at + GIVE_UP_S
+        return max(self._sent_at + SLOWEST_S, (self._began or 0.0) + FIRST_ANSWER_S)
 
     def sent(self, now: float) -> None:
         """Record that a frame with a question was sent."""
-        if self._open and now >= self._sent_at + GIVE_UP_S:
+        if self._began is None:
+            self._began = now
+        if self._answers and now >= self._sent_at + GIVE_UP_S:
             self._open = 0
-        self._open = self._open + 1 if self._answers else 1
+        self._open += 1
         self._sent_at = now
 
     def answered(self) -> bool:

@@ -38,6 +38,7 @@ KEYS = (
     ("p", "pause, resume"),
     ("-", "open the last screen again"),
     ("?", "this page"),
+    ("ctrl+l", "paint everything again, after another program has written to the terminal"),
     ("ctrl+z", "stop the console; the shell's fg resumes it"),
     ("q or ctrl+c", "quit; everything keeps running"),
 )
