@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from textual.pilot import Pilot
 
-    from dorad.control.target import Targets, UnixSocket
+    from dorad.control.target import Targets, Tcp, UnixSocket
 
     from .fakefleet import FakeFleet
 
@@ -95,7 +95,7 @@ async def console(
 
 @asynccontextmanager
 async def console_at(
-    target: UnixSocket, size: tuple[int, int] = (100, 30), options: Options | None = None
+    target: UnixSocket | Tcp, size: tuple[int, int] = (100, 30), options: Options | None = None
 ) -> AsyncIterator[Driven]:
     """Run a console against whatever is at a socket."""
 

@@ -39,11 +39,12 @@ class Line:
         self.seen = b""
         self.process: asyncio.subprocess.Process
 
-    async def start(self, socket: Path, *words: str, given: Mapping[str, str]) -> None:
+    async def start(self, socket: Path, *words: str, given: Mapping[str, str], code: str) -> None:
         env = {name: value for name, value in os.environ.items() if not name.startswith("DORA")}
         env |= {"DORA_SOCKET": str(socket), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **given}
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "dorafleet.cli", "console", *words),
+            *(sys.executable, "-c", f"{code}; from dorafleet.cli.main import main; main()"),
+            *("console", *words),
             stdin=self.theirs,
             stdout=self.theirs,
             stderr=self.theirs,
@@ -92,12 +93,17 @@ class Line:
 
 @asynccontextmanager
 async def program(
-    fleet: FakeFleet, *words: str, answers: bool = True, env: Mapping[str, str] | None = None
+    fleet: FakeFleet,
+    *words: str,
+    answers: bool = True,
+    env: Mapping[str, str] | None = None,
+    code: str = "pass",
 ) -> AsyncIterator[Line]:
+    """Run the console; `code` is run before it."""
     line = Line(answers)
     with tempfile.TemporaryDirectory() as folder:
         async with serving(fleet, Path(folder)) as target:
-            await line.start(target.path, *words, given=env or {})
+            await line.start(target.path, *words, given=env or {}, code=code)
             try:
                 yield line
             finally:
@@ -188,6 +194,18 @@ async def test_a_stopped_or_ended_console_gives_the_terminal_back() -> None:
         assert await line.ends() == 128 + signal.SIGTERM
         assert termios.tcgetattr(line.theirs) == line.before
         await line.until(b"\x1b[?1049l", after=at)
+
+
+async def test_a_mistake_in_the_console_itself_gives_the_terminal_back_and_is_shown() -> None:
+    broken = "from dorafleet.console.screens.help import HelpScreen; HelpScreen.paint = None"
+    async with program(FakeFleet(3), code=broken) as line:
+        await line.until(b"3 of 3")
+        at = len(line.seen)
+        await line.keys(b"?")
+        assert await line.ends() == 1
+        assert termios.tcgetattr(line.theirs) == line.before
+        await line.until(b"TypeError", after=at)
+        assert line.seen.rindex(b"\x1b[?1049l") < line.seen.rindex(b"TypeError")
 
 
 async def test_a_console_whose_terminal_is_gone_ends_also_without_a_signal() -> None:

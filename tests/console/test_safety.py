@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
+from rich.cells import cell_len
 from rich.segment import Segment
 from textual.color import Color
 from textual.events import Key
@@ -288,6 +289,33 @@ async def test_hostile_names_are_text_on_every_screen_and_in_dialogs(tmp_path: P
         await _act(driven, "k")
         assert "x1b]0;evil" in driven.text and _is_clean(driven)
         driven.app.copy_to_clipboard(HOSTILE)
+
+
+async def test_names_of_any_length_and_width_stay_in_their_place(tmp_path: Path) -> None:
+    text = "\x1b[2J\u202e\u6f22a\u200b\u0301\ufe0f\U0001f468\u200d" * 1000
+    fleet = FakeFleet(1, nodes=1)
+    finding = m.Finding(
+        cause="c", subject="s", text=text, severity="fail", since=1.0, event=True, node=text
+    )
+    fleet.put(text, state="fail", why=text, release=text, version=text, findings=[finding])
+    fleet.judge()
+    (alert,) = fleet.book.alerts()
+    fleet.book.ack(alert.id, text, 1.0)
+    fleet.lines = [
+        LogRecord(timestamp=1.0, level="info", node=text, machine=text, message=text, target=text)
+    ]
+    async with console(tmp_path, fleet, size=(160, 45)) as driven:
+        await driven.until("2 of 2")
+        for keys, shown in (
+            ("", "FAIL 1"),
+            ("\r", "FAIL"),
+            ("\x1bl", "1 lines"),
+            (":alerts\r", "ack"),
+        ):
+            await driven.type(keys)
+            lines = (await driven.until(shown)).splitlines()
+            assert _is_clean(driven)
+            assert all(cell_len(line) <= 160 for line in lines)
 
 
 def _is_clean(driven: Driven) -> bool:

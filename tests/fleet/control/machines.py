@@ -160,10 +160,13 @@ class Fleet:
         """The file of the dataflow."""
         return str(self.folder / "flow" / "flow.yml")
 
-    def client(self) -> AsyncClient:
+    @property
+    def target(self) -> Tcp:
         state = self.folder / "state"
-        where = Tcp("127.0.0.1", self.port, state / "token", TlsFiles(state / "authority.pem"))
-        return AsyncClient(where, methods=DORAD_METHODS | METHODS)
+        return Tcp("127.0.0.1", self.port, state / "token", TlsFiles(state / "authority.pem"))
+
+    def client(self) -> AsyncClient:
+        return AsyncClient(self.target, methods=DORAD_METHODS | METHODS)
 
     async def start(self) -> None:
         self.coordinator.start()

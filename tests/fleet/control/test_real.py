@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import shlex
 import signal
 import time
 
@@ -10,6 +13,9 @@ import pytest
 import pytest_asyncio
 
 from dorad.control import messages as m
+from dorafleet.console.widgets.grid import Grid
+from tests.console.driving import console_at
+from tests.harness.commands import run_command
 
 from .machines import DESCRIPTOR, TALKER, fleet_of_two
 
@@ -93,6 +99,39 @@ async def test_data_flows_between_robots_from_the_first_message_to_the_stop(flee
         assert stopped.status == "finished"
         results = {each.node: each.outcome for each in stopped.results}
         assert (results["talker"], results["listener"]) == ("ok", "ok")
+
+
+async def test_the_console_shows_both_robots_and_names_a_killed_node(fleet, tmp_path):
+    async with fleet.client() as client, console_at(fleet.target, size=(160, 45)) as driven:
+        await start(client, fleet)
+        await driven.until("2 robots: OK 2")
+        await driven.type(":graph talk\r")
+        await driven.until(lambda: re.search(r"talker .*/s─*▶.* listener", driven.text))
+        await driven.type("\x1b:topic talk talker/out echo\r")
+        await driven.until("int64")
+        await driven.type("\x1b:logs talk listener\r")
+        await driven.until("got 1")
+        await driven.type("\x1b")
+        pids = await processes(client)
+        killed = time.time()
+        os.kill(pids["listener"][1], signal.SIGKILL)
+        await driven.until(lambda: re.search(r"arm2 +node listener failed", driven.text))
+        assert driven.app.server.alerts[0].since >= killed - 1
+        grid = driven.app.screen.query_one("#robots", Grid)
+        rows = [row.split()[1:3] for row in grid.as_text() if "arm" in row]
+        await driven.type("y")
+        await driven.until(lambda: driven.app.copied)
+        (tmp_path / "dorafleet").symlink_to(fleet.folder / "state")
+        variables = {
+            "XDG_STATE_HOME": str(tmp_path),
+            "DORA_COORDINATOR_ADDR": "127.0.0.1",
+            "DORA_COORDINATOR_PORT": str(fleet.port),
+        }
+        program, *words = shlex.split(driven.app.copied)
+        env = os.environ | variables
+        done = await asyncio.to_thread(run_command, program, words, env=env, timeout=60)
+        printed = [line.split()[1:3] for line in done.stdout.splitlines() if "arm" in line]
+        assert rows == printed, done
 
 
 async def test_nodes_notice_nothing_of_a_killed_coordinator_nor_of_killed_agents(tmp_path):
