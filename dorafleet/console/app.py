@@ -127,7 +127,7 @@ class ConsoleApp(App[None]):
         for number in ENDING_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._end_by, number)
         self.app_resume_signal.subscribe(self, lambda _: self.frames.restart())
-        self.server.start()
+        self.in_background(self.server.run())
         self.push_screen(open_screen("fleet", []))
         self.set_interval(TICK_S, self._tick)
         if self.options.start != "fleet":
@@ -206,11 +206,19 @@ class ConsoleApp(App[None]):
         return next(screens, None)
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something beside everything else, until it ends or the console does."""
+        """Run something beside everything else, until it ends or the console does.
+
+        An exception ends the console with its traceback, as one of a key does.
+        """
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._on_end)
         return task
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.call_later(task.result)
 
     def on_frame_shown(self) -> None:
         """Take the terminal's answer."""

@@ -11,9 +11,11 @@ import pyarrow as pa
 import pytest
 
 from dorad.control.target import UnixSocket
+from dorafleet.console.app import ConsoleApp
+from dorafleet.console.link.server import Server
 from dorafleet.console.options import Options
 
-from .driving import console, console_at
+from .driving import DEADLINE_S, console, console_at
 from .fakefleet import FakeFleet
 
 if TYPE_CHECKING:
@@ -121,3 +123,15 @@ async def test_a_message_that_is_no_array_is_an_error_and_not_the_end(tmp_path: 
         await driven.until("a message of `camera/image` cannot be read")
         await driven.press("escape")
         await driven.until("1 of 1")
+
+
+async def test_a_bug_beside_the_screens_ends_the_console_with_its_traceback() -> None:
+    async def broken() -> None:
+        raise RuntimeError("a bug")
+
+    app = ConsoleApp(Server(broken), Options())
+    with pytest.raises(RuntimeError, match="a bug"):
+        async with asyncio.timeout(DEADLINE_S), app.run_test() as pilot:
+            while app.is_running:
+                await pilot.pause(0.01)
+    assert app.return_code == 1

@@ -64,7 +64,7 @@ def steady(before: float | None, now: float) -> float:
 
 
 class Server:
-    """Follows a daemon or a coordinator until it is closed."""
+    """Follows a daemon or a coordinator while `run` runs."""
 
     def __init__(
         self,
@@ -81,7 +81,6 @@ class Server:
         self._open_target = open_target
         self._close_target = close_target
         self._client: AsyncClient | None = None
-        self._task: asyncio.Task[None] | None = None
         self._fleet = FleetStore()
         self.link = LinkState()
         self.alerts: Sequence[m.Alert] = ()
@@ -104,16 +103,8 @@ class Server:
         """Return how this server is asked about a dataflow of a robot."""
         return dataflow if self.is_daemon else on_robot(robot, dataflow)
 
-    def start(self) -> None:
-        """Connect in the background, again and again."""
-        self._task = asyncio.create_task(self._run(), name="link")
-
     async def close(self) -> None:
-        """End the connection."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
-            self._task = None
+        """Close what the servers are reached through, after `run` has ended."""
         if self._close_target is not None:
             await self._close_target()
 
@@ -128,7 +119,8 @@ class Server:
         target = await self._open_target()
         return await AsyncClient(target, name="dorafleet console", methods=METHODS).open()
 
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Connect, again and again, until cancelled."""
         attempt = 0
         while True:
             try:
