@@ -61,9 +61,12 @@ def _new_file(path: Path, mode: int) -> tuple[Path, int]:
 def keep(path: Path, descriptor: int) -> bool:
     """Lock a new file or folder until it is closed: `remove_abandoned` leaves it.
 
-    Return False if it was removed just before. Raises OSError.
+    Return False if it was removed just before. On a file system without locks nothing is removed.
     """
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        _log.debug("%s cannot be locked: %s", path, error.strerror)
     return path.exists()
 
 

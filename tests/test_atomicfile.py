@@ -1,5 +1,8 @@
 """Files that are replaced as a whole."""
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 
@@ -80,3 +83,16 @@ def test_what_a_killed_writer_has_left_is_removed_but_not_what_a_live_one_writes
         assert alive.returncode == 0
     assert path.read_bytes() == b"half"
     assert sorted(tmp_path.iterdir()) == [others, path]
+
+
+def test_files_are_replaced_on_a_file_system_without_locks(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    path, left = tmp_path / "a", tmp_path / ".a.0123abcd"
+    left.write_bytes(b"perhaps of a live writer")
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with atomic_file(path) as file:
+        file.write(b"whole")
+    assert path.read_bytes() == b"whole"
+    assert left.exists()
