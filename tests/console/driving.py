@@ -12,6 +12,7 @@ from textual.events import Key
 from dorafleet.console.app import ConsoleApp
 from dorafleet.console.link.server import Server
 from dorafleet.console.options import Options
+from dorafleet.console.widgets.confirm import Confirm
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -44,6 +45,10 @@ class Driven:
         return screen_text(self.app)
 
     async def press(self, *keys: str) -> None:
+        """Press keys; a question is read before it is answered."""
+        screen = self.app.screen
+        while "enter" in keys and isinstance(screen, Confirm) and not screen.readable:
+            await self.pilot.pause(0.02)
         await self.pilot.press(*keys)
 
     async def type(self, text: str) -> None:

@@ -89,7 +89,8 @@ async def test_what_is_typed_right_after_the_key_goes_to_the_prompt(tmp_path: Pa
 
 async def test_keys_that_are_typed_ahead_reach_the_screens_that_they_open(tmp_path: Path) -> None:
     async with console(tmp_path, FakeFleet(4)) as driven:
-        # Before the first screen is there: a filter, its robot, and the topic of its dataflow.
+        await driven.until("4 of 4")  # enter opens a row, so it has to be there
+        # A filter, its robot, and the topic of its dataflow.
         await driven.type("/arm003\r\r:topic pick camera/image echo\rv?")
         await driven.until("Keys")
         await driven.press("escape")
