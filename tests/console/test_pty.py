@@ -221,7 +221,8 @@ async def test_a_console_ends_on_a_terminal_that_has_stopped_reading() -> None:
         line.stall()
         counters, written = psutil.Process(line.process.pid).io_counters, -1
         while written != (written := counters().write_chars):
-            # A screen that is opened is painted whole; the line has room for some of them.
-            await line.keys(*(b"?", b"\x1b") * 3, pause=0.1)
+            # Ctrl-L paints everything again; the line has room for some of that. For the first two
+            # seconds a terminal that has not answered gets nothing.
+            await line.keys(*(b"\x0c",) * 6, pause=0.4)
         line.process.terminate()
         assert await line.ends() == 128 + signal.SIGTERM
