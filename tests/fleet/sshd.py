@@ -142,6 +142,7 @@ class Network:
     connections: int = 0
     port: int = 0
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+    _writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     def __enter__(self) -> Network:
         self._hung_up = asyncio.Event()
@@ -159,6 +160,9 @@ class Network:
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
+            for writer in self._writers:
+                writer.transport.abort()
+            await asyncio.sleep(0)  # they are closed in the next turn
 
         server = self._server
         asyncio.run_coroutine_threadsafe(end(), self._loop).result(DEADLINE_S)
@@ -172,12 +176,14 @@ class Network:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._writers.append(writer)
         limit = self.after if self.connections <= self.cuts else None
         if self.hangs:
             await self._hung_up.wait()
             writer.transport.abort()
             return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        self._writers.append(far_writer)
         back = asyncio.create_task(_copy(far_reader, writer))
         with suppress(OSError):
             while data := await reader.read(1 << 14):
