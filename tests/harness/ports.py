@@ -35,7 +35,14 @@ def reserved_ports() -> Iterator[None]:
 
 
 def free_port() -> int:
-    """Return a reserved port; it is returned again after all others."""
-    port = _reserved.pop(0)
-    _reserved.append(port)
-    return port
+    """Return a reserved port that nothing listens at; it is returned again after all others.
+
+    A fixture of a module may still use one that was returned long before.
+    """
+    for _ in range(PORTS):
+        port = _reserved.pop(0)
+        _reserved.append(port)
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise RuntimeError("something listens at each of the reserved ports")
