@@ -12,6 +12,7 @@ import contextlib
 import faulthandler
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import pkgutil
@@ -237,12 +238,15 @@ def _content(file: IO[bytes]) -> str:
 
 def _serve(requests: socket.socket) -> None:
     """Fork a process for each request, until no test can send another."""
-    for package in ("dorad.cli", "dorafleet.cli"):
+    # The package of a robot has no fleet manager.
+    here = ("dorad", "dorafleet") if importlib.util.find_spec("dorafleet") else ("dorad",)
+    for package in (f"{name}.cli" for name in here):
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             if module.name not in LATER and module.name != "__main__":
                 importlib.import_module(f"{package}.{module.name}")
     for name in (*MAINS.values(), *SERVICES):
-        importlib.import_module(name)
+        if name.partition(".")[0] in here:
+            importlib.import_module(name)
     gc.freeze()
     # Processes that keep a command are not waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

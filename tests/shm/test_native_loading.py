@@ -24,7 +24,9 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "dorad").mkdir()
     for name in ("__init__.py", "problems.py"):
         shutil.copy(PACKAGE / name, tmp_path / "dorad")
-    shutil.copytree(PACKAGE / "shm", tmp_path / "dorad/shm")
+    # A package's compiled files are used whatever their sources say.
+    compiled = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PACKAGE / "shm", tmp_path / "dorad/shm", ignore=compiled)
     return tmp_path
 
 
