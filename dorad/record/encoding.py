@@ -44,14 +44,19 @@ MAX_EMPTY = 1 << 24
 
 _EXTENSION_NAME = b"ARROW:extension:name"
 
-_PROTOBUF = {
-    pa.uint8(): ("Bytes", protobuf.BYTES),
+NUMBERS = {
     pa.int32(): ("Int32Array", protobuf.SFIXED32),
     pa.int64(): ("Int64Array", protobuf.SFIXED64),
     pa.uint32(): ("UInt32Array", protobuf.FIXED32),
     pa.uint64(): ("UInt64Array", protobuf.FIXED64),
     pa.float32(): ("Float32Array", protobuf.FLOAT),
     pa.float64(): ("Float64Array", protobuf.DOUBLE),
+}
+"""The message of protobuf, and the type of its field, for an array of numbers."""
+
+_PROTOBUF = {
+    **NUMBERS,
+    pa.uint8(): ("Bytes", protobuf.BYTES),
     pa.date32(): ("Int32Array", protobuf.SFIXED32),
     pa.date64(): ("Int64Array", protobuf.SFIXED64),
 }

@@ -35,7 +35,7 @@ class ReplayControl:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; the replay goes on."""
+        """Close the connection; the replay continues."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -17,7 +17,7 @@ from dorad.control.arrayvalues import to_python_within
 from dorad.node import metadata as metadata_codec
 from dorad.record import protobuf
 from dorad.record.edit import kind_of
-from dorad.record.encoding import Encoded, Kind
+from dorad.record.encoding import NUMBERS, Encoded, Kind
 from dorad.record.recorder import CHUNK_BYTES
 from dorad.record.writer import RecordingFile
 
@@ -32,14 +32,6 @@ MAX_TEXTS = 16 << 20
 """Bytes of values that one message may take as Python objects."""
 
 _ARROW = ("arrow", "arrow-ipc")
-_NUMBERS = {
-    pa.int32(): ("Int32Array", protobuf.SFIXED32),
-    pa.int64(): ("Int64Array", protobuf.SFIXED64),
-    pa.uint32(): ("UInt32Array", protobuf.FIXED32),
-    pa.uint64(): ("UInt64Array", protobuf.FIXED64),
-    pa.float32(): ("Float32Array", protobuf.FLOAT),
-    pa.float64(): ("Float64Array", protobuf.DOUBLE),
-}
 
 
 def needs_copy(reader: RecordingReader) -> bool:
@@ -81,7 +73,7 @@ def _shown(message: Recorded) -> Iterator[tuple[str, Encoded]]:
         tail = protobuf.delimited(protobuf.METADATA_FIELD, metadata_codec.encode(found.metadata))
     for path, shown in viewable(found.array):
         if isinstance(shown, pa.Array):
-            name, kind_number = _NUMBERS[shown.type]
+            name, kind_number = NUMBERS[shown.type]
             body = shown.to_numpy().tobytes()
             head = protobuf.prefix(1, len(body))
         else:
@@ -115,7 +107,7 @@ def viewable(array: pa.Array, path: str = "") -> Iterator[tuple[str, pa.Array | 
 def _wider(array: pa.Array) -> pa.DataType | None:
     """Return the type that shows an array as numbers, None if none does."""
     t, kind = pa.types, array.type
-    if kind in _NUMBERS:
+    if kind in NUMBERS:
         return kind
     if t.is_boolean(kind) or t.is_unsigned_integer(kind):
         return pa.uint32()
