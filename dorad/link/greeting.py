@@ -94,6 +94,7 @@ class Greeting:
             self._heard = None
             self._refusal = ""
             self.left = False
+            self._unanswered_s = None
             self.restart(now_s)
 
     def vanish(self, incarnation: int) -> bool:
@@ -106,7 +107,6 @@ class Greeting:
 
     def lose(self) -> None:
         """Handle that this end has closed its session: no other machine can be seen."""
-        self._unanswered_s = None
         self._seen = self._heard = self._due_s = None
         self._answered = False
 
