@@ -12,11 +12,7 @@ import click
 from dorad.cli.groups import Group
 from dorad.cli.tables import plain, print_lines, print_object, print_table
 from dorad.control.tls import Role
-from dorafleet.cli.arguments import (
-    json_option,
-    port_option,
-    state_option,
-)
+from dorafleet.cli.arguments import json_option, port_option, state_option
 from dorafleet.cli.complete import robot_ids
 from dorafleet.cli.coordinator import connect
 

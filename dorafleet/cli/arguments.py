@@ -128,8 +128,6 @@ etcd_key_option = click.option(
     "--etcd-key", type=click.Path(path_type=Path), help="Its key, if it is in another file."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 port_option = click.option(
     "--port",
     type=click.IntRange(1, 65535),

@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.tables import plain, print_lines, print_object, print_table
-from dorafleet.cli.arguments import (
-    json_option,
-    port_option,
-    state_option,
-)
+from dorafleet.cli.arguments import json_option, port_option, state_option
 from dorafleet.cli.coordinator import connect
 
 if TYPE_CHECKING:

@@ -9,11 +9,7 @@ import click
 
 from dorad.cli.tables import print_object
 from dorad.terminal import visible
-from dorafleet.cli.arguments import (
-    json_option,
-    port_option,
-    state_option,
-)
+from dorafleet.cli.arguments import json_option, port_option, state_option
 from dorafleet.cli.coordinator import connect, target_of
 
 if TYPE_CHECKING:

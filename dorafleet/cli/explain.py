@@ -10,12 +10,7 @@ from click.shell_completion import CompletionItem
 from dorad.cli.tables import print_object, print_table
 from dorad.phrases import first_of
 from dorad.terminal import visible
-from dorafleet.cli.arguments import (
-    File,
-    json_option,
-    port_option,
-    state_option,
-)
+from dorafleet.cli.arguments import File, json_option, port_option, state_option
 from dorafleet.cli.coordinator import connect
 
 if TYPE_CHECKING:

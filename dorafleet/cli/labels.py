@@ -8,11 +8,7 @@ import click
 
 from dorad.cli.tables import print_object
 from dorad.terminal import visible
-from dorafleet.cli.arguments import (
-    json_option,
-    port_option,
-    state_option,
-)
+from dorafleet.cli.arguments import json_option, port_option, state_option
 from dorafleet.cli.complete import label_changes, robot_ids
 from dorafleet.cli.coordinator import connect, list_robots
 

@@ -13,11 +13,7 @@ from dorad.cli.groups import CommandEntry, LazyGroup
 from dorad.cli.tables import plain, print_lines, print_object, print_table
 from dorad.release.disk import size_text
 from dorad.terminal import visible
-from dorafleet.cli.arguments import (
-    File,
-    accept_new_option,
-    json_option,
-)
+from dorafleet.cli.arguments import File, accept_new_option, json_option
 from dorafleet.cli.releaseoptions import open_store, release_argument, store_option
 from dorafleet.cli.releaseview import (
     changes_of,

@@ -9,12 +9,7 @@ import click
 from dorad.cli.tables import plain, print_object, print_table
 from dorad.terminal import visible
 from dorafleet.cli import rolloutshow
-from dorafleet.cli.arguments import (
-    File,
-    json_option,
-    port_option,
-    state_option,
-)
+from dorafleet.cli.arguments import File, json_option, port_option, state_option
 from dorafleet.cli.coordinator import connect, target_of
 from dorafleet.cli.releaseoptions import release_argument, store_option
 from dorafleet.cli.rolloutoptions import request_of, rollout_options

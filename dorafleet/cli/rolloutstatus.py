@@ -11,11 +11,7 @@ from click.shell_completion import CompletionItem
 from dorad.cli.tables import plain, print_lines, print_object, print_table
 from dorad.terminal import visible
 from dorafleet.cli import rolloutshow
-from dorafleet.cli.arguments import (
-    json_option,
-    port_option,
-    state_option,
-)
+from dorafleet.cli.arguments import json_option, port_option, state_option
 from dorafleet.cli.coordinator import connect
 
 if TYPE_CHECKING:

@@ -6,13 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dorafleet.console.options import Options
-from dorafleet.rollout.messages import (
-    RolloutAct,
-    RolloutRobot,
-    RolloutSummary,
-    RolloutUpdate,
-    Wave,
-)
+from dorafleet.rollout.messages import RolloutAct, RolloutRobot, RolloutSummary, RolloutUpdate, Wave
 
 from .driving import console
 from .fakefleet import FakeFleet
