@@ -19,7 +19,7 @@ static bool put(struct text *into, const char *from, size_t size)
     return true;
 }
 
-/* Tell whether JSON shows a character as it is. */
+/* Return whether JSON shows a character as it is. */
 static bool is_literal(char c)
 {
     return c >= ' ' && c <= '~' && c != '"' && c != '\\';
@@ -80,7 +80,7 @@ static bool put_value(struct text *into, PyObject *value)
     return value == Py_False && put(into, "false", 5);
 }
 
-/* Tell whether a key marks a message as part of an exchange, or as a flush; see `MARKING`. */
+/* Return whether a key marks a message as part of an exchange, or as a flush; see `MARKING`. */
 static bool is_marking(PyObject *key)
 {
     static const char *const marking[] = {"request_id", "goal_id", "goal_status", "flush"};

@@ -50,7 +50,7 @@ struct optional {
     uint64_t value;
 };
 
-/* Tell whether packets came since their count was as given. */
+/* Return whether packets came since their count was as given. */
 static inline bool has_mail(const struct words *words, struct optional mail)
 {
     /* Acquire: as for every word that says to look elsewhere. */
@@ -276,13 +276,13 @@ static inline void free_object(PyObject *self)
     Py_DECREF(type);
 }
 
-/* Tell whether an object has the fields of a kind. */
+/* Return whether an object has the fields of a kind. */
 static inline bool is(const struct state *state, PyObject *object, enum kind kind)
 {
     return object != NULL && PyObject_TypeCheck(object, state->types[kind]);
 }
 
-/* Tell whether an object belongs to the parent of this process: forking.py then gives it a class
+/* Return whether an object belongs to the parent of this process: forking.py then gives it a class
    that refuses all attributes, which a method that was bound before must do too. */
 static inline bool is_abandoned(const struct state *state, PyObject *object, enum kind kind)
 {

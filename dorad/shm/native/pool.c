@@ -4,7 +4,7 @@
 
 #include "native.h"
 
-/* Tell whether some subscriber may still read a sample: 1, 0, or -1 where Python has to say. */
+/* Return whether some subscriber may still read a sample: 1, 0, or -1 where Python has to say. */
 static int is_reachable(const struct state *state, const struct sample *sample)
 {
     if (sample->marks == NULL || !PyList_Check(sample->marks))
@@ -92,7 +92,7 @@ static enum outcome collect_returned(const struct state *state, struct pool *poo
     return DONE;
 }
 
-/* Tell whether Python has to look ahead: few samples are free, and the oldest is in use. */
+/* Return whether Python has to look ahead: few samples are free, and the oldest is in use. */
 static bool is_scarce(const struct state *state, PyObject *free, PyObject *flying)
 {
     Py_ssize_t count = PyList_Size(flying);
@@ -103,7 +103,7 @@ static bool is_scarce(const struct state *state, PyObject *free, PyObject *flyin
     return is(state, oldest, SAMPLE) && is_reachable(state, (struct sample *)oldest) != 0;
 }
 
-/* Tell whether the sample at a place of a list can be written to: DONE, NOTHING if a subscriber may
+/* Return whether the sample at a place of a list can be written to: DONE, NOTHING if a subscriber may
    reach it. */
 static enum outcome look_at(const struct state *state, PyObject *list, Py_ssize_t at, int order,
                             struct mapping **mapping)

@@ -35,7 +35,7 @@ int ring_bell(int descriptor)
 
 /* -- the producer's end ------------------------------------------------------------------------ */
 
-/* Tell whether a ring lies in its mapping. */
+/* Return whether a ring lies in its mapping. */
 static bool lies_in(const struct words *words, uint64_t base, uint64_t entries, uint64_t mask)
 {
     size_t count = words->count;
@@ -44,13 +44,13 @@ static bool lies_in(const struct words *words, uint64_t base, uint64_t entries, 
            (mask + 1) * ENTRY_SIZE <= count * WORD - entries;
 }
 
-/* Tell whether nothing but the ring's own protocol is asked for. */
+/* Return whether only the ring's own protocol is asked for. */
 bool is_usable(const struct outlet *outlet)
 {
     return outlet->plain && lies_in(&outlet->words, outlet->base, outlet->entries, outlet->mask);
 }
 
-/* Tell whether a consumer that reads has no room for one more. */
+/* Return whether a consumer that reads has no room for one more. */
 bool is_full(const struct outlet *outlet)
 {
     const struct words *words = &outlet->words;
@@ -81,7 +81,7 @@ void push(struct outlet *outlet, const void *entry, size_t length, uint64_t size
     write_word(words, outlet->base + RING_HEAD, head + 1, memory_order_release);
 }
 
-/* Tell whether the consumer can no longer reach sample `key`, pushed as entry `index`. */
+/* Return whether the consumer can no longer reach sample `key`, pushed as entry `index`. */
 bool is_done_with(const struct outlet *outlet, uint64_t index, uint64_t key)
 {
     const struct words *words = &outlet->words;

@@ -18,7 +18,7 @@ static PyObject *outlet_at(PyObject *outlets, Py_ssize_t at)
     return PyTuple_GetItem(outlets, at);
 }
 
-/* Tell whether each end takes the message at once, in the ordinary way. */
+/* Return whether each end takes the message at once, in the ordinary way. */
 static bool all_take(const struct state *state, PyObject *outlets)
 {
     if (outlets == NULL || !PyTuple_Check(outlets) || PyTuple_Size(outlets) == 0)

@@ -26,7 +26,7 @@ static bool is_empty(PyObject *events, PyObject *name)
     return empty;
 }
 
-/* Tell whether there is nothing to do but to look at the inputs. */
+/* Return whether there is nothing to do but to look at the inputs. */
 static bool is_calm(const struct state *state, const struct inputs *inputs)
 {
     if (!is(state, inputs->connection, CONNECTION) || inputs->daemon_events == NULL ||
