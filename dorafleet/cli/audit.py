@@ -63,6 +63,8 @@ def audit(
         return
     if after:
         raise click.UsageError("`verify` checks all records; --after does not go with it")
+    if known is not None:
+        _check_head(known)
     with connect(state, port) as client:
         head = _verify(client, known)
     if as_json:
@@ -81,6 +83,15 @@ def _read(client: Client, after: int) -> Iterator[AuditRecord]:
         if len(page.records) < PAGE:
             return
         after = page.records[-1].sequence
+
+
+def _check_head(text: str) -> None:
+    from dorafleet.coordinator.audit import Head
+
+    try:
+        Head.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--known") from None
 
 
 def _verify(client: Client, known: str | None) -> str:

@@ -175,7 +175,7 @@ def test_options_that_do_not_go_together_are_refused(running, capsys):
     assert run(capsys, running, "audit", "--known", "1:0")[0] == 2
     assert run(capsys, running, "audit", "verify", "--after", "1")[0] == 2
     code, _, err = run(capsys, running, "audit", "verify", "--known", "1:0")
-    assert code == 1
+    assert code == 2
     assert "is not a head of an audit" in err
 
 
