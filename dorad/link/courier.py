@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import zenoh
 
+from dorad.link.session import reason_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -60,7 +62,7 @@ class Courier:
             self._put(frame)
         except zenoh.ZError as error:
             _log.debug("a frame of %d bytes was not sent: %s", len(frame), error)
-            self.failed = str(error)
+            self.failed = reason_of(error)
 
     def _run(self) -> None:
         while (frame := self._frames.get()) is not None:

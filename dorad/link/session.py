@@ -38,7 +38,7 @@ CLOSE_TIMEOUT_S = 2.0
 MAX_QUEUED = 16_384
 """Samples that wait to be handled. Peers within their credit never come near it."""
 
-SOURCE_PLACE = re.compile(r" at \S+\.rs:\d+\.")
+_SOURCE_PLACE = re.compile(r" +at \S+\.rs:\d+\.")
 """A place in the source of Zenoh, which its errors end with."""
 
 _thread = threading.local()
@@ -47,6 +47,11 @@ _thread = threading.local()
 
 class LinkError(RuntimeError):
     """The session cannot be opened."""
+
+
+def reason_of(error: Exception) -> str:
+    """Return the message of an error of Zenoh, without the places in Zenoh's source."""
+    return _SOURCE_PLACE.sub("", str(error))
 
 
 class Received(NamedTuple):
@@ -123,8 +128,7 @@ class Session:
             return
         opened = _in_thread(lambda: zenoh.open(zenoh_config(config)), OPEN_TIMEOUT_S)
         if isinstance(opened, Exception):
-            reason = SOURCE_PLACE.sub("", str(opened))
-            raise LinkError(f"the link cannot be opened: {reason}") from opened
+            raise LinkError(f"the link cannot be opened: {reason_of(opened)}") from opened
         if opened is None:
             raise LinkError(f"the link could not be opened within {OPEN_TIMEOUT_S:g} s")
         self._begin(opened)
@@ -135,7 +139,8 @@ class Session:
             try:
                 opened = zenoh.open(zenoh_config(config))
             except zenoh.ZError as error:
-                reason = f"the router {', '.join(config.connect)} cannot be reached: {error}"
+                where = ", ".join(config.connect)
+                reason = f"the router {where} cannot be reached: {reason_of(error)}"
                 if reason != self.failed:
                     _log.info("%s", reason)
                     self.failed = reason
