@@ -4,7 +4,7 @@
 
 #include "native.h"
 
-/* Return whether some subscriber may still read a sample: 1, 0, or -1 where Python has to say. */
+/* Return whether some subscriber may still read a sample: 1, 0, or -1 where Python has to decide. */
 static int is_reachable(const struct state *state, const struct sample *sample)
 {
     if (sample->marks == NULL || !PyList_Check(sample->marks))

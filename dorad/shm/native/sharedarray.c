@@ -176,7 +176,7 @@ static bool multiply(PyObject *number, unsigned long long *product)
     return true;
 }
 
-/* Find what an array of a shape and dtype consists of; false where Python has to say. */
+/* Find what an array of a shape and dtype consists of; false where Python has to decide. */
 static bool understand(const struct state *state, PyObject *shape, PyObject *dtype,
                        struct shared_array *wanted, PyObject **kind)
 {
