@@ -66,6 +66,7 @@ def run_foreground(
     from dorad import ownlog
     from dorad.daemon.broker.listener import own_socket
     from dorad.daemon.run import DataflowRun, new_dataflow_id
+    from dorad.daemon.runmodel import RunOptions
     from dorad.logs.format import formatter
 
     try:
@@ -85,9 +86,9 @@ def run_foreground(
             holder,
             own_socket(),
             watch=live.take,
-            exit_when_nodes_finish=finish_flag,
-            stop_after=stop_after,
-            hot_reload=hot_reload,
+            options=RunOptions(
+                exit_when_nodes_finish=finish_flag, stop_after=stop_after, hot_reload=hot_reload
+            ),
         )
     except (OSError, ValueError) as error:  # the runtime directory, or a variable's value
         raise click.ClickException(str(error)) from error

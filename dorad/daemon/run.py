@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 import uuid
 from contextlib import AsyncExitStack
@@ -18,7 +17,7 @@ from dorad.daemon.broker.sessions import MAX_NOTES
 from dorad.daemon.nodeprocesses import NodeProcesses
 from dorad.daemon.rules.routing import Router
 from dorad.daemon.rules.stragglers import default_grace
-from dorad.daemon.runmodel import FORMAT, Ended
+from dorad.daemon.runmodel import DEFAULT_OPTIONS, FORMAT, NO_DAEMON, Ended
 from dorad.daemon.sharelink import ShareLink
 from dorad.daemon.storing import StoreThrottle
 from dorad.daemon.subscription.subscriptions import Subscriptions
@@ -28,23 +27,16 @@ from dorad.daemon.supervisor.supervisor import Supervisor
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.model import LINK
 from dorad.launch.command import python_files
-from dorad.launch.host import NoStore
 from dorad.logs.dataflowlog import DataflowLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from dorad.control.messages import LinkChannel, Share
-    from dorad.control.peer import Peer
-    from dorad.daemon.runmodel import Inheritance
-    from dorad.daemon.supervisor.ports import PublishEvent
+    from dorad.control.messages import LinkChannel
+    from dorad.daemon.runmodel import Inheritance, RunOptions, RunServices
     from dorad.daemon.supervisor.processes import NodeProcess
     from dorad.dataflow.model import Dataflow, NodeSpec
     from dorad.launch.command import LaunchContext
-    from dorad.launch.fetch import Downloads
-    from dorad.launch.helper import HelperHost
-    from dorad.launch.host import FdStore
     from dorad.launch.spawner import Spawner
     from dorad.logs.journal.writer import Journal
     from dorad.logs.record import Sink
@@ -75,41 +67,15 @@ class DataflowRun:
         log_dir: Path | None = None,
         journal: Journal | None = None,
         watch: Sink | None = None,
-        store: FdStore | None = None,
-        marker: str | None = None,
-        admits: Callable[[Peer], bool] | None = None,
-        may_use: Callable[[NodeSpec, Peer], bool] = lambda node, peer: peer.uid in (0, os.getuid()),
-        helpers: HelperHost | None = None,
-        downloads: Downloads | None = None,
-        exit_when_nodes_finish: bool | None = None,
-        stop_after: float | None = None,
-        params: Mapping[str, dict[str, Any]] | None = None,
-        hot_reload: bool = False,
-        share: Share | None = None,
-        hold: float | None = None,
+        options: RunOptions = DEFAULT_OPTIONS,
+        services: RunServices = NO_DAEMON,
         inherited: Inheritance | None = None,
-        on_change: Callable[[], None] = lambda: None,
-        on_event: PublishEvent = lambda what, node, text, data: None,
-        forget: Callable[[int], None] = lambda pid: None,
     ) -> None:
         """Prepare a run; no node is started yet.
 
         Nodes connect to the broker at `socket`. Log files are written to `log_dir` (None: beside
         the dataflow's file), or lines to the `journal`, which this run closes. `watch` gets the
-        lines of nodes and of the daemon. `exit_when_nodes_finish` overrides the file's flag.
-        `stop_after` is in seconds from the opening of the start barrier; if the barrier does not
-        open, from the start, but at least START_S. `params` are the parameters that each node
-        starts with. With `hot_reload` nodes and operators reload changed Python files.
-
-        `share` says how this machine reaches the others, if the dataflow has nodes elsewhere. With
-        `hold` the start barrier opens only after `open_barrier`; after `hold` seconds the start
-        fails.
-
-        For a daemon: `admits` decides which processes of other users may connect, and `may_use`
-        which may attach as a dynamic node. `helpers` starts helper processes, `downloads` keeps
-        downloaded nodes, `store` keeps descriptors, and `marker` marks processes for the next
-        daemon. `on_change` is called when `snapshot()` would differ, and `forget` afterwards with
-        the pid of each process that has exited. `inherited` is what an earlier daemon left.
+        lines of nodes and of the daemon. `inherited` is what an earlier daemon left.
 
         Raises:
             DataflowError: the program of a node is missing or forbidden.
@@ -124,18 +90,17 @@ class DataflowRun:
         """Settings that the process of a node could not be given, one line each, by node."""
         if inherited is not None:
             self.notes |= inherited.snapshot.get("notes", {})
-        self.link = ShareLink(dataflow_id, share, lambda config: self.broker.set_link(config))
+        self.link = ShareLink(
+            dataflow_id, options.share, lambda config: self.broker.set_link(config)
+        )
         """The link process, if the dataflow has nodes on other machines."""
         self._context = context
         self._socket = socket
-        self._store = NoStore() if store is None else store
-        self._stop_after = stop_after
+        self._options = options
+        self._services = services
         self._inherited = inherited
-        self._on_change = on_change
-        self._on_event = on_event
         self._store_throttle = StoreThrottle(self._store_snapshot)
-        self._admits = admits
-        self._admission = Admission(may_use)
+        self._admission = Admission(services.may_use)
         self.log = DataflowLog(
             dataflow_id,
             context.dataflow,
@@ -146,59 +111,20 @@ class DataflowRun:
             route=lambda batch: self._router.route(batch),
             journal=journal,
         )
-        self.supervisor = Supervisor(
-            context.dataflow,
-            self._make_broker,
-            self.log.report,
-            exit_when_nodes_finish=bool(
-                context.dataflow.exit_when_nodes_finish
-                if exit_when_nodes_finish is None
-                else exit_when_nodes_finish
-            ),
-            hold=hold,
-            links=self.link.links,
-            finish_grace=default_grace(context.environ),
-            restored=None if inherited is None else inherited.snapshot["supervisor"],
-            check_program=self.check_program,
-            on_topology=self._topology_changed,
-            on_change=self._store_throttle.changed,
-            on_event=self._publish,
-        )
+        self.supervisor = self._make_supervisor()
         """Starts, watches and stops the nodes; reports the state of each."""
         self.commands = self.supervisor.commands
         """Changes nodes and edges while the dataflow runs."""
-        for node_id, values in (params or {}).items():
+        for node_id, values in options.params.items():
             self.broker.params.replace(node_id, values)
         # Set only now: the initial parameters are not a change.
         self.broker.on_change = self._store_throttle.changed
         self.link.use(self.link.of(context.dataflow))
-        self.subscriptions = Subscriptions(self.broker, helpers)
+        self.subscriptions = Subscriptions(self.broker, services.helpers)
         self._router = Router(dataflow_id, self.broker.emitter)
         self._router.update(context.dataflow)
-        self._hot_reload = (
-            HotReload(
-                lambda: python_files(context, self.dataflow),
-                self.commands.restart,
-                self.broker.notifications.reload,
-                self.log.report,
-                self._store_throttle.changed,
-            )
-            if hot_reload
-            else None
-        )
-        launcher = Launcher(
-            dataflow_id,
-            spawner,
-            context,
-            self.log,
-            store=self._store,
-            marker=marker,
-            note=self._note,
-            downloads=downloads,
-        )
-        self._processes = NodeProcesses(
-            launcher, self._admission, self._store, forget, self.log.report
-        )
+        self._hot_reload = self._make_hot_reload() if options.hot_reload else None
+        self._processes = self._make_processes(spawner)
 
     async def run(self) -> Ended:
         """Start every node, and return when the dataflow has ended.
@@ -221,8 +147,10 @@ class DataflowRun:
             await self.broker.open(
                 None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])
             )
-            if self._stop_after is not None:
-                stopping = asyncio.create_task(self._stop_in_time(self._stop_after), name="stop")
+            if self._options.stop_after is not None:
+                stopping = asyncio.create_task(
+                    self._stop_in_time(self._options.stop_after), name="stop"
+                )
                 stack.push_async_callback(_cancel, stopping)
             adopted = None if kept is None else self._adopt(kept)
             if self._hot_reload is not None:
@@ -308,7 +236,7 @@ class DataflowRun:
 
     def _publish(self, what: str, node: str | None, text: str, data: dict[str, Any]) -> None:
         self.report_event(what, node, text, data)
-        self._on_event(what, node, text, data)
+        self._services.on_event(what, node, text, data)
 
     def _topology_changed(self, after: Dataflow) -> None:
         self.log.update(after)
@@ -347,8 +275,27 @@ class DataflowRun:
 
     def _store_snapshot(self) -> None:
         # The host may forget a process only after a snapshot without it has been stored.
-        self._on_change()
+        self._services.on_change()
         self._processes.forget_exited({view.pid for view in self.supervisor.statuses().values()})
+
+    def _make_supervisor(self) -> Supervisor:
+        dataflow, finish = self._context.dataflow, self._options.exit_when_nodes_finish
+        return Supervisor(
+            dataflow,
+            self._make_broker,
+            self.log.report,
+            exit_when_nodes_finish=bool(
+                dataflow.exit_when_nodes_finish if finish is None else finish
+            ),
+            hold=self._options.hold,
+            links=self.link.links,
+            finish_grace=default_grace(self._context.environ),
+            restored=None if self._inherited is None else self._inherited.snapshot["supervisor"],
+            check_program=self.check_program,
+            on_topology=self._topology_changed,
+            on_change=self._store_throttle.changed,
+            on_event=self._publish,
+        )
 
     def _make_broker(self, listener: Supervisor) -> Broker:
         self.broker = Broker(
@@ -356,12 +303,37 @@ class DataflowRun:
             self.dataflow_id,
             self._socket,
             listener,
-            store=self._store,
-            admits=self._admits,
+            store=self._services.store,
+            admits=self._services.admits,
             admission=self._admission,
         )
         self.broker.on_note = self._note
         return self.broker
+
+    def _make_hot_reload(self) -> HotReload:
+        return HotReload(
+            lambda: python_files(self._context, self.dataflow),
+            self.commands.restart,
+            self.broker.notifications.reload,
+            self.log.report,
+            self._store_throttle.changed,
+        )
+
+    def _make_processes(self, spawner: Spawner) -> NodeProcesses:
+        services = self._services
+        launcher = Launcher(
+            self.dataflow_id,
+            spawner,
+            self._context,
+            self.log,
+            store=services.store,
+            marker=services.marker,
+            note=self._note,
+            downloads=services.downloads,
+        )
+        return NodeProcesses(
+            launcher, self._admission, services.store, services.forget, self.log.report
+        )
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

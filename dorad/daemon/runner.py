@@ -17,6 +17,7 @@ from dorad.daemon.nodeusers import NodeUsers
 from dorad.daemon.record import stored_failure, stored_result
 from dorad.daemon.rules.report import Block, failure_report
 from dorad.daemon.run import DataflowRun
+from dorad.daemon.runmodel import RunOptions, RunServices
 from dorad.launch.command import LaunchContext
 from dorad.launch.fetch import MAX_TOTAL, Downloads
 from dorad.launch.model import LaunchError
@@ -101,26 +102,34 @@ class Runner:
                 name=row.name,
                 log_dir=Path(row.log_dir),
                 journal=Journal() if self._journal else None,
-                store=self._host,
-                admits=self._admits if self._host.units else None,
-                may_use=self._may_use,
-                helpers=self._host.helpers,
-                downloads=self._downloads,
-                marker=self._marker(row.uuid),
-                exit_when_nodes_finish=row.options.exit_when_nodes_finish,
-                hot_reload=row.options.hot_reload,
-                params={node.id: record.initial_params(node) for node in dataflow.nodes},
-                share=row.options.share,
-                hold=hold,
-                inherited=inherited,
-                on_change=lambda: self.save(record),
-                on_event=lambda what, node, text, data: self._event_bus.publish(
-                    row.uuid, what, node, text, **data
+                options=RunOptions(
+                    exit_when_nodes_finish=row.options.exit_when_nodes_finish,
+                    hot_reload=row.options.hot_reload,
+                    params={node.id: record.initial_params(node) for node in dataflow.nodes},
+                    share=row.options.share,
+                    hold=hold,
                 ),
-                forget=self._host.forget,
+                services=self._services(record),
+                inherited=inherited,
             )
         except (OSError, ValueError) as error:
             raise ControlError("refused", str(error)) from error
+
+    def _services(self, record: Record) -> RunServices:
+        uuid = record.row.uuid
+        return RunServices(
+            store=self._host,
+            marker=self._marker(uuid),
+            admits=self._admits if self._host.units else None,
+            may_use=self._may_use,
+            helpers=self._host.helpers,
+            downloads=self._downloads,
+            on_change=lambda: self.save(record),
+            forget=self._host.forget,
+            on_event=lambda what, node, text, data: self._event_bus.publish(
+                uuid, what, node, text, **data
+            ),
+        )
 
     def start(self, record: Record) -> None:
         """Start a task that runs the prepared dataflow to its end."""

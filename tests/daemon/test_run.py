@@ -13,6 +13,7 @@ from dorad.daemon import run as run_module
 from dorad.daemon.broker.listener import own_socket
 from dorad.daemon.rules.exits import Outcome
 from dorad.daemon.run import DataflowRun
+from dorad.daemon.runmodel import RunOptions, RunServices
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import load
 from dorad.launch.command import LaunchContext
@@ -110,7 +111,12 @@ async def test_the_time_to_stop_counts_from_the_start_of_the_dataflow(
     write(tmp_path, yaml, late=late)
     records: list[LogRecord] = []
     run = DataflowRun(
-        "id", context(tmp_path), holder, own_socket(), watch=records.extend, stop_after=0.5
+        "id",
+        context(tmp_path),
+        holder,
+        own_socket(),
+        watch=records.extend,
+        options=RunOptions(stop_after=0.5),
     )
     await run.run()
     assert float(records[-1].message) >= 0.4
@@ -121,7 +127,9 @@ async def test_a_start_that_takes_too_long_is_stopped(
 ) -> None:
     monkeypatch.setattr(run_module, "START_S", 0.5)
     write(tmp_path, YAML, source="import time; time.sleep(3)", sink=SINK)
-    run = DataflowRun("id", context(tmp_path), holder, own_socket(), stop_after=0.5)
+    run = DataflowRun(
+        "id", context(tmp_path), holder, own_socket(), options=RunOptions(stop_after=0.5)
+    )
     ended = await run.run()
     assert ended.ok
     assert ended.seconds < 25
@@ -182,7 +190,9 @@ async def test_a_burst_of_changes_is_stored_a_few_times_including_the_last(
         if written[-1] == 199:
             last.set()
 
-    run = DataflowRun("id", context(tmp_path), holder, own_socket(), on_change=write_down)
+    run = DataflowRun(
+        "id", context(tmp_path), holder, own_socket(), services=RunServices(on_change=write_down)
+    )
     for number in range(200):
         run.broker.params.replace("sink", {"number": number})
     assert written[0] == 0
