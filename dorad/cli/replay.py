@@ -26,8 +26,8 @@ from dorad.dataflow.durations import parse_duration
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dorad.dataflow.model import Dataflow
     from dorad.record.config import ReplayConfig
+    from dorad.record.rewire import Plan
     from dorad.record.sources import Recording
 
 EPILOG = """\b
@@ -140,7 +140,11 @@ def replay(
     env: Mapping[str, str],
 ) -> int:
     """Send the messages of the recordings FILE... again, to the nodes that received them."""
+    from dorad.cli.replay_run import run_replay
+    from dorad.dataflow.expand import flat_yaml
+    from dorad.dataflow.load import from_descriptor
     from dorad.record.config import ReplayConfig
+    from dorad.record.control import socket_of
     from dorad.record.player import topics_of
     from dorad.record.sources import open_all
 
@@ -163,15 +167,15 @@ def replay(
             step=step,
             recorded_clock=clock == "recorded",
             ignore=list(ignore),
+            control=str(socket_of(os.getpid())) if output_yaml is None else "",
             **tolerances_of(tolerance),
         )
         known = topics_of(recordings)
         chosen = name_list(topics)
         _check_topics(chosen, known)
         descriptor, path = _descriptor(recordings, dataflow_file)
-    dataflow, config = plan_replay(
+    rewired, config, plan = plan_replay(
         descriptor,
-        path,
         known,
         config,
         wanted=wanted,
@@ -179,22 +183,21 @@ def replay(
         live=[*name_list(live), *programs],
         check=check,
         topics=chosen or None,
-        run=output_yaml is None,
     )
+    dataflow = from_descriptor(rewired, path=path)
     if output_yaml is not None:
-        from dorad.dataflow.expand import flat_yaml
-
         write_text(output_yaml, flat_yaml(dataflow))
         click.echo(f"wrote {output_yaml}; run it with `dora run {output_yaml}`")
         return 0
-    from dorad.cli.replay_run import run_replay
-
+    running = ", ".join(plan.live) or "none"
+    print_note(f"replayed nodes: {', '.join(plan.replayed)}; running nodes: {running}")
+    for topic in plan.silent:
+        print_warning(f"nothing is sent on {topic}: it is not in the recording, or left out")
     return run_replay(dataflow, config, uv=uv, allow_shell=allow_shell_nodes, env=env)
 
 
 def plan_replay(
     descriptor: Mapping[str, Any],
-    path: Path,
     known: Mapping[str, int],
     config: ReplayConfig,
     *,
@@ -203,72 +206,40 @@ def plan_replay(
     live: Sequence[str],
     check: bool,
     topics: Sequence[str] | None,
-    run: bool = True,
-) -> tuple[Dataflow, ReplayConfig]:
-    """Return the dataflow of the replay, and the complete configuration of its replayer.
+) -> tuple[dict[str, Any], ReplayConfig, Plan]:
+    """Return the descriptor of the replay, the configuration of its replayer, and what it does.
 
     Raises:
         ReplayError: a name is unknown, or there is nothing to replay or to compare.
-        DataflowError: the dataflow is not valid.
     """
     import shlex
 
     import msgspec
 
-    from dorad.dataflow.load import from_descriptor
     from dorad.record.check import rules_of
     from dorad.record.config import encode
-    from dorad.record.control import socket_of
-    from dorad.record.rewire import ReplayError, choose_replayed, rewire
+    from dorad.record.rewire import check_comparison, choose_replayed, rewire, set_arguments
 
     replayed = choose_replayed(
         descriptor, known, wanted=wanted, live=live, sources_only=check and not wanted
     )
-
-    def changed(arguments: str) -> Any:
-        return rewire(
-            descriptor,
-            known,
-            replayed,
-            programs=programs,
-            arguments=arguments,
-            checks=check,
-            steps=config.step,
-            lossless=config.speed == 0,
-            topics=topics,
-        )
-
-    _, plan = changed("")
-    for topic in plan.removed:
-        if not rules_of(config).ignores(topic):
-            raise ReplayError(
-                f"the dataflow has no output {topic}, of which messages are recorded",
-                f"leave it out with --ignore {topic}",
-            )
-    if check and not plan.checked:
-        raise ReplayError(
-            "there is nothing to compare: the recording has no message of a node that runs",
-            "name nodes that run with --live",
-        )
-    if check and all(rules_of(config).ignores(topic) for topic in plan.checked):
-        raise ReplayError(
-            "there is nothing to compare: --ignore leaves out every topic of the nodes that run",
-            f"they send: {', '.join(plan.checked)}",
-        )
-    config = msgspec.structs.replace(
-        config,
-        topics=list(plan.topics),
-        ticks=dict(plan.ticks),
-        checked=list(plan.checked),
-        control=str(socket_of(os.getpid())) if run else "",
+    rewired, plan = rewire(
+        descriptor,
+        known,
+        replayed,
+        programs=programs,
+        checks=check,
+        steps=config.step,
+        lossless=config.speed == 0,
+        topics=topics,
     )
-    flat, plan = changed(shlex.join(("--config", encode(config))))
-    if run:
-        running = ", ".join(plan.live) or "none"
-        print_note(f"replayed nodes: {', '.join(plan.replayed)}; running nodes: {running}")
-        for topic in plan.silent:
-            print_warning(f"nothing is sent on {topic}: it is not in the recording, or left out")
-    return from_descriptor(flat, path=path), config
+    if check:
+        check_comparison(plan, rules_of(config).ignores)
+    config = msgspec.structs.replace(
+        config, topics=list(plan.topics), ticks=dict(plan.ticks), checked=list(plan.checked)
+    )
+    set_arguments(rewired, shlex.join(("--config", encode(config))))
+    return rewired, config, plan
 
 
 def _descriptor(

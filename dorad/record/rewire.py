@@ -7,7 +7,7 @@ functions over the descriptor, the plain values of the dataflow's file.
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dorad.dataflow.model import RECORDER, Timer
@@ -17,7 +17,7 @@ from dorad.dataflow.sources import parse_source
 from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 REPLAYER = "__dora_replay__"
 """The id of the node that sends recorded messages."""
@@ -137,7 +137,6 @@ def rewire(
     replayed: Sequence[str],
     *,
     programs: Mapping[str, str],
-    arguments: str,
     checks: bool = False,
     steps: bool = False,
     lossless: bool = False,
@@ -148,7 +147,7 @@ def rewire(
     `programs` are other paths of live nodes. With `checks` the replayer receives the recorded
     topics of live nodes. With `steps` it also sends the ticks of live nodes. `lossless` makes every
     input wait that it feeds; else only those do whose file gives no queue size, as in dora.
-    `topics` limits what is sent.
+    `topics` limits what is sent. The replayer has no arguments yet, see `set_arguments`.
 
     Raises:
         ReplayError: a program is given for a node that does not run, or a node that runs calls one
@@ -158,67 +157,81 @@ def rewire(
     nodes = [node for node in _nodes(found) if not _is_recorder(node)]
     live = [node for node in nodes if node["id"] not in replayed]
     _check_clients(nodes, live, replayed)
+    _use_programs(live, programs)
     sent = [
         topic
         for topic in sorted(recorded)
         if topic.partition("/")[0] in replayed and (topics is None or topic in topics)
     ]
-    types = _output_types(nodes, replayed)
     aliases = _aliases(nodes)
-    ticks: dict[str, int] = {}
-    silent: set[str] = set()
+    inputs = _Inputs(replayed, {*sent}, aliases, steps=steps, lossless=lossless or steps)
     for node in live:
-        if node["id"] in programs:
-            node["path"] = programs[node["id"]]
-            for key in ("git", "build", "hub"):
-                node.pop(key, None)
         for body, prefix in _bodies_with_prefix(node):
-            body["inputs"] = dict(
-                _new_inputs(
-                    body.get("inputs") or {},
-                    replayed,
-                    set(sent),
-                    silent,
-                    ticks if steps else None,
-                    f"{node['id']}/{prefix}",
-                    aliases,
-                    lossless=lossless or steps,
-                )
-            )
-    missing = set(programs) - {node["id"] for node in live}
-    if missing:
-        name = sorted(missing)[0]
-        raise ReplayError(f"node {name!r} is replayed: its program cannot be replaced")
-    live_ids = {node["id"] for node in live}
+            body["inputs"] = inputs.rewired(body.get("inputs") or {}, f"{node['id']}/{prefix}")
+    live_ids = [node["id"] for node in live]
     known = {topic for topic in recorded if checks and topic.partition("/")[0] in live_ids}
     checked = sorted(known & {*_outputs(live), *aliases})
-    outputs = [*sent, *sorted(silent)]
+    outputs = [*sent, *sorted(inputs.silent)]
+    types = _output_types(nodes, replayed)
     typed = {topic: types[topic] for topic in outputs if topic in types}
-    replayer = _replayer(arguments, [*outputs, *ticks], checked, typed)
-    found["nodes"] = [*live, replayer]
+    found["nodes"] = [*live, _replayer([*outputs, *inputs.ticks], checked, typed)]
     plan = Plan(
         tuple(replayed),
-        tuple(node["id"] for node in live),
+        tuple(live_ids),
         tuple(sent),
-        tuple(sorted(silent)),
+        tuple(sorted(inputs.silent)),
         tuple(checked),
         tuple(sorted(known.difference(checked))),
-        ticks,
+        inputs.ticks,
     )
     return found, plan
 
 
+def set_arguments(rewired: Mapping[str, Any], arguments: str) -> None:
+    """Set the arguments of the replayer in a descriptor that `rewire` has returned."""
+    rewired["nodes"][-1]["args"] = arguments
+
+
+def check_comparison(plan: Plan, ignores: Callable[[str], bool]) -> None:
+    """Check that what was recorded can be compared; `ignores` says which topics are left out.
+
+    Raises:
+        ReplayError: the dataflow lacks a recorded output, or there is nothing to compare.
+    """
+    for topic in plan.removed:
+        if not ignores(topic):
+            raise ReplayError(
+                f"the dataflow has no output {topic}, of which messages are recorded",
+                f"leave it out with --ignore {topic}",
+            )
+    if not plan.checked:
+        raise ReplayError(
+            "there is nothing to compare: the recording has no message of a node that runs",
+            "name nodes that run with --live",
+        )
+    if all(map(ignores, plan.checked)):
+        raise ReplayError(
+            "there is nothing to compare: --ignore leaves out every topic of the nodes that run",
+            f"they send: {', '.join(plan.checked)}",
+        )
+
+
+def _use_programs(live: Sequence[dict[str, Any]], programs: Mapping[str, str]) -> None:
+    """Give live nodes other programs. Raises ReplayError for a node that is not live."""
+    by_id = {node["id"]: node for node in live}
+    for name in sorted(programs):
+        if name not in by_id:
+            raise ReplayError(f"node {name!r} is replayed: its program cannot be replaced")
+        by_id[name]["path"] = programs[name]
+        for key in ("git", "build", "hub"):
+            by_id[name].pop(key, None)
+
+
 def _replayer(
-    arguments: str, outputs: Sequence[str], checked: Sequence[str], types: Mapping[str, Any]
+    outputs: Sequence[str], checked: Sequence[str], types: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the node that sends the recorded messages, and receives the topics to check."""
-    node: dict[str, Any] = {
-        "id": REPLAYER,
-        "path": PROGRAM,
-        "args": arguments,
-        "outputs": list(outputs),
-        "spin_us": 0,
-    }
+    node: dict[str, Any] = {"id": REPLAYER, "path": PROGRAM, "outputs": list(outputs), "spin_us": 0}
     if checked:
         node["inputs"] = {
             # Not backpressure: the replayer may wait itself, for a node that waits for it.
@@ -230,37 +243,41 @@ def _replayer(
     return node
 
 
-def _new_inputs(
-    inputs: Mapping[str, Any],
-    replayed: Collection[str],
-    sent: Collection[str],
-    silent: set[str],
-    ticks: dict[str, int] | None,
-    consumer: str,
-    aliases: Mapping[str, str],
-    *,
-    lossless: bool,
-) -> Iterator[tuple[str, Any]]:
-    for name, value in inputs.items():
+@dataclass
+class _Inputs:
+    """Rewires inputs of live nodes, and collects what the replayer has to offer them."""
+
+    replayed: Collection[str]
+    sent: Collection[str]
+    aliases: Mapping[str, str]
+    steps: bool
+    lossless: bool
+    silent: set[str] = field(default_factory=set)
+    """Topics of replayed nodes that are not sent. An input of one closes with the replayer: a node
+    without inputs would never end."""
+    ticks: dict[str, int] = field(default_factory=dict)
+    """Interval in ns of each timer that the replayer takes over, by its output."""
+
+    def rewired(self, inputs: Mapping[str, Any], consumer: str) -> dict[str, Any]:
+        """Return the inputs of a node or operator, whose names begin with `consumer`."""
+        return {name: self._rewired(value, consumer + name) for name, value in inputs.items()}
+
+    def _rewired(self, value: Any, name: str) -> Any:
         options = {} if isinstance(value, str) else dict(value)
         text = value if isinstance(value, str) else value["source"]
-        text = aliases.get(text, text)
+        text = self.aliases.get(text, text)
         if text.startswith("dora/"):
             timer = parse_source(text)
-            if ticks is None or not isinstance(timer, Timer):
-                yield name, value
-                continue
-            output = f"{_TICK}/{consumer}{name}"
-            ticks[output] = timer.interval_ns
-            yield name, _waiting(f"{REPLAYER}/{output}", options, lossless=True)
-            continue
-        if text.partition("/")[0] not in replayed:
-            yield name, _waiting(text, options, lossless=True) if lossless else value
-            continue
-        if text not in sent:
-            # The input closes with the replayer: a node without inputs would never end.
-            silent.add(text)
-        yield name, _waiting(f"{REPLAYER}/{text}", options, lossless=lossless)
+            if not self.steps or not isinstance(timer, Timer):
+                return value
+            output = f"{_TICK}/{name}"
+            self.ticks[output] = timer.interval_ns
+            return _waiting(f"{REPLAYER}/{output}", options, lossless=True)
+        if text.partition("/")[0] not in self.replayed:
+            return _waiting(text, options, lossless=True) if self.lossless else value
+        if text not in self.sent:
+            self.silent.add(text)
+        return _waiting(f"{REPLAYER}/{text}", options, lossless=self.lossless)
 
 
 def _waiting(source: str, options: Mapping[str, Any], *, lossless: bool) -> dict[str, Any]:

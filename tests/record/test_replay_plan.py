@@ -50,7 +50,7 @@ def test_a_recorded_output_that_a_live_node_has_no_longer_is_not_checked():
     flow = yaml.safe_load(DATAFLOW)
     flow["nodes"][1]["outputs"] = ["product"]
     del flow["nodes"][2]
-    found, plan = rewire(flow, TOPICS, ("source",), programs={}, arguments="", checks=True)
+    found, plan = rewire(flow, TOPICS, ("source",), programs={}, checks=True)
     assert (plan.checked, plan.removed) == ((), ("worker/sum",))
     assert "inputs" not in node(found, REPLAYER)
     _, plan = changed(("source",), checks=True)
@@ -58,9 +58,7 @@ def test_a_recorded_output_that_a_live_node_has_no_longer_is_not_checked():
 
 
 def changed(replayed, **options):
-    return rewire(
-        FLOW, TOPICS, replayed, programs=options.pop("programs", {}), arguments="x", **options
-    )
+    return rewire(FLOW, TOPICS, replayed, programs=options.pop("programs", {}), **options)
 
 
 def node(flow, name):
@@ -85,7 +83,7 @@ def test_an_input_with_a_queue_size_keeps_it_unless_nothing_may_be_lost():
     flow = yaml.safe_load(DATAFLOW)
     flow["nodes"][1]["inputs"]["number"] = {"source": "source/number", "queue_size": 1}
     for lossless, policy in ((False, None), (True, "backpressure")):
-        found, _ = rewire(flow, TOPICS, ("source",), programs={}, arguments="", lossless=lossless)
+        found, _ = rewire(flow, TOPICS, ("source",), programs={}, lossless=lossless)
         assert node(found, "worker")["inputs"]["number"].get("queue_policy") == policy
 
 
@@ -113,7 +111,7 @@ def test_the_replayer_receives_what_is_checked():
 def test_a_step_takes_over_the_timers_of_running_nodes():
     flow = yaml.safe_load(DATAFLOW)
     flow["nodes"][1]["inputs"]["tick"] = "dora/timer/millis/20"
-    found, plan = rewire(flow, TOPICS, ("source",), programs={}, arguments="", steps=True)
+    found, plan = rewire(flow, TOPICS, ("source",), programs={}, steps=True)
     assert plan.ticks == {"dora/tick/worker/tick": 20_000_000}
     assert node(found, "worker")["inputs"]["tick"]["source"] == f"{REPLAYER}/dora/tick/worker/tick"
 
@@ -140,9 +138,9 @@ def test_a_client_runs_only_with_the_node_that_it_calls():
     flow = {"nodes": [client, server, camera]}
     recorded = ("server/a", "client/question", "camera/image")
     with pytest.raises(ReplayError, match="belong to the recorded requests") as raised:
-        rewire(flow, recorded, ("server", "camera"), programs={}, arguments="")
+        rewire(flow, recorded, ("server", "camera"), programs={})
     assert raised.value.hint == "let both run: --live client,server"
-    _, plan = rewire(flow, recorded, ("camera",), programs={}, arguments="")
+    _, plan = rewire(flow, recorded, ("camera",), programs={})
     assert plan.live == ("client", "server")
 
 
@@ -153,7 +151,7 @@ def test_operators_and_their_short_names_are_rewired():
             {"id": "ops", "operators": [{"id": "a", "python": "a.py", "inputs": {"x": "op/out"}}]},
         ]
     }
-    found, plan = rewire(flow, ("op/op/out",), ("op",), programs={}, arguments="")
+    found, plan = rewire(flow, ("op/op/out",), ("op",), programs={})
     assert plan.topics == ("op/op/out",)
     (operator,) = node(found, "ops")["operators"]
     assert operator["inputs"]["x"]["source"] == f"{REPLAYER}/op/op/out"
