@@ -141,38 +141,52 @@ class Coordinator:
             _log.info("%s with the store %s", self._doing, store.name)
             name = f"{socket.gethostname()}:{os.getpid()}"
             term = await stack.enter_async_context(store.lead(name))
+            await self._lead(store, term, sock, gate, token, notifier)
+        raise ControlError("unavailable", "another coordinator may lead now: the lease has ended")
 
-            async def status() -> CoordinatorStatus:
-                return await self._status(store, term)
+    async def _lead(
+        self,
+        store: Store,
+        term: Term,
+        sock: socket.socket,
+        gate: Gate,
+        token: str,
+        notifier: ServiceNotifier,
+    ) -> None:
+        """Serve clients and robots at `sock` until the term ends."""
 
-            authority = await self._authority(store, term)
-            ids = [machine.id for machine in self._machines]
-            writer = Writer(store, term)
-            grants = Grants(store, writer)
-            await grants.load()
-            access = Access(grants, token, ids, gate.admit)
-            enrolling = Enrolling(grants, access, writer, authority, ids, tls=self._listen.tls)
-            control = FleetControl(
-                store,
-                writer,
-                self._machines,
-                self._zenoh_peer,
-                self._ending.set,
-                enrolling.renew,
-                self._supply,
-            )
-            access.on_refused = control.robots.refuse
-            await control.load()
-            desired = DesiredState(store, writer, control.on_desired)
-            handlers = Handlers(store, desired, ids, status, self._ending.set)
-            server = ControlServer(
-                with_role_check({**handlers.table, **enrolling.table, **control.table}),
-                version=__version__,
-                methods=METHODS,
-                name="dorafleet",
-                accept={AGENT_PATH: control.connections.accept},
-                limits=LIMITS,
-            )
+        async def status() -> CoordinatorStatus:
+            return await self._status(store, term)
+
+        authority = await self._authority(store, term)
+        ids = [machine.id for machine in self._machines]
+        writer = Writer(store, term)
+        grants = Grants(store, writer)
+        await grants.load()
+        access = Access(grants, token, ids, gate.admit)
+        enrolling = Enrolling(grants, access, writer, authority, ids, tls=self._listen.tls)
+        control = FleetControl(
+            store,
+            writer,
+            self._machines,
+            self._zenoh_peer,
+            self._ending.set,
+            enrolling.renew,
+            self._supply,
+        )
+        access.on_refused = control.robots.refuse
+        await control.load()
+        desired = DesiredState(store, writer, control.on_desired)
+        handlers = Handlers(store, desired, ids, status, self._ending.set)
+        server = ControlServer(
+            with_role_check({**handlers.table, **enrolling.table, **control.table}),
+            version=__version__,
+            methods=METHODS,
+            name="dorafleet",
+            accept={AGENT_PATH: control.connections.accept},
+            limits=LIMITS,
+        )
+        async with AsyncExitStack() as stack:
             await server.serve_tcp(sock, access, await self._context(authority))
             stack.push_async_callback(server.close)
             where = f"{self._listen.address} port {sock.getsockname()[1]}"
@@ -185,7 +199,6 @@ class Coordinator:
                 working = tasks.create_task(control.run(), name="reconcile")
                 await term.lost.wait()
                 working.cancel()
-        raise ControlError("unavailable", "another coordinator may lead now: the lease has ended")
 
     async def _authority(self, store: Store, term: Term) -> Authority:
         found = None if self._new_authority else await check_authority(store, self._folder / CA)
