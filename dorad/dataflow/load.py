@@ -101,22 +101,7 @@ def _read_dataflow(
     root: Value | None, path: Path, environ: Mapping[str, str] | None, problems: Problems
 ) -> Dataflow:
     """Return the dataflow in the tree. Raises DataflowError with all `problems`."""
-    if root is None:
-        raise DataflowError(in_order(problems.errors))
-    if not isinstance(root.data, dict):
-        problems.error(root, f"a dataflow is a mapping with `nodes`, not {root.describe()}")
-        raise DataflowError(problems.errors)
-    fields = Fields(root, problems)
-    if "nodes" in root.data and root.data["nodes"].data is None:
-        problems.warn(root.data["nodes"], "the dataflow has no nodes")
-        root.data["nodes"].data = []
-    if fields.has("module"):
-        problems.error_in_name(
-            root.data["module"],
-            "this is the file of a module, not a dataflow",
-            "name it in a node's `module`, or check it with `dora expand --module`",
-        )
-        raise DataflowError(problems.errors)
+    root, fields = _checked_root(root, problems)
     env = read_env(fields.take("env"), environ, problems)
     read = [(read_node(item, env, environ, problems), item) for item in fields.items("nodes")]
     members = [(node, item) for node, item in read if node is not None]
@@ -165,6 +150,27 @@ def _read_dataflow(
         # Last, because reading the file turns numbers into text where text is required.
         descriptor=root.plain(),
     )
+
+
+def _checked_root(root: Value | None, problems: Problems) -> tuple[Value, Fields]:
+    """Return the tree and its fields. Raises DataflowError if it is not that of a dataflow."""
+    if root is None:
+        raise DataflowError(in_order(problems.errors))
+    if not isinstance(root.data, dict):
+        problems.error(root, f"a dataflow is a mapping with `nodes`, not {root.describe()}")
+        raise DataflowError(problems.errors)
+    fields = Fields(root, problems)
+    if "nodes" in root.data and root.data["nodes"].data is None:
+        problems.warn(root.data["nodes"], "the dataflow has no nodes")
+        root.data["nodes"].data = []
+    if fields.has("module"):
+        problems.error_in_name(
+            root.data["module"],
+            "this is the file of a module, not a dataflow",
+            "name it in a node's `module`, or check it with `dora expand --module`",
+        )
+        raise DataflowError(problems.errors)
+    return root, fields
 
 
 def _expand(

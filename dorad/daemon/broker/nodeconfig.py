@@ -32,23 +32,6 @@ def configuration(
     `link` is for the link process, `recorded_params` are those of all nodes, for a recorder.
     """
     node = box.node
-    by_ring = {edge.ring: edge for edge in edges.received_by(node.id)}
-    inputs = []
-    for name, ring in box.rings.items():
-        if ring.retiring:
-            continue
-        edge = by_ring.get(name)
-        inputs.append(
-            {
-                "id": ring.input,
-                "ring": ring.plan.base,
-                "interval_ns": ring.interval_ns,
-                "source": None if edge is None or edge.daemon else edge.source,
-                "origin": None if edge is None else edge.origin,
-                "blocking": edge is not None and edge.blocking,
-                **input_options(box, ring.input),
-            }
-        )
     content = {
         "node_id": node.id,
         "dataflow_id": dataflow_id,
@@ -58,7 +41,7 @@ def configuration(
             "inputs": {item.id: _as_written(item) for item in box.inputs.values()},
             "outputs": list(node.all_outputs),
         },
-        "inputs": inputs,
+        "inputs": _inputs(box, edges),
         "outputs": list(node.all_outputs),
         "dynamic": node.is_dynamic,
         "restart_count": restart_count,
@@ -78,6 +61,28 @@ def configuration(
 
         content["types"] = port_types(dataflow, node)
     return json.dumps(content).encode()
+
+
+def _inputs(box: Mailbox, edges: EdgeTable) -> list[dict[str, Any]]:
+    """Return where the messages of each input are, and how it receives them."""
+    by_ring = {edge.ring: edge for edge in edges.received_by(box.node.id)}
+    inputs = []
+    for name, ring in box.rings.items():
+        if ring.retiring:
+            continue
+        edge = by_ring.get(name)
+        inputs.append(
+            {
+                "id": ring.input,
+                "ring": ring.plan.base,
+                "interval_ns": ring.interval_ns,
+                "source": None if edge is None or edge.daemon else edge.source,
+                "origin": None if edge is None else edge.origin,
+                "blocking": edge is not None and edge.blocking,
+                **input_options(box, ring.input),
+            }
+        )
+    return inputs
 
 
 def _timers(dataflow: Dataflow) -> dict[str, int]:
