@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import time
 from contextlib import aclosing, suppress
@@ -14,6 +13,7 @@ import msgspec
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.dataflow.nearest import did_you_mean
+from dorafleet.coordinator.logorder import QUIET_S, LogOrder
 from dorafleet.coordinator.logstreams import RobotLines
 from dorafleet.coordinator.onerobot import named_without_robot, owners
 from dorafleet.coordinator.streams import merged
@@ -27,25 +27,13 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.records import Record
     from dorafleet.coordinator.robots import Robots
 
-QUIET_S = 0.3
-"""Seconds after which a machine without a line no longer delays the lines of others."""
-
-FIRST_S = 3.0
-"""Seconds for the first lines of a machine."""
-
 FRAME_LINES = 500
 
 JOIN_S = 0.5
 """Seconds until the events of a machine that joins are read."""
 
-MAX_KEPT = 100_000
-"""Lines that wait for their order; then they are passed on as they are."""
-
 MAX_ROBOTS = 100
 """Robots whose lines are read at once."""
-
-MAX_REMEMBERED = 10_000
-"""Lines that are compared with those of other machines."""
 
 DAEMON = "dora"
 """The name of the daemon among the nodes of a log."""
@@ -254,54 +242,29 @@ async def in_order(
     skew: Callable[[str], float],
     tail: int | None,
 ) -> AsyncGenerator[tuple[list[m.LogRecord], int], None]:
-    """Yield lines of several robots in the order of their times, by the coordinator's clock.
+    """Yield lines of several robots in the order that `LogOrder` gives, and how many are left out.
 
-    A line waits until every robot has sent a later one, has been quiet for a moment, or has ended.
-    With `tail`, only the newest lines are yielded, once all robots have ended. A line that several
-    robots send is yielded once: daemons of one machine may share a folder of logs.
+    With `tail`, only the newest lines are yielded, once all robots have ended.
     """
-    waiting: list[tuple[float, int, str, m.LogRecord]] = []
-    latest = dict.fromkeys(robots, float("-inf"))
-    heard = dict.fromkeys(latest, 0.0)
-    began = time.monotonic()
-    number = left_out = 0
-    senders: dict[tuple[float, str | None, str], str] = {}
+    order = LogOrder(robots, skew, time.monotonic())
+    left_out = 0
     pending = asyncio.ensure_future(_next(events))
     try:
         while True:
             done, _ = await asyncio.wait([pending], timeout=QUIET_S)
             now = time.monotonic()
-            ended = False
-            if done:
-                event = pending.result()
-                ended = event is None
-                if event is not None:
-                    robot, lines = event
-                    heard[robot] = now
-                    left_out += lines.left_out
-                    for line in lines.lines:
-                        if _is_known(line, robot, senders):
-                            continue
-                        at = line.timestamp - skew(robot)
-                        latest[robot] = max(latest[robot], at)
-                        number += 1
-                        own = msgspec.structs.replace(line, machine=robot)
-                        heapq.heappush(waiting, (at, number, robot, own))
-                    pending = asyncio.ensure_future(_next(events))
+            event = pending.result() if done else None
+            ended = event is None and bool(done)
+            if event is not None:
+                robot, lines = event
+                order.add(robot, lines.lines, now)
+                left_out += lines.left_out
+                pending = asyncio.ensure_future(_next(events))
             if tail is not None:
-                while len(waiting) > tail:
-                    heapq.heappop(waiting)
+                order.keep_newest(tail)
                 if not ended:
                     continue
-            holding = [
-                latest[robot]
-                for robot, at in heard.items()
-                if now - (at or began) < (QUIET_S if at else FIRST_S)
-            ]
-            until = min(holding, default=float("inf"))
-            ready: list[m.LogRecord] = []
-            while waiting and (ended or waiting[0][0] <= until or len(waiting) > MAX_KEPT):
-                ready.append(heapq.heappop(waiting)[3])
+            ready = order.take_all() if ended else order.take(now)
             if ready or left_out:
                 yield ready, left_out
                 left_out = 0
@@ -309,16 +272,6 @@ async def in_order(
                 return
     finally:
         pending.cancel()
-
-
-def _is_known(
-    line: m.LogRecord, robot: str, senders: dict[tuple[float, str | None, str], str]
-) -> bool:
-    """Return True if another robot has sent this line; remember the latest lines in `senders`."""
-    sender = senders.setdefault((line.timestamp, line.node, line.message), robot)
-    if len(senders) > MAX_REMEMBERED:
-        del senders[next(iter(senders))]
-    return sender != robot
 
 
 async def _next(

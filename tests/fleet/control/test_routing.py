@@ -239,7 +239,7 @@ async def test_lines_that_a_machine_cannot_have_are_refused(tmp_path, wanted, me
 
 
 async def test_followed_lines_of_a_machine_do_not_wait_for_a_quiet_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("dorafleet.coordinator.logs.FIRST_S", 0.2)
+    monkeypatch.setattr("dorafleet.coordinator.logorder.FIRST_S", 0.2)
     async with leading(tmp_path) as fleet:
         seen = await running(fleet)
         seen["times"] = {"arm1": [1.0, 2.0], "arm2": []}

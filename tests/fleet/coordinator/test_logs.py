@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
+from dorafleet.coordinator.logorder import FIRST_S, QUIET_S, LogOrder
 from dorafleet.coordinator.logs import in_order
 
 if TYPE_CHECKING:
@@ -43,3 +44,20 @@ async def test_a_line_that_two_machines_send_comes_once() -> None:
 
 async def test_a_machine_may_send_the_same_line_twice() -> None:
     assert len(await merge([("a", [line(10, "x", "tick"), line(10, "x", "tick")])])) == 2
+
+
+def test_a_line_waits_for_robots_that_may_have_an_earlier_one() -> None:
+    order = LogOrder(["a", "b"], {"a": 0.0, "b": 0.0}.__getitem__, 0.0)
+    order.add("a", [line(10, "x", "first"), line(12, "x", "third")], now=0.1)
+    assert order.take(0.1) == []
+    order.add("b", [line(11, "y", "second")], now=0.2)
+    assert [each.message for each in order.take(0.2)] == ["first", "second"]
+    assert order.take(0.2 + QUIET_S - 0.01) == []
+    assert [each.message for each in order.take(0.2 + QUIET_S)] == ["third"]
+
+
+def test_a_robot_that_sends_nothing_delays_the_others_only_at_first() -> None:
+    order = LogOrder(["a", "b"], {"a": 0.0, "b": 0.0}.__getitem__, 0.0)
+    order.add("a", [line(10, "x", "only")], now=0.1)
+    assert order.take(FIRST_S - 0.01) == []
+    assert [each.message for each in order.take(FIRST_S)] == ["only"]

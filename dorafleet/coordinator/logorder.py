@@ -1,0 +1,88 @@
+"""The order of the lines of several robots. Pure: the time is passed in."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from dorad.control.messages import LogRecord
+
+QUIET_S = 0.3
+"""Seconds after which a robot without a line no longer delays the lines of others."""
+
+FIRST_S = 3.0
+"""Seconds for the first lines of a robot."""
+
+MAX_KEPT = 100_000
+"""Lines that wait for their order; then they are passed on as they are."""
+
+MAX_REMEMBERED = 10_000
+"""Lines that are compared with those of other robots."""
+
+
+class LogOrder:
+    """Puts lines in the order of their times, by the coordinator's clock.
+
+    A line waits until every robot has sent a later one, or has been quiet for a moment. A line that
+    several robots send counts once: daemons of one machine may share a folder of logs.
+    """
+
+    def __init__(self, robots: Iterable[str], skew: Callable[[str], float], now: float) -> None:
+        """Begin without lines; `skew` returns how many seconds a robot's clock is ahead."""
+        self._skew = skew
+        self._began = now
+        self._latest = dict.fromkeys(robots, float("-inf"))
+        """The time of the latest line of each robot, by the coordinator's clock."""
+        self._heard: dict[str, float] = {}
+        """When a robot last sent lines, on the clock of `now`."""
+        self._waiting: list[tuple[float, int, str, LogRecord]] = []
+        """A heap; the number keeps lines with the same time in the order in which they came."""
+        self._number = 0
+        self._senders: dict[tuple[float, str | None, str], str] = {}
+
+    def add(self, robot: str, lines: Iterable[LogRecord], now: float) -> None:
+        """Add lines that a robot has sent."""
+        self._heard[robot] = now
+        for line in lines:
+            if self._was_sent_by_another(line, robot):
+                continue
+            at = line.timestamp - self._skew(robot)
+            self._latest[robot] = max(self._latest[robot], at)
+            self._number += 1
+            own = msgspec.structs.replace(line, machine=robot)
+            heapq.heappush(self._waiting, (at, self._number, robot, own))
+
+    def keep_newest(self, count: int) -> None:
+        """Drop all but the newest lines."""
+        while len(self._waiting) > count:
+            heapq.heappop(self._waiting)
+
+    def take(self, now: float) -> list[LogRecord]:
+        """Take the lines whose turn has come."""
+        delaying = [at for robot, at in self._latest.items() if self._delays(robot, now)]
+        until = min(delaying, default=float("inf"))
+        ready = []
+        while self._waiting and (self._waiting[0][0] <= until or len(self._waiting) > MAX_KEPT):
+            ready.append(heapq.heappop(self._waiting)[3])
+        return ready
+
+    def take_all(self) -> list[LogRecord]:
+        """Take all lines that wait."""
+        ready = [line for *_, line in sorted(self._waiting)]
+        self._waiting.clear()
+        return ready
+
+    def _delays(self, robot: str, now: float) -> bool:
+        heard = self._heard.get(robot)
+        return now - self._began < FIRST_S if heard is None else now - heard < QUIET_S
+
+    def _was_sent_by_another(self, line: LogRecord, robot: str) -> bool:
+        sender = self._senders.setdefault((line.timestamp, line.node, line.message), robot)
+        if len(self._senders) > MAX_REMEMBERED:
+            del self._senders[next(iter(self._senders))]
+        return sender != robot
