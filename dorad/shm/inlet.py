@@ -236,6 +236,7 @@ class Inlet(InletState):
                     # The producer lapped us while we read; a borrow ends when `taken` is freed.
                     continue
                 self.tail = words[self._tail_at] = tail + 1
+            # As `count_taken` in C, but no function: a call would take 3 % of this method's time.
             if not STRONG_ORDER:
                 release()
             self._received = words[self._received_at] = self._received + 1
