@@ -118,7 +118,7 @@ def _remove_left_over(client: Client, dataflow: str) -> None:
 
 
 def _is_joining(node: str) -> bool:
-    """Return True if the process that has added a recorder lives: it has not attached yet.
+    """Return True if the process that adds a recorder still runs: it has not attached yet.
 
     Its start time is in the name, too: another process may have the number of a dead one.
     """

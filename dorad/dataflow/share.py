@@ -149,7 +149,7 @@ def _link(
 
 
 def _link_input(channel: Channel, fed: Sequence[Input]) -> Input:
-    """Return the input that takes the messages of a channel, at least as patient as any it feeds.
+    """Return the input that takes the messages of a channel, and drops no more than any it feeds.
 
     A rate limit, a timeout and a sync group work where the messages arrive.
     """

@@ -22,7 +22,7 @@ class MappingState:
 class Mapping(MappingState):
     """A mapped segment: `memory` for copying bytes in and out, `words` for single 64-bit words.
 
-    The memory stays mapped while any view or array over it lives, even if the segment is unlinked
+    The memory stays mapped while there is a view or array over it, even if the segment is unlinked
     or the descriptor closed. The descriptor passed in stays the caller's.
     """
 

@@ -158,7 +158,7 @@ def flows(plan: Plan) -> tuple[Flow, ...]:
     """Return every dataflow of the benchmark, in the order of its table."""
     found = (
         round_trip(plan, "round trip"),
-        round_trip(plan, "round trip, allocated in shm", source="born"),
+        round_trip(plan, "round trip, allocated in shm", source="shm"),
         _thorough(round_trip(plan, "round trip, with metadata", metadata=True)),
         _thorough(round_trip(plan, "round trip, echo", answer="echo")),
         round_trip(plan, "round trip, spin off", spin=False),

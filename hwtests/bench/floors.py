@@ -60,7 +60,7 @@ def floors(plan: Plan, peers: Path | None) -> list[tuple[str, Measurement]]:
         ("eventfd pinned", lambda: eventfd(plan, "pinned")),
     ]
     if peers is not None:
-        for source in ("heap",) if plan.quick else ("heap", "born"):
+        for source in ("heap",) if plan.quick else ("heap", "shm"):
             for wait in (
                 ("blocking", "polling") if plan.quick else ("blocking", "pinned", "polling")
             ):

@@ -132,7 +132,7 @@ def test_a_robot_whose_lease_ends_while_the_rollout_is_paused_waits_for_the_resu
     site.wait_until_followed()
 
 
-def test_of_two_operators_who_start_at_once_one_wins_and_the_other_is_told_who(
+def test_of_two_operators_who_start_at_once_one_wins_and_the_other_learns_who(
     site: Site,
 ) -> None:
     one, two = site.build("operator = 1"), site.build("operator = 2")

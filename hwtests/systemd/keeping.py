@@ -1,6 +1,6 @@
 """A stand-in for the daemon, run in a robot: it keeps one memfd in systemd's descriptor store.
 
-Each process adds its pid to the memory. `/run/dorad/lives` lists all of them, which reveals a lost
+Each process adds its pid to the memory. `/run/dorad/pids` lists all of them, which reveals a lost
 store.
 """
 
@@ -10,7 +10,7 @@ import signal
 import socket
 from pathlib import Path
 
-NAME = "lives"
+NAME = "pids"
 
 
 def notify(text: str, *descriptors: int) -> None:
@@ -32,9 +32,9 @@ def main() -> None:
         notify(f"FDSTORE=1\nFDNAME={NAME}\nFDPOLL=0", memory)
     os.lseek(memory, 0, os.SEEK_END)
     os.write(memory, f"{os.getpid()}\n".encode())
-    listed = Path("/run/dorad/lives.new")
+    listed = Path("/run/dorad/pids.new")
     listed.write_bytes(os.pread(memory, 1 << 20, 0))
-    listed.rename("/run/dorad/lives")
+    listed.rename("/run/dorad/pids")
     notify("READY=1\nSTATUS=keeping")
     signal.pause()
 

@@ -45,9 +45,9 @@ def stand_in(robot: Robot) -> Iterator[Robot]:
     yield robot
 
 
-def lives(robot: Robot) -> list[str]:
+def pids(robot: Robot) -> list[str]:
     """Return the pids of all processes recorded in the memory."""
-    return robot.exec("cat", "/run/dorad/lives").split()
+    return robot.exec("cat", "/run/dorad/pids").split()
 
 
 def main_pid(robot: Robot) -> str:
@@ -102,46 +102,46 @@ def test_purging_leaves_nothing(plain: Robot, deb: Path) -> None:
 
 
 def test_an_enabled_daemon_runs_after_a_reboot_and_after_a_power_cut(stand_in: Robot) -> None:
-    assert lives(stand_in) == [main_pid(stand_in)]
+    assert pids(stand_in) == [main_pid(stand_in)]
     stand_in.reboot()
     assert stand_in.exec("systemctl", "is-active", UNIT).strip() == "active"
     stand_in.power_cut()
     stand_in.start()
     assert stand_in.exec("systemctl", "is-active", UNIT).strip() == "active"
-    assert lives(stand_in) == [main_pid(stand_in)]
+    assert pids(stand_in) == [main_pid(stand_in)]
     assert stand_in.exec("systemctl", "show", "-P", "Slice", UNIT).strip() == "dorad.slice"
 
 
 def test_descriptors_outlive_kill_restart_stop_and_reload(stand_in: Robot) -> None:
     expected = [main_pid(stand_in)]
 
-    def another_life() -> None:
+    def expect_restart() -> None:
         wait_until(
             lambda: (
-                main_pid(stand_in) not in ("0", *expected) and len(lives(stand_in)) > len(expected)
+                main_pid(stand_in) not in ("0", *expected) and len(pids(stand_in)) > len(expected)
             ),
             "the daemon runs again",
         )
         expected.append(main_pid(stand_in))
-        assert lives(stand_in) == expected
+        assert pids(stand_in) == expected
 
     stand_in.exec("kill", "-KILL", expected[-1])
-    another_life()
+    expect_restart()
     stand_in.exec("systemctl", "restart", UNIT)
-    another_life()
+    expect_restart()
     stand_in.exec("systemctl", "stop", UNIT)
     stand_in.exec("systemctl", "daemon-reload")
     stand_in.exec("systemctl", "start", UNIT)
-    another_life()
+    expect_restart()
     stand_in.exec("systemctl", "daemon-reexec")
     stand_in.exec("systemctl", "restart", UNIT)
-    another_life()
+    expect_restart()
 
 
 def test_an_upgrade_restarts_the_daemon_and_keeps_descriptors_and_nodes(
     stand_in: Robot, newer_deb: Path
 ) -> None:
-    before = lives(stand_in)
+    before = pids(stand_in)
     node = ["systemd-run", "--slice=dorad.slice", "--unit=dorad-some-node", "sleep", "1000"]
     stand_in.exec(*node)
     node_pid = stand_in.exec("systemctl", "show", "-P", "MainPID", "dorad-some-node")
@@ -150,7 +150,7 @@ def test_an_upgrade_restarts_the_daemon_and_keeps_descriptors_and_nodes(
     stand_in.exec(*INSTALL, "/root/newer.deb", timeout=300)
 
     assert stand_in.exec("dpkg-query", "-W", "-f", "${Version}", "dorad") == "99.0.0"
-    assert lives(stand_in) == [*before, main_pid(stand_in)]
+    assert pids(stand_in) == [*before, main_pid(stand_in)]
     assert stand_in.exec("systemctl", "show", "-P", "MainPID", "dorad-some-node") == node_pid
     assert stand_in.exec("systemctl", "is-enabled", UNIT).strip() == "enabled"
     journal = stand_in.exec("journalctl", "-u", UNIT, "-o", "cat", "--no-pager")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dorad.node.node import Node
 
 LARGEST = 4 << 20
-KINDS = ("bytes", "array", "born", "raw", "nested")
+KINDS = ("bytes", "array", "shm", "raw", "nested")
 _BLOCK = memoryview(Random(1).randbytes(2 * LARGEST))
 
 _RANGES = ((0, 0), (1, 120), (121, 4096), (4097, 1 << 16), (1 << 16, 1 << 20), (1 << 20, LARGEST))
@@ -52,7 +52,7 @@ def send(node: Node, output: str, sequence: int, incarnation: int, rng: Random) 
         with node.send_output_raw(output, size, metadata) as view:
             view[:] = data
         return None
-    if kind == "born":
+    if kind == "shm":
         array = node.empty(size)
         array[:] = data
         node.send_output(output, array, metadata)

@@ -114,7 +114,7 @@ class Coordinator:
         return await AsyncClient(target, methods=METHODS | AGENT_METHODS).open()
 
     async def attach(self, epoch: int = 1, audit: str = "") -> Control:
-        """Return the attached agent that connects next, and lives until it is attached."""
+        """Return the attached agent that connects next, and stays until it is attached."""
         attach = Attach(coordinator="test:1", epoch=epoch, audit=audit, time=time.time())
         while True:
             try:

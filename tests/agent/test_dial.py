@@ -49,8 +49,8 @@ async def test_the_agent_tries_at_once_when_the_network_changes(folder):
         await control.close()
 
 
-@pytest.mark.parametrize("told", [True, False])
-async def test_a_connection_that_is_silently_dead_is_replaced(folder, told):
+@pytest.mark.parametrize("notified", [True, False])
+async def test_a_connection_that_is_silently_dead_is_replaced(folder, notified):
     """At once if the network has changed, else when pings are no longer answered."""
     dorad = FakeDorad(folder / "dorad.sock")
     cable = Cable()
@@ -65,11 +65,11 @@ async def test_a_connection_that_is_silently_dead_is_replaced(folder, told):
         control = await coordinator.attach()
         cable.cut()
         cut_at = time.monotonic()
-        if told:
+        if notified:
             dorad.network_changed()
         again = await coordinator.attach()
         seconds = time.monotonic() - cut_at
-        assert told == ("the connection no longer works" in agent.log)
+        assert notified == ("the connection no longer works" in agent.log)
         assert seconds < 45
         await control.close()
         await again.close()

@@ -120,7 +120,7 @@ async def test_a_kill_and_an_upgrade_of_the_agent_disturb_no_node(folder):
         await control.close()
 
 
-async def test_systemd_is_told_the_state_and_that_the_agent_is_alive(folder):
+async def test_systemd_is_notified_of_the_state_and_that_the_agent_is_alive(folder):
     loop = asyncio.get_running_loop()
     async with robot(folder) as (coordinator, agent, _):
         control = await coordinator.attach()
@@ -131,15 +131,15 @@ async def test_systemd_is_told_the_state_and_that_the_agent_is_alive(folder):
             systemd.bind(str(folder / "notify"))
             agent.start(NOTIFY_SOCKET=str(folder / "notify"), WATCHDOG_USEC="4000000")
             control = await coordinator.attach()
-            told = []
+            notified = []
             async with asyncio.timeout(DEADLINE_S):
-                while not told or "connected 127.0.0.1" not in told[-1]:
-                    told.append((await loop.sock_recv(systemd, 1000)).decode())
-                assert told[0].startswith("READY=1\nSTATUS=robot arm1; ")
-                assert "WATCHDOG=1" in told
+                while not notified or "connected 127.0.0.1" not in notified[-1]:
+                    notified.append((await loop.sock_recv(systemd, 1000)).decode())
+                assert notified[0].startswith("READY=1\nSTATUS=robot arm1; ")
+                assert "WATCHDOG=1" in notified
                 await asyncio.to_thread(agent.end)
-                while not told[-1].startswith("STOPPING=1"):
-                    told.append((await loop.sock_recv(systemd, 1000)).decode())
+                while not notified[-1].startswith("STOPPING=1"):
+                    notified.append((await loop.sock_recv(systemd, 1000)).decode())
         await control.close()
 
 

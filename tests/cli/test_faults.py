@@ -58,7 +58,7 @@ def test_a_crashing_node_is_restarted_with_growing_delays_until_its_limit(tmp_pa
         import pyarrow as pa
         from dora import Node
         node = Node()
-        print("born", time.monotonic(), flush=True)
+        print("starts", time.monotonic(), flush=True)
         node.send_output("out", pa.array([node.restart_count()]))
         print("dies", time.monotonic(), flush=True)
         raise SystemExit(7)
@@ -68,7 +68,7 @@ def test_a_crashing_node_is_restarted_with_growing_delays_until_its_limit(tmp_pa
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(1)
         assert run.err == "error: node crash exited with code 7; gave up after 3 restarts\n"
-        gaps = [b - d for d, b in zip(times(run, "dies"), times(run, "born")[1:], strict=False)]
+        gaps = [b - d for d, b in zip(times(run, "dies"), times(run, "starts")[1:], strict=False)]
         for gap, least, most in zip(gaps, (0.4, 0.6, 0.6), (0.5, 0.6, 0.6), strict=True):
             assert least <= gap <= most + LATE_S
         assert [each[2] for each in events_of(run) if each[0] == "INPUT"] == [[0], [1], [2], [3]]

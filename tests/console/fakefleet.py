@@ -110,7 +110,7 @@ class FakeFleet:
         self.without: tuple[str, ...] = ()
         """Methods that it does not have, as an older server."""
         self.hangs = False
-        """Whether it answers no question whether it lives."""
+        """Whether it answers no ping."""
         self.ends = asyncio.Event()
         """Set to end all streams of rows regularly, which no server does."""
         self.read_logs: StreamHandler | None = None

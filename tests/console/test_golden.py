@@ -53,7 +53,7 @@ def steady(text: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine server and console, which share this process, answer late."""
     monkeypatch.setattr("dorafleet.console.link.server.STALE_S", 60.0)
 

@@ -62,7 +62,7 @@ async def test_an_invalid_frame(tmp_path: Path, frame: Any, id_: int | None, wor
         assert reply["id"] == id_
         assert reply["error"]["code"] == "bad-request"
         assert words in reply["error"]["message"]
-        assert "result" in await client.call(8, "daemon.status"), "the connection lives"
+        assert "result" in await client.call(8, "daemon.status"), "the connection still works"
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ async def test_a_reader_that_is_too_slow_loses_its_stream_and_delays_no_other(
             while "event" in (reply := await slow.receive()):
                 pass
             assert reply["error"]["code"] == "too-slow"
-            assert "result" in await slow.call(2, "daemon.status"), "the connection lives"
+            assert "result" in await slow.call(2, "daemon.status"), "the connection still works"
 
 
 async def test_a_reader_that_stops_reading_is_disconnected(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ async def test_a_process_left_by_an_earlier_process_of_the_node_is_refused(
 ) -> None:
     program = """
         import os, subprocess, sys, time
-        print("born", flush=True)
+        print("started", flush=True)
         if os.path.exists("second"):
             time.sleep(600)
         open("second", "w").close()
@@ -246,7 +246,7 @@ async def test_a_process_left_by_an_earlier_process_of_the_node_is_refused(
         context = LaunchContext(load(tmp_path / "dataflow.yml"), dict(os.environ))
         run = DataflowRun("id", context, holder, own_socket(), watch=records.extend)
         task = asyncio.create_task(run.run())
-        await until(lambda: [each.message for each in records].count("born") == 2)
+        await until(lambda: [each.message for each in records].count("started") == 2)
         (tmp_path / "go").touch()
         line_after = tmp_path / "answer"
         await until(lambda: line_after.read_text().endswith("\n"))

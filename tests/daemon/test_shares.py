@@ -489,7 +489,7 @@ def test_links_prove_that_they_belong_to_the_fleet_and_take_new_certificates(
         assert "PRIVATE KEY" not in repr(client.info(two.uuid))
 
 
-def test_an_address_in_use_is_told_by_the_link(two: Machines, tmp_path: Path) -> None:
+def test_an_address_in_use_is_reported_by_the_link(two: Machines, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", two.port))

@@ -74,7 +74,7 @@ def test_a_timer_ticks_where_its_node_runs(flow: Dataflow) -> None:
     assert isinstance(found.source, Timer)
 
 
-def test_one_channel_carries_an_output_to_a_machine_as_its_most_patient_input_wants(
+def test_one_channel_carries_an_output_to_a_machine_that_drops_no_more_than_any_input_there(
     flow: Dataflow,
 ) -> None:
     link = link_of(share(flow, "alpha", _PLACEMENT))

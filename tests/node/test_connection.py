@@ -101,7 +101,7 @@ def test_a_refused_node_does_not_retry(daemon: FakeDaemon) -> None:
         connect(Spawned("n", daemon.path))
 
 
-def test_a_node_is_told_why_although_the_daemon_has_not_read_everything(
+def test_a_node_learns_why_although_the_daemon_has_not_read_everything(
     daemon: FakeDaemon,
 ) -> None:
     connection = connection_to(daemon)

@@ -20,9 +20,9 @@ def test_a_held_array_stays_unchanged_after_its_publisher_has_exited(flow: Flow)
         import pyarrow as pa
         from dora import Node
         node = Node()
-        born = node.empty(300_000, "int32")
-        born[:] = 7
-        node.send_output("out", born, {"pid": os.getpid()})
+        array = node.empty(300_000, "int32")
+        array[:] = 7
+        node.send_output("out", array, {"pid": os.getpid()})
         node.send_output("out", pa.array([9] * 300_000, pa.int32()), {"pid": os.getpid()})
         with node.send_output_raw("out", 1_200_000, {"pid": os.getpid()}) as view:
             view[:] = b"\\5" * 1_200_000
@@ -67,8 +67,8 @@ def test_a_held_array_stays_unchanged_after_its_publisher_has_exited(flow: Flow)
         inputs={"held": "publisher/out", "others": "other/out"},
         outputs=["go"],
     ).run().expect(0)
-    lives, contents = flow.reports("holder")
-    assert not lives
+    running, contents = flow.reports("holder")
+    assert not running
     assert contents == [[300_000, 7], [300_000, 9], [1_200_000, 5]]
 
 

@@ -110,7 +110,7 @@ def test_outputs_of_all_send_methods_are_written(tmp_path: Path) -> None:
             view[:] = b"xy"
         array = node.empty((2, 2), "int16")
         array[:] = 7
-        node.send_output("born", array)
+        node.send_output("allocated", array)
         print(array.flags.writeable)
         node.send_output("path/like-this_1.x", pa.array([1]))
         for bad in ("bad id", "", "ä", "a//b", None):
@@ -125,7 +125,7 @@ def test_outputs_of_all_send_methods_are_written(tmp_path: Path) -> None:
     assert ran.outputs[0] == {"id": "bytes", "data": [97, 98], "data_type": "UInt8"}
     assert ran.outputs[1]["data"] == [{"a": 1}]
     assert ran.outputs[2] == {"id": "raw", "data": [120, 121], "data_type": "UInt8"}
-    assert ran.outputs[3] == {"id": "born", "data": [7] * 4, "data_type": "Int16"}
+    assert ran.outputs[3] == {"id": "allocated", "data": [7] * 4, "data_type": "Int16"}
     assert ran.outputs[4]["id"] == "path/like-this_1.x"
     assert len(ran.outputs) == 5
     assert ran.printed[0] == "False"

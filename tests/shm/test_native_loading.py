@@ -108,7 +108,7 @@ def move_a_word_without_sources(tree: Path) -> None:
     move_a_word(tree)
 
 
-def spoil_without_sources(tree: Path) -> None:
+def damage_without_sources(tree: Path) -> None:
     remove_sources(tree)
     extension(tree).write_bytes(b"no library")
 
@@ -128,7 +128,7 @@ def remove(tree: Path) -> None:
             move_a_word_without_sources,
             "_native.abi3.so has another layout: RING_TAIL is 16, not 17",
         ),
-        (spoil_without_sources, "_native.abi3.so cannot be loaded"),
+        (damage_without_sources, "_native.abi3.so cannot be loaded"),
     ],
 )
 def test_one_that_does_not_fit_is_refused(tree: Path, damage, why: str) -> None:

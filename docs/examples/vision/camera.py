@@ -15,10 +15,10 @@ FRAMES_PER_PHOTO = 48
 
 
 def viewpoint(frame: int) -> tuple[int, int]:
-    """Return the left and top of the camera's window: it lingers at each photo, then moves on."""
+    """Return the left and top of the camera's window: it rests at each photo, then moves on."""
     photos = frame / FRAMES_PER_PHOTO
-    lingering = photos - 0.85 * math.sin(math.tau * photos) / math.tau
-    left = gallery.SLOT_WIDTH * (lingering + 0.5) - WIDTH / 2
+    resting = photos - 0.85 * math.sin(math.tau * photos) / math.tau
+    left = gallery.SLOT_WIDTH * (resting + 0.5) - WIDTH / 2
     top = (gallery.WALL_HEIGHT - HEIGHT) / 2 * (1 + 0.7 * math.sin(photos * 2.3))
     return round(left), round(top)
 

@@ -1,7 +1,7 @@
 """iceoryx2's Python binding: raw bytes out, 8 bytes back, between two processes.
 
 Arguments: sizes and counts (comma-separated), ``heap`` (the payload is copied into the sample) or
-``born`` (the sample is only stamped), ``blocking`` (an event wakes the other side), ``pinned``
+``shm`` (the sample is only stamped), ``blocking`` (an event wakes the other side), ``pinned``
 (the same with both on one core) or ``polling`` (both sides look all the time). Prints JSON.
 """
 
@@ -80,15 +80,15 @@ def answer(name: str, largest: int, blocking: bool, messages: int, ready: int) -
     for _ in range(messages):
         side.receive()
         side.send(CELL, ctypes.addressof(reply))
-    # The last answer lives in this process's segment: wait until the asker has read it.
+    # The last answer is in this process's segment: wait until the asker has read it.
     side.receive()
 
 
-def ask(side: Side, steps: list[tuple[int, int]], born: bool) -> dict[str, Any]:
+def ask(side: Side, steps: list[tuple[int, int]], in_shm: bool) -> dict[str, Any]:
     sizes: dict[str, Any] = {}
     for size, count in steps:
         heap = ctypes.create_string_buffer(size)
-        source = None if born else ctypes.addressof(heap)
+        source = None if in_shm else ctypes.addressof(heap)
         times = []
         for _ in range(WARM_UP + count):
             begin = time.monotonic_ns()
@@ -102,7 +102,7 @@ def ask(side: Side, steps: list[tuple[int, int]], born: bool) -> dict[str, Any]:
 
 def main() -> None:
     sizes, counts = ([int(text) for text in arg.split(",")] for arg in sys.argv[1:3])
-    born, blocking = sys.argv[3] == "born", sys.argv[4] != "polling"
+    in_shm, blocking = sys.argv[3] == "shm", sys.argv[4] != "polling"
     if sys.argv[4] == "pinned":
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     name = f"bench/{os.getpid()}"
@@ -114,7 +114,7 @@ def main() -> None:
         sys.exit(0)
     side = Side(f"{name}/there", f"{name}/back", max(sizes), blocking)
     os.eventfd_read(ready)
-    result = ask(side, list(zip(sizes, counts, strict=True)), born)
+    result = ask(side, list(zip(sizes, counts, strict=True)), in_shm)
     os.waitpid(child, 0)
     print(json.dumps(result))
 

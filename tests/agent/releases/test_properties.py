@@ -35,8 +35,8 @@ class Robot(RuleBasedStateMachine):
         self.busy = ""
         self.contact = True
         self.files: set[str] = set()
-        self.told = (0, None)
-        """What the daemon was told last: step and release."""
+        self.ordered = (0, None)
+        """What the daemon was ordered last: step and release."""
         self.runs: str | None = None
         self.status, self.reason = "stopped", ""
         self.failures = 0
@@ -120,7 +120,7 @@ class Robot(RuleBasedStateMachine):
             release=release,
             files="staged" if there else "missing",
             plan=plan(release) if there else None,
-            share=share(self.told[0], self.status, self.reason) if self.told[0] else None,
+            share=share(self.ordered[0], self.status, self.reason) if self.ordered[0] else None,
             busy=self.busy,
             contact=self.now if self.contact else None,
             health=health(healthy=ok) if self.status == "running" else None,
@@ -138,13 +138,13 @@ class Robot(RuleBasedStateMachine):
     def _daemon(self):
         """Do what the record says, as the shares do."""
         record = self.record
-        if record.step > self.told[0]:
+        if record.step > self.ordered[0]:
             if self.status == "starting" and not record.halting:
                 return  # it cannot be changed
             release = None
             if record.applied is not None and not record.halting:
                 release = record.applied.revision.release
-            self.told = (record.step, release)
+            self.ordered = (record.step, release)
             if release is None:
                 self.runs, self.status, self.reason = None, "stopped", ""
             elif self.status == "running" and (KINDS[release] == "refused" or self._fails()):
@@ -180,7 +180,7 @@ class Robot(RuleBasedStateMachine):
         if record is None or self.runs is None:
             return
         allowed = {each.revision.release for each in (record.applied, record.confirmed) if each}
-        assert self.runs in allowed or self.told[0] < record.step
+        assert self.runs in allowed or self.ordered[0] < record.step
         if record.phase in ("confirmed", "reverted", "staged", "staging", "pending"):
             assert record.applied == record.confirmed
 

@@ -59,7 +59,7 @@ def test_the_end_of_a_source_elsewhere_closes_what_it_fed() -> None:
     assert life.foreign_closed("d/out") == [CloseInput("c", "y"), Stop("c", DRAINED)]
 
 
-def test_an_end_that_is_told_twice_has_no_second_effect() -> None:
+def test_an_end_that_is_reported_twice_has_no_second_effect() -> None:
     life = started(receiving())
     life.foreign_closed("a/out")
     assert life.foreign_closed("a/out") == []
@@ -77,14 +77,14 @@ def test_a_failure_elsewhere_follows_the_closed_inputs_as_on_one_machine() -> No
     ]
 
 
-def test_a_failure_after_the_end_is_told_at_once() -> None:
+def test_a_failure_after_the_end_is_reported_at_once() -> None:
     life = started(receiving())
     life.foreign_closed("a/out")
     failed = life.foreign_failed("a/out", "was killed")
     assert failed == [SendNodeFailed("c", "a", "was killed", ("x",))], "b has drained"
 
 
-def test_a_failure_that_is_not_told_yet_survives_a_daemon() -> None:
+def test_a_failure_that_is_not_reported_yet_survives_a_daemon() -> None:
     life = started(receiving())
     life.foreign_failed("a/out", "was killed")
     later = Lifecycle(receiving())
@@ -92,7 +92,7 @@ def test_a_failure_that_is_not_told_yet_survives_a_daemon() -> None:
     assert SendNodeFailed("b", "a", "was killed", ("x",)) in later.foreign_closed("a/out")
 
 
-def test_a_restart_elsewhere_is_told_once_to_each_consumer() -> None:
+def test_a_restart_elsewhere_is_reported_once_to_each_consumer() -> None:
     whole = dataflow(node("a"), node("b", x="a/out", y="a/out"), node("c", z="a/out"))
     life = started(share(whole, "m", {"a": "n", "b": "m", "c": "m"}))
     assert life.foreign_restarted("a/out") == [

@@ -56,7 +56,7 @@ class FakeAgent:
         """Seconds that its reports are on their way."""
         self.shares: dict[str, ShareState] = {}
         self.sets: list[ShareSet] = []
-        """All that it was told, in order."""
+        """All orders that it has received, in order."""
         self.becomes = "ready"
         """The status of a new share that is held; `starting` for one that is never ready."""
         self.params: dict[str, dict[str, Any]] = {}
@@ -75,7 +75,7 @@ class FakeAgent:
         self.handlers: dict[str, Callable[..., Any]] = {}
         """Further methods: those of the robot's daemon."""
         self.changed = Bell()
-        self.releases = FakeReleases(self._told_release)
+        self.releases = FakeReleases(self._on_release)
         self.ended = Bell()
         self._news: dict[str, None] = {}
         self._release_news: dict[str, None] = {}
@@ -152,7 +152,7 @@ class FakeAgent:
         self._news[dataflow] = None
         self.changed.ring()
 
-    def _told_release(self, dataflow: str) -> None:
+    def _on_release(self, dataflow: str) -> None:
         self._release_news[dataflow] = None
         self.changed.ring()
 

@@ -23,7 +23,7 @@ class FakeReleases:
         self._report = report
         self.states: dict[str, ReleaseState] = {}
         self.orders: list[ReleaseOrder] = []
-        """All that it was told, in order."""
+        """All orders that it has received, in order."""
         self.has_files = True
         """Whether the files of every release are there."""
         self.fate = "confirmed"

@@ -57,10 +57,10 @@ async def test_what_stays_keeps_its_machine_and_its_port(tmp_path):
 async def test_a_node_is_replaced_even_if_only_its_program_has_changed(tmp_path):
     async with leading(tmp_path) as fleet:
         arm1, _, _ = await running(fleet)
-        told = []
+        orders = []
 
         async def replaced(_call, params):
-            told.append(params)
+            orders.append(params)
             return m.Changed(uuid=params.dataflow, changes=[])
 
         arm1.handlers["node.replace"] = replaced
@@ -69,12 +69,12 @@ async def test_a_node_is_replaced_even_if_only_its_program_has_changed(tmp_path)
         talker = dict(TALK["nodes"][0])
         same = m.NodeReplace(node="talker", definition=talker, dataflow="talk", grace=7)
         assert (await fleet.call("node.replace", same)).changes == []
-        assert [(each.node, each.definition, each.grace) for each in told] == [("talker", {}, 7)]
+        assert [(each.node, each.definition, each.grace) for each in orders] == [("talker", {}, 7)]
         assert len(arm1.sets) == 1
         # A new definition is a new share, which the robot compares with its own.
         new = m.NodeReplace(node="talker", definition={**talker, "path": "new.py"}, dataflow="talk")
         assert (await fleet.call("node.replace", new)).changes == ["replaced node talker"]
-        assert len(told) == 1
+        assert len(orders) == 1
         records = [row.record.decode() async for row in read_rows(fleet.store)]
     assert sum('"action":"node.replace"' in each for each in records) == 2
 

@@ -22,7 +22,7 @@ async def follow(fleet, *agents):
         await fleet.connect(agent)
 
 
-async def told(fleet, call, holds):
+async def cancelled(fleet, call, holds):
     """Begin a call that cannot end, and cancel it once a condition holds."""
     calling = asyncio.create_task(call)
     await fleet.until(holds)
@@ -31,11 +31,11 @@ async def told(fleet, call, holds):
         await calling
 
 
-async def test_a_start_that_one_robot_was_told_runs_on_all(tmp_path):
+async def test_a_start_that_one_robot_has_received_runs_on_all(tmp_path):
     async with leading(tmp_path) as fleet:
         arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
         arm2.deaf = True
-        await told(fleet, fleet.start(), lambda: "talk" in arm1.shares)
+        await cancelled(fleet, fleet.start(), lambda: "talk" in arm1.shares)
         assert arm2.sets == []
     async with leading(tmp_path) as fleet:
         await follow(fleet, arm1, arm2)
@@ -46,7 +46,7 @@ async def test_a_start_that_one_robot_was_told_runs_on_all(tmp_path):
         assert (len(arm1.sets), len(arm2.sets)) == (1, 1)
 
 
-async def test_a_stop_that_one_robot_was_told_ends_on_all(tmp_path):
+async def test_a_stop_that_one_robot_has_received_ends_on_all(tmp_path):
     async with leading(tmp_path) as fleet:
         arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
         await fleet.start()
@@ -54,7 +54,7 @@ async def test_a_stop_that_one_robot_was_told_ends_on_all(tmp_path):
         await fleet.until(lambda: arm2.shares["talk"].status == "running")
         arm2.deaf = True
         stop = fleet.call("dataflow.stop", m.Stop(dataflow="talk"))
-        await told(fleet, stop, lambda: arm1.shares["talk"].status == "stopped")
+        await cancelled(fleet, stop, lambda: arm1.shares["talk"].status == "stopped")
         assert arm2.shares["talk"].status == "running"
     async with leading(tmp_path) as fleet:
         await follow(fleet, arm1, arm2)
@@ -74,7 +74,7 @@ async def test_a_node_that_waits_for_a_label_is_placed_by_the_next_leader_and_no
         await fleet.wait("running")
         arm2.deaf = True
         label = RobotLabel(robot="arm2", labels={"zone": "hall"})
-        await told(fleet, fleet.call("robot.label", label), lambda: arm2.lost)
+        await cancelled(fleet, fleet.call("robot.label", label), lambda: arm2.lost)
     async with leading(tmp_path) as fleet:
         await follow(fleet, arm1, arm2)
         await fleet.until(lambda: "talk" in arm2.shares)

@@ -1,6 +1,6 @@
-"""A coordinator that SIGKILL ends at each step of a rollout: one fork for each of its lives.
+"""A coordinator that SIGKILL ends at each step of a rollout: one fork for each of its runs.
 
-`python -m tests.fleet.rollout.killed FOLDER PORT` prints the steps in the journal after each life,
+`python -m tests.fleet.rollout.killed FOLDER PORT` prints the steps in the journal after each run,
 as the store has them, and ends when the rollout is over.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ROBOTS = 2
 STRATEGY = strategy(canary=1, max_parallel=1, progress_deadline=60.0)
-MAX_LIVES = 100
+MAX_RUNS = 100
 
 
 def die_at_a_step(store: Store, *, before: bool) -> None:
@@ -49,7 +49,7 @@ def die_at_a_step(store: Store, *, before: bool) -> None:
     vars(store)["commit"] = commit_and_die
 
 
-async def live(folder: Path, port: int, number: int) -> None:
+async def lead(folder: Path, port: int, number: int) -> None:
     """Lead until killed, or until the rollout is over."""
     store = await SqliteStore.open(folder / "coordinator.db")
     die_at_a_step(store, before=bool(number % 2))
@@ -77,10 +77,10 @@ async def read(folder: Path) -> list[str]:
 
 
 def main(folder: Path, port: int) -> int:
-    for number in range(MAX_LIVES):
+    for number in range(MAX_RUNS):
         child = os.fork()
         if not child:
-            asyncio.run(live(folder, port, number))
+            asyncio.run(lead(folder, port, number))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         print(msgspec.json.encode(asyncio.run(read(folder))).decode(), flush=True)

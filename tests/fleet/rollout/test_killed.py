@@ -20,7 +20,7 @@ from .site import ID1, ID2
 
 pytestmark = pytest.mark.timeout(300)
 
-LIVES_S = 280.0
+RUNS_S = 280.0
 
 
 async def stay_connected(agent: FakeAgent) -> None:
@@ -44,7 +44,7 @@ async def test_after_each_step_the_next_coordinator_continues_and_no_robot_switc
     process = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=PIPE)
     staying = [asyncio.create_task(stay_connected(agent)) for agent in agents]
     try:
-        async with asyncio.timeout(LIVES_S):
+        async with asyncio.timeout(RUNS_S):
             out, _ = await process.communicate()
     finally:
         for task in staying:
@@ -57,7 +57,7 @@ async def test_after_each_step_the_next_coordinator_continues_and_no_robot_switc
             await process.wait()
     journals = [json.loads(line) for line in out.splitlines()]
     assert process.returncode == 0, journals
-    # Each life makes one step, whenever it is killed; the last one may make none.
+    # Each run makes one step, whenever it is killed; the last one may make none.
     assert [len(journal) for journal in journals[:-1]] == list(range(1, len(journals)))
     for earlier, later in pairwise(journals):
         assert later[: len(earlier)] == earlier

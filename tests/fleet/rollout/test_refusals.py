@@ -107,7 +107,7 @@ def fill_disk(host, operator):
 
 @needs_sshd
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("damage", "reason"),
     [
         (distrust, "is not in"),
         (revoke, "is revoked"),
@@ -117,9 +117,9 @@ def fill_disk(host, operator):
     ],
 )
 async def test_what_the_robot_refuses_ends_the_rollout_as_refused(
-    tmp_path, capsys, host, operator, spoil, reason
+    tmp_path, capsys, host, operator, damage, reason
 ):
-    spoil(host, operator)
+    damage(host, operator)
     async with command_site(tmp_path, capsys, robots=1) as one:
         bundle = await asyncio.to_thread(release, tmp_path, one.store)
         agent = one.agents["r1"].releases
@@ -249,7 +249,7 @@ async def test_a_lower_sequence_is_refused_by_the_commands(tmp_path, capsys):
         assert not one.control.rollouts.heads
 
 
-async def test_a_second_operator_is_told_who_is_rolling_out(tmp_path, capsys):
+async def test_a_second_operator_learns_who_is_rolling_out(tmp_path, capsys):
     async with command_site(tmp_path, capsys) as one:
         one.agents["r1"].releases.fate = "switching"
         code, _, err = await one.release("rollout", "start", "pick@1", *FAST, "--detach")

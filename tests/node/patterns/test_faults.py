@@ -53,7 +53,7 @@ def die():
     time.sleep(moments.uniform(0, 0.4))
     os.kill(os.getpid(), signal.SIGKILL)
 
-if node.restart_count() < LIVES:
+if node.restart_count() < STARTS:
     threading.Thread(target=die, daemon=True).start()
 
 @node.serve("request", "response")
@@ -72,9 +72,9 @@ node.serve()
 """
 
 
-def wire(flow: Flow, seed: int, lives: int, each: int) -> Flow:
+def wire(flow: Flow, seed: int, starts: int, each: int) -> Flow:
     def fill(text: str) -> str:
-        text = text.replace("SEED", str(seed)).replace("LIVES", str(lives))
+        text = text.replace("SEED", str(seed)).replace("STARTS", str(starts))
         return HEAD + text.replace("EACH", str(each))
 
     flow.node(
@@ -109,7 +109,7 @@ def explicit(flow: Flow) -> Flow:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_with_a_restart_policy_every_exchange_ends(flow: Flow, seed: int) -> None:
-    explicit(wire(flow, seed, lives=4, each=60))
+    explicit(wire(flow, seed, starts=4, each=60))
     flow.nodes[-1] |= {"restart_policy": "on-failure", "restart_delay": 0.05}
     flow.run(deadline=60)  # its last life may end by the signal, too
     (ended,) = flow.reports("client")
@@ -119,7 +119,7 @@ def test_with_a_restart_policy_every_exchange_ends(flow: Flow, seed: int) -> Non
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_without_a_restart_policy_every_exchange_ends(flow: Flow, seed: int) -> None:
-    explicit(wire(flow, seed, lives=1, each=400))
+    explicit(wire(flow, seed, starts=1, each=400))
     assert flow.run(deadline=60).code == 1
     (ended,) = flow.reports("client")
     assert ended["answer"] + ended["error"] == 4 * 400
