@@ -97,7 +97,7 @@ def fleet() -> FakeFleet:
         for at, name in enumerate(names)
     ]
     top = m.Top(at=time.time(), window=3.0, nodes=found, edges=made.edges)
-    made.top = lambda: top  # type: ignore[method-assign]
+    made.top = lambda: top
     texts = ("grasp 41 planned", "grasp 41 closed", "force sensor: 12.1 N", "grasp 42 planned")
     made.lines = [
         LogRecord(

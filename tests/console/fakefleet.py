@@ -29,7 +29,7 @@ from dorafleet.rollout.messages import RolloutDetail
 from dorafleet.rollout.strategy import Strategy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     import pyarrow as pa
@@ -115,6 +115,8 @@ class FakeFleet:
         """Set to end all streams of rows regularly, which no server does."""
         self.read_logs: StreamHandler | None = None
         """Answers `logs.read` instead of `lines`."""
+        self.top: Callable[[], m.Top] = self.all_nodes_and_edges
+        """Returns what `top.watch` sends."""
         self.lines: list[LogRecord] = []
         self.messages: list[tuple[str, pa.Array, dict[str, Any]]] = []
         """What an output sends, each once: a subscriber gets nothing from before."""
@@ -179,7 +181,7 @@ class FakeFleet:
         self.book.observe(self.clock, {r.robot: r.findings for r in self.rows.values()})
         self.bell.ring()
 
-    def top(self) -> m.Top:
+    def all_nodes_and_edges(self) -> m.Top:
         robots = list(self.rows)
         return m.Top(
             at=time.time(),
@@ -194,133 +196,25 @@ class FakeFleet:
         )
 
     async def serve(self, path: Path) -> None:
-        async def status(_call: Call, _params: m.Nothing) -> m.DaemonStatus:
-            if self.hangs:
-                await asyncio.Event().wait()
-            return m.DaemonStatus(
-                version="1", protocol=1, pid=1, started_at=0, dataflows=1, nodes=1, state=""
-            )
-
-        async def rows(_call: Call, params: m.FleetWatch) -> AsyncIterator[m.FleetRows]:
-            deltas = RowDeltas()
-            while not self.ends.is_set():
-                news = deltas.take(list(self.rows.values()))
-                if news is None:
-                    await self.bell.wait()
-                else:
-                    yield news
-                    await asyncio.sleep(min(interval(params), self.pause))
-
-        async def alerts(_call: Call, _params: m.AlertWatch) -> AsyncIterator[m.Alerts]:
-            sent = None
-            while True:
-                found = self.book.alerts()
-                if found != sent:
-                    sent = found
-                    yield m.Alerts(at=time.time(), alerts=found)
-                await self.bell.wait()
-
-        async def ack(call: Call, params: m.AlertAck) -> m.Alert:
-            self.changes.append((call.method, params))
-            alert = self.book.ack(params.id, "ana", time.time(), undo=params.undo)
-            self.bell.ring()
-            return alert
-
-        async def top(_call: Call, params: m.TopWatch) -> AsyncIterator[m.TopPart]:
-            reduce = reduction(msgspec.structs.replace(params, dataflow=None))
-            self.streams += 1
-            try:
-                while True:
-                    yield reduce(self.top())
-                    await self.bell.wait(interval(params))
-            finally:
-                self.streams -= 1
-
-        async def stored(_call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
-            self.streams += 1
-            sent = 0
-            try:
-                while True:
-                    lines, sent = self.lines[sent:], len(self.lines)
-                    lines = [x for x in lines if not params.nodes or x.node in params.nodes]
-                    lines = [x for x in lines if x.timestamp >= (params.since or 0.0)]
-                    if lines:
-                        yield m.LogLines(dataflow="pick", lines=lines)
-                    await self.bell.wait()
-            finally:
-                self.streams -= 1
-
-        async def topics(_call: Call, _params: m.Ref) -> m.TopicList:
-            sub = [m.Subscriber(node="planner", input="in")]
-            found = [m.TopicInfo(node="camera", output="image", subscribers=sub)]
-            return m.TopicList(dataflow="pick", topics=found)
-
-        async def rates(_call: Call, _params: m.TopicWatch) -> AsyncIterator[m.TopicRates]:
-            rate = m.TopicRate(topic="camera/image", hz=29.8, bandwidth=1e6, count=298)
-            while True:
-                yield m.TopicRates(at=time.time(), rates=[rate])
-                await self.bell.wait(1.0)
-
-        async def subscribe(
-            call: Call, params: m.TopicSubscribe
-        ) -> AsyncIterator[tuple[m.TopicHeader, memoryview]]:
-            self.subscriptions.append(params)
-            number = 0
-            while True:
-                while self._sent < len(self.messages):
-                    topic, array, metadata = self.messages[self._sent]
-                    self._sent += 1
-                    number += 1
-                    header = m.TopicHeader(
-                        stream=call.id, topic=topic, sequence=number, dropped=0, metadata=metadata
-                    )
-                    yield header, to_ipc(array)
-                await self.bell.wait()
-
-        async def rollouts(_call: Call, params: RolloutWatch) -> AsyncIterator[RolloutUpdate]:
-            assert self.update is not None
-            numbers = [each.rollout for each in self.update.rollouts]
-            if params.rollout is not None and params.rollout not in numbers:
-                raise ControlError("not-found", f"there is no rollout {params.rollout}")
-            yield self.update
-            await asyncio.Event().wait()
-
-        async def rollout(_call: Call, params: RolloutRef) -> RolloutDetail:
-            (found,) = (each for each in self.past if each.rollout == params.rollout)
-            return RolloutDetail(summary=found, strategy=Strategy(), robots=[])
-
-        async def change(call: Call, params: m.Struct) -> m.Struct:
-            self.changes.append((call.method, params))
-            if why := self.refuses.get(getattr(params, "dataflow", None) or ""):
-                raise ControlError("refused", why)
-            if call.method == "dataflow.restart":
-                return m.Restarted(old="a", new="b")
-            if call.method.startswith("rollout."):
-                assert self.update is not None
-                return self.update.rollouts[0]
-            if call.method == "dataflow.stop":
-                return m.DataflowState(uuid="a", name="pick", status="finished")
-            return m.Nothing()
-
         def peer(_sock: socket.socket) -> Peer:
             return Peer(1, os.getuid(), os.getgid(), name="ana", role=self.role)
 
         handlers: dict[str, Handler | StreamHandler] = {
-            "daemon.status": status,
-            "fleet.watch": rows,
-            "alerts.watch": alerts,
-            "alerts.ack": ack,
-            "top.watch": top,
-            "logs.read": self.read_logs or stored,
-            "topic.list": topics,
-            "topic.watch": rates,
-            "topic.subscribe": subscribe,
+            "daemon.status": self._status,
+            "fleet.watch": self._rows,
+            "alerts.watch": self._alerts,
+            "alerts.ack": self._ack,
+            "top.watch": self._top,
+            "logs.read": self.read_logs or self._stored,
+            "topic.list": self._topics,
+            "topic.watch": self._rates,
+            "topic.subscribe": self._subscribe,
             **(
                 {}
                 if self.update is None
-                else {"rollout.watch": rollouts, "rollout.status": rollout}
+                else {"rollout.watch": self._rollouts, "rollout.status": self._rollout}
             ),
-            **dict.fromkeys(CHANGES, change),
+            **dict.fromkeys(CHANGES, self._change),
         }
         self._server = ControlServer(
             with_role_check(
@@ -333,6 +227,114 @@ class FakeFleet:
             limits=Limits(),
         )
         await self._server.serve(path)
+
+    async def _status(self, _call: Call, _params: m.Nothing) -> m.DaemonStatus:
+        if self.hangs:
+            await asyncio.Event().wait()
+        return m.DaemonStatus(
+            version="1", protocol=1, pid=1, started_at=0, dataflows=1, nodes=1, state=""
+        )
+
+    async def _rows(self, _call: Call, params: m.FleetWatch) -> AsyncIterator[m.FleetRows]:
+        deltas = RowDeltas()
+        while not self.ends.is_set():
+            changed = deltas.take(list(self.rows.values()))
+            if changed is None:
+                await self.bell.wait()
+            else:
+                yield changed
+                await asyncio.sleep(min(interval(params), self.pause))
+
+    async def _alerts(self, _call: Call, _params: m.AlertWatch) -> AsyncIterator[m.Alerts]:
+        sent = None
+        while True:
+            found = self.book.alerts()
+            if found != sent:
+                sent = found
+                yield m.Alerts(at=time.time(), alerts=found)
+            await self.bell.wait()
+
+    async def _ack(self, call: Call, params: m.AlertAck) -> m.Alert:
+        self.changes.append((call.method, params))
+        alert = self.book.ack(params.id, "ana", time.time(), undo=params.undo)
+        self.bell.ring()
+        return alert
+
+    async def _top(self, _call: Call, params: m.TopWatch) -> AsyncIterator[m.TopPart]:
+        reduce = reduction(msgspec.structs.replace(params, dataflow=None))
+        self.streams += 1
+        try:
+            while True:
+                yield reduce(self.top())
+                await self.bell.wait(interval(params))
+        finally:
+            self.streams -= 1
+
+    async def _stored(self, _call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
+        self.streams += 1
+        sent = 0
+        try:
+            while True:
+                lines, sent = self.lines[sent:], len(self.lines)
+                lines = [x for x in lines if not params.nodes or x.node in params.nodes]
+                lines = [x for x in lines if x.timestamp >= (params.since or 0.0)]
+                if lines:
+                    yield m.LogLines(dataflow="pick", lines=lines)
+                await self.bell.wait()
+        finally:
+            self.streams -= 1
+
+    async def _topics(self, _call: Call, _params: m.Ref) -> m.TopicList:
+        sub = [m.Subscriber(node="planner", input="in")]
+        found = [m.TopicInfo(node="camera", output="image", subscribers=sub)]
+        return m.TopicList(dataflow="pick", topics=found)
+
+    async def _rates(self, _call: Call, _params: m.TopicWatch) -> AsyncIterator[m.TopicRates]:
+        rate = m.TopicRate(topic="camera/image", hz=29.8, bandwidth=1e6, count=298)
+        while True:
+            yield m.TopicRates(at=time.time(), rates=[rate])
+            await self.bell.wait(1.0)
+
+    async def _subscribe(
+        self, call: Call, params: m.TopicSubscribe
+    ) -> AsyncIterator[tuple[m.TopicHeader, memoryview]]:
+        self.subscriptions.append(params)
+        number = 0
+        while True:
+            while self._sent < len(self.messages):
+                topic, array, metadata = self.messages[self._sent]
+                self._sent += 1
+                number += 1
+                header = m.TopicHeader(
+                    stream=call.id, topic=topic, sequence=number, dropped=0, metadata=metadata
+                )
+                yield header, to_ipc(array)
+            await self.bell.wait()
+
+    async def _rollouts(self, _call: Call, params: RolloutWatch) -> AsyncIterator[RolloutUpdate]:
+        assert self.update is not None
+        numbers = [each.rollout for each in self.update.rollouts]
+        if params.rollout is not None and params.rollout not in numbers:
+            raise ControlError("not-found", f"there is no rollout {params.rollout}")
+        yield self.update
+        await asyncio.Event().wait()
+
+    async def _rollout(self, _call: Call, params: RolloutRef) -> RolloutDetail:
+        (found,) = (each for each in self.past if each.rollout == params.rollout)
+        return RolloutDetail(summary=found, strategy=Strategy(), robots=[])
+
+    async def _change(self, call: Call, params: m.Struct) -> m.Struct:
+        self.changes.append((call.method, params))
+        if why := self.refuses.get(getattr(params, "dataflow", None) or ""):
+            raise ControlError("refused", why)
+        if call.method == "dataflow.restart":
+            return m.Restarted(old="a", new="b")
+        if call.method.startswith("rollout."):
+            assert self.update is not None
+            return self.update.rollouts[0]
+        if call.method == "dataflow.stop":
+            return m.DataflowState(uuid="a", name="pick", status="finished")
+        return m.Nothing()
 
     async def listen(self) -> int:
         """Serve over TCP, too, as a coordinator; return the port."""

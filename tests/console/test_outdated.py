@@ -35,18 +35,18 @@ async def test_figures_are_dim_once_the_server_sends_no_new_ones(tmp_path: Path)
         await driven.until("node00/out -> node01/in")
         grid = driven.app.screen.query_one("#edges", Grid)
         assert not grid.dim
-        fleet.top = ended  # type: ignore[method-assign]
+        fleet.top = ended
         fleet.bell.ring()
         await driven.until("has ended")
         assert grid.dim
-        fleet.top = top  # type: ignore[method-assign]
+        fleet.top = top
         await driven.until(lambda: not grid.dim)
 
 
 async def test_robots_whose_part_is_lacking_are_named(tmp_path: Path) -> None:
     fleet = FakeFleet(2, nodes=3)
     part = msgspec.structs.replace(fleet.top(), missing={"arm002": "no contact"})
-    fleet.top = lambda: part  # type: ignore[method-assign]
+    fleet.top = lambda: part
     async with console(tmp_path, fleet, options=Options(start="graph pick")) as driven:
         await driven.until("no answer: arm002")
         part = msgspec.structs.replace(part, nodes=[], edges=[])
@@ -60,7 +60,7 @@ async def test_edges_of_several_dataflows_say_to_which_they_belong(tmp_path: Pat
     edges = [edge("arm001", "a/out", "b/in"), edge("arm001", "a/out", "b/in", dataflow=OTHER)]
     top = m.Top(at=time.time(), window=3.0, nodes=nodes, edges=edges)
     fleet = FakeFleet(1)
-    fleet.top = lambda: top  # type: ignore[method-assign]
+    fleet.top = lambda: top
     async with console(tmp_path, fleet, options=Options(start="top"), size=(80, 24)) as driven:
         text = await driven.until("2 of 2 edges")
         rows = [row for row in text.splitlines() if "a/out -> b/in" in row]

@@ -249,7 +249,7 @@ async def test_hostile_names_are_text_on_every_screen_and_in_dialogs(tmp_path: P
     broken = edge("arm001", f"{bad}/{bad}", f"{bad}/x", broken=True, dataflow=bad)
     bad_node = node("arm001", bad, dataflow=bad, dataflow_name=bad, status="failed")
     top = m.Top(at=0.0, window=1.0, nodes=[bad_node], edges=[broken])
-    fleet.top = lambda: top  # type: ignore[method-assign]
+    fleet.top = lambda: top
     fleet.put("arm001", dataflow=bad, why=bad, state="warn")
     finding = m.Finding(
         cause=bad, subject=bad, text=bad, severity="fail", since=1.0, dataflow=bad, node=bad,
