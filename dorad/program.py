@@ -22,7 +22,7 @@ def log_level(*, verbose: bool) -> str | None:
     """Return the level of `-v`, else that of the environment, else None.
 
     Raises:
-        click.UsageError: the environment names a level that there is not.
+        click.UsageError: the environment names an unknown level.
     """
     from dorad import ownlog
 

@@ -9,6 +9,7 @@ class Backoff:
     """Full jitter: 1,000 robots that lose one coordinator do not reconnect at the same moment."""
 
     def __init__(self, *, first: float = 0.2, longest: float = 5.0) -> None:
+        """`first` and `longest` are the first and the highest upper bound, in seconds."""
         self._first = first
         self._longest = longest
         self._limit = first

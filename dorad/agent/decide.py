@@ -110,7 +110,7 @@ def take_order(record: ShareRecord | None, order: ShareSet, boot: str) -> ShareR
             raise ControlError(
                 "conflict",
                 f"the share of {order.dataflow} here has generation {order.generation} already, "
-                "but it is another run, or its opposite",
+                "but that orders another run, or has the opposite `enabled`",
             )
         return ShareRecord(order=order, boot=boot, begun=record.begun)
     if record.order.hold is None:

@@ -134,6 +134,7 @@ class AgentStatus(msgspec.Struct, frozen=True):
     shares: list[ShareState]
     releases: list[ReleaseState] = []
     notice: str = ""
+    """What the operator should know: that a damaged store was replaced."""
 
     @property
     def line(self) -> str:

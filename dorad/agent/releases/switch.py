@@ -25,7 +25,8 @@ def switching(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     """Return the record while the daemon changes the dataflow."""
     if record.boot != seen.boot:
         if record.tries >= MAX_SWITCH_BOOTS:
-            return _fail(record, seen, f"the machine was restarted {record.tries + 1} times in it")
+            why = f"the machine was restarted {record.tries + 1} times during the switch"
+            return _fail(record, seen, why)
         record = replace(record, boot=seen.boot, switched=seen.now, tries=record.tries + 1)
     if record.halting:
         if is_stopping(record, seen):

@@ -102,13 +102,12 @@ class TreeLibrary:
         return found
 
     def collect(self, keep: set[str]) -> None:
-        """Remove what no release but those in `keep`, and recent ones, needs."""
+        """Remove files that neither a release in `keep` nor a recent one needs."""
         try:
             self._trees.collect(keep)
         except ReleaseError as error:
             raise ControlError("busy", error.message, error.hint) from None
-        gone = self._verified - set(self._trees.ids())
-        self._verified -= gone
+        self._verified &= set(self._trees.ids())
         self._bundles = {name: each for name, each in self._bundles.items() if name in keep}
 
 
