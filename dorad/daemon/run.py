@@ -232,7 +232,7 @@ class DataflowRun:
 
     def report_event(self, what: str, node: str | None, text: str, data: dict[str, Any]) -> None:
         """Report an event to the recorders of the dataflow."""
-        self.broker.notifications.happened(what, node, text, data)
+        self.broker.notifications.send_event(what, node, text, data)
 
     def _publish(self, what: str, node: str | None, text: str, data: dict[str, Any]) -> None:
         self.report_event(what, node, text, data)

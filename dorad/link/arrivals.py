@@ -10,10 +10,10 @@ import time
 from typing import TYPE_CHECKING
 
 from dorad.link import frames, hello
-from dorad.link.delivery import Nowhere
+from dorad.link.delivery import NoMemory
 from dorad.link.frames import Ack, FrameError
 from dorad.link.incoming import Arrived
-from dorad.link.reports import EVENTS, Happened
+from dorad.link.reports import EVENTS, ChannelEvent
 
 if TYPE_CHECKING:
     from dorad.link.channels import Channels
@@ -130,7 +130,7 @@ class Arrivals:
             return  # a channel that was removed while the frame was on its way
         if each is None or each.machine is not machine:
             raise FrameError(f"channel {number} is not one of this machine")
-        each.channel.arrive(frame, self._delivery.place)
+        each.channel.arrive(frame, self._delivery.allocate)
         if each.channel.arrived:
             self._deliver(each)
         self._ack_due |= each.channel.ack_due
@@ -159,11 +159,13 @@ class Arrivals:
                 if delivery.push(output, item):
                     each.latency_ns += max(0, time.time_ns() - item.content.stamp)
                     each.latencies += 1
-                elif isinstance(item.place, Nowhere):
-                    _log.warning("%s: %s", each.spec.name, item.place.reason)
+                elif isinstance(item.memory, NoMemory):
+                    _log.warning("%s: %s", each.spec.name, item.memory.reason)
             else:
-                happened = Happened(each.spec.name, each.spec.machine, EVENTS[item.kind], item.text)
-                if not self._reporter.event(happened):
+                event = ChannelEvent(
+                    each.spec.name, each.spec.machine, EVENTS[item.kind], item.text
+                )
+                if not self._reporter.event(event):
                     break  # the daemon is away, and its socket is full
             channel.handled()
             busy = True

@@ -16,7 +16,7 @@ from dorad.node.latching import keep, send_last
 from dorad.shm.pool import TRIM_EVERY_NS, Pool, Sample
 
 if TYPE_CHECKING:
-    from dorad.link.incoming import Arrived, Place
+    from dorad.link.incoming import Arrived, Memory
     from dorad.node.connection import DaemonConnection
     from dorad.node.latching import KeptMessage
     from dorad.shm.outlet import Outlet
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class Nowhere:
-    """The place of a payload without memory."""
+class NoMemory:
+    """Stands for the memory of a payload for which there is none."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -47,17 +47,17 @@ class Delivery:
         self._reached: dict[str, tuple[tuple[Outlet, ...], int, int]] = {}
         """By output: where the last message went, its numbering, and the number after it."""
 
-    def place(self, size: int) -> Sample | Nowhere:
-        """Return the place for a payload: shared memory, or nowhere if that is full."""
+    def allocate(self, size: int) -> Sample | NoMemory:
+        """Return shared memory for a payload, or `NoMemory` if that is full."""
         try:
             return self._pool.take(size)
         except OSError as error:
-            return Nowhere(f"a message of {size} bytes cannot be delivered: {error}")
+            return NoMemory(f"a message of {size} bytes cannot be delivered: {error}")
 
-    def drop(self, place: Place) -> None:
-        """Take back the place of a message that never became complete."""
-        if isinstance(place, Sample):
-            self._pool.sent(place, [])
+    def drop(self, memory: Memory) -> None:
+        """Take back the memory of a message that never became complete."""
+        if isinstance(memory, Sample):
+            self._pool.sent(memory, [])
 
     def is_blocked(self, output: str) -> bool:
         """Return True if an input with backpressure has no room; its taking rings `space` then."""
@@ -82,20 +82,20 @@ class Delivery:
 
         Returns False if there was no memory for it.
         """
-        place = arrived.place
-        if isinstance(place, Nowhere):
+        memory = arrived.memory
+        if isinstance(memory, NoMemory):
             return False
-        assert place is None or isinstance(place, Sample)
+        assert memory is None or isinstance(memory, Sample)
         receivers = self._connection.outlets.get(output, ())
         if receivers:
             self._kept.pop(output, None)
         else:
-            self._keep(output, arrived, place)
+            self._keep(output, arrived, memory)
         outlets, content = self._lacking(output, receivers, arrived), arrived.content
         if content.flags:
             outlets = tuple([outlet.lane or outlet for outlet in outlets])
         try:
-            self._pool.push(outlets, content, arrived.metadata, arrived.payload, place)
+            self._pool.push(outlets, content, arrived.metadata, arrived.payload, memory)
         except OSError as error:
             _log.debug("output %s: %s", output, error)
             return False

@@ -29,7 +29,7 @@ MAX_EVENTS = 1000
 """Events that may wait beside the messages of a window."""
 
 
-class Place(Protocol):
+class Memory(Protocol):
     """Memory for the payload of one message."""
 
     def write(self, at: int, data: Any) -> None:
@@ -44,7 +44,7 @@ class Arrived(NamedTuple):
     numbering: Numbering
     content: Content
     metadata: bytes
-    place: Place | None
+    memory: Memory | None
     """Where the payload is; None if it is in `payload`."""
     payload: bytes
 
@@ -52,7 +52,7 @@ class Arrived(NamedTuple):
 @dataclass(slots=True)
 class _Assembly:
     message: Message
-    place: Place
+    memory: Memory
     filled: int
 
 
@@ -71,7 +71,7 @@ class Incoming:
     max_size: int
     """Bytes; a larger message is refused."""
     inline: int
-    """Maximum bytes of a payload that needs no place."""
+    """Maximum bytes of a payload that needs no memory of its own."""
     arrived: deque[Arrived | Event] = field(default_factory=deque)
     received: int = 0
     opening: int = 0
@@ -96,14 +96,14 @@ class Incoming:
         self._bytes_handled = 0
         self._acked = self._ack_state()
 
-    def close(self) -> Place | None:
+    def close(self) -> Memory | None:
         """End the opening: the sender has disconnected.
 
-        Returns the place of a message that is not complete, which the caller takes back.
+        Returns the memory of a message that is not complete, which the caller takes back.
         """
         self._open = False
         assembly, self._assembly = self._assembly, None
-        return None if assembly is None else assembly.place
+        return None if assembly is None else assembly.memory
 
     @property
     def grant(self) -> Grant:
@@ -123,10 +123,10 @@ class Incoming:
         """Return True if a frame belongs to the present opening."""
         return self._open and opening.opening == self.opening
 
-    def arrive(self, frame: Start | Message | Part | Event, take: Callable[[int], Place]) -> None:
+    def arrive(self, frame: Start | Message | Part | Event, take: Callable[[int], Memory]) -> None:
         """Handle the next frame; one of an earlier opening is ignored.
 
-        `take` returns the place for a payload of the given number of bytes.
+        `take` returns the memory for a payload of the given number of bytes.
 
         Raises:
             FrameError: the frame cannot follow the previous one.
@@ -172,21 +172,21 @@ class Incoming:
             raise FrameError(f"message {sequence} comes after {self._next - 1}")
         self._next = sequence
 
-    def _begin(self, frame: Message, take: Callable[[int], Place]) -> None:
+    def _begin(self, frame: Message, take: Callable[[int], Memory]) -> None:
         payload = frame.payload
         self._bytes += len(payload) + len(frame.metadata)
         size = frame.content.size
         if size <= self.inline:
             self._arrived(frame, None, bytes(payload))
             return
-        place = take(size)
-        place.write(0, payload)
+        memory = take(size)
+        memory.write(0, payload)
         if len(payload) == size:
-            self._arrived(frame, place, b"")
+            self._arrived(frame, memory, b"")
             return
         # Without its first bytes, which would stay in memory until the last ones come.
         head = frame._replace(payload=memoryview(b""))
-        self._assembly = _Assembly(head, place, len(payload))
+        self._assembly = _Assembly(head, memory, len(payload))
 
     def _continue(self, part: Part) -> None:
         assembly = self._assembly
@@ -198,16 +198,16 @@ class Incoming:
             raise FrameError(f"byte {part.offset} of message {part.sequence} is out of order")
         if part.offset + len(payload) > assembly.message.content.size:
             raise FrameError(f"message {part.sequence} is longer than it says")
-        assembly.place.write(part.offset, payload)
+        assembly.memory.write(part.offset, payload)
         assembly.filled += len(payload)
         self._bytes += len(payload)
         if assembly.filled == assembly.message.content.size:
             self._assembly = None
-            self._arrived(assembly.message, assembly.place, b"")
+            self._arrived(assembly.message, assembly.memory, b"")
 
-    def _arrived(self, message: Message, place: Place | None, payload: bytes) -> None:
+    def _arrived(self, message: Message, memory: Memory | None, payload: bytes) -> None:
         _, sequence, number, content, metadata, _ = message
-        arrived = Arrived(sequence, number, self._numbering, content, metadata, place, payload)
+        arrived = Arrived(sequence, number, self._numbering, content, metadata, memory, payload)
         self._complete(arrived, content.size + len(metadata))
 
     def _complete(self, item: Arrived | Event, size: int) -> None:

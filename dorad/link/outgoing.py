@@ -43,7 +43,7 @@ class _Taken(NamedTuple):
     owner: Any
 
 
-class _Happened(NamedTuple):
+class _QueuedEvent(NamedTuple):
     sequence: int
     kind: EventKind
     text: str
@@ -93,7 +93,7 @@ class Outgoing:
         """The receiver may still hold what lies from here to `_resumed`."""
         self._unkept: deque[int] = deque()
         """The messages that were sent, are not kept, and are not acknowledged."""
-        self._items: deque[_Taken | _Happened] = deque()
+        self._items: deque[_Taken | _QueuedEvent] = deque()
         self._cursor = 0
         """How many of `_items` have been sent completely in this opening."""
         self._offset: int | None = None
@@ -149,7 +149,7 @@ class Outgoing:
 
     def add_event(self, kind: EventKind, text: str = "") -> None:
         """Add an event, at any time. It needs no credit."""
-        self._items.append(_Happened(self._next, kind, text))
+        self._items.append(_QueuedEvent(self._next, kind, text))
         self._next += 1
 
     def next_sample(self) -> bytes | None:
@@ -166,7 +166,7 @@ class Outgoing:
             start, self._start = Start(opening, self._start, numbering), None
             return frames.encode_start(start)
         item = self._items[self._cursor]
-        if isinstance(item, _Happened):
+        if isinstance(item, _QueuedEvent):
             self._finish(item)
             return frames.encode_event(Event(opening, *item))
         pieces: list[bytes | memoryview] = []
@@ -196,7 +196,7 @@ class Outgoing:
             item = self._items[self._cursor]
         return b"".join(pieces) if pieces else None
 
-    def _finish(self, item: _Taken | _Happened) -> None:
+    def _finish(self, item: _Taken | _QueuedEvent) -> None:
         self._offset = None
         if isinstance(item, _Taken):
             self._waiting -= len(item.payload)
@@ -205,7 +205,7 @@ class Outgoing:
             self.sent += isinstance(item, _Taken)
         else:
             self.repeated += isinstance(item, _Taken)
-        if self.reliable or isinstance(item, _Happened):
+        if self.reliable or isinstance(item, _QueuedEvent):
             self._cursor += 1
         else:
             del self._items[self._cursor]

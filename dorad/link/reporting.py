@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dorad.link.machine import in_status, out_status
-from dorad.link.reports import MAX_CHANNELS, Happened, InStatus, OutStatus, PeerStatus, Status
+from dorad.link.reports import MAX_CHANNELS, ChannelEvent, InStatus, OutStatus, PeerStatus, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class Reporter:
     def __init__(self, connection: DaemonConnection) -> None:
         self._connection = connection
 
-    def event(self, event: Happened) -> bool:
+    def event(self, event: ChannelEvent) -> bool:
         """Report an event; return False if it must be reported again, because there is no room."""
         return self._send(event)
 
@@ -59,7 +59,7 @@ class Reporter:
             if not self._send(part):
                 return
 
-    def _send(self, report: Status | Happened) -> bool:
+    def _send(self, report: Status | ChannelEvent) -> bool:
         return self._connection.offer("link", {"report": msgspec.to_builtins(report)})
 
 

@@ -65,7 +65,7 @@ class Status(Struct, frozen=True, tag="status", tag_field="kind"):
     incoming: Annotated[list[InStatus], Meta(max_length=MAX_CHANNELS)]
 
 
-class Happened(Struct, frozen=True, tag="event", tag_field="kind"):
+class ChannelEvent(Struct, frozen=True, tag="event", tag_field="kind"):
     """An event of the source of an incoming channel.
 
     `closed` comes after all its messages.
@@ -84,9 +84,9 @@ EVENTS: dict[EventKind, Literal["closed", "failed", "restarted"]] = {
 }
 
 
-def decode(report: object) -> Status | Happened:
+def decode(report: object) -> Status | ChannelEvent:
     """Return the report in a packet. Raises ValueError if it is none."""
     try:
-        return msgspec.convert(report, Status | Happened)
+        return msgspec.convert(report, Status | ChannelEvent)
     except msgspec.ValidationError as error:
         raise ValueError(f"not a report of a link: {error}") from error

@@ -164,7 +164,7 @@ class DaemonEvents:
     def _report(self, packet: Packet) -> None:
         node, data = packet.fields.get("node"), packet.fields.get("data")
         self.urgent.append(
-            events.happened(
+            events.dataflow_event(
                 packet.text("what"),
                 node if isinstance(node, str) else None,
                 packet.text("text"),

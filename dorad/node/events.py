@@ -64,7 +64,7 @@ def node_failed(source: str, error: str, inputs: list[str]) -> Event:
     return {"kind": "dora", "type": "NODE_FAILED", "id": source, "value": value}
 
 
-def happened(what: str, node: str | None, text: str, data: dict[str, Any]) -> Event:
+def dataflow_event(what: str, node: str | None, text: str, data: dict[str, Any]) -> Event:
     """Return an event about any part of the dataflow; only recorders get it."""
     value = {"node": node, "text": text, **data}
     return {"kind": "dora", "type": "HAPPENED", "id": what, "value": value}

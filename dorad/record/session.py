@@ -141,7 +141,7 @@ class Session:
         if event["type"] == "PARAM_UPDATE" and event["id"] == END_PARAM:
             self.stop(str(event["value"])[:100])
         if event["type"] == "HAPPENED":
-            self._take_happened(event["id"], event["value"])
+            self._take_dataflow_event(event["id"], event["value"])
             return
         kind = _EVENTS.get(event["type"])
         if kind is None:
@@ -151,7 +151,7 @@ class Session:
             fields["reason"] = event["reason"]
         self._put(extras.CONTROL_TOPIC, extras.event(kind, **fields))
 
-    def _take_happened(self, what: str, value: dict[str, Any]) -> None:
+    def _take_dataflow_event(self, what: str, value: dict[str, Any]) -> None:
         """Record an event of the dataflow, and keep an incident if it is worth one."""
         if value.get("node") == self._node_id:
             return

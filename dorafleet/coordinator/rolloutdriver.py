@@ -16,7 +16,7 @@ from dorafleet.coordinator.orders import Orders
 from dorafleet.coordinator.rollouts import COORDINATOR
 from dorafleet.rollout.decide import decide, is_over
 from dorafleet.rollout.gates import is_leased
-from dorafleet.rollout.model import MOVING, Place, Seen, View
+from dorafleet.rollout.model import MOVING, FleetRobot, Seen, View
 from dorafleet.rollout.operate import refuse
 from dorafleet.rollout.steps import Verdicts
 from dorafleet.rollout.summary import row
@@ -206,14 +206,16 @@ class RolloutDriver:
             id_: self._seen(rollout, member, known[id_]) if id_ in known else _GONE
             for id_, member in members.items()
         }
-        places = {}
+        fleet = {}
         if rollout.strategy.disruption_budget is not None:
             label = rollout.strategy.disruption_budget.group_by
-            places = {
-                robot.id: Place(self._planner.labels(robot).get(label, ""), is_available(robot))
+            fleet = {
+                robot.id: FleetRobot(
+                    self._planner.labels(robot).get(label, ""), is_available(robot)
+                )
                 for robot in known.values()
             }
-        return View(rollout, members, seen, places, self.clock())
+        return View(rollout, members, seen, fleet, self.clock())
 
     def _seen(self, rollout: Rollout, member: Member, robot: Robot) -> Seen:
         state = robot.releases.get(rollout.dataflow)

@@ -12,7 +12,7 @@ from dorafleet.rollout.strategy import amount, parallel
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dorafleet.rollout.model import Member, Place, Seen, View
+    from dorafleet.rollout.model import FleetRobot, Member, Seen, View
     from dorafleet.rollout.strategy import Budget
 
 Gate = Literal["unreachable", "files", "busy", "window", "budget", "parallel"]
@@ -69,13 +69,15 @@ def next_opening(view: View) -> float | None:
     return windows.next_opening(parsed, view.now)
 
 
-def impossible(budget: Budget | None, places: Mapping[str, Place], robots: Iterable[str]) -> str:
+def impossible(
+    budget: Budget | None, fleet: Mapping[str, FleetRobot], robots: Iterable[str]
+) -> str:
     """Return why a budget would never let some of these robots switch; empty if it may."""
     if budget is None:
         return ""
-    sizes = Counter(place.group for place in places.values())
+    sizes = Counter(robot.group for robot in fleet.values())
     for robot in robots:
-        group = places[robot].group
+        group = fleet[robot].group
         if amount(budget.max_unavailable, sizes[group]) < 1:
             name = f"with `{budget.group_by}={group}`" if group else f"without `{budget.group_by}`"
             return (
@@ -95,29 +97,29 @@ class _Room:
     """The number of robots in each group that may still become unavailable."""
 
     def __init__(self, view: View) -> None:
-        self._places: Mapping[str, Place] = {}
+        self._fleet: Mapping[str, FleetRobot] = {}
         budget = view.rollout.strategy.disruption_budget
         if budget is None:
             return
-        self._places = view.places
+        self._fleet = view.fleet
         self._down = down(view)
-        self._unavailable = Counter(self._places[robot].group for robot in self._down)
-        sizes = Counter(place.group for place in self._places.values())
+        self._unavailable = Counter(self._fleet[robot].group for robot in self._down)
+        sizes = Counter(each.group for each in self._fleet.values())
         self._limits = {
             group: amount(budget.max_unavailable, size) for group, size in sizes.items()
         }
 
     def take(self, robot: str) -> bool:
         """Count a robot as unavailable, unless that is too much for its group."""
-        place = self._places.get(robot)
-        if place is None:
+        found = self._fleet.get(robot)
+        if found is None:
             return True
         if robot in self._down:
             # It is counted already: its switch takes no other one away.
-            return self._unavailable[place.group] <= self._limits[place.group]
-        if self._unavailable[place.group] >= self._limits[place.group]:
+            return self._unavailable[found.group] <= self._limits[found.group]
+        if self._unavailable[found.group] >= self._limits[found.group]:
             return False
-        self._unavailable[place.group] += 1
+        self._unavailable[found.group] += 1
         self._down.add(robot)
         return True
 
@@ -125,4 +127,4 @@ class _Room:
 def down(view: View) -> set[str]:
     """Return the robots of the fleet that are unavailable, or may become so at any moment."""
     moving = {robot for robot, member in view.members.items() if member.in_flight}
-    return {robot for robot, place in view.places.items() if not place.available or robot in moving}
+    return {id_ for id_, robot in view.fleet.items() if not robot.available or id_ in moving}

@@ -158,7 +158,7 @@ _NOWHERE = Seen()
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FleetRobot:
     """A robot of the fleet, as a budget sees it."""
 
     group: str
@@ -172,7 +172,7 @@ class View:
     rollout: Rollout
     members: Mapping[str, Member]
     seen: Mapping[str, Seen]
-    places: Mapping[str, Place] = field(default_factory=dict)
+    fleet: Mapping[str, FleetRobot] = field(default_factory=dict)
     """All robots of the fleet by id, if there is a budget."""
     now: float = 0.0
     """Seconds since 1970."""

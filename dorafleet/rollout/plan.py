@@ -11,7 +11,7 @@ from dorad.control.errors import ControlError
 from dorad.dataflow.nearest import did_you_mean
 from dorad.phrases import first_of, shorten
 from dorafleet.rollout.gates import impossible
-from dorafleet.rollout.model import Member, Place
+from dorafleet.rollout.model import FleetRobot, Member
 from dorafleet.rollout.strategy import amount, problems
 
 if TYPE_CHECKING:
@@ -218,8 +218,8 @@ def _check_budget(
             f"disruption_budget: no robot has the label `{budget.group_by}`",
             "`dorafleet labels ROBOT` shows and changes labels",
         )
-    places = {each.id: Place(each.labels.get(budget.group_by, ""), True) for each in fleet}
-    reason = impossible(budget, places, [each.id for each in part])
+    robots = {each.id: FleetRobot(each.labels.get(budget.group_by, ""), True) for each in fleet}
+    reason = impossible(budget, robots, [each.id for each in part])
     if reason:
         raise ControlError("refused", f"disruption_budget: {reason}", "allow at least 1")
 

@@ -68,12 +68,12 @@ class FakeDorad:
         self.runs[uuid].status = status
         self.runs[uuid].ended_at = time.time()
         self.held.discard(uuid)
-        self._happened(uuid, "dataflow-ended")
+        self._publish(uuid, "dataflow-ended")
 
     def network_changed(self) -> None:
-        self._happened("", "network-changed")
+        self._publish("", "network-changed")
 
-    def _happened(self, uuid: str, what: str) -> None:
+    def _publish(self, uuid: str, what: str) -> None:
         self.queue.append(m.Event(at=time.time(), dataflow=uuid, what=what))
         self.events.ring()
 
@@ -115,7 +115,7 @@ class FakeDorad:
         )
         if held:
             self.held.add(params.uuid)
-        self._happened(params.uuid, "dataflow-starting")
+        self._publish(params.uuid, "dataflow-starting")
         return m.Started(uuid=params.uuid, name=params.name)
 
     async def _open(self, _call: Call, params: m.Ref) -> m.Nothing:
@@ -123,7 +123,7 @@ class FakeDorad:
         self.opened.append(params.dataflow)
         self.held.discard(params.dataflow)
         self.runs[params.dataflow].status = "running"
-        self._happened(params.dataflow, "dataflow-running")
+        self._publish(params.dataflow, "dataflow-running")
         return m.Nothing()
 
     async def _update(self, _call: Call, params: m.Update) -> m.Changed:

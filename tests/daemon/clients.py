@@ -14,7 +14,7 @@ from typing import Any
 
 from dorad.daemon.broker.broker import HELLO_DEADLINE_S, Broker
 from dorad.dataflow.model import Dataflow
-from dorad.link.reports import Happened, Status
+from dorad.link.reports import ChannelEvent, Status
 from dorad.node.protocol import VERSION
 from tests.daemon.flows import dataflow, node
 from tests.harness.waiting import until
@@ -47,10 +47,10 @@ class EventRecorder:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, ...]] = []
-        self.reports: list[Status | Happened] = []
+        self.reports: list[Status | ChannelEvent] = []
         """Of the link process."""
 
-    def on_link(self, report: Status | Happened) -> None:
+    def on_link(self, report: Status | ChannelEvent) -> None:
         self.reports.append(report)
 
     def on_connected(self, node_id: str, pid: int) -> None:

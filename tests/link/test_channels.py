@@ -114,8 +114,8 @@ class Wire:
         while self.incoming.arrived:
             item = self.incoming.arrived[0]
             if isinstance(item, Arrived):
-                place = item.place
-                data = bytes(place.data) if isinstance(place, Buffer) else item.payload
+                memory = item.memory
+                data = bytes(memory.data) if isinstance(memory, Buffer) else item.payload
                 self.delivered.append(data)
                 self.numbers.append(item.number)
             else:

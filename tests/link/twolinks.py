@@ -26,7 +26,7 @@ from tests.shm.edge import Edge, edge
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dorad.link.reports import Happened
+    from dorad.link.reports import ChannelEvent
 
 OUTPUT = "a/out"
 QUEUE = 1000
@@ -53,7 +53,7 @@ class Session:
 class Reporter:
     """Stands for the daemon, which takes every event."""
 
-    def event(self, _event: Happened) -> bool:
+    def event(self, _event: ChannelEvent) -> bool:
         return True
 
 

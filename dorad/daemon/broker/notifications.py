@@ -78,7 +78,7 @@ class Notifications:
         self._state.send(node_id, "recovered", {"input": input_id})
         self._state.changed()
 
-    def happened(self, what: str, node: str | None, text: str, data: dict[str, Any]) -> None:
+    def send_event(self, what: str, node: str | None, text: str, data: dict[str, Any]) -> None:
         """Send an event of the dataflow to its recorders, if it fits into a packet."""
         fields = {"what": what, "node": node, "text": text, "data": data}
         for each in self._state.dataflow.nodes:

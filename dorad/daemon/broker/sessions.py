@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.state import BrokerState
     from dorad.daemon.broker.topology import Topology
     from dorad.daemon.broker.wiring import PeerSetup
-    from dorad.link.reports import Happened, Status
+    from dorad.link.reports import ChannelEvent, Status
 
 MAX_NOTE = 1000
 """Maximum characters of one note of a node to the user."""
@@ -59,7 +59,7 @@ class BrokerEvents(Protocol):
     def on_disconnected(self, node_id: str) -> None:
         """Handle the end of a node's connection."""
 
-    def on_link(self, report: Status | Happened) -> None:
+    def on_link(self, report: Status | ChannelEvent) -> None:
         """Handle a report of the link process."""
 
 
@@ -364,7 +364,7 @@ class Sessions:
         self._watch.close()
 
 
-def _report(packet: Packet) -> Status | Happened:
+def _report(packet: Packet) -> Status | ChannelEvent:
     try:
         return reports.decode(packet.fields.get("report"))
     except ValueError as error:

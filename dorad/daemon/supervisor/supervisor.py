@@ -22,7 +22,7 @@ from dorad.daemon.supervisor.stopladder import StopLadder
 from dorad.daemon.supervisor.watchdogs import Watchdogs
 from dorad.dataflow.settings import RestartPolicy
 from dorad.launch.model import Exit
-from dorad.link.reports import Happened, Status
+from dorad.link.reports import ChannelEvent, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -250,14 +250,14 @@ class Supervisor:
                 if process is not None:
                     process.signal(signal.SIGKILL)
 
-    def on_link(self, report: Status | Happened) -> None:
+    def on_link(self, report: Status | ChannelEvent) -> None:
         """Handle a report of the link process."""
         match report:
-            case Happened(name, _, "closed", _):
+            case ChannelEvent(name, _, "closed", _):
                 self._carry_out(self._lifecycle.foreign_closed(name))
-            case Happened(name, _, "failed", text):
+            case ChannelEvent(name, _, "failed", text):
                 self._carry_out(self._lifecycle.foreign_failed(name, text))
-            case Happened(name, _, "restarted", _):
+            case ChannelEvent(name, _, "restarted", _):
                 self._carry_out(self._lifecycle.foreign_restarted(name))
             case Status():
                 if self.links.update(report):

@@ -57,7 +57,7 @@ class RolloutMachine(RuleBasedStateMachine):
         self.world = World(
             rollout, members, {name: f"zone{place % 2}" for place, name in enumerate(names)}
         )
-        assume(not impossible(strategy.disruption_budget, self.world.view().places, names))
+        assume(not impossible(strategy.disruption_budget, self.world.view().fleet, names))
         for name in names:
             self.world.robots[name].fate = data.draw(st.sampled_from(FATES))
 
@@ -101,8 +101,8 @@ class RolloutMachine(RuleBasedStateMachine):
         if budget is None or step.kind not in ("switch", "back"):
             return
         was, now = down(before), down(self.world.view())
-        for group in {before.places[id_].group for id_ in step.robots}:
-            mates = {id_ for id_, place in before.places.items() if place.group == group}
+        for group in {before.fleet[id_].group for id_ in step.robots}:
+            mates = {id_ for id_, robot in before.fleet.items() if robot.group == group}
             limit = amount(budget.max_unavailable, len(mates))
             assert len(mates & now) <= max(limit, len(mates & was))
             if mates & now - was:

@@ -8,7 +8,7 @@ import msgspec
 
 from dorad.control.messages.releases import Evidence, Lease, ReleaseState
 from dorafleet.rollout.decide import decide, is_over
-from dorafleet.rollout.model import MOVING, Member, Place, Rollout, Seen, View
+from dorafleet.rollout.model import MOVING, FleetRobot, Member, Rollout, Seen, View
 from dorafleet.rollout.operate import operate
 from dorafleet.rollout.steps import Orders, apply
 
@@ -148,11 +148,13 @@ class World:
                 leased_for=0.0 if robot.leased_at is None else self.now - robot.leased_at,
                 phase_for=self.now - robot.changed_at,
             )
-        places = {
-            robot.id: Place(self.groups.get(robot.id, ""), robot.connected and not robot.moving)
+        fleet = {
+            robot.id: FleetRobot(
+                self.groups.get(robot.id, ""), robot.connected and not robot.moving
+            )
             for robot in self.robots.values()
         }
-        return View(self.rollout, self.members, seen, places, self.now)
+        return View(self.rollout, self.members, seen, fleet, self.now)
 
     def step(self) -> object | None:
         """Do the next step of the rollout; return it."""
