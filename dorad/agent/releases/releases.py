@@ -17,7 +17,7 @@ from dorad.agent.releases import decide as rules
 from dorad.agent.releases import orders
 from dorad.agent.releases.damage import DamageCheck
 from dorad.agent.releases.model import ReleaseRecord
-from dorad.agent.releases.observer import ASK_AGAIN_S, Observer
+from dorad.agent.releases.observing import ASK_AGAIN_S, Observations
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import ShareRef, ShareSet
 
@@ -68,7 +68,9 @@ class Releases:
         self._on_change = on_change
         self._wake = asyncio.Event()
         self._staging: dict[str, asyncio.Task[None]] = {}
-        self._observer = Observer(shares, daemon, library, robot, boot, folder, contact, self.wake)
+        self._observations = Observations(
+            shares, daemon, library, robot, boot, folder, contact, self.wake
+        )
         self._seen: dict[str, Observation] = {}
         self._synced: dict[str, int] = {}
         self._damage = DamageCheck(library, self._in_use, self._update_states)
@@ -110,7 +112,7 @@ class Releases:
             self._store.put_release(record)
         # What was wrong may be repaired: a key that is trusted now, room on the disk.
         kept: set[str] = set().union(*(each.kept for each in self._store.releases.values()))
-        self._observer.forget_refusals(kept - {order.release or ""})
+        self._observations.forget_refusals(kept - {order.release or ""})
         self._contact.heard()
         self._update_states()
         self.wake()
@@ -161,7 +163,7 @@ class Releases:
     async def _advance(self, name: str, tasks: asyncio.TaskGroup) -> None:
         """Decide about a dataflow and act, until nothing changes."""
         record = self._store.releases[name]
-        seen = await self._observer.observe(record, tasks)
+        seen = await self._observations.observe(record, tasks)
         after = self._store.releases.get(name)
         if after is not record:
             self.wake()  # an order has arrived meanwhile
@@ -202,7 +204,7 @@ class Releases:
                 record.reason and f": {record.reason}",
             )
         if record.phase != before.phase or record.step != before.step:
-            self._observer.restart_checks(record.order.dataflow)
+            self._observations.restart_checks(record.order.dataflow)
         return True
 
     def _sync(self, record: ReleaseRecord) -> None:
@@ -216,7 +218,7 @@ class Releases:
             return
         try:
             if record.applied is not None and not record.halting:
-                content = self._observer.content(record.uuid, name, record.applied)
+                content = self._observations.content(record.uuid, name, record.applied)
             elif known is not None:
                 content = known.order.content
             else:
@@ -240,14 +242,14 @@ class Releases:
         assert release is not None
         try:
             await asyncio.to_thread(self._library.stage, release)
-            self._observer.troubles.pop(name, None)
+            self._observations.troubles.pop(name, None)
         except ControlError as error:
             text = "; ".join(error.lines)
             _log.warning("release %.12s of %s: %s", release, name, text)
             if error.code == "refused":
-                self._observer.refusals[release] = text
+                self._observations.refusals[release] = text
             else:
-                self._observer.troubles[name] = text
+                self._observations.troubles[name] = text
                 await asyncio.sleep(ASK_AGAIN_S)
 
     def _staged(self, name: str, _task: asyncio.Task[None]) -> None:
@@ -269,7 +271,7 @@ class Releases:
         self._store.remove_release(name)
         if name in self._store.records:
             self._shares.remove(ShareRef(epoch=0, generation=step, dataflow=name))
-        self._observer.forget(name)
+        self._observations.forget(name)
         for known in (self._seen, self._synced):
             known.pop(name, None)
         _log.info("the releases of %s are forgotten", name)

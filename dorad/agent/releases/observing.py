@@ -34,7 +34,7 @@ ASK_AGAIN_S = 2.0
 _log = logging.getLogger(__name__)
 
 
-class Observer:
+class Observations:
     """Makes the observations that `decide` needs, and caches answers that rarely change."""
 
     def __init__(
