@@ -28,10 +28,10 @@ MAX_BYTES = 1 << 28
 MAX_NAME = 1024
 """Maximum number of characters in a namespace or key."""
 
-MAX_NOTICES = 4096
+MAX_DROPPED = 4096
 """Maximum number of undrained keys per node and namespace; older ones are dropped."""
 
-MAX_NODE_NOTICES = 4 * MAX_NOTICES
+MAX_NODE_DROPPED = 4 * MAX_DROPPED
 """Maximum number of undrained keys per node, over all namespaces."""
 
 
@@ -47,7 +47,7 @@ class _Entry(Generic[_Value]):
     touched: set[str] = field(default_factory=set)
 
 
-class _Notices:
+class _DroppedKeys:
     """The dropped keys that one node has not drained yet, by namespace."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class _Notices:
 
     def add(self, namespace: str, key: str) -> None:
         """Add a key; if there are too many, drop the oldest of the oldest namespace."""
-        if self._count == MAX_NODE_NOTICES:
+        if self._count == MAX_NODE_DROPPED:
             oldest = next(iter(self._keys))
             self._keys[oldest].popleft()
             self._count -= 1
@@ -64,7 +64,7 @@ class _Notices:
                 del self._keys[oldest]
         keys = self._keys.setdefault(namespace, deque())
         keys.append(key)
-        if len(keys) > MAX_NOTICES:
+        if len(keys) > MAX_DROPPED:
             keys.popleft()
         else:
             self._count += 1
@@ -81,7 +81,7 @@ class ExtensionTable(Generic[_Value]):
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], _Entry[_Value]] = {}
-        self._notices: dict[str, _Notices] = {}
+        self._dropped: dict[str, _DroppedKeys] = {}
         self._used: dict[str, int] = {}
         """Bytes that each node has stored."""
 
@@ -138,12 +138,12 @@ class ExtensionTable(Generic[_Value]):
         if entry is not None:
             self._used[entry.owner] -= entry.size
             for node in entry.touched:
-                self._notices.setdefault(node, _Notices()).add(namespace, key)
+                self._dropped.setdefault(node, _DroppedKeys()).add(namespace, key)
 
     def drain(self, node: str, namespace: str) -> list[str]:
         """Return the keys dropped since the last call that the node had stored or read."""
-        notices = self._notices.get(node)
-        return [] if notices is None else notices.take(namespace)
+        dropped = self._dropped.get(node)
+        return [] if dropped is None else dropped.take(namespace)
 
     def leave(self, node: str) -> None:
         """Remove a node that has ended: its values and its undrained keys."""
@@ -152,7 +152,7 @@ class ExtensionTable(Generic[_Value]):
             self.drop(namespace, key)
         for entry in self._entries.values():
             entry.touched.discard(node)
-        self._notices.pop(node, None)
+        self._dropped.pop(node, None)
         self._used.pop(node, None)
 
 

@@ -1,4 +1,4 @@
-"""The authority of a fleet: its root signs two issuers, and these sign everybody's certificate.
+"""The authority of a fleet: its root signs two issuers, and these sign all other certificates.
 
 One signs for robots and coordinators, the other one for operators: links between robots trust only
 the first, so no operator can pose as a robot there. Only another issuer would need the root's key:
@@ -88,7 +88,7 @@ class Authority:
         self._issuer = issuer
         self._operators = operators
         self.certificate = _pem(root)
-        """The root's certificate (PEM), which everybody in the fleet trusts."""
+        """The root's certificate (PEM), which all of the fleet trust."""
         self.fingerprint = fingerprint(root)
         """SHA-256 of the root's certificate, in hexadecimal digits."""
 

@@ -61,6 +61,7 @@ class Robot:
     skew: Skew = field(default_factory=Skew)
     """How far its clock is ahead of the coordinator's."""
     seen_at: float | None = None
+    """When it reported last, in seconds since 1970."""
     seen: float | None = None
     """The same on the monotonic clock."""
     releases: dict[str, ReleaseState] = field(default_factory=dict)
@@ -76,6 +77,7 @@ class Robot:
     reason: str = ""
     """Why it is not connected."""
     was_refused: bool = False
+    """Whether its last connection was refused."""
     away_since: float | None = field(default_factory=time.monotonic)
     """Since when it cannot be reached, on the monotonic clock; None while it can."""
     rivals_at: float = float("-inf")

@@ -15,7 +15,7 @@ from rich.table import Table
 from dorad.control.client import Client
 from hwtests.bench.process import MeasurementError
 from hwtests.demo.fleet import NAMES, Fleet
-from hwtests.demo.places import places
+from hwtests.demo.networks import robot_network
 
 CUT_S = 5.0
 FLOW_S = 3.0
@@ -53,11 +53,11 @@ def show(fleet: Fleet, cut: float, flow: float) -> None:
     time.sleep(flow)
 
     worker = fleet.robots["worker"]
-    fleet.places.cut(WORKER, worker)
+    fleet.network.cut(WORKER, worker)
     step(f"the cable of `worker` is cut for {cut:g} s: camera and sink continue")
     time.sleep(cut)
     seen = gaps(fleet)
-    fleet.places.heal(WORKER, worker)
+    fleet.network.heal(WORKER, worker)
     recovered = fleet.wait(
         lambda: gaps(fleet) != seen, "data flows again", timeout=RECOVER_S, every=0.02
     )
@@ -144,7 +144,7 @@ def main() -> int:
     given = options.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="df-") as folder,
-        places(len(NAMES), loopback=given.loopback) as found,
+        robot_network(len(NAMES), loopback=given.loopback) as found,
     ):
         console.print(f"[bold]A fleet on this machine[/bold]: {found.description}")
         fleet = Fleet(Path(folder), found)

@@ -15,7 +15,7 @@ from hwtests.localrobots.robot import LocalRobot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hwtests.demo.places import Places
+    from hwtests.demo.networks import RobotNetwork
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/fleet"
 NAMES = ("scout", "worker", "base")
@@ -31,22 +31,22 @@ AGENT = ("-m", "dorad.agent.main")
 class Fleet:
     """Everything that runs. `end` leaves nothing behind."""
 
-    def __init__(self, folder: Path, places: Places) -> None:
-        self.places = places
+    def __init__(self, folder: Path, network: RobotNetwork) -> None:
+        self.network = network
         self.folder = folder / "example"
         shutil.copytree(EXAMPLE, self.folder, ignore=shutil.ignore_patterns("out"))
         self.cluster = folder / "cluster.yml"
-        self.cluster.write_text(_cluster(places))
-        self.operator = LocalRobot("operator", folder / "o", places.enter(0))
+        self.cluster.write_text(_cluster(network))
+        self.operator = LocalRobot("operator", folder / "o", network.enter(0))
         self.robots = {
-            name: LocalRobot(name, folder / name[0], places.enter(number))
+            name: LocalRobot(name, folder / name[0], network.enter(number))
             for number, name in enumerate(NAMES, 1)
         }
 
     def start_coordinator(self) -> None:
         """Start the coordinator, and wait until it answers."""
         words = [*DORAFLEET, "serve", str(self.cluster), "--tls"]
-        coordinator = self.operator.begin(sys.executable, *words, "--listen", self.places.listen)
+        coordinator = self.operator.begin(sys.executable, *words, "--listen", self.network.listen)
         self.wait(
             lambda: " ready at " in self.operator.tail() or coordinator.poll() is not None,
             "the coordinator is ready",
@@ -93,8 +93,8 @@ class Fleet:
 
     def logs(self) -> str:
         """Return the ends of all logs."""
-        everybody = (self.operator, *self.robots.values())
-        return "\n".join(f"--- {each.name}\n{each.tail()}" for each in everybody)
+        machines = (self.operator, *self.robots.values())
+        return "\n".join(f"--- {each.name}\n{each.tail()}" for each in machines)
 
     def end(self) -> None:
         """End everything."""
@@ -128,11 +128,11 @@ class Fleet:
             raise MeasurementError(message) from None
 
 
-def _cluster(places: Places) -> str:
+def _cluster(network: RobotNetwork) -> str:
     """Return the example's cluster with the addresses of these robots."""
     text = (EXAMPLE / "cluster.yml").read_text()
     for number in range(1, len(NAMES) + 1):
         # Links listen at all addresses, so robots of one namespace need their own ports.
-        there = f"host: {places.address(number)}\n    zenoh_port: {ZENOH_PORT + number}\n"
+        there = f"host: {network.address(number)}\n    zenoh_port: {ZENOH_PORT + number}\n"
         text = text.replace(f"host: 10.0.0.{10 + number}\n", there)
-    return text.replace("addr: 10.0.0.1\n", f"addr: {places.address(0)}\n")
+    return text.replace("addr: 10.0.0.1\n", f"addr: {network.address(0)}\n")

@@ -17,7 +17,7 @@ SSHD, LINK, COORDINATOR = 22, 5456, 6013
 def listening(robot: Robot) -> set[int]:
     """Return the ports that programs of a machine listen at, other than on loopback alone."""
     found = set()
-    # A socket of UDP without a peer receives from everybody.
+    # A socket of UDP without a peer receives from any sender.
     for line in robot.exec("ss", "--tcp", "--udp", "--listening", "--numeric", "-H").splitlines():
         host, _, port = line.split()[4].rpartition(":")
         if not host.startswith(("127.", "[::1]")):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.node.exttable import MAX_ENTRIES, MAX_NOTICES, MAX_VALUE, ExtensionTable, TableError
+from dorad.node.exttable import MAX_DROPPED, MAX_ENTRIES, MAX_VALUE, ExtensionTable, TableError
 
 
 @pytest.fixture
@@ -91,11 +91,11 @@ def test_a_full_table_accepts_only_replacements(table: ExtensionTable) -> None:
 
 
 def test_the_newest_notices_are_kept(table: ExtensionTable) -> None:
-    for number in range(MAX_NOTICES + 5):
+    for number in range(MAX_DROPPED + 5):
         table.store("a", "n", str(number), b"")
         table.drop("n", str(number))
     drained = table.drain("a", "n")
-    assert (len(drained), drained[0], drained[-1]) == (MAX_NOTICES, "5", str(MAX_NOTICES + 4))
+    assert (len(drained), drained[0], drained[-1]) == (MAX_DROPPED, "5", str(MAX_DROPPED + 4))
 
 
 def test_a_value_above_the_limit_is_refused(table: ExtensionTable) -> None:

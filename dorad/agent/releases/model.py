@@ -97,6 +97,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True):
     tries: int = 0
     """How often the machine was restarted in this switch; in a return, how often it failed."""
     retry_at: float = 0.0
+    """When a return that failed may be tried again."""
     contact: bool = False
     """Whether there was contact to the coordinator in the minute before the switch."""
     busy_since: float | None = None
@@ -112,6 +113,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True):
     failed: list[Failed] = []
     evidence: list[Evidence] = []
     restarted: list[str] = []
+    """Nodes that the last switch has replaced."""
 
     @property
     def version(self) -> tuple[int, int]:

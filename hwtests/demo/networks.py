@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hwtests.localrobots.robot import LocalRobot
 
 
-class Places(Protocol):
+class RobotNetwork(Protocol):
     """An address for each robot, from 1, and for the operator, 0."""
 
     description: str
@@ -91,7 +91,7 @@ class Loopback:
 
 
 @contextmanager
-def places(robots: int, *, loopback: bool = False) -> Iterator[Places]:
+def robot_network(robots: int, *, loopback: bool = False) -> Iterator[RobotNetwork]:
     """Yield namespaces where they are possible, else addresses of `loopback`."""
     if loopback or not _namespaces_possible():
         yield Loopback()
