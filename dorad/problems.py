@@ -31,5 +31,5 @@ class ProblemError(Exception):
 
     @property
     def lines(self) -> list[str]:
-        """Return what to show: a line for each problem, or the one line of `str()`."""
+        """What to show: a line for each problem, or the one line of `str()`."""
         return [str(problem) for problem in self.problems] or [str(self)]

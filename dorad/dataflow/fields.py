@@ -45,7 +45,7 @@ class Fields:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return all keys of the mapping."""
+        """All keys of the mapping."""
         return tuple(self._values)
 
     def take(self, name: str) -> Value | None:

@@ -72,7 +72,7 @@ class NodeOutput:
 
     @property
     def text(self) -> str:
-        """Return the source as the file spells it."""
+        """The source as the file spells it."""
         return self.written or str(self)
 
     def __str__(self) -> str:
@@ -88,7 +88,7 @@ class Timer:
 
     @property
     def text(self) -> str:
-        """Return the source as the file spells it."""
+        """The source as the file spells it."""
         return self.written or str(self)
 
     def __str__(self) -> str:
@@ -108,7 +108,7 @@ class LogSource:
 
     @property
     def text(self) -> str:
-        """Return the source as the file spells it."""
+        """The source as the file spells it."""
         return self.written or str(self)
 
     def __str__(self) -> str:
@@ -180,12 +180,12 @@ class Channel:
 
     @property
     def name(self) -> str:
-        """Return the name at both ends, which is also the output of the link that feeds nodes."""
+        """The name at both ends, which is also the output of the link that feeds nodes."""
         return str(self.output)
 
     @property
     def input(self) -> str:
-        """Return the input of the link that takes the messages of an outgoing channel."""
+        """The input of the link that takes the messages of an outgoing channel."""
         return f"{self.machine}/{self.output}"
 
 
@@ -198,7 +198,7 @@ class Link:
 
     @property
     def machines(self) -> tuple[str, ...]:
-        """Return the other machines, sorted."""
+        """The other machines, sorted."""
         return tuple(sorted({each.machine for each in (*self.outgoing, *self.incoming)}))
 
 
@@ -260,12 +260,12 @@ class NodeSpec:
 
     @property
     def is_dynamic(self) -> bool:
-        """Return True for a node that dorad does not start: the user starts its process."""
+        """Whether it is a node that dorad does not start: the user starts its process."""
         return self.kind is NodeKind.DYNAMIC
 
     @property
     def is_recorder(self) -> bool:
-        """Return True for the node that records messages of all others until they have ended."""
+        """Whether it is the node that records messages of all others until they have ended."""
         return self.path == RECORDER
 
     def operator_key(self, index: int) -> str:
@@ -282,7 +282,7 @@ class NodeSpec:
 
     @property
     def all_inputs(self) -> tuple[Input, ...]:
-        """Return the inputs as the data plane names them: `<operator>/<input>` for operators."""
+        """The inputs as the data plane names them: `<operator>/<input>` for operators."""
         if not self.operators:
             return self.inputs
         return tuple(
@@ -293,7 +293,7 @@ class NodeSpec:
 
     @property
     def all_outputs(self) -> tuple[str, ...]:
-        """Return the outputs as the data plane names them: `<operator>/<output>` for operators."""
+        """The outputs as the data plane names them: `<operator>/<output>` for operators."""
         if not self.operators:
             return self.outputs
         return tuple(f"{op.id}/{output}" for op in self.operators for output in op.outputs)
@@ -372,7 +372,7 @@ class Dataflow:
 
     @property
     def ignored(self) -> tuple[Problem, ...]:
-        """Return the warnings about ignored keys, which `--strict` turns into errors."""
+        """The warnings about ignored keys, which `--strict` turns into errors."""
         return tuple(warning for warning in self.warnings if warning.ignored)
 
     def problem(self, key: str, message: str, hint: str | None = None) -> Problem:

@@ -69,7 +69,7 @@ class Group:
 
     @property
     def all_boxes(self) -> tuple[str, ...]:
-        """Return the keys of all boxes in it, nested modules included."""
+        """The keys of all boxes in it, nested modules included."""
         return (*self.boxes, *(key for group in self.groups for key in group.all_boxes))
 
 

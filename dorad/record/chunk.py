@@ -68,12 +68,12 @@ class ChunkBuilder:
 
     @property
     def size(self) -> int:
-        """Return the bytes of the records so far."""
+        """The bytes of the records so far."""
         return self._before + len(self._last)
 
     @property
     def counts(self) -> dict[int, int]:
-        """Return the number of messages of each channel."""
+        """The number of messages of each channel."""
         size = INDEX_ENTRY.size
         return {channel_id: len(entries) // size for channel_id, entries in self._index.items()}
 

@@ -74,7 +74,7 @@ class Kind(NamedTuple):
 
     @property
     def channel_metadata(self) -> dict[str, str]:
-        """Return what the channel's metadata say of the type."""
+        """What the channel's metadata say of the type."""
         if not self.arrow_schema:
             return {}
         return {
@@ -93,7 +93,7 @@ class Encoded(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Return the number of bytes of all parts."""
+        """The number of bytes of all parts."""
         return len(self.head) + len(self.body) + len(self.tail)
 
 

@@ -51,12 +51,12 @@ class Mark(msgspec.Struct, frozen=True):
 
     @property
     def start_ns(self) -> int:
-        """Return the first moment to keep."""
+        """The first moment to keep."""
         return self.time_ns - int(self.before_s * 1e9)
 
     @property
     def end_ns(self) -> int:
-        """Return the last moment to keep."""
+        """The last moment to keep."""
         return self.time_ns + int(self.after_s * 1e9)
 
 

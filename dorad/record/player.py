@@ -59,7 +59,7 @@ class Played(NamedTuple):
 
     @property
     def speed(self) -> float:
-        """Return how fast the recording was replayed; 0 if that has no meaning."""
+        """How fast the recording was replayed; 0 if that has no meaning."""
         return self.recorded_seconds / self.seconds if self.seconds > 0 else 0.0
 
 

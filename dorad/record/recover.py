@@ -60,7 +60,7 @@ class Recovery(NamedTuple):
 
     @property
     def lossless(self) -> bool:
-        """Return True if no message of the file was lost."""
+        """Whether no message of the file was lost."""
         return not self.cut and not self.bad_chunks
 
 

@@ -37,7 +37,7 @@ class Record(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Return where the next record begins."""
+        """Where the next record begins."""
         return self.offset + self.length
 
 

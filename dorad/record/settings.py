@@ -40,17 +40,17 @@ class Settings:
 
     @property
     def box(self) -> Path | None:
-        """Return the folder of the black box, None for a recording of everything."""
+        """The folder of the black box, None for a recording of everything."""
         return None if self.keep_s is None else self.path
 
     @property
     def folder(self) -> Path:
-        """Return the folder that the files are written to."""
+        """The folder that the files are written to."""
         return self.path.parent if self.box is None else self.box / RING
 
     @property
     def splits(self) -> bool:
-        """Return True if the recording has several files."""
+        """Whether the recording has several files."""
         return self.split_bytes is not None or self.split_s is not None or self.keep_s is not None
 
     def part(self, number: int) -> Path:

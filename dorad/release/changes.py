@@ -36,7 +36,7 @@ class Changes(msgspec.Struct, frozen=True):
 
     @property
     def empty(self) -> bool:
-        """Return True if the two have the same content."""
+        """Whether the two have the same content."""
         return not (self.added or self.removed or self.replaced or self.packages) and not (
             self.files_added or self.files_removed or self.files_changed or self.params
         )

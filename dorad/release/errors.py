@@ -38,5 +38,5 @@ class ReleaseError(ProblemError):
 
     @property
     def refused(self) -> bool:
-        """Return True if trying again cannot help until something is changed."""
+        """Whether trying again cannot help until something is changed."""
         return self.code in REFUSALS

@@ -119,7 +119,7 @@ class Begin(msgspec.Struct):
 
     @property
     def base_object(self) -> Object | None:
-        """Return what the patch starts from; None if the pieces are those of the object."""
+        """What the patch starts from; None if the pieces are those of the object."""
         if self.base is None:
             return None
         return Object(self.base, self.base_size, self.base_executable)

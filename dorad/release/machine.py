@@ -30,7 +30,7 @@ class Machine(msgspec.Struct, frozen=True):
 
     @property
     def target(self) -> Target:
-        """Return the target that fits exactly this machine."""
+        """The target that fits exactly this machine."""
         return Target(self.arch, self.python, self.glibc)
 
 

@@ -57,7 +57,7 @@ class File(_Struct, frozen=True, array_like=True):
 
     @property
     def object(self) -> Object:
-        """Return the content that the file needs."""
+        """The content that the file needs."""
         return Object(self.sha256, self.size, self.executable)
 
 
@@ -132,7 +132,7 @@ class Manifest(_Struct, frozen=True):
 
     @property
     def has_environments(self) -> bool:
-        """Return True if its Python nodes run in an environment of the release."""
+        """Whether its Python nodes run in an environment of the release."""
         return bool(self.environments)
 
 

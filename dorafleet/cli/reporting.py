@@ -50,7 +50,7 @@ class LiveRows:
 
     @property
     def is_drawn(self) -> bool:
-        """Return True if there is a terminal for the rows."""
+        """Whether there is a terminal for the rows."""
         return self._live is not None
 
     def __enter__(self) -> Self:

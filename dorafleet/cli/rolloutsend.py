@@ -42,7 +42,7 @@ class Sender:
 
     @property
     def can_send(self) -> bool:
-        """Return True if this machine has the files."""
+        """Whether this machine has the files."""
         return self._supply is not None
 
     def unknown(self, robots: list[str]) -> list[str]:

@@ -70,7 +70,7 @@ class Tail:
 
     @property
     def compares(self) -> dict[str, int]:
-        """Return the comparisons of the transaction, so that no other writer's record is lost."""
+        """The comparisons of the transaction, so that no other writer's record is lost."""
         return {HEAD: self.version}
 
     def puts(self, record: bytes) -> dict[str, bytes]:

@@ -88,7 +88,7 @@ class Connections:
 
     @property
     def heartbeat(self) -> float:
-        """Return the seconds between two reports of a robot, different for each."""
+        """The seconds between two reports of a robot, different for each."""
         usual = max(HEARTBEAT_S, len(self._robots.all) / ROBOTS_A_SECOND)
         return between(usual * (1 - SPREAD), usual * (1 + SPREAD))
 

@@ -93,7 +93,7 @@ class Fleet:
 
     @property
     def next_generation(self) -> int:
-        """Return a generation above all earlier ones.
+        """A generation above all earlier ones.
 
         It follows the revision of the store, which never falls, not even after a restore.
         """
@@ -140,13 +140,13 @@ class Fleet:
 
     @property
     def rollouts_in_use(self) -> set[int]:
-        """Return the rollouts from which robots have their last order."""
+        """The rollouts from which robots have their last order."""
         found = {each.rollout for wanted in self._wanted.values() for each in wanted.values()}
         return found - {0}
 
     @property
     def releases_in_use(self) -> set[str]:
-        """Return the desired releases of all robots."""
+        """The desired releases of all robots."""
         return {each.release for wanted in self._wanted.values() for each in wanted.values()}
 
     def owner(self, robot: str, dataflow: str) -> Wanted | None:

@@ -78,17 +78,17 @@ class Record(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """Return its unique name in the fleet: its name, or its UUID if it has none."""
+        """Its unique name in the fleet: its name, or its UUID if it has none."""
         return self.name or self.uuid
 
     @property
     def running(self) -> bool:
-        """Return True if it has not ended."""
+        """Whether it has not ended."""
         return self.end is None
 
     @property
     def robots(self) -> tuple[str, ...]:
-        """Return the robots that take part."""
+        """The robots that take part."""
         return tuple(self.ports)
 
 
@@ -111,7 +111,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
     @property
     def is_order(self) -> bool:
-        """Return True if it concerns a release; an empty `release` ends the dataflow."""
+        """Whether it concerns a release; an empty `release` ends the dataflow."""
         return not self.uuid
 
 

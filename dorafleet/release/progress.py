@@ -36,7 +36,7 @@ class Progress(msgspec.Struct, frozen=True):
 
     @property
     def ended(self) -> bool:
-        """Return True if nothing more happens."""
+        """Whether nothing more happens."""
         return self.state in ("done", "failed")
 
 

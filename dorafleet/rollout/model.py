@@ -100,7 +100,7 @@ class Rollout(msgspec.Struct, frozen=True):
 
     @property
     def is_final(self) -> bool:
-        """Return True if it has ended."""
+        """Whether it has ended."""
         return self.phase in FINAL
 
 
@@ -125,12 +125,12 @@ class Member(msgspec.Struct, frozen=True):
 
     @property
     def in_flight(self) -> bool:
-        """Return True if it may switch now: it has the order, and there is no verdict yet."""
+        """Whether it may switch now: it has the order, and there is no verdict yet."""
         return self.order in ("switch", "back") and not self.verdict
 
     @property
     def failed(self) -> bool:
-        """Return True if it counts for the threshold of failures."""
+        """Whether it counts for the threshold of failures."""
         return self.verdict in FAILURES
 
 

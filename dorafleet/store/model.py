@@ -96,7 +96,7 @@ class Term:
 
     @property
     def compares(self) -> dict[str, int]:
-        """Return the compares of a transaction that must fail under another leader."""
+        """The compares of a transaction that must fail under another leader."""
         return {LEADER: self.epoch}
 
 

@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Return True if all have succeeded."""
+        """Whether all have succeeded."""
         return all(each.ok for each in self.evidence)
 
 

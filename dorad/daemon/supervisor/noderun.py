@@ -138,7 +138,7 @@ class NodeRun:
 
     @property
     def status(self) -> Status:
-        """Return the node's status in one word."""
+        """The node's status in one word."""
         if self.result is not None:
             return "stopped" if self.result.ok else "failed"
         if self.node.is_dynamic and not self.connected:
@@ -151,7 +151,7 @@ class NodeRun:
 
     @property
     def view(self) -> NodeView:
-        """Return the facts about the node that commands show."""
+        """The facts about the node that commands show."""
         return NodeView(
             self.status,
             self.pid,

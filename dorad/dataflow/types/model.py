@@ -117,15 +117,15 @@ class TypeDef:
 
     @property
     def name(self) -> str:
-        """Return the last part of the URN."""
+        """The last part of the URN."""
         return self.urn.rpartition("/")[2]
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """Return the fields of a struct, an empty tuple for other types."""
+        """The fields of a struct, an empty tuple for other types."""
         return (self.shape.fields or ()) if isinstance(self.shape, Struct) else ()
 
     @property
     def arrow(self) -> str:
-        """Return the Arrow name: `Struct`, `UInt8`, `LargeList`."""
+        """The Arrow name: `Struct`, `UInt8`, `LargeList`."""
         return LIST if isinstance(self.shape, ListOf) else str(self.shape)

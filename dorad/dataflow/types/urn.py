@@ -26,7 +26,7 @@ class Urn:
 
     @property
     def name(self) -> str:
-        """Return the last part: `Image`."""
+        """The last part: `Image`."""
         return self.base.rpartition("/")[2]
 
     def __str__(self) -> str:

@@ -56,7 +56,7 @@ class ShapeTranslator:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Return the names of all classes."""
+        """The names of all classes."""
         return tuple(self._classes.values())
 
     def _plain(self, shape: Shape) -> Shape | str:
