@@ -40,8 +40,8 @@ def take_order(
         if order.generation == present.generation:
             raise ControlError(
                 "conflict",
-                f"generation {order.generation} of {order.dataflow} is another release, other "
-                "parameters, or the opposite here",
+                f"generation {order.generation} of {order.dataflow} has another release, other "
+                "parameters, or the opposite `enabled` here",
             )
         return take_new(record, order)
     again = order.retry and not present.retry
