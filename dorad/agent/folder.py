@@ -15,6 +15,9 @@ from dorad.shm.rendezvous import runtime_dir
 SYSTEM_DIR = Path("/var/lib/dorad-agent")
 """The folder on a robot. The package creates it."""
 
+RECORDINGS_DIR = Path("/var/lib/dorad/recordings")
+"""The folder on a robot for recordings. The package creates it, for the default user of nodes."""
+
 GROUP = "dorad"
 """The group of dorad, whose members may do everything on a robot."""
 
@@ -34,6 +37,14 @@ def releases_folder(folder: Path) -> Path:
     On a robot nodes must be able to read it, which run as other users.
     """
     return RELEASES_DIR if folder == SYSTEM_DIR else folder / "releases"
+
+
+def recordings_folder(folder: Path) -> Path:
+    """Return the folder for what dataflows from releases record, each in a folder of its name.
+
+    On a robot nodes must be able to write it, which run as another user than the agent.
+    """
+    return RECORDINGS_DIR if folder == SYSTEM_DIR else folder / "recordings"
 
 
 def signers_folder(folder: Path) -> Path:

@@ -30,7 +30,7 @@ recording is INCOMPLETE and the exit code 1. `dora replay` sends the messages ag
 """
 
 _START = "start"
-_WITH_SERVER = (_START, "ring", "mark", "stop")
+_WITH_SERVER = (_START, "ring", "mark", "incidents", "stop")
 """The commands that need a server for a running dataflow."""
 
 

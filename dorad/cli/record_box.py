@@ -18,11 +18,14 @@ from dorad.shm.rendezvous import ADDRESS_VARIABLE
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
+    from dorad.control.messages import BlackBox, Incident
     from dorad.record.incidents import Mark
 
 folder_argument = click.argument(
-    "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), default="recordings"
+    "folder", type=click.Path(file_okay=False, path_type=Path), required=False
 )
+COLUMNS = ("INCIDENT", "BEFORE", "AFTER", "SEGMENTS", "SIZE", "SOURCE", "NOTE")
+
 MARK_EPILOG = """\b
 Examples:
   dora record mark --note "missed the dock"
@@ -36,7 +39,7 @@ with `node.mark("why")`; a node that fails, and an input that breaks, make an in
 
 
 @click.command("mark", epilog=MARK_EPILOG)
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)
+@folder_argument
 @dataflow_option
 @click.option(
     "--before",
@@ -63,16 +66,13 @@ def mark(
     from dorad.record import blackbox
     from dorad.record import incidents as kept
 
+    before, after = min(before, kept.MAX_S), min(after, kept.MAX_S)
     wanted = kept.Mark(time.time_ns(), before, after, note[:1000], "command")
     if dataflow is not None or os.environ.get(ADDRESS_VARIABLE):
         from dorad.cli.record_mark import mark_running
 
         return mark_running(dataflow, folder, wanted)
-    folder = folder or Path(RECORD_FOLDER)
-    if not folder.is_dir():
-        raise click.ClickException(
-            f"there is no folder {folder}; name that of a black box, or its dataflow with -d"
-        )
+    folder = _existing(folder)
     try:
         own = blackbox.keep(folder, wanted)
     except OSError as error:
@@ -81,21 +81,35 @@ def mark(
     return 0
 
 
+def _existing(folder: Path | None) -> Path:
+    """Return the folder given, or the default one. Raises click.ClickException if it is not one."""
+    found = folder or Path(RECORD_FOLDER)
+    if not found.is_dir():
+        raise click.ClickException(
+            f"there is no folder {found}; name that of a black box, or its dataflow with -d"
+        )
+    return found
+
+
 INCIDENTS_EPILOG = """\b
 Examples:
   dora record incidents
   dora record incidents --export 20260501-101500-3f2a -o dock.mcap
+  dora record incidents --coordinator-addr fleet.local              of all machines
+  dora record incidents -d scout/arm --coordinator-addr fleet.local --export 20260501-101500-3f2a
   dora record incidents --remove 20260501-101500-3f2a
   dora record incidents --remove-all --older-than 7d
   dora record incidents --remove-all --max-size 5GB        the oldest, until 5 GB are left
 
 \b
 A black box does the last two by itself with --keep-incidents and --max-incidents-size.
+FOLDER is `recordings` here by default. Incidents of another machine are copied with scp.
 """
 
 
 @click.command("incidents", epilog=INCIDENTS_EPILOG)
 @folder_argument
+@dataflow_option
 @click.option("--export", "exported", metavar="ID", help="Write one incident as one recording.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="With --export."
@@ -111,8 +125,9 @@ A black box does the last two by itself with --keep-incidents and --max-incident
 )
 @format_option
 def incidents(
-    folder: Path,
+    folder: Path | None,
     *,
+    dataflow: str | None,
     exported: str | None,
     output: Path | None,
     removed: tuple[str, ...],
@@ -121,13 +136,24 @@ def incidents(
     max_size: int | None,
     style: str,
 ) -> int:
-    """List the incidents in FOLDER; export one, or remove some."""
+    """List the incidents in FOLDER; export one, or remove some.
+
+    With --dataflow those of its black box, also after its end; through a coordinator those on all
+    machines.
+    """
     from dorad.record import incidents as kept
 
     if output is not None and exported is None:
         raise click.UsageError("--output goes with --export ID")
     if max_size is not None and not remove_all:
         raise click.UsageError("--max-size goes with --remove-all")
+    if dataflow is not None or (folder is None and os.environ.get(ADDRESS_VARIABLE)):
+        if folder is not None:
+            raise click.UsageError("give FOLDER or --dataflow")
+        if removed or remove_all or older_than is not None:
+            raise click.UsageError("incidents are removed on their machine, by FOLDER")
+        return _of_dataflows(dataflow, exported, output, style)
+    folder = _existing(folder)
     if exported is not None:
         _export(folder, exported, output)
         return 0
@@ -173,13 +199,68 @@ def _remove(folder: Path, name: str) -> None:
     click.echo(f"removed {visible(name)}")
 
 
+def _of_dataflows(
+    dataflow: str | None, exported: str | None, output: Path | None, style: str
+) -> int:
+    """List the incidents of running and ended dataflows, or export one; return the exit code."""
+    from dorad.cli.reporting import print_warning
+    from dorad.cli.select import connect, warn_missing
+
+    with connect() as client:
+        found = client.incidents(dataflow)
+    warn_missing(found.missing)
+    for box in found.boxes:
+        if box.problem:
+            print_warning(visible(f"{_place(box)} cannot be read: {box.problem}"))
+        if box.left_out:
+            print_warning(visible(f"{_place(box)} has {box.left_out} older incidents"))
+    if exported is not None:
+        _export_from([box for box in found.boxes if _holds(box, exported)], exported, output)
+        return 0
+    rows = [_row_of(box, each) for box in found.boxes for each in box.incidents]
+    if style == "json":
+        print_lines(rows)
+    else:
+        _print_rows(rows)
+    return 0
+
+
+def _place(box: BlackBox) -> str:
+    return box.folder if box.machine is None else f"{box.machine}:{box.folder}"
+
+
+def _holds(box: BlackBox, name: str) -> bool:
+    return any(each.id == name for each in box.incidents)
+
+
+def _export_from(boxes: list[BlackBox], name: str, output: Path | None) -> None:
+    """Export an incident of the only one of these black boxes."""
+    from dorad.cli.remote_files import copied_folder
+    from dorad.record.incidents import INCIDENTS
+
+    if len(boxes) != 1:
+        where = ", ".join(map(_place, boxes)) or "no black box that answers"
+        raise click.ClickException(f"{name} is in {visible(where)}; name a dataflow with -d")
+    box = boxes[0]
+    if box.machine is None:
+        _export(Path(box.folder), name, output)
+        return
+    target = output or Path(f"{name}.mcap")
+    if target.exists():
+        raise click.ClickException(f"{target} exists already; name another file with -o")
+    with copied_folder(f"{_place(box)}/{INCIDENTS}/{name}", target) as own:
+        _export(own.parents[1], name, target)
+
+
 def _print_rows(rows: list[dict[str, Any]]) -> None:
     from dorad.record.report import size_text
 
+    machines = any(row.get("machine") for row in rows)
     print_table(
-        ("INCIDENT", "BEFORE", "AFTER", "SEGMENTS", "SIZE", "SOURCE", "NOTE"),
+        (*(("MACHINE", "DATAFLOW") if machines else ()), *COLUMNS),
         (
             (
+                *((row["machine"] or "", row["dataflow"]) if machines else ()),
                 row["id"],
                 f"{row['before']:g} s",
                 f"{row['after']:g} s",
@@ -196,14 +277,31 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 def _row(own: Path, each: Mark) -> dict[str, Any]:
     from dorad.record import incidents as kept
 
+    files = kept.files_of(own)
     return {
         "id": own.name,
         "time_ns": each.time_ns,
         "before": each.before_s,
         "after": each.after_s,
-        "segments": len(list(own.glob("*.mcap"))),
-        "bytes": kept.bytes_of(own),
+        "segments": len(files),
+        "bytes": sum(size for _, size in files),
         "source": each.source,
         "note": each.note,
         "path": str(own),
+    }
+
+
+def _row_of(box: BlackBox, each: Incident) -> dict[str, Any]:
+    return {
+        "machine": box.machine,
+        "dataflow": box.name or box.dataflow,
+        "id": each.id,
+        "time_ns": int(each.time * 1e9),
+        "before": each.before,
+        "after": each.after,
+        "segments": each.segments,
+        "bytes": each.bytes,
+        "source": each.source,
+        "note": each.note,
+        "path": f"{box.folder}/incidents/{each.id}",
     }

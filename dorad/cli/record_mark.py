@@ -1,6 +1,7 @@
 """`dora record mark` of a running dataflow: one incident on each machine that records.
 
-A node that is added for a moment makes the incident, with the rights of the dataflow's nodes.
+A node that is added for a moment makes the incident, with the rights of the dataflow's nodes. What
+a release has brought to a robot gets no nodes from elsewhere: there its own recorder makes it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from dorad.cli.select import connect, label, select
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from dorad.control.client import Client, Stream
-    from dorad.control.messages import DataflowDetail, LogLines
+    from dorad.control.messages import BlackBox, DataflowDetail, IncidentList, LogLines, LogRecord
     from dorad.record.incidents import Mark
 
 POLL_S = 0.5
@@ -51,6 +52,10 @@ def mark_running(given: str | None, folder: Path | None, mark: Mark) -> int:
     from dorad.dataflow.settings import RECORD_FOLDER
 
     with connect() as client:
+        if given is not None and client.server.path is None:
+            known = client.incidents(given)
+            if any("/" in box.dataflow for box in known.boxes):
+                return _mark_releases(client, given, folder, known, mark)
         found = client.info(select(client, given))
         run = found.info.uuid
         block = from_descriptor(found.descriptor, path=Path(found.path)).record
@@ -65,7 +70,46 @@ def mark_running(given: str | None, folder: Path | None, mark: Mark) -> int:
         nodes = {f"__dora_mark_{token}_{at}__": each for at, each in enumerate(machines)}
         user = None if block is None else block.user
         answers = _ask(client, run, nodes, _definition(place, mark, user))
-    return _report(nodes, answers)
+    return _report({nodes[node]: answers[node] for node in nodes if node in answers}, machines)
+
+
+def _mark_releases(
+    client: Client, given: str, folder: Path | None, known: IncidentList, mark: Mark
+) -> int:
+    """Let the recorders of a release make an incident, each on its robot; return the exit code."""
+    from dorad.control.errors import ControlError
+    from dorad.dataflow.recording import NODE_ID
+    from dorad.record.outcome import MARK_PARAM, MARK_WORD
+
+    if folder is not None:
+        raise click.ClickException(f"{given} comes from a release: leave out {folder}")
+    answers: dict[str | None, tuple[bool, str]] = {
+        robot: (False, reason) for robot, reason in known.missing.items()
+    }
+
+    def order(box: BlackBox) -> None:
+        try:
+            value = msgspec.to_builtins(mark)
+            client.set_param(NODE_ID, MARK_PARAM, value, dataflow=box.dataflow)
+        except ControlError as error:
+            answers[box.machine] = (False, str(error))
+
+    def forget(box: BlackBox) -> None:
+        try:
+            client.delete_param(NODE_ID, MARK_PARAM, dataflow=box.dataflow)
+        except ControlError as error:  # it was not set, or the dataflow has ended
+            _log.debug("the order stays on %s: %s", box.machine, error)
+
+    robots = [box.machine for box in known.boxes]
+    lines = client.logs(given, nodes=[NODE_ID], grep=MARK_WORD, tail=0, follow=True)
+    with ThreadPoolExecutor(MAX_AT_ONCE) as pool:
+        try:
+            list(pool.map(order, known.boxes))
+            _read_answers(lines, lambda line: line.machine, robots, answers)
+        finally:
+            lines.close()
+            list(pool.map(forget, known.boxes))
+    return _report(answers, [*robots, *known.missing])
 
 
 def _check_running(found: DataflowDetail, folder: Path) -> None:
@@ -92,12 +136,12 @@ def _definition(folder: Path, mark: Mark, user: str | None) -> dict[str, Any]:
 
 def _ask(
     client: Client, run: str, nodes: Mapping[str, str | None], definition: Mapping[str, Any]
-) -> dict[str, tuple[bool, str]]:
+) -> dict[str | None, tuple[bool, str]]:
     """Let each node make its incident; return whether it did, and its words."""
     from dorad.control.errors import ControlError
     from dorad.record.outcome import MARK_WORD
 
-    answers: dict[str, tuple[bool, str]] = {}
+    answers: dict[str | None, tuple[bool, str]] = {}
 
     def add(node: str) -> None:
         machine = nodes[node]
@@ -121,7 +165,7 @@ def _ask(
     with ThreadPoolExecutor(MAX_AT_ONCE) as pool:
         try:
             list(pool.map(add, nodes))
-            _read_answers(lines, nodes, answers)
+            _read_answers(lines, lambda line: line.node, nodes, answers)
         finally:
             lines.close()
             list(pool.map(remove, nodes))
@@ -129,13 +173,19 @@ def _ask(
 
 
 def _read_answers(
-    lines: Stream[LogLines], nodes: Collection[str], answers: dict[str, tuple[bool, str]]
+    lines: Stream[LogLines],
+    who: Callable[[LogRecord], str | None],
+    asked: Collection[str | None],
+    answers: dict[str | None, tuple[bool, str]],
 ) -> None:
-    """Add what nodes say to `answers`, until all have answered."""
+    """Add the answers that lines have to `answers`, until all that were asked have answered.
+
+    `who` returns which of them a line is from.
+    """
     from dorad.record.outcome import read_marked
 
     end = time.monotonic() + ANSWER_S
-    while len(answers) < len(nodes) and time.monotonic() < end:
+    while not answers.keys() >= set(asked) and time.monotonic() < end:
         try:
             found = lines.next(POLL_S).lines
         except TimeoutError:
@@ -144,16 +194,18 @@ def _read_answers(
             return
         for line in found:
             answer = read_marked(line.target, line.fields)
-            if answer is not None and line.node is not None and line.node in nodes:
-                answers[line.node] = (answer.made, answer.text)
+            if answer is not None and who(line) in asked:
+                answers[who(line)] = (answer.made, answer.text)
 
 
-def _report(nodes: Mapping[str, str | None], answers: Mapping[str, tuple[bool, str]]) -> int:
+def _report(
+    answers: Mapping[str | None, tuple[bool, str]], machines: Collection[str | None]
+) -> int:
     """Print the answer of each machine; return the exit code."""
     missing = (False, f"no answer within {ANSWER_S:g} s; `dora logs` says why")
     all_made = True
-    for node, machine in nodes.items():
-        made, text = answers.get(node, missing)
+    for machine in machines:
+        made, text = answers.get(machine, missing)
         line = visible(text if machine is None else f"{machine}: {text}")
         all_made = all_made and made
         if made:

@@ -52,13 +52,29 @@ def local_files(given: Sequence[str], near: Path) -> Iterator[list[Path]]:
         ]
 
 
+@contextlib.contextmanager
+def copied_folder(source: str, near: Path) -> Iterator[Path]:
+    """Yield a copy of a folder of another machine, `HOST:PATH`, in a folder of the same name.
+
+    It is beside `near` meanwhile. Raises click.ClickException if it cannot be copied.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder(near.absolute().parent, ".copied-"))
+        except OSError as error:
+            raise click.ClickException(f"cannot write beside {near}: {error.strerror}") from error
+        above = folder / Path(source).parent.name
+        above.mkdir()
+        yield _copied(source, above / Path(source).name)
+
+
 def _copied(source: str, target: Path) -> Path:
     scp = shutil.which("scp")
     if scp is None:
         raise click.ClickException("copying from another machine needs scp: install openssh-client")
     click.echo(f"copying {source}", err=True)
     # -B never asks for a password: a script would wait for ever.
-    done = subprocess.run([scp, "-B", "-q", "--", source, target], check=False)
+    done = subprocess.run([scp, "-B", "-q", "-r", "--", source, target], check=False)
     if done.returncode != 0:
         raise click.ClickException(
             f"{source} cannot be copied; `scp {source} .` must work without a password"

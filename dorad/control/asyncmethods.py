@@ -270,6 +270,13 @@ class AsyncMethods(ABC):
         """Acknowledge an alert, or withdraw the acknowledgement."""
         return await self.call("alerts.ack", m.AlertAck(id=id_, undo=undo), m.Alert)
 
+    async def incidents(self, dataflow: str | None = None) -> m.IncidentList:
+        """Return the incidents that the black boxes of one dataflow, or of all, have kept.
+
+        The dataflow may have ended.
+        """
+        return await self.call("incident.list", m.Ref(dataflow=dataflow), m.IncidentList)
+
     async def topics(self, dataflow: str | None = None) -> m.TopicList:
         """Return the outputs of a dataflow and their subscribers."""
         return await self.call("topic.list", m.Ref(dataflow=dataflow), m.TopicList)

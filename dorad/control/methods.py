@@ -264,6 +264,13 @@ class Methods(ABC):
         """Acknowledge an alert, or withdraw the acknowledgement."""
         return self.call("alerts.ack", m.AlertAck(id=id_, undo=undo), m.Alert)
 
+    def incidents(self, dataflow: str | None = None) -> m.IncidentList:
+        """Return the incidents that the black boxes of one dataflow, or of all, have kept.
+
+        The dataflow may have ended.
+        """
+        return self.call("incident.list", m.Ref(dataflow=dataflow), m.IncidentList)
+
     def topics(self, dataflow: str | None = None) -> m.TopicList:
         """Return the outputs of a dataflow and their subscribers."""
         return self.call("topic.list", m.Ref(dataflow=dataflow), m.TopicList)

@@ -90,7 +90,7 @@ def command_for(
     user = context.user_for(node.user)
     warnings = environment.left_out(context.run_env)
     folder = programs.folder_of(node, context.dataflow)
-    if node.deploy is not None and node.deploy.working_dir is not None and not folder.is_dir():
+    if folder != context.dataflow.base_dir and not folder.is_dir():
         raise LaunchError(f"`deploy.working_dir`: there is no folder {folder} on this machine")
     args = shlex.split(node.args or "")
     match node.kind:

@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 def folder_of(node: NodeSpec, dataflow: Dataflow) -> Path:
     """Return the folder of a node: its `deploy.working_dir`, or that of the dataflow's file.
 
-    A relative `working_dir` is relative to the folder of the file.
+    A node without `deploy` has that of the dataflow. A relative `working_dir` is relative to the
+    folder of the file.
     """
-    if node.deploy is None or node.deploy.working_dir is None:
+    deploy = node.deploy or dataflow.deploy
+    if deploy is None or deploy.working_dir is None:
         return dataflow.base_dir
-    return dataflow.base_dir / Path(node.deploy.working_dir).expanduser()
+    return dataflow.base_dir / Path(deploy.working_dir).expanduser()
 
 
 def own_environment() -> Path | None:

@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -39,12 +39,18 @@ _NAME = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _log = logging.getLogger(__name__)
 
 
+MAX_S = 1e9
+"""Most seconds before or after a moment, far more than any box keeps."""
+
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_S)]
+
+
 class Mark(msgspec.Struct, frozen=True):
     """A request to keep what was recorded around a moment; `time_ns` since 1970."""
 
-    time_ns: int
-    before_s: float = 60.0
-    after_s: float = 20.0
+    time_ns: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+    before_s: Seconds = 60.0
+    after_s: Seconds = 20.0
     note: str = ""
     source: str = ""
     """Who asked: `command`, `node NAME`, or what happened."""
@@ -195,11 +201,6 @@ def discard(own: Path) -> None:
     shutil.rmtree(own)
 
 
-def bytes_of(own: Path) -> int:
-    """Return the bytes of the segments of one incident, which it may share with others."""
-    return sum(size for _, size in _files(own))
-
-
 def surplus(
     known: Sequence[tuple[Path, Mark]], keep_s: float | None, max_bytes: int | None, now_ns: int
 ) -> list[Path]:
@@ -207,7 +208,7 @@ def surplus(
 
     Segments that several incidents share count once. An incident whose time is not over stays.
     """
-    files = {own: _files(own) for own, _ in known} if max_bytes is not None else {}
+    files = {own: files_of(own) for own, _ in known} if max_bytes is not None else {}
     found = []
     left = [each for each in known if not is_open(each[1], now_ns)]
     remaining = [own for own, _ in known]
@@ -221,8 +222,11 @@ def surplus(
     return found
 
 
-def _files(own: Path) -> list[tuple[int, int]]:
-    """Return the inode and the bytes of each segment of an incident."""
+def files_of(own: Path) -> list[tuple[int, int]]:
+    """Return the inode and the bytes of each segment of an incident.
+
+    Incidents may share segments.
+    """
     found = []
     try:
         for entry in os.scandir(own):

@@ -18,6 +18,9 @@ TARGET = "dora.record"
 MARK_TARGET = "dora.record.mark"
 """The target of the line that says whether an incident was made."""
 
+MARK_PARAM = "mark_incident"
+"""Setting this parameter of a recorder to the fields of a `Mark` lets it make an incident."""
+
 MARK_WORD = "incident"
 """A word of each such line, to search a log for it."""
 

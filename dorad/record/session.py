@@ -10,14 +10,16 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import yaml
 
 from dorad import __version__
+from dorad.node import logbridge
 from dorad.record import extras, incidents
 from dorad.record.embedded import FOLDER
 from dorad.record.items import Item
 from dorad.record.mcap import Attachment
-from dorad.record.outcome import END_PARAM
+from dorad.record.outcome import END_PARAM, MARK_PARAM, Marked, marked_line
 from dorad.record.receive import Receiving
 from dorad.record.recorder import Recorder
 from dorad.record.ticks import Ticks
@@ -69,6 +71,8 @@ class Session:
         self._stopping = ""
         self._node_id = config["node_id"]
         self._box = settings.box
+        self._ordered: set[str] = set()
+        """Incidents that a command has asked for, until they are made."""
         self._triggers = Triggers()
         recorded = config.get("recorded", {})
         params = recorded.get("params", {})
@@ -138,8 +142,11 @@ class Session:
         return outcome
 
     def _take_event(self, event: Event) -> None:
-        if event["type"] == "PARAM_UPDATE" and event["id"] == END_PARAM:
-            self.stop(str(event["value"])[:100])
+        if event["type"] == "PARAM_UPDATE":
+            if event["id"] == END_PARAM:
+                self.stop(str(event["value"])[:100])
+            elif event["id"] == MARK_PARAM:
+                self._take_order(event["value"])
         if event["type"] == "HAPPENED":
             self._take_dataflow_event(event["id"], event["value"])
             return
@@ -170,7 +177,30 @@ class Session:
 
     def _report_incidents(self) -> None:
         while self._recorder.incidents:
-            _log.info("incident %s is kept", self._recorder.incidents.pop(0))
+            name = self._recorder.incidents.pop(0)
+            if name in self._ordered:
+                self._ordered.remove(name)
+                self._answer(made=True, text=f"incident {name} in {self._folder_of(name)}")
+            else:
+                _log.info("incident %s is kept", name)
+
+    def _take_order(self, value: Any) -> None:
+        """Make the incident that a command asks for; its answer is a line of the log."""
+        if self._box is None:
+            self._answer(made=False, text="no incident is made: the recorder is not a black box")
+            return
+        try:
+            mark = msgspec.convert(value, incidents.Mark)
+            self._ordered.add(incidents.request(self._box, mark))
+        except (OSError, incidents.IncidentError, msgspec.ValidationError) as error:
+            self._answer(made=False, text=f"no incident is made in {self._box}: {error}")
+
+    def _folder_of(self, name: str) -> Path:
+        assert self._box is not None
+        return (self._box / incidents.INCIDENTS / name).absolute()
+
+    def _answer(self, *, made: bool, text: str) -> None:
+        logbridge.emit(marked_line(self._node_id, Marked(made, text)))
 
     def _request(self, mark: Mark) -> None:
         if self._box is None:

@@ -78,7 +78,8 @@ Examples:
   dorafleet release build arm.yml --python-lock pylock.toml --for cluster.yml
 \b
 The release has every file below the folder of DATAFLOW, except hidden files, byte code, virtual
-environments, `out`, `build`, and the files in `.releaseignore` (in the format of .gitignore).
+environments, `out`, `build`, `recordings`, and the files in `.releaseignore` (in the format of
+.gitignore).
 The lock is a pylock.toml, or requirements with hashes. The release has its wheels for each target;
 the default target is this machine. Robots need no pip, no network and no compiler.
 A key of the SSH agent signs the release, and --store keeps it. Without changes since the newest

@@ -19,6 +19,7 @@ from dorafleet.coordinator.daemon import DaemonMethods
 from dorafleet.coordinator.dataflows import DataflowMethods
 from dorafleet.coordinator.dataflowviews import DataflowViews
 from dorafleet.coordinator.fleet import Fleet
+from dorafleet.coordinator.incidents import IncidentMethods
 from dorafleet.coordinator.logs import LogMethods
 from dorafleet.coordinator.nodes import NodeMethods
 from dorafleet.coordinator.onerobot import with_robots
@@ -113,6 +114,7 @@ class FleetControl:
             **nodes.table,
             **TopicMethods(self.fleet, self.robots).table,
             **LogMethods(self.fleet, self.robots, self._event_bus).table,
+            **IncidentMethods(self.fleet, self.robots).table,
             **self.watching.table,
             **RobotMethods(self.fleet, self.robots, self._planner, self._reconciler).table,
             **RolloutMethods(

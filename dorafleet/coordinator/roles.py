@@ -45,6 +45,7 @@ ROLES: Mapping[str, Needed] = {
     "enrol.sign": "enrolling",
     "enrol.token": "admin",
     "fleet.watch": "viewer",
+    "incident.list": "viewer",
     "lease.end": "operator",
     "lease.hold": "operator",
     "lease.list": "viewer",

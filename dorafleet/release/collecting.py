@@ -1,8 +1,8 @@
 """Collect the files of a release: everything below its folder that is not ignored.
 
-Ignored are hidden names, byte code, virtual environments, `node_modules`, the folders `out` and
-`build` that dora writes beside the dataflow, and what `.releaseignore` lists (in the format of
-.gitignore). .gitignore is not read, because compiled programs and models are in it.
+Ignored are hidden names, byte code, virtual environments, `node_modules`, the folders `out`,
+`build` and `recordings` that dora writes beside the dataflow, and what `.releaseignore` lists (in
+the format of .gitignore). .gitignore is not read, because compiled programs and models are in it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pathspec import GitIgnoreSpec
 
+from dorad.dataflow.settings import RECORD_FOLDER
 from dorad.release.manifest import path_problem
 from dorafleet.release.errors import BuildError
 
@@ -25,7 +26,7 @@ IGNORE_FILE = ".releaseignore"
 MAX_FILES = 30_000
 """More do not fit into a manifest."""
 MAX_PROBLEMS = 20
-WRITTEN_BY_DORA = ("out", "build")
+WRITTEN_BY_DORA = ("out", "build", RECORD_FOLDER)
 _NAMES = ("__pycache__", "node_modules")
 _BYTE_CODE = (".pyc", ".pyo")
 

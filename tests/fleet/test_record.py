@@ -8,6 +8,7 @@ import signal
 import subprocess
 import textwrap
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import yaml
@@ -183,7 +184,13 @@ def test_the_key_record_records_on_each_machine_what_its_nodes_send(over):
         assert found == list(range(len(found)))
 
 
-def test_a_mark_keeps_an_incident_on_each_machine(over):
+def incidents(over, *words):
+    """Return the rows of `dora record incidents`."""
+    out = over.dora("record", "incidents", *words, "--format", "json")
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_a_mark_keeps_an_incident_on_each_machine(over, monkeypatch):
     # Both machines of this test share a folder, so only one of them may record into it.
     add_echo(over, record={"folder": "box", "keep": "60s", "topics": ["source/number"]})
     over.dora("start", str(over.flow), "--name", "demo", "--detach")
@@ -204,3 +211,37 @@ def test_a_mark_keeps_an_incident_on_each_machine(over):
     for machine in TOPICS:
         assert f"{machine}: no incident is made in {over.flow.parent / 'nowhere'}: " in done.stderr
     assert "__dora_mark" not in over.dora("node", "list", "-q", "-d", "demo")
+
+    # The incidents are listed and copied from here; scp is a program that has the same disk.
+    known = {(row["machine"], row["id"]) for row in incidents(over)}
+    assert known == {("arm1", Path(own).name) for own in found.values()}
+    program = over.folder / "scp"
+    program.write_text('#!/bin/sh\ncp -r "${5#*:}" "$6"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(over.folder), prepend=":")
+    over.dora("record", "incidents", "-d", "arm1/demo", "--export", Path(found["arm1"]).name)
+    assert values(over.folder / f"{Path(found['arm1']).name}.mcap", "source/number")
+
+    over.dora("stop", "demo")
+    listed = over.dora("record", "incidents", "-d", "demo")
+    assert all(Path(own).name in listed for own in found.values())
+
+
+def test_the_recorder_of_what_only_one_robot_knows_makes_its_incidents(over):
+    # A dataflow of the robot itself, as a release brings it there.
+    nodes = yaml.safe_load(over.flow.read_text())["nodes"][:1]
+    del nodes[0]["deploy"]
+    (over.flow.parent / "own.yml").write_text(
+        yaml.safe_dump({"nodes": nodes, "record": {"keep": "60s"}})
+    )
+    with over.daemons[0].client() as client:
+        client.start(over.flow.parent / "own.yml", name="own")
+    box = over.flow.parent / "recordings"
+    over.until(lambda: any(values(path, "source/number") for path in box.glob("ring/*.mcap")))
+    out = over.dora("record", "mark", "-d", "arm1/own", "--after", "0s", "--note", "here")
+    assert out.startswith("arm1: incident ")
+    (row,) = incidents(over, "-d", "arm1/own")
+    assert (row["note"], row["path"]) == ("here", out.strip().rpartition(" in ")[2])
+    done = dora("record", "mark", "-d", "arm1/own", "elsewhere", cwd=over.folder)
+    assert done.returncode == 1
+    assert "elsewhere" in done.stderr

@@ -1,8 +1,10 @@
 """Incidents of a black box: what one holds, who may ask for one, and how they go."""
 
+import json
 import time
 from contextlib import closing
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,10 @@ def box(tmp_path):
         for number in range(10):
             add_segment(tmp_path, number, at(3 * number))
         yield found
+
+
+def bytes_of(own):
+    return sum(size for _, size in incidents.files_of(own))
 
 
 def empty_ring(folder):
@@ -127,7 +133,7 @@ def test_old_incidents_go_and_the_oldest_beyond_the_size(tmp_path_factory, made,
     left = known[len(removed) :]
     if left:
         assert keep_s is None or left[0][1].time_ns >= now - keep_s * SECOND
-        assert size is None or sum(incidents.bytes_of(own) for own, _ in left) <= size
+        assert size is None or sum(bytes_of(own) for own, _ in left) <= size
     assert removed == [] if keep_s is None and size is None else True
 
 
@@ -157,3 +163,11 @@ def test_a_mark_of_a_node_is_read_with_care():
     assert mark.source == "node arm"
     assert mark_of({"fields": {"before": "soon", "after": True}}, NOW).before_s == 60.0
     assert mark_of({"fields": 7}, NOW).after_s == 20.0
+
+
+@pytest.mark.parametrize("field", ["time_ns", "before_s", "after_s"])
+@pytest.mark.parametrize("value", [-1, 1e300, 1 << 64])
+def test_a_request_for_an_impossible_time_makes_no_incident(box, tmp_path, field, value):
+    request = msgspec.to_builtins(Mark(at(15))) | {field: value}
+    (tmp_path / incidents.MARKS / "one.json").write_text(json.dumps(request))
+    assert box.tend() == []

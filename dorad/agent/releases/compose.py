@@ -11,6 +11,7 @@ from dorad.control.messages import Share
 from dorad.control.messages.agent import ShareContent
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import from_descriptor
+from dorad.dataflow.settings import RECORD_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,11 +53,17 @@ def _plain_node(node: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def content_of(
-    applied: Applied, uuid: str, machine: str, path: Path, bundle: Callable[[str], Bundle]
+    applied: Applied,
+    uuid: str,
+    machine: str,
+    path: Path,
+    bundle: Callable[[str], Bundle],
+    recordings: Path,
 ) -> ShareContent:
     """Return the daemon's order for a revision.
 
-    `path` is that of the dataflow's file; no node runs there.
+    `path` is that of the dataflow's file; no node runs there. `recordings` is the folder for what
+    its block `record` records: no node can write to a release, and the next one replaces it.
 
     Raises:
         ControlError: a release is not here, or parameters are for a node that does not exist.
@@ -77,6 +84,10 @@ def content_of(
         node["env"] = own | env | (node.get("env") or {})
         nodes.append(node)
     descriptor["nodes"] = _with_params(nodes, applied.revision.params)
+    if descriptor.get("record"):
+        descriptor["record"] = _recorded_to(recordings, descriptor["record"])
+        # The recorder, which has no entry in `nodes`: its folder is absolute.
+        descriptor["deploy"] = {"working_dir": "/"}
     share = Share(machine=machine, placement=dict.fromkeys(node_ids(descriptor), machine))
     return ShareContent(uuid=uuid, descriptor=descriptor, path=str(path), share=share)
 
@@ -97,6 +108,15 @@ def check(content: ShareContent) -> None:
 def node_ids(descriptor: Mapping[str, Any]) -> list[str]:
     """Return the ids of the nodes of a descriptor."""
     return [str(node["id"]) for node in descriptor["nodes"]]
+
+
+def _recorded_to(folder: Path, block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a block `record` whose relative folder is below `folder`; by default it is `folder`.
+
+    It is the same for all releases of a dataflow, so that a black box goes on after a rollout.
+    """
+    named = block.get("folder") or RECORD_FOLDER
+    return {**block, "folder": str(folder if named == RECORD_FOLDER else folder / named)}
 
 
 def _with_params(nodes: list[dict[str, Any]], params: Mapping[str, Any]) -> list[dict[str, Any]]:

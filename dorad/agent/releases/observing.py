@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from dorad.agent.folder import recordings_folder
 from dorad.agent.releases import compose, health, queries
 from dorad.agent.releases.model import Observation, Plan, ReleaseRecord
 from dorad.agent.releases.probes import Commands
@@ -248,7 +249,10 @@ class Observations:
     def content(self, uuid: str, name: str, applied: Applied) -> ShareContent:
         """Return the daemon's order for a revision. Raises ControlError."""
         path = self._folder / "dataflows" / name / "dataflow.yml"
-        return compose.content_of(applied, uuid, self._robot, path, self._library.bundle)
+        recordings = recordings_folder(self._folder) / name
+        return compose.content_of(
+            applied, uuid, self._robot, path, self._library.bundle, recordings
+        )
 
 
 def _in_words(leases: list[Lease]) -> str:

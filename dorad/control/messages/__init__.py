@@ -40,6 +40,7 @@ from dorad.control.messages.fleet import (
     TopWatch,
 )
 from dorad.control.messages.frames import Cancel, Error, ErrorCode, Hello, Reply, Request, Welcome
+from dorad.control.messages.incidents import BlackBox, Incident, IncidentList
 from dorad.control.messages.leases import LeaseList, LeaseRef, LeaseTake
 from dorad.control.messages.logs import Event, LogLines, LogRead, Watch
 from dorad.control.messages.nodes import (
@@ -80,15 +81,16 @@ from dorad.logrecord import LogRecord
 
 # fmt: off
 __all__ = [
-    "METHODS", "PROTOCOL", "Alert", "AlertAck", "AlertWatch", "Alerts", "Cancel", "Changed",
+    "METHODS", "PROTOCOL", "Alert", "AlertAck", "AlertWatch", "Alerts", "BlackBox", "Cancel",
+    "Changed",
     "DaemonStatus", "DataflowDetail", "DataflowInfo", "DataflowList", "DataflowState",
     "EdgeNew", "EdgeRef", "EdgeStats", "Enable", "Error", "ErrorCode", "Event",
     "Failure", "Finding", "FleetRow", "FleetRows", "FleetWatch", "Hello",
-    "Interface", "InterfaceRates", "Lease", "LeaseList", "LeaseRef", "LeaseTake", "LinkChannel",
-    "LinkPeer", "LinkTls", "LogLines", "LogRead", "LogRecord", "Method", "Network",
-    "NodeAdd", "NodeDetail", "NodeInfo", "NodeList", "NodeMetrics", "NodeRef", "NodeReplace",
-    "NodeResult", "NodeStatus", "NodeStop", "Nothing", "Param", "ParamList", "ParamRef",
-    "ParamSet", "Preview", "Published", "Ref", "Reply",
+    "Incident", "IncidentList", "Interface", "InterfaceRates", "Lease", "LeaseList", "LeaseRef",
+    "LeaseTake", "LinkChannel", "LinkPeer", "LinkTls", "LogLines", "LogRead", "LogRecord", "Method",
+    "Network", "NodeAdd", "NodeDetail", "NodeInfo", "NodeList", "NodeMetrics", "NodeRef",
+    "NodeReplace", "NodeResult", "NodeStatus", "NodeStop", "Nothing", "Param", "ParamList",
+    "ParamRef", "ParamSet", "Preview", "Published", "Ref", "Reply",
     "Request", "Restarted", "RowState", "Severity", "Share", "Shutdown", "Start", "Started",
     "Status", "Stop", "Struct", "Subscriber", "Top", "TopOrder", "TopPart", "TopWatch",
     "TopicHeader", "TopicInfo", "TopicList", "TopicPublish", "TopicRate", "TopicRates",

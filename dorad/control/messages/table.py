@@ -29,6 +29,7 @@ from dorad.control.messages.fleet import (
     TopPart,
     TopWatch,
 )
+from dorad.control.messages.incidents import IncidentList
 from dorad.control.messages.leases import LeaseList, LeaseRef, LeaseTake
 from dorad.control.messages.logs import Event, LogLines, LogRead, Watch
 from dorad.control.messages.nodes import (
@@ -112,6 +113,7 @@ METHODS: dict[str, Method] = {
     "param.get": Method(ParamRef, Param, "Return one parameter."),
     "param.set": Method(ParamSet, Param, "Set a parameter and notify the node."),
     "param.delete": Method(ParamRef, Nothing, "Delete a parameter and notify the node."),
+    "incident.list": Method(Ref, IncidentList, "List what black boxes have kept."),
     "lease.list": Method(Nothing, LeaseList, "List what must not be interrupted."),
     "lease.take": Method(LeaseTake, Lease, "Take a lease for some time."),
     "lease.hold": Method(

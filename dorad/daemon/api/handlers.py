@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dorad.daemon.api.dataflows import DataflowMethods
 from dorad.daemon.api.fleet import FleetMethods
+from dorad.daemon.api.incidents import IncidentMethods
 from dorad.daemon.api.leases import LeaseMethods
 from dorad.daemon.api.nodes import NodeMethods
 from dorad.daemon.api.params import ParamMethods
@@ -36,6 +37,7 @@ def handlers(
     fleet = FleetMethods(registry, measure, watch)
     shares = ShareMethods(registry)
     busy = LeaseMethods(registry, leases)
+    incidents = IncidentMethods(registry)
     return {
         "daemon.status": dataflows.status,
         "daemon.shutdown": dataflows.shutdown,
@@ -71,6 +73,7 @@ def handlers(
         "param.get": params.get,
         "param.set": params.set,
         "param.delete": params.delete,
+        "incident.list": incidents.list_all,
         "lease.list": busy.list_all,
         "lease.take": busy.take,
         "lease.hold": busy.hold,

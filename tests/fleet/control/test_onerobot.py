@@ -92,6 +92,33 @@ async def test_the_lines_of_a_release_come_from_all_its_robots(tmp_path):
             await first(fleet.stream("logs.read", m.LogRead(dataflow="pick", machine="arm9")))
 
 
+async def test_incidents_are_those_of_all_robots_and_of_dataflows_by_their_own_names(tmp_path):
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+
+        async def listed(_call, params):
+            found = [m.BlackBox(dataflow=seen["uuid"], name="talk", folder="/a", incidents=[])]
+            found.append(m.BlackBox(dataflow="u", name="pick", folder="/b", incidents=[]))
+            return m.IncidentList(boxes=found if params.dataflow is None else found[1:])
+
+        for name in ("arm1", "arm2"):
+            await again(fleet, name, {"incident.list": listed})
+            fleet.control.robots.get(name).releases = {"pick": RELEASE}
+        everything = await fleet.call("incident.list", m.Ref())
+        assert [(box.machine, box.dataflow) for box in everything.boxes] == [
+            (robot, name) for robot in ("arm1", "arm2") for name in (seen["uuid"], f"{robot}/pick")
+        ]
+        found = await fleet.call("incident.list", m.Ref(dataflow="pick"))
+        assert [box.dataflow for box in found.boxes] == ["arm1/pick", "arm2/pick"]
+        found = await fleet.call("incident.list", m.Ref(dataflow="arm2/pick"))
+        assert [box.dataflow for box in found.boxes] == ["arm2/pick"]
+        await fleet.agents["arm2"].stop()
+        await fleet.until(lambda: fleet.control.robots.get("arm2").client is None)
+        found = await fleet.call("incident.list", m.Ref(dataflow="pick"))
+        assert [box.dataflow for box in found.boxes] == ["arm1/pick"]
+        assert list(found.missing) == ["arm2"]
+
+
 async def test_what_needs_one_robot_names_those_that_run_the_release(tmp_path):
     async with leading(tmp_path) as fleet:
         seen = await running(fleet)
