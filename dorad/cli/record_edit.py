@@ -41,9 +41,9 @@ def cut(
 ) -> None:
     """Copy a part of the recording FILE."""
     from dorad.record.edit import merge as copy
-    from dorad.record.reader import RecordingReader
+    from dorad.record.sources import open_recording
 
-    with RecordingReader(file) as reader:
+    with open_recording(file) as reader:
         first, last = parse_range(start, end, [reader])
         known = list(reader.topics())
     wanted = name_list(topics)

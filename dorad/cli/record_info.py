@@ -16,7 +16,7 @@ from dorad.terminal import visible
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dorad.record.reader import RecordingReader
+    from dorad.record.sources import Recording
 
 INFO_EPILOG = """\b
 Examples:
@@ -33,9 +33,9 @@ def info(file: Path, *, style: str) -> int:
 
     The exit code is 1 if the recording is not complete.
     """
-    from dorad.record.reader import RecordingReader
+    from dorad.record.sources import open_recording
 
-    with RecordingReader(file) as reader:
+    with open_recording(file) as reader:
         if style == "json":
             print_object(as_json(reader))
         else:
@@ -55,7 +55,7 @@ def info(file: Path, *, style: str) -> int:
         return 0 if reader.status == "COMPLETE" and not reader.problems else 1
 
 
-def as_json(reader: RecordingReader) -> dict[str, Any]:
+def as_json(reader: Recording) -> dict[str, Any]:
     """Return the facts about a recording as JSON values."""
     return {
         "path": str(reader.path),
@@ -76,7 +76,7 @@ def as_json(reader: RecordingReader) -> dict[str, Any]:
     }
 
 
-def _dropped(reader: RecordingReader) -> dict[str, int]:
+def _dropped(reader: Recording) -> dict[str, int]:
     found = {}
     for key, value in reader.metadata.get("dora.end", {}).items():
         if key.startswith("dropped.") and value.isdecimal() and len(value) < 20:
@@ -84,7 +84,7 @@ def _dropped(reader: RecordingReader) -> dict[str, int]:
     return found
 
 
-def _seconds(reader: RecordingReader) -> float:
+def _seconds(reader: Recording) -> float:
     return (reader.end - reader.start) / 1e9
 
 
@@ -92,7 +92,7 @@ def _rate(count: int, seconds: float) -> str:
     return f"{(count - 1) / seconds:.1f} Hz" if count > 1 and seconds > 0 else "-"
 
 
-def _lines(reader: RecordingReader) -> Iterator[str]:
+def _lines(reader: Recording) -> Iterator[str]:
     from dorad.record.report import size_text
 
     about = reader.metadata.get("dora.recording", {})
@@ -105,7 +105,8 @@ def _lines(reader: RecordingReader) -> Iterator[str]:
         start = datetime.datetime.fromtimestamp(reader.start / 1e9).astimezone()
         yield f"start        {start.isoformat(sep=' ', timespec='milliseconds')}"
     yield f"duration     {_seconds(reader):.3f} s"
-    yield f"size         {size_text(reader.size)} in {reader.chunk_count} chunks"
+    chunks = f" in {reader.chunk_count} chunks" if reader.chunk_count else ""
+    yield f"size         {size_text(reader.size)}{chunks}"
     for key, label in (("robot", "robot"), ("dataflow", "dataflow"), ("version", "version")):
         if about.get(key):
             yield f"{label:12} {about[key]}"
@@ -141,18 +142,19 @@ Examples:
 @format_option
 def list_files(folder: Path, *, style: str) -> None:
     """List the recordings in FOLDER, by default this one."""
-    from dorad.record.reader import RecordingError, RecordingReader
+    from dorad.record.reader import RecordingError
     from dorad.record.report import size_text
+    from dorad.record.sources import open_recording
 
     rows: list[dict[str, Any]] = []
-    for path in sorted(folder.glob("*.mcap")):
+    for path in sorted((*folder.glob("*.mcap"), *folder.glob("*.drec"))):
         try:
-            with RecordingReader(path) as reader:
+            with open_recording(path) as reader:
                 rows.append(
                     {
                         "file": path.name,
                         "status": reader.status,
-                        "messages": sum(reader.counts.values()),
+                        "messages": sum(reader.topics().values()),
                         "bytes": reader.size,
                         "seconds": round(_seconds(reader), 3),
                         "start_ns": reader.start,

@@ -6,6 +6,7 @@ a binary format without names: numbers are varints, texts have their length in f
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import Counter
 from datetime import datetime
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from dorad.record.encoding import Decoded, read_batch
+from dorad.record.mcap import Attachment
 from dorad.record.reader import RecordingError
 
 if TYPE_CHECKING:
@@ -80,8 +82,13 @@ class DrecReader:
             self._file.close()
             raise
         self._begin = self._file.tell()
+        self.size = os.fstat(self._file.fileno()).st_size
+        self.chunk_count = 0
+        self.maker = ""
+        self.metadata = {"dora.recording": {"version": f"dora 1.x, .drec of version {VERSION}"}}
+        self.problems: list[str] = []
         self._counts: dict[str, int] | None = None
-        self.complete = False
+        self._complete = False
         """Whether the file has its end; known after its messages were read."""
 
     def __enter__(self) -> Self:
@@ -93,6 +100,25 @@ class DrecReader:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    @property
+    def status(self) -> str:
+        """COMPLETE, or UNFINISHED if the file has no end."""
+        self.topics()
+        return "COMPLETE" if self._complete else "UNFINISHED"
+
+    def attachments(self) -> Iterator[Attachment]:
+        """Yield the dataflow."""
+        yield Attachment(self.start, "dataflow.yml", "application/yaml", self._descriptor)
+
+    def types_of(self, topic: str) -> list[str]:
+        """Return the type of a topic's first message."""
+        first = next((each for each in self._read() if each.topic == topic), None)
+        try:
+            return [] if first is None else [str(first.decode().field.type)]
+        except ValueError as error:
+            self.problems.append(str(error))
+            return []
 
     def attachment(self, name: str) -> bytes | None:
         """Return the dataflow for `dataflow.yml`, None for other names."""
@@ -136,7 +162,7 @@ class DrecReader:
             if len(head) < 4:
                 return
             if head == END[:4] and file.read(4) == END[4:]:
-                self.complete = True
+                self._complete = True
                 return
             (size,) = _U32.unpack(head)
             if size > MAX_RECORD:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dorad import __version__
 from dorad.atomicfile import sync_folder
+from dorad.record.convert import as_mcap
 from dorad.record.encoding import Encoded, Kind
 from dorad.record.mcap import McapError
 from dorad.record.reader import RecordingError, RecordingReader, merged
@@ -32,7 +33,7 @@ def merge(
     """Write the messages of recordings, in their order, to a new one; return their number.
 
     `start` and `end` are in ns since 1970; `end` is exclusive. The attachments are those of the
-    first file.
+    first file. Recordings of dora 1.x are converted.
 
     Raises:
         RecordingError: a source cannot be read, or the target cannot be written.
@@ -40,7 +41,11 @@ def merge(
     if not sources:
         raise RecordingError("there is nothing to write: no recording was found")
     with ExitStack() as stack:
-        readers = [stack.enter_context(RecordingReader(path)) for path in sources]
+        try:
+            found = [stack.enter_context(as_mcap(path, target)) for path in sources]
+        except OSError as error:
+            raise RecordingError(f"cannot write beside {target}: {error.strerror}") from error
+        readers = [stack.enter_context(RecordingReader(path)) for path in found]
         damaged = [reader.path for reader in readers if not reader.indexed]
         try:
             file = RecordingFile(target, f"dorad {__version__}", compression=compression)

@@ -17,6 +17,7 @@ from dorad.atomicfile import temporary_folder
 from dorad.control.arrayvalues import python_size, to_python
 from dorad.node import metadata as metadata_codec
 from dorad.record import extras
+from dorad.record.convert import as_mcap
 from dorad.record.reader import RecordingError, RecordingReader
 from dorad.record.viewing import needs_copy, write_copy
 
@@ -207,7 +208,9 @@ def to_rerun(source: Path, target: Path) -> None:
             "rerun is not installed", "pip install rerun-sdk; rerun also opens MCAP files directly"
         )
     try:
-        with RecordingReader(source) as reader, ExitStack() as stack:
+        with ExitStack() as stack:
+            source = stack.enter_context(as_mcap(source, target))
+            reader = stack.enter_context(RecordingReader(source))
             if needs_copy(reader):
                 folder = stack.enter_context(temporary_folder(target.absolute().parent, ".rrd-"))
                 # Its name is that of the recording in the viewer.

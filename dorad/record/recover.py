@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dorad import __version__
 from dorad.atomicfile import sync_folder
 from dorad.problems import ProblemError
-from dorad.record import mcap, mcapread, scan
+from dorad.record import drec, mcap, mcapread, scan
 from dorad.record.mcap import ChunkIndex, McapError, Op
 from dorad.record.scan import Record
 from dorad.record.writer import Summary
@@ -80,6 +80,11 @@ def recover(path: Path) -> Recovery:
                 f"{path} is being recorded or recovered now", "stop its recorder first"
             ) from None
         try:
+            if os.pread(descriptor, len(drec.MAGIC), 0) == drec.MAGIC:
+                raise RecoveryError(
+                    f"{path} is a recording of dora 1.x, which is read up to its last message",
+                    "`dora record merge FILE -o NEW.mcap` makes an MCAP file of it",
+                )
             walk = _Walk(descriptor, scan.check_start(descriptor))
         except McapError as error:
             raise RecoveryError(f"{path} cannot be recovered: {error}") from error

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from dorad.record.encoding import Decoded
+    from dorad.record.mcap import Attachment
 
 
 class Message(Protocol):
@@ -38,6 +39,21 @@ class Recording(Protocol):
     """A recording that can be replayed. A context manager."""
 
     path: Path
+    size: int
+    """Bytes of the file."""
+    maker: str
+    """The other program that made the file; empty if it was dora."""
+    metadata: dict[str, dict[str, str]]
+    problems: list[str]
+    """What is damaged."""
+
+    @property
+    def chunk_count(self) -> int:
+        """Number of chunks."""
+
+    @property
+    def status(self) -> str:
+        """COMPLETE, INCOMPLETE, RECOVERED, UNFINISHED if it has no end, or FOREIGN."""
 
     @property
     def start(self) -> int:
@@ -52,6 +68,12 @@ class Recording(Protocol):
 
     def __exit__(self, *_: object) -> None:
         """Close the file."""
+
+    def attachments(self) -> Iterator[Attachment]:
+        """Yield the attachments."""
+
+    def types_of(self, topic: str) -> list[str]:
+        """Return the types of a topic's messages."""
 
     def attachment(self, name: str) -> bytes | None:
         """Return the content of an attachment, None if there is none."""

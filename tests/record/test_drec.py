@@ -1,12 +1,18 @@
 """Recordings of dora 1.x: the sample was made with `dora record --proxy` of dora 1.1.0."""
 
+import shutil
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dorad.record.drec import DrecReader
-from dorad.record.reader import RecordingError
+from dorad.record.edit import merge
+from dorad.record.reader import RecordingError, RecordingReader
+from dorad.record.recover import RecoveryError, recover
 from dorad.record.sources import open_recording
 
 SAMPLE = Path(__file__).parent / "data" / "dora-1.1.0.drec"
@@ -79,3 +85,51 @@ def test_the_first_bytes_tell_the_kind(tmp_path):
     path.write_bytes(b"hello")
     with pytest.raises(RecordingError, match="not a recording"):
         open_recording(path)
+
+
+def test_tools_for_recordings_take_it_too(tmp_path):
+    copy = tmp_path / "both.mcap"
+    assert merge([SAMPLE], copy) == 6
+    with DrecReader(SAMPLE) as old, RecordingReader(copy) as new:
+        assert new.status == old.status == "COMPLETE"
+        assert new.topics() == old.topics()
+        for topic in old.topics():
+            assert new.types_of(topic) == old.types_of(topic)
+        assert new.attachment("dataflow.yml") == old.attachment("dataflow.yml")
+        pairs = zip(old.messages(), new.messages(), strict=True)
+        for before, after in pairs:
+            assert (before.time, before.sequence) == (after.time, after.sequence)
+            assert before.decode() == after.decode()
+    part = tmp_path / "part.mcap"
+    with DrecReader(SAMPLE) as old:
+        middle = [each.time for each in old.messages()][3]
+    assert merge([SAMPLE], part, end=middle, topics={"src/num"}) in (1, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["both.mcap", "part.mcap"]
+    with pytest.raises(RecoveryError, match=r"recording of dora 1\.x"):
+        recover(shutil.copy(SAMPLE, tmp_path))
+
+
+def test_a_part_of_it_is_described_and_converted_as_unfinished(tmp_path):
+    path = tmp_path / "part.drec"
+    path.write_bytes(SAMPLE.read_bytes()[:-200])
+    with open_recording(path) as found:
+        assert found.status == "UNFINISHED"
+    merge([path], tmp_path / "part.mcap")
+    with RecordingReader(tmp_path / "part.mcap") as found:
+        assert found.status == "INCOMPLETE"
+        assert sum(found.topics().values()) > 0
+
+
+@given(st.integers(0, SAMPLE.stat().st_size - 1), st.integers(0, 7))
+def test_no_flipped_bit_ends_a_tool_without_words(tmp_path_factory, place, bit):
+    data = bytearray(SAMPLE.read_bytes())
+    data[place] ^= 1 << bit
+    folder = tmp_path_factory.mktemp("drec")
+    path = folder / "bad.drec"
+    path.write_bytes(data)
+    with suppress(RecordingError):
+        merge([path], folder / "copy.mcap")
+    with suppress(RecordingError), open_recording(path) as found:
+        for topic in found.topics():
+            found.types_of(topic)
+        assert found.status in ("COMPLETE", "UNFINISHED")
