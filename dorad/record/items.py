@@ -67,5 +67,5 @@ class Outcome(NamedTuple):
     """Whether the last file has its summary."""
 
 
-stamp_of = operator.attrgetter("stamp")
+stamp_of: Callable[[Item], int] = operator.itemgetter(0)
 """Returns the time of a message, to sort by."""

@@ -10,10 +10,12 @@ import logging
 from typing import TYPE_CHECKING
 
 from dorad.record import extras
-from dorad.record.items import Item
+from dorad.record.items import make_item
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from dorad.record.items import Item
 
 MIN_INTERVAL_NS = 500_000
 """Faster timers are not recorded: their ticks would cost more than the messages."""
@@ -50,5 +52,5 @@ class Ticks:
             first = max(self._next[name], last - MAX_DUE + 1)
             for number in range(first, last + 1):
                 stamp = self._epoch_ns + number * interval_ns + difference_ns
-                yield Item(stamp, topic, number, extras.TICK)
+                yield make_item((stamp, topic, number, extras.TICK))
             self._next[name] = max(first, last + 1)
