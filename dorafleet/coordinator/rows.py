@@ -54,6 +54,8 @@ class Known(NamedTuple):
     software: Software = Software()
     coming: bool = False
     """Whether an earlier coordinator knew it, and this one has just started."""
+    awaited: bool = False
+    """Whether it is connected, and what is known of it is of before that."""
 
 
 def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
@@ -104,7 +106,7 @@ def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
         robot=known.robot,
         dataflow=dataflow,
         release=known.software.release or base.release,
-        known=known.connected and own is not None,
+        known=known.connected and own is not None and not known.awaited,
         seen_at=known.seen_at,
         labels=dict(known.labels),
         version=base.version or known.version,
@@ -120,6 +122,8 @@ def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
         return msgspec.structs.replace(row, state="update", why=known.software.updating)
     if worst is not None:
         return msgspec.structs.replace(row, state="warn", why=worst.text)
+    if known.awaited:
+        return msgspec.structs.replace(row, state="unreach", why=_why_awaited(own))
     if known.software.busy:
         return msgspec.structs.replace(row, state="busy", why=known.software.busy)
     why = "" if dataflow else "no dataflow runs"
@@ -133,8 +137,15 @@ def _why_away(own: FleetRow | None, known: Known) -> str:
         return "never connected"
     if own is None:
         return "no contact"
-    was = {"ok": "well", "busy": "well"}.get(own.state, own.why or own.state)
-    return f"no contact, was {was}"
+    return f"no contact, {_was(own)}"
+
+
+def _why_awaited(own: FleetRow | None) -> str:
+    return "connected, has not described itself yet" + (f", {_was(own)}" if own else "")
+
+
+def _was(own: FleetRow) -> str:
+    return "was " + {"ok": "well", "busy": "well"}.get(own.state, own.why or own.state)
 
 
 def _away(known: Known, now: float) -> list[Finding]:

@@ -68,6 +68,8 @@ class FleetWatching:
         self._started = time.monotonic()
         self._own: dict[str, m.FleetRow] = {}
         """The last own row of each robot."""
+        self._described: set[str] = set()
+        """Robots whose own row is of now, or that have older software, which sends none."""
         self._following: dict[str, AsyncClient] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._dirty: set[str] = set()
@@ -103,6 +105,7 @@ class FleetWatching:
         if client is None or self._following.get(robot.id) is client:
             return
         self._following[robot.id] = client
+        self._described.discard(robot.id)
         task = asyncio.create_task(self._follow(robot, client), name=f"row of {robot.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -113,18 +116,26 @@ class FleetWatching:
         try:
             async with client.stream("fleet.watch", params, m.FleetRows) as events:
                 async for event in events:
+                    if self._following.get(robot.id) is not client:
+                        return  # it has connected again, and this row is of before
                     for row in event.rows[:1]:
                         self._own[robot.id] = checked(row, robot.id, robot.skew.seconds)
+                        self._described.add(robot.id)
                         self._dirty.add(robot.id)
                     # One that sends without end waits, and is closed when too much waits.
                     await asyncio.sleep(PACE_S)
         except ControlError as error:
             _log.debug("robot `%s` sends no rows: %s", robot.id, error)
-            if error.code in ("unknown-method", "unsupported"):
+            followed = self._following.get(robot.id) is client
+            if followed and error.code in ("unknown-method", "unsupported"):
                 self._own.pop(robot.id, None)
+                self._described.add(robot.id)
+                self._dirty.add(robot.id)
                 return  # older software: the connection stays the one that is followed
         if self._following.get(robot.id) is client:
             del self._following[robot.id]
+            self._described.discard(robot.id)
+            self._dirty.add(robot.id)
             if robot.client is client:
                 await asyncio.sleep(ROBOT_S)  # its dorad may be restarting
                 self.mark(robot)
@@ -209,6 +220,7 @@ class FleetWatching:
             coming=self._has_just_started
             and robot.attached is None
             and robot.id in self._kept.robots,
+            awaited=robot.id not in self._described,
         )
 
     @property

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,12 +18,14 @@ from hypothesis import strategies as st
 from dorad.control import messages as m
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
+from dorad.control.eventbus import EventBus
 from dorad.control.rowdeltas import RowDeltas
 from dorad.control.topparts import reduction
 from dorad.daemon.measuring.summary import CrashHistory, findings
-from dorad.daemon.measuring.watching import state_since
+from dorad.daemon.measuring.watching import SelfWatch, state_since
 from dorad.daemon.subscription.reducing import MAX_ELEMENTS, Reducer, encoded
 from dorafleet.coordinator.rows import MAX_FINDINGS, MAX_TEXT, Known, Software, checked, fleet_row
+from tests.harness.waiting import until
 
 from .fakefleet import edge, node
 
@@ -206,6 +210,56 @@ def test_three_crashes_within_a_minute_are_a_failure() -> None:
     assert findings(70.0, [info], [], crashes, "") == []
 
 
+@pytest.mark.parametrize("status", ["restarting", "starting"])
+def test_a_failed_node_is_a_finding_also_while_it_waits_for_its_restart(status: str) -> None:
+    waiting = node("r", "gripper", status=status, pid=None, last_exit="exited with code 3")
+    (found,) = findings(1.0, [waiting], [], CrashHistory(), "")
+    assert found.severity == "warn"
+    assert found.text == "node gripper failed (exited with code 3) and waits for its restart"
+    waiting.last_exit = "exited with code 0"
+    assert findings(1.0, [waiting], [], CrashHistory(), "") == []
+    new = node("r", "gripper", status="starting", pid=None)
+    assert findings(1.0, [new], [], CrashHistory(), "") == []
+
+
+class Registry:
+    """What the row of a machine needs of a daemon's registry."""
+
+    def __init__(self) -> None:
+        self.event_bus = EventBus()
+        self.records = ()
+        self.store = SimpleNamespace(load_alerts=list, put_alerts=lambda alerts: None)
+        self.runner = SimpleNamespace(node_users=SimpleNamespace(problem=lambda: ""))
+
+
+async def test_a_machine_that_cannot_be_measured_is_not_said_to_be_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(_: object) -> float:
+        raise OSError("Too many open files")
+
+    monkeypatch.setattr("dorad.daemon.measuring.watching.MIN_PAUSE_S", 0.01)
+    monkeypatch.setattr("dorad.daemon.measuring.watching.EVERY_S", 0.02)
+    failed = node("x", "gripper", status="failed", pid=None)
+    top = m.Top(at=0.0, window=0.0, nodes=[failed], edges=[])
+    watch = SelfWatch(Registry(), SimpleNamespace(top=lambda: top))
+    running = asyncio.create_task(watch.run())
+    try:
+        await until(lambda: watch.row is not None)
+        with monkeypatch.context() as broken:
+            broken.setattr("psutil.cpu_percent", fails)
+            await until(
+                lambda: watch.row.why.endswith("it cannot be measured (Too many open files)")
+            )
+            assert (watch.row.state, watch.row.known) == ("fail", False)
+            assert [each.cause for each in watch.row.findings] == ["daemon-problem", "node-failed"]
+        await until(lambda: watch.row.known)
+        assert [each.cause for each in watch.row.findings] == ["node-failed"]
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+
+
 def test_a_node_that_an_operator_restarts_has_not_failed() -> None:
     crashes = CrashHistory()
     for second, restarts in enumerate((0, 1)):
@@ -271,6 +325,18 @@ def test_a_robot_without_contact_says_how_it_was_and_nothing_of_how_it_is() -> N
     assert [each.cause for each in row.findings] == ["unreachable"]
     never = fleet_row(None, known(connected=False, ever_seen=False), 100.0)
     assert (never.state, never.why, never.findings) == ("unreach", "never connected", [])
+
+
+def test_a_robot_that_is_back_is_not_well_before_it_says_so() -> None:
+    own = m.FleetRow(robot="x", state="ok", dataflow="pick", nodes=3, running=3)
+    row = fleet_row(own, known(awaited=True), 100.0)
+    assert (row.state, row.known) == ("unreach", False)
+    assert row.why == "connected, has not described itself yet, was well"
+    row = fleet_row(None, known(awaited=True), 100.0)
+    assert (row.state, row.why) == ("unreach", "connected, has not described itself yet")
+    # What was wrong stays so.
+    own.findings = [m.Finding(cause="c", subject="s", text="t", severity="fail", since=1.0)]
+    assert fleet_row(own, known(awaited=True), 100.0).state == "fail"
 
 
 def test_states_are_never_shown_as_one_another() -> None:

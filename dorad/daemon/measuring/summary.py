@@ -86,6 +86,11 @@ def _of_node(now: float, info: NodeInfo, crashes: Sequence[float]) -> list[Findi
         return [_finding("node-failed", subject, text, "fail", now, *what, event=True)]
     found: list[Finding] = []
     clean = info.last_exit == CLEAN_EXIT
+    waits = info.pid is None and info.status in ("restarting", "starting")
+    if waits and info.last_exit is not None and not clean and not crashes:
+        # It counts as restarted only when its next process starts, maybe minutes later.
+        text = f"node {info.node} failed{exited} and waits for its restart"
+        found.append(_finding("node-restarts", subject, text, "warn", now, *what, event=True))
     if crashes and not (clean and len(crashes) < CRASHES):
         often = "once" if len(crashes) == 1 else f"{len(crashes)} times"
         what_happened = f"{'ended' if clean else 'failed'} {often} in {CRASH_WINDOW_S:g} s{exited}"
@@ -122,6 +127,12 @@ def _finding(
         node=node,
         event=event,
     )
+
+
+def unmeasured(now: float, why: str) -> Finding:
+    """Return what is wrong while this machine cannot be measured."""
+    text = f"what runs here is not known: it cannot be measured ({why})"
+    return _finding("daemon-problem", "measuring", text, "fail", now)
 
 
 def keep_since(found: list[Finding], before: Mapping[tuple[str, str], float]) -> None:

@@ -15,12 +15,13 @@ import psutil
 from dorad import __version__
 from dorad.bell import Bell
 from dorad.control.alertbook import AlertBook, identity
-from dorad.daemon.measuring.summary import CrashHistory, findings, keep_since, row
+from dorad.control.messages import FleetRow
+from dorad.daemon.measuring.summary import CrashHistory, findings, keep_since, row, unmeasured
 
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from dorad.control.messages import Alert, DataflowState, FleetRow
+    from dorad.control.messages import Alert, DataflowState
     from dorad.daemon.measuring.measure import Measure
     from dorad.daemon.registry import Registry
 
@@ -51,7 +52,10 @@ class SelfWatch:
         """Rings after each look."""
 
     async def run(self) -> NoReturn:
-        """Update after each event of a dataflow, and once a second, until cancelled."""
+        """Update after each event of a dataflow, and once a second, until cancelled.
+
+        A row that cannot be brought up to date says so.
+        """
         changed = asyncio.Event()
 
         async def listen() -> None:
@@ -63,7 +67,10 @@ class SelfWatch:
         try:
             while True:
                 changed.clear()
-                self.look()
+                try:
+                    self.look()
+                except Exception as error:  # noqa: BLE001 - the cause may be temporary
+                    self._fail(error)
                 await asyncio.sleep(MIN_PAUSE_S)
                 try:
                     async with asyncio.timeout(EVERY_S - MIN_PAUSE_S):
@@ -98,6 +105,19 @@ class SelfWatch:
         self.row = msgspec.structs.replace(fresh, since=since, seen_at=now)
         self.book.observe(time.monotonic(), {self._robot: found})
         self._store()
+        self.bell.ring()
+
+    def _fail(self, error: Exception) -> None:
+        """Report that nothing is known now, beside what was wrong before."""
+        now, before = time.time(), self.row or FleetRow(robot=self._robot, known=False)
+        found = [unmeasured(now, str(error)), *(x for x in before.findings if x.node is not None)]
+        if before.why != found[0].text:
+            _log.warning("this machine cannot be measured, trying again: %r", error)
+        keep_since(found, self._since)
+        self._since = {(each.cause, each.subject): each.since for each in found}
+        fields = {"state": "fail", "why": found[0].text, "since": found[0].since, "known": False}
+        self.row = msgspec.structs.replace(before, findings=found, **fields)
+        self.book.observe(time.monotonic(), {self._robot: found})
         self.bell.ring()
 
     def ack(self, id_: str, who: str, *, undo: bool) -> Alert:

@@ -35,8 +35,11 @@ class Daemon:
     def __init__(self) -> None:
         self.findings: list[m.Finding] = []
         self.bell = Bell()
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def rows(self, _call, _params):
+        await self.answers.wait()
         while True:
             state = "fail" if self.findings else "ok"
             row = m.FleetRow(robot="x", state=state, findings=self.findings, since=500.0)
@@ -88,6 +91,32 @@ async def test_alerts_and_who_looks_after_them_outlive_a_coordinator(tmp_path):
         # By the coordinator's clock, which is nearly that of the robot.
         assert alert.since == pytest.approx(1000.0, abs=5.0)
         assert fleet.control.watching.rows["arm1"].since == alert.since
+
+
+async def test_a_robot_whose_node_fails_out_of_reach_never_reads_ok_when_it_is_back(tmp_path):
+    late, states = Daemon(), []
+    late.answers.clear()
+    late.find(CRASH)
+    async with leading(tmp_path) as fleet:
+        watching = fleet.control.watching
+
+        def row():
+            watching.mark(fleet.control.robots.get("arm1"))
+            watching.look()
+            states.append(watching.rows["arm1"].state)
+            return watching.rows["arm1"]
+
+        agent = await connect(fleet, "arm1", Daemon())
+        await fleet.until(lambda: row().state == "ok")
+        await agent.stop()
+        agent.handlers = {"fleet.watch": late.rows}
+        await fleet.until(lambda: row().why.startswith("no contact"))
+        states.clear()
+        await fleet.connect(agent)
+        await fleet.until(lambda: row().why == "connected, has not described itself yet, was well")
+        late.answers.set()
+        await fleet.until(lambda: row().state == "fail")
+        assert set(states) == {"unreach", "fail"}
 
 
 async def test_an_alert_that_is_over_when_the_robot_is_back_ends(tmp_path, monkeypatch):
