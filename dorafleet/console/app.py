@@ -15,7 +15,7 @@ from textual.events import Key
 
 from dorafleet.console import piping, themes
 from dorafleet.console.acting import Acting
-from dorafleet.console.frames import Frames
+from dorafleet.console.frames import Frames, forget_closed_widgets
 from dorafleet.console.model.commands import ABOUT_DATAFLOWS, place_of, shown, with_dataflow
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.registry import open_screen
@@ -27,6 +27,7 @@ from dorafleet.console.widgets.paint import VisibleText
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
+    from textual.await_complete import AwaitComplete
     from textual.binding import BindingType
     from textual.driver import Driver
     from textual.events import Event
@@ -48,6 +49,9 @@ ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 MAX_EARLY = 1000
 """Keys that wait for a screen."""
+
+MAX_OPEN = 30
+"""Screens that lie on each other; the next one replaces the last."""
 
 MAX_LISTED = 30
 """Robots that a filter names."""
@@ -267,7 +271,16 @@ class ConsoleApp(App[None]):
         """Open a screen on top of this one."""
         _log.debug("open %s", screen)
         self._last = None
-        self.push_screen(screen)
+        if len(self.screen_stack) > MAX_OPEN:
+            self.switch_screen(screen)
+        else:
+            self.push_screen(screen)
+
+    def pop_screen(self) -> AwaitComplete:
+        """Close the screen or dialog on top, and keep nothing of it."""
+        closing = super().pop_screen()
+        forget_closed_widgets()
+        return closing
 
     def go_back(self) -> None:
         """Close this screen, unless it is the first."""

@@ -6,6 +6,8 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from textual._styles_cache import StylesCache
+
 from dorafleet.console.model.pace import Pace
 
 if TYPE_CHECKING:
@@ -18,6 +20,15 @@ MIN_WAIT_S = 0.01
 """Shortest time between two looks whether a frame may be sent."""
 BLOCKED_S = 0.2
 """Time between two looks whether a terminal takes bytes again."""
+
+
+def forget_closed_widgets() -> None:
+    """Free the painted lines of closed widgets.
+
+    Textual caches two colours by the widget that they are for, and so keeps the last thousand
+    widgets, with all their lines.
+    """
+    StylesCache.get_inner_outer.cache_clear()
 
 
 class Frames:

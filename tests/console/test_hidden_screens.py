@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
-from textual.strip import Strip
+from textual._styles_cache import StylesCache
+from textual.widget import Widget
 
+from dorafleet.console.app import MAX_OPEN
 from dorafleet.console.options import Options
 
 from .driving import console
@@ -46,19 +48,28 @@ async def test_a_screen_that_is_hidden_for_no_time_continues_to_read(tmp_path: P
         await driven.until("after a pause")
 
 
-async def test_closed_screens_keep_no_painted_lines(tmp_path: Path) -> None:
-    def lines() -> int:
+async def test_nothing_is_kept_of_closed_screens_and_dialogs(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(5)) as driven:
+        await driven.until("5 of 5")
+        for _ in range(2):
+            for keys in (":alerts\r", ":help\r", "a"):
+                before = driven.app.screen
+                await driven.type(keys)
+                await driven.until(lambda: driven.app.screen is not before)  # noqa: B023
+                await driven.type("\x1b")
+                await driven.until(lambda: driven.app.screen is before)  # noqa: B023
         gc.collect()
-        return sum(isinstance(each, Strip) for each in gc.get_objects())
+        objects = gc.get_objects()
+        painted = sum(isinstance(each, StylesCache) for each in objects)
+        assert painted <= sum(isinstance(each, Widget) for each in objects)
 
-    async with console(tmp_path, FakeFleet(3)) as driven:
-        await driven.until("3 of 3")
-        counts = []
-        for _ in range(3):
-            driven.app.open_about("help", [])
-            await driven.until("Keys")
-            await driven.press("escape")
-            await driven.until("3 of 3")
-            counts.append(lines())
-        # Textual keeps what belongs to a thousand of them: 30 lines each.
-        assert counts[-1] < counts[0] + 50
+
+async def test_screens_on_screens_are_bounded(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(5)) as driven:
+        await driven.until("5 of 5")
+        for number in range(MAX_OPEN + 5):
+            driven.app.open_about("alerts" if number % 2 else "help", [])
+        await driven.until(lambda: driven.app.screen.NAME == "help")
+        assert len(driven.app.screen_stack) == MAX_OPEN + 1
+        await driven.type("\x1b")
+        await driven.until(lambda: len(driven.app.screen_stack) == MAX_OPEN)

@@ -171,9 +171,6 @@ class ConsoleScreen(Screen[None]):
         self.feeds.stop()
         for grid in self.query(Grid):
             grid.hold_cursor()
-        for widget in self.query("*"):
-            # Drops its painted lines: a cache of Textual's keeps a thousand closed widgets.
-            widget.refresh()
 
     def on_unmount(self) -> None:
         """Stop reading."""
