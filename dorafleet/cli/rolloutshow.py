@@ -72,6 +72,14 @@ def plan_row(plan: RolloutPlan, robot: PlannedRobot) -> tuple[str, ...]:
     )
 
 
+def left_out_line(plan: RolloutPlan) -> str:
+    """Return which robots a rollout leaves out although they lack the release; or an empty text."""
+    from dorafleet.rollout.plan import HAS_IT
+
+    left = [each for each in plan.robots if each.batch is None and each.note != HAS_IT]
+    return f"left out: {_some([f'{each.robot} ({each.note})' for each in left])}" if left else ""
+
+
 def change_lines(changes: Changes, robots: Sequence[str]) -> Iterator[str]:
     """Yield what changes, for the robots where it is the same."""
     yield f"{_some(robots)}:"

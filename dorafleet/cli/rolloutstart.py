@@ -136,6 +136,8 @@ def start(
             request, release=found.release.id, if_version=found.version
         )
         summary = client.call("rollout.start", wanted, RolloutSummary)
+    if left_out := rolloutshow.left_out_line(found):
+        click.echo(visible(left_out), err=True)
     if not as_json:
         for each in found.supersedes:
             click.echo(f"rollout {each} is superseded")

@@ -127,6 +127,11 @@ async def test_a_bad_release_stops_at_the_canary_with_exit_code_1(tmp_path, caps
         code, out, _ = await one.run("rollout", "status")
         assert code == 1
         assert out.index("r1  ") < out.index("r2  ")
+        # A later rollout leaves the robot out, and says so.
+        code, out, err = await one.release("rollout", "start", "pick", *FAST)
+        assert code == 0, out
+        assert err.startswith("left out: r1 (it has failed there: node grip failed")
+        assert set(one.running().values()) == {ID1, ID2}
 
 
 async def test_a_dry_run_and_a_refusal_change_nothing(tmp_path, capsys):
