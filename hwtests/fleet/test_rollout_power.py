@@ -53,9 +53,13 @@ def test_after_power_cuts_at_random_moments_of_a_switch_one_confirmed_release_ru
     site: Site, chance: random.Random
 ) -> None:
     rules = ("--robots", "arm1", "--confirm-deadline", f"{CONFIRM_S:g}s")
+    undisturbed = site.build("undisturbed = event")
     began = time.monotonic()
-    assert site.start(site.build("undisturbed = event"), *rules).returncode == 0
+    site.start_in_background(undisturbed, *rules)
+    # Not the end of the command, which is later: cuts after the switch are no trials.
+    site.wait_until_runs("arm1", undisturbed)
     usual = time.monotonic() - began
+    site.wait_until_followed()
     arm1, network = site.fleet.arm1, site.fleet.bed.network
     ends: dict[str, int] = {}
     for number in range(CUTS):
