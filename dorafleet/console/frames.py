@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
-
-from textual._styles_cache import StylesCache
 
 from dorafleet.console.model.pace import Pace
 
@@ -28,7 +26,11 @@ def forget_closed_widgets() -> None:
     Textual caches two colours by the widget that they are for, and so keeps the last thousand
     widgets, with all their lines.
     """
-    StylesCache.get_inner_outer.cache_clear()
+    # The cache is not part of Textual's API. A version without it needs no more than memory.
+    with suppress(ImportError, AttributeError):
+        from textual._styles_cache import StylesCache
+
+        StylesCache.get_inner_outer.cache_clear()
 
 
 class Frames:
