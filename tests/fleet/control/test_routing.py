@@ -107,6 +107,11 @@ async def running(fleet):
         await fleet.connect(agent)
     seen["uuid"] = (await fleet.start()).uuid
     await fleet.wait("running")
+    # The dataflow runs once its barrier is open; the order to open it may still be on its way.
+    for robot in ("arm1", "arm2"):
+        await fleet.until(
+            lambda robot=robot: fleet.control.robots.get(robot).shares["talk"].status == "running"
+        )
     return seen
 
 
