@@ -114,7 +114,9 @@ async def test_it_ends_when_it_has_ended_everywhere(tmp_path):
         arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
         await fleet.start()
         await fleet.wait("running")
-        await fleet.until(lambda: arm1.shares["talk"].status == "running")
+        await fleet.until(
+            lambda: {each.shares["talk"].status for each in (arm1, arm2)} == {"running"}
+        )
         arm1.report("talk", "finished")
         with pytest.raises(ControlError, match="not ended"):
             params = m.Wait(dataflow="talk", until="ended", timeout=0.2)
