@@ -108,7 +108,7 @@ class Player:
     def _play_once(self) -> tuple[int, int, int]:
         """Return the number of messages sent, and the ns that they cover and that they took."""
         config = self._config
-        sent, first, last, began = 0, None, 0, 0
+        sent, first, last, began, ended = 0, None, 0, 0, 0
         reading = _ReadAhead(self._all_due())
         try:
             for due in reading:
@@ -119,6 +119,7 @@ class Player:
                 last = due.time
                 self._wait_for(due.time)
                 self._send(due)
+                ended = time.monotonic_ns()
                 sent += 1
                 if config.step:
                     self._control.wait_until_quiet()
@@ -127,9 +128,8 @@ class Player:
                     self._receive(0)
         finally:
             reading.close()
-        took = time.monotonic_ns() - began if sent else 0
         self._receive(0)  # a loop of few messages stops, too
-        return sent, last - (first or last), took
+        return sent, last - (first or last), ended - began
 
     def _start_clock(self, recorded: int) -> None:
         """Begin at a recorded time; a loop keeps the speed and the pause that the user has set."""

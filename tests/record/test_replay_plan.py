@@ -250,14 +250,15 @@ def test_a_loop_keeps_the_speed_that_was_chosen_meanwhile(tmp_path):
 
 
 class SlowRecording:
-    """A recording whose first message takes a while to read."""
+    """A recording whose first message, and whose end, take a while to read."""
 
     def __init__(self, reader, delay):
         self._reader, self._delay = reader, delay
 
     def messages(self, **chosen):
         threading.Event().wait(self._delay)
-        return self._reader.messages(**chosen)
+        yield from self._reader.messages(**chosen)
+        threading.Event().wait(self._delay)
 
 
 class EndlessNode(StoppedNode):
@@ -284,7 +285,7 @@ def test_a_replay_goes_on_when_the_nodes_that_it_compares_have_ended(tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_real_speed_counts_from_the_first_message(tmp_path, count):
+def test_the_real_speed_counts_from_the_first_message_to_the_last(tmp_path, count):
     """One message has no speed."""
     path = write(tmp_path / "a.mcap", numbers(count, every_ms=1))
     config = ReplayConfig(files=[], topics=["source/number"], speed=0.0)
