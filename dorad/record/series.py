@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections import Counter, deque
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad import __version__
@@ -16,7 +17,6 @@ from dorad.record.writer import RecordingFile, drop_cached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from dorad.record.mcap import Attachment
     from dorad.record.settings import Settings
@@ -94,10 +94,13 @@ class FileSeries:
         self._finished.append(file)
 
     def check_present(self) -> None:
-        """Raise FileNotFoundError if the present file was removed from its folder."""
+        """Raise FileNotFoundError if the present file is nowhere: removed, or with its disk."""
         file = self.file
-        if not os.fstat(file.descriptor).st_nlink:
-            raise FileNotFoundError(errno.ENOENT, "the file was removed", str(file.path))
+        # The kernel knows the name of an open file, also after it was renamed.
+        name = Path(f"/proc/self/fd/{file.descriptor}").readlink()
+        if not os.fstat(file.descriptor).st_nlink or not name.exists():
+            text = "the file was removed, or its disk unmounted"
+            raise FileNotFoundError(errno.ENOENT, text, str(file.path))
 
     def sync_finished(self) -> None:
         """Sync and close the files before the present one. Raises OSError."""

@@ -161,6 +161,26 @@ def test_a_file_that_is_removed_ends_the_recording(tmp_path, monkeypatch):
     assert outcome.dropped == {"a/b": 1}
 
 
+def test_a_file_that_is_at_its_place_no_more_ends_the_recording_a_renamed_one_does_not(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(syncer, "SYNC_S", 0.02)
+    path, renamed = tmp_path / "a.mcap", tmp_path / "b.mcap"
+    recorder = Recorder(Settings(path, min_free=0), {})
+    recorder.put([item(0)])
+    until(lambda: recorder.progress.messages == 1)
+    path.rename(renamed)
+    recorder.put([item(1)])
+    until(lambda: recorder.progress.messages == 2)
+    assert not recorder.ended
+    # As after `umount -l`: the open file still has a link, which nobody finds.
+    (tmp_path / "c.mcap").hardlink_to(renamed)
+    renamed.unlink()
+    until(lambda: recorder.ended)
+    assert not recorder.end("test", {}).complete
+    assert "its disk unmounted" in recorder.reason
+
+
 def sequences_so_far(path):
     with RecordingReader(path) as reader:
         return sum(reader.counts.values())
