@@ -22,6 +22,7 @@ from dorad.cli.options import (
 from dorad.cli.record_options import recordings_argument
 from dorad.cli.reporting import print_note, print_warning
 from dorad.dataflow.durations import parse_duration
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from dorad.record.config import ReplayConfig
     from dorad.record.rewire import Plan
     from dorad.record.sources import Recording
+
+MAX_NAMED = 5
+"""Topics that a warning names."""
 
 EPILOG = """\b
 Examples:
@@ -143,6 +147,7 @@ def replay(
     from dorad.cli.replay_run import run_replay
     from dorad.dataflow.expand import flat_yaml
     from dorad.dataflow.load import from_descriptor
+    from dorad.dataflow.recording import topics_in
     from dorad.record.config import ReplayConfig
     from dorad.record.control import socket_of
     from dorad.record.player import topics_of
@@ -193,7 +198,16 @@ def replay(
     print_note(f"replayed nodes: {', '.join(plan.replayed)}; running nodes: {running}")
     for topic in plan.silent:
         print_warning(f"nothing is sent on {topic}: it is not in the recording, or left out")
+    _warn_of_gone(chosen or list(known), topics_in(from_descriptor(descriptor, path=path)))
     return run_replay(dataflow, config, uv=uv, allow_shell=allow_shell_nodes, env=env)
+
+
+def _warn_of_gone(recorded: Sequence[str], outputs: Sequence[str]) -> None:
+    """Name the recorded topics that a changed dataflow has not."""
+    gone = [each for each in recorded if each not in outputs]
+    if gone:
+        names = ", ".join(gone[:MAX_NAMED]) + (", ..." if len(gone) > MAX_NAMED else "")
+        print_warning(visible(f"recorded, but not an output of this dataflow: {names}"))
 
 
 def plan_replay(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 
@@ -213,6 +214,14 @@ def test_ranges_and_topics_limit_a_replay(recorded, dora):
     assert done.returncode == 0, done.stderr
     (count,) = [int(w) for w in done.stdout.split("seen 0 ")[1].split()[:1]]
     assert 0 < count < 60
+
+
+def test_a_replay_names_what_a_changed_dataflow_no_longer_has(recorded, dora):
+    changed = textwrap.dedent(FLOW).replace("id: worker", "id: adder").replace("worker/", "adder/")
+    (recorded / "changed.yml").write_text(changed)
+    done = dora(recorded, "replay", "a.mcap", "--dataflow", "changed.yml", "--speed", "0")
+    assert done.returncode == 0, done.stderr
+    assert "recorded, but not an output of this dataflow: worker/sum" in done.stderr
 
 
 @pytest.mark.parametrize(
