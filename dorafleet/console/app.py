@@ -7,6 +7,7 @@ import logging
 import re
 import shlex
 import signal
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -19,7 +20,7 @@ from dorafleet.console.frames import Frames, forget_closed_widgets
 from dorafleet.console.model.commands import ABOUT_DATAFLOWS, place_of, shown, with_dataflow
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.registry import open_screen
-from dorafleet.console.screens.workingkeys import in_order
+from dorafleet.console.screens.workingkeys import ROW_KEYS, ROWS_S, in_order, lacks_rows
 from dorafleet.console.widgets.confirm import Dialog
 from dorafleet.console.widgets.lines import Painted
 from dorafleet.console.widgets.paint import VisibleText
@@ -166,7 +167,14 @@ class ConsoleApp(App[None]):
 
     async def _give_keys(self) -> None:
         while self._early and self._takes_keys:
-            key, screen = self._early.popleft(), self.screen
+            key, screen = self._early[0], self.screen
+            if isinstance(screen, ConsoleScreen) and _acts_on_nothing(screen, key):
+                if time.monotonic() < (screen.resumed_at or 0.0) + ROWS_S:
+                    return
+                self.report(f"there are no rows yet: `{key.key}` was left out", "warn")
+                self._early.popleft()
+                continue
+            self._early.popleft()
             if isinstance(screen, ConsoleScreen) and screen.typing:
                 screen.prompt.ending = key.key in ("enter", "escape")
             if not (isinstance(screen, Dialog) and screen.take(key)):
@@ -351,6 +359,11 @@ class ConsoleApp(App[None]):
         """Show a message for some seconds, even under a dialog."""
         if (screen := self._console_screen) is not None:
             screen.report(text, style, seconds)
+
+
+def _acts_on_nothing(screen: ConsoleScreen, key: Key) -> bool:
+    """Return True for a key that is about rows which have not come yet."""
+    return key.key in ROW_KEYS and not screen.typing and lacks_rows(screen)
 
 
 def _ansi(theme: str) -> bool:

@@ -113,6 +113,9 @@ class FakeFleet:
         """Whether it answers no ping."""
         self.ends = asyncio.Event()
         """Set to end all streams of rows regularly, which no server does."""
+        self.answers = asyncio.Event()
+        """Set unless rows and measurements are still to come."""
+        self.answers.set()
         self.read_logs: StreamHandler | None = None
         """Answers `logs.read` instead of `lines`."""
         self.top: Callable[[], m.Top] = self.all_nodes_and_edges
@@ -237,6 +240,7 @@ class FakeFleet:
 
     async def _rows(self, _call: Call, params: m.FleetWatch) -> AsyncIterator[m.FleetRows]:
         deltas = RowDeltas()
+        await self.answers.wait()
         while not self.ends.is_set():
             changed = deltas.take(list(self.rows.values()))
             if changed is None:
@@ -264,6 +268,7 @@ class FakeFleet:
         reduce = reduction(msgspec.structs.replace(params, dataflow=None))
         self.streams += 1
         try:
+            await self.answers.wait()
             while True:
                 yield reduce(self.top())
                 await self.bell.wait(interval(params))

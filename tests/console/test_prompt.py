@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from dorafleet.console.options import Options
 
 from .driving import console
@@ -122,3 +124,35 @@ async def test_while_something_is_typed_a_screen_does_not_offer_its_own_keys(
         await driven.type(":")
         await driven.until("go to:")
         assert "v view" not in driven.text
+
+
+async def test_keys_about_rows_wait_until_there_are_some(tmp_path: Path) -> None:
+    fleet = FakeFleet(3, nodes=2)
+    fleet.answers.clear()
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("asking the server")
+        await driven.press("down", "enter", "down", "a")
+        assert driven.app.screen.NAME == "fleet"
+        fleet.answers.set()
+        # The second robot, and its second node.
+        await driven.until("Actions for arm002/pick/node01")
+        assert "Fleet > arm002" in driven.text
+        assert fleet.changes == []
+
+
+@pytest.mark.parametrize("place", ["fleet", "top"])
+async def test_keys_about_rows_that_do_not_come_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr("dorafleet.console.app.ROWS_S", 0.3)
+    fleet = FakeFleet(3)
+    fleet.answers.clear()
+    async with console(tmp_path, fleet, options=Options(start=place)) as driven:
+        await driven.until("asking the server")
+        await driven.press("enter")
+        await driven.until("there are no rows yet: `enter` was left out")
+        fleet.answers.set()
+        await driven.until("arm001")
+        await driven.press("question_mark")
+        await driven.until("Keys")
+        assert [screen.NAME for screen in driven.app.screen_stack[-2:]] == [place, "help"]

@@ -86,6 +86,8 @@ class Server:
         self.alerts: Sequence[m.Alert] = ()
         self.missing: set[str] = set()
         """Methods that the server does not offer."""
+        self.answered: set[str] = set()
+        """Methods to which rows or alerts have come."""
         self.version = 0
         """Grows with everything that changes here."""
 
@@ -177,6 +179,7 @@ class Server:
             with self._unless_missing("fleet.watch"):
                 async for update in rows:
                     self._fleet.take(update)
+                    self.answered.add("fleet.watch")
                     self.version += 1
                 raise ControlError("unavailable", "the server has ended `fleet.watch`")
 
@@ -185,6 +188,7 @@ class Server:
             with self._unless_missing("alerts.watch"):
                 async for each in updates:
                     self.alerts = tuple(each.alerts)
+                    self.answered.add("alerts.watch")
                     self.version += 1
                 raise ControlError("unavailable", "the server has ended `alerts.watch`")
 

@@ -33,6 +33,7 @@ class AlertsScreen(ConsoleScreen):
 
     NAME = "alerts"
     FILTER_KEYS = alertrows.KEYS
+    ROWS_OF = "alerts.watch"
     AUTO_FOCUS = "Grid"
 
     def __init__(self) -> None:
@@ -84,7 +85,7 @@ class AlertsScreen(ConsoleScreen):
             return "this server is too old to judge alerts"
         if stale and self.server.link.fresh_at:
             return "no alert was open; not known now"
-        return self.empty_text("alert", known=True)
+        return self.empty_text("alert", known=self.ROWS_OF in self.server.answered)
 
     def _facts(self, id_: str | None) -> list[list[Span]]:
         alert = self._alerts.get(id_ or "")

@@ -43,6 +43,8 @@ class ConsoleScreen(Screen[None]):
     """The name after `:`; filters are kept by it."""
     ORDERS: ClassVar[tuple[str, ...]] = ()
     FILTER_KEYS: ClassVar[tuple[str, ...]] = ()
+    ROWS_OF: ClassVar[str] = "fleet.watch"
+    """The method that its rows come from, unless it has feeds."""
     AUTO_FOCUS = "Grid, LogView, #content"
     BINDINGS: ClassVar[list[BindingType]] = in_order(*SCREEN_KEYS)
 
@@ -54,7 +56,8 @@ class ConsoleScreen(Screen[None]):
         self.prompting = Prompting(self)
         self.feeds = Feeds(self.streams, lambda work: self.console.in_background(work))
         self._painted: tuple[Any, ...] | None = None
-        self._resumed = False
+        self.resumed_at: float | None = None
+        """When it could take keys first, on the monotonic clock; None before."""
         self.updates = 0
         """Grows with everything that a feed of this screen brings."""
 
@@ -159,7 +162,7 @@ class ConsoleScreen(Screen[None]):
         self.call_next(self._take_keys)  # once a widget has the focus
 
     def _take_keys(self) -> None:
-        self._resumed = True
+        self.resumed_at = time.monotonic()
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
         """Give up what is typed after a click elsewhere: no key would get to the prompt."""
@@ -224,7 +227,7 @@ class ConsoleScreen(Screen[None]):
     @property
     def takes_keys(self) -> bool:
         """Whether a key would do now what it is meant for, and not too early."""
-        return self._resumed and self.composed and not self.prompt.ending
+        return self.resumed_at is not None and self.composed and not self.prompt.ending
 
     @property
     def typing(self) -> bool:

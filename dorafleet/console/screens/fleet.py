@@ -124,7 +124,7 @@ class FleetScreen(ConsoleScreen):
         quiet = "not known now" if stale else "all is well"
         if "alerts.watch" in self.server.missing:
             quiet = "this server is too old to judge alerts"
-        elif not self.server.link.fresh_at:
+        elif "alerts.watch" not in self.server.answered:
             quiet = "not known yet"
         head = alertrows.heading(alerts, self.size.width, self.glyphs(), quiet=quiet)
         needs = self.query_one("#needs", Grid)

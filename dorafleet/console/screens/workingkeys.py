@@ -43,6 +43,17 @@ SCREEN_KEYS = (
 )
 """The keys of all screens: the action of each, and what it does."""
 
+ROWS_S = 2.0
+"""Seconds after the opening of a screen for which keys wait until it has rows."""
+ON_ROWS = ("enter", "move", "page", "ends", "mark", "go", "actions")
+"""Actions that are about the row under the cursor, or move it."""
+ROW_KEYS = frozenset(
+    key
+    for keys, action, _ in SCREEN_KEYS
+    if action.partition("(")[0] in ON_ROWS
+    for key in keys.split(",")
+)
+
 TYPING: Mapping[str, str] = {"filter": "keep the filter", "go": "go", "pipe": "run"}
 """What enter does to what is typed."""
 
@@ -86,6 +97,19 @@ def in_order(*keys: tuple[str, str, str]) -> list[BindingType]:
     were typed next.
     """
     return [Binding(key, action, label, priority=True) for key, action, label in keys]
+
+
+def lacks_rows(screen: ConsoleScreen) -> bool:
+    """Return True if the table with the cursor is empty because nothing has come yet."""
+    grid = screen.scroller
+    if not isinstance(grid, Grid) or grid.ids:
+        return False
+    screen.tick()  # what has come since the last look
+    if grid.ids:
+        return False
+    if screen.feeds:
+        return not (screen.updates or screen.feeds.error)
+    return screen.ROWS_OF not in screen.server.answered | screen.server.missing
 
 
 def working_keys(screen: ConsoleScreen) -> list[tuple[str, str]]:
