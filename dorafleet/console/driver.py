@@ -18,7 +18,7 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.events import CursorPosition
 from textual.message import Message
 
-from dorafleet.console.view.terse import ShownLines, terse
+from dorafleet.console.view.terse import ShownCells
 
 if TYPE_CHECKING:
     from textual.timer import Timer
@@ -61,7 +61,7 @@ class PacedDriver(LinuxDriver):
         self._asks = False
         self._unanswered = 0
         self._watch: Timer | None = None
-        self._shown = ShownLines()
+        self._shown = ShownCells()
         self._whole = 0
 
     def start_application_mode(self) -> None:
@@ -109,7 +109,7 @@ class PacedDriver(LinuxDriver):
                 self._whole = frames.whole
                 self._shown.forget()
             if new := self._shown.new(data):
-                super().write(terse(new))
+                super().write(new)
                 self._wrote = True
 
     def flush(self) -> None:

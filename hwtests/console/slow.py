@@ -37,12 +37,12 @@ TORN_S = 0.15
 """Time between the pieces of a key."""
 OPEN_S = 30.0
 """Time that a screen has to open."""
-FLEET = b"500 of 500"
+FLEET = b"00 of 5"
 SCREENS = (
     ("Fleet", b"", FLEET),
-    ("Robot", b"\r", b"39 of 39 edges"),
+    ("Robot", b"\r", b"9 of 39 e"),
     ("Graph", b":graph pick\r", b"neighbours of"),
-    ("Top", b":top\r", b"nodes"),
+    ("Top", b":top\r", b"node0"),
     ("Logs", b":logs pick\r", b"of many that come"),
     ("Topics", b":topics pick\r", b"camera/image"),
     ("Topic, echo", b":topic pick camera/image echo\r", b"640x480"),
@@ -50,7 +50,10 @@ SCREENS = (
     ("Alerts", b":alerts\r", b"Alerts"),
     ("Help", b"?", b"shift+tab"),
 )
-"""Title, keys that open it from Fleet, and a text by which it is there."""
+"""Title, keys that open it from Fleet, and a text by which it is there.
+
+Of a text only what differs from the screen before is sent: so each is the inner part of one.
+"""
 
 
 @dataclass(slots=True)

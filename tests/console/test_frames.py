@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dorafleet.console.model import pace
-from dorafleet.console.view.terse import ShownLines, terse
+from dorafleet.console.view.terse import ShownCells
+from dorafleet.console.view.words import width
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 6.0), st.booleans()), max_size=60))
@@ -43,6 +44,8 @@ def test_a_terminal_that_never_answers_gets_two_frames_a_second() -> None:
     assert 16 <= sent <= 18  # after two seconds for the first
 
 
+TEXTS = ("ab", "c", " ", "abcdefghijkl", "abcXefghijkl", "\u2500\u2502", "\u65e5\u672c", "e\u0301")
+"""Of one column a character, but for the last two."""
 ENDED = {"22": "12", "23": "3", "24": "4", "27": "7"}
 """The parts of a style that another one ends."""
 STYLES = st.sampled_from(
@@ -53,36 +56,54 @@ STYLES = st.sampled_from(
 )
 
 
-def _cells(frame: str) -> list[tuple[str, frozenset[str]]]:
-    """Return the characters of a frame, each with its style: a terminal of the simplest kind."""
-    found, style = [], dict[str, str]()
-    for text, codes in re.findall(r"([^\x1b])|\x1b\[([0-9;]+)m", frame):
-        if text:
-            found.append((text, frozenset(style.values())))
-            continue
-        for part in re.findall(r"[34]8;5;\d+|[34]8;2;\d+;\d+;\d+|\d+", codes):
-            if part == "0":
-                style.clear()
-            elif part in ENDED:
-                for ended in ENDED[part]:
-                    style.pop(ended, None)
-            elif re.match(r"3\d|9\d", part):
-                style["text"] = part
-            elif re.match(r"4\d|10\d", part):
-                style["ground"] = part
-            else:
-                style[part] = part
-    return found
+class Terminal:
+    """A terminal of the simplest kind."""
+
+    def __init__(self) -> None:
+        self.cells: dict[tuple[int, int], tuple[str, frozenset[str]]] = {}
+
+    def show(self, frame: str) -> None:
+        """Take what a program writes."""
+        line, column, style = 1, 1, dict[str, str]()
+        for text, to, codes in re.findall(r"([^\x1b])|\x1b\[([0-9;]+)H|\x1b\[([0-9;]+)m", frame):
+            if to:
+                line, column = map(int, to.split(";"))
+            elif text and text not in "\r\n":
+                wide = width(text)
+                for at, part in enumerate((text, "")[:wide]):
+                    self.cells[line, column + at] = part, frozenset(style.values())
+                column += wide
+            for part in re.findall(r"[34]8;5;\d+|[34]8;2;\d+;\d+;\d+|\d+", codes):
+                if part == "0":
+                    style.clear()
+                elif part in ENDED:
+                    for ended in ENDED[part]:
+                        style.pop(ended, None)
+                elif re.match(r"3\d|9\d", part):
+                    style["text"] = part
+                elif re.match(r"4\d|10\d", part):
+                    style["ground"] = part
+                else:
+                    style[part] = part
 
 
-@given(st.lists(st.tuples(STYLES, st.sampled_from(("a", "b\r\n", " ", "")), st.booleans())))
-def test_terse_styles_show_the_same(runs: list[tuple[str, str, bool]]) -> None:
-    frame = "".join(
-        f"\x1b[{style}m{text}\x1b[0m" + ("\r\n" if ends else "") for style, text, ends in runs
-    )
-    short = terse(frame)
-    assert _cells(short) == _cells(frame)
-    assert len(short) <= len(frame)
+RUNS = st.lists(st.tuples(st.one_of(st.just(""), STYLES), st.sampled_from(TEXTS)), max_size=4)
+"""Parts of one line, each with its style."""
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9), RUNS)), max_size=6))
+def test_a_terminal_shows_the_same_with_fewer_bytes(
+    frames: list[list[tuple[int, int, list[tuple[str, str]]]]],
+) -> None:
+    shown, before, after = ShownCells(), Terminal(), Terminal()
+    for parts in frames:
+        frame = ""
+        for line, column, runs in parts:
+            text = "".join(f"\x1b[{style}m{x}\x1b[0m" if style else x for style, x in runs)
+            frame += f"\x1b[{line};{column}H{text}\r\n"
+        before.show(frame)
+        after.show(shown.new(frame))
+        assert before.cells == after.cells
 
 
 def test_frames_before_the_first_answer_of_a_slow_line_are_under_way_until_they_are_answered() -> (
@@ -100,30 +121,24 @@ def test_frames_before_the_first_answer_of_a_slow_line_are_under_way_until_they_
     assert found.may_send(2.8)
 
 
-@given(
-    st.lists(
-        st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from(("ab", "c")))),
-        max_size=6,
-    )
-)
-def test_lines_that_a_terminal_shows_already_are_left_out_and_no_others(
-    frames: list[list[tuple[int, int, str]]],
-) -> None:
-    lines = ShownLines()
-    before, after = dict[tuple[int, int], str](), dict[tuple[int, int], str]()
-    for parts in frames:
-        frame = "".join(f"\x1b[{line};{column}H{text}\r\n" for line, column, text in parts)
-        for screen, written in ((before, frame), (after, lines.new(frame))):
-            for line, column, text in re.findall(r"\x1b\[(\d+);(\d+)H(\w+)", written):
-                screen.update({(int(line), int(column) + at): x for at, x in enumerate(text)})
-        assert before == after
-
-
 def test_a_frame_that_is_painted_again_costs_nothing() -> None:
-    lines, frame = ShownLines(), "\x1b[1;1Hone\r\n\x1b[2;1Htwo"
-    assert lines.new(frame) == frame
+    lines, frame = ShownCells(), "\x1b[1;1Hone\r\n\x1b[2;1Htwo"
+    assert lines.new(frame) == frame.replace("\r\n", "")
     assert lines.new(frame) == ""
     assert lines.new("\x1b[2;1Htwo\x1b[1;3H") == "\x1b[1;3H"
     assert lines.new("\x1b[1;3H") == ""
     lines.forget()
-    assert lines.new(frame) == frame
+    assert lines.new(frame) == frame.replace("\r\n", "")
+
+
+def test_of_a_row_only_the_cells_that_differ_are_sent() -> None:
+    row = "\x1b[7;1H\x1b[1;38;5;2mOK\x1b[0m\x1b[38;5;3m arm001 pick   31 %    0.4\x1b[0m\r\n"
+    shown = ShownCells()
+    assert len(shown.new(row)) < len(row)
+    news = shown.new(row.replace("31", "32").replace("0.4", "0.5"))
+    assert news == "\x1b[7;19H\x1b[38;5;3m2\x1b[7;28H5\x1b[0m"
+    # Of characters that terminals disagree about, the whole line is.
+    wide = row.replace("arm", "\u65e5")
+    assert "pick" in shown.new(wide)
+    assert "pick" in shown.new(wide.replace("31", "32"))
+    assert shown.new(wide.replace("31", "32")) == ""
