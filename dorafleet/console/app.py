@@ -330,8 +330,8 @@ class ConsoleApp(App[None]):
         self.copy_to_clipboard(self.copied)
         host = self.server.host
         needs = f"; it needs dorafleet on {host}" if host and argv[0] == "dorafleet" else ""
-        text = f"$ {self.copied}  (sent to the terminal's clipboard{needs})"
-        self.report(text, "key", COMMAND_S)
+        hint = f"(offered to the clipboard{needs}; shift and the mouse select it, too)"
+        self.report(f"$ {self.copied}  {hint}", "key", COMMAND_S)
 
     def command_line(self, argv: Sequence[str]) -> str:
         """Return a command line for the operator's shell, which asks the same server."""

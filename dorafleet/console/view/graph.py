@@ -24,6 +24,15 @@ _STYLES: Mapping[str, str] = {
     "pending": "unreach",
     "stopped": "dim",
 }
+_LETTERS: Mapping[str, str] = {
+    "failed": "x",
+    "restarting": "!",
+    "degraded": "!",
+    "starting": "=",
+    "pending": "?",
+    "stopped": ".",
+}
+"""Says by a letter what the colour says."""
 UP, DOWN, LEFT, RIGHT = 1, 2, 4, 8
 _LINES = {
     LEFT | RIGHT: "─",
@@ -122,7 +131,7 @@ def graph(found: Topology, glyphs: Glyphs, chosen: str | None = None) -> list[li
             edge = glyphs.vertical
             paper.text(box.x, y, edge + " " * inner + edge, style)
         paper.text(box.x, box.y + box.tall - 1, lower + glyphs.horizontal * inner + last, style)
-        letter = {"fail": "x ", "warn": "! ", "unreach": "? "}.get(style, " ")
+        letter = _LETTERS.get(status, " ") + (">" if node == chosen else " " * (status in _LETTERS))
         name = fit(clean(node), min(MAX_NAME, inner - 3), ascii_only=glyphs.ascii)
         paper.text(box.x + 1, box.y + box.tall // 2, letter + name, style or "title")
         if node in loops:

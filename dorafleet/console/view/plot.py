@@ -55,18 +55,31 @@ def plot(
     end = newest if end is None else max(end, newest)
     bits = [[0] * across for _ in range(down)]
     owner = [[0] * across for _ in range(down)]
+    numbers: dict[tuple[int, int], str] = {}
     for number, points in enumerate(curves.values()):
-        for x, y in _pixels(points, end, seconds, low, high, across * 2, down * 4):
+        pixels = _pixels(points, end, seconds, low, high, across * 2, down * 4)
+        for x, y in pixels:
             bits[y // 4][x // 2] |= _DOTS[x % 2][y % 4]
             owner[y // 4][x // 2] = number
+        if pixels and len(curves) > 1:
+            # Colours alone do not tell curves apart. Where they meet, one moves to the left.
+            column, row = pixels[-1][0] // 2, pixels[-1][1] // 4
+            while (row, column) in numbers:
+                column -= 1
+            numbers[row, column] = str(number + 1)
+            owner[row][column] = number
     lines = [
-        [(_label(row, down, low, high), "dim"), *_spans(bits[row], owner[row], ascii_only)]
+        [
+            (_label(row, down, low, high), "dim"),
+            *_spans(_chars(row, bits[row], numbers, ascii_only), owner[row]),
+        ]
         for row in range(down)
     ]
     legend: list[Span] = [(" " * MARGIN + f" last {seconds:.0f} s  ", "dim")]
     for number, (name, points) in enumerate(curves.items()):
         value = f" {points[-1][1]:.4g}" if points else ""
-        legend.append((f"{'*' if ascii_only else '●'} {name}{value}  ", STYLES[number % 4]))
+        mark = number + 1 if len(curves) > 1 else "*" if ascii_only else "●"
+        legend.append((f"{mark} {name}{value}  ", STYLES[number % 4]))
     return [*lines, legend]
 
 
@@ -112,11 +125,20 @@ def _label(row: int, rows: int, low: float, high: float) -> str:
     return " " * (MARGIN + 1)
 
 
-def _spans(bits: Sequence[int], owner: Sequence[int], ascii_only: bool) -> list[Span]:
+def _chars(
+    row: int, bits: Sequence[int], numbers: Mapping[tuple[int, int], str], ascii_only: bool
+) -> list[str]:
+    """Return the characters of a line; `numbers` stand at the ends of curves."""
+    chars = [" " if not bit else _ascii(bit) if ascii_only else chr(0x2800 + bit) for bit in bits]
+    for at in range(len(chars)):
+        chars[at] = numbers.get((row, at), chars[at])
+    return chars
+
+
+def _spans(chars: Sequence[str], owner: Sequence[int]) -> list[Span]:
     spans: list[Span] = []
-    for bit, number in zip(bits, owner, strict=True):
-        char = " " if not bit else _ascii(bit) if ascii_only else chr(0x2800 + bit)
-        style = STYLES[number % 4] if bit else ""
+    for char, number in zip(chars, owner, strict=True):
+        style = STYLES[number % 4] if char != " " else ""
         if spans and spans[-1][1] == style:
             spans[-1] = (spans[-1][0] + char, style)
         else:
