@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 Stream = Literal["stdout", "stderr"]
 Level = Literal["error", "warn", "info", "debug", "trace", "stdout"]
@@ -33,6 +36,33 @@ class LogRecord(msgspec.Struct, frozen=True, gc=False):
     module_path: str | None = None
     machine: str | None = None
     """The machine that it is on; only from a coordinator."""
+
+
+def size(record: LogRecord) -> int:
+    """Return about how many characters a record has. A line of a node may have a million."""
+    if record.fields is None:
+        return len(record.message)
+    try:
+        return len(record.message) + len(msgspec.json.encode(record.fields))
+    except RecursionError:
+        return 1 << 20
+
+
+def in_blocks(
+    records: Iterable[LogRecord], lines: int, characters: int
+) -> Iterator[list[LogRecord]]:
+    """Yield the records in blocks of at most so many lines, and of characters unless it is one."""
+    block: list[LogRecord] = []
+    filled = 0
+    for record in records:
+        own = size(record)
+        if len(block) == lines or (block and filled + own > characters):
+            yield block
+            block, filled = [], 0
+        block.append(record)
+        filled += own
+    if block:
+        yield block
 
 
 FILTER_KEYS = ("since", "level", "node", "message", "stream", "machine", "target")

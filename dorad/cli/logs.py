@@ -225,4 +225,6 @@ def _show(found: Iterable[Block], log_format: Format) -> None:
         sys.stdout.write("".join(f"{line(record)}\n" for record in block.records))
         sys.stdout.flush()
         if block.left_out:
-            print_note(f"{block.left_out} lines left out: they were read too slowly")
+            print_note(
+                f"{block.left_out} lines left out: they are too long, or were read too slowly"
+            )

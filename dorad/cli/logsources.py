@@ -155,8 +155,8 @@ def _from_files(wanted: Wanted, found: Found) -> Iterator[Block]:
     past = None if sender is None else JournalPast(found.folder.name, selection, sender)
     try:
         with closing(History(found.folder, nodes, selection, past)) as history:
-            for records in history.blocks(wanted.tail):
-                yield Block(found.folder.name, records, nodes)
+            for lines in history.blocks(wanted.tail):
+                yield Block(found.folder.name, lines.records, nodes, lines.left_out)
             if wanted.follow and past is not None:
                 yield from _follow_journal(found, history, past, skip=wanted.tail == 0)
             elif wanted.follow:

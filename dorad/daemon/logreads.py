@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
 from dorad.control.messages import LogLines
+from dorad.logrecord import in_blocks
 from dorad.logs.find import Found
 from dorad.logs.history import History
-from dorad.logs.hub import Lines
 from dorad.logs.journal.reader import JournalError, JournalPast
 from dorad.logs.paths import DAEMON
 from dorad.logs.selection import Selection, select
@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.control.messages import LogRead
-    from dorad.logrecord import LogRecord
     from dorad.logs.dataflowlog import DataflowLog
-    from dorad.logs.hub import Follower
+    from dorad.logs.hub import Follower, Lines
 
 _log = logging.getLogger(__name__)
 
 FRAME = 256 << 10
-"""Characters of messages in one frame, approximately."""
+"""Maximum number of characters in a frame of several lines."""
 FRAME_LINES = 500
 
 
@@ -50,7 +49,7 @@ async def read_logs(
     try:
         blocks = history.blocks(wanted.tail)
         while block := await asyncio.to_thread(_next, blocks):
-            for frame in _frames(uuid, Lines(block)):
+            for frame in _frames(uuid, block):
                 yield frame
         history.close()
         if follower is not None:
@@ -63,7 +62,7 @@ async def read_logs(
             follower.close()
 
 
-def _next(blocks: Iterator[list[LogRecord]]) -> list[LogRecord] | None:
+def _next(blocks: Iterator[Lines]) -> Lines | None:
     try:
         return next(blocks, None)
     except JournalError as error:
@@ -116,12 +115,9 @@ def _selection(wanted: LogRead, log: DataflowLog | None, folder: Path) -> Select
 
 def _frames(uuid: str, lines: Lines) -> Iterator[LogLines]:
     """Split lines into frames of bounded size."""
-    start = size = 0
     left_out = lines.left_out
-    for at, record in enumerate(lines.records):
-        size += len(record.message)
-        if size > FRAME or at - start >= FRAME_LINES:
-            yield LogLines(dataflow=uuid, lines=lines.records[start:at], left_out=left_out)
-            start, size, left_out = at, len(record.message), 0
-    if start < len(lines.records) or left_out:
-        yield LogLines(dataflow=uuid, lines=lines.records[start:], left_out=left_out)
+    for block in in_blocks(lines.records, FRAME_LINES, FRAME):
+        yield LogLines(dataflow=uuid, lines=block, left_out=left_out)
+        left_out = 0
+    if left_out:
+        yield LogLines(dataflow=uuid, lines=[], left_out=left_out)

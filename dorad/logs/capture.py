@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from dorad.logrecord import LogRecord, Stream
+from dorad.logs.excerpt import MAX_CHARACTERS
 from dorad.logs.lines import MAX_LINE, Cut, cut_lines
 from dorad.logs.record import parse_line
 
@@ -45,7 +46,7 @@ class Capture:
         is repaired before anything is appended. `unit` is the process's systemd unit.
         """
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
-        """The last 500 lines of stderr, as the process wrote them; for the failure report."""
+        """The beginnings of the last 500 lines of stderr; for the failure report."""
         self._log = log
         self._recalled_until: float | None = None
         """When this capture began, while earlier lines are still only in the journal."""
@@ -302,7 +303,10 @@ class _Reader:
     ) -> None:
         if self._tail is not None:
             recent = lines[-TAIL_LINES:]
-            self._tail.extend(line.decode("utf-8", "replace") for line in recent)
+            self._tail.extend(
+                line[: 4 * MAX_CHARACTERS].decode("utf-8", "replace")[:MAX_CHARACTERS]
+                for line in recent
+            )
         if warning is not None:
             records.append(warning)
         self._log.deliver(records, lines)

@@ -8,6 +8,8 @@ from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from dorad.logrecord import in_blocks
+from dorad.logs.hub import Lines
 from dorad.logs.parts import Part, close_parts, open_parts, records, records_backwards
 from dorad.logs.paths import DAEMON, files_of
 
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 
 BLOCK = 500
 """Maximum number of records per block."""
+
+BLOCK_CHARACTERS = 1 << 22
+"""Maximum number of characters in a block of several records."""
+
+TAIL_CHARACTERS = 1 << 24
+"""Maximum number of characters in the newest records, which are all in memory."""
 
 _SLACK_S = 60.0
 """How far the times in one file may go backwards: nodes have different clocks."""
@@ -68,7 +76,7 @@ class History:
         if self._journal is not None:
             self._journal.close()
 
-    def blocks(self, tail: int | None = None) -> Iterator[list[LogRecord]]:
+    def blocks(self, tail: int | None = None) -> Iterator[Lines]:
         """Yield the selected records by time, oldest first; with `tail`, only that many at the end.
 
         The lines of one node stay in the order in which it wrote them, even if their times differ.
@@ -76,13 +84,14 @@ class History:
         Raises:
             OSError: a file, or the journal, cannot be read.
         """
-        if tail is not None:
-            found = self._last(tail)
-            yield from (found[at : at + BLOCK] for at in range(0, len(found), BLOCK))
+        if tail is None:
+            selected = filter(self.selection.passes, self._merged())
+            yield from map(Lines, in_blocks(selected, BLOCK, BLOCK_CHARACTERS))
             return
-        selected = filter(self.selection.passes, self._merged())
-        while block := list(islice(selected, BLOCK)):
-            yield block
+        left_out, found = self._last(tail)
+        for block in in_blocks(found, BLOCK, BLOCK_CHARACTERS):
+            yield Lines(block, left_out)
+            left_out = 0
 
     def _merged(self) -> Iterator[LogRecord]:
         since = self.selection.since
@@ -94,14 +103,17 @@ class History:
             sources.append(_rising(self._journal.forwards()))
         return map(itemgetter(1), heapq.merge(*sources, key=itemgetter(0)))
 
-    def _last(self, count: int) -> list[LogRecord]:
+    def _last(self, count: int) -> tuple[int, list[LogRecord]]:
+        """Return the last records, and how many of them are left out at the beginning."""
         newest = map(records_backwards, self.parts.values())
         sources = [_falling(self._recent(each)) for each in newest]
         if self._journal is not None:
             sources.append(_falling(self._recent(self._journal.backwards())))
         newest_first = heapq.merge(*reversed(sources), key=itemgetter(0), reverse=True)
         selected = filter(self.selection.passes, map(itemgetter(1), newest_first))
-        return list(islice(selected, count))[::-1]
+        found = in_blocks(islice(selected, count), count, TAIL_CHARACTERS)
+        kept = next(found, [])
+        return sum(map(len, found)), kept[::-1]
 
     def _recent(self, newest_first: Iterator[LogRecord]) -> Iterator[LogRecord]:
         since = self.selection.since

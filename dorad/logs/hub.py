@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from dorad.logrecord import size
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
 QUEUE_LINES = 10_000
 """Maximum of lines queued for one follower. A slower one misses lines and gets a count."""
+
+QUEUE_CHARACTERS = 1 << 23
+"""Characters in them, after which no more is queued: a line of a node may have a million."""
 
 
 class Lines(NamedTuple):
@@ -31,6 +36,8 @@ class Follower:
         self._selection = selection
         self._batches: deque[Lines] = deque()
         self._waiting = 0
+        self._room = QUEUE_CHARACTERS
+        """Characters that may still be queued."""
         self._left_out = 0
         self._ended = False
         self._changed = asyncio.Event()
@@ -38,13 +45,19 @@ class Follower:
     def offer(self, records: Sequence[LogRecord]) -> None:
         """Queue the selected records; count those that do not fit."""
         wanted = [record for record in records if self._selection.passes(record)]
-        room = max(0, QUEUE_LINES - self._waiting)
-        if wanted and room:
-            self._batches.append(Lines(wanted[:room], self._left_out))
-            self._waiting += len(wanted[:room])
+        lines = QUEUE_LINES - self._waiting
+        taken: list[LogRecord] = []
+        for record in wanted:
+            if len(taken) >= lines or self._room <= 0:
+                break
+            taken.append(record)
+            self._room -= size(record)
+        if taken:
+            self._batches.append(Lines(taken, self._left_out))
+            self._waiting += len(taken)
             self._left_out = 0
             self._changed.set()
-        self._left_out += len(wanted[room:])
+        self._left_out += len(wanted) - len(taken)
 
     def end(self) -> None:
         """End the iteration after the queued lines."""
@@ -66,6 +79,7 @@ class Follower:
             await self._changed.wait()
         batch = self._batches.popleft()
         self._waiting -= len(batch.records)
+        self._room += sum(map(size, batch.records))
         return batch
 
     def _last(self) -> Lines:

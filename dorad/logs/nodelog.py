@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.logrecord import RAW
+from dorad.logs.excerpt import MAX_CHARACTERS
 from dorad.logs.fileline import encode
 from dorad.logs.filter import LogFilter
 from dorad.logs.history import History
@@ -80,7 +81,7 @@ class NodeLog:
         self._sink(Batch(self.node, records, raw))
 
     def last_errors(self, count: int, until: float | None = None) -> list[str]:
-        """Return the last `count` lines on stderr, oldest first.
+        """Return the beginnings of the last `count` lines on stderr, oldest first.
 
         Lines later than `until` (seconds since 1970) are left out. May be called in another thread.
         """
@@ -88,7 +89,7 @@ class NodeLog:
         past = None if self.journal is None else self.journal.past(selection)
         try:
             with History(self.file.path.parent, [self.node], selection, past) as history:
-                found = [record for block in history.blocks(count) for record in block]
+                found = [record for block in history.blocks(count) for record in block.records]
         except OSError:
             return []  # unreadable: the report goes without them
-        return [record.message for record in found]
+        return [record.message[:MAX_CHARACTERS] for record in found]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from dorad.logrecord import size
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -20,6 +22,9 @@ FIRST_S = 3.0
 
 MAX_KEPT = 100_000
 """Lines that wait for their order; then they are passed on as they are."""
+
+MAX_CHARACTERS = 1 << 25
+"""Characters of all lines that wait; then they are passed on, or left out of the newest lines."""
 
 MAX_REMEMBERED = 10_000
 """Lines that are compared with those of other robots."""
@@ -43,7 +48,10 @@ class LogOrder:
         self._waiting: list[tuple[float, int, str, LogRecord]] = []
         """A heap; the number keeps lines with the same time in the order in which they came."""
         self._number = 0
-        self._senders: dict[tuple[float, str | None, str], str] = {}
+        self._characters = 0
+        """Those of the lines that wait."""
+        self._senders: dict[int, str] = {}
+        """By the hash of a line, because it may be long."""
 
     def add(self, robot: str, lines: Iterable[LogRecord], now: float) -> None:
         """Add lines that a robot has sent."""
@@ -56,33 +64,47 @@ class LogOrder:
             self._number += 1
             own = msgspec.structs.replace(line, machine=robot)
             heapq.heappush(self._waiting, (at, self._number, robot, own))
+            self._characters += size(own)
 
-    def keep_newest(self, count: int) -> None:
-        """Drop all but the newest lines."""
+    def keep_newest(self, count: int) -> int:
+        """Drop all but the newest lines; return how many of these were too long to be kept."""
         while len(self._waiting) > count:
-            heapq.heappop(self._waiting)
+            self._pop()
+        before = len(self._waiting)
+        while self._characters > MAX_CHARACTERS:
+            self._pop()
+        return before - len(self._waiting)
 
     def take(self, now: float) -> list[LogRecord]:
         """Take the lines whose turn has come."""
         delaying = [at for robot, at in self._latest.items() if self._delays(robot, now)]
         until = min(delaying, default=float("inf"))
         ready = []
-        while self._waiting and (self._waiting[0][0] <= until or len(self._waiting) > MAX_KEPT):
-            ready.append(heapq.heappop(self._waiting)[3])
+        while self._waiting and (self._waiting[0][0] <= until or self._is_full()):
+            ready.append(self._pop())
         return ready
 
     def take_all(self) -> list[LogRecord]:
         """Take all lines that wait."""
         ready = [line for *_, line in sorted(self._waiting)]
         self._waiting.clear()
+        self._characters = 0
         return ready
+
+    def _pop(self) -> LogRecord:
+        line = heapq.heappop(self._waiting)[3]
+        self._characters -= size(line)
+        return line
+
+    def _is_full(self) -> bool:
+        return len(self._waiting) > MAX_KEPT or self._characters > MAX_CHARACTERS
 
     def _delays(self, robot: str, now: float) -> bool:
         heard = self._heard.get(robot)
         return now - self._began < FIRST_S if heard is None else now - heard < QUIET_S
 
     def _was_sent_by_another(self, line: LogRecord, robot: str) -> bool:
-        sender = self._senders.setdefault((line.timestamp, line.node, line.message), robot)
+        sender = self._senders.setdefault(hash((line.timestamp, line.node, line.message)), robot)
         if len(self._senders) > MAX_REMEMBERED:
             del self._senders[next(iter(self._senders))]
         return sender != robot

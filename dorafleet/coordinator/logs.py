@@ -13,6 +13,7 @@ import msgspec
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.dataflow.nearest import did_you_mean
+from dorad.logrecord import in_blocks
 from dorafleet.coordinator.logorder import QUIET_S, LogOrder
 from dorafleet.coordinator.logstreams import RobotLines
 from dorafleet.coordinator.onerobot import named_without_robot, owners
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.robots import Robots
 
 FRAME_LINES = 500
+
+FRAME = 1 << 20
+"""Maximum number of characters in a frame of several lines."""
 
 JOIN_S = 0.5
 """Seconds until the events of a machine that joins are read."""
@@ -90,13 +94,11 @@ class LogMethods:
             ordered = in_order(events, streams, self._skew, tail)
             async with aclosing(ordered):
                 async for lines, left_out in ordered:
-                    for at in range(0, max(1, len(lines)), FRAME_LINES):
-                        part = lines[at : at + FRAME_LINES]
-                        yield m.LogLines(
-                            dataflow=source.dataflow,
-                            lines=part,
-                            left_out=left_out if at == 0 else 0,
-                        )
+                    for block in in_blocks(lines, FRAME_LINES, FRAME):
+                        yield m.LogLines(dataflow=source.dataflow, lines=block, left_out=left_out)
+                        left_out = 0
+                    if left_out:
+                        yield m.LogLines(dataflow=source.dataflow, lines=[], left_out=left_out)
 
     def _source(self, params: m.LogRead) -> _Source:
         """Return the dataflow and the machines to ask. Raises ControlError."""
@@ -261,7 +263,7 @@ async def in_order(
                 left_out += lines.left_out
                 pending = asyncio.ensure_future(_next(events))
             if tail is not None:
-                order.keep_newest(tail)
+                left_out += order.keep_newest(tail)
                 if not ended:
                     continue
             ready = order.take_all() if ended else order.take(now)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dorad.logs.capture import TAIL_LINES
+from dorad.logs.excerpt import MAX_CHARACTERS
 from dorad.logs.lines import MAX_LINE
 from dorad.logs.paths import files_of
 from tests.logs.captured import Captured, in_files
@@ -147,6 +148,13 @@ async def test_the_tail_is_the_last_lines_of_stderr_as_they_were_written(
     captured.close()
     await captured.until_closed()
     assert list(captured.capture.tail) == lines[10:]
+
+
+async def test_of_long_lines_the_tail_has_the_beginnings(captured: Captured) -> None:
+    await asyncio.to_thread(_write_all, captured.err, b"a\n" + b"x" * 900_000 + b"\n")
+    captured.close()
+    await captured.until_closed()
+    assert list(captured.capture.tail) == ["a", "x" * MAX_CHARACTERS]
 
 
 async def test_lines_below_min_log_level_are_neither_written_nor_passed_on(

@@ -84,7 +84,7 @@ async def test_a_follower_continues_exactly_where_the_history_ends(tmp_path: Pat
     log.report("info", None, "2")
     log.end("finished")
     with history:
-        assert [r.message for block in history.blocks() for r in block] == ["1"]
+        assert [r.message for block in history.blocks() for r in block.records] == ["1"]
     assert await texts(follower) == ["2"]
     follower.close()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dorad.logs.filter import LogFilter
-from dorad.logs.history import BLOCK, History
+from dorad.logs.history import BLOCK, BLOCK_CHARACTERS, TAIL_CHARACTERS, History
 from dorad.logs.selection import Selection, select
 from tests.logs.written import WHEN, append, numbered, record
 
@@ -20,7 +20,7 @@ def read(
     folder: Path, *nodes: str, tail: int | None = None, wanted: Selection | None = None
 ) -> list[str]:
     with History(folder, nodes, wanted or Selection()) as history:
-        return [record.message for block in history.blocks(tail) for record in block]
+        return [record.message for block in history.blocks(tail) for record in block.records]
 
 
 def test_nodes_are_merged_by_time(tmp_path: Path) -> None:
@@ -101,7 +101,20 @@ def test_long_files_are_read_in_blocks_from_both_ends(tmp_path: Path) -> None:
     assert read(tmp_path, "a") == [*texts, "x" * 600_000, "end"]
     assert read(tmp_path, "a", tail=3) == [texts[-1], "x" * 600_000, "end"]
     with History(tmp_path, ["a"], Selection()) as history:
-        assert {len(block) for block in history.blocks()} == {BLOCK, 2}
+        assert {len(block.records) for block in history.blocks()} == {BLOCK, 2}
+
+
+def test_long_lines_are_read_in_smaller_blocks_and_few_are_the_newest(tmp_path: Path) -> None:
+    text = "x" * (BLOCK_CHARACTERS // 4)
+    count = TAIL_CHARACTERS // len(text) + 3
+    written = [record("a", number, text) for number in range(count)]
+    append(tmp_path / "log_a.jsonl", *written)
+    with History(tmp_path, ["a"], Selection()) as history:
+        assert max(len(block.records) for block in history.blocks()) == 4
+        newest = list(history.blocks(count - 1))
+    assert [block.left_out for block in newest] == [2, *[0] * (len(newest) - 1)]
+    kept = [each for block in newest for each in block.records]
+    assert (len(kept), kept[-1]) == (count - 3, written[-1])
 
 
 def test_lines_written_later_are_not_part_of_the_history(tmp_path: Path) -> None:
@@ -111,7 +124,7 @@ def test_lines_written_later_are_not_part_of_the_history(tmp_path: Path) -> None
         append(path, record("a", 2, "2"))
         path.rename(tmp_path / "log_a.1.jsonl")
         append(path, record("a", 3, "3"))
-        assert [r.message for block in history.blocks() for r in block] == ["1"]
+        assert [r.message for block in history.blocks() for r in block.records] == ["1"]
 
 
 def test_files_rotated_while_they_are_opened_are_read_once_each(

@@ -60,6 +60,19 @@ async def test_a_slow_follower_misses_lines_and_learns_where_and_how_many() -> N
     assert await read(follower) == [(["after"], 6)]
 
 
+async def test_a_slow_follower_keeps_few_long_lines_and_later_gets_others() -> None:
+    hub = LogHub()
+    follower = hub.follow(Selection())
+    long = "x" * (hubs.QUEUE_CHARACTERS // 4)
+    hub.publish([record(long)] * 3)
+    hub.publish([LogRecord(1.0, "info", "cam", "", fields={"all": long})] * 3)
+    batches = [await anext(follower), await anext(follower)]
+    assert [len(batch.records) for batch in batches] == [3, 1]
+    hub.publish([record("after")])
+    hub.end()
+    assert await read(follower) == [(["after"], 2)]
+
+
 async def test_lines_that_were_lost_at_the_very_end_are_counted() -> None:
     hub = LogHub()
     follower = hub.follow(Selection())

@@ -204,7 +204,7 @@ async def test_lines_go_to_files_while_there_is_no_journal(
         again.take()
         await robot.drained()
         with robot.log.history(select(["cam"])) as history:
-            read = [r.message for block in history.blocks() for r in block if r.node]
+            read = [r.message for block in history.blocks() for r in block.records if r.node]
         assert read == ["one", "two"] + ["more"] * (count - 2)
     robot.end()
 
@@ -279,9 +279,12 @@ async def test_the_history_ends_where_following_begins(tmp_path: Path, journald:
     robot.log.report("info", "imu", "output two")
     await taken(journald, 5)
     with history:
-        assert {r.message for block in history.blocks() for r in block} == {"one", "output one"}
+        assert {r.message for block in history.blocks() for r in block.records} == {
+            "one",
+            "output one",
+        }
     with robot.log.history(Selection()) as history:
-        last = [[r.message for r in block] for block in history.blocks(2)]
+        last = [[r.message for r in block.records] for block in history.blocks(2)]
         assert len(last[0]) == 2
     robot.end()
     live = {record.message async for lines in follower for record in lines.records}
@@ -311,7 +314,7 @@ async def test_entries_of_other_users_are_not_lines_of_the_dataflow(
     journald.entries.insert(0, entry | {"MESSAGE": "forged", "DORA_SEQ": "7"} | trusted)
     journald.take()
     with robot.log.history(Selection()) as history:
-        assert [r.message for block in history.blocks() for r in block] == ["true"]
+        assert [r.message for block in history.blocks() for r in block.records] == ["true"]
     found = Found.at(robot.log.folder)
     assert found.sender == own()
     past = JournalPast(ID, Selection(), found.sender)

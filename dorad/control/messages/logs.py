@@ -28,7 +28,7 @@ class LogRead(Struct):
 
 
 class LogLines(Struct):
-    """Log lines, oldest first. `left_out` lines were dropped because the reader was too slow."""
+    """Log lines, oldest first. `left_out` more were too long, or the reader was too slow."""
 
     dataflow: str
     lines: list[LogRecord]

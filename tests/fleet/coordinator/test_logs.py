@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
+from dorafleet.coordinator import logorder
 from dorafleet.coordinator.logorder import FIRST_S, QUIET_S, LogOrder
 from dorafleet.coordinator.logs import in_order
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import pytest
 
 
 def line(timestamp: float, node: str, message: str) -> m.LogRecord:
@@ -61,3 +64,16 @@ def test_a_robot_that_sends_nothing_delays_the_others_only_at_first() -> None:
     order.add("a", [line(10, "x", "only")], now=0.1)
     assert order.take(FIRST_S - 0.01) == []
     assert [each.message for each in order.take(FIRST_S)] == ["only"]
+
+
+def test_long_lines_do_not_wait_for_their_order_and_are_not_all_the_newest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logorder, "MAX_CHARACTERS", 100)
+    order = LogOrder(["a", "b"], {"a": 0.0, "b": 0.0}.__getitem__, 0.0)
+    long = [line(number, "x", f"{number:50}") for number in range(10, 20)]
+    order.add("a", long, now=0.1)
+    assert [each.timestamp for each in order.take(0.1)] == [*range(10, 18)]
+    order.add("a", long, now=0.2)
+    assert order.keep_newest(5) == 3
+    assert [each.timestamp for each in order.take_all()] == [19, 19]
