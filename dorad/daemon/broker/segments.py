@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dorad.daemon.broker.connection import is_running
 from dorad.daemon.broker.edges import DAEMON, EdgeKey, is_observer
@@ -153,7 +153,7 @@ class Segments:
         """A number that no segment has used."""
         return self._table.next
 
-    def grow(self, node_id: str, size: int, request: Any) -> None:
+    def grow(self, node_id: str, size: int, request: int | None) -> None:
         """Create a segment of `size` bytes for a connected node, and answer its request."""
         connection = self._state.connection(node_id)
         if connection is None:
@@ -182,7 +182,9 @@ class Segments:
             )
         create.check_share(size, sum(held) + sum(growing))
 
-    async def _grow(self, node_id: str, connection: Connection, size: int, request: Any) -> None:
+    async def _grow(
+        self, node_id: str, connection: Connection, size: int, request: int | None
+    ) -> None:
         state = self._state
         try:
             # Allocating zeroes the pages, which takes a quarter of a second for each gigabyte.

@@ -211,7 +211,7 @@ class Sessions:
                 size = packet.number("size")
                 if size == 0:
                     raise ProtocolError("a segment of no bytes")
-                self._segments.grow(node_id, size, packet.fields.get("ask"))
+                self._segments.grow(node_id, size, packet.request_number())
             case "retire":
                 self._segments.retire(node_id, packet.number("segment"))
             case "note":

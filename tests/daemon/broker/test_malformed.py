@@ -222,6 +222,18 @@ async def test_an_invalid_packet_is_reported_to_the_node_and_the_user() -> None:
         assert noted == [("c", "its connection was ended: the unknown packet 'selfdestruct'")]
 
 
+@pytest.mark.parametrize("kind", ["grow", "busy", "ext_load"])
+async def test_a_request_is_numbered_and_not_named(kind: str) -> None:
+    """Answers to a node that reads none of them wait in the daemon, with what they repeat."""
+    fields = {"size": 1, "lease": 1, "reason": "x", "namespace": "n", "key": "k"}
+    async with stage() as on:
+        with on.client() as client:
+            await client.attach("c")
+            client.send_packet(kind, **fields, ask="x" * 50_000)
+            error = (await client.packet_of("refused"))["error"]
+            assert error == f"packet {kind!r} has no number 'ask'"
+
+
 async def test_only_a_node_that_sends_notes_without_end_is_refused() -> None:
     async with stage() as on, pair(on):
         noted: list[tuple[str, str]] = []
