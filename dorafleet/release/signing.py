@@ -138,7 +138,9 @@ async def _sign(key: SigningKey, content: bytes) -> bytes:
     try:
         async with asyncio.timeout(TIMEOUT_S):
             if key.file is not None:
-                pair = asyncssh.load_keypairs(str(key.file))[0]
+                # Robots trust keys; a certificate beside the file, for logins, would come first.
+                pairs = asyncssh.load_keypairs(str(key.file))
+                pair = next(each for each in pairs if not each.has_cert)
                 signed = _to_sign(pair, content)
                 return _armoured(pair, pair.sign(signed))
             async with asyncssh.connect_agent() as agent:

@@ -140,6 +140,16 @@ def test_a_key_in_a_file_needs_no_agent_and_one_that_is_gone_is_named(operator, 
         choose(None)
 
 
+def test_a_key_signs_itself_also_if_it_has_a_certificate(operator):
+    authority = asyncssh.generate_private_key("ssh-ed25519")
+    certificate = authority.generate_user_certificate(operator.key, "ada")
+    certificate.write_certificate(operator.folder / "key-cert.pub")
+    operator.build()
+    (operator.folder / "allowed_signers").write_text(f"ada {public(operator.key)}\n")
+    code, out, err = operator.run("verify", "arm", "--signers", operator.folder)
+    assert (code, "signed by ada (SHA256:" in out) == (0, True), err
+
+
 def test_a_release_has_everything_but_what_is_ignored(operator):
     for name in (".env", ".git/config", "__pycache__/a.pyc", "out/x/log.jsonl", "notes.tmp"):
         operator.write(name, "x")
