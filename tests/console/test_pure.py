@@ -21,7 +21,7 @@ from dorafleet.console.model.order import FLEET_ORDERS, REST_S, RestingOrder
 from dorafleet.console.model.series import Series
 from dorafleet.console.model.topology import topology, worst_node
 from dorafleet.console.options import options_for
-from dorafleet.console.view import alertrows, bars, robotlines, tables, values, words
+from dorafleet.console.view import alertrows, bars, loglines, robotlines, tables, values, words
 from dorafleet.console.view.glyphs import ASCII, UNICODE
 from dorafleet.console.view.graph import graph
 from dorafleet.console.view.graphlayout import layout
@@ -408,3 +408,11 @@ def test_names_get_room_before_figures_and_a_row_is_never_wider_than_the_screen(
     assert PREFIX + sum(each + GAP for each in wide.values()) <= columns
     if columns >= 80:
         assert wide["robot"] >= min(longest, 24)
+
+
+def test_of_a_line_of_a_megabyte_only_the_beginning_is_kept() -> None:
+    short = m.LogRecord(1.0, "info", "arm", "moves")
+    long = m.LogRecord(1.0, "info", "arm", "x" * 1_000_000, fields={"all": "y" * 1_000_000})
+    assert loglines.shortened(short) is short
+    kept = loglines.shortened(long)
+    assert (len(kept.message), kept.fields) == (loglines.MAX_KEPT, None)

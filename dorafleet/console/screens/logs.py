@@ -76,7 +76,7 @@ class LogsScreen(ConsoleScreen):
 
     def _take(self, lines: LogLines) -> None:
         self._left_out += lines.left_out
-        self._waiting += self._position.take(lines.lines)
+        self._waiting += map(loglines.shortened, self._position.take(lines.lines))
         if len(self._waiting) > MAX_LINES:
             # They would never be seen.
             del self._waiting[:-MAX_LINES]

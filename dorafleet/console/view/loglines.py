@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from dorad.terminal import local_time
 from dorafleet.console.view.words import clean, fit
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE = 2000
 """Characters of a message that are shown."""
+
+MAX_KEPT = 10_000
+"""Characters of a message that are kept, and that a filter sees."""
 
 _LEVELS = {"stdout": "out", "stderr": "err"}
 """What lines without a severity have instead."""
@@ -24,6 +29,13 @@ _STYLES = {
     "debug": "dim",
     "trace": "dim",
 }
+
+
+def shortened(line: LogRecord) -> LogRecord:
+    """Return a line as it is kept: nodes may write lines of a megabyte, and fields of that size."""
+    if len(line.message) <= MAX_KEPT and line.fields is None:
+        return line
+    return msgspec.structs.replace(line, message=line.message[:MAX_KEPT], fields=None)
 
 
 def spans(line: LogRecord, *, names: int, machines: int) -> list[Span]:
