@@ -51,7 +51,7 @@ def pid(robot: Robot) -> str:
 def test_the_package_for_robots_has_no_fleet_manager(deb: Path, fleet_deb: Path) -> None:
     robots, fleet = (run(["dpkg-deb", "-c", str(each)]) for each in (deb, fleet_deb))
     assert "dorafleet" not in robots
-    assert "asyncssh" not in robots
+    assert "/textual/" not in robots
     for path in (
         "bin/dorafleet ",
         "share/man/man1/dorafleet.1.gz",
@@ -62,7 +62,9 @@ def test_the_package_for_robots_has_no_fleet_manager(deb: Path, fleet_deb: Path)
     ):
         assert f"./usr/{path}" in fleet
     assert "./usr/lib/dorad/" not in fleet
-    assert "./etc/" not in fleet
+    configuration = {path for line in fleet.splitlines() if "./etc/" in (path := line.split()[-1])}
+    assert configuration == {"./etc/", "./etc/default/", "./etc/default/dorafleet",
+                             "./etc/dorafleet/"}  # fmt: skip
 
 
 def test_a_fleet_from_nothing_to_an_upgrade(fleet: Fleet, newer_deb: Path) -> None:
@@ -102,7 +104,7 @@ def test_a_fleet_from_nothing_to_an_upgrade(fleet: Fleet, newer_deb: Path) -> No
     asked = status(fleet)
     assert [flow["name"] for flow in asked["arm1"]["dataflows"]] == ["clock"]
     assert asked["arm2"]["error"] is None
-    assert asked["arm2"]["labels"] == {"zone": "fleet"}
+    assert asked["arm2"]["labels"] == {"zone": "hall"}
     node = pid(arm1)
 
     # One robot is cut off in the middle of it; the other is upgraded, its dataflow continues.
