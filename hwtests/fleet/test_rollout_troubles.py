@@ -243,7 +243,7 @@ def test_a_disk_that_fills_at_any_moment_of_a_rollout_leaves_one_confirmed_relea
     usual = time.monotonic() - began
     for number in range(FILLS):
         old, new = site.wait_for_confirmed("arm3"), site.build(f"filled = {number}")
-        site.start_aside(new, *rules)
+        site.start_in_background(new, *rules)
         moment = chance.uniform(0, usual)
         time.sleep(moment)
         phase = site.state("arm3").get("phase", "none")
