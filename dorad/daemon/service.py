@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dorad import __version__
 from dorad.control.server import ControlServer
 from dorad.daemon.api.handlers import handlers
+from dorad.daemon.background import in_background
 from dorad.daemon.config import ConfigError, Settings, load
 from dorad.daemon.database import StateError
 from dorad.daemon.descriptors import DescriptorWatch
@@ -32,9 +33,8 @@ from dorad.problems import ProblemError
 from dorad.realtime import own
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
     from pathlib import Path
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
     from dorad.daemon.paths import DaemonPaths
     from dorad.daemon.recordstore import RecordStore
@@ -171,13 +171,13 @@ class Service:
         await registry.adopt()
         self._autostart(registry)
         if self._missing:
-            _in_background(stack, self._restart_with_bus(registry), "D-Bus")
+            in_background(stack, self._restart_with_bus(registry), "D-Bus", self._warn)
         network = NetworkWatch(registry.event_bus.network_changed)
-        _in_background(stack, network.run(), "network")
+        in_background(stack, network.run(), "network", self._warn)
         measure = Measure(registry, network, self._warn)
-        _in_background(stack, measure.run(), "measuring")
+        in_background(stack, measure.run(), "measuring", self._warn)
         watch = SelfWatch(registry, measure)
-        _in_background(stack, watch.run(), "row and alerts")
+        in_background(stack, watch.run(), "row and alerts", self._warn)
         leases = Leases(self._paths.leases, self._warn)
         methods = handlers(self, registry, measure, watch, leases)
         server = ControlServer(methods, version=__version__)
@@ -185,10 +185,10 @@ class Service:
         stack.push_async_callback(server.close)
         _log.info("ready at %s (dorad %s)", self._paths.control, __version__)
         notifier.ready(self._status(registry))
-        _in_background(stack, self.descriptors.run(), "descriptors")
+        in_background(stack, self.descriptors.run(), "descriptors", self._warn)
         watchdog = feed_watchdog(notifier, registry.fault, lambda: self._status(registry))
-        _in_background(stack, watchdog, "watchdog")
-        _in_background(stack, _sync(registry.store), "sync of the state")
+        in_background(stack, watchdog, "watchdog", self._warn)
+        in_background(stack, _sync(registry.store), "sync of the state", self._warn)
         await self._ending.wait()
         if self._ended_by_signal and await host.stays():
             notifier.stopping("nodes keep running")
@@ -320,12 +320,6 @@ class Service:
         _log.warning("%s", text)
         self.notices.append(text)
         del self.notices[:-MAX_NOTICES]
-
-
-def _in_background(stack: AsyncExitStack, work: Coroutine[Any, Any, None], name: str) -> None:
-    """Run `work` as a task that is cancelled when `stack` unwinds."""
-    task = asyncio.create_task(work, name=name)
-    stack.callback(task.cancel)
 
 
 async def _sync(store: RecordStore) -> None:

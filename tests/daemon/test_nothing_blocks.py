@@ -44,6 +44,8 @@ ALLOWED = {
     "dorad/logs/disk.py": {"prepare"},
     # Facts of the kernel about a process that attaches: no disk access.
     "dorad/procinfo.py": {"stat_fields"},
+    # The same about this process.
+    "dorad/daemon/descriptors.py": {"_own_numbers"},
     "dorad/launch/membership.py": {"control_groups", "_environ"},
     # Log lines go to the page cache: the kernel makes a process wait only when it has more unsaved
     # data than the machine's memory allows for.
