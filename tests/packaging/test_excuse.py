@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -40,8 +41,18 @@ def run(folder: Path, first: str, second: str) -> tuple[int, list[str]]:
         path = folder / name
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
+    # Without what `make test` adds: CI is not started by make.
+    env = {
+        name: text for name, text in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+    }
     done = subprocess.run(
-        ["bash", "-c", SCRIPT], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", SCRIPT],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     return done.returncode, done.stdout.splitlines()
 

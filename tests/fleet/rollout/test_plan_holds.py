@@ -116,7 +116,7 @@ class Both:
 
     def _content(self, applied: Applied) -> Any:
         path = self._folder / "dataflow.yml"
-        return compose.content_of(applied, "u", "r1", path, self._library.bundle)
+        return compose.content_of(applied, "u", "r1", path, self._library.bundle, path.parent)
 
 
 def test_the_robot_starts_exactly_the_nodes_of_the_plan(tmp_path: Path) -> None:
