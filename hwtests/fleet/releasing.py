@@ -212,6 +212,18 @@ class Site:
         """Return the state of each robot in the newest rollout."""
         return {robot["robot"]: robot["state"] for robot in self.rollout()["robots"]}
 
+    def wait_for_states(self, **wanted: str) -> None:
+        """Wait until the newest rollout has these robots in these states.
+
+        A robot reports what has changed at most once a second.
+        """
+        try:
+            wait_until(
+                lambda: self.robot_states() == wanted, "the coordinator knows it", timeout=15
+            )
+        except RobotError as error:
+            raise RobotError(f"{error}: {wanted}\n{self.describe()}") from None
+
     def check_untouched(self, machine: str, before: dict[str, int]) -> None:
         """Check that `count` and `check1` have kept their processes, and lost no message."""
         assert {**self.pids(machine), "grip": 0} == {**before, "grip": 0}

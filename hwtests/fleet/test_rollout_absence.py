@@ -186,7 +186,7 @@ def test_an_abort_leaves_a_busy_robot_with_what_it_runs_when_its_lease_ends(site
         site.start_in_background(new, *ALL)
         for machine in ("arm1", "arm3", "arm4"):
             site.wait_until_runs(machine, new)
-        assert site.robot_states()["arm2"] == "busy"
+        site.wait_for_states(arm1="confirmed", arm2="busy", arm3="confirmed", arm4="confirmed")
         site.fleet.dorafleet("rollout", "abort")
         site.wait_until_followed()
     wait_until(lambda: site.robot_states()["arm2"] == "left", "it keeps what it had")
@@ -202,6 +202,7 @@ def test_an_abort_lets_a_robot_on_probation_finish_and_switches_no_other(site: S
     site.fleet.dorafleet("rollout", "abort")
     site.wait_until_followed()
     site.wait_until_runs("arm4", new)
+    wait_until(lambda: site.robot_states()["arm4"] == "confirmed", "the coordinator knows it")
     for machine in ("arm1", "arm2", "arm3"):
         assert site.one_confirmed(machine) == old
     assert site.start(site.build("after = 'probation'"), *ALL).returncode == 0

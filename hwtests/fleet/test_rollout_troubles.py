@@ -142,7 +142,7 @@ def test_a_lease_in_the_middle_of_a_rollout_holds_up_only_its_robot(site: Site) 
     wait_until(lambda: "drives" in arm2.exec("dora", "busy", "list"), "it is busy")
     site.wait_until_runs("arm1", new)
     site.wait_until_runs("arm3", new)
-    assert site.robot_states() == {"arm1": "confirmed", "arm2": "busy", "arm3": "confirmed"}
+    site.wait_for_states(arm1="confirmed", arm2="busy", arm3="confirmed")
     assert site.state("arm2")["running"] == old
     # Its holder cannot say that it has ended.
     arm2.exec("systemctl", "kill", "--signal=KILL", "drive")
