@@ -54,6 +54,7 @@ inside() {
     shift
     mkdir -p "$root/src"
     unshare --mount --propagation=private --pid --fork --kill-child sh -euc '
+        mount --bind "$1" "$1" # so that tests can unshare mounts of their own
         mount -t proc proc "$1/proc"
         mount -t devtmpfs dev "$1/dev"
         mkdir -p "$1/dev/shm" "$1/dev/pts"
@@ -102,8 +103,11 @@ inside robot sh -euc '
     export PYTHONPATH=/suite:/src/tools:$site/dorad/compat PYTHONDONTWRITEBYTECODE=1
     python=/usr/lib/dorad/bin/python3
     $python -c "import dorad, platform; print(dorad.__file__, platform.machine())"
-    # qemu does not know how much of a mapping is in memory, and does not remove pages.
+    # qemu does not know how much of a mapping is in memory, does not remove pages, and does not close
+    # the descriptors of a packet that is cut off. It is too slow for a signal every 300 us.
     $python -m pytest -n 2 --timeout 900 -p no:cacheprovider --deselect tests/shm/test_mapping.py \
-        --deselect tests/shm/test_create.py::test_a_mailbox_whose_pages_were_removed_can_still_be_used "$@"
+        --deselect tests/shm/test_create.py::test_a_mailbox_whose_pages_were_removed_can_still_be_used \
+        --deselect tests/node/test_protocol.py::test_more_descriptors_than_any_packet_has_are_refused_and_closed \
+        --deselect tests/node/test_signals.py::test_no_message_is_lost_to_signals_at_any_moment "$@"
     $python -m hwtests.torture --seconds 30
 ' sh $tests
