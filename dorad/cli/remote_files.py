@@ -73,8 +73,8 @@ def _copied(source: str, target: Path) -> Path:
     if scp is None:
         raise click.ClickException("copying from another machine needs scp: install openssh-client")
     click.echo(f"copying {source}", err=True)
-    # -B never asks for a password: a script would wait for ever.
-    done = subprocess.run([scp, "-B", "-q", "-r", "--", source, target], check=False)
+    # -B never asks for a password: a script would wait for ever. It says why it fails, without -q.
+    done = subprocess.run([scp, "-B", "-r", "--", source, target], check=False)
     if done.returncode != 0:
         raise click.ClickException(
             f"{source} cannot be copied; `scp {source} .` must work without a password"

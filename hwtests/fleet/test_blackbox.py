@@ -38,7 +38,7 @@ def notes(site: Site, *words: str) -> dict[str, list[str]]:
     return found
 
 
-def test_it_records_goes_on_over_releases_and_its_incidents_are_listed(
+def test_it_records_goes_on_over_releases_and_its_incidents_are_listed_and_copied(
     site: Site,
 ) -> None:
     first = site.build("first = event", head=BOX)
@@ -68,9 +68,12 @@ def test_it_records_goes_on_over_releases_and_its_incidents_are_listed(
         ).splitlines()
         if json.loads(line)["note"] == "by hand"
     )
-    # The robots have no sftp server, which the command would copy it with.
-    arm1.exec("dora", "record", "incidents", FOLDER, "--export", incident, "-o", "/tmp/hand.mcap")
-    copied = arm1.exec("dora", "record", "info", "/tmp/hand.mcap", "--format", "json")
+    server = site.fleet.server
+    # scp has to know a robot by its name in the fleet.
+    server.write("/root/.ssh/config", "Host arm1\n  HostName 198.18.0.11\n")
+    wanted = ("-d", "arm1/arm", "--export", incident, "-o", "/root/hand.mcap")
+    site.fleet.dora("record", "incidents", *wanted)
+    copied = server.exec("dora", "record", "info", "/root/hand.mcap", "--format", "json")
     assert json.loads(copied)["topics"]["count/number"]["messages"] > 0
     # A power cut costs no incident, and the box goes on after the boot.
     arm1.power_cut()

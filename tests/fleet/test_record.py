@@ -216,7 +216,7 @@ def test_a_mark_keeps_an_incident_on_each_machine(over, monkeypatch):
     known = {(row["machine"], row["id"]) for row in incidents(over)}
     assert known == {("arm1", Path(own).name) for own in found.values()}
     program = over.folder / "scp"
-    program.write_text('#!/bin/sh\ncp -r "${5#*:}" "$6"\n')
+    program.write_text('#!/bin/sh\ncp -r "${4#*:}" "$5"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(over.folder), prepend=":")
     over.dora("record", "incidents", "-d", "arm1/demo", "--export", Path(found["arm1"]).name)

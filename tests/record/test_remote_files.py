@@ -11,8 +11,8 @@ from dorad.record.reader import RecordingReader
 from tests.record.files import numbers, write
 
 SCP = """#!/bin/sh
-[ "$1 $2 $3 $4" = "-B -q -r --" ] || exit 9
-cp -r "$ROBOTS/$(echo "$5" | tr -d :)" "$6"
+[ "$1 $2 $3" = "-B -r --" ] || exit 9
+cp -r "$ROBOTS/$(echo "$4" | tr -d :)" "$5"
 """
 
 
