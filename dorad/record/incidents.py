@@ -11,7 +11,9 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -33,6 +35,12 @@ disk's inodes."""
 
 INFO = "incident.json"
 """The file of an incident's folder that is written last: its `Mark`."""
+
+MAX_ENTRIES = 10_000
+"""Entries of a folder that are looked at."""
+
+MAX_INFO = 1 << 16
+"""Bytes of a mark."""
 
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
@@ -105,7 +113,7 @@ def take_requests(folder: Path) -> Iterator[tuple[str, Mark]]:
     for path in sorted((folder / MARKS).glob("[!.]*.json")):
         try:
             if _NAME.fullmatch(path.stem):
-                yield path.stem, msgspec.json.decode(path.read_bytes(), type=Mark)
+                yield path.stem, _read_mark(path)
         except (ValueError, OSError) as error:
             _log.warning("the request %s cannot be read: %s", path.name, error)
         path.unlink(missing_ok=True)
@@ -161,13 +169,40 @@ def _link(known: Sequence[Segment], own: Path, mark: Mark) -> None:
 
 def incidents(folder: Path) -> list[tuple[Path, Mark]]:
     """Return the incidents of a black box, oldest first."""
-    found = []
-    for path in sorted((folder / INCIDENTS).glob(f"*/{INFO}")):
+    found, damaged = [], []
+    try:
+        entries = list(islice(os.scandir(folder / INCIDENTS), MAX_ENTRIES))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    for entry in entries:
         try:
-            found.append((path.parent, msgspec.json.decode(path.read_bytes(), type=Mark)))
+            if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                own = folder / INCIDENTS / entry.name
+                found.append((own, _read_mark(own / INFO)))
+        except FileNotFoundError:
+            _log.debug("%s is not complete yet", entry.path)
         except (ValueError, OSError) as error:
-            _log.warning("%s cannot be read: %s", path, error)
-    return sorted(found, key=lambda each: each[1].time_ns)
+            damaged.append(f"{entry.path}: {error}")
+    if damaged:
+        _log.warning("%d incidents cannot be read, for instance %s", len(damaged), damaged[0])
+    return sorted(found, key=lambda each: (each[1].time_ns, each[0]))
+
+
+def _read_mark(path: Path) -> Mark:
+    """Read a mark. The daemon does so in the folders of nodes, where the name may be a pipe's.
+
+    Raises:
+        ValueError: it is not a mark.
+        OSError: it cannot be read.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is not a file")
+        content = file.read(MAX_INFO + 1)
+    if len(content) > MAX_INFO:
+        raise ValueError("it is too large")
+    return msgspec.json.decode(content, type=Mark)
 
 
 def incident(folder: Path, name: str) -> tuple[Path, Mark]:
@@ -229,7 +264,7 @@ def files_of(own: Path) -> list[tuple[int, int]]:
     """
     found = []
     try:
-        for entry in os.scandir(own):
+        for entry in islice(os.scandir(own), MAX_ENTRIES):
             if entry.name.endswith(".mcap"):
                 status = entry.stat(follow_symlinks=False)
                 found.append((status.st_ino, status.st_size))

@@ -1,6 +1,7 @@
 """Incidents of a black box: what one holds, who may ask for one, and how they go."""
 
 import json
+import os
 import time
 from contextlib import closing
 
@@ -78,6 +79,23 @@ def test_half_a_request_of_a_killed_process_is_removed_at_the_next_start(box, tm
     box.close()
     BlackBox(tmp_path, Limits(10**9)).close()
     assert not left.exists()
+
+
+@pytest.mark.timeout(30)
+def test_nothing_that_a_node_puts_beside_incidents_blocks_or_fills_who_lists_them(box, tmp_path):
+    incidents.create(tmp_path, "good", Mark(at(15), 5, 5))
+    above = tmp_path / incidents.INCIDENTS
+    for name in ("pipe", "endless", "huge", "folder"):
+        (above / name).mkdir()
+    os.mkfifo(above / "pipe" / incidents.INFO)
+    (above / "endless" / incidents.INFO).symlink_to("/dev/zero")
+    with (above / "huge" / incidents.INFO).open("wb") as file:
+        file.truncate(1 << 40)
+    (above / "folder" / incidents.INFO).mkdir()
+    (above / "file").touch()
+    (above / "link").symlink_to(above / "good")
+    (above / os.fsdecode(b"\xff")).mkdir()
+    assert [own.name for own, _ in incidents.incidents(tmp_path)] == ["good"]
 
 
 def test_an_incident_whose_removal_was_interrupted_can_still_be_removed(box, tmp_path, monkeypatch):

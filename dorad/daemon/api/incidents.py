@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MAX_LISTED = 100
 """Incidents of one black box in an answer."""
 
+MAX_NOTE = 1000
+"""Characters of a note in an answer."""
+
 
 class IncidentMethods:
     """Answers the method `incident.list`."""
@@ -58,6 +61,7 @@ class IncidentMethods:
 
 
 def _read(folder: Path, record: Record) -> m.BlackBox:
+    # A node can write there: nothing that is there may block or fill the daemon.
     box = m.BlackBox(dataflow=record.uuid, name=record.name, folder=str(folder), incidents=[])
     try:
         os.close(os.open(folder / kept.INCIDENTS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -81,6 +85,6 @@ def _incident(own: Path, mark: kept.Mark) -> m.Incident:
         after=mark.after_s,
         segments=len(files),
         bytes=sum(size for _, size in files),
-        source=mark.source,
-        note=mark.note,
+        source=mark.source[:MAX_NOTE],
+        note=mark.note[:MAX_NOTE],
     )
