@@ -196,10 +196,13 @@ def _read_mark(path: Path) -> Mark:
         OSError: it cannot be read.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    descriptor = os.open(path, flags)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ValueError("it is not a file")
-        content = file.read(MAX_INFO + 1)
+        content = os.read(descriptor, MAX_INFO + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > MAX_INFO:
         raise ValueError("it is too large")
     return msgspec.json.decode(content, type=Mark)
