@@ -106,7 +106,7 @@ async def test_the_console_shows_both_robots_and_names_a_killed_node(fleet, tmp_
         await start(client, fleet)
         await driven.until("2 robots: OK 2")
         await driven.type(":graph talk\r")
-        await driven.until(lambda: re.search(r"talker .*/s─*▶.* listener", driven.text))
+        await driven.until(lambda: re.search(r"talker .*/s─*▶.*[ >]listener", driven.text))
         await driven.type("\x1b:topic talk talker/out echo\r")
         await driven.until("int64")
         await driven.type("\x1b:logs talk listener\r")
