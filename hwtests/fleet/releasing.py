@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FOLDER = "/root/arm"
 KEY = "/root/.ssh/id_ed25519"
 RELEASES = "/var/lib/dorad/releases"
+COORDINATOR_HOME = "/var/lib/dorafleet"
 TEXT = """\
 nodes:
   - id: count
@@ -66,6 +67,19 @@ class Site:
     def trust(self) -> None:
         """Let the robots accept what the operator's key signs."""
         self.fleet.dorafleet("release", "trust", CLUSTER, "--key", KEY)
+
+    def give_releases(self) -> None:
+        """Give the coordinator's user what it needs to send the operator's releases."""
+        home = COORDINATOR_HOME
+        self.fleet.server.sh(
+            f"""\
+mkdir -p {home}/.ssh {home}/.local/share
+cp /root/.ssh/id_ed25519 /root/.ssh/known_hosts {home}/.ssh/
+cp -r /root/.local/share/dorafleet {home}/.local/share/
+chown -R dorafleet: {home}/.ssh {home}/.local
+chmod 700 {home}/.ssh
+"""
+        )
 
     def build(self, grip: str, *options: str, key: str = KEY, head: str = "") -> str:
         """Build a release whose node `grip` does something else, and return its id.

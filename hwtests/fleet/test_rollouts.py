@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hwtests.fleet.enrolled import CLUSTER, enrolled
-from hwtests.fleet.releasing import ALL, CRASH, FOLDER, QUICK, RELEASES, Site
+from hwtests.fleet.releasing import (
+    ALL,
+    COORDINATOR_HOME,
+    CRASH,
+    FOLDER,
+    QUICK,
+    RELEASES,
+    Site,
+)
 from hwtests.robots.effort import times
 from hwtests.robots.shell import wait_until
 
@@ -17,17 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-HOME = "/var/lib/dorafleet"
 MODEL = 24 << 20
 """Bytes of a large file."""
-GIVE = f"""\
-mkdir -p {HOME}/.ssh {HOME}/.local/share
-cp /root/.ssh/id_ed25519 /root/.ssh/known_hosts {HOME}/.ssh/
-cp -r /root/.local/share/dorafleet {HOME}/.local/share/
-chown -R dorafleet: {HOME}/.ssh {HOME}/.local
-chmod 700 {HOME}/.ssh
-"""
-"""Gives the coordinator's user what it needs to send the operator's releases."""
 
 
 @pytest.fixture(scope="module")
@@ -274,12 +273,12 @@ def test_the_service_of_the_coordinator_sends_files_and_writes_a_backup_in_its_s
     new = site.build("absent = event")
     site.start(new, *ALL)
     site.wait_until_runs("arm1", new)
-    fleet.server.sh(GIVE)
+    site.give_releases()
     fleet.arm2.start()
     site.wait_until_runs("arm2", new, timeout=120)
     assert site.files("arm2")["grip"] == new
     assert fleet.attempt("drift").returncode == 0
-    path = f"{HOME}/fleet.backup"
+    path = f"{COORDINATOR_HOME}/fleet.backup"
     assert json.loads(fleet.dorafleet("backup", path, "--json"))["entries"] > 0
     assert fleet.server.exec("stat", "-c", "%U %a", path).split() == ["dorafleet", "600"]
     refused = fleet.attempt("backup", "/root/fleet.backup")

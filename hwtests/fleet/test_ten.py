@@ -23,7 +23,7 @@ import time
         if time.monotonic() > globals()["began"] + 20:
             raise RuntimeError("slips")"""
 """A node that crashes 20 s after its first message."""
-MODEL = 24 << 20
+MODEL = 400 << 20
 """Bytes of a large file."""
 CUTS = 10
 
@@ -68,6 +68,8 @@ def test_robots_that_are_off_follow_later_through_the_same_gates(site: Site) -> 
     assert site.rollout()["summary"]["phase"] == "settled"
     for machine in site.fleet.robots.keys() - set(off):
         assert site.one_confirmed(machine) == new
+    # The command that sends files has ended; the coordinator sends them to those that follow.
+    site.give_releases()
     for machine in off:
         site.fleet.robots[machine].start()
     for machine in off:
@@ -84,32 +86,24 @@ def test_a_transfer_that_is_cut_ten_times_sends_no_byte_twice_and_the_next_one_l
     site.fleet.server.sh(f"head -c {MODEL} /dev/urandom >{FOLDER}/model.bin")
     new = site.build("model = event")
     before = network.traffic(arm1.number)
-    # So that there is a middle to cut in.
-    network.loss(arm1.number, 5)
     site.start_in_background(new, "--robots", "arm1")
-    cuts = 0
+    arrived = f"cat {RELEASES}/incoming/* 2>/dev/null | wc -c"
     for number in range(CUTS):
         wanted = MODEL * (number + 1) // (CUTS + 2)
-
-        def has_come(wanted: int = wanted) -> bool:
-            arrived = arm1.sh(f"cat {RELEASES}/incoming/* 2>/dev/null | wc -c")
-            return int(arrived) > wanted or site.state("arm1")["phase"] != "pending"
-
-        wait_until(has_come, f"{wanted} bytes have come", timeout=60)
-        if site.state("arm1")["phase"] != "pending":
-            break
+        wait_until(
+            lambda wanted=wanted: int(arm1.sh(arrived)) > wanted,
+            f"{wanted} bytes have come",
+            timeout=60,
+            every=0.02,
+        )
         network.cut(arm1.number)
         time.sleep(1)
         network.repair(arm1.number)
-        network.loss(arm1.number, 5)
-        cuts += 1
-    network.repair(arm1.number)
     site.wait_until_runs("arm1", new, timeout=120)
     site.wait_until_followed()
     sent = network.traffic(arm1.number) - before
-    print(f"{cuts} cuts, {sent} bytes on the cable")
+    print(f"{sent} bytes on the cable")
     assert sent < 1.5 * MODEL
-    assert cuts >= CUTS // 2
 
     changed = site.build("model = [event]")
     before = network.traffic(arm1.number)
