@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hwtests.bench.process import MeasurementError
-from hwtests.realtime.bench import Case, gain, measure
+from hwtests.realtime.bench import SHARES, Case, measure, row
 from hwtests.robots.effort import times
 
 if TYPE_CHECKING:
@@ -33,5 +33,8 @@ def test_under_load_a_node_with_real_time_is_less_late(tmp_path: Path) -> None:
         if "runs without" in str(error):
             pytest.skip(str(error))
         raise
-    # How much less depends on the machine; `make bench-rt` measures it.
-    assert gain(found) > 1.5
+    # How much less depends on the machine; `make bench-rt` measures it. The few latest ticks are
+    # those in which a hypervisor runs other machines, with and without real time.
+    place = list(SHARES).index("p99")
+    without, real = (row(found[case])[place] for case in cases)
+    assert without > 1.5 * real
