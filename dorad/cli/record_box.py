@@ -67,7 +67,7 @@ def mark(
     from dorad.record import incidents as kept
 
     before, after = min(before, kept.MAX_S), min(after, kept.MAX_S)
-    wanted = kept.Mark(time.time_ns(), before, after, note[:1000], "command")
+    wanted = kept.Mark(time.time_ns(), before, after, note[: kept.MAX_NOTE], "command")
     if dataflow is not None or os.environ.get(ADDRESS_VARIABLE):
         from dorad.cli.record_mark import mark_running
 
@@ -169,10 +169,7 @@ def incidents(
             _remove(folder, name)
         return 0
     rows = [_row(own, each) for own, each in known]
-    if style == "json":
-        print_lines(rows)
-    else:
-        _print_rows(rows)
+    _print_rows(rows, style)
     return 0
 
 
@@ -215,22 +212,16 @@ def _of_dataflows(
         if box.left_out:
             print_warning(visible(f"{_place(box)} has {box.left_out} older incidents"))
     if exported is not None:
-        _export_from([box for box in found.boxes if _holds(box, exported)], exported, output)
+        holding = [box for box in found.boxes if any(x.id == exported for x in box.incidents)]
+        _export_from(holding, exported, output)
         return 0
     rows = [_row_of(box, each) for box in found.boxes for each in box.incidents]
-    if style == "json":
-        print_lines(rows)
-    else:
-        _print_rows(rows)
+    _print_rows(rows, style)
     return 0
 
 
 def _place(box: BlackBox) -> str:
     return box.folder if box.machine is None else f"{box.machine}:{box.folder}"
-
-
-def _holds(box: BlackBox, name: str) -> bool:
-    return any(each.id == name for each in box.incidents)
 
 
 def _export_from(boxes: list[BlackBox], name: str, output: Path | None) -> None:
@@ -252,9 +243,12 @@ def _export_from(boxes: list[BlackBox], name: str, output: Path | None) -> None:
         _export(own.parents[1], name, target)
 
 
-def _print_rows(rows: list[dict[str, Any]]) -> None:
+def _print_rows(rows: list[dict[str, Any]], style: str) -> None:
     from dorad.record.report import size_text
 
+    if style == "json":
+        print_lines(rows)
+        return
     machines = any(row.get("machine") for row in rows)
     print_table(
         (*(("MACHINE", "DATAFLOW") if machines else ()), *COLUMNS),
@@ -292,6 +286,8 @@ def _row(own: Path, each: Mark) -> dict[str, Any]:
 
 
 def _row_of(box: BlackBox, each: Incident) -> dict[str, Any]:
+    from dorad.record.incidents import INCIDENTS
+
     return {
         "machine": box.machine,
         "dataflow": box.name or box.dataflow,
@@ -303,5 +299,5 @@ def _row_of(box: BlackBox, each: Incident) -> dict[str, Any]:
         "bytes": each.bytes,
         "source": each.source,
         "note": each.note,
-        "path": f"{box.folder}/incidents/{each.id}",
+        "path": f"{box.folder}/{INCIDENTS}/{each.id}",
     }

@@ -12,7 +12,7 @@ import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from dorad.control.client import Client, Stream
-    from dorad.control.messages import BlackBox, DataflowDetail, IncidentList, LogLines, LogRecord
+    from dorad.control.messages import DataflowDetail, IncidentList, LogLines, LogRecord
     from dorad.record.incidents import Mark
 
 POLL_S = 0.5
@@ -34,6 +34,8 @@ ANSWER_S = 60.0
 
 MAX_AT_ONCE = 16
 """Machines that are asked at once."""
+
+Asked = TypeVar("Asked", str, str | None)
 
 _log = logging.getLogger(__name__)
 
@@ -87,29 +89,24 @@ def _mark_releases(
         robot: (False, reason) for robot, reason in known.missing.items()
     }
 
-    def order(box: BlackBox) -> None:
+    dataflows = {box.machine: box.dataflow for box in known.boxes}
+
+    def order(robot: str | None) -> None:
         try:
             value = msgspec.to_builtins(mark)
-            client.set_param(NODE_ID, MARK_PARAM, value, dataflow=box.dataflow)
+            client.set_param(NODE_ID, MARK_PARAM, value, dataflow=dataflows[robot])
         except ControlError as error:
-            answers[box.machine] = (False, str(error))
+            answers[robot] = (False, str(error))
 
-    def forget(box: BlackBox) -> None:
+    def take_back(robot: str | None) -> None:
         try:
-            client.delete_param(NODE_ID, MARK_PARAM, dataflow=box.dataflow)
+            client.delete_param(NODE_ID, MARK_PARAM, dataflow=dataflows[robot])
         except ControlError as error:  # it was not set, or the dataflow has ended
-            _log.debug("the order stays on %s: %s", box.machine, error)
+            _log.debug("the order stays on %s: %s", robot, error)
 
-    robots = [box.machine for box in known.boxes]
     lines = client.logs(given, nodes=[NODE_ID], grep=MARK_WORD, tail=0, follow=True)
-    with ThreadPoolExecutor(MAX_AT_ONCE) as pool:
-        try:
-            list(pool.map(order, known.boxes))
-            _read_answers(lines, lambda line: line.machine, robots, answers)
-        finally:
-            lines.close()
-            list(pool.map(forget, known.boxes))
-    return _report(answers, [*robots, *known.missing])
+    _ask_all(lines, lambda line: line.machine, dataflows, answers, order, take_back)
+    return _report(answers, [*dataflows, *known.missing])
 
 
 def _check_running(found: DataflowDetail, folder: Path) -> None:
@@ -161,15 +158,29 @@ def _ask(
     # Before there are nodes that answer: lines that come live do not depend on log files, which
     # cannot be written while the disk is full.
     lines = client.logs(run, grep=MARK_WORD, tail=0, follow=True)
-    # At once: while one machine starts its node, the rings of the others lose what is to be kept.
+    _ask_all(lines, lambda line: line.node, nodes, answers, add, remove)
+    return answers
+
+
+def _ask_all(
+    lines: Stream[LogLines],
+    who: Callable[[LogRecord], str | None],
+    asked: Collection[Asked],
+    answers: dict[str | None, tuple[bool, str]],
+    order: Callable[[Asked], None],
+    take_back: Callable[[Asked], None],
+) -> None:
+    """Give an order to each that is asked, add the answers to `answers`, and take the orders back.
+
+    All at once: while one machine starts, the rings of the others lose what is to be kept.
+    """
     with ThreadPoolExecutor(MAX_AT_ONCE) as pool:
         try:
-            list(pool.map(add, nodes))
-            _read_answers(lines, lambda line: line.node, nodes, answers)
+            list(pool.map(order, asked))
+            _read_answers(lines, who, asked, answers)
         finally:
             lines.close()
-            list(pool.map(remove, nodes))
-    return answers
+            list(pool.map(take_back, asked))
 
 
 def _read_answers(

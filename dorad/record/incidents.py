@@ -42,6 +42,9 @@ MAX_ENTRIES = 10_000
 MAX_INFO = 1 << 16
 """Bytes of a mark."""
 
+MAX_NOTE = 1000
+"""Characters of a note that are kept."""
+
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 _log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from dorad.node.events import ALL_INPUTS_CLOSED
 from dorad.node.logbridge import MARK_TARGET
 from dorad.node.nodeinputs import NodeInputs
 from dorad.record import extras
-from dorad.record.incidents import MAX_MARKS, Mark
+from dorad.record.incidents import MAX_MARKS, MAX_NOTE, Mark
 from dorad.record.items import Item, make_item
 from dorad.shm import doorbell
 from dorad.shm.arrow import decode
@@ -55,7 +55,6 @@ LAST_LINES_S = 0.5
 
 LOG_SOURCE = "dora/logs"
 MAX_MARK_S = 86_400.0
-MAX_NOTE = 1000
 MAX_TAKEN = 20_000
 """Messages of one input in one take; a sender that never pauses must not delay the others."""
 

@@ -81,6 +81,11 @@ chmod 700 {home}/.ssh
 """
         )
 
+    def confirm_first(self) -> None:
+        """Let the robots trust the operator, and confirm a first release."""
+        self.trust()
+        assert self.start(self.build("first = event"), *ALL).returncode == 0
+
     def build(self, grip: str, *options: str, key: str = KEY, head: str = "") -> str:
         """Build a release whose node `grip` does something else, and return its id.
 

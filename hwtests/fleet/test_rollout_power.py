@@ -15,7 +15,7 @@ import pytest
 
 from dorafleet.rollout.model import FINAL, Phase
 from hwtests.fleet.enrolled import enrolled
-from hwtests.fleet.releasing import ALL, Site
+from hwtests.fleet.releasing import Site
 from hwtests.fleet.rolloutchaos import RolloutChaos, settle
 from hwtests.robots.effort import times
 
@@ -36,8 +36,7 @@ def site(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Site]:
     """Robots that have confirmed a first release."""
     with enrolled(deb, fleet_deb, ROBOTS) as fleet:
         found = Site(fleet)
-        found.trust()
-        assert found.start(found.build("first = event"), *ALL).returncode == 0
+        found.confirm_first()
         yield found
 
 

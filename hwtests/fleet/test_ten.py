@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hwtests.fleet.enrolled import CLUSTER, enrolled
-from hwtests.fleet.releasing import ALL, FOLDER, RELEASES, Site
+from hwtests.fleet.releasing import FOLDER, RELEASES, Site
 from hwtests.robots.effort import only_long
 from hwtests.robots.shell import wait_until
 
@@ -35,8 +35,7 @@ def site(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Site]:
     """Ten robots that have confirmed a first release."""
     with enrolled(deb, fleet_deb, ROBOTS) as fleet:
         found = Site(fleet)
-        found.trust()
-        assert found.start(found.build("first = event"), *ALL).returncode == 0
+        found.confirm_first()
         yield found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hwtests.fleet.enrolled import CLUSTER, enrolled
-from hwtests.fleet.releasing import ALL, Site, version
+from hwtests.fleet.releasing import Site, version
 from hwtests.robots import rootfs
 from hwtests.robots.shell import wait_until
 
@@ -25,8 +25,7 @@ def site(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Site]:
     """Two robots that have confirmed a release."""
     with enrolled(deb, fleet_deb, 2) as fleet:
         found = Site(fleet)
-        found.trust()
-        assert found.start(found.build("first = event"), *ALL).returncode == 0
+        found.confirm_first()
         yield found
 
 

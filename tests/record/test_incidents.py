@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from dorad.record import incidents, ring
 from dorad.record.blackbox import BlackBox, Limits
-from dorad.record.incidents import IncidentError, Mark
-from dorad.record.receive import MAX_NOTE, mark_of
+from dorad.record.incidents import MAX_NOTE, IncidentError, Mark
+from dorad.record.receive import mark_of
 from tests.record.boxes import NOW, SECOND, add_segment, at, starts
 
 

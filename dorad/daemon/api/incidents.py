@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 MAX_LISTED = 100
 """Incidents of one black box in an answer."""
 
-MAX_NOTE = 1000
-"""Characters of a note in an answer."""
-
 
 class IncidentMethods:
     """Answers the method `incident.list`."""
@@ -85,6 +82,6 @@ def _incident(own: Path, mark: kept.Mark) -> m.Incident:
         after=mark.after_s,
         segments=len(files),
         bytes=sum(size for _, size in files),
-        source=mark.source[:MAX_NOTE],
-        note=mark.note[:MAX_NOTE],
+        source=mark.source[: kept.MAX_NOTE],
+        note=mark.note[: kept.MAX_NOTE],
     )
