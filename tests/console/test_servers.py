@@ -206,23 +206,23 @@ def test_three_crashes_within_a_minute_are_a_failure() -> None:
     for second, restarts in enumerate((0, 1, 1, 3)):
         info = node("r", "gripper", restarts=restarts, last_exit="was killed by SIGSEGV")
         crashes.add(float(second), [info])
-    (found,) = findings(4.0, [info], [], crashes, "")
+    (found,) = findings(4.0, [info], [], [], crashes, "")
     assert (found.severity, found.since) == ("fail", 1.0)
     assert found.text == "node gripper failed 3 times in 60 s (was killed by SIGSEGV)"
     crashes.add(70.0, [info])
-    assert findings(70.0, [info], [], crashes, "") == []
+    assert findings(70.0, [info], [], [], crashes, "") == []
 
 
 @pytest.mark.parametrize("status", ["restarting", "starting"])
 def test_a_failed_node_is_a_finding_also_while_it_waits_for_its_restart(status: str) -> None:
     waiting = node("r", "gripper", status=status, pid=None, last_exit="exited with code 3")
-    (found,) = findings(1.0, [waiting], [], CrashHistory(), "")
+    (found,) = findings(1.0, [waiting], [], [], CrashHistory(), "")
     assert found.severity == "warn"
     assert found.text == "node gripper failed (exited with code 3) and waits for its restart"
     waiting.last_exit = "exited with code 0"
-    assert findings(1.0, [waiting], [], CrashHistory(), "") == []
+    assert findings(1.0, [waiting], [], [], CrashHistory(), "") == []
     new = node("r", "gripper", status="starting", pid=None)
-    assert findings(1.0, [new], [], CrashHistory(), "") == []
+    assert findings(1.0, [new], [], [], CrashHistory(), "") == []
 
 
 class Registry:
@@ -263,16 +263,73 @@ async def test_a_machine_that_cannot_be_measured_is_not_said_to_be_well(
         await asyncio.wait({running})
 
 
-def test_a_node_that_an_operator_restarts_has_not_failed() -> None:
+def test_a_node_that_ends_well_and_is_started_again_has_not_failed_unless_it_does_so_often() -> (
+    None
+):
     crashes = CrashHistory()
     for second, restarts in enumerate((0, 1)):
         info = node("r", "gripper", restarts=restarts, last_exit="exited with code 0")
         crashes.add(float(second), [info])
-    assert findings(2.0, [info], [], crashes, "") == []
+    assert findings(2.0, [info], [], [], crashes, "") == []
     info.restarts = 3
     crashes.add(3.0, [info])
-    (found,) = findings(4.0, [info], [], crashes, "")
+    (found,) = findings(4.0, [info], [], [], crashes, "")
     assert found.text == "node gripper ended 3 times in 60 s (exited with code 0)"
+
+
+@pytest.mark.parametrize("ordered", ["was restarted by a command", "was replaced by a command"])
+def test_a_command_that_restarts_a_node_is_no_failure_and_hides_none(ordered: str) -> None:
+    crashes = CrashHistory()
+    info = node("r", "gripper", last_exit=ordered)
+    for second in range(6):
+        info.restarts = second
+        crashes.add(float(second), [info])
+    info.status, info.pid = "restarting", None
+    assert findings(6.0, [info], [], [], crashes, "") == []
+    info.restarts, info.last_exit = 6, "exited with code 3"
+    crashes.add(6.0, [info])
+    info.restarts, info.last_exit = 7, ordered
+    crashes.add(7.0, [info])
+    (found,) = findings(7.0, [info], [], [], crashes, "")
+    assert found.text == "node gripper failed once in 60 s (exited with code 3)"
+
+
+def test_broken_inputs_are_one_finding_about_the_output_that_is_silent() -> None:
+    nodes = [
+        node("r", "camera"),
+        node("r", "planner", broken_inputs=["image"], status="degraded"),
+        node("r", "gripper", broken_inputs=["path"], status="degraded"),
+        node("r", "logger", broken_inputs=["force", "path"], status="degraded"),
+        node("r", "arm"),
+    ]
+    edges = [
+        edge("r", "camera/image", "planner/image"),
+        edge("r", "planner/path", "gripper/path"),
+        edge("r", "planner/path", "logger/path"),
+        edge("r", "arm/force", "logger/force"),
+    ]
+    camera, arm = findings(1.0, nodes, edges, [], CrashHistory(), "")
+    assert (camera.dataflow, camera.node) == ("pick", "camera")
+    assert (camera.cause, camera.subject) == ("input-broken", "pick/camera/image")
+    assert camera.text == (
+        "camera/image is silent: inputs planner/image, gripper/path, logger/path are broken"
+    )
+    assert (arm.node, arm.text) == ("arm", "arm/force is silent: input logger/force is broken")
+    # A source that has failed is one finding, not one more for each of its receivers.
+    nodes[0].status, nodes[0].last_exit = "failed", "exited with code 1"
+    failed, arm = findings(1.0, nodes, edges, [], CrashHistory(), "")
+    assert (failed.cause, failed.node, arm.node) == ("node-failed", "camera", "arm")
+
+
+def test_nodes_that_wait_for_each_other_and_inputs_without_a_known_source_are_findings() -> None:
+    nodes = [node("r", "a", broken_inputs=["in"]), node("r", "b", broken_inputs=["in"])]
+    edges = [edge("r", "b/out", "a/in"), edge("r", "a/out", "b/in")]
+    assert {each.text for each in findings(1.0, nodes, edges, [], CrashHistory(), "")} == {
+        "b/out is silent: input a/in is broken",
+        "a/out is silent: input b/in is broken",
+    }
+    (found, _) = findings(1.0, nodes, [], [], CrashHistory(), "")
+    assert (found.node, found.text) == ("a", "input a/in is broken (silent source)")
 
 
 def test_a_robot_is_in_trouble_since_its_trouble_began_however_often_it_counts() -> None:
@@ -293,7 +350,7 @@ def test_a_dataflow_that_failed_is_a_finding_until_it_runs_again() -> None:
     failed = m.DataflowState(
         uuid="u", name="pick", status="failed", failures=[m.Failure(headline="node a exited")]
     )
-    (found,) = findings(9.0, [], [(failed, 5.0)], CrashHistory(), "")
+    (found,) = findings(9.0, [], [], [(failed, 5.0)], CrashHistory(), "")
     assert (found.text, found.since) == ("dataflow pick: node a exited", 5.0)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.control.messages import Finding, FleetRow
+from dorad.daemon.measuring.silence import silences
+from dorad.daemon.rules.exits import CLEAN_EXIT, ORDERED
 from dorad.dataflow.model import LINK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from dorad.control.messages import DataflowState, EdgeStats, NodeInfo
 
@@ -17,8 +19,6 @@ CRASH_WINDOW_S = 60.0
 """Seconds that a restarted node is reported."""
 CRASHES = 3
 """Restarts within that time that are a failure; fewer are a warning."""
-CLEAN_EXIT = "exited with code 0"
-"""How a node ends that a user restarts: a failure only if it is repeated."""
 MAX_FINDINGS = 50
 """Findings of one robot; the worst are kept."""
 MAX_TEXT = 300
@@ -26,32 +26,46 @@ MAX_TEXT = 300
 _RUNS = ("running", "degraded")
 
 
+class Crash(NamedTuple):
+    """A process of a node that ended by itself, and was restarted."""
+
+    at: float
+    """In seconds since 1970."""
+    exit: str
+    """How it ended, in words that follow the node's name."""
+
+
 class CrashHistory:
-    """When nodes were restarted lately."""
+    """When nodes were restarted lately without a command."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], int] = {}
-        self._times: dict[tuple[str, str], deque[float]] = {}
+        self._crashes: dict[tuple[str, str], deque[Crash]] = {}
 
     def add(self, now: float, nodes: Iterable[NodeInfo]) -> None:
         """Take the restart counters at the time `now`, in seconds since 1970."""
-        found = {(info.dataflow, info.node): info.restarts for info in nodes}
-        for key, restarts in found.items():
-            times = self._times.setdefault(key, deque(maxlen=100))
-            times.extend([now] * min(restarts - self._known.get(key, restarts), 100))
-            while times and now - times[0] > CRASH_WINDOW_S:
-                times.popleft()
-        self._known = found
-        self._times = {key: times for key, times in self._times.items() if key in found}
+        known: dict[tuple[str, str], int] = {}
+        for info in nodes:
+            key = (info.dataflow, info.node)
+            known[key] = info.restarts
+            crashes = self._crashes.setdefault(key, deque(maxlen=100))
+            if info.last_exit not in ORDERED:
+                new = min(info.restarts - self._known.get(key, info.restarts), 100)
+                crashes.extend([Crash(now, info.last_exit or "")] * new)
+            while crashes and now - crashes[0].at > CRASH_WINDOW_S:
+                crashes.popleft()
+        self._known = known
+        self._crashes = {key: found for key, found in self._crashes.items() if key in known}
 
-    def of(self, info: NodeInfo) -> Sequence[float]:
-        """Return the times of a node's restarts within the last minute, oldest first."""
-        return self._times.get((info.dataflow, info.node), ())
+    def of(self, info: NodeInfo) -> Sequence[Crash]:
+        """Return a node's crashes within the last minute, oldest first."""
+        return self._crashes.get((info.dataflow, info.node), ())
 
 
 def findings(
     now: float,
-    nodes: Iterable[NodeInfo],
+    nodes: Sequence[NodeInfo],
+    edges: Iterable[EdgeStats],
     ended: Iterable[tuple[DataflowState, float]],
     crashes: CrashHistory,
     problem: str,
@@ -72,11 +86,12 @@ def findings(
             found.append(_finding("dataflow-failed", title, text, "fail", at, title, event=True))
     for info in nodes:
         found += _of_node(now, info, crashes.of(info))
+    found += _of_inputs(now, nodes, edges, blamed={each.subject for each in found})
     found.sort(key=lambda each: each.severity != "fail")
     return found[:MAX_FINDINGS]
 
 
-def _of_node(now: float, info: NodeInfo, crashes: Sequence[float]) -> list[Finding]:
+def _of_node(now: float, info: NodeInfo, crashes: Sequence[Crash]) -> list[Finding]:
     title = info.dataflow_name or info.dataflow
     subject = f"{title}/{info.node}"
     exited = f" ({info.last_exit})" if info.last_exit else ""
@@ -84,25 +99,39 @@ def _of_node(now: float, info: NodeInfo, crashes: Sequence[float]) -> list[Findi
     if info.status == "failed":
         text = f"node {info.node} failed{exited}"
         return [_finding("node-failed", subject, text, "fail", now, *what, event=True)]
-    found: list[Finding] = []
-    clean = info.last_exit == CLEAN_EXIT
     waits = info.pid is None and info.status in ("restarting", "starting")
-    if waits and info.last_exit is not None and not clean and not crashes:
+    unwell = info.last_exit not in (None, CLEAN_EXIT, *ORDERED)
+    if waits and unwell and not crashes:
         # It counts as restarted only when its next process starts, maybe minutes later.
         text = f"node {info.node} failed{exited} and waits for its restart"
-        found.append(_finding("node-restarts", subject, text, "warn", now, *what, event=True))
-    if crashes and not (clean and len(crashes) < CRASHES):
-        often = "once" if len(crashes) == 1 else f"{len(crashes)} times"
-        what_happened = f"{'ended' if clean else 'failed'} {often} in {CRASH_WINDOW_S:g} s{exited}"
-        text = f"node {info.node} {what_happened}"
-        severity = "fail" if len(crashes) >= CRASHES else "warn"
-        found.append(
-            _finding("node-restarts", subject, text, severity, crashes[0], *what, event=True)
-        )
-    for name in info.broken_inputs:
-        text = f"input {info.node}/{name} is broken (silent source)"
-        broken = _finding("input-broken", f"{subject}/{name}", text, "warn", now, *what)
-        found.append(broken)
+        return [_finding("node-restarts", subject, text, "warn", now, *what, event=True)]
+    # A process that ends well is started again at once by some policies: it is only too often
+    # that this is wrong.
+    clean = bool(crashes) and crashes[-1].exit == CLEAN_EXIT
+    if not crashes or (clean and len(crashes) < CRASHES):
+        return []
+    often = "once" if len(crashes) == 1 else f"{len(crashes)} times"
+    last = f" ({crashes[-1].exit})" if crashes[-1].exit else ""
+    text = (
+        f"node {info.node} {'ended' if clean else 'failed'} {often} in {CRASH_WINDOW_S:g} s{last}"
+    )
+    severity = "fail" if len(crashes) >= CRASHES else "warn"
+    return [_finding("node-restarts", subject, text, severity, crashes[0].at, *what, event=True)]
+
+
+def _of_inputs(
+    now: float, nodes: Iterable[NodeInfo], edges: Iterable[EdgeStats], blamed: Container[str]
+) -> list[Finding]:
+    """Return the outputs that are silent; not of nodes that are findings themselves."""
+    titles = {info.dataflow: info.dataflow_name or info.dataflow for info in nodes}
+    found: list[Finding] = []
+    for each in silences(nodes, edges):
+        title = titles[each.dataflow]
+        if f"{title}/{each.node}" not in blamed:
+            subject = f"{title}/{each.output}"
+            found.append(
+                _finding("input-broken", subject, each.text, "warn", now, title, each.node)
+            )
     return found
 
 

@@ -13,6 +13,11 @@ from dorad.launch.model import Exit
 MAX_LINES = 50
 MAX_CHARACTERS = 2000
 """Lines of a node's stderr, and characters of a line, that are stored for the next daemon."""
+CLEAN_EXIT = "exited with code 0"
+RESTARTED = "was restarted by a command"
+REPLACED = "was replaced by a command"
+"""How a process ended, in words that follow the node's name."""
+ORDERED = frozenset({RESTARTED, REPLACED})
 
 
 class Outcome(StrEnum):

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from dorad.daemon.rules.exits import (
+    REPLACED,
+    RESTARTED,
     ExitContext,
     Outcome,
     Result,
@@ -160,7 +162,7 @@ class NodeRunner:
         state, name = self._state, run.node.id
         _log.debug("node %s: process %d takes over", name, successor.pid)
         reason, connected, api_pid = describe(exit_), run.successor_connected, run.api_pid
-        run.process_exited(reason)
+        run.process_exited(REPLACED)
         run.successor = None
         run.successor_waiting = run.successor_connected = False
         state.publish("node-exited", name, reason, code=exit_.code, signal=exit_.signal)
@@ -187,7 +189,8 @@ class NodeRunner:
         )
         result = classify(name, exit_, context, stderr)
         _log.debug("node %s exited: %s, judged %s by %s", name, exit_, result.outcome, context)
-        run.process_exited(result.reason)
+        ordered = run.restart_requested and result.ok
+        run.process_exited(RESTARTED if ordered else result.reason)
         self._state.publish(
             "node-exited", name, result.reason, code=exit_.code, signal=exit_.signal, ok=result.ok
         )

@@ -59,6 +59,7 @@ async def test_a_restart_stops_the_process_and_starts_the_next_regardless_of_the
         assert ("node_restarted", "b", "a") in calls
         assert ("reopen", "a") in calls
         assert ("close_input", "b", "a") not in calls
+        assert stage.supervisor.statuses()["a"].last_exit == "was restarted by a command"
         stage.supervisor.kill("was killed")
 
 
@@ -297,7 +298,8 @@ async def test_a_replacement_is_started_first_and_takes_over_when_the_old_one_ha
         old.end(FINE)
         await within(task)
         assert stage.broker.calls[-2:] == [("end_handover", "a"), ("update",)]
-        assert stage.supervisor.statuses()["a"].pid == stage.processes["a"].pid
+        view = stage.supervisor.statuses()["a"]
+        assert (view.pid, view.last_exit) == (stage.processes["a"].pid, "was replaced by a command")
         assert stage.status("a") == "running"
         stage.supervisor.kill("was killed")
     assert stage.processes["a"].signals == [signal.SIGKILL]
