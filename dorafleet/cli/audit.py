@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dorad.cli.durations import Duration
 from dorad.cli.tables import plain, print_lines, print_object, print_table
 from dorafleet.cli.arguments import json_option, port_option, state_option
 from dorafleet.cli.coordinator import connect
@@ -30,6 +31,7 @@ _BESIDE = ("time", "epoch", "user", "peer", "role", "client", "action")
 EPILOG = """\b
 Examples:
   dorafleet audit
+  dorafleet audit --since 30m
   dorafleet audit --after 120 --json
   dorafleet audit verify
   dorafleet audit verify --known 120:5d1e…   (a head that an earlier `verify` printed)
@@ -43,26 +45,36 @@ Exit code 0: the audit is complete. 1: it is not, or no coordinator answers.
 @click.command(epilog=EPILOG)
 @click.argument("action", type=click.Choice(["verify"]), required=False)
 @click.option("--after", type=click.IntRange(0), default=0, help="Only records after this number.")
+@click.option("--since", type=Duration(), metavar="DURATION", help="Only newer records: 30m, 2h.")
 @click.option("--known", metavar="HEAD", help="With `verify`: a head that the audit must contain.")
 @json_option
 @state_option
 @port_option
 def audit(
-    action: str | None, *, after: int, known: str | None, as_json: bool, state: Path, port: int
+    action: str | None,
+    *,
+    after: int,
+    since: float | None,
+    known: str | None,
+    as_json: bool,
+    state: Path,
+    port: int,
 ) -> None:
     """Show the coordinator's record of every change, or `verify` that it is complete."""
     if action is None:
         if known is not None:
             raise click.UsageError("--known needs `verify`")
         with connect(state, port) as client:
-            records = [*_read(client, after)]
+            oldest = 0.0 if since is None else time.time() - since
+            records = [each for each in _read(client, after) if _time_of(each) >= oldest]
         if as_json:
             print_lines(plain(record) for record in records)
         else:
-            print_table(("Number", "Time", "Client", "Change"), map(_as_row, records))
+            print_table(("Number", "Time", "Who", "Client", "Change"), map(_as_row, records))
         return
-    if after:
-        raise click.UsageError("`verify` checks all records; --after does not go with it")
+    if after or since is not None:
+        option = "--after" if after else "--since"
+        raise click.UsageError(f"`verify` checks all records; {option} does not go with it")
     if known is not None:
         _check_head(known)
     with connect(state, port) as client:
@@ -100,24 +112,34 @@ def _verify(client: Client, known: str | None) -> str:
     return client.call("audit.verify", AuditVerify(known=known), AuditHead).head
 
 
-def _moment(seconds: object) -> str:
-    number = seconds if isinstance(seconds, int | float) else 0
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(number))
+def _time_of(found: AuditRecord) -> float:
+    seconds = found.record.get("time")
+    return seconds if isinstance(seconds, int | float) else 0.0
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _who(record: dict[str, Any]) -> str:
+    """Return the author: the name in a certificate or of a token, or the user of a Unix socket."""
+    return str(record.get("peer") or f"user {record.get('user', '-')}")
 
 
 def _detail(key: str, value: object) -> str:
     """Return a detail of a change in words: moments as dates, lists and mappings as JSON."""
-    if key == "expires":
+    if key == "expires" and isinstance(value, int | float):
         return f"expires {_moment(value)}"
     text = json.dumps(value) if isinstance(value, dict | list) else str(value)
     return f"{key} {text if len(text) <= MAX_DETAIL else f'{text[:MAX_DETAIL]}…'}"
 
 
-def _as_row(found: AuditRecord) -> tuple[str, str, str, str]:
+def _as_row(found: AuditRecord) -> tuple[str, ...]:
     record = found.record
     return (
         str(found.sequence),
-        _moment(record.get("time")),
+        _moment(_time_of(found)),
+        _who(record),
         str(record.get("client")),
         _change(record),
     )

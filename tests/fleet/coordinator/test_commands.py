@@ -45,12 +45,15 @@ def test_audit_shows_every_change_and_verifies_them(running, capsys):
     assert code == 0
     assert "\x1b" not in out
     lines = [" ".join(line.split()) for line in out.splitlines()]
-    assert lines[0] == "Number Time Client Change"
+    assert lines[0] == "Number Time Who Client Change"
     assert len(lines) == 121
+    assert " admin someone" in lines[1]
     assert lines[120].endswith("desired.set arm1/flow119: pick-1, enabled, generation 1")
 
     code, out, _ = run(capsys, running, "audit", "--after", "118", "--json")
     assert [json.loads(line)["record"]["dataflow"] for line in out.splitlines()] == names[118:]
+    assert len(run(capsys, running, "audit", "--since", "1h")[1].splitlines()) == 121
+    assert len(run(capsys, running, "audit", "--since", "0s", "--json")[1].splitlines()) == 0
 
     code, out, _ = run(capsys, running, "audit", "verify")
     assert code == 0
@@ -174,6 +177,7 @@ def test_a_wrong_token_is_refused_with_the_reason(running, capsys):
 def test_options_that_do_not_go_together_are_refused(running, capsys):
     assert run(capsys, running, "audit", "--known", "1:0")[0] == 2
     assert run(capsys, running, "audit", "verify", "--after", "1")[0] == 2
+    assert run(capsys, running, "audit", "verify", "--since", "1h")[0] == 2
     code, _, err = run(capsys, running, "audit", "verify", "--known", "1:0")
     assert code == 2
     assert "is not a head of an audit" in err
