@@ -7,12 +7,15 @@ alert that flaps. Five or more robots with one cause are one alert. It reads no 
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from dorad.control.errors import ControlError
-from dorad.control.messages import Alert, Finding, Struct
+from dorad.control.messages import Alert, Finding, PastAlert, Struct
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -31,6 +34,8 @@ MAX_OF_ROBOT = 200
 """Maximum number of findings of one robot that are kept; the log reports when there are more."""
 MAX_EPISODES = 20_000
 """The same of all robots."""
+MAX_PAST = 200
+"""Alerts that are over and are kept."""
 
 _log = logging.getLogger(__name__)
 
@@ -102,13 +107,16 @@ class AlertBook:
         found: Mapping[str, Iterable[Finding]],
         quiet: Collection[str] = (),
         unknown: Collection[str] = (),
-    ) -> None:
+    ) -> list[Alert]:
         """Take what is wrong at the time `now` (seconds, never falling), by robot.
+
+        Return the alerts that are over, one for each robot.
 
         `quiet` are robots that are being changed on purpose: they raise no alert meanwhile. Of
         `unknown` ones nothing has been heard yet: their alerts stay as they are.
         """
         seen: set[Key] = set()
+        ended: list[Alert] = []
         for robot, findings in found.items():
             for finding in findings if robot not in quiet else ():
                 key = Key(robot, finding.cause, finding.subject)
@@ -126,6 +134,8 @@ class AlertBook:
             episode.present = False
             if now - episode.last >= CLEARED_AFTER_S:
                 _log.debug("alert %s is over", key)
+                if episode.raised:
+                    ended.append(_single(str(key), key, episode))
                 del self._episodes[key]
                 self._counts[key.robot] -= 1
                 if not self._counts[key.robot]:
@@ -133,6 +143,7 @@ class AlertBook:
                     self._full.discard(key.robot)
         if len(self._episodes) < MAX_EPISODES:
             self._full.discard("")
+        return ended
 
     def _see(self, key: Key, finding: Finding, now: float) -> None:
         episode = self._episodes.get(key)
@@ -217,6 +228,21 @@ class AlertBook:
             if alert.id == id_:
                 return alert
         raise ControlError("not-found", f"there is no alert `{id_[:200]}`", "it may be over")
+
+
+class PastAlertBook:
+    """The last alerts of one server that are over. The next server begins without any."""
+
+    def __init__(self) -> None:
+        self._alerts: deque[PastAlert] = deque(maxlen=MAX_PAST)
+
+    def add(self, ended: Iterable[Alert], at: float) -> None:
+        """Add alerts that are over at the time `at`, in seconds since 1970."""
+        self._alerts.extend(PastAlert(**msgspec.structs.asdict(each), until=at) for each in ended)
+
+    def latest(self, limit: int) -> list[PastAlert]:
+        """Return the last alerts, the newest first."""
+        return [*islice(reversed(self._alerts), max(limit, 0))]
 
 
 def _is_due(episode: Episode, now: float) -> bool:

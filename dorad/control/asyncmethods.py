@@ -266,6 +266,10 @@ class AsyncMethods(ABC):
         """Follow the alerts, checked every `interval` seconds."""
         return self.stream("alerts.watch", m.AlertWatch(interval=interval), m.Alerts)
 
+    async def past_alerts(self, *, limit: int = 100) -> m.PastAlerts:
+        """Return the last alerts that are over, at most `limit`."""
+        return await self.call("alerts.past", m.PastAlertsRead(limit=limit), m.PastAlerts)
+
     async def ack_alert(self, id_: str, *, undo: bool = False) -> m.Alert:
         """Acknowledge an alert, or withdraw the acknowledgement."""
         return await self.call("alerts.ack", m.AlertAck(id=id_, undo=undo), m.Alert)

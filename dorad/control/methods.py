@@ -260,6 +260,10 @@ class Methods(ABC):
         """Follow the alerts, checked every `interval` seconds."""
         return self.stream("alerts.watch", m.AlertWatch(interval=interval), m.Alerts)
 
+    def past_alerts(self, *, limit: int = 100) -> m.PastAlerts:
+        """Return the last alerts that are over, at most `limit`."""
+        return self.call("alerts.past", m.PastAlertsRead(limit=limit), m.PastAlerts)
+
     def ack_alert(self, id_: str, *, undo: bool = False) -> m.Alert:
         """Acknowledge an alert, or withdraw the acknowledgement."""
         return self.call("alerts.ack", m.AlertAck(id=id_, undo=undo), m.Alert)

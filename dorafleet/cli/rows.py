@@ -36,6 +36,7 @@ ALERTS_EPILOG = """\b
 Examples:
   dorafleet alerts
   dorafleet alerts --filter 'state=fail ack='
+  dorafleet alerts --past
   dorafleet alerts --ack '*:unreachable:robot'
 """
 
@@ -75,17 +76,21 @@ def robots(*, text: str, order: str, as_json: bool) -> None:
 
 @click.command(epilog=ALERTS_EPILOG)
 @click.option("--filter", "text", metavar="TERMS", default="", help="Only alerts that match.")
+@click.option("--past", is_flag=True, help="List the last 200 that are over, newest first.")
 @click.option("--ack", metavar="ID", help="Acknowledge an alert.")
 @click.option("--unack", metavar="ID", help="Take that back.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
-def alerts(*, text: str, ack: str | None, unack: str | None, as_json: bool) -> None:
+def alerts(*, text: str, past: bool, ack: str | None, unack: str | None, as_json: bool) -> None:
     """List alerts, or acknowledge one."""
     from dorad.control.client import Client
     from dorafleet.console.view import alertrows
 
-    if ack is not None and unack is not None:
-        raise click.UsageError("give either --ack or --unack")
+    if (ack is not None) + (unack is not None) + past > 1:
+        raise click.UsageError("give only one of --past, --ack, --unack")
     wanted = _parse(text, alertrows.KEYS)
+    if past:
+        _print_past(wanted, as_json=as_json)
+        return
     with Client() as client:
         found: list[Alert]
         if ack is not None:
@@ -103,6 +108,23 @@ def alerts(*, text: str, ack: str | None, unack: str | None, as_json: bool) -> N
         _print(alertrows.COLUMNS[:-1], [alertrows.row(each, now) for each in found], ids=True)
     else:
         click.echo("no alerts")
+
+
+def _print_past(wanted: Filter, *, as_json: bool) -> None:
+    from dorad.control.alertbook import MAX_PAST
+    from dorad.control.client import Client
+    from dorafleet.console.view import alertrows
+
+    with Client() as client:
+        past = client.past_alerts(limit=MAX_PAST).alerts
+    now = time.time()
+    past = [each for each in past if wanted.matches(alertrows.cells(each, now))]
+    if as_json:
+        print_object(plain(past))
+    elif past:
+        _print(alertrows.PAST_COLUMNS, map(alertrows.past_row, past))
+    else:
+        click.echo("no alerts have ended since the server was started")
 
 
 def _print(columns: Sequence[Column], rows: Iterable[Row], *, ids: bool = False) -> None:

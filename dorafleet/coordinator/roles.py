@@ -20,6 +20,7 @@ ROLES: Mapping[str, Needed] = {
     "access.list": "admin",
     "access.revoke": "admin",
     "alerts.ack": "operator",
+    "alerts.past": "viewer",
     "alerts.watch": "viewer",
     "audit.read": "viewer",
     "audit.verify": "viewer",

@@ -11,7 +11,7 @@ import msgspec
 
 from dorad.bell import Bell
 from dorad.control import messages as m
-from dorad.control.alertbook import AlertBook
+from dorad.control.alertbook import AlertBook, PastAlertBook
 from dorad.control.errors import ControlError
 from dorad.control.rowdeltas import RowDeltas
 from dorad.control.topparts import interval
@@ -76,6 +76,7 @@ class FleetWatching:
         self._since: dict[tuple[str, str, str], float] = {}
         self.rows: dict[str, m.FleetRow] = {}
         self.book = AlertBook()
+        self.past = PastAlertBook()
         self._bell = Bell()
         """Rings when a row or an alert has changed."""
 
@@ -95,6 +96,7 @@ class FleetWatching:
         return {
             "fleet.watch": self.watch,
             "alerts.watch": self.alerts,
+            "alerts.past": self.past_alerts,
             "alerts.ack": self.ack,
         }
 
@@ -180,7 +182,7 @@ class FleetWatching:
         }
         quiet = {id_ for id_, row in self.rows.items() if row.state == "update"}
         found = {id_: row.findings for id_, row in self.rows.items() if row.findings}
-        self.book.observe(time.monotonic(), found, quiet, unknown)
+        self.past.add(self.book.observe(time.monotonic(), found, quiet, unknown), time.time())
         self._bell.ring()
 
     def _unknown(self) -> set[str]:
@@ -258,6 +260,10 @@ class FleetWatching:
                 await asyncio.sleep(pause)
             else:
                 await self._bell.wait()
+
+    async def past_alerts(self, _call: Call, params: m.PastAlertsRead) -> m.PastAlerts:
+        """Return the alerts that are over."""
+        return m.PastAlerts(alerts=self.past.latest(params.limit))
 
     async def ack(self, call: Call, params: m.AlertAck) -> m.Alert:
         """Store the user who acknowledges an alert, in the audit and in the store."""

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.control.alertbook import CLEARED_AFTER_S, MAX_OF_ROBOT, RAISED_AFTER_S, AlertBook
+from dorad.control.alertbook import (
+    CLEARED_AFTER_S,
+    MAX_OF_ROBOT,
+    MAX_PAST,
+    RAISED_AFTER_S,
+    AlertBook,
+    PastAlertBook,
+)
 from dorad.control.errors import ControlError
-from dorad.control.messages import Finding
+from dorad.control.messages import Finding, PastAlerts
+from dorafleet.cli.main import run_command
+
+if TYPE_CHECKING:
+    from tests.harness.daemon import Daemon
 
 
 def finding(subject: str = "pick/camera", *, event: bool = False, since: float = 0.0) -> Finding:
@@ -69,6 +83,34 @@ def test_five_robots_with_one_cause_are_one_alert_that_names_them() -> None:
     assert len(book.alerts()) == 1, "those that are gone stay for ten seconds"
     book.observe(13.5, dict(list(robots.items())[:4]))
     assert [alert.count for alert in book.alerts()] == [1] * 4
+
+
+def test_an_alert_that_is_over_is_returned_once_and_kept_with_the_time_of_its_end() -> None:
+    book, past = AlertBook(), PastAlertBook()
+    for now in (0.0, 3.0, 4.0):
+        past.add(book.observe(now, {"arm1": [finding()], "arm2": [finding()]}), 100.0 + now)
+    book.ack(book.alerts()[0].id, "ana", 103.0)
+    book.observe(5.0, {"arm3": [finding("short")]})
+    assert past.latest(10) == []
+    for now in (4.0 + CLEARED_AFTER_S, 20.0):
+        past.add(book.observe(now, {}), 100.0 + now)
+    found = past.latest(10)
+    assert [(each.robots, each.until) for each in found] == [(["arm2"], 114.0), (["arm1"], 114.0)]
+    assert {each.acked_by for each in found} == {"ana", ""}
+    assert past.latest(1) == found[:1]
+    assert past.latest(0) == past.latest(-1) == []
+
+
+def test_only_the_last_alerts_that_are_over_are_kept() -> None:
+    book, past = AlertBook(), PastAlertBook()
+    for number in range(MAX_PAST + 5):
+        now = number * 100.0
+        for at in (now, now + 1.0):
+            book.observe(at, {"arm1": [finding(f"n{number}", event=True)]})
+        past.add(book.observe(now + 50.0, {}), now)
+    found = past.latest(1000)
+    assert len(found) == MAX_PAST
+    assert found[0].until == (MAX_PAST + 4) * 100.0
 
 
 def test_an_acknowledgement_lasts_as_long_as_its_alert() -> None:
@@ -175,3 +217,24 @@ def test_an_alert_never_invents_or_forgets_a_finding(
                 assert (f"arm{robot}", f"s{subject}") in raised
         assert len({each.id for each in alerts}) == len(alerts)
         assert all(each.count >= 5 or each.count == 1 for each in alerts)
+
+
+def test_the_command_lists_alerts_that_are_over(dorad: Daemon, monkeypatch, capsys) -> None:
+    def run(*words: str) -> str:
+        assert run_command(["alerts", "--past", *words]) == 0
+        return capsys.readouterr().out
+
+    monkeypatch.setenv("DORA_SOCKET", str(dorad.paths.control))
+    assert run() == "no alerts have ended since the server was started\n"
+    assert run("--json") == "[]\n"
+    book, past = AlertBook(), PastAlertBook()
+    for now in (0.0, 60.0):
+        found = {"arm1": [finding(event=True, since=0.0)]} if now == 0.0 else {}
+        past.add(book.observe(now, found), 60.0)
+        past.add(book.observe(now, found), 60.0)
+    answer = PastAlerts(alerts=past.latest(10))
+    monkeypatch.setattr("dorad.control.client.Client.past_alerts", lambda _self, limit: answer)
+    assert " ".join(run().split()).startswith("WHERE WHAT FROM UNTIL STATE x arm1 pick/camera is")
+    assert json.loads(run("--json"))[0]["until"] == 60.0
+    assert json.loads(run("--json", "--filter", "arm2")) == []
+    assert run_command(["alerts", "--past", "--ack", "x"]) == 2

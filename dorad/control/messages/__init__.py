@@ -33,6 +33,9 @@ from dorad.control.messages.fleet import (
     FleetRow,
     FleetRows,
     FleetWatch,
+    PastAlert,
+    PastAlerts,
+    PastAlertsRead,
     RowState,
     Severity,
     TopOrder,
@@ -90,9 +93,10 @@ __all__ = [
     "LeaseTake", "LinkChannel", "LinkPeer", "LinkTls", "LogLines", "LogRead", "LogRecord", "Method",
     "Network", "NodeAdd", "NodeDetail", "NodeInfo", "NodeList", "NodeMetrics", "NodeRef",
     "NodeReplace", "NodeResult", "NodeStatus", "NodeStop", "Nothing", "Param", "ParamList",
-    "ParamRef", "ParamSet", "Preview", "Published", "Ref", "Reply",
-    "Request", "Restarted", "RowState", "Severity", "Share", "Shutdown", "Start", "Started",
-    "Status", "Stop", "Struct", "Subscriber", "Top", "TopOrder", "TopPart", "TopWatch",
+    "ParamRef", "ParamSet", "PastAlert", "PastAlerts", "PastAlertsRead", "Preview",
+    "Published", "Ref", "Reply", "Request", "Restarted", "RowState", "Severity", "Share",
+    "Shutdown", "Start", "Started", "Status", "Stop", "Struct", "Subscriber", "Top", "TopOrder",
+    "TopPart", "TopWatch",
     "TopicHeader", "TopicInfo", "TopicList", "TopicPublish", "TopicRate", "TopicRates",
     "TopicSubscribe", "TopicWatch", "Until", "Update", "Wait", "Watch", "Welcome"
 ]

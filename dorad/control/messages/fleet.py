@@ -120,6 +120,26 @@ class Alerts(Struct):
     alerts: list[Alert]
 
 
+class PastAlert(Alert, kw_only=True):
+    """An alert that is over."""
+
+    until: float
+    """When it was over."""
+
+
+class PastAlertsRead(Struct):
+    """Read the alerts that are over."""
+
+    limit: int = 100
+    """Maximum number of alerts; a server keeps the last 200 since its start."""
+
+
+class PastAlerts(Struct):
+    """Alerts that are over, the last one first."""
+
+    alerts: list[PastAlert]
+
+
 class AlertAck(Struct):
     """Acknowledge an alert, or withdraw the acknowledgement. It stays until its cause is gone."""
 

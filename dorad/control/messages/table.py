@@ -26,6 +26,8 @@ from dorad.control.messages.fleet import (
     AlertWatch,
     FleetRows,
     FleetWatch,
+    PastAlerts,
+    PastAlertsRead,
     TopPart,
     TopWatch,
 )
@@ -100,6 +102,7 @@ METHODS: dict[str, Method] = {
     "top.watch": Method(TopWatch, TopPart, "Measure nodes and edges again and again.", stream=True),
     "fleet.watch": Method(FleetWatch, FleetRows, "Follow the robots in brief.", stream=True),
     "alerts.watch": Method(AlertWatch, Alerts, "Follow the alerts.", stream=True),
+    "alerts.past": Method(PastAlertsRead, PastAlerts, "Return the alerts that are over."),
     "alerts.ack": Method(AlertAck, Alert, "Acknowledge an alert."),
     "topic.list": Method(Ref, TopicList, "List outputs and their subscribers."),
     "topic.watch": Method(TopicWatch, TopicRates, "Measure outputs.", stream=True),

@@ -53,6 +53,10 @@ class FleetMethods:
             else:
                 await self._watch.bell.wait()
 
+    async def past_alerts(self, _call: Call, params: m.PastAlertsRead) -> m.PastAlerts:
+        """Return the alerts that are over."""
+        return m.PastAlerts(alerts=self._watch.past.latest(params.limit))
+
     async def ack(self, call: Call, params: m.AlertAck) -> m.Alert:
         """Record who has acknowledged an alert."""
         who = call.peer.name or f"user {call.peer.uid}"

@@ -64,6 +64,7 @@ def handlers(
         "top.watch": fleet.top,
         "fleet.watch": fleet.rows,
         "alerts.watch": fleet.alerts,
+        "alerts.past": fleet.past_alerts,
         "alerts.ack": fleet.ack,
         "topic.list": topics.list_all,
         "topic.watch": topics.watch,

@@ -14,7 +14,7 @@ import psutil
 
 from dorad import __version__
 from dorad.bell import Bell
-from dorad.control.alertbook import AlertBook, identity
+from dorad.control.alertbook import AlertBook, PastAlertBook, identity
 from dorad.control.messages import FleetRow
 from dorad.daemon.measuring.summary import CrashHistory, findings, keep_since, row, unmeasured
 
@@ -41,6 +41,7 @@ class SelfWatch:
         self._measure = measure
         self._crashes = CrashHistory()
         self.book = AlertBook()
+        self.past = PastAlertBook()
         self._robot = socket.gethostname()
         stored = registry.store.load_alerts()
         self.book.restore(time.monotonic(), {self._robot: stored})
@@ -103,7 +104,7 @@ class SelfWatch:
             _log.debug("this machine is %s: %s", fresh.state, fresh.why)
         since = state_since(fresh, before, now)
         self.row = msgspec.structs.replace(fresh, since=since, seen_at=now)
-        self.book.observe(time.monotonic(), {self._robot: found})
+        self.past.add(self.book.observe(time.monotonic(), {self._robot: found}), now)
         self._store()
         self.bell.ring()
 
@@ -117,7 +118,7 @@ class SelfWatch:
         self._since = {(each.cause, each.subject): each.since for each in found}
         fields = {"state": "fail", "why": found[0].text, "since": found[0].since, "known": False}
         self.row = msgspec.structs.replace(before, findings=found, **fields)
-        self.book.observe(time.monotonic(), {self._robot: found})
+        self.past.add(self.book.observe(time.monotonic(), {self._robot: found}), now)
         self.bell.ring()
 
     def ack(self, id_: str, who: str, *, undo: bool) -> Alert:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from dorad.control.filters import Value
-    from dorad.control.messages import Alert
+    from dorad.control.messages import Alert, PastAlert
     from dorafleet.console.view.glyphs import Glyphs
     from dorafleet.console.view.rows import Span
 
@@ -25,6 +25,14 @@ COLUMNS = (
     Column("since", "SINCE", 7, right=True),
     Column("ack", "STATE", 8, drop=1),
     Column("do", "DO", 17, drop=2),
+)
+PAST_COLUMNS = (
+    Column("state", "", 1),
+    Column("where", "WHERE", 9, grow=1, most=24),
+    Column("text", "WHAT", 36, grow=8),
+    Column("since", "FROM", 14),
+    Column("until", "UNTIL", 14),
+    Column("ack", "STATE", 8, drop=1),
 )
 KEYS = ("state", "where", "what", "since", "ack", "robots", "dataflow", "node")
 
@@ -46,6 +54,15 @@ def row(alert: Alert, now: float) -> Row:
             Cell(_advice(alert), "dim"),
         ),
     )
+
+
+def past_row(alert: PastAlert) -> Row:
+    """Return the row of an alert that is over: with the times of its begin and its end."""
+    shown = row(alert, alert.until)
+    state, where_, text, _, _, _ = shown.cells
+    moments = (words.moment(alert.since), words.moment(alert.until))
+    acked = Cell(f"ack {alert.acked_by}" if alert.acked_by else "-", "dim")
+    return Row(alert.id, (state, where_, text, *map(Cell, moments), acked))
 
 
 def _advice(alert: Alert) -> str:

@@ -8,7 +8,7 @@ import unicodedata
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from dorad.terminal import visible
+from dorad.terminal import local_time, visible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -118,6 +118,11 @@ def age(seconds: float | None) -> str:
     if whole < 100 * 86400:
         return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
     return f"{min(whole // 86400, MAX_DAYS)}d"
+
+
+def moment(seconds: float) -> str:
+    """Return a local time of the last days, such as `11-27 14:02:11`."""
+    return local_time(seconds, "%m-%d %H:%M:%S")
 
 
 def count(value: float | None) -> str:

@@ -93,6 +93,22 @@ async def test_alerts_and_who_looks_after_them_outlive_a_coordinator(tmp_path):
         assert fleet.control.watching.rows["arm1"].since == alert.since
 
 
+async def test_an_alert_that_is_over_can_still_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("dorad.control.alertbook.CLEARED_AFTER_S", 0.2)
+    daemon = Daemon()
+    daemon.find(CRASH)
+    async with leading(tmp_path) as fleet:
+        await connect(fleet, "arm1", daemon)
+        await fleet.until(lambda: ID in alerts(fleet))
+        await fleet.call("alerts.ack", m.AlertAck(id=ID))
+        assert (await fleet.call("alerts.past", m.PastAlertsRead())).alerts == []
+        daemon.find()
+        await fleet.until(lambda: ID not in alerts(fleet))
+        (past,) = (await fleet.call("alerts.past", m.PastAlertsRead())).alerts
+        assert (past.id, past.robots, past.acked_by) == (ID, ["arm1"], "ann")
+        assert past.until == pytest.approx(time.time(), abs=60.0)
+
+
 async def test_a_robot_whose_node_fails_out_of_reach_never_reads_ok_when_it_is_back(tmp_path):
     late, states = Daemon(), []
     late.answers.clear()
