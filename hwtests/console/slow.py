@@ -126,7 +126,9 @@ def console() -> Iterator[SlowLine]:
         ours, theirs = terminal(160, 45)
         child = subprocess.Popen(
             [sys.executable, "-m", "dorafleet.cli", "console"],
-            **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
             start_new_session=True,
             env=os.environ
             | {"DORA_SOCKET": str(socket), "TERM": "xterm-256color", "SSH_CONNECTION": "a 1 b 22"},

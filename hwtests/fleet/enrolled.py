@@ -55,7 +55,7 @@ class Report(NamedTuple):
 class Gap(NamedTuple):
     """Numbers that a node `check` has missed at once."""
 
-    count: int
+    numbers: int
     ended: float
     """By the monotonic clock of this machine."""
 
@@ -150,8 +150,9 @@ class EnrolledFleet:
         """Return what a check has seen."""
         for line in reversed(self.lines(flow, check)):
             if found := REPORT.search(line):
-                *counts, longest, at = found.groups()
-                return Report(*map(int, counts), longest=float(longest), at=float(at))
+                received, missing, repeated, restarts, following = map(int, found.groups()[:5])
+                longest, at = map(float, found.groups()[5:])
+                return Report(received, missing, repeated, restarts, following, longest, at)
         return Report()
 
     def reports(self, flow: Flow) -> dict[str, Report]:

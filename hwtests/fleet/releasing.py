@@ -133,8 +133,8 @@ chmod 700 {home}/.ssh
     def describe(self) -> str:
         """Return what is known of a rollout that does not do what it should."""
         texts = [self.fleet.attempt("rollout", "status").stdout]
-        printed = ("-u", UNIT, "--lines=20", "--no-pager")
-        texts.append(self.fleet.server.attempt("journalctl", *printed).stdout)
+        words = ("journalctl", "-u", UNIT, "--lines=20", "--no-pager")
+        texts.append(self.fleet.server.attempt(*words).stdout)
         for machine, robot in self.fleet.robots.items():
             if robot.leader is not None:
                 printed = ("-b", "-u", "dorad-agent", "-u", "dorad", "--lines=25", "--no-pager")

@@ -61,6 +61,14 @@ def wait_until_gone(robot: Robot) -> None:
         raise RobotError(f"{error}:\n{robot.sh(LEFT)}") from None
 
 
+def wait_until_shared(robot: Robot, before: str) -> None:
+    """Wait until a robot has the shared memory that it had before."""
+    wait_until(
+        lambda: robot.sh(SHARED) == before,
+        f"{robot.name} has the shared memory that it had: {before}, {robot.sh(SHARED)}",
+    )
+
+
 def wait_until_well(robots: EnrolledFleet) -> None:
     """Wait until the coordinator finds every robot well. Raises RobotError with what it finds."""
     try:
@@ -116,7 +124,4 @@ def test_after_faults_at_random_moments_nothing_is_missing_and_nothing_is_left(
     for robot in robots.robots.values():
         wait_until_gone(robot)
     for name, robot in robots.robots.items():
-        wait_until(
-            lambda name=name, robot=robot: robot.sh(SHARED) == shared[name],
-            f"{name} has the shared memory that it had: {shared[name]}, {robot.sh(SHARED)}",
-        )
+        wait_until_shared(robot, shared[name])

@@ -74,11 +74,16 @@ def start_members(servers: list[Robot]) -> None:
         robot.write("/etc/default/etcd", text.replace("ALL", everyone))
         robot.exec("systemctl", "start", "--no-block", "etcd")
     for robot in servers:
-        wait_until(
-            lambda robot=robot: robot.attempt("systemctl", "is-active", "etcd").returncode == 0,
-            f"etcd of {robot.name} is a member",
-            timeout=60,
-        )
+        wait_until_member(robot)
+
+
+def wait_until_member(robot: Robot) -> None:
+    """Wait until the member of etcd on a machine is healthy."""
+    wait_until(
+        lambda: robot.attempt("systemctl", "is-active", "etcd").returncode == 0,
+        f"etcd of {robot.name} is a member",
+        timeout=60,
+    )
 
 
 @pytest.fixture(scope="module")

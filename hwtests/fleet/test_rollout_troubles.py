@@ -70,6 +70,17 @@ def make_room(robot: Robot) -> None:
     robot.sh(f"rm -f {RELEASES}/fill {AGENT}/fill")
 
 
+def wait_for_lines(robot: Robot) -> str:
+    """Return what the node has printed, once it has."""
+    logs = ("dora", "logs", "arm", "--node", "grip", "--tail", "20")
+    try:
+        wait_until(lambda: robot.attempt(*logs).stdout, "it prints")
+    except RobotError:
+        print(robot.attempt(*logs), robot.attempt("dora", "node", "list").stdout)
+        raise
+    return robot.exec(*logs)
+
+
 def test_python_packages_of_a_release_need_no_pip_and_no_network_on_robots(
     site: Site, tmp_path: Path
 ) -> None:
@@ -85,13 +96,7 @@ def test_python_packages_of_a_release_need_no_pip_and_no_network_on_robots(
     for machine in ("arm1", "arm2"):
         robot = site.fleet.robots[machine]
         assert robot.attempt("sh", "-c", "command -v pip pip3").returncode != 0
-        logs = ("dora", "logs", "arm", "--node", "grip", "--tail", "20")
-        try:
-            wait_until(lambda robot=robot, logs=logs: robot.attempt(*logs).stdout, "it prints")
-        except RobotError:
-            print(robot.attempt(*logs), robot.attempt("dora", "node", "list").stdout)
-            raise
-        printed = robot.exec(*logs)
+        printed = wait_for_lines(robot)
         place = f"{RELEASES}/{new}/env/lib/python"
         assert f'numpy = "{wheels.NUMPY}"' in printed
         assert f'at = "{place}' in printed

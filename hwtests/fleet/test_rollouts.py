@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -232,7 +232,7 @@ def test_what_a_revoked_key_has_signed_is_refused(site: Site) -> None:
 
 def test_drift_names_the_way_back_of_a_dataflow_that_was_stopped_on_a_robot(site: Site) -> None:
     site.fleet.arm2.exec("dora", "stop", "arm")
-    rows = []
+    rows: list[dict[str, Any]] = []
 
     def differs() -> bool:
         rows[:] = map(json.loads, site.fleet.attempt("drift", "--json").stdout.splitlines())

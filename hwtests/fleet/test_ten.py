@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from hwtests.robots import Robot
+
 ROBOTS = 10
 LATE_CRASH = """\
 import time
@@ -78,6 +80,14 @@ def test_robots_that_are_off_follow_later_through_the_same_gates(site: Site) -> 
     assert old != new
 
 
+def wait_until_arrived(robot: Robot, size: int) -> None:
+    """Wait until a robot has received more bytes of a release than `size`."""
+    arrived = f"cat {RELEASES}/incoming/* 2>/dev/null | wc -c"
+    wait_until(
+        lambda: int(robot.sh(arrived)) > size, f"{size} bytes have come", timeout=60, every=0.02
+    )
+
+
 def test_a_transfer_that_is_cut_ten_times_sends_no_byte_twice_and_the_next_one_little(
     site: Site,
 ) -> None:
@@ -86,15 +96,8 @@ def test_a_transfer_that_is_cut_ten_times_sends_no_byte_twice_and_the_next_one_l
     new = site.build("model = event")
     before = network.traffic(arm1.number)
     site.start_in_background(new, "--robots", "arm1")
-    arrived = f"cat {RELEASES}/incoming/* 2>/dev/null | wc -c"
     for number in range(CUTS):
-        wanted = MODEL * (number + 1) // (CUTS + 2)
-        wait_until(
-            lambda wanted=wanted: int(arm1.sh(arrived)) > wanted,
-            f"{wanted} bytes have come",
-            timeout=60,
-            every=0.02,
-        )
+        wait_until_arrived(arm1, MODEL * (number + 1) // (CUTS + 2))
         network.cut(arm1.number)
         time.sleep(1)
         network.repair(arm1.number)

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -99,22 +100,24 @@ def library(path: Path, size: int, count: int, compression: CompressionType) -> 
     return time.process_time() - begun
 
 
+WRITERS = (
+    partial(ours, compression="none"),
+    partial(ours, compression="auto"),
+    partial(library, compression=CompressionType.NONE),
+    partial(library, compression=CompressionType.ZSTD),
+)
+
+
 def writers(folder: Path) -> list[tuple[str, ...]]:
     """Return rows of the microseconds of CPU that one message takes; the best of some rounds."""
     rows = []
     collect_rarely()
     for size, count in SIZES.items():
-        best = [float("inf")] * 4
+        best = [float("inf")] * len(WRITERS)
         for _ in range(ROUNDS):
-            takes = (
-                lambda p, s=size, n=count: ours(p, s, n, "none"),
-                lambda p, s=size, n=count: ours(p, s, n, "auto"),
-                lambda p, s=size, n=count: library(p, s, n, CompressionType.NONE),
-                lambda p, s=size, n=count: library(p, s, n, CompressionType.ZSTD),
-            )
-            for at, take in enumerate(takes):
+            for at, write in enumerate(WRITERS):
                 path = folder / "bench.mcap"
-                best[at] = min(best[at], take(path) / count * 1e6)
+                best[at] = min(best[at], write(path, size, count) / count * 1e6)
                 path.unlink()
         rows.append((f"{size} B", *(f"{each:.2f}" for each in best)))
         print(rows[-1], flush=True)
@@ -143,7 +146,8 @@ def cpu_of(matches: str, seconds: float) -> float:
 
 def recorder(folder: Path) -> tuple[str, ...]:
     """Return the row of `dora record`: CPU, messages, drops."""
-    command = [Path(sys.executable).with_name("dora"), "record", "dataflow.yml", "-o", "ours.mcap"]
+    dora = str(Path(sys.executable).with_name("dora"))
+    command = [dora, "record", "dataflow.yml", "-o", "ours.mcap"]
     with subprocess.Popen(
         [*command, "--duration", str(SECONDS + 6)],
         cwd=folder,

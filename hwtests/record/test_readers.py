@@ -18,7 +18,7 @@ from mcap.reader import make_reader
 
 from dorad.record.export import to_rerun
 from dorad.record.recover import recover
-from tests.record.files import write
+from tests.record.files import Line, write
 from tests.record.test_encoding import ARRAYS
 
 RERUN = os.environ.get("RERUN") or shutil.which("rerun")
@@ -45,7 +45,7 @@ def recording(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, int
     An odd one also has every Arrow type on one topic, and a clock that is set back.
     """
     shape = {"width": 8, "height": 4, "encoding": "rgb8"}
-    lines = []
+    lines: list[Line] = []
     members = [("width", pa.uint32()), ("height", pa.uint32())]
     members += [("encoding", pa.string()), ("data", pa.large_binary())]
     for n in range(60):
@@ -87,7 +87,9 @@ def test_rerun_shows_every_type_of_an_export(
 ) -> None:
     assert RERUN is not None
     monkeypatch.setenv("PATH", str(Path(RERUN).parent), prepend=os.pathsep)
-    lines = [(f"all/{number}", number, array, {}) for number, array in enumerate(ARRAYS)]
+    lines: list[Line] = [
+        (f"all/{number}", number, array, {}) for number, array in enumerate(ARRAYS)
+    ]
     to_rerun(write(tmp_path / "a.mcap", lines), tmp_path / "a.rrd")
     command = [RERUN, "rrd", "print", "-v", str(tmp_path / "a.rrd")]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout

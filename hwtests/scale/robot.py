@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         ShareSet,
         ShareStatus,
     )
-    from dorad.control.session import Call
+    from dorad.control.session import Call, Handler, StreamHandler
 
 Fault = Literal["", "churn", "mute", "babble"]
 
@@ -109,7 +109,7 @@ class Robot:
         self._arrived = asyncio.Event()
         """Set when the coordinator has attached on this connection."""
         self._starting: set[asyncio.Task[None]] = set()
-        self._handlers = {
+        self._handlers: dict[str, Handler | StreamHandler] = {
             "agent.attach": self._attach,
             "agent.remember": self._remember,
             "agent.watch": self._watch,
@@ -198,7 +198,7 @@ class Robot:
                     await self._stay(serving)
                     connection.transport.abort()
 
-    async def _stay(self, serving: asyncio.Task[None]) -> None:
+    async def _stay(self, serving: asyncio.Task[ControlError | None]) -> None:
         """Wait until the coordinator has attached, and a random time after that."""
         self._arrived.clear()
         arriving = asyncio.create_task(self._arrived.wait())
@@ -246,7 +246,7 @@ class Robot:
         while True:
             if self.fault == "mute" and self._connection is not None:
                 # It neither reads nor writes, but its kernel still acknowledges.
-                self._connection.transport.pause_reading()  # type: ignore[attr-defined]
+                self._connection.transport.pause_reading()
                 await asyncio.Event().wait()
             changed, self._changed = self._changed, set()
             removed, self._removed = self._removed, set()

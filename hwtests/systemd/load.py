@@ -6,7 +6,7 @@ import json
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def start(robot: Robot, *options: str) -> None:
     wait_until(lambda: rows(robot, "counter") and rows(robot, "viewer"), "messages arrive")
 
 
-def rows(robot: Robot, sink: str) -> list[dict[str, object]]:
+def rows(robot: Robot, sink: str) -> list[dict[str, Any]]:
     text = robot.attempt("cat", f"{FOLDER}/{sink}.jsonl").stdout
     complete, _, _ = text.rpartition("\n")
     return [json.loads(line) for line in complete.splitlines()]

@@ -64,6 +64,10 @@ def numbers(robot: Robot) -> list[int]:
     return [int(entry["MESSAGE"].split()[1]) for entry in found]
 
 
+def wait_until_printed(robot: Robot, lines: int) -> None:
+    wait_until(lambda: len(numbers(robot)) > lines, f"more than {lines} lines are printed")
+
+
 def test_journalctl_alone_finds_the_lines_of_a_node(daemon: Robot) -> None:
     start(daemon, FAILING)
     wait_until(
@@ -123,8 +127,7 @@ def test_a_node_that_was_replaced_prints_on(daemon: Robot) -> None:
     for _ in range(2):
         replace = ("dora", "node", "replace", "printer", "--dataflow", load.NAME)
         daemon.exec(*replace, "--from-yaml", f"{load.FOLDER}/next.yml")
-        before = len(numbers(daemon))
-        wait_until(lambda before=before: len(numbers(daemon)) > before + 20, "it prints on")
+        wait_until_printed(daemon, len(numbers(daemon)) + 20)
         assert "line " in daemon.exec("dora", "logs", load.NAME, "--node", "printer", "--tail", "1")
 
 

@@ -49,7 +49,7 @@ def loaded(robot: Robot) -> Robot:
     return robot
 
 
-def check_no_loss(robot: Robot, title: str, disturb: Callable[[], None], rounds: int = 1) -> None:
+def check_no_loss(robot: Robot, title: str, disturb: Callable[[], object], rounds: int = 1) -> None:
     """Disturb the daemon, and check that no node was restarted and nothing lost."""
     pids = robot.sh(load.PIDS)
     assert pids.count("ExecMainPID") == 5

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dorad.dataflow.model import Dataflow, NodeSpec
+    from dorad.link.reports import ChannelEvent, Status
 
 SHM_BYTES = 64 << 20
 """Shared memory for each node; samples that are never released soon fill it."""
@@ -43,9 +44,15 @@ class _IgnoredEvents:
 
     def on_connected(self, node_id: str, pid: int) -> None: ...
 
+    def on_waiting(self, node_id: str, pid: int) -> None: ...
+
     def on_outputs_done(self, node_id: str) -> None: ...
 
+    def on_operator_ended(self, node_id: str, operator: str) -> None: ...
+
     def on_disconnected(self, node_id: str) -> None: ...
+
+    def on_link(self, report: Status | ChannelEvent) -> None: ...
 
 
 @dataclass

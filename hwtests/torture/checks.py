@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dorad.daemon.broker.stats import EdgeCounters
+    from dorad.daemon.broker.readings import EdgeCounters
     from hwtests.torture.ledger import Ledger
 
 PROGRESS_S = 25.0

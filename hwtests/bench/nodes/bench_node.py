@@ -37,11 +37,12 @@ class HeapPayload:
 
     def __init__(self, node: Node, size: int) -> None:
         self._node = node
-        self._buffer = np.zeros(size, np.uint8)
-        self._array = pa.array(self._buffer)
+        buffer = np.zeros(size, np.uint8)
+        self._memory = buffer.data
+        self._array = pa.array(buffer)
 
     def send(self, output: str, metadata: dict[str, Any]) -> None:
-        STAMP.pack_into(self._buffer, 0, time.monotonic_ns())
+        STAMP.pack_into(self._memory, 0, time.monotonic_ns())
         self._node.send_output(output, self._array, metadata)
 
 

@@ -27,7 +27,7 @@ _COUNTS = struct.Struct("3Q")
 
 def send(node: Node, output: str, sequence: int, origin: int = STARTED, relay: int = 0) -> None:
     values = np.arange(sequence, sequence + INTEGERS, dtype=np.int64)
-    metadata = {"origin": origin, "relay": relay, "seq": sequence, "crc": zlib.crc32(values)}
+    metadata = {"origin": origin, "relay": relay, "seq": sequence, "crc": zlib.crc32(values.data)}
     node.send_output(output, pa.array(values), metadata)
 
 

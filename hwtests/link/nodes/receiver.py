@@ -8,7 +8,7 @@ from dora import Node
 
 count = int(sys.argv[1])
 node = Node()
-times = []
+times: list[tuple[int, int]] = []
 while len(times) < count:
     event = node.next()
     if event is None:

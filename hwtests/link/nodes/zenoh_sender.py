@@ -2,12 +2,14 @@
 
 import sys
 import time
+from typing import Any
 
 import zenoh
 
 count, size, interval_s = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 with zenoh.open(zenoh.Config.from_json5(sys.argv[4])) as session:
-    publisher = session.declare_publisher(
+    # Its stubs take `matching_status` for a bool.
+    publisher: Any = session.declare_publisher(
         "bench", congestion_control=zenoh.CongestionControl.BLOCK, express=True
     )
     while not publisher.matching_status.matching:

@@ -16,7 +16,7 @@ HEAD = struct.Struct("<3Q")
 MEGABYTES = float(os.environ.get("LOAD_MEGABYTES", "0"))
 
 payload = np.random.default_rng(1).integers(0, 255, int(MEGABYTES * (1 << 20)), dtype=np.uint8)
-seed = zlib.crc32(payload)
+seed = zlib.crc32(payload.data)
 file = Path(os.environ["LOAD_FILE"]).open("a", buffering=1)  # noqa: SIM115 - until the end
 expected: int | None = None
 total = missing = broken = 0

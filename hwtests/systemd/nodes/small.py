@@ -4,6 +4,8 @@ Imports for messages take half a second of a processor; without them hundreds of
 fast as a few.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import os
@@ -11,23 +13,29 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 CONFIG = json.loads(os.environ["DORA_NODE_CONFIG"])
 TIMEOUT_S = 60
 
 
-def load_protocol():
+def load_protocol() -> ModuleType:
     """Import one module of the package without the package."""
     (path,) = [p for p in sys.path if Path(p, "dorad/node/protocol.py").exists()][:1]
     place = Path(path, "dorad/node/protocol.py")
     spec = importlib.util.spec_from_file_location("protocol", place)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["protocol"] = module
     spec.loader.exec_module(module)
     return module
 
 
-def connect():
+def connect() -> socket.socket:
     """Connect to the daemon, which may be restarting."""
     give_up_at = time.monotonic() + TIMEOUT_S
     while True:
@@ -42,7 +50,7 @@ def connect():
             time.sleep(0.2)
 
 
-def main():
+def main() -> None:
     """Stay until a stop."""
     protocol = load_protocol()
     while True:

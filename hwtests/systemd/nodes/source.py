@@ -16,7 +16,7 @@ MEGABYTES = float(os.environ.get("LOAD_MEGABYTES", "0"))
 HEAD = struct.Struct("<3Q")
 
 payload = np.random.default_rng(1).integers(0, 255, int(MEGABYTES * (1 << 20)), dtype=np.uint8)
-seed = zlib.crc32(payload)
+seed = zlib.crc32(payload.data)
 number = 0
 node = Node()
 for event in node:

@@ -7,18 +7,26 @@
 DORAD is its unique name on the bus. Prints how many messages the bus has refused.
 """
 
+from __future__ import annotations
+
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call, new_signal
 from jeepney.io.blocking import open_dbus_connection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jeepney import Message
 
 PROPERTIES = DBusAddress("/", interface="org.freedesktop.DBus.Properties")
 MANAGER = DBusAddress("/org/freedesktop/systemd1", interface="org.freedesktop.systemd1.Manager")
 SERVICE = "org.freedesktop.systemd1.Service"
 
 
-def ended(unit):
+def ended(unit: str) -> Iterator[Message]:
     """Return the signals that systemd sends when a unit ends."""
     name = "".join(c if c.isalnum() else f"_{ord(c):02x}" for c in unit)
     path = f"/org/freedesktop/systemd1/unit/{name}"
@@ -30,7 +38,7 @@ def ended(unit):
     yield new_signal(MANAGER, "Reloading", "b", (False,))
 
 
-def main(what, dorad, argument):
+def main(what: str, dorad: str, argument: str) -> None:
     """Run the attack that the arguments name."""
     refused = 0
     with open_dbus_connection("SYSTEM", enable_fds=True) as bus:
