@@ -19,10 +19,7 @@ MAX_MESSAGE = 2000
 MAX_KEPT = 10_000
 """Characters of a message that are kept, and that a filter sees."""
 
-_LEVELS = {"stdout": "out", "stderr": "err"}
-"""What lines without a severity have instead."""
 _STYLES = {
-    "stderr": "warn",
     "error": "fail",
     "warn": "warn",
     "info": "",
@@ -43,7 +40,7 @@ def spans(line: LogRecord, *, names: int, machines: int) -> list[Span]:
     clock = local_time(line.timestamp, "%H:%M:%S", "--:--:--")
     clock += f".{int(line.timestamp % 1 * 1000):03}"
     style = _STYLES.get(line.level, "")
-    level = _LEVELS.get(line.level, line.level.upper())
+    level = "out" if line.level == "stdout" else line.level.upper()
     found: list[Span] = [(f" {clock} ", "dim"), (fit(level, 5) + " ", style or "ok")]
     if machines:
         found.append((fit(clean(line.machine or "-"), machines) + " ", "update"))
