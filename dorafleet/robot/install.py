@@ -146,7 +146,7 @@ class Installation:
                     if daemon.service == "active" and daemon.answers:
                         return
                     problem = daemon.problem or f"the service is {daemon.service}"
-                    if daemon.service == "failed":
+                    if daemon.service == "failed" or daemon.lasting:
                         break
                     await asyncio.sleep(POLL_INTERVAL_S)
         except TimeoutError:

@@ -51,6 +51,8 @@ class Daemon:
     """The version of the running daemon."""
     problem: str | None = None
     """The reason why it does not answer."""
+    lasting: bool = False
+    """True if it will not answer later either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +88,16 @@ async def read_daemon(robot: Connection, uid: int) -> Daemon:
     )
     service = service_state(active)
     if status.code == NOT_FOUND:
-        return Daemon(service, answers=False, problem="dorad is not installed")
+        return Daemon(service, answers=False, problem="dorad is not installed", lasting=True)
     try:
         found = decode(status.stdout, _Status)
     except ValueError:
-        return Daemon(service, answers=False, problem=f"`dora status` prints: {status.last_line}")
+        problem = f"`dora status` prints: {status.last_line}"
+        # It may fail while the service starts; success with other output is not dorad's.
+        return Daemon(service, answers=False, problem=problem, lasting=status.code == 0)
     answers = status.code == 0 and found.daemon.status == "running"
-    problem = None if answers else found.error or status.last_line
-    return Daemon(service, answers, found.daemon.version or None, problem)
+    failure = None if answers else found.error or status.last_line
+    return Daemon(service, answers, found.daemon.version or None, failure)
 
 
 def _dataflows(listed: CommandResult) -> tuple[Dataflow, ...]:

@@ -10,6 +10,7 @@ import pytest
 
 from dorafleet.cli.main import run_command
 from dorafleet.inventory.model import Machine
+from dorafleet.robot.install import READY_TIMEOUT_S
 from dorafleet.ssh.connection import OUTPUT_LIMIT, connect
 from dorafleet.ssh.errors import MAX_MESSAGE, Code, SshError
 from dorafleet.ssh.fanout import run_on_each
@@ -89,6 +90,17 @@ def test_a_robot_without_a_valid_user_id_is_not_changed(fleet, packages, capsys,
     assert shown.out.startswith("arm ")
     assert "1 of 2 machines failed: bad" in shown.err
     assert len(shown.err) < 3 * MAX_MESSAGE
+
+
+@pytest.mark.parametrize("answers", ["null", DEEP, "ready\n"], ids=["null", "deep", "a word"])
+def test_installing_does_not_wait_for_a_robot_that_answers_nonsense(
+    fleet, packages, capsys, answers
+):
+    fleet.add("bad", healthy(answers={"dora status": (0, answers, "")}))
+    begun = time.monotonic()
+    assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 1
+    assert time.monotonic() - begun < READY_TIMEOUT_S
+    assert "installed, but `dora status` prints: " in capsys.readouterr().err
 
 
 def test_what_a_robot_says_about_a_key_does_not_fill_the_screen(fleet, tmp_path, capsys):
