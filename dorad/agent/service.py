@@ -20,6 +20,7 @@ from dorad.agent.folder import releases_folder, signers_folder
 from dorad.agent.handlers import AgentMethods, handlers
 from dorad.agent.identity import IdentityStore
 from dorad.agent.model import AgentStatus
+from dorad.agent.releases.observing import Observations
 from dorad.agent.releases.queries import Contact
 from dorad.agent.releases.releases import Releases
 from dorad.agent.releases.trees import TreeLibrary
@@ -68,16 +69,19 @@ class Service:
         self._shares = Shares(
             self._store, self._own, self._identities, self._boot, self._changed.ring
         )
-        contact = Contact(self._answers)
+        self._contact = Contact(self._answers)
+        if library is None:
+            library = TreeLibrary(Trees(releases_folder(folder), Signers(signers_folder(folder))))
+        observations = Observations(
+            self._shares, self._own, library, self._robot, self._boot, folder, self._contact
+        )
         self._releases = Releases(
             self._store,
             self._shares,
-            self._own,
-            library or TreeLibrary(Trees(releases_folder(folder), Signers(signers_folder(folder)))),
-            self._robot,
+            library,
+            observations,
             self._boot,
-            folder,
-            contact,
+            self._contact,
             self._changed.ring,
         )
         methods = AgentMethods(
@@ -90,7 +94,6 @@ class Service:
             self._attached,
             partial(free_bytes, releases_folder(folder)),
         )
-        self._contact = contact
         self._dialer = Dialer(
             self._identities,
             handlers(methods, self._forwarding, self._streaming),

@@ -18,7 +18,6 @@ from dorad.control.errors import ControlError
 from dorad.control.messages.releases import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from dorad.agent.daemon import Daemon
@@ -47,9 +46,8 @@ class Observations:
         boot: str,
         folder: Path,
         contact: Contact,
-        wake: Callable[[], None],
     ) -> None:
-        """`folder` is that of the agent; `wake` is called when there is more to be seen."""
+        """`folder` is that of the agent."""
         self._shares = shares
         self._daemon = daemon
         self._library = library
@@ -59,8 +57,10 @@ class Observations:
         self._contact = contact
         self._plans: dict[str, tuple[Applied | None, Revision, Plan]] = {}
         self._watches: dict[str, health.Watch] = {}
-        self._probes = Commands(daemon, wake)
-        self._questions = Commands(daemon, wake)
+        self.changed = asyncio.Event()
+        """Set when there is more to be seen."""
+        self._probes = Commands(daemon, self.changed.set)
+        self._questions = Commands(daemon, self.changed.set)
         """`safe_to_update`."""
         self.refusals: dict[str, str] = {}
         """Why a release cannot be used on this robot, by its id."""

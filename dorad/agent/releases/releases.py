@@ -17,17 +17,16 @@ from dorad.agent.releases import decide as rules
 from dorad.agent.releases import orders
 from dorad.agent.releases.damage import DamageCheck
 from dorad.agent.releases.model import ReleaseRecord
-from dorad.agent.releases.observing import ASK_AGAIN_S, Observations
+from dorad.agent.releases.observing import ASK_AGAIN_S
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import ShareRef, ShareSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from dorad.agent.daemon import Daemon
     from dorad.agent.releases.library import Library
     from dorad.agent.releases.model import Observation
+    from dorad.agent.releases.observing import Observations
     from dorad.agent.releases.queries import Contact
     from dorad.agent.shares import Shares
     from dorad.agent.store import ShareStore
@@ -51,26 +50,22 @@ class Releases:
         self,
         store: ShareStore,
         shares: Shares,
-        daemon: Daemon,
         library: Library,
-        robot: str,
+        observations: Observations,
         boot: str,
-        folder: Path,
         contact: Contact,
         on_change: Callable[[], None],
     ) -> None:
-        """`folder` is that of the agent; `on_change` is called when a state changes."""
+        """`on_change` is called when a state changes."""
         self._store = store
         self._shares = shares
         self._library = library
         self._boot = boot
         self._contact = contact
         self._on_change = on_change
-        self._wake = asyncio.Event()
         self._staging: dict[str, asyncio.Task[None]] = {}
-        self._observations = Observations(
-            shares, daemon, library, robot, boot, folder, contact, self.wake
-        )
+        self._observations = observations
+        self._wake = observations.changed
         self._seen: dict[str, Observation] = {}
         self._synced: dict[str, int] = {}
         self._damage = DamageCheck(library, self._in_use, self._update_states)

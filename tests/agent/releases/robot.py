@@ -11,6 +11,7 @@ import psutil
 
 from dorad.agent.daemon import Daemon
 from dorad.agent.releases.library import Bundle
+from dorad.agent.releases.observing import Observations
 from dorad.agent.releases.queries import Contact
 from dorad.agent.releases.releases import Releases
 from dorad.agent.shares import Shares
@@ -110,9 +111,11 @@ class Robot:
         boot = f"boot-{self.boot}"
         self.shares = Shares(self.store, self.daemon, Identities(), boot, self._changed)
         contact = Contact(self._answers)
+        observations = Observations(
+            self.shares, self.daemon, self.library, "arm1", boot, self.folder, contact
+        )
         self.releases = Releases(
-            *(self.store, self.shares, self.daemon, self.library, "arm1", boot),
-            *(self.folder, contact, self._changed),
+            self.store, self.shares, self.library, observations, boot, contact, self._changed
         )
         self._tasks = [
             asyncio.create_task(self.shares.run()),
