@@ -17,7 +17,6 @@ from dorad.cli.root import WITH_DAEMON, cli
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import load
 from dorad.dataflow.modules.expansion import check_module
-from dorafleet.cli.main import COMMANDS as FLEET_COMMANDS
 from dorafleet.cli.main import cli as fleet_cli
 from tests.harness.dataflow import clean_environment
 from tests.harness.ports import free_port
@@ -172,17 +171,9 @@ def options(command: click.Command) -> set[str]:
     return {name for option in shown for name in (*option.opts, *option.secondary_opts)}
 
 
-PROGRAMS = {
-    "dorad": "dorad.daemon.main",
-    "dorad-agent": "dorad.agent.main",
-    "dorafleet": "dorafleet.cli",
-}
-
-
-def options_of(words: list[str]) -> set[str]:
-    """Return the options in the help of another program."""
-    module = PROGRAMS[words[0]]
-    argv = [sys.executable, "-m", module, *words[1:], "--help"]
+def options_of_the_daemon() -> set[str]:
+    """Return the options in the help of `dorad`."""
+    argv = [sys.executable, "-m", "dorad.daemon.main", "--help"]
     text = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
     listed = re.findall(r"^  (-.*?)(?:  |$)", text, re.MULTILINE)
     return {option for line in listed for option in re.findall(r"-{1,2}[a-zA-Z][\w-]*", line)}
@@ -233,25 +224,51 @@ def test_every_command_that_talks_to_a_server_has_the_options_that_choose_it(
     assert without == []
 
 
-def test_every_option_that_is_mentioned_exists(known: dict[str, set[str]]) -> None:
-    mention = re.compile(rf"dora ((?:{'|'.join(COMMANDS)})\b[^`\n|]*)")
-    everything = set().union(*known.values(), options(cli), options_of(["dorad"]))
-    everything |= set().union(*map(options, all_commands(fleet_cli).values()))
+def wrong_options(program: str, commands: dict[str, click.Command]) -> list[str]:
+    """Return the options that pages give to commands of a program that do not have them."""
+    known = {name: options(command) for name, command in commands.items()}
+    # The longest first: `release trust` before `release`.
+    every = "|".join(sorted(commands, key=len, reverse=True))
+    mention = re.compile(rf"\b{program} ({every})\b(?!-)([^`\n|]*)")
     wrong = []
     for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for line in mention.findall(text):
-            command = next(name for name in COMMANDS if f"{line} ".startswith(f"{name} "))
-            words = line[len(command) :].split()
+        for command, rest in mention.findall(page.read_text(encoding="utf-8")):
+            words = rest.split()
             words = words[: words.index("#")] if "#" in words else words
             for word in words:
                 option = word.rstrip(".,;:)").partition("=")[0]
                 if re.fullmatch(r"--[a-z][a-z-]*", option) and option not in known[command]:
-                    wrong.append(f"{page.name}: `dora {command}` has no {option}")
-        if page in GUIDE and page.name != "differences.md":
-            for option in re.findall(r"`(--[a-z][a-z-]*)", prose(page)):
-                if option not in everything | {"--hash", "--no-deps"}:
-                    wrong.append(f"{page.name}: no command has {option}")
+                    wrong.append(f"{page.name}: `{program} {command}` has no {option}")
+    return wrong
+
+
+def test_every_option_that_is_mentioned_with_its_command_exists() -> None:
+    assert wrong_options("dora", COMMANDS) == []
+    assert wrong_options("dorafleet", all_commands(fleet_cli)) == []
+
+
+def test_every_option_that_the_guide_mentions_exists(known: dict[str, set[str]]) -> None:
+    everything = set().union(*known.values(), options(cli), options_of_the_daemon())
+    everything |= set().union(*map(options, all_commands(fleet_cli).values()))
+    everything |= {"--hash", "--no-deps"}
+    wrong = [
+        f"{page.name}: no command has {option}"
+        for page in GUIDE
+        if page.name != "differences.md"
+        for option in re.findall(r"`(--[a-z][a-z-]*)", prose(page))
+        if option not in everything
+    ]
+    assert wrong == []
+
+
+def test_every_target_of_make_that_is_mentioned_exists() -> None:
+    known = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    wrong = [
+        f"{page.name}: make {target}"
+        for page in PAGES
+        for target in re.findall(r"[`$] ?make ([a-z][a-z0-9-]*)", page.read_text(encoding="utf-8"))
+        if target not in known
+    ]
     assert wrong == []
 
 
@@ -273,11 +290,15 @@ def text_of(*pages: str) -> str:
     return "\n".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in pages)
 
 
-@pytest.mark.parametrize("command", FLEET_COMMANDS)
-def test_every_option_of_the_fleet_manager_is_explained(command: str) -> None:
+def test_every_option_of_the_fleet_manager_is_explained() -> None:
     text = text_of(*FLEET_PAGES)
-    missing = [option for option in options_of(["dorafleet", command]) if option not in text]
-    assert set(missing) <= {"-h", "--help"}
+    missing = [
+        f"{name} {option}"
+        for name, command in all_commands(fleet_cli).items()
+        for option in options(command) - {"-h", "--help"}
+        if option not in text
+    ]
+    assert missing == []
 
 
 def test_every_option_of_releases_is_explained() -> None:
