@@ -59,7 +59,8 @@ class Scale:
 def scale_for(values: list[float]) -> Scale:
     """Return the decades that hold all values.
 
-    :raises ValueError: if there are none.
+    Raises:
+        ValueError: there are none.
     """
     low = math.floor(math.log10(min(values)))
     high = math.ceil(math.log10(max(values)))
@@ -69,7 +70,8 @@ def scale_for(values: list[float]) -> Scale:
 def chart(summary: Summary, caption: str) -> str:
     """Return the picture as SVG.
 
-    :raises ValueError: if the summary holds no round trip.
+    Raises:
+        ValueError: the summary holds no round trip.
     """
     shown = [s for s in SERIES if any(_value(summary, s, key.size) for key in summary)]
     sizes = sorted({k.size for k in summary if k.measure == "round trip" and k.size})

@@ -46,7 +46,8 @@ def describe() -> dict[str, object]:
 def versions(python: Path) -> dict[str, str]:
     """Return the versions of Python and the measured packages in a virtual environment.
 
-    :raises subprocess.CalledProcessError: if its interpreter does not work.
+    Raises:
+        subprocess.CalledProcessError: its interpreter does not work.
     """
     done = subprocess.run(
         [python, "-c", VERSIONS], check=True, capture_output=True, text=True, timeout=30

@@ -41,7 +41,8 @@ def run(
 ) -> tuple[str, float]:
     """Run a program; return its output and the seconds from start to exit.
 
-    :raises MeasurementError: if it exits with another code than 0 or misses its deadline.
+    Raises:
+        MeasurementError: it exits with another code than 0 or misses its deadline.
     """
     command = " ".join(str(word) for word in argv)
     # A file, not a pipe: a process that still holds the end of a pipe would delay the measurement.

@@ -18,8 +18,9 @@ Measured = Iterator[tuple[int, str, float]]
 def figures_of(flow: Flow, system: str, reports: Reports) -> Iterator[tuple[Key, float]]:
     """Return all figures of one run.
 
-    :raises ValueError: if a report holds no measurement, for example because every message of a
-        size was lost.
+    Raises:
+        ValueError: a report holds no measurement, for example because every message of a
+            size was lost.
     """
     read = {
         "round trip": _round_trip,

@@ -33,7 +33,8 @@ Summary = Mapping[Key, float]
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the value below which a ``share`` (0 to 1) of ``values`` is, interpolated.
 
-    :raises ValueError: if there are no values.
+    Raises:
+        ValueError: there are no values.
     """
     if not values:
         raise ValueError("no values")
@@ -55,7 +56,8 @@ def summarise(figures: Iterable[Figure]) -> dict[Key, float]:
 def spread(figures: Iterable[Figure], key: Key) -> tuple[float, float]:
     """Return the lowest and the highest round of one figure.
 
-    :raises ValueError: if it was never measured.
+    Raises:
+        ValueError: it was never measured.
     """
     values = [figure.value for figure in figures if figure.key == key]
     return min(values), max(values)

@@ -38,7 +38,8 @@ class System:
     def measure(self, flow: Flow) -> Iterator[tuple[Key, float]]:
         """Run one dataflow; return its figures.
 
-        :raises MeasurementError: if it fails, is late, or a node reports nothing usable.
+        Raises:
+            MeasurementError: it fails, is late, or a node reports nothing usable.
         """
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             place = Path(folder)
@@ -59,7 +60,8 @@ class System:
     def measure_help(self) -> tuple[Key, float]:
         """Return the seconds that ``dora --help`` takes.
 
-        :raises MeasurementError: if it fails.
+        Raises:
+            MeasurementError: it fails.
         """
         _, taken = run([self.dora, "--help"], environment(self.venv), Path.cwd(), 20.0)
         return Key("dora --help", self.name, 0, "s"), taken
@@ -67,7 +69,8 @@ class System:
     def measure_list(self) -> tuple[Key, float]:
         """Return the seconds that ``dora list`` takes with an idle daemon.
 
-        :raises MeasurementError: if it fails.
+        Raises:
+            MeasurementError: it fails.
         """
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             place = Path(folder)
@@ -93,7 +96,8 @@ def _report(path: Path, output: str) -> dict[str, Any]:
 def ensure_peers(venv: Path) -> None:
     """Create the environment of the peers, unless it exists with the same packages.
 
-    :raises MeasurementError: if that fails, for example without a network.
+    Raises:
+        MeasurementError: that fails, for example without a network.
     """
     note = venv / "bench-packages.txt"
     wanted = "\n".join(PEER_PACKAGES)

@@ -52,7 +52,8 @@ CASES = tuple(Case(busy, realtime) for busy in (False, True) for realtime in (Fa
 def measure(case: Case, seconds: float, folder: Path) -> list[float]:
     """Return the lateness of each tick in µs, sorted.
 
-    :raises MeasurementError: if the node could not run as it should.
+    Raises:
+        MeasurementError: the node could not run as it should.
     """
     result = folder / "late.json"
     node: dict[str, Any] = {

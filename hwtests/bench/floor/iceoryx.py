@@ -60,7 +60,8 @@ class Side:
     def receive(self) -> int:
         """Wait for the next sample and return its first 8 bytes.
 
-        :raises TimeoutError: if the other side is silent for 10 s.
+        Raises:
+            TimeoutError: the other side is silent for 10 s.
         """
         give_up = time.monotonic() + SILENCE_S
         while (sample := self._subscriber.receive()) is None:
