@@ -19,7 +19,7 @@ from websockets.exceptions import (
 
 from dorad import __version__
 from dorad.agent.backoff import Backoff
-from dorad.agent.model import Connected
+from dorad.agent.model import ConnectionStatus
 from dorad.control import codec
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REQUEST, Limits
@@ -82,7 +82,7 @@ class Dialer:
         self._address = ""
         self._version = ""
         """Of the identity that is in use."""
-        self.status = Connected("connecting", "", time.time())
+        self.status = ConnectionStatus("connecting", "", time.time())
 
     async def run(self) -> ControlError:
         """Connect, and answer the coordinator; return why this robot has lost its identity."""
@@ -233,7 +233,7 @@ class Dialer:
         if (state, address, reason) == (before.state, before.coordinator, before.reason):
             return
         since = before.since if state == before.state else time.time()
-        self.status = Connected(state, address, since, reason)
+        self.status = ConnectionStatus(state, address, since, reason)
         level = logging.WARNING if state == "refused" else logging.INFO
         _log.log(level, "coordinator %s: %s%s", address, state, reason and f": {reason}")
         self._on_change()

@@ -107,7 +107,7 @@ class Run(msgspec.Struct, frozen=True):
         return self.state is not None and self.state.ready
 
 
-class Connected(msgspec.Struct, frozen=True):
+class ConnectionStatus(msgspec.Struct, frozen=True):
     """The state of the connection to the coordinator."""
 
     state: ConnectionState
@@ -127,7 +127,7 @@ class AgentStatus(msgspec.Struct, frozen=True):
     """When the process started, in clock ticks from boot: its pid may be reused."""
     robot: str
     started_at: float
-    connection: Connected
+    connection: ConnectionStatus
     epoch: int
     daemon: str
     """Why dorad cannot be used; empty if it can."""
