@@ -159,7 +159,7 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, wheel: str) -> byte
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise BuildError(f"{wheel}: {member.filename[:100]!r} is compressed in an unknown way")
     if member.file_size > max(MAX_FREE, MAX_RATIO * member.compress_size):
-        raise BuildError(f"{wheel}: {member.filename[:100]!r} unfolds to {member.file_size} bytes")
+        raise BuildError(f"{wheel}: {member.filename[:100]!r} unpacks to {member.file_size} bytes")
     with archive.open(member) as file:
         # Not `ZipFile.read`, which decompresses 2 GiB at once, regardless of the stated size.
         content = file.read(member.file_size)

@@ -1,4 +1,4 @@
-"""Faults at random moments, by weight; what was done is kept, for what must have followed."""
+"""Faults at random moments, by weight, and a record of what was done."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_a_robot_that_is_not_enrolled_says_how_to_do_it(agent, words):
     assert "not enrolled (run `dorafleet enrol`" in done.stderr
 
 
-def test_a_damaged_identity_is_said(agent, authority):
+def test_a_damaged_identity_is_reported(agent, authority):
     agent.enrol(authority, 6013)
     (agent.folder / "identity/agent.json").write_text('{"robot": 5}')
     done = agent.command("run")

@@ -115,7 +115,7 @@ def test_a_coordinator_of_another_fleet_does_not_get_the_token(operator, agent, 
     assert done.returncode == 0, done.stderr
 
 
-def test_the_coordinator_that_is_away_is_said(agent):
+def test_the_coordinator_that_is_away_is_reported(agent):
     pem = base64.b64encode(b"x").decode()
     words = ["join", f"127.0.0.1:{free_port()}", "--robot", "arm1", "--token", "0" * 64]
     done = agent.command(*words, "--authority", pem)

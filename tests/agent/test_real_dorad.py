@@ -164,7 +164,7 @@ def pids(dorad):
         return {node.node: node.pid for node in client.nodes("flow")}
 
 
-async def test_a_share_changes_while_it_runs_and_a_bad_change_is_said(folder):
+async def test_a_share_changes_while_it_runs_and_a_bad_change_is_reported(folder):
     with daemon() as dorad:
         async with fleet(folder, dorad.paths.control) as (coordinator, _):
             asked, seen = counting(folder)

@@ -96,7 +96,7 @@ async def test_a_server_that_ends_its_stream_of_rows_is_asked_again(tmp_path: Pa
         await driven.until("4 of 4")
 
 
-async def test_an_older_server_is_said_to_be_one_and_the_rest_works(tmp_path: Path) -> None:
+async def test_an_older_server_is_reported_and_the_rest_works(tmp_path: Path) -> None:
     fleet = FakeFleet(3)
     fleet.without = ("fleet.watch", "alerts.watch", "top.watch")
     async with console(tmp_path, fleet) as driven:

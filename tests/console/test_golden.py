@@ -59,7 +59,9 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("name", "size", "options"), CASES)
-async def test_a_screen(tmp_path: Path, name: str, size: tuple[int, int], options: Options) -> None:
+async def test_a_screen_looks_as_its_golden_file(
+    tmp_path: Path, name: str, size: tuple[int, int], options: Options
+) -> None:
     start, keys, complete = SHOTS[name]
     kind = "-ascii" if options.ascii_only else ""
     path = GOLDEN / f"{name}-{size[0]}x{size[1]}{kind}.txt"

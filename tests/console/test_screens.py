@@ -228,7 +228,7 @@ async def test_the_server_that_ends_makes_every_screen_stale_and_nothing_is_forg
     ("place", "words"),
     [("rollout", "dorafleet 1.0 offers no rollouts"), ("trace", "does not offer `trace.list`")],
 )
-async def test_what_the_server_lacks_is_said(tmp_path: Path, place: str, words: str) -> None:
+async def test_what_the_server_lacks_is_reported(tmp_path: Path, place: str, words: str) -> None:
     fleet = FakeFleet(1)
     async with console(tmp_path, fleet, options=Options(start=place)) as driven:
         await driven.until(words)

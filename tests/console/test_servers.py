@@ -235,7 +235,7 @@ class Registry:
         self.runner = SimpleNamespace(node_users=SimpleNamespace(problem=lambda: ""))
 
 
-async def test_a_machine_that_cannot_be_measured_is_not_said_to_be_well(
+async def test_a_machine_that_cannot_be_measured_is_not_shown_as_well(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fails(_: object) -> float:

@@ -215,7 +215,7 @@ def test_leases_end_when_their_time_is_over_also_after_a_restart(tmp_path):
     assert again.all() == []
 
 
-def test_a_file_of_leases_that_is_damaged_is_said(tmp_path):
+def test_a_file_of_leases_that_is_damaged_is_reported(tmp_path):
     path = tmp_path / "leases.json"
     path.write_text("[{")
     warnings = []

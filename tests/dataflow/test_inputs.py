@@ -48,7 +48,7 @@ _SECOND = Timer(10**9)
         ),
     ],
 )
-def test_forms(written: str, found: Input) -> None:
+def test_each_form_of_an_input_is_read(written: str, found: Input) -> None:
     assert path_node(f"inputs: {{i: {written}}}").inputs == (found,)
 
 
@@ -113,7 +113,7 @@ def test_inputs_keep_their_order_and_spelling() -> None:
         ("{source: dora/logs, max_rate_hz: .nan}", "inputs.i.max_rate_hz: must be a number from"),
     ],
 )
-def test_mistakes(written: str, message: str) -> None:
+def test_a_mistake_names_its_key_and_what_is_valid(written: str, message: str) -> None:
     assert error(f"inputs: {{i: {written}}}").startswith(message)
 
 

@@ -31,14 +31,14 @@ def test_a_file_is_unpacked_with_its_content(tmp_path: Path) -> None:
     assert [(file.path, file.size) for file in package.files] == [("site/a.bin", 100_000)]
 
 
-def test_a_file_that_unfolds_to_much_more_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_unpacks_to_much_more_is_refused(tmp_path: Path) -> None:
     path = archive(tmp_path, bytes(MAX_FREE + 1))
     assert path.stat().st_size < 100_000
-    with pytest.raises(BuildError, match="unfolds to"):
+    with pytest.raises(BuildError, match="unpacks to"):
         unpack(path, ObjectStore(tmp_path / "store"))
 
 
-def test_a_file_that_says_less_than_it_has_is_refused_before_it_unfolds(tmp_path: Path) -> None:
+def test_a_file_that_says_less_than_it_has_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     size = 50 << 20
     path = archive(tmp_path, bytes(size))
     raw = path.read_bytes()
@@ -54,7 +54,7 @@ def test_a_file_that_says_less_than_it_has_is_refused_before_it_unfolds(tmp_path
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_compression_that_wheels_do_not_use_is_refused(tmp_path: Path, method: int) -> None:
-    """It would be unfolded at once, whatever the size says."""
+    """It would be unpacked at once, regardless of the stated size."""
     with pytest.raises(BuildError, match="in an unknown way"):
         unpack(archive(tmp_path, bytes(100), method), ObjectStore(tmp_path / "store"))
 

@@ -115,7 +115,7 @@ SENT = release({"dataflow.yml": FLOW, "model.bin": MODEL})
 END = frame(frames.END)
 
 
-def test_a_whole_transfer_is_taken_and_what_has_arrived_is_said(robot):
+def test_a_whole_transfer_is_taken_and_what_has_arrived_is_reported(robot):
     done = Transfer(robot, opening(SENT) + plain(FLOW) + plain(MODEL) + END)
     assert done.error is None
     kinds = [kind for kind, _ in done.frames]
@@ -214,7 +214,7 @@ def test_a_sender_that_does_not_keep_to_the_protocol_is_refused(robot, content, 
     assert robot.trees.ids() == []
 
 
-def test_a_bomb_is_refused_before_it_unfolds(robot):
+def test_a_bomb_is_refused_before_it_is_unpacked(robot):
     bomb = frames.compress(bytes(1 << 26))
     assert len(bomb) < 2 * frames.PIECE_SIZE
     begin = frame(frames.BEGIN, Begin(object_of(MODEL).sha256, False, 0))
@@ -245,7 +245,7 @@ def test_parts_of_patches_do_not_add_up_over_transfers(robot):
         assert robot.trees.objects.partials() == {patch: 100_000}
 
 
-def test_a_disk_that_is_full_is_said_and_leaves_no_parts(robot, monkeypatch):
+def test_a_disk_that_is_full_is_reported_and_leaves_no_parts(robot, monkeypatch):
     written = []
 
     def write(self, content, real=objects._Writer.write):

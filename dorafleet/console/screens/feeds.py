@@ -1,4 +1,4 @@
-"""The streams of a screen, which are read only while it is looked at."""
+"""The streams of a screen, which are read only while it is shown."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Feeds:
 
     def stop(self) -> None:
         """Stop reading. What has been read by now is kept; connections close in the background."""
-        # At once: streams that are to end later would be taken for running by then.
+        # Forget them now, before they have ended: `resume` starts none while it knows of one.
         for task in self._running:
             task.cancel()
         self._running = []

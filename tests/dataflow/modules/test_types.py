@@ -54,7 +54,7 @@ def test_nodes_get_the_types_of_the_ports(project: Project) -> None:
 
 
 @pytest.mark.parametrize("own", [DEPTH, "std/core/v1/Bytes", f"{IMAGE}[encoding=rgb8]"])
-def test_a_type_that_the_ports_converts_to_agrees(project: Project, own: str) -> None:
+def test_a_type_that_the_type_of_the_port_converts_to_agrees(project: Project, own: str) -> None:
     typed = f"path: a.py\n  input_types: {{frame: '{own}'}}"
     project.write("see.yml", SEE.replace("path: a.py", typed))
     flow = project.flow(RULED)
@@ -110,7 +110,7 @@ def test_with_strict_types_a_mismatch_is_an_error(project: Project) -> None:
     assert "does not agree with" in project.error("strict_types: true\n" + FLOW)
 
 
-def test_ports_around_ports(project: Project) -> None:
+def test_types_of_nested_modules_are_compared_at_each_port(project: Project) -> None:
     project.write("see.yml", SEE)
     project.write(
         "outer.yml",
@@ -147,7 +147,7 @@ def test_an_open_optional_port_removes_the_type(project: Project) -> None:
     assert _warnings(flow) == []
 
 
-def test_operators_get_them(project: Project) -> None:
+def test_operators_get_the_types_of_the_ports(project: Project) -> None:
     project.write(
         "see.yml",
         f"""\

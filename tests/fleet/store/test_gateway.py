@@ -80,7 +80,7 @@ async def test_a_refusal_of_etcd_has_its_code_and_words():
         assert caught.value.is_compacted
 
 
-async def test_what_can_be_repeated_goes_to_the_next_member_and_what_cannot_is_said_to_be_unknown():
+async def test_what_can_be_repeated_goes_to_the_next_member_and_what_cannot_is_unknown():
     async with member(b"") as (bad, asked), member(http(b"{}"), hold=True) as (good, _):
         async with gateway(bad, good) as client:
             assert await client.call("/", {}, repeatable=True) == {}
