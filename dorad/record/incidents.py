@@ -37,7 +37,7 @@ INFO = "incident.json"
 """The file of an incident's folder that is written last: its `Mark`."""
 
 MAX_ENTRIES = 10_000
-"""Entries of a folder that are looked at."""
+"""Entries of a folder that are read."""
 
 MAX_INFO = 1 << 16
 """Bytes of a mark."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     """Returns a new certificate for a request of this peer. Raises ProblemError."""
 
 AGAIN_S = 3600.0
-"""Seconds between two looks at the dates of a certificate."""
+"""Seconds between two checks of a certificate's dates."""
 
 _log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dorafleet.rollout.model import Member, Rollout
 
 EVERY_S = 1.0
-"""Maximum seconds between two looks at rollouts: for times that have come."""
+"""Maximum seconds between two checks of rollouts, so that no deadline is missed."""
 
 PAUSE_S = 0.1
 """Minimum seconds between two looks."""
@@ -60,9 +60,9 @@ class _Stay(NamedTuple):
     order: object
     rank: int
     spent: float
-    """Seconds for which it could be reached, until it was looked at last."""
+    """Seconds for which it could be reached, until the last check."""
     at: float | None
-    """When it was looked at last; None if it could not be reached then."""
+    """When it was checked last; None if it could not be reached then."""
 
 
 class Timers:

@@ -34,7 +34,7 @@ AT_ONCE = 10
 RETRY_S = 30.0
 MAX_RETRY_S = 900.0
 """Seconds from a transfer that has failed to the next one: the first, and the longest."""
-LOOK_S = 30.0
+CHECK_S = 30.0
 """Seconds between two checks of the files of a release."""
 SENT_S = 15.0
 """A robot needs some seconds to see that it has everything."""
@@ -152,7 +152,7 @@ class Supplying:
         if self._supply is None:
             return "it sends none"
         at, text = self._troubles.get(release, (float("-inf"), ""))
-        if time.monotonic() - at >= LOOK_S:
+        if time.monotonic() - at >= CHECK_S:
             text = await asyncio.to_thread(self._supply.trouble, release)
             self._troubles[release] = (time.monotonic(), text)
             _log.debug("release %.12s: %s", release, text or "its files are here")

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.robots import Robots
     from dorafleet.coordinator.writing import Writer
 
-LOOK_S = 0.5
-"""Time between two looks at what has changed."""
+CHECK_S = 0.5
+"""Time between two checks for changes."""
 WHOLE_S = 5.0
-"""Time between two looks at all robots."""
+"""Time between two checks of all robots."""
 ROBOT_S = 1.0
 """Minimum time between two rows that a robot sends."""
 COMING_S = 20.0
@@ -152,7 +152,7 @@ class FleetWatching:
                     self._dirty.update(robot.id for robot in self._robots.all)
                 self.look()
                 await self._keep()
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(CHECK_S)
         finally:
             for task in self._tasks:
                 task.cancel()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dorad.control.messages.releases import ReleaseOrder, ReleaseState
 
 EVERY_S = 30.0
-"""Time between two looks when nothing is to be done."""
+"""Time between two checks when nothing is to be done."""
 ACTIVE_EVERY_S = 1.0
 """The same during a switch, or while something must not be interrupted."""
 WAITING_EVERY_S = 3.0

@@ -1,4 +1,4 @@
-"""A stream for a screen: its own connection, only while the screen is looked at."""
+"""A stream for a screen: its own connection, only while the screen is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all screens share: bars, keys, a prompt, a filter, and streams while one is looked at."""
+"""What all screens share: bars, keys, a prompt, a filter, and streams while one is shown."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class ConsoleScreen(Screen[None]):
         return ()
 
     def streams(self) -> list[Feed[Any]]:
-        """Return the streams to read while the screen is looked at."""
+        """Return the streams to read while the screen is shown."""
         return []
 
     def crumbs(self) -> Crumbs:

@@ -38,7 +38,7 @@ class FakeSupply:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    for name in ("AFTER_S", "EVERY_S", "RETRY_S", "LOOK_S"):
+    for name in ("AFTER_S", "EVERY_S", "RETRY_S", "CHECK_S"):
         monkeypatch.setattr(supplying, name, 0.05)
 
 
