@@ -10,7 +10,14 @@ import pytest
 
 from hwtests.fleet.enrolled import INCLUDE, EnrolledFleet, enrolled
 from hwtests.robots import Testbed, clock
-from hwtests.robots.fixtures import deb, fleet_deb, newer_deb, robots_possible
+from hwtests.robots.fixtures import (
+    FAILED,
+    deb,
+    fleet_deb,
+    newer_deb,
+    pytest_runtest_makereport,
+    robots_possible,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +25,7 @@ if TYPE_CHECKING:
 
     from hwtests.robots import Robot
 
-__all__ = ["deb", "fleet_deb", "newer_deb", "robots_possible"]
+__all__ = ["deb", "fleet_deb", "newer_deb", "pytest_runtest_makereport", "robots_possible"]
 
 CLUSTER = """\
 coordinator: {addr: 198.18.0.1}
@@ -54,6 +61,15 @@ def fleet(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Fleet]:
         arm2.write("/etc/sudoers.d/pilot", "pilot ALL=(ALL) NOPASSWD: ALL\n")
         arm2.write("/home/pilot/.ssh/authorized_keys", key)
         yield Fleet(bed, arm1, arm2, operator)
+
+
+@pytest.fixture(autouse=True)
+def restored(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Keep what a failed test of releases has left from failing those after it."""
+    site = request.getfixturevalue("site") if "site" in request.fixturenames else None
+    yield
+    if site is not None and request.node.stash.get(FAILED, False):
+        site.restore()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dorafleet.rollout.model import FINAL
 from hwtests.fleet.enrolled import CLUSTER, NODES
 from hwtests.fleet.flows import Flow
 from hwtests.robots import RobotError
@@ -129,6 +130,28 @@ chmod 700 {home}/.ssh
             wait_until(lambda: not self.is_followed(), "the rollout ends", timeout=timeout)
         except RobotError as error:
             raise RobotError(f"{error}\n{self.describe()}") from None
+
+    def restore(self) -> None:
+        """End what a failed test has left: faults, leases, and a rollout in the background."""
+        fleet = self.fleet
+        for machine in (fleet.server, *fleet.robots.values()):
+            fleet.bed.network.repair(machine.number)
+            if machine.leader is None:
+                machine.start()
+        for robot in fleet.robots.values():
+            # Some leases end with their process only.
+            robot.attempt("pkill", "-f", "dora busy")
+            for line in robot.attempt("dora", "busy", "list", "-f", "json").stdout.splitlines():
+                robot.attempt("dora", "busy", "end", json.loads(line)["id"])
+        fleet.server.attempt("systemctl", "stop", UNIT)
+        fleet.wait_connected()
+        # Fails if it has ended already.
+        fleet.attempt("rollout", "abort")
+        wait_until(
+            lambda: self.rollout()["summary"]["phase"] in FINAL, "the rollout ends", timeout=120
+        )
+        for name in fleet.robots:
+            self.wait_for_confirmed(name)
 
     def describe(self) -> str:
         """Return what is known of a rollout that does not do what it should."""
