@@ -10,7 +10,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from dorad.logrecord import LogRecord
 
@@ -20,10 +20,17 @@ MAX_KNOWN = 20_000
 """Lines that are remembered; with more of them within `OVERLAP_S` the overlap is shorter."""
 
 
+def own_time(line: LogRecord) -> float:
+    """Return the time of a line as it says it."""
+    return line.timestamp
+
+
 class LogPosition:
     """Remembers the newest lines of a stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, time_of: Callable[[LogRecord], float] = own_time) -> None:
+        """`time_of` returns when a line was written by the clock that `since` is meant for."""
+        self._time_of = time_of
         self._known: deque[tuple[float, int]] = deque(maxlen=MAX_KNOWN)
         """Time and hash of each line, in the order of arrival."""
         self._newest = 0.0
@@ -44,18 +51,29 @@ class LogPosition:
         """Expect the lines of a new stream; return `since`."""
         since = self.since
         if since is not None:
-            self._repeated = Counter(hash_ for at, hash_ in self._known if at >= since)
+            # Also those before `since`: a clock may have been set, so that they come again.
+            self._repeated = Counter(hash_ for _, hash_ in self._known)
         return since
 
     def take(self, lines: Iterable[LogRecord]) -> list[LogRecord]:
         """Remember the lines of the current stream; return those that are not known yet."""
         fresh = []
         for line in lines:
-            hash_ = hash((line.timestamp, line.machine, line.node, line.message))
+            hash_ = _hash(line)
             if self._repeated[hash_] > 0:
                 self._repeated[hash_] -= 1
                 continue
-            self._newest = max(self._newest, line.timestamp)
-            self._known.append((line.timestamp, hash_))
+            at = self._time_of(line)
+            self._newest = max(self._newest, at)
+            self._known.append((at, hash_))
             fresh.append(line)
         return fresh
+
+
+def _hash(line: LogRecord) -> int:
+    """Return the same for a line that is new and for the same line once it is stored.
+
+    Files keep the milliseconds of its time, the journal its microseconds.
+    """
+    milliseconds = round(line.timestamp * 1e6) // 1000
+    return hash((milliseconds, line.machine, line.node, line.message))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dorad.control.errors import ControlError
+from dorad.control.logposition import LogPosition
 from dorad.control.messages import LogRead
 from dorad.daemon.logreads import FRAME, read_logs
 from dorad.dataflow.load import load
@@ -59,6 +60,31 @@ async def test_following_ends_with_the_dataflow(folder: Path) -> None:
     log.report("info", None, "during")
     log.end("finished")
     assert await reading == ["before", "during"]
+
+
+async def test_a_reader_who_comes_back_knows_the_stored_lines_that_it_has_seen_live(
+    folder: Path,
+) -> None:
+    log = running(folder)
+    position = LogPosition()
+    stream = read_logs(LogRead(follow=True), ID, folder, log)
+    reading = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    for number in range(20):  # times have microseconds, files keep milliseconds
+        log.report("info", None, f"{number}")
+    seen = position.take((await reading).lines)
+    while len(seen) < 20:
+        seen += position.take((await anext(stream)).lines)
+    await stream.aclose()
+    log.report("info", None, "meanwhile")
+    since = position.resume()
+    again = [
+        each
+        async for lines in read_logs(LogRead(since=since), ID, folder, log)
+        for each in position.take(lines.lines)
+    ]
+    assert [each.message for each in again] == ["meanwhile"]
+    log.close()
 
 
 async def test_without_follow_a_running_dataflow_is_read_up_to_now(folder: Path) -> None:
