@@ -26,6 +26,12 @@ MAX_KEPT = 100_000
 MAX_CHARACTERS = 1 << 25
 """Characters of all lines that wait; then they are passed on, or left out of the newest lines."""
 
+AHEAD_S = 1.0
+"""How far a line's time may be ahead of now: the skew of a clock is not exact."""
+
+SET_BACK_S = 60.0
+"""A robot's lines whose times go back by more were written after its clock was set."""
+
 MAX_REMEMBERED = 10_000
 """Lines that are compared with those of other robots."""
 
@@ -34,7 +40,8 @@ class LogOrder:
     """Puts lines in the order of their times, by the coordinator's clock.
 
     A line waits until every robot has sent a later one, or has been quiet for a moment. A line that
-    several robots send counts once: daemons of one machine may share a folder of logs.
+    several robots send counts once: daemons of one machine may share a folder of logs. Lines of a
+    robot whose clock was set stay in the order in which it sent them.
     """
 
     def __init__(self, robots: Iterable[str], skew: Callable[[str], float], now: float) -> None:
@@ -53,13 +60,13 @@ class LogOrder:
         self._senders: dict[int, str] = {}
         """By the hash of a line, because it may be long."""
 
-    def add(self, robot: str, lines: Iterable[LogRecord], now: float) -> None:
-        """Add lines that a robot has sent."""
+    def add(self, robot: str, lines: Iterable[LogRecord], now: float, today: float) -> None:
+        """Add lines that a robot has sent; `today` is now in seconds since 1970."""
         self._heard[robot] = now
         for line in lines:
             if self._was_sent_by_another(line, robot):
                 continue
-            at = line.timestamp - self._skew(robot)
+            at = self._written_at(line, robot, today)
             self._latest[robot] = max(self._latest[robot], at)
             self._number += 1
             own = msgspec.structs.replace(line, machine=robot)
@@ -90,6 +97,15 @@ class LogOrder:
         self._waiting.clear()
         self._characters = 0
         return ready
+
+    def _written_at(self, line: LogRecord, robot: str, today: float) -> float:
+        """Return when a line was written, by the coordinator's clock."""
+        at = line.timestamp - self._skew(robot)
+        if at > today + AHEAD_S:
+            # Today's skew is not that of the line: the clock was right then, or is not known yet.
+            at = min(line.timestamp, today)
+        latest = self._latest[robot]
+        return latest if at < latest - SET_BACK_S else at
 
     def _pop(self) -> LogRecord:
         line = heapq.heappop(self._waiting)[3]

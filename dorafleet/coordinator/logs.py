@@ -39,6 +39,9 @@ JOIN_S = 0.5
 MAX_ROBOTS = 100
 """Robots whose lines are read at once."""
 
+MIN_SKEW_S = 0.5
+"""A clock that is less off is not reported with lines."""
+
 DAEMON = "dora"
 """The name of the daemon among the nodes of a log."""
 
@@ -94,11 +97,12 @@ class LogMethods:
             ordered = in_order(events, streams, self._skew, tail)
             async with aclosing(ordered):
                 async for lines, left_out in ordered:
-                    for block in in_blocks(lines, FRAME_LINES, FRAME):
-                        yield m.LogLines(dataflow=source.dataflow, lines=block, left_out=left_out)
+                    skew = self._wrong_clocks(streams)
+                    for block in in_blocks(lines, FRAME_LINES, FRAME) if lines else [[]]:
+                        yield m.LogLines(
+                            dataflow=source.dataflow, lines=block, left_out=left_out, skew=skew
+                        )
                         left_out = 0
-                    if left_out:
-                        yield m.LogLines(dataflow=source.dataflow, lines=[], left_out=left_out)
 
     def _source(self, params: m.LogRead) -> _Source:
         """Return the dataflow and the machines to ask. Raises ControlError."""
@@ -146,6 +150,10 @@ class LogMethods:
 
     def _skew(self, robot: str) -> float:
         return self._robots.get(robot).skew.seconds
+
+    def _wrong_clocks(self, robots: Iterable[str]) -> dict[str, float]:
+        known = filter(None, map(self._robots.find, robots))
+        return {each.id: each.skew.seconds for each in known if each.skew.beyond(MIN_SKEW_S)}
 
     def _machines(
         self, record: Record, wanted: list[str], machine: str | None
@@ -259,7 +267,7 @@ async def in_order(
             ended = event is None and bool(done)
             if event is not None:
                 robot, lines = event
-                order.add(robot, lines.lines, now)
+                order.add(robot, lines.lines, now, time.time())
                 left_out += lines.left_out
                 pending = asyncio.ensure_future(_next(events))
             if tail is not None:

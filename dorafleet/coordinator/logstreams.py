@@ -51,7 +51,8 @@ class RobotLines:
         self._robot = robot
         self._params = params
         self._runs_on = runs_on
-        self._position = LogPosition()
+        # What a clock showed before it was set back must not hide what comes now.
+        self._position = LogPosition(lambda line: min(line.timestamp - self._skew, time.time()))
         self._lost_at: float | None = None
         """When the stream was lost, in seconds since 1970; None while it is open."""
 
@@ -81,7 +82,8 @@ class RobotLines:
         params = _at(self._params, robot.skew.seconds)
         since = self._position.resume()
         if since is not None:
-            params = msgspec.structs.replace(params, since=since, tail=None)
+            since += robot.skew.seconds
+            params = msgspec.structs.replace(params, since=max(0.0, since), tail=None)
         stream = self._robots.client(robot.id).stream("logs.read", params, m.LogLines)
         async with stream as events:
             async for event in events:
@@ -91,6 +93,10 @@ class RobotLines:
                 lines = self._position.take(event.lines)
                 if lines or event.left_out:
                     yield msgspec.structs.replace(event, lines=lines)
+
+    @property
+    def _skew(self) -> float:
+        return self._robots.get(self._robot).skew.seconds
 
     def _goes_on(self, error: ControlError) -> bool:
         if not self._params.follow:

@@ -33,6 +33,8 @@ class LogLines(Struct):
     dataflow: str
     lines: list[LogRecord]
     left_out: int = 0
+    skew: dict[str, float] = {}
+    """Seconds that the clocks of machines are ahead, of those that are off; from a coordinator."""
 
 
 class Watch(Struct):

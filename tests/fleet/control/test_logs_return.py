@@ -6,6 +6,7 @@ import asyncio
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -127,7 +128,7 @@ async def test_lines_that_a_robot_wrote_while_it_was_away_come_once_with_a_word_
             assert reader.texts.count(text) == 1
         first, second = robots["arm2"].asked
         assert first.since is None
-        assert second.since == 1001.0 - OVERLAP_S
+        assert second.since == pytest.approx(1001.0 - OVERLAP_S, abs=1.0)
 
 
 async def test_a_robot_that_is_away_at_first_is_read_when_it_comes(tmp_path):

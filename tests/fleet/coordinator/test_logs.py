@@ -51,9 +51,9 @@ async def test_a_machine_may_send_the_same_line_twice() -> None:
 
 def test_a_line_waits_for_robots_that_may_have_an_earlier_one() -> None:
     order = LogOrder(["a", "b"], {"a": 0.0, "b": 0.0}.__getitem__, 0.0)
-    order.add("a", [line(10, "x", "first"), line(12, "x", "third")], now=0.1)
+    order.add("a", [line(10, "x", "first"), line(12, "x", "third")], now=0.1, today=100.0)
     assert order.take(0.1) == []
-    order.add("b", [line(11, "y", "second")], now=0.2)
+    order.add("b", [line(11, "y", "second")], now=0.2, today=100.0)
     assert [each.message for each in order.take(0.2)] == ["first", "second"]
     assert order.take(0.2 + QUIET_S - 0.01) == []
     assert [each.message for each in order.take(0.2 + QUIET_S)] == ["third"]
@@ -61,7 +61,7 @@ def test_a_line_waits_for_robots_that_may_have_an_earlier_one() -> None:
 
 def test_a_robot_that_sends_nothing_delays_the_others_only_at_first() -> None:
     order = LogOrder(["a", "b"], {"a": 0.0, "b": 0.0}.__getitem__, 0.0)
-    order.add("a", [line(10, "x", "only")], now=0.1)
+    order.add("a", [line(10, "x", "only")], now=0.1, today=100.0)
     assert order.take(FIRST_S - 0.01) == []
     assert [each.message for each in order.take(FIRST_S)] == ["only"]
 
@@ -72,8 +72,35 @@ def test_long_lines_do_not_wait_for_their_order_and_are_not_all_the_newest(
     monkeypatch.setattr(logorder, "MAX_CHARACTERS", 100)
     order = LogOrder(["a", "b"], {"a": 0.0, "b": 0.0}.__getitem__, 0.0)
     long = [line(number, "x", f"{number:50}") for number in range(10, 20)]
-    order.add("a", long, now=0.1)
+    order.add("a", long, now=0.1, today=100.0)
     assert [each.timestamp for each in order.take(0.1)] == [*range(10, 18)]
-    order.add("a", long, now=0.2)
+    order.add("a", long, now=0.2, today=100.0)
     assert order.keep_newest(5) == 3
     assert [each.timestamp for each in order.take_all()] == [19, 19]
+
+
+def ordered(robots: dict[str, list[m.LogRecord]], skew: dict[str, float]) -> list[str]:
+    """Return the texts of lines that robots have sent when it is 1,000,000 s after 1970."""
+    order = LogOrder(robots, skew.__getitem__, 0.0)
+    for robot, lines in robots.items():
+        order.add(robot, lines, now=0.1, today=1_000_000.0)
+    return [each.message for each in order.take_all()]
+
+
+def test_lines_before_and_after_a_clock_was_set_stay_in_the_order_they_were_written() -> None:
+    right, back, forward = 999_000.0, 999_010.0 - 93_600, 999_010.0 + 93_600
+    other = [line(999_005.0, "x", "other 1"), line(999_020.0, "x", "other 2")]
+    for wrong in (back, forward):
+        lines = [line(right, "y", "before"), line(wrong, "y", "after")]
+        skew = wrong - 999_010.0
+        found = ordered({"a": lines, "b": other}, {"a": skew, "b": 0.0})
+        assert found == ["before", "other 1", "after", "other 2"], skew
+        lines.append(line(999_030.0, "y", "right again"))
+        # How far the clock was off is not known any more: it cannot be put between the others.
+        found = [x for x in ordered({"a": lines, "b": other}, {"a": 0.0, "b": 0.0}) if x[0] != "o"]
+        assert found == ["before", "after", "right again"], skew
+
+
+def test_a_clock_that_was_just_set_back_does_not_put_new_lines_above_old_ones() -> None:
+    lines = [line(999_000.0, "y", "before"), line(906_000.0, "y", "after")]
+    assert ordered({"a": lines}, {"a": 0.0}) == ["before", "after"]
