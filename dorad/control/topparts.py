@@ -105,7 +105,10 @@ def _passes(wanted: Filter, cells: dict[str, Value], foreign: tuple[str, ...]) -
 
 def sort_nodes(nodes: list[NodeInfo], order: str) -> list[NodeInfo]:
     """Return the nodes sorted by name, or by a figure with the largest first."""
-    by_name = sorted(nodes, key=lambda info: (info.dataflow_name or info.dataflow, info.node))
+    by_name = sorted(
+        nodes,
+        key=lambda info: (info.dataflow_name or info.dataflow, info.node, info.machine or ""),
+    )
     if order == "cpu":
         return sorted(by_name, key=lambda info: -info.metrics.cpu)
     if order == "memory":
@@ -115,7 +118,9 @@ def sort_nodes(nodes: list[NodeInfo], order: str) -> list[NodeInfo]:
 
 def sort_edges(edges: list[EdgeStats], order: str) -> list[EdgeStats]:
     """Return the edges sorted by name, or by a figure with the largest first."""
-    by_name = sorted(edges, key=lambda edge: (edge.dataflow, edge.source, edge.target))
+    by_name = sorted(
+        edges, key=lambda edge: (edge.dataflow, edge.source, edge.target, edge.machine or "")
+    )
     if order == "rate":
         return sorted(by_name, key=lambda edge: -edge.rate)
     if order == "drops":

@@ -54,6 +54,9 @@ MAX_EARLY = 1000
 MAX_OPEN = 30
 """Screens that lie on each other; the next one replaces the last."""
 
+MAX_FILTERS = 100
+"""Filters that are kept; the next one displaces the oldest."""
+
 MAX_LISTED = 30
 """Robots that a filter names."""
 
@@ -86,7 +89,7 @@ class ConsoleApp(App[None]):
         self.server = server
         self.options = options
         self.filters: dict[str, Filter] = {}
-        """The filter of each screen by its name."""
+        """The filters of screens, each by its screen's `filter_name`."""
         self.copied = ""
         """The command that was copied last."""
         self._visible_text = VisibleText()  # one, because Textual caches lines by their filters
@@ -320,6 +323,14 @@ class ConsoleApp(App[None]):
     def _typing(self) -> bool:
         screen = self.screen
         return isinstance(screen, ConsoleScreen) and screen.typing
+
+    def keep_filter(self, name: str, wanted: Filter) -> None:
+        """Keep a filter for when its screen is opened again."""
+        self.filters.pop(name, None)
+        if wanted:
+            self.filters[name] = wanted
+        if len(self.filters) > MAX_FILTERS:
+            del self.filters[next(iter(self.filters))]
 
     def copy_command(self, argv: Sequence[str]) -> None:
         """Show a command line, and offer it to the terminal's clipboard.

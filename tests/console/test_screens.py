@@ -120,6 +120,21 @@ async def test_top_asks_the_server_only_for_what_is_shown(tmp_path: Path) -> Non
         await driven.until("200 of 20000 nodes")
 
 
+@pytest.mark.parametrize("size", [(80, 24), (100, 30)])
+async def test_top_over_a_fleet_names_the_robot_of_each_row(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    fleet = FakeFleet(3, nodes=2)
+    async with console(tmp_path, fleet, size=size, options=Options(start="top")) as driven:
+        text = await driven.until("6 of 6 nodes, 3 of 3 edges")
+        rows = [row.split() for row in text.splitlines() if "node00" in row]
+        nodes, edges = rows[:3], rows[3:]
+        robots = ["arm001", "arm002", "arm003"]
+        assert [[word for word in row if word in robots] for row in nodes] == [[r] for r in robots]
+        assert [[word for word in row if word in robots] for row in edges] == [[r] for r in robots]
+        assert text.count("ROBOT") == 2
+
+
 async def test_logs_follow_until_they_are_scrolled_up(tmp_path: Path) -> None:
     fleet = FakeFleet(1)
     fleet.lines = [line(f"line {n}") for n in range(100)]

@@ -59,7 +59,7 @@ def test_alerts() -> None:
 
 def test_nodes_in_tables_and_in_graphs() -> None:
     infos = [node("r", "camera", status=status) for status in STATUSES]
-    assert len({node_row(info).cells[1].text for info in infos}) == len(STATUSES)
+    assert len({node_row(info).cells[2].text for info in infos}) == len(STATUSES)
     drawn = {
         (info.status, chosen): "\n".join(map(plain, graph(topology([info], []), ASCII, chosen)))
         for info in infos
@@ -81,7 +81,10 @@ def test_robots_of_a_rollout() -> None:
 
 def test_levels_of_log_lines() -> None:
     levels = ("stdout", "error", "warn", "info", "debug", "trace")
-    shown = {plain(spans(line("t", level=level, at=NOW), names=6, machines=0)) for level in levels}
+    shown = {
+        plain(spans(line("t", level=level, at=NOW), names=6, machines=0, dated=False))
+        for level in levels
+    }
     assert len(shown) == len(levels)
 
 

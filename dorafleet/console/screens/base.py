@@ -40,7 +40,7 @@ class ConsoleScreen(Screen[None]):
     """A screen with bars above and below."""
 
     NAME: ClassVar[str] = ""
-    """The name after `:`; filters are kept by it."""
+    """The name after `:`."""
     ORDERS: ClassVar[tuple[str, ...]] = ()
     FILTER_KEYS: ClassVar[tuple[str, ...]] = ()
     ROWS_OF: ClassVar[str] = "fleet.watch"
@@ -153,7 +153,7 @@ class ConsoleScreen(Screen[None]):
 
     def on_screen_resume(self) -> None:
         """Read the streams."""
-        self.filter = self.console.filters.get(self.NAME, Filter())
+        self.filter = self.console.filters.get(self.filter_name, Filter())
         self.feeds.resume()
         self._painted = None
         self.tick()
@@ -372,6 +372,11 @@ class ConsoleScreen(Screen[None]):
         """Type the program that gets what is shown."""
         self.prompting.ask_program()
 
+    @property
+    def filter_name(self) -> str:
+        """What its filter is kept by."""
+        return self.NAME
+
     def filter_keys(self) -> tuple[str, ...]:
         """Return the columns that a filter may name."""
         return self.FILTER_KEYS
@@ -379,7 +384,7 @@ class ConsoleScreen(Screen[None]):
     def set_filter(self, wanted: Filter) -> None:
         """Filter by this from now on."""
         self.filter = wanted
-        self.console.filters[self.NAME] = wanted
+        self.console.keep_filter(self.filter_name, wanted)
         self.on_filter()
         self.repaint()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from dorafleet.console.link.streams import Feed
@@ -48,6 +49,11 @@ class TopScreen(ConsoleScreen):
     def again(self) -> ConsoleScreen:
         """Return a new screen that shows the same."""
         return type(self)(self.robot)
+
+    @property
+    def filter_name(self) -> str:
+        """What its filter is kept by: another robot begins without it."""
+        return shlex.join([self.NAME, self.robot or ""])
 
     def body(self) -> Iterable[Widget]:
         """Return the tables."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
@@ -59,6 +60,11 @@ class TopicsScreen(ConsoleScreen):
     def again(self) -> ConsoleScreen:
         """Return a new screen that shows the same."""
         return TopicsScreen(self.dataflow)
+
+    @property
+    def filter_name(self) -> str:
+        """What its filter is kept by: outputs of another dataflow begin without it."""
+        return shlex.join([self.NAME, self.dataflow])
 
     def body(self) -> Iterable[Widget]:
         """Return the table."""

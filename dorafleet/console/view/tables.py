@@ -27,19 +27,20 @@ FLEET = (
 
 NODES = (
     Column("node", "NODE", 16, grow=3, most=24),
+    Column("machine", "ROBOT", 8, grow=1, most=24),
     Column("status", "STATUS", 10),
     Column("cpu", "CPU%", 6, right=True),
     Column("memory", "MEM(MB)", 8, right=True, drop=3),
     Column("restarts", "RESTARTS", 8, right=True, drop=2),
     Column("queue", "QUEUE", 6, right=True, drop=4),
     Column("missed", "MISSED", 6, right=True, drop=6),
-    Column("pid", "PID", 7, right=True, drop=5),
-    Column("dataflow", "DATAFLOW", 12, grow=1, drop=7),
-    Column("machine", "MACHINE", 10, grow=1, drop=8, most=24),
+    Column("pid", "PID", 7, right=True, drop=7),
+    Column("dataflow", "DATAFLOW", 12, grow=1, drop=5),
 )
 
 EDGES = (
     Column("edge", "EDGE", 24, grow=3),
+    Column("machine", "ROBOT", 8, grow=1, most=24),
     Column("rate", "RATE/s", 7, right=True),
     Column("drops", "DROP/s", 6, right=True),
     Column("dropped", "DROPPED", 8, right=True, drop=3),
@@ -48,7 +49,6 @@ EDGES = (
     Column("jitter", "JITTER", 8, right=True, drop=6),
     Column("bandwidth", "B/s", 7, right=True, drop=5),
     Column("dataflow", "DATAFLOW", 8, grow=1, drop=4),
-    Column("machine", "MACHINE", 10, drop=7, most=24),
 )
 
 _NODE_STYLE = {
@@ -134,6 +134,7 @@ def node_row(info: NodeInfo) -> Row:
         node_id(info),
         (
             Cell(info.node, "name"),
+            Cell(info.machine or "-"),
             Cell(_status(info), style),
             Cell(f"{info.metrics.cpu:.1f}"),
             Cell(f"{info.metrics.memory / 1e6:.1f}"),
@@ -142,7 +143,6 @@ def node_row(info: NodeInfo) -> Row:
             Cell("-" if missed is None else str(missed), "warn" if missed else ""),
             Cell("-" if info.pid is None else str(info.pid)),
             Cell(info.dataflow_name or info.dataflow[:8]),
-            Cell(info.machine or "-"),
         ),
     )
 
@@ -168,6 +168,7 @@ def edge_row(edge: EdgeStats, dataflow: str = "") -> Row:
                 ("broken " if broken else "") + f"{edge.source} -> {edge.target}",
                 "fail" if broken else "name",
             ),
+            Cell(edge.machine or "-"),
             Cell(words.rate(edge.rate)),
             Cell(words.rate(edge.drop_rate), "warn" if edge.drop_rate else ""),
             Cell(words.count(edge.dropped), "warn" if edge.dropped else ""),
@@ -176,7 +177,6 @@ def edge_row(edge: EdgeStats, dataflow: str = "") -> Row:
             Cell(words.milliseconds(edge.jitter)),
             Cell(words.count(edge.bandwidth)),
             Cell(dataflow or edge.dataflow[:8]),
-            Cell(edge.machine or "-"),
         ),
     )
 

@@ -152,6 +152,7 @@ class LogView(Painted, can_focus=True):
         super().__init__(**options)
         self._paint = paint
         self._kept: deque[Any] = deque(maxlen=MAX_LINES)
+        self._reason = ""
         self.following = True
         self._top = 0
         self.left = 0
@@ -199,6 +200,12 @@ class LogView(Painted, can_focus=True):
         self.following, self._top = True, 0
         self.refresh()
 
+    def explain(self, reason: str) -> None:
+        """Show why there are no items, while there are none."""
+        before, self._reason = self._reason, reason
+        if reason != before and not self._kept:
+            self.refresh()
+
     def move(self, rows: int) -> None:
         """Scroll down by `rows` lines, or up if negative."""
         last = max(0, len(self._kept) - self.size.height)
@@ -219,5 +226,7 @@ class LogView(Painted, can_focus=True):
     def render_line(self, y: int) -> Strip:
         """Return one line of the widget."""
         at = self.top + y
+        if not self._kept:
+            return self.line_of([(f" {self._reason}", "dim")] if y == 0 else [], 0)
         spans = self._paint(self._kept[at]) if at < len(self._kept) else []
         return self.line_of(spans, self.left)

@@ -61,9 +61,10 @@ class TopTables(Vertical):
             if only_nodes or wanted.matches(edge_cells(each))
         }
         flows = {each.dataflow: each.dataflow_name or "" for each in nodes}
-        left_out = [] if len({each.machine for each in nodes}) > 1 else ["machine"]
+        machines = {each.machine or "" for each in (*nodes, *edges)}
+        left_out = [] if len(machines) > 1 else ["machine"]
         left_out += [] if len(flows) > 1 else ["dataflow"]
-        names, machines = (info.node for info in nodes), (info.machine or "" for info in nodes)
+        names = (info.node for info in nodes)
         widths = {"node": words.longest(names), "machine": words.longest(machines)}
         grid = self.query_one("#nodes", Grid)
         grid.leave_out(*left_out)
