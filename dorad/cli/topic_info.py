@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from dorad.cli.select import connect, dataflow_option, select
 from dorad.cli.tables import format_option, print_lines, print_table
 from dorad.cli.topic_echo import until
 from dorad.cli.topic_hz import topics_argument
+from dorad.phrases import first_of
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -56,6 +58,10 @@ TYPE_S = 10.0
 """Seconds to wait for a message from each sending output with an undeclared type."""
 
 
+MIN_MBPS = 0.1
+"""Below, the bandwidth is shown in kbps."""
+
+
 @click.command(epilog=EPILOG)
 @topics_argument
 @dataflow_option
@@ -72,12 +78,15 @@ def info(topics: tuple[str, ...], *, dataflow: str | None, duration: float, styl
     with connect() as client:
         uuid = select(client, dataflow)
         known = {f"{topic.node}/{topic.output}": topic for topic in client.topics(uuid).topics}
+        _progress(f"measures for {duration:g} s")
         rates = measure(client, uuid, topics, duration)
         untyped = [
             rate.topic
             for rate in rates.values()
             if rate.count and (topic := known.get(rate.topic)) and topic.type is None
         ]
+        if untyped:
+            _progress(f"waits for a message of {first_of(untyped, 3)}")
         types = seen_types(client, uuid, untyped) if untyped else {}
     found = [
         _Found(known[name], rate, known[name].type or types.get(name))
@@ -92,6 +101,12 @@ def info(topics: tuple[str, ...], *, dataflow: str | None, duration: float, styl
             click.echo()
         for line in one.lines():
             click.echo(visible(line))
+
+
+def _progress(text: str) -> None:
+    """Tell a person at a terminal what takes its time."""
+    if sys.stderr.isatty():
+        click.echo(f"{visible(text)} ...", err=True)
 
 
 def measure(
@@ -136,7 +151,9 @@ class _Found:
             counts = f"{link.messages} messages, {link.lost} lost, {link.queued} on the way"
             yield f"  * machine {link.machine} ({counts})"
         yield from ("", "Statistics:", f"  Total messages: {self._rate.count}")
-        yield f"  Bandwidth: {self._mbps:.2f} Mbps"
+        small = 0 < self._mbps < MIN_MBPS
+        amount = f"{self._mbps * 1e3:.2f} kbps" if small else f"{self._mbps:.2f} Mbps"
+        yield f"  Bandwidth: {amount}"
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -154,6 +154,24 @@ def test_info_shows_type_rate_and_receivers(topics):
     ]
 
 
+def test_info_on_a_terminal_says_what_it_waits_for_and_small_rates_have_figures(topics):
+    small = rate("talker/count", 20.0, bandwidth=200.0)
+    topics.answers["topic.watch"] = lambda _: [m.TopicRates(at=1.0, rates=[small])]
+    topics.answers["topic.subscribe"] = [message("talker/count", [1])]
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "DORA_SOCKET": str(topics.socket)}
+    words = ["topic", "info", "--duration", "1"]
+    done = subprocess.run(
+        [*DORA, *words], stdout=subprocess.PIPE, stderr=theirs, env=env, text=True, check=True
+    )
+    os.close(theirs)
+    said = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert "measures for 1 s ..." in said
+    assert "waits for a message of talker/count ..." in said
+    assert "  Bandwidth: 1.60 kbps" in done.stdout.splitlines()
+
+
 def test_info_as_json(topics):
     topics.answers["topic.subscribe"] = [message("talker/count", [1])]
     first, second = map(

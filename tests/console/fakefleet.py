@@ -118,6 +118,8 @@ class FakeFleet:
         self.answers.set()
         self.read_logs: StreamHandler | None = None
         """Answers `logs.read` instead of `lines`."""
+        self.rates_asked = 0
+        """How often rates of topics were asked for."""
         self.top: Callable[[], m.Top] = self.all_nodes_and_edges
         """Returns what `top.watch` sends."""
         self.lines: list[LogRecord] = []
@@ -295,6 +297,7 @@ class FakeFleet:
         return m.TopicList(dataflow="pick", topics=found)
 
     async def _rates(self, _call: Call, _params: m.TopicWatch) -> AsyncIterator[m.TopicRates]:
+        self.rates_asked += 1
         rate = m.TopicRate(topic="camera/image", hz=29.8, bandwidth=1e6, count=298)
         while True:
             yield m.TopicRates(at=time.time(), rates=[rate])

@@ -332,8 +332,8 @@ def test_a_message_of_a_few_bytes_that_stands_for_very_many_values_is_a_short_li
     nulls = pa.Array.from_buffers(pa.null(), 2**40, [None])
     lists = pa.Array.from_buffers(pa.list_(pa.null(), 2**30), 4, [None], children=[nulls])
     header = m.TopicHeader(stream=0, topic="a/b", sequence=1, dropped=0, metadata={})
-    assert values.read(header, lists).text.endswith("[4] …")
-    assert values.read(header, nulls).text.endswith("None, None, …")
+    assert values.read(header, lists, 1).text.endswith("[4] …")
+    assert values.read(header, nulls, 1).text.endswith("None, None, …")
 
 
 def test_the_keys_that_do_not_fit_leave_room_for_help() -> None:

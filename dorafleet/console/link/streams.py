@@ -33,19 +33,24 @@ class Feed(Generic[T]):
         server: Server,
         opened: Callable[[AsyncClient], AsyncStream[T]],
         take: Callable[[T], Any],
+        enough: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`opened` requests the stream, again after each loss; `take` gets each event."""
+        """`opened` requests the stream, again after each loss; `take` gets each event.
+
+        Once `enough` returns True after an event, the stream ends for good.
+        """
         self._server = server
         self._opened = opened
         self._take = take
+        self._enough = enough
         self.error = ""
         """Why there are no events; empty while there are."""
         self.problem = ""
         """The code of that error; empty if it has none."""
 
     async def follow(self) -> None:
-        """Read until an error that another attempt does not mend."""
-        while True:
+        """Read until it is enough, or until an error that another attempt does not mend."""
+        while not self._enough():
             try:
                 await self._read()
             except ControlError as error:
@@ -65,5 +70,7 @@ class Feed(Generic[T]):
                 async for event in events:
                     self.error = ""
                     self._take(event)
+                    if self._enough():
+                        return
         finally:
             await client.close()

@@ -53,7 +53,9 @@ class TopicScreen(ConsoleScreen):
         self._rate: TopicRate | None = None
         self._last: values.Message | None = None
         self._scale = 1.0
-        self._waiting: list[values.Message] = []
+        self._waiting: list[values.Message | values.Gap] = []
+        self._earlier = 0
+        """Number of messages of earlier subscriptions."""
         self._series = [Series(SECONDS) for _ in range(values.MAX_CURVES)]
 
     @classmethod
@@ -85,6 +87,7 @@ class TopicScreen(ConsoleScreen):
         ]
 
     def _subscribed(self, client: AsyncClient) -> AsyncStream[tuple[TopicHeader, pa.Array | None]]:
+        self._earlier = 0 if self._last is None else self._last.number
         size = Preview(width=max(8, self.size.width), height=max(8, 2 * self.size.height))
         rate = PICTURE_HZ if self.view == "picture" else RATE_HZ
         return client.echo(
@@ -96,9 +99,11 @@ class TopicScreen(ConsoleScreen):
         self.bring()
 
     def _take(self, event: tuple[TopicHeader, pa.Array | None]) -> None:
-        message = values.read(*event)
-        before = self.view
-        self._last = message
+        header, array = event
+        message = values.read(header, array, self._earlier + header.sequence)
+        before, last, self._last = self.view, self._last, message
+        if header.sequence == 1 and last is not None:
+            self._waiting.append(values.Gap(message.at - last.at))
         self._waiting.append(message)
         del self._waiting[:-200]
         for series, value in zip(self._series, message.numbers, strict=False):

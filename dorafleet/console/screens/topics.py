@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import shlex
+import time
 from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import Ref, TopicList
+from dorad.control.messages import Preview, Ref, TopicList
 from dorafleet.console.link.streams import Feed
 from dorafleet.console.model.commands import Target
 from dorafleet.console.screens.base import ConsoleScreen
@@ -19,10 +20,12 @@ from dorafleet.console.widgets.grid import Grid
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import pyarrow as pa
     from textual.widget import Widget
 
+    from dorad.control.asyncclient import AsyncClient, AsyncStream
     from dorad.control.filters import Value
-    from dorad.control.messages import TopicInfo, TopicRate, TopicRates
+    from dorad.control.messages import TopicHeader, TopicInfo, TopicRate, TopicRates
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +37,12 @@ COLUMNS = (
     Column("type", "TYPE", 14, grow=1, drop=3),
     Column("to", "SUBSCRIBERS", 20, grow=3, drop=1),
 )
+
+
+TYPE_HZ = 1.0
+TYPE_S = 10.0
+"""Seconds for which types are looked for: an output may send seldom or never."""
+SMALL = Preview(width=8, height=8)
 
 
 class TopicsScreen(ConsoleScreen):
@@ -49,6 +58,9 @@ class TopicsScreen(ConsoleScreen):
         self.dataflow = dataflow
         self._topics: dict[str, TopicInfo] = {}
         self._rates: dict[str, TopicRate] = {}
+        self._types: dict[str, str] = {}
+        """The types of messages that have been seen, of outputs without a declared one."""
+        self._types_asked = 0.0
         self._listing = False
         self._listed = False
 
@@ -71,8 +83,26 @@ class TopicsScreen(ConsoleScreen):
         yield Grid(COLUMNS, ascii_only=self.ascii_only)
 
     def streams(self) -> list[Feed[Any]]:
-        """Measure all outputs."""
-        return [Feed(self.server, lambda c: c.watch_topics(dataflow=self.dataflow), self._take)]
+        """Measure all outputs, and receive messages until the types are known."""
+        return [
+            Feed(self.server, lambda c: c.watch_topics(dataflow=self.dataflow), self._take),
+            Feed(self.server, self._messages, self._take_type, self._types_known),
+        ]
+
+    def _messages(self, client: AsyncClient) -> AsyncStream[tuple[TopicHeader, pa.Array | None]]:
+        self._types_asked = time.monotonic()
+        return client.echo(dataflow=self.dataflow, queue_size=1, max_rate_hz=TYPE_HZ, preview=SMALL)
+
+    def _take_type(self, event: tuple[TopicHeader, pa.Array | None]) -> None:
+        header, array = event
+        self._types[header.topic] = "null" if array is None else str(array.type)
+        self.bring()
+
+    def _types_known(self) -> bool:
+        untyped = {name for name, info in self._topics.items() if info.type is None}
+        known = self._listed and untyped <= self._types.keys()
+        late = self._types_asked and time.monotonic() > self._types_asked + TYPE_S
+        return known or bool(late)
 
     async def _list(self) -> None:
         try:
@@ -114,9 +144,13 @@ class TopicsScreen(ConsoleScreen):
             "topic": id_,
             "rate": None if rate is None else rate.hz,
             "bandwidth": None if rate is None else rate.bandwidth,
-            "type": info.type or "",
+            "type": self._type(id_),
             "to": tuple(f"{each.node}/{each.input}" for each in info.subscribers),
         }
+
+    def _type(self, id_: str) -> str:
+        """Return the declared type, else that of a message; empty if none has come."""
+        return self._topics[id_].type or self._types.get(id_, "")
 
     def _amount(self, id_: str) -> float:
         """Return the rate or bandwidth that topics are ordered by."""
@@ -135,7 +169,7 @@ class TopicsScreen(ConsoleScreen):
                 Cell(words.rate(None if rate is None else rate.hz)),
                 Cell(words.count(None if rate is None else rate.bandwidth)),
                 Cell(words.milliseconds(std)),
-                Cell(info.type or "-", "dim"),
+                Cell(self._type(id_) or "-", "dim"),
                 Cell(to or "none", "" if to else "dim"),
             ),
         )

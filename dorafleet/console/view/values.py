@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.control.arrayvalues import to_python_within
-from dorafleet.console.view.words import clean
+from dorafleet.console.view.words import clean, milliseconds
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +27,8 @@ class Message(NamedTuple):
 
     at: float
     header: TopicHeader
+    number: int
+    """Counts the messages that have come, over all subscriptions of a screen."""
     text: str
     numbers: tuple[float, ...]
     """The first numbers in it."""
@@ -34,13 +36,19 @@ class Message(NamedTuple):
     """Pixels with three bytes each, width, height."""
 
 
-def read(header: TopicHeader, array: pa.Array | None) -> Message:
+class Gap(NamedTuple):
+    """A time without a subscription: what was sent then is not known."""
+
+    seconds: float
+
+
+def read(header: TopicHeader, array: pa.Array | None, number: int) -> Message:
     """Return a message for screens."""
     metadata = header.metadata
     image = _image(array, metadata)
     numbers = () if image is not None else _numbers(array)
     text = _text(array, metadata, image)
-    return Message(time.time(), header, text, numbers, image)
+    return Message(time.time(), header, number, text, numbers, image)
 
 
 def _image(array: pa.Array | None, metadata: dict[str, Any]) -> tuple[bytes, int, int] | None:
@@ -87,15 +95,17 @@ def _plain(value: object) -> str:
     return repr(value)[:MAX_TEXT] if isinstance(value, str | bytes) else str(value)[:MAX_TEXT]
 
 
-def line(message: Message) -> list[Span]:
-    """Return the line of a message."""
+def line(message: Message | Gap) -> list[Span]:
+    """Return the line of a message, or of a time without any."""
+    if isinstance(message, Gap):
+        return [(f" {milliseconds(message.seconds)} not read", "dim")]
     at = time.localtime(message.at)
     clock = f"{time.strftime('%H:%M:%S', at)}.{int(message.at % 1 * 1000):03}"
     hidden = ("timestamp", "preview", "width", "height", "encoding")
     extra = {key: value for key, value in message.header.metadata.items() if key not in hidden}
     spans: list[Span] = [
         (f" {clock} ", "dim"),
-        (f"#{message.header.sequence} ", "key"),
+        (f"#{message.number} ", "key"),
         (clean(message.text), ""),
     ]
     if extra:

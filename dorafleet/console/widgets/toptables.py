@@ -61,7 +61,7 @@ class TopTables(Vertical):
             if only_nodes or wanted.matches(edge_cells(each))
         }
         flows = {each.dataflow: each.dataflow_name or "" for each in nodes}
-        machines = {each.machine or "" for each in (*nodes, *edges)}
+        machines = {info.machine or "" for info in nodes} | {edge.machine or "" for edge in edges}
         left_out = [] if len(machines) > 1 else ["machine"]
         left_out += [] if len(flows) > 1 else ["dataflow"]
         names = (info.node for info in nodes)
