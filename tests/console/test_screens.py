@@ -14,6 +14,7 @@ from textual.events import Key
 
 from dorafleet.console.options import Options
 from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.screens.logs import TAIL
 from dorafleet.console.widgets.confirm import Dialog
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import LogView
@@ -149,6 +150,17 @@ async def test_logs_follow_until_they_are_scrolled_up(tmp_path: Path) -> None:
         assert "line 100" not in driven.text
         await driven.press("end")
         await driven.until("line 100")
+
+
+async def test_the_first_kept_line_says_how_to_read_older_ones(tmp_path: Path) -> None:
+    fleet = FakeFleet(1)
+    fleet.lines = [line(f"line {n}") for n in range(TAIL)]
+    async with console(tmp_path, fleet, options=Options(start="logs pick")) as driven:
+        await driven.until("1000 lines")
+        await driven.press("home")
+        await driven.until("y copies the command that prints older lines")
+        await driven.press("down")
+        await driven.until("scrolled up (end follows)")
 
 
 async def test_logs_take_the_same_filters(tmp_path: Path) -> None:

@@ -154,6 +154,8 @@ class LogsScreen(ConsoleScreen):
         view = self.query_one(LogView)
         notes = [f"from column {view.left + 1} (left scrolls back)"] if view.left else []
         notes += [] if view.following else ["scrolled up (end follows)"]
+        if not view.following and not view.top and len(self._kept) >= TAIL:
+            notes = ["y copies the command that prints older lines (end follows)"]
         amount = words.counted(len(self._kept), "line")
         if self.filter:
             amount = f"{view.count} of {amount}"
