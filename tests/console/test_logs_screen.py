@@ -76,6 +76,12 @@ async def test_lines_of_a_wrong_clock_show_their_date_and_that_it_is_wrong(tmp_p
         assert "! clock of arm001 is 1d02h slow; lines show the time of their robot" in text
         assert "arm002" not in text
         assert time.strftime("%m-%d %H:%M:%S", time.localtime(now - 93_600)) in text
+        await driven.press("slash")
+        await driven.type("since<10m")
+        await driven.press("enter")
+        await driven.until("filter: since<10m")
+        assert "1 of 1 line\n" in driven.text, "it is new by the robot's clock"
+        await driven.press("escape")
         await driven.type("pp")
         await driven.until(lambda: len(asked) == 2)
         # By the server's clock: the robot's is a day behind.

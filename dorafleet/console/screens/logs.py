@@ -113,7 +113,8 @@ class LogsScreen(ConsoleScreen):
         self.query_one(LogView).replace(lines)
 
     def _passes(self, line: LogRecord, now: float) -> bool:
-        return not self.filter or self.filter.matches(logrecord.filter_cells(line, now))
+        its_now = now + self._skew.get(line.machine or "", 0.0)
+        return not self.filter or self.filter.matches(logrecord.filter_cells(line, its_now))
 
     def paint(self, now: float) -> None:
         """Show the lines that have come, or why there are none."""

@@ -89,10 +89,17 @@ class TopicScreen(ConsoleScreen):
     def _subscribed(self, client: AsyncClient) -> AsyncStream[tuple[TopicHeader, pa.Array | None]]:
         self._earlier = 0 if self._last is None else self._last.number
         size = Preview(width=max(8, self.size.width), height=max(8, 2 * self.size.height))
-        rate = PICTURE_HZ if self.view == "picture" else RATE_HZ
         return client.echo(
-            [self.topic], dataflow=self.dataflow, queue_size=1, max_rate_hz=rate, preview=size
+            [self.topic],
+            dataflow=self.dataflow,
+            queue_size=1,
+            max_rate_hz=self._max_rate,
+            preview=size,
         )
+
+    @property
+    def _max_rate(self) -> float:
+        return PICTURE_HZ if self.view == "picture" else RATE_HZ
 
     def _take_rates(self, rates: TopicRates) -> None:
         self._rate = next((each for each in rates.rates if each.topic == self.topic), None)
@@ -194,7 +201,10 @@ class TopicScreen(ConsoleScreen):
 
     def crumbs(self) -> Crumbs:
         """Name the output and the view."""
-        return Crumbs(f"{self.dataflow} > {self.topic}", amount=f"view: {self.view} (v)")
+        amount = f"view: {self.view} (v)"
+        if self._rate is not None and self._rate.hz > self._max_rate:
+            amount = f"{self._max_rate:g}/s at most   {amount}"
+        return Crumbs(f"{self.dataflow} > {self.topic}", amount=amount)
 
     def keys(self) -> list[tuple[str, str]]:
         """Add the key for views."""
