@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from .serving import Fleet
+
+
+@pytest.fixture(autouse=True)
+def promptly(monkeypatch):
+    """Do not wait long for robots without a line, nor before they are asked again."""
+    monkeypatch.setattr("dorafleet.coordinator.logorder.FIRST_S", 0.3)
+    monkeypatch.setattr("dorafleet.coordinator.logstreams.AGAIN_S", 0.01)
 
 
 def line(at: float, message: str, node: str = "talker") -> m.LogRecord:
@@ -64,12 +72,14 @@ class Reader:
     def __init__(self, fleet: Fleet) -> None:
         self._stream = fleet.stream("logs.read", m.LogRead(dataflow="talk", follow=True))
         self.found: list[m.LogRecord] = []
+        self.skew: dict[str, float] = {}
         self.task = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
         async with aclosing(self._stream) as events:
             async for event in events:
                 self.found += event.lines
+                self.skew = event.skew
 
     @property
     def texts(self) -> list[str]:
@@ -131,6 +141,28 @@ async def test_lines_that_a_robot_wrote_while_it_was_away_come_once_with_a_word_
         assert second.since == pytest.approx(1001.0 - OVERLAP_S, abs=1.0)
 
 
+async def test_lines_of_a_robot_that_comes_back_with_another_clock_are_read_once(tmp_path):
+    async with leading(tmp_path) as fleet, following(fleet) as (reader, robots):
+        now = time.time()
+        robots["arm2"].add(line(now, "before"))
+        await reader.until(lambda: "before" in reader.texts)
+        assert reader.skew == {}
+        await lose(fleet, "arm2")
+        back = now - 93_600
+        robots["arm2"].add(line(back, "first"))
+        fleet.agents["arm2"].clock = -93_600.0
+        await fleet.connect(fleet.agents["arm2"])
+        await reader.until(lambda: "first" in reader.texts)
+        assert reader.skew == {"arm2": pytest.approx(-93_600, abs=60)}
+        await lose(fleet, "arm2")
+        robots["arm2"].add(line(back + 1, "second"))
+        await fleet.connect(fleet.agents["arm2"])
+        await reader.until(lambda: "second" in reader.texts)
+        shown = [text for text in reader.texts if "robot" not in text]
+        assert shown == ["before", "first", "second"]
+        assert robots["arm2"].asked[-1].since == pytest.approx(back - OVERLAP_S, abs=60)
+
+
 async def test_a_robot_that_is_away_at_first_is_read_when_it_comes(tmp_path):
     async with leading(tmp_path) as fleet, following(fleet) as (reader, robots):
         robots["arm1"].add(line(1.0, "here"))
@@ -145,10 +177,7 @@ async def test_a_robot_that_is_away_at_first_is_read_when_it_comes(tmp_path):
         await asyncio.gather(late.task, return_exceptions=True)
 
 
-async def test_a_robot_that_has_booted_is_asked_again_until_it_knows_the_dataflow(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr("dorafleet.coordinator.logstreams.AGAIN_S", 0.01)
+async def test_a_robot_that_has_booted_is_asked_again_until_it_knows_the_dataflow(tmp_path):
     async with leading(tmp_path) as fleet, following(fleet) as (reader, robots):
         robots["arm2"].add(line(1.0, "before"))
         await reader.until(lambda: "before" in reader.texts)
