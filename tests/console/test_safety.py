@@ -308,7 +308,7 @@ async def test_names_of_any_length_and_width_stay_in_their_place(tmp_path: Path)
         for keys, shown in (
             ("", "FAIL 1"),
             ("\r", "FAIL"),
-            ("\x1bl", "1 lines"),
+            ("\x1bl", "1 line"),
             (":alerts\r", "ack"),
         ):
             await driven.type(keys)

@@ -134,6 +134,12 @@ async def test_top_over_a_fleet_names_the_robot_of_each_row(
         assert [[word for word in row if word in robots] for row in nodes] == [[r] for r in robots]
         assert [[word for word in row if word in robots] for row in edges] == [[r] for r in robots]
         assert text.count("ROBOT") == 2
+        await driven.press("y")
+        await driven.until("$ dora top ")
+        driven.app.go_to("robot arm002")
+        await driven.until("2 of 2 nodes")
+        await driven.press("y")
+        await driven.until("$ dora top --machine arm002 ")
 
 
 async def test_logs_follow_until_they_are_scrolled_up(tmp_path: Path) -> None:

@@ -46,9 +46,3 @@ class RobotScreen(TopScreen):
         lines = robotlines.lines(row, self.robot or "", now, self.size.width, stale=stale)
         self.query_one("#facts", Canvas).show(lines)
         super().paint(now)
-
-    def argv(self) -> Sequence[str]:
-        """Return the command that prints the same nodes."""
-        if len(self.server.fleet.rows) == 1:
-            return ("dora", "top", "--once")
-        return super().argv()

@@ -147,8 +147,10 @@ class TopScreen(ConsoleScreen):
         return Target(named, info.node, info.machine or "", title=f"{named}/{info.node}")
 
     def argv(self) -> Sequence[str]:
-        """Return the command that measures the same."""
-        return ("dora", "top", "--once", *(("--machine", self.robot) if self.robot else ()))
+        """Return the command that shows the same tables; by SSH, which has no terminal, as JSON."""
+        named = self.robot is not None and not self.server.is_daemon
+        once = ["--once"] if self.server.host else []
+        return ["dora", "top", *once, *(["--machine", self.robot or ""] if named else [])]
 
     def can_open(self) -> bool:
         """Return True if there is a node."""
