@@ -87,3 +87,26 @@ async def test_lines_of_a_wrong_clock_show_their_date_and_that_it_is_wrong(tmp_p
         # By the server's clock: the robot's is a day behind.
         assert asked[1].since is not None and now - 60 < asked[1].since <= now
         assert " 1 line\n" in driven.text
+
+
+async def test_the_first_kept_line_says_how_to_read_older_ones(tmp_path: Path) -> None:
+    fleet = FakeFleet(1)
+    fleet.lines = [line(f"line {n}") for n in range(logs.TAIL)]
+    async with console(tmp_path, fleet, options=Options(start="logs pick")) as driven:
+        await driven.until("1000 lines")
+        await driven.press("home")
+        await driven.until("y copies the command that prints older lines")
+        await driven.press("down")
+        await driven.until("scrolled up (end follows)")
+
+
+async def test_logs_take_the_same_filters(tmp_path: Path) -> None:
+    fleet = FakeFleet(1)
+    fleet.lines = [line("one"), line("two", level="error"), line("three", node="arm")]
+    async with console(tmp_path, fleet, options=Options(start="logs pick")) as driven:
+        await driven.until("three")
+        await driven.press("slash")
+        await driven.type("level=error")
+        await driven.press("enter")
+        shown = ("one", "two", "three")
+        await driven.until(lambda: [word for word in shown if word in driven.text] == ["two"])

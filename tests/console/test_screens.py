@@ -14,7 +14,6 @@ from textual.events import Key
 
 from dorafleet.console.options import Options
 from dorafleet.console.screens.base import ConsoleScreen
-from dorafleet.console.screens.logs import TAIL
 from dorafleet.console.widgets.confirm import Dialog
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import LogView
@@ -158,29 +157,6 @@ async def test_logs_follow_until_they_are_scrolled_up(tmp_path: Path) -> None:
         await driven.until("line 100")
 
 
-async def test_the_first_kept_line_says_how_to_read_older_ones(tmp_path: Path) -> None:
-    fleet = FakeFleet(1)
-    fleet.lines = [line(f"line {n}") for n in range(TAIL)]
-    async with console(tmp_path, fleet, options=Options(start="logs pick")) as driven:
-        await driven.until("1000 lines")
-        await driven.press("home")
-        await driven.until("y copies the command that prints older lines")
-        await driven.press("down")
-        await driven.until("scrolled up (end follows)")
-
-
-async def test_logs_take_the_same_filters(tmp_path: Path) -> None:
-    fleet = FakeFleet(1)
-    fleet.lines = [line("one"), line("two", level="error"), line("three", node="arm")]
-    async with console(tmp_path, fleet, options=Options(start="logs pick")) as driven:
-        await driven.until("three")
-        await driven.press("slash")
-        await driven.type("level=error")
-        await driven.press("enter")
-        shown = ("one", "two", "three")
-        await driven.until(lambda: [word for word in shown if word in driven.text] == ["two"])
-
-
 async def test_lines_that_came_while_the_link_was_down_are_read_once(tmp_path: Path) -> None:
     fleet = FakeFleet(1)
     fleet.lines = [line("before")]
@@ -193,43 +169,6 @@ async def test_lines_that_came_while_the_link_was_down_are_read_once(tmp_path: P
         await driven.until("meanwhile")
         view = driven.app.screen.query_one(LogView)
         assert view.count == 2
-
-
-async def test_topics_show_the_type_of_messages_where_none_is_declared(tmp_path: Path) -> None:
-    fleet = FakeFleet(1)
-    fleet.messages = [("camera/image", pa.array([1.5]), {})]
-    async with console(tmp_path, fleet, options=Options(start="topics pick")) as driven:
-        text = await driven.until("double")
-        assert "camera/image" in text
-        # It is known now: no further message is needed.
-        screen = driven.app.screen
-        assert isinstance(screen, ConsoleScreen)
-        screen.feeds.restart()
-        await driven.until(lambda: fleet.rates_asked == 2)
-        assert len(fleet.subscriptions) == 1
-        assert (fleet.subscriptions[0].max_rate_hz, fleet.subscriptions[0].queue_size) == (1.0, 1)
-
-
-async def test_messages_are_counted_on_over_another_view_and_the_gap_is_marked(
-    tmp_path: Path,
-) -> None:
-    fleet = FakeFleet(1)
-    pixels = pa.array(np.zeros(12, np.uint8))
-    image = {"width": 2, "height": 2, "encoding": "rgb8"}
-    fleet.messages = [("camera/image", pixels, image)] * 3
-    start = Options(start="topic pick camera/image echo")
-    async with console(tmp_path, fleet, options=start) as driven:
-        await driven.until("#3 image")
-        await driven.press("v", "v")
-        await driven.until("view: picture")
-        await driven.press("v")
-        await driven.until("view: echo")
-        count = len(fleet.subscriptions)
-        fleet.messages += [("camera/image", pixels, image)] * 2
-        fleet.bell.ring()
-        text = await driven.until("#5 image")
-        assert count > 1
-        assert re.search(r"#3 .*\n .* not read\n.* #4 ", text)
 
 
 async def test_a_topic_of_numbers_is_a_plot_and_one_of_pixels_a_picture(tmp_path: Path) -> None:

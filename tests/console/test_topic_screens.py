@@ -1,0 +1,55 @@
+"""The screens Topics and Topic: types of messages, and what is not read."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from dorafleet.console.options import Options
+from dorafleet.console.screens.base import ConsoleScreen
+
+from .driving import console
+from .fakefleet import FakeFleet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def test_topics_show_the_type_of_messages_where_none_is_declared(tmp_path: Path) -> None:
+    fleet = FakeFleet(1)
+    fleet.messages = [("camera/image", pa.array([1.5]), {})]
+    async with console(tmp_path, fleet, options=Options(start="topics pick")) as driven:
+        text = await driven.until("double")
+        assert "camera/image" in text
+        # It is known now: no further message is needed.
+        screen = driven.app.screen
+        assert isinstance(screen, ConsoleScreen)
+        screen.feeds.restart()
+        await driven.until(lambda: fleet.rates_asked == 2)
+        assert len(fleet.subscriptions) == 1
+        assert (fleet.subscriptions[0].max_rate_hz, fleet.subscriptions[0].queue_size) == (1.0, 1)
+
+
+async def test_messages_are_counted_on_over_another_view_and_the_gap_is_marked(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet(1)
+    pixels = pa.array(np.zeros(12, np.uint8))
+    image = {"width": 2, "height": 2, "encoding": "rgb8"}
+    fleet.messages = [("camera/image", pixels, image)] * 3
+    start = Options(start="topic pick camera/image echo")
+    async with console(tmp_path, fleet, options=start) as driven:
+        await driven.until("#3 image")
+        await driven.press("v", "v")
+        await driven.until("view: picture")
+        await driven.press("v")
+        await driven.until("view: echo")
+        count = len(fleet.subscriptions)
+        fleet.messages += [("camera/image", pixels, image)] * 2
+        fleet.bell.ring()
+        text = await driven.until("#5 image")
+        assert count > 1
+        assert re.search(r"#3 .*\n .* not read\n.* #4 ", text)
