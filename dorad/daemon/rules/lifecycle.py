@@ -18,6 +18,7 @@ from dorad.daemon.rules.actions import (
 from dorad.daemon.rules.barrier import Barrier, Phase
 from dorad.daemon.rules.finish import (
     Flow,
+    data_inputs,
     feeds_of,
     flow_of,
     merged,
@@ -25,6 +26,7 @@ from dorad.daemon.rules.finish import (
     units_of,
 )
 from dorad.dataflow.model import LINK
+from dorad.dataflow.topology import remove_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -237,6 +239,24 @@ class Lifecycle:
             exit_when_nodes_finish=self._exit_when_nodes_finish,
         )
         return [] if self.stopping else list(_closed(closings))
+
+    def may_start_again(self, node: str) -> bool:
+        """Return True if an ended node would receive something, or never had data inputs."""
+        spec = self.dataflow.node(node)
+        found = data_inputs(self.dataflow)
+        sources = {source for unit in units_of(spec) for source in found[unit].values()}
+        endless = any(unit in self.flow.endless for unit in units_of(spec))
+        return endless or not sources or any(map(self._sends, sources))
+
+    def started_again(self, node: str) -> list[Action]:
+        """Handle that a node that had ended gets a process: as if it and its edges were new."""
+        whole = self.dataflow
+        self.changed(remove_node(whole, node))
+        return self.changed(whole)
+
+    def _sends(self, source: str) -> bool:
+        alive = self.running | self.dynamic
+        return node_of(source) in alive and source not in self.flow.ended
 
     def _barrier_actions(self, before: Barrier) -> list[Action]:
         after = self.barrier.phase

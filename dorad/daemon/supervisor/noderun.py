@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from dorad.daemon.rules.exits import Result
+from dorad.daemon.rules.exits import RESTARTED, Result
 from dorad.daemon.rules.restart import RestartHistory
 
 if TYPE_CHECKING:
@@ -122,6 +122,15 @@ class NodeRun:
         self.restart_requested = False
         self.forced_reason = self.watchdog_reason = ""
         self.resume_at = self.last_result = None
+
+    def begin_again(self) -> None:
+        """Forget that the node has ended: a command starts it again, with a new restart history."""
+        self.result = None
+        self.stop_requested = self.restart_requested = self.excluded = self.unstartable = False
+        self.broken = {}
+        self.history = RestartHistory()
+        self.last_exit = RESTARTED
+        self.restarts += 1
 
     def process_exited(self, reason: str) -> None:
         """Record that the process has exited; `reason` follows the node's name."""
