@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
-from dorafleet.console.model.commands import METHODS, actions_for, why_no_action
+from dorafleet.console.model.commands import METHODS, actions_for, in_common, why_no_action
 from dorafleet.console.model.outcome import Outcome
 from dorafleet.console.widgets.confirm import Choose, Confirm
 
@@ -21,6 +21,8 @@ AT_ONCE = 8
 """Targets that are asked at the same time."""
 READ_S = 0.3
 """Shortest time, seconds, in which an operator reads a dialog that is on his terminal."""
+CHOICE_KEYS = "123456789"
+"""Keys of dataflows to choose from; of more the rest can be named after `:`."""
 RESULT_S = 10.0
 FAILURE_S = 60.0
 """Seconds for which a result is shown."""
@@ -60,9 +62,16 @@ class Acting:
         app = self._app
         what = str(targets[0]) if len(targets) == 1 else f"{len(targets)} rows"
         try:
-            action = await app.push_screen_wait(Choose(actions, what))
-            if action is None:
+            by_key = {action.key: action for action in actions}
+            titles = {key: action.title for key, action in by_key.items()}
+            key = await app.push_screen_wait(Choose(f"Actions for {what}", titles))
+            if not key:
                 return
+            action = by_key[key]
+            if action.kind == "dataflow":
+                targets = await self._with_dataflow(targets)
+                if not targets:
+                    return
             command = app.command_line(action.argv(targets[0]))
             confirm = Confirm(action, targets, command, readable_after=app.frames.took_s + READ_S)
             confirmed = await app.push_screen_wait(confirm)
@@ -73,6 +82,44 @@ class Acting:
             app.in_background(self._do(action, targets))
         else:
             app.report("nothing was changed", "dim")
+
+    def go_about(self, place: str, target: Target) -> None:
+        """Open a screen about a dataflow of a robot, which the operator chooses."""
+        self.asks = True
+        self._app.run_worker(self._go_about(place, target), exclusive=True)
+
+    async def _go_about(self, place: str, target: Target) -> None:
+        try:
+            found = await self._with_dataflow([target])
+        finally:
+            self.asks = False
+        for each in found:
+            self._app.go_about(place, each)
+
+    async def _with_dataflow(self, targets: list[Target]) -> list[Target]:
+        """Let the operator choose a dataflow of robots that run several; none if he does not."""
+        if all(each.dataflow for each in targets):
+            return targets
+        app = self._app
+        names = in_common(targets)
+        if not names:
+            app.report("these robots have no dataflow in common", "warn")
+            return []
+        name = names[0]
+        if len(names) > 1:
+            what = targets[0].robot if len(targets) == 1 else f"these {len(targets)} robots"
+            listed = dict(zip(CHOICE_KEYS, names, strict=False))
+            more = f" (the first {len(listed)} of {len(names)})" if len(names) > len(listed) else ""
+            key = await app.push_screen_wait(Choose(f"Which dataflow of {what}?{more}", listed))
+            if not key:
+                return []
+            name = listed[key]
+        return [
+            each._replace(
+                dataflow=app.server.named(each.robot, name), title=f"{each.robot}: {name}"
+            )
+            for each in targets
+        ]
 
     async def _do(self, action: Action, targets: Sequence[Target]) -> None:
         found = self._running = Outcome(action.title, len(targets))

@@ -251,7 +251,11 @@ class ConsoleApp(App[None]):
             return
         name, rest = place
         rows = {} if self.server.is_daemon else self.server.fleet.rows
-        self.open_about(name, with_dataflow(name, rest, rows))
+        words = with_dataflow(name, rest, rows)
+        if isinstance(words, str):
+            self.report(words, "warn", 10.0)
+        else:
+            self.open_about(name, words)
 
     def open_about(self, name: str, words: Sequence[str]) -> None:
         """Open the screen with this name about these words."""
@@ -262,7 +266,10 @@ class ConsoleApp(App[None]):
             self.open(opened)
 
     def go_about(self, place: str, target: Target) -> None:
-        """Open a screen about something."""
+        """Open a screen about something; of a robot with several dataflows, about one of them."""
+        if place in ABOUT_DATAFLOWS and target.choices and not target.dataflow:
+            self.acting.go_about(place, target)
+            return
         match place:
             case "logs":
                 words = [target.dataflow, target.node] if target.dataflow else []

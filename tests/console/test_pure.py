@@ -378,10 +378,15 @@ def test_acts_are_offered_in_the_phases_in_which_the_server_does_them() -> None:
 
 
 def test_a_robot_stands_for_its_dataflow_after_a_screen_about_dataflows() -> None:
-    rows = {"arm017": m.FleetRow(robot="arm017", dataflow="pick, nav")}
+    rows = {
+        "arm017": m.FleetRow(robot="arm017", dataflow="pick"),
+        "arm018": m.FleetRow(robot="arm018", dataflow="nav, pick"),
+    }
     assert commands.with_dataflow("logs", ["arm017", "gripper"], rows) == ["arm017/pick", "gripper"]
     assert commands.with_dataflow("logs", ["pick"], rows) == ["pick"]
-    assert commands.with_dataflow("robot", ["arm017"], rows) == ["arm017"]
+    assert commands.with_dataflow("robot", ["arm018"], rows) == ["arm018"]
+    said = commands.with_dataflow("logs", ["arm018", "gripper"], rows)
+    assert said == "`arm018` runs nav, pick: name one, such as `logs arm018/nav`"
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,10 @@ async def test_no_sequence_of_keys_changes_anything_without_a_confirmed_dialog(
 async def _act(driven: Driven, key: str) -> None:
     await driven.press("a")
     await driven.until(lambda: isinstance(driven.app.screen, Choose))
+    await _choose(driven, key)
+
+
+async def _choose(driven: Driven, key: str) -> None:
     await driven.press(key)
     await driven.until(lambda: isinstance(driven.app.screen, Confirm))
     await _focused(driven, "cancel")
@@ -146,6 +150,52 @@ async def test_for_several_robots_their_number_must_be_typed(tmp_path: Path) -> 
         await driven.press("enter")
         await driven.until("Restart the dataflow: done, 3 times")
         assert [method for method, _ in fleet.changes] == ["dataflow.restart"] * 3
+
+
+async def test_of_a_robot_with_several_dataflows_the_operator_chooses_one(tmp_path: Path) -> None:
+    fleet = FakeFleet(2)
+    fleet.put("arm001", dataflow="battery, nav, pick")
+    fleet.put("arm002", dataflow="battery, pick")
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("2 of 2")
+        await driven.press("a", "R")
+        await driven.until("Which dataflow of arm001?")
+        assert "2   nav" in driven.text and fleet.changes == []
+        await _choose(driven, "2")
+        assert "$ dora restart arm001/nav" in driven.text
+        await driven.press("right", "enter")
+        await driven.until("Restart the dataflow: done")
+        assert fleet.changes == [("dataflow.restart", m.Stop(dataflow="arm001/nav"))]
+
+        await driven.press("space", "space")
+        await driven.press("a", "R")
+        await driven.until("Which dataflow of these 2 robots?")
+        assert "nav" not in driven.text.partition("Which dataflow")[2].partition("esc")[0]
+        await _choose(driven, "2")
+        assert "arm002: pick" in driven.text
+        await driven.press("escape")
+        await driven.until("nothing was changed")
+        await driven.press("escape")
+        assert len(fleet.changes) == 1
+
+        await driven.press("home", "g")
+        await driven.until("Which dataflow of arm001?")
+        await driven.press("escape")
+        await driven.until("2 of 2")
+        await driven.press("g", "3")
+        await driven.until("Fleet > arm001/pick")
+
+
+async def test_the_alert_of_a_robot_is_acknowledged_in_its_row(tmp_path: Path) -> None:
+    fleet = FakeFleet(3)
+    fleet.fail("arm002")
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("NEEDS YOU  1 new")
+        await _act(driven, "k")
+        await driven.press("right", "enter")
+        await driven.until("done")
+        (alert,) = fleet.book.alerts()
+        assert alert.acked_by
 
 
 async def test_an_alert_is_acknowledged_with_the_name_of_the_operator(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ class Target(NamedTuple):
     rollout: int = 0
     acts: frozenset[str] = frozenset()
     """Names of the actions that are possible for the alert, or for the rollout in its phase."""
+    choices: tuple[str, ...] = ()
+    """Names of the dataflows that the robot runs, to choose from while `dataflow` is empty."""
 
     def __str__(self) -> str:
         return self.title or self.alert or "/".join(filter(None, (self.dataflow, self.node)))
@@ -209,7 +211,7 @@ def _fits(action: Action, target: Target) -> bool:
         case "node":
             return bool(target.node)
         case "dataflow":
-            return bool(target.dataflow)
+            return bool(target.dataflow or target.choices)
         case "alert" | "rollout":
             return action.name in target.acts
 
@@ -268,12 +270,31 @@ def place_of(text: str) -> tuple[str, list[str]] | str:
     return matching[0], rest
 
 
-def with_dataflow(name: str, words: Sequence[str], rows: Mapping[str, FleetRow]) -> list[str]:
-    """Return the words after a screen's name; a robot stands for the dataflow that it runs."""
+def with_dataflow(
+    name: str, words: Sequence[str], rows: Mapping[str, FleetRow]
+) -> list[str] | str:
+    """Return the words after a screen's name; a robot stands for the dataflow that it runs.
+
+    Return a text if the robot runs several: which one is meant must be said.
+    """
     row = rows.get(words[0]) if words and name in ABOUT_DATAFLOWS else None
     if row is None or not row.dataflow:
         return list(words)
-    return [on_robot(row.robot, row.dataflow.partition(", ")[0]), *words[1:]]
+    first, *others = dataflows_of(row)
+    if others:
+        return f"`{row.robot}` runs {row.dataflow}: name one, such as `{name} {row.robot}/{first}`"
+    return [on_robot(row.robot, first), *words[1:]]
+
+
+def dataflows_of(row: FleetRow) -> tuple[str, ...]:
+    """Return the names of the dataflows that a robot runs."""
+    return tuple(row.dataflow.split(", ")) if row.dataflow else ()
+
+
+def in_common(targets: Sequence[Target]) -> list[str]:
+    """Return the dataflows that all of these robots run."""
+    first, *others = targets
+    return [name for name in first.choices if all(name in each.choices for each in others)]
 
 
 def on_robot(robot: str | None, dataflow: str) -> str:

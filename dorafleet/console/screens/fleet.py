@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from textual.containers import Horizontal
 
 from dorafleet.console.model.alerts import by_need, where
-from dorafleet.console.model.commands import Target
+from dorafleet.console.model.commands import Target, dataflows_of
 from dorafleet.console.model.filter import parse
 from dorafleet.console.model.order import FLEET_ORDERS
 from dorafleet.console.screens.base import ConsoleScreen
@@ -149,12 +149,18 @@ class FleetScreen(ConsoleScreen):
         row = self.server.fleet.rows.get(id_ or "")
         if row is None:
             return Target()
-        dataflow, node = row.dataflow.partition(", ")[0], ""
+        names = dataflows_of(row)
+        # Of several, only what is wrong says which one is meant.
+        dataflow, node = names[0] if len(names) == 1 else "", ""
         if row.findings and row.findings[0].dataflow:
             dataflow, node = row.findings[0].dataflow, row.findings[0].node or ""
         title = f"{row.robot}: {dataflow}{'/' + node if node else ''}" if dataflow else row.robot
         named = self.server.named(row.robot, dataflow)
-        return Target(dataflow=named, node=node, robot=row.robot, title=title)
+        target = Target(dataflow=named, node=node, robot=row.robot, title=title, choices=names)
+        alerts = [each for each in self._alerts.values() if each.robots == [row.robot]]
+        if len(alerts) == 1:
+            return target._replace(alert=alerts[0].id, acts=_acts(alerts[0]))
+        return target
 
     def targets(self) -> list[Target]:
         """Return the marked rows, or the one under the cursor."""
@@ -164,7 +170,7 @@ class FleetScreen(ConsoleScreen):
             return [alert_target(alert, self.server) for alert in found]
         chosen = self.query_one("#robots", Grid).chosen
         targets = [self._robot_target(id_) for id_ in chosen]
-        return [target for target in targets if target.dataflow]
+        return [each for each in targets if each.dataflow or each.choices or each.alert]
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints these rows."""
@@ -191,6 +197,10 @@ class FleetScreen(ConsoleScreen):
             self.console.open_about("robot", [target.robot])
 
 
+def _acts(alert: Alert) -> frozenset[str]:
+    return frozenset({"unacknowledge" if alert.acked_by else "acknowledge"})
+
+
 def alert_target(alert: Alert, server: Server) -> Target:
     """Return an alert as what actions are done to."""
     robot = alert.robots[0] if alert.count == 1 and alert.robots else ""
@@ -200,6 +210,6 @@ def alert_target(alert: Alert, server: Server) -> Target:
         node=(alert.node or "") if single else "",
         robot=robot,
         alert=alert.id,
-        acts=frozenset({"unacknowledge" if alert.acked_by else "acknowledge"}),
+        acts=_acts(alert),
         title=f"{robot or f'{alert.count} robots'}: {alert.text}",
     )

@@ -155,7 +155,8 @@ def _leads_to(screen: ConsoleScreen, place: str, target: Target) -> bool:
         return False
     if place == "top":
         return True
-    return bool(target.dataflow) or (place == "logs" and bool(target.robot))
+    named = bool(target.dataflow or target.choices)
+    return named or (place == "logs" and bool(target.robot))
 
 
 def _is_wide(screen: ConsoleScreen) -> bool:

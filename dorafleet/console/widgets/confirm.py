@@ -14,7 +14,7 @@ from dorafleet.console.view.bars import fits
 from dorafleet.console.view.words import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
@@ -83,8 +83,8 @@ class Dialog(ModalScreen[T]):
             self.action_cancel()
 
 
-class Choose(Dialog["Action | None"]):
-    """Lists actions; the key of one chooses it, which still changes nothing."""
+class Choose(Dialog[str]):
+    """Lists options with their keys, and ends with the key of one; that changes nothing yet."""
 
     DEFAULT_CSS = f"""
     Choose {{ {_CSS} }}
@@ -94,30 +94,30 @@ class Choose(Dialog["Action | None"]):
     }}
     Choose Label {{ width: auto; max-width: 66; }}
     """
-    CANCELLED = None
+    CANCELLED = ""
 
-    def __init__(self, actions: Sequence[Action], what: str) -> None:
+    def __init__(self, question: str, options: Mapping[str, str]) -> None:
+        """`options` are texts by their keys."""
         super().__init__()
-        self._actions = actions
-        self._what = what
+        self._question = question
+        self._options = options
 
     def compose(self) -> ComposeResult:
-        """Show the actions with their keys."""
+        """Show the options with their keys."""
         with Vertical():
-            yield Label(f"Actions for {clean(self._what)[:MAX_NAME]}", markup=False)
+            yield Label(clean(self._question)[:MAX_NAME], markup=False)
             yield Label("")
-            for action in self._actions:
-                yield Label(f"  {action.key}   {action.title}", markup=False)
+            for key, text in self._options.items():
+                yield Label(f"  {key}   {clean(text)[:MAX_NAME]}", markup=False)
             yield Label("")
             yield Label("esc cancels", markup=False)
 
     def take(self, key: Key) -> bool:
         """Choose by key."""
-        for action in self._actions:
-            if key.character == action.key:
-                self.end(action)
-                return True
-        return False
+        if key.character is None or key.character not in self._options:
+            return False
+        self.end(key.character)
+        return True
 
 
 class Confirm(Dialog[bool]):
