@@ -167,7 +167,9 @@ class FleetWatching:
                 key = (id_, finding.cause, finding.subject)
                 finding.since = self._since.setdefault(key, finding.since)
             before = self.rows.get(id_)
-            row.since = _since(row, before, now)
+            # What is back soon after the start of this coordinator has not changed meanwhile.
+            back = before is None or (self._has_just_started and before.state == "unreach")
+            row.since = _since(row, None if back else before, now)
             if before is None or before.state != row.state:
                 _log.debug("robot `%s` is %s: %s", id_, row.state, row.why)
             self.rows[id_] = row

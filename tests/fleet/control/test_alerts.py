@@ -109,6 +109,16 @@ async def test_an_alert_that_is_over_can_still_be_read(tmp_path, monkeypatch):
         assert past.until == pytest.approx(time.time(), abs=60.0)
 
 
+async def test_a_robot_that_was_well_all_the_time_has_not_changed_with_a_new_coordinator(tmp_path):
+    for _ in range(2):
+        async with leading(tmp_path) as fleet:
+            rows = fleet.control.watching.rows
+            await fleet.until(lambda rows=rows: "arm1" in rows)
+            await connect(fleet, "arm1", Daemon())
+            await fleet.until(lambda rows=rows: rows["arm1"].state == "ok")
+            assert rows["arm1"].since == pytest.approx(500.0, abs=5.0)
+
+
 async def test_a_robot_whose_node_fails_out_of_reach_never_reads_ok_when_it_is_back(tmp_path):
     late, states = Daemon(), []
     late.answers.clear()
