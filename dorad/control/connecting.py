@@ -220,7 +220,7 @@ def _not_running(targets: Sequence[UnixSocket | Tcp]) -> ControlError:
     others = [target for target in targets if isinstance(target, Tcp)]
     at = " or ".join(map(str, others))
     if not paths:
-        hint = "start one there with `dorafleet up cluster.yml` or `systemctl start dorafleet`"
+        hint = "start one there with `dorafleet up cluster.yml` or `sudo systemctl start dorafleet`"
         return ControlError("unavailable", f"no coordinator is running at {at}", hint)
     name = paths[0].parent.name
     command = f"dora up --coordinator-port {name}" if name.isdecimal() else "dora up"

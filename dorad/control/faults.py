@@ -70,7 +70,7 @@ def coordinator_at(target: Tcp) -> Server:
         place=name,
         if_slow="a robot that it waits for may be away; see `dorafleet status`",
         if_silent="check the network, and the coordinator with `systemctl status dorafleet` there",
-        if_stopped="start it there with `systemctl start dorafleet` or `dorafleet up cluster.yml`",
+        if_stopped="start it there: `sudo systemctl start dorafleet` or `dorafleet up cluster.yml`",
         if_lost="check with `dora status` whether it can be reached",
     )
 

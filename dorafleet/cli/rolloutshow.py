@@ -102,13 +102,7 @@ def change_lines(changes: Changes, robots: Sequence[str]) -> Iterator[str]:
 
 def robot_row(robot: RolloutRobot, now: float) -> tuple[str, ...]:
     """Return a row under `ROBOT_COLUMNS`."""
-    why = robot.reason
-    bad = [each for each in robot.evidence if not each.ok]
-    if bad and not any(each.check in why and each.text in why for each in bad):
-        first = f"{bad[0].check}: {bad[0].text}"
-        why = f"{why}; {first}" if why else first
-    if robot.leases and not why:
-        why = "; ".join(robot.leases)
+    why = robot.why or "; ".join(robot.leases)
     return (
         robot.robot,
         batch_name(robot.batch),

@@ -7,7 +7,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
-from dorafleet.console.model.commands import METHODS, actions_for, in_common, why_no_action
+from dorafleet.console.model.commands import (
+    METHODS,
+    actions_for,
+    in_common,
+    why_no_action,
+    with_release,
+)
 from dorafleet.console.model.outcome import Outcome
 from dorafleet.console.widgets.confirm import Choose, Confirm
 
@@ -42,7 +48,11 @@ class Acting:
     def possible(self, targets: Sequence[Target]) -> list[Action]:
         """Return what may be done to all of these targets."""
         app = self._app
-        return actions_for(targets, app.server.link.role, readonly=app.options.readonly)
+        known = self._with_releases(targets)
+        return actions_for(known, app.server.link.role, readonly=app.options.readonly)
+
+    def _with_releases(self, targets: Sequence[Target]) -> list[Target]:
+        return [with_release(each, self._app.server.fleet.rows) for each in targets]
 
     def choose(self, targets: list[Target]) -> None:
         """Let the operator choose an action, confirm it, and do it."""
@@ -53,7 +63,8 @@ class Acting:
         actions = self.possible(targets)
         if not actions:
             role, readonly = app.server.link.role, app.options.readonly
-            app.report(why_no_action(targets, role, readonly=readonly), "warn")
+            known = self._with_releases(targets)
+            app.report(why_no_action(known, role, readonly=readonly), "warn")
             return
         self.asks = True
         app.run_worker(self._ask(actions, targets), exclusive=True)
@@ -69,7 +80,7 @@ class Acting:
                 return
             action = by_key[key]
             if action.kind == "dataflow":
-                targets = await self._with_dataflow(targets)
+                targets = await self._with_dataflow(self._with_releases(targets))
                 if not targets:
                     return
             command = app.command_line(action.argv(targets[0]))

@@ -178,6 +178,8 @@ class ConsoleApp(App[None]):
                 self._early.popleft()
                 continue
             self._early.popleft()
+            if isinstance(screen, ConsoleScreen):
+                screen.bars.on_key()
             if isinstance(screen, ConsoleScreen) and screen.typing:
                 screen.prompt.ending = key.key in ("enter", "escape")
             if not (isinstance(screen, Dialog) and screen.take(key)):
@@ -349,7 +351,7 @@ class ConsoleApp(App[None]):
         host = self.server.host
         needs = f"; it needs dorafleet on {host}" if host and argv[0] == "dorafleet" else ""
         hint = f"(offered to the clipboard{needs}; shift and the mouse select it, too)"
-        self.report(f"$ {self.copied}  {hint}", "key", COMMAND_S)
+        self.report(f"$ {self.copied}  {hint}", "key", COMMAND_S, until_key=True)
 
     def command_line(self, argv: Sequence[str]) -> str:
         """Return a command line for the operator's shell, which asks the same server."""
@@ -373,10 +375,12 @@ class ConsoleApp(App[None]):
         if code:
             self.report(piping.how_it_ended(command, code), "warn")
 
-    def report(self, text: str, style: str = "", seconds: float = 5.0) -> None:
-        """Show a message for some seconds, even under a dialog."""
+    def report(
+        self, text: str, style: str = "", seconds: float = 5.0, *, until_key: bool = False
+    ) -> None:
+        """Show a message for some seconds, or until the next key, even under a dialog."""
         if (screen := self._console_screen) is not None:
-            screen.report(text, style, seconds)
+            screen.report(text, style, seconds, until_key=until_key)
 
 
 def _acts_on_nothing(screen: ConsoleScreen, key: Key) -> bool:

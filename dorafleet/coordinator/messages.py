@@ -18,7 +18,7 @@ from dorafleet.coordinator.accessmessages import ACCESS_METHODS
 from dorafleet.coordinator.placement import Decision
 from dorafleet.rollout.messages import ROLLOUT_METHODS
 
-CLOCK_WARNING = "its clock is off by"
+CLOCK_WARNING = "its clock is"
 """How the warning of a wrong clock begins."""
 
 

@@ -32,6 +32,8 @@ MAX_REASON = 1000
 MAX_ID = 100
 """Characters of an unknown id in a message."""
 
+_UNITS = ((86400, "days"), (3600, "h"), (60, "min"))
+
 State = Literal["never-seen", "connected", "unreachable", "refused", "conflict-paused"]
 
 
@@ -110,7 +112,8 @@ class Robot:
             for name, reason in sorted(self.undelivered.items())
         ]
         if self.skew.beyond(SKEW_S):
-            lines.append(f"{CLOCK_WARNING} {self.skew.seconds:.0f} s")
+            ahead = "ahead" if self.skew.seconds > 0 else "behind"
+            lines.append(f"{CLOCK_WARNING} {_span(abs(self.skew.seconds))} {ahead}")
         return lines
 
     @property
@@ -135,3 +138,11 @@ def unknown_robot(id_: str, robots: Collection[str]) -> ControlError:
     """Return the error for a robot that is not in the cluster file."""
     hint = did_you_mean(id_, robots) or "`dorafleet status` lists all robots"
     return ControlError("not-found", f"there is no robot `{id_[:MAX_ID]}`", hint)
+
+
+def _span(seconds: float) -> str:
+    """Return a time span in one unit, of which it has at least two."""
+    for size, unit in _UNITS:
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -17,7 +17,7 @@ def software_of(id_: str, robots: Robots, rollouts: Rollouts, releases: Releases
     """Return the known state of the releases on a robot."""
     robot = robots.get(id_)
     states = [state for state in robot.releases.values() if state.running or state.release]
-    names = [releases.label(state.running) for state in states if state.running]
+    names = sorted(releases.label(state.running) for state in states if state.running)
     updating = ""
     for rollout in rollouts.open:
         member = rollouts.known_members(rollout.number).get(id_)

@@ -228,6 +228,15 @@ class RolloutRobot(Struct):
     restarted: list[str] = []
     """Nodes that its switch has replaced."""
 
+    @property
+    def why(self) -> str:
+        """Why it is in its state, with the first check that it does not pass."""
+        bad = [each for each in self.evidence if not each.ok]
+        if not bad or any(each.check in self.reason and each.text in self.reason for each in bad):
+            return self.reason
+        first = f"{bad[0].check}: {bad[0].text}"
+        return f"{self.reason}; {first}" if self.reason else first
+
 
 class RolloutDetail(Struct):
     """A rollout with its robots."""

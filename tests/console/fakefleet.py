@@ -328,7 +328,9 @@ class FakeFleet:
         await asyncio.Event().wait()
 
     async def _rollout(self, _call: Call, params: RolloutRef) -> RolloutDetail:
-        (found,) = (each for each in self.past if each.rollout == params.rollout)
+        if not self.past:
+            raise ControlError("not-found", "there is no rollout")
+        (found,) = (each for each in self.past if params.rollout in (None, each.rollout))
         return RolloutDetail(summary=found, strategy=Strategy(), robots=[])
 
     async def _change(self, call: Call, params: m.Struct) -> m.Struct:

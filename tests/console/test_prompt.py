@@ -82,7 +82,11 @@ async def test_the_prompt_says_what_is_typed_and_which_keys_end_it(tmp_path: Pat
 async def test_what_is_typed_right_after_the_key_goes_to_the_prompt(tmp_path: Path) -> None:
     async with console(tmp_path, FakeFleet(4)) as driven:
         await driven.until("4 of 4")
-        for text, shown in (("/arm003", "filter: arm003"), (":al", "go to: al"), ("|x", "lessx")):
+        for text, shown in (
+            ("/arm003", "filter: arm003"),
+            (":al", "go to: al"),
+            ("|x", "pipe into: x"),
+        ):
             await driven.type(text)
             await driven.until(shown)
             await driven.press("escape")

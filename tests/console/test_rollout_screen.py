@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from dorad.control.messages.releases import Evidence
 from dorafleet.console.options import Options
 from dorafleet.rollout.messages import RolloutAct, RolloutRobot, RolloutSummary, RolloutUpdate, Wave
 
@@ -51,6 +52,17 @@ async def test_a_rollout_shows_its_waves_and_the_robots_with_trouble_first(
         RolloutRobot(
             rollout=12, robot="arm003", batch=1, state="busy", reachable=True, leases=["pick 771"]
         ),
+        RolloutRobot(
+            rollout=12,
+            robot="arm004",
+            batch=1,
+            state="probation",
+            reachable=True,
+            evidence=[
+                Evidence(check="restarts", ok=True, text="0"),
+                Evidence(check="output camera/image", ok=False, text="3.3/s, at least 5"),
+            ],
+        ),
     ]
     fleet.update = RolloutUpdate(rollouts=[summary], robots=robots)
     async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
@@ -58,8 +70,10 @@ async def test_a_rollout_shows_its_waves_and_the_robots_with_trouble_first(
         assert "[canary 2/2]>[wave 1 0/8, 1 failed, 1 at once]" in text
         assert "(= 10)" in text
         rows = [row for row in text.splitlines() if " arm00" in row]
-        assert ["arm002" in rows[0], "arm003" in rows[1], "arm001" in rows[2]] == [True] * 3
-        assert "11.8/s" in rows[0] and "lease pick 771" in rows[1] and "canary" in rows[2]
+        order = ("arm002", "arm004", "arm003", "arm001")
+        assert [name in row for name, row in zip(order, rows, strict=True)] == [True] * 4
+        assert "11.8/s" in rows[0] and "output camera/image: 3.3/s, at least 5" in rows[1]
+        assert "lease pick 771" in rows[2] and "canary" in rows[3]
         await driven.press("enter")
         await driven.until("Fleet > arm002")
 
@@ -89,6 +103,18 @@ async def test_a_rollout_that_does_not_exist_is_not_a_server_without_rollouts(
     async with console(tmp_path, fleet, options=Options(start="rollout 99")) as driven:
         text = await driven.until("there is no rollout 99")
         assert "offers no rollouts" not in text
+
+
+async def test_without_one_that_runs_the_newest_rollout_is_shown(tmp_path: Path) -> None:
+    fleet = FakeFleet(3)
+    fleet.update = RolloutUpdate(rollouts=[])
+    async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
+        await driven.until("no rollout yet")
+        fleet.past = running(phase="succeeded", over=True).rollouts
+        await driven.press("question_mark")
+        await driven.until("Keys")
+        await driven.press("escape")
+        await driven.until("SUCCEEDED")
 
 
 async def test_how_a_rollout_ended_is_shown_also_if_it_was_hidden_then(tmp_path: Path) -> None:

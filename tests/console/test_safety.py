@@ -186,6 +186,45 @@ async def test_of_a_robot_with_several_dataflows_the_operator_chooses_one(tmp_pa
         await driven.until("Fleet > arm001/pick")
 
 
+async def test_what_only_rollouts_start_and_stop_is_not_offered(tmp_path: Path) -> None:
+    fleet = FakeFleet(3)
+    fleet.put("arm001", dataflow="battery, pick", release="battery@1, pick@3")
+    fleet.put("arm002", dataflow="battery, convoy, pick", release="battery@1, pick@3")
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("3 of 3")
+        await driven.press("a")
+        await driven.until("only rollouts start and stop what comes from a release")
+        await driven.press("down")
+        await _act(driven, "R")
+        assert "$ dora restart arm002/convoy" in driven.text  # the only one: no question
+        await driven.press("escape")
+        await driven.until("nothing was changed")
+        driven.app.open_about("graph", ["arm001/pick", "node01"])
+        await driven.until("> arm001/pick")
+        await driven.press("a")
+        await driven.until("Restart the node")
+        assert "the dataflow" not in driven.text
+
+
+async def test_a_restart_of_a_node_that_has_ended_is_not_offered(tmp_path: Path) -> None:
+    fleet = FakeFleet(2)
+    fleet.fail("arm001")
+    top = m.Top(at=0.0, window=3.0, nodes=[node("arm001", "gripper", status="failed")], edges=[])
+    fleet.top = lambda: top
+    async with console(tmp_path, fleet) as driven:
+        text = await driven.until("NEEDS YOU  1 new")
+        assert "l logs  a actions" in text
+        await driven.press("a")
+        await driven.until("Restart the dataflow")
+        assert "the node" not in driven.text
+        await driven.press("escape")
+        driven.app.open_about("robot", ["arm001"])
+        await driven.until("1 of 1 nodes")
+        await driven.press("a")
+        await driven.until("Restart the dataflow")
+        assert "the node" not in driven.text
+
+
 async def test_the_alert_of_a_robot_is_acknowledged_in_its_row(tmp_path: Path) -> None:
     fleet = FakeFleet(3)
     fleet.fail("arm002")

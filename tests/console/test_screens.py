@@ -42,6 +42,21 @@ async def test_the_fleet_shows_the_worst_robots_first_and_how_many_there_are(
         assert "UNREACH" in rows[2] and "arm101" in rows[2] and "-/40" in rows[2]
 
 
+async def test_ten_robots_are_in_the_order_of_their_numbers_and_all_is_well_if_all_are(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet(0)
+    for number in (10, 9, 2, 1):
+        fleet.put(f"arm{number}", dataflow="battery, nav, pick", release="battery@1, pick@3")
+    async with console(tmp_path, fleet) as driven:
+        text = await driven.until("all is well")
+        assert re.findall(r"OK +(arm\d+)", text) == ["arm1", "arm2", "arm9", "arm10"]
+        assert "3 flows" in text and "2 revs" in text
+        fleet.put("arm2", state="warn", why="its clock is 26 h behind")  # no alert yet
+        text = await driven.until("NEEDS YOU  no alert")
+        assert "all is well" not in text
+
+
 async def test_the_key_of_an_alert_opens_the_logs_of_its_node(tmp_path: Path) -> None:
     fleet = FakeFleet(5)
     fleet.fail("arm003")
@@ -251,6 +266,8 @@ async def test_the_copied_command_says_what_is_shown(tmp_path: Path) -> None:
         await driven.type("zone=hall !ok")
         await driven.press("enter", "y")
         await driven.until("$ dorafleet robots --order worst --filter 'zone=hall !ok'")
+        await driven.press("down")
+        await driven.until(lambda: "$ dorafleet robots" not in driven.text)
 
 
 async def test_a_pipe_gets_all_rows_also_those_that_are_not_visible(tmp_path: Path) -> None:
@@ -258,9 +275,8 @@ async def test_a_pipe_gets_all_rows_also_those_that_are_not_visible(tmp_path: Pa
     async with console(tmp_path, FakeFleet(200)) as driven:
         await driven.until("200 of 200")
         await driven.press("vertical_line")
-        prompt = driven.app.screen.query_one("#prompt")
-        prompt.value = f"cat > {out}"  # type: ignore[attr-defined]
-        await driven.press("enter")
+        await driven.until("pipe into: less")
+        await driven.type(f"cat > {out}\r")  # instead of `less`
         await driven.until(lambda: out.exists() and out.read_text().count("arm") == 200)
         assert "\x1b" not in out.read_text()
 

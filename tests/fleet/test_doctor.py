@@ -43,7 +43,7 @@ def bad(found):
         ({"state": "conflict-paused", "conflicts": {"demo": "newer"}}, "FAIL", "newer than"),
         ({"reason": "dorad does not run"}, "FAIL", "nothing can be started there: dorad"),
         ({"warnings": ["two machines connect with its id"]}, "WARN", "two machines connect"),
-        ({"skew": 120.0, "warnings": ["its clock is off by 120 s"]}, "WARN", "its clock is 2m"),
+        ({"skew": 120.0, "warnings": ["its clock is 2 min ahead"]}, "WARN", "its clock is 2m"),
         ({"skew": 120.0}, "WARN", "its clock is 2m ahead of the coordinator's"),
         ({"skew": -86400.0}, "WARN", "its clock is 1d behind"),
         ({"audit": "shorter"}, "FAIL", "the audit differs from what it knows: shorter"),

@@ -20,6 +20,11 @@ Kind = Literal["node", "dataflow", "alert", "rollout"]
 
 RANKS: tuple[Role, ...] = ("viewer", "operator", "admin")
 
+ENDED = ("failed", "stopped")
+"""States of nodes that are not restarted any more."""
+NODE_FAILED = "node-failed"
+"""The cause of an alert about a node that has failed for good."""
+
 METHODS = m.METHODS | ROLLOUT_METHODS
 """What a coordinator may be asked; a daemon knows a part of it."""
 
@@ -39,6 +44,10 @@ class Target(NamedTuple):
     """Names of the actions that are possible for the alert, or for the rollout in its phase."""
     choices: tuple[str, ...] = ()
     """Names of the dataflows that the robot runs, to choose from while `dataflow` is empty."""
+    released: bool = False
+    """Whether the dataflow comes from a release, so that only rollouts start and stop it."""
+    ended: bool = False
+    """Whether the node has ended and is not restarted."""
 
     def __str__(self) -> str:
         return self.title or self.alert or "/".join(filter(None, (self.dataflow, self.node)))
@@ -192,6 +201,13 @@ def actions_for(targets: Sequence[Target], role: str, *, readonly: bool) -> list
 def why_no_action(targets: Sequence[Target], role: str, *, readonly: bool) -> str:
     """Return why nothing can be done to these targets, and what would change that."""
     fitting = _fitting(targets)
+    if not fitting and any(each.ended for each in targets):
+        return (
+            "a node that has ended starts with its dataflow only, or with another release of it: "
+            "`dorafleet rollout start RELEASE --robots ROBOT`"
+        )
+    if not fitting and any(each.released for each in targets):
+        return "only rollouts start and stop what comes from a release; its nodes have actions"
     if not fitting:
         return "there is no action for what is chosen here"
     titles = ", ".join(action.title.partition(":")[0] for action in fitting)
@@ -209,9 +225,9 @@ def _fitting(targets: Sequence[Target]) -> list[Action]:
 def _fits(action: Action, target: Target) -> bool:
     match action.kind:
         case "node":
-            return bool(target.node)
+            return bool(target.node) and not target.ended
         case "dataflow":
-            return bool(target.dataflow or target.choices)
+            return not target.released if target.dataflow else bool(target.choices)
         case "alert" | "rollout":
             return action.name in target.acts
 
@@ -270,9 +286,7 @@ def place_of(text: str) -> tuple[str, list[str]] | str:
     return matching[0], rest
 
 
-def with_dataflow(
-    name: str, words: Sequence[str], rows: Mapping[str, FleetRow]
-) -> list[str] | str:
+def with_dataflow(name: str, words: Sequence[str], rows: Mapping[str, FleetRow]) -> list[str] | str:
     """Return the words after a screen's name; a robot stands for the dataflow that it runs.
 
     Return a text if the robot runs several: which one is meant must be said.
@@ -289,6 +303,26 @@ def with_dataflow(
 def dataflows_of(row: FleetRow) -> tuple[str, ...]:
     """Return the names of the dataflows that a robot runs."""
     return tuple(row.dataflow.split(", ")) if row.dataflow else ()
+
+
+def with_release(target: Target, rows: Mapping[str, FleetRow]) -> Target:
+    """Return a target that says whether its dataflow comes from a release.
+
+    Of several dataflows it keeps those that do not, as choices.
+    """
+    robot, _, name = target.dataflow.rpartition("/")
+    robot = robot or target.robot
+    own = [rows[robot]] if robot in rows else [] if robot else list(rows.values())
+    released = {name for row in own for name in released_on(row)}
+    if target.dataflow:
+        return target._replace(released=name in released)
+    left = tuple(each for each in target.choices if each not in released)
+    return target._replace(choices=left, released=bool(target.choices) and not left)
+
+
+def released_on(row: FleetRow) -> set[str]:
+    """Return the names of the dataflows of a robot that come from releases, such as `pick@3`."""
+    return {label.rpartition("@")[0] for label in row.release.split(", ") if "@" in label}
 
 
 def in_common(targets: Sequence[Target]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from dorafleet.console.model.fleet import STATES
@@ -15,16 +16,25 @@ if TYPE_CHECKING:
 REST_S = 3.0
 """Seconds for which rows keep their places after the cursor was moved."""
 
+_NUMBER = re.compile("[0-9]+")
+_DIGITS = 20
+
+
+def natural(name: str) -> tuple[str, str]:
+    """Return a key that puts arm2 before arm10."""
+    return _NUMBER.sub(lambda found: found[0].zfill(_DIGITS), name), name
+
+
 FLEET_ORDERS: dict[str, Callable[[FleetRow], Any]] = {
     "worst": lambda row: (
         STATES.index(row.state),
         0.0 if row.state == "ok" else -(row.since or 0.0),
-        row.robot,
+        natural(row.robot),
     ),
-    "name": lambda row: row.robot,
-    "newest": lambda row: (-(row.since or 0.0), row.robot),
-    "cpu": lambda row: (-(row.cpu if row.known else -1.0), row.robot),
-    "drops": lambda row: (-(row.drops if row.known else -1.0), row.robot),
+    "name": lambda row: natural(row.robot),
+    "newest": lambda row: (-(row.since or 0.0), natural(row.robot)),
+    "cpu": lambda row: (-(row.cpu if row.known else -1.0), natural(row.robot)),
+    "drops": lambda row: (-(row.drops if row.known else -1.0), natural(row.robot)),
 }
 """Sort keys by the names of orders."""
 

@@ -22,13 +22,21 @@ class Bars:
         self.message: tuple[str, str] | None = None
         """The text of the operator's last message, and its style."""
         self._until = 0.0
+        self._until_key = False
+        """Whether the next key removes the message."""
         self._focused: Widget | None = None
         """What had the focus before the terminal was too small."""
 
-    def report(self, text: str, style: str, seconds: float) -> None:
-        """Show a message for some seconds."""
+    def report(self, text: str, style: str, seconds: float, *, until_key: bool = False) -> None:
+        """Show a message for some seconds, or only until the next key."""
         self.message = (text, style)
         self._until = time.monotonic() + seconds
+        self._until_key = until_key
+
+    def on_key(self) -> None:
+        """Remove a message that only stays until a key is typed."""
+        if self._until_key:
+            self.message = None
 
     def clear_message(self) -> None:
         """Remove the message."""

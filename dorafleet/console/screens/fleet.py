@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from textual.containers import Horizontal
 
 from dorafleet.console.model.alerts import by_need, where
-from dorafleet.console.model.commands import Target, dataflows_of
+from dorafleet.console.model.commands import NODE_FAILED, Target, dataflows_of
 from dorafleet.console.model.filter import parse
 from dorafleet.console.model.order import FLEET_ORDERS
 from dorafleet.console.screens.base import ConsoleScreen
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from dorafleet.console.link.server import Server
     from dorafleet.console.view.rows import Row
 
+QUIET_STATES = ("ok", "busy", "update")
+"""States of robots that need no operator."""
 MAX_LISTED = 30
 """Robots that a filter names."""
 
@@ -121,7 +123,8 @@ class FleetScreen(ConsoleScreen):
     def _paint_alerts(self, now: float, *, stale: bool) -> None:
         alerts = by_need(self.server.alerts)
         self._alerts = {each.id: each for each in alerts}
-        quiet = "not known now" if stale else "all is well"
+        well = all(row.state in QUIET_STATES for row in self.server.fleet.rows.values())
+        quiet = "not known now" if stale else "all is well" if well else "no alert"
         if "alerts.watch" in self.server.missing:
             quiet = "this server is too old to judge alerts"
         elif "alerts.watch" not in self.server.answered:
@@ -156,7 +159,14 @@ class FleetScreen(ConsoleScreen):
             dataflow, node = row.findings[0].dataflow, row.findings[0].node or ""
         title = f"{row.robot}: {dataflow}{'/' + node if node else ''}" if dataflow else row.robot
         named = self.server.named(row.robot, dataflow)
-        target = Target(dataflow=named, node=node, robot=row.robot, title=title, choices=names)
+        target = Target(
+            dataflow=named,
+            node=node,
+            robot=row.robot,
+            title=title,
+            choices=names,
+            ended=bool(node) and row.findings[0].cause == NODE_FAILED,
+        )
         alerts = [each for each in self._alerts.values() if each.robots == [row.robot]]
         if len(alerts) == 1:
             return target._replace(alert=alerts[0].id, acts=_acts(alerts[0]))
@@ -211,5 +221,6 @@ def alert_target(alert: Alert, server: Server) -> Target:
         robot=robot,
         alert=alert.id,
         acts=_acts(alert),
+        ended=single and alert.cause == NODE_FAILED,
         title=f"{robot or f'{alert.count} robots'}: {alert.text}",
     )

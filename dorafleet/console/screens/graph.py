@@ -81,7 +81,8 @@ class GraphScreen(ConsoleScreen):
     def crumbs(self) -> Crumbs:
         """Return the title, with the size of the graph and what is wrong."""
         if self.part is None:
-            return Crumbs(f"Fleet > {self.dataflow}", amount="measuring")
+            amount = "" if self.feeds.error else "measuring"
+            return Crumbs(f"Fleet > {self.dataflow}", amount=amount)
         edges = self.part.top.edges
         drops, broken = sum(e.drop_rate > 0 for e in edges), sum(e.broken for e in edges)
         nodes = words.counted(len(self.part.top.nodes), "node")
@@ -107,7 +108,9 @@ class GraphScreen(ConsoleScreen):
         if self.order == "neighbours" and self.node is not None:
             shown = whole.around(self.node)
         lines = graph(shown, self.glyphs(), self.node)
-        if not whole.nodes:
+        if self.part is None and self.feeds.error:
+            lines = []
+        elif not whole.nodes:
             lines = [[(f" {self.empty_text('node', known=self.part is not None)}", "dim")]]
         self.query_one("#content", Canvas).show(lines)
         edges = worst_first(edge for arrow in shown.arrows for edge in arrow.edges)

@@ -31,10 +31,10 @@ class Prompting:
 
     def ask_program(self) -> None:
         """Type the program that gets what is shown."""
-        self._ask("pipe", "less", "a shell command that reads what is shown")
+        self._ask("pipe", "less", "a shell command that reads what is shown", replaces=True)
 
-    def _ask(self, kind: str, text: str, hint: str) -> None:
-        self._screen.prompt.open(kind, text, hint)
+    def _ask(self, kind: str, text: str, hint: str, *, replaces: bool = False) -> None:
+        self._screen.prompt.open(kind, text, hint, replaces=replaces)
         self._screen.repaint()
 
     def take(self, event: Prompt.Typed) -> None:

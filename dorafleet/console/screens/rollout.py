@@ -74,7 +74,9 @@ class RolloutScreen(ConsoleScreen):
             listed = {each.rollout for each in update.rollouts}
             for number, each in self._rollouts.items():
                 if not each.over and number not in listed:
-                    self.console.in_background(self._ask_end_of(number))
+                    self.console.in_background(self._ask_about(number))
+            if not listed and not self._rollouts:
+                self.console.in_background(self._ask_about(None))
         self._answered = True
         self._keep(update.rollouts, update.robots)
 
@@ -84,15 +86,16 @@ class RolloutScreen(ConsoleScreen):
             self._robots.setdefault(robot.rollout, {})[robot.robot] = robot
         self.bring()
 
-    async def _ask_end_of(self, number: int) -> None:
-        """Ask how a rollout ended that ran when this screen was hidden or the link was lost."""
+    async def _ask_about(self, number: int | None) -> None:
+        """Ask how a rollout ended that is no longer followed; None is the newest."""
         try:
             detail = await self.server.call(
                 "rollout.status", RolloutRef(rollout=number), RolloutDetail
             )
         except ControlError as error:
-            _log.debug("the end of rollout %d is not known: %s", number, error)
-            del self._rollouts[number]
+            _log.debug("the end of rollout %s is not known: %s", number, error)
+            if number is not None:
+                del self._rollouts[number]
             self.bring()
         else:
             self._keep([detail.summary], detail.robots)
@@ -107,7 +110,7 @@ class RolloutScreen(ConsoleScreen):
         shown = self._shown
         path = "Rollouts" if shown is None else f"Rollouts > {shown.rollout}"
         if shown is None:
-            return Crumbs(path, amount="none runs" if self._answered else "")
+            return Crumbs(path, amount="none" if self._answered else "")
         return Crumbs(path, amount=f"{len(self.query_one(Grid).ids)} of {shown.size} robots")
 
     def paint(self, now: float) -> None:
@@ -132,7 +135,7 @@ class RolloutScreen(ConsoleScreen):
 
     def _nothing(self) -> list[list[Span]]:
         if self._answered:
-            return [[(" no rollout runs; `dorafleet rollout history` lists earlier ones", "dim")]]
+            return [[(" no rollout yet; `dorafleet rollout start` begins one", "dim")]]
         if self.feeds.problem in ("unknown-method", "unsupported"):
             server = self.server.link.server or "the server"
             return [[(f" {server} offers no rollouts: they need a coordinator", "warn")]]

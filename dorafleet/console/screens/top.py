@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from dorafleet.console.link.streams import Feed
-from dorafleet.console.model.commands import Target
+from dorafleet.console.model.commands import ENDED, Target
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.workingkeys import in_order
 from dorafleet.console.view import words
@@ -144,7 +144,13 @@ class TopScreen(ConsoleScreen):
     def _target_of(self, info: NodeInfo) -> Target:
         dataflow = info.dataflow_name or info.dataflow
         named = self.server.named(info.machine, dataflow)
-        return Target(named, info.node, info.machine or "", title=f"{named}/{info.node}")
+        return Target(
+            named,
+            info.node,
+            info.machine or "",
+            title=f"{named}/{info.node}",
+            ended=info.status in ENDED,
+        )
 
     def argv(self) -> Sequence[str]:
         """Return the command that shows the same tables; by SSH, which has no terminal, as JSON."""

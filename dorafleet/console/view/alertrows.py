@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dorafleet.console.model.alerts import new_count, state_of, where
+from dorafleet.console.model.commands import NODE_FAILED
 from dorafleet.console.view import words
 from dorafleet.console.view.bars import rule_line
 from dorafleet.console.view.glyphs import STATES
@@ -34,6 +35,8 @@ PAST_COLUMNS = (
     Column("until", "UNTIL", 14),
     Column("ack", "STATE", 8, drop=1),
 )
+OF_COORDINATOR = ("unreachable", "daemon-away", "robot-warning")
+"""Causes that only a coordinator finds, with a fix that `dorafleet doctor` knows."""
 KEYS = ("state", "where", "what", "since", "ack", "robots", "dataflow", "node")
 
 
@@ -68,11 +71,11 @@ def past_row(alert: PastAlert) -> Row:
 def _advice(alert: Alert) -> str:
     if alert.count > 1:
         return "enter list"
-    if alert.node:
+    if alert.node and alert.cause != NODE_FAILED:
         return "l logs  a restart"
     if alert.dataflow:
         return "l logs  a actions"
-    return "enter look"
+    return "dorafleet doctor" if alert.cause in OF_COORDINATOR else "enter look"
 
 
 def cells(alert: Alert, now: float) -> dict[str, Value]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dorafleet.console.model.order import natural
 from dorafleet.console.view import words
 from dorafleet.console.view.rows import Cell, Column, Row
 from dorafleet.console.view.words import clean, width
@@ -40,9 +41,15 @@ _ORDER = (
 )
 
 
+_GATES = {"parallel": "their turn", "budget": "the budget", "window": "the window"}
+"""What robots wait for, in other words than those of the server."""
+
+
 def worst_first(robots: Iterable[RolloutRobot]) -> list[RolloutRobot]:
     """Return robots: failed ones, then those that are being changed, then the others."""
-    return sorted(robots, key=lambda each: (_ORDER.index(each.state), each.batch, each.robot))
+    return sorted(
+        robots, key=lambda each: (_ORDER.index(each.state), each.batch, natural(each.robot))
+    )
 
 
 def lines(found: RolloutSummary, now: float, columns: int) -> list[list[Span]]:
@@ -70,7 +77,8 @@ def lines(found: RolloutSummary, now: float, columns: int) -> list[list[Span]]:
     if found.reason:
         more.append([(f" {clean(found.reason)}", "warn")])
     if found.waiting:
-        text = ", ".join(f"{count} for {clean(what)}" for what, count in found.waiting.items())
+        waiting = found.waiting.items()
+        text = ", ".join(f"{count} for {clean(_GATES.get(gate, gate))}" for gate, count in waiting)
         more.append([(f" waiting: {text}", "dim")])
     return [first, *_flowing(waves, columns), *_flowing(counts, columns), *more, []]
 
@@ -116,9 +124,10 @@ def cells(robot: RolloutRobot, now: float) -> dict[str, Value]:
 def why(robot: RolloutRobot) -> str:
     """Return why a robot is in its state."""
     if not robot.reachable:
-        return "unreachable" + (f", {robot.reason}" if robot.reason else "")
+        return "unreachable" + (f", {robot.why}" if robot.why else "")
     lease = f"lease {robot.leases[0]}" if robot.leases else ""
-    return robot.reason or lease or (f"waits for {robot.waiting}" if robot.waiting else "")
+    gate = _GATES.get(robot.waiting, robot.waiting).replace("their", "its")
+    return robot.why or lease or (f"waits for {gate}" if gate else "")
 
 
 def row(robot: RolloutRobot, now: float) -> Row:

@@ -44,6 +44,8 @@ class Cell(NamedTuple):
 
     text: str
     style: str = ""
+    short: str = ""
+    """Stands for a text that does not fit; by default its beginning does."""
 
 
 class Row(NamedTuple):
@@ -124,7 +126,10 @@ def line(
     spans: list[Span] = [((">" if cursor else more) + ("*" if marked else " "), "mark")]
     for each in shown:
         cell = row.cells[each.at]
-        text = fit(clean(cell.text), each.wide, right=each.column.right, ascii_only=ascii_only)
+        text = clean(cell.text)
+        if cell.short and width(text) > each.wide:
+            text = cell.short
+        text = fit(text, each.wide, right=each.column.right, ascii_only=ascii_only)
         spans.append((text, "dim" if dim else cell.style or usual))
         spans.append((" " * GAP, usual))
     return spans

@@ -83,8 +83,8 @@ def fleet_row(row: FleetRow, now: float, *, stale: bool = False) -> Row:
             Cell(row.robot, "name"),
             Cell(why or "-", "" if why else "dim"),
             Cell(_ago(row.since, now)),
-            Cell(row.dataflow or "-"),
-            Cell(row.release or "-"),
+            Cell(row.dataflow or "-", short=_number(row.dataflow, "flows")),
+            Cell(row.release or "-", short=_number(row.release, "revs")),
             Cell(f"{row.running if known else '-'}/{row.nodes}"),
             Cell(words.percent(row.cpu if known else None)),
             Cell(
@@ -184,6 +184,12 @@ def edge_row(edge: EdgeStats, dataflow: str = "") -> Row:
 def edge_id(edge: EdgeStats) -> str:
     """Return what names an edge on a screen."""
     return f"{edge.dataflow} {edge.source} {edge.target} {edge.machine or ''}"
+
+
+def _number(names: str, what: str) -> str:
+    """Return how many names there are; empty for one, whose beginning says more."""
+    commas = names.count(", ")
+    return f"{commas + 1} {what}" if commas else ""
 
 
 def _ago(at: float | None, now: float) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from textual.containers import Horizontal
 from textual.message import Message
 from textual.widgets import Input, Label
+from textual.widgets.input import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,12 +41,12 @@ class Prompt(Input):
         self.kind = ""
         """What is being typed: `filter`, `go` or `pipe`."""
 
-    def open(self, kind: str, text: str, hint: str) -> None:
-        """Let the operator change this text."""
+    def open(self, kind: str, text: str, hint: str, *, replaces: bool) -> None:
+        """Let the operator change this text, or replace it by what he types."""
         self.kind = kind
         self.placeholder = hint
         self.value = text
-        self.cursor_position = len(text)
+        self.selection = Selection(0 if replaces else len(text), len(text))
         self.screen.set_focus(self)  # `focus` would do it after the keys that have come by now
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -105,11 +106,11 @@ class PromptLine(Horizontal):
         """What is being typed; empty if nothing is."""
         return self.query_one(Prompt).kind
 
-    def open(self, kind: str, text: str, hint: str) -> None:
-        """Show the line."""
+    def open(self, kind: str, text: str, hint: str, *, replaces: bool = False) -> None:
+        """Show the line; what is typed is added to the text, or `replaces` it."""
         self.add_class("open")
         self.query_one("#prompt-label", Label).update(LABELS[kind])
-        self.query_one(Prompt).open(kind, text, hint)
+        self.query_one(Prompt).open(kind, text, hint, replaces=replaces)
 
     def give_up(self) -> None:
         """End the line without doing anything."""

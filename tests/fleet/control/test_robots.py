@@ -276,7 +276,7 @@ async def test_a_wrong_clock_is_shown(tmp_path):
         found = (await robots(fleet))["arm1"]
         assert found.state == "connected"
         assert found.skew == pytest.approx(-1.7e9, abs=60)
-        assert "its clock is off by" in found.warnings[0]
+        assert found.warnings[0] == "its clock is 19676 days behind"
 
 
 def reporting_often(monkeypatch):
@@ -312,7 +312,7 @@ async def test_a_clock_that_steps_is_noticed_without_a_new_connection(tmp_path, 
         await fleet.until(lambda: fleet.control.robots.get("arm1").warnings)
         found = (await robots(fleet))["arm1"]
         assert found.skew == pytest.approx(3600, abs=60)
-        assert found.warnings[0].startswith("its clock is off by 3")
+        assert found.warnings[0] == "its clock is 60 min ahead"
 
 
 async def test_an_audit_that_loses_its_tail_is_noticed_without_a_new_connection(
