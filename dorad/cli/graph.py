@@ -52,7 +52,8 @@ def graph(
         return
     from dorad.dataflow.html import page
 
-    target = output or Path(f"{name}-graph.html")
+    # A dataflow of one robot of a fleet is called `arm1/pick`.
+    target = output or Path(f"{name.replace('/', '-')}-graph.html")
     write_text(target, page(drawn))
     click.echo(f"wrote {target}")
     if show:

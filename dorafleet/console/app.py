@@ -106,6 +106,7 @@ class ConsoleApp(App[None]):
         for theme in themes.textual_themes():
             self.register_theme(theme)
         self.theme = f"console-{options.theme}"
+        self.set_class(options.ascii_only, "-ascii")
 
     @property
     def server_title(self) -> str:

@@ -18,10 +18,10 @@ _DARK = {
     "update": "#6cb6ff",
     "busy": "#56b6c2",
     "ok": "#7ec77e",
-    "dim": "#7d8590",
+    "dim": "#9aa4af",
     "name": "bold",
     "mark": "bold #ffc14d",
-    "head": "bold #7d8590",
+    "head": "bold #9aa4af",
     "title": "bold",
     "key": "bold #6cb6ff",
     "rule": "#484f58",
@@ -40,7 +40,7 @@ _LIGHT = _DARK | {
     "update": "#0757ba",
     "busy": "#0f6b75",
     "ok": "#1a6e2e",
-    "dim": "#6a737d",
+    "dim": "#59636e",
     "mark": "bold #8a5a00",
     "head": "bold #57606a",
     "key": "bold #0757ba",
@@ -52,21 +52,22 @@ _LIGHT = _DARK | {
     "cursor": "on #dbe9f9",
     "bar": "on #eaeef2",
 }
-# Okabe and Ito's colours, which people with any kind of colour blindness tell apart.
+# Okabe and Ito's colours, which people with any kind of colour blindness tell apart; lighter
+# where they would be hard to read on a dark ground.
 _SAFE = _DARK | {
-    "fail": "bold #d55e00",
+    "fail": "bold #ff8533",
     "warn": "#f0e442",
-    "unreach": "bold #cc79a7",
-    "stale": "bold #cc79a7",
+    "unreach": "bold #dd8ab8",
+    "stale": "bold #dd8ab8",
     "update": "#56b4e9",
-    "busy": "#0072b2",
-    "ok": "#009e73",
+    "busy": "#8fa8ff",
+    "ok": "#2dc08f",
     "mark": "bold #f0e442",
     "key": "bold #56b4e9",
     "line1": "#56b4e9",
-    "line2": "#009e73",
+    "line2": "#2dc08f",
     "line3": "#f0e442",
-    "line4": "#cc79a7",
+    "line4": "#dd8ab8",
 }
 _ANSI = {
     "fail": "bold red",

@@ -37,6 +37,8 @@ CASES = [
     ("graph", (100, 30), ASCII),
     ("logs", (80, 24), Options()),
     ("confirm", (100, 30), Options()),
+    ("confirm", (100, 30), ASCII),
+    ("fleet", (160, 45), ASCII),
     ("help", (100, 30), Options()),
 ]
 

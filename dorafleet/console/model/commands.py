@@ -114,7 +114,7 @@ ACTIONS: tuple[Action, ...] = (
         "operator",
         _node,
         lambda t: ("dora", "node", "stop", t.node, "-d", t.dataflow),
-        "The node stops and is not started again.",
+        "The node ends for good: it starts again only with its dataflow, or another release.",
     ),
     Action(
         "R",
