@@ -135,6 +135,8 @@ def test_a_running_dataflow_is_drawn_and_checked(fleet, folder):
     result = fleet.dora("graph", "-d", "demo", cwd=folder)
     assert (result.returncode, result.stdout) == (0, "wrote demo-graph.html\n"), result.stderr
     assert "absent.py" in (folder / "demo-graph.html").read_text()
+    result = fleet.dora("graph", "-d", "arm1/demo", cwd=folder)
+    assert result.stdout == "wrote arm1-demo-graph.html\n", result.stderr
     assert fleet.dora("graph", "-d", "demo", "--mermaid").stdout.startswith("flowchart TB")
     result = fleet.dora("validate", "-d", "demo", cwd=folder)
     assert (result.returncode, result.stderr) == (0, "")
