@@ -157,11 +157,17 @@ class FakeFleet:
         self.rows[robot] = m.FleetRow(**{**given, **fields})
         self.bell.ring()
 
-    def fail(self, robot: str, name: str = "gripper", seconds: float = 192.0) -> None:
-        """Let a node of a robot fail."""
+    def fail(
+        self,
+        robot: str,
+        name: str = "gripper",
+        seconds: float = 192.0,
+        cause: str = "node-failed",
+    ) -> None:
+        """Let a node of a robot fail; with the cause `node-restarts` it is restarted."""
         text = f"node {name} failed (signal 11)"
         finding = m.Finding(
-            cause="node-failed",
+            cause=cause,
             subject=f"pick/{name}",
             text=text,
             severity="fail",

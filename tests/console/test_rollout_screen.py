@@ -89,8 +89,10 @@ async def test_a_rollout_is_acted_on_after_a_dialog(tmp_path: Path) -> None:
             assert f"{title} rollout" in text
         assert "Continue" not in text
         await driven.press("m")
-        await driven.until("$ dorafleet rollout promote 12")
-        await driven.press("right", "enter")
+        text = await driven.until("$ dorafleet rollout promote 12")
+        assert "Type 3 to confirm:" in text and "the same for each" not in text
+        await driven.type("3")
+        await driven.press("enter")
         await driven.until("Promote the rollout: done")
         assert fleet.changes == [("rollout.promote", RolloutAct(rollout=12))]
 

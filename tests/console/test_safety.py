@@ -93,7 +93,7 @@ async def _confirm(driven: Driven) -> None:
 
 async def test_an_action_is_done_once_it_is_confirmed(tmp_path: Path) -> None:
     fleet = FakeFleet(3)
-    fleet.fail("arm002")
+    fleet.fail("arm002", cause="node-restarts")
     async with console(tmp_path, fleet) as driven:
         await driven.until("3 of 3")
         await _act(driven, "r")
@@ -116,7 +116,7 @@ async def test_keys_that_are_typed_before_a_question_is_shown_do_not_answer_it(
 ) -> None:
     monkeypatch.setattr("dorafleet.console.acting.READ_S", 3600.0)  # on a busy machine, too
     fleet = FakeFleet(3)
-    fleet.fail("arm002")
+    fleet.fail("arm002", cause="node-restarts")
     async with console(tmp_path, fleet) as driven:
         await driven.until("3 of 3")
         for key in ("a", "r", "right", "enter"):

@@ -360,7 +360,7 @@ async def test_an_empty_table_says_why(tmp_path: Path) -> None:
 async def test_a_dialog_on_a_narrow_terminal_shows_the_whole_command(tmp_path: Path) -> None:
     fleet = FakeFleet(0)
     fleet.put("warehouse-robot-0001")
-    fleet.fail("warehouse-robot-0001")
+    fleet.fail("warehouse-robot-0001", cause="node-restarts")
     async with console(tmp_path, fleet, size=(60, 15)) as driven:
         await driven.until("1 of 1")
         await driven.press("a")
@@ -376,7 +376,7 @@ async def test_what_is_under_a_dialog_continues_and_a_terminal_that_gets_too_sma
     tmp_path: Path,
 ) -> None:
     fleet = FakeFleet(3)
-    fleet.fail("arm002")
+    fleet.fail("arm002", cause="node-restarts")
     async with console(tmp_path, fleet) as driven:
         await driven.until("3 of 3")
         await driven.press("a")

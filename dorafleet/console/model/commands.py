@@ -48,6 +48,8 @@ class Target(NamedTuple):
     """Whether the dataflow comes from a release, so that only rollouts start and stop it."""
     ended: bool = False
     """Whether the node has ended and is not restarted."""
+    size: int = 1
+    """The number of robots that a rollout has."""
 
     def __str__(self) -> str:
         return self.title or self.alert or "/".join(filter(None, (self.dataflow, self.node)))
@@ -69,6 +71,8 @@ class Action:
     """The equivalent command line."""
     warns: str = ""
     """What an operator should know before."""
+    wide: bool = False
+    """Whether it lets all robots of a rollout switch, so that their number must be typed."""
 
 
 def _node(target: Target) -> m.NodeStop:
@@ -79,7 +83,7 @@ def _flow(target: Target) -> m.Stop:
     return m.Stop(dataflow=target.dataflow or None)
 
 
-def _rollout(key: str, act: Act, title: str, warns: str) -> Action:
+def _rollout(key: str, act: Act, title: str, warns: str, *, wide: bool = False) -> Action:
     return Action(
         key,
         act,
@@ -90,6 +94,7 @@ def _rollout(key: str, act: Act, title: str, warns: str) -> Action:
         lambda t: RolloutAct(rollout=t.rollout),
         lambda t: ("dorafleet", "rollout", act, str(t.rollout)),
         warns,
+        wide,
     )
 
 
@@ -170,6 +175,7 @@ ACTIONS: tuple[Action, ...] = (
         "promote",
         "Promote the rollout",
         "The canaries are confirmed: the other robots get the release.",
+        wide=True,
     ),
     _rollout(
         "A",
@@ -182,6 +188,7 @@ ACTIONS: tuple[Action, ...] = (
         "undo",
         "Undo the rollout",
         "Every robot that got the release switches back to what it had.",
+        wide=True,
     ),
 )
 

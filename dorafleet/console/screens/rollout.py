@@ -156,7 +156,7 @@ class RolloutScreen(ConsoleScreen):
             return []
         acts = possible_acts(shown.phase, paused=shown.paused)
         title = f"rollout {shown.rollout} of {shown.name}, {shown.size} robots"
-        return [Target(title=title, rollout=shown.rollout, acts=acts)]
+        return [Target(title=title, rollout=shown.rollout, acts=acts, size=shown.size)]
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints the same."""

@@ -121,7 +121,7 @@ class Choose(Dialog[str]):
 
 
 class Confirm(Dialog[bool]):
-    """Asks before something is changed; for several targets their number must be typed."""
+    """Asks before something is changed; for several rows or robots their number must be typed."""
 
     DEFAULT_CSS = f"""
     Confirm {{ {_CSS} }}
@@ -152,7 +152,8 @@ class Confirm(Dialog[bool]):
         self._action = action
         self._targets = targets
         self._command = command
-        self._number = str(len(targets)) if len(targets) > 1 else ""
+        number = sum(each.size for each in targets) if action.wide else len(targets)
+        self._number = str(number) if number > 1 else ""
 
     def compose(self) -> ComposeResult:
         """Show what would happen, and the command that does the same."""
@@ -165,7 +166,7 @@ class Confirm(Dialog[bool]):
                 yield Label(f"  and {len(self._targets) - listed} more", markup=False)
             if self._action.warns:
                 yield Label(self._action.warns, markup=False)
-            each = "   (the same for each)" if self._number else ""
+            each = "   (the same for each)" if len(self._targets) > 1 else ""
             yield Label(f"$ {clean(self._command)}{each}", markup=False)
             if self._number:
                 yield Label(f"Type {self._number} to confirm:", id="ask", markup=False)
