@@ -352,7 +352,9 @@ class ConsoleApp(App[None]):
         host = self.server.host
         needs = f"; it needs dorafleet on {host}" if host and argv[0] == "dorafleet" else ""
         hint = f"(offered to the clipboard{needs}; shift and the mouse select it, too)"
-        self.report(f"$ {self.copied}  {hint}", "key", COMMAND_S, until_key=True)
+        if (screen := self._console_screen) is not None:
+            screen.bars.report(f"$ {self.copied}  {hint}", "key", COMMAND_S, until_key=True)
+            screen.repaint()
 
     def command_line(self, argv: Sequence[str]) -> str:
         """Return a command line for the operator's shell, which asks the same server."""
@@ -376,12 +378,10 @@ class ConsoleApp(App[None]):
         if code:
             self.report(piping.how_it_ended(command, code), "warn")
 
-    def report(
-        self, text: str, style: str = "", seconds: float = 5.0, *, until_key: bool = False
-    ) -> None:
-        """Show a message for some seconds, or until the next key, even under a dialog."""
+    def report(self, text: str, style: str = "", seconds: float = 5.0) -> None:
+        """Show a message for some seconds, even under a dialog."""
         if (screen := self._console_screen) is not None:
-            screen.report(text, style, seconds, until_key=until_key)
+            screen.report(text, style, seconds)
 
 
 def _acts_on_nothing(screen: ConsoleScreen, key: Key) -> bool:

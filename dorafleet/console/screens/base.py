@@ -264,11 +264,9 @@ class ConsoleScreen(Screen[None]):
             return True  # where none is possible, it says why
         return works(self, action, str(parameters[0]) if parameters else "")
 
-    def report(
-        self, text: str, style: str = "", seconds: float = 5.0, *, until_key: bool = False
-    ) -> None:
-        """Show a message in the line above the keys for some seconds, or until the next key."""
-        self.bars.report(text, style, seconds, until_key=until_key)
+    def report(self, text: str, style: str = "", seconds: float = 5.0) -> None:
+        """Show a message in the line above the keys for some seconds."""
+        self.bars.report(text, style, seconds)
         self.repaint()
 
     @property
