@@ -242,7 +242,8 @@ Examples:
   dora node restart camera
   dora node restart camera --grace 500ms
 
-This ignores its restart policy. Meanwhile, messages to it wait in its inputs.
+This ignores its restart policy. Meanwhile, messages to it wait in its inputs. A node that has ended
+is started again, and the nodes that it feeds receive from it again.
 """
 
 

@@ -32,12 +32,12 @@ def fleet() -> FakeFleet:
     for number in range(20, 27):
         finding = m.Finding(
             cause="input-broken",
-            subject="pick/planner/image",
-            text="input planner/image is broken (silent source)",
+            subject="pick/camera/image",
+            text="camera/image is silent: input planner/image is broken",
             severity="warn",
             since=time.time() - 7_510,
             dataflow="pick",
-            node="planner",
+            node="camera",
         )
         made.put(
             f"arm{number:03}",

@@ -206,23 +206,23 @@ async def test_what_only_rollouts_start_and_stop_is_not_offered(tmp_path: Path) 
         assert "the dataflow" not in driven.text
 
 
-async def test_a_restart_of_a_node_that_has_ended_is_not_offered(tmp_path: Path) -> None:
+async def test_a_node_that_has_ended_may_be_restarted_but_not_stopped(tmp_path: Path) -> None:
     fleet = FakeFleet(2)
     fleet.fail("arm001")
     top = m.Top(at=0.0, window=3.0, nodes=[node("arm001", "gripper", status="failed")], edges=[])
     fleet.top = lambda: top
     async with console(tmp_path, fleet) as driven:
         text = await driven.until("NEEDS YOU  1 new")
-        assert "l logs  a actions" in text
+        assert "l logs  a restart" in text
         await driven.press("a")
-        await driven.until("Restart the dataflow")
-        assert "the node" not in driven.text
+        await driven.until("Restart the node")
+        assert "Stop the node" not in driven.text
         await driven.press("escape")
         driven.app.open_about("robot", ["arm001"])
         await driven.until("1 of 1 nodes")
         await driven.press("a")
-        await driven.until("Restart the dataflow")
-        assert "the node" not in driven.text
+        await driven.until("Restart the node")
+        assert "Stop the node" not in driven.text
 
 
 async def test_the_alert_of_a_robot_is_acknowledged_in_its_row(tmp_path: Path) -> None:

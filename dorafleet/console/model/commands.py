@@ -108,7 +108,7 @@ ACTIONS: tuple[Action, ...] = (
         "operator",
         _node,
         lambda t: ("dora", "node", "restart", t.node, "-d", t.dataflow),
-        "The node stops and starts again. Messages in its inputs are kept.",
+        "The node stops, if it runs, and starts again. Messages in its inputs are kept.",
     ),
     Action(
         "s",
@@ -119,7 +119,7 @@ ACTIONS: tuple[Action, ...] = (
         "operator",
         _node,
         lambda t: ("dora", "node", "stop", t.node, "-d", t.dataflow),
-        "The node ends for good: it starts again only with its dataflow, or another release.",
+        "The node ends, and its outputs close. A restart starts it again.",
     ),
     Action(
         "R",
@@ -208,11 +208,6 @@ def actions_for(targets: Sequence[Target], role: str, *, readonly: bool) -> list
 def why_no_action(targets: Sequence[Target], role: str, *, readonly: bool) -> str:
     """Return why nothing can be done to these targets, and what would change that."""
     fitting = _fitting(targets)
-    if not fitting and any(each.ended for each in targets):
-        return (
-            "a node that has ended starts with its dataflow only, or with another release of it: "
-            "`dorafleet rollout start RELEASE --robots ROBOT`"
-        )
     if not fitting and any(each.released for each in targets):
         return "only rollouts start and stop what comes from a release; its nodes have actions"
     if not fitting:
@@ -232,7 +227,7 @@ def _fitting(targets: Sequence[Target]) -> list[Action]:
 def _fits(action: Action, target: Target) -> bool:
     match action.kind:
         case "node":
-            return bool(target.node) and not target.ended
+            return bool(target.node) and not (target.ended and action.name == "stop-node")
         case "dataflow":
             return not target.released if target.dataflow else bool(target.choices)
         case "alert" | "rollout":

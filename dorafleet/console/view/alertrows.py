@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dorafleet.console.model.alerts import new_count, state_of, where
-from dorafleet.console.model.commands import NODE_FAILED
 from dorafleet.console.view import words
 from dorafleet.console.view.bars import rule_line
 from dorafleet.console.view.glyphs import STATES
@@ -71,7 +70,7 @@ def past_row(alert: PastAlert) -> Row:
 def _advice(alert: Alert) -> str:
     if alert.count > 1:
         return "enter list"
-    if alert.node and alert.cause != NODE_FAILED:
+    if alert.node:
         return "l logs  a restart"
     if alert.dataflow:
         return "l logs  a actions"
