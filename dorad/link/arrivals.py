@@ -40,8 +40,8 @@ class Arrivals:
         """Whether the state of a peer may have changed since this was set to False."""
         self._ack_due = False
         """Whether the sender of handled data may soon run out of credit."""
-        self._failed = ""
-        """Why the session was not connected at the last check."""
+        self._unopened = ""
+        """Why the session was not open at the last check."""
         self._channels = channels
         self._delivery = delivery
         self._reporter = reporter
@@ -49,8 +49,8 @@ class Arrivals:
     def handle_all(self, now_s: float) -> bool:
         """Handle everything, up to a bound; return False if there was nothing."""
         session = self.session
-        if session.failed != self._failed:
-            self._failed = session.failed
+        if session.unopened != self._unopened:
+            self._unopened = session.unopened
             self.peers_changed = True
         if not session.waiting:
             return self._deliver_blocked()

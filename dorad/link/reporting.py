@@ -103,8 +103,8 @@ class StatusReports:
 
 def _peer_status(machine: Machine) -> PeerStatus:
     status = machine.greeting.status()
-    if machine.session.failed:
-        return PeerStatus("absent", machine.session.failed)
+    if status.state != "up" and (reason := machine.session.router_problem()):
+        return PeerStatus("absent", reason)
     reason = machine.problem or machine.courier.failed
     if reason:
         return PeerStatus(status.state, status.reason or reason, status.round_trip_us)

@@ -111,8 +111,9 @@ class Session:
         self.seen: deque[Seen] = deque()
         self.dropped = 0
         """Samples beyond `MAX_QUEUED`."""
-        self.failed = ""
-        """Why there is no connection to the router yet; empty if there is one, or no router."""
+        self._router = ", ".join(config.connect) if config.router else ""
+        self.unopened = ""
+        """Why the session with the router is not open yet; empty if it is, or without a router."""
         self._arrived = arrived
         self._root = root_of(config.dataflow)
         self._machine = config.machine
@@ -123,7 +124,7 @@ class Session:
         self._closed = threading.Event()
         self._token_key = f"{self._root}/alive/{config.machine}/{incarnation:016x}"
         if config.router:
-            self.failed = f"connecting to the router {', '.join(config.connect)}"
+            self.unopened = f"connecting to the router {self._router}"
             threading.Thread(target=self._wait_for_router, args=(config,), daemon=True).start()
             return
         opened = _in_thread(lambda: zenoh.open(zenoh_config(config)), OPEN_TIMEOUT_S)
@@ -139,16 +140,15 @@ class Session:
             try:
                 opened = zenoh.open(zenoh_config(config))
             except zenoh.ZError as error:
-                where = ", ".join(config.connect)
-                reason = f"the router {where} cannot be reached: {reason_of(error)}"
-                if reason != self.failed:
+                reason = f"the router {self._router} cannot be reached: {reason_of(error)}"
+                if reason != self.unopened:
                     _log.info("%s", reason)
-                    self.failed = reason
+                    self.unopened = reason
                     self._arrived(False)
                 self._closed.wait(ROUTER_RETRY_S)
                 continue
             self._begin(opened)
-            self.failed = ""
+            self.unopened = ""
             self._arrived(False)
             if self._closed.is_set():
                 self.close()
@@ -159,6 +159,14 @@ class Session:
             self._session = session
             self._listen_to(session, self._known)
             self._token = session.liveliness().declare_token(self._token_key)
+
+    def router_problem(self) -> str:
+        """Return why there is no connection to the router; empty if there is one, or no router."""
+        if self.unopened or not self._router or self._session is None:
+            return self.unopened
+        if self._session.info.routers_zid():
+            return ""
+        return f"the connection to the router {self._router} was lost; it is tried again and again"
 
     @property
     def waiting(self) -> bool:
@@ -195,7 +203,7 @@ class Session:
         self, machine: str, kind: str, priority: zenoh.Priority
     ) -> zenoh.Publisher:
         if self._session is None:
-            raise zenoh.ZError(self.failed)
+            raise zenoh.ZError(self.unopened)
         return self._session.declare_publisher(
             f"{self._root}/to/{machine}/{self._machine}/{kind}",
             congestion_control=zenoh.CongestionControl.BLOCK,

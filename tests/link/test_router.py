@@ -79,6 +79,9 @@ async def test_machines_that_only_dial_out_exchange_messages_through_a_router(
                 for link in (alpha, beta):
                     ports = psutil.Process(link.process.pid).net_connections("inet")
                     assert [port.status for port in ports] == ["ESTABLISHED"]
+            why = f"the connection to the router {machines.address} was lost"
+            await alpha.until(lambda: why in alpha.peer("beta").get("reason", ""))
+            await beta.until(lambda: why in beta.peer("alpha").get("reason", ""))
             async with router(machines.address):
                 await beta.until(lambda: len(lines(out)) >= 40)
         assert lines(out) == [f"{n} 12500 int64 True frame" for n in range(40)]

@@ -40,7 +40,7 @@ class Session:
         self.control: deque[Received] = deque()
         self.seen: deque[Seen] = deque()
         self.sent: deque[tuple[str, bytes]] = deque()
-        self.failed = ""
+        self.unopened = ""
 
     @property
     def waiting(self) -> bool:
