@@ -114,7 +114,7 @@ def check_shares(robots: Iterable[Robot], now: float) -> Iterator[Check]:
 
 
 def _check_links(name: str, share: ShareState) -> Iterator[Check]:
-    hint = "can they reach each other? see `zenoh_addr` in cluster.yml, and firewalls"
+    hint = "see firewalls, and `zenoh_addr` or `zenoh_peer` in cluster.yml"
     for machine, reason in links_down(share).items():
         if share.status == "starting":
             yield Check("WARN", name, f"starting, no link to {machine} yet: {reason}", hint)

@@ -93,8 +93,7 @@ class Planner:
         new = [id_ for id_ in self._robots.machines if id_ in set(placement.values()) - {*ports}]
         others = [record for record in self._fleet.running if record.key != key]
         every = {**ports, **ports_for(new, self._robots.machines, others)}
-        if self._peer is None:
-            check_reachable(tuple(every), self._robots.machines)
+        check_reachable(tuple(every), self._robots.machines, self._peer)
         refused = [each for each in decisions.values() if each.machine is None]
         return Plan(
             placement,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dorad.control.errors import ControlError
 from dorad.control.messages import Share
 from dorad.control.messages.agent import ShareContent, ShareSet
+from dorafleet.inventory.syntax import LINKS_USE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -41,12 +42,24 @@ def ports_for(
     return found
 
 
-def check_reachable(robots: Sequence[str], machines: Mapping[str, Machine]) -> None:
+def check_reachable(
+    robots: Sequence[str], machines: Mapping[str, Machine], peer: str | None
+) -> None:
     """Check that of each two robots one has an address that the other can connect to.
 
+    With `peer` all connect to that endpoint instead.
+
     Raises:
-        ControlError: names two robots that cannot be linked.
+        ControlError: names two robots that cannot be linked, or an endpoint without TLS.
     """
+    if peer is not None:
+        if len(robots) > 1 and not peer.startswith(LINKS_USE):
+            raise ControlError(
+                "refused",
+                f"the robots cannot be linked: `zenoh_peer` is `{peer}`, and links have TLS",
+                f"let the router listen with TLS, and write `zenoh_peer: {LINKS_USE}HOST:PORT`",
+            )
+        return
     hidden = [robot for robot in robots if machines[robot].zenoh_addr is None]
     if len(hidden) > 1:
         raise ControlError(

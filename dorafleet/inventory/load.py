@@ -78,6 +78,12 @@ def parse(text: str, *, path: Path) -> Cluster:
         problems.error(named, "needs at least one machine", f"each {_MACHINE}")
     _check_ids(items, problems)
     _check_zenoh(peer, items, machines, problems)
+    if peer is not None and not peer.startswith(syntax.LINKS_USE):
+        problems.warn(
+            fields.name_of("zenoh_peer"),
+            f"no link can use `{peer}`: links have TLS",
+            f"let the router listen with TLS, and write `{syntax.LINKS_USE}HOST:PORT`",
+        )
     if problems.errors or coordinator is None:
         raise DataflowError(in_order(problems.errors))
     known = tuple(machine for machine in machines if machine is not None)

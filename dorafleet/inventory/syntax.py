@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ _LABEL = _WORD | frozenset("/:@+")
 MAX_LABEL = 100
 """Characters of the name of a label, and of its value."""
 _ENDPOINT = _LABEL | frozenset("[]#?=;&%")
+_ENDPOINT_FORM = re.compile(r"[A-Za-z0-9_-]+/[^/?#]+:[0-9]{1,5}(?:[?#].*)?")
+LINKS_USE = "tls/"
+"""What the endpoints of links begin with."""
 
 
 def machine_id(text: str) -> str:
@@ -33,8 +37,11 @@ def label(text: str) -> str:
 
 
 def endpoint(text: str) -> str:
-    """Return an endpoint such as `tcp/10.0.0.1:7447`."""
-    return _only(_ENDPOINT, text, "an endpoint", "such as `tcp/10.0.0.1:7447`")
+    """Return an endpoint such as `tls/10.0.0.1:7447`."""
+    example = "such as `tls/10.0.0.1:7447`"
+    if not _ENDPOINT_FORM.fullmatch(_only(_ENDPOINT, text, "an endpoint", example)):
+        raise TextError(f"`{shorten(text)}` is not an endpoint", example)
+    return text
 
 
 def target(text: str) -> str:

@@ -134,6 +134,8 @@ label: 3
             "a label has at most 100 characters, not 101",
         ),
         (HEAD + "zenoh_peer: 'a b'\nmachines: [{id: a, host: b}]", "not allowed in an endpoint"),
+        (HEAD + "zenoh_peer: tls/a\nmachines: [{id: a, host: b}]", "`tls/a` is not an endpoint"),
+        (HEAD + "zenoh_peer: 10.0.0.1:7447\nmachines: [{id: a, host: b}]", "is not an endpoint"),
         (HEAD + "machine: [{id: a, host: b}]", "did you mean `machines`?"),
     ],
 )
@@ -146,8 +148,16 @@ def test_a_problem_is_reported(text, expected):
 def test_only_unused_keys_are_warned_about():
     cluster = read(HEAD + "machines: [{id: a, host: b, daemon_port: 5, zenoh_port: 6}]")
     assert [warning.key for warning in cluster.warnings] == ["machines[0].daemon_port"]
-    cluster = read(HEAD + "zenoh_peer: tcp/10.0.0.1:7447\nmachines: [{id: a, host: b}]")
+    cluster = read(HEAD + "zenoh_peer: tls/10.0.0.1:7447\nmachines: [{id: a, host: b}]")
     assert cluster.warnings == ()
+
+
+def test_a_router_without_tls_is_warned_about():
+    cluster = read(HEAD + "zenoh_peer: tcp/10.0.0.1:7447\nmachines: [{id: a, host: b}]")
+    assert cluster.zenoh_peer == "tcp/10.0.0.1:7447"
+    (warning,) = cluster.warnings
+    assert "no link can use `tcp/10.0.0.1:7447`" in str(warning)
+    assert warning.line == 2
 
 
 def test_two_machines_with_the_same_zenoh_address_are_warned_about():

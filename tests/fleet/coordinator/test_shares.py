@@ -37,9 +37,9 @@ def test_each_two_machines_are_connected_once_or_it_is_refused(machines):
     dataflow = record(ports=dict.fromkeys(ids, 5456), placement={id_: id_ for id_ in ids})
     if sum(each.zenoh_addr is None for each in machines.values()) > 1:
         with pytest.raises(ControlError, match="cannot be linked"):
-            check_reachable(ids, machines)
+            check_reachable(ids, machines, None)
         return
-    check_reachable(ids, machines)
+    check_reachable(ids, machines, None)
     shares = {id_: share_of(dataflow, id_, machines, None) for id_ in ids}
     for one, other in combinations(ids, 2):
         there = f"tls/{machines[other].zenoh_addr}:5456" in shares[one].connect
@@ -55,6 +55,14 @@ def test_all_connect_to_the_peer_of_the_file():
     share = share_of(dataflow, "a", machines, "tls/10.0.0.9:7447")
     assert (share.listen, share.connect) == ([], ["tls/10.0.0.9:7447"])
     assert share.router, "a router passes messages on between its clients only"
+    check_reachable(tuple(machines), machines, "tls/10.0.0.9:7447")
+
+
+def test_links_through_a_router_without_tls_are_refused():
+    machines = {"a": machine("a", None), "b": machine("b", None)}
+    with pytest.raises(ControlError, match=r"`zenoh_peer` is `tcp/10\.0\.0\.9:7447`"):
+        check_reachable(("a", "b"), machines, "tcp/10.0.0.9:7447")
+    check_reachable(("a",), machines, "tcp/10.0.0.9:7447")
 
 
 def test_addresses_of_version_6_are_in_brackets():
