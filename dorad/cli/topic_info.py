@@ -149,7 +149,8 @@ class _Found:
         yield from ("", "Subscribers:", *(f"  * {name}" for name in self._subscribers or ["none"]))
         for link in self._topic.links:
             counts = f"{link.messages} messages, {link.lost} lost, {link.queued} on the way"
-            yield f"  * machine {link.machine} ({counts})"
+            problem = f": no link, {link.problem}" if link.problem else ""
+            yield f"  * machine {link.machine} ({counts}){problem}"
         yield from ("", "Statistics:", f"  Total messages: {self._rate.count}")
         small = 0 < self._mbps < MIN_MBPS
         amount = f"{self._mbps * 1e3:.2f} kbps" if small else f"{self._mbps:.2f} Mbps"
@@ -168,6 +169,7 @@ class _Found:
                     "messages": link.messages,
                     "lost": link.lost,
                     "queued": link.queued,
+                    "problem": link.problem or None,
                 }
                 for link in self._topic.links
             ],

@@ -182,6 +182,23 @@ def test_info_as_json(topics):
     assert second["type"] == "std/core/v1/String"
 
 
+def test_info_says_why_a_topic_does_not_reach_another_machine(topics):
+    counts = {"outgoing": True, "messages": 9, "lost": 2, "queued": 3}
+    links = [
+        m.LinkChannel(output="talker/count", machine="arm1", **counts),
+        m.LinkChannel(output="talker/count", machine="arm2", problem="router gone", **counts),
+    ]
+    topic = m.TopicInfo(node="talker", output="count", subscribers=[], type="int", links=links)
+    topics.answers["topic.list"] = m.TopicList(dataflow=UUID, topics=[topic])
+    words = ("topic", "info", "talker/count", "--duration", "1")
+    assert [line for line in topics.dora(*words).stdout.splitlines() if "machine" in line] == [
+        "  * machine arm1 (9 messages, 2 lost, 3 on the way)",
+        "  * machine arm2 (9 messages, 2 lost, 3 on the way): no link, router gone",
+    ]
+    found = json.loads(topics.dora(*words, "-f", "json").stdout)
+    assert [each["problem"] for each in found["machines"]] == [None, "router gone"]
+
+
 def test_echo_prints_json_lines_with_the_time_in_ms(daemon):
     sent = "2026-01-02T03:04:05.678+00:00"
     daemon.answers["topic.subscribe"] = [

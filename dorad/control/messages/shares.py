@@ -58,6 +58,8 @@ class LinkChannel(Struct):
     """Messages that wait for credit, or for room in the queue of a node."""
     latency_us: int | None = None
     """Only incoming: from sending to delivery, averaged over the last second."""
+    problem: str = ""
+    """Why the link to the other machine is not up; empty if it is."""
     dataflow: str = ""
     """The UUID of its dataflow."""
     reporter: str | None = None

@@ -143,7 +143,10 @@ class Links:
             )
             for each in self._incoming.values()
         ]
+        peers = self.peers()
         for channel in found:
+            peer = peers[channel.machine]
+            channel.problem = "" if peer.state == "up" else peer.reason
             key = (channel.outgoing, channel.output, channel.machine)
             messages, missed = self._earlier.get(key, (0, 0))
             channel.messages += messages

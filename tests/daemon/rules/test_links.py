@@ -50,6 +50,8 @@ def test_the_reason_is_told() -> None:
     found = links()
     found.update(Status({"beta": PeerStatus("refused", "another version"), "gamma": UP}, [], []))
     assert found.missing() == ["the link to beta is not up: another version"]
+    found.update(Status({}, [sent()], [received()]))
+    assert [each.problem for each in found.channels("uuid", {})] == ["another version", ""]
 
 
 def test_channels_have_all_that_was_lost() -> None:
