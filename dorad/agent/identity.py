@@ -139,6 +139,11 @@ class IdentityStore:
         _log.debug("made a new key for robot %s", robot)
         return keys.request_for(robot, key)
 
+    def cancel(self) -> None:
+        """Forget the key of the last request: no certificate will come for it."""
+        if self._pending.exists():
+            shutil.rmtree(self._pending)
+
     def enrol(self, enrolment: Enrolment, *, replace: bool = False) -> Identity:
         """Use a new certificate for the key of the last request, and new coordinators.
 

@@ -45,11 +45,15 @@ def join(
     """
     _, addresses = checked(robot, list(coordinators))
     csr = identities.request(robot, replace=replace)
-    certificates = _sign(addresses, EnrolSign(robot=robot, csr=csr), token, authority)
-    if certificates.authority.strip() != authority.strip():
-        raise ControlError("refused", "the coordinator's answer names another authority")
-    enrolment = Enrolment(robot, list(coordinators), certificates.chain, authority)
-    return identities.enrol(enrolment, replace=replace)
+    try:
+        certificates = _sign(addresses, EnrolSign(robot=robot, csr=csr), token, authority)
+        if certificates.authority.strip() != authority.strip():
+            raise ControlError("refused", "the coordinator's answer names another authority")
+        enrolment = Enrolment(robot, list(coordinators), certificates.chain, authority)
+        return identities.enrol(enrolment, replace=replace)
+    except ControlError:
+        identities.cancel()
+        raise
 
 
 def authority_of(text: str) -> str:

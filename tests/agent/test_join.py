@@ -80,7 +80,7 @@ async def test_a_robot_joins_with_its_token_once(operator, agent, folder):
     used = other.command(*words)
     assert used.returncode == 1
     assert "was used already" in used.stderr
-    assert not (other.folder / "identity").exists()
+    assert {path.name for path in other.folder.iterdir()} <= {"lock"}
 
 
 def test_a_token_is_good_for_its_robot_only(operator, agent):
