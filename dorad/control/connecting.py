@@ -14,6 +14,7 @@ from dorad.control import faults
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import MAX_REPLY
 from dorad.control.peer import peer_of
+from dorad.control.standby import why_silent
 from dorad.control.target import FAR, NEAR, Tcp, Timing, UnixSocket, is_here, is_loopback
 
 if TYPE_CHECKING:
@@ -220,6 +221,12 @@ def _not_running(targets: Sequence[UnixSocket | Tcp]) -> ControlError:
     others = [target for target in targets if isinstance(target, Tcp)]
     at = " or ".join(map(str, others))
     if not paths:
+        for target in others:
+            why = why_silent(target.token.parent) if target.token and is_here(target.host) else ""
+            if why:
+                hint = "if the fleet has several coordinators, set DORA_COORDINATOR_ADDR=A,B"
+                message = f"the coordinator at {target} does not answer: {why}"
+                return ControlError("unavailable", message, hint)
         hint = "start one there with `dorafleet up cluster.yml` or `sudo systemctl start dorafleet`"
         return ControlError("unavailable", f"no coordinator is running at {at}", hint)
     name = paths[0].parent.name

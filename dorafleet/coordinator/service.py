@@ -17,6 +17,7 @@ from dorad.control.choosing import AUTHORITY, token_file
 from dorad.control.errors import ControlError
 from dorad.control.limits import Limits
 from dorad.control.server import ControlServer
+from dorad.control.standby import reporting
 from dorad.notify import ServiceNotifier, feed_watchdog
 from dorafleet.coordinator.access import AGENT_PATH, Access
 from dorafleet.coordinator.audit import read_tail
@@ -128,6 +129,7 @@ class Coordinator:
             gate = Gate()
             sock = bind(self._listen.address, self._listen.port, gate)
             stack.callback(sock.close)
+            report = stack.enter_context(reporting(self._folder))
             store = await self._open_store()
             stack.push_async_callback(store.close)
             if not self._new_authority:
@@ -140,9 +142,12 @@ class Coordinator:
             notifier.ready(self._doing)
             _log.info("%s with the store %s", self._doing, store.name)
             name = f"{socket.gethostname()}:{os.getpid()}"
-            term = await stack.enter_async_context(store.lead(name))
+            term = await stack.enter_async_context(store.lead(name, on_waiting=report))
+            report("")
             await self._lead(store, term, sock, gate, token, notifier)
-        raise ControlError("unavailable", "another coordinator may lead now: the lease has ended")
+            raise ControlError(
+                "unavailable", "another coordinator may lead now: the lease has ended"
+            )
 
     async def _lead(
         self,

@@ -33,7 +33,7 @@ from dorafleet.store.model import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 
 NAMESPACE = "/dorafleet/"
 
@@ -152,9 +152,18 @@ class EtcdStore(Store):
                 raise self._failed(error) from None
 
     @asynccontextmanager
-    async def lead(self, name: str, *, lease: float = LEASE_S) -> AsyncIterator[Term]:
-        """Wait until no other candidate leads, then lead as `name` until the block ends."""
-        held, epoch = await self._campaign(name, lease)
+    async def lead(
+        self,
+        name: str,
+        *,
+        lease: float = LEASE_S,
+        on_waiting: Callable[[str], object] = lambda _: None,
+    ) -> AsyncIterator[Term]:
+        """Wait until no other candidate leads, then lead as `name` until the block ends.
+
+        `on_waiting` gets the reason of each wait.
+        """
+        held, epoch = await self._campaign(name, lease, on_waiting)
         term = Term(epoch, asyncio.Event())
         renewal = asyncio.create_task(self._keep(held, term), name=f"lease of {name}")
         try:
@@ -227,11 +236,13 @@ class EtcdStore(Store):
             raise ConflictError(transaction.compares, found)
         return self._revision(answer)
 
-    async def _campaign(self, name: str, seconds: float) -> tuple[_Lease, int]:
+    async def _campaign(
+        self, name: str, seconds: float, on_waiting: Callable[[str], object]
+    ) -> tuple[_Lease, int]:
         """Wait for the key of the leader to be free, and put it with a lease."""
         while True:
             try:
-                await self._until_free()
+                await self._until_free(on_waiting)
                 lease = await self._grant(seconds)
                 claim = Transaction(compares={LEADER: 0}, puts={LEADER: name.encode()})
                 try:
@@ -247,6 +258,7 @@ class EtcdStore(Store):
                 if self._closed:
                     raise
                 _log.warning("%s cannot lead: %s", name, error)
+                on_waiting(error.message)
                 await asyncio.sleep(RETRY_S)
 
     async def _grant(self, seconds: float) -> _Lease:
@@ -254,11 +266,15 @@ class EtcdStore(Store):
         answer = await self._call("/v3/lease/grant", {"TTL": str(max(1, round(seconds)))})
         return _Lease(answer["ID"], float(answer["TTL"]), sent)
 
-    async def _until_free(self) -> None:
+    async def _until_free(self, on_waiting: Callable[[str], object]) -> None:
         """Wait until there is no key of a leader."""
         snapshot = await self.get(LEADER, limit=1)
-        if not any(entry.key == LEADER for entry in snapshot.entries):
+        leaders = [entry for entry in snapshot.entries if entry.key == LEADER]
+        if not leaders:
             return
+        reason = f"`{leaders[0].value.decode(errors='replace')}` leads"
+        on_waiting(reason)
+        _log.info("%s", reason)
         async with aclosing(self.watch(LEADER, snapshot.revision + 1)) as watch:
             async for changes in watch:
                 if changes.values.get(LEADER, b"") is None:

@@ -14,7 +14,7 @@ from dorafleet.store.errors import Code, StoreError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
 MAX_OPERATIONS = 128
@@ -131,8 +131,17 @@ class Store(ABC):
         """Forget the history up to `revision`. Only watches use the history."""
 
     @abstractmethod
-    def lead(self, name: str, *, lease: float = LEASE_S) -> AbstractAsyncContextManager[Term]:
-        """Wait until no other candidate leads, then lead as `name` until the block ends."""
+    def lead(
+        self,
+        name: str,
+        *,
+        lease: float = LEASE_S,
+        on_waiting: Callable[[str], object] = lambda _: None,
+    ) -> AbstractAsyncContextManager[Term]:
+        """Wait until no other candidate leads, then lead as `name` until the block ends.
+
+        `on_waiting` gets the reason of each wait.
+        """
 
     @abstractmethod
     async def fill(self, entries: Iterable[Entry], revision: int) -> None:

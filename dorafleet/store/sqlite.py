@@ -111,13 +111,19 @@ class SqliteStore(Store):
         await self._run(self._compact, revision)
 
     @asynccontextmanager
-    async def lead(self, name: str, *, lease: float = LEASE_S) -> AsyncIterator[Term]:
+    async def lead(
+        self,
+        name: str,
+        *,
+        lease: float = LEASE_S,
+        on_waiting: Callable[[str], object] = lambda _: None,
+    ) -> AsyncIterator[Term]:
         """Wait until no other candidate leads, then lead as `name` until the block ends.
 
         No other process can open the file, so a leader leads until its process ends; the lease
-        is not needed.
+        is not needed, and there is nothing to wait for.
         """
-        del lease
+        del lease, on_waiting
         async with self._leading:
             epoch = await self.commit(Transaction(puts={LEADER: name.encode()}))
             term = Term(epoch, asyncio.Event())

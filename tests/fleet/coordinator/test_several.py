@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import socket
 
 import pytest
 
+from dorad.control.standby import why_silent
 from dorafleet.ca.authority import open_authority
 from dorafleet.cli.main import run_command
 from tests.fleet.coordinator.running import (
@@ -21,6 +23,7 @@ from tests.fleet.coordinator.running import (
 )
 from tests.fleet.store.etcdserver import Cluster
 from tests.harness.commands import Service
+from tests.harness.ports import free_port
 
 
 @pytest.fixture
@@ -51,6 +54,13 @@ async def content(process):
         return (await one.call("desired.get"))["desired"]
 
 
+def asked(folder, capsys):
+    """Return what a command says on the machine of a coordinator that does not answer."""
+    port = str(free_port())
+    assert run_command(["status", "--state", str(folder), "--port", port]) == 1
+    return capsys.readouterr().err
+
+
 def waiting(folder, url, like):
     """Start a coordinator that does not lead, with the authority of another one."""
     shutil.copytree(like.folder / "ca", folder / "ca")
@@ -77,10 +87,13 @@ def test_the_second_takes_over_from_a_killed_one_with_all_that_was_acknowledged(
                 other.kill()
 
 
-def test_one_that_waits_ends_at_once(tmp_path, url):
+def test_commands_beside_one_that_waits_say_who_leads_and_it_ends_at_once(tmp_path, url, capsys):
     with coordinator(tmp_path / "one", "--etcd", url) as one:
         with waiting(tmp_path / "two", url, one) as other:
             try:
+                leader = f"`{socket.gethostname()}:{one.process.pid}` leads"
+                other.wait_until_printed(leader)
+                assert f"it waits to lead: {leader}" in asked(tmp_path / "two", capsys)
                 other.send_signal(signal.SIGTERM)
                 assert other.wait(DEADLINE_S) == 0
                 asyncio.run(change(one, "a"))
@@ -102,6 +115,15 @@ def test_one_that_was_replaced_while_it_was_stopped_changes_nothing_and_ends(tmp
                 assert [each["dataflow"] for each in asyncio.run(content(two))] == ["a", "b"]
             finally:
                 other.kill()
+
+
+def test_commands_say_why_the_coordinator_has_ended(tmp_path, capsys):
+    refused(tmp_path / "state", "--etcd", "http://127.0.0.1:1")
+    assert "it has ended: etcd cannot be reached" in asked(tmp_path / "state", capsys)
+    with coordinator(tmp_path / "state") as one:
+        assert why_silent(one.folder) == ""
+        assert one.end() == 0
+    assert "no coordinator is running" in asked(tmp_path / "state", capsys)
 
 
 def test_a_backup_moves_a_fleet_from_a_file_to_etcd(tmp_path, url, capsys):
