@@ -280,9 +280,12 @@ class EnrolledFleet:
         return found
 
 
-def cluster_text(count: int, coordinator: str) -> str:
+def cluster_text(count: int, coordinator: str, router: str = "") -> str:
     """Return a cluster file for so many robots of a test bed."""
-    lines = [f"coordinator: {{addr: {coordinator}}}", "machines:"]
+    lines = [f"coordinator: {{addr: {coordinator}}}"]
+    if router:
+        lines.append(f"zenoh_peer: {router}")
+    lines.append("machines:")
     lines += [
         f"  - {{id: arm{number}, host: 198.18.0.{10 + number}, user: root}}"
         for number in range(1, count + 1)
@@ -310,10 +313,12 @@ def enrolled(
     fleet_deb: Path,
     count: int = 2,
     wall_clock: Path | None = None,
+    router: str = "",
 ) -> Iterator[EnrolledFleet]:
     """Yield a fleet whose robots are enrolled over SSH and connected.
 
-    With `wall_clock`, the library of `hwtests.robots.clock`, clocks can be set wrong.
+    With `wall_clock`, the library of `hwtests.robots.clock`, clocks can be set wrong. All links
+    connect to `router`, if one is given.
     """
     with Testbed(include=INCLUDE) as bed:
         bed.preinstall(deb)
@@ -321,7 +326,7 @@ def enrolled(
         server.push(fleet_deb, "/root/dorafleet.deb")
         server.exec("apt-get", "-qq", "install", "-y", "/root/dorafleet.deb", timeout=300)
         exchange_keys(server, robots)
-        server.write(CLUSTER, cluster_text(count, server.address))
+        server.write(CLUSTER, cluster_text(count, server.address, router))
         if wall_clock:
             for robot in (*robots, server):
                 clock.prepare(robot, wall_clock)
