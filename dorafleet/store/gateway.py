@@ -103,6 +103,7 @@ class Gateway:
             GatewayError: etcd refuses it.
             StoreError: with code `unavailable`, or `unknown` if it may have been done.
         """
+        reason = ""
         for _ in self._members:
             connection = await self._connect()
             try:
@@ -112,9 +113,10 @@ class Gateway:
             except (OSError, EOFError, ValueError, TimeoutError) as error:
                 connection.writer.transport.abort()
                 self._turn()
+                reason = _reason(error)
                 if repeatable:
                     continue
-                message = f"etcd at {self.name} was lost before it answered: {_reason(error)}"
+                message = f"etcd at {self.name} was lost before it answered: {reason}"
                 raise StoreError(Code.UNKNOWN, message) from None
             except BaseException:
                 connection.writer.transport.abort()
@@ -126,7 +128,9 @@ class Gateway:
                 if not (repeatable and error.is_unsettled):
                     raise
                 self._turn()
-        raise StoreError(Code.UNAVAILABLE, f"no member of etcd at {self.name} answers")
+                reason = str(error)
+        # Members that have no majority know of no leader among them.
+        raise StoreError(Code.UNAVAILABLE, f"no member of etcd at {self.name} can answer: {reason}")
 
     @asynccontextmanager
     async def stream(self, path: str, body: object) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:

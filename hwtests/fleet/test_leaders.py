@@ -1,4 +1,4 @@
-"""Three members of etcd and two coordinators, of which the leader is cut off."""
+"""Three members of etcd and two coordinators: the leader is cut off, members are killed."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from hwtests.fleet.enrolled import (
 )
 from hwtests.fleet.flows import Flow
 from hwtests.robots import RobotError, Testbed
+from hwtests.robots.effort import only_long
 from hwtests.robots.shell import wait_until
 
 if TYPE_CHECKING:
@@ -64,6 +65,17 @@ class Leaders:
     second: EnrolledFleet
     third: Robot
     """Has only a member of etcd."""
+
+
+def start_member(robot: Robot) -> None:
+    """Start the etcd of a machine, and wait until it is a member."""
+    robot.exec("systemctl", "start", "--no-block", "etcd")
+    wait_until_member(robot)
+
+
+def kill_member(robot: Robot) -> None:
+    """End the etcd of a machine with SIGKILL, and keep systemd from starting it again."""
+    robot.sh("systemctl kill --signal=KILL etcd; systemctl stop etcd")
 
 
 def start_members(servers: list[Robot]) -> None:
@@ -155,9 +167,10 @@ class Commands:
                 time.sleep(0.2)
 
     def wait_for_some(self) -> None:
-        """Wait until some commands are acknowledged."""
+        """Wait until some more commands are acknowledged."""
+        enough = len(self.acknowledged) + 3
         try:
-            wait_until(lambda: len(self.acknowledged) >= 3, "commands work", timeout=120)
+            wait_until(lambda: len(self.acknowledged) >= enough, "commands work", timeout=120)
         except RobotError as error:
             self.end()
             raise RobotError(f"{error}: {self.failed[-3:]}") from None
@@ -180,17 +193,29 @@ def listed(fleet: EnrolledFleet) -> set[str]:
     return {json.loads(line)["name"] for line in lines}
 
 
-def take_over(leaders: Leaders, commands: Commands) -> list[str]:
-    """Wait until the second coordinator leads; return what either has acknowledged."""
-    first, second = leaders.first, leaders.second
+def wait_until_leads(fleet: EnrolledFleet) -> None:
+    """Wait until a coordinator leads, and has all robots; they obey it, and no other."""
     began = time.monotonic()
     wait_until(
-        lambda: second.attempt("status").stdout.count(" connected ") == len(second.robots),
-        "the second coordinator leads, and has all robots",
+        lambda: fleet.attempt("status").stdout.count(" connected ") == len(fleet.robots),
+        f"{fleet.server.name} leads, and has all robots",
         timeout=TAKE_OVER_S,
         every=0.5,
     )
-    print(f"the second leads and has all robots {time.monotonic() - began:.1f} s later")
+    print(f"{fleet.server.name} leads and has all robots {time.monotonic() - began:.1f} s later")
+    wait_until(
+        lambda: all(
+            fleet.agent(machine)["connection"]["coordinator"].startswith(fleet.server.address)
+            for machine in fleet.robots
+        ),
+        "robots obey it, and no other",
+    )
+
+
+def take_over(leaders: Leaders, commands: Commands) -> list[str]:
+    """Wait until the second coordinator leads; return what either has acknowledged."""
+    first, second = leaders.first, leaders.second
+    wait_until_leads(second)
     with Commands(second, "new") as newer:
         newer.wait_for_some()
     commands.end()
@@ -200,9 +225,6 @@ def take_over(leaders: Leaders, commands: Commands) -> list[str]:
     # The old one has ended, waits for the lead, and answers no client.
     refused = first.server.attempt("dora", "list", "--coordinator-addr", "127.0.0.1")
     assert refused.returncode == 1
-    for machine in first.robots:
-        where = first.agent(machine)["connection"]["coordinator"]
-        assert where.startswith(second.server.address)
     return commands.acknowledged + newer.acknowledged
 
 
@@ -233,14 +255,82 @@ def test_a_leader_that_is_cut_off_is_obeyed_by_no_robot_and_nothing_acknowledged
         lambda: first.server.attempt("systemctl", "is-active", UNIT).returncode == 0, "it is back"
     )
     second.kill_coordinator()
-    wait_until(
-        lambda: first.attempt("status").stdout.count(" connected ") == len(first.robots),
-        "the first leads again",
-        timeout=TAKE_OVER_S,
-        every=0.5,
-    )
+    wait_until_leads(first)
     assert listed(first) >= {*acknowledged, flow.name}
     first.flows_on(flow)
     assert first.pids(flow) == before
+    for name in (flow.name, *acknowledged):
+        first.dora("stop", name)
+
+
+def why_not(fleet: EnrolledFleet) -> str:
+    """Return what `dorafleet status` says on the machine of a coordinator that does not lead."""
+    done = fleet.attempt("status")
+    return done.stderr if done.returncode == 1 else ""
+
+
+def waits_because(fleet: EnrolledFleet, reason: str) -> None:
+    """Wait until `dorafleet status` gives this reason why a coordinator does not lead."""
+    try:
+        wait_until(lambda: reason in why_not(fleet), reason, timeout=60, every=0.5)
+    except RobotError as error:
+        raise RobotError(f"{error}: {why_not(fleet)}") from None
+    print(f"{fleet.server.name}: {why_not(fleet).strip()}")
+
+
+@only_long
+@pytest.mark.timeout(900)
+def test_members_of_etcd_are_killed_one_by_one_and_nothing_acknowledged_is_lost(
+    leaders: Leaders,
+) -> None:
+    """Each coordinator has only the member on its own machine."""
+    first, second, third = leaders.first, leaders.second, leaders.third
+    flow = Flow("quorum", policy="backpressure")
+    for fleet in (first, second):
+        fleet.server.write("/opt/flow/ticker.yml", TICKER)
+    second.start_coordinator()
+    wait_until_leads(first)
+    waits_because(second, f"it waits to lead: `{first.server.name}:")
+    epochs = [first.agent("arm1")["epoch"]]
+    first.start(flow)
+    before = first.pids(flow)
+    acknowledged: list[str] = []
+    try:
+        with Commands(first, "most") as commands:
+            commands.wait_for_some()
+            # Two of three members are enough.
+            kill_member(third)
+            commands.wait_for_some()
+            # One is not: none can write, and each says why. Robots go on.
+            kill_member(first.server)
+            waits_because(first, "etcd cannot be reached: 127.0.0.1 port 2379")
+            waits_because(second, "no member of etcd at http://127.0.0.1:2379 can answer")
+        acknowledged += commands.acknowledged
+        print(f"acknowledged: {commands.acknowledged}; then: {commands.failed[-1]}")
+        second.flows_on(flow)
+        assert "connected" not in second.states().values()
+        # With the third one back there are two, and the second coordinator has one of them.
+        start_member(third)
+        wait_until_leads(second)
+        epochs.append(second.agent("arm1")["epoch"])
+        assert listed(second) >= {*acknowledged, flow.name}
+        with Commands(second, "back") as newer:
+            newer.wait_for_some()
+            start_member(first.server)
+            waits_because(first, f"it waits to lead: `{second.server.name}:")
+            # The leader dies with its member.
+            kill_member(second.server)
+            second.kill_coordinator()
+            wait_until_leads(first)
+        acknowledged += newer.acknowledged
+        epochs.append(first.agent("arm1")["epoch"])
+        assert listed(first) >= {*acknowledged, flow.name}
+        assert epochs == sorted(set(epochs)), "each leader has a higher epoch"
+        first.flows_on(flow)
+        assert first.pids(flow) == before
+        assert (first.report(flow).missing, first.report(flow).restarts) == (0, 0)
+    finally:
+        for robot in (first.server, second.server, third):
+            start_member(robot)
     for name in (flow.name, *acknowledged):
         first.dora("stop", name)

@@ -10,7 +10,11 @@ Number 0 stands for the fleet namespace, where a fleet manager or a test may run
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
+from hwtests.robots import slowline
+from hwtests.robots.errors import RobotError
 from hwtests.robots.shell import attempt, run, wait_until
 
 FLEET = 0
@@ -26,6 +30,8 @@ class Network:
         self._plugged: set[int] = set()
         self._tables: set[str] = set()
         """Rules of nft, by family and name."""
+        self._slow: dict[int, subprocess.Popen[str]] = {}
+        """The slow line of each cable that has one."""
 
     def make(self) -> None:
         """Create the switch and the cable of the fleet."""
@@ -37,6 +43,8 @@ class Network:
 
     def remove(self) -> None:
         """Remove all that exists of switch and cables."""
+        for number in [*self._slow]:
+            self._end_slow(number)
         for number in [*self._plugged]:
             attempt(["ip", "netns", "del", self.namespace(number)])
         attempt(["ip", "netns", "del", self.switch])
@@ -98,9 +106,45 @@ class Network:
                 chain out {{ type filter hook egress {hook}; }}
             }}""")
 
+    def slow(self, number: int, *, delay: float, loss: float, rate: float) -> None:
+        """Make a cable slow and lossy: seconds, a share of the packets, bytes a second; each way.
+
+        Raises:
+            RobotError: it has a slow line already, or that line does not start.
+        """
+        if number in self._slow:
+            raise RobotError(f"{port(number)} is slow already")
+        bridge, near, far = f"slow{number}", f"near{number}", f"far{number}"
+        command = [sys.executable, slowline.__file__, near, far, str(delay), str(loss), str(rate)]
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", self.switch, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._slow[number] = process
+        assert process.stdout is not None
+        if process.stdout.readline() != "ready\n":
+            raise RobotError(f"the slow line of {port(number)} does not start")
+        self._ip("link", "add", bridge, "type", "bridge", *SWITCHING)
+        for each, to in ((near, bridge), (far, "br0"), (port(number), bridge)):
+            self._ip("link", "set", each, "master", to, "up")
+        self._ip("link", "set", bridge, "up")
+
+    def _end_slow(self, number: int) -> None:
+        process = self._slow.pop(number)
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
     def repair(self, number: int) -> None:
         """Undo all faults of one robot."""
         name = port(number)
+        if number in self._slow:
+            self._end_slow(number)
+            self._ip("link", "set", name, "master", "br0")
+            self._ip("link", "del", f"slow{number}")
         for table in [each for each in self._tables if name in each.split("_")]:
             self._inside("nft", "delete", "table", *table.split())
             self._tables.discard(table)

@@ -91,6 +91,16 @@ async def test_what_can_be_repeated_goes_to_the_next_member_and_what_cannot_is_u
         assert len(asked) == 2
 
 
+async def test_members_without_a_leader_are_asked_in_turn_and_their_reason_is_said():
+    refusal = http(b'{"code": 14, "message": "etcdserver: no leader"}', "503 Unavailable")
+    async with member(refusal) as (one, first), member(refusal) as (two, second):
+        async with gateway(one, two) as client:
+            with pytest.raises(StoreError, match="can answer: etcdserver: no leader") as caught:
+                await client.call("/", {}, repeatable=True)
+    assert caught.value.code == Code.UNAVAILABLE
+    assert (len(first), len(second)) == (1, 1)
+
+
 async def test_members_that_are_down_are_passed_over():
     async with member(http(b"{}")) as (good, _):
         async with gateway("http://127.0.0.1:1", "http://localhost.invalid:1", good) as client:

@@ -1,0 +1,118 @@
+"""Robots that are enrolled with one-use tokens, instead of over SSH."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+import ssl
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hwtests.fleet.enrolled import CLUSTER, UNIT
+from hwtests.fleet.flows import Flow
+from hwtests.fleet.test_certificates import coordinator_at, serial
+from hwtests.robots.effort import only_long
+from hwtests.robots.shell import wait_until
+
+if TYPE_CHECKING:
+    from hwtests.fleet.enrolled import EnrolledFleet
+
+FOLDER = "/var/lib/dorad-agent"
+LIST = f"cd {FOLDER}; find . -type f -not -name '*.db*' -exec sha256sum {{}} + | sort"
+"""Identity and keys; the database of shares changes by itself."""
+HOUR_DAYS = 1 / 24
+
+
+class Joining:
+    """Tries to enrol one robot with tokens."""
+
+    def __init__(self, robots: EnrolledFleet, machine: str) -> None:
+        self._robots = robots
+        self._machine = machine
+        self.robot = robots.robots[machine]
+
+    def command(self, **changed: str) -> list[str]:
+        """Return the command that the operator is told to run there, with other options."""
+        printed = self._robots.dorafleet("enrol", CLUSTER, self._machine, "--token")
+        words = shlex.split(printed.partition("&&")[0])
+        assert words[:3] == ["sudo", "dorad-agent", "join"]
+        return changed_in(words[1:], **changed)
+
+    def refused(self, words: list[str]) -> str:
+        """Run a command that must fail and change nothing; return the error."""
+        before = self.robot.sh(LIST)
+        done = self.robot.attempt(*words)
+        print(f"{self._machine}: {done.stderr.strip()}")
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert self.robot.sh(LIST) == before
+        return done.stderr
+
+
+def changed_in(words: list[str], **changed: str) -> list[str]:
+    """Return a command with other values of options."""
+    words = [*words]
+    for option, value in changed.items():
+        words[words.index(f"--{option}") + 1] = value
+    return words
+
+
+@only_long
+@pytest.mark.timeout(600)
+def test_a_token_enrols_its_robot_once_and_each_refusal_leaves_everything_as_it_was(
+    robots: EnrolledFleet,
+) -> None:
+    third, second = Joining(robots, "arm3"), Joining(robots, "arm2")
+    flow = Flow("beside", policy="backpressure")
+    with robots.running(flow):
+        before = robots.pids(flow)
+        epoch = robots.agent("arm1")["connection"]
+        # A robot that is no longer in the fleet, as far as it knows itself.
+        third.robot.exec("dorad-agent", "leave")
+        wait_until(lambda: robots.states()["arm3"] != "connected", "arm3 has left")
+        assert "arm9" in robots.attempt("enrol", CLUSTER, "arm9", "--token").stderr
+        # The coordinator still has a certificate of it: another machine cannot take its id.
+        good = third.command()
+        assert "is enrolled already, with another key" in third.refused(good)
+        robots.dorafleet("revoke", "arm3")
+
+        assert "the token is for robot `arm3`" in third.refused(changed_in(good, robot="arm2"))
+        assert "the token is wrong" in third.refused(changed_in(good, token="0" * 64))
+        # Another authority, and one of another fleet: the coordinator does not get the token.
+        assert "is not a certificate" in third.refused(changed_in(good, authority="AAA"))
+        text = good[good.index("--authority") + 1]
+        damaged = bytearray(base64.b64decode(text))
+        damaged[-10] ^= 1
+        text = base64.b64encode(damaged).decode()
+        third.refused(changed_in(good, authority=text))
+        foreign = third.robot.sh(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes "
+            "-subj '/CN=dorad fleet' -keyout /dev/null 2>/dev/null"
+        )
+        text = base64.b64encode(ssl.PEM_cert_to_DER_cert(foreign)).decode()
+        assert "certificate" in third.refused(changed_in(good, authority=text))
+        # A robot of the fleet keeps its place, whatever token it tries.
+        own = serial(robots, "arm2")
+        assert "enrolled already as arm2" in second.refused(good)
+        assert "the token is for" in second.refused([*changed_in(good, robot="arm2"), "--replace"])
+        if robots.clocks:
+            with coordinator_at(robots, HOUR_DAYS):
+                assert "has expired" in third.refused(good)
+        # After all that it is still good, once.
+        third.robot.exec(*good)
+        assert "enrolled already" in third.refused(good)
+        assert "was used already" in third.refused([*good, "--replace"])
+        assert "was used already" in second.refused([*good, "--replace"])
+        third.robot.exec("systemctl", "restart", "dorad-agent")
+        robots.wait_connected()
+
+        assert serial(robots, "arm2") == own
+        assert robots.pids(flow) == before
+        assert robots.agent("arm1")["connection"]["coordinator"] == epoch["coordinator"]
+        robots.flows_on(flow)
+        assert robots.report(flow).missing == 0
+        assert robots.dorafleet("audit", "verify").startswith("ok")
+        journal = robots.server.exec("journalctl", "-u", UNIT, "--no-pager", "--lines=500")
+        assert "Traceback" not in journal
+    wait_until(lambda: all(each["well"] for each in robots.machines().values()), "all are well")
