@@ -41,6 +41,9 @@ MAX_QUEUED = 16_384
 _SOURCE_PLACE = re.compile(r" +at \S+\.rs:\d+\.")
 """A place in the source of Zenoh, which its errors end with."""
 
+_NO_ANSWER = "Unable to connect to any of"
+"""How Zenoh says that a client has no router, whatever the reason."""
+
 _thread = threading.local()
 """`state` is set in the threads of Zenoh whose state the interpreter keeps."""
 
@@ -140,7 +143,10 @@ class Session:
             try:
                 opened = zenoh.open(zenoh_config(config))
             except zenoh.ZError as error:
-                reason = f"the router {self._router} cannot be reached: {reason_of(error)}"
+                why = reason_of(error)
+                if why.startswith(_NO_ANSWER):
+                    why = "nothing answers there, or one end refuses the other's certificate"
+                reason = f"the router {self._router} cannot be reached: {why}"
                 if reason != self.unopened:
                     _log.info("%s", reason)
                     self.unopened = reason

@@ -64,7 +64,7 @@ async def test_machines_that_only_dial_out_exchange_messages_through_a_router(
     out, sent = tmp_path / "b", tmp_path / "a"
     async with pair(QueuePolicy.BACKPRESSURE, 4) as machines:
         alpha, beta = start(machines)
-        why = f"the router {machines.address} cannot be reached"
+        why = f"the router {machines.address} cannot be reached: nothing answers there"
         await alpha.until(lambda: why in alpha.peer("beta").get("reason", ""))
         await beta.until(lambda: why in beta.peer("alpha").get("reason", ""))
         # Where Zenoh's own source raised it is of no use to who reads it.
