@@ -43,7 +43,12 @@ def join(
     Raises:
         ControlError: none answers, or one refuses.
     """
+    from dorad.agent import keys
+
     _, addresses = checked(robot, list(coordinators))
+    # TLS does not check this signature, and the token would be used up.
+    if not keys.is_whole(authority):
+        raise ControlError("bad-request", "`--authority` is damaged", "copy the whole command")
     csr = identities.request(robot, replace=replace)
     try:
         certificates = _sign(addresses, EnrolSign(robot=robot, csr=csr), token, authority)

@@ -73,6 +73,11 @@ def check_chain(robot: str, key: str, chain: str, authority: str) -> None:
         raise _refused("the authority that comes with it has not signed it")
 
 
+def is_whole(authority: str) -> bool:
+    """Return True if the certificate of an authority has its own signature."""
+    return all(_signed(root, root) for root in _load(authority, "the authority of the fleet"))
+
+
 def issuer_of(chain: str, authority: str) -> str:
     """Return the certificate (PEM) that has signed the first one of a chain."""
     signers = _load(chain, "the certificate")[1:]

@@ -85,7 +85,7 @@ def test_a_token_enrols_its_robot_once_and_each_refusal_leaves_everything_as_it_
         damaged = bytearray(base64.b64decode(text))
         damaged[-10] ^= 1
         text = base64.b64encode(damaged).decode()
-        third.refused(changed_in(good, authority=text))
+        assert "is damaged" in third.refused(changed_in(good, authority=text))
         foreign = third.robot.sh(
             "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes "
             "-subj '/CN=dorad fleet' -keyout /dev/null 2>/dev/null"

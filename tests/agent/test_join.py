@@ -115,10 +115,30 @@ def test_a_coordinator_of_another_fleet_does_not_get_the_token(operator, agent, 
     assert done.returncode == 0, done.stderr
 
 
-def test_the_coordinator_that_is_away_is_reported(agent):
-    pem = base64.b64encode(b"x").decode()
-    words = ["join", f"127.0.0.1:{free_port()}", "--robot", "arm1", "--token", "0" * 64]
-    done = agent.command(*words, "--authority", pem)
+def test_a_damaged_authority_uses_up_no_token(operator, agent):
+    words = operator.command_for("arm1")
+    at = words.index("--authority") + 1
+    damaged = bytearray(base64.b64decode(words[at]))
+    damaged[-10] ^= 1  # of its own signature, which TLS does not check
+    done = agent.command(*words[:at], base64.b64encode(damaged).decode(), *words[at + 1 :])
     assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert agent.command(*words, "--authority", "???").returncode == 1
+    assert "`--authority` is damaged" in done.stderr
+    done = agent.command(*words)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_coordinator_that_is_away_is_reported(agent, folder):
+    pem = open_authority(folder / "ca").certificate
+    authority = base64.b64encode(ssl.PEM_cert_to_DER_cert(pem)).decode()
+    words = ["join", f"127.0.0.1:{free_port()}", "--robot", "arm1", "--token", "0" * 64]
+    done = agent.command(*words, "--authority", authority)
+    assert done.returncode == 1
+    assert "no coordinator is running" in done.stderr
+
+
+@pytest.mark.parametrize("authority", ["???", base64.b64encode(b"x").decode()])
+def test_an_authority_that_is_no_certificate_is_refused(agent, authority):
+    words = ["join", f"127.0.0.1:{free_port()}", "--robot", "arm1", "--token", "0" * 64]
+    done = agent.command(*words, "--authority", authority)
+    assert done.returncode == 1
+    assert "is not a certificate" in done.stderr
