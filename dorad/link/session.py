@@ -170,7 +170,8 @@ class Session:
         """Return why there is no connection to the router; empty if there is one, or no router."""
         if self.unopened or not self._router or self._session is None:
             return self.unopened
-        if self._session.info.routers_zid():
+        # A peer passes messages on, too.
+        if self._session.info.routers_zid() or self._session.info.peers_zid():
             return ""
         return f"the connection to the router {self._router} was lost; it is tried again and again"
 

@@ -60,7 +60,10 @@ async def is_up(alpha: Link, beta: Link) -> None:
 async def test_machines_that_only_dial_out_exchange_messages_through_a_router(
     tmp_path: Path,
 ) -> None:
-    """The router comes after the links, as at the boot of a whole site, and goes once."""
+    """The router comes after the links, as at the boot of a whole site, and goes once.
+
+    What comes back is a peer, which passes messages on as a router does.
+    """
     out, sent = tmp_path / "b", tmp_path / "a"
     async with pair(QueuePolicy.BACKPRESSURE, 4) as machines:
         alpha, beta = start(machines)
@@ -82,8 +85,12 @@ async def test_machines_that_only_dial_out_exchange_messages_through_a_router(
             why = f"the connection to the router {machines.address} was lost"
             await alpha.until(lambda: why in alpha.peer("beta").get("reason", ""))
             await beta.until(lambda: why in beta.peer("alpha").get("reason", ""))
-            async with router(machines.address):
+            async with router(machines.address, '{mode: "peer"}'):
                 await beta.until(lambda: len(lines(out)) >= 40)
+                await beta.kill()
+                machines.links.remove(beta)
+                why = "no link process of beta"
+                await alpha.until(lambda: why in alpha.peer("beta").get("reason", ""))
         assert lines(out) == [f"{n} 12500 int64 True frame" for n in range(40)]
 
 
