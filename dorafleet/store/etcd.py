@@ -40,6 +40,9 @@ NAMESPACE = "/dorafleet/"
 RETRY_S = 0.5
 """Seconds between two tries to become the leader."""
 
+RECHECK_S = 10.0
+"""Seconds after which one that waits for a leader's end reads again who leads."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -268,17 +271,25 @@ class EtcdStore(Store):
 
     async def _until_free(self, on_waiting: Callable[[str], object]) -> None:
         """Wait until there is no key of a leader."""
-        snapshot = await self.get(LEADER, limit=1)
-        leaders = [entry for entry in snapshot.entries if entry.key == LEADER]
-        if not leaders:
-            return
-        reason = f"`{leaders[0].value.decode(errors='replace')}` leads"
-        on_waiting(reason)
-        _log.info("%s", reason)
-        async with aclosing(self.watch(LEADER, snapshot.revision + 1)) as watch:
-            async for changes in watch:
-                if changes.values.get(LEADER, b"") is None:
-                    return
+        reason = ""
+        while True:
+            snapshot = await self.get(LEADER, limit=1)
+            leaders = [entry for entry in snapshot.entries if entry.key == LEADER]
+            if not leaders:
+                return
+            before, reason = reason, f"`{leaders[0].value.decode(errors='replace')}` leads"
+            if reason != before:
+                on_waiting(reason)
+                _log.info("%s", reason)
+            # A watch only goes silent when most members are away: the next read says so.
+            with suppress(TimeoutError):
+                async with (
+                    asyncio.timeout(RECHECK_S),
+                    aclosing(self.watch(LEADER, snapshot.revision + 1)) as watch,
+                ):
+                    async for changes in watch:
+                        if changes.values.get(LEADER, b"") is None:
+                            return
 
     async def _keep(self, lease: _Lease, term: Term) -> None:
         """Renew a lease until it is lost, and set `lost` then. Each failure is retried."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dorafleet.store import gateway
+from dorafleet.store import etcd, gateway
 from dorafleet.store.errors import Code, ConflictError, StoreError
 from dorafleet.store.etcd import EtcdStore
 from dorafleet.store.model import Transaction
@@ -112,6 +112,34 @@ async def test_a_leader_that_is_cut_off_knows_it_before_another_leads(cluster):
                     with pytest.raises(ConflictError):
                         await one.commit(Transaction(former.compares, {"a": b""}))
                     await two.commit(Transaction(term.compares, {"a": b""}))
+        finally:
+            await one.close()
+            await two.close()
+
+
+async def test_one_that_waits_says_who_leads_and_that_most_members_are_away(cluster, monkeypatch):
+    monkeypatch.setattr(etcd, "RECHECK_S", 0.1)
+    said: list[str] = []
+
+    async def wait(store):
+        async with store.lead("two", on_waiting=said.append):
+            pytest.fail("two lead")
+
+    async with asyncio.timeout(DEADLINE_S):
+        one = await EtcdStore.open(cluster.urls)
+        two = await EtcdStore.open(cluster.urls)
+        try:
+            async with one.lead("one"):
+                waiting = asyncio.create_task(wait(two))
+                await until(lambda: said[-1:] == ["`one` leads"])
+                monkeypatch.setattr(gateway, "CALL_S", 0.5)
+                for member in cluster.members[1:]:
+                    await asyncio.to_thread(member.kill)
+                await until(lambda: said[-1] != "`one` leads")
+                assert "can answer" in said[-1]
+                waiting.cancel()
+                await asyncio.wait((waiting,))
+                assert waiting.cancelled()
         finally:
             await one.close()
             await two.close()
