@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad import __version__
-from dorad.agent.folder import write_secret
 from dorad.agent.identity import Enrolment, checked
 from dorad.control.client import Client
 from dorad.control.errors import ControlError
@@ -81,8 +80,10 @@ def _sign(
     failures: list[ControlError] = []
     with tempfile.TemporaryDirectory(prefix="dorad-agent-") as name:
         secret, ca = Path(name) / "token", Path(name) / "authority.pem"
-        write_secret(secret, token.encode())
-        write_secret(ca, authority.encode())
+        # The group of dorad, which may read an identity, is none of a client's token.
+        secret.touch(mode=0o600)
+        secret.write_text(token)
+        ca.write_text(authority)
         for host, port in addresses:
             target = Tcp(host, port, token=secret, tls=TlsFiles(ca))
             try:

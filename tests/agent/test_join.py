@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import grp
 import os
 import shlex
 import ssl
 
 import pytest
 
+from dorad.agent.identity import IdentityStore
+from dorad.agent.join import authority_of, join
 from dorafleet.ca.authority import open_authority
 from tests.agent.fleet import DEADLINE_S, Agent
 from tests.harness.commands import Service, run_command
@@ -113,6 +116,18 @@ def test_a_coordinator_of_another_fleet_does_not_get_the_token(operator, agent, 
     # It was not used up.
     done = agent.command(*operator.command_for("arm1"))
     assert done.returncode == 0, done.stderr
+
+
+def test_a_robot_joins_whose_agent_shares_its_identity_with_the_group_of_dorad(
+    operator, folder, monkeypatch
+):
+    monkeypatch.setattr("dorad.agent.folder.GROUP", grp.getgrgid(os.getegid()).gr_name)
+    words = operator.command_for("arm1")
+    token, authority = words[words.index("--token") + 1], words[words.index("--authority") + 1]
+    identities = IdentityStore(folder)
+    coordinators = [f"127.0.0.1:{operator.port}"]
+    assert join(identities, "arm1", coordinators, token, authority_of(authority)).robot == "arm1"
+    assert (folder / "identity/key.pem").stat().st_mode & 0o777 == 0o640
 
 
 def test_a_damaged_authority_uses_up_no_token(operator, agent):

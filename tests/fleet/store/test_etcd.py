@@ -117,7 +117,7 @@ async def test_a_leader_that_is_cut_off_knows_it_before_another_leads(cluster):
             await two.close()
 
 
-async def test_one_that_waits_says_who_leads_and_that_most_members_are_away(cluster, monkeypatch):
+async def test_one_that_waits_reports_who_leads_and_that_members_are_away(cluster, monkeypatch):
     monkeypatch.setattr(etcd, "RECHECK_S", 0.1)
     said: list[str] = []
 

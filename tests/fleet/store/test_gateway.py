@@ -91,7 +91,7 @@ async def test_what_can_be_repeated_goes_to_the_next_member_and_what_cannot_is_u
         assert len(asked) == 2
 
 
-async def test_members_without_a_leader_are_asked_in_turn_and_their_reason_is_said():
+async def test_members_without_a_leader_are_asked_in_turn_and_their_reason_is_reported():
     refusal = http(b'{"code": 14, "message": "etcdserver: no leader"}', "503 Unavailable")
     async with member(refusal) as (one, first), member(refusal) as (two, second):
         async with gateway(one, two) as client:
