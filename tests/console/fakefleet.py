@@ -13,7 +13,7 @@ import msgspec
 
 from dorad.bell import Bell
 from dorad.control import messages as m
-from dorad.control.alertbook import AlertBook
+from dorad.control.alertbook import AlertBook, PastAlertBook
 from dorad.control.arrays import to_ipc
 from dorad.control.errors import ControlError
 from dorad.control.limits import Limits
@@ -98,6 +98,7 @@ class FakeFleet:
         self.rows: dict[str, m.FleetRow] = {}
         self.nodes = nodes
         self.book = AlertBook()
+        self.ended = PastAlertBook()
         self.bell = Bell()
         self.changes: list[tuple[str, m.Struct]] = []
         """Calls that change something."""
@@ -189,7 +190,8 @@ class FakeFleet:
     def judge(self, seconds: float = 0.0) -> None:
         """Let time pass, and judge what is wrong now."""
         self.clock += seconds
-        self.book.observe(self.clock, {r.robot: r.findings for r in self.rows.values()})
+        found = {r.robot: r.findings for r in self.rows.values()}
+        self.ended.add(self.book.observe(self.clock, found), time.time())
         self.bell.ring()
 
     def all_nodes_and_edges(self) -> m.Top:
@@ -214,6 +216,7 @@ class FakeFleet:
             "daemon.status": self._status,
             "fleet.watch": self._rows,
             "alerts.watch": self._alerts,
+            "alerts.past": self._past_alerts,
             "alerts.ack": self._ack,
             "top.watch": self._top,
             "logs.read": self.read_logs or self._stored,
@@ -265,6 +268,9 @@ class FakeFleet:
                 sent = found
                 yield m.Alerts(at=time.time(), alerts=found)
             await self.bell.wait()
+
+    async def _past_alerts(self, _call: Call, params: m.PastAlertsRead) -> m.PastAlerts:
+        return m.PastAlerts(alerts=self.ended.latest(params.limit))
 
     async def _ack(self, call: Call, params: m.AlertAck) -> m.Alert:
         self.changes.append((call.method, params))

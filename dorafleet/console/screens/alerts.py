@@ -1,10 +1,13 @@
-"""Screen Alerts: all alerts, with their details."""
+"""Screen Alerts: all alerts, with their details, and the last ones that are over."""
 
 from __future__ import annotations
 
+import logging
 import textwrap
 from typing import TYPE_CHECKING
 
+from dorad.control.errors import ControlError
+from dorad.control.messages import PastAlerts, PastAlertsRead
 from dorad.terminal import local_time
 from dorafleet.console.model.alerts import by_need, new_count, where
 from dorafleet.console.model.commands import Target
@@ -21,11 +24,15 @@ if TYPE_CHECKING:
 
     from textual.widget import Widget
 
-    from dorad.control.messages import Alert
+    from dorad.control.messages import Alert, PastAlert
     from dorafleet.console.view.rows import Span
 
 MAX_NAMED = 20
 """Robots of an alert that are named."""
+MAX_PAST = 8
+"""Alerts that are over and are shown; `dorafleet alerts --past` has more."""
+
+_log = logging.getLogger(__name__)
 
 
 class AlertsScreen(ConsoleScreen):
@@ -39,6 +46,9 @@ class AlertsScreen(ConsoleScreen):
     def __init__(self) -> None:
         super().__init__()
         self._alerts: dict[str, Alert] = {}
+        self._past: list[PastAlert] = []
+        self._past_beside: frozenset[str] | None = None
+        """The open alerts when those that are over were read."""
 
     @classmethod
     def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
@@ -53,6 +63,7 @@ class AlertsScreen(ConsoleScreen):
         """Return the table, and what is known of the chosen one."""
         yield Grid(alertrows.COLUMNS, ascii_only=self.ascii_only)
         yield Canvas(id="facts", classes="auto")
+        yield Canvas(id="past", classes="auto")
 
     def crumbs(self) -> Crumbs:
         """Return the title, with the number of alerts."""
@@ -79,6 +90,22 @@ class AlertsScreen(ConsoleScreen):
             empty=self._quiet(stale=stale),
         )
         self.query_one("#facts", Canvas).show(self._facts(grid.cursor))
+        self.query_one("#past", Canvas).show(alertrows.past_lines(self._past))
+        beside = frozenset(each.id for each in self.server.alerts)
+        if beside != self._past_beside and not stale:
+            self._past_beside = beside
+            self.console.in_background(self._read_past())
+
+    async def _read_past(self) -> None:
+        try:
+            found = await self.server.call(
+                "alerts.past", PastAlertsRead(limit=MAX_PAST), PastAlerts
+            )
+        except ControlError as error:
+            _log.debug("no alerts that are over: %s", error)
+        else:
+            self._past = found.alerts
+            self.bring()
 
     def _quiet(self, *, stale: bool) -> str:
         if "alerts.watch" in self.server.missing:

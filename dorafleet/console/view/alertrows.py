@@ -67,6 +67,19 @@ def past_row(alert: PastAlert) -> Row:
     return Row(alert.id, (state, where_, text, *map(Cell, moments), acked))
 
 
+def past_lines(alerts: Sequence[PastAlert]) -> list[list[Span]]:
+    """Return the lines about alerts that are over; none without any."""
+    lines: list[list[Span]] = [
+        [
+            (f" {words.moment(each.since)} to {words.moment(each.until)}  ", "dim"),
+            (f"{words.fit(words.clean(where(each)), 9)} ", "name"),
+            (words.clean(each.text), "dim"),
+        ]
+        for each in alerts
+    ]
+    return [[], [(" OVER, the last first", "title")], *lines] if lines else []
+
+
 def _advice(alert: Alert) -> str:
     if alert.count > 1:
         return "enter list"
