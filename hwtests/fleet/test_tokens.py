@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shlex
 import ssl
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,10 +14,12 @@ from dorafleet.ca.authority import open_authority
 from hwtests.fleet.enrolled import CLUSTER, UNIT
 from hwtests.fleet.flows import Flow
 from hwtests.fleet.test_certificates import coordinator_at, serial
+from hwtests.robots import RobotError
 from hwtests.robots.effort import only_long
 from hwtests.robots.shell import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from hwtests.fleet.enrolled import EnrolledFleet
@@ -53,6 +56,18 @@ class Joining:
         return done.stderr
 
 
+@contextmanager
+def left(robots: EnrolledFleet, machine: str) -> Iterator[None]:
+    """Let a robot leave the fleet, so that the block can enrol it; a block that fails has not."""
+    robots.robots[machine].exec("dorad-agent", "leave")
+    wait_until(lambda: robots.states()[machine] != "connected", f"{machine} has left")
+    try:
+        yield
+    except (RobotError, AssertionError):
+        robots.attempt("enrol", CLUSTER, machine, "--again")
+        raise
+
+
 def changed_in(words: list[str], **changed: str) -> list[str]:
     """Return a command with other values of options."""
     words = [*words]
@@ -68,11 +83,8 @@ def test_a_token_enrols_its_robot_once_and_each_refusal_leaves_everything_as_it_
 ) -> None:
     third, second = Joining(robots, "arm3"), Joining(robots, "arm2")
     flow = Flow("beside", policy="backpressure")
-    with robots.running(flow):
+    with robots.running(flow), left(robots, "arm3"):
         before = robots.pids(flow)
-        # A robot that is no longer in the fleet, as far as it knows itself.
-        third.robot.exec("dorad-agent", "leave")
-        wait_until(lambda: robots.states()["arm3"] != "connected", "arm3 has left")
         assert "arm9" in robots.attempt("enrol", CLUSTER, "arm9", "--token").stderr
         # The coordinator still has a certificate of it: another machine cannot take its id.
         good = third.command()
