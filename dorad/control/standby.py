@@ -51,7 +51,7 @@ def reporting(folder: Path) -> Iterator[Callable[[str], None]]:
 def why_silent(folder: Path) -> str:
     """Return why the coordinator with this folder answers nobody; empty if that is not known."""
     try:
-        number = os.open(folder / STANDBY, os.O_RDONLY | os.O_CLOEXEC)
+        number = os.open(folder / STANDBY, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""  # it only makes a message better
     try:
