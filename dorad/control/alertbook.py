@@ -242,7 +242,7 @@ class PastAlertBook:
 
     def latest(self, limit: int) -> list[PastAlert]:
         """Return the last alerts, the newest first."""
-        return [*islice(reversed(self._alerts), max(limit, 0))]
+        return [*islice(reversed(self._alerts), min(max(limit, 0), MAX_PAST))]
 
 
 def _is_due(episode: Episode, now: float) -> bool:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
+
+from dorad.control.errors import ControlError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +50,14 @@ FLOW = """\
 nodes:
   - {id: source, path: source.py, inputs: {tick: dora/timer/millis/20}, outputs: [number]}
   - {id: middle, path: middle.py, inputs: {number: source/number}, outputs: [twice]}
-  - {id: sink, path: sink.py, inputs: {twice: middle/twice, tick: dora/timer/millis/500}}
+  - id: sink
+    path: sink.py
+    inputs: {twice: {source: middle/twice, queue_size: 1000}, tick: dora/timer/millis/500}
+  # Without one of the others this node would not be valid.
+  - id: pairs
+    path: sink.py
+    inputs: {number: source/number, other: middle/twice}
+    sync: {tolerance_ms: 1000, inputs: [number, other]}
 """
 
 
@@ -141,3 +152,33 @@ def test_a_node_that_was_started_again_outlives_a_daemon(
     own_daemon.until(lambda: len(numbers(tmp_path)) > mark + 10)
     assert status(own_daemon, "middle") == "running"
     own_daemon.dora_ok("stop", "flow")
+
+
+def test_a_consumer_without_room_for_a_new_queue_gets_it_when_it_has_read_the_old_ones(
+    flow: Daemon, tmp_path: Path
+) -> None:
+    with flow.client() as client:
+        (sink,) = (each.pid for each in client.nodes("flow") if each.node == "sink")
+        assert sink is not None
+        os.kill(sink, signal.SIGSTOP)
+        try:
+            with pytest.raises(ControlError, match="sink/twice cannot be opened again"):
+                for _ in range(20):
+                    client.stop_node("middle", dataflow="flow")
+                    client.restart_node("middle", dataflow="flow")
+            with pytest.raises(ControlError, match="sink/twice cannot be opened again"):
+                client.restart_node("middle", dataflow="flow")
+        finally:
+            os.kill(sink, signal.SIGCONT)
+
+        def restarted() -> bool:
+            try:
+                client.restart_node("middle", dataflow="flow")
+            except ControlError as error:
+                assert "sink/twice cannot be opened again" in error.message
+                return False
+            return True
+
+        flow.until(restarted)
+    mark = len(numbers(tmp_path))
+    flow.until(lambda: len(numbers(tmp_path)) > mark + 3)

@@ -146,6 +146,35 @@ class Flow(Struct, frozen=True):
         flow = Flow(still_open, endless, before_drained | drained, ended)
         return flow, tuple(replace(each, drained=each.unit in drained) for each in closings)
 
+    def started_again(
+        self, node: str, dataflow: Dataflow, alive: Collection[str]
+    ) -> tuple[Flow, tuple[Closing, ...]]:
+        """Return the flow after a node that had ended got a process, and its inputs to close.
+
+        What it feeds is open again. Its own inputs are open if their sources are `alive`, and close
+        at once otherwise.
+        """
+        ended = frozenset(unit for unit in self.ended if node_of(unit) != node)
+        still_open = dict(self.open_inputs)
+        drained = {unit for unit in self.drained if node_of(unit) != node}
+        closings = []
+        for unit, inputs in data_inputs(dataflow).items():
+            if node_of(unit) == node:
+                fed = {
+                    name: source
+                    for name, source in inputs.items()
+                    if node_of(source) in alive and source not in ended
+                }
+                still_open[unit] = MappingProxyType(fed)
+                if unfed := tuple(name for name in inputs if name not in fed):
+                    closings.append(Closing(unit, unfed, not fed and unit not in self.endless))
+            elif unit in self.open_inputs:
+                fed = {name: source for name, source in inputs.items() if node_of(source) == node}
+                still_open[unit] = MappingProxyType({**self.open_inputs[unit], **fed})
+        drained |= {closing.unit for closing in closings if closing.drained}
+        flow = Flow(still_open, self.endless, frozenset(drained), ended)
+        return flow, tuple(closings)
+
     def to_json(self) -> dict[str, Any]:
         """Return the flow as JSON-able values."""
         return {

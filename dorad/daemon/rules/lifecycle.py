@@ -26,7 +26,6 @@ from dorad.daemon.rules.finish import (
     units_of,
 )
 from dorad.dataflow.model import LINK
-from dorad.dataflow.topology import remove_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -241,18 +240,20 @@ class Lifecycle:
         return [] if self.stopping else list(_closed(closings))
 
     def may_start_again(self, node: str) -> bool:
-        """Return True if an ended node would receive something, or never had data inputs."""
-        spec = self.dataflow.node(node)
+        """Return True if an ended node would receive something, or no other node feeds it."""
+        units = units_of(self.dataflow.node(node))
         found = data_inputs(self.dataflow)
-        sources = {source for unit in units_of(spec) for source in found[unit].values()}
-        endless = any(unit in self.flow.endless for unit in units_of(spec))
+        sources = {source for unit in units for source in found[unit].values()}
+        sources = {source for source in sources if node_of(source) != node}
+        endless = any(unit in self.flow.endless for unit in units)
         return endless or not sources or any(map(self._sends, sources))
 
     def started_again(self, node: str) -> list[Action]:
         """Handle that a node that had ended gets a process: as if it and its edges were new."""
-        whole = self.dataflow
-        self.changed(remove_node(whole, node))
-        return self.changed(whole)
+        self.running.add(node)
+        alive = self.running | self.dynamic
+        self.flow, closings = self.flow.started_again(node, self.dataflow, alive)
+        return [] if self.stopping else list(_closed(closings))
 
     def _sends(self, source: str) -> bool:
         alive = self.running | self.dynamic

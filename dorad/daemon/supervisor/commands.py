@@ -14,8 +14,8 @@ from dorad.daemon.rules.ladder import GRACE_S, RESTART_GRACE_S
 from dorad.daemon.rules.restart import RestartHistory
 from dorad.daemon.supervisor.noderun import NodeRun
 from dorad.daemon.supervisor.replacement import replace_process
+from dorad.daemon.supervisor.startagain import start_again
 from dorad.daemon.supervisor.stopladder import stop_process
-from dorad.dataflow.model import LINK, NodeOutput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -111,7 +111,8 @@ class Commands:
         """
         with self._working_on(name, "restarted") as run:
             if run.result is not None and not run.node.is_dynamic:
-                await self._start_again(run)
+                self._check_program(run.node, self._state.lifecycle.dataflow)
+                await start_again(self._state, self._running(), run)
                 return
             _refuse_unless_started(run)
             await self._restart(run, grace)
@@ -133,58 +134,6 @@ class Commands:
             self._apply(after)
             run.history = RestartHistory()
             await self._restart(run, grace)
-
-    async def _start_again(self, run: NodeRun) -> None:
-        state, name, runner = self._state, run.node.id, self._running()
-        lifecycle, topology = state.lifecycle, state.broker.topology
-        self._check_program(run.node, lifecycle.dataflow)
-        if not lifecycle.may_start_again(name):
-            raise CommandError(
-                "refused", f"node {name} is not restarted: all its inputs have closed"
-            )
-        edges = self._edges_of(name)
-        if any(consumer == LINK for consumer, _ in edges):
-            raise CommandError(
-                "refused",
-                f"node {name} has ended, and with it its outputs on other machines:"
-                " restart the dataflow",
-            )
-        for consumer, entry in edges:
-            # Both ends know the edge as closed, and begin anew.
-            topology.remove_edge(consumer, entry.id)
-            try:
-                topology.add_edge(consumer, entry)
-            except OSError as error:
-                raise CommandError(
-                    "refused",
-                    f"input {consumer}/{entry.id} cannot be opened again: {error}",
-                ) from error
-        state.results[:] = [result for result in state.results if result.node != name]
-        run.begin_again()
-        state.broker.reopen(name)
-        state.broker.restarting(name, run.restarts)
-        state.carry_out(lifecycle.started_again(name))
-        for consumer in dict.fromkeys(each for each, _ in edges if each != name):
-            state.broker.notifications.node_restarted(consumer, name)
-        starts = run.starts
-        runner.start(run)
-        await state.bell.until(lambda: run.starts > starts or run.result is not None)
-        if run.starts == starts and run.result is not None:
-            raise CommandError("refused", f"node {name} was not restarted: it {run.result.reason}")
-
-    def _edges_of(self, name: str) -> list[tuple[str, Input]]:
-        """Return the edges of a node that has ended: its own inputs, and those that it feeds.
-
-        Without those of other nodes that have ended.
-        """
-        runs = self._state.nodes
-        return [
-            (node.id, entry)
-            for node in self._state.lifecycle.dataflow.nodes
-            if node.id == name or runs[node.id].result is None
-            for entry in node.all_inputs
-            if isinstance(entry.source, NodeOutput) and name in (node.id, entry.source.node)
-        ]
 
     async def _restart(self, run: NodeRun, grace: float) -> None:
         state, name = self._state, run.node.id

@@ -78,6 +78,7 @@ class Watchdogs:
         """
         if self._state.lifecycle.stopping:
             return None
+        self._forget_ended()
         due = [
             at
             for run in self._state.nodes.values()
@@ -89,6 +90,12 @@ class Watchdogs:
             )
         ]
         return max(min(due) - now, 0.0) if due else None
+
+    def _forget_ended(self) -> None:
+        """Forget the inputs of nodes that have ended: those started again have new queues."""
+        running = {name for name, run in self._state.nodes.items() if run.result is None}
+        for key in [key for key in self._breakers if key[0] not in running]:
+            del self._breakers[key]
 
     def _check_startup(self, run: NodeRun, now: float) -> Iterator[float]:
         """Kill a node that has not called `Node()` in time; yield when its timeout expires."""

@@ -261,3 +261,31 @@ def test_a_restored_lifecycle_decides_like_the_original(
     for each in after:
         assert step(restored, *each) == step(life, *each)
         assert restored.snapshot() == life.snapshot()
+
+
+def test_a_node_that_has_ended_may_start_again_if_another_one_sends_or_none_feeds_it() -> None:
+    life = started(dataflow(node("a", "a"), node("b", "a"), node("c")))
+    for name in "abc":
+        life.after_exit(ok(name))
+    assert [life.may_start_again(name) for name in "abc"] == [True, False, True]
+
+
+def test_what_a_node_feeds_is_open_after_it_has_started_again() -> None:
+    life = started(dataflow(node("a"), node("b", "a", "c"), node("c"), node("d", "b"), node("e")))
+    for name in "abcd":
+        life.after_exit(ok(name))
+    assert life.started_again("b") == [
+        CloseInput("b", "a"),
+        CloseInput("b", "c"),
+        Stop("b", DRAINED),
+    ]
+    life.after_exit(ok("b"))
+    assert life.started_again("a") == []
+    assert life.may_start_again("b")
+    assert life.started_again("b") == [CloseInput("b", "c")]
+    assert life.started_again("d") == []
+    assert life.flow.open_of("b") == {"a": "a"}
+    assert life.after_exit(ok("b")) == [CloseInput("d", "b"), Stop("d", DRAINED)]
+    assert life.started_again("b") == [CloseInput("b", "c")]
+    assert life.flow.open_of("d") == {"b": "b"}
+    assert not life.may_restart("d"), "it has got its STOP"

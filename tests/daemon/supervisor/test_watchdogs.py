@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dorad.daemon.rules.exits import Outcome, Result
 from dorad.daemon.rules.lifecycle import Lifecycle
 from dorad.daemon.supervisor.noderun import NodeRun
 from dorad.daemon.supervisor.state import SupervisorState
@@ -239,6 +240,23 @@ async def test_a_broken_input_whose_source_ends_is_closed() -> None:
     scene.state.lifecycle.outputs_done("a")
     scene.look(2)
     assert scene.runs["b"].broken == {}
+
+
+async def test_an_input_of_a_node_that_is_started_again_waits_for_its_first_message() -> None:
+    scene = fed()
+    (edge,), run = scene.broker.edges, scene.runs["b"]
+    edge.sent = 5
+    scene.look(0, 1)
+    run.result = Result("b", Outcome.OK, None, "was stopped")
+    scene.look(2)
+    run.begin_again()
+    edge.sent = 0
+    del scene.broker.calls[:]
+    scene.look(3, 100)
+    assert scene.broker.calls == []
+    edge.sent = 1
+    scene.look(101, 102)
+    assert scene.broker.calls == [("input_broken", "b", "a")]
 
 
 async def test_an_input_found_broken_by_an_earlier_daemon_recovers_with_a_message() -> None:
