@@ -364,6 +364,30 @@ def test_a_disconnected_input_elsewhere_does_not_end_its_node(
     assert two.node("beta", "sink").restarts == 0
 
 
+def test_a_node_that_has_ended_starts_again_unless_it_sent_to_another_machine(
+    two: Machines, tmp_path: Path
+) -> None:
+    nodes = counting(tmp_path)
+    # On each machine one node runs on: a share ends with its last node.
+    for name in ("here", "there"):
+        nodes.append({**nodes[0], "id": name})
+    two.start_both(tmp_path, nodes, {**PLACEMENT, "here": "alpha", "there": "beta"})
+    alpha, beta = two.daemons["alpha"], two.daemons["beta"]
+    beta.until(lambda: len(seen(tmp_path)) > 20)
+    with beta.client() as client:
+        client.stop_node("sink", dataflow=two.uuid)
+        mark = len(seen(tmp_path))
+        client.restart_node("sink", dataflow=two.uuid)
+    beta.until(lambda: len(seen(tmp_path)) > mark + 20)
+    with alpha.client() as client:
+        client.stop_node("source", dataflow=two.uuid)
+        with pytest.raises(ControlError, match="restart the dataflow"):
+            client.restart_node("source", dataflow=two.uuid)
+    beta.until(lambda: two.node("beta", "sink").status == "stopped")
+    with beta.client() as client, pytest.raises(ControlError, match="inputs have closed"):
+        client.restart_node("sink", dataflow=two.uuid)
+
+
 def test_an_update_with_a_missing_program_changes_nothing(two: Machines, tmp_path: Path) -> None:
     nodes = counting(tmp_path)
     two.start("alpha", tmp_path, nodes, PLACEMENT, hold=None)
