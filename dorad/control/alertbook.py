@@ -233,12 +233,18 @@ class AlertBook:
 class PastAlertBook:
     """The last alerts of one server that are over. The next server begins without any."""
 
-    def __init__(self) -> None:
+    def __init__(self, of_robot: int = MAX_PAST) -> None:
+        """Keep at most `of_robot` alerts of one robot, so that one cannot push out all others."""
         self._alerts: deque[PastAlert] = deque(maxlen=MAX_PAST)
+        self._of_robot = of_robot
 
     def add(self, ended: Iterable[Alert], at: float) -> None:
-        """Add alerts that are over at the time `at`, in seconds since 1970."""
-        self._alerts.extend(PastAlert(**msgspec.structs.asdict(each), until=at) for each in ended)
+        """Add alerts of one robot each that are over at the time `at`, in seconds since 1970."""
+        for each in ended:
+            own = [past for past in self._alerts if past.robots == each.robots]
+            if len(own) >= self._of_robot:
+                self._alerts.remove(own[0])
+            self._alerts.append(PastAlert(**msgspec.structs.asdict(each), until=at))
 
     def latest(self, limit: int) -> list[PastAlert]:
         """Return the last alerts, the newest first."""

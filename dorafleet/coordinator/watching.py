@@ -42,6 +42,9 @@ COMING_S = 20.0
 5 s. Until then, what is wrong with one that has not come yet stays as the last coordinator knew it.
 """
 
+MAX_PAST_OF_ROBOT = 20
+"""Alerts of one robot that are over and are kept."""
+
 MAX_ID = 1000
 """Characters of an alert's id in the audit."""
 
@@ -76,7 +79,7 @@ class FleetWatching:
         self._since: dict[tuple[str, str, str], float] = {}
         self.rows: dict[str, m.FleetRow] = {}
         self.book = AlertBook()
-        self.past = PastAlertBook()
+        self.past = PastAlertBook(MAX_PAST_OF_ROBOT)
         self._bell = Bell()
         """Rings when a row or an alert has changed."""
 

@@ -113,6 +113,16 @@ def test_only_the_last_alerts_that_are_over_are_kept() -> None:
     assert found[0].until == (MAX_PAST + 4) * 100.0
 
 
+def test_a_robot_does_not_push_out_the_past_alerts_of_others() -> None:
+    book, past = AlertBook(), PastAlertBook(3)
+    for number in range(10):
+        robot = "arm1" if number == 2 else "liar"
+        book.observe(number * 100.0, {robot: [finding(f"n{number}", event=True)]})
+        book.observe(number * 100.0, {robot: [finding(f"n{number}", event=True)]})
+        past.add(book.observe(number * 100.0 + 50.0, {}), float(number))
+    assert [each.until for each in past.latest(10)] == [9.0, 8.0, 7.0, 2.0]
+
+
 def test_an_acknowledgement_lasts_as_long_as_its_alert() -> None:
     book = AlertBook()
     for now in (0.0, 3.0):
