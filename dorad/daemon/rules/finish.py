@@ -88,6 +88,10 @@ class Flow(Struct, frozen=True):
         own = {unit for unit in self._units.get(node, ()) if unit != node}
         return bool(own) and own <= self.drained | self.ended
 
+    def sends(self, source: str, alive: Collection[str]) -> bool:
+        """Return True if a unit may still send: its node is `alive`, and it has not ended."""
+        return node_of(source) in alive and source not in self.ended
+
     def is_endless(self, node: str) -> bool:
         """Return True if a part of the node that still runs has a timer or a log input."""
         return node in self.endless or any(
@@ -125,11 +129,7 @@ class Flow(Struct, frozen=True):
             old, opened = known.get(unit, {}), self.open_inputs.get(unit, {})
             added = {name: source for name, source in inputs.items() if old.get(name) != source}
             kept = {name: source for name, source in inputs.items() if opened.get(name) == source}
-            fed = {
-                name: source
-                for name, source in added.items()
-                if node_of(source) in alive and source not in self.ended
-            }
+            fed = {name: source for name, source in added.items() if self.sends(source, alive)}
             still_open[unit] = MappingProxyType(kept | fed)
             if unfed := tuple(name for name in added if name not in fed):
                 closings.append(Closing(unit, unfed, drained=False))
@@ -154,16 +154,14 @@ class Flow(Struct, frozen=True):
         What it feeds is open again. Its own inputs are open if their sources are `alive`, and close
         at once otherwise.
         """
-        ended = frozenset(unit for unit in self.ended if node_of(unit) != node)
+        before = self.restarted(node)
         still_open = dict(self.open_inputs)
         drained = {unit for unit in self.drained if node_of(unit) != node}
         closings = []
         for unit, inputs in data_inputs(dataflow).items():
             if node_of(unit) == node:
                 fed = {
-                    name: source
-                    for name, source in inputs.items()
-                    if node_of(source) in alive and source not in ended
+                    name: source for name, source in inputs.items() if before.sends(source, alive)
                 }
                 still_open[unit] = MappingProxyType(fed)
                 if unfed := tuple(name for name in inputs if name not in fed):
@@ -172,8 +170,8 @@ class Flow(Struct, frozen=True):
                 fed = {name: source for name, source in inputs.items() if node_of(source) == node}
                 still_open[unit] = MappingProxyType({**self.open_inputs[unit], **fed})
         drained |= {closing.unit for closing in closings if closing.drained}
-        flow = Flow(still_open, self.endless, frozenset(drained), ended)
-        return flow, tuple(closings)
+        after = replace(before, open_inputs=still_open, drained=frozenset(drained))
+        return after, tuple(closings)
 
     def to_json(self) -> dict[str, Any]:
         """Return the flow as JSON-able values."""

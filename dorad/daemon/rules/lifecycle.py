@@ -246,7 +246,8 @@ class Lifecycle:
         sources = {source for unit in units for source in found[unit].values()}
         sources = {source for source in sources if node_of(source) != node}
         endless = any(unit in self.flow.endless for unit in units)
-        return endless or not sources or any(map(self._sends, sources))
+        alive = self.running | self.dynamic
+        return endless or not sources or any(self.flow.sends(each, alive) for each in sources)
 
     def started_again(self, node: str) -> list[Action]:
         """Handle that a node that had ended gets a process: as if it and its edges were new."""
@@ -254,10 +255,6 @@ class Lifecycle:
         alive = self.running | self.dynamic
         self.flow, closings = self.flow.started_again(node, self.dataflow, alive)
         return [] if self.stopping else list(_closed(closings))
-
-    def _sends(self, source: str) -> bool:
-        alive = self.running | self.dynamic
-        return node_of(source) in alive and source not in self.flow.ended
 
     def _barrier_actions(self, before: Barrier) -> list[Action]:
         after = self.barrier.phase

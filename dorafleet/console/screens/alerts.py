@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MAX_NAMED = 20
 """Robots of an alert that are named."""
-MAX_PAST = 8
+MAX_OVER = 8
 """Alerts that are over and are shown; `dorafleet alerts --past` has more."""
 
 _log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class AlertsScreen(ConsoleScreen):
     async def _read_past(self) -> None:
         try:
             found = await self.server.call(
-                "alerts.past", PastAlertsRead(limit=MAX_PAST), PastAlerts
+                "alerts.past", PastAlertsRead(limit=MAX_OVER), PastAlerts
             )
         except ControlError as error:
             _log.debug("no alerts that are over: %s", error)
