@@ -67,13 +67,18 @@ def alerts(fleet):
 ID = "arm1:node-failed:pick/gripper"
 
 
+async def acknowledged(fleet, daemon):
+    """Connect a robot whose node has failed, and acknowledge the alert."""
+    await connect(fleet, "arm1", daemon)
+    await fleet.until(lambda: ID in alerts(fleet))
+    return await fleet.call("alerts.ack", m.AlertAck(id=ID))
+
+
 async def test_alerts_and_who_looks_after_them_outlive_a_coordinator(tmp_path):
     daemon = Daemon()
     daemon.find(CRASH)
     async with leading(tmp_path) as fleet:
-        await connect(fleet, "arm1", daemon)
-        await fleet.until(lambda: ID in alerts(fleet))
-        acked = await fleet.call("alerts.ack", m.AlertAck(id=ID))
+        acked = await acknowledged(fleet, daemon)
         assert acked.acked_by == "ann"
     async with leading(tmp_path) as fleet:
         # Before the robot is back, too.
@@ -98,9 +103,7 @@ async def test_an_alert_that_is_over_can_still_be_read(tmp_path, monkeypatch):
     daemon = Daemon()
     daemon.find(CRASH)
     async with leading(tmp_path) as fleet:
-        await connect(fleet, "arm1", daemon)
-        await fleet.until(lambda: ID in alerts(fleet))
-        await fleet.call("alerts.ack", m.AlertAck(id=ID))
+        await acknowledged(fleet, daemon)
         assert (await fleet.call("alerts.past", m.PastAlertsRead())).alerts == []
         daemon.find()
         await fleet.until(lambda: ID not in alerts(fleet))
@@ -149,9 +152,7 @@ async def test_an_alert_that_is_over_when_the_robot_is_back_ends(tmp_path, monke
     daemon = Daemon()
     daemon.find(CRASH)
     async with leading(tmp_path) as fleet:
-        await connect(fleet, "arm1", daemon)
-        await fleet.until(lambda: ID in alerts(fleet))
-        await fleet.call("alerts.ack", m.AlertAck(id=ID))
+        await acknowledged(fleet, daemon)
     monkeypatch.setattr("dorad.control.alertbook.CLEARED_AFTER_S", 0.2)
     daemon.find()
     async with leading(tmp_path) as fleet:
@@ -195,9 +196,7 @@ async def test_an_acknowledgement_is_in_the_audit(tmp_path):
     daemon = Daemon()
     daemon.find(CRASH)
     async with leading(tmp_path) as fleet:
-        await connect(fleet, "arm1", daemon)
-        await fleet.until(lambda: ID in alerts(fleet))
-        await fleet.call("alerts.ack", m.AlertAck(id=ID))
+        await acknowledged(fleet, daemon)
         await fleet.call("alerts.ack", m.AlertAck(id=ID, undo=True))
         with pytest.raises(ControlError, match="there is no alert `arm1:x:y`"):
             await fleet.call("alerts.ack", m.AlertAck(id="arm1:x:y"))
