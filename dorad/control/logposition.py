@@ -6,6 +6,7 @@ earlier than the newest line, and lines that are known already are left out.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,14 @@ MAX_KNOWN = 20_000
 def own_time(line: LogRecord) -> float:
     """Return the time of a line as it says it."""
     return line.timestamp
+
+
+def corrected_time(line: LogRecord, ahead: float) -> float:
+    """Return when a line was written by the reader's clock; its own is `ahead` by so many seconds.
+
+    At most now: what a clock showed before it was set back must not hide what comes now.
+    """
+    return min(line.timestamp - ahead, time.time())
 
 
 class LogPosition:

@@ -12,7 +12,7 @@ import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.logposition import LogPosition
+from dorad.control.logposition import LogPosition, corrected_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -51,8 +51,7 @@ class RobotLines:
         self._robot = robot
         self._params = params
         self._runs_on = runs_on
-        # What a clock showed before it was set back must not hide what comes now.
-        self._position = LogPosition(lambda line: min(line.timestamp - self._skew, time.time()))
+        self._position = LogPosition(lambda line: corrected_time(line, self._skew))
         self._lost_at: float | None = None
         """When the stream was lost, in seconds since 1970; None while it is open."""
 

@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from dorad import logrecord
-from dorad.control.logposition import LogPosition
+from dorad.control.logposition import LogPosition, corrected_time
 from dorad.terminal import local_time
 from dorafleet.console.link.streams import Feed
 from dorafleet.console.model.commands import Target
@@ -86,8 +86,7 @@ class LogsScreen(ConsoleScreen):
 
     def _written_at(self, line: LogRecord) -> float:
         """Return when a line was written, by the clock of the server."""
-        # What a clock showed before it was set back must not hide what comes now.
-        return min(line.timestamp - self._skew.get(line.machine or "", 0.0), time.time())
+        return corrected_time(line, self._skew.get(line.machine or "", 0.0))
 
     def _opened(self, client: AsyncClient) -> AsyncStream[LogLines]:
         self._asked_at = self._asked_at or time.time()
