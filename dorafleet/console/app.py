@@ -54,6 +54,9 @@ MAX_EARLY = 1000
 MAX_OPEN = 30
 """Screens that lie on each other; the next one replaces the last."""
 
+FilterKey = tuple[str, tuple[str | None, ...]]
+"""The name of a screen, and its `subject`."""
+
 MAX_FILTERS = 100
 """Filters that are kept; the next one displaces the oldest."""
 
@@ -88,8 +91,7 @@ class ConsoleApp(App[None]):
         super().__init__(driver_class=driver_class, ansi_color=_ansi(options.theme))
         self.server = server
         self.options = options
-        self.filters: dict[str, Filter] = {}
-        """The filters of screens, each by its screen's `filter_name`."""
+        self.filters: dict[FilterKey, Filter] = {}
         self.copied = ""
         """The command that was copied last."""
         self._visible_text = VisibleText()  # one, because Textual caches lines by their filters
@@ -334,11 +336,11 @@ class ConsoleApp(App[None]):
         screen = self.screen
         return isinstance(screen, ConsoleScreen) and screen.typing
 
-    def keep_filter(self, name: str, wanted: Filter) -> None:
+    def keep_filter(self, key: FilterKey, wanted: Filter) -> None:
         """Keep a filter for when its screen is opened again."""
-        self.filters.pop(name, None)
+        self.filters.pop(key, None)
         if wanted:
-            self.filters[name] = wanted
+            self.filters[key] = wanted
         if len(self.filters) > MAX_FILTERS:
             del self.filters[next(iter(self.filters))]
 

@@ -153,7 +153,7 @@ class ConsoleScreen(Screen[None]):
 
     def on_screen_resume(self) -> None:
         """Read the streams."""
-        self.filter = self.console.filters.get(self.filter_name, Filter())
+        self.filter = self.console.filters.get((self.NAME, self.subject), Filter())
         self.feeds.resume()
         self._painted = None
         self.tick()
@@ -373,9 +373,9 @@ class ConsoleScreen(Screen[None]):
         self.prompting.ask_program()
 
     @property
-    def filter_name(self) -> str:
-        """What its filter is kept by."""
-        return self.NAME
+    def subject(self) -> tuple[str | None, ...]:
+        """What it is about; the same screen about something else begins without a filter."""
+        return ()
 
     def filter_keys(self) -> tuple[str, ...]:
         """Return the columns that a filter may name."""
@@ -384,7 +384,7 @@ class ConsoleScreen(Screen[None]):
     def set_filter(self, wanted: Filter) -> None:
         """Filter by this from now on."""
         self.filter = wanted
-        self.console.keep_filter(self.filter_name, wanted)
+        self.console.keep_filter((self.NAME, self.subject), wanted)
         self.on_filter()
         self.repaint()
 

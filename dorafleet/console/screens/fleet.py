@@ -73,7 +73,7 @@ class FleetScreen(ConsoleScreen):
     def on_screen_resume(self) -> None:
         """Apply the filter that the screen was opened with."""
         if self._start_filter:
-            self.console.filters[self.NAME] = parse(self._start_filter)
+            self.console.keep_filter((self.NAME, self.subject), parse(self._start_filter))
             self._start_filter = ""
         super().on_screen_resume()
 

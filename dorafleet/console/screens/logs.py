@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -80,9 +79,9 @@ class LogsScreen(ConsoleScreen):
         return [Feed(self.server, self._opened, self._take)]
 
     @property
-    def filter_name(self) -> str:
-        """What its filter is kept by: lines of something else begin without it."""
-        return shlex.join([self.NAME, self.dataflow or "", self.node or ""])
+    def subject(self) -> tuple[str | None, ...]:
+        """Whose lines these are."""
+        return self.dataflow, self.node
 
     def _written_at(self, line: LogRecord) -> float:
         """Return when a line was written, by the clock of the server."""

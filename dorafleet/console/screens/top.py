@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from dorafleet.console.link.streams import Feed
@@ -51,9 +50,9 @@ class TopScreen(ConsoleScreen):
         return type(self)(self.robot)
 
     @property
-    def filter_name(self) -> str:
-        """What its filter is kept by: another robot begins without it."""
-        return shlex.join([self.NAME, self.robot or ""])
+    def subject(self) -> tuple[str | None, ...]:
+        """The robot."""
+        return (self.robot,)
 
     def body(self) -> Iterable[Widget]:
         """Return the tables."""

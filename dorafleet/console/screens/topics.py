@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +73,9 @@ class TopicsScreen(ConsoleScreen):
         return TopicsScreen(self.dataflow)
 
     @property
-    def filter_name(self) -> str:
-        """What its filter is kept by: outputs of another dataflow begin without it."""
-        return shlex.join([self.NAME, self.dataflow])
+    def subject(self) -> tuple[str | None, ...]:
+        """The dataflow."""
+        return (self.dataflow,)
 
     def body(self) -> Iterable[Widget]:
         """Return the table."""
