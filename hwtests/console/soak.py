@@ -1,7 +1,8 @@
-"""Use one console for hours beside a busy fleet: `python -m hwtests.console.soak [--minutes N]`.
+"""Use one console for hours beside a busy fleet: `python -m hwtests.console.soak --minutes 480`.
 
 It goes round all screens by its keys, and filters, marks, asks for actions and cancels on the way.
-Each minute one line says what it costs, then how much it has grown since the first twenty minutes.
+A shorter time between keys (`--every`) fits the use of a day into hours. Each minute one line says
+what it costs, then how much it has grown since the first twenty minutes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STEP_S = 2.0
-"""Time between two keys."""
+"""Time between two keys, unless another is given."""
 WARM_MINUTES = 20
 """Minutes after which caches are full: one of Textual's keeps a thousand closed widgets."""
 MAX_GROWTH_MB = 10.0
@@ -44,8 +45,8 @@ def keys() -> Iterator[bytes]:
     return cycle((*ROUND, *([b"\x1b"] * 4)))
 
 
-def soak(minutes: int, folder: Path) -> float:
-    """Run it, print its figures, and return by how many MB it has grown."""
+def soak(minutes: int, every: float, folder: Path) -> float:
+    """Press a key each `every` seconds, print figures, and return by how many MB it has grown."""
     socket = folder / "s"
     server = subprocess.Popen(
         [sys.executable, "-m", "hwtests.console.serve", str(socket), "everything"],
@@ -75,7 +76,7 @@ def soak(minutes: int, folder: Path) -> float:
                 written += len(data)
                 os.write(ours, ANSWER * data.count(QUESTION))
             now = time.monotonic()
-            if now - typed_at > STEP_S:
+            if now - typed_at > every:
                 typed_at = now
                 os.write(ours, next(typed))
             if now - minute > 60.0:
@@ -104,9 +105,10 @@ def main() -> None:
     """Run it, and exit with 1 if it grows."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=int, default=480)
+    parser.add_argument("--every", type=float, default=STEP_S, help="seconds between two keys")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        grown = soak(given.minutes, Path(folder))
+        grown = soak(given.minutes, given.every, Path(folder))
     print(f"grown by {grown:.1f} MB since the first {WARM_MINUTES} minutes")
     if grown > MAX_GROWTH_MB:
         raise SystemExit(1)
