@@ -46,7 +46,7 @@ _monotonic_ns = time.monotonic_ns
 _fromtimestamp = datetime.fromtimestamp
 
 if native.module is not None:
-    native.module.use_metadata(metadata_codec.decode, _fromtimestamp, UTC)
+    native.module.use_metadata(metadata_codec.decode, datetime, UTC)
 
 
 class Input(Protocol):

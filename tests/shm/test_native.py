@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import math
 import time
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as dataset
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dorad.node.clock import Clock
@@ -22,6 +25,7 @@ from dorad.node.sharedarrays import SharedArrays
 from dorad.shm import layout, native
 from dorad.shm.arrow import encode
 from dorad.shm.inlet import Inlet, UnreadableError
+from tests.harness.waiting import until
 from tests.shm.edge import Edge, edge
 
 if TYPE_CHECKING:
@@ -430,6 +434,39 @@ def test_the_mailbox_stays_mapped_for_as_long_as_an_array_lies_in_a_sample() -> 
     assert value.to_pylist() == list(range(1000))
     del value
     gc.collect()
+
+
+def test_a_sample_is_given_back_when_another_thread_frees_its_array() -> None:
+    with side() as one:
+        one.send(lambda _: pa.array(range(1000)), None)
+        event = one.input.take()
+        assert event is not None
+        free = len(one.edge.inlet._free)
+        values = [event.pop("value")]
+        schema = pa.schema([("value", values[0].type)])
+        # One of Arrow's threads filters the values, and frees them without the interpreter lock.
+        batches = (pa.record_batch([values.pop()], schema=schema) for _ in "1")
+        upper = dataset.field("value") >= 500
+        scanner = dataset.Scanner.from_batches(batches, schema=schema, filter=upper)
+        assert scanner.to_table().num_rows == 500
+        asyncio.run(until(lambda: len(one.edge.inlet._free) > free))
+        assert not any(one.edge.inlet._words[slot] for slot in one.edge.inlet._free)
+
+
+@given(st.integers(0, (1 << 64) - 1))
+@example(0)
+@example((1 << 64) - 1)
+@example(500)  # half a microsecond: to even
+@example(1500)
+@example(1_999_999_500)
+@example(1_999_999_999)  # the next second
+@example(951_782_400 * 10**9 - 1)  # before a leap day
+def test_a_message_has_the_time_of_its_stamp(stamp: int) -> None:
+    with side() as one:
+        one.edge.push(b"x", stamp=stamp)
+        event = one.input.take()
+        assert event is not None
+        assert event["metadata"]["timestamp"] == datetime.fromtimestamp(stamp / 1e9, UTC)
 
 
 @pytest.mark.parametrize("name", [n for n in dir(native.module or object) if n.endswith("State")])

@@ -4,15 +4,14 @@
 
 #include "native.h"
 
-/* Take what Arrow has: the class of arrays, three functions, and the types by code with their bits.
-   Called by dorad/shm/arrow.py when that is imported. */
+/* Take what Arrow has: the class of arrays, and the types by code with their bits. Called by
+   dorad/shm/arrow.py when that is imported. */
 PyObject *use_arrow(PyObject *module, PyObject *arguments)
 {
     struct state *state = PyModule_GetState(module);
-    PyObject *array, *from_buffers, *py_buffer, *foreign_buffer, *bare;
+    PyObject *array, *bare;
     int uint8_code;
-    if (!PyArg_ParseTuple(arguments, "OOOOO!i", &array, &from_buffers, &py_buffer, &foreign_buffer,
-                          &PyDict_Type, &bare, &uint8_code))
+    if (!PyArg_ParseTuple(arguments, "OO!i", &array, &PyDict_Type, &bare, &uint8_code))
         return NULL;
     Py_ssize_t at = 0;
     PyObject *key, *value;
@@ -36,9 +35,9 @@ PyObject *use_arrow(PyObject *module, PyObject *arguments)
     }
     state->uint8_code = (uint8_t)uint8_code;
     put_in_place(&state->array, Py_NewRef(array));
-    put_in_place(&state->from_buffers, Py_NewRef(from_buffers));
-    put_in_place(&state->py_buffer, Py_NewRef(py_buffer));
-    put_in_place(&state->foreign_buffer, Py_NewRef(foreign_buffer));
+    put_in_place(&state->import_array, PyObject_GetAttrString(array, "_import_from_c"));
+    if (state->import_array == NULL)
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -176,27 +175,46 @@ static PyObject *as_tuple(const struct taken *taken)
                          entry->rest, (Py_ssize_t)entry->meta_size);
 }
 
-static PyObject *buffer_of(const struct state *state, const struct taken *taken)
+/* What the values of an array lie in until Arrow releases it: a borrow, or `copy`. */
+struct arrived {
+    const void *buffers[2];
+    PyObject *borrow;
+    _Alignas(16) char copy[];
+};
+
+/* Called by any thread, with the interpreter lock or without. */
+static void release_arrived(struct arrow_array *array)
+{
+    struct arrived *arrived = array->private_data;
+    /* Not initialized: some arrays outlive the interpreter. */
+    if (arrived->borrow != NULL && Py_IsInitialized()) {
+        PyGILState_STATE lock = PyGILState_Ensure();
+        Py_DECREF(arrived->borrow);
+        PyGILState_Release(lock);
+    }
+    free(arrived);
+    array->release = NULL;
+}
+
+static bool export_taken(const struct taken *taken, struct arrow_array *array)
 {
     const struct entry *entry = &taken->entry;
-    if (taken->borrow == NULL) {
-        PyObject *payload = PyBytes_FromStringAndSize(entry->rest + entry->meta_size,
-                                                      (Py_ssize_t)entry->size);
-        PyObject *buffer = payload == NULL ? NULL
-                                           : PyObject_CallFunctionObjArgs(state->py_buffer, payload,
-                                                                          NULL);
-        Py_XDECREF(payload);
-        return buffer;
+    size_t size = taken->borrow == NULL ? (size_t)entry->size : 0;
+    struct arrived *arrived = malloc(sizeof *arrived + size);
+    if (arrived == NULL) {
+        PyErr_NoMemory();
+        return false;
     }
-    PyObject *address = PyLong_FromVoidPtr((void *)taken->address);
-    PyObject *size = PyLong_FromUnsignedLongLong(entry->size);
-    PyObject *buffer = NULL;
-    if (address != NULL && size != NULL)
-        buffer = PyObject_CallFunctionObjArgs(state->foreign_buffer, address, size, taken->borrow,
-                                              NULL);
-    Py_XDECREF(address);
-    Py_XDECREF(size);
-    return buffer;
+    memcpy(arrived->copy, entry->rest + entry->meta_size, size);
+    arrived->borrow = Py_XNewRef(taken->borrow);
+    arrived->buffers[0] = NULL;
+    arrived->buffers[1] = taken->borrow == NULL ? arrived->copy : taken->address;
+    *array = (struct arrow_array){.length = (int64_t)entry->length,
+                                  .n_buffers = 2,
+                                  .buffers = arrived->buffers,
+                                  .release = release_arrived,
+                                  .private_data = arrived};
+    return true;
 }
 
 /* Build the array of a message; see `load_decoder`. */
@@ -214,17 +232,14 @@ PyObject *build_array(const struct state *state, const struct ring_input *input,
         Py_XDECREF(whole);
         return array;
     }
-    PyObject *buffer = buffer_of(state, taken);
-    PyObject *length = PyLong_FromUnsignedLongLong(entry->length);
-    PyObject *buffers = PyList_New(2), *array = NULL;
-    if (buffer != NULL && length != NULL && buffers != NULL) {
-        PyList_SetItem(buffers, 0, Py_NewRef(Py_None));
-        PyList_SetItem(buffers, 1, Py_NewRef(buffer));
-        array = PyObject_CallFunctionObjArgs(state->from_buffers, kind, length, buffers,
-                                             state->zero, NULL);
-    }
-    Py_XDECREF(buffer);
-    Py_XDECREF(length);
-    Py_XDECREF(buffers);
+    struct arrow_array exported;
+    if (!export_taken(taken, &exported))
+        return NULL;
+    PyObject *address = PyLong_FromVoidPtr(&exported), *array = NULL;
+    if (address != NULL)
+        array = PyObject_CallFunctionObjArgs(state->import_array, address, kind, NULL);
+    Py_XDECREF(address);
+    if (exported.release != NULL) /* Arrow has not taken it over. */
+        exported.release(&exported);
     return array;
 }

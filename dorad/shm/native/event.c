@@ -10,11 +10,7 @@ static PyObject *metadata_of(const struct state *state, const struct taken *take
         return NULL;
     int present = PyDict_Contains(metadata, state->names.timestamp);
     if (present == 0) {
-        PyObject *seconds = PyFloat_FromDouble((double)taken->entry.stamp / 1e9);
-        PyObject *time = seconds == NULL ? NULL
-                                         : PyObject_CallFunctionObjArgs(state->fromtimestamp,
-                                                                        seconds, state->utc, NULL);
-        Py_XDECREF(seconds);
+        PyObject *time = datetime_of(state, taken->entry.stamp);
         if (time == NULL || PyDict_SetItem(metadata, state->names.timestamp, time) < 0)
             present = -1;
         Py_XDECREF(time);

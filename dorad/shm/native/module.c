@@ -81,11 +81,11 @@ PyObject *fall_back(const struct state *state, enum step step, PyObject *object,
 static PyObject *use_metadata(PyObject *module, PyObject *arguments)
 {
     struct state *state = PyModule_GetState(module);
-    PyObject *decode, *fromtimestamp, *utc;
-    if (!PyArg_ParseTuple(arguments, "OOO", &decode, &fromtimestamp, &utc))
+    PyObject *decode, *datetime, *utc;
+    if (!PyArg_ParseTuple(arguments, "OOO", &decode, &datetime, &utc))
         return NULL;
     put_in_place(&state->decode_metadata, Py_NewRef(decode));
-    put_in_place(&state->fromtimestamp, Py_NewRef(fromtimestamp));
+    put_in_place(&state->datetime, Py_NewRef(datetime));
     put_in_place(&state->utc, Py_NewRef(utc));
     Py_RETURN_NONE;
 }
@@ -128,8 +128,7 @@ static int execute(PyObject *module)
         return -1;
     NAMES(NAME)
 #undef NAME
-    state->zero = PyLong_FromLong(0);
-    if (state->zero == NULL || PyModule_AddStringConstant(module, "FINGERPRINT", DORAD_FINGERPRINT) < 0)
+    if (PyModule_AddStringConstant(module, "FINGERPRINT", DORAD_FINGERPRINT) < 0)
         return -1;
     if (add_states(module, state) < 0)
         return -1;

@@ -222,9 +222,9 @@ struct state {
     /* Objects, up to `bits`. */
     PyTypeObject *types[KINDS];
     PyObject *fallbacks[STEPS];
-    PyObject *utc, *fromtimestamp, *decode_metadata, *zero;
+    PyObject *utc, *datetime, *decode_metadata;
     /* Of Arrow and numpy, NULL before they are imported. */
-    PyObject *array, *from_buffers, *py_buffer, *foreign_buffer, *ndarray, *kinds;
+    PyObject *array, *import_array, *ndarray, *kinds;
     PyObject *bare[MAX_CODE]; /* the Arrow type of a code, or NULL */
 #define NAME(name) PyObject *name;
     struct { NAMES(NAME) } names;
@@ -394,4 +394,5 @@ PyObject *decode_metadata(const struct state *state, const char *data, size_t si
 int64_t realtime_ns(void);
 int64_t monotonic_ns(void);
 uint64_t clock_now(struct clock *clock);
+PyObject *datetime_of(const struct state *state, uint64_t stamp);
 int clock_saw(const struct state *state, struct clock *clock, uint64_t stamp);
