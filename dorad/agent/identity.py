@@ -25,6 +25,9 @@ from dorad.control.tls import MAX_NAME, is_name
 if TYPE_CHECKING:
     from pathlib import Path
 
+IDENTITY = "identity"
+"""The link in the agent's folder."""
+
 DEFAULT_PORT = 6013
 MAX_COORDINATORS = 16
 
@@ -71,19 +74,25 @@ class Identity:
     @property
     def tls(self) -> LinkTls:
         """The files with which this robot proves to a coordinator who it is."""
-        return self._files("authority.pem")
+        return _files(self.folder, "authority.pem")
 
     @property
     def links(self) -> LinkTls:
         """The same for links to other robots, which trust only what signs robots."""
-        return self._files("issuer.pem")
+        return _files(self.folder, "issuer.pem")
 
-    def _files(self, authority: str) -> LinkTls:
-        return LinkTls(
-            ca=str(self.folder / authority),
-            certificate=str(self.folder / "chain.pem"),
-            key=str(self.folder / "key.pem"),
-        )
+
+def link_files(folder: Path) -> LinkTls:
+    """Return where the files for links are if the agent with this folder is enrolled."""
+    return _files(folder / IDENTITY, "issuer.pem")
+
+
+def _files(identity: Path, authority: str) -> LinkTls:
+    return LinkTls(
+        ca=str(identity / authority),
+        certificate=str(identity / "chain.pem"),
+        key=str(identity / "key.pem"),
+    )
 
 
 class IdentityStore:
@@ -91,7 +100,7 @@ class IdentityStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._link = folder / "identity"
+        self._link = folder / IDENTITY
         self._pending = folder / "pending"
 
     @property

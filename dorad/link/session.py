@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import zenoh
 
-from dorad.link.settings import root_of, zenoh_config
+from dorad.link.access import root_of
+from dorad.link.settings import zenoh_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -1,8 +1,4 @@
-"""The settings of a link's Zenoh session: its addresses, certificates and access rules.
-
-A session finds nothing by itself: it has the addresses that it is given. With certificates, Zenoh
-itself holds each peer to its own name, because a sample does not say over which connection it came.
-"""
+"""The settings of a link's Zenoh session, which finds nothing by itself: it has addresses."""
 
 from __future__ import annotations
 
@@ -11,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import zenoh
 
+from dorad.link.access import session_rules
 from dorad.link.config import MAX_MACHINES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from dorad.link.config import LinkConfig, Tls
 
 RETRY = {"period_init_ms": 200, "period_max_ms": 500, "period_increase_factor": 2}
@@ -32,17 +27,6 @@ BATCHES = 16
 BATCH_BYTES = 65_535
 RECEIVE_BYTES = 1 << 20
 """Buffers of a connection that Zenoh uses again. It makes and clears one for each batch beyond."""
-
-MAX_COMMON_NAME = 64
-"""Characters of a machine's name that its certificate has as the common name."""
-
-_OFFERS = ["put", "liveliness_token"]
-_ASKS = ["declare_subscriber", "declare_liveliness_subscriber", "liveliness_query"]
-
-
-def root_of(dataflow: str) -> str:
-    """Return the prefix of all keys of a dataflow."""
-    return f"dorad/{dataflow}"
 
 
 def zenoh_config(config: LinkConfig) -> zenoh.Config:
@@ -73,7 +57,7 @@ def zenoh_config(config: LinkConfig) -> zenoh.Config:
         # A plain connection must be impossible, not only unused.
         settings["transport/link/protocols"] = ["tls"]
     if config.tls is not None and not config.router:
-        settings["access_control"] = access_control(config.dataflow, config.machine, config.peers)
+        settings["access_control"] = session_rules(config.dataflow, config.machine, config.peers)
     found = zenoh.Config()
     for key, value in settings.items():
         found.insert_json5(key, json.dumps(value))
@@ -90,36 +74,4 @@ def _tls_settings(tls: Tls) -> dict[str, Any]:
         "connect_private_key_base64": tls.key,
         "enable_mtls": True,
         "verify_name_on_connect": tls.verify_name,
-    }
-
-
-def access_control(dataflow: str, machine: str, peers: Iterable[str]) -> dict[str, Any]:
-    """Return the rules by which each peer may speak, and be spoken to, under its own name only.
-
-    The peer is the one that the certificate of the connection names. It can send to this machine
-    what is its own, and receive what this machine sends to it. All else is refused at both ends.
-    """
-    root = root_of(dataflow)
-    rules, subjects, policies = [], [], []
-    for peer in peers:
-        its = [f"{root}/to/{machine}/{peer}/*", f"{root}/alive/{peer}/*"]
-        ours = [f"{root}/to/{peer}/{machine}/*", f"{root}/alive/{machine}/*"]
-        names = []
-        for name, messages, flow, keys in (
-            ("offers", _OFFERS, "ingress", its),
-            ("receives", _ASKS, "ingress", ours),
-            ("is-sent", _OFFERS, "egress", ours),
-            ("is-asked", _ASKS, "egress", its),
-        ):
-            names.append(f"{peer}-{name}")
-            rule = {"messages": messages, "flows": [flow], "key_exprs": keys}
-            rules.append({"id": names[-1], "permission": "allow", **rule})
-        subjects.append({"id": peer, "cert_common_names": [peer[:MAX_COMMON_NAME]]})
-        policies.append({"rules": names, "subjects": [peer]})
-    return {
-        "enabled": True,
-        "default_permission": "deny",
-        "rules": rules,
-        "subjects": subjects,
-        "policies": policies,
     }

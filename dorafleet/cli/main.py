@@ -75,6 +75,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "access": CommandEntry("dorafleet.cli.access:access", "List who may connect."),
     "operator": CommandEntry("dorafleet.cli.access:operator", "Create certificates for operators."),
     "token": CommandEntry("dorafleet.cli.access:token", "Create tokens for programs."),
+    "router": CommandEntry(
+        "dorafleet.cli.router:router", "Print the configuration of the fleet's Zenoh router."
+    ),
     "completion": CommandEntry(
         "dorafleet.cli.completion:completion", "Print a shell's completion script."
     ),

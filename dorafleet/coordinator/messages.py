@@ -37,6 +37,8 @@ class CoordinatorStatus(Struct):
     robots: int
     audit: str
     """Head of the audit: number and hash of the last record."""
+    zenoh_peer: str | None = None
+    """Endpoint of the router that all links connect to; None if robots are linked directly."""
 
 
 class Backup(Struct):

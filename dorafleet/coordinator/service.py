@@ -231,6 +231,7 @@ class Coordinator:
             revision=(await store.get("", limit=1)).revision,
             robots=len(self._machines),
             audit=str(tail.head),
+            zenoh_peer=self._zenoh_peer,
         )
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import zenoh
 
 from hwtests.fleet.enrolled import NODES, enrolled
 from hwtests.fleet.flows import FLOW_FILE, Flow
@@ -19,10 +15,10 @@ from hwtests.robots.shell import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from hwtests.fleet.enrolled import EnrolledFleet
 
-PAGE = Path(__file__).parents[2] / "docs/links.md"
 ROUTER = "router"
 PORT = 7447
 PEER = f"tls/198.18.0.13:{PORT}"
@@ -40,28 +36,13 @@ SOON_S = 10.0
 pytestmark = [only_long, pytest.mark.timeout(900)]
 
 
-def config_for(robots: list[str]) -> str:
-    """Return the router's configuration: that of the page, with these robots."""
-    (text,) = re.findall(r"```json5\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    config = zenoh.Config.from_json5(text)
-    for part in ("rules", "subjects", "policies"):
-        key = f"access_control/{part}"
-        found = []
-        for each in map(json.dumps, json.loads(config.get_json(key))):
-            if "beta" not in each:
-                names = robots if "alpha" in each else [""]
-                found += [json.loads(each.replace("alpha", robot)) for robot in names]
-        config.insert_json5(key, json.dumps(found))
-    return str(config)
-
-
 @pytest.fixture(scope="module")
 def site(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[EnrolledFleet]:
     """Three robots; the first two reach the router on the third, and not each other."""
     with enrolled(deb, fleet_deb, 3, router=PEER) as found:
         there = found.robots["arm3"]
         there.push(NODES / "router.py", "/opt/router.py")
-        there.write("/etc/router.json5", config_for([*found.robots]))
+        there.write("/etc/router.json5", found.dorafleet("router"))
         there.write(f"/etc/systemd/system/{ROUTER}.service", UNIT)
         there.exec("systemctl", "daemon-reload")
         found.bed.network.split(1, 2)

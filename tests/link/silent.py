@@ -8,7 +8,7 @@ import sys
 
 import zenoh
 
-from dorad.link.settings import root_of
+from dorad.link.access import root_of
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dorad.link.settings import access_control
+from dorad.link.access import session_rules
 from tests.daemon.clients import Program
 from tests.link.certificates import Authority
 from tests.link.links import DEADLINE_S, RECEIVER, SENDER, Connected, lines, pair
@@ -89,7 +89,7 @@ async def test_a_machine_that_joins_the_dataflow_is_let_in(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("peer", ["beta", "x" * 70])
 def test_the_rules_of_a_peer_name_its_certificate(peer: str) -> None:
-    rules = access_control("flow", "alpha", [peer])
+    rules = session_rules("flow", "alpha", [peer])
     assert rules["default_permission"] == "deny"
     assert rules["subjects"] == [{"id": peer, "cert_common_names": [peer[:64]]}]
     spoken = [rule for rule in rules["rules"] if rule["messages"] == ["put", "liveliness_token"]]

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import sys
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from dorad.dataflow.model import QueuePolicy
+from dorafleet.cli.router import router_config
 from tests.daemon.clients import Program
 from tests.link.certificates import Authority
 from tests.link.links import DEADLINE_S, RECEIVER, SENDER, Connected, Link, Pair, lines, pair
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-PAGE = Path(__file__).parents[2] / "docs/links.md"
+    from pathlib import Path
 
 
 @asynccontextmanager
@@ -94,13 +92,13 @@ async def test_machines_that_only_dial_out_exchange_messages_through_a_router(
         assert lines(out) == [f"{n} 12500 int64 True frame" for n in range(40)]
 
 
-async def test_a_router_with_the_rules_of_the_page_holds_each_robot_to_its_name(
+async def test_a_router_with_the_printed_configuration_holds_each_robot_to_its_name(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "b"
     fleet = Authority(tmp_path / "fleet")
-    (config,) = re.findall(r"```json5\n(.*?)```", PAGE.read_text(), re.DOTALL)
     own = fleet.issue("router")
+    # The files of the machine that the router runs on.
     tls = {
         "root_ca_certificate": own["ca"],
         "listen_certificate": own["certificate"],
@@ -109,7 +107,11 @@ async def test_a_router_with_the_rules_of_the_page_holds_each_robot_to_its_name(
     }
     async with (
         pair(QueuePolicy.BACKPRESSURE, 4, scheme="tls") as machines,
-        router(machines.address, config, **{"transport/link/tls": tls}),
+        router(
+            machines.address,
+            json.dumps(router_config(machines.address, ["alpha", "beta"])),
+            **{"transport/link/tls": tls},
+        ),
     ):
         tls_of = {name: {"tls": fleet.issue(name)} for name in ("alpha", "beta", "mallory")}
         alpha, impostor = start(machines, alpha=tls_of["alpha"], beta=tls_of["mallory"])
