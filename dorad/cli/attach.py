@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dorad.cli.interrupts import Interrupts, from_thread
 from dorad.cli.live import LiveLog, writer
 from dorad.cli.reporting import print_line, print_note, print_warning
+from dorad.cli.startprogress import show_start
 from dorad.cli.stop import report_end
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
@@ -78,12 +79,15 @@ async def _follow(uuid: str, nodes: Sequence[str]) -> tuple[DataflowState, bool]
         live.on_broken = from_thread(loop, attached.stop)
         with live:
             lines = loop.create_task(_show_lines(client, uuid, live))
+            # Its errors are those that `wait` below reports.
+            start = loop.create_task(show_start(client, uuid))
             try:
                 state = await client.wait(uuid, until="ended")
                 await asyncio.wait({lines}, timeout=LAST_LINES_S)
             finally:
                 lines.cancel()
-                await asyncio.gather(lines, return_exceptions=True)
+                start.cancel()
+                await asyncio.gather(lines, start, return_exceptions=True)
         await attached.finish()
     return state, attached.forced
 

@@ -22,6 +22,7 @@ from dorad.cli.options import (
 )
 from dorad.cli.reporting import print_note
 from dorad.cli.select import connect
+from dorad.cli.startprogress import wait_for_start
 from dorad.cli.stop import report_end
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def start(
             warn_unless_of_machine(client.server.path)
         sys.stdout.flush()
         if not attach:
-            state = client.wait(started.uuid, until="spawned")
+            state = wait_for_start(client, started.uuid)
             if report_end(state):
                 click.echo(f"dataflow started: {started.uuid}")
                 return 0

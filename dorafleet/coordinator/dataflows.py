@@ -17,7 +17,7 @@ from dorafleet.coordinator.asking import ask
 from dorafleet.coordinator.checking import check_names, check_runnable, check_start
 from dorafleet.coordinator.fleet import checked
 from dorafleet.coordinator.folding import info_of, state_of
-from dorafleet.coordinator.reconcile import still_running
+from dorafleet.coordinator.reconcile import still_running, unready
 from dorafleet.coordinator.records import HOLD_S, Options, Record
 from dorafleet.coordinator.writing import actor_of
 
@@ -217,8 +217,17 @@ class DataflowMethods:
                 "deadline",
                 f"dataflow {record.key} is {self._state(record).status} after "
                 f"{params.timeout:g} s, not {params.until}",
+                problems=[f"`{id_}`: {why}" for id_, why in self._unready(record).items()],
             )
         return self._state(self._now(found))
+
+    def _unready(self, record: Record) -> dict[str, str]:
+        """Return the robots that the start of a dataflow waits for, each with the reason."""
+        if record.opened or not record.enabled:
+            return {}
+        reasons = self._robots.undelivered(record.key, record.robots)
+        reasons |= self._robots.unreachable(record.robots)
+        return unready(record, self._robots.shares_of(record.key, record.robots), reasons)
 
     def _has_reached(self, record: Record, until: m.Until) -> bool:
         match until:

@@ -169,7 +169,9 @@ def judge(
                 why = share.reason or _failures(share) or f"its share has {share.status}"
                 return Fail(f"`{robot}`: {why}")
         if overdue:
-            return Fail("; ".join(_unready(record, found, {**undelivered, **unreachable})))
+            late = unready(record, shares, {**undelivered, **unreachable})
+            after = f"is not ready after {record.hold:g} s"
+            return Fail("; ".join(f"`{robot}` {after}: {why}" for robot, why in late.items()))
         return None
     awaited = still_running(record, shares, () if record.enabled else idle)
     missing: tuple[str, ...] = ()
@@ -191,26 +193,26 @@ def still_running(
     }
 
 
-def _unready(
-    record: Record, found: Mapping[str, ShareState | None], reasons: Mapping[str, str]
-) -> list[str]:
-    """Return a line for each robot that is not ready; `reasons` are known ones, by robot."""
-    lines = []
-    for robot, share in found.items():
+def unready(
+    record: Record, shares: Mapping[str, ShareState | None], reasons: Mapping[str, str]
+) -> dict[str, str]:
+    """Return why each robot that a start waits for is not ready; `reasons` has known reasons."""
+    late = {}
+    for robot in record.robots:
+        share = current(record, shares.get(robot))
         if share is not None and share.status in AT_BARRIER:
             continue
         if robot in reasons:
-            why = reasons[robot]
+            late[robot] = reasons[robot]
         elif share is None:
-            why = "it has not answered"
+            late[robot] = "it has not answered"
         else:
             down = [
                 _describe(peer, link) for peer, link in share.links.items() if link.state != "up"
             ]
             links = f", without a link to {', '.join(down)}" if down else ""
-            why = share.reason or f"it is {share.status}{links}"
-        lines.append(f"`{robot}` is not ready after {record.hold:g} s: {why}")
-    return lines
+            late[robot] = share.reason or f"it is {share.status}{links}"
+    return late
 
 
 def _describe(machine: str, link: LinkPeer) -> str:

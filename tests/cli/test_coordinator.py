@@ -1,5 +1,6 @@
 """Commands that talk to a coordinator instead of a daemon."""
 
+import asyncio
 import json
 
 import pytest
@@ -48,6 +49,33 @@ def test_start_sends_deploy_and_builds_nothing_here(fleet, folder):
     assert not (folder / "built").exists()
     (sent,) = fleet.asked("dataflow.start")
     assert sent.descriptor["nodes"][0]["deploy"] == {"machine": "arm1"}
+
+
+@pytest.mark.parametrize("mode", ["--detach", "--attach"])
+def test_start_shows_once_what_it_waits_for(fleet, folder, mode):
+    why = "`arm1`: without a link to `arm2` (the router tls/10.0.0.9:7447 cannot be reached)"
+    looks = []
+    over = asyncio.Event()
+
+    async def end():
+        await over.wait()
+        return m.DataflowState(uuid=UUID, name=None, status="finished")
+
+    def wait(params):
+        if params.until == "ended":
+            return end()
+        looks.append(params.timeout)
+        if len(looks) < 3:
+            return ControlError("deadline", "it is starting", problems=[why])
+        over.set()
+        return m.DataflowState(uuid=UUID, name=None, status="running")
+
+    fleet.answers["dataflow.start"] = m.Started(uuid=UUID)
+    fleet.answers["dataflow.wait"] = wait
+    fleet.answers["logs.read"] = []
+    result = fleet.dora("start", "flow.yml", mode, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count(f"note: the start waits for {why}\n") == 1
 
 
 def test_start_shows_why_a_start_failed(fleet, folder):

@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from dorad.cli.startprogress import LOOK_S
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from tests.cli.dora import DORA, dora
@@ -55,7 +56,9 @@ def test_without_a_terminal_it_waits_until_the_nodes_are_spawned(starting, folde
         f"dataflow started: {UUID}",
     ]
     assert result.returncode == 0
-    assert starting.asked("dataflow.wait") == [m.Wait(dataflow=UUID, until="spawned")]
+    assert starting.asked("dataflow.wait") == [
+        m.Wait(dataflow=UUID, until="spawned", timeout=LOOK_S)
+    ]
 
 
 def test_the_daemon_gets_the_expanded_file_its_path_and_the_options(starting, folder):
@@ -154,7 +157,7 @@ def test_on_a_terminal_it_attaches(starting, folder):
     os.close(ours)
     assert process.returncode == 0
     assert b"one" in shown
-    assert starting.asked("dataflow.wait") == [m.Wait(dataflow=UUID, until="ended")]
+    assert m.Wait(dataflow=UUID, until="ended") in starting.asked("dataflow.wait")
 
 
 class Stoppable:

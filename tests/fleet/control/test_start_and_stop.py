@@ -56,6 +56,9 @@ async def test_a_robot_that_is_not_ready_fails_the_start_by_name(tmp_path):
         arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
         arm2.becomes = "starting"
         await fleet.start(hold=0.5)
+        with pytest.raises(ControlError, match="not running") as late:
+            await fleet.call("dataflow.wait", m.Wait(dataflow="talk", until="running", timeout=0.2))
+        assert "`arm2`: it is starting" in late.value.problems
         state = await fleet.wait("ended")
         assert state.status == "failed"
         assert "`arm2` is not ready after 0.5 s" in state.failures[0].headline

@@ -1,0 +1,69 @@
+"""What the start of a dataflow over several machines waits for, while it does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.cli.reporting import print_note
+from dorad.control.errors import ControlError
+from dorad.phrases import first_of
+
+if TYPE_CHECKING:
+    from dorad.control.asyncclient import AsyncClient
+    from dorad.control.client import Client
+    from dorad.control.messages import DataflowState
+
+LOOK_S = 3.0
+"""Seconds between two looks. A start that takes no longer shows nothing."""
+
+MAX_LISTED = 5
+"""Machines that a line names."""
+
+
+class StartProgress:
+    """Prints a line whenever a start waits for something else than at the last look."""
+
+    def __init__(self) -> None:
+        self._shown: list[str] = []
+
+    def show(self, error: ControlError) -> None:
+        """Print what a start waits for that has not come to its end in time.
+
+        Raises:
+            ControlError: `error`, if it is another one.
+        """
+        if error.code != "deadline":
+            raise error
+        if error.problems and error.problems != self._shown:
+            print_note(f"the start waits for {first_of(error.problems, MAX_LISTED, '; ')}")
+        self._shown = error.problems
+
+
+def wait_for_start(client: Client, uuid: str) -> DataflowState:
+    """Wait until all nodes have started or the dataflow has ended; show what it waits for.
+
+    Raises:
+        ControlError: the dataflow was forgotten, or the connection was lost.
+    """
+    progress = StartProgress()
+    while True:
+        try:
+            return client.wait(uuid, until="spawned", timeout=LOOK_S)
+        except ControlError as error:
+            progress.show(error)
+
+
+async def show_start(client: AsyncClient, uuid: str) -> None:
+    """Show what a start waits for until it is over.
+
+    Raises:
+        ControlError: as `wait_for_start`.
+    """
+    progress = StartProgress()
+    while True:
+        try:
+            await client.wait(uuid, until="spawned", timeout=LOOK_S)
+        except ControlError as error:
+            progress.show(error)
+        else:
+            return
