@@ -38,9 +38,10 @@ def run_program(command: click.Command, name: str) -> NoReturn:
     The exit code is that of the command, 1 after an error, 2 after a usage error.
     """
     try:
-        sys.exit(command.main(standalone_mode=False))
+        sys.exit(command.main(prog_name=name, standalone_mode=False))
     except click.UsageError as error:
-        _end(2, [f"{error.format_message()} (see `{name} --help`)"])
+        program = name if error.ctx is None else error.ctx.command_path
+        _end(2, [f"{error.format_message()} (see `{program} --help`)"])
     except click.ClickException as error:
         _end(1, [error.format_message()])
     except ProblemError as error:

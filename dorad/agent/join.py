@@ -16,6 +16,7 @@ from dorad.control.errors import ControlError
 from dorad.control.messages.agent import Certificates, EnrolSign
 from dorad.control.messages.table import Method
 from dorad.control.target import Tcp, TlsFiles
+from dorad.control.token import is_token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from dorad.agent.identity import Identity, IdentityStore
 
 _METHODS = {"enrol.sign": Method(EnrolSign, Certificates, "Sign the certificate of a robot.")}
+
+_HINT = (
+    "copy the whole command that `dorafleet enrol CLUSTER.yml ROBOT --token` prints; each is good "
+    "once, for 15 minutes"
+)
 
 
 def join(
@@ -42,12 +48,9 @@ def join(
     Raises:
         ControlError: none answers, or one refuses.
     """
-    from dorad.agent import keys
-
     _, addresses = checked(robot, list(coordinators))
-    # TLS does not check this signature, and the token would be used up.
-    if not keys.is_whole(authority):
-        raise ControlError("bad-request", "`--authority` is damaged", "copy the whole command")
+    if not is_token(token):
+        raise ControlError("bad-request", "`--token` is not a token", _HINT)
     csr = identities.request(robot, replace=replace)
     try:
         certificates = _sign(addresses, EnrolSign(robot=robot, csr=csr), token, authority)
@@ -64,14 +67,20 @@ def authority_of(text: str) -> str:
     """Return the certificate (PEM) in the base64 text that `dorafleet enrol --token` prints.
 
     Raises:
-        ControlError: it is not one.
+        ControlError: it is not one, or is damaged.
     """
+    from dorad.agent import keys
+
     try:
-        return ssl.DER_cert_to_PEM_cert(base64.b64decode(text, validate=True))
+        found = ssl.DER_cert_to_PEM_cert(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
+        found = ""
+    # TLS does not check this signature, and the token would be used up.
+    if not keys.is_whole(found):
         raise ControlError(
-            "bad-request", "`--authority` is not a certificate in base64", "copy the whole command"
-        ) from None
+            "bad-request", "`--authority` is damaged: it is not a certificate in base64", _HINT
+        )
+    return found
 
 
 def _sign(
@@ -90,6 +99,9 @@ def _sign(
                 with Client(target, name=f"dorad-agent {__version__}", methods=_METHODS) as client:
                     return client.call("enrol.sign", request, Certificates)
             except ControlError as error:
+                if error.code == "refused":
+                    # The hint is for clients that have a token in a file.
+                    raise ControlError(error.code, error.message, _HINT) from error
                 if error.code not in ("unavailable", "deadline", "busy"):
                     raise
                 failures.append(error)

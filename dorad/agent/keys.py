@@ -74,8 +74,11 @@ def check_chain(robot: str, key: str, chain: str, authority: str) -> None:
 
 
 def is_whole(authority: str) -> bool:
-    """Return True if the certificate of an authority has its own signature."""
-    return all(_signed(root, root) for root in _load(authority, "the authority of the fleet"))
+    """Return True if a text is the certificate of an authority (PEM), with its own signature."""
+    try:
+        return all(_signed(root, root) for root in _load(authority, "the authority of the fleet"))
+    except ControlError:
+        return False
 
 
 def issuer_of(chain: str, authority: str) -> str:

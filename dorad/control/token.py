@@ -18,6 +18,11 @@ TOKEN_BYTES = 32
 _TOKEN = re.compile(r"[0-9a-f]{64}")
 
 
+def is_token(text: str) -> bool:
+    """Return True if a text has the form of a token."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def read_token(path: Path) -> str:
     """Return the token in a file that only its owner can read, who is this user; root reads all.
 
@@ -45,6 +50,6 @@ def read_token(path: Path) -> str:
         text = os.read(descriptor, 2 * TOKEN_BYTES + 2).decode("ascii", "replace").strip()
     finally:
         os.close(descriptor)
-    if _TOKEN.fullmatch(text) is None:
+    if not is_token(text):
         raise ControlError("refused", f"{path} holds no token", "delete it for a new one")
     return text

@@ -48,6 +48,19 @@ Exit code 0: all machines are enrolled and connected. 1: some are not.
 """
 
 
+def _checked(ctx: click.Context, param: click.Parameter, addresses: Sequence[str]) -> Sequence[str]:
+    """Return the addresses. Raises click.BadParameter for one that robots would refuse."""
+    from dorad.agent import identity
+    from dorad.control.errors import ControlError
+
+    for address in addresses:
+        try:
+            identity.address_of(address)
+        except ControlError as error:
+            raise click.BadParameter(str(error), ctx, param) from error
+    return addresses
+
+
 @click.command(epilog=EPILOG)
 @file_argument
 @click.argument("machine", nargs=-1, shell_complete=machine_ids)
@@ -58,6 +71,7 @@ Exit code 0: all machines are enrolled and connected. 1: some are not.
     "addresses",
     metavar="HOST[:PORT]",
     multiple=True,
+    callback=_checked,
     help="Where robots find the coordinator; may be repeated.  [default: that of FILE]",
 )
 @json_option

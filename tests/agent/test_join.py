@@ -12,6 +12,7 @@ import pytest
 
 from dorad.agent.identity import IdentityStore
 from dorad.agent.join import authority_of, join
+from dorad.control.errors import ControlError
 from dorafleet.ca.authority import open_authority
 from tests.agent.fleet import DEADLINE_S, Agent
 from tests.harness.commands import Service, run_command
@@ -99,9 +100,17 @@ def test_a_wrong_token_is_refused(operator, agent):
     words[words.index("--token") + 1] = "0" * 64
     done = agent.command(*words)
     assert done.returncode == 1
-    assert "the token is wrong" in done.stderr
-    words[words.index("--token") + 1] = "nonsense"
-    assert agent.command(*words).returncode == 1
+    assert "the token is wrong (copy the whole command that `dorafleet enrol" in done.stderr
+
+
+@pytest.mark.parametrize("token", ["", "0" * 60, "nonsense", "\udcff"])
+def test_a_text_that_is_no_token_is_reported_before_anything_is_asked(folder, token):
+    authority = authority_of(
+        base64.b64encode(ssl.PEM_cert_to_DER_cert(open_authority(folder / "ca").certificate))
+    )
+    with pytest.raises(ControlError, match="`--token` is not a token"):
+        join(IdentityStore(folder / "agent"), "arm1", ["127.0.0.1:9"], token, authority)
+    assert not (folder / "agent").exists()
 
 
 def test_a_coordinator_of_another_fleet_does_not_get_the_token(operator, agent, folder):
@@ -151,7 +160,7 @@ def test_the_coordinator_that_is_away_is_reported(agent, folder):
     assert "no coordinator is running" in done.stderr
 
 
-@pytest.mark.parametrize("authority", ["???", base64.b64encode(b"x").decode()])
+@pytest.mark.parametrize("authority", ["???", "\udcff", "", base64.b64encode(b"x").decode()])
 def test_an_authority_that_is_no_certificate_is_refused(agent, authority):
     words = ["join", f"127.0.0.1:{free_port()}", "--robot", "arm1", "--token", "0" * 64]
     done = agent.command(*words, "--authority", authority)

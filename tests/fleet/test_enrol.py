@@ -182,6 +182,8 @@ def test_a_machine_that_is_not_in_the_file_is_a_usage_error(fleet, served, capsy
     path, run = served()
     assert run("enrol", str(path), "arm2") == 2
     assert "no machine `arm2`" in capsys.readouterr().err
+    assert run("enrol", str(path), "--coordinator", "https://10.0.0.1") == 2
+    assert "is not the address of a coordinator" in capsys.readouterr().err
 
 
 def test_a_robot_that_prints_nonsense_fails_alone(fleet, served, stack, capsys):
