@@ -23,6 +23,7 @@ import zenoh
 
 from dorad.link.access import root_of
 from dorad.link.settings import zenoh_config
+from dorad.link.silence import why_silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -146,7 +147,7 @@ class Session:
             except zenoh.ZError as error:
                 why = reason_of(error)
                 if why.startswith(_NO_ANSWER):
-                    why = "nothing answers there, or one end refuses the other's certificate"
+                    why = why_silent(config.connect[0], config.tls)
                 reason = f"the router {self._router} cannot be reached: {why}"
                 if reason != self.unopened:
                     _log.info("%s", reason)
