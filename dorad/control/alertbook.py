@@ -278,6 +278,7 @@ def _folded(id_: str, members: Mapping[Key, Episode]) -> Alert:
     first = min(members.values(), key=lambda each: each.finding.since)
     alert = _single(id_, keys[0], first)
     acked = [each for each in members.values() if each.acked_by]
+    alert.text = first.finding.brief or alert.text
     alert.robots = [key.robot for key in keys[:MAX_NAMED]]
     alert.count = len(keys)
     alert.severity = (

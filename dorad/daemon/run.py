@@ -90,6 +90,10 @@ class DataflowRun:
         """Settings that the process of a node could not be given, one line each, by node."""
         if inherited is not None:
             self.notes |= inherited.snapshot.get("notes", {})
+        self.paces: dict[str, Any] = {}
+        """What is known of the usual rates of outputs, for the next daemon."""
+        if inherited is not None:
+            self.paces = inherited.snapshot.get("paces", {})
         self.link = ShareLink(
             dataflow_id, options.share, lambda config: self.broker.set_link(config)
         )
@@ -200,6 +204,7 @@ class DataflowRun:
             "supervisor": self.supervisor.snapshot(),
             "broker": self.broker.snapshot(),
             "notes": self.notes,
+            "paces": self.paces,
             **({} if self._hot_reload is None else {"files": self._hot_reload.snapshot()}),
         }
 
@@ -233,6 +238,12 @@ class DataflowRun:
     def report_event(self, what: str, node: str | None, text: str, data: dict[str, Any]) -> None:
         """Report an event to the recorders of the dataflow."""
         self.broker.notifications.send_event(what, node, text, data)
+
+    def keep_paces(self, paces: dict[str, Any]) -> None:
+        """Keep what is known of the usual rates of outputs for the next daemon."""
+        if paces != self.paces:
+            self.paces = paces
+            self._store_throttle.changed()
 
     def _publish(self, what: str, node: str | None, text: str, data: dict[str, Any]) -> None:
         self.report_event(what, node, text, data)

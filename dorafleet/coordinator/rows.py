@@ -66,6 +66,7 @@ def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
             cause=each.cause[:MAX_TEXT],
             subject=each.subject[:MAX_TEXT],
             text=each.text[:MAX_TEXT],
+            brief=each.brief[:MAX_TEXT],
             since=_moment(each.since - skew),
             dataflow=None if each.dataflow is None else each.dataflow[:MAX_TEXT],
             node=None if each.node is None else each.node[:MAX_TEXT],

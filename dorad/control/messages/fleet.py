@@ -31,6 +31,8 @@ class Finding(Struct):
     dataflow: str | None = None
     """Name of the dataflow, or its UUID."""
     node: str | None = None
+    brief: str = ""
+    """The text without figures, for several robots; empty if `text` has none."""
     event: bool = False
     """Whether it is an event, such as a crash, and not a state that may pass."""
 

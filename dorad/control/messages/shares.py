@@ -32,6 +32,9 @@ class Share(Struct):
     router: bool = False
     """Whether it connects to a router, through which all machines of the dataflow are linked."""
     tls: LinkTls | None = None
+    min_rates: dict[str, float] = {}
+    """Messages per second that outputs `node/output` must have, or an alert says so; 0: it may be
+    silent."""
 
 
 class LinkPeer(Struct):

@@ -30,6 +30,10 @@ class Stats:
         state = self._state
         return state.mailboxes[node_id].vitals(connected=node_id in state.connections)
 
+    def connected(self) -> frozenset[str]:
+        """Return the nodes that have a process in the dataflow, the link process among them."""
+        return frozenset(self._state.connections)
+
     def activity(self, node_id: str) -> int:
         """Return a number that changes whenever the node sends or receives something."""
         state = self._state

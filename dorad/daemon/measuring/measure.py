@@ -13,14 +13,17 @@ from dorad.control.errors import ControlError
 from dorad.daemon.measuring.ifrates import InterfaceMeter
 from dorad.daemon.measuring.lateness import TickHistory
 from dorad.daemon.measuring.metrics import NodeMeter
+from dorad.daemon.measuring.outputs import OutputWatch
 from dorad.daemon.measuring.rates import EdgeHistory
+from dorad.dataflow.model import LINK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.control.messages import DataflowInfo
-    from dorad.daemon.broker.readings import Vitals
+    from dorad.daemon.broker.readings import EdgeCounters, Vitals
     from dorad.daemon.measuring.network import NetworkWatch
+    from dorad.daemon.measuring.outputs import Slow
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
     from dorad.daemon.run import DataflowRun
@@ -55,6 +58,7 @@ class Measure:
         self._metrics: dict[tuple[str, str], m.NodeMetrics] = {}
         self._edges: dict[str, EdgeHistory] = {}
         self._ticks: dict[str, TickHistory] = {}
+        self._outputs: dict[str, OutputWatch] = {}
 
     async def run(self) -> None:
         """Measure once a second until cancelled; after a failure, try again."""
@@ -72,28 +76,44 @@ class Measure:
 
     async def _sample(self) -> None:
         running = {
-            record.uuid: record.run
+            record.uuid: (record, record.run)
             for record in self._registry.records
             if record.run is not None and record.run.opened
         }
+        self._outputs = {uuid: each for uuid, each in self._outputs.items() if uuid in running}
         pids = {
             (uuid, node): view.pid
-            for uuid, run in running.items()
+            for uuid, (_, run) in running.items()
             for node, view in run.supervisor.statuses().items()
             if view.pid is not None
         }
         now = time.monotonic()
         self._edges = {uuid: self._edges.get(uuid) or EdgeHistory() for uuid in running}
         self._ticks = {uuid: self._ticks.get(uuid) or TickHistory() for uuid in running}
-        for uuid, run in running.items():
-            self._edges[uuid].add(now, run.broker.stats.counters())
+        for uuid, (record, run) in running.items():
+            counters = run.broker.stats.counters()
+            self._edges[uuid].add(now, counters)
             self._ticks[uuid].add(now, run.broker.stats.lateness())
+            self._watch_outputs(record, run, now, counters)
         self._metrics, self._interfaces = await asyncio.to_thread(
             lambda: (
                 self._meter.sample({**pids, _OWN: os.getpid()}),
                 self._interface_meter.sample(),
             )
         )
+
+    def _watch_outputs(
+        self, record: Record, run: DataflowRun, now: float, counters: list[EdgeCounters]
+    ) -> None:
+        if record.status != "running":
+            self._outputs.pop(record.uuid, None)  # nodes end one after the other
+            return
+        watch = self._outputs.get(record.uuid)
+        if watch is None:
+            watch = self._outputs[record.uuid] = OutputWatch(run.paces)
+        share = record.row.options.share
+        watch.add(now, counters, _parts(record, run), {} if share is None else share.min_rates)
+        run.keep_paces(watch.snapshot())
 
     def own(self) -> m.NodeMetrics:
         """Return the resources that the daemon itself uses."""
@@ -157,6 +177,10 @@ class Measure:
             tick_worst=None if ticks is None else ticks.worst,
         )
 
+    def slow(self) -> dict[str, list[Slow]]:
+        """Return the outputs that send too little, by the UUID of their dataflow."""
+        return {uuid: watch.slow() for uuid, watch in self._outputs.items()}
+
     def top(self) -> m.Top:
         """Return the latest figures of all running dataflows."""
         nodes, edges, links, window = [], [], [], 0.0
@@ -181,6 +205,17 @@ class Measure:
             interfaces=self._interfaces,
             links=links,
         )
+
+
+def _parts(record: Record, run: DataflowRun) -> dict[str, object]:
+    """Return, for each node that is connected, what a command can change about it."""
+    connected, views = run.broker.stats.connected(), run.supervisor.statuses()
+    parts: dict[str, object] = dict.fromkeys(connected & {LINK}, "link")
+    for node in run.dataflow.nodes:
+        if node.id != LINK and node.id in connected and (view := views.get(node.id)) is not None:
+            params = dict(record.params.get(node.id, {}))
+            parts[node.id] = (view.pid, node.inputs, node.operators, params)
+    return parts
 
 
 def _vitals(run: DataflowRun, node_id: str) -> Vitals | None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.control.messages import Finding, FleetRow
+from dorad.daemon.measuring.outputs import causes
 from dorad.daemon.measuring.silence import silences
 from dorad.daemon.rules.exits import CLEAN_EXIT, ORDERED
 from dorad.dataflow.model import LINK
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
     from dorad.control.messages import DataflowState, EdgeStats, NodeInfo
+    from dorad.daemon.measuring.outputs import Slow
 
 CRASH_WINDOW_S = 60.0
 """Seconds that a restarted node is reported."""
@@ -65,15 +68,17 @@ class CrashHistory:
 def findings(
     now: float,
     nodes: Sequence[NodeInfo],
-    edges: Iterable[EdgeStats],
+    edges: Sequence[EdgeStats],
     ended: Iterable[tuple[DataflowState, float]],
     crashes: CrashHistory,
     problem: str,
+    slow: Mapping[str, Sequence[Slow]] = MappingProxyType({}),
 ) -> list[Finding]:
     """Return what is wrong, the worst first.
 
     `ended` are dataflows that have ended last under their name, with the time of their end;
-    `problem` is why nodes cannot be started.
+    `problem` is why nodes cannot be started; `slow` are outputs that send too little, by the UUID
+    of their dataflow.
     """
     found: list[Finding] = []
     if problem:
@@ -87,6 +92,7 @@ def findings(
     for info in nodes:
         found += _of_node(now, info, crashes.of(info))
     found += _of_inputs(now, nodes, edges, blamed={each.subject for each in found})
+    found += _of_outputs(now, nodes, edges, slow, {(each.dataflow, each.node) for each in found})
     found.sort(key=lambda each: each.severity != "fail")
     return found[:MAX_FINDINGS]
 
@@ -132,6 +138,37 @@ def _of_inputs(
             found.append(
                 _finding("input-broken", subject, each.text, "warn", now, title, each.node)
             )
+    return found
+
+
+def _of_outputs(
+    now: float,
+    nodes: Iterable[NodeInfo],
+    edges: Iterable[EdgeStats],
+    slow: Mapping[str, Sequence[Slow]],
+    blamed: Collection[tuple[str | None, str | None]],
+) -> list[Finding]:
+    """Return the nodes whose outputs are slow and that are no findings yet."""
+    titles = {info.dataflow: info.dataflow_name or info.dataflow for info in nodes}
+    found: list[Finding] = []
+    for uuid, outputs in slow.items():
+        title = titles.get(uuid, uuid)
+        own = [edge for edge in edges if edge.dataflow == uuid] if outputs else []
+        known = [node for dataflow, node in blamed if dataflow == title and node]
+        for each in causes(outputs, own, known):
+            first, node = each[0], each[0].output.partition("/")[0]
+            more = f" (and {len(each) - 1} more of {node})" if len(each) > 1 else ""
+            rate = f"{first.output} {first.rate:.1f}/s"
+            if first.demanded:
+                text = f"{rate}, below {first.usual:g}/s{more}"
+                brief = f"{first.output} below {first.usual:g}/s{more}"
+            else:
+                text = f"{rate}, was {first.usual:.1f}/s{more}"
+                brief = f"{first.output} is slower than usual{more}"
+            subject = f"{title}/{node}"
+            new = _finding("output-slow", subject, text, "warn", now, title, node)
+            new.brief = brief[:MAX_TEXT]
+            found.append(new)
     return found
 
 

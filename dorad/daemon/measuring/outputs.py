@@ -1,0 +1,196 @@
+"""How often the outputs of a dataflow send, compared with their usual rates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dorad.daemon.rules.pace import Pace, pace_after
+from dorad.dataflow.model import LINK
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from dorad.control.messages import EdgeStats
+    from dorad.daemon.broker.readings import EdgeCounters
+
+TOLD = 0.2
+"""Share by which a rate has to change to be told again: each new text is sent to all consoles."""
+
+
+class Slow(NamedTuple):
+    """An output that sends too little."""
+
+    output: str
+    """`node/output`"""
+    rate: float
+    """Messages per second."""
+    usual: float
+    """Its usual rate, or the rate that its release demands."""
+    demanded: bool = False
+
+
+class _Edge(NamedTuple):
+    sent: int
+    receiver: object
+
+
+class OutputWatch:
+    """The paces of all outputs of one dataflow. Add a sample once a second."""
+
+    def __init__(self, known: Mapping[str, Any]) -> None:
+        """`known` is the snapshot of the daemon before."""
+        self._nodes: Mapping[str, object] | None = None
+        self._edges: dict[tuple[str, str], _Edge] = {}
+        self._sent: dict[str, int] = {}
+        self._paces: dict[str, Pace] = {}
+        self._known = {name: Pace(**kept["pace"]) for name, kept in known.items()}
+        """Those of the daemon before, until their first sample."""
+        self._told = {name: float(kept["rate"]) for name, kept in known.items()}
+        self._limits: Mapping[str, float] = {}
+
+    def add(
+        self,
+        at: float,
+        counters: Sequence[EdgeCounters],
+        nodes: Mapping[str, object],
+        limits: Mapping[str, float],
+    ) -> None:
+        """Add a sample.
+
+        `nodes` has, for each node that takes part now, what makes it another one when it changes:
+        its process, its definition, its parameters. Its outputs, and all that depend on them, are
+        then learned anew. An output counts while one of its receivers takes part. `limits` are
+        rates that outputs must have; one of 0 says that the output is never slow.
+        """
+        last_nodes = nodes if self._nodes is None else self._nodes
+        names = {*nodes, *last_nodes}
+        changed = [name for name in names if nodes.get(name) != last_nodes.get(name)]
+        for name in _depending(changed, counters):
+            for known in (self._paces, self._known, self._told):
+                known.pop(name, None)
+        new: dict[str, int] = {}
+        before, self._edges = self._edges, {}
+        for each in counters:
+            receiver = nodes.get(each.node)
+            if receiver is None or each.source_node not in nodes:
+                continue
+            source, key = output_name(each), (output_name(each), f"{each.node}/{each.input}")
+            last, self._edges[key] = before.get(key), _Edge(each.sent, receiver)
+            if last is None:
+                new.setdefault(source, 0)
+            elif last.receiver == receiver and each.sent >= last.sent:
+                new[source] = max(new.get(source, 0), each.sent - last.sent)
+        self._nodes, self._limits = dict(nodes), limits
+        self._sent = {name: self._sent.get(name, 0) + count for name, count in new.items()}
+        self._paces = {
+            name: pace_after(self._pace(name), at, sent, limits.get(name))
+            for name, sent in self._sent.items()
+        }
+
+    def _pace(self, name: str) -> Pace:
+        return self._paces.get(name) or self._known.pop(name, None) or Pace()
+
+    def slow(self) -> list[Slow]:
+        """Return the outputs that send less than usual, or less than they must."""
+        found: list[Slow] = []
+        told, self._told = self._told, {}
+        for name, pace in self._paces.items():
+            if not (pace.slow or pace.short):
+                continue
+            rate, last = pace.rate, told.get(name)
+            if rate is None or (last is not None and abs(rate - last) <= TOLD * last):
+                rate = last or 0.0
+            self._told[name] = rate
+            if pace.short:
+                found.append(Slow(name, rate, self._limits[name], demanded=True))
+            elif pace.usual is not None:
+                found.append(Slow(name, rate, pace.usual))
+        return found
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what the next daemon needs, as JSON-able values."""
+        return {
+            name: {
+                "pace": {
+                    "usual": pace.usual,
+                    "pauses": pace.pauses,
+                    "slow": pace.slow,
+                    "short": pace.short,
+                },
+                "rate": self._told.get(name, 0.0),
+            }
+            for name, pace in self._paces.items()
+            if pace.usual is not None or pace.pauses or pace.short
+        }
+
+
+def output_name(edge: EdgeCounters) -> str:
+    """Return the output `node/output` that an edge begins at, also of another machine."""
+    return edge.output if edge.source_node == LINK else f"{edge.source_node}/{edge.output}"
+
+
+def _depending(changed: Collection[str], edges: Iterable[EdgeCounters]) -> set[str]:
+    """Return the outputs of nodes, and those of all nodes that receive them, and so on."""
+    after: dict[str, list[tuple[str, str]]] = {}
+    for each in edges if changed else ():
+        name = output_name(each)
+        after.setdefault(name.partition("/")[0], []).append((name, each.node))
+    found: set[str] = set()
+    waiting, passed = [*changed], set(changed)
+    while waiting:
+        for name, receiver in after.get(waiting.pop(), ()):
+            found.add(name)
+            if receiver not in passed:
+                passed.add(receiver)
+                waiting.append(receiver)
+    return found
+
+
+def causes(
+    slow: Iterable[Slow], edges: Iterable[EdgeStats], blamed: Iterable[str]
+) -> list[list[Slow]]:
+    """Return the slow outputs that have no other cause, those of one node together.
+
+    An output is slow because of another one upstream, or of a `blamed` node: something else is
+    known to be wrong with that. Of nodes that wait for each other the first by name is the cause.
+    """
+    by_node: dict[str, list[Slow]] = {}
+    for each in sorted(slow):
+        by_node.setdefault(each.output.partition("/")[0], []).append(each)
+    if not by_node:
+        return []
+    before: dict[str, set[str]] = {}
+    after: dict[str, set[str]] = {}
+    for edge in edges:
+        source, target = source_node(edge.source), edge.target.partition("/")[0]
+        if target in by_node and source != target:
+            after.setdefault(source, set()).add(target)
+            if source in by_node:
+                before.setdefault(target, set()).add(source)
+    left = set(by_node) - _reached(blamed, after)
+    roots = [node for node in left if node not in before]
+    left -= _reached(roots, after)
+    while left:
+        # Each one waits for another one that is left, so that the way upstream ends in a circle.
+        way = [min(left)]
+        while (last := min(before[way[-1]] & left)) not in way:
+            way.append(last)
+        roots.append(min(way[way.index(last) :]))
+        left -= _reached(roots[-1:], after)
+    return [by_node[node] for node in sorted(roots)]
+
+
+def source_node(source: str) -> str:
+    """Return the node of an edge's source, also of one on another machine."""
+    return source.removeprefix(f"{LINK}/").partition("/")[0]
+
+
+def _reached(nodes: Iterable[str], after: Mapping[str, Collection[str]]) -> set[str]:
+    """Return the nodes, and all that come after them."""
+    found = set(nodes)
+    waiting = [*found]
+    while waiting:
+        new = set(after.get(waiting.pop(), ())) - found
+        found |= new
+        waiting += new
+    return found

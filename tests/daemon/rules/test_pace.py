@@ -1,0 +1,212 @@
+"""An output is slow if it has less than its usual rate, or than the rate it must have, for long."""
+
+from __future__ import annotations
+
+import math
+import random
+from itertools import accumulate, chain, repeat
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.daemon.rules.pace import (
+    BACK,
+    GAP_S,
+    LEARN_S,
+    MIN_RATE,
+    RELEARN_S,
+    SAMPLES,
+    SLOW,
+    SLOW_S,
+    Pace,
+    pace_after,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MINUTE = round(LEARN_S) + 11
+"""Samples after which a first rate is the usual one, in any case."""
+LONG = round(RELEARN_S) + 21
+"""The same for a rate that is not the first one."""
+SOON = round(SLOW_S) + SAMPLES + 1
+"""Samples after which a slow output is slow."""
+
+
+def paces(
+    counts: Iterable[float],
+    before: Pace | None = None,
+    *,
+    limit: float | None = None,
+    at: float = 0,
+) -> list[Pace]:
+    """Return the pace after each second with these numbers of messages."""
+    pace, sent = before or Pace(), 0
+    if before is not None and before.samples:
+        at, sent = before.samples[-1]
+    found = []
+    for total in accumulate(counts):
+        at += 1.0
+        pace = pace_after(pace, at, sent + int(total), limit)
+        found.append(pace)
+    return found
+
+
+def after(counts: Iterable[float], before: Pace | None = None, **how: float) -> Pace:
+    return paces(counts, before, **how)[-1]
+
+
+STEADY = after(repeat(10, MINUTE))
+
+
+def test_a_third_of_the_usual_rate_is_slow_after_ten_seconds_and_not_before() -> None:
+    assert STEADY.usual == 10
+    found = paces([3] * SOON, STEADY)
+    assert found[-1].slow
+    assert math.isclose(found[-1].rate, 3, abs_tol=0.1)
+    assert not any(each.slow for each in found[: round(SLOW_S)])
+
+
+def test_an_output_that_stops_is_slow_and_it_is_over_when_it_is_back() -> None:
+    stopped = after([0] * SOON, STEADY)
+    assert stopped.slow
+    assert not after([10] * SAMPLES, stopped).slow
+
+
+def test_a_slow_output_that_recovers_is_judged_by_the_same_rate_again() -> None:
+    slow = after([3] * SOON, STEADY)
+    back = after([10] * SAMPLES, slow)
+    assert not back.slow
+    assert after([3] * SOON, back).slow
+
+
+def test_a_hiccup_is_not_slow() -> None:
+    for hiccup in ([0] * 8, [0] * 5 + [50], [3] * 9, [10, 0] * 20):
+        assert not any(each.slow for each in paces([*hiccup, *[10] * 10], STEADY))
+
+
+def test_one_that_pauses_by_itself_needs_a_long_time_at_one_rate_from_then_on() -> None:
+    back = after([10] * SAMPLES, after([0] * SOON, STEADY))
+    assert back.usual is None
+    again = after([10] * 120, back)
+    assert not after([0] * 60, again).slow
+    usual = after([10] * LONG, back)
+    assert after([0] * SOON, usual).slow
+
+
+def test_one_that_rests_from_its_start_pauses_too() -> None:
+    working = after([10] * 120, after([0] * MINUTE))
+    assert not after([0] * 60, working).slow
+
+
+def test_a_new_rate_is_the_usual_one_after_ten_minutes() -> None:
+    slow = after([3] * SOON, STEADY)
+    later = after([3] * (round(RELEARN_S) - SOON - 20), slow)
+    assert later.slow
+    usual = after([3] * 60, later)
+    assert not usual.slow
+    assert usual.usual == 3
+    assert after([1] * SOON, usual).slow
+    resting = after([0] * LONG, STEADY)
+    assert not resting.slow
+    assert resting.usual is None
+
+
+def test_a_faster_minute_does_not_become_the_usual_rate() -> None:
+    faster = after([30] * MINUTE, STEADY)
+    assert not any(each.slow for each in paces([10] * 60, faster))
+
+
+def test_nothing_is_known_of_the_time_in_which_the_machine_slept() -> None:
+    at, sent = STEADY.samples[-1]
+    woken = pace_after(STEADY, at + 60 * GAP_S, sent)
+    assert not any(each.slow for each in paces([10] * 30, woken))
+    assert woken.usual == 10
+
+
+def test_what_the_next_daemon_keeps_is_enough_to_go_on() -> None:
+    slow = after([3] * SOON, STEADY)
+    kept = Pace(usual=slow.usual, pauses=slow.pauses, slow=slow.slow)
+    found = paces([3] * 20, kept)
+    assert all(each.slow for each in found)
+    assert not after([10] * 10, found[-1]).slow
+
+
+def test_a_limit_counts_instead_of_the_usual_rate() -> None:
+    assert not after([30] * 10 + [26] * 100, limit=25).short
+    found = paces([12] * 40, after([30] * MINUTE, limit=25), limit=25)
+    assert found[-1].short
+    assert not found[9].short
+    assert not found[-1].slow
+    assert not after([25] * SAMPLES, found[-1], limit=25).short
+    assert not after([3] * 60, STEADY, limit=2).slow
+
+
+def test_a_limit_may_be_less_than_one_message_a_second() -> None:
+    every_20_s = chain.from_iterable(repeat([1, *[0] * 19], 10))
+    assert not any(each.short for each in paces(every_20_s, limit=0.04))
+    assert after([1] + [0] * 40, limit=0.1).short
+    assert not any(each.short for each in paces([0] * 300, limit=0))
+
+
+def test_a_node_may_take_its_time_to_send_its_first_message() -> None:
+    starting = paces([0] * round(LEARN_S), limit=25)
+    assert not any(each.short for each in starting)
+    assert after([0] * SOON, starting[-1], limit=25).short
+
+
+@given(
+    rate=st.floats(min_value=MIN_RATE * 1.3, max_value=2000),
+    share=st.floats(min_value=0, max_value=1.5),
+    phase=st.floats(min_value=0, max_value=1),
+    late=st.lists(st.floats(min_value=0, max_value=0.4), min_size=5, max_size=20),
+)
+def test_a_timer_at_any_rate_is_slow_below_half_of_it_and_well_above_it(
+    rate: float, share: float, phase: float, late: list[float]
+) -> None:
+    """Samples are late by other amounts each second, as on a busy machine."""
+    pace, at, sent = Pace(), 0.0, phase
+    for second in range(2 * MINUTE + SOON):
+        step = 1.0 + late[second % len(late)]
+        at += step
+        sent += step * rate * (1.0 if second < 2 * MINUTE else share)
+        pace = pace_after(pace, at, int(sent))
+        if second < 2 * MINUTE:
+            assert not pace.slow
+    assert pace.usual is not None
+    error = 1.5 / (SAMPLES * rate)
+    if share < SLOW * 0.9 - error:
+        assert pace.slow
+    elif share > SLOW * 1.1 + error:
+        assert not pace.slow
+
+
+@given(
+    bursts=st.lists(
+        st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(1, 9)), min_size=1
+    ),
+    limit=st.none() | st.floats(min_value=0, max_value=50),
+)
+def test_only_an_output_with_a_usual_rate_is_slow(
+    bursts: list[tuple[int, int, int]], limit: float | None
+) -> None:
+    counts = chain.from_iterable([first] * seconds + [then] for first, then, seconds in bursts)
+    for pace in paces(chain(counts, repeat(0, 30)), limit=limit):
+        assert not pace.slow or (pace.usual is not None and limit is None)
+        assert not pace.short or limit
+        assert not (pace.slow and pace.rate is not None and pace.rate >= BACK * pace.usual)
+
+
+@given(seed=st.integers(0, 1 << 32), mean=st.floats(min_value=0.1, max_value=30))
+def test_events_that_happen_by_chance_are_never_slow(seed: int, mean: float) -> None:
+    """For example detections, or what people do: the numbers of a Poisson process."""
+    chance = random.Random(seed)
+
+    def events() -> int:
+        left, count = mean, 0
+        while (left := left - chance.expovariate(1.0)) > 0:
+            count += 1
+        return count
+
+    assert not any(each.slow for each in paces(events() for _ in range(400)))
