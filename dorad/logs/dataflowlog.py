@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -38,6 +38,14 @@ SPARE_FILE = 16 << 20
 """Size in bytes at which a node's file is rotated if its lines normally go to the journal."""
 DAEMON_FILE = 16 << 20
 """Size in bytes at which the file of the daemon's reports is rotated."""
+
+
+class LineCounts(NamedTuple):
+    """How much a node has logged since this log was opened."""
+
+    lines: int = 0
+    errors: int = 0
+    """Lines of level error."""
 
 
 class DataflowLog:
@@ -77,6 +85,8 @@ class DataflowLog:
         self._unsent = False
         """Whether the last batch could not be sent to other nodes, which is reported once."""
         self._nodes: dict[str, NodeLog] = {}
+        self.counts: dict[str, LineCounts] = {}
+        """By node."""
         self._ids = {node.id for node in dataflow.nodes}
         self._file = LogFile(self.folder, DAEMON, self.trouble, max_size=DAEMON_FILE, max_rotated=1)
         self._journal = journal
@@ -204,6 +214,9 @@ class DataflowLog:
             self._show([LogRecord(time.time(), level, None, text)])
 
     def _take(self, batch: Batch) -> None:
+        lines, errors = self.counts.get(batch.node, LineCounts())
+        errors += sum(record.level == "error" for record in batch.records)
+        self.counts[batch.node] = LineCounts(lines + len(batch.raw), errors)
         if batch.records:
             self._show(batch.records)
         if self.route is None:

@@ -245,7 +245,7 @@ async def test_a_machine_that_cannot_be_measured_is_not_shown_as_well(
     monkeypatch.setattr("dorad.daemon.measuring.watching.EVERY_S", 0.02)
     failed = node("x", "gripper", status="failed", pid=None)
     top = m.Top(at=0.0, window=0.0, nodes=[failed], edges=[])
-    watch = SelfWatch(Registry(), SimpleNamespace(top=lambda: top, slow=dict))
+    watch = SelfWatch(Registry(), SimpleNamespace(top=lambda: top, troubles=dict))
     running = asyncio.create_task(watch.run())
     try:
         await until(lambda: watch.row is not None)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from dorad.agent.releases.library import Bundle
     from dorad.agent.releases.model import Revision
+    from dorad.control.messages.releases import HealthRules
 
 
 def applied_after(
@@ -59,11 +60,13 @@ def content_of(
     path: Path,
     bundle: Callable[[str], Bundle],
     recordings: Path,
+    rules: HealthRules | None = None,
 ) -> ShareContent:
     """Return the daemon's order for a revision.
 
     `path` is that of the dataflow's file; no node runs there. `recordings` is the folder for what
-    its block `record` records: no node can write to a release, and the next one replaces it.
+    its block `record` records: no node can write to a release, and the next one replaces it. The
+    rates of `rules` stay limits for alerts after the release is confirmed.
 
     Raises:
         ControlError: a release is not here, or parameters are for a node that does not exist.
@@ -88,7 +91,11 @@ def content_of(
         descriptor["record"] = _recorded_to(recordings, descriptor["record"])
         # The recorder, which has no entry in `nodes`: its folder is absolute.
         descriptor["deploy"] = {"working_dir": "/"}
-    share = Share(machine=machine, placement=dict.fromkeys(node_ids(descriptor), machine))
+    share = Share(
+        machine=machine,
+        placement=dict.fromkeys(node_ids(descriptor), machine),
+        min_rates={} if rules is None else rules.rates | dict.fromkeys(rules.quiet, 0.0),
+    )
     return ShareContent(uuid=uuid, descriptor=descriptor, path=str(path), share=share)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dorad.agent.releases.queries import Contact
     from dorad.agent.shares import Shares
     from dorad.control.messages.agent import ShareContent
-    from dorad.control.messages.releases import Lease
+    from dorad.control.messages.releases import HealthRules, Lease
 
 ASK_AGAIN_S = 2.0
 """Minimum time between two runs of a command that has failed."""
@@ -246,12 +246,14 @@ class Observations:
         self._plans[name] = (applied, target, plan)
         return plan
 
-    def content(self, uuid: str, name: str, applied: Applied) -> ShareContent:
-        """Return the daemon's order for a revision. Raises ControlError."""
+    def content(
+        self, uuid: str, name: str, applied: Applied, rules: HealthRules | None = None
+    ) -> ShareContent:
+        """Return the daemon's order for a revision with its rules. Raises ControlError."""
         path = self._folder / "dataflows" / name / "dataflow.yml"
         recordings = recordings_folder(self._folder) / name
         return compose.content_of(
-            applied, uuid, self._robot, path, self._library.bundle, recordings
+            applied, uuid, self._robot, path, self._library.bundle, recordings, rules
         )
 
 

@@ -213,7 +213,9 @@ class Releases:
             return
         try:
             if record.applied is not None and not record.halting:
-                content = self._observations.content(record.uuid, name, record.applied)
+                # After a return, the rules are still those of the release that has failed.
+                rules = record.order.rules if record.applied.revision == record.target else None
+                content = self._observations.content(record.uuid, name, record.applied, rules)
             elif known is not None:
                 content = known.order.content
             else:

@@ -13,8 +13,8 @@ from dorad.control.errors import ControlError
 from dorad.daemon.measuring.ifrates import InterfaceMeter
 from dorad.daemon.measuring.lateness import TickHistory
 from dorad.daemon.measuring.metrics import NodeMeter
-from dorad.daemon.measuring.outputs import OutputWatch
 from dorad.daemon.measuring.rates import EdgeHistory
+from dorad.daemon.measuring.troubles import TroubleWatch
 from dorad.dataflow.model import LINK
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dorad.control.messages import DataflowInfo
     from dorad.daemon.broker.readings import EdgeCounters, Vitals
     from dorad.daemon.measuring.network import NetworkWatch
-    from dorad.daemon.measuring.outputs import Slow
+    from dorad.daemon.measuring.troubles import Troubles
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
     from dorad.daemon.run import DataflowRun
@@ -58,7 +58,7 @@ class Measure:
         self._metrics: dict[tuple[str, str], m.NodeMetrics] = {}
         self._edges: dict[str, EdgeHistory] = {}
         self._ticks: dict[str, TickHistory] = {}
-        self._outputs: dict[str, OutputWatch] = {}
+        self._troubles: dict[str, TroubleWatch] = {}
 
     async def run(self) -> None:
         """Measure once a second until cancelled; after a failure, try again."""
@@ -80,7 +80,7 @@ class Measure:
             for record in self._registry.records
             if record.run is not None and record.run.opened
         }
-        self._outputs = {uuid: each for uuid, each in self._outputs.items() if uuid in running}
+        self._troubles = {uuid: each for uuid, each in self._troubles.items() if uuid in running}
         pids = {
             (uuid, node): view.pid
             for uuid, (_, run) in running.items()
@@ -94,7 +94,7 @@ class Measure:
             counters = run.broker.stats.counters()
             self._edges[uuid].add(now, counters)
             self._ticks[uuid].add(now, run.broker.stats.lateness())
-            self._watch_outputs(record, run, now, counters)
+            self._watch_troubles(record, run, now, counters)
         self._metrics, self._interfaces = await asyncio.to_thread(
             lambda: (
                 self._meter.sample({**pids, _OWN: os.getpid()}),
@@ -102,17 +102,18 @@ class Measure:
             )
         )
 
-    def _watch_outputs(
+    def _watch_troubles(
         self, record: Record, run: DataflowRun, now: float, counters: list[EdgeCounters]
     ) -> None:
         if record.status != "running":
-            self._outputs.pop(record.uuid, None)  # nodes end one after the other
+            self._troubles.pop(record.uuid, None)  # nodes end one after the other
             return
-        watch = self._outputs.get(record.uuid)
+        watch = self._troubles.get(record.uuid)
         if watch is None:
-            watch = self._outputs[record.uuid] = OutputWatch(run.paces)
+            watch = self._troubles[record.uuid] = TroubleWatch(run.paces)
         share = record.row.options.share
-        watch.add(now, counters, _parts(record, run), {} if share is None else share.min_rates)
+        limits = {} if share is None else share.min_rates
+        watch.add(now, counters, _parts(record, run), limits, run.log.counts)
         run.keep_paces(watch.snapshot())
 
     def own(self) -> m.NodeMetrics:
@@ -177,9 +178,9 @@ class Measure:
             tick_worst=None if ticks is None else ticks.worst,
         )
 
-    def slow(self) -> dict[str, list[Slow]]:
-        """Return the outputs that send too little, by the UUID of their dataflow."""
-        return {uuid: watch.slow() for uuid, watch in self._outputs.items()}
+    def troubles(self) -> dict[str, Troubles]:
+        """Return what is wrong in each dataflow although its nodes run, by its UUID."""
+        return {uuid: watch.found() for uuid, watch in self._troubles.items()}
 
     def top(self) -> m.Top:
         """Return the latest figures of all running dataflows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dorad.daemon.measuring.rates import told
 from dorad.daemon.rules.pace import Pace, pace_after
 from dorad.dataflow.model import LINK
 
@@ -12,9 +13,6 @@ if TYPE_CHECKING:
 
     from dorad.control.messages import EdgeStats
     from dorad.daemon.broker.readings import EdgeCounters
-
-TOLD = 0.2
-"""Share by which a rate has to change to be told again: each new text is sent to all consoles."""
 
 
 class Slow(NamedTuple):
@@ -93,13 +91,12 @@ class OutputWatch:
     def slow(self) -> list[Slow]:
         """Return the outputs that send less than usual, or less than they must."""
         found: list[Slow] = []
-        told, self._told = self._told, {}
+        before, self._told = self._told, {}
         for name, pace in self._paces.items():
             if not (pace.slow or pace.short):
                 continue
-            rate, last = pace.rate, told.get(name)
-            if rate is None or (last is not None and abs(rate - last) <= TOLD * last):
-                rate = last or 0.0
+            last = before.get(name)
+            rate = (last or 0.0) if pace.rate is None else told(pace.rate, last)
             self._told[name] = rate
             if pace.short:
                 found.append(Slow(name, rate, self._limits[name], demanded=True))

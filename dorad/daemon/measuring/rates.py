@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 WINDOW_S = 5.0
 """Time span of the rates."""
 
+TOLD = 0.2
+"""Share by which a figure of an alert has to change to be told again: each text is sent to all who
+watch, and read by people."""
+
 _NS = 1e9
 
 
@@ -46,6 +50,11 @@ def between(seconds: float, first: EdgeCounters, last: EdgeCounters) -> Rates:
         (last.latency_sum - first.latency_sum) / received / _NS if received > 0 else None,
         (last.latency_diff - first.latency_diff) / differences / _NS if differences > 0 else None,
     )
+
+
+def told(now: float, last: float | None) -> float:
+    """Return the figure to tell: the `last` one told as long as the present one is about that."""
+    return now if last is None or abs(now - last) > TOLD * last else last
 
 
 class EdgeHistory:

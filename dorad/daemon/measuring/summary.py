@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.control.messages import Finding, FleetRow
-from dorad.daemon.measuring.outputs import causes
 from dorad.daemon.measuring.silence import silences
+from dorad.daemon.measuring.troubles import sentences
 from dorad.daemon.rules.exits import CLEAN_EXIT, ORDERED
 from dorad.dataflow.model import LINK
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
     from dorad.control.messages import DataflowState, EdgeStats, NodeInfo
-    from dorad.daemon.measuring.outputs import Slow
+    from dorad.daemon.measuring.troubles import Troubles
 
 CRASH_WINDOW_S = 60.0
 """Seconds that a restarted node is reported."""
@@ -72,13 +72,12 @@ def findings(
     ended: Iterable[tuple[DataflowState, float]],
     crashes: CrashHistory,
     problem: str,
-    slow: Mapping[str, Sequence[Slow]] = MappingProxyType({}),
+    troubles: Mapping[str, Troubles] = MappingProxyType({}),
 ) -> list[Finding]:
     """Return what is wrong, the worst first.
 
     `ended` are dataflows that have ended last under their name, with the time of their end;
-    `problem` is why nodes cannot be started; `slow` are outputs that send too little, by the UUID
-    of their dataflow.
+    `problem` is why nodes cannot be started; `troubles` are by the UUID of their dataflow.
     """
     found: list[Finding] = []
     if problem:
@@ -92,7 +91,8 @@ def findings(
     for info in nodes:
         found += _of_node(now, info, crashes.of(info))
     found += _of_inputs(now, nodes, edges, blamed={each.subject for each in found})
-    found += _of_outputs(now, nodes, edges, slow, {(each.dataflow, each.node) for each in found})
+    blamed = {(each.dataflow, each.node) for each in found}
+    found += _of_troubles(now, nodes, edges, troubles, blamed)
     found.sort(key=lambda each: each.severity != "fail")
     return found[:MAX_FINDINGS]
 
@@ -141,32 +141,24 @@ def _of_inputs(
     return found
 
 
-def _of_outputs(
+def _of_troubles(
     now: float,
     nodes: Iterable[NodeInfo],
     edges: Iterable[EdgeStats],
-    slow: Mapping[str, Sequence[Slow]],
+    troubles: Mapping[str, Troubles],
     blamed: Collection[tuple[str | None, str | None]],
 ) -> list[Finding]:
-    """Return the nodes whose outputs are slow and that are no findings yet."""
+    """Return what is wrong with nodes that are no findings yet."""
     titles = {info.dataflow: info.dataflow_name or info.dataflow for info in nodes}
     found: list[Finding] = []
-    for uuid, outputs in slow.items():
+    for uuid, each in troubles.items():
+        if not any(each):
+            continue
         title = titles.get(uuid, uuid)
-        own = [edge for edge in edges if edge.dataflow == uuid] if outputs else []
+        own = [edge for edge in edges if edge.dataflow == uuid]
         known = [node for dataflow, node in blamed if dataflow == title and node]
-        for each in causes(outputs, own, known):
-            first, node = each[0], each[0].output.partition("/")[0]
-            more = f" (and {len(each) - 1} more of {node})" if len(each) > 1 else ""
-            rate = f"{first.output} {first.rate:.1f}/s"
-            if first.demanded:
-                text = f"{rate}, below {first.usual:g}/s{more}"
-                brief = f"{first.output} below {first.usual:g}/s{more}"
-            else:
-                text = f"{rate}, was {first.usual:.1f}/s{more}"
-                brief = f"{first.output} is slower than usual{more}"
-            subject = f"{title}/{node}"
-            new = _finding("output-slow", subject, text, "warn", now, title, node)
+        for cause, node, text, brief in sentences(each, own, known):
+            new = _finding(cause, f"{title}/{node}", text, "warn", now, title, node)
             new.brief = brief[:MAX_TEXT]
             found.append(new)
     return found

@@ -87,8 +87,15 @@ class SelfWatch:
         top = self._measure.top()
         self._crashes.add(now, top.nodes)
         problem = self._registry.runner.node_users.problem()
-        slow = self._measure.slow()
-        found = findings(now, top.nodes, top.edges, self._ended(), self._crashes, problem, slow)
+        found = findings(
+            now,
+            top.nodes,
+            top.edges,
+            self._ended(),
+            self._crashes,
+            problem,
+            self._measure.troubles(),
+        )
         keep_since(found, self._since)
         self._since = {(each.cause, each.subject): each.since for each in found}
         fresh = row(

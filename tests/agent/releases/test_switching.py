@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from textwrap import dedent
 
 import pytest
+from msgspec.structs import replace
 
 from dorad.agent.releases import damage, probes, queries, releases
 from dorad.agent.store import ShareStore
@@ -98,6 +99,11 @@ def failing(robot, check):
     return next((each for each in evidence if each.check == check and not each.ok), None)
 
 
+def limits(robot):
+    """Return the rates that the robot's own share demands."""
+    return robot.store.records["flow"].order.content.share.min_rates
+
+
 async def confirmed(robot, folder, generation=1, **more):
     """Let the robot confirm a release that counts; return it."""
     release = robot.library.add("flow", flow(folder), source=SOURCE, sink=SINK)
@@ -123,12 +129,16 @@ async def test_only_the_changed_node_is_replaced_and_no_message_is_lost(robot, f
 
 @pytest.mark.parametrize("sink", [CRASHES_LATER, "raise SystemExit('broken')"])
 async def test_a_release_that_crashes_is_left_and_not_tried_again(robot, folder, sink):
-    first = await confirmed(robot, folder)
+    rules = replace(QUICK, rates={"source/number": 1.0}, quiet=["source/other"])
+    first = await confirmed(robot, folder, rules=rules)
+    # They stay limits for alerts.
+    assert limits(robot) == {"source/number": 1.0, "source/other": 0.0}
     before = await robot.pids()
     second = robot.library.add("flow", flow(folder), source=SOURCE, sink=sink, sequence=2)
     robot.order(second, 2, rules=HealthRules(min_healthy_time=5, healthy_deadline=300))
     state = await robot.reaches("reverted", 2)
     assert state.running == state.confirmed == first
+    assert limits(robot) == {}
     assert (await robot.pids())["source"] == before["source"]
     robot.order(second, 3)
     state = await robot.reaches("pending", 3, refused=True)

@@ -11,6 +11,7 @@ from dorad.control.messages import EdgeStats, NodeInfo, NodeMetrics
 from dorad.daemon.broker.readings import EdgeCounters
 from dorad.daemon.measuring.outputs import OutputWatch, Slow, causes
 from dorad.daemon.measuring.summary import CrashHistory, findings
+from dorad.daemon.measuring.troubles import Troubles
 from dorad.dataflow.model import LINK
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def node(name: str, **changed: object) -> NodeInfo:
 
 def found(slow: list[Slow], *nodes: NodeInfo) -> list[Finding]:
     every = nodes or tuple(map(node, ("camera", "detector", "planner", "gripper", "logger")))
-    return findings(50.0, every, stats(), [], CrashHistory(), "", {"uuid": slow})
+    return findings(50.0, every, stats(), [], CrashHistory(), "", {"uuid": Troubles(slow)})
 
 
 def test_a_slow_camera_is_one_finding_although_all_that_follows_is_slow() -> None:

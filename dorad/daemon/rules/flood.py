@@ -1,0 +1,55 @@
+"""Whether a node logs more than anybody reads: from one sample to the next."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SAMPLES = 5
+"""Samples, one a second, over which the present rates are measured."""
+ERRORS = 5.0
+"""Errors per second that are a flood: something fails again and again."""
+LINES = 1000.0
+"""Lines per second of any level that are one: they push out what was logged before."""
+OVER = 0.5
+"""Share of these below which a flood is over."""
+FLOOD_S = 10.0
+"""Time after which it is one: a start, and one failure, may log much."""
+
+
+class Flood(NamedTuple):
+    """What is known of the lines of a node."""
+
+    samples: tuple[tuple[float, int, int], ...] = ()
+    """The last ones: the time, and the numbers of lines and of errors since the start."""
+    since: float | None = None
+    """When it began to log too much."""
+    flooding: bool = False
+
+    @property
+    def lines(self) -> float:
+        """Lines per second."""
+        return self._rate(1)
+
+    @property
+    def errors(self) -> float:
+        """Errors per second."""
+        return self._rate(2)
+
+    def _rate(self, index: int) -> float:
+        if len(self.samples) < 2:
+            return 0.0
+        first, last = self.samples[0], self.samples[-1]
+        return (last[index] - first[index]) / (last[0] - first[0])
+
+
+def flood_after(before: Flood, at: float, lines: int, errors: int) -> Flood:
+    """Return what is known after a sample at the time `at`; take one about once a second."""
+    new = (at, lines, errors)
+    if before.samples and (lines < before.samples[-1][1] or at <= before.samples[-1][0]):
+        return Flood((new,))
+    now = before._replace(samples=(*before.samples[-SAMPLES:], new))
+    share = OVER if before.flooding else 1.0
+    if now.errors < share * ERRORS and now.lines < share * LINES:
+        return now._replace(since=None, flooding=False)
+    since = at if now.since is None else now.since
+    return now._replace(since=since, flooding=at - since >= FLOOD_S)

@@ -1,0 +1,84 @@
+"""Whether an input that never lost messages begins to: from one sample to the next.
+
+Many dataflows drop messages all the time on purpose: a planner takes the newest picture. That is
+no trouble, nor is an input that overflows now and then.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SAMPLES = 5
+"""Samples, one a second, over which the present share is measured."""
+GAP_S = 3.0
+"""Time between two samples from which nothing is known of the time between: the machine slept."""
+NOTHING = 0.01
+"""Share of dropped messages that is as good as none."""
+MUCH = 0.1
+"""Share of dropped messages from which an input loses them."""
+MIN_RATE = 0.5
+"""Dropped messages per second below which it does not."""
+CLEAN_S = 600.0
+"""Time without drops after which they are news: a task that takes some minutes, and overflows an
+input each time, is the usual state."""
+LITTLE_S = 60.0
+"""Time with a few drops after which the input was not without them."""
+USUAL_S = 600.0
+"""Time after which drops are no news."""
+LOSING_S = 10.0
+"""Time of drops after which they are news: a hiccup is shorter."""
+
+
+class Loss(NamedTuple):
+    """What is known of the drops of one input."""
+
+    samples: tuple[tuple[float, int, int], ...] = ()
+    """The last ones: the time, and the numbers of messages and of drops since the start."""
+    clean_since: float | None = None
+    """When the present time without drops began."""
+    dirty_since: float | None = None
+    """When the present time with drops began."""
+    clean: bool = False
+    """Whether it had no drops for long enough, up to those of now."""
+    since: float | None = None
+    """When it began to drop much."""
+    losing: bool = False
+    """Whether it drops much for long enough."""
+
+    @property
+    def rate(self) -> float:
+        """Messages per second."""
+        return self._rate(1)
+
+    @property
+    def dropped(self) -> float:
+        """Dropped messages per second."""
+        return self._rate(2)
+
+    def _rate(self, index: int) -> float:
+        if len(self.samples) < 2:
+            return 0.0
+        first, last = self.samples[0], self.samples[-1]
+        return (last[index] - first[index]) / (last[0] - first[0])
+
+
+def loss_after(before: Loss, at: float, sent: int, dropped: int) -> Loss:
+    """Return what is known after a sample at the time `at`; take one about once a second."""
+    new = (at, sent, dropped)
+    if not before.samples or not 0 < at - before.samples[-1][0] <= GAP_S:
+        return Loss((new,))
+    now = before._replace(samples=(*before.samples[-SAMPLES:], new))
+    if now.dropped <= NOTHING * now.rate:
+        if now.losing:
+            return Loss(now.samples)
+        since = at if now.clean_since is None else now.clean_since
+        clean = now.clean or at - since >= CLEAN_S
+        return now._replace(clean_since=since, clean=clean, dirty_since=None, since=None)
+    since = at if now.dirty_since is None else now.dirty_since
+    now = now._replace(clean_since=None, dirty_since=since)
+    if now.losing:
+        return Loss(now.samples) if at - since >= USUAL_S else now
+    if now.dropped < MUCH * now.rate or now.dropped < MIN_RATE:
+        return now._replace(since=None, clean=now.clean and at - since < LITTLE_S)
+    since = at if now.since is None else now.since
+    return now._replace(since=since, losing=now.clean and at - since >= LOSING_S)
