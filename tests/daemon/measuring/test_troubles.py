@@ -1,0 +1,87 @@
+"""One sentence for each node that is the cause of something, and none for what follows from it."""
+
+from __future__ import annotations
+
+from dorad.daemon.broker.readings import EdgeCounters
+from dorad.daemon.measuring.floods import Flooding
+from dorad.daemon.measuring.losses import Losing
+from dorad.daemon.measuring.outputs import Slow
+from dorad.daemon.measuring.troubles import Sentence, Troubles, TroubleWatch, sentences
+from dorad.daemon.rules.loss import CLEAN_S
+from dorad.logs.dataflowlog import LineCounts
+
+EDGE = EdgeCounters("planner", "path", "control", "path", 10, 0, 0, 0, 0, 0, 0)
+NODES = {"planner": 1, "control": 2}
+CLEAN = round(CLEAN_S) + 3
+
+
+def test_losses_of_one_receiver_are_one_sentence_with_the_worst() -> None:
+    troubles = Troubles(
+        losing=[
+            Losing(1.0, 50.0, "odometry/pose", "control"),
+            Losing(4.1, 50.0, "planner/path", "control"),
+        ]
+    )
+    (only,) = sentences(troubles, [], [])
+    assert only == Sentence(
+        "input-drops",
+        "control",
+        "planner/path -> control drops 4.1/s of 50.0/s: control is slow",
+        "planner/path -> control drops: control is slow",
+    )
+    assert list(sentences(troubles, [], ["control"])) == []
+
+
+def test_a_flood_of_lines_names_the_node_and_what_it_logs() -> None:
+    errors, lines = Flooding("gripper", 200.4, "errors"), Flooding("arm", 4000.0, "lines")
+    texts = [
+        (each.text, each.brief) for each in sentences(Troubles(flooding=[errors, lines]), [], [])
+    ]
+    assert texts == [
+        ("gripper logs 200 errors/s", "gripper logs many errors"),
+        ("arm logs 4000 lines/s", "arm logs many lines"),
+    ]
+
+
+def test_a_node_has_one_sentence() -> None:
+    troubles = Troubles(
+        [Slow("control/state", 3.0, 50.0)],
+        [Losing(4.1, 50.0, "planner/path", "control")],
+        [Flooding("control", 200.0, "errors")],
+    )
+    assert [each.cause for each in sentences(troubles, [], [])] == ["output-slow"]
+    assert [each.cause for each in sentences(troubles._replace(slow=()), [], [])] == ["input-drops"]
+    assert list(sentences(troubles, [], ["control"])) == []
+
+
+def run(
+    seconds: int, edge: EdgeCounters, drops: int, watch: TroubleWatch, at: float
+) -> EdgeCounters:
+    for second in range(1, seconds + 1):
+        edge = edge._replace(sent=edge.sent + 50, dropped=edge.dropped + drops)
+        watch.add(at + second, [edge], NODES, {}, {})
+    return edge
+
+
+def test_an_input_that_begins_to_drop_is_found_unless_it_takes_the_newest_only() -> None:
+    for changed, expected in (
+        ({}, [Losing(8.0, 50.0, "planner/path", "control")]),
+        ({"queue_size": 1}, []),
+        ({"limited": True}, []),
+    ):
+        watch = TroubleWatch({})
+        edge = run(CLEAN, EDGE._replace(**changed), 0, watch, 0.0)
+        assert watch.found() == Troubles([], [], [])
+        edge = run(30, edge, 8, watch, CLEAN)
+        assert watch.found().losing == expected
+        run(1, edge, 8, watch, CLEAN + 30.0)
+        watch.add(CLEAN + 32.0, [edge], NODES | {"control": 3}, {}, {})
+        assert watch.found().losing == []
+
+
+def test_lines_of_nodes_are_counted() -> None:
+    watch = TroubleWatch({})
+    for second in range(30):
+        counts = {"arm": LineCounts(20 * second, 8 * second), "camera": LineCounts(20 * second, 0)}
+        watch.add(float(second), [], {}, {}, counts)
+    assert watch.found().flooding == [Flooding("arm", 8.0, "errors")]

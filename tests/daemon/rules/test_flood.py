@@ -1,0 +1,58 @@
+"""A node that logs more than anybody reads is told from one that logs much for a moment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.daemon.rules.flood import ERRORS, FLOOD_S, LINES, SAMPLES, Flood, flood_after
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SOON = round(FLOOD_S) + SAMPLES + 1
+
+
+def floods(each_second: Iterable[tuple[int, int]], before: Flood | None = None) -> list[Flood]:
+    """Return what is known after each second with so many lines and errors."""
+    flood = before or Flood()
+    at, lines, errors = flood.samples[-1] if flood.samples else (0.0, 0, 0)
+    found = []
+    for more, wrong in each_second:
+        at, lines, errors = at + 1.0, lines + more, errors + wrong
+        flood = flood_after(flood, at, lines, errors)
+        found.append(flood)
+    return found
+
+
+def test_many_errors_for_ten_seconds_are_a_flood_until_they_end() -> None:
+    found = floods([(200, 200)] * SOON)
+    assert found[-1].flooding
+    assert found[-1].errors == 200
+    assert not any(each.flooding for each in found[: round(FLOOD_S)])
+    assert floods([(3, 3)] * SOON, found[-1])[-1].flooding
+    assert not floods([(0, 0)] * SAMPLES, found[-1])[-1].flooding
+
+
+def test_many_lines_are_a_flood_too_and_a_few_errors_or_a_burst_are_none() -> None:
+    assert floods([(4000, 0)] * SOON)[-1].flooding
+    assert not any(each.flooding for each in floods([(900, 4)] * 60))
+    assert not any(each.flooding for each in floods(([(5000, 500)] + [(1, 0)] * 9) * 6))
+
+
+def test_counters_that_begin_again_are_no_flood() -> None:
+    flood = floods([(10, 0)] * 9)[-1]
+    again = flood_after(flood, flood.samples[-1][0] + 1.0, 0, 0)
+    assert again.samples[1:] == ()
+    assert not again.flooding
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 20)), max_size=60))
+def test_a_flood_had_enough_lines_or_errors_in_the_last_seconds(counts) -> None:
+    for number, flood in enumerate(floods(counts)):
+        last = counts[max(0, number - SAMPLES + 1) : number + 1]
+        most = max(max(more / LINES, wrong / ERRORS) for more, wrong in last)
+        assert not flood.flooding or most >= 0.5
+        assert not flood.flooding or number >= FLOOD_S

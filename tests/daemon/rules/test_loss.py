@@ -1,0 +1,96 @@
+"""An input that begins to lose messages is told from one that always does."""
+
+from __future__ import annotations
+
+from itertools import repeat
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.daemon.rules.loss import (
+    CLEAN_S,
+    GAP_S,
+    LOSING_S,
+    MUCH,
+    SAMPLES,
+    USUAL_S,
+    Loss,
+    loss_after,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+RATE = 50
+CLEAN = round(CLEAN_S) + 3
+"""Samples without drops after which drops are news."""
+SOON = round(LOSING_S) + SAMPLES + 1
+
+
+def losses(drops: Iterable[int], before: Loss | None = None) -> list[Loss]:
+    """Return what is known after each second with so many drops of fifty messages."""
+    loss = before or Loss()
+    at, sent, dropped = loss.samples[-1] if loss.samples else (0.0, 0, 0)
+    found = []
+    for count in drops:
+        at, sent, dropped = at + 1.0, sent + RATE, dropped + count
+        loss = loss_after(loss, at, sent, dropped)
+        found.append(loss)
+    return found
+
+
+def after(drops: Iterable[int], before: Loss | None = None) -> Loss:
+    return losses(drops, before)[-1]
+
+
+WELL = after(repeat(0, CLEAN))
+
+
+def test_an_input_that_begins_to_drop_is_losing_after_ten_seconds_until_it_no_longer_drops() -> (
+    None
+):
+    found = losses(repeat(8, SOON), WELL)
+    assert found[-1].losing
+    assert found[-1].dropped == 8
+    assert not any(each.losing for each in found[: round(LOSING_S)])
+    assert after(repeat(2, 60), found[-1]).losing
+    assert not after(repeat(0, SAMPLES), found[-1]).losing
+
+
+def test_an_input_that_always_drops_or_drops_now_and_then_is_not_losing() -> None:
+    assert not any(each.losing for each in losses(repeat(30, 900)))
+    assert not any(each.losing for each in losses(([0] * 300 + [25] * 20) * 4))
+    assert not any(each.losing for each in losses([25] * 9, WELL))
+
+
+def test_an_input_with_a_few_drops_for_long_was_not_without_them() -> None:
+    assert not any(each.losing for each in losses([1] * 90 + [10] * 30, WELL))
+
+
+def test_drops_are_usual_after_ten_minutes_and_after_their_end() -> None:
+    losing = after(repeat(8, SOON), WELL)
+    assert not after(repeat(8, round(USUAL_S)), losing).losing
+    over = after(repeat(0, SAMPLES), losing)
+    assert not any(each.losing for each in losses([0] * 300 + [8] * 60, over))
+
+
+def test_nothing_is_known_of_the_time_in_which_the_machine_slept() -> None:
+    at, sent, dropped = WELL.samples[-1]
+    woken = loss_after(WELL, at + 60 * GAP_S, sent + 3000, dropped + 3000)
+    assert not any(each.losing for each in losses([8] * 30, woken))
+
+
+@given(
+    parts=st.lists(st.tuples(st.integers(0, RATE), st.integers(1, 25)), min_size=1, max_size=4),
+    well=st.booleans(),
+)
+def test_only_much_is_news_and_only_after_a_long_time_without(
+    parts: list[tuple[int, int]], *, well: bool
+) -> None:
+    drops = [count for count, seconds in parts for _ in range(seconds)]
+    found = losses(drops, WELL if well else None)
+    if not well or max(drops) < MUCH * RATE:
+        assert not any(each.losing for each in found)
+    for number, loss in enumerate(found):
+        assert not loss.losing or sum(drops[: number + 1]) >= MUCH * RATE * LOSING_S
