@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from click.shell_completion import CompletionItem
 
+from dorad.natural import natural
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -142,7 +144,7 @@ def _machines(client: Client, ctx: click.Context) -> Iterator[CompletionItem]:
         machines = set(client.info(given).placement.values())
     else:
         machines = {info.machine for info in client.nodes() if info.machine}
-    for machine in sorted(machines):
+    for machine in sorted(machines, key=natural):
         yield CompletionItem(machine)
 
 

@@ -16,6 +16,7 @@ from dorad import __version__
 from dorad.cli.files import DataflowFile
 from dorad.cli.select import connect
 from dorad.cli.tables import print_object
+from dorad.natural import natural_item
 from dorad.problems import ProblemError
 from dorad.realtime.checks import Check, run_checks
 from dorad.terminal import visible
@@ -186,7 +187,7 @@ def check_daemon() -> Iterator[Check]:
     yield judge_dataflows(dataflows.dataflows)
     yield from judge_links(dataflows.dataflows)
     yield from judge_nodes(nodes.nodes)
-    for machine, reason in sorted((dataflows.missing | nodes.missing).items()):
+    for machine, reason in sorted((dataflows.missing | nodes.missing).items(), key=natural_item):
         yield Check("WARN", f"machine {machine}", reason, "see `dorafleet doctor`")
 
 

@@ -9,6 +9,7 @@ import click
 
 from dorad.cli.complete import dataflow_names, machine_names
 from dorad.cli.reporting import print_warning
+from dorad.natural import natural_item
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def on_machine(found: Top, machine: str | None) -> Top:
 
 def warn_missing(missing: Mapping[str, str]) -> None:
     """Warn that an answer of the coordinator lacks what is on these machines."""
-    for machine, reason in sorted(missing.items()):
+    for machine, reason in sorted(missing.items(), key=natural_item):
         print_warning(f"{machine} is left out: {reason}")
 
 

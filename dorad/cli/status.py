@@ -11,6 +11,7 @@ from dorad.cli.files import DataflowFile
 from dorad.cli.groups import Group
 from dorad.cli.select import connect
 from dorad.cli.tables import age, format_option, megabytes, percent, print_object
+from dorad.natural import natural_item
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _show_fleet(found: Fleet, address: str | None) -> None:
     click.echo(f"  address: {address}")
     click.echo(f"  pid {status.pid}, up {age(time.time() - status.started_at)}")
     click.echo(f"active dataflows: {status.dataflows} ({status.nodes} nodes)")
-    for machine, reason in sorted(found.missing.items()):
+    for machine, reason in sorted(found.missing.items(), key=natural_item):
         click.echo(f"{click.style('✗', fg='red')} {visible(machine)}: {visible(reason)}")
     for notice in status.notices:
         click.echo(f"{click.style('note:', fg='yellow', bold=True)} {visible(notice)}")

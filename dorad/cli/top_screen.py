@@ -15,6 +15,7 @@ from dorad.cli.node_view import status_text
 from dorad.cli.select import connect, on_machine
 from dorad.cli.tables import milliseconds, rate, screen_lines, table_lines
 from dorad.control.topparts import sort_edges, sort_nodes
+from dorad.natural import natural, natural_item
 from dorad.terminal import local_time
 
 if TYPE_CHECKING:
@@ -113,7 +114,10 @@ def screen(found: Top, order: str) -> RenderableType:
 
     clock = local_time(found.at, "%H:%M:%S")
     dataflows = len({info.dataflow for info in found.nodes})
-    left_out = [f"{name} is left out: {why}" for name, why in sorted(found.missing.items())]
+    left_out = [
+        f"{name} is left out: {why}"
+        for name, why in sorted(found.missing.items(), key=natural_item)
+    ]
     head = f"dora top   {clock}   dataflows: {dataflows}   nodes: {len(found.nodes)}"
     # As the API names them.
     name = ORDERS[order].lower()
@@ -150,7 +154,9 @@ def _lines(
 
 def sort_links(links: list[LinkChannel], order: str) -> list[LinkChannel]:
     """Return the links sorted by output, or by messages or losses with the largest first."""
-    by_name = sorted(links, key=lambda link: (link.dataflow, link.output, link.machine))
+    by_name = sorted(
+        links, key=lambda link: (link.dataflow, natural(link.output), natural(link.machine))
+    )
     if order == "r":
         return sorted(by_name, key=lambda link: -link.messages)
     if order == "d":

@@ -16,6 +16,7 @@ import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.control.messages import Alert, Finding, PastAlert, Struct
+from dorad.natural import natural
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -178,7 +179,9 @@ class AlertBook:
                 found.append(_folded(f"*:{cause}:{subject}", members))
             else:
                 found += [_single(str(key), key, episode) for key, episode in members.items()]
-        return sorted(found, key=lambda each: (each.severity != "fail", -each.since, each.id))
+        return sorted(
+            found, key=lambda each: (each.severity != "fail", -each.since, natural(each.id))
+        )
 
     def ack(self, id_: str, who: str, at: float, *, undo: bool = False) -> Alert:
         """Record who has acknowledged an alert. Raises ControlError if there is no such alert."""
@@ -274,7 +277,7 @@ def _single(id_: str, key: Key, episode: Episode) -> Alert:
 
 
 def _folded(id_: str, members: Mapping[Key, Episode]) -> Alert:
-    keys = sorted(members)
+    keys = sorted(members, key=lambda each: natural(each.robot))
     first = min(members.values(), key=lambda each: each.finding.since)
     alert = _single(id_, keys[0], first)
     acked = [each for each in members.values() if each.acked_by]

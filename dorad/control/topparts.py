@@ -9,6 +9,7 @@ import msgspec
 from dorad.control.errors import ControlError
 from dorad.control.filters import parse
 from dorad.control.messages import TopPart
+from dorad.natural import natural
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 MIN_INTERVAL_S = 0.2
 """Minimum time between two events of a stream that a client chooses the interval of."""
 
-NODE_KEYS = ("node", "status", "dataflow", "machine", "pid", "cpu", "memory", "restarts", "queue")
+NODE_KEYS = ("node", "status", "dataflow", "robot", "pid", "cpu", "memory", "restarts", "queue")
 EDGE_KEYS = ("edge", "source", "target", "rate", "drops", "dropped", "latency", "broken")
 
 
@@ -30,7 +31,7 @@ def node_cells(info: NodeInfo) -> dict[str, Value]:
         "node": info.node,
         "status": info.status,
         "dataflow": info.dataflow_name or info.dataflow,
-        "machine": info.machine,
+        "robot": info.machine,
         "pid": info.pid,
         "cpu": info.metrics.cpu,
         "memory": info.metrics.memory,
@@ -51,7 +52,7 @@ def edge_cells(edge: EdgeStats) -> dict[str, Value]:
         "target": edge.target,
         "node": (source, target),
         "dataflow": edge.dataflow,
-        "machine": edge.machine,
+        "robot": edge.machine,
         "rate": edge.rate,
         "drops": edge.drop_rate,
         "dropped": edge.dropped,
@@ -107,7 +108,11 @@ def sort_nodes(nodes: list[NodeInfo], order: str) -> list[NodeInfo]:
     """Return the nodes sorted by name, or by a figure with the largest first."""
     by_name = sorted(
         nodes,
-        key=lambda info: (info.dataflow_name or info.dataflow, info.node, info.machine or ""),
+        key=lambda info: (
+            info.dataflow_name or info.dataflow,
+            natural(info.node),
+            natural(info.machine or ""),
+        ),
     )
     if order == "cpu":
         return sorted(by_name, key=lambda info: -info.metrics.cpu)
@@ -119,7 +124,13 @@ def sort_nodes(nodes: list[NodeInfo], order: str) -> list[NodeInfo]:
 def sort_edges(edges: list[EdgeStats], order: str) -> list[EdgeStats]:
     """Return the edges sorted by name, or by a figure with the largest first."""
     by_name = sorted(
-        edges, key=lambda edge: (edge.dataflow, edge.source, edge.target, edge.machine or "")
+        edges,
+        key=lambda edge: (
+            edge.dataflow,
+            natural(edge.source),
+            natural(edge.target),
+            natural(edge.machine or ""),
+        ),
     )
     if order == "rate":
         return sorted(by_name, key=lambda edge: -edge.rate)

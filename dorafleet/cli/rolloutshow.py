@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dorad.cli.tables import age
+from dorad.natural import natural
 from dorad.phrases import first_of
 from dorad.release.disk import size_text
 
@@ -172,10 +173,14 @@ def journal_row(entry: JournalEntry) -> tuple[str, ...]:
 def worst_first(robots: Iterable[RolloutRobot]) -> list[RolloutRobot]:
     """Return robots with those first that need a look."""
 
-    def rank(robot: RolloutRobot) -> tuple[int, int]:
-        if robot.state in FAILED_STATES:
-            return (0, robot.batch)
-        return (2 if robot.state in DONE_STATES else 1, robot.batch)
+    def rank(robot: RolloutRobot) -> tuple[bool, bool, int, tuple[str, str]]:
+        state = robot.state
+        return (
+            state not in FAILED_STATES,
+            state in DONE_STATES,
+            robot.batch,
+            natural(robot.robot),
+        )
 
     return sorted(robots, key=rank)
 

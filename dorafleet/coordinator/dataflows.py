@@ -12,6 +12,7 @@ import msgspec
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.naming import check_name
+from dorad.natural import natural
 from dorad.phrases import first_of
 from dorafleet.coordinator.asking import ask
 from dorafleet.coordinator.checking import check_names, check_runnable, check_start
@@ -299,7 +300,7 @@ class DataflowMethods:
         undelivered = self._robots.undelivered(record.key, awaited - unreachable.keys())
         lines += [
             f"`{id_}`: {undelivered.get(id_, 'it has not ended it')}"
-            for id_ in sorted(awaited - unreachable.keys())
+            for id_ in sorted(awaited - unreachable.keys(), key=natural)
         ]
         hint = None if params.force else "`dora stop --force` kills its nodes"
         if unreachable:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.natural import natural
 from dorafleet.coordinator.asking import ask
 from dorafleet.coordinator.fleet import checked
 from dorafleet.coordinator.folding import info_of
@@ -50,7 +51,7 @@ class DataflowViews:
         records = list(records)
         robots = {id_ for record in records if record.running for id_ in record.robots}
         found, missing = await ask(
-            self._robots, sorted(robots), "dataflow.list", m.Nothing(), m.DataflowList
+            self._robots, sorted(robots, key=natural), "dataflow.list", m.Nothing(), m.DataflowList
         )
         parts = [info for each in found.values() for info in each.dataflows]
         return m.DataflowList(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from dorad.control import messages as m
+from dorad.natural import natural_item
 from dorafleet.coordinator.asking import ask
 from dorafleet.coordinator.onerobot import named_without_robot, owners
 
@@ -44,7 +45,7 @@ class IncidentMethods:
         placed = {record.uuid for record in self._fleet.records}
         boxes = [
             replace(box, machine=robot, dataflow=_named(robot, box, placed))
-            for robot, answer in sorted(found.items())
+            for robot, answer in sorted(found.items(), key=natural_item)
             for box in answer.boxes
         ]
         return m.IncidentList(boxes=boxes, missing=missing)

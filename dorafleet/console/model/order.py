@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from dorad.natural import natural
 from dorafleet.console.model.fleet import STATES
 
 if TYPE_CHECKING:
@@ -15,15 +15,6 @@ if TYPE_CHECKING:
 
 REST_S = 3.0
 """Seconds for which rows keep their places after the cursor was moved."""
-
-_NUMBER = re.compile("[0-9]+")
-_DIGITS = 20
-
-
-def natural(name: str) -> tuple[str, str]:
-    """Return a key that puts arm2 before arm10."""
-    return _NUMBER.sub(lambda found: found[0].zfill(_DIGITS), name), name
-
 
 FLEET_ORDERS: dict[str, Callable[[FleetRow], Any]] = {
     "worst": lambda row: (

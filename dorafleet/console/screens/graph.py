@@ -117,7 +117,7 @@ class GraphScreen(ConsoleScreen):
         self._edges = {tables.edge_id(each): each for each in edges}
         machines = len({each.machine for each in edges}) > 1
         grid = self.query_one(Grid)
-        grid.leave_out("dataflow", *(() if machines else ("machine",)))
+        grid.leave_out("dataflow", *(() if machines else ("robot",)))
         found = self._edges
         empty = self.empty_text("edge", known=self.part is not None)
         grid.show(

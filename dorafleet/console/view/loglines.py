@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from dorad.natural import natural_item
 from dorad.phrases import first_of
 from dorad.terminal import local_time
 from dorafleet.console.view.words import age, clean, fit
@@ -56,7 +57,7 @@ def clocks(skew: Mapping[str, float]) -> list[list[Span]]:
         return []
     named = (
         f"{clean(robot)} is {age(abs(ahead))} {'fast' if ahead > 0 else 'slow'}"
-        for robot, ahead in sorted(wrong.items())
+        for robot, ahead in sorted(wrong.items(), key=natural_item)
     )
     text = f" ! clock of {first_of(named, MAX_NAMED)}; lines show the time of their robot"
     return [[(text, "warn")]]

@@ -27,7 +27,7 @@ FLEET = (
 
 NODES = (
     Column("node", "NODE", 16, grow=3, most=24),
-    Column("machine", "ROBOT", 8, most=24),
+    Column("robot", "ROBOT", 8, most=24),
     Column("status", "STATUS", 10),
     Column("cpu", "CPU%", 6, right=True),
     Column("memory", "MEM(MB)", 8, right=True, drop=3),
@@ -40,7 +40,7 @@ NODES = (
 
 EDGES = (
     Column("edge", "EDGE", 24, grow=3),
-    Column("machine", "ROBOT", 8, most=24),
+    Column("robot", "ROBOT", 8, most=24),
     Column("rate", "RATE/s", 7, right=True),
     Column("drops", "DROP/s", 6, right=True),
     Column("dropped", "DROPPED", 8, right=True, drop=3),

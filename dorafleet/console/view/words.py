@@ -8,6 +8,7 @@ import unicodedata
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from dorad.natural import natural
 from dorad.terminal import local_time, visible
 
 if TYPE_CHECKING:
@@ -35,7 +36,11 @@ def no_answer(robots: Collection[str]) -> str:
     """Return which robots did not answer; empty if all did."""
     if not robots:
         return ""
-    named = ", ".join(sorted(robots)) if len(robots) <= MAX_NAMED else f"{len(robots)} robots"
+    named = (
+        ", ".join(sorted(robots, key=natural))
+        if len(robots) <= MAX_NAMED
+        else f"{len(robots)} robots"
+    )
     return f"no answer: {named}"
 
 

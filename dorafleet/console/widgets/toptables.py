@@ -62,10 +62,10 @@ class TopTables(Vertical):
         }
         flows = {each.dataflow: each.dataflow_name or "" for each in nodes}
         machines = {info.machine or "" for info in nodes} | {edge.machine or "" for edge in edges}
-        left_out = [] if len(machines) > 1 else ["machine"]
+        left_out = [] if len(machines) > 1 else ["robot"]
         left_out += [] if len(flows) > 1 else ["dataflow"]
         names = (info.node for info in nodes)
-        widths = {"node": words.longest(names), "machine": words.longest(machines)}
+        widths = {"node": words.longest(names), "robot": words.longest(machines)}
         grid = self.query_one("#nodes", Grid)
         grid.leave_out(*left_out)
         grid.widen(**widths)
@@ -73,7 +73,7 @@ class TopTables(Vertical):
         grid.show(list(shown), lambda id_: tables.node_row(shown[id_]), dim=dim, empty=empty[0])
         grid = self.query_one("#edges", Grid)
         grid.leave_out(*left_out)
-        grid.widen(machine=widths["machine"])
+        grid.widen(robot=widths["robot"])
         links = self._shown_edges
         grid.show(
             list(links),
