@@ -125,6 +125,7 @@ class FleetControl:
                 self.driver,
                 self._supplying,
                 self._planner,
+                self.watching.rows,
             ).table,
         }
         return recorded(with_robots(table, self.fleet, self.robots), self.fleet.writer)

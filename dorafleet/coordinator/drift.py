@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dorad import __version__
+from dorad.natural import natural
 from dorafleet.rollout.messages import DriftRow
 from dorafleet.rollout.model import MOVING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from dorad.control.messages.agent import ShareState
     from dorad.control.messages.releases import ReleaseState
@@ -45,6 +46,8 @@ class Compared:
     """From dataflows that were started, by their names."""
     shares: Mapping[str, ShareState] = field(default_factory=dict)
     conflicts: Mapping[str, str] = field(default_factory=dict)
+    stopped: Sequence[str] = ()
+    """Nodes that a command has stopped, `dataflow/node`."""
     version: str = ""
     """Of its agent; empty if it was never connected."""
 
@@ -60,6 +63,7 @@ def drift_of(compared: Compared, label: Callable[[str], str]) -> Iterator[DriftR
         found = _share(compared, dataflow)
         if found is not None:
             yield found
+    yield from _stopped(compared)
     if compared.version not in ("", __version__):
         yield DriftRow(
             robot=compared.robot,
@@ -153,6 +157,29 @@ def _back_to_release(
     if state.waiting == "busy":
         return "wait until it is no longer busy"
     return "wait: it is on its way"
+
+
+def _stopped(compared: Compared) -> Iterator[DriftRow]:
+    """Yield the nodes that were stopped of dataflows that shall run."""
+    for name in sorted(compared.stopped, key=natural):
+        dataflow, _, node = name.rpartition("/")
+        wanted = compared.wanted.get(dataflow) or compared.orders.get(dataflow)
+        if wanted is None or not wanted.enabled:
+            continue
+        released = dataflow in compared.orders
+        place = f"{compared.robot}/{dataflow}" if released else dataflow
+        back = f"dora node restart {node} -d {place}"
+        if not compared.reachable:
+            back = f"once it can be reached: {back}"
+        yield DriftRow(
+            robot=compared.robot,
+            dataflow=dataflow,
+            what="node",
+            desired=f"{node} runs",
+            found=f"{node} was stopped by a command",
+            way_back=back,
+            known=compared.reachable,
+        )
 
 
 def _share(compared: Compared, dataflow: str) -> DriftRow | None:

@@ -20,7 +20,7 @@ from dorafleet.rollout.summary import row, summarise
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from dorad.control.messages import Nothing
+    from dorad.control.messages import FleetRow, Nothing
     from dorad.control.server import Call, Handler, StreamHandler
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.planning import Planner
@@ -60,13 +60,16 @@ class RolloutMethods:
         driver: RolloutDriver,
         supplying: Supplying,
         planner: Planner,
+        rows: Mapping[str, FleetRow],
     ) -> None:
+        """`rows` are those of the robots now."""
         self._fleet = fleet
         self._robots = robots
         self._releases = releases
         self._rollouts = rollouts
         self._driver = driver
         self._supplying = supplying
+        self._rows = rows
         self._plans = RolloutPlans(fleet, robots, releases, rollouts, planner)
 
     @property
@@ -276,6 +279,7 @@ class RolloutMethods:
             wanted=self._fleet.wanted(robot.id),
             shares=robot.shares,
             conflicts=robot.conflicts,
+            stopped=self._rows[robot.id].stopped if robot.id in self._rows else (),
             version="" if robot.attached is None else robot.attached.version,
         )
 

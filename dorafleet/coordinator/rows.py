@@ -83,6 +83,7 @@ def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
         since=None if row.since is None else _moment(row.since - skew),
         nodes=_bounded(row.nodes),
         running=_bounded(row.running),
+        stopped=[each[:MAX_TEXT] for each in row.stopped[:MAX_FINDINGS]],
         labels={},
         findings=found,
     )

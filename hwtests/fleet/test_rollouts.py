@@ -249,6 +249,22 @@ def test_drift_names_the_way_back_of_a_dataflow_that_was_stopped_on_a_robot(site
     assert site.fleet.attempt("drift").returncode == 0
 
 
+def test_drift_names_the_way_back_of_a_node_that_was_stopped_on_a_robot(site: Site) -> None:
+    site.fleet.arm2.exec("dora", "node", "stop", "grip", "-d", "arm")
+    rows: list[dict[str, Any]] = []
+
+    def differs() -> bool:
+        rows[:] = map(json.loads, site.fleet.attempt("drift", "--json").stdout.splitlines())
+        return bool(rows)
+
+    wait_until(differs, "it is seen")
+    (row,) = rows
+    assert (row["robot"], row["dataflow"], row["what"]) == ("arm2", "arm", "node")
+    assert row["way_back"] == "dora node restart grip -d arm2/arm"
+    site.fleet.arm2.exec("dora", "node", "restart", "grip", "-d", "arm")
+    wait_until(lambda: site.fleet.attempt("drift").returncode == 0, "it is as desired")
+
+
 def test_one_command_and_one_file_reach_all_robots(site: Site) -> None:
     fleet = site.fleet
     assert fleet.dorafleet("exec", CLUSTER, "--", "uname", "-s") == (

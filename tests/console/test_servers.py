@@ -103,6 +103,26 @@ async def test_a_daemon_tells_of_a_crash_and_keeps_who_looks_after_it(pick: Daem
                     break
 
 
+async def test_a_daemon_names_the_nodes_that_a_command_has_stopped(pick: Daemon) -> None:
+    async with (
+        AsyncClient(pick.paths.control) as client,
+        client.watch_fleet(interval=0.2) as rows,
+    ):
+
+        async def until_stopped(names: list[str]) -> m.FleetRow:
+            async for news in rows:
+                if news.rows and news.rows[0].running and news.rows[0].stopped == names:
+                    return news.rows[0]
+            raise AssertionError("the daemon has ended")
+
+        await until_stopped([])
+        await asyncio.to_thread(pick.dora_ok, "node", "stop", "sink", "-d", "pick")
+        row = await until_stopped(["pick/sink"])
+        assert row.state == "ok"
+        await asyncio.to_thread(pick.dora_ok, "node", "restart", "sink", "-d", "pick")
+        await until_stopped([])
+
+
 async def test_an_alert_and_who_looks_after_it_outlive_a_daemon(
     own_daemon: Daemon, tmp_path: Path
 ) -> None:

@@ -54,6 +54,8 @@ class FleetRow(Struct):
     """Nodes of its running dataflows."""
     running: int = 0
     """Those of them that run."""
+    stopped: list[str] = []
+    """Nodes that a command has stopped, `dataflow/node`."""
     known: bool = True
     """Whether the figures are those of now."""
     cpu: float = 0.0

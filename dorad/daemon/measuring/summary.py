@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dorad.control.messages import Finding, FleetRow
 from dorad.daemon.measuring.silence import silences
 from dorad.daemon.measuring.troubles import sentences
-from dorad.daemon.rules.exits import CLEAN_EXIT, ORDERED
+from dorad.daemon.rules.exits import CLEAN_EXIT, ORDERED, STOPPED
 from dorad.dataflow.model import LINK
 
 if TYPE_CHECKING:
@@ -221,6 +221,11 @@ def row(
         dataflow=", ".join(names)[:MAX_TEXT],
         nodes=len(own),
         running=sum(info.status in _RUNS for info in own),
+        stopped=[
+            f"{info.dataflow_name or info.dataflow}/{info.node}"[:MAX_TEXT]
+            for info in nodes
+            if info.status == "stopped" and info.last_exit == STOPPED
+        ][:MAX_FINDINGS],
         cpu=float(round(cpu)),
         memory=float(round(memory)),
         drops=round(sum(edge.drop_rate for edge in edges), 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.messages.agent import ShareState
 from dorad.control.messages.releases import ReleaseState
 from dorad.release.changes import Changes
 from dorad.release.manifest import encode
@@ -354,3 +356,41 @@ def test_drift_names_damaged_files_and_the_command_that_sends_them_again(reachab
         assert row.way_back == "dorafleet release push pick@1 FILE --only r1"
     else:
         assert row.way_back.endswith("it is off")
+
+
+def test_drift_names_nodes_that_a_command_has_stopped_of_dataflows_that_shall_run():
+    orders = {"pick": Wanted(4, ID1, rollout=3), "old": Wanted(5, ID1, enabled=False)}
+    state = ReleaseState(
+        dataflow="pick",
+        epoch=1,
+        generation=4,
+        phase="confirmed",
+        since=0.0,
+        release=ID1,
+        running=ID1,
+    )
+    share = {"dataflow": "map", "uuid": "u", "epoch": 1, "generation": 1}
+    compared = Compared(
+        "r1",
+        orders=orders,
+        releases={"pick": state},
+        wanted={"map": Wanted(1, uuid="u")},
+        shares={"map": ShareState(**share, status="running", since=0.0)},
+        stopped=["pick/grip10", "pick/grip2", "map/slam", "old/arm", "by hand/lab"],
+    )
+    rows = list(drift_of(compared, lambda _: "pick@1"))
+    rows = [row for row in rows if row.what == "node"]
+    assert [row.found for row in rows] == [
+        "slam was stopped by a command",
+        "grip2 was stopped by a command",
+        "grip10 was stopped by a command",
+    ]
+    assert [row.desired for row in rows] == ["slam runs", "grip2 runs", "grip10 runs"]
+    assert rows[0].way_back == "dora node restart slam -d map"
+    assert rows[1].way_back == "dora node restart grip2 -d r1/pick"
+    away = replace(compared, reachable=False, trouble="it is off")
+    (row, *_) = [each for each in drift_of(away, lambda _: "pick@1") if each.what == "node"]
+    assert (row.known, row.way_back) == (
+        False,
+        "once it can be reached: dora node restart slam -d map",
+    )
