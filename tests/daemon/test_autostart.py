@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dorad.control.messages import Share
+from dorad.daemon.measuring.watching import AGENT_S, ended
 from dorad.daemon.record import Record
 from dorad.daemon.registry import due, first_since_boot, forgettable
 from dorad.daemon.state import Options, Row
@@ -56,6 +58,21 @@ def test_the_oldest_ended_dataflows_are_forgotten_unless_enabled(
 ) -> None:
     records = [*RECORDS[:3], *(record(uuid, enabled=False, ended=True) for uuid in "ab")]
     assert [each.uuid for each in forgettable(records, maximum)] == forgotten
+
+
+def test_a_dataflow_of_a_fleet_that_was_lost_with_its_machine_has_time_to_start_again() -> None:
+    own, fleets = (record(name, enabled=False, ended=False) for name in ("own", "fleets"))
+    fleets.row.options = Options(share=Share(machine="arm1", placement={}))
+    for each in (own, fleets):
+        each.lose("its nodes ended together with their host")
+        each.end()
+    at = fleets.row.ended_at
+    names = [state.name for state, _ in ended([own, fleets], at + 1.0)]
+    assert names == ["own"]
+    assert [state.name for state, _ in ended([own, fleets], at + AGENT_S)] == ["own", "fleets"]
+    # What fails later has failed.
+    fleets.lost = False
+    assert [state.name for state, _ in ended([fleets], at + 1.0)] == ["fleets"]
 
 
 def test_an_empty_folder_means_a_boot(tmp_path: Path) -> None:

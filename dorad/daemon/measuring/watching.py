@@ -19,16 +19,21 @@ from dorad.control.messages import FleetRow
 from dorad.daemon.measuring.summary import CrashHistory, findings, keep_since, row, unmeasured
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import NoReturn
 
     from dorad.control.messages import Alert, DataflowState
     from dorad.daemon.measuring.measure import Measure
+    from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
 
 EVERY_S = 1.0
 """Time between two looks without an event."""
 MIN_PAUSE_S = 0.2
 """Minimum time between two looks."""
+AGENT_S = 30.0
+"""Seconds after a boot in which the agent starts what a fleet runs here: it starts after dorad, and
+must read its orders first."""
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +96,7 @@ class SelfWatch:
             now,
             top.nodes,
             top.edges,
-            self._ended(),
+            ended(self._registry.records, now),
             self._crashes,
             problem,
             self._measure.troubles(),
@@ -142,14 +147,19 @@ class SelfWatch:
             self._registry.store.put_alerts(alerts)
             self._stored = identity(alerts)
 
-    def _ended(self) -> list[tuple[DataflowState, float]]:
-        """Return the dataflows that ended last under their name, and do not run again."""
-        last = {record.title: record for record in self._registry.records}
-        return [
-            (record.state(), record.row.ended_at)
-            for record in last.values()
-            if record.row.ended_at is not None
-        ]
+
+def ended(records: Iterable[Record], now: float) -> list[tuple[DataflowState, float]]:
+    """Return the dataflows that ended last under their name, and do not run again.
+
+    One that was lost with its machine is not among them while its agent has time to start it.
+    """
+    last = {record.title: record for record in records}
+    return [
+        (record.state(), at)
+        for record in last.values()
+        if (at := record.row.ended_at) is not None
+        and not (record.lost and record.row.options.share and now - at < AGENT_S)
+    ]
 
 
 def state_since(row: FleetRow, before: FleetRow | None, now: float) -> float | None:
