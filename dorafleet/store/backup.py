@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,6 +29,10 @@ RESTORED = "restored"
 GAP = 1_000_000_000
 """How much the revision grows with a restore: by more than the lost store can have counted after
 the backup, so that no epoch and no version is ever given twice."""
+
+COUNTED_PER_S = 1000
+"""The revision also is at least this many for each second since 1970, which no store outruns: the
+same backup may be restored twice, and what the first restore has led to must look older."""
 
 
 class _Head(msgspec.Struct, forbid_unknown_fields=True):
@@ -74,9 +79,10 @@ async def restore(store: Store, path: Path) -> int:
         OSError: the file cannot be read.
     """
     revision, entries = await asyncio.to_thread(_read, path)
-    restored = msgspec.json.encode({"backup": revision, "first": revision + GAP})
+    first = max(revision, int(time.time() * COUNTED_PER_S)) + GAP
+    restored = msgspec.json.encode({"backup": revision, "first": first})
     kept = [entry for entry in entries if entry.key != RESTORED]
-    await store.fill([*kept, Entry(RESTORED, restored, revision)], revision + GAP)
+    await store.fill([*kept, Entry(RESTORED, restored, revision)], first)
     return len(entries)
 
 

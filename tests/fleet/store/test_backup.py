@@ -64,6 +64,26 @@ async def test_a_backup_of_one_engine_restores_into_both_and_revisions_continue(
         await other.close()
 
 
+@pytest.mark.parametrize("clock", [0.0, 1.8e9])
+async def test_one_backup_restored_twice_gives_no_revision_twice(tmp_path, monkeypatch, clock):
+    path = tmp_path / "backup"
+    revisions = []
+    for number in range(3):
+        now = clock + number * 60.0
+        monkeypatch.setattr("dorafleet.store.backup.time.time", lambda now=now: now)
+        store = await SqliteStore.open(tmp_path / f"{number}.db")
+        try:
+            if number:
+                await restore(store, path)
+            for count in range(10):
+                revisions.append(await store.commit(Transaction(puts={"key": bytes([count])})))
+            if not number:
+                await back_up(store, path)
+        finally:
+            await store.close()
+    assert revisions == sorted(set(revisions))
+
+
 async def test_a_store_with_content_is_not_restored_into(store, tmp_path):
     path = tmp_path / "backup"
     await store.commit(Transaction(puts={"a": b"1"}))
