@@ -77,11 +77,29 @@ class Conflicts:
                 listed = await self._robots.call(robot.id, "node.list", ref, m.NodeList)
                 nodes = {node.node for node in listed.nodes}
             async with self._fleet.writer.changing:
+                before = self._fleet.get(name)
+                if before is not None and before.uuid != share.uuid:
+                    self._check_over(before, robot)
                 record = self._adopted(robot, share, detail, nodes)
+                gone = set() if before is None else {*before.robots} - {*record.robots}
                 _log.info("robot `%s`: the store takes over its `%s`", robot.id, name)
-                await self._fleet.put(record, actor, "robot.adopt", robot=robot.id)
-            touched |= {*record.robots}
+                await self._fleet.put(record, actor, "robot.adopt", gone=gone, robot=robot.id)
+            touched |= {*record.robots, *gone}
         return touched
+
+    def _check_over(self, before: Record, robot: Robot) -> None:
+        """Raise ControlError if another run of a dataflow, which the store has, runs somewhere.
+
+        After a restore it usually does not: a newer run has replaced it on all its robots.
+        """
+        shares = self._robots.shares_of(before.key, before.robots)
+        for id_, share in shares.items():
+            if share is not None and share.uuid == before.uuid and share.status not in FINAL:
+                raise ControlError(
+                    "exists",
+                    f"`{id_}` runs another run of `{before.key}`, {before.uuid}",
+                    f"`dora stop {before.uuid}` stops that, or `dorafleet resume {robot.id}`",
+                )
 
     def _adopted(
         self, robot: Robot, share: ShareState, detail: m.DataflowDetail, nodes: set[str]
@@ -90,12 +108,6 @@ class Conflicts:
         name = share.dataflow
         before = self._fleet.get(name)
         known = [node.id for node in checked(detail.descriptor, detail.path).nodes]
-        if before is not None and before.uuid != share.uuid and before.running:
-            raise ControlError(
-                "exists",
-                f"the store has another run of `{name}`, {before.uuid}",
-                f"stop that first, or `dorafleet resume {robot.id}`",
-            )
         old = before if before is not None and before.uuid == share.uuid else None
         elsewhere = {} if old is None else old.placement
         placement = {

@@ -40,6 +40,40 @@ async def restored(tmp_path, *, changed):
         yield fleet, arm1, arm2
 
 
+async def describing(fleet, agent, name, descriptor):
+    """Let the daemon of a robot describe what it runs, and wait for its conflict."""
+    uuid = agent.shares[name].uuid
+    info = m.DataflowInfo(
+        uuid=uuid, name=name, status="running", nodes=1, cpu=0, memory=0, started_at=1.0
+    )
+    nodes = [
+        m.NodeInfo(
+            dataflow=uuid,
+            dataflow_name=name,
+            node=node["id"],
+            status="running",
+            pid=1,
+            restarts=0,
+            metrics=m.NodeMetrics(),
+        )
+        for node in descriptor["nodes"]
+        if node["deploy"]["machine"] == agent.robot
+    ]
+
+    async def describe(_call, _params):
+        return m.DataflowDetail(info=info, descriptor=descriptor, path="/srv/l.yml", log_dir="")
+
+    async def list_nodes(_call, _params):
+        return m.NodeList(nodes=nodes)
+
+    known = fleet.control.robots.get(agent.robot)
+    agent.handlers = {"dataflow.info": describe, "node.list": list_nodes}
+    await agent.stop()
+    await fleet.until(lambda: known.client is None)
+    await fleet.connect(agent)
+    await fleet.until(lambda: known.conflicts)
+
+
 async def robot(fleet, id_):
     found = (await fleet.call("robot.list")).robots
     return next(each for each in found if each.id == id_)
@@ -99,30 +133,7 @@ async def test_resume_ends_what_the_store_does_not_know(tmp_path):
 async def test_adopt_makes_the_store_say_what_the_robot_has(tmp_path):
     async with restored(tmp_path, changed=start_later) as (fleet, arm1, _):
         uuid = arm1.shares["later"].uuid
-        info = m.DataflowInfo(
-            uuid=uuid, name="later", status="running", nodes=1, cpu=0, memory=0, started_at=1.0
-        )
-        node = m.NodeInfo(
-            dataflow=uuid,
-            dataflow_name="later",
-            node="late",
-            status="running",
-            pid=1,
-            restarts=0,
-            metrics=m.NodeMetrics(),
-        )
-
-        async def describe(_call, _params):
-            return m.DataflowDetail(info=info, descriptor=LATER, path="/srv/l.yml", log_dir="")
-
-        async def list_nodes(_call, _params):
-            return m.NodeList(nodes=[node])
-
-        arm1.handlers = {"dataflow.info": describe, "node.list": list_nodes}
-        await arm1.stop()
-        await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
-        await fleet.connect(arm1)
-        await fleet.until(lambda: fleet.control.robots.get("arm1").conflicts)
+        await describing(fleet, arm1, "later", LATER)
         found = await fleet.call("robot.adopt", RobotRef(robot="arm1"))
         assert found.state == "connected"
         listed = {each.name: each for each in (await fleet.call("dataflow.list")).dataflows}
@@ -131,6 +142,43 @@ async def test_adopt_makes_the_store_say_what_the_robot_has(tmp_path):
         state = await fleet.call("dataflow.stop", m.Stop(dataflow="later"))
         assert state.status == "finished"
         assert [each.enabled for each in arm1.sets[-2:]] == [True, False]
+
+
+async def start_talk_again(fleet):
+    await stop_talk(fleet)
+    await fleet.start()
+    await fleet.wait("running")
+    for agent in fleet.agents.values():
+        await fleet.until(lambda agent=agent: agent.shares["talk"].status == "running")
+
+
+async def test_adopt_replaces_a_run_of_the_store_that_runs_nowhere_any_more(tmp_path):
+    async with restored(tmp_path, changed=start_talk_again) as (fleet, arm1, arm2):
+        uuid = arm1.shares["talk"].uuid
+        sets = [len(agent.sets) for agent in (arm1, arm2)]
+        for agent in (arm1, arm2):
+            await describing(fleet, agent, "talk", TALK)
+        for agent in (arm1, arm2):
+            found = await fleet.call("robot.adopt", RobotRef(robot=agent.robot))
+            assert found.state == "connected"
+        (talk,) = (await fleet.call("dataflow.list")).dataflows
+        assert (talk.uuid, talk.status) == (uuid, "running")
+        assert sets == [len(agent.sets) for agent in (arm1, arm2)]
+        state = await fleet.call("dataflow.stop", m.Stop(dataflow="talk"))
+        assert state.status == "finished"
+        assert [agent.shares["talk"].status for agent in (arm1, arm2)] == ["stopped", "stopped"]
+
+
+async def test_adopt_is_refused_while_another_robot_still_has_the_run_of_the_store(tmp_path):
+    async with restored(tmp_path, changed=start_talk_again) as (fleet, arm1, arm2):
+        await fleet.until(lambda: fleet.control.robots.get("arm2").conflicts)
+        await describing(fleet, arm1, "talk", TALK)
+        (talk,) = (await fleet.call("dataflow.list")).dataflows
+        arm2.report("talk", "running", uuid=talk.uuid)
+        await fleet.until(lambda: fleet.control.robots.get("arm2").shares["talk"].uuid == talk.uuid)
+        with pytest.raises(ControlError, match="`arm2` runs another run of `talk`") as caught:
+            await fleet.call("robot.adopt", RobotRef(robot="arm1"))
+        assert f"dora stop {talk.uuid}" in caught.value.hint
 
 
 async def test_resume_starts_again_what_was_stopped_after_the_backup(tmp_path):
