@@ -26,8 +26,11 @@ def is_well(robot: Robot) -> bool:
 
 def problems_of(robot: Robot) -> list[str]:
     """Return the problems of a robot, in a few words each."""
-    found = [robot.reason] if robot.reason else []
-    found += [f"{name}: {why}" for name, why in sorted(robot.conflicts.items())]
+    found = [f"{name}: {why}" for name, why in sorted(robot.conflicts.items())]
+    if robot.conflicts:
+        found.append(f"choose `dorafleet adopt {robot.id}` or `dorafleet resume {robot.id}`")
+    elif robot.reason:
+        found.append(robot.reason)
     if robot.audit:
         found.append(f"audit: {robot.audit}")
     for share in robot.shares:

@@ -26,7 +26,8 @@ Examples:
   dorafleet uninstall cluster.yml
 \b
 The agent of each machine is stopped and disabled, and its certificate is revoked. The machine's own
-dorad keeps running its dataflows; `dora stop` and `apt-get remove dorad` there end them.
+dorad keeps running its dataflows; `dora stop` and `apt-get remove dorad` there end them. The
+machine is shown as `refused` until it is removed from the coordinator's cluster file.
 Exit code 0: success on all machines. 1: some failed, and they are named.
 """
 
@@ -92,4 +93,4 @@ class _Remover:
             await asyncio.to_thread(self._client.call, "access.revoke", params, Revoked)
         except ControlError as error:
             raise as_ssh_error(error) from error
-        return "its agent is stopped, its certificate revoked"
+        return "its agent is stopped, its certificate revoked; its dataflows keep running"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from websockets.http11 import Request as HttpRequest
 
     from dorad.control.peer import PeerRole
-    from dorad.control.tls import Certificate
+    from dorad.control.tls import Certificate, Kind
     from dorafleet.coordinator.grants import Grants
 
 AGENT_PATH = "/agent"
@@ -125,7 +125,7 @@ class Access:
         if self._grants.is_revoked(certificate):
             raise ControlError(
                 "refused",
-                f"the certificate of {identity.kind} `{identity.name}` was revoked",
+                revoked_reason(identity.kind, identity.name),
                 _how_to_renew(certificate),
             )
         if identity.kind == "robot" and identity.name not in self._robots:
@@ -166,6 +166,11 @@ class Access:
         if peer.certificate is not None:
             return not self._grants.is_revoked(peer.certificate)
         return token == self._token or self._grants.token(token) is not None
+
+
+def revoked_reason(kind: Kind, name: str) -> str:
+    """Return why the owner of a revoked certificate is refused."""
+    return f"the certificate of {kind} `{name}` was revoked"
 
 
 def _peer(name: str, role: PeerRole, certificate: Certificate | None = None) -> Peer:

@@ -43,6 +43,8 @@ GRACE_S = 10.0
 END_SLACK_S = 8.0
 """Seconds that a dataflow may need to end after the last step of its stop."""
 
+NOT_ENDED = "it has not ended it"
+
 MAX_LISTED = 5
 """Nodes and machines that a message names."""
 
@@ -299,7 +301,7 @@ class DataflowMethods:
         lines = [f"`{id_}`: {reason}" for id_, reason in unreachable.items()]
         undelivered = self._robots.undelivered(record.key, awaited - unreachable.keys())
         lines += [
-            f"`{id_}`: {undelivered.get(id_, 'it has not ended it')}"
+            f"`{id_}`: {undelivered.get(id_) or self._robots.get(id_).trouble or NOT_ENDED}"
             for id_ in sorted(awaited - unreachable.keys(), key=natural)
         ]
         hint = None if params.force else "`dora stop --force` kills its nodes"

@@ -9,6 +9,7 @@ from dorad.control.errors import ControlError
 from dorad.control.messages.agent import Certificates
 from dorad.control.tls import Identity, is_name
 from dorafleet.coordinator import accessmessages as m
+from dorafleet.coordinator.access import revoked_reason
 from dorafleet.coordinator.grants import EnrolmentRecord, TokenRecord, digest
 from dorafleet.coordinator.robot import unknown_robot
 from dorafleet.coordinator.writing import actor_of
@@ -158,6 +159,9 @@ class Enrolling:
             raise unknown_robot(params.name, self._robots)
         async with self._writer.changing:
             count = await self._grants.revoke(params.kind, params.name, actor_of(call))
+        if params.kind == "robot":
+            # One that is away, as after an uninstall, may never come and be refused.
+            self._access.on_refused(params.name, revoked_reason("robot", params.name))
         return m.Revoked(certificates=count, connections=self._access.close_revoked())
 
     async def _list(self, call: Call, params: Nothing) -> m.GrantList:

@@ -125,6 +125,10 @@ def test_a_robot_that_is_gone_is_shown_and_comes_back(site, stack):
     checks = json.loads(site.run("doctor", "--json")[1])["checks"]
     (about,) = [check for check in checks if check["name"] == "arm1"]
     assert (about["level"], "unreachable" in about["text"]) == ("FAIL", True)
+    assert site.run("revoke", "arm1")[0] == 0
+    (robot,) = json.loads(site.run("status", "--json")[1])
+    assert robot["state"] == "refused"
+    assert "was revoked" in robot["reason"]
 
 
 def test_a_machine_is_taken_out_of_the_fleet(site, stack):
@@ -136,7 +140,7 @@ def test_a_machine_is_taken_out_of_the_fleet(site, stack):
     path = site.file()
     code, out, err = site.run("uninstall", path, "--only", "arm2,arm3")
     assert code == 1
-    assert "arm2  ✓ its agent is stopped, its certificate revoked" in out
+    assert "arm2  ✓ its agent is stopped, its certificate revoked; its dataflows keep" in out
     assert "1 of 2 machines failed: arm3" in err
     assert two.robot.ran("sudo", "-n", "systemctl", "disable", "--now", "dorad-agent.service")
     assert two.agent.poll() is not None

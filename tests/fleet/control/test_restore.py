@@ -108,6 +108,9 @@ async def test_what_was_started_after_the_backup_runs_on_and_pauses_its_robot(
         assert arm1.shares["later"].status == "running"
         with pytest.raises(ControlError, match="paused because of `later`"):
             await fleet.start(LATER, name="more")
+        monkeypatch.setattr("dorafleet.coordinator.dataflows.END_SLACK_S", 0.1)
+        with pytest.raises(ControlError, match="`arm1`: it is paused because of `later`"):
+            await fleet.call("dataflow.stop", m.Stop(dataflow="talk", grace=0))
 
 
 async def test_what_has_ended_after_the_backup_pauses_no_robot(tmp_path):
