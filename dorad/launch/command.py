@@ -90,6 +90,7 @@ def command_for(
     user = context.user_for(node.user)
     warnings = environment.left_out(context.run_env)
     folder = programs.folder_of(node, context.dataflow)
+    programs.check_open(folder)
     if folder != context.dataflow.base_dir and not folder.is_dir():
         raise LaunchError(f"`deploy.working_dir`: there is no folder {folder} on this machine")
     args = shlex.split(node.args or "")

@@ -91,9 +91,11 @@ def find_program(name: str, working_dir: Path, path: str) -> Path:
     The result is absolute. Symbolic links stay: the python of a virtual environment is one.
 
     Raises:
-        LaunchError: no such file exists, or it is a folder or not executable.
+        LaunchError: no such file exists, or it is a folder or not executable, or its folder may
+            not be entered.
     """
     here = working_dir / name
+    check_open(here.parent)
     is_script = here.suffix == ".py"
     if here.is_file() and (is_script or os.access(here, os.X_OK)):
         return here
@@ -104,6 +106,26 @@ def find_program(name: str, working_dir: Path, path: str) -> Path:
     if here.is_dir() and "/" in name:
         raise LaunchError(f"{here} is a folder, not a program")
     raise LaunchError(_not_found(name, here, path))
+
+
+def check_open(folder: Path) -> None:
+    """Check that this process may enter a folder, if it exists.
+
+    The service may not enter what belongs to one user alone, such as a home folder: it has uid 0
+    without its capabilities, and runs nodes as a user of their own.
+
+    Raises:
+        LaunchError: it may not; the outermost such folder is named.
+    """
+    for each in (*reversed(folder.parents), folder):
+        if os.access(each, os.X_OK):
+            continue
+        if each.is_dir():
+            raise LaunchError(
+                f"dorad may not enter the folder {each} (move the dataflow to a folder that all"
+                " users may enter, such as one in /opt)"
+            )
+        return
 
 
 def find_uv(path: str) -> str:

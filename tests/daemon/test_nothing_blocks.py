@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(120)
 ALLOWED = {
     # Lookup of programs: a stat or two for each start of a node.
     "dorad/launch/command.py": {"command_for"},
-    "dorad/launch/programs.py": {"environment_bin", "find_program"},
+    "dorad/launch/programs.py": {"check_open", "environment_bin", "find_program"},
     # The command of a process is sent to the holder in a memfd.
     "dorad/launch/holder/link.py": {"_request_spawn"},
     "dorad/node/payload.py": {"pack"},

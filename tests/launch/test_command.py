@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +136,42 @@ def test_a_relative_path_is_never_looked_up_on_path(
 ) -> None:
     executable(bench.bin / "sub/tool")
     assert "there is no folder" in fails("sub/tool")
+
+
+def test_a_home_folder_that_the_service_may_not_enter_is_named_with_what_to_do(
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "home"
+    (home / "first").mkdir(parents=True)
+    (home / "first/node.py").touch()
+    home.chmod(0)
+    root = os.geteuid() == 0
+    if root:  # as the service: uid 0 without capabilities
+        os.chown(home, 65534, 65534)
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if root else []
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from dorad.launch.model import LaunchError
+        from dorad.launch.programs import check_open, find_program
+        folder = Path(sys.argv[1])
+        for work in (lambda: find_program("node.py", folder, ""), lambda: check_open(folder)):
+            try:
+                print(work())
+            except LaunchError as error:
+                print(error)
+    """
+    words = [*drop, sys.executable, "-c", code, str(home / "first")]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    finally:
+        home.chmod(0o700)
+    if root and done.returncode and done.stderr.startswith("setpriv"):
+        pytest.skip("setpriv cannot take rights away here")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stderr
+    for line in lines:
+        assert line.startswith(f"dorad may not enter the folder {home} (move the dataflow to")
 
 
 def test_variables_in_path_are_expanded_if_they_are_the_known_ones(bench: Bench) -> None:

@@ -112,8 +112,11 @@ def test_an_exit_is_read(values: dict[str, int], expected: Exit | None) -> None:
 
 
 def test_a_failed_start_has_a_readable_reason() -> None:
-    assert "executed" in why_not_started({"ExecMainCode": 1, "ExecMainStatus": 203})
-    assert "timeout" in why_not_started({"Result": "timeout"})
+    command = Command(("/bin/true",), Path("/root/first"), user="dorad-node")
+    assert "executed" in why_not_started({"ExecMainCode": 1, "ExecMainStatus": 203}, command)
+    assert "timeout" in why_not_started({"Result": "timeout"}, command)
+    closed = why_not_started({"ExecMainCode": 1, "ExecMainStatus": 200}, command)
+    assert closed.startswith("its user `dorad-node` may not enter /root/first (move the dataflow")
 
 
 def test_names_of_units_contain_only_valid_characters() -> None:

@@ -9,14 +9,17 @@ from dorad.launch.model import Exit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dorad.launch.model import Command
+
 _EXITED = 1
 """CLD_EXITED; 2 is killed, 3 is dumped."""
 
+_WORKING_DIRECTORY = 200
 SCHEDULER = 214
 CAPABILITIES = 218
 _CONTROL_GROUP = 219
 _NOT_STARTED = {
-    200: "its working directory cannot be entered",
+    _WORKING_DIRECTORY: "its working directory cannot be entered",
     202: "its descriptors cannot be passed on",
     203: "it cannot be executed (does it exist, is it executable, may the node's user read it?)",
     205: "a limit cannot be set",
@@ -50,10 +53,15 @@ def is_transient(values: Mapping[str, Any]) -> bool:
     return values.get("Result") == "resources" or values.get("ExecMainStatus") == _CONTROL_GROUP
 
 
-def why_not_started(values: Mapping[str, Any]) -> str:
+def why_not_started(values: Mapping[str, Any], command: Command) -> str:
     """Return why a unit failed to start, from the properties of its service."""
     status = values.get("ExecMainStatus", 0)
     if values.get("ExecMainCode") == _EXITED and status in _NOT_STARTED:
+        if status == _WORKING_DIRECTORY and command.user:
+            return (
+                f"its user `{command.user}` may not enter {command.cwd} (move the dataflow to a"
+                " folder that all users may enter, such as one in /opt)"
+            )
         return _NOT_STARTED[status]
     result = values.get("Result", "unknown")
     return f"systemd reports {result!r}" + (f", status {status}" if status else "")

@@ -126,7 +126,7 @@ class SystemdHost:
         unit.forgotten = unit.helper = True
         if unit.start_result != "done":
             self._units.release_soon(unit)
-            raise LaunchError(f"cannot start {command.argv[0]}: {why_not_started(values)}")
+            raise LaunchError(f"cannot start {command.argv[0]}: {why_not_started(values, command)}")
         process = self._units.make_process(unit, values)
         self._units.set_exit(unit, unit.exit or exit_of(values))
         return process
@@ -222,7 +222,7 @@ class SystemdHost:
         if unit.start_result != "done":
             self._units.release_soon(unit)
             kind = RefusedError if is_transient(values) else LaunchError
-            raise kind(f"cannot start {command.argv[0]}: {why_not_started(values)}")
+            raise kind(f"cannot start {command.argv[0]}: {why_not_started(values, command)}")
         skipped = tuple(core for core in command.cpu_affinity if core not in cores)
         process = self._units.make_process(unit, values, skipped, refused)
         self._units.set_exit(unit, unit.exit or exit_of(values))
