@@ -7,20 +7,16 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from dorad.terminal import visible
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from dorad.control.client import Client
     from dorad.control.target import Tcp
     from dorafleet.coordinator.messages import Robot
-    from dorafleet.inventory.model import Cluster
-
-
-def serves_tls(state: Path) -> bool:
-    """Return True if the coordinator with this folder listens with TLS."""
-    from dorad.control.choosing import encrypts
-
-    return encrypts(state)
+    from dorafleet.inventory.model import Cluster, Machine
 
 
 def folder_of(state: Path) -> Path:
@@ -36,11 +32,11 @@ def target_of(state: Path, port: int) -> Tcp:
     Without those options it is the one in the variables or in the settings of the user, else the
     one of this machine.
     """
-    from dorad.control.choosing import chosen, in_folder
+    from dorad.control.choosing import chosen, encrypts, in_folder
     from dorad.control.target import Tcp
 
     folder = folder_of(state)
-    own = in_folder(folder, port, encrypts=serves_tls(folder))
+    own = in_folder(folder, port, encrypts=encrypts(folder))
     if _is_given("state", "port"):
         return own
     return next((each for each in chosen() if isinstance(each, Tcp)), own)
@@ -69,6 +65,23 @@ def list_robots(client: Client) -> list[Robot]:
     from dorafleet.coordinator.messages import RobotList
 
     return client.call("robot.list", Nothing(), RobotList).robots
+
+
+def check_known(client: Client, machines: Sequence[Machine]) -> None:
+    """Check that the coordinator knows these machines, which it does once its file has them.
+
+    Raises:
+        click.ClickException: it does not know some.
+    """
+    known = {robot.id for robot in list_robots(client)}
+    unknown = [visible(machine.id) for machine in machines if machine.id not in known]
+    if unknown:
+        raise click.ClickException(
+            f"the coordinator does not know {', '.join(unknown)}: it was started with another "
+            "cluster file, or before the file was changed. End it with `dorafleet down "
+            "--keep-dataflows` and start it with `dorafleet up`; if it is a service, change "
+            "/etc/dorafleet/cluster.yml there, then `sudo systemctl restart dorafleet`"
+        )
 
 
 def _is_given(*options: str) -> bool:

@@ -97,7 +97,7 @@ def enrol(
     accept_new: bool,
 ) -> int:
     """Enrol the machines of FILE over SSH, so that their agents follow the coordinator."""
-    from dorafleet.cli.coordinator import connect
+    from dorafleet.cli.coordinator import check_known, connect
     from dorafleet.cli.reporting import Reporter, check_outcomes
     from dorafleet.inventory.load import load
 
@@ -107,6 +107,7 @@ def enrol(
     if by_token and (len(machine) != 1 or again or as_json):
         raise click.UsageError("--token needs exactly one MACHINE, without --again and --json")
     with connect(state, port or cluster.coordinator.port) as client:
+        check_known(client, machines)
         if by_token:
             _print_token(client, machines[0].id, coordinators)
             return 0

@@ -12,7 +12,6 @@ import click
 import dorafleet
 from dorad.cli.detached import start_detached
 from dorad.cli.tables import print_object
-from dorad.terminal import visible
 from dorafleet.cli.arguments import (
     accept_new_option,
     file_argument,
@@ -22,7 +21,7 @@ from dorafleet.cli.arguments import (
     select_machines,
     state_option,
 )
-from dorafleet.cli.coordinator import connect, folder_of, list_robots, serves_tls
+from dorafleet.cli.coordinator import check_known, connect, target_of
 from dorafleet.cli.enrol import Enroller, address_of, as_plain
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from dorad.control.client import Client
     from dorafleet.coordinator.messages import CoordinatorStatus
-    from dorafleet.inventory.model import Cluster, Machine
+    from dorafleet.inventory.model import Cluster
     from dorafleet.robot.enrol import Enrolled
     from dorafleet.ssh.fanout import Outcome
 
@@ -90,7 +89,8 @@ def up(
     started = _ensure(file, cluster, listen, chosen, state)
     with connect(state, chosen) as client:
         status = _status(client)
-        _check_coordinator(client, machines, state, file)
+        _check_tls(state, chosen)
+        check_known(client, machines)
         word = "started" if started else "is running already"
         click.echo(f"coordinator {word} (pid {status.pid}, port {chosen})", err=as_json)
         with Reporter([each.id for each in machines], 0, as_json=as_json) as reporter:
@@ -164,20 +164,10 @@ def _status(client: Client) -> CoordinatorStatus:
     return client.call("coordinator.status", Nothing(), CoordinatorStatus)
 
 
-def _check_coordinator(
-    client: Client, machines: Sequence[Machine], state: Path, file: Path
-) -> None:
-    """Refuse a coordinator that runs without TLS, or with another cluster file."""
-    if not serves_tls(folder_of(state)):
+def _check_tls(state: Path, port: int) -> None:
+    """Refuse a coordinator that runs without TLS."""
+    if target_of(state, port).tls is None:
         raise click.ClickException(
-            "the coordinator runs without TLS, which robots need: end it with `dorafleet down` "
-            "and repeat this command, or start it with `dorafleet serve --tls`"
-        )
-    known = {robot.id for robot in list_robots(client)}
-    unknown = [visible(machine.id) for machine in machines if machine.id not in known]
-    if unknown:
-        raise click.ClickException(
-            f"the coordinator that runs does not know {', '.join(unknown)}: it was started with "
-            f"another file than {file}. End it with `dorafleet down --keep-dataflows`, and repeat "
-            "this command"
+            "the coordinator runs without TLS, which robots need: end it with `dorafleet down "
+            "--keep-dataflows` and repeat this command, or start it with `dorafleet serve --tls`"
         )

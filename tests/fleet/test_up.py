@@ -155,9 +155,11 @@ def test_a_coordinator_with_another_file_is_not_used(site, stack):
     site.fleet.add("arm1", Machine(stack).robot)
     assert site.run("up", site.file())[0] == 0
     site.fleet.add("arm2", FakeRobot())
-    code, _, err = site.run("up", site.file())
-    assert code == 1
-    assert "does not know arm2: it was started with another file" in err
+    for words in (("up", site.file()), ("enrol", site.file(), "arm2", "--token")):
+        code, _, err = site.run(*words)
+        assert code == 1
+        assert "does not know arm2: it was started with another cluster file" in err
+        assert "dorafleet down --keep-dataflows" in err
 
 
 def test_an_operator_with_settings_needs_no_options(site, tmp_path, monkeypatch):
@@ -184,6 +186,9 @@ def test_an_operator_with_settings_needs_no_options(site, tmp_path, monkeypatch)
         refused = dora("stop", "demo")
         assert refused.returncode == 1
         assert "viewer" in refused.stderr
+    # It goes to the coordinator of the settings, which asks who may enrol.
+    code, _, err = site.run("up", site.file())
+    assert (code, "an admin" in err or "viewer" in err) == (1, True), err
     # Only an admin may see certificates.
     checks = json.loads(site.run("doctor", "--json")[1])["checks"]
     assert [each["level"] for each in checks if each["name"] == "certificates"] == ["WARN"]
