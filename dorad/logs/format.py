@@ -40,8 +40,8 @@ def formatter(
 ) -> Formatter:
     """Return a function from a record to its line(s), without the last newline.
 
-    pretty: `HH:MM:SS LEVEL node: target message`, with padded levels, so that nodes line up;
-    compact: without target and padding; both with local time.
+    pretty: `HH:MM:SS LEVEL node: target message`, with padded levels, so that nodes line up, and
+    `machine/node` from a coordinator; compact: without target and padding; both with local time.
     json: the record as dora's `LogMessage`, with times in UTC, never with colours. `color` gives
     each of `nodes` its own colour. Control characters from nodes are escaped. Further lines of a
     message are indented, so that none looks like a line of another node.
@@ -104,10 +104,10 @@ def _level_name(record: LogRecord) -> str:
 
 
 def _origin(record: LogRecord) -> str:
-    if record.node is not None:
-        return visible(record.node)
-    # Each machine has a daemon, while ids of nodes are unique in a dataflow.
-    return f"[dora {visible(record.machine)}]" if record.machine else "[dora]"
+    if record.node is None:
+        return f"[dora {visible(record.machine)}]" if record.machine else "[dora]"
+    # A link has the same id on each machine, and so have the nodes of a release.
+    return visible(f"{record.machine}/{record.node}" if record.machine else record.node)
 
 
 def log_message(record: LogRecord, dataflow_id: str, daemon_id: str | None = None) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import msgspec
 import pytest
 
 from dorad.control import messages as m
@@ -201,14 +202,21 @@ def test_logs_of_a_fleet_are_never_files_of_this_machine(fleet, tmp_path):
 
 def test_lines_of_one_machine_are_chosen_by_the_coordinator(fleet):
     line = m.LogRecord(timestamp=1.0, level="info", node=None, message="a starts", machine="arm1")
-    fleet.answers["logs.read"] = [m.LogLines(dataflow=UUID, lines=[line])]
+    of_node = msgspec.structs.replace(line, node="dora.link", message="link to arm2: up")
+    fleet.answers["logs.read"] = [m.LogLines(dataflow=UUID, lines=[of_node, line])]
     result = fleet.dora("logs", "demo", "--machine", "arm1", "-n", "dora", "--tail", "3", "-f")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.endswith("INFO   [dora arm1]: a starts\n")
+    first, last = result.stdout.splitlines()
+    assert first.endswith("INFO   arm1/dora.link: link to arm2: up")
+    assert last.endswith("INFO   [dora arm1]: a starts")
     (asked,) = fleet.asked("logs.read")
     assert (asked.machine, asked.nodes, asked.tail, asked.follow) == ("arm1", ["dora"], 3, True)
     result = fleet.dora("logs", "demo", "--machine", "arm1", "--log-format", "json")
-    assert json.loads(result.stdout)["daemon_id"] == "arm1"
+    shown = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(each["daemon_id"], each["node_id"]) for each in shown] == [
+        ("arm1", "dora.link"),
+        ("arm1", None),
+    ]
 
 
 def test_a_log_line_that_cannot_be_shown_is_refused(fleet):
