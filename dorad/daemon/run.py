@@ -42,6 +42,12 @@ if TYPE_CHECKING:
     from dorad.logs.record import Sink
 
 
+NOT_COPIED = (
+    "a start copies no programs: `dorafleet push` copies one to robots, "
+    "`deploy.working_dir` names another folder"
+)
+"""What to do about a file that a machine of a fleet lacks."""
+
 START_S = 20.0
 """Minimum seconds that a dataflow may take to start before `stop_after` ends it."""
 
@@ -82,7 +88,8 @@ class DataflowRun:
             ValueError: an environment variable has an invalid value.
             ControlError: the certificates of the share cannot be read.
         """
-        problems = () if inherited is not None else broken_commands(context)
+        hint = None if options.share is None else NOT_COPIED
+        problems = () if inherited is not None else broken_commands(context, hint)
         if problems:
             raise DataflowError(problems)
         self.dataflow_id = dataflow_id

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dorad.dataflow.model import RECORDER, REPLAYER, NodeKind
 from dorad.launch import environment, operators, programs
 from dorad.launch.helper import helper_environment
-from dorad.launch.model import Command, LaunchError
+from dorad.launch.model import Command, LaunchError, NoFileError
 from dorad.node.runtime.config import CONFIG
 from dorad.realtime.schedule import schedule_of
 
@@ -92,7 +92,7 @@ def command_for(
     folder = programs.folder_of(node, context.dataflow)
     programs.check_open(folder)
     if folder != context.dataflow.base_dir and not folder.is_dir():
-        raise LaunchError(f"`deploy.working_dir`: there is no folder {folder} on this machine")
+        raise NoFileError(f"`deploy.working_dir`: there is no folder {folder} on this machine")
     args = shlex.split(node.args or "")
     match node.kind:
         case NodeKind.SHELL:

@@ -23,6 +23,10 @@ class LaunchError(ProblemError):
         super().__init__("refused", message)
 
 
+class NoFileError(LaunchError):
+    """A program or a working directory that this machine does not have."""
+
+
 class RefusedError(LaunchError):
     """A start that failed for a transient reason; a restart policy may repeat it."""
 

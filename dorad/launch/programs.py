@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.nearest import did_you_mean
-from dorad.launch.model import LaunchError
+from dorad.launch.model import LaunchError, NoFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -105,7 +105,7 @@ def find_program(name: str, working_dir: Path, path: str) -> Path:
         raise LaunchError(f"{here} is not executable (`chmod +x` makes it so)")
     if here.is_dir() and "/" in name:
         raise LaunchError(f"{here} is a folder, not a program")
-    raise LaunchError(_not_found(name, here, path))
+    raise NoFileError(_not_found(name, here, path))
 
 
 def check_open(folder: Path) -> None:

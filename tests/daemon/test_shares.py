@@ -251,6 +251,7 @@ def test_a_missing_working_directory_is_an_error_of_that_machine(
     with pytest.raises(ControlError) as caught:
         two.start("beta", tmp_path, nodes, PLACEMENT)
     assert f"no folder {tmp_path / 'nowhere'}" in str(caught.value.problems)
+    assert "`dorafleet push` copies" in str(caught.value.problems)
 
 
 def test_a_run_may_be_started_again_under_its_uuid_only_after_its_end(

@@ -14,7 +14,7 @@ from dorad.dataflow.model import NodeKind
 from dorad.launch import operators
 from dorad.launch.command import command_for
 from dorad.launch.membership import belongs
-from dorad.launch.model import LaunchError, RefusedError
+from dorad.launch.model import LaunchError, NoFileError, RefusedError
 from dorad.launch.orphans import VARIABLE
 from dorad.logs import staging
 from dorad.logs.capture import TAIL_LINES, Capture
@@ -308,8 +308,11 @@ def _enlarge(pipe: int, size: int) -> None:
                 return
 
 
-def broken_commands(context: LaunchContext) -> tuple[Problem, ...]:
-    """Return the problems with the nodes' programs that can be found without starting them."""
+def broken_commands(context: LaunchContext, missing_hint: str | None = None) -> tuple[Problem, ...]:
+    """Return the problems with the nodes' programs that can be found without starting them.
+
+    `missing_hint` says what to do about a missing file.
+    """
     dataflow = context.dataflow
     problems = []
     for node in dataflow.nodes:
@@ -317,7 +320,8 @@ def broken_commands(context: LaunchContext) -> tuple[Problem, ...]:
             try:
                 command_for(node, context, "")
             except LaunchError as error:
-                problems.append(dataflow.problem(f"{node.key}.path", str(error)))
+                hint = missing_hint if isinstance(error, NoFileError) else None
+                problems.append(dataflow.problem(f"{node.key}.path", str(error), hint))
         elif node.kind is NodeKind.OPERATORS:
             for key, text in operators.missing_files(node, dataflow):
                 problems.append(dataflow.problem(key, text))
