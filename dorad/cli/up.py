@@ -34,7 +34,8 @@ def up() -> int:
     """Start this user's daemon in the background."""
     from dorad.cli.instance import refuse_address
     from dorad.control.choosing import SOCKET_VARIABLE
-    from dorad.daemon.paths import user_paths
+    from dorad.daemon.paths import system_paths, user_paths
+    from dorad.shm.rendezvous import instance
 
     refuse_address("dora up", "it starts the daemon of this machine", "dorafleet up cluster.yml")
     try:
@@ -61,9 +62,23 @@ def up() -> int:
     )
     adopted = f", took over {status.adopted} running nodes" if status.adopted else ""
     click.echo(f"dorad started (pid {status.pid}, {places.control}){adopted}")
-    for notice in status.notices:
+    notices = list(status.notices)
+    if instance() is None:
+        notices += beside(system_paths().control)
+    for notice in notices:
         click.echo(f"note: {visible(notice)}", err=True)
     return 0
+
+
+def beside(machine: Path) -> tuple[str, ...]:
+    """Return a notice if this user could have used the daemon of the machine as well."""
+    if not os.access(machine, os.W_OK):
+        return ()
+    text = (
+        f"the daemon of the machine has a socket, too, at {machine}; commands of this user go to "
+        "the one that was started, until `dora down`"
+    )
+    return (text,)
 
 
 def _status(control: Path) -> DaemonStatus | None:

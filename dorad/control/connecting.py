@@ -234,7 +234,17 @@ def _not_running(targets: Sequence[UnixSocket | Tcp]) -> ControlError:
     message = f"no dorad is running at {' or '.join(map(str, paths))}"
     if others:
         message += f", and no coordinator at {at}"
-    return NoDaemonError("unavailable", message, f"start one with `{command}`")
+    hint = f"start one with `{command}`"
+    if not others and _has_coordinator():
+        hint += "; the fleet of this machine's coordinator is at `--coordinator-addr 127.0.0.1`"
+    return NoDaemonError("unavailable", message, hint)
+
+
+def _has_coordinator() -> bool:
+    """Return True if this user may use the coordinator of this machine, if that runs."""
+    from dorad.control.choosing import coordinator_folder, token_file
+
+    return os.access(token_file(coordinator_folder()), os.R_OK)
 
 
 def _limit_sending(sock: socket.socket, seconds: float) -> None:

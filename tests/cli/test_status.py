@@ -1,11 +1,13 @@
 """`dora status`."""
 
 import json
+import socket
 
 import pytest
 
 from dorad.cli.status import network_lines
 from dorad.cli.tables import age
+from dorad.cli.up import beside
 from dorad.control import messages as m
 from tests.cli.dora import dora
 from tests.cli.fakedaemon import daemon_status, no_daemon
@@ -83,3 +85,12 @@ def test_the_network_is_shown_without_interfaces_that_have_no_address():
         "  default route: 192.0.2.1 over eth0",
     ]
     assert list(network_lines(m.Network([]))) == ["network: no interface has an address"]
+
+
+def test_up_mentions_the_daemon_of_the_machine_that_is_no_longer_asked(tmp_path):
+    assert beside(tmp_path / "none") == ()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "s"))
+        (notice,) = beside(tmp_path / "s")
+    assert notice.startswith(f"the daemon of the machine has a socket, too, at {tmp_path / 's'}; ")
+    assert notice.endswith("until `dora down`")

@@ -116,6 +116,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_the_variable_is_the_only_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setenv("DORA_SOCKET", str(tmp_path / "s"))
     assert chosen() == (UnixSocket(tmp_path / "s"),)
     with pytest.raises(NoDaemonError, match="no dorad is running") as caught:
@@ -123,6 +124,11 @@ def test_the_variable_is_the_only_place(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert caught.value.code == "unavailable"
     assert str(tmp_path / "s") in caught.value.message
     assert caught.value.hint == "start one with `dora up`"
+    (tmp_path / "dorafleet").mkdir()
+    (tmp_path / "dorafleet/token").touch()
+    with pytest.raises(NoDaemonError) as caught:
+        open_socket(chosen())
+    assert "this machine's coordinator is at `--coordinator-addr 127.0.0.1`" in caught.value.hint
 
 
 def test_the_users_daemon_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ def test_a_stream_that_is_not_read_holds_up_no_call(
 def test_without_a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NoDaemonError, match="no dorad is running"):
         Client(tmp_path / "none")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setenv("DORA_SOCKET", str(tmp_path / "dead"))
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "dead"))
