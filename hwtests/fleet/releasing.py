@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dorafleet.rollout.model import FINAL
-from hwtests.fleet.enrolled import CLUSTER, NODES
+from hwtests.fleet.enrolled import CLUSTER, NODES, enrolled
 from hwtests.fleet.flows import Flow
 from hwtests.robots import RobotError
 from hwtests.robots.shell import wait_until
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from hwtests.fleet.enrolled import EnrolledFleet
     from hwtests.robots import Robot
@@ -273,6 +276,15 @@ chmod 700 {home}/.ssh
         self.fleet.flows_on(flow)
         report = self.fleet.report(flow)
         assert (report.missing, report.repeated, report.restarts) == (0, 0, 0)
+
+
+@contextmanager
+def confirmed(deb: Path, fleet_deb: Path, count: int) -> Iterator[Site]:
+    """Yield a fleet of so many robots that have confirmed a first release."""
+    with enrolled(deb, fleet_deb, count) as fleet:
+        site = Site(fleet)
+        site.confirm_first()
+        yield site
 
 
 def version(robot: Robot) -> str:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from dorafleet.rollout.model import FINAL, Phase
-from hwtests.fleet.enrolled import enrolled
-from hwtests.fleet.releasing import Site
+from hwtests.fleet.releasing import Site, confirmed
 from hwtests.fleet.rolloutchaos import RolloutChaos, settle
 from hwtests.robots.effort import times
 
@@ -34,9 +33,7 @@ SETTLED = {*FINAL, "settled", "revert_incomplete"}
 @pytest.fixture(scope="module")
 def site(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Site]:
     """Robots that have confirmed a first release."""
-    with enrolled(deb, fleet_deb, ROBOTS) as fleet:
-        found = Site(fleet)
-        found.confirm_first()
+    with confirmed(deb, fleet_deb, ROBOTS) as found:
         yield found
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hwtests.fleet.enrolled import CLUSTER, enrolled
-from hwtests.fleet.releasing import FOLDER, RELEASES, Site
+from hwtests.fleet.enrolled import CLUSTER
+from hwtests.fleet.releasing import FOLDER, RELEASES, Site, confirmed
 from hwtests.robots.effort import only_long
 from hwtests.robots.shell import wait_until
 
@@ -35,9 +35,7 @@ pytestmark = [only_long, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def site(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Site]:
     """Ten robots that have confirmed a first release."""
-    with enrolled(deb, fleet_deb, ROBOTS) as fleet:
-        found = Site(fleet)
-        found.confirm_first()
+    with confirmed(deb, fleet_deb, ROBOTS) as found:
         yield found
 
 

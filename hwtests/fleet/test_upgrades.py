@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hwtests.fleet.enrolled import CLUSTER, enrolled
-from hwtests.fleet.releasing import Site, version
+from hwtests.fleet.enrolled import CLUSTER
+from hwtests.fleet.releasing import Site, confirmed, version
 from hwtests.robots import rootfs
 from hwtests.robots.shell import wait_until
 
@@ -23,9 +23,7 @@ JUDGED = ("--min-healthy-time", "3s", "--healthy-deadline", "20s")
 @pytest.fixture(scope="module")
 def site(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Site]:
     """Two robots that have confirmed a release."""
-    with enrolled(deb, fleet_deb, 2) as fleet:
-        found = Site(fleet)
-        found.confirm_first()
+    with confirmed(deb, fleet_deb, 2) as found:
         yield found
 
 
