@@ -281,6 +281,8 @@ class ConsoleApp(App[None]):
                 words = [word for word in words if word]
             case "top":
                 words = [target.robot] if target.robot else []
+            case "graph":
+                words = [target.dataflow, target.node]
             case _:
                 words = [target.dataflow]
         self.open_about(place, words)
@@ -293,7 +295,7 @@ class ConsoleApp(App[None]):
     def open(self, screen: ConsoleScreen) -> None:
         """Open a screen on top of this one."""
         _log.debug("open %s", screen)
-        self._last = None
+        self._last = self._console_screen
         if len(self.screen_stack) > MAX_OPEN:
             self.switch_screen(screen)
         else:
@@ -312,10 +314,9 @@ class ConsoleApp(App[None]):
             self.pop_screen()
 
     def action_last(self) -> None:
-        """Open the screen that was closed last."""
+        """Open the screen again that was shown before this one."""
         if self._last is not None:
-            fresh, self._last = self._last.again(), None
-            self.open(fresh)
+            self.open(self._last.again())
 
     def action_repaint(self) -> None:
         """Paint everything again, after another program has written to the terminal."""

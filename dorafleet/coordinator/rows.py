@@ -102,7 +102,7 @@ def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
     base = own or FleetRow(robot=known.robot, known=False)
     found = _findings(base, known, now) if known.connected else _away(known, now)
     worst = max(found, key=lambda each: _SEVERITY[each.severity], default=None)
-    dataflow = base.dataflow if known.connected and own is not None else _names(known.shares)
+    dataflow = base.dataflow if own is not None else _names(known.shares)
     row = msgspec.structs.replace(
         base,
         robot=known.robot,

@@ -93,6 +93,34 @@ async def test_a_robot_is_enough_to_name_its_dataflow(tmp_path: Path) -> None:
         await driven.until("Fleet > arm003/pick")
 
 
+async def test_a_graph_begins_with_the_node_that_it_was_opened_from(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(1, nodes=20)) as driven:
+        await driven.until("1 of 1")
+        await driven.press("enter")
+        await driven.until("20 of 20 nodes")
+        await driven.press("down", "down", "down", "g")
+        await driven.until("neighbours of node03")
+
+
+async def test_minus_goes_to_and_fro_between_two_screens(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(3), options=Options(start="top")) as driven:
+        await driven.until("Top")
+        await driven.type("-")
+        await driven.until("3 of 3")
+        driven.app.go_to("robot arm002")
+        await driven.until("Fleet > arm002")
+        driven.app.go_to("fleet")
+        await driven.until("3 of 3")
+        await driven.type("-")
+        await driven.until("Fleet > arm002")
+        await driven.type("-")
+        await driven.until("3 of 3")
+        await driven.press("escape")
+        await driven.until("Fleet > arm002")
+        await driven.type("-")
+        await driven.until("3 of 3")
+
+
 async def test_enter_opens_the_robot_under_the_cursor_while_robots_reorder(tmp_path: Path) -> None:
     fleet = FakeFleet(100, nodes=2)
     async with console(tmp_path, fleet) as driven:

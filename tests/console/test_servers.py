@@ -402,6 +402,7 @@ def test_a_robot_without_contact_says_how_it_was_and_nothing_of_how_it_is() -> N
         50.0,
         False,
     )
+    assert row.dataflow == "pick", "what it ran last, also what the coordinator has not started"
     assert [each.cause for each in row.findings] == ["unreachable"]
     never = fleet_row(None, known(connected=False, ever_seen=False), 100.0)
     assert (never.state, never.why, never.findings) == ("unreach", "never connected", [])

@@ -53,3 +53,27 @@ async def test_messages_are_counted_on_over_another_view_and_the_gap_is_marked(
         text = await driven.until("#5 image")
         assert count > 1
         assert re.search(r"#3 .*\n .* not read\n.* #4 ", text)
+
+
+async def test_views_that_are_tried_before_the_first_message_do_not_delay_it(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet(1)
+    start = Options(start="topic pick camera/number")
+    async with console(tmp_path, fleet, options=start) as driven:
+        await driven.until("waiting for a message")
+        await driven.until(lambda: len(fleet.subscriptions) == 1)
+        for view in ("plot", "picture"):
+            await driven.press("v")
+            text = await driven.until(f"view: {view}")
+        assert "no picture" not in text, "nobody knows yet"
+        await driven.press("v")
+        await driven.until("view: echo")
+        assert len(fleet.subscriptions) == 1
+        fleet.messages = [("camera/number", pa.array([1.5]), {})]
+        fleet.bell.ring()
+        await driven.until("#1 double")
+        assert len(fleet.subscriptions) == 1
+        await driven.press("v", "v")
+        await driven.until("no picture: messages have no")
+        await driven.until(lambda: len(fleet.subscriptions) == 2)

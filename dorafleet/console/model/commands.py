@@ -258,7 +258,7 @@ PLACES: tuple[Place, ...] = (
     Place("topic", "One topic", "DATAFLOW NODE/OUTPUT"),
     Place("alerts", "What needs attention", ""),
     Place("rollout", "A rollout, by default the newest", "[NUMBER]"),
-    Place("trace", "Message traces", ""),
+    Place("trace", "Message traces, which no server offers yet", ""),
     Place("help", "Keys and words", ""),
 )
 

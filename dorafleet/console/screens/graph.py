@@ -102,7 +102,7 @@ class GraphScreen(ConsoleScreen):
         """Draw the graph, and list the edges."""
         del now
         whole = self.whole
-        if self.node not in whole.nodes:
+        if whole.nodes and self.node not in whole.nodes:
             self.node = worst_node(whole)
         shown = whole
         if self.order == "neighbours" and self.node is not None:

@@ -36,7 +36,7 @@ KEYS = (
     ("o", "next order"),
     ("n c m r d", "on Top and Robot: order by name, cpu, memory, rate, drops"),
     ("p", "pause, resume"),
-    ("-", "open the last screen again"),
+    ("-", "open the screen again that was shown before this one"),
     ("?", "this page"),
     ("ctrl+l", "paint everything again, after another program has written to the terminal"),
     ("ctrl+z", "stop the console; the shell's fg resumes it"),

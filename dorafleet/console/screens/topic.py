@@ -53,6 +53,8 @@ class TopicScreen(ConsoleScreen):
         self._rate: TopicRate | None = None
         self._last: values.Message | None = None
         self._scale = 1.0
+        self._subscribed_hz = 0.0
+        """The rate of the subscription."""
         self._waiting: list[values.Message | values.Gap] = []
         self._earlier = 0
         """Number of messages of earlier subscriptions."""
@@ -88,14 +90,20 @@ class TopicScreen(ConsoleScreen):
 
     def _subscribed(self, client: AsyncClient) -> AsyncStream[tuple[TopicHeader, pa.Array | None]]:
         self._earlier = 0 if self._last is None else self._last.number
+        self._subscribed_hz = self._max_rate
         size = Preview(width=max(8, self.size.width), height=max(8, 2 * self.size.height))
         return client.echo(
             [self.topic],
             dataflow=self.dataflow,
             queue_size=1,
-            max_rate_hz=self._max_rate,
+            max_rate_hz=self._subscribed_hz,
             preview=size,
         )
+
+    def _use_rate(self) -> None:
+        """Subscribe again if the view wants another rate, once it is known what comes."""
+        if self._last is not None and self._subscribed_hz != self._max_rate:
+            self.feeds.restart()
 
     @property
     def _max_rate(self) -> float:
@@ -108,7 +116,7 @@ class TopicScreen(ConsoleScreen):
     def _take(self, event: tuple[TopicHeader, pa.Array | None]) -> None:
         header, array = event
         message = values.read(header, array, self._earlier + header.sequence)
-        before, last, self._last = self.view, self._last, message
+        last, self._last = self._last, message
         if header.sequence == 1 and last is not None:
             self._waiting.append(values.Gap(message.at - last.at))
         self._waiting.append(message)
@@ -116,8 +124,7 @@ class TopicScreen(ConsoleScreen):
         for series, value in zip(self._series, message.numbers, strict=False):
             series.add(message.at, value)
         self.bring()
-        if self.view == "picture" and before != "picture":
-            self.feeds.restart()
+        self._use_rate()
 
     @property
     def view(self) -> str:
@@ -130,10 +137,8 @@ class TopicScreen(ConsoleScreen):
 
     def action_view(self) -> None:
         """Show the next view."""
-        before = self.view
-        self.mode = VIEWS[VIEWS.index(before) % 3 + 1]
-        if "picture" in (before, self.view):
-            self.feeds.restart()  # at another rate
+        self.mode = VIEWS[VIEWS.index(self.view) % 3 + 1]
+        self._use_rate()
         self.repaint()
 
     def paint(self, now: float) -> None:
@@ -156,7 +161,9 @@ class TopicScreen(ConsoleScreen):
         return plot(curves, size.width, size.height, SECONDS, end, ascii_only=self.ascii_only)
 
     def _picture(self, canvas: Canvas) -> list[list[Span]]:
-        if self._last is None or self._last.image is None:
+        if self._last is None:
+            return []
+        if self._last.image is None:
             return [[(" no picture: messages have no `width`, `height` and `encoding`", "dim")]]
         pixels, width, height = self._last.image
         size = canvas.size
