@@ -113,14 +113,17 @@ class AlertBook:
 
         Return the alerts that are over, one for each robot.
 
-        `quiet` are robots that are being changed on purpose: they raise no alert meanwhile. Of
-        `unknown` ones nothing has been heard yet: their alerts stay as they are.
+        `quiet` are robots that are being changed on purpose: they raise no new alert meanwhile,
+        and keep those whose cause lasts. Of `unknown` ones nothing has been heard yet: their
+        alerts stay as they are.
         """
         seen: set[Key] = set()
         ended: list[Alert] = []
         for robot, findings in found.items():
-            for finding in findings if robot not in quiet else ():
+            for finding in findings:
                 key = Key(robot, finding.cause, finding.subject)
+                if robot in quiet and not self._is_raised(key):
+                    continue
                 seen.add(key)
                 self._see(key, finding, now)
         for key, episode in list(self._episodes.items()):
@@ -145,6 +148,10 @@ class AlertBook:
         if len(self._episodes) < MAX_EPISODES:
             self._full.discard("")
         return ended
+
+    def _is_raised(self, key: Key) -> bool:
+        episode = self._episodes.get(key)
+        return episode is not None and episode.raised
 
     def _see(self, key: Key, finding: Finding, now: float) -> None:
         episode = self._episodes.get(key)

@@ -85,6 +85,22 @@ def test_five_robots_with_one_cause_are_one_alert_that_names_them() -> None:
     assert [alert.count for alert in book.alerts()] == [1] * 4
 
 
+def test_an_alert_and_its_acknowledgement_outlast_a_rollout_and_its_causes_are_no_new_ones() -> (
+    None
+):
+    book = AlertBook()
+    for now in (0.0, 3.0):
+        book.observe(now, {"arm1": [finding()]})
+    book.ack(book.alerts()[0].id, "ana", 103.0)
+    for now in range(4, 60):
+        found = {"arm1": [finding(), finding("other"), finding(event=True)]}
+        assert book.observe(float(now), found, quiet={"arm1"}) == []
+    (alert,) = book.alerts()
+    assert (alert.acked_by, alert.flapping) == ("ana", 0)
+    (over,) = book.observe(80.0, {"arm1": []}, quiet={"arm1"})
+    assert over.id == alert.id
+
+
 def test_an_alert_that_is_over_is_returned_once_and_kept_with_the_time_of_its_end() -> None:
     book, past = AlertBook(), PastAlertBook()
     for now in (0.0, 3.0, 4.0):

@@ -22,6 +22,7 @@ from dorad.control.eventbus import EventBus
 from dorad.control.rowdeltas import RowDeltas
 from dorad.control.topparts import reduction
 from dorad.daemon.measuring.summary import CrashHistory, findings
+from dorad.daemon.measuring.summary import row as row_of
 from dorad.daemon.measuring.watching import SelfWatch, state_since
 from dorad.daemon.subscription.reducing import MAX_ELEMENTS, Reducer, encoded
 from dorafleet.coordinator.rows import MAX_FINDINGS, MAX_TEXT, Known, Software, checked, fleet_row
@@ -339,6 +340,29 @@ def test_broken_inputs_are_one_finding_about_the_output_that_is_silent() -> None
     nodes[0].status, nodes[0].last_exit = "failed", "exited with code 1"
     failed, arm = findings(1.0, nodes, edges, [], CrashHistory(), "")
     assert (failed.cause, failed.node, arm.node) == ("node-failed", "camera", "arm")
+
+
+def test_a_node_that_ended_with_its_source_is_a_finding_once_that_runs_again() -> None:
+    gripper = node("r", "gripper", status="stopped", pid=None, ended_by="inputs")
+    nodes = [node("r", "planner", status="failed", pid=None), gripper]
+    edges = [edge("r", "planner/path", "gripper/path")]
+    (failed,) = findings(1.0, nodes, edges, [], CrashHistory(), "")
+    assert failed.node == "planner"
+    nodes[0].status = "running"
+    (left,) = found = findings(1.0, nodes, edges, [], CrashHistory(), "")
+    assert (left.cause, left.severity, left.node) == ("node-ended", "warn", "gripper")
+    assert left.text == "node gripper ended with its source planner, which runs again"
+    row = row_of("r", nodes, edges, found, cpu=1, memory=1, version="1")
+    assert (row.running, row.nodes) == (1, 2)
+
+
+@pytest.mark.parametrize(("ended_by", "nodes"), [("command", 2), ("inputs", 1), (None, 1)])
+def test_of_nodes_that_have_ended_those_count_that_a_command_has_stopped(
+    ended_by: str | None, nodes: int
+) -> None:
+    known = [node("r", "camera"), node("r", "task", status="stopped", pid=None, ended_by=ended_by)]
+    row = row_of("r", known, [], [], cpu=1, memory=1, version="1")
+    assert (row.state, row.running, row.nodes) == ("ok", 1, nodes)
 
 
 def test_nodes_that_wait_for_each_other_and_inputs_without_a_known_source_are_findings() -> None:

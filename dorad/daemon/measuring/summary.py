@@ -26,6 +26,9 @@ MAX_FINDINGS = 50
 """Findings of one robot; the worst are kept."""
 MAX_TEXT = 300
 
+NODE_ENDED = "node-ended"
+"""The cause of a finding about a node that should run, but has ended well."""
+
 _RUNS = ("running", "degraded")
 
 
@@ -90,6 +93,7 @@ def findings(
             found.append(_finding("dataflow-failed", title, text, "fail", at, title, event=True))
     for info in nodes:
         found += _of_node(now, info, crashes.of(info))
+    found += _left_behind(now, nodes, edges)
     found += _of_inputs(now, nodes, edges, blamed={each.subject for each in found})
     blamed = {(each.dataflow, each.node) for each in found}
     found += _of_troubles(now, nodes, edges, troubles, blamed)
@@ -123,6 +127,28 @@ def _of_node(now: float, info: NodeInfo, crashes: Sequence[Crash]) -> list[Findi
     )
     severity = "fail" if len(crashes) >= CRASHES else "warn"
     return [_finding("node-restarts", subject, text, severity, crashes[0].at, *what, event=True)]
+
+
+def _left_behind(
+    now: float, nodes: Iterable[NodeInfo], edges: Iterable[EdgeStats]
+) -> list[Finding]:
+    """Return the nodes that have ended with their sources, of which one runs again."""
+    known = {(info.dataflow, info.node): info for info in nodes}
+    sources: dict[tuple[str, str], str] = {}
+    for edge in edges:
+        source = edge.source.partition("/")[0]
+        feeds = known.get((edge.dataflow, source))
+        if feeds is not None and feeds.status in _RUNS:
+            sources.setdefault((edge.dataflow, edge.target.partition("/")[0]), source)
+    found: list[Finding] = []
+    for key, source in sources.items():
+        info = known.get(key)
+        if info is not None and info.ended_by == "inputs":
+            title = info.dataflow_name or info.dataflow
+            text = f"node {info.node} ended with its source {source}, which runs again"
+            what = (title, info.node)
+            found.append(_finding(NODE_ENDED, f"{title}/{info.node}", text, "warn", now, *what))
+    return found
 
 
 def _of_inputs(
@@ -209,9 +235,12 @@ def row(
     memory: float,
     version: str,
 ) -> FleetRow:
-    """Return the row of this machine, rounded so that small changes do not make a new row."""
-    own = [info for info in nodes if info.node != LINK and info.status != "stopped"]
-    own = [info for info in own if not (info.dynamic and info.pid is None)]
+    """Return the row of this machine, rounded so that small changes do not make a new row.
+
+    A node that has ended by itself is not counted; one that a command has stopped is.
+    """
+    left = {(each.dataflow, each.node) for each in found if each.cause == NODE_ENDED}
+    own = [info for info in nodes if info.node != LINK and _belongs(info, left)]
     names = sorted({info.dataflow_name or info.dataflow[:8] for info in nodes})
     state = found[0].severity if found else "ok"
     return FleetRow(
@@ -232,3 +261,10 @@ def row(
         version=version,
         findings=found,
     )
+
+
+def _belongs(info: NodeInfo, left: Container[tuple[str | None, str | None]]) -> bool:
+    if info.dynamic and info.pid is None:
+        return False
+    ended = info.status == "stopped" and info.ended_by != "command"
+    return not ended or (info.dataflow_name or info.dataflow, info.node) in left

@@ -131,10 +131,14 @@ class Supervisor:
         run = self._nodes.get(node_id)
         return None if run is None else run.view
 
+    def has_drained(self, node_id: str) -> bool:
+        """Return True if all inputs of a node have closed."""
+        return self._lifecycle.flow.has_drained(node_id)
+
     def takes_inputs(self, node_id: str) -> bool:
         """Return True if an input can be added to a node: it has not ended and is not ending."""
         ended = self._nodes[node_id].result is not None
-        return not ended and not self._lifecycle.flow.has_drained(node_id)
+        return not ended and not self.has_drained(node_id)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state that the next daemon needs, as JSON-able values.

@@ -291,8 +291,14 @@ def place_of(text: str) -> tuple[str, list[str]] | str:
 def with_dataflow(name: str, words: Sequence[str], rows: Mapping[str, FleetRow]) -> list[str] | str:
     """Return the words after a screen's name; a robot stands for the dataflow that it runs.
 
-    Return a text if the robot runs several: which one is meant must be said.
+    Return a text if the robot runs several, or the fleet and none is named: which one is meant
+    must be said.
     """
+    if name == "logs" and not words:
+        known = sorted({each for row in rows.values() for each in dataflows_of(row)})
+        if len(known) > 1:
+            return f"name a dataflow, such as `logs {known[0]}`; there are: {', '.join(known)}"
+        return known
     row = rows.get(words[0]) if words and name in ABOUT_DATAFLOWS else None
     if row is None or not row.dataflow:
         return list(words)
