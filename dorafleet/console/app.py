@@ -196,10 +196,13 @@ class ConsoleApp(App[None]):
         return isinstance(screen, ConsoleScreen) and screen.takes_keys and not self.acting.asks
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Return False for keys that are for a dialog, or for what is typed."""
+        """Return False for keys that are for a dialog, or for what is typed, or do nothing now."""
         del parameters
         if action in ("help", "last"):
-            return isinstance(self.screen, ConsoleScreen) and not self._typing
+            screen = self.screen
+            return isinstance(screen, ConsoleScreen) and not (
+                screen.typing or screen.bars.too_small
+            )
         return not (action in ("focus_next", "focus_previous") and self._typing)
 
     async def _tick(self) -> None:

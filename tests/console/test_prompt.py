@@ -37,7 +37,8 @@ async def test_a_wrong_filter_is_explained(tmp_path: Path) -> None:
         await driven.press("slash")
         await driven.type("colour=red")
         await driven.press("enter")
-        await driven.until("there is no column `colour`; there are state, robot")
+        text = await driven.until("there is no column `colour`; there are state, robot")
+        assert "filter:" not in text and "3 of 3" in text, "its beginning was one while typing"
 
 
 async def test_a_filter_that_is_given_up_leaves_the_one_before(tmp_path: Path) -> None:

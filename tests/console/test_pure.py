@@ -387,6 +387,20 @@ def test_a_robot_stands_for_its_dataflow_after_a_screen_about_dataflows() -> Non
     assert commands.with_dataflow("robot", ["arm018"], rows) == ["arm018"]
     said = commands.with_dataflow("logs", ["arm018", "gripper"], rows)
     assert said == "`arm018` runs nav, pick: name one, such as `logs arm018/nav`"
+    # Lines of one dataflow are no lines of all.
+    said = commands.with_dataflow("logs", [], rows)
+    assert said == "name a dataflow, such as `logs nav`; there are: nav, pick"
+    assert commands.with_dataflow("logs", [], {"arm017": rows["arm017"]}) == ["pick"]
+    assert commands.with_dataflow("logs", [], {}) == []
+
+
+def test_robots_are_found_by_one_of_their_releases_as_the_column_is_called() -> None:
+    row = m.FleetRow(robot="arm1", dataflow="battery, pick", release="battery@1, pick@2")
+    titles = {column.key: column.title.lower() for column in tables.FLEET}
+    assert parse(f"{titles['release']}=pick@2").matches(tables.fleet_cells(row, 0.0))
+    assert not parse("release=pick@20").matches(tables.fleet_cells(row, 0.0))
+    shown = dict(zip(titles, tables.fleet_row(row, 0.0).cells, strict=True))
+    assert shown["release"].short == "2 releases"
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ async def test_ten_robots_are_in_the_order_of_their_numbers_and_all_is_well_if_a
     async with console(tmp_path, fleet) as driven:
         text = await driven.until("all is well")
         assert re.findall(r"OK +(arm\d+)", text) == ["arm1", "arm2", "arm9", "arm10"]
-        assert "3 flows" in text and "2 revs" in text
+        assert "3 flows" in text and "2 releases" in text
         fleet.put("arm2", state="warn", why="its clock is 26 h behind")  # no alert yet
         text = await driven.until("NEEDS YOU  no alert")
         assert "all is well" not in text
@@ -315,6 +315,9 @@ async def test_a_terminal_that_is_too_small_says_so_in_one_line(tmp_path: Path) 
         await driven.pilot.resize_terminal(40, 10)
         text = await driven.until("needs 60x15, has 40x10")
         assert len(text.strip().splitlines()) == 1
+        # Nobody sees what a key would do.
+        await driven.press("down", "enter", "l", "minus", "question_mark", "space", "a")
+        assert driven.app.screen.NAME == "fleet"
         await driven.pilot.resize_terminal(10, 3)
         await driven.pilot.resize_terminal(100, 30)
         await driven.until("5 of 5")

@@ -105,8 +105,9 @@ def judge(
     """Return the verdict on a steady time; `probes` are None before they have run."""
     evidence = list(_checks(found, rules, baseline))
     well = all(each.ok for each in evidence)
-    text = f"for {found.seconds:.1f} s, at least {rules.min_healthy_time:g}"
     steady = found.seconds >= rules.min_healthy_time
+    # Without how long it has been: a report that differs only in figures is not sent.
+    text = f"for {'' if steady else 'less than '}{rules.min_healthy_time:g} s"
     if not steady and found.interrupted:
         text += f"; before that {found.interrupted}"
     evidence.append(Evidence(check="steady", ok=steady, text=text))

@@ -258,8 +258,8 @@ class ConsoleScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Return False for keys that do nothing now."""
-        if not self.composed or self.typing:
-            return False
+        if not self.composed or self.typing or self.bars.too_small:
+            return False  # nobody sees what a key would do
         if action == "actions":
             return True  # where none is possible, it says why
         return works(self, action, str(parameters[0]) if parameters else "")

@@ -47,7 +47,7 @@ FILTERS = (
     ("key=v  key!=v", "a column with, without this value"),
     ("key>n  key<n", "numbers, also 1.5k 2M; ages, such as since<10m"),
     ("key~regex", "a regular expression"),
-    ("label.zone=hall", "a label; zone=hall is enough"),
+    ("label.zone=hall", "a label of a robot, on Fleet; zone=hall is enough"),
 )
 
 

@@ -65,6 +65,9 @@ class Prompting:
             else:
                 screen.on_filter_entered()
         elif event.state == "entered":
+            # Not its beginning, which was a filter while it was typed.
+            screen.set_filter(self._filter_before)
+            screen.on_filter_entered()
             screen.report(problem, "warn", 8.0)
         else:
             screen.report(problem, "dim", 2.0)

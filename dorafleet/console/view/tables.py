@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 FLEET = (
     Column("state", "STATE", 9),
     Column("robot", "ROBOT", 8, grow=1, most=24),
-    Column("why", "WHY", 24, grow=8),
+    Column("why", "WHY", 24, grow=4),
     Column("since", "SINCE", 6, right=True, drop=1),
-    Column("dataflow", "DATAFLOW", 8, grow=1, drop=4),
-    Column("release", "REV", 9, drop=6),
+    Column("dataflow", "DATAFLOW", 8, grow=2, drop=4),
+    Column("release", "RELEASE", 10, grow=4, drop=6),
     Column("nodes", "NODES", 7, right=True, drop=3),
     Column("cpu", "CPU%", 4, right=True, drop=5),
     Column("drops", "DROP/s", 6, right=True, drop=2),
@@ -84,7 +84,7 @@ def fleet_row(row: FleetRow, now: float, *, stale: bool = False) -> Row:
             Cell(why or "-", "" if why else "dim"),
             Cell(_ago(row.since, now)),
             Cell(row.dataflow or "-", short=_number(row.dataflow, "flows")),
-            Cell(row.release or "-", short=_number(row.release, "revs")),
+            Cell(row.release or "-", short=_number(row.release, "releases")),
             Cell(f"{row.running if known else '-'}/{row.nodes}"),
             Cell(words.percent(row.cpu if known else None)),
             Cell(
@@ -104,8 +104,8 @@ def fleet_cells(row: FleetRow, now: float) -> dict[str, Value]:
         "robot": row.robot,
         "why": row.why,
         "since": None if row.since is None else max(0.0, now - row.since),
-        "dataflow": tuple(name.strip() for name in row.dataflow.split(",")),
-        "release": row.release,
+        "dataflow": _names(row.dataflow),
+        "release": _names(row.release),
         "nodes": row.nodes,
         "running": row.running,
         "cpu": row.cpu if row.known else None,
@@ -184,6 +184,10 @@ def edge_row(edge: EdgeStats, dataflow: str = "") -> Row:
 def edge_id(edge: EdgeStats) -> str:
     """Return what names an edge on a screen."""
     return f"{edge.dataflow} {edge.source} {edge.target} {edge.machine or ''}"
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(","))
 
 
 def _number(names: str, what: str) -> str:
