@@ -84,7 +84,8 @@ class Greeting:
         return PeerStatus(
             "absent",
             f"no link process of {self.peer} for this dataflow has been seen; check that it runs, "
-            "its address, and that both certificates are of one authority and name their machines",
+            "its address, that both certificates are of one authority and name their machines, "
+            "and that a router has rules for both (`dorafleet router`)",
         )
 
     def appear(self, incarnation: int, now_s: float) -> None:

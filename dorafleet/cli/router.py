@@ -40,6 +40,7 @@ def router(*, state: Path, port: int) -> None:
     from dorad.control.messages import Nothing
     from dorafleet.coordinator.accessmessages import GrantList
     from dorafleet.coordinator.messages import CoordinatorStatus
+    from dorafleet.coordinator.shares import check_router
 
     with connect(state, port) as client:
         peer = client.call("coordinator.status", Nothing(), CoordinatorStatus).zenoh_peer
@@ -50,6 +51,7 @@ def router(*, state: Path, port: int) -> None:
             "the fleet has no router: links connect robots directly (give the cluster file a "
             "`zenoh_peer: tls/HOST:7447` and restart the coordinator)"
         )
+    check_router(peer)
     revoked = {grant.name for grant in grants if grant.kind == "robot" and grant.revoked}
     print_object(router_config(peer, [robot for robot in robots if robot not in revoked]))
 

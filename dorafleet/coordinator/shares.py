@@ -53,12 +53,8 @@ def check_reachable(
         ControlError: names two robots that cannot be linked, or an endpoint without TLS.
     """
     if peer is not None:
-        if len(robots) > 1 and not peer.startswith(LINKS_USE):
-            raise ControlError(
-                "refused",
-                f"the robots cannot be linked: `zenoh_peer` is `{peer}`, and links have TLS",
-                f"let the router listen with TLS, and write `zenoh_peer: {LINKS_USE}HOST:PORT`",
-            )
+        if len(robots) > 1:
+            check_router(peer)
         return
     hidden = [robot for robot in robots if machines[robot].zenoh_addr is None]
     if len(hidden) > 1:
@@ -66,6 +62,16 @@ def check_reachable(
             "refused",
             f"`{hidden[0]}` and `{hidden[1]}` cannot be linked: neither has an address",
             "give one of them `zenoh_addr` in the cluster file, or the cluster a `zenoh_peer`",
+        )
+
+
+def check_router(peer: str) -> None:
+    """Check that links can use the router at an endpoint. Raises ControlError."""
+    if not peer.startswith(LINKS_USE):
+        raise ControlError(
+            "refused",
+            f"the robots cannot be linked: `zenoh_peer` is `{peer}`, and links have TLS",
+            f"let the router listen with TLS, and write `zenoh_peer: {LINKS_USE}HOST:PORT`",
         )
 
 

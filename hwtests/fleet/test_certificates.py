@@ -1,14 +1,20 @@
-"""Certificates of robots that have expired or were revoked."""
+"""Certificates of robots that have expired, were revoked, or belong to another robot or fleet."""
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from dorad.agent import keys
+from dorad.control.tls import Identity
+from dorafleet.ca.authority import open_authority
 from hwtests.fleet.enrolled import CLUSTER, UNIT
 from hwtests.fleet.flows import Flow
+from hwtests.fleet.test_listening import LINK
 from hwtests.robots import clock
 from hwtests.robots.shell import wait_until
 
@@ -17,7 +23,12 @@ if TYPE_CHECKING:
 
     from hwtests.fleet.enrolled import EnrolledFleet
 
-CHAIN = "/var/lib/dorad-agent/identity/chain.pem"
+IDENTITY = "/var/lib/dorad-agent/identity"
+CHAIN = f"{IDENTITY}/chain.pem"
+FOREIGN = "/opt/foreign"
+INTRUDER = Path(__file__).parents[2] / "tests/link/intruder.py"
+ROUNDS = 50
+"""How often the intruder sends."""
 SERIAL = (
     "import sys; from cryptography import x509; "
     "print(x509.load_pem_x509_certificates(sys.stdin.buffer.read())[0].serial_number)"
@@ -108,3 +119,49 @@ def test_a_revoked_robot_is_refused_and_both_sides_say_why(robots: EnrolledFleet
         robots.dorafleet("enrol", CLUSTER, "arm2")
         robots.wait_connected()
         assert robots.pids(flow) == before
+
+
+def intrude(robots: EnrolledFleet, dataflow: str, folder: str, authority: str) -> tuple[int, int]:
+    """Pose as arm2 at the link of arm1, on arm3; return its connections, and what it received."""
+    files = (f"{folder}/{name}.pem" for name in (authority, "chain", "key"))
+    words = (f"tls/{robots.arm1.address}:{LINK}", dataflow, "arm1", "arm2", *files)
+    stranger = robots.robots["arm3"]
+    stranger.push(INTRUDER, "/opt/intruder.py")
+    python = ("/usr/lib/dorad/bin/python3", "/opt/intruder.py")
+    *lines, received = stranger.exec(*python, *words, stdin=b"\n" * ROUNDS).splitlines()
+    assert lines[0] == "ready"
+    assert len(lines) == 1 + ROUNDS
+    return int(lines[-1].split()[1]), len(json.loads(received))
+
+
+def test_only_its_own_certificate_of_this_fleet_gives_a_robot_a_link(
+    robots: EnrolledFleet, tmp_path: Path
+) -> None:
+    stranger = robots.robots["arm3"]
+    key = keys.new_key()
+    other_fleet = open_authority(tmp_path / "ca")
+    chain = other_fleet.issue(keys.request_for("arm2", key), Identity("robot", "arm2")).chain
+    for name, text in {"key": key, "chain": chain, "issuer": other_fleet.certificate}.items():
+        stranger.write(f"{FOREIGN}/{name}.pem", text)
+    # It accepts the authority of this fleet, so that only its own certificate is foreign.
+    stranger.sh(f"cp {IDENTITY}/issuer.pem {FOREIGN}/ours.pem")
+    flow = Flow("certified", policy="backpressure")
+    with robots.running(flow):
+        before = robots.pids(flow)
+        listed = map(json.loads, robots.dora("list", "--format", "json").splitlines())
+        (uuid,) = (each["uuid"] for each in listed if each["name"] == flow.name)
+        assert intrude(robots, uuid, FOREIGN, "issuer") == (0, 0)
+        assert intrude(robots, uuid, FOREIGN, "ours") == (0, 0)
+        # With the certificate of arm3 it is a machine of the fleet, and may still do nothing.
+        assert intrude(robots, uuid, IDENTITY, "issuer") == (1, 0)
+        robots.dorafleet("revoke", "arm3")
+        assert intrude(robots, uuid, IDENTITY, "issuer") == (1, 0)
+        robots.flows_on(flow)
+        assert robots.report(flow).missing == 0
+        assert robots.pids(flow) == before
+        assert "no link" not in "".join(robots.machines()["arm1"]["problems"])
+        journal = robots.arm1.attempt("dora", "logs", flow.name, "--node", "dora.link").stdout
+        print(journal)
+        assert "Traceback" not in journal
+    robots.dorafleet("enrol", CLUSTER, "arm3")
+    robots.wait_connected()

@@ -1,7 +1,8 @@
-"""A session of Zenoh with the certificate of another robot of the fleet.
+"""A session of Zenoh that poses as a robot on the links of a dataflow, with some certificate.
 
-It poses as `beta`: it sends what a link process of beta sends, and listens to what beta is sent.
-Arguments: the address, and the files of its certificates. Prints what it has received, at the end.
+It sends what a link process of that robot sends, and listens to what the robot is sent. Arguments:
+the address, the dataflow, the robot that listens there, the one that it poses as, and the files of
+its certificates. Prints what it has received, at the end.
 """
 
 import base64
@@ -16,12 +17,11 @@ from dorad.link import frames
 from dorad.link.frames import Content, Numbering, Opening, Start
 from dorad.link.hello import Hello
 
-ROOT = "dorad/test-flow"
-
 
 def main() -> None:
     """Send and listen until the input is closed."""
-    address, *files = sys.argv[1:]
+    address, dataflow, target, posed, *files = sys.argv[1:]
+    root = f"dorad/{dataflow}"
     ca, certificate, key = (base64.b64encode(Path(file).read_bytes()).decode() for file in files)
     config = zenoh.Config()
     for name, value in {
@@ -41,21 +41,21 @@ def main() -> None:
     received = []
     with zenoh.open(config) as session:
         session.declare_subscriber(
-            f"{ROOT}/to/beta/**", lambda sample: received.append(str(sample.key_expr))
+            f"{root}/to/{posed}/**", lambda sample: received.append(str(sample.key_expr))
         )
-        session.liveliness().declare_token(f"{ROOT}/alive/beta/{7:016x}")
+        session.liveliness().declare_token(f"{root}/alive/{posed}/{7:016x}")
         print("ready", flush=True)
         opening = Opening(0, 1, 7)
-        hello = Hello(frames.VERSION, "test-flow", "beta", 7, 1, None, False, {})
+        hello = Hello(frames.VERSION, dataflow, posed, 7, 1, None, False, {})
         message = frames.message_head(opening, 0, 0, Content(1, 5, 8, 0, 8, 0), b"") + bytes(8)
         while not sys.stdin.closed and sys.stdin.readline():
-            session.put(f"{ROOT}/to/alpha/beta/hello", msgspec.json.encode(hello))
+            session.put(f"{root}/to/{target}/{posed}/hello", msgspec.json.encode(hello))
             session.put(
-                f"{ROOT}/to/alpha/beta/data",
+                f"{root}/to/{target}/{posed}/data",
                 frames.encode_start(Start(opening, 0, Numbering(1, 0))),
             )
-            session.put(f"{ROOT}/to/alpha/beta/data", message)
-            session.put(f"{ROOT}/to/alpha/beta/ack", b"not an acknowledgement")
+            session.put(f"{root}/to/{target}/{posed}/data", message)
+            session.put(f"{root}/to/{target}/{posed}/ack", b"not an acknowledgement")
             print("sent", len(list(session.info.peers_zid())), flush=True)
         print(json.dumps(received), flush=True)
 

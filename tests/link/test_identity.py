@@ -49,6 +49,7 @@ async def test_a_robot_that_is_not_in_the_dataflow_can_neither_speak_nor_listen(
         files = fleet.issue("mallory")
         intruder = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.link.intruder", machines.address),
+            *("test-flow", "alpha", "beta"),
             *(files[name] for name in ("ca", "certificate", "key")),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

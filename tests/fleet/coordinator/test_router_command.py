@@ -39,13 +39,25 @@ def test_the_configuration_has_a_rule_for_each_robot_that_is_not_revoked(tmp_pat
     assert "arm2" not in json.dumps(without_arm2)
 
 
-def test_a_fleet_without_a_router_has_no_configuration_for_one(tmp_path, capsys):
-    with coordinator(tmp_path / "state") as running:
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("", "the fleet has no router"),
+        (
+            "zenoh_peer: tcp/10.0.0.9:7447\n",
+            "`zenoh_peer` is `tcp/10.0.0.9:7447`, and links have TLS",
+        ),
+    ],
+)
+def test_a_fleet_without_a_router_that_links_can_use_has_no_configuration(
+    tmp_path, capsys, line, why
+):
+    with coordinator(tmp_path / "state", file=line + CLUSTER) as running:
         assert run(running, "router") == 1
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "the fleet has no router" in shown.err
-    assert "zenoh_peer: tls/HOST:7447" in shown.err
+    assert why in shown.err
+    assert "zenoh_peer: tls/HOST:" in shown.err
 
 
 @pytest.mark.parametrize(
