@@ -22,7 +22,7 @@ def why_silent(endpoint: str, tls: Tls | None) -> str:
     host, _, port = endpoint.partition("/")[2].partition("?")[0].partition("#")[0].rpartition(":")
     try:
         connection = socket.create_connection((host.strip("[]"), int(port)), TIMEOUT_S)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         return f"nothing answers there: {getattr(error, 'strerror', None) or error}"
     with connection:
         if tls is None:

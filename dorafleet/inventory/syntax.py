@@ -18,7 +18,7 @@ _LABEL = _WORD | frozenset("/:@+")
 MAX_LABEL = 100
 """Characters of the name of a label, and of its value."""
 _ENDPOINT = _LABEL | frozenset("[]#?=;&%")
-_ENDPOINT_FORM = re.compile(r"[A-Za-z0-9_-]+/[^/?#]+:[0-9]{1,5}(?:[?#].*)?")
+_ENDPOINT_FORM = re.compile(r"[A-Za-z0-9_-]+/[^/?#]+:(?P<port>[0-9]{1,5})(?:[?#].*)?")
 LINKS_USE = "tls/"
 """What the endpoints of links begin with."""
 
@@ -39,7 +39,8 @@ def label(text: str) -> str:
 def endpoint(text: str) -> str:
     """Return an endpoint such as `tls/10.0.0.1:7447`."""
     example = "such as `tls/10.0.0.1:7447`"
-    if not _ENDPOINT_FORM.fullmatch(_only(_ENDPOINT, text, "an endpoint", example)):
+    found = _ENDPOINT_FORM.fullmatch(_only(_ENDPOINT, text, "an endpoint", example))
+    if found is None or not 0 < int(found["port"]) < 1 << 16:
         raise TextError(f"`{shorten(text)}` is not an endpoint", example)
     return text
 

@@ -136,6 +136,7 @@ label: 3
         (HEAD + "zenoh_peer: 'a b'\nmachines: [{id: a, host: b}]", "not allowed in an endpoint"),
         (HEAD + "zenoh_peer: tls/a\nmachines: [{id: a, host: b}]", "`tls/a` is not an endpoint"),
         (HEAD + "zenoh_peer: 10.0.0.1:7447\nmachines: [{id: a, host: b}]", "is not an endpoint"),
+        (HEAD + "zenoh_peer: tls/a:65536\nmachines: [{id: a, host: b}]", "is not an endpoint"),
         (HEAD + "machine: [{id: a, host: b}]", "did you mean `machines`?"),
     ],
 )
