@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dorad.link.config import Tls
 
-TIMEOUT_S = 3.0
+TIMEOUT_S = 1.5
+"""Two round trips of a satellite. Meanwhile the router is not tried again."""
 
 
 def why_silent(endpoint: str, tls: Tls | None) -> str:
