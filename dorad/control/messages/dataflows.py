@@ -60,7 +60,8 @@ class Wait(Struct):
     `ready` means that only `dataflow.open` is missing: all nodes wait at the start barrier, and all
     links to other machines are up.
 
-    Fails with `deadline` after `timeout` seconds.
+    Fails with `deadline` after `timeout` seconds. Then `problems` of a coordinator's error has the
+    machines that a start waits for, with the reason.
     """
 
     dataflow: str
