@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.control.alertbook import AlertBook
-from dorad.control.messages import Finding
-from dorad.control.topparts import sort_edges, sort_nodes
+from dorad.control.messages import Finding, Top, TopWatch
+from dorad.control.topparts import reduction, sort_edges, sort_nodes
 from dorad.natural import natural, natural_item
+from dorafleet.console.view import tables
 from tests.console.fakefleet import edge, node
 
 ROBOTS = ["arm1", "arm2", "arm10"]
@@ -23,6 +24,19 @@ def test_numbers_count_as_numbers() -> None:
 def test_any_names_have_one_order(names: list[str]) -> None:
     assert sorted(names, key=natural) == sorted(sorted(names), key=natural)
     assert len({natural(name) for name in names}) == len(set(names))
+
+
+def test_the_top_of_a_fleet_is_filtered_by_the_name_in_its_heading() -> None:
+    top = Top(
+        at=0.0,
+        window=5.0,
+        nodes=[node(name, "camera") for name in ROBOTS],
+        edges=[edge(name, "camera/image", "arm/image") for name in ROBOTS],
+    )
+    part = reduction(TopWatch(filter="robot=arm2"))(top)
+    assert [each.machine for each in (*part.top.nodes, *part.top.edges)] == ["arm2", "arm2"]
+    for table in (tables.NODES, tables.EDGES):
+        assert [each.key for each in table if each.title == "ROBOT"] == ["robot"]
 
 
 def test_tables_and_alerts_have_that_order() -> None:

@@ -101,6 +101,19 @@ def test_an_alert_and_its_acknowledgement_outlast_a_rollout_and_its_causes_are_n
     assert over.id == alert.id
 
 
+def test_a_folded_alert_has_no_figures_of_one_robot() -> None:
+    book = AlertBook()
+    for number in range(1, 6):
+        found = finding(since=-number)
+        found.text, found.brief = f"camera/image {number}.1/s, was 10.0/s", "camera/image is slow"
+        for now in (0.0, RAISED_AFTER_S):
+            book.observe(now, {f"arm{number}": [found]}, unknown=[f"arm{n}" for n in range(6)])
+        if number == 4:
+            texts = [alert.text for alert in book.alerts()]
+            assert texts == [f"camera/image {n}.1/s, was 10.0/s" for n in (1, 2, 3, 4)]
+    assert [(alert.text, alert.count) for alert in book.alerts()] == [("camera/image is slow", 5)]
+
+
 def test_an_alert_that_is_over_is_returned_once_and_kept_with_the_time_of_its_end() -> None:
     book, past = AlertBook(), PastAlertBook()
     for now in (0.0, 3.0, 4.0):

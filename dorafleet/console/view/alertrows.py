@@ -36,6 +36,8 @@ PAST_COLUMNS = (
 )
 OF_COORDINATOR = ("unreachable", "daemon-away", "robot-warning")
 """Causes that only a coordinator finds, with a fix that `dorafleet doctor` knows."""
+OF_RUNNING = ("output-slow", "input-drops", "log-flood")
+"""Causes of nodes that run: a restart begins to learn what is usual again, and hides them."""
 KEYS = ("state", "where", "what", "since", "ack", "robots", "dataflow", "node")
 
 
@@ -83,6 +85,8 @@ def past_lines(alerts: Sequence[PastAlert]) -> list[list[Span]]:
 def _advice(alert: Alert) -> str:
     if alert.count > 1:
         return "enter list"
+    if alert.cause in OF_RUNNING:
+        return "l logs  t top"
     if alert.node:
         return "l logs  a restart"
     if alert.dataflow:
