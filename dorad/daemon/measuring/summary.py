@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dorad.control.messages import Finding, FleetRow
 from dorad.daemon.measuring.silence import silences
 from dorad.daemon.measuring.troubles import sentences
-from dorad.daemon.rules.exits import CLEAN_EXIT, ORDERED, STOPPED
+from dorad.daemon.rules.exits import CLEAN_EXIT, ORDERED
 from dorad.dataflow.model import LINK
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def row(
         stopped=[
             f"{info.dataflow_name or info.dataflow}/{info.node}"[:MAX_TEXT]
             for info in nodes
-            if info.status == "stopped" and info.last_exit == STOPPED
+            if info.ended_by == "command"
         ][:MAX_FINDINGS],
         cpu=float(round(cpu)),
         memory=float(round(memory)),

@@ -16,9 +16,8 @@ MAX_CHARACTERS = 2000
 CLEAN_EXIT = "exited with code 0"
 RESTARTED = "was restarted by a command"
 REPLACED = "was replaced by a command"
-STOPPED = "was stopped by a command"
 """How a process ended, in words that follow the node's name."""
-ORDERED = frozenset({RESTARTED, REPLACED, STOPPED})
+ORDERED = frozenset({RESTARTED, REPLACED})
 
 
 class Outcome(StrEnum):

@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from dorad.daemon.rules.exits import (
     REPLACED,
     RESTARTED,
-    STOPPED,
     ExitContext,
     Outcome,
     Result,
@@ -283,8 +282,6 @@ class NodeRunner:
         state, name = self._state, run.node.id
         _log.debug("node %s has ended, no restart: %s", name, result.reason)
         run.result, run.last_result, run.resume_at = result, None, None
-        if run.stop_requested and not run.excluded and result.ok:
-            run.last_exit = STOPPED
         # The end of the link process counts only if it failed while nodes needed it.
         ending = state.lifecycle.stopping or state.lifecycle.link_ends
         if not run.excluded and not (name == LINK and (ending or result.ok)):
