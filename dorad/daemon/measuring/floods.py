@@ -28,14 +28,19 @@ class LogWatch:
 
     def __init__(self) -> None:
         self._floods: dict[str, Flood] = {}
+        self._counts: dict[str, LineCounts] = {}
         self._told: dict[tuple[str, str], float] = {}
 
     def add(self, at: float, counts: Mapping[str, LineCounts]) -> None:
         """Add how much each node has logged until `at` (monotonic seconds)."""
-        self._floods = {
-            node: flood_after(self._floods.get(node, Flood()), at, *each)
-            for node, each in counts.items()
-        }
+        if self._counts.keys() - counts.keys():
+            self._floods = {node: self._floods[node] for node in counts if node in self._floods}
+        for node, each in counts.items():
+            flood = self._floods.get(node, Flood())
+            # A node that says nothing, as most do most of the time, costs nothing.
+            if each != self._counts.get(node) or flood.since is not None:
+                self._floods[node] = flood_after(flood, at, *each)
+        self._counts = dict(counts)
 
     def flooding(self) -> list[Flooding]:
         """Return the nodes that log too much."""

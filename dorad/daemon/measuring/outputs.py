@@ -27,18 +27,14 @@ class Slow(NamedTuple):
     demanded: bool = False
 
 
-class _Edge(NamedTuple):
-    sent: int
-    receiver: object
-
-
 class OutputWatch:
     """The paces of all outputs of one dataflow. Add a sample once a second."""
 
     def __init__(self, known: Mapping[str, Any]) -> None:
         """`known` is the snapshot of the daemon before."""
         self._nodes: Mapping[str, object] | None = None
-        self._edges: dict[tuple[str, str], _Edge] = {}
+        self._edges: dict[tuple[str, str, str], tuple[int, object]] = {}
+        """By output, receiver and input: the messages sent, and what the receiver is."""
         self._sent: dict[str, int] = {}
         self._paces: dict[str, Pace] = {}
         self._known = {name: Pace(**kept["pace"]) for name, kept in known.items()}
@@ -72,12 +68,14 @@ class OutputWatch:
             receiver = nodes.get(each.node)
             if receiver is None or each.source_node not in nodes:
                 continue
-            source, key = output_name(each), (output_name(each), f"{each.node}/{each.input}")
-            last, self._edges[key] = before.get(key), _Edge(each.sent, receiver)
+            source = output_name(each)
+            key = (source, each.node, each.input)
+            last = before.get(key)
+            self._edges[key] = (each.sent, receiver)
             if last is None:
                 new.setdefault(source, 0)
-            elif last.receiver == receiver and each.sent >= last.sent:
-                new[source] = max(new.get(source, 0), each.sent - last.sent)
+            elif last[1] == receiver and each.sent >= last[0]:
+                new[source] = max(new.get(source, 0), each.sent - last[0])
         self._nodes, self._limits = dict(nodes), limits
         self._sent = {name: self._sent.get(name, 0) + count for name, count in new.items()}
         self._paces = {

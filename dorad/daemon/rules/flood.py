@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
+from msgspec.structs import replace
 
 SAMPLES = 5
 """Samples, one a second, over which the present rates are measured."""
@@ -16,7 +17,7 @@ FLOOD_S = 10.0
 """Time after which it is one: a start, and one failure, may log much."""
 
 
-class Flood(NamedTuple):
+class Flood(Struct, frozen=True):
     """What is known of the lines of a node."""
 
     samples: tuple[tuple[float, int, int], ...] = ()
@@ -47,9 +48,9 @@ def flood_after(before: Flood, at: float, lines: int, errors: int) -> Flood:
     new = (at, lines, errors)
     if before.samples and (lines < before.samples[-1][1] or at <= before.samples[-1][0]):
         return Flood((new,))
-    now = before._replace(samples=(*before.samples[-SAMPLES:], new))
+    now = replace(before, samples=(*before.samples[-SAMPLES:], new))
     share = OVER if before.flooding else 1.0
     if now.errors < share * ERRORS and now.lines < share * LINES:
-        return now._replace(since=None, flooding=False)
+        return replace(now, since=None, flooding=False)
     since = at if now.since is None else now.since
-    return now._replace(since=since, flooding=at - since >= FLOOD_S)
+    return replace(now, since=since, flooding=at - since >= FLOOD_S)

@@ -6,7 +6,8 @@ no trouble, nor is an input that overflows now and then.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
+from msgspec.structs import replace
 
 SAMPLES = 5
 """Samples, one a second, over which the present share is measured."""
@@ -29,7 +30,7 @@ LOSING_S = 10.0
 """Time of drops after which they are news: a hiccup is shorter."""
 
 
-class Loss(NamedTuple):
+class Loss(Struct, frozen=True):
     """What is known of the drops of one input."""
 
     samples: tuple[tuple[float, int, int], ...] = ()
@@ -67,18 +68,22 @@ def loss_after(before: Loss, at: float, sent: int, dropped: int) -> Loss:
     new = (at, sent, dropped)
     if not before.samples or not 0 < at - before.samples[-1][0] <= GAP_S:
         return Loss((new,))
-    now = before._replace(samples=(*before.samples[-SAMPLES:], new))
+    if dropped == before.samples[-1][2] and before.dirty_since is None:
+        # Most inputs, most of the time: this costs little.
+        since = at if before.clean_since is None else before.clean_since
+        return Loss((new,), since, None, before.clean or at - since >= CLEAN_S)
+    now = replace(before, samples=(*before.samples[-SAMPLES:], new))
     if now.dropped <= NOTHING * now.rate:
         if now.losing:
             return Loss(now.samples)
         since = at if now.clean_since is None else now.clean_since
         clean = now.clean or at - since >= CLEAN_S
-        return now._replace(clean_since=since, clean=clean, dirty_since=None, since=None)
+        return replace(now, clean_since=since, clean=clean, dirty_since=None, since=None)
     since = at if now.dirty_since is None else now.dirty_since
-    now = now._replace(clean_since=None, dirty_since=since)
+    now = replace(now, clean_since=None, dirty_since=since)
     if now.losing:
         return Loss(now.samples) if at - since >= USUAL_S else now
     if now.dropped < MUCH * now.rate or now.dropped < MIN_RATE:
-        return now._replace(since=None, clean=now.clean and at - since < LITTLE_S)
+        return replace(now, since=None, clean=now.clean and at - since < LITTLE_S)
     since = at if now.since is None else now.since
-    return now._replace(since=since, losing=now.clean and at - since >= LOSING_S)
+    return replace(now, since=since, losing=now.clean and at - since >= LOSING_S)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
+from msgspec.structs import replace
 
 SAMPLES = 5
 """Samples, one a second, over which the present rate is measured: one late second is not slow."""
@@ -29,7 +30,7 @@ SLOW_S = 10.0
 """Time below the limit after which an output is slow: a hiccup is shorter."""
 
 
-class Block(NamedTuple):
+class Block(Struct, frozen=True):
     """The samples of a few seconds."""
 
     began: float
@@ -54,7 +55,7 @@ class Block(NamedTuple):
         return variance <= max(0.5, mean / 4, (mean * SPREAD / 2) ** 2)
 
 
-class Steady(NamedTuple):
+class Steady(Struct, frozen=True):
     """A time at one rate."""
 
     began: float
@@ -68,7 +69,7 @@ class Steady(NamedTuple):
         return self.ended - self.began
 
 
-class Pace(NamedTuple):
+class Pace(Struct, frozen=True):
     """What is known of an output. Times are those of the caller's clock, which never steps."""
 
     samples: tuple[tuple[float, int], ...] = ()
@@ -108,17 +109,19 @@ def pace_after(before: Pace, at: float, sent: int, limit: float | None = None) -
     not the usual rate; with a limit of 0 no rate is too low.
     """
     if not before.samples:
-        return before._replace(samples=((at, sent),), began=at)
+        return replace(before, samples=((at, sent),), began=at)
     seconds = at - before.samples[-1][0]
     if not 0 < seconds <= GAP_S:
-        return before._replace(
-            samples=((at, sent),), block=None, steady=None, below_since=None, missing=0.0
+        return replace(
+            before, samples=((at, sent),), block=None, steady=None, below_since=None, missing=0.0
         )
     new = sent - before.samples[-1][1]
-    now = before._replace(samples=(*before.samples[-SAMPLES:], (at, sent)))
+    now = replace(before, samples=(*before.samples[-SAMPLES:], (at, sent)))
     now = _learn(now, at, new / seconds)
     if limit is None:
-        return _compare(now, at)._replace(missing=0.0, short=False)
+        if now.missing or now.short:
+            now = replace(now, missing=0.0, short=False)
+        return _compare(now, at)
     # A node may take its time to begin.
     begun = sent > 0 or at - now.began > LEARN_S
     return _count_missing(now, limit, limit * seconds - new if begun else 0.0)
@@ -129,9 +132,9 @@ def _learn(now: Pace, at: float, rate: float) -> Pace:
     last = now.block or Block(at)
     block = Block(last.began, last.samples + 1, last.sum + rate, last.squares + rate**2)
     if at - block.began < BLOCK_S:
-        return now._replace(block=block)
+        return replace(now, block=block)
     steady = _extended(now.steady, block, at)
-    now = now._replace(block=Block(at), steady=steady)
+    now = replace(now, block=Block(at), steady=steady)
     if steady is None:
         return now
     if steady.rate == 0:
@@ -141,7 +144,7 @@ def _learn(now: Pace, at: float, rate: float) -> Pace:
     elif steady.seconds >= (LEARN_S if now.usual is None and not now.pauses else RELEARN_S):
         changed = now.usual is None or abs(steady.rate - now.usual) > SPREAD * now.usual
         if changed:
-            return now._replace(usual=steady.rate, below_since=None, slow=False, silent=False)
+            return replace(now, usual=steady.rate, below_since=None, slow=False, silent=False)
     return now
 
 
@@ -163,28 +166,28 @@ def _compare(now: Pace, at: float) -> Pace:
         return now
     if now.slow:
         if rate < BACK * usual:
-            return now._replace(silent=now.silent or rate == 0)
+            return replace(now, silent=now.silent or rate == 0)
         # One that stops and goes on by itself may do so again, and nothing is wrong then.
-        return _idle(now) if now.silent else now._replace(slow=False, below_since=None)
+        return _idle(now) if now.silent else replace(now, slow=False, below_since=None)
     if rate >= SLOW * usual:
-        return now._replace(below_since=None, silent=False)
+        return now if now.below_since is None else replace(now, below_since=None, silent=False)
     since = at if now.below_since is None else now.below_since
-    return now._replace(
-        below_since=since, slow=at - since >= SLOW_S, silent=now.silent or rate == 0
+    return replace(
+        now, below_since=since, slow=at - since >= SLOW_S, silent=now.silent or rate == 0
     )
 
 
 def _idle(now: Pace) -> Pace:
     """Return the pace of an output that has no usual rate, because it pauses."""
-    return now._replace(usual=None, pauses=True, below_since=None, slow=False, silent=False)
+    return replace(now, usual=None, pauses=True, below_since=None, slow=False, silent=False)
 
 
 def _count_missing(now: Pace, limit: float, missing: float) -> Pace:
     """Return the pace with the messages that it lacks: it is short without ten seconds' worth."""
     rate = now.rate
-    now = now._replace(slow=False, below_since=None, silent=False)
+    now = replace(now, slow=False, below_since=None, silent=False)
     if limit <= 0 or (rate is not None and rate >= limit):
-        return now._replace(missing=0.0, short=False)
+        return replace(now, missing=0.0, short=False)
     most = max(limit * SLOW_S, MIN_MISSING)
     total = min(max(now.missing + missing, 0.0), most + 1)
-    return now._replace(missing=total, short=total >= most or (now.short and total > 0))
+    return replace(now, missing=total, short=total >= most or (now.short and total > 0))
