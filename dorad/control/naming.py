@@ -84,7 +84,7 @@ def find(known: Sequence[Named], wanted: str | None, *, ended_too: bool = False)
         raise ControlError(
             "not-found",
             f"dataflow {wanted!r} has ended ({known[named[-1]].uuid})",
-            "give its UUID",
+            "`dora start` starts it again; its UUID finds the one that has ended",
         )
     there = ", ".join(sorted({entry.name for entry in known if entry.name and entry.running}))
     raise ControlError(
