@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from dorad.cli.durations import Duration
 from dorad.cli.tables import plain, print_lines, print_object, print_table
+from dorad.terminal import local_time
 from dorafleet.cli.arguments import json_option, port_option, state_option
 from dorafleet.cli.coordinator import connect
+from dorafleet.console.view import auditrows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.messages import AuditRecord
 
 PAGE = 100
-
-MAX_DETAIL = 200
-"""Characters of a detail in the table; `--json` has all of it."""
-
-_BESIDE = ("time", "epoch", "user", "peer", "role", "client", "action")
-"""Fields of a record that do not describe the change."""
 
 EPILOG = """\b
 Examples:
@@ -66,7 +61,7 @@ def audit(
             raise click.UsageError("--known needs `verify`")
         with connect(state, port) as client:
             oldest = 0.0 if since is None else time.time() - since
-            records = [each for each in _read(client, after) if _time_of(each) >= oldest]
+            records = [each for each in _read(client, after) if auditrows.time_of(each) >= oldest]
         if as_json:
             print_lines(plain(record) for record in records)
         else:
@@ -112,48 +107,12 @@ def _verify(client: Client, known: str | None) -> str:
     return client.call("audit.verify", AuditVerify(known=known), AuditHead).head
 
 
-def _time_of(found: AuditRecord) -> float:
-    seconds = found.record.get("time")
-    return seconds if isinstance(seconds, int | float) else 0.0
-
-
-def _moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
-def _who(record: dict[str, Any]) -> str:
-    """Return the author: the name in a certificate or of a token, or the user of a Unix socket."""
-    return str(record.get("peer") or f"user {record.get('user', '-')}")
-
-
-def _detail(key: str, value: object) -> str:
-    """Return a detail of a change in words: moments as dates, lists and mappings as JSON."""
-    if key == "expires" and isinstance(value, int | float):
-        return f"expires {_moment(value)}"
-    text = json.dumps(value) if isinstance(value, dict | list) else str(value)
-    return f"{key} {text if len(text) <= MAX_DETAIL else f'{text[:MAX_DETAIL]}…'}"
-
-
 def _as_row(found: AuditRecord) -> tuple[str, ...]:
     record = found.record
     return (
         str(found.sequence),
-        _moment(_time_of(found)),
-        _who(record),
+        local_time(auditrows.time_of(found), "%Y-%m-%d %H:%M:%S"),
+        auditrows.who(record),
         str(record.get("client")),
-        _change(record),
-    )
-
-
-def _change(record: dict[str, Any]) -> str:
-    """Return the change of a record in words, without author and time."""
-    action = str(record.get("action"))
-    if action != "desired.set":
-        details = (_detail(key, value) for key, value in record.items() if key not in _BESIDE)
-        return f"{action}: {', '.join(details)}"
-    content = record.get("content", {})
-    enabled = "enabled" if content.get("enabled") else "disabled"
-    return (
-        f"{action} {record.get('robot')}/{record.get('dataflow')}: "
-        f"{content.get('release')}, {enabled}, generation {content.get('generation')}"
+        auditrows.change(record),
     )

@@ -23,7 +23,7 @@ from dorad.control.server import ControlServer
 from dorad.control.target import UnixSocket
 from dorad.control.topparts import interval, reduction
 from dorad.logrecord import LogRecord
-from dorafleet.coordinator.messages import METHODS
+from dorafleet.coordinator.messages import METHODS, AuditPage, AuditRead, AuditRecord
 from dorafleet.coordinator.roles import with_role_check
 from dorafleet.rollout.messages import RolloutDetail
 from dorafleet.rollout.strategy import Strategy
@@ -102,6 +102,9 @@ class FakeFleet:
         self.bell = Bell()
         self.changes: list[tuple[str, m.Struct]] = []
         """Calls that change something."""
+        self.audit: list[dict[str, Any]] = []
+        """What has been changed, with authors."""
+        self.audit_reads: list[AuditRead] = []
         self.refuses: dict[str, str] = {}
         """Why changes of a dataflow are refused, by its name."""
         self.update: RolloutUpdate | None = None
@@ -218,6 +221,7 @@ class FakeFleet:
             "alerts.watch": self._alerts,
             "alerts.past": self._past_alerts,
             "alerts.ack": self._ack,
+            "audit.read": self._audit,
             "top.watch": self._top,
             "logs.read": self.read_logs or self._stored,
             "topic.list": self._topics,
@@ -271,6 +275,15 @@ class FakeFleet:
 
     async def _past_alerts(self, _call: Call, params: m.PastAlertsRead) -> m.PastAlerts:
         return m.PastAlerts(alerts=self.ended.latest(params.limit))
+
+    async def _audit(self, _call: Call, params: AuditRead) -> AuditPage:
+        self.audit_reads.append(params)
+        found = self.audit[params.after : params.after + params.limit]
+        records = [
+            AuditRecord(sequence=params.after + at, hash="0", record=each)
+            for at, each in enumerate(found, start=1)
+        ]
+        return AuditPage(records=records, head=f"{len(self.audit)}:{'0' * 64}")
 
     async def _ack(self, call: Call, params: m.AlertAck) -> m.Alert:
         self.changes.append((call.method, params))

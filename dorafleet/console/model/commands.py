@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dorad.control import messages as m
-from dorafleet.rollout.messages import ROLLOUT_METHODS, RolloutAct
+from dorafleet.coordinator.messages import METHODS as COORDINATOR_METHODS
+from dorafleet.rollout.messages import RolloutAct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ ENDED = ("failed", "stopped")
 NODE_FAILED = "node-failed"
 """The cause of an alert about a node that has failed for good."""
 
-METHODS = m.METHODS | ROLLOUT_METHODS
+METHODS = COORDINATOR_METHODS
 """What a coordinator may be asked; a daemon knows a part of it."""
 
 
@@ -258,6 +259,7 @@ PLACES: tuple[Place, ...] = (
     Place("topic", "One topic", "DATAFLOW NODE/OUTPUT"),
     Place("alerts", "What needs attention", ""),
     Place("rollout", "A rollout, by default the newest", "[NUMBER]"),
+    Place("audit", "Who has changed what", ""),
     Place("trace", "Message traces, which no server offers yet", ""),
     Place("help", "Keys and words", ""),
 )

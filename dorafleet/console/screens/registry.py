@@ -20,6 +20,7 @@ _CLASSES = {
     "graph": ("graph", "GraphScreen"),
     "alerts": ("alerts", "AlertsScreen"),
     "rollout": ("rollout", "RolloutScreen"),
+    "audit": ("audit", "AuditScreen"),
     "trace": ("trace", "TraceScreen"),
     "help": ("help", "HelpScreen"),
 }

@@ -1,0 +1,85 @@
+"""The screen Audit: who has changed what."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from dorafleet.console.options import Options
+from dorafleet.console.screens import audit
+from dorafleet.console.widgets.grid import Grid
+
+from .driving import console
+from .fakefleet import FakeFleet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+START = Options(start="audit")
+
+
+def change(action: str, peer: str = "ana", **details: Any) -> dict[str, Any]:
+    given = {"time": time.time(), "peer": peer, "client": "dorafleet console", "action": action}
+    return {**given, **details}
+
+
+async def test_changes_are_listed_with_their_authors_the_newest_first_and_new_ones_appear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "EVERY_S", 0.05)
+    fleet = FakeFleet(1)
+    release = "0123456789ab" + "c" * 52
+    fleet.audit = [
+        change("rollout.start", "ben", rollout=6, release=release),
+        {"time": time.time(), "client": "coordinator", "action": "rollout.end", "rollout": 6},
+    ]
+    async with console(tmp_path, fleet, options=START) as driven:
+        text = await driven.until("2 of 2 changes")
+        assert text.index("coordinator") < text.index("ben ")
+        await driven.press("down")
+        text = await driven.until("1  with dorafleet console")
+        assert "rollout.start: rollout 6, release 0123456789ab\n" in text
+        fleet.audit.append(change("node.restart", dataflow="arm1/pick", node="logger"))
+        text = await driven.until("3 of 3 changes")
+        assert driven.app.screen.query_one(Grid).cursor == "1", "it stays on its change"
+        # Nothing is read twice.
+        assert [each.after for each in fleet.audit_reads[:2]] == [0, 0]
+        await driven.until(lambda: fleet.audit_reads[-1].after == 3)
+        await driven.type("/who=ana\r")
+        text = await driven.until("1 of 3 changes")
+        assert "node.restart: dataflow arm1/pick, node logger" in text
+        assert fleet.changes == []
+
+
+async def test_of_a_long_audit_the_end_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "MAX_RECORDS", 20)
+    fleet = FakeFleet(1)
+    fleet.audit = [change("alerts.ack", alert=f"number {number}") for number in range(100)]
+    async with console(tmp_path, fleet, options=START) as driven:
+        text = await driven.until("20 of 20 changes")
+        assert "alert number 99" in text and "y copies the command that prints older ones" in text
+        assert [(each.after, each.limit) for each in fleet.audit_reads[:2]] == [(0, 1), (80, 20)]
+
+
+async def test_a_server_without_an_audit_says_so_and_damaged_records_hide_nothing(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet(1)
+    fleet.without = ("audit.read",)
+    async with console(tmp_path, fleet, options=START) as driven:
+        await driven.until("this server keeps no audit: a coordinator does")
+    fleet = FakeFleet(1)
+    fleet.audit = [
+        {"time": "soon", "action": ["\x1b[31m"]},
+        change("a\u202eb", peer="[red]eve"),
+        change("desired.set", robot="arm1", content="none"),
+    ]
+    folder = tmp_path / "second"
+    folder.mkdir()
+    async with console(folder, fleet, options=START) as driven:
+        text = await driven.until("3 of 3 changes")
+        assert "[red]eve" in text and "a\\u202eb" in text and "\x1b" not in text
