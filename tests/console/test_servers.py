@@ -342,6 +342,14 @@ def test_broken_inputs_are_one_finding_about_the_output_that_is_silent() -> None
     assert (failed.cause, failed.node, arm.node) == ("node-failed", "camera", "arm")
 
 
+def test_an_output_of_another_machine_that_is_silent_is_named_as_its_dataflow_names_it() -> None:
+    nodes = [node("r", "dora.link"), node("r", "drive", broken_inputs=["pose"], status="degraded")]
+    edges = [edge("r", "dora.link/map/pose", "drive/pose")]
+    (found,) = findings(1.0, nodes, edges, [], CrashHistory(), "")
+    assert (found.node, found.subject) == ("map", "pick/map/pose")
+    assert found.text == "map/pose of another machine is silent: input drive/pose is broken"
+
+
 def test_a_node_that_ended_with_its_source_is_a_finding_once_that_runs_again() -> None:
     gripper = node("r", "gripper", status="stopped", pid=None, ended_by="inputs")
     nodes = [node("r", "planner", status="failed", pid=None), gripper]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from dorad.dataflow.model import LINK
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -21,15 +23,18 @@ class Silence(NamedTuple):
     """The node to look at: the one with the output."""
     inputs: list[str]
     """The broken inputs, `node/input`."""
+    elsewhere: bool = False
+    """Whether the output is on another machine."""
 
     @property
     def text(self) -> str:
         """The sentence for people."""
         if self.inputs == [self.output]:
             return f"input {self.output} is broken (silent source)"
+        silent = f"{self.output} of another machine" if self.elsewhere else self.output
         if len(self.inputs) == 1:
-            return f"{self.output} is silent: input {self.inputs[0]} is broken"
-        return f"{self.output} is silent: inputs {', '.join(self.inputs)} are broken"
+            return f"{silent} is silent: input {self.inputs[0]} is broken"
+        return f"{silent} is silent: inputs {', '.join(self.inputs)} are broken"
 
 
 def silences(nodes: Iterable[NodeInfo], edges: Iterable[EdgeStats]) -> list[Silence]:
@@ -57,7 +62,9 @@ def silences(nodes: Iterable[NodeInfo], edges: Iterable[EdgeStats]) -> list[Sile
         for name in names:
             key = (dataflow, cause(dataflow, node, name))
             found.setdefault(key, []).append(f"{node}/{name}")
-    return [
-        Silence(dataflow, output, output.partition("/")[0], inputs)
-        for (dataflow, output), inputs in found.items()
-    ]
+    silent: list[Silence] = []
+    for (dataflow, source), inputs in found.items():
+        output = source.removeprefix(f"{LINK}/")
+        node = output.partition("/")[0]
+        silent.append(Silence(dataflow, output, node, inputs, elsewhere=output != source))
+    return silent
