@@ -241,7 +241,7 @@ class AlertBook:
 
 
 class PastAlertBook:
-    """The last alerts of one server that are over. The next server begins without any."""
+    """The last alerts of one server that are over."""
 
     def __init__(self, of_robot: int = MAX_PAST) -> None:
         """Keep at most `of_robot` alerts of one robot, so that one cannot push out all others."""
@@ -255,6 +255,10 @@ class PastAlertBook:
             if len(own) >= self._of_robot:
                 self._alerts.remove(own[0])
             self._alerts.append(PastAlert(**msgspec.structs.asdict(each), until=at))
+
+    def restore(self, alerts: Iterable[PastAlert]) -> None:
+        """Take over those of the previous server, the newest first."""
+        self._alerts.extendleft(islice(alerts, MAX_PAST - len(self._alerts)))
 
     def latest(self, limit: int) -> list[PastAlert]:
         """Return the last alerts, the newest first."""

@@ -1,7 +1,7 @@
 """The alerts in the store, with their acknowledgements, for the next coordinator.
 
-`alerts/<robot>` is there for each robot that has ever connected. It is measured, not decided: it
-has no record in the audit.
+`alerts/<robot>` is there for each robot that has ever connected, `past-alerts` has the last ones
+that are over. They are measured, not decided: they have no record in the audit.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dorad.control.alertbook import StoredAlert, identity
+from dorad.control.messages import PastAlert
 from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
     from dorafleet.store.model import Store
 
 PREFIX = "alerts/"
+PAST = "past-alerts"
 EVERY_S = 2.0
 """Minimum time between two writes."""
 ROBOT_S = 30.0
 """The same for one robot: one whose alerts change all the time must not fill the store."""
+PAST_S = 10.0
+"""The same for all those that are over."""
 MAX_KEPT = 20
 """Alerts of one robot that are stored, those that are acknowledged and the worst first."""
 CHUNK = 256 << 10
@@ -47,6 +51,9 @@ class AlertStore:
         self._due = 0.0
         self._written: dict[str, float] = {}
         """When the alerts of each robot were stored last, on the monotonic clock."""
+        self._past: Sequence[PastAlert] = ()
+        """The newest stored one of those that are over."""
+        self._past_due = 0.0
         self._failed = False
 
     @property
@@ -64,6 +71,26 @@ class AlertStore:
             found[robot] = alerts
         _log.debug("%d alerts of %d robots", sum(map(len, found.values())), len(found))
         return found
+
+    async def load_past(self) -> list[PastAlert]:
+        """Return the alerts that were over, the newest first. Raises StoreError."""
+        found: list[PastAlert] = []
+        for entry in (await self._store.get(PAST, limit=1)).entries:
+            if entry.key == PAST:
+                found = msgspec.json.decode(entry.value, type=list[PastAlert])
+        self._past = found[:1]
+        return found
+
+    async def keep_past(self, alerts: Sequence[PastAlert]) -> None:
+        """Store the alerts that are over, the newest first, if there are new ones.
+
+        It is done every ten seconds at most.
+        """
+        now = time.monotonic()
+        if list(alerts[:1]) != list(self._past) and now >= self._past_due:
+            self._past_due = now + PAST_S
+            if await self._put({PAST: msgspec.json.encode(alerts)}):
+                self._past = alerts[:1]
 
     async def keep(
         self, alerts: Mapping[str, Sequence[StoredAlert]], seen: Collection[str], *, now: bool
@@ -84,17 +111,24 @@ class AlertStore:
         if not changed:
             return
         self._due = time.monotonic() + EVERY_S
+        for puts in _chunks(changed):
+            if not await self._put(puts):
+                return
+            robots = [key.removeprefix(PREFIX) for key in puts]
+            self._kept.update((each, identity(changed[each])) for each in robots)
+            self._written.update(dict.fromkeys(robots, time.monotonic()))
+
+    async def _put(self, puts: Mapping[str, bytes]) -> bool:
+        """Write to the store; return False if it fails, which is reported once."""
         try:
-            for puts in _chunks(changed):
-                await self._writer.keep(puts)
-                robots = [key.removeprefix(PREFIX) for key in puts]
-                self._kept.update((each, identity(changed[each])) for each in robots)
-                self._written.update(dict.fromkeys(robots, time.monotonic()))
-            self._failed = False
+            await self._writer.keep(puts)
         except ProblemError as error:
             if not self._failed:
                 _log.warning("alerts are not stored, and a restart would lose them: %s", error)
             self._failed = True
+            return False
+        self._failed = False
+        return True
 
 
 def _worst(alerts: Sequence[StoredAlert]) -> list[StoredAlert]:

@@ -11,7 +11,7 @@ import msgspec
 
 from dorad.bell import Bell
 from dorad.control import messages as m
-from dorad.control.alertbook import AlertBook, PastAlertBook
+from dorad.control.alertbook import MAX_PAST, AlertBook, PastAlertBook
 from dorad.control.errors import ControlError
 from dorad.control.rowdeltas import RowDeltas
 from dorad.control.topparts import interval
@@ -87,6 +87,7 @@ class FleetWatching:
         """Take over the alerts of the coordinator before. Raises StoreError."""
         stored = await self._kept.load()
         self.book.restore(time.monotonic(), stored)
+        self.past.restore(await self._kept.load_past())
         self._since = {
             (robot, each.finding.cause, each.finding.subject): each.finding.since
             for robot, alerts in stored.items()
@@ -206,6 +207,7 @@ class FleetWatching:
     async def _keep(self, *, now: bool = False) -> None:
         seen = {robot.id for robot in self._robots.all if robot.attached is not None}
         await self._kept.keep(self.book.stored(), seen | set(self._kept.robots), now=now)
+        await self._kept.keep_past(self.past.latest(MAX_PAST))
 
     def _known(self, robot: Robot) -> Known:
         away = robot.away_since

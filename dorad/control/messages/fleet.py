@@ -135,7 +135,7 @@ class PastAlertsRead(Struct):
     """Read the alerts that are over."""
 
     limit: int = 100
-    """Maximum number of alerts; a server keeps the last 200 since its start."""
+    """Maximum number of alerts; a server keeps the last 200, a daemon those since its start."""
 
 
 class PastAlerts(Struct):

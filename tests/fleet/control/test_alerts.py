@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import aclosing
 
 import msgspec
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from dorad.bell import Bell
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorafleet.coordinator.alertstore import MAX_KEPT
+from dorafleet.coordinator.alertstore import MAX_KEPT, PAST
 from dorafleet.coordinator.audit import read_rows, verify
 from dorafleet.store.sqlite import SqliteStore
 
@@ -98,7 +99,9 @@ async def test_alerts_and_who_looks_after_them_outlive_a_coordinator(tmp_path):
         assert fleet.control.watching.rows["arm1"].since == alert.since
 
 
-async def test_an_alert_that_is_over_can_still_be_read(tmp_path, monkeypatch):
+async def test_an_alert_that_is_over_can_still_be_read_also_from_the_next_coordinator(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr("dorad.control.alertbook.CLEARED_AFTER_S", 0.2)
     daemon = Daemon()
     daemon.find(CRASH)
@@ -110,6 +113,10 @@ async def test_an_alert_that_is_over_can_still_be_read(tmp_path, monkeypatch):
         (past,) = (await fleet.call("alerts.past", m.PastAlertsRead())).alerts
         assert (past.id, past.robots, past.acked_by) == (ID, ["arm1"], "ann")
         assert past.until == pytest.approx(time.time(), abs=60.0)
+        async with aclosing(fleet.store.watch(PAST, 1)) as changes:
+            await anext(changes)  # it is stored
+    async with leading(tmp_path) as fleet:
+        assert (await fleet.call("alerts.past", m.PastAlertsRead())).alerts == [past]
 
 
 async def test_a_robot_that_was_well_all_the_time_has_not_changed_with_a_new_coordinator(tmp_path):
