@@ -42,7 +42,11 @@ def test_the_top_of_a_fleet_is_filtered_by_the_name_in_its_heading() -> None:
 def test_tables_and_alerts_have_that_order() -> None:
     nodes = [node(name, "camera") for name in sorted(ROBOTS)]
     assert [each.machine for each in sort_nodes(nodes, "name")] == ROBOTS
-    edges = [edge(name, "camera/image", "arm/image") for name in sorted(ROBOTS)]
+    # The dataflow of a release is another one on each robot, with one name.
+    edges = [
+        edge(name, "camera/image", "arm/image", dataflow=name[::-1], dataflow_name="pick")
+        for name in sorted(ROBOTS)
+    ]
     assert [each.machine for each in sort_edges(edges, "name")] == ROBOTS
     book = AlertBook()
     finding = Finding(cause="c", subject="s", text="t", severity="warn", since=0.0, event=True)

@@ -22,7 +22,9 @@ MIN_INTERVAL_S = 0.2
 """Minimum time between two events of a stream that a client chooses the interval of."""
 
 NODE_KEYS = ("node", "status", "dataflow", "robot", "pid", "cpu", "memory", "restarts", "queue")
-EDGE_KEYS = ("edge", "source", "target", "rate", "drops", "dropped", "latency", "broken")
+EDGE_KEYS = (
+    *("edge", "source", "target", "rate", "drops", "dropped", "queue", "latency", "broken"),
+)
 
 
 def node_cells(info: NodeInfo) -> dict[str, Value]:
@@ -51,11 +53,12 @@ def edge_cells(edge: EdgeStats) -> dict[str, Value]:
         "source": edge.source,
         "target": edge.target,
         "node": (source, target),
-        "dataflow": edge.dataflow,
+        "dataflow": edge.title,
         "robot": edge.machine,
         "rate": edge.rate,
         "drops": edge.drop_rate,
         "dropped": edge.dropped,
+        "queue": edge.queued,
         "latency": edge.latency,
         "broken": edge.broken,
     }
@@ -126,7 +129,7 @@ def sort_edges(edges: list[EdgeStats], order: str) -> list[EdgeStats]:
     by_name = sorted(
         edges,
         key=lambda edge: (
-            edge.dataflow,
+            edge.title,
             natural(edge.source),
             natural(edge.target),
             natural(edge.machine or ""),

@@ -57,14 +57,17 @@ async def test_robots_whose_part_is_lacking_are_named(tmp_path: Path) -> None:
 
 async def test_edges_of_several_dataflows_say_to_which_they_belong(tmp_path: Path) -> None:
     nodes = [node("arm001", "a"), node("arm001", "b", dataflow=OTHER, dataflow_name="carry")]
-    edges = [edge("arm001", "a/out", "b/in"), edge("arm001", "a/out", "b/in", dataflow=OTHER)]
+    edges = [
+        edge("arm001", "a/out", "b/in", dataflow_name="pick"),
+        edge("arm001", "a/out", "b/in", dataflow=OTHER, dataflow_name="carry"),
+    ]
     top = m.Top(at=time.time(), window=3.0, nodes=nodes, edges=edges)
     fleet = FakeFleet(1)
     fleet.top = lambda: top
     async with console(tmp_path, fleet, options=Options(start="top"), size=(80, 24)) as driven:
         text = await driven.until("2 of 2 edges")
         rows = [row for row in text.splitlines() if "a/out -> b/in" in row]
-        assert [row.split()[-1] for row in rows] == ["pick", "carry"]
+        assert [row.split()[-1] for row in rows] == ["carry", "pick"]
 
 
 def test_a_robot_that_cannot_be_reached_is_never_called_failed() -> None:

@@ -24,7 +24,9 @@ from dorad.control.topparts import reduction
 from dorad.daemon.measuring.summary import CrashHistory, findings
 from dorad.daemon.measuring.summary import row as row_of
 from dorad.daemon.measuring.watching import SelfWatch, state_since
+from dorad.daemon.rules.exits import STOPPED
 from dorad.daemon.subscription.reducing import MAX_ELEMENTS, Reducer, encoded
+from dorafleet.console.view import tables
 from dorafleet.coordinator.rows import MAX_FINDINGS, MAX_TEXT, Known, Software, checked, fleet_row
 from tests.harness.waiting import until
 
@@ -342,6 +344,20 @@ def test_broken_inputs_are_one_finding_about_the_output_that_is_silent() -> None
     assert (failed.cause, failed.node, arm.node) == ("node-failed", "camera", "arm")
 
 
+@pytest.mark.parametrize(
+    ("wanted", "found"), [("dataflow=pick", 1), ("queue>0 dataflow=pick", 1), ("queue>3", 0)]
+)
+def test_edges_are_filtered_by_what_their_columns_show(wanted: str, found: int) -> None:
+    edges = [
+        edge("r", "a/out", "b/in", dataflow_name="pick", queued=3),
+        edge("r", "a/out", "b/in", dataflow_name="battery"),
+    ]
+    part = reduction(m.TopWatch(filter=wanted))(m.Top(at=0.0, window=1.0, nodes=[], edges=edges))
+    assert [each.dataflow_name for each in part.top.edges] == ["pick"] * found
+    cells = tables.edge_row(edges[0]).cells
+    assert (cells[-1].text, cells[5].text) == ("pick", "3/10")
+
+
 def test_an_output_of_another_machine_that_is_silent_is_named_as_its_dataflow_names_it() -> None:
     nodes = [node("r", "dora.link"), node("r", "drive", broken_inputs=["pose"], status="degraded")]
     edges = [edge("r", "dora.link/map/pose", "drive/pose")]
@@ -351,7 +367,7 @@ def test_an_output_of_another_machine_that_is_silent_is_named_as_its_dataflow_na
 
 
 def test_a_node_that_ended_with_its_source_is_a_finding_once_that_runs_again() -> None:
-    gripper = node("r", "gripper", status="stopped", pid=None, ended_by="inputs")
+    gripper = node("r", "gripper", status="stopped", pid=None, drained=True)
     nodes = [node("r", "planner", status="failed", pid=None), gripper]
     edges = [edge("r", "planner/path", "gripper/path")]
     (failed,) = findings(1.0, nodes, edges, [], CrashHistory(), "")
@@ -364,11 +380,11 @@ def test_a_node_that_ended_with_its_source_is_a_finding_once_that_runs_again() -
     assert (row.running, row.nodes) == (1, 2)
 
 
-@pytest.mark.parametrize(("ended_by", "nodes"), [("command", 2), ("inputs", 1), (None, 1)])
+@pytest.mark.parametrize(("exited", "nodes"), [(STOPPED, 2), ("exited with code 0", 1)])
 def test_of_nodes_that_have_ended_those_count_that_a_command_has_stopped(
-    ended_by: str | None, nodes: int
+    exited: str, nodes: int
 ) -> None:
-    known = [node("r", "camera"), node("r", "task", status="stopped", pid=None, ended_by=ended_by)]
+    known = [node("r", "camera"), node("r", "task", status="stopped", pid=None, last_exit=exited)]
     row = row_of("r", known, [], [], cpu=1, memory=1, version="1")
     assert (row.state, row.running, row.nodes) == ("ok", 1, nodes)
 

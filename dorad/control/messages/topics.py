@@ -40,6 +40,12 @@ class EdgeStats(Struct):
     """Messages that were lost on the way from another machine; no other count has them."""
     machine: str | None = None
     """The machine that it is on; only from a coordinator."""
+    dataflow_name: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What its dataflow is called."""
+        return self.dataflow_name or self.dataflow
 
 
 class InterfaceRates(Struct):

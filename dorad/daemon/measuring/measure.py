@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
     from dorad.daemon.run import DataflowRun
-    from dorad.daemon.supervisor.noderun import NodeView
     from dorad.dataflow.model import NodeSpec
 
 EVERY_S = 1.0
@@ -173,7 +172,7 @@ class Measure:
             dynamic=node.is_dynamic,
             started_at=view.started_at,
             last_exit=view.last_exit,
-            ended_by=_ended_by(record.run, node.id, view),
+            drained=view.status == "stopped" and record.run.supervisor.has_drained(node.id),
             deadline_misses=None if ticks is None else ticks.missed,
             tick_delay=None if ticks is None else ticks.delay,
             tick_jitter=None if ticks is None else ticks.jitter,
@@ -198,7 +197,7 @@ class Measure:
                 broken = [
                     f"{node.node}/{name}" for node in of_record for name in node.broken_inputs
                 ]
-                edges += history.stats(record.uuid, broken)
+                edges += history.stats(record.uuid, broken, name=record.name)
                 window = max(window, history.window)
         return m.Top(
             at=time.time(),
@@ -228,13 +227,3 @@ def _vitals(run: DataflowRun, node_id: str) -> Vitals | None:
     except KeyError:
         _log.debug("node %s has no mailbox: its dataflow starts or ends", node_id)
         return None
-
-
-def _ended_by(
-    run: DataflowRun, node_id: str, view: NodeView
-) -> Literal["command", "inputs"] | None:
-    if view.status != "stopped":
-        return None
-    if view.stopped:
-        return "command"
-    return "inputs" if run.supervisor.has_drained(node_id) else None

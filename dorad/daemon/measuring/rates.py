@@ -83,14 +83,16 @@ class EdgeHistory:
         """Longest time that current rates cover, in seconds."""
         return max((s[-1][0] - s[0][0] for s in self._samples.values()), default=0.0)
 
-    def stats(self, dataflow: str, broken: Iterable[str] = ()) -> list[EdgeStats]:
+    def stats(
+        self, dataflow: str, broken: Iterable[str] = (), *, name: str | None = None
+    ) -> list[EdgeStats]:
         """Return all edges of the last sample, as the control API reports them.
 
         `broken` names inputs, as `node/input`, that an input timeout has closed.
         """
         broken_inputs = frozenset(broken)
         return [
-            _stats(dataflow, samples[-1][1], _rates(samples), broken_inputs)
+            _stats(dataflow, name, samples[-1][1], _rates(samples), broken_inputs)
             for samples in self._samples.values()
         ]
 
@@ -100,10 +102,17 @@ def _rates(samples: deque[tuple[float, EdgeCounters]]) -> Rates:
     return between(ended - began, first, last) if ended > began else Rates(0.0)
 
 
-def _stats(dataflow: str, now: EdgeCounters, rates: Rates, broken: frozenset[str]) -> EdgeStats:
+def _stats(
+    dataflow: str,
+    name: str | None,
+    now: EdgeCounters,
+    rates: Rates,
+    broken: frozenset[str],
+) -> EdgeStats:
     target = f"{now.node}/{now.input}"
     return EdgeStats(
         dataflow=dataflow,
+        dataflow_name=name,
         source=f"{now.source_node}/{now.output}",
         target=target,
         queue_size=now.queue_size,

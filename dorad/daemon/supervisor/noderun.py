@@ -48,8 +48,6 @@ class NodeView:
     broken_inputs: tuple[str, ...]
     last_exit: str | None
     """How its last process exited, in words that follow the node's name."""
-    stopped: bool
-    """Whether a command has stopped it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -170,7 +168,6 @@ class NodeRun:
             self.started_at,
             tuple(sorted(self.broken)),
             self.last_exit,
-            self.stop_requested,
         )
 
     def snapshot(self) -> dict[str, Any]:

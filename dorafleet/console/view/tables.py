@@ -75,7 +75,7 @@ def fleet_row(row: FleetRow, now: float, *, stale: bool = False) -> Row:
     if stale:
         was = "well" if state == "ok" else state_text(state)[2:]
         state, why = "stale", f"was {was}" + (f": {why}" if why else "")
-    seen = "now" if row.state != "unreach" else _ago(row.seen_at, now)
+    seen = "-" if stale else "now" if row.state != "unreach" else _ago(row.seen_at, now)
     return Row(
         row.robot,
         (
@@ -158,8 +158,8 @@ def _status(info: NodeInfo) -> str:
     return info.status
 
 
-def edge_row(edge: EdgeStats, dataflow: str = "") -> Row:
-    """Return the row of an edge; `dataflow` is the name of its dataflow, if that is known."""
+def edge_row(edge: EdgeStats) -> Row:
+    """Return the row of an edge."""
     broken = edge.broken
     return Row(
         edge_id(edge),
@@ -176,7 +176,7 @@ def edge_row(edge: EdgeStats, dataflow: str = "") -> Row:
             Cell(words.milliseconds(edge.latency)),
             Cell(words.milliseconds(edge.jitter)),
             Cell(words.count(edge.bandwidth)),
-            Cell(dataflow or edge.dataflow[:8]),
+            Cell(edge.dataflow_name or edge.dataflow[:8]),
         ),
     )
 

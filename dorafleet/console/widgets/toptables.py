@@ -60,7 +60,7 @@ class TopTables(Vertical):
             for each in edges
             if only_nodes or wanted.matches(edge_cells(each))
         }
-        flows = {each.dataflow: each.dataflow_name or "" for each in nodes}
+        flows = {each.dataflow for each in nodes} | {each.dataflow for each in edges}
         machines = {info.machine or "" for info in nodes} | {edge.machine or "" for edge in edges}
         left_out = [] if len(machines) > 1 else ["robot"]
         left_out += [] if len(flows) > 1 else ["dataflow"]
@@ -77,7 +77,7 @@ class TopTables(Vertical):
         links = self._shown_edges
         grid.show(
             list(links),
-            lambda id_: tables.edge_row(links[id_], flows.get(links[id_].dataflow, "")),
+            lambda id_: tables.edge_row(links[id_]),
             dim=dim,
             empty=empty[1],
         )
