@@ -9,6 +9,7 @@ from dorad.control.alertbook import AlertBook
 from dorad.control.messages import Finding, Top, TopWatch
 from dorad.control.topparts import reduction, sort_edges, sort_nodes
 from dorad.natural import natural, natural_item
+from dorafleet.console.model.topology import worst_first
 from dorafleet.console.view import tables
 from tests.console.fakefleet import edge, node
 
@@ -48,6 +49,12 @@ def test_tables_and_alerts_have_that_order() -> None:
         for name in sorted(ROBOTS)
     ]
     assert [each.machine for each in sort_edges(edges, "name")] == ROBOTS
+    # Under a graph, too, however their figures change: only what drops moves a row.
+    for number, each in enumerate(edges):
+        each.latency, each.drop_rate = 1.0 / (number + 1), 0.1 * (number % 3)
+    assert [each.machine for each in worst_first(edges)] == ROBOTS
+    edges[0].drop_rate = 2.0
+    assert worst_first(edges)[0] is edges[0]
     book = AlertBook()
     finding = Finding(cause="c", subject="s", text="t", severity="warn", since=0.0, event=True)
     for _ in range(2):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dorad.natural import natural
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -70,10 +72,20 @@ def topology(nodes: Iterable[NodeInfo], edges: Iterable[EdgeStats]) -> Topology:
 
 
 def worst_first(edges: Iterable[EdgeStats]) -> list[EdgeStats]:
-    """Return edges: broken ones, then those that drop most, then by latency."""
+    """Return edges: broken ones, then those that drop most, then by name.
+
+    Figures that always change, such as the latency, would make the rows jump.
+    """
     return sorted(
         edges,
-        key=lambda e: (not e.broken, -e.drop_rate, -e.dropped, -(e.latency or 0.0), e.source),
+        key=lambda e: (
+            not e.broken,
+            -round(e.drop_rate),
+            -e.dropped,
+            natural(e.source),
+            natural(e.target),
+            natural(e.machine or ""),
+        ),
     )
 
 
