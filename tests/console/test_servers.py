@@ -24,7 +24,6 @@ from dorad.control.topparts import reduction
 from dorad.daemon.measuring.summary import CrashHistory, findings
 from dorad.daemon.measuring.summary import row as row_of
 from dorad.daemon.measuring.watching import SelfWatch, state_since
-from dorad.daemon.rules.exits import STOPPED
 from dorad.daemon.subscription.reducing import MAX_ELEMENTS, Reducer, encoded
 from dorafleet.console.view import tables
 from dorafleet.coordinator.rows import MAX_FINDINGS, MAX_TEXT, Known, Software, checked, fleet_row
@@ -367,7 +366,7 @@ def test_an_output_of_another_machine_that_is_silent_is_named_as_its_dataflow_na
 
 
 def test_a_node_that_ended_with_its_source_is_a_finding_once_that_runs_again() -> None:
-    gripper = node("r", "gripper", status="stopped", pid=None, drained=True)
+    gripper = node("r", "gripper", status="stopped", pid=None, ended_by="inputs")
     nodes = [node("r", "planner", status="failed", pid=None), gripper]
     edges = [edge("r", "planner/path", "gripper/path")]
     (failed,) = findings(1.0, nodes, edges, [], CrashHistory(), "")
@@ -380,11 +379,11 @@ def test_a_node_that_ended_with_its_source_is_a_finding_once_that_runs_again() -
     assert (row.running, row.nodes) == (1, 2)
 
 
-@pytest.mark.parametrize(("exited", "nodes"), [(STOPPED, 2), ("exited with code 0", 1)])
+@pytest.mark.parametrize(("ended_by", "nodes"), [("command", 2), ("inputs", 1), (None, 1)])
 def test_of_nodes_that_have_ended_those_count_that_a_command_has_stopped(
-    exited: str, nodes: int
+    ended_by: str | None, nodes: int
 ) -> None:
-    known = [node("r", "camera"), node("r", "task", status="stopped", pid=None, last_exit=exited)]
+    known = [node("r", "camera"), node("r", "task", status="stopped", pid=None, ended_by=ended_by)]
     row = row_of("r", known, [], [], cpu=1, memory=1, version="1")
     assert (row.state, row.running, row.nodes) == ("ok", 1, nodes)
 

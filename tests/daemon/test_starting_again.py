@@ -90,7 +90,7 @@ def test_a_node_that_was_stopped_receives_and_sends_again(flow: Daemon, tmp_path
     flow.dora_ok("node", "stop", "middle", "-d", "flow")
     with flow.client() as client:
         (middle,) = (each for each in client.nodes("flow") if each.node == "middle")
-    assert (middle.status, middle.drained) == ("stopped", False)
+    assert (middle.status, middle.ended_by) == ("stopped", "command")
     mark = len(numbers(tmp_path))
     flow.dora_ok("node", "restart", "middle", "-d", "flow")
     flow.until(lambda: len(numbers(tmp_path)) > mark + 10)

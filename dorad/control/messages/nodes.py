@@ -46,8 +46,9 @@ class NodeInfo(Struct):
     started_at: float | None = None
     last_exit: str | None = None
     """Description of how its last process ended."""
-    drained: bool = False
-    """Whether it has ended after all its inputs had closed."""
+    ended_by: Literal["command", "inputs"] | None = None
+    """Why a stopped node has ended: `node.stop`, or because all its inputs had closed; absent if
+    it has ended by itself."""
     deadline_misses: int | None = None
     """Timer ticks that it handled after their deadline, or never; None without timers."""
     tick_delay: float | None = None

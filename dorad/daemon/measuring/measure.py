@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
     from dorad.daemon.run import DataflowRun
+    from dorad.daemon.supervisor.noderun import NodeView
     from dorad.dataflow.model import NodeSpec
 
 EVERY_S = 1.0
@@ -172,7 +173,7 @@ class Measure:
             dynamic=node.is_dynamic,
             started_at=view.started_at,
             last_exit=view.last_exit,
-            drained=view.status == "stopped" and record.run.supervisor.has_drained(node.id),
+            ended_by=_ended_by(record.run, node.id, view),
             deadline_misses=None if ticks is None else ticks.missed,
             tick_delay=None if ticks is None else ticks.delay,
             tick_jitter=None if ticks is None else ticks.jitter,
@@ -227,3 +228,13 @@ def _vitals(run: DataflowRun, node_id: str) -> Vitals | None:
     except KeyError:
         _log.debug("node %s has no mailbox: its dataflow starts or ends", node_id)
         return None
+
+
+def _ended_by(
+    run: DataflowRun, node_id: str, view: NodeView
+) -> Literal["command", "inputs"] | None:
+    if view.status != "stopped":
+        return None
+    if view.stopped:
+        return "command"
+    return "inputs" if run.supervisor.has_drained(node_id) else None

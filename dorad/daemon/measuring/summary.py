@@ -143,7 +143,7 @@ def _left_behind(
     found: list[Finding] = []
     for key, source in sources.items():
         info = known.get(key)
-        if info is not None and info.drained and info.last_exit != STOPPED:
+        if info is not None and info.ended_by == "inputs":
             title = info.dataflow_name or info.dataflow
             text = f"node {info.node} ended with its source {source}, which runs again"
             what = (title, info.node)
@@ -266,5 +266,5 @@ def row(
 def _belongs(info: NodeInfo, left: Container[tuple[str | None, str | None]]) -> bool:
     if info.dynamic and info.pid is None:
         return False
-    ended = info.status == "stopped" and info.last_exit != STOPPED
+    ended = info.status == "stopped" and info.ended_by != "command"
     return not ended or (info.dataflow_name or info.dataflow, info.node) in left

@@ -48,6 +48,8 @@ class NodeView:
     broken_inputs: tuple[str, ...]
     last_exit: str | None
     """How its last process exited, in words that follow the node's name."""
+    stopped: bool
+    """Whether a command has stopped it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -168,6 +170,7 @@ class NodeRun:
             self.started_at,
             tuple(sorted(self.broken)),
             self.last_exit,
+            self.stop_requested,
         )
 
     def snapshot(self) -> dict[str, Any]:
