@@ -20,7 +20,7 @@ from dorafleet.console.frames import Frames, forget_closed_widgets
 from dorafleet.console.model.commands import ABOUT_DATAFLOWS, place_of, shown, with_dataflow
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.registry import open_screen
-from dorafleet.console.screens.workingkeys import ROW_KEYS, ROWS_S, in_order, lacks_rows
+from dorafleet.console.screens.workingkeys import ROW_KEYS, ROWS_S, apart, in_order, lacks_rows
 from dorafleet.console.widgets.confirm import Dialog
 from dorafleet.console.widgets.lines import Painted
 from dorafleet.console.widgets.paint import VisibleText
@@ -168,7 +168,7 @@ class ConsoleApp(App[None]):
         if not isinstance(event, Key) or event.is_forwarded or event.key == "ctrl+c":
             await super().on_event(event)
         elif len(self._early) < MAX_EARLY:
-            self._early.append(event)
+            self._early.extend(apart(event))
             await self._give_keys()
 
     async def _give_keys(self) -> None:

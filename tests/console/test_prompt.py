@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from textual.events import Key
 
 from dorafleet.console.options import Options
 
@@ -106,6 +107,18 @@ async def test_keys_that_are_typed_ahead_reach_the_screens_that_they_open(tmp_pa
         await driven.until("Fleet > arm003")
         await driven.press("escape")
         await driven.until("filter: arm003")
+
+
+async def test_esc_and_the_next_key_are_two_keys_also_if_they_come_as_one(tmp_path: Path) -> None:
+    fleet = FakeFleet(4)
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("4 of 4")
+        await driven.type("/arm003\r")
+        await driven.until("1 of 4")
+        driven.app.post_message(Key("alt+t", "t"))
+        await driven.until("Top > arm001")
+        driven.app.post_message(Key("alt+o", "o"))
+        await driven.until("order: name   4 of 4")
 
 
 async def test_a_prompt_that_is_left_by_a_click_is_given_up(tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from textual.binding import Binding
+from textual.events import Key
 
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas, LogView
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from textual.binding import BindingType
 
@@ -97,6 +98,16 @@ def in_order(*keys: tuple[str, str, str]) -> list[BindingType]:
     were typed next.
     """
     return [Binding(key, action, label, priority=True) for key, action, label in keys]
+
+
+def apart(key: Key) -> Sequence[Key]:
+    """Return the two keys that a slow line has delivered as one: `esc` and what was typed next.
+
+    No key of the console is typed with alt.
+    """
+    if key.key.startswith("alt+") and key.character:
+        return Key("escape", "\x1b"), Key(key.character, key.character)
+    return (key,)
 
 
 def lacks_rows(screen: ConsoleScreen) -> bool:
