@@ -50,6 +50,8 @@ class LogOrder:
         self._began = now
         self._latest = dict.fromkeys(robots, float("-inf"))
         """The time of the latest line of each robot, by the coordinator's clock."""
+        self._set_back: dict[str, float] = {}
+        """The time of the latest line of a robot before its clock was set back."""
         self._heard: dict[str, float] = {}
         """When a robot last sent lines, on the clock of `now`."""
         self._waiting: list[tuple[float, int, str, LogRecord]] = []
@@ -100,12 +102,16 @@ class LogOrder:
 
     def _written_at(self, line: LogRecord, robot: str, today: float) -> float:
         """Return when a line was written, by the coordinator's clock."""
-        at = line.timestamp - self._skew(robot)
+        at, latest = line.timestamp - self._skew(robot), self._latest[robot]
         if at > today + AHEAD_S:
             # Today's skew is not that of the line: the clock was right then, or is not known yet.
-            at = min(line.timestamp, today)
-        latest = self._latest[robot]
-        return latest if at < latest - SET_BACK_S else at
+            at = line.timestamp
+        if at > today + AHEAD_S:
+            # The clock was ahead then, and is right now: as old as the line before.
+            at = latest if latest > float("-inf") else today
+        if at < latest - SET_BACK_S:
+            self._set_back[robot] = latest
+        return max(at, self._set_back.get(robot, at))
 
     def _pop(self) -> LogRecord:
         line = heapq.heappop(self._waiting)[3]

@@ -104,3 +104,16 @@ def test_lines_before_and_after_a_clock_was_set_stay_in_the_order_they_were_writ
 def test_a_clock_that_was_just_set_back_does_not_put_new_lines_above_old_ones() -> None:
     lines = [line(999_000.0, "y", "before"), line(906_000.0, "y", "after")]
     assert ordered({"a": lines}, {"a": 0.0}) == ["before", "after"]
+
+
+def test_lines_of_an_hour_ahead_hide_none_that_were_written_since_the_clock_is_right() -> None:
+    own = [line(999_000.0, "y", "before")]
+    own += [line(999_010.0 + 3600, "y", "ahead 1"), line(999_040.0 + 3600, "y", "ahead 2")]
+    own += [line(999_050.0, "y", "right 1"), line(999_990.0, "y", "right 2")]
+    other = [line(999_005.0, "x", "other 1"), line(999_970.0, "x", "other 2")]
+    found = ordered({"a": own, "b": other}, {"a": 0.0, "b": 0.0})
+    after = ["other 1", "right 1", "other 2", "right 2"]
+    assert found == ["before", "ahead 1", "ahead 2", *after]
+    # Without a line from before, too: those that were written last are the last.
+    found = ordered({"a": own[1:]}, {"a": 0.0})
+    assert found == ["ahead 1", "ahead 2", "right 1", "right 2"]
