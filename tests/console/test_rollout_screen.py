@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.control.messages.releases import Evidence
 from dorafleet.console.options import Options
+from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.rollout.messages import RolloutAct, RolloutRobot, RolloutSummary, RolloutUpdate, Wave
 
 from .driving import console
@@ -68,6 +69,10 @@ async def test_a_rollout_shows_its_waves_and_the_robots_with_trouble_first(
     async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
         text = await driven.until("Rollouts > 12")
         assert "[canary 2/2]>[wave 1 0/8, 1 failed, 1 at once]" in text
+        screen = driven.app.screen
+        assert isinstance(screen, ConsoleScreen)
+        piped = "\n".join(screen.text_lines())
+        assert "pick@7" in piped and "[canary 2/2]" in piped and "11.8/s" in piped
         assert "(= 10)" in text
         rows = [row for row in text.splitlines() if " arm00" in row]
         order = ("arm002", "arm004", "arm003", "arm001")

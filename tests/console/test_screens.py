@@ -386,6 +386,10 @@ async def test_alerts_that_are_over_are_below_those_that_are_open(tmp_path: Path
         (line,) = [line for line in text.splitlines() if " to " in line]
         assert line.split()[-6:] == ["arm001", "node", "gripper", "failed", "(signal", "11)"]
         assert "no alert" in text
+        # A program that reads the screen gets them, too.
+        screen = driven.app.screen
+        assert isinstance(screen, ConsoleScreen)
+        assert line.strip() in [each.strip() for each in screen.text_lines()]
 
 
 async def test_an_empty_table_says_why(tmp_path: Path) -> None:

@@ -112,9 +112,11 @@ class ConsoleScreen(Screen[None]):
         """Drill into what is under the cursor."""
 
     def text_lines(self) -> list[str]:
-        """Return what is shown as text, for a pipe."""
+        """Return what is shown between the bars as text, for a pipe."""
         found: list[str] = []
-        for widget in self.query("#content, Grid, LogView").results():
+        for widget in self.query("#body Canvas, #body Grid, #body LogView").results():
+            if not widget.display:
+                continue
             if isinstance(widget, LogView | Canvas):
                 found += ["".join(text for text, _ in spans) for spans in widget.lines]
             elif isinstance(widget, Grid):
